@@ -1,0 +1,4 @@
+//! Quipu: one program on PostgreSQL in which what happened is appended and never changed.
+
+pub mod base;
+pub mod store;

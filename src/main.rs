@@ -1,0 +1,3 @@
+//! The `quipu` command: parse, run, exit code.
+
+fn main() {}
