@@ -4,7 +4,9 @@
 //! outside [`SystemClock`].
 
 mod clock;
+pub mod nostr_event;
 mod secret;
 
 pub use clock::{Clock, SystemClock};
+pub use nostr_event::{NostrEvent, Refusals, VerifiedEvent};
 pub use secret::Secret;

@@ -1,5 +1,27 @@
-//! The doors to PostgreSQL. Only this module opens connections.
+//! The doors to PostgreSQL and what every room shares behind them: append, ticks, hints, leases, projections.
+//!
+//! **Architecture Invariant:** only this module opens connections, and it knows no room.
 
+pub mod append;
+mod doors;
+mod error;
+mod hint;
+pub mod ingest;
+pub mod lease;
+pub mod leave;
+mod metrics;
+pub mod owner;
+pub mod projection;
+pub mod registry;
+pub mod tick;
 mod urls;
 
+pub use doors::{DoorSizes, Doors};
+pub use error::Error;
+pub use hint::{HintReceiver, Hints};
+pub use metrics::AppendMetrics;
 pub use urls::DatabaseUrls;
+
+/// A relay's short name: `relays.number`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Relay(pub i32);

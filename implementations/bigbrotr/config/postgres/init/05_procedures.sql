@@ -1,0 +1,166 @@
+-- BigBrotr stores everything: tags, content, and an index over tag values.
+-- The signatures are the same in every implementation; the archive's append calls them.
+
+CREATE INDEX IF NOT EXISTS events_pubkey ON events (pubkey, created_at);
+CREATE INDEX IF NOT EXISTS events_kind ON events (kind, created_at);
+CREATE INDEX IF NOT EXISTS events_id_hash ON events USING hash (id);
+CREATE INDEX IF NOT EXISTS events_tagvalues ON events USING gin (tagvalues_index(tagvalues)) WHERE tagvalues IS NOT NULL;
+
+-- Stores a batch of verified events and the sightings that came with it, as one fact of ingest_log.
+-- Events that are already there, or that an erasure keeps away, are passed over.
+--   command            identity of this batch: a second call with the same one fails on ingest_log_command
+--   source, refused    as in ingest_log
+--   ids … raws         one element an event, bounded by 16384; tags as JSON text; raws NULL where content holds no NUL
+--   seen_created_ats, seen_ids, seen_relays   one element a sighting: the event (from this batch or before) and relays.number
+-- Returns the places (from 0) of the events that were new, and the number of new sightings.
+CREATE OR REPLACE FUNCTION insert_event_batch(
+    command uuid, source text, refused jsonb,
+    ids bytea[], pubkeys bytea[], created_ats bigint[], kinds integer[], tags text[], contents text[], sigs bytea[], raws bytea[],
+    seen_created_ats bigint[], seen_ids bytea[], seen_relays integer[],
+    OUT stored_places integer[], OUT sighted integer)
+-- Plans are made for the months at hand, not for all of them.
+LANGUAGE plpgsql SET plan_cache_mode = force_custom_plan AS $$
+DECLARE
+    this integer := nextval('ingest_batch');
+    seen_min bigint; seen_max bigint;
+    oldest bigint; newest bigint;
+    relay_list integer[]; relay_counts integer[]; kind_list integer[]; kind_counts integer[];
+BEGIN
+    -- Erasures hold this lock alone: what they remove cannot slip in beside them.
+    PERFORM pg_advisory_xact_lock_shared(hashtextextended('quipu/erasure', 0));
+
+    WITH fresh AS (
+        INSERT INTO events (created_at, number, kind, id, pubkey, sig, tagvalues, tags, content, raw)
+        SELECT o.created_at, this::bigint * 16384 + o.place - 1, o.kind, o.id, o.pubkey, o.sig,
+               (SELECT array_agg((t ->> 0) || ':' || (t ->> 1)) FROM jsonb_array_elements(o.tags::jsonb) t
+                WHERE length(t ->> 0) = 1 AND t ->> 1 IS NOT NULL),
+               o.tags::jsonb, o.content, o.raw
+        FROM unnest(ids, pubkeys, created_ats, kinds, tags, contents, sigs, raws) WITH ORDINALITY
+             AS o (id, pubkey, created_at, kind, tags, content, sig, raw, place)
+        WHERE NOT EXISTS (SELECT FROM erasure x WHERE x.kind = 'event' AND x.event_id = o.id)
+          AND NOT EXISTS (SELECT FROM erasure x WHERE x.kind = 'pubkey' AND x.pubkey = o.pubkey AND o.created_at <= x.until)
+          AND NOT EXISTS (SELECT FROM erasure x WHERE x.kind = 'month' AND o.created_at >= quipu_month_start(x.month)
+                          AND o.created_at < quipu_month_start((x.month + interval '1 month')::date))
+        ORDER BY o.created_at, o.id
+        ON CONFLICT DO NOTHING
+        RETURNING number, created_at)
+    SELECT array_agg((f.number & 16383)::integer ORDER BY f.number), min(f.created_at), max(f.created_at)
+    INTO stored_places, oldest, newest FROM fresh f;
+
+    -- A statement of its own, so that it also sees events that another transaction has just committed.
+    sighted := 0;
+    IF cardinality(seen_ids) > 0 THEN
+        SELECT min(c), max(c) INTO seen_min, seen_max FROM unnest(seen_created_ats) c;
+        WITH shown AS (
+            INSERT INTO sightings (created_at, event, relay, batch)
+            SELECT e.created_at, e.number, s.relay, this
+            FROM unnest(seen_created_ats, seen_ids, seen_relays) AS s (created_at, id, relay)
+            JOIN events e ON e.created_at = s.created_at AND e.id = s.id
+                         AND e.created_at BETWEEN seen_min AND seen_max
+            ORDER BY e.created_at, e.number, s.relay
+            ON CONFLICT DO NOTHING
+            RETURNING relay, created_at),
+        by_relay AS (SELECT s.relay, count(*)::integer AS n, min(s.created_at) AS low, max(s.created_at) AS high FROM shown s GROUP BY s.relay),
+        progress AS (
+            INSERT INTO relay_progress (relay, last_created_at) SELECT b.relay, b.high FROM by_relay b ORDER BY b.relay
+            ON CONFLICT (relay) DO UPDATE SET last_created_at = excluded.last_created_at
+            WHERE relay_progress.last_created_at < excluded.last_created_at)
+        SELECT coalesce(sum(b.n), 0)::integer, array_agg(b.relay ORDER BY b.relay), array_agg(b.n ORDER BY b.relay),
+               least(oldest, min(b.low)), greatest(newest, max(b.high))
+        INTO sighted, relay_list, relay_counts, oldest, newest FROM by_relay b;
+    END IF;
+
+    -- Nothing new is no fact; refusals are.
+    IF stored_places IS NULL AND sighted = 0 AND refused = '{}' THEN RETURN; END IF;
+
+    SELECT array_agg(k.kind ORDER BY k.kind), array_agg(k.n ORDER BY k.kind) INTO kind_list, kind_counts
+    FROM (SELECT kinds[p + 1] AS kind, count(*)::integer AS n FROM unnest(stored_places) p GROUP BY 1) k;
+    INSERT INTO ingest_log (batch, command, source, offered, stored, sighted, kinds, kind_counts, relays, relay_counts,
+                            created_at_min, created_at_max, refused)
+    VALUES (this, command, source, greatest(cardinality(ids), cardinality(seen_ids)), coalesce(cardinality(stored_places), 0), sighted,
+            coalesce(kind_list, '{}'), coalesce(kind_counts, '{}'), coalesce(relay_list, '{}'), coalesce(relay_counts, '{}'),
+            oldest, newest, refused);
+END $$;
+
+-- One event that one relay showed.
+CREATE OR REPLACE FUNCTION insert_event(
+    id bytea, pubkey bytea, created_at bigint, kind integer, tags jsonb, content text, sig bytea, relay_url text)
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE relay integer := (insert_relay(relay_url))[1]; places integer[];
+BEGIN
+    SELECT b.stored_places INTO places FROM insert_event_batch(
+        gen_random_uuid(), 'relay', '{}', ARRAY[id], ARRAY[pubkey], ARRAY[created_at], ARRAY[kind], ARRAY[tags::text], ARRAY[content],
+        ARRAY[sig], ARRAY[NULL::bytea], ARRAY[created_at], ARRAY[id], ARRAY[relay]) b;
+    RETURN places IS NOT NULL;
+END $$;
+
+-- Makes relays known. Returns their numbers in the order given; known ones keep theirs.
+--   urls must be canonical; networks: clearnet, tor, i2p, loki; added: whether this call made the relay known
+CREATE OR REPLACE FUNCTION insert_relay_batch(
+    command uuid, urls text[], networks text[], detail jsonb, OUT numbers integer[], OUT added boolean[])
+LANGUAGE plpgsql AS $$
+BEGIN
+    WITH offered AS (
+        SELECT DISTINCT ON (o.url) o.url, o.network, o.place FROM unnest(urls, networks) WITH ORDINALITY AS o (url, network, place)
+        ORDER BY o.url, o.place),
+    fresh AS (
+        INSERT INTO relays (number, url, network, inserted_at)
+        SELECT nextval('relay_number'), o.url, o.network, clock_timestamp() FROM offered o
+        WHERE NOT EXISTS (SELECT FROM relays r WHERE r.url = o.url) ORDER BY o.url
+        ON CONFLICT (url) DO NOTHING RETURNING number, url, network, inserted_at),
+    logged AS (
+        INSERT INTO relay_log (recorded_at, batch, slot, relay, kind, url, network, detail)
+        SELECT f.inserted_at, command, (o.place - 1)::integer, f.number, 'added', f.url, f.network, insert_relay_batch.detail
+        FROM fresh f JOIN offered o ON o.url = f.url ORDER BY o.place RETURNING url)
+    SELECT array_agg(l.url) INTO networks FROM logged l;
+    SELECT array_agg(r.number ORDER BY o.place), array_agg(r.url = ANY (coalesce(networks, '{}')) ORDER BY o.place) INTO numbers, added
+    FROM unnest(urls) WITH ORDINALITY AS o (url, place) JOIN relays r ON r.url = o.url;
+END $$;
+
+CREATE OR REPLACE FUNCTION insert_relay(url text) RETURNS integer[] LANGUAGE sql AS $$
+    SELECT numbers FROM insert_relay_batch(gen_random_uuid(), ARRAY[url], ARRAY[CASE
+        WHEN url ~ '^wss?://[^/:]+\.onion([:/]|$)' THEN 'tor' WHEN url ~ '^wss?://[^/:]+\.i2p([:/]|$)' THEN 'i2p'
+        WHEN url ~ '^wss?://[^/:]+\.loki([:/]|$)' THEN 'loki' ELSE 'clearnet' END], '{"source": "insert_relay"}')
+$$;
+
+-- Snapshots of relays. nip11s are documents or NULL, nip66s are results or NULL; each distinct one is stored once under
+-- the SHA-256 of its canonical text.
+CREATE OR REPLACE FUNCTION insert_relay_metadata_batch(relay_urls text[], generated_ats bigint[], nip11s jsonb[], nip66s jsonb[])
+RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE made integer;
+BEGIN
+    INSERT INTO nip11 (id, name, description, banner, icon, pubkey, contact, supported_nips, software, version,
+                       privacy_policy, terms_of_service, limitation, extra_fields)
+    SELECT DISTINCT sha256(convert_to(d::text, 'UTF8')), d ->> 'name', d ->> 'description', d ->> 'banner', d ->> 'icon', d ->> 'pubkey',
+           d ->> 'contact', d -> 'supported_nips', d ->> 'software', d ->> 'version', d ->> 'privacy_policy', d ->> 'terms_of_service',
+           d -> 'limitation', d - ARRAY['name', 'description', 'banner', 'icon', 'pubkey', 'contact', 'supported_nips', 'software',
+           'version', 'privacy_policy', 'terms_of_service', 'limitation']
+    FROM unnest(nip11s) d WHERE d IS NOT NULL ORDER BY 1
+    ON CONFLICT DO NOTHING;
+    INSERT INTO nip66 (id, openable, readable, writable, rtt_open, rtt_read, rtt_write, detail)
+    SELECT DISTINCT sha256(convert_to(d::text, 'UTF8')), (d ->> 'openable')::boolean, (d ->> 'readable')::boolean,
+           (d ->> 'writable')::boolean, (d ->> 'rtt_open')::integer, (d ->> 'rtt_read')::integer, (d ->> 'rtt_write')::integer,
+           d - ARRAY['openable', 'readable', 'writable', 'rtt_open', 'rtt_read', 'rtt_write']
+    FROM unnest(nip66s) d WHERE d IS NOT NULL ORDER BY 1
+    ON CONFLICT DO NOTHING;
+    INSERT INTO relay_metadata (relay_url, generated_at, nip11_id, nip66_id)
+    SELECT m.url, m.generated_at, sha256(convert_to(m.nip11::text, 'UTF8')), sha256(convert_to(m.nip66::text, 'UTF8'))
+    FROM unnest(relay_urls, generated_ats, nip11s, nip66s) AS m (url, generated_at, nip11, nip66)
+    ORDER BY m.url;
+    GET DIAGNOSTICS made = ROW_COUNT;
+    RETURN made;
+END $$;
+
+CREATE OR REPLACE FUNCTION insert_relay_metadata(relay_url text, generated_at bigint, nip11 jsonb, nip66 jsonb)
+RETURNS integer LANGUAGE sql AS $$
+    SELECT insert_relay_metadata_batch(ARRAY[relay_url], ARRAY[generated_at], ARRAY[nip11], ARRAY[nip66])
+$$;
+
+-- Keeps the seed's name and reports: events of one month that no relay has shown us (imported ones, for example).
+-- It deletes nothing; a journal only grows.
+CREATE OR REPLACE FUNCTION delete_orphan_events(month date DEFAULT date_trunc('month', now())::date)
+RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT count(*) FROM events e
+    WHERE e.created_at >= quipu_month_start(month) AND e.created_at < quipu_month_start((month + interval '1 month')::date)
+      AND NOT EXISTS (SELECT FROM sightings s WHERE s.created_at = e.created_at AND s.event = e.number)
+$$;

@@ -1,0 +1,182 @@
+//! Nostr events (NIP-01) as an archive takes them: checked in two steps, so that the dear one is made only for
+//! events that are not stored yet.
+
+use std::collections::BTreeMap;
+
+pub use nostr_sdk::Event as NostrEvent;
+pub use nostr_sdk::EventId;
+use nostr_sdk::JsonUtil;
+
+/// Largest event taken, in bytes of its JSON. Relays commonly stop at 1 MiB; what is larger is refused by name.
+pub const EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What stands for NUL in the readable columns of an event that holds it; its exact bytes are kept beside.
+const NUL_PICTURE: &str = "\u{2400}";
+
+/// Why an offered event is not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// Not the JSON of a Nostr event.
+    Malformed,
+    /// Longer than [`EVENT_BYTES_MAX`].
+    TooLarge,
+    /// `id` is not the hash of the event.
+    BadId,
+    /// `sig` is not the author's signature of `id`.
+    BadSignature,
+    /// `created_at` lies beyond what a signed 64-bit second can hold.
+    BadTime,
+    /// A relay sent it for a question it does not answer.
+    Foreign,
+}
+
+impl Refusal {
+    /// The name used in journals, metrics and reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
+            Self::BadId => "bad_id",
+            Self::BadSignature => "bad_signature",
+            Self::BadTime => "bad_time",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
+/// Refused events, counted by reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Refusals(BTreeMap<Refusal, u32>);
+
+impl Refusals {
+    /// Counts one more.
+    pub fn add(&mut self, reason: Refusal) {
+        *self.0.entry(reason).or_default() += 1;
+    }
+
+    /// Counts all of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        for (reason, count) in &other.0 {
+            *self.0.entry(*reason).or_default() += count;
+        }
+    }
+
+    /// Whether nothing was refused.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many in all.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.values().map(|n| u64::from(*n)).sum()
+    }
+
+    /// Reasons and counts, in a fixed order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        self.0.iter().map(|(reason, count)| (reason.as_str(), *count))
+    }
+
+    /// `{"reason": count, …}`.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        self.iter()
+            .map(|(reason, count)| (reason.to_owned(), count.into()))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    }
+}
+
+/// Reads one event's JSON, within its bound.
+///
+/// # Errors
+/// [`Refusal::TooLarge`] or [`Refusal::Malformed`].
+pub fn parse(json: &str) -> Result<NostrEvent, Refusal> {
+    if json.len() > EVENT_BYTES_MAX {
+        return Err(Refusal::TooLarge);
+    }
+    NostrEvent::from_json(json).map_err(|_| Refusal::Malformed)
+}
+
+/// First step, cheap: the id is the event's own, and its time can be stored.
+///
+/// # Errors
+/// [`Refusal::BadId`] or [`Refusal::BadTime`].
+pub fn check_id(event: &NostrEvent) -> Result<(), Refusal> {
+    if i64::try_from(event.created_at.as_secs()).is_err() {
+        return Err(Refusal::BadTime);
+    }
+    if event.verify_id() { Ok(()) } else { Err(Refusal::BadId) }
+}
+
+/// An event whose id and signature were checked, in the shape of its row.
+#[derive(Debug, Clone)]
+pub struct VerifiedEvent {
+    /// SHA-256 of the signed serialization.
+    pub id: [u8; 32],
+    /// The author.
+    pub pubkey: [u8; 32],
+    /// Unix seconds, as signed.
+    pub created_at: i64,
+    /// As signed, 0 to 65535.
+    pub kind: i32,
+    /// JSON array of arrays of strings, without NUL.
+    pub tags: String,
+    /// Without NUL.
+    pub content: String,
+    /// BIP-340 signature of `id`.
+    pub sig: [u8; 64],
+    /// The whole event as signed, only where it holds NUL.
+    pub raw: Option<Vec<u8>>,
+}
+
+impl VerifiedEvent {
+    /// Second step, dear (about 40 µs): checks the signature of an event that passed [`check_id`].
+    ///
+    /// # Errors
+    /// [`Refusal::BadSignature`]; [`Refusal::BadTime`] when the first step was left out.
+    pub fn verify(event: NostrEvent) -> Result<Self, Refusal> {
+        let created_at = i64::try_from(event.created_at.as_secs()).map_err(|_| Refusal::BadTime)?;
+        if !event.verify_signature() {
+            return Err(Refusal::BadSignature);
+        }
+        // A NUL in a JSON string can only be written as an escape.
+        let tags = tags_json(event.tags.iter().map(nostr_sdk::Tag::as_slice));
+        let holds_nul = event.content.contains('\0') || tags.contains("\\u0000") && tags_hold_nul(&event);
+        let (tags, raw) = if holds_nul {
+            let readable = event
+                .tags
+                .iter()
+                .map(|tag| tag.as_slice().iter().map(|v| v.replace('\0', NUL_PICTURE)).collect::<Vec<_>>());
+            (tags_json(readable), Some(event.as_json().into_bytes()))
+        } else {
+            (tags, None)
+        };
+        Ok(Self {
+            id: event.id.to_bytes(),
+            pubkey: event.pubkey.to_bytes(),
+            created_at,
+            kind: i32::from(event.kind.as_u16()),
+            tags,
+            content: if holds_nul { event.content.replace('\0', NUL_PICTURE) } else { event.content },
+            sig: *event.sig.as_ref(),
+            raw,
+        })
+    }
+
+    /// About how many bytes it takes in memory and on the wire to PostgreSQL.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        512 + self.tags.len() + self.content.len() + self.raw.as_ref().map_or(0, Vec::len)
+    }
+}
+
+fn tags_json<T: serde::Serialize>(tags: impl Iterator<Item = T>) -> String {
+    serde_json::to_string(&tags.collect::<Vec<T>>()).expect("arrays of strings are JSON")
+}
+
+fn tags_hold_nul(event: &NostrEvent) -> bool {
+    event.tags.iter().any(|tag| tag.as_slice().iter().any(|value| value.contains('\0')))
+}

@@ -1,0 +1,274 @@
+//! Append by group commit: one writer task a journal, everything that arrived while the last commit was on its
+//! way to disk goes into the next one.
+//!
+//! A caller is answered after the commit that makes its answer true. A batch has an identity that is looked up
+//! before it is ever sent again, so a commit whose answer was lost is not applied twice. There is no artificial
+//! delay: a lone command is a batch of one, sent at once, in one round trip.
+
+use std::collections::{HashSet, VecDeque};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use deadpool_postgres::Pool;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::hint::Hints;
+use super::{AppendMetrics, Error};
+
+/// The connection a journal's statements run on.
+pub type Client = deadpool_postgres::Client;
+
+/// How long one attempt may take before its outcome counts as unknown.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How long a batch is retried while PostgreSQL is away, before its callers are told so.
+const RETRY_TOTAL: Duration = Duration::from_secs(90);
+
+/// How one journal commits a batch of commands.
+pub trait Journal: Send + Sync + 'static {
+    /// What callers ask for.
+    type Command: Send + Sync + 'static;
+    /// What each caller is told, after the commit. A rule that refuses a single command says so here.
+    type Answer: Send + 'static;
+
+    /// Name of the journal's table, for logs, metrics and errors.
+    const NAME: &'static str;
+    /// Most commands that may wait in the queue.
+    const QUEUE_MAX: usize;
+    /// Most weight in one batch.
+    const WEIGHT_MAX: usize;
+
+    /// What a command weighs against [`Journal::WEIGHT_MAX`]; at least 1.
+    fn weight(_command: &Self::Command) -> usize {
+        1
+    }
+
+    /// What the command is about, when two about the same thing must not share a batch.
+    fn subject(_command: &Self::Command) -> Option<&str> {
+        None
+    }
+
+    /// Commits the batch in one transaction and gives one answer a command, in their order. Each row it appends
+    /// carries `batch` under a unique key.
+    fn append(
+        &self,
+        client: &mut Client,
+        batch: Uuid,
+        commands: &[Self::Command],
+    ) -> impl Future<Output = Result<Vec<Self::Answer>, Error>> + Send;
+
+    /// The answers of a batch that was committed earlier, or `None` when it was not. Called before a batch is
+    /// sent a second time.
+    fn lookup(
+        &self,
+        client: &Client,
+        batch: Uuid,
+        commands: &[Self::Command],
+    ) -> impl Future<Output = Result<Option<Vec<Self::Answer>>, Error>> + Send;
+}
+
+struct Waiting<J: Journal> {
+    command: J::Command,
+    answer: oneshot::Sender<Result<J::Answer, Error>>,
+}
+
+/// The queue in front of one journal. Cloning shares it; when the last clone goes, the writer ends.
+pub struct Writer<J: Journal> {
+    queue: mpsc::Sender<Waiting<J>>,
+}
+
+impl<J: Journal> Clone for Writer<J> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone() }
+    }
+}
+
+impl<J: Journal> std::fmt::Debug for Writer<J> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Writer({})", J::NAME)
+    }
+}
+
+impl<J: Journal> Writer<J> {
+    /// A queue, and the task that drains it. The caller spawns the task; it ends after the last queue handle is
+    /// dropped and everything accepted has been answered.
+    pub fn new(
+        journal: J,
+        pool: Pool,
+        hints: Hints,
+        metrics: AppendMetrics,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let (queue, arrivals) = mpsc::channel(J::QUEUE_MAX);
+        (Self { queue }, drain(journal, pool, hints, metrics, arrivals))
+    }
+
+    /// Appends, waiting for room in the queue first.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when PostgreSQL refuses this command's data, [`Error::Unavailable`] when PostgreSQL stayed
+    /// away, [`Error::Stopped`] at shutdown.
+    pub async fn append(&self, command: J::Command) -> Result<J::Answer, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.send(Waiting { command, answer }).await.map_err(|_| Error::Stopped)?;
+        answered.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// Appends, or says at once that the queue is full: for edges, which tell their client.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when the queue is full; otherwise as [`Writer::append`].
+    pub async fn try_append(&self, command: J::Command) -> Result<J::Answer, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.try_send(Waiting { command, answer }).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => Error::Busy { journal: J::NAME, limit: J::QUEUE_MAX },
+            mpsc::error::TrySendError::Closed(_) => Error::Stopped,
+        })?;
+        answered.await.map_err(|_| Error::Stopped)?
+    }
+}
+
+async fn drain<J: Journal>(
+    journal: J,
+    pool: Pool,
+    hints: Hints,
+    metrics: AppendMetrics,
+    mut arrivals: mpsc::Receiver<Waiting<J>>,
+) {
+    let mut held = VecDeque::new();
+    loop {
+        if held.is_empty() {
+            match arrivals.recv().await {
+                Some(first) => held.push_back(first),
+                None => return,
+            }
+        }
+        while held.len() < J::QUEUE_MAX {
+            match arrivals.try_recv() {
+                Ok(more) => held.push_back(more),
+                Err(_) => break,
+            }
+        }
+        let (commands, answers) = take_batch(&mut held);
+        commit(&journal, &pool, &metrics, commands, answers).await;
+        hints.written();
+    }
+}
+
+type Answers<J> = Vec<oneshot::Sender<Result<<J as Journal>::Answer, Error>>>;
+
+/// Takes what fits into one batch from the front, in order; at most one command a subject, the rest keeps its order.
+fn take_batch<J: Journal>(held: &mut VecDeque<Waiting<J>>) -> (Vec<J::Command>, Answers<J>) {
+    let mut commands: Vec<J::Command> = Vec::new();
+    let mut answers = Vec::new();
+    let mut later = VecDeque::new();
+    let mut subjects: HashSet<String> = HashSet::new();
+    let mut weight = 0;
+    while let Some(waiting) = held.pop_front() {
+        let adds = J::weight(&waiting.command).max(1);
+        if !commands.is_empty() && weight + adds > J::WEIGHT_MAX {
+            held.push_front(waiting);
+            break;
+        }
+        if let Some(subject) = J::subject(&waiting.command)
+            && !subjects.insert(subject.to_owned())
+        {
+            later.push_back(waiting);
+            continue;
+        }
+        weight += adds;
+        commands.push(waiting.command);
+        answers.push(waiting.answer);
+    }
+    later.append(held);
+    *held = later;
+    (commands, answers)
+}
+
+async fn commit<J: Journal>(
+    journal: &J,
+    pool: &Pool,
+    metrics: &AppendMetrics,
+    commands: Vec<J::Command>,
+    answers: Answers<J>,
+) {
+    let outcome = send(journal, pool, metrics, &commands).await;
+    match outcome {
+        Ok(told) => {
+            debug_assert_eq!(told.len(), answers.len(), "a journal answers each command");
+            for (answer, told) in answers.into_iter().zip(told) {
+                // A caller that stopped waiting needs no answer.
+                let _ = answer.send(Ok(told));
+            }
+        }
+        // The data of one command must not refuse the others: each goes alone.
+        Err(Error::Data(_)) if commands.len() > 1 => {
+            for (command, answer) in commands.into_iter().zip(answers) {
+                let told = send(journal, pool, metrics, std::slice::from_ref(&command)).await;
+                let _ = answer.send(told.and_then(|mut one| one.pop().ok_or(Error::Stopped)));
+            }
+        }
+        Err(error) => {
+            for answer in answers {
+                let _ = answer.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+/// Sends one batch until its outcome is known, or PostgreSQL stayed away too long.
+async fn send<J: Journal>(
+    journal: &J,
+    pool: &Pool,
+    metrics: &AppendMetrics,
+    commands: &[J::Command],
+) -> Result<Vec<J::Answer>, Error> {
+    let batch = Uuid::now_v7();
+    let sent_before = AtomicBool::new(false);
+    let started = tokio::time::Instant::now();
+    let attempt = || async {
+        let mut client = pool.get().await?;
+        let work = async {
+            if sent_before.swap(true, Ordering::Relaxed)
+                && let Some(answers) = journal.lookup(&client, batch, commands).await?
+            {
+                return Ok(answers);
+            }
+            match journal.append(&mut client, batch, commands).await {
+                // An earlier attempt of this very batch was committed after all.
+                Err(Error::Data(e))
+                    if e.code() == Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION) =>
+                {
+                    journal.lookup(&client, batch, commands).await?.ok_or(Error::Data(e))
+                }
+                other => other,
+            }
+        };
+        let outcome = tokio::time::timeout(ATTEMPT_TIMEOUT, work).await;
+        if !matches!(outcome, Ok(Ok(_) | Err(Error::Data(_)))) {
+            // Its state is unknown: never hand it to the next caller.
+            drop(deadpool_postgres::Object::take(client));
+        }
+        outcome.unwrap_or_else(|late| Err(Error::Unavailable(Arc::new(late))))
+    };
+    let outcome = attempt
+        .retry(
+            ExponentialBuilder::default()
+                .with_min_delay(Duration::from_millis(50))
+                .with_max_delay(Duration::from_secs(2))
+                .with_jitter()
+                .without_max_times()
+                .with_total_delay(Some(RETRY_TOTAL)),
+        )
+        .when(Error::is_passing)
+        .notify(|error, after| {
+            metrics.retried(J::NAME);
+            tracing::warn!(journal = J::NAME, error = %error, ?after, "a batch is sent again");
+        })
+        .await;
+    metrics.committed(J::NAME, commands.len(), started.elapsed(), outcome.is_ok());
+    outcome
+}

@@ -1,0 +1,159 @@
+//! From offered events to committed rows: check ids, look up what is known, verify the rest, append.
+//!
+//! Most of what relays offer is already stored. An id check is cheap and a stored event's signature was verified
+//! before, so signatures are verified only for events that are new, or that come with another signature.
+
+use std::collections::HashMap;
+
+use deadpool_postgres::Pool;
+use rayon::prelude::*;
+use tokio_postgres::types::Type;
+
+use super::journal::{IngestJournal, IngestPage};
+use super::metrics::IngestMetrics;
+use crate::base::nostr_event::{self, NostrEvent, Refusal, Refusals, VerifiedEvent};
+use crate::store::append::Writer;
+use crate::store::{Error, Relay};
+
+/// Takes pages of offered events. Cloning shares its queue.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    pool: Pool,
+    writer: Writer<IngestJournal>,
+    metrics: IngestMetrics,
+}
+
+/// What became of one offered page, after its commit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PageOutcome {
+    /// Events stored now.
+    pub stored: u32,
+    /// Events that were stored already, or that an erasure keeps away.
+    pub known: u32,
+    /// Events refused, by reason.
+    pub refused: Refusals,
+}
+
+const KNOWN: &str = "
+    SELECT e.id, e.sig FROM unnest($1::bigint[], $2::bytea[]) AS o (created_at, id)
+    JOIN events e ON e.created_at = o.created_at AND e.id = o.id AND e.created_at BETWEEN $3 AND $4";
+
+impl Intake {
+    /// An intake in front of `writer`; `pool` is the write door.
+    #[must_use]
+    pub fn new(pool: Pool, writer: Writer<IngestJournal>, metrics: IngestMetrics) -> Self {
+        Self { pool, writer, metrics }
+    }
+
+    /// Stores what is new of a page and records who showed it; `refused` are those of its events that could not even be read.
+    /// Returns after the commit. An event that stands twice in a page is taken once.
+    ///
+    /// # Errors
+    /// As [`Writer::append`]; nothing of the page is lost by offering it again.
+    pub async fn offer(
+        &self,
+        relay: Option<Relay>,
+        events: Vec<NostrEvent>,
+        mut refused: Refusals,
+    ) -> Result<PageOutcome, Error> {
+        let (events, bad) = on_cores(move || check_ids(events)).await;
+        refused.merge(&bad);
+        let stored = self.known(&events).await?;
+        let offered = events.len();
+        let (fresh, known, bad) = on_cores(move || verify(events, &stored)).await;
+        refused.merge(&bad);
+        let valid = fresh.len() + known.len();
+        self.metrics.offered(offered, &refused);
+        let worth_telling =
+            !fresh.is_empty() || (relay.is_some() && !known.is_empty()) || !refused.is_empty();
+        let answer = if worth_telling {
+            self.writer.append(IngestPage { relay, fresh, known, refused: refused.clone() }).await?
+        } else {
+            super::journal::Ingested::default()
+        };
+        self.metrics.stored(answer.stored);
+        let known = u32::try_from(valid).unwrap_or(u32::MAX).saturating_sub(answer.stored);
+        Ok(PageOutcome { stored: answer.stored, known, refused })
+    }
+
+    /// Signatures of those events that are stored, by id.
+    async fn known(&self, events: &[NostrEvent]) -> Result<HashMap<[u8; 32], [u8; 64]>, Error> {
+        let times: Vec<i64> = events.iter().map(|e| e.created_at.as_secs().cast_signed()).collect();
+        let (Some(low), Some(high)) = (times.iter().min(), times.iter().max()) else {
+            return Ok(HashMap::new());
+        };
+        let ids: Vec<&[u8]> = events.iter().map(|e| e.id.as_bytes().as_slice()).collect();
+        let client = self.pool.get().await?;
+        let rows = client
+            .query_typed(
+                KNOWN,
+                &[
+                    (&times, Type::INT8_ARRAY),
+                    (&ids, Type::BYTEA_ARRAY),
+                    (low, Type::INT8),
+                    (high, Type::INT8),
+                ],
+            )
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let (id, sig): (&[u8], &[u8]) = (row.get(0), row.get(1));
+                match (id.try_into(), sig.try_into()) {
+                    (Ok(id), Ok(sig)) => Ok((id, sig)),
+                    _ => Err(Error::inconsistent("events", "an id or a signature has the wrong length")),
+                }
+            })
+            .collect()
+    }
+}
+
+fn check_ids(mut events: Vec<NostrEvent>) -> (Vec<NostrEvent>, Refusals) {
+    let verdicts: Vec<Result<(), Refusal>> =
+        events.par_iter().with_min_len(32).map(nostr_event::check_id).collect();
+    let mut refused = Refusals::default();
+    let mut seen = std::collections::HashSet::with_capacity(events.len());
+    let mut verdicts = verdicts.into_iter();
+    events.retain(|event| match verdicts.next().expect("one verdict an event") {
+        Ok(()) => seen.insert(event.id),
+        Err(reason) => {
+            refused.add(reason);
+            false
+        }
+    });
+    (events, refused)
+}
+
+type Known = Vec<(i64, [u8; 32])>;
+
+fn verify(
+    events: Vec<NostrEvent>,
+    stored: &HashMap<[u8; 32], [u8; 64]>,
+) -> (Vec<VerifiedEvent>, Known, Refusals) {
+    let mut known = Vec::new();
+    let mut doubtful = Vec::new();
+    for event in events {
+        let id = event.id.to_bytes();
+        match stored.get(&id) {
+            Some(sig) if sig == event.sig.as_ref() => {
+                known.push((event.created_at.as_secs().cast_signed(), id))
+            }
+            _ => doubtful.push(event),
+        }
+    }
+    let mut refused = Refusals::default();
+    let mut fresh = Vec::with_capacity(doubtful.len());
+    let verdicts: Vec<_> = doubtful.into_par_iter().with_min_len(8).map(VerifiedEvent::verify).collect();
+    for verdict in verdicts {
+        match verdict {
+            Ok(event) if stored.contains_key(&event.id) => known.push((event.created_at, event.id)),
+            Ok(event) => fresh.push(event),
+            Err(reason) => refused.add(reason),
+        }
+    }
+    (fresh, known, refused)
+}
+
+/// Runs work that keeps all cores busy without keeping sockets waiting.
+async fn on_cores<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("the work does not panic and is never aborted")
+}

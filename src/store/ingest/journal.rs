@@ -1,0 +1,215 @@
+//! `ingest_log`: how verified Nostr events, and who showed them, are committed.
+//!
+//! The statement is the implementation's procedure `insert_event_batch`: it stores the events, the sightings,
+//! the progress of each relay and the entry of the batch in one transaction.
+
+use std::collections::HashSet;
+
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::base::{Refusals, VerifiedEvent};
+use crate::store::append::{Client, Journal};
+use crate::store::{Error, Relay};
+
+/// Most events in one batch: the place of an event in its batch has 14 bits.
+const BATCH_EVENTS_MAX: usize = 16_384;
+
+/// Least weight of an event, so that the bound on weight also bounds the number.
+const EVENT_WEIGHT_MIN: usize = 512;
+
+/// Where a batch came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// From relays.
+    Relay,
+    /// From a file.
+    Import,
+}
+
+impl Source {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Import => "import",
+        }
+    }
+}
+
+/// One page of events to store.
+#[derive(Debug, Default)]
+pub struct IngestPage {
+    /// Who showed them; `None` for a file.
+    pub relay: Option<Relay>,
+    /// Events that were not stored when the page was checked.
+    pub fresh: Vec<VerifiedEvent>,
+    /// (`created_at`, id) of events that were.
+    pub known: Vec<(i64, [u8; 32])>,
+    /// What the page also held and was refused.
+    pub refused: Refusals,
+}
+
+/// What became of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ingested {
+    /// Events stored by this page. Others were there already, came in the same batch from another page, or are
+    /// kept away by an erasure.
+    pub stored: u32,
+}
+
+/// The journal of Nostr events.
+#[derive(Debug)]
+pub struct IngestJournal {
+    /// Every batch of one process has one source.
+    pub source: Source,
+}
+
+/// The procedure's arguments, one array a column.
+#[derive(Default)]
+struct Columns<'a> {
+    ids: Vec<&'a [u8]>,
+    pubkeys: Vec<&'a [u8]>,
+    created_ats: Vec<i64>,
+    kinds: Vec<i32>,
+    tags: Vec<&'a str>,
+    contents: Vec<&'a str>,
+    sigs: Vec<&'a [u8]>,
+    raws: Vec<Option<&'a [u8]>>,
+    seen_created_ats: Vec<i64>,
+    seen_ids: Vec<&'a [u8]>,
+    seen_relays: Vec<i32>,
+    /// The page that first offered the event at this place.
+    pages: Vec<usize>,
+    refused: Refusals,
+}
+
+impl<'a> Columns<'a> {
+    fn of(pages: &'a [IngestPage]) -> Self {
+        let mut columns = Self::default();
+        let mut taken: HashSet<&[u8; 32]> = HashSet::new();
+        for (page, commands) in pages.iter().enumerate() {
+            columns.refused.merge(&commands.refused);
+            for event in &commands.fresh {
+                if taken.insert(&event.id) {
+                    columns.add_event(event, page);
+                }
+                columns.add_sighting(event.created_at, &event.id, commands.relay);
+            }
+            for (created_at, id) in &commands.known {
+                columns.add_sighting(*created_at, id, commands.relay);
+            }
+        }
+        columns
+    }
+
+    fn add_event(&mut self, event: &'a VerifiedEvent, page: usize) {
+        self.ids.push(&event.id);
+        self.pubkeys.push(&event.pubkey);
+        self.created_ats.push(event.created_at);
+        self.kinds.push(event.kind);
+        self.tags.push(&event.tags);
+        self.contents.push(&event.content);
+        self.sigs.push(&event.sig);
+        self.raws.push(event.raw.as_deref());
+        self.pages.push(page);
+    }
+
+    fn add_sighting(&mut self, created_at: i64, id: &'a [u8; 32], relay: Option<Relay>) {
+        if let Some(relay) = relay {
+            self.seen_created_ats.push(created_at);
+            self.seen_ids.push(id);
+            self.seen_relays.push(relay.0);
+        }
+    }
+
+    fn answers(&self, pages: usize, stored_places: &[i32]) -> Vec<Ingested> {
+        let mut answers = vec![Ingested::default(); pages];
+        for place in stored_places {
+            let page = usize::try_from(*place).ok().and_then(|p| self.pages.get(p));
+            if let Some(answer) = page.and_then(|p| answers.get_mut(*p)) {
+                answer.stored += 1;
+            }
+        }
+        answers
+    }
+}
+
+const INSERT: &str = "SELECT stored_places FROM insert_event_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+
+const LOOKUP: &str = "
+    SELECT (SELECT array_agg((e.number & 16383)::integer)
+            FROM unnest($2::bigint[], $3::bytea[]) AS o (created_at, id)
+            JOIN events e ON e.created_at = o.created_at AND e.id = o.id AND e.created_at BETWEEN $4 AND $5
+            WHERE e.number >> 14 = l.batch) AS stored_places
+    FROM ingest_log l WHERE l.command = $1";
+
+impl Journal for IngestJournal {
+    type Command = IngestPage;
+    type Answer = Ingested;
+    const NAME: &'static str = "ingest_log";
+    const QUEUE_MAX: usize = 64;
+    const WEIGHT_MAX: usize = BATCH_EVENTS_MAX * EVENT_WEIGHT_MIN;
+
+    fn weight(page: &IngestPage) -> usize {
+        page.fresh.iter().map(VerifiedEvent::weight).sum::<usize>() + page.known.len() * EVENT_WEIGHT_MIN
+    }
+
+    async fn append(
+        &self,
+        client: &mut Client,
+        batch: Uuid,
+        pages: &[IngestPage],
+    ) -> Result<Vec<Ingested>, Error> {
+        let c = Columns::of(pages);
+        let refused = c.refused.to_json();
+        let row = client
+            .query_typed(
+                INSERT,
+                &[
+                    (&batch, Type::UUID),
+                    (&self.source.as_str(), Type::TEXT),
+                    (&refused, Type::JSONB),
+                    (&c.ids, Type::BYTEA_ARRAY),
+                    (&c.pubkeys, Type::BYTEA_ARRAY),
+                    (&c.created_ats, Type::INT8_ARRAY),
+                    (&c.kinds, Type::INT4_ARRAY),
+                    (&c.tags, Type::TEXT_ARRAY),
+                    (&c.contents, Type::TEXT_ARRAY),
+                    (&c.sigs, Type::BYTEA_ARRAY),
+                    (&c.raws, Type::BYTEA_ARRAY),
+                    (&c.seen_created_ats, Type::INT8_ARRAY),
+                    (&c.seen_ids, Type::BYTEA_ARRAY),
+                    (&c.seen_relays, Type::INT4_ARRAY),
+                ],
+            )
+            .await?;
+        let places: Option<Vec<i32>> = row.first().and_then(|row| row.get(0));
+        Ok(c.answers(pages.len(), &places.unwrap_or_default()))
+    }
+
+    async fn lookup(
+        &self,
+        client: &Client,
+        batch: Uuid,
+        pages: &[IngestPage],
+    ) -> Result<Option<Vec<Ingested>>, Error> {
+        let c = Columns::of(pages);
+        let (low, high) = (c.created_ats.iter().min().copied(), c.created_ats.iter().max().copied());
+        let found = client
+            .query_typed(
+                LOOKUP,
+                &[
+                    (&batch, Type::UUID),
+                    (&c.created_ats, Type::INT8_ARRAY),
+                    (&c.ids, Type::BYTEA_ARRAY),
+                    (&low, Type::INT8),
+                    (&high, Type::INT8),
+                ],
+            )
+            .await?;
+        Ok(found.first().map(|row| {
+            let places: Option<Vec<i32>> = row.get(0);
+            c.answers(pages.len(), &places.unwrap_or_default())
+        }))
+    }
+}

@@ -1,0 +1,13 @@
+//! Appending Nostr events, for every room that receives them.
+//!
+//! Invariants: an id and a signature are verified before anything is stored; what is refused is counted by
+//! reason; an event, its sighting and its relay's progress are one transaction; nothing is skipped because of
+//! what a memory holds.
+
+mod intake;
+mod journal;
+mod metrics;
+
+pub use intake::{Intake, PageOutcome};
+pub use journal::{IngestJournal, IngestPage, Ingested, Source};
+pub use metrics::IngestMetrics;

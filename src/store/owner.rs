@@ -1,0 +1,188 @@
+//! The owner door: migrations, procedures, eras. Direct to PostgreSQL, used at start-up and by the operator.
+
+use refinery::Runner;
+use sha2::{Digest, Sha256};
+use tokio_postgres::{Client, NoTls};
+
+use super::Error;
+use crate::base::Secret;
+
+mod embedded_migrations {
+    refinery::embed_migrations!("migrations");
+}
+
+/// Key of the advisory lock under which one process migrates while others wait.
+const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('quipu/migrations', 0))";
+
+/// The stored procedures of an implementation.
+#[derive(Debug, Clone)]
+pub struct Procedures {
+    /// The implementation's name: its folder.
+    pub implementation: String,
+    /// The text of its `05_procedures.sql`.
+    pub sql: String,
+}
+
+/// Why a database cannot be used by this binary.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// The schema was brought forward by a newer Quipu that older ones must not touch.
+    #[error(
+        "this Quipu knows the schema up to migration {known}, but the database needs one that knows migration {needed}: \
+         run a newer Quipu"
+    )]
+    BinaryTooOld {
+        /// Newest migration in this binary.
+        known: i32,
+        /// Oldest that the schema asks for.
+        needed: i32,
+    },
+    /// Another implementation already lives in this database.
+    #[error(
+        "the database holds implementation `{there}`, not `{asked}`: start with `--implementation {there}`, or give \
+         `{asked}` a database of its own"
+    )]
+    OtherImplementation {
+        /// What the database holds.
+        there: String,
+        /// What was asked for.
+        asked: String,
+    },
+    /// A migration failed or differs from the one that was applied; nothing of it was kept.
+    #[error("the schema cannot be migrated")]
+    Refinery(#[from] refinery::Error),
+    /// PostgreSQL refused or was lost.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl From<tokio_postgres::Error> for MigrateError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// What migrating found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Migrated {
+    /// Migrations applied now, as `V<n> <name>`.
+    pub applied: Vec<String>,
+    /// Whether the implementation's procedures were (re)applied.
+    pub procedures_applied: bool,
+    /// The database was restored into another cluster: consumers must not run before `quipu rebase`.
+    pub needs_rebase: bool,
+}
+
+/// One connection of the owner door; its background task ends with it.
+pub async fn connect(owner: &Secret) -> Result<Client, Error> {
+    let (client, connection) = tokio_postgres::connect(owner.expose(), NoTls).await?;
+    #[expect(clippy::disallowed_methods, reason = "ends by itself when the client is dropped")]
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = %error, "an owner connection ended");
+        }
+    });
+    Ok(client)
+}
+
+/// Brings the schema to this binary's version and applies the implementation's procedures if they changed, while
+/// other processes wait.
+pub async fn migrate(owner: &Secret, procedures: &Procedures) -> Result<Migrated, MigrateError> {
+    let mut guard = connect(owner).await?;
+    let lock = guard.transaction().await?;
+    lock.query(MIGRATION_LOCK, &[]).await?;
+
+    let mut client = connect(owner).await?;
+    let runner: Runner = embedded_migrations::migrations::runner();
+    refuse_if_too_old(&client, &runner).await?;
+    // A newer schema that still supports this binary has migrations this binary does not know.
+    let report = runner.set_abort_missing(false).run_async(&mut client).await?;
+    let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
+    let procedures_applied = apply_procedures(&mut client, procedures).await?;
+    let needs_rebase = !same_cluster(&client).await?;
+    lock.commit().await?;
+    Ok(Migrated { applied, procedures_applied, needs_rebase })
+}
+
+async fn refuse_if_too_old(client: &Client, runner: &Runner) -> Result<(), MigrateError> {
+    let known = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0);
+    if client.query_one("SELECT to_regproc('quipu_oldest_binary') IS NOT NULL", &[]).await?.get(0) {
+        let needed: i32 = client.query_one("SELECT quipu_oldest_binary()", &[]).await?.get(0);
+        if needed > known {
+            return Err(MigrateError::BinaryTooOld { known, needed });
+        }
+    }
+    Ok(())
+}
+
+async fn apply_procedures(client: &mut Client, procedures: &Procedures) -> Result<bool, MigrateError> {
+    let hash = Sha256::digest(procedures.sql.as_bytes()).to_vec();
+    let last = client
+        .query_opt(
+            "SELECT name, procedures_sha256 FROM implementation_log ORDER BY position DESC LIMIT 1",
+            &[],
+        )
+        .await?;
+    if let Some(last) = last {
+        let there: String = last.get(0);
+        if there != procedures.implementation {
+            return Err(MigrateError::OtherImplementation {
+                there,
+                asked: procedures.implementation.clone(),
+            });
+        }
+        if last.get::<_, Vec<u8>>(1) == hash {
+            return Ok(false);
+        }
+    }
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(&procedures.sql).await?;
+    transaction
+        .execute(
+            "INSERT INTO implementation_log (name, procedures_sha256) VALUES ($1, $2)",
+            &[&procedures.implementation, &hash],
+        )
+        .await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// Whether transaction ids of the newest era are those of the cluster we are in. Opens the first era.
+async fn same_cluster(client: &Client) -> Result<bool, Error> {
+    client
+        .execute(
+            "INSERT INTO era (number, system_identifier, floor)
+             SELECT 1, system_identifier, 0 FROM pg_control_system() WHERE NOT EXISTS (SELECT FROM era)",
+            &[],
+        )
+        .await?;
+    let row = client
+        .query_one(
+            "SELECT (SELECT system_identifier FROM pg_control_system())
+                  = (SELECT system_identifier FROM era ORDER BY number DESC LIMIT 1)",
+            &[],
+        )
+        .await?;
+    Ok(row.get(0))
+}
+
+/// Opens a new era after a logical restore: every entry written so far counts as committed, ticks start anew, and
+/// ticking projections are rebuilt from the start. Returns the era's number, or `None` when the cluster is the same.
+pub async fn rebase(owner: &Secret) -> Result<Option<i32>, Error> {
+    let mut client = connect(owner).await?;
+    if same_cluster(&client).await? {
+        return Ok(None);
+    }
+    let transaction = client.transaction().await?;
+    let row = transaction
+        .query_one(
+            "INSERT INTO era (number, system_identifier, floor)
+             SELECT 1 + (SELECT max(number) FROM era), c.system_identifier, p.last_value
+             FROM pg_control_system() c, journal_position p RETURNING number",
+            &[],
+        )
+        .await?;
+    transaction.batch_execute("DELETE FROM tick; DELETE FROM checkpoint; DELETE FROM lease").await?;
+    transaction.commit().await?;
+    Ok(Some(row.get(0)))
+}

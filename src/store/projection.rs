@@ -1,0 +1,202 @@
+//! Projections: rows computed from journals that can be thrown away. Kept in the same commit as their journal, or
+//! brought up to date by ticks; either way the statements here rebuild them, and verify them against a replay.
+
+use deadpool_postgres::Pool;
+use tokio_postgres::types::{FromSql, Type};
+use tokio_postgres::{Client, Transaction};
+
+use super::Error;
+
+/// How a projection keeps up with its journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upkeep {
+    /// The append itself keeps it: never behind.
+    SameCommit,
+    /// A projector applies tick after tick: behind by its lag.
+    Ticks,
+}
+
+/// One projection, as data.
+#[derive(Debug, Clone, Copy)]
+pub struct Projection {
+    /// Its name for `quipu rebuild` and `quipu verify`.
+    pub name: &'static str,
+    /// Its tables.
+    pub tables: &'static [&'static str],
+    /// How it keeps up.
+    pub upkeep: Upkeep,
+    /// Statements that add entries of the journals to the tables. With [`Upkeep::Ticks`] each reads `{ingest_log}`, which
+    /// stands for the entries of one batch, or of all time.
+    pub statements: &'static [&'static str],
+}
+
+/// Entries between two snapshots, as the journals' set-returning functions take them.
+const BETWEEN: &str = "ingest_log_between($1::text::pg_snapshot, $2::text::pg_snapshot)";
+
+/// A difference between a projection's table and a replay of its journals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The table.
+    pub table: &'static str,
+    /// Rows that are there and should not be.
+    pub unexpected: i64,
+    /// Rows that should be there and are not.
+    pub missing: i64,
+}
+
+fn statement(template: &str) -> String {
+    template.replace("{ingest_log}", BETWEEN)
+}
+
+/// One field of a one-row answer.
+fn first<T: for<'a> FromSql<'a>>(rows: &[tokio_postgres::Row]) -> Option<T> {
+    rows.first().and_then(|row| row.get(0))
+}
+
+impl Projection {
+    /// Applies everything up to the newest tick, together with the checkpoint, in one transaction. Without a checkpoint the
+    /// tables are emptied and filled from the start. Returns whether there was anything to do.
+    pub async fn catch_up(&self, pool: &Pool) -> Result<bool, Error> {
+        let mut client = pool.get().await?;
+        let transaction = client.transaction().await?;
+        // The lock also keeps two projectors from doing the same batch; the second finds nothing left.
+        let locked = "SELECT pg_advisory_xact_lock(hashtextextended('quipu/projection/' || $1, 0))";
+        transaction.query_typed(locked, &[(&self.name, Type::TEXT)]).await?;
+        let reached = transaction
+            .query_typed(
+                "SELECT t.number, t.snapshot::text, (SELECT c.snapshot::text FROM checkpoint c WHERE c.projection = $1),
+                        (SELECT c.tick FROM checkpoint c WHERE c.projection = $1)
+                 FROM tick t ORDER BY t.number DESC LIMIT 1",
+                &[(&self.name, Type::TEXT)],
+            )
+            .await?;
+        let Some(row) = reached.first() else { return Ok(false) };
+        let (tick, this, last, last_tick): (i64, String, Option<String>, Option<i64>) =
+            (row.get(0), row.get(1), row.get(2), row.get(3));
+        if last_tick.is_some_and(|done| done >= tick) && last.is_some() {
+            return Ok(false);
+        }
+        if last.is_none() {
+            for table in self.tables {
+                transaction.execute_typed(&format!("DELETE FROM {table}"), &[]).await?;
+            }
+        } else if self.nothing_between(&transaction, last.as_deref(), &this).await? {
+            // An idle database gets no checkpoint, or checkpoints would cause ticks and ticks checkpoints.
+            return Ok(false);
+        }
+        for template in self.statements {
+            transaction
+                .execute_typed(&statement(template), &[(&last, Type::TEXT), (&this, Type::TEXT)])
+                .await?;
+        }
+        transaction
+            .execute_typed(
+                "INSERT INTO checkpoint (projection, tick, snapshot, updated_at)
+                 VALUES ($1, $2, $3::text::pg_snapshot, clock_timestamp())
+                 ON CONFLICT (projection) DO UPDATE SET tick = excluded.tick, snapshot = excluded.snapshot, updated_at = excluded.updated_at",
+                &[(&self.name, Type::TEXT), (&tick, Type::INT8), (&this, Type::TEXT)],
+            )
+            .await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    async fn nothing_between(
+        &self,
+        transaction: &deadpool_postgres::Transaction<'_>,
+        last: Option<&str>,
+        this: &str,
+    ) -> Result<bool, Error> {
+        let rows = transaction
+            .query_typed(
+                &format!("SELECT NOT EXISTS (SELECT FROM {BETWEEN})"),
+                &[(&last, Type::TEXT), (&this, Type::TEXT)],
+            )
+            .await?;
+        Ok(first(&rows).unwrap_or(true))
+    }
+
+    /// Empties the tables and fills them from the journals, while writers wait. `client` is the owner's.
+    pub async fn rebuild(&self, client: &mut Client) -> Result<(), Error> {
+        let transaction = client.transaction().await?;
+        for table in self.tables {
+            transaction.batch_execute(&format!("LOCK TABLE {table} IN EXCLUSIVE MODE")).await?;
+        }
+        match self.upkeep {
+            Upkeep::SameCommit => {
+                for table in self.tables {
+                    transaction.batch_execute(&format!("DELETE FROM {table}")).await?;
+                }
+                self.replay(&transaction, None).await?;
+            }
+            // Without a checkpoint the projector starts anew; it does so at its next wake-up.
+            Upkeep::Ticks => {
+                transaction.execute("DELETE FROM checkpoint WHERE projection = $1", &[&self.name]).await?;
+            }
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Replays the journals beside the tables and compares. `client` is the owner's.
+    pub async fn verify(&self, client: &mut Client) -> Result<Vec<Difference>, Error> {
+        let transaction = client
+            .build_transaction()
+            .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
+            .start()
+            .await?;
+        for table in self.tables {
+            // A temporary table of the same name hides the real one, so the very same statements fill it.
+            transaction
+                .batch_execute(&format!(
+                    "CREATE TEMPORARY TABLE {table} (LIKE public.{table} INCLUDING ALL) ON COMMIT DROP"
+                ))
+                .await?;
+        }
+        let seen = match self.upkeep {
+            Upkeep::SameCommit => None,
+            Upkeep::Ticks => {
+                let rows = transaction
+                    .query("SELECT snapshot::text FROM checkpoint WHERE projection = $1", &[&self.name])
+                    .await?;
+                match first::<String>(&rows) {
+                    Some(snapshot) => Some(snapshot),
+                    // Not built yet: what is there will be thrown away.
+                    None => return Ok(Vec::new()),
+                }
+            }
+        };
+        self.replay(&transaction, seen.as_deref()).await?;
+        let mut differences = Vec::new();
+        for table in self.tables {
+            let row = transaction
+                .query_one(
+                    &format!(
+                        "SELECT (SELECT count(*) FROM (SELECT * FROM public.{table} EXCEPT SELECT * FROM pg_temp.{table}) a),
+                                (SELECT count(*) FROM (SELECT * FROM pg_temp.{table} EXCEPT SELECT * FROM public.{table}) b)"
+                    ),
+                    &[],
+                )
+                .await?;
+            let difference = Difference { table, unexpected: row.get(0), missing: row.get(1) };
+            if difference.unexpected + difference.missing > 0 {
+                differences.push(difference);
+            }
+        }
+        Ok(differences)
+    }
+
+    async fn replay(&self, transaction: &Transaction<'_>, seen: Option<&str>) -> Result<(), Error> {
+        for template in self.statements {
+            match self.upkeep {
+                Upkeep::SameCommit => transaction.batch_execute(template).await?,
+                Upkeep::Ticks => {
+                    let all: Option<&str> = None;
+                    transaction
+                        .execute_typed(&statement(template), &[(&all, Type::TEXT), (&seen, Type::TEXT)])
+                        .await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! Every table and its kind. A test holds this list against the catalog; `quipu verify` does so in production.
+
+use tokio_postgres::Client;
+
+use super::Error;
+
+/// What may happen to a table's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableKind {
+    /// Only grows. Rows leave by retention and erasure alone, both recorded.
+    Journal,
+    /// Can be recreated from journals.
+    Projection,
+    /// May be truncated at any time at the cost of repeated work.
+    Working,
+    /// The migration tool's own.
+    Schema,
+}
+
+impl TableKind {
+    /// The word that a table's comment starts with.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Journal => "journal",
+            Self::Projection => "projection",
+            Self::Working => "working",
+            Self::Schema => "schema",
+        }
+    }
+}
+
+/// All tables; a partition is of its parent's kind.
+pub const TABLES: &[(&str, TableKind)] = &[
+    ("checkpoint", TableKind::Working),
+    ("era", TableKind::Journal),
+    ("erasure", TableKind::Journal),
+    ("events", TableKind::Journal),
+    ("implementation_log", TableKind::Journal),
+    ("ingest_log", TableKind::Journal),
+    ("kind_totals", TableKind::Projection),
+    ("lease", TableKind::Working),
+    ("minute_totals", TableKind::Projection),
+    ("nip11", TableKind::Journal),
+    ("nip66", TableKind::Journal),
+    ("refinery_schema_history", TableKind::Schema),
+    ("relay_log", TableKind::Journal),
+    ("relay_metadata", TableKind::Journal),
+    ("relay_progress", TableKind::Projection),
+    ("relay_totals", TableKind::Projection),
+    ("relays", TableKind::Projection),
+    ("sightings", TableKind::Journal),
+    ("sync_log", TableKind::Journal),
+    ("tick", TableKind::Working),
+];
+
+/// A table of the catalog, partitions included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogTable {
+    /// Its name.
+    pub name: String,
+    /// The registered table it is, or is a partition of.
+    pub family: String,
+    /// How many of its triggers fire for every role and in every replication mode.
+    pub guards: i64,
+}
+
+/// The tables of the database as they are.
+pub async fn catalog(client: &Client) -> Result<Vec<CatalogTable>, Error> {
+    let rows = client
+        .query(
+            "SELECT c.relname::text, coalesce(p.relname, c.relname)::text,
+                    (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgenabled = 'A' AND NOT t.tgisinternal)
+             FROM pg_class c
+             LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+             LEFT JOIN pg_class p ON p.oid = i.inhparent
+             WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
+             ORDER BY 1",
+            &[],
+        )
+        .await?;
+    Ok(rows.iter().map(|r| CatalogTable { name: r.get(0), family: r.get(1), guards: r.get(2) }).collect())
+}
+
+/// What is wrong with the catalog: unregistered tables, missing ones, journals whose guards do not stand.
+pub async fn problems(client: &Client) -> Result<Vec<String>, Error> {
+    let there = catalog(client).await?;
+    let mut problems = Vec::new();
+    for table in &there {
+        match TABLES.iter().find(|(name, _)| *name == table.family) {
+            None => problems.push(format!("table {} is in no registry", table.name)),
+            Some((_, TableKind::Journal)) if table.guards < 2 => {
+                problems.push(format!(
+                    "journal {} is not guarded against UPDATE, DELETE and TRUNCATE",
+                    table.name
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    for (name, _) in TABLES {
+        if !there.iter().any(|table| table.name == *name) {
+            problems.push(format!("table {name} is missing"));
+        }
+    }
+    Ok(problems)
+}

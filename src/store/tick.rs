@@ -1,0 +1,65 @@
+//! Ticks: snapshots of which transactions had committed. What one tick sees and the last did not is a batch for
+//! readers; a late commit falls into a later batch. No reader ever uses `position > last`.
+
+use deadpool_postgres::Pool;
+use tokio_postgres::types::Type;
+
+use super::Error;
+
+/// Ticks kept for live streams that resume: at ten a second, about two hours.
+const KEPT: i64 = 72_000;
+
+/// Takes ticks for the whole database. Several may run; the database puts their ticks in one order.
+#[derive(Debug, Clone)]
+pub struct Ticker {
+    pool: Pool,
+    system_identifier: i64,
+}
+
+impl Ticker {
+    /// A ticker for the cluster behind `pool`.
+    ///
+    /// # Errors
+    /// [`Error::Inconsistent`] when the database was restored into another cluster and not rebased since.
+    pub async fn new(pool: Pool) -> Result<Self, Error> {
+        let client = pool.get().await?;
+        let rows = client
+            .query_typed(
+                "SELECT c.system_identifier, (SELECT system_identifier FROM era ORDER BY number DESC LIMIT 1) FROM pg_control_system() c",
+                &[],
+            )
+            .await?;
+        drop(client);
+        let (here, era): (i64, Option<i64>) = rows
+            .first()
+            .map(|row| (row.get(0), row.get(1)))
+            .ok_or_else(|| Error::inconsistent("era", "is empty"))?;
+        if era != Some(here) {
+            return Err(Error::inconsistent(
+                "era",
+                "the database was restored into another cluster: run `quipu rebase`, then start again",
+            ));
+        }
+        Ok(Self { pool, system_identifier: here })
+    }
+
+    /// Takes a tick if something was written since the last one. Returns its number.
+    pub async fn take(&self) -> Result<Option<i64>, Error> {
+        let client = self.pool.get().await?;
+        let rows = client
+            .query_typed("SELECT quipu_take_tick($1)", &[(&self.system_identifier, Type::INT8)])
+            .await?;
+        Ok(rows.first().and_then(|row| row.get(0)))
+    }
+
+    /// Forgets ticks that nobody resumes from any more. Returns how many went.
+    pub async fn forget(&self) -> Result<u64, Error> {
+        let client = self.pool.get().await?;
+        Ok(client
+            .execute_typed(
+                "DELETE FROM tick WHERE number < (SELECT max(number) FROM tick) - $1",
+                &[(&KEPT, Type::INT8)],
+            )
+            .await?)
+    }
+}
