@@ -12,7 +12,7 @@ fn main() -> io::Result<()> {
     let target = PathBuf::from(env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("OUT_DIR is unset"))?);
     let target = target.join(SOURCE);
     match fs::remove_dir_all(&target) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => copy(Path::new(SOURCE), &target),
     }
 }

@@ -2,7 +2,7 @@
 
 use figment::error::{Error, Kind};
 use figment::value::{Dict, Value};
-use figment::{Figment, Profile};
+use figment::{Figment, Profile, Provider as _};
 use serde::de::DeserializeOwned;
 
 use super::layer::Problem;
@@ -21,10 +21,7 @@ impl Merged {
     /// Reads the settings. A refused value is noted, taken out, and the rest read again, so one run
     /// shows them all.
     pub(super) fn extract<T: DeserializeOwned>(&self) -> Result<T, Vec<Problem>> {
-        let mut left = match self.figment.clone().select(Profile::Default).find_root() {
-            Ok(dict) => dict,
-            Err(error) => return Err(vec![self.problem(&error, &error.path)]),
-        };
+        let mut left = self.root();
         let mut problems = Vec::new();
         loop {
             let error = match T::deserialize(&Value::from(left.clone())) {
@@ -32,11 +29,16 @@ impl Merged {
                 Ok(_) => return Err(problems),
                 Err(error) => error,
             };
-            problems.push(self.problem(&error, &error.path));
+            problems.push(self.problem(&error));
             if !remove(&mut left, &error.path) {
                 return Err(problems);
             }
         }
+    }
+
+    /// All values with their tags. Reading a layer's text failed earlier, or not at all.
+    fn root(&self) -> Dict {
+        self.figment.data().ok().and_then(|mut data| data.remove(&Profile::Default)).unwrap_or_default()
     }
 
     /// A refusal of the value at the dotted `key` for a reason that only shows once it is typed.
@@ -46,11 +48,12 @@ impl Merged {
         Problem { source, key, reason: reason.into() }
     }
 
-    fn problem(&self, error: &Error, path: &[String]) -> Problem {
-        let (source, key) = self.place(path);
+    fn problem(&self, error: &Error) -> Problem {
+        let (source, key) = self.place(&error.path);
         let reason = match &error.kind {
             Kind::UnknownField(_, []) => "unknown key".to_owned(),
             Kind::UnknownField(_, known) => format!("unknown key; known here: {}", known.join(", ")),
+            Kind::UnknownVariant(found, known) => format!("`{found}` is none of: {}", known.join(", ")),
             other => other.to_string(),
         };
         Problem { source, key, reason }
@@ -64,18 +67,6 @@ impl Merged {
             Some(found) => (found.name.to_string(), found.interpolate(&Profile::Default, path)),
             None => ("defaults".to_owned(), path.join(".")),
         }
-    }
-}
-
-/// Reads all values with their tags.
-trait FindRoot {
-    fn find_root(&self) -> Result<Dict, Error>;
-}
-
-impl FindRoot for Figment {
-    fn find_root(&self) -> Result<Dict, Error> {
-        use figment::Provider as _;
-        Ok(self.data()?.remove(&Profile::Default).unwrap_or_default())
     }
 }
 

@@ -76,9 +76,17 @@ impl Implementation {
                 return Ok(Self { name: name(), place: Place::Folder(folder) });
             }
         }
-        match BUILT_IN.get_dir(name_or_path).filter(|_| path.components().count() == 1) {
-            Some(dir) => Ok(Self { name: name_or_path.to_owned(), place: Place::BuiltIn(dir) }),
-            None => Err(ImplementationError::Unknown(name_or_path.to_owned(), Self::built_in().join(", "))),
+        Self::find_built_in(name_or_path)
+    }
+
+    /// Finds one that is compiled in, whatever is on disk.
+    ///
+    /// # Errors
+    /// [`ImplementationError::Unknown`] when there is none of that name.
+    pub fn find_built_in(name: &str) -> Result<Self, ImplementationError> {
+        match BUILT_IN.dirs().find(|dir| dir.path() == Path::new(name)) {
+            Some(dir) => Ok(Self { name: name.to_owned(), place: Place::BuiltIn(dir) }),
+            None => Err(ImplementationError::Unknown(name.to_owned(), Self::built_in().join(", "))),
         }
     }
 

@@ -44,11 +44,14 @@ impl Layer {
     /// A YAML text. `under` is the section it belongs to, such as `services.projector`; empty for the
     /// root. A key without a value counts as absent.
     pub(super) fn yaml(source: &str, under: &str, text: &str) -> Result<Self, Problem> {
-        let parsed: Option<Dict> = serde_saphyr::from_str(text).map_err(|error| Problem {
-            source: source.to_owned(),
-            key: String::new(),
-            reason: format!("not readable as YAML: {error}"),
-        })?;
+        // The part that quotes the line stays out: a problem is one line.
+        let options = serde_saphyr::options! { with_snippet: false };
+        let parsed: Option<Dict> =
+            serde_saphyr::from_str_with_options(text, options).map_err(|error| Problem {
+                source: source.to_owned(),
+                key: String::new(),
+                reason: format!("not readable as YAML: {error}"),
+            })?;
         let mut dict = Dict::new();
         put(&mut dict, under, Value::from(without_empty(parsed.unwrap_or_default())));
         Ok(Self { source: source.to_owned(), dict })
@@ -88,9 +91,12 @@ impl Layer {
 impl Provider for Layer {
     fn metadata(&self) -> Metadata {
         let is_environment = self.source == ENVIRONMENT;
-        Metadata::named(self.source.clone()).interpolater(move |_, path| match is_environment {
-            true => format!("{PREFIX}{}", path.join("__").to_ascii_uppercase()),
-            false => path.join("."),
+        Metadata::named(self.source.clone()).interpolater(move |_, path| {
+            if is_environment {
+                format!("{PREFIX}{}", path.join("__").to_ascii_uppercase())
+            } else {
+                path.join(".")
+            }
         })
     }
 

@@ -138,9 +138,10 @@ impl Configuration {
         problems.extend(settings.problems(&merged));
         let database = DatabaseEnv::read(&environment, settings.database.pooler);
         let database = database.map_err(|found| problems.extend(found)).unwrap_or_default();
-        match problems.is_empty() {
-            true => Ok(Self { implementation, settings, database }),
-            false => Err(ConfigError::Refused(problems)),
+        if problems.is_empty() {
+            Ok(Self { implementation, settings, database })
+        } else {
+            Err(ConfigError::Refused(problems))
         }
     }
 

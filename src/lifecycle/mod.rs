@@ -7,6 +7,7 @@
 //! **Architecture Invariant:** nothing else in Quipu spawns a task, so nothing outlives the shutdown.
 
 mod health;
+mod metrics;
 mod service;
 
 use std::error::Error;
@@ -128,7 +129,7 @@ impl Lifecycle {
         let mut signals = pin!(signals.fuse());
         self.tasks.close();
         tokio::select! {
-            () = self.tasks.wait() => return self.ending(false),
+            () = self.tasks.wait() => {}
             () = self.drain.cancelled() => {}
             Some(name) = signals.next() => tracing::info!("{name}: finishing, once more to abort"),
         }
