@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod config;
+pub mod http;
 pub mod lifecycle;
 pub mod store;
 pub mod telemetry;
