@@ -1,4 +1,8 @@
 //! Quipu: one program on PostgreSQL in which what happened is appended and never changed.
 
 pub mod base;
+pub mod config;
+pub mod http;
+pub mod lifecycle;
 pub mod store;
+pub mod telemetry;

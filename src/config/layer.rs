@@ -1,0 +1,140 @@
+//! One source of settings: a YAML file, the environment, or `--set`. Every value remembers where it
+//! came from, so that a refusal can name its file and key.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use figment::value::{Dict, Map, Value};
+use figment::{Error, Metadata, Profile, Provider};
+
+/// Why the configuration is refused, at one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file, `environment`, or `--set`.
+    pub source: String,
+    /// The key with its sections, in the source's own spelling; empty when the whole source is meant.
+    pub key: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key.as_str() {
+            "" => write!(f, "{}: {}", self.source, self.reason),
+            key => write!(f, "{}: {key}: {}", self.source, self.reason),
+        }
+    }
+}
+
+/// Prefix of the environment variables that are settings.
+const PREFIX: &str = "QUIPU__";
+
+/// The name of the environment as a source.
+pub(super) const ENVIRONMENT: &str = "environment";
+
+/// Settings of one source, not yet checked against what Quipu knows.
+#[derive(Debug, Clone)]
+pub(super) struct Layer {
+    source: String,
+    dict: Dict,
+}
+
+impl Layer {
+    /// A YAML text. `under` is the section it belongs to, such as `services.projector`; empty for the
+    /// root. A key without a value counts as absent.
+    pub(super) fn yaml(source: &str, under: &str, text: &str) -> Result<Self, Problem> {
+        // The part that quotes the line stays out: a problem is one line.
+        let options = serde_saphyr::options! { with_snippet: false };
+        let parsed: Option<Dict> =
+            serde_saphyr::from_str_with_options(text, options).map_err(|error| Problem {
+                source: source.to_owned(),
+                key: String::new(),
+                reason: format!("not readable as YAML: {error}"),
+            })?;
+        let mut dict = Dict::new();
+        put(&mut dict, under, Value::from(without_empty(parsed.unwrap_or_default())));
+        Ok(Self { source: source.to_owned(), dict })
+    }
+
+    /// The variables `QUIPU__SECTION__KEY`, and `QUIPU_POOLER` as another name of
+    /// `QUIPU__DATABASE__POOLER`. An empty variable counts as unset.
+    pub(super) fn environment(variables: &BTreeMap<String, String>) -> Self {
+        let mut dict = Dict::new();
+        if let Some(pooler) = variables.get("QUIPU_POOLER").filter(|value| !value.is_empty()) {
+            put(&mut dict, "database.pooler", scalar(pooler));
+        }
+        for (name, value) in variables {
+            if let Some(key) = name.strip_prefix(PREFIX).filter(|_| !value.is_empty()) {
+                put(&mut dict, &key.to_ascii_lowercase().replace("__", "."), scalar(value));
+            }
+        }
+        Self { source: ENVIRONMENT.to_owned(), dict }
+    }
+
+    /// The texts `section.key=value` of the command line.
+    pub(super) fn overrides(texts: &[String]) -> Result<Self, Problem> {
+        let mut dict = Dict::new();
+        for text in texts {
+            let (key, value) =
+                text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(|| Problem {
+                    source: "--set".to_owned(),
+                    key: text.clone(),
+                    reason: "expected `section.key=value`".to_owned(),
+                })?;
+            put(&mut dict, key.trim(), scalar(value));
+        }
+        Ok(Self { source: "--set".to_owned(), dict })
+    }
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        let is_environment = self.source == ENVIRONMENT;
+        Metadata::named(self.source.clone()).interpolater(move |_, path| {
+            if is_environment {
+                format!("{PREFIX}{}", path.join("__").to_ascii_uppercase())
+            } else {
+                path.join(".")
+            }
+        })
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, Error> {
+        Ok(Profile::Default.collect(self.dict.clone()))
+    }
+}
+
+/// A number, a boolean, a list in brackets, or else a text.
+fn scalar(text: &str) -> Value {
+    match text.trim().parse::<Value>() {
+        Ok(value) => value,
+        Err(never) => match never {},
+    }
+}
+
+/// Puts `value` at the dotted `key`, making sections on the way; an empty key means the root.
+fn put(dict: &mut Dict, key: &str, value: Value) {
+    match (key.split_once('.'), value) {
+        (None, Value::Dict(_, inner)) if key.is_empty() => dict.extend(inner),
+        (None, value) => drop(dict.insert(key.to_owned(), value)),
+        (Some((section, rest)), value) => {
+            let inner = dict.entry(section.to_owned()).or_insert_with(|| Value::from(Dict::new()));
+            if !matches!(inner, Value::Dict(..)) {
+                *inner = Value::from(Dict::new());
+            }
+            if let Value::Dict(_, inner) = inner {
+                put(inner, rest, value);
+            }
+        }
+    }
+}
+
+fn without_empty(dict: Dict) -> Dict {
+    let keep = |(key, value)| match value {
+        Value::Empty(..) => None,
+        Value::Dict(tag, inner) => Some((key, Value::Dict(tag, without_empty(inner)))),
+        other => Some((key, other)),
+    };
+    dict.into_iter().filter_map(keep).collect()
+}

@@ -1,0 +1,183 @@
+//! What Quipu is told, read once at the start: defaults, then the implementation's files, then the
+//! environment with `.env`, then `--set`. Later sources win, key by key. Unknown keys are refused.
+//!
+//! **Architecture Invariant:** nothing else reads the environment or a settings file, and no setting is
+//! a secret: those are in [`DatabaseEnv`], as [`Secret`](crate::base::Secret)s.
+
+/// A default that cannot be zero, checked at compile time.
+macro_rules! nonzero {
+    ($kind:ident, $value:literal) => {
+        const { $kind::new($value).expect("the literal is not zero") }
+    };
+}
+
+mod check;
+mod environment;
+mod implementation;
+mod layer;
+mod sections;
+mod services;
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+use check::Merged;
+use layer::Layer;
+
+pub use environment::{DatabaseEnv, Environment, Pooler};
+pub use implementation::{Implementation, ImplementationError, SettingsFile};
+pub use layer::Problem;
+pub use sections::{Database, Http, Log, LogFormat, Rotation, Tor};
+pub use services::{Console, Ingest, Initializer, Projector, Services, Synchronizer, Ticker};
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The doors' sizes and limits.
+    pub database: Database,
+    /// Logging.
+    pub log: Log,
+    /// Addresses of the shared listeners.
+    pub http: Http,
+    /// The way to onion relays.
+    pub tor: Tor,
+    /// One section for each service.
+    pub services: Services,
+}
+
+/// Why the configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The implementation or one of its files is not there.
+    #[error(transparent)]
+    Implementation(#[from] ImplementationError),
+    /// Every refused place, one a line.
+    #[error("the configuration is refused{}", listed(.0))]
+    Refused(Vec<Problem>),
+}
+
+fn listed(problems: &[Problem]) -> String {
+    problems.iter().fold(String::new(), |mut lines, problem| {
+        let _ = write!(lines, "\n  {problem}");
+        lines
+    })
+}
+
+/// Where a configuration is read from.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// An implementation's name, or the path of its folder.
+    pub implementation: String,
+    /// The environment, without `.env` files.
+    pub environment: Environment,
+    /// The folder whose `.env` is read before that of the implementation.
+    pub working_dir: PathBuf,
+    /// The values of `--set`: `section.key=value`.
+    pub overrides: Vec<String>,
+}
+
+impl Sources {
+    /// Those of this process: its environment and its working folder.
+    #[must_use]
+    pub fn of_process(implementation: impl Into<String>, overrides: Vec<String>) -> Self {
+        Self {
+            implementation: implementation.into(),
+            environment: Environment::of_process(),
+            working_dir: PathBuf::from("."),
+            overrides,
+        }
+    }
+}
+
+/// A configuration that was accepted.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    /// Where its files are.
+    pub implementation: Implementation,
+    /// Everything that can be set.
+    pub settings: Settings,
+    /// The database's URLs, as far as the environment has them.
+    pub database: DatabaseEnv,
+}
+
+impl Configuration {
+    /// Reads and checks all sources.
+    ///
+    /// # Errors
+    /// [`ConfigError::Refused`] with every problem that can be found at once, each with its source,
+    /// key and reason; [`ConfigError::Implementation`] when there are no files to read.
+    pub fn load(sources: Sources) -> Result<Self, ConfigError> {
+        let implementation = Implementation::find(&sources.implementation)?;
+        let mut environment = sources.environment;
+        let folder = implementation.folder().map(PathBuf::from);
+        for folder in [Some(sources.working_dir), folder].into_iter().flatten() {
+            environment =
+                environment.with_dotenv(&folder.join(".env")).map_err(|p| ConfigError::Refused(vec![p]))?;
+        }
+        let mut problems = Vec::new();
+        let mut layers = Vec::new();
+        let mut add = |layer: Result<Layer, Problem>| match layer {
+            Ok(layer) => layers.push(layer),
+            Err(problem) => problems.push(problem),
+        };
+        for file in implementation.settings_files()? {
+            add(Layer::yaml(&file.path, &file.section, &file.text));
+        }
+        add(Ok(Layer::environment(environment.variables())));
+        add(Layer::overrides(&sources.overrides));
+
+        let merged = Merged::of(layers);
+        let settings = merged.extract::<Settings>();
+        let settings = settings.map_err(|found| problems.extend(found)).unwrap_or_default();
+        problems.extend(settings.problems(&merged));
+        let database = DatabaseEnv::read(&environment, settings.database.pooler);
+        let database = database.map_err(|found| problems.extend(found)).unwrap_or_default();
+        if problems.is_empty() {
+            Ok(Self { implementation, settings, database })
+        } else {
+            Err(ConfigError::Refused(problems))
+        }
+    }
+
+    /// What is in force, for `quipu check-config`: every key with its value, secrets masked.
+    #[must_use]
+    pub fn effective_json(&self) -> serde_json::Value {
+        json!({
+            "implementation": {
+                "name": self.implementation.name(),
+                "folder": self.implementation.folder(),
+            },
+            "settings": self.settings,
+            "environment": self.database.masked(),
+        })
+    }
+}
+
+impl Settings {
+    /// What a type alone cannot refuse.
+    fn problems(&self, merged: &Merged) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if let Err(error) = EnvFilter::builder().parse(&self.log.level) {
+            problems.push(merged.refuse("log.level", error.to_string()));
+        }
+        if let Some(proxy) = &self.tor.proxy {
+            let is_proxy = |url: Url| {
+                ["socks5", "socks5h"].contains(&url.scheme()) && url.has_host() && url.port().is_some()
+            };
+            if !Url::parse(proxy).is_ok_and(is_proxy) {
+                problems.push(merged.refuse("tor.proxy", "expected `socks5://host:port`"));
+            }
+        }
+        let http = &self.http;
+        if http.console_address == http.ops_address && http.ops_address.port() != 0 {
+            problems.push(merged.refuse("http.ops_address", "the same as `http.console_address`"));
+        }
+        problems
+    }
+}

@@ -1,0 +1,132 @@
+//! The sections shared by all rooms. Every key says its unit; what is absent has the value of `Default`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Pooler;
+
+/// Section `database`. The URLs themselves are secrets and come from the environment alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// Who runs PgBouncer: `embedded` or `external`. Also set by `QUIPU_POOLER`.
+    pub pooler: Pooler,
+    /// Most connections of this process through the write door.
+    pub write_connections_max: NonZeroU16,
+    /// Most connections of this process through the session door.
+    pub session_connections_max: NonZeroU16,
+    /// Most connections of this process through the read door.
+    pub read_connections_max: NonZeroU16,
+    /// Longest a statement may run on the write door, in seconds.
+    pub write_statement_timeout_s: NonZeroU32,
+    /// Longest a statement may run on the session door, in seconds.
+    pub session_statement_timeout_s: NonZeroU32,
+    /// Longest a statement may run on the read door, in seconds. Analytics are slow.
+    pub read_statement_timeout_s: NonZeroU32,
+    /// Longest to wait for a free connection, in seconds, before the answer is `busy`.
+    pub acquire_timeout_s: NonZeroU32,
+    /// Longest to wait for a new connection to be made, in seconds.
+    pub connect_timeout_s: NonZeroU32,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            pooler: Pooler::Embedded,
+            write_connections_max: nonzero!(NonZeroU16, 8),
+            session_connections_max: nonzero!(NonZeroU16, 8),
+            read_connections_max: nonzero!(NonZeroU16, 8),
+            write_statement_timeout_s: nonzero!(NonZeroU32, 60),
+            session_statement_timeout_s: nonzero!(NonZeroU32, 60),
+            read_statement_timeout_s: nonzero!(NonZeroU32, 300),
+            acquire_timeout_s: nonzero!(NonZeroU32, 10),
+            connect_timeout_s: nonzero!(NonZeroU32, 10),
+        }
+    }
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// When a new log file begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rotation {
+    /// At midnight, UTC.
+    #[default]
+    Daily,
+    /// At each full hour, UTC.
+    Hourly,
+    /// Never: one file that grows.
+    Never,
+}
+
+/// Section `log`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `text` or `json`, on stderr and in files alike.
+    pub format: LogFormat,
+    /// What is logged, in the syntax of `RUST_LOG`: `info`, or `warn,quipu=debug`.
+    pub level: String,
+    /// Folder for log files, made if absent. Without it only stderr is written.
+    pub directory: Option<PathBuf>,
+    /// When a new file begins.
+    pub rotation: Rotation,
+    /// Files kept, the current one included; older ones are deleted when a new one begins.
+    pub files_max: NonZeroUsize,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: "info".to_owned(),
+            directory: None,
+            rotation: Rotation::Daily,
+            files_max: nonzero!(NonZeroUsize, 7),
+        }
+    }
+}
+
+/// Section `http`. Nothing listens beyond loopback until it is told to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Where the console listens.
+    pub console_address: SocketAddr,
+    /// Where `/healthz`, `/readyz` and `/metrics` are.
+    pub ops_address: SocketAddr,
+    /// Longest until an answer begins, in seconds. A stream that has begun may last.
+    pub request_timeout_s: NonZeroU32,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            console_address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4700),
+            ops_address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4701),
+            request_timeout_s: nonzero!(NonZeroU32, 30),
+        }
+    }
+}
+
+/// Section `tor`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tor {
+    /// The SOCKS5 proxy that `.onion` relays are reached through, as `socks5://host:port`. Without it
+    /// they are not visited.
+    pub proxy: Option<String>,
+}

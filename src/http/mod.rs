@@ -1,0 +1,10 @@
+//! The edge kit that all rooms share: answers to what failed, layers, listeners, and the pages for
+//! machines (`/healthz`, `/readyz`, `/metrics`).
+
+mod failure;
+mod ops;
+mod serve;
+
+pub use failure::{Failure, Rejection};
+pub use ops::ops_router;
+pub use serve::{BindError, bind, serve, with_edge_layers};

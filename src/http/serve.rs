@@ -1,0 +1,54 @@
+//! Listeners and what surrounds every router. A listener is bound first and handed over, so its port is
+//! known (0 works), and an occupied one is refused before anything has begun.
+
+use std::future::IntoFuture as _;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use tokio::net::TcpListener;
+use tower_http::timeout::TimeoutLayer;
+use tower_http::trace::TraceLayer;
+
+use crate::lifecycle::Lifecycle;
+
+/// Why nothing can listen there.
+#[derive(Debug, thiserror::Error)]
+#[error("{address} cannot be listened on")]
+pub struct BindError {
+    /// The address that was asked for.
+    pub address: SocketAddr,
+    #[source]
+    source: io::Error,
+}
+
+/// Binds an address.
+///
+/// # Errors
+/// When it is taken, not of this machine, or not permitted.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|source| BindError { address, source })
+}
+
+/// Adds a span for each request (method and path, never the query: it may hold a token) and the longest
+/// time until an answer begins, after which it is 503. A stream that has begun is not cut.
+pub fn with_edge_layers(router: Router, request_timeout: Duration) -> Router {
+    let trace = TraceLayer::new_for_http()
+        .make_span_with(|request: &Request| {
+            tracing::info_span!("request", http.method = %request.method(), http.path = request.uri().path())
+        })
+        // `Failure::Internal` has logged the reason; a second line would add nothing.
+        .on_failure(());
+    let timeout = TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, request_timeout);
+    router.layer(timeout).layer(trace)
+}
+
+/// Serves `router` as the task `name` until the drain, then finishes the requests under way. An answer
+/// that streams without end must watch the drain itself, or the grace time ends it.
+pub fn serve(lifecycle: &Lifecycle, name: &str, listener: TcpListener, router: Router) {
+    let drain = lifecycle.drain_token().cancelled_owned();
+    lifecycle.spawn(name, axum::serve(listener, router).with_graceful_shutdown(drain).into_future());
+}

@@ -1,0 +1,190 @@
+//! How each service is doing, for `/healthz`, `/readyz`, `/metrics` and the console.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::base::Clock;
+
+/// Where a service stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum ServiceState {
+    /// From its registration until its first cycle ends.
+    Starting,
+    /// The last cycle succeeded; left by a failed cycle or the drain.
+    Ok,
+    /// The last cycle failed; left by the next one that succeeds.
+    Failing {
+        /// When the first failure in this unbroken row of failures happened.
+        since: DateTime<Utc>,
+        /// The last failure, as one line with its causes.
+        reason: String,
+    },
+    /// It said it has nothing more to do. Final.
+    Done,
+    /// The drain stopped it. Final.
+    Stopped,
+}
+
+/// One service's state with its counters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServiceHealth {
+    /// Where it stands.
+    #[serde(flatten)]
+    pub state: ServiceState,
+    /// When the last cycle ended, whatever its result.
+    pub last_cycle_at: Option<DateTime<Utc>>,
+    /// Cycles ended so far, failed ones included.
+    pub cycles: u64,
+    /// Cycles that failed.
+    pub failures: u64,
+}
+
+/// Everybody's health at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Liveness {
+    /// No service is failing. What `/healthz` answers.
+    pub is_healthy: bool,
+    /// Every service has succeeded at least once, none fails, none was stopped. What `/readyz` answers.
+    pub is_ready: bool,
+}
+
+/// The shared table of [`ServiceHealth`]. Clones are the same table.
+#[derive(Debug, Clone)]
+pub struct HealthRegistry {
+    services: Arc<Mutex<BTreeMap<String, ServiceHealth>>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl HealthRegistry {
+    /// An empty table that dates what it is told by `clock`.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { services: Arc::default(), clock }
+    }
+
+    /// Enters `service` as [`ServiceState::Starting`]; one that is already there begins anew.
+    pub fn starting(&self, service: &str) {
+        let fresh =
+            ServiceHealth { state: ServiceState::Starting, last_cycle_at: None, cycles: 0, failures: 0 };
+        self.lock().insert(service.to_owned(), fresh);
+    }
+
+    /// A cycle of `service` succeeded.
+    pub fn cycle_succeeded(&self, service: &str) {
+        self.change(service, |health, now| {
+            health.cycles += 1;
+            health.last_cycle_at = Some(now);
+            health.state = ServiceState::Ok;
+        });
+    }
+
+    /// A cycle of `service` failed for `reason`.
+    pub fn cycle_failed(&self, service: &str, reason: &str) {
+        self.change(service, |health, now| {
+            let since = match health.state {
+                ServiceState::Failing { since, .. } => since,
+                _ => now,
+            };
+            health.cycles += 1;
+            health.failures += 1;
+            health.last_cycle_at = Some(now);
+            health.state = ServiceState::Failing { since, reason: reason.to_owned() };
+        });
+    }
+
+    /// `service` has nothing more to do.
+    pub fn done(&self, service: &str) {
+        self.change(service, |health, _| health.state = ServiceState::Done);
+    }
+
+    /// The drain stopped `service`.
+    pub fn stopped(&self, service: &str) {
+        self.change(service, |health, _| health.state = ServiceState::Stopped);
+    }
+
+    /// A copy of the table, in the order of names.
+    #[must_use]
+    pub fn snapshot(&self) -> BTreeMap<String, ServiceHealth> {
+        self.lock().clone()
+    }
+
+    /// What the table amounts to.
+    #[must_use]
+    pub fn liveness(&self) -> Liveness {
+        liveness(self.lock().values().map(|health| &health.state))
+    }
+
+    fn change(&self, service: &str, change: impl FnOnce(&mut ServiceHealth, DateTime<Utc>)) {
+        let now = self.clock.now();
+        if let Some(health) = self.lock().get_mut(service) {
+            change(health, now);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, ServiceHealth>> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn liveness<'a>(states: impl Iterator<Item = &'a ServiceState>) -> Liveness {
+    let mut all = Liveness { is_healthy: true, is_ready: true };
+    for state in states {
+        match state {
+            ServiceState::Ok | ServiceState::Done => {}
+            ServiceState::Starting | ServiceState::Stopped => all.is_ready = false,
+            ServiceState::Failing { .. } => all = Liveness { is_healthy: false, is_ready: false },
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failing() -> ServiceState {
+        ServiceState::Failing { since: DateTime::UNIX_EPOCH, reason: "no database".to_owned() }
+    }
+
+    #[test]
+    fn a_starting_service_is_healthy_but_not_ready() {
+        let all = liveness([ServiceState::Ok, ServiceState::Starting].iter());
+        assert_eq!(all, Liveness { is_healthy: true, is_ready: false });
+    }
+
+    #[test]
+    fn one_failing_service_makes_the_whole_unhealthy_whatever_follows_it() {
+        let all = liveness([failing(), ServiceState::Stopped, ServiceState::Ok].iter());
+        assert_eq!(all, Liveness { is_healthy: false, is_ready: false });
+    }
+
+    #[test]
+    fn done_counts_as_ready() {
+        assert!(liveness([ServiceState::Done, ServiceState::Ok].iter()).is_ready);
+    }
+
+    #[test]
+    fn a_row_of_failures_keeps_the_time_of_its_first_one() {
+        #[derive(Debug)]
+        struct Ticking(Mutex<i64>);
+        impl Clock for Ticking {
+            fn now(&self) -> DateTime<Utc> {
+                let mut at = self.0.lock().unwrap();
+                *at += 1;
+                DateTime::from_timestamp(*at, 0).unwrap()
+            }
+        }
+        let health = HealthRegistry::new(Arc::new(Ticking(Mutex::new(0))));
+        health.starting("finder");
+        health.cycle_failed("finder", "first");
+        health.cycle_failed("finder", "second");
+        let finder = &health.snapshot()["finder"];
+        let since = DateTime::from_timestamp(1, 0).unwrap();
+        assert_eq!(finder.state, ServiceState::Failing { since, reason: "second".to_owned() });
+        assert_eq!((finder.cycles, finder.failures), (2, 2));
+    }
+}

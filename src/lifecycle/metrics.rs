@@ -1,0 +1,42 @@
+//! The health of services as metrics, read from the table at each scrape.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::{HealthRegistry, ServiceState};
+
+impl Collector for HealthRegistry {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let services = self.snapshot();
+        if services.is_empty() {
+            return Ok(());
+        }
+        let help = "Whether the service's last cycle did not fail";
+        let mut healthy =
+            encoder.encode_descriptor("quipu_service_healthy", help, None, MetricType::Gauge)?;
+        for (name, service) in &services {
+            let is_healthy = !matches!(service.state, ServiceState::Failing { .. });
+            let labels = [("service", name.as_str())];
+            ConstGauge::new(i64::from(is_healthy)).encode(healthy.encode_family(&labels)?)?;
+        }
+        let help = "Cycles that ended, failed ones included";
+        let mut cycles =
+            encoder.encode_descriptor("quipu_service_cycles", help, None, MetricType::Counter)?;
+        for (name, service) in &services {
+            ConstCounter::new(service.cycles).encode(cycles.encode_family(&[("service", name.as_str())])?)?;
+        }
+        let help = "Cycles that failed";
+        let mut failures =
+            encoder.encode_descriptor("quipu_service_failures", help, None, MetricType::Counter)?;
+        for (name, service) in &services {
+            ConstCounter::new(service.failures)
+                .encode(failures.encode_family(&[("service", name.as_str())])?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! The standard `process_…` metrics, read from Linux' `/proc` at each scrape. Elsewhere there are none.
+
+use std::fmt;
+use std::fs;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+/// Ticks a second in `/proc`, the kernel's `USER_HZ`: 100 on every architecture Debian has.
+const TICKS_PER_S: f64 = 100.0;
+
+/// Reads this process.
+#[derive(Debug)]
+pub(super) struct Process;
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let read = |path| fs::read_to_string(path).ok();
+        let stat = read("/proc/self/stat");
+        let boot = read("/proc/stat");
+        if let Some(bytes) = read("/proc/self/status").and_then(|status| resident_bytes(&status)) {
+            gauge(&mut encoder, "process_resident_memory_bytes", "Resident memory size in bytes", bytes)?;
+        }
+        if let Some(count) =
+            fs::read_dir("/proc/self/fd").ok().and_then(|fds| i64::try_from(fds.count()).ok())
+        {
+            gauge(&mut encoder, "process_open_fds", "Number of open file descriptors", count)?;
+        }
+        if let Some(started_s) = stat.as_deref().zip(boot.as_deref()).and_then(|(s, b)| start_time_s(s, b)) {
+            let help = "Start time of the process since the Unix epoch in seconds";
+            gauge(&mut encoder, "process_start_time_seconds", help, started_s)?;
+        }
+        if let Some(cpu_s) = stat.as_deref().and_then(cpu_s) {
+            let counter = ConstCounter::new(cpu_s);
+            let help = "Total user and system CPU time spent in seconds";
+            let kind = counter.metric_type();
+            counter.encode(encoder.encode_descriptor("process_cpu_seconds", help, None, kind)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn gauge<N>(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: N) -> Result<(), fmt::Error>
+where
+    ConstGauge<N>: EncodeMetric,
+{
+    let gauge = ConstGauge::new(value);
+    let kind = gauge.metric_type();
+    gauge.encode(encoder.encode_descriptor(name, help, None, kind)?)
+}
+
+fn resident_bytes(status: &str) -> Option<i64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<i64>().ok().map(|kib| kib * 1024)
+}
+
+/// A field of `/proc/self/stat` by its number in proc(5). The second one, the command, may hold spaces
+/// and ends with the last bracket.
+fn field(stat: &str, number: usize) -> Option<f64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(number - 3)?.parse().ok()
+}
+
+fn cpu_s(stat: &str) -> Option<f64> {
+    Some((field(stat, 14)? + field(stat, 15)?) / TICKS_PER_S)
+}
+
+fn start_time_s(stat: &str, boot: &str) -> Option<f64> {
+    let booted_s: f64 = boot.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    Some(booted_s + field(stat, 22)? / TICKS_PER_S)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAT: &str = "7 (a b) c) S 1 7 7 0 -1 4194560 9 8 7 6 150 50 0 0 20 0 4 0 12345 99 88 77";
+
+    #[test]
+    fn a_command_with_brackets_does_not_shift_the_fields() {
+        assert_eq!(cpu_s(STAT), Some(2.0));
+        assert_eq!(start_time_s(STAT, "cpu 1 2\nbtime 1000\n"), Some(1123.45));
+    }
+
+    #[test]
+    fn resident_memory_is_given_in_bytes() {
+        assert_eq!(resident_bytes("VmPeak:  9 kB\nVmRSS:\t    12 kB\n"), Some(12_288));
+        assert_eq!(resident_bytes("VmPeak:  9 kB\n"), None);
+    }
+}

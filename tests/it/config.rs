@@ -1,0 +1,249 @@
+//! Settings: order of sources, refusals, secrets.
+
+use std::fs;
+use std::path::Path;
+
+use quipu::config::{ConfigError, Configuration, Environment, Implementation, Pooler, Sources};
+use tempfile::TempDir;
+
+/// A folder with these files, and an empty `config/brotr.yaml` unless one is given.
+fn implementation(files: &[(&str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, text) in [("config/brotr.yaml", "")].iter().chain(files) {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+fn load(
+    folder: &Path,
+    environment: &[(&str, &str)],
+    overrides: &[&str],
+) -> Result<Configuration, ConfigError> {
+    Configuration::load(Sources {
+        implementation: folder.to_str().unwrap().to_owned(),
+        environment: environment.iter().copied().collect(),
+        working_dir: folder.join("elsewhere"),
+        overrides: overrides.iter().map(|&text| text.to_owned()).collect(),
+    })
+}
+
+/// The refusal as lines, with the folder cut out.
+fn refusal(folder: &TempDir, environment: &[(&str, &str)], overrides: &[&str]) -> Vec<String> {
+    let error = load(folder.path(), environment, overrides).expect_err("must be refused").to_string();
+    let folder = format!("{}/", folder.path().display());
+    error.lines().skip(1).map(|line| line.trim().replace(&folder, "")).collect()
+}
+
+#[test]
+fn later_sources_win() {
+    let folder = implementation(&[
+        (
+            "config/brotr.yaml",
+            "services: { synchronizer: { interval_s: 1, end_lag_s: 1, since_unix_s: 1, page_events: 1 } }",
+        ),
+        ("config/services/synchronizer.yaml", "end_lag_s: 2\nsince_unix_s: 2\npage_events: 2"),
+        (
+            ".env",
+            "QUIPU__SERVICES__SYNCHRONIZER__RELAYS_AT_ONCE=3\nQUIPU__SERVICES__SYNCHRONIZER__SINCE_UNIX_S=3",
+        ),
+    ]);
+    let environment = [
+        ("QUIPU__SERVICES__SYNCHRONIZER__SINCE_UNIX_S", "4"),
+        ("QUIPU__SERVICES__SYNCHRONIZER__PAGE_EVENTS", "4"),
+    ];
+    let configuration = load(folder.path(), &environment, &["services.synchronizer.page_events=5"]).unwrap();
+    let synchronizer = &configuration.settings.services.synchronizer;
+    assert_eq!(synchronizer.idle_timeout_s.get(), 30, "default");
+    assert_eq!(synchronizer.interval_s.get(), 1, "brotr.yaml over default");
+    assert_eq!(synchronizer.end_lag_s, 2, "the service's file over brotr.yaml");
+    assert_eq!(synchronizer.relays_at_once.get(), 3, ".env");
+    assert_eq!(synchronizer.since_unix_s, 4, "the environment over .env and files");
+    assert_eq!(synchronizer.page_events.get(), 5, "--set over the environment");
+}
+
+#[test]
+fn the_working_folders_env_file_comes_before_the_implementations() {
+    let folder = implementation(&[
+        (".env", "QUIPU__LOG__LEVEL=warn\nQUIPU__LOG__FORMAT=json"),
+        ("elsewhere/.env", "QUIPU__LOG__LEVEL=debug"),
+    ]);
+    let settings = load(folder.path(), &[], &[]).unwrap().settings;
+    assert_eq!(settings.log.level, "debug");
+    assert_eq!(settings.log.format, quipu::config::LogFormat::Json);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_file_and_key() {
+    let folder = implementation(&[("config/services/projector.yaml", "intervall_ms: 5")]);
+    assert_eq!(
+        refusal(&folder, &[], &[]),
+        [
+            "config/services/projector.yaml: services.projector.intervall_ms: unknown key; known here: enabled, interval_ms"
+        ]
+    );
+}
+
+#[test]
+fn a_wrong_type_is_refused_with_file_key_and_reason() {
+    let folder = implementation(&[("config/brotr.yaml", "database:\n  write_connections_max: many")]);
+    assert_eq!(
+        refusal(&folder, &[], &[]),
+        [
+            "config/brotr.yaml: database.write_connections_max: invalid type: found string \"many\", expected a nonzero u16"
+        ]
+    );
+}
+
+#[test]
+fn all_refusals_are_shown_at_once_each_in_the_spelling_of_its_source() {
+    let folder = implementation(&[
+        ("config/brotr.yaml", "log: { files_max: 0, colour: red }"),
+        ("config/services/finder.yaml", "enabled: true"),
+        ("config/services/console.yaml", "enabled: [maybe]"),
+        ("config/services/ingest.yaml", "a: b: c"),
+    ]);
+    let environment = [
+        ("QUIPU__DATABASE__POOLER", "mine"),
+        ("QUIPU__LOG__LEVEL", "quipu=loud"),
+        ("QUIPU_SESSION_DATABASE_URL", "hunter2"),
+    ];
+    let refused = refusal(&folder, &environment, &["http.ops_address=here", "tor.proxy=nowhere"]);
+    for expected in [
+        "config/brotr.yaml: log.files_max: ",
+        "config/brotr.yaml: log.colour: unknown key",
+        "config/services/finder.yaml: services.finder: unknown key; known here: initializer, synchronizer",
+        "config/services/console.yaml: services.console.enabled: invalid type",
+        "config/services/ingest.yaml: not readable as YAML: mapping values are not allowed in this context at line 1, column 5",
+        "environment: QUIPU__DATABASE__POOLER: `mine` is none of: embedded, external",
+        "environment: QUIPU_SESSION_DATABASE_URL: not a URL",
+        "environment: DATABASE_URL: must be set",
+        "--set: http.ops_address: invalid socket address syntax",
+    ] {
+        assert!(
+            refused.iter().any(|line| line.starts_with(expected)),
+            "{expected} is missing in {refused:#?}"
+        );
+    }
+    assert!(!refused.concat().contains("hunter2"));
+}
+
+#[test]
+fn what_types_cannot_refuse_names_its_source_too() {
+    let folder = implementation(&[("config/brotr.yaml", "tor: { proxy: localhost }")]);
+    let refused =
+        refusal(&folder, &[("QUIPU__LOG__LEVEL", "quipu=loud")], &["http.ops_address=127.0.0.1:4700"]);
+    assert_eq!(refused.len(), 3, "{refused:#?}");
+    assert!(refused[0].starts_with("environment: QUIPU__LOG__LEVEL: "));
+    assert_eq!(refused[1], "config/brotr.yaml: tor.proxy: expected `socks5://host:port`");
+    assert_eq!(refused[2], "--set: http.ops_address: the same as `http.console_address`");
+}
+
+#[test]
+fn a_key_twice_in_a_file_is_refused() {
+    let folder = implementation(&[("config/services/console.yaml", "enabled: true\nenabled: false")]);
+    assert!(refusal(&folder, &[], &[])[0].starts_with("config/services/console.yaml: not readable as YAML"));
+}
+
+#[test]
+fn a_bad_line_of_an_env_file_is_named_but_not_shown() {
+    let folder = implementation(&[(".env", "GOOD=1\nPASS WORD hunter2\n")]);
+    let refused = refusal(&folder, &[], &[]);
+    assert_eq!(refused, [".env: entry 2 is not `NAME=value`"]);
+}
+
+#[test]
+fn secrets_are_masked_everywhere() {
+    let folder = implementation(&[]);
+    let environment = [
+        ("DATABASE_URL", "postgres://quipu:hunter2@db:6432/archive?password=hunter2"),
+        ("QUIPU_POOLER", "external"),
+    ];
+    let configuration = load(folder.path(), &environment, &[]).unwrap();
+    let all_variables: Environment = environment.into_iter().collect();
+    let shown = format!("{configuration:?} {all_variables:?} {}", configuration.effective_json());
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("postgres://***@db:6432/archive"), "{shown}");
+    assert_eq!(configuration.database.pooler, Pooler::External);
+    assert_eq!(configuration.database.write.unwrap().expose(), environment[0].1);
+}
+
+#[test]
+fn every_implementation_of_the_repository_is_accepted_and_holds_nothing_else() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("implementations");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&root).unwrap() {
+        let folder = entry.unwrap().path();
+        let configuration = load(&folder, &[], &[]).unwrap_or_else(|error| panic!("{error}"));
+        let implementation = configuration.implementation;
+        assert!(implementation.data_file("priority_relays.txt").unwrap().lines().count() >= 10);
+        assert!(implementation.data_file("seed_relays.txt").unwrap().lines().count() > 8_000);
+        assert!(implementation.postgresql_conf().unwrap().contains("synchronous_commit = on"));
+        names.push(implementation.name().to_owned());
+        only_settings(&folder);
+    }
+    names.sort();
+    assert_eq!(names, ["bigbrotr", "lilbrotr"]);
+    assert_eq!(Implementation::built_in(), names, "what is compiled in is what is in the folder");
+}
+
+/// Fails on a file that is neither settings, SQL, a list nor a template: implementations hold no code.
+fn only_settings(folder: &Path) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() {
+            only_settings(&path);
+        } else {
+            let known =
+                ["yaml", "conf", "sql", "txt"].iter().any(|ext| path.extension().is_some_and(|e| e == *ext));
+            assert!(
+                known || [".env", ".env.example"].contains(&name),
+                "{} does not belong there",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn the_bare_binary_holds_the_same_files_as_the_folder() {
+    for name in Implementation::built_in() {
+        let built_in = Implementation::find_built_in(&name).unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("implementations").join(&name);
+        let on_disk = Implementation::find(folder.to_str().unwrap()).unwrap();
+        assert!(built_in.folder().is_none() && on_disk.folder().is_some());
+        let files = |of: &Implementation| {
+            let files = of.settings_files().unwrap();
+            files.into_iter().map(|file| (file.section, file.text.into_owned())).collect::<Vec<_>>()
+        };
+        assert_eq!(files(&built_in), files(&on_disk));
+        assert!(files(&built_in).len() >= 5);
+        assert_eq!(built_in.postgresql_conf().unwrap(), on_disk.postgresql_conf().unwrap());
+        assert_eq!(
+            built_in.data_file("seed_relays.txt").unwrap(),
+            on_disk.data_file("seed_relays.txt").unwrap()
+        );
+        assert!(built_in.data_file("../.env").is_err() && built_in.data_file(".env").is_err());
+    }
+}
+
+#[test]
+fn an_implementation_that_is_nowhere_is_refused_with_those_there_are() {
+    let here = tempfile::tempdir().unwrap();
+    assert!(Implementation::find(here.path().to_str().unwrap()).is_err(), "an empty folder is none");
+    let unknown = Implementation::find("tinybrotr").unwrap_err().to_string();
+    assert!(unknown.contains("`tinybrotr`") && unknown.contains("bigbrotr, lilbrotr"), "{unknown}");
+}
+
+#[test]
+fn stored_procedures_come_from_the_folder_or_their_absence_is_named() {
+    let file = "config/postgres/init/05_procedures.sql";
+    let folder = implementation(&[(file, "SELECT 1;")]);
+    let find = |folder: &TempDir| Implementation::find(folder.path().to_str().unwrap()).unwrap();
+    assert_eq!(find(&folder).procedures_sql().unwrap(), "SELECT 1;");
+    let without = implementation(&[]);
+    assert!(find(&without).procedures_sql().unwrap_err().to_string().contains(file));
+}
