@@ -4,5 +4,6 @@ pub mod base;
 pub mod config;
 pub mod http;
 pub mod lifecycle;
+pub mod services;
 pub mod store;
 pub mod telemetry;

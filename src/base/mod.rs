@@ -4,9 +4,13 @@
 //! outside [`SystemClock`].
 
 mod clock;
+mod network;
 pub mod nostr_event;
+mod relay_url;
 mod secret;
 
 pub use clock::{Clock, SystemClock};
+pub use network::Network;
 pub use nostr_event::{NostrEvent, Refusals, VerifiedEvent};
+pub use relay_url::{RELAY_URL_BYTES_MAX, RelayUrl, RelayUrlError};
 pub use secret::Secret;
