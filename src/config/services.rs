@@ -125,18 +125,10 @@ impl Default for Console {
 pub struct Ingest {
     /// Most events in one transaction. More gain nothing and lengthen the wait for the commit.
     pub batch_events_max: NonZeroUsize,
-    /// Most events that wait for a transaction; then whoever brings more waits.
-    pub queue_events_max: NonZeroUsize,
-    /// Most bytes of events that wait, so that large events cannot fill the memory.
-    pub queue_bytes_max: NonZeroUsize,
 }
 
 impl Default for Ingest {
     fn default() -> Self {
-        Self {
-            batch_events_max: nonzero!(NonZeroUsize, 2_000),
-            queue_events_max: nonzero!(NonZeroUsize, 8_000),
-            queue_bytes_max: nonzero!(NonZeroUsize, 33_554_432),
-        }
+        Self { batch_events_max: nonzero!(NonZeroUsize, 4_000) }
     }
 }

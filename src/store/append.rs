@@ -39,10 +39,11 @@ pub trait Journal: Send + Sync + 'static {
     const NAME: &'static str;
     /// Most commands that may wait in the queue.
     const QUEUE_MAX: usize;
-    /// Most weight in one batch.
-    const WEIGHT_MAX: usize;
 
-    /// What a command weighs against [`Journal::WEIGHT_MAX`]; at least 1.
+    /// Most weight in one batch.
+    fn batch_weight_max(&self) -> usize;
+
+    /// What a command weighs against [`Journal::batch_weight_max`]; at least 1.
     fn weight(_command: &Self::Command) -> usize {
         1
     }
@@ -152,7 +153,7 @@ async fn drain<J: Journal>(
                 Err(_) => break,
             }
         }
-        let (commands, answers) = take_batch(&mut held);
+        let (commands, answers) = take_batch(&mut held, journal.batch_weight_max());
         commit(&journal, &pool, &metrics, commands, answers).await;
         hints.written();
     }
@@ -161,7 +162,10 @@ async fn drain<J: Journal>(
 type Answers<J> = Vec<oneshot::Sender<Result<<J as Journal>::Answer, Error>>>;
 
 /// Takes what fits into one batch from the front, in order; at most one command a subject, the rest keeps its order.
-fn take_batch<J: Journal>(held: &mut VecDeque<Waiting<J>>) -> (Vec<J::Command>, Answers<J>) {
+fn take_batch<J: Journal>(
+    held: &mut VecDeque<Waiting<J>>,
+    weight_max: usize,
+) -> (Vec<J::Command>, Answers<J>) {
     let mut commands: Vec<J::Command> = Vec::new();
     let mut answers = Vec::new();
     let mut later = VecDeque::new();
@@ -169,7 +173,7 @@ fn take_batch<J: Journal>(held: &mut VecDeque<Waiting<J>>) -> (Vec<J::Command>, 
     let mut weight = 0;
     while let Some(waiting) = held.pop_front() {
         let adds = J::weight(&waiting.command).max(1);
-        if !commands.is_empty() && weight + adds > J::WEIGHT_MAX {
+        if !commands.is_empty() && weight + adds > weight_max {
             held.push_front(waiting);
             break;
         }

@@ -3,13 +3,14 @@
 //! NOTIFY is never sent inside a transaction that writes (its cluster-wide lock would be held through the
 //! fsync). One notifier a process sends a coalesced hint after commits.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use sqlx::postgres::{PgListener, PgPool};
-use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+
+use crate::lifecycle::Wake;
 
 /// The channel that all Quipu processes of one database share.
 const CHANNEL: &str = "quipu";
@@ -17,40 +18,38 @@ const CHANNEL: &str = "quipu";
 /// Hints leave at most this often; what is written in between shares one.
 const COALESCE: Duration = Duration::from_millis(25);
 
-/// Marks writes and wakes whoever waits. Cloning shares it.
+/// Marks writes and wakes whoever subscribed. Cloning shares it.
 #[derive(Debug, Clone, Default)]
 pub struct Hints {
-    outgoing: Arc<Notify>,
-    incoming: Arc<watch::Sender<u64>>,
-}
-
-/// One waiter's end. A hint that comes between two waits is not slept over.
-#[derive(Debug)]
-pub struct HintReceiver(watch::Receiver<u64>);
-
-impl HintReceiver {
-    /// Waits until something was written by any process since the last wait, or `poll` has passed.
-    pub async fn wait(&mut self, poll: Duration) {
-        let _ = tokio::time::timeout(poll, self.0.changed()).await;
-    }
+    outgoing: Wake,
+    subscribers: Arc<Mutex<Vec<Wake>>>,
 }
 
 impl Hints {
     /// Something was committed by this process.
     pub fn written(&self) {
-        self.outgoing.notify_one();
-        self.incoming.send_modify(|n| *n = n.wrapping_add(1));
+        self.outgoing.wake();
+        self.wake_subscribers();
     }
 
-    /// A new waiter.
+    /// A wake-up for one loop, given whenever any process wrote something. It lasts as long as the process: loops
+    /// subscribe at their start, requests do not.
     #[must_use]
-    pub fn receiver(&self) -> HintReceiver {
-        HintReceiver(self.incoming.subscribe())
+    pub fn subscribe(&self) -> Wake {
+        let wake = Wake::new();
+        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner).push(wake.clone());
+        wake
+    }
+
+    fn wake_subscribers(&self) {
+        for wake in self.subscribers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            wake.wake();
+        }
     }
 
     /// Sends hints to other processes until stopped. A hint that cannot be sent is dropped: others poll.
     pub async fn send(self, pool: Pool, stop: CancellationToken) {
-        while stop.run_until_cancelled(self.outgoing.notified()).await.is_some() {
+        while stop.run_until_cancelled(self.outgoing.woken()).await.is_some() {
             if let Ok(client) = pool.get().await {
                 // Nothing durable is said, so nothing waits for the disk.
                 let sent = client
@@ -76,7 +75,7 @@ impl Hints {
                 && listener.listen(CHANNEL).await.is_ok()
             {
                 while let Some(Ok(_)) = stop.run_until_cancelled(listener.recv()).await {
-                    self.incoming.send_modify(|n| *n = n.wrapping_add(1));
+                    self.wake_subscribers();
                 }
             }
             // Without a listener everybody polls; try again at a pace that does no harm.

@@ -18,7 +18,7 @@ mod urls;
 
 pub use doors::{DoorSizes, Doors};
 pub use error::Error;
-pub use hint::{HintReceiver, Hints};
+pub use hint::Hints;
 pub use metrics::AppendMetrics;
 pub use urls::DatabaseUrls;
 

@@ -62,6 +62,9 @@ pub struct Ingested {
 pub struct IngestJournal {
     /// Every batch of one process has one source.
     pub source: Source,
+    /// Most events that share a transaction, counted at 512 bytes each: fewer when they are larger. A single page may be
+    /// larger than that, up to 16,384 events.
+    pub batch_events_max: usize,
 }
 
 /// The procedure's arguments, one array a column.
@@ -148,7 +151,10 @@ impl Journal for IngestJournal {
     type Answer = Ingested;
     const NAME: &'static str = "ingest_log";
     const QUEUE_MAX: usize = 64;
-    const WEIGHT_MAX: usize = BATCH_EVENTS_MAX * EVENT_WEIGHT_MIN;
+
+    fn batch_weight_max(&self) -> usize {
+        self.batch_events_max.min(BATCH_EVENTS_MAX) * EVENT_WEIGHT_MIN
+    }
 
     fn weight(page: &IngestPage) -> usize {
         page.fresh.iter().map(VerifiedEvent::weight).sum::<usize>() + page.known.len() * EVENT_WEIGHT_MIN

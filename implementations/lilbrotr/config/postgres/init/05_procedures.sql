@@ -88,13 +88,14 @@ BEGIN
 END $$;
 
 -- Makes relays known. Returns their numbers in the order given; known ones keep theirs.
---   urls must be canonical; networks: clearnet, tor, i2p, loki; added: whether this call made the relay known
+--   urls must be canonical; networks: clearnet, tor, i2p, loki; sources: who named it; added: whether this call made the relay known
 CREATE OR REPLACE FUNCTION insert_relay_batch(
-    command uuid, urls text[], networks text[], detail jsonb, OUT numbers integer[], OUT added boolean[])
+    command uuid, urls text[], networks text[], sources text[], OUT numbers integer[], OUT added boolean[])
 LANGUAGE plpgsql AS $$
 BEGIN
     WITH offered AS (
-        SELECT DISTINCT ON (o.url) o.url, o.network, o.place FROM unnest(urls, networks) WITH ORDINALITY AS o (url, network, place)
+        SELECT DISTINCT ON (o.url) o.url, o.network, o.source, o.place
+        FROM unnest(urls, networks, sources) WITH ORDINALITY AS o (url, network, source, place)
         ORDER BY o.url, o.place),
     fresh AS (
         INSERT INTO relays (number, url, network, inserted_at)
@@ -103,7 +104,7 @@ BEGIN
         ON CONFLICT (url) DO NOTHING RETURNING number, url, network, inserted_at),
     logged AS (
         INSERT INTO relay_log (recorded_at, batch, slot, relay, kind, url, network, detail)
-        SELECT f.inserted_at, command, (o.place - 1)::integer, f.number, 'added', f.url, f.network, insert_relay_batch.detail
+        SELECT f.inserted_at, command, (o.place - 1)::integer, f.number, 'added', f.url, f.network, jsonb_build_object('source', o.source)
         FROM fresh f JOIN offered o ON o.url = f.url ORDER BY o.place RETURNING url)
     SELECT array_agg(l.url) INTO networks FROM logged l;
     SELECT array_agg(r.number ORDER BY o.place), array_agg(r.url = ANY (coalesce(networks, '{}')) ORDER BY o.place) INTO numbers, added
@@ -113,7 +114,7 @@ END $$;
 CREATE OR REPLACE FUNCTION insert_relay(url text) RETURNS integer[] LANGUAGE sql AS $$
     SELECT numbers FROM insert_relay_batch(gen_random_uuid(), ARRAY[url], ARRAY[CASE
         WHEN url ~ '^wss?://[^/:]+\.onion([:/]|$)' THEN 'tor' WHEN url ~ '^wss?://[^/:]+\.i2p([:/]|$)' THEN 'i2p'
-        WHEN url ~ '^wss?://[^/:]+\.loki([:/]|$)' THEN 'loki' ELSE 'clearnet' END], '{"source": "insert_relay"}')
+        WHEN url ~ '^wss?://[^/:]+\.loki([:/]|$)' THEN 'loki' ELSE 'clearnet' END], ARRAY['insert_relay'])
 $$;
 
 -- Snapshots of relays. nip11s are documents or NULL, nip66s are results or NULL; each distinct one is stored once under

@@ -1,0 +1,241 @@
+//! `relay_log` and `sync_log`: what happened to relays, and which windows of them are complete.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::command::{RelayCommand, WindowCommand};
+use crate::store::append::{Client, Journal};
+use crate::store::{Error, Relay};
+
+/// Most commands in one transaction.
+const BATCH_MAX: usize = 2_000;
+
+/// What a relay command's caller is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelayAnswer {
+    /// The relay's number, and whether this command made it known.
+    Known {
+        /// `relays.number`.
+        relay: Relay,
+        /// False when it was there already.
+        is_new: bool,
+    },
+    /// The fact is recorded.
+    Recorded,
+}
+
+/// The journal of relays.
+#[derive(Debug)]
+pub struct RelayJournal;
+
+const ADD: &str = "SELECT numbers, added FROM insert_relay_batch($1, $2, $3, $4)";
+
+const RECORD: &str = "
+    WITH logged AS (
+        INSERT INTO relay_log (batch, slot, relay, kind, detail)
+        SELECT $1, o.slot, o.relay, o.kind, o.detail
+        FROM unnest($2::integer[], $3::integer[], $4::text[], $5::jsonb[]) AS o (slot, relay, kind, detail) ORDER BY o.slot
+        RETURNING relay, kind, recorded_at)
+    UPDATE relays r SET retired_at = l.recorded_at FROM logged l WHERE l.kind = 'retired' AND r.number = l.relay AND r.retired_at IS NULL";
+
+const ADDED_BEFORE: &str = "
+    SELECT r.url, r.number, l.relay IS NOT NULL FROM unnest($2::text[]) AS o (url) JOIN relays r ON r.url = o.url
+    LEFT JOIN relay_log l ON l.batch = $1 AND l.relay = r.number AND l.kind = 'added'";
+
+const RECORDED_BEFORE: &str = "SELECT count(*) FROM relay_log WHERE batch = $1 AND kind <> 'added'";
+
+struct Additions<'a> {
+    urls: Vec<&'a str>,
+    networks: Vec<&'static str>,
+    sources: Vec<&'static str>,
+}
+
+/// The commands of a batch, one array a column.
+fn split(commands: &[RelayCommand]) -> (Additions<'_>, (Vec<i32>, Vec<i32>, Vec<&'static str>, Vec<Value>)) {
+    let mut adds = Additions { urls: Vec::new(), networks: Vec::new(), sources: Vec::new() };
+    let mut records = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (slot, command) in (0_i32..).zip(commands) {
+        let (relay, kind, detail) = match command {
+            RelayCommand::Add { url, source } => {
+                adds.urls.push(url.as_str());
+                adds.networks.push(url.network().as_str());
+                adds.sources.push(source);
+                continue;
+            }
+            RelayCommand::Retire { relay, reason } => (relay, "retired", json!({ "reason": reason })),
+            RelayCommand::Observe { relay, detail } => (relay, "observed", detail.clone()),
+        };
+        records.0.push(slot);
+        records.1.push(relay.0);
+        records.2.push(kind);
+        records.3.push(detail);
+    }
+    (adds, records)
+}
+
+fn answers(commands: &[RelayCommand], known: &HashMap<String, (i32, bool)>) -> Vec<RelayAnswer> {
+    let answer = |command: &RelayCommand| match command {
+        RelayCommand::Add { url, .. } => {
+            known.get(url.as_str()).map_or(RelayAnswer::Recorded, |(n, is_new)| RelayAnswer::Known {
+                relay: Relay(*n),
+                is_new: *is_new,
+            })
+        }
+        RelayCommand::Retire { .. } | RelayCommand::Observe { .. } => RelayAnswer::Recorded,
+    };
+    commands.iter().map(answer).collect()
+}
+
+impl Journal for RelayJournal {
+    type Command = RelayCommand;
+    type Answer = RelayAnswer;
+    const NAME: &'static str = "relay_log";
+    const QUEUE_MAX: usize = 2 * BATCH_MAX;
+
+    fn batch_weight_max(&self) -> usize {
+        BATCH_MAX
+    }
+
+    fn subject(command: &RelayCommand) -> Option<&str> {
+        match command {
+            RelayCommand::Add { url, .. } => Some(url.as_str()),
+            RelayCommand::Retire { .. } | RelayCommand::Observe { .. } => None,
+        }
+    }
+
+    async fn append(
+        &self,
+        client: &mut Client,
+        batch: Uuid,
+        commands: &[RelayCommand],
+    ) -> Result<Vec<RelayAnswer>, Error> {
+        let (adds, (slots, relays, kinds, details)) = split(commands);
+        let add: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] = [
+            (&batch, Type::UUID),
+            (&adds.urls, Type::TEXT_ARRAY),
+            (&adds.networks, Type::TEXT_ARRAY),
+            (&adds.sources, Type::TEXT_ARRAY),
+        ];
+        let record: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 5] = [
+            (&batch, Type::UUID),
+            (&slots, Type::INT4_ARRAY),
+            (&relays, Type::INT4_ARRAY),
+            (&kinds, Type::TEXT_ARRAY),
+            (&details, Type::JSONB_ARRAY),
+        ];
+        // A single statement is its own transaction: one round trip.
+        let added = if slots.is_empty() {
+            client.query_typed(ADD, &add).await?
+        } else if adds.urls.is_empty() {
+            client.execute_typed(RECORD, &record).await?;
+            Vec::new()
+        } else {
+            let transaction = client.transaction().await?;
+            let added = transaction.query_typed(ADD, &add).await?;
+            transaction.execute_typed(RECORD, &record).await?;
+            transaction.commit().await?;
+            added
+        };
+        Ok(answers(commands, &known(&adds, &added)))
+    }
+
+    async fn lookup(
+        &self,
+        client: &Client,
+        batch: Uuid,
+        commands: &[RelayCommand],
+    ) -> Result<Option<Vec<RelayAnswer>>, Error> {
+        let (adds, (slots, ..)) = split(commands);
+        if !slots.is_empty() {
+            let rows = client.query_typed(RECORDED_BEFORE, &[(&batch, Type::UUID)]).await?;
+            let recorded: i64 = rows.first().map_or(0, |row| row.get(0));
+            if recorded == 0 {
+                return Ok(None);
+            }
+        }
+        let rows =
+            client.query_typed(ADDED_BEFORE, &[(&batch, Type::UUID), (&adds.urls, Type::TEXT_ARRAY)]).await?;
+        // Adding is idempotent: a batch of additions that is not wholly there is simply sent again.
+        if rows.len() < adds.urls.len() {
+            return Ok(None);
+        }
+        let known = rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
+        Ok(Some(answers(commands, &known)))
+    }
+}
+
+fn known(adds: &Additions<'_>, rows: &[Row]) -> HashMap<String, (i32, bool)> {
+    let Some(row) = rows.first() else { return HashMap::new() };
+    let (numbers, added): (Option<Vec<i32>>, Option<Vec<bool>>) = (row.get(0), row.get(1));
+    let numbered = numbers.unwrap_or_default().into_iter().zip(added.unwrap_or_default());
+    adds.urls.iter().map(ToString::to_string).zip(numbered).collect()
+}
+
+/// The journal of windows.
+#[derive(Debug)]
+pub struct SyncJournal;
+
+const WINDOWS: &str = "
+    INSERT INTO sync_log (batch, slot, relay, outcome, since, until, events, requests, detail)
+    SELECT $1, o.slot - 1, o.relay, o.outcome, o.since, o.until, o.events, o.requests, o.detail
+    FROM unnest($2::integer[], $3::text[], $4::bigint[], $5::bigint[], $6::integer[], $7::integer[], $8::jsonb[])
+         WITH ORDINALITY AS o (relay, outcome, since, until, events, requests, detail, slot) ORDER BY o.slot";
+
+const WINDOWS_BEFORE: &str = "SELECT count(*) FROM sync_log WHERE batch = $1";
+
+impl Journal for SyncJournal {
+    type Command = WindowCommand;
+    type Answer = ();
+    const NAME: &'static str = "sync_log";
+    const QUEUE_MAX: usize = 2 * BATCH_MAX;
+
+    fn batch_weight_max(&self) -> usize {
+        BATCH_MAX
+    }
+
+    async fn append(
+        &self,
+        client: &mut Client,
+        batch: Uuid,
+        commands: &[WindowCommand],
+    ) -> Result<Vec<()>, Error> {
+        let relays: Vec<i32> = commands.iter().map(|c| c.relay.0).collect();
+        let outcomes: Vec<&str> = commands.iter().map(|c| c.outcome.as_str()).collect();
+        let since: Vec<i64> = commands.iter().map(|c| c.window.since).collect();
+        let until: Vec<i64> = commands.iter().map(|c| c.window.until).collect();
+        let events: Vec<i32> = commands.iter().map(|c| c.events).collect();
+        let requests: Vec<i32> = commands.iter().map(|c| c.requests).collect();
+        let details: Vec<Value> = commands.iter().map(|c| c.outcome.detail()).collect();
+        client
+            .execute_typed(
+                WINDOWS,
+                &[
+                    (&batch, Type::UUID),
+                    (&relays, Type::INT4_ARRAY),
+                    (&outcomes, Type::TEXT_ARRAY),
+                    (&since, Type::INT8_ARRAY),
+                    (&until, Type::INT8_ARRAY),
+                    (&events, Type::INT4_ARRAY),
+                    (&requests, Type::INT4_ARRAY),
+                    (&details, Type::JSONB_ARRAY),
+                ],
+            )
+            .await?;
+        Ok(vec![(); commands.len()])
+    }
+
+    async fn lookup(
+        &self,
+        client: &Client,
+        batch: Uuid,
+        commands: &[WindowCommand],
+    ) -> Result<Option<Vec<()>>, Error> {
+        let rows = client.query_typed(WINDOWS_BEFORE, &[(&batch, Type::UUID)]).await?;
+        let recorded: i64 = rows.first().map_or(0, |row| row.get(0));
+        Ok((recorded > 0).then(|| vec![(); commands.len()]))
+    }
+}

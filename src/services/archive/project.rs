@@ -1,0 +1,47 @@
+//! The archive's projections: what they are computed from, as statements that rebuild and verify them.
+
+use crate::store::projection::{Projection, Upkeep};
+
+/// All of them.
+pub const PROJECTIONS: &[Projection] = &[RELAYS, RELAY_PROGRESS, TOTALS];
+
+const RELAYS: Projection = Projection {
+    name: "relays",
+    tables: &["relays"],
+    upkeep: Upkeep::SameCommit,
+    statements: &["INSERT INTO relays (number, url, network, inserted_at, retired_at)
+        SELECT a.relay, a.url, a.network, a.recorded_at,
+               (SELECT min(r.recorded_at) FROM relay_log r WHERE r.relay = a.relay AND r.kind = 'retired')
+        FROM relay_log a WHERE a.kind = 'added'"],
+};
+
+/// The definition that BigBrotr gave `relay_last_event_timestamp`: a join over every sighting.
+const RELAY_PROGRESS: Projection = Projection {
+    name: "relay_progress",
+    tables: &["relay_progress"],
+    upkeep: Upkeep::SameCommit,
+    statements: &["INSERT INTO relay_progress (relay, last_created_at)
+        SELECT s.relay, max(e.created_at) FROM sightings s JOIN events e ON e.created_at = s.created_at AND e.number = s.event
+        GROUP BY s.relay"],
+};
+
+const TOTALS: Projection = Projection {
+    name: "totals",
+    tables: &["kind_totals", "relay_totals", "minute_totals"],
+    upkeep: Upkeep::Ticks,
+    statements: &[
+        "INSERT INTO kind_totals AS t (kind, events)
+         SELECT k.kind, sum(k.n) FROM {ingest_log} l CROSS JOIN LATERAL unnest(l.kinds, l.kind_counts) AS k (kind, n)
+         GROUP BY k.kind ORDER BY k.kind
+         ON CONFLICT (kind) DO UPDATE SET events = t.events + excluded.events",
+        "INSERT INTO relay_totals AS t (relay, sightings)
+         SELECT r.relay, sum(r.n) FROM {ingest_log} l CROSS JOIN LATERAL unnest(l.relays, l.relay_counts) AS r (relay, n)
+         GROUP BY r.relay ORDER BY r.relay
+         ON CONFLICT (relay) DO UPDATE SET sightings = t.sightings + excluded.sightings",
+        "INSERT INTO minute_totals AS t (minute, offered, stored, sightings)
+         SELECT date_trunc('minute', l.recorded_at), sum(l.offered), sum(l.stored), sum(l.sighted) FROM {ingest_log} l
+         GROUP BY 1 ORDER BY 1
+         ON CONFLICT (minute) DO UPDATE SET offered = t.offered + excluded.offered, stored = t.stored + excluded.stored,
+                                            sightings = t.sightings + excluded.sightings",
+    ],
+};
