@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use quipu::base::SystemClock;
-use quipu::lifecycle::{Cycle, HealthRegistry, Lifecycle, Pace, Service, ServiceState, Wake};
+use quipu::lifecycle::{Cycle, Ending, HealthRegistry, Lifecycle, Pace, Service, ServiceState, Wake};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,11 @@ const GRACE: Duration = Duration::from_secs(30);
 fn signals() -> (UnboundedSender<&'static str>, impl Stream<Item = &'static str>) {
     let (send, receive) = mpsc::unbounded_channel();
     (send, stream::unfold(receive, |mut receive| async move { Some((receive.recv().await?, receive)) }))
+}
+
+/// Runs to the end; one that never comes fails, instead of hanging, as paused time runs ahead.
+async fn run(lifecycle: &Lifecycle, signals: impl Stream<Item = &'static str>) -> Ending {
+    tokio::time::timeout(GRACE * 100, lifecycle.run_until_stopped(signals)).await.expect("an end")
 }
 
 fn health() -> HealthRegistry {
@@ -36,7 +41,7 @@ async fn the_first_signal_drains_and_waits_for_work_under_way() {
         done.send("finished").map_err(io::Error::other)
     });
     send.send("SIGTERM").unwrap();
-    let ending = lifecycle.run_until_stopped(signals).await;
+    let ending = run(&lifecycle, signals).await;
     assert!(ending.is_clean(), "{ending:?}");
     assert_eq!(is_done.recv().await, Some("finished"));
 }
@@ -49,7 +54,7 @@ async fn the_second_signal_aborts_at_once() {
     send.send("SIGINT").unwrap();
     send.send("SIGINT").unwrap();
     let begun = Instant::now();
-    let ending = lifecycle.run_until_stopped(signals).await;
+    let ending = run(&lifecycle, signals).await;
     assert!(ending.aborted && ending.failure.is_none());
     assert_eq!(begun.elapsed(), Duration::ZERO);
     assert!(lifecycle.abort_token().is_cancelled());
@@ -62,7 +67,7 @@ async fn the_end_of_the_grace_time_aborts() {
     lifecycle.spawn("stubborn", pending::<io::Result<()>>());
     send.send("SIGTERM").unwrap();
     let begun = Instant::now();
-    let ending = lifecycle.run_until_stopped(signals).await;
+    let ending = run(&lifecycle, signals).await;
     assert!(ending.aborted && !ending.is_clean());
     assert!(begun.elapsed() >= GRACE && begun.elapsed() < GRACE + Duration::from_secs(1));
 }
@@ -77,7 +82,7 @@ async fn a_failing_task_drains_the_others_and_the_first_error_is_kept() {
         Err(io::Error::other("a consequence"))
     });
     lifecycle.spawn("culprit", async { Err(io::Error::other("the cause")) });
-    let ending = lifecycle.run_until_stopped(signals).await;
+    let ending = run(&lifecycle, signals).await;
     assert!(!ending.is_clean() && !ending.aborted);
     let failure = ending.failure.expect("a failure");
     assert_eq!(failure.task, "culprit");
@@ -92,7 +97,7 @@ async fn a_panic_is_a_failure_of_its_task() {
         assert_eq!(1, 2, "sums");
         io::Result::Ok(())
     });
-    let failure = lifecycle.run_until_stopped(signals).await.failure.expect("a failure");
+    let failure = run(&lifecycle, signals).await.failure.expect("a failure");
     assert!(std::error::Error::source(&failure).unwrap().to_string().starts_with("panicked: "));
 }
 
@@ -101,7 +106,7 @@ async fn a_run_of_tasks_that_end_by_themselves_needs_no_signal() {
     let (_send, signals) = signals();
     let lifecycle = Lifecycle::new(GRACE);
     lifecycle.spawn("short", async { io::Result::Ok(()) });
-    assert!(lifecycle.run_until_stopped(signals).await.is_clean());
+    assert!(run(&lifecycle, signals).await.is_clean());
 }
 
 /// Answers from a list, then is idle for ever; reports when each cycle began.
@@ -149,7 +154,7 @@ async fn a_loop_keeps_its_interval_and_stops_at_the_drain() {
     assert!((60..62).contains(&(third - second).as_secs()), "idle: after the interval");
     assert_eq!(health.snapshot()["scripted"].state, ServiceState::Ok);
     send.send("SIGTERM").unwrap();
-    assert!(lifecycle.run_until_stopped(signals).await.is_clean());
+    assert!(run(&lifecycle, signals).await.is_clean());
     assert_eq!(health.snapshot()["scripted"].state, ServiceState::Stopped);
 }
 
@@ -193,7 +198,7 @@ async fn a_run_once_service_is_tried_until_it_succeeds_and_then_is_done() {
     let (service, mut times) = scripted(vec![broken(), Ok(Cycle::Done)]);
     let (lifecycle, health) = (Lifecycle::new(GRACE), health());
     lifecycle.run_service(service, pace(1), health.clone());
-    assert!(lifecycle.run_until_stopped(signals).await.is_clean());
+    assert!(run(&lifecycle, signals).await.is_clean());
     let scripted = &health.snapshot()["scripted"];
     assert_eq!((&scripted.state, scripted.cycles, scripted.failures), (&ServiceState::Done, 2, 1));
     assert!(times.recv().await.is_some() && times.recv().await.is_some() && times.recv().await.is_none());
