@@ -1,4 +1,5 @@
 //! Quipu: one program on PostgreSQL in which what happened is appended and never changed.
 
 pub mod base;
+pub mod services;
 pub mod store;

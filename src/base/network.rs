@@ -1,0 +1,38 @@
+//! The networks that relays live in.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The network through which a relay is reached; it follows from the host's last part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// The public internet, and every address that is none of the others.
+    Clearnet,
+    /// A version 3 onion service.
+    Tor,
+    /// A name under `.i2p`.
+    I2p,
+    /// A name under `.loki`.
+    Loki,
+}
+
+impl Network {
+    /// The name as stored in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Clearnet => "clearnet",
+            Self::Tor => "tor",
+            Self::I2p => "i2p",
+            Self::Loki => "loki",
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,170 @@
+//! The address of a Nostr relay in one canonical spelling, so that one relay is one row.
+//!
+//! Two texts that lead a WebSocket client to the same place give the same [`RelayUrl`]: scheme and
+//! host in lower case, international names in punycode, no default port, no final dot of the host, no
+//! fragment (it is never sent), no empty query, no slash at the end of the path. `wss://relay.damus.io`
+//! is canonical, `WSS://Relay.Damus.io.:443/` is not. A path and a query are otherwise kept as they
+//! are: a relay may tell them apart.
+//!
+//! **Architecture Invariant:** parsing a canonical text gives the same text.
+
+mod error;
+mod host;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use url::{Host, Url};
+
+pub use self::error::RelayUrlError;
+use self::host::{check_name, is_local_ipv4, is_local_ipv6, is_local_name};
+use super::Network;
+
+/// Longest address, in bytes, before and after normalization. The longest of 8,865 known relays has
+/// 97 bytes; twice the longest DNS name is room enough, and an index row never comes near its limit.
+pub const RELAY_URL_BYTES_MAX: usize = 512;
+/// The address of a relay. Always canonical, at most [`RELAY_URL_BYTES_MAX`] bytes, without credentials.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RelayUrl(String);
+
+impl RelayUrl {
+    /// Reads an address and gives it its canonical spelling.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that the text breaks, as [`RelayUrlError`].
+    pub fn parse(text: &str) -> Result<Self, RelayUrlError> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(RelayUrlError::Empty);
+        }
+        check_length(text)?;
+        if let Some(found) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
+            return Err(RelayUrlError::Unprintable { found });
+        }
+        let url = Url::parse(text)?;
+        if !matches!(url.scheme(), "ws" | "wss") {
+            return Err(RelayUrlError::Scheme(url.scheme().to_owned()));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(RelayUrlError::Credentials);
+        }
+        if url.path().starts_with("//") {
+            return Err(RelayUrlError::DoubleScheme);
+        }
+        let host = match url.host().ok_or(url::ParseError::EmptyHost)? {
+            Host::Domain(name) => {
+                let name = name.strip_suffix('.').unwrap_or(name);
+                check_name(name)?;
+                name.to_owned()
+            }
+            Host::Ipv4(ip) => ip.to_string(),
+            Host::Ipv6(ip) => format!("[{ip}]"),
+        };
+        let port = match url.port() {
+            Some(0) => return Err(RelayUrlError::PortZero),
+            Some(port) => format!(":{port}"),
+            None => String::new(),
+        };
+        let path = url.path().trim_end_matches('/');
+        let mut canonical = format!("{}://{host}{port}{path}", url.scheme());
+        if let Some(query) = url.query().filter(|query| !query.is_empty()) {
+            canonical.push('?');
+            canonical.push_str(query);
+        }
+        check_length(&canonical)?;
+        Ok(Self(canonical))
+    }
+
+    /// The canonical text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The host: a name in lower case, an IPv4 address, or an IPv6 address in brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
+        let end = if rest.starts_with('[') {
+            rest.find(']').map_or(rest.len(), |end| end + 1)
+        } else {
+            rest.find([':', '/', '?']).unwrap_or(rest.len())
+        };
+        &rest[..end]
+    }
+
+    /// The network through which the relay is reached.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        match self.host().rsplit('.').next() {
+            Some("onion") => Network::Tor,
+            Some("i2p") => Network::I2p,
+            Some("loki") => Network::Loki,
+            _ => Network::Clearnet,
+        }
+    }
+
+    /// True when the address names this machine or a private network: an operator may name it, a
+    /// discovered one must not be dialled. A public name may still resolve to a private address,
+    /// which only the dialler sees.
+    #[must_use]
+    pub fn is_local_address(&self) -> bool {
+        let host = self.host();
+        if let Some(ip) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            return ip.parse().is_ok_and(is_local_ipv6);
+        }
+        host.parse().map_or_else(|_no_ip| is_local_name(host), is_local_ipv4)
+    }
+}
+
+fn check_length(text: &str) -> Result<(), RelayUrlError> {
+    if text.len() > RELAY_URL_BYTES_MAX {
+        return Err(RelayUrlError::TooLong { bytes: text.len() });
+    }
+    Ok(())
+}
+
+impl FromStr for RelayUrl {
+    type Err = RelayUrlError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text)
+    }
+}
+
+impl TryFrom<String> for RelayUrl {
+    type Error = RelayUrlError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text)
+    }
+}
+
+impl From<RelayUrl> for String {
+    fn from(url: RelayUrl) -> Self {
+        url.0
+    }
+}
+
+impl AsRef<str> for RelayUrl {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RelayUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for RelayUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RelayUrl({})", self.0)
+    }
+}

@@ -1,0 +1,3 @@
+//! The rooms: each does one job of the product and meets the others through the database alone.
+
+pub mod archive;
