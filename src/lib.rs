@@ -1,5 +1,6 @@
 //! Quipu: one program on PostgreSQL in which what happened is appended and never changed.
 
 pub mod base;
+pub mod sample;
 pub mod services;
 pub mod store;
