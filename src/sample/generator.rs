@@ -130,8 +130,9 @@ impl SampleGenerator {
         let through = u128::from(length) * u128::from(self.made) / u128::from(self.count);
         let through = u64::try_from(through).expect("not more than the span's length");
         let jitter = (length / self.count).saturating_mul(16).min(JITTER_S_MAX);
-        let jitter = self.dice.below(jitter + 1).min(through);
-        let back = self.dice.below(BACKDATED_S_MAX).min(through);
+        let jitter = self.dice.below(jitter.min(through) + 1);
+        // Spread, not clamped: a second with more events than a relay's answer holds could not be paged through.
+        let back = self.dice.below(BACKDATED_S_MAX.min(through) + 1);
         let created_at = self.span.start + through - jitter;
         let source = Source { dice: &mut self.dice, authors: &self.authors, notes: &self.notes, created_at };
         let body = source.body();

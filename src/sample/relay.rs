@@ -1,11 +1,12 @@
 //! A small relay with the sample in memory, so that there is something to archive without the internet.
 //!
 //! It is the relay of another project (`nostr-relay-builder`), so what is archived from it came over the same
-//! wire as from any other. Events are put into its database directly: they need no second check. Like any relay it keeps
-//! only the newest of replaceable events and obeys deletions, so it holds fewer events than it was given.
+//! wire as from any other. Events are put into its database directly: they need no second check. Like any relay
+//! it keeps only the newest of replaceable events and obeys deletions, so it holds fewer than it was given.
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use nostr_relay_builder::builder::RateLimit;
 use nostr_relay_builder::prelude::{MemoryDatabase, MemoryDatabaseOptions, NostrDatabase};
@@ -27,6 +28,10 @@ const SUBSCRIPTIONS_MAX: usize = 64;
 const PUBLISHED_A_MINUTE_MAX: u32 = 600;
 /// How often another free port is tried when a stranger takes the found one.
 const PORT_ATTEMPTS: usize = 5;
+/// How often the relay is told to stop, one second in all.
+const SHUTDOWN_ATTEMPTS: usize = 200;
+/// Time for its listener to go away.
+const SHUTDOWN_PAUSE: Duration = Duration::from_millis(5);
 
 /// Why the sample relay does not run.
 #[derive(Debug, Error)]
@@ -48,7 +53,7 @@ pub enum SampleRelayError {
     Store(#[from] nostr_sdk::prelude::DatabaseError),
 }
 
-/// A running relay full of sample events. It stops when dropped.
+/// A running relay full of sample events. [`SampleRelay::shutdown`] stops it for sure, dropping it most times.
 #[derive(Debug)]
 pub struct SampleRelay {
     relay: LocalRelay,
@@ -82,8 +87,6 @@ impl SampleRelay {
             let relay = LocalRelay::new(builder(address, store.clone()));
             match relay.run().await {
                 Ok(()) => {
-                    // Its listener runs in a task that must be polled once to hear a `shutdown`.
-                    tokio::task::yield_now().await;
                     let url = url_of(address);
                     return Ok(Self { relay, address, url, events: held });
                 }
@@ -111,10 +114,17 @@ impl SampleRelay {
         self.events
     }
 
-    /// Takes no new connections and ends the idle ones. One in the middle of an answer does not hear it and ends
-    /// with its client or the runtime.
-    pub fn shutdown(&self) {
-        self.relay.shutdown();
+    /// Stops and frees the port. A connection in the middle of an answer does not hear it and ends with its
+    /// client or the runtime.
+    pub async fn shutdown(self) {
+        // The relay only wakes who is waiting at this very moment, so it is told until it has heard.
+        for _ in 0..SHUTDOWN_ATTEMPTS {
+            self.relay.shutdown();
+            tokio::time::sleep(SHUTDOWN_PAUSE).await;
+            if std::net::TcpListener::bind(self.address).is_ok() {
+                break;
+            }
+        }
     }
 }
 

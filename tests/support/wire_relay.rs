@@ -1,8 +1,8 @@
 //! The cheapest relay that speaks NIP-01, so that a bench measures the reader and not the relay.
 //!
 //! Events are serialised once; an answer splices the subscription id in front of the stored text. It answers
-//! REQ (`ids`, `kinds`, `authors`, `since`, `until`, `limit`; other conditions are refused) with stored events and EOSE, newest
-//! first, ties by lowest id, and CLOSE. It stores nothing and sends nothing live.
+//! REQ (`ids`, `kinds`, `authors`, `since`, `until`, `limit`; other conditions are refused) with stored events
+//! and EOSE, newest first, ties by lowest id, and CLOSE. It stores nothing and sends nothing live.
 
 use std::collections::BTreeSet;
 use std::io;
