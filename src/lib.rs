@@ -4,6 +4,8 @@ pub mod base;
 pub mod config;
 pub mod http;
 pub mod lifecycle;
+pub mod net;
+pub mod sample;
 pub mod services;
 pub mod store;
 pub mod telemetry;

@@ -56,22 +56,22 @@ impl RelayUrl {
         if url.path().starts_with("//") {
             return Err(RelayUrlError::DoubleScheme);
         }
-        let mut canonical = format!("{}://", url.scheme());
-        match url.host().ok_or(url::ParseError::EmptyHost)? {
+        let host = match url.host().ok_or(url::ParseError::EmptyHost)? {
             Host::Domain(name) => {
                 let name = name.strip_suffix('.').unwrap_or(name);
                 check_name(name)?;
-                canonical.push_str(name);
+                name.to_owned()
             }
-            Host::Ipv4(ip) => canonical.push_str(&ip.to_string()),
-            Host::Ipv6(ip) => canonical.push_str(&format!("[{ip}]")),
-        }
-        match url.port() {
+            Host::Ipv4(ip) => ip.to_string(),
+            Host::Ipv6(ip) => format!("[{ip}]"),
+        };
+        let port = match url.port() {
             Some(0) => return Err(RelayUrlError::PortZero),
-            Some(port) => canonical.push_str(&format!(":{port}")),
-            None => {}
-        }
-        canonical.push_str(url.path().trim_end_matches('/'));
+            Some(port) => format!(":{port}"),
+            None => String::new(),
+        };
+        let path = url.path().trim_end_matches('/');
+        let mut canonical = format!("{}://{host}{port}{path}", url.scheme());
         if let Some(query) = url.query().filter(|query| !query.is_empty()) {
             canonical.push('?');
             canonical.push_str(query);

@@ -7,9 +7,9 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use async_wsocket::{ConnectionMode, Message};
 use futures_util::{SinkExt, StreamExt};
-use nostr_sdk::async_wsocket::{ConnectionMode, Message};
-use nostr_sdk::pool::transport::websocket::{
+use nostr_relay_pool::transport::websocket::{
     DefaultWebsocketTransport, WebSocketSink, WebSocketStream, WebSocketTransport,
 };
 use nostr_sdk::{ClientMessage, Filter, JsonUtil, RelayMessage, SubscriptionId, Timestamp, Url};
@@ -24,6 +24,9 @@ pub const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How many more events than asked for a relay may send before it counts as flooding us.
 const PAGE_SLACK: usize = 10;
+
+/// The one subscription of a session.
+const SUBSCRIPTION: &str = "quipu";
 
 /// How long a session waits for a relay.
 #[derive(Debug, Clone, Copy)]
@@ -108,13 +111,13 @@ impl RelaySession {
     /// All but [`RelayError::Connect`]. After [`RelayError::Closed`] the session can go on.
     pub async fn page(&mut self, since: u64, until: u64, limit: usize) -> Result<RawPage, RelayError> {
         self.asked += 1;
-        let id = SubscriptionId::new(format!("q{}", self.asked));
+        // A new REQ under the same id replaces the old one (N-01.16). A CLOSE in between would make each page wait for
+        // the relay's delayed acknowledgement: 40 ms.
+        let id = SubscriptionId::new(SUBSCRIPTION);
         let filter =
             Filter::new().since(Timestamp::from_secs(since)).until(Timestamp::from_secs(until)).limit(limit);
         self.send(&ClientMessage::req(id.clone(), vec![filter])).await?;
-        let page = self.read_page(&id, limit).await?;
-        self.send(&ClientMessage::close(id)).await?;
-        Ok(page)
+        self.read_page(&id, limit).await
     }
 
     async fn send(&mut self, message: &ClientMessage<'_>) -> Result<(), RelayError> {

@@ -5,3 +5,7 @@
 mod config;
 mod http;
 mod lifecycle;
+mod sample_relay;
+mod wire;
+#[path = "../support/wire_relay.rs"]
+mod wire_relay;

@@ -9,6 +9,8 @@
 mod append;
 pub mod command;
 pub mod decide;
+pub mod read;
+pub mod project;
 pub mod seeds;
 
 pub use append::{RelayAnswer, RelayJournal, SyncJournal};
