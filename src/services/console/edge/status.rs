@@ -43,7 +43,7 @@ pub(super) struct Archive {
     /// Kinds and relays.
     pub(super) lists: Arc<Lists>,
     /// Growth of the journals.
-    pub(super) journals: Arc<Vec<Journal>>,
+    pub(super) journals: Vec<Journal>,
 }
 
 impl Status {
@@ -60,11 +60,16 @@ pub(super) async fn totals(state: &ConsoleState) -> Result<Arc<Totals>, Error> {
 
 async fn archive(state: &ConsoleState) -> Result<Archive, Error> {
     let pool = &state.0.parts.doors.read;
-    Ok(Archive {
-        totals: totals(state).await?,
-        lists: state.0.lists.get(read::lists(pool)).await?,
-        journals: state.0.journals.get(read::journals(pool)).await?,
-    })
+    let totals = totals(state).await?;
+    let mut journals = state.0.journals.get(read::journals(pool)).await?.to_vec();
+    for journal in &mut journals {
+        match journal.name.as_str() {
+            "events" => journal.entries = totals.events,
+            "sightings" => journal.entries = totals.sightings,
+            _ => {}
+        }
+    }
+    Ok(Archive { totals, lists: state.0.lists.get(read::lists(pool)).await?, journals })
 }
 
 /// Reads everything.

@@ -18,15 +18,15 @@ pub(in super::super) struct Journal {
     pub(in super::super) bytes: i64,
 }
 
-/// Reads the sizes. Rows of small journals are counted, those of large ones estimated; events and sightings are counted by
-/// their projections.
+/// Reads the sizes. Rows of small journals are counted, those of large ones estimated; events and sightings are left at 0,
+/// their projections count them.
 pub(in super::super) async fn journals(pool: &PgPool) -> Result<Vec<Journal>, Error> {
     let rows = sqlx::query!(
         r#"SELECT j.name AS "name!",
-                  (SELECT coalesce(sum(pg_total_relation_size(p.relid)), 0)::bigint FROM pg_partition_tree(j.name::regclass) p) AS "bytes!",
+                  coalesce((SELECT sum(pg_total_relation_size(p.relid))::bigint FROM pg_partition_tree(j.name::regclass) p),
+                           pg_total_relation_size(j.name::regclass)) AS "bytes!",
                   (SELECT greatest(c.reltuples, 0)::bigint FROM pg_class c WHERE c.oid = j.name::regclass) AS "estimate!",
-                  CASE WHEN j.name = 'events' THEN (SELECT coalesce(sum(events), 0)::bigint FROM kind_totals)
-                       WHEN j.name = 'sightings' THEN (SELECT coalesce(sum(sightings), 0)::bigint FROM relay_totals)
+                  CASE WHEN j.name IN ('events', 'sightings') THEN 0
                        WHEN pg_relation_size(j.name::regclass) >= 33554432 THEN NULL
                        WHEN j.name = 'ingest_log' THEN (SELECT count(*) FROM ingest_log)
                        WHEN j.name = 'relay_log' THEN (SELECT count(*) FROM relay_log)
