@@ -15,7 +15,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A hint comes with the commit, its tick up to 100 ms later; and a row of hints becomes one look.
 const SETTLE: Duration = Duration::from_millis(120);
 
-/// Looks that follow each other at the pace of [`SETTLE`] after a new tick: the next one is likely.
+/// Looks of one cycle, at the pace of [`SETTLE`].
 const EAGER: u32 = 3;
 
 /// Publishes the number of the newest tick to the streams. Its health is that of the console's database.
@@ -47,9 +47,11 @@ impl Service for Watcher {
     }
 
     async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, Error> {
-        let mut eager = EAGER;
-        while eager > 0 && drain.run_until_cancelled(sleep(SETTLE)).await.is_some() {
-            eager = if self.look().await? { EAGER } else { eager - 1 };
+        for _ in 0..EAGER {
+            if drain.run_until_cancelled(sleep(SETTLE)).await.is_some() && self.look().await? {
+                // The next one is likely.
+                return Ok(Cycle::More);
+            }
         }
         Ok(Cycle::Idle)
     }

@@ -76,11 +76,11 @@ pub(super) fn chart(minutes: &[i64]) -> Markup {
     let main = format!("M2 {TOP}Q{} {} {} {TOP}", WIDTH / 2.0, TOP + 2.0 * SAG, WIDTH - 2.0);
     html! {
         svg.chart viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) preserveAspectRatio="none" role="img" aria-label=(label) {
-            path.cords d=(paths.cords);
-            path.last-cord d=(paths.last_cord);
-            path.main-cord d=(main);
-            path.knots d=(paths.knots);
-            path.last-knots d=(paths.last_knots);
+            path.cords d=(paths.cords) {}
+            path.last-cord d=(paths.last_cord) {}
+            path.main-cord d=(main) {}
+            path.knots d=(paths.knots) {}
+            path.last-knots d=(paths.last_knots) {}
         }
     }
 }

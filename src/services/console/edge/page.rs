@@ -35,8 +35,8 @@ pub(super) fn page(status: &Status, latest: &Latest) -> Markup {
                     div.columns {
                         div.left {
                             (panels::lists(status))
-                            (panels::journals(status))
                             (panels::services(status))
+                            (panels::journals(status))
                         }
                         (feed(status.now, latest))
                     }
@@ -58,7 +58,7 @@ fn feed(now: DateTime<Utc>, latest: &Latest) -> Markup {
             p #feed-empty .empty hidden[!latest.entries.is_empty()] {
                 "No entry in the journal yet. The first ones appear here by themselves."
             }
-            ol #feed role="log" aria-live="polite" aria-relevant="additions" data-last-event-id=[id] {
+            ol #feed tabindex="0" role="log" aria-live="polite" aria-relevant="additions" data-last-event-id=[id] {
                 @for entry in &latest.entries { (line(now, entry)) }
             }
         }

@@ -128,7 +128,7 @@ fn cycle(status: &Status, health: &ServiceHealth) -> Markup {
     html! {
         span.cycle {
             @match health.last_cycle_at {
-                Some(at) => { (counted(health.cycles)) " cycles, last " (age(status.now, at)) },
+                Some(at) => { (counted(health.cycles)) @if health.cycles == 1 { " cycle, " } @else { " cycles, last " } (age(status.now, at)) },
                 None => "no cycle yet",
             }
             @if health.failures > 0 { ", " (counted(health.failures)) " failed" }
