@@ -39,7 +39,7 @@ function element(name, className, ...children) {
   return made;
 }
 
-function line(entry) {
+function line(entry, isCalm) {
   const time = element("time", "", entry.recorded_at.slice(11, 19));
   time.dateTime = entry.recorded_at;
   const detail = element("p", "detail");
@@ -50,7 +50,7 @@ function line(entry) {
     detail.append(element("span", "", name.replaceAll("_", " ") + " ", element("i", "", text)));
   }
   const what = element("p", "", element("b", "", entry.kind.replaceAll("_", " ")), " ", element("span", "subject", entry.subject));
-  const made = element("li", "fresh", time, what, detail);
+  const made = element("li", isCalm ? "fresh" : "", time, what, detail);
   made.dataset.kind = entry.kind;
   made.dataset.position = entry.position;
   made.dataset.live = "";
@@ -69,7 +69,8 @@ function flush() {
   passed = 0;
   document.getElementById("feed-empty").hidden = true;
   if (skipped > 0) feed.prepend(element("li", "passed", element("p", "", `${grouped(skipped)} more entries passed by`)));
-  for (const entry of shown) feed.prepend(line(entry));
+  // One by one they arrive softly; a flood would only blink.
+  for (const entry of shown) feed.prepend(line(entry, shown.length <= 4));
   while (feed.childElementCount > SHOWN_MAX) feed.lastElementChild.remove();
 }
 
