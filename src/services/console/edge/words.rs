@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn an_age_is_said_in_the_unit_that_fits_and_the_future_by_its_date() {
-        let text = |then| age(at(10_000_000), at(10_000_000 - then)).replace(THIN, " ");
+        let text = |then: i64| age(at(10_000_000), at(10_000_000 - then)).replace(THIN, " ");
         assert_eq!(
             [text(0), text(59), text(120), text(7_200), text(864_000), text(-600), text(9_999_999)],
             ["just now", "59 s ago", "2 min ago", "2 h ago", "10 days ago", "dated 1970-04-26", "1970-01-01"]
