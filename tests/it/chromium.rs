@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::Message;
 /// Opened first, so that no request of the page is missed.
 const BLANK: &str = "about:blank";
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A browser with one page. It knows no host but 127.0.0.1.
 pub(crate) struct Browser {

@@ -135,7 +135,7 @@ impl Frames {
                         other => panic!("{other:?}"),
                     }
                 }
-                self.text = rest.to_owned();
+                self.text = String::from(rest);
                 return Some(read);
             }
             let bytes = timeout(PATIENCE, self.body.next()).await.expect("a frame in time")?.unwrap();
