@@ -136,7 +136,9 @@ impl RelaySession {
                 .map_err(|_| RelayError::Silent(self.patience.idle))?;
             let text = match frame {
                 Some(Ok(Message::Text(text))) => text,
-                Some(Ok(Message::Close(_))) | None => return Err(RelayError::Lost("closed by the relay".to_owned())),
+                Some(Ok(Message::Close(_))) | None => {
+                    return Err(RelayError::Lost("closed by the relay".to_owned()));
+                }
                 Some(Ok(_)) => continue,
                 Some(Err(error)) => return Err(RelayError::Lost(error.to_string())),
             };

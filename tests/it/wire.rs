@@ -1,7 +1,5 @@
 //! The benches' relay answers as NIP-01 says, and faster than any reader asks.
 
-
-
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
