@@ -60,6 +60,8 @@ pub(super) struct Daemon {
     pub(super) program: PathBuf,
     /// Its arguments.
     pub(super) arguments: Vec<PathBuf>,
+    /// Its working directory.
+    pub(super) folder: PathBuf,
     /// Who runs it.
     pub(super) account: Account,
     /// The folder of its logs.
@@ -81,6 +83,7 @@ impl Daemon {
         name: &'static str,
         program: PathBuf,
         arguments: Vec<PathBuf>,
+        folder: PathBuf,
         account: Account,
         logs: PathBuf,
         log_prefix: &'static str,
@@ -88,7 +91,7 @@ impl Daemon {
         stop_steps: StopSteps,
     ) -> Self {
         let (slot, pid) = (Mutex::new(None), AtomicU32::new(0));
-        Self { name, program, arguments, account, logs, log_prefix, port, stop_steps, slot, pid }
+        Self { name, program, arguments, folder, account, logs, log_prefix, port, stop_steps, slot, pid }
     }
 
     /// The process, while it runs.
@@ -142,7 +145,7 @@ impl Daemon {
         self.account.own(&log)?;
         let errors = output.try_clone().at("open", &log)?;
         let mut command = plain_command(&self.program, &self.account);
-        command.args(&self.arguments).current_dir(&self.logs);
+        command.args(&self.arguments).current_dir(&self.folder);
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         tokio::process::Command::from(command).spawn().at("start", &self.program)
     }

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::base::Secret;
 
-/// How the pools work: the same text that docker compose mounts.
-const SHARED: &str = include_str!("../../../pgbouncer/pgbouncer.ini");
+/// How the pools work: the same text that docker compose mounts. It includes two files from the working directory.
+const CONFIGURATION: &str = include_str!("../../../pgbouncer/pgbouncer.ini");
 
 /// Up to 1.22 the first SIGTERM ends PgBouncer at once. Since 1.23 it waits until the clients have gone, and the
 /// second one ends it.
@@ -61,13 +61,14 @@ impl PgBouncer {
         upstream: &Upstream,
     ) -> Result<Self, Error> {
         let files = folder.pgbouncer();
-        let (main_file, shared_file) = (files.join("pgbouncer.ini"), files.join("shared.ini"));
+        let main_file = files.join("pgbouncer.ini");
         let (users_file, pid_file) = (files.join("users.txt"), files.join("pgbouncer.pid"));
         let pgbouncer = Self {
             daemon: Daemon::new(
                 "PgBouncer",
                 find_pgbouncer()?,
                 vec![main_file.clone()],
+                files.clone(),
                 folder.account().clone(),
                 folder.logs(),
                 "pgbouncer",
@@ -81,37 +82,30 @@ impl PgBouncer {
             main_file,
         };
         pgbouncer.clear().await?;
-        let main = format!(
-            ";; Written by Quipu at every start. How the pools work stands in the included file.
-[databases]
-* = host={host} port={upstream_port}
-
-[pgbouncer]
+        let databases = format!("* = host={} port={}\n", quoted(&upstream.host, '\''), upstream.port);
+        let here = format!(
+            ";; Written by Quipu at every start.
 listen_addr = {LOOPBACK}
 listen_port = {port}
 unix_socket_dir = {sockets}
 auth_file = {users}
 pidfile = {pid}
 server_tls_sslmode = {sslmode}
-
-%include {shared}
 ",
-            host = quoted(&upstream.host, '\''),
-            upstream_port = upstream.port,
             sockets = folder.run().display(),
             users = users_file.display(),
             pid = pgbouncer.pid_file.display(),
             sslmode = upstream.sslmode,
-            shared = shared_file.display(),
         );
         let users: String = credentials
             .roles()
             .iter()
             .map(|(role, password)| format!("{} {}\n", quoted(role, '"'), quoted(password.expose(), '"')))
             .collect();
-        folder.write_for_servers(&shared_file, SHARED)?;
         folder.write_for_servers(&users_file, &users)?;
-        folder.write_for_servers(&pgbouncer.main_file, &main)?;
+        folder.write_for_servers(&files.join("databases.ini"), &databases)?;
+        folder.write_for_servers(&files.join("here.ini"), &here)?;
+        folder.write_for_servers(&pgbouncer.main_file, CONFIGURATION)?;
         Ok(pgbouncer)
     }
 

@@ -58,6 +58,7 @@ impl Postgres {
                 "PostgreSQL",
                 programs.postgres.clone(),
                 vec![PathBuf::from("-D"), cluster.clone()],
+                cluster.clone(),
                 folder.account().clone(),
                 folder.logs(),
                 "postgresql",
