@@ -31,7 +31,7 @@ use super::{
 const FAILURES_MAX: u32 = 5;
 
 /// A server that ran this long counts as healthy: its next failure is the first again.
-const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 
 /// The first pause before a restart; each further one is twice as long, at most [`RESTART_PAUSE_MAX`].
 const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);

@@ -97,12 +97,11 @@ server_tls_sslmode = {sslmode}
             pid = pgbouncer.pid_file.display(),
             sslmode = upstream.sslmode,
         );
-        let users: String = credentials
-            .roles()
-            .iter()
-            .map(|(role, password)| format!("{} {}\n", quoted(role, '"'), quoted(password.expose(), '"')))
-            .collect();
-        folder.write_for_servers(&users_file, &users)?;
+        let users = credentials.roles().map(|(role, password)| {
+            let (role, password) = (quoted(role, '"'), quoted(password.expose(), '"'));
+            format!("{role} {password}\n")
+        });
+        folder.write_for_servers(&users_file, &users.concat())?;
         folder.write_for_servers(&files.join("databases.ini"), &databases)?;
         folder.write_for_servers(&files.join("here.ini"), &here)?;
         folder.write_for_servers(&pgbouncer.main_file, CONFIGURATION)?;

@@ -21,7 +21,7 @@ use crate::base::Secret;
 
 /// Fast shutdown writes a checkpoint, which takes a while with a large buffer cache; then immediate; then by force.
 const STOP: StopSteps = &[
-    (Signal::SIGINT, Duration::from_secs(120)),
+    (Signal::SIGINT, Duration::from_mins(2)),
     (Signal::SIGQUIT, Duration::from_secs(15)),
     (Signal::SIGKILL, Duration::from_secs(5)),
 ];

@@ -19,7 +19,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// How long orphaned backends get to notice that their postmaster is gone. A statement that is being computed
 /// ends at its next check for interrupts.
-const ORPHANS_PATIENCE: Duration = Duration::from_secs(60);
+const ORPHANS_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Every process and its command line, words joined by blanks; a zombie's is empty.
 fn running() -> Vec<(u32, String)> {

@@ -11,10 +11,10 @@ use super::{daemon::Daemon, error::Error, roles::log_in};
 use crate::base::Secret;
 
 /// How long a server may stay silent.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+const SILENCE_MAX: Duration = Duration::from_mins(1);
 
 /// How long PostgreSQL may replay its log after a crash, as long as it says that it does.
-const RECOVERY_MAX: Duration = Duration::from_secs(3600);
+const RECOVERY_MAX: Duration = Duration::from_hours(1);
 
 /// How often the waiting is reported.
 const REPORT_EVERY: Duration = Duration::from_secs(5);

@@ -70,7 +70,7 @@ pub(crate) async fn eventually<T, E: std::fmt::Debug, F: Future<Output = Result<
     look: impl FnMut() -> F,
 ) -> T {
     let looks = ConstantBuilder::default().with_delay(Duration::from_millis(20)).without_max_times();
-    tokio::time::timeout(Duration::from_secs(60), look.retry(looks)).await.expect("within a minute").unwrap()
+    tokio::time::timeout(Duration::from_mins(1), look.retry(looks)).await.expect("within a minute").unwrap()
 }
 
 /// Every process that belongs to the servers on `data`.
