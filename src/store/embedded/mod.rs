@@ -26,6 +26,7 @@ mod postgres;
 mod processes;
 mod ready;
 mod roles;
+mod supervise;
 
 use std::path::PathBuf;
 
@@ -35,10 +36,11 @@ use tracing::{info, warn};
 use self::{
     address::{LOOPBACK, doors, role_url},
     credentials::Kept,
-    daemon::{Program, supervise},
+    daemon::Program,
     folder::Folder,
     pgbouncer::{PgBouncer, Upstream},
     postgres::Postgres,
+    supervise::supervise,
 };
 pub use self::{
     credentials::Credentials,
@@ -176,7 +178,8 @@ impl Embedded {
     }
 
     /// Stops supervision, then PgBouncer, then PostgreSQL with a fast shutdown, and waits until no process is left.
-    /// Calling it again does nothing.
+    /// Calling it again does nothing. A future of [`Embedded::supervise`] must be polled or dropped meanwhile: it
+    /// holds the processes until it has seen the stop.
     pub async fn stop(&self) {
         self.closing.cancel();
         self.pgbouncer.stop().await;

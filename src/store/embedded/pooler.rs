@@ -7,10 +7,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     address::{LOOPBACK, doors, role_url},
     credentials::Credentials,
-    daemon::{Program, supervise},
+    daemon::Program,
     error::Error,
     folder::Folder,
     pgbouncer::{PgBouncer, Upstream},
+    supervise::supervise,
 };
 use crate::{base::Secret, store::DatabaseUrls};
 
@@ -109,7 +110,7 @@ impl Pooler {
         }
     }
 
-    /// Stops PgBouncer and waits for its end.
+    /// Stops PgBouncer and waits for its end. A future of [`Pooler::supervise`] must be polled or dropped meanwhile.
     pub async fn stop(&self) {
         self.closing.cancel();
         self.pgbouncer.stop().await;

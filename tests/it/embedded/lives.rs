@@ -127,7 +127,8 @@ async fn a_server_that_keeps_failing_is_given_up_with_its_last_words() {
 #[tokio::test]
 async fn after_kill_9_of_quipu_the_next_start_stops_what_is_left() {
     let folder = folder();
-    let data = folder.path().join("data");
+    // Blanks and quotes must survive two configuration files and the recognition of processes.
+    let data = folder.path().join("Quipu's \"own\" data");
     let mut victim = Command::new(env::current_exe().unwrap())
         .args(["--exact", "embedded::lives::a_quipu_to_be_killed", "--ignored", "--nocapture"])
         .env(VICTIM, &data)
