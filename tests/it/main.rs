@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "clippy.toml exempts test functions, but not what they call")]
 
 mod config;
+mod embedded;
 mod http;
 mod lifecycle;
 mod sample_relay;
