@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy.toml exempts test functions, but not what they call")]
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod config;
 mod embedded;
 mod http;
+mod journals;
 mod lifecycle;
 mod sample_relay;
 mod wire;
-#[path = "../support/wire_relay.rs"]
-mod wire_relay;
