@@ -28,8 +28,7 @@ pub(crate) type Row = Vec<String>;
 
 #[tokio::main]
 async fn main() {
-    let million =
-        std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(1_000_000_u64);
+    let million = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(1_000_000_u64);
     let server = Server::start().await;
     let lifecycle = lifecycle();
     let parts = parts(&server, &lifecycle);

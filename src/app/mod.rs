@@ -10,5 +10,5 @@ mod upkeep;
 
 pub use database::{Database, Ports};
 pub use parts::Parts;
-pub use services::{ALL_SERVICES, StartedServices};
+pub use services::ALL_SERVICES;
 pub use up::{RunOptions, UpOptions, run_services, up};

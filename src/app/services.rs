@@ -1,8 +1,11 @@
 //! Which services there are, and how each is put together.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use axum::Router;
 
 use super::Parts;
 use super::upkeep::{Projector, Ticker};
@@ -10,6 +13,7 @@ use crate::config::Configuration;
 use crate::lifecycle::{Pace, Wake};
 use crate::services::archive::metrics::SyncMetrics;
 use crate::services::archive::react::{self, Initializer, Synchronizer};
+use crate::services::console::{self, ConsoleParts, ConsoleState};
 use crate::store::ingest::Source;
 
 /// Every service that `quipu run` can run, in the order in which `quipu up` starts them.
@@ -20,13 +24,6 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// How often an idle synchronizer looks whether a relay is due.
 const LOOK: Duration = Duration::from_secs(2);
-
-/// What was started.
-#[derive(Debug, Default)]
-pub struct StartedServices {
-    /// Their names.
-    pub names: Vec<&'static str>,
-}
 
 /// Whether an implementation runs a service at all.
 pub(super) fn is_enabled(configuration: &Configuration, service: &str) -> bool {
@@ -40,15 +37,30 @@ pub(super) fn is_enabled(configuration: &Configuration, service: &str) -> bool {
     }
 }
 
-/// Starts the loops among `wanted`; the console, which listens, is not one of them.
+/// The console's pages, and the loop behind its streams.
+pub(super) fn console(parts: &Parts, addresses: &BTreeMap<String, String>) -> Router {
+    let state = ConsoleState::new(ConsoleParts {
+        doors: parts.doors.clone(),
+        health: parts.health.clone(),
+        lifecycle: parts.lifecycle.clone(),
+        clock: Arc::clone(&parts.clock),
+        listeners: addresses.iter().map(|(name, address)| (name.clone(), address.clone())).collect(),
+        hosts: Vec::new(),
+    });
+    let (watcher, pace) = console::watcher(&state, &parts.hints);
+    parts.lifecycle.run_service(watcher, pace, parts.health.clone());
+    console::router(state)
+}
+
+/// Starts the loops among `wanted` and names them; the console, which listens, is not one of them.
 pub(super) async fn start(
     parts: &Parts,
     configuration: &Configuration,
     wanted: &[&'static str],
-) -> Result<StartedServices> {
+) -> Result<Vec<&'static str>> {
     let services = &configuration.settings.services;
     let ticked = Wake::new();
-    let mut started = StartedServices::default();
+    let mut started = Vec::new();
     for service in wanted {
         let run = (&parts.lifecycle, parts.health.clone());
         match *service {
@@ -66,7 +78,7 @@ pub(super) async fn start(
             }
             "projector" => {
                 let interval = Duration::from_millis(services.projector.interval_ms.get());
-                let projector = Projector { pool: parts.doors.write.clone() };
+                let projector = Projector { doors: parts.doors.clone() };
                 run.0.run_service(projector, Pace::every(interval).woken_by(ticked.clone()), run.1);
             }
             "synchronizer" => {
@@ -79,7 +91,7 @@ pub(super) async fn start(
                         relays: parts.relay_writer(),
                         windows: parts.window_writer(),
                         leases: parts.leases.clone(),
-                        clock: std::sync::Arc::clone(&parts.clock),
+                        clock: Arc::clone(&parts.clock),
                         metrics,
                     },
                     services.synchronizer.clone(),
@@ -88,7 +100,7 @@ pub(super) async fn start(
             }
             _ => continue,
         }
-        started.names.push(service);
+        started.push(*service);
     }
     Ok(started)
 }

@@ -178,13 +178,23 @@ async fn start(
     let timeout = Duration::from_secs(settings.http.request_timeout_s.get().into());
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let parts = Parts::open(urls, settings, lifecycle.clone(), metrics)?;
-    let started = services::start(&parts, configuration, wanted).await?;
+    let mut names = services::start(&parts, configuration, wanted).await?;
     let ops_router = http::ops_router(parts.health.clone(), parts.metrics.clone());
     http::serve(lifecycle, "ops", ops, http::with_edge_layers(ops_router, timeout));
     let mut addresses: BTreeMap<String, String> =
-        started.names.iter().map(|name| ((*name).to_owned(), ops_address.to_string())).collect();
+        names.iter().map(|name| ((*name).to_owned(), ops_address.to_string())).collect();
     addresses.insert("ops".to_owned(), ops_address.to_string());
-    Ok(Started { parts, addresses, names: started.names, console: None })
+    let mut console = None;
+    if wanted.contains(&"console") {
+        let listener = http::bind(parts.settings.http.console_address).await?;
+        let address = listener.local_addr()?;
+        addresses.insert("console".to_owned(), address.to_string());
+        let router = services::console(&parts, &addresses);
+        http::serve(lifecycle, "console", listener, http::with_edge_layers(router, timeout));
+        names.push("console");
+        console = Some(address);
+    }
+    Ok(Started { parts, addresses, names, console })
 }
 
 /// `--port-base` moves the listeners of the configuration too.

@@ -3,7 +3,6 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
@@ -11,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::Parts;
 use crate::lifecycle::{Cycle, Service, Wake};
 use crate::services::archive::project::PROJECTIONS;
-use crate::store::Error;
 use crate::store::lease::Leases;
 use crate::store::projection::Upkeep;
 use crate::store::tick;
+use crate::store::{Doors, Error};
 
 /// One process takes the ticks; if it dies, another does after this.
 const LEASE: Duration = Duration::from_secs(15);
@@ -27,7 +26,7 @@ const HOUSEKEEPING: Duration = Duration::from_mins(10);
 pub(super) struct Ticker {
     ticks: tick::Ticker,
     leases: Leases,
-    pool: Pool,
+    doors: Doors,
     clock: std::sync::Arc<dyn crate::base::Clock>,
     pause: Duration,
     ticked: Wake,
@@ -49,7 +48,7 @@ impl Ticker {
         Ok(Self {
             ticks: tick::Ticker::new(parts.doors.write.clone()).await?,
             leases: parts.leases.clone(),
-            pool: parts.doors.write.clone(),
+            doors: parts.doors.clone(),
             clock: std::sync::Arc::clone(&parts.clock),
             pause: Duration::from_millis(parts.settings.services.ticker.tick_min_ms.get()),
             ticked,
@@ -79,7 +78,7 @@ impl Ticker {
         }
         self.state().kept_house = Some(now);
         self.ticks.forget().await?;
-        let client = self.pool.get().await?;
+        let client = self.doors.write.get().await?;
         let seconds = self.clock.now().timestamp();
         let rows = client.query_typed("SELECT quipu_ensure_months($1)", &[(&seconds, Type::INT8)]).await?;
         let made: i32 = rows.first().map_or(0, |row| row.get(0));
@@ -113,8 +112,8 @@ impl Service for Ticker {
 /// The service `projector`: every projection that is kept by ticks.
 #[derive(Debug)]
 pub(super) struct Projector {
-    /// The write door.
-    pub(super) pool: Pool,
+    /// The database.
+    pub(super) doors: Doors,
 }
 
 impl Service for Projector {
@@ -126,7 +125,7 @@ impl Service for Projector {
 
     async fn cycle(&self, _drain: &CancellationToken) -> Result<Cycle, Error> {
         for projection in PROJECTIONS.iter().filter(|p| p.upkeep == Upkeep::Ticks) {
-            projection.catch_up(&self.pool).await?;
+            projection.catch_up(&self.doors.write).await?;
         }
         Ok(Cycle::Idle)
     }

@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 
 use super::{Context, output};
 use crate::base::RelayUrl;
-use crate::services::archive::stored::{EventFilter, event_total, stored_events};
+use crate::services::archive::read::{EventFilter, event_total, stored_events};
 use crate::store::{DoorSizes, Doors};
 
 /// Write stored events as JSON lines, oldest first, exactly as they were signed.

@@ -9,8 +9,8 @@ use futures_util::StreamExt;
 
 use super::{Context, output};
 use crate::services::archive::project::PROJECTIONS;
-use crate::services::archive::stored::event_total;
-use crate::services::archive::verify::{self, Finding};
+use crate::services::archive::project::verify::{self, Finding};
+use crate::services::archive::read::event_total;
 use crate::store::{DoorSizes, Doors, owner};
 
 /// Prove that the tables are what the journals say. Ends with 1 when something is wrong.

@@ -5,7 +5,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod browser;
+mod chromium;
 mod config;
+mod console;
 mod embedded;
 mod http;
 mod journals;

@@ -9,12 +9,11 @@
 mod append;
 pub mod command;
 pub mod decide;
+pub mod event;
 pub mod metrics;
 pub mod project;
 pub mod react;
 pub mod read;
 pub mod seeds;
-pub mod stored;
-pub mod verify;
 
 pub use append::{RelayAnswer, RelayJournal, SyncJournal};

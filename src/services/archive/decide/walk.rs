@@ -5,8 +5,7 @@
 //! seen, inclusive, because the last page may have been cut in the middle of it (N-01.22). A second that alone fills a page
 //! may hold more than the relay will ever show: it becomes a gap, never complete.
 
-use super::Window;
-use crate::services::archive::command::WindowOutcome;
+use crate::services::archive::event::{Window, WindowOutcome};
 
 /// The next question for the relay: its events in a window, newest first.
 pub type Ask = Window;

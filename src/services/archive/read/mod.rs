@@ -1,10 +1,14 @@
 //! Questions to the archive's rows, on the session and read doors.
 
+mod stored;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgPool;
 
-use super::decide::Window;
+pub use stored::{EventFilter, StoredEvent, event_total, stored_events};
+
+use super::event::Window;
 use crate::store::{Error, Relay};
 
 /// A relay as listings show it.

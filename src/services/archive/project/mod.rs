@@ -1,5 +1,7 @@
 //! The archive's projections: what they are computed from, as statements that rebuild and verify them.
 
+pub mod verify;
+
 use crate::store::projection::{Projection, Upkeep};
 
 /// All of them.

@@ -4,9 +4,9 @@ use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 use sqlx::PgPool;
 
-use super::project::PROJECTIONS;
-use super::stored::{EventFilter, stored_events};
+use super::PROJECTIONS;
 use crate::base::Secret;
+use crate::services::archive::read::{EventFilter, stored_events};
 use crate::store::{Error, owner, registry};
 
 /// One proof and how it ended.

@@ -1,0 +1,78 @@
+//! The page as it is first sent. The script only keeps it up to date.
+
+use chrono::{DateTime, Utc};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::super::read::{Entry, Latest};
+use super::panels;
+use super::status::Status;
+use super::words::{pairs, spaced};
+
+/// The whole page.
+pub(super) fn page(status: &Status, latest: &Latest) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { "Quipu" }
+                link rel="icon" type="image/svg+xml" href="/favicon.svg";
+                link rel="stylesheet" href="/console.css";
+                script src="/console.js" defer {}
+            }
+            body {
+                header.top {
+                    (PreEscaped(include_str!("logo.svg")))
+                    h1 { "Quipu" }
+                    p.version { (status.version) }
+                    (panels::health(status))
+                    p #link .link role="status" { "not live without JavaScript" }
+                }
+                main {
+                    (panels::pulse(status))
+                    div.columns {
+                        div.left {
+                            (panels::lists(status))
+                            (panels::services(status))
+                            (panels::journals(status))
+                        }
+                        (feed(status.now, latest))
+                    }
+                }
+                footer { p { "What happened is appended and never changed." } p { a href="/status.json" { "status.json" } } }
+            }
+        }
+    }
+}
+
+fn feed(now: DateTime<Utc>, latest: &Latest) -> Markup {
+    let id = latest.cursor.map(|cursor| cursor.to_string());
+    html! {
+        section.feed aria-labelledby="feed-title" {
+            div.feed-head {
+                h2 #feed-title { "What happens" small { "times in UTC" } }
+                button #hold type="button" aria-pressed="false" hidden { "Hold" }
+            }
+            p #feed-empty .empty hidden[!latest.entries.is_empty()] {
+                "No entry in the journal yet. The first ones appear here by themselves."
+            }
+            ol #feed tabindex="0" role="log" aria-live="polite" aria-relevant="additions" data-last-event-id=[id] {
+                @for entry in &latest.entries { (line(now, entry)) }
+            }
+        }
+    }
+}
+
+fn line(now: DateTime<Utc>, entry: &Entry) -> Markup {
+    let is_today = entry.recorded_at.date_naive() == now.date_naive();
+    let format = if is_today { "%H:%M:%S" } else { "%b %-d %H:%M" };
+    html! {
+        li data-kind=(entry.kind) data-position=(entry.position) {
+            time datetime=(entry.recorded_at.to_rfc3339()) { (entry.recorded_at.format(format)) }
+            p { b { (spaced(&entry.kind)) } " " span.subject { (entry.subject) } }
+            p.detail { @for (name, value) in pairs(&entry.detail) { span { (spaced(name)) " " i { (value) } } } }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The parts of the page that are renewed as a whole.
+
+use maud::{Markup, html};
+
+use super::super::read::{Journal, KindRow, RelayRow, Totals};
+use super::chart::chart;
+use super::status::{Archive, Status};
+use super::words::{age, bytes, grouped, kind_name, rate, signed_age};
+use crate::lifecycle::{ServiceHealth, ServiceState};
+
+/// Every panel; the script puts each in the place of the one with the same id.
+pub(super) fn panels(status: &Status) -> Markup {
+    html! {
+        (health(status))
+        (pulse(status))
+        (services(status))
+        (lists(status))
+        (journals(status))
+    }
+}
+
+/// One line: is everything well?
+pub(super) fn health(status: &Status) -> Markup {
+    let failing = status.failing();
+    html! {
+        p #panel-health .health {
+            @if failing == 1 { span.mark.bad {} "1 service fails" }
+            @else if failing > 1 { span.mark.bad {} (failing) " services fail" }
+            @else if status.archive.is_none() { span.mark.bad {} "no database" }
+            @else { span.mark.ok {} "all is well" }
+        }
+    }
+}
+
+/// The rate, the last hour and the large numbers.
+pub(super) fn pulse(status: &Status) -> Markup {
+    html! {
+        section #panel-pulse aria-label="Growth" {
+            @match &status.archive {
+                Some(archive) => {
+                    div.pulse {
+                        p.rate {
+                            strong data-live="rate" { (rate(archive.totals.events_per_second)) }
+                            span { "events a second" small { "stored, last minute" } }
+                        }
+                        figure {
+                            (chart(&archive.totals.minutes))
+                            figcaption { span { "an hour ago" } span { "one cord a minute, a knot for each decimal place" } span { "now" } }
+                        }
+                    }
+                    @if archive.totals.events == 0 { (nothing_yet(&archive.totals)) }
+                    (figures(&archive.totals))
+                }
+                None => p.notice.bad {
+                    strong { "PostgreSQL does not answer." }
+                    " What is archived is safe there; these numbers come back with it. The reason stands under " em { "console" } " below and in the log."
+                },
+            }
+        }
+    }
+}
+
+fn nothing_yet(totals: &Totals) -> Markup {
+    html! {
+        p.notice {
+            strong { "Nothing archived yet." }
+            @if totals.relays == 0 {
+                " Name a relay with " code { "quipu relays add wss://…" } ", import a file with " code { "quipu import events.jsonl" }
+                ", or start with " code { "quipu up --sample" } " to see it work without the internet."
+            } @else {
+                " " (grouped(totals.relays)) " relays are known, and the synchronizer asks them one after the other. Or import a file: "
+                code { "quipu import events.jsonl" } "."
+            }
+        }
+    }
+}
+
+fn figures(totals: &Totals) -> Markup {
+    html! {
+        dl.figures {
+            div { dt { "events" } dd data-live="events" { (grouped(totals.events)) } }
+            div { dt { "sightings" } dd data-live="sightings" { (grouped(totals.sightings)) } }
+            div { dt { "relays known" } dd data-live="relays" { (grouped(totals.relays)) }
+                dd.note { span data-live="relays_with_events" { (grouped(totals.relays_with_events)) } " showed an event" } }
+            div { dt { "by network" } dd.note.networks {
+                @for network in &totals.networks { span { b { (grouped(network.relays)) } " " (network.name) } }
+                @if totals.networks.is_empty() { "none yet" }
+            } }
+        }
+    }
+}
+
+/// What runs.
+pub(super) fn services(status: &Status) -> Markup {
+    html! {
+        section #panel-services {
+            h2 { "What runs" }
+            @if status.services.is_empty() { p.empty { "No service has started in this process." } }
+            ul.services {
+                @for (name, health) in &status.services {
+                    li { (state(health)) span.name { (name) } (cycle(status, health))
+                        @if let ServiceState::Failing { since, reason } = &health.state {
+                            p.reason { (reason) " " small { "failing since " (since.format("%H:%M:%S")) " UTC" } }
+                        }
+                    }
+                }
+            }
+            @if !status.listeners.is_empty() {
+                dl.listeners { @for listener in &status.listeners { div { dt { (listener.name) } dd { (listener.address) } } } }
+            }
+        }
+    }
+}
+
+fn state(health: &ServiceHealth) -> Markup {
+    let (class, word) = match health.state {
+        ServiceState::Starting => ("wait", "starting"),
+        ServiceState::Ok => ("ok", "ok"),
+        ServiceState::Failing { .. } => ("bad", "failing"),
+        ServiceState::Done => ("done", "done"),
+        ServiceState::Stopped => ("done", "stopped"),
+    };
+    html! { span class={ "mark " (class) } {} span.state class=(class) { (word) } }
+}
+
+fn cycle(status: &Status, health: &ServiceHealth) -> Markup {
+    let counted = |number: u64| grouped(i64::try_from(number).unwrap_or(i64::MAX));
+    html! {
+        span.cycle {
+            @match health.last_cycle_at {
+                Some(at) => { (counted(health.cycles)) @if health.cycles == 1 { " cycle, " } @else { " cycles, last " } (age(status.now, at)) },
+                None => "no cycle yet",
+            }
+            @if health.failures > 0 { ", " (counted(health.failures)) " failed" }
+        }
+    }
+}
+
+/// Kinds and relays.
+pub(super) fn lists(status: &Status) -> Markup {
+    html! {
+        div #panel-lists .pair {
+            @if let Some(archive) = &status.archive {
+                section {
+                    h2 { "Kinds" }
+                    @if archive.lists.kinds.is_empty() { p.empty { "No event yet, so no kind." } }
+                    @else { (kinds(&archive.lists.kinds)) }
+                }
+                section {
+                    h2 { "Relays by sightings" }
+                    @if archive.lists.relays.is_empty() { p.empty { "No relay has shown an event yet." } }
+                    @else { (relays(status, &archive.lists.relays)) }
+                }
+            }
+        }
+    }
+}
+
+fn kinds(rows: &[KindRow]) -> Markup {
+    let most = rows.iter().map(|row| row.events).max().unwrap_or(0);
+    html! {
+        table { thead.quiet { tr { th { "kind" } th.number { "events" } } }
+            tbody { @for row in rows {
+                tr { td { span.name { @match kind_name(row.kind) { Some(name) => (name), None => { "kind " (row.kind) } } }
+                          " " span.aside { (row.kind) } (bar(row.events, most)) }
+                     td.number { (grouped(row.events)) } }
+            } } }
+    }
+}
+
+fn relays(status: &Status, rows: &[RelayRow]) -> Markup {
+    let most = rows.iter().map(|row| row.sightings).max().unwrap_or(0);
+    html! {
+        table { thead.quiet { tr { th { "relay" } th.number { "sightings" } } }
+            tbody { @for row in rows {
+                tr { td { span.name.url title=(row.url) { (row.url.trim_start_matches("wss://")) }
+                          @if let Some(at) = row.last_event_timestamp { " " span.aside { (signed_age(status.now, at)) } }
+                          (bar(row.sightings, most)) }
+                     td.number { (grouped(row.sightings)) } }
+            } } }
+    }
+}
+
+/// A share as a length of cord.
+fn bar(count: i64, most: i64) -> Markup {
+    let percent = (count.max(0)).saturating_mul(100) / most.max(1);
+    html! { svg.bar aria-hidden="true" { rect width=(format!("{percent}%")) height="100%" rx="1" {} } }
+}
+
+/// How the journals grow, and whether the projections keep up.
+pub(super) fn journals(status: &Status) -> Markup {
+    html! {
+        section #panel-journals {
+            @if let Some(Archive { totals, journals, .. }) = &status.archive {
+                h2 { "Journals" }
+                table { thead { tr { th { "journal" } th.number { "entries" } th.number { "on disk" } } }
+                    tbody { @for journal in journals.iter() { (journal_row(journal)) } } }
+                p.lag { (lag(totals)) }
+            }
+        }
+    }
+}
+
+fn journal_row(journal: &Journal) -> Markup {
+    html! {
+        tr { td { span.name { (journal.name) } }
+             td.number { @if !journal.is_exact { "about " } (grouped(journal.entries)) }
+             td.number { (bytes(journal.bytes)) } }
+    }
+}
+
+fn lag(totals: &Totals) -> Markup {
+    html! {
+        @match (totals.newest_tick, totals.batches_behind) {
+            (None, _) => { span.mark.wait {} "No tick was taken yet: numbers appear after the first write." },
+            (_, None) => { span.mark.wait {} "The totals are being built; numbers grow until they have caught up." },
+            (Some(tick), Some(0)) => { span.mark.ok {} "Totals are up to date with tick " (grouped(tick)) "." },
+            (Some(tick), Some(batches)) => {
+                span.mark.wait {} "Totals are " @if batches >= 1000 { "more than " } (grouped(batches)) " batches and "
+                (format!("{:.1}", totals.behind_s)) "\u{202f}s behind tick " (grouped(tick)) "."
+            },
+        }
+    }
+}

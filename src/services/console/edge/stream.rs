@@ -1,0 +1,191 @@
+//! `GET /events`: journal entries as server-sent events, resumable and bounded.
+//!
+//! A task for each stream reads at its own cursor and fills a short queue. A reader that leaves the queue full is dropped,
+//! and resumes with the id of the last entry that it got.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::http::header::{HeaderMap, HeaderName};
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::mpsc::{self, Sender};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::super::read::{self, Cursor, Page};
+use super::super::{ConsoleState, FRAMES_WAITING_MAX, SLOW_READER};
+use super::status;
+use crate::http::{Failure, Rejection};
+use crate::lifecycle::BoxError;
+use crate::store::Error;
+
+/// Silence after which a comment is sent.
+const QUIET: Duration = Duration::from_secs(15);
+
+/// When to come back if all streams are taken, or the database is away.
+const RETRY: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Resume {
+    last_event_id: Option<String>,
+}
+
+/// The header is newer than the query, which a reconnecting browser repeats.
+fn resume(headers: &HeaderMap, query: Resume) -> Result<Option<Cursor>, Rejection> {
+    let id = match headers.get("last-event-id") {
+        Some(header) => Some(header.to_str().unwrap_or_default().to_owned()),
+        None => query.last_event_id,
+    };
+    let malformed = || Rejection::bad_field("last_event_id", "not an event id of this stream: TICK-POSITION");
+    id.map(|id| id.parse().map_err(|()| malformed())).transpose()
+}
+
+fn busy_or_broken(error: Error) -> Failure {
+    if error.is_passing() { Failure::Busy { retry_after: RETRY } } else { error.into() }
+}
+
+pub(super) async fn events(
+    State(state): State<ConsoleState>,
+    headers: HeaderMap,
+    Query(query): Query<Resume>,
+) -> Result<Response, Failure> {
+    let resumed = resume(&headers, query)?;
+    let lifecycle = state.0.parts.lifecycle.clone();
+    let drain = lifecycle.drain_token();
+    let seat =
+        state.0.streams.clone().try_acquire_owned().map_err(|_| Failure::Busy { retry_after: RETRY })?;
+    if drain.is_cancelled() {
+        return Err(Failure::Busy { retry_after: RETRY });
+    }
+    let newest =
+        read::patiently(read::newest_tick(&state.0.parts.doors.read)).await.map_err(busy_or_broken)?;
+    let (frames, queue) = mpsc::channel(FRAMES_WAITING_MAX);
+    lifecycle.spawn("console stream", async move {
+        let mut feed = Feed { state, frames, drain, cursor: resumed };
+        // Why it ended is the reader's to find out: it comes back, and is answered.
+        if let Err(Ended(Some(error))) = feed.run(newest).await {
+            tracing::debug!(error = %error, "a stream ended: {error}");
+        }
+        drop(seat);
+        Ok::<(), BoxError>(())
+    });
+    let frames = stream::unfold(queue, |mut queue| async move {
+        let frame: Event = queue.recv().await?;
+        Some((Ok::<_, Infallible>(frame), queue))
+    });
+    Ok(([(HeaderName::from_static("x-accel-buffering"), "no")], Sse::new(frames)).into_response())
+}
+
+/// The stream is over: the reader left or is too slow, the process drains, or the database is away.
+struct Ended(Option<Error>);
+
+struct Feed {
+    state: ConsoleState,
+    frames: Sender<Event>,
+    drain: CancellationToken,
+    cursor: Option<Cursor>,
+}
+
+impl Feed {
+    async fn run(&mut self, newest: Option<i64>) -> Result<(), Ended> {
+        let mut ticks = self.state.0.newest_tick.subscribe();
+        let mut second = interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut totals = None;
+        let mut spoken = Instant::now();
+        if self.cursor.is_none() {
+            self.cursor = newest.map(Cursor::end_of);
+            self.say_where("from here on").await?;
+        }
+        let mut behind = true;
+        loop {
+            if behind && self.catch_up().await? {
+                spoken = Instant::now();
+            }
+            behind = false;
+            tokio::select! {
+                () = self.drain.cancelled() => return Ok(()),
+                () = self.frames.closed() => return Ok(()),
+                changed = ticks.changed() => behind = changed.is_ok(),
+                () = sleep_until(spoken + QUIET) => {
+                    self.say_where("quiet").await?;
+                    spoken = Instant::now();
+                }
+                _ = second.tick() => {
+                    let current = status::totals(&self.state).await.map_err(|error| Ended(Some(error)))?;
+                    if totals.as_ref() != Some(&current) {
+                        self.send(Event::default().event("totals").json_data(&*current)).await?;
+                        totals = Some(current);
+                        spoken = Instant::now();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends what follows the cursor, page by page. Returns whether that was anything.
+    async fn catch_up(&mut self) -> Result<bool, Ended> {
+        let pool = self.state.0.parts.doors.read.clone();
+        let mut sent = false;
+        loop {
+            let Some(after) = self.cursor else {
+                // There was no tick at all when the stream began, so nothing before the first one is missed.
+                let newest = read::newest_tick(&pool).await.map_err(|error| Ended(Some(error)))?;
+                let Some(tick) = newest else { return Ok(sent) };
+                return self.start_anew(tick).await.map(|()| true);
+            };
+            let page = read::patiently(read::entries_after(&pool, after)).await;
+            match page.map_err(|error| Ended(Some(error)))? {
+                Page::Entries { entries, reached, more } => {
+                    for (cursor, entry) in entries {
+                        let frame = Event::default().event("entry").id(cursor.to_string());
+                        self.send(frame.json_data(&entry)).await?;
+                        sent = true;
+                    }
+                    self.cursor = Some(reached);
+                    if !more {
+                        return Ok(sent);
+                    }
+                }
+                Page::Forgotten => {
+                    let newest = read::newest_tick(&pool).await.map_err(|error| Ended(Some(error)))?;
+                    // Without any tick the cursor is kept; the first one to come is another, and resets.
+                    let Some(tick) = newest else { return Ok(sent) };
+                    self.start_anew(tick).await?;
+                    sent = true;
+                }
+            }
+        }
+    }
+
+    /// Says that entries were passed over, and goes on after `tick`.
+    async fn start_anew(&mut self, tick: i64) -> Result<(), Ended> {
+        let cursor = Cursor::end_of(tick);
+        self.cursor = Some(cursor);
+        let frame = Event::default().event("reset").id(cursor.to_string());
+        self.send(frame.json_data(json!({ "tick": tick }))).await
+    }
+
+    /// A comment with the id, so that who was idle for long still resumes at a tick that is kept.
+    async fn say_where(&self, comment: &str) -> Result<(), Ended> {
+        let frame = Event::default().comment(comment);
+        self.send(Ok(match self.cursor {
+            Some(cursor) => frame.id(cursor.to_string()),
+            None => frame,
+        }))
+        .await
+    }
+
+    async fn send(&self, frame: Result<Event, axum::Error>) -> Result<(), Ended> {
+        let frame = frame.map_err(|error| Ended(Some(Error::inconsistent("journal", error.to_string()))))?;
+        tokio::select! {
+            sent = self.frames.send_timeout(frame, SLOW_READER) => sent.map_err(|_| Ended(None)),
+            () = self.drain.cancelled() => Err(Ended(None)),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Numbers, ages and names as people read them.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::Value;
+
+/// Between groups of digits, and between a number and its unit: narrow, and no place to break a line.
+const THIN: char = '\u{202f}';
+
+/// 1234567 as `1 234 567`.
+pub(super) fn grouped(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut text = String::with_capacity(digits.len() * 2);
+    if number < 0 {
+        text.push('−');
+    }
+    for (place, digit) in digits.char_indices() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(THIN);
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A rate with one decimal while it is small.
+pub(super) fn rate(per_second: f64) -> String {
+    if per_second > 0.0 && per_second < 0.05 {
+        "<0.1".to_owned()
+    } else if per_second < 99.95 {
+        format!("{per_second:.1}")
+    } else {
+        #[expect(clippy::cast_possible_truncation, reason = "rounded for people; saturates")]
+        let whole = per_second.round() as i64;
+        grouped(whole)
+    }
+}
+
+/// A size in binary units.
+pub(super) fn bytes(size: i64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let (mut size_in_unit, mut unit) = (size.max(0) as f64 / 1024.0, 0);
+    if size < 1024 {
+        return format!("{size}{THIN}B");
+    }
+    while size_in_unit >= 1000.0 && unit + 1 < UNITS.len() {
+        size_in_unit /= 1024.0;
+        unit += 1;
+    }
+    let decimals = usize::from(size_in_unit < 10.0);
+    format!("{size_in_unit:.decimals$}{THIN}{}", UNITS[unit])
+}
+
+/// How long ago `then` is.
+pub(super) fn age(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
+    let past = now - then;
+    if past < TimeDelta::seconds(-90) {
+        return format!("dated {}", then.format("%Y-%m-%d"));
+    }
+    let seconds = past.num_seconds();
+    match seconds {
+        ..2 => "just now".to_owned(),
+        2..100 => format!("{seconds}{THIN}s ago"),
+        100..6_000 => format!("{}{THIN}min ago", seconds / 60),
+        6_000..172_800 => format!("{}{THIN}h ago", seconds / 3_600),
+        172_800..5_184_000 => format!("{} days ago", seconds / 86_400),
+        _ => then.format("%Y-%m-%d").to_string(),
+    }
+}
+
+/// The age of an event by the time it was signed for, which may be any number.
+pub(super) fn signed_age(now: DateTime<Utc>, created_at: i64) -> String {
+    match DateTime::from_timestamp(created_at, 0) {
+        Some(then) => age(now, then),
+        None => "beyond the calendar".to_owned(),
+    }
+}
+
+/// `window_complete` as `window complete`.
+pub(super) fn spaced(kind: &str) -> String {
+    kind.replace('_', " ")
+}
+
+/// The members of a detail as pairs, in short: empty ones are left out.
+pub(super) fn pairs(detail: &Value) -> Vec<(&str, Cow<'_, str>)> {
+    let members = detail.as_object().into_iter().flatten();
+    members
+        .filter_map(|(name, value)| match value {
+            Value::Null => None,
+            Value::Object(object) if object.is_empty() => None,
+            _ => Some((name.as_str(), text(value))),
+        })
+        .collect()
+}
+
+fn text(value: &Value) -> Cow<'_, str> {
+    match value {
+        Value::String(text) => Cow::Borrowed(text),
+        other => Cow::Owned(other.to_string()),
+    }
+}
+
+/// What a Nostr kind is called; nothing for the rare ones.
+pub(super) fn kind_name(kind: i32) -> Option<&'static str> {
+    Some(match kind {
+        0 => "profile",
+        1 => "text note",
+        2 => "relay recommendation",
+        3 => "follow list",
+        4 => "encrypted message (old)",
+        5 => "deletion request",
+        6 => "repost",
+        7 => "reaction",
+        8 => "badge award",
+        9 => "chat message",
+        11 => "thread",
+        13 => "seal",
+        14 => "direct message",
+        16 => "generic repost",
+        17 => "website reaction",
+        20 => "picture",
+        21 => "video",
+        22 => "short video",
+        40 => "channel",
+        41 => "channel metadata",
+        42 => "channel message",
+        62 => "request to vanish",
+        443 => "key package",
+        445 => "group event",
+        1059 => "gift wrap",
+        1063 => "file metadata",
+        1111 => "comment",
+        1311 => "live chat message",
+        1617 => "patch",
+        1621 => "issue",
+        1984 => "report",
+        1985 => "label",
+        5000..=5999 => "job request",
+        6000..=6999 => "job result",
+        7000 => "job feedback",
+        9041 => "zap goal",
+        9321 => "nutzap",
+        9734 => "zap request",
+        9735 => "zap",
+        9802 => "highlight",
+        10_000 => "mute list",
+        10_002 => "relay list",
+        10_003 => "bookmarks",
+        10_050 => "message relay list",
+        10_063 => "media server list",
+        10_166 => "monitor announcement",
+        13_194 => "wallet info",
+        17_375 => "wallet",
+        20_000..=29_999 => "ephemeral",
+        30_000 => "follow set",
+        30_002 => "relay set",
+        30_003 => "bookmark set",
+        30_008 => "profile badges",
+        30_009 => "badge definition",
+        30_023 => "article",
+        30_024 => "draft article",
+        30_030 => "emoji set",
+        30_078 => "application data",
+        30_166 => "relay discovery",
+        30_311 => "live event",
+        30_315 => "user status",
+        30_402 => "classified listing",
+        30_617 => "repository",
+        31_922 | 31_923 => "calendar event",
+        31_989 => "handler recommendation",
+        31_990 => "handler information",
+        34_235 | 34_236 => "video (addressable)",
+        34_550 => "community",
+        38_383 => "peer-to-peer order",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(seconds, 0).unwrap()
+    }
+
+    #[test]
+    fn digits_are_grouped_by_three() {
+        let text = |number| grouped(number).replace(THIN, " ");
+        assert_eq!([text(0), text(999), text(1_000), text(-1_234_567)], ["0", "999", "1 000", "−1 234 567"]);
+        assert_eq!(text(i64::MIN), "−9 223 372 036 854 775 808");
+    }
+
+    #[test]
+    fn rates_are_short() {
+        let text = |number| rate(number).replace(THIN, " ");
+        assert_eq!(
+            [text(0.0), text(0.016), text(3.15), text(99.94), text(99.96), text(12_345.6)],
+            ["0.0", "<0.1", "3.1", "99.9", "100", "12 346"]
+        );
+    }
+
+    #[test]
+    fn sizes_have_two_or_three_digits() {
+        let text = |number| bytes(number).replace(THIN, " ");
+        assert_eq!(
+            [
+                text(0),
+                text(1_023),
+                text(1_024),
+                text(1_048_576 * 999),
+                text(1_048_576 * 1_000),
+                text(i64::MAX)
+            ],
+            ["0 B", "1023 B", "1.0 kB", "999 MB", "1.0 GB", "8.0 EB"]
+        );
+    }
+
+    #[test]
+    fn an_age_is_said_in_the_unit_that_fits_and_the_future_by_its_date() {
+        let text = |then: i64| age(at(10_000_000), at(10_000_000 - then)).replace(THIN, " ");
+        assert_eq!(
+            [text(0), text(59), text(120), text(7_200), text(864_000), text(-600), text(9_999_999)],
+            ["just now", "59 s ago", "2 min ago", "2 h ago", "10 days ago", "dated 1970-04-26", "1970-01-01"]
+        );
+        assert_eq!(signed_age(at(0), i64::MAX), "beyond the calendar");
+    }
+
+    #[test]
+    fn empty_members_of_a_detail_are_left_out() {
+        let detail = serde_json::json!({ "source": "relay", "stored": 3, "refused": {}, "none": null });
+        assert_eq!(pairs(&detail), [("source", "relay".into()), ("stored", "3".into())]);
+        assert!(pairs(&Value::Null).is_empty());
+    }
+}

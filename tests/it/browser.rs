@@ -1,0 +1,157 @@
+//! The console in a real browser: what arrives live is on the page, and nothing leaves for another host.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use quipu::http::{bind, serve};
+use serde_json::json;
+use tokio::time::{interval, sleep};
+
+use crate::chromium::Browser;
+use crate::console::{Console, console_under_test};
+
+async fn listening(console: &Console, address: &str) -> SocketAddr {
+    let listener = bind(address.parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    serve(&console.lifecycle, "console listener", listener, console.router.clone());
+    address
+}
+
+/// Archives events at a steady pace, for as long as it is polled.
+async fn archive(console: &Console) {
+    let insert = "SELECT insert_event(sha256(convert_to(g::text || $1::text, 'UTF8')), sha256('a'),
+                         extract(epoch FROM now())::bigint - g * 60, (ARRAY[1,1,1,1,7,7,7,0,3,6,9735,1059,10002,30023])[1 + g % 14], '[]', 'x',
+                         decode(repeat('00', 64), 'hex'), (ARRAY['wss://relay.one.example', 'wss://two.example', 'ws://three.onion'])[1 + g % 3])
+                  FROM generate_series(1, 20) g";
+    let doors = console.database.doors();
+    let mut pace = interval(Duration::from_millis(200));
+    loop {
+        pace.tick().await;
+        console.owner.query(insert, &[&uuid::Uuid::new_v4().to_string()]).await.unwrap();
+        console.tick().await;
+        for projection in quipu::services::archive::project::PROJECTIONS {
+            if projection.upkeep == quipu::store::projection::Upkeep::Ticks {
+                projection.catch_up(&doors.write).await.unwrap();
+            }
+        }
+    }
+}
+
+/// Runs `work` while events are archived.
+async fn meanwhile<T>(console: &Console, work: impl Future<Output = T>) -> T {
+    tokio::select! {
+        () = archive(console) => unreachable!("it archives for ever"),
+        done = work => done,
+    }
+}
+
+#[tokio::test]
+async fn live_entries_reach_the_page_and_no_request_leaves_for_another_host() {
+    let console = console_under_test().await;
+    let url = format!("http://{}/", listening(&console, "127.0.0.1:0").await);
+    let mut browser = Browser::open(&url).await;
+    // Nothing is there yet, and the page says what to do.
+    browser.until("document.body.innerText.includes('Nothing archived yet.')").await;
+    browser.until("document.getElementById('link').dataset.state === 'live'").await;
+    let shown = meanwhile(&console, async {
+        browser.until("document.querySelectorAll('#feed li[data-live]').length >= 40").await;
+        // The counters come with the stream, the panels by themselves.
+        browser.until("Number(document.querySelector('[data-live=events]').textContent) > 0").await;
+        browser.until("!document.body.innerText.includes('Nothing archived yet.')").await;
+        browser.until("document.querySelector('#panel-lists').innerText.includes('text note')").await;
+        browser
+            .evaluate(
+                "[...document.querySelectorAll('#feed li')].map((line) => Number(line.dataset.position))",
+            )
+            .await
+    });
+    let shown: Vec<i64> = serde_json::from_value(shown.await).unwrap();
+    assert_eq!(
+        shown.len(),
+        shown.iter().collect::<BTreeSet<_>>().len(),
+        "an entry is shown twice: {shown:?}"
+    );
+
+    // Held, the feed stands still and counts what waits.
+    meanwhile(&console, async {
+        browser.evaluate("document.getElementById('hold').click()").await;
+        let held = browser.evaluate("document.querySelector('#feed li').dataset.position").await;
+        browser.until("document.getElementById('hold').textContent.includes('new')").await;
+        assert_eq!(browser.evaluate("document.querySelector('#feed li').dataset.position").await, held);
+        browser.evaluate("document.getElementById('hold').click()").await;
+        browser
+            .until(&format!(
+                "document.querySelector('#feed li').dataset.position !== '{}'",
+                held.as_str().unwrap()
+            ))
+            .await;
+    })
+    .await;
+
+    // The newest of an era that the page cannot know: it starts anew by itself.
+    console.owner.batch_execute("TRUNCATE tick").await.unwrap();
+    browser.evaluate("window.isOld = true").await;
+    meanwhile(
+        &console,
+        browser.until("window.isOld !== true && document.querySelectorAll('#feed li[data-live]').length > 0"),
+    )
+    .await;
+
+    assert!(browser.complaints.is_empty(), "{:?}", browser.complaints);
+    let foreign = "[...document.querySelectorAll('[src],[href]')].map((e) => e.src || e.href).filter((u) => u && !u.startsWith(location.origin))";
+    assert_eq!(browser.evaluate(foreign).await, serde_json::json!([]));
+    let asked = &browser.requests;
+    assert!(asked.iter().any(|asked| asked.starts_with(&format!("{url}events"))), "{asked:?}");
+    assert!(asked.iter().all(|asked| asked.starts_with(&url)), "requests to others: {asked:?}");
+    browser.close().await;
+    console.lifecycle.drain();
+}
+
+/// For eyes: `cargo test --test it portraits_of_the_console -- --ignored --nocapture` says where the pictures are.
+#[tokio::test]
+#[ignore = "makes pictures"]
+async fn portraits_of_the_console() {
+    let console = console_under_test().await;
+    let url = format!("http://{}/", listening(&console, "127.0.0.1:0").await);
+    for service in ["initializer", "projector", "synchronizer", "ticker"] {
+        console.health.starting(service);
+        console.health.cycle_succeeded(service);
+    }
+    console.health.done("initializer");
+    let mut browser = Browser::open(&url).await;
+    portrait(&mut browser, "empty", 1360, 900, "light").await;
+    let hour = "INSERT INTO minute_totals (minute, offered, stored, sightings)
+                SELECT date_trunc('minute', now()) - make_interval(mins => g), 0, (600 * (1.2 + sin(g / 6.0)) * (0.4 + random()) * least(1, g / 3.0 + 0.1))::int, 0
+                FROM generate_series(1, 50) g";
+    meanwhile(&console, async {
+        sleep(Duration::from_secs(2)).await;
+        console.owner.batch_execute(hour).await.unwrap();
+        console.health.starting("finder");
+        console.health.cycle_failed("finder", "wss://relay.example cannot be reached: connection refused");
+        browser.until("document.querySelectorAll('#feed li[data-live]').length >= 140").await;
+        sleep(Duration::from_secs(6)).await;
+        portrait(&mut browser, "wide-light", 1360, 1280, "light").await;
+        portrait(&mut browser, "wide-dark", 1360, 1280, "dark").await;
+        portrait(&mut browser, "narrow-light", 380, 2400, "light").await;
+        portrait(&mut browser, "narrow-dark", 380, 1100, "dark").await;
+        portrait(&mut browser, "middle-light", 820, 1400, "light").await;
+    })
+    .await;
+    browser.close().await;
+}
+
+async fn portrait(browser: &mut Browser, name: &str, width: u32, height: u32, scheme: &str) {
+    let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+    browser.call("Emulation.setEmulatedMedia", media).await;
+    let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+    browser.call("Emulation.setDeviceMetricsOverride", size).await;
+    sleep(Duration::from_millis(700)).await;
+    let is_wide =
+        browser.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth").await;
+    assert_eq!(is_wide, false, "{name} scrolls sideways");
+    let shot = browser.call("Page.captureScreenshot", json!({ "format": "png" })).await;
+    let path = std::env::temp_dir().join(format!("quipu-console-{name}.base64"));
+    std::fs::write(&path, shot["data"].as_str().unwrap()).unwrap();
+    println!("{}", path.display());
+}

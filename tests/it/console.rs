@@ -1,0 +1,469 @@
+//! The console: its stream loses and repeats nothing, its bounds hold, its answers carry what keeps them safe.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, BodyDataStream, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use futures_util::StreamExt as _;
+use quipu::base::SystemClock;
+use quipu::lifecycle::{HealthRegistry, Lifecycle};
+use quipu::services::console::{ConsoleParts, ConsoleState, STREAMS_MAX, router, watcher};
+use quipu::store::{Doors, Hints};
+use serde_json::Value;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::{Client, GenericClient};
+use tower::ServiceExt as _;
+
+use crate::support::database::TestDatabase;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A console on a database of its own.
+pub(crate) struct Console {
+    pub(crate) router: Router,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) health: HealthRegistry,
+    pub(crate) owner: Client,
+    doors: Doors,
+    /// Last, so that it is dropped after those who are connected to it.
+    pub(crate) database: TestDatabase,
+}
+
+pub(crate) async fn console_under_test() -> Console {
+    let database = TestDatabase::new().await;
+    let owner = database.owner().await;
+    let doors = database.doors();
+    let health = HealthRegistry::new(Arc::new(SystemClock));
+    let lifecycle = Lifecycle::new(PATIENCE);
+    let state = ConsoleState::new(ConsoleParts {
+        doors: doors.clone(),
+        health: health.clone(),
+        lifecycle: lifecycle.clone(),
+        clock: Arc::new(SystemClock),
+        listeners: vec![("console".to_owned(), "http://127.0.0.1:4700".to_owned())],
+        hosts: vec!["quipu.example".to_owned()],
+    });
+    let (service, pace) = watcher(&state, &Hints::default());
+    lifecycle.run_service(service, pace, health.clone());
+    Console { router: router(state), lifecycle, health, owner, doors, database }
+}
+
+impl Console {
+    async fn get(&self, request: axum::http::request::Builder) -> axum::response::Response {
+        self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    async fn ask(&self, path: &str) -> (StatusCode, HeaderMap, String) {
+        let (head, body) = self.get(Request::get(path).header("host", "127.0.0.1:4700")).await.into_parts();
+        let body = to_bytes(body, 1 << 20).await.unwrap();
+        (head.status, head.headers, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn stream(&self, last_event_id: &str) -> Frames {
+        let answer = self.get(Request::get("/events").header("last-event-id", last_event_id)).await;
+        Frames::of(answer)
+    }
+
+    pub(crate) async fn tick(&self) -> i64 {
+        let sql = "SELECT quipu_take_tick(system_identifier) FROM pg_control_system()";
+        self.owner.query_one(sql, &[]).await.unwrap().get(0)
+    }
+
+    /// The ids and positions that a reader gets after `id`, up to the newest tick.
+    async fn after(&self, id: &str, count: usize) -> Vec<(String, i64)> {
+        let mut frames = self.stream(id).await;
+        let mut got = Vec::new();
+        while got.len() < count {
+            let frame = frames.next_named().await;
+            assert_eq!(frame.event, "entry", "{frame:?}");
+            got.push((frame.id.unwrap(), frame.data["position"].as_i64().unwrap()));
+        }
+        got
+    }
+
+    async fn stop(self) {
+        self.lifecycle.drain();
+        self.lifecycle.run_until_stopped(futures_util::stream::pending::<&str>()).await;
+        self.doors.close().await;
+    }
+}
+
+/// One entry in a journal. Returns its position.
+async fn entry(client: &impl GenericClient, what: &str) -> i64 {
+    let sql = "INSERT INTO relay_log (batch, slot, relay, kind, detail)
+               VALUES (gen_random_uuid(), 0, 1, 'observed', jsonb_build_object('what', $1::text)) RETURNING position";
+    client.query_one(sql, &[&what]).await.unwrap().get(0)
+}
+
+#[derive(Debug, Default)]
+struct Frame {
+    event: String,
+    id: Option<String>,
+    data: Value,
+    comment: Option<String>,
+}
+
+/// Server-sent events, as a client reads them.
+struct Frames {
+    body: BodyDataStream,
+    text: String,
+}
+
+impl Frames {
+    fn of(answer: axum::response::Response) -> Self {
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        assert_eq!(answer.headers()["cache-control"], "no-cache");
+        assert_eq!(answer.headers()["x-accel-buffering"], "no");
+        Self { body: answer.into_body().into_data_stream(), text: String::new() }
+    }
+
+    /// The next frame; nothing at the end of the stream.
+    async fn next(&mut self) -> Option<Frame> {
+        loop {
+            if let Some((frame, rest)) = self.text.split_once("\n\n") {
+                let mut read = Frame::default();
+                for line in frame.lines() {
+                    match line.split_once(':').unwrap() {
+                        ("event", name) => name.trim_start().clone_into(&mut read.event),
+                        ("id", id) => read.id = Some(id.trim_start().to_owned()),
+                        ("data", data) => read.data = serde_json::from_str(data).unwrap(),
+                        ("", comment) => read.comment = Some(comment.trim().to_owned()),
+                        other => panic!("{other:?}"),
+                    }
+                }
+                self.text = rest.to_owned();
+                return Some(read);
+            }
+            let bytes = timeout(PATIENCE, self.body.next()).await.expect("a frame in time")?.unwrap();
+            self.text.push_str(std::str::from_utf8(&bytes).unwrap());
+        }
+    }
+
+    /// The next entry or reset.
+    async fn next_named(&mut self) -> Frame {
+        loop {
+            let frame = self.next().await.expect("the stream goes on");
+            if frame.event == "entry" || frame.event == "reset" {
+                return frame;
+            }
+        }
+    }
+}
+
+/// A-SSE.3, DESIGN section 3: late commits fall into a later batch.
+#[tokio::test]
+async fn resuming_anywhere_loses_nothing_and_repeats_nothing() {
+    let console = console_under_test().await;
+    let mut late = console.database.owner().await;
+    entry(&console.owner, "before").await;
+    let start = format!("{}-{}", console.tick().await, i64::MAX);
+
+    let mut written = BTreeSet::new();
+    for round in 0..4 {
+        // Draws its position first, and commits two ticks later.
+        let open = late.transaction().await.unwrap();
+        let late_position = entry(&open, "late").await;
+        for _ in 0..=round {
+            written.insert(entry(&console.owner, "early").await);
+        }
+        console.tick().await;
+        written.insert(entry(&console.owner, "between").await);
+        console.tick().await;
+        open.commit().await.unwrap();
+        written.insert(late_position);
+        assert!(written.iter().max() > Some(&late_position));
+        console.tick().await;
+    }
+    // One tick of more than two pages.
+    let sql = "INSERT INTO relay_log (batch, slot, relay, kind)
+               SELECT gen_random_uuid(), 0, 1, 'observed' FROM generate_series(1, 450) RETURNING position";
+    written.extend(console.owner.query(sql, &[]).await.unwrap().iter().map(|row| row.get::<_, i64>(0)));
+    console.tick().await;
+
+    let whole = console.after(&start, written.len()).await;
+    assert_eq!(whole.iter().map(|(_, position)| *position).collect::<BTreeSet<_>>(), written);
+    assert!(!whole.is_sorted_by_key(|(_, position)| *position), "a late commit comes after later positions");
+    let places = (0..20).chain((20..whole.len() - 1).step_by(43)).chain([whole.len() - 2]);
+    for place in places {
+        let rest = console.after(&whole[place].0, whole.len() - place - 1).await;
+        assert_eq!(rest, whole[place + 1..], "after {}", whole[place].0);
+    }
+    console.stop().await;
+}
+
+#[tokio::test]
+async fn a_live_stream_that_is_cut_again_and_again_still_gets_everything_once() {
+    let console = console_under_test().await;
+    entry(&console.owner, "before").await;
+    let mut id = format!("{}-{}", console.tick().await, i64::MAX);
+    let writer = async {
+        let mut late = console.database.owner().await;
+        let mut written = BTreeSet::new();
+        for round in 0..25 {
+            let open = late.transaction().await.unwrap();
+            written.insert(entry(&open, "late").await);
+            written.insert(entry(&console.owner, "early").await);
+            console.tick().await;
+            sleep(Duration::from_millis(if round % 5 == 0 { 150 } else { 5 })).await;
+            open.commit().await.unwrap();
+            console.tick().await;
+        }
+        written
+    };
+    let reader = async {
+        let mut got = Vec::new();
+        for cut in (1..).take_while(|cut| cut * (cut - 1) / 2 < 50) {
+            let mut frames = console.stream(&id).await;
+            for _ in 0..cut.min(50 - got.len()) {
+                let frame = frames.next_named().await;
+                got.push(frame.data["position"].as_i64().unwrap());
+                id = frame.id.unwrap();
+            }
+        }
+        got
+    };
+    let (written, got) = tokio::join!(writer, reader);
+    assert_eq!(got.len(), written.len());
+    assert_eq!(got.into_iter().collect::<BTreeSet<_>>(), written);
+    console.stop().await;
+}
+
+#[tokio::test]
+async fn a_forgotten_tick_is_answered_with_a_reset_and_the_stream_goes_on() {
+    let console = console_under_test().await;
+    let mut ids = Vec::new();
+    entry(&console.owner, "first").await;
+    let begin = format!("{}-{}", console.tick().await, i64::MAX);
+    for _ in 0..4 {
+        entry(&console.owner, "more").await;
+        console.tick().await;
+    }
+    ids.extend(console.after(&begin, 4).await.into_iter().map(|(id, _)| id));
+    let kept: i64 = ids[2].split_once('-').unwrap().0.parse().unwrap();
+    console.owner.execute("DELETE FROM tick WHERE number < $1", &[&kept]).await.unwrap();
+    let newest = format!("{}-{}", ids[3].split_once('-').unwrap().0, i64::MAX);
+
+    let mut streams = Vec::new();
+    // Gone; kept, but not the tick that its batch begins at; never taken.
+    for id in [begin.as_str(), &ids[0], &ids[2], "999999-1"] {
+        let mut frames = console.stream(id).await;
+        let frame = frames.next_named().await;
+        assert_eq!((frame.event.as_str(), frame.id.as_ref()), ("reset", Some(&newest)), "{id}");
+        streams.push(frames);
+    }
+    // All of the oldest tick was seen, so nothing before it is needed.
+    let mut whole = console.stream(&format!("{kept}-{}", i64::MAX)).await;
+    assert_eq!(whole.next_named().await.id.as_ref(), Some(&ids[3]));
+    streams.push(whole);
+    let position = entry(&console.owner, "after").await;
+    console.tick().await;
+    for frames in &mut streams {
+        assert_eq!(frames.next_named().await.data["position"], position);
+    }
+
+    // A working table may be truncated at any time: what cannot be known is said.
+    console.owner.batch_execute("TRUNCATE tick").await.unwrap();
+    entry(&console.owner, "unseen").await;
+    console.tick().await;
+    for frames in &mut streams {
+        assert_eq!(frames.next_named().await.event, "reset");
+    }
+    console.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_begins_before_the_first_tick_says_reset_when_it_comes() {
+    let console = console_under_test().await;
+    console.owner.batch_execute("TRUNCATE tick").await.unwrap();
+    let mut frames = Frames::of(console.get(Request::get("/events")).await);
+    assert_eq!(frames.next().await.unwrap().comment.as_deref(), Some("from here on"));
+    entry(&console.owner, "first").await;
+    console.tick().await;
+    assert_eq!(frames.next_named().await.event, "reset");
+    let position = entry(&console.owner, "second").await;
+    console.tick().await;
+    assert_eq!(frames.next_named().await.data["position"], position);
+    console.stop().await;
+}
+
+#[tokio::test]
+async fn nonsense_is_rejected_and_the_header_wins_over_the_query() {
+    let console = console_under_test().await;
+    entry(&console.owner, "first").await;
+    let tick = console.tick().await;
+    for id in ["", "7", "x-1", "1-", "-1-1", "1-1-1", "99999999999999999999-1"] {
+        let (status, _, body) = console.ask(&format!("/events?last_event_id={id}")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{id}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["field"], "last_event_id");
+    }
+    let good = format!("{tick}-{}", i64::MAX);
+    let both = Request::get(format!("/events?last_event_id={good}")).header("last-event-id", "nonsense");
+    assert_eq!(console.get(both).await.status(), StatusCode::BAD_REQUEST);
+    let both = Request::get("/events?last_event_id=nonsense").header("last-event-id", good);
+    assert_eq!(console.get(both).await.status(), StatusCode::OK);
+    console.stop().await;
+}
+
+#[tokio::test]
+async fn streams_are_bounded_and_a_reader_that_leaves_makes_room() {
+    let console = console_under_test().await;
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS_MAX {
+        streams.push(Frames::of(console.get(Request::get("/events")).await));
+    }
+    let (status, headers, _) = console.ask("/events").await;
+    assert_eq!((status, &headers["retry-after"]), (StatusCode::SERVICE_UNAVAILABLE, &"5".parse().unwrap()));
+    streams.pop();
+    let room = async {
+        while console.get(Request::get("/events")).await.status() != StatusCode::OK {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, room).await.expect("room for one more");
+    // Streams end at the drain, and none begins.
+    console.lifecycle.drain();
+    for frames in &mut streams {
+        while frames.next().await.is_some() {}
+    }
+    assert_eq!(console.ask("/events").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    console.stop().await;
+}
+
+/// A-SSE.5
+#[tokio::test]
+async fn a_slow_reader_is_dropped_and_finds_the_rest_when_it_comes_back() {
+    let console = console_under_test().await;
+    entry(&console.owner, "before").await;
+    let start = format!("{}-{}", console.tick().await, i64::MAX);
+    let sql = "INSERT INTO relay_log (batch, slot, relay, kind)
+               SELECT gen_random_uuid(), 0, 1, 'observed' FROM generate_series(1, 300)";
+    console.owner.batch_execute(sql).await.unwrap();
+    console.tick().await;
+    let mut frames = console.stream(&start).await;
+    sleep(Duration::from_secs(23)).await;
+    let (mut got, mut id) = (0, start);
+    while let Some(frame) = frames.next().await {
+        if frame.event == "entry" {
+            got += 1;
+            id = frame.id.unwrap();
+        }
+    }
+    assert!((1..=64).contains(&got), "{got} frames waited");
+    console.after(&id, 300 - got).await;
+    console.stop().await;
+}
+
+/// A-SSE.4
+#[tokio::test]
+async fn a_quiet_stream_says_that_it_is_there_and_where() {
+    let console = console_under_test().await;
+    entry(&console.owner, "before").await;
+    let tick = console.tick().await;
+    let mut frames = Frames::of(console.get(Request::get("/events")).await);
+    assert_eq!(frames.next().await.unwrap().id, Some(format!("{tick}-{}", i64::MAX)));
+    let quiet = loop {
+        let frame = frames.next().await.unwrap();
+        if frame.comment.is_some() {
+            break frame;
+        }
+        assert_eq!(frame.event, "totals");
+    };
+    assert_eq!((quiet.comment.as_deref(), quiet.id), (Some("quiet"), Some(format!("{tick}-{}", i64::MAX))));
+    console.stop().await;
+}
+
+#[tokio::test]
+async fn the_page_and_its_numbers_say_the_same() {
+    let console = console_under_test().await;
+    let (status, headers, page) = console.ask("/").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(page.contains("Nothing archived yet.") && page.contains("quipu relays add"), "{page}");
+    assert!(headers["content-security-policy"].to_str().unwrap().starts_with("default-src 'self';"));
+    assert_eq!(headers["x-content-type-options"], "nosniff");
+    assert_eq!(headers["referrer-policy"], "no-referrer");
+    assert_eq!(headers["x-frame-options"], "DENY");
+
+    let insert = "SELECT insert_event(sha256($1::text::bytea), sha256('a'), 1700000000, $2, '[]', '<b>', decode(repeat('00', 64), 'hex'), $3)";
+    for (id, kind, relay) in
+        [("1", 1, "wss://one.example"), ("2", 1, "wss://one.example"), ("3", 7, "ws://two.onion")]
+    {
+        console.owner.query_one(insert, &[&id, &kind, &relay]).await.unwrap();
+    }
+    console.tick().await;
+    for projection in quipu::services::archive::project::PROJECTIONS {
+        if projection.upkeep == quipu::store::projection::Upkeep::Ticks {
+            projection.catch_up(&console.doors.write).await.unwrap();
+        }
+    }
+    console.health.starting("finder");
+    console.health.cycle_failed("finder", "no <network>");
+    sleep(Duration::from_millis(2_100)).await;
+    let (status, _, json) = console.ask("/status.json").await;
+    assert_eq!(status, StatusCode::OK);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let totals = &json["archive"]["totals"];
+    assert_eq!(
+        (&totals["events"], &totals["sightings"], &totals["relays"]),
+        (&3.into(), &3.into(), &2.into()),
+        "{json}"
+    );
+    assert_eq!(totals["events_per_second"], 0.05);
+    assert_eq!(totals["minutes"].as_array().unwrap().len(), 60);
+    assert_eq!(totals["minutes"].as_array().unwrap().iter().filter_map(Value::as_i64).sum::<i64>(), 3);
+    assert_eq!(totals["batches_behind"], 0);
+    assert_eq!(json["archive"]["lists"]["kinds"][0], serde_json::json!({ "kind": 1, "events": 2 }));
+    assert_eq!(json["archive"]["lists"]["relays"][0]["url"], "wss://one.example");
+    let journals = json["archive"]["journals"].as_array().unwrap();
+    assert_eq!(journals.len(), 6);
+    assert!(journals.iter().all(|journal| journal["bytes"].as_i64().unwrap() > 0), "{journals:?}");
+    assert_eq!(json["services"]["finder"]["state"], "failing");
+
+    let (_, _, page) = console.ask("/").await;
+    for expected in [
+        "text note",
+        "one.example",
+        "1 service fails",
+        "no &lt;network&gt;",
+        "ingested",
+        "http://127.0.0.1:4700",
+    ] {
+        assert!(page.contains(expected), "{expected} is missing in {page}");
+    }
+    assert!(!page.contains("Nothing archived yet."));
+    // The stream goes on where the page ends.
+    let id = page.split_once("data-last-event-id=\"").unwrap().1.split_once('"').unwrap().0.to_owned();
+    let position = entry(&console.owner, "after the page").await;
+    console.tick().await;
+    assert_eq!(console.after(&id, 1).await[0].1, position);
+    console.stop().await;
+}
+
+#[tokio::test]
+async fn a_strange_name_is_refused_on_every_route_and_ours_are_not() {
+    let console = console_under_test().await;
+    for path in ["/", "/events", "/status.json", "/console.js", "/nowhere"] {
+        let answer = console.get(Request::get(path).header("host", "rebind.example:4700")).await;
+        assert_eq!(answer.status(), StatusCode::MISDIRECTED_REQUEST, "{path}");
+        assert_eq!(answer.headers()["x-frame-options"], "DENY");
+    }
+    let answer = console.get(Request::get("/console.css").header("host", "quipu.example")).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    console.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_database_the_page_still_shows_the_services() {
+    let console = console_under_test().await;
+    console.health.starting("finder");
+    console.doors.close().await;
+    let (status, _, page) = console.ask("/").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(page.contains("PostgreSQL does not answer.") && page.contains("finder"), "{page}");
+    assert_eq!(console.ask("/events").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    console.stop().await;
+}
