@@ -2,14 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy.toml exempts test functions, but not what they call")]
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod architecture;
 mod compose;
 mod config;
 mod embedded;
 mod http;
+mod journals;
 mod lifecycle;
 mod migrations;
 mod sample_relay;
 mod wire;
-#[path = "../support/wire_relay.rs"]
-mod wire_relay;

@@ -14,5 +14,7 @@ pub mod project;
 pub mod react;
 pub mod read;
 pub mod seeds;
+pub mod stored;
+pub mod verify;
 
 pub use append::{RelayAnswer, RelayJournal, SyncJournal};

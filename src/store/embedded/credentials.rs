@@ -39,6 +39,22 @@ impl Credentials {
         Self { owner: password(), service: password(), session: password(), reader: password() }
     }
 
+    /// Four passwords that everybody who knows `secret` arrives at: SHA-256 over it and the role's name.
+    #[must_use]
+    pub fn derived(secret: &str) -> Self {
+        let of = |role: &str| {
+            let mut hash = Sha256::new();
+            hash.update(format!("quipu/{}/{role}/{secret}", role.len()));
+            Secret::new(hex::encode(hash.finalize()))
+        };
+        Self {
+            owner: of("quipu_owner"),
+            service: of("quipu"),
+            session: of("quipu_session"),
+            reader: of("quipu_reader"),
+        }
+    }
+
     /// Every role with its password.
     pub(super) fn roles(&self) -> [(&'static str, &Secret); 4] {
         [

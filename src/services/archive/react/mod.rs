@@ -3,6 +3,7 @@
 //! Any number of processes may run it: a relay belongs to whoever holds its lease. What a session finds goes into the
 //! journals through commands; what failed is a fact as well.
 
+mod initializer;
 mod session;
 
 use std::collections::{HashMap, HashSet};
@@ -16,6 +17,8 @@ use futures_util::stream::FuturesUnordered;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+pub use initializer::{Initializer, InitializerError};
 
 use super::command::RelayCommand;
 use super::{RelayJournal, SyncJournal, metrics::SyncMetrics, read};

@@ -71,6 +71,7 @@ pub(super) async fn run(
             break;
         }
     }
+    visit.session.close().await;
     Ok(report)
 }
 
