@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 
 use quipu::store::registry::{TABLES, TableKind};
 use sha2::{Digest, Sha256};
-use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
-use crate::embedded;
+use crate::support::database::TestDatabase;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations")
@@ -209,7 +208,7 @@ fn an_edit_of_a_landed_migration_is_noticed() {
 }
 
 /// Columns of the catalog without a comment, as `table.column`: of tables, not of their partitions.
-pub(crate) async fn uncommented_columns(client: &Client) -> Vec<String> {
+async fn uncommented_columns(client: &Client) -> Vec<String> {
     let rows = client
         .query(
             "SELECT c.relname || '.' || a.attname
@@ -225,7 +224,7 @@ pub(crate) async fn uncommented_columns(client: &Client) -> Vec<String> {
 }
 
 /// Tables of the catalog whose comment does not start with their kind.
-pub(crate) async fn unkind_tables(client: &Client) -> Vec<String> {
+async fn unkind_tables(client: &Client) -> Vec<String> {
     let rows = client
         .query(
             "SELECT c.relname::text, coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class c
@@ -241,17 +240,11 @@ pub(crate) async fn unkind_tables(client: &Client) -> Vec<String> {
 /// The same from the database's own mouth, which also knows what a text search could misread.
 #[tokio::test]
 async fn the_catalog_explains_every_column() {
-    let folder = embedded::kit::folder();
-    let server = quipu::store::embedded::Embedded::start(embedded::kit::config(folder.path())).await.unwrap();
-    let mut tasks = JoinSet::new();
-    let owner = embedded::kit::connect(&server.urls().owner, &mut tasks).await;
-    for (name, text) in migrations() {
-        owner.batch_execute(&text).await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
-    }
+    let database = TestDatabase::new().await;
+    let owner = database.owner().await;
     assert_eq!(uncommented_columns(&owner).await, Vec::<String>::new());
     assert_eq!(unkind_tables(&owner).await, Vec::<String>::new());
     owner.batch_execute("CREATE TABLE oddity (a integer)").await.unwrap();
     assert_eq!(uncommented_columns(&owner).await, ["oddity.a"]);
     assert_eq!(unkind_tables(&owner).await, ["table oddity is in no registry"]);
-    server.stop().await;
 }

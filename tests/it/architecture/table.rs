@@ -57,7 +57,12 @@ pub(super) const PARTS: &[Part] = &[
         own: &["mod", "command", "event", "decide", "metrics"],
         other_rooms_events: false,
     },
-    Part { name: "project", below: &["base", "store"], own: &["mod", "event"], other_rooms_events: true },
+    Part {
+        name: "project",
+        below: &["base", "store"],
+        own: &["mod", "event", "read"],
+        other_rooms_events: true,
+    },
     Part {
         name: "read",
         below: &["base", "store"],
