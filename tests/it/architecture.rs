@@ -19,7 +19,7 @@ fn root() -> &'static Path {
 }
 
 fn report(found: &[Finding]) -> String {
-    found.iter().map(|finding| format!("\n  {finding}")).collect()
+    found.iter().fold(String::new(), |text, finding| text + "\n  " + &finding.to_string())
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn strings(value: &Value, at: &str, found: &mut Vec<(String, String)>) {
         Value::String(text) => found.push((at.to_owned(), text.clone())),
         Value::Array(values) => values.iter().for_each(|value| strings(value, at, found)),
         Value::Object(map) => {
-            map.iter().for_each(|(key, value)| strings(value, &format!("{at}.{key}"), found))
+            map.iter().for_each(|(key, value)| strings(value, &format!("{at}.{key}"), found));
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
