@@ -116,7 +116,7 @@ pub fn stored_events<'a>(
              AND (cardinality($4::bytea[]) = 0 OR e.pubkey = ANY ($4))
              AND ($5::text IS NULL OR EXISTS (
                 SELECT FROM sightings s JOIN relays r ON r.number = s.relay
-                WHERE s.created_at = e.created_at AND s.event = e.number AND r.url = $5))
+                WHERE s.event = e.number AND r.url = $5))
            ORDER BY e.created_at, e.id"#,
         since,
         until,

@@ -39,14 +39,19 @@ const COUNTS: &[(&str, &str)] = &[
     (
         "every event belongs to a batch of ingest_log",
         "SELECT format('batch %s holds %s events, ingest_log says %s', e.batch, e.n, coalesce(l.stored::text, 'nothing'))
-         FROM (SELECT number >> 14 AS batch, count(*) AS n FROM events GROUP BY 1) e
+         FROM (SELECT quipu_event_batch(number) AS batch, count(*) AS n FROM events GROUP BY 1) e
          LEFT JOIN ingest_log l ON l.batch = e.batch
          WHERE l.batch IS NULL OR e.n > l.stored LIMIT 10",
     ),
     (
+        "every event's number names its month",
+        "SELECT format('event %s of %s has number %s', encode(id, 'hex'), created_at, number)
+         FROM events WHERE number >> 45 <> quipu_month_number(created_at) LIMIT 10",
+    ),
+    (
         "every sighting is of a stored event",
-        "SELECT format('sighting of event %s at %s has no event', s.event, s.created_at)
-         FROM sightings s LEFT JOIN events e ON e.created_at = s.created_at AND e.number = s.event
+        "SELECT format('sighting of event %s has no event', s.event)
+         FROM sightings s LEFT JOIN events e ON e.number = s.event
          WHERE e.number IS NULL LIMIT 10",
     ),
     (
