@@ -215,9 +215,18 @@ fn the_build_context_has_what_the_build_reads_and_no_secrets() {
     for path in lines.iter().filter_map(|line| line.strip_prefix('!')) {
         assert!(root().join(path).exists(), "{path} is not there");
     }
-    for needed in
-        ["Cargo.toml", "Cargo.lock", "build.rs", ".cargo", ".sqlx", "src", "migrations", "seeds", "pgbouncer"]
-    {
+    for needed in [
+        "Cargo.toml",
+        "Cargo.lock",
+        "build.rs",
+        ".cargo",
+        ".sqlx",
+        "src",
+        "benches",
+        "migrations",
+        "seeds",
+        "pgbouncer",
+    ] {
         assert!(lines.contains(&format!("!{needed}").as_str()), "the build reads {needed}");
     }
 }
