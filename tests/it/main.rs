@@ -5,13 +5,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod architecture;
 mod browser;
 mod chromium;
+mod compose;
 mod config;
 mod console;
 mod embedded;
 mod http;
 mod journals;
 mod lifecycle;
+mod migrations;
 mod sample_relay;
 mod wire;
