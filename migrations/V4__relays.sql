@@ -62,6 +62,18 @@ CREATE TABLE nip11 (
 );
 COMMENT ON TABLE nip11 IS 'journal: relay information documents (NIP-11), each stored once';
 COMMENT ON COLUMN nip11.id IS 'SHA-256 of the canonical JSON of the document, 32 bytes';
+COMMENT ON COLUMN nip11.name IS 'the document''s `name`, as the relay gave it; NULL in this and the following where the field is absent';
+COMMENT ON COLUMN nip11.description IS 'its `description`, plain text';
+COMMENT ON COLUMN nip11.banner IS 'its `banner`, URL of a picture';
+COMMENT ON COLUMN nip11.icon IS 'its `icon`, URL of a picture';
+COMMENT ON COLUMN nip11.pubkey IS 'its `pubkey`, the administrator, as text: 64 hex digits where the relay is well-behaved';
+COMMENT ON COLUMN nip11.contact IS 'its `contact`, a URI for reaching the administrator';
+COMMENT ON COLUMN nip11.supported_nips IS 'its `supported_nips`, as the relay lists them';
+COMMENT ON COLUMN nip11.software IS 'its `software`, URL of the project';
+COMMENT ON COLUMN nip11.version IS 'its `version`, of the software';
+COMMENT ON COLUMN nip11.privacy_policy IS 'its `privacy_policy`, URL';
+COMMENT ON COLUMN nip11.terms_of_service IS 'its `terms_of_service`, URL';
+COMMENT ON COLUMN nip11.limitation IS 'its `limitation`, as the relay states it';
 COMMENT ON COLUMN nip11.extra_fields IS 'every field without a column of its own, and fields of an unexpected type';
 SELECT quipu_make_journal('nip11');
 
@@ -77,6 +89,9 @@ CREATE TABLE nip66 (
 );
 COMMENT ON TABLE nip66 IS 'journal: results of relay checks (NIP-66), each distinct result stored once';
 COMMENT ON COLUMN nip66.id IS 'SHA-256 of the canonical JSON of the result, 32 bytes';
+COMMENT ON COLUMN nip66.openable IS 'whether a WebSocket could be opened';
+COMMENT ON COLUMN nip66.readable IS 'whether a REQ was answered';
+COMMENT ON COLUMN nip66.writable IS 'whether an event was accepted';
 COMMENT ON COLUMN nip66.rtt_open IS 'milliseconds, NULL when the check failed';
 COMMENT ON COLUMN nip66.rtt_read IS 'milliseconds, NULL when the check failed';
 COMMENT ON COLUMN nip66.rtt_write IS 'milliseconds, NULL when the check failed or was not made';

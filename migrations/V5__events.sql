@@ -23,7 +23,7 @@ COMMENT ON TABLE ingest_log IS 'journal: one row for each committed batch of Nos
 COMMENT ON COLUMN ingest_log.position IS 'place in the order of all journals';
 COMMENT ON COLUMN ingest_log.xid IS 'transaction that wrote the row, its events and its sightings';
 COMMENT ON COLUMN ingest_log.recorded_at IS 'database clock';
-COMMENT ON COLUMN ingest_log.batch IS 'number of the batch; event numbers are batch * 16384 + place';
+COMMENT ON COLUMN ingest_log.batch IS 'number of the batch; it stands in bits 14 to 44 of the numbers of its events';
 COMMENT ON COLUMN ingest_log.command IS 'identity of the group commit, looked up before it is ever sent again';
 COMMENT ON COLUMN ingest_log.source IS 'relay: from relays. import: from a file';
 COMMENT ON COLUMN ingest_log.offered IS 'verified events offered, new or not';
@@ -40,6 +40,18 @@ CREATE INDEX ingest_log_xid ON ingest_log (xid);
 SELECT quipu_make_journal('ingest_log');
 GRANT USAGE ON SEQUENCE ingest_batch TO quipu;
 
+-- An event's short name. Its high bits are the month of created_at, so that sightings, which carry nothing else of the event,
+-- can be partitioned by the same months; then the batch, then the place in the batch.
+--   created_at in unix seconds; months count from January 1970 and end with 4095; place from 0 to 16383
+CREATE FUNCTION quipu_month_number(created_at bigint) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
+    least(4095, (date_part('year', to_timestamp(least(created_at, 10000000000)) AT TIME ZONE 'UTC') - 1970) * 12
+              + date_part('month', to_timestamp(least(created_at, 10000000000)) AT TIME ZONE 'UTC') - 1)::bigint;
+CREATE FUNCTION quipu_event_number(created_at bigint, batch integer, place bigint) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
+    (quipu_month_number(created_at) << 45) | (batch::bigint << 14) | place;
+CREATE FUNCTION quipu_event_batch(number bigint) RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
+    ((number >> 14) & 2147483647)::integer;
+GRANT EXECUTE ON FUNCTION quipu_month_number(bigint), quipu_event_number(bigint, integer, bigint), quipu_event_batch(bigint) TO PUBLIC;
+
 CREATE TABLE events (
     created_at bigint  NOT NULL,
     number     bigint  NOT NULL,
@@ -55,7 +67,7 @@ CREATE TABLE events (
 ) PARTITION BY RANGE (created_at);
 COMMENT ON TABLE events IS 'journal: signed Nostr events, each stored once, by month of created_at. id = sha256(… created_at …), so (created_at, id) is unique exactly when id is';
 COMMENT ON COLUMN events.created_at IS 'as signed, unix seconds';
-COMMENT ON COLUMN events.number IS 'our short name: ingest_log.batch * 16384 + place in the batch';
+COMMENT ON COLUMN events.number IS 'our short name: quipu_event_number(created_at, ingest_log.batch, place in the batch)';
 COMMENT ON COLUMN events.kind IS 'as signed, 0 to 65535';
 COMMENT ON COLUMN events.id IS 'SHA-256 of the signed serialization (NIP-01), 32 bytes';
 COMMENT ON COLUMN events.pubkey IS 'author, 32 bytes';
@@ -65,16 +77,17 @@ COMMENT ON COLUMN events.tags IS 'as signed; where raw is set, NUL reads as U+24
 COMMENT ON COLUMN events.content IS 'as signed; where raw is set, NUL reads as U+2400';
 COMMENT ON COLUMN events.raw IS 'the event''s JSON exactly as signed, only where it holds NUL, which text and jsonb cannot';
 
+-- Numbers grow in the order of insertion, so a BRIN index finds one in a month at almost no cost.
+CREATE INDEX events_number ON events USING brin (number) WITH (pages_per_range = 16);
+
 CREATE TABLE sightings (
-    created_at bigint  NOT NULL,
-    event      bigint  NOT NULL,
-    relay      integer NOT NULL,
-    batch      integer NOT NULL,
-    PRIMARY KEY (created_at, event, relay)
-) PARTITION BY RANGE (created_at);
+    event bigint  NOT NULL,
+    relay integer NOT NULL,
+    batch integer NOT NULL,
+    PRIMARY KEY (event, relay)
+) PARTITION BY RANGE (event);
 COMMENT ON TABLE sightings IS 'journal: which relay showed us which event, first time only; events_relays is its readable form';
-COMMENT ON COLUMN sightings.created_at IS 'the event''s, unix seconds; part of the key so that both tables share months';
-COMMENT ON COLUMN sightings.event IS 'events.number';
+COMMENT ON COLUMN sightings.event IS 'events.number, whose high bits are the month';
 COMMENT ON COLUMN sightings.relay IS 'relays.number';
 COMMENT ON COLUMN sightings.batch IS 'ingest_log.batch in which the relay first showed it';
 
@@ -102,7 +115,7 @@ BEGIN
             SELECT FROM gone g WHERE NOT EXISTS (
                 SELECT FROM events v JOIN erasure e ON e.xid = pg_current_xact_id()
                 AND ((e.kind = 'event' AND e.event_id = v.id) OR (e.kind = 'pubkey' AND e.pubkey = v.pubkey AND v.created_at <= e.until))
-                WHERE v.created_at = g.created_at AND v.number = g.event))
+                WHERE v.number = g.event))
         INTO uncovered;
     END IF;
     IF NOT recorded OR uncovered THEN
@@ -128,9 +141,18 @@ REVOKE ALL ON FUNCTION quipu_make_event_journal(regclass, text) FROM PUBLIC;
 SELECT quipu_make_event_journal('events', 'events');
 SELECT quipu_make_event_journal('sightings', 'sightings');
 
--- One partition of both tables over [low, high) seconds; NULL is unbounded. The tables are made beside the
+CREATE FUNCTION quipu_month_start(month date) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN extract(epoch FROM month::timestamp)::bigint;
+
+-- Where a month of one of the two tables begins: in seconds for events, in event numbers for sightings.
+CREATE FUNCTION quipu_partition_bound(family text, month date, unbounded text) RETURNS text LANGUAGE sql IMMUTABLE RETURN
+    CASE WHEN month IS NULL THEN unbounded
+         WHEN family = 'events' THEN quipu_month_start(month)::text
+         ELSE quipu_event_number(quipu_month_start(month), 0, 0)::text END;
+
+-- One partition of both tables over the months [low, high); NULL is unbounded. The tables are made beside the
 -- parent and attached, so that writers wait only for the moment of attaching.
-CREATE FUNCTION quipu_attach_partition(suffix text, low bigint, high bigint) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION quipu_attach_partition(suffix text, low date, high date) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE family text; partition text;
 BEGIN
     FOREACH family IN ARRAY ARRAY['events', 'sightings'] LOOP
@@ -138,13 +160,10 @@ BEGIN
         EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', partition, family);
         PERFORM quipu_make_event_journal(partition::regclass, family);
         EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)', family, partition,
-                       coalesce(low::text, 'MINVALUE'), coalesce(high::text, 'MAXVALUE'));
+                       quipu_partition_bound(family, low, 'MINVALUE'), quipu_partition_bound(family, high, 'MAXVALUE'));
     END LOOP;
 END $$;
-REVOKE ALL ON FUNCTION quipu_attach_partition(text, bigint, bigint) FROM PUBLIC;
-
-CREATE FUNCTION quipu_month_start(month date) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN extract(epoch FROM month::timestamp)::bigint;
+REVOKE ALL ON FUNCTION quipu_attach_partition(text, date, date) FROM PUBLIC;
 
 -- The last month that has a partition of its own, read from the catalog.
 CREATE FUNCTION quipu_last_month() RETURNS date LANGUAGE sql STABLE AS $$
@@ -170,12 +189,11 @@ BEGIN
         EXECUTE format('ALTER TABLE %I RENAME TO %I', family || '_future', family || '_old_future');
     END LOOP;
     WHILE month <= wanted LOOP
-        PERFORM quipu_attach_partition('y' || to_char(month, 'YYYY"m"MM'), quipu_month_start(month),
-                                       quipu_month_start((month + interval '1 month')::date));
+        PERFORM quipu_attach_partition('y' || to_char(month, 'YYYY"m"MM'), month, (month + interval '1 month')::date);
         made := made + 1;
         month := (month + interval '1 month')::date;
     END LOOP;
-    PERFORM quipu_attach_partition('future', quipu_month_start(month), NULL);
+    PERFORM quipu_attach_partition('future', month, NULL);
     FOREACH family IN ARRAY ARRAY['events', 'sightings'] LOOP
         EXECUTE format('INSERT INTO %I SELECT * FROM %I', family, family || '_old_future');
         GET DIAGNOSTICS after = ROW_COUNT;
@@ -192,19 +210,18 @@ GRANT EXECUTE ON FUNCTION quipu_ensure_months(bigint) TO quipu;
 DO $$
 DECLARE month date := '2020-11-01';
 BEGIN
-    PERFORM quipu_attach_partition('past', NULL, quipu_month_start(month));
+    PERFORM quipu_attach_partition('past', NULL, month);
     WHILE month < '2027-01-01' LOOP
-        PERFORM quipu_attach_partition('y' || to_char(month, 'YYYY"m"MM'), quipu_month_start(month),
-                                       quipu_month_start((month + interval '1 month')::date));
+        PERFORM quipu_attach_partition('y' || to_char(month, 'YYYY"m"MM'), month, (month + interval '1 month')::date);
         month := (month + interval '1 month')::date;
     END LOOP;
-    PERFORM quipu_attach_partition('future', quipu_month_start(month), NULL);
+    PERFORM quipu_attach_partition('future', month, NULL);
 END $$;
 
 CREATE VIEW events_relays AS
-SELECT e.id AS event_id, r.url AS relay_url, l.recorded_at AS seen_at, s.created_at
+SELECT e.id AS event_id, r.url AS relay_url, l.recorded_at AS seen_at, e.created_at
 FROM sightings s
-JOIN events e ON e.created_at = s.created_at AND e.number = s.event
+JOIN events e ON e.number = s.event
 JOIN relays r ON r.number = s.relay
 JOIN ingest_log l ON l.batch = s.batch;
 COMMENT ON VIEW events_relays IS 'which relay showed which event, and when we first saw it there; a condition on created_at keeps a query to its months';

@@ -1,3 +1,17 @@
 //! The `quipu` command: parse, run, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use quipu::cli::Cli;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match Cli::parse().run().await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("quipu: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -44,6 +44,8 @@ impl Default for Initializer {
 pub struct Synchronizer {
     /// Whether `quipu up` runs it.
     pub enabled: bool,
+    /// Crawl only these relays, as canonical URLs; empty for all that are known.
+    pub only_relays: Vec<String>,
     /// Most relays this process is connected to at once.
     pub relays_at_once: NonZeroUsize,
     /// Events asked for by one REQ, its `limit`. Relays cap it, often at 500.
@@ -64,6 +66,7 @@ impl Default for Synchronizer {
     fn default() -> Self {
         Self {
             enabled: true,
+            only_relays: Vec::new(),
             relays_at_once: nonzero!(NonZeroUsize, 32),
             page_events: nonzero!(NonZeroUsize, 500),
             connect_timeout_s: nonzero!(NonZeroU32, 10),

@@ -22,6 +22,9 @@ use crate::base::nostr_event::EVENT_BYTES_MAX;
 /// Most bytes of events in one page. A relay that sends more to one REQ is cut off.
 pub const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// How long the farewell may take.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
 /// How many more events than asked for a relay may send before it counts as flooding us.
 const PAGE_SLACK: usize = 10;
 
@@ -120,6 +123,12 @@ impl RelaySession {
         self.read_page(&id, limit).await
     }
 
+    /// Says goodbye. A relay that does not listen any more is not waited for.
+    pub async fn close(mut self) {
+        let _ = timeout(CLOSE_MAX, self.sink.send(Message::Close(None))).await;
+        let _ = timeout(CLOSE_MAX, self.stream.next()).await;
+    }
+
     async fn send(&mut self, message: &ClientMessage<'_>) -> Result<(), RelayError> {
         timeout(self.patience.idle, self.sink.send(Message::Text(message.as_json())))
             .await
@@ -136,7 +145,9 @@ impl RelaySession {
                 .map_err(|_| RelayError::Silent(self.patience.idle))?;
             let text = match frame {
                 Some(Ok(Message::Text(text))) => text,
-                Some(Ok(Message::Close(_))) | None => return Err(RelayError::Lost("closed by the relay".to_owned())),
+                Some(Ok(Message::Close(_))) | None => {
+                    return Err(RelayError::Lost("closed by the relay".to_owned()));
+                }
                 Some(Ok(_)) => continue,
                 Some(Err(error)) => return Err(RelayError::Lost(error.to_string())),
             };

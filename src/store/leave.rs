@@ -30,12 +30,13 @@ pub struct Left {
 }
 
 const SIGHTINGS_OF: &str = "
-    FROM sightings s USING events e WHERE s.created_at = e.created_at AND s.event = e.number AND ";
+    FROM sightings s USING events e WHERE s.event = e.number AND ";
 
 /// Progress of relays whose newest sighting left: the newest that remains, or nothing.
 const PROGRESS: &str = "
     WITH newest AS (
-        SELECT r.relay, (SELECT s.created_at FROM sightings s WHERE s.relay = r.relay ORDER BY s.created_at DESC LIMIT 1) AS last
+        SELECT r.relay, (SELECT e.created_at FROM events e WHERE EXISTS (
+                            SELECT FROM sightings s WHERE s.event = e.number AND s.relay = r.relay) ORDER BY e.created_at DESC LIMIT 1) AS last
         FROM unnest($1::integer[]) AS r (relay)),
     gone AS (DELETE FROM relay_progress p USING newest n WHERE n.relay = p.relay AND n.last IS NULL)
     UPDATE relay_progress p SET last_created_at = n.last FROM newest n
@@ -55,7 +56,7 @@ pub async fn erase(owner: &Secret, subject: ErasureSubject, reason: &str) -> Res
         ErasureSubject::Pubkey(pubkey, until) => (pubkey.to_vec(), Some(until)),
     };
     let count = format!(
-        "SELECT count(*), coalesce(sum((SELECT count(*) FROM sightings s WHERE s.created_at = e.created_at AND s.event = e.number)), 0)::bigint
+        "SELECT count(*), coalesce(sum((SELECT count(*) FROM sightings s WHERE s.event = e.number)), 0)::bigint
          FROM events e WHERE {condition}"
     );
     let row = transaction.query_one(&count, &[&key, &until]).await?;
@@ -142,12 +143,7 @@ pub async fn drop_month(owner: &Secret, month: NaiveDate, reason: &str) -> Resul
     let relays: Vec<i32> = relays.iter().map(|row| row.get(0)).collect();
     let next = month.checked_add_months(chrono::Months::new(1)).unwrap_or(month);
     transaction.batch_execute(&format!("DROP TABLE events_{suffix}, sightings_{suffix}")).await?;
-    transaction
-        .execute(
-            "SELECT quipu_attach_partition($1, quipu_month_start($2), quipu_month_start($3))",
-            &[&suffix, &month, &next],
-        )
-        .await?;
+    transaction.execute("SELECT quipu_attach_partition($1, $2, $3)", &[&suffix, &month, &next]).await?;
     transaction.execute(PROGRESS, &[&relays]).await?;
     transaction.commit().await?;
     Ok(left)

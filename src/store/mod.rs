@@ -4,6 +4,7 @@
 
 pub mod append;
 mod doors;
+pub mod embedded;
 mod error;
 mod hint;
 pub mod ingest;

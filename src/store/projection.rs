@@ -60,7 +60,9 @@ impl Projection {
         let mut client = pool.get().await?;
         let transaction = client.transaction().await?;
         // The lock also keeps two projectors from doing the same batch; the second finds nothing left.
-        let locked = "SELECT pg_advisory_xact_lock(hashtextextended('quipu/projection/' || $1, 0))";
+        // Nothing here is a fact, so nothing waits for the disk.
+        let locked = "SELECT set_config('synchronous_commit', 'off', true),
+                             pg_advisory_xact_lock(hashtextextended('quipu/projection/' || $1, 0))";
         transaction.query_typed(locked, &[(&self.name, Type::TEXT)]).await?;
         let reached = transaction
             .query_typed(

@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, GenericClient};
 use tower::ServiceExt as _;
 
-use crate::scratch_database::TestDatabase;
+use crate::support::database::TestDatabase;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -2,14 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy.toml exempts test functions, but not what they call")]
 
+#[path = "../support/mod.rs"]
+mod support;
+
+mod architecture;
 mod browser;
 mod chromium;
+mod compose;
 mod config;
 mod console;
+mod embedded;
 mod http;
+mod journals;
 mod lifecycle;
+mod migrations;
 mod sample_relay;
-mod scratch_database;
 mod wire;
-#[path = "../support/wire_relay.rs"]
-mod wire_relay;

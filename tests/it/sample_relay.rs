@@ -1,7 +1,5 @@
 //! The sample relay as an archive meets it: capped answers, newest first, paged by an inclusive `until`.
 
-
-
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,7 +1,5 @@
 //! The benches' relay answers as NIP-01 says, and faster than any reader asks.
 
-
-
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -12,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::wire_relay::{LIMIT_MAX, WireRelay};
+use crate::support::wire_relay::{LIMIT_MAX, WireRelay};
 
 async fn connect(relay: &WireRelay) -> WebSocketStream<TcpStream> {
     let url = relay.url();

@@ -48,16 +48,26 @@ const ADDED_BEFORE: &str = "
 
 const RECORDED_BEFORE: &str = "SELECT count(*) FROM relay_log WHERE batch = $1 AND kind <> 'added'";
 
+/// The additions of a batch, one array a column.
+#[derive(Default)]
 struct Additions<'a> {
     urls: Vec<&'a str>,
     networks: Vec<&'static str>,
     sources: Vec<&'static str>,
 }
 
-/// The commands of a batch, one array a column.
-fn split(commands: &[RelayCommand]) -> (Additions<'_>, (Vec<i32>, Vec<i32>, Vec<&'static str>, Vec<Value>)) {
-    let mut adds = Additions { urls: Vec::new(), networks: Vec::new(), sources: Vec::new() };
-    let mut records = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+/// Every other command of a batch, one array a column.
+#[derive(Default)]
+struct Records {
+    slots: Vec<i32>,
+    relays: Vec<i32>,
+    kinds: Vec<&'static str>,
+    details: Vec<Value>,
+}
+
+fn split(commands: &[RelayCommand]) -> (Additions<'_>, Records) {
+    let mut adds = Additions::default();
+    let mut records = Records::default();
     for (slot, command) in (0_i32..).zip(commands) {
         let (relay, kind, detail) = match command {
             RelayCommand::Add { url, source } => {
@@ -69,10 +79,10 @@ fn split(commands: &[RelayCommand]) -> (Additions<'_>, (Vec<i32>, Vec<i32>, Vec<
             RelayCommand::Retire { relay, reason } => (relay, "retired", json!({ "reason": reason })),
             RelayCommand::Observe { relay, detail } => (relay, "observed", detail.clone()),
         };
-        records.0.push(slot);
-        records.1.push(relay.0);
-        records.2.push(kind);
-        records.3.push(detail);
+        records.slots.push(slot);
+        records.relays.push(relay.0);
+        records.kinds.push(kind);
+        records.details.push(detail);
     }
     (adds, records)
 }
@@ -113,7 +123,7 @@ impl Journal for RelayJournal {
         batch: Uuid,
         commands: &[RelayCommand],
     ) -> Result<Vec<RelayAnswer>, Error> {
-        let (adds, (slots, relays, kinds, details)) = split(commands);
+        let (adds, records) = split(commands);
         let add: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] = [
             (&batch, Type::UUID),
             (&adds.urls, Type::TEXT_ARRAY),
@@ -122,13 +132,13 @@ impl Journal for RelayJournal {
         ];
         let record: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 5] = [
             (&batch, Type::UUID),
-            (&slots, Type::INT4_ARRAY),
-            (&relays, Type::INT4_ARRAY),
-            (&kinds, Type::TEXT_ARRAY),
-            (&details, Type::JSONB_ARRAY),
+            (&records.slots, Type::INT4_ARRAY),
+            (&records.relays, Type::INT4_ARRAY),
+            (&records.kinds, Type::TEXT_ARRAY),
+            (&records.details, Type::JSONB_ARRAY),
         ];
         // A single statement is its own transaction: one round trip.
-        let added = if slots.is_empty() {
+        let added = if records.slots.is_empty() {
             client.query_typed(ADD, &add).await?
         } else if adds.urls.is_empty() {
             client.execute_typed(RECORD, &record).await?;
@@ -149,8 +159,8 @@ impl Journal for RelayJournal {
         batch: Uuid,
         commands: &[RelayCommand],
     ) -> Result<Option<Vec<RelayAnswer>>, Error> {
-        let (adds, (slots, ..)) = split(commands);
-        if !slots.is_empty() {
+        let (adds, records) = split(commands);
+        if !records.slots.is_empty() {
             let rows = client.query_typed(RECORDED_BEFORE, &[(&batch, Type::UUID)]).await?;
             let recorded: i64 = rows.first().map_or(0, |row| row.get(0));
             if recorded == 0 {

@@ -1,8 +1,8 @@
 //! What the archive can be asked to record.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::decide::Window;
+use super::event::{Window, WindowOutcome};
 use crate::base::RelayUrl;
 use crate::store::Relay;
 
@@ -30,38 +30,6 @@ pub enum RelayCommand {
         /// `{"what": …}` and whatever belongs to it.
         detail: Value,
     },
-}
-
-/// How a window ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WindowOutcome {
-    /// Everything the relay had in it is archived.
-    Complete,
-    /// The relay holds more than it would give.
-    Gap {
-        /// Why we think so.
-        reason: String,
-    },
-}
-
-impl WindowOutcome {
-    /// Its name in `sync_log.outcome`.
-    #[must_use]
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::Gap { .. } => "gap",
-        }
-    }
-
-    /// `sync_log.detail`.
-    #[must_use]
-    pub fn detail(&self) -> Value {
-        match self {
-            Self::Complete => json!({}),
-            Self::Gap { reason } => json!({ "reason": reason }),
-        }
-    }
 }
 
 /// A window of a relay was walked to its end.

@@ -9,8 +9,11 @@
 mod append;
 pub mod command;
 pub mod decide;
-pub mod read;
+pub mod event;
+pub mod metrics;
 pub mod project;
+pub mod react;
+pub mod read;
 pub mod seeds;
 
 pub use append::{RelayAnswer, RelayJournal, SyncJournal};

@@ -107,6 +107,19 @@ impl Intake {
     }
 }
 
+/// Parses events on all cores; what is none is counted. The order is kept.
+pub async fn parse_all<T: AsRef<str> + Send + Sync + 'static>(texts: Vec<T>) -> (Vec<NostrEvent>, Refusals) {
+    on_cores(move || {
+        let parsed: Vec<_> =
+            texts.par_iter().with_min_len(32).map(|text| nostr_event::parse(text.as_ref())).collect();
+        let mut refused = Refusals::default();
+        let events =
+            parsed.into_iter().filter_map(|event| event.map_err(|reason| refused.add(reason)).ok()).collect();
+        (events, refused)
+    })
+    .await
+}
+
 fn check_ids(mut events: Vec<NostrEvent>) -> (Vec<NostrEvent>, Refusals) {
     let verdicts: Vec<Result<(), Refusal>> =
         events.par_iter().with_min_len(32).map(nostr_event::check_id).collect();
@@ -135,7 +148,7 @@ fn verify(
         let id = event.id.to_bytes();
         match stored.get(&id) {
             Some(sig) if sig == event.sig.as_ref() => {
-                known.push((event.created_at.as_secs().cast_signed(), id))
+                known.push((event.created_at.as_secs().cast_signed(), id));
             }
             _ => doubtful.push(event),
         }

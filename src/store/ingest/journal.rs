@@ -143,7 +143,7 @@ const LOOKUP: &str = "
     SELECT (SELECT array_agg((e.number & 16383)::integer)
             FROM unnest($2::bigint[], $3::bytea[]) AS o (created_at, id)
             JOIN events e ON e.created_at = o.created_at AND e.id = o.id AND e.created_at BETWEEN $4 AND $5
-            WHERE e.number >> 14 = l.batch) AS stored_places
+            WHERE quipu_event_batch(e.number) = l.batch) AS stored_places
     FROM ingest_log l WHERE l.command = $1";
 
 impl Journal for IngestJournal {

@@ -8,6 +8,6 @@ mod intake;
 mod journal;
 mod metrics;
 
-pub use intake::{Intake, PageOutcome};
+pub use intake::{Intake, PageOutcome, parse_all};
 pub use journal::{IngestJournal, IngestPage, Ingested, Source};
 pub use metrics::IngestMetrics;

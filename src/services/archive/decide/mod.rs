@@ -6,4 +6,4 @@ mod walk;
 mod window;
 
 pub use walk::{Ask, Page, Verdict, Walk};
-pub use window::{Window, unproven};
+pub use window::unproven;

@@ -1,27 +1,6 @@
-//! Windows of a relay's time line.
+//! Which windows of a relay's time line are still to be walked.
 
-/// From `since` to `until`, both inclusive, in unix seconds of `created_at`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-pub struct Window {
-    /// First second.
-    pub since: i64,
-    /// Last second; never before `since`.
-    pub until: i64,
-}
-
-impl Window {
-    /// The window, unless it would be empty.
-    #[must_use]
-    pub fn new(since: i64, until: i64) -> Option<Self> {
-        (since <= until).then_some(Self { since, until })
-    }
-
-    /// Whether `second` lies in it.
-    #[must_use]
-    pub fn contains(self, second: i64) -> bool {
-        self.since <= second && second <= self.until
-    }
-}
+use crate::services::archive::event::Window;
 
 /// What of `target` none of the `proven` windows covers, newest first. `proven` may overlap and come in any order.
 #[must_use]

@@ -197,7 +197,7 @@ mod tests {
     fn rates_are_short() {
         let text = |number| rate(number).replace(THIN, " ");
         assert_eq!(
-            [text(0.0), text(0.016), text(3.06), text(99.94), text(99.96), text(12_345.6)],
+            [text(0.0), text(0.016), text(3.12), text(99.94), text(99.96), text(12_345.6)],
             ["0.0", "<0.1", "3.1", "99.9", "100", "12 346"]
         );
     }

@@ -31,7 +31,7 @@ BEGIN
 
     WITH fresh AS (
         INSERT INTO events (created_at, number, kind, id, pubkey, sig, tagvalues, tags, content, raw)
-        SELECT o.created_at, this::bigint * 16384 + o.place - 1, o.kind, o.id, o.pubkey, o.sig,
+        SELECT o.created_at, quipu_event_number(o.created_at, this, o.place - 1), o.kind, o.id, o.pubkey, o.sig,
                (SELECT array_agg((t ->> 0) || ':' || (t ->> 1)) FROM jsonb_array_elements(o.tags::jsonb) t
                 WHERE length(t ->> 0) = 1 AND t ->> 1 IS NOT NULL),
                o.tags::jsonb, o.content, o.raw
@@ -44,23 +44,25 @@ BEGIN
         ORDER BY o.created_at, o.id
         ON CONFLICT DO NOTHING
         RETURNING number, created_at)
-    SELECT array_agg((f.number & 16383)::integer ORDER BY f.number), min(f.created_at), max(f.created_at)
+    SELECT array_agg((f.number & 16383)::integer ORDER BY f.number & 16383), min(f.created_at), max(f.created_at)
     INTO stored_places, oldest, newest FROM fresh f;
 
     -- A statement of its own, so that it also sees events that another transaction has just committed.
     sighted := 0;
     IF cardinality(seen_ids) > 0 THEN
         SELECT min(c), max(c) INTO seen_min, seen_max FROM unnest(seen_created_ats) c;
-        WITH shown AS (
-            INSERT INTO sightings (created_at, event, relay, batch)
-            SELECT e.created_at, e.number, s.relay, this
+        WITH found AS MATERIALIZED (
+            SELECT DISTINCT e.number, s.relay, e.created_at
             FROM unnest(seen_created_ats, seen_ids, seen_relays) AS s (created_at, id, relay)
-            JOIN events e ON e.created_at = s.created_at AND e.id = s.id
-                         AND e.created_at BETWEEN seen_min AND seen_max
-            ORDER BY e.created_at, e.number, s.relay
+            JOIN events e ON e.created_at = s.created_at AND e.id = s.id AND e.created_at BETWEEN seen_min AND seen_max),
+        shown AS (
+            INSERT INTO sightings (event, relay, batch)
+            SELECT f.number, f.relay, this FROM found f ORDER BY f.number, f.relay
             ON CONFLICT DO NOTHING
-            RETURNING relay, created_at),
-        by_relay AS (SELECT s.relay, count(*)::integer AS n, min(s.created_at) AS low, max(s.created_at) AS high FROM shown s GROUP BY s.relay),
+            RETURNING event, relay),
+        by_relay AS (
+            SELECT s.relay, count(*)::integer AS n, min(e.created_at) AS low, max(e.created_at) AS high
+            FROM shown s JOIN found e ON e.number = s.event AND e.relay = s.relay GROUP BY s.relay),
         progress AS (
             INSERT INTO relay_progress (relay, last_created_at) SELECT b.relay, b.high FROM by_relay b ORDER BY b.relay
             ON CONFLICT (relay) DO UPDATE SET last_created_at = excluded.last_created_at
@@ -163,5 +165,5 @@ CREATE OR REPLACE FUNCTION delete_orphan_events(month date DEFAULT date_trunc('m
 RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT count(*) FROM events e
     WHERE e.created_at >= quipu_month_start(month) AND e.created_at < quipu_month_start((month + interval '1 month')::date)
-      AND NOT EXISTS (SELECT FROM sightings s WHERE s.created_at = e.created_at AND s.event = e.number)
+      AND NOT EXISTS (SELECT FROM sightings s WHERE s.event = e.number)
 $$;

@@ -1,10 +1,14 @@
 //! Questions to the archive's rows, on the session and read doors.
 
+mod stored;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgPool;
 
-use super::decide::Window;
+pub use stored::{EventFilter, StoredEvent, event_total, stored_events};
+
+use super::event::Window;
 use crate::store::{Error, Relay};
 
 /// A relay as listings show it.
@@ -65,9 +69,14 @@ pub async fn candidates(pool: &PgPool, now: i64) -> Result<Vec<Candidate>, Error
 
 /// Windows of a relay that are settled: complete, or a gap that asking again would not close.
 pub async fn settled_windows(pool: &PgPool, relay: Relay) -> Result<Vec<Window>, Error> {
-    let rows = sqlx::query!("SELECT since, until FROM sync_log WHERE relay = $1 ORDER BY since", relay.0)
-        .fetch_all(pool)
-        .await?;
+    // Neighbours are merged in the database: a relay visited every minute for a year still has one window.
+    let rows = sqlx::query!(
+        r#"SELECT lower(w) AS "since!", upper(w) - 1 AS "until!" FROM (
+               SELECT unnest(range_agg(int8range(since, until, '[]'))) AS w FROM sync_log WHERE relay = $1) merged"#,
+        relay.0
+    )
+    .fetch_all(pool)
+    .await?;
     Ok(rows.iter().filter_map(|row| Window::new(row.since, row.until)).collect())
 }
 

@@ -1,5 +1,7 @@
 //! The archive's projections: what they are computed from, as statements that rebuild and verify them.
 
+pub mod verify;
+
 use crate::store::projection::{Projection, Upkeep};
 
 /// All of them.
@@ -21,7 +23,7 @@ const RELAY_PROGRESS: Projection = Projection {
     tables: &["relay_progress"],
     upkeep: Upkeep::SameCommit,
     statements: &["INSERT INTO relay_progress (relay, last_created_at)
-        SELECT s.relay, max(e.created_at) FROM sightings s JOIN events e ON e.created_at = s.created_at AND e.number = s.event
+        SELECT s.relay, max(e.created_at) FROM sightings s JOIN events e ON e.number = s.event
         GROUP BY s.relay"],
 };
 

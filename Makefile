@@ -1,0 +1,88 @@
+# The two commands: `make run` and `make test`. Both install what is missing first and share one build profile, so the
+# second builds little. CARGO_TARGET_DIR is respected.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+# Where `make run` keeps its databases.
+DATA ?= ./data
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: run
+run: build ## Archive the bundled sample: PostgreSQL, PgBouncer, Quipu and a small local relay, data in DATA=./data
+	@echo 'Running with --sample: a small local relay full of generated events, and nothing else, is archived.'
+	@exec $(TARGET)/debug/quipu up --sample --data $(DATA)
+
+.PHONY: test
+test: deps-test check ## Everything that CI checks: formatting, lints, documentation, all tests
+	$(CARGO) test --locked
+
+.PHONY: build
+build: deps ## Build the program
+	$(CARGO) build --locked
+
+.PHONY: check
+check: ## Formatting, lints and documentation, each a refusal
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+
+.PHONY: deps
+deps: ## Install what running needs and this machine lacks (Debian, Ubuntu; elsewhere says what)
+	@scripts/deps run
+
+.PHONY: deps-test
+deps-test: ## Likewise what the tests need
+	@scripts/deps test
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(CARGO) fmt
+
+.PHONY: queries
+queries: ## Renew .sqlx/, the checked queries of the session door
+	scripts/queries
+
+.PHONY: migrations-freeze
+migrations-freeze: ## Write the sums of new migrations into migrations/SHA256SUMS: from then on they are never edited
+	@scripts/migrations-freeze
+
+.PHONY: bench-journal
+bench-journal: deps ## Appends a second, against pgbench in the same run
+	$(CARGO) bench --locked --profile dev --bench journal
+
+.PHONY: bench-ingest
+bench-ingest: deps ## Events a second from relay socket to commit, against the limit measured in the same run
+	$(CARGO) bench --locked --profile dev --bench ingest
+
+.PHONY: deny
+deny: ## Licences, sources, banned crates and known vulnerabilities (needs cargo-deny, and the network for the last)
+	$(CARGO) deny check
+
+.PHONY: compose-check
+compose-check: ## Check the container files, with docker compose itself where it is installed
+	@if docker compose version >/dev/null 2>&1; then \
+	    for file in docker-compose.yaml implementations/*/docker-compose.yaml; do \
+	        docker compose --env-file <(sed 's/=$$/=x/' .env.example) -f "$$file" config --quiet && echo "$$file is accepted"; \
+	    done; \
+	else echo 'docker compose is not installed: only what can be read is checked'; fi
+	$(CARGO) test --locked --test it compose::
+
+.PHONY: real-events
+real-events: build ## Import FILE=… twice into a fresh instance and compare what comes out
+	scripts/check-real-events $(FILE)
+
+.PHONY: clean-data
+clean-data: ## Delete DATA, the databases of `make run`; asks first
+	@if [ ! -e '$(DATA)' ]; then echo '$(DATA) is not there'; exit; fi; \
+	if [ ! -d '$(DATA)/postgres' ]; then echo '$(DATA) does not look like a data folder of Quipu: nothing deleted'; exit 1; fi; \
+	read -r -p 'Delete $(DATA) and every event archived in it? [y/N] ' answer; \
+	if [ "$$answer" = y ]; then rm -rf -- '$(DATA)'; fi

@@ -1,0 +1,154 @@
+//! What happens as the archive grows: the second million, duplicates, bytes, and the synchronizer's question.
+
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream};
+use quipu::base::{NostrEvent, Refusals};
+use quipu::sample::SampleGenerator;
+use quipu::store::Relay;
+use quipu::store::ingest::{Intake, Source};
+
+use super::Row;
+use super::support::{Server, verdict};
+
+/// Events of one page, and pages under way, as in a session.
+const PAGE: usize = 500;
+const IN_FLIGHT: usize = 3;
+
+pub(crate) async fn measure(server: &Server, parts: &quipu::app::Parts, million: u64) -> Vec<Row> {
+    let intake = parts.intake(Source::Relay);
+    // Two relays with a million events each over the same two years, so that the second fills the same months.
+    let first = offer(&intake, Relay(2_000_001), 11, million).await;
+    let second = offer(&intake, Relay(2_000_002), 12, million).await;
+    let again = offer(&intake, Relay(2_000_003), 12, million).await;
+    let bytes = bytes_a_sighting(server).await;
+    let third = offer(&intake, Relay(2_000_003), 12, million).await;
+    let row = |name: &str, figure: String, reference: String, ratio: f64, bar: &str, passed: bool| {
+        vec![
+            name.to_owned(),
+            figure,
+            reference,
+            format!("{ratio:.2}"),
+            bar.to_owned(),
+            verdict(passed).to_owned(),
+        ]
+    };
+    let per_second = |rate: f64| format!("{rate:.0} events/s");
+    let growth = second / first;
+    vec![
+        row(
+            "second million against the first",
+            per_second(second),
+            per_second(first),
+            growth,
+            ">= 0.85",
+            growth >= 0.85,
+        ),
+        row(
+            "known events from another relay",
+            per_second(again),
+            per_second(second),
+            again / second,
+            ">= 3",
+            again / second >= 3.0,
+        ),
+        row(
+            "known events from the same relay",
+            per_second(third),
+            per_second(second),
+            third / second,
+            ">= 3",
+            third / second >= 3.0,
+        ),
+        row(
+            "a sighting on disk, indexes included",
+            format!("{bytes:.1} bytes"),
+            "100 bytes".to_owned(),
+            bytes / 100.0,
+            "<= 1",
+            bytes <= 100.0,
+        ),
+    ]
+}
+
+/// All that sightings take on disk, free space and empty partitions included, by their number.
+async fn bytes_a_sighting(server: &Server) -> f64 {
+    server
+        .ask("SELECT (SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits WHERE inhparent = 'sightings'::regclass)::float8
+                     / (SELECT count(*) FROM sightings)")
+        .await
+}
+
+/// Offers `count` generated events, newest first as a relay shows them, and returns events a second. Generating is not timed.
+async fn offer(intake: &Intake, relay: Relay, seed: u64, count: u64) -> f64 {
+    /// Events generated at once, to bound memory.
+    const PART: usize = 50_000;
+    let mut busy = Duration::ZERO;
+    let mut events = SampleGenerator::new(seed, 5_000, super::SPAN, count);
+    let mut offered = 0_usize;
+    loop {
+        let mut part: Vec<NostrEvent> = events.by_ref().take(PART).collect();
+        if part.is_empty() {
+            break;
+        }
+        offered += part.len();
+        part.sort_unstable_by_key(|event| std::cmp::Reverse(event.created_at));
+        let started = Instant::now();
+        let pages: Vec<Vec<NostrEvent>> = part.chunks(PAGE).map(<[_]>::to_vec).collect();
+        let mut outcomes = stream::iter(pages)
+            .map(|page| intake.offer(Some(relay), page, Refusals::default()))
+            .buffer_unordered(IN_FLIGHT);
+        while let Some(outcome) = outcomes.next().await {
+            outcome.expect("the page is committed");
+        }
+        busy += started.elapsed();
+    }
+    offered as f64 / busy.as_secs_f64()
+}
+
+/// `relay_last_event_timestamp` over 1,000 relays and 1,000,000 sightings against the join that defines it.
+pub(crate) async fn last_event_timestamp(server: &Server) -> Vec<Row> {
+    server
+        .run(
+            "BEGIN;
+             CREATE TEMP TABLE chosen ON COMMIT DROP AS SELECT created_at, number FROM events ORDER BY number LIMIT 1000;
+             DELETE FROM relay_progress;
+             INSERT INTO relays SELECT 3000000 + n, 'wss://bench' || n || '.example', 'clearnet', now() FROM generate_series(1, 1000) n;
+             INSERT INTO sightings SELECT c.number, 3000000 + n, 0 FROM chosen c, generate_series(1, 1000) n;
+             INSERT INTO relay_progress SELECT 3000000 + n, (SELECT max(created_at) FROM chosen) FROM generate_series(1, 1000) n;
+             COMMIT;",
+        )
+        .await;
+    for table in ["sightings", "events", "relay_progress", "relays"] {
+        server.run(&format!("VACUUM ANALYZE {table}")).await;
+    }
+    let view = "SELECT count(*) FROM (SELECT relay_url, last_event_timestamp FROM relay_last_event_timestamp OFFSET 0) v";
+    let join = "SELECT count(*) FROM (
+        SELECT r.url, max(e.created_at) FROM sightings s
+        JOIN events e ON e.number = s.event JOIN relays r ON r.number = s.relay
+        WHERE s.relay BETWEEN 3000001 AND 3001000 GROUP BY r.url) j";
+    let (fast, slow) = (timed(server, view, 21).await, timed(server, join, 3).await);
+    let ratio = fast.as_secs_f64() / slow.as_secs_f64();
+    vec![vec![
+        "relay_last_event_timestamp, 1,000 relays, 1,000,000 sightings".to_owned(),
+        format!("{:.2} ms", fast.as_secs_f64() * 1e3),
+        format!("{:.0} ms for the join", slow.as_secs_f64() * 1e3),
+        format!("1/{:.0}", 1.0 / ratio),
+        "<= 1/1000".to_owned(),
+        verdict(ratio <= 1.0 / 1000.0).to_owned(),
+    ]]
+}
+
+/// Median time of a question, on one connection, prepared.
+async fn timed(server: &Server, sql: &str, times: usize) -> Duration {
+    let client = quipu::store::owner::connect(&server.superuser()).await.expect("the server answers");
+    let statement = client.prepare(sql).await.expect("the question is right");
+    let mut took = Vec::new();
+    for _ in 0..times {
+        let started = Instant::now();
+        client.query_one(&statement, &[]).await.expect("the question is right");
+        took.push(started.elapsed());
+    }
+    took.sort_unstable();
+    took[times / 2]
+}

@@ -1,0 +1,206 @@
+//! `make bench-journal`: committed one-row appends into a journal, against `pgbench` into the same table in the same run.
+//!
+//! Every figure is the median of rounds in which reference and Quipu take turns, so that a noisy machine disturbs both.
+
+#![expect(clippy::cast_precision_loss, reason = "counts and sizes of a bench are far below 2^52")]
+
+#[path = "support/mod.rs"]
+#[allow(dead_code, reason = "each bench uses a part of it")]
+mod support;
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use quipu::base::Secret;
+use quipu::services::archive::RelayJournal;
+use quipu::services::archive::command::RelayCommand;
+use quipu::store::Relay;
+use quipu::store::append::Writer;
+use support::{Server, lifecycle, median, parts, percentile, print_table, verdict};
+use tokio::io::AsyncWriteExt as _;
+
+const ROUNDS: usize = 5;
+const ROUND: Duration = Duration::from_secs(4);
+
+/// What pgbench commits: the same row that an `observed` command becomes.
+const PGBENCH_SCRIPT: &str = "INSERT INTO relay_log (batch, slot, relay, kind, detail)
+ VALUES (gen_random_uuid(), 0, 1, 'observed', '{\"what\": \"session_failed\", \"reason\": \"cannot connect: refused\", \"again_in_s\": 60}');\n";
+
+#[derive(Debug, Default)]
+struct Run {
+    per_second: f64,
+    p50: Duration,
+    p99: Duration,
+    wal_per_row: f64,
+}
+
+#[tokio::main]
+async fn main() {
+    let server = Server::start().await;
+    let lifecycle = lifecycle();
+    let parts = parts(&server, &lifecycle);
+    let writer = parts.relay_writer();
+    println!("{}; {ROUNDS} rounds of {ROUND:?} each, medians\n", server.durability().await);
+
+    let mut reference_64 = Vec::new();
+    let mut reference_1 = Vec::new();
+    let mut ours: [Vec<Run>; 3] = Default::default();
+    let callers = [1, 64, 512];
+    // Warm caches and plans of both.
+    append(&server, &writer, 64, Duration::from_secs(1)).await;
+    for _ in 0..ROUNDS {
+        let urls = server.embedded.urls();
+        reference_64.push(pgbench(&server, &server.superuser(), "prepared", 64).await);
+        for (runs, callers) in ours.iter_mut().zip(callers).skip(1) {
+            runs.push(append(&server, &writer, callers, ROUND).await);
+        }
+        reference_1.push(pgbench(&server, &urls.write, "extended", 1).await);
+        ours[0].push(append(&server, &writer, 1, ROUND).await);
+    }
+    report(&reference_64, &reference_1, &ours);
+    drop((writer, parts));
+    lifecycle.drain();
+    lifecycle.run_until_stopped(futures_util::stream::pending::<&str>()).await;
+    server.embedded.stop().await;
+}
+
+/// So many callers, each waiting for its commit before it asks again.
+async fn append(server: &Server, writer: &Writer<RelayJournal>, callers: usize, length: Duration) -> Run {
+    let detail = serde_json::json!({ "what": "session_failed", "reason": "cannot connect: refused", "again_in_s": 60 });
+    let wal = server.wal().await;
+    let started = Instant::now();
+    let caller = || async {
+        let mut latencies = Vec::new();
+        while started.elapsed() < length {
+            let asked = Instant::now();
+            let command = RelayCommand::Observe { relay: Relay(1), detail: detail.clone() };
+            writer.append(command).await.expect("the append is committed");
+            latencies.push(asked.elapsed());
+        }
+        latencies
+    };
+    let all: FuturesUnordered<_> = (0..callers).map(|_| caller()).collect();
+    let mut latencies: Vec<Duration> = all.concat().await;
+    let took = started.elapsed();
+    latencies.sort_unstable();
+    let written = (server.wal().await - wal) as f64;
+    Run {
+        per_second: latencies.len() as f64 / took.as_secs_f64(),
+        p50: percentile(&latencies, 0.5),
+        p99: percentile(&latencies, 0.99),
+        wal_per_row: written / latencies.len() as f64,
+    }
+}
+
+/// pgbench with its own log, so that its percentiles are known too.
+async fn pgbench(server: &Server, url: &Secret, mode: &str, clients: usize) -> Run {
+    let logs = tempfile::tempdir().expect("a temporary folder");
+    let wal = server.wal().await;
+    let mut child = tokio::process::Command::new(pgbench_binary())
+        .args([
+            "-n",
+            "-M",
+            mode,
+            "-c",
+            &clients.to_string(),
+            "-j",
+            "2",
+            "-T",
+            &ROUND.as_secs().to_string(),
+            "-l",
+            "-f",
+            "-",
+        ])
+        .arg(url.expose())
+        .current_dir(logs.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("pgbench is installed with PostgreSQL");
+    let mut script = child.stdin.take().expect("piped");
+    script.write_all(PGBENCH_SCRIPT.as_bytes()).await.expect("pgbench reads its script");
+    drop(script);
+    assert!(child.wait().await.expect("pgbench ends").success(), "pgbench failed");
+    let mut latencies = Vec::new();
+    for entry in std::fs::read_dir(logs.path()).expect("its folder") {
+        let text = std::fs::read_to_string(entry.expect("its file").path()).expect("its log");
+        // client, transaction, latency in µs, …
+        let field =
+            |line: &str| line.split(' ').nth(2).and_then(|us| us.parse().ok()).map(Duration::from_micros);
+        latencies.extend(text.lines().filter_map(field));
+    }
+    latencies.sort_unstable();
+    let written = (server.wal().await - wal) as f64;
+    Run {
+        per_second: latencies.len() as f64 / ROUND.as_secs_f64(),
+        p50: percentile(&latencies, 0.5),
+        p99: percentile(&latencies, 0.99),
+        wal_per_row: written / latencies.len() as f64,
+    }
+}
+
+fn pgbench_binary() -> std::path::PathBuf {
+    let mut found: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path().join("bin/pgbench")))
+        .filter(|path| path.exists())
+        .collect();
+    found.sort();
+    found.pop().unwrap_or_else(|| "pgbench".into())
+}
+
+fn middle(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
+    median(runs.iter().map(of).collect())
+}
+
+fn report(reference_64: &[Run], reference_1: &[Run], ours: &[Vec<Run>; 3]) {
+    let ms = |runs: &[Run], of: fn(&Run) -> Duration| {
+        format!("{:.2} ms", middle(runs, |r| of(r).as_secs_f64() * 1e3))
+    };
+    let row = |name: &str, runs: &[Run], ratio: String, bar: &str, ok: &str| {
+        vec![
+            name.to_owned(),
+            format!("{:.0}", middle(runs, |r| r.per_second)),
+            ms(runs, |r| r.p50),
+            ms(runs, |r| r.p99),
+            format!("{:.0}", middle(runs, |r| r.wal_per_row)),
+            ratio,
+            bar.to_owned(),
+            ok.to_owned(),
+        ]
+    };
+    let speed = |runs: &[Run]| middle(runs, |r| r.per_second) / middle(reference_64, |r| r.per_second);
+    let (at_64, at_512) = (speed(&ours[1]), speed(&ours[2]));
+    let latency = middle(&ours[0], |r| r.p50.as_secs_f64()) / middle(reference_1, |r| r.p50.as_secs_f64());
+    let heading = ["append into relay_log", "rows/s", "p50", "p99", "WAL bytes/row", "ratio", "bar", ""];
+    print_table(&[
+        heading.map(str::to_owned).to_vec(),
+        row("pgbench -M prepared, 64 clients, direct", reference_64, "1".to_owned(), "", ""),
+        row(
+            "Quipu, 64 callers, PgBouncer",
+            &ours[1],
+            format!("{at_64:.2} x rows/s"),
+            ">= 3",
+            verdict(at_64 >= 3.0),
+        ),
+        row(
+            "Quipu, 512 callers, PgBouncer",
+            &ours[2],
+            format!("{at_512:.2} x rows/s"),
+            ">= 6",
+            verdict(at_512 >= 6.0),
+        ),
+        row("pgbench -M extended, 1 client, PgBouncer", reference_1, "1".to_owned(), "", ""),
+        row(
+            "Quipu, 1 caller, PgBouncer",
+            &ours[0],
+            format!("{latency:.2} x p50"),
+            "<= 1.2",
+            verdict(latency <= 1.2),
+        ),
+    ]);
+}

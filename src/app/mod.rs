@@ -1,0 +1,14 @@
+//! The composition root: the only place that knows all rooms.
+
+mod database;
+pub mod instance;
+mod parts;
+mod sample;
+mod services;
+mod up;
+mod upkeep;
+
+pub use database::{Database, Ports};
+pub use parts::Parts;
+pub use services::ALL_SERVICES;
+pub use up::{RunOptions, UpOptions, run_services, up};

@@ -1,0 +1,122 @@
+//! What every service is made of: open doors, journals' writers, hints, metrics.
+
+use std::sync::Arc;
+
+use crate::base::{Clock, SystemClock};
+use crate::config::Settings;
+use crate::lifecycle::{BoxError, HealthRegistry, Lifecycle};
+use crate::services::archive::{RelayJournal, SyncJournal};
+use crate::store::append::{Journal, Writer};
+use crate::store::ingest::{IngestJournal, IngestMetrics, Intake, Source};
+use crate::store::lease::Leases;
+use crate::store::{AppendMetrics, DatabaseUrls, DoorSizes, Doors, Error, Hints};
+use crate::telemetry::Metrics;
+
+/// The parts of one process. Writers are made on demand and end when nobody can reach them any more.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The database.
+    pub doors: Doors,
+    /// Wake-ups between processes.
+    pub hints: Hints,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where services say how they are.
+    pub health: HealthRegistry,
+    /// What Prometheus reads.
+    pub metrics: Metrics,
+    /// Where tasks run.
+    pub lifecycle: Lifecycle,
+    /// Divided work, in this process's name.
+    pub leases: Leases,
+    /// Settings in force.
+    pub settings: Arc<Settings>,
+    append: AppendMetrics,
+    ingest: IngestMetrics,
+}
+
+impl Parts {
+    /// Opens the doors and starts sending and receiving hints.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] when a URL cannot be understood.
+    pub fn open(
+        urls: &DatabaseUrls,
+        settings: Settings,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        let database = &settings.database;
+        let sizes = DoorSizes {
+            write: database.write_connections_max.get().into(),
+            session: database.session_connections_max.get().into(),
+            read: database.read_connections_max.get().into(),
+        };
+        let doors = Doors::open(urls, sizes)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let health = HealthRegistry::new(Arc::clone(&clock));
+        let (append, ingest) = (AppendMetrics::default(), IngestMetrics::default());
+        metrics.register(|registry| {
+            append.register(registry);
+            ingest.register(registry);
+            registry.register_collector(Box::new(health.clone()));
+        });
+        let hints = Hints::default();
+        let leases = Leases::new(doors.write.clone());
+        let parts = Self {
+            doors,
+            hints,
+            clock,
+            health,
+            metrics,
+            lifecycle,
+            leases,
+            settings: Arc::new(settings),
+            append,
+            ingest,
+        };
+        parts.spawn_hints();
+        Ok(parts)
+    }
+
+    fn spawn_hints(&self) {
+        let (pool, session, stop) =
+            (self.doors.write.clone(), self.doors.session.clone(), self.lifecycle.drain_token());
+        let send = self.hints.clone().send(pool, stop.clone());
+        let receive = self.hints.clone().receive(session, stop);
+        self.lifecycle.spawn("hints", async move {
+            tokio::join!(send, receive);
+            Ok::<(), BoxError>(())
+        });
+    }
+
+    fn writer<J: Journal>(&self, journal: J) -> Writer<J> {
+        let (writer, task) =
+            Writer::new(journal, self.doors.write.clone(), self.hints.clone(), self.append.clone());
+        self.lifecycle.spawn(format!("writer of {}", J::NAME), async move {
+            task.await;
+            Ok::<(), BoxError>(())
+        });
+        writer
+    }
+
+    /// A way in for Nostr events.
+    #[must_use]
+    pub fn intake(&self, source: Source) -> Intake {
+        let batch_events_max = self.settings.services.ingest.batch_events_max.get();
+        let writer = self.writer(IngestJournal { source, batch_events_max });
+        Intake::new(self.doors.write.clone(), writer, self.ingest.clone())
+    }
+
+    /// A way in for facts about relays.
+    #[must_use]
+    pub fn relay_writer(&self) -> Writer<RelayJournal> {
+        self.writer(RelayJournal)
+    }
+
+    /// A way in for finished windows.
+    #[must_use]
+    pub fn window_writer(&self) -> Writer<SyncJournal> {
+        self.writer(SyncJournal)
+    }
+}

@@ -1,0 +1,259 @@
+//! `quipu up` and `quipu run`: start everything in order, say what runs, wait, stop everything in reverse.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use super::database::{Database, Ports};
+use super::instance::Instance;
+use super::services::{self, ALL_SERVICES, is_enabled};
+use super::{Parts, instance, sample};
+use crate::config::{Configuration, Pooler};
+use crate::http;
+use crate::lifecycle::{Lifecycle, stop_signals};
+use crate::sample::SampleRelay;
+use crate::services::archive::command::RelayCommand;
+use crate::store::DatabaseUrls;
+use crate::store::owner::{self, Procedures};
+use crate::telemetry::Metrics;
+
+/// How long a drain may take.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// How `quipu up` was called.
+#[derive(Debug, Clone)]
+pub struct UpOptions {
+    /// The data folder.
+    pub data: PathBuf,
+    /// Moves all listeners.
+    pub port_base: Option<u16>,
+    /// Where to say that everything answers.
+    pub ready_file: Option<PathBuf>,
+    /// Whether to start the sample relay and crawl it alone.
+    pub sample: bool,
+}
+
+/// How `quipu run` was called.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// The data folder of a running instance, unless the environment names the database.
+    pub data: PathBuf,
+    /// Which services.
+    pub services: Vec<String>,
+}
+
+/// Listeners and what is said about them.
+struct Started {
+    parts: Parts,
+    addresses: BTreeMap<String, String>,
+    names: Vec<&'static str>,
+    console: Option<SocketAddr>,
+}
+
+/// Runs a whole instance until it is told to stop.
+pub async fn up(mut configuration: Configuration, options: &UpOptions) -> Result<ExitCode> {
+    let signals = stop_signals()?;
+    let ports = place_listeners(&mut configuration, options.port_base);
+    let database = Arc::new(Database::acquire(&configuration, &options.data, ports).await?);
+    let relay = if options.sample { Some(sample::start(ports.sample_relay()).await) } else { None };
+    let outcome = match relay.transpose() {
+        Ok(relay) => {
+            let outcome = run_instance(configuration, options, &database, relay.as_ref(), signals).await;
+            if let Some(relay) = relay {
+                relay.shutdown().await;
+            }
+            outcome
+        }
+        Err(error) => Err(error),
+    };
+    // Nobody is to find an instance that is gone.
+    let _ = std::fs::remove_file(Instance::path(&options.data));
+    database.stop().await;
+    outcome
+}
+
+async fn run_instance(
+    mut configuration: Configuration,
+    options: &UpOptions,
+    database: &Arc<Database>,
+    relay: Option<&SampleRelay>,
+    signals: impl futures_util::Stream<Item: std::fmt::Display>,
+) -> Result<ExitCode> {
+    if let Some(relay) = relay {
+        configuration.settings.services.synchronizer.only_relays = vec![relay.url().to_string()];
+        // The sample relay may get new events at any time; look often.
+        configuration.settings.services.synchronizer.interval_s = std::num::NonZeroU32::MIN.saturating_add(9);
+    }
+    let lifecycle = Lifecycle::new(GRACE);
+    let watched = Arc::clone(database);
+    let stop = lifecycle.drain_token();
+    lifecycle.spawn("database servers", async move { watched.supervise(stop).await });
+    let wanted: Vec<&'static str> =
+        ALL_SERVICES.iter().copied().filter(|service| is_enabled(&configuration, service)).collect();
+    let started = start(&configuration, &database.urls(), &lifecycle, &wanted).await;
+    let Started { parts, mut addresses, names, console } = match started {
+        Ok(started) => started,
+        Err(error) => {
+            lifecycle.drain();
+            lifecycle.run_until_stopped(signals).await;
+            return Err(error);
+        }
+    };
+    if let Some(relay) = relay {
+        addresses.insert("sample-relay".to_owned(), relay.address().to_string());
+        parts
+            .relay_writer()
+            .append(RelayCommand::Add { url: relay.url().clone(), source: "operator" })
+            .await?;
+    }
+    let described = describe(&database.urls(), database, console, addresses);
+    described.write(&Instance::path(&options.data))?;
+    if let Some(path) = &options.ready_file {
+        described.write(path)?;
+    }
+    summary(&configuration, options, &described, &names, relay);
+    let doors = parts.doors.clone();
+    drop(parts);
+    let ending = lifecycle.run_until_stopped(signals).await;
+    doors.close().await;
+    if let Some(failure) = &ending.failure {
+        eprintln!("quipu stopped: {:#}", anyhow::anyhow!("{failure}: {}", source_of(failure)));
+    }
+    Ok(ending.exit_code())
+}
+
+fn source_of(failure: &dyn std::error::Error) -> String {
+    failure.source().map(ToString::to_string).unwrap_or_default()
+}
+
+/// Runs single services against a database that is there.
+pub async fn run_services(configuration: Configuration, options: &RunOptions) -> Result<ExitCode> {
+    let signals = stop_signals()?;
+    let mut wanted = Vec::new();
+    for name in &options.services {
+        match ALL_SERVICES.iter().find(|service| *service == name) {
+            Some(service) => wanted.push(*service),
+            None => bail!("there is no service `{name}`; there are: {}", ALL_SERVICES.join(", ")),
+        }
+    }
+    let urls = instance::find(&options.data, &configuration.database)?;
+    let lifecycle = Lifecycle::new(GRACE);
+    let started = start(&configuration, &urls, &lifecycle, &wanted).await?;
+    for (name, address) in &started.addresses {
+        tracing::info!("{name} on {address}");
+    }
+    let doors = started.parts.doors.clone();
+    drop(started);
+    let ending = lifecycle.run_until_stopped(signals).await;
+    doors.close().await;
+    Ok(ending.exit_code())
+}
+
+/// Migrates, opens the doors, binds the listeners, starts the services.
+async fn start(
+    configuration: &Configuration,
+    urls: &DatabaseUrls,
+    lifecycle: &Lifecycle,
+    wanted: &[&'static str],
+) -> Result<Started> {
+    let procedures = Procedures {
+        implementation: configuration.implementation.name().to_owned(),
+        sql: configuration.implementation.procedures_sql()?.into_owned(),
+    };
+    let migrated = owner::migrate(&urls.owner, &procedures).await?;
+    if !migrated.applied.is_empty() {
+        tracing::info!("{} migrations applied", migrated.applied.len());
+    }
+    if migrated.needs_rebase {
+        bail!("the database was restored into another cluster: run `quipu rebase` once, then start again");
+    }
+    let settings = configuration.settings.clone();
+    let ops = http::bind(settings.http.ops_address).await?;
+    let ops_address = ops.local_addr()?;
+    let timeout = Duration::from_secs(settings.http.request_timeout_s.get().into());
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+    let parts = Parts::open(urls, settings, lifecycle.clone(), metrics)?;
+    let mut names = services::start(&parts, configuration, wanted).await?;
+    let ops_router = http::ops_router(parts.health.clone(), parts.metrics.clone());
+    http::serve(lifecycle, "ops", ops, http::with_edge_layers(ops_router, timeout));
+    let mut addresses: BTreeMap<String, String> =
+        names.iter().map(|name| ((*name).to_owned(), ops_address.to_string())).collect();
+    addresses.insert("ops".to_owned(), ops_address.to_string());
+    let mut console = None;
+    if wanted.contains(&"console") {
+        let listener = http::bind(parts.settings.http.console_address).await?;
+        let address = listener.local_addr()?;
+        addresses.insert("console".to_owned(), address.to_string());
+        let router = services::console(&parts, &addresses);
+        http::serve(lifecycle, "console", listener, http::with_edge_layers(router, timeout));
+        names.push("console");
+        console = Some(address);
+    }
+    Ok(Started { parts, addresses, names, console })
+}
+
+/// `--port-base` moves the listeners of the configuration too.
+fn place_listeners(configuration: &mut Configuration, port_base: Option<u16>) -> Ports {
+    let Some(base) = port_base else { return Ports::DEFAULT };
+    let ports = Ports { base };
+    let http = &mut configuration.settings.http;
+    http.console_address = SocketAddr::new(http.console_address.ip(), ports.console());
+    http.ops_address = SocketAddr::new(http.ops_address.ip(), ports.ops());
+    ports
+}
+
+fn describe(
+    urls: &DatabaseUrls,
+    database: &Database,
+    console: Option<SocketAddr>,
+    services: BTreeMap<String, String>,
+) -> Instance {
+    Instance {
+        console: console.map(|address| format!("http://{address}/")).unwrap_or_default(),
+        database_url: urls.write.expose().to_owned(),
+        session_database_url: urls.session.expose().to_owned(),
+        owner_database_url: urls.owner.expose().to_owned(),
+        reader_database_url: database.reader_url().map(|url| url.expose().to_owned()),
+        services,
+    }
+}
+
+fn summary(
+    configuration: &Configuration,
+    options: &UpOptions,
+    instance: &Instance,
+    names: &[&'static str],
+    relay: Option<&SampleRelay>,
+) {
+    let data = options.data.display();
+    let database = match (&configuration.database.write, configuration.database.pooler) {
+        (None, _) => format!("its own PostgreSQL and PgBouncer, everything under {data}"),
+        (Some(_), Pooler::Embedded) => "the given server, behind its own PgBouncer".to_owned(),
+        (Some(_), Pooler::External) => "the given server, through the given pooler".to_owned(),
+    };
+    eprintln!("\n  Quipu runs.\n");
+    eprintln!("  console         {}", instance.console);
+    eprintln!("  implementation  {}", configuration.implementation.name());
+    eprintln!("  database        {database}");
+    eprintln!("  services        {}", names.join(", "));
+    let ops = instance.services.get("ops").map_or("", String::as_str);
+    eprintln!("  health          http://{ops}/healthz  /readyz  /metrics");
+    if let Some(relay) = relay {
+        eprintln!("  sample relay    {} ({} generated events)", relay.url(), relay.events());
+        eprintln!(
+            "\n  This is a demonstration: only the sample relay is crawled, nothing leaves this machine."
+        );
+        eprintln!("  For the real network stop it and run: quipu up --data {data}");
+    }
+    eprintln!("\n  Next: open the console, or ask with SQL:");
+    eprintln!(
+        "    psql \"$(jq -r .reader_database_url {data}/instance.json)\" -c 'SELECT kind, events FROM kind_totals ORDER BY 2 DESC'"
+    );
+    eprintln!("    quipu export --data {data} | head     quipu verify --data {data}");
+    eprintln!("  Ctrl-C stops everything.\n");
+}

@@ -1,0 +1,221 @@
+//! `quipu import`: Nostr events from JSON lines, in constant memory.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use indicatif::ProgressBar;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::{Context, output};
+use crate::app::Parts;
+use crate::base::RelayUrl;
+use crate::base::nostr_event::{EVENT_BYTES_MAX, Refusal, Refusals};
+use crate::lifecycle::Lifecycle;
+use crate::services::archive::RelayAnswer;
+use crate::services::archive::command::RelayCommand;
+use crate::store::ingest::{Intake, PageOutcome, Source, parse_all};
+use crate::store::{self, Relay};
+use crate::telemetry::Metrics;
+
+/// Lines handed over at once; fewer when they are long.
+const CHUNK_LINES: usize = 1_000;
+const CHUNK_BYTES: usize = 2 * 1024 * 1024;
+
+/// Chunks between the reader and the database: verified, waiting for a commit.
+const CHUNKS_IN_FLIGHT: usize = 6;
+
+/// Verify and store Nostr events from JSON lines, one event a line.
+#[derive(Debug, Args)]
+pub(super) struct Import {
+    /// The file, or `-` for standard input.
+    file: PathBuf,
+    /// Also record that this relay showed the events.
+    #[arg(long, value_name = "URL")]
+    relay: Option<String>,
+    /// One JSON object for each committed part of the file, and one for the whole at the end.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A part of the file.
+#[derive(Debug, Default)]
+struct Chunk {
+    first_line: u64,
+    last_line: u64,
+    bytes: u64,
+    lines: Vec<String>,
+    refused: Refusals,
+}
+
+impl Import {
+    pub(super) async fn run(self, context: Context) -> Result<ExitCode> {
+        let urls = context.urls()?;
+        let lifecycle = Lifecycle::new(Duration::from_secs(5));
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+        let parts = Parts::open(&urls, context.configuration.settings, lifecycle.clone(), metrics)?;
+        let relay = self.relay(&parts).await?;
+        let (reader, size): (Box<dyn Read + Send>, _) = if self.file.as_os_str() == "-" {
+            (Box::new(std::io::stdin()), None)
+        } else {
+            let file =
+                File::open(&self.file).with_context(|| format!("cannot open {}", self.file.display()))?;
+            let size = file.metadata()?.len();
+            (Box::new(file), Some(size))
+        };
+        let (chunks, arrivals) = mpsc::channel(2);
+        let reading = tokio::task::spawn_blocking(move || read_chunks(reader, &chunks));
+        let intake = parts.intake(Source::Import);
+        let bar = output::byte_bar(size);
+        let outcome = self.store_all(&intake, relay, arrivals, &bar).await;
+        bar.finish_and_clear();
+        let total = outcome?;
+        reading.await?.with_context(|| format!("cannot read {}", self.file.display()))?;
+        self.report(&total);
+        drop((intake, parts));
+        lifecycle.drain();
+        lifecycle.run_until_stopped(futures_util::stream::pending::<&str>()).await;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn relay(&self, parts: &Parts) -> Result<Option<Relay>> {
+        let Some(url) = &self.relay else { return Ok(None) };
+        let url = RelayUrl::parse(url).context("--relay")?;
+        match parts.relay_writer().append(RelayCommand::Add { url, source: "operator" }).await? {
+            RelayAnswer::Known { relay, .. } => Ok(Some(relay)),
+            RelayAnswer::Recorded => Ok(None),
+        }
+    }
+
+    async fn store_all(
+        &self,
+        intake: &Intake,
+        relay: Option<Relay>,
+        mut arrivals: mpsc::Receiver<Chunk>,
+        bar: &ProgressBar,
+    ) -> Result<PageOutcome> {
+        let mut total = PageOutcome::default();
+        let mut commits = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                chunk = arrivals.recv(), if commits.len() < CHUNKS_IN_FLIGHT => match chunk {
+                    Some(chunk) => commits.push(store_chunk(intake, relay, chunk)),
+                    None if commits.is_empty() => return Ok(total),
+                    // Nothing more to read: wait for what is under way.
+                    None => {
+                        while let Some(done) = commits.next().await {
+                            self.committed(&mut total, bar, done?);
+                        }
+                        return Ok(total);
+                    }
+                },
+                Some(done) = commits.next() => self.committed(&mut total, bar, done?),
+            }
+        }
+    }
+
+    fn committed(&self, total: &mut PageOutcome, bar: &ProgressBar, (chunk, outcome): (Chunk, PageOutcome)) {
+        total.stored += outcome.stored;
+        total.known += outcome.known;
+        total.refused.merge(&outcome.refused);
+        bar.inc(chunk.bytes);
+        bar.set_message(format!(
+            "{} new, {} known, {} refused",
+            total.stored,
+            total.known,
+            total.refused.total()
+        ));
+        if self.json {
+            let part = json!({
+                "lines": [chunk.first_line, chunk.last_line], "stored": outcome.stored, "known": outcome.known,
+                "refused": outcome.refused.to_json(),
+            });
+            output::say(part);
+        }
+    }
+
+    fn report(&self, total: &PageOutcome) {
+        if self.json {
+            let all = json!({ "total": true, "stored": total.stored, "known": total.known, "refused": total.refused.to_json() });
+            output::say(all);
+            return;
+        }
+        output::say(format_args!(
+            "{} new, {} known already, {} refused",
+            total.stored,
+            total.known,
+            total.refused.total()
+        ));
+        for (reason, count) in total.refused.iter() {
+            output::say(format_args!("  {count} {reason}"));
+        }
+    }
+}
+
+async fn store_chunk(
+    intake: &Intake,
+    relay: Option<Relay>,
+    mut chunk: Chunk,
+) -> Result<(Chunk, PageOutcome), store::Error> {
+    let (events, mut refused) = parse_all(std::mem::take(&mut chunk.lines)).await;
+    refused.merge(&chunk.refused);
+    let outcome = intake.offer(relay, events, refused).await?;
+    Ok((chunk, outcome))
+}
+
+/// Cuts the input into chunks, on a thread of its own. A line that is too long or no text is counted and skipped.
+fn read_chunks(reader: impl Read, chunks: &mpsc::Sender<Chunk>) -> Result<()> {
+    let mut reader = BufReader::with_capacity(256 * 1024, reader);
+    let longest = u64::try_from(EVENT_BYTES_MAX)? + 2;
+    let mut chunk = Chunk { first_line: 1, ..Chunk::default() };
+    let mut line = Vec::new();
+    let mut number = 0;
+    let mut held = 0;
+    loop {
+        line.clear();
+        let mut read = reader.by_ref().take(longest).read_until(b'\n', &mut line)? as u64;
+        if read == 0 {
+            break;
+        }
+        number += 1;
+        if line.last() != Some(&b'\n') && read == longest {
+            read += skip_line(&mut reader)?;
+            chunk.refused.add(Refusal::TooLarge);
+        } else {
+            match std::str::from_utf8(&line).map(str::trim) {
+                Ok("") => {}
+                Ok(text) => {
+                    held += text.len();
+                    chunk.lines.push(text.to_owned());
+                }
+                Err(_) => chunk.refused.add(Refusal::Malformed),
+            }
+        }
+        chunk.bytes += read;
+        chunk.last_line = number;
+        if chunk.lines.len() >= CHUNK_LINES || held >= CHUNK_BYTES {
+            held = 0;
+            let next = Chunk { first_line: number + 1, ..Chunk::default() };
+            if chunks.blocking_send(std::mem::replace(&mut chunk, next)).is_err() {
+                return Ok(());
+            }
+        }
+    }
+    if chunk.last_line > 0 {
+        // A receiver that is gone has said why.
+        let _ = chunks.blocking_send(chunk);
+    }
+    Ok(())
+}
+
+/// Skips to the end of the line without keeping it. Returns the bytes skipped.
+fn skip_line(reader: &mut impl BufRead) -> std::io::Result<u64> {
+    Ok(reader.skip_until(b'\n')? as u64)
+}

@@ -1,0 +1,109 @@
+//! `quipu erase` and `quipu retention`: the two ways out, each leaving a record.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use chrono::NaiveDate;
+use clap::Args;
+
+use super::export::public_key;
+use super::{Context, output};
+use crate::store::leave::{self, ErasureSubject, Month};
+
+/// Erase an event, or everything a key signed, leaving a tombstone that keeps it away.
+#[derive(Debug, Args)]
+#[group(id = "subject", required = true, multiple = false)]
+pub(super) struct Erase {
+    /// The event's id: 64 hex digits, or note/nevent.
+    #[arg(long, value_name = "ID", group = "subject", value_parser = event_id)]
+    event: Option<[u8; 32]>,
+    /// A public key, in hex or npub.
+    #[arg(long, value_name = "KEY", group = "subject", value_parser = public_key)]
+    pubkey: Option<[u8; 32]>,
+    /// With --pubkey: only events up to this `created_at` (unix seconds); later ones are kept and still taken.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "event")]
+    until: Option<i64>,
+    /// Why; it is recorded.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+}
+
+fn event_id(text: &str) -> Result<[u8; 32], String> {
+    nostr_sdk::EventId::parse(text).map(nostr_sdk::EventId::to_bytes).map_err(|e| e.to_string())
+}
+
+impl Erase {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
+        if self.reason.trim().is_empty() {
+            bail!("--reason: an erasure is recorded with its reason, which must not be empty");
+        }
+        let subject = match (self.event, self.pubkey) {
+            (Some(id), _) => ErasureSubject::Event(id),
+            (None, Some(key)) => ErasureSubject::Pubkey(key, self.until.unwrap_or(i64::MAX)),
+            (None, None) => bail!("--event or --pubkey is needed"),
+        };
+        let left = leave::erase(&context.urls()?.owner, subject, self.reason.trim()).await?;
+        output::say(format_args!(
+            "{} events and {} sightings were erased; a tombstone keeps them away",
+            left.events, left.sightings
+        ));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Drop whole months of events, leaving a record. Without --yes it only lists them.
+#[derive(Debug, Args)]
+pub(super) struct Retention {
+    /// Months that end before this one are dropped.
+    #[arg(long, value_name = "YYYY-MM", value_parser = month)]
+    before: NaiveDate,
+    /// Why; it is recorded.
+    #[arg(long, value_name = "TEXT", default_value = "retention")]
+    reason: String,
+    /// Really drop them.
+    #[arg(long)]
+    yes: bool,
+    /// One JSON object a month.
+    #[arg(long)]
+    json: bool,
+}
+
+fn month(text: &str) -> Result<NaiveDate, String> {
+    NaiveDate::parse_from_str(&format!("{text}-01"), "%Y-%m-%d").map_err(|_| "expected YYYY-MM".to_owned())
+}
+
+impl Retention {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
+        let owner = context.urls()?.owner;
+        let months = leave::months_before(&owner, self.before).await?;
+        self.show(&months)?;
+        if !self.yes {
+            eprintln!("nothing was dropped; add --yes to drop them for good");
+            return Ok(ExitCode::SUCCESS);
+        }
+        let bar = output::count_bar(months.len() as u64, "months");
+        for month in &months {
+            leave::drop_month(&owner, month.month, &self.reason)
+                .await
+                .with_context(|| format!("month {}", month.month))?;
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        eprintln!("{} months were dropped; each left a record in `erasure`", months.len());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn show(&self, months: &[Month]) -> Result<()> {
+        if self.json {
+            for month in months {
+                output::say(serde_json::to_string(month)?);
+            }
+            return Ok(());
+        }
+        let rows = months.iter().map(|m| {
+            [m.month.format("%Y-%m").to_string(), m.holds.events.to_string(), m.holds.sightings.to_string()]
+        });
+        output::say(output::table(["month", "events", "sightings"], rows));
+        Ok(())
+    }
+}

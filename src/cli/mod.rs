@@ -1,0 +1,153 @@
+//! The command line. Each command is one file; every listing has `--json`.
+
+mod export;
+mod import;
+mod leave;
+mod output;
+mod relays;
+mod upkeep;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::app::{self, RunOptions, UpOptions};
+use crate::config::{Configuration, Sources};
+use crate::store::DatabaseUrls;
+use crate::{sample, telemetry};
+
+/// One program on PostgreSQL in which what happened is appended and never changed.
+#[derive(Debug, Parser)]
+#[command(name = "quipu", version, about, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+struct Common {
+    /// The instance's data folder.
+    #[arg(long, global = true, default_value = "./data", value_name = "DIR")]
+    data: PathBuf,
+    /// An implementation's name, or the path of its folder.
+    #[arg(long, global = true, default_value = "bigbrotr", value_name = "NAME")]
+    implementation: String,
+    /// Overrides one setting; may be repeated.
+    #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a whole instance; without DATABASE_URL with a PostgreSQL and PgBouncer of its own.
+    Up {
+        /// First of five ports in a row: console, health, PostgreSQL, PgBouncer, sample relay.
+        #[arg(long, value_name = "N")]
+        port_base: Option<u16>,
+        /// Write one JSON object here once everything answers: console, database URLs, services.
+        #[arg(long, value_name = "FILE")]
+        ready_file: Option<PathBuf>,
+        /// Also start a small local relay full of generated events, and crawl that one alone.
+        #[arg(long)]
+        sample: bool,
+    },
+    /// Run single services against a running instance or the database of the environment.
+    Run {
+        /// Which: initializer, ticker, projector, synchronizer, console.
+        #[arg(required = true, value_name = "SERVICE")]
+        services: Vec<String>,
+    },
+    /// Verify and store Nostr events from JSON lines.
+    Import(import::Import),
+    /// Write stored events as JSON lines, exactly as they were signed.
+    Export(export::Export),
+    /// Look at and add relays.
+    #[command(subcommand)]
+    Relays(relays::Relays),
+    /// Recreate a projection from its journals.
+    Rebuild {
+        /// Which: relays, relay_progress, totals.
+        name: String,
+    },
+    /// Prove that the tables are what the journals say.
+    Verify(upkeep::Verify),
+    /// Erase an event or everything a key signed, leaving a tombstone that keeps it away.
+    Erase(leave::Erase),
+    /// Drop whole months of events, leaving a record.
+    Retention(leave::Retention),
+    /// After a logical restore into another cluster: let readers of the journals begin a new era.
+    Rebase,
+    /// Show the settings in force, or everything that is wrong with them.
+    CheckConfig,
+    /// Write generated, validly signed events as JSON lines to standard output.
+    Sample {
+        /// How many.
+        #[arg(long, default_value_t = 1_000)]
+        count: u64,
+        /// The same seed gives the same bytes.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
+impl Cli {
+    /// Carries the command out.
+    pub async fn run(self) -> Result<ExitCode> {
+        let Self { common, command } = self;
+        if let Command::Sample { count, seed } = command {
+            let bar = output::count_bar(count, "events");
+            let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+            sample::write_sample(&mut out, count, seed, |done| bar.set_position(done))?;
+            bar.finish_and_clear();
+            return Ok(ExitCode::SUCCESS);
+        }
+        let configuration = Configuration::load(Sources::of_process(
+            common.implementation.clone(),
+            common.overrides.clone(),
+        ))?;
+        if let Command::CheckConfig = command {
+            output::say(format_args!("{:#}", configuration.effective_json()));
+            return Ok(ExitCode::SUCCESS);
+        }
+        let _log = telemetry::init(&configuration.settings.log)?;
+        let context = Context { configuration, data: common.data };
+        match command {
+            Command::Up { port_base, ready_file, sample } => {
+                let options = UpOptions { data: context.data, port_base, ready_file, sample };
+                app::up(context.configuration, &options).await
+            }
+            Command::Run { services } => {
+                let options = RunOptions { data: context.data, services };
+                app::run_services(context.configuration, &options).await
+            }
+            Command::Import(import) => import.run(context).await,
+            Command::Export(export) => export.run(context).await,
+            Command::Relays(relays) => relays.run(context).await,
+            Command::Rebuild { name } => upkeep::rebuild(&context, &name).await,
+            Command::Verify(verify) => verify.run(&context).await,
+            Command::Erase(erase) => erase.run(&context).await,
+            Command::Retention(retention) => retention.run(&context).await,
+            Command::Rebase => upkeep::rebase(&context).await,
+            Command::CheckConfig | Command::Sample { .. } => Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+/// What a command works with.
+#[derive(Debug)]
+struct Context {
+    configuration: Configuration,
+    data: PathBuf,
+}
+
+impl Context {
+    /// The doors of the environment or of the running instance.
+    fn urls(&self) -> Result<DatabaseUrls> {
+        app::instance::find(&self.data, &self.configuration.database)
+    }
+}

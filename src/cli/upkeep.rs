@@ -1,0 +1,107 @@
+//! `quipu rebuild`, `quipu verify`, `quipu rebase`.
+
+use std::pin::pin;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use futures_util::StreamExt;
+
+use super::{Context, output};
+use crate::services::archive::project::PROJECTIONS;
+use crate::services::archive::project::verify::{self, Finding};
+use crate::services::archive::read::event_total;
+use crate::store::{DoorSizes, Doors, owner};
+
+/// Prove that the tables are what the journals say. Ends with 1 when something is wrong.
+#[derive(Debug, Args)]
+pub(super) struct Verify {
+    /// Also check id and signature of every stored event.
+    #[arg(long)]
+    events: bool,
+    /// One JSON object a check.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Broken events shown by name; the rest are counted.
+const SHOWN_MAX: usize = 20;
+
+impl Verify {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
+        let urls = context.urls()?;
+        let mut findings = verify::tables(&urls.owner).await?;
+        if self.events {
+            let doors = Doors::open(&urls, DoorSizes::default())?;
+            findings.push(check_events(&doors).await?);
+            doors.close().await;
+        }
+        for finding in &findings {
+            if self.json {
+                output::say(serde_json::to_string(finding)?);
+            } else {
+                output::say(format_args!(
+                    "{} {}",
+                    if finding.problems.is_empty() { "ok   " } else { "WRONG" },
+                    finding.check
+                ));
+                for problem in &finding.problems {
+                    output::say(format_args!("        {problem}"));
+                }
+            }
+        }
+        let sound = findings.iter().all(|finding| finding.problems.is_empty());
+        Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+async fn check_events(doors: &Doors) -> Result<Finding> {
+    let total = u64::try_from(event_total(&doors.read).await?).unwrap_or(0);
+    let bar = output::count_bar(total, "events");
+    let mut problems = Vec::new();
+    let (mut checked, mut broken) = (0_u64, 0_usize);
+    let mut proofs = pin!(verify::events(&doors.read));
+    while let Some(proof) = proofs.next().await {
+        checked += 1;
+        bar.inc(1);
+        if let Some(problem) = proof? {
+            broken += 1;
+            if problems.len() < SHOWN_MAX {
+                problems.push(problem);
+            }
+        }
+    }
+    bar.finish_and_clear();
+    if broken > problems.len() {
+        problems.push(format!("and {} more", broken - problems.len()));
+    }
+    Ok(Finding { check: format!("id and signature of {checked} events"), problems })
+}
+
+/// Recreates one projection.
+pub(super) async fn rebuild(context: &Context, name: &str) -> Result<ExitCode> {
+    let Some(projection) = PROJECTIONS.iter().find(|projection| projection.name == name) else {
+        let names: Vec<&str> = PROJECTIONS.iter().map(|projection| projection.name).collect();
+        bail!("there is no projection `{name}`; there are: {}", names.join(", "));
+    };
+    let urls = context.urls()?;
+    let mut client = owner::connect(&urls.owner).await?;
+    projection.rebuild(&mut client).await?;
+    // What is kept by ticks is filled now too, whether or not a projector runs.
+    let doors = Doors::open(&urls, DoorSizes::default())?;
+    if projection.upkeep == crate::store::projection::Upkeep::Ticks {
+        projection.catch_up(&doors.write).await?;
+    }
+    doors.close().await;
+    output::say(format_args!("{name} was recreated from its journals"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Opens a new era.
+pub(super) async fn rebase(context: &Context) -> Result<ExitCode> {
+    match owner::rebase(&context.urls()?.owner).await? {
+        Some(era) => println!("era {era} is open; projections will be rebuilt when the services start"),
+        None => println!("nothing to do: the database still lives in the cluster it was written in"),
+    }
+    Ok(ExitCode::SUCCESS)
+}

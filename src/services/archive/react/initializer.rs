@@ -1,0 +1,69 @@
+//! The service `initializer`: makes the seed relays known, once.
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Implementation;
+use crate::lifecycle::{Cycle, Service};
+use crate::services::archive::command::RelayCommand;
+use crate::services::archive::seeds::Seeds;
+use crate::services::archive::{RelayAnswer, RelayJournal};
+use crate::store::append::Writer;
+
+/// Relays offered at once; the writer puts them into few transactions.
+const AT_ONCE: usize = 2_000;
+
+/// Why the seeds could not be entered.
+#[derive(Debug, thiserror::Error)]
+pub enum InitializerError {
+    /// The seed file.
+    #[error("the seed file cannot be read: {0}")]
+    Seeds(String),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+}
+
+/// Enters seed relays.
+#[derive(Debug)]
+pub struct Initializer {
+    /// Whose seeds.
+    pub implementation: Implementation,
+    /// The file's name in the implementation's `data/`, or an absolute path.
+    pub seed_file: String,
+    /// Where relays become known.
+    pub relays: Writer<RelayJournal>,
+}
+
+impl Service for Initializer {
+    type Error = InitializerError;
+
+    fn name(&self) -> &'static str {
+        "initializer"
+    }
+
+    async fn cycle(&self, _drain: &CancellationToken) -> Result<Cycle, InitializerError> {
+        let wrong = |error: &dyn std::error::Error| InitializerError::Seeds(error.to_string());
+        let text = self.implementation.data_file(&self.seed_file).map_err(|e| wrong(&e))?;
+        let seeds = Seeds::read(text.as_bytes()).map_err(|e| wrong(&e))?;
+        for (line, reason) in &seeds.refused {
+            tracing::warn!(file = self.seed_file, line, "{} line {line}: {reason}; skipped", self.seed_file);
+        }
+        let known = seeds.relays.len();
+        let add = |url| self.relays.append(RelayCommand::Add { url, source: "seed" });
+        let new = stream::iter(seeds.relays)
+            .map(add)
+            .buffer_unordered(AT_ONCE)
+            .try_fold(0_usize, |new, answer| async move {
+                Ok(new + usize::from(matches!(answer, RelayAnswer::Known { is_new: true, .. })))
+            })
+            .await?;
+        tracing::info!(
+            "{}: {known} relays, {new} of them new; {} repeated and {} bad lines skipped",
+            self.seed_file,
+            seeds.duplicates,
+            seeds.refused.len()
+        );
+        Ok(Cycle::Done)
+    }
+}

@@ -1,0 +1,210 @@
+//! One session with one relay: walk its open windows, hand every page to the intake, record windows when their events
+//! are committed.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{LEASE, Parts, SyncError, lease_name, patience};
+use crate::base::RelayUrl;
+use crate::base::nostr_event::{NostrEvent, Refusal, Refusals};
+use crate::config;
+use crate::net::relay::{RawPage, RelaySession};
+use crate::services::archive::command::WindowCommand;
+use crate::services::archive::decide::{Ask, Page, Walk, unproven};
+use crate::services::archive::event::Window;
+use crate::services::archive::read;
+use crate::store::Relay;
+use crate::store::ingest::{PageOutcome, parse_all};
+
+/// Pages whose commit may be under way while the next one is read.
+const PAGES_IN_FLIGHT: usize = 3;
+
+/// What is proven so far is recorded at least this often, so that a killed process repeats little.
+const RECORD_EVERY: Duration = Duration::from_secs(10);
+
+/// What a session brought.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    /// Events that were new.
+    pub(super) stored: u64,
+    /// Events that were not.
+    pub(super) known: u64,
+    /// Events refused.
+    pub(super) refused: Refusals,
+}
+
+impl Report {
+    fn add(&mut self, outcome: &PageOutcome) {
+        self.stored += u64::from(outcome.stored);
+        self.known += u64::from(outcome.known);
+        self.refused.merge(&outcome.refused);
+    }
+}
+
+/// Walks every open window of the relay, newest first. A window that a failure cuts off keeps what was proven of it.
+pub(super) async fn run(
+    parts: &Parts,
+    settings: &config::Synchronizer,
+    relay: Relay,
+    url: &RelayUrl,
+    drain: &CancellationToken,
+) -> Result<Report, SyncError> {
+    let now = parts.clock.now().timestamp();
+    let since = i64::try_from(settings.since_unix_s)?;
+    let Some(target) = Window::new(since, now - i64::from(settings.end_lag_s)) else {
+        return Ok(Report::default());
+    };
+    let open = unproven(target, &read::settled_windows(&parts.doors.session, relay).await?);
+    let mut report = Report::default();
+    if open.is_empty() {
+        return Ok(report);
+    }
+    let session = RelaySession::connect(url, patience(settings)).await?;
+    let mut visit =
+        Visit { parts, relay, session, limit: settings.page_events.get(), renewed: Instant::now() };
+    for window in open {
+        visit.walk(window, drain, &mut report).await?;
+        if drain.is_cancelled() {
+            break;
+        }
+    }
+    visit.session.close().await;
+    Ok(report)
+}
+
+struct Visit<'a> {
+    parts: &'a Parts,
+    relay: Relay,
+    session: RelaySession,
+    limit: usize,
+    renewed: Instant,
+}
+
+/// How far a walk has come since the last record.
+#[derive(Debug, Default)]
+struct Tally {
+    events: i32,
+    requests: i32,
+}
+
+impl Visit<'_> {
+    /// Walks one window. However it ends, what is proven is recorded, after its events are committed.
+    async fn walk(
+        &mut self,
+        window: Window,
+        drain: &CancellationToken,
+        report: &mut Report,
+    ) -> Result<(), SyncError> {
+        let mut walk = Walk::new(window, self.limit);
+        let mut tally = Tally::default();
+        let ended = self.pages(&mut walk, &mut tally, drain, report).await;
+        // A page that could not be committed proves nothing.
+        if !matches!(ended, Err(SyncError::Store(_) | SyncError::LeaseLost)) {
+            self.record(&mut walk, &mut tally).await?;
+        }
+        ended
+    }
+
+    async fn pages(
+        &mut self,
+        walk: &mut Walk,
+        tally: &mut Tally,
+        drain: &CancellationToken,
+        report: &mut Report,
+    ) -> Result<(), SyncError> {
+        let parts = self.parts;
+        let relay = self.relay;
+        let mut commits = FuturesUnordered::new();
+        let mut recorded = Instant::now();
+        let mut ended = Ok(());
+        while let Some(ask) = walk.ask() {
+            if drain.is_cancelled() {
+                break;
+            }
+            let page = match self.ask(ask).await {
+                Ok(page) => page,
+                Err(error) => {
+                    ended = Err(error);
+                    break;
+                }
+            };
+            tally.requests += 1;
+            tally.events = tally.events.saturating_add(i32::try_from(page.events.len()).unwrap_or(i32::MAX));
+            walk.answered(summary(&page.events));
+            commits.push(parts.intake.offer(Some(relay), page.events, page.refused));
+            let is_time = recorded.elapsed() >= RECORD_EVERY;
+            while commits.len() >= if is_time { 1 } else { PAGES_IN_FLIGHT } {
+                if let Some(outcome) = commits.next().await {
+                    report.add(&outcome?);
+                }
+            }
+            if is_time {
+                self.record(walk, tally).await?;
+                recorded = Instant::now();
+            }
+            self.keep_lease().await?;
+        }
+        while let Some(outcome) = commits.next().await {
+            report.add(&outcome?);
+        }
+        ended
+    }
+
+    async fn ask(&mut self, ask: Ask) -> Result<Checked, SyncError> {
+        let (since, until) = (u64::try_from(ask.since)?, u64::try_from(ask.until)?);
+        let raw = self.session.page(since, until, self.limit).await?;
+        Ok(check(raw, ask).await)
+    }
+
+    async fn record(&mut self, walk: &mut Walk, tally: &mut Tally) -> Result<(), SyncError> {
+        let counted = std::mem::take(tally);
+        for (place, (window, outcome)) in walk.take_verdicts().into_iter().enumerate() {
+            let (events, requests) = if place == 0 { (counted.events, counted.requests) } else { (0, 0) };
+            let command = WindowCommand { relay: self.relay, window, outcome, events, requests };
+            self.parts.windows.append(command).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_lease(&mut self) -> Result<(), SyncError> {
+        if self.renewed.elapsed() < LEASE / 3 {
+            return Ok(());
+        }
+        self.renewed = Instant::now();
+        let held = self.parts.leases.take(&[lease_name(self.relay)], LEASE).await?;
+        if held.is_empty() { Err(SyncError::LeaseLost) } else { Ok(()) }
+    }
+}
+
+/// A page whose events can be read and fit the question.
+struct Checked {
+    events: Vec<NostrEvent>,
+    refused: Refusals,
+}
+
+async fn check(raw: RawPage, ask: Ask) -> Checked {
+    let (mut events, mut refused) = parse_all(raw.events).await;
+    for _ in 0..raw.too_large {
+        refused.add(Refusal::TooLarge);
+    }
+    for _ in 0..raw.malformed {
+        refused.add(Refusal::Malformed);
+    }
+    events.retain(|event| {
+        let fits = i64::try_from(event.created_at.as_secs()).is_ok_and(|second| ask.contains(second));
+        if !fits {
+            refused.add(Refusal::Foreign);
+        }
+        fits
+    });
+    Checked { events, refused }
+}
+
+fn summary(events: &[NostrEvent]) -> Page {
+    let seconds = || events.iter().map(|event| event.created_at.as_secs().cast_signed());
+    Page { events: events.len(), oldest: seconds().min(), newest: seconds().max() }
+}

@@ -1,0 +1,137 @@
+//! Stored events, streamed out exactly as they were signed.
+
+use futures_util::{Stream, StreamExt};
+use serde::Serialize;
+use sqlx::PgPool;
+use sqlx::types::Json;
+
+use crate::base::nostr_event::{self, NostrEvent, Refusal};
+use crate::store::Error;
+
+/// Which events. An empty list does not restrict.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Smallest `created_at`, unix seconds.
+    pub since: Option<i64>,
+    /// Largest `created_at`, unix seconds.
+    pub until: Option<i64>,
+    /// Kinds.
+    pub kinds: Vec<i32>,
+    /// Authors, 32 bytes each.
+    pub authors: Vec<Vec<u8>>,
+    /// Shown by this relay, by its canonical URL.
+    pub relay: Option<String>,
+}
+
+/// A row of `events`.
+#[derive(Debug)]
+pub struct StoredEvent {
+    id: Vec<u8>,
+    pubkey: Vec<u8>,
+    created_at: i64,
+    kind: i32,
+    tags: Option<Json<Vec<Vec<String>>>>,
+    content: Option<String>,
+    sig: Vec<u8>,
+    raw: Option<Vec<u8>>,
+}
+
+#[derive(Serialize)]
+struct Signed<'a> {
+    id: String,
+    pubkey: String,
+    created_at: i64,
+    kind: i32,
+    tags: &'a [Vec<String>],
+    content: &'a str,
+    sig: String,
+}
+
+impl StoredEvent {
+    /// The event's JSON as it was signed, or `None` when the implementation does not store tags and content.
+    ///
+    /// # Errors
+    /// [`Error::Inconsistent`] when the kept bytes are no text.
+    pub fn json(&self) -> Result<Option<String>, Error> {
+        if let Some(raw) = &self.raw {
+            let text = String::from_utf8(raw.clone());
+            return text.map(Some).map_err(|_| self.inconsistent("raw is not UTF-8"));
+        }
+        let (Some(tags), Some(content)) = (&self.tags, &self.content) else { return Ok(None) };
+        let signed = Signed {
+            id: hex::encode(&self.id),
+            pubkey: hex::encode(&self.pubkey),
+            created_at: self.created_at,
+            kind: self.kind,
+            tags,
+            content,
+            sig: hex::encode(&self.sig),
+        };
+        serde_json::to_string(&signed).map(Some).map_err(|e| self.inconsistent(&e.to_string()))
+    }
+
+    /// Checks id and signature anew. `None` when the implementation does not store what was signed.
+    ///
+    /// # Errors
+    /// As [`StoredEvent::json`].
+    pub fn proof(&self) -> Result<Option<Result<(), Refusal>>, Error> {
+        let Some(json) = self.json()? else { return Ok(None) };
+        Ok(Some(nostr_event::parse(&json).and_then(|event| self.check(&event))))
+    }
+
+    fn check(&self, event: &NostrEvent) -> Result<(), Refusal> {
+        nostr_event::check_id(event)?;
+        let same =
+            event.id.as_bytes()[..] == self.id && event.created_at.as_secs().cast_signed() == self.created_at;
+        if !same {
+            return Err(Refusal::BadId);
+        }
+        if event.verify_signature() { Ok(()) } else { Err(Refusal::BadSignature) }
+    }
+
+    /// Its id in hex.
+    #[must_use]
+    pub fn id_hex(&self) -> String {
+        hex::encode(&self.id)
+    }
+
+    fn inconsistent(&self, problem: &str) -> Error {
+        Error::inconsistent("events", format!("{}: {problem}", self.id_hex()))
+    }
+}
+
+/// Streams events in the order of (`created_at`, id). Memory does not grow with their number.
+pub fn stored_events<'a>(
+    pool: &'a PgPool,
+    filter: &'a EventFilter,
+) -> impl Stream<Item = Result<StoredEvent, Error>> + 'a {
+    let since = filter.since.unwrap_or(i64::MIN);
+    let until = filter.until.unwrap_or(i64::MAX);
+    sqlx::query_as!(
+        StoredEvent,
+        r#"SELECT e.id, e.pubkey, e.created_at, e.kind, e.tags AS "tags: Json<Vec<Vec<String>>>", e.content, e.sig, e.raw
+           FROM events e
+           WHERE e.created_at BETWEEN $1 AND $2
+             AND (cardinality($3::integer[]) = 0 OR e.kind = ANY ($3))
+             AND (cardinality($4::bytea[]) = 0 OR e.pubkey = ANY ($4))
+             AND ($5::text IS NULL OR EXISTS (
+                SELECT FROM sightings s JOIN relays r ON r.number = s.relay
+                WHERE s.event = e.number AND r.url = $5))
+           ORDER BY e.created_at, e.id"#,
+        since,
+        until,
+        &filter.kinds,
+        &filter.authors,
+        filter.relay.as_deref()
+    )
+    .fetch(pool)
+    .map(|row| row.map_err(Error::from))
+}
+
+/// How many events there are in all, exact as of the newest projection.
+pub async fn event_total(pool: &PgPool) -> Result<i64, Error> {
+    let row = sqlx::query!(r#"SELECT coalesce(sum(events), 0)::bigint AS "total!" FROM kind_totals"#)
+        .fetch_one(pool)
+        .await?;
+    Ok(row.total)
+}

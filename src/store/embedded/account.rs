@@ -1,0 +1,142 @@
+//! Who runs the servers, and whether that user can reach the data folder.
+//!
+//! Root may not run PostgreSQL or PgBouncer, so root starts both as one other user. Everyone else starts them
+//! as oneself.
+
+use std::{
+    os::unix::{fs::MetadataExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use nix::unistd::{AccessFlags, User, access, geteuid};
+
+use super::error::{At, Error};
+
+/// The longest path of a unix socket: `sockaddr_un` has 108 bytes, one of them for the final NUL.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// The user both servers run as.
+#[derive(Debug, Clone)]
+pub(super) struct Account {
+    /// Its name, for messages.
+    pub(super) name: String,
+    uid: u32,
+    gid: u32,
+    /// True when Quipu is root and has to become this user.
+    switch: bool,
+}
+
+impl Account {
+    /// The user for a cluster at `cluster`, which need not exist: its owner if it does, so a folder keeps the
+    /// user it was made with; else the current user, or for root `postgres` or `nobody`.
+    ///
+    /// # Errors
+    /// [`Error::OtherOwner`], [`Error::NoAccount`].
+    pub(super) fn for_cluster(cluster: &Path) -> Result<Self, Error> {
+        let current = geteuid();
+        let owner = cluster.metadata().ok().map(|metadata| metadata.uid());
+        let lookup = |uid| User::from_uid(uid).ok().flatten();
+        if !current.is_root() {
+            let name = lookup(current).map_or_else(|| current.to_string(), |user| user.name);
+            return match owner {
+                Some(owner) if owner != current.as_raw() => {
+                    Err(Error::OtherOwner { path: cluster.to_path_buf(), owner, user: name })
+                }
+                _ => {
+                    let gid = nix::unistd::getegid().as_raw();
+                    Ok(Self { name, uid: current.as_raw(), gid, switch: false })
+                }
+            };
+        }
+        let named = |name| User::from_name(name).ok().flatten();
+        owner
+            .filter(|uid| *uid != 0)
+            .and_then(|uid| lookup(uid.into()))
+            .or_else(|| named("postgres"))
+            .or_else(|| named("nobody"))
+            .map(|user| Self {
+                name: user.name,
+                uid: user.uid.as_raw(),
+                gid: user.gid.as_raw(),
+                switch: true,
+            })
+            .ok_or(Error::NoAccount)
+    }
+
+    /// Makes `command` run as this user. Supplementary groups are dropped by the standard library.
+    pub(super) fn apply(&self, command: &mut Command) {
+        if self.switch {
+            command.uid(self.uid).gid(self.gid);
+        }
+    }
+
+    /// Gives a file or folder (not what is in it) to this user.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn own(&self, path: &Path) -> Result<(), Error> {
+        if !self.switch {
+            return Ok(());
+        }
+        std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid)).at("change the owner of", path)
+    }
+
+    /// Checks that this user can enter `data` and every folder above it, as far as they exist.
+    ///
+    /// # Errors
+    /// [`Error::CannotEnter`] with the outermost folder that refuses.
+    pub(super) fn check_path(&self, data: &Path) -> Result<(), Error> {
+        let existing: Vec<&Path> = data.ancestors().filter(|folder| folder.is_dir()).collect();
+        if existing.first().is_none_or(|deepest| self.can_enter(deepest)) {
+            return Ok(());
+        }
+        let refusing = existing.iter().rev().find(|folder| !self.can_enter(folder)).unwrap_or(&data);
+        Err(Error::CannotEnter {
+            user: self.name.clone(),
+            component: refusing.to_path_buf(),
+            data: data.to_path_buf(),
+        })
+    }
+
+    /// Asks the kernel, not the mode bits: access lists and mount options count too.
+    fn can_enter(&self, folder: &Path) -> bool {
+        if !self.switch {
+            return access(folder, AccessFlags::X_OK).is_ok();
+        }
+        let mut probe = Command::new("/bin/sh");
+        probe.args(["-c", "test -x \"$1\"", "sh"]).arg(folder).current_dir("/");
+        probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.apply(&mut probe);
+        probe.status().is_ok_and(|status| status.success())
+    }
+}
+
+/// Checks that PostgreSQL's socket for `port` in `folder` has a path the operating system takes.
+///
+/// # Errors
+/// [`Error::SocketPathTooLong`].
+pub(super) fn check_socket_path(folder: &Path, port: u16) -> Result<(), Error> {
+    let path: PathBuf = folder.join(format!(".s.PGSQL.{port}"));
+    let bytes = path.as_os_str().len();
+    if bytes > SOCKET_PATH_BYTES_MAX {
+        return Err(Error::SocketPathTooLong { path, bytes, limit: SOCKET_PATH_BYTES_MAX });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_path_may_have_107_bytes_and_no_more() {
+        let folder = |bytes: usize| PathBuf::from("/".repeat(bytes - "/.s.PGSQL.5432".len()));
+        assert!(check_socket_path(&PathBuf::from("/run/quipu"), 5432).is_ok());
+        let long = folder(108).to_string_lossy().replace('/', "a");
+        let error = check_socket_path(Path::new(&format!("/{}", &long[1..])), 5432).unwrap_err();
+        assert!(matches!(error, Error::SocketPathTooLong { bytes: 108, limit: 107, .. }), "{error}");
+        let fits = folder(107).to_string_lossy().replace('/', "a");
+        assert!(check_socket_path(Path::new(&format!("/{}", &fits[1..])), 5432).is_ok());
+    }
+}

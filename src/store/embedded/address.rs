@@ -1,0 +1,64 @@
+//! Addresses of roles: `postgres://role:password@host:port/database`.
+
+use url::Url;
+
+use super::credentials::Credentials;
+use crate::{base::Secret, store::DatabaseUrls};
+
+/// The only address anything of ours listens on.
+pub(super) const LOOPBACK: &str = "127.0.0.1";
+
+/// The URL of one role. `host` is a name, an address, or the folder of a unix socket.
+pub(super) fn role_url(role: &str, password: &Secret, host: &str, port: u16, database: &str) -> Secret {
+    let mut url = Url::parse("postgres://localhost").expect("a constant URL");
+    let host = match host {
+        folder if folder.starts_with('/') => folder.replace('/', "%2F"),
+        v6 if v6.contains(':') && !v6.starts_with('[') => format!("[{v6}]"),
+        name => name.to_owned(),
+    };
+    // None of these can fail: the URL has a host, and every text is percent-encoded on the way in. A host that is
+    // none leaves `localhost`, where the login fails with a message of its own.
+    let _ = url.set_host(Some(&host));
+    let _ = url.set_port(Some(port));
+    let _ = url.set_username(role);
+    let _ = url.set_password(Some(password.expose()));
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.clear().push(database);
+    }
+    Secret::new(url.as_str())
+}
+
+/// The four doors to a database: three through the pooler on loopback, the owner's straight to the server.
+pub(super) fn doors(
+    credentials: &Credentials,
+    pooler_port: u16,
+    server: (&str, u16),
+    database: &str,
+) -> DatabaseUrls {
+    let pooled = |role, password| role_url(role, password, LOOPBACK, pooler_port, database);
+    let session = pooled("quipu_session", &credentials.session);
+    DatabaseUrls {
+        write: pooled("quipu", &credentials.service),
+        read: session.clone(),
+        session,
+        owner: role_url("quipu_owner", &credentials.owner, server.0, server.1, database),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_password_contains_the_driver_reads_it_back() {
+        let password = Secret::new("a b/c@d:e%f?g#h'ü");
+        for host in ["db.example", "127.0.0.1", "::1", "/run/postgresql"] {
+            let url = role_url("quipu", &password, host, 6432, "my/base");
+            let config: tokio_postgres::Config = url.expose().parse().unwrap();
+            assert_eq!(config.get_password(), Some(password.expose().as_bytes()), "{host}");
+            assert_eq!(config.get_user(), Some("quipu"));
+            assert_eq!(config.get_dbname(), Some("my/base"));
+            assert_eq!(config.get_ports(), [6432]);
+        }
+    }
+}

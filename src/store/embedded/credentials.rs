@@ -1,0 +1,136 @@
+//! The passwords of the roles, and the file that keeps them beside the data.
+
+use std::{fs, path::Path};
+
+use rand::{Rng, distr::Alphanumeric};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::{
+    error::Error,
+    folder::{Folder, write_whole},
+};
+use crate::base::Secret;
+
+/// Letters and digits in a made password: 190 bits.
+const PASSWORD_CHARACTERS: usize = 32;
+
+/// The passwords of Quipu's four roles.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Credentials {
+    /// Of `quipu_owner`, who owns the database: migrations, retention, erasure.
+    #[serde(rename = "quipu_owner")]
+    pub owner: Secret,
+    /// Of `quipu`, who appends and reads.
+    #[serde(rename = "quipu")]
+    pub service: Secret,
+    /// Of `quipu_session`, who is `quipu` on a session of its own.
+    #[serde(rename = "quipu_session")]
+    pub session: Secret,
+    /// Of `quipu_reader`, the role for people: read-only, a minute for each statement.
+    #[serde(rename = "quipu_reader")]
+    pub reader: Secret,
+}
+
+impl Credentials {
+    /// Four new random passwords of 32 letters and digits.
+    #[must_use]
+    pub fn random() -> Self {
+        Self { owner: password(), service: password(), session: password(), reader: password() }
+    }
+
+    /// Four passwords that everybody who knows `secret` arrives at: SHA-256 over it and the role's name.
+    #[must_use]
+    pub fn derived(secret: &str) -> Self {
+        let of = |role: &str| {
+            let mut hash = Sha256::new();
+            hash.update(format!("quipu/{}/{role}/{secret}", role.len()));
+            Secret::new(hex::encode(hash.finalize()))
+        };
+        Self {
+            owner: of("quipu_owner"),
+            service: of("quipu"),
+            session: of("quipu_session"),
+            reader: of("quipu_reader"),
+        }
+    }
+
+    /// Every role with its password.
+    pub(super) fn roles(&self) -> [(&'static str, &Secret); 4] {
+        [
+            ("quipu_owner", &self.owner),
+            ("quipu", &self.service),
+            ("quipu_session", &self.session),
+            ("quipu_reader", &self.reader),
+        ]
+    }
+}
+
+/// What `DATA/credentials.json` holds.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Kept {
+    /// The password of `postgres`, the cluster's superuser.
+    #[serde(rename = "postgres")]
+    pub(super) superuser: Secret,
+    /// Tells this folder from others; no secret.
+    folder: String,
+    /// The roles' passwords.
+    #[serde(flatten)]
+    pub(super) roles: Credentials,
+}
+
+impl Kept {
+    /// Reads the folder's passwords; makes them if there is no cluster yet that could have others.
+    ///
+    /// # Errors
+    /// [`Error::Credentials`] when an existing cluster's passwords are missing or unreadable; [`Error::Io`].
+    pub(super) fn load_or_make(folder: &Folder) -> Result<Self, Error> {
+        let path = folder.root().join("credentials.json");
+        let unusable = |problem: String| Error::Credentials { path: path.clone(), problem };
+        match fs::read(&path) {
+            // The parser's own message could quote a password.
+            Ok(text) => serde_json::from_slice(&text).map_err(|error| {
+                unusable(format!(
+                    "is not as Quipu wrote it (line {}, column {})",
+                    error.line(),
+                    error.column()
+                ))
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !folder.postgres().exists() => {
+                let kept =
+                    Self { superuser: password(), folder: random_text(12), roles: Credentials::random() };
+                kept.save(&path)?;
+                Ok(kept)
+            }
+            Err(error) => Err(unusable(format!("cannot be read ({error})"))),
+        }
+    }
+
+    fn save(&self, path: &Path) -> Result<(), Error> {
+        let mut text = serde_json::Map::new();
+        text.insert("folder".into(), self.folder.clone().into());
+        text.insert("postgres".into(), self.superuser.expose().into());
+        for (role, password) in self.roles.roles() {
+            text.insert(role.into(), password.expose().into());
+        }
+        write_whole(path, &format!("{:#}\n", serde_json::Value::Object(text)), |_| Ok(()))
+    }
+
+    /// The `cluster_name`, which PostgreSQL shows in the title of each of its processes: how orphans of this
+    /// folder are told from other people's. A copied folder gets another one.
+    pub(super) fn cluster_name(&self, folder: &Folder) -> String {
+        let digest = Sha256::new()
+            .chain_update(self.folder.as_bytes())
+            .chain_update(folder.root().as_os_str().as_encoded_bytes())
+            .finalize();
+        format!("quipu-{}", hex::encode(&digest[..6]))
+    }
+}
+
+fn password() -> Secret {
+    Secret::new(random_text(PASSWORD_CHARACTERS))
+}
+
+fn random_text(characters: usize) -> String {
+    rand::rng().sample_iter(Alphanumeric).take(characters).map(char::from).collect()
+}

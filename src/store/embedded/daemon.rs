@@ -1,0 +1,196 @@
+//! One server as a child process: started, waited for, stopped.
+
+use std::{
+    fs::{self, OpenOptions},
+    future::Future,
+    net::TcpListener,
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use tokio::{
+    process::Child,
+    sync::{Mutex, MutexGuard},
+    time::timeout,
+};
+use tracing::warn;
+
+use super::{
+    account::Account,
+    error::{At, Error},
+    log_tail::log_tail,
+    processes::{StopSteps, send},
+};
+
+/// A log this large is set aside at the next start, in bytes.
+const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// A server that can be started again and again.
+pub(super) trait Program: Sync {
+    /// Its process.
+    fn daemon(&self) -> &Daemon;
+
+    /// Clears what a former process left, starts the server in `slot` and waits until it answers.
+    fn start(&self, slot: &mut Option<Child>) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// How a server's process is made, and the process when there is one.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    /// The server's name, for people.
+    pub(super) name: &'static str,
+    /// The program file.
+    pub(super) program: PathBuf,
+    /// Its arguments.
+    pub(super) arguments: Vec<PathBuf>,
+    /// Its working directory.
+    pub(super) folder: PathBuf,
+    /// Who runs it.
+    pub(super) account: Account,
+    /// The folder of its logs.
+    pub(super) logs: PathBuf,
+    /// What its log files' names begin with; its output goes to `<this>.log`.
+    pub(super) log_prefix: &'static str,
+    /// The port of 127.0.0.1 it listens on.
+    pub(super) port: u16,
+    /// How it is stopped.
+    pub(super) stop_steps: StopSteps,
+    slot: Mutex<Option<Child>>,
+    pid: AtomicU32,
+}
+
+impl Daemon {
+    /// A server that does not run yet.
+    #[expect(clippy::too_many_arguments, reason = "one place makes each of the two servers")]
+    pub(super) fn new(
+        name: &'static str,
+        program: PathBuf,
+        arguments: Vec<PathBuf>,
+        folder: PathBuf,
+        account: Account,
+        logs: PathBuf,
+        log_prefix: &'static str,
+        port: u16,
+        stop_steps: StopSteps,
+    ) -> Self {
+        let (slot, pid) = (Mutex::new(None), AtomicU32::new(0));
+        Self { name, program, arguments, folder, account, logs, log_prefix, port, stop_steps, slot, pid }
+    }
+
+    /// The process, while it runs.
+    pub(super) fn pid(&self) -> Option<u32> {
+        Some(self.pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
+    }
+
+    /// Forgets a process that has ended.
+    pub(super) fn forget(&self, slot: &mut Option<Child>) {
+        *slot = None;
+        self.pid.store(0, Ordering::Relaxed);
+    }
+
+    /// The place of the process, for whoever starts or watches it.
+    pub(super) async fn slot(&self) -> MutexGuard<'_, Option<Child>> {
+        self.slot.lock().await
+    }
+
+    /// Starts the process, which must not run yet, and waits until `ready` is done.
+    ///
+    /// # Errors
+    /// [`Error::PortInUse`], [`Error::Io`], [`Error::Ended`], and what `ready` says.
+    pub(super) async fn launch(
+        &self,
+        slot: &mut Option<Child>,
+        ready: impl Future<Output = Result<(), Error>>,
+    ) -> Result<(), Error> {
+        self.check_port()?;
+        let child = slot.insert(self.spawn()?);
+        self.pid.store(child.id().unwrap_or(0), Ordering::Relaxed);
+        let answer = tokio::select! {
+            status = child.wait() => Err(self.ended(status.at("wait for", &self.program)?)),
+            answer = ready => answer,
+        };
+        if answer.is_err() {
+            self.stop_in(slot).await;
+        }
+        answer
+    }
+
+    fn check_port(&self) -> Result<(), Error> {
+        match TcpListener::bind(("127.0.0.1", self.port)) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                Err(Error::PortInUse { program: self.name, port: self.port })
+            }
+            // Whatever else is wrong with the port, the server itself says better.
+            _ => Ok(()),
+        }
+    }
+
+    fn spawn(&self) -> Result<Child, Error> {
+        let log = self.logs.join(format!("{}.log", self.log_prefix));
+        if log.metadata().is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
+            fs::rename(&log, self.logs.join(format!("{}.log.old", self.log_prefix))).at("rename", &log)?;
+        }
+        let output = OpenOptions::new().create(true).append(true).open(&log).at("open", &log)?;
+        self.account.own(&log)?;
+        let errors = output.try_clone().at("open", &log)?;
+        let mut command = plain_command(&self.program, &self.account);
+        command.args(&self.arguments).current_dir(&self.folder);
+        command.stdin(Stdio::null()).stdout(output).stderr(errors);
+        tokio::process::Command::from(command).spawn().at("start", &self.program)
+    }
+
+    fn ended(&self, status: ExitStatus) -> Error {
+        Error::Ended { program: self.name, status, log: self.log_tail() }
+    }
+
+    /// The end of what the server said.
+    pub(super) fn log_tail(&self) -> String {
+        log_tail(&self.logs, self.log_prefix)
+    }
+
+    /// Stops the process if it runs, and waits for its end.
+    pub(super) async fn stop(&self) {
+        let mut slot = self.slot.lock().await;
+        self.stop_in(&mut slot).await;
+    }
+
+    async fn stop_in(&self, slot: &mut Option<Child>) {
+        if let Some(child) = slot {
+            for (signal, patience) in self.stop_steps {
+                if let Some(pid) = child.id() {
+                    send(pid, *signal);
+                }
+                if timeout(*patience, child.wait()).await.is_ok() {
+                    break;
+                }
+                warn!("{} did not end within {patience:?} after {signal}", self.name);
+            }
+        }
+        self.forget(slot);
+    }
+}
+
+impl Drop for Daemon {
+    /// Whoever forgets to call `stop` (a panic) still asks the process to end, but does not wait for it.
+    fn drop(&mut self) {
+        if let (Some(pid), Some((signal, _))) =
+            (self.slot.get_mut().as_ref().and_then(Child::id), self.stop_steps.first())
+        {
+            send(pid, *signal);
+        }
+    }
+}
+
+/// A command as the servers' user, in its own process group (Ctrl-C is for Quipu, who stops them in order) and
+/// without Quipu's environment, which holds secrets.
+pub(super) fn plain_command(program: &std::path::Path, account: &Account) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("LC_ALL", "C").env("TZ", "UTC").process_group(0);
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
+    account.apply(&mut command);
+    command
+}

@@ -1,0 +1,145 @@
+//! PgBouncer in front of one PostgreSQL, the private one or another.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use nix::sys::signal::Signal;
+use tokio::process::Child;
+
+use super::{
+    address::{LOOPBACK, role_url},
+    binaries::find_pgbouncer,
+    credentials::Credentials,
+    daemon::{Daemon, Program},
+    error::Error,
+    folder::Folder,
+    processes::{PidFile, StopSteps, in_pid_file, stop_leftover},
+    ready,
+};
+use crate::base::Secret;
+
+/// How the pools work: the same text that docker compose mounts. It includes two files from the working directory.
+const CONFIGURATION: &str = include_str!("../../../pgbouncer/pgbouncer.ini");
+
+/// Up to 1.22 the first SIGTERM ends PgBouncer at once. Since 1.23 it waits until the clients have gone, and the
+/// second one ends it.
+const STOP: StopSteps = &[
+    (Signal::SIGTERM, Duration::from_secs(2)),
+    (Signal::SIGTERM, Duration::from_secs(5)),
+    (Signal::SIGKILL, Duration::from_secs(5)),
+];
+
+/// The server behind the pooler.
+#[derive(Debug, Clone)]
+pub(super) struct Upstream {
+    /// A name, an address, or the folder of a unix socket.
+    pub(super) host: String,
+    /// Its port.
+    pub(super) port: u16,
+    /// PgBouncer's `server_tls_sslmode`.
+    pub(super) sslmode: &'static str,
+}
+
+/// PgBouncer on one data folder.
+#[derive(Debug)]
+pub(super) struct PgBouncer {
+    daemon: Daemon,
+    pid_file: PathBuf,
+    main_file: PathBuf,
+    socket: PathBuf,
+    probe: Secret,
+}
+
+impl PgBouncer {
+    /// Stops what a former run left and writes the configuration; starts nothing.
+    ///
+    /// # Errors
+    /// [`Error::PgbouncerMissing`], [`Error::LeftoverStays`], [`Error::Io`].
+    pub(super) async fn prepare(
+        folder: &Folder,
+        credentials: &Credentials,
+        port: u16,
+        upstream: &Upstream,
+    ) -> Result<Self, Error> {
+        let files = folder.pgbouncer();
+        let main_file = files.join("pgbouncer.ini");
+        let (users_file, pid_file) = (files.join("users.txt"), files.join("pgbouncer.pid"));
+        let pgbouncer = Self {
+            daemon: Daemon::new(
+                "PgBouncer",
+                find_pgbouncer()?,
+                vec![main_file.clone()],
+                files.clone(),
+                folder.account().clone(),
+                folder.logs(),
+                "pgbouncer",
+                port,
+                STOP,
+            ),
+            // PgBouncer's own console: it answers without a server behind, and only ours knows the password.
+            probe: role_url("quipu", &credentials.service, LOOPBACK, port, "pgbouncer"),
+            socket: folder.run().join(format!(".s.PGSQL.{port}")),
+            pid_file,
+            main_file,
+        };
+        pgbouncer.clear().await?;
+        let databases = format!("* = host={} port={}\n", quoted(&upstream.host, '\''), upstream.port);
+        let here = format!(
+            ";; Written by Quipu at every start.
+listen_addr = {LOOPBACK}
+listen_port = {port}
+unix_socket_dir = {sockets}
+auth_file = {users}
+pidfile = {pid}
+server_tls_sslmode = {sslmode}
+",
+            sockets = folder.run().display(),
+            users = users_file.display(),
+            pid = pgbouncer.pid_file.display(),
+            sslmode = upstream.sslmode,
+        );
+        let users = credentials.roles().map(|(role, password)| {
+            let (role, password) = (quoted(role, '"'), quoted(password.expose(), '"'));
+            format!("{role} {password}\n")
+        });
+        folder.write_for_servers(&users_file, &users.concat())?;
+        folder.write_for_servers(&files.join("databases.ini"), &databases)?;
+        folder.write_for_servers(&files.join("here.ini"), &here)?;
+        folder.write_for_servers(&pgbouncer.main_file, CONFIGURATION)?;
+        Ok(pgbouncer)
+    }
+
+    /// Stops a pooler that an earlier process left, and takes its pid file and socket away: PgBouncer would take
+    /// any process with that number for itself.
+    async fn clear(&self) -> Result<(), Error> {
+        let suffix = format!("pgbouncer {}", self.main_file.display());
+        let ours = |line: &str| line.ends_with(&suffix);
+        if let PidFile::Ours(pid) = in_pid_file(&self.pid_file, ours) {
+            stop_leftover(self.daemon.name, pid, ours, STOP).await?;
+        }
+        for left in [&self.pid_file, &self.socket] {
+            let _ = fs::remove_file(left);
+        }
+        Ok(())
+    }
+
+    /// Stops the pooler and waits for its end.
+    pub(super) async fn stop(&self) {
+        self.daemon.stop().await;
+    }
+}
+
+impl Program for PgBouncer {
+    fn daemon(&self) -> &Daemon {
+        &self.daemon
+    }
+
+    async fn start(&self, slot: &mut Option<Child>) -> Result<(), Error> {
+        self.clear().await?;
+        self.daemon.launch(slot, ready::until_ready(&self.daemon, &self.probe)).await
+    }
+}
+
+/// A value between quotes, which are doubled inside it.
+fn quoted(text: &str, quote: char) -> String {
+    format!("{quote}{}{quote}", text.replace(quote, &format!("{quote}{quote}")))
+}

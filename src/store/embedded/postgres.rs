@@ -1,0 +1,135 @@
+//! The private PostgreSQL: one postmaster on the data folder's cluster.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use nix::sys::signal::Signal;
+use tokio::process::Child;
+use tracing::warn;
+
+use super::{
+    address::{LOOPBACK, role_url},
+    binaries::find_postgres,
+    cluster,
+    credentials::Kept,
+    daemon::{Daemon, Program},
+    error::{At, Error},
+    folder::Folder,
+    processes::{PidFile, StopSteps, in_pid_file, stop_leftover, stop_orphans},
+    ready,
+};
+use crate::base::Secret;
+
+/// Fast shutdown writes a checkpoint, which takes a while with a large buffer cache; then immediate; then by force.
+const STOP: StopSteps = &[
+    (Signal::SIGINT, Duration::from_mins(2)),
+    (Signal::SIGQUIT, Duration::from_secs(15)),
+    (Signal::SIGKILL, Duration::from_secs(5)),
+];
+
+/// PostgreSQL on one data folder.
+#[derive(Debug)]
+pub(super) struct Postgres {
+    daemon: Daemon,
+    cluster: PathBuf,
+    sockets: PathBuf,
+    cluster_name: String,
+    superuser: Secret,
+}
+
+impl Postgres {
+    /// Stops what a former run left, makes the cluster if there is none, and writes the configuration; starts
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`Error::PostgresMissing`], [`Error::PostgresOtherVersion`], [`Error::Initdb`], [`Error::LeftoverStays`],
+    /// [`Error::Io`].
+    pub(super) async fn prepare(
+        folder: &Folder,
+        kept: &Kept,
+        port: u16,
+        settings: &str,
+    ) -> Result<Self, Error> {
+        let cluster = folder.postgres();
+        let made_by = cluster::major_version(&cluster)?;
+        let programs = find_postgres(made_by, &cluster)?;
+        let cluster_name = kept.cluster_name(folder);
+        let postgres = Self {
+            daemon: Daemon::new(
+                "PostgreSQL",
+                programs.postgres.clone(),
+                vec![PathBuf::from("-D"), cluster.clone()],
+                cluster.clone(),
+                folder.account().clone(),
+                folder.logs(),
+                "postgresql",
+                port,
+                STOP,
+            ),
+            sockets: folder.run(),
+            superuser: role_url("postgres", &kept.superuser, LOOPBACK, port, "postgres"),
+            cluster,
+            cluster_name,
+        };
+        if made_by.is_none() {
+            cluster::create(folder, &programs, kept).await?;
+        } else {
+            postgres.clear().await?;
+        }
+        cluster::configure(folder, settings, port, &postgres.cluster_name)?;
+        Ok(postgres)
+    }
+
+    /// The superuser's URL, straight to the server.
+    pub(super) fn superuser(&self) -> &Secret {
+        &self.superuser
+    }
+
+    /// Stops a postmaster and orphaned backends that an earlier process left, and takes their locks away.
+    async fn clear(&self) -> Result<(), Error> {
+        let pid_file = self.cluster.join("postmaster.pid");
+        let suffix = format!("postgres -D {}", self.cluster.display());
+        let ours = |line: &str| line.ends_with(&suffix);
+        let holder = in_pid_file(&pid_file, ours);
+        if let PidFile::Ours(pid) = holder {
+            stop_leftover(self.daemon.name, pid, ours, STOP).await?;
+        }
+        // Also after a clean end: the logger outlives its postmaster by a moment.
+        stop_orphans(&self.cluster_name).await?;
+        if let PidFile::Stranger(pid) = holder {
+            // PostgreSQL would take any living process of its user for a postmaster and refuse to start. We hold
+            // the folder's lock, the process is another program, and no backend of this cluster lives.
+            warn!(
+                process.pid = pid,
+                "postmaster.pid names process {pid}, which is another program: removing it"
+            );
+            fs::remove_file(&pid_file).at("remove", &pid_file)?;
+        }
+        // A socket's lock file names a process too, with the same mistake.
+        for port_file in
+            [format!(".s.PGSQL.{}.lock", self.daemon.port), format!(".s.PGSQL.{}", self.daemon.port)]
+        {
+            let _ = fs::remove_file(self.sockets.join(port_file));
+        }
+        Ok(())
+    }
+
+    /// Stops the server and waits until none of its processes is left.
+    ///
+    /// # Errors
+    /// [`Error::LeftoverStays`].
+    pub(super) async fn stop(&self) -> Result<(), Error> {
+        self.daemon.stop().await;
+        stop_orphans(&self.cluster_name).await
+    }
+}
+
+impl Program for Postgres {
+    fn daemon(&self) -> &Daemon {
+        &self.daemon
+    }
+
+    async fn start(&self, slot: &mut Option<Child>) -> Result<(), Error> {
+        self.clear().await?;
+        self.daemon.launch(slot, ready::until_ready(&self.daemon, &self.superuser)).await
+    }
+}

@@ -1,0 +1,67 @@
+//! Waits until a server answers a login.
+
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use tokio::time::{Instant, timeout};
+use tokio_postgres::error::SqlState;
+use tracing::info;
+
+use super::{daemon::Daemon, error::Error, roles::log_in};
+use crate::base::Secret;
+
+/// How long a server may stay silent.
+const SILENCE_MAX: Duration = Duration::from_mins(1);
+
+/// How long PostgreSQL may replay its log after a crash, as long as it says that it does.
+const RECOVERY_MAX: Duration = Duration::from_hours(1);
+
+/// How often the waiting is reported.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// Logs in again and again until it works.
+///
+/// # Errors
+/// [`Error::NotReady`]; [`Error::Sql`] at once when the server refuses the password.
+pub(super) async fn until_ready(daemon: &Daemon, url: &Secret) -> Result<(), Error> {
+    let started = Instant::now();
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(10))
+        .with_max_delay(Duration::from_millis(500))
+        .without_max_times();
+    loop {
+        let mut last = None;
+        let tries = (|| log_in(url)).retry(pauses).when(|error| !is_final(error)).notify(|error, _| {
+            last = Some((is_recovering(error), error.to_string()));
+        });
+        match timeout(REPORT_EVERY, tries).await {
+            Ok(answer) => return answer,
+            Err(_elapsed) => {
+                let (recovering, reason) = last.unwrap_or((false, "it does not answer".to_owned()));
+                let waited = started.elapsed();
+                if waited >= if recovering { RECOVERY_MAX } else { SILENCE_MAX } {
+                    let (program, seconds, log) = (daemon.name, waited.as_secs(), daemon.log_tail());
+                    return Err(Error::NotReady { program, seconds, reason, log });
+                }
+                info!("waiting for {} since {} s: {reason}", daemon.name, waited.as_secs());
+            }
+        }
+    }
+}
+
+fn code(error: &Error) -> Option<&SqlState> {
+    match error {
+        Error::Sql { source, .. } => source.code(),
+        _ => None,
+    }
+}
+
+/// Waiting does not help against a wrong password.
+fn is_final(error: &Error) -> bool {
+    code(error) == Some(&SqlState::INVALID_PASSWORD)
+}
+
+/// PostgreSQL is there and replays its log.
+fn is_recovering(error: &Error) -> bool {
+    code(error) == Some(&SqlState::CANNOT_CONNECT_NOW)
+}

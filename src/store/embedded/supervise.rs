@@ -1,0 +1,74 @@
+//! Keeps a server running: whenever it ends, it is started again, with growing pauses and not for ever.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{daemon::Program, error::Error};
+
+/// After this many failures in a row, with less than [`HEALTHY_AFTER`] between, a server is given up.
+const FAILURES_MAX: u32 = 5;
+
+/// A server that ran this long counts as healthy: its next failure is the first again.
+const HEALTHY_AFTER: Duration = Duration::from_mins(1);
+
+/// The first pause before a restart; each further one is twice as long, at most [`RESTART_PAUSE_MAX`].
+const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
+
+/// The longest pause before a restart.
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Restarts a server whenever it ends, until `stop`.
+///
+/// # Errors
+/// [`Error::KeepsFailing`].
+pub(super) async fn supervise(program: &impl Program, stop: &CancellationToken) -> Result<(), Error> {
+    let daemon = program.daemon();
+    let mut slot = daemon.slot().await;
+    let mut failures = 0;
+    let mut healthy_since = Instant::now();
+    loop {
+        let reason = match slot.as_mut() {
+            Some(child) => tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                status = child.wait() => status.map_or_else(|error| error.to_string(), |status| status.to_string()),
+            },
+            None => "it was not running".to_owned(),
+        };
+        daemon.forget(&mut slot);
+        if healthy_since.elapsed() >= HEALTHY_AFTER {
+            failures = 0;
+        }
+        failures += 1;
+        warn!("{} ended unexpectedly ({reason}): starting it again", daemon.name);
+        let pauses =
+            ExponentialBuilder::default().with_min_delay(RESTART_PAUSE_MIN).with_max_delay(RESTART_PAUSE_MAX);
+        for pause in pauses.without_max_times().build().skip(failures as usize - 1) {
+            if failures >= FAILURES_MAX {
+                return Err(Error::KeepsFailing {
+                    program: daemon.name,
+                    times: failures,
+                    log: daemon.log_tail(),
+                });
+            }
+            let again = async {
+                tokio::time::sleep(pause).await;
+                program.start(&mut slot).await
+            };
+            let answer = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                answer = again => answer,
+            };
+            match answer {
+                Ok(()) => break,
+                Err(error) => warn!("{} does not start again: {error}", daemon.name),
+            }
+            failures += 1;
+        }
+        healthy_since = Instant::now();
+        info!("{} is back", daemon.name);
+    }
+}

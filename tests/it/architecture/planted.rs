@@ -1,0 +1,216 @@
+//! A check that cannot fail is not a check: each rule is broken here once, and the checker has to say so.
+
+use super::{imports, source, tidy};
+
+/// What the checker finds in one file, beside a room `archive` whose door hands on `RelayJournal`.
+fn found_in(path: &str, code: &str) -> Vec<String> {
+    let door =
+        "//! The room.\n\nmod append;\npub mod decide;\npub mod react;\npub use append::RelayJournal;\n";
+    let mut files = vec![(path.to_owned(), format!("//! Planted.\n{code}\n"))];
+    if path != "src/services/archive/mod.rs" {
+        files.push(("src/services/archive/mod.rs".to_owned(), door.to_owned()));
+    }
+    let sources = source::of(files);
+    imports::check(&sources)
+        .into_iter()
+        .chain(tidy::check(&sources))
+        .map(|finding| finding.to_string())
+        .collect()
+}
+
+#[track_caller]
+fn caught(path: &str, code: &str, rule: &str) {
+    let found = found_in(path, code);
+    assert_eq!(found.len(), 1, "one finding for {code:?} in {path}, not {found:#?}");
+    assert!(found[0].starts_with(&format!("{path}:2: ")), "file and line: {}", found[0]);
+    assert!(found[0].contains(rule), "{rule:?} in {}", found[0]);
+}
+
+#[track_caller]
+fn passes(path: &str, code: &str) {
+    assert_eq!(found_in(path, code), Vec::<String>::new(), "{code:?} in {path}");
+}
+
+const DECIDE: &str = "src/services/archive/decide.rs";
+const READ: &str = "src/services/archive/read.rs";
+const REACT: &str = "src/services/archive/react/session.rs";
+
+#[test]
+fn a_lower_level_may_not_name_a_higher_one() {
+    caught(
+        "src/base/clock.rs",
+        "use crate::config::Settings;",
+        "`base` may not name `crate::config::Settings`",
+    );
+    caught("src/lifecycle/mod.rs", "use crate::store::Doors;", "`lifecycle` may not name");
+    caught("src/store/doors.rs", "use crate::services::archive::read;", "`store` may not name");
+    caught("src/store/doors.rs", "use crate::app::App;", "`store` may not name");
+    caught("src/net/relay.rs", "use crate::services::archive::RelayJournal;", "`net` may not name");
+    caught("src/app.rs", "use crate::cli::Arguments;", "`app` may not name");
+}
+
+#[test]
+fn one_level_may_not_name_itself_across() {
+    caught("src/net/relay.rs", "use crate::store::Doors;", "`net` may not name `crate::store::Doors`");
+    caught("src/store/doors.rs", "use crate::net::relay;", "`store` may not name");
+    caught("src/config/mod.rs", "use crate::telemetry::Metrics;", "`config` may not name");
+    passes("src/telemetry/log.rs", "use crate::config::Log;");
+    passes("src/http/ops.rs", "use crate::{lifecycle::HealthRegistry, telemetry::Metrics};");
+    passes("src/store/hint.rs", "use crate::lifecycle::Wake;");
+}
+
+#[test]
+fn a_path_inside_a_function_counts() {
+    caught(DECIDE, "fn f() { crate::store::append::now(); }", "may not name `crate::store::append::now`");
+    caught(DECIDE, "fn f(_: crate::net::relay::RelaySession) {}", "may not name `crate::net");
+    caught(DECIDE, "fn f() { g::<crate::http::Failure>(); }", "may not name `crate::http");
+    caught(
+        "src/base/clock.rs",
+        "fn f() { super::super::store::go(); }",
+        "`base` may not name `crate::store::go`",
+    );
+}
+
+#[test]
+fn a_path_inside_a_macro_or_an_attribute_counts() {
+    caught(DECIDE, "fn f() { vec![1, crate::store::two()]; }", "may not name `crate::store::two`");
+    caught(
+        DECIDE,
+        "macro_rules! m { () => { $crate::lifecycle::go() } }",
+        "may not name `crate::lifecycle::go`",
+    );
+    caught(DECIDE, "#[derive(crate::store::Row)] struct S;", "may not name `crate::store::Row`");
+}
+
+#[test]
+fn groups_renames_globs_and_nested_modules_do_not_hide_a_name() {
+    caught(DECIDE, "use crate::{base::Network, store::{self as s}};", "may not name `crate::store`");
+    caught(DECIDE, "use crate::store::*;", "may not name `crate::store`");
+    caught(DECIDE, "use crate as quipu_itself;", "names the whole crate");
+    caught(DECIDE, "mod inner { use super::super::append::RelayJournal; }", "its room's `append`");
+    caught(DECIDE, "use super::*;", "may not name its whole room");
+    caught(DECIDE, "use super::RelayJournal;", "its room's `append`");
+    caught(DECIDE, "use crate::services::archive::react;", "its room's `react`");
+}
+
+#[test]
+fn a_rule_computes_only() {
+    caught(DECIDE, "async fn f() {}", "never async");
+    caught(DECIDE, "fn f() { drop(async { 1 }); }", "never async");
+    caught(DECIDE, "fn f() { m!(async { 1 }); }", "never async");
+    caught(DECIDE, "use tokio::sync::Mutex;", "only computes");
+    caught(DECIDE, "fn f() { tokio::task::yield_now(); }", "only computes");
+    caught(DECIDE, "use std::time::Instant;", "only computes");
+    caught(DECIDE, "use std::fs;", "only computes");
+    caught(DECIDE, "use rand::Rng;", "only computes");
+    caught("src/services/archive/event.rs", "use sqlx::FromRow;", "only computes");
+    caught("src/base/clock.rs", "use tokio::time::Instant;", "only computes");
+    passes(DECIDE, "use std::time::Duration; use std::collections::BTreeMap; use crate::base::RelayUrl;");
+    passes("src/base/relay_url.rs", "use std::net::{IpAddr, Ipv4Addr};");
+}
+
+#[test]
+fn rooms_meet_through_their_journals() {
+    caught(REACT, "use crate::services::jobs::append::JobJournal;", "rooms meet through their journals");
+    caught(REACT, "fn f() { crate::services::jobs::read::due(); }", "rooms meet through their journals");
+    caught(REACT, "use crate::services::jobs::Journal;", "rooms meet through their journals");
+    caught("src/services/archive/mod.rs", "use crate::services::jobs;", "rooms meet through their journals");
+    caught(READ, "use crate::services;", "may not name all rooms");
+    caught(DECIDE, "use crate::services::jobs::event::Entry;", "rooms meet through their journals");
+    passes(REACT, "use crate::services::jobs::event::Entry;");
+}
+
+#[test]
+fn each_part_of_a_room_stays_within_its_line_of_the_table() {
+    caught(READ, "use super::react::Parts;", "its room's `react`");
+    caught(READ, "use crate::net::relay;", "may not name `crate::net");
+    caught(REACT, "use crate::http::Failure;", "may not name `crate::http");
+    caught("src/services/archive/edge.rs", "use crate::net::relay;", "may not name `crate::net");
+    caught("src/services/archive/event.rs", "use super::command::RelayCommand;", "its room's `command`");
+    caught(
+        "src/services/archive/command.rs",
+        "use crate::store::Doors;",
+        "may not name `crate::store::Doors`",
+    );
+    passes("src/services/archive/command.rs", "use crate::store::Relay;");
+    passes(REACT, "use super::{Parts, LEASE}; use crate::services::archive::{RelayJournal, read};");
+}
+
+#[test]
+fn only_the_store_opens_database_connections() {
+    caught(READ, "use tokio_postgres::NoTls;", "only `store` opens");
+    caught(READ, "async fn f() { tokio_postgres::connect(\"\", t).await; }", "only `store` opens");
+    caught(READ, "use deadpool_postgres::Pool;", "only `store` opens");
+    caught(READ, "use sqlx::postgres::{PgPool, PgPoolOptions};", "only `store` opens");
+    caught(READ, "use sqlx::postgres as pg;", "only `store` opens");
+    caught(READ, "use tokio_postgres::*;", "only `store` opens");
+    caught("src/cli/mod.rs", "fn f() { PgPool::connect_lazy(\"\"); }", "only `store` opens");
+    passes(READ, "use sqlx::PgPool; fn f() { sqlx::query!(\"SELECT\"); }");
+    passes("src/store/doors.rs", "use deadpool_postgres::Pool; use tokio_postgres::NoTls;");
+}
+
+#[test]
+fn other_crates_have_their_rooms() {
+    caught("src/store/doors.rs", "use anyhow::Context;", "says what went wrong by type");
+    caught(READ, "fn f() -> anyhow::Result<()> { Ok(()) }", "says what went wrong by type");
+    caught("src/store/doors.rs", "fn f() { anyhow::bail!(\"\"); }", "says what went wrong by type");
+    caught(REACT, "use async_wsocket::Sink;", "only `net` opens");
+    passes("src/app.rs", "use anyhow::Context;");
+    passes("src/main.rs", "use quipu::app; fn main() -> anyhow::Result<()> { Ok(()) }");
+}
+
+#[test]
+fn what_no_finished_code_says() {
+    let path = "src/store/doors.rs";
+    caught(path, "fn f() { g().unwrap(); }", "unwrap()");
+    caught(path, "fn f() { vec![g().unwrap()]; }", "unwrap()");
+    caught(path, "fn f() { g().map(Option::unwrap); }", "Option::unwrap");
+    caught(path, "fn f() { todo!() }", "`todo!`");
+    caught(path, "fn f() { vec![dbg!(1)]; }", "`dbg!`");
+    caught(path, "use tokio::sync::mpsc::unbounded_channel;", "every queue has a bound");
+    caught(path, "fn f() { mpsc::unbounded_channel(); }", "every queue has a bound");
+    caught(path, "use std::sync::mpsc::channel;", "every queue has a bound");
+    caught(path, "fn f() { std::thread::sleep(d); }", "a sleeping thread");
+    passes(path, "#[cfg(test)] mod tests { fn f() { g().unwrap(); std::thread::sleep(d); } }");
+}
+
+#[test]
+fn files_and_names() {
+    let only = |path: &str| found_in(path, "").join("\n");
+    assert_eq!(
+        only("src/store/manager.rs"),
+        "src/store/manager.rs:1: `manager` says nothing: name it after what it is"
+    );
+    assert_eq!(
+        only("src/services/archive/stuff.rs"),
+        "src/services/archive/stuff.rs:1: a room has no file named `stuff`"
+    );
+    assert_eq!(only("src/gadgets.rs"), "src/gadgets.rs:1: module `gadgets` is not in the table of levels");
+    caught("src/store/doors.rs", "mod helpers {}", "`helpers` says nothing");
+}
+
+#[test]
+fn a_file_opens_with_its_purpose_and_ends_in_time() {
+    let tidy = |text: &str| {
+        let sources = source::of([("src/store/doors.rs".to_owned(), text.to_owned())]);
+        tidy::check(&sources).into_iter().map(|finding| finding.to_string()).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(tidy("use std::fmt;\n"), "src/store/doors.rs:1: opens with `//!`: what this file is for");
+    assert_eq!(tidy("//!\n"), "src/store/doors.rs:1: opens with `//!`: what this file is for");
+    let lines = |count: usize| format!("//! Long.\n{}", "// line\n".repeat(count - 1));
+    assert_eq!(tidy(&lines(400)), "");
+    assert_eq!(tidy(&lines(401)), "src/store/doors.rs:401: 401 lines, at most 400: split it");
+    assert_eq!(tidy(&format!("{}#[cfg(test)]\nmod tests {{\n{}}}\n", lines(400), lines(50))), "");
+}
+
+/// Whole files of tests may say what they like; that they are tests is said where they are declared.
+#[test]
+fn a_file_declared_for_tests_is_one() {
+    let files = |attribute: &str| {
+        let parent = format!("//! Doors.\n{attribute}\nmod tests;\n");
+        let tests = "//! Tests.\nuse crate::app::App;\nfn f() { g().unwrap(); }\n".to_owned();
+        [("src/store/doors.rs".to_owned(), parent), ("src/store/doors/tests.rs".to_owned(), tests)]
+    };
+    assert_eq!(imports::check(&source::of(files("#[cfg(test)]"))).len(), 0);
+    assert_eq!(imports::check(&source::of(files(""))).len(), 2);
+}

@@ -1,0 +1,178 @@
+//! The import rule as data. Import only from a lower level; on the same level only what is listed, with its reason.
+
+/// The modules at the top of the library, with their levels.
+pub(super) const LEVELS: &[(&str, u8)] = &[
+    ("base", 0),
+    ("config", 1),
+    ("telemetry", 1),
+    ("lifecycle", 1),
+    ("store", 2),
+    ("net", 2),
+    ("http", 2),
+    ("sample", 2),
+    ("services", 3),
+    ("app", 4),
+    ("cli", 5),
+    ("main", 6),
+];
+
+/// From, to, reason.
+pub(super) const SAME_LEVEL: &[(&str, &str, &str)] =
+    &[("telemetry", "config", "logging is set up from its own section of the settings")];
+
+/// What a part of a room may name.
+pub(super) struct Part {
+    pub(super) name: &'static str,
+    /// Modules outside the rooms, or one item of them.
+    pub(super) below: &'static [&'static str],
+    /// Other parts of its own room.
+    pub(super) own: &'static [&'static str],
+    /// Whether it may read what other rooms' entries look like.
+    pub(super) other_rooms_events: bool,
+}
+
+const ALL_BELOW: &[&str] = &["base", "config", "telemetry", "lifecycle", "store", "net", "http"];
+const ALL_OWN: &[&str] = &[
+    "mod", "config", "command", "event", "decide", "append", "project", "read", "edge", "react", "metrics",
+    "seeds",
+];
+
+/// The files of a room; none has another name. `mod` as something to name are the limits its door defines; what the
+/// door hands on counts as the part it comes from.
+pub(super) const PARTS: &[Part] = &[
+    Part { name: "event", below: &["base"], own: &[], other_rooms_events: false },
+    // `store::Relay` is a word: the number that stands for a relay in rows.
+    Part { name: "command", below: &["base", "store::Relay"], own: &["event"], other_rooms_events: false },
+    Part { name: "decide", below: &["base"], own: &["command", "event"], other_rooms_events: false },
+    Part { name: "config", below: &["base", "config"], own: &[], other_rooms_events: false },
+    Part {
+        name: "metrics",
+        below: &["base", "telemetry"],
+        own: &["command", "event"],
+        other_rooms_events: false,
+    },
+    Part {
+        name: "append",
+        below: &["base", "store", "telemetry"],
+        own: &["mod", "command", "event", "decide", "metrics"],
+        other_rooms_events: false,
+    },
+    Part {
+        name: "project",
+        below: &["base", "store"],
+        own: &["mod", "event", "read"],
+        other_rooms_events: true,
+    },
+    Part {
+        name: "read",
+        below: &["base", "store"],
+        own: &["mod", "command", "event", "decide"],
+        other_rooms_events: true,
+    },
+    Part {
+        name: "edge",
+        below: &["base", "config", "telemetry", "lifecycle", "store", "http"],
+        own: &["mod", "config", "command", "event", "decide", "append", "read", "metrics"],
+        other_rooms_events: true,
+    },
+    Part {
+        name: "react",
+        below: &["base", "config", "telemetry", "lifecycle", "store", "net"],
+        own: &["mod", "config", "command", "event", "decide", "append", "read", "metrics", "seeds"],
+        other_rooms_events: true,
+    },
+    // The archive's own: seed files are text, read line by line, by the initializer and by `quipu relays add`.
+    Part { name: "seeds", below: &["base"], own: &[], other_rooms_events: false },
+    Part { name: "mod", below: ALL_BELOW, own: ALL_OWN, other_rooms_events: true },
+];
+
+/// Names of other crates that only some modules may say, and why.
+pub(super) struct Reserved {
+    pub(super) names: &'static [&'static str],
+    pub(super) allowed: &'static [&'static str],
+    pub(super) reason: &'static str,
+}
+
+pub(super) const RESERVED: &[Reserved] = &[
+    Reserved {
+        names: &[
+            "tokio_postgres::connect",
+            "tokio_postgres::Config",
+            "tokio_postgres::NoTls",
+            "deadpool_postgres",
+            "sqlx::postgres::PgPoolOptions",
+            "sqlx::postgres::PgConnectOptions",
+            "sqlx::postgres::PgConnection",
+            "sqlx::postgres::PgListener",
+            "sqlx::pool::PoolOptions",
+            "sqlx::PgConnection",
+            "sqlx::Connection",
+        ],
+        allowed: &["store"],
+        reason: "only `store` opens connections to the database",
+    },
+    Reserved {
+        names: &["nostr_relay_pool", "async_wsocket", "reqwest", "hickory_resolver"],
+        allowed: &["net"],
+        reason: "only `net` opens connections to other machines",
+    },
+    Reserved {
+        names: &["nostr_relay_builder"],
+        allowed: &["sample"],
+        reason: "the relay we run belongs to `sample`",
+    },
+    Reserved {
+        names: &["anyhow"],
+        allowed: &["app", "cli", "main"],
+        reason: "a library module says what went wrong by type",
+    },
+];
+
+/// Types whose `connect…` functions open a database connection, however they were imported.
+pub(super) const POOLS: &[&str] = &["PgPool", "PgConnection", "PgListener"];
+
+/// The places that compute only: no async, and none of these names.
+pub(super) const PURE_PARTS: &[&str] = &["command", "event", "decide"];
+pub(super) const IMPURE: &[&str] = &[
+    "tokio",
+    "tokio_util",
+    "futures_util",
+    "tokio_postgres",
+    "deadpool_postgres",
+    "sqlx",
+    "axum",
+    "nostr_relay_pool",
+    "async_wsocket",
+    "reqwest",
+    "std::fs",
+    "std::env",
+    "std::process",
+    "std::thread",
+    "std::net::TcpListener",
+    "std::net::TcpStream",
+    "std::net::UdpSocket",
+    "std::net::ToSocketAddrs",
+];
+/// Beyond those, a rule takes the time and its luck as arguments. (`base` has the clock, so this is not for `base`.)
+pub(super) const UNFORESEEN: &[&str] =
+    &["std::time::Instant", "std::time::SystemTime", "rand", "rand_chacha", "nostr_sdk::Timestamp::now"];
+
+/// Ends of paths that nothing in `src` may say.
+pub(super) const NOWHERE: &[(&[&str], &str)] = &[
+    (&["unbounded_channel"], "every queue has a bound"),
+    (&["mpsc", "unbounded"], "every queue has a bound"),
+    (&["std", "sync", "mpsc", "channel"], "every queue has a bound"),
+    (&["thread", "sleep"], "a sleeping thread runs nobody else's task; `tokio::time::sleep`"),
+    (&["Option", "unwrap"], "`expect(\"why it cannot fail\")` or a type"),
+    (&["Result", "unwrap"], "`expect(\"why it cannot fail\")` or a type"),
+];
+
+/// Macros that nothing in `src` may call.
+pub(super) const NO_MACROS: &[&str] = &["todo", "dbg", "unimplemented"];
+
+/// Names that say nothing.
+pub(super) const NO_NAMES: &[&str] =
+    &["util", "utils", "common", "helper", "helpers", "manager", "managers", "types", "models"];
+
+/// Longest file outside tests, in lines.
+pub(super) const LINES_MAX: usize = 400;

@@ -1,0 +1,145 @@
+//! What each door can and cannot do.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use quipu::store::embedded::{Credentials, Embedded, create_database, create_roles};
+use sqlx::{Connection, PgConnection, Row, postgres::PgListener};
+use tokio::task::JoinSet;
+use tokio_postgres::{AsyncMessage, NoTls};
+
+use super::kit::{ask, config, connect, folder};
+
+#[tokio::test]
+async fn every_door_opens_for_its_role_and_pools_as_it_should() {
+    let folder = folder();
+    let embedded = Embedded::start(config(&folder.path().join("data"))).await.unwrap();
+
+    each_role_logs_in(&embedded).await;
+    the_cluster_is_as_the_schema_needs_it(&embedded).await;
+    the_service_may_make_nothing(&embedded).await;
+    the_write_door_pools_transactions(&embedded).await;
+    the_session_door_keeps_its_session(&embedded).await;
+    sqlx_works_with_its_defaults(&embedded).await;
+    other_databases_need_no_configuration(&embedded).await;
+    roles_can_be_made_again(&embedded).await;
+
+    embedded.stop().await;
+}
+
+async fn each_role_logs_in(embedded: &Embedded) {
+    let urls = embedded.urls();
+    for (url, role) in [
+        (&urls.write, "quipu"),
+        (&urls.session, "quipu_session"),
+        (&urls.read, "quipu_session"),
+        (&urls.owner, "quipu_owner"),
+        (&embedded.reader_url(), "quipu_reader"),
+        (&embedded.superuser_url(), "postgres"),
+    ] {
+        assert_eq!(ask(url, "select current_user::text").await.unwrap(), role);
+    }
+    let wrong = embedded.urls().write.expose().replace("quipu:", "quipu:x");
+    assert!(ask(&quipu::base::Secret::new(wrong), "select ''").await.is_err());
+    let reader = embedded.reader_url();
+    assert_eq!(ask(&reader, "show statement_timeout").await.unwrap(), "1min");
+    assert_eq!(ask(&reader, "show default_transaction_read_only").await.unwrap(), "on");
+}
+
+async fn the_cluster_is_as_the_schema_needs_it(embedded: &Embedded) {
+    let owner = embedded.urls().owner;
+    for (query, expected) in [
+        ("show server_encoding", "UTF8"),
+        ("select datcollate || datctype from pg_database where datname = current_database()", "CC"),
+        ("select pg_get_userbyid(datdba)::text from pg_database where datname = 'quipu'", "quipu_owner"),
+        ("show data_checksums", "on"),
+        ("show synchronous_commit", "on"),
+        ("show max_locks_per_transaction", "1024"),
+        ("show listen_addresses", "127.0.0.1"),
+        ("show shared_buffers", "16MB"),
+        ("select rolsuper::text from pg_roles where rolname = 'quipu_owner'", "false"),
+    ] {
+        assert_eq!(ask(&owner, query).await.unwrap(), expected, "{query}");
+    }
+}
+
+async fn the_service_may_make_nothing(embedded: &Embedded) {
+    let refused = ask(&embedded.urls().session, "create table mine (a int)").await.unwrap_err();
+    assert!(refused.contains("permission denied"), "{refused}");
+    let refused = ask(&embedded.reader_url(), "create table mine (a int)").await.unwrap_err();
+    assert!(refused.contains("read-only") || refused.contains("permission denied"), "{refused}");
+}
+
+async fn the_write_door_pools_transactions(embedded: &Embedded) {
+    let mut tasks = JoinSet::new();
+    let urls = embedded.urls();
+    let mut backends = Vec::new();
+    for url in [&urls.write, &urls.write, &urls.session, &urls.session] {
+        let client = connect(url, &mut tasks).await;
+        let rows = client.query_typed("select pg_backend_pid()", &[]).await.unwrap();
+        backends.push((client, rows[0].get::<_, i32>(0)));
+    }
+    assert_eq!(backends[0].1, backends[1].1, "two idle clients of the write door share a server connection");
+    assert_ne!(backends[2].1, backends[3].1, "two clients of the session door do not");
+    let options = format!("{}?options=-c%20work_mem%3D1MB", urls.write.expose());
+    assert!(tokio_postgres::connect(&options, NoTls).await.is_err(), "startup options stay refused");
+}
+
+async fn the_session_door_keeps_its_session(embedded: &Embedded) {
+    let (client, mut connection) =
+        tokio_postgres::connect(embedded.urls().session.expose(), NoTls).await.unwrap();
+    let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
+    let work = async {
+        let statement = client.prepare("select $1::int4 + 1").await.unwrap();
+        for number in 0..20 {
+            client.batch_execute("listen quipu_hint").await.unwrap();
+            assert_eq!(client.query_one(&statement, &[&number]).await.unwrap().get::<_, i32>(0), number + 1);
+        }
+        ask(&embedded.urls().write, "select pg_notify('quipu_hint', 'now')::text").await.unwrap();
+    };
+    let heard = async {
+        loop {
+            if let AsyncMessage::Notification(hint) = messages.next().await.unwrap().unwrap() {
+                break hint.payload().to_owned();
+            }
+        }
+    };
+    let ((), hint) =
+        tokio::time::timeout(Duration::from_secs(30), async { tokio::join!(work, heard) }).await.unwrap();
+    assert_eq!(hint, "now");
+}
+
+async fn sqlx_works_with_its_defaults(embedded: &Embedded) {
+    let url = embedded.urls().session;
+    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    for number in 0..20_i32 {
+        let row = sqlx::query("select $1 + 1").bind(number).fetch_one(&mut connection).await.unwrap();
+        assert_eq!(row.get::<i32, _>(0), number + 1);
+    }
+    let mut listener = PgListener::connect(url.expose()).await.unwrap();
+    listener.listen("quipu_sqlx").await.unwrap();
+    sqlx::query("select pg_notify('quipu_sqlx', 'here')").execute(&mut connection).await.unwrap();
+    let hint = tokio::time::timeout(Duration::from_secs(30), listener.recv()).await.unwrap().unwrap();
+    assert_eq!(hint.payload(), "here");
+}
+
+async fn other_databases_need_no_configuration(embedded: &Embedded) {
+    let superuser = embedded.superuser_url();
+    for name in ["second", "with-\"odd\" name", "second"] {
+        create_database(&superuser, name).await.unwrap();
+    }
+    let urls = embedded.urls_for("second");
+    for url in [&urls.write, &urls.session, &urls.read, &urls.owner] {
+        assert_eq!(ask(url, "select current_database()::text").await.unwrap(), "second");
+    }
+}
+
+async fn roles_can_be_made_again(embedded: &Embedded) {
+    let credentials = Credentials::random();
+    let superuser = embedded.superuser_url();
+    let (one, two) =
+        tokio::join!(create_roles(&superuser, &credentials), create_roles(&superuser, &credentials));
+    one.unwrap();
+    two.unwrap();
+    assert!(ask(&embedded.urls().owner, "select ''").await.is_err(), "the old password is no more");
+}

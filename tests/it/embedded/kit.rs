@@ -1,0 +1,93 @@
+//! A world for these tests: a folder the servers' user can enter, free ports, connections, and bounded waiting.
+
+use std::{
+    fs::{self, Permissions},
+    future::Future,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    time::Duration,
+};
+
+use backon::{ConstantBuilder, Retryable};
+use quipu::{
+    base::Secret,
+    store::embedded::{Embedded, EmbeddedConfig},
+};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio_postgres::{Client, NoTls};
+
+/// A short-lived folder that every user can enter.
+pub(crate) fn folder() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("quipu-it-").tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+/// Two ports that nobody listens on now.
+pub(crate) fn free_ports() -> (u16, u16) {
+    let listeners = [0, 0].map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
+    let [one, two] = listeners.map(|listener| listener.local_addr().unwrap().port());
+    (one, two)
+}
+
+/// A configuration on free ports. Tests need no durability of their own data.
+pub(crate) fn config(data: &Path) -> EmbeddedConfig {
+    let (postgres_port, pgbouncer_port) = free_ports();
+    EmbeddedConfig {
+        data: data.to_path_buf(),
+        postgres_port,
+        pgbouncer_port,
+        postgresql_conf: "shared_buffers = '16MB'\nmax_connections = 100\nfsync = off\n".to_owned(),
+        database: "quipu".to_owned(),
+    }
+}
+
+/// A connection; `tasks` drives it.
+pub(crate) async fn connect(url: &Secret, tasks: &mut JoinSet<()>) -> Client {
+    let (client, connection) = tokio_postgres::connect(url.expose(), NoTls).await.unwrap();
+    tasks.spawn(async move {
+        // How a connection ends is the client's to tell.
+        let _ = connection.await;
+    });
+    client
+}
+
+/// One value of one row, on a connection of its own, in one round trip.
+pub(crate) async fn ask(url: &Secret, query: &str) -> Result<String, String> {
+    let (client, connection) =
+        tokio_postgres::connect(url.expose(), NoTls).await.map_err(|error| format!("{error:?}"))?;
+    let work = async move {
+        let row = client.query_typed(query, &[]).await.map_err(|error| format!("{error:?}"))?;
+        Ok(row[0].get::<_, String>(0))
+    };
+    tokio::join!(work, connection).0
+}
+
+/// Runs `look` until it answers, at most a minute.
+pub(crate) async fn eventually<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(
+    look: impl FnMut() -> F,
+) -> T {
+    let looks = ConstantBuilder::default().with_delay(Duration::from_millis(20)).without_max_times();
+    tokio::time::timeout(Duration::from_mins(1), look.retry(looks)).await.expect("within a minute").unwrap()
+}
+
+/// Every process that belongs to the servers on `data`.
+pub(crate) fn processes_of(data: &Path, cluster_name: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+        let Ok(words) = fs::read(entry.path().join("cmdline")) else { continue };
+        let line = String::from_utf8_lossy(&words).replace('\0', " ");
+        let server = line.contains("postgres -D") || line.contains("pgbouncer");
+        if line.contains(cluster_name) || (server && line.contains(data.to_str().unwrap())) {
+            found.push(line);
+        }
+    }
+    found
+}
+
+/// The name in the titles of the servers' processes.
+pub(crate) async fn cluster_name(embedded: &Embedded) -> String {
+    ask(&embedded.superuser_url(), "show cluster_name").await.unwrap()
+}

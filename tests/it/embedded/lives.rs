@@ -1,0 +1,227 @@
+//! Whole lives: stopped, killed, left behind, and back again.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use quipu::{
+    base::Secret,
+    store::embedded::{Embedded, EmbeddedConfig, Error},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::kit::{ask, cluster_name, config, eventually, folder, processes_of};
+
+/// Where the Quipu that is to be killed finds its configuration.
+const VICTIM: &str = "QUIPU_TEST_VICTIM";
+
+fn kill_9(pid: u32) {
+    kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGKILL).unwrap();
+}
+
+#[tokio::test]
+async fn stop_leaves_no_process_and_the_next_start_finds_the_data() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    let embedded = Embedded::start(config(&data)).await.unwrap();
+    let name = cluster_name(&embedded).await;
+    assert!(!processes_of(&data, &name).is_empty());
+    create_table(&embedded.urls().owner, "kept").await;
+    let credentials = fs::read(data.join("credentials.json")).unwrap();
+
+    embedded.stop().await;
+    assert_eq!(processes_of(&data, &name), Vec::<String>::new());
+    assert!(!data.join("postgres/postmaster.pid").exists(), "PostgreSQL shut down by itself");
+    assert_eq!((embedded.postgres_pid(), embedded.pgbouncer_pid()), (None, None));
+    drop(embedded);
+
+    let again = Embedded::start(config(&data)).await.unwrap();
+    assert_eq!(fs::read(data.join("credentials.json")).unwrap(), credentials);
+    assert_eq!(ask(&again.urls().owner, "select to_regclass('kept')::text").await.unwrap(), "kept");
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_server_comes_back_while_it_is_supervised() {
+    let folder = folder();
+    let embedded = Embedded::start(config(&folder.path().join("data"))).await.unwrap();
+    let stop = CancellationToken::new();
+    let life = async {
+        for _ in 0..2 {
+            let postmaster = embedded.postgres_pid().unwrap();
+            kill_9(postmaster);
+            eventually(async || match embedded.postgres_pid() {
+                Some(pid) if pid != postmaster => Ok(()),
+                other => Err(other),
+            })
+            .await;
+            eventually(async || ask(&embedded.urls().write, "select ''").await).await;
+        }
+        let pooler = embedded.pgbouncer_pid().unwrap();
+        kill_9(pooler);
+        eventually(async || match embedded.pgbouncer_pid() {
+            Some(pid) if pid != pooler => Ok(()),
+            other => Err(other),
+        })
+        .await;
+        eventually(async || ask(&embedded.urls().write, "select ''").await).await;
+        stop.cancel();
+    };
+    let (answer, ()) = tokio::join!(embedded.supervise(stop.clone()), life);
+    answer.unwrap();
+    embedded.stop().await;
+}
+
+#[tokio::test]
+async fn a_busy_backend_of_a_killed_postmaster_does_not_keep_the_next_one_from_starting() {
+    let folder = folder();
+    let embedded = Embedded::start(config(&folder.path().join("data"))).await.unwrap();
+    let stop = CancellationToken::new();
+    let busy = "select count(*)::text from generate_series(1, 1000000000000)";
+    let superuser = embedded.superuser_url();
+    let life = async {
+        let running = "select count(*)::text from pg_stat_activity where query like '%generate_series(1, 1%' \
+                       and pid <> pg_backend_pid()";
+        eventually(async || match ask(&superuser, running).await.as_deref() {
+            Ok("1") => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        let postmaster = embedded.postgres_pid().unwrap();
+        kill_9(postmaster);
+        eventually(async || match embedded.postgres_pid() {
+            Some(pid) if pid != postmaster => Ok(()),
+            other => Err(other),
+        })
+        .await;
+        eventually(async || ask(&superuser, "select ''").await).await;
+        stop.cancel();
+    };
+    let owner = embedded.urls().owner;
+    let (answer, (), lost) = tokio::join!(embedded.supervise(stop.clone()), life, ask(&owner, busy));
+    answer.unwrap();
+    assert!(lost.is_err(), "the busy statement was ended");
+    embedded.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_keeps_failing_is_given_up_with_its_last_words() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    let embedded = Embedded::start(config(&data)).await.unwrap();
+    fs::write(data.join("postgres/conf.d/99-broken.conf"), "shared_buffers = 'many'\n").unwrap();
+    kill_9(embedded.postgres_pid().unwrap());
+    let error = embedded.supervise(CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(error, Error::KeepsFailing { program: "PostgreSQL", times: 5, .. }), "{error}");
+    assert!(error.to_string().contains("shared_buffers"), "{error}");
+    embedded.stop().await;
+}
+
+#[tokio::test]
+async fn after_kill_9_of_quipu_the_next_start_stops_what_is_left() {
+    let folder = folder();
+    // Blanks and quotes must survive two configuration files and the recognition of processes.
+    let data = folder.path().join("Quipu's \"own\" data");
+    let mut victim = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "embedded::lives::a_quipu_to_be_killed", "--ignored", "--nocapture"])
+        .env(VICTIM, &data)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(victim.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap)
+        .find_map(|line| line.split_once("VICTIM READY ").map(|(_, rest)| rest.to_owned()))
+        .expect("the victim started");
+    let words: Vec<&str> = said.split(' ').collect();
+    let (name, ports) = (words[0], [words[1], words[2]].map(|port| port.parse::<u16>().unwrap()));
+
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    let left = processes_of(&data, name);
+    assert!(left.iter().any(|line| line.contains("postgres -D")), "{left:?}");
+    assert!(left.iter().any(|line| line.contains("pgbouncer")), "{left:?}");
+
+    let config = EmbeddedConfig { postgres_port: ports[0], pgbouncer_port: ports[1], ..config(&data) };
+    let embedded = Embedded::start(config).await.unwrap();
+    assert_eq!(ask(&embedded.urls().owner, "select to_regclass('kept')::text").await.unwrap(), "kept");
+    embedded.stop().await;
+    assert_eq!(processes_of(&data, name), Vec::<String>::new());
+}
+
+#[tokio::test]
+#[ignore = "started by after_kill_9_of_quipu_the_next_start_stops_what_is_left, which kills it"]
+async fn a_quipu_to_be_killed() {
+    let data = PathBuf::from(env::var_os(VICTIM).expect("started by the other test"));
+    let config = config(&data);
+    let embedded = Embedded::start(config.clone()).await.unwrap();
+    create_table(&embedded.urls().owner, "kept").await;
+    let name = cluster_name(&embedded).await;
+    println!("VICTIM READY {name} {} {}", config.postgres_port, config.pgbouncer_port);
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn pid_files_that_name_strangers_are_no_reason_to_signal_or_to_fail() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    let config = config(&data);
+    let embedded = Embedded::start(config.clone()).await.unwrap();
+    embedded.stop().await;
+    drop(embedded);
+
+    // A process of the servers' user that has nothing to do with us.
+    let mut stranger = as_owner_of(&data.join("postgres"), "sleep", &["300"]).spawn().unwrap();
+    let lines =
+        format!("{}\n{}\n0\n{}\n", stranger.id(), data.join("postgres").display(), config.postgres_port);
+    write_beside(&data.join("postgres/PG_VERSION"), &data.join("postgres/postmaster.pid"), &lines);
+    write_beside(&data.join("postgres/PG_VERSION"), &data.join("pgbouncer/pgbouncer.pid"), &lines);
+
+    let embedded = Embedded::start(config).await.unwrap();
+    assert!(stranger.try_wait().unwrap().is_none(), "the stranger lives");
+    embedded.stop().await;
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+#[tokio::test]
+async fn an_initdb_that_was_killed_is_not_taken_for_a_cluster() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    fs::create_dir_all(data.join("postgres.new-abc/base")).unwrap();
+    fs::write(data.join("postgres.new-abc/PG_VERSION"), "15\n").unwrap();
+    let embedded = Embedded::start(config(&data)).await.unwrap();
+    assert!(!data.join("postgres.new-abc").exists());
+    embedded.stop().await;
+}
+
+async fn create_table(owner: &Secret, name: &str) {
+    let (client, connection) = tokio_postgres::connect(owner.expose(), tokio_postgres::NoTls).await.unwrap();
+    let work = async move { client.batch_execute(&format!("create table {name} (a int)")).await };
+    tokio::join!(work, connection).0.unwrap();
+}
+
+fn as_owner_of(path: &Path, program: &str, arguments: &[&str]) -> Command {
+    use std::os::unix::{fs::MetadataExt, process::CommandExt};
+    let metadata = path.metadata().unwrap();
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir("/");
+    if nix::unistd::geteuid().is_root() {
+        command.uid(metadata.uid()).gid(metadata.gid());
+    }
+    command
+}
+
+fn write_beside(owner: &Path, path: &Path, text: &str) {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let metadata = owner.metadata().unwrap();
+    fs::write(path, text).unwrap();
+    chown(path, Some(metadata.uid()), Some(metadata.gid())).unwrap();
+}

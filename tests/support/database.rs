@@ -1,0 +1,222 @@
+//! A database of its own for each test: cloned from a migrated template on one private server, reached through a real
+//! PgBouncer's wildcard database. The server lives as long as somebody holds a database of it.
+
+use std::fs::{self, Permissions};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::thread::JoinHandle;
+
+use quipu::base::Secret;
+use quipu::config::Implementation;
+use quipu::store::embedded::{Embedded, EmbeddedConfig, create_database};
+use quipu::store::owner::{self, Procedures};
+use quipu::store::{DatabaseUrls, DoorSizes, Doors};
+use tempfile::TempDir;
+use tokio_postgres::Client;
+
+/// Clones copy this one, so nobody may be connected to it.
+const TEMPLATE: &str = "quipu_template";
+
+/// Tests need many databases at once, and no durability of their own data.
+const POSTGRESQL_CONF: &str =
+    "shared_buffers = '128MB'\nmax_connections = 300\nfsync = off\nfull_page_writes = off\njit = off\n";
+
+static SERVER: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+static NUMBER: AtomicU32 = AtomicU32::new(1);
+
+/// The private server, on a thread and runtime of its own: it outlives the test that happened to start it.
+struct Server {
+    superuser: Secret,
+    /// Doors to a database called `DATABASE`, to be renamed.
+    doors: DatabaseUrls,
+    reader: Secret,
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// The running server, or a new one.
+    fn get() -> Arc<Self> {
+        let mut running = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = running.upgrade() {
+            return server;
+        }
+        let server = Arc::new(Self::start());
+        *running = Arc::downgrade(&server);
+        server
+    }
+
+    fn start() -> Self {
+        let (ready, answers) = mpsc::channel();
+        let (stop, stopping) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+            let folder = enterable_folder();
+            let embedded = runtime.block_on(serve(&folder));
+            ready
+                .send((embedded.superuser_url(), embedded.urls_for("DATABASE"), embedded.reader_url()))
+                .unwrap();
+            // Ends when the last database is dropped.
+            let _ = stopping.recv();
+            runtime.block_on(embedded.stop());
+        });
+        let (superuser, doors, reader) = answers.recv().expect("the test server starts");
+        Self { superuser, doors, reader, stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn serve(folder: &TempDir) -> Embedded {
+    let (postgres_port, pgbouncer_port) = free_ports();
+    let config = EmbeddedConfig {
+        data: folder.path().join("data"),
+        postgres_port,
+        pgbouncer_port,
+        postgresql_conf: POSTGRESQL_CONF.to_owned(),
+        database: "quipu".to_owned(),
+    };
+    let embedded = Embedded::start(config).await.unwrap();
+    create_database(&embedded.superuser_url(), TEMPLATE).await.unwrap();
+    // Migrated directly: the pooler would keep a connection, and a template must have none.
+    owner::migrate(&embedded.urls_for(TEMPLATE).owner, &procedures("bigbrotr")).await.unwrap();
+    embedded
+}
+
+/// The procedures of one of our implementations.
+pub(crate) fn procedures(implementation: &str) -> Procedures {
+    let found = Implementation::find_built_in(implementation).unwrap();
+    Procedures {
+        implementation: implementation.to_owned(),
+        sql: found.procedures_sql().unwrap().into_owned(),
+    }
+}
+
+/// A folder that the servers' user can enter.
+pub(crate) fn enterable_folder() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("quipu-it-").tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+/// Two ports that nobody listens on now.
+pub(crate) fn free_ports() -> (u16, u16) {
+    let listeners = [0, 0].map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
+    let [one, two] = listeners.map(|listener| listener.local_addr().unwrap().port());
+    (one, two)
+}
+
+/// A test's own database. Dropping it drops the database, with whoever is still connected.
+pub(crate) struct TestDatabase {
+    name: String,
+    server: Arc<Server>,
+}
+
+impl TestDatabase {
+    /// A migrated database of implementation `bigbrotr`, cloned from the template.
+    pub(crate) async fn new() -> Self {
+        let database = Self::named();
+        database
+            .superuser(&format!("CREATE DATABASE {} TEMPLATE {TEMPLATE} OWNER quipu_owner", database.name))
+            .await;
+        database.grant().await;
+        database
+    }
+
+    /// A database without any table.
+    pub(crate) async fn empty() -> Self {
+        let database = Self::named();
+        create_database(&database.server.superuser, &database.name).await.unwrap();
+        database
+    }
+
+    fn named() -> Self {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test_{}_{number}", std::process::id());
+        // Starting the server blocks; so does joining it.
+        let server = std::thread::spawn(Server::get).join().expect("the test server is there");
+        Self { name, server }
+    }
+
+    /// Grants on the database itself are not copied with a template.
+    async fn grant(&self) {
+        let grants = format!(
+            "REVOKE ALL ON DATABASE {0} FROM PUBLIC; GRANT CONNECT, TEMPORARY ON DATABASE {0} TO quipu; \
+             GRANT CONNECT ON DATABASE {0} TO quipu_reader",
+            self.name
+        );
+        self.superuser(&grants).await;
+    }
+
+    async fn superuser(&self, sql: &str) {
+        let client = owner::connect(&self.server.superuser).await.unwrap();
+        client.batch_execute(sql).await.unwrap();
+    }
+
+    /// The four doors.
+    pub(crate) fn urls(&self) -> DatabaseUrls {
+        let named = |url: &Secret| Secret::new(url.expose().replace("/DATABASE", &format!("/{}", self.name)));
+        let doors = &self.server.doors;
+        DatabaseUrls {
+            write: named(&doors.write),
+            session: named(&doors.session),
+            read: named(&doors.read),
+            owner: named(&doors.owner),
+        }
+    }
+
+    /// The superuser, in this database.
+    pub(crate) fn superuser_url(&self) -> Secret {
+        let url = self.server.superuser.expose();
+        let (server, _) = url.rsplit_once('/').unwrap();
+        Secret::new(format!("{server}/{}", self.name))
+    }
+
+    /// The role for analysts, in this database.
+    pub(crate) fn reader_url(&self) -> Secret {
+        let url = self.server.reader.expose();
+        let (server, _) = url.rsplit_once('/').unwrap();
+        Secret::new(format!("{server}/{}", self.name))
+    }
+
+    /// Open doors. Close them before the test ends, or the database waits for them to be cut.
+    pub(crate) fn doors(&self) -> Doors {
+        Doors::open(&self.urls(), DoorSizes { write: 4, session: 3, read: 2 }).unwrap()
+    }
+
+    /// A connection as the owner.
+    pub(crate) async fn owner(&self) -> Client {
+        owner::connect(&self.urls().owner).await.unwrap()
+    }
+
+    /// A direct connection as any role: the write door's user without the pooler is `quipu`.
+    pub(crate) async fn service(&self) -> Client {
+        owner::connect(&self.urls().write).await.unwrap()
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let (url, drop) =
+            (self.server.superuser.clone(), format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let client = owner::connect(&url).await?;
+                Ok::<(), quipu::store::Error>(client.batch_execute(&drop).await?)
+            })
+        });
+        // A database that stays behind goes with its server.
+        let _ = dropping.join();
+    }
+}
