@@ -38,7 +38,6 @@ GRANT USAGE ON SEQUENCE tick_number TO quipu;
 CREATE FUNCTION quipu_take_tick(cluster bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE drawn bigint; last tick%ROWTYPE; taken bigint;
 BEGIN
-    PERFORM set_config('synchronous_commit', 'off', true);
     PERFORM pg_advisory_xact_lock(hashtextextended('quipu/tick', 0));
     SELECT last_value INTO drawn FROM journal_position;
     SELECT * INTO last FROM tick ORDER BY number DESC LIMIT 1;

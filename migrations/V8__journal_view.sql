@@ -24,6 +24,15 @@ FROM implementation_log;
 COMMENT ON VIEW journal IS 'every entry of every journal: position, when, which room, what kind, about what, and the rest';
 GRANT SELECT ON journal TO quipu, quipu_reader;
 
+-- A tick's late commits are found by index. `xid IN (SELECT …)` cannot be pushed into the branches of the view that join, so that
+-- one open transaction anywhere made every read of a batch look at all of sync_log (measured with 500,000 rows: 214 ms, now 0.2 ms).
+-- A plain function call can be.
+CREATE FUNCTION quipu_in_progress(seen pg_snapshot) RETURNS xid8[] LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+BEGIN
+    RETURN ARRAY(SELECT pg_snapshot_xip(seen));
+END $$;
+COMMENT ON FUNCTION quipu_in_progress(pg_snapshot) IS 'transactions that had not committed when the snapshot was taken, as an array that an index search can take';
+
 -- What tick `this` sees of the journal and tick `last` did not; everything it sees when `last` is NULL.
 -- Late commits fall into a later batch: nothing is lost, and nothing waits for a stranger's long transaction.
 -- Rows up to the era's floor come from another cluster, whose transaction ids mean nothing here: they count as seen from the start.
@@ -36,7 +45,7 @@ CREATE FUNCTION ingest_log_between(last pg_snapshot, this pg_snapshot) RETURNS S
       AND position > (SELECT max(floor) FROM era)
     UNION ALL
     SELECT * FROM ingest_log
-    WHERE xid IN (SELECT pg_snapshot_xip(last)) AND pg_visible_in_snapshot(xid, this) AND position > (SELECT max(floor) FROM era)
+    WHERE xid = ANY (quipu_in_progress(last)) AND pg_visible_in_snapshot(xid, this) AND position > (SELECT max(floor) FROM era)
 $$;
 CREATE FUNCTION journal_between(last pg_snapshot, this pg_snapshot) RETURNS SETOF journal LANGUAGE sql STABLE AS $$
     SELECT * FROM journal
@@ -44,5 +53,5 @@ CREATE FUNCTION journal_between(last pg_snapshot, this pg_snapshot) RETURNS SETO
       AND position > (SELECT max(floor) FROM era)
     UNION ALL
     SELECT * FROM journal
-    WHERE xid IN (SELECT pg_snapshot_xip(last)) AND pg_visible_in_snapshot(xid, this) AND position > (SELECT max(floor) FROM era)
+    WHERE xid = ANY (quipu_in_progress(last)) AND pg_visible_in_snapshot(xid, this) AND position > (SELECT max(floor) FROM era)
 $$;

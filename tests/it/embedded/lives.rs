@@ -1,9 +1,9 @@
 //! Whole lives: stopped, killed, left behind, and back again.
 
 use std::{
-    env, fs,
-    io::{BufRead, BufReader},
-    path::{Path, PathBuf},
+    fs,
+    net::TcpListener,
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -18,9 +18,6 @@ use quipu::{
 use tokio_util::sync::CancellationToken;
 
 use super::kit::{ask, cluster_name, config, eventually, folder, processes_of};
-
-/// Where the Quipu that is to be killed finds its configuration.
-const VICTIM: &str = "QUIPU_TEST_VICTIM";
 
 fn kill_9(pid: u32) {
     kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGKILL).unwrap();
@@ -129,43 +126,45 @@ async fn after_kill_9_of_quipu_the_next_start_stops_what_is_left() {
     let folder = folder();
     // Blanks and quotes must survive two configuration files and the recognition of processes.
     let data = folder.path().join("Quipu's \"own\" data");
-    let mut victim = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "embedded::lives::a_quipu_to_be_killed", "--ignored", "--nocapture"])
-        .env(VICTIM, &data)
-        .stdout(Stdio::piped())
+    let ready = folder.path().join("ready.json");
+    let base = free_port_block();
+    let mut victim = Command::new(env!("CARGO_BIN_EXE_quipu"))
+        .args(["up", "--port-base", &base.to_string(), "--set", "services.initializer.enabled=false"])
+        .args(["--set", "services.synchronizer.enabled=false", "--set", "database.pooler=embedded"])
+        .arg("--data")
+        .arg(&data)
+        .arg("--ready-file")
+        .arg(&ready)
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let said = BufReader::new(victim.stdout.take().unwrap())
-        .lines()
-        .map(Result::unwrap)
-        .find_map(|line| line.split_once("VICTIM READY ").map(|(_, rest)| rest.to_owned()))
-        .expect("the victim started");
-    let words: Vec<&str> = said.split(' ').collect();
-    let (name, ports) = (words[0], [words[1], words[2]].map(|port| port.parse::<u16>().unwrap()));
+    let said = eventually(async || fs::read_to_string(&ready)).await;
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let owner = Secret::new(said["owner_database_url"].as_str().unwrap());
+    create_table(&owner, "kept").await;
+    let name = ask(&owner, "select current_setting('cluster_name')").await.unwrap();
 
     victim.kill().unwrap();
     victim.wait().unwrap();
-    let left = processes_of(&data, name);
+    let left = processes_of(&data, &name);
     assert!(left.iter().any(|line| line.contains("postgres -D")), "{left:?}");
     assert!(left.iter().any(|line| line.contains("pgbouncer")), "{left:?}");
 
-    let config = EmbeddedConfig { postgres_port: ports[0], pgbouncer_port: ports[1], ..config(&data) };
+    let config = EmbeddedConfig { postgres_port: base + 2, pgbouncer_port: base + 3, ..config(&data) };
     let embedded = Embedded::start(config).await.unwrap();
     assert_eq!(ask(&embedded.urls().owner, "select to_regclass('kept')::text").await.unwrap(), "kept");
     embedded.stop().await;
-    assert_eq!(processes_of(&data, name), Vec::<String>::new());
+    assert_eq!(processes_of(&data, &name), Vec::<String>::new());
 }
 
-#[tokio::test]
-#[ignore = "started by after_kill_9_of_quipu_the_next_start_stops_what_is_left, which kills it"]
-async fn a_quipu_to_be_killed() {
-    let data = PathBuf::from(env::var_os(VICTIM).expect("started by the other test"));
-    let config = config(&data);
-    let embedded = Embedded::start(config.clone()).await.unwrap();
-    create_table(&embedded.urls().owner, "kept").await;
-    let name = cluster_name(&embedded).await;
-    println!("VICTIM READY {name} {} {}", config.postgres_port, config.pgbouncer_port);
-    std::future::pending::<()>().await;
+/// The first of five ports in a row that nobody listens on now.
+fn free_port_block() -> u16 {
+    let free = |base: &u16| (*base..base + 5).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+    (20_000..30_000)
+        .step_by(5)
+        .skip(std::process::id() as usize % 1_000)
+        .find(free)
+        .expect("some ports are free")
 }
 
 #[tokio::test]
