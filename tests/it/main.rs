@@ -11,4 +11,5 @@ mod http;
 mod journals;
 mod lifecycle;
 mod sample_relay;
+mod store;
 mod wire;

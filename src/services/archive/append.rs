@@ -40,7 +40,9 @@ const RECORD: &str = "
         SELECT $1, o.slot, o.relay, o.kind, o.detail
         FROM unnest($2::integer[], $3::integer[], $4::text[], $5::jsonb[]) AS o (slot, relay, kind, detail) ORDER BY o.slot
         RETURNING relay, kind, recorded_at)
-    UPDATE relays r SET retired_at = l.recorded_at FROM logged l WHERE l.kind = 'retired' AND r.number = l.relay AND r.retired_at IS NULL";
+    UPDATE relays r SET retired_at = l.first
+    FROM (SELECT relay, min(recorded_at) AS first FROM logged WHERE kind = 'retired' GROUP BY relay) l
+    WHERE r.number = l.relay AND (r.retired_at IS NULL OR r.retired_at > l.first)";
 
 const ADDED_BEFORE: &str = "
     SELECT r.url, r.number, l.relay IS NOT NULL FROM unnest($2::text[]) AS o (url) JOIN relays r ON r.url = o.url
