@@ -18,7 +18,7 @@ COMMENT ON COLUMN relay_log.position IS 'place in the order of all journals';
 COMMENT ON COLUMN relay_log.xid IS 'transaction that wrote the row';
 COMMENT ON COLUMN relay_log.recorded_at IS 'database clock';
 COMMENT ON COLUMN relay_log.batch IS 'the group commit that wrote the row, looked up before it is ever sent again';
-COMMENT ON COLUMN relay_log.slot IS 'place of the command in its batch, from 0';
+COMMENT ON COLUMN relay_log.slot IS 'place in its batch, from 0: additions first';
 COMMENT ON COLUMN relay_log.relay IS 'relays.number';
 COMMENT ON COLUMN relay_log.kind IS 'added: known from here on. retired: no longer crawled. observed: something a session with it showed (detail.what)';
 COMMENT ON COLUMN relay_log.url IS 'canonical URL, on added rows';

@@ -70,7 +70,7 @@ struct Records {
 fn split(commands: &[RelayCommand]) -> (Additions<'_>, Records) {
     let mut adds = Additions::default();
     let mut records = Records::default();
-    for (slot, command) in (0_i32..).zip(commands) {
+    for command in commands {
         let (relay, kind, detail) = match command {
             RelayCommand::Add { url, source } => {
                 adds.urls.push(url.as_str());
@@ -81,11 +81,13 @@ fn split(commands: &[RelayCommand]) -> (Additions<'_>, Records) {
             RelayCommand::Retire { relay, reason } => (relay, "retired", json!({ "reason": reason })),
             RelayCommand::Observe { relay, detail } => (relay, "observed", detail.clone()),
         };
-        records.slots.push(slot);
         records.relays.push(relay.0);
         records.kinds.push(kind);
         records.details.push(detail);
     }
+    // Additions are numbered from 0 by their procedure; the rest goes on after them.
+    let after = i32::try_from(adds.urls.len()).unwrap_or(i32::MAX);
+    records.slots = (after..).take(records.relays.len()).collect();
     (adds, records)
 }
 

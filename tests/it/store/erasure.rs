@@ -8,7 +8,6 @@ use quipu::store::ingest::Intake;
 use quipu::store::leave::{ErasureSubject, Left, erase};
 
 use super::kit::{Kit, ingest_journal, note, number, page, sample, texts};
-use crate::support::proxy::eventually;
 
 const MONTH_S: u64 = 31 * 86_400;
 
@@ -114,20 +113,15 @@ async fn an_event_under_way_while_it_is_erased_cannot_slip_in() {
     let batch = kit.superuser().await;
     let hold = "BEGIN; SELECT pg_advisory_xact_lock_shared(hashtextextended('quipu/erasure', 0))";
     batch.batch_execute(hold).await.unwrap();
-    let waiting = |backends: i64| {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        let batch = &batch;
-        eventually("they wait", move || async move { number(batch, sql).await >= backends })
-    };
     let writer = kit.writer(ingest_journal());
     let urls = kit.database.urls();
     let erasing = erase(&urls.owner, ErasureSubject::Event(event[0].id.to_bytes()), "x");
     let ingesting = async {
-        waiting(1).await;
+        kit.waiting(1).await;
         writer.append(page(Some(relay), &event)).await.unwrap()
     };
     let releasing = async {
-        waiting(2).await;
+        kit.waiting(2).await;
         batch.batch_execute("COMMIT").await.unwrap();
     };
     let (erased, ingested, ()) = tokio::join!(erasing, ingesting, releasing);
@@ -141,7 +135,7 @@ async fn an_event_under_way_while_it_is_erased_cannot_slip_in() {
 async fn erasing_is_the_owners_and_needs_a_reason() {
     let (kit, _, _, _, events) = archive().await;
     let (urls, subject) = (kit.database.urls(), ErasureSubject::Event(events[0].id.to_bytes()));
-    let direct = kit.database.urls().write;
+    let direct = kit.database.service_url();
     assert!(matches!(erase(&direct, subject, "mine").await, Err(Error::Broken(_))), "the service may not");
     assert!(matches!(erase(&urls.owner, subject, "").await, Err(Error::Data(_))), "why?");
     assert_eq!(stored(&kit).await.len(), 20);

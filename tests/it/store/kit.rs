@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
 use crate::support::database::TestDatabase;
+use crate::support::proxy::eventually;
 
 /// A database in use.
 pub(crate) struct Kit {
@@ -79,6 +80,14 @@ impl Kit {
     pub(crate) async fn problems(&self) -> Vec<String> {
         let findings = verify::tables(&self.database.urls().owner).await.unwrap();
         findings.into_iter().flat_map(|finding| finding.problems).collect()
+    }
+
+    /// Waits until so many backends of this database wait for a lock. On a connection of its own: inside a transaction
+    /// PostgreSQL would show the same picture again and again.
+    pub(crate) async fn waiting(&self, backends: i64) {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let watcher = self.superuser().await;
+        eventually("backends wait for locks", || async { number(&watcher, sql).await >= backends }).await;
     }
 
     pub(crate) async fn superuser(&self) -> Client {

@@ -128,7 +128,6 @@ async fn a_batch_of_additions_and_observations_is_one_commit_even_when_its_commi
     let writer = kit.patient_writer(RelayJournal, HASTY);
     proxy.strike("COMMIT", Fault::SwallowAnswer);
     let mut callers = JoinSet::new();
-    // The first is alone in its batch; the others share the next one.
     for n in 0..6 {
         let observation = RelayCommand::Observe { relay, detail: json!({ "what": "seen", "n": n }) };
         for command in [add(&format!("many{n}")), observation] {

@@ -44,19 +44,12 @@ impl Race {
         let cut = CancellationToken::new();
         self.proxy.strike(request, Fault::ResetAfter(cut.clone()));
         let direct = async {
-            self.waiting(1).await;
+            self.kit.waiting(1).await;
             cut.cancel();
-            self.waiting(2).await;
+            self.kit.waiting(2).await;
             self.blocker.batch_execute("COMMIT").await.unwrap();
         };
         tokio::join!(call, direct).0
-    }
-
-    /// Waits until so many backends of this database wait for a lock.
-    async fn waiting(&self, backends: i64) {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        eventually("attempts wait in PostgreSQL", || async { number(&self.blocker, sql).await >= backends })
-            .await;
     }
 
     /// Runs `call` so that its first attempt reaches PostgreSQL only after the second one was answered.

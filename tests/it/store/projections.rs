@@ -143,21 +143,14 @@ async fn a_rebuild_is_not_undone_by_a_projector_in_the_middle_of_a_batch() {
     writer.append(page(None, &sample(52, 5))).await.unwrap();
     kit.ticker().await.take().await.unwrap();
     let pool = kit.doors.write.clone();
-    let waiting = |backends: i64| {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        let blocker = &blocker;
-        crate::support::proxy::eventually("they wait", move || async move {
-            number(blocker, sql).await >= backends
-        })
-    };
     let totals = totals();
     let catch_up = totals.catch_up(&pool);
     let rebuild = async {
-        waiting(1).await;
+        kit.waiting(1).await;
         totals.rebuild(&mut owner).await.unwrap();
     };
     let release = async {
-        waiting(2).await;
+        kit.waiting(2).await;
         blocker.batch_execute("COMMIT").await.unwrap();
     };
     let (caught_up, (), ()) = tokio::join!(catch_up, rebuild, release);

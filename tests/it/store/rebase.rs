@@ -70,11 +70,7 @@ async fn an_entry_under_way_while_a_new_era_opens_is_counted() {
     .unwrap();
     let urls = kit.database.urls();
     let finishing = async {
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        let watcher = &watcher;
-        eventually("the rebase waits for writers", || async move { number(watcher, waiting).await > 0 })
-            .await;
-        kit.database.owner().await.batch_execute("SELECT 1").await.unwrap();
+        kit.waiting(1).await;
         late.batch_execute("COMMIT").await.unwrap();
     };
     let (era, ()) = tokio::join!(owner::rebase(&urls.owner), finishing);
