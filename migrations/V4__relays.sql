@@ -18,7 +18,7 @@ COMMENT ON COLUMN relay_log.position IS 'place in the order of all journals';
 COMMENT ON COLUMN relay_log.xid IS 'transaction that wrote the row';
 COMMENT ON COLUMN relay_log.recorded_at IS 'database clock';
 COMMENT ON COLUMN relay_log.batch IS 'the group commit that wrote the row, looked up before it is ever sent again';
-COMMENT ON COLUMN relay_log.slot IS 'place of the command in its batch, from 0';
+COMMENT ON COLUMN relay_log.slot IS 'place in its batch, from 0: additions first';
 COMMENT ON COLUMN relay_log.relay IS 'relays.number';
 COMMENT ON COLUMN relay_log.kind IS 'added: known from here on. retired: no longer crawled. observed: something a session with it showed (detail.what)';
 COMMENT ON COLUMN relay_log.url IS 'canonical URL, on added rows';
@@ -136,3 +136,19 @@ SELECT relay_url, network, rtt_read, rtt_open, writable, generated_at
 FROM relay_metadata_latest WHERE readable ORDER BY rtt_read NULLS LAST, relay_url;
 COMMENT ON VIEW readable_relays IS 'relays whose newest snapshot says they can be read, quickest first';
 GRANT SELECT ON relay_metadata_latest, readable_relays TO quipu, quipu_reader;
+
+COMMENT ON COLUMN nip11.name IS 'as the document says, likewise the columns below; NULL when it does not say or has another type';
+COMMENT ON COLUMN nip11.description IS 'what the relay says it is for';
+COMMENT ON COLUMN nip11.banner IS 'URL of a wide picture';
+COMMENT ON COLUMN nip11.icon IS 'URL of a square picture';
+COMMENT ON COLUMN nip11.pubkey IS 'its operator''s Nostr key, hex as written';
+COMMENT ON COLUMN nip11.contact IS 'another way to reach the operator, a URI';
+COMMENT ON COLUMN nip11.supported_nips IS 'array of the numbers of the protocol parts it supports';
+COMMENT ON COLUMN nip11.software IS 'URL of its software';
+COMMENT ON COLUMN nip11.version IS 'version of its software';
+COMMENT ON COLUMN nip11.privacy_policy IS 'URL of that text';
+COMMENT ON COLUMN nip11.terms_of_service IS 'URL of that text';
+COMMENT ON COLUMN nip11.limitation IS 'object of the limits it sets to clients';
+COMMENT ON COLUMN nip66.openable IS 'whether a connection could be opened';
+COMMENT ON COLUMN nip66.readable IS 'whether it answered a question';
+COMMENT ON COLUMN nip66.writable IS 'whether it took an event';

@@ -99,7 +99,7 @@ EXCEPTION WHEN feature_not_supported OR invalid_parameter_value THEN NULL;
 END $$;
 
 -- A row may leave these two tables only in the transaction that wrote its erasure.
-CREATE FUNCTION quipu_refuse_unrecorded_delete() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION quipu_refuse_unrecorded_delete() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 DECLARE recorded boolean; uncovered boolean;
 BEGIN
     SELECT EXISTS (SELECT FROM erasure WHERE xid = pg_current_xact_id() AND kind <> 'month') INTO recorded;

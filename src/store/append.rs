@@ -22,11 +22,20 @@ use super::{AppendMetrics, Error};
 /// The connection a journal's statements run on.
 pub type Client = deadpool_postgres::Client;
 
-/// How long one attempt may take before its outcome counts as unknown.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long a writer waits for PostgreSQL.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// How long one attempt may take before its outcome counts as unknown.
+    pub attempt: Duration,
+    /// How long after the first attempt a batch is still sent again, before its callers are told that PostgreSQL is away.
+    pub total: Duration,
+}
 
-/// How long a batch is retried while PostgreSQL is away, before its callers are told so.
-const RETRY_TOTAL: Duration = Duration::from_secs(90);
+impl Default for Patience {
+    fn default() -> Self {
+        Self { attempt: Duration::from_mins(1), total: Duration::from_secs(90) }
+    }
+}
 
 /// How one journal commits a batch of commands.
 pub trait Journal: Send + Sync + 'static {
@@ -103,8 +112,20 @@ impl<J: Journal> Writer<J> {
         hints: Hints,
         metrics: AppendMetrics,
     ) -> (Self, impl Future<Output = ()> + Send) {
+        Self::with_patience(journal, pool, hints, metrics, Patience::default())
+    }
+
+    /// As [`Writer::new`], with other limits of time.
+    pub fn with_patience(
+        journal: J,
+        pool: Pool,
+        hints: Hints,
+        metrics: AppendMetrics,
+        patience: Patience,
+    ) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, arrivals) = mpsc::channel(J::QUEUE_MAX);
-        (Self { queue }, drain(journal, pool, hints, metrics, arrivals))
+        let door = Door { journal, pool, metrics, patience };
+        (Self { queue }, drain(door, hints, arrivals))
     }
 
     /// Appends, waiting for room in the queue first.
@@ -132,13 +153,15 @@ impl<J: Journal> Writer<J> {
     }
 }
 
-async fn drain<J: Journal>(
+/// What a writer needs to commit.
+struct Door<J> {
     journal: J,
     pool: Pool,
-    hints: Hints,
     metrics: AppendMetrics,
-    mut arrivals: mpsc::Receiver<Waiting<J>>,
-) {
+    patience: Patience,
+}
+
+async fn drain<J: Journal>(door: Door<J>, hints: Hints, mut arrivals: mpsc::Receiver<Waiting<J>>) {
     let mut held = VecDeque::new();
     loop {
         if held.is_empty() {
@@ -153,8 +176,8 @@ async fn drain<J: Journal>(
                 Err(_) => break,
             }
         }
-        let (commands, answers) = take_batch(&mut held, journal.batch_weight_max());
-        commit(&journal, &pool, &metrics, commands, answers).await;
+        let (commands, answers) = take_batch(&mut held, door.journal.batch_weight_max());
+        commit(&door, commands, answers).await;
         hints.written();
     }
 }
@@ -192,14 +215,8 @@ fn take_batch<J: Journal>(
     (commands, answers)
 }
 
-async fn commit<J: Journal>(
-    journal: &J,
-    pool: &Pool,
-    metrics: &AppendMetrics,
-    commands: Vec<J::Command>,
-    answers: Answers<J>,
-) {
-    let outcome = send(journal, pool, metrics, &commands).await;
+async fn commit<J: Journal>(door: &Door<J>, commands: Vec<J::Command>, answers: Answers<J>) {
+    let outcome = send(door, &commands).await;
     match outcome {
         Ok(told) => {
             debug_assert_eq!(told.len(), answers.len(), "a journal answers each command");
@@ -211,7 +228,7 @@ async fn commit<J: Journal>(
         // The data of one command must not refuse the others: each goes alone.
         Err(Error::Data(_)) if commands.len() > 1 => {
             for (command, answer) in commands.into_iter().zip(answers) {
-                let told = send(journal, pool, metrics, std::slice::from_ref(&command)).await;
+                let told = send(door, std::slice::from_ref(&command)).await;
                 let _ = answer.send(told.and_then(|mut one| one.pop().ok_or(Error::Stopped)));
             }
         }
@@ -224,24 +241,24 @@ async fn commit<J: Journal>(
 }
 
 /// Sends one batch until its outcome is known, or PostgreSQL stayed away too long.
-async fn send<J: Journal>(
-    journal: &J,
-    pool: &Pool,
-    metrics: &AppendMetrics,
-    commands: &[J::Command],
-) -> Result<Vec<J::Answer>, Error> {
+async fn send<J: Journal>(door: &Door<J>, commands: &[J::Command]) -> Result<Vec<J::Answer>, Error> {
+    let Door { journal, pool, metrics, patience } = door;
     let batch = Uuid::now_v7();
     let sent_before = AtomicBool::new(false);
     let started = tokio::time::Instant::now();
     let attempt = || async {
         let mut client = pool.get().await?;
         let work = async {
-            if sent_before.swap(true, Ordering::Relaxed)
-                && let Some(answers) = journal.lookup(&client, batch, commands).await?
-            {
+            let again = sent_before.swap(true, Ordering::Relaxed);
+            if again && let Some(answers) = journal.lookup(&client, batch, commands).await? {
                 return Ok(answers);
             }
             match journal.append(&mut client, batch, commands).await {
+                // An earlier attempt may have been committed between the lookup and this one, which then found nothing
+                // new to do: what is true is what stands under this batch.
+                Ok(answers) if again => {
+                    Ok(journal.lookup(&client, batch, commands).await?.unwrap_or(answers))
+                }
                 // An earlier attempt of this very batch was committed after all.
                 Err(Error::Data(e))
                     if e.code() == Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION) =>
@@ -251,7 +268,7 @@ async fn send<J: Journal>(
                 other => other,
             }
         };
-        let outcome = tokio::time::timeout(ATTEMPT_TIMEOUT, work).await;
+        let outcome = tokio::time::timeout(patience.attempt, work).await;
         if !matches!(outcome, Ok(Ok(_) | Err(Error::Data(_)))) {
             // Its state is unknown: never hand it to the next caller.
             drop(deadpool_postgres::Object::take(client));
@@ -264,10 +281,9 @@ async fn send<J: Journal>(
                 .with_min_delay(Duration::from_millis(50))
                 .with_max_delay(Duration::from_secs(2))
                 .with_jitter()
-                .without_max_times()
-                .with_total_delay(Some(RETRY_TOTAL)),
+                .without_max_times(),
         )
-        .when(Error::is_passing)
+        .when(|error: &Error| error.is_passing() && started.elapsed() < patience.total)
         .notify(|error, after| {
             metrics.retried(J::NAME);
             tracing::warn!(journal = J::NAME, error = %error, ?after, "a batch is sent again");

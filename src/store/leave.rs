@@ -127,12 +127,17 @@ async fn count(client: &impl tokio_postgres::GenericClient, month: NaiveDate) ->
     Ok(Left { events: row.get(0), sightings: row.get(1) })
 }
 
-/// Drops one month of events and sightings, and records it. Readers and writers of other months go on: the partitions are
-/// detached concurrently first, and an empty one takes their place. May be called again after a crash.
+/// Drops one month of events and sightings, and records it. Readers and writers go on: the tombstone stands first, so that
+/// nothing is sent into the month while it has no partition; the partitions are detached concurrently, events before
+/// the sightings that lead to them; and an empty one takes their place. May be called again after a crash.
 pub async fn drop_month(owner: &Secret, month: NaiveDate, reason: &str) -> Result<Left, Error> {
     let mut client = owner::connect(owner).await?;
     let suffix = month.format("y%Ym%m").to_string();
-    for family in ["sightings", "events"] {
+    let announcement = client.transaction().await?;
+    announcement.batch_execute(ERASURE_LOCK).await?;
+    record_month(&announcement, month, reason, Left::default()).await?;
+    announcement.commit().await?;
+    for family in ["events", "sightings"] {
         detach(&client, family, &format!("{family}_{suffix}")).await?;
     }
     let transaction = client.transaction().await?;

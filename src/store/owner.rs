@@ -166,6 +166,9 @@ async fn same_cluster(client: &Client) -> Result<bool, Error> {
     Ok(row.get(0))
 }
 
+/// The journals whose rows have a position.
+const POSITIONED: &str = "ingest_log, relay_log, sync_log, relay_metadata, erasure, implementation_log";
+
 /// Opens a new era after a logical restore: every entry written so far counts as committed, ticks start anew, and
 /// ticking projections are rebuilt from the start. Returns the era's number, or `None` when the cluster is the same.
 pub async fn rebase(owner: &Secret) -> Result<Option<i32>, Error> {
@@ -174,6 +177,8 @@ pub async fn rebase(owner: &Secret) -> Result<Option<i32>, Error> {
         return Ok(None);
     }
     let transaction = client.transaction().await?;
+    // Writers under way finish first: an entry below the floor that commits later would be seen by nobody.
+    transaction.batch_execute(&format!("LOCK TABLE {POSITIONED} IN SHARE MODE")).await?;
     let row = transaction
         .query_one(
             "INSERT INTO era (number, system_identifier, floor)

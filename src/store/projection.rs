@@ -121,6 +121,13 @@ impl Projection {
     /// Empties the tables and fills them from the journals, while writers wait. `client` is the owner's.
     pub async fn rebuild(&self, client: &mut Client) -> Result<(), Error> {
         let transaction = client.transaction().await?;
+        // A projector in the middle of a batch would write its checkpoint again after this one is deleted.
+        transaction
+            .execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended('quipu/projection/' || $1, 0))",
+                &[&self.name],
+            )
+            .await?;
         for table in self.tables {
             transaction.batch_execute(&format!("LOCK TABLE {table} IN EXCLUSIVE MODE")).await?;
         }

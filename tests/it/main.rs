@@ -17,4 +17,5 @@ mod journals;
 mod lifecycle;
 mod migrations;
 mod sample_relay;
+mod store;
 mod wire;

@@ -199,9 +199,18 @@ impl TestDatabase {
         owner::connect(&self.urls().owner).await.unwrap()
     }
 
-    /// A direct connection as any role: the write door's user without the pooler is `quipu`.
+    /// The service's role without the pooler.
+    pub(crate) fn service_url(&self) -> Secret {
+        let port = |url: &Secret| url::Url::parse(url.expose()).unwrap().port();
+        let DatabaseUrls { write, owner, .. } = self.urls();
+        let mut direct = url::Url::parse(write.expose()).unwrap();
+        direct.set_port(port(&owner)).unwrap();
+        Secret::new(direct.as_str())
+    }
+
+    /// A direct connection as the service.
     pub(crate) async fn service(&self) -> Client {
-        owner::connect(&self.urls().write).await.unwrap()
+        owner::connect(&self.service_url()).await.unwrap()
     }
 }
 

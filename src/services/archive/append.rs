@@ -40,7 +40,9 @@ const RECORD: &str = "
         SELECT $1, o.slot, o.relay, o.kind, o.detail
         FROM unnest($2::integer[], $3::integer[], $4::text[], $5::jsonb[]) AS o (slot, relay, kind, detail) ORDER BY o.slot
         RETURNING relay, kind, recorded_at)
-    UPDATE relays r SET retired_at = l.recorded_at FROM logged l WHERE l.kind = 'retired' AND r.number = l.relay AND r.retired_at IS NULL";
+    UPDATE relays r SET retired_at = l.first
+    FROM (SELECT relay, min(recorded_at) AS first FROM logged WHERE kind = 'retired' GROUP BY relay) l
+    WHERE r.number = l.relay AND (r.retired_at IS NULL OR r.retired_at > l.first)";
 
 const ADDED_BEFORE: &str = "
     SELECT r.url, r.number, l.relay IS NOT NULL FROM unnest($2::text[]) AS o (url) JOIN relays r ON r.url = o.url
@@ -68,7 +70,7 @@ struct Records {
 fn split(commands: &[RelayCommand]) -> (Additions<'_>, Records) {
     let mut adds = Additions::default();
     let mut records = Records::default();
-    for (slot, command) in (0_i32..).zip(commands) {
+    for command in commands {
         let (relay, kind, detail) = match command {
             RelayCommand::Add { url, source } => {
                 adds.urls.push(url.as_str());
@@ -79,11 +81,13 @@ fn split(commands: &[RelayCommand]) -> (Additions<'_>, Records) {
             RelayCommand::Retire { relay, reason } => (relay, "retired", json!({ "reason": reason })),
             RelayCommand::Observe { relay, detail } => (relay, "observed", detail.clone()),
         };
-        records.slots.push(slot);
         records.relays.push(relay.0);
         records.kinds.push(kind);
         records.details.push(detail);
     }
+    // Additions are numbered from 0 by their procedure; the rest goes on after them.
+    let after = i32::try_from(adds.urls.len()).unwrap_or(i32::MAX);
+    records.slots = (after..).take(records.relays.len()).collect();
     (adds, records)
 }
 

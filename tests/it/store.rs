@@ -1,0 +1,18 @@
+//! The store against a real PostgreSQL behind a real PgBouncer.
+
+mod erasure;
+mod group_commit;
+mod guards;
+mod kit;
+mod leases;
+mod lost_answers;
+mod migrating;
+mod months;
+mod overtaking;
+mod projections;
+mod rebase;
+mod retention;
+mod roles;
+mod statements;
+mod ticks;
+mod truncation;

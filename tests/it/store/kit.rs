@@ -1,0 +1,146 @@
+//! What the store's tests have in common: a database, its open doors, and writers that end with the test.
+
+use nostr_sdk::{Event, EventBuilder, Keys, Kind, Timestamp};
+use quipu::base::{RelayUrl, Secret, VerifiedEvent};
+use quipu::sample::SampleGenerator;
+use quipu::services::archive::command::RelayCommand;
+use quipu::services::archive::project::PROJECTIONS;
+use quipu::services::archive::{RelayAnswer, RelayJournal, verify};
+use quipu::store::append::{Journal, Patience, Writer};
+use quipu::store::ingest::{IngestJournal, IngestMetrics, IngestPage, Intake, Source};
+use quipu::store::projection::Projection;
+use quipu::store::tick::Ticker;
+use quipu::store::{AppendMetrics, DoorSizes, Doors, Hints, Relay};
+use tokio::task::JoinSet;
+use tokio_postgres::Client;
+
+use crate::support::database::TestDatabase;
+use crate::support::proxy::eventually;
+
+/// A database in use.
+pub(crate) struct Kit {
+    pub(crate) doors: Doors,
+    pub(crate) tasks: JoinSet<()>,
+    pub(crate) database: TestDatabase,
+}
+
+impl Kit {
+    pub(crate) async fn new() -> Self {
+        let database = TestDatabase::new().await;
+        Self { doors: database.doors(), tasks: JoinSet::new(), database }
+    }
+
+    /// A kit whose write door leads elsewhere: through a proxy.
+    pub(crate) fn through(database: TestDatabase, write: Secret) -> Self {
+        let urls = quipu::store::DatabaseUrls { write, ..database.urls() };
+        let doors = Doors::open(&urls, DoorSizes { write: 3, session: 1, read: 1 }).unwrap();
+        Self { doors, tasks: JoinSet::new(), database }
+    }
+
+    pub(crate) fn writer<J: Journal>(&mut self, journal: J) -> Writer<J> {
+        self.patient_writer(journal, Patience::default())
+    }
+
+    pub(crate) fn patient_writer<J: Journal>(&mut self, journal: J, patience: Patience) -> Writer<J> {
+        let (pool, hints, metrics) = (self.doors.write.clone(), Hints::default(), AppendMetrics::default());
+        let (writer, task) = Writer::with_patience(journal, pool, hints, metrics, patience);
+        self.tasks.spawn(task);
+        writer
+    }
+
+    pub(crate) fn intake(&mut self) -> Intake {
+        let writer = self.writer(ingest_journal());
+        Intake::new(self.doors.write.clone(), writer, IngestMetrics::default())
+    }
+
+    /// Makes relays known, numbered in the order of `names`.
+    pub(crate) async fn relays(&mut self, names: &[&str]) -> Vec<Relay> {
+        let writer = self.writer(RelayJournal);
+        let mut relays = Vec::new();
+        for name in names {
+            match writer.append(add(name)).await.unwrap() {
+                RelayAnswer::Known { relay, .. } => relays.push(relay),
+                RelayAnswer::Recorded => panic!("an addition answers with a number"),
+            }
+        }
+        relays
+    }
+
+    pub(crate) async fn ticker(&self) -> Ticker {
+        Ticker::new(self.doors.write.clone()).await.unwrap()
+    }
+
+    /// Ticks and projects until there is nothing left to do.
+    pub(crate) async fn project(&self) {
+        self.ticker().await.take().await.unwrap();
+        while totals().catch_up(&self.doors.write).await.unwrap() {}
+    }
+
+    /// What `quipu verify` finds wrong.
+    pub(crate) async fn problems(&self) -> Vec<String> {
+        let findings = verify::tables(&self.database.urls().owner).await.unwrap();
+        findings.into_iter().flat_map(|finding| finding.problems).collect()
+    }
+
+    /// Waits until so many backends of this database wait for a lock. On a connection of its own: inside a transaction
+    /// PostgreSQL would show the same picture again and again.
+    pub(crate) async fn waiting(&self, backends: i64) {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let watcher = self.superuser().await;
+        eventually("backends wait for locks", || async { number(&watcher, sql).await >= backends }).await;
+    }
+
+    pub(crate) async fn superuser(&self) -> Client {
+        quipu::store::owner::connect(&self.database.superuser_url()).await.unwrap()
+    }
+}
+
+/// The journal of events as importers and crawlers configure it.
+pub(crate) fn ingest_journal() -> IngestJournal {
+    IngestJournal { source: Source::Relay, batch_events_max: 2_000 }
+}
+
+/// The projection kept by ticks.
+pub(crate) fn totals() -> Projection {
+    projection("totals")
+}
+
+pub(crate) fn projection(name: &str) -> Projection {
+    *PROJECTIONS.iter().find(|projection| projection.name == name).unwrap()
+}
+
+pub(crate) fn add(name: &str) -> RelayCommand {
+    RelayCommand::Add {
+        url: RelayUrl::parse(&format!("wss://{name}.example.com")).unwrap(),
+        source: "operator",
+    }
+}
+
+/// Signed sample events.
+pub(crate) fn sample(seed: u64, count: u64) -> Vec<Event> {
+    SampleGenerator::paced(seed, count).collect()
+}
+
+/// A note at a chosen time.
+pub(crate) fn note(keys: &Keys, created_at: u64, content: &str) -> Event {
+    EventBuilder::new(Kind::TextNote, content)
+        .custom_created_at(Timestamp::from_secs(created_at))
+        .sign_with_keys(keys)
+        .unwrap()
+}
+
+/// A page as the intake hands it to the writer.
+pub(crate) fn page(relay: Option<Relay>, events: &[Event]) -> IngestPage {
+    let fresh = events.iter().map(|event| VerifiedEvent::verify(event.clone()).unwrap()).collect();
+    IngestPage { relay, fresh, ..IngestPage::default() }
+}
+
+/// One number.
+pub(crate) async fn number(client: &Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// One column of texts.
+pub(crate) async fn texts(client: &Client, sql: &str) -> Vec<String> {
+    client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}

@@ -1,0 +1,159 @@
+//! A commit whose answer was lost is not applied twice, and its callers are told the truth.
+
+use std::time::Duration;
+
+use quipu::base::Refusals;
+use quipu::base::nostr_event::Refusal;
+use quipu::services::archive::command::{RelayCommand, WindowCommand, WindowOutcome};
+use quipu::services::archive::decide::Window;
+use quipu::services::archive::{RelayAnswer, RelayJournal, SyncJournal};
+use quipu::store::append::Patience;
+use quipu::store::ingest::IngestPage;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::kit::{Kit, add, ingest_journal, number, page, sample};
+use crate::support::database::TestDatabase;
+use crate::support::proxy::{Fault, Proxy, eventually};
+
+/// Quick to lose patience with one attempt, slow to give up.
+const HASTY: Patience = Patience { attempt: Duration::from_millis(400), total: Duration::from_secs(60) };
+
+/// The faults after which the outcome of an attempt is unknown to the one who sent it.
+fn faults() -> Vec<(&'static str, Fault)> {
+    let done = CancellationToken::new();
+    done.cancel();
+    vec![
+        ("the answer is swallowed", Fault::SwallowAnswer),
+        ("the connection is reset", Fault::ResetAfter(done)),
+        ("nobody answers", Fault::Silence),
+        ("the server's half is closed", Fault::HalfClose),
+    ]
+}
+
+async fn proxied() -> (Kit, Proxy) {
+    let database = TestDatabase::new().await;
+    let direct = database.urls().write;
+    let proxy = Proxy::before(&direct).await;
+    let through = proxy.url(&direct);
+    (Kit::through(database, through), proxy)
+}
+
+#[tokio::test]
+async fn events_are_stored_once_and_counted_right_when_the_answer_is_lost() {
+    let (mut kit, proxy) = proxied().await;
+    let relay = kit.relays(&["one"]).await[0];
+    let writer = kit.patient_writer(ingest_journal(), HASTY);
+    let events = sample(11, 80);
+    for (turn, (name, fault)) in faults().into_iter().enumerate() {
+        let offered = &events[turn * 20..turn * 20 + 20];
+        proxy.strike("insert_event_batch", fault);
+        let told = writer.append(page(Some(relay), offered)).await.unwrap();
+        assert_eq!(told.stored, 20, "{name}");
+        assert_eq!(proxy.struck(), turn + 1, "{name}");
+        // Once more, undisturbed: nothing is new.
+        assert_eq!(writer.append(page(Some(relay), offered)).await.unwrap().stored, 0, "{name}");
+    }
+    let owner = kit.database.owner().await;
+    assert_eq!(number(&owner, "SELECT count(*) FROM events").await, 80);
+    assert_eq!(number(&owner, "SELECT count(*) FROM sightings").await, 80);
+    assert_eq!(number(&owner, "SELECT sum(stored) FROM ingest_log").await, 80);
+    assert_eq!(number(&owner, "SELECT count(*) FROM ingest_log").await, 4);
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn refusals_are_recorded_once_when_the_answer_is_lost() {
+    let (mut kit, proxy) = proxied().await;
+    let writer = kit.patient_writer(ingest_journal(), HASTY);
+    for (name, fault) in faults() {
+        let mut refused = Refusals::default();
+        refused.add(Refusal::BadSignature);
+        proxy.strike("insert_event_batch", fault);
+        let told = writer.append(IngestPage { refused, ..IngestPage::default() }).await.unwrap();
+        assert_eq!(told.stored, 0, "{name}");
+    }
+    let owner = kit.database.owner().await;
+    let sum = "SELECT sum((refused ->> 'bad_signature')::bigint)::bigint FROM ingest_log";
+    assert_eq!(number(&owner, sum).await, 4);
+}
+
+#[tokio::test]
+async fn a_relay_is_added_once_and_its_first_caller_is_told_so_when_the_answer_is_lost() {
+    let (mut kit, proxy) = proxied().await;
+    let writer = kit.patient_writer(RelayJournal, HASTY);
+    for (turn, (name, fault)) in faults().into_iter().enumerate() {
+        proxy.strike("insert_relay_batch", fault);
+        let told = writer.append(add(&format!("relay{turn}"))).await.unwrap();
+        assert!(matches!(told, RelayAnswer::Known { is_new: true, .. }), "{name}: {told:?}");
+        let again = writer.append(add(&format!("relay{turn}"))).await.unwrap();
+        assert!(matches!(again, RelayAnswer::Known { is_new: false, .. }), "{name}: {again:?}");
+    }
+    let owner = kit.database.owner().await;
+    assert_eq!(number(&owner, "SELECT count(*) FROM relay_log WHERE kind = 'added'").await, 4);
+    assert_eq!(number(&owner, "SELECT count(*) FROM relays").await, 4);
+}
+
+#[tokio::test]
+async fn observations_and_windows_are_recorded_once_when_the_answer_is_lost() {
+    let (mut kit, proxy) = proxied().await;
+    let relay = kit.relays(&["one"]).await[0];
+    let relays = kit.patient_writer(RelayJournal, HASTY);
+    let windows = kit.patient_writer(SyncJournal, HASTY);
+    for (turn, (name, fault)) in (0_i64..).zip(faults()) {
+        proxy.strike("INSERT INTO relay_log", fault.clone());
+        let observed = RelayCommand::Observe { relay, detail: json!({ "what": name }) };
+        assert_eq!(relays.append(observed).await.unwrap(), RelayAnswer::Recorded, "{name}");
+        proxy.strike("INSERT INTO sync_log", fault);
+        let window = Window::new(turn * 100, turn * 100 + 99).unwrap();
+        let outcome = WindowOutcome::Complete;
+        windows.append(WindowCommand { relay, window, outcome, events: 1, requests: 1 }).await.unwrap();
+    }
+    let owner = kit.database.owner().await;
+    assert_eq!(proxy.struck(), 8);
+    let observed = "SELECT count(*) FROM relay_log WHERE kind = 'observed'";
+    assert_eq!(number(&owner, observed).await, 4);
+    assert_eq!(
+        number(&owner, "SELECT count(DISTINCT detail) FROM relay_log WHERE kind = 'observed'").await,
+        4
+    );
+    assert_eq!(number(&owner, "SELECT count(*) FROM sync_log").await, 4);
+}
+
+#[tokio::test]
+async fn a_batch_of_additions_and_observations_is_one_commit_even_when_its_commit_is_lost() {
+    let (mut kit, proxy) = proxied().await;
+    let relay = kit.relays(&["one"]).await[0];
+    let writer = kit.patient_writer(RelayJournal, HASTY);
+    proxy.strike("COMMIT", Fault::SwallowAnswer);
+    let mut callers = JoinSet::new();
+    for n in 0..6 {
+        let observation = RelayCommand::Observe { relay, detail: json!({ "what": "seen", "n": n }) };
+        for command in [add(&format!("many{n}")), observation] {
+            let writer = writer.clone();
+            callers.spawn(async move { writer.append(command).await.unwrap() });
+        }
+    }
+    let told = callers.join_all().await;
+    let new = told.iter().filter(|told| matches!(told, RelayAnswer::Known { is_new: true, .. })).count();
+    assert_eq!(new, 6, "{told:?}");
+    assert_eq!(proxy.struck(), 1);
+    let owner = kit.database.owner().await;
+    assert_eq!(number(&owner, "SELECT count(*) FROM relay_log WHERE kind = 'added'").await, 7);
+    assert_eq!(number(&owner, "SELECT count(*) FROM relay_log WHERE kind = 'observed'").await, 6);
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn callers_are_told_when_postgresql_stays_away() {
+    let (mut kit, proxy) = proxied().await;
+    let short = Patience { attempt: Duration::from_millis(100), total: Duration::from_millis(300) };
+    let writer = kit.patient_writer(ingest_journal(), short);
+    for _ in 0..20 {
+        proxy.strike("$", Fault::Silence);
+    }
+    let told = writer.append(page(None, &sample(12, 1))).await;
+    assert!(matches!(told, Err(quipu::store::Error::Unavailable(_))), "{told:?}");
+    eventually("strikes that were left over hit nobody", || async { proxy.struck() >= 2 }).await;
+}

@@ -1,0 +1,160 @@
+//! Projections: recreated from their journals, and proven against them, whatever somebody did to their rows.
+
+use quipu::services::archive::RelayJournal;
+use quipu::services::archive::command::RelayCommand;
+use quipu::store::projection::Upkeep;
+use tokio_util::sync::CancellationToken;
+
+use super::kit::{Kit, ingest_journal, number, page, projection, sample, texts, totals};
+
+/// An archive of some relays and events, one relay of which is retired twice at once.
+async fn archive() -> Kit {
+    let mut kit = Kit::new().await;
+    let relays = kit.relays(&["one", "two", "three"]).await;
+    let writer = kit.writer(ingest_journal());
+    for (turn, events) in sample(50, 120).chunks(20).enumerate() {
+        writer.append(page(Some(relays[turn % 2]), events)).await.unwrap();
+    }
+    let writer = kit.writer(RelayJournal);
+    let retire = || writer.append(RelayCommand::Retire { relay: relays[2], reason: "gone".to_owned() });
+    let (one, two, three) = tokio::join!(retire(), retire(), retire());
+    one.and(two).and(three).unwrap();
+    kit.project().await;
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+    kit
+}
+
+/// Every projection's tables, and what can be done wrong to each.
+const TABLES: [(&str, &str, &str, &str); 5] = [
+    (
+        "relays",
+        "relays",
+        "UPDATE relays SET network = 'tor' WHERE number = (SELECT min(number) FROM relays)",
+        "INSERT INTO relays VALUES (99, 'wss://x.example.com', 'clearnet', now())",
+    ),
+    (
+        "relay_progress",
+        "relay_progress",
+        "UPDATE relay_progress SET last_created_at = 1 WHERE relay = (SELECT min(relay) FROM relay_progress)",
+        "INSERT INTO relay_progress VALUES (99, 1)",
+    ),
+    (
+        "totals",
+        "kind_totals",
+        "UPDATE kind_totals SET events = events + 1 WHERE kind = (SELECT min(kind) FROM kind_totals)",
+        "INSERT INTO kind_totals VALUES (-9, 1)",
+    ),
+    (
+        "totals",
+        "relay_totals",
+        "UPDATE relay_totals SET sightings = 0 WHERE relay = (SELECT min(relay) FROM relay_totals)",
+        "INSERT INTO relay_totals VALUES (99, 1)",
+    ),
+    (
+        "totals",
+        "minute_totals",
+        "UPDATE minute_totals SET stored = stored - 1 WHERE minute = (SELECT min(minute) FROM minute_totals)",
+        "INSERT INTO minute_totals VALUES ('2001-01-01', 1, 1, 1)",
+    ),
+];
+
+#[tokio::test]
+async fn a_planted_wrong_unexpected_or_missing_row_is_found_and_a_rebuild_mends_it() {
+    let kit = archive().await;
+    let mut owner = kit.database.owner().await;
+    for (name, table, wrong, unexpected) in TABLES {
+        let content = format!("SELECT t::text FROM {table} t ORDER BY 1");
+        let before = texts(&owner, &content).await;
+        assert!(!before.is_empty(), "{table}");
+        let missing = format!("DELETE FROM {table} WHERE ctid = (SELECT min(ctid) FROM {table})");
+        for (what, planted, found) in
+            [("wrong", wrong, (1, 1)), ("unexpected", unexpected, (1, 0)), ("missing", &missing, (0, 1))]
+        {
+            assert_eq!(owner.execute(planted, &[]).await.unwrap(), 1, "{table}: {what}");
+            let differences = projection(name).verify(&mut owner).await.unwrap();
+            let told: Vec<_> = differences.iter().map(|d| (d.table, (d.unexpected, d.missing))).collect();
+            assert_eq!(told, [(table, found)], "{what}");
+            assert_eq!(kit.problems().await.len(), 1, "{table}: {what}");
+
+            projection(name).rebuild(&mut owner).await.unwrap();
+            if projection(name).upkeep == Upkeep::Ticks {
+                assert!(projection(name).catch_up(&kit.doors.write).await.unwrap());
+            }
+            assert_eq!(kit.problems().await, Vec::<String>::new(), "{table}: {what}");
+            assert_eq!(texts(&owner, &content).await, before, "{table}: {what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_archive_verifies_clean_while_a_writer_and_a_projector_run() {
+    let mut kit = archive().await;
+    let relay = kit.relays(&["busy"]).await[0];
+    let (writer, done) = (kit.writer(ingest_journal()), CancellationToken::new());
+    let (ticker, pool, stop) = (kit.ticker().await, kit.doors.write.clone(), done.clone());
+    let mut load = tokio::task::JoinSet::new();
+    load.spawn(async move {
+        while !stop.is_cancelled() {
+            ticker.take().await.unwrap();
+            totals().catch_up(&pool).await.unwrap();
+        }
+        0
+    });
+    let stop = done.clone();
+    load.spawn(async move {
+        let mut written = 0;
+        for events in sample(51, 4_000).chunks(10) {
+            if stop.is_cancelled() {
+                break;
+            }
+            written += i64::from(writer.append(page(Some(relay), events)).await.unwrap().stored);
+        }
+        written
+    });
+    let mut owner = kit.database.owner().await;
+    let mut seen = Vec::new();
+    for round in 0..6 {
+        assert_eq!(kit.problems().await, Vec::<String>::new(), "round {round}");
+        seen.push(number(&owner, "SELECT count(*) FROM events").await);
+        if round == 3 {
+            // Rebuilding while all of them run changes nothing either.
+            for name in ["relays", "relay_progress", "totals"] {
+                projection(name).rebuild(&mut owner).await.unwrap();
+            }
+        }
+    }
+    done.cancel();
+    let written: i64 = load.join_all().await.iter().sum();
+    assert!(seen.windows(2).any(|pair| pair[0] < pair[1]), "the writer ran meanwhile: {seen:?}");
+    kit.project().await;
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+    assert_eq!(number(&owner, "SELECT sum(events)::bigint FROM kind_totals").await, 120 + written);
+}
+
+#[tokio::test]
+async fn a_rebuild_is_not_undone_by_a_projector_in_the_middle_of_a_batch() {
+    let mut kit = archive().await;
+    let mut owner = kit.database.owner().await;
+    owner.batch_execute("UPDATE kind_totals SET events = 0").await.unwrap();
+    // The projector has read its checkpoint and waits for the table, as it would for a lock of any stranger.
+    let blocker = kit.superuser().await;
+    blocker.batch_execute("BEGIN; LOCK TABLE kind_totals IN EXCLUSIVE MODE").await.unwrap();
+    let writer = kit.writer(ingest_journal());
+    writer.append(page(None, &sample(52, 5))).await.unwrap();
+    kit.ticker().await.take().await.unwrap();
+    let pool = kit.doors.write.clone();
+    let totals = totals();
+    let catch_up = totals.catch_up(&pool);
+    let rebuild = async {
+        kit.waiting(1).await;
+        totals.rebuild(&mut owner).await.unwrap();
+    };
+    let release = async {
+        kit.waiting(2).await;
+        blocker.batch_execute("COMMIT").await.unwrap();
+    };
+    let (caught_up, (), ()) = tokio::join!(catch_up, rebuild, release);
+    caught_up.unwrap();
+    kit.project().await;
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+}

@@ -1,0 +1,88 @@
+//! What each role may do: analysts read for a while, services append and read, and only the owner makes tables.
+
+use quipu::store::registry::{TABLES, TableKind};
+use tokio_postgres::error::SqlState;
+
+use super::kit::{Kit, texts};
+
+#[tokio::test]
+async fn an_analyst_reads_everything_for_a_limited_time_and_writes_nothing() {
+    let kit = Kit::new().await;
+    let reader = quipu::store::owner::connect(&kit.database.reader_url()).await.unwrap();
+    for (table, kind) in TABLES.iter().filter(|(_, kind)| *kind != TableKind::Schema) {
+        reader
+            .query(&format!("SELECT * FROM {table} LIMIT 1"), &[])
+            .await
+            .unwrap_or_else(|e| panic!("{table} ({kind:?}): {e}"));
+    }
+    for view in
+        ["journal", "events_relays", "relay_last_event_timestamp", "relay_metadata_latest", "readable_relays"]
+    {
+        reader.query(&format!("SELECT * FROM {view} LIMIT 1"), &[]).await.unwrap();
+    }
+    assert_eq!(texts(&reader, "SHOW statement_timeout").await, ["1min"]);
+    assert_eq!(texts(&reader, "SHOW default_transaction_read_only").await, ["on"]);
+    let write =
+        "INSERT INTO lease (name, holder, token, expires_at) VALUES ('x', gen_random_uuid(), 1, now())";
+    assert_eq!(
+        reader.batch_execute(write).await.unwrap_err().code(),
+        Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+    );
+    // An analyst may change that setting, and still has no grant.
+    reader.batch_execute("SET default_transaction_read_only = off").await.unwrap();
+    let writable = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+                    AND has_table_privilege(oid, 'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')";
+    assert_eq!(texts(&reader, writable).await, Vec::<String>::new());
+    assert_eq!(
+        reader.batch_execute(write).await.unwrap_err().code(),
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE)
+    );
+}
+
+#[tokio::test]
+async fn a_service_appends_and_reads_and_makes_or_drops_nothing() {
+    let kit = Kit::new().await;
+    let service = kit.database.service().await;
+    for ddl in [
+        "CREATE TABLE mine (n integer)",
+        "CREATE SCHEMA mine",
+        "CREATE FUNCTION mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+        "DROP TABLE events",
+        "DROP TABLE lease",
+        "DROP TABLE events_y2024m01",
+        "DROP FUNCTION insert_event_batch",
+        "ALTER TABLE events DISABLE TRIGGER refuse_delete",
+        "ALTER TABLE ingest_log DISABLE TRIGGER ALL",
+        "ALTER TABLE events DETACH PARTITION events_y2024m01",
+        "CREATE TRIGGER mine BEFORE INSERT ON events EXECUTE FUNCTION quipu_refuse_change()",
+        "SELECT quipu_make_changeable('events')",
+        "SELECT quipu_attach_partition('x', 0, 1)",
+        "SET session_replication_role = replica",
+        "SET ROLE quipu_owner",
+        "INSERT INTO erasure (kind, event_id, reason) VALUES ('event', sha256('x'), 'mine')",
+        "INSERT INTO era (number, system_identifier, floor) VALUES (2, 1, 1)",
+        "INSERT INTO implementation_log (name, procedures_sha256) VALUES ('mine', 'x')",
+        "INSERT INTO refinery_schema_history VALUES (99, 'x', 'x', 'x')",
+        "SELECT setval('journal_position', 1)",
+        "SELECT setval('lease_token', 1)",
+    ] {
+        let told = service.batch_execute(ddl).await;
+        let refused = told.as_ref().err().and_then(tokio_postgres::Error::code)
+            == Some(&SqlState::INSUFFICIENT_PRIVILEGE);
+        assert!(refused, "{ddl}: {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_changes_only_projections_and_working_tables() {
+    let kit = Kit::new().await;
+    let service = kit.database.service().await;
+    let changeable = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+                      AND has_table_privilege(oid, 'UPDATE, DELETE, TRUNCATE') ORDER BY 1";
+    let expected: Vec<&str> = TABLES
+        .iter()
+        .filter(|(_, kind)| matches!(kind, TableKind::Projection | TableKind::Working))
+        .map(|(name, _)| *name)
+        .collect();
+    assert_eq!(texts(&service, changeable).await, expected);
+}
