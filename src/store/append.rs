@@ -223,6 +223,16 @@ async fn commit<J: Journal>(
     }
 }
 
+/// The pauses between attempts while PostgreSQL is away.
+pub(super) fn while_away() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(2))
+        .with_jitter()
+        .without_max_times()
+        .with_total_delay(Some(RETRY_TOTAL))
+}
+
 /// Sends one batch until its outcome is known, or PostgreSQL stayed away too long.
 async fn send<J: Journal>(
     journal: &J,
@@ -259,14 +269,7 @@ async fn send<J: Journal>(
         outcome.unwrap_or_else(|late| Err(Error::Unavailable(Arc::new(late))))
     };
     let outcome = attempt
-        .retry(
-            ExponentialBuilder::default()
-                .with_min_delay(Duration::from_millis(50))
-                .with_max_delay(Duration::from_secs(2))
-                .with_jitter()
-                .without_max_times()
-                .with_total_delay(Some(RETRY_TOTAL)),
-        )
+        .retry(while_away())
         .when(Error::is_passing)
         .notify(|error, after| {
             metrics.retried(J::NAME);
