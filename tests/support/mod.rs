@@ -1,4 +1,5 @@
 //! What tests and benches share.
 
 pub(crate) mod database;
+pub(crate) mod instance;
 pub(crate) mod wire_relay;
