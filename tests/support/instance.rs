@@ -1,11 +1,10 @@
 //! A whole Quipu: `quipu up` as a child process on a data folder and ports of its own.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -16,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
-use super::database::enterable_folder;
+use super::database::{enterable_folder, free_port_block};
 
 /// Longest that a start, a stop or a command may take before the test fails.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -90,26 +89,11 @@ pub(crate) fn run(command: &mut Command, folder: &Path) -> Ran {
 
 /// The child's end; `None` when it does not come.
 pub(crate) fn wait(child: &mut Child) -> Option<ExitStatus> {
-    let started = Instant::now();
-    while started.elapsed() < PATIENCE {
-        if let Some(status) = child.try_wait().unwrap() {
-            return Some(status);
-        }
+    let looks = PATIENCE.as_millis() / LOOK.as_millis();
+    (0..looks).find_map(|_| {
         std::thread::sleep(LOOK);
-    }
-    None
-}
-
-/// The first of five ports in a row that nobody listens on now.
-pub(crate) fn free_port_block() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 20_000 + u16::try_from(std::process::id() % 1_000).unwrap() * 10;
-    loop {
-        let base = first.wrapping_add(NEXT.fetch_add(5, Ordering::Relaxed)).clamp(20_000, 32_000);
-        if (base..base + 5).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
-            return base;
-        }
-    }
+        child.try_wait().unwrap()
+    })
 }
 
 /// Signals a process that this test started.
@@ -252,12 +236,10 @@ impl Instance {
 
     /// Its end, when somebody else has asked for it.
     pub(crate) fn ended(&mut self) -> ExitStatus {
-        let mut child = self.child.take().unwrap();
-        let status = wait(&mut child);
-        if status.is_none() {
-            self.child = Some(child);
-        }
-        status.unwrap_or_else(|| panic!("quipu up does not end:\n{}", self.log()))
+        let status = wait(self.child.as_mut().unwrap());
+        let status = status.unwrap_or_else(|| panic!("quipu up does not end:\n{}", self.log()));
+        self.child = None;
+        status
     }
 
     /// One SIGTERM: it ends cleanly and leaves no process.

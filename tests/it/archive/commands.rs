@@ -8,8 +8,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::kit::await_count;
-use crate::support::database::enterable_folder;
-use crate::support::instance::{Instance, free_port_block, quipu, run, signal, wait};
+use crate::support::database::{enterable_folder, free_port_block};
+use crate::support::instance::{Instance, quipu, run, signal, wait};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_ready_file_is_private_and_names_every_door() {
