@@ -8,10 +8,10 @@ use url::Url;
 
 use crate::base::Secret;
 use crate::config::{Configuration, DatabaseEnv, Pooler as PoolerChoice};
-use crate::store::DatabaseUrls;
 use crate::store::embedded::{
     Credentials, Embedded, EmbeddedConfig, Pooler, PoolerConfig, UpstreamTls, create_database, create_roles,
 };
+use crate::store::{DatabaseUrls, owner};
 
 /// The name of the database that Quipu makes when nobody names one.
 const DATABASE: &str = "quipu";
@@ -92,7 +92,12 @@ impl Database {
             (Some(url), PoolerChoice::Embedded) if configuration.database.session.is_none() => {
                 Ok(Self::Pooled(Box::new(front(url, data, ports).await?)))
             }
-            (Some(url), _) => Ok(Self::Given(given(url, &configuration.database)?)),
+            (Some(url), _) => {
+                // No server lives in it, but other commands find the instance there.
+                let cannot = || format!("cannot make the data folder {}", data.display());
+                std::fs::create_dir_all(data).with_context(cannot)?;
+                Ok(Self::Given(given(url, &configuration.database)?))
+            }
         }
     }
 
@@ -149,8 +154,14 @@ async fn front(admin: &Secret, data: &Path, ports: Ports) -> Result<Pooler> {
     let credentials = Credentials::derived(password);
     let name = url.path().trim_start_matches('/');
     let name = if name.is_empty() { DATABASE } else { name };
-    create_roles(admin, &credentials).await?;
-    create_database(admin, name).await?;
+    // The database may be Quipu's to make; `postgres` is there on every server.
+    let mut maintenance = url.clone();
+    if owner::connect(admin).await.is_err() {
+        maintenance.set_path("/postgres");
+    }
+    let maintenance = Secret::new(maintenance.as_str());
+    create_roles(&maintenance, &credentials).await?;
+    create_database(&maintenance, name).await?;
     let config = PoolerConfig {
         data: data.to_path_buf(),
         port: ports.pgbouncer(),

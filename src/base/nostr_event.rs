@@ -97,7 +97,10 @@ pub fn parse(json: &str) -> Result<NostrEvent, Refusal> {
     if json.len() > EVENT_BYTES_MAX {
         return Err(Refusal::TooLarge);
     }
-    NostrEvent::from_json(json).map_err(|_| Refusal::Malformed)
+    let event = NostrEvent::from_json(json).map_err(|_| Refusal::Malformed)?;
+    // The parser takes upper-case hex too, which NIP-01 does not.
+    let hex = [event.id.to_hex(), event.pubkey.to_hex(), event.sig.to_string()];
+    if hex.iter().all(|hex| json.contains(hex.as_str())) { Ok(event) } else { Err(Refusal::Malformed) }
 }
 
 /// First step, cheap: the id is the event's own, and its time can be stored.

@@ -240,6 +240,15 @@ async fn commit<J: Journal>(door: &Door<J>, commands: Vec<J::Command>, answers: 
     }
 }
 
+/// The pauses between attempts while PostgreSQL is away; whoever uses them says when it is enough.
+pub(super) fn while_away() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(2))
+        .with_jitter()
+        .without_max_times()
+}
+
 /// Sends one batch until its outcome is known, or PostgreSQL stayed away too long.
 async fn send<J: Journal>(door: &Door<J>, commands: &[J::Command]) -> Result<Vec<J::Answer>, Error> {
     let Door { journal, pool, metrics, patience } = door;
@@ -276,13 +285,7 @@ async fn send<J: Journal>(door: &Door<J>, commands: &[J::Command]) -> Result<Vec
         outcome.unwrap_or_else(|late| Err(Error::Unavailable(Arc::new(late))))
     };
     let outcome = attempt
-        .retry(
-            ExponentialBuilder::default()
-                .with_min_delay(Duration::from_millis(50))
-                .with_max_delay(Duration::from_secs(2))
-                .with_jitter()
-                .without_max_times(),
-        )
+        .retry(while_away())
         .when(|error: &Error| error.is_passing() && started.elapsed() < patience.total)
         .notify(|error, after| {
             metrics.retried(J::NAME);

@@ -4,7 +4,7 @@
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::thread::JoinHandle;
 
@@ -114,6 +114,18 @@ pub(crate) fn free_ports() -> (u16, u16) {
     let listeners = [0, 0].map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
     let [one, two] = listeners.map(|listener| listener.local_addr().unwrap().port());
     (one, two)
+}
+
+/// The first of five ports in a row that nobody listens on now.
+pub(crate) fn free_port_block() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + u16::try_from(std::process::id() % 1_000).unwrap() * 10;
+    loop {
+        let base = first.wrapping_add(NEXT.fetch_add(5, Ordering::Relaxed)).clamp(20_000, 32_000);
+        if (base..base + 5).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return base;
+        }
+    }
 }
 
 /// A test's own database. Dropping it drops the database, with whoever is still connected.

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use backon::Retryable;
 use deadpool_postgres::Pool;
 use rayon::prelude::*;
 use tokio_postgres::types::Type;
@@ -12,7 +13,7 @@ use tokio_postgres::types::Type;
 use super::journal::{IngestJournal, IngestPage};
 use super::metrics::IngestMetrics;
 use crate::base::nostr_event::{self, NostrEvent, Refusal, Refusals, VerifiedEvent};
-use crate::store::append::Writer;
+use crate::store::append::{self, Patience, Writer};
 use crate::store::{Error, Relay};
 
 /// Takes pages of offered events. Cloning shares its queue.
@@ -58,7 +59,9 @@ impl Intake {
     ) -> Result<PageOutcome, Error> {
         let (events, bad) = on_cores(move || check_ids(events)).await;
         refused.merge(&bad);
-        let stored = self.known(&events).await?;
+        // As patient as the commit that follows: a server that comes back costs a page nothing.
+        let pauses = append::while_away().with_total_delay(Some(Patience::default().total));
+        let stored = (|| self.known(&events)).retry(pauses).when(Error::is_passing).await?;
         let offered = events.len();
         let (fresh, known, bad) = on_cores(move || verify(events, &stored)).await;
         refused.merge(&bad);
@@ -124,14 +127,10 @@ fn check_ids(mut events: Vec<NostrEvent>) -> (Vec<NostrEvent>, Refusals) {
     let verdicts: Vec<Result<(), Refusal>> =
         events.par_iter().with_min_len(32).map(nostr_event::check_id).collect();
     let mut refused = Refusals::default();
-    let mut seen = std::collections::HashSet::with_capacity(events.len());
     let mut verdicts = verdicts.into_iter();
-    events.retain(|event| match verdicts.next().expect("one verdict an event") {
-        Ok(()) => seen.insert(event.id),
-        Err(reason) => {
-            refused.add(reason);
-            false
-        }
+    // Copies of one event all stay: the first may bear a broken signature and the second the right one.
+    events.retain(|_| {
+        verdicts.next().expect("one verdict an event").map_err(|reason| refused.add(reason)).is_ok()
     });
     (events, refused)
 }

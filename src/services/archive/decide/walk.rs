@@ -90,6 +90,18 @@ impl Walk {
         }
     }
 
+    /// Takes an answer to [`Walk::ask`] in which not one event could be read or belonged to the question: what lies below
+    /// is not proven empty, and asking again would bring the same. The walk is over.
+    pub fn answered_nothing_usable(&mut self, refused: u64) {
+        let complete = self.until.checked_add(1).and_then(|since| Window::new(since, self.walked_until));
+        self.verdicts.extend(complete.map(|window| (window, WindowOutcome::Complete)));
+        let reason = format!("none of the {refused} events of an answer could be used");
+        let gap = Window { since: self.window.since, until: self.until };
+        self.verdicts.push((gap, WindowOutcome::Gap { reason }));
+        self.walked_until = self.window.since.saturating_sub(1);
+        self.done = true;
+    }
+
     fn fills_a_page(&self, events: usize) -> bool {
         events >= self.limit || self.cap.is_some_and(|cap| events >= cap)
     }
@@ -188,6 +200,19 @@ mod tests {
         let complete: Vec<_> =
             verdicts.iter().filter(|v| v.1 == WindowOutcome::Complete).map(|v| v.0).collect();
         assert_eq!(unproven(Window { since: 0, until: 100 }, &complete), gaps);
+    }
+
+    #[test]
+    fn an_answer_without_a_usable_event_proves_nothing_below_it() {
+        let mut walk = Walk::new(Window { since: 0, until: 100 }, 10);
+        walk.answered(Page { events: 10, oldest: Some(60), newest: Some(90) });
+        walk.answered_nothing_usable(10);
+        assert_eq!(walk.ask(), None);
+        let verdicts = walk.take_verdicts();
+        assert_eq!(verdicts[0], (Window { since: 61, until: 100 }, WindowOutcome::Complete));
+        assert_eq!(verdicts[1].0, Window { since: 0, until: 60 });
+        assert_eq!((verdicts[1].1.as_str(), verdicts.len()), ("gap", 2));
+        assert_eq!(walk.take_verdicts(), []);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One session with one relay: walk its open windows, hand every page to the intake, record windows when their events
 //! are committed.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{LEASE, Parts, SyncError, lease_name, patience};
 use crate::base::RelayUrl;
-use crate::base::nostr_event::{NostrEvent, Refusal, Refusals};
+use crate::base::nostr_event::{EventId, NostrEvent, Refusal, Refusals};
 use crate::config;
 use crate::net::relay::{RawPage, RelaySession};
 use crate::services::archive::command::WindowCommand;
@@ -63,7 +64,11 @@ pub(super) async fn run(
     if open.is_empty() {
         return Ok(report);
     }
-    let session = RelaySession::connect(url, patience(settings)).await?;
+    // Waiting for a relay must not hold up the end: nothing was asked for yet.
+    let session = tokio::select! {
+        session = RelaySession::connect(url, patience(settings)) => session?,
+        () = drain.cancelled() => return Ok(report),
+    };
     let mut visit =
         Visit { parts, relay, session, limit: settings.page_events.get(), renewed: Instant::now() };
     for window in open {
@@ -121,11 +126,17 @@ impl Visit<'_> {
         let mut commits = FuturesUnordered::new();
         let mut recorded = Instant::now();
         let mut ended = Ok(());
+        let mut edge: HashSet<EventId> = HashSet::new();
         while let Some(ask) = walk.ask() {
             if drain.is_cancelled() {
                 break;
             }
-            let page = match self.ask(ask).await {
+            let answer = tokio::select! {
+                answer = self.ask(ask) => answer,
+                // Half an answer proves nothing; the next session asks again.
+                () = drain.cancelled() => break,
+            };
+            let page = match answer {
                 Ok(page) => page,
                 Err(error) => {
                     ended = Err(error);
@@ -133,8 +144,19 @@ impl Visit<'_> {
                 }
             };
             tally.requests += 1;
-            tally.events = tally.events.saturating_add(i32::try_from(page.events.len()).unwrap_or(i32::MAX));
-            walk.answered(summary(&page.events));
+            let page_summary = summary(&page.events);
+            // The oldest second of the last page is asked for again.
+            let new = page.events.iter().filter(|event| !edge.contains(&event.id)).count();
+            tally.events = tally.events.saturating_add(i32::try_from(new).unwrap_or(i32::MAX));
+            let at_edge =
+                |event: &&NostrEvent| i64::try_from(event.created_at.as_secs()).ok() == page_summary.oldest;
+            edge = page.events.iter().filter(at_edge).map(|event| event.id).collect();
+            // A relay that does not know `until` shows its newest events for ever: that is no proof of an end.
+            if page.events.is_empty() && !page.refused.is_empty() {
+                walk.answered_nothing_usable(page.refused.total());
+            } else {
+                walk.answered(page_summary);
+            }
             commits.push(parts.intake.offer(Some(relay), page.events, page.refused));
             let is_time = recorded.elapsed() >= RECORD_EVERY;
             while commits.len() >= if is_time { 1 } else { PAGES_IN_FLIGHT } {

@@ -1,0 +1,11 @@
+//! The archive as its user has it: the real binary, its own PostgreSQL and PgBouncer, relays of another project.
+
+mod commands;
+mod crashes;
+mod imports;
+mod kit;
+mod memory;
+mod modes;
+mod odd_lines;
+mod relays;
+mod signals;

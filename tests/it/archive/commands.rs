@@ -1,0 +1,116 @@
+//! What the commands say when something is in the way, and what the ready file says when nothing is.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::kit::await_count;
+use crate::support::database::{enterable_folder, free_port_block};
+use crate::support::instance::{Instance, quipu, run, signal, wait};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ready_file_is_private_and_names_every_door() {
+    let instance = Instance::start(&[]);
+    for file in [instance.ready_file(), instance.data().join("instance.json")] {
+        assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    assert!(instance.ready["console"].is_string());
+    for key in ["database_url", "session_database_url", "owner_database_url", "reader_database_url"] {
+        let client = quipu::store::owner::connect(&instance.url(key)).await.unwrap();
+        assert_eq!(client.query_typed("SELECT 1", &[]).await.unwrap().len(), 1, "{key}");
+    }
+    let services = instance.ready["services"].as_object().unwrap();
+    for service in ["ticker", "projector", "synchronizer", "ops"] {
+        let address: std::net::SocketAddr = services[service].as_str().unwrap().parse().unwrap();
+        assert!(address.ip().is_loopback() && std::net::TcpStream::connect(address).is_ok(), "{service}");
+    }
+    assert!(!instance.log().contains("password"), "{}", instance.log());
+    instance.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_data_folder_in_use_is_refused_and_the_one_that_uses_it_goes_on() {
+    let instance = Instance::start(&[]);
+    let mut second = instance.command(&["up", "--port-base", &free_port_block().to_string()]);
+    let said = run(&mut second, instance.folder()).refusal();
+    assert!(said.contains("another Quipu is running on") && said.contains("--data"), "{said}");
+    // The refused one takes nothing away from the other.
+    instance.run(&["relays", "list"]).ok();
+    assert_eq!(instance.count("SELECT count(*) FROM events").await, 0);
+    instance.stop();
+}
+
+#[test]
+fn a_taken_port_is_refused_by_its_number() {
+    let folder = enterable_folder();
+    for place in [1, 2, 3] {
+        let base = free_port_block();
+        let _taken = TcpListener::bind(("127.0.0.1", base + place)).unwrap();
+        let mut command = quipu(folder.path());
+        command.args(["up", "--set", "services.initializer.enabled=false", "--port-base", &base.to_string()]);
+        let said = run(command.arg("--data").arg(folder.path().join("data")), folder.path()).refusal();
+        assert!(said.contains(&(base + place).to_string()), "port {place} of the block: {said}");
+        assert!(!folder.path().join("data/instance.json").exists());
+        assert!(!folder.path().join("data/postgres/postmaster.pid").exists(), "nothing stays behind");
+    }
+}
+
+#[test]
+fn without_an_instance_a_command_says_what_to_do() {
+    let folder = enterable_folder();
+    for arguments in [&["import", "-"][..], &["export"], &["verify"], &["relays", "list"], &["run", "ticker"]]
+    {
+        let said = run(quipu(folder.path()).args(arguments), folder.path()).refusal();
+        for word in ["no instance runs on ./data", "quipu up --data ./data", "--data", "DATABASE_URL"] {
+            assert!(said.contains(word), "{arguments:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn an_unknown_service_is_refused_with_the_known_ones() {
+    let folder = enterable_folder();
+    let said = run(quipu(folder.path()).args(["run", "ticker", "syncronizer"]), folder.path()).refusal();
+    assert!(said.contains("there is no service `syncronizer`") && said.contains("synchronizer"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_run_beside_an_instance_and_on_after_its_own() {
+    let instance = Instance::start(&["--set", "services.projector.enabled=false"]);
+    let mut command = instance.command(&["run", "ticker", "projector"]);
+    let mut beside = command.args(["--set", "http.ops_address=127.0.0.1:0"]).spawn().unwrap();
+    let sample = instance.run(&["sample", "--count", "500"]).ok();
+    super::kit::import(&instance, sample.stdout.as_bytes(), &[]);
+    await_count(&instance, "SELECT coalesce(sum(events), 0)::bigint FROM kind_totals", 500).await;
+    signal(beside.id(), Signal::SIGTERM);
+    assert_eq!(wait(&mut beside).unwrap().code(), Some(0));
+    instance.run(&["verify"]).ok();
+    instance.stop();
+}
+
+#[test]
+fn check_config_shows_json_and_refuses_by_key_and_reason() {
+    let folder = enterable_folder();
+    let check = |set: &[&str]| {
+        let mut command = quipu(folder.path());
+        command.arg("check-config");
+        for text in set {
+            command.args(["--set", text]);
+        }
+        run(&mut command, folder.path())
+    };
+    let shown: Value =
+        serde_json::from_str(&check(&["services.synchronizer.relays_at_once=7"]).ok().stdout).unwrap();
+    assert_eq!(shown["settings"]["services"]["synchronizer"]["relays_at_once"], 7);
+    assert_eq!(shown["implementation"]["name"], "bigbrotr");
+
+    let said = check(&["services.synchronizer.relays_at_once=many", "log.colour=red"]).refusal();
+    for words in ["services.synchronizer.relays_at_once", "log.colour: unknown key"] {
+        assert!(said.contains(words), "{said}");
+    }
+    let said = check(&["nonsense"]).refusal();
+    assert!(said.contains("nonsense: expected `section.key=value`"), "{said}");
+}

@@ -1,0 +1,81 @@
+//! `quipu import` and `quipu export` with ordinary files.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::kit::{assert_exported_as_signed, exported, import, json_file, real_events};
+use crate::support::instance::{Instance, run};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_import_of_the_same_file_stores_nothing_and_says_so() {
+    let instance = Instance::start(&[]);
+    let file = instance.folder().join("sample.jsonl");
+    let sample = instance.run(&["sample", "--count", "3000", "--seed", "3"]).ok();
+    fs::write(&file, &sample.stdout).unwrap();
+    let path = file.to_str().unwrap();
+
+    let first = instance.run(&["import", path, "--json"]).ok().json_lines();
+    let (total, parts) = first.split_last().unwrap();
+    assert_eq!(*total, json!({ "total": true, "stored": 3_000, "known": 0, "refused": {} }));
+    // The parts cover each line once.
+    let mut ranges: Vec<(u64, u64)> = parts
+        .iter()
+        .map(|part| (part["lines"][0].as_u64().unwrap(), part["lines"][1].as_u64().unwrap()))
+        .collect();
+    ranges.sort_unstable();
+    assert_eq!((ranges[0].0, ranges.last().unwrap().1), (1, 3_000));
+    assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0), "{ranges:?}");
+
+    let second = instance.run(&["import", path, "--json"]).ok().json_lines();
+    assert_eq!(*second.last().unwrap(), json!({ "total": true, "stored": 0, "known": 3_000, "refused": {} }));
+    let told = instance.run(&["import", path]).ok();
+    assert_eq!(told.stdout, "0 new, 3000 known already, 0 refused\n");
+    assert_eq!(instance.count("SELECT count(*) FROM events").await, 3_000);
+    assert_eq!(instance.count("SELECT sum(stored)::bigint FROM ingest_log").await, 3_000);
+
+    assert_exported_as_signed(&exported(&instance, &[]), &json_file(&file));
+    instance.run(&["verify"]).ok();
+    instance.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_events_are_exported_as_they_were_signed() {
+    let Some(real) = real_events() else {
+        // They are not part of the project; the sample above goes the same way.
+        return;
+    };
+    let instance = Instance::start(&[]);
+    let lines = real.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let total = import(&instance, lines.as_bytes(), &[]);
+    assert_eq!(total["stored"].as_u64().unwrap(), real.len() as u64);
+    assert_exported_as_signed(&exported(&instance, &[]), &real);
+    instance.run(&["verify", "--events"]).ok();
+    instance.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn export_filters_and_an_export_is_an_import() {
+    let instance = Instance::start(&[]);
+    let sample = instance.run(&["sample", "--count", "2000", "--seed", "5"]).ok();
+    import(&instance, sample.stdout.as_bytes(), &[]);
+    let all = sample.json_lines();
+
+    let notes: Vec<_> = all.iter().filter(|event| event["kind"] == 1).collect();
+    assert_exported_as_signed(&exported(&instance, &["--kind", "1"]), notes.iter().copied());
+    let author = notes[0]["pubkey"].as_str().unwrap();
+    let theirs = all.iter().filter(|event| event["pubkey"] == author);
+    assert_exported_as_signed(&exported(&instance, &["--author", author]), theirs);
+    let moment = notes[0]["created_at"].as_i64().unwrap();
+    let then = all.iter().filter(|event| event["created_at"] == moment);
+    let [since, until] = ["--since", "--until"].map(|name| format!("{name}={moment}"));
+    assert_exported_as_signed(&exported(&instance, &[&since, &until]), then);
+
+    // Standard input and output, without the newline at the end.
+    let file = instance.folder().join("exported.jsonl");
+    instance.run(&["export", "--output", file.to_str().unwrap()]).ok();
+    let mut command = instance.command(&["import", "-"]);
+    command.stdin(fs::File::open(&file).unwrap());
+    assert_eq!(run(&mut command, instance.folder()).ok().stdout, "0 new, 2000 known already, 0 refused\n");
+    instance.stop();
+}

@@ -1,0 +1,197 @@
+//! Relays, files and comparisons for these tests.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use nostr_relay_builder::prelude::{MemoryDatabase, MemoryDatabaseOptions, NostrDatabase as _};
+use nostr_relay_builder::{LocalRelay, RelayBuilder};
+use nostr_sdk::{Event, Filter, JsonUtil as _};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::database::enterable_folder;
+use crate::support::instance::{Instance, await_some, quipu, run};
+
+/// A relay of another project, in this process.
+pub(crate) struct Relay {
+    server: LocalRelay,
+    pub(crate) url: String,
+    /// What it really holds: superseded and deleted events are gone.
+    pub(crate) events: Vec<Event>,
+}
+
+impl Relay {
+    /// Fills and starts it. Answers hold at most 500 events, as is usual.
+    pub(crate) async fn start(events: impl IntoIterator<Item = Event>) -> Self {
+        let store = MemoryDatabase::with_opts(MemoryDatabaseOptions { events: true, max_events: None });
+        for event in events {
+            store.save_event(&event).await.unwrap();
+        }
+        let events: Vec<Event> = store.query(Filter::new()).await.unwrap().into_iter().collect();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let builder = RelayBuilder::default().addr([127, 0, 0, 1].into()).port(port).database(store);
+        let server = LocalRelay::new(builder.default_filter_limit(500).max_filter_limit(500));
+        server.run().await.unwrap();
+        Self { server, url: format!("ws://127.0.0.1:{port}"), events }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.server.shutdown();
+    }
+}
+
+/// The events of the real network, where they lie beside the checkout.
+pub(crate) fn real_events() -> Option<Vec<Value>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/real-events.jsonl");
+    path.exists().then(|| json_file(&path))
+}
+
+/// Every line of a file, as JSON.
+pub(crate) fn json_file(path: &Path) -> Vec<Value> {
+    BufReader::new(File::open(path).unwrap())
+        .lines()
+        .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+        .collect()
+}
+
+/// `quipu export`, each event by its id.
+pub(crate) fn exported(instance: &Instance, arguments: &[&str]) -> BTreeMap<String, Value> {
+    let ran = instance.run(&[&["export"], arguments].concat()).ok();
+    let events: BTreeMap<String, Value> =
+        ran.json_lines().into_iter().map(|event| (event["id"].as_str().unwrap().to_owned(), event)).collect();
+    assert_eq!(ran.stdout.lines().count(), events.len(), "each event once");
+    events
+}
+
+/// Fails unless each wanted event was exported exactly as it was signed, and nothing else.
+pub(crate) fn assert_exported_as_signed<'a>(
+    exported: &BTreeMap<String, Value>,
+    wanted: impl IntoIterator<Item = &'a Value>,
+) {
+    let mut left: HashSet<&str> = exported.keys().map(String::as_str).collect();
+    for signed in wanted {
+        let id = signed["id"].as_str().unwrap();
+        let event = exported.get(id).unwrap_or_else(|| panic!("{id} is missing"));
+        for field in ["id", "pubkey", "created_at", "kind", "tags", "content", "sig"] {
+            assert_eq!(event[field], signed[field], "{field} of {id}");
+        }
+        Event::from_json(event.to_string()).unwrap().verify().unwrap();
+        left.remove(id);
+    }
+    assert!(left.is_empty(), "nobody signed {left:?}");
+}
+
+/// Waits until the proven windows of a relay are one that reaches from 1970 to `until`.
+pub(crate) async fn await_complete(instance: &Instance, url: &str, until: i64) {
+    let reader = instance.reader().await;
+    let query = format!(
+        "SELECT count(*) FROM (SELECT range_agg(int8range(since, until, '[]')) AS proven FROM sync_log JOIN relays r ON \
+         r.number = relay WHERE r.url = '{url}' AND outcome = 'complete') w WHERE proven @> int8range(0, {until}, '[]')"
+    );
+    for _ in 0..1_200 {
+        let row = reader.query_typed(&query, &[]).await.unwrap();
+        if row[0].get::<_, i64>(0) == 1 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("{url} was not completed within a minute:\n{}", instance.log());
+}
+
+/// Waits until a count is what it should be.
+pub(crate) async fn await_count(instance: &Instance, query: &str, wanted: i64) {
+    let mut count = 0;
+    for _ in 0..1_200 {
+        count = instance.count(query).await;
+        if count == wanted {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("{query}: {count}, not {wanted}:\n{}", instance.log());
+}
+
+/// The second before now, by the system's clock.
+pub(crate) fn now() -> i64 {
+    use quipu::base::Clock as _;
+    quipu::base::SystemClock.now().timestamp()
+}
+
+/// 200,000 generated events in a file; tests that run at the same time share it.
+pub(crate) struct Sample {
+    folder: TempDir,
+    /// Each line's id.
+    pub(crate) ids: Vec<[u8; 32]>,
+}
+
+impl Sample {
+    /// As the figures of the archive ask for.
+    pub(crate) const EVENTS: usize = 200_000;
+
+    pub(crate) fn get() -> Arc<Self> {
+        static SAMPLE: Mutex<Weak<Sample>> = Mutex::new(Weak::new());
+        let mut shared = SAMPLE.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let sample = Arc::new(Self::make());
+            *shared = Arc::downgrade(&sample);
+            sample
+        })
+    }
+
+    fn make() -> Self {
+        let folder = enterable_folder();
+        let mut command = quipu(folder.path());
+        let file = File::create(folder.path().join("sample.jsonl")).unwrap();
+        let mut child = command
+            .args(["sample", "--seed", "7", "--count", &Self::EVENTS.to_string()])
+            .stdout(file)
+            .spawn()
+            .unwrap();
+        assert!(await_some("the sample", || child.try_wait().unwrap()).success());
+        let mut sample = Self { folder, ids: Vec::new() };
+        sample.ids = ids_of(&sample.path());
+        assert_eq!(sample.ids.len(), Self::EVENTS);
+        sample
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("sample.jsonl")
+    }
+}
+
+/// The id of each line of a file of events.
+pub(crate) fn ids_of(path: &Path) -> Vec<[u8; 32]> {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        id: String,
+    }
+    let lines = BufReader::new(File::open(path).unwrap()).lines();
+    let id = |line: std::io::Result<String>| {
+        let line: Line = serde_json::from_str(&line.unwrap()).unwrap();
+        hex::decode(line.id).unwrap().try_into().unwrap()
+    };
+    lines.map(id).collect()
+}
+
+/// A port of the loopback where nobody listens now.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Imports lines and returns what the import says of the whole.
+pub(crate) fn import(instance: &Instance, lines: &[u8], arguments: &[&str]) -> Value {
+    let file = instance.folder().join("import.jsonl");
+    fs::write(&file, lines).unwrap();
+    let mut command = instance.command(&["import", "--json"]);
+    let ran = run(command.arg(&file).args(arguments), instance.folder()).ok();
+    let all = ran.json_lines();
+    let total = all.last().unwrap().clone();
+    assert_eq!(total["total"], true);
+    total
+}

@@ -1,0 +1,116 @@
+//! From a relay of another project into the archive and out again.
+
+use std::collections::HashSet;
+
+use nostr_sdk::{Event, EventBuilder, JsonUtil as _, Keys, Timestamp};
+use quipu::sample::SampleGenerator;
+use quipu::services::archive::read;
+use quipu::store::{DatabaseUrls, DoorSizes, Doors};
+use serde_json::Value;
+
+use super::kit::{
+    Relay, assert_exported_as_signed, await_complete, await_count, exported, import, now, real_events,
+};
+use crate::support::instance::Instance;
+
+fn as_json(events: &[Event]) -> Vec<Value> {
+    events.iter().map(|event| serde_json::from_str(&event.as_json()).unwrap()).collect()
+}
+
+/// Everything that `relay` holds is archived, counted by SQL, exported as signed, and proven.
+async fn archive_all(relay: &Relay, signed: &[Value]) {
+    let instance = Instance::crawling(&[&relay.url], &[]);
+    let started = now();
+    let added = instance.run(&["relays", "add", &relay.url, "--json"]).ok().json_lines();
+    assert_eq!(added[0]["new"], true);
+    await_complete(&instance, &relay.url, started - 120).await;
+
+    let held = i64::try_from(signed.len()).unwrap();
+    assert_eq!(instance.count("SELECT count(*) FROM events").await, held);
+    let of_relay = format!("SELECT count(*) FROM events_relays WHERE relay_url = '{}'", relay.url);
+    assert_eq!(instance.count(&of_relay).await, held);
+    assert_eq!(instance.count("SELECT count(*) FROM sync_log WHERE outcome <> 'complete'").await, 0);
+    assert_eq!(instance.count("SELECT sum(events)::bigint FROM sync_log").await, held);
+    let newest = signed.iter().map(|event| event["created_at"].as_i64().unwrap()).max().unwrap();
+    let last = "SELECT max(last_event_timestamp) FROM relay_last_event_timestamp";
+    assert_eq!(instance.count(last).await, newest);
+
+    assert_exported_as_signed(&exported(&instance, &["--relay", &relay.url]), signed);
+    let proofs = instance.run(&["verify", "--events"]).ok();
+    assert!(proofs.stdout.contains(&format!("id and signature of {held} events")), "{}", proofs.stdout);
+    await_count(&instance, "SELECT coalesce(sum(events), 0)::bigint FROM kind_totals", held).await;
+    instance.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_strange_relay_holds_is_archived_whole_and_exported_as_it_was_signed() {
+    let relay = Relay::start(SampleGenerator::paced(11, 4_000)).await;
+    assert!(relay.events.len() > 3_000, "several pages");
+    archive_all(&relay, &as_json(&relay.events)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_events_survive_the_way_through_a_relay_and_the_archive() {
+    let Some(real) = real_events() else {
+        // They are not part of the project; the sample above goes the same way.
+        return;
+    };
+    let events = real.iter().map(|event| Event::from_json(event.to_string()).unwrap());
+    let relay = Relay::start(events).await;
+    let held: HashSet<String> = relay.events.iter().map(|event| event.id.to_hex()).collect();
+    let signed: Vec<Value> =
+        real.into_iter().filter(|event| held.contains(event["id"].as_str().unwrap())).collect();
+    assert!(signed.len() > 500, "{}", signed.len());
+    archive_all(&relay, &signed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_dated_2100_freezes_neither_its_relay_nor_the_others() {
+    let keys = Keys::generate();
+    let at = |seconds: u64| {
+        let note = EventBuilder::text_note(format!("at {seconds}"));
+        note.custom_created_at(Timestamp::from_secs(seconds)).sign_with_keys(&keys).unwrap()
+    };
+    let year_2100 = at(4_102_444_800);
+    let now_s = u64::try_from(now()).unwrap();
+    let recent = [at(now_s - 5_000), at(now_s - 4_000)];
+    let far = Relay::start([vec![year_2100.clone()], recent.to_vec()].concat()).await;
+    let near = Relay::start(recent.clone()).await;
+    let instance =
+        Instance::crawling(&[&far.url, &near.url], &["--set", "services.synchronizer.interval_s=1"]);
+
+    // A file says that the relay showed it: the synchronizer itself never asks beyond the present.
+    let total = import(&instance, year_2100.as_json().as_bytes(), &["--relay", &far.url]);
+    assert_eq!(total["stored"], 1);
+    instance.run(&["relays", "add", &near.url]).ok();
+    for relay in [&far, &near] {
+        await_complete(&instance, &relay.url, now() - 120).await;
+    }
+    assert_eq!(instance.count("SELECT count(*) FROM events").await, 3);
+    let progress = "SELECT max(last_event_timestamp) FROM relay_last_event_timestamp";
+    assert_eq!(instance.count(progress).await, 4_102_444_800);
+
+    // Windows end at the present, and go on growing.
+    let beyond = "SELECT count(*) FROM sync_log WHERE until > extract(epoch FROM now())";
+    assert_eq!(instance.count(beyond).await, 0);
+    let later = now() - 58;
+    await_complete(&instance, &far.url, later).await;
+
+    // Whoever is furthest behind is first, as of each moment: never before its turn, never after it.
+    let urls = DatabaseUrls {
+        write: instance.url("database_url"),
+        session: instance.url("session_database_url"),
+        read: instance.url("session_database_url"),
+        owner: instance.url("owner_database_url"),
+    };
+    let doors = Doors::open(&urls, DoorSizes::default()).unwrap();
+    let order = async |now: i64| -> Vec<String> {
+        read::candidates(&doors.session, now).await.unwrap().into_iter().map(|c| c.url).collect()
+    };
+    assert_eq!(order(now()).await, [near.url.clone(), far.url.clone()]);
+    // A moment when both are clamped: the one that is known longer is first.
+    assert_eq!(order(1_000).await, [far.url.clone(), near.url.clone()]);
+    doors.close().await;
+    instance.run(&["verify", "--events"]).ok();
+    instance.stop();
+}
