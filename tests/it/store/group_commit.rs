@@ -12,11 +12,14 @@ use uuid::Uuid;
 
 use super::kit::{Kit, number};
 
+/// Commands as they were committed together.
+type Batch = Vec<(String, i32)>;
+
 /// A journal of numbers, of which negative ones are refused by the table. Commands are (subject, number).
 #[derive(Clone)]
 struct Numbers {
     gate: Arc<Semaphore>,
-    batches: Arc<Mutex<Vec<Vec<(String, i32)>>>>,
+    batches: Arc<Mutex<Vec<Batch>>>,
 }
 
 impl Journal for Numbers {

@@ -8,10 +8,10 @@ use super::kit::{Kit, number, texts};
 /// Puts one row into every month of `events` and `sightings`, and into every other journal.
 const FILL: &str = "
     INSERT INTO events (created_at, number, kind, id, pubkey, sig)
-    SELECT at, 16384 + row_number() OVER (), 1, sha256(at::text::bytea), sha256('author'), sha256('a') || sha256('b')
+    SELECT at, quipu_event_number(at, 1, row_number() OVER ()), 1, sha256(at::text::bytea), sha256('author'), sha256('a') || sha256('b')
     FROM (SELECT 0::bigint AS at UNION ALL SELECT 4102444800
           UNION ALL SELECT extract(epoch FROM m)::bigint FROM generate_series('2020-11-15'::timestamp, '2026-12-15', '1 month') m) t;
-    INSERT INTO sightings (created_at, event, relay, batch) SELECT created_at, number, 1, 1 FROM events;
+    INSERT INTO sightings (event, relay, batch) SELECT number, 1, 1 FROM events;
     INSERT INTO ingest_log (batch, command, source, offered, stored, sighted, kinds, kind_counts, relays, relay_counts)
     SELECT 1, gen_random_uuid(), 'import', n, n, n, '{1}', ARRAY[n], '{1}', ARRAY[n] FROM (SELECT count(*)::integer AS n FROM events) e;
     INSERT INTO relay_log (batch, slot, relay, kind, url, network) VALUES (gen_random_uuid(), 0, 1, 'added', 'wss://one.example.com', 'clearnet');
@@ -145,8 +145,8 @@ async fn a_row_leaves_only_with_an_erasure_of_its_own_in_the_same_transaction() 
     let earlier = "INSERT INTO erasure (kind, event_id, reason) SELECT 'event', id, 'a test' FROM events WHERE created_at = 0";
     owner.batch_execute(earlier).await.unwrap();
     for (name, attempt) in [
-        ("an erasure of an earlier transaction", "DELETE FROM sightings WHERE created_at = 0".to_owned()),
-        ("an erasure of another event", format!("{earlier}; DELETE FROM sightings WHERE created_at > 0")),
+        ("an erasure of an earlier transaction", "DELETE FROM sightings WHERE event IN (SELECT number FROM events WHERE created_at = 0)".to_owned()),
+        ("an erasure of another event", format!("{earlier}; DELETE FROM sightings WHERE event IN (SELECT number FROM events WHERE created_at > 0)")),
         ("more than was erased", format!("{earlier}; DELETE FROM sightings; DELETE FROM events")),
         ("a month's record", "INSERT INTO erasure (kind, month, reason) VALUES ('month', '2020-11-01', 'a test');
                               DELETE FROM events WHERE created_at < 1606780800".to_owned()),
@@ -158,7 +158,7 @@ async fn a_row_leaves_only_with_an_erasure_of_its_own_in_the_same_transaction() 
         owner.batch_execute("ROLLBACK").await.unwrap();
     }
     let lawful = format!(
-        "BEGIN; {earlier}; DELETE FROM sightings WHERE created_at = 0; DELETE FROM events WHERE created_at = 0; COMMIT"
+        "BEGIN; {earlier}; DELETE FROM sightings WHERE event IN (SELECT number FROM events WHERE created_at = 0); DELETE FROM events WHERE created_at = 0; COMMIT"
     );
     owner.batch_execute(&lawful).await.unwrap();
 }

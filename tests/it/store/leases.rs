@@ -7,7 +7,7 @@ use quipu::store::lease::{Lease, Leases};
 use super::kit::Kit;
 use crate::support::proxy::eventually;
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 async fn take(leases: &Leases, length: Duration) -> Option<i64> {
     let held = leases.take(&["sync/1".to_owned()], length).await.unwrap();

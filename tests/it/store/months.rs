@@ -16,7 +16,8 @@ async fn ensure_months(client: &Client, now_s: u64) -> i32 {
 async fn places(client: &Client, created_at: u64) -> Vec<String> {
     let sql = format!(
         "SELECT tableoid::regclass::text FROM events WHERE created_at = {created_at}
-         UNION ALL SELECT tableoid::regclass::text FROM sightings WHERE created_at = {created_at} ORDER BY 1"
+         UNION ALL SELECT tableoid::regclass::text FROM sightings
+         WHERE event IN (SELECT number FROM events WHERE created_at = {created_at}) ORDER BY 1"
     );
     texts(client, &sql).await
 }

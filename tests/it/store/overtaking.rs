@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use quipu::services::archive::command::{RelayCommand, WindowCommand, WindowOutcome};
-use quipu::services::archive::decide::Window;
+use quipu::services::archive::command::{RelayCommand, WindowCommand};
+use quipu::services::archive::event::{Window, WindowOutcome};
 use quipu::services::archive::{RelayAnswer, RelayJournal, SyncJournal};
 use quipu::store::append::Patience;
 use serde_json::json;
@@ -15,10 +15,10 @@ use crate::support::database::TestDatabase;
 use crate::support::proxy::{Fault, Proxy, eventually};
 
 /// Never gives an attempt up by itself.
-const PATIENT: Patience = Patience { attempt: Duration::from_secs(60), total: Duration::from_secs(60) };
+const PATIENT: Patience = Patience { attempt: Duration::from_mins(1), total: Duration::from_mins(1) };
 
 /// Gives an attempt up soon.
-const HASTY: Patience = Patience { attempt: Duration::from_millis(300), total: Duration::from_secs(60) };
+const HASTY: Patience = Patience { attempt: Duration::from_millis(300), total: Duration::from_mins(1) };
 
 struct Race {
     kit: Kit,
