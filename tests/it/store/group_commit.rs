@@ -12,11 +12,13 @@ use uuid::Uuid;
 
 use super::kit::{Kit, number};
 
+type Batch = Vec<(String, i32)>;
+
 /// A journal of numbers, of which negative ones are refused by the table. Commands are (subject, number).
 #[derive(Clone)]
 struct Numbers {
     gate: Arc<Semaphore>,
-    batches: Arc<Mutex<Vec<Vec<(String, i32)>>>>,
+    batches: Arc<Mutex<Vec<Batch>>>,
 }
 
 impl Journal for Numbers {
@@ -79,7 +81,7 @@ impl Bench {
         Self { kit, numbers, writer }
     }
 
-    fn batches(&self) -> Vec<Vec<(String, i32)>> {
+    fn batches(&self) -> Vec<Batch> {
         self.numbers.batches.lock().unwrap().clone()
     }
 

@@ -18,7 +18,7 @@ use crate::support::database::TestDatabase;
 use crate::support::proxy::{Fault, Proxy, eventually};
 
 /// Quick to lose patience with one attempt, slow to give up.
-const HASTY: Patience = Patience { attempt: Duration::from_millis(400), total: Duration::from_secs(60) };
+const HASTY: Patience = Patience { attempt: Duration::from_millis(400), total: Duration::from_mins(1) };
 
 /// The faults after which the outcome of an attempt is unknown to the one who sent it.
 fn faults() -> Vec<(&'static str, Fault)> {

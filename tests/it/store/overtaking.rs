@@ -15,10 +15,10 @@ use crate::support::database::TestDatabase;
 use crate::support::proxy::{Fault, Proxy, eventually};
 
 /// Never gives an attempt up by itself.
-const PATIENT: Patience = Patience { attempt: Duration::from_secs(60), total: Duration::from_secs(60) };
+const PATIENT: Patience = Patience { attempt: Duration::from_mins(1), total: Duration::from_mins(1) };
 
 /// Gives an attempt up soon.
-const HASTY: Patience = Patience { attempt: Duration::from_millis(300), total: Duration::from_secs(60) };
+const HASTY: Patience = Patience { attempt: Duration::from_millis(300), total: Duration::from_mins(1) };
 
 struct Race {
     kit: Kit,
