@@ -82,7 +82,7 @@ impl Bench {
         Self { kit, numbers, writer }
     }
 
-    fn batches(&self) -> Vec<Vec<(String, i32)>> {
+    fn batches(&self) -> Vec<Batch> {
         self.numbers.batches.lock().unwrap().clone()
     }
 

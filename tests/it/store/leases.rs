@@ -14,14 +14,14 @@ async fn take(leases: &Leases, length: Duration) -> Option<i64> {
     held.first().map(|Lease { token, .. }| *token)
 }
 
-async fn pair(kit: &Kit) -> (Leases, Leases) {
+fn pair(kit: &Kit) -> (Leases, Leases) {
     (Leases::new(kit.doors.write.clone()), Leases::new(kit.doors.write.clone()))
 }
 
 #[tokio::test]
 async fn a_lease_is_held_by_one_and_renewed_under_its_token() {
     let kit = Kit::new().await;
-    let (one, other) = pair(&kit).await;
+    let (one, other) = pair(&kit);
     let token = take(&one, LONG).await.unwrap();
     assert_eq!(take(&other, LONG).await, None);
     assert_eq!(take(&one, LONG).await, Some(token));
@@ -48,7 +48,7 @@ async fn of_many_takers_one_gets_each_lease() {
 #[tokio::test]
 async fn an_expired_lease_is_taken_over_with_a_greater_token() {
     let kit = Kit::new().await;
-    let (one, other) = pair(&kit).await;
+    let (one, other) = pair(&kit);
     let first = take(&one, Duration::from_millis(50)).await.unwrap();
     let second = std::sync::atomic::AtomicI64::new(0);
     eventually("the lease expires", || async {
@@ -64,7 +64,7 @@ async fn an_expired_lease_is_taken_over_with_a_greater_token() {
 #[tokio::test]
 async fn a_truncated_lease_table_costs_a_lease_and_never_a_token() {
     let kit = Kit::new().await;
-    let (one, other) = pair(&kit).await;
+    let (one, other) = pair(&kit);
     let first = take(&one, LONG).await.unwrap();
     kit.superuser().await.batch_execute("TRUNCATE lease RESTART IDENTITY").await.unwrap();
     assert!(take(&other, LONG).await.unwrap() > first);
@@ -74,7 +74,7 @@ async fn a_truncated_lease_table_costs_a_lease_and_never_a_token() {
 #[tokio::test]
 async fn a_lease_given_back_is_free_and_only_its_holder_can_give_it() {
     let kit = Kit::new().await;
-    let (one, other) = pair(&kit).await;
+    let (one, other) = pair(&kit);
     let names = ["sync/1".to_owned()];
     let first = take(&one, LONG).await.unwrap();
     other.give_back(&names).await.unwrap();
