@@ -56,7 +56,7 @@ async fn a_service_appends_and_reads_and_makes_or_drops_nothing() {
         "ALTER TABLE events DETACH PARTITION events_y2024m01",
         "CREATE TRIGGER mine BEFORE INSERT ON events EXECUTE FUNCTION quipu_refuse_change()",
         "SELECT quipu_make_changeable('events')",
-        "SELECT quipu_attach_partition('x', 0, 1)",
+        "SELECT quipu_attach_partition('x', '1970-01-01', '1970-02-01')",
         "SET session_replication_role = replica",
         "SET ROLE quipu_owner",
         "INSERT INTO erasure (kind, event_id, reason) VALUES ('event', sha256('x'), 'mine')",
