@@ -26,6 +26,8 @@ use serde_json::json;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
+use crate::base::RelayUrl;
+
 use check::Merged;
 use layer::Layer;
 
@@ -172,6 +174,14 @@ impl Settings {
             };
             if !Url::parse(proxy).is_ok_and(is_proxy) {
                 problems.push(merged.refuse("tor.proxy", "expected `socks5://host:port`"));
+            }
+        }
+        for url in &self.services.synchronizer.only_relays {
+            let key = "services.synchronizer.only_relays";
+            match RelayUrl::parse(url) {
+                Ok(relay) if relay.as_str() == url => {}
+                Ok(relay) => problems.push(merged.refuse(key, format!("write `{url}` as `{relay}`"))),
+                Err(error) => problems.push(merged.refuse(key, format!("`{url}`: {error}"))),
             }
         }
         let http = &self.http;

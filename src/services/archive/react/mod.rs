@@ -15,7 +15,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use initializer::{Initializer, InitializerError};
@@ -33,6 +33,9 @@ use crate::store::{self, Doors, Relay};
 
 /// How long a relay is ours without a sign of life. A killed process's relays are free after that.
 const LEASE: Duration = Duration::from_mins(1);
+
+/// How often the synchronizer looks for relays that are due while sessions go on.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Pauses after sessions that failed: from one minute to six hours.
 const BACKOFF_MIN: Duration = Duration::from_mins(1);
@@ -137,11 +140,15 @@ impl Synchronizer {
         let due: Vec<read::Candidate> = {
             let agenda = self.agenda();
             let only = &self.settings.only_relays;
-            all.into_iter()
+            let mut due: Vec<read::Candidate> = all
+                .into_iter()
                 .filter(|c| only.is_empty() || only.contains(&c.url))
                 .filter(|c| !running.contains(&c.number) && agenda.is_due(c.number, now))
-                .take(wanted)
-                .collect()
+                .collect();
+            // Whoever was never visited goes first, so that nobody waits for ever; otherwise the order stays.
+            due.sort_by_key(|c| agenda.due.contains_key(&c.number));
+            due.truncate(wanted);
+            due
         };
         if due.is_empty() {
             return Ok(Vec::new());
@@ -234,11 +241,13 @@ impl Service for Synchronizer {
                 }
             }
             self.parts.metrics.connected(sessions.len());
-            match sessions.next().await {
-                Some(done) => {
+            // With a place free, look again soon: a relay that became due or known must not wait for a long session.
+            match timeout(LOOK, sessions.next()).await {
+                Ok(Some(done)) => {
                     running.remove(&done?.0);
                 }
-                None => return Ok(Cycle::Idle),
+                Ok(None) => return Ok(Cycle::Idle),
+                Err(_) => {}
             }
         }
     }
