@@ -11,8 +11,6 @@ mod support;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use quipu::base::Secret;
 use quipu::services::archive::RelayJournal;
 use quipu::services::archive::command::RelayCommand;
@@ -20,6 +18,7 @@ use quipu::store::Relay;
 use quipu::store::append::Writer;
 use support::{Server, lifecycle, median, parts, percentile, print_table, verdict};
 use tokio::io::AsyncWriteExt as _;
+use tokio::task::JoinSet;
 
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(4);
@@ -71,18 +70,22 @@ async fn append(server: &Server, writer: &Writer<RelayJournal>, callers: usize, 
     let detail = serde_json::json!({ "what": "session_failed", "reason": "cannot connect: refused", "again_in_s": 60 });
     let wal = server.wal().await;
     let started = Instant::now();
-    let caller = || async {
-        let mut latencies = Vec::new();
-        while started.elapsed() < length {
-            let asked = Instant::now();
-            let command = RelayCommand::Observe { relay: Relay(1), detail: detail.clone() };
-            writer.append(command).await.expect("the append is committed");
-            latencies.push(asked.elapsed());
-        }
-        latencies
-    };
-    let all: FuturesUnordered<_> = (0..callers).map(|_| caller()).collect();
-    let mut latencies: Vec<Duration> = all.concat().await;
+    // Each caller is a task, as in a server.
+    let mut tasks = JoinSet::new();
+    for _ in 0..callers {
+        let (writer, detail) = (writer.clone(), detail.clone());
+        tasks.spawn(async move {
+            let mut latencies = Vec::new();
+            while started.elapsed() < length {
+                let asked = Instant::now();
+                let command = RelayCommand::Observe { relay: Relay(1), detail: detail.clone() };
+                writer.append(command).await.expect("the append is committed");
+                latencies.push(asked.elapsed());
+            }
+            latencies
+        });
+    }
+    let mut latencies: Vec<Duration> = tasks.join_all().await.concat();
     let took = started.elapsed();
     latencies.sort_unstable();
     let written = (server.wal().await - wal) as f64;

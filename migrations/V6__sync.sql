@@ -28,7 +28,8 @@ COMMENT ON COLUMN sync_log.until IS 'created_at of the window''s end, unix secon
 COMMENT ON COLUMN sync_log.events IS 'events received in the window, repeats across pages counted once';
 COMMENT ON COLUMN sync_log.requests IS 'REQs it took';
 COMMENT ON COLUMN sync_log.detail IS 'for a gap {"reason": …}';
-CREATE UNIQUE INDEX sync_log_batch ON sync_log (batch, slot);
+-- A batch cannot be committed twice: one index entry a batch is enough for that.
+CREATE UNIQUE INDEX sync_log_batch ON sync_log (batch) WHERE slot = 0;
 CREATE INDEX sync_log_xid ON sync_log (xid);
 CREATE INDEX sync_log_relay ON sync_log (relay, since, until);
 SELECT quipu_make_journal('sync_log');

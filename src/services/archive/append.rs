@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
@@ -34,21 +34,24 @@ pub struct RelayJournal;
 
 const ADD: &str = "SELECT numbers, added FROM insert_relay_batch($1, $2, $3, $4)";
 
+/// Planned for every batch, so it is no more than it must be.
 const RECORD: &str = "
-    WITH logged AS (
-        INSERT INTO relay_log (batch, slot, relay, kind, detail)
-        SELECT $1, o.slot, o.relay, o.kind, o.detail
-        FROM unnest($2::integer[], $3::integer[], $4::text[], $5::jsonb[]) AS o (slot, relay, kind, detail) ORDER BY o.slot
-        RETURNING relay, kind, recorded_at)
+    INSERT INTO relay_log (batch, slot, relay, kind, detail)
+    SELECT $1, o.slot, o.relay, o.kind, o.detail
+    FROM unnest($2::integer[], $3::integer[], $4::text[], $5::jsonb[]) AS o (slot, relay, kind, detail)";
+
+/// What the retirements of a batch mean for `relays`.
+const RETIRE: &str = "
     UPDATE relays r SET retired_at = l.first
-    FROM (SELECT relay, min(recorded_at) AS first FROM logged WHERE kind = 'retired' GROUP BY relay) l
+    FROM (SELECT relay, min(recorded_at) AS first FROM relay_log WHERE relay = ANY ($1) AND kind = 'retired' GROUP BY relay) l
     WHERE r.number = l.relay AND (r.retired_at IS NULL OR r.retired_at > l.first)";
 
 const ADDED_BEFORE: &str = "
     SELECT r.url, r.number, l.relay IS NOT NULL FROM unnest($2::text[]) AS o (url) JOIN relays r ON r.url = o.url
     LEFT JOIN relay_log l ON l.batch = $1 AND l.relay = r.number AND l.kind = 'added'";
 
-const RECORDED_BEFORE: &str = "SELECT count(*) FROM relay_log WHERE batch = $1 AND kind <> 'added'";
+const RECORDED_BEFORE: &str =
+    "SELECT count(*) FROM relay_log WHERE batch = $1 AND kind <> 'added' AND slot = 0";
 
 /// The additions of a batch, one array a column.
 #[derive(Default)]
@@ -60,14 +63,14 @@ struct Additions<'a> {
 
 /// Every other command of a batch, one array a column.
 #[derive(Default)]
-struct Records {
+struct Records<'a> {
     slots: Vec<i32>,
     relays: Vec<i32>,
     kinds: Vec<&'static str>,
-    details: Vec<Value>,
+    details: Vec<&'a Value>,
 }
 
-fn split(commands: &[RelayCommand]) -> (Additions<'_>, Records) {
+fn split(commands: &[RelayCommand]) -> (Additions<'_>, Records<'_>) {
     let mut adds = Additions::default();
     let mut records = Records::default();
     for command in commands {
@@ -78,16 +81,14 @@ fn split(commands: &[RelayCommand]) -> (Additions<'_>, Records) {
                 adds.sources.push(source);
                 continue;
             }
-            RelayCommand::Retire { relay, reason } => (relay, "retired", json!({ "reason": reason })),
-            RelayCommand::Observe { relay, detail } => (relay, "observed", detail.clone()),
+            RelayCommand::Retire { relay, detail } => (relay, "retired", detail),
+            RelayCommand::Observe { relay, detail } => (relay, "observed", detail),
         };
         records.relays.push(relay.0);
         records.kinds.push(kind);
         records.details.push(detail);
     }
-    // Additions are numbered from 0 by their procedure; the rest goes on after them.
-    let after = i32::try_from(adds.urls.len()).unwrap_or(i32::MAX);
-    records.slots = (after..).take(records.relays.len()).collect();
+    records.slots = (0..).take(records.relays.len()).collect();
     (adds, records)
 }
 
@@ -142,15 +143,19 @@ impl Journal for RelayJournal {
             (&records.details, Type::JSONB_ARRAY),
         ];
         // A single statement is its own transaction: one round trip.
+        let retires = records.kinds.contains(&"retired");
         let added = if records.slots.is_empty() {
             client.query_typed(ADD, &add).await?
-        } else if adds.urls.is_empty() {
+        } else if adds.urls.is_empty() && !retires {
             client.execute_typed(RECORD, &record).await?;
             Vec::new()
         } else {
             let transaction = client.transaction().await?;
             let added = transaction.query_typed(ADD, &add).await?;
             transaction.execute_typed(RECORD, &record).await?;
+            if retires {
+                transaction.execute_typed(RETIRE, &[(&records.relays, Type::INT4_ARRAY)]).await?;
+            }
             transaction.commit().await?;
             added
         };
@@ -199,7 +204,7 @@ const WINDOWS: &str = "
     FROM unnest($2::integer[], $3::text[], $4::bigint[], $5::bigint[], $6::integer[], $7::integer[], $8::jsonb[])
          WITH ORDINALITY AS o (relay, outcome, since, until, events, requests, detail, slot) ORDER BY o.slot";
 
-const WINDOWS_BEFORE: &str = "SELECT count(*) FROM sync_log WHERE batch = $1";
+const WINDOWS_BEFORE: &str = "SELECT count(*) FROM sync_log WHERE batch = $1 AND slot = 0";
 
 impl Journal for SyncJournal {
     type Command = WindowCommand;

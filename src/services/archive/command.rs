@@ -20,8 +20,8 @@ pub enum RelayCommand {
     Retire {
         /// Which.
         relay: Relay,
-        /// Why, in the operator's words.
-        reason: String,
+        /// `{"reason": …}`, in the operator's words.
+        detail: Value,
     },
     /// A session with it showed something worth keeping.
     Observe {

@@ -16,7 +16,12 @@ async fn archive() -> Kit {
         writer.append(page(Some(relays[turn % 2]), events)).await.unwrap();
     }
     let writer = kit.writer(RelayJournal);
-    let retire = || writer.append(RelayCommand::Retire { relay: relays[2], reason: "gone".to_owned() });
+    let retire = || {
+        writer.append(RelayCommand::Retire {
+            relay: relays[2],
+            detail: serde_json::json!({ "reason": "gone" }),
+        })
+    };
     let (one, two, three) = tokio::join!(retire(), retire(), retire());
     one.and(two).and(three).unwrap();
     kit.project().await;
