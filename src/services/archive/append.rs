@@ -34,11 +34,7 @@ pub struct RelayJournal;
 
 const ADD: &str = "SELECT numbers, added FROM insert_relay_batch($1, $2, $3, $4)";
 
-/// Planned for every batch, so it is no more than it must be.
-const RECORD: &str = "
-    INSERT INTO relay_log (batch, slot, relay, kind, detail)
-    SELECT $1, o.slot, o.relay, o.kind, o.detail
-    FROM unnest($2::integer[], $3::integer[], $4::text[], $5::jsonb[]) AS o (slot, relay, kind, detail)";
+const RECORD: &str = "SELECT quipu_record_relay_facts($1, $2, $3, $4, $5)";
 
 /// What the retirements of a batch mean for `relays`.
 const RETIRE: &str = "
@@ -147,12 +143,12 @@ impl Journal for RelayJournal {
         let added = if records.slots.is_empty() {
             client.query_typed(ADD, &add).await?
         } else if adds.urls.is_empty() && !retires {
-            client.execute_typed(RECORD, &record).await?;
+            client.query_typed(RECORD, &record).await?;
             Vec::new()
         } else {
             let transaction = client.transaction().await?;
             let added = transaction.query_typed(ADD, &add).await?;
-            transaction.execute_typed(RECORD, &record).await?;
+            transaction.query_typed(RECORD, &record).await?;
             if retires {
                 transaction.execute_typed(RETIRE, &[(&records.relays, Type::INT4_ARRAY)]).await?;
             }

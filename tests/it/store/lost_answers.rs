@@ -102,7 +102,7 @@ async fn observations_and_windows_are_recorded_once_when_the_answer_is_lost() {
     let relays = kit.patient_writer(RelayJournal, HASTY);
     let windows = kit.patient_writer(SyncJournal, HASTY);
     for (turn, (name, fault)) in (0_i64..).zip(faults()) {
-        proxy.strike("INSERT INTO relay_log", fault.clone());
+        proxy.strike("quipu_record_relay_facts", fault.clone());
         let observed = RelayCommand::Observe { relay, detail: json!({ "what": name }) };
         assert_eq!(relays.append(observed).await.unwrap(), RelayAnswer::Recorded, "{name}");
         proxy.strike("INSERT INTO sync_log", fault);

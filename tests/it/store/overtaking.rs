@@ -102,7 +102,9 @@ async fn two_running_attempts_of_observations_and_windows_are_one_entry() {
     let relay = race.kit.relays(&["one"]).await[0];
     let writer = race.kit.patient_writer(RelayJournal, PATIENT);
     let call = writer.append(RelayCommand::Observe { relay, detail: json!({ "what": "seen" }) });
-    race.both_at_once("LOCK TABLE relay_log IN EXCLUSIVE MODE", "INSERT INTO relay_log", call).await.unwrap();
+    race.both_at_once("LOCK TABLE relay_log IN EXCLUSIVE MODE", "quipu_record_relay_facts", call)
+        .await
+        .unwrap();
     let observed = "SELECT count(*) FROM relay_log WHERE kind = 'observed'";
     assert_eq!(number(&race.blocker, observed).await, 1);
 
@@ -126,7 +128,7 @@ async fn an_attempt_that_arrives_after_its_successor_changes_nothing() {
     let told = race.first_after_second("insert_relay_batch", relays.append(add("two"))).await.unwrap();
     assert!(matches!(told, RelayAnswer::Known { is_new: true, .. }), "{told:?}");
     let call = relays.append(RelayCommand::Observe { relay, detail: json!({ "what": "seen" }) });
-    race.first_after_second("INSERT INTO relay_log", call).await.unwrap();
+    race.first_after_second("quipu_record_relay_facts", call).await.unwrap();
 
     let windows = race.kit.patient_writer(SyncJournal, HASTY);
     let window = Window::new(0, 9).unwrap();

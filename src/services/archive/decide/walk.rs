@@ -19,6 +19,8 @@ pub struct Page {
     pub oldest: Option<i64>,
     /// Largest.
     pub newest: Option<i64>,
+    /// Only the beginning of the answer was read.
+    pub is_cut: bool,
 }
 
 /// A part of the window whose fate is known.
@@ -72,16 +74,17 @@ impl Walk {
             self.cap = Some(self.cap.map_or(page.events, |cap| cap.max(page.events)));
         }
         self.last_page = page.events;
+        let is_full = page.is_cut || self.fills_a_page(page.events);
         if oldest < self.until {
             self.until = oldest;
             // The page may have been cut inside its oldest second, which is asked for again.
-            if newest == oldest && self.fills_a_page(page.events) {
+            if newest == oldest && is_full {
                 self.skip_flooded_second(oldest);
             }
             return;
         }
         // The whole page lies in one second: nothing older was shown.
-        if self.fills_a_page(page.events) {
+        if is_full {
             self.skip_flooded_second(oldest);
         } else if oldest == self.window.since {
             self.done = true;
@@ -174,6 +177,7 @@ mod tests {
                 events: page.len(),
                 oldest: page.last().map(|e| e.0),
                 newest: page.first().map(|e| e.0),
+                is_cut: false,
             });
             seen.extend(page);
         }
@@ -205,7 +209,7 @@ mod tests {
     #[test]
     fn an_answer_without_a_usable_event_proves_nothing_below_it() {
         let mut walk = Walk::new(Window { since: 0, until: 100 }, 10);
-        walk.answered(Page { events: 10, oldest: Some(60), newest: Some(90) });
+        walk.answered(Page { events: 10, oldest: Some(60), newest: Some(90), is_cut: false });
         walk.answered_nothing_usable(10);
         assert_eq!(walk.ask(), None);
         let verdicts = walk.take_verdicts();

@@ -22,7 +22,7 @@ pub use initializer::{Initializer, InitializerError};
 
 use super::command::RelayCommand;
 use super::{RelayJournal, SyncJournal, metrics::SyncMetrics, read};
-use crate::base::{Clock, RelayUrl, RelayUrlError};
+use crate::base::{Clock, RelayUrl};
 use crate::config;
 use crate::lifecycle::{Cycle, Service};
 use crate::net::relay::{Patience, RelayError};
@@ -69,9 +69,6 @@ pub enum SyncError {
     /// The relay.
     #[error(transparent)]
     Relay(#[from] RelayError),
-    /// A stored URL that is none.
-    #[error("relays.url: {0}")]
-    Url(#[from] RelayUrlError),
     /// Another process crawls the relay now.
     #[error("the lease was lost to another process")]
     LeaseLost,
@@ -160,7 +157,14 @@ impl Synchronizer {
         for candidate in due {
             let relay = Relay(candidate.number);
             if held.contains(&lease_name(relay)) {
-                taken.push((relay, RelayUrl::parse(&candidate.url)?));
+                match RelayUrl::parse(&candidate.url) {
+                    Ok(url) => taken.push((relay, url)),
+                    // Somebody wrote it past the parser; one bad row must not stop the crawl.
+                    Err(error) => {
+                        let pause = self.agenda().failed(candidate.number, now);
+                        tracing::warn!(relay.url = candidate.url, %error, ?pause, "relays.url cannot be used");
+                    }
+                }
             } else {
                 // Somebody else crawls it; look again when that lease may have ended.
                 self.agenda().due.insert(candidate.number, now + LEASE);
@@ -195,7 +199,8 @@ impl Synchronizer {
             Err(SyncError::LeaseLost) => {
                 self.agenda().due.insert(relay.0, now + LEASE);
             }
-            Err(SyncError::Store(error)) => return Err(error),
+            // Data that PostgreSQL refuses is this relay's affair; anything else of the store is everybody's.
+            Err(SyncError::Store(error)) if !matches!(error, store::Error::Data(_)) => return Err(error),
             Err(error) => {
                 let pause = self.agenda().failed(relay.0, now);
                 tracing::debug!(relay.url = %url, error = %error, ?pause, "a session failed");

@@ -13,7 +13,7 @@ use super::{LEASE, Parts, SyncError, lease_name, patience};
 use crate::base::RelayUrl;
 use crate::base::nostr_event::{EventId, NostrEvent, Refusal, Refusals};
 use crate::config;
-use crate::net::relay::{RawPage, RelaySession};
+use crate::net::relay::{RawPage, RelayError, RelaySession};
 use crate::services::archive::command::WindowCommand;
 use crate::services::archive::decide::{Ask, Page, Walk, unproven};
 use crate::services::archive::event::Window;
@@ -144,7 +144,7 @@ impl Visit<'_> {
                 }
             };
             tally.requests += 1;
-            let page_summary = summary(&page.events);
+            let page_summary = summary(&page.events, page.is_cut);
             // The oldest second of the last page is asked for again.
             let new = page.events.iter().filter(|event| !edge.contains(&event.id)).count();
             tally.events = tally.events.saturating_add(i32::try_from(new).unwrap_or(i32::MAX));
@@ -152,8 +152,8 @@ impl Visit<'_> {
                 |event: &&NostrEvent| i64::try_from(event.created_at.as_secs()).ok() == page_summary.oldest;
             edge = page.events.iter().filter(at_edge).map(|event| event.id).collect();
             // A relay that does not know `until` shows its newest events for ever: that is no proof of an end.
-            if page.events.is_empty() && !page.refused.is_empty() {
-                walk.answered_nothing_usable(page.refused.total());
+            if page.events.is_empty() && page.unusable > 0 {
+                walk.answered_nothing_usable(page.unusable);
             } else {
                 walk.answered(page_summary);
             }
@@ -179,7 +179,11 @@ impl Visit<'_> {
     async fn ask(&mut self, ask: Ask) -> Result<Checked, SyncError> {
         let (since, until) = (u64::try_from(ask.since)?, u64::try_from(ask.until)?);
         let raw = self.session.page(since, until, self.limit).await?;
-        Ok(check(raw, ask).await)
+        let page = check(raw, ask).await;
+        if page.is_cut && !page.events.is_sorted_by(|a, b| a.created_at >= b.created_at) {
+            return Err(RelayError::Unsorted.into());
+        }
+        Ok(page)
     }
 
     async fn record(&mut self, walk: &mut Walk, tally: &mut Tally) -> Result<(), SyncError> {
@@ -206,15 +210,15 @@ impl Visit<'_> {
 struct Checked {
     events: Vec<NostrEvent>,
     refused: Refusals,
+    /// How many of the refused were sent as events.
+    unusable: u64,
+    is_cut: bool,
 }
 
 async fn check(raw: RawPage, ask: Ask) -> Checked {
     let (mut events, mut refused) = parse_all(raw.events).await;
     for _ in 0..raw.too_large {
         refused.add(Refusal::TooLarge);
-    }
-    for _ in 0..raw.malformed {
-        refused.add(Refusal::Malformed);
     }
     events.retain(|event| {
         let fits = i64::try_from(event.created_at.as_secs()).is_ok_and(|second| ask.contains(second));
@@ -223,10 +227,14 @@ async fn check(raw: RawPage, ask: Ask) -> Checked {
         }
         fits
     });
-    Checked { events, refused }
+    let unusable = refused.total();
+    for _ in 0..raw.odd_frames {
+        refused.add(Refusal::Malformed);
+    }
+    Checked { events, refused, unusable, is_cut: raw.is_cut }
 }
 
-fn summary(events: &[NostrEvent]) -> Page {
+fn summary(events: &[NostrEvent], is_cut: bool) -> Page {
     let seconds = || events.iter().map(|event| event.created_at.as_secs().cast_signed());
-    Page { events: events.len(), oldest: seconds().min(), newest: seconds().max() }
+    Page { events: events.len(), oldest: seconds().min(), newest: seconds().max(), is_cut }
 }

@@ -23,6 +23,10 @@ DECLARE
     oldest bigint; newest bigint;
     relay_list integer[]; relay_counts integer[]; kind_list integer[]; kind_counts integer[];
 BEGIN
+    -- The place of an event in its batch has 14 bits of its number.
+    IF cardinality(ids) > 16384 THEN
+        RAISE EXCEPTION 'a batch holds at most 16384 events, not %', cardinality(ids) USING ERRCODE = 'program_limit_exceeded';
+    END IF;
     -- Erasures hold this lock alone: what they remove cannot slip in beside them.
     PERFORM pg_advisory_xact_lock_shared(hashtextextended('quipu/erasure', 0));
 

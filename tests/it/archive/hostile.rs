@@ -1,0 +1,139 @@
+//! What one relay does is that relay's affair.
+
+use std::sync::Arc;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use quipu::app::Parts;
+use quipu::base::{RelayUrl, SystemClock};
+use quipu::config::{self, Settings};
+use quipu::lifecycle::{Lifecycle, Service as _};
+use quipu::sample::SampleGenerator;
+use quipu::services::archive::command::RelayCommand;
+use quipu::services::archive::metrics::SyncMetrics;
+use quipu::services::archive::react::{self, Synchronizer};
+use quipu::store::ingest::Source;
+use quipu::telemetry::Metrics;
+use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::database::TestDatabase;
+use crate::support::wire_relay::WireRelay;
+
+/// A relay that answers every question with these frames; `ID` stands for the subscription.
+async fn scripted(frames: Vec<String>) -> (String, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    #[expect(clippy::disallowed_methods, reason = "ends with the test")]
+    let task = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { continue };
+            while let Some(Ok(message)) = socket.next().await {
+                let Ok(text) = message.to_text() else { break };
+                let Ok(asked) = serde_json::from_str::<serde_json::Value>(text) else { break };
+                if asked[0] != "REQ" {
+                    continue;
+                }
+                for frame in &frames {
+                    let said = frame.replace("ID", asked[1].as_str().unwrap());
+                    if socket.send(Message::text(said)).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+    });
+    (url, task)
+}
+
+/// One round of the synchronizer over these relays.
+async fn crawled(database: &TestDatabase, urls: &[String]) {
+    let lifecycle = Lifecycle::new(std::time::Duration::from_secs(5));
+    let parts =
+        Parts::open(&database.urls(), Settings::default(), lifecycle.clone(), Metrics::new("test")).unwrap();
+    let relays = parts.relay_writer();
+    for url in urls {
+        let url = RelayUrl::parse(url).unwrap();
+        relays.append(RelayCommand::Add { url, source: "operator" }).await.unwrap();
+    }
+    let synchronizer = Synchronizer::new(
+        react::Parts {
+            doors: parts.doors.clone(),
+            intake: parts.intake(Source::Relay),
+            relays,
+            windows: parts.window_writer(),
+            leases: parts.leases.clone(),
+            clock: Arc::new(SystemClock),
+            metrics: SyncMetrics::default(),
+        },
+        config::Synchronizer { only_relays: urls.to_vec(), ..config::Synchronizer::default() },
+    );
+    synchronizer.cycle(&CancellationToken::new()).await.unwrap();
+    drop((synchronizer, parts));
+    lifecycle.drain();
+    lifecycle.run_until_stopped(futures_util::stream::pending::<&str>()).await;
+}
+
+async fn number(database: &TestDatabase, sql: &str) -> i64 {
+    database.owner().await.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn a_refusal_with_nul_and_without_end_is_kept_short_and_stops_nobody_else() {
+    let database = TestDatabase::new().await;
+    let rude = format!(r#"["CLOSED","ID","blocked: \u0000{}"]"#, "x".repeat(200_000));
+    let (rude, task) = scripted(vec![rude]).await;
+    let honest = WireRelay::start(SampleGenerator::paced(5, 1_200), 500).await.unwrap();
+    crawled(&database, &[rude, honest.url()]).await;
+    task.abort();
+    assert_eq!(number(&database, "SELECT count(*) FROM events").await, 1_200);
+    let kept = "SELECT max(length(detail ->> 'reason'))::bigint FROM relay_log WHERE kind = 'observed'";
+    let length = number(&database, kept).await;
+    assert!((100..1_000).contains(&length), "{length}");
+}
+
+#[tokio::test]
+async fn an_odd_frame_beside_an_empty_answer_does_not_write_a_history_off() {
+    let database = TestDatabase::new().await;
+    let (odd, task) = scripted(vec![r#"["HELLO","ID"]"#.to_owned(), r#"["EOSE","ID"]"#.to_owned()]).await;
+    crawled(&database, &[odd]).await;
+    task.abort();
+    assert_eq!(number(&database, "SELECT count(*) FROM sync_log WHERE outcome = 'gap'").await, 0);
+    assert_eq!(number(&database, "SELECT count(*) FROM sync_log WHERE outcome = 'complete'").await, 1);
+}
+
+#[tokio::test]
+async fn an_answer_of_foreign_events_is_a_gap_and_no_proof() {
+    let database = TestDatabase::new().await;
+    // Dated after every window: a relay that does not know `until`.
+    let future = SampleGenerator::new(3, 10, 4_102_444_800..4_102_448_400, 3);
+    let mut frames: Vec<String> =
+        future.map(|event| format!(r#"["EVENT","ID",{}]"#, nostr_sdk::JsonUtil::as_json(&event))).collect();
+    frames.push(r#"["EOSE","ID"]"#.to_owned());
+    let (foreign, task) = scripted(frames).await;
+    crawled(&database, &[foreign]).await;
+    task.abort();
+    assert_eq!(number(&database, "SELECT count(*) FROM events").await, 0);
+    assert_eq!(number(&database, "SELECT count(*) FROM sync_log WHERE outcome = 'complete'").await, 0);
+    assert_eq!(number(&database, "SELECT count(*) FROM sync_log WHERE outcome = 'gap'").await, 1);
+}
+
+#[tokio::test]
+async fn an_answer_too_long_for_memory_is_cut_and_walked_on() {
+    let database = TestDatabase::new().await;
+    // Thirty events of 1 MB: four pages of at most 8 MiB, where one answer would be 30 MB.
+    let keys = nostr_sdk::Keys::generate();
+    let events: Vec<_> = (0..30_u64)
+        .map(|n| {
+            nostr_sdk::EventBuilder::text_note("x".repeat(1_000_000))
+                .custom_created_at(nostr_sdk::Timestamp::from_secs(1_700_000_000 + n))
+                .sign_with_keys(&keys)
+                .unwrap()
+        })
+        .collect();
+    let relay = WireRelay::start(events, 500).await.unwrap();
+    crawled(&database, &[relay.url()]).await;
+    assert_eq!(number(&database, "SELECT count(*) FROM events").await, 30);
+    assert_eq!(number(&database, "SELECT count(*) FROM sync_log WHERE outcome = 'gap'").await, 0);
+    assert!(relay.counts().requests.load(std::sync::atomic::Ordering::Relaxed) >= 4);
+}
