@@ -96,7 +96,7 @@ pub(super) async fn start(
                     },
                     services.synchronizer.clone(),
                 );
-                run.0.run_service(synchronizer, Pace::every(LOOK), run.1);
+                run.0.run_service(synchronizer, Pace::every(LOOK).with_long_cycles(), run.1);
             }
             _ => continue,
         }
