@@ -232,6 +232,7 @@ async fn a_cycle_that_lasts_for_hours_counts_as_started_and_well_once_it_works()
     assert!(health.liveness().is_ready);
 
     // One whose cycles are short has to end one first.
+    let health = self::health();
     lifecycle.run_service(Endless(Mutex::default()), pace(60), health.clone());
     assert!(tokio::time::timeout(GRACE * 100, health.started()).await.is_err());
 }
