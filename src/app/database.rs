@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::base::Secret;
-use crate::config::{Configuration, DatabaseEnv, Pooler as PoolerChoice};
+use crate::config::{Configuration, DatabaseEnv};
 use crate::store::embedded::{
     Credentials, Embedded, EmbeddedConfig, Pooler, PoolerConfig, UpstreamTls, create_database, create_roles,
 };
@@ -78,8 +78,8 @@ pub enum Database {
 impl Database {
     /// Starts what has to be started.
     pub async fn acquire(configuration: &Configuration, data: &Path, ports: Ports) -> Result<Self> {
-        match (&configuration.database.write, configuration.database.pooler) {
-            (None, _) => {
+        match &configuration.database.write {
+            None => {
                 let config = EmbeddedConfig {
                     data: data.to_path_buf(),
                     postgres_port: ports.postgres(),
@@ -89,10 +89,10 @@ impl Database {
                 };
                 Ok(Self::Embedded(Box::new(Embedded::start(config).await?)))
             }
-            (Some(url), PoolerChoice::Embedded) if configuration.database.session.is_none() => {
+            Some(url) if configuration.database.is_administrators() => {
                 Ok(Self::Pooled(Box::new(front(url, data, ports).await?)))
             }
-            (Some(url), _) => {
+            Some(url) => {
                 // No server lives in it, but other commands find the instance there.
                 let cannot = || format!("cannot make the data folder {}", data.display());
                 std::fs::create_dir_all(data).with_context(cannot)?;
@@ -152,8 +152,7 @@ async fn front(admin: &Secret, data: &Path, ports: Ports) -> Result<Pooler> {
          doors (QUIPU_SESSION_DATABASE_URL, QUIPU_OWNER_DATABASE_URL) if the roles exist already",
     )?;
     let credentials = Credentials::derived(password);
-    let name = url.path().trim_start_matches('/');
-    let name = if name.is_empty() { DATABASE } else { name };
+    let (host, port, name) = server(&url);
     // The database may be Quipu's to make; `postgres` is there on every server.
     let mut maintenance = url.clone();
     if owner::connect(admin).await.is_err() {
@@ -161,17 +160,32 @@ async fn front(admin: &Secret, data: &Path, ports: Ports) -> Result<Pooler> {
     }
     let maintenance = Secret::new(maintenance.as_str());
     create_roles(&maintenance, &credentials).await?;
-    create_database(&maintenance, name).await?;
+    create_database(&maintenance, &name).await?;
     let config = PoolerConfig {
         data: data.to_path_buf(),
         port: ports.pgbouncer(),
-        upstream_host: url.host_str().unwrap_or("127.0.0.1").to_owned(),
-        upstream_port: url.port().unwrap_or(5432),
+        upstream_host: host,
+        upstream_port: port,
         upstream_tls: UpstreamTls::default(),
-        database: name.to_owned(),
+        database: name,
         credentials,
     };
     Ok(Pooler::start(config).await?)
+}
+
+/// Host, port and database of a URL, with what is absent filled in.
+fn server(url: &Url) -> (String, u16, String) {
+    let name = match url.path().trim_start_matches('/') {
+        "" => DATABASE,
+        name => name,
+    };
+    (url.host_str().unwrap_or("127.0.0.1").to_owned(), url.port().unwrap_or(5432), name.to_owned())
+}
+
+/// Whether both URLs lead to the same database of the same server, whoever they log in as.
+pub(super) fn is_same_database(one: &str, other: &str) -> Result<bool> {
+    let parse = |text| Url::parse(text).context("DATABASE_URL is not a URL");
+    Ok(server(&parse(one)?) == server(&parse(other)?))
 }
 
 /// Doors that lead through a pooler which is there already. What is not named has the same address and password, and the

@@ -1,17 +1,16 @@
 //! The file by which other commands find a running instance: `DATA/instance.json`, and wherever `--ready-file` says.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::database::given;
+use super::database::{given, is_same_database};
 use crate::base::Secret;
 use crate::config::DatabaseEnv;
 use crate::store::DatabaseUrls;
+use crate::store::embedded::write_whole;
 
 /// Where an instance is reached. The URLs hold passwords: the file is its owner's alone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,16 +42,8 @@ impl Instance {
     /// # Errors
     /// When the folder cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let draft = path.with_extension("tmp");
-        let text = serde_json::to_string_pretty(self)?;
-        let mut options = std::fs::OpenOptions::new();
-        let mut write = || -> std::io::Result<()> {
-            let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
-            writeln!(file, "{text}")?;
-            file.sync_all()?;
-            std::fs::rename(&draft, path)
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        Ok(write_whole(path, &text, |_| Ok(()))?)
     }
 
     /// The doors it names.
@@ -68,23 +59,54 @@ impl Instance {
     }
 }
 
-/// The doors that a command uses: those of the environment, else those of the instance on `data`.
+/// Removes what an instance that was killed has left, so that nobody takes it for one that answers.
 ///
 /// # Errors
-/// When there is neither; the message says what to do.
-pub fn find(data: &Path, environment: &DatabaseEnv) -> Result<DatabaseUrls> {
-    if let Some(write) = &environment.write {
-        return given(write, environment);
+/// When it is there and cannot be removed.
+pub(super) fn remove_stale(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
     }
+}
+
+/// The instance that runs on `data`.
+///
+/// # Errors
+/// When there is none; the message says what to do.
+pub fn running(data: &Path) -> Result<Instance> {
     let path = Instance::path(data);
     let text = std::fs::read_to_string(&path).with_context(|| {
         format!(
             "no instance runs on {}: start one with `quipu up --data {0}`, name another folder with `--data`, or set \
-             DATABASE_URL",
+             DATABASE_URL with QUIPU_SESSION_DATABASE_URL and QUIPU_OWNER_DATABASE_URL",
             data.display()
         )
     })?;
-    let instance: Instance = serde_json::from_str(&text)
-        .with_context(|| format!("{} is not as Quipu wrote it", path.display()))?;
-    Ok(instance.urls())
+    serde_json::from_str(&text).with_context(|| format!("{} is not as Quipu wrote it", path.display()))
+}
+
+/// The doors that a command uses: those of the environment, else those of the instance on `data`. An administrator's URL
+/// names no doors: the instance that was started with it does.
+///
+/// # Errors
+/// When there is neither; the message says what to do.
+pub fn find(data: &Path, environment: &DatabaseEnv) -> Result<DatabaseUrls> {
+    match &environment.write {
+        Some(admin) if environment.is_administrators() => {
+            let instance = running(data)?;
+            if !is_same_database(admin.expose(), &instance.owner_database_url)? {
+                bail!(
+                    "the instance on {} has another database than DATABASE_URL: name its folder with `--data`, or unset \
+                     DATABASE_URL",
+                    data.display()
+                );
+            }
+            Ok(instance.urls())
+        }
+        Some(write) => given(write, environment),
+        None => Ok(running(data)?.urls()),
+    }
 }

@@ -45,7 +45,7 @@ pub(super) fn console(parts: &Parts, addresses: &BTreeMap<String, String>) -> Ro
         lifecycle: parts.lifecycle.clone(),
         clock: Arc::clone(&parts.clock),
         listeners: addresses.iter().map(|(name, address)| (name.clone(), address.clone())).collect(),
-        hosts: Vec::new(),
+        hosts: parts.settings.services.console.hosts.clone(),
     });
     let (watcher, pace) = console::watcher(&state, &parts.hints);
     parts.lifecycle.run_service(watcher, pace, parts.health.clone());
@@ -96,7 +96,7 @@ pub(super) async fn start(
                     },
                     services.synchronizer.clone(),
                 );
-                run.0.run_service(synchronizer, Pace::every(LOOK), run.1);
+                run.0.run_service(synchronizer, Pace::every(LOOK).with_long_cycles(), run.1);
             }
             _ => continue,
         }

@@ -8,14 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use tokio::time::timeout;
 
 use super::database::{Database, Ports};
-use super::instance::Instance;
+use super::instance::{Instance, remove_stale};
 use super::services::{self, ALL_SERVICES, is_enabled};
 use super::{Parts, instance, sample};
-use crate::config::{Configuration, Pooler};
+use crate::base::RelayUrl;
+use crate::config::Configuration;
 use crate::http;
-use crate::lifecycle::{Lifecycle, stop_signals};
+use crate::lifecycle::{HealthRegistry, Lifecycle, stop_signals};
 use crate::sample::SampleRelay;
 use crate::services::archive::command::RelayCommand;
 use crate::store::DatabaseUrls;
@@ -24,6 +26,9 @@ use crate::telemetry::Metrics;
 
 /// How long a drain may take.
 const GRACE: Duration = Duration::from_secs(20);
+
+/// How long services may take to start before the log says who is late.
+const START_S_MAX: Duration = Duration::from_mins(1);
 
 /// How `quipu up` was called.
 #[derive(Debug, Clone)]
@@ -58,22 +63,33 @@ struct Started {
 /// Runs a whole instance until it is told to stop.
 pub async fn up(mut configuration: Configuration, options: &UpOptions) -> Result<ExitCode> {
     let signals = stop_signals()?;
+    if let Some(path) = &options.ready_file {
+        remove_stale(path)?;
+    }
     let ports = place_listeners(&mut configuration, options.port_base);
     let database = Arc::new(Database::acquire(&configuration, &options.data, ports).await?);
-    let relay = if options.sample { Some(sample::start(ports.sample_relay()).await) } else { None };
-    let outcome = match relay.transpose() {
-        Ok(relay) => {
-            let outcome = run_instance(configuration, options, &database, relay.as_ref(), signals).await;
-            if let Some(relay) = relay {
-                relay.shutdown().await;
-            }
-            outcome
-        }
-        Err(error) => Err(error),
-    };
+    let outcome = run_on(configuration, options, &database, ports, signals).await;
     // Nobody is to find an instance that is gone.
     let _ = std::fs::remove_file(Instance::path(&options.data));
     database.stop().await;
+    outcome
+}
+
+/// With the database there, up to its end; the caller stops the database however this ends.
+async fn run_on(
+    configuration: Configuration,
+    options: &UpOptions,
+    database: &Arc<Database>,
+    ports: Ports,
+    signals: impl futures_util::Stream<Item: std::fmt::Display>,
+) -> Result<ExitCode> {
+    // The folder is ours now, so what it says of an instance is of one that is gone.
+    remove_stale(&Instance::path(&options.data))?;
+    let relay = if options.sample { Some(sample::start(ports.sample_relay()).await?) } else { None };
+    let outcome = run_instance(configuration, options, database, relay.as_ref(), signals).await;
+    if let Some(relay) = relay {
+        relay.shutdown().await;
+    }
     outcome
 }
 
@@ -106,29 +122,63 @@ async fn run_instance(
     };
     if let Some(relay) = relay {
         addresses.insert("sample-relay".to_owned(), relay.address().to_string());
-        parts
-            .relay_writer()
-            .append(RelayCommand::Add { url: relay.url().clone(), source: "operator" })
-            .await?;
     }
-    let described = describe(&database.urls(), database, console, addresses);
-    described.write(&Instance::path(&options.data))?;
-    if let Some(path) = &options.ready_file {
-        described.write(path)?;
+    let instance = describe(&database.urls(), database, console, addresses);
+    let sample = relay.map(|relay| (relay.url().clone(), relay.events()));
+    let announcement = Announcement {
+        summary: summary(&configuration, options, &instance, &names, sample.as_ref()),
+        instance,
+        files: [Some(Instance::path(&options.data)), options.ready_file.clone()],
+        health: parts.health.clone(),
+    };
+    // Tasks, so that a signal is heard meanwhile, and an error stops everything in order.
+    if let Some((url, _)) = sample {
+        let relays = parts.relay_writer();
+        lifecycle.spawn("sample relay", async move {
+            relays.append(RelayCommand::Add { url, source: "operator" }).await.map(|_| ())
+        });
     }
-    summary(&configuration, options, &described, &names, relay);
+    let stop = lifecycle.drain_token();
+    lifecycle.spawn("announcement", async move {
+        stop.run_until_cancelled(announcement.make()).await.unwrap_or(Ok(()))
+    });
     let doors = parts.doors.clone();
     drop(parts);
     let ending = lifecycle.run_until_stopped(signals).await;
     doors.close().await;
     if let Some(failure) = &ending.failure {
-        eprintln!("quipu stopped: {:#}", anyhow::anyhow!("{failure}: {}", source_of(failure)));
+        eprintln!("quipu stopped: {}", said(failure));
     }
     Ok(ending.exit_code())
 }
 
-fn source_of(failure: &dyn std::error::Error) -> String {
-    failure.source().map(ToString::to_string).unwrap_or_default()
+/// What is said once everything answers.
+struct Announcement {
+    instance: Instance,
+    files: [Option<PathBuf>; 2],
+    summary: String,
+    health: HealthRegistry,
+}
+
+impl Announcement {
+    async fn make(self) -> Result<()> {
+        if timeout(START_S_MAX, self.health.started()).await.is_err() {
+            let late = self.health.still_starting().join(", ");
+            tracing::warn!("not started after {START_S_MAX:?}: {late}; still waiting");
+            self.health.started().await;
+        }
+        for path in self.files.iter().flatten() {
+            self.instance.write(path)?;
+        }
+        eprintln!("{}", self.summary);
+        Ok(())
+    }
+}
+
+/// The error that ended everything, with its causes.
+fn said(failure: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(failure.source(), |cause| cause.source());
+    causes.fold(failure.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 
 /// Runs single services against a database that is there.
@@ -143,7 +193,14 @@ pub async fn run_services(configuration: Configuration, options: &RunOptions) ->
     }
     let urls = instance::find(&options.data, &configuration.database)?;
     let lifecycle = Lifecycle::new(GRACE);
-    let started = start(&configuration, &urls, &lifecycle, &wanted).await?;
+    let started = match start(&configuration, &urls, &lifecycle, &wanted).await {
+        Ok(started) => started,
+        Err(error) => {
+            lifecycle.drain();
+            lifecycle.run_until_stopped(signals).await;
+            return Err(error);
+        }
+    };
     for (name, address) in &started.addresses {
         tracing::info!("{name} on {address}");
     }
@@ -228,32 +285,45 @@ fn summary(
     options: &UpOptions,
     instance: &Instance,
     names: &[&'static str],
-    relay: Option<&SampleRelay>,
-) {
+    sample: Option<&(RelayUrl, usize)>,
+) -> String {
     let data = options.data.display();
-    let database = match (&configuration.database.write, configuration.database.pooler) {
-        (None, _) => format!("its own PostgreSQL and PgBouncer, everything under {data}"),
-        (Some(_), Pooler::Embedded) => "the given server, behind its own PgBouncer".to_owned(),
-        (Some(_), Pooler::External) => "the given server, through the given pooler".to_owned(),
+    let database = match &configuration.database.write {
+        None => format!("its own PostgreSQL and PgBouncer, everything under {data}"),
+        Some(_) if configuration.database.is_administrators() => {
+            "the given server, behind its own PgBouncer".to_owned()
+        }
+        Some(_) => "the given server, through the given pooler".to_owned(),
     };
-    eprintln!("\n  Quipu runs.\n");
-    eprintln!("  console         {}", instance.console);
-    eprintln!("  implementation  {}", configuration.implementation.name());
-    eprintln!("  database        {database}");
-    eprintln!("  services        {}", names.join(", "));
     let ops = instance.services.get("ops").map_or("", String::as_str);
-    eprintln!("  health          http://{ops}/healthz  /readyz  /metrics");
-    if let Some(relay) = relay {
-        eprintln!("  sample relay    {} ({} generated events)", relay.url(), relay.events());
-        eprintln!(
-            "\n  This is a demonstration: only the sample relay is crawled, nothing leaves this machine."
-        );
-        eprintln!("  For the real network stop it and run: quipu up --data {data}");
+    let mut lines = vec![
+        String::new(),
+        "Quipu runs.".to_owned(),
+        String::new(),
+        format!("console         {}", instance.console),
+        format!("implementation  {}", configuration.implementation.name()),
+        format!("database        {database}"),
+        format!("services        {}", names.join(", ")),
+        format!("health          http://{ops}/healthz  /readyz  /metrics"),
+    ];
+    if let Some((url, events)) = sample {
+        lines.extend([
+            format!("sample relay    {url} ({events} generated events)"),
+            String::new(),
+            "This is a demonstration: only the sample relay is crawled, nothing leaves this machine."
+                .to_owned(),
+            format!("For the real network stop it and run: quipu up --data {data}"),
+        ]);
     }
-    eprintln!("\n  Next: open the console, or ask with SQL:");
-    eprintln!(
-        "    psql \"$(jq -r .reader_database_url {data}/instance.json)\" -c 'SELECT kind, events FROM kind_totals ORDER BY 2 DESC'"
-    );
-    eprintln!("    quipu export --data {data} | head     quipu verify --data {data}");
-    eprintln!("  Ctrl-C stops everything.\n");
+    let door = if instance.reader_database_url.is_some() { "" } else { " session" };
+    lines.extend([
+        String::new(),
+        "Next: open the console, or ask with SQL:".to_owned(),
+        format!(
+            "  psql \"$(quipu url{door} --data {data})\" -c 'SELECT kind, events FROM kind_totals ORDER BY 2 DESC'"
+        ),
+        format!("  quipu export --data {data} | head     quipu verify --data {data}"),
+        "Ctrl-C stops everything.".to_owned(),
+    ]);
+    lines.iter().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") }).collect()
 }

@@ -55,6 +55,14 @@ struct Chunk {
     refused: Refusals,
 }
 
+/// What became of the whole file; a page's own counts are smaller.
+#[derive(Debug, Default)]
+struct Totals {
+    stored: u64,
+    known: u64,
+    refused: Refusals,
+}
+
 impl Import {
     pub(super) async fn run(self, context: Context) -> Result<ExitCode> {
         let urls = context.urls()?;
@@ -100,8 +108,8 @@ impl Import {
         relay: Option<Relay>,
         mut arrivals: mpsc::Receiver<Chunk>,
         bar: &ProgressBar,
-    ) -> Result<PageOutcome> {
-        let mut total = PageOutcome::default();
+    ) -> Result<Totals> {
+        let mut total = Totals::default();
         let mut commits = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -121,9 +129,9 @@ impl Import {
         }
     }
 
-    fn committed(&self, total: &mut PageOutcome, bar: &ProgressBar, (chunk, outcome): (Chunk, PageOutcome)) {
-        total.stored += outcome.stored;
-        total.known += outcome.known;
+    fn committed(&self, total: &mut Totals, bar: &ProgressBar, (chunk, outcome): (Chunk, PageOutcome)) {
+        total.stored += u64::from(outcome.stored);
+        total.known += u64::from(outcome.known);
         total.refused.merge(&outcome.refused);
         bar.inc(chunk.bytes);
         bar.set_message(format!(
@@ -141,7 +149,7 @@ impl Import {
         }
     }
 
-    fn report(&self, total: &PageOutcome) {
+    fn report(&self, total: &Totals) {
         if self.json {
             let all = json!({ "total": true, "stored": total.stored, "known": total.known, "refused": total.refused.to_json() });
             output::say(all);

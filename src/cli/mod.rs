@@ -6,6 +6,7 @@ mod leave;
 mod output;
 mod relays;
 mod upkeep;
+mod url;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -66,9 +67,15 @@ enum Command {
     Import(import::Import),
     /// Write stored events as JSON lines, exactly as they were signed.
     Export(export::Export),
-    /// Look at and add relays.
+    /// Look at, add and retire relays.
     #[command(subcommand)]
     Relays(relays::Relays),
+    /// Print a database URL of the running instance: psql "$(quipu url)".
+    Url {
+        /// Which way in.
+        #[arg(value_enum, default_value_t = url::Door::Reader, value_name = "DOOR")]
+        door: url::Door,
+    },
     /// Recreate a projection from its journals.
     Rebuild {
         /// Which: relays, relay_progress, totals.
@@ -128,6 +135,7 @@ impl Cli {
             Command::Import(import) => import.run(context).await,
             Command::Export(export) => export.run(context).await,
             Command::Relays(relays) => relays.run(context).await,
+            Command::Url { door } => url::show(&context, door),
             Command::Rebuild { name } => upkeep::rebuild(&context, &name).await,
             Command::Verify(verify) => verify.run(&context).await,
             Command::Erase(erase) => erase.run(&context).await,

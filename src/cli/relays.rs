@@ -1,9 +1,9 @@
-//! `quipu relays`: look at and add relays.
+//! `quipu relays`: look at, add and retire relays.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use chrono::DateTime;
 use clap::Subcommand;
 use serde_json::json;
@@ -15,13 +15,13 @@ use crate::lifecycle::Lifecycle;
 use crate::services::archive::RelayAnswer;
 use crate::services::archive::command::RelayCommand;
 use crate::services::archive::read::{self, RelayRow};
-use crate::store::{DoorSizes, Doors};
+use crate::store::{DoorSizes, Doors, Relay};
 use crate::telemetry::Metrics;
 
 /// Relays read at once.
 const PAGE: i64 = 1_000;
 
-/// Look at and add relays.
+/// Look at, add and retire relays.
 #[derive(Debug, Subcommand)]
 pub(super) enum Relays {
     /// Make relays known; known ones stay as they are.
@@ -32,6 +32,15 @@ pub(super) enum Relays {
         /// One JSON object a relay.
         #[arg(long)]
         json: bool,
+    },
+    /// Crawl a relay no longer. What it has shown stays.
+    Retire {
+        /// Its URL.
+        #[arg(value_name = "URL")]
+        url: String,
+        /// Why; it is recorded.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
     },
     /// List all relays, in the order of their URLs.
     List {
@@ -45,6 +54,7 @@ impl Relays {
     pub(super) async fn run(self, context: Context) -> Result<ExitCode> {
         match self {
             Self::Add { urls, json } => add(context, urls, json).await,
+            Self::Retire { url, reason } => retire(context, &url, reason.trim()).await,
             Self::List { json } => list(&context, json).await,
         }
     }
@@ -72,6 +82,44 @@ async fn add(context: Context, urls: Vec<String>, json: bool) -> Result<ExitCode
     lifecycle.drain();
     lifecycle.run_until_stopped(futures_util::stream::pending::<&str>()).await;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn retire(context: Context, url: &str, reason: &str) -> Result<ExitCode> {
+    if reason.is_empty() {
+        bail!("--reason: a relay is retired with its reason, which must not be empty");
+    }
+    let url = RelayUrl::parse(url).with_context(|| format!("`{url}`"))?;
+    let database = context.urls()?;
+    let lifecycle = Lifecycle::new(Duration::from_secs(5));
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+    let parts = Parts::open(&database, context.configuration.settings, lifecycle.clone(), metrics)?;
+    let Some(known) = find(&parts.doors, &url).await? else {
+        bail!("{url} is not known: `quipu relays list` shows those that are");
+    };
+    if known.retired_at.is_some() {
+        output::say(format_args!("{url}  retired already"));
+    } else {
+        let detail = json!({ "reason": reason });
+        parts.relay_writer().append(RelayCommand::Retire { relay: Relay(known.number), detail }).await?;
+        output::say(format_args!("{url}  retired"));
+    }
+    drop(parts);
+    lifecycle.drain();
+    lifecycle.run_until_stopped(futures_util::stream::pending::<&str>()).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The relay with this URL, as of now.
+async fn find(doors: &Doors, url: &RelayUrl) -> Result<Option<RelayRow>> {
+    let mut after = String::new();
+    loop {
+        let page = read::relays(&doors.session, &after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(None) };
+        after.clone_from(&last.url);
+        if let Some(found) = page.into_iter().find(|relay| relay.url == url.as_str()) {
+            return Ok(Some(found));
+        }
+    }
 }
 
 async fn list(context: &Context, json: bool) -> Result<ExitCode> {

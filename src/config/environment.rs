@@ -128,6 +128,12 @@ impl DatabaseEnv {
         if problems.is_empty() { Ok(this) } else { Err(problems) }
     }
 
+    /// Whether `DATABASE_URL` is an administrator's: alone, for Quipu to make its roles and run its own pooler.
+    #[must_use]
+    pub fn is_administrators(&self) -> bool {
+        self.write.is_some() && self.session.is_none() && self.pooler == Pooler::Embedded
+    }
+
     /// The doors for people to read: host, port and database, without user, password or parameters.
     pub(super) fn masked(&self) -> serde_json::Value {
         let mask = |url: &Option<Secret>| url.as_ref().map(masked);

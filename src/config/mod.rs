@@ -24,7 +24,6 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
-use url::Url;
 
 use crate::base::RelayUrl;
 
@@ -34,21 +33,19 @@ use layer::Layer;
 pub use environment::{DatabaseEnv, Environment, Pooler};
 pub use implementation::{Implementation, ImplementationError, SettingsFile};
 pub use layer::Problem;
-pub use sections::{Database, Http, Log, LogFormat, Rotation, Tor};
+pub use sections::{Database, Http, Log, LogFormat, Rotation};
 pub use services::{Console, Ingest, Initializer, Projector, Services, Synchronizer, Ticker};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// The doors' sizes and limits.
+    /// The doors' sizes, and who pools them.
     pub database: Database,
     /// Logging.
     pub log: Log,
     /// Addresses of the shared listeners.
     pub http: Http,
-    /// The way to onion relays.
-    pub tor: Tor,
     /// One section for each service.
     pub services: Services,
 }
@@ -168,20 +165,18 @@ impl Settings {
         if let Err(error) = EnvFilter::builder().parse(&self.log.level) {
             problems.push(merged.refuse("log.level", error.to_string()));
         }
-        if let Some(proxy) = &self.tor.proxy {
-            let is_proxy = |url: Url| {
-                ["socks5", "socks5h"].contains(&url.scheme()) && url.has_host() && url.port().is_some()
-            };
-            if !Url::parse(proxy).is_ok_and(is_proxy) {
-                problems.push(merged.refuse("tor.proxy", "expected `socks5://host:port`"));
-            }
-        }
         for url in &self.services.synchronizer.only_relays {
             let key = "services.synchronizer.only_relays";
             match RelayUrl::parse(url) {
                 Ok(relay) if relay.as_str() == url => {}
                 Ok(relay) => problems.push(merged.refuse(key, format!("write `{url}` as `{relay}`"))),
                 Err(error) => problems.push(merged.refuse(key, format!("`{url}`: {error}"))),
+            }
+        }
+        for host in &self.services.console.hosts {
+            if host.is_empty() || host.contains(|c: char| "/:@ ".contains(c)) {
+                let reason = format!("`{host}`: a name alone is expected, without scheme, port or path");
+                problems.push(merged.refuse("services.console.hosts", reason));
             }
         }
         let http = &self.http;

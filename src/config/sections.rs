@@ -20,16 +20,6 @@ pub struct Database {
     pub session_connections_max: NonZeroU16,
     /// Most connections of this process through the read door.
     pub read_connections_max: NonZeroU16,
-    /// Longest a statement may run on the write door, in seconds.
-    pub write_statement_timeout_s: NonZeroU32,
-    /// Longest a statement may run on the session door, in seconds.
-    pub session_statement_timeout_s: NonZeroU32,
-    /// Longest a statement may run on the read door, in seconds. Analytics are slow.
-    pub read_statement_timeout_s: NonZeroU32,
-    /// Longest to wait for a free connection, in seconds, before the answer is `busy`.
-    pub acquire_timeout_s: NonZeroU32,
-    /// Longest to wait for a new connection to be made, in seconds.
-    pub connect_timeout_s: NonZeroU32,
 }
 
 impl Default for Database {
@@ -39,11 +29,6 @@ impl Default for Database {
             write_connections_max: nonzero!(NonZeroU16, 8),
             session_connections_max: nonzero!(NonZeroU16, 8),
             read_connections_max: nonzero!(NonZeroU16, 8),
-            write_statement_timeout_s: nonzero!(NonZeroU32, 60),
-            session_statement_timeout_s: nonzero!(NonZeroU32, 60),
-            read_statement_timeout_s: nonzero!(NonZeroU32, 300),
-            acquire_timeout_s: nonzero!(NonZeroU32, 10),
-            connect_timeout_s: nonzero!(NonZeroU32, 10),
         }
     }
 }
@@ -120,13 +105,4 @@ impl Default for Http {
             request_timeout_s: nonzero!(NonZeroU32, 30),
         }
     }
-}
-
-/// Section `tor`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Tor {
-    /// The SOCKS5 proxy that `.onion` relays are reached through, as `socks5://host:port`. Without it
-    /// they are not visited.
-    pub proxy: Option<String>,
 }

@@ -15,8 +15,8 @@ use crate::telemetry::Metrics;
 /// Prometheus' text format.
 const TEXT_0_0_4: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// `/healthz` is 200 while no service is failing; `/readyz` is 200 once every service has succeeded and
-/// until the drain; both are 503 otherwise, and show all services either way. `/metrics` is for
+/// `/healthz` is 200 while no service is failing; `/readyz` is 200 once every service has succeeded (or,
+/// where a cycle may last for hours, is at work) and until the drain; both are 503 otherwise, and show all services either way. `/metrics` is for
 /// Prometheus. The answers name internals: keep the listener away from strangers.
 pub fn ops_router(health: HealthRegistry, metrics: Metrics) -> Router {
     Router::new()

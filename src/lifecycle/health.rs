@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use tokio::sync::watch;
 
 use crate::base::Clock;
 
@@ -12,9 +13,9 @@ use crate::base::Clock;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ServiceState {
-    /// From its registration until its first cycle ends.
+    /// From its registration until its first cycle ends, or begins where a cycle may last for hours.
     Starting,
-    /// The last cycle succeeded; left by a failed cycle or the drain.
+    /// The last cycle succeeded, or a long one is at work; left by a failed cycle or the drain.
     Ok,
     /// The last cycle failed; left by the next one that succeeds.
     Failing {
@@ -56,6 +57,7 @@ pub struct Liveness {
 #[derive(Debug, Clone)]
 pub struct HealthRegistry {
     services: Arc<Mutex<BTreeMap<String, ServiceHealth>>>,
+    changed: watch::Sender<()>,
     clock: Arc<dyn Clock>,
 }
 
@@ -63,7 +65,7 @@ impl HealthRegistry {
     /// An empty table that dates what it is told by `clock`.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { services: Arc::default(), clock }
+        Self { services: Arc::default(), changed: watch::Sender::default(), clock }
     }
 
     /// Enters `service` as [`ServiceState::Starting`]; one that is already there begins anew.
@@ -71,6 +73,12 @@ impl HealthRegistry {
         let fresh =
             ServiceHealth { state: ServiceState::Starting, last_cycle_at: None, cycles: 0, failures: 0 };
         self.lock().insert(service.to_owned(), fresh);
+        self.changed.send_replace(());
+    }
+
+    /// `service` is at work on a cycle that may last long; no cycle has to end before it counts as well.
+    pub fn working(&self, service: &str) {
+        self.change(service, |health, _| health.state = ServiceState::Ok);
     }
 
     /// A cycle of `service` succeeded.
@@ -118,11 +126,34 @@ impl HealthRegistry {
         liveness(self.lock().values().map(|health| &health.state))
     }
 
+    /// Whether no cycle of `service` has ended yet, nor a long one begun.
+    pub(super) fn is_starting(&self, service: &str) -> bool {
+        self.lock().get(service).is_some_and(|health| health.state == ServiceState::Starting)
+    }
+
+    /// The services that are still [`ServiceState::Starting`].
+    #[must_use]
+    pub fn still_starting(&self) -> Vec<String> {
+        let services = self.lock();
+        let starting = services.iter().filter(|(_, health)| health.state == ServiceState::Starting);
+        starting.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Waits until no service is [`ServiceState::Starting`] any more.
+    pub async fn started(&self) {
+        let mut changes = self.changed.subscribe();
+        while !self.still_starting().is_empty() {
+            // The sender is ours: it is there as long as we wait.
+            let _ = changes.changed().await;
+        }
+    }
+
     fn change(&self, service: &str, change: impl FnOnce(&mut ServiceHealth, DateTime<Utc>)) {
         let now = self.clock.now();
         if let Some(health) = self.lock().get_mut(service) {
             change(health, now);
         }
+        self.changed.send_replace(());
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, ServiceHealth>> {

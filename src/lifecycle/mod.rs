@@ -88,13 +88,6 @@ impl Lifecycle {
         self.drain.clone()
     }
 
-    /// Cancelled when what still runs is dropped. A spawned task is dropped by itself; only work that
-    /// lives outside of tasks (a child process) has to watch this.
-    #[must_use]
-    pub fn abort_token(&self) -> CancellationToken {
-        self.abort.clone()
-    }
-
     /// Asks everything to finish, as the first signal does.
     pub fn drain(&self) {
         self.drain.cancel();

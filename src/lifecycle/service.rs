@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{BoxError, HealthRegistry, Lifecycle};
+
+/// A long cycle that has not failed for this long after one that did: what was wrong is over.
+const RECOVERED_AFTER: Duration = Duration::from_secs(30);
 
 /// What a service wants after a cycle that succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +80,8 @@ pub struct Pace {
     pub backoff_max: Duration,
     /// Ends the pause after an idle cycle early. It does not shorten a back-off.
     pub wake: Wake,
+    /// Whether one cycle may last for hours. Such a service is well while it works, not only after its first cycle.
+    pub has_long_cycles: bool,
 }
 
 impl Pace {
@@ -88,7 +94,15 @@ impl Pace {
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_mins(1),
             wake: Wake::new(),
+            has_long_cycles: false,
         }
+    }
+
+    /// The same pace for cycles that may last for hours.
+    #[must_use]
+    pub fn with_long_cycles(mut self) -> Self {
+        self.has_long_cycles = true;
+        self
     }
 
     /// The same pace, woken by `wake`.
@@ -128,7 +142,7 @@ async fn run(service: &impl Service, pace: &Pace, health: &HealthRegistry, drain
     let name = service.name();
     let mut backoff = pace.backoff();
     while !drain.is_cancelled() {
-        match service.cycle(drain).await {
+        match watched(service, pace, health, drain).await {
             Ok(Cycle::Done) => {
                 health.cycle_succeeded(name);
                 health.done(name);
@@ -165,6 +179,27 @@ async fn run(service: &impl Service, pace: &Pace, health: &HealthRegistry, drain
         }
     }
     health.stopped(name);
+}
+
+/// One cycle. A long one shows that it is at work: at once the first time, and after a failure when it has lasted for so
+/// long that the failure is over.
+async fn watched<S: Service>(
+    service: &S,
+    pace: &Pace,
+    health: &HealthRegistry,
+    drain: &CancellationToken,
+) -> Result<Cycle, S::Error> {
+    let mut cycle = pin!(service.cycle(drain));
+    if pace.has_long_cycles {
+        if health.is_starting(service.name()) {
+            health.working(service.name());
+        }
+        tokio::select! {
+            ended = &mut cycle => return ended,
+            () = sleep(RECOVERED_AFTER) => health.working(service.name()),
+        }
+    }
+    cycle.await
 }
 
 /// The error and its causes in one line.

@@ -110,7 +110,7 @@ fn all_refusals_are_shown_at_once_each_in_the_spelling_of_its_source() {
         ("QUIPU__LOG__LEVEL", "quipu=loud"),
         ("QUIPU_SESSION_DATABASE_URL", "hunter2"),
     ];
-    let refused = refusal(&folder, &environment, &["http.ops_address=here", "tor.proxy=nowhere"]);
+    let refused = refusal(&folder, &environment, &["http.ops_address=here"]);
     for expected in [
         "config/brotr.yaml: log.files_max: ",
         "config/brotr.yaml: log.colour: unknown key",
@@ -132,12 +132,18 @@ fn all_refusals_are_shown_at_once_each_in_the_spelling_of_its_source() {
 
 #[test]
 fn what_types_cannot_refuse_names_its_source_too() {
-    let folder = implementation(&[("config/brotr.yaml", "tor: { proxy: localhost }")]);
+    let folder = implementation(&[(
+        "config/brotr.yaml",
+        "services: { console: { hosts: ['archive.example', 'https://archive.example'] } }",
+    )]);
     let refused =
         refusal(&folder, &[("QUIPU__LOG__LEVEL", "quipu=loud")], &["http.ops_address=127.0.0.1:4700"]);
     assert_eq!(refused.len(), 3, "{refused:#?}");
     assert!(refused[0].starts_with("environment: QUIPU__LOG__LEVEL: "));
-    assert_eq!(refused[1], "config/brotr.yaml: tor.proxy: expected `socks5://host:port`");
+    assert_eq!(
+        refused[1],
+        "config/brotr.yaml: services.console.hosts: `https://archive.example`: a name alone is expected, without scheme, port or path"
+    );
     assert_eq!(refused[2], "--set: http.ops_address: the same as `http.console_address`");
 }
 

@@ -57,7 +57,6 @@ async fn the_second_signal_aborts_at_once() {
     let ending = run(&lifecycle, signals).await;
     assert!(ending.aborted && ending.failure.is_none());
     assert_eq!(begun.elapsed(), Duration::ZERO);
-    assert!(lifecycle.abort_token().is_cancelled());
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,4 +201,49 @@ async fn a_run_once_service_is_tried_until_it_succeeds_and_then_is_done() {
     let scripted = &health.snapshot()["scripted"];
     assert_eq!((&scripted.state, scripted.cycles, scripted.failures), (&ServiceState::Done, 2, 1));
     assert!(times.recv().await.is_some() && times.recv().await.is_some() && times.recv().await.is_none());
+}
+
+/// Fails once, then works until the drain.
+struct Endless(Mutex<Vec<io::Result<Cycle>>>);
+
+impl Service for Endless {
+    type Error = io::Error;
+
+    fn name(&self) -> &'static str {
+        "endless"
+    }
+
+    async fn cycle(&self, drain: &CancellationToken) -> io::Result<Cycle> {
+        let answer = self.0.lock().unwrap().pop();
+        if let Some(answer) = answer {
+            return answer;
+        }
+        drain.cancelled().await;
+        Ok(Cycle::Idle)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cycle_that_lasts_for_hours_counts_as_started_and_well_once_it_works() {
+    let (lifecycle, health) = (Lifecycle::new(GRACE), health());
+    lifecycle.run_service(Endless(Mutex::default()), pace(60).with_long_cycles(), health.clone());
+    assert_eq!(health.still_starting(), ["endless"]);
+    tokio::time::timeout(Duration::from_secs(1), health.started()).await.expect("it works");
+    assert!(health.liveness().is_ready);
+
+    // One whose cycles are short has to end one first.
+    let health = self::health();
+    lifecycle.run_service(Endless(Mutex::default()), pace(60), health.clone());
+    assert!(tokio::time::timeout(GRACE * 100, health.started()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_cycle_ends_a_failure_when_it_has_lasted_but_not_by_beginning() {
+    let (lifecycle, health) = (Lifecycle::new(GRACE), health());
+    let failing = Endless(Mutex::new(vec![broken()]));
+    lifecycle.run_service(failing, pace(60).with_long_cycles(), health.clone());
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert!(!health.liveness().is_healthy, "again at work, but not for long");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(health.liveness().is_ready);
 }

@@ -177,6 +177,12 @@ impl Instance {
         command
     }
 
+    /// Runs a command for this instance with the environment that the instance was started with.
+    pub(crate) fn run_in_its_environment(&self, arguments: &[&str]) -> Ran {
+        let mut command = self.command(arguments);
+        run(command.envs(self.environment.iter().cloned()), self.folder.path())
+    }
+
     /// Runs a command for this instance to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         run(&mut self.command(arguments), self.folder.path())

@@ -129,7 +129,7 @@ impl Folder {
 ///
 /// # Errors
 /// [`Error::Io`], and what `prepare` says.
-pub(super) fn write_whole(
+pub fn write_whole(
     path: &Path,
     text: &str,
     prepare: impl FnOnce(&Path) -> Result<(), Error>,
@@ -137,16 +137,19 @@ pub(super) fn write_whole(
     let mut draft = path.as_os_str().to_owned();
     draft.push(".draft");
     let draft = PathBuf::from(draft);
-    // A draft left by a killed process may have another owner or mode.
-    if draft.exists() {
-        fs::remove_file(&draft).at("remove", &draft)?;
+    // A draft left by a killed process may have another owner or mode, or be somebody's link.
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).at("remove", &draft),
+        _ => {}
     }
     let mut file =
         OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft).at("write", &draft)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).at("write", &draft)?;
     prepare(&draft)?;
     fs::rename(&draft, path).at("write", path)?;
-    path.parent().map_or(Ok(()), sync_folder)
+    // The parent of a bare name is empty.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    sync_folder(folder.unwrap_or(Path::new(".")))
 }
 
 /// Makes a rename in `folder` outlive a power cut.

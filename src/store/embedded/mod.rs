@@ -45,6 +45,7 @@ use self::{
 pub use self::{
     credentials::Credentials,
     error::Error,
+    folder::write_whole,
     pooler::{Pooler, PoolerConfig, UpstreamTls},
     roles::{create_database, create_roles},
 };

@@ -32,6 +32,65 @@ async fn the_ready_file_is_private_and_names_every_door() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn url_prints_each_door_and_a_retired_relay_is_known_as_such() {
+    let instance = Instance::start(&[]);
+    let url = |arguments: &[&str]| instance.run(arguments).ok().stdout.trim_end().to_owned();
+    assert_eq!(url(&["url"]), instance.ready["reader_database_url"]);
+    for (door, key) in [
+        ("write", "database_url"),
+        ("session", "session_database_url"),
+        ("reader", "reader_database_url"),
+        ("owner", "owner_database_url"),
+    ] {
+        assert_eq!(url(&["url", door]), instance.ready[key], "{door}");
+    }
+
+    let relay = "ws://127.0.0.1:1";
+    let said = instance.run(&["relays", "retire", relay, "--reason", "gone"]).refusal();
+    assert!(said.contains("is not known"), "{said}");
+    instance.run(&["relays", "add", relay]).ok();
+    assert!(instance.run(&["relays", "retire", relay, "--reason", " "]).refusal().contains("--reason"));
+    for said in ["retired\n", "retired already\n"] {
+        let ran = instance.run(&["relays", "retire", relay, "--reason", "gone"]).ok();
+        assert!(ran.stdout.ends_with(said), "{}", ran.stdout);
+    }
+    let listed = instance.run(&["relays", "list", "--json"]).ok().json_lines();
+    assert!(listed[0]["retired_at"].is_string(), "{listed:?}");
+    instance.run(&["verify"]).ok();
+    instance.stop();
+}
+
+#[test]
+fn a_ready_file_that_cannot_be_written_stops_everything_in_order() {
+    let folder = enterable_folder();
+    let mut command = quipu(folder.path());
+    command.args(["up", "--set", "services.initializer.enabled=false", "--ready-file", "nowhere/ready.json"]);
+    command.args(["--port-base", &free_port_block().to_string()]);
+    let said = run(&mut command, folder.path()).refusal();
+    assert!(said.contains("quipu stopped: task `announcement` failed") && said.contains("nowhere"), "{said}");
+    assert!(!folder.path().join("data/instance.json").exists());
+    assert!(!folder.path().join("data/postgres/postmaster.pid").exists(), "nothing stays behind");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lies_where_the_instance_writes_is_replaced_and_never_followed() {
+    let mut instance = Instance::start(&[]);
+    signal(instance.pid(), Signal::SIGTERM);
+    assert_eq!(instance.ended().code(), Some(0));
+    let victim = instance.folder().join("victim");
+    fs::write(&victim, "untouched").unwrap();
+    let described = instance.data().join("instance.json");
+    for place in [described.clone(), described.with_extension("json.draft")] {
+        std::os::unix::fs::symlink(&victim, place).unwrap();
+    }
+    instance.go();
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+    assert_eq!(fs::symlink_metadata(&described).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(fs::symlink_metadata(&described).unwrap().is_file());
+    instance.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_data_folder_in_use_is_refused_and_the_one_that_uses_it_goes_on() {
     let instance = Instance::start(&[]);
     let mut second = instance.command(&["up", "--port-base", &free_port_block().to_string()]);

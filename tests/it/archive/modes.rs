@@ -71,12 +71,25 @@ async fn with_database_url_alone_quipu_makes_its_roles_and_its_own_pooler() {
     let pooler = format!(":{}/archive", instance.port_base + 3);
     assert!(instance.url("database_url").expose().ends_with(&pooler));
     works(&instance);
+    // The commands of somebody who has DATABASE_URL set find the same doors.
+    let sample = instance.run(&["sample", "--count", "50", "--seed", "2"]).ok();
+    let file = instance.folder().join("more.jsonl");
+    std::fs::write(&file, &sample.stdout).unwrap();
+    let imported = instance.run_in_its_environment(&["import", file.to_str().unwrap()]).ok();
+    assert_eq!(imported.stdout, "50 new, 0 known already, 0 refused\n");
+    instance.run_in_its_environment(&["verify"]).ok();
+    let another = admin.replace("/archive", "/elsewhere");
+    let mut verify = instance.command(&["verify"]);
+    let said = run(verify.env("DATABASE_URL", &another), instance.folder()).refusal();
+    assert!(said.contains("has another database than DATABASE_URL"), "{said}");
     // Again on what is there now.
     signal(instance.pid(), nix::sys::signal::Signal::SIGTERM);
     assert_eq!(instance.ended().code(), Some(0));
     instance.assert_nothing_left();
+    let said = instance.run_in_its_environment(&["verify"]).refusal();
+    assert!(said.contains("no instance runs on"), "{said}");
     instance.go();
-    assert_eq!(exported(&instance, &[]).len(), 1_000);
+    assert_eq!(exported(&instance, &[]).len(), 1_050);
     instance.stop();
     server.stop().await;
 }
