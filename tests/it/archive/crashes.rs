@@ -17,8 +17,8 @@ use tokio_postgres::Client;
 use super::kit::{Sample, ids_of};
 use crate::support::instance::{Instance, await_some, signal};
 
-/// Who dies, in turn; the moment is random.
-const ROUNDS: [Victim; 10] = [
+/// Who dies, in turn, ten times Quipu and ten times PostgreSQL; the moment is random.
+const ROUNDS: [Victim; 20] = [
     Victim::Import,
     Victim::Postmaster,
     Victim::Instance,
@@ -26,7 +26,17 @@ const ROUNDS: [Victim; 10] = [
     Victim::Import,
     Victim::Postmaster,
     Victim::Instance,
+    Victim::Postmaster,
+    Victim::Import,
     Victim::Backend,
+    Victim::Instance,
+    Victim::Postmaster,
+    Victim::Import,
+    Victim::Postmaster,
+    Victim::Instance,
+    Victim::Backend,
+    Victim::Import,
+    Victim::Postmaster,
     Victim::Instance,
     Victim::Postmaster,
 ];
@@ -145,7 +155,7 @@ async fn crash(victim: Victim, instance: &mut Instance, mut importing: Importing
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_crashes_in_the_middle_of_an_import_lose_and_double_nothing() {
+async fn ten_crashes_of_quipu_and_ten_of_postgresql_in_the_middle_of_an_import_lose_and_double_nothing() {
     let seed: u64 = rand::random();
     println!("the seed of the moments is {seed}");
     let mut dice = ChaCha8Rng::seed_from_u64(seed);

@@ -85,13 +85,15 @@ async fn a_second_sigterm_aborts_what_cannot_finish() {
     assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
     instance.assert_nothing_left();
 
-    // Nothing of it was kept, and nothing is in the way of the next life. (The relay is crawled again when the lease of the
-    // aborted process has ended, in a minute.)
+    // Nobody was told that the event is stored. It may be, if the stopping server let go of the stranger's lock before it
+    // ended the waiting statement; either way it is there once after the next life has been offered it again. (The relay
+    // is crawled again when the lease of the aborted process has ended, in a minute.)
     drop(transaction);
     instance.go();
-    assert_eq!(instance.count("SELECT count(*) FROM events").await, 0);
+    let kept = instance.count("SELECT count(*) FROM events").await;
     let note: String = serde_json::to_string(&relay.events[0]).unwrap();
-    assert_eq!(super::kit::import(&instance, note.as_bytes(), &[])["stored"], 1);
+    assert_eq!(super::kit::import(&instance, note.as_bytes(), &[])["stored"], 1 - kept);
+    assert_eq!(instance.count("SELECT count(*) FROM events").await, 1);
     instance.run(&["verify"]).ok();
     instance.stop();
 }
