@@ -107,18 +107,20 @@ async fn offer(intake: &Intake, relay: Relay, seed: u64, count: u64) -> f64 {
 }
 
 /// `relay_last_event_timestamp` over 1,000 relays and 1,000,000 sightings, on a database that holds nothing else, against the
-/// join that defines it.
+/// join that defines it. Each event is on five relays: the network's published mean is 4.7.
 pub(crate) async fn last_event_timestamp() -> Vec<Row> {
     let server = Server::start().await;
     server
         .run(
             "BEGIN;
              INSERT INTO events (created_at, number, kind, id, pubkey, sig)
-             SELECT at, quipu_event_number(at, 1, n), 1, sha256(n::text::bytea), sha256('author'), sha256('a') || sha256('b')
-             FROM (SELECT n, 1704067200 + n * 60000::bigint AS at FROM generate_series(1, 1000) n) e;
+             SELECT at, quipu_event_number(at, ((at - 1704067200) / 315 / 16384)::integer, n), 1, sha256(at::text::bytea), sha256('author'), sha256('a') || sha256('b')
+             FROM (SELECT n % 16384 AS n, 1704067200 + n * 315::bigint AS at FROM generate_series(1, 200000) n) e;
              INSERT INTO relays SELECT n, 'wss://bench' || n || '.example', 'clearnet', now() FROM generate_series(1, 1000) n;
-             INSERT INTO sightings SELECT e.number, n, 1 FROM events e, generate_series(1, 1000) n;
-             INSERT INTO relay_progress SELECT n, (SELECT max(created_at) FROM events) FROM generate_series(1, 1000) n;
+             INSERT INTO sightings
+             SELECT e.number, 1 + ((e.created_at - 1704067200) / 315 * 7 + n * 199) % 1000, 1 FROM events e, generate_series(0, 4) n;
+             INSERT INTO relay_progress
+             SELECT s.relay, max(e.created_at) FROM sightings s JOIN events e ON e.number = s.event GROUP BY s.relay;
              COMMIT;",
         )
         .await;

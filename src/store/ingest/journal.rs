@@ -90,16 +90,19 @@ impl<'a> Columns<'a> {
     fn of(pages: &'a [IngestPage]) -> Self {
         let mut columns = Self::default();
         let mut taken: HashSet<&[u8; 32]> = HashSet::new();
+        let mut seen: HashSet<(Relay, &[u8; 32])> = HashSet::new();
         for (page, commands) in pages.iter().enumerate() {
             columns.refused.merge(&commands.refused);
             for event in &commands.fresh {
                 if taken.insert(&event.id) {
                     columns.add_event(event, page);
                 }
-                columns.add_sighting(event.created_at, &event.id, commands.relay);
+                let sighting = commands.relay.filter(|relay| seen.insert((*relay, &event.id)));
+                columns.add_sighting(event.created_at, &event.id, sighting);
             }
             for (created_at, id) in &commands.known {
-                columns.add_sighting(*created_at, id, commands.relay);
+                let sighting = commands.relay.filter(|relay| seen.insert((*relay, id)));
+                columns.add_sighting(*created_at, id, sighting);
             }
         }
         columns

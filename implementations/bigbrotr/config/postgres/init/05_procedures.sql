@@ -11,7 +11,8 @@ CREATE INDEX IF NOT EXISTS events_tagvalues ON events USING gin (tagvalues_index
 --   command            identity of this batch: a second call with the same one fails on ingest_log_command
 --   source, refused    as in ingest_log
 --   ids … raws         one element an event, bounded by 16384; tags as JSON text; raws NULL where content holds no NUL
---   seen_created_ats, seen_ids, seen_relays   one element a sighting: the event (from this batch or before) and relays.number
+--   seen_created_ats, seen_ids, seen_relays   one element a sighting: the event (from this batch or before) and relays.number;
+--                                             no event and relay twice
 -- Returns the places (from 0) of the events that were new, and the number of new sightings.
 CREATE OR REPLACE FUNCTION insert_event_batch(
     command uuid, source text, refused jsonb,
@@ -24,6 +25,8 @@ DECLARE
     this integer := nextval('ingest_batch');
     seen_min bigint; seen_max bigint;
     oldest bigint; newest bigint;
+    month bigint;
+    fresh_ids bytea[]; fresh_numbers bigint[];
     relay_list integer[]; relay_counts integer[]; kind_list integer[]; kind_counts integer[];
 BEGIN
     -- The place of an event in its batch has 14 bits of its number.
@@ -33,9 +36,13 @@ BEGIN
     -- Erasures hold this lock alone: what they remove cannot slip in beside them.
     PERFORM pg_advisory_xact_lock_shared(hashtextextended('quipu/erasure', 0));
 
+    -- Most batches lie in one month; then it is worked out once.
+    SELECT CASE WHEN quipu_month_number(min(c)) = quipu_month_number(max(c)) THEN quipu_month_number(min(c)) END
+    INTO month FROM unnest(created_ats) c;
+
     WITH fresh AS (
         INSERT INTO events (created_at, number, kind, id, pubkey, sig, tagvalues, tags, content, raw)
-        SELECT o.created_at, quipu_event_number(o.created_at, this, o.place - 1), o.kind, o.id, o.pubkey, o.sig,
+        SELECT o.created_at, (coalesce(month, quipu_month_number(o.created_at)) << 45) | (this::bigint << 14) | (o.place - 1), o.kind, o.id, o.pubkey, o.sig,
                (SELECT array_agg((t ->> 0) || ':' || (t ->> 1)) FROM jsonb_array_elements(o.tags::jsonb) t
                 WHERE length(t ->> 0) = 1 AND t ->> 1 IS NOT NULL),
                o.tags::jsonb, o.content, o.raw
@@ -47,18 +54,25 @@ BEGIN
                           AND o.created_at < quipu_month_start((x.month + interval '1 month')::date))
         ORDER BY o.created_at, o.id
         ON CONFLICT DO NOTHING
-        RETURNING number, created_at)
-    SELECT array_agg((f.number & 16383)::integer ORDER BY f.number & 16383), min(f.created_at), max(f.created_at)
-    INTO stored_places, oldest, newest FROM fresh f;
+        RETURNING number, created_at, id)
+    SELECT array_agg((f.number & 16383)::integer ORDER BY f.number & 16383), min(f.created_at), max(f.created_at),
+           array_agg(f.id), array_agg(f.number)
+    INTO stored_places, oldest, newest, fresh_ids, fresh_numbers FROM fresh f;
 
     -- A statement of its own, so that it also sees events that another transaction has just committed.
     sighted := 0;
     IF cardinality(seen_ids) > 0 THEN
         SELECT min(c), max(c) INTO seen_min, seen_max FROM unnest(seen_created_ats) c;
         WITH found AS MATERIALIZED (
-            SELECT DISTINCT e.number, s.relay, e.created_at
+            -- Events of this batch are looked up in it, others by index.
+            SELECT f.number, s.relay, s.created_at
             FROM unnest(seen_created_ats, seen_ids, seen_relays) AS s (created_at, id, relay)
-            JOIN events e ON e.created_at = s.created_at AND e.id = s.id AND e.created_at BETWEEN seen_min AND seen_max),
+            JOIN unnest(fresh_ids, fresh_numbers) AS f (id, number) ON f.id = s.id
+            UNION ALL
+            SELECT e.number, s.relay, s.created_at
+            FROM unnest(seen_created_ats, seen_ids, seen_relays) AS s (created_at, id, relay)
+            JOIN events e ON e.created_at = s.created_at AND e.id = s.id AND e.created_at BETWEEN seen_min AND seen_max
+            WHERE s.id <> ALL (coalesce(fresh_ids, '{}'))),
         shown AS (
             INSERT INTO sightings (event, relay, batch)
             SELECT f.number, f.relay, this FROM found f ORDER BY f.number, f.relay
