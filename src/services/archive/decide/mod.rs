@@ -2,8 +2,11 @@
 //!
 //! **Architecture Invariant:** no I/O, no clock; what happens arrives as arguments.
 
+mod halves;
+mod verdicts;
 mod walk;
 mod window;
 
-pub use walk::{Ask, Page, Verdict, Walk};
+pub use verdicts::Verdict;
+pub use walk::{Ask, Page, Walk};
 pub use window::unproven;

@@ -236,5 +236,12 @@ async fn check(raw: RawPage, ask: Ask) -> Checked {
 
 fn summary(events: &[NostrEvent], is_cut: bool) -> Page {
     let seconds = || events.iter().map(|event| event.created_at.as_secs().cast_signed());
-    Page { events: events.len(), oldest: seconds().min(), newest: seconds().max(), is_cut }
+    Page {
+        events: events.len(),
+        oldest: seconds().min(),
+        newest: seconds().max(),
+        is_cut,
+        is_sorted: events.is_sorted_by(|a, b| a.created_at >= b.created_at),
+        late: 0,
+    }
 }
