@@ -6,8 +6,8 @@
 //! may hold more than the relay will ever show: it becomes a gap, never complete.
 //!
 //! All of that holds only for a relay that shows its newest events first (N-01.8). Whether it does is asked, not believed:
-//! above the newest event of an answer there must be nothing, and an empty answer must be empty twice. A relay that is
-//! caught is walked by halves instead.
+//! from the newest event of the first answer on there must be nothing more, and an empty answer must be empty twice. A
+//! relay that is caught is walked by halves instead.
 
 use super::halves::Halves;
 use super::verdicts::{Verdict, Verdicts};
@@ -31,6 +31,8 @@ pub struct Page {
     pub oldest: Option<i64>,
     /// Largest.
     pub newest: Option<i64>,
+    /// Events in that second.
+    pub at_newest: usize,
     /// Only the beginning of the answer was read.
     pub is_cut: bool,
     /// The events came newest first.
@@ -53,7 +55,7 @@ enum Mode {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Probe {
-    /// Above the newest event of this page, which counts once that is confirmed.
+    /// From the newest second of this page on, which counts once that is confirmed.
     Above(Page),
     /// In a second whose events are gone from an empty page.
     Vanished,
@@ -71,8 +73,10 @@ pub struct Walk {
     /// Size of the last page, and the relay's own limit once two pages in a row had the same size.
     last_page: usize,
     cap: Option<usize>,
-    /// A probe found an event here: the next page must reach as far.
-    must_reach: Option<i64>,
+    /// A probe found so many events in this second: the next page must reach as far.
+    must_reach: Option<(i64, usize)>,
+    /// The first page has shown the newest events first.
+    is_confirmed: bool,
     late: usize,
     mode: Mode,
     verdicts: Verdicts,
@@ -89,6 +93,7 @@ impl Walk {
             last_page: 0,
             cap: None,
             must_reach: None,
+            is_confirmed: false,
             late: 0,
             mode: Mode::Page,
             verdicts: Verdicts::from(window.until),
@@ -134,18 +139,23 @@ impl Walk {
             return;
         };
         let reached = self.must_reach.take();
-        if !page.is_sorted || reached.is_some_and(|second| newest < second) {
+        if !page.is_sorted || reached.is_some_and(|least| (newest, page.at_newest) < least) {
             return self.walk_by_halves();
         }
-        let reached = reached.is_some();
-        match Window::new(newest.saturating_add(1), self.until) {
-            Some(above) if !reached => self.mode = Mode::Probe { window: above, of: Probe::Above(page) },
+        self.is_confirmed |= reached.is_some();
+        // A page in one second may be a cut of it, which is looked at later.
+        let doubtful = if oldest == newest { newest.saturating_add(1) } else { newest };
+        match Window::new(doubtful, self.until) {
+            Some(window) if !self.is_confirmed || (newest < self.until && reached.is_none()) => {
+                self.mode = Mode::Probe { window, of: Probe::Above(page) };
+            }
             _ => self.take(page, oldest),
         }
     }
 
     /// A page that shows the newest events of what was asked for.
     fn take(&mut self, page: Page, oldest: i64) {
+        self.is_confirmed = true;
         if page.events > 1 && page.events == self.last_page {
             self.cap = Some(self.cap.map_or(page.events, |cap| cap.max(page.events)));
         }
@@ -167,15 +177,14 @@ impl Walk {
 
     fn answered_probe(&mut self, window: Window, of: Probe, page: Page) {
         match (of, page.newest) {
-            (Probe::Above(page), None) => {
-                if let Some(oldest) = page.oldest {
-                    self.take(page, oldest);
+            (Probe::Above(shown), newest) => {
+                let expected = if shown.newest == Some(window.since) { shown.at_newest } else { 0 };
+                if let Some(newest) = newest.filter(|_| page.events > expected) {
+                    // Something may have arrived just now. Then a page from there on shows it.
+                    self.must_reach = Some((newest, page.at_newest));
+                } else if let Some(oldest) = shown.oldest {
+                    self.take(shown, oldest);
                 }
-            }
-            // Something may have arrived just now. Then a page from there on shows it.
-            (Probe::Above(_), Some(newest)) => {
-                self.until = window.until;
-                self.must_reach = Some(newest);
             }
             // An answer that is empty twice is the end.
             (Probe::Vanished | Probe::Empty, None) => self.complete_down_to(self.window.since),

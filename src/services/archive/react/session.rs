@@ -240,6 +240,7 @@ fn summary(events: &[NostrEvent], is_cut: bool) -> Page {
         events: events.len(),
         oldest: seconds().min(),
         newest: seconds().max(),
+        at_newest: 0,
         is_cut,
         is_sorted: events.is_sorted_by(|a, b| a.created_at >= b.created_at),
         late: 0,

@@ -50,6 +50,7 @@ fn page(events: &[Event]) -> Page {
         events: events.len(),
         oldest: events.iter().map(|e| e.0).min(),
         newest: events.iter().map(|e| e.0).max(),
+        at_newest: events.iter().filter(|e| Some(e.0) == events.iter().map(|e| e.0).max()).count(),
         is_cut: false,
         is_sorted: events.is_sorted_by(|a, b| a.0 >= b.0),
         late: 0,
@@ -101,6 +102,7 @@ fn n_01_22_a_second_that_fills_the_page_is_a_gap_and_the_rest_is_complete() {
 fn an_answer_without_a_usable_event_proves_nothing_below_it() {
     let mut walk = Walk::new(Window { since: 0, until: 100 }, 10);
     walk.answered(page(&[(100, 1), (60, 2)]));
+    walk.answered(page(&[(100, 1)]));
     walk.answered_nothing_usable(10);
     assert_eq!(walk.ask(), None);
     let verdicts = walk.take_verdicts();
@@ -113,18 +115,19 @@ fn an_answer_without_a_usable_event_proves_nothing_below_it() {
 #[test]
 fn a_walk_that_is_cut_off_proves_only_what_lies_above_the_oldest_second_seen() {
     let relay = Relay::honest((0..100).collect(), 10);
-    let (_, verdicts, over) = walked(&relay, Window { since: 0, until: 99 }, 10, 2);
+    let (_, verdicts, over) = walked(&relay, Window { since: 0, until: 99 }, 10, 3);
     assert!(!over);
-    let proven = [Window { since: 91, until: 99 }, Window { since: 82, until: 90 }];
-    assert_eq!(verdicts, proven.map(|window| (window, WindowOutcome::Complete)));
+    let proven: Vec<Window> = verdicts.iter().map(|verdict| verdict.0).collect();
+    assert_eq!(proven, [Window { since: 91, until: 99 }, Window { since: 82, until: 90 }]);
+    assert_eq!(gaps(&verdicts), []);
 }
 
 #[test]
 fn what_arrives_between_two_questions_costs_one_more_page_and_no_suspicion() {
     let mut walk = Walk::new(Window { since: 0, until: 100 }, 10);
     walk.answered(page(&[(60, 1), (50, 2)]));
-    assert_eq!(walk.ask(), Some(Window { since: 61, until: 100 }));
-    walk.answered(page(&[(90, 3)]));
+    assert_eq!(walk.ask(), Some(Window { since: 60, until: 100 }));
+    walk.answered(page(&[(90, 3), (60, 1)]));
     assert_eq!(walk.take_verdicts(), []);
     assert_eq!(walk.ask(), Some(Window { since: 0, until: 100 }));
     walk.answered(page(&[(90, 3), (60, 1), (50, 2)]));
