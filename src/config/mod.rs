@@ -17,6 +17,7 @@ mod implementation;
 mod layer;
 mod sections;
 mod services;
+mod synchronizer;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -34,7 +35,8 @@ pub use environment::{DatabaseEnv, Environment, Pooler};
 pub use implementation::{Implementation, ImplementationError, SettingsFile};
 pub use layer::Problem;
 pub use sections::{Database, Http, Log, LogFormat, Rotation};
-pub use services::{Console, Ingest, Initializer, Projector, Services, Synchronizer, Ticker};
+pub use services::{Console, Ingest, Initializer, Projector, Services, Ticker};
+pub use synchronizer::{PrioritySynchronizer, Synchronizer};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -172,6 +174,10 @@ impl Settings {
                 Ok(relay) => problems.push(merged.refuse(key, format!("write `{url}` as `{relay}`"))),
                 Err(error) => problems.push(merged.refuse(key, format!("`{url}`: {error}"))),
             }
+        }
+        if self.services.synchronizer.enabled && self.services.priority_synchronizer.enabled {
+            let reason = "one of the two synchronizers runs: set `services.synchronizer.enabled` to false";
+            problems.push(merged.refuse("services.priority_synchronizer.enabled", reason));
         }
         for host in &self.services.console.hosts {
             if host.is_empty() || host.contains(|c: char| "/:@ ".contains(c)) {

@@ -16,4 +16,4 @@ pub mod react;
 pub mod read;
 pub mod seeds;
 
-pub use append::{RelayAnswer, RelayJournal, SyncJournal};
+pub use append::{RelayAnswer, RelayJournal, SyncJournal, WindowAnswer};

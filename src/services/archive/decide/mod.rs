@@ -9,4 +9,4 @@ mod window;
 
 pub use verdicts::Verdict;
 pub use walk::{Ask, Page, Walk};
-pub use window::unproven;
+pub use window::{Look, compares_well, newest, open_windows, unproven};
