@@ -283,7 +283,8 @@ impl Journal for SyncJournal {
         if rows.is_empty() {
             return Ok(None);
         }
-        let recorded: HashSet<(i32, i64, i64)> = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+        let recorded: HashSet<(i32, i64, i64)> =
+            rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
         let answer = |c: &WindowCommand| {
             let is_recorded = recorded.contains(&(c.relay.0, c.window.since, c.window.until));
             if is_recorded { WindowAnswer::Recorded } else { WindowAnswer::LeaseLost }

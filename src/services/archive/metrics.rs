@@ -29,7 +29,11 @@ impl SyncMetrics {
         let registry = registry.sub_registry_with_prefix("synchronizer");
         registry.register("sessions", "Sessions with relays that ended, by outcome", self.sessions.clone());
         registry.register("relays", "Relays visited at this moment", self.connected.clone());
-        registry.register("live_relays", "Relays that are up to date and send what they get", self.live.clone());
+        registry.register(
+            "live_relays",
+            "Relays that are up to date and send what they get",
+            self.live.clone(),
+        );
         registry.register("windows", "Windows that were settled, by outcome", self.windows.clone());
         let help = "Windows that were compared with a relay instead of downloaded (NIP-77)";
         registry.register("comparisons", help, self.comparisons.clone());

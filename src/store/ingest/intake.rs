@@ -85,8 +85,10 @@ impl Intake {
     /// # Errors
     /// As [`Writer::append`].
     pub async fn sight(&self, relay: Relay, known: Vec<(i64, EventId)>) -> Result<PageOutcome, Error> {
-        let known: Vec<(i64, [u8; 32])> = known.into_iter().map(|(second, id)| (second, id.to_bytes())).collect();
-        let outcome = PageOutcome { known: u32::try_from(known.len()).unwrap_or(u32::MAX), ..PageOutcome::default() };
+        let known: Vec<(i64, [u8; 32])> =
+            known.into_iter().map(|(second, id)| (second, id.to_bytes())).collect();
+        let outcome =
+            PageOutcome { known: u32::try_from(known.len()).unwrap_or(u32::MAX), ..PageOutcome::default() };
         self.metrics.offered(known.len(), &outcome.refused);
         self.writer.append(IngestPage { relay: Some(relay), known, ..IngestPage::default() }).await?;
         Ok(outcome)

@@ -52,7 +52,14 @@ fn halves(window: Window) -> Option<(Window, Window)> {
 
 impl Halves {
     pub(super) fn new(window: Window, limit: usize) -> Self {
-        Self { step: Some(Step::Whole(window)), waiting: Vec::new(), cap: limit, all: None, asks: 0, since: window.since }
+        Self {
+            step: Some(Step::Whole(window)),
+            waiting: Vec::new(),
+            cap: limit,
+            all: None,
+            asks: 0,
+            since: window.since,
+        }
     }
 
     pub(super) fn ask(&self) -> Option<Ask> {

@@ -13,7 +13,6 @@ use super::halves::Halves;
 use super::verdicts::{Verdict, Verdicts};
 use crate::services::archive::event::{Window, WindowOutcome};
 
-
 /// The next question for the relay: its events in a window, newest first.
 pub type Ask = Window;
 
@@ -47,7 +46,10 @@ enum Mode {
     /// The page that begins at `until`.
     Page,
     /// Whether there is nothing where the last page showed nothing.
-    Probe { window: Window, of: Probe },
+    Probe {
+        window: Window,
+        of: Probe,
+    },
     /// The relay does not show its newest events first.
     Halves(Halves),
     Over,

@@ -47,7 +47,9 @@ fn merged(mut windows: Vec<Window>) -> Vec<Window> {
     let mut merged: Vec<Window> = Vec::new();
     for window in windows {
         match merged.last_mut() {
-            Some(last) if window.until >= last.since.saturating_sub(1) => last.since = last.since.min(window.since),
+            Some(last) if window.until >= last.since.saturating_sub(1) => {
+                last.since = last.since.min(window.since)
+            }
             _ => merged.push(window),
         }
     }

@@ -91,7 +91,7 @@ pub async fn held(
 ) -> Result<Option<(Window, Vec<Held>)>, Error> {
     let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
     let rows = sqlx::query!(
-        r#"SELECT e.created_at, e.id, s.event IS NOT NULL AS "is_sighted!"
+        r#"SELECT e.created_at AS "created_at!", e.id AS "id!", s.event IS NOT NULL AS "is_sighted!"
            FROM (SELECT created_at, id, number FROM events WHERE created_at BETWEEN $2 AND $3
                  ORDER BY created_at DESC LIMIT $4) e
            LEFT JOIN sightings s ON s.event = e.number AND s.relay = $1"#,

@@ -114,11 +114,7 @@ pub(super) struct Crawl {
 }
 
 impl Crawl {
-    pub(super) fn new(
-        parts: SyncParts,
-        settings: config::Synchronizer,
-        networks: config::Networks,
-    ) -> Self {
+    pub(super) fn new(parts: SyncParts, settings: config::Synchronizer, networks: config::Networks) -> Self {
         let catching_up = Semaphore::new(settings.catching_up_max.get());
         let comparing = Semaphore::new(reconcile::AT_ONCE);
         let (agenda, first) = (Mutex::default(), HashSet::new());
@@ -139,11 +135,7 @@ impl Crawl {
     }
 
     pub(super) fn patience(&self, network: Network) -> Patience {
-        let settings = self.networks.get(network);
-        Patience {
-            connect: Duration::from_secs(settings.connect_timeout_s.get().into()),
-            idle: Duration::from_secs(settings.idle_timeout_s.get().into()),
-        }
+        self.networks.get(network).into()
     }
 
     /// Relays that are due, not running here, that no other process holds, and for which there is a place.
@@ -294,7 +286,12 @@ impl Crawl {
     }
 
     /// Records what a session brought since it last told.
-    pub(super) async fn tell(&self, relay: Relay, url: &RelayUrl, report: Report) -> Result<(), store::Error> {
+    pub(super) async fn tell(
+        &self,
+        relay: Relay,
+        url: &RelayUrl,
+        report: Report,
+    ) -> Result<(), store::Error> {
         if report.stored > 0 {
             tracing::info!(relay.url = %url, events = report.stored, known = report.known, "{url}: {} new events", report.stored);
         }

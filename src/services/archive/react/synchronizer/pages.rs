@@ -70,7 +70,9 @@ impl Visit<'_> {
             } else {
                 walk.answered(summary(&page));
             }
-            self.delivery.offer(page.events, page.refused).await?;
+            let mut events = page.events;
+            events.extend(page.late);
+            self.delivery.offer(events, page.refused).await?;
             self.deliver_live().await?;
             if recorded.elapsed() >= RECORD_EVERY {
                 self.delivery.finish().await?;
@@ -119,7 +121,8 @@ struct Checked {
     /// How many of the refused were sent as events.
     unusable: u64,
     is_cut: bool,
-    late: usize,
+    /// Events of the question before.
+    late: Vec<NostrEvent>,
 }
 
 async fn check(raw: RawPage, ask: Ask) -> Checked {
@@ -133,8 +136,10 @@ async fn check(raw: RawPage, ask: Ask) -> Checked {
         fits
     });
     let unusable = refused.total();
+    let (late_events, late_refused) = parse_all(raw.late).await;
+    refused.merge(&late_refused);
     refused.add_times(Refusal::Malformed, raw.odd_frames);
-    Checked { events, refused, unusable, is_cut: raw.is_cut, late: raw.late }
+    Checked { events, refused, unusable, is_cut: raw.is_cut, late: late_events }
 }
 
 fn summary(page: &Checked) -> Page {
@@ -147,6 +152,6 @@ fn summary(page: &Checked) -> Page {
         at_newest: seconds().filter(|second| Some(*second) == newest).count(),
         is_cut: page.is_cut,
         is_sorted: page.events.is_sorted_by(|a, b| a.created_at >= b.created_at),
-        late: page.late,
+        late: page.late.len(),
     }
 }

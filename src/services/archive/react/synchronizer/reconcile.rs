@@ -93,6 +93,7 @@ impl Visit<'_> {
                 self.session.reconcile(&filter, items(held)?).await?
             }
             Err(RelayError::NegRefused(why)) if why.starts_with("blocked:") => return Ok(Compared::TooMuch),
+            Err(RelayError::Flooded | RelayError::Slow(_)) => return Ok(Compared::TooMuch),
             Err(RelayError::NegRefused(_) | RelayError::NegUnsupported) => return Ok(Compared::Unfit),
             Err(error) => return Err(error.into()),
         };

@@ -15,6 +15,7 @@ use crate::net::relay::{RawPage, RelayError, RelaySession};
 use crate::services::archive::decide::{Look, open_windows};
 use crate::services::archive::event::Window;
 use crate::services::archive::read;
+use crate::store::Relay;
 use crate::store::ingest::PageOutcome;
 
 /// What a session brought.
@@ -114,7 +115,7 @@ impl Visit<'_> {
 
     /// Reads every window that is not proven, newest first.
     async fn catch_up(&mut self, stop: &CancellationToken) -> Result<(), SyncError> {
-        for window in self.open_windows().await? {
+        for window in open(self.crawl, self.assignment.relay).await? {
             let mut rest = Some(window);
             if self.compares {
                 rest = self.compare(window, stop).await?;
@@ -127,24 +128,6 @@ impl Visit<'_> {
             }
         }
         Ok(())
-    }
-
-    async fn open_windows(&self) -> Result<Vec<Window>, SyncError> {
-        let settings = &self.crawl.settings;
-        let now = self.crawl.parts.clock.now().timestamp();
-        let mut ages = vec![i64::from(settings.end_lag_s)];
-        ages.extend(settings.recheck_after_s.iter().map(|age| i64::from(*age)));
-        let forgotten = i32::try_from(settings.recheck_all_days.get())?;
-        let session = &self.crawl.parts.doors.session;
-        let settled = read::settled_windows(session, self.assignment.relay, &ages, forgotten).await?;
-        let looks: Vec<Look> = ages
-            .iter()
-            .map(|age| Look {
-                age_s: *age,
-                settled: settled.iter().filter(|s| s.0 == *age).map(|s| s.1).collect(),
-            })
-            .collect();
-        Ok(open_windows(i64::try_from(settings.since_unix_s)?, now, &looks))
     }
 
     /// Asks for everything that the relay gets from now on, whatever its date, and for what is too young to be in a window.
@@ -235,4 +218,23 @@ impl Visit<'_> {
         let report = self.delivery.take_report();
         Ok(self.crawl.tell(self.assignment.relay, &self.assignment.url, report).await?)
     }
+}
+
+/// Windows of a relay that are to be read now, newest first.
+async fn open(crawl: &Crawl, relay: Relay) -> Result<Vec<Window>, SyncError> {
+    let settings = &crawl.settings;
+    let now = crawl.parts.clock.now().timestamp();
+    let mut ages = vec![i64::from(settings.end_lag_s)];
+    ages.extend(settings.recheck_after_s.iter().map(|age| i64::from(*age)));
+    let forgotten = i32::try_from(settings.recheck_all_days.get())?;
+    let session = &crawl.parts.doors.session;
+    let settled = read::settled_windows(session, relay, &ages, forgotten).await?;
+    let looks: Vec<Look> = ages
+        .iter()
+        .map(|age| Look {
+            age_s: *age,
+            settled: settled.iter().filter(|s| s.0 == *age).map(|s| s.1).collect(),
+        })
+        .collect();
+    Ok(open_windows(i64::try_from(settings.since_unix_s)?, now, &looks))
 }
