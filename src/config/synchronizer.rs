@@ -5,6 +5,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use serde::{Deserialize, Serialize};
 
 /// Section `services.synchronizer`. The priority synchronizer works by it, too.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the settings file")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Synchronizer {

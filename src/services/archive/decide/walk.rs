@@ -205,10 +205,11 @@ impl Walk {
     /// second seen.
     pub fn take_verdicts(&mut self) -> Vec<Verdict> {
         // What a probe may still deny is not said yet.
-        if matches!(self.mode, Mode::Page) && self.must_reach.is_none() {
-            if let Some(above) = self.until.checked_add(1) {
-                self.verdicts.complete(above.max(self.window.since));
-            }
+        if matches!(self.mode, Mode::Page)
+            && self.must_reach.is_none()
+            && let Some(above) = self.until.checked_add(1)
+        {
+            self.verdicts.complete(above.max(self.window.since));
         }
         self.verdicts.take()
     }

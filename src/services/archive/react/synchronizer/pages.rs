@@ -55,15 +55,17 @@ impl Visit<'_> {
         stop: &CancellationToken,
     ) -> Result<(), SyncError> {
         let mut recorded = Instant::now();
-        let mut last: HashSet<EventId> = HashSet::new();
+        let mut last = [HashSet::new(), HashSet::new()];
         while let Some(ask) = walk.ask() {
             // Half an answer proves nothing; the next session asks again.
             let Some(page) = stop.run_until_cancelled(self.page(ask)).await else { break };
             let page = page?;
-            // What overlaps with the last answer is counted once.
-            let new = page.events.iter().filter(|event| !last.contains(&event.id)).count();
-            tally.add(new, 1);
-            last = page.events.iter().map(|event| event.id).collect();
+            // What overlaps with the last page, or with the probe after it, is counted once.
+            let is_new =
+                |event: &&NostrEvent| !last.iter().any(|ids: &HashSet<EventId>| ids.contains(&event.id));
+            tally.add(page.events.iter().filter(is_new).count(), 1);
+            let [before, _] = last;
+            last = [page.events.iter().map(|event| event.id).collect(), before];
             // A relay that does not know `until` shows its newest events for ever: that is no proof of an end.
             if page.events.is_empty() && page.unusable > 0 {
                 walk.answered_nothing_usable(page.unusable);
