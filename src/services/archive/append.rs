@@ -1,4 +1,7 @@
-//! `relay_log` and `sync_log`: what happened to relays, and which windows of them are complete.
+//! `relay_log` and `sync_log`: what happened to relays, and which windows of them are complete; `relay_metadata`: their
+//! snapshots.
+
+mod metadata;
 
 use std::collections::HashMap;
 
@@ -6,6 +9,8 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
+
+pub use metadata::MetadataJournal;
 
 use super::command::{RelayCommand, WindowCommand};
 use crate::store::append::{Client, Journal};

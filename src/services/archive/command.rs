@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::event::{Window, WindowOutcome};
+use super::event::{Snapshot, Window, WindowOutcome};
 use crate::base::RelayUrl;
 use crate::store::Relay;
 
@@ -45,4 +45,13 @@ pub struct WindowCommand {
     pub events: i32,
     /// REQs it took.
     pub requests: i32,
+}
+
+/// A relay was checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SnapshotCommand {
+    /// Its canonical URL.
+    pub url: RelayUrl,
+    /// What was found.
+    pub snapshot: Snapshot,
 }
