@@ -15,6 +15,7 @@ mod check;
 mod environment;
 mod implementation;
 mod layer;
+mod monitor;
 mod sections;
 mod services;
 
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
-use crate::base::RelayUrl;
+use crate::base::{RelayUrl, Secret};
 
 use check::Merged;
 use layer::Layer;
@@ -33,6 +34,7 @@ use layer::Layer;
 pub use environment::{DatabaseEnv, Environment, Pooler};
 pub use implementation::{Implementation, ImplementationError, SettingsFile};
 pub use layer::Problem;
+pub use monitor::Monitor;
 pub use sections::{Database, Http, Log, LogFormat, Rotation};
 pub use services::{Console, Ingest, Initializer, Projector, Services, Synchronizer, Ticker};
 
@@ -103,6 +105,8 @@ pub struct Configuration {
     pub settings: Settings,
     /// The database's URLs, as far as the environment has them.
     pub database: DatabaseEnv,
+    /// `QUIPU_MONITOR_SECRET_KEY`: what the monitor signs with, hex or `nsec1…`.
+    pub monitor_key: Option<Secret>,
 }
 
 impl Configuration {
@@ -135,10 +139,16 @@ impl Configuration {
         let settings = merged.extract::<Settings>();
         let settings = settings.map_err(|found| problems.extend(found)).unwrap_or_default();
         problems.extend(settings.problems(&merged));
+        let monitor_key = monitor::key(&environment);
+        let is_key_bad = monitor_key.is_err();
+        let monitor_key = monitor_key.map_err(|found| problems.push(found)).unwrap_or_default();
+        if !is_key_bad {
+            problems.extend(settings.services.monitor.problems(&merged, monitor_key.as_ref()));
+        }
         let database = DatabaseEnv::read(&environment, settings.database.pooler);
         let database = database.map_err(|found| problems.extend(found)).unwrap_or_default();
         if problems.is_empty() {
-            Ok(Self { implementation, settings, database })
+            Ok(Self { implementation, settings, database, monitor_key })
         } else {
             Err(ConfigError::Refused(problems))
         }
@@ -154,6 +164,7 @@ impl Configuration {
             },
             "settings": self.settings,
             "environment": self.database.masked(),
+            "monitor_key": self.monitor_key.as_ref().map(|_| "***"),
         })
     }
 }

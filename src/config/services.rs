@@ -4,6 +4,8 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
 use serde::{Deserialize, Serialize};
 
+use super::Monitor;
+
 /// Section `services`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -12,6 +14,8 @@ pub struct Services {
     pub initializer: Initializer,
     /// Archives what relays have.
     pub synchronizer: Synchronizer,
+    /// Checks relays, and says what it found.
+    pub monitor: Monitor,
     /// Keeps the analytic projections.
     pub projector: Projector,
     /// Stores ticks for readers of the journals.

@@ -129,6 +129,7 @@ impl Instance {
         // Unless the arguments name relays, a URL that nobody adds: no test dials a stranger.
         let mut all = vec!["--set", "services.initializer.enabled=false"];
         all.extend(["--set", "services.synchronizer.only_relays=[\"ws://127.0.0.1:1\"]"]);
+        all.extend(["--set", "services.monitor.enabled=false"]);
         all.extend(arguments);
         let mut instance = Self {
             folder: enterable_folder(),

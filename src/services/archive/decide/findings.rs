@@ -207,8 +207,7 @@ mod tests {
 
     #[test]
     fn n_42_9_a_relay_that_wants_a_key_is_a_finding_and_no_failure() {
-        let found =
-            Findings { open: Some(Ok(MS)), auth: Some(Auth::Refused), ..Findings::default() };
+        let found = Findings { open: Some(Ok(MS)), auth: Some(Auth::Refused), ..Findings::default() };
         assert_eq!(found.outcome(), "auth");
         let snapshot = found.snapshot(0);
         assert!(snapshot.is_openable && !snapshot.is_readable);

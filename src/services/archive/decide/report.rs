@@ -91,7 +91,8 @@ fn requirements(document: &Map<String, Value>, snapshot: &Snapshot) -> Vec<&'sta
 
 /// A list of texts of the document, each once, those of a sensible length.
 fn texts<'a>(document: &'a Map<String, Value>, field: &str) -> BTreeSet<&'a str> {
-    let listed = document.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let listed =
+        document.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     listed
         .map(str::trim)
         .filter(|text| !text.is_empty() && text.chars().count() <= VALUE_MAX)
@@ -243,7 +244,12 @@ mod tests {
         };
         assert_eq!(
             tags(announcement(&practice)),
-            [vec!["frequency", "14400"], vec!["timeout", "10000", "open"], vec!["c", "open"], vec!["c", "dns"]]
+            [
+                vec!["frequency", "14400"],
+                vec!["timeout", "10000", "open"],
+                vec!["c", "open"],
+                vec!["c", "dns"]
+            ]
         );
     }
 

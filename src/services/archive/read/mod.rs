@@ -1,11 +1,13 @@
 //! Questions to the archive's rows, on the session and read doors.
 
+mod checked;
 mod stored;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgPool;
 
+pub use checked::{DueRelay, checked_at, due_relays, newest_snapshot, snapshots};
 pub use stored::{EventFilter, StoredEvent, event_total, stored_events};
 
 use super::event::Window;
