@@ -16,6 +16,7 @@ mod environment;
 mod implementation;
 mod layer;
 mod monitor;
+mod networks;
 mod sections;
 mod services;
 
@@ -35,6 +36,7 @@ pub use environment::{DatabaseEnv, Environment, Pooler};
 pub use implementation::{Implementation, ImplementationError, SettingsFile};
 pub use layer::Problem;
 pub use monitor::Monitor;
+pub use networks::{NetworkSettings, Networks};
 pub use sections::{Database, Http, Log, LogFormat, Rotation};
 pub use services::{Console, Ingest, Initializer, Projector, Services, Synchronizer, Ticker};
 
@@ -48,6 +50,8 @@ pub struct Settings {
     pub log: Log,
     /// Addresses of the shared listeners.
     pub http: Http,
+    /// How the outside world is reached.
+    pub networks: Networks,
     /// One section for each service.
     pub services: Services,
 }
@@ -189,6 +193,9 @@ impl Settings {
                 let reason = format!("`{host}`: a name alone is expected, without scheme, port or path");
                 problems.push(merged.refuse("services.console.hosts", reason));
             }
+        }
+        for (key, reason) in self.networks.problems() {
+            problems.push(merged.refuse(&key, reason));
         }
         let http = &self.http;
         if http.console_address == http.ops_address && http.ops_address.port() != 0 {
