@@ -12,13 +12,14 @@ use super::upkeep::{Projector, Ticker};
 use crate::config::Configuration;
 use crate::lifecycle::{Pace, Wake};
 use crate::net::Outside;
-use crate::services::archive::metrics::SyncMetrics;
-use crate::services::archive::react::{self, Initializer, Synchronizer};
+use crate::services::archive::metrics::{MonitorMetrics, SyncMetrics};
+use crate::services::archive::react::{self, Initializer, Monitor, MonitorParts, Synchronizer};
 use crate::services::console::{self, ConsoleParts, ConsoleState};
 use crate::store::ingest::Source;
 
 /// Every service that `quipu run` can run, in the order in which `quipu up` starts them.
-pub const ALL_SERVICES: &[&str] = &["initializer", "ticker", "projector", "synchronizer", "console"];
+pub const ALL_SERVICES: &[&str] =
+    &["initializer", "ticker", "projector", "monitor", "synchronizer", "console"];
 
 /// Poll of services that hints wake.
 const POLL: Duration = Duration::from_secs(1);
@@ -31,6 +32,7 @@ pub(super) fn is_enabled(configuration: &Configuration, service: &str) -> bool {
     let services = &configuration.settings.services;
     match service {
         "initializer" => services.initializer.enabled,
+        "monitor" => services.monitor.enabled,
         "synchronizer" => services.synchronizer.enabled,
         "projector" => services.projector.enabled,
         "console" => services.console.enabled,
@@ -82,6 +84,7 @@ pub(super) async fn start(
                 let projector = Projector { doors: parts.doors.clone() };
                 run.0.run_service(projector, Pace::every(interval).woken_by(ticked.clone()), run.1);
             }
+            "monitor" => start_monitor(parts, configuration)?,
             "synchronizer" => {
                 let metrics = SyncMetrics::default();
                 parts.metrics.register(|registry| metrics.register(registry));
@@ -105,4 +108,28 @@ pub(super) async fn start(
         started.push(*service);
     }
     Ok(started)
+}
+
+/// The monitor, and what publishes for it.
+fn start_monitor(parts: &Parts, configuration: &Configuration) -> Result<()> {
+    let metrics = MonitorMetrics::default();
+    parts.metrics.register(|registry| metrics.register(registry));
+    let (monitor, publisher) = Monitor::new(
+        MonitorParts {
+            doors: parts.doors.clone(),
+            snapshots: parts.snapshot_writer(),
+            leases: parts.leases.clone(),
+            outside: Outside::new(&parts.settings.networks)?,
+            clock: Arc::clone(&parts.clock),
+            metrics,
+        },
+        parts.settings.services.monitor.clone(),
+        parts.settings.networks.clone(),
+        configuration.monitor_key.as_ref(),
+    )?;
+    parts.lifecycle.run_service(monitor, Pace::every(LOOK).with_long_cycles(), parts.health.clone());
+    if let Some(publisher) = publisher {
+        parts.lifecycle.run_service(publisher, Pace::every(POLL).with_long_cycles(), parts.health.clone());
+    }
+    Ok(())
 }

@@ -21,10 +21,10 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The message is cut, and freed of what cannot be stored.
+    /// The message is cut, and freed of what cannot be stored and of what differs every time.
     #[must_use]
     pub fn new(reason: &'static str, message: &str) -> Self {
-        Self { reason, message: without_nul(message, MESSAGE_MAX) }
+        Self { reason, message: without_nul(steady(message), MESSAGE_MAX) }
     }
 
     /// The relay refused in words, `word: …` (NIP-01): as a reason only the words that NIP-01 and NIP-42 define.
@@ -60,8 +60,8 @@ pub type Finding<T> = Result<T, Failure>;
 pub enum Auth {
     /// It answers anybody.
     NotRequired,
-    /// It wants a key, and answered ours, which it had never seen.
-    AnyKey,
+    /// It wants a key, and answers ours.
+    Accepted,
     /// It wants a key, and ours was not good enough.
     Refused,
 }
@@ -70,7 +70,7 @@ impl Auth {
     fn as_str(self) -> &'static str {
         match self {
             Self::NotRequired => "not_required",
-            Self::AnyKey => "any_key",
+            Self::Accepted => "accepted",
             Self::Refused => "refused",
         }
     }
@@ -99,6 +99,12 @@ pub struct Findings {
     pub geo: Option<Value>,
     /// Whose network its address is in, by the user's MaxMind file.
     pub net: Option<Value>,
+}
+
+/// A message without the seconds that have passed since a certificate expired: the same finding must be the same text.
+#[must_use]
+pub fn steady(message: &str) -> &str {
+    message.split(": verification time ").next().unwrap_or(message)
 }
 
 /// Started milliseconds, so that a success is never 0.
@@ -224,6 +230,13 @@ mod tests {
         assert_eq!(one.detail, other.detail);
         assert_ne!(one.nip66()["dns_ttl"], other.nip66()["dns_ttl"]);
         assert_eq!(other.nip66()["rtt_open"], 80);
+    }
+
+    #[test]
+    fn an_expired_certificate_is_the_same_finding_a_minute_later() {
+        let after = |seconds: u32| format!("TLS: expired: verification time {seconds} (UNIX), 5 seconds ago");
+        assert_eq!(Failure::new("tls", &after(1)), Failure::new("tls", &after(61)));
+        assert_eq!(Failure::new("tls", &after(1)).message, "TLS: expired");
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod walk;
 mod window;
 
 pub use document::{Document, document};
-pub use findings::{Auth, Failure, Finding, Findings};
+pub use findings::{Auth, Failure, Finding, Findings, steady};
 pub use report::{Practice, announcement, report};
 pub use walk::{Ask, Page, Verdict, Walk};
 pub use window::unproven;

@@ -219,7 +219,7 @@ mod tests {
         let mut written = open.clone();
         written.is_writable = true;
         assert_eq!(values(&of("wss://r.example.com", &written), "R"), ["!auth", "!writes"]);
-        let refused = json!({ "auth": "any_key", "failures": { "write": { "reason": "restricted" } } });
+        let refused = json!({ "auth": "accepted", "failures": { "write": { "reason": "restricted" } } });
         let closed = snapshot(&stated(false, false), &refused);
         assert_eq!(values(&of("wss://r.example.com", &closed), "R"), ["auth", "writes"]);
     }

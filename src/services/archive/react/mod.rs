@@ -4,6 +4,7 @@
 //! journals through commands; what failed is a fact as well.
 
 mod initializer;
+mod monitor;
 mod session;
 
 use std::collections::{HashMap, HashSet};
@@ -19,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use initializer::{Initializer, InitializerError};
+pub use monitor::{Monitor, MonitorError, MonitorParts, Publisher};
 
 use super::command::RelayCommand;
 use super::{RelayJournal, SyncJournal, metrics::SyncMetrics, read};
