@@ -2,6 +2,8 @@
 //!
 //! **Architecture Invariant:** no I/O, no clock; what happens arrives as arguments.
 
+pub mod candidate;
+pub mod hints;
 mod walk;
 mod window;
 
