@@ -102,7 +102,12 @@ impl Reader {
             let mut room = events_max;
             let batches: Vec<Batch> = rows
                 .iter()
-                .map(|row| Batch { number: row.get(0), since: row.get(1), until: row.get(2), stored: row.get(3) })
+                .map(|row| Batch {
+                    number: row.get(0),
+                    since: row.get(1),
+                    until: row.get(2),
+                    stored: row.get(3),
+                })
                 .take_while(|batch| {
                     let fits = room == events_max || i64::from(batch.stored) <= room;
                     room -= i64::from(batch.stored);
@@ -125,12 +130,7 @@ impl Reader {
         client
             .execute_typed(
                 DONE,
-                &[
-                    (&self.consumer, Type::TEXT),
-                    (last, Type::TEXT),
-                    (this, Type::TEXT),
-                    (batch, Type::INT4),
-                ],
+                &[(&self.consumer, Type::TEXT), (last, Type::TEXT), (this, Type::TEXT), (batch, Type::INT4)],
             )
             .await?;
         Ok(())

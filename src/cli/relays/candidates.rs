@@ -36,7 +36,8 @@ fn show(page: &[CandidateRow], json: bool) -> Result<()> {
         return Ok(());
     }
     let rows = page.iter().map(|candidate| {
-        let next = candidate.next_try_at.map_or_else(|| "soon".to_owned(), |at| at.format("%F %T").to_string());
+        let next =
+            candidate.next_try_at.map_or_else(|| "soon".to_owned(), |at| at.format("%F %T").to_string());
         let reason = candidate.last_reason.clone().unwrap_or_else(|| "-".to_owned());
         let source = candidate.source.clone();
         [candidate.url.clone(), candidate.network.clone(), source, candidate.tries.to_string(), next, reason]

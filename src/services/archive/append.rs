@@ -9,7 +9,8 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
-pub use candidates::{Finding, claim_list, put_off};
+pub use candidates::Finding;
+pub(super) use candidates::{claim_list, put_off};
 
 use candidates::Candidates;
 

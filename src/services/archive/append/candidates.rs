@@ -176,7 +176,7 @@ const PUT_OFF: &str = "
     ON CONFLICT (url) DO UPDATE SET tries = excluded.tries, next_try_at = excluded.next_try_at, last_reason = excluded.last_reason";
 
 /// Notes that a candidate has failed for the `tries`th time and is due again after `pause`.
-pub async fn put_off(
+pub(in crate::services::archive) async fn put_off(
     doors: &Doors,
     url: &str,
     tries: i32,
@@ -206,7 +206,11 @@ const CLAIM_LIST: &str = "
 
 /// Whether the list at `url` is ours to fetch now: nobody has asked for it within `interval`. Written before it is fetched, so
 /// that a crash or a failure does not ask twice.
-pub async fn claim_list(doors: &Doors, url: &str, interval: Duration) -> Result<bool, Error> {
+pub(in crate::services::archive) async fn claim_list(
+    doors: &Doors,
+    url: &str,
+    interval: Duration,
+) -> Result<bool, Error> {
     let client = doors.write.get().await?;
     let rows = client
         .query_typed(CLAIM_LIST, &[(&url, Type::TEXT), (&interval.as_secs_f64(), Type::FLOAT8)])

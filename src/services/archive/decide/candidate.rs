@@ -39,7 +39,9 @@ pub fn after_failure(before: u32, reason: &str, retries: Retries) -> Fate {
     let tries = before.saturating_add(1);
     match reason {
         "private_address" => Fate::Dropped { tries },
-        "proxy" | "settings" | "network_off" => Fate::Later { tries: before, pause: pause_min.min(pause_max) },
+        "proxy" | "settings" | "network_off" => {
+            Fate::Later { tries: before, pause: pause_min.min(pause_max) }
+        }
         _ if tries >= tries_max => Fate::Dropped { tries },
         _ => {
             let pause = pause_min.saturating_mul(2_u32.saturating_pow(before));
@@ -52,11 +54,8 @@ pub fn after_failure(before: u32, reason: &str, retries: Retries) -> Fate {
 mod tests {
     use super::*;
 
-    const RETRIES: Retries = Retries {
-        tries_max: 12,
-        pause_min: Duration::from_hours(1),
-        pause_max: Duration::from_hours(168),
-    };
+    const RETRIES: Retries =
+        Retries { tries_max: 12, pause_min: Duration::from_hours(1), pause_max: Duration::from_hours(168) };
 
     #[test]
     fn pauses_grow_from_an_hour_to_a_week_and_the_twelfth_failure_is_the_last() {

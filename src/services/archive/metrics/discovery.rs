@@ -26,19 +26,23 @@ impl FinderMetrics {
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("finder");
         registry.register("events", "Stored events read", self.events.clone());
-        registry.register("urls", "URLs that events and lists named and that were no relays, by outcome", self.urls.clone());
+        registry.register(
+            "urls",
+            "URLs that events and lists named and that were no relays, by outcome",
+            self.urls.clone(),
+        );
         registry.register("lists", "Lists asked for, by outcome", self.lists.clone());
     }
 
-    pub(in super::super) fn read(&self, events: u64) {
+    pub(in crate::services::archive) fn read(&self, events: u64) {
         self.events.inc_by(events);
     }
 
-    pub(in super::super) fn found(&self, outcome: &'static str, urls: u64) {
+    pub(in crate::services::archive) fn found(&self, outcome: &'static str, urls: u64) {
         self.urls.get_or_create(&Outcome { outcome }).inc_by(urls);
     }
 
-    pub(in super::super) fn list(&self, outcome: &'static str) {
+    pub(in crate::services::archive) fn list(&self, outcome: &'static str) {
         self.lists.get_or_create(&Outcome { outcome }).inc();
     }
 
@@ -66,16 +70,16 @@ impl ValidatorMetrics {
         registry.register("candidates", "Candidates that wait", self.waiting.clone());
     }
 
-    pub(in super::super) fn tried(&self, outcome: &'static str) {
+    pub(in crate::services::archive) fn tried(&self, outcome: &'static str) {
         self.tries.get_or_create(&Outcome { outcome }).inc();
     }
 
-    pub(in super::super) fn running(&self, network: &'static str, candidates: usize) {
+    pub(in crate::services::archive) fn running(&self, network: &'static str, candidates: usize) {
         let running = i64::try_from(candidates).unwrap_or(i64::MAX);
         self.running.get_or_create(&Network { network }).set(running);
     }
 
-    pub(in super::super) fn waiting(&self, candidates: i64) {
+    pub(in crate::services::archive) fn waiting(&self, candidates: i64) {
         self.waiting.set(candidates);
     }
 }

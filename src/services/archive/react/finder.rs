@@ -144,7 +144,9 @@ impl Finder {
             tracing::info!("{new} new candidates");
         }
         if let Some(urls) = findings.get(&Finding::Full) {
-            tracing::warn!("{urls} URLs passed over: as many candidates wait, or were found today, as may be");
+            tracing::warn!(
+                "{urls} URLs passed over: as many candidates wait, or were found today, as may be"
+            );
         }
         Ok(())
     }

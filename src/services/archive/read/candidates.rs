@@ -173,7 +173,8 @@ fn months(since: i64, until: i64) -> Vec<(i64, i64)> {
 /// The first second of the month after that of `second`.
 fn next_month(second: i64) -> Option<i64> {
     let day = DateTime::from_timestamp(second, 0)?.date_naive();
-    let first = NaiveDate::from_ymd_opt(day.year(), day.month(), 1)?.checked_add_months(chrono::Months::new(1))?;
+    let first =
+        NaiveDate::from_ymd_opt(day.year(), day.month(), 1)?.checked_add_months(chrono::Months::new(1))?;
     Some(first.and_hms_opt(0, 0, 0)?.and_utc().timestamp())
 }
 

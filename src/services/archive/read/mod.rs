@@ -8,8 +8,8 @@ use serde::Serialize;
 use sqlx::PgPool;
 
 pub use candidates::{
-    CandidateRow, DueCandidate, HintingEvent, MonthOfBatches, candidate_rows, candidates_waiting, due_candidates,
-    hinting_events, months_of, unknown_urls,
+    CandidateRow, DueCandidate, HintingEvent, MonthOfBatches, candidate_rows, candidates_waiting,
+    due_candidates, hinting_events, months_of, unknown_urls,
 };
 pub use stored::{EventFilter, StoredEvent, event_total, stored_events};
 
