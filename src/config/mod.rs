@@ -25,6 +25,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use serde_json_path::JsonPath;
 use tracing_subscriber::EnvFilter;
 
 use crate::base::{RelayUrl, Secret};
@@ -38,7 +39,9 @@ pub use layer::Problem;
 pub use monitor::Monitor;
 pub use networks::{NetworkSettings, Networks};
 pub use sections::{Database, Http, Log, LogFormat, Rotation};
-pub use services::{Console, Ingest, Initializer, Projector, Services, Synchronizer, Ticker};
+pub use services::{
+    Console, Finder, Ingest, Initializer, Projector, RelayList, Services, Synchronizer, Ticker, Validator,
+};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -186,6 +189,19 @@ impl Settings {
                 Ok(relay) if relay.as_str() == url => {}
                 Ok(relay) => problems.push(merged.refuse(key, format!("write `{url}` as `{relay}`"))),
                 Err(error) => problems.push(merged.refuse(key, format!("`{url}`: {error}"))),
+            }
+        }
+        for RelayList { url, path } in &self.services.finder.lists {
+            let is_web = |url: &url::Url| matches!(url.scheme(), "http" | "https");
+            if !url::Url::parse(url).is_ok_and(|url| is_web(&url)) {
+                let reason = format!("`{url}`: an address of the web is expected, http or https");
+                problems.push(merged.refuse("services.finder.lists", reason));
+            }
+            if let Some(path) = path
+                && let Err(error) = JsonPath::parse(path)
+            {
+                let reason = format!("`{path}` is no JSONPath: {error}");
+                problems.push(merged.refuse("services.finder.lists", reason));
             }
         }
         for host in &self.services.console.hosts {

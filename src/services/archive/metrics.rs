@@ -1,5 +1,6 @@
 //! What the archive tells Prometheus.
 
+mod discovery;
 mod monitor;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -8,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+pub use discovery::{FinderMetrics, ValidatorMetrics};
 pub use monitor::MonitorMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

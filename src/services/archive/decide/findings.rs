@@ -53,7 +53,7 @@ impl Failure {
 }
 
 /// The outcome of one check.
-pub type Finding<T> = Result<T, Failure>;
+pub type Checked<T> = Result<T, Failure>;
 
 /// Whether a relay wants to know who reads (NIP-42).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,17 +80,17 @@ impl Auth {
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
     /// The information document.
-    pub document: Option<Finding<Document>>,
+    pub document: Option<Checked<Document>>,
     /// How long the connection and the handshakes took.
-    pub open: Option<Finding<Duration>>,
+    pub open: Option<Checked<Duration>>,
     /// How long the answer to a REQ took. A relay that only wants to know who asks has not failed: then this is `None`.
-    pub read: Option<Finding<Duration>>,
+    pub read: Option<Checked<Duration>>,
     /// Whether reading needs a key.
     pub auth: Option<Auth>,
     /// How long the OK to an event took that could be read back.
-    pub write: Option<Finding<Duration>>,
+    pub write: Option<Checked<Duration>>,
     /// What DNS says, and for how many seconds that was still to be kept.
-    pub dns: Option<Finding<(Value, Option<u32>)>>,
+    pub dns: Option<Checked<(Value, Option<u32>)>>,
     /// The certificate, valid or not.
     pub tls: Option<Value>,
     /// What the server says about itself in headers.
@@ -112,7 +112,7 @@ fn millis(took: Duration) -> i32 {
     i32::try_from(took.as_micros().div_ceil(1_000).max(1)).unwrap_or(i32::MAX)
 }
 
-fn rtt(finding: Option<&Finding<Duration>>) -> Option<i32> {
+fn rtt(finding: Option<&Checked<Duration>>) -> Option<i32> {
     finding?.as_ref().ok().copied().map(millis)
 }
 

@@ -3,14 +3,16 @@
 //!
 //! **Architecture Invariant:** no I/O, no clock; what happens arrives as arguments.
 
+pub mod candidate;
 mod document;
 mod findings;
+pub mod hints;
 mod report;
 mod walk;
 mod window;
 
 pub use document::{Document, document};
-pub use findings::{Auth, Failure, Finding, Findings, steady};
+pub use findings::{Auth, Checked, Failure, Findings, steady};
 pub use report::{Practice, announcement, report};
 pub use walk::{Ask, Page, Verdict, Walk};
 pub use window::unproven;

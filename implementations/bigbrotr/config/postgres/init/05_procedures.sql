@@ -114,27 +114,43 @@ BEGIN
     RETURN places IS NOT NULL;
 END $$;
 
--- Makes relays known. Returns their numbers in the order given; known ones keep theirs.
+-- Makes relays known. Returns their numbers in the order given; known ones keep theirs. A known one that was discovered becomes
+-- named when a seed or an operator names it, and what was a candidate is one no longer.
 --   urls must be canonical; networks: clearnet, tor, i2p, loki; sources: who named it; added: whether this call made the relay known
 CREATE OR REPLACE FUNCTION insert_relay_batch(
     command uuid, urls text[], networks text[], sources text[], OUT numbers integer[], OUT added boolean[])
 LANGUAGE plpgsql AS $$
+DECLARE fresh_urls text[];
 BEGIN
-    WITH offered AS (
-        SELECT DISTINCT ON (o.url) o.url, o.network, o.source, o.place
-        FROM unnest(urls, networks, sources) WITH ORDINALITY AS o (url, network, source, place)
-        ORDER BY o.url, o.place),
-    fresh AS (
-        INSERT INTO relays (number, url, network, inserted_at)
-        SELECT nextval('relay_number'), o.url, o.network, clock_timestamp() FROM offered o
-        WHERE NOT EXISTS (SELECT FROM relays r WHERE r.url = o.url) ORDER BY o.url
-        ON CONFLICT (url) DO NOTHING RETURNING number, url, network, inserted_at),
-    logged AS (
-        INSERT INTO relay_log (recorded_at, batch, slot, relay, kind, url, network, detail)
-        SELECT f.inserted_at, command, (o.place - 1)::integer, f.number, 'added', f.url, f.network, jsonb_build_object('source', o.source)
-        FROM fresh f JOIN offered o ON o.url = f.url ORDER BY o.place RETURNING url)
-    SELECT array_agg(l.url) INTO networks FROM logged l;
-    SELECT array_agg(r.number ORDER BY o.place), array_agg(r.url = ANY (coalesce(networks, '{}')) ORDER BY o.place) INTO numbers, added
+    -- Most calls name what is known and change nothing: they wait for nobody.
+    IF EXISTS (SELECT FROM unnest(urls, sources) AS o (url, source) LEFT JOIN relays r ON r.url = o.url
+               WHERE r.url IS NULL OR (quipu_is_named(o.source) AND NOT quipu_is_named(r.source))) THEN
+        PERFORM quipu_lock_candidates();
+        WITH offered AS (
+            SELECT DISTINCT ON (o.url) o.url, o.network, o.source, o.place
+            FROM unnest(urls, networks, sources) WITH ORDINALITY AS o (url, network, source, place)
+            ORDER BY o.url, o.place),
+        fresh AS (
+            INSERT INTO relays (number, url, network, inserted_at, source)
+            SELECT nextval('relay_number'), o.url, o.network, clock_timestamp(), o.source FROM offered o
+            WHERE NOT EXISTS (SELECT FROM relays r WHERE r.url = o.url) ORDER BY o.url
+            ON CONFLICT (url) DO NOTHING RETURNING number, url, network, inserted_at),
+        renamed AS (
+            UPDATE relays r SET source = o.source FROM offered o
+            WHERE r.url = o.url AND quipu_is_named(o.source) AND NOT quipu_is_named(r.source) RETURNING r.number, r.url),
+        logged AS (
+            INSERT INTO relay_log (recorded_at, batch, slot, relay, kind, url, network, detail)
+            SELECT f.inserted_at, command, (o.place - 1)::integer, f.number, 'added', f.url, f.network, jsonb_build_object('source', o.source)
+            FROM fresh f JOIN offered o ON o.url = f.url
+            UNION ALL
+            SELECT clock_timestamp(), command, (o.place - 1)::integer, n.number, 'named', NULL, NULL, jsonb_build_object('source', o.source)
+            FROM renamed n JOIN offered o ON o.url = n.url
+            ORDER BY 3 RETURNING url)
+        SELECT array_agg(l.url) INTO fresh_urls FROM logged l WHERE l.url IS NOT NULL;
+        DELETE FROM candidates c WHERE c.url = ANY (fresh_urls);
+        DELETE FROM candidate_tries t WHERE t.url = ANY (fresh_urls);
+    END IF;
+    SELECT array_agg(r.number ORDER BY o.place), array_agg(r.url = ANY (coalesce(fresh_urls, '{}')) ORDER BY o.place) INTO numbers, added
     FROM unnest(urls) WITH ORDINALITY AS o (url, place) JOIN relays r ON r.url = o.url;
 END $$;
 

@@ -14,7 +14,7 @@ use crate::base::{Network, RelayUrl};
 use crate::config;
 use crate::net::relay::Patience;
 use crate::net::{Certificate, DialError, Fetched, Get, Names, Outside, Trust};
-use crate::services::archive::decide::{Document, Failure, Finding, Findings, document, steady};
+use crate::services::archive::decide::{Checked, Document, Failure, Findings, document, steady};
 
 /// What NIP-11 asks for.
 const ACCEPT: &str = "application/nostr+json";
@@ -78,7 +78,7 @@ impl Checker {
         self.findings(url, document, names, talk)
     }
 
-    async fn document(&self, url: &RelayUrl, trust: Trust) -> Finding<Fetched> {
+    async fn document(&self, url: &RelayUrl, trust: Trust) -> Checked<Fetched> {
         // ws becomes http, wss becomes https.
         let address = url.as_str().replacen("ws", "http", 1);
         let get = Get {
@@ -99,7 +99,7 @@ impl Checker {
         trust: Trust,
         deadline: Instant,
         limit: Duration,
-    ) -> Option<Finding<Names>> {
+    ) -> Option<Checked<Names>> {
         let is_strange = trust == Trust::Discovered && url.is_local_address();
         if url.network() != Network::Clearnet || literal(url).is_some() || is_strange {
             return None;
@@ -112,8 +112,8 @@ impl Checker {
     fn findings(
         &self,
         url: &RelayUrl,
-        fetched: Finding<Fetched>,
-        names: Option<Finding<Names>>,
+        fetched: Checked<Fetched>,
+        names: Option<Checked<Names>>,
         talk: Talk,
     ) -> Findings {
         let (known, names) = (names.as_ref().and_then(|names| names.as_ref().ok()), &names);
@@ -146,7 +146,7 @@ fn first_address(names: &Names) -> Option<IpAddr> {
     names.a.first().map(|ip| IpAddr::V4(*ip)).or_else(|| names.aaaa.first().map(|ip| IpAddr::V6(*ip)))
 }
 
-fn read(answer: &Fetched) -> Finding<Document> {
+fn read(answer: &Fetched) -> Checked<Document> {
     document(answer.status, answer.headers.get("content-type").map(String::as_str), &answer.body)
 }
 

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::base::RelayUrl;
 use crate::net::relay::{Patience, Published, RelayError, RelaySession};
 use crate::net::{Certificate, DialError, Outside, Trust};
-use crate::services::archive::decide::{Auth, Failure, Finding};
+use crate::services::archive::decide::{Auth, Checked, Failure};
 
 /// The throw-away event of the write check: ephemeral, so no relay keeps it. Never a report, which would take the place of the
 /// real one (N-66.10).
@@ -20,10 +20,10 @@ const PROBE_S: u64 = 60;
 
 /// What a visit brought.
 pub(super) struct Talk {
-    pub(super) open: Finding<Duration>,
-    pub(super) read: Option<Finding<Duration>>,
+    pub(super) open: Checked<Duration>,
+    pub(super) read: Option<Checked<Duration>>,
     pub(super) auth: Option<Auth>,
-    pub(super) write: Option<Finding<Duration>>,
+    pub(super) write: Option<Checked<Duration>>,
     pub(super) certificate: Option<Certificate>,
     pub(super) headers: BTreeMap<String, String>,
 }
@@ -72,7 +72,7 @@ impl Visit<'_> {
     }
 
     /// Asks for one event. A relay that wants to know who asks is told, and asked again: that is no outage (N-42.9).
-    async fn read(&self, session: &mut RelaySession) -> (Option<Finding<Duration>>, Option<Auth>) {
+    async fn read(&self, session: &mut RelaySession) -> (Option<Checked<Duration>>, Option<Auth>) {
         match self.ask(session).await {
             Ok(took) => return (Some(Ok(took)), Some(Auth::NotRequired)),
             Err(failure) if failure.wants_auth() => {}
@@ -87,14 +87,14 @@ impl Visit<'_> {
         }
     }
 
-    async fn ask(&self, session: &mut RelaySession) -> Finding<Duration> {
+    async fn ask(&self, session: &mut RelaySession) -> Checked<Duration> {
         let begun = Instant::now();
         let answer = self.within(session.page(&Filter::new().limit(1))).await;
         answer.map(|_| begun.elapsed()).map_err(|error| failure(&error))
     }
 
     /// Publishes the probe and waits until the relay shows it: an OK alone is easily said.
-    async fn write(&self, session: &mut RelaySession, auth: Option<Auth>) -> Finding<Duration> {
+    async fn write(&self, session: &mut RelaySession, auth: Option<Auth>) -> Checked<Duration> {
         let probe = self.probe()?;
         let (mut took, mut answer) = self.offer(session, &probe).await?;
         let refused = |answer: &Published| Failure::refused(&answer.message);
@@ -116,7 +116,7 @@ impl Visit<'_> {
     }
 
     /// Subscribes to the probe, and publishes it.
-    async fn offer(&self, session: &mut RelaySession, probe: &Event) -> Finding<(Duration, Published)> {
+    async fn offer(&self, session: &mut RelaySession, probe: &Event) -> Checked<(Duration, Published)> {
         let filter = Filter::new().kind(PROBE).author(probe.pubkey).since(probe.created_at);
         self.within(session.listen(&filter)).await.map_err(|error| failure(&error))?;
         let begun = Instant::now();
@@ -124,7 +124,7 @@ impl Visit<'_> {
         Ok((begun.elapsed(), answer))
     }
 
-    fn probe(&self) -> Finding<Event> {
+    fn probe(&self) -> Checked<Event> {
         let tags = [
             Tag::expiration(self.now + PROBE_S),
             Tag::parse(["relay", self.url.as_str()]).expect("a tag has a name"),
