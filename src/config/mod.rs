@@ -14,7 +14,9 @@ macro_rules! nonzero {
 mod check;
 mod environment;
 mod implementation;
+mod keys;
 mod layer;
+mod monitor;
 mod networks;
 mod sections;
 mod services;
@@ -25,9 +27,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use serde_json_path::JsonPath;
 use tracing_subscriber::EnvFilter;
 
-use crate::base::RelayUrl;
+use crate::base::{RelayUrl, Secret};
 
 use check::Merged;
 use layer::Layer;
@@ -35,9 +38,10 @@ use layer::Layer;
 pub use environment::{DatabaseEnv, Environment, Pooler};
 pub use implementation::{Implementation, ImplementationError, SettingsFile};
 pub use layer::Problem;
+pub use monitor::Monitor;
 pub use networks::{NetworkSettings, Networks};
 pub use sections::{Database, Http, Log, LogFormat, Rotation};
-pub use services::{Console, Ingest, Initializer, Projector, Services, Ticker};
+pub use services::{Console, Finder, Ingest, Initializer, Projector, RelayList, Services, Ticker, Validator};
 pub use synchronizer::{PrioritySynchronizer, Synchronizer};
 
 /// Everything that can be set.
@@ -109,6 +113,10 @@ pub struct Configuration {
     pub settings: Settings,
     /// The database's URLs, as far as the environment has them.
     pub database: DatabaseEnv,
+    /// `QUIPU_MONITOR_SECRET_KEY`: what the monitor signs with, hex or `nsec1…`.
+    pub monitor_key: Option<Secret>,
+    /// `QUIPU_SYNCHRONIZER_SECRET_KEY`: who we are when a relay asks before it shows events (NIP-42).
+    pub synchronizer_key: Option<Secret>,
 }
 
 impl Configuration {
@@ -141,10 +149,18 @@ impl Configuration {
         let settings = merged.extract::<Settings>();
         let settings = settings.map_err(|found| problems.extend(found)).unwrap_or_default();
         problems.extend(settings.problems(&merged));
+        let synchronizer_key = keys::key(&environment, keys::SYNCHRONIZER);
+        let synchronizer_key = synchronizer_key.map_err(|found| problems.push(found)).unwrap_or_default();
+        let monitor_key = keys::key(&environment, keys::MONITOR);
+        let is_key_bad = monitor_key.is_err();
+        let monitor_key = monitor_key.map_err(|found| problems.push(found)).unwrap_or_default();
+        if !is_key_bad {
+            problems.extend(settings.services.monitor.problems(&merged, monitor_key.as_ref()));
+        }
         let database = DatabaseEnv::read(&environment, settings.database.pooler);
         let database = database.map_err(|found| problems.extend(found)).unwrap_or_default();
         if problems.is_empty() {
-            Ok(Self { implementation, settings, database })
+            Ok(Self { implementation, settings, database, monitor_key, synchronizer_key })
         } else {
             Err(ConfigError::Refused(problems))
         }
@@ -160,6 +176,8 @@ impl Configuration {
             },
             "settings": self.settings,
             "environment": self.database.masked(),
+            "monitor_key": self.monitor_key.as_ref().map(|_| "***"),
+            "synchronizer_key": self.synchronizer_key.as_ref().map(|_| "***"),
         })
     }
 }
@@ -182,6 +200,19 @@ impl Settings {
         if self.services.synchronizer.enabled && self.services.priority_synchronizer.enabled {
             let reason = "one of the two synchronizers runs: set `services.synchronizer.enabled` to false";
             problems.push(merged.refuse("services.priority_synchronizer.enabled", reason));
+        }
+        for RelayList { url, path } in &self.services.finder.lists {
+            let is_web = |url: &url::Url| matches!(url.scheme(), "http" | "https");
+            if !url::Url::parse(url).is_ok_and(|url| is_web(&url)) {
+                let reason = format!("`{url}`: an address of the web is expected, http or https");
+                problems.push(merged.refuse("services.finder.lists", reason));
+            }
+            if let Some(path) = path
+                && let Err(error) = JsonPath::parse(path)
+            {
+                let reason = format!("`{path}` is no JSONPath: {error}");
+                problems.push(merged.refuse("services.finder.lists", reason));
+            }
         }
         for host in &self.services.console.hosts {
             if host.is_empty() || host.contains(|c: char| "/:@ ".contains(c)) {

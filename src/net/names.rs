@@ -154,6 +154,10 @@ impl Resolver {
             };
             names.ns = servers.answers().iter().filter_map(|r| text(&r.data)).take(RECORDS_MAX).collect();
         }
+        // Servers rotate them; the same facts are to be the same text.
+        names.a.sort_unstable();
+        names.aaaa.sort_unstable();
+        names.ns.sort_unstable();
         let first = names.a.first().copied().map(IpAddr::from);
         if let Some(ip) = first.or_else(|| names.aaaa.first().copied().map(IpAddr::from)) {
             names.ptr = self.name_of(ip).await;

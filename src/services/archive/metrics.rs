@@ -1,5 +1,8 @@
 //! What the archive tells Prometheus.
 
+mod discovery;
+mod monitor;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -7,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::event::WindowOutcome;
+pub use discovery::{FinderMetrics, ValidatorMetrics};
+pub use monitor::MonitorMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {

@@ -2,8 +2,14 @@
 //!
 //! What a service finds goes into the journals through commands; what failed is a fact as well.
 
+mod finder;
 mod initializer;
+mod monitor;
 mod synchronizer;
+mod validator;
 
+pub use finder::{Finder, FinderParts};
 pub use initializer::{Initializer, InitializerError};
+pub use monitor::{Monitor, MonitorError, MonitorParts, Publisher};
 pub use synchronizer::{SyncError, SyncParts, Synchronizer};
+pub use validator::{Validator, ValidatorParts};

@@ -22,19 +22,19 @@ pub struct Candidate {
 }
 
 /// Relays that are crawled, those furthest behind first: by `relay_last_event_timestamp`, clamped to `now` so that one event
-/// dated 2100 does not put its relay last for ever. They are the `readable_relays`, and those the operator named that
-/// nobody has checked yet.
+/// dated 2100 does not put its relay last for ever. They are the `readable_relays`, those that only want to know
+/// who asks (NIP-42: our key may be good enough), and those that nobody has checked yet.
 pub async fn candidates(pool: &PgPool, now: i64) -> Result<Vec<Candidate>, Error> {
     Ok(sqlx::query_as!(
         Candidate,
-        r#"SELECT r.number, r.url, true AS "is_named!",
+        r#"SELECT r.number, r.url, quipu_is_named(r.source) AS "is_named!",
                   CASE WHEN jsonb_typeof(m.limitation -> 'max_limit') = 'number'
                        THEN least((m.limitation ->> 'max_limit')::numeric, 1000000)::bigint END AS max_limit,
                   m.supported_nips @> '77' AS negentropy
            FROM relays r
            LEFT JOIN relay_progress p ON p.relay = r.number
            LEFT JOIN relay_metadata_latest m ON m.relay_url = r.url
-           WHERE r.retired_at IS NULL AND (m.readable OR m.relay_url IS NULL)
+           WHERE r.retired_at IS NULL AND (m.relay_url IS NULL OR m.readable OR m.detail ->> 'auth' = 'refused')
            ORDER BY least(coalesce(p.last_created_at, 0), $1), r.number"#,
         now
     )

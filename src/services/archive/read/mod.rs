@@ -1,5 +1,7 @@
 //! Questions to the archive's rows, on the session and read doors.
 
+mod candidates;
+mod checked;
 mod coverage;
 mod crawl;
 mod stored;
@@ -8,6 +10,11 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgPool;
 
+pub use candidates::{
+    CandidateRow, DueCandidate, HintingEvent, MonthOfBatches, candidate_rows, candidates_waiting,
+    due_candidates, hinting_events, months_of, unknown_urls,
+};
+pub use checked::{DueRelay, checked_at, due_relays, newest_snapshot, snapshots};
 pub use coverage::{Gap, gaps, proven_windows};
 pub use crawl::{Candidate, Held, candidates, held, settled_windows};
 pub use stored::{EventFilter, StoredEvent, event_total, stored_events};
