@@ -98,6 +98,38 @@ fn a_wrong_type_is_refused_with_file_key_and_reason() {
 }
 
 #[test]
+fn a_network_keeps_its_own_defaults_for_what_is_not_said() {
+    let folder = implementation(&[(
+        "config/brotr.yaml",
+        "networks: { tor: { enabled: true }, clearnet: { idle_timeout_s: 5 } }",
+    )]);
+    let environment = [("QUIPU__NETWORKS__TOR__PROXY_ADDRESS", "tor:9050")];
+    let networks = load(folder.path(), &environment, &[]).unwrap().settings.networks;
+    assert!(networks.tor.enabled && networks.clearnet.enabled && !networks.i2p.enabled);
+    assert_eq!(networks.tor.proxy_address.as_deref(), Some("tor:9050"));
+    assert_eq!((networks.tor.connect_timeout_s.get(), networks.tor.relays_at_once.get()), (60, 32));
+    assert_eq!((networks.clearnet.connect_timeout_s.get(), networks.clearnet.idle_timeout_s.get()), (10, 5));
+}
+
+#[test]
+fn a_network_is_refused_with_key_and_reason() {
+    let folder = implementation(&[(
+        "config/brotr.yaml",
+        "networks: { clearnet: { proxy_address: 'proxy:1' }, tor: { proxy_address: 'socks5://tor:9050' } }",
+    )]);
+    assert_eq!(
+        refusal(&folder, &[], &[]),
+        [
+            "config/brotr.yaml: networks.clearnet.proxy_address: clearnet is dialled directly",
+            "config/brotr.yaml: networks.tor.proxy_address: `socks5://tor:9050`: expected host:port",
+        ]
+    );
+    let folder = implementation(&[("config/brotr.yaml", "networks: { tor: { proxy: 'tor:9050' } }")]);
+    let refused = refusal(&folder, &[], &[]);
+    assert!(refused[0].starts_with("config/brotr.yaml: networks.tor.proxy: unknown key"), "{refused:?}");
+}
+
+#[test]
 fn all_refusals_are_shown_at_once_each_in_the_spelling_of_its_source() {
     let folder = implementation(&[
         ("config/brotr.yaml", "log: { files_max: 0, colour: red }"),
