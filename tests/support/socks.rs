@@ -1,0 +1,97 @@
+//! A SOCKS5 proxy on the loopback that writes down what it is asked for, and leads everybody to one place.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// One request as it came over the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// 1 an IPv4 address, 3 a name, 4 an IPv6 address.
+    pub(crate) address_type: u8,
+    /// The name, where it is one.
+    pub(crate) name: String,
+    pub(crate) port: u16,
+    pub(crate) user: String,
+    pub(crate) password: String,
+}
+
+/// The running proxy; dropping it cuts everybody off.
+pub(crate) struct SocksProxy {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    _tasks: JoinSet<()>,
+}
+
+impl SocksProxy {
+    /// Connects everybody to `target`, or refuses with a code.
+    pub(crate) async fn start(target: Result<SocketAddr, u8>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = JoinSet::new();
+        let log = Arc::clone(&asked);
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let log = Arc::clone(&log);
+                connections.spawn(async move { drop(serve(client, target, &log).await) });
+            }
+        });
+        Self { address, asked, _tasks: tasks }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What was asked for so far.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+async fn text(client: &mut TcpStream) -> io::Result<String> {
+    let mut bytes = vec![0; client.read_u8().await?.into()];
+    client.read_exact(&mut bytes).await?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+async fn serve(
+    mut client: TcpStream,
+    target: Result<SocketAddr, u8>,
+    log: &Mutex<Vec<Asked>>,
+) -> io::Result<()> {
+    let mut head = [0; 2];
+    client.read_exact(&mut head).await?;
+    let mut methods = vec![0; head[1].into()];
+    client.read_exact(&mut methods).await?;
+    if !methods.contains(&2) {
+        return client.write_all(&[5, 0xff]).await;
+    }
+    client.write_all(&[5, 2]).await?;
+    client.read_u8().await?;
+    let (user, password) = (text(&mut client).await?, text(&mut client).await?);
+    client.write_all(&[1, 0]).await?;
+    let mut request = [0; 4];
+    client.read_exact(&mut request).await?;
+    let address_type = request[3];
+    let name = match address_type {
+        3 => text(&mut client).await?,
+        4 => format!("{:x}", client.read_u128().await?),
+        _ => format!("{:x}", client.read_u32().await?),
+    };
+    let port = client.read_u16().await?;
+    log.lock().unwrap().push(Asked { address_type, name, port, user, password });
+    let code = target.err().unwrap_or(0);
+    client.write_all(&[5, code, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
+    if let Ok(target) = target {
+        let mut server = TcpStream::connect(target).await?;
+        copy_bidirectional(&mut client, &mut server).await?;
+    }
+    Ok(())
+}
