@@ -120,8 +120,10 @@ async fn candidates_are_bounded_in_all_and_a_host_and_a_day() {
         again.push(find(&writer, &format!("ws://[2001:db8::{n}]"), bounds).await);
     }
     assert_eq!(again, [Finding::New, Finding::New, Finding::Full]);
+    // Each network has room of its own.
+    assert_eq!(find(&writer, "ws://one.i2p", bounds).await, Finding::New);
     let owner = kit.database.owner().await;
-    assert_eq!(number(&owner, "SELECT count(*) FROM candidates").await, 5);
+    assert_eq!(number(&owner, "SELECT count(*) FROM candidates").await, 6);
     assert_eq!(kit.problems().await, Vec::<String>::new());
 }
 

@@ -9,7 +9,7 @@ use sqlx::PgPool;
 
 pub use candidates::{
     CandidateRow, DueCandidate, HintingEvent, MonthOfBatches, candidate_rows, candidates_waiting,
-    due_candidates, hinting_events, months_of, unknown_urls,
+    due_candidates, due_urls, hinting_events, months_of, unknown_urls,
 };
 pub use stored::{EventFilter, StoredEvent, event_total, stored_events};
 
