@@ -149,6 +149,7 @@ pub(super) async fn start(
                         leases: parts.leases.clone(),
                         outside: outside.clone(),
                         networks: parts.settings.networks.clone(),
+                        candidates_max: services.finder.candidates_max,
                         metrics,
                     },
                     services.validator.clone(),

@@ -62,11 +62,11 @@ pub struct Finder {
     pub lists_interval_s: NonZeroU32,
     /// Longest pause between two looks for new events, in seconds.
     pub interval_s: NonZeroU32,
-    /// Most candidates that wait for the validator; what is found beyond that is passed over.
+    /// Most candidates of one network that wait for the validator; what is found beyond that is passed over.
     pub candidates_max: NonZeroU32,
     /// Most candidates of one host that wait.
     pub candidates_per_host_max: NonZeroU32,
-    /// Most candidates found within 24 hours.
+    /// Most candidates of one network found within 24 hours.
     pub candidates_per_day_max: NonZeroU32,
 }
 

@@ -1,7 +1,9 @@
 //! The archive as its user has it: the real binary, its own PostgreSQL and PgBouncer, relays of another project.
 
+mod candidates;
 mod commands;
 mod crashes;
+mod finder;
 mod hostile;
 mod imports;
 mod kit;
@@ -11,3 +13,4 @@ mod monitor;
 mod odd_lines;
 mod relays;
 mod signals;
+mod validator;

@@ -51,11 +51,11 @@ pub enum RelayCommand {
 /// Most candidates that are taken up, so that a flood of hints cannot fill the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CandidateBounds {
-    /// Waiting at one time.
+    /// Waiting at one time, of one network.
     pub waiting_max: i32,
     /// Waiting of one host.
     pub host_max: i32,
-    /// Found within a day.
+    /// Found within a day, of one network.
     pub day_max: i32,
 }
 

@@ -12,7 +12,7 @@ use sqlx::PgPool;
 
 pub use candidates::{
     CandidateRow, DueCandidate, HintingEvent, MonthOfBatches, candidate_rows, candidates_waiting,
-    due_candidates, hinting_events, months_of, unknown_urls,
+    due_candidates, due_urls, hinting_events, months_of, unknown_urls,
 };
 pub use checked::{DueRelay, checked_at, due_relays, newest_snapshot, snapshots};
 pub use coverage::{Gap, gaps, proven_windows};
