@@ -33,9 +33,11 @@ impl TableKind {
 /// All tables; a partition is of its parent's kind.
 pub const TABLES: &[(&str, TableKind)] = &[
     ("checkpoint", TableKind::Working),
+    ("deletions", TableKind::Projection),
     ("era", TableKind::Journal),
     ("erasure", TableKind::Journal),
     ("events", TableKind::Journal),
+    ("expirations", TableKind::Projection),
     ("implementation_log", TableKind::Journal),
     ("ingest_log", TableKind::Journal),
     ("kind_totals", TableKind::Projection),
@@ -52,6 +54,7 @@ pub const TABLES: &[(&str, TableKind)] = &[
     ("sightings", TableKind::Journal),
     ("sync_log", TableKind::Journal),
     ("tick", TableKind::Working),
+    ("vanish_requests", TableKind::Journal),
 ];
 
 /// A table of the catalog, partitions included.
