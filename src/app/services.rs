@@ -9,18 +9,22 @@ use axum::Router;
 
 use super::Parts;
 use super::upkeep::{Projector, Ticker};
-use crate::config::Configuration;
+use crate::config::{Configuration, Vanish};
 use crate::lifecycle::{Pace, Wake};
 use crate::services::archive::metrics::SyncMetrics;
-use crate::services::archive::react::{self, Initializer, Synchronizer};
+use crate::services::archive::react::{self, Initializer, Synchronizer, Vanisher};
 use crate::services::console::{self, ConsoleParts, ConsoleState};
 use crate::store::ingest::Source;
 
 /// Every service that `quipu run` can run, in the order in which `quipu up` starts them.
-pub const ALL_SERVICES: &[&str] = &["initializer", "ticker", "projector", "synchronizer", "console"];
+pub const ALL_SERVICES: &[&str] =
+    &["initializer", "ticker", "projector", "synchronizer", "vanisher", "console"];
 
 /// Poll of services that hints wake.
 const POLL: Duration = Duration::from_secs(1);
+
+/// How often requests to vanish are looked for. Nothing public shows such a key's events meanwhile.
+const VANISH: Duration = Duration::from_secs(10);
 
 /// How often an idle synchronizer looks whether a relay is due.
 const LOOK: Duration = Duration::from_secs(2);
@@ -32,6 +36,7 @@ pub(super) fn is_enabled(configuration: &Configuration, service: &str) -> bool {
         "initializer" => services.initializer.enabled,
         "synchronizer" => services.synchronizer.enabled,
         "projector" => services.projector.enabled,
+        "vanisher" => services.ingest.vanish == Vanish::Honour,
         "console" => services.console.enabled,
         _ => true,
     }
@@ -97,6 +102,14 @@ pub(super) async fn start(
                     services.synchronizer.clone(),
                 );
                 run.0.run_service(synchronizer, Pace::every(LOOK).with_long_cycles(), run.1);
+            }
+            "vanisher" => {
+                let vanisher = Vanisher {
+                    doors: parts.doors.clone(),
+                    leases: parts.leases.clone(),
+                    own_urls: services.ingest.vanish_relay_urls.clone(),
+                };
+                run.0.run_service(vanisher, Pace::every(VANISH), run.1);
             }
             _ => continue,
         }

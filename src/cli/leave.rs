@@ -112,9 +112,9 @@ impl Retention {
             }
             return Ok(());
         }
-        let rows = months.iter().map(|m| {
-            [named(m.month), m.holds.events.to_string(), m.holds.sightings.to_string()]
-        });
+        let rows = months
+            .iter()
+            .map(|m| [named(m.month), m.holds.events.to_string(), m.holds.sightings.to_string()]);
         output::say(output::table(["month", "events", "sightings"], rows));
         Ok(())
     }

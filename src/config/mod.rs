@@ -34,7 +34,7 @@ pub use environment::{DatabaseEnv, Environment, Pooler};
 pub use implementation::{Implementation, ImplementationError, SettingsFile};
 pub use layer::Problem;
 pub use sections::{Database, Http, Log, LogFormat, Rotation};
-pub use services::{Console, Ingest, Initializer, Projector, Services, Synchronizer, Ticker};
+pub use services::{Console, Ingest, Initializer, Projector, Services, Synchronizer, Ticker, Vanish};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -165,12 +165,16 @@ impl Settings {
         if let Err(error) = EnvFilter::builder().parse(&self.log.level) {
             problems.push(merged.refuse("log.level", error.to_string()));
         }
-        for url in &self.services.synchronizer.only_relays {
-            let key = "services.synchronizer.only_relays";
-            match RelayUrl::parse(url) {
-                Ok(relay) if relay.as_str() == url => {}
-                Ok(relay) => problems.push(merged.refuse(key, format!("write `{url}` as `{relay}`"))),
-                Err(error) => problems.push(merged.refuse(key, format!("`{url}`: {error}"))),
+        for (key, urls) in [
+            ("services.synchronizer.only_relays", &self.services.synchronizer.only_relays),
+            ("services.ingest.vanish_relay_urls", &self.services.ingest.vanish_relay_urls),
+        ] {
+            for url in urls {
+                match RelayUrl::parse(url) {
+                    Ok(relay) if relay.as_str() == url => {}
+                    Ok(relay) => problems.push(merged.refuse(key, format!("write `{url}` as `{relay}`"))),
+                    Err(error) => problems.push(merged.refuse(key, format!("`{url}`: {error}"))),
+                }
             }
         }
         for host in &self.services.console.hosts {

@@ -55,7 +55,9 @@ impl ErasureSubject {
         match self {
             Self::Event(_) => "e.id = $1 AND $2::bytea IS NULL AND $3::bigint IS NULL",
             Self::Pubkey(..) => "$1::bytea IS NULL AND e.pubkey = $2 AND e.created_at <= $3",
-            Self::Vanish { .. } => "$1::bytea IS NOT NULL AND e.pubkey = $2 AND e.created_at <= $3 AND e.kind <> 62",
+            Self::Vanish { .. } => {
+                "$1::bytea IS NOT NULL AND e.pubkey = $2 AND e.created_at <= $3 AND e.kind <> 62"
+            }
         }
     }
 }
@@ -70,7 +72,8 @@ pub struct Left {
 }
 
 /// Where the events that leave are listed while they do. Statistics let every later statement go by index.
-const LEAVING: &str = "CREATE TEMPORARY TABLE leaving (created_at bigint, id bytea, number bigint) ON COMMIT DROP";
+const LEAVING: &str =
+    "CREATE TEMPORARY TABLE leaving (created_at bigint, id bytea, number bigint) ON COMMIT DROP";
 
 /// A request that was carried out before is not recorded again.
 const RECORD: &str = "
@@ -91,7 +94,8 @@ const DELETE_REQUESTS: &str = "
     DELETE FROM deletions d USING leaving l, events e, quipu_deletion_targets(e.pubkey, e.tags) t
     WHERE e.created_at = l.created_at AND e.id = l.id AND e.kind = 5 AND d.target = t.target AND d.request = l.number;";
 
-const DELETE_EVENTS: &str = "DELETE FROM events e USING leaving l WHERE e.created_at = l.created_at AND e.id = l.id";
+const DELETE_EVENTS: &str =
+    "DELETE FROM events e USING leaving l WHERE e.created_at = l.created_at AND e.id = l.id";
 
 /// Progress of relays whose newest sighting left: the newest that remains, or nothing. It is looked for from the old one downwards.
 const PROGRESS: &str = "
@@ -117,11 +121,18 @@ pub async fn erase(owner: &Secret, subject: ErasureSubject, reason: &str) -> Res
     list(&transaction, subject).await?;
     let left = Left {
         events: count(&transaction, "SELECT count(*) FROM leaving").await?,
-        sightings: count(&transaction, "SELECT count(*) FROM sightings s JOIN leaving l ON s.event = l.number").await?,
+        sightings: count(
+            &transaction,
+            "SELECT count(*) FROM sightings s JOIN leaving l ON s.event = l.number",
+        )
+        .await?,
     };
     let (event_id, pubkey, until) = subject.columns();
     let recorded = transaction
-        .execute(RECORD, &[&subject.kind(), &event_id, &pubkey, &until, &reason, &left.events, &left.sightings])
+        .execute(
+            RECORD,
+            &[&subject.kind(), &event_id, &pubkey, &until, &reason, &left.events, &left.sightings],
+        )
         .await?;
     if recorded == 0 {
         return Ok(Left::default());
@@ -130,7 +141,9 @@ pub async fn erase(owner: &Secret, subject: ErasureSubject, reason: &str) -> Res
     let sightings = transaction.execute(DELETE_SIGHTINGS, &[]).await?;
     transaction.batch_execute(DELETE_REQUESTS).await?;
     let events = transaction.execute(DELETE_EVENTS, &[]).await?;
-    if i64::try_from(events).ok() != Some(left.events) || i64::try_from(sightings).ok() != Some(left.sightings) {
+    if i64::try_from(events).ok() != Some(left.events)
+        || i64::try_from(sightings).ok() != Some(left.sightings)
+    {
         return Err(Error::inconsistent("erasure", "other rows left than were counted; nothing was erased"));
     }
     let behind: Vec<i32> = behind.iter().map(|row| row.get(0)).collect();

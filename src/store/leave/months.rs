@@ -48,8 +48,9 @@ impl Partitions {
 
     async fn count(&self, client: &impl GenericClient) -> Result<Left, Error> {
         let suffix = &self.suffix;
-        let sql =
-            format!("SELECT (SELECT count(*) FROM events_{suffix}), (SELECT count(*) FROM sightings_{suffix})");
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM events_{suffix}), (SELECT count(*) FROM sightings_{suffix})"
+        );
         let row = client.query_one(&sql, &[]).await?;
         Ok(Left { events: row.get(0), sightings: row.get(1) })
     }

@@ -5,6 +5,7 @@
 
 mod initializer;
 mod session;
+mod vanisher;
 
 use std::collections::{HashMap, HashSet};
 use std::num::TryFromIntError;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use initializer::{Initializer, InitializerError};
+pub use vanisher::Vanisher;
 
 use super::command::RelayCommand;
 use super::{RelayJournal, SyncJournal, metrics::SyncMetrics, read};
