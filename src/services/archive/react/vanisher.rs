@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::lifecycle::{Cycle, Service};
-use crate::services::archive::read::open_vanish_requests;
+use crate::services::archive::read::{VanishRequest, open_vanish_requests};
 use crate::store::lease::Leases;
 use crate::store::leave::{self, ErasureSubject};
 use crate::store::{Doors, Error};
 
 /// How long one request's erasure keeps the lease; renewed before each.
-const LEASE: Duration = Duration::from_mins(5);
+const LEASE: Duration = Duration::from_mins(1);
 
 /// Requests read at once.
 const AT_ONCE: i64 = 100;
@@ -39,25 +39,34 @@ impl Service for Vanisher {
 
     async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, Error> {
         let open = open_vanish_requests(&self.doors.session, &self.own_urls, AT_ONCE).await?;
+        if open.is_empty() {
+            return Ok(Cycle::Idle);
+        }
+        let work = ["vanisher".to_owned()];
         for request in &open {
-            let is_ours = !self.leases.take(&["vanisher".to_owned()], LEASE).await?.is_empty();
+            let is_ours = !self.leases.take(&work, LEASE).await?.is_empty();
             if drain.is_cancelled() || !is_ours {
                 return Ok(Cycle::Idle);
             }
-            let subject = ErasureSubject::Vanish {
-                request: request.id,
-                pubkey: request.pubkey,
-                until: request.created_at,
-            };
-            let left =
-                leave::erase(&self.doors.urls().owner, subject, "the key asked to vanish (NIP-62)").await?;
-            tracing::info!(
-                request = hex::encode(request.id),
-                "a request to vanish was carried out: {} events and {} sightings left",
-                left.events,
-                left.sightings
-            );
+            self.carry_out(request).await?;
         }
-        Ok(if open.is_empty() { Cycle::Idle } else { Cycle::More })
+        self.leases.give_back(&work).await?;
+        Ok(Cycle::More)
+    }
+}
+
+impl Vanisher {
+    async fn carry_out(&self, request: &VanishRequest) -> Result<(), Error> {
+        let VanishRequest { id, pubkey, created_at } = *request;
+        let subject = ErasureSubject::Vanish { request: id, pubkey, until: created_at };
+        let reason = "the key asked to vanish (NIP-62)";
+        let left = leave::erase(&self.doors.urls().owner, subject, reason).await?;
+        tracing::info!(
+            request = hex::encode(id),
+            "a request to vanish was carried out: {} events and {} sightings left",
+            left.events,
+            left.sightings
+        );
+        Ok(())
     }
 }

@@ -130,7 +130,8 @@ async fn sizes(pool: &PgPool) -> Result<(i64, i64, Vec<JournalSize>), Error> {
         .collect();
     let journals = sqlx::query_as!(
         JournalSize,
-        r#"SELECT n AS "name!", (SELECT sum(pg_total_relation_size(t.relid)) FROM pg_partition_tree(n::regclass) t)::bigint AS "bytes!"
+        r#"SELECT n AS "name!", coalesce((SELECT sum(pg_total_relation_size(t.relid)) FROM pg_partition_tree(n::regclass) t),
+                                        pg_total_relation_size(n::regclass))::bigint AS "bytes!"
            FROM unnest($1::text[]) n ORDER BY 2 DESC, 1"#,
         &names
     )
