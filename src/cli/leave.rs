@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use chrono::NaiveDate;
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::export::public_key;
 use super::{Context, output};
@@ -12,16 +12,16 @@ use crate::store::leave::{self, ErasureSubject, Month, PAST};
 
 /// Erase an event, or everything a key signed, leaving a tombstone that keeps it away.
 #[derive(Debug, Args)]
-#[group(id = "subject", required = true, multiple = false)]
+#[command(group(ArgGroup::new("subject").args(["event", "pubkey"]).required(true)))]
 pub(super) struct Erase {
     /// The event's id: 64 hex digits, or note/nevent.
-    #[arg(long, value_name = "ID", group = "subject", value_parser = event_id)]
+    #[arg(long, value_name = "ID", value_parser = event_id)]
     event: Option<[u8; 32]>,
     /// A public key, in hex or npub.
-    #[arg(long, value_name = "KEY", group = "subject", value_parser = public_key)]
+    #[arg(long, value_name = "KEY", value_parser = public_key)]
     pubkey: Option<[u8; 32]>,
     /// With --pubkey: only events up to this `created_at` (unix seconds); later ones are kept and still taken.
-    #[arg(long, value_name = "SECONDS", conflicts_with = "event")]
+    #[arg(long, value_name = "SECONDS", requires = "pubkey")]
     until: Option<i64>,
     /// Why; it is recorded.
     #[arg(long, value_name = "TEXT")]
