@@ -105,6 +105,14 @@ async fn status_counts_exactly_what_is_there_also_after_an_erasure() {
     import(&instance, sample.stdout.as_bytes(), &["--relay", SILENT]);
     await_count(&instance, "SELECT coalesce(sum(sightings), 0)::bigint FROM relay_totals", 4_000).await;
     let id = sample.json_lines()[0]["id"].as_str().unwrap().to_owned();
+    for arguments in [
+        &["erase", "--reason", "x"][..],
+        &["erase", "--event", &id],
+        &["erase", "--event", &id, "--pubkey", &id, "--reason", "x"],
+        &["erase", "--event", &id, "--until", "1", "--reason", "x"],
+    ] {
+        assert_eq!(instance.run(arguments).status.code(), Some(2), "{arguments:?}");
+    }
     let erased = instance.run(&["erase", "--event", &id, "--reason", "x", "--json"]).ok().json_lines();
     assert_eq!(erased[0], serde_json::json!({ "events": 1, "sightings": 2 }));
 
