@@ -10,13 +10,13 @@ use nostr_sdk::Keys;
 
 use super::Parts;
 use super::upkeep::{Projector, Ticker};
-use crate::config::Configuration;
+use crate::config::{Configuration, Vanish};
 use crate::lifecycle::{Pace, Wake};
 use crate::net::Outside;
 use crate::services::archive::metrics::{FinderMetrics, MonitorMetrics, SyncMetrics, ValidatorMetrics};
 use crate::services::archive::react::{
     Finder, FinderParts, Initializer, Monitor, MonitorParts, SyncParts, Synchronizer, Validator,
-    ValidatorParts,
+    ValidatorParts, Vanisher,
 };
 use crate::services::archive::seeds::Seeds;
 use crate::services::console::{self, ConsoleParts, ConsoleState};
@@ -32,11 +32,15 @@ pub const ALL_SERVICES: &[&str] = &[
     "monitor",
     "synchronizer",
     "priority-synchronizer",
+    "vanisher",
     "console",
 ];
 
 /// Poll of services that hints wake.
 const POLL: Duration = Duration::from_secs(1);
+
+/// How often requests to vanish are looked for. Nothing public shows such a key's events meanwhile.
+const VANISH: Duration = Duration::from_secs(10);
 
 /// How often an idle synchronizer looks whether a relay is due.
 const LOOK: Duration = Duration::from_secs(2);
@@ -52,6 +56,7 @@ pub(super) fn is_enabled(configuration: &Configuration, service: &str) -> bool {
         "finder" => services.finder.enabled,
         "validator" => services.validator.enabled,
         "projector" => services.projector.enabled,
+        "vanisher" => services.ingest.vanish == Vanish::Honour,
         "console" => services.console.enabled,
         _ => true,
     }
@@ -178,6 +183,14 @@ pub(super) async fn start(
                     seeds.relays,
                 );
                 run.0.run_service(synchronizer, Pace::every(LOOK).with_long_cycles(), run.1);
+            }
+            "vanisher" => {
+                let vanisher = Vanisher {
+                    doors: parts.doors.clone(),
+                    leases: parts.leases.clone(),
+                    own_urls: services.ingest.vanish_relay_urls.clone(),
+                };
+                run.0.run_service(vanisher, Pace::every(VANISH), run.1);
             }
             _ => continue,
         }

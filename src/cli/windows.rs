@@ -33,7 +33,9 @@ pub(super) async fn gaps(context: &Context, relay: Option<&str>, json: bool) -> 
         show_gaps(&page, json)?;
     }
     if shown == 0 && !json {
-        eprintln!("no gap is known; what is not proven yet either is in `quipu archive coverage --relay URL`");
+        eprintln!(
+            "no gap is known; what is not proven yet either is in `quipu archive coverage --relay URL`"
+        );
     }
     doors.close().await;
     Ok(ExitCode::SUCCESS)

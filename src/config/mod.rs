@@ -41,7 +41,9 @@ pub use layer::Problem;
 pub use monitor::Monitor;
 pub use networks::{NetworkSettings, Networks};
 pub use sections::{Database, Http, Log, LogFormat, Rotation};
-pub use services::{Console, Finder, Ingest, Initializer, Projector, RelayList, Services, Ticker, Validator};
+pub use services::{
+    Console, Finder, Ingest, Initializer, Projector, RelayList, Services, Ticker, Validator, Vanish,
+};
 pub use synchronizer::{PrioritySynchronizer, Synchronizer};
 
 /// Everything that can be set.
@@ -189,12 +191,16 @@ impl Settings {
         if let Err(error) = EnvFilter::builder().parse(&self.log.level) {
             problems.push(merged.refuse("log.level", error.to_string()));
         }
-        for url in &self.services.synchronizer.only_relays {
-            let key = "services.synchronizer.only_relays";
-            match RelayUrl::parse(url) {
-                Ok(relay) if relay.as_str() == url => {}
-                Ok(relay) => problems.push(merged.refuse(key, format!("write `{url}` as `{relay}`"))),
-                Err(error) => problems.push(merged.refuse(key, format!("`{url}`: {error}"))),
+        for (key, urls) in [
+            ("services.synchronizer.only_relays", &self.services.synchronizer.only_relays),
+            ("services.ingest.vanish_relay_urls", &self.services.ingest.vanish_relay_urls),
+        ] {
+            for url in urls {
+                match RelayUrl::parse(url) {
+                    Ok(relay) if relay.as_str() == url => {}
+                    Ok(relay) => problems.push(merged.refuse(key, format!("write `{url}` as `{relay}`"))),
+                    Err(error) => problems.push(merged.refuse(key, format!("`{url}`: {error}"))),
+                }
             }
         }
         if self.services.synchronizer.enabled && self.services.priority_synchronizer.enabled {

@@ -171,16 +171,35 @@ impl Default for Console {
     }
 }
 
+/// What becomes of a request to vanish (NIP-62). Public answers leave the key's events out either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Vanish {
+    /// It is kept, and nothing is erased.
+    #[default]
+    Record,
+    /// The key's events up to the request are erased, and a tombstone keeps them away.
+    Honour,
+}
+
 /// Section `services.ingest`: bounds of the path from a received event to its commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ingest {
     /// Most events in one transaction. More gain nothing and lengthen the wait for the commit.
     pub batch_events_max: NonZeroUsize,
+    /// Requests to vanish: `record` or `honour`.
+    pub vanish: Vanish,
+    /// Where this archive is reached, as canonical URLs: requests to one of them count, as do those to all relays.
+    pub vanish_relay_urls: Vec<String>,
 }
 
 impl Default for Ingest {
     fn default() -> Self {
-        Self { batch_events_max: nonzero!(NonZeroUsize, 4_000) }
+        Self {
+            batch_events_max: nonzero!(NonZeroUsize, 4_000),
+            vanish: Vanish::Record,
+            vanish_relay_urls: Vec::new(),
+        }
     }
 }

@@ -2,9 +2,11 @@
 
 mod candidates;
 mod commands;
+mod commands_relays;
 mod crashes;
 mod finder;
 mod hostile;
+mod implementations;
 mod imports;
 mod kit;
 mod memory;
@@ -14,3 +16,4 @@ mod odd_lines;
 mod relays;
 mod signals;
 mod validator;
+mod vanishing;

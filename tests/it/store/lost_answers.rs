@@ -6,7 +6,9 @@ use quipu::base::nostr_event::Refusal;
 use quipu::base::{Refusals, RelayUrl};
 use quipu::services::archive::command::{CandidateBounds, RelayCommand, SnapshotCommand, WindowCommand};
 use quipu::services::archive::event::{Snapshot, Window, WindowOutcome};
-use quipu::services::archive::{Finding, MetadataJournal, RelayAnswer, RelayJournal, SyncJournal, WindowAnswer};
+use quipu::services::archive::{
+    Finding, MetadataJournal, RelayAnswer, RelayJournal, SyncJournal, WindowAnswer,
+};
 use quipu::store::append::Patience;
 use quipu::store::ingest::IngestPage;
 use serde_json::json;

@@ -7,9 +7,11 @@ mod initializer;
 mod monitor;
 mod synchronizer;
 mod validator;
+mod vanisher;
 
 pub use finder::{Finder, FinderParts};
 pub use initializer::{Initializer, InitializerError};
 pub use monitor::{Monitor, MonitorError, MonitorParts, Publisher};
 pub use synchronizer::{SyncError, SyncParts, Synchronizer};
 pub use validator::{Validator, ValidatorParts};
+pub use vanisher::Vanisher;

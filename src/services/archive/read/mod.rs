@@ -4,10 +4,11 @@ mod candidates;
 mod checked;
 mod coverage;
 mod crawl;
+mod relays;
+mod status;
 mod stored;
+mod vanish;
 
-use chrono::{DateTime, Utc};
-use serde::Serialize;
 use sqlx::PgPool;
 
 pub use candidates::{
@@ -17,43 +18,12 @@ pub use candidates::{
 pub use checked::{DueRelay, checked_at, due_relays, newest_snapshot, snapshots};
 pub use coverage::{Gap, gaps, proven_windows};
 pub use crawl::{Candidate, Held, candidates, held, settled_windows};
+pub use relays::{Check, RelayDetail, RelayFilter, RelayRow, RelayWindows, relay, relays};
+pub use status::{JournalSize, RelayCount, Status, status};
 pub use stored::{EventFilter, StoredEvent, event_total, stored_events};
+pub use vanish::{VanishRequest, open_vanish_requests};
 
 use crate::store::{Error, Relay};
-
-/// A relay as listings show it.
-#[derive(Debug, Clone, Serialize)]
-pub struct RelayRow {
-    /// `relays.number`.
-    pub number: i32,
-    /// Canonical URL.
-    pub url: String,
-    /// clearnet, tor, i2p or loki.
-    pub network: String,
-    /// When it became known.
-    pub inserted_at: DateTime<Utc>,
-    /// When it was retired.
-    pub retired_at: Option<DateTime<Utc>>,
-    /// Newest event it has shown, unix seconds.
-    pub last_event_timestamp: Option<i64>,
-    /// Distinct events it has shown, as of the newest projection.
-    pub sightings: i64,
-}
-
-/// Relays in the order of their URLs, after `after`, at most `limit`.
-pub async fn relays(pool: &PgPool, after: &str, limit: i64) -> Result<Vec<RelayRow>, Error> {
-    Ok(sqlx::query_as!(
-        RelayRow,
-        r#"SELECT r.number, r.url, r.network, r.inserted_at, r.retired_at,
-                  p.last_created_at AS "last_event_timestamp?", coalesce(t.sightings, 0) AS "sightings!"
-           FROM relays r LEFT JOIN relay_progress p ON p.relay = r.number LEFT JOIN relay_totals t ON t.relay = r.number
-           WHERE r.url > $1 ORDER BY r.url LIMIT $2"#,
-        after,
-        limit
-    )
-    .fetch_all(pool)
-    .await?)
-}
 
 /// The number of a relay, by its canonical URL.
 pub async fn relay_number(pool: &PgPool, url: &str) -> Result<Option<Relay>, Error> {
