@@ -36,7 +36,7 @@ async fn publish(url: &str, events: &[Event]) {
 /// Waits until a relay is only listened to.
 async fn await_live(instance: &Instance, relays: usize) {
     for _ in 0..1_200 {
-        if metric(instance, "quipu_synchronizer_live_relays").await >= relays as f64 {
+        if metric(instance, "synchronizer_live_relays").await >= relays as f64 {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -91,7 +91,7 @@ async fn n_77_what_the_archive_has_already_is_compared_and_not_downloaded() {
     instance.run(&["relays", "add", &first.url]).ok();
     await_complete(&instance, &first.url, now() - 120).await;
     await_live(&instance, 1).await;
-    let received = metric(&instance, "quipu_ingest_offered_events_total").await;
+    let received = metric(&instance, "ingest_offered_events_total").await;
 
     instance.run(&["relays", "add", &second.url]).ok();
     await_complete(&instance, &second.url, now() - 120).await;
@@ -100,7 +100,7 @@ async fn n_77_what_the_archive_has_already_is_compared_and_not_downloaded() {
         let seen = format!("SELECT count(*) FROM events_relays WHERE relay_url = '{}'", relay.url);
         await_count(&instance, &seen, i64::try_from(relay.events.len()).unwrap()).await;
     }
-    assert!(metric(&instance, "quipu_synchronizer_comparisons_total").await >= 1.0);
+    assert!(metric(&instance, "synchronizer_comparisons_total").await >= 1.0);
     // Questions, not pages: 3,000 events at 500 a page are six and more.
     let asked = format!(
         "SELECT sum(requests)::bigint FROM sync_log JOIN relays r ON r.number = relay WHERE url = '{}'",

@@ -1,3 +1,5 @@
+//! Walks of relays with every habit we know, against what those relays hold.
+
 use proptest::prelude::*;
 
 use super::*;
