@@ -73,7 +73,7 @@ impl Monitor {
                 match RelayUrl::parse(url) {
                     Ok(relay) if relay.as_str() == url => {}
                     Ok(relay) => {
-                        problems.push(merged.refuse(&setting, format!("write `{url}` as `{relay}`")))
+                        problems.push(merged.refuse(&setting, format!("write `{url}` as `{relay}`")));
                     }
                     Err(error) => problems.push(merged.refuse(&setting, format!("`{url}`: {error}"))),
                 }

@@ -4,6 +4,7 @@ use nostr_sdk::{Event, JsonUtil as _};
 use quipu::lifecycle::Service as _;
 use quipu::services::archive::react::Publisher;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::kit::Bench;
@@ -17,10 +18,11 @@ async fn published(bench: &mut Bench, target: &Stub, events: usize) -> Vec<Value
     monitor.cycle(&CancellationToken::new()).await.unwrap();
     let drain = CancellationToken::new();
     let stop = drain.clone();
-    let cycle = tokio::spawn(async move { publisher.cycle(&drain).await });
+    let mut cycle = JoinSet::new();
+    cycle.spawn(async move { publisher.cycle(&drain).await.unwrap() });
     eventually("events are published", || async { target.events().len() >= events }).await;
     stop.cancel();
-    cycle.await.unwrap().unwrap();
+    cycle.join_all().await;
     let all = target.events();
     assert_eq!(all.len(), events, "{all:?}");
     for event in &all {

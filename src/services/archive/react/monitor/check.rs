@@ -28,6 +28,11 @@ const HIDDEN_PATIENCE: u32 = 4;
 /// Headers that say what runs there, and that do not differ every time.
 const HEADERS: [&str; 2] = ["server", "x-powered-by"];
 
+fn patience(network: Network, seconds: u32) -> Duration {
+    let factor = if network == Network::Clearnet { 1 } else { HIDDEN_PATIENCE };
+    Duration::from_secs(u64::from(seconds) * u64::from(factor))
+}
+
 /// With what and how relays are checked.
 #[derive(Debug)]
 pub(super) struct Checker {
@@ -40,19 +45,14 @@ pub(super) struct Checker {
 }
 
 impl Checker {
-    fn patience(&self, network: Network, seconds: u32) -> Duration {
-        let factor = if network == Network::Clearnet { 1 } else { HIDDEN_PATIENCE };
-        Duration::from_secs(u64::from(seconds) * u64::from(factor))
-    }
-
     /// Longest for all checks of one relay of this network.
     pub(super) fn relay_timeout(&self, network: Network) -> Duration {
-        self.patience(network, self.settings.relay_timeout_s.get())
+        patience(network, self.settings.relay_timeout_s.get())
     }
 
     /// Longest for an information document.
     pub(super) fn document_timeout(&self, network: Network) -> Duration {
-        self.patience(network, self.settings.nip11_timeout_s.get())
+        patience(network, self.settings.nip11_timeout_s.get())
     }
 
     /// Checks one relay; `now` dates the event of the write check.
@@ -75,7 +75,7 @@ impl Checker {
             self.names(url, trust, visit.deadline, limit),
             visit.talk()
         );
-        self.findings(url, document, names, talk)
+        self.findings(url, &document, names.as_ref(), talk)
     }
 
     async fn document(&self, url: &RelayUrl, trust: Trust) -> Checked<Fetched> {
@@ -112,11 +112,11 @@ impl Checker {
     fn findings(
         &self,
         url: &RelayUrl,
-        fetched: Checked<Fetched>,
-        names: Option<Checked<Names>>,
+        fetched: &Checked<Fetched>,
+        names: Option<&Checked<Names>>,
         talk: Talk,
     ) -> Findings {
-        let (known, names) = (names.as_ref().and_then(|names| names.as_ref().ok()), &names);
+        let known = names.and_then(|names| names.as_ref().ok());
         let address = literal(url).or_else(|| known.and_then(first_address));
         let answer = fetched.as_ref().ok();
         let certificate = talk.certificate.or_else(|| answer.and_then(|answer| answer.tls.clone()));
@@ -128,7 +128,7 @@ impl Checker {
             read: talk.read,
             auth: talk.auth,
             write: talk.write,
-            dns: names.as_ref().map(|names| names.as_ref().map(facts).map_err(Failure::clone)),
+            dns: names.map(|names| names.as_ref().map(facts).map_err(Failure::clone)),
             tls: certificate.filter(|_| url.as_str().starts_with("wss")).map(|found| tls(&found)),
             geo: address.and_then(|ip| self.places.geo(ip)),
             net: address.and_then(|ip| self.places.net(ip)),

@@ -195,7 +195,7 @@ impl Monitor {
                 continue;
             }
             if checked.get(&Relay(relay.number)) == Some(&relay.checked_at) {
-                turns.extend(turn(relay));
+                turns.extend(turn(&relay));
             } else {
                 unneeded.push(name);
             }
@@ -267,7 +267,7 @@ impl Monitor {
     }
 }
 
-fn turn(due: DueRelay) -> Option<Turn> {
+fn turn(due: &DueRelay) -> Option<Turn> {
     let trust = if due.is_named { Trust::Named } else { Trust::Discovered };
     match RelayUrl::parse(&due.url) {
         Ok(url) => Some(Turn { relay: Relay(due.number), url, trust, checked_at: due.checked_at }),

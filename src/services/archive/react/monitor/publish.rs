@@ -29,7 +29,7 @@ const AWAY: Duration = Duration::from_mins(5);
 
 /// A relay that is published to.
 enum Target {
-    Open(RelaySession),
+    Open(Box<RelaySession>),
     AwayUntil(Instant),
 }
 
@@ -131,7 +131,7 @@ impl Publisher {
         let patience = Patience::from(self.networks.get(url.network()));
         let mut session = RelaySession::connect(&self.parts.outside, url, Trust::Named, patience).await?;
         let accepted = self.say(event, &mut session).await?;
-        targets.insert(url.clone(), Target::Open(session));
+        targets.insert(url.clone(), Target::Open(Box::new(session)));
         Ok(Some(accepted))
     }
 

@@ -58,7 +58,7 @@ impl Visit<'_> {
     /// Opens, asks, writes, and says goodbye.
     pub(super) async fn talk(&self) -> Talk {
         let connecting = RelaySession::connect(self.outside, self.url, self.trust, self.patience);
-        let mut session = match self.within(connecting).await {
+        let mut session = match Box::pin(self.within(connecting)).await {
             Ok(session) => session,
             Err(error) => return closed_door(error),
         };
