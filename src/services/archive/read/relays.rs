@@ -126,13 +126,10 @@ pub async fn relay(pool: &PgPool, url: &str) -> Result<Option<RelayDetail>, Erro
     let only = RelayFilter { url: Some(url.to_owned()), ..RelayFilter::default() };
     let row = relays(pool, &only, "", 1).await?.pop();
     let Some(row) = row else { return Ok(None) };
-    let source = sqlx::query_scalar!(
-        "SELECT source FROM relays WHERE number = $1",
-        row.number
-    )
-    .fetch_optional(pool)
-    .await?
-    .flatten();
+    let source = sqlx::query_scalar!("SELECT source FROM relays WHERE number = $1", row.number)
+        .fetch_optional(pool)
+        .await?
+        .flatten();
     let check = sqlx::query_as!(
         Check,
         r#"SELECT m.generated_at, jsonb_strip_nulls(to_jsonb(a) - 'id') AS nip11,
