@@ -34,9 +34,9 @@ async fn publish(url: &str, events: &[Event]) {
 }
 
 /// Waits until a relay is only listened to.
-async fn await_live(instance: &Instance, relays: usize) {
+async fn await_live(instance: &Instance, relays: u32) {
     for _ in 0..1_200 {
-        if metric(instance, "synchronizer_live_relays").await >= relays as f64 {
+        if metric(instance, "synchronizer_live_relays").await >= f64::from(relays) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
