@@ -40,6 +40,7 @@ fn n_65_4_each_place_that_names_a_relay_is_read_and_no_other() {
         (1, vec!["t", relay]),
         (1, vec!["r", "https://relay.example.com"]),
         (1, vec!["r"]),
+        (1, vec!["r", "wss://relay\u{2400}.example.com"]),
         (1, vec![]),
     ] {
         assert_eq!(named(kind, &[&tag], relay), [""; 0], "{kind} {tag:?}");
