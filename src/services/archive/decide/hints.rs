@@ -111,8 +111,14 @@ impl Found {
     }
 }
 
+/// Stands for NUL in stored tags and content: a name with it in it is not the one that was signed.
+const NUL_PICTURE: char = '\u{2400}';
+
 /// Whether parsing is worth the while: most texts in these places are ids and names.
 fn looks_like_one(text: &str) -> bool {
+    if text.contains(NUL_PICTURE) {
+        return false;
+    }
     let text = text.trim_start().as_bytes();
     let starts = |with: &[u8]| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
     starts(b"ws://") || starts(b"wss://")

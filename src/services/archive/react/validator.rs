@@ -118,7 +118,8 @@ impl Validator {
             return Ok(done);
         };
         let patience = Patience::from(self.parts.networks.get(network));
-        let probe = probe(&self.parts.outside, &url, patience);
+        // A session is large; hundreds of tries wait in one place.
+        let probe = Box::pin(probe(&self.parts.outside, &url, patience));
         let Some(judged) = drain.run_until_cancelled(probe).await else { return Ok(done) };
         match judged {
             Ok(()) => {
