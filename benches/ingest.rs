@@ -13,6 +13,8 @@ mod support;
 #[allow(dead_code, reason = "tests use the rest")]
 mod wire_relay;
 
+#[path = "ingest/bytes.rs"]
+mod bytes;
 #[path = "ingest/growth.rs"]
 mod growth;
 #[path = "ingest/limit.rs"]
@@ -37,6 +39,7 @@ async fn main() {
     let mut rows: Vec<Row> = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(limit::measure(&server, &parts).await);
     rows.extend(growth::measure(&server, &parts, million).await);
+    rows.extend(bytes::measure(&server).await);
     rows.extend(growth::last_event_timestamp().await);
     print_table(&rows);
     drop(parts);

@@ -35,7 +35,7 @@ CREATE UNIQUE INDEX relay_log_candidates ON relay_log (batch, slot) WHERE kind I
 CREATE UNIQUE INDEX relay_log_batch ON relay_log (batch) WHERE kind IN ('retired', 'observed') AND slot = 0;
 CREATE INDEX relay_log_named ON relay_log (relay) WHERE kind = 'named';
 CREATE INDEX relay_log_dropped ON relay_log (url, recorded_at) WHERE kind = 'dropped';
-CREATE INDEX relay_log_found ON relay_log (recorded_at) WHERE kind = 'found';
+CREATE INDEX relay_log_found ON relay_log (network, recorded_at) WHERE kind = 'found';
 
 -- The host of a canonical URL, for the bound of candidates a host.
 CREATE FUNCTION quipu_relay_host(url text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
@@ -103,21 +103,25 @@ $$;
 
 -- Records URLs that somebody named, as far as they are news and there is room for them.
 --   urls               canonical, no one twice
---   waiting_max        most candidates that wait; host_max: of one host; day_max: most that are found within a day
+--   waiting_max        most candidates of one network that wait; host_max: of one host; day_max: most of one network that are
+--                      found within a day. A network by itself: those of one that is switched off must not keep others out
 -- Returns for each what became of it: new, known (a relay or a candidate already), dropped (given up within the last 30 days),
 -- host_full or full.
 CREATE FUNCTION quipu_find_candidates(
     batch uuid, slots integer[], urls text[], networks text[], details jsonb[],
     waiting_max integer, host_max integer, day_max integer, OUT outcomes text[])
 LANGUAGE plpgsql AS $$
-DECLARE at timestamptz; room bigint;
+DECLARE at timestamptz;
 BEGIN
     PERFORM quipu_lock_candidates();
     at := clock_timestamp();
-    SELECT least(waiting_max - (SELECT count(*) FROM candidates),
-                 day_max - (SELECT count(*) FROM relay_log l WHERE l.kind = 'found' AND l.recorded_at > at - interval '1 day'))
-    INTO room;
-    WITH offered AS (
+    WITH rooms AS MATERIALIZED (
+        SELECT n.network, least(
+            waiting_max - (SELECT count(*) FROM candidates c WHERE c.network = n.network),
+            day_max - (SELECT count(*) FROM relay_log l
+                       WHERE l.kind = 'found' AND l.network = n.network AND l.recorded_at > at - interval '1 day')) AS room
+        FROM (SELECT DISTINCT n AS network FROM unnest(networks) n) n),
+    offered AS (
         SELECT o.slot, o.url, o.network, o.detail, quipu_relay_host(o.url) AS host,
                CASE WHEN EXISTS (SELECT FROM relays r WHERE r.url = o.url) OR EXISTS (SELECT FROM candidates c WHERE c.url = o.url)
                     THEN 'known'
@@ -134,9 +138,9 @@ BEGIN
     judged AS MATERIALIZED (
         SELECT o.slot, o.url, o.network, o.detail,
                CASE WHEN o.refused IS NOT NULL THEN o.refused
-                    WHEN row_number() OVER (PARTITION BY o.refused IS NULL ORDER BY o.slot) > room THEN 'full'
+                    WHEN row_number() OVER (PARTITION BY o.network, o.refused IS NULL ORDER BY o.slot) > r.room THEN 'full'
                     ELSE 'new' END AS outcome
-        FROM of_hosts o),
+        FROM of_hosts o JOIN rooms r ON r.network = o.network),
     waiting AS (
         INSERT INTO candidates (url, network, found_at, source)
         SELECT j.url, j.network, at, j.detail ->> 'source' FROM judged j WHERE j.outcome = 'new' ORDER BY j.url),

@@ -4,28 +4,31 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use chrono::NaiveDate;
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::export::public_key;
 use super::{Context, output};
-use crate::store::leave::{self, ErasureSubject, Month};
+use crate::store::leave::{self, ErasureSubject, Month, PAST};
 
 /// Erase an event, or everything a key signed, leaving a tombstone that keeps it away.
 #[derive(Debug, Args)]
-#[group(id = "subject", required = true, multiple = false)]
+#[command(group(ArgGroup::new("subject").args(["event", "pubkey"]).required(true)))]
 pub(super) struct Erase {
     /// The event's id: 64 hex digits, or note/nevent.
-    #[arg(long, value_name = "ID", group = "subject", value_parser = event_id)]
+    #[arg(long, value_name = "ID", value_parser = event_id)]
     event: Option<[u8; 32]>,
     /// A public key, in hex or npub.
-    #[arg(long, value_name = "KEY", group = "subject", value_parser = public_key)]
+    #[arg(long, value_name = "KEY", value_parser = public_key)]
     pubkey: Option<[u8; 32]>,
     /// With --pubkey: only events up to this `created_at` (unix seconds); later ones are kept and still taken.
-    #[arg(long, value_name = "SECONDS", conflicts_with = "event")]
+    #[arg(long, value_name = "SECONDS", requires = "pubkey")]
     until: Option<i64>,
     /// Why; it is recorded.
     #[arg(long, value_name = "TEXT")]
     reason: String,
+    /// One JSON object: how many rows left.
+    #[arg(long)]
+    json: bool,
 }
 
 fn event_id(text: &str) -> Result<[u8; 32], String> {
@@ -43,10 +46,14 @@ impl Erase {
             (None, None) => bail!("--event or --pubkey is needed"),
         };
         let left = leave::erase(&context.urls()?.owner, subject, self.reason.trim()).await?;
-        output::say(format_args!(
-            "{} events and {} sightings were erased; a tombstone keeps them away",
-            left.events, left.sightings
-        ));
+        if self.json {
+            output::say(serde_json::to_string(&left)?);
+        } else {
+            output::say(format_args!(
+                "{} events and {} sightings were erased; a tombstone keeps them away",
+                left.events, left.sightings
+            ));
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -72,6 +79,11 @@ fn month(text: &str) -> Result<NaiveDate, String> {
     NaiveDate::parse_from_str(&format!("{text}-01"), "%Y-%m-%d").map_err(|_| "expected YYYY-MM".to_owned())
 }
 
+/// As listings name it.
+fn named(month: NaiveDate) -> String {
+    if month == PAST { "before 2020-11".to_owned() } else { month.format("%Y-%m").to_string() }
+}
+
 impl Retention {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
         let owner = context.urls()?.owner;
@@ -85,7 +97,7 @@ impl Retention {
         for month in &months {
             leave::drop_month(&owner, month.month, &self.reason)
                 .await
-                .with_context(|| format!("month {}", month.month))?;
+                .with_context(|| format!("month {}", named(month.month)))?;
             bar.inc(1);
         }
         bar.finish_and_clear();
@@ -100,9 +112,9 @@ impl Retention {
             }
             return Ok(());
         }
-        let rows = months.iter().map(|m| {
-            [m.month.format("%Y-%m").to_string(), m.holds.events.to_string(), m.holds.sightings.to_string()]
-        });
+        let rows = months
+            .iter()
+            .map(|m| [named(m.month), m.holds.events.to_string(), m.holds.sightings.to_string()]);
         output::say(output::table(["month", "events", "sightings"], rows));
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The command line. Each command is one file; every listing has `--json`.
 
+mod archive;
 mod export;
 mod import;
 mod leave;
@@ -7,6 +8,7 @@ mod output;
 mod relays;
 mod upkeep;
 mod url;
+mod windows;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,7 +61,7 @@ enum Command {
     },
     /// Run single services against a running instance or the database of the environment.
     Run {
-        /// Which: initializer, ticker, projector, synchronizer, console.
+        /// Which: initializer, ticker, projector, synchronizer, vanisher, console.
         #[arg(required = true, value_name = "SERVICE")]
         services: Vec<String>,
     },
@@ -70,6 +72,9 @@ enum Command {
     /// Look at, add and retire relays.
     #[command(subcommand)]
     Relays(relays::Relays),
+    /// What the archive holds, and what it costs.
+    #[command(subcommand)]
+    Archive(archive::Archive),
     /// Print a database URL of the running instance: psql "$(quipu url)".
     Url {
         /// Which way in.
@@ -78,7 +83,7 @@ enum Command {
     },
     /// Recreate a projection from its journals.
     Rebuild {
-        /// Which: relays, relay_progress, totals.
+        /// Which: relays, relay_progress, requests, totals.
         name: String,
     },
     /// Prove that the tables are what the journals say.
@@ -135,6 +140,7 @@ impl Cli {
             Command::Import(import) => import.run(context).await,
             Command::Export(export) => export.run(context).await,
             Command::Relays(relays) => relays.run(context).await,
+            Command::Archive(archive) => archive.run(&context).await,
             Command::Url { door } => url::show(&context, door),
             Command::Rebuild { name } => upkeep::rebuild(&context, &name).await,
             Command::Verify(verify) => verify.run(&context).await,

@@ -6,22 +6,25 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use chrono::DateTime;
-use clap::Subcommand;
-use serde_json::json;
+use clap::{Args, Subcommand};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde_json::{Value, json};
 
 use super::{Context, output};
 use crate::app::Parts;
-use crate::base::RelayUrl;
+use crate::base::{Network, RelayUrl};
 use crate::lifecycle::Lifecycle;
 use crate::services::archive::RelayAnswer;
 use crate::services::archive::command::RelayCommand;
-use crate::services::archive::read::{self, RelayRow};
+use crate::services::archive::read::{self, Check, RelayDetail, RelayFilter, RelayRow};
 use crate::store::{DoorSizes, Doors, Relay};
 use crate::telemetry::Metrics;
 
 /// Relays read at once.
 const PAGE: i64 = 1_000;
+
+/// Relays offered at once; the writer puts them into few transactions.
+const AT_ONCE: usize = 256;
 
 /// Look at, add and retire relays.
 #[derive(Debug, Subcommand)]
@@ -43,110 +46,188 @@ pub(super) enum Relays {
         /// Why; it is recorded.
         #[arg(long, value_name = "TEXT")]
         reason: String,
-    },
-    /// List all relays, in the order of their URLs.
-    List {
-        /// List instead the URLs that somebody named and that have not proven to be relays yet.
-        #[arg(long)]
-        candidates: bool,
-        /// One JSON object a relay.
+        /// One JSON object.
         #[arg(long)]
         json: bool,
     },
+    /// List relays, in the order of their URLs.
+    List(List),
+    /// Show everything that is known about one relay.
+    Show {
+        /// Its URL.
+        #[arg(value_name = "URL")]
+        url: String,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// List relays, in the order of their URLs.
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Only those of this network: clearnet, tor, i2p or loki.
+    #[arg(long, value_name = "NETWORK", value_parser = network)]
+    network: Option<Network>,
+    /// Only those that the newest check could read; `--readable=false` for the others.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    readable: Option<bool>,
+    /// Only those that are retired; `--retired=false` for the others.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    retired: Option<bool>,
+    /// List instead the URLs that somebody named and that have not proven to be relays yet.
+    #[arg(long, conflicts_with_all = ["network", "readable", "retired"])]
+    candidates: bool,
+    /// One JSON object a relay.
+    #[arg(long)]
+    json: bool,
+}
+
+fn network(text: &str) -> Result<Network, String> {
+    let all = [Network::Clearnet, Network::Tor, Network::I2p, Network::Loki];
+    let found = all.into_iter().find(|network| network.as_str() == text);
+    found.ok_or_else(|| format!("one of: {}", all.map(Network::as_str).join(", ")))
 }
 
 impl Relays {
     pub(super) async fn run(self, context: Context) -> Result<ExitCode> {
         match self {
             Self::Add { urls, json } => add(context, urls, json).await,
-            Self::Retire { url, reason } => retire(context, &url, reason.trim()).await,
-            Self::List { candidates: true, json } => candidates::list(&context, json).await,
-            Self::List { candidates: false, json } => list(&context, json).await,
+            Self::Retire { url, reason, json } => retire(context, &url, reason.trim(), json).await,
+            Self::List(List { candidates: true, json, .. }) => candidates::list(&context, json).await,
+            Self::List(list) => list.run(&context).await,
+            Self::Show { url, json } => show(&context, &url, json).await,
         }
+    }
+}
+
+/// The parts of a process for one command.
+struct Opened {
+    parts: Parts,
+    lifecycle: Lifecycle,
+}
+
+impl Opened {
+    fn new(context: Context) -> Result<Self> {
+        let database = context.urls()?;
+        let lifecycle = Lifecycle::new(Duration::from_secs(5));
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+        let parts = Parts::open(&database, context.configuration.settings, lifecycle.clone(), metrics)?;
+        Ok(Self { parts, lifecycle })
+    }
+
+    async fn close(self) {
+        drop(self.parts);
+        self.lifecycle.drain();
+        self.lifecycle.run_until_stopped(stream::pending::<&str>()).await;
     }
 }
 
 async fn add(context: Context, urls: Vec<String>, json: bool) -> Result<ExitCode> {
     // All are looked at before any is added.
-    let parse = |url: &String| RelayUrl::parse(url).with_context(|| format!("`{url}`"));
+    let parse = |url: &String| {
+        RelayUrl::parse(url).with_context(|| {
+            format!("`{url}` cannot be added; nothing was: a relay is wss://host or ws://host")
+        })
+    };
     let relays: Vec<RelayUrl> = urls.iter().map(parse).collect::<Result<_>>()?;
-    let database = context.urls()?;
-    let lifecycle = Lifecycle::new(Duration::from_secs(5));
-    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
-    let parts = Parts::open(&database, context.configuration.settings, lifecycle.clone(), metrics)?;
-    let writer = parts.relay_writer();
-    for url in relays {
+    let opened = Opened::new(context)?;
+    let writer = opened.parts.relay_writer();
+    let bar = output::count_bar(relays.len() as u64, "relays");
+    let offer = async |url: RelayUrl| {
         let answer = writer.append(RelayCommand::Add { url: url.clone(), source: "operator" }).await?;
+        Ok::<_, anyhow::Error>((url, answer))
+    };
+    let mut answers = Box::pin(stream::iter(relays).map(offer).buffered(AT_ONCE));
+    while let Some((url, answer)) = answers.try_next().await? {
+        bar.inc(1);
         let RelayAnswer::Known { relay, is_new } = answer else { continue };
-        if json {
-            output::say(format_args!("{}", json!({ "url": url, "number": relay.0, "new": is_new })));
-        } else {
-            output::say(format_args!("{url}  {}", if is_new { "added" } else { "known already" }));
-        }
+        bar.suspend(|| {
+            if json {
+                output::say(json!({ "url": url, "number": relay.0, "new": is_new }));
+            } else {
+                output::say(format_args!("{url}  {}", if is_new { "added" } else { "known already" }));
+            }
+        });
     }
-    drop((writer, parts));
-    lifecycle.drain();
-    lifecycle.run_until_stopped(futures_util::stream::pending::<&str>()).await;
+    bar.finish_and_clear();
+    drop(answers);
+    drop(writer);
+    opened.close().await;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn retire(context: Context, url: &str, reason: &str) -> Result<ExitCode> {
+async fn retire(context: Context, url: &str, reason: &str, json: bool) -> Result<ExitCode> {
     if reason.is_empty() {
         bail!("--reason: a relay is retired with its reason, which must not be empty");
     }
-    let url = RelayUrl::parse(url).with_context(|| format!("`{url}`"))?;
-    let database = context.urls()?;
-    let lifecycle = Lifecycle::new(Duration::from_secs(5));
-    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
-    let parts = Parts::open(&database, context.configuration.settings, lifecycle.clone(), metrics)?;
-    let Some(known) = find(&parts.doors, &url).await? else {
-        bail!("{url} is not known: `quipu relays list` shows those that are");
-    };
-    if known.retired_at.is_some() {
-        output::say(format_args!("{url}  retired already"));
-    } else {
+    let url = address(url)?;
+    let opened = Opened::new(context)?;
+    let known = known(&opened.parts.doors, &url).await?;
+    let is_new = known.row.retired_at.is_none();
+    if is_new {
         let detail = json!({ "reason": reason });
-        parts.relay_writer().append(RelayCommand::Retire { relay: Relay(known.number), detail }).await?;
-        output::say(format_args!("{url}  retired"));
+        let relay = Relay(known.row.number);
+        opened.parts.relay_writer().append(RelayCommand::Retire { relay, detail }).await?;
     }
-    drop(parts);
-    lifecycle.drain();
-    lifecycle.run_until_stopped(futures_util::stream::pending::<&str>()).await;
+    if json {
+        output::say(json!({ "url": url, "number": known.row.number, "retired": true, "new": is_new }));
+    } else {
+        output::say(format_args!("{url}  retired{}", if is_new { "" } else { " already" }));
+    }
+    opened.close().await;
     Ok(ExitCode::SUCCESS)
+}
+
+fn address(url: &str) -> Result<RelayUrl> {
+    RelayUrl::parse(url).with_context(|| format!("`{url}` is no relay's URL: wss://host or ws://host"))
 }
 
 /// The relay with this URL, as of now.
-async fn find(doors: &Doors, url: &RelayUrl) -> Result<Option<RelayRow>> {
-    let mut after = String::new();
-    loop {
-        let page = read::relays(&doors.session, &after, PAGE).await?;
-        let Some(last) = page.last() else { return Ok(None) };
-        after.clone_from(&last.url);
-        if let Some(found) = page.into_iter().find(|relay| relay.url == url.as_str()) {
-            return Ok(Some(found));
+async fn known(doors: &Doors, url: &RelayUrl) -> Result<RelayDetail> {
+    let found = read::relay(&doors.session, url.as_str()).await?;
+    found.with_context(|| {
+        format!(
+            "{url} is not known: `quipu relays list` shows those that are, `quipu relays add {url}` adds it"
+        )
+    })
+}
+
+impl List {
+    async fn run(self, context: &Context) -> Result<ExitCode> {
+        let doors = Doors::open(&context.urls()?, DoorSizes::default())?;
+        let filter = RelayFilter {
+            url: None,
+            network: self.network.map(|network| network.as_str().to_owned()),
+            readable: self.readable,
+            retired: self.retired,
+        };
+        let mut after = String::new();
+        let mut shown = 0;
+        loop {
+            let page = read::relays(&doors.read, &filter, &after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after.clone_from(&last.url);
+            shown += page.len();
+            list(&page, self.json)?;
         }
+        if shown == 0 && !self.json {
+            let restricted = self.network.is_some() || self.readable.is_some() || self.retired.is_some();
+            eprintln!(
+                "{}",
+                if restricted {
+                    "no relay is like that: `quipu relays list` without filters shows all"
+                } else {
+                    "no relays yet: `quipu up` enters the seeds, `quipu relays add URL` adds one"
+                }
+            );
+        }
+        doors.close().await;
+        Ok(ExitCode::SUCCESS)
     }
 }
 
-async fn list(context: &Context, json: bool) -> Result<ExitCode> {
-    let doors = Doors::open(&context.urls()?, DoorSizes::default())?;
-    let mut after = String::new();
-    let mut shown = 0;
-    loop {
-        let page = read::relays(&doors.read, &after, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after.clone_from(&last.url);
-        shown += page.len();
-        show(&page, json)?;
-    }
-    if shown == 0 && !json {
-        eprintln!("no relays yet: `quipu up` enters the seeds, `quipu relays add URL` adds one");
-    }
-    doors.close().await;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn show(page: &[RelayRow], json: bool) -> Result<()> {
+fn list(page: &[RelayRow], json: bool) -> Result<()> {
     if json {
         for relay in page {
             output::say(serde_json::to_string(relay)?);
@@ -154,15 +235,70 @@ fn show(page: &[RelayRow], json: bool) -> Result<()> {
         return Ok(());
     }
     let rows = page.iter().map(|relay| {
-        let last = relay.last_event_timestamp.map_or_else(|| "-".to_owned(), instant);
-        let state = if relay.retired_at.is_some() { "retired" } else { "crawled" };
-        [relay.url.clone(), relay.network.clone(), state.to_owned(), relay.sightings.to_string(), last]
+        let last = relay.last_event_timestamp.map_or_else(|| "-".to_owned(), output::instant);
+        [relay.url.clone(), relay.network.clone(), state(relay), relay.sightings.to_string(), last]
     });
     output::say(output::table(["relay", "network", "state", "sightings", "newest event"], rows));
     Ok(())
 }
 
-fn instant(seconds: i64) -> String {
-    DateTime::from_timestamp(seconds, 0)
-        .map_or_else(|| seconds.to_string(), |t| t.format("%Y-%m-%d %H:%M:%S").to_string())
+fn state(relay: &RelayRow) -> String {
+    let crawled = if relay.retired_at.is_some() { "retired" } else { "crawled" };
+    match relay.readable {
+        Some(true) => format!("{crawled}, readable"),
+        Some(false) => format!("{crawled}, not readable"),
+        None => crawled.to_owned(),
+    }
+}
+
+async fn show(context: &Context, url: &str, json: bool) -> Result<ExitCode> {
+    let url = address(url)?;
+    let doors = Doors::open(&context.urls()?, DoorSizes::default())?;
+    let relay = known(&doors, &url).await?;
+    if json {
+        output::say(serde_json::to_string(&relay)?);
+    } else {
+        output::say(output::table(["", url.as_str()], facts(&relay)));
+    }
+    doors.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is known, as rows.
+fn facts(relay: &RelayDetail) -> Vec<[String; 2]> {
+    let row = |name: &str, value: String| [name.to_owned(), value];
+    let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let windows = &relay.windows;
+    let mut rows = vec![
+        row("number", relay.row.number.to_string()),
+        row("network", relay.row.network.clone()),
+        row("state", state(&relay.row)),
+        row(
+            "known since",
+            format!(
+                "{}, from {}",
+                relay.row.inserted_at.format("%Y-%m-%d %H:%M:%S"),
+                or_none(relay.source.clone())
+            ),
+        ),
+        row("sightings", relay.row.sightings.to_string()),
+        row("newest event", or_none(relay.row.last_event_timestamp.map(output::instant))),
+        row("windows", format!("{} complete, {} with gaps", windows.complete, windows.gaps)),
+        row("complete up to", or_none(windows.complete_until.map(output::instant))),
+    ];
+    match &relay.check {
+        None => rows.push(row("checked", "never".to_owned())),
+        Some(Check { generated_at, nip11, nip66 }) => {
+            rows.push(row("checked", output::instant(*generated_at)));
+            rows.push(row("information (NIP-11)", or_none(nip11.as_ref().map(Value::to_string))));
+            rows.push(row("check (NIP-66)", or_none(nip66.as_ref().map(Value::to_string))));
+        }
+    }
+    let entry = |entry: &Value| {
+        let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+        let at: String = text("at").chars().take(19).collect();
+        [at.replace('T', " "), format!("{} {}", text("kind"), entry["detail"])]
+    };
+    rows.extend(relay.entries.iter().map(entry));
+    rows
 }

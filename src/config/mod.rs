@@ -14,11 +14,13 @@ macro_rules! nonzero {
 mod check;
 mod environment;
 mod implementation;
+mod keys;
 mod layer;
 mod monitor;
 mod networks;
 mod sections;
 mod services;
+mod synchronizer;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -40,8 +42,9 @@ pub use monitor::Monitor;
 pub use networks::{NetworkSettings, Networks};
 pub use sections::{Database, Http, Log, LogFormat, Rotation};
 pub use services::{
-    Console, Finder, Ingest, Initializer, Projector, RelayList, Services, Synchronizer, Ticker, Validator,
+    Console, Finder, Ingest, Initializer, Projector, RelayList, Services, Ticker, Validator, Vanish,
 };
+pub use synchronizer::{PrioritySynchronizer, Synchronizer};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -114,6 +117,8 @@ pub struct Configuration {
     pub database: DatabaseEnv,
     /// `QUIPU_MONITOR_SECRET_KEY`: what the monitor signs with, hex or `nsec1…`.
     pub monitor_key: Option<Secret>,
+    /// `QUIPU_SYNCHRONIZER_SECRET_KEY`: who we are when a relay asks before it shows events (NIP-42).
+    pub synchronizer_key: Option<Secret>,
 }
 
 impl Configuration {
@@ -146,7 +151,9 @@ impl Configuration {
         let settings = merged.extract::<Settings>();
         let settings = settings.map_err(|found| problems.extend(found)).unwrap_or_default();
         problems.extend(settings.problems(&merged));
-        let monitor_key = monitor::key(&environment);
+        let synchronizer_key = keys::key(&environment, keys::SYNCHRONIZER);
+        let synchronizer_key = synchronizer_key.map_err(|found| problems.push(found)).unwrap_or_default();
+        let monitor_key = keys::key(&environment, keys::MONITOR);
         let is_key_bad = monitor_key.is_err();
         let monitor_key = monitor_key.map_err(|found| problems.push(found)).unwrap_or_default();
         if !is_key_bad {
@@ -155,7 +162,7 @@ impl Configuration {
         let database = DatabaseEnv::read(&environment, settings.database.pooler);
         let database = database.map_err(|found| problems.extend(found)).unwrap_or_default();
         if problems.is_empty() {
-            Ok(Self { implementation, settings, database, monitor_key })
+            Ok(Self { implementation, settings, database, monitor_key, synchronizer_key })
         } else {
             Err(ConfigError::Refused(problems))
         }
@@ -172,6 +179,7 @@ impl Configuration {
             "settings": self.settings,
             "environment": self.database.masked(),
             "monitor_key": self.monitor_key.as_ref().map(|_| "***"),
+            "synchronizer_key": self.synchronizer_key.as_ref().map(|_| "***"),
         })
     }
 }
@@ -183,13 +191,21 @@ impl Settings {
         if let Err(error) = EnvFilter::builder().parse(&self.log.level) {
             problems.push(merged.refuse("log.level", error.to_string()));
         }
-        for url in &self.services.synchronizer.only_relays {
-            let key = "services.synchronizer.only_relays";
-            match RelayUrl::parse(url) {
-                Ok(relay) if relay.as_str() == url => {}
-                Ok(relay) => problems.push(merged.refuse(key, format!("write `{url}` as `{relay}`"))),
-                Err(error) => problems.push(merged.refuse(key, format!("`{url}`: {error}"))),
+        for (key, urls) in [
+            ("services.synchronizer.only_relays", &self.services.synchronizer.only_relays),
+            ("services.ingest.vanish_relay_urls", &self.services.ingest.vanish_relay_urls),
+        ] {
+            for url in urls {
+                match RelayUrl::parse(url) {
+                    Ok(relay) if relay.as_str() == url => {}
+                    Ok(relay) => problems.push(merged.refuse(key, format!("write `{url}` as `{relay}`"))),
+                    Err(error) => problems.push(merged.refuse(key, format!("`{url}`: {error}"))),
+                }
             }
+        }
+        if self.services.synchronizer.enabled && self.services.priority_synchronizer.enabled {
+            let reason = "one of the two synchronizers runs: set `services.synchronizer.enabled` to false";
+            problems.push(merged.refuse("services.priority_synchronizer.enabled", reason));
         }
         for RelayList { url, path } in &self.services.finder.lists {
             let is_web = |url: &url::Url| matches!(url.scheme(), "http" | "https");

@@ -1,18 +1,14 @@
-//! Section `services.monitor`, and the key it signs with, which is a secret of the environment.
+//! Section `services.monitor`.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
-use nostr_sdk::Keys;
 use serde::{Deserialize, Serialize};
 
-use super::Environment;
 use super::check::Merged;
-use super::layer::{ENVIRONMENT, Problem};
+use super::keys;
+use super::layer::Problem;
 use crate::base::{RelayUrl, Secret};
-
-/// The variable that holds the monitor's secret key: hex or `nsec1…`.
-pub(super) const KEY_VARIABLE: &str = "QUIPU_MONITOR_SECRET_KEY";
 
 /// Section `services.monitor`. How many relays at once, and how long a connection may take, is said by `networks`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +81,7 @@ impl Monitor {
         }
         for (name, is_on) in [("write_check", self.write_check), ("publish", self.publish)] {
             if is_on && key.is_none() {
-                let reason = format!("needs a key in {KEY_VARIABLE}");
+                let reason = format!("needs a key in {}", keys::MONITOR);
                 problems.push(merged.refuse(&format!("services.monitor.{name}"), reason));
             }
         }
@@ -93,21 +89,5 @@ impl Monitor {
             problems.push(merged.refuse("services.monitor.publish_relays", "`publish` needs at least one"));
         }
         problems
-    }
-}
-
-/// The monitor's key out of the environment, if it is there.
-///
-/// # Errors
-/// When it is none; the value is not shown.
-pub(super) fn key(environment: &Environment) -> Result<Option<Secret>, Problem> {
-    let Some(text) = environment.get(KEY_VARIABLE) else { return Ok(None) };
-    match Keys::parse(text) {
-        Ok(_) => Ok(Some(Secret::new(text))),
-        Err(_) => Err(Problem {
-            source: ENVIRONMENT.into(),
-            key: KEY_VARIABLE.into(),
-            reason: "neither 64 hex digits nor nsec1…".into(),
-        }),
     }
 }

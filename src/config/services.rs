@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
 use serde::{Deserialize, Serialize};
 
-use super::Monitor;
+use super::{Monitor, PrioritySynchronizer, Synchronizer};
 
 /// Section `services`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ pub struct Services {
     pub validator: Validator,
     /// Archives what relays have.
     pub synchronizer: Synchronizer,
+    /// The same, some relays before all others.
+    pub priority_synchronizer: PrioritySynchronizer,
     /// Checks relays, and says what it found.
     pub monitor: Monitor,
     /// Keeps the analytic projections.
@@ -60,11 +62,11 @@ pub struct Finder {
     pub lists_interval_s: NonZeroU32,
     /// Longest pause between two looks for new events, in seconds.
     pub interval_s: NonZeroU32,
-    /// Most candidates that wait for the validator; what is found beyond that is passed over.
+    /// Most candidates of one network that wait for the validator; what is found beyond that is passed over.
     pub candidates_max: NonZeroU32,
     /// Most candidates of one host that wait.
     pub candidates_per_host_max: NonZeroU32,
-    /// Most candidates found within 24 hours.
+    /// Most candidates of one network found within 24 hours.
     pub candidates_per_day_max: NonZeroU32,
 }
 
@@ -123,46 +125,6 @@ impl Default for Validator {
     }
 }
 
-/// Section `services.synchronizer`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Synchronizer {
-    /// Whether `quipu up` runs it.
-    pub enabled: bool,
-    /// Crawl only these relays, as canonical URLs; empty for all that are known.
-    pub only_relays: Vec<String>,
-    /// Most relays this process is connected to at once.
-    pub relays_at_once: NonZeroUsize,
-    /// Events asked for by one REQ, its `limit`. Relays cap it, often at 500.
-    pub page_events: NonZeroUsize,
-    /// Longest to wait for a relay's connection, in seconds.
-    pub connect_timeout_s: NonZeroU32,
-    /// Longest silence of a relay in the middle of an answer, in seconds.
-    pub idle_timeout_s: NonZeroU32,
-    /// Pause until a relay that was brought up to date is asked again, in seconds.
-    pub interval_s: NonZeroU32,
-    /// Oldest `created_at` asked for, in Unix seconds.
-    pub since_unix_s: u64,
-    /// How far behind the present a window ends, in seconds: younger events may still be arriving.
-    pub end_lag_s: u32,
-}
-
-impl Default for Synchronizer {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            only_relays: Vec::new(),
-            relays_at_once: nonzero!(NonZeroUsize, 32),
-            page_events: nonzero!(NonZeroUsize, 500),
-            connect_timeout_s: nonzero!(NonZeroU32, 10),
-            idle_timeout_s: nonzero!(NonZeroU32, 30),
-            interval_s: nonzero!(NonZeroU32, 300),
-            since_unix_s: 0,
-            end_lag_s: 60,
-        }
-    }
-}
-
 /// Section `services.projector`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -209,16 +171,35 @@ impl Default for Console {
     }
 }
 
+/// What becomes of a request to vanish (NIP-62). Public answers leave the key's events out either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Vanish {
+    /// It is kept, and nothing is erased.
+    #[default]
+    Record,
+    /// The key's events up to the request are erased, and a tombstone keeps them away.
+    Honour,
+}
+
 /// Section `services.ingest`: bounds of the path from a received event to its commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ingest {
     /// Most events in one transaction. More gain nothing and lengthen the wait for the commit.
     pub batch_events_max: NonZeroUsize,
+    /// Requests to vanish: `record` or `honour`.
+    pub vanish: Vanish,
+    /// Where this archive is reached, as canonical URLs: requests to one of them count, as do those to all relays.
+    pub vanish_relay_urls: Vec<String>,
 }
 
 impl Default for Ingest {
     fn default() -> Self {
-        Self { batch_events_max: nonzero!(NonZeroUsize, 4_000) }
+        Self {
+            batch_events_max: nonzero!(NonZeroUsize, 4_000),
+            vanish: Vanish::Record,
+            vanish_relay_urls: Vec::new(),
+        }
     }
 }

@@ -51,13 +51,19 @@ impl Error {
     }
 }
 
-/// Sorts SQLSTATEs into passing, data and broken. A deadlock or a lost server is the moment's fault.
+/// Whether a SQLSTATE is the moment's fault: a deadlock, a lost server, or one that only reads until a failover is over.
+fn passes(state: &str) -> bool {
+    state == SqlState::READ_ONLY_SQL_TRANSACTION.code()
+        || matches!(state.get(..2), Some("08" | "40" | "53" | "55" | "57" | "58"))
+}
+
+/// Sorts SQLSTATEs into passing, data and broken.
 fn from_state(state: Option<&SqlState>) -> fn(Arc<tokio_postgres::Error>) -> Error {
-    let Some(state) = state else { return |e| Error::Unavailable(e) };
-    match &state.code()[..2] {
-        "08" | "40" | "53" | "55" | "57" | "58" => |e| Error::Unavailable(e),
-        "22" | "23" | "54" => Error::Data,
-        _ => |e| Error::Broken(e),
+    match state.map(SqlState::code) {
+        None => |e| Error::Unavailable(e),
+        Some(code) if passes(code) => |e| Error::Unavailable(e),
+        Some(code) if matches!(code.get(..2), Some("22" | "23" | "54")) => Error::Data,
+        Some(_) => |e| Error::Broken(e),
     }
 }
 
@@ -84,9 +90,7 @@ impl From<sqlx::Error> for Error {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::Protocol(_) => true,
-            sqlx::Error::Database(e) => {
-                e.code().is_some_and(|c| matches!(c.get(..2), Some("08" | "40" | "53" | "55" | "57" | "58")))
-            }
+            sqlx::Error::Database(e) => e.code().is_some_and(|code| passes(&code)),
             _ => false,
         };
         if passing { Self::Unavailable(Arc::new(error)) } else { Self::Broken(Arc::new(error)) }

@@ -1,12 +1,15 @@
 //! The two ways out of a journal, both the owner's and both leaving a record: lawful erasure of single facts, and
 //! retention of whole months.
 
-use chrono::NaiveDate;
-use tokio_postgres::{Client, Transaction};
+mod months;
+
+use tokio_postgres::{Client, GenericClient, Transaction};
 
 use super::Error;
 use super::owner;
 use crate::base::Secret;
+
+pub use months::{Month, PAST, drop_month, months_before};
 
 /// Held shared by every batch of events, alone by an erasure: what is removed cannot slip in beside it.
 const ERASURE_LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('quipu/erasure', 0))";
@@ -18,6 +21,45 @@ pub enum ErasureSubject {
     Event([u8; 32]),
     /// Everything a key signed up to a time (unix seconds, inclusive).
     Pubkey([u8; 32], i64),
+    /// What a request to vanish asks for (NIP-62). The key's requests to vanish stay, as the evidence.
+    Vanish {
+        /// Id of the request.
+        request: [u8; 32],
+        /// Who signed it.
+        pubkey: [u8; 32],
+        /// Its `created_at`: everything up to it leaves.
+        until: i64,
+    },
+}
+
+impl ErasureSubject {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Event(_) => "event",
+            Self::Pubkey(..) => "pubkey",
+            Self::Vanish { .. } => "vanish",
+        }
+    }
+
+    /// The columns `event_id`, `pubkey`, `until` of `erasure`.
+    fn columns(&self) -> (Option<&[u8]>, Option<&[u8]>, Option<i64>) {
+        match self {
+            Self::Event(id) => (Some(id), None, None),
+            Self::Pubkey(pubkey, until) => (None, Some(pubkey), Some(*until)),
+            Self::Vanish { request, pubkey, until } => (Some(request), Some(pubkey), Some(*until)),
+        }
+    }
+
+    /// Which events leave, as a condition over `e` with `event_id`, `pubkey`, `until` as `$1`, `$2`, `$3`.
+    fn condition(&self) -> &'static str {
+        match self {
+            Self::Event(_) => "e.id = $1 AND $2::bytea IS NULL AND $3::bigint IS NULL",
+            Self::Pubkey(..) => "$1::bytea IS NULL AND e.pubkey = $2 AND e.created_at <= $3",
+            Self::Vanish { .. } => {
+                "$1::bytea IS NOT NULL AND e.pubkey = $2 AND e.created_at <= $3 AND e.kind <> 62"
+            }
+        }
+    }
 }
 
 /// How many rows left.
@@ -29,145 +71,100 @@ pub struct Left {
     pub sightings: i64,
 }
 
-const SIGHTINGS_OF: &str = "
-    FROM sightings s USING events e WHERE s.event = e.number AND ";
+/// Where the events that leave are listed while they do. Statistics let every later statement go by index.
+const LEAVING: &str =
+    "CREATE TEMPORARY TABLE leaving (created_at bigint, id bytea, number bigint) ON COMMIT DROP";
 
-/// Progress of relays whose newest sighting left: the newest that remains, or nothing.
+/// A request that was carried out before is not recorded again.
+const RECORD: &str = "
+    INSERT INTO erasure (kind, event_id, pubkey, until, reason, detail)
+    VALUES ($1, $2, $3, $4, $5, jsonb_build_object('events', $6::bigint, 'sightings', $7::bigint))
+    ON CONFLICT (event_id) WHERE kind = 'vanish' DO NOTHING";
+
+/// Relays whose newest sighting is among what leaves.
+const LEFT_BEHIND: &str = "
+    SELECT DISTINCT p.relay FROM leaving l JOIN sightings s ON s.event = l.number
+    JOIN relay_progress p ON p.relay = s.relay WHERE l.created_at >= p.last_created_at";
+
+const DELETE_SIGHTINGS: &str = "DELETE FROM sightings s USING leaving l WHERE s.event = l.number";
+
+/// What the events asked for leaves with them.
+const DELETE_REQUESTS: &str = "
+    DELETE FROM expirations x USING leaving l WHERE x.event = l.number;
+    DELETE FROM deletions d USING leaving l, events e, quipu_deletion_targets(e.pubkey, e.tags) t
+    WHERE e.created_at = l.created_at AND e.id = l.id AND e.kind = 5 AND d.target = t.target AND d.request = l.number;";
+
+const DELETE_EVENTS: &str =
+    "DELETE FROM events e USING leaving l WHERE e.created_at = l.created_at AND e.id = l.id";
+
+/// Progress of relays whose newest sighting left: the newest that remains, or nothing. It is looked for from the old one downwards.
 const PROGRESS: &str = "
     WITH newest AS (
-        SELECT r.relay, (SELECT e.created_at FROM events e WHERE EXISTS (
-                            SELECT FROM sightings s WHERE s.event = e.number AND s.relay = r.relay) ORDER BY e.created_at DESC LIMIT 1) AS last
-        FROM unnest($1::integer[]) AS r (relay)),
+        SELECT p.relay, (SELECT e.created_at FROM events e
+                         WHERE e.created_at <= p.last_created_at
+                           AND EXISTS (SELECT FROM sightings s WHERE s.event = e.number AND s.relay = p.relay)
+                         ORDER BY e.created_at DESC LIMIT 1) AS last
+        FROM relay_progress p WHERE p.relay = ANY ($1)),
     gone AS (DELETE FROM relay_progress p USING newest n WHERE n.relay = p.relay AND n.last IS NULL)
     UPDATE relay_progress p SET last_created_at = n.last FROM newest n
     WHERE n.relay = p.relay AND n.last IS NOT NULL AND p.last_created_at <> n.last";
 
-/// Erases, leaving a tombstone that keeps the facts from coming back. `reason` is recorded; it must not be empty.
+/// Erases, leaving a tombstone that keeps the facts from coming back. `reason` is recorded; it must not be empty. A request to vanish
+/// that was carried out before is left as it is.
+///
+/// # Errors
+/// As PostgreSQL answers; [`Error::Inconsistent`] when other rows left than were counted. Nothing is erased then.
 pub async fn erase(owner: &Secret, subject: ErasureSubject, reason: &str) -> Result<Left, Error> {
     let mut client = owner::connect(owner).await?;
     let transaction = client.transaction().await?;
     transaction.batch_execute(ERASURE_LOCK).await?;
-    let (condition, kind) = match subject {
-        ErasureSubject::Event(_) => ("e.id = $1 AND $2::bigint IS NULL", "event"),
-        ErasureSubject::Pubkey(..) => ("e.pubkey = $1 AND e.created_at <= $2::bigint", "pubkey"),
+    list(&transaction, subject).await?;
+    let left = Left {
+        events: count(&transaction, "SELECT count(*) FROM leaving").await?,
+        sightings: count(
+            &transaction,
+            "SELECT count(*) FROM sightings s JOIN leaving l ON s.event = l.number",
+        )
+        .await?,
     };
-    let (key, until) = match subject {
-        ErasureSubject::Event(id) => (id.to_vec(), None),
-        ErasureSubject::Pubkey(pubkey, until) => (pubkey.to_vec(), Some(until)),
-    };
-    let count = format!(
-        "SELECT count(*), coalesce(sum((SELECT count(*) FROM sightings s WHERE s.event = e.number)), 0)::bigint
-         FROM events e WHERE {condition}"
-    );
-    let row = transaction.query_one(&count, &[&key, &until]).await?;
-    let left = Left { events: row.get(0), sightings: row.get(1) };
-    transaction
+    let (event_id, pubkey, until) = subject.columns();
+    let recorded = transaction
         .execute(
-            "INSERT INTO erasure (kind, event_id, pubkey, until, reason, detail)
-             VALUES ($1, CASE WHEN $1 = 'event' THEN $2::bytea END, CASE WHEN $1 = 'pubkey' THEN $2::bytea END, $3, $4,
-                     jsonb_build_object('events', $5::bigint, 'sightings', $6::bigint))",
-            &[&kind, &key, &until, &reason, &left.events, &left.sightings],
+            RECORD,
+            &[&subject.kind(), &event_id, &pubkey, &until, &reason, &left.events, &left.sightings],
         )
         .await?;
-    let relays = transaction
-        .query(&format!("DELETE {SIGHTINGS_OF} {condition} RETURNING s.relay"), &[&key, &until])
-        .await?;
-    let events =
-        transaction.execute(&format!("DELETE FROM events e WHERE {condition}"), &[&key, &until]).await?;
+    if recorded == 0 {
+        return Ok(Left::default());
+    }
+    let behind = transaction.query(LEFT_BEHIND, &[]).await?;
+    let sightings = transaction.execute(DELETE_SIGHTINGS, &[]).await?;
+    transaction.batch_execute(DELETE_REQUESTS).await?;
+    let events = transaction.execute(DELETE_EVENTS, &[]).await?;
     if i64::try_from(events).ok() != Some(left.events)
-        || i64::try_from(relays.len()).ok() != Some(left.sightings)
+        || i64::try_from(sightings).ok() != Some(left.sightings)
     {
         return Err(Error::inconsistent("erasure", "other rows left than were counted; nothing was erased"));
     }
-    let mut relays: Vec<i32> = relays.iter().map(|row| row.get(0)).collect();
-    relays.sort_unstable();
-    relays.dedup();
-    transaction.execute(PROGRESS, &[&relays]).await?;
+    let behind: Vec<i32> = behind.iter().map(|row| row.get(0)).collect();
+    transaction.execute(PROGRESS, &[&behind]).await?;
     transaction.commit().await?;
     Ok(left)
 }
 
-/// One month that retention may drop.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Month {
-    /// Its first day.
-    pub month: NaiveDate,
-    /// What it holds.
-    pub holds: Left,
+async fn list(transaction: &Transaction<'_>, subject: ErasureSubject) -> Result<(), Error> {
+    transaction.batch_execute(LEAVING).await?;
+    let (event_id, pubkey, until) = subject.columns();
+    let fill = format!(
+        "INSERT INTO leaving SELECT e.created_at, e.id, e.number FROM events e WHERE {}",
+        subject.condition()
+    );
+    transaction.execute(&fill, &[&event_id, &pubkey, &until]).await?;
+    Ok(transaction.batch_execute("ANALYZE leaving").await?)
 }
 
-/// Months that lie wholly before `before` and hold something.
-pub async fn months_before(owner: &Secret, before: NaiveDate) -> Result<Vec<Month>, Error> {
-    let client = owner::connect(owner).await?;
-    let rows = client
-        .query(
-            "SELECT m.month FROM (
-                SELECT to_date(substring(c.relname FROM '^events_y(\\d{4}m\\d{2})$'), 'YYYY\"m\"MM') AS month
-                FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^events_y\\d{4}m\\d{2}$') m
-             WHERE (m.month + interval '1 month')::date <= $1 ORDER BY 1",
-            &[&before],
-        )
-        .await?;
-    let mut months = Vec::new();
-    for row in &rows {
-        let month: NaiveDate = row.get(0);
-        let holds = count(&client, month).await?;
-        if holds != Left::default() {
-            months.push(Month { month, holds });
-        }
-    }
-    Ok(months)
-}
-
-async fn count(client: &impl tokio_postgres::GenericClient, month: NaiveDate) -> Result<Left, Error> {
-    let suffix = month.format("y%Ym%m");
-    let sql =
-        format!("SELECT (SELECT count(*) FROM events_{suffix}), (SELECT count(*) FROM sightings_{suffix})");
-    let row = client.query_one(&sql, &[]).await?;
-    Ok(Left { events: row.get(0), sightings: row.get(1) })
-}
-
-/// Drops one month of events and sightings, and records it. Readers and writers go on: the tombstone stands first, so that
-/// nothing is sent into the month while it has no partition; the partitions are detached concurrently, events before
-/// the sightings that lead to them; and an empty one takes their place. May be called again after a crash.
-pub async fn drop_month(owner: &Secret, month: NaiveDate, reason: &str) -> Result<Left, Error> {
-    let mut client = owner::connect(owner).await?;
-    let suffix = month.format("y%Ym%m").to_string();
-    let announcement = client.transaction().await?;
-    announcement.batch_execute(ERASURE_LOCK).await?;
-    record_month(&announcement, month, reason, Left::default()).await?;
-    announcement.commit().await?;
-    for family in ["events", "sightings"] {
-        detach(&client, family, &format!("{family}_{suffix}")).await?;
-    }
-    let transaction = client.transaction().await?;
-    transaction.batch_execute(ERASURE_LOCK).await?;
-    let left = count(&transaction, month).await?;
-    record_month(&transaction, month, reason, left).await?;
-    let relays = transaction.query(&format!("SELECT DISTINCT relay FROM sightings_{suffix}"), &[]).await?;
-    let relays: Vec<i32> = relays.iter().map(|row| row.get(0)).collect();
-    let next = month.checked_add_months(chrono::Months::new(1)).unwrap_or(month);
-    transaction.batch_execute(&format!("DROP TABLE events_{suffix}, sightings_{suffix}")).await?;
-    transaction.execute("SELECT quipu_attach_partition($1, $2, $3)", &[&suffix, &month, &next]).await?;
-    transaction.execute(PROGRESS, &[&relays]).await?;
-    transaction.commit().await?;
-    Ok(left)
-}
-
-async fn record_month(
-    transaction: &Transaction<'_>,
-    month: NaiveDate,
-    reason: &str,
-    left: Left,
-) -> Result<(), Error> {
-    transaction
-        .execute(
-            "INSERT INTO erasure (kind, month, reason, detail)
-             VALUES ('month', $1, $2, jsonb_build_object('events', $3::bigint, 'sightings', $4::bigint))",
-            &[&month, &reason, &left.events, &left.sightings],
-        )
-        .await?;
-    Ok(())
+async fn count(client: &impl GenericClient, sql: &str) -> Result<i64, Error> {
+    Ok(client.query_one(sql, &[]).await?.get(0))
 }
 
 /// Detaches a partition without holding up its parent; finishes a detach that a crash interrupted.

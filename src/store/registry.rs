@@ -35,9 +35,11 @@ pub const TABLES: &[(&str, TableKind)] = &[
     ("candidate_tries", TableKind::Working),
     ("candidates", TableKind::Projection),
     ("checkpoint", TableKind::Working),
+    ("deletions", TableKind::Projection),
     ("era", TableKind::Journal),
     ("erasure", TableKind::Journal),
     ("events", TableKind::Journal),
+    ("expirations", TableKind::Projection),
     ("implementation_log", TableKind::Journal),
     ("ingest_log", TableKind::Journal),
     ("kind_totals", TableKind::Projection),
@@ -56,6 +58,7 @@ pub const TABLES: &[(&str, TableKind)] = &[
     ("sightings", TableKind::Journal),
     ("sync_log", TableKind::Journal),
     ("tick", TableKind::Working),
+    ("vanish_requests", TableKind::Journal),
 ];
 
 /// A table of the catalog, partitions included.

@@ -1,8 +1,12 @@
 //! The archive as its user has it: the real binary, its own PostgreSQL and PgBouncer, relays of another project.
 
+mod candidates;
 mod commands;
+mod commands_relays;
 mod crashes;
+mod finder;
 mod hostile;
+mod implementations;
 mod imports;
 mod kit;
 mod memory;
@@ -11,3 +15,5 @@ mod monitor;
 mod odd_lines;
 mod relays;
 mod signals;
+mod validator;
+mod vanishing;

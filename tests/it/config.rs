@@ -47,7 +47,7 @@ fn later_sources_win() {
         ("config/services/synchronizer.yaml", "end_lag_s: 2\nsince_unix_s: 2\npage_events: 2"),
         (
             ".env",
-            "QUIPU__SERVICES__SYNCHRONIZER__RELAYS_AT_ONCE=3\nQUIPU__SERVICES__SYNCHRONIZER__SINCE_UNIX_S=3",
+            "QUIPU__SERVICES__SYNCHRONIZER__CATCHING_UP_MAX=3\nQUIPU__SERVICES__SYNCHRONIZER__SINCE_UNIX_S=3",
         ),
     ]);
     let environment = [
@@ -56,10 +56,10 @@ fn later_sources_win() {
     ];
     let configuration = load(folder.path(), &environment, &["services.synchronizer.page_events=5"]).unwrap();
     let synchronizer = &configuration.settings.services.synchronizer;
-    assert_eq!(synchronizer.idle_timeout_s.get(), 30, "default");
+    assert_eq!(synchronizer.lease_s.get(), 60, "default");
     assert_eq!(synchronizer.interval_s.get(), 1, "brotr.yaml over default");
     assert_eq!(synchronizer.end_lag_s, 2, "the service's file over brotr.yaml");
-    assert_eq!(synchronizer.relays_at_once.get(), 3, ".env");
+    assert_eq!(synchronizer.catching_up_max.get(), 3, ".env");
     assert_eq!(synchronizer.since_unix_s, 4, "the environment over .env and files");
     assert_eq!(synchronizer.page_events.get(), 5, "--set over the environment");
 }
@@ -95,6 +95,38 @@ fn a_wrong_type_is_refused_with_file_key_and_reason() {
             "config/brotr.yaml: database.write_connections_max: invalid type: found string \"many\", expected a nonzero u16"
         ]
     );
+}
+
+#[test]
+fn a_network_keeps_its_own_defaults_for_what_is_not_said() {
+    let folder = implementation(&[(
+        "config/brotr.yaml",
+        "networks: { tor: { enabled: true }, clearnet: { idle_timeout_s: 5 } }",
+    )]);
+    let environment = [("QUIPU__NETWORKS__TOR__PROXY_ADDRESS", "tor:9050")];
+    let networks = load(folder.path(), &environment, &[]).unwrap().settings.networks;
+    assert!(networks.tor.enabled && networks.clearnet.enabled && !networks.i2p.enabled);
+    assert_eq!(networks.tor.proxy_address.as_deref(), Some("tor:9050"));
+    assert_eq!((networks.tor.connect_timeout_s.get(), networks.tor.relays_at_once.get()), (60, 32));
+    assert_eq!((networks.clearnet.connect_timeout_s.get(), networks.clearnet.idle_timeout_s.get()), (10, 5));
+}
+
+#[test]
+fn a_network_is_refused_with_key_and_reason() {
+    let folder = implementation(&[(
+        "config/brotr.yaml",
+        "networks: { clearnet: { proxy_address: 'proxy:1' }, tor: { proxy_address: 'socks5://tor:9050' } }",
+    )]);
+    assert_eq!(
+        refusal(&folder, &[], &[]),
+        [
+            "config/brotr.yaml: networks.clearnet.proxy_address: clearnet is dialled directly",
+            "config/brotr.yaml: networks.tor.proxy_address: `socks5://tor:9050`: expected host:port",
+        ]
+    );
+    let folder = implementation(&[("config/brotr.yaml", "networks: { tor: { proxy: 'tor:9050' } }")]);
+    let refused = refusal(&folder, &[], &[]);
+    assert!(refused[0].starts_with("config/brotr.yaml: networks.tor.proxy: unknown key"), "{refused:?}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod months;
 mod overtaking;
 mod projections;
 mod rebase;
+mod requests;
 mod retention;
 mod roles;
 mod statements;

@@ -164,6 +164,12 @@ impl Instance {
         self.child = Some(child);
     }
 
+    /// Starts it again with further arguments.
+    pub(crate) fn go_with(&mut self, arguments: &[&str]) {
+        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self.go();
+    }
+
     /// The command that starts it.
     pub(crate) fn up(&self) -> Command {
         let mut command = self.command(&["up"]);

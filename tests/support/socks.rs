@@ -28,7 +28,7 @@ pub(crate) struct SocksProxy {
 }
 
 impl SocksProxy {
-    /// Connects everybody to `target`, or refuses with a code.
+    /// Connects everybody to `target`, or refuses with a code. Port 0 there stands for the port that is asked for.
     pub(crate) async fn start(target: Result<SocketAddr, u8>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -89,7 +89,10 @@ async fn serve(
     log.lock().unwrap().push(Asked { address_type, name, port, user, password });
     let code = target.err().unwrap_or(0);
     client.write_all(&[5, code, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
-    if let Ok(target) = target {
+    if let Ok(mut target) = target {
+        if target.port() == 0 {
+            target.set_port(port);
+        }
         let mut server = TcpStream::connect(target).await?;
         copy_bidirectional(&mut client, &mut server).await?;
     }

@@ -73,7 +73,7 @@ impl RelaySession {
             let theirs = self.read_answer(id, round == 1, until).await?;
             let next = ours
                 .reconcile_with_ids(&theirs, &mut have, &mut need)
-                .map_err(|e| malformed(round, &e.to_string()))?;
+                .map_err(|e| malformed(round == 1, &e.to_string()))?;
             if have.len() + need.len() > DIFFERENCE_IDS_MAX {
                 return Err(RelayError::Flooded);
             }
@@ -106,7 +106,7 @@ impl RelaySession {
             match self.filed(&text)? {
                 Some(Frame::NegMsg { of, message }) if of == id.as_str() => {
                     self.wanted();
-                    return hex::decode(message.as_bytes()).map_err(|e| malformed(2, &e.to_string()));
+                    return hex::decode(message.as_bytes()).map_err(|e| malformed(is_first, &e.to_string()));
                 }
                 Some(Frame::NegErr { of, reason }) if of == id.as_str() => {
                     self.wanted();
@@ -147,8 +147,8 @@ fn is_about_the_word(notice: &str) -> bool {
 
 /// An answer that is none: from the start it is another protocol (a byte tells which version a relay speaks, N-77.2), later
 /// a fault.
-fn malformed(round: u32, why: &str) -> RelayError {
-    if round == 1 {
+fn malformed(is_first: bool, why: &str) -> RelayError {
+    if is_first {
         RelayError::NegUnsupported
     } else {
         RelayError::NegRefused(words(&format!("malformed: {why}")))

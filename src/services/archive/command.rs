@@ -51,11 +51,11 @@ pub enum RelayCommand {
 /// Most candidates that are taken up, so that a flood of hints cannot fill the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CandidateBounds {
-    /// Waiting at one time.
+    /// Waiting at one time, of one network.
     pub waiting_max: i32,
     /// Waiting of one host.
     pub host_max: i32,
-    /// Found within a day.
+    /// Found within a day, of one network.
     pub day_max: i32,
 }
 
@@ -70,8 +70,10 @@ pub struct WindowCommand {
     pub outcome: WindowOutcome,
     /// Events received in it.
     pub events: i32,
-    /// REQs it took.
+    /// Questions it took.
     pub requests: i32,
+    /// The fence of the relay's lease: what a process finds out counts only while the relay is its own.
+    pub fence: i64,
 }
 
 /// A relay was checked.

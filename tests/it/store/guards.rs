@@ -19,6 +19,7 @@ const FILL: &str = "
     INSERT INTO nip11 (id) VALUES (sha256('nip11'));
     INSERT INTO nip66 (id, openable, readable, writable) VALUES (sha256('nip66'), true, true, true);
     INSERT INTO relay_metadata (relay_url, generated_at, nip11_id, nip66_id) VALUES ('wss://one.example.com', 0, sha256('nip11'), sha256('nip66'));
+    INSERT INTO vanish_requests (request, pubkey, created_at, relays, batch) VALUES (sha256('request'), sha256('author'), 0, '{}', 1);
     INSERT INTO erasure (kind, event_id, reason) VALUES ('event', sha256('gone'), 'a test');";
 
 /// Tries every change on every table of the list; what was allowed, or refused for another reason, is reported.

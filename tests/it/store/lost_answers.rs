@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use quipu::base::nostr_event::Refusal;
 use quipu::base::{Refusals, RelayUrl};
-use quipu::services::archive::command::{RelayCommand, SnapshotCommand, WindowCommand};
+use quipu::services::archive::command::{CandidateBounds, RelayCommand, SnapshotCommand, WindowCommand};
 use quipu::services::archive::event::{Snapshot, Window, WindowOutcome};
-use quipu::services::archive::{MetadataJournal, RelayAnswer, RelayJournal, SyncJournal};
+use quipu::services::archive::{
+    Finding, MetadataJournal, RelayAnswer, RelayJournal, SyncJournal, WindowAnswer,
+};
 use quipu::store::append::Patience;
 use quipu::store::ingest::IngestPage;
 use serde_json::json;
@@ -101,6 +103,7 @@ async fn observations_and_windows_are_recorded_once_when_the_answer_is_lost() {
     let relay = kit.relays(&["one"]).await[0];
     let relays = kit.patient_writer(RelayJournal, HASTY);
     let windows = kit.patient_writer(SyncJournal, HASTY);
+    let fence = kit.fence(relay).await;
     for (turn, (name, fault)) in (0_i64..).zip(faults()) {
         proxy.strike("quipu_record_relay_facts", fault.clone());
         let observed = RelayCommand::Observe { relay, detail: json!({ "what": name }) };
@@ -108,7 +111,8 @@ async fn observations_and_windows_are_recorded_once_when_the_answer_is_lost() {
         proxy.strike("INSERT INTO sync_log", fault);
         let window = Window::new(turn * 100, turn * 100 + 99).unwrap();
         let outcome = WindowOutcome::Complete;
-        windows.append(WindowCommand { relay, window, outcome, events: 1, requests: 1 }).await.unwrap();
+        let command = WindowCommand { relay, window, outcome, events: 1, requests: 1, fence };
+        assert_eq!(windows.append(command).await.unwrap(), WindowAnswer::Recorded, "{name}");
     }
     let owner = kit.database.owner().await;
     assert_eq!(proxy.struck(), 8);
@@ -163,6 +167,32 @@ async fn a_batch_of_additions_and_observations_is_one_commit_even_when_its_commi
     let owner = kit.database.owner().await;
     assert_eq!(number(&owner, "SELECT count(*) FROM relay_log WHERE kind = 'added'").await, 7);
     assert_eq!(number(&owner, "SELECT count(*) FROM relay_log WHERE kind = 'observed'").await, 6);
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_candidate_is_found_and_given_up_once_when_the_answer_is_lost() {
+    let (mut kit, proxy) = proxied().await;
+    let writer = kit.patient_writer(RelayJournal, HASTY);
+    let bounds = CandidateBounds { waiting_max: 10, host_max: 10, day_max: 10 };
+    for (turn, (name, fault)) in faults().into_iter().enumerate() {
+        let url = RelayUrl::parse(&format!("wss://candidate{turn}.example.com")).unwrap();
+        let detail = json!({ "source": "event" });
+        proxy.strike("quipu_find_candidates", fault.clone());
+        let told =
+            writer.append(RelayCommand::Find { url: url.clone(), detail: detail.clone(), bounds }).await;
+        assert_eq!(told.unwrap(), RelayAnswer::Found(Finding::New), "{name}");
+        let again = writer.append(RelayCommand::Find { url: url.clone(), detail, bounds }).await;
+        assert_eq!(again.unwrap(), RelayAnswer::Found(Finding::Known), "{name}");
+        proxy.strike("quipu_drop_candidates", fault);
+        let dropped = RelayCommand::Drop { url, detail: json!({ "reason": "silent" }) };
+        assert_eq!(writer.append(dropped).await.unwrap(), RelayAnswer::Recorded, "{name}");
+    }
+    assert_eq!(proxy.struck(), 8);
+    let owner = kit.database.owner().await;
+    assert_eq!(number(&owner, "SELECT count(*) FROM relay_log WHERE kind = 'found'").await, 4);
+    assert_eq!(number(&owner, "SELECT count(*) FROM relay_log WHERE kind = 'dropped'").await, 4);
+    assert_eq!(number(&owner, "SELECT count(*) FROM candidates").await, 0);
     assert_eq!(kit.problems().await, Vec::<String>::new());
 }
 

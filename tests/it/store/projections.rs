@@ -1,7 +1,8 @@
 //! Projections: recreated from their journals, and proven against them, whatever somebody did to their rows.
 
+use quipu::base::RelayUrl;
 use quipu::services::archive::RelayJournal;
-use quipu::services::archive::command::RelayCommand;
+use quipu::services::archive::command::{CandidateBounds, RelayCommand};
 use quipu::store::projection::Upkeep;
 use tokio_util::sync::CancellationToken;
 
@@ -24,18 +25,28 @@ async fn archive() -> Kit {
     };
     let (one, two, three) = tokio::join!(retire(), retire(), retire());
     one.and(two).and(three).unwrap();
+    let url = RelayUrl::parse("wss://candidate.example.com").unwrap();
+    let bounds = CandidateBounds { waiting_max: 1, host_max: 1, day_max: 1 };
+    let detail = serde_json::json!({ "source": "list" });
+    writer.append(RelayCommand::Find { url, detail, bounds }).await.unwrap();
     kit.project().await;
     assert_eq!(kit.problems().await, Vec::<String>::new());
     kit
 }
 
 /// Every projection's tables, and what can be done wrong to each.
-const TABLES: [(&str, &str, &str, &str); 5] = [
+const TABLES: [(&str, &str, &str, &str); 6] = [
     (
         "relays",
         "relays",
         "UPDATE relays SET network = 'tor' WHERE number = (SELECT min(number) FROM relays)",
         "INSERT INTO relays VALUES (99, 'wss://x.example.com', 'clearnet', now())",
+    ),
+    (
+        "candidates",
+        "candidates",
+        "UPDATE candidates SET network = 'tor'",
+        "INSERT INTO candidates VALUES ('wss://y.example.com', 'clearnet', now(), 'event')",
     ),
     (
         "relay_progress",

@@ -3,7 +3,7 @@
 use chrono::NaiveDate;
 use nostr_sdk::Keys;
 use quipu::base::Refusals;
-use quipu::store::leave::{Left, drop_month, months_before};
+use quipu::store::leave::{Left, Month, PAST, drop_month, months_before};
 use tokio_util::sync::CancellationToken;
 
 use super::kit::{Kit, ingest_journal, note, number, page, texts};
@@ -111,6 +111,31 @@ async fn ingest_goes_on_while_a_month_is_dropped_also_with_events_of_that_month(
     let client = kit.database.owner().await;
     let others = number(&client, "SELECT count(*) FROM events").await;
     assert_eq!(others, i64::try_from(offered).unwrap());
+    kit.project().await;
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_lies_before_the_first_month_can_be_dropped_too() {
+    let mut kit = Kit::new().await;
+    let relay = kit.relays(&["one"]).await[0];
+    let keys = Keys::generate();
+    let events =
+        [note(&keys, 0, "1970"), note(&keys, at(2020, 10), "the last"), note(&keys, at(2020, 11), "kept")];
+    let intake = kit.intake();
+    intake.offer(Some(relay), events.to_vec(), Refusals::default()).await.unwrap();
+    let owner = kit.database.urls().owner;
+    assert!(months_before(&owner, day(2020, 10)).await.unwrap().is_empty(), "it does not lie wholly before");
+    let months = months_before(&owner, day(2020, 11)).await.unwrap();
+    let both = Left { events: 2, sightings: 2 };
+    assert_eq!(months, [Month { month: PAST, holds: both }]);
+    assert_eq!(drop_month(&owner, PAST, "old").await.unwrap(), both);
+    let told = intake.offer(Some(relay), events.to_vec(), Refusals::default()).await.unwrap();
+    assert_eq!((told.stored, told.known), (0, 3), "its events stay away");
+    let client = kit.database.owner().await;
+    assert_eq!(number(&client, "SELECT count(*) FROM events").await, 1);
+    let later = note(&keys, at(2020, 9), "signed for then");
+    assert_eq!(intake.offer(Some(relay), vec![later], Refusals::default()).await.unwrap().stored, 0);
     kit.project().await;
     assert_eq!(kit.problems().await, Vec::<String>::new());
 }

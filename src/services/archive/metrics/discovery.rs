@@ -58,7 +58,7 @@ impl FinderMetrics {
 pub struct ValidatorMetrics {
     tries: Family<Outcome, Counter>,
     running: Family<Network, Gauge>,
-    waiting: Gauge,
+    waiting: Family<Network, Gauge>,
 }
 
 impl ValidatorMetrics {
@@ -67,7 +67,7 @@ impl ValidatorMetrics {
         let registry = registry.sub_registry_with_prefix("validator");
         registry.register("tries", "Candidates tried, by outcome: valid, or why not", self.tries.clone());
         registry.register("running", "Candidates tried at this moment, by network", self.running.clone());
-        registry.register("candidates", "Candidates that wait", self.waiting.clone());
+        registry.register("candidates", "Candidates that wait, by network", self.waiting.clone());
     }
 
     pub(in crate::services::archive) fn tried(&self, outcome: &'static str) {
@@ -79,7 +79,7 @@ impl ValidatorMetrics {
         self.running.get_or_create(&Network { network }).set(running);
     }
 
-    pub(in crate::services::archive) fn waiting(&self, candidates: i64) {
-        self.waiting.set(candidates);
+    pub(in crate::services::archive) fn waiting(&self, network: &'static str, candidates: i64) {
+        self.waiting.get_or_create(&Network { network }).set(candidates);
     }
 }

@@ -5,7 +5,7 @@ pub mod verify;
 use crate::store::projection::{Projection, Upkeep};
 
 /// All of them.
-pub const PROJECTIONS: &[Projection] = &[RELAYS, CANDIDATES, RELAY_PROGRESS, TOTALS];
+pub const PROJECTIONS: &[Projection] = &[RELAYS, CANDIDATES, RELAY_PROGRESS, REQUESTS, TOTALS];
 
 const RELAYS: Projection = Projection {
     name: "relays",
@@ -37,6 +37,21 @@ const RELAY_PROGRESS: Projection = Projection {
     statements: &["INSERT INTO relay_progress (relay, last_created_at)
         SELECT s.relay, max(e.created_at) FROM sightings s JOIN events e ON e.number = s.event
         GROUP BY s.relay"],
+};
+
+/// What events ask for, where their tags are stored. Requests to vanish are a journal.
+const REQUESTS: Projection = Projection {
+    name: "requests",
+    tables: &["deletions", "expirations"],
+    upkeep: Upkeep::SameCommit,
+    statements: &[
+        "INSERT INTO deletions (target, request, created_at, pubkey, by_address)
+         SELECT t.target, e.number, e.created_at, e.pubkey, t.by_address
+         FROM events e CROSS JOIN LATERAL quipu_deletion_targets(e.pubkey, e.tags) t WHERE e.kind = 5",
+        "INSERT INTO expirations (event, expires_at)
+         SELECT e.number, quipu_expires_at(e.tags) FROM events e
+         WHERE e.tags @> '[[\"expiration\"]]' AND quipu_expires_at(e.tags) IS NOT NULL",
+    ],
 };
 
 const TOTALS: Projection = Projection {

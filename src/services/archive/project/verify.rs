@@ -55,9 +55,17 @@ const COUNTS: &[(&str, &str)] = &[
          WHERE e.number IS NULL LIMIT 10",
     ),
     (
+        "every stored request to vanish is kept as such",
+        "SELECT format('event %s asks to vanish and is not in vanish_requests', encode(e.id, 'hex')) FROM events e
+         WHERE e.kind = 62 AND NOT EXISTS (SELECT FROM vanish_requests v WHERE v.request = e.id) LIMIT 10",
+    ),
+    (
         "no erased event has come back",
-        "SELECT format('event %s was erased and is there', encode(e.id, 'hex')) FROM erasure x
-         JOIN events e ON (x.kind = 'event' AND e.id = x.event_id) OR (x.kind = 'pubkey' AND e.pubkey = x.pubkey AND e.created_at <= x.until)
+        "SELECT format('event %s was erased and is there', encode(id, 'hex')) FROM (
+            SELECT e.id FROM erasure x JOIN events e ON e.id = x.event_id WHERE x.kind = 'event'
+            UNION ALL
+            SELECT e.id FROM erasure x JOIN events e ON e.pubkey = x.pubkey
+            WHERE x.kind IN ('pubkey', 'vanish') AND quipu_covers(x, e.id, e.pubkey, e.created_at, e.kind)) back
          LIMIT 10",
     ),
 ];

@@ -6,6 +6,8 @@
 
 mod places;
 
+use std::collections::HashSet;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -24,7 +26,7 @@ use crate::net::relay::{Patience, RelayError, RelaySession};
 use crate::net::{Outside, Trust};
 use crate::services::archive::append::put_off;
 use crate::services::archive::command::RelayCommand;
-use crate::services::archive::decide::candidate::{Fate, Retries, after_failure};
+use crate::services::archive::decide::candidate::{Fate, Retries, after_failure, is_crowded};
 use crate::services::archive::metrics::ValidatorMetrics;
 use crate::services::archive::read::DueCandidate;
 use crate::services::archive::{RelayJournal, read};
@@ -51,6 +53,8 @@ pub struct ValidatorParts {
     pub outside: Outside,
     /// How many at once, and how long to wait for each.
     pub networks: config::Networks,
+    /// Most candidates of a network that wait, as the finder has it.
+    pub candidates_max: NonZeroU32,
     /// Counters.
     pub metrics: ValidatorMetrics,
 }
@@ -80,17 +84,22 @@ impl Validator {
     /// Candidates of a network that are due and that are ours now: at most `wanted`.
     async fn next(&self, network: Network, wanted: usize) -> Result<Vec<DueCandidate>, store::Error> {
         let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
-        let due = read::due_candidates(&self.parts.doors.session, network.as_str(), limit).await?;
-        if due.is_empty() {
-            return Ok(due);
+        let session = &self.parts.doors.session;
+        let mut urls = read::due_urls(session, network.as_str(), limit).await?;
+        if urls.is_empty() {
+            return Ok(Vec::new());
         }
-        let names: Vec<String> = due.iter().map(|candidate| lease_name(&candidate.url)).collect();
-        let held = self.parts.leases.take(&names, LEASE).await?;
-        let is_held = |candidate: &DueCandidate| {
-            let name = lease_name(&candidate.url);
-            held.iter().any(|lease| lease.name == name)
-        };
-        Ok(due.into_iter().filter(is_held).collect())
+        let names: Vec<String> = urls.iter().map(|url| lease_name(url)).collect();
+        let held: HashSet<String> =
+            self.parts.leases.take(&names, LEASE).await?.into_iter().map(|lease| lease.name).collect();
+        urls.retain(|url| held.contains(&lease_name(url)));
+        let due = read::due_candidates(session, &urls).await?;
+        if due.len() < urls.len() {
+            urls.retain(|url| !due.iter().any(|candidate| candidate.url == *url));
+            let over: Vec<String> = urls.iter().map(|url| lease_name(url)).collect();
+            self.parts.leases.give_back(&over).await?;
+        }
+        Ok(due)
     }
 
     /// One try and what follows from it. Returns what to give back.
@@ -98,6 +107,7 @@ impl Validator {
         &self,
         network: Network,
         candidate: DueCandidate,
+        is_crowded: bool,
         drain: &CancellationToken,
     ) -> Result<(Network, String), store::Error> {
         let done = (network, lease_name(&candidate.url));
@@ -119,14 +129,20 @@ impl Validator {
             Err(error) => {
                 self.parts.metrics.tried(error.reason());
                 tracing::debug!(relay.url = %url, %error, "no relay");
-                self.failed(url, candidate.tries, error.reason()).await?;
+                self.failed(url, candidate.tries, error.reason(), is_crowded).await?;
             }
         }
         Ok(done)
     }
 
-    async fn failed(&self, url: RelayUrl, tries: i32, reason: &'static str) -> Result<(), store::Error> {
-        match after_failure(tries.unsigned_abs(), reason, self.retries()) {
+    async fn failed(
+        &self,
+        url: RelayUrl,
+        tries: i32,
+        reason: &'static str,
+        is_crowded: bool,
+    ) -> Result<(), store::Error> {
+        match after_failure(tries.unsigned_abs(), reason, is_crowded, self.retries()) {
             Fate::Later { tries, pause } => {
                 let tries = i32::try_from(tries).unwrap_or(i32::MAX);
                 put_off(&self.parts.doors, url.as_str(), tries, pause, reason).await
@@ -169,13 +185,17 @@ impl Service for Validator {
             let looks = if drain.is_cancelled() { Vec::new() } else { places.to_look(Instant::now(), LOOK) };
             if !looks.is_empty() {
                 self.parts.leases.give_back(&std::mem::take(&mut finished)).await?;
-                self.parts.metrics.waiting(read::candidates_waiting(&self.parts.doors.session).await?);
             }
             for (network, free) in looks {
+                let waiting = read::candidates_waiting(&self.parts.doors.session, network.as_str()).await?;
+                self.parts.metrics.waiting(network.as_str(), waiting);
+                let is_crowded = is_crowded(waiting, self.parts.candidates_max.get());
                 let due = self.next(network, free).await?;
                 places.looked(network, due.len(), Instant::now());
                 self.parts.metrics.running(network.as_str(), places.taken(network));
-                tries.extend(due.into_iter().map(|candidate| self.try_one(network, candidate, drain)));
+                tries.extend(
+                    due.into_iter().map(|candidate| self.try_one(network, candidate, is_crowded, drain)),
+                );
             }
             match timeout(LOOK, tries.next()).await {
                 Ok(Some(done)) => {

@@ -33,7 +33,7 @@ pub struct CandidateRow {
 pub async fn candidate_rows(pool: &PgPool, after: &str, limit: i64) -> Result<Vec<CandidateRow>, Error> {
     Ok(sqlx::query_as!(
         CandidateRow,
-        r#"SELECT c.url, c.network, c.found_at, c.source, coalesce(t.tries, 0) AS "tries!",
+        r#"SELECT c.url AS "url!", c.network AS "network!", c.found_at AS "found_at!", c.source AS "source!", coalesce(t.tries, 0) AS "tries!",
                   t.next_try_at AS "next_try_at?", t.last_reason AS "last_reason?"
            FROM candidates c LEFT JOIN candidate_tries t ON t.url = c.url
            WHERE c.url > $1 ORDER BY c.url LIMIT $2"#,
@@ -53,11 +53,10 @@ pub struct DueCandidate {
     pub tries: i32,
 }
 
-/// Candidates of a network that are due and that no process holds by a lease `validator/<url>`: those never tried first.
-pub async fn due_candidates(pool: &PgPool, network: &str, limit: i64) -> Result<Vec<DueCandidate>, Error> {
-    Ok(sqlx::query_as!(
-        DueCandidate,
-        r#"SELECT c.url, coalesce(t.tries, 0) AS "tries!"
+/// URLs of candidates of a network that are due and that no process holds by a lease `validator/<url>`: those never tried first.
+pub async fn due_urls(pool: &PgPool, network: &str, limit: i64) -> Result<Vec<String>, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT c.url AS "url!"
            FROM candidates c LEFT JOIN candidate_tries t ON t.url = c.url
            WHERE c.network = $1 AND (t.next_try_at IS NULL OR t.next_try_at <= now())
              AND NOT EXISTS (SELECT FROM lease l WHERE l.name = 'validator/' || c.url AND l.expires_at > now())
@@ -66,12 +65,28 @@ pub async fn due_candidates(pool: &PgPool, network: &str, limit: i64) -> Result<
         limit
     )
     .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.url).collect())
+}
+
+/// Those of `urls` that are candidates and due: somebody else may have tried one before its lease was ours.
+pub async fn due_candidates(pool: &PgPool, urls: &[String]) -> Result<Vec<DueCandidate>, Error> {
+    Ok(sqlx::query_as!(
+        DueCandidate,
+        r#"SELECT c.url AS "url!", coalesce(t.tries, 0) AS "tries!"
+           FROM candidates c LEFT JOIN candidate_tries t ON t.url = c.url
+           WHERE c.url = ANY ($1) AND (t.next_try_at IS NULL OR t.next_try_at <= now())"#,
+        urls
+    )
+    .fetch_all(pool)
     .await?)
 }
 
-/// How many candidates wait.
-pub async fn candidates_waiting(pool: &PgPool) -> Result<i64, Error> {
-    let row = sqlx::query!(r#"SELECT count(*) AS "waiting!" FROM candidates"#).fetch_one(pool).await?;
+/// How many candidates of a network wait.
+pub async fn candidates_waiting(pool: &PgPool, network: &str) -> Result<i64, Error> {
+    let row = sqlx::query!(r#"SELECT count(*) AS "waiting!" FROM candidates WHERE network = $1"#, network)
+        .fetch_one(pool)
+        .await?;
     Ok(row.waiting)
 }
 

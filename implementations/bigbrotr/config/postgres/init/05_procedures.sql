@@ -23,19 +23,11 @@ CREATE OR REPLACE FUNCTION insert_event_batch(
 LANGUAGE plpgsql SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     this integer := nextval('ingest_batch');
-    seen_min bigint; seen_max bigint;
-    oldest bigint; newest bigint;
+    kept_away integer[] := quipu_open_batch(ids, pubkeys, created_ats, kinds);
     month bigint;
-    fresh_ids bytea[]; fresh_numbers bigint[];
-    relay_list integer[]; relay_counts integer[]; kind_list integer[]; kind_counts integer[];
+    oldest bigint; newest bigint;
+    new_ids bytea[]; numbers bigint[];
 BEGIN
-    -- The place of an event in its batch has 14 bits of its number.
-    IF cardinality(ids) > 16384 THEN
-        RAISE EXCEPTION 'a batch holds at most 16384 events, not %', cardinality(ids) USING ERRCODE = 'program_limit_exceeded';
-    END IF;
-    -- Erasures hold this lock alone: what they remove cannot slip in beside them.
-    PERFORM pg_advisory_xact_lock_shared(hashtextextended('quipu/erasure', 0));
-
     -- Most batches lie in one month; then it is worked out once.
     SELECT CASE WHEN quipu_month_number(min(c)) = quipu_month_number(max(c)) THEN quipu_month_number(min(c)) END
     INTO month FROM unnest(created_ats) c;
@@ -48,58 +40,18 @@ BEGIN
                o.tags::jsonb, o.content, o.raw
         FROM unnest(ids, pubkeys, created_ats, kinds, tags, contents, sigs, raws) WITH ORDINALITY
              AS o (id, pubkey, created_at, kind, tags, content, sig, raw, place)
-        WHERE NOT EXISTS (SELECT FROM erasure x WHERE x.kind = 'event' AND x.event_id = o.id)
-          AND NOT EXISTS (SELECT FROM erasure x WHERE x.kind = 'pubkey' AND x.pubkey = o.pubkey AND o.created_at <= x.until)
-          AND NOT EXISTS (SELECT FROM erasure x WHERE x.kind = 'month' AND o.created_at >= quipu_month_start(x.month)
-                          AND o.created_at < quipu_month_start((x.month + interval '1 month')::date))
+        WHERE o.place - 1 <> ALL (kept_away)
         ORDER BY o.created_at, o.id
         ON CONFLICT DO NOTHING
         RETURNING number, created_at, id)
     SELECT array_agg((f.number & 16383)::integer ORDER BY f.number & 16383), min(f.created_at), max(f.created_at),
            array_agg(f.id), array_agg(f.number)
-    INTO stored_places, oldest, newest, fresh_ids, fresh_numbers FROM fresh f;
+    INTO stored_places, oldest, newest, new_ids, numbers FROM fresh f;
 
-    -- A statement of its own, so that it also sees events that another transaction has just committed.
-    sighted := 0;
-    IF cardinality(seen_ids) > 0 THEN
-        SELECT min(c), max(c) INTO seen_min, seen_max FROM unnest(seen_created_ats) c;
-        WITH found AS MATERIALIZED (
-            -- Events of this batch are looked up in it, others by index.
-            SELECT f.number, s.relay, s.created_at
-            FROM unnest(seen_created_ats, seen_ids, seen_relays) AS s (created_at, id, relay)
-            JOIN unnest(fresh_ids, fresh_numbers) AS f (id, number) ON f.id = s.id
-            UNION ALL
-            SELECT e.number, s.relay, s.created_at
-            FROM unnest(seen_created_ats, seen_ids, seen_relays) AS s (created_at, id, relay)
-            JOIN events e ON e.created_at = s.created_at AND e.id = s.id AND e.created_at BETWEEN seen_min AND seen_max
-            WHERE s.id <> ALL (coalesce(fresh_ids, '{}'))),
-        shown AS (
-            INSERT INTO sightings (event, relay, batch)
-            SELECT f.number, f.relay, this FROM found f ORDER BY f.number, f.relay
-            ON CONFLICT DO NOTHING
-            RETURNING event, relay),
-        by_relay AS (
-            SELECT s.relay, count(*)::integer AS n, min(e.created_at) AS low, max(e.created_at) AS high
-            FROM shown s JOIN found e ON e.number = s.event AND e.relay = s.relay GROUP BY s.relay),
-        progress AS (
-            INSERT INTO relay_progress (relay, last_created_at) SELECT b.relay, b.high FROM by_relay b ORDER BY b.relay
-            ON CONFLICT (relay) DO UPDATE SET last_created_at = excluded.last_created_at
-            WHERE relay_progress.last_created_at < excluded.last_created_at)
-        SELECT coalesce(sum(b.n), 0)::integer, array_agg(b.relay ORDER BY b.relay), array_agg(b.n ORDER BY b.relay),
-               least(oldest, min(b.low)), greatest(newest, max(b.high))
-        INTO sighted, relay_list, relay_counts, oldest, newest FROM by_relay b;
-    END IF;
-
-    -- Nothing new is no fact; refusals are.
-    IF stored_places IS NULL AND sighted = 0 AND refused = '{}' THEN RETURN; END IF;
-
-    SELECT array_agg(k.kind ORDER BY k.kind), array_agg(k.n ORDER BY k.kind) INTO kind_list, kind_counts
-    FROM (SELECT kinds[p + 1] AS kind, count(*)::integer AS n FROM unnest(stored_places) p GROUP BY 1) k;
-    INSERT INTO ingest_log (batch, command, source, offered, stored, sighted, kinds, kind_counts, relays, relay_counts,
-                            created_at_min, created_at_max, refused)
-    VALUES (this, command, source, greatest(cardinality(ids), cardinality(seen_ids)), coalesce(cardinality(stored_places), 0), sighted,
-            coalesce(kind_list, '{}'), coalesce(kind_counts, '{}'), coalesce(relay_list, '{}'), coalesce(relay_counts, '{}'),
-            oldest, newest, refused);
+    PERFORM quipu_record_vanishing(numbers, ids, pubkeys, created_ats, kinds, tags);
+    PERFORM quipu_record_requests(numbers, pubkeys, created_ats, kinds, tags);
+    sighted := quipu_close_batch(this, command, source, refused, greatest(cardinality(ids), cardinality(seen_ids)), kinds,
+                                 new_ids, numbers, oldest, newest, seen_created_ats, seen_ids, seen_relays);
 END $$;
 
 -- One event that one relay showed.

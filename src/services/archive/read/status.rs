@@ -1,0 +1,155 @@
+//! How large the archive is, what an event costs, and how fast it grows.
+
+use serde::Serialize;
+use sqlx::PgPool;
+
+use crate::store::Error;
+use crate::store::registry::{TABLES, TableKind};
+
+/// The archive in numbers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Status {
+    /// Events that are there: ever stored, as of the newest projection, less those that were erased or dropped.
+    pub events: i64,
+    /// Sightings, likewise.
+    pub sightings: i64,
+    /// Bytes of `events` on disk: every partition with its indexes and oversized values, empty ones included.
+    pub events_bytes: i64,
+    /// Bytes of `sightings`, likewise.
+    pub sightings_bytes: i64,
+    /// Bytes of an event; nothing in an empty archive.
+    pub bytes_per_event: Option<f64>,
+    /// Bytes of a sighting, likewise.
+    pub bytes_per_sighting: Option<f64>,
+    /// Events stored in the last 24 hours.
+    pub events_last_day: i64,
+    /// Sightings recorded in the last 24 hours.
+    pub sightings_last_day: i64,
+    /// Events stored a day, over the last seven days or since the first event, if that is later.
+    pub events_per_day: f64,
+    /// Bytes a day that these events and the sightings of the same days take, at what one takes now.
+    pub bytes_per_day: Option<f64>,
+    /// Requests to vanish that were received, and those carried out by erasure.
+    pub vanish_requests: i64,
+    /// Those of them that were carried out.
+    pub vanish_honoured: i64,
+    /// Relays by network.
+    pub relays: Vec<RelayCount>,
+    /// Journals, the largest first.
+    pub journals: Vec<JournalSize>,
+    /// Bytes of the whole database.
+    pub database_bytes: i64,
+}
+
+/// Relays of one network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RelayCount {
+    /// clearnet, tor, i2p or loki.
+    pub network: String,
+    /// All that are known.
+    pub known: i64,
+    /// Those that are retired.
+    pub retired: i64,
+    /// Those that the newest check could read.
+    pub readable: i64,
+    /// Those that showed an event.
+    pub with_events: i64,
+}
+
+/// One journal on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JournalSize {
+    /// The table.
+    pub name: String,
+    /// Bytes, indexes and partitions included.
+    pub bytes: i64,
+}
+
+/// Counts come from projections and sizes from the files, so that the answer takes as long for a large archive as for a small one.
+///
+/// # Errors
+/// As PostgreSQL answers.
+pub async fn status(pool: &PgPool) -> Result<Status, Error> {
+    let counts = sqlx::query!(
+        r#"SELECT (SELECT coalesce(sum(events), 0)::bigint FROM kind_totals) - x.events AS "events!",
+                  (SELECT coalesce(sum(sightings), 0)::bigint FROM relay_totals) - x.sightings AS "sightings!",
+                  x.honoured AS "honoured!", (SELECT count(*) FROM vanish_requests) AS "vanish!",
+                  pg_database_size(current_database()) AS "database!"
+           FROM (SELECT coalesce(sum((detail ->> 'events')::bigint), 0)::bigint AS events,
+                        coalesce(sum((detail ->> 'sightings')::bigint), 0)::bigint AS sightings,
+                        count(*) FILTER (WHERE kind = 'vanish') AS honoured FROM erasure) x"#
+    )
+    .fetch_one(pool)
+    .await?;
+    let growth = sqlx::query!(
+        r#"SELECT coalesce(sum(stored) FILTER (WHERE minute > now() - interval '1 day'), 0)::bigint AS "events_day!",
+                  coalesce(sum(sightings) FILTER (WHERE minute > now() - interval '1 day'), 0)::bigint AS "sightings_day!",
+                  coalesce(sum(stored), 0)::float8 AS "events!", coalesce(sum(sightings), 0)::float8 AS "sightings!",
+                  greatest(extract(epoch FROM now() - min(minute)) / 86400, 1.0 / 1440)::float8 AS days
+           FROM minute_totals WHERE minute > now() - interval '7 days'"#
+    )
+    .fetch_one(pool)
+    .await?;
+    let (events_bytes, sightings_bytes, journals) = sizes(pool).await?;
+    let bytes_per_event = each(events_bytes, counts.events);
+    let bytes_per_sighting = each(sightings_bytes, counts.sightings);
+    let days = growth.days.unwrap_or(1.0);
+    let bytes_per_day = bytes_per_event.map(|event| {
+        (growth.events * event + growth.sightings * bytes_per_sighting.unwrap_or_default()) / days
+    });
+    Ok(Status {
+        events: counts.events,
+        sightings: counts.sightings,
+        events_bytes,
+        sightings_bytes,
+        bytes_per_event,
+        bytes_per_sighting,
+        events_last_day: growth.events_day,
+        sightings_last_day: growth.sightings_day,
+        events_per_day: growth.events / days,
+        bytes_per_day,
+        vanish_requests: counts.vanish,
+        vanish_honoured: counts.honoured,
+        relays: relay_counts(pool).await?,
+        journals,
+        database_bytes: counts.database,
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a mean for people")]
+fn each(bytes: i64, rows: i64) -> Option<f64> {
+    (rows > 0).then(|| bytes as f64 / rows as f64)
+}
+
+/// Bytes of events, of sightings, and of every journal.
+async fn sizes(pool: &PgPool) -> Result<(i64, i64, Vec<JournalSize>), Error> {
+    let names: Vec<String> = TABLES
+        .iter()
+        .filter(|(_, kind)| *kind == TableKind::Journal)
+        .map(|(name, _)| (*name).to_owned())
+        .collect();
+    let journals = sqlx::query_as!(
+        JournalSize,
+        r#"SELECT n AS "name!", coalesce((SELECT sum(pg_total_relation_size(t.relid)) FROM pg_partition_tree(n::regclass) t),
+                                        pg_total_relation_size(n::regclass))::bigint AS "bytes!"
+           FROM unnest($1::text[]) n ORDER BY 2 DESC, 1"#,
+        &names
+    )
+    .fetch_all(pool)
+    .await?;
+    let of =
+        |name: &str| journals.iter().find(|journal| journal.name == name).map_or(0, |journal| journal.bytes);
+    Ok((of("events"), of("sightings"), journals))
+}
+
+async fn relay_counts(pool: &PgPool) -> Result<Vec<RelayCount>, Error> {
+    Ok(sqlx::query_as!(
+        RelayCount,
+        r#"SELECT r.network, count(*) AS "known!", count(r.retired_at) AS "retired!", count(c.relay_url) AS "readable!",
+                  count(p.relay) AS "with_events!"
+           FROM relays r LEFT JOIN relay_progress p ON p.relay = r.number LEFT JOIN readable_relays c ON c.relay_url = r.url
+           GROUP BY r.network ORDER BY 2 DESC, 1"#
+    )
+    .fetch_all(pool)
+    .await?)
+}

@@ -1,0 +1,44 @@
+//! Requests to vanish that are still to be carried out.
+
+use sqlx::PgPool;
+
+use crate::store::Error;
+
+/// A request to vanish (NIP-62).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VanishRequest {
+    /// Id of the kind 62 event.
+    pub id: [u8; 32],
+    /// Who vanishes.
+    pub pubkey: [u8; 32],
+    /// Everything up to it is meant, unix seconds, inclusive.
+    pub created_at: i64,
+}
+
+/// Requests that reach this archive, at one of `own_urls` or as one of all relays, and were not carried out yet; the oldest first,
+/// at most `limit`.
+///
+/// # Errors
+/// As PostgreSQL answers.
+pub async fn open_vanish_requests(
+    pool: &PgPool,
+    own_urls: &[String],
+    limit: i64,
+) -> Result<Vec<VanishRequest>, Error> {
+    let rows = sqlx::query!(
+        "SELECT v.request, v.pubkey, v.created_at FROM vanish_requests v
+         WHERE quipu_reaches(v.relays, $1)
+           AND NOT EXISTS (SELECT FROM erasure x WHERE x.kind = 'vanish' AND x.event_id = v.request)
+         ORDER BY v.batch, v.request LIMIT $2",
+        own_urls,
+        limit
+    )
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter()
+        .map(|row| match (row.request.try_into(), row.pubkey.try_into()) {
+            (Ok(id), Ok(pubkey)) => Ok(VanishRequest { id, pubkey, created_at: row.created_at }),
+            _ => Err(Error::inconsistent("vanish_requests", "an id or a key has the wrong length")),
+        })
+        .collect()
+}

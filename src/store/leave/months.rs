@@ -1,0 +1,133 @@
+//! Retention: whole months leave by their partitions, and so does what lies before the first month.
+
+use chrono::NaiveDate;
+use tokio_postgres::{GenericClient, Transaction};
+
+use super::{ERASURE_LOCK, Left, PROGRESS, detach};
+use crate::base::Secret;
+use crate::store::{Error, owner};
+
+/// Stands for everything before the first month that has a partition of its own, November 2020.
+pub const PAST: NaiveDate = NaiveDate::from_ymd_opt(1970, 1, 1).expect("a date");
+
+/// The first month that has a partition of its own.
+const FIRST: NaiveDate = NaiveDate::from_ymd_opt(2020, 11, 1).expect("a date");
+
+/// One month that retention may drop.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Month {
+    /// Its first day, or [`PAST`].
+    pub month: NaiveDate,
+    /// What it holds.
+    pub holds: Left,
+}
+
+/// Partitions of a month: how they are called, where they begin and end, and how `erasure` calls them.
+struct Partitions {
+    suffix: String,
+    low: Option<NaiveDate>,
+    high: NaiveDate,
+    kind: &'static str,
+    /// `erasure.month`.
+    recorded: NaiveDate,
+}
+
+impl Partitions {
+    fn of(month: NaiveDate) -> Self {
+        if month < FIRST {
+            return Self { suffix: "past".to_owned(), low: None, high: FIRST, kind: "past", recorded: FIRST };
+        }
+        Self {
+            suffix: month.format("y%Ym%m").to_string(),
+            low: Some(month),
+            high: month.checked_add_months(chrono::Months::new(1)).unwrap_or(month),
+            kind: "month",
+            recorded: month,
+        }
+    }
+
+    async fn count(&self, client: &impl GenericClient) -> Result<Left, Error> {
+        let suffix = &self.suffix;
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM events_{suffix}), (SELECT count(*) FROM sightings_{suffix})"
+        );
+        let row = client.query_one(&sql, &[]).await?;
+        Ok(Left { events: row.get(0), sightings: row.get(1) })
+    }
+
+    async fn record(&self, transaction: &Transaction<'_>, reason: &str, left: Left) -> Result<(), Error> {
+        transaction
+            .execute(
+                "INSERT INTO erasure (kind, month, reason, detail)
+                 VALUES ($1, $2, $3, jsonb_build_object('events', $4::bigint, 'sightings', $5::bigint))",
+                &[&self.kind, &self.recorded, &reason, &left.events, &left.sightings],
+            )
+            .await?;
+        Ok(())
+    }
+}
+
+/// Months that lie wholly before `before` and hold something, the oldest first.
+///
+/// # Errors
+/// As PostgreSQL answers.
+pub async fn months_before(owner: &Secret, before: NaiveDate) -> Result<Vec<Month>, Error> {
+    let client = owner::connect(owner).await?;
+    let rows = client
+        .query(
+            "SELECT m.month FROM (
+                SELECT to_date(substring(c.relname FROM '^events_y(\\d{4}m\\d{2})$'), 'YYYY\"m\"MM') AS month
+                FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^events_y\\d{4}m\\d{2}$') m
+             WHERE (m.month + interval '1 month')::date <= $1 ORDER BY 1",
+            &[&before],
+        )
+        .await?;
+    let past = (before >= FIRST).then_some(PAST);
+    let mut months = Vec::new();
+    for month in past.into_iter().chain(rows.iter().map(|row| row.get(0))) {
+        let holds = Partitions::of(month).count(&client).await?;
+        if holds != Left::default() {
+            months.push(Month { month, holds });
+        }
+    }
+    Ok(months)
+}
+
+/// What the events of a dropped partition asked for, by their numbers.
+const DELETE_REQUESTS: &str = "
+    WITH bounds AS (SELECT coalesce(quipu_event_number(quipu_month_start($1), 0, 0), 0) AS low,
+                           quipu_event_number(quipu_month_start($2), 0, 0) AS high),
+    requests AS (DELETE FROM deletions d USING bounds b WHERE d.request >= b.low AND d.request < b.high)
+    DELETE FROM expirations x USING bounds b WHERE x.event >= b.low AND x.event < b.high";
+
+/// Drops one month of events and sightings, or all before the first one, and records it. Readers and writers go on: the tombstone stands first, so that
+/// nothing is sent into the month while it has no partition; the partitions are detached concurrently, events before
+/// the sightings that lead to them; and an empty one takes their place. May be called again after a crash.
+///
+/// # Errors
+/// As PostgreSQL answers; calling it again goes on where it stopped.
+pub async fn drop_month(owner: &Secret, month: NaiveDate, reason: &str) -> Result<Left, Error> {
+    let mut client = owner::connect(owner).await?;
+    let partitions = Partitions::of(month);
+    let suffix = &partitions.suffix;
+    let announcement = client.transaction().await?;
+    announcement.batch_execute(ERASURE_LOCK).await?;
+    partitions.record(&announcement, reason, Left::default()).await?;
+    announcement.commit().await?;
+    for family in ["events", "sightings"] {
+        detach(&client, family, &format!("{family}_{suffix}")).await?;
+    }
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(ERASURE_LOCK).await?;
+    let left = partitions.count(&transaction).await?;
+    partitions.record(&transaction, reason, left).await?;
+    let relays = transaction.query(&format!("SELECT DISTINCT relay FROM sightings_{suffix}"), &[]).await?;
+    let relays: Vec<i32> = relays.iter().map(|row| row.get(0)).collect();
+    transaction.batch_execute(&format!("DROP TABLE events_{suffix}, sightings_{suffix}")).await?;
+    let (low, high) = (&partitions.low, &partitions.high);
+    transaction.execute("SELECT quipu_attach_partition($1, $2, $3)", &[suffix, low, high]).await?;
+    transaction.execute(DELETE_REQUESTS, &[low, high]).await?;
+    transaction.execute(PROGRESS, &[&relays]).await?;
+    transaction.commit().await?;
+    Ok(left)
+}

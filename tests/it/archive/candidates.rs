@@ -1,0 +1,199 @@
+//! Candidates as rows: bounded, found once, kept in one commit with their journal, and equal to its replay.
+
+use quipu::base::RelayUrl;
+use quipu::services::archive::command::{CandidateBounds, RelayCommand};
+use quipu::services::archive::{Finding, RelayAnswer, RelayJournal, read};
+use quipu::store::append::Writer;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::store::kit::{Kit, number, projection, texts};
+
+pub(super) const WIDE: CandidateBounds = CandidateBounds { waiting_max: 1_000, host_max: 10, day_max: 1_000 };
+
+pub(super) fn url(text: &str) -> RelayUrl {
+    RelayUrl::parse(text).unwrap()
+}
+
+pub(super) async fn find(writer: &Writer<RelayJournal>, text: &str, bounds: CandidateBounds) -> Finding {
+    let detail = json!({ "source": "event", "event": "00" });
+    match writer.append(RelayCommand::Find { url: url(text), detail, bounds }).await.unwrap() {
+        RelayAnswer::Found(finding) => finding,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn add(writer: &Writer<RelayJournal>, text: &str, source: &'static str) -> bool {
+    match writer.append(RelayCommand::Add { url: url(text), source }).await.unwrap() {
+        RelayAnswer::Known { is_new, .. } => is_new,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn drop_it(writer: &Writer<RelayJournal>, text: &str) {
+    let detail = json!({ "reason": "silent", "tries": 12 });
+    writer.append(RelayCommand::Drop { url: url(text), detail }).await.unwrap();
+}
+
+const WAITING: &str = "SELECT url FROM candidates ORDER BY 1";
+const FACTS: &str = "SELECT kind || ' ' || coalesce(url, '-') FROM relay_log ORDER BY position";
+
+#[tokio::test]
+async fn a_candidate_is_found_once_and_leaves_in_the_commit_that_makes_it_a_relay_or_gives_it_up() {
+    let mut kit = Kit::new().await;
+    let writer = kit.writer(RelayJournal);
+    let owner = kit.database.owner().await;
+    assert_eq!(find(&writer, "wss://a.example.com", WIDE).await, Finding::New);
+    assert_eq!(find(&writer, "wss://a.example.com", WIDE).await, Finding::Known);
+    assert_eq!(find(&writer, "wss://b.example.com", WIDE).await, Finding::New);
+    assert_eq!(texts(&owner, WAITING).await, ["wss://a.example.com", "wss://b.example.com"]);
+
+    assert!(add(&writer, "wss://a.example.com", "validator").await);
+    assert_eq!(find(&writer, "wss://a.example.com", WIDE).await, Finding::Known);
+    drop_it(&writer, "wss://b.example.com").await;
+    drop_it(&writer, "wss://b.example.com").await;
+    drop_it(&writer, "wss://never.example.com").await;
+    assert_eq!(texts(&owner, WAITING).await, [""; 0]);
+    assert_eq!(find(&writer, "wss://b.example.com", WIDE).await, Finding::Dropped);
+    let named = ["wss://b.example.com", "wss://c.example.com"].map(str::to_owned);
+    let told = read::unknown_urls(&kit.doors.session, &named);
+    assert_eq!(told.await.unwrap(), ["wss://c.example.com"]);
+    assert_eq!(
+        texts(&owner, FACTS).await,
+        [
+            "found wss://a.example.com",
+            "found wss://b.example.com",
+            "added wss://a.example.com",
+            "dropped wss://b.example.com",
+        ]
+    );
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+
+    // A month later it may be found again.
+    let superuser = kit.superuser().await;
+    superuser
+        .batch_execute(
+            "SET session_replication_role = replica; ALTER TABLE relay_log DISABLE TRIGGER refuse_change;
+             UPDATE relay_log SET recorded_at = recorded_at - interval '31 days' WHERE kind = 'dropped';
+             ALTER TABLE relay_log ENABLE ALWAYS TRIGGER refuse_change",
+        )
+        .await
+        .unwrap();
+    assert_eq!(find(&writer, "wss://b.example.com", WIDE).await, Finding::New);
+    assert_eq!(texts(&owner, WAITING).await, ["wss://b.example.com"]);
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn candidates_are_bounded_in_all_and_a_host_and_a_day() {
+    let mut kit = Kit::new().await;
+    let writer = kit.writer(RelayJournal);
+    let bounds = CandidateBounds { waiting_max: 6, host_max: 3, day_max: 8 };
+    let mut found = Vec::new();
+    for n in 0..5 {
+        found.push(find(&writer, &format!("wss://one.example.com/{n}"), bounds).await);
+    }
+    assert_eq!(found[..3], [Finding::New; 3]);
+    assert_eq!(found[3..], [Finding::HostFull; 2]);
+    assert_eq!(
+        find(&writer, "wss://one.example.com:444", bounds).await,
+        Finding::HostFull,
+        "whatever its port"
+    );
+    // All at once, as one batch: bounds hold within it.
+    let mut callers = JoinSet::new();
+    for n in 0..20 {
+        let writer = writer.clone();
+        callers.spawn(async move { find(&writer, &format!("wss://h{n}.example.com"), bounds).await });
+    }
+    let told = callers.join_all().await;
+    assert_eq!(told.iter().filter(|finding| **finding == Finding::New).count(), 3);
+    assert_eq!(told.iter().filter(|finding| **finding == Finding::Full).count(), 17);
+    // Room again, but the day's share is two more.
+    for n in 0..3 {
+        drop_it(&writer, &format!("wss://one.example.com/{n}")).await;
+    }
+    let mut again = Vec::new();
+    for n in 0..3 {
+        again.push(find(&writer, &format!("ws://[2001:db8::{n}]"), bounds).await);
+    }
+    assert_eq!(again, [Finding::New, Finding::New, Finding::Full]);
+    // Each network has room of its own.
+    assert_eq!(find(&writer, "ws://one.i2p", bounds).await, Finding::New);
+    let owner = kit.database.owner().await;
+    assert_eq!(number(&owner, "SELECT count(*) FROM candidates").await, 6);
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_operator_who_names_a_discovered_relay_makes_it_a_named_one_and_that_is_a_fact() {
+    let mut kit = Kit::new().await;
+    let writer = kit.writer(RelayJournal);
+    let owner = kit.database.owner().await;
+    let source = "SELECT coalesce(source, '-') FROM relays ORDER BY url";
+    assert!(add(&writer, "wss://a.example.com", "validator").await);
+    assert!(add(&writer, "wss://b.example.com", "seed").await);
+    assert!(!add(&writer, "wss://a.example.com", "validator").await);
+    assert!(!add(&writer, "wss://b.example.com", "validator").await, "nobody is named less");
+    assert_eq!(texts(&owner, source).await, ["validator", "seed"]);
+    // Two at once: one fact.
+    let (one, two) = (kit.writer(RelayJournal), kit.writer(RelayJournal));
+    let told =
+        tokio::join!(add(&one, "wss://a.example.com", "operator"), add(&two, "wss://a.example.com", "seed"));
+    assert_eq!(told, (false, false));
+    assert_eq!(number(&owner, "SELECT count(*) FROM relay_log WHERE kind = 'named'").await, 1);
+    assert_eq!(number(&owner, "SELECT count(*) FROM relays WHERE quipu_is_named(source)").await, 2);
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+    let mut owner = owner;
+    let before = texts(&owner, "SELECT r::text FROM relays r ORDER BY 1").await;
+    projection("relays").rebuild(&mut owner).await.unwrap();
+    assert_eq!(texts(&owner, "SELECT r::text FROM relays r ORDER BY 1").await, before);
+}
+
+/// Four processes find, add and drop the same few URLs in any order.
+#[tokio::test]
+async fn whatever_the_order_of_commits_candidates_equal_a_replay_and_a_rebuild_changes_nothing() {
+    let mut kit = Kit::new().await;
+    let mut load = JoinSet::new();
+    for process in 0..4 {
+        let writer = kit.writer(RelayJournal);
+        load.spawn(async move {
+            let mut dice = StdRng::seed_from_u64(process);
+            for _ in 0..150 {
+                let text = format!("wss://h{}.example.com", dice.random_range(0..40));
+                match dice.random_range(0..20) {
+                    0 => drop(add(&writer, &text, "validator").await),
+                    1..=6 => drop_it(&writer, &text).await,
+                    _ => drop(find(&writer, &text, WIDE).await),
+                }
+            }
+        });
+    }
+    // Dropped ones may come back at once here, so that many lives follow each other.
+    let superuser = kit.superuser().await;
+    superuser.batch_execute("ALTER TABLE relay_log DISABLE TRIGGER refuse_change").await.unwrap();
+    while !load.is_empty() {
+        superuser
+            .batch_execute("UPDATE relay_log SET recorded_at = recorded_at - interval '31 days' WHERE kind = 'dropped' AND recorded_at > now() - interval '1 day'")
+            .await
+            .unwrap();
+        while load.try_join_next().is_some() {}
+    }
+    superuser.batch_execute("ALTER TABLE relay_log ENABLE ALWAYS TRIGGER refuse_change").await.unwrap();
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+    let mut owner = kit.database.owner().await;
+    assert!(number(&owner, "SELECT count(*) FROM relay_log WHERE kind = 'dropped'").await > 40);
+    let rows = "SELECT c::text FROM candidates c ORDER BY 1";
+    let before = texts(&owner, rows).await;
+    assert!(!before.is_empty());
+    owner
+        .batch_execute("DELETE FROM candidates WHERE url = (SELECT min(url) FROM candidates)")
+        .await
+        .unwrap();
+    assert_eq!(kit.problems().await.len(), 1);
+    projection("candidates").rebuild(&mut owner).await.unwrap();
+    assert_eq!(texts(&owner, rows).await, before);
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+}

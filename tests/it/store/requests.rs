@@ -1,0 +1,410 @@
+//! What events ask for: the archive keeps everything, the public is shown what may be shown, and a request to vanish is
+//! honoured where the settings say so.
+
+use std::collections::BTreeSet;
+
+use nostr_sdk::{Event, EventBuilder, Keys, Kind, Tag, Timestamp};
+use quipu::base::Refusals;
+use quipu::lifecycle::{Cycle, Service as _};
+use quipu::services::archive::react::Vanisher;
+use quipu::store::lease::Leases;
+use quipu::store::leave::{ErasureSubject, Left, erase};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use tokio_util::sync::CancellationToken;
+
+use super::kit::{Kit, note, number, projection, texts};
+
+/// A moment in the middle of these tests' events.
+const T: u64 = 1_700_000_000;
+
+const OWN: &str = "wss://archive.example";
+
+fn event(keys: &Keys, kind: u16, created_at: u64, tags: &[&[&str]]) -> Event {
+    EventBuilder::new(Kind::from(kind), "")
+        .tags(tags.iter().map(|tag| Tag::parse(tag.iter().copied()).unwrap()))
+        .allow_self_tagging()
+        .custom_created_at(Timestamp::from_secs(created_at))
+        .sign_with_keys(keys)
+        .unwrap()
+}
+
+async fn store(kit: &mut Kit, events: &[Event]) -> u32 {
+    kit.intake().offer(None, events.to_vec(), Refusals::default()).await.unwrap().stored
+}
+
+/// Ids that `public_events` shows.
+async fn public(kit: &Kit, now_s: u64, own: &[&str]) -> BTreeSet<String> {
+    let client = kit.database.owner().await;
+    let now_s = i64::try_from(now_s).unwrap();
+    let rows = client.query("SELECT encode(id, 'hex') FROM public_events($1, $2)", &[&now_s, &own]).await;
+    rows.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+fn ids<'a>(events: impl IntoIterator<Item = &'a Event>) -> BTreeSet<String> {
+    events.into_iter().map(|event| event.id.to_hex()).collect()
+}
+
+async fn stored(kit: &Kit) -> BTreeSet<String> {
+    texts(&kit.database.owner().await, "SELECT encode(id, 'hex') FROM events").await.into_iter().collect()
+}
+
+fn vanisher(kit: &Kit, own: &[&str]) -> Vanisher {
+    Vanisher {
+        doors: kit.doors.clone(),
+        leases: Leases::new(kit.doors.write.clone()),
+        own_urls: own.iter().map(|url| (*url).to_owned()).collect(),
+    }
+}
+
+/// Runs the vanisher until it has nothing left to do.
+async fn vanish(kit: &Kit, own: &[&str]) {
+    let vanisher = vanisher(kit, own);
+    while vanisher.cycle(&CancellationToken::new()).await.unwrap() == Cycle::More {}
+}
+
+#[tokio::test]
+async fn n_09_1_the_author_alone_deletes_and_the_archive_keeps_what_the_public_is_not_shown() {
+    let mut kit = Kit::new().await;
+    let (author, other) = (Keys::generate(), Keys::generate());
+    let notes = [note(&author, T, "one"), note(&author, T + 9_000, "two"), note(&other, T, "three")];
+    let all: Vec<String> = notes.iter().map(|note| note.id.to_hex()).collect();
+    let request = event(&author, 5, T + 10, &[&["e", &all[0]], &["e", &all[2]], &["e", "no id"]]);
+    let events = [&notes[..], std::slice::from_ref(&request)].concat();
+    assert_eq!(store(&mut kit, &events).await, 4);
+    assert_eq!(public(&kit, T, &[]).await, ids([&notes[1], &notes[2], &request]));
+    assert_eq!(stored(&kit).await, ids(&events), "the archive keeps everything");
+    let requests = "SELECT encode(target, 'hex') || encode(request_id, 'hex') || encode(pubkey, 'hex') || created_at FROM deletion_requests ORDER BY 1";
+    let mut expected = [&all[0], &all[2]]
+        .map(|target| format!("{target}{}{}{}", request.id.to_hex(), author.public_key().to_hex(), T + 10));
+    expected.sort();
+    assert_eq!(texts(&kit.database.owner().await, requests).await, expected);
+    kit.project().await;
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn n_09_2_an_address_means_its_versions_up_to_the_request_and_only_the_requesters_own() {
+    let mut kit = Kit::new().await;
+    let (author, other) = (Keys::generate(), Keys::generate());
+    let name = author.public_key().to_hex();
+    let long = "d".repeat(4_000);
+    let versions: Vec<Event> =
+        (0..3).map(|n| event(&author, 30_023, T + n, &[&["d", "a"], &["d", "b"]])).collect();
+    let kept = [
+        event(&author, 30_023, T, &[&["d", "b"]]),
+        event(&other, 30_023, T, &[&["d", "a"]]),
+        event(&author, 1, T, &[&["d", "a"]]),
+        event(&other, 0, T, &[]),
+    ];
+    let gone = [
+        event(&author, 0, T, &[]),
+        event(&author, 10_002, T, &[&["d", "ignored"]]),
+        event(&author, 30_000, T, &[]),
+        event(&author, 30_001, T, &[&["d", &long]]),
+    ];
+    let request = event(
+        &author,
+        5,
+        T + 1,
+        &[
+            &["a", &format!("30023:{name}:a")],
+            &["a", &format!("0:{name}:")],
+            &["a", &format!("10002:{name}:")],
+            &["a", &format!("30000:{name}:")],
+            &["a", &format!("30001:{name}:{long}")],
+            &["a", &format!("1:{name}:a")],
+            &["a", &format!("30023:{}:a", other.public_key().to_hex())],
+            &["a", &format!("0:{}:", other.public_key().to_hex())],
+        ],
+    );
+    let events = [&versions[..], &kept, &gone, std::slice::from_ref(&request)].concat();
+    store(&mut kit, &events).await;
+    let mut expected = ids(&kept);
+    expected.extend(ids([&versions[2], &request]));
+    assert_eq!(public(&kit, T, &[]).await, expected);
+    kit.project().await;
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn n_09_3_and_4_and_n_62_5_a_request_is_not_deleted_by_a_request() {
+    let mut kit = Kit::new().await;
+    let author = Keys::generate();
+    let target = note(&author, T, "x");
+    let first = event(&author, 5, T + 1, &[&["e", &target.id.to_hex()]]);
+    let vanish = event(&author, 62, T - 1, &[&["relay", OWN]]);
+    let second = event(&author, 5, T + 2, &[&["e", &first.id.to_hex()], &["e", &vanish.id.to_hex()]]);
+    store(&mut kit, &[target, first.clone(), vanish.clone(), second.clone()]).await;
+    assert_eq!(public(&kit, T, &[OWN]).await, ids([&first, &vanish, &second]));
+}
+
+#[tokio::test]
+async fn n_09_5_a_request_that_comes_first_counts_and_e_means_any_time() {
+    let mut kit = Kit::new().await;
+    let author = Keys::generate();
+    let late = note(&author, T + 5_000_000, "signed after the request");
+    let request = event(&author, 5, T, &[&["e", &late.id.to_hex()]]);
+    store(&mut kit, std::slice::from_ref(&request)).await;
+    assert_eq!(store(&mut kit, &[late]).await, 1, "the archive takes it");
+    assert_eq!(public(&kit, T, &[]).await, ids([&request]));
+}
+
+#[tokio::test]
+async fn n_40_5_the_first_tag_decides_what_is_no_number_is_none_and_at_the_second_itself_it_is_over() {
+    let mut kit = Kit::new().await;
+    let author = Keys::generate();
+    let at = (T + 100).to_string();
+    let expiring =
+        event(&author, 1, T, &[&["t", "expiration"], &["expiration", &at], &["expiration", "9999999999"]]);
+    let never = [
+        event(&author, 1, T + 1, &[&["expiration", "soon"], &["expiration", "1"]]),
+        event(&author, 1, T + 2, &[&["expiration", "-5"]]),
+        event(&author, 1, T + 3, &[&["expiration"]]),
+        event(&author, 1, T + 4, &[&["expiration", "99999999999999999999999"]]),
+        event(&author, 1, T + 5, &[&["x", "expiration", "1"]]),
+    ];
+    let events = [&never[..], std::slice::from_ref(&expiring)].concat();
+    assert_eq!(store(&mut kit, &events).await, 6, "also what expired long ago is archived");
+    assert_eq!(public(&kit, T + 99, &[]).await, ids(&events));
+    assert_eq!(public(&kit, T + 100, &[]).await, ids(&never));
+    kit.project().await;
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn n_62_1_a_request_reaches_all_relays_or_the_ones_it_names_however_they_are_spelt() {
+    let mut kit = Kit::new().await;
+    // Notes of keys whose request reaches everybody, us, or others alone.
+    let [mut all, mut own, mut elsewhere] = [const { BTreeSet::new() }; 3];
+    for (tags, reached) in [
+        (&[&["relay", "ALL_RELAYS"][..]][..], 0),
+        (&[&["relay", "wss://other.example"], &["relay", "WSS://Archive.Example.:443/"]], 1),
+        (&[&["relay", "wss://other.example"], &["relay", "wss://archive.example/path"]], 2),
+        (&[&["relay", "all_relays"]], 2),
+        (&[&["relay"], &["r", OWN]], 2),
+        (&[], 2),
+    ] {
+        let keys = Keys::generate();
+        let (note, request) = (note(&keys, T, "x"), event(&keys, 62, T, tags));
+        [&mut all, &mut own, &mut elsewhere][reached].insert(note.id.to_hex());
+        store(&mut kit, &[note, request]).await;
+    }
+    let hidden = async |urls: &[&str]| {
+        let shown = public(&kit, T, urls).await;
+        all.iter()
+            .chain(&own)
+            .chain(&elsewhere)
+            .filter(|id| !shown.contains(*id))
+            .cloned()
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(hidden(&[]).await, all);
+    assert_eq!(hidden(&[OWN]).await, &all | &own);
+    assert_eq!(stored(&kit).await.len(), 12, "nothing is erased unless the settings say so");
+}
+
+/// Everything that random events ask for, told anew by the rules as they are written.
+struct Oracle<'a>(&'a [Event]);
+
+impl Oracle<'_> {
+    fn shows(&self, event: &Event, now_s: u64, own: &[&str]) -> bool {
+        let kind = event.kind.as_u16();
+        let first = |event: &Event, name: &str| {
+            let tag = event.tags.iter().find(|tag| tag.as_slice()[0] == name)?;
+            Some(tag.as_slice().get(1).cloned().unwrap_or_default())
+        };
+        let expires: Option<u64> = first(event, "expiration").and_then(|at| at.parse().ok());
+        if expires.is_some_and(|at| at <= now_s) {
+            return false;
+        }
+        let d = if (30_000..40_000).contains(&kind) {
+            first(event, "d").unwrap_or_default()
+        } else {
+            String::new()
+        };
+        let address =
+            (matches!(kind, 0 | 3) || (10_000..20_000).contains(&kind) || (30_000..40_000).contains(&kind))
+                .then(|| format!("{kind}:{}:{d}", event.pubkey));
+        let names = |request: &Event, name: &str, value: &str| {
+            request.tags.iter().any(|tag| matches!(tag.as_slice(), [n, v, ..] if n == name && v == value))
+        };
+        let of_author = || self.0.iter().filter(|request| request.pubkey == event.pubkey);
+        let deleted = of_author().filter(|request| request.kind == Kind::from(5)).any(|request| {
+            names(request, "e", &event.id.to_hex())
+                || address
+                    .as_ref()
+                    .is_some_and(|a| names(request, "a", a) && event.created_at <= request.created_at)
+        });
+        let vanished = of_author().filter(|request| request.kind == Kind::from(62)).any(|request| {
+            event.created_at <= request.created_at
+                && (names(request, "relay", "ALL_RELAYS")
+                    || own.iter().any(|url| names(request, "relay", url)))
+        });
+        (kind == 5 || kind == 62 || !deleted) && (kind == 62 || !vanished)
+    }
+}
+
+/// Random events of few authors, few addresses and few seconds, so that requests meet what they ask for.
+fn random(dice: &mut StdRng, authors: &[Keys], count: usize) -> Vec<Event> {
+    let mut events: Vec<Event> = Vec::new();
+    while events.len() < count {
+        let keys = &authors[dice.random_range(0..authors.len())];
+        let at = T + dice.random_range(0..30) * 86_400;
+        let d = ["", "a", "b"][dice.random_range(0..3)];
+        let mut tags: Vec<Vec<String>> = Vec::new();
+        let mut tag = |words: &[&str]| tags.push(words.iter().map(|word| (*word).to_owned()).collect());
+        let kind = [0, 1, 1, 1, 3, 5, 5, 10_002, 30_023, 30_023, 62][dice.random_range(0..11)];
+        if kind == 62 && dice.random_ratio(3, 4) {
+            continue;
+        }
+        match kind {
+            5 => {
+                for _ in 0..dice.random_range(0..4) {
+                    if let Some(target) = events.get(dice.random_range(0..count)) {
+                        tag(&["e", &target.id.to_hex()]);
+                    }
+                    let owner = authors[dice.random_range(0..authors.len())].public_key();
+                    let kind = [0, 1, 3, 10_002, 30_023][dice.random_range(0..5)];
+                    tag(&["a", &format!("{kind}:{owner}:{d}")]);
+                }
+            }
+            62 => tag(&["relay", ["ALL_RELAYS", OWN, "wss://other.example"][dice.random_range(0..3)]]),
+            30_023 => tag(&["d", d]),
+            _ => {}
+        }
+        if dice.random_ratio(1, 5) {
+            tag(&["expiration", &(T + dice.random_range(0..30) * 86_400).to_string()]);
+        }
+        let tags: Vec<Vec<&str>> = tags.iter().map(|tag| tag.iter().map(String::as_str).collect()).collect();
+        let tags: Vec<&[&str]> = tags.iter().map(Vec::as_slice).collect();
+        events.push(event(keys, kind, at, &tags));
+    }
+    events
+}
+
+#[tokio::test]
+async fn what_the_public_is_shown_is_what_the_rules_say_of_random_events_in_any_order() {
+    for seed in 0..4 {
+        let mut dice = StdRng::seed_from_u64(seed);
+        let authors: Vec<Keys> = (0..4).map(|_| Keys::generate()).collect();
+        let events = random(&mut dice, &authors, 300);
+        let mut kit = Kit::new().await;
+        // Newest first, as a crawl brings them, in small batches.
+        let mut crawled = events.clone();
+        crawled.sort_by_key(|event| std::cmp::Reverse(event.created_at));
+        for batch in crawled.chunks(37) {
+            store(&mut kit, batch).await;
+        }
+        let oracle = Oracle(&events);
+        for (now_s, own) in
+            [(T, &[][..]), (T + 15 * 86_400, &[OWN]), (T + 99 * 86_400, &["wss://third.example"])]
+        {
+            let expected = ids(events.iter().filter(|event| oracle.shows(event, now_s, own)));
+            assert_eq!(public(&kit, now_s, own).await, expected, "seed {seed}, {now_s}, {own:?}");
+        }
+        // Erasures in between leave the projection as a replay gives it.
+        let owner = kit.database.urls().owner;
+        erase(&owner, ErasureSubject::Pubkey(authors[0].public_key().to_bytes(), 1_701_000_000), "x")
+            .await
+            .unwrap();
+        erase(&owner, ErasureSubject::Event(events[7].id.to_bytes()), "x").await.unwrap();
+        vanish(&kit, &[OWN]).await;
+        kit.project().await;
+        assert_eq!(kit.problems().await, Vec::<String>::new(), "seed {seed}");
+        let mut client = kit.database.owner().await;
+        client.batch_execute("DELETE FROM deletions; DELETE FROM expirations").await.unwrap();
+        projection("requests").rebuild(&mut client).await.unwrap();
+        assert_eq!(kit.problems().await, Vec::<String>::new(), "seed {seed}, rebuilt");
+    }
+}
+
+#[tokio::test]
+async fn n_62_2_and_3_an_honoured_request_takes_what_it_says_once_and_nothing_of_it_comes_back() {
+    let mut kit = Kit::new().await;
+    let relay = kit.relays(&["one"]).await[0];
+    let (author, other) = (Keys::generate(), Keys::generate());
+    let old = [
+        note(&author, T, "x"),
+        event(&author, 5, T, &[&["e", &"0".repeat(64)]]),
+        event(&author, 1, T, &[&["expiration", "1"]]),
+    ];
+    let request = event(&author, 62, T, &[&["relay", "ALL_RELAYS"]]);
+    let kept = [note(&author, T + 1, "after"), note(&other, T, "of another"), request.clone()];
+    let events = [&old[..], &kept].concat();
+    let intake = kit.intake();
+    intake.offer(Some(relay), events.clone(), Refusals::default()).await.unwrap();
+    for _ in 0..2 {
+        vanish(&kit, &[]).await;
+        assert_eq!(stored(&kit).await, ids(&kept));
+    }
+    let client = kit.database.owner().await;
+    let record = "SELECT encode(event_id, 'hex') || ' ' || until || ' ' || detail::text FROM erasure WHERE kind = 'vanish'";
+    let expected = format!("{} {T} {{\"events\": 3, \"sightings\": 3}}", request.id.to_hex());
+    assert_eq!(texts(&client, record).await, [expected], "recorded once");
+    for (table, rows) in [("deletions", 0), ("expirations", 0), ("vanish_requests", 1)] {
+        assert_eq!(number(&client, &format!("SELECT count(*) FROM {table}")).await, rows, "{table}");
+    }
+    // By crawl and by import, together with what the key signed for that time and nobody had shown yet.
+    let unseen = note(&author, T - 5, "never seen");
+    let again = [&events[..], std::slice::from_ref(&unseen)].concat();
+    for relay in [Some(relay), None] {
+        let told = intake.offer(relay, again.clone(), Refusals::default()).await.unwrap();
+        assert_eq!((told.stored, told.known), (0, 7));
+    }
+    assert_eq!(stored(&kit).await, ids(&kept));
+    let later = event(&author, 62, T + 1, &[&["relay", "ALL_RELAYS"]]);
+    intake.offer(Some(relay), vec![later.clone()], Refusals::default()).await.unwrap();
+    vanish(&kit, &[]).await;
+    assert_eq!(stored(&kit).await, ids([&kept[1], &request, &later]), "each request is its own");
+    kit.project().await;
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_vanishing_that_was_cut_short_is_done_whole_the_next_time_and_by_one_of_two() {
+    let mut kit = Kit::new().await;
+    let author = Keys::generate();
+    let notes: Vec<Event> = (0..20).map(|n| note(&author, T + n, "x")).collect();
+    let request = event(&author, 62, T + 9, &[&["relay", OWN]]);
+    store(&mut kit, &[&notes[..], std::slice::from_ref(&request)].concat()).await;
+    // The erasure waits behind a reader that blocks the sightings, and its connection dies there.
+    let blocker = kit.superuser().await;
+    blocker
+        .batch_execute(
+            "BEGIN; LOCK TABLE sightings IN ACCESS SHARE MODE; LOCK TABLE deletions IN EXCLUSIVE MODE",
+        )
+        .await
+        .unwrap();
+    let cutting = async {
+        kit.waiting(1).await;
+        let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        assert_eq!(number(&blocker, cut).await, 1);
+    };
+    let first = vanisher(&kit, &[OWN]);
+    let stop = CancellationToken::new();
+    let (cut_short, ()) = tokio::join!(first.cycle(&stop), cutting);
+    assert!(cut_short.is_err());
+    blocker.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(stored(&kit).await.len(), 21, "all or nothing");
+    assert_eq!(number(&blocker, "SELECT count(*) FROM erasure").await, 0);
+    // The lease of a process that died is over after a while; and two that meet do it once.
+    blocker.batch_execute("TRUNCATE lease").await.unwrap();
+    let subject = ErasureSubject::Vanish {
+        request: request.id.to_bytes(),
+        pubkey: author.public_key().to_bytes(),
+        until: request.created_at.as_secs().cast_signed(),
+    };
+    let owner = kit.database.urls().owner;
+    let (one, other) = tokio::join!(erase(&owner, subject, "x"), erase(&owner, subject, "x"));
+    let mut both = [one.unwrap(), other.unwrap()];
+    both.sort_by_key(|left| left.events);
+    assert_eq!(both, [Left::default(), Left { events: 10, sightings: 0 }]);
+    vanish(&kit, &[OWN]).await;
+    assert_eq!(number(&blocker, "SELECT count(*) FROM erasure").await, 1);
+    let mut expected = ids(&notes[10..]);
+    expected.insert(request.id.to_hex());
+    assert_eq!(stored(&kit).await, expected);
+    kit.project().await;
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+}
