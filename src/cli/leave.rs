@@ -21,7 +21,7 @@ pub(super) struct Erase {
     #[arg(long, value_name = "KEY", value_parser = public_key)]
     pubkey: Option<[u8; 32]>,
     /// With --pubkey: only events up to this `created_at` (unix seconds); later ones are kept and still taken.
-    #[arg(long, value_name = "SECONDS", requires = "pubkey")]
+    #[arg(long, value_name = "SECONDS", requires = "pubkey", conflicts_with = "event")]
     until: Option<i64>,
     /// Why; it is recorded.
     #[arg(long, value_name = "TEXT")]

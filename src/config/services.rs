@@ -91,7 +91,7 @@ impl Default for Finder {
 pub struct RelayList {
     /// Where it is: `http://…` or `https://…`. It may be a private address, because you name it.
     pub url: String,
-    /// JSONPath (RFC 9535) to the addresses in a JSON answer; without it the answer has one address a line.
+    /// The `JSONPath` (RFC 9535) to the addresses in a JSON answer; without it the answer has one address a line.
     #[serde(default)]
     pub path: Option<String>,
 }

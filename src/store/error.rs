@@ -96,3 +96,18 @@ impl From<sqlx::Error> for Error {
         if passing { Self::Unavailable(Arc::new(error)) } else { Self::Broken(Arc::new(error)) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_only_reads_is_the_moments_fault_and_other_misuse_is_not() {
+        for passing in ["25006", "08006", "40P01", "57P01"] {
+            assert!(passes(passing), "{passing}");
+        }
+        for broken in ["25001", "42P01", "42501", "23505", ""] {
+            assert!(!passes(broken), "{broken}");
+        }
+    }
+}

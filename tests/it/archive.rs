@@ -9,6 +9,7 @@ mod hostile;
 mod implementations;
 mod imports;
 mod kit;
+mod live;
 mod memory;
 mod modes;
 mod monitor;

@@ -51,7 +51,8 @@ impl RelaySession {
         trust: Trust,
         patience: Patience,
     ) -> Result<Self, RelayError> {
-        timeout(patience.connect, Self::shake_hands(outside, url, trust, patience))
+        // On the heap: TLS and SOCKS take 20 KB while they last, which a session would carry to its end.
+        timeout(patience.connect, Box::pin(Self::shake_hands(outside, url, trust, patience)))
             .await
             .map_err(|_| DialError::Timeout(patience.connect))?
     }

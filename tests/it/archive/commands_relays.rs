@@ -19,7 +19,7 @@ async fn checked(instance: &Instance) -> Client {
     assert_eq!(added[0]["url"], READABLE, "in the order given, as it is written");
     let owner = quipu::store::owner::connect(&instance.url("owner_database_url")).await.unwrap();
     let checks = format!(
-        "SELECT insert_relay_metadata_batch(ARRAY['{READABLE}', '{SILENT}', '{READABLE}'], ARRAY[1700000000, 1700000001, 1690000000],
+        "SELECT insert_relay_metadata_batch(gen_random_uuid(), ARRAY['{READABLE}', '{SILENT}', '{READABLE}'], ARRAY[1700000000, 1700000001, 1690000000],
             ARRAY['{{\"name\": \"Our relay\"}}', NULL, NULL]::jsonb[],
             ARRAY['{{\"openable\": true, \"readable\": true, \"writable\": false, \"rtt_open\": 12}}',
                   '{{\"openable\": true, \"readable\": false, \"writable\": false, \"reason\": \"silence\"}}',

@@ -208,3 +208,29 @@ async fn callers_are_told_when_postgresql_stays_away() {
     assert!(matches!(told, Err(quipu::store::Error::Unavailable(_))), "{told:?}");
     assert!(proxy.struck() >= 1, "nobody was kept waiting");
 }
+
+#[tokio::test]
+async fn a_window_counts_only_while_its_relay_is_ours_and_the_others_of_its_batch_are_recorded() {
+    let mut kit = Kit::new().await;
+    let relays = kit.relays(&["one", "two", "three"]).await;
+    let windows = kit.writer(SyncJournal);
+    let fences = [kit.fence(relays[0]).await, kit.fence(relays[1]).await, kit.fence(relays[2]).await];
+    // The second relay goes to another process, the third one's lease ends.
+    kit.fence(relays[1]).await;
+    let owner = kit.database.owner().await;
+    let ends = format!("UPDATE lease SET expires_at = now() WHERE name = 'synchronizer/{}'", relays[2].0);
+    owner.batch_execute(&ends).await.unwrap();
+
+    let mut callers = JoinSet::new();
+    for (place, relay) in relays.into_iter().enumerate() {
+        let (windows, fence) = (windows.clone(), fences[place]);
+        let (window, outcome) = (Window::new(0, 9).unwrap(), WindowOutcome::Complete);
+        let command = WindowCommand { relay, window, outcome, events: 1, requests: 1, fence };
+        callers.spawn(async move { (place, windows.append(command).await.unwrap()) });
+    }
+    let mut told = callers.join_all().await;
+    told.sort_unstable_by_key(|answer| answer.0);
+    let told: Vec<WindowAnswer> = told.into_iter().map(|answer| answer.1).collect();
+    assert_eq!(told, [WindowAnswer::Recorded, WindowAnswer::LeaseLost, WindowAnswer::LeaseLost]);
+    assert_eq!(number(&owner, "SELECT count(*) FROM sync_log").await, 1);
+}

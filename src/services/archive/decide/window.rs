@@ -48,7 +48,7 @@ fn merged(mut windows: Vec<Window>) -> Vec<Window> {
     for window in windows {
         match merged.last_mut() {
             Some(last) if window.until >= last.since.saturating_sub(1) => {
-                last.since = last.since.min(window.since)
+                last.since = last.since.min(window.since);
             }
             _ => merged.push(window),
         }

@@ -126,17 +126,15 @@ pub async fn relay(pool: &PgPool, url: &str) -> Result<Option<RelayDetail>, Erro
     let only = RelayFilter { url: Some(url.to_owned()), ..RelayFilter::default() };
     let row = relays(pool, &only, "", 1).await?.pop();
     let Some(row) = row else { return Ok(None) };
-    let source = sqlx::query_scalar!(
-        "SELECT detail ->> 'source' FROM relay_log WHERE relay = $1 AND kind = 'added' AND url = $2",
-        row.number,
-        url
-    )
-    .fetch_optional(pool)
-    .await?
-    .flatten();
+    let source = sqlx::query_scalar!("SELECT source FROM relays WHERE number = $1", row.number)
+        .fetch_optional(pool)
+        .await?
+        .flatten();
     let check = sqlx::query_as!(
         Check,
-        r#"SELECT m.generated_at, jsonb_strip_nulls(to_jsonb(a) - 'id') AS nip11, jsonb_strip_nulls(to_jsonb(b) - 'id') AS nip66
+        r#"SELECT m.generated_at, jsonb_strip_nulls(to_jsonb(a) - 'id') AS nip11,
+                  jsonb_strip_nulls((to_jsonb(b) - 'id') || jsonb_build_object('rtt_open', coalesce(m.rtt_open, b.rtt_open),
+                      'rtt_read', coalesce(m.rtt_read, b.rtt_read), 'rtt_write', coalesce(m.rtt_write, b.rtt_write))) AS nip66
            FROM relay_metadata m LEFT JOIN nip11 a ON a.id = m.nip11_id LEFT JOIN nip66 b ON b.id = m.nip66_id
            WHERE m.relay_url = $1 ORDER BY m.generated_at DESC, m.position DESC LIMIT 1"#,
         url

@@ -1,3 +1,5 @@
+//! Walks of relays with every habit we know, against what those relays hold.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -6,10 +8,10 @@ use crate::services::archive::decide::unproven;
 /// Which of the fitting events a relay shows when it shows not all, and in what order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Habit {
-    NewestFirst,
-    OldestFirst,
+    Newest,
+    Oldest,
     /// The oldest ones, but the newest of them first: each answer looks right.
-    OldestShownNewestFirst,
+    OldestButSorted,
 }
 
 /// A relay as simple as can be: the seconds of its events, and the most it gives at once. An event is known by its
@@ -24,7 +26,7 @@ type Event = (i64, usize);
 
 impl Relay {
     fn honest(seconds: Vec<i64>, cap: usize) -> Self {
-        Self { seconds, cap, habit: Habit::NewestFirst }
+        Self { seconds, cap, habit: Habit::Newest }
     }
 
     fn events(&self) -> impl Iterator<Item = Event> {
@@ -34,11 +36,11 @@ impl Relay {
     fn answer(&self, ask: Ask) -> Vec<Event> {
         let mut page: Vec<Event> = self.events().filter(|e| ask.contains(e.0)).collect();
         page.sort_unstable();
-        if self.habit == Habit::NewestFirst {
+        if self.habit == Habit::Newest {
             page.reverse();
         }
         page.truncate(self.cap);
-        if self.habit == Habit::OldestShownNewestFirst {
+        if self.habit == Habit::OldestButSorted {
             page.reverse();
         }
         page
@@ -158,7 +160,7 @@ fn a_relay_that_contradicts_itself_for_ever_is_left_alone_with_a_gap() {
 }
 
 fn habits() -> impl Strategy<Value = Habit> {
-    prop_oneof![Just(Habit::NewestFirst), Just(Habit::OldestFirst), Just(Habit::OldestShownNewestFirst)]
+    prop_oneof![Just(Habit::Newest), Just(Habit::Oldest), Just(Habit::OldestButSorted)]
 }
 
 proptest! {

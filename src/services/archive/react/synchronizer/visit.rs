@@ -96,7 +96,7 @@ impl Visit<'_> {
         }
         loop {
             let crawl = self.crawl;
-            let Some(_permit) = self.meanwhile(stop, crawl.catching_up.acquire()).await? else {
+            let Some(permit) = self.meanwhile(stop, crawl.catching_up.acquire()).await? else {
                 return Ok(());
             };
             self.catch_up(stop).await?;
@@ -104,7 +104,7 @@ impl Visit<'_> {
             if !self.listens || stop.is_cancelled() {
                 return Ok(());
             }
-            drop(_permit);
+            drop(permit);
             live_since.get_or_init(Instant::now);
             let interval = Duration::from_secs(self.crawl.settings.interval_s.get().into());
             if self.meanwhile(stop, sleep(interval)).await?.is_none() {

@@ -1,0 +1,194 @@
+//! After catching up: what relays send at once, what is compared instead of downloaded, who asks who we are, and what is
+//! known to be missing.
+
+use std::time::Duration;
+
+use nostr_relay_builder::prelude::{RelayBuilderNip42, RelayBuilderNip42Mode};
+use nostr_relay_builder::{LocalRelay, RelayBuilder};
+use nostr_sdk::{Event, EventBuilder, Keys, Timestamp};
+use quipu::base::RelayUrl;
+use quipu::config::Networks;
+use quipu::net::relay::{Patience, RelaySession};
+use quipu::net::{Outside, Trust};
+use quipu::sample::SampleGenerator;
+use serde_json::Value;
+
+use super::kit::{Relay, await_complete, await_count, free_port, now};
+use crate::support::instance::Instance;
+
+fn note(seconds: i64, text: &str) -> Event {
+    let at = Timestamp::from_secs(u64::try_from(seconds).unwrap());
+    EventBuilder::text_note(text).custom_created_at(at).sign_with_keys(&Keys::generate()).unwrap()
+}
+
+/// Publishes as any client would.
+async fn publish(url: &str, events: &[Event]) {
+    let outside = Outside::new(&Networks::default()).unwrap();
+    let patience = Patience { connect: Duration::from_secs(10), idle: Duration::from_secs(10) };
+    let url = RelayUrl::parse(url).unwrap();
+    let mut session = RelaySession::connect(&outside, &url, Trust::Named, patience).await.unwrap();
+    for event in events {
+        assert!(session.publish(event).await.unwrap().accepted);
+    }
+    session.close().await;
+}
+
+/// Waits until a relay is only listened to.
+async fn await_live(instance: &Instance, relays: usize) {
+    for _ in 0..1_200 {
+        if metric(instance, "synchronizer_live_relays").await >= relays as f64 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("nobody is listened to within a minute:\n{}", instance.log());
+}
+
+async fn metric(instance: &Instance, name: &str) -> f64 {
+    let ops = instance.ready["services"]["ops"].as_str().unwrap().to_owned();
+    let outside = Outside::new(&Networks::default()).unwrap();
+    let get = quipu::net::Get {
+        url: &format!("http://{ops}/metrics"),
+        trust: Trust::Named,
+        accept: "text/plain",
+        bytes_max: 1 << 20,
+        timeout: Duration::from_secs(10),
+        redirects_max: 0,
+    };
+    let text = String::from_utf8(outside.get(get).await.unwrap().body).unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.map_or(0.0, |value| value.trim().parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_relay_gets_is_archived_at_once_whatever_its_date() {
+    let relay = Relay::start(SampleGenerator::paced(41, 700)).await;
+    let instance = Instance::crawling(&[&relay.url], &[]);
+    instance.run(&["relays", "add", &relay.url]).ok();
+    await_complete(&instance, &relay.url, now() - 120).await;
+    await_live(&instance, 1).await;
+    let held = i64::try_from(relay.events.len()).unwrap();
+    await_count(&instance, "SELECT count(*) FROM events", held).await;
+
+    // The next comparison is an hour away: what comes now comes through the live subscription.
+    let second = now();
+    let news = [note(second, "now"), note(second - 400_000_000, "backdated"), note(second + 600, "early")];
+    publish(&relay.url, &news).await;
+    await_count(&instance, "SELECT count(*) FROM events_relays", held + 3).await;
+    // A window ends at the present, and nothing but windows says what is complete.
+    let beyond = "SELECT count(*) FROM proven_windows WHERE until > extract(epoch FROM now())";
+    assert_eq!(instance.count(beyond).await, 0);
+    instance.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn n_77_what_the_archive_has_already_is_compared_and_not_downloaded() {
+    let events: Vec<Event> = SampleGenerator::paced(43, 3_000).collect();
+    let first = Relay::start(events.clone()).await;
+    let more: Vec<Event> = (0..20).map(|n| note(1_700_000_000 + n, "only here")).collect();
+    let second = Relay::start([events, more].concat()).await;
+    let instance = Instance::crawling(&[&first.url, &second.url], &[]);
+    instance.run(&["relays", "add", &first.url]).ok();
+    await_complete(&instance, &first.url, now() - 120).await;
+    await_live(&instance, 1).await;
+    let received = metric(&instance, "ingest_offered_events_total").await;
+
+    instance.run(&["relays", "add", &second.url]).ok();
+    await_complete(&instance, &second.url, now() - 120).await;
+    await_live(&instance, 2).await;
+    for relay in [&first, &second] {
+        let seen = format!("SELECT count(*) FROM events_relays WHERE relay_url = '{}'", relay.url);
+        await_count(&instance, &seen, i64::try_from(relay.events.len()).unwrap()).await;
+    }
+    assert!(metric(&instance, "synchronizer_comparisons_total").await >= 1.0);
+    // Questions, not pages: 3,000 events at 500 a page are six and more.
+    let asked = format!(
+        "SELECT sum(requests)::bigint FROM sync_log JOIN relays r ON r.number = relay WHERE url = '{}'",
+        second.url
+    );
+    let asked = instance.count(&asked).await;
+    assert!(asked < 15, "{asked} questions, {received} events were offered before");
+    instance.run(&["verify", "--events"]).ok();
+    instance.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn n_42_a_relay_that_wants_to_know_who_asks_is_told_and_archived() {
+    let port = free_port();
+    let store = nostr_relay_builder::prelude::MemoryDatabase::with_opts(
+        nostr_relay_builder::prelude::MemoryDatabaseOptions { events: true, max_events: None },
+    );
+    for event in SampleGenerator::paced(47, 900) {
+        nostr_relay_builder::prelude::NostrDatabase::save_event(&store, &event).await.unwrap();
+    }
+    let held =
+        nostr_relay_builder::prelude::NostrDatabase::count(&store, nostr_sdk::Filter::new()).await.unwrap();
+    let nip42 = RelayBuilderNip42 { mode: RelayBuilderNip42Mode::Both };
+    let builder = RelayBuilder::default().addr([127, 0, 0, 1].into()).port(port).database(store).nip42(nip42);
+    let server = LocalRelay::new(builder.default_filter_limit(500).max_filter_limit(500));
+    server.run().await.unwrap();
+    let url = format!("ws://127.0.0.1:{port}");
+    let instance = Instance::crawling(&[&url], &[]);
+    instance.run(&["relays", "add", &url]).ok();
+    await_complete(&instance, &url, now() - 120).await;
+    await_count(&instance, "SELECT count(*) FROM events", i64::try_from(held).unwrap()).await;
+    instance.stop();
+    server.shutdown();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_with_more_than_a_relay_shows_is_a_known_gap_and_the_commands_say_so() {
+    // 600 notes in one second, 500 at a time, and nothing to compare with.
+    let flood = (0..600).map(|n| note(1_700_000_000, &n.to_string()));
+    let relay =
+        Relay::start(flood.chain([note(1_600_000_000, "before"), note(1_750_000_000, "after")])).await;
+    let instance = Instance::crawling(&[&relay.url], &["--set", "services.synchronizer.negentropy=false"]);
+    instance.run(&["relays", "add", &relay.url]).ok();
+    await_count(&instance, "SELECT count(*) FROM known_gaps", 1).await;
+    await_live(&instance, 1).await;
+
+    let gaps = instance.run(&["archive", "gaps", "--json"]).ok().json_lines();
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    assert_eq!((&gaps[0]["since"], &gaps[0]["until"]), (&1_700_000_000.into(), &1_700_000_000.into()));
+    assert!(gaps[0]["reason"].as_str().unwrap().contains("one second"), "{gaps:?}");
+    let shown = instance.run(&["archive", "gaps", "--relay", &relay.url]).ok().stdout;
+    assert!(shown.contains("2023-11-14 22:13:20"), "{shown}");
+
+    let coverage =
+        &instance.run(&["archive", "coverage", "--relay", &relay.url, "--json"]).ok().json_lines()[0];
+    let windows = |key: &str| coverage[key].as_array().unwrap().iter().collect::<Vec<&Value>>();
+    assert_eq!((windows("proven").len(), windows("gaps").len()), (2, 1), "{coverage}");
+    assert_eq!(windows("proven")[0]["until"], 1_699_999_999);
+    assert_eq!(windows("proven")[1]["since"], 1_700_000_001);
+    // What is younger than a minute was not asked for yet.
+    assert_eq!(windows("open").len(), 1, "{coverage}");
+    let said = instance.run(&["archive", "coverage", "--relay", "wss://nobody.example.com"]).refusal();
+    assert!(said.contains("is not known"), "{said}");
+    instance.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_priority_synchronizer_knows_its_relays_and_runs_alone() {
+    let relay = Relay::start(SampleGenerator::paced(53, 300)).await;
+    let folder = crate::support::database::enterable_folder();
+    let list = folder.path().join("first.txt");
+    std::fs::write(&list, format!("# first of all\n{}\n", relay.url)).unwrap();
+    let file = format!("services.priority_synchronizer.relays_file={}", list.display());
+    let arguments = [
+        "--set",
+        "services.synchronizer.enabled=false",
+        "--set",
+        "services.priority_synchronizer.enabled=true",
+        "--set",
+        &file,
+    ];
+    let instance = Instance::crawling(&[&relay.url], &arguments);
+    await_complete(&instance, &relay.url, now() - 120).await;
+    let held = i64::try_from(relay.events.len()).unwrap();
+    await_count(&instance, "SELECT count(*) FROM events", held).await;
+    assert!(instance.ready["services"].get("synchronizer").is_none());
+    let both = ["check-config", "--set", "services.priority_synchronizer.enabled=true"];
+    let said = instance.run(&both).refusal();
+    assert!(said.contains("one of the two synchronizers runs"), "{said}");
+    instance.stop();
+}
