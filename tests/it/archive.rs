@@ -2,6 +2,7 @@
 
 mod commands;
 mod crashes;
+mod farm;
 mod hostile;
 mod imports;
 mod kit;

@@ -1,6 +1,9 @@
 //! What tests and benches share.
 
 pub(crate) mod database;
+#[path = "../../benches/farm/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "benches use the rest")]
+pub(crate) mod farm;
 pub(crate) mod instance;
 pub(crate) mod proxy;
 pub(crate) mod wire_relay;

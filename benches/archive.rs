@@ -1,0 +1,2 @@
+//! `make bench-archive`.
+fn main() {}
