@@ -7,6 +7,7 @@ use std::time::Instant;
 use quipu::base::{NostrEvent, RelayUrl, SystemClock, VerifiedEvent};
 use quipu::config;
 use quipu::lifecycle::Service as _;
+use quipu::net::Outside;
 use quipu::sample::SampleGenerator;
 use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::metrics::SyncMetrics;
@@ -138,6 +139,7 @@ async fn synchronize(parts: &quipu::app::Parts, events: Vec<NostrEvent>) -> (f64
             windows: parts.window_writer(),
             leases: parts.leases.clone(),
             clock: Arc::new(SystemClock),
+            outside: Outside::new(&config::Networks::default()).unwrap(),
             metrics: SyncMetrics::default(),
         },
         config::Synchronizer {

@@ -11,6 +11,7 @@ use super::Parts;
 use super::upkeep::{Projector, Ticker};
 use crate::config::Configuration;
 use crate::lifecycle::{Pace, Wake};
+use crate::net::Outside;
 use crate::services::archive::metrics::SyncMetrics;
 use crate::services::archive::react::{self, Initializer, Synchronizer};
 use crate::services::console::{self, ConsoleParts, ConsoleState};
@@ -91,6 +92,7 @@ pub(super) async fn start(
                         relays: parts.relay_writer(),
                         windows: parts.window_writer(),
                         leases: parts.leases.clone(),
+                        outside: Outside::new(&parts.settings.networks)?,
                         clock: Arc::clone(&parts.clock),
                         metrics,
                     },

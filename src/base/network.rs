@@ -19,6 +19,17 @@ pub enum Network {
 }
 
 impl Network {
+    /// The network that a host in lower case belongs to, by its last part; a final dot changes nothing.
+    #[must_use]
+    pub fn of_host(host: &str) -> Self {
+        match host.trim_end_matches('.').rsplit('.').next() {
+            Some("onion") => Self::Tor,
+            Some("i2p") => Self::I2p,
+            Some("loki") => Self::Loki,
+            _ => Self::Clearnet,
+        }
+    }
+
     /// The name as stored in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
 pub use self::error::RelayUrlError;
-use self::host::{check_name, is_local_ipv4, is_local_ipv6, is_local_name};
+use self::host::check_name;
+pub use self::host::{is_local_ip, is_local_name};
 use super::Network;
 
 /// Longest address, in bytes, before and after normalization. The longest of 8,865 known relays has
@@ -101,12 +102,7 @@ impl RelayUrl {
     /// The network through which the relay is reached.
     #[must_use]
     pub fn network(&self) -> Network {
-        match self.host().rsplit('.').next() {
-            Some("onion") => Network::Tor,
-            Some("i2p") => Network::I2p,
-            Some("loki") => Network::Loki,
-            _ => Network::Clearnet,
-        }
+        Network::of_host(self.host())
     }
 
     /// True when the address names this machine or a private network: an operator may name it, a
@@ -115,10 +111,8 @@ impl RelayUrl {
     #[must_use]
     pub fn is_local_address(&self) -> bool {
         let host = self.host();
-        if let Some(ip) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-            return ip.parse().is_ok_and(is_local_ipv6);
-        }
-        host.parse().map_or_else(|_no_ip| is_local_name(host), is_local_ipv4)
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        bare.parse().map_or_else(|_no_ip| is_local_name(host), is_local_ip)
     }
 }
 

@@ -15,6 +15,7 @@ mod check;
 mod environment;
 mod implementation;
 mod layer;
+mod networks;
 mod sections;
 mod services;
 
@@ -33,6 +34,7 @@ use layer::Layer;
 pub use environment::{DatabaseEnv, Environment, Pooler};
 pub use implementation::{Implementation, ImplementationError, SettingsFile};
 pub use layer::Problem;
+pub use networks::{NetworkSettings, Networks};
 pub use sections::{Database, Http, Log, LogFormat, Rotation};
 pub use services::{Console, Ingest, Initializer, Projector, Services, Synchronizer, Ticker};
 
@@ -46,6 +48,8 @@ pub struct Settings {
     pub log: Log,
     /// Addresses of the shared listeners.
     pub http: Http,
+    /// How the outside world is reached.
+    pub networks: Networks,
     /// One section for each service.
     pub services: Services,
 }
@@ -178,6 +182,9 @@ impl Settings {
                 let reason = format!("`{host}`: a name alone is expected, without scheme, port or path");
                 problems.push(merged.refuse("services.console.hosts", reason));
             }
+        }
+        for (key, reason) in self.networks.problems() {
+            problems.push(merged.refuse(&key, reason));
         }
         let http = &self.http;
         if http.console_address == http.ops_address && http.ops_address.port() != 0 {

@@ -1,6 +1,39 @@
-//! The outside world.
+//! The outside world: one guarded way out for WebSocket sessions and HTTP requests alike.
+//!
+//! Every dial begins at an [`Outside`], which knows by the host's last part through which network it goes. Clearnet names
+//! are resolved here, and an address that nobody named may not be private ([`Trust`]); names of Tor, I2P and Lokinet
+//! never reach DNS: they are handed to their SOCKS proxy as they are.
+//!
+//! Bounds: four addresses a name, 4,096 cached answers, one message of about 4 MiB, one page of 8 MiB, events kept aside
+//! of 8 MiB, a million ids of one reconciliation, what [`Get`] says for a body, and a time for everything.
 //!
 //! **Architecture Invariant:** only this module opens connections to other machines, and it knows neither the
 //! database nor any room.
 
+mod certificate;
+mod dial;
+mod error;
+mod fetch;
+mod names;
+mod outside;
 pub mod relay;
+mod socks;
+mod tls;
+
+pub use certificate::Certificate;
+pub use error::{DialError, FetchError, SocksReply};
+pub use fetch::{Fetched, Get};
+pub use names::Names;
+pub use outside::Outside;
+
+/// How we introduce ourselves: some servers answer nobody without a name.
+const USER_AGENT: &str = concat!("Quipu/", env!("CARGO_PKG_VERSION"));
+
+/// Who gave us an address to dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Trust {
+    /// The operator: seeds, command line, settings. It may be private.
+    Named,
+    /// Somebody else: an event, a document, a redirect. It is never private.
+    Discovered,
+}

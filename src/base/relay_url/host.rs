@@ -1,6 +1,6 @@
 //! What the host of a relay's address may be, and which hosts are local.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::RelayUrlError;
 
@@ -34,19 +34,30 @@ fn is_onion_v3(label: &str) -> bool {
         && ENDINGS_OF_VERSION_3.iter().any(|ending| label.ends_with(ending))
 }
 
-/// A name that only this machine or the network around it knows.
-pub(super) fn is_local_name(name: &str) -> bool {
+/// A name that only this machine or the network around it knows. In lower case; a final dot changes nothing.
+#[must_use]
+pub fn is_local_name(name: &str) -> bool {
     const LOCAL_ENDINGS: [&str; 6] = ["localhost", "local", "internal", "lan", "intranet", "arpa"];
-    match name.rsplit_once('.') {
+    match name.trim_end_matches('.').rsplit_once('.') {
         Some((_, ending)) => LOCAL_ENDINGS.contains(&ending),
         None => true,
     }
 }
 
-/// An address that the public internet does not route.
-pub(super) fn is_local_ipv4(ip: Ipv4Addr) -> bool {
-    let [a, b, ..] = ip.octets();
+/// An address that the public internet does not route: this machine, networks around it, and what is reserved. The one
+/// list of them. An IPv4 address inside an IPv6 one (mapped, NAT64, 6to4) is judged as what it is.
+#[must_use]
+pub fn is_local_ip(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => is_local_ipv4(ip),
+        IpAddr::V6(ip) => is_local_ipv6(ip),
+    }
+}
+
+fn is_local_ipv4(ip: Ipv4Addr) -> bool {
+    let [a, b, c, _] = ip.octets();
     let shared = a == 100 && (64..128).contains(&b);
+    let protocols = (a, b, c) == (192, 0, 0);
     let benchmark = a == 198 && (b == 18 || b == 19);
     let reserved = a == 0 || a >= 224;
     ip.is_loopback()
@@ -54,16 +65,25 @@ pub(super) fn is_local_ipv4(ip: Ipv4Addr) -> bool {
         || ip.is_link_local()
         || ip.is_documentation()
         || shared
+        || protocols
         || benchmark
         || reserved
 }
 
-/// As [`is_local_ipv4`], which also judges IPv4 addresses inside IPv6 ones.
-pub(super) fn is_local_ipv6(ip: Ipv6Addr) -> bool {
-    let [first, second, ..] = ip.segments();
-    let documentation = first == 0x2001 && second == 0x0db8;
-    ip.to_ipv4().map_or_else(
-        || ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_multicast() || documentation,
-        is_local_ipv4,
-    )
+fn is_local_ipv6(ip: Ipv6Addr) -> bool {
+    let [a, b, c, d, e, f, g, h] = ip.segments();
+    let ipv4 = |high: u16, low: u16| {
+        let ([w, x], [y, z]) = (high.to_be_bytes(), low.to_be_bytes());
+        is_local_ipv4(Ipv4Addr::new(w, x, y, z))
+    };
+    match (a, b) {
+        // Unspecified, loopback, IPv4-compatible and IPv4-mapped.
+        (0, 0) => ip.to_ipv4().is_none_or(is_local_ipv4),
+        (0x64, 0xff9b) => (c, d, e, f) != (0, 0, 0, 0) || ipv4(g, h),
+        (0x2002, _) => ipv4(b, c),
+        // Documentation, Teredo, and what is discarded.
+        (0x2001, 0x0db8 | 0) | (0x3fff, 0..=0x0fff) | (0x100, 0) => true,
+        // Global unicast is what is left of 2000::/3.
+        _ => a & 0xe000 != 0x2000,
+    }
 }

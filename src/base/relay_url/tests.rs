@@ -115,10 +115,24 @@ fn local_addresses_are_told_from_public_ones() {
         "ws://[fe80::1]",
         "ws://[fd00::1]",
         "ws://[::ffff:10.0.0.1]",
+        "ws://[64:ff9b::7f00:1]",
+        "ws://[64:ff9b:1::808:808]",
+        "ws://[2002:a00:1::]",
+        "ws://[2001::1]",
+        "ws://[2001:db8::1]",
+        "ws://[fec0::1]",
+        "ws://[ff02::1]",
+        "ws://192.0.0.8",
     ] {
         assert!(RelayUrl::parse(local).unwrap().is_local_address(), "{local}");
     }
-    for public in ["wss://relay.damus.io", "ws://8.8.8.8", "ws://[2606:4700::1111]", "ws://100.128.0.1"] {
+    for public in [
+        "wss://relay.damus.io",
+        "ws://8.8.8.8",
+        "ws://[2606:4700::1111]",
+        "ws://100.128.0.1",
+        "ws://[64:ff9b::808:808]",
+    ] {
         assert!(!RelayUrl::parse(public).unwrap().is_local_address(), "{public}");
     }
 }

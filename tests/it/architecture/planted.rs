@@ -154,7 +154,7 @@ fn other_crates_have_their_rooms() {
     caught("src/store/doors.rs", "use anyhow::Context;", "says what went wrong by type");
     caught(READ, "fn f() -> anyhow::Result<()> { Ok(()) }", "says what went wrong by type");
     caught("src/store/doors.rs", "fn f() { anyhow::bail!(\"\"); }", "says what went wrong by type");
-    caught(REACT, "use async_wsocket::Sink;", "only `net` opens");
+    caught(REACT, "use tokio_socks::tcp::Socks5Stream;", "only `net` opens");
     passes("src/app.rs", "use anyhow::Context;");
     passes("src/main.rs", "use quipu::app; fn main() -> anyhow::Result<()> { Ok(()) }");
 }

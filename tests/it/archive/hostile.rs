@@ -7,6 +7,7 @@ use quipu::app::Parts;
 use quipu::base::{RelayUrl, SystemClock};
 use quipu::config::{self, Settings};
 use quipu::lifecycle::{Lifecycle, Service as _};
+use quipu::net::Outside;
 use quipu::sample::SampleGenerator;
 use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::metrics::SyncMetrics;
@@ -64,6 +65,7 @@ async fn crawled(database: &TestDatabase, urls: &[String]) {
             windows: parts.window_writer(),
             leases: parts.leases.clone(),
             clock: Arc::new(SystemClock),
+            outside: Outside::new(&config::Networks::default()).unwrap(),
             metrics: SyncMetrics::default(),
         },
         config::Synchronizer { only_relays: urls.to_vec(), ..config::Synchronizer::default() },

@@ -25,6 +25,7 @@ use super::{RelayJournal, SyncJournal, metrics::SyncMetrics, read};
 use crate::base::{Clock, RelayUrl};
 use crate::config;
 use crate::lifecycle::{Cycle, Service};
+use crate::net::Outside;
 use crate::net::relay::{Patience, RelayError};
 use crate::store::append::Writer;
 use crate::store::ingest::Intake;
@@ -54,6 +55,8 @@ pub struct Parts {
     pub windows: Writer<SyncJournal>,
     /// Who crawls what.
     pub leases: Leases,
+    /// The way to the relays.
+    pub outside: Outside,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Counters.
@@ -219,7 +222,7 @@ fn lease_name(relay: Relay) -> String {
 fn outcome_name(outcome: &Result<session::Report, SyncError>) -> &'static str {
     match outcome {
         Ok(_) => "ok",
-        Err(SyncError::Relay(RelayError::Connect(_))) => "unreachable",
+        Err(SyncError::Relay(RelayError::Connect(_) | RelayError::NotARelay(_))) => "unreachable",
         Err(SyncError::Relay(RelayError::Closed(_))) => "refused",
         Err(SyncError::Relay(_)) => "broken_off",
         Err(SyncError::LeaseLost) => "lease_lost",

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use nostr_sdk::{Filter, Timestamp};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +14,7 @@ use super::{LEASE, Parts, SyncError, lease_name, patience};
 use crate::base::RelayUrl;
 use crate::base::nostr_event::{EventId, NostrEvent, Refusal, Refusals};
 use crate::config;
+use crate::net::Trust;
 use crate::net::relay::{RawPage, RelayError, RelaySession};
 use crate::services::archive::command::WindowCommand;
 use crate::services::archive::decide::{Ask, Page, Walk, unproven};
@@ -66,7 +68,7 @@ pub(super) async fn run(
     }
     // Waiting for a relay must not hold up the end: nothing was asked for yet.
     let session = tokio::select! {
-        session = RelaySession::connect(url, patience(settings)) => session?,
+        session = RelaySession::connect(&parts.outside, url, Trust::Named, patience(settings)) => session?,
         () = drain.cancelled() => return Ok(report),
     };
     let mut visit =
@@ -178,7 +180,9 @@ impl Visit<'_> {
 
     async fn ask(&mut self, ask: Ask) -> Result<Checked, SyncError> {
         let (since, until) = (u64::try_from(ask.since)?, u64::try_from(ask.until)?);
-        let raw = self.session.page(since, until, self.limit).await?;
+        let (since, until) = (Timestamp::from_secs(since), Timestamp::from_secs(until));
+        let filter = Filter::new().since(since).until(until).limit(self.limit);
+        let raw = self.session.page(&filter).await?;
         let page = check(raw, ask).await;
         if page.is_cut && !page.events.is_sorted_by(|a, b| a.created_at >= b.created_at) {
             return Err(RelayError::Unsorted.into());

@@ -1,0 +1,159 @@
+//! Section `networks`: how relays and web servers outside are reached, network by network.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::base::Network;
+
+/// Section `networks`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Networks {
+    /// The public internet, dialled directly.
+    #[serde(deserialize_with = "clearnet")]
+    pub clearnet: NetworkSettings,
+    /// Onion services, through Tor's SOCKS port.
+    #[serde(deserialize_with = "tor")]
+    pub tor: NetworkSettings,
+    /// Names under `.i2p`, through an I2P router's SOCKS port.
+    #[serde(deserialize_with = "i2p")]
+    pub i2p: NetworkSettings,
+    /// Names under `.loki`, through a SOCKS port on Lokinet.
+    #[serde(deserialize_with = "loki")]
+    pub loki: NetworkSettings,
+    /// A PEM file of root certificates that count beside Mozilla's: for private networks.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for Networks {
+    fn default() -> Self {
+        Self {
+            clearnet: NetworkSettings::of(Network::Clearnet),
+            tor: NetworkSettings::of(Network::Tor),
+            i2p: NetworkSettings::of(Network::I2p),
+            loki: NetworkSettings::of(Network::Loki),
+            ca_file: None,
+        }
+    }
+}
+
+impl Networks {
+    /// The settings of one network.
+    #[must_use]
+    pub const fn get(&self, network: Network) -> &NetworkSettings {
+        match network {
+            Network::Clearnet => &self.clearnet,
+            Network::Tor => &self.tor,
+            Network::I2p => &self.i2p,
+            Network::Loki => &self.loki,
+        }
+    }
+
+    /// What a type alone cannot refuse: key and reason.
+    pub(super) fn problems(&self) -> Vec<(String, String)> {
+        let mut problems = Vec::new();
+        if self.clearnet.proxy_address.is_some() {
+            // Through a proxy the address behind a name is not seen, so a private one could not be refused.
+            let reason = "clearnet is dialled directly".to_owned();
+            problems.push(("networks.clearnet.proxy_address".to_owned(), reason));
+        }
+        for network in [Network::Tor, Network::I2p, Network::Loki] {
+            let key = format!("networks.{network}.proxy_address");
+            match &self.get(network).proxy_address {
+                Some(address) if is_host_and_port(address) => {}
+                Some(address) => problems.push((key, format!("`{address}`: expected host:port"))),
+                None => problems.push((key, "missing".to_owned())),
+            }
+        }
+        problems
+    }
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let bracketed = host.starts_with('[') && host.ends_with(']');
+        let plain = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || "/:@[]".contains(c));
+        (bracketed || plain) && port.parse::<u16>().is_ok_and(|port| port != 0)
+    })
+}
+
+/// One network; the same keys for each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NetworkSettings {
+    /// Whether it is reached at all.
+    pub enabled: bool,
+    /// The SOCKS5 proxy in front of it, as `host:port`. Names are sent to it as they are, never resolved here.
+    pub proxy_address: Option<String>,
+    /// Most relays of it that one service is connected to at once.
+    pub relays_at_once: NonZeroUsize,
+    /// Longest until a connection stands, handshakes included, in seconds.
+    pub connect_timeout_s: NonZeroU32,
+    /// Longest silence in the middle of an answer, in seconds.
+    pub idle_timeout_s: NonZeroU32,
+}
+
+impl NetworkSettings {
+    /// The defaults, which differ: a circuit takes longer than a route.
+    fn of(network: Network) -> Self {
+        let slow = |relays_at_once, proxy: &str| Self {
+            enabled: false,
+            proxy_address: Some(proxy.to_owned()),
+            relays_at_once,
+            connect_timeout_s: nonzero!(NonZeroU32, 60),
+            idle_timeout_s: nonzero!(NonZeroU32, 60),
+        };
+        match network {
+            Network::Clearnet => Self {
+                enabled: true,
+                proxy_address: None,
+                relays_at_once: nonzero!(NonZeroUsize, 256),
+                connect_timeout_s: nonzero!(NonZeroU32, 10),
+                idle_timeout_s: nonzero!(NonZeroU32, 30),
+            },
+            Network::Tor => slow(nonzero!(NonZeroUsize, 32), "127.0.0.1:9050"),
+            Network::I2p => slow(nonzero!(NonZeroUsize, 16), "127.0.0.1:4447"),
+            Network::Loki => slow(nonzero!(NonZeroUsize, 16), "127.0.0.1:1080"),
+        }
+    }
+}
+
+/// What a source says of one network; the rest stays as that network has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Said {
+    enabled: Option<bool>,
+    proxy_address: Option<String>,
+    relays_at_once: Option<NonZeroUsize>,
+    connect_timeout_s: Option<NonZeroU32>,
+    idle_timeout_s: Option<NonZeroU32>,
+}
+
+fn read<'de, D: Deserializer<'de>>(source: D, network: Network) -> Result<NetworkSettings, D::Error> {
+    let said = Said::deserialize(source)?;
+    let default = NetworkSettings::of(network);
+    Ok(NetworkSettings {
+        enabled: said.enabled.unwrap_or(default.enabled),
+        proxy_address: said.proxy_address.or(default.proxy_address),
+        relays_at_once: said.relays_at_once.unwrap_or(default.relays_at_once),
+        connect_timeout_s: said.connect_timeout_s.unwrap_or(default.connect_timeout_s),
+        idle_timeout_s: said.idle_timeout_s.unwrap_or(default.idle_timeout_s),
+    })
+}
+
+fn clearnet<'de, D: Deserializer<'de>>(source: D) -> Result<NetworkSettings, D::Error> {
+    read(source, Network::Clearnet)
+}
+
+fn tor<'de, D: Deserializer<'de>>(source: D) -> Result<NetworkSettings, D::Error> {
+    read(source, Network::Tor)
+}
+
+fn i2p<'de, D: Deserializer<'de>>(source: D) -> Result<NetworkSettings, D::Error> {
+    read(source, Network::I2p)
+}
+
+fn loki<'de, D: Deserializer<'de>>(source: D) -> Result<NetworkSettings, D::Error> {
+    read(source, Network::Loki)
+}

@@ -1,0 +1,146 @@
+//! The HTTP library's clients: one for each trust, whose resolver guards every name, and one that only knows proxies.
+
+use std::error::Error as StdError;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::redirect::Policy;
+use reqwest::tls::TlsInfo;
+use reqwest::{Client, ClientBuilder, Proxy, Response};
+use tokio_rustls::rustls;
+
+use super::Hop;
+use crate::base::Network;
+use crate::config;
+use crate::net::dial::{proof, refusal};
+use crate::net::error::words;
+use crate::net::names::Resolver;
+use crate::net::socks::{Isolation, USER};
+use crate::net::tls::{Proof, Tls};
+use crate::net::{Certificate, DialError, FetchError, Trust};
+
+/// Longest header block of HTTP/2, in bytes.
+const HEADERS_BYTES_MAX: u32 = 64 * 1024;
+/// A connection that nothing comes from is given up after this, whatever the request's own time.
+const READ_MAX: Duration = Duration::from_secs(60);
+
+/// Clients by who gave the address, and one for hidden networks.
+#[derive(Debug)]
+pub(in crate::net) struct Clients {
+    named: Client,
+    discovered: Client,
+    hidden: Client,
+}
+
+impl Clients {
+    pub(in crate::net) fn new(
+        networks: &config::Networks,
+        names: &Resolver,
+        tls: &Tls,
+        isolation: &Isolation,
+    ) -> Result<Self, DialError> {
+        let built = |builder: ClientBuilder| builder.build().map_err(|e| DialError::Settings(e.to_string()));
+        let direct = |trust: Trust| -> Result<Client, DialError> {
+            let guard = Guard { names: names.clone(), trust };
+            built(base(tls, Proof::Name)?.dns_resolver(guard))
+        };
+        let (networks, isolation) = (networks.clone(), isolation.clone());
+        let proxy = Proxy::custom(move |url| proxy_for(&networks, &isolation, url));
+        // Names of the proxies alone are looked up: those of hidden networks are handed to them.
+        let proxies = Guard { names: names.clone(), trust: Trust::Named };
+        let hidden = built(base(tls, Proof::Key)?.proxy(proxy).dns_resolver(proxies))?;
+        Ok(Self { named: direct(Trust::Named)?, discovered: direct(Trust::Discovered)?, hidden })
+    }
+
+    /// The client for one address.
+    pub(super) fn of(&self, hop: &Hop) -> &Client {
+        match (hop.network(), hop.trust) {
+            (Network::Clearnet, Trust::Named) => &self.named,
+            (Network::Clearnet, Trust::Discovered) => &self.discovered,
+            _ => &self.hidden,
+        }
+    }
+}
+
+fn base(tls: &Tls, proof: Proof) -> Result<ClientBuilder, DialError> {
+    let (mut config, _witness) = tls.config(proof)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Client::builder()
+        .tls_backend_preconfigured(config)
+        .tls_info(true)
+        .user_agent(crate::net::USER_AGENT)
+        .redirect(Policy::none())
+        .referer(false)
+        .no_proxy()
+        .pool_max_idle_per_host(0)
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .read_timeout(READ_MAX))
+}
+
+/// The proxy for a host of a hidden network, with the host's own circuit. An address of the clearnet gets none, and then
+/// the guard of this client refuses it.
+fn proxy_for(networks: &config::Networks, isolation: &Isolation, url: &url::Url) -> Option<url::Url> {
+    let host = url.host_str()?;
+    let address = networks.get(Network::of_host(host)).proxy_address.as_deref()?;
+    let mut proxy = url::Url::parse(&format!("socks5h://{address}")).ok()?;
+    proxy.set_username(USER).ok()?;
+    proxy.set_password(Some(&isolation.password(host))).ok()?;
+    Some(proxy)
+}
+
+/// Resolves for the HTTP library, which asks for every name it dials.
+struct Guard {
+    names: Resolver,
+    trust: Trust,
+}
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (names, trust) = (self.names.clone(), self.trust);
+        Box::pin(async move {
+            let found = names.addresses(name.as_str(), trust).await?;
+            Ok(Box::new(found.into_iter().map(|ip| SocketAddr::new(ip, 0))) as Addrs)
+        })
+    }
+}
+
+/// The certificate of the server that answered: on the clearnet it was verified, or there would be no answer.
+pub(super) fn certificate(response: &Response, network: Network) -> Option<Certificate> {
+    let der = response.extensions().get::<TlsInfo>()?.peer_certificate()?;
+    let problem = match proof(network) {
+        Proof::Name => None,
+        Proof::Key => Some("not verified: the name proves itself".to_owned()),
+    };
+    Some(Certificate::read(der, problem))
+}
+
+/// The library's error in our words: the cause deepest inside decides.
+pub(super) fn failure(error: &reqwest::Error) -> FetchError {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    let mut deepest = String::new();
+    while let Some(current) = cause {
+        deepest = current.to_string();
+        if let Some(dial) = current.downcast_ref::<DialError>() {
+            return dial.clone().into();
+        }
+        if let Some(tls) = current.downcast_ref::<rustls::Error>() {
+            return DialError::Tls { why: words(&tls.to_string()), certificate: None }.into();
+        }
+        let inner = current.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(os) =
+            current.downcast_ref::<io::Error>().filter(|_| inner.is_none() && error.is_connect())
+        {
+            return refusal(os).into();
+        }
+        cause = inner.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| current.source());
+    }
+    if error.is_timeout() {
+        return FetchError::Timeout(READ_MAX);
+    }
+    if error.is_connect() {
+        return DialError::Unreachable(words(&deepest)).into();
+    }
+    FetchError::Http(words(&deepest))
+}

@@ -1,0 +1,123 @@
+//! The live subscription: one a session, whose events are kept aside until they are taken.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use nostr_sdk::{ClientMessage, Filter, SubscriptionId};
+use tokio::time::{Instant, timeout_at};
+use tokio_tungstenite::tungstenite::{Bytes, Message};
+
+use super::frame::Frame;
+use super::page::PAGE_EVENTS_MAX;
+use super::{RawPage, RelayError, RelaySession};
+use crate::net::error::words;
+
+/// How often a relay is asked whether it is still there while nothing is asked of it.
+const PING_EVERY: Duration = Duration::from_secs(30);
+
+/// Pings without any sign of life after which it is not.
+const PINGS_UNANSWERED_MAX: u32 = 2;
+
+/// What is known of the live subscription.
+#[derive(Debug)]
+pub(super) struct Live {
+    id: Option<SubscriptionId>,
+    held: RawPage,
+    /// Why the relay ended it.
+    ended: Option<String>,
+    ping_due: Instant,
+    unanswered: u32,
+}
+
+impl Live {
+    pub(super) fn new() -> Self {
+        Self {
+            id: None,
+            held: RawPage::default(),
+            ended: None,
+            ping_due: Instant::now() + PING_EVERY,
+            unanswered: 0,
+        }
+    }
+
+    /// Keeps a frame that belongs to the live subscription. Returns whether it did.
+    pub(super) fn files(&mut self, frame: &Frame<'_>) -> Result<bool, RelayError> {
+        let Some(id) = &self.id else { return Ok(false) };
+        match frame {
+            Frame::Event { of, json } if of == id.as_str() => {
+                self.held.take(json);
+                if self.held.is_full(PAGE_EVENTS_MAX) {
+                    return Err(RelayError::Flooded);
+                }
+                Ok(true)
+            }
+            Frame::Eose { of } if of == id.as_str() => Ok(true),
+            Frame::Closed { of, reason } if of == id.as_str() => {
+                self.ended = Some(words(reason));
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+}
+
+impl RelaySession {
+    /// Opens the live subscription, in place of an older one. Its events are kept aside while other questions are asked;
+    /// more than a page of them at once ends the session, so they should be taken after each question.
+    ///
+    /// # Errors
+    /// What ends a session.
+    pub async fn listen(&mut self, filter: &Filter) -> Result<(), RelayError> {
+        self.end_pages().await?;
+        let id = SubscriptionId::new(format!("live{}", self.next_number()));
+        if let Some(old) = self.live.id.replace(id.clone()) {
+            self.send(&ClientMessage::close(old)).await?;
+        }
+        self.live.ended = None;
+        self.send(&ClientMessage::req(id, vec![filter.clone()])).await
+    }
+
+    /// What came for the live subscription since the last call.
+    pub fn take_live(&mut self) -> RawPage {
+        let mut page = std::mem::take(&mut self.live.held);
+        self.hand_over(&mut page);
+        page
+    }
+
+    /// Waits until something came for the live subscription. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// [`RelayError::Silent`] when the relay gives no sign of life through two pings, [`RelayError::Closed`] when it ended
+    /// the subscription or there is none, and what else ends a session.
+    pub async fn wait_live(&mut self) -> Result<(), RelayError> {
+        if self.live.id.is_none() {
+            return Err(RelayError::Closed("nothing was subscribed to".to_owned()));
+        }
+        loop {
+            if !self.live.held.events.is_empty() || self.live.held.too_large > 0 {
+                return Ok(());
+            }
+            if let Some(reason) = self.live.ended.take() {
+                self.live.id = None;
+                return Err(RelayError::Closed(reason));
+            }
+            let Ok(message) = timeout_at(self.live.ping_due, self.socket.next()).await else {
+                self.ping().await?;
+                continue;
+            };
+            self.live.unanswered = 0;
+            if let Some(text) = self.taken(message)? {
+                self.filed(&text)?;
+            }
+        }
+    }
+
+    async fn ping(&mut self) -> Result<(), RelayError> {
+        if self.live.unanswered >= PINGS_UNANSWERED_MAX {
+            return Err(RelayError::Silent(PING_EVERY * PINGS_UNANSWERED_MAX));
+        }
+        self.live.ping_due = Instant::now() + PING_EVERY;
+        self.live.unanswered += 1;
+        self.send_frame(Message::Ping(Bytes::new())).await
+    }
+}

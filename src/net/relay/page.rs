@@ -1,0 +1,133 @@
+//! One question for stored events and its whole answer, cut where it is too long or too slow.
+
+use std::time::Duration;
+
+use nostr_sdk::{ClientMessage, Filter, SubscriptionId};
+use tokio::time::Instant;
+
+use super::frame::Frame;
+use super::{RelayError, RelaySession};
+use crate::base::nostr_event::EVENT_BYTES_MAX;
+use crate::net::error::words;
+
+/// Most bytes of one page in memory. An answer that is longer is cut: what came so far is the page.
+pub const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Longest time for one answer, below the length of a lease. A slow page is cut, too.
+pub(super) const ANSWER_TIME_MAX: Duration = Duration::from_secs(40);
+
+/// How many more events than asked for a relay may send before its answer is cut.
+const PAGE_SLACK: usize = 10;
+
+/// Most events of a page whose filter has no limit.
+pub(super) const PAGE_EVENTS_MAX: usize = 10_000;
+
+/// What a relay sent for one question, up to EOSE; or for the live subscription, up to now.
+#[derive(Debug, Default)]
+pub struct RawPage {
+    /// The events' JSON as it came, not even parsed.
+    pub events: Vec<Box<str>>,
+    /// Their length together.
+    bytes: usize,
+    /// Events that were longer than one may be.
+    pub too_large: usize,
+    /// Frames that are no Nostr message at all; none of them was an event.
+    pub odd_frames: usize,
+    /// Only the beginning of the answer: the rest was too long or too slow.
+    pub is_cut: bool,
+    /// The last NOTICE, which often explains a short page.
+    pub notice: Option<String>,
+}
+
+impl RawPage {
+    /// Takes one event's JSON, or counts it when it is too long to be one.
+    pub(super) fn take(&mut self, json: &str) {
+        if json.len() > EVENT_BYTES_MAX {
+            self.too_large += 1;
+        } else {
+            self.bytes += json.len();
+            self.events.push(json.into());
+        }
+    }
+
+    /// Whether it has as much as may be held.
+    pub(super) fn is_full(&self, events_max: usize) -> bool {
+        self.bytes > PAGE_BYTES_MAX || self.events.len().saturating_add(self.too_large) > events_max
+    }
+}
+
+/// The subscription that pages are asked under, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Slot(Option<SubscriptionId>);
+
+impl RelaySession {
+    /// Asks for stored events, newest first, and reads the whole answer.
+    ///
+    /// # Errors
+    /// [`RelayError::Closed`] when the relay refuses; the session can go on. Otherwise what ends a session.
+    pub async fn page(&mut self, filter: &Filter) -> Result<RawPage, RelayError> {
+        // A new REQ under the same id replaces the old one (N-01.16), so no CLOSE is needed between two pages.
+        let id = match self.page.0.take() {
+            Some(id) => id,
+            None => SubscriptionId::new(format!("page{}", self.next_number())),
+        };
+        self.send(&ClientMessage::req(id.clone(), vec![filter.clone()])).await?;
+        let limit = filter.limit.unwrap_or(PAGE_EVENTS_MAX);
+        let mut page = self.read_page(&id, limit).await?;
+        if page.is_cut {
+            // What still comes of it belongs to an id that nobody listens to any more.
+            self.send(&ClientMessage::close(id)).await?;
+        } else {
+            self.page.0 = Some(id);
+        }
+        self.hand_over(&mut page);
+        Ok(page)
+    }
+
+    /// Ends the subscription that pages are asked under, if it is open: it would bring events twice beside a live one.
+    pub(super) async fn end_pages(&mut self) -> Result<(), RelayError> {
+        match self.page.0.take() {
+            Some(id) => self.send(&ClientMessage::close(id)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Adds what was noted beside the events.
+    pub(super) fn hand_over(&mut self, page: &mut RawPage) {
+        page.odd_frames = std::mem::take(&mut self.odd_frames);
+        page.notice = self.notice.take();
+    }
+
+    async fn read_page(&mut self, id: &SubscriptionId, limit: usize) -> Result<RawPage, RelayError> {
+        let mut page = RawPage::default();
+        let until = Instant::now() + ANSWER_TIME_MAX;
+        loop {
+            let Some(text) = self.next_text(until).await? else {
+                if page.events.is_empty() {
+                    return Err(RelayError::Silent(ANSWER_TIME_MAX));
+                }
+                page.is_cut = true;
+                return Ok(page);
+            };
+            match self.filed(&text)? {
+                Some(Frame::Event { of, json }) if of == id.as_str() => {
+                    self.wanted();
+                    page.take(json);
+                }
+                Some(Frame::Eose { of }) if of == id.as_str() => {
+                    self.wanted();
+                    return Ok(page);
+                }
+                Some(Frame::Closed { of, reason }) if of == id.as_str() => {
+                    self.wanted();
+                    return Err(RelayError::Closed(words(&reason)));
+                }
+                _ => {}
+            }
+            if page.is_full(limit.saturating_add(PAGE_SLACK)) {
+                page.is_cut = true;
+                return Ok(page);
+            }
+        }
+    }
+}
