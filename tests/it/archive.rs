@@ -11,3 +11,4 @@ mod modes;
 mod odd_lines;
 mod relays;
 mod signals;
+mod tor;

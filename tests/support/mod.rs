@@ -6,4 +6,6 @@ pub(crate) mod database;
 pub(crate) mod farm;
 pub(crate) mod instance;
 pub(crate) mod proxy;
+pub(crate) mod socks;
+pub(crate) mod tor;
 pub(crate) mod wire_relay;
