@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::{Clock, SystemClock};
 use crate::config::Settings;
 use crate::lifecycle::{BoxError, HealthRegistry, Lifecycle};
-use crate::services::archive::{RelayJournal, SyncJournal};
+use crate::services::archive::{MetadataJournal, RelayJournal, SyncJournal};
 use crate::store::append::{Journal, Writer};
 use crate::store::ingest::{IngestJournal, IngestMetrics, Intake, Source};
 use crate::store::lease::Leases;
@@ -112,6 +112,12 @@ impl Parts {
     #[must_use]
     pub fn relay_writer(&self) -> Writer<RelayJournal> {
         self.writer(RelayJournal)
+    }
+
+    /// A way in for snapshots of relays.
+    #[must_use]
+    pub fn snapshot_writer(&self) -> Writer<MetadataJournal> {
+        self.writer(MetadataJournal)
     }
 
     /// A way in for finished windows.

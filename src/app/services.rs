@@ -12,13 +12,16 @@ use super::upkeep::{Projector, Ticker};
 use crate::config::Configuration;
 use crate::lifecycle::{Pace, Wake};
 use crate::net::Outside;
-use crate::services::archive::metrics::SyncMetrics;
-use crate::services::archive::react::{self, Initializer, Synchronizer};
+use crate::services::archive::metrics::{FinderMetrics, MonitorMetrics, SyncMetrics, ValidatorMetrics};
+use crate::services::archive::react::{
+    self, Finder, FinderParts, Initializer, Monitor, MonitorParts, Synchronizer, Validator, ValidatorParts,
+};
 use crate::services::console::{self, ConsoleParts, ConsoleState};
 use crate::store::ingest::Source;
 
 /// Every service that `quipu run` can run, in the order in which `quipu up` starts them.
-pub const ALL_SERVICES: &[&str] = &["initializer", "ticker", "projector", "synchronizer", "console"];
+pub const ALL_SERVICES: &[&str] =
+    &["initializer", "ticker", "projector", "finder", "validator", "monitor", "synchronizer", "console"];
 
 /// Poll of services that hints wake.
 const POLL: Duration = Duration::from_secs(1);
@@ -31,7 +34,10 @@ pub(super) fn is_enabled(configuration: &Configuration, service: &str) -> bool {
     let services = &configuration.settings.services;
     match service {
         "initializer" => services.initializer.enabled,
+        "monitor" => services.monitor.enabled,
         "synchronizer" => services.synchronizer.enabled,
+        "finder" => services.finder.enabled,
+        "validator" => services.validator.enabled,
         "projector" => services.projector.enabled,
         "console" => services.console.enabled,
         _ => true,
@@ -60,6 +66,7 @@ pub(super) async fn start(
     wanted: &[&'static str],
 ) -> Result<Vec<&'static str>> {
     let services = &configuration.settings.services;
+    let outside = Outside::new(&parts.settings.networks)?;
     let ticked = Wake::new();
     let mut started = Vec::new();
     for service in wanted {
@@ -82,6 +89,40 @@ pub(super) async fn start(
                 let projector = Projector { doors: parts.doors.clone() };
                 run.0.run_service(projector, Pace::every(interval).woken_by(ticked.clone()), run.1);
             }
+            "monitor" => start_monitor(parts, configuration, outside.clone())?,
+            "finder" => {
+                let metrics = FinderMetrics::default();
+                parts.metrics.register(|registry| metrics.register(registry));
+                let finder = Finder::new(
+                    FinderParts {
+                        doors: parts.doors.clone(),
+                        relays: parts.relay_writer(),
+                        leases: parts.leases.clone(),
+                        outside: outside.clone(),
+                        metrics,
+                    },
+                    services.finder.clone(),
+                );
+                let interval = Duration::from_secs(services.finder.interval_s.get().into());
+                run.0.run_service(finder, Pace::every(interval).with_long_cycles(), run.1);
+            }
+            "validator" => {
+                let metrics = ValidatorMetrics::default();
+                parts.metrics.register(|registry| metrics.register(registry));
+                let validator = Validator::new(
+                    ValidatorParts {
+                        doors: parts.doors.clone(),
+                        relays: parts.relay_writer(),
+                        leases: parts.leases.clone(),
+                        outside: outside.clone(),
+                        networks: parts.settings.networks.clone(),
+                        metrics,
+                    },
+                    services.validator.clone(),
+                );
+                let interval = Duration::from_secs(services.validator.interval_s.get().into());
+                run.0.run_service(validator, Pace::every(interval).with_long_cycles(), run.1);
+            }
             "synchronizer" => {
                 let metrics = SyncMetrics::default();
                 parts.metrics.register(|registry| metrics.register(registry));
@@ -92,7 +133,7 @@ pub(super) async fn start(
                         relays: parts.relay_writer(),
                         windows: parts.window_writer(),
                         leases: parts.leases.clone(),
-                        outside: Outside::new(&parts.settings.networks)?,
+                        outside: outside.clone(),
                         clock: Arc::clone(&parts.clock),
                         metrics,
                     },
@@ -105,4 +146,28 @@ pub(super) async fn start(
         started.push(*service);
     }
     Ok(started)
+}
+
+/// The monitor, and what publishes for it.
+fn start_monitor(parts: &Parts, configuration: &Configuration, outside: Outside) -> Result<()> {
+    let metrics = MonitorMetrics::default();
+    parts.metrics.register(|registry| metrics.register(registry));
+    let (monitor, publisher) = Monitor::new(
+        MonitorParts {
+            doors: parts.doors.clone(),
+            snapshots: parts.snapshot_writer(),
+            leases: parts.leases.clone(),
+            outside,
+            clock: Arc::clone(&parts.clock),
+            metrics,
+        },
+        parts.settings.services.monitor.clone(),
+        parts.settings.networks.clone(),
+        configuration.monitor_key.as_ref(),
+    )?;
+    parts.lifecycle.run_service(monitor, Pace::every(LOOK).with_long_cycles(), parts.health.clone());
+    if let Some(publisher) = publisher {
+        parts.lifecycle.run_service(publisher, Pace::every(POLL).with_long_cycles(), parts.health.clone());
+    }
+    Ok(())
 }

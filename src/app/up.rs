@@ -102,6 +102,10 @@ async fn run_instance(
 ) -> Result<ExitCode> {
     if let Some(relay) = relay {
         configuration.settings.services.synchronizer.only_relays = vec![relay.url().to_string()];
+        configuration.settings.services.monitor.only_relays = vec![relay.url().to_string()];
+        // Its events name strangers; nobody is to dial them.
+        configuration.settings.services.finder.enabled = false;
+        configuration.settings.services.validator.enabled = false;
         // The sample relay may get new events at any time; look often.
         configuration.settings.services.synchronizer.interval_s = std::num::NonZeroU32::MIN.saturating_add(9);
     }

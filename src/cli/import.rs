@@ -98,7 +98,7 @@ impl Import {
         let url = RelayUrl::parse(url).context("--relay")?;
         match parts.relay_writer().append(RelayCommand::Add { url, source: "operator" }).await? {
             RelayAnswer::Known { relay, .. } => Ok(Some(relay)),
-            RelayAnswer::Recorded => Ok(None),
+            RelayAnswer::Recorded | RelayAnswer::Found(_) => Ok(None),
         }
     }
 

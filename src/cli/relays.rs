@@ -1,5 +1,7 @@
 //! `quipu relays`: look at, add and retire relays.
 
+mod candidates;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -44,6 +46,9 @@ pub(super) enum Relays {
     },
     /// List all relays, in the order of their URLs.
     List {
+        /// List instead the URLs that somebody named and that have not proven to be relays yet.
+        #[arg(long)]
+        candidates: bool,
         /// One JSON object a relay.
         #[arg(long)]
         json: bool,
@@ -55,7 +60,8 @@ impl Relays {
         match self {
             Self::Add { urls, json } => add(context, urls, json).await,
             Self::Retire { url, reason } => retire(context, &url, reason.trim()).await,
-            Self::List { json } => list(&context, json).await,
+            Self::List { candidates: true, json } => candidates::list(&context, json).await,
+            Self::List { candidates: false, json } => list(&context, json).await,
         }
     }
 }

@@ -15,6 +15,7 @@ mod check;
 mod environment;
 mod implementation;
 mod layer;
+mod monitor;
 mod networks;
 mod sections;
 mod services;
@@ -24,9 +25,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use serde_json_path::JsonPath;
 use tracing_subscriber::EnvFilter;
 
-use crate::base::RelayUrl;
+use crate::base::{RelayUrl, Secret};
 
 use check::Merged;
 use layer::Layer;
@@ -34,9 +36,12 @@ use layer::Layer;
 pub use environment::{DatabaseEnv, Environment, Pooler};
 pub use implementation::{Implementation, ImplementationError, SettingsFile};
 pub use layer::Problem;
+pub use monitor::Monitor;
 pub use networks::{NetworkSettings, Networks};
 pub use sections::{Database, Http, Log, LogFormat, Rotation};
-pub use services::{Console, Ingest, Initializer, Projector, Services, Synchronizer, Ticker};
+pub use services::{
+    Console, Finder, Ingest, Initializer, Projector, RelayList, Services, Synchronizer, Ticker, Validator,
+};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -107,6 +112,8 @@ pub struct Configuration {
     pub settings: Settings,
     /// The database's URLs, as far as the environment has them.
     pub database: DatabaseEnv,
+    /// `QUIPU_MONITOR_SECRET_KEY`: what the monitor signs with, hex or `nsec1…`.
+    pub monitor_key: Option<Secret>,
 }
 
 impl Configuration {
@@ -139,10 +146,16 @@ impl Configuration {
         let settings = merged.extract::<Settings>();
         let settings = settings.map_err(|found| problems.extend(found)).unwrap_or_default();
         problems.extend(settings.problems(&merged));
+        let monitor_key = monitor::key(&environment);
+        let is_key_bad = monitor_key.is_err();
+        let monitor_key = monitor_key.map_err(|found| problems.push(found)).unwrap_or_default();
+        if !is_key_bad {
+            problems.extend(settings.services.monitor.problems(&merged, monitor_key.as_ref()));
+        }
         let database = DatabaseEnv::read(&environment, settings.database.pooler);
         let database = database.map_err(|found| problems.extend(found)).unwrap_or_default();
         if problems.is_empty() {
-            Ok(Self { implementation, settings, database })
+            Ok(Self { implementation, settings, database, monitor_key })
         } else {
             Err(ConfigError::Refused(problems))
         }
@@ -158,6 +171,7 @@ impl Configuration {
             },
             "settings": self.settings,
             "environment": self.database.masked(),
+            "monitor_key": self.monitor_key.as_ref().map(|_| "***"),
         })
     }
 }
@@ -175,6 +189,19 @@ impl Settings {
                 Ok(relay) if relay.as_str() == url => {}
                 Ok(relay) => problems.push(merged.refuse(key, format!("write `{url}` as `{relay}`"))),
                 Err(error) => problems.push(merged.refuse(key, format!("`{url}`: {error}"))),
+            }
+        }
+        for RelayList { url, path } in &self.services.finder.lists {
+            let is_web = |url: &url::Url| matches!(url.scheme(), "http" | "https");
+            if !url::Url::parse(url).is_ok_and(|url| is_web(&url)) {
+                let reason = format!("`{url}`: an address of the web is expected, http or https");
+                problems.push(merged.refuse("services.finder.lists", reason));
+            }
+            if let Some(path) = path
+                && let Err(error) = JsonPath::parse(path)
+            {
+                let reason = format!("`{path}` is no JSONPath: {error}");
+                problems.push(merged.refuse("services.finder.lists", reason));
             }
         }
         for host in &self.services.console.hosts {

@@ -4,14 +4,22 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
 use serde::{Deserialize, Serialize};
 
+use super::Monitor;
+
 /// Section `services`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Services {
     /// Enters the seed relays.
     pub initializer: Initializer,
+    /// Finds relays that events and lists name.
+    pub finder: Finder,
+    /// Finds out whether they are relays.
+    pub validator: Validator,
     /// Archives what relays have.
     pub synchronizer: Synchronizer,
+    /// Checks relays, and says what it found.
+    pub monitor: Monitor,
     /// Keeps the analytic projections.
     pub projector: Projector,
     /// Stores ticks for readers of the journals.
@@ -35,6 +43,83 @@ pub struct Initializer {
 impl Default for Initializer {
     fn default() -> Self {
         Self { enabled: true, seed_file: "seed_relays.txt".to_owned() }
+    }
+}
+
+/// Section `services.finder`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Finder {
+    /// Whether `quipu up` runs it.
+    pub enabled: bool,
+    /// Whether it reads the stored events. Of an implementation that stores no tags it would learn nothing.
+    pub reads_events: bool,
+    /// Lists of relays on the web. None unless you name them: nobody is asked unasked.
+    pub lists: Vec<RelayList>,
+    /// Shortest time between two requests for the same list, in seconds, failed ones included.
+    pub lists_interval_s: NonZeroU32,
+    /// Longest pause between two looks for new events, in seconds.
+    pub interval_s: NonZeroU32,
+    /// Most candidates that wait for the validator; what is found beyond that is passed over.
+    pub candidates_max: NonZeroU32,
+    /// Most candidates of one host that wait.
+    pub candidates_per_host_max: NonZeroU32,
+    /// Most candidates found within 24 hours.
+    pub candidates_per_day_max: NonZeroU32,
+}
+
+impl Default for Finder {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            reads_events: true,
+            lists: Vec::new(),
+            lists_interval_s: nonzero!(NonZeroU32, 86_400),
+            interval_s: nonzero!(NonZeroU32, 10),
+            candidates_max: nonzero!(NonZeroU32, 100_000),
+            candidates_per_host_max: nonzero!(NonZeroU32, 10),
+            candidates_per_day_max: nonzero!(NonZeroU32, 100_000),
+        }
+    }
+}
+
+/// One list of relays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayList {
+    /// Where it is: `http://…` or `https://…`. It may be a private address, because you name it.
+    pub url: String,
+    /// JSONPath (RFC 9535) to the addresses in a JSON answer; without it the answer has one address a line.
+    #[serde(default)]
+    pub path: Option<String>,
+}
+
+/// Section `services.validator`. How many candidates it tries at once, and how long it waits for each, is set for each network
+/// in section `networks`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Validator {
+    /// Whether `quipu up` runs it.
+    pub enabled: bool,
+    /// Longest pause between two looks for candidates that are due, in seconds.
+    pub interval_s: NonZeroU32,
+    /// Pause after a candidate's first failed try, in seconds; it doubles with each further one.
+    pub retry_min_s: NonZeroU32,
+    /// Longest pause between two tries, in seconds.
+    pub retry_max_s: NonZeroU32,
+    /// Failed tries after which a candidate is given up.
+    pub tries_max: NonZeroU32,
+}
+
+impl Default for Validator {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval_s: nonzero!(NonZeroU32, 10),
+            retry_min_s: nonzero!(NonZeroU32, 3_600),
+            retry_max_s: nonzero!(NonZeroU32, 604_800),
+            tries_max: nonzero!(NonZeroU32, 12),
+        }
     }
 }
 

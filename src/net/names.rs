@@ -95,28 +95,31 @@ impl Resolver {
 
     /// Where `host` (a name or an address, in lower case) may be dialled, best first.
     pub(super) async fn addresses(&self, host: &str, trust: Trust) -> Result<Vec<IpAddr>, DialError> {
-        let private = || DialError::PrivateAddress(words(host));
-        let found: Vec<IpAddr> = match address(host) {
+        let found = match address(host) {
             Some(ip) => vec![ip],
-            None => {
-                clearnet_only(host)?;
-                // A local name asks the search list of the machine; a stranger's name must not.
-                let asked = match trust {
-                    Trust::Named => host.to_owned(),
-                    Trust::Discovered if is_local_name(host) => return Err(private()),
-                    Trust::Discovered => absolute(host),
-                };
-                self.0.lookup_ip(asked).await.map_err(|e| dns(host, &e))?.iter().collect()
-            }
+            None => self.resolve(host, trust).await?,
         };
-        let is_empty = found.is_empty();
         let allowed = |ip: &IpAddr| trust == Trust::Named || !is_local_ip(*ip);
-        let dialable = interleaved(found.into_iter().filter(allowed));
-        match dialable.is_empty() {
-            false => Ok(dialable),
-            true if is_empty => Err(DialError::Dns { host: words(host), why: "no address".to_owned() }),
-            true => Err(private()),
+        let dialable = interleaved(found.iter().copied().filter(allowed));
+        if !dialable.is_empty() {
+            Ok(dialable)
+        } else if found.is_empty() {
+            Err(DialError::Dns { host: words(host), why: "no address".to_owned() })
+        } else {
+            Err(DialError::PrivateAddress(words(host)))
         }
+    }
+
+    async fn resolve(&self, host: &str, trust: Trust) -> Result<Vec<IpAddr>, DialError> {
+        clearnet_only(host)?;
+        // A local name may mean what the machine's search list makes of it; a stranger's name must not.
+        let asked = match trust {
+            Trust::Named => host.to_owned(),
+            Trust::Discovered if is_local_name(host) => return Err(DialError::PrivateAddress(words(host))),
+            Trust::Discovered => absolute(host),
+        };
+        let found = self.0.lookup_ip(asked).await.map_err(|e| dns(host, &e))?;
+        Ok(found.iter().collect())
     }
 
     /// What DNS says of `host`.
@@ -151,6 +154,10 @@ impl Resolver {
             };
             names.ns = servers.answers().iter().filter_map(|r| text(&r.data)).take(RECORDS_MAX).collect();
         }
+        // Servers rotate them; the same facts are to be the same text.
+        names.a.sort_unstable();
+        names.aaaa.sort_unstable();
+        names.ns.sort_unstable();
         let first = names.a.first().copied().map(IpAddr::from);
         if let Some(ip) = first.or_else(|| names.aaaa.first().copied().map(IpAddr::from)) {
             names.ptr = self.name_of(ip).await;

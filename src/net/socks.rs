@@ -67,10 +67,7 @@ struct Tap {
 impl Tap {
     /// The code of the proxy's reply, when it has come and is a refusal.
     fn refusal(&self) -> Option<SocksReply> {
-        let reply = match *self.heard.as_slice() {
-            [5, 0, 5, reply, ..] | [5, 2, _, 0, 5, reply] => reply,
-            _ => return None,
-        };
+        let ([5, 0, 5, reply, ..] | [5, 2, _, 0, 5, reply]) = *self.heard.as_slice() else { return None };
         (reply != 0).then_some(SocksReply(reply))
     }
 }

@@ -13,6 +13,7 @@ pub mod leave;
 mod metrics;
 pub mod owner;
 pub mod projection;
+pub mod reading;
 pub mod registry;
 pub mod tick;
 mod urls;

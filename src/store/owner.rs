@@ -187,7 +187,9 @@ pub async fn rebase(owner: &Secret) -> Result<Option<i32>, Error> {
             &[],
         )
         .await?;
-    transaction.batch_execute("DELETE FROM tick; DELETE FROM checkpoint; DELETE FROM lease").await?;
+    transaction
+        .batch_execute("DELETE FROM tick; DELETE FROM checkpoint; DELETE FROM reading; DELETE FROM lease")
+        .await?;
     transaction.commit().await?;
     Ok(Some(row.get(0)))
 }

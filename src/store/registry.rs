@@ -32,6 +32,8 @@ impl TableKind {
 
 /// All tables; a partition is of its parent's kind.
 pub const TABLES: &[(&str, TableKind)] = &[
+    ("candidate_tries", TableKind::Working),
+    ("candidates", TableKind::Projection),
     ("checkpoint", TableKind::Working),
     ("era", TableKind::Journal),
     ("erasure", TableKind::Journal),
@@ -40,9 +42,11 @@ pub const TABLES: &[(&str, TableKind)] = &[
     ("ingest_log", TableKind::Journal),
     ("kind_totals", TableKind::Projection),
     ("lease", TableKind::Working),
+    ("list_fetches", TableKind::Working),
     ("minute_totals", TableKind::Projection),
     ("nip11", TableKind::Journal),
     ("nip66", TableKind::Journal),
+    ("reading", TableKind::Working),
     ("refinery_schema_history", TableKind::Schema),
     ("relay_log", TableKind::Journal),
     ("relay_metadata", TableKind::Journal),

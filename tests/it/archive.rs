@@ -8,6 +8,7 @@ mod imports;
 mod kit;
 mod memory;
 mod modes;
+mod monitor;
 mod odd_lines;
 mod relays;
 mod signals;

@@ -101,7 +101,7 @@ fn a_wrong_type_is_refused_with_file_key_and_reason() {
 fn all_refusals_are_shown_at_once_each_in_the_spelling_of_its_source() {
     let folder = implementation(&[
         ("config/brotr.yaml", "log: { files_max: 0, colour: red }"),
-        ("config/services/finder.yaml", "enabled: true"),
+        ("config/services/gardener.yaml", "enabled: true"),
         ("config/services/console.yaml", "enabled: [maybe]"),
         ("config/services/ingest.yaml", "a: b: c"),
     ]);
@@ -114,7 +114,7 @@ fn all_refusals_are_shown_at_once_each_in_the_spelling_of_its_source() {
     for expected in [
         "config/brotr.yaml: log.files_max: ",
         "config/brotr.yaml: log.colour: unknown key",
-        "config/services/finder.yaml: services.finder: unknown key; known here: initializer, synchronizer",
+        "config/services/gardener.yaml: services.gardener: unknown key; known here: initializer, finder, validator, synchronizer",
         "config/services/console.yaml: services.console.enabled: invalid type",
         "config/services/ingest.yaml: not readable as YAML: mapping values are not allowed in this context at line 1, column 5",
         "environment: QUIPU__DATABASE__POOLER: `mine` is none of: embedded, external",

@@ -17,6 +17,7 @@ mod http;
 mod journals;
 mod lifecycle;
 mod migrations;
+mod net;
 mod sample_relay;
 mod store;
 mod wire;

@@ -3,7 +3,7 @@
 mod erasure;
 mod group_commit;
 mod guards;
-mod kit;
+pub(crate) mod kit;
 mod leases;
 mod lost_answers;
 mod migrating;

@@ -129,6 +129,9 @@ impl Instance {
         // Unless the arguments name relays, a URL that nobody adds: no test dials a stranger.
         let mut all = vec!["--set", "services.initializer.enabled=false"];
         all.extend(["--set", "services.synchronizer.only_relays=[\"ws://127.0.0.1:1\"]"]);
+        all.extend(["--set", "services.monitor.enabled=false"]);
+        // Nor whom an event names; a test that wants it says so.
+        all.extend(["--set", "services.validator.enabled=false"]);
         all.extend(arguments);
         let mut instance = Self {
             folder: enterable_folder(),

@@ -1,6 +1,7 @@
 //! What tests and benches share.
 
 pub(crate) mod database;
+pub(crate) mod dns;
 #[path = "../../benches/farm/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "benches use the rest")]
 pub(crate) mod farm;

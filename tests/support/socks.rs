@@ -1,108 +1,130 @@
-//! A SOCKS5 proxy that writes down who asked it for what, and passes everything on to the next one.
+//! A SOCKS5 proxy on the loopback that writes down what it is asked for, and leads everybody to one place or passes what
+//! was asked on to the next proxy.
 
+use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// One connection that was asked for.
+/// One request as it came over the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Asked {
-    /// Name and password, which isolate circuits; empty when none were given.
+    /// 1 an IPv4 address, 3 a name, 4 an IPv6 address.
+    pub(crate) address_type: u8,
+    /// The name, where it is one.
+    pub(crate) name: String,
+    pub(crate) port: u16,
     pub(crate) user: String,
     pub(crate) password: String,
-    /// How the target was written: 1 and 4 are addresses, 3 is a name.
-    pub(crate) address_type: u8,
-    /// The name, or the address in hex.
-    pub(crate) host: String,
-    pub(crate) port: u16,
 }
 
-/// The proxy. Dropping it cuts everybody off.
-pub(crate) struct RecordingProxy {
-    pub(crate) address: SocketAddr,
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy)]
+enum Then {
+    Lead(SocketAddr),
+    Refuse(u8),
+    /// The same to the proxy there.
+    PassOn(SocketAddr),
+}
+
+/// The running proxy; dropping it cuts everybody off.
+pub(crate) struct SocksProxy {
+    address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
     _tasks: JoinSet<()>,
 }
 
-impl RecordingProxy {
-    /// A proxy in front of the SOCKS proxy at this port of the loopback.
-    pub(crate) async fn before(next: u16) -> Self {
+impl SocksProxy {
+    /// Connects everybody to `target`, or refuses with a code.
+    pub(crate) async fn start(target: Result<SocketAddr, u8>) -> Self {
+        Self::with(target.map_or_else(Then::Refuse, Then::Lead)).await
+    }
+
+    /// Asks the proxy at `next` for the same, with the same name and password.
+    pub(crate) async fn before(next: SocketAddr) -> Self {
+        Self::with(Then::PassOn(next)).await
+    }
+
+    async fn with(then: Then) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = JoinSet::new();
-        let written = Arc::clone(&asked);
+        let log = Arc::clone(&asked);
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                let written = Arc::clone(&written);
-                // A client that goes away is no error.
-                connections.spawn(async move { drop(pass(client, next, &written).await) });
+                let log = Arc::clone(&log);
+                connections.spawn(async move { drop(serve(client, then, &log).await) });
             }
         });
         Self { address, asked, _tasks: tasks }
     }
 
-    /// Everything that was asked for so far.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What was asked for so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.asked.lock().unwrap().clone()
     }
 }
 
-async fn pass(mut client: TcpStream, next: u16, written: &Mutex<Vec<Asked>>) -> std::io::Result<()> {
-    let (mut greeting, mut methods) = ([0; 2], [0; 255]);
-    client.read_exact(&mut greeting).await?;
-    let methods = &mut methods[..usize::from(greeting[1])];
-    client.read_exact(methods).await?;
-    let mut credentials = (String::new(), String::new());
-    if methods.contains(&2) {
-        client.write_all(&[5, 2]).await?;
-        client.read_u8().await?;
-        credentials = (text(&mut client).await?, text(&mut client).await?);
-        client.write_all(&[1, 0]).await?;
-    } else {
-        client.write_all(&[5, 0]).await?;
+async fn text(client: &mut TcpStream) -> io::Result<String> {
+    let mut bytes = vec![0; client.read_u8().await?.into()];
+    client.read_exact(&mut bytes).await?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+async fn serve(mut client: TcpStream, then: Then, log: &Mutex<Vec<Asked>>) -> io::Result<()> {
+    let mut head = [0; 2];
+    client.read_exact(&mut head).await?;
+    let mut methods = vec![0; head[1].into()];
+    client.read_exact(&mut methods).await?;
+    if !methods.contains(&2) {
+        return client.write_all(&[5, 0xff]).await;
     }
+    client.write_all(&[5, 2]).await?;
+    client.read_u8().await?;
+    let (user, password) = (text(&mut client).await?, text(&mut client).await?);
+    client.write_all(&[1, 0]).await?;
     let mut request = [0; 4];
     client.read_exact(&mut request).await?;
-    let (host, target) = match request[3] {
-        3 => {
-            let name = text(&mut client).await?;
-            let mut target = vec![u8::try_from(name.len()).unwrap()];
-            target.extend(name.as_bytes());
-            (name, target)
-        }
-        kind => {
-            let mut target = vec![0; if kind == 1 { 4 } else { 16 }];
-            client.read_exact(&mut target).await?;
-            (hex::encode(&target), target)
-        }
+    let address_type = request[3];
+    let name = match address_type {
+        3 => text(&mut client).await?,
+        4 => format!("{:x}", client.read_u128().await?),
+        _ => format!("{:x}", client.read_u32().await?),
     };
     let port = client.read_u16().await?;
-    let (user, password) = credentials;
-    let asked = Asked { user, password, address_type: request[3], host, port };
-    written.lock().unwrap_or_else(PoisonError::into_inner).push(asked.clone());
-
-    let mut server = TcpStream::connect(("127.0.0.1", next)).await?;
-    // The same credentials, so that the next proxy isolates as it was asked to.
-    let mut hello = vec![5, 1, 2, 1, u8::try_from(asked.user.len()).unwrap()];
-    hello.extend(asked.user.as_bytes());
-    hello.push(u8::try_from(asked.password.len()).unwrap());
-    hello.extend(asked.password.as_bytes());
-    server.write_all(&hello).await?;
-    server.read_exact(&mut [0; 4]).await?;
-    server.write_all(&request).await?;
-    server.write_all(&target).await?;
-    server.write_u16(port).await?;
+    let asked = Asked { address_type, name, port, user, password };
+    log.lock().unwrap().push(asked.clone());
+    let reply = |code| [5, code, 0, 1, 0, 0, 0, 0, 0, 0];
+    let mut server = match then {
+        Then::Refuse(code) => return client.write_all(&reply(code)).await,
+        Then::Lead(target) => {
+            client.write_all(&reply(0)).await?;
+            TcpStream::connect(target).await?
+        }
+        // Its reply is ours.
+        Then::PassOn(next) => ask(next, &asked).await?,
+    };
     copy_bidirectional(&mut client, &mut server).await?;
     Ok(())
 }
 
-async fn text(client: &mut TcpStream) -> std::io::Result<String> {
-    let mut text = vec![0; usize::from(client.read_u8().await?)];
-    client.read_exact(&mut text).await?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
+/// Asks for a name as we were asked for it.
+async fn ask(next: SocketAddr, asked: &Asked) -> io::Result<TcpStream> {
+    let mut server = TcpStream::connect(next).await?;
+    let field = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    server.write_all(&[5, 1, 2]).await?;
+    server.write_all(&[vec![1], field(&asked.user), field(&asked.password)].concat()).await?;
+    server.read_exact(&mut [0; 4]).await?;
+    let request = [vec![5, 1, 0, 3], field(&asked.name), asked.port.to_be_bytes().to_vec()].concat();
+    server.write_all(&request).await?;
+    Ok(server)
 }

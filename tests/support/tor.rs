@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -69,8 +69,8 @@ static RUNNING: Mutex<Weak<Tor>> = Mutex::new(Weak::new());
 pub(crate) struct Tor {
     _folder: TempDir,
     nodes: Vec<Child>,
-    /// Port of the client's SOCKS proxy on 127.0.0.1.
-    pub(crate) socks: u16,
+    /// The client's SOCKS proxy.
+    pub(crate) socks: SocketAddr,
     /// The onion address.
     pub(crate) onion: String,
     /// Where its ports lead, and who has taken one.
@@ -106,7 +106,8 @@ impl Tor {
         fs::write(folder.path().join("resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
         let ports = free_ports(2 * AUTHORITIES + RELAYS + 1 + SERVICES);
         let (nodes, rest) = ports.split_at(2 * AUTHORITIES + RELAYS);
-        let (socks, services) = (rest[0], rest[1..].try_into().unwrap());
+        let socks = SocketAddr::from((Ipv4Addr::LOCALHOST, rest[0]));
+        let services = rest[1..].try_into().unwrap();
         let proof = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut tor = Self {
             nodes: Vec::new(),
@@ -135,7 +136,7 @@ impl Tor {
         }
         tor.run(&root, "hs", &service);
         let client = "ClientOnly 1\nClientRejectInternalAddresses 0\nClientDNSRejectInternalAddresses 0\n";
-        tor.run(&root, "client", &format!("{directory}{client}SocksPort 127.0.0.1:{socks}\n"));
+        tor.run(&root, "client", &format!("{directory}{client}SocksPort {socks}\n"));
 
         let is_up = |name: &str| {
             let log = fs::read_to_string(root.join(name).join("log")).unwrap_or_default();
@@ -165,7 +166,7 @@ impl Tor {
     /// Whether the onion address answers at this port.
     fn dials(&self, port: u16) -> bool {
         let asked = || -> std::io::Result<u8> {
-            let mut proxy = TcpStream::connect(("127.0.0.1", self.socks))?;
+            let mut proxy = TcpStream::connect(self.socks)?;
             proxy.set_read_timeout(Some(Duration::from_secs(20)))?;
             let name = self.onion.as_bytes();
             let mut hello = vec![5, 1, 0, 5, 1, 0, 3, u8::try_from(name.len()).unwrap()];

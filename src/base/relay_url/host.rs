@@ -71,19 +71,20 @@ fn is_local_ipv4(ip: Ipv4Addr) -> bool {
 }
 
 fn is_local_ipv6(ip: Ipv6Addr) -> bool {
-    let [a, b, c, d, e, f, g, h] = ip.segments();
-    let ipv4 = |high: u16, low: u16| {
-        let ([w, x], [y, z]) = (high.to_be_bytes(), low.to_be_bytes());
-        is_local_ipv4(Ipv4Addr::new(w, x, y, z))
+    let octets = ip.octets();
+    let ipv4_at = |place: usize| {
+        let [a, b, c, d] = [octets[place], octets[place + 1], octets[place + 2], octets[place + 3]];
+        is_local_ipv4(Ipv4Addr::new(a, b, c, d))
     };
-    match (a, b) {
+    match ip.segments() {
         // Unspecified, loopback, IPv4-compatible and IPv4-mapped.
-        (0, 0) => ip.to_ipv4().is_none_or(is_local_ipv4),
-        (0x64, 0xff9b) => (c, d, e, f) != (0, 0, 0, 0) || ipv4(g, h),
-        (0x2002, _) => ipv4(b, c),
-        // Documentation, Teredo, and what is discarded.
-        (0x2001, 0x0db8 | 0) | (0x3fff, 0..=0x0fff) | (0x100, 0) => true,
+        [0, 0, ..] => ip.to_ipv4().is_none_or(is_local_ipv4),
+        // NAT64 and 6to4.
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] => ipv4_at(12),
+        [0x2002, ..] => ipv4_at(2),
+        // Documentation and Teredo.
+        [0x2001, 0x0db8 | 0, ..] | [0x3fff, 0..=0x0fff, ..] => true,
         // Global unicast is what is left of 2000::/3.
-        _ => a & 0xe000 != 0x2000,
+        [first, ..] => first & 0xe000 != 0x2000,
     }
 }

@@ -24,7 +24,7 @@ use crate::net::{Certificate, DialError, FetchError, Trust};
 /// Longest header block of HTTP/2, in bytes.
 const HEADERS_BYTES_MAX: u32 = 64 * 1024;
 /// A connection that nothing comes from is given up after this, whatever the request's own time.
-const READ_MAX: Duration = Duration::from_secs(60);
+const READ_MAX: Duration = Duration::from_mins(1);
 
 /// Clients by who gave the address, and one for hidden networks.
 #[derive(Debug)]

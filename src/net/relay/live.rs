@@ -40,6 +40,11 @@ impl Live {
         }
     }
 
+    /// The relay is there: something came from it.
+    pub(super) const fn is_alive(&mut self) {
+        self.unanswered = 0;
+    }
+
     /// Keeps a frame that belongs to the live subscription. Returns whether it did.
     pub(super) fn files(&mut self, frame: &Frame<'_>) -> Result<bool, RelayError> {
         let Some(id) = &self.id else { return Ok(false) };
@@ -105,7 +110,6 @@ impl RelaySession {
                 self.ping().await?;
                 continue;
             };
-            self.live.unanswered = 0;
             if let Some(text) = self.taken(message)? {
                 self.filed(&text)?;
             }

@@ -166,6 +166,7 @@ impl RelaySession {
             Some(Err(error)) => return Err(RelayError::broken(error)),
         };
         self.traffic.received += u64::try_from(message.len()).unwrap_or(u64::MAX);
+        self.live.is_alive();
         self.unwanted += message.len() + 1;
         if self.unwanted > UNWANTED_BYTES_MAX {
             return Err(RelayError::Flooded);

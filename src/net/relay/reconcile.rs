@@ -1,8 +1,9 @@
 //! Set reconciliation (NIP-77): who has what the other lacks, without sending what both have.
 
+use std::borrow::Cow;
+
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
 use nostr_sdk::{ClientMessage, Filter, SubscriptionId};
-use std::borrow::Cow;
 use tokio::time::Instant;
 
 use super::frame::Frame;
@@ -10,7 +11,7 @@ use super::page::ANSWER_TIME_MAX;
 use super::{RelayError, RelaySession};
 use crate::net::error::words;
 
-/// Most bytes of one message of ours. Relays commonly refuse more than 64 KiB in hex and JSON together... twice this.
+/// Most bytes of one message of ours, in hex twice that: the figure that nostr-sdk and the relays built with it use.
 const MESSAGE_BYTES_MAX: u64 = 60_000;
 
 /// Most ids that one reconciliation may bring, both kinds together: 32 MB. A stretch that differs by more is to be split.
@@ -98,9 +99,8 @@ impl RelaySession {
         loop {
             let text = match self.next_text(until).await {
                 Ok(Some(text)) => text,
-                Ok(None) if !is_first => return Err(RelayError::Slow(ANSWER_TIME_MAX)),
                 Ok(None) | Err(RelayError::Silent(_)) if is_first => return Err(RelayError::NegUnsupported),
-                Ok(None) => return Err(RelayError::NegUnsupported),
+                Ok(None) => return Err(RelayError::Slow(ANSWER_TIME_MAX)),
                 Err(error) => return Err(error),
             };
             match self.filed(&text)? {

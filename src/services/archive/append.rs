@@ -1,11 +1,21 @@
-//! `relay_log` and `sync_log`: what happened to relays, and which windows of them are complete.
+//! `relay_log` and `sync_log`: what happened to relays, and which windows of them are complete; `relay_metadata`: their
+//! snapshots.
+
+mod candidates;
+mod metadata;
 
 use std::collections::HashMap;
 
 use serde_json::Value;
-use tokio_postgres::Row;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
+
+pub use candidates::Finding;
+pub(super) use candidates::{claim_list, put_off};
+pub use metadata::MetadataJournal;
+
+use candidates::Candidates;
 
 use super::command::{RelayCommand, WindowCommand};
 use crate::store::append::{Client, Journal};
@@ -26,6 +36,8 @@ pub enum RelayAnswer {
     },
     /// The fact is recorded.
     Recorded,
+    /// What became of a URL that somebody named.
+    Found(Finding),
 }
 
 /// The journal of relays.
@@ -47,7 +59,7 @@ const ADDED_BEFORE: &str = "
     LEFT JOIN relay_log l ON l.batch = $1 AND l.relay = r.number AND l.kind = 'added'";
 
 const RECORDED_BEFORE: &str =
-    "SELECT count(*) FROM relay_log WHERE batch = $1 AND kind <> 'added' AND slot = 0";
+    "SELECT count(*) FROM relay_log WHERE batch = $1 AND kind IN ('retired', 'observed') AND slot = 0";
 
 /// The additions of a batch, one array a column.
 #[derive(Default)]
@@ -57,7 +69,7 @@ struct Additions<'a> {
     sources: Vec<&'static str>,
 }
 
-/// Every other command of a batch, one array a column.
+/// Every other command about a known relay, one array a column.
 #[derive(Default)]
 struct Records<'a> {
     slots: Vec<i32>,
@@ -66,9 +78,17 @@ struct Records<'a> {
     details: Vec<&'a Value>,
 }
 
-fn split(commands: &[RelayCommand]) -> (Additions<'_>, Records<'_>) {
+/// The commands of a batch by the statements that append them.
+struct Batch<'a> {
+    adds: Additions<'a>,
+    records: Records<'a>,
+    candidates: Candidates<'a>,
+}
+
+fn split(commands: &[RelayCommand]) -> Batch<'_> {
     let mut adds = Additions::default();
     let mut records = Records::default();
+    let mut candidates = Candidates::default();
     for command in commands {
         let (relay, kind, detail) = match command {
             RelayCommand::Add { url, source } => {
@@ -79,16 +99,24 @@ fn split(commands: &[RelayCommand]) -> (Additions<'_>, Records<'_>) {
             }
             RelayCommand::Retire { relay, detail } => (relay, "retired", detail),
             RelayCommand::Observe { relay, detail } => (relay, "observed", detail),
+            RelayCommand::Find { .. } | RelayCommand::Drop { .. } => {
+                candidates.take(command);
+                continue;
+            }
         };
         records.relays.push(relay.0);
         records.kinds.push(kind);
         records.details.push(detail);
     }
     records.slots = (0..).take(records.relays.len()).collect();
-    (adds, records)
+    Batch { adds, records, candidates }
 }
 
-fn answers(commands: &[RelayCommand], known: &HashMap<String, (i32, bool)>) -> Vec<RelayAnswer> {
+fn answers(
+    commands: &[RelayCommand],
+    known: &HashMap<String, (i32, bool)>,
+    found: &HashMap<String, Finding>,
+) -> Vec<RelayAnswer> {
     let answer = |command: &RelayCommand| match command {
         RelayCommand::Add { url, .. } => {
             known.get(url.as_str()).map_or(RelayAnswer::Recorded, |(n, is_new)| RelayAnswer::Known {
@@ -96,9 +124,61 @@ fn answers(commands: &[RelayCommand], known: &HashMap<String, (i32, bool)>) -> V
                 is_new: *is_new,
             })
         }
-        RelayCommand::Retire { .. } | RelayCommand::Observe { .. } => RelayAnswer::Recorded,
+        RelayCommand::Find { url, .. } => {
+            RelayAnswer::Found(found.get(url.as_str()).copied().unwrap_or(Finding::Known))
+        }
+        RelayCommand::Retire { .. } | RelayCommand::Observe { .. } | RelayCommand::Drop { .. } => {
+            RelayAnswer::Recorded
+        }
     };
     commands.iter().map(answer).collect()
+}
+
+impl Batch<'_> {
+    /// How many statements it takes.
+    fn statements(&self) -> usize {
+        let records = usize::from(!self.records.slots.is_empty());
+        let retires = usize::from(self.retires());
+        usize::from(!self.adds.urls.is_empty()) + records + retires + self.candidates.statements()
+    }
+
+    fn retires(&self) -> bool {
+        self.records.kinds.contains(&"retired")
+    }
+
+    /// Sends them. Returns the row of the additions, and what became of URLs that were found.
+    async fn append(
+        &self,
+        client: &impl GenericClient,
+        batch: Uuid,
+    ) -> Result<(Vec<Row>, HashMap<String, Finding>), Error> {
+        let Self { adds, records, candidates } = self;
+        let mut added = Vec::new();
+        if !adds.urls.is_empty() {
+            let add: [(&(dyn ToSql + Sync), Type); 4] = [
+                (&batch, Type::UUID),
+                (&adds.urls, Type::TEXT_ARRAY),
+                (&adds.networks, Type::TEXT_ARRAY),
+                (&adds.sources, Type::TEXT_ARRAY),
+            ];
+            added = client.query_typed(ADD, &add).await?;
+        }
+        let found = candidates.append(client, batch).await?;
+        if !records.slots.is_empty() {
+            let record: [(&(dyn ToSql + Sync), Type); 5] = [
+                (&batch, Type::UUID),
+                (&records.slots, Type::INT4_ARRAY),
+                (&records.relays, Type::INT4_ARRAY),
+                (&records.kinds, Type::TEXT_ARRAY),
+                (&records.details, Type::JSONB_ARRAY),
+            ];
+            client.query_typed(RECORD, &record).await?;
+        }
+        if self.retires() {
+            client.execute_typed(RETIRE, &[(&records.relays, Type::INT4_ARRAY)]).await?;
+        }
+        Ok((added, found))
+    }
 }
 
 impl Journal for RelayJournal {
@@ -113,7 +193,9 @@ impl Journal for RelayJournal {
 
     fn subject(command: &RelayCommand) -> Option<&str> {
         match command {
-            RelayCommand::Add { url, .. } => Some(url.as_str()),
+            RelayCommand::Add { url, .. }
+            | RelayCommand::Find { url, .. }
+            | RelayCommand::Drop { url, .. } => Some(url.as_str()),
             RelayCommand::Retire { .. } | RelayCommand::Observe { .. } => None,
         }
     }
@@ -124,38 +206,17 @@ impl Journal for RelayJournal {
         batch: Uuid,
         commands: &[RelayCommand],
     ) -> Result<Vec<RelayAnswer>, Error> {
-        let (adds, records) = split(commands);
-        let add: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] = [
-            (&batch, Type::UUID),
-            (&adds.urls, Type::TEXT_ARRAY),
-            (&adds.networks, Type::TEXT_ARRAY),
-            (&adds.sources, Type::TEXT_ARRAY),
-        ];
-        let record: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 5] = [
-            (&batch, Type::UUID),
-            (&records.slots, Type::INT4_ARRAY),
-            (&records.relays, Type::INT4_ARRAY),
-            (&records.kinds, Type::TEXT_ARRAY),
-            (&records.details, Type::JSONB_ARRAY),
-        ];
+        let parts = split(commands);
         // A single statement is its own transaction: one round trip.
-        let retires = records.kinds.contains(&"retired");
-        let added = if records.slots.is_empty() {
-            client.query_typed(ADD, &add).await?
-        } else if adds.urls.is_empty() && !retires {
-            client.query_typed(RECORD, &record).await?;
-            Vec::new()
+        let (added, found) = if parts.statements() == 1 {
+            parts.append(&***client, batch).await?
         } else {
             let transaction = client.transaction().await?;
-            let added = transaction.query_typed(ADD, &add).await?;
-            transaction.query_typed(RECORD, &record).await?;
-            if retires {
-                transaction.execute_typed(RETIRE, &[(&records.relays, Type::INT4_ARRAY)]).await?;
-            }
+            let told = parts.append(&*transaction, batch).await?;
             transaction.commit().await?;
-            added
+            told
         };
-        Ok(answers(commands, &known(&adds, &added)))
+        Ok(answers(commands, &known(&parts.adds, &added), &found))
     }
 
     async fn lookup(
@@ -164,13 +225,23 @@ impl Journal for RelayJournal {
         batch: Uuid,
         commands: &[RelayCommand],
     ) -> Result<Option<Vec<RelayAnswer>>, Error> {
-        let (adds, records) = split(commands);
+        let Batch { adds, records, candidates } = split(commands);
         if !records.slots.is_empty() {
             let rows = client.query_typed(RECORDED_BEFORE, &[(&batch, Type::UUID)]).await?;
             let recorded: i64 = rows.first().map_or(0, |row| row.get(0));
             if recorded == 0 {
                 return Ok(None);
             }
+        }
+        let found = if candidates.statements() == 0 {
+            HashMap::new()
+        } else if let Some(found) = candidates.lookup(client, batch).await? {
+            found
+        } else {
+            return Ok(None);
+        };
+        if adds.urls.is_empty() {
+            return Ok(Some(answers(commands, &HashMap::new(), &found)));
         }
         let rows =
             client.query_typed(ADDED_BEFORE, &[(&batch, Type::UUID), (&adds.urls, Type::TEXT_ARRAY)]).await?;
@@ -179,7 +250,7 @@ impl Journal for RelayJournal {
             return Ok(None);
         }
         let known = rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
-        Ok(Some(answers(commands, &known)))
+        Ok(Some(answers(commands, &known, &found)))
     }
 }
 

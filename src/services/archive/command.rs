@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::event::{Window, WindowOutcome};
+use super::event::{Snapshot, Window, WindowOutcome};
 use crate::base::RelayUrl;
 use crate::store::Relay;
 
@@ -13,7 +13,7 @@ pub enum RelayCommand {
     Add {
         /// Its canonical URL.
         url: RelayUrl,
-        /// Who named it: `seed`, `operator`.
+        /// Who named it: `seed`, `operator`, or `validator`, which proved it.
         source: &'static str,
     },
     /// It is no longer crawled.
@@ -30,6 +30,33 @@ pub enum RelayCommand {
         /// `{"what": …}` and whatever belongs to it.
         detail: Value,
     },
+    /// Somebody named a URL that may be a relay.
+    Find {
+        /// Its canonical URL.
+        url: RelayUrl,
+        /// `{"source": "event", "event": …}` or `{"source": "list", "list": …}`.
+        detail: Value,
+        /// Room for it. All commands of a process bring the same.
+        bounds: CandidateBounds,
+    },
+    /// A candidate is given up.
+    Drop {
+        /// Its canonical URL.
+        url: RelayUrl,
+        /// `{"reason": …, "tries": …}`.
+        detail: Value,
+    },
+}
+
+/// Most candidates that are taken up, so that a flood of hints cannot fill the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CandidateBounds {
+    /// Waiting at one time.
+    pub waiting_max: i32,
+    /// Waiting of one host.
+    pub host_max: i32,
+    /// Found within a day.
+    pub day_max: i32,
 }
 
 /// A window of a relay was walked to its end.
@@ -45,4 +72,13 @@ pub struct WindowCommand {
     pub events: i32,
     /// REQs it took.
     pub requests: i32,
+}
+
+/// A relay was checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SnapshotCommand {
+    /// Its canonical URL.
+    pub url: RelayUrl,
+    /// What was found.
+    pub snapshot: Snapshot,
 }

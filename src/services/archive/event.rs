@@ -1,4 +1,8 @@
-//! What has happened to a relay's time line: which window, and how it ended.
+//! What has happened to a relay: which window of its time line was walked and how that ended, and what checks of it found.
+
+mod snapshot;
+
+pub use snapshot::Snapshot;
 
 use serde_json::{Value, json};
 

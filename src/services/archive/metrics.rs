@@ -1,10 +1,16 @@
 //! What the archive tells Prometheus.
 
+mod discovery;
+mod monitor;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+pub use discovery::{FinderMetrics, ValidatorMetrics};
+pub use monitor::MonitorMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {

@@ -1,10 +1,10 @@
 //! The archive: crawls every known Nostr relay and keeps what it saw.
 //!
-//! Journals: `relay_log`, `sync_log`, and with the store `ingest_log`, `events`, `sightings`.
-//! Projections: `relays`, `relay_progress` (same commit); `kind_totals`, `relay_totals`, `minute_totals` (ticks).
+//! Journals: `relay_log`, `sync_log`, `relay_metadata` (with `nip11`, `nip66`), and with the store `ingest_log`, `events`, `sightings`.
+//! Projections: `relays`, `candidates`, `relay_progress` (same commit); `kind_totals`, `relay_totals`, `minute_totals` (ticks).
 //! Invariants: what is complete is decided by `sync_log` alone; a window is recorded after its events are committed; one
 //! event dated 2100 freezes nothing, because windows end at the present.
-//! Limits: `services.synchronizer` in the configuration.
+//! Limits: `services.synchronizer`, `services.finder`, `services.validator`, `services.monitor` in the configuration.
 
 mod append;
 pub mod command;
@@ -16,4 +16,4 @@ pub mod react;
 pub mod read;
 pub mod seeds;
 
-pub use append::{RelayAnswer, RelayJournal, SyncJournal};
+pub use append::{Finding, MetadataJournal, RelayAnswer, RelayJournal, SyncJournal};

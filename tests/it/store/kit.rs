@@ -61,7 +61,7 @@ impl Kit {
         for name in names {
             match writer.append(add(name)).await.unwrap() {
                 RelayAnswer::Known { relay, .. } => relays.push(relay),
-                RelayAnswer::Recorded => panic!("an addition answers with a number"),
+                RelayAnswer::Recorded | RelayAnswer::Found(_) => panic!("an addition answers with a number"),
             }
         }
         relays

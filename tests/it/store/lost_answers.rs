@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use quipu::base::Refusals;
 use quipu::base::nostr_event::Refusal;
-use quipu::services::archive::command::{RelayCommand, WindowCommand};
-use quipu::services::archive::event::{Window, WindowOutcome};
-use quipu::services::archive::{RelayAnswer, RelayJournal, SyncJournal};
+use quipu::base::{Refusals, RelayUrl};
+use quipu::services::archive::command::{RelayCommand, SnapshotCommand, WindowCommand};
+use quipu::services::archive::event::{Snapshot, Window, WindowOutcome};
+use quipu::services::archive::{MetadataJournal, RelayAnswer, RelayJournal, SyncJournal};
 use quipu::store::append::Patience;
 use quipu::store::ingest::IngestPage;
 use serde_json::json;
@@ -119,6 +119,27 @@ async fn observations_and_windows_are_recorded_once_when_the_answer_is_lost() {
         4
     );
     assert_eq!(number(&owner, "SELECT count(*) FROM sync_log").await, 4);
+}
+
+#[tokio::test]
+async fn a_snapshot_is_recorded_once_when_the_answer_is_lost_and_its_document_and_result_once_for_all() {
+    let (mut kit, proxy) = proxied().await;
+    let writer = kit.patient_writer(MetadataJournal, HASTY);
+    for (generated_at, (name, fault)) in (1_i64..).zip(faults()) {
+        proxy.strike("insert_relay_metadata_batch", fault);
+        let nip11 = json!({ "name": "one", "supported_nips": [1, 11] }).as_object().cloned();
+        // The times differ, the result does not.
+        let rtt_open = i32::try_from(generated_at).ok();
+        let snapshot = Snapshot { generated_at, nip11, is_openable: true, rtt_open, ..Snapshot::default() };
+        let url = RelayUrl::parse("wss://one.example.com").unwrap();
+        writer.append(SnapshotCommand { url, snapshot }).await.unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+    assert_eq!(proxy.struck(), 4);
+    let owner = kit.database.owner().await;
+    assert_eq!(number(&owner, "SELECT count(*) FROM relay_metadata").await, 4);
+    assert_eq!(number(&owner, "SELECT count(DISTINCT rtt_open) FROM relay_metadata").await, 4);
+    assert_eq!(number(&owner, "SELECT count(*) FROM nip11").await, 1);
+    assert_eq!(number(&owner, "SELECT count(*) FROM nip66").await, 1);
 }
 
 #[tokio::test]

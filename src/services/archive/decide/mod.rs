@@ -1,9 +1,18 @@
-//! The rules of the archive: which window of a relay is walked next, how a window is walked, when it counts as complete.
+//! The rules of the archive: which window of a relay is walked next, how a window is walked, when it counts as complete;
+//! what the checks of a relay amount to, and what is said about it in public.
 //!
 //! **Architecture Invariant:** no I/O, no clock; what happens arrives as arguments.
 
+pub mod candidate;
+mod document;
+mod findings;
+pub mod hints;
+mod report;
 mod walk;
 mod window;
 
+pub use document::{Document, document};
+pub use findings::{Auth, Checked, Failure, Findings, steady};
+pub use report::{Practice, announcement, report};
 pub use walk::{Ask, Page, Verdict, Walk};
 pub use window::unproven;

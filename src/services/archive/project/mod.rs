@@ -5,16 +5,28 @@ pub mod verify;
 use crate::store::projection::{Projection, Upkeep};
 
 /// All of them.
-pub const PROJECTIONS: &[Projection] = &[RELAYS, RELAY_PROGRESS, TOTALS];
+pub const PROJECTIONS: &[Projection] = &[RELAYS, CANDIDATES, RELAY_PROGRESS, TOTALS];
 
 const RELAYS: Projection = Projection {
     name: "relays",
     tables: &["relays"],
     upkeep: Upkeep::SameCommit,
-    statements: &["INSERT INTO relays (number, url, network, inserted_at, retired_at)
+    statements: &["INSERT INTO relays (number, url, network, inserted_at, retired_at, source)
         SELECT a.relay, a.url, a.network, a.recorded_at,
-               (SELECT min(r.recorded_at) FROM relay_log r WHERE r.relay = a.relay AND r.kind = 'retired')
+               (SELECT min(r.recorded_at) FROM relay_log r WHERE r.relay = a.relay AND r.kind = 'retired'),
+               coalesce((SELECT n.detail ->> 'source' FROM relay_log n WHERE n.relay = a.relay AND n.kind = 'named'), a.detail ->> 'source')
         FROM relay_log a WHERE a.kind = 'added'"],
+};
+
+/// For each URL, found and dropped are appended under one lock, so that the greatest position is the last to happen.
+const CANDIDATES: Projection = Projection {
+    name: "candidates",
+    tables: &["candidates"],
+    upkeep: Upkeep::SameCommit,
+    statements: &["INSERT INTO candidates (url, network, found_at, source)
+        SELECT l.url, l.network, l.recorded_at, l.detail ->> 'source'
+        FROM (SELECT DISTINCT ON (c.url) c.* FROM relay_log c WHERE c.kind IN ('found', 'dropped') ORDER BY c.url, c.position DESC) l
+        WHERE l.kind = 'found' AND NOT EXISTS (SELECT FROM relay_log a WHERE a.kind = 'added' AND a.url = l.url)"],
 };
 
 /// The definition that BigBrotr gave `relay_last_event_timestamp`: a join over every sighting.

@@ -3,8 +3,11 @@
 //! Any number of processes may run it: a relay belongs to whoever holds its lease. What a session finds goes into the
 //! journals through commands; what failed is a fact as well.
 
+mod finder;
 mod initializer;
+mod monitor;
 mod session;
+mod validator;
 
 use std::collections::{HashMap, HashSet};
 use std::num::TryFromIntError;
@@ -18,7 +21,10 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use finder::{Finder, FinderParts};
 pub use initializer::{Initializer, InitializerError};
+pub use monitor::{Monitor, MonitorError, MonitorParts, Publisher};
+pub use validator::{Validator, ValidatorParts};
 
 use super::command::RelayCommand;
 use super::{RelayJournal, SyncJournal, metrics::SyncMetrics, read};

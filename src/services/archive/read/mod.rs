@@ -1,11 +1,18 @@
 //! Questions to the archive's rows, on the session and read doors.
 
+mod candidates;
+mod checked;
 mod stored;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgPool;
 
+pub use candidates::{
+    CandidateRow, DueCandidate, HintingEvent, MonthOfBatches, candidate_rows, candidates_waiting,
+    due_candidates, hinting_events, months_of, unknown_urls,
+};
+pub use checked::{DueRelay, checked_at, due_relays, newest_snapshot, snapshots};
 pub use stored::{EventFilter, StoredEvent, event_total, stored_events};
 
 use super::event::Window;

@@ -107,27 +107,43 @@ BEGIN
     RETURN places IS NOT NULL;
 END $$;
 
--- Makes relays known. Returns their numbers in the order given; known ones keep theirs.
+-- Makes relays known. Returns their numbers in the order given; known ones keep theirs. A known one that was discovered becomes
+-- named when a seed or an operator names it, and what was a candidate is one no longer.
 --   urls must be canonical; networks: clearnet, tor, i2p, loki; sources: who named it; added: whether this call made the relay known
 CREATE OR REPLACE FUNCTION insert_relay_batch(
     command uuid, urls text[], networks text[], sources text[], OUT numbers integer[], OUT added boolean[])
 LANGUAGE plpgsql AS $$
+DECLARE fresh_urls text[];
 BEGIN
-    WITH offered AS (
-        SELECT DISTINCT ON (o.url) o.url, o.network, o.source, o.place
-        FROM unnest(urls, networks, sources) WITH ORDINALITY AS o (url, network, source, place)
-        ORDER BY o.url, o.place),
-    fresh AS (
-        INSERT INTO relays (number, url, network, inserted_at)
-        SELECT nextval('relay_number'), o.url, o.network, clock_timestamp() FROM offered o
-        WHERE NOT EXISTS (SELECT FROM relays r WHERE r.url = o.url) ORDER BY o.url
-        ON CONFLICT (url) DO NOTHING RETURNING number, url, network, inserted_at),
-    logged AS (
-        INSERT INTO relay_log (recorded_at, batch, slot, relay, kind, url, network, detail)
-        SELECT f.inserted_at, command, (o.place - 1)::integer, f.number, 'added', f.url, f.network, jsonb_build_object('source', o.source)
-        FROM fresh f JOIN offered o ON o.url = f.url ORDER BY o.place RETURNING url)
-    SELECT array_agg(l.url) INTO networks FROM logged l;
-    SELECT array_agg(r.number ORDER BY o.place), array_agg(r.url = ANY (coalesce(networks, '{}')) ORDER BY o.place) INTO numbers, added
+    -- Most calls name what is known and change nothing: they wait for nobody.
+    IF EXISTS (SELECT FROM unnest(urls, sources) AS o (url, source) LEFT JOIN relays r ON r.url = o.url
+               WHERE r.url IS NULL OR (quipu_is_named(o.source) AND NOT quipu_is_named(r.source))) THEN
+        PERFORM quipu_lock_candidates();
+        WITH offered AS (
+            SELECT DISTINCT ON (o.url) o.url, o.network, o.source, o.place
+            FROM unnest(urls, networks, sources) WITH ORDINALITY AS o (url, network, source, place)
+            ORDER BY o.url, o.place),
+        fresh AS (
+            INSERT INTO relays (number, url, network, inserted_at, source)
+            SELECT nextval('relay_number'), o.url, o.network, clock_timestamp(), o.source FROM offered o
+            WHERE NOT EXISTS (SELECT FROM relays r WHERE r.url = o.url) ORDER BY o.url
+            ON CONFLICT (url) DO NOTHING RETURNING number, url, network, inserted_at),
+        renamed AS (
+            UPDATE relays r SET source = o.source FROM offered o
+            WHERE r.url = o.url AND quipu_is_named(o.source) AND NOT quipu_is_named(r.source) RETURNING r.number, r.url),
+        logged AS (
+            INSERT INTO relay_log (recorded_at, batch, slot, relay, kind, url, network, detail)
+            SELECT f.inserted_at, command, (o.place - 1)::integer, f.number, 'added', f.url, f.network, jsonb_build_object('source', o.source)
+            FROM fresh f JOIN offered o ON o.url = f.url
+            UNION ALL
+            SELECT clock_timestamp(), command, (o.place - 1)::integer, n.number, 'named', NULL, NULL, jsonb_build_object('source', o.source)
+            FROM renamed n JOIN offered o ON o.url = n.url
+            ORDER BY 3 RETURNING url)
+        SELECT array_agg(l.url) INTO fresh_urls FROM logged l WHERE l.url IS NOT NULL;
+        DELETE FROM candidates c WHERE c.url = ANY (fresh_urls);
+        DELETE FROM candidate_tries t WHERE t.url = ANY (fresh_urls);
+    END IF;
+    SELECT array_agg(r.number ORDER BY o.place), array_agg(r.url = ANY (coalesce(fresh_urls, '{}')) ORDER BY o.place) INTO numbers, added
     FROM unnest(urls) WITH ORDINALITY AS o (url, place) JOIN relays r ON r.url = o.url;
 END $$;
 
@@ -137,37 +153,53 @@ CREATE OR REPLACE FUNCTION insert_relay(url text) RETURNS integer[] LANGUAGE sql
         WHEN url ~ '^wss?://[^/:]+\.loki([:/]|$)' THEN 'loki' ELSE 'clearnet' END], ARRAY['insert_relay'])
 $$;
 
--- Snapshots of relays. nip11s are documents or NULL, nip66s are results or NULL; each distinct one is stored once under
--- the SHA-256 of its canonical text.
-CREATE OR REPLACE FUNCTION insert_relay_metadata_batch(relay_urls text[], generated_ats bigint[], nip11s jsonb[], nip66s jsonb[])
+-- Snapshots of relays, as one batch.
+--   command        identity of this batch: a second call with the same one fails on relay_metadata_batch
+--   generated_ats  unix seconds
+--   nip11s         information documents, or NULL; each distinct one is stored once under the SHA-256 of its canonical text
+--   nip66s         results of checks, or NULL: openable, readable, writable, further checks by name, and what differs every time
+--                  (rtt_open, rtt_read, rtt_write, dns_ttl). The latter goes into the snapshot's row, so that an unchanged result
+--                  is stored once, too
+CREATE OR REPLACE FUNCTION insert_relay_metadata_batch(
+    command uuid, relay_urls text[], generated_ats bigint[], nip11s jsonb[], nip66s jsonb[])
 RETURNS integer LANGUAGE plpgsql AS $$
-DECLARE made integer;
+DECLARE
+    -- A field of another type than this is no use in its column; it stays among the extra fields.
+    texts constant text[] := ARRAY['name', 'description', 'banner', 'icon', 'pubkey', 'contact', 'software', 'version',
+                                   'privacy_policy', 'terms_of_service'];
+    times constant text[] := ARRAY['rtt_open', 'rtt_read', 'rtt_write', 'dns_ttl'];
+    made integer;
 BEGIN
     INSERT INTO nip11 (id, name, description, banner, icon, pubkey, contact, supported_nips, software, version,
                        privacy_policy, terms_of_service, limitation, extra_fields)
-    SELECT DISTINCT sha256(convert_to(d::text, 'UTF8')), d ->> 'name', d ->> 'description', d ->> 'banner', d ->> 'icon', d ->> 'pubkey',
-           d ->> 'contact', d -> 'supported_nips', d ->> 'software', d ->> 'version', d ->> 'privacy_policy', d ->> 'terms_of_service',
-           d -> 'limitation', d - ARRAY['name', 'description', 'banner', 'icon', 'pubkey', 'contact', 'supported_nips', 'software',
-           'version', 'privacy_policy', 'terms_of_service', 'limitation']
-    FROM unnest(nip11s) d WHERE d IS NOT NULL ORDER BY 1
+    SELECT sha256(convert_to(o.d::text, 'UTF8')), t.f ->> 'name', t.f ->> 'description', t.f ->> 'banner', t.f ->> 'icon', t.f ->> 'pubkey',
+           t.f ->> 'contact', t.f -> 'supported_nips', t.f ->> 'software', t.f ->> 'version', t.f ->> 'privacy_policy',
+           t.f ->> 'terms_of_service', t.f -> 'limitation', o.d - ARRAY(SELECT jsonb_object_keys(t.f))
+    FROM (SELECT DISTINCT d FROM unnest(nip11s) d WHERE d IS NOT NULL) o
+    CROSS JOIN LATERAL (
+        SELECT coalesce(jsonb_object_agg(e.key, e.value), '{}') FROM jsonb_each(o.d) e
+        WHERE jsonb_typeof(e.value) = CASE WHEN e.key = ANY (texts) THEN 'string' WHEN e.key = 'supported_nips' THEN 'array'
+                                           WHEN e.key = 'limitation' THEN 'object' END) AS t (f)
+    ORDER BY 1
     ON CONFLICT DO NOTHING;
-    INSERT INTO nip66 (id, openable, readable, writable, rtt_open, rtt_read, rtt_write, detail)
-    SELECT DISTINCT sha256(convert_to(d::text, 'UTF8')), (d ->> 'openable')::boolean, (d ->> 'readable')::boolean,
-           (d ->> 'writable')::boolean, (d ->> 'rtt_open')::integer, (d ->> 'rtt_read')::integer, (d ->> 'rtt_write')::integer,
-           d - ARRAY['openable', 'readable', 'writable', 'rtt_open', 'rtt_read', 'rtt_write']
-    FROM unnest(nip66s) d WHERE d IS NOT NULL ORDER BY 1
+    INSERT INTO nip66 (id, openable, readable, writable, detail)
+    SELECT sha256(convert_to(o.d::text, 'UTF8')), (o.d ->> 'openable')::boolean, (o.d ->> 'readable')::boolean,
+           (o.d ->> 'writable')::boolean, o.d - ARRAY['openable', 'readable', 'writable']
+    FROM (SELECT DISTINCT d - times AS d FROM unnest(nip66s) d WHERE d IS NOT NULL) o ORDER BY 1
     ON CONFLICT DO NOTHING;
-    INSERT INTO relay_metadata (relay_url, generated_at, nip11_id, nip66_id)
-    SELECT m.url, m.generated_at, sha256(convert_to(m.nip11::text, 'UTF8')), sha256(convert_to(m.nip66::text, 'UTF8'))
-    FROM unnest(relay_urls, generated_ats, nip11s, nip66s) AS m (url, generated_at, nip11, nip66)
-    ORDER BY m.url;
+    INSERT INTO relay_metadata (batch, slot, relay_url, generated_at, nip11_id, nip66_id, rtt_open, rtt_read, rtt_write, dns_ttl)
+    SELECT command, m.place - 1, m.url, m.generated_at, sha256(convert_to(m.nip11::text, 'UTF8')),
+           sha256(convert_to((m.nip66 - times)::text, 'UTF8')), (m.nip66 ->> 'rtt_open')::integer,
+           (m.nip66 ->> 'rtt_read')::integer, (m.nip66 ->> 'rtt_write')::integer, (m.nip66 ->> 'dns_ttl')::integer
+    FROM unnest(relay_urls, generated_ats, nip11s, nip66s) WITH ORDINALITY AS m (url, generated_at, nip11, nip66, place)
+    ORDER BY m.place;
     GET DIAGNOSTICS made = ROW_COUNT;
     RETURN made;
 END $$;
 
 CREATE OR REPLACE FUNCTION insert_relay_metadata(relay_url text, generated_at bigint, nip11 jsonb, nip66 jsonb)
 RETURNS integer LANGUAGE sql AS $$
-    SELECT insert_relay_metadata_batch(ARRAY[relay_url], ARRAY[generated_at], ARRAY[nip11], ARRAY[nip66])
+    SELECT insert_relay_metadata_batch(gen_random_uuid(), ARRAY[relay_url], ARRAY[generated_at], ARRAY[nip11], ARRAY[nip66])
 $$;
 
 -- Keeps the seed's name and reports: events of one month that no relay has shown us (imported ones, for example).

@@ -1,0 +1,47 @@
+//! `quipu relays list --candidates`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::PAGE;
+use crate::cli::{Context, output};
+use crate::services::archive::read::{self, CandidateRow};
+use crate::store::{DoorSizes, Doors};
+
+/// Lists those who wait, in the order of their URLs.
+pub(super) async fn list(context: &Context, json: bool) -> Result<ExitCode> {
+    let doors = Doors::open(&context.urls()?, DoorSizes::default())?;
+    let mut after = String::new();
+    let mut shown = 0;
+    loop {
+        let page = read::candidate_rows(&doors.read, &after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after.clone_from(&last.url);
+        shown += page.len();
+        show(&page, json)?;
+    }
+    if shown == 0 && !json {
+        eprintln!("no candidates: whatever events and lists have named so far was looked at");
+    }
+    doors.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(page: &[CandidateRow], json: bool) -> Result<()> {
+    if json {
+        for candidate in page {
+            output::say(serde_json::to_string(candidate)?);
+        }
+        return Ok(());
+    }
+    let rows = page.iter().map(|candidate| {
+        let next =
+            candidate.next_try_at.map_or_else(|| "soon".to_owned(), |at| at.format("%F %T").to_string());
+        let reason = candidate.last_reason.clone().unwrap_or_else(|| "-".to_owned());
+        let source = candidate.source.clone();
+        [candidate.url.clone(), candidate.network.clone(), source, candidate.tries.to_string(), next, reason]
+    });
+    output::say(output::table(["candidate", "network", "source", "tries", "next try", "last failure"], rows));
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! What a relay sent as its information document (NIP-11), whatever it was.
+
+use serde_json::{Map, Value, json};
+
+use super::Failure;
+
+/// The media type that NIP-11 asks for.
+const MEDIA_TYPE: &str = "application/nostr+json";
+
+/// Most characters kept of a content type.
+const CONTENT_TYPE_MAX: usize = 100;
+
+/// A document that can be stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// Its fields as the relay gave them, of whatever type.
+    pub fields: Map<String, Value>,
+    /// What was odd about it: `content_type` when it is another than NIP-11's, `replaced` for what could not be stored.
+    pub oddities: Map<String, Value>,
+}
+
+/// Reads an answer: a JSON object is stored as what it is, however its fields are typed; anything else is a failure.
+///
+/// # Errors
+/// `http_status`, `not_json` or `not_an_object`.
+pub fn document(status: u16, content_type: Option<&str>, body: &[u8]) -> Result<Document, Failure> {
+    if !(200..300).contains(&status) {
+        return Err(Failure::new("http_status", &format!("status {status}")));
+    }
+    let text = String::from_utf8_lossy(body);
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let mut fields = match serde_json::from_str(text) {
+        Ok(Value::Object(fields)) => fields,
+        Ok(_) => return Err(Failure::new("not_an_object", "JSON, but not an object")),
+        Err(_) if text.starts_with('<') => return Err(Failure::new("not_json", "HTML or XML, not JSON")),
+        Err(error) => return Err(Failure::new("not_json", &error.to_string())),
+    };
+    let mut oddities = Map::new();
+    if !content_type.is_some_and(|found| has_media_type(found, MEDIA_TYPE)) {
+        let found: Option<String> = content_type.map(|found| without_nul(found, CONTENT_TYPE_MAX));
+        oddities.insert("content_type".to_owned(), found.into());
+    }
+    let mut replaced = Vec::new();
+    if has_nul(&fields) {
+        fields = fields.into_iter().map(|(name, value)| (visible(&name), value_visible(value))).collect();
+        replaced.push("nul");
+    }
+    if std::str::from_utf8(body).is_err() {
+        replaced.push("not_utf8");
+    }
+    if !replaced.is_empty() {
+        oddities.insert("replaced".to_owned(), json!(replaced));
+    }
+    Ok(Document { fields, oddities })
+}
+
+/// Whether a content type is this media type, with whatever parameters.
+fn has_media_type(content_type: &str, wanted: &str) -> bool {
+    content_type.split(';').next().is_some_and(|found| found.trim().eq_ignore_ascii_case(wanted))
+}
+
+/// The beginning of a text with a visible sign for NUL, which PostgreSQL cannot store.
+pub(super) fn without_nul(text: &str, chars_max: usize) -> String {
+    text.chars().take(chars_max).map(|c| if c == '\0' { '\u{2400}' } else { c }).collect()
+}
+
+fn visible(text: &str) -> String {
+    text.replace('\0', "\u{2400}")
+}
+
+fn has_nul(fields: &Map<String, Value>) -> bool {
+    fn within(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains('\0'),
+            Value::Array(items) => items.iter().any(within),
+            Value::Object(fields) => has_nul(fields),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+    fields.iter().any(|(name, value)| name.contains('\0') || within(value))
+}
+
+fn value_visible(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(visible(&text)),
+        Value::Array(items) => Value::Array(items.into_iter().map(value_visible).collect()),
+        Value::Object(fields) => {
+            let fields = fields.into_iter().map(|(name, value)| (visible(&name), value_visible(value)));
+            Value::Object(fields.collect())
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RIGHT: Option<&str> = Some("application/nostr+json; charset=utf-8");
+
+    fn reason(status: u16, body: &[u8]) -> &'static str {
+        document(status, RIGHT, body).unwrap_err().reason
+    }
+
+    #[test]
+    fn n_11_1_a_document_with_its_media_type_has_nothing_odd() {
+        let found = document(200, RIGHT, br#"{"name":"a","supported_nips":[1,11]}"#).unwrap();
+        assert_eq!(Value::Object(found.fields), json!({ "name": "a", "supported_nips": [1, 11] }));
+        assert!(found.oddities.is_empty());
+    }
+
+    #[test]
+    fn n_11_3_wrong_types_are_kept_as_they_are() {
+        let odd = br#"{"name":7,"supported_nips":["1","x"],"limitation":null,"what":{"a":[true]}}"#;
+        let found = document(200, RIGHT, odd).unwrap();
+        assert_eq!(Value::Object(found.fields), serde_json::from_slice::<Value>(odd).unwrap());
+    }
+
+    #[test]
+    fn n_11_3_a_wrong_content_type_is_noted_and_no_obstacle() {
+        let found = document(200, Some("text/html\0"), b"{}").unwrap();
+        assert_eq!(Value::Object(found.oddities), json!({ "content_type": "text/html\u{2400}" }));
+        assert_eq!(
+            Value::Object(document(200, None, b"{}").unwrap().oddities),
+            json!({ "content_type": null })
+        );
+    }
+
+    #[test]
+    fn n_11_3_what_is_no_object_is_a_failure_with_its_reason() {
+        assert_eq!(reason(200, b"<html>hello"), "not_json");
+        assert_eq!(reason(200, b""), "not_json");
+        assert_eq!(reason(200, b"[1]"), "not_an_object");
+        assert_eq!(reason(200, b"\"a\""), "not_an_object");
+        assert_eq!(reason(404, b"{}"), "http_status");
+        assert_eq!(reason(200, "[".repeat(100_000).as_bytes()), "not_json");
+        assert_eq!(reason(200, br#"{"a":1e999}"#), "not_json");
+    }
+
+    #[test]
+    fn what_postgresql_cannot_hold_is_replaced_and_noted() {
+        let found = document(200, RIGHT, br#"{"na\u0000me":"a\u0000b","x":[{"y":"\u0000"}]}"#).unwrap();
+        assert_eq!(
+            Value::Object(found.fields),
+            json!({ "na\u{2400}me": "a\u{2400}b", "x": [{ "y": "\u{2400}" }] })
+        );
+        assert_eq!(Value::Object(found.oddities), json!({ "replaced": ["nul"] }));
+        let found = document(200, RIGHT, b"\xef\xbb\xbf{\"name\":\"\xff\"}").unwrap();
+        assert_eq!(found.fields["name"], "\u{fffd}");
+        assert_eq!(Value::Object(found.oddities), json!({ "replaced": ["not_utf8"] }));
+    }
+}

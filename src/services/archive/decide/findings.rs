@@ -1,0 +1,256 @@
+//! From what the checks of a relay found to the snapshot that is recorded.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::document::{Document, without_nul};
+use crate::services::archive::event::Snapshot;
+
+/// Most characters kept of a failure's message.
+const MESSAGE_MAX: usize = 200;
+
+/// Why a check failed: a stable word to count by, and the rest for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// A short constant word.
+    pub reason: &'static str,
+    /// What happened, in words.
+    pub message: String,
+}
+
+impl Failure {
+    /// The message is cut, and freed of what cannot be stored and of what differs every time.
+    #[must_use]
+    pub fn new(reason: &'static str, message: &str) -> Self {
+        Self { reason, message: without_nul(steady(message), MESSAGE_MAX) }
+    }
+
+    /// The relay refused in words, `word: …` (NIP-01): as a reason only the words that NIP-01 and NIP-42 define.
+    #[must_use]
+    pub fn refused(said: &str) -> Self {
+        const WORDS: [(&str, &str); 8] = [
+            ("auth-required", "auth_required"),
+            ("restricted", "restricted"),
+            ("blocked", "blocked"),
+            ("rate-limited", "rate_limited"),
+            ("pow", "pow"),
+            ("invalid", "invalid"),
+            ("unsupported", "unsupported"),
+            ("error", "error"),
+        ];
+        let word = said.split_once(':').map_or("", |(word, _)| word.trim());
+        let reason = WORDS.iter().find(|(known, _)| *known == word).map_or("closed", |(_, reason)| reason);
+        Self::new(reason, said)
+    }
+
+    /// Whether the relay only wants to know who asks (NIP-42).
+    #[must_use]
+    pub fn wants_auth(&self) -> bool {
+        self.reason == "auth_required"
+    }
+}
+
+/// The outcome of one check.
+pub type Checked<T> = Result<T, Failure>;
+
+/// Whether a relay wants to know who reads (NIP-42).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// It answers anybody.
+    NotRequired,
+    /// It wants a key, and answers ours.
+    Accepted,
+    /// It wants a key, and ours was not good enough.
+    Refused,
+}
+
+impl Auth {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::NotRequired => "not_required",
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// What all checks of one relay found. `None`: the check was not made.
+#[derive(Debug, Clone, Default)]
+pub struct Findings {
+    /// The information document.
+    pub document: Option<Checked<Document>>,
+    /// How long the connection and the handshakes took.
+    pub open: Option<Checked<Duration>>,
+    /// How long the answer to a REQ took. A relay that only wants to know who asks has not failed: then this is `None`.
+    pub read: Option<Checked<Duration>>,
+    /// Whether reading needs a key.
+    pub auth: Option<Auth>,
+    /// How long the OK to an event took that could be read back.
+    pub write: Option<Checked<Duration>>,
+    /// What DNS says, and for how many seconds that was still to be kept.
+    pub dns: Option<Checked<(Value, Option<u32>)>>,
+    /// The certificate, valid or not.
+    pub tls: Option<Value>,
+    /// What the server says about itself in headers.
+    pub http: BTreeMap<String, String>,
+    /// Where its address is, by the user's MaxMind file.
+    pub geo: Option<Value>,
+    /// Whose network its address is in, by the user's MaxMind file.
+    pub net: Option<Value>,
+}
+
+/// A message without the seconds that have passed since a certificate expired: the same finding must be the same text.
+#[must_use]
+pub fn steady(message: &str) -> &str {
+    message.split(": verification time ").next().unwrap_or(message)
+}
+
+/// Started milliseconds, so that a success is never 0.
+fn millis(took: Duration) -> i32 {
+    i32::try_from(took.as_micros().div_ceil(1_000).max(1)).unwrap_or(i32::MAX)
+}
+
+fn rtt(finding: Option<&Checked<Duration>>) -> Option<i32> {
+    finding?.as_ref().ok().copied().map(millis)
+}
+
+impl Findings {
+    /// The one word for metrics: `ok`, `auth`, or why the relay cannot be read.
+    #[must_use]
+    pub fn outcome(&self) -> &'static str {
+        match (&self.open, &self.read, self.auth) {
+            (Some(Err(failure)), ..) | (_, Some(Err(failure)), _) => failure.reason,
+            (_, Some(Ok(_)), _) => "ok",
+            (.., Some(Auth::Refused)) => "auth",
+            _ => "unchecked",
+        }
+    }
+
+    /// The snapshot of this moment.
+    #[must_use]
+    pub fn snapshot(self, generated_at: i64) -> Snapshot {
+        let mut snapshot = Snapshot {
+            generated_at,
+            rtt_open: rtt(self.open.as_ref()),
+            rtt_read: rtt(self.read.as_ref()),
+            rtt_write: rtt(self.write.as_ref()),
+            ..Snapshot::default()
+        };
+        snapshot.is_openable = snapshot.rtt_open.is_some();
+        snapshot.is_readable = snapshot.rtt_read.is_some();
+        snapshot.is_writable = snapshot.rtt_write.is_some();
+        let mut detail = Map::new();
+        let mut failures = Map::new();
+        let mut failed = |check: &str, failure: &Failure| {
+            let failure = json!({ "reason": failure.reason, "message": failure.message });
+            failures.insert(check.to_owned(), failure);
+        };
+        for (check, finding) in [("open", &self.open), ("read", &self.read), ("write", &self.write)] {
+            if let Some(Err(failure)) = finding {
+                failed(check, failure);
+            }
+        }
+        match self.document {
+            Some(Ok(document)) => {
+                if !document.oddities.is_empty() {
+                    detail.insert("nip11".to_owned(), Value::Object(document.oddities));
+                }
+                snapshot.nip11 = Some(document.fields);
+            }
+            Some(Err(failure)) => failed("nip11", &failure),
+            None => {}
+        }
+        match self.dns {
+            Some(Ok((names, ttl))) => {
+                detail.insert("dns".to_owned(), names);
+                snapshot.dns_ttl = ttl.map(|ttl| i32::try_from(ttl).unwrap_or(i32::MAX));
+            }
+            Some(Err(failure)) => failed("dns", &failure),
+            None => {}
+        }
+        if let Some(auth) = self.auth {
+            detail.insert("auth".to_owned(), auth.as_str().into());
+        }
+        if !self.http.is_empty() {
+            detail.insert("http".to_owned(), json!(self.http));
+        }
+        for (check, found) in [("tls", self.tls), ("geo", self.geo), ("net", self.net)] {
+            detail.extend(found.map(|found| (check.to_owned(), found)));
+        }
+        if !failures.is_empty() {
+            detail.insert("failures".to_owned(), Value::Object(failures));
+        }
+        snapshot.detail = detail;
+        snapshot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn what_succeeded_has_a_time_and_what_failed_a_reason() {
+        let found = Findings {
+            open: Some(Ok(MS * 12)),
+            read: Some(Err(Failure::new("silent", "nothing for 30 s"))),
+            document: Some(Err(Failure::new("not_json", "HTML"))),
+            ..Findings::default()
+        };
+        assert_eq!(found.outcome(), "silent");
+        let snapshot = found.snapshot(1_000);
+        assert!(snapshot.is_openable && !snapshot.is_readable && !snapshot.is_writable);
+        assert_eq!((snapshot.rtt_open, snapshot.rtt_read, snapshot.nip11.as_ref()), (Some(12), None, None));
+        assert_eq!(snapshot.failure("read"), Some("silent"));
+        assert_eq!(snapshot.failure("nip11"), Some("not_json"));
+        assert_eq!(snapshot.failure("open"), None);
+        assert_eq!(snapshot.generated_at, 1_000);
+    }
+
+    #[test]
+    fn n_42_9_a_relay_that_wants_a_key_is_a_finding_and_no_failure() {
+        let found = Findings { open: Some(Ok(MS)), auth: Some(Auth::Refused), ..Findings::default() };
+        assert_eq!(found.outcome(), "auth");
+        let snapshot = found.snapshot(0);
+        assert!(snapshot.is_openable && !snapshot.is_readable);
+        assert_eq!(Value::Object(snapshot.detail), json!({ "auth": "refused" }));
+    }
+
+    #[test]
+    fn what_differs_every_time_is_apart_from_the_result() {
+        let of = |rtt: u32, ttl: u32| {
+            let dns = Some(Ok((json!({ "a": ["192.0.2.1"] }), Some(ttl))));
+            Findings { open: Some(Ok(MS * rtt)), dns, ..Findings::default() }.snapshot(7)
+        };
+        let (one, other) = (of(3, 60), of(80, 7));
+        assert_eq!(one.detail, other.detail);
+        assert_ne!(one.nip66()["dns_ttl"], other.nip66()["dns_ttl"]);
+        assert_eq!(other.nip66()["rtt_open"], 80);
+    }
+
+    #[test]
+    fn an_expired_certificate_is_the_same_finding_a_minute_later() {
+        let after = |seconds: u32| format!("TLS: expired: verification time {seconds} (UNIX), 5 seconds ago");
+        assert_eq!(Failure::new("tls", &after(1)), Failure::new("tls", &after(61)));
+        assert_eq!(Failure::new("tls", &after(1)).message, "TLS: expired");
+    }
+
+    #[test]
+    fn a_success_takes_at_least_a_millisecond() {
+        assert_eq!(millis(Duration::ZERO), 1);
+        assert_eq!(millis(Duration::from_micros(1_001)), 2);
+        assert_eq!(millis(Duration::MAX), i32::MAX);
+    }
+
+    #[test]
+    fn n_01_refusals_are_counted_by_the_words_that_the_protocol_defines() {
+        assert_eq!(Failure::refused("restricted: members only").reason, "restricted");
+        assert!(Failure::refused("auth-required: who are you").wants_auth());
+        assert_eq!(Failure::refused("nonsense: \0").reason, "closed");
+        assert_eq!(Failure::refused("nonsense: \0").message, "nonsense: \u{2400}");
+    }
+}

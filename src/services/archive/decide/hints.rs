@@ -1,0 +1,143 @@
+//! Which relays an event or a list names (N-65.4, N-66.1, N-66.9).
+//!
+//! What comes out is canonical, distinct and bounded, whatever goes in. Addresses of this machine and of private networks are
+//! left out: nobody who is not the operator may make us dial them, and a stream of them would only fill the journal.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::Deserializer as _;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde_json_path::JsonPath;
+
+use crate::base::RelayUrl;
+
+/// Most relays that one event may name; the rest of them is not looked at.
+pub const EVENT_URLS_MAX: usize = 100;
+
+/// Most texts of one event that are tried as addresses: an event of 4 MiB has room for half a million bad ones.
+const EVENT_TRIES_MAX: usize = 1_000;
+
+/// Most relays taken from one list. All known relays of the network are a fifth of that.
+pub const LIST_URLS_MAX: usize = 50_000;
+
+/// Most texts of one list that are tried.
+const LIST_TRIES_MAX: usize = 2 * LIST_URLS_MAX;
+
+/// Kinds that may name relays outside of tags: a recommendation in its content, a follow list in its content's keys, a
+/// report of a monitor in its `d` tag.
+pub const KINDS: [i32; 3] = [RECOMMENDATION, FOLLOWS, REPORT];
+
+const RECOMMENDATION: i32 = 2;
+const FOLLOWS: i32 = 3;
+const REPORT: i32 = 30_166;
+
+/// The relays that an event names, in the order in which it does.
+#[must_use]
+pub fn of_event(kind: i32, tags: &[Vec<String>], content: &str) -> Vec<RelayUrl> {
+    let mut found = Found::new(EVENT_URLS_MAX, EVENT_TRIES_MAX);
+    for tag in tags {
+        for text in of_tag(kind, tag) {
+            found.offer(text);
+        }
+    }
+    match kind {
+        RECOMMENDATION => found.offer(content),
+        // Not every client wrote an object there; what is no JSON names nobody.
+        FOLLOWS => drop((&mut serde_json::Deserializer::from_str(content)).deserialize_map(Keys(&mut found))),
+        _ => {}
+    }
+    found.urls
+}
+
+/// The places of a tag that hold relays.
+fn of_tag(kind: i32, tag: &[String]) -> &[String] {
+    let place = |from: usize, until: usize| tag.get(from..until.min(tag.len())).unwrap_or_default();
+    match tag.first().map_or("", String::as_str) {
+        "r" | "relay" => place(1, 2),
+        "d" if kind == REPORT => place(1, 2),
+        "e" | "p" | "a" | "q" => place(2, 3),
+        "relays" => place(1, tag.len()),
+        _ => &[],
+    }
+}
+
+/// The relays of a list: the texts at `path` of a JSON document, or one a line where there is no path.
+///
+/// # Errors
+/// When there is a path and `body` is no JSON.
+pub fn of_list(body: &[u8], path: Option<&JsonPath>) -> Result<Vec<RelayUrl>, serde_json::Error> {
+    let mut found = Found::new(LIST_URLS_MAX, LIST_TRIES_MAX);
+    match path {
+        Some(path) => {
+            let document = serde_json::from_slice(body)?;
+            for text in path.query(&document).iter().filter_map(|value| value.as_str()) {
+                found.offer(text);
+            }
+        }
+        None => String::from_utf8_lossy(body).lines().for_each(|line| found.offer(line)),
+    }
+    Ok(found.urls)
+}
+
+/// What has been found so far, within its bounds.
+struct Found {
+    urls: Vec<RelayUrl>,
+    seen: HashSet<RelayUrl>,
+    urls_max: usize,
+    tries_left: usize,
+}
+
+impl Found {
+    fn new(urls_max: usize, tries_left: usize) -> Self {
+        Self { urls: Vec::new(), seen: HashSet::new(), urls_max, tries_left }
+    }
+
+    fn is_full(&self) -> bool {
+        self.urls.len() >= self.urls_max || self.tries_left == 0
+    }
+
+    fn offer(&mut self, text: &str) {
+        if self.is_full() || !looks_like_one(text) {
+            return;
+        }
+        self.tries_left -= 1;
+        if let Ok(url) = RelayUrl::parse(text)
+            && !url.is_local_address()
+            && self.seen.insert(url.clone())
+        {
+            self.urls.push(url);
+        }
+    }
+}
+
+/// Whether parsing is worth the while: most texts in these places are ids and names.
+fn looks_like_one(text: &str) -> bool {
+    let text = text.trim_start().as_bytes();
+    let starts = |with: &[u8]| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+    starts(b"ws://") || starts(b"wss://")
+}
+
+/// Offers the keys of an object, one after the other; the values are skipped unread.
+struct Keys<'a>(&'a mut Found);
+
+impl<'de> Visitor<'de> for Keys<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object whose keys are addresses")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while !self.0.is_full()
+            && let Some(key) = map.next_key::<String>()?
+        {
+            self.0.offer(&key);
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,55 @@
+//! What a check of a relay found, as `relay_metadata` with `nip11` and `nip66` records it.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// One snapshot of a relay: its information document (NIP-11) and the results of the checks (NIP-66).
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Snapshot {
+    /// When the checks were made, unix seconds; later than the relay's snapshot before it.
+    pub generated_at: i64,
+    /// The document, `None` when none could be had.
+    pub nip11: Option<Map<String, Value>>,
+    /// Whether a WebSocket could be opened.
+    #[serde(rename = "openable")]
+    pub is_openable: bool,
+    /// Whether a REQ was answered with events or EOSE.
+    #[serde(rename = "readable")]
+    pub is_readable: bool,
+    /// Whether an event was accepted and could be read back. Never without the write check.
+    #[serde(rename = "writable")]
+    pub is_writable: bool,
+    /// Milliseconds until the WebSocket was open, if it was.
+    pub rtt_open: Option<i32>,
+    /// Milliseconds until the REQ was answered, if it was.
+    pub rtt_read: Option<i32>,
+    /// Milliseconds until the event was accepted, if it was.
+    pub rtt_write: Option<i32>,
+    /// Seconds for which the answer to the name was still to be kept.
+    pub dns_ttl: Option<i32>,
+    /// Further checks by name (`nip11`, `auth`, `dns`, `tls`, `http`, `geo`, `net`), and `failures` by check.
+    pub detail: Map<String, Value>,
+}
+
+impl Snapshot {
+    /// The results as the procedure `insert_relay_metadata_batch` takes them.
+    #[must_use]
+    pub fn nip66(&self) -> Value {
+        let mut all = self.detail.clone();
+        let mut put = |name: &str, value: Value| all.insert(name.to_owned(), value);
+        put("openable", self.is_openable.into());
+        put("readable", self.is_readable.into());
+        put("writable", self.is_writable.into());
+        put("rtt_open", self.rtt_open.into());
+        put("rtt_read", self.rtt_read.into());
+        put("rtt_write", self.rtt_write.into());
+        put("dns_ttl", self.dns_ttl.into());
+        Value::Object(all)
+    }
+
+    /// Why a check failed, as a stable word; `None` when it did not, or was not made.
+    #[must_use]
+    pub fn failure(&self, check: &str) -> Option<&str> {
+        self.detail.get("failures")?.get(check)?.get("reason")?.as_str()
+    }
+}

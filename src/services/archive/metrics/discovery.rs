@@ -1,0 +1,85 @@
+//! What the finder and the validator tell Prometheus.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::Outcome;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Network {
+    network: &'static str,
+}
+
+/// The finder's. Cloning shares them.
+#[derive(Debug, Clone, Default)]
+pub struct FinderMetrics {
+    events: Counter,
+    urls: Family<Outcome, Counter>,
+    lists: Family<Outcome, Counter>,
+}
+
+impl FinderMetrics {
+    /// Registers the families under the prefix `finder`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("finder");
+        registry.register("events", "Stored events read", self.events.clone());
+        registry.register(
+            "urls",
+            "URLs that events and lists named and that were no relays, by outcome",
+            self.urls.clone(),
+        );
+        registry.register("lists", "Lists asked for, by outcome", self.lists.clone());
+    }
+
+    pub(in crate::services::archive) fn read(&self, events: u64) {
+        self.events.inc_by(events);
+    }
+
+    pub(in crate::services::archive) fn found(&self, outcome: &'static str, urls: u64) {
+        self.urls.get_or_create(&Outcome { outcome }).inc_by(urls);
+    }
+
+    pub(in crate::services::archive) fn list(&self, outcome: &'static str) {
+        self.lists.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// Events read so far.
+    #[must_use]
+    pub fn events_read(&self) -> u64 {
+        self.events.get()
+    }
+}
+
+/// The validator's. Cloning shares them.
+#[derive(Debug, Clone, Default)]
+pub struct ValidatorMetrics {
+    tries: Family<Outcome, Counter>,
+    running: Family<Network, Gauge>,
+    waiting: Gauge,
+}
+
+impl ValidatorMetrics {
+    /// Registers the families under the prefix `validator`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("validator");
+        registry.register("tries", "Candidates tried, by outcome: valid, or why not", self.tries.clone());
+        registry.register("running", "Candidates tried at this moment, by network", self.running.clone());
+        registry.register("candidates", "Candidates that wait", self.waiting.clone());
+    }
+
+    pub(in crate::services::archive) fn tried(&self, outcome: &'static str) {
+        self.tries.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(in crate::services::archive) fn running(&self, network: &'static str, candidates: usize) {
+        let running = i64::try_from(candidates).unwrap_or(i64::MAX);
+        self.running.get_or_create(&Network { network }).set(running);
+    }
+
+    pub(in crate::services::archive) fn waiting(&self, candidates: i64) {
+        self.waiting.set(candidates);
+    }
+}

@@ -1,0 +1,170 @@
+//! The service `finder`: relays that stored events and lists on the web name become candidates.
+//!
+//! Each stored event is read once, in the order of batches and in bounded steps; a step is marked as done after what it found is
+//! committed, so a crash costs a repeated step. One process reads at a time. A list is asked for once an interval, whoever asks.
+
+mod lists;
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::base::RelayUrl;
+use crate::config;
+use crate::lifecycle::{Cycle, Service};
+use crate::net::Outside;
+use crate::services::archive::command::{CandidateBounds, RelayCommand};
+use crate::services::archive::decide::hints;
+use crate::services::archive::metrics::FinderMetrics;
+use crate::services::archive::{Finding, RelayAnswer, RelayJournal, read};
+use crate::store::append::Writer;
+use crate::store::lease::Leases;
+use crate::store::reading::{Reader, Step};
+use crate::store::{self, Doors};
+
+/// Most events of one step, unless one batch has more.
+const STEP_EVENTS_MAX: i64 = 20_000;
+
+/// Most URLs held in memory until they are recorded.
+const HELD_MAX: usize = 5_000;
+
+/// URLs offered at once; the writer puts them into few transactions.
+const AT_ONCE: usize = 2_000;
+
+/// The lease on reading events, longer than a step takes.
+const LEASE_NAME: &str = "finder";
+const LEASE: Duration = Duration::from_mins(1);
+
+/// What the finder works with.
+#[derive(Debug, Clone)]
+pub struct FinderParts {
+    /// The database.
+    pub doors: Doors,
+    /// Where candidates are recorded.
+    pub relays: Writer<RelayJournal>,
+    /// Who reads.
+    pub leases: Leases,
+    /// The way to the lists.
+    pub outside: Outside,
+    /// Counters.
+    pub metrics: FinderMetrics,
+}
+
+/// The service `finder`.
+#[derive(Debug)]
+pub struct Finder {
+    parts: FinderParts,
+    settings: config::Finder,
+    reader: Reader,
+}
+
+/// URLs that are to be recorded, each with the detail of its first finding.
+type Held = BTreeMap<RelayUrl, Value>;
+
+impl Finder {
+    /// A finder that goes on where the last one stopped.
+    #[must_use]
+    pub fn new(parts: FinderParts, settings: config::Finder) -> Self {
+        let reader = Reader::new(parts.doors.write.clone(), "finder");
+        Self { parts, settings, reader }
+    }
+
+    fn bounds(&self) -> CandidateBounds {
+        let most = |setting: std::num::NonZeroU32| i32::try_from(setting.get()).unwrap_or(i32::MAX);
+        CandidateBounds {
+            waiting_max: most(self.settings.candidates_max),
+            host_max: most(self.settings.candidates_per_host_max),
+            day_max: most(self.settings.candidates_per_day_max),
+        }
+    }
+
+    /// Reads the next batches, if this is the process that reads. Returns whether there may be more.
+    async fn read_events(&self, drain: &CancellationToken) -> Result<bool, store::Error> {
+        if self.parts.leases.take(&[LEASE_NAME.to_owned()], LEASE).await?.is_empty() {
+            return Ok(false);
+        }
+        let Some(step) = self.reader.next(STEP_EVENTS_MAX).await? else { return Ok(false) };
+        // What was found before a drain is kept; the step is not done, and will be repeated.
+        let is_whole = drain.run_until_cancelled(self.find_in(&step)).await.transpose()?.is_some();
+        if is_whole {
+            self.reader.done(&step).await?;
+            let events = step.batches.iter().map(|batch| u64::try_from(batch.stored).unwrap_or(0)).sum();
+            self.parts.metrics.read(events);
+        }
+        Ok(is_whole)
+    }
+
+    async fn find_in(&self, step: &Step) -> Result<(), store::Error> {
+        let mut held = Held::new();
+        for month in read::months_of(&step.batches) {
+            let mut events = pin!(read::hinting_events(&self.parts.doors.session, &month));
+            while let Some(event) = events.try_next().await? {
+                for url in hints::of_event(event.kind, &event.tags, &event.content) {
+                    let detail = || json!({ "source": "event", "event": hex::encode(&event.id) });
+                    held.entry(url).or_insert_with(detail);
+                }
+                if held.len() >= HELD_MAX {
+                    self.record(std::mem::take(&mut held)).await?;
+                }
+            }
+        }
+        self.record(held).await
+    }
+
+    /// Records what is news. Returns how many are.
+    async fn record(&self, mut held: Held) -> Result<(), store::Error> {
+        if held.is_empty() {
+            return Ok(());
+        }
+        let urls: Vec<String> = held.keys().map(ToString::to_string).collect();
+        let unknown: Vec<(RelayUrl, Value)> = read::unknown_urls(&self.parts.doors.session, &urls)
+            .await?
+            .into_iter()
+            .filter_map(|url| held.remove_entry(&RelayUrl::parse(&url).ok()?))
+            .collect();
+        let bounds = self.bounds();
+        let findings: BTreeMap<Finding, u64> = stream::iter(unknown)
+            .map(|(url, detail)| self.parts.relays.append(RelayCommand::Find { url, detail, bounds }))
+            .buffer_unordered(AT_ONCE)
+            .try_fold(BTreeMap::new(), |mut findings, answer| async move {
+                if let RelayAnswer::Found(finding) = answer {
+                    *findings.entry(finding).or_default() += 1;
+                }
+                Ok(findings)
+            })
+            .await?;
+        for (finding, urls) in &findings {
+            self.parts.metrics.found(finding.as_str(), *urls);
+        }
+        if let Some(new) = findings.get(&Finding::New) {
+            tracing::info!("{new} new candidates");
+        }
+        if let Some(urls) = findings.get(&Finding::Full) {
+            tracing::warn!(
+                "{urls} URLs passed over: as many candidates wait, or were found today, as may be"
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Service for Finder {
+    type Error = store::Error;
+
+    fn name(&self) -> &'static str {
+        "finder"
+    }
+
+    async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, store::Error> {
+        // What a list had before a drain is lost until the next interval; events are not.
+        drain.run_until_cancelled(self.read_lists()).await.transpose()?;
+        if self.settings.reads_events && self.read_events(drain).await? {
+            return Ok(Cycle::More);
+        }
+        Ok(Cycle::Idle)
+    }
+}

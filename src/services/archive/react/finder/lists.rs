@@ -1,0 +1,98 @@
+//! Lists of relays on the web, named by the operator.
+
+use std::time::Duration;
+
+use serde_json::json;
+use serde_json_path::JsonPath;
+
+use super::{Finder, Held};
+use crate::base::RelayUrl;
+use crate::config::RelayList;
+use crate::net::{FetchError, Get, Trust};
+use crate::services::archive::append::claim_list;
+use crate::services::archive::decide::hints;
+use crate::store;
+
+/// Longest list, in bytes; ten times the longest one known.
+const BYTES_MAX: usize = 5 * 1024 * 1024;
+
+/// Longest for one list.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Most redirects on the way to one.
+const REDIRECTS_MAX: usize = 3;
+
+/// Why a list brought nothing.
+#[derive(Debug, thiserror::Error)]
+enum ListError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("the answer has status {0}")]
+    Status(u16),
+    #[error("the answer is no JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("`path` is no JSONPath: {0}")]
+    Path(#[from] serde_json_path::ParseError),
+}
+
+impl ListError {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Fetch(error) => error.reason(),
+            Self::Status(_) => "status",
+            Self::Json(_) => "not_json",
+            Self::Path(_) => "bad_path",
+        }
+    }
+}
+
+impl Finder {
+    /// Reads those lists that nobody has asked for within the interval. A list that cannot be had is logged and counted.
+    pub(super) async fn read_lists(&self) -> Result<(), store::Error> {
+        let interval = Duration::from_secs(self.settings.lists_interval_s.get().into());
+        for list in &self.settings.lists {
+            if !claim_list(&self.parts.doors, &list.url, interval).await? {
+                continue;
+            }
+            match self.fetch(list).await {
+                Ok(urls) => {
+                    self.parts.metrics.list("ok");
+                    tracing::info!(list = list.url, "{}: {} relays", list.url, urls.len());
+                    let detail = json!({ "source": "list", "list": list.url });
+                    let mut held = Held::new();
+                    for url in urls {
+                        held.insert(url, detail.clone());
+                        if held.len() >= super::HELD_MAX {
+                            self.record(std::mem::take(&mut held)).await?;
+                        }
+                    }
+                    self.record(held).await?;
+                }
+                Err(error) => {
+                    self.parts.metrics.list(error.reason());
+                    tracing::warn!(list = list.url, %error, "{} cannot be had: {error}", list.url);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn fetch(&self, list: &RelayList) -> Result<Vec<RelayUrl>, ListError> {
+        let path = list.path.as_deref().map(JsonPath::parse).transpose()?;
+        let get = Get {
+            url: &list.url,
+            trust: Trust::Named,
+            accept: "application/json, text/plain;q=0.9, */*;q=0.1",
+            bytes_max: BYTES_MAX,
+            timeout: TIMEOUT,
+            redirects_max: REDIRECTS_MAX,
+        };
+        let fetched = self.parts.outside.get(get).await?;
+        if fetched.status != 200 {
+            return Err(ListError::Status(fetched.status));
+        }
+        // Up to half a second of computing.
+        let read = tokio::task::spawn_blocking(move || hints::of_list(&fetched.body, path.as_ref()));
+        Ok(read.await.expect("reading a list does not panic")?)
+    }
+}

@@ -1,0 +1,170 @@
+//! All checks of one relay. Each is bounded in time, all of them together too, and whatever fails is a finding.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use nostr_sdk::{Keys, Timestamp};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
+
+use super::places::{Places, filled};
+use super::talk::{Talk, Visit};
+use crate::base::{Network, RelayUrl};
+use crate::config;
+use crate::net::relay::Patience;
+use crate::net::{Certificate, DialError, Fetched, Get, Names, Outside, Trust};
+use crate::services::archive::decide::{Checked, Document, Failure, Findings, document, steady};
+
+/// What NIP-11 asks for.
+const ACCEPT: &str = "application/nostr+json";
+
+/// Redirects that a document may take.
+const REDIRECTS_MAX: usize = 3;
+
+/// How much longer everything may take beyond clearnet: a circuit has six hops, and each may be slow.
+const HIDDEN_PATIENCE: u32 = 4;
+
+/// Headers that say what runs there, and that do not differ every time.
+const HEADERS: [&str; 2] = ["server", "x-powered-by"];
+
+/// With what and how relays are checked.
+#[derive(Debug)]
+pub(super) struct Checker {
+    pub(super) outside: Outside,
+    pub(super) settings: config::Monitor,
+    pub(super) networks: config::Networks,
+    pub(super) places: Places,
+    /// Answers relays that want to know who asks: the monitor's key, or one of this process alone.
+    pub(super) visitor: Keys,
+}
+
+impl Checker {
+    fn patience(&self, network: Network, seconds: u32) -> Duration {
+        let factor = if network == Network::Clearnet { 1 } else { HIDDEN_PATIENCE };
+        Duration::from_secs(u64::from(seconds) * u64::from(factor))
+    }
+
+    /// Longest for all checks of one relay of this network.
+    pub(super) fn relay_timeout(&self, network: Network) -> Duration {
+        self.patience(network, self.settings.relay_timeout_s.get())
+    }
+
+    /// Longest for an information document.
+    pub(super) fn document_timeout(&self, network: Network) -> Duration {
+        self.patience(network, self.settings.nip11_timeout_s.get())
+    }
+
+    /// Checks one relay; `now` dates the event of the write check.
+    pub(super) async fn check(&self, url: &RelayUrl, trust: Trust, now: Timestamp) -> Findings {
+        let network = url.network();
+        let limit = self.relay_timeout(network);
+        let visit = Visit {
+            outside: &self.outside,
+            url,
+            trust,
+            patience: Patience::from(self.networks.get(network)),
+            deadline: Instant::now() + limit,
+            limit,
+            keys: &self.visitor,
+            writes: self.settings.write_check,
+            now,
+        };
+        let (document, names, talk) = tokio::join!(
+            self.document(url, trust),
+            self.names(url, trust, visit.deadline, limit),
+            visit.talk()
+        );
+        self.findings(url, document, names, talk)
+    }
+
+    async fn document(&self, url: &RelayUrl, trust: Trust) -> Checked<Fetched> {
+        // ws becomes http, wss becomes https.
+        let address = url.as_str().replacen("ws", "http", 1);
+        let get = Get {
+            url: &address,
+            trust,
+            accept: ACCEPT,
+            bytes_max: self.settings.nip11_bytes_max.get(),
+            timeout: self.document_timeout(url.network()),
+            redirects_max: REDIRECTS_MAX,
+        };
+        self.outside.get(get).await.map_err(|error| Failure::new(error.reason(), &error.to_string()))
+    }
+
+    /// `None` where no name is to be asked for: an address, a hidden network, a stranger's local name.
+    async fn names(
+        &self,
+        url: &RelayUrl,
+        trust: Trust,
+        deadline: Instant,
+        limit: Duration,
+    ) -> Option<Checked<Names>> {
+        let is_strange = trust == Trust::Discovered && url.is_local_address();
+        if url.network() != Network::Clearnet || literal(url).is_some() || is_strange {
+            return None;
+        }
+        let found = timeout_at(deadline, self.outside.lookup(url.host())).await;
+        let found = found.unwrap_or(Err(DialError::Timeout(limit)));
+        Some(found.map_err(|error| Failure::new(error.reason(), &error.to_string())))
+    }
+
+    fn findings(
+        &self,
+        url: &RelayUrl,
+        fetched: Checked<Fetched>,
+        names: Option<Checked<Names>>,
+        talk: Talk,
+    ) -> Findings {
+        let (known, names) = (names.as_ref().and_then(|names| names.as_ref().ok()), &names);
+        let address = literal(url).or_else(|| known.and_then(first_address));
+        let answer = fetched.as_ref().ok();
+        let certificate = talk.certificate.or_else(|| answer.and_then(|answer| answer.tls.clone()));
+        let headers = answer.map(|answer| &answer.headers).into_iter().chain([&talk.headers]);
+        Findings {
+            http: telling(headers),
+            document: Some(fetched.as_ref().map_err(Failure::clone).and_then(read)),
+            open: Some(talk.open),
+            read: talk.read,
+            auth: talk.auth,
+            write: talk.write,
+            dns: names.as_ref().map(|names| names.as_ref().map(facts).map_err(Failure::clone)),
+            tls: certificate.filter(|_| url.as_str().starts_with("wss")).map(|found| tls(&found)),
+            geo: address.and_then(|ip| self.places.geo(ip)),
+            net: address.and_then(|ip| self.places.net(ip)),
+        }
+    }
+}
+
+/// The address that a URL has for a host.
+fn literal(url: &RelayUrl) -> Option<IpAddr> {
+    url.host().trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
+/// The same one every time, as they are sorted.
+fn first_address(names: &Names) -> Option<IpAddr> {
+    names.a.first().map(|ip| IpAddr::V4(*ip)).or_else(|| names.aaaa.first().map(|ip| IpAddr::V6(*ip)))
+}
+
+fn read(answer: &Fetched) -> Checked<Document> {
+    document(answer.status, answer.headers.get("content-type").map(String::as_str), &answer.body)
+}
+
+fn facts(names: &Names) -> (Value, Option<u32>) {
+    let found =
+        json!({ "a": names.a, "aaaa": names.aaaa, "cname": names.cname, "ns": names.ns, "ptr": names.ptr });
+    (filled(&found).unwrap_or_else(|| json!({})), names.ttl_s)
+}
+
+fn tls(certificate: &Certificate) -> Value {
+    let problem = certificate.problem.as_deref().map(|problem| steady(problem).to_owned());
+    json!(Certificate { problem, ..certificate.clone() })
+}
+
+fn telling<'a>(answers: impl Iterator<Item = &'a BTreeMap<String, String>>) -> BTreeMap<String, String> {
+    answers
+        .flatten()
+        .filter(|(name, _)| HEADERS.contains(&name.as_str()))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}

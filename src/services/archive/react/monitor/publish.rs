@@ -1,0 +1,209 @@
+//! Publication of what the monitor found (NIP-66): one report a snapshot, paced, and what the monitor says of itself.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use nostr_sdk::{Event, EventBuilder, Keys, Kind, Metadata, Tag, Timestamp};
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::check::Checker;
+use super::{MonitorError, MonitorParts};
+use crate::base::{Network, RelayUrl};
+use crate::config;
+use crate::lifecycle::{Cycle, Service};
+use crate::net::Trust;
+use crate::net::relay::{Patience, RelayError, RelaySession};
+use crate::services::archive::decide::{Practice, announcement, report};
+use crate::services::archive::read;
+
+/// How often the monitor says how it works.
+const ANNOUNCE_EVERY: Duration = Duration::from_hours(24);
+
+/// A session that nobody used for this long is closed.
+const IDLE_MAX: Duration = Duration::from_mins(1);
+
+/// A relay that could not be published to is left alone for this long: the others must not wait for it each time.
+const AWAY: Duration = Duration::from_mins(5);
+
+/// A relay that is published to.
+enum Target {
+    Open(RelaySession),
+    AwayUntil(Instant),
+}
+
+type Targets = HashMap<RelayUrl, Target>;
+
+/// The part of the service that publishes. Its sessions last as long as there is something to say.
+#[derive(Debug)]
+pub struct Publisher {
+    parts: MonitorParts,
+    settings: config::Monitor,
+    networks: config::Networks,
+    practice: Practice,
+    keys: Keys,
+    waiting: Mutex<mpsc::Receiver<RelayUrl>>,
+    announced: Mutex<Option<Instant>>,
+}
+
+impl Publisher {
+    pub(super) fn new(
+        parts: &MonitorParts,
+        checker: &Checker,
+        keys: Keys,
+        waiting: mpsc::Receiver<RelayUrl>,
+    ) -> Self {
+        Self {
+            parts: parts.clone(),
+            settings: checker.settings.clone(),
+            networks: checker.networks.clone(),
+            practice: practice(checker),
+            keys,
+            waiting: Mutex::new(waiting),
+            announced: Mutex::default(),
+        }
+    }
+
+    /// What the monitor says of itself: how it works, and with a name also who it is and where it writes.
+    fn of_itself(&self) -> Result<Vec<Event>, MonitorError> {
+        let mut drafts = vec![announcement(&self.practice)];
+        if let Some(name) = &self.settings.publish_name {
+            let about = "A relay monitor (NIP-66).";
+            drafts.push(EventBuilder::metadata(&Metadata::new().name(name).about(about)));
+            let relays = self.settings.publish_relays.iter();
+            let relays = relays.filter_map(|url| Tag::parse(["r", url, "write"]).ok());
+            drafts.push(EventBuilder::new(Kind::RelayList, "").tags(relays));
+        }
+        let now = Timestamp::from_secs(self.parts.clock.now().timestamp().unsigned_abs());
+        drafts.into_iter().map(|draft| self.sign(draft, now)).collect()
+    }
+
+    fn sign(&self, draft: EventBuilder, at: Timestamp) -> Result<Event, MonitorError> {
+        let event = draft.custom_created_at(at).sign_with_keys(&self.keys);
+        event.map_err(|error| MonitorError::Sign(error.to_string()))
+    }
+
+    /// The report of a relay's newest snapshot. Its time is the snapshot's, which grows from one to the next.
+    async fn of_relay(&self, url: &RelayUrl) -> Result<Option<Event>, MonitorError> {
+        let newest = read::newest_snapshot(&self.parts.doors.session, url.as_str()).await?;
+        let Some(snapshot) = newest else { return Ok(None) };
+        let at = Timestamp::from_secs(snapshot.generated_at.unsigned_abs());
+        self.sign(report(url, &snapshot), at).map(Some)
+    }
+
+    /// Sends events to every relay of the settings. What one of them refuses is counted, and no reason to stop.
+    async fn publish(&self, events: &[Event], targets: &mut Targets) {
+        for url in self.settings.publish_relays.iter().filter_map(|url| RelayUrl::parse(url).ok()) {
+            for event in events {
+                let outcome = match self.offer(event, &url, targets).await {
+                    Ok(Some(true)) => "accepted",
+                    Ok(Some(false)) => "refused",
+                    Ok(None) => "away",
+                    Err(error) => {
+                        tracing::warn!(relay.url = %url, %error, "nothing can be published to {url}: {error}");
+                        targets.insert(url.clone(), Target::AwayUntil(Instant::now() + AWAY));
+                        error.reason()
+                    }
+                };
+                self.parts.metrics.reported(outcome);
+            }
+        }
+    }
+
+    /// Whether the relay took the event; `None` when it is left alone for now.
+    async fn offer(
+        &self,
+        event: &Event,
+        url: &RelayUrl,
+        targets: &mut Targets,
+    ) -> Result<Option<bool>, RelayError> {
+        match targets.get_mut(url) {
+            Some(Target::AwayUntil(until)) if *until > Instant::now() => return Ok(None),
+            Some(Target::Open(session)) => {
+                // A session that was lost while nothing was said shows it only now.
+                if let Ok(accepted) = self.say(event, session).await {
+                    return Ok(Some(accepted));
+                }
+            }
+            Some(Target::AwayUntil(_)) | None => {}
+        }
+        let patience = Patience::from(self.networks.get(url.network()));
+        let mut session = RelaySession::connect(&self.parts.outside, url, Trust::Named, patience).await?;
+        let accepted = self.say(event, &mut session).await?;
+        targets.insert(url.clone(), Target::Open(session));
+        Ok(Some(accepted))
+    }
+
+    async fn say(&self, event: &Event, session: &mut RelaySession) -> Result<bool, RelayError> {
+        let answer = session.publish(event).await?;
+        if answer.accepted || !answer.message.starts_with("auth-required:") {
+            return Ok(answer.accepted);
+        }
+        session.authenticate(&self.keys).await?;
+        Ok(session.publish(event).await?.accepted)
+    }
+
+    async fn announce(&self, targets: &mut Targets) -> Result<(), MonitorError> {
+        let mut announced = self.announced.lock().await;
+        if announced.is_none_or(|at| at.elapsed() >= ANNOUNCE_EVERY) {
+            self.publish(&self.of_itself()?, targets).await;
+            *announced = Some(Instant::now());
+        }
+        Ok(())
+    }
+}
+
+fn practice(checker: &Checker) -> Practice {
+    let clearnet = checker.networks.get(Network::Clearnet);
+    let seconds = |s: std::num::NonZeroU32| Some(Duration::from_secs(s.get().into()));
+    let mut checks = vec![
+        ("open", seconds(clearnet.connect_timeout_s)),
+        ("read", seconds(clearnet.idle_timeout_s)),
+        ("auth", None),
+        ("nip11", Some(checker.document_timeout(Network::Clearnet))),
+        ("dns", None),
+        ("ssl", None),
+    ];
+    if checker.settings.write_check {
+        checks.push(("write", seconds(clearnet.idle_timeout_s)));
+    }
+    if checker.settings.geo_city_file.is_some() {
+        checks.push(("geo", None));
+    }
+    Practice { interval: Duration::from_secs(checker.settings.interval_s.get().into()), checks }
+}
+
+impl Service for Publisher {
+    type Error = MonitorError;
+
+    fn name(&self) -> &'static str {
+        "monitor-publisher"
+    }
+
+    async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, MonitorError> {
+        let mut waiting = self.waiting.lock().await;
+        let mut targets = Targets::new();
+        let work = async {
+            self.announce(&mut targets).await?;
+            while let Ok(Some(url)) = timeout(IDLE_MAX, waiting.recv()).await {
+                if let Some(event) = self.of_relay(&url).await? {
+                    self.publish(&[event], &mut targets).await;
+                }
+                sleep(Duration::from_millis(self.settings.publish_pause_ms.into())).await;
+            }
+            Ok(Cycle::Idle)
+        };
+        // What waits when the process ends is published after the next check.
+        let ended = tokio::select! {
+            ended = work => ended,
+            () = drain.cancelled() => Ok(Cycle::Done),
+        };
+        for (_, target) in targets {
+            if let Target::Open(session) = target {
+                session.close().await;
+            }
+        }
+        ended
+    }
+}

@@ -1,0 +1,147 @@
+//! What a relay does over its WebSocket: open, read, and where it is wished, write (NIP-66).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nostr_sdk::{Event, EventBuilder, Filter, Keys, Kind, Tag, Timestamp};
+use tokio::time::{Instant, timeout_at};
+
+use crate::base::RelayUrl;
+use crate::net::relay::{Patience, Published, RelayError, RelaySession};
+use crate::net::{Certificate, DialError, Outside, Trust};
+use crate::services::archive::decide::{Auth, Checked, Failure};
+
+/// The throw-away event of the write check: ephemeral, so no relay keeps it. Never a report, which would take the place of the
+/// real one (N-66.10).
+const PROBE: Kind = Kind::Custom(22_456);
+
+/// For how many seconds the probe means anything.
+const PROBE_S: u64 = 60;
+
+/// What a visit brought.
+pub(super) struct Talk {
+    pub(super) open: Checked<Duration>,
+    pub(super) read: Option<Checked<Duration>>,
+    pub(super) auth: Option<Auth>,
+    pub(super) write: Option<Checked<Duration>>,
+    pub(super) certificate: Option<Certificate>,
+    pub(super) headers: BTreeMap<String, String>,
+}
+
+/// A relay to be visited, and in what manner.
+pub(super) struct Visit<'a> {
+    pub(super) outside: &'a Outside,
+    pub(super) url: &'a RelayUrl,
+    pub(super) trust: Trust,
+    pub(super) patience: Patience,
+    /// When it has to be over.
+    pub(super) deadline: Instant,
+    /// How long that was at the start, for messages.
+    pub(super) limit: Duration,
+    pub(super) keys: &'a Keys,
+    pub(super) writes: bool,
+    pub(super) now: Timestamp,
+}
+
+fn failure(error: &RelayError) -> Failure {
+    match error {
+        RelayError::Closed(said) | RelayError::AuthRefused(said) => Failure::refused(said),
+        other => Failure::new(other.reason(), &other.to_string()),
+    }
+}
+
+impl Visit<'_> {
+    async fn within<T>(&self, work: impl Future<Output = Result<T, RelayError>>) -> Result<T, RelayError> {
+        timeout_at(self.deadline, work).await.unwrap_or(Err(RelayError::Slow(self.limit)))
+    }
+
+    /// Opens, asks, writes, and says goodbye.
+    pub(super) async fn talk(&self) -> Talk {
+        let connecting = RelaySession::connect(self.outside, self.url, self.trust, self.patience);
+        let mut session = match self.within(connecting).await {
+            Ok(session) => session,
+            Err(error) => return closed_door(error),
+        };
+        let handshake = session.handshake();
+        let (open, certificate) = (handshake.elapsed, handshake.certificate.clone());
+        let headers = handshake.headers.clone();
+        let (read, auth) = self.read(&mut session).await;
+        let write = if self.writes { Some(self.write(&mut session, auth).await) } else { None };
+        let _ = timeout_at(self.deadline, session.close()).await;
+        Talk { open: Ok(open), read, auth, write, certificate, headers }
+    }
+
+    /// Asks for one event. A relay that wants to know who asks is told, and asked again: that is no outage (N-42.9).
+    async fn read(&self, session: &mut RelaySession) -> (Option<Checked<Duration>>, Option<Auth>) {
+        match self.ask(session).await {
+            Ok(took) => return (Some(Ok(took)), Some(Auth::NotRequired)),
+            Err(failure) if failure.wants_auth() => {}
+            Err(failure) => return (Some(Err(failure)), None),
+        }
+        if self.within(session.authenticate(self.keys)).await.is_err() {
+            return (None, Some(Auth::Refused));
+        }
+        match self.ask(session).await {
+            Ok(took) => (Some(Ok(took)), Some(Auth::Accepted)),
+            Err(_) => (None, Some(Auth::Refused)),
+        }
+    }
+
+    async fn ask(&self, session: &mut RelaySession) -> Checked<Duration> {
+        let begun = Instant::now();
+        let answer = self.within(session.page(&Filter::new().limit(1))).await;
+        answer.map(|_| begun.elapsed()).map_err(|error| failure(&error))
+    }
+
+    /// Publishes the probe and waits until the relay shows it: an OK alone is easily said.
+    async fn write(&self, session: &mut RelaySession, auth: Option<Auth>) -> Checked<Duration> {
+        let probe = self.probe()?;
+        let (mut took, mut answer) = self.offer(session, &probe).await?;
+        let refused = |answer: &Published| Failure::refused(&answer.message);
+        if !answer.accepted && refused(&answer).wants_auth() && auth != Some(Auth::Accepted) {
+            self.within(session.authenticate(self.keys)).await.map_err(|error| failure(&error))?;
+            (took, answer) = self.offer(session, &probe).await?;
+        }
+        if !answer.accepted {
+            return Err(refused(&answer));
+        }
+        let id = probe.id.to_hex();
+        let until = self.deadline.min(Instant::now() + self.patience.idle);
+        while let Ok(Ok(())) = timeout_at(until, session.wait_live()).await {
+            if session.take_live().events.iter().any(|event| event.contains(&id)) {
+                return Ok(took);
+            }
+        }
+        Err(Failure::new("not_read_back", "the relay said OK, and did not show the event to a subscriber"))
+    }
+
+    /// Subscribes to the probe, and publishes it.
+    async fn offer(&self, session: &mut RelaySession, probe: &Event) -> Checked<(Duration, Published)> {
+        let filter = Filter::new().kind(PROBE).author(probe.pubkey).since(probe.created_at);
+        self.within(session.listen(&filter)).await.map_err(|error| failure(&error))?;
+        let begun = Instant::now();
+        let answer = self.within(session.publish(probe)).await.map_err(|error| failure(&error))?;
+        Ok((begun.elapsed(), answer))
+    }
+
+    fn probe(&self) -> Checked<Event> {
+        let tags = [
+            Tag::expiration(self.now + PROBE_S),
+            Tag::parse(["relay", self.url.as_str()]).expect("a tag has a name"),
+        ];
+        let probe = EventBuilder::new(PROBE, "").tags(tags).custom_created_at(self.now);
+        probe.sign_with_keys(self.keys).map_err(|error| Failure::new("unsigned", &error.to_string()))
+    }
+}
+
+/// No session: even so, the certificate may have been shown.
+fn closed_door(error: RelayError) -> Talk {
+    let open = Err(failure(&error));
+    let certificate = match error {
+        RelayError::Connect(DialError::Tls { certificate, .. }) => {
+            certificate.map(|certificate| *certificate)
+        }
+        _ => None,
+    };
+    Talk { open, read: None, auth: None, write: None, certificate, headers: BTreeMap::new() }
+}

@@ -1,0 +1,195 @@
+//! The service `validator`: finds out which candidates are relays.
+//!
+//! A relay is what shakes hands as a WebSocket and answers a question of NIP-01 as one does: with EOSE, or with CLOSED whatever
+//! its reason. Whoever keeps the connection open and says nothing to the point is none. Any number of processes may run it: a
+//! candidate belongs to whoever holds its lease. What was found is never dialled at a private address, whoever else resolves it.
+
+mod places;
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use nostr_sdk::{Filter, Kind};
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use places::Places;
+
+use crate::base::{Network, RelayUrl};
+use crate::config;
+use crate::lifecycle::{Cycle, Service};
+use crate::net::relay::{Patience, RelayError, RelaySession};
+use crate::net::{Outside, Trust};
+use crate::services::archive::append::put_off;
+use crate::services::archive::command::RelayCommand;
+use crate::services::archive::decide::candidate::{Fate, Retries, after_failure};
+use crate::services::archive::metrics::ValidatorMetrics;
+use crate::services::archive::read::DueCandidate;
+use crate::services::archive::{RelayJournal, read};
+use crate::store::append::Writer;
+use crate::store::lease::Leases;
+use crate::store::{self, Doors};
+
+/// How long a candidate is ours: longer than a try can take. A killed process's candidates are free after that.
+const LEASE: Duration = Duration::from_mins(5);
+
+/// How often the validator looks for candidates that are due while others are tried.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What the validator works with.
+#[derive(Debug, Clone)]
+pub struct ValidatorParts {
+    /// The database.
+    pub doors: Doors,
+    /// Where relays become known and candidates are given up.
+    pub relays: Writer<RelayJournal>,
+    /// Who tries what.
+    pub leases: Leases,
+    /// The way to the candidates.
+    pub outside: Outside,
+    /// How many at once, and how long to wait for each.
+    pub networks: config::Networks,
+    /// Counters.
+    pub metrics: ValidatorMetrics,
+}
+
+/// The service `validator`.
+#[derive(Debug)]
+pub struct Validator {
+    parts: ValidatorParts,
+    settings: config::Validator,
+}
+
+impl Validator {
+    /// A validator.
+    #[must_use]
+    pub fn new(parts: ValidatorParts, settings: config::Validator) -> Self {
+        Self { parts, settings }
+    }
+
+    fn retries(&self) -> Retries {
+        Retries {
+            tries_max: self.settings.tries_max.get(),
+            pause_min: Duration::from_secs(self.settings.retry_min_s.get().into()),
+            pause_max: Duration::from_secs(self.settings.retry_max_s.get().into()),
+        }
+    }
+
+    /// Candidates of a network that are due and that are ours now: at most `wanted`.
+    async fn next(&self, network: Network, wanted: usize) -> Result<Vec<DueCandidate>, store::Error> {
+        let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
+        let due = read::due_candidates(&self.parts.doors.session, network.as_str(), limit).await?;
+        if due.is_empty() {
+            return Ok(due);
+        }
+        let names: Vec<String> = due.iter().map(|candidate| lease_name(&candidate.url)).collect();
+        let held = self.parts.leases.take(&names, LEASE).await?;
+        let is_held = |candidate: &DueCandidate| {
+            let name = lease_name(&candidate.url);
+            held.iter().any(|lease| lease.name == name)
+        };
+        Ok(due.into_iter().filter(is_held).collect())
+    }
+
+    /// One try and what follows from it. Returns what to give back.
+    async fn try_one(
+        &self,
+        network: Network,
+        candidate: DueCandidate,
+        drain: &CancellationToken,
+    ) -> Result<(Network, String), store::Error> {
+        let done = (network, lease_name(&candidate.url));
+        let Ok(url) = RelayUrl::parse(&candidate.url) else {
+            tracing::warn!(relay.url = candidate.url, "candidates.url cannot be used");
+            let week = Duration::from_hours(168);
+            put_off(&self.parts.doors, &candidate.url, candidate.tries, week, "bad_url").await?;
+            return Ok(done);
+        };
+        let patience = Patience::from(self.parts.networks.get(network));
+        let probe = probe(&self.parts.outside, &url, patience);
+        let Some(judged) = drain.run_until_cancelled(probe).await else { return Ok(done) };
+        match judged {
+            Ok(()) => {
+                self.parts.metrics.tried("valid");
+                tracing::info!(relay.url = %url, "{url} is a relay");
+                self.parts.relays.append(RelayCommand::Add { url, source: "validator" }).await?;
+            }
+            Err(error) => {
+                self.parts.metrics.tried(error.reason());
+                tracing::debug!(relay.url = %url, %error, "no relay");
+                self.failed(url, candidate.tries, error.reason()).await?;
+            }
+        }
+        Ok(done)
+    }
+
+    async fn failed(&self, url: RelayUrl, tries: i32, reason: &'static str) -> Result<(), store::Error> {
+        match after_failure(tries.unsigned_abs(), reason, self.retries()) {
+            Fate::Later { tries, pause } => {
+                let tries = i32::try_from(tries).unwrap_or(i32::MAX);
+                put_off(&self.parts.doors, url.as_str(), tries, pause, reason).await
+            }
+            Fate::Dropped { tries } => {
+                let detail = json!({ "reason": reason, "tries": tries });
+                self.parts.relays.append(RelayCommand::Drop { url, detail }).await.map(|_| ())
+            }
+        }
+    }
+}
+
+/// Asks one question and says whether a relay answered.
+async fn probe(outside: &Outside, url: &RelayUrl, patience: Patience) -> Result<(), RelayError> {
+    let mut session = RelaySession::connect(outside, url, Trust::Discovered, patience).await?;
+    let answer = session.page(&Filter::new().kind(Kind::TextNote).limit(1)).await;
+    session.close().await;
+    match answer {
+        Ok(_) | Err(RelayError::Closed(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn lease_name(url: &str) -> String {
+    format!("validator/{url}")
+}
+
+impl Service for Validator {
+    type Error = store::Error;
+
+    fn name(&self) -> &'static str {
+        "validator"
+    }
+
+    async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, store::Error> {
+        let mut places = Places::new(&self.parts.networks);
+        let mut finished = Vec::new();
+        let mut tries = FuturesUnordered::new();
+        loop {
+            let looks = if drain.is_cancelled() { Vec::new() } else { places.to_look(Instant::now(), LOOK) };
+            if !looks.is_empty() {
+                self.parts.leases.give_back(&std::mem::take(&mut finished)).await?;
+                self.parts.metrics.waiting(read::candidates_waiting(&self.parts.doors.session).await?);
+            }
+            for (network, free) in looks {
+                let due = self.next(network, free).await?;
+                places.looked(network, due.len(), Instant::now());
+                self.parts.metrics.running(network.as_str(), places.taken(network));
+                tries.extend(due.into_iter().map(|candidate| self.try_one(network, candidate, drain)));
+            }
+            match timeout(LOOK, tries.next()).await {
+                Ok(Some(done)) => {
+                    let (network, lease) = done?;
+                    places.free(network);
+                    self.parts.metrics.running(network.as_str(), places.taken(network));
+                    finished.push(lease);
+                }
+                Ok(None) => {
+                    self.parts.leases.give_back(&finished).await?;
+                    return Ok(Cycle::Idle);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}

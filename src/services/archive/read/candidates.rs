@@ -1,0 +1,199 @@
+//! Candidates: who waits, who is due, and the events that may name more of them.
+
+use chrono::{DateTime, Datelike as _, NaiveDate, Utc};
+use futures_util::{Stream, StreamExt as _};
+use serde::Serialize;
+use sqlx::PgPool;
+use sqlx::types::Json;
+
+use crate::services::archive::decide::hints;
+use crate::store::Error;
+use crate::store::reading::Batch;
+
+/// A candidate as listings show it.
+#[derive(Debug, Clone, Serialize)]
+pub struct CandidateRow {
+    /// Canonical URL.
+    pub url: String,
+    /// clearnet, tor, i2p or loki.
+    pub network: String,
+    /// When it was found.
+    pub found_at: DateTime<Utc>,
+    /// Where: event or list.
+    pub source: String,
+    /// How often it has failed to prove a relay.
+    pub tries: i32,
+    /// When it is tried next; nothing for as soon as there is a place.
+    pub next_try_at: Option<DateTime<Utc>>,
+    /// Why the last try failed.
+    pub last_reason: Option<String>,
+}
+
+/// Candidates in the order of their URLs, after `after`, at most `limit`.
+pub async fn candidate_rows(pool: &PgPool, after: &str, limit: i64) -> Result<Vec<CandidateRow>, Error> {
+    Ok(sqlx::query_as!(
+        CandidateRow,
+        r#"SELECT c.url, c.network, c.found_at, c.source, coalesce(t.tries, 0) AS "tries!",
+                  t.next_try_at AS "next_try_at?", t.last_reason AS "last_reason?"
+           FROM candidates c LEFT JOIN candidate_tries t ON t.url = c.url
+           WHERE c.url > $1 ORDER BY c.url LIMIT $2"#,
+        after,
+        limit
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
+/// A candidate whose time has come.
+#[derive(Debug, Clone)]
+pub struct DueCandidate {
+    /// Canonical URL.
+    pub url: String,
+    /// How often it has failed so far.
+    pub tries: i32,
+}
+
+/// Candidates of a network that are due and that no process holds by a lease `validator/<url>`: those never tried first.
+pub async fn due_candidates(pool: &PgPool, network: &str, limit: i64) -> Result<Vec<DueCandidate>, Error> {
+    Ok(sqlx::query_as!(
+        DueCandidate,
+        r#"SELECT c.url, coalesce(t.tries, 0) AS "tries!"
+           FROM candidates c LEFT JOIN candidate_tries t ON t.url = c.url
+           WHERE c.network = $1 AND (t.next_try_at IS NULL OR t.next_try_at <= now())
+             AND NOT EXISTS (SELECT FROM lease l WHERE l.name = 'validator/' || c.url AND l.expires_at > now())
+           ORDER BY t.next_try_at NULLS FIRST, c.found_at LIMIT $2"#,
+        network,
+        limit
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
+/// How many candidates wait.
+pub async fn candidates_waiting(pool: &PgPool) -> Result<i64, Error> {
+    let row = sqlx::query!(r#"SELECT count(*) AS "waiting!" FROM candidates"#).fetch_one(pool).await?;
+    Ok(row.waiting)
+}
+
+/// Those of `urls` that are neither relays nor candidates, nor were given up within the last 30 days.
+pub async fn unknown_urls(pool: &PgPool, urls: &[String]) -> Result<Vec<String>, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT o.url AS "url!" FROM unnest($1::text[]) AS o (url)
+           WHERE NOT EXISTS (SELECT FROM relays r WHERE r.url = o.url)
+             AND NOT EXISTS (SELECT FROM candidates c WHERE c.url = o.url)
+             AND NOT EXISTS (SELECT FROM relay_log l WHERE l.kind = 'dropped' AND l.url = o.url
+                             AND l.recorded_at > now() - interval '30 days')"#,
+        urls
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.url).collect())
+}
+
+/// An event that may name relays.
+#[derive(Debug)]
+pub struct HintingEvent {
+    /// 32 bytes.
+    pub id: Vec<u8>,
+    /// Nostr kind.
+    pub kind: i32,
+    /// As signed.
+    pub tags: Json<Vec<Vec<String>>>,
+    /// As signed, of those kinds whose content may name relays; else empty.
+    pub content: String,
+}
+
+/// A month of some batches: numbers of events grow by month, batch and place, so that its events lie close together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MonthOfBatches {
+    since: i64,
+    until: i64,
+    first: i32,
+    last: i32,
+    numbers: Vec<i32>,
+}
+
+/// The months in which events of `batches` may lie.
+#[must_use]
+pub fn months_of(batches: &[Batch]) -> Vec<MonthOfBatches> {
+    let numbers: Vec<i32> = batches.iter().map(|batch| batch.number).collect();
+    let first = numbers.iter().copied().min().unwrap_or(0);
+    let last = numbers.iter().copied().max().unwrap_or(0);
+    let oldest = batches.iter().map(|batch| batch.since).min().unwrap_or(0);
+    let newest = batches.iter().map(|batch| batch.until).max().unwrap_or(-1);
+    months(oldest, newest)
+        .into_iter()
+        .map(|(since, until)| MonthOfBatches { since, until, first, last, numbers: numbers.clone() })
+        .collect()
+}
+
+/// Streams the events of a month of batches that may name relays; PostgreSQL passes over the others. Memory does not grow with
+/// their number. Of an implementation that stores no tags there are none.
+pub fn hinting_events<'a>(
+    pool: &'a PgPool,
+    month: &'a MonthOfBatches,
+) -> impl Stream<Item = Result<HintingEvent, Error>> + 'a {
+    sqlx::query_as!(
+        HintingEvent,
+        r#"SELECT e.id, e.kind, e.tags AS "tags!: Json<Vec<Vec<String>>>",
+                  CASE WHEN e.kind IN (2, 3) THEN coalesce(e.content, '') ELSE '' END AS "content!"
+           FROM events e
+           WHERE e.created_at BETWEEN $1 AND $2
+             AND e.number BETWEEN quipu_event_number($1, $3, 0) AND quipu_event_number($1, $4, 16383)
+             AND quipu_event_batch(e.number) = ANY ($5)
+             AND e.tags IS NOT NULL AND (e.kind = ANY ($6) OR e.tags::text ~* '"\s*wss?://')"#,
+        month.since,
+        month.until,
+        month.first,
+        month.last,
+        &month.numbers,
+        &hints::KINDS[..]
+    )
+    .fetch(pool)
+    .map(|row| row.map_err(Error::from))
+}
+
+/// The last month that event numbers tell apart begins here: November 2286.
+const LAST_MONTH_S: i64 = 9_998_294_400;
+
+/// The months from `since` to `until` as pairs of first and last second, cut to these two.
+fn months(since: i64, until: i64) -> Vec<(i64, i64)> {
+    let mut months = Vec::new();
+    let mut first = since.max(0);
+    while first <= until {
+        let next = if first >= LAST_MONTH_S { None } else { next_month(first) };
+        let last = next.map_or(i64::MAX, |next| next - 1).min(until);
+        months.push((first, last));
+        let Some(next) = next else { break };
+        first = next;
+    }
+    months
+}
+
+/// The first second of the month after that of `second`.
+fn next_month(second: i64) -> Option<i64> {
+    let day = DateTime::from_timestamp(second, 0)?.date_naive();
+    let first =
+        NaiveDate::from_ymd_opt(day.year(), day.month(), 1)?.checked_add_months(chrono::Months::new(1))?;
+    Some(first.and_hms_opt(0, 0, 0)?.and_utc().timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn months_cover_a_span_without_gap_and_end_where_numbers_do() {
+        assert_eq!(months(1_700_000_000, 1_700_000_000), [(1_700_000_000, 1_700_000_000)]);
+        assert_eq!(
+            months(1_700_000_000, 1_704_067_200),
+            [(1_700_000_000, 1_701_388_799), (1_701_388_800, 1_704_067_199), (1_704_067_200, 1_704_067_200)]
+        );
+        assert_eq!(months(9_999_999_999, i64::MAX), [(9_999_999_999, i64::MAX)]);
+        assert_eq!(months(i64::MAX, i64::MAX), [(i64::MAX, i64::MAX)]);
+        assert_eq!(months(1, 0), []);
+        let all = months(0, i64::MAX);
+        assert_eq!((all.len(), all[0].0, all[all.len() - 1]), (3_803, 0, (LAST_MONTH_S, i64::MAX)));
+        assert!(all.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0));
+    }
+}

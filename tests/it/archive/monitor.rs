@@ -1,0 +1,10 @@
+//! The monitor against peers on the loopback, a real PostgreSQL and relays of another project.
+
+mod documents;
+mod kit;
+mod mmdb;
+mod places;
+mod probes;
+mod reports;
+mod rounds;
+mod stub;

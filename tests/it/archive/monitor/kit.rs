@@ -1,0 +1,121 @@
+//! A monitor with a clock and a database of its own.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use chrono::{DateTime, Utc};
+use nostr_sdk::{Keys, ToBech32 as _};
+use quipu::base::{Clock, RelayUrl, Secret};
+use quipu::config;
+use quipu::lifecycle::{Cycle, Service as _};
+use quipu::net::Outside;
+use quipu::services::archive::command::RelayCommand;
+use quipu::services::archive::event::Snapshot;
+use quipu::services::archive::metrics::MonitorMetrics;
+use quipu::services::archive::react::{Monitor, MonitorParts, Publisher};
+use quipu::services::archive::{MetadataJournal, RelayJournal, read};
+use quipu::store::lease::Leases;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::kit::{Kit, number};
+
+/// A clock that stands until it is moved.
+#[derive(Debug)]
+pub(super) struct StandingClock(AtomicI64);
+
+impl Clock for StandingClock {
+    fn now(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp(self.0.load(Ordering::SeqCst), 0).unwrap()
+    }
+}
+
+/// What the monitors of a test share.
+pub(super) struct Bench {
+    pub(super) kit: Kit,
+    pub(super) clock: Arc<StandingClock>,
+    pub(super) settings: config::Monitor,
+    pub(super) networks: config::Networks,
+    pub(super) metrics: MonitorMetrics,
+    pub(super) outside: Option<Outside>,
+    pub(super) keys: Keys,
+}
+
+impl Bench {
+    /// The present: relays look at the time of an event.
+    pub(super) async fn new() -> Self {
+        let mut networks = config::Networks::default();
+        networks.clearnet.connect_timeout_s = NonZeroU32::new(20).unwrap();
+        networks.clearnet.idle_timeout_s = NonZeroU32::new(20).unwrap();
+        let settings = config::Monitor {
+            nip11_timeout_s: NonZeroU32::new(20).unwrap(),
+            publish_pause_ms: 0,
+            ..config::Monitor::default()
+        };
+        let now = quipu::base::SystemClock.now().timestamp();
+        Self {
+            kit: Kit::new().await,
+            clock: Arc::new(StandingClock(AtomicI64::new(now))),
+            settings,
+            networks,
+            metrics: MonitorMetrics::default(),
+            outside: None,
+            keys: Keys::generate(),
+        }
+    }
+
+    /// Moves the clock.
+    pub(super) fn later(&self, seconds: i64) {
+        self.clock.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// Moves the clock beyond every relay's next check.
+    pub(super) fn next_round(&self) {
+        self.later(i64::from(self.settings.interval_s.get()) * 11 / 10 + 1);
+    }
+
+    pub(super) async fn add(&mut self, url: &str, source: &'static str) {
+        let url = RelayUrl::parse(url).unwrap();
+        self.kit.writer(RelayJournal).append(RelayCommand::Add { url, source }).await.unwrap();
+    }
+
+    /// A process's monitor: its own leases, nothing remembered.
+    pub(super) fn monitor(&mut self) -> (Monitor, Option<Publisher>) {
+        let outside = self.outside.clone();
+        let parts = MonitorParts {
+            doors: self.kit.doors.clone(),
+            snapshots: self.kit.writer(MetadataJournal),
+            leases: Leases::new(self.kit.doors.write.clone()),
+            outside: outside.unwrap_or_else(|| Outside::asking(&self.networks, &[]).unwrap()),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let key = Secret::new(self.keys.secret_key().to_bech32().unwrap());
+        Monitor::new(parts, self.settings.clone(), self.networks.clone(), Some(&key)).unwrap()
+    }
+
+    /// Checks everything that is due, as a process that was just started.
+    pub(super) async fn round(&mut self) {
+        let (monitor, _) = self.monitor();
+        assert_eq!(monitor.cycle(&CancellationToken::new()).await.unwrap(), Cycle::Idle);
+    }
+
+    /// Newest first.
+    pub(super) async fn snapshots(&self, url: &str) -> Vec<Snapshot> {
+        read::snapshots(&self.kit.doors.session, url, 100).await.unwrap()
+    }
+
+    pub(super) async fn newest(&self, url: &str) -> Snapshot {
+        read::newest_snapshot(&self.kit.doors.session, url).await.unwrap().expect("it was checked")
+    }
+
+    pub(super) async fn count(&self, sql: &str) -> i64 {
+        number(&self.kit.database.owner().await, sql).await
+    }
+}
+
+/// Why a check of a snapshot failed, with its message.
+pub(super) fn failure(snapshot: &Snapshot, check: &str) -> Value {
+    snapshot.detail.get("failures").map_or(Value::Null, |failures| failures[check].clone())
+}

@@ -1,0 +1,186 @@
+//! A relay on the loopback that answers over HTTP and WebSocket on one port, the way it is told.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::Message;
+
+/// What the relay does with a REQ and an EVENT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// Answers everybody, takes events, shows them.
+    Honest,
+    /// Answers whoever has authenticated, with whatever key.
+    WantsAnyKey,
+    /// Refuses every key.
+    WantsAnotherKey,
+    /// Says OK and shows nothing.
+    Forgetful,
+    /// Takes no events.
+    ReadOnly,
+    /// Says nothing at all.
+    Silent,
+}
+
+/// What comes for the information document: the whole HTTP answer.
+#[derive(Debug, Clone)]
+pub(super) struct Page(Vec<u8>);
+
+impl Page {
+    pub(super) fn new(status: &str, content_type: &str, body: impl AsRef<[u8]>) -> Self {
+        let body = body.as_ref();
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nServer: stub/1\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        Self([head.as_bytes(), body].concat())
+    }
+
+    pub(super) fn document(document: &Value) -> Self {
+        Self::new("200 OK", "application/nostr+json", document.to_string())
+    }
+
+    pub(super) fn redirect(to: &str) -> Self {
+        Self(
+            format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                .into(),
+        )
+    }
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    requests: AtomicUsize,
+    sessions: AtomicUsize,
+    events: Mutex<Vec<Value>>,
+}
+
+/// The running relay; dropping it ends it.
+pub(super) struct Stub {
+    pub(super) address: SocketAddr,
+    log: Arc<Log>,
+    _tasks: JoinSet<()>,
+}
+
+impl Stub {
+    pub(super) async fn start(manner: Manner, page: Page) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let log = Arc::new(Log::default());
+        let mut tasks = JoinSet::new();
+        let seen = Arc::clone(&log);
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (log, page) = (Arc::clone(&seen), page.clone());
+                connections.spawn(async move { drop(serve(stream, manner, &page, &log).await) });
+            }
+        });
+        Self { address, log, _tasks: tasks }
+    }
+
+    pub(super) async fn honest() -> Self {
+        Self::start(Manner::Honest, Page::document(&json!({ "name": "stub" }))).await
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
+    /// How often its document was asked for.
+    pub(super) fn requests(&self) -> usize {
+        self.log.requests.load(Ordering::SeqCst)
+    }
+
+    /// How often a WebSocket was opened.
+    pub(super) fn sessions(&self) -> usize {
+        self.log.sessions.load(Ordering::SeqCst)
+    }
+
+    /// Every event it was offered.
+    pub(super) fn events(&self) -> Vec<Value> {
+        self.log.events.lock().unwrap().clone()
+    }
+}
+
+/// Whether a client wants a WebSocket, judged by a head that is left unread.
+async fn wants_socket(stream: &TcpStream) -> std::io::Result<bool> {
+    let mut head = [0; 2_048];
+    loop {
+        let length = stream.peek(&mut head).await?;
+        let text = String::from_utf8_lossy(&head[..length]).to_lowercase();
+        if text.contains("\r\n\r\n") || length == 0 {
+            return Ok(text.contains("upgrade: websocket"));
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    manner: Manner,
+    page: &Page,
+    log: &Log,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    if !wants_socket(&stream).await? {
+        log.requests.fetch_add(1, Ordering::SeqCst);
+        let mut head = [0; 2_048];
+        let _ = stream.read(&mut head).await?;
+        stream.write_all(&page.0).await?;
+        stream.shutdown().await?;
+        return Ok(());
+    }
+    let mut socket = tokio_tungstenite::accept_async(stream).await?;
+    log.sessions.fetch_add(1, Ordering::SeqCst);
+    let mut is_known = !matches!(manner, Manner::WantsAnyKey | Manner::WantsAnotherKey);
+    let mut open: Vec<Value> = Vec::new();
+    if !is_known {
+        socket.send(Message::text(json!(["AUTH", "challenge"]).to_string())).await?;
+    }
+    while let Some(message) = socket.next().await {
+        let Message::Text(text) = message? else { continue };
+        let message: Value = serde_json::from_str(&text)?;
+        let mut answers = Vec::new();
+        match message[0].as_str() {
+            _ if manner == Manner::Silent => {}
+            Some("REQ") if !is_known => {
+                answers.push(json!(["CLOSED", message[1], "auth-required: who are you"]));
+            }
+            Some("REQ") => {
+                open.push(message[1].clone());
+                answers.push(json!(["EOSE", message[1]]));
+            }
+            Some("AUTH") => {
+                let is_ours =
+                    message[1]["kind"] == 22_242 && message[1]["tags"].to_string().contains("challenge");
+                is_known = is_ours && manner == Manner::WantsAnyKey;
+                answers.push(json!([
+                    "OK",
+                    message[1]["id"],
+                    is_known,
+                    if is_known { "" } else { "restricted: not you" }
+                ]));
+            }
+            Some("EVENT") => {
+                log.events.lock().unwrap().push(message[1].clone());
+                let takes = is_known && manner != Manner::ReadOnly;
+                let word = if takes { "" } else { "blocked: nobody writes here" };
+                answers.push(json!(["OK", message[1]["id"], takes, word]));
+                if takes && manner != Manner::Forgetful {
+                    answers.extend(open.iter().map(|id| json!(["EVENT", id, message[1]])));
+                }
+            }
+            _ => {}
+        }
+        for answer in answers {
+            socket.send(Message::text(answer.to_string())).await?;
+        }
+    }
+    Ok(())
+}

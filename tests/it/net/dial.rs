@@ -1,0 +1,218 @@
+//! Who is dialled, who is not, and who learns of it.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use quipu::base::Network;
+use quipu::config::Networks;
+use quipu::net::relay::{Patience, RelayError, RelaySession};
+use quipu::net::{DialError, Get, Outside, Trust};
+use tokio::net::TcpListener;
+
+use super::kit::{ONION, OTHER_ONION, PATIENCE, Peer, hidden, stay, url};
+use crate::support::dns::DnsServer;
+use crate::support::socks::SocksProxy;
+
+fn get(url: &str, trust: Trust) -> Get<'_> {
+    let timeout = Duration::from_secs(20);
+    Get { url, trust, accept: "*/*", bytes_max: 1_000, timeout, redirects_max: 3 }
+}
+
+#[tokio::test]
+async fn a_tor_1_a_hidden_name_goes_to_the_proxy_and_nobody_asks_dns() {
+    let dns = DnsServer::start(&[]).await;
+    let peer = Peer::start(stay).await;
+    let proxy = SocksProxy::start(Ok(peer.address)).await;
+    let outside = Outside::asking(&hidden(proxy.address()), &[dns.address()]).unwrap();
+    for name in [ONION, "relay.i2p", "relay.loki"] {
+        // A-TOR.5: without TLS, as is usual there.
+        let url = url(&format!("ws://{name}:7777/x"));
+        let session = RelaySession::connect(&outside, &url, Trust::Discovered, PATIENCE).await.unwrap();
+        assert_eq!(session.handshake().peer, None);
+        let refused = outside.lookup(&name.to_uppercase()).await.unwrap_err();
+        assert!(matches!(refused, DialError::Hidden(_)), "{refused}");
+        outside.lookup(&format!("{name}.")).await.unwrap_err();
+        // The peer speaks no HTTP, but it was reached.
+        let address = format!("http://{name}.:80/");
+        let refused = outside.get(get(&address, Trust::Discovered)).await.unwrap_err();
+        assert_eq!(refused.reason(), "http", "{refused}");
+    }
+    let asked: Vec<_> = proxy.asked().into_iter().map(|a| (a.address_type, a.name, a.port)).collect();
+    let expected = [ONION, "relay.i2p", "relay.loki"];
+    let expected: Vec<_> = expected
+        .iter()
+        .flat_map(|name| [(3, (*name).to_owned(), 7777), (3, format!("{name}."), 80)])
+        .collect();
+    assert_eq!(asked, expected);
+    assert_eq!(dns.asked(), [""; 0], "no name reached DNS");
+}
+
+#[tokio::test]
+async fn a_tor_1_a_hidden_name_is_not_dialled_at_all_when_its_network_is_off() {
+    let dns = DnsServer::start(&[]).await;
+    let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
+    assert!(outside.reaches(Network::Clearnet) && !outside.reaches(Network::Tor));
+    let address = url(&format!("ws://{ONION}"));
+    let refused = RelaySession::connect(&outside, &address, Trust::Named, PATIENCE).await.unwrap_err();
+    assert_eq!(refused.reason(), "network_off");
+    let address = format!("http://{ONION}/");
+    let refused = outside.get(get(&address, Trust::Named)).await.unwrap_err();
+    assert_eq!(refused.reason(), "network_off");
+    assert_eq!(dns.asked(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_tor_2_the_proxys_reply_codes_are_told_apart() {
+    for (code, reason) in [
+        (0x01, "proxy"),
+        (0x04, "unreachable"),
+        (0x05, "refused"),
+        (0x06, "timeout"),
+        (0xf0, "onion_not_found"),
+        (0xf2, "onion_introduction_failed"),
+        (0xf4, "onion_needs_authorization"),
+        (0xf6, "onion_bad_address"),
+        (0xf7, "onion_introduction_timeout"),
+    ] {
+        let proxy = SocksProxy::start(Err(code)).await;
+        let outside = Outside::asking(&hidden(proxy.address()), &[]).unwrap();
+        let refused =
+            RelaySession::connect(&outside, &url(&format!("ws://{ONION}")), Trust::Named, PATIENCE).await;
+        assert_eq!(refused.unwrap_err().reason(), reason, "{code:x}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_not_there_is_no_fault_of_the_relay() {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let outside = Outside::asking(&hidden(address), &[]).unwrap();
+    let refused =
+        RelaySession::connect(&outside, &url(&format!("ws://{ONION}")), Trust::Named, PATIENCE).await;
+    assert_eq!(refused.unwrap_err().reason(), "proxy");
+}
+
+#[tokio::test]
+async fn a_tor_3_each_relay_has_a_circuit_of_its_own() {
+    let peer = Peer::start(stay).await;
+    let proxy = SocksProxy::start(Ok(peer.address)).await;
+    let outside = Outside::asking(&hidden(proxy.address()), &[]).unwrap();
+    for name in [ONION, OTHER_ONION, ONION] {
+        let url = url(&format!("ws://{name}"));
+        RelaySession::connect(&outside, &url, Trust::Discovered, PATIENCE).await.unwrap();
+        let address = format!("http://{name}/");
+        outside.get(get(&address, Trust::Discovered)).await.unwrap_err();
+    }
+    let passwords: Vec<_> = proxy.asked().into_iter().map(|asked| (asked.user, asked.password)).collect();
+    let [first, first_get, other, other_get, again, again_get] = passwords.as_slice() else { panic!() };
+    assert_eq!((first, first_get), (again, again_get));
+    assert_ne!(first.1, other.1);
+    assert_ne!(first_get.1, other_get.1);
+    assert!(passwords.iter().all(|(user, password)| user == "quipu" && password.len() == 64));
+    assert!(!first.1.contains(&ONION[..10]));
+}
+
+#[test]
+fn a_tor_4_a_hidden_network_is_given_more_time() {
+    let networks = Networks::default();
+    let (clearnet, tor) = (Patience::from(&networks.clearnet), Patience::from(&networks.tor));
+    assert!(tor.connect > clearnet.connect && tor.idle > clearnet.idle);
+}
+
+/// A listener that counts who comes.
+async fn counted() -> (Peer, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&count);
+    let peer = Peer::tcp(move |stream| {
+        seen.fetch_add(1, Ordering::SeqCst);
+        async move {
+            if let Ok(socket) = tokio_tungstenite::accept_async(stream).await {
+                stay(socket).await;
+            }
+        }
+    })
+    .await;
+    (peer, count)
+}
+
+#[tokio::test]
+async fn a_discovered_name_that_leads_inside_is_refused_before_anybody_is_connected_to() {
+    let dns = DnsServer::start(&[
+        ("inside.example.com", &[Ipv4Addr::LOCALHOST]),
+        ("mixed.example.com", &[Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(169, 254, 169, 254)]),
+    ])
+    .await;
+    let (peer, connections) = counted().await;
+    let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
+    let port = peer.address.port();
+    let private = [
+        "inside.example.com",
+        "mixed.example.com",
+        "localhost",
+        "127.0.0.1",
+        "[::ffff:127.0.0.1]",
+        "printer",
+    ];
+    for host in private {
+        let address = url(&format!("ws://{host}:{port}"));
+        let refused = RelaySession::connect(&outside, &address, Trust::Discovered, PATIENCE).await;
+        assert_eq!(refused.unwrap_err().reason(), "private_address", "{host}");
+        let address = format!("http://{host}:{port}/");
+        let refused = outside.get(get(&address, Trust::Discovered)).await.unwrap_err();
+        assert_eq!(refused.reason(), "private_address", "{host}");
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 0);
+    assert!(!dns.asked().iter().any(|name| name == "printer" || name == "localhost"));
+
+    let named = url(&format!("ws://inside.example.com:{port}"));
+    let session = RelaySession::connect(&outside, &named, Trust::Named, PATIENCE).await.unwrap();
+    assert_eq!(session.handshake().peer, Some(Ipv4Addr::LOCALHOST.into()));
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn an_address_that_answers_is_found_behind_one_that_does_not() {
+    let dns =
+        DnsServer::start(&[("two.example.com", &[Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::LOCALHOST])]).await;
+    let (peer, _) = counted().await;
+    let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
+    let address = url(&format!("ws://two.example.com:{}", peer.address.port()));
+    RelaySession::connect(&outside, &address, Trust::Named, PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn lookup_tells_what_dns_says() {
+    let dns = DnsServer::start(&[("relay.example.com", &[Ipv4Addr::new(10, 1, 2, 3)])]).await;
+    let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
+    let names = outside.lookup("Relay.Example.com").await.unwrap();
+    assert_eq!((names.a, names.ttl_s, names.ptr), (vec![Ipv4Addr::new(10, 1, 2, 3)], Some(60), None));
+    let missing = outside.lookup("nobody.example.com").await.unwrap_err();
+    assert_eq!(missing.to_string(), "no address of nobody.example.com: there is no such name");
+}
+
+#[tokio::test]
+async fn who_is_no_relay_is_told_from_who_is_not_there() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    assert_eq!(super::kit::session(&format!("ws://{closed}")).await.unwrap_err().reason(), "refused");
+    let web = Peer::tcp(|mut stream| async move {
+        let said = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, said).await;
+        let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 4_096]).await;
+    })
+    .await;
+    let refused = super::kit::session(&web.url()).await.unwrap_err();
+    assert_eq!(refused.to_string(), "cannot connect: HTTP status 404");
+    assert_eq!(refused.reason(), "not_a_relay");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_never_shakes_hands_is_given_up_in_time() {
+    let mute = Peer::tcp(|stream| async move {
+        let _open = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let refused = super::kit::session(&mute.url()).await.unwrap_err();
+    assert!(matches!(refused, RelayError::Connect(DialError::Timeout(_))), "{refused}");
+}

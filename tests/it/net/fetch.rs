@@ -1,0 +1,220 @@
+//! HTTP from servers that nobody should have to trust.
+
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::response::IntoResponse;
+use axum::routing::get as route;
+use quipu::config::Networks;
+use quipu::net::{FetchError, Fetched, Get, Outside, Trust};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tower_http::compression::CompressionLayer;
+
+use super::kit::{Peer, outside};
+use crate::support::dns::DnsServer;
+
+const BYTES_MAX: usize = 100_000;
+
+fn get(url: &str) -> Get<'_> {
+    Get {
+        url,
+        trust: Trust::Named,
+        accept: "application/nostr+json",
+        bytes_max: BYTES_MAX,
+        timeout: Duration::from_secs(20),
+        redirects_max: 3,
+    }
+}
+
+async fn fetched(url: &str) -> Result<Fetched, FetchError> {
+    outside().get(get(url)).await
+}
+
+/// A server that reads the request's head and then writes what it likes.
+async fn raw<F>(script: impl Fn(TcpStream, String) -> F + Clone + Send + Sync + 'static) -> (Peer, String)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let peer = Peer::tcp(move |mut stream| {
+        let script = script.clone();
+        async move {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                match stream.read_u8().await {
+                    Ok(byte) => head.push(byte),
+                    Err(_) => return,
+                }
+            }
+            script(stream, String::from_utf8(head).unwrap()).await;
+        }
+    })
+    .await;
+    let url = format!("http://{}/", peer.address);
+    (peer, url)
+}
+
+/// A server that always says the same.
+async fn saying(answer: String) -> (Peer, String) {
+    raw(move |mut stream, _| {
+        let answer = answer.clone();
+        async move {
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    })
+    .await
+}
+
+async fn redirecting(to: &str) -> (Peer, String) {
+    saying(format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\nset-cookie: a=b\r\ncontent-length: 0\r\n\r\n"))
+        .await
+}
+
+#[tokio::test]
+async fn n_11_3_what_is_fetched_comes_with_its_facts_and_tells_nothing_of_us() {
+    let (_peer, url) = raw(|mut stream, head| async move {
+        let long = "y".repeat(5_000);
+        let answer = format!(
+            "HTTP/1.1 503 Busy\r\nX-Head: \u{fc}{long}\r\nset-cookie: a=b\r\ncontent-length: {}\r\n\r\n{head}",
+            head.len()
+        );
+        let _ = stream.write_all(answer.as_bytes()).await;
+    })
+    .await;
+    for _ in 0..2 {
+        let answer = fetched(&url).await.unwrap();
+        assert_eq!((answer.status, answer.url.as_str(), answer.tls.is_none()), (503, url.as_str(), true));
+        assert_eq!(answer.headers["x-head"].chars().count(), 500);
+        let head = String::from_utf8(answer.body).unwrap().to_lowercase();
+        assert!(head.contains("accept: application/nostr+json\r\n"), "{head}");
+        assert!(!head.contains("cookie") && !head.contains("referer"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn n_11_3_a_body_of_30_mb_is_refused_whether_it_says_so_or_not() {
+    let (_peer, url) = saying("HTTP/1.1 200 OK\r\ncontent-length: 30000000\r\n\r\n{".to_owned()).await;
+    assert_eq!(fetched(&url).await.unwrap_err().reason(), "too_large");
+    let (_peer, url) = raw(|mut stream, _| async move {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+        while stream.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
+    })
+    .await;
+    assert_eq!(fetched(&url).await.unwrap_err().reason(), "too_large");
+}
+
+#[tokio::test]
+async fn n_11_3_a_body_just_as_long_as_it_may_be_is_taken() {
+    let (_peer, url) =
+        saying(format!("HTTP/1.1 200 OK\r\ncontent-length: {BYTES_MAX}\r\n\r\n{}", "x".repeat(BYTES_MAX)))
+            .await;
+    assert_eq!(fetched(&url).await.unwrap().body.len(), BYTES_MAX);
+}
+
+#[tokio::test]
+async fn n_11_3_a_compressed_body_counts_as_what_it_becomes() {
+    let zeros = || async { vec![0_u8; 30_000_000].into_response() };
+    let few = || async { vec![0_u8; 50_000].into_response() };
+    let app =
+        Router::new().route("/bomb", route(zeros)).route("/small", route(few)).layer(CompressionLayer::new());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move { axum::serve(listener, app).await });
+    assert_eq!(fetched(&format!("http://{address}/bomb")).await.unwrap_err().reason(), "too_large");
+    let small = fetched(&format!("http://{address}/small")).await.unwrap();
+    assert_eq!((small.body.len(), small.headers.contains_key("content-encoding")), (50_000, false));
+}
+
+#[tokio::test]
+async fn n_11_3_an_endless_slow_body_ends_with_the_whole_exchanges_time() {
+    let (_peer, url) = raw(|mut stream, _| async move {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        while stream.write_all(b"x").await.is_ok() {
+            tick.tick().await;
+        }
+    })
+    .await;
+    let begun = Instant::now();
+    let request = Get { timeout: Duration::from_millis(500), ..get(&url) };
+    assert_eq!(outside().get(request).await.unwrap_err().reason(), "timeout");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn n_11_3_redirects_are_followed_a_few_times_and_never_inside() {
+    let (_end, end_url) = saying("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_owned()).await;
+    let (_peer, url) = redirecting(&end_url).await;
+    // The same host, so the operator named it.
+    assert_eq!(fetched(&url).await.unwrap().url, end_url);
+    let (_peer, url) = redirecting("/again").await;
+    assert_eq!(fetched(&url).await.unwrap_err().reason(), "too_many_redirects");
+    let none = Get { redirects_max: 0, ..get(&url) };
+    assert_eq!(outside().get(none).await.unwrap_err().reason(), "too_many_redirects");
+
+    for inside in
+        ["http://127.0.0.2/", "http://[::1]/", "http://localhost/", "http://2130706434/", "http://0x7f.2/"]
+    {
+        let (_peer, url) = redirecting(inside).await;
+        assert_eq!(fetched(&url).await.unwrap_err().reason(), "private_address", "{inside}");
+    }
+    for (to, reason) in [
+        ("file:///etc/passwd", "bad_url"),
+        ("http://user:word@example.com/", "bad_url"),
+        ("http://", "bad_redirect"),
+        ("http://x.onion/", "network_off"),
+    ] {
+        let (_peer, url) = redirecting(to).await;
+        assert_eq!(fetched(&url).await.unwrap_err().reason(), reason, "{to}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_to_a_name_that_leads_inside_reaches_nobody() {
+    let dns = DnsServer::start(&[("inside.example.com", &[std::net::Ipv4Addr::LOCALHOST])]).await;
+    let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
+    let (inner, _) = raw(|_, _| async { panic!("reached") }).await;
+    let (_peer, url) = redirecting(&format!("http://inside.example.com:{}/", inner.address.port())).await;
+    assert_eq!(outside.get(get(&url)).await.unwrap_err().reason(), "private_address");
+    // Named by the operator it is reached, and a name is not remembered as somebody else's.
+    let (_end, end_url) = saying("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned()).await;
+    let named = end_url.replace("127.0.0.1", "inside.example.com");
+    assert_eq!(outside.get(get(&named)).await.unwrap().status, 200);
+    let found = Get { trust: Trust::Discovered, ..get(&named) };
+    assert_eq!(outside.get(found).await.unwrap_err().reason(), "private_address");
+}
+
+#[tokio::test]
+async fn failures_have_their_reasons() {
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (_peer, garbage) = saying("HELLO\r\n\r\n".to_owned()).await;
+    let (_peer2, cut) = saying("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc".to_owned()).await;
+    for (url, reason) in [
+        (format!("http://{closed}/"), "refused"),
+        ("http://nobody.example.com/".to_owned(), "dns"),
+        (garbage, "http"),
+        (cut, "http"),
+        ("ftp://example.com/".to_owned(), "bad_url"),
+        ("no url".to_owned(), "bad_url"),
+    ] {
+        let error = fetched(&url).await.unwrap_err();
+        assert_eq!(error.reason(), reason, "{url}: {error}");
+    }
+}
+
+/// A redirect may be answered by many bytes; they are not read.
+#[tokio::test]
+async fn the_body_of_a_redirect_is_not_read() {
+    let (_end, end_url) = saying("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned()).await;
+    let (_peer, url) = raw(move |mut stream, _| {
+        let end_url = end_url.clone();
+        async move {
+            let head = format!("HTTP/1.1 301 Moved\r\nlocation: {end_url}\r\n\r\n");
+            let _ = stream.write_all(head.as_bytes()).await;
+            while stream.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
+        }
+    })
+    .await;
+    assert_eq!(fetched(&url).await.unwrap().status, 200);
+}
