@@ -121,9 +121,11 @@ async fn serve(mut client: TcpStream, then: Then, log: &Mutex<Vec<Asked>>) -> io
 async fn ask(next: SocketAddr, asked: &Asked) -> io::Result<TcpStream> {
     let mut server = TcpStream::connect(next).await?;
     let field = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    // Step by step: Tor reads on only when something new comes.
     server.write_all(&[5, 1, 2]).await?;
+    server.read_exact(&mut [0; 2]).await?;
     server.write_all(&[vec![1], field(&asked.user), field(&asked.password)].concat()).await?;
-    server.read_exact(&mut [0; 4]).await?;
+    server.read_exact(&mut [0; 2]).await?;
     let request = [vec![5, 1, 0, 3], field(&asked.name), asked.port.to_be_bytes().to_vec()].concat();
     server.write_all(&request).await?;
     Ok(server)
