@@ -13,9 +13,6 @@ use super::relay::Relay;
 
 /// What it shows, in the order in which it shows it.
 pub(super) fn choose(relay: &Relay, filters: &[Filter]) -> Vec<Arc<Stored>> {
-    if relay.character() == Character::EmptyEose && filters.iter().any(|filter| filter.until.is_some()) {
-        return Vec::new();
-    }
     if relay.character() == Character::Foreign {
         return relay.foreign().to_vec();
     }

@@ -11,7 +11,7 @@ use quipu::net::Outside;
 use quipu::sample::SampleGenerator;
 use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::metrics::SyncMetrics;
-use quipu::services::archive::react::{self, Synchronizer};
+use quipu::services::archive::react::{SyncParts, Synchronizer};
 use quipu::store::ingest::Source;
 use quipu::store::owner;
 use rayon::prelude::*;
@@ -132,7 +132,7 @@ async fn synchronize(parts: &quipu::app::Parts, events: Vec<NostrEvent>) -> (f64
     let writer = parts.relay_writer();
     writer.append(RelayCommand::Add { url: url.clone(), source: "operator" }).await.expect("committed");
     let synchronizer = Synchronizer::new(
-        react::Parts {
+        SyncParts {
             doors: parts.doors.clone(),
             intake: parts.intake(Source::Relay),
             relays: writer,
@@ -140,13 +140,16 @@ async fn synchronize(parts: &quipu::app::Parts, events: Vec<NostrEvent>) -> (f64
             leases: parts.leases.clone(),
             clock: Arc::new(SystemClock),
             outside: Outside::new(&config::Networks::default()).unwrap(),
+            keys: nostr_sdk::Keys::generate(),
             metrics: SyncMetrics::default(),
         },
         config::Synchronizer {
             only_relays: vec![url.to_string()],
             interval_s: NonZeroU32::MAX,
+            live: false,
             ..config::Synchronizer::default()
         },
+        config::Networks::default(),
     );
     let started = Instant::now();
     synchronizer.cycle(&CancellationToken::new()).await.expect("a round without failure");

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use axum::Router;
+use nostr_sdk::Keys;
 
 use super::Parts;
 use super::upkeep::{Projector, Ticker};
@@ -14,14 +15,25 @@ use crate::lifecycle::{Pace, Wake};
 use crate::net::Outside;
 use crate::services::archive::metrics::{FinderMetrics, MonitorMetrics, SyncMetrics, ValidatorMetrics};
 use crate::services::archive::react::{
-    self, Finder, FinderParts, Initializer, Monitor, MonitorParts, Synchronizer, Validator, ValidatorParts,
+    Finder, FinderParts, Initializer, Monitor, MonitorParts, SyncParts, Synchronizer, Validator,
+    ValidatorParts,
 };
+use crate::services::archive::seeds::Seeds;
 use crate::services::console::{self, ConsoleParts, ConsoleState};
 use crate::store::ingest::Source;
 
 /// Every service that `quipu run` can run, in the order in which `quipu up` starts them.
-pub const ALL_SERVICES: &[&str] =
-    &["initializer", "ticker", "projector", "finder", "validator", "monitor", "synchronizer", "console"];
+pub const ALL_SERVICES: &[&str] = &[
+    "initializer",
+    "ticker",
+    "projector",
+    "finder",
+    "validator",
+    "monitor",
+    "synchronizer",
+    "priority-synchronizer",
+    "console",
+];
 
 /// Poll of services that hints wake.
 const POLL: Duration = Duration::from_secs(1);
@@ -38,6 +50,7 @@ pub(super) fn is_enabled(configuration: &Configuration, service: &str) -> bool {
         "synchronizer" => services.synchronizer.enabled,
         "finder" => services.finder.enabled,
         "validator" => services.validator.enabled,
+        "priority-synchronizer" => services.priority_synchronizer.enabled,
         "projector" => services.projector.enabled,
         "console" => services.console.enabled,
         _ => true,
@@ -57,6 +70,22 @@ pub(super) fn console(parts: &Parts, addresses: &BTreeMap<String, String>) -> Ro
     let (watcher, pace) = console::watcher(&state, &parts.hints);
     parts.lifecycle.run_service(watcher, pace, parts.health.clone());
     console::router(state)
+}
+
+fn sync_parts(parts: &Parts) -> Result<SyncParts> {
+    let metrics = SyncMetrics::default();
+    parts.metrics.register(|registry| metrics.register(registry));
+    Ok(SyncParts {
+        doors: parts.doors.clone(),
+        intake: parts.intake(Source::Relay),
+        relays: parts.relay_writer(),
+        windows: parts.window_writer(),
+        leases: parts.leases.clone(),
+        clock: Arc::clone(&parts.clock),
+        outside: Outside::new(&parts.settings.networks)?,
+        keys: Keys::generate(),
+        metrics,
+    })
 }
 
 /// Starts the loops among `wanted` and names them; the console, which listens, is not one of them.
@@ -124,21 +153,20 @@ pub(super) async fn start(
                 run.0.run_service(validator, Pace::every(interval).with_long_cycles(), run.1);
             }
             "synchronizer" => {
-                let metrics = SyncMetrics::default();
-                parts.metrics.register(|registry| metrics.register(registry));
-                let synchronizer = Synchronizer::new(
-                    react::Parts {
-                        doors: parts.doors.clone(),
-                        intake: parts.intake(Source::Relay),
-                        relays: parts.relay_writer(),
-                        windows: parts.window_writer(),
-                        leases: parts.leases.clone(),
-                        outside: outside.clone(),
-                        clock: Arc::clone(&parts.clock),
-                        metrics,
-                    },
-                    services.synchronizer.clone(),
-                );
+                let (settings, networks) = (services.synchronizer.clone(), parts.settings.networks.clone());
+                let synchronizer = Synchronizer::new(sync_parts(parts)?, settings, networks);
+                run.0.run_service(synchronizer, Pace::every(LOOK).with_long_cycles(), run.1);
+            }
+            "priority-synchronizer" => {
+                let file =
+                    configuration.implementation.data_file(&services.priority_synchronizer.relays_file)?;
+                let seeds = Seeds::read(file.as_bytes())?;
+                if let Some((line, reason)) = seeds.refused.first() {
+                    bail!("{} line {line}: {reason}", services.priority_synchronizer.relays_file);
+                }
+                let (settings, networks) = (services.synchronizer.clone(), parts.settings.networks.clone());
+                let synchronizer =
+                    Synchronizer::with_priority(sync_parts(parts)?, settings, networks, seeds.relays);
                 run.0.run_service(synchronizer, Pace::every(LOOK).with_long_cycles(), run.1);
             }
             _ => continue,

@@ -55,6 +55,14 @@ impl Refusals {
         *self.0.entry(reason).or_default() += 1;
     }
 
+    /// Counts `times` more.
+    pub fn add_times(&mut self, reason: Refusal, times: usize) {
+        if times > 0 {
+            let count = self.0.entry(reason).or_default();
+            *count = count.saturating_add(u32::try_from(times).unwrap_or(u32::MAX));
+        }
+    }
+
     /// Counts all of `other`.
     pub fn merge(&mut self, other: &Self) {
         for (reason, count) in &other.0 {

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::Write as _;
 use std::time::Duration;
 
+use chrono::DateTime;
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -52,4 +53,10 @@ pub(super) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<I
 /// Prints a line. A reader that has seen enough, such as `head`, is no failure.
 pub(super) fn say(line: impl Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// A second for people, in UTC.
+pub(super) fn instant(seconds: i64) -> String {
+    DateTime::from_timestamp(seconds, 0)
+        .map_or_else(|| seconds.to_string(), |t| t.format("%Y-%m-%d %H:%M:%S").to_string())
 }

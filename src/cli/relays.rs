@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use chrono::DateTime;
 use clap::Subcommand;
 use serde_json::json;
 
@@ -154,15 +153,10 @@ fn show(page: &[RelayRow], json: bool) -> Result<()> {
         return Ok(());
     }
     let rows = page.iter().map(|relay| {
-        let last = relay.last_event_timestamp.map_or_else(|| "-".to_owned(), instant);
+        let last = relay.last_event_timestamp.map_or_else(|| "-".to_owned(), output::instant);
         let state = if relay.retired_at.is_some() { "retired" } else { "crawled" };
         [relay.url.clone(), relay.network.clone(), state.to_owned(), relay.sightings.to_string(), last]
     });
     output::say(output::table(["relay", "network", "state", "sightings", "newest event"], rows));
     Ok(())
-}
-
-fn instant(seconds: i64) -> String {
-    DateTime::from_timestamp(seconds, 0)
-        .map_or_else(|| seconds.to_string(), |t| t.format("%Y-%m-%d %H:%M:%S").to_string())
 }

@@ -19,6 +19,7 @@ mod monitor;
 mod networks;
 mod sections;
 mod services;
+mod synchronizer;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -39,9 +40,8 @@ pub use layer::Problem;
 pub use monitor::Monitor;
 pub use networks::{NetworkSettings, Networks};
 pub use sections::{Database, Http, Log, LogFormat, Rotation};
-pub use services::{
-    Console, Finder, Ingest, Initializer, Projector, RelayList, Services, Synchronizer, Ticker, Validator,
-};
+pub use services::{Console, Finder, Ingest, Initializer, Projector, RelayList, Services, Ticker, Validator};
+pub use synchronizer::{PrioritySynchronizer, Synchronizer};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -203,6 +203,10 @@ impl Settings {
                 let reason = format!("`{path}` is no JSONPath: {error}");
                 problems.push(merged.refuse("services.finder.lists", reason));
             }
+        }
+        if self.services.synchronizer.enabled && self.services.priority_synchronizer.enabled {
+            let reason = "one of the two synchronizers runs: set `services.synchronizer.enabled` to false";
+            problems.push(merged.refuse("services.priority_synchronizer.enabled", reason));
         }
         for host in &self.services.console.hosts {
             if host.is_empty() || host.contains(|c: char| "/:@ ".contains(c)) {

@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
 use serde::{Deserialize, Serialize};
 
-use super::Monitor;
+use super::{Monitor, PrioritySynchronizer, Synchronizer};
 
 /// Section `services`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub struct Services {
     pub synchronizer: Synchronizer,
     /// Checks relays, and says what it found.
     pub monitor: Monitor,
+    /// The same, some relays before all others.
+    pub priority_synchronizer: PrioritySynchronizer,
     /// Keeps the analytic projections.
     pub projector: Projector,
     /// Stores ticks for readers of the journals.
@@ -119,46 +121,6 @@ impl Default for Validator {
             retry_min_s: nonzero!(NonZeroU32, 3_600),
             retry_max_s: nonzero!(NonZeroU32, 604_800),
             tries_max: nonzero!(NonZeroU32, 12),
-        }
-    }
-}
-
-/// Section `services.synchronizer`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Synchronizer {
-    /// Whether `quipu up` runs it.
-    pub enabled: bool,
-    /// Crawl only these relays, as canonical URLs; empty for all that are known.
-    pub only_relays: Vec<String>,
-    /// Most relays this process is connected to at once.
-    pub relays_at_once: NonZeroUsize,
-    /// Events asked for by one REQ, its `limit`. Relays cap it, often at 500.
-    pub page_events: NonZeroUsize,
-    /// Longest to wait for a relay's connection, in seconds.
-    pub connect_timeout_s: NonZeroU32,
-    /// Longest silence of a relay in the middle of an answer, in seconds.
-    pub idle_timeout_s: NonZeroU32,
-    /// Pause until a relay that was brought up to date is asked again, in seconds.
-    pub interval_s: NonZeroU32,
-    /// Oldest `created_at` asked for, in Unix seconds.
-    pub since_unix_s: u64,
-    /// How far behind the present a window ends, in seconds: younger events may still be arriving.
-    pub end_lag_s: u32,
-}
-
-impl Default for Synchronizer {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            only_relays: Vec::new(),
-            relays_at_once: nonzero!(NonZeroUsize, 32),
-            page_events: nonzero!(NonZeroUsize, 500),
-            connect_timeout_s: nonzero!(NonZeroU32, 10),
-            idle_timeout_s: nonzero!(NonZeroU32, 30),
-            interval_s: nonzero!(NonZeroU32, 300),
-            since_unix_s: 0,
-            end_lag_s: 60,
         }
     }
 }

@@ -47,7 +47,7 @@ fn later_sources_win() {
         ("config/services/synchronizer.yaml", "end_lag_s: 2\nsince_unix_s: 2\npage_events: 2"),
         (
             ".env",
-            "QUIPU__SERVICES__SYNCHRONIZER__RELAYS_AT_ONCE=3\nQUIPU__SERVICES__SYNCHRONIZER__SINCE_UNIX_S=3",
+            "QUIPU__SERVICES__SYNCHRONIZER__CATCHING_UP_MAX=3\nQUIPU__SERVICES__SYNCHRONIZER__SINCE_UNIX_S=3",
         ),
     ]);
     let environment = [
@@ -56,10 +56,10 @@ fn later_sources_win() {
     ];
     let configuration = load(folder.path(), &environment, &["services.synchronizer.page_events=5"]).unwrap();
     let synchronizer = &configuration.settings.services.synchronizer;
-    assert_eq!(synchronizer.idle_timeout_s.get(), 30, "default");
+    assert_eq!(synchronizer.lease_s.get(), 60, "default");
     assert_eq!(synchronizer.interval_s.get(), 1, "brotr.yaml over default");
     assert_eq!(synchronizer.end_lag_s, 2, "the service's file over brotr.yaml");
-    assert_eq!(synchronizer.relays_at_once.get(), 3, ".env");
+    assert_eq!(synchronizer.catching_up_max.get(), 3, ".env");
     assert_eq!(synchronizer.since_unix_s, 4, "the environment over .env and files");
     assert_eq!(synchronizer.page_events.get(), 5, "--set over the environment");
 }

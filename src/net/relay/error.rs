@@ -30,9 +30,6 @@ pub enum RelayError {
     /// The relay refused the question, or ended the live subscription.
     #[error("the relay closed the subscription: {0}")]
     Closed(String),
-    /// An answer that had to be cut was not sorted from new to old, so what came of it proves nothing.
-    #[error("an answer too long or too slow to be read whole was not sorted from new to old")]
-    Unsorted,
     /// One message is longer than any may be. The session is over.
     #[error("a message of more than {limit} bytes")]
     TooLarge {
@@ -67,7 +64,6 @@ impl RelayError {
             Self::Silent(_) => "silent",
             Self::Slow(_) => "slow",
             Self::Closed(_) => "closed",
-            Self::Unsorted => "unsorted",
             Self::TooLarge { .. } => "frame_too_large",
             Self::Flooded => "flooded",
             Self::NoChallenge => "no_challenge",

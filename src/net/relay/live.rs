@@ -72,14 +72,14 @@ impl RelaySession {
     ///
     /// # Errors
     /// What ends a session.
-    pub async fn listen(&mut self, filter: &Filter) -> Result<(), RelayError> {
+    pub async fn listen(&mut self, filters: &[Filter]) -> Result<(), RelayError> {
         self.end_pages().await?;
         let id = SubscriptionId::new(format!("live{}", self.next_number()));
         if let Some(old) = self.live.id.replace(id.clone()) {
             self.send(&ClientMessage::close(old)).await?;
         }
         self.live.ended = None;
-        self.send(&ClientMessage::req(id, vec![filter.clone()])).await
+        self.send(&ClientMessage::req(id, filters.to_vec())).await
     }
 
     /// What came for the live subscription since the last call.

@@ -127,6 +127,16 @@ impl RelaySession {
         self.asked
     }
 
+    /// Puts a message before the next one that is sent.
+    async fn feed(&mut self, message: &ClientMessage<'_>) -> Result<(), RelayError> {
+        let frame = Message::text(message.as_json());
+        self.traffic.sent += u64::try_from(frame.len()).unwrap_or(u64::MAX);
+        timeout(self.patience.idle, self.socket.feed(frame))
+            .await
+            .map_err(|_| RelayError::Silent(self.patience.idle))?
+            .map_err(RelayError::broken)
+    }
+
     async fn send(&mut self, message: &ClientMessage<'_>) -> Result<(), RelayError> {
         self.send_frame(Message::text(message.as_json())).await
     }

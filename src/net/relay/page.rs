@@ -37,6 +37,8 @@ pub struct RawPage {
     pub is_cut: bool,
     /// The last NOTICE, which often explains a short page.
     pub notice: Option<String>,
+    /// Events that came for the question before, after its answer had ended. A relay that says EOSE too early has many.
+    pub late: Vec<Box<str>>,
 }
 
 impl RawPage {
@@ -50,13 +52,20 @@ impl RawPage {
         }
     }
 
+    fn take_late(&mut self, json: &str) {
+        if json.len() <= EVENT_BYTES_MAX {
+            self.bytes += json.len();
+            self.late.push(json.into());
+        }
+    }
+
     /// Whether it has as much as may be held.
     pub(super) fn is_full(&self, events_max: usize) -> bool {
         self.bytes > PAGE_BYTES_MAX || self.events.len().saturating_add(self.too_large) > events_max
     }
 }
 
-/// The subscription that pages are asked under, one after the other.
+/// The question whose answer has ended, and that the relay was not yet told to forget.
 #[derive(Debug, Default)]
 pub(super) struct Slot(Option<SubscriptionId>);
 
@@ -66,16 +75,18 @@ impl RelaySession {
     /// # Errors
     /// [`RelayError::Closed`] when the relay refuses; the session can go on. Otherwise what ends a session.
     pub async fn page(&mut self, filter: &Filter) -> Result<RawPage, RelayError> {
-        // A new REQ under the same id replaces the old one (N-01.16), so no CLOSE is needed between two pages.
-        let id = match self.page.0.take() {
-            Some(id) => id,
-            None => SubscriptionId::new(format!("page{}", self.next_number())),
-        };
+        // An id of its own for every question tells what comes too late. CLOSE and REQ leave together, so that it costs no
+        // round trip.
+        let before = self.page.0.take();
+        if let Some(before) = &before {
+            self.feed(&ClientMessage::close(before.clone())).await?;
+        }
+        let id = SubscriptionId::new(format!("page{}", self.next_number()));
         self.send(&ClientMessage::req(id.clone(), vec![filter.clone()])).await?;
         let limit = filter.limit.unwrap_or(PAGE_EVENTS_MAX);
-        let mut page = self.read_page(&id, limit).await?;
+        let mut page = self.read_page(&id, before.as_ref(), limit).await?;
         if page.is_cut {
-            // What still comes of it belongs to an id that nobody listens to any more.
+            // What still comes of it is wanted no more.
             self.send(&ClientMessage::close(id)).await?;
         } else {
             self.page.0 = Some(id);
@@ -98,7 +109,12 @@ impl RelaySession {
         page.notice = self.notice.take();
     }
 
-    async fn read_page(&mut self, id: &SubscriptionId, limit: usize) -> Result<RawPage, RelayError> {
+    async fn read_page(
+        &mut self,
+        id: &SubscriptionId,
+        before: Option<&SubscriptionId>,
+        limit: usize,
+    ) -> Result<RawPage, RelayError> {
         let mut page = RawPage::default();
         let until = Instant::now() + ANSWER_TIME_MAX;
         loop {
@@ -121,6 +137,9 @@ impl RelaySession {
                 Some(Frame::Closed { of, reason }) if of == id.as_str() => {
                     self.wanted();
                     return Err(RelayError::Closed(words(&reason)));
+                }
+                Some(Frame::Event { of, json }) if before.is_some_and(|id| of == id.as_str()) => {
+                    page.take_late(json);
                 }
                 _ => {}
             }

@@ -4,7 +4,7 @@
 mod candidates;
 mod metadata;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 use tokio_postgres::types::{ToSql, Type};
@@ -261,21 +261,42 @@ fn known(adds: &Additions<'_>, rows: &[Row]) -> HashMap<String, (i32, bool)> {
     adds.urls.iter().map(ToString::to_string).zip(numbered).collect()
 }
 
+/// What a window command's caller is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WindowAnswer {
+    /// The window is recorded.
+    Recorded,
+    /// It is not: the lease of its relay ended or went to another process.
+    LeaseLost,
+}
+
 /// The journal of windows.
 #[derive(Debug)]
 pub struct SyncJournal;
 
+// The lease's row stays locked until the commit, so that nobody takes the relay over in between.
 const WINDOWS: &str = "
-    INSERT INTO sync_log (batch, slot, relay, outcome, since, until, events, requests, detail)
-    SELECT $1, o.slot - 1, o.relay, o.outcome, o.since, o.until, o.events, o.requests, o.detail
-    FROM unnest($2::integer[], $3::text[], $4::bigint[], $5::bigint[], $6::integer[], $7::integer[], $8::jsonb[])
-         WITH ORDINALITY AS o (relay, outcome, since, until, events, requests, detail, slot) ORDER BY o.slot";
+    WITH held AS MATERIALIZED (
+        SELECT l.name, l.token FROM lease l
+        WHERE l.name = ANY (SELECT 'synchronizer/' || r FROM unnest($2::integer[]) r) AND l.expires_at > clock_timestamp()
+        ORDER BY l.name FOR SHARE),
+    accepted AS (
+        SELECT o.*, row_number() OVER (ORDER BY o.place) - 1 AS slot
+        FROM unnest($2::integer[], $3::text[], $4::bigint[], $5::bigint[], $6::integer[], $7::integer[], $8::jsonb[], $9::bigint[])
+             WITH ORDINALITY AS o (relay, outcome, since, until, events, requests, detail, fence, place)
+        JOIN held h ON h.name = 'synchronizer/' || o.relay AND h.token = o.fence),
+    recorded AS (
+        INSERT INTO sync_log (batch, slot, relay, outcome, since, until, events, requests, detail)
+        SELECT $1, a.slot, a.relay, a.outcome, a.since, a.until, a.events, a.requests, a.detail FROM accepted a ORDER BY a.slot)
+    SELECT a.place - 1 FROM accepted a";
 
-const WINDOWS_BEFORE: &str = "SELECT count(*) FROM sync_log WHERE batch = $1 AND slot = 0";
+const WINDOWS_BEFORE: &str = "
+    SELECT s.relay, s.since, s.until FROM sync_log s
+    WHERE s.xid = (SELECT f.xid FROM sync_log f WHERE f.batch = $1 AND f.slot = 0) AND s.batch = $1";
 
 impl Journal for SyncJournal {
     type Command = WindowCommand;
-    type Answer = ();
+    type Answer = WindowAnswer;
     const NAME: &'static str = "sync_log";
     const QUEUE_MAX: usize = 2 * BATCH_MAX;
 
@@ -288,7 +309,7 @@ impl Journal for SyncJournal {
         client: &mut Client,
         batch: Uuid,
         commands: &[WindowCommand],
-    ) -> Result<Vec<()>, Error> {
+    ) -> Result<Vec<WindowAnswer>, Error> {
         let relays: Vec<i32> = commands.iter().map(|c| c.relay.0).collect();
         let outcomes: Vec<&str> = commands.iter().map(|c| c.outcome.as_str()).collect();
         let since: Vec<i64> = commands.iter().map(|c| c.window.since).collect();
@@ -296,8 +317,9 @@ impl Journal for SyncJournal {
         let events: Vec<i32> = commands.iter().map(|c| c.events).collect();
         let requests: Vec<i32> = commands.iter().map(|c| c.requests).collect();
         let details: Vec<Value> = commands.iter().map(|c| c.outcome.detail()).collect();
-        client
-            .execute_typed(
+        let fences: Vec<i64> = commands.iter().map(|c| c.fence).collect();
+        let rows = client
+            .query_typed(
                 WINDOWS,
                 &[
                     (&batch, Type::UUID),
@@ -308,10 +330,18 @@ impl Journal for SyncJournal {
                     (&events, Type::INT4_ARRAY),
                     (&requests, Type::INT4_ARRAY),
                     (&details, Type::JSONB_ARRAY),
+                    (&fences, Type::INT8_ARRAY),
                 ],
             )
             .await?;
-        Ok(vec![(); commands.len()])
+        let mut answers = vec![WindowAnswer::LeaseLost; commands.len()];
+        for row in rows {
+            let place: i64 = row.get(0);
+            if let Some(answer) = usize::try_from(place).ok().and_then(|place| answers.get_mut(place)) {
+                *answer = WindowAnswer::Recorded;
+            }
+        }
+        Ok(answers)
     }
 
     async fn lookup(
@@ -319,9 +349,17 @@ impl Journal for SyncJournal {
         client: &Client,
         batch: Uuid,
         commands: &[WindowCommand],
-    ) -> Result<Option<Vec<()>>, Error> {
+    ) -> Result<Option<Vec<WindowAnswer>>, Error> {
         let rows = client.query_typed(WINDOWS_BEFORE, &[(&batch, Type::UUID)]).await?;
-        let recorded: i64 = rows.first().map_or(0, |row| row.get(0));
-        Ok((recorded > 0).then(|| vec![(); commands.len()]))
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let recorded: HashSet<(i32, i64, i64)> =
+            rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+        let answer = |c: &WindowCommand| {
+            let is_recorded = recorded.contains(&(c.relay.0, c.window.since, c.window.until));
+            if is_recorded { WindowAnswer::Recorded } else { WindowAnswer::LeaseLost }
+        };
+        Ok(Some(commands.iter().map(answer).collect()))
     }
 }

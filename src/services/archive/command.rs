@@ -70,8 +70,10 @@ pub struct WindowCommand {
     pub outcome: WindowOutcome,
     /// Events received in it.
     pub events: i32,
-    /// REQs it took.
+    /// Questions it took.
     pub requests: i32,
+    /// The fence of the relay's lease: what a process finds out counts only while the relay is its own.
+    pub fence: i64,
 }
 
 /// A relay was checked.

@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::event::WindowOutcome;
 pub use discovery::{FinderMetrics, ValidatorMetrics};
 pub use monitor::MonitorMetrics;
 
@@ -22,6 +23,9 @@ struct Outcome {
 pub struct SyncMetrics {
     sessions: Family<Outcome, Counter>,
     connected: Gauge,
+    live: Gauge,
+    windows: Family<Outcome, Counter>,
+    comparisons: Counter,
 }
 
 impl SyncMetrics {
@@ -30,13 +34,30 @@ impl SyncMetrics {
         let registry = registry.sub_registry_with_prefix("synchronizer");
         registry.register("sessions", "Sessions with relays that ended, by outcome", self.sessions.clone());
         registry.register("relays", "Relays visited at this moment", self.connected.clone());
+        registry.register(
+            "live_relays",
+            "Relays that are up to date and send what they get",
+            self.live.clone(),
+        );
+        registry.register("windows", "Windows that were settled, by outcome", self.windows.clone());
+        let help = "Windows that were compared with a relay instead of downloaded (NIP-77)";
+        registry.register("comparisons", help, self.comparisons.clone());
     }
 
     pub(super) fn session(&self, outcome: &'static str) {
         self.sessions.get_or_create(&Outcome { outcome }).inc();
     }
 
-    pub(super) fn connected(&self, relays: usize) {
+    pub(super) fn connected(&self, relays: usize, live: usize) {
         self.connected.set(i64::try_from(relays).unwrap_or(i64::MAX));
+        self.live.set(i64::try_from(live).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn window(&self, outcome: &WindowOutcome) {
+        self.windows.get_or_create(&Outcome { outcome: outcome.as_str() }).inc();
+    }
+
+    pub(super) fn compared(&self) {
+        self.comparisons.inc();
     }
 }

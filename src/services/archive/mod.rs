@@ -16,4 +16,4 @@ pub mod react;
 pub mod read;
 pub mod seeds;
 
-pub use append::{Finding, MetadataJournal, RelayAnswer, RelayJournal, SyncJournal};
+pub use append::{Finding, MetadataJournal, RelayAnswer, RelayJournal, SyncJournal, WindowAnswer};

@@ -12,7 +12,7 @@ use tokio_postgres::types::Type;
 
 use super::journal::{IngestJournal, IngestPage};
 use super::metrics::IngestMetrics;
-use crate::base::nostr_event::{self, NostrEvent, Refusal, Refusals, VerifiedEvent};
+use crate::base::nostr_event::{self, EventId, NostrEvent, Refusal, Refusals, VerifiedEvent};
 use crate::store::append::{self, Patience, Writer};
 use crate::store::{Error, Relay};
 
@@ -77,6 +77,21 @@ impl Intake {
         self.metrics.stored(answer.stored);
         let known = u32::try_from(valid).unwrap_or(u32::MAX).saturating_sub(answer.stored);
         Ok(PageOutcome { stored: answer.stored, known, refused })
+    }
+
+    /// Records that a relay has events which are stored: (`created_at`, id). One that an erasure took meanwhile is passed over.
+    /// Returns after the commit.
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    pub async fn sight(&self, relay: Relay, known: Vec<(i64, EventId)>) -> Result<PageOutcome, Error> {
+        let known: Vec<(i64, [u8; 32])> =
+            known.into_iter().map(|(second, id)| (second, id.to_bytes())).collect();
+        let outcome =
+            PageOutcome { known: u32::try_from(known.len()).unwrap_or(u32::MAX), ..PageOutcome::default() };
+        self.metrics.offered(known.len(), &outcome.refused);
+        self.writer.append(IngestPage { relay: Some(relay), known, ..IngestPage::default() }).await?;
+        Ok(outcome)
     }
 
     /// Signatures of those events that are stored, by id.

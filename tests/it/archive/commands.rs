@@ -162,12 +162,12 @@ fn check_config_shows_json_and_refuses_by_key_and_reason() {
         run(&mut command, folder.path())
     };
     let shown: Value =
-        serde_json::from_str(&check(&["services.synchronizer.relays_at_once=7"]).ok().stdout).unwrap();
-    assert_eq!(shown["settings"]["services"]["synchronizer"]["relays_at_once"], 7);
+        serde_json::from_str(&check(&["services.synchronizer.catching_up_max=7"]).ok().stdout).unwrap();
+    assert_eq!(shown["settings"]["services"]["synchronizer"]["catching_up_max"], 7);
     assert_eq!(shown["implementation"]["name"], "bigbrotr");
 
-    let said = check(&["services.synchronizer.relays_at_once=many", "log.colour=red"]).refusal();
-    for words in ["services.synchronizer.relays_at_once", "log.colour: unknown key"] {
+    let said = check(&["services.synchronizer.catching_up_max=many", "log.colour=red"]).refusal();
+    for words in ["services.synchronizer.catching_up_max", "log.colour: unknown key"] {
         assert!(said.contains(words), "{said}");
     }
     let said = check(&["nonsense"]).refusal();

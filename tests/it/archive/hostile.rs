@@ -11,7 +11,7 @@ use quipu::net::Outside;
 use quipu::sample::SampleGenerator;
 use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::metrics::SyncMetrics;
-use quipu::services::archive::react::{self, Synchronizer};
+use quipu::services::archive::react::{SyncParts, Synchronizer};
 use quipu::store::ingest::Source;
 use quipu::telemetry::Metrics;
 use tokio::net::TcpListener;
@@ -58,7 +58,7 @@ async fn crawled(database: &TestDatabase, urls: &[String]) {
         relays.append(RelayCommand::Add { url, source: "operator" }).await.unwrap();
     }
     let synchronizer = Synchronizer::new(
-        react::Parts {
+        SyncParts {
             doors: parts.doors.clone(),
             intake: parts.intake(Source::Relay),
             relays,
@@ -66,9 +66,11 @@ async fn crawled(database: &TestDatabase, urls: &[String]) {
             leases: parts.leases.clone(),
             clock: Arc::new(SystemClock),
             outside: Outside::new(&config::Networks::default()).unwrap(),
+            keys: nostr_sdk::Keys::generate(),
             metrics: SyncMetrics::default(),
         },
-        config::Synchronizer { only_relays: urls.to_vec(), ..config::Synchronizer::default() },
+        config::Synchronizer { only_relays: urls.to_vec(), live: false, ..config::Synchronizer::default() },
+        config::Networks::default(),
     );
     synchronizer.cycle(&CancellationToken::new()).await.unwrap();
     drop((synchronizer, parts));
@@ -89,7 +91,7 @@ async fn a_refusal_with_nul_and_without_end_is_kept_short_and_stops_nobody_else(
     crawled(&database, &[rude, honest.url()]).await;
     task.abort();
     assert_eq!(number(&database, "SELECT count(*) FROM events").await, 1_200);
-    let kept = "SELECT max(length(detail ->> 'reason'))::bigint FROM relay_log WHERE kind = 'observed'";
+    let kept = "SELECT max(length(detail ->> 'message'))::bigint FROM relay_log WHERE kind = 'observed'";
     let length = number(&database, kept).await;
     assert!((100..1_000).contains(&length), "{length}");
 }

@@ -42,9 +42,9 @@ async fn a_relay_that_stays_silent_does_not_hold_up_a_clean_end() {
         &[&urls[0], &urls[1]],
         &[
             "--set",
-            "services.synchronizer.connect_timeout_s=100",
+            "networks.clearnet.connect_timeout_s=100",
             "--set",
-            "services.synchronizer.idle_timeout_s=100",
+            "networks.clearnet.idle_timeout_s=100",
         ],
     );
     instance.run(&["relays", "add", &urls[0], &urls[1]]).ok();

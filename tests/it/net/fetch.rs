@@ -97,7 +97,7 @@ async fn n_11_3_a_body_of_30_mb_is_refused_whether_it_says_so_or_not() {
     assert_eq!(fetched(&url).await.unwrap_err().reason(), "too_large");
     let (_peer, url) = raw(|mut stream, _| async move {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
-        while stream.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
+        while stream.write_all(&[b'x'; 16 * 1024]).await.is_ok() {}
     })
     .await;
     assert_eq!(fetched(&url).await.unwrap_err().reason(), "too_large");
@@ -212,7 +212,7 @@ async fn the_body_of_a_redirect_is_not_read() {
         async move {
             let head = format!("HTTP/1.1 301 Moved\r\nlocation: {end_url}\r\n\r\n");
             let _ = stream.write_all(head.as_bytes()).await;
-            while stream.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
+            while stream.write_all(&[b'x'; 16 * 1024]).await.is_ok() {}
         }
     })
     .await;

@@ -142,7 +142,7 @@ async fn a_relay_that_talks_without_saying_anything_is_left() {
     })
     .await;
     let mut session = connected(&peer).await;
-    session.listen(&filter()).await.unwrap();
+    session.listen(&[filter()]).await.unwrap();
     assert_eq!(session.wait_live().await.unwrap_err().reason(), "flooded");
 }
 

@@ -37,7 +37,7 @@ async fn live_events_in_the_middle_of_a_page_are_neither_lost_nor_mixed() {
     })
     .await;
     let mut session = session(&peer.url()).await.unwrap();
-    session.listen(&Filter::new().limit(0)).await.unwrap();
+    session.listen(&[Filter::new().limit(0)]).await.unwrap();
     let page = session.page(&Filter::new().limit(500)).await.unwrap();
     session.wait_live().await.unwrap();
     let live = session.take_live();
@@ -70,7 +70,7 @@ async fn waiting_can_be_given_up_and_taken_up_without_losing_anything() {
     })
     .await;
     let mut session = session(&peer.url()).await.unwrap();
-    session.listen(&Filter::new()).await.unwrap();
+    session.listen(&[Filter::new()]).await.unwrap();
     let mut held = 0;
     while held < 200 {
         go.notify_one();
@@ -93,7 +93,7 @@ async fn n_01_15_the_end_of_the_live_subscription_is_told_after_what_came_before
     })
     .await;
     let mut session = session(&peer.url()).await.unwrap();
-    session.listen(&Filter::new()).await.unwrap();
+    session.listen(&[Filter::new()]).await.unwrap();
     // The page is read past both.
     assert!(session.page(&Filter::new().limit(1)).await.unwrap().events.is_empty());
     session.wait_live().await.unwrap();
@@ -112,7 +112,7 @@ async fn a_half_open_peer_is_silent_after_two_pings() {
     })
     .await;
     let mut session = session(&peer.url()).await.unwrap();
-    session.listen(&Filter::new()).await.unwrap();
+    session.listen(&[Filter::new()]).await.unwrap();
     let begun = tokio::time::Instant::now();
     // Given up now and then, as its owner does.
     let ended = loop {
@@ -133,7 +133,7 @@ async fn more_live_events_than_are_kept_aside_end_the_session() {
     })
     .await;
     let mut session = session(&peer.url()).await.unwrap();
-    session.listen(&Filter::new()).await.unwrap();
+    session.listen(&[Filter::new()]).await.unwrap();
     let ended = session.page(&Filter::new().limit(1)).await.unwrap_err();
     assert_eq!(ended.reason(), "flooded");
     assert!(session.take_live().events.len() < 12);

@@ -67,6 +67,16 @@ impl Kit {
         relays
     }
 
+    /// The fence of a relay's lease, taken for an hour.
+    pub(crate) async fn fence(&self, relay: Relay) -> i64 {
+        let name = format!("synchronizer/{}", relay.0);
+        let client = quipu::store::owner::connect(&self.database.urls().owner).await.unwrap();
+        let take = "INSERT INTO lease (name, holder, token, expires_at)
+                    VALUES ($1, gen_random_uuid(), nextval('lease_token'), now() + interval '1 hour')
+                    ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, token = excluded.token RETURNING token";
+        client.query_one(take, &[&name]).await.unwrap().get(0)
+    }
+
     pub(crate) async fn ticker(&self) -> Ticker {
         Ticker::new(self.doors.write.clone()).await.unwrap()
     }

@@ -6,7 +6,7 @@ use quipu::base::nostr_event::Refusal;
 use quipu::base::{Refusals, RelayUrl};
 use quipu::services::archive::command::{RelayCommand, SnapshotCommand, WindowCommand};
 use quipu::services::archive::event::{Snapshot, Window, WindowOutcome};
-use quipu::services::archive::{MetadataJournal, RelayAnswer, RelayJournal, SyncJournal};
+use quipu::services::archive::{MetadataJournal, RelayAnswer, RelayJournal, SyncJournal, WindowAnswer};
 use quipu::store::append::Patience;
 use quipu::store::ingest::IngestPage;
 use serde_json::json;
@@ -101,6 +101,7 @@ async fn observations_and_windows_are_recorded_once_when_the_answer_is_lost() {
     let relay = kit.relays(&["one"]).await[0];
     let relays = kit.patient_writer(RelayJournal, HASTY);
     let windows = kit.patient_writer(SyncJournal, HASTY);
+    let fence = kit.fence(relay).await;
     for (turn, (name, fault)) in (0_i64..).zip(faults()) {
         proxy.strike("quipu_record_relay_facts", fault.clone());
         let observed = RelayCommand::Observe { relay, detail: json!({ "what": name }) };
@@ -108,7 +109,8 @@ async fn observations_and_windows_are_recorded_once_when_the_answer_is_lost() {
         proxy.strike("INSERT INTO sync_log", fault);
         let window = Window::new(turn * 100, turn * 100 + 99).unwrap();
         let outcome = WindowOutcome::Complete;
-        windows.append(WindowCommand { relay, window, outcome, events: 1, requests: 1 }).await.unwrap();
+        let command = WindowCommand { relay, window, outcome, events: 1, requests: 1, fence };
+        assert_eq!(windows.append(command).await.unwrap(), WindowAnswer::Recorded, "{name}");
     }
     let owner = kit.database.owner().await;
     assert_eq!(proxy.struck(), 8);

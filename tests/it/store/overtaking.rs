@@ -111,7 +111,8 @@ async fn two_running_attempts_of_observations_and_windows_are_one_entry() {
     let windows = race.kit.patient_writer(SyncJournal, PATIENT);
     let window = Window::new(0, 9).unwrap();
     let outcome = WindowOutcome::Complete;
-    let call = windows.append(WindowCommand { relay, window, outcome, events: 1, requests: 1 });
+    let fence = race.kit.fence(relay).await;
+    let call = windows.append(WindowCommand { relay, window, outcome, events: 1, requests: 1, fence });
     race.both_at_once("LOCK TABLE sync_log IN EXCLUSIVE MODE", "INSERT INTO sync_log", call).await.unwrap();
     assert_eq!(number(&race.blocker, "SELECT count(*) FROM sync_log").await, 1);
 }
@@ -133,7 +134,8 @@ async fn an_attempt_that_arrives_after_its_successor_changes_nothing() {
     let windows = race.kit.patient_writer(SyncJournal, HASTY);
     let window = Window::new(0, 9).unwrap();
     let outcome = WindowOutcome::Gap { reason: "more than it gives".to_owned() };
-    let call = windows.append(WindowCommand { relay, window, outcome, events: 1, requests: 1 });
+    let fence = race.kit.fence(relay).await;
+    let call = windows.append(WindowCommand { relay, window, outcome, events: 1, requests: 1, fence });
     race.first_after_second("INSERT INTO sync_log", call).await.unwrap();
 
     for (sql, expected) in [

@@ -6,13 +6,16 @@
 pub mod candidate;
 mod document;
 mod findings;
+mod halves;
 pub mod hints;
 mod report;
+mod verdicts;
 mod walk;
 mod window;
 
 pub use document::{Document, document};
 pub use findings::{Auth, Checked, Failure, Findings, steady};
 pub use report::{Practice, announcement, report};
-pub use walk::{Ask, Page, Verdict, Walk};
-pub use window::unproven;
+pub use verdicts::Verdict;
+pub use walk::{Ask, Page, Walk};
+pub use window::{Look, compares_well, newest, open_windows, unproven};

@@ -19,6 +19,57 @@ pub fn unproven(target: Window, proven: &[Window]) -> Vec<Window> {
     open
 }
 
+/// An age at which every second is asked for once more, and what was asked for at that age.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// How old a second is at least when it is asked for, in seconds.
+    pub age_s: i64,
+    /// Windows that were settled when all of their seconds were that old.
+    pub settled: Vec<Window>,
+}
+
+/// What is to be asked for at `now`, newest first: every second from `since` on that has come to the age of a look and was
+/// not settled since.
+#[must_use]
+pub fn open_windows(since: i64, now: i64, looks: &[Look]) -> Vec<Window> {
+    let mut open: Vec<Window> = Vec::new();
+    for look in looks {
+        if let Some(target) = Window::new(since, now.saturating_sub(look.age_s)) {
+            open.extend(unproven(target, &look.settled));
+        }
+    }
+    merged(open)
+}
+
+/// The same seconds in as few windows as can be, newest first.
+fn merged(mut windows: Vec<Window>) -> Vec<Window> {
+    windows.sort_unstable_by_key(|window| std::cmp::Reverse(window.until));
+    let mut merged: Vec<Window> = Vec::new();
+    for window in windows {
+        match merged.last_mut() {
+            Some(last) if window.until >= last.since.saturating_sub(1) => {
+                last.since = last.since.min(window.since)
+            }
+            _ => merged.push(window),
+        }
+    }
+    merged
+}
+
+/// The newest `seconds` of a window, at least one.
+#[must_use]
+pub fn newest(window: Window, seconds: i64) -> Window {
+    let since = window.until.saturating_sub(seconds.max(1) - 1).max(window.since);
+    Window { since, until: window.until }
+}
+
+/// Whether comparing goes on with a relay that had `shared` of `ours`. One that has little of it costs more in comparisons
+/// than in pages.
+#[must_use]
+pub fn compares_well(ours: usize, shared: usize) -> bool {
+    ours < 1_000 || shared >= ours / 10
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -37,7 +88,38 @@ mod tests {
         assert_eq!(unproven(w(0, i64::MAX), &[w(0, i64::MAX)]), []);
     }
 
+    #[test]
+    fn a_relay_that_has_little_of_ours_is_read_page_by_page() {
+        assert!(compares_well(100_000, 50_000) && compares_well(500, 0));
+        assert!(!compares_well(100_000, 9_999));
+    }
+
+    #[test]
+    fn the_newest_part_of_a_window_has_at_least_a_second_and_never_more_than_the_window() {
+        assert_eq!(newest(w(0, 100), 10), w(91, 100));
+        assert_eq!(newest(w(0, 100), 0), w(100, 100));
+        assert_eq!(newest(w(0, 100), i64::MAX), w(0, 100));
+    }
+
     proptest! {
+        #[test]
+        fn a_second_is_open_when_some_look_at_its_age_is_missing(
+            looks in prop::collection::vec((0_i64..40, prop::collection::vec((0_i64..60, 0_i64..20), 0..4)), 0..4)
+        ) {
+            let looks: Vec<Look> = looks
+                .into_iter()
+                .map(|(age_s, s)| Look { age_s, settled: s.into_iter().map(|(s, n)| w(s, s + n)).collect() })
+                .collect();
+            let open = open_windows(3, 50, &looks);
+            for second in -5..90 {
+                let naive = looks.iter().any(|look| {
+                    second >= 3 && second <= 50 - look.age_s && !look.settled.iter().any(|p| p.contains(second))
+                });
+                prop_assert_eq!(open.iter().any(|o| o.contains(second)), naive, "second {}", second);
+            }
+            prop_assert!(open.windows(2).all(|pair| pair[0].since > pair[1].until + 1));
+        }
+
         #[test]
         fn the_open_windows_are_exactly_the_seconds_that_no_proof_covers(
             proven in prop::collection::vec((0_i64..60, 0_i64..20), 0..8)

@@ -118,7 +118,7 @@ impl Visit<'_> {
     /// Subscribes to the probe, and publishes it.
     async fn offer(&self, session: &mut RelaySession, probe: &Event) -> Checked<(Duration, Published)> {
         let filter = Filter::new().kind(PROBE).author(probe.pubkey).since(probe.created_at);
-        self.within(session.listen(&filter)).await.map_err(|error| failure(&error))?;
+        self.within(session.listen(std::slice::from_ref(&filter))).await.map_err(|error| failure(&error))?;
         let begun = Instant::now();
         let answer = self.within(session.publish(probe)).await.map_err(|error| failure(&error))?;
         Ok((begun.elapsed(), answer))

@@ -1,0 +1,207 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::services::archive::decide::unproven;
+
+/// Which of the fitting events a relay shows when it shows not all, and in what order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Habit {
+    NewestFirst,
+    OldestFirst,
+    /// The oldest ones, but the newest of them first: each answer looks right.
+    OldestShownNewestFirst,
+}
+
+/// A relay as simple as can be: the seconds of its events, and the most it gives at once. An event is known by its
+/// second and its place in the list.
+struct Relay {
+    seconds: Vec<i64>,
+    cap: usize,
+    habit: Habit,
+}
+
+type Event = (i64, usize);
+
+impl Relay {
+    fn honest(seconds: Vec<i64>, cap: usize) -> Self {
+        Self { seconds, cap, habit: Habit::NewestFirst }
+    }
+
+    fn events(&self) -> impl Iterator<Item = Event> {
+        self.seconds.iter().copied().zip(0..)
+    }
+
+    fn answer(&self, ask: Ask) -> Vec<Event> {
+        let mut page: Vec<Event> = self.events().filter(|e| ask.contains(e.0)).collect();
+        page.sort_unstable();
+        if self.habit == Habit::NewestFirst {
+            page.reverse();
+        }
+        page.truncate(self.cap);
+        if self.habit == Habit::OldestShownNewestFirst {
+            page.reverse();
+        }
+        page
+    }
+}
+
+fn page(events: &[Event]) -> Page {
+    Page {
+        events: events.len(),
+        oldest: events.iter().map(|e| e.0).min(),
+        newest: events.iter().map(|e| e.0).max(),
+        at_newest: events.iter().filter(|e| Some(e.0) == events.iter().map(|e| e.0).max()).count(),
+        is_cut: false,
+        is_sorted: events.is_sorted_by(|a, b| a.0 >= b.0),
+        late: 0,
+    }
+}
+
+/// Walks to the end, or until `asks` questions were answered. Returns what was seen, the verdicts, and whether it ended.
+fn walked(relay: &Relay, window: Window, limit: usize, asks: usize) -> (Vec<Event>, Vec<Verdict>, bool) {
+    let mut walk = Walk::new(window, limit);
+    let mut seen = Vec::new();
+    let mut verdicts = Vec::new();
+    for _ in 0..asks {
+        verdicts.extend(walk.take_verdicts());
+        let Some(ask) = walk.ask() else { return (seen, verdicts, true) };
+        let events = relay.answer(ask);
+        walk.answered(page(&events));
+        seen.extend(events);
+    }
+    verdicts.extend(walk.take_verdicts());
+    (seen, verdicts, walk.ask().is_none())
+}
+
+fn gaps(verdicts: &[Verdict]) -> Vec<Window> {
+    verdicts.iter().filter(|v| v.1 != WindowOutcome::Complete).map(|v| v.0).collect()
+}
+
+#[test]
+fn an_empty_relay_is_complete_after_being_asked_twice() {
+    let relay = Relay::honest(vec![], 500);
+    let window = Window { since: 0, until: 100 };
+    assert_eq!(walked(&relay, window, 500, 2), (vec![], vec![(window, WindowOutcome::Complete)], true));
+    assert_eq!(walked(&relay, window, 500, 1), (vec![], vec![], false));
+}
+
+#[test]
+fn n_01_22_a_second_that_fills_the_page_is_a_gap_and_the_rest_is_complete() {
+    let mut seconds = vec![50; 30];
+    seconds.extend([10, 20, 70, 80]);
+    let relay = Relay::honest(seconds, 10);
+    let (_, verdicts, over) = walked(&relay, Window { since: 0, until: 100 }, 10, 50);
+    assert!(over);
+    let gaps = gaps(&verdicts);
+    assert_eq!(gaps, [Window { since: 50, until: 50 }]);
+    let complete: Vec<_> = verdicts.iter().filter(|v| v.1 == WindowOutcome::Complete).map(|v| v.0).collect();
+    assert_eq!(unproven(Window { since: 0, until: 100 }, &complete), gaps);
+}
+
+#[test]
+fn an_answer_without_a_usable_event_proves_nothing_below_it() {
+    let mut walk = Walk::new(Window { since: 0, until: 100 }, 10);
+    walk.answered(page(&[(100, 1), (60, 2)]));
+    walk.answered(page(&[(100, 1)]));
+    walk.answered_nothing_usable(10);
+    assert_eq!(walk.ask(), None);
+    let verdicts = walk.take_verdicts();
+    assert_eq!(verdicts[0], (Window { since: 61, until: 100 }, WindowOutcome::Complete));
+    assert_eq!(verdicts[1].0, Window { since: 0, until: 60 });
+    assert_eq!((verdicts[1].1.as_str(), verdicts.len()), ("gap", 2));
+    assert_eq!(walk.take_verdicts(), []);
+}
+
+#[test]
+fn a_walk_that_is_cut_off_proves_only_what_lies_above_the_oldest_second_seen() {
+    let relay = Relay::honest((0..100).collect(), 10);
+    let (_, verdicts, over) = walked(&relay, Window { since: 0, until: 99 }, 10, 3);
+    assert!(!over);
+    let proven: Vec<Window> = verdicts.iter().map(|verdict| verdict.0).collect();
+    assert_eq!(proven, [Window { since: 91, until: 99 }, Window { since: 82, until: 90 }]);
+    assert_eq!(gaps(&verdicts), []);
+}
+
+#[test]
+fn what_arrives_between_two_questions_costs_one_more_page_and_no_suspicion() {
+    let mut walk = Walk::new(Window { since: 0, until: 100 }, 10);
+    walk.answered(page(&[(60, 1), (50, 2)]));
+    assert_eq!(walk.ask(), Some(Window { since: 60, until: 100 }));
+    walk.answered(page(&[(90, 3), (60, 1)]));
+    assert_eq!(walk.take_verdicts(), []);
+    assert_eq!(walk.ask(), Some(Window { since: 0, until: 100 }));
+    walk.answered(page(&[(90, 3), (60, 1), (50, 2)]));
+    assert_eq!(walk.ask(), Some(Window { since: 0, until: 50 }));
+}
+
+#[test]
+fn events_after_the_end_of_an_answer_are_a_gap_and_no_proof() {
+    let window = Window { since: 0, until: 100 };
+    let mut walk = Walk::new(window, 10);
+    walk.answered(page(&[]));
+    walk.answered(Page { late: 1, ..page(&[(60, 1)]) });
+    assert_eq!(walk.ask(), None);
+    assert_eq!(gaps(&walk.take_verdicts()), [window]);
+}
+
+#[test]
+fn a_relay_that_contradicts_itself_for_ever_is_left_alone_with_a_gap() {
+    let mut walk = Walk::new(Window { since: 0, until: i64::from(u32::MAX) }, 1_000);
+    let mut asks = 0_usize;
+    while let Some(ask) = walk.ask() {
+        asks += 1;
+        let places: Vec<Event> = (0..2 + asks % 7).map(|n| (ask.since, n)).collect();
+        walk.answered(Page { newest: Some(ask.until), is_sorted: false, ..page(&places) });
+    }
+    assert!(asks <= 5_002, "{asks}");
+    assert!(!gaps(&walk.take_verdicts()).is_empty());
+}
+
+fn habits() -> impl Strategy<Value = Habit> {
+    prop_oneof![Just(Habit::NewestFirst), Just(Habit::OldestFirst), Just(Habit::OldestShownNewestFirst)]
+}
+
+proptest! {
+    /// Whatever the relay holds, however it cuts its answers and which end of them it shows: what is called complete was
+    /// seen whole. (A relay that shows one event at a time cannot be told from one that has one a second.)
+    #[test]
+    fn a_complete_window_has_no_unseen_event(
+        seconds in prop::collection::vec(0_i64..40, 0..120), cap in 2_usize..12, limit in 2_usize..12,
+        asks in 1_usize..300, habit in habits(),
+    ) {
+        let relay = Relay { seconds, cap: cap.min(limit), habit };
+        let (seen, verdicts, _) = walked(&relay, Window { since: 0, until: 45 }, limit, asks);
+        for (window, outcome) in &verdicts {
+            if *outcome == WindowOutcome::Complete {
+                for event in relay.events().filter(|e| window.contains(e.0)) {
+                    prop_assert!(seen.contains(&event), "event {:?} in {:?}", event, window);
+                }
+            }
+        }
+    }
+
+    /// And every walk ends, with every second of the window in exactly one verdict.
+    #[test]
+    fn a_walk_ends_and_judges_each_second_once(
+        seconds in prop::collection::vec(0_i64..40, 0..120), cap in 1_usize..12, habit in habits(),
+    ) {
+        let relay = Relay { seconds, cap, habit };
+        let window = Window { since: 0, until: 45 };
+        let (_, verdicts, over) = walked(&relay, window, 12, 1_000);
+        prop_assert!(over);
+        for second in window.since..=window.until {
+            prop_assert_eq!(verdicts.iter().filter(|v| v.0.contains(second)).count(), 1, "second {}", second);
+        }
+    }
+
+    /// Whoever shows everything that fits is complete without a gap, in whatever order.
+    #[test]
+    fn a_relay_that_never_cuts_is_complete(
+        seconds in prop::collection::hash_set(0_i64..400, 2..60), habit in habits(),
+    ) {
+        let relay = Relay { seconds: seconds.into_iter().collect(), cap: 500, habit };
+        let (_, verdicts, over) = walked(&relay, Window { since: 0, until: 450 }, 500, 1_000);
+        prop_assert!(over);
+        prop_assert_eq!(gaps(&verdicts), vec![]);
+    }
+}

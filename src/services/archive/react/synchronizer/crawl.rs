@@ -1,0 +1,317 @@
+//! What all sessions of one synchronizer share: who is next, whose turn has come, and what follows from a session.
+
+use std::collections::{HashMap, HashSet};
+use std::num::TryFromIntError;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use nostr_sdk::Keys;
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::task::JoinError;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::agenda::Agenda;
+use super::visit::{self, Report};
+use super::{Running, reconcile};
+use crate::base::{Clock, Network, RelayUrl};
+use crate::config;
+use crate::net::relay::{Patience, RelayError};
+use crate::net::{Outside, Trust};
+use crate::services::archive::command::RelayCommand;
+use crate::services::archive::metrics::SyncMetrics;
+use crate::services::archive::{RelayJournal, SyncJournal, read};
+use crate::store::append::Writer;
+use crate::store::ingest::Intake;
+use crate::store::lease::Leases;
+use crate::store::{self, Doors, Relay};
+
+/// Pause after PostgreSQL was away.
+const AWAY: Duration = Duration::from_secs(5);
+
+/// What the synchronizer works with.
+#[derive(Debug, Clone)]
+pub struct SyncParts {
+    /// The database.
+    pub doors: Doors,
+    /// Where events go.
+    pub intake: Intake,
+    /// Where facts about relays go.
+    pub relays: Writer<RelayJournal>,
+    /// Where finished windows go.
+    pub windows: Writer<SyncJournal>,
+    /// Who crawls what.
+    pub leases: Leases,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The way to relays.
+    pub outside: Outside,
+    /// Who we are when a relay asks (NIP-42).
+    pub keys: Keys,
+    /// Counters.
+    pub metrics: SyncMetrics,
+}
+
+/// Why a round of the synchronizer, or one session, failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The relay.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
+    /// Another process crawls the relay now.
+    #[error("the lease was lost to another process")]
+    LeaseLost,
+    /// A count that fits nowhere.
+    #[error(transparent)]
+    Count(#[from] TryFromIntError),
+    /// Events that cannot be compared (NIP-77).
+    #[error("cannot be compared: {0}")]
+    Comparison(negentropy::Error),
+    /// A session's task did not end by itself.
+    #[error("a session broke: {0}")]
+    Session(JoinError),
+}
+
+/// A relay that is ours until its lease ends.
+#[derive(Debug)]
+pub(super) struct Assignment {
+    pub(super) relay: Relay,
+    pub(super) url: RelayUrl,
+    pub(super) trust: Trust,
+    /// The fence of the lease.
+    pub(super) fence: i64,
+    pub(super) is_first: bool,
+    /// Most events the relay says it gives at once.
+    pub(super) max_limit: Option<usize>,
+    /// Whether it says that it speaks NIP-77; `None` when it says nothing.
+    pub(super) negentropy: Option<bool>,
+}
+
+/// Whose turn it is.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    pub(super) assignments: Vec<Assignment>,
+    /// Networks in which somebody waits for a place.
+    pub(super) crowded: HashSet<Network>,
+}
+
+/// What the sessions share.
+#[derive(Debug)]
+pub(super) struct Crawl {
+    pub(super) parts: SyncParts,
+    pub(super) settings: config::Synchronizer,
+    networks: config::Networks,
+    agenda: Mutex<Agenda>,
+    first: HashSet<RelayUrl>,
+    /// Who may read a relay's past.
+    pub(super) catching_up: Semaphore,
+    /// Who may hold many ids in memory.
+    pub(super) comparing: Semaphore,
+}
+
+impl Crawl {
+    pub(super) fn new(parts: SyncParts, settings: config::Synchronizer, networks: config::Networks) -> Self {
+        let catching_up = Semaphore::new(settings.catching_up_max.get());
+        let comparing = Semaphore::new(reconcile::AT_ONCE);
+        let (agenda, first) = (Mutex::default(), HashSet::new());
+        Self { parts, settings, networks, agenda, first, catching_up, comparing }
+    }
+
+    pub(super) fn first(mut self, relays: &[RelayUrl]) -> Self {
+        self.first = relays.iter().cloned().collect();
+        self
+    }
+
+    pub(super) fn lease(&self) -> Duration {
+        Duration::from_secs(self.settings.lease_s.get().into())
+    }
+
+    fn agenda(&self) -> std::sync::MutexGuard<'_, Agenda> {
+        self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn patience(&self, network: Network) -> Patience {
+        self.networks.get(network).into()
+    }
+
+    /// Relays that are due, not running here, that no other process holds, and for which there is a place.
+    pub(super) async fn next(&self, running: &HashMap<i32, Running>) -> Result<Turn, SyncError> {
+        let all = read::candidates(&self.parts.doors.session, self.parts.clock.now().timestamp()).await?;
+        let mut turn = Turn::default();
+        let due = self.due(all, running, &mut turn.crowded);
+        if due.is_empty() {
+            return Ok(turn);
+        }
+        let names: Vec<String> = due.iter().map(|(c, _)| lease_name(c.number)).collect();
+        let held = self.parts.leases.take(&names, self.lease()).await?;
+        let fences: HashMap<String, i64> = held.into_iter().map(|lease| (lease.name, lease.token)).collect();
+        let now = Instant::now();
+        for (candidate, url) in due {
+            let Some(fence) = fences.get(&lease_name(candidate.number)) else {
+                // Somebody else crawls it; look again when that lease may have ended.
+                self.agenda().later(candidate.number, now + self.lease());
+                continue;
+            };
+            turn.assignments.push(Assignment {
+                relay: Relay(candidate.number),
+                is_first: self.first.contains(&url),
+                url,
+                trust: if candidate.is_named { Trust::Named } else { Trust::Discovered },
+                fence: *fence,
+                max_limit: candidate.max_limit.and_then(|limit| usize::try_from(limit).ok()),
+                negentropy: candidate.negentropy,
+            });
+        }
+        Ok(turn)
+    }
+
+    /// Candidates whose time has come, as many as there are places; `crowded` gets the networks that have too few.
+    fn due(
+        &self,
+        all: Vec<read::Candidate>,
+        running: &HashMap<i32, Running>,
+        crowded: &mut HashSet<Network>,
+    ) -> Vec<(read::Candidate, RelayUrl)> {
+        let now = Instant::now();
+        let mut agenda = self.agenda();
+        let only = &self.settings.only_relays;
+        let mut due = Vec::new();
+        for candidate in all {
+            if !(only.is_empty() || only.contains(&candidate.url))
+                || running.contains_key(&candidate.number)
+                || !agenda.is_due(candidate.number, now)
+            {
+                continue;
+            }
+            match RelayUrl::parse(&candidate.url) {
+                Ok(url) => due.push((candidate, url)),
+                // Somebody wrote it past the parser; one bad row must not stop the crawl.
+                Err(error) => {
+                    let pause = agenda.failed(candidate.number, now);
+                    tracing::warn!(relay.url = candidate.url, %error, ?pause, "relays.url cannot be used");
+                }
+            }
+        }
+        // Whoever was never visited goes before the others, so that nobody waits for ever; otherwise the order stays.
+        due.sort_by_key(|(c, url)| (!self.first.contains(url), agenda.knows(c.number)));
+        let mut free: HashMap<Network, usize> = HashMap::new();
+        due.retain(|(_, url)| {
+            let network = url.network();
+            if !self.parts.outside.reaches(network) {
+                return false;
+            }
+            let free = free.entry(network).or_insert_with(|| {
+                let taken = running.values().filter(|r| r.network == network).count();
+                self.networks.get(network).relays_at_once.get().saturating_sub(taken)
+            });
+            let has_place = *free > 0;
+            *free = free.saturating_sub(1);
+            if !has_place {
+                crowded.insert(network);
+            }
+            has_place
+        });
+        due
+    }
+
+    /// Keeps the leases of all running sessions; those whose lease is lost are ended.
+    pub(super) async fn renew(&self, running: &HashMap<i32, Running>) -> Result<(), SyncError> {
+        let names: Vec<String> = running.keys().map(|relay| lease_name(*relay)).collect();
+        let held: HashSet<String> =
+            self.parts.leases.take(&names, self.lease()).await?.into_iter().map(|lease| lease.name).collect();
+        for (relay, entry) in running {
+            if !held.contains(&lease_name(*relay)) {
+                entry.stop.cancel();
+            }
+        }
+        Ok(())
+    }
+
+    /// One session and what follows from it.
+    pub(super) async fn visit(
+        self: Arc<Self>,
+        assignment: Assignment,
+        stop: CancellationToken,
+        live_since: Arc<OnceLock<Instant>>,
+    ) -> Result<(), store::Error> {
+        let (relay, url) = (assignment.relay, assignment.url.clone());
+        let ended = visit::run(&self, assignment, &stop, &live_since).await;
+        self.parts.metrics.session(outcome_name(&ended));
+        let followed = self.follow(relay, &url, ended).await;
+        let given_back = self.parts.leases.give_back(&[lease_name(relay.0)]).await;
+        match followed.and(given_back) {
+            // A lease that is not given back ends by itself.
+            Err(error) if error.is_passing() => {
+                tracing::warn!(relay.url = %url, %error, "a session ended while PostgreSQL was away");
+                self.agenda().later(relay.0, Instant::now() + AWAY);
+                Ok(())
+            }
+            ended => ended,
+        }
+    }
+
+    async fn follow(
+        &self,
+        relay: Relay,
+        url: &RelayUrl,
+        ended: Result<(), SyncError>,
+    ) -> Result<(), store::Error> {
+        let now = Instant::now();
+        match ended {
+            Ok(()) => {
+                let pause = Duration::from_secs(self.settings.interval_s.get().into());
+                self.agenda().succeeded(relay.0, now + pause);
+            }
+            Err(SyncError::LeaseLost) => self.agenda().later(relay.0, now + self.lease()),
+            // Data that PostgreSQL refuses is this relay's affair; anything else of the store is everybody's.
+            Err(SyncError::Store(error)) if !matches!(error, store::Error::Data(_)) => return Err(error),
+            Err(error) => {
+                let pause = self.agenda().failed(relay.0, now);
+                tracing::debug!(relay.url = %url, %error, ?pause, "a session failed");
+                let reason = match &error {
+                    SyncError::Relay(error) => error.reason(),
+                    _ => "refused_data",
+                };
+                let detail = json!({
+                    "what": "session_failed", "reason": reason, "message": error.to_string(), "again_in_s": pause.as_secs(),
+                });
+                self.parts.relays.append(RelayCommand::Observe { relay, detail }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records what a session brought since it last told.
+    pub(super) async fn tell(
+        &self,
+        relay: Relay,
+        url: &RelayUrl,
+        report: Report,
+    ) -> Result<(), store::Error> {
+        if report.stored > 0 {
+            tracing::info!(relay.url = %url, events = report.stored, known = report.known, "{url}: {} new events", report.stored);
+        }
+        if !report.refused.is_empty() {
+            let detail = json!({ "what": "refused", "reasons": report.refused.to_json() });
+            self.parts.relays.append(RelayCommand::Observe { relay, detail }).await?;
+        }
+        Ok(())
+    }
+}
+
+fn lease_name(relay: i32) -> String {
+    format!("synchronizer/{relay}")
+}
+
+fn outcome_name(ended: &Result<(), SyncError>) -> &'static str {
+    match ended {
+        Ok(()) => "ok",
+        Err(SyncError::Relay(error)) => error.reason(),
+        Err(SyncError::LeaseLost) => "lease_lost",
+        Err(_) => "error",
+    }
+}

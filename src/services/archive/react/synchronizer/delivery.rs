@@ -1,0 +1,88 @@
+//! From a session to the intake: a few pages may be on their way to disk while the next one is read.
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+
+use super::visit::Report;
+use crate::base::nostr_event::{EventId, NostrEvent, Refusal, Refusals};
+use crate::net::relay::RawPage;
+use crate::store::ingest::{Intake, PageOutcome, parse_all};
+use crate::store::{self, Relay};
+
+/// Pages whose commit may be under way while the next one is read.
+const PAGES_IN_FLIGHT: usize = 3;
+
+/// The pages of one relay.
+pub(super) struct Delivery {
+    intake: Intake,
+    relay: Relay,
+    commits: FuturesUnordered<BoxFuture<'static, Result<PageOutcome, store::Error>>>,
+    report: Report,
+}
+
+impl Delivery {
+    pub(super) fn new(intake: Intake, relay: Relay) -> Self {
+        Self { intake, relay, commits: FuturesUnordered::new(), report: Report::default() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.commits.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.commits.len() >= PAGES_IN_FLIGHT
+    }
+
+    /// What it brought since the last call.
+    pub(super) fn take_report(&mut self) -> Report {
+        std::mem::take(&mut self.report)
+    }
+
+    /// Waits for one commit.
+    pub(super) async fn next(&mut self) -> Result<(), store::Error> {
+        if let Some(outcome) = self.commits.next().await {
+            self.report.add(&outcome?);
+        }
+        Ok(())
+    }
+
+    /// Waits for all commits.
+    pub(super) async fn finish(&mut self) -> Result<(), store::Error> {
+        while !self.is_empty() {
+            self.next().await?;
+        }
+        Ok(())
+    }
+
+    /// Events that were read and checked; waits while too many pages are under way.
+    pub(super) async fn offer(
+        &mut self,
+        events: Vec<NostrEvent>,
+        refused: Refusals,
+    ) -> Result<(), store::Error> {
+        let (intake, relay) = (self.intake.clone(), self.relay);
+        self.commits.push(Box::pin(async move { intake.offer(Some(relay), events, refused).await }));
+        while self.is_full() {
+            self.next().await?;
+        }
+        Ok(())
+    }
+
+    /// Whatever a relay sent.
+    pub(super) async fn offer_raw(&mut self, page: RawPage) -> Result<(), store::Error> {
+        let (events, mut refused) = parse_all(page.events).await;
+        refused.add_times(Refusal::TooLarge, page.too_large);
+        self.offer(events, refused).await
+    }
+
+    /// Events that are stored, and that the relay has, too.
+    pub(super) async fn sight(&mut self, known: Vec<(i64, EventId)>) -> Result<(), store::Error> {
+        let (intake, relay) = (self.intake.clone(), self.relay);
+        self.commits.push(Box::pin(async move { intake.sight(relay, known).await }));
+        while self.is_full() {
+            self.next().await?;
+        }
+        Ok(())
+    }
+}

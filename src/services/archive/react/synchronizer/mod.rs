@@ -1,0 +1,159 @@
+//! The synchronizer: keeps sessions with many relays going at once, those furthest behind first.
+//!
+//! Any number of processes may run it: a relay belongs to whoever holds its lease, and what a process proves counts only
+//! while it does. A relay that is up to date stays connected and sends what it gets, until another one needs its place.
+
+mod agenda;
+mod crawl;
+mod delivery;
+mod pages;
+mod reconcile;
+mod visit;
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+pub use crawl::{SyncError, SyncParts};
+
+use crate::base::{Network, RelayUrl};
+use crate::config;
+use crate::lifecycle::{Cycle, Service};
+use crate::services::archive::RelayAnswer;
+use crate::services::archive::command::RelayCommand;
+use crate::store;
+use crawl::Crawl;
+
+/// How often the synchronizer looks for relays that are due while sessions go on.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// A session that runs: where, how to end it, and since when it only listens.
+#[derive(Debug)]
+struct Running {
+    network: Network,
+    is_first: bool,
+    stop: CancellationToken,
+    live_since: Arc<OnceLock<Instant>>,
+}
+
+/// The services `synchronizer` and `priority-synchronizer`.
+#[derive(Debug)]
+pub struct Synchronizer {
+    name: &'static str,
+    priority: Vec<RelayUrl>,
+    crawl: Arc<Crawl>,
+}
+
+impl Synchronizer {
+    /// A synchronizer with an empty agenda: every relay is due.
+    #[must_use]
+    pub fn new(parts: SyncParts, settings: config::Synchronizer, networks: config::Networks) -> Self {
+        let crawl = Arc::new(Crawl::new(parts, settings, networks));
+        Self { name: "synchronizer", priority: Vec::new(), crawl }
+    }
+
+    /// One that reads these relays before all others, and keeps its connections to them.
+    #[must_use]
+    pub fn with_priority(
+        parts: SyncParts,
+        settings: config::Synchronizer,
+        networks: config::Networks,
+        priority: Vec<RelayUrl>,
+    ) -> Self {
+        let crawl = Arc::new(Crawl::new(parts, settings, networks).first(&priority));
+        Self { name: "priority-synchronizer", priority, crawl }
+    }
+
+    /// Priority relays that nobody has named yet become known.
+    async fn make_known(&self) -> Result<(), store::Error> {
+        for url in &self.priority {
+            let add = RelayCommand::Add { url: url.clone(), source: "seed" };
+            if let RelayAnswer::Known { is_new: true, .. } = self.crawl.parts.relays.append(add).await? {
+                tracing::info!(relay.url = %url, "{url} is known from now on");
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a session with each relay whose turn it is, and asks others for their place when none is free.
+    async fn start(
+        &self,
+        running: &mut HashMap<i32, Running>,
+        sessions: &mut JoinSet<(i32, Result<(), store::Error>)>,
+        drain: &CancellationToken,
+    ) -> Result<(), SyncError> {
+        let turn = self.crawl.next(running).await?;
+        for assignment in turn.assignments {
+            let entry = Running {
+                network: assignment.url.network(),
+                is_first: assignment.is_first,
+                stop: drain.child_token(),
+                live_since: Arc::default(),
+            };
+            let number = assignment.relay.0;
+            let visit =
+                Arc::clone(&self.crawl).visit(assignment, entry.stop.clone(), Arc::clone(&entry.live_since));
+            running.insert(number, entry);
+            sessions.spawn(async move { (number, visit.await) });
+        }
+        for network in turn.crowded {
+            let listens = running.values().filter(|r| r.network == network && !r.is_first);
+            let longest = listens.filter_map(|r| Some((r.live_since.get()?, &r.stop))).min_by_key(|r| r.0);
+            if let Some((_, stop)) = longest {
+                stop.cancel();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Service for Synchronizer {
+    type Error = SyncError;
+
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, SyncError> {
+        self.make_known().await?;
+        let lease = self.crawl.lease();
+        let mut running = HashMap::new();
+        // Dropping the set ends the sessions.
+        let mut sessions = JoinSet::new();
+        let (mut renewed, mut reached) = (Instant::now(), Instant::now());
+        loop {
+            let mut round = Ok(());
+            if !drain.is_cancelled() {
+                round = self.start(&mut running, &mut sessions, drain).await;
+            }
+            if round.is_ok() && renewed.elapsed() > lease / 3 {
+                renewed = Instant::now();
+                round = self.crawl.renew(&running).await;
+            }
+            match round {
+                Ok(()) => reached = Instant::now(),
+                // A database that comes back soon costs no session.
+                Err(SyncError::Store(error)) if error.is_passing() && reached.elapsed() < lease => {
+                    tracing::warn!(%error, "relays cannot be shared out at the moment");
+                }
+                Err(error) => return Err(error),
+            }
+            let live = running.values().filter(|r| r.live_since.get().is_some()).count();
+            self.crawl.parts.metrics.connected(running.len(), live);
+            // With a place free, look again soon: a relay that became due or known must not wait for a long session.
+            match timeout(LOOK, sessions.join_next()).await {
+                Ok(Some(Ok((relay, ended)))) => {
+                    running.remove(&relay);
+                    ended?;
+                }
+                Ok(Some(Err(panicked))) => return Err(SyncError::Session(panicked)),
+                Ok(None) => return Ok(Cycle::Idle),
+                Err(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Reading a window page by page, and recording what that proves.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use nostr_sdk::{Filter, Timestamp};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::crawl::SyncError;
+use super::visit::Visit;
+use crate::base::nostr_event::{EventId, NostrEvent, Refusal, Refusals};
+use crate::net::relay::RawPage;
+use crate::services::archive::WindowAnswer;
+use crate::services::archive::command::WindowCommand;
+use crate::services::archive::decide::{Ask, Page, Verdict, Walk};
+use crate::services::archive::event::Window;
+use crate::store::ingest::parse_all;
+
+/// What is proven so far is recorded at least this often, so that a killed process repeats little.
+const RECORD_EVERY: Duration = Duration::from_secs(10);
+
+/// How far a window has come since the last record.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) events: i32,
+    pub(super) requests: i32,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, events: usize, requests: i32) {
+        self.events = self.events.saturating_add(i32::try_from(events).unwrap_or(i32::MAX));
+        self.requests = self.requests.saturating_add(requests);
+    }
+}
+
+impl Visit<'_> {
+    /// Walks one window. However it ends, what is proven is recorded, after its events are committed.
+    pub(super) async fn walk(&mut self, window: Window, stop: &CancellationToken) -> Result<(), SyncError> {
+        let mut walk = Walk::new(window, self.limit);
+        let mut tally = Tally::default();
+        let ended = self.pages(&mut walk, &mut tally, stop).await;
+        // A page that could not be committed proves nothing.
+        if !matches!(ended, Err(SyncError::Store(_) | SyncError::LeaseLost)) {
+            self.delivery.finish().await?;
+            self.record(walk.take_verdicts(), &mut tally).await?;
+        }
+        ended
+    }
+
+    async fn pages(
+        &mut self,
+        walk: &mut Walk,
+        tally: &mut Tally,
+        stop: &CancellationToken,
+    ) -> Result<(), SyncError> {
+        let mut recorded = Instant::now();
+        let mut last = [HashSet::new(), HashSet::new()];
+        while let Some(ask) = walk.ask() {
+            // Half an answer proves nothing; the next session asks again.
+            let Some(page) = stop.run_until_cancelled(self.page(ask)).await else { break };
+            let page = page?;
+            // What overlaps with the last page, or with the probe after it, is counted once.
+            let is_new =
+                |event: &&NostrEvent| !last.iter().any(|ids: &HashSet<EventId>| ids.contains(&event.id));
+            tally.add(page.events.iter().filter(is_new).count(), 1);
+            let [before, _] = last;
+            last = [page.events.iter().map(|event| event.id).collect(), before];
+            // A relay that does not know `until` shows its newest events for ever: that is no proof of an end.
+            if page.events.is_empty() && page.unusable > 0 {
+                walk.answered_nothing_usable(page.unusable);
+            } else {
+                walk.answered(summary(&page));
+            }
+            let mut events = page.events;
+            events.extend(page.late);
+            self.delivery.offer(events, page.refused).await?;
+            self.deliver_live().await?;
+            if recorded.elapsed() >= RECORD_EVERY {
+                self.delivery.finish().await?;
+                self.record(walk.take_verdicts(), tally).await?;
+                recorded = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    async fn page(&mut self, ask: Ask) -> Result<Checked, SyncError> {
+        let (since, until) = (u64::try_from(ask.since)?, u64::try_from(ask.until)?);
+        let filter = Filter::new().since(Timestamp::from_secs(since)).until(Timestamp::from_secs(until));
+        let raw = self.ask(&filter.limit(self.limit)).await?;
+        Ok(check(raw, ask).await)
+    }
+
+    /// Records what is known about a window now.
+    pub(super) async fn record(
+        &mut self,
+        verdicts: Vec<Verdict>,
+        tally: &mut Tally,
+    ) -> Result<(), SyncError> {
+        if verdicts.is_empty() {
+            return Ok(());
+        }
+        let counted = std::mem::take(tally);
+        for (place, (window, outcome)) in verdicts.into_iter().enumerate() {
+            let (events, requests) = if place == 0 { (counted.events, counted.requests) } else { (0, 0) };
+            let (relay, fence) = (self.assignment.relay, self.assignment.fence);
+            self.crawl.parts.metrics.window(&outcome);
+            let command = WindowCommand { relay, window, outcome, events, requests, fence };
+            match self.crawl.parts.windows.append(command).await? {
+                WindowAnswer::Recorded => {}
+                WindowAnswer::LeaseLost => return Err(SyncError::LeaseLost),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A page whose events can be read and fit the question.
+struct Checked {
+    events: Vec<NostrEvent>,
+    refused: Refusals,
+    /// How many of the refused were sent as events.
+    unusable: u64,
+    is_cut: bool,
+    /// Events of the question before.
+    late: Vec<NostrEvent>,
+}
+
+async fn check(raw: RawPage, ask: Ask) -> Checked {
+    let (mut events, mut refused) = parse_all(raw.events).await;
+    refused.add_times(Refusal::TooLarge, raw.too_large);
+    events.retain(|event| {
+        let fits = i64::try_from(event.created_at.as_secs()).is_ok_and(|second| ask.contains(second));
+        if !fits {
+            refused.add(Refusal::Foreign);
+        }
+        fits
+    });
+    let unusable = refused.total();
+    let (late_events, late_refused) = parse_all(raw.late).await;
+    refused.merge(&late_refused);
+    refused.add_times(Refusal::Malformed, raw.odd_frames);
+    Checked { events, refused, unusable, is_cut: raw.is_cut, late: late_events }
+}
+
+fn summary(page: &Checked) -> Page {
+    let seconds = || page.events.iter().map(|event| event.created_at.as_secs().cast_signed());
+    let newest = seconds().max();
+    Page {
+        events: page.events.len(),
+        oldest: seconds().min(),
+        newest,
+        at_newest: seconds().filter(|second| Some(*second) == newest).count(),
+        is_cut: page.is_cut,
+        is_sorted: page.events.is_sorted_by(|a, b| a.created_at >= b.created_at),
+        late: page.late.len(),
+    }
+}

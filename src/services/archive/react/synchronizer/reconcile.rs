@@ -1,0 +1,169 @@
+//! Comparing a window with a relay instead of downloading it (NIP-77): what both have costs next to nothing.
+//!
+//! Our side of the comparison is everything the archive has, whoever showed it: what turns out to be on the relay, too, is
+//! recorded as seen there without being sent.
+
+use std::collections::HashSet;
+
+use negentropy::{Id, NegentropyStorageVector};
+use nostr_sdk::{Filter, Timestamp};
+use tokio_util::sync::CancellationToken;
+
+use super::crawl::SyncError;
+use super::pages::Tally;
+use super::visit::Visit;
+use crate::base::nostr_event::{EventId, Refusal};
+use crate::net::relay::{Difference, RelayError};
+use crate::services::archive::decide::{compares_well, newest};
+use crate::services::archive::event::{Window, WindowOutcome};
+use crate::services::archive::read::{self, Held};
+use crate::store::ingest::parse_all;
+
+/// Comparisons at the same time in one process: each holds the ids of its window in memory.
+pub(super) const AT_ONCE: usize = 4;
+
+/// With fewer events of ours in a window it is read page by page: there is nothing to save.
+const COMPARED_MIN: usize = 100;
+
+/// Events asked for by id in one question.
+const IDS_MAX: usize = 250;
+
+/// Sightings in one page.
+const SIGHTINGS_MAX: usize = 4_000;
+
+/// What came of one comparison.
+enum Compared {
+    /// The window is settled.
+    Settled,
+    /// It was too much for the relay.
+    TooMuch,
+    /// This relay is better read page by page.
+    Unfit,
+}
+
+impl Visit<'_> {
+    /// Compares a window, newest part first. Returns what is left to be read page by page.
+    pub(super) async fn compare(
+        &mut self,
+        window: Window,
+        stop: &CancellationToken,
+    ) -> Result<Option<Window>, SyncError> {
+        let crawl = self.crawl;
+        let most = crawl.settings.negentropy_events_max.get();
+        let mut until = window.until;
+        // How many seconds a relay that refused more is asked about.
+        let mut span: Option<i64> = None;
+        while let Some(rest) = Window::new(window.since, until) {
+            let Some(_permit) = self.meanwhile(stop, crawl.comparing.acquire()).await? else {
+                return Ok(None);
+            };
+            let wanted = span.map_or(rest, |seconds| newest(rest, seconds));
+            let held = read::held(&crawl.parts.doors.session, self.assignment.relay, wanted, most).await?;
+            let Some((part, held)) = held.filter(|(_, held)| held.len() >= COMPARED_MIN) else {
+                return Ok(Some(rest));
+            };
+            let Some(compared) = stop.run_until_cancelled(self.compare_part(part, &held)).await else {
+                return Ok(None);
+            };
+            match compared? {
+                Compared::Settled => {
+                    until = part.since.saturating_sub(1);
+                    if !self.compares {
+                        return Ok(Window::new(window.since, until));
+                    }
+                    span = span.map(|seconds| seconds.saturating_mul(2));
+                }
+                Compared::TooMuch if part.since < part.until => span = Some((part.until - part.since) / 2),
+                Compared::TooMuch => return Ok(Some(rest)),
+                Compared::Unfit => {
+                    self.compares = false;
+                    return Ok(Some(rest));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn compare_part(&mut self, part: Window, held: &[Held]) -> Result<Compared, SyncError> {
+        let (since, until) = (u64::try_from(part.since)?, u64::try_from(part.until)?);
+        let filter = Filter::new().since(Timestamp::from_secs(since)).until(Timestamp::from_secs(until));
+        let difference = match self.session.reconcile(&filter, items(held)?).await {
+            Ok(difference) => difference,
+            Err(RelayError::NegRefused(why)) if self.may_authenticate(&why).await? => {
+                self.session.reconcile(&filter, items(held)?).await?
+            }
+            Err(RelayError::NegRefused(why)) if why.starts_with("blocked:") => return Ok(Compared::TooMuch),
+            Err(RelayError::Flooded | RelayError::Slow(_)) => return Ok(Compared::TooMuch),
+            Err(RelayError::NegRefused(_) | RelayError::NegUnsupported) => return Ok(Compared::Unfit),
+            Err(error) => return Err(error.into()),
+        };
+        self.crawl.parts.metrics.compared();
+        let mut tally = Tally::default();
+        tally.add(0, i32::try_from(difference.rounds).unwrap_or(i32::MAX));
+        let shared = self.sight(held, &difference).await?;
+        let withheld = self.fetch(difference.need, &mut tally).await?;
+        tally.add(shared, 0);
+        self.delivery.finish().await?;
+        let outcome = if withheld == 0 {
+            WindowOutcome::Complete
+        } else {
+            let reason = format!("the relay announced {withheld} events that it does not send");
+            WindowOutcome::Gap { reason }
+        };
+        self.record(vec![(part, outcome)], &mut tally).await?;
+        self.compares = compares_well(held.len(), shared);
+        Ok(Compared::Settled)
+    }
+
+    /// Records what both have. Returns how much that is.
+    async fn sight(&mut self, held: &[Held], difference: &Difference) -> Result<usize, SyncError> {
+        let lacking: HashSet<&[u8; 32]> = difference.have.iter().collect();
+        let shared: Vec<&Held> = held.iter().filter(|h| !lacking.contains(h.id.as_bytes())).collect();
+        let unseen: Vec<(i64, EventId)> =
+            shared.iter().filter(|h| !h.is_sighted).map(|h| (h.created_at, h.id)).collect();
+        for page in unseen.chunks(SIGHTINGS_MAX) {
+            self.delivery.sight(page.to_vec()).await?;
+        }
+        Ok(shared.len())
+    }
+
+    /// Fetches what only the relay has. Returns how much of it does not come, asked for twice.
+    async fn fetch(&mut self, ids: Vec<[u8; 32]>, tally: &mut Tally) -> Result<usize, SyncError> {
+        let mut wanted: HashSet<EventId> = ids.into_iter().map(EventId::from_byte_array).collect();
+        for _ in 0..2 {
+            let left: Vec<EventId> = wanted.iter().copied().collect();
+            for some in left.chunks(IDS_MAX.min(self.limit)) {
+                let filter = Filter::new().ids(some.iter().copied()).limit(some.len());
+                let raw = self.ask(&filter).await?;
+                let (mut events, mut refused) = parse_all(raw.events).await;
+                refused.add_times(Refusal::TooLarge, raw.too_large);
+                refused.add_times(Refusal::Malformed, raw.odd_frames);
+                events.retain(|event| {
+                    let is_wanted = wanted.remove(&event.id);
+                    if !is_wanted {
+                        refused.add(Refusal::Foreign);
+                    }
+                    is_wanted
+                });
+                tally.add(events.len(), 1);
+                self.delivery.offer(events, refused).await?;
+                self.deliver_live().await?;
+            }
+        }
+        Ok(wanted.len())
+    }
+}
+
+fn items(held: &[Held]) -> Result<NegentropyStorageVector, SyncError> {
+    let mut items = NegentropyStorageVector::with_capacity(held.len());
+    for item in held {
+        let second = u64::try_from(item.created_at)?;
+        items.insert(second, Id::from_byte_array(item.id.to_bytes())).map_err(comparison)?;
+    }
+    items.seal().map_err(comparison)?;
+    Ok(items)
+}
+
+fn comparison(error: negentropy::Error) -> SyncError {
+    SyncError::Comparison(error)
+}

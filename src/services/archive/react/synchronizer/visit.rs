@@ -1,0 +1,240 @@
+//! One session with one relay: read what is not proven yet, then listen, and compare again from time to time.
+
+use std::future::Future;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use nostr_sdk::{Filter, Timestamp};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::crawl::{Assignment, Crawl, SyncError};
+use super::delivery::Delivery;
+use crate::base::nostr_event::Refusals;
+use crate::net::relay::{RawPage, RelayError, RelaySession};
+use crate::services::archive::decide::{Look, open_windows};
+use crate::services::archive::event::Window;
+use crate::services::archive::read;
+use crate::store::Relay;
+use crate::store::ingest::PageOutcome;
+
+/// What a session brought.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    /// Events that were new.
+    pub(super) stored: u64,
+    /// Events that were not.
+    pub(super) known: u64,
+    /// Events refused.
+    pub(super) refused: Refusals,
+}
+
+impl Report {
+    pub(super) fn add(&mut self, outcome: &PageOutcome) {
+        self.stored += u64::from(outcome.stored);
+        self.known += u64::from(outcome.known);
+        self.refused.merge(&outcome.refused);
+    }
+}
+
+/// A session under way.
+pub(super) struct Visit<'a> {
+    pub(super) crawl: &'a Crawl,
+    pub(super) assignment: Assignment,
+    pub(super) session: RelaySession,
+    pub(super) delivery: Delivery,
+    /// Events asked for at a time.
+    pub(super) limit: usize,
+    /// Whether this relay is compared with rather than downloaded from.
+    pub(super) compares: bool,
+    listens: bool,
+    has_authenticated: bool,
+}
+
+/// Runs until the relay ends it, or `stop` does. `live_since` is set when nothing is left but to listen.
+pub(super) async fn run(
+    crawl: &Crawl,
+    assignment: Assignment,
+    stop: &CancellationToken,
+    live_since: &OnceLock<Instant>,
+) -> Result<(), SyncError> {
+    let (url, patience) = (assignment.url.clone(), crawl.patience(assignment.url.network()));
+    let connecting = RelaySession::connect(&crawl.parts.outside, &url, assignment.trust, patience);
+    // Waiting for a relay must not hold up the end: nothing was asked for yet.
+    let Some(session) = stop.run_until_cancelled(connecting).await else { return Ok(()) };
+    let settings = &crawl.settings;
+    let limit = settings.page_events.get().min(assignment.max_limit.unwrap_or(usize::MAX).max(1));
+    let compares = settings.negentropy && assignment.negentropy != Some(false);
+    let mut visit = Visit {
+        crawl,
+        delivery: Delivery::new(crawl.parts.intake.clone(), assignment.relay),
+        assignment,
+        session: session?,
+        limit,
+        compares,
+        listens: false,
+        has_authenticated: false,
+    };
+    let mut ended = visit.stay(stop, live_since).await;
+    let delivered = visit.delivery.finish().await;
+    if ended.is_ok() {
+        ended = delivered.map_err(SyncError::from);
+    }
+    let told = visit.tell().await;
+    visit.session.close().await;
+    ended.and(told)
+}
+
+impl Visit<'_> {
+    async fn stay(
+        &mut self,
+        stop: &CancellationToken,
+        live_since: &OnceLock<Instant>,
+    ) -> Result<(), SyncError> {
+        if self.crawl.settings.live {
+            self.listen().await?;
+        }
+        loop {
+            let crawl = self.crawl;
+            let Some(_permit) = self.meanwhile(stop, crawl.catching_up.acquire()).await? else {
+                return Ok(());
+            };
+            self.catch_up(stop).await?;
+            self.tell().await?;
+            if !self.listens || stop.is_cancelled() {
+                return Ok(());
+            }
+            drop(_permit);
+            live_since.get_or_init(Instant::now);
+            let interval = Duration::from_secs(self.crawl.settings.interval_s.get().into());
+            if self.meanwhile(stop, sleep(interval)).await?.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads every window that is not proven, newest first.
+    async fn catch_up(&mut self, stop: &CancellationToken) -> Result<(), SyncError> {
+        for window in open(self.crawl, self.assignment.relay).await? {
+            let mut rest = Some(window);
+            if self.compares {
+                rest = self.compare(window, stop).await?;
+            }
+            if let Some(rest) = rest.filter(|_| !stop.is_cancelled()) {
+                self.walk(rest, stop).await?;
+            }
+            if stop.is_cancelled() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for everything that the relay gets from now on, whatever its date, and for what is too young to be in a window.
+    async fn listen(&mut self) -> Result<(), SyncError> {
+        let now = self.crawl.parts.clock.now().timestamp();
+        let young = now - i64::from(self.crawl.settings.end_lag_s);
+        let recent = Filter::new().since(Timestamp::from_secs(u64::try_from(young)?)).limit(self.limit);
+        // A limit binds only what is stored already (N-01.8).
+        self.session.listen(&[recent, Filter::new().limit(1)]).await?;
+        self.listens = true;
+        Ok(())
+    }
+
+    /// Waits for something and stores what the relay sends meanwhile. `None` when stopped.
+    pub(super) async fn meanwhile<T>(
+        &mut self,
+        stop: &CancellationToken,
+        what: impl Future<Output = T> + Send,
+    ) -> Result<Option<T>, SyncError> {
+        let mut what = std::pin::pin!(what);
+        loop {
+            let heard = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(None),
+                value = &mut what => return Ok(Some(value)),
+                delivered = self.delivery.next(), if !self.delivery.is_empty() => {
+                    delivered?;
+                    continue;
+                }
+                heard = self.session.wait_live(), if self.listens && !self.delivery.is_full() => heard,
+            };
+            match heard {
+                Ok(()) => self.deliver_live().await?,
+                Err(RelayError::Closed(why)) => self.not_listened_to(&why).await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The relay ended the live subscription.
+    async fn not_listened_to(&mut self, why: &str) -> Result<(), SyncError> {
+        self.listens = false;
+        if self.may_authenticate(why).await? {
+            self.listen().await?;
+        } else {
+            tracing::debug!(relay.url = %self.assignment.url, why, "it does not send what it gets");
+        }
+        Ok(())
+    }
+
+    /// Hands over what came for the live subscription while something else was read.
+    pub(super) async fn deliver_live(&mut self) -> Result<(), SyncError> {
+        if self.listens {
+            let heard = self.session.take_live();
+            self.delivery.offer_raw(heard).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks, and once more after saying who we are if the relay wants to know (N-42.6).
+    pub(super) async fn ask(&mut self, filter: &Filter) -> Result<RawPage, SyncError> {
+        match self.session.page(filter).await {
+            Err(RelayError::Closed(why)) => {
+                if self.may_authenticate(&why).await? {
+                    Ok(self.session.page(filter).await?)
+                } else {
+                    Err(RelayError::Closed(why).into())
+                }
+            }
+            page => Ok(page?),
+        }
+    }
+
+    /// Says who we are, when that is why the relay refused.
+    pub(super) async fn may_authenticate(&mut self, why: &str) -> Result<bool, SyncError> {
+        let may = self.crawl.settings.authenticate
+            && !self.has_authenticated
+            && why.starts_with("auth-required:")
+            && self.session.auth_challenge().is_some();
+        if may {
+            self.has_authenticated = true;
+            self.session.authenticate(&self.crawl.parts.keys).await?;
+        }
+        Ok(may)
+    }
+
+    async fn tell(&mut self) -> Result<(), SyncError> {
+        let report = self.delivery.take_report();
+        Ok(self.crawl.tell(self.assignment.relay, &self.assignment.url, report).await?)
+    }
+}
+
+/// Windows of a relay that are to be read now, newest first.
+async fn open(crawl: &Crawl, relay: Relay) -> Result<Vec<Window>, SyncError> {
+    let settings = &crawl.settings;
+    let now = crawl.parts.clock.now().timestamp();
+    let mut ages = vec![i64::from(settings.end_lag_s)];
+    ages.extend(settings.recheck_after_s.iter().map(|age| i64::from(*age)));
+    let forgotten = i32::try_from(settings.recheck_all_days.get())?;
+    let session = &crawl.parts.doors.session;
+    let settled = read::settled_windows(session, relay, &ages, forgotten).await?;
+    let looks: Vec<Look> = ages
+        .iter()
+        .map(|age| Look {
+            age_s: *age,
+            settled: settled.iter().filter(|s| s.0 == *age).map(|s| s.1).collect(),
+        })
+        .collect();
+    Ok(open_windows(i64::try_from(settings.since_unix_s)?, now, &looks))
+}

@@ -1,0 +1,118 @@
+//! What the synchronizer asks the database before it asks a relay.
+
+use sqlx::PgPool;
+
+use crate::base::nostr_event::EventId;
+use crate::services::archive::event::Window;
+use crate::store::{Error, Relay};
+
+/// A relay to crawl.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// `relays.number`.
+    pub number: i32,
+    /// Canonical URL.
+    pub url: String,
+    /// Whether the operator named it, or somebody on the network.
+    pub is_named: bool,
+    /// Most events it says it gives at once (NIP-11).
+    pub max_limit: Option<i64>,
+    /// Whether it says that it speaks NIP-77; `None` when there is no document.
+    pub negentropy: Option<bool>,
+}
+
+/// Relays that are crawled, those furthest behind first: by `relay_last_event_timestamp`, clamped to `now` so that one event
+/// dated 2100 does not put its relay last for ever. They are the `readable_relays`, and those the operator named that
+/// nobody has checked yet.
+pub async fn candidates(pool: &PgPool, now: i64) -> Result<Vec<Candidate>, Error> {
+    Ok(sqlx::query_as!(
+        Candidate,
+        r#"SELECT r.number, r.url, true AS "is_named!",
+                  CASE WHEN jsonb_typeof(m.limitation -> 'max_limit') = 'number'
+                       THEN least((m.limitation ->> 'max_limit')::numeric, 1000000)::bigint END AS max_limit,
+                  m.supported_nips @> '77' AS negentropy
+           FROM relays r
+           LEFT JOIN relay_progress p ON p.relay = r.number
+           LEFT JOIN relay_metadata_latest m ON m.relay_url = r.url
+           WHERE r.retired_at IS NULL AND (m.readable OR m.relay_url IS NULL)
+           ORDER BY least(coalesce(p.last_created_at, 0), $1), r.number"#,
+        now
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
+/// Windows of a relay that are settled: complete, or a gap found in the last seven days; after that it is asked again, because
+/// the relay may have changed its ways. What was settled more than `days` ago does not count.
+///
+/// Each comes with one of `ages`, and holds the seconds that were that old (in seconds) when they were settled.
+pub async fn settled_windows(
+    pool: &PgPool,
+    relay: Relay,
+    ages: &[i64],
+    days: i32,
+) -> Result<Vec<(i64, Window)>, Error> {
+    // Neighbours are merged in the database: a relay visited every hour for a year still has one window.
+    let rows = sqlx::query!(
+        r#"SELECT age AS "age!", lower(w) AS "since!", upper(w) - 1 AS "until!" FROM (
+               SELECT a.age, unnest(range_agg(int8range(s.since, least(s.until, s.settled_at - a.age), '[]'))) AS w
+               FROM (SELECT since, until, extract(epoch FROM recorded_at)::bigint AS settled_at FROM sync_log
+                     WHERE relay = $1 AND recorded_at > now() - make_interval(days => $3)
+                       AND (outcome = 'complete' OR recorded_at > now() - interval '7 days')) s,
+                    unnest($2::bigint[]) AS a (age)
+               WHERE s.since <= s.settled_at - a.age GROUP BY a.age) merged"#,
+        relay.0,
+        ages,
+        days
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.iter().filter_map(|row| Some((row.age, Window::new(row.since, row.until)?))).collect())
+}
+
+/// An event of ours in a comparison.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// Unix seconds.
+    pub created_at: i64,
+    /// Its id.
+    pub id: EventId,
+    /// Whether it is known to be on the relay.
+    pub is_sighted: bool,
+}
+
+/// All events of a window, or of its newest whole seconds when there are more than `most`: which part, and what is in it.
+/// `None` when even its last populated second holds more.
+pub async fn held(
+    pool: &PgPool,
+    relay: Relay,
+    window: Window,
+    most: usize,
+) -> Result<Option<(Window, Vec<Held>)>, Error> {
+    let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
+    let rows = sqlx::query!(
+        r#"SELECT e.created_at AS "created_at!", e.id AS "id!", s.event IS NOT NULL AS "is_sighted!"
+           FROM (SELECT created_at, id, number FROM events WHERE created_at BETWEEN $2 AND $3
+                 ORDER BY created_at DESC LIMIT $4) e
+           LEFT JOIN sightings s ON s.event = e.number AND s.relay = $1"#,
+        relay.0,
+        window.since,
+        window.until,
+        limit
+    )
+    .fetch_all(pool)
+    .await?;
+    let is_all = rows.len() <= most;
+    let mut held = Vec::with_capacity(rows.len());
+    for row in rows {
+        let id = EventId::from_slice(&row.id)
+            .map_err(|_| Error::inconsistent("events", "an id has the wrong length"))?;
+        held.push(Held { created_at: row.created_at, id, is_sighted: row.is_sighted });
+    }
+    if is_all {
+        return Ok(Some((window, held)));
+    }
+    let cut = held.iter().map(|h| h.created_at).min().unwrap_or(window.since);
+    held.retain(|h| h.created_at > cut);
+    Ok(Window::new(cut + 1, window.until).filter(|_| !held.is_empty()).map(|part| (part, held)))
+}
