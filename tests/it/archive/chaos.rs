@@ -75,11 +75,15 @@ async fn assert_whole(instance: &Instance, truth: &Pairs) {
     instance.run(&["verify", "--events"]).ok();
 }
 
+/// Places for half of the relays in each process, so that both have some.
+const PLACES: &str = "networks.clearnet.relays_at_once=8";
+
 /// `quipu run synchronizer` on an instance whose own one is off.
 fn synchronizer(instance: &Instance, farm: &Farm, name: &str) -> Child {
     let urls: Vec<String> = farm.relays().iter().map(|relay| relay.url()).collect();
     let only = format!("services.synchronizer.only_relays={}", serde_json::json!(urls));
-    let mut command: Command = instance.command(&["run", "synchronizer", "--set", LEASE, "--set", &only]);
+    let settings = ["--set", LEASE, "--set", PLACES, "--set", &only];
+    let mut command: Command = instance.command(&[&["run", "synchronizer"], settings.as_slice()].concat());
     let log = File::create(instance.folder().join(name)).unwrap();
     command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
 }

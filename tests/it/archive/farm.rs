@@ -34,7 +34,6 @@ fn must_be_noted(character: Character) -> bool {
         character,
         C::HiddenCap
             | C::Drops
-            | C::Auth
             | C::BadSignatures
             | C::Foreign
             | C::LargeFrames
@@ -99,7 +98,7 @@ async fn awaited(client: &Client, farm: &Farm, until: u64) -> Vec<String> {
         let seen = seen.get(&url).unwrap_or(&none);
         let missing = relay.sound(until).filter(|id| !seen.contains(id)).count();
         let is_noted = said.contains_key(&url);
-        if missing > 0 && character.shows_all() && character != Character::Auth {
+        if missing > 0 && character.shows_all() {
             left.push(format!("{character:?} {url}: {missing} events"));
         } else if !is_noted && must_be_noted(character) {
             left.push(format!("{character:?} {url}: its reason"));
