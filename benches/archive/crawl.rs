@@ -80,7 +80,7 @@ pub(crate) async fn measure() -> Vec<Row> {
         ),
         row(
             "bytes on the wire, compared (NIP-77)",
-            format!("{:.2} MB", wire(PAGED) / 1e6),
+            format!("{:.1} kB", wire(PAGED) / 1e3),
             format!("{:.1} MB for a download", wire(0) / 1e6),
             wire(PAGED) / wire(0),
             Bar::AtMost(0.05),
