@@ -63,6 +63,14 @@ bench-journal: deps ## Appends a second, against pgbench in the same run
 bench-ingest: deps ## Events a second from relay socket to commit, against the limit measured in the same run
 	$(CARGO) bench --locked --profile dev --bench ingest
 
+.PHONY: bench-archive
+bench-archive: deps build ## The archive against relays: events a second, a thousand relays, duplicates, lag
+	ulimit -n 8192; $(CARGO) bench --locked --profile dev --bench archive
+
+.PHONY: farm
+farm: ## A thousand relays of all characters on the loopback, to try an archive on
+	ulimit -n 8192; $(CARGO) bench --locked --profile dev --bench farm
+
 .PHONY: deny
 deny: ## Licences, sources, banned crates and known vulnerabilities (needs cargo-deny, and the network for the last)
 	$(CARGO) deny check

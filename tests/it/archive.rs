@@ -1,9 +1,11 @@
 //! The archive as its user has it: the real binary, its own PostgreSQL and PgBouncer, relays of another project.
 
 mod candidates;
+mod chaos;
 mod commands;
 mod commands_relays;
 mod crashes;
+mod farm;
 mod finder;
 mod hostile;
 mod implementations;
@@ -16,5 +18,7 @@ mod monitor;
 mod odd_lines;
 mod relays;
 mod signals;
+mod strange_relays;
+mod tor;
 mod validator;
 mod vanishing;

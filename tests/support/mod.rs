@@ -2,7 +2,11 @@
 
 pub(crate) mod database;
 pub(crate) mod dns;
+#[path = "../../benches/farm/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "benches use the rest")]
+pub(crate) mod farm;
 pub(crate) mod instance;
 pub(crate) mod proxy;
 pub(crate) mod socks;
+pub(crate) mod tor;
 pub(crate) mod wire_relay;

@@ -1,4 +1,5 @@
-//! A SOCKS5 proxy on the loopback that writes down what it is asked for, and leads everybody to one place.
+//! A SOCKS5 proxy on the loopback that writes down what it is asked for, and leads everybody to one place or passes what
+//! was asked on to the next proxy.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +21,15 @@ pub(crate) struct Asked {
     pub(crate) password: String,
 }
 
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy)]
+enum Then {
+    Lead(SocketAddr),
+    Refuse(u8),
+    /// The same to the proxy there.
+    PassOn(SocketAddr),
+}
+
 /// The running proxy; dropping it cuts everybody off.
 pub(crate) struct SocksProxy {
     address: SocketAddr,
@@ -30,6 +40,15 @@ pub(crate) struct SocksProxy {
 impl SocksProxy {
     /// Connects everybody to `target`, or refuses with a code. Port 0 there stands for the port that is asked for.
     pub(crate) async fn start(target: Result<SocketAddr, u8>) -> Self {
+        Self::with(target.map_or_else(Then::Refuse, Then::Lead)).await
+    }
+
+    /// Asks the proxy at `next` for the same, with the same name and password.
+    pub(crate) async fn before(next: SocketAddr) -> Self {
+        Self::with(Then::PassOn(next)).await
+    }
+
+    async fn with(then: Then) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -39,7 +58,7 @@ impl SocksProxy {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let log = Arc::clone(&log);
-                connections.spawn(async move { drop(serve(client, target, &log).await) });
+                connections.spawn(async move { drop(serve(client, then, &log).await) });
             }
         });
         Self { address, asked, _tasks: tasks }
@@ -61,11 +80,7 @@ async fn text(client: &mut TcpStream) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-async fn serve(
-    mut client: TcpStream,
-    target: Result<SocketAddr, u8>,
-    log: &Mutex<Vec<Asked>>,
-) -> io::Result<()> {
+async fn serve(mut client: TcpStream, then: Then, log: &Mutex<Vec<Asked>>) -> io::Result<()> {
     let mut head = [0; 2];
     client.read_exact(&mut head).await?;
     let mut methods = vec![0; head[1].into()];
@@ -86,15 +101,35 @@ async fn serve(
         _ => format!("{:x}", client.read_u32().await?),
     };
     let port = client.read_u16().await?;
-    log.lock().unwrap().push(Asked { address_type, name, port, user, password });
-    let code = target.err().unwrap_or(0);
-    client.write_all(&[5, code, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
-    if let Ok(mut target) = target {
-        if target.port() == 0 {
-            target.set_port(port);
+    let asked = Asked { address_type, name, port, user, password };
+    log.lock().unwrap().push(asked.clone());
+    let reply = |code| [5, code, 0, 1, 0, 0, 0, 0, 0, 0];
+    let mut server = match then {
+        Then::Refuse(code) => return client.write_all(&reply(code)).await,
+        Then::Lead(mut target) => {
+            client.write_all(&reply(0)).await?;
+            if target.port() == 0 {
+                target.set_port(port);
+            }
+            TcpStream::connect(target).await?
         }
-        let mut server = TcpStream::connect(target).await?;
-        copy_bidirectional(&mut client, &mut server).await?;
-    }
+        // Its reply is ours.
+        Then::PassOn(next) => ask(next, &asked).await?,
+    };
+    copy_bidirectional(&mut client, &mut server).await?;
     Ok(())
+}
+
+/// Asks for a name as we were asked for it.
+async fn ask(next: SocketAddr, asked: &Asked) -> io::Result<TcpStream> {
+    let mut server = TcpStream::connect(next).await?;
+    let field = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    // Step by step: Tor reads on only when something new comes.
+    server.write_all(&[5, 1, 2]).await?;
+    server.read_exact(&mut [0; 2]).await?;
+    server.write_all(&[vec![1], field(&asked.user), field(&asked.password)].concat()).await?;
+    server.read_exact(&mut [0; 2]).await?;
+    let request = [vec![5, 1, 0, 3], field(&asked.name), asked.port.to_be_bytes().to_vec()].concat();
+    server.write_all(&request).await?;
+    Ok(server)
 }

@@ -1,0 +1,112 @@
+//! The events of a farm, signed once and shared by its relays.
+
+use std::sync::Arc;
+
+use nostr_sdk::{Event, JsonUtil as _};
+use quipu::sample::SampleGenerator;
+use rand::SeedableRng as _;
+use rand::seq::index::sample;
+use rand_chacha::ChaCha8Rng;
+
+use super::Character;
+
+/// The second in which [`Character::HiddenCap`] has too much.
+pub(crate) const FLOODED_SECOND: u64 = 1_703_000_000;
+/// How much it has there.
+pub(crate) const FLOOD: u64 = 600;
+/// How many events of a character's own kind it has.
+const SPECIAL: u64 = 40;
+/// In 2100, and in 2001.
+const AHEAD: u64 = 4_102_444_800;
+const BEHIND: u64 = 1_000_000_000;
+
+/// Seed and number of the shared events.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    pub(crate) seed: u64,
+    pub(crate) events: u64,
+}
+
+/// An event, its text, and whether it may be archived.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) event: Event,
+    pub(crate) json: String,
+    pub(crate) is_sound: bool,
+}
+
+impl Stored {
+    pub(super) fn sound(event: Event) -> Arc<Self> {
+        let json = event.as_json();
+        Arc::new(Self { event, json, is_sound: true })
+    }
+
+    /// The event with a signature of another one.
+    fn forged(mut event: Event, other: &Event) -> Arc<Self> {
+        event.sig = other.sig;
+        let json = event.as_json();
+        Arc::new(Self { event, json, is_sound: false })
+    }
+}
+
+/// All events of a farm.
+pub(crate) struct Corpus {
+    seed: u64,
+    shared: Vec<Arc<Stored>>,
+    flood: Vec<Arc<Stored>>,
+    ahead: Vec<Arc<Stored>>,
+    behind: Vec<Arc<Stored>>,
+    forged: Vec<Arc<Stored>>,
+    foreign: Vec<Arc<Stored>>,
+}
+
+impl Corpus {
+    /// Signs them: the same extent, the same events.
+    pub(crate) fn new(extent: Extent) -> Self {
+        let Extent { seed, events } = extent;
+        let in_span = |offset: u64, from: u64, length: u64, count: u64| {
+            SampleGenerator::new(seed.wrapping_add(offset), 20, from..from + length, count).map(Stored::sound)
+        };
+        let genuine: Vec<Event> =
+            SampleGenerator::new(seed.wrapping_add(4), 20, BEHIND..BEHIND + 3_600, SPECIAL).collect();
+        let others = genuine.iter().cycle().skip(1);
+        Self {
+            seed,
+            shared: SampleGenerator::paced(seed, events).map(Stored::sound).collect(),
+            flood: in_span(1, FLOODED_SECOND, 1, FLOOD).collect(),
+            ahead: in_span(2, AHEAD, 3_600, SPECIAL).collect(),
+            behind: in_span(3, BEHIND, 3_600, SPECIAL).collect(),
+            forged: genuine
+                .iter()
+                .zip(others)
+                .map(|(event, other)| Stored::forged(event.clone(), other))
+                .collect(),
+            foreign: in_span(5, AHEAD + 86_400, 3_600, SPECIAL).collect(),
+        }
+    }
+
+    /// What one relay holds: its share of the shared events, and what belongs to its character.
+    pub(super) fn deal(&self, number: usize, character: Character, wanted: usize) -> Vec<Arc<Stored>> {
+        let own = match character {
+            Character::HiddenCap => self.flood.as_slice(),
+            Character::Ahead => &self.ahead,
+            Character::Behind => &self.behind,
+            Character::BadSignatures => &self.forged,
+            _ => &[],
+        };
+        let number = u64::try_from(number).expect("64 bits");
+        let mut dice = ChaCha8Rng::seed_from_u64(self.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let shared = sample(&mut dice, self.shared.len(), wanted.min(self.shared.len()));
+        shared.iter().map(|place| &self.shared[place]).chain(own).map(Arc::clone).collect()
+    }
+
+    /// What fits no question.
+    pub(super) fn foreign(&self) -> Vec<Arc<Stored>> {
+        self.foreign.clone()
+    }
+
+    /// Bytes of all shared events, as JSON.
+    pub(crate) fn bytes(&self) -> usize {
+        self.shared.iter().map(|stored| stored.json.len()).sum()
+    }
+}
