@@ -2,7 +2,7 @@
 //! environment with `.env`, then `--set`. Later sources win, key by key. Unknown keys are refused.
 //!
 //! **Architecture Invariant:** nothing else reads the environment or a settings file, and no setting is
-//! a secret: those are in [`DatabaseEnv`], as [`Secret`](crate::base::Secret)s.
+//! a secret: those are in [`DatabaseEnv`], as [`Secret`]s.
 
 /// A default that cannot be zero, checked at compile time.
 macro_rules! nonzero {
