@@ -61,7 +61,8 @@ impl RawPage {
 
     /// Whether it has as much as may be held.
     pub(super) fn is_full(&self, events_max: usize) -> bool {
-        self.bytes > PAGE_BYTES_MAX || self.events.len().saturating_add(self.too_large) > events_max
+        self.bytes > PAGE_BYTES_MAX
+            || self.events.len().saturating_add(self.late.len()).saturating_add(self.too_large) > events_max
     }
 }
 

@@ -235,10 +235,13 @@ impl Journal for RelayJournal {
         }
         let found = if candidates.statements() == 0 {
             HashMap::new()
-        } else if let Some(found) = candidates.lookup(client, batch).await? {
-            found
         } else {
-            return Ok(None);
+            match candidates.lookup(client, batch).await? {
+                Some(found) => found,
+                // The other facts prove the commit: then nothing of the candidates was new.
+                None if !records.slots.is_empty() => candidates.all_known(),
+                None => return Ok(None),
+            }
         };
         if adds.urls.is_empty() {
             return Ok(Some(answers(commands, &HashMap::new(), &found)));
@@ -294,6 +297,12 @@ const WINDOWS_BEFORE: &str = "
     SELECT s.relay, s.since, s.until FROM sync_log s
     WHERE s.xid = (SELECT f.xid FROM sync_log f WHERE f.batch = $1 AND f.slot = 0) AND s.batch = $1";
 
+fn detail(command: &WindowCommand) -> Value {
+    let mut detail = command.outcome.detail();
+    detail["asked_at"] = command.asked_at.into();
+    detail
+}
+
 impl Journal for SyncJournal {
     type Command = WindowCommand;
     type Answer = WindowAnswer;
@@ -316,7 +325,7 @@ impl Journal for SyncJournal {
         let until: Vec<i64> = commands.iter().map(|c| c.window.until).collect();
         let events: Vec<i32> = commands.iter().map(|c| c.events).collect();
         let requests: Vec<i32> = commands.iter().map(|c| c.requests).collect();
-        let details: Vec<Value> = commands.iter().map(|c| c.outcome.detail()).collect();
+        let details: Vec<Value> = commands.iter().map(detail).collect();
         let fences: Vec<i64> = commands.iter().map(|c| c.fence).collect();
         let rows = client
             .query_typed(

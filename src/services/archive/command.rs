@@ -72,6 +72,8 @@ pub struct WindowCommand {
     pub events: i32,
     /// Questions it took.
     pub requests: i32,
+    /// When it was asked for at the earliest, unix seconds by this process's clock.
+    pub asked_at: i64,
     /// The fence of the relay's lease: what a process finds out counts only while the relay is its own.
     pub fence: i64,
 }

@@ -52,7 +52,7 @@ fn peoplebrotr(parent: &Path) -> PathBuf {
     for (path, text) in [
         ("config/brotr.yaml", "services:\n  console:\n    enabled: false\n".to_owned()),
         ("config/services/initializer.yaml", "seed_file: three.txt\n".to_owned()),
-        ("config/services/synchronizer.yaml", "page_events: 100\nrelays_at_once: 2\n".to_owned()),
+        ("config/services/synchronizer.yaml", "page_events: 100\ncatching_up_max: 2\n".to_owned()),
         (
             "config/postgres/postgresql.conf",
             "shared_buffers = '32MB'\nmax_connections = 100\nsynchronous_commit = on\n".to_owned(),

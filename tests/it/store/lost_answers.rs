@@ -111,7 +111,7 @@ async fn observations_and_windows_are_recorded_once_when_the_answer_is_lost() {
         proxy.strike("INSERT INTO sync_log", fault);
         let window = Window::new(turn * 100, turn * 100 + 99).unwrap();
         let outcome = WindowOutcome::Complete;
-        let command = WindowCommand { relay, window, outcome, events: 1, requests: 1, fence };
+        let command = WindowCommand { relay, window, outcome, events: 1, requests: 1, asked_at: 0, fence };
         assert_eq!(windows.append(command).await.unwrap(), WindowAnswer::Recorded, "{name}");
     }
     let owner = kit.database.owner().await;
@@ -225,7 +225,7 @@ async fn a_window_counts_only_while_its_relay_is_ours_and_the_others_of_its_batc
     for (place, relay) in relays.into_iter().enumerate() {
         let (windows, fence) = (windows.clone(), fences[place]);
         let (window, outcome) = (Window::new(0, 9).unwrap(), WindowOutcome::Complete);
-        let command = WindowCommand { relay, window, outcome, events: 1, requests: 1, fence };
+        let command = WindowCommand { relay, window, outcome, events: 1, requests: 1, asked_at: 0, fence };
         callers.spawn(async move { (place, windows.append(command).await.unwrap()) });
     }
     let mut told = callers.join_all().await;

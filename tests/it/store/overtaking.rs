@@ -112,7 +112,8 @@ async fn two_running_attempts_of_observations_and_windows_are_one_entry() {
     let window = Window::new(0, 9).unwrap();
     let outcome = WindowOutcome::Complete;
     let fence = race.kit.fence(relay).await;
-    let call = windows.append(WindowCommand { relay, window, outcome, events: 1, requests: 1, fence });
+    let call =
+        windows.append(WindowCommand { relay, window, outcome, events: 1, requests: 1, asked_at: 0, fence });
     race.both_at_once("LOCK TABLE sync_log IN EXCLUSIVE MODE", "INSERT INTO sync_log", call).await.unwrap();
     assert_eq!(number(&race.blocker, "SELECT count(*) FROM sync_log").await, 1);
 }
@@ -135,7 +136,8 @@ async fn an_attempt_that_arrives_after_its_successor_changes_nothing() {
     let window = Window::new(0, 9).unwrap();
     let outcome = WindowOutcome::Gap { reason: "more than it gives".to_owned() };
     let fence = race.kit.fence(relay).await;
-    let call = windows.append(WindowCommand { relay, window, outcome, events: 1, requests: 1, fence });
+    let call =
+        windows.append(WindowCommand { relay, window, outcome, events: 1, requests: 1, asked_at: 0, fence });
     race.first_after_second("INSERT INTO sync_log", call).await.unwrap();
 
     for (sql, expected) in [

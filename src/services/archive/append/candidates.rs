@@ -148,6 +148,11 @@ impl<'a> Candidates<'a> {
         Ok(findings)
     }
 
+    /// The answer when nothing of it was new.
+    pub(super) fn all_known(&self) -> HashMap<String, Finding> {
+        self.found.urls.iter().map(|url| ((*url).to_owned(), Finding::Known)).collect()
+    }
+
     /// What stands under this batch, or `None` when nothing does: then it is sent again, which does nothing twice.
     pub(super) async fn lookup(
         &self,
@@ -159,8 +164,7 @@ impl<'a> Candidates<'a> {
             return Ok(None);
         }
         // Whatever of it was not written was not new.
-        let mut findings: HashMap<String, Finding> =
-            self.found.urls.iter().map(|url| ((*url).to_owned(), Finding::Known)).collect();
+        let mut findings = self.all_known();
         for row in rows.iter().filter(|row| row.get(1)) {
             findings.insert(row.get(0), Finding::New);
         }

@@ -16,7 +16,8 @@ use crate::services::archive::event::{Window, WindowOutcome};
 /// The next question for the relay: its events in a window, newest first.
 pub type Ask = Window;
 
-/// More events than this after the end of an answer, and its ends prove nothing. A few are new ones that carry an old date.
+/// More events than this, and than a tenth of the next answer, after the end of one: its ends prove nothing. A few are new
+/// ones that carry an old date.
 const LATE_MAX: usize = 5;
 
 const LATE: &str = "events come after the end of the answer they belong to";
@@ -32,6 +33,8 @@ pub struct Page {
     pub newest: Option<i64>,
     /// Events in that second.
     pub at_newest: usize,
+    /// What was sent beside them as events and could not be used. It has its place in an answer all the same.
+    pub unusable: usize,
     /// Only the beginning of the answer was read.
     pub is_cut: bool,
     /// The events came newest first.
@@ -59,6 +62,8 @@ enum Mode {
 enum Probe {
     /// From the newest second of this page on, which counts once that is confirmed.
     Above(Page),
+    /// Below a page that lies in this one second: whether it was cut there.
+    Below(i64),
     /// In a second whose events are gone from an empty page.
     Vanished,
     /// In a window that seems empty.
@@ -79,7 +84,6 @@ pub struct Walk {
     must_reach: Option<(i64, usize)>,
     /// The first page has shown the newest events first.
     is_confirmed: bool,
-    late: usize,
     mode: Mode,
     verdicts: Verdicts,
 }
@@ -96,7 +100,6 @@ impl Walk {
             cap: None,
             must_reach: None,
             is_confirmed: false,
-            late: 0,
             mode: Mode::Page,
             verdicts: Verdicts::from(window.until),
         }
@@ -115,8 +118,7 @@ impl Walk {
 
     /// Takes the answer to [`Walk::ask`].
     pub fn answered(&mut self, page: Page) {
-        self.late += page.late;
-        if self.late > LATE_MAX {
+        if page.late > LATE_MAX.max(page.events / 10) {
             return self.give_up(LATE);
         }
         match std::mem::replace(&mut self.mode, Mode::Page) {
@@ -158,11 +160,12 @@ impl Walk {
     /// A page that shows the newest events of what was asked for.
     fn take(&mut self, page: Page, oldest: i64) {
         self.is_confirmed = true;
-        if page.events > 1 && page.events == self.last_page {
-            self.cap = Some(self.cap.map_or(page.events, |cap| cap.max(page.events)));
+        let sent = page.events + page.unusable;
+        if sent > 1 && sent == self.last_page {
+            self.cap = Some(self.cap.map_or(sent, |cap| cap.max(sent)));
         }
-        self.last_page = page.events;
-        let is_full = page.is_cut || self.fills_a_page(page.events);
+        self.last_page = sent;
+        let is_full = page.is_cut || self.fills_a_page(sent);
         if oldest < self.until {
             self.until = oldest;
             // The page may have been cut inside its oldest second, which is asked for again.
@@ -172,8 +175,11 @@ impl Walk {
         } else if is_full {
             // The whole page lies in one second: nothing older was shown.
             self.skip_flooded_second(oldest);
+        } else if let Some(below) = Window::new(self.window.since, oldest.saturating_sub(1)) {
+            // A page that is whole would have shown what is older, too.
+            self.mode = Mode::Probe { window: below, of: Probe::Below(oldest) };
         } else {
-            self.walked_down_to(oldest);
+            self.complete_down_to(oldest);
         }
     }
 
@@ -188,8 +194,12 @@ impl Walk {
                     self.take(shown, oldest);
                 }
             }
+            (Probe::Below(second), Some(_)) => self.skip_flooded_second(second),
+            (Probe::Vanished | Probe::Empty, None) if page.late > 0 => self.give_up(LATE),
             // An answer that is empty twice is the end.
-            (Probe::Vanished | Probe::Empty, None) => self.complete_down_to(self.window.since),
+            (Probe::Below(_) | Probe::Vanished | Probe::Empty, None) => {
+                self.complete_down_to(self.window.since)
+            }
             (Probe::Vanished | Probe::Empty, Some(_)) if page.late > 0 => self.give_up(LATE),
             (Probe::Vanished | Probe::Empty, Some(_)) => self.walk_by_halves(),
         }
@@ -228,12 +238,8 @@ impl Walk {
         self.verdicts.complete(second.saturating_add(1));
         let reason = "one second fills a whole page: the relay may hold more of it than it shows";
         self.verdicts.settle(second, &WindowOutcome::Gap { reason: reason.to_owned() });
-        self.walked_down_to(second);
-    }
-
-    fn walked_down_to(&mut self, second: i64) {
         if second == self.window.since {
-            self.complete_down_to(second);
+            self.mode = Mode::Over;
         } else {
             self.until = second - 1;
         }

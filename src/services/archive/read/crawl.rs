@@ -23,7 +23,7 @@ pub struct Candidate {
 
 /// Relays that are crawled, those furthest behind first: by `relay_last_event_timestamp`, clamped to `now` so that one event
 /// dated 2100 does not put its relay last for ever. They are the `readable_relays`, those that only want to know
-/// who asks (NIP-42: our key may be good enough), and those that nobody has checked yet.
+/// who asks (NIP-42: our key may be good enough), and those that nobody has checked yet. Those that somebody holds are left out.
 pub async fn candidates(pool: &PgPool, now: i64) -> Result<Vec<Candidate>, Error> {
     Ok(sqlx::query_as!(
         Candidate,
@@ -34,7 +34,9 @@ pub async fn candidates(pool: &PgPool, now: i64) -> Result<Vec<Candidate>, Error
            FROM relays r
            LEFT JOIN relay_progress p ON p.relay = r.number
            LEFT JOIN relay_metadata_latest m ON m.relay_url = r.url
-           WHERE r.retired_at IS NULL AND (m.relay_url IS NULL OR m.readable OR m.detail ->> 'auth' = 'refused')
+           WHERE r.retired_at IS NULL
+             AND NOT EXISTS (SELECT FROM lease l WHERE l.name = 'synchronizer/' || r.number AND l.expires_at > clock_timestamp())
+             AND (m.relay_url IS NULL OR m.readable OR m.detail ->> 'auth' = 'refused')
            ORDER BY least(coalesce(p.last_created_at, 0), $1), r.number"#,
         now
     )
@@ -45,7 +47,7 @@ pub async fn candidates(pool: &PgPool, now: i64) -> Result<Vec<Candidate>, Error
 /// Windows of a relay that are settled: complete, or a gap found in the last seven days; after that it is asked again, because
 /// the relay may have changed its ways. What was settled more than `days` ago does not count.
 ///
-/// Each comes with one of `ages`, and holds the seconds that were that old (in seconds) when they were settled.
+/// Each comes with one of `ages`, and holds the seconds that were that old (in seconds) when they were asked for.
 pub async fn settled_windows(
     pool: &PgPool,
     relay: Relay,
@@ -56,7 +58,7 @@ pub async fn settled_windows(
     let rows = sqlx::query!(
         r#"SELECT age AS "age!", lower(w) AS "since!", upper(w) - 1 AS "until!" FROM (
                SELECT a.age, unnest(range_agg(int8range(s.since, least(s.until, s.settled_at - a.age), '[]'))) AS w
-               FROM (SELECT since, until, extract(epoch FROM recorded_at)::bigint AS settled_at FROM sync_log
+               FROM (SELECT since, until, least(extract(epoch FROM recorded_at)::bigint, (detail ->> 'asked_at')::bigint) AS settled_at FROM sync_log
                      WHERE relay = $1 AND recorded_at > now() - make_interval(days => $3)
                        AND (outcome = 'complete' OR recorded_at > now() - interval '7 days')) s,
                     unnest($2::bigint[]) AS a (age)

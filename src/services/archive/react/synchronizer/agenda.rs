@@ -1,6 +1,6 @@
 //! When each relay is due again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -15,6 +15,8 @@ const BACKOFF_MAX: Duration = Duration::from_hours(6);
 pub(super) struct Agenda {
     due: HashMap<i32, Instant>,
     failures: HashMap<i32, usize>,
+    /// Relays with which a comparison ended the session.
+    compares_badly: HashSet<i32>,
 }
 
 impl Agenda {
@@ -30,6 +32,19 @@ impl Agenda {
     /// It is somebody else's, or its session could not even begin.
     pub(super) fn later(&mut self, relay: i32, again: Instant) {
         self.due.insert(relay, again);
+    }
+
+    /// A session with it went well for a while.
+    pub(super) fn went_well(&mut self, relay: i32) {
+        self.failures.remove(&relay);
+    }
+
+    pub(super) fn compares_badly(&mut self, relay: i32) {
+        self.compares_badly.insert(relay);
+    }
+
+    pub(super) fn may_compare(&self, relay: i32) -> bool {
+        !self.compares_badly.contains(&relay)
     }
 
     pub(super) fn succeeded(&mut self, relay: i32, again: Instant) {

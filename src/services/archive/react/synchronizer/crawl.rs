@@ -134,6 +134,15 @@ impl Crawl {
         self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A comparison with this relay ended the session: from now on it is read page by page.
+    pub(super) fn compares_badly(&self, relay: Relay) {
+        self.agenda().compares_badly(relay.0);
+    }
+
+    pub(super) fn may_compare(&self, relay: Relay) -> bool {
+        self.agenda().may_compare(relay.0)
+    }
+
     pub(super) fn patience(&self, network: Network) -> Patience {
         self.networks.get(network).into()
     }
@@ -241,6 +250,9 @@ impl Crawl {
         let (relay, url) = (assignment.relay, assignment.url.clone());
         let ended = visit::run(&self, assignment, &stop, &live_since).await;
         self.parts.metrics.session(outcome_name(&ended));
+        if live_since.get().is_some() {
+            self.agenda().went_well(relay.0);
+        }
         let followed = self.follow(relay, &url, ended).await;
         let given_back = self.parts.leases.give_back(&[lease_name(relay.0)]).await;
         match followed.and(given_back) {

@@ -73,6 +73,10 @@ impl Delivery {
     pub(super) async fn offer_raw(&mut self, page: RawPage) -> Result<(), store::Error> {
         let (events, mut refused) = parse_all(page.events).await;
         refused.add_times(Refusal::TooLarge, page.too_large);
+        refused.add_times(Refusal::Malformed, page.odd_frames);
+        if events.is_empty() && refused.is_empty() {
+            return Ok(());
+        }
         self.offer(events, refused).await
     }
 

@@ -125,9 +125,12 @@ impl Service for Synchronizer {
         // Dropping the set ends the sessions.
         let mut sessions = JoinSet::new();
         let (mut renewed, mut reached) = (Instant::now(), Instant::now());
+        let mut looked: Option<Instant> = None;
         loop {
             let mut round = Ok(());
-            if !drain.is_cancelled() {
+            // A look is a query over all relays: not one for each session that ends.
+            if !drain.is_cancelled() && looked.is_none_or(|at| at.elapsed() >= LOOK) {
+                looked = Some(Instant::now());
                 round = self.start(&mut running, &mut sessions, drain).await;
             }
             if round.is_ok() && renewed.elapsed() > lease / 3 {
@@ -144,15 +147,15 @@ impl Service for Synchronizer {
             }
             let live = running.values().filter(|r| r.live_since.get().is_some()).count();
             self.crawl.parts.metrics.connected(running.len(), live);
-            // With a place free, look again soon: a relay that became due or known must not wait for a long session.
-            match timeout(LOOK, sessions.join_next()).await {
-                Ok(Some(Ok((relay, ended)))) => {
-                    running.remove(&relay);
-                    ended?;
-                }
-                Ok(Some(Err(panicked))) => return Err(SyncError::Session(panicked)),
-                Ok(None) => return Ok(Cycle::Idle),
-                Err(_) => {}
+            let mut next = timeout(LOOK, sessions.join_next()).await.unwrap_or(None);
+            if next.is_none() && sessions.is_empty() {
+                return Ok(Cycle::Idle);
+            }
+            while let Some(ended) = next {
+                let (relay, ended) = ended.map_err(SyncError::Session)?;
+                running.remove(&relay);
+                ended?;
+                next = sessions.try_join_next();
             }
         }
     }

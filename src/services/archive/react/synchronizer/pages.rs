@@ -55,6 +55,7 @@ impl Visit<'_> {
         stop: &CancellationToken,
     ) -> Result<(), SyncError> {
         let mut recorded = Instant::now();
+        self.asked_at = self.crawl.parts.clock.now().timestamp();
         let mut last = [HashSet::new(), HashSet::new()];
         while let Some(ask) = walk.ask() {
             // Half an answer proves nothing; the next session asks again.
@@ -80,6 +81,7 @@ impl Visit<'_> {
                 self.delivery.finish().await?;
                 self.record(walk.take_verdicts(), tally).await?;
                 recorded = Instant::now();
+                self.asked_at = self.crawl.parts.clock.now().timestamp();
             }
         }
         Ok(())
@@ -106,7 +108,8 @@ impl Visit<'_> {
             let (events, requests) = if place == 0 { (counted.events, counted.requests) } else { (0, 0) };
             let (relay, fence) = (self.assignment.relay, self.assignment.fence);
             self.crawl.parts.metrics.window(&outcome);
-            let command = WindowCommand { relay, window, outcome, events, requests, fence };
+            let asked_at = self.asked_at;
+            let command = WindowCommand { relay, window, outcome, events, requests, asked_at, fence };
             match self.crawl.parts.windows.append(command).await? {
                 WindowAnswer::Recorded => {}
                 WindowAnswer::LeaseLost => return Err(SyncError::LeaseLost),
@@ -151,6 +154,7 @@ fn summary(page: &Checked) -> Page {
         events: page.events.len(),
         oldest: seconds().min(),
         newest,
+        unusable: usize::try_from(page.unusable).unwrap_or(usize::MAX / 2),
         at_newest: seconds().filter(|second| Some(*second) == newest).count(),
         is_cut: page.is_cut,
         is_sorted: page.events.is_sorted_by(|a, b| a.created_at >= b.created_at),

@@ -25,6 +25,10 @@ pub(super) const AT_ONCE: usize = 4;
 /// With fewer events of ours in a window it is read page by page: there is nothing to save.
 const COMPARED_MIN: usize = 100;
 
+/// A gap that is found by comparing is narrowed down to a day, or to this part of what was compared.
+const DAY: i64 = 86_400;
+const PARTS_MAX: i64 = 64;
+
 /// Events asked for by id in one question.
 const IDS_MAX: usize = 250;
 
@@ -62,7 +66,8 @@ impl Visit<'_> {
             let Some((part, held)) = held.filter(|(_, held)| held.len() >= COMPARED_MIN) else {
                 return Ok(Some(rest));
             };
-            let Some(compared) = stop.run_until_cancelled(self.compare_part(part, &held)).await else {
+            let least = DAY.max((window.until - window.since) / PARTS_MAX);
+            let Some(compared) = stop.run_until_cancelled(self.compare_part(part, &held, least)).await else {
                 return Ok(None);
             };
             match compared? {
@@ -84,7 +89,9 @@ impl Visit<'_> {
         Ok(None)
     }
 
-    async fn compare_part(&mut self, part: Window, held: &[Held]) -> Result<Compared, SyncError> {
+    /// What the relay announces and does not send makes a gap of at most `least` seconds.
+    async fn compare_part(&mut self, part: Window, held: &[Held], least: i64) -> Result<Compared, SyncError> {
+        self.asked_at = self.crawl.parts.clock.now().timestamp();
         let (since, until) = (u64::try_from(part.since)?, u64::try_from(part.until)?);
         let filter = Filter::new().since(Timestamp::from_secs(since)).until(Timestamp::from_secs(until));
         let difference = match self.session.reconcile(&filter, items(held)?).await {
@@ -95,13 +102,24 @@ impl Visit<'_> {
             Err(RelayError::NegRefused(why)) if why.starts_with("blocked:") => return Ok(Compared::TooMuch),
             Err(RelayError::Flooded | RelayError::Slow(_)) => return Ok(Compared::TooMuch),
             Err(RelayError::NegRefused(_) | RelayError::NegUnsupported) => return Ok(Compared::Unfit),
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                // The next session does not try again what ended this one.
+                self.crawl.compares_badly(self.assignment.relay);
+                return Err(error.into());
+            }
         };
         self.crawl.parts.metrics.compared();
         let mut tally = Tally::default();
         tally.add(0, i32::try_from(difference.rounds).unwrap_or(i32::MAX));
         let shared = self.sight(held, &difference).await?;
-        let withheld = self.fetch(difference.need, &mut tally).await?;
+        let withheld = match self.fetch(difference.need, &mut tally).await {
+            Ok(withheld) => withheld,
+            Err(SyncError::Relay(RelayError::Closed(_))) => return Ok(Compared::Unfit),
+            Err(error) => return Err(error),
+        };
+        if withheld > 0 && part.until - part.since > least {
+            return Ok(Compared::TooMuch);
+        }
         tally.add(shared, 0);
         self.delivery.finish().await?;
         let outcome = if withheld == 0 {
@@ -127,12 +145,14 @@ impl Visit<'_> {
         Ok(shared.len())
     }
 
-    /// Fetches what only the relay has. Returns how much of it does not come, asked for twice.
+    /// Fetches what only the relay has, asking again as long as that brings anything. Returns how much of it does not come.
     async fn fetch(&mut self, ids: Vec<[u8; 32]>, tally: &mut Tally) -> Result<usize, SyncError> {
         let mut wanted: HashSet<EventId> = ids.into_iter().map(EventId::from_byte_array).collect();
-        for _ in 0..2 {
+        let mut at_once = IDS_MAX.min(self.limit);
+        loop {
             let left: Vec<EventId> = wanted.iter().copied().collect();
-            for some in left.chunks(IDS_MAX.min(self.limit)) {
+            let mut most = 0;
+            for some in left.chunks(at_once) {
                 let filter = Filter::new().ids(some.iter().copied()).limit(some.len());
                 let raw = self.ask(&filter).await?;
                 let (mut events, mut refused) = parse_all(raw.events).await;
@@ -146,11 +166,15 @@ impl Visit<'_> {
                     is_wanted
                 });
                 tally.add(events.len(), 1);
+                most = most.max(events.len());
                 self.delivery.offer(events, refused).await?;
                 self.deliver_live().await?;
             }
+            if wanted.is_empty() || most == 0 {
+                return Ok(wanted.len());
+            }
+            at_once = most;
         }
-        Ok(wanted.len())
     }
 }
 

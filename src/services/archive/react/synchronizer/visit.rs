@@ -18,6 +18,9 @@ use crate::services::archive::read;
 use crate::store::Relay;
 use crate::store::ingest::PageOutcome;
 
+/// A relay that says it gives fewer events at once is not believed: its own behaviour tells.
+const LIMIT_MIN: usize = 10;
+
 /// What a session brought.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -47,8 +50,13 @@ pub(super) struct Visit<'a> {
     pub(super) limit: usize,
     /// Whether this relay is compared with rather than downloaded from.
     pub(super) compares: bool,
+    /// When what is recorded next was asked for at the earliest, unix seconds.
+    pub(super) asked_at: i64,
     listens: bool,
+    /// Ends the wait for the next comparison when nothing is sent in between.
+    deaf: CancellationToken,
     has_authenticated: bool,
+    has_listened_again: bool,
 }
 
 /// Runs until the relay ends it, or `stop` does. `live_since` is set when nothing is left but to listen.
@@ -59,12 +67,22 @@ pub(super) async fn run(
     live_since: &OnceLock<Instant>,
 ) -> Result<(), SyncError> {
     let (url, patience) = (assignment.url.clone(), crawl.patience(assignment.url.network()));
+    // Whoever only reads does not connect before its turn: nobody would answer the relay meanwhile.
+    let turn = if crawl.settings.live {
+        None
+    } else {
+        let Some(turn) = stop.run_until_cancelled(crawl.catching_up.acquire()).await else { return Ok(()) };
+        Some(turn)
+    };
     let connecting = RelaySession::connect(&crawl.parts.outside, &url, assignment.trust, patience);
     // Waiting for a relay must not hold up the end: nothing was asked for yet.
     let Some(session) = stop.run_until_cancelled(connecting).await else { return Ok(()) };
     let settings = &crawl.settings;
-    let limit = settings.page_events.get().min(assignment.max_limit.unwrap_or(usize::MAX).max(1));
-    let compares = settings.negentropy && assignment.negentropy != Some(false);
+    // Some say 0 and mean that there is no limit.
+    let max_limit = assignment.max_limit.filter(|limit| *limit >= LIMIT_MIN).unwrap_or(usize::MAX);
+    let limit = settings.page_events.get().min(max_limit);
+    let compares =
+        settings.negentropy && assignment.negentropy != Some(false) && crawl.may_compare(assignment.relay);
     let mut visit = Visit {
         crawl,
         delivery: Delivery::new(crawl.parts.intake.clone(), assignment.relay),
@@ -72,14 +90,20 @@ pub(super) async fn run(
         session: session?,
         limit,
         compares,
+        asked_at: crawl.parts.clock.now().timestamp(),
         listens: false,
+        deaf: CancellationToken::new(),
         has_authenticated: false,
+        has_listened_again: false,
     };
     let mut ended = visit.stay(stop, live_since).await;
-    let delivered = visit.delivery.finish().await;
+    // What was sent is kept, however the session ended.
+    let heard = visit.deliver_live().await;
+    let delivered = heard.and(visit.delivery.finish().await.map_err(SyncError::from));
     if ended.is_ok() {
-        ended = delivered.map_err(SyncError::from);
+        ended = delivered;
     }
+    drop(turn);
     let told = visit.tell().await;
     visit.session.close().await;
     ended.and(told)
@@ -91,9 +115,11 @@ impl Visit<'_> {
         stop: &CancellationToken,
         live_since: &OnceLock<Instant>,
     ) -> Result<(), SyncError> {
-        if self.crawl.settings.live {
-            self.listen().await?;
+        if !self.crawl.settings.live {
+            self.catch_up(stop).await?;
+            return self.tell().await;
         }
+        self.listen().await?;
         loop {
             let crawl = self.crawl;
             let Some(permit) = self.meanwhile(stop, crawl.catching_up.acquire()).await? else {
@@ -107,7 +133,9 @@ impl Visit<'_> {
             drop(permit);
             live_since.get_or_init(Instant::now);
             let interval = Duration::from_secs(self.crawl.settings.interval_s.get().into());
-            if self.meanwhile(stop, sleep(interval)).await?.is_none() {
+            let deaf = self.deaf.clone();
+            let pause = async move { deaf.run_until_cancelled(sleep(interval)).await };
+            if self.meanwhile(stop, pause).await?.flatten().is_none() {
                 return Ok(());
             }
         }
@@ -170,9 +198,13 @@ impl Visit<'_> {
     /// The relay ended the live subscription.
     async fn not_listened_to(&mut self, why: &str) -> Result<(), SyncError> {
         self.listens = false;
-        if self.may_authenticate(why).await? {
+        let wants_key = why.starts_with("auth-required:");
+        let knows_us_now = wants_key && self.has_authenticated && !self.has_listened_again;
+        if knows_us_now || self.may_authenticate(why).await? {
+            self.has_listened_again = true;
             self.listen().await?;
         } else {
+            self.deaf.cancel();
             tracing::debug!(relay.url = %self.assignment.url, why, "it does not send what it gets");
         }
         Ok(())
@@ -180,11 +212,8 @@ impl Visit<'_> {
 
     /// Hands over what came for the live subscription while something else was read.
     pub(super) async fn deliver_live(&mut self) -> Result<(), SyncError> {
-        if self.listens {
-            let heard = self.session.take_live();
-            self.delivery.offer_raw(heard).await?;
-        }
-        Ok(())
+        let heard = self.session.take_live();
+        Ok(self.delivery.offer_raw(heard).await?)
     }
 
     /// Asks, and once more after saying who we are if the relay wants to know (N-42.6).
