@@ -5,7 +5,7 @@
 //! each half is asked in the same way. One second with as many events as an answer was once cut at is a gap.
 
 use super::verdicts::Verdicts;
-use super::walk::{Ask, Page};
+use super::walk::{Ask, CAP_MIN, Page};
 use crate::services::archive::event::{Window, WindowOutcome};
 
 /// Most questions for one window. An honest answer to each would be many thousand events; a relay that still contradicts
@@ -126,6 +126,8 @@ impl Halves {
 
     /// Whether one second may hold more than it showed. When nothing else shows anything, no comparison could tell.
     fn may_hide_some(&self, second: Shown) -> bool {
-        second.is_cut || second.events >= self.cap || (second.events > 1 && self.all == Some(second.events))
+        second.is_cut
+            || second.events >= self.cap
+            || (second.events >= CAP_MIN && self.all == Some(second.events))
     }
 }

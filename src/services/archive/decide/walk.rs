@@ -22,6 +22,9 @@ const LATE_MAX: usize = 5;
 
 const LATE: &str = "events come after the end of the answer they belong to";
 
+/// No relay cuts its answers at fewer events than this. A smaller one is whole unless the relay itself says otherwise.
+pub(super) const CAP_MIN: usize = 10;
+
 /// What one page held, counting only events inside the window that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
@@ -77,9 +80,8 @@ pub struct Walk {
     /// Last second not yet walked.
     until: i64,
     limit: usize,
-    /// Size of the last page, and the relay's own limit once two pages in a row had the same size.
-    last_page: usize,
-    cap: Option<usize>,
+    /// The most that one answer has held: smaller ones were not cut.
+    shown: usize,
     /// A probe found so many events in this second: the next page must reach as far.
     must_reach: Option<(i64, usize)>,
     /// The first page has shown the newest events first.
@@ -89,15 +91,14 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Begins to walk `window`; `limit` events are asked for at a time.
+    /// Begins to walk `window`; `limit` events are asked for at a time, and the relay was seen to give `shown` at once.
     #[must_use]
-    pub fn new(window: Window, limit: usize) -> Self {
+    pub fn new(window: Window, limit: usize, shown: usize) -> Self {
         Self {
             window,
             until: window.until,
             limit,
-            last_page: 0,
-            cap: None,
+            shown,
             must_reach: None,
             is_confirmed: false,
             mode: Mode::Page,
@@ -161,11 +162,8 @@ impl Walk {
     fn take(&mut self, page: Page, oldest: i64) {
         self.is_confirmed = true;
         let sent = page.events + page.unusable;
-        if sent > 1 && sent == self.last_page {
-            self.cap = Some(self.cap.map_or(sent, |cap| cap.max(sent)));
-        }
-        self.last_page = sent;
-        let is_full = page.is_cut || self.fills_a_page(sent);
+        let is_full = page.is_cut || sent >= self.limit || (sent >= CAP_MIN && sent >= self.shown);
+        self.shown = self.shown.max(sent);
         if oldest < self.until {
             self.until = oldest;
             // The page may have been cut inside its oldest second, which is asked for again.
@@ -224,8 +222,10 @@ impl Walk {
         self.verdicts.take()
     }
 
-    fn fills_a_page(&self, events: usize) -> bool {
-        events >= self.limit || self.cap.is_some_and(|cap| events >= cap)
+    /// The most that one answer has held so far.
+    #[must_use]
+    pub fn shown(&self) -> usize {
+        self.shown
     }
 
     /// The rest, newest to oldest, is asked for in halves. What was recorded stays: a probe confirmed it.

@@ -37,9 +37,10 @@ impl Tally {
 impl Visit<'_> {
     /// Walks one window. However it ends, what is proven is recorded, after its events are committed.
     pub(super) async fn walk(&mut self, window: Window, stop: &CancellationToken) -> Result<(), SyncError> {
-        let mut walk = Walk::new(window, self.limit);
+        let mut walk = Walk::new(window, self.limit, self.shown);
         let mut tally = Tally::default();
         let ended = self.pages(&mut walk, &mut tally, stop).await;
+        self.shown = walk.shown();
         // A page that could not be committed proves nothing.
         if !matches!(ended, Err(SyncError::Store(_) | SyncError::LeaseLost)) {
             self.delivery.finish().await?;

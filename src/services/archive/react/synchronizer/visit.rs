@@ -48,6 +48,8 @@ pub(super) struct Visit<'a> {
     pub(super) delivery: Delivery,
     /// Events asked for at a time.
     pub(super) limit: usize,
+    /// The most that it gave at once in this session.
+    pub(super) shown: usize,
     /// Whether this relay is compared with rather than downloaded from.
     pub(super) compares: bool,
     /// When what is recorded next was asked for at the earliest, unix seconds.
@@ -89,6 +91,7 @@ pub(super) async fn run(
         assignment,
         session: session?,
         limit,
+        shown: 0,
         compares,
         asked_at: crawl.parts.clock.now().timestamp(),
         listens: false,
