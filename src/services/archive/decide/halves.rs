@@ -4,8 +4,9 @@
 //! exactly what the whole showed, nothing was cut: a cut at n events would show more than n in two halves. Otherwise
 //! each half is asked in the same way. One second with as many events as an answer was once cut at is a gap.
 
+use super::page::Page;
 use super::verdicts::Verdicts;
-use super::walk::{Ask, CAP_MIN, Page};
+use super::walk::{Ask, CAP_MIN};
 use crate::services::archive::event::{Window, WindowOutcome};
 
 /// Most questions for one window. An honest answer to each would be many thousand events; a relay that still contradicts

@@ -8,6 +8,7 @@ mod document;
 mod findings;
 mod halves;
 pub mod hints;
+mod page;
 mod report;
 mod verdicts;
 mod walk;
@@ -15,7 +16,8 @@ mod window;
 
 pub use document::{Document, document};
 pub use findings::{Auth, Checked, Failure, Findings, steady};
+pub use page::Page;
 pub use report::{Practice, announcement, report};
 pub use verdicts::Verdict;
-pub use walk::{Ask, Page, Walk};
+pub use walk::{Ask, Habits, Until, Walk};
 pub use window::{Look, compares_well, newest, open_windows, unproven};

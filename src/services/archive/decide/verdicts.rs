@@ -23,6 +23,13 @@ impl Verdicts {
         self.open_until
     }
 
+    /// The newest second, if that is what is open still, gets no verdict at all.
+    pub(super) fn pass_over(&mut self, second: i64) {
+        if self.open_until == second {
+            self.open_until = second.saturating_sub(1);
+        }
+    }
+
     /// Everything down to `since` is complete; what has a verdict keeps it.
     pub(super) fn complete(&mut self, since: i64) {
         self.settle(since, &WindowOutcome::Complete);

@@ -6,10 +6,12 @@
 //! may hold more than the relay will ever show: it becomes a gap, never complete.
 //!
 //! All of that holds only for a relay that shows its newest events first (N-01.8). Whether it does is asked, not believed:
-//! from the newest event of the first answer on there must be nothing more, and an empty answer must be empty twice. A
-//! relay that is caught is walked by halves instead.
+//! the newer half of the first page is asked for once more, and must hold the same; an empty answer must be empty twice. A
+//! relay that is caught is walked by halves instead. One that leaves out the second `until` itself (against N-01.7) is
+//! found out where that second is known to hold events, and asked for one second more from then on.
 
 use super::halves::Halves;
+use super::page::Page;
 use super::verdicts::{Verdict, Verdicts};
 use crate::services::archive::event::{Window, WindowOutcome};
 
@@ -25,25 +27,27 @@ const LATE: &str = "events come after the end of the answer they belong to";
 /// No relay cuts its answers at fewer events than this. A smaller one is whole unless the relay itself says otherwise.
 pub(super) const CAP_MIN: usize = 10;
 
-/// What one page held, counting only events inside the window that was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
-    /// Events in the page.
-    pub events: usize,
-    /// Smallest `created_at` among them; `None` for an empty page.
-    pub oldest: Option<i64>,
-    /// Largest.
-    pub newest: Option<i64>,
-    /// Events in that second.
-    pub at_newest: usize,
-    /// What was sent beside them as events and could not be used. It has its place in an answer all the same.
-    pub unusable: usize,
-    /// Only the beginning of the answer was read.
-    pub is_cut: bool,
-    /// The events came newest first.
-    pub is_sorted: bool,
-    /// Events that came meanwhile for a question whose answer had ended.
-    pub late: usize,
+/// What is known of a relay's ways. It outlasts a walk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Habits {
+    /// The most that one answer has held: smaller ones were not cut.
+    pub shown: usize,
+    /// Whether the second `until` is left out.
+    pub until: Until,
+}
+
+/// Whether a relay shows events of the second `until`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Until {
+    /// Not known.
+    #[default]
+    Unknown,
+    /// It seems not to; the question under way goes one second further.
+    Tried,
+    /// It does, as it must.
+    Included,
+    /// It does not.
+    LeftOut,
 }
 
 /// What the walk is about to ask.
@@ -51,7 +55,7 @@ pub struct Page {
 enum Mode {
     /// The page that begins at `until`.
     Page,
-    /// Whether there is nothing where the last page showed nothing.
+    /// A question whose answer decides what an earlier one was worth.
     Probe {
         window: Window,
         of: Probe,
@@ -63,8 +67,8 @@ enum Mode {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Probe {
-    /// From the newest second of this page on, which counts once that is confirmed.
-    Above(Page),
+    /// The newer half of this page, which counts if it holds these many again.
+    Again(Page, usize),
     /// Below a page that lies in this one second: whether it was cut there.
     Below(i64),
     /// In a second whose events are gone from an empty page.
@@ -80,10 +84,9 @@ pub struct Walk {
     /// Last second not yet walked.
     until: i64,
     limit: usize,
-    /// The most that one answer has held: smaller ones were not cut.
-    shown: usize,
-    /// A probe found so many events in this second: the next page must reach as far.
-    must_reach: Option<(i64, usize)>,
+    habits: Habits,
+    /// The newer half of a page held more when it was asked for again. Something may have arrived, once.
+    was_doubted: bool,
     /// The first page has shown the newest events first.
     is_confirmed: bool,
     mode: Mode,
@@ -91,15 +94,15 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Begins to walk `window`; `limit` events are asked for at a time, and the relay was seen to give `shown` at once.
+    /// Begins to walk `window` of a relay with these habits; `limit` events are asked for at a time.
     #[must_use]
-    pub fn new(window: Window, limit: usize, shown: usize) -> Self {
+    pub fn new(window: Window, limit: usize, habits: Habits) -> Self {
         Self {
             window,
             until: window.until,
             limit,
-            shown,
-            must_reach: None,
+            habits,
+            was_doubted: false,
             is_confirmed: false,
             mode: Mode::Page,
             verdicts: Verdicts::from(window.until),
@@ -117,6 +120,12 @@ impl Walk {
         }
     }
 
+    /// What is known of the relay by now.
+    #[must_use]
+    pub fn habits(&self) -> Habits {
+        self.habits
+    }
+
     /// Takes the answer to [`Walk::ask`].
     pub fn answered(&mut self, page: Page) {
         if page.late > LATE_MAX.max(page.events / 10) {
@@ -124,7 +133,7 @@ impl Walk {
         }
         match std::mem::replace(&mut self.mode, Mode::Page) {
             Mode::Page => self.answered_page(page),
-            Mode::Probe { window, of } => self.answered_probe(window, of, page),
+            Mode::Probe { of, .. } => self.answered_probe(of, page),
             Mode::Halves(mut halves) => {
                 halves.answered(page, &mut self.verdicts);
                 self.mode = if halves.ask().is_some() { Mode::Halves(halves) } else { Mode::Over };
@@ -134,8 +143,15 @@ impl Walk {
     }
 
     fn answered_page(&mut self, page: Page) {
+        let is_first = self.until == self.window.until;
+        if self.habits.until == Until::Unknown && page.newest == Some(self.until) {
+            self.habits.until = Until::Included;
+        }
+        if !is_first && self.tries_beyond(&page) {
+            return;
+        }
         let (Some(oldest), Some(newest)) = (page.oldest, page.newest) else {
-            let (window, of) = if self.until == self.window.until {
+            let (window, of) = if is_first {
                 (self.window, Probe::Empty)
             } else {
                 (Window { since: self.until, until: self.until }, Probe::Vanished)
@@ -143,27 +159,44 @@ impl Walk {
             self.mode = Mode::Probe { window, of };
             return;
         };
-        let reached = self.must_reach.take();
-        if !page.is_sorted || reached.is_some_and(|least| (newest, page.at_newest) < least) {
+        if !page.is_sorted {
             return self.walk_by_halves();
         }
-        self.is_confirmed |= reached.is_some();
-        // A page in one second may be a cut of it, which is looked at later.
-        let doubtful = if oldest == newest { newest.saturating_add(1) } else { newest };
-        match Window::new(doubtful, self.until) {
-            Some(window) if !self.is_confirmed || (newest < self.until && reached.is_none()) => {
-                self.mode = Mode::Probe { window, of: Probe::Above(page) };
+        match page.proof(self.until) {
+            Some((window, events)) if !self.is_confirmed || newest < self.until => {
+                self.mode = Mode::Probe { window, of: Probe::Again(page, events) };
             }
             _ => self.take(page, oldest),
         }
     }
 
+    /// The second `until` has shown events before. If it does not now, the relay may leave it out: asks again, a second
+    /// further.
+    fn tries_beyond(&mut self, page: &Page) -> bool {
+        let shows = page.newest == Some(self.until);
+        match self.habits.until {
+            Until::Unknown if !shows => self.habits.until = Until::Tried,
+            Until::Tried if shows => {
+                self.habits.until = Until::LeftOut;
+                // The newest second of the window was left out, too.
+                if self.verdicts.open_until() == self.window.until {
+                    self.until = self.window.until;
+                    self.is_confirmed = false;
+                    return true;
+                }
+            }
+            Until::Tried => self.habits.until = Until::Included,
+            _ => {}
+        }
+        self.habits.until == Until::Tried
+    }
+
     /// A page that shows the newest events of what was asked for.
     fn take(&mut self, page: Page, oldest: i64) {
         self.is_confirmed = true;
-        let sent = page.events + page.unusable;
-        let is_full = page.is_cut || sent >= self.limit || (sent >= CAP_MIN && sent >= self.shown);
-        self.shown = self.shown.max(sent);
+        let sent = page.sent();
+        let is_full = page.is_cut || sent >= self.limit || (sent >= CAP_MIN && sent >= self.habits.shown);
+        self.habits.shown = self.habits.shown.max(sent);
         if oldest < self.until {
             self.until = oldest;
             // The page may have been cut inside its oldest second, which is asked for again.
@@ -181,24 +214,25 @@ impl Walk {
         }
     }
 
-    fn answered_probe(&mut self, window: Window, of: Probe, page: Page) {
-        match (of, page.newest) {
-            (Probe::Above(shown), newest) => {
-                let expected = if shown.newest == Some(window.since) { shown.at_newest } else { 0 };
-                if let Some(newest) = newest.filter(|_| page.events > expected) {
-                    // Something may have arrived just now. Then a page from there on shows it.
-                    self.must_reach = Some((newest, page.at_newest));
-                } else if let Some(oldest) = shown.oldest {
+    fn answered_probe(&mut self, of: Probe, answer: Page) {
+        match (of, answer.newest) {
+            (Probe::Again(_, expected), _) if answer.events > expected => {
+                if self.was_doubted {
+                    return self.walk_by_halves();
+                }
+                self.was_doubted = true;
+            }
+            (Probe::Again(shown, _), _) => {
+                if let Some(oldest) = shown.oldest {
                     self.take(shown, oldest);
                 }
             }
             (Probe::Below(second), Some(_)) => self.skip_flooded_second(second),
-            (Probe::Vanished | Probe::Empty, None) if page.late > 0 => self.give_up(LATE),
+            (Probe::Vanished | Probe::Empty, _) if answer.late > 0 => self.give_up(LATE),
             // An answer that is empty twice is the end.
             (Probe::Below(_) | Probe::Vanished | Probe::Empty, None) => {
-                self.complete_down_to(self.window.since)
+                self.complete_down_to(self.window.since);
             }
-            (Probe::Vanished | Probe::Empty, Some(_)) if page.late > 0 => self.give_up(LATE),
             (Probe::Vanished | Probe::Empty, Some(_)) => self.walk_by_halves(),
         }
     }
@@ -214,18 +248,11 @@ impl Walk {
     pub fn take_verdicts(&mut self) -> Vec<Verdict> {
         // What a probe may still deny is not said yet.
         if matches!(self.mode, Mode::Page)
-            && self.must_reach.is_none()
             && let Some(above) = self.until.checked_add(1)
         {
-            self.verdicts.complete(above.max(self.window.since));
+            self.settle(above.max(self.window.since), &WindowOutcome::Complete);
         }
         self.verdicts.take()
-    }
-
-    /// The most that one answer has held so far.
-    #[must_use]
-    pub fn shown(&self) -> usize {
-        self.shown
     }
 
     /// The rest, newest to oldest, is asked for in halves. What was recorded stays: a probe confirmed it.
@@ -235,9 +262,9 @@ impl Walk {
     }
 
     fn skip_flooded_second(&mut self, second: i64) {
-        self.verdicts.complete(second.saturating_add(1));
+        self.settle(second.saturating_add(1), &WindowOutcome::Complete);
         let reason = "one second fills a whole page: the relay may hold more of it than it shows";
-        self.verdicts.settle(second, &WindowOutcome::Gap { reason: reason.to_owned() });
+        self.settle(second, &WindowOutcome::Gap { reason: reason.to_owned() });
         if second == self.window.since {
             self.mode = Mode::Over;
         } else {
@@ -246,15 +273,24 @@ impl Walk {
     }
 
     fn complete_down_to(&mut self, second: i64) {
-        self.verdicts.complete(second);
+        self.settle(second, &WindowOutcome::Complete);
         self.mode = Mode::Over;
     }
 
-    fn give_up(&mut self, reason: &str) {
-        if matches!(self.mode, Mode::Page) && self.must_reach.is_none() {
-            self.verdicts.complete(self.until.saturating_add(1));
+    /// The newest second gets no verdict while the relay may leave it out: it is the next window's then.
+    fn settle(&mut self, since: i64, outcome: &WindowOutcome) {
+        let is_known = matches!(self.habits.until, Until::Included | Until::LeftOut);
+        if !is_known && *outcome == WindowOutcome::Complete && since <= self.window.until {
+            self.verdicts.pass_over(self.window.until);
         }
-        self.verdicts.settle(self.window.since, &WindowOutcome::Gap { reason: reason.to_owned() });
+        self.verdicts.settle(since, outcome);
+    }
+
+    fn give_up(&mut self, reason: &str) {
+        if matches!(self.mode, Mode::Page) {
+            self.settle(self.until.saturating_add(1), &WindowOutcome::Complete);
+        }
+        self.settle(self.window.since, &WindowOutcome::Gap { reason: reason.to_owned() });
         self.mode = Mode::Over;
     }
 }

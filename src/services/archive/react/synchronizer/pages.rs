@@ -13,8 +13,8 @@ use crate::base::nostr_event::{EventId, NostrEvent, Refusal, Refusals};
 use crate::net::relay::RawPage;
 use crate::services::archive::WindowAnswer;
 use crate::services::archive::command::WindowCommand;
-use crate::services::archive::decide::{Ask, Page, Verdict, Walk};
-use crate::services::archive::event::Window;
+use crate::services::archive::decide::{Ask, Page, Until, Verdict, Walk};
+use crate::services::archive::event::{Window, WindowOutcome};
 use crate::store::ingest::parse_all;
 
 /// What is proven so far is recorded at least this often, so that a killed process repeats little.
@@ -37,16 +37,28 @@ impl Tally {
 impl Visit<'_> {
     /// Walks one window. However it ends, what is proven is recorded, after its events are committed.
     pub(super) async fn walk(&mut self, window: Window, stop: &CancellationToken) -> Result<(), SyncError> {
-        let mut walk = Walk::new(window, self.limit, self.shown);
+        let mut walk = Walk::new(window, self.limit, self.habits);
         let mut tally = Tally::default();
         let ended = self.pages(&mut walk, &mut tally, stop).await;
-        self.shown = walk.shown();
+        self.habits = walk.habits();
         // A page that could not be committed proves nothing.
         if !matches!(ended, Err(SyncError::Store(_) | SyncError::LeaseLost)) {
             self.delivery.finish().await?;
-            self.record(walk.take_verdicts(), &mut tally).await?;
+            self.record_walk(walk.take_verdicts(), &mut tally).await?;
         }
         ended
+    }
+
+    /// Records verdicts of a walk. A second that pages do not show whole may still be compared (NIP-77).
+    async fn record_walk(&mut self, verdicts: Vec<Verdict>, tally: &mut Tally) -> Result<(), SyncError> {
+        let mut rest = Vec::new();
+        for (window, outcome) in verdicts {
+            let is_crowded_second = outcome != WindowOutcome::Complete && window.since == window.until;
+            if !(is_crowded_second && self.compares && self.compare_second(window).await?) {
+                rest.push((window, outcome));
+            }
+        }
+        self.record(rest, tally).await
     }
 
     async fn pages(
@@ -60,7 +72,9 @@ impl Visit<'_> {
         let mut last = [HashSet::new(), HashSet::new()];
         while let Some(ask) = walk.ask() {
             // Half an answer proves nothing; the next session asks again.
-            let Some(page) = stop.run_until_cancelled(self.page(ask)).await else { break };
+            let Some(page) = stop.run_until_cancelled(self.page(ask, walk.habits().until)).await else {
+                break;
+            };
             let page = page?;
             // What overlaps with the last page, or with the probe after it, is counted once.
             let is_new =
@@ -80,7 +94,7 @@ impl Visit<'_> {
             self.deliver_live().await?;
             if recorded.elapsed() >= RECORD_EVERY {
                 self.delivery.finish().await?;
-                self.record(walk.take_verdicts(), tally).await?;
+                self.record_walk(walk.take_verdicts(), tally).await?;
                 recorded = Instant::now();
                 self.asked_at = self.crawl.parts.clock.now().timestamp();
             }
@@ -88,11 +102,13 @@ impl Visit<'_> {
         Ok(())
     }
 
-    async fn page(&mut self, ask: Ask) -> Result<Checked, SyncError> {
-        let (since, until) = (u64::try_from(ask.since)?, u64::try_from(ask.until)?);
+    async fn page(&mut self, ask: Ask, until: Until) -> Result<Checked, SyncError> {
+        // A relay that leaves the last second out is asked for one more.
+        let beyond = u64::from(matches!(until, Until::Tried | Until::LeftOut));
+        let (since, until) = (u64::try_from(ask.since)?, u64::try_from(ask.until)? + beyond);
         let filter = Filter::new().since(Timestamp::from_secs(since)).until(Timestamp::from_secs(until));
         let raw = self.ask(&filter.limit(self.limit)).await?;
-        Ok(check(raw, ask).await)
+        Ok(check(raw, ask, beyond > 0).await)
     }
 
     /// Records what is known about a window now.
@@ -131,8 +147,11 @@ struct Checked {
     late: Vec<NostrEvent>,
 }
 
-async fn check(raw: RawPage, ask: Ask) -> Checked {
+async fn check(raw: RawPage, ask: Ask, goes_beyond: bool) -> Checked {
     let (mut events, mut refused) = parse_all(raw.events).await;
+    if goes_beyond {
+        events.retain(|event| i64::try_from(event.created_at.as_secs()) != Ok(ask.until + 1));
+    }
     refused.add_times(Refusal::TooLarge, raw.too_large);
     events.retain(|event| {
         let fits = i64::try_from(event.created_at.as_secs()).is_ok_and(|second| ask.contains(second));
@@ -149,16 +168,12 @@ async fn check(raw: RawPage, ask: Ask) -> Checked {
 }
 
 fn summary(page: &Checked) -> Page {
-    let seconds = || page.events.iter().map(|event| event.created_at.as_secs().cast_signed());
-    let newest = seconds().max();
+    let seconds: Vec<i64> =
+        page.events.iter().map(|event| event.created_at.as_secs().cast_signed()).collect();
     Page {
-        events: page.events.len(),
-        oldest: seconds().min(),
-        newest,
         unusable: usize::try_from(page.unusable).unwrap_or(usize::MAX / 2),
-        at_newest: seconds().filter(|second| Some(*second) == newest).count(),
         is_cut: page.is_cut,
-        is_sorted: page.events.is_sorted_by(|a, b| a.created_at >= b.created_at),
         late: page.late.len(),
+        ..Page::of(&seconds)
     }
 }

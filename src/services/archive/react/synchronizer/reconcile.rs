@@ -89,6 +89,16 @@ impl Visit<'_> {
         Ok(None)
     }
 
+    /// Compares one second that pages did not show whole. Returns whether it is settled by that.
+    pub(super) async fn compare_second(&mut self, second: Window) -> Result<bool, SyncError> {
+        let most = self.crawl.settings.negentropy_events_max.get();
+        let held = read::held(&self.crawl.parts.doors.session, self.assignment.relay, second, most).await?;
+        let Some((_, held)) = held.filter(|(part, _)| *part == second) else { return Ok(false) };
+        let still_compares = matches!(self.compare_part(second, &held, DAY).await?, Compared::Settled);
+        self.compares &= still_compares;
+        Ok(still_compares)
+    }
+
     /// What the relay announces and does not send makes a gap of at most `least` seconds.
     async fn compare_part(&mut self, part: Window, held: &[Held], least: i64) -> Result<Compared, SyncError> {
         self.asked_at = self.crawl.parts.clock.now().timestamp();

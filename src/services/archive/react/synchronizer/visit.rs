@@ -12,7 +12,7 @@ use super::crawl::{Assignment, Crawl, SyncError};
 use super::delivery::Delivery;
 use crate::base::nostr_event::Refusals;
 use crate::net::relay::{RawPage, RelayError, RelaySession};
-use crate::services::archive::decide::{Look, open_windows};
+use crate::services::archive::decide::{Habits, Look, open_windows};
 use crate::services::archive::event::Window;
 use crate::services::archive::read;
 use crate::store::Relay;
@@ -48,8 +48,8 @@ pub(super) struct Visit<'a> {
     pub(super) delivery: Delivery,
     /// Events asked for at a time.
     pub(super) limit: usize,
-    /// The most that it gave at once in this session.
-    pub(super) shown: usize,
+    /// What its answers told of its ways.
+    pub(super) habits: Habits,
     /// Whether this relay is compared with rather than downloaded from.
     pub(super) compares: bool,
     /// When what is recorded next was asked for at the earliest, unix seconds.
@@ -91,7 +91,7 @@ pub(super) async fn run(
         assignment,
         session: session?,
         limit,
-        shown: 0,
+        habits: Habits::default(),
         compares,
         asked_at: crawl.parts.clock.now().timestamp(),
         listens: false,
