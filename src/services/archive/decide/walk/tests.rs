@@ -45,7 +45,8 @@ impl Relay {
         page.sort_unstable();
         if self.habit == Habit::Some {
             // Every second one, then the others: no order by time.
-            page.sort_by_key(|event| (event.1 * 7 + ask.until.unsigned_abs() as usize) % 5);
+            let turn = usize::try_from(ask.until).unwrap();
+            page.sort_by_key(|event| (event.1 * 7 + turn) % 5);
         }
         if matches!(self.habit, Habit::Newest | Habit::NewestBeforeUntil) {
             page.reverse();

@@ -41,6 +41,7 @@ impl Report {
 }
 
 /// A session under way.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one connection")]
 pub(super) struct Visit<'a> {
     pub(super) crawl: &'a Crawl,
     pub(super) assignment: Assignment,
