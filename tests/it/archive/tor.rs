@@ -112,6 +112,31 @@ async fn a_tor_an_onion_relay_is_archived_whole_and_the_process_talks_to_nobody_
     relay.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tor_an_onion_relay_is_monitored_through_the_proxy() {
+    let tor = Tor::get().await;
+    let (relay, url) = onion_relay(&tor, 44, 20).await;
+    let proxy = SocksProxy::before(tor.socks).await;
+    let proxied = format!("networks.tor.proxy_address=\"{}\"", proxy.address());
+    let only = format!("services.monitor.only_relays={}", serde_json::json!([url.as_str()]));
+    let settings =
+        ["services.monitor.enabled=true", "networks.tor.enabled=true", proxied.as_str(), only.as_str()];
+    let instance = Instance::start(&settings.map(|setting| ["--set", setting]).concat());
+    instance.run(&["relays", "add", url.as_str()]).ok();
+
+    let snapshots = format!(
+        "SELECT count(*) FROM relay_metadata m JOIN nip66 n ON n.id = m.nip66_id \
+         WHERE relay_url = '{url}' AND n.openable AND n.readable AND m.rtt_open > 0"
+    );
+    let watched = watch_sockets(&instance, await_count(&instance, &snapshots, 1)).await;
+    assert!(proxy.asked().iter().all(|asked| asked.name == tor.onion), "{:?}", proxy.asked());
+    assert_eq!(watched.udp, 0, "something was asked over UDP");
+    assert!(!watched.peers.contains(&relay.address().port()), "it went past the proxy");
+    assert!(watched.strangers.is_empty(), "connected beyond the loopback: {:?}", watched.strangers);
+    instance.stop();
+    relay.shutdown().await;
+}
+
 /// What a relay shows to who asks it directly.
 async fn held_by(relay: &SampleRelay) -> Vec<Value> {
     let outside = Outside::new(&config::Networks::default()).unwrap();
