@@ -85,7 +85,7 @@ async fn synchronize(parts: &quipu::app::Parts, events: Vec<NostrEvent>) -> (f64
             windows: parts.window_writer(),
             leases: parts.leases.clone(),
             clock: Arc::new(SystemClock),
-            outside: Outside::new(&config::Networks::default()).unwrap(),
+            outside: Outside::new(&config::Networks::default()).expect("the defaults are right"),
             keys: nostr_sdk::Keys::generate(),
             metrics: SyncMetrics::default(),
         },

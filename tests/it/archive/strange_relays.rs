@@ -104,7 +104,7 @@ async fn n_01_22_a_relay_in_python_is_archived_whole_but_for_its_flooded_second_
     instance.stop();
 }
 
-/// The relay of PyPI's `nostr-relay`, with a database of its own.
+/// The relay `nostr-relay` of Python's package index, with a database of its own.
 struct PythonRelay {
     folder: TempDir,
     child: Child,
@@ -124,7 +124,7 @@ impl PythonRelay {
             folder.path().display()
         );
         fs::write(folder.path().join("config.yaml"), config).unwrap();
-        let lines: Vec<String> = events.iter().map(|event| event.as_json()).collect();
+        let lines: Vec<String> = events.iter().map(nostr_sdk::JsonUtil::as_json).collect();
         fs::write(folder.path().join("events.jsonl"), lines.join("\n") + "\n").unwrap();
         let run = |arguments: &[&str]| {
             let output = nostr_relay(&folder).args(arguments).output().unwrap();
