@@ -36,6 +36,7 @@ pub(crate) fn row(name: &str, figure: String, reference: String, ratio: f64, bar
 }
 
 /// What a ratio has to keep.
+#[derive(Clone, Copy)]
 pub(crate) enum Bar {
     AtLeast(f64),
     AtMost(f64),

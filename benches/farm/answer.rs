@@ -1,6 +1,5 @@
 //! Which of its events a relay shows for a question: all that fit up to its limit, unless it is one that truncates.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nostr_sdk::Filter;
@@ -19,9 +18,11 @@ pub(super) fn choose(relay: &Relay, filters: &[Filter]) -> Vec<Arc<Stored>> {
     relay.with_held(|held| match filters {
         [filter] => choose_for(relay.character(), held, filter),
         several => {
-            let all = several.iter().flat_map(|filter| choose_for(relay.character(), held, filter));
-            let sorted: BTreeMap<_, _> = all.map(|stored| (stored.event.clone(), stored)).collect();
-            sorted.into_values().collect()
+            let mut all: Vec<_> =
+                several.iter().flat_map(|filter| choose_for(relay.character(), held, filter)).collect();
+            all.sort_by(|a, b| a.event.cmp(&b.event));
+            all.dedup_by_key(|stored| stored.event.id);
+            all
         }
     })
 }

@@ -82,7 +82,7 @@ const PLACES: &str = "networks.clearnet.relays_at_once=8";
 fn synchronizer(instance: &Instance, farm: &Farm, name: &str) -> Child {
     let urls: Vec<String> = farm.relays().iter().map(|relay| relay.url()).collect();
     let only = format!("services.synchronizer.only_relays={}", serde_json::json!(urls));
-    // Any free port: there are two of them beside the instance.
+    // Each process has its own health page.
     let settings = ["--set", LEASE, "--set", PLACES, "--set", "http.ops_address=127.0.0.1:0", "--set", &only];
     let mut command: Command = instance.command(&[&["run", "synchronizer"], settings.as_slice()].concat());
     let log = File::create(instance.folder().join(name)).unwrap();
