@@ -1,2 +1,61 @@
-//! `make bench-archive`.
-fn main() {}
+//! `make bench-archive`: the archive as its user runs it (`quipu up` as a child process, durable), against relays of the farm.
+//!
+//! What it is measured against is measured in the same run: the combined limit of signature checks and inserts, the events'
+//! own size, the first relay of five. `cargo bench … -- crawl`, `monitor` or `lag` runs one part alone.
+
+#![expect(clippy::cast_precision_loss, reason = "counts and sizes of a bench are far below 2^52")]
+
+#[path = "farm/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "tests use the rest")]
+mod farm;
+#[path = "archive/instance.rs"]
+mod instance;
+#[path = "support/mod.rs"]
+#[allow(dead_code, reason = "each bench uses a part of it")]
+mod support;
+
+#[path = "archive/crawl.rs"]
+mod crawl;
+#[path = "archive/lag.rs"]
+mod lag;
+#[path = "archive/watch.rs"]
+mod watch;
+
+use support::{print_table, verdict};
+
+/// Row of the table: what, figure, reference, ratio, bar, verdict.
+pub(crate) type Row = Vec<String>;
+
+/// A row whose figure has to be at most, or at least, `bar` times its reference.
+pub(crate) fn row(name: &str, figure: String, reference: String, ratio: f64, bar: Bar) -> Row {
+    let (bar, passed) = match bar {
+        Bar::AtLeast(bar) => (format!(">= {bar}"), ratio >= bar),
+        Bar::AtMost(bar) => (format!("<= {bar}"), ratio <= bar),
+    };
+    vec![name.to_owned(), figure, reference, format!("{ratio:.3}"), bar, verdict(passed).to_owned()]
+}
+
+/// What a ratio has to keep.
+#[derive(Clone, Copy)]
+pub(crate) enum Bar {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+#[tokio::main]
+async fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|word| word == part);
+    let heading = ["figure", "Quipu", "reference", "ratio", "bar", ""];
+    let mut rows: Vec<Row> = vec![heading.map(str::to_owned).to_vec()];
+    if wants("crawl") {
+        rows.extend(crawl::measure().await);
+    }
+    if wants("monitor") {
+        rows.extend(watch::measure().await);
+    }
+    if wants("lag") {
+        rows.extend(lag::measure().await);
+    }
+    print_table(&rows);
+}

@@ -1,6 +1,5 @@
 //! Which of its events a relay shows for a question: all that fit up to its limit, unless it is one that truncates.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nostr_sdk::Filter;
@@ -13,18 +12,17 @@ use super::relay::Relay;
 
 /// What it shows, in the order in which it shows it.
 pub(super) fn choose(relay: &Relay, filters: &[Filter]) -> Vec<Arc<Stored>> {
-    if relay.character() == Character::EmptyEose && filters.iter().any(|filter| filter.until.is_some()) {
-        return Vec::new();
-    }
     if relay.character() == Character::Foreign {
         return relay.foreign().to_vec();
     }
     relay.with_held(|held| match filters {
         [filter] => choose_for(relay.character(), held, filter),
         several => {
-            let all = several.iter().flat_map(|filter| choose_for(relay.character(), held, filter));
-            let sorted: BTreeMap<_, _> = all.map(|stored| (stored.event.clone(), stored)).collect();
-            sorted.into_values().collect()
+            let mut all: Vec<_> =
+                several.iter().flat_map(|filter| choose_for(relay.character(), held, filter)).collect();
+            all.sort_by(|a, b| a.event.cmp(&b.event));
+            all.dedup_by_key(|stored| stored.event.id);
+            all
         }
     })
 }

@@ -20,7 +20,7 @@ pub(crate) enum Character {
     HiddenCap,
     /// Says EOSE first and shows the events then.
     EarlyEose,
-    /// Says EOSE and shows nothing as soon as a question has an `until`.
+    /// Says EOSE and shows nothing to the first question of a connection, and to every other one after it.
     EmptyEose,
     /// Cuts the connection in the middle of an answer.
     Drops,

@@ -3,6 +3,7 @@
 use std::io::{self, Cursor};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,6 +24,7 @@ pub(super) async fn accept(listener: TcpListener, relay: Arc<Relay>, surrounding
         let relay = Arc::clone(&relay);
         connections.spawn(async move {
             let counts = relay.counts();
+            counts.first_seen.get_or_init(Instant::now);
             counts.opened.fetch_add(1, Ordering::Relaxed);
             let _open = Counted::one(&counts.open, Some(&counts.open_max));
             // A client that goes away in the middle of an answer is no error.

@@ -104,11 +104,6 @@ impl Farm {
     pub(crate) fn trapped(&self) -> u64 {
         self.trapped.load(Ordering::Relaxed)
     }
-
-    /// What all relays did together.
-    pub(crate) fn sent_bytes(&self) -> u64 {
-        self.relays.iter().map(|relay| relay.counts().sent.load(Ordering::Relaxed)).sum()
-    }
 }
 
 /// A loopback address for each: 127.77.0.1 and on, 250 in a row, none of them a network's first or last.

@@ -38,13 +38,11 @@ impl Reconciliations {
             return json!(["NEG-ERR", id.as_str(), "closed: unknown reconciliation"]);
         };
         let said = hex::decode(message).ok().and_then(|message| open.reconcile(&message).ok());
-        match said {
-            Some(answer) => json!(["NEG-MSG", id.as_str(), hex::encode(answer)]),
-            None => {
-                self.0.remove(id);
-                json!(["NEG-ERR", id.as_str(), "invalid: cannot be read"])
-            }
+        if let Some(answer) = said {
+            return json!(["NEG-MSG", id.as_str(), hex::encode(answer)]);
         }
+        self.0.remove(id);
+        json!(["NEG-ERR", id.as_str(), "invalid: cannot be read"])
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
 
 use nostr_sdk::{Event, EventId};
 use tokio::sync::broadcast;
@@ -20,6 +21,8 @@ pub(crate) struct Counts {
     pub(crate) received: AtomicU64,
     /// Bytes sent, likewise.
     pub(crate) sent: AtomicU64,
+    /// When somebody first connected.
+    pub(crate) first_seen: OnceLock<Instant>,
     /// REQs heard.
     pub(crate) requests: AtomicU64,
     /// NIP-77 messages heard.
@@ -73,6 +76,11 @@ impl Relay {
     /// Its canonical URL.
     pub(crate) fn url(&self) -> String {
         url_of(self.address)
+    }
+
+    /// Bytes on the wire so far, both ways.
+    pub(crate) fn traffic(&self) -> u64 {
+        self.counts.received.load(Ordering::Relaxed) + self.counts.sent.load(Ordering::Relaxed)
     }
 
     /// What it did.

@@ -37,6 +37,7 @@ pub(super) struct Session<'a, S> {
     open: HashMap<SubscriptionId, Subscription<'a>>,
     reconciliations: Reconciliations,
     doorkeeper: Doorkeeper,
+    asked: u64,
 }
 
 /// Serves until the client goes, or the character wants it to end.
@@ -52,6 +53,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         open: HashMap::new(),
         reconciliations: Reconciliations::default(),
         doorkeeper,
+        asked: 0,
     };
     if let Some(challenge) = session.doorkeeper.challenge() {
         session.say(&json!(["AUTH", challenge])).await?;
@@ -110,7 +112,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         if let Some(refusal) = self.doorkeeper.refusal() {
             return self.say(&json!(["CLOSED", id, refusal])).await;
         }
-        let chosen = answer::choose(self.relay, &filters);
+        self.asked += 1;
+        let is_mute = self.relay.character() == Character::EmptyEose && self.asked % 2 == 1;
+        let chosen = if is_mute { Vec::new() } else { answer::choose(self.relay, &filters) };
         self.answer(&id, &chosen).await?;
         let counts = self.relay.counts();
         // A question with an end in the past needs no ear; the others stay open.

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
-use quipu::base::{NostrEvent, RelayUrl, SystemClock, VerifiedEvent};
+use quipu::base::{NostrEvent, RelayUrl, SystemClock};
 use quipu::config;
 use quipu::lifecycle::Service as _;
 use quipu::net::Outside;
@@ -13,31 +13,15 @@ use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::metrics::SyncMetrics;
 use quipu::services::archive::react::{self, Synchronizer};
 use quipu::store::ingest::Source;
-use quipu::store::owner;
-use rayon::prelude::*;
 use tokio_util::sync::CancellationToken;
 
 use super::Row;
+use super::support::limit::{check_signatures, insert_plain};
 use super::support::{Server, median, verdict};
 use super::wire_relay::WireRelay;
 
 const ROUNDS: u64 = 5;
 const EVENTS: u64 = 20_000;
-/// Rows of one reference statement: more gain nothing.
-const REFERENCE_BATCH: usize = 1_000;
-
-/// The reference: what PostgreSQL does when it is asked for nothing but the rows.
-const UNNEST: &str = "
-    WITH fresh AS (
-        INSERT INTO events (created_at, number, kind, id, pubkey, sig, tagvalues, tags, content)
-        SELECT created_at, quipu_event_number(created_at, $2, place - 1), kind, id, pubkey, sig,
-               (SELECT array_agg((t ->> 0) || ':' || (t ->> 1)) FROM jsonb_array_elements(tags::jsonb) t WHERE length(t ->> 0) = 1),
-               tags::jsonb, content
-        FROM unnest($1::bigint[], $3::integer[], $4::bytea[], $5::bytea[], $6::bytea[], $7::text[], $8::text[]) WITH ORDINALITY
-             AS o (created_at, kind, id, pubkey, sig, tags, content, place)
-        ON CONFLICT DO NOTHING RETURNING number)
-    INSERT INTO sightings (event, relay, batch) SELECT number, $9, $2 FROM fresh";
-
 pub(crate) async fn measure(server: &Server, parts: &quipu::app::Parts) -> Vec<Row> {
     let (mut checks, mut inserts, mut ours, mut wire) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
@@ -85,44 +69,6 @@ pub(crate) async fn measure(server: &Server, parts: &quipu::app::Parts) -> Vec<R
     ]
 }
 
-fn check_signatures(events: Vec<NostrEvent>) -> (Vec<VerifiedEvent>, f64) {
-    let count = events.len() as f64;
-    let started = Instant::now();
-    let sound = events.par_iter().filter(|event| event.verify_signature()).count();
-    let per_second = count / started.elapsed().as_secs_f64();
-    assert_eq!(sound, events.len(), "the sample is signed");
-    let verified =
-        events.into_iter().map(|event| VerifiedEvent::verify(event).expect("it is signed")).collect();
-    (verified, per_second)
-}
-
-async fn insert_plain(server: &Server, events: &[VerifiedEvent], round: u64) -> f64 {
-    let client = owner::connect(&server.superuser()).await.expect("the server answers");
-    let statement = client.prepare(UNNEST).await.expect("the reference is right");
-    // Numbers that no batch of ours will have.
-    let mut number = 2_000_000_000 + i32::try_from(round * 1_000).expect("small");
-    let relay = i32::try_from(1_000_000 + round).expect("small");
-    let started = Instant::now();
-    for batch in events.chunks(REFERENCE_BATCH) {
-        let created_ats: Vec<i64> = batch.iter().map(|e| e.created_at).collect();
-        number += 1;
-        let kinds: Vec<i32> = batch.iter().map(|e| e.kind).collect();
-        let ids: Vec<&[u8]> = batch.iter().map(|e| &e.id[..]).collect();
-        let pubkeys: Vec<&[u8]> = batch.iter().map(|e| &e.pubkey[..]).collect();
-        let sigs: Vec<&[u8]> = batch.iter().map(|e| &e.sig[..]).collect();
-        let tags: Vec<&str> = batch.iter().map(|e| e.tags.as_str()).collect();
-        let contents: Vec<&str> = batch.iter().map(|e| e.content.as_str()).collect();
-        client
-            .execute(
-                &statement,
-                &[&created_ats, &number, &kinds, &ids, &pubkeys, &sigs, &tags, &contents, &relay],
-            )
-            .await
-            .expect("the reference is stored");
-    }
-    events.len() as f64 / started.elapsed().as_secs_f64()
-}
-
 /// Events a second from the relay's socket to the commit of the last one, and bytes on the wire a byte of event.
 async fn synchronize(parts: &quipu::app::Parts, events: Vec<NostrEvent>) -> (f64, f64) {
     let count = events.len() as f64;
@@ -139,7 +85,7 @@ async fn synchronize(parts: &quipu::app::Parts, events: Vec<NostrEvent>) -> (f64
             windows: parts.window_writer(),
             leases: parts.leases.clone(),
             clock: Arc::new(SystemClock),
-            outside: Outside::new(&config::Networks::default()).unwrap(),
+            outside: Outside::new(&config::Networks::default()).expect("the defaults are right"),
             metrics: SyncMetrics::default(),
         },
         config::Synchronizer {

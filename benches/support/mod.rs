@@ -1,5 +1,7 @@
 //! What the benches share: a durable private server, reference figures, tables.
 
+pub(crate) mod limit;
+
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
 use std::net::TcpListener;

@@ -1,5 +1,6 @@
 //! The archive as its user has it: the real binary, its own PostgreSQL and PgBouncer, relays of another project.
 
+mod chaos;
 mod commands;
 mod crashes;
 mod farm;
@@ -12,4 +13,5 @@ mod monitor;
 mod odd_lines;
 mod relays;
 mod signals;
+mod strange_relays;
 mod tor;

@@ -67,7 +67,7 @@ static RUNNING: Mutex<Weak<Tor>> = Mutex::new(Weak::new());
 
 /// The running network. It ends with the last test that holds it.
 pub(crate) struct Tor {
-    _folder: TempDir,
+    folder: TempDir,
     nodes: Vec<Child>,
     /// The client's SOCKS proxy.
     pub(crate) socks: SocketAddr,
@@ -109,15 +109,9 @@ impl Tor {
         let socks = SocketAddr::from((Ipv4Addr::LOCALHOST, rest[0]));
         let services = rest[1..].try_into().unwrap();
         let proof = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut tor = Self {
-            nodes: Vec::new(),
-            socks,
-            onion: String::new(),
-            services,
-            taken: Mutex::new(0),
-            _folder: folder,
-        };
-        let root = tor._folder.path().to_owned();
+        let mut tor =
+            Self { nodes: Vec::new(), socks, onion: String::new(), services, taken: Mutex::new(0), folder };
+        let root = tor.folder.path().to_owned();
         let authorities: Vec<(String, String)> =
             (0..AUTHORITIES).map(|n| authority(&root, n, nodes[n], nodes[AUTHORITIES + n])).collect();
         let directory: String = authorities.iter().map(|(line, _)| line.as_str()).collect();
@@ -144,7 +138,8 @@ impl Tor {
         };
         await_some("Tor's client", || is_up("client"));
         await_some("Tor's onion service", || is_up("hs"));
-        tor.onion = fs::read_to_string(root.join("hs/onion/hostname")).unwrap().trim().to_owned();
+        let hostname = fs::read_to_string(root.join("hs/onion/hostname")).unwrap();
+        hostname.trim().clone_into(&mut tor.onion);
         // The first dials fail until the service's descriptor has got around.
         await_some("the onion address", || tor.dials(PROOF).then_some(()));
         tor

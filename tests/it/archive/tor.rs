@@ -1,10 +1,10 @@
 //! A-TOR, with Tor itself: an onion relay is archived through it, and nothing about it leaves by another way.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::TcpListener;
 use std::time::Duration;
 
-use nostr_sdk::{Event, Filter, JsonUtil as _, Timestamp};
+use nostr_sdk::{Event, EventId, Filter, JsonUtil as _, Timestamp};
 use quipu::base::RelayUrl;
 use quipu::config;
 use quipu::net::relay::{Patience, RelaySession};
@@ -18,7 +18,7 @@ use crate::support::instance::Instance;
 use crate::support::socks::SocksProxy;
 use crate::support::tor::Tor;
 
-const PATIENCE: Patience = Patience { connect: Duration::from_secs(60), idle: Duration::from_secs(60) };
+const PATIENCE: Patience = Patience { connect: Duration::from_mins(1), idle: Duration::from_mins(1) };
 
 /// Onion relays through this proxy, and nothing else.
 fn through(proxy: &SocksProxy) -> config::Networks {
@@ -59,7 +59,7 @@ async fn a_tor_onion_names_go_to_the_proxy_with_a_circuit_of_their_own_and_never
         trust: Trust::Discovered,
         accept: "application/nostr+json",
         bytes_max: 10_000,
-        timeout: Duration::from_secs(60),
+        timeout: Duration::from_mins(1),
         redirects_max: 0,
     };
     // This relay has no document; that somebody asked for it is what counts.
@@ -112,20 +112,46 @@ async fn a_tor_an_onion_relay_is_archived_whole_and_the_process_talks_to_nobody_
     relay.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tor_an_onion_relay_is_monitored_through_the_proxy() {
+    let tor = Tor::get().await;
+    let (relay, url) = onion_relay(&tor, 44, 20).await;
+    let proxy = SocksProxy::before(tor.socks).await;
+    let proxied = format!("networks.tor.proxy_address=\"{}\"", proxy.address());
+    let only = format!("services.monitor.only_relays={}", serde_json::json!([url.as_str()]));
+    let settings =
+        ["services.monitor.enabled=true", "networks.tor.enabled=true", proxied.as_str(), only.as_str()];
+    let instance = Instance::start(&settings.map(|setting| ["--set", setting]).concat());
+    instance.run(&["relays", "add", url.as_str()]).ok();
+
+    let snapshots = format!(
+        "SELECT count(*) FROM relay_metadata m JOIN nip66 n ON n.id = m.nip66_id \
+         WHERE relay_url = '{url}' AND n.openable AND n.readable AND m.rtt_open > 0"
+    );
+    let watched = watch_sockets(&instance, await_count(&instance, &snapshots, 1)).await;
+    assert!(proxy.asked().iter().all(|asked| asked.name == tor.onion), "{:?}", proxy.asked());
+    assert_eq!(watched.udp, 0, "something was asked over UDP");
+    assert!(!watched.peers.contains(&relay.address().port()), "it went past the proxy");
+    assert!(watched.strangers.is_empty(), "connected beyond the loopback: {:?}", watched.strangers);
+    instance.stop();
+    relay.shutdown().await;
+}
+
 /// What a relay shows to who asks it directly.
 async fn held_by(relay: &SampleRelay) -> Vec<Value> {
     let outside = Outside::new(&config::Networks::default()).unwrap();
     let mut session = RelaySession::connect(&outside, relay.url(), Trust::Named, PATIENCE).await.unwrap();
-    let mut events: BTreeSet<Event> = BTreeSet::new();
+    let mut events: HashMap<EventId, Event> = HashMap::new();
     let mut until = u64::try_from(now()).unwrap();
     while events.len() < relay.events() {
         let filter = Filter::new().until(Timestamp::from_secs(until)).limit(500);
         let page = session.page(&filter).await.unwrap();
-        events.extend(page.events.iter().map(|json| Event::from_json(&**json).unwrap()));
-        until = events.iter().map(|event| event.created_at.as_secs()).min().unwrap();
+        let shown = page.events.iter().map(|json| Event::from_json(&**json).unwrap());
+        events.extend(shown.map(|event| (event.id, event)));
+        until = events.values().map(|event| event.created_at.as_secs()).min().unwrap();
     }
     session.close().await;
-    events.iter().map(|event| serde_json::from_str(&event.as_json()).unwrap()).collect()
+    events.values().map(|event| serde_json::from_str(&event.as_json()).unwrap()).collect()
 }
 
 /// Who a process was seen to talk to.
@@ -155,8 +181,8 @@ async fn watch_sockets(instance: &Instance, work: impl Future<Output = ()>) -> W
 impl Watched {
     fn look(&mut self, pid: u32) {
         let Ok(open) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return };
-        let links = open.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
-        let own: HashSet<String> = links
+        let names = open.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        let own: HashSet<String> = names
             .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
             .collect();
         let table =

@@ -1,0 +1,117 @@
+//! 50,000 events from one relay, then the same from four more, then from one that compares (NIP-77).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use quipu::sample::SampleGenerator;
+
+use super::farm::{Character, Corpus, Extent, Farm, Plan, Relay};
+use super::instance::Instance;
+use super::support::Server;
+use super::support::limit::{check_signatures, insert_plain};
+use super::{Bar, Row, row};
+
+const EVENTS: u64 = 50_000;
+/// Relays that hold all of them: five that are paged, and one that compares.
+const PAGED: usize = 5;
+
+/// The last relay speaks NIP-77.
+fn character(number: usize) -> Character {
+    if number < PAGED { Character::Honest } else { Character::Negentropy }
+}
+
+pub(crate) async fn measure() -> Vec<Row> {
+    let limit = limit().await;
+    let corpus = Corpus::new(Extent { seed: 81, events: EVENTS });
+    let bytes = corpus.bytes() as f64;
+    let all = usize::try_from(EVENTS).expect("64 bits");
+    let plan = Plan {
+        relays: PAGED + 1,
+        character,
+        extent: Extent { seed: 81, events: EVENTS },
+        events_each: all,
+        port: 0,
+    };
+    let farm = Farm::with(&plan, &corpus).await.expect("free ports");
+    let instance = Instance::start(&["services.synchronizer.enabled=true"]).await;
+    println!("{}", instance.durability().await);
+    let mut took = Vec::new();
+    for relay in farm.relays() {
+        took.push(crawl(&instance, relay).await);
+    }
+    let stored = instance.count("SELECT count(*) FROM events").await;
+    assert_eq!(stored, i64::try_from(EVENTS).expect("64 bits"), "every event once");
+    assert_eq!(instance.count("SELECT count(*) FROM sync_log WHERE outcome = 'gap'").await, 0);
+    println!("the process held at most {:.0} MiB", instance.peak_mib());
+
+    let first = took[0].as_secs_f64();
+    let further = took[1..PAGED].iter().map(Duration::as_secs_f64).fold(0.0, f64::max);
+    let per_second = EVENTS as f64 / first;
+    let wire = |number: usize| farm.relays()[number].traffic() as f64;
+    let compared = &farm.relays()[PAGED];
+    println!(
+        "compared in {:.1} s with {} messages and {} REQs",
+        took[PAGED].as_secs_f64(),
+        compared.counts().reconciliations.load(Ordering::Relaxed),
+        compared.counts().requests.load(Ordering::Relaxed)
+    );
+    vec![
+        row(
+            "50,000 events, relay socket to commit",
+            format!("{per_second:.0} events/s"),
+            format!("{limit:.0}/s combined limit"),
+            per_second / limit,
+            Bar::AtLeast(0.7),
+        ),
+        row(
+            "bytes on the wire, both ways",
+            format!("{:.1} MB", wire(0) / 1e6),
+            format!("{:.1} MB of events", bytes / 1e6),
+            wire(0) / bytes,
+            Bar::AtMost(1.1),
+        ),
+        row(
+            "the same from a further relay, slowest of four",
+            format!("{further:.2} s"),
+            format!("{first:.2} s for the first"),
+            further / first,
+            Bar::AtMost(0.25),
+        ),
+        row(
+            "bytes on the wire, compared (NIP-77)",
+            format!("{:.1} kB", wire(PAGED) / 1e3),
+            format!("{:.1} MB for a download", wire(0) / 1e6),
+            wire(PAGED) / wire(0),
+            Bar::AtMost(0.05),
+        ),
+    ]
+}
+
+/// Time from the first connection to the relay until all it has is archived and proven.
+async fn crawl(instance: &Instance, relay: &Arc<Relay>) -> Duration {
+    instance.add(std::iter::once(relay));
+    let newest = relay.held().first().map_or(0, |stored| stored.event.created_at.as_secs());
+    let proven = format!(
+        "SELECT count(*) FROM (SELECT range_agg(int8range(since, s.until, '[]')) AS proven FROM sync_log s \
+         JOIN relays r ON r.number = relay WHERE r.url = '{}' AND outcome = 'complete') w \
+         WHERE proven @> int8range(0, {newest}, '[]')",
+        relay.url()
+    );
+    let done = instance.until(&proven, 1).await;
+    let seen = relay.counts().first_seen.get().copied().expect("somebody asked it");
+    let shown = format!("SELECT count(*) FROM events_relays WHERE relay_url = '{}'", relay.url());
+    assert_eq!(instance.count(&shown).await, i64::try_from(EVENTS).expect("64 bits"), "each sighting once");
+    done.duration_since(seen)
+}
+
+/// What this machine could do at best: signatures on all cores, then plain inserts.
+async fn limit() -> f64 {
+    let server = Server::start().await;
+    let events = SampleGenerator::paced(80, EVENTS).collect();
+    let (verified, checks) = check_signatures(events);
+    let inserts = insert_plain(&server, &verified, 0).await;
+    server.embedded.stop().await;
+    println!("V: {checks:.0} signature checks/s; I: {inserts:.0} unnest inserts/s");
+    1.0 / (1.0 / checks + 1.0 / inserts)
+}

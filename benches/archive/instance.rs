@@ -1,0 +1,127 @@
+//! `quipu up` as a child process on a folder of its own, stopped when dropped.
+
+use std::fs::{self, File, Permissions};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use quipu::base::Secret;
+use quipu::store::owner;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio_postgres::Client;
+
+use super::farm::Relay;
+
+/// Longest that anything is waited for.
+const PATIENCE: Duration = Duration::from_mins(10);
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A running instance.
+pub(crate) struct Instance {
+    folder: TempDir,
+    child: Child,
+    /// The owner, straight to the server.
+    pub(crate) client: Client,
+}
+
+impl Instance {
+    /// Nothing runs but what `settings` turn on, so nobody outside is dialled.
+    pub(crate) async fn start(settings: &[&str]) -> Self {
+        let folder = tempfile::Builder::new().prefix("quipu-bench-").tempdir().expect("a temporary folder");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("our own folder");
+        let ready = folder.path().join("ready.json");
+        let log = File::create(folder.path().join("up.log")).expect("our own folder");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quipu"));
+        command.arg("up").arg("--data").arg(folder.path().join("data")).arg("--ready-file").arg(&ready);
+        command.arg("--port-base").arg(free_ports().to_string());
+        for service in ["initializer", "finder", "validator", "monitor", "synchronizer", "console"] {
+            command.arg("--set").arg(format!("services.{service}.enabled=false"));
+        }
+        for setting in settings {
+            command.arg("--set").arg(setting);
+        }
+        command.stdout(Stdio::null()).stderr(log).current_dir(folder.path());
+        let mut child = command.spawn().expect("the program is built");
+        let started = Instant::now();
+        while !ready.exists() {
+            let ended = child.try_wait().expect("our own child");
+            let said = || fs::read_to_string(folder.path().join("up.log")).unwrap_or_default();
+            assert!(ended.is_none() && started.elapsed() < PATIENCE, "quipu up does not start:\n{}", said());
+            tokio::time::sleep(LOOK).await;
+        }
+        let said = fs::read(&ready).expect("it was written whole");
+        let said: Value = serde_json::from_slice(&said).expect("it is JSON");
+        let url = said["owner_database_url"].as_str().expect("it is in there");
+        let client = owner::connect(&Secret::new(url)).await.expect("the server answers");
+        Self { folder, child, client }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Makes relays known.
+    pub(crate) fn add<'a>(&self, relays: impl Iterator<Item = &'a std::sync::Arc<Relay>>) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quipu"));
+        command.arg("--data").arg(self.data()).args(["relays", "add"]).args(relays.map(|relay| relay.url()));
+        command.current_dir(self.folder.path()).stdout(Stdio::null());
+        assert!(command.status().expect("the program is built").success(), "relays add");
+    }
+
+    /// Waits until a count has come so far; returns when that was.
+    pub(crate) async fn until(&self, query: &str, wanted: i64) -> Instant {
+        let statement = self.client.prepare(query).await.expect("the question is right");
+        let started = Instant::now();
+        loop {
+            let row = self.client.query_one(&statement, &[]).await.expect("the server answers");
+            let count: i64 = row.get(0);
+            if count >= wanted {
+                return Instant::now();
+            }
+            let said = || fs::read_to_string(self.folder.path().join("up.log")).unwrap_or_default();
+            assert!(started.elapsed() < PATIENCE, "{query}: {count} of {wanted}\n{}", said());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// One number.
+    pub(crate) async fn count(&self, query: &str) -> i64 {
+        self.client.query_one(query, &[]).await.expect("the question is right").get(0)
+    }
+
+    /// How durable a commit is, as the server says.
+    pub(crate) async fn durability(&self) -> String {
+        let query = "SELECT format('synchronous_commit=%s fsync=%s shared_buffers=%s', current_setting('synchronous_commit'), \
+                     current_setting('fsync'), current_setting('shared_buffers'))";
+        self.client.query_one(query, &[]).await.expect("the question is right").get(0)
+    }
+
+    /// The most memory that `quipu up` itself ever held, in MiB; its servers are other processes.
+    pub(crate) fn peak_mib(&self) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says so");
+        let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
+        kib / 1_024.0
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// The first of five ports in a row that nobody listens on now.
+fn free_ports() -> u16 {
+    let is_free = |base: &u16| (*base..base + 5).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+    (0..1_000).map(|n| 21_000 + n * 5).find(is_free).expect("five free ports")
+}
