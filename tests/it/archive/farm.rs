@@ -70,11 +70,13 @@ async fn document_failures(client: &Client) -> BTreeMap<String, String> {
     rows.iter().map(|row| (row.get(0), row.get::<_, Option<String>>(1).unwrap_or_default())).collect()
 }
 
-/// What the journals of the synchronizer say against each relay, by its URL.
+/// What the journals say against each relay, by its URL. One that the monitor cannot read is not visited by the synchronizer.
 async fn reasons(client: &Client) -> BTreeMap<String, BTreeSet<String>> {
     let query = "SELECT r.url, n.detail::text FROM relays r JOIN (
         SELECT relay, detail FROM relay_log WHERE kind = 'observed'
-        UNION ALL SELECT relay, detail FROM sync_log WHERE outcome = 'gap') n ON n.relay = r.number";
+        UNION ALL SELECT relay, detail FROM sync_log WHERE outcome = 'gap'
+        UNION ALL SELECT r.number, n.detail -> 'failures' -> 'read' FROM relay_metadata m JOIN nip66 n ON n.id = m.nip66_id
+        JOIN relays r ON r.url = m.relay_url WHERE n.detail -> 'failures' ? 'read') n ON n.relay = r.number";
     let mut said: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for row in client.query_typed(query, &[]).await.unwrap() {
         said.entry(row.get(0)).or_default().insert(row.get(1));
