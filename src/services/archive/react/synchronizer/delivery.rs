@@ -1,9 +1,8 @@
 //! From a session to the intake: a few pages may be on their way to disk while the next one is read.
 
-use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
+use tokio::task::JoinSet;
 
+use super::crawl::SyncError;
 use super::visit::Report;
 use crate::base::nostr_event::{EventId, NostrEvent, Refusal, Refusals};
 use crate::net::relay::RawPage;
@@ -17,13 +16,14 @@ const PAGES_IN_FLIGHT: usize = 3;
 pub(super) struct Delivery {
     intake: Intake,
     relay: Relay,
-    commits: FuturesUnordered<BoxFuture<'static, Result<PageOutcome, store::Error>>>,
+    /// They go on while nobody looks: the next page is read meanwhile.
+    commits: JoinSet<Result<PageOutcome, store::Error>>,
     report: Report,
 }
 
 impl Delivery {
     pub(super) fn new(intake: Intake, relay: Relay) -> Self {
-        Self { intake, relay, commits: FuturesUnordered::new(), report: Report::default() }
+        Self { intake, relay, commits: JoinSet::new(), report: Report::default() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -40,15 +40,15 @@ impl Delivery {
     }
 
     /// Waits for one commit.
-    pub(super) async fn next(&mut self) -> Result<(), store::Error> {
-        if let Some(outcome) = self.commits.next().await {
-            self.report.add(&outcome?);
+    pub(super) async fn next(&mut self) -> Result<(), SyncError> {
+        if let Some(outcome) = self.commits.join_next().await {
+            self.report.add(&outcome.map_err(SyncError::Session)??);
         }
         Ok(())
     }
 
     /// Waits for all commits.
-    pub(super) async fn finish(&mut self) -> Result<(), store::Error> {
+    pub(super) async fn finish(&mut self) -> Result<(), SyncError> {
         while !self.is_empty() {
             self.next().await?;
         }
@@ -60,9 +60,9 @@ impl Delivery {
         &mut self,
         events: Vec<NostrEvent>,
         refused: Refusals,
-    ) -> Result<(), store::Error> {
+    ) -> Result<(), SyncError> {
         let (intake, relay) = (self.intake.clone(), self.relay);
-        self.commits.push(Box::pin(async move { intake.offer(Some(relay), events, refused).await }));
+        self.commits.spawn(async move { intake.offer(Some(relay), events, refused).await });
         while self.is_full() {
             self.next().await?;
         }
@@ -70,7 +70,7 @@ impl Delivery {
     }
 
     /// Whatever a relay sent.
-    pub(super) async fn offer_raw(&mut self, page: RawPage) -> Result<(), store::Error> {
+    pub(super) async fn offer_raw(&mut self, page: RawPage) -> Result<(), SyncError> {
         let (events, mut refused) = parse_all(page.events).await;
         refused.add_times(Refusal::TooLarge, page.too_large);
         refused.add_times(Refusal::Malformed, page.odd_frames);
@@ -81,9 +81,9 @@ impl Delivery {
     }
 
     /// Events that are stored, and that the relay has, too.
-    pub(super) async fn sight(&mut self, known: Vec<(i64, EventId)>) -> Result<(), store::Error> {
+    pub(super) async fn sight(&mut self, known: Vec<(i64, EventId)>) -> Result<(), SyncError> {
         let (intake, relay) = (self.intake.clone(), self.relay);
-        self.commits.push(Box::pin(async move { intake.sight(relay, known).await }));
+        self.commits.spawn(async move { intake.sight(relay, known).await });
         while self.is_full() {
             self.next().await?;
         }

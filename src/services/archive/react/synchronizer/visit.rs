@@ -103,7 +103,7 @@ pub(super) async fn run(
     let mut ended = visit.stay(stop, live_since).await;
     // What was sent is kept, however the session ended.
     let heard = visit.deliver_live().await;
-    let delivered = heard.and(visit.delivery.finish().await.map_err(SyncError::from));
+    let delivered = heard.and(visit.delivery.finish().await);
     if ended.is_ok() {
         ended = delivered;
     }
@@ -217,7 +217,7 @@ impl Visit<'_> {
     /// Hands over what came for the live subscription while something else was read.
     pub(super) async fn deliver_live(&mut self) -> Result<(), SyncError> {
         let heard = self.session.take_live();
-        Ok(self.delivery.offer_raw(heard).await?)
+        self.delivery.offer_raw(heard).await
     }
 
     /// Asks, and once more after saying who we are if the relay wants to know (N-42.6).
