@@ -16,7 +16,7 @@ use crate::base::{Network, RelayUrl};
 use crate::lifecycle::Lifecycle;
 use crate::services::archive::RelayAnswer;
 use crate::services::archive::command::RelayCommand;
-use crate::services::archive::read::{self, Check, RelayDetail, RelayFilter, RelayRow};
+use crate::services::archive::read::{self, RelayDetail, RelayFilter, RelayRow};
 use crate::store::{DoorSizes, Doors, Relay};
 use crate::telemetry::Metrics;
 
@@ -278,7 +278,7 @@ fn facts(relay: &RelayDetail) -> Vec<[String; 2]> {
             format!(
                 "{}, from {}",
                 relay.row.inserted_at.format("%Y-%m-%d %H:%M:%S"),
-                or_none(relay.source.clone())
+                or_none(relay.row.source.clone())
             ),
         ),
         row("sightings", relay.row.sightings.to_string()),
@@ -288,10 +288,11 @@ fn facts(relay: &RelayDetail) -> Vec<[String; 2]> {
     ];
     match &relay.check {
         None => rows.push(row("checked", "never".to_owned())),
-        Some(Check { generated_at, nip11, nip66 }) => {
-            rows.push(row("checked", output::instant(*generated_at)));
-            rows.push(row("information (NIP-11)", or_none(nip11.as_ref().map(Value::to_string))));
-            rows.push(row("check (NIP-66)", or_none(nip66.as_ref().map(Value::to_string))));
+        Some(snapshot) => {
+            let document = snapshot.nip11.clone().map(|document| Value::Object(document).to_string());
+            rows.push(row("checked", output::instant(snapshot.generated_at)));
+            rows.push(row("information (NIP-11)", or_none(document)));
+            rows.push(row("check (NIP-66)", snapshot.nip66().to_string()));
         }
     }
     let entry = |entry: &Value| {

@@ -73,19 +73,6 @@ impl RelayError {
         }
     }
 
-    /// Whether the session can go on after it.
-    #[must_use]
-    pub const fn leaves_session_usable(&self) -> bool {
-        matches!(
-            self,
-            Self::Closed(_)
-                | Self::NoChallenge
-                | Self::AuthRefused(_)
-                | Self::NegRefused(_)
-                | Self::NegUnsupported
-        )
-    }
-
     /// The WebSocket library's error in our words.
     pub(super) fn broken(error: tungstenite::Error) -> Self {
         match error {

@@ -5,6 +5,8 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgPool;
 
+use super::newest_snapshot;
+use crate::services::archive::event::Snapshot;
 use crate::store::Error;
 
 /// Entries of a relay's journal that are shown, and failures likewise.
@@ -19,6 +21,8 @@ pub struct RelayRow {
     pub url: String,
     /// clearnet, tor, i2p or loki.
     pub network: String,
+    /// Who made it known: `seed`, `operator`, `validator`, …
+    pub source: Option<String>,
     /// When it became known.
     pub inserted_at: DateTime<Utc>,
     /// When it was retired.
@@ -56,7 +60,7 @@ pub async fn relays(
 ) -> Result<Vec<RelayRow>, Error> {
     Ok(sqlx::query_as!(
         RelayRow,
-        r#"SELECT r.number, r.url, r.network, r.inserted_at, r.retired_at, c.readable AS "readable?",
+        r#"SELECT r.number, r.url, r.network, r.source, r.inserted_at, r.retired_at, c.readable AS "readable?",
                   p.last_created_at AS "last_event_timestamp?", coalesce(t.sightings, 0) AS "sightings!"
            FROM relays r
            LEFT JOIN relay_progress p ON p.relay = r.number LEFT JOIN relay_totals t ON t.relay = r.number
@@ -84,25 +88,12 @@ pub struct RelayDetail {
     /// As listings show it.
     #[serde(flatten)]
     pub row: RelayRow,
-    /// Who named it first: `seed`, `operator`, …
-    pub source: Option<String>,
     /// Its newest snapshot.
-    pub check: Option<Check>,
+    pub check: Option<Snapshot>,
     /// What of its time line was walked.
     pub windows: RelayWindows,
     /// What was seen of it last, newest first: `{"at": …, "kind": …, "detail": …}`.
     pub entries: Vec<Value>,
-}
-
-/// The newest snapshot of a relay.
-#[derive(Debug, Clone, Serialize)]
-pub struct Check {
-    /// When it was made, unix seconds.
-    pub generated_at: i64,
-    /// The information document (NIP-11), without absent fields.
-    pub nip11: Option<Value>,
-    /// The check's results (NIP-66), without absent fields.
-    pub nip66: Option<Value>,
 }
 
 /// What of a relay's time line was walked, from `sync_log`.
@@ -126,21 +117,7 @@ pub async fn relay(pool: &PgPool, url: &str) -> Result<Option<RelayDetail>, Erro
     let only = RelayFilter { url: Some(url.to_owned()), ..RelayFilter::default() };
     let row = relays(pool, &only, "", 1).await?.pop();
     let Some(row) = row else { return Ok(None) };
-    let source = sqlx::query_scalar!("SELECT source FROM relays WHERE number = $1", row.number)
-        .fetch_optional(pool)
-        .await?
-        .flatten();
-    let check = sqlx::query_as!(
-        Check,
-        r#"SELECT m.generated_at, jsonb_strip_nulls(to_jsonb(a) - 'id') AS nip11,
-                  jsonb_strip_nulls((to_jsonb(b) - 'id') || jsonb_build_object('rtt_open', coalesce(m.rtt_open, b.rtt_open),
-                      'rtt_read', coalesce(m.rtt_read, b.rtt_read), 'rtt_write', coalesce(m.rtt_write, b.rtt_write))) AS nip66
-           FROM relay_metadata m LEFT JOIN nip11 a ON a.id = m.nip11_id LEFT JOIN nip66 b ON b.id = m.nip66_id
-           WHERE m.relay_url = $1 ORDER BY m.generated_at DESC, m.position DESC LIMIT 1"#,
-        url
-    )
-    .fetch_optional(pool)
-    .await?;
+    let check = newest_snapshot(pool, url).await?;
     let windows = sqlx::query_as!(
         RelayWindows,
         r#"SELECT count(*) FILTER (WHERE outcome = 'complete') AS "complete!", count(*) FILTER (WHERE outcome = 'gap') AS "gaps!",
@@ -158,5 +135,5 @@ pub async fn relay(pool: &PgPool, url: &str) -> Result<Option<RelayDetail>, Erro
     )
     .fetch_all(pool)
     .await?;
-    Ok(Some(RelayDetail { row, source, check, windows, entries }))
+    Ok(Some(RelayDetail { row, check, windows, entries }))
 }
