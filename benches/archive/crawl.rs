@@ -45,6 +45,7 @@ pub(crate) async fn measure() -> Vec<Row> {
     assert_eq!(instance.count("SELECT count(*) FROM sync_log WHERE outcome = 'gap'").await, 0);
     println!("the process held at most {:.0} MiB", instance.peak_mib());
 
+    println!("each: {took:.2?}");
     let first = took[0].as_secs_f64();
     let further = took[1..PAGED].iter().map(Duration::as_secs_f64).fold(0.0, f64::max);
     let per_second = EVENTS as f64 / first;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 pub use nostr_sdk::Event as NostrEvent;
 pub use nostr_sdk::EventId;
 use nostr_sdk::JsonUtil;
+use serde::Deserialize;
 
 /// Largest event taken, in bytes of its JSON. Relays commonly stop at 1 MiB; what is larger is refused by name.
 pub const EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -107,8 +108,18 @@ pub fn parse(json: &str) -> Result<NostrEvent, Refusal> {
     }
     let event = NostrEvent::from_json(json).map_err(|_| Refusal::Malformed)?;
     // The parser takes upper-case hex too, which NIP-01 does not.
-    let hex = [event.id.to_hex(), event.pubkey.to_hex(), event.sig.to_string()];
-    if hex.iter().all(|hex| json.contains(hex.as_str())) { Ok(event) } else { Err(Refusal::Malformed) }
+    let written: Written<'_> = serde_json::from_str(json).map_err(|_| Refusal::Malformed)?;
+    let is_lower = |hex: &str| !hex.bytes().any(|byte| byte.is_ascii_uppercase());
+    let all_lower = [written.id, written.pubkey, written.sig].into_iter().all(is_lower);
+    if all_lower { Ok(event) } else { Err(Refusal::Malformed) }
+}
+
+/// The hexadecimal fields of an event as they are written.
+#[derive(Deserialize)]
+struct Written<'a> {
+    id: &'a str,
+    pubkey: &'a str,
+    sig: &'a str,
 }
 
 /// First step, cheap: the id is the event's own, and its time can be stored.

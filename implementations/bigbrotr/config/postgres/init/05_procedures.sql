@@ -28,28 +28,31 @@ DECLARE
     oldest bigint; newest bigint;
     new_ids bytea[]; numbers bigint[];
 BEGIN
-    -- Most batches lie in one month; then it is worked out once.
-    SELECT CASE WHEN quipu_month_number(min(c)) = quipu_month_number(max(c)) THEN quipu_month_number(min(c)) END
-    INTO month FROM unnest(created_ats) c;
+    -- A relay that shows what is stored already adds sightings alone.
+    IF cardinality(ids) > 0 THEN
+        -- Most batches lie in one month; then it is worked out once.
+        SELECT CASE WHEN quipu_month_number(min(c)) = quipu_month_number(max(c)) THEN quipu_month_number(min(c)) END
+        INTO month FROM unnest(created_ats) c;
 
-    WITH fresh AS (
-        INSERT INTO events (created_at, number, kind, id, pubkey, sig, tagvalues, tags, content, raw)
-        SELECT o.created_at, (coalesce(month, quipu_month_number(o.created_at)) << 45) | (this::bigint << 14) | (o.place - 1), o.kind, o.id, o.pubkey, o.sig,
-               (SELECT array_agg((t ->> 0) || ':' || (t ->> 1)) FROM jsonb_array_elements(o.tags::jsonb) t
-                WHERE length(t ->> 0) = 1 AND t ->> 1 IS NOT NULL),
-               o.tags::jsonb, o.content, o.raw
-        FROM unnest(ids, pubkeys, created_ats, kinds, tags, contents, sigs, raws) WITH ORDINALITY
-             AS o (id, pubkey, created_at, kind, tags, content, sig, raw, place)
-        WHERE o.place - 1 <> ALL (kept_away)
-        ORDER BY o.created_at, o.id
-        ON CONFLICT DO NOTHING
-        RETURNING number, created_at, id)
-    SELECT array_agg((f.number & 16383)::integer ORDER BY f.number & 16383), min(f.created_at), max(f.created_at),
-           array_agg(f.id), array_agg(f.number)
-    INTO stored_places, oldest, newest, new_ids, numbers FROM fresh f;
+        WITH fresh AS (
+            INSERT INTO events (created_at, number, kind, id, pubkey, sig, tagvalues, tags, content, raw)
+            SELECT o.created_at, (coalesce(month, quipu_month_number(o.created_at)) << 45) | (this::bigint << 14) | (o.place - 1), o.kind, o.id, o.pubkey, o.sig,
+                   (SELECT array_agg((t ->> 0) || ':' || (t ->> 1)) FROM jsonb_array_elements(o.tags::jsonb) t
+                    WHERE length(t ->> 0) = 1 AND t ->> 1 IS NOT NULL),
+                   o.tags::jsonb, o.content, o.raw
+            FROM unnest(ids, pubkeys, created_ats, kinds, tags, contents, sigs, raws) WITH ORDINALITY
+                 AS o (id, pubkey, created_at, kind, tags, content, sig, raw, place)
+            WHERE o.place - 1 <> ALL (kept_away)
+            ORDER BY o.created_at, o.id
+            ON CONFLICT DO NOTHING
+            RETURNING number, created_at, id)
+        SELECT array_agg((f.number & 16383)::integer ORDER BY f.number & 16383), min(f.created_at), max(f.created_at),
+               array_agg(f.id), array_agg(f.number)
+        INTO stored_places, oldest, newest, new_ids, numbers FROM fresh f;
 
-    PERFORM quipu_record_vanishing(numbers, ids, pubkeys, created_ats, kinds, tags);
-    PERFORM quipu_record_requests(numbers, pubkeys, created_ats, kinds, tags);
+        PERFORM quipu_record_vanishing(numbers, ids, pubkeys, created_ats, kinds, tags);
+        PERFORM quipu_record_requests(numbers, pubkeys, created_ats, kinds, tags);
+    END IF;
     sighted := quipu_close_batch(this, command, source, refused, greatest(cardinality(ids), cardinality(seen_ids)), kinds,
                                  new_ids, numbers, oldest, newest, seen_created_ats, seen_ids, seen_relays);
 END $$;

@@ -25,24 +25,27 @@ DECLARE
     oldest bigint; newest bigint;
     new_ids bytea[]; numbers bigint[];
 BEGIN
-    -- Most batches lie in one month; then it is worked out once.
-    SELECT CASE WHEN quipu_month_number(min(c)) = quipu_month_number(max(c)) THEN quipu_month_number(min(c)) END
-    INTO month FROM unnest(created_ats) c;
+    -- A relay that shows what is stored already adds sightings alone.
+    IF cardinality(ids) > 0 THEN
+        -- Most batches lie in one month; then it is worked out once.
+        SELECT CASE WHEN quipu_month_number(min(c)) = quipu_month_number(max(c)) THEN quipu_month_number(min(c)) END
+        INTO month FROM unnest(created_ats) c;
 
-    WITH fresh AS (
-        INSERT INTO events (created_at, number, kind, id, pubkey, sig)
-        SELECT o.created_at, (coalesce(month, quipu_month_number(o.created_at)) << 45) | (this::bigint << 14) | (o.place - 1), o.kind, o.id, o.pubkey, o.sig
-        FROM unnest(ids, pubkeys, created_ats, kinds, sigs) WITH ORDINALITY AS o (id, pubkey, created_at, kind, sig, place)
-        WHERE o.place - 1 <> ALL (kept_away)
-        ORDER BY o.created_at, o.id
-        ON CONFLICT DO NOTHING
-        RETURNING number, created_at, id)
-    SELECT array_agg((f.number & 16383)::integer ORDER BY f.number & 16383), min(f.created_at), max(f.created_at),
-           array_agg(f.id), array_agg(f.number)
-    INTO stored_places, oldest, newest, new_ids, numbers FROM fresh f;
+        WITH fresh AS (
+            INSERT INTO events (created_at, number, kind, id, pubkey, sig)
+            SELECT o.created_at, (coalesce(month, quipu_month_number(o.created_at)) << 45) | (this::bigint << 14) | (o.place - 1), o.kind, o.id, o.pubkey, o.sig
+            FROM unnest(ids, pubkeys, created_ats, kinds, sigs) WITH ORDINALITY AS o (id, pubkey, created_at, kind, sig, place)
+            WHERE o.place - 1 <> ALL (kept_away)
+            ORDER BY o.created_at, o.id
+            ON CONFLICT DO NOTHING
+            RETURNING number, created_at, id)
+        SELECT array_agg((f.number & 16383)::integer ORDER BY f.number & 16383), min(f.created_at), max(f.created_at),
+               array_agg(f.id), array_agg(f.number)
+        INTO stored_places, oldest, newest, new_ids, numbers FROM fresh f;
 
-    -- Deletions and expirations stand in tags, which are not stored here; no event of this implementation is shown to the public.
-    PERFORM quipu_record_vanishing(numbers, ids, pubkeys, created_ats, kinds, tags);
+        -- Deletions and expirations stand in tags, which are not stored here; no event of this implementation is shown to the public.
+        PERFORM quipu_record_vanishing(numbers, ids, pubkeys, created_ats, kinds, tags);
+    END IF;
     sighted := quipu_close_batch(this, command, source, refused, greatest(cardinality(ids), cardinality(seen_ids)), kinds,
                                  new_ids, numbers, oldest, newest, seen_created_ats, seen_ids, seen_relays);
 END $$;

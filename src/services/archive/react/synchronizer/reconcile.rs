@@ -25,6 +25,10 @@ pub(super) const AT_ONCE: usize = 4;
 /// With fewer events of ours in a window it is read page by page: there is nothing to save.
 const COMPARED_MIN: usize = 100;
 
+/// Events of ours in the first comparison with a relay that does not say whether it compares (NIP-11): most do not, and
+/// reading all ids of an archive to find that out would cost a fifth of what reading their pages does.
+const COMPARED_FIRST: usize = 1_000;
+
 /// A gap that is found by comparing is narrowed down to a day, or to this part of what was compared.
 const DAY: i64 = 86_400;
 const PARTS_MAX: i64 = 64;
@@ -53,7 +57,8 @@ impl Visit<'_> {
         stop: &CancellationToken,
     ) -> Result<Option<Window>, SyncError> {
         let crawl = self.crawl;
-        let most = crawl.settings.negentropy_events_max.get();
+        let all = crawl.settings.negentropy_events_max.get();
+        let mut most = if self.assignment.negentropy == Some(true) { all } else { all.min(COMPARED_FIRST) };
         let mut until = window.until;
         // How many seconds a relay that refused more is asked about.
         let mut span: Option<i64> = None;
@@ -73,6 +78,7 @@ impl Visit<'_> {
             match compared? {
                 Compared::Settled => {
                     until = part.since.saturating_sub(1);
+                    most = all;
                     if !self.compares {
                         return Ok(Window::new(window.since, until));
                     }
