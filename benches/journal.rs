@@ -8,7 +8,6 @@
 #[allow(dead_code, reason = "each bench uses a part of it")]
 mod support;
 
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use quipu::base::Secret;
@@ -16,8 +15,8 @@ use quipu::services::archive::RelayJournal;
 use quipu::services::archive::command::RelayCommand;
 use quipu::store::Relay;
 use quipu::store::append::Writer;
+use support::pgbench::Pgbench;
 use support::{Server, lifecycle, median, parts, percentile, print_table, verdict};
-use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 
 const ROUNDS: usize = 5;
@@ -97,45 +96,9 @@ async fn append(server: &Server, writer: &Writer<RelayJournal>, callers: usize, 
     }
 }
 
-/// pgbench with its own log, so that its percentiles are known too.
 async fn pgbench(server: &Server, url: &Secret, mode: &str, clients: usize) -> Run {
-    let logs = tempfile::tempdir().expect("a temporary folder");
     let wal = server.wal().await;
-    let mut child = tokio::process::Command::new(pgbench_binary())
-        .args([
-            "-n",
-            "-M",
-            mode,
-            "-c",
-            &clients.to_string(),
-            "-j",
-            "2",
-            "-T",
-            &ROUND.as_secs().to_string(),
-            "-l",
-            "-f",
-            "-",
-        ])
-        .arg(url.expose())
-        .current_dir(logs.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("pgbench is installed with PostgreSQL");
-    let mut script = child.stdin.take().expect("piped");
-    script.write_all(PGBENCH_SCRIPT.as_bytes()).await.expect("pgbench reads its script");
-    drop(script);
-    assert!(child.wait().await.expect("pgbench ends").success(), "pgbench failed");
-    let mut latencies = Vec::new();
-    for entry in std::fs::read_dir(logs.path()).expect("its folder") {
-        let text = std::fs::read_to_string(entry.expect("its file").path()).expect("its log");
-        // client, transaction, latency in µs, …
-        let field =
-            |line: &str| line.split(' ').nth(2).and_then(|us| us.parse().ok()).map(Duration::from_micros);
-        latencies.extend(text.lines().filter_map(field));
-    }
-    latencies.sort_unstable();
+    let latencies = Pgbench { url, mode, clients, script: PGBENCH_SCRIPT, length: ROUND }.run().await;
     let written = (server.wal().await - wal) as f64;
     Run {
         per_second: latencies.len() as f64 / ROUND.as_secs_f64(),
@@ -143,17 +106,6 @@ async fn pgbench(server: &Server, url: &Secret, mode: &str, clients: usize) -> R
         p99: percentile(&latencies, 0.99),
         wal_per_row: written / latencies.len() as f64,
     }
-}
-
-fn pgbench_binary() -> std::path::PathBuf {
-    let mut found: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path().join("bin/pgbench")))
-        .filter(|path| path.exists())
-        .collect();
-    found.sort();
-    found.pop().unwrap_or_else(|| "pgbench".into())
 }
 
 fn middle(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {

@@ -1,6 +1,9 @@
 //! What the benches share: a durable private server, reference figures, tables.
 
+pub(crate) mod figure;
+pub(crate) mod instance;
 pub(crate) mod limit;
+pub(crate) mod pgbench;
 
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
