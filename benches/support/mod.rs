@@ -4,6 +4,7 @@ pub(crate) mod figure;
 pub(crate) mod instance;
 pub(crate) mod limit;
 pub(crate) mod pgbench;
+pub(crate) mod run;
 
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
