@@ -12,7 +12,7 @@ const SECONDS_MAX: f64 = 1.0;
 /// The sweeper of the instance is not to come first.
 const SWEEP_LATE: &str = "services.messages.sweep_interval_s=86400";
 
-/// Dead rows in all tables of the room, whatever other sessions have not reported yet excluded.
+/// Dead rows in all tables of the room.
 const DEAD: &str =
     "SELECT coalesce(sum(n_dead_tup), 0)::bigint FROM pg_stat_user_tables WHERE relname LIKE 'message\\_%'";
 
@@ -58,12 +58,12 @@ async fn fill(room: &mut Room) {
     let insert = format!(
         "WITH fresh AS (
              INSERT INTO message_log (recorded_at, kind, msg_id, sender, recipient, ttl_s, expires_at, payload_sha256, payload_bytes)
-             SELECT now() - interval '4 hours', 'accepted', gen_random_uuid(), $1, lpad(to_hex(n % 10000), 64, 'f'), 3600,
+             SELECT now() - interval '4 hours', 'accepted', gen_random_uuid(), $1::text, lpad(to_hex(n % 10000), 64, 'f'), 3600,
                     '{from}'::timestamptz + make_interval(secs => n % 3600), sha256(int8send(n)), 256
-             FROM generate_series(1, $2) n
+             FROM generate_series(1, $2::bigint) n
              RETURNING position, expires_at)
          INSERT INTO message_payloads (expires_at, message, generation, payload)
-         SELECT expires_at, position, 2, $3 FROM fresh"
+         SELECT expires_at, position, 2, $3::text FROM fresh"
     );
     let (sender, payload) = (wayfarer("expired", 0), payload());
     transaction.execute(&insert, &[&sender, &EXPIRED, &payload]).await.expect("they are stored");

@@ -25,12 +25,12 @@ const APART_MAX: f64 = 0.15;
 const FILL: &str = "
     WITH fresh AS (
         INSERT INTO message_log (kind, msg_id, sender, recipient, ttl_s, expires_at, payload_sha256, payload_bytes)
-        SELECT 'accepted', gen_random_uuid(), $1, lpad(to_hex(n % $2), 64, 'f'), 3600 + n % $3,
+        SELECT 'accepted', gen_random_uuid(), $1::text, lpad(to_hex(n % $2::bigint), 64, 'f'), 3600 + n % $3::bigint,
                date_trunc('second', now()) + make_interval(secs => 3600 + n % $3), sha256(int8send(n)), 256
-        FROM generate_series($4, $5) n
+        FROM generate_series($4::bigint, $5::bigint) n
         RETURNING position, expires_at)
     INSERT INTO message_payloads (expires_at, message, generation, payload)
-    SELECT expires_at, position, 2, $6 FROM fresh";
+    SELECT expires_at, position, 2, $6::text FROM fresh";
 
 /// One instance and its load.
 struct Side {
@@ -114,6 +114,8 @@ async fn fill(instance: &Instance) {
             .await
             .expect("they are stored");
     }
-    // Else autovacuum does it during the rounds.
-    client.batch_execute("VACUUM (ANALYZE) message_log, message_payloads").await.expect("the owner may");
+    // Else both come during the rounds.
+    for due in ["VACUUM (ANALYZE) message_log, message_payloads", "CHECKPOINT"] {
+        client.batch_execute(due).await.expect("the owner may");
+    }
 }
