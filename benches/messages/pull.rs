@@ -50,7 +50,7 @@ async fn http(to: SocketAddr, recipient: &str) -> (usize, Duration) {
         let count = page.matches("\"msg_id\":").count();
         assert!(count > 0, "{pulled} of {QUEUED} pulled, then: {page}");
         let next = page.rsplit_once("\"next\":").map_or("", |(_, rest)| rest);
-        since = next.chars().filter(char::is_ascii_digit).collect();
+        since = next.chars().take_while(char::is_ascii_digit).collect();
         pulled += count;
         pages += 1;
     }
