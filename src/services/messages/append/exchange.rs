@@ -166,6 +166,12 @@ impl Seat {
         std::mem::take(&mut *self.news())
     }
 
+    /// Whether the device has acknowledged a message since the last [`Seat::take`].
+    #[must_use]
+    pub fn has_settled(&self, number: i64) -> bool {
+        self.news().settled.contains(&number)
+    }
+
     /// The database holds more.
     pub fn has_more(&self) {
         self.change(|news| news.has_more = true);

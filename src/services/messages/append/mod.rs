@@ -1,6 +1,7 @@
 //! `message_log` and `message_tokens`: how commands are committed, and who in this process is told after it.
 
 mod exchange;
+mod positions;
 mod tokens;
 
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 pub use exchange::{Exchange, News, Seat};
+pub use positions::move_positions;
 pub use tokens::{TokenAnswer, TokenJournal};
 
 use super::command::{MessageCommand, NewMessage};

@@ -47,6 +47,13 @@ impl Outbox {
         }
     }
 
+    /// The database was read to its end after everything that is remembered.
+    pub fn has_read_all(&mut self) {
+        if let Some(last) = self.ahead.last() {
+            self.has_read(*last);
+        }
+    }
+
     /// Whether so much is remembered that the database should be read.
     #[must_use]
     pub fn should_read(&self) -> bool {
@@ -97,10 +104,11 @@ mod tests {
                         *handed.entry(*number).or_default() += 1;
                     }
                 }
-                if let Some(last) = page.last() {
-                    outbox.has_read(*last);
+                match page.last() {
+                    Some(last) if page.len() == most => outbox.has_read(*last),
+                    _ => outbox.has_read_all(),
                 }
-                !page.is_empty()
+                page.len() == most
             };
             for op in ops {
                 match op {
