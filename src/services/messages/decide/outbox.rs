@@ -96,7 +96,7 @@ mod tests {
             let mut stored: Vec<i64> = Vec::new();
             let mut handed: BTreeMap<i64, usize> = BTreeMap::new();
             let mut settled: BTreeSet<i64> = BTreeSet::new();
-            let mut read = |outbox: &mut Outbox, stored: &[i64], settled: &BTreeSet<i64>, handed: &mut BTreeMap<i64, usize>, most: usize| {
+            let read = |outbox: &mut Outbox, stored: &[i64], settled: &BTreeSet<i64>, handed: &mut BTreeMap<i64, usize>, most: usize| {
                 let page: Vec<i64> = stored.iter().copied().filter(|n| *n > outbox.read_to()).take(most).collect();
                 for number in &page {
                     // The database leaves out what is acknowledged.

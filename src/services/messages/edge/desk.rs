@@ -103,12 +103,12 @@ impl MessagesState {
         let parts = self.parts();
         let new = self.check(who, letter)?;
         if let Some(over) = self.0.limits.rate(&who.wayfarer_id) {
-            return Err(refusal(over));
+            return Err(refusal(&over));
         }
         let bytes = u64::try_from(new.payload_bytes).unwrap_or(0);
         let pool = &parts.doors.session;
         if let Some(over) = self.0.limits.quotas(pool, &new.sender, &new.recipient, bytes).await? {
-            return Err(refusal(over));
+            return Err(refusal(&over));
         }
         match parts.messages.try_append(MessageCommand::Send(Box::new(new))).await? {
             MessageAnswer::Accepted(accepted) => Ok(accepted),
@@ -234,8 +234,8 @@ impl MessagesState {
 /// Most messages in one answer to a socket's `pull`.
 pub(super) const SOCKET_PULL_MAX: i64 = PULL_MAX;
 
-fn refusal(over: Over) -> Refused {
-    match over {
+fn refusal(over: &Over) -> Refused {
+    match *over {
         Over::Rate { limit } => {
             let message = format!("more than {limit} messages a second; slow down and send it again");
             Refused::request(ErrorCode::RateLimited, "rate", message)

@@ -1,4 +1,4 @@
-//! The socket's twins for clients without WebSockets, and the original's pages for machines.
+//! The socket's twins for clients without a `WebSocket`, and the original's pages for machines.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};

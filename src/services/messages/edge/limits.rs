@@ -107,7 +107,7 @@ impl Limits {
     /// Whether a sender may send one more message now.
     pub(super) fn rate(&self, sender: &String) -> Option<Over> {
         let (limit, limiter) = self.rate.as_ref()?;
-        if self.checks.fetch_add(1, Ordering::Relaxed) % FORGET_EVERY == 0 {
+        if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGET_EVERY) {
             // Senders whose rate is nothing to remember.
             limiter.retain_recent();
         }
@@ -143,7 +143,9 @@ impl Limits {
                 Some((unit, limit, used)) => return Ok(Some(Over::Quota { whose, unit, limit, used })),
             }
         }
-        counts.iter().for_each(|count| count.add(bytes));
+        for count in counts {
+            count.add(bytes);
+        }
         Ok(None)
     }
 }
