@@ -1,0 +1,3 @@
+//! How clients talk to the room.
+
+pub mod frame;
