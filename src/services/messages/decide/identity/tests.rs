@@ -10,8 +10,8 @@ const NOW_S: i64 = 1_700_000_000;
 
 /// Order of the curve's large subgroup, little endian (RFC 8032, section 5.1).
 const ORDER: [u8; 32] = [
-    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0,
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
 ];
 
 fn key(seed: u8) -> SigningKey {
@@ -119,7 +119,8 @@ fn a_signature_is_taken_in_one_form_only() {
         *byte = sum.to_le_bytes()[0];
         carry = sum >> 8;
     }
-    let proof = |signature: &[u8]| prove_key(&claim(&id), &public(&key(1)), &URL_SAFE_NO_PAD.encode(signature));
+    let proof =
+        |signature: &[u8]| prove_key(&claim(&id), &public(&key(1)), &URL_SAFE_NO_PAD.encode(signature));
     assert_eq!(proof(&honest), Ok(()));
     assert_eq!(proof(&bent), Err(Unproven::Forged), "s and s + order are the same to a lenient verifier");
     assert_eq!(proof(&honest[..63]), Err(Unproven::BadSignature));
@@ -205,11 +206,20 @@ fn n_42_4_a_nostr_key_proves_the_id_that_is_itself() {
     let event = answer(&keys, relay, NOW_S);
     assert_eq!(prove_nostr(&here, &event, NOW_S), Ok(()));
 
-    assert_eq!(prove_nostr(&Challenge { challenge: "c2", ..here }, &event, NOW_S), Err(Unproven::OtherChallenge));
+    assert_eq!(
+        prove_nostr(&Challenge { challenge: "c2", ..here }, &event, NOW_S),
+        Err(Unproven::OtherChallenge)
+    );
     let other_id = Keys::generate().public_key().to_hex();
-    assert_eq!(prove_nostr(&Challenge { wayfarer_id: &other_id, ..here }, &event, NOW_S), Err(Unproven::OtherAuthor));
+    assert_eq!(
+        prove_nostr(&Challenge { wayfarer_id: &other_id, ..here }, &event, NOW_S),
+        Err(Unproven::OtherAuthor)
+    );
     let upper = id.to_uppercase();
-    assert_eq!(prove_nostr(&Challenge { wayfarer_id: &upper, ..here }, &event, NOW_S), Err(Unproven::OtherAuthor));
+    assert_eq!(
+        prove_nostr(&Challenge { wayfarer_id: &upper, ..here }, &event, NOW_S),
+        Err(Unproven::OtherAuthor)
+    );
     let elsewhere = answer(&keys, "wss://other.example/ws", NOW_S);
     assert_eq!(prove_nostr(&here, &elsewhere, NOW_S), Err(Unproven::OtherRelay));
 }
@@ -233,12 +243,9 @@ fn n_42_8_a_relay_that_does_not_know_its_url_compares_none() {
 fn n_42_4_the_time_is_within_ten_minutes() {
     let keys = Keys::generate();
     let id = keys.public_key().to_hex();
-    for (off_s, verdict) in [
-        (-600, Ok(())),
-        (600, Ok(())),
-        (-601, Err(Unproven::OtherTime)),
-        (601, Err(Unproven::OtherTime)),
-    ] {
+    for (off_s, verdict) in
+        [(-600, Ok(())), (600, Ok(())), (-601, Err(Unproven::OtherTime)), (601, Err(Unproven::OtherTime))]
+    {
         let event = answer(&keys, "wss://r.example", NOW_S + off_s);
         assert_eq!(prove_nostr(&claim(&id), &event, NOW_S), verdict, "{off_s}");
     }
@@ -258,7 +265,9 @@ fn n_42_4_kind_id_and_signature_are_verified() {
     assert_ne!(event, bent);
     assert_eq!(prove_nostr(&claim(&id), &bent, NOW_S), Err(Unproven::ForgedEvent));
     let other = answer(&keys, "wss://r.example", NOW_S - 1);
-    let part = |json: &str| serde_json::from_str::<serde_json::Value>(json).unwrap()["sig"].as_str().unwrap().to_owned();
+    let part = |json: &str| {
+        serde_json::from_str::<serde_json::Value>(json).unwrap()["sig"].as_str().unwrap().to_owned()
+    };
     let foreign = event.replace(&part(&event), &part(&other));
     assert_eq!(prove_nostr(&claim(&id), &foreign, NOW_S), Err(Unproven::ForgedEvent));
     assert_eq!(prove_nostr(&claim(&id), "{}", NOW_S), Err(Unproven::NoEvent));
