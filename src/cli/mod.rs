@@ -4,6 +4,7 @@ mod archive;
 mod export;
 mod import;
 mod leave;
+mod messages;
 mod output;
 mod relays;
 mod upkeep;
@@ -72,6 +73,9 @@ enum Command {
     /// Look at, add and retire relays.
     #[command(subcommand)]
     Relays(relays::Relays),
+    /// Tokens and keys, and a client that sends and receives messages.
+    #[command(subcommand)]
+    Messages(messages::Messages),
     /// What the archive holds, and what it costs.
     #[command(subcommand)]
     Archive(archive::Archive),
@@ -140,6 +144,7 @@ impl Cli {
             Command::Import(import) => import.run(context).await,
             Command::Export(export) => export.run(context).await,
             Command::Relays(relays) => relays.run(context).await,
+            Command::Messages(messages) => messages.run(&context).await,
             Command::Archive(archive) => archive.run(&context).await,
             Command::Url { door } => url::show(&context, door),
             Command::Rebuild { name } => upkeep::rebuild(&context, &name).await,

@@ -5,6 +5,15 @@ use std::num::{NonZeroU32, NonZeroUsize};
 
 use serde::{Deserialize, Serialize};
 
+use super::check::Merged;
+use super::layer::Problem;
+
+/// Largest [`Messages::payload_bytes_max`].
+const PAYLOAD_BYTES_MAX: usize = 1_048_576;
+
+/// Longest [`Messages::max_ttl_s`]: hours of payloads are prepared for 400 days at most.
+const TTL_S_MAX: u32 = 390 * 86_400;
+
 /// Section `services.messages`. A bound of 0 is none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -84,5 +93,22 @@ impl Messages {
     #[must_use]
     pub fn believes(&self, listener: SocketAddr) -> bool {
         self.compat_unauthenticated.unwrap_or(listener.ip().is_loopback())
+    }
+
+    /// What is wrong beyond the types.
+    pub(super) fn problems(&self, merged: &Merged) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut check = |is_good: bool, key: &str, reason: String| {
+            if !is_good {
+                problems.push(merged.refuse(&format!("services.messages.{key}"), reason));
+            }
+        };
+        let bytes = self.payload_bytes_max.get();
+        check(bytes <= PAYLOAD_BYTES_MAX, "payload_bytes_max", format!("{bytes}: at most {PAYLOAD_BYTES_MAX}"));
+        let seconds = self.max_ttl_s.get();
+        check(seconds <= TTL_S_MAX, "max_ttl_s", format!("{seconds}: at most {TTL_S_MAX}, which are 390 days"));
+        let is_plain = !self.relay_id.is_empty() && !self.relay_id.contains(char::is_control);
+        check(is_plain, "relay_id", "empty, or with control characters".to_owned());
+        problems
     }
 }

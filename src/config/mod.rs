@@ -153,6 +153,7 @@ impl Configuration {
         let settings = merged.extract::<Settings>();
         let settings = settings.map_err(|found| problems.extend(found)).unwrap_or_default();
         problems.extend(settings.problems(&merged));
+        problems.extend(settings.services.messages.problems(&merged));
         let synchronizer_key = keys::key(&environment, keys::SYNCHRONIZER);
         let synchronizer_key = synchronizer_key.map_err(|found| problems.push(found)).unwrap_or_default();
         let monitor_key = keys::key(&environment, keys::MONITOR);

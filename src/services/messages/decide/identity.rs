@@ -68,7 +68,9 @@ impl Challenge<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Unproven {
     /// One text could stand for two claims.
-    #[error("relay_id, challenge, wayfarer_id and device_id must not hold control characters, such as line breaks")]
+    #[error(
+        "relay_id, challenge, wayfarer_id and device_id must not hold control characters, such as line breaks"
+    )]
     Ambiguous,
     /// No ed25519 key.
     #[error("public_key_b64 is not the base64url, without padding, of the 32 bytes of an ed25519 public key")]
