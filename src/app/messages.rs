@@ -20,7 +20,10 @@ use crate::services::messages::read::DatabaseClock;
 const LOOK: Duration = Duration::from_secs(3);
 
 /// Starts everything; returns after the hours of payloads are there, so that the first message finds its own.
-pub(super) async fn start(
+///
+/// # Errors
+/// When the database does not answer, or an address cannot be listened on.
+pub async fn start_messages(
     parts: &Parts,
     timeout: Duration,
     addresses: &mut BTreeMap<String, String>,

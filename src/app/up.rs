@@ -246,7 +246,7 @@ async fn start(
         names.iter().map(|name| ((*name).to_owned(), ops_address.to_string())).collect();
     addresses.insert("ops".to_owned(), ops_address.to_string());
     if wanted.contains(&"messages") {
-        super::messages::start(&parts, timeout, &mut addresses).await?;
+        super::start_messages(&parts, timeout, &mut addresses).await?;
         names.push("messages");
     }
     let mut console = None;
