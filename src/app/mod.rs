@@ -2,6 +2,7 @@
 
 mod database;
 pub mod instance;
+mod messages;
 mod parts;
 mod sample;
 mod services;

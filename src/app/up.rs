@@ -245,6 +245,10 @@ async fn start(
     let mut addresses: BTreeMap<String, String> =
         names.iter().map(|name| ((*name).to_owned(), ops_address.to_string())).collect();
     addresses.insert("ops".to_owned(), ops_address.to_string());
+    if wanted.contains(&"messages") {
+        super::messages::start(&parts, timeout, &mut addresses).await?;
+        names.push("messages");
+    }
     let mut console = None;
     if wanted.contains(&"console") {
         let listener = http::bind(parts.settings.http.console_address).await?;
@@ -265,6 +269,9 @@ fn place_listeners(configuration: &mut Configuration, port_base: Option<u16>) ->
     let http = &mut configuration.settings.http;
     http.console_address = SocketAddr::new(http.console_address.ip(), ports.console());
     http.ops_address = SocketAddr::new(http.ops_address.ip(), ports.ops());
+    let messages = &mut configuration.settings.services.messages;
+    messages.ws_address = SocketAddr::new(messages.ws_address.ip(), ports.messages());
+    messages.http_address = SocketAddr::new(messages.http_address.ip(), ports.messages_http());
     ports
 }
 
@@ -310,6 +317,9 @@ fn summary(
         format!("services        {}", names.join(", ")),
         format!("health          http://{ops}/healthz  /readyz  /metrics"),
     ];
+    if let Some(address) = instance.services.get("messages") {
+        lines.push(format!("messages        ws://{address}/ws"));
+    }
     if let Some((url, events)) = sample {
         lines.extend([
             format!("sample relay    {url} ({events} generated events)"),

@@ -53,7 +53,7 @@ impl Messages {
 #[derive(Debug, Args)]
 struct Who {
     /// The relay.
-    #[arg(long, default_value = "ws://127.0.0.1:4706/ws", value_name = "URL")]
+    #[arg(long, default_value = "ws://127.0.0.1:4705/ws", value_name = "URL")]
     url: Url,
     /// Your `wayfarer_id`; with --key that of the key.
     #[arg(long = "as", value_name = "ID")]

@@ -50,7 +50,7 @@ struct Common {
 enum Command {
     /// Run a whole instance; without DATABASE_URL with a PostgreSQL and PgBouncer of its own.
     Up {
-        /// First of five ports in a row: console, health, PostgreSQL, PgBouncer, sample relay.
+        /// First of seven ports in a row: console, health, PostgreSQL, PgBouncer, sample relay, messages and their health.
         #[arg(long, value_name = "N")]
         port_base: Option<u16>,
         /// Write one JSON object here once everything answers: console, database URLs, services.

@@ -1,5 +1,8 @@
 //! What is counted, under the original's names.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -14,6 +17,8 @@ pub struct MessageMetrics {
     expired: Counter,
     dropped: Counter,
     store_errors: Counter,
+    swept_at: Arc<AtomicI64>,
+    store_answers: Arc<AtomicBool>,
 }
 
 impl MessageMetrics {
@@ -66,5 +71,19 @@ impl MessageMetrics {
     /// The store failed a request.
     pub fn store_error(&self) {
         self.store_errors.inc();
+    }
+
+    /// A sweep ended: when, unix seconds, and whether it succeeded.
+    pub fn swept(&self, now_s: i64, has_succeeded: bool) {
+        if has_succeeded {
+            self.swept_at.store(now_s, Ordering::Relaxed);
+        }
+        self.store_answers.store(has_succeeded, Ordering::Relaxed);
+    }
+
+    /// When the last sweep succeeded, unix seconds, and whether the last one did.
+    #[must_use]
+    pub fn sweep(&self) -> (i64, bool) {
+        (self.swept_at.load(Ordering::Relaxed), self.store_answers.load(Ordering::Relaxed))
     }
 }

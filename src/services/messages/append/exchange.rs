@@ -19,8 +19,11 @@ const WAITING_MAX: usize = 64;
 /// All seats of this process. Cloning shares them.
 #[derive(Debug, Clone, Default)]
 pub struct Exchange {
-    seats: Arc<Mutex<HashMap<Arc<str>, Vec<Arc<Seat>>>>>,
+    seats: Arc<Mutex<Seats>>,
 }
+
+/// Those of each recipient.
+type Seats = HashMap<Arc<str>, Vec<Arc<Seat>>>;
 
 /// Where a session waits.
 #[derive(Debug)]
@@ -126,7 +129,9 @@ impl Exchange {
                 Words::These(these) => these.contains(&word(recipient)),
             };
             if is_meant {
-                sharing.iter().for_each(|seat| seat.has_more());
+                for seat in sharing {
+                    seat.has_more();
+                }
             }
         }
     }
@@ -137,7 +142,7 @@ impl Exchange {
         self.seats().values().flatten().cloned().collect()
     }
 
-    fn seats(&self) -> MutexGuard<'_, HashMap<Arc<str>, Vec<Arc<Seat>>>> {
+    fn seats(&self) -> MutexGuard<'_, Seats> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -164,6 +169,12 @@ impl Seat {
     #[must_use]
     pub fn take(&self) -> News {
         std::mem::take(&mut *self.news())
+    }
+
+    /// Whether the device has acknowledged a message since the last [`Seat::take`].
+    #[must_use]
+    pub fn has_settled(&self, number: i64) -> bool {
+        self.news().settled.contains(&number)
     }
 
     /// The database holds more.

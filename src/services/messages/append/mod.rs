@@ -1,15 +1,17 @@
 //! `message_log` and `message_tokens`: how commands are committed, and who in this process is told after it.
 
 mod exchange;
+mod positions;
 mod tokens;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 pub use exchange::{Exchange, News, Seat};
+pub use positions::move_positions;
 pub use tokens::{TokenAnswer, TokenJournal};
 
 use super::command::{MessageCommand, NewMessage};
@@ -131,12 +133,12 @@ impl<'a> Columns<'a> {
 impl MessageJournal {
     /// Tells whoever waits for what was committed.
     fn tell(&self, commands: &[MessageCommand], answers: &[MessageAnswer]) {
-        let mut elsewhere: HashMap<&str, ()> = HashMap::new();
+        let mut elsewhere: HashSet<&str> = HashSet::new();
         for (command, answer) in commands.iter().zip(answers) {
             match (command, answer) {
                 (MessageCommand::Send(new), MessageAnswer::Accepted(accepted)) if !accepted.is_repeated => {
                     self.metrics.persisted();
-                    elsewhere.insert(&new.recipient, ());
+                    elsewhere.insert(&new.recipient);
                     if self.exchange.has(&new.recipient) {
                         self.exchange.offer(&Arc::new(message(new, accepted)));
                     }
@@ -150,7 +152,7 @@ impl MessageJournal {
                 _ => {}
             }
         }
-        self.hints.tell(elsewhere.into_keys().map(|recipient| exchange::word(recipient)));
+        self.hints.tell(elsewhere.into_iter().map(exchange::word));
     }
 }
 

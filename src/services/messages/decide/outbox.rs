@@ -47,6 +47,13 @@ impl Outbox {
         }
     }
 
+    /// The database was read to its end after everything that is remembered.
+    pub fn has_read_all(&mut self) {
+        if let Some(last) = self.ahead.last() {
+            self.has_read(*last);
+        }
+    }
+
     /// Whether so much is remembered that the database should be read.
     #[must_use]
     pub fn should_read(&self) -> bool {
@@ -89,7 +96,7 @@ mod tests {
             let mut stored: Vec<i64> = Vec::new();
             let mut handed: BTreeMap<i64, usize> = BTreeMap::new();
             let mut settled: BTreeSet<i64> = BTreeSet::new();
-            let mut read = |outbox: &mut Outbox, stored: &[i64], settled: &BTreeSet<i64>, handed: &mut BTreeMap<i64, usize>, most: usize| {
+            let read = |outbox: &mut Outbox, stored: &[i64], settled: &BTreeSet<i64>, handed: &mut BTreeMap<i64, usize>, most: usize| {
                 let page: Vec<i64> = stored.iter().copied().filter(|n| *n > outbox.read_to()).take(most).collect();
                 for number in &page {
                     // The database leaves out what is acknowledged.
@@ -97,10 +104,11 @@ mod tests {
                         *handed.entry(*number).or_default() += 1;
                     }
                 }
-                if let Some(last) = page.last() {
-                    outbox.has_read(*last);
+                match page.last() {
+                    Some(last) if page.len() == most => outbox.has_read(*last),
+                    _ => outbox.has_read_all(),
                 }
-                !page.is_empty()
+                page.len() == most
             };
             for op in ops {
                 match op {
