@@ -1,13 +1,13 @@
 //! The room of messages: two listeners with the same routes, a sweeper, and a follower of other processes.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::Parts;
+use super::{Parts, Ports};
 use crate::http;
 use crate::lifecycle::{BoxError, Pace};
 use crate::services::messages::append::{Exchange, MessageJournal};
@@ -20,7 +20,10 @@ use crate::services::messages::read::DatabaseClock;
 const LOOK: Duration = Duration::from_secs(3);
 
 /// Starts everything; returns after the hours of payloads are there, so that the first message finds its own.
-pub(super) async fn start(
+///
+/// # Errors
+/// When the database does not answer, or an address cannot be listened on.
+pub async fn start_messages(
     parts: &Parts,
     timeout: Duration,
     addresses: &mut BTreeMap<String, String>,
@@ -65,7 +68,12 @@ pub(super) async fn start(
         Follower::listen(exchange, hints, stop).await;
         Ok::<(), BoxError>(())
     });
-    for (name, address) in [("messages", settings.ws_address), ("messages-http", settings.http_address)] {
+    let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    for (name, address, port) in [
+        ("messages", settings.ws_address, Ports::DEFAULT.messages()),
+        ("messages-http", settings.http_address, Ports::DEFAULT.messages_http()),
+    ] {
+        let address = address.unwrap_or(local(port));
         let address = listen(parts, &state, name, address, timeout).await?;
         addresses.insert(name.to_owned(), address.to_string());
     }

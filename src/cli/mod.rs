@@ -7,6 +7,7 @@ mod leave;
 mod messages;
 mod output;
 mod relays;
+mod run;
 mod upkeep;
 mod url;
 mod windows;
@@ -61,11 +62,7 @@ enum Command {
         sample: bool,
     },
     /// Run single services against a running instance or the database of the environment.
-    Run {
-        /// Which: initializer, ticker, projector, synchronizer, vanisher, console.
-        #[arg(required = true, value_name = "SERVICE")]
-        services: Vec<String>,
-    },
+    Run(run::Run),
     /// Verify and store Nostr events from JSON lines.
     Import(import::Import),
     /// Write stored events as JSON lines, exactly as they were signed.
@@ -122,10 +119,12 @@ impl Cli {
             bar.finish_and_clear();
             return Ok(ExitCode::SUCCESS);
         }
-        let configuration = Configuration::load(Sources::of_process(
-            common.implementation.clone(),
-            common.overrides.clone(),
-        ))?;
+        let mut overrides = common.overrides.clone();
+        if let Command::Run(run) = &command {
+            overrides.extend(run.overrides()?);
+        }
+        let configuration =
+            Configuration::load(Sources::of_process(common.implementation.clone(), overrides))?;
         if let Command::CheckConfig = command {
             output::say(format_args!("{:#}", configuration.effective_json()));
             return Ok(ExitCode::SUCCESS);
@@ -137,8 +136,8 @@ impl Cli {
                 let options = UpOptions { data: context.data, port_base, ready_file, sample };
                 app::up(context.configuration, &options).await
             }
-            Command::Run { services } => {
-                let options = RunOptions { data: context.data, services };
+            Command::Run(run) => {
+                let options = RunOptions { data: context.data, services: run.services };
                 app::run_services(context.configuration, &options).await
             }
             Command::Import(import) => import.run(context).await,

@@ -1,6 +1,6 @@
 //! Section `services.messages`.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 
 use serde::{Deserialize, Serialize};
@@ -20,10 +20,11 @@ const TTL_S_MAX: u32 = 390 * 86_400;
 pub struct Messages {
     /// Whether `quipu up` runs it.
     pub enabled: bool,
-    /// Where clients connect. Both addresses answer on every path, as the original's do.
-    pub ws_address: SocketAddr,
-    /// Where health and metrics are.
-    pub http_address: SocketAddr,
+    /// Where clients connect. Both addresses answer on every path, as the original's do. Without a value 127.0.0.1:4705, and
+    /// 127.0.0.1:8080 when `quipu run messages` runs nothing else.
+    pub ws_address: Option<SocketAddr>,
+    /// Where health and metrics are. Without a value 127.0.0.1:4706, and 127.0.0.1:8081 when nothing else runs.
+    pub http_address: Option<SocketAddr>,
     /// What this relay calls itself in `hello_ok` and in challenges. Where clients prove a Nostr key, the URL they connect to.
     pub relay_id: String,
     /// Whether a claimed identity is believed. Without a value: on loopback addresses alone.
@@ -62,11 +63,10 @@ pub struct Messages {
 
 impl Default for Messages {
     fn default() -> Self {
-        let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
         Self {
             enabled: true,
-            ws_address: local(4705),
-            http_address: local(4706),
+            ws_address: None,
+            http_address: None,
             relay_id: "quipu".to_owned(),
             compat_unauthenticated: None,
             allowed_origins: Vec::new(),
