@@ -135,8 +135,8 @@ impl Drop for Instance {
     }
 }
 
-/// The first of five ports in a row that nobody listens on now.
+/// The first of seven ports in a row that nobody listens on now.
 fn free_ports() -> u16 {
-    let is_free = |base: &u16| (*base..base + 5).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
-    (0..1_000).map(|n| 21_000 + n * 5).find(is_free).expect("five free ports")
+    let is_free = |base: &u16| (*base..base + 7).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+    (0..1_000).map(|n| 21_000 + n * 7).find(is_free).expect("seven free ports")
 }

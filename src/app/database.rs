@@ -62,6 +62,18 @@ impl Ports {
     pub fn sample_relay(self) -> u16 {
         self.nth(4)
     }
+
+    /// Where clients of messages connect.
+    #[must_use]
+    pub fn messages(self) -> u16 {
+        self.nth(5)
+    }
+
+    /// Health and metrics of messages.
+    #[must_use]
+    pub fn messages_http(self) -> u16 {
+        self.nth(6)
+    }
 }
 
 /// A database that is there, and what of it is ours to stop.

@@ -2,6 +2,7 @@
 
 mod database;
 pub mod instance;
+mod messages;
 mod parts;
 mod sample;
 mod services;
@@ -9,6 +10,7 @@ mod up;
 mod upkeep;
 
 pub use database::{Database, Ports};
+pub use messages::start_messages;
 pub use parts::Parts;
 pub use services::ALL_SERVICES;
 pub use up::{RunOptions, UpOptions, run_services, up};

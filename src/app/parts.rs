@@ -6,6 +6,7 @@ use crate::base::{Clock, SystemClock};
 use crate::config::Settings;
 use crate::lifecycle::{BoxError, HealthRegistry, Lifecycle};
 use crate::services::archive::{MetadataJournal, RelayJournal, SyncJournal};
+use crate::services::messages::append::{MessageJournal, TokenJournal};
 use crate::store::append::{Journal, Writer};
 use crate::store::ingest::{IngestJournal, IngestMetrics, Intake, Source};
 use crate::store::lease::Leases;
@@ -124,5 +125,17 @@ impl Parts {
     #[must_use]
     pub fn window_writer(&self) -> Writer<SyncJournal> {
         self.writer(SyncJournal)
+    }
+
+    /// A way in for messages.
+    #[must_use]
+    pub fn message_writer(&self, journal: MessageJournal) -> Writer<MessageJournal> {
+        self.writer(journal)
+    }
+
+    /// A way in for tokens of wayfarers.
+    #[must_use]
+    pub fn token_writer(&self) -> Writer<TokenJournal> {
+        self.writer(TokenJournal)
     }
 }

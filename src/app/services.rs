@@ -33,6 +33,7 @@ pub const ALL_SERVICES: &[&str] = &[
     "synchronizer",
     "priority-synchronizer",
     "vanisher",
+    "messages",
     "console",
 ];
 
@@ -57,6 +58,7 @@ pub(super) fn is_enabled(configuration: &Configuration, service: &str) -> bool {
         "validator" => services.validator.enabled,
         "projector" => services.projector.enabled,
         "vanisher" => services.ingest.vanish == Vanish::Honour,
+        "messages" => services.messages.enabled,
         "console" => services.console.enabled,
         _ => true,
     }

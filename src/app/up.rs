@@ -1,7 +1,7 @@
 //! `quipu up` and `quipu run`: start everything in order, say what runs, wait, stop everything in reverse.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::instance::{Instance, remove_stale};
 use super::services::{self, ALL_SERVICES, is_enabled};
 use super::{Parts, instance, sample};
 use crate::base::RelayUrl;
-use crate::config::Configuration;
+use crate::config::{Configuration, Messages};
 use crate::http;
 use crate::lifecycle::{HealthRegistry, Lifecycle, stop_signals};
 use crate::sample::SampleRelay;
@@ -186,7 +186,7 @@ fn said(failure: &dyn std::error::Error) -> String {
 }
 
 /// Runs single services against a database that is there.
-pub async fn run_services(configuration: Configuration, options: &RunOptions) -> Result<ExitCode> {
+pub async fn run_services(mut configuration: Configuration, options: &RunOptions) -> Result<ExitCode> {
     let signals = stop_signals()?;
     let mut wanted = Vec::new();
     for name in &options.services {
@@ -194,6 +194,9 @@ pub async fn run_services(configuration: Configuration, options: &RunOptions) ->
             Some(service) => wanted.push(*service),
             None => bail!("there is no service `{name}`; there are: {}", ALL_SERVICES.join(", ")),
         }
+    }
+    if wanted == ["messages"] {
+        stand_in(&mut configuration.settings.services.messages);
     }
     let urls = instance::find(&options.data, &configuration.database)?;
     let lifecycle = Lifecycle::new(GRACE);
@@ -213,6 +216,13 @@ pub async fn run_services(configuration: Configuration, options: &RunOptions) ->
     let ending = lifecycle.run_until_stopped(signals).await;
     doors.close().await;
     Ok(ending.exit_code())
+}
+
+/// Whoever runs messages alone has aethos-relay's clients: they know its ports.
+fn stand_in(messages: &mut Messages) {
+    let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    messages.ws_address.get_or_insert(local(8080));
+    messages.http_address.get_or_insert(local(8081));
 }
 
 /// Migrates, opens the doors, binds the listeners, starts the services.
@@ -245,6 +255,10 @@ async fn start(
     let mut addresses: BTreeMap<String, String> =
         names.iter().map(|name| ((*name).to_owned(), ops_address.to_string())).collect();
     addresses.insert("ops".to_owned(), ops_address.to_string());
+    if wanted.contains(&"messages") {
+        super::start_messages(&parts, timeout, &mut addresses).await?;
+        names.push("messages");
+    }
     let mut console = None;
     if wanted.contains(&"console") {
         let listener = http::bind(parts.settings.http.console_address).await?;
@@ -265,6 +279,13 @@ fn place_listeners(configuration: &mut Configuration, port_base: Option<u16>) ->
     let http = &mut configuration.settings.http;
     http.console_address = SocketAddr::new(http.console_address.ip(), ports.console());
     http.ops_address = SocketAddr::new(http.ops_address.ip(), ports.ops());
+    let messages = &mut configuration.settings.services.messages;
+    for (address, port) in
+        [(&mut messages.ws_address, ports.messages()), (&mut messages.http_address, ports.messages_http())]
+    {
+        let ip = address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
+        *address = Some(SocketAddr::new(ip, port));
+    }
     ports
 }
 
@@ -310,6 +331,9 @@ fn summary(
         format!("services        {}", names.join(", ")),
         format!("health          http://{ops}/healthz  /readyz  /metrics"),
     ];
+    if let Some(address) = instance.services.get("messages") {
+        lines.push(format!("messages        ws://{address}/ws"));
+    }
     if let Some((url, events)) = sample {
         lines.extend([
             format!("sample relay    {url} ({events} generated events)"),

@@ -4,8 +4,10 @@ mod archive;
 mod export;
 mod import;
 mod leave;
+mod messages;
 mod output;
 mod relays;
+mod run;
 mod upkeep;
 mod url;
 mod windows;
@@ -49,7 +51,7 @@ struct Common {
 enum Command {
     /// Run a whole instance; without DATABASE_URL with a PostgreSQL and PgBouncer of its own.
     Up {
-        /// First of five ports in a row: console, health, PostgreSQL, PgBouncer, sample relay.
+        /// First of seven ports in a row: console, health, PostgreSQL, PgBouncer, sample relay, messages and their health.
         #[arg(long, value_name = "N")]
         port_base: Option<u16>,
         /// Write one JSON object here once everything answers: console, database URLs, services.
@@ -60,11 +62,7 @@ enum Command {
         sample: bool,
     },
     /// Run single services against a running instance or the database of the environment.
-    Run {
-        /// Which: initializer, ticker, projector, synchronizer, vanisher, console.
-        #[arg(required = true, value_name = "SERVICE")]
-        services: Vec<String>,
-    },
+    Run(run::Run),
     /// Verify and store Nostr events from JSON lines.
     Import(import::Import),
     /// Write stored events as JSON lines, exactly as they were signed.
@@ -72,6 +70,9 @@ enum Command {
     /// Look at, add and retire relays.
     #[command(subcommand)]
     Relays(relays::Relays),
+    /// Tokens and keys, and a client that sends and receives messages.
+    #[command(subcommand)]
+    Messages(messages::Messages),
     /// What the archive holds, and what it costs.
     #[command(subcommand)]
     Archive(archive::Archive),
@@ -118,10 +119,12 @@ impl Cli {
             bar.finish_and_clear();
             return Ok(ExitCode::SUCCESS);
         }
-        let configuration = Configuration::load(Sources::of_process(
-            common.implementation.clone(),
-            common.overrides.clone(),
-        ))?;
+        let mut overrides = common.overrides.clone();
+        if let Command::Run(run) = &command {
+            overrides.extend(run.overrides()?);
+        }
+        let configuration =
+            Configuration::load(Sources::of_process(common.implementation.clone(), overrides))?;
         if let Command::CheckConfig = command {
             output::say(format_args!("{:#}", configuration.effective_json()));
             return Ok(ExitCode::SUCCESS);
@@ -133,13 +136,14 @@ impl Cli {
                 let options = UpOptions { data: context.data, port_base, ready_file, sample };
                 app::up(context.configuration, &options).await
             }
-            Command::Run { services } => {
-                let options = RunOptions { data: context.data, services };
+            Command::Run(run) => {
+                let options = RunOptions { data: context.data, services: run.services };
                 app::run_services(context.configuration, &options).await
             }
             Command::Import(import) => import.run(context).await,
             Command::Export(export) => export.run(context).await,
             Command::Relays(relays) => relays.run(context).await,
+            Command::Messages(messages) => messages.run(&context).await,
             Command::Archive(archive) => archive.run(&context).await,
             Command::Url { door } => url::show(&context, door),
             Command::Rebuild { name } => upkeep::rebuild(&context, &name).await,

@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Monitor, PrioritySynchronizer, Synchronizer};
+use super::{Messages, Monitor, PrioritySynchronizer, Synchronizer};
 
 /// Section `services`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -26,6 +26,8 @@ pub struct Services {
     pub projector: Projector,
     /// Stores ticks for readers of the journals.
     pub ticker: Ticker,
+    /// Stores and forwards messages.
+    pub messages: Messages,
     /// Serves the pages.
     pub console: Console,
     /// Verifies and appends Nostr events, for every service that receives them.

@@ -7,4 +7,4 @@ mod serve;
 
 pub use failure::{Failure, Rejection};
 pub use ops::ops_router;
-pub use serve::{BindError, bind, serve, with_edge_layers};
+pub use serve::{BindError, bind, serve, serve_with_addresses, with_edge_layers};

@@ -52,3 +52,10 @@ pub fn serve(lifecycle: &Lifecycle, name: &str, listener: TcpListener, router: R
     let drain = lifecycle.drain_token().cancelled_owned();
     lifecycle.spawn(name, axum::serve(listener, router).with_graceful_shutdown(drain).into_future());
 }
+
+/// As [`serve`], for routes that ask who is at the other end ([`ConnectInfo`](axum::extract::ConnectInfo)).
+pub fn serve_with_addresses(lifecycle: &Lifecycle, name: &str, listener: TcpListener, router: Router) {
+    let drain = lifecycle.drain_token().cancelled_owned();
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    lifecycle.spawn(name, axum::serve(listener, service).with_graceful_shutdown(drain).into_future());
+}

@@ -17,6 +17,7 @@ mod fetch;
 mod names;
 mod outside;
 pub mod relay;
+mod socket;
 mod socks;
 mod tls;
 
@@ -25,6 +26,7 @@ pub use error::{DialError, FetchError, SocksReply};
 pub use fetch::{Fetched, Get};
 pub use names::Names;
 pub use outside::Outside;
+pub use socket::{Dial, Handshake, SocketError, TextSocket};
 
 /// How we introduce ourselves: some servers answer nobody without a name.
 const USER_AGENT: &str = concat!("Quipu/", env!("CARGO_PKG_VERSION"));

@@ -139,6 +139,15 @@ impl<J: Journal> Writer<J> {
         answered.await.map_err(|_| Error::Stopped)?
     }
 
+    /// Appends without waiting for the commit: for facts that nobody is answered about. Waits for room in the queue.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] at shutdown.
+    pub async fn post(&self, command: J::Command) -> Result<(), Error> {
+        let (answer, _) = oneshot::channel();
+        self.queue.send(Waiting { command, answer }).await.map_err(|_| Error::Stopped)
+    }
+
     /// Appends, or says at once that the queue is full: for edges, which tell their client.
     ///
     /// # Errors

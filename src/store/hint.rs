@@ -3,12 +3,16 @@
 //! NOTIFY is never sent inside a transaction that writes (its cluster-wide lock would be held through the
 //! fsync). One notifier a process sends a coalesced hint after commits.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use sqlx::postgres::{PgListener, PgPool};
+use tokio::sync::broadcast;
+use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::lifecycle::Wake;
 
@@ -18,14 +22,103 @@ const CHANNEL: &str = "quipu";
 /// Hints leave at most this often; what is written in between shares one.
 const COALESCE: Duration = Duration::from_millis(25);
 
+/// Longest text of one NOTIFY, in bytes; PostgreSQL takes less than 8,000.
+const TEXT_BYTES_MAX: usize = 7_900;
+
+/// Words that wait to be sent. When there are more, everybody is to look.
+const WORDS_MAX: usize = 10_000;
+
+/// Messages with words that may wait for a slow listener; beyond that it is told that it missed some.
+const WAITING_MAX: usize = 256;
+
 /// Marks writes and wakes whoever subscribed. Cloning shares it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Hints {
+    process: Uuid,
     outgoing: Wake,
     subscribers: Arc<Mutex<Vec<Wake>>>,
+    words: Arc<Mutex<Words>>,
+    heard: broadcast::Sender<Words>,
+}
+
+/// What a hint is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Words {
+    /// Any of these.
+    These(HashSet<String>),
+    /// It may be anything.
+    Anything,
+}
+
+impl Default for Hints {
+    fn default() -> Self {
+        Self {
+            process: Uuid::new_v4(),
+            outgoing: Wake::new(),
+            subscribers: Arc::default(),
+            words: Arc::new(Mutex::new(Words::These(HashSet::new()))),
+            heard: broadcast::Sender::new(WAITING_MAX),
+        }
+    }
 }
 
 impl Hints {
+    /// What was committed concerns these; short words without blanks. They leave with the next hint.
+    pub fn tell(&self, words: impl Iterator<Item = String>) {
+        let mut waiting = self.waiting();
+        if let Words::These(these) = &mut *waiting {
+            these.extend(words);
+            if these.len() > WORDS_MAX {
+                *waiting = Words::Anything;
+            }
+        }
+    }
+
+    /// What other processes said with their hints. A receiver that lags behind has missed some, and has to look at everything.
+    #[must_use]
+    pub fn words(&self) -> broadcast::Receiver<Words> {
+        self.heard.subscribe()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Words> {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The texts to send: who says it, and words in as many texts as they take.
+    fn texts(&self) -> Vec<String> {
+        match std::mem::replace(&mut *self.waiting(), Words::These(HashSet::new())) {
+            Words::Anything => vec![format!("{} *", self.process)],
+            Words::These(words) => {
+                let mut texts = vec![self.process.to_string()];
+                for word in words {
+                    match texts.last_mut() {
+                        Some(text) if text.len() + word.len() < TEXT_BYTES_MAX => {
+                            text.push(' ');
+                            text.push_str(&word);
+                        }
+                        _ => texts.push(format!("{} {word}", self.process)),
+                    }
+                }
+                texts
+            }
+        }
+    }
+
+    fn hear(&self, text: &str) {
+        self.wake_subscribers();
+        let mut parts = text.split(' ');
+        // What this process wrote its own listeners know already.
+        if parts.next() == Some(self.process.to_string().as_str()) {
+            return;
+        }
+        let words: HashSet<String> = parts.map(str::to_owned).collect();
+        if !words.is_empty() {
+            let words = if words.contains("*") { Words::Anything } else { Words::These(words) };
+            // Nobody has to listen.
+            let _ = self.heard.send(words);
+        }
+    }
+
     /// Something was committed by this process.
     pub fn written(&self) {
         self.outgoing.wake();
@@ -54,8 +147,8 @@ impl Hints {
                 // Nothing durable is said, so nothing waits for the disk.
                 let sent = client
                     .query_typed(
-                        "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '')",
-                        &[(&CHANNEL, tokio_postgres::types::Type::TEXT)],
+                        "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, text) FROM unnest($2::text[]) AS text",
+                        &[(&CHANNEL, Type::TEXT), (&self.texts(), Type::TEXT_ARRAY)],
                     )
                     .await;
                 if let Err(error) = sent {
@@ -74,8 +167,10 @@ impl Hints {
             if let Ok(mut listener) = PgListener::connect_with(&session).await
                 && listener.listen(CHANNEL).await.is_ok()
             {
-                while let Some(Ok(_)) = stop.run_until_cancelled(listener.recv()).await {
-                    self.wake_subscribers();
+                // What was said before is lost.
+                let _ = self.heard.send(Words::Anything);
+                while let Some(Ok(said)) = stop.run_until_cancelled(listener.recv()).await {
+                    self.hear(said.payload());
                 }
             }
             // Without a listener everybody polls; try again at a pace that does no harm.

@@ -20,7 +20,7 @@ mod urls;
 
 pub use doors::{DoorSizes, Doors};
 pub use error::Error;
-pub use hint::Hints;
+pub use hint::{Hints, Words};
 pub use metrics::AppendMetrics;
 pub use urls::DatabaseUrls;
 

@@ -7,4 +7,5 @@ mod frames;
 mod kit;
 mod live;
 mod reconcile;
+mod socket;
 mod tls;

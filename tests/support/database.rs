@@ -116,13 +116,13 @@ pub(crate) fn free_ports() -> (u16, u16) {
     (one, two)
 }
 
-/// The first of five ports in a row that nobody listens on now.
+/// The first of seven ports in a row that nobody listens on now.
 pub(crate) fn free_port_block() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + u16::try_from(std::process::id() % 1_000).unwrap() * 10;
     loop {
-        let base = first.wrapping_add(NEXT.fetch_add(5, Ordering::Relaxed)).clamp(20_000, 32_000);
-        if (base..base + 5).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+        let base = first.wrapping_add(NEXT.fetch_add(7, Ordering::Relaxed)).clamp(20_000, 32_000);
+        if (base..base + 7).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return base;
         }
     }

@@ -26,11 +26,11 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::dial::Stream;
 use super::error::words;
+use super::socket::Handshake;
 use crate::base::RelayUrl;
 use crate::config::NetworkSettings;
 pub use error::RelayError;
 use frame::Frame;
-pub use handshake::Handshake;
 use live::Live;
 pub use page::{PAGE_BYTES_MAX, RawPage};
 pub use publish::Published;

@@ -157,9 +157,9 @@ async fn after_kill_9_of_quipu_the_next_start_stops_what_is_left() {
     assert_eq!(processes_of(&data, &name), Vec::<String>::new());
 }
 
-/// The first of five ports in a row that nobody listens on now.
+/// The first of seven ports in a row that nobody listens on now.
 fn free_port_block() -> u16 {
-    let free = |base: &u16| (*base..base + 5).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+    let free = |base: &u16| (*base..base + 7).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
     (20_000..30_000)
         .step_by(5)
         .skip(std::process::id() as usize % 1_000)

@@ -20,7 +20,11 @@ const FILL: &str = "
     INSERT INTO nip66 (id, openable, readable, writable) VALUES (sha256('nip66'), true, true, true);
     INSERT INTO relay_metadata (relay_url, generated_at, nip11_id, nip66_id) VALUES ('wss://one.example.com', 0, sha256('nip11'), sha256('nip66'));
     INSERT INTO vanish_requests (request, pubkey, created_at, relays, batch) VALUES (sha256('request'), sha256('author'), 0, '{}', 1);
-    INSERT INTO erasure (kind, event_id, reason) VALUES ('event', sha256('gone'), 'a test');";
+    INSERT INTO erasure (kind, event_id, reason) VALUES ('event', sha256('gone'), 'a test');
+    SELECT quipu_ensure_message_hours(extract(epoch FROM now())::bigint + 7200);
+    SELECT quipu_append_messages(ARRAY[gen_random_uuid()], '{a}', '{b}', '{NULL}', '{60}', '{60}', ARRAY[sha256('hello')], '{5}', '{1}', '{hello}',
+                                 '{}', '{}', '{}', '{}', '{}');
+    INSERT INTO message_tokens (kind, token_sha256, wayfarer_id) VALUES ('created', sha256('token'), 'a');";
 
 /// Tries every change on every table of the list; what was allowed, or refused for another reason, is reported.
 const TRY_ALL: &str = "

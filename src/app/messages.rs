@@ -1,0 +1,92 @@
+//! The room of messages: two listeners with the same routes, a sweeper, and a follower of other processes.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::{Parts, Ports};
+use crate::http;
+use crate::lifecycle::{BoxError, Pace};
+use crate::services::messages::append::{Exchange, MessageJournal};
+use crate::services::messages::edge::{MessagesParts, MessagesState, router};
+use crate::services::messages::metrics::MessageMetrics;
+use crate::services::messages::react::{Follower, Sweeper, SweeperParts};
+use crate::services::messages::read::DatabaseClock;
+
+/// How often the database is looked at for what hints did not tell.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// Starts everything; returns after the hours of payloads are there, so that the first message finds its own.
+///
+/// # Errors
+/// When the database does not answer, or an address cannot be listened on.
+pub async fn start_messages(
+    parts: &Parts,
+    timeout: Duration,
+    addresses: &mut BTreeMap<String, String>,
+) -> Result<()> {
+    let settings = parts.settings.services.messages.clone();
+    let counted = MessageMetrics::default();
+    parts.metrics.register(|registry| counted.register(registry));
+    let exchange = Exchange::default();
+    let database_clock = DatabaseClock::measured(&parts.doors.session).await?;
+    let sweeper = Sweeper::new(SweeperParts {
+        doors: parts.doors.clone(),
+        database_clock: database_clock.clone(),
+        clock: Arc::clone(&parts.clock),
+        metrics: counted.clone(),
+        settings: settings.clone(),
+    });
+    sweeper.sweep().await?;
+    counted.swept(parts.clock.now().timestamp(), true);
+    let journal =
+        MessageJournal { exchange: exchange.clone(), hints: parts.hints.clone(), metrics: counted.clone() };
+    let state = MessagesState::new(MessagesParts {
+        doors: parts.doors.clone(),
+        messages: parts.message_writer(journal),
+        tokens: parts.token_writer(),
+        exchange: exchange.clone(),
+        database_clock,
+        clock: Arc::clone(&parts.clock),
+        lifecycle: parts.lifecycle.clone(),
+        counted,
+        metrics: parts.metrics.clone(),
+        settings: settings.clone(),
+    });
+    let pause = Duration::from_secs(settings.sweep_interval_s.get().into());
+    parts.lifecycle.run_service(sweeper, Pace::every(pause), parts.health.clone());
+    let follower = Follower::new(parts.doors.clone(), exchange.clone());
+    parts.lifecycle.run_service(follower, Pace::every(LOOK), parts.health.clone());
+    let (hints, stop) = (parts.hints.clone(), parts.lifecycle.drain_token());
+    parts.lifecycle.spawn("messages of other processes", async move {
+        Follower::listen(exchange, hints, stop).await;
+        Ok::<(), BoxError>(())
+    });
+    let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    for (name, address, port) in [
+        ("messages", settings.ws_address, Ports::DEFAULT.messages()),
+        ("messages-http", settings.http_address, Ports::DEFAULT.messages_http()),
+    ] {
+        let address = address.unwrap_or(local(port));
+        let address = listen(parts, &state, name, address, timeout).await?;
+        addresses.insert(name.to_owned(), address.to_string());
+    }
+    Ok(())
+}
+
+async fn listen(
+    parts: &Parts,
+    state: &MessagesState,
+    name: &str,
+    address: SocketAddr,
+    timeout: Duration,
+) -> Result<SocketAddr> {
+    let listener = http::bind(address).await?;
+    let address = listener.local_addr()?;
+    let router = http::with_edge_layers(router(state, address), timeout);
+    http::serve_with_addresses(&parts.lifecycle, name, listener, router);
+    Ok(address)
+}

@@ -1,0 +1,265 @@
+//! A client of the second generation: hello, proof, questions and answers over one socket.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::{Signer as _, SigningKey};
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::time::timeout;
+use url::Url;
+
+use super::frame::{Frame, Message, Stored};
+use super::line::Plain;
+use crate::base::{RelayUrl, Secret};
+use crate::net::{Dial, Outside, SocketError, TextSocket, Trust};
+use crate::services::messages::decide::{Challenge, Unproven};
+
+/// For the connection and the handshakes.
+const CONNECT_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long the relay may say nothing before it is pinged.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long an answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_mins(1);
+
+/// Longest frame taken, in bytes: a page of a hundred messages of the longest payload that a relay may be set to allow.
+const FRAME_BYTES_MAX: usize = 160 * 1024 * 1024;
+
+/// How it is proven who we are.
+#[derive(Debug)]
+pub(super) enum Proof {
+    /// It is claimed.
+    None,
+    /// By a bearer token, which goes with the upgrade request.
+    Token(Secret),
+    /// By a signature, when the relay asks for it.
+    Key(SigningKey),
+}
+
+/// Which relay, and as whom.
+#[derive(Debug)]
+pub(super) struct Login {
+    pub(super) outside: Outside,
+    pub(super) url: Url,
+    pub(super) wayfarer_id: String,
+    pub(super) device: String,
+    pub(super) proof: Proof,
+    /// The only relay whose challenges are signed, by the name it gives itself.
+    pub(super) relay_id: Option<String>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub(super) enum Trouble {
+    #[error("{url}: {why}{}", advice_of_socket(.why))]
+    Socket { url: Box<Url>, why: SocketError },
+    #[error("the relay closed the connection")]
+    Closed,
+    #[error("the relay did not answer within {ANSWER_WITHIN:?}")]
+    NoAnswer,
+    #[error("the relay refuses: {}{}: {}{}", Plain(.code), if .code.is_empty() { "error" } else { "" }, Plain(.message), advice(.code))]
+    Refused { code: String, message: String },
+    #[error(
+        "the relay wants proof of who you are: give `--key FILE`, or a token of `quipu messages token create`"
+    )]
+    ProofWanted,
+    #[error(
+        "the relay calls itself `{}`, which is not what its challenge may be signed for: a signature would let it in there \
+         as you. Dial that relay, or say `--relay-id` if you know that this is it", Plain(.0)
+    )]
+    OtherRelay(String),
+    #[error("the relay's challenge cannot be signed: {0}")]
+    Unsignable(#[from] Unproven),
+}
+
+impl Trouble {
+    /// Whether the same may succeed later.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Socket { why, .. } => match why {
+                SocketError::Status(status) => *status >= 500 || *status == 429,
+                SocketError::Dial(_) | SocketError::Silent(_) | SocketError::Lost(_) => true,
+                SocketError::NoWebSocket(_) | SocketError::TooLarge(_) => false,
+            },
+            Self::Closed | Self::NoAnswer => true,
+            Self::Refused { code, .. } => matches!(code.as_str(), "RATE_LIMITED" | "INTERNAL_ERROR"),
+            Self::ProofWanted | Self::OtherRelay(_) | Self::Unsignable(_) => false,
+        }
+    }
+}
+
+/// What to do about a refusal.
+fn advice(code: &str) -> &'static str {
+    match code {
+        "AUTH_FAILED" => {
+            "; is the token (`quipu messages token list`) or the key that of --as and --device, and is --url this relay's?"
+        }
+        "INVALID_WAYFARER_ID" => "; an id is 64 lower-case hex digits, as `quipu messages key create` prints",
+        "RATE_LIMITED" => "; try again later",
+        "PAYLOAD_TOO_LARGE" => "; send it in parts",
+        "IDEMPOTENCY_MISMATCH" => "; another message was sent with this --client-msg-id, take another one",
+        _ => "",
+    }
+}
+
+fn advice_of_socket(why: &SocketError) -> &'static str {
+    match why {
+        SocketError::Dial(_) => "; does `quipu run messages` run there?",
+        SocketError::Status(401 | 403) => {
+            "; the token is not good here: `quipu messages token create` makes one"
+        }
+        SocketError::Status(404) => "; the path is `/ws`",
+        SocketError::Status(_)
+        | SocketError::NoWebSocket(_)
+        | SocketError::TooLarge(_)
+        | SocketError::Silent(_)
+        | SocketError::Lost(_) => "",
+    }
+}
+
+/// A connection on which we are let in.
+#[derive(Debug)]
+pub(super) struct Client<'a> {
+    socket: TextSocket,
+    login: &'a Login,
+}
+
+impl<'a> Client<'a> {
+    /// Connects, says hello, proves who we are.
+    pub(super) async fn connect(login: &'a Login) -> Result<Self, Trouble> {
+        let bearer = match &login.proof {
+            Proof::Token(token) => Some(format!("Bearer {}", token.expose())),
+            Proof::None | Proof::Key(_) => None,
+        };
+        let headers: Vec<(&'static str, &str)> =
+            bearer.iter().map(|value| ("authorization", value.as_str())).collect();
+        let dial = Dial {
+            url: &login.url,
+            headers: &headers,
+            trust: Trust::Named,
+            connect_within: CONNECT_WITHIN,
+            message_bytes_max: FRAME_BYTES_MAX,
+        };
+        let socket =
+            TextSocket::connect(&login.outside, &dial, PATIENCE).await.map_err(|e| login.broken(e))?;
+        let mut client = Self { socket, login };
+        let mut hello =
+            json!({ "type": "hello", "wayfarer_id": login.wayfarer_id, "device_id": login.device });
+        if let Proof::Key(_) = login.proof {
+            hello["auth"] = "ed25519".into();
+        }
+        client.send(&hello).await?;
+        loop {
+            match client.answer().await? {
+                Frame::HelloOk {} => return Ok(client),
+                Frame::Challenge { challenge, relay_id } => {
+                    let proof = login.proof(&challenge, &relay_id)?;
+                    client.send(&proof).await?;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends a message. Answered when it is on the relay's disk.
+    pub(super) async fn store(&mut self, message: &Value) -> Result<Stored, Trouble> {
+        self.send(message).await?;
+        loop {
+            if let Frame::SendOk(stored) = self.answer().await? {
+                return Ok(stored);
+            }
+        }
+    }
+
+    /// Messages that wait: at most `limit`, and after this position where one is given.
+    pub(super) async fn pull(&mut self, limit: usize, after: Option<i64>) -> Result<Vec<Message>, Trouble> {
+        let mut pull = json!({ "type": "pull", "limit": limit });
+        if let Some(position) = after {
+            pull["since"] = position.into();
+        }
+        self.send(&pull).await?;
+        loop {
+            // What is pushed meanwhile is in the answer, or in the next one.
+            if let Frame::Messages { messages } = self.answer().await? {
+                return Ok(messages);
+            }
+        }
+    }
+
+    /// Acknowledges a message. The answer comes among the next frames.
+    pub(super) async fn acknowledge(&mut self, msg_id: &str) -> Result<(), Trouble> {
+        self.send(&json!({ "type": "ack", "msg_id": msg_id })).await
+    }
+
+    /// Waits for as many acknowledgements to be on the relay's disk.
+    pub(super) async fn acknowledged(&mut self, many: usize) -> Result<(), Trouble> {
+        let mut left = many;
+        while left > 0 {
+            if let Frame::AckOk { .. } = self.answer().await? {
+                left -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next frame, however long it takes. A refusal is an error.
+    pub(super) async fn next(&mut self) -> Result<Frame, Trouble> {
+        loop {
+            let text = self.socket.next().await.map_err(|e| self.login.broken(e))?.ok_or(Trouble::Closed)?;
+            match serde_json::from_str(&text) {
+                Ok(Frame::Error { code, message }) => return Err(Trouble::Refused { code, message }),
+                Ok(frame) => return Ok(frame),
+                Err(_) => tracing::debug!("a frame that is none was passed over"),
+            }
+        }
+    }
+
+    /// Says farewell.
+    pub(super) async fn close(self) {
+        self.socket.close().await;
+    }
+
+    async fn answer(&mut self) -> Result<Frame, Trouble> {
+        timeout(ANSWER_WITHIN, self.next()).await.map_err(|_| Trouble::NoAnswer)?
+    }
+
+    async fn send(&mut self, frame: &Value) -> Result<(), Trouble> {
+        self.socket.send(frame.to_string()).await.map_err(|e| self.login.broken(e))
+    }
+}
+
+impl Login {
+    fn broken(&self, why: SocketError) -> Trouble {
+        Trouble::Socket { url: Box::new(self.url.clone()), why }
+    }
+
+    /// The answer to a challenge.
+    fn proof(&self, challenge: &str, relay_id: &str) -> Result<Value, Trouble> {
+        let Proof::Key(key) = &self.proof else { return Err(Trouble::ProofWanted) };
+        if !self.may_sign_for(relay_id) {
+            return Err(Trouble::OtherRelay(relay_id.to_owned()));
+        }
+        let claim = Challenge { challenge, relay_id, wayfarer_id: &self.wayfarer_id, device: &self.device };
+        Ok(json!({
+            "type": "auth",
+            "public_key_b64": URL_SAFE_NO_PAD.encode(key.verifying_key().to_bytes()),
+            "signature_b64": URL_SAFE_NO_PAD.encode(key.sign(claim.text()?.as_bytes()).to_bytes()),
+        }))
+    }
+
+    /// A relay could hand us another relay's challenge and log in there as us. So a name that was given must be the relay's, and
+    /// one that is a URL must be what we dialled (as N-42.9).
+    fn may_sign_for(&self, relay_id: &str) -> bool {
+        match (&self.relay_id, RelayUrl::parse(relay_id)) {
+            (Some(given), _) => given == relay_id,
+            (None, Ok(url)) => RelayUrl::parse(self.url.as_str()).is_ok_and(|dialled| dialled == url),
+            (None, Err(_)) => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! `quipu run`: single services; with the flags of aethos-relay, which `quipu run messages` takes the place of.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+/// The service that the flags below belong to.
+const MESSAGES: &str = "messages";
+
+/// Which services, and how.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Run {
+    /// Which: initializer, ticker, projector, finder, validator, monitor, synchronizer, priority-synchronizer, vanisher, messages, console.
+    #[arg(required = true, value_name = "SERVICE")]
+    pub(super) services: Vec<String>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// As aethos-relay has them; each sets one setting of `services.messages`.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Flags of `run messages`, as aethos-relay has them")]
+struct Flags {
+    /// Where clients connect [default: 127.0.0.1:8080]; `:8080` is every address of this machine.
+    #[arg(long, value_name = "ADDRESS")]
+    ws_addr: Option<String>,
+    /// Where health and metrics are [default: 127.0.0.1:8081].
+    #[arg(long, value_name = "ADDRESS")]
+    http_addr: Option<String>,
+    /// Pause between two sweeps: 30s, 1m30s.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    sweep_interval: Option<Duration>,
+    /// Longest life of a message.
+    #[arg(long, value_name = "SECONDS")]
+    max_ttl_seconds: Option<u32>,
+    /// Log as JSON.
+    #[arg(long)]
+    log_json: bool,
+    /// What this relay calls itself.
+    #[arg(long, value_name = "ID")]
+    relay_id: Option<String>,
+    /// Origins of web pages that may connect, separated by commas.
+    #[arg(long, value_name = "ORIGINS", value_delimiter = ',')]
+    allowed_origins: Vec<String>,
+    /// Let web pages of every origin connect.
+    #[arg(long)]
+    dev_mode: bool,
+}
+
+impl Run {
+    /// The flags as settings.
+    pub(super) fn overrides(&self) -> Result<Vec<String>> {
+        let flags = &self.flags;
+        let mut settings = Vec::new();
+        let mut set = |key: &str, value: serde_json::Value| settings.push(format!("{key}={value}"));
+        if let Some(address) = &flags.ws_addr {
+            set("services.messages.ws_address", every_address(address).into());
+        }
+        if let Some(address) = &flags.http_addr {
+            set("services.messages.http_address", every_address(address).into());
+        }
+        if let Some(pause) = flags.sweep_interval {
+            set("services.messages.sweep_interval_s", pause.as_secs().max(1).into());
+        }
+        if let Some(seconds) = flags.max_ttl_seconds {
+            set("services.messages.max_ttl_s", seconds.into());
+        }
+        if let Some(id) = &flags.relay_id {
+            set("services.messages.relay_id", id.clone().into());
+        }
+        if !flags.allowed_origins.is_empty() {
+            set("services.messages.allowed_origins", flags.allowed_origins.clone().into());
+        }
+        if flags.dev_mode {
+            set("services.messages.dev_mode", true.into());
+        }
+        if !settings.is_empty() && !self.services.iter().any(|service| service == MESSAGES) {
+            bail!("these flags are for `quipu run {MESSAGES}`");
+        }
+        if flags.log_json {
+            settings.push("log.format=json".to_owned());
+        }
+        Ok(settings)
+    }
+}
+
+/// Go's `:8080`, which names no address.
+fn every_address(address: &str) -> String {
+    if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.to_owned() }
+}

@@ -1,0 +1,122 @@
+//! Section `services.messages`.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+
+use serde::{Deserialize, Serialize};
+
+use super::check::Merged;
+use super::layer::Problem;
+
+/// Largest [`Messages::payload_bytes_max`].
+const PAYLOAD_BYTES_MAX: usize = 1_048_576;
+
+/// Longest [`Messages::max_ttl_s`]: hours of payloads are prepared for 400 days at most.
+const TTL_S_MAX: u32 = 390 * 86_400;
+
+/// Section `services.messages`. A bound of 0 is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Messages {
+    /// Whether `quipu up` runs it.
+    pub enabled: bool,
+    /// Where clients connect. Both addresses answer on every path, as the original's do. Without a value 127.0.0.1:4705, and
+    /// 127.0.0.1:8080 when `quipu run messages` runs nothing else.
+    pub ws_address: Option<SocketAddr>,
+    /// Where health and metrics are. Without a value 127.0.0.1:4706, and 127.0.0.1:8081 when nothing else runs.
+    pub http_address: Option<SocketAddr>,
+    /// What this relay calls itself in `hello_ok` and in challenges. Where clients prove a Nostr key, the URL they connect to.
+    pub relay_id: String,
+    /// Whether a claimed identity is believed. Without a value: on loopback addresses alone.
+    pub compat_unauthenticated: Option<bool>,
+    /// Origins of web pages that may connect. A client that names none may always.
+    pub allowed_origins: Vec<String>,
+    /// Every origin may connect.
+    pub dev_mode: bool,
+    /// Longest life of a message, in seconds; whoever asks for more gets this. At most 390 days.
+    pub max_ttl_s: NonZeroU32,
+    /// Pause between two sweeps, in seconds: expired payloads are dropped, new hours prepared.
+    pub sweep_interval_s: NonZeroU32,
+    /// Longest payload, in bytes after decoding; at most 1,048,576. A longer one is refused.
+    pub payload_bytes_max: NonZeroUsize,
+    /// Messages a second that one sender may send, with bursts of five seconds' worth.
+    pub sender_messages_per_second: u32,
+    /// Messages that one sender may send within 24 hours.
+    pub sender_messages_per_day: u64,
+    /// Bytes that one sender may send within 24 hours.
+    pub sender_bytes_per_day: u64,
+    /// Messages that may wait for one recipient, neither acknowledged nor expired.
+    pub recipient_messages_max: u64,
+    /// Bytes that may wait for one recipient.
+    pub recipient_bytes_max: u64,
+    /// Connections at the same time.
+    pub connections_max: NonZeroUsize,
+    /// Connections of one address at the same time; loopback addresses are not counted.
+    pub connections_per_address_max: NonZeroUsize,
+    /// Pause between two pings, in seconds. A client that says nothing for twice as long is cut off.
+    pub ping_interval_s: NonZeroU32,
+    /// How long a client may take to prove who it is, in seconds.
+    pub hello_timeout_s: NonZeroU32,
+    /// How long a client may leave what it was sent untaken, in seconds.
+    pub write_timeout_s: NonZeroU32,
+}
+
+impl Default for Messages {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            ws_address: None,
+            http_address: None,
+            relay_id: "quipu".to_owned(),
+            compat_unauthenticated: None,
+            allowed_origins: Vec::new(),
+            dev_mode: false,
+            max_ttl_s: nonzero!(NonZeroU32, 604_800),
+            sweep_interval_s: nonzero!(NonZeroU32, 30),
+            payload_bytes_max: nonzero!(NonZeroUsize, 65_536),
+            sender_messages_per_second: 1_000,
+            sender_messages_per_day: 1_000_000,
+            sender_bytes_per_day: 10_737_418_240,
+            recipient_messages_max: 200_000,
+            recipient_bytes_max: 1_073_741_824,
+            connections_max: nonzero!(NonZeroUsize, 20_000),
+            connections_per_address_max: nonzero!(NonZeroUsize, 1_000),
+            ping_interval_s: nonzero!(NonZeroU32, 30),
+            hello_timeout_s: nonzero!(NonZeroU32, 10),
+            write_timeout_s: nonzero!(NonZeroU32, 20),
+        }
+    }
+}
+
+impl Messages {
+    /// Whether a claimed identity is believed at this address.
+    #[must_use]
+    pub fn believes(&self, listener: SocketAddr) -> bool {
+        self.compat_unauthenticated.unwrap_or(listener.ip().is_loopback())
+    }
+
+    /// What is wrong beyond the types.
+    pub(super) fn problems(&self, merged: &Merged) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut check = |is_good: bool, key: &str, reason: String| {
+            if !is_good {
+                problems.push(merged.refuse(&format!("services.messages.{key}"), reason));
+            }
+        };
+        let bytes = self.payload_bytes_max.get();
+        check(
+            bytes <= PAYLOAD_BYTES_MAX,
+            "payload_bytes_max",
+            format!("{bytes}: at most {PAYLOAD_BYTES_MAX}"),
+        );
+        let seconds = self.max_ttl_s.get();
+        check(
+            seconds <= TTL_S_MAX,
+            "max_ttl_s",
+            format!("{seconds}: at most {TTL_S_MAX}, which are 390 days"),
+        );
+        let is_plain = !self.relay_id.is_empty() && !self.relay_id.contains(char::is_control);
+        check(is_plain, "relay_id", "empty, or with control characters".to_owned());
+        problems
+    }
+}

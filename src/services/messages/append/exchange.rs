@@ -1,0 +1,210 @@
+//! Who in this process waits for messages of whom.
+//!
+//! A session has a seat, with room for a few messages that were just committed. When it is full, or something was written
+//! elsewhere, the seat only remembers that there is more: its session reads the database.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
+
+use crate::services::messages::event::Message;
+use crate::store::Words;
+
+/// Messages and acknowledgements that may wait in a seat for a slow socket.
+const WAITING_MAX: usize = 64;
+
+/// All seats of this process. Cloning shares them.
+#[derive(Debug, Clone, Default)]
+pub struct Exchange {
+    seats: Arc<Mutex<Seats>>,
+}
+
+/// Those of each recipient.
+type Seats = HashMap<Arc<str>, Vec<Arc<Seat>>>;
+
+/// Where a session waits.
+#[derive(Debug)]
+pub struct Seat {
+    recipient: Arc<str>,
+    device: String,
+    news: Mutex<News>,
+    wake: Notify,
+    /// Up to where its session has read; for whoever looks whether there is more.
+    read_to: AtomicI64,
+}
+
+/// What waits in a seat.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Just committed, in the order of their numbers as far as this process wrote them.
+    pub messages: VecDeque<Arc<Message>>,
+    /// Acknowledged by this device, on whatever way.
+    pub settled: Vec<i64>,
+    /// Whether the database holds more than what waits here.
+    pub has_more: bool,
+}
+
+impl News {
+    fn is_full(&self) -> bool {
+        self.messages.len() + self.settled.len() >= WAITING_MAX
+    }
+
+    /// The database knows it all.
+    fn overflow(&mut self) {
+        self.messages = VecDeque::new();
+        self.settled = Vec::new();
+        self.has_more = true;
+    }
+}
+
+impl Exchange {
+    /// A seat for a device of a recipient, until it is given up with [`Exchange::leave`].
+    #[must_use]
+    pub fn enter(&self, recipient: &str, device: &str) -> Arc<Seat> {
+        let mut seats = self.seats();
+        let key =
+            seats.get_key_value(recipient).map_or_else(|| Arc::from(recipient), |(key, _)| Arc::clone(key));
+        let seat = Arc::new(Seat {
+            recipient: Arc::clone(&key),
+            device: device.to_owned(),
+            news: Mutex::default(),
+            wake: Notify::new(),
+            read_to: AtomicI64::new(0),
+        });
+        seats.entry(key).or_default().push(Arc::clone(&seat));
+        seat
+    }
+
+    /// Gives a seat up.
+    pub fn leave(&self, seat: &Arc<Seat>) {
+        let mut seats = self.seats();
+        if let Some(sharing) = seats.get_mut(&seat.recipient) {
+            sharing.retain(|other| !Arc::ptr_eq(other, seat));
+            if sharing.is_empty() {
+                seats.remove(&seat.recipient);
+            }
+        }
+    }
+
+    /// Whether anybody waits for a recipient's messages.
+    #[must_use]
+    pub fn has(&self, recipient: &str) -> bool {
+        self.seats().contains_key(recipient)
+    }
+
+    /// A message was committed.
+    pub fn offer(&self, message: &Arc<Message>) {
+        for seat in self.seats().get(&message.recipient).into_iter().flatten() {
+            seat.change(|news| {
+                if news.is_full() {
+                    news.overflow();
+                } else {
+                    news.messages.push_back(Arc::clone(message));
+                }
+            });
+        }
+    }
+
+    /// An acknowledgement of a device was committed.
+    pub(super) fn settle(&self, recipient: &str, device: &str, number: i64) {
+        for seat in self.seats().get(recipient).into_iter().flatten().filter(|seat| seat.device == device) {
+            let mut news = seat.news();
+            news.messages.retain(|message| message.number != number);
+            if news.is_full() {
+                news.overflow();
+            } else {
+                news.settled.push(number);
+            }
+            // Nobody is woken: there is nothing to hand over.
+        }
+    }
+
+    /// Another process wrote messages for some recipients.
+    pub fn stir(&self, words: &Words) {
+        for (recipient, sharing) in self.seats().iter() {
+            let is_meant = match words {
+                Words::Anything => true,
+                Words::These(these) => these.contains(&word(recipient)),
+            };
+            if is_meant {
+                for seat in sharing {
+                    seat.has_more();
+                }
+            }
+        }
+    }
+
+    /// Every seat: for whoever looks whether the database holds more for it.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Seat>> {
+        self.seats().values().flatten().cloned().collect()
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    /// Whose messages.
+    #[must_use]
+    pub fn recipient(&self) -> &str {
+        &self.recipient
+    }
+
+    /// Of which device.
+    #[must_use]
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// Waits until there is something. A wake-up between two calls is not lost.
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// What waits now; the seat is empty after it.
+    #[must_use]
+    pub fn take(&self) -> News {
+        std::mem::take(&mut *self.news())
+    }
+
+    /// Whether the device has acknowledged a message since the last [`Seat::take`].
+    #[must_use]
+    pub fn has_settled(&self, number: i64) -> bool {
+        self.news().settled.contains(&number)
+    }
+
+    /// The database holds more.
+    pub fn has_more(&self) {
+        self.change(|news| news.has_more = true);
+    }
+
+    /// Up to where the session has read.
+    #[must_use]
+    pub fn read_to(&self) -> i64 {
+        self.read_to.load(Ordering::Relaxed)
+    }
+
+    /// Says up to where the session has read.
+    pub fn set_read_to(&self, number: i64) {
+        self.read_to.store(number, Ordering::Relaxed);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut News)) {
+        change(&mut self.news());
+        self.wake.notify_one();
+    }
+
+    fn news(&self) -> MutexGuard<'_, News> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What stands for a recipient in a hint: short, and no name. Two recipients with one word wake each other in vain.
+pub(super) fn word(recipient: &str) -> String {
+    hex::encode(&Sha256::digest(recipient.as_bytes())[..6])
+}

@@ -1,0 +1,232 @@
+//! `message_log` and `message_tokens`: how commands are committed, and who in this process is told after it.
+
+mod exchange;
+mod positions;
+mod tokens;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+pub use exchange::{Exchange, News, Seat};
+pub use positions::move_positions;
+pub use tokens::{TokenAnswer, TokenJournal};
+
+use super::command::{MessageCommand, NewMessage};
+use super::event::{Accepted, Message};
+use super::metrics::MessageMetrics;
+use crate::store::append::{Client, Journal};
+use crate::store::{Error, Hints};
+
+/// Most weight in one transaction: a command weighs a kilobyte at least, and its payload.
+const BATCH_WEIGHT_MAX: usize = 4_096;
+
+/// What a caller is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageAnswer {
+    /// It is on disk.
+    Accepted(Accepted),
+    /// The same `client_msg_id` was used for another message, which stays.
+    Mismatch,
+    /// The device's acknowledgement is on disk.
+    Acknowledged {
+        /// The message's number.
+        number: i64,
+    },
+    /// There is no such message for this recipient.
+    Unknown,
+    /// Nothing is told about a hand-over.
+    Noted,
+}
+
+/// The journal of messages. After each commit it tells the sessions of this process, and hints at the others.
+#[derive(Debug)]
+pub struct MessageJournal {
+    /// The sessions of this process.
+    pub exchange: Exchange,
+    /// The way to other processes.
+    pub hints: Hints,
+    /// What is counted.
+    pub metrics: MessageMetrics,
+}
+
+const APPEND: &str = "
+    SELECT is_send, place, status, number, id, received_s, expires_s
+    FROM quipu_append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+
+/// The function's arguments, one array a column, and the places of their commands.
+#[derive(Default)]
+struct Columns<'a> {
+    sends: Vec<usize>,
+    messages: Vec<&'a NewMessage>,
+    acks: Vec<usize>,
+    ack_ids: Vec<Uuid>,
+    ack_recipients: Vec<&'a str>,
+    ack_devices: Vec<&'a str>,
+    pushes: Vec<i64>,
+    push_devices: Vec<&'a str>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(commands: &'a [MessageCommand]) -> Self {
+        let mut columns = Self::default();
+        for (place, command) in commands.iter().enumerate() {
+            match command {
+                MessageCommand::Send(message) => {
+                    columns.sends.push(place);
+                    columns.messages.push(message);
+                }
+                MessageCommand::Acknowledge { msg_id, recipient, device } => {
+                    columns.acks.push(place);
+                    columns.ack_ids.push(*msg_id);
+                    columns.ack_recipients.push(recipient);
+                    columns.ack_devices.push(device);
+                }
+                MessageCommand::Push { message, device } => {
+                    columns.pushes.push(*message);
+                    columns.push_devices.push(device);
+                }
+            }
+        }
+        columns
+    }
+
+    async fn send(&self, client: &Client) -> Result<Vec<tokio_postgres::Row>, Error> {
+        let m = &self.messages;
+        let ids: Vec<Uuid> = m.iter().map(|m| m.msg_id).collect();
+        let senders: Vec<&str> = m.iter().map(|m| m.sender.as_str()).collect();
+        let recipients: Vec<&str> = m.iter().map(|m| m.recipient.as_str()).collect();
+        let client_ids: Vec<Option<&str>> = m.iter().map(|m| m.client_msg_id.as_deref()).collect();
+        let ttls: Vec<i64> = m.iter().map(|m| m.ttl_s).collect();
+        let lives: Vec<i64> = m.iter().map(|m| m.life_s).collect();
+        let hashes: Vec<&[u8]> = m.iter().map(|m| m.payload_sha256.as_slice()).collect();
+        let sizes: Vec<i32> = m.iter().map(|m| m.payload_bytes).collect();
+        let generations: Vec<i16> = m.iter().map(|m| m.generation.number()).collect();
+        let payloads: Vec<&str> = m.iter().map(|m| m.payload.as_str()).collect();
+        Ok(client
+            .query_typed(
+                APPEND,
+                &[
+                    (&ids, Type::UUID_ARRAY),
+                    (&senders, Type::TEXT_ARRAY),
+                    (&recipients, Type::TEXT_ARRAY),
+                    (&client_ids, Type::TEXT_ARRAY),
+                    (&ttls, Type::INT8_ARRAY),
+                    (&lives, Type::INT8_ARRAY),
+                    (&hashes, Type::BYTEA_ARRAY),
+                    (&sizes, Type::INT4_ARRAY),
+                    (&generations, Type::INT2_ARRAY),
+                    (&payloads, Type::TEXT_ARRAY),
+                    (&self.ack_ids, Type::UUID_ARRAY),
+                    (&self.ack_recipients, Type::TEXT_ARRAY),
+                    (&self.ack_devices, Type::TEXT_ARRAY),
+                    (&self.pushes, Type::INT8_ARRAY),
+                    (&self.push_devices, Type::TEXT_ARRAY),
+                ],
+            )
+            .await?)
+    }
+}
+
+impl MessageJournal {
+    /// Tells whoever waits for what was committed.
+    fn tell(&self, commands: &[MessageCommand], answers: &[MessageAnswer]) {
+        let mut elsewhere: HashSet<&str> = HashSet::new();
+        for (command, answer) in commands.iter().zip(answers) {
+            match (command, answer) {
+                (MessageCommand::Send(new), MessageAnswer::Accepted(accepted)) if !accepted.is_repeated => {
+                    self.metrics.persisted();
+                    elsewhere.insert(&new.recipient);
+                    if self.exchange.has(&new.recipient) {
+                        self.exchange.offer(&Arc::new(message(new, accepted)));
+                    }
+                }
+                (
+                    MessageCommand::Acknowledge { recipient, device, .. },
+                    MessageAnswer::Acknowledged { number },
+                ) => {
+                    self.exchange.settle(recipient, device, *number);
+                }
+                _ => {}
+            }
+        }
+        self.hints.tell(elsewhere.into_iter().map(exchange::word));
+    }
+}
+
+fn message(new: &NewMessage, accepted: &Accepted) -> Message {
+    Message {
+        number: accepted.number,
+        msg_id: accepted.msg_id,
+        sender: new.sender.clone(),
+        recipient: new.recipient.as_str().into(),
+        received_at: accepted.received_at,
+        expires_at: accepted.expires_at,
+        generation: new.generation,
+        payload: new.payload.clone(),
+    }
+}
+
+impl Journal for MessageJournal {
+    type Command = MessageCommand;
+    type Answer = MessageAnswer;
+    const NAME: &'static str = "message_log";
+    const QUEUE_MAX: usize = 4_096;
+
+    fn batch_weight_max(&self) -> usize {
+        BATCH_WEIGHT_MAX
+    }
+
+    fn weight(command: &MessageCommand) -> usize {
+        match command {
+            MessageCommand::Send(message) => 1 + message.payload.len() / 1_024,
+            MessageCommand::Acknowledge { .. } | MessageCommand::Push { .. } => 1,
+        }
+    }
+
+    async fn append(
+        &self,
+        client: &mut Client,
+        _batch: Uuid,
+        commands: &[MessageCommand],
+    ) -> Result<Vec<MessageAnswer>, Error> {
+        let columns = Columns::of(commands);
+        let rows = columns.send(client).await?;
+        let mut answers = vec![MessageAnswer::Noted; commands.len()];
+        for row in rows {
+            let (is_send, place, status): (bool, i32, &str) = (row.get(0), row.get(1), row.get(2));
+            let places = if is_send { &columns.sends } else { &columns.acks };
+            let answer = match status {
+                "accepted" | "repeated" => MessageAnswer::Accepted(Accepted {
+                    number: row.get(3),
+                    msg_id: row.get(4),
+                    received_at: row.get(5),
+                    expires_at: row.get(6),
+                    is_repeated: status == "repeated",
+                }),
+                "mismatch" => MessageAnswer::Mismatch,
+                "acknowledged" => MessageAnswer::Acknowledged { number: row.get(3) },
+                _ => MessageAnswer::Unknown,
+            };
+            let told = usize::try_from(place).ok().and_then(|place| places.get(place));
+            if let Some(slot) = told.and_then(|place| answers.get_mut(*place)) {
+                *slot = answer;
+            }
+        }
+        self.tell(commands, &answers);
+        Ok(answers)
+    }
+
+    /// A message has its identity before it is sent, an acknowledgement is its own: sending a batch again changes nothing, and is
+    /// answered as the first time.
+    async fn lookup(
+        &self,
+        _client: &Client,
+        _batch: Uuid,
+        _commands: &[MessageCommand],
+    ) -> Result<Option<Vec<MessageAnswer>>, Error> {
+        Ok(None)
+    }
+}

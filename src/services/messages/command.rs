@@ -1,0 +1,78 @@
+//! What can be asked of the journal of messages.
+
+use uuid::Uuid;
+
+use super::event::Generation;
+
+/// One command. Its rules were checked before; what depends on stored rows is decided where it is appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MessageCommand {
+    /// Store a message.
+    Send(Box<NewMessage>),
+    /// A device has it.
+    Acknowledge {
+        /// Which.
+        msg_id: Uuid,
+        /// Whose message it must be.
+        recipient: String,
+        /// The recipient's device.
+        device: String,
+    },
+    /// It was handed to a socket of a device.
+    Push {
+        /// The message's number.
+        message: i64,
+        /// The recipient's device.
+        device: String,
+    },
+}
+
+/// A message to store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMessage {
+    /// Drawn for it; the answer has another one when the message was there already.
+    pub msg_id: Uuid,
+    /// Proven `wayfarer_id`.
+    pub sender: String,
+    /// `wayfarer_id`.
+    pub recipient: String,
+    /// The sender's own identity of the message.
+    pub client_msg_id: Option<String>,
+    /// Seconds to live as asked for.
+    pub ttl_s: i64,
+    /// Seconds to live after the limit.
+    pub life_s: i64,
+    /// SHA-256 of the decoded payload.
+    pub payload_sha256: [u8; 32],
+    /// Decoded length of the payload, bytes.
+    pub payload_bytes: i32,
+    /// What wire protocol it was sent in.
+    pub generation: Generation,
+    /// As sent.
+    pub payload: String,
+}
+
+/// Tokens that prove who somebody is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenCommand {
+    /// Good from now on.
+    Create {
+        /// SHA-256 of the token.
+        token_sha256: [u8; 32],
+        /// Whose it is.
+        wayfarer_id: String,
+        /// The one device it is good for; `None` for all.
+        device: Option<String>,
+        /// The operator's words.
+        label: String,
+        /// Seconds until it ends by itself; `None` for never.
+        life_s: Option<i64>,
+    },
+    /// Good for nothing from now on.
+    Revoke {
+        /// SHA-256 of the token.
+        token_sha256: [u8; 32],
+        /// Whose it is.
+        wayfarer_id: String,
+    },
+}

@@ -1,0 +1,176 @@
+//! Who somebody is: the proofs that are taken for a `wayfarer_id`.
+//!
+//! An ed25519 key proves the id that is its SHA-256, a Nostr key the id that is itself. Nobody has a key of each kind for one id:
+//! that would take a preimage of SHA-256, or the discrete logarithm of somebody's hash.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::{Signature, VerifyingKey};
+use nostr_sdk::Kind;
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::base::{NostrEvent, RelayUrl, nostr_event};
+
+/// First line of the text that is signed: a signature made for anything else fits nothing here.
+const PURPOSE: &str = "quipu-messages-v1";
+
+/// How far a Nostr event's time may be from ours, in seconds (N-42.4).
+const EVENT_AGE_S_MAX: i64 = 600;
+
+/// Whether this is an id of the second generation: 64 characters of lower-case hex.
+#[must_use]
+pub fn is_wayfarer_id_v1(id: &str) -> bool {
+    id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The id that an ed25519 public key proves.
+#[must_use]
+pub fn wayfarer_id_of(public_key: &[u8; 32]) -> String {
+    hex::encode(Sha256::digest(public_key))
+}
+
+/// How a bearer token is known where it is stored.
+#[must_use]
+pub fn token_sha256(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
+}
+
+/// What is to be proven, on one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Challenge<'a> {
+    /// Drawn for this connection.
+    pub challenge: &'a str,
+    /// What the relay calls itself.
+    pub relay_id: &'a str,
+    /// Who the client says he is.
+    pub wayfarer_id: &'a str,
+    /// Which of his devices it says it is.
+    pub device: &'a str,
+}
+
+impl Challenge<'_> {
+    /// The text that an ed25519 key signs: a line for the purpose, and one for each part.
+    ///
+    /// # Errors
+    /// [`Unproven::Ambiguous`]: with a line break in a part one text could be read as two different claims, and a relay could
+    /// have a client sign one that is good at another relay. So neither side takes such a part.
+    pub fn text(&self) -> Result<String, Unproven> {
+        let parts = [self.relay_id, self.challenge, self.wayfarer_id, self.device];
+        if parts.iter().any(|part| part.contains(char::is_control)) {
+            return Err(Unproven::Ambiguous);
+        }
+        Ok(format!("{PURPOSE}\n{}", parts.join("\n")))
+    }
+}
+
+/// Why a proof is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Unproven {
+    /// One text could stand for two claims.
+    #[error(
+        "relay_id, challenge, wayfarer_id and device_id must not hold control characters, such as line breaks"
+    )]
+    Ambiguous,
+    /// No ed25519 key.
+    #[error("public_key_b64 is not the base64url, without padding, of the 32 bytes of an ed25519 public key")]
+    BadKey,
+    /// A key of small order.
+    #[error("public_key_b64 is a key of small order, which proves nothing: many signatures fit it")]
+    WeakKey,
+    /// No ed25519 signature.
+    #[error("signature_b64 is not the base64url, without padding, of 64 bytes")]
+    BadSignature,
+    /// The key is somebody else's.
+    #[error("wayfarer_id is not the lower-case hex of the SHA-256 of the public key")]
+    OtherKey,
+    /// The signature does not fit.
+    #[error(
+        "the signature is not this key's, or not over this connection's text: \
+         quipu-messages-v1, relay_id, challenge, wayfarer_id and device_id, joined by single line feeds"
+    )]
+    Forged,
+    /// No Nostr event.
+    #[error("event is not a Nostr event")]
+    NoEvent,
+    /// Another kind of event.
+    #[error("event is not of kind 22242")]
+    OtherKind,
+    /// The event answers something else.
+    #[error("the event's challenge tag is not this connection's challenge")]
+    OtherChallenge,
+    /// The event was made for another relay.
+    #[error("the event's relay tag is not this relay's URL")]
+    OtherRelay,
+    /// The event is old, or of the future.
+    #[error("the event's created_at is more than 600 seconds away from now")]
+    OtherTime,
+    /// The event is somebody else's.
+    #[error("wayfarer_id is not the event's pubkey, in lower-case hex")]
+    OtherAuthor,
+    /// The event's id or signature does not fit.
+    #[error("the event's id or signature is not valid")]
+    ForgedEvent,
+}
+
+/// Whether an ed25519 key proves the claim: it hashes to the id, and has signed [`Challenge::text`].
+///
+/// # Errors
+/// Why not, as [`Unproven`].
+pub fn prove_key(claim: &Challenge<'_>, public_key_b64: &str, signature_b64: &str) -> Result<(), Unproven> {
+    let text = claim.text()?;
+    let bytes: [u8; 32] = bytes_of(public_key_b64).ok_or(Unproven::BadKey)?;
+    let key = VerifyingKey::from_bytes(&bytes).map_err(|_| Unproven::BadKey)?;
+    if key.is_weak() {
+        return Err(Unproven::WeakKey);
+    }
+    if claim.wayfarer_id != wayfarer_id_of(&bytes) {
+        return Err(Unproven::OtherKey);
+    }
+    let signature = Signature::from_bytes(&bytes_of(signature_b64).ok_or(Unproven::BadSignature)?);
+    key.verify_strict(text.as_bytes(), &signature).map_err(|_| Unproven::Forged)
+}
+
+fn bytes_of<const N: usize>(text: &str) -> Option<[u8; N]> {
+    URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
+}
+
+/// Whether a Nostr key proves the claim, with an event of kind 22242 (NIP-42). Its `relay` tag is held against `relay_id` where
+/// that is a URL: how clients reach us is known from nowhere else (N-42.8).
+///
+/// # Errors
+/// Why not, as [`Unproven`].
+pub fn prove_nostr(claim: &Challenge<'_>, event_json: &str, now_s: i64) -> Result<(), Unproven> {
+    let event = nostr_event::parse(event_json).map_err(|_| Unproven::NoEvent)?;
+    if event.kind != Kind::Authentication {
+        return Err(Unproven::OtherKind);
+    }
+    if tag(&event, "challenge") != Some(claim.challenge) {
+        return Err(Unproven::OtherChallenge);
+    }
+    if let Ok(ours) = RelayUrl::parse(claim.relay_id) {
+        let theirs = tag(&event, "relay").and_then(|url| RelayUrl::parse(url).ok());
+        if theirs != Some(ours) {
+            return Err(Unproven::OtherRelay);
+        }
+    }
+    let created_at = i64::try_from(event.created_at.as_secs()).map_err(|_| Unproven::OtherTime)?;
+    if created_at.abs_diff(now_s) > EVENT_AGE_S_MAX.unsigned_abs() {
+        return Err(Unproven::OtherTime);
+    }
+    if claim.wayfarer_id != event.pubkey.to_hex() {
+        return Err(Unproven::OtherAuthor);
+    }
+    if event.verify_id() && event.verify_signature() { Ok(()) } else { Err(Unproven::ForgedEvent) }
+}
+
+/// The first value of the first tag of this name.
+fn tag<'a>(event: &'a NostrEvent, name: &str) -> Option<&'a str> {
+    event.tags.iter().find_map(|tag| match tag.as_slice() {
+        [first, value, ..] if first == name => Some(value.as_str()),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,282 @@
+//! Proofs as stories: given a claim, when somebody signs, then he is believed or not.
+
+use ed25519_dalek::{Signer, SigningKey};
+use nostr_sdk::{EventBuilder, JsonUtil, Keys, Tag, Timestamp};
+use proptest::prelude::*;
+
+use super::*;
+
+const NOW_S: i64 = 1_700_000_000;
+
+/// Order of the curve's large subgroup, little endian (RFC 8032, section 5.1).
+const ORDER: [u8; 32] = [
+    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+];
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_bytes(&[seed; 32])
+}
+
+fn id(key: &SigningKey) -> String {
+    wayfarer_id_of(&key.verifying_key().to_bytes())
+}
+
+fn public(key: &SigningKey) -> String {
+    URL_SAFE_NO_PAD.encode(key.verifying_key().to_bytes())
+}
+
+fn signed(key: &SigningKey, claim: &Challenge<'_>) -> String {
+    URL_SAFE_NO_PAD.encode(key.sign(claim.text().unwrap().as_bytes()).to_bytes())
+}
+
+fn claim(wayfarer_id: &str) -> Challenge<'_> {
+    Challenge { challenge: "c1", relay_id: "quipu", wayfarer_id, device: "phone" }
+}
+
+/// What a claim comes to when it is signed, and held against itself or another one.
+struct Story<'a> {
+    signed: Challenge<'a>,
+    by: SigningKey,
+}
+
+fn given(signed: Challenge<'_>) -> Story<'_> {
+    Story { signed, by: key(1) }
+}
+
+impl Story<'_> {
+    fn signed_by(self, by: SigningKey) -> Self {
+        Self { by, ..self }
+    }
+
+    #[track_caller]
+    fn then(self, shown_for: &Challenge<'_>, verdict: Result<(), Unproven>) {
+        let signature = signed(&self.by, &self.signed);
+        assert_eq!(prove_key(shown_for, &public(&self.by), &signature), verdict);
+    }
+}
+
+#[test]
+fn the_key_that_hashes_to_the_id_proves_it() {
+    let id = id(&key(1));
+    given(claim(&id)).then(&claim(&id), Ok(()));
+}
+
+#[test]
+fn the_text_is_the_documented_one() {
+    assert_eq!(claim("id").text().unwrap(), "quipu-messages-v1\nquipu\nc1\nid\nphone");
+}
+
+#[test]
+fn another_key_does_not_prove_the_id() {
+    let id = id(&key(1));
+    given(claim(&id)).signed_by(key(2)).then(&claim(&id), Err(Unproven::OtherKey));
+    let forged = signed(&key(2), &claim(&id));
+    assert_eq!(prove_key(&claim(&id), &public(&key(1)), &forged), Err(Unproven::Forged));
+}
+
+#[test]
+fn a_proof_is_good_for_its_own_connection_device_and_relay_alone() {
+    let id = id(&key(1));
+    let made = claim(&id);
+    for other in [
+        Challenge { challenge: "c2", ..made },
+        Challenge { relay_id: "another relay", ..made },
+        Challenge { device: "laptop", ..made },
+        Challenge { device: "", ..made },
+    ] {
+        given(made).then(&other, Err(Unproven::Forged));
+    }
+}
+
+#[test]
+fn an_id_in_upper_case_is_another_id() {
+    let id = id(&key(1)).to_uppercase();
+    given(claim(&id)).then(&claim(&id), Err(Unproven::OtherKey));
+}
+
+#[test]
+fn a_line_break_cannot_move_one_part_into_the_next() {
+    let id = id(&key(1));
+    // A relay named "quipu\nc1", whose challenge is the victim's id, would get the text of challenge c1 at relay "quipu".
+    let lure = Challenge { relay_id: "quipu\nc1", challenge: &id, wayfarer_id: &id, device: "phone" };
+    let broken_device = format!("{id}\nphone");
+    let taken = Challenge { device: &broken_device, ..claim(&id) };
+    for ambiguous in [lure, taken] {
+        assert_eq!(ambiguous.text(), Err(Unproven::Ambiguous));
+        assert_eq!(prove_key(&ambiguous, &public(&key(1)), ""), Err(Unproven::Ambiguous));
+    }
+}
+
+#[test]
+fn a_signature_is_taken_in_one_form_only() {
+    let id = id(&key(1));
+    let honest: [u8; 64] = bytes_of(&signed(&key(1), &claim(&id))).unwrap();
+    let mut bent = honest;
+    let mut carry = 0;
+    for (byte, order) in bent[32..].iter_mut().zip(ORDER) {
+        let sum = u16::from(*byte) + u16::from(order) + carry;
+        *byte = sum.to_le_bytes()[0];
+        carry = sum >> 8;
+    }
+    let proof =
+        |signature: &[u8]| prove_key(&claim(&id), &public(&key(1)), &URL_SAFE_NO_PAD.encode(signature));
+    assert_eq!(proof(&honest), Ok(()));
+    assert_eq!(proof(&bent), Err(Unproven::Forged), "s and s + order are the same to a lenient verifier");
+    assert_eq!(proof(&honest[..63]), Err(Unproven::BadSignature));
+    for padded in ["=", "==", " ", "\n"] {
+        let text = signed(&key(1), &claim(&id)) + padded;
+        assert_eq!(prove_key(&claim(&id), &public(&key(1)), &text), Err(Unproven::BadSignature));
+    }
+}
+
+#[test]
+fn a_key_of_small_order_proves_nothing() {
+    // The neutral element, -1, and a point of order 4: with them R = the key, s = 0 would often pass a lenient verifier.
+    let mut minus_one = [0xff; 32];
+    (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+    let mut one = [0; 32];
+    one[0] = 1;
+    for weak in [one, minus_one, [0; 32]] {
+        let id = wayfarer_id_of(&weak);
+        let signature: [u8; 64] = [one, [0; 32]].concat().try_into().unwrap();
+        let (key, signature) = (URL_SAFE_NO_PAD.encode(weak), URL_SAFE_NO_PAD.encode(signature));
+        assert_eq!(prove_key(&claim(&id), &key, &signature), Err(Unproven::WeakKey));
+    }
+}
+
+#[test]
+fn what_is_no_key_is_said_to_be_none() {
+    let id = id(&key(1));
+    let padded = public(&key(1)) + "=";
+    for no_key in ["", "AAAA", "not base64!", &padded] {
+        assert_eq!(prove_key(&claim(&id), no_key, ""), Err(Unproven::BadKey), "{no_key:?}");
+    }
+    assert_eq!(prove_key(&claim(&id), &public(&key(1)), "AAAA"), Err(Unproven::BadSignature));
+}
+
+#[test]
+fn ids_of_the_second_generation_are_64_lower_case_hex() {
+    assert!(is_wayfarer_id_v1(&id(&key(1))));
+    for other in ["", "alice", &"A".repeat(64), &"0".repeat(63), &"0".repeat(65), &"g".repeat(64)] {
+        assert!(!is_wayfarer_id_v1(other), "{other}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn nobody_elses_signature_is_taken(
+        owner in any::<[u8; 32]>(), thief in any::<[u8; 32]>(), noise in any::<[u8; 64]>(),
+        challenge in "[ -~]{0,40}", device in "\\PC{0,20}", signs_device in "\\PC{0,20}",
+    ) {
+        let (owner, thief) = (SigningKey::from_bytes(&owner), SigningKey::from_bytes(&thief));
+        prop_assume!(owner.to_bytes() != thief.to_bytes());
+        let id = id(&owner);
+        let claim = Challenge { challenge: &challenge, relay_id: "quipu", wayfarer_id: &id, device: &device };
+        prop_assert_eq!(prove_key(&claim, &public(&owner), &signed(&owner, &claim)), Ok(()));
+        prop_assert!(prove_key(&claim, &public(&thief), &signed(&thief, &claim)).is_err());
+        prop_assert!(prove_key(&claim, &public(&owner), &signed(&thief, &claim)).is_err());
+        prop_assert!(prove_key(&claim, &public(&owner), &URL_SAFE_NO_PAD.encode(noise)).is_err());
+        let other = Challenge { device: &signs_device, ..claim };
+        let is_same = device == signs_device;
+        prop_assert_eq!(prove_key(&claim, &public(&owner), &signed(&owner, &other)).is_ok(), is_same);
+    }
+
+    #[test]
+    fn whatever_comes_as_a_proof_is_answered(challenge in ".*", key in ".*", signature in ".*", event in ".*") {
+        let claim = Challenge { challenge: &challenge, relay_id: "quipu", wayfarer_id: &key, device: "" };
+        prop_assert!(prove_key(&claim, &key, &signature).is_err());
+        prop_assert!(prove_nostr(&claim, &event, NOW_S).is_err());
+    }
+}
+
+/// An event that answers challenge c1 of this relay, at `at_s`.
+fn answer(keys: &Keys, relay: &str, at_s: i64) -> String {
+    let builder = EventBuilder::auth("c1", nostr_sdk::RelayUrl::parse(relay).unwrap());
+    let at = Timestamp::from(u64::try_from(at_s).unwrap());
+    builder.custom_created_at(at).sign_with_keys(keys).unwrap().as_json()
+}
+
+#[test]
+fn n_42_4_a_nostr_key_proves_the_id_that_is_itself() {
+    let keys = Keys::generate();
+    let id = keys.public_key().to_hex();
+    let relay = "wss://messages.example/ws";
+    let here = Challenge { relay_id: relay, ..claim(&id) };
+    let event = answer(&keys, relay, NOW_S);
+    assert_eq!(prove_nostr(&here, &event, NOW_S), Ok(()));
+
+    assert_eq!(
+        prove_nostr(&Challenge { challenge: "c2", ..here }, &event, NOW_S),
+        Err(Unproven::OtherChallenge)
+    );
+    let other_id = Keys::generate().public_key().to_hex();
+    assert_eq!(
+        prove_nostr(&Challenge { wayfarer_id: &other_id, ..here }, &event, NOW_S),
+        Err(Unproven::OtherAuthor)
+    );
+    let upper = id.to_uppercase();
+    assert_eq!(
+        prove_nostr(&Challenge { wayfarer_id: &upper, ..here }, &event, NOW_S),
+        Err(Unproven::OtherAuthor)
+    );
+    let elsewhere = answer(&keys, "wss://other.example/ws", NOW_S);
+    assert_eq!(prove_nostr(&here, &elsewhere, NOW_S), Err(Unproven::OtherRelay));
+}
+
+#[test]
+fn n_42_4_the_relay_is_compared_after_normalisation() {
+    let keys = Keys::generate();
+    let id = keys.public_key().to_hex();
+    let here = Challenge { relay_id: "WSS://Messages.Example:443", ..claim(&id) };
+    assert_eq!(prove_nostr(&here, &answer(&keys, "wss://messages.example/", NOW_S), NOW_S), Ok(()));
+}
+
+#[test]
+fn n_42_8_a_relay_that_does_not_know_its_url_compares_none() {
+    let keys = Keys::generate();
+    let id = keys.public_key().to_hex();
+    assert_eq!(prove_nostr(&claim(&id), &answer(&keys, "wss://anything.example", NOW_S), NOW_S), Ok(()));
+}
+
+#[test]
+fn n_42_4_the_time_is_within_ten_minutes() {
+    let keys = Keys::generate();
+    let id = keys.public_key().to_hex();
+    for (off_s, verdict) in
+        [(-600, Ok(())), (600, Ok(())), (-601, Err(Unproven::OtherTime)), (601, Err(Unproven::OtherTime))]
+    {
+        let event = answer(&keys, "wss://r.example", NOW_S + off_s);
+        assert_eq!(prove_nostr(&claim(&id), &event, NOW_S), verdict, "{off_s}");
+    }
+}
+
+#[test]
+fn n_42_4_kind_id_and_signature_are_verified() {
+    let keys = Keys::generate();
+    let id = keys.public_key().to_hex();
+    let at = Timestamp::from(u64::try_from(NOW_S).unwrap());
+    let note = EventBuilder::text_note("hello").tag(Tag::parse(["challenge", "c1"]).unwrap());
+    let note = note.custom_created_at(at).sign_with_keys(&keys).unwrap().as_json();
+    assert_eq!(prove_nostr(&claim(&id), &note, NOW_S), Err(Unproven::OtherKind));
+
+    let event = answer(&keys, "wss://r.example", NOW_S);
+    let bent = event.replace("\"content\":\"\"", "\"content\":\"x\"");
+    assert_ne!(event, bent);
+    assert_eq!(prove_nostr(&claim(&id), &bent, NOW_S), Err(Unproven::ForgedEvent));
+    let other = answer(&keys, "wss://r.example", NOW_S - 1);
+    let part = |json: &str| {
+        serde_json::from_str::<serde_json::Value>(json).unwrap()["sig"].as_str().unwrap().to_owned()
+    };
+    let foreign = event.replace(&part(&event), &part(&other));
+    assert_eq!(prove_nostr(&claim(&id), &foreign, NOW_S), Err(Unproven::ForgedEvent));
+    assert_eq!(prove_nostr(&claim(&id), "{}", NOW_S), Err(Unproven::NoEvent));
+}
+
+#[test]
+fn a_token_is_known_by_its_hash() {
+    assert_eq!(
+        hex::encode(token_sha256("abc")),
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    );
+}

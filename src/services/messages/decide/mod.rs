@@ -1,0 +1,13 @@
+//! The rules of messages.
+
+mod identity;
+mod life;
+mod outbox;
+mod quota;
+
+pub use identity::{
+    Challenge, Unproven, is_wayfarer_id_v1, prove_key, prove_nostr, token_sha256, wayfarer_id_of,
+};
+pub use life::{TTL_S_DEFAULT, life_of};
+pub use outbox::Outbox;
+pub use quota::{Quota, Used, over_quota};

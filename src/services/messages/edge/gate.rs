@@ -1,0 +1,165 @@
+//! Who comes in: origins, bearer tokens, challenges, and how many at once.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::http::header::{AUTHORIZATION, ORIGIN};
+use axum::http::{HeaderMap, StatusCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::desk::{Refused, Who, check_name, check_wayfarer};
+use super::frame::ErrorCode;
+use super::{Listener, MessagesState};
+use crate::http::{Failure, Rejection};
+use crate::services::messages::decide::{Challenge, prove_key, prove_nostr, token_sha256};
+use crate::services::messages::read::{self, Token};
+
+/// Random bytes of a challenge and of a token.
+const SECRET_BYTES: usize = 32;
+
+/// Somebody who has not said who he is.
+#[derive(Debug, Clone)]
+pub(super) struct Visitor {
+    /// What he brought along.
+    pub(super) token: Option<Token>,
+    /// Whether his word is enough here.
+    pub(super) is_believed: bool,
+}
+
+/// How somebody proves who he is, beyond a token.
+#[derive(Debug)]
+pub(super) enum Proof<'a> {
+    /// A signature by the key whose hash is the `wayfarer_id`.
+    Key { public_key_b64: &'a str, signature_b64: &'a str },
+    /// An event of kind 22242 by the key that is the `wayfarer_id` (NIP-42).
+    Nostr { event: &'a str },
+}
+
+impl Listener {
+    /// Reads what a request brings along. A token that is no good is refused, not ignored.
+    pub(super) async fn visitor(&self, headers: &HeaderMap) -> Result<Visitor, Failure> {
+        let mut token = None;
+        if let Some(value) = headers.get(AUTHORIZATION) {
+            let said = value.to_str().ok().and_then(|value| value.split_once(' '));
+            let bearer = said.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+            let pool = &self.state.parts().doors.session;
+            token = match bearer {
+                Some((_, bearer)) => {
+                    read::token(pool, &token_sha256(bearer.trim())).await.map_err(failure)?
+                }
+                None => None,
+            };
+            if token.is_none() {
+                let why = "this bearer token proves nothing: create one with `quipu messages token create`";
+                return Err(Rejection::new(StatusCode::UNAUTHORIZED, why).field("authorization").into());
+            }
+        }
+        Ok(Visitor { token, is_believed: self.believes })
+    }
+
+    /// Refuses web pages that were not allowed. A client that names no origin is no web page.
+    pub(super) fn check_origin(&self, headers: &HeaderMap) -> Result<(), Failure> {
+        let settings = &self.state.parts().settings;
+        let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+        let is_allowed = origin
+            .to_str()
+            .is_ok_and(|origin| settings.allowed_origins.iter().any(|allowed| allowed == origin));
+        if settings.dev_mode || is_allowed {
+            return Ok(());
+        }
+        let why = "origin not allowed: name it in services.messages.allowed_origins";
+        Err(Rejection::new(StatusCode::FORBIDDEN, why).field("origin").into())
+    }
+}
+
+impl Visitor {
+    /// Who he says he is, where a token or his word is enough. `None` when he has to prove it.
+    pub(super) fn identify(&self, who: &Who) -> Result<Option<()>, Refused> {
+        check_wayfarer("wayfarer_id", &who.wayfarer_id, who.generation)?;
+        check_name("device_id", &who.device, ErrorCode::InvalidPayload)?;
+        let Some(token) = &self.token else { return Ok(self.is_believed.then_some(())) };
+        if token.wayfarer_id != who.wayfarer_id {
+            let why = "the token belongs to another wayfarer_id";
+            return Err(Refused::request(ErrorCode::AuthFailed, "wayfarer_id", why));
+        }
+        if token.device.as_ref().is_some_and(|device| *device != who.device) {
+            let why = "the token is good for another device_id";
+            return Err(Refused::request(ErrorCode::AuthFailed, "device_id", why));
+        }
+        Ok(Some(()))
+    }
+}
+
+impl MessagesState {
+    /// Checks a proof for a challenge of ours.
+    pub(super) fn prove(&self, who: &Who, challenge: &str, proof: &Proof<'_>) -> Result<(), Refused> {
+        let claim = Challenge {
+            challenge,
+            relay_id: &self.parts().settings.relay_id,
+            wayfarer_id: &who.wayfarer_id,
+            device: &who.device,
+        };
+        let proven = match proof {
+            Proof::Key { public_key_b64, signature_b64 } => prove_key(&claim, public_key_b64, signature_b64),
+            Proof::Nostr { event } => prove_nostr(&claim, event, self.parts().clock.now().timestamp()),
+        };
+        proven.map_err(|unproven| Refused::request(ErrorCode::AuthFailed, "proof", unproven.to_string()))
+    }
+
+    /// A place for one more connection, or `None`.
+    pub(super) fn admit(&self, address: IpAddr) -> Option<Admission> {
+        let seat = Arc::clone(&self.0.seats).try_acquire_owned().ok()?;
+        let addresses = Arc::clone(&self.0.addresses);
+        if !address.is_loopback() {
+            let mut counts = addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = counts.entry(address).or_default();
+            if *count >= self.parts().settings.connections_per_address_max.get() {
+                return None;
+            }
+            *count += 1;
+        }
+        self.parts().counted.connected();
+        Some(Admission { state: self.clone(), address, addresses, _seat: seat })
+    }
+}
+
+/// A connection's place, until it is dropped.
+pub(super) struct Admission {
+    state: MessagesState,
+    address: IpAddr,
+    addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    _seat: OwnedSemaphorePermit,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.state.parts().counted.disconnected();
+        if self.address.is_loopback() {
+            return;
+        }
+        let mut counts = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Random bytes, as base64url.
+pub(super) fn random() -> String {
+    URL_SAFE_NO_PAD.encode(rand::random::<[u8; SECRET_BYTES]>())
+}
+
+/// The store's errors as answers.
+pub(super) fn failure(error: crate::store::Error) -> Failure {
+    if error.is_passing() {
+        Failure::Busy { retry_after: std::time::Duration::from_secs(1) }
+    } else {
+        error.into()
+    }
+}

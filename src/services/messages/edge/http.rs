@@ -1,0 +1,223 @@
+//! The socket's twins for clients without a `WebSocket`, and the original's pages for machines.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::Listener;
+use super::desk::{Letter, Refused, Who};
+use super::frame::{ErrorCode, for_recipient};
+use super::gate::{Proof, failure, random};
+use super::socket::told;
+use crate::http::{Failure, Rejection};
+use crate::services::messages::command::TokenCommand;
+use crate::services::messages::decide::token_sha256;
+use crate::services::messages::event::{Generation, Message};
+
+/// Most messages in one answer.
+const PULL_MAX: i64 = 1_000;
+
+/// How long a token lives that was given for a proof, in seconds.
+const TOKEN_LIFE_S: i64 = 86_400;
+
+/// Sweeps that may fail in a row, and the seconds that one may take, before the sweeper counts as stalled.
+const SWEEPS_MISSED: i64 = 3;
+const SWEEP_S: i64 = 60;
+
+/// What a request says beside its body. Who it is comes from the token, or is believed on loopback addresses.
+#[derive(Debug, Deserialize)]
+pub(super) struct Asking {
+    wayfarer_id: Option<String>,
+    device_id: Option<String>,
+    pub(super) since: Option<i64>,
+    limit: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Sending {
+    #[serde(default)]
+    to: String,
+    #[serde(default)]
+    payload_b64: String,
+    ttl_seconds: Option<i64>,
+    client_msg_id: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Proving {
+    wayfarer_id: String,
+    #[serde(default)]
+    device_id: String,
+    challenge: String,
+    public_key_b64: Option<String>,
+    signature_b64: Option<String>,
+    event: Option<Box<RawValue>>,
+}
+
+impl Listener {
+    /// Who asks.
+    pub(super) async fn who(&self, headers: &HeaderMap, asking: &Asking) -> Result<Who, Failure> {
+        self.check_origin(headers)?;
+        let visitor = self.visitor(headers).await?;
+        let token = visitor.token.as_ref();
+        let wayfarer_id = asking.wayfarer_id.clone().or_else(|| token.map(|t| t.wayfarer_id.clone()));
+        let device = asking.device_id.clone().or_else(|| token.and_then(|t| t.device.clone()));
+        let unproven = || {
+            Rejection::new(StatusCode::UNAUTHORIZED, "prove who you are: a bearer token")
+                .field("authorization")
+        };
+        let wayfarer_id = wayfarer_id.ok_or_else(unproven)?;
+        let who = Who { wayfarer_id, device: device.unwrap_or_default(), generation: Generation::Two };
+        visitor.identify(&who).map_err(refusal)?.ok_or_else(unproven)?;
+        Ok(who)
+    }
+}
+
+/// A refusal as an answer.
+fn refusal(refused: Refused) -> Failure {
+    let (code, field, message, limit) = match refused {
+        Refused::Store(error) => return failure(error),
+        Refused::Request { code, field, message, limit } => (code, field, message, limit),
+    };
+    let status = match code {
+        ErrorCode::AuthFailed => StatusCode::UNAUTHORIZED,
+        ErrorCode::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::RateLimited | ErrorCode::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::IdempotencyMismatch => StatusCode::CONFLICT,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    let rejection = Rejection::new(status, message).field(field);
+    match limit {
+        Some((limit, value)) => rejection.over_limit(limit, value).into(),
+        None => rejection.into(),
+    }
+}
+
+/// A message as JSON.
+pub(super) fn entry(message: &Message) -> Value {
+    json!({
+        "position": message.number,
+        "msg_id": message.msg_id,
+        "from": message.sender,
+        "payload_b64": for_recipient(&message.payload, message.generation, Generation::Two),
+        "received_at": message.received_at,
+        "expires_at": message.expires_at,
+    })
+}
+
+pub(super) async fn send(
+    State(listener): State<Listener>,
+    headers: HeaderMap,
+    Query(asking): Query<Asking>,
+    Json(sending): Json<Sending>,
+) -> Result<Response, Failure> {
+    let who = listener.who(&headers, &asking).await?;
+    let Sending { to, payload_b64, ttl_seconds, client_msg_id } = sending;
+    let letter = Letter { to, payload: payload_b64, ttl_s: ttl_seconds, client_msg_id };
+    let accepted = listener.state.send(&who, letter).await.map_err(refusal)?;
+    let status = if accepted.is_repeated { StatusCode::OK } else { StatusCode::CREATED };
+    let body = json!({
+        "msg_id": accepted.msg_id, "received_at": accepted.received_at, "expires_at": accepted.expires_at,
+    });
+    Ok((status, Json(body)).into_response())
+}
+
+pub(super) async fn pull(
+    State(listener): State<Listener>,
+    headers: HeaderMap,
+    Query(asking): Query<Asking>,
+) -> Result<Json<Value>, Failure> {
+    let who = listener.who(&headers, &asking).await?;
+    let page = listener.state.pull(&who, asking.since, asking.limit, PULL_MAX).await.map_err(refusal)?;
+    let entries: Vec<Value> = page.messages.iter().map(entry).collect();
+    if entries.is_empty() && asking.since.is_none() {
+        // Everything is acknowledged: the next one need not look at it.
+        listener.state.move_position(&who).await;
+    }
+    Ok(Json(json!({ "messages": entries, "next": page.read_to, "more": page.has_more })))
+}
+
+pub(super) async fn acknowledge(
+    State(listener): State<Listener>,
+    headers: HeaderMap,
+    Path(msg_id): Path<String>,
+    Query(asking): Query<Asking>,
+) -> Result<Json<Value>, Failure> {
+    let who = listener.who(&headers, &asking).await?;
+    listener.state.acknowledge(&who, &msg_id).await.map_err(refusal)?;
+    Ok(Json(json!({ "msg_id": msg_id })))
+}
+
+pub(super) async fn life(
+    State(listener): State<Listener>,
+    headers: HeaderMap,
+    Path(msg_id): Path<String>,
+    Query(asking): Query<Asking>,
+) -> Result<Json<Value>, Failure> {
+    let who = listener.who(&headers, &asking).await?;
+    let life = listener.state.life(&who, &msg_id).await.map_err(refusal)?;
+    Ok(Json(told(&msg_id, &life)))
+}
+
+pub(super) async fn challenge(State(listener): State<Listener>) -> Json<Value> {
+    let challenge = random();
+    listener.state.0.challenges.insert(challenge.clone(), ()).await;
+    Json(json!({ "challenge": challenge, "relay_id": listener.state.parts().settings.relay_id }))
+}
+
+/// A proof for a token that lives for a day.
+pub(super) async fn prove(
+    State(listener): State<Listener>,
+    Json(proving): Json<Proving>,
+) -> Result<Response, Failure> {
+    let state = &listener.state;
+    let who =
+        Who { wayfarer_id: proving.wayfarer_id, device: proving.device_id, generation: Generation::Two };
+    // A challenge is good once.
+    if state.0.challenges.remove(&proving.challenge).await.is_none() {
+        let why = "not a challenge of this process, or older than a minute: ask for another";
+        return Err(Rejection::new(StatusCode::UNAUTHORIZED, why).field("challenge").into());
+    }
+    let proof = match (&proving.event, &proving.public_key_b64, &proving.signature_b64) {
+        (Some(event), _, _) => Proof::Nostr { event: event.get() },
+        (None, Some(public_key_b64), Some(signature_b64)) => Proof::Key { public_key_b64, signature_b64 },
+        _ => return Err(Rejection::bad_field("signature_b64", "a signature or an event is required").into()),
+    };
+    state.prove(&who, &proving.challenge, &proof).map_err(refusal)?;
+    let token = format!("qm_{}", random());
+    let command = TokenCommand::Create {
+        token_sha256: token_sha256(&token),
+        wayfarer_id: who.wayfarer_id.clone(),
+        device: (!who.device.is_empty()).then_some(who.device),
+        label: "proven by signature".to_owned(),
+        life_s: Some(TOKEN_LIFE_S),
+    };
+    state.parts().tokens.append(command).await.map_err(failure)?;
+    let body = json!({ "token": token, "wayfarer_id": who.wayfarer_id, "lives_s": TOKEN_LIFE_S });
+    Ok((StatusCode::CREATED, Json(body)).into_response())
+}
+
+/// The original's words: `ok`, `store unhealthy`, `sweeper stalled`.
+pub(super) async fn healthz(State(listener): State<Listener>) -> (StatusCode, &'static str) {
+    let parts = listener.state.parts();
+    let (swept_at, store_answers) = parts.counted.sweep();
+    if !store_answers {
+        return (StatusCode::SERVICE_UNAVAILABLE, "store unhealthy");
+    }
+    let interval = i64::from(parts.settings.sweep_interval_s.get());
+    let late = parts.clock.now().timestamp() - swept_at;
+    if late > SWEEPS_MISSED * interval + SWEEP_S {
+        return (StatusCode::SERVICE_UNAVAILABLE, "sweeper stalled");
+    }
+    (StatusCode::OK, "ok")
+}
+
+pub(super) async fn metrics(State(listener): State<Listener>) -> Result<Response, Failure> {
+    let text = listener.state.parts().metrics.encode()?;
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+}

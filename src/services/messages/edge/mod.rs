@@ -1,0 +1,127 @@
+//! What clients reach: the socket of both generations, its twins over HTTP, and the original's pages for machines.
+
+mod delivery;
+mod desk;
+pub mod frame;
+mod gate;
+mod http;
+mod limits;
+mod socket;
+mod stream;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{get, post};
+use moka::future::Cache;
+use tokio::sync::Semaphore;
+
+use super::append::{Exchange, MessageJournal, TokenJournal};
+use super::metrics::MessageMetrics;
+use super::read::DatabaseClock;
+use crate::base::Clock;
+use crate::config::Messages;
+use crate::lifecycle::Lifecycle;
+use crate::store::Doors;
+use crate::store::append::Writer;
+use crate::telemetry::Metrics;
+
+use limits::Limits;
+
+/// Challenges that may wait for an answer, and how long one does.
+const CHALLENGES_MAX: u64 = 100_000;
+const CHALLENGE_LIFE: Duration = Duration::from_mins(1);
+
+/// What the edge is made of.
+#[derive(Debug)]
+pub struct MessagesParts {
+    /// Reads must be current: the session door.
+    pub doors: Doors,
+    /// The way in for messages.
+    pub messages: Writer<MessageJournal>,
+    /// The way in for tokens.
+    pub tokens: Writer<TokenJournal>,
+    /// The sessions of this process.
+    pub exchange: Exchange,
+    /// The database's time.
+    pub database_clock: DatabaseClock,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Streams run on it and end at its drain.
+    pub lifecycle: Lifecycle,
+    /// What is counted.
+    pub counted: MessageMetrics,
+    /// What `/metrics` shows.
+    pub metrics: Metrics,
+    /// Settings in force.
+    pub settings: Messages,
+}
+
+/// What its routes share. Clones are the same edge.
+#[derive(Clone)]
+pub struct MessagesState(Arc<Inner>);
+
+struct Inner {
+    parts: MessagesParts,
+    limits: Limits,
+    seats: Arc<Semaphore>,
+    addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    /// Challenges given over HTTP that nobody has answered yet.
+    challenges: Cache<String, ()>,
+}
+
+impl MessagesState {
+    /// An edge without connections.
+    #[must_use]
+    pub fn new(parts: MessagesParts) -> Self {
+        let connections = parts.settings.connections_max.get();
+        let limits = Limits::new(&parts.settings);
+        Self(Arc::new(Inner {
+            parts,
+            limits,
+            seats: Arc::new(Semaphore::new(connections)),
+            addresses: Arc::default(),
+            challenges: Cache::builder().max_capacity(CHALLENGES_MAX).time_to_live(CHALLENGE_LIFE).build(),
+        }))
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub fn parts(&self) -> &MessagesParts {
+        &self.0.parts
+    }
+}
+
+impl fmt::Debug for MessagesState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessagesState").field("parts", &self.0.parts).finish_non_exhaustive()
+    }
+}
+
+/// A listener's own view: whether it believes claimed identities depends on its address.
+#[derive(Debug, Clone)]
+struct Listener {
+    state: MessagesState,
+    believes: bool,
+}
+
+/// The routes at one address. Both addresses of the original have all of them.
+pub fn router(state: &MessagesState, address: SocketAddr) -> Router {
+    let believes = state.parts().settings.believes(address);
+    let listener = Listener { state: state.clone(), believes };
+    Router::new()
+        .route("/ws", get(socket::upgrade))
+        .route("/healthz", get(http::healthz))
+        .route("/metrics", get(http::metrics))
+        .route("/v1/challenge", get(http::challenge))
+        .route("/v1/tokens", post(http::prove))
+        .route("/v1/messages", get(http::pull).post(http::send))
+        .route("/v1/messages/{msg_id}", get(http::life))
+        .route("/v1/messages/{msg_id}/ack", post(http::acknowledge))
+        .route("/v1/stream", get(stream::stream))
+        .with_state(listener)
+}

@@ -1,0 +1,351 @@
+//! `GET /ws`: both generations' frames on one socket.
+//!
+//! A session is one task: it reads, asks, answers in the order of the questions, and hands messages over. What a client asks
+//! while earlier questions are on their way to disk is taken, up to a bound; then it is not read on.
+
+mod hello;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message as Frame, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{ConnectInfo, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
+use serde_json::{Value, json};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use super::delivery::Delivery;
+use super::desk::{Letter, Refused, SOCKET_PULL_MAX, Who};
+use super::frame::{Delivered, ErrorCode, Inbound, Outbound, for_recipient, parse, render};
+use super::gate::{Admission, Proof, Visitor};
+use super::{Listener, MessagesState};
+use crate::http::Failure;
+use crate::services::messages::event::{Generation, Life, Message};
+
+/// Longest frame, in bytes: a payload of 1 MiB in base64, and what is around it.
+const FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// What a connection keeps ready for reading, in bytes: ten thousand idle ones have it, too.
+const BUFFER_BYTES: usize = 2 * 1024;
+
+/// Questions of one client that may be on their way to disk.
+const ASKED_MAX: usize = 64;
+
+/// Messages handed over before the client is listened to again.
+const AT_ONCE: usize = 32;
+
+pub(super) async fn upgrade(
+    State(listener): State<Listener>,
+    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, Failure> {
+    listener.check_origin(&headers)?;
+    let visitor = listener.visitor(&headers).await?;
+    let state = listener.state;
+    let Some(admission) = state.admit(address.ip()) else {
+        return Err(Failure::Busy { retry_after: Duration::from_secs(5) });
+    };
+    let upgrade = upgrade
+        .max_message_size(FRAME_BYTES_MAX)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .read_buffer_size(BUFFER_BYTES)
+        .write_buffer_size(0);
+    Ok(upgrade.on_upgrade(move |socket| run(socket, state, visitor, admission)).into_response())
+}
+
+/// The session is over, and why it tells its client nothing.
+#[derive(Debug)]
+struct Ended;
+
+type Answer = Pin<Box<dyn Future<Output = Result<String, Refused>> + Send>>;
+
+struct Session {
+    socket: WebSocket,
+    state: MessagesState,
+    visitor: Visitor,
+    who: Option<Who>,
+    delivery: Option<Delivery>,
+    /// Whether frames tell the numbers of messages: whoever resumes by number wants to know them.
+    tells_numbers: bool,
+    /// A claim that waits for its proof.
+    claimed: Option<(Who, Option<i64>, String)>,
+    asked: FuturesOrdered<Answer>,
+    has_acknowledged: bool,
+    heard: Instant,
+}
+
+async fn run(socket: WebSocket, state: MessagesState, visitor: Visitor, admission: Admission) {
+    let mut session = Session {
+        socket,
+        state: state.clone(),
+        visitor,
+        who: None,
+        delivery: None,
+        tells_numbers: false,
+        claimed: None,
+        asked: FuturesOrdered::new(),
+        has_acknowledged: false,
+        heard: Instant::now(),
+    };
+    let drain = state.parts().lifecycle.drain_token();
+    let ended = tokio::select! {
+        ended = session.serve() => ended,
+        () = drain.cancelled() => Ok(()),
+    };
+    if ended.is_ok() {
+        let frame = CloseFrame { code: close_code::AWAY, reason: "the relay stops".into() };
+        let _ = timeout(Duration::from_secs(1), session.socket.send(Frame::Close(Some(frame)))).await;
+    }
+    session.leave().await;
+    drop(admission);
+}
+
+impl Session {
+    async fn serve(&mut self) -> Result<(), Ended> {
+        let pause = Duration::from_secs(self.state.parts().settings.ping_interval_s.get().into());
+        let mut ping = interval(pause);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ping.tick().await;
+        let hello = Duration::from_secs(self.state.parts().settings.hello_timeout_s.get().into());
+        let unknown_until = Instant::now() + hello;
+        loop {
+            let has_more = self.hand_over().await?;
+            tokio::select! {
+                biased;
+                Some(answer) = self.asked.next(), if !self.asked.is_empty() => self.answer(answer).await?,
+                frame = self.socket.recv(), if self.asked.len() < ASKED_MAX => {
+                    self.heard = Instant::now();
+                    match frame {
+                        Some(Ok(frame)) => self.take(frame).await?,
+                        Some(Err(_)) | None => return Err(Ended),
+                    }
+                }
+                () = woken(self.delivery.as_ref()), if !has_more => {}
+                () = std::future::ready(()), if has_more => {}
+                _ = ping.tick() => {
+                    if self.heard.elapsed() > pause * 2 {
+                        return Err(Ended);
+                    }
+                    self.put(Frame::Ping(axum::body::Bytes::new())).await?;
+                }
+                () = tokio::time::sleep_until(unknown_until), if self.who.is_none() => {
+                    self.refuse(&Refused::request(ErrorCode::AuthFailed, "hello", "hello required first")).await?;
+                    return Err(Ended);
+                }
+            }
+        }
+    }
+
+    /// Hands some messages over. Returns whether there are more.
+    async fn hand_over(&mut self) -> Result<bool, Ended> {
+        let Some(delivery) = &mut self.delivery else { return Ok(false) };
+        if let Err(error) = delivery.refill().await {
+            self.state.parts().counted.store_error();
+            // The client comes back, and is served from where it was.
+            tracing::warn!(error = %error, "messages cannot be read: {error}");
+            return Err(Ended);
+        }
+        for _ in 0..AT_ONCE {
+            let Some(message) = self.delivery.as_mut().and_then(Delivery::next) else { return Ok(false) };
+            let generation = self.generation();
+            let payload = for_recipient(&message.payload, message.generation, generation);
+            let frame =
+                render(&Outbound::Message(delivered(&message, &payload, self.tells_numbers)), generation);
+            self.say(frame).await?;
+            if let Some(delivery) = &self.delivery {
+                delivery.handed_over(&message).await.map_err(|_| Ended)?;
+            }
+        }
+        Ok(true)
+    }
+
+    async fn take(&mut self, frame: Frame) -> Result<(), Ended> {
+        let text = match frame {
+            Frame::Text(text) => text,
+            Frame::Close(_) => return Err(Ended),
+            Frame::Ping(_) | Frame::Pong(_) => return Ok(()),
+            Frame::Binary(_) => {
+                let why = "binary frames are of the third generation; this relay speaks JSON";
+                return self.refuse(&Refused::request(ErrorCode::InvalidPayload, "frame", why)).await;
+            }
+        };
+        self.state.parts().counted.received();
+        let inbound = match parse(&text) {
+            Ok(inbound) => inbound,
+            Err(malformed) => {
+                let why = malformed.to_string();
+                return self.refuse(&Refused::request(ErrorCode::InvalidPayload, "frame", why)).await;
+            }
+        };
+        drop(text);
+        match inbound {
+            Inbound::Hello { wayfarer_id, device_id, auth, since } => {
+                self.hello(wayfarer_id, device_id, auth.is_some(), since).await
+            }
+            Inbound::Auth { public_key_b64, signature_b64, event } => {
+                let proof = match (&event, &public_key_b64, &signature_b64) {
+                    (Some(event), _, _) => Some(Proof::Nostr { event: event.get() }),
+                    (None, Some(public_key_b64), Some(signature_b64)) => {
+                        Some(Proof::Key { public_key_b64, signature_b64 })
+                    }
+                    _ => None,
+                };
+                self.authenticate(proof.as_ref()).await
+            }
+            other => match self.who.clone() {
+                Some(who) => self.ask(who, other).await,
+                None => {
+                    self.refuse(&Refused::request(ErrorCode::AuthFailed, "hello", "not authenticated")).await
+                }
+            },
+        }
+    }
+
+    /// A question of somebody we know.
+    async fn ask(&mut self, who: Who, inbound: Inbound) -> Result<(), Ended> {
+        let (state, generation) = (self.state.clone(), who.generation);
+        let answer: Answer = match inbound {
+            Inbound::Send { to, payload_b64, ttl_seconds, client_msg_id } => Box::pin(async move {
+                let letter = Letter { to, payload: payload_b64, ttl_s: ttl_seconds, client_msg_id };
+                let accepted = state.send(&who, letter).await?;
+                let (msg_id, received_at) = (accepted.msg_id, accepted.received_at);
+                let expires_at = accepted.expires_at;
+                Ok(render(&Outbound::SendOk { msg_id, received_at, expires_at }, generation))
+            }),
+            Inbound::Ack { msg_id } => {
+                self.has_acknowledged = true;
+                Box::pin(async move {
+                    state.acknowledge(&who, &msg_id).await?;
+                    Ok(render(&Outbound::AckOk { msg_id: &msg_id }, generation))
+                })
+            }
+            Inbound::Pull { limit, since } => {
+                // What was acknowledged before must not come again.
+                while let Some(answer) = self.asked.next().await {
+                    self.answer(answer).await?;
+                }
+                let tells_numbers = self.tells_numbers || since.is_some();
+                Box::pin(async move {
+                    let page = state.pull(&who, since, limit, SOCKET_PULL_MAX).await?;
+                    let payloads: Vec<_> = page
+                        .messages
+                        .iter()
+                        .map(|m| for_recipient(&m.payload, m.generation, generation))
+                        .collect();
+                    let told: Vec<_> = page
+                        .messages
+                        .iter()
+                        .zip(&payloads)
+                        .map(|(message, payload)| delivered(message, payload, tells_numbers))
+                        .collect();
+                    Ok(render(&Outbound::Messages(&told), generation))
+                })
+            }
+            Inbound::Status { msg_id } => Box::pin(async move {
+                let life = state.life(&who, &msg_id).await?;
+                Ok(render(&Outbound::Status(told(&msg_id, &life)), generation))
+            }),
+            Inbound::Hello { .. } | Inbound::Auth { .. } | Inbound::Unknown => Box::pin(async {
+                Err(Refused::request(ErrorCode::InvalidPayload, "type", "unknown frame type"))
+            }),
+        };
+        self.asked.push_back(answer);
+        Ok(())
+    }
+
+    fn generation(&self) -> Generation {
+        self.who.as_ref().map_or(Generation::Two, |who| who.generation)
+    }
+
+    async fn answer(&mut self, answer: Result<String, Refused>) -> Result<(), Ended> {
+        match answer {
+            Ok(frame) => self.say(frame).await,
+            Err(refused) => self.refuse(&refused).await,
+        }
+    }
+
+    async fn refuse(&mut self, refused: &Refused) -> Result<(), Ended> {
+        if self.who.is_some() {
+            return self.refuse_as(self.generation(), refused).await;
+        }
+        // Nobody knows yet what it speaks: both generations find their error in it.
+        let (code, message) = self.words(refused);
+        self.say(
+            json!({ "type": "error", "msg_id": message, "code": code.as_str(), "message": message })
+                .to_string(),
+        )
+        .await
+    }
+
+    async fn refuse_as(&mut self, generation: Generation, refused: &Refused) -> Result<(), Ended> {
+        let (code, message) = self.words(refused);
+        self.say(render(&Outbound::Error { code, message: &message }, generation)).await
+    }
+
+    fn words(&self, refused: &Refused) -> (ErrorCode, String) {
+        match refused {
+            Refused::Request { code, message, .. } => (*code, message.clone()),
+            Refused::Store(error) => {
+                self.state.parts().counted.store_error();
+                tracing::warn!(error = %error, "a frame was not served: {error}");
+                (
+                    ErrorCode::InternalError,
+                    "the store does not answer; nothing was done, send it again".to_owned(),
+                )
+            }
+        }
+    }
+
+    async fn say(&mut self, frame: String) -> Result<(), Ended> {
+        self.put(Frame::Text(frame.into())).await
+    }
+
+    /// A client that does not take what it is sent is cut off: nothing of it counts as handed over.
+    async fn put(&mut self, frame: Frame) -> Result<(), Ended> {
+        match timeout(self.state.write_timeout(), self.socket.send(frame)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Ended),
+            Err(_) => {
+                self.state.parts().counted.dropped();
+                Err(Ended)
+            }
+        }
+    }
+}
+
+async fn woken(delivery: Option<&Delivery>) {
+    match delivery {
+        Some(delivery) => delivery.woken().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn delivered<'a>(message: &'a Message, payload: &'a str, tells_number: bool) -> Delivered<'a> {
+    Delivered {
+        msg_id: message.msg_id,
+        from: &message.sender,
+        to: &message.recipient,
+        payload_b64: payload,
+        received_at: message.received_at,
+        position: tells_number.then_some(message.number),
+    }
+}
+
+/// A message's life as JSON.
+pub(super) fn told(msg_id: &str, life: &Life) -> Value {
+    let devices: Vec<Value> = life
+        .devices
+        .iter()
+        .map(|d| json!({ "device_id": d.device, "pushed_at": d.pushed_at, "acknowledged_at": d.acknowledged_at }))
+        .collect();
+    json!({
+        "type": "status", "msg_id": msg_id, "accepted_at": life.accepted_at, "expires_at": life.expires_at,
+        "expired": life.is_expired, "devices": devices,
+    })
+}

@@ -1,0 +1,83 @@
+//! Drops hours of payloads that are over, prepares those to come, and measures the database's clock.
+//!
+//! Whether a message is handed over does not depend on it: that is decided by the message's own time.
+
+use std::sync::Arc;
+
+use tokio_postgres::types::Type;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::Clock;
+use crate::config::Messages;
+use crate::lifecycle::{Cycle, Service};
+use crate::services::messages::metrics::MessageMetrics;
+use crate::services::messages::read::DatabaseClock;
+use crate::store::{Doors, Error};
+
+/// Hours are prepared this far beyond the longest life, in seconds: a process that starts later finds them.
+const AHEAD_S: i64 = 6 * 3_600;
+
+/// What the sweeper works with.
+#[derive(Debug)]
+pub struct SweeperParts {
+    /// The write door's functions drop and prepare; the session door tells the time.
+    pub doors: Doors,
+    /// Measured again with every sweep.
+    pub database_clock: DatabaseClock,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where it says that it has swept.
+    pub metrics: MessageMetrics,
+    /// Settings in force.
+    pub settings: Messages,
+}
+
+/// The service `messages`, beside its listeners.
+#[derive(Debug)]
+pub struct Sweeper(SweeperParts);
+
+impl Sweeper {
+    /// A sweeper.
+    #[must_use]
+    pub fn new(parts: SweeperParts) -> Self {
+        Self(parts)
+    }
+
+    /// One sweep: drops what is over, prepares what is to come.
+    ///
+    /// # Errors
+    /// As PostgreSQL answers. What was dropped before is dropped.
+    pub async fn sweep(&self) -> Result<(), Error> {
+        let parts = &self.0;
+        let now_s = parts.database_clock.latest_us() / 1_000_000;
+        let until = now_s + i64::from(parts.settings.max_ttl_s.get()) + AHEAD_S;
+        let client = parts.doors.write.get().await?;
+        let rows =
+            client.query_typed("SELECT quipu_ensure_message_hours($1)", &[(&until, Type::INT8)]).await?;
+        let made: i32 = rows.first().map_or(0, |row| row.get(0));
+        if made > 1 {
+            tracing::info!("{made} hours of messages prepared ahead");
+        }
+        loop {
+            let rows = client.query_typed("SELECT quipu_drop_message_hour()", &[]).await?;
+            let Some(dropped) = rows.first().and_then(|row| row.get::<_, Option<i64>>(0)) else { break };
+            parts.metrics.expired(dropped.unsigned_abs());
+        }
+        drop(client);
+        parts.database_clock.measure(&parts.doors.session).await
+    }
+}
+
+impl Service for Sweeper {
+    type Error = Error;
+
+    fn name(&self) -> &'static str {
+        "messages"
+    }
+
+    async fn cycle(&self, _drain: &CancellationToken) -> Result<Cycle, Error> {
+        let swept = self.sweep().await;
+        self.0.metrics.swept(self.0.clock.now().timestamp(), swept.is_ok());
+        swept.map(|()| Cycle::Idle)
+    }
+}

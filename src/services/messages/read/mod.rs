@@ -1,0 +1,11 @@
+//! What the room asks the database.
+
+mod clock;
+mod queue;
+mod tokens;
+mod used;
+
+pub use clock::DatabaseClock;
+pub use queue::{Page, life, page, settled, with_more};
+pub use tokens::{Token, token, tokens};
+pub use used::{used_by_recipient, used_by_sender};
