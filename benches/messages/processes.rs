@@ -1,6 +1,6 @@
 //! Part `processes`: senders at one process, their online recipients at another, on the same database.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use super::Row;
 use super::deliver::{PAIRS, Pairs};
-use super::room::{Room, free_addresses, settings};
+use super::room::{AMPLE, Room};
 use super::support::instance::Instance;
 use super::support::run::{middle_ms, run_heading, run_row};
 use super::support::verdict;
@@ -28,10 +28,12 @@ impl Second {
     async fn start(instance: &Instance) -> Self {
         let [ws, http, ops] = free_addresses();
         let mut command = instance.command();
-        for setting in settings(ws, http) {
+        command.arg("--set").arg(format!("services.messages.ws_address={ws}"));
+        command.arg("--set").arg(format!("services.messages.http_address={http}"));
+        command.arg("--set").arg(format!("http.ops_address={ops}"));
+        for setting in AMPLE {
             command.arg("--set").arg(setting);
         }
-        command.arg("--set").arg(format!("http.ops_address={ops}"));
         command.args(["run", "messages"]).stdout(Stdio::null()).stderr(Stdio::null());
         let mut second = Self { child: command.spawn().expect("the program is built"), ws };
         let started = Instant::now();
@@ -51,6 +53,12 @@ impl Drop for Second {
         }
         let _ = self.child.wait();
     }
+}
+
+/// Addresses that nobody listens on now.
+fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind(("127.0.0.1", 0)).expect("a free port"));
+    listeners.map(|listener| listener.local_addr().expect("bound"))
 }
 
 pub(crate) async fn measure() -> Vec<Row> {

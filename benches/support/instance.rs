@@ -1,7 +1,7 @@
 //! `quipu up` as a child process on a folder of its own, stopped when dropped.
 
 use std::fs::{self, File, Permissions};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -27,6 +27,8 @@ pub(crate) struct Instance {
     pub(crate) client: Client,
     /// Its URL.
     pub(crate) owner_url: Secret,
+    /// Who listens where.
+    services: Value,
 }
 
 impl Instance {
@@ -39,7 +41,9 @@ impl Instance {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quipu"));
         command.arg("up").arg("--data").arg(folder.path().join("data")).arg("--ready-file").arg(&ready);
         command.arg("--port-base").arg(free_ports().to_string());
-        for service in ["initializer", "finder", "validator", "monitor", "synchronizer", "console"] {
+        for service in
+            ["initializer", "finder", "validator", "monitor", "synchronizer", "messages", "console"]
+        {
             command.arg("--set").arg(format!("services.{service}.enabled=false"));
         }
         for setting in settings {
@@ -55,11 +59,17 @@ impl Instance {
             tokio::time::sleep(LOOK).await;
         }
         let said = fs::read(&ready).expect("it was written whole");
-        let said: Value = serde_json::from_slice(&said).expect("it is JSON");
+        let mut said: Value = serde_json::from_slice(&said).expect("it is JSON");
         let url = said["owner_database_url"].as_str().expect("it is in there");
         let owner_url = Secret::new(url);
         let client = owner::connect(&owner_url).await.expect("the server answers");
-        Self { folder, child, client, owner_url }
+        Self { folder, child, client, owner_url, services: said["services"].take() }
+    }
+
+    /// Where a service listens.
+    pub(crate) fn address(&self, service: &str) -> SocketAddr {
+        let address = self.services[service].as_str().and_then(|address| address.parse().ok());
+        address.unwrap_or_else(|| panic!("{service} listens nowhere: {}", self.services))
     }
 
     /// Makes relays known, by their URLs.
