@@ -173,11 +173,8 @@ pub(super) async fn prove(
     Json(proving): Json<Proving>,
 ) -> Result<Response, Failure> {
     let state = &listener.state;
-    let who = Who {
-        wayfarer_id: proving.wayfarer_id,
-        device: proving.device_id,
-        generation: Generation::Two,
-    };
+    let who =
+        Who { wayfarer_id: proving.wayfarer_id, device: proving.device_id, generation: Generation::Two };
     // A challenge is good once.
     if state.0.challenges.remove(&proving.challenge).await.is_none() {
         let why = "not a challenge of this process, or older than a minute: ask for another";

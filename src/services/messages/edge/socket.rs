@@ -153,7 +153,8 @@ impl Session {
             let Some(message) = self.delivery.as_mut().and_then(Delivery::next) else { return Ok(false) };
             let generation = self.generation();
             let payload = for_recipient(&message.payload, message.generation, generation);
-            let frame = render(&Outbound::Message(delivered(&message, &payload, self.tells_numbers)), generation);
+            let frame =
+                render(&Outbound::Message(delivered(&message, &payload, self.tells_numbers)), generation);
             self.say(frame).await?;
             if let Some(delivery) = &self.delivery {
                 delivery.handed_over(&message).await.map_err(|_| Ended)?;
@@ -197,6 +198,7 @@ impl Session {
             }
             other => match self.who.clone() {
                 Some(who) => self.ask(who, other).await,
+                None if matches!(other, Inbound::Unknown) => self.refuse(&unknown_frame()).await,
                 None => {
                     self.refuse(&Refused::request(ErrorCode::AuthFailed, "hello", "not authenticated")).await
                 }
@@ -248,9 +250,9 @@ impl Session {
                 let life = state.life(&who, &msg_id).await?;
                 Ok(render(&Outbound::Status(told(&msg_id, &life)), generation))
             }),
-            Inbound::Hello { .. } | Inbound::Auth { .. } | Inbound::Unknown => Box::pin(async {
-                Err(Refused::request(ErrorCode::InvalidPayload, "type", "unknown frame type"))
-            }),
+            Inbound::Hello { .. } | Inbound::Auth { .. } | Inbound::Unknown => {
+                Box::pin(async { Err(unknown_frame()) })
+            }
         };
         self.asked.push_back(answer);
         Ok(())
@@ -287,7 +289,8 @@ impl Session {
             Ok(Some(())) => self.welcome(who, since).await,
             Ok(None) => {
                 let why = "prove who you are: a bearer token, or `auth` in hello";
-                self.refuse_as(generation, &Refused::request(ErrorCode::AuthFailed, "wayfarer_id", why)).await?;
+                self.refuse_as(generation, &Refused::request(ErrorCode::AuthFailed, "wayfarer_id", why))
+                    .await?;
                 Err(Ended)
             }
             Err(refused) => self.refuse_as(generation, &refused).await,
@@ -300,7 +303,11 @@ impl Session {
         };
         let proven = match proof {
             Some(proof) => self.state.prove(&who, &challenge, proof),
-            None => Err(Refused::request(ErrorCode::AuthFailed, "auth", "public_key_b64 and signature_b64, or event")),
+            None => Err(Refused::request(
+                ErrorCode::AuthFailed,
+                "auth",
+                "public_key_b64 and signature_b64, or event",
+            )),
         };
         match proven {
             Ok(()) => self.welcome(who, since).await,
@@ -358,8 +365,11 @@ impl Session {
         }
         // Nobody knows yet what it speaks: both generations find their error in it.
         let (code, message) = self.words(refused);
-        self.say(json!({ "type": "error", "msg_id": message, "code": code.as_str(), "message": message }).to_string())
-            .await
+        self.say(
+            json!({ "type": "error", "msg_id": message, "code": code.as_str(), "message": message })
+                .to_string(),
+        )
+        .await
     }
 
     async fn refuse_as(&mut self, generation: Generation, refused: &Refused) -> Result<(), Ended> {
@@ -373,7 +383,10 @@ impl Session {
             Refused::Store(error) => {
                 self.state.parts().counted.store_error();
                 tracing::warn!(error = %error, "a frame was not served: {error}");
-                (ErrorCode::InternalError, "the store does not answer; nothing was done, send it again".to_owned())
+                (
+                    ErrorCode::InternalError,
+                    "the store does not answer; nothing was done, send it again".to_owned(),
+                )
             }
         }
     }
@@ -393,6 +406,10 @@ impl Session {
             }
         }
     }
+}
+
+fn unknown_frame() -> Refused {
+    Refused::request(ErrorCode::InvalidPayload, "type", "unknown frame type")
 }
 
 async fn woken(delivery: Option<&Delivery>) {
