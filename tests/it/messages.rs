@@ -3,3 +3,4 @@
 mod delivery;
 mod golden;
 mod kit;
+mod ttl;

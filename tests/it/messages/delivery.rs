@@ -6,7 +6,7 @@ use rand::Rng as _;
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 
-use super::kit::{Client, Room, soon, wayfarer};
+use super::kit::{Client, Room, number, soon, wayfarer};
 use crate::support::database::TestDatabase;
 use crate::support::proxy::eventually;
 
@@ -14,10 +14,6 @@ const HELLO: &str = "SGVsbG8";
 
 fn numbered(many: usize) -> Vec<String> {
     (0..many).map(|number| URL_SAFE_NO_PAD.encode(format!("number {number}"))).collect()
-}
-
-async fn number(database: &TestDatabase, sql: &str) -> i64 {
-    database.owner().await.query_one(sql, &[]).await.unwrap().get(0)
 }
 
 /// A commit that takes as long as the test likes: nobody hears of the message meanwhile, not even its sender.

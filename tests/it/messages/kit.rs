@@ -11,7 +11,7 @@ use quipu::lifecycle::Lifecycle;
 use quipu::store::DatabaseUrls;
 use quipu::telemetry::Metrics;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -28,6 +28,11 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// Waits, within the deadline.
 pub(super) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
+}
+
+/// One number.
+pub(super) async fn number(database: &TestDatabase, sql: &str) -> i64 {
+    database.owner().await.query_one(sql, &[]).await.unwrap().get(0)
 }
 
 /// An id of the second generation.
@@ -341,6 +346,53 @@ pub(super) async fn open(
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     stream
+}
+
+/// A stream of server-sent events.
+pub(super) struct Stream {
+    lines: Lines<BufReader<TcpStream>>,
+}
+
+impl Stream {
+    /// Opens `/v1/stream` with a query and further headers; the status where it is refused.
+    pub(super) async fn open(room: &Room, query: &str, headers: &[(&str, &str)]) -> Result<Self, u16> {
+        let stream = open(room.http, "GET", &format!("/v1/stream?{query}"), headers, None).await;
+        let mut lines = BufReader::new(stream).lines();
+        let mut line = async || soon("a head", lines.next_line()).await.unwrap().unwrap();
+        let status = line().await.split(' ').nth(1).unwrap().parse().unwrap();
+        if status != 200 {
+            return Err(status);
+        }
+        while !line().await.is_empty() {}
+        Ok(Self { lines })
+    }
+
+    /// The next event: its id and its data. `None` at the stream's end.
+    pub(super) async fn next(&mut self) -> Option<(i64, Value)> {
+        let (mut id, mut data) = (None, None);
+        loop {
+            let line = soon("an event", self.lines.next_line()).await.ok()??;
+            if let Some(said) = line.strip_prefix("id: ") {
+                id = Some(said.parse().unwrap());
+            } else if let Some(said) = line.strip_prefix("data: ") {
+                data = Some(serde_json::from_str(said).unwrap());
+            } else if line.is_empty()
+                && let (Some(id), Some(data)) = (id, data.take())
+            {
+                return Some((id, data));
+            }
+        }
+    }
+
+    /// The next so many messages; their `msg_id`s.
+    pub(super) async fn messages(&mut self, number: usize) -> Vec<String> {
+        let mut ids = Vec::new();
+        while ids.len() < number {
+            let (_, message) = self.next().await.expect("the stream goes on");
+            ids.push(message["msg_id"].as_str().unwrap().to_owned());
+        }
+        ids
+    }
 }
 
 /// Rewrites what differs from run to run: identities become `M1`, `M2`… in the order in which they are first seen, times `NOW`
