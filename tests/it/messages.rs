@@ -1,6 +1,7 @@
-//! Messages: stored, forwarded, proven, over the sockets and pages that clients really use.
+//! Messages: what is on the wire, and what the running room makes of it.
 
 mod delivery;
 mod golden;
+mod golden_frames;
 mod kit;
 mod ttl;

@@ -106,7 +106,7 @@ impl MessagesState {
         if let Some(over) = self.0.limits.quotas(pool, &new.sender, &new.recipient, bytes).await? {
             return Err(refusal(&over));
         }
-        match parts.messages.try_append(MessageCommand::Send(Box::new(new))).await? {
+        match parts.messages.append(MessageCommand::Send(Box::new(new))).await? {
             MessageAnswer::Accepted(accepted) => Ok(accepted),
             MessageAnswer::Mismatch => Err(Refused::request(
                 ErrorCode::IdempotencyMismatch,
@@ -180,7 +180,7 @@ impl MessagesState {
             recipient: who.wayfarer_id.clone(),
             device: who.device.clone(),
         };
-        match self.parts().messages.try_append(command).await? {
+        match self.parts().messages.append(command).await? {
             MessageAnswer::Acknowledged { .. } => {
                 self.parts().counted.delivered();
                 Ok(())

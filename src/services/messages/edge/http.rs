@@ -135,8 +135,11 @@ pub(super) async fn pull(
     let who = listener.who(&headers, &asking).await?;
     let page = listener.state.pull(&who, asking.since, asking.limit, PULL_MAX).await.map_err(refusal)?;
     let entries: Vec<Value> = page.messages.iter().map(entry).collect();
-    let next = page.read_to.or(asking.since).unwrap_or(0);
-    Ok(Json(json!({ "messages": entries, "next": next, "more": page.has_more })))
+    if entries.is_empty() && asking.since.is_none() {
+        // Everything is acknowledged: the next one need not look at it.
+        listener.state.move_position(&who).await;
+    }
+    Ok(Json(json!({ "messages": entries, "next": page.read_to, "more": page.has_more })))
 }
 
 pub(super) async fn acknowledge(
