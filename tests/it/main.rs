@@ -16,6 +16,7 @@ mod embedded;
 mod http;
 mod journals;
 mod lifecycle;
+mod messages;
 mod migrations;
 mod net;
 mod sample_relay;

@@ -46,3 +46,103 @@ pub fn envelope_recipient(payload: &[u8]) -> Option<String> {
     let envelope: Envelope = ciborium::de::from_reader_with_recursion_limit(&mut rest, DEPTH_MAX).ok()?;
     rest.is_empty().then(|| hex::encode(envelope.to_wayfarer_id.0))
 }
+
+#[cfg(test)]
+mod tests {
+    use ciborium::Value;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The envelope of `frames.md`, "Test Vector 1".
+    const PUBLISHED: &str = "a364626f64794568656c6c6f6b6d616e69666573745f6964582022222222222222222222222222222222\
+        222222222222222222222222222222226e746f5f77617966617265725f6964582011111111111111111111111111111111\
+        11111111111111111111111111111111";
+
+    fn cbor(value: &Value) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        ciborium::into_writer(value, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn envelope(fields: Vec<(&str, Value)>) -> Vec<u8> {
+        cbor(&Value::Map(fields.into_iter().map(|(name, value)| (name.into(), value)).collect()))
+    }
+
+    fn to(byte: u8) -> (&'static str, Value) {
+        ("to_wayfarer_id", Value::Bytes(vec![byte; 32]))
+    }
+
+    fn nested(depth: usize) -> Value {
+        (0..depth).fold(Value::Null, |inside, _| Value::Array(vec![inside]))
+    }
+
+    #[test]
+    fn g2_6_1_the_published_envelope_names_its_recipient() {
+        assert_eq!(envelope_recipient(&hex::decode(PUBLISHED).unwrap()), Some("11".repeat(32)));
+    }
+
+    #[test]
+    fn what_later_versions_add_is_read_over() {
+        for added in [
+            ("author_sig", Value::Bytes(vec![1; 64])),
+            ("body", Value::Bytes(vec![1; 70_000])),
+            ("list", nested(DEPTH_MAX - 2)),
+            ("tagged", Value::Tag(42, Box::new(Value::Text("x".repeat(9_000))))),
+            ("number", Value::Float(1.5)),
+            ("flag", Value::Bool(true)),
+        ] {
+            assert_eq!(
+                envelope_recipient(&envelope(vec![added.clone(), to(0xab)])),
+                Some("ab".repeat(32)),
+                "{added:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_envelope_names_nobody() {
+        let good = envelope(vec![to(1)]);
+        for (what, bytes) in [
+            ("nothing", Vec::new()),
+            ("text", b"hello".to_vec()),
+            ("JSON", br#"{"to_wayfarer_id":"x"}"#.to_vec()),
+            ("an array", cbor(&Value::Array(vec![to(1).1]))),
+            ("no recipient", envelope(vec![("body", Value::Null)])),
+            ("a short recipient", envelope(vec![("to_wayfarer_id", Value::Bytes(vec![1; 31]))])),
+            ("a long recipient", envelope(vec![("to_wayfarer_id", Value::Bytes(vec![1; 5_000]))])),
+            ("a recipient in text", envelope(vec![("to_wayfarer_id", "1".repeat(32).into())])),
+            ("a recipient in numbers", envelope(vec![("to_wayfarer_id", Value::Array(vec![1.into(); 32]))])),
+            ("two recipients", envelope(vec![to(1), to(2)])),
+            (
+                "a key that is no text",
+                cbor(&Value::Map(vec![(1.into(), 1.into()), (to(1).0.into(), to(1).1)])),
+            ),
+            ("too deep", envelope(vec![("list", nested(10_000)), to(1)])),
+            ("cut short", good[..good.len() - 1].to_vec()),
+            ("more behind it", [&good[..], b"\0"].concat()),
+            // A map, and a string, of 2^64-1 elements, of which there are none.
+            ("a boast", [&[0xbb][..], &[0xff; 8]].concat()),
+            ("another boast", [&[0xa1, 0x61, b'x', 0x5b][..], &[0xff; 8]].concat()),
+        ] {
+            assert_eq!(envelope_recipient(&bytes), None, "{what}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(envelope_recipient(&bytes).is_none_or(|named| named.len() == 64));
+        }
+
+        /// An envelope of which one byte was altered names a recipient of 64 hex digits, or none.
+        #[test]
+        fn an_altered_envelope_is_survived(at in 0..107_usize, byte in any::<u8>()) {
+            let mut bytes = hex::decode(PUBLISHED).unwrap();
+            bytes[at] = byte;
+            if let Some(named) = envelope_recipient(&bytes) {
+                prop_assert_eq!(named.len(), 64);
+            }
+        }
+    }
+}

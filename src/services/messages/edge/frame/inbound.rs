@@ -142,3 +142,122 @@ fn malformed(error: &serde_json::Error) -> Malformed {
     };
     Malformed(format!("{what} (line {}, column {})", error.line(), error.column()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_or_null_is_empty() {
+        for text in [
+            r#"{"type":"hello"}"#,
+            r#"{"type":"hello","wayfarer_id":null,"device_id":null,"auth":null,"since":null}"#,
+        ] {
+            assert!(
+                matches!(parse(text), Ok(Inbound::Hello { wayfarer_id, device_id: None, auth: None, since: None }) if wayfarer_id.is_empty()),
+                "{text}"
+            );
+        }
+        for text in
+            [r#"{"type":"send"}"#, r#"{"to":null,"payload_b64":null,"type":"send","ttl_seconds":null}"#]
+        {
+            assert!(
+                matches!(parse(text), Ok(Inbound::Send { to, payload_b64, ttl_seconds: None, client_msg_id: None }) if to.is_empty() && payload_b64.is_empty()),
+                "{text}"
+            );
+        }
+        assert!(matches!(parse(r#"{"type":"ack"}"#), Ok(Inbound::Ack { msg_id }) if msg_id.is_empty()));
+        assert!(matches!(
+            parse(r#"{"type":"pull","limit":null}"#),
+            Ok(Inbound::Pull { limit: None, since: None })
+        ));
+        assert!(matches!(
+            parse(r#"{"type":"auth","event":null}"#),
+            Ok(Inbound::Auth { public_key_b64: None, signature_b64: None, event: None })
+        ));
+    }
+
+    #[test]
+    fn an_empty_device_is_one_that_is_named() {
+        assert!(
+            matches!(parse(r#"{"type":"hello","device_id":""}"#), Ok(Inbound::Hello { device_id: Some(device), .. }) if device.is_empty())
+        );
+    }
+
+    #[test]
+    fn any_other_type_is_unknown() {
+        for text in [
+            "{}",
+            " \t\r\n{ }\n",
+            r#"{"type":null}"#,
+            r#"{"type":""}"#,
+            r#"{"type":"Hello"}"#,
+            r#"{"type":"relay_hello"}"#,
+        ] {
+            assert!(matches!(parse(text), Ok(Inbound::Unknown)), "{text}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_read_over_however_they_look() {
+        let deep = format!(r#"{{"type":"ack","x":{}{},"msg_id":"m"}}"#, "[".repeat(1000), "]".repeat(1000));
+        for text in [r#"{"v":[{"type":"send"}],"type":"ack","msg_id":"m","type2":{}}"#, &*deep] {
+            assert!(matches!(parse(text), Ok(Inbound::Ack { msg_id }) if msg_id == "m"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_event_stays_as_it_was_signed() {
+        let text = r#"{"type":"auth","event": {"id" : "0",  "created_at":1e3} }"#;
+        assert!(
+            matches!(parse(text), Ok(Inbound::Auth { event: Some(event), .. }) if event.get() == r#"{"id" : "0",  "created_at":1e3}"#)
+        );
+    }
+
+    #[test]
+    fn numbers_are_whole_and_keep_their_value() {
+        for (number, expected) in [
+            ("-1", Some(-1)),
+            ("0", Some(0)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("9223372036854775808", None),
+        ]
+        .into_iter()
+        .chain([("1.0", None), ("1e3", None), ("\"1\"", None), ("true", None)])
+        {
+            let found = match parse(&format!(r#"{{"type":"pull","limit":{number}}}"#)) {
+                Ok(Inbound::Pull { limit, .. }) => limit,
+                Ok(other) => panic!("{other:?}"),
+                Err(Malformed(_)) => None,
+            };
+            assert_eq!(found, expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused_in_few_words_that_are_ours() {
+        let long = format!(r#"{{"type":"send","ttl_seconds":"{}"}}"#, "x".repeat(100_000));
+        let wrong_type = "a field is there twice or of the wrong type (line 1, column ";
+        for (text, reason) in [
+            ("", "not a JSON object"),
+            ("null", "not a JSON object"),
+            (r#"["hello","mallory"]"#, "not a JSON object"),
+            ("{", "not JSON (line 1, column 1)"),
+            (r#"{"type":"ack"} {}"#, "not JSON (line 1, column 16)"),
+            (r#"{"type":"ack","msg_id":"\ud800"}"#, "not JSON (line 1, column "),
+            (r#"{"type":5}"#, wrong_type),
+            (r#"{"type":"ack","msg_id":"a","msg_id":"b"}"#, wrong_type),
+            (r#"{"type":"ack","msg_id":7}"#, wrong_type),
+            (&*long, wrong_type),
+        ] {
+            let Malformed(found) = parse(text).unwrap_err();
+            assert!(found.starts_with(reason) && found.len() < 100, "{:.60}: {found}", text);
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_frame_is_shown_by_debug() {
+        let frame = parse(r#"{"type":"hello","wayfarer_id":"w","auth":"token"}"#).unwrap();
+        assert_eq!(format!("{frame:?}"), "Hello");
+    }
+}

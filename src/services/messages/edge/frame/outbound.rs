@@ -288,3 +288,79 @@ fn beside_type(life: &Value) -> Map<String, Value> {
 fn json(frame: &impl Serialize) -> String {
     serde_json::to_string(frame).expect("maps of strings and numbers can be written")
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_time_that_rfc_3339_cannot_say_is_no_time() {
+        for (unix_s, expected) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (1_771_502_400, "2026-02-19T12:00:00Z"),
+            (253_402_300_799, "9999-12-31T23:59:59Z"),
+            (253_402_300_800, NO_TIME),
+            (-62_135_596_801, "0000-12-31T23:59:59Z"),
+            (-62_167_219_201, NO_TIME),
+            (i64::MAX, NO_TIME),
+            (i64::MIN, NO_TIME),
+        ] {
+            assert_eq!(rfc3339(unix_s), expected, "{unix_s}");
+        }
+    }
+
+    #[test]
+    fn what_is_empty_or_zero_is_left_out() {
+        let sent = Outbound::SendOk { msg_id: Uuid::nil(), received_at: 0, expires_at: 0 };
+        let nil = r#"{"type":"send_ok","msg_id":"00000000-0000-0000-0000-000000000000"}"#;
+        for generation in [Generation::One, Generation::Two] {
+            assert_eq!(render(&Outbound::HelloOk { relay_id: "" }, generation), r#"{"type":"hello_ok"}"#);
+            assert_eq!(render(&Outbound::AckOk { msg_id: "" }, generation), r#"{"type":"ack_ok"}"#);
+            assert_eq!(render(&sent, generation), nil);
+        }
+    }
+
+    #[test]
+    fn a_refusal_without_words_says_its_code() {
+        let refusal = Outbound::Error { code: ErrorCode::QuotaExceeded, message: "" };
+        assert_eq!(render(&refusal, Generation::One), r#"{"type":"error","msg_id":"RATE_LIMITED"}"#);
+        assert_eq!(
+            render(&refusal, Generation::Two),
+            r#"{"type":"error","code":"RATE_LIMITED","message":"RATE_LIMITED"}"#
+        );
+    }
+
+    #[test]
+    fn a_status_has_one_type_and_it_is_the_first_field() {
+        for (life, expected) in [
+            (json!({"accepted_at": 1, "type": "error"}), r#"{"type":"status","accepted_at":1}"#),
+            (json!({}), r#"{"type":"status"}"#),
+            (json!("unknown"), r#"{"type":"status","status":"unknown"}"#),
+            (json!(null), r#"{"type":"status","status":null}"#),
+        ] {
+            assert_eq!(render(&Outbound::Status(life), Generation::Two), expected);
+        }
+    }
+
+    #[test]
+    fn g2_3_2_the_codes_are_the_protocols() {
+        use ErrorCode as E;
+        let all = [
+            (E::InvalidWayfarerId, "INVALID_WAYFARER_ID"),
+            (E::ToMismatch, "TO_MISMATCH"),
+            (E::InvalidPayload, "INVALID_PAYLOAD"),
+            (E::PayloadTooLarge, "PAYLOAD_TOO_LARGE"),
+            (E::RecipientOffline, "RECIPIENT_OFFLINE"),
+            (E::RateLimited, "RATE_LIMITED"),
+            (E::AuthFailed, "AUTH_FAILED"),
+            (E::IdempotencyMismatch, "IDEMPOTENCY_MISMATCH"),
+            (E::QuotaExceeded, "RATE_LIMITED"),
+            (E::InternalError, "INTERNAL_ERROR"),
+        ];
+        for (code, expected) in all {
+            assert_eq!(code.as_str(), expected);
+        }
+    }
+}

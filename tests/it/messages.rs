@@ -1,0 +1,3 @@
+//! Messages: what is on the wire.
+
+mod golden_frames;
