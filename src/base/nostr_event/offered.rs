@@ -101,7 +101,8 @@ impl OfferedEvent {
     }
 
     /// Its JSON, with the fields in their usual order.
-    pub(super) fn to_json(&self) -> String {
+    #[must_use]
+    pub fn to_json(&self) -> String {
         let Self { id, created_at, kind, tags, .. } = self;
         let [pubkey, sig] = [self.pubkey.as_slice(), &self.sig].map(hex::encode);
         let content = to_json(&self.content);
