@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use quipu::base::{NostrEvent, OfferedEvent, Refusals};
+use quipu::base::{NostrEvent, Refusals};
 use quipu::sample::SampleGenerator;
 use quipu::store::Relay;
 use quipu::store::ingest::{Intake, Source};
-use rayon::prelude::*;
 
 use super::Row;
 use super::support::{Server, verdict};
@@ -95,8 +94,7 @@ async fn offer(intake: &Intake, relay: Relay, seed: u64, count: u64) -> f64 {
         offered += part.len();
         part.sort_unstable_by_key(|event| std::cmp::Reverse(event.created_at));
         let started = Instant::now();
-        let part: Vec<OfferedEvent> = part.into_par_iter().map(OfferedEvent::from).collect();
-        let pages: Vec<Vec<OfferedEvent>> = part.chunks(PAGE).map(<[_]>::to_vec).collect();
+        let pages: Vec<Vec<NostrEvent>> = part.chunks(PAGE).map(<[_]>::to_vec).collect();
         let mut outcomes = stream::iter(pages)
             .map(|page| intake.offer(Some(relay), page, Refusals::default()))
             .buffer_unordered(IN_FLIGHT);

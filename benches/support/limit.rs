@@ -31,7 +31,7 @@ pub(crate) fn check_signatures(events: Vec<NostrEvent>) -> (Vec<VerifiedEvent>, 
     let per_second = count / started.elapsed().as_secs_f64();
     assert_eq!(sound, events.len(), "the sample is signed");
     let verified =
-        events.into_iter().map(|event| VerifiedEvent::verify(event.into()).expect("it is signed")).collect();
+        events.into_iter().map(|event| VerifiedEvent::verify(event).expect("it is signed")).collect();
     (verified, per_second)
 }
 

@@ -11,6 +11,6 @@ mod secret;
 
 pub use clock::{Clock, SystemClock};
 pub use network::Network;
-pub use nostr_event::{NostrEvent, OfferedEvent, Refusals, VerifiedEvent};
+pub use nostr_event::{NostrEvent, Refusals, VerifiedEvent};
 pub use relay_url::{RELAY_URL_BYTES_MAX, RelayUrl, RelayUrlError, is_local_ip, is_local_name};
 pub use secret::Secret;

@@ -12,7 +12,7 @@ use tokio_postgres::types::Type;
 
 use super::journal::{IngestJournal, IngestPage};
 use super::metrics::IngestMetrics;
-use crate::base::nostr_event::{EventId, OfferedEvent, Refusals, VerifiedEvent};
+use crate::base::nostr_event::{self, EventId, NostrEvent, Refusal, Refusals, VerifiedEvent};
 use crate::store::append::{self, Patience, Writer};
 use crate::store::{Error, Relay};
 
@@ -54,10 +54,10 @@ impl Intake {
     pub async fn offer(
         &self,
         relay: Option<Relay>,
-        events: Vec<OfferedEvent>,
+        events: Vec<NostrEvent>,
         mut refused: Refusals,
     ) -> Result<PageOutcome, Error> {
-        let (events, bad) = check_ids(events);
+        let (events, bad) = on_cores(move || check_ids(events)).await;
         refused.merge(&bad);
         // As patient as the commit that follows: a server that comes back costs a page nothing.
         let pauses = append::while_away().with_total_delay(Some(Patience::default().total));
@@ -95,7 +95,7 @@ impl Intake {
     }
 
     /// Signatures of those events that are stored, by id.
-    async fn known(&self, events: &[OfferedEvent]) -> Result<HashMap<[u8; 32], [u8; 64]>, Error> {
+    async fn known(&self, events: &[NostrEvent]) -> Result<HashMap<[u8; 32], [u8; 64]>, Error> {
         let times: Vec<i64> = events.iter().map(|e| e.created_at.as_secs().cast_signed()).collect();
         let (Some(low), Some(high)) = (times.iter().min(), times.iter().max()) else {
             return Ok(HashMap::new());
@@ -126,12 +126,10 @@ impl Intake {
 }
 
 /// Parses events on all cores; what is none is counted. The order is kept.
-pub async fn parse_all<T: AsRef<str> + Send + Sync + 'static>(
-    texts: Vec<T>,
-) -> (Vec<OfferedEvent>, Refusals) {
+pub async fn parse_all<T: AsRef<str> + Send + Sync + 'static>(texts: Vec<T>) -> (Vec<NostrEvent>, Refusals) {
     on_cores(move || {
         let parsed: Vec<_> =
-            texts.par_iter().with_min_len(32).map(|text| OfferedEvent::parse(text.as_ref())).collect();
+            texts.par_iter().with_min_len(32).map(|text| nostr_event::parse(text.as_ref())).collect();
         let mut refused = Refusals::default();
         let events =
             parsed.into_iter().filter_map(|event| event.map_err(|reason| refused.add(reason)).ok()).collect();
@@ -140,17 +138,22 @@ pub async fn parse_all<T: AsRef<str> + Send + Sync + 'static>(
     .await
 }
 
-fn check_ids(mut events: Vec<OfferedEvent>) -> (Vec<OfferedEvent>, Refusals) {
+fn check_ids(mut events: Vec<NostrEvent>) -> (Vec<NostrEvent>, Refusals) {
+    let verdicts: Vec<Result<(), Refusal>> =
+        events.par_iter().with_min_len(32).map(nostr_event::check_id).collect();
     let mut refused = Refusals::default();
+    let mut verdicts = verdicts.into_iter();
     // Copies of one event all stay: the first may bear a broken signature and the second the right one.
-    events.retain(|event| event.check_id().map_err(|reason| refused.add(reason)).is_ok());
+    events.retain(|_| {
+        verdicts.next().expect("one verdict an event").map_err(|reason| refused.add(reason)).is_ok()
+    });
     (events, refused)
 }
 
 type Known = Vec<(i64, [u8; 32])>;
 
 fn verify(
-    events: Vec<OfferedEvent>,
+    events: Vec<NostrEvent>,
     stored: &HashMap<[u8; 32], [u8; 64]>,
 ) -> (Vec<VerifiedEvent>, Known, Refusals) {
     let mut known = Vec::new();
@@ -158,7 +161,7 @@ fn verify(
     for event in events {
         let id = event.id.to_bytes();
         match stored.get(&id) {
-            Some(sig) if *sig == event.sig => {
+            Some(sig) if sig == event.sig.as_ref() => {
                 known.push((event.created_at.as_secs().cast_signed(), id));
             }
             _ => doubtful.push(event),

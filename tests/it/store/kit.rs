@@ -1,7 +1,7 @@
 //! What the store's tests have in common: a database, its open doors, and writers that end with the test.
 
 use nostr_sdk::{Event, EventBuilder, Keys, Kind, Timestamp};
-use quipu::base::{OfferedEvent, RelayUrl, Secret, VerifiedEvent};
+use quipu::base::{RelayUrl, Secret, VerifiedEvent};
 use quipu::sample::SampleGenerator;
 use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::project::PROJECTIONS;
@@ -140,14 +140,9 @@ pub(crate) fn note(keys: &Keys, created_at: u64, content: &str) -> Event {
         .unwrap()
 }
 
-/// Events as they are handed to the intake.
-pub(crate) fn offered(events: &[Event]) -> Vec<OfferedEvent> {
-    events.iter().cloned().map(OfferedEvent::from).collect()
-}
-
 /// A page as the intake hands it to the writer.
 pub(crate) fn page(relay: Option<Relay>, events: &[Event]) -> IngestPage {
-    let fresh = offered(events).into_iter().map(|event| VerifiedEvent::verify(event).unwrap()).collect();
+    let fresh = events.iter().map(|event| VerifiedEvent::verify(event.clone()).unwrap()).collect();
     IngestPage { relay, fresh, ..IngestPage::default() }
 }
 

@@ -4,7 +4,7 @@ use tokio::task::JoinSet;
 
 use super::crawl::SyncError;
 use super::visit::Report;
-use crate::base::nostr_event::{EventId, OfferedEvent, Refusal, Refusals};
+use crate::base::nostr_event::{EventId, NostrEvent, Refusal, Refusals};
 use crate::net::relay::AnswerPage;
 use crate::store::ingest::{Intake, PageOutcome};
 use crate::store::{self, Relay};
@@ -58,7 +58,7 @@ impl Delivery {
     /// Events that were read and checked; waits while too many pages are under way.
     pub(super) async fn offer(
         &mut self,
-        events: Vec<OfferedEvent>,
+        events: Vec<NostrEvent>,
         refused: Refusals,
     ) -> Result<(), SyncError> {
         let (intake, relay) = (self.intake.clone(), self.relay);

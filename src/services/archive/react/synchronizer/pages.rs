@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::crawl::SyncError;
 use super::visit::Visit;
-use crate::base::nostr_event::{EventId, OfferedEvent, Refusal, Refusals};
+use crate::base::nostr_event::{EventId, NostrEvent, Refusal, Refusals};
 use crate::net::relay::AnswerPage;
 use crate::services::archive::WindowAnswer;
 use crate::services::archive::command::WindowCommand;
@@ -77,7 +77,7 @@ impl Visit<'_> {
             let page = page?;
             // What overlaps with the last page, or with the probe after it, is counted once.
             let is_new =
-                |event: &&OfferedEvent| !last.iter().any(|ids: &HashSet<EventId>| ids.contains(&event.id));
+                |event: &&NostrEvent| !last.iter().any(|ids: &HashSet<EventId>| ids.contains(&event.id));
             tally.add(page.events.iter().filter(is_new).count(), 1);
             let [before, _] = last;
             last = [page.events.iter().map(|event| event.id).collect(), before];
@@ -137,13 +137,13 @@ impl Visit<'_> {
 
 /// A page whose events fit the question.
 struct Checked {
-    events: Vec<OfferedEvent>,
+    events: Vec<NostrEvent>,
     refused: Refusals,
     /// How many of the refused were sent as events.
     unusable: u64,
     is_cut: bool,
     /// Events of the question before.
-    late: Vec<OfferedEvent>,
+    late: Vec<NostrEvent>,
 }
 
 fn check(answer: AnswerPage, ask: Ask, goes_beyond: bool) -> Checked {
