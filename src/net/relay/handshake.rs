@@ -91,7 +91,7 @@ impl RelaySession {
             challenge: None,
             asked: 0,
             page: page::Slot::default(),
-            live: Live::new(),
+            live: Live::new(Instant::now() + patience.idle),
             notice: None,
             odd_frames: 0,
             unwanted: 0,
