@@ -43,6 +43,10 @@ deps: ## Install what running needs and this machine lacks (Debian, Ubuntu; else
 deps-test: ## Likewise what the tests need
 	@scripts/deps test
 
+.PHONY: deps-bench
+deps-bench: ## Likewise what `make bench-archive` compares with
+	@scripts/deps bench
+
 .PHONY: fmt
 fmt: ## Format the code
 	$(CARGO) fmt
@@ -64,7 +68,7 @@ bench-ingest: deps ## Events a second from relay socket to commit, against the l
 	$(CARGO) bench --locked --profile dev --bench ingest
 
 .PHONY: bench-archive
-bench-archive: deps build ## The archive against relays: events a second, a thousand relays, duplicates, lag
+bench-archive: deps-bench build ## The archive against relays: events a second, a thousand relays, duplicates, lag
 	ulimit -n 8192; $(CARGO) bench --locked --profile dev --bench archive
 
 .PHONY: farm

@@ -15,7 +15,7 @@ use super::instance::Instance;
 use super::support::Server;
 use super::support::limit::{check_signatures, insert_plain};
 use super::support::median;
-use super::{Bar, Row, row};
+use super::{Bar, Row, bigbrotr, row};
 
 const EVENTS: u64 = 50_000;
 /// Events of one round of the reference; all rounds together insert as many as the crawl.
@@ -69,7 +69,7 @@ pub(crate) async fn measure() -> Vec<Row> {
         compared.counts().reconciliations.load(Ordering::Relaxed),
         compared.counts().requests.load(Ordering::Relaxed)
     );
-    vec![
+    let mut rows = vec![
         row(
             "50,000 events, relay socket to commit",
             format!("{per_second:.0} events/s"),
@@ -98,7 +98,19 @@ pub(crate) async fn measure() -> Vec<Row> {
             wire(PAGED) / wire(0),
             Bar::AtMost(0.05),
         ),
-    ]
+    ];
+    // Last: what it leaves behind must not weigh on the figures above.
+    drop((instance, farm));
+    if let Some(theirs) = bigbrotr::measure(&plan, &corpus).await {
+        let stored = format!("{} stored, {:.1} MB", theirs.stored, theirs.wire as f64 / 1e6);
+        rows.push(vec![
+            "the same beside BigBrotr 6.6.9".to_owned(),
+            format!("{per_second:.0} events/s"),
+            format!("{:.0} events/s ({stored} on the wire)", theirs.per_second),
+            format!("{:.1}", per_second / theirs.per_second),
+        ]);
+    }
+    rows
 }
 
 /// Time from the first connection to the relay until all it has is archived and proven.

@@ -1,7 +1,5 @@
 //! The live subscription: one a session, whose events are kept aside until they are taken.
 
-use std::time::Duration;
-
 use futures_util::StreamExt;
 use nostr_sdk::{ClientMessage, Filter, SubscriptionId};
 use tokio::time::{Instant, timeout_at};
@@ -11,9 +9,6 @@ use super::frame::Frame;
 use super::page::PAGE_EVENTS_MAX;
 use super::{AnswerPage, RelayError, RelaySession};
 use crate::net::error::words;
-
-/// How often a relay is asked whether it is still there while nothing is asked of it.
-const PING_EVERY: Duration = Duration::from_secs(30);
 
 /// Pings without any sign of life after which it is not.
 const PINGS_UNANSWERED_MAX: u32 = 2;
@@ -25,19 +20,14 @@ pub(super) struct Live {
     held: AnswerPage,
     /// Why the relay ended it.
     ended: Option<String>,
+    /// When a relay that says nothing is asked whether it is still there.
     ping_due: Instant,
     unanswered: u32,
 }
 
 impl Live {
-    pub(super) fn new() -> Self {
-        Self {
-            id: None,
-            held: AnswerPage::default(),
-            ended: None,
-            ping_due: Instant::now() + PING_EVERY,
-            unanswered: 0,
-        }
+    pub(super) fn new(ping_due: Instant) -> Self {
+        Self { id: None, held: AnswerPage::default(), ended: None, ping_due, unanswered: 0 }
     }
 
     /// The relay is there: something came from it.
@@ -118,9 +108,9 @@ impl RelaySession {
 
     async fn ping(&mut self) -> Result<(), RelayError> {
         if self.live.unanswered >= PINGS_UNANSWERED_MAX {
-            return Err(RelayError::Silent(PING_EVERY * PINGS_UNANSWERED_MAX));
+            return Err(RelayError::Silent(self.patience.idle * PINGS_UNANSWERED_MAX));
         }
-        self.live.ping_due = Instant::now() + PING_EVERY;
+        self.live.ping_due = Instant::now() + self.patience.idle;
         self.live.unanswered += 1;
         self.send_frame(Message::Ping(Bytes::new())).await
     }

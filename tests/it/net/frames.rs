@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use nostr_sdk::{Filter, JsonUtil as _};
-use quipu::base::NostrEvent;
+use quipu::base::nostr_event;
 use quipu::net::relay::{RelayError, RelaySession};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
