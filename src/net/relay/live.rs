@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::frame::Frame;
 use super::page::PAGE_EVENTS_MAX;
-use super::{RawPage, RelayError, RelaySession};
+use super::{AnswerPage, RelayError, RelaySession};
 use crate::net::error::words;
 
 /// How often a relay is asked whether it is still there while nothing is asked of it.
@@ -22,7 +22,7 @@ const PINGS_UNANSWERED_MAX: u32 = 2;
 #[derive(Debug)]
 pub(super) struct Live {
     id: Option<SubscriptionId>,
-    held: RawPage,
+    held: AnswerPage,
     /// Why the relay ended it.
     ended: Option<String>,
     ping_due: Instant,
@@ -33,7 +33,7 @@ impl Live {
     pub(super) fn new() -> Self {
         Self {
             id: None,
-            held: RawPage::default(),
+            held: AnswerPage::default(),
             ended: None,
             ping_due: Instant::now() + PING_EVERY,
             unanswered: 0,
@@ -83,7 +83,7 @@ impl RelaySession {
     }
 
     /// What came for the live subscription since the last call.
-    pub fn take_live(&mut self) -> RawPage {
+    pub fn take_live(&mut self) -> AnswerPage {
         let mut page = std::mem::take(&mut self.live.held);
         self.hand_over(&mut page);
         page
@@ -99,7 +99,7 @@ impl RelaySession {
             return Err(RelayError::Closed("nothing was subscribed to".to_owned()));
         }
         loop {
-            if !self.live.held.events.is_empty() || self.live.held.too_large > 0 {
+            if !self.live.held.is_empty() {
                 return Ok(());
             }
             if let Some(reason) = self.live.ended.take() {

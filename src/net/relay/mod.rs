@@ -32,7 +32,7 @@ use crate::config::NetworkSettings;
 pub use error::RelayError;
 use frame::Frame;
 use live::Live;
-pub use page::{PAGE_BYTES_MAX, RawPage};
+pub use page::{AnswerPage, PAGE_BYTES_MAX};
 pub use publish::Published;
 pub use reconcile::{DIFFERENCE_IDS_MAX, Difference};
 

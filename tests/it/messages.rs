@@ -1,0 +1,7 @@
+//! Messages: what is on the wire, and what the running room makes of it.
+
+mod delivery;
+mod golden;
+mod golden_frames;
+mod kit;
+mod ttl;
