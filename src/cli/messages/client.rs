@@ -165,13 +165,19 @@ impl<'a> Client<'a> {
         }
         client.send(&hello).await?;
         loop {
-            match client.answer().await? {
-                Frame::HelloOk {} => return Ok(client),
-                Frame::Challenge { challenge, relay_id } => {
+            match client.answer().await {
+                Ok(Frame::HelloOk {}) => return Ok(client),
+                Ok(Frame::Challenge { challenge, relay_id }) => {
                     let proof = login.proof(&challenge, &relay_id)?;
                     client.send(&proof).await?;
                 }
-                _ => {}
+                Ok(_) => {}
+                Err(Trouble::Refused { code, .. })
+                    if code == "AUTH_FAILED" && matches!(login.proof, Proof::None) =>
+                {
+                    return Err(Trouble::ProofWanted);
+                }
+                Err(trouble) => return Err(trouble),
             }
         }
     }

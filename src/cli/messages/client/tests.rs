@@ -150,18 +150,23 @@ async fn a_token_goes_with_the_upgrade_request() {
 
 #[tokio::test]
 async fn whoever_has_no_proof_is_told_what_to_give() {
-    let trouble = between(
-        Proof::None,
-        None,
-        async |stream, _| {
-            let mut relay = Relay::accepted(stream).await;
-            relay.heard().await;
-            relay.say(json!({ "type": "challenge", "challenge": "c1", "relay_id": "quipu" })).await;
-        },
-        async |login| Client::connect(login, Purpose::Listen).await.unwrap_err(),
-    )
-    .await;
-    assert!(trouble.to_string().contains("--key FILE"), "{trouble}");
+    for answer in [
+        json!({ "type": "challenge", "challenge": "c1", "relay_id": "quipu" }),
+        json!({ "type": "error", "code": "AUTH_FAILED", "message": "prove who you are" }),
+    ] {
+        let trouble = between(
+            Proof::None,
+            None,
+            async |stream, _| {
+                let mut relay = Relay::accepted(stream).await;
+                relay.heard().await;
+                relay.say(answer).await;
+            },
+            async |login| Client::connect(login, Purpose::Listen).await.unwrap_err(),
+        )
+        .await;
+        assert!(trouble.to_string().contains("--key FILE"), "{trouble}");
+    }
 }
 
 #[tokio::test]
@@ -172,7 +177,7 @@ async fn refusals_say_what_to_do_and_whether_to_try_again() {
         ("INVALID_WAYFARER_ID", false, "64 lower-case hex"),
     ] {
         let trouble = between(
-            Proof::None,
+            Proof::Token(Secret::new("qm_other")),
             None,
             async |stream, _| {
                 let mut relay = Relay::accepted(stream).await;
