@@ -1,0 +1,4 @@
+//! Room `messages` as its clients have it: the real binary, two of it on one database.
+
+mod idle;
+mod model;

@@ -1,0 +1,1 @@
+//! Moments that chance seldom finds.
