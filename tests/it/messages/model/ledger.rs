@@ -91,7 +91,7 @@ pub(super) struct Ledger {
     pub(super) wrongs: Vec<String>,
     pub(super) figures: Figures,
     /// When this process did not run, and for how long: milliseconds.
-    pauses: VecDeque<(i64, i64)>,
+    pub(super) pauses: VecDeque<(i64, i64)>,
     pub(super) longest_pause_ms: i64,
 }
 

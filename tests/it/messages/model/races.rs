@@ -1,1 +1,72 @@
 //! Moments that chance seldom finds.
+
+use std::net::SocketAddr;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
+
+use super::stage::Stage;
+
+/// A client that says and hears one frame after the other.
+struct Talk(WebSocketStream<TcpStream>);
+
+impl Talk {
+    async fn hello(address: SocketAddr, wayfarer: &str, device: &str) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (socket, _) = tokio_tungstenite::client_async(format!("ws://{address}/ws"), stream).await.unwrap();
+        let mut talk = Self(socket);
+        talk.say(json!({ "type": "hello", "wayfarer_id": wayfarer, "device_id": device })).await;
+        assert_eq!(talk.hear().await["type"], "hello_ok");
+        talk
+    }
+
+    async fn say(&mut self, frame: Value) {
+        self.0.send(Message::text(frame.to_string())).await.unwrap();
+    }
+
+    async fn hear(&mut self) -> Value {
+        let hear = async {
+            loop {
+                if let Message::Text(text) = self.0.next().await.unwrap().unwrap() {
+                    return serde_json::from_str(&text).unwrap();
+                }
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), hear).await.expect("a frame comes")
+    }
+}
+
+/// Process B commits a message and is not told so for a while; the device gets it from process A, acknowledges it there, and
+/// comes over to B, which only then learns that its commit succeeded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_elsewhere_does_not_come_from_a_process_that_hears_late_of_its_own_commit() {
+    let stage = Stage::start().await;
+    let [a, b] = [0, 1].map(|process| stage.address(process).unwrap());
+    let [sender, recipient] = ["11", "22"].map(|byte| byte.repeat(32));
+    let mut phone = Talk::hello(a, &recipient, "phone").await;
+    let mut sending = Talk::hello(b, &sender, "desk").await;
+    let told = CancellationToken::new();
+    stage.hold_answer(1, told.clone());
+    sending.say(json!({ "type": "send", "to": recipient, "payload_b64": "Zmlyc3Q" })).await;
+    // A looks at the database.
+    let first = phone.hear().await;
+    assert_eq!(first["payload_b64"], "Zmlyc3Q");
+    phone.say(json!({ "type": "ack", "msg_id": first["msg_id"] })).await;
+    assert_eq!(phone.hear().await["type"], "ack_ok");
+    drop(phone);
+    let mut phone = Talk::hello(b, &recipient, "phone").await;
+    // The device has read what there is.
+    phone.say(json!({ "type": "pull" })).await;
+    assert_eq!(phone.hear().await["messages"], json!([]));
+    told.cancel();
+    assert_eq!(sending.hear().await["type"], "send_ok");
+    sending.say(json!({ "type": "send", "to": recipient, "payload_b64": "c2Vjb25k" })).await;
+    assert_eq!(sending.hear().await["type"], "send_ok");
+    assert_eq!(phone.hear().await["payload_b64"], "c2Vjb25k", "only what is new comes");
+    drop((phone, sending));
+    stage.stop();
+}

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use quipu::store::owner;
 use tokio_postgres::Client;
 
@@ -133,11 +134,9 @@ impl Stage {
 
     /// kill -9 of PostgreSQL's first process; `quipu up` starts it again. Returns whether it lived.
     pub(super) fn kill_postgres(&self) -> bool {
-        let pid = self.instance.postmaster_pid();
-        if let Some(pid) = pid {
-            signal(pid, Signal::SIGKILL);
-        }
-        pid.is_some()
+        // Its file outlives it: it may be on its way back from the last time.
+        let pid = self.instance.postmaster_pid().map(|pid| Pid::from_raw(pid.try_into().unwrap()));
+        pid.is_some_and(|pid| kill(pid, Signal::SIGKILL).is_ok())
     }
 
     /// The next commit of a process happens, and it is not told so.
