@@ -42,11 +42,8 @@ pub async fn start_messages(
     });
     sweeper.sweep().await?;
     counted.swept(parts.clock.now().timestamp(), true);
-    let journal = MessageJournal {
-        exchange: exchange.clone(),
-        hints: parts.hints.clone(),
-        metrics: counted.clone(),
-    };
+    let journal =
+        MessageJournal { exchange: exchange.clone(), hints: parts.hints.clone(), metrics: counted.clone() };
     let state = MessagesState::new(MessagesParts {
         doors: parts.doors.clone(),
         messages: parts.message_writer(journal),

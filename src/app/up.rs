@@ -280,10 +280,9 @@ fn place_listeners(configuration: &mut Configuration, port_base: Option<u16>) ->
     http.console_address = SocketAddr::new(http.console_address.ip(), ports.console());
     http.ops_address = SocketAddr::new(http.ops_address.ip(), ports.ops());
     let messages = &mut configuration.settings.services.messages;
-    for (address, port) in [
-        (&mut messages.ws_address, ports.messages()),
-        (&mut messages.http_address, ports.messages_http()),
-    ] {
+    for (address, port) in
+        [(&mut messages.ws_address, ports.messages()), (&mut messages.http_address, ports.messages_http())]
+    {
         let ip = address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
         *address = Some(SocketAddr::new(ip, port));
     }

@@ -23,10 +23,10 @@ use client::{Login, Proof};
 /// Tokens, keys, and a client that sends and receives.
 #[derive(Debug, Subcommand)]
 pub(super) enum Messages {
-    /// Create, list and revoke the bearer tokens that prove a wayfarer_id to this relay.
+    /// Create, list and revoke the bearer tokens that prove a `wayfarer_id` to this relay.
     #[command(subcommand)]
     Token(token::Tokens),
-    /// Make an ed25519 key, which proves a wayfarer_id to any relay that asks for proof.
+    /// Make an ed25519 key, which proves a `wayfarer_id` to any relay that asks for proof.
     #[command(subcommand)]
     Key(key::Key),
     /// Send a message; answered when it is on the relay's disk.
@@ -55,7 +55,7 @@ struct Who {
     /// The relay.
     #[arg(long, default_value = "ws://127.0.0.1:4705/ws", value_name = "URL")]
     url: Url,
-    /// Your wayfarer_id; with --key that of the key.
+    /// Your `wayfarer_id`; with --key that of the key.
     #[arg(long = "as", value_name = "ID")]
     wayfarer_id: Option<String>,
     /// What this device is called; each device acknowledges for itself.

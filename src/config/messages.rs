@@ -104,9 +104,17 @@ impl Messages {
             }
         };
         let bytes = self.payload_bytes_max.get();
-        check(bytes <= PAYLOAD_BYTES_MAX, "payload_bytes_max", format!("{bytes}: at most {PAYLOAD_BYTES_MAX}"));
+        check(
+            bytes <= PAYLOAD_BYTES_MAX,
+            "payload_bytes_max",
+            format!("{bytes}: at most {PAYLOAD_BYTES_MAX}"),
+        );
         let seconds = self.max_ttl_s.get();
-        check(seconds <= TTL_S_MAX, "max_ttl_s", format!("{seconds}: at most {TTL_S_MAX}, which are 390 days"));
+        check(
+            seconds <= TTL_S_MAX,
+            "max_ttl_s",
+            format!("{seconds}: at most {TTL_S_MAX}, which are 390 days"),
+        );
         let is_plain = !self.relay_id.is_empty() && !self.relay_id.contains(char::is_control);
         check(is_plain, "relay_id", "empty, or with control characters".to_owned());
         problems

@@ -1,4 +1,4 @@
-//! WebSockets: the handshake over a guarded dial, and a small client that sends and receives texts.
+//! The WebSocket handshake over a guarded dial, and a small client that sends and receives texts.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,4 +1,5 @@
-//! Room `messages` as its clients have it: the real binary, two of it on one database.
+//! Messages: what is on the wire, and what becomes of it when everything may die.
 
+mod golden_frames;
 mod idle;
 mod model;

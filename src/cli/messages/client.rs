@@ -23,7 +23,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long an answer may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+const ANSWER_WITHIN: Duration = Duration::from_mins(1);
 
 /// Longest frame taken, in bytes: a page of a hundred messages of the longest payload that a relay may be set to allow.
 const FRAME_BYTES_MAX: usize = 160 * 1024 * 1024;
@@ -55,7 +55,7 @@ pub(super) struct Login {
 #[derive(Debug, Error)]
 pub(super) enum Trouble {
     #[error("{url}: {why}{}", advice_of_socket(.why))]
-    Socket { url: Url, why: SocketError },
+    Socket { url: Box<Url>, why: SocketError },
     #[error("the relay closed the connection")]
     Closed,
     #[error("the relay did not answer within {ANSWER_WITHIN:?}")]
@@ -233,7 +233,7 @@ impl<'a> Client<'a> {
 
 impl Login {
     fn broken(&self, why: SocketError) -> Trouble {
-        Trouble::Socket { url: self.url.clone(), why }
+        Trouble::Socket { url: Box::new(self.url.clone()), why }
     }
 
     /// The answer to a challenge.

@@ -35,7 +35,7 @@ const SHOWN_MAX: usize = 100_000;
 pub(in crate::cli) struct Send {
     #[command(flatten)]
     who: Who,
-    /// The recipient's wayfarer_id.
+    /// The recipient's `wayfarer_id`.
     #[arg(long, value_name = "ID")]
     to: String,
     /// Seconds that it lives if nobody gets it; else the relay's default.

@@ -20,7 +20,7 @@ const FILE_BYTES_MAX: u64 = 256;
 /// ed25519 keys in files.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Key {
-    /// Make a key, readable by you alone, and print the wayfarer_id that it proves.
+    /// Make a key, readable by you alone, and print the `wayfarer_id` that it proves.
     Create {
         /// Where it goes; it must not be there yet.
         #[arg(value_name = "FILE")]

@@ -39,7 +39,7 @@ pub(in crate::cli) enum Tokens {
     Create(Create),
     /// List the tokens that are good, by the beginning of their hashes.
     List {
-        /// Only those of this wayfarer_id.
+        /// Only those of this `wayfarer_id`.
         #[arg(long, value_name = "ID")]
         wayfarer: Option<String>,
         /// One JSON object a token.

@@ -28,8 +28,16 @@ impl MessageMetrics {
         registry.register("messages_received", "Frames received from clients", self.received.clone());
         registry.register("messages_persisted", "Messages committed", self.persisted.clone());
         registry.register("messages_delivered", "Messages acknowledged by a device", self.delivered.clone());
-        registry.register("messages_expired", "Messages whose payload was dropped after its expiry", self.expired.clone());
-        registry.register("messages_dropped", "Connections closed because they did not take what was sent", self.dropped.clone());
+        registry.register(
+            "messages_expired",
+            "Messages whose payload was dropped after its expiry",
+            self.expired.clone(),
+        );
+        registry.register(
+            "messages_dropped",
+            "Connections closed because they did not take what was sent",
+            self.dropped.clone(),
+        );
         registry.register("store_errors", "Requests that the store failed", self.store_errors.clone());
     }
 

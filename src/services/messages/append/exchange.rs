@@ -65,7 +65,8 @@ impl Exchange {
     #[must_use]
     pub fn enter(&self, recipient: &str, device: &str) -> Arc<Seat> {
         let mut seats = self.seats();
-        let key = seats.get_key_value(recipient).map_or_else(|| Arc::from(recipient), |(key, _)| Arc::clone(key));
+        let key =
+            seats.get_key_value(recipient).map_or_else(|| Arc::from(recipient), |(key, _)| Arc::clone(key));
         let seat = Arc::new(Seat {
             recipient: Arc::clone(&key),
             device: device.to_owned(),

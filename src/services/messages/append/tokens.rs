@@ -60,7 +60,13 @@ impl Journal for TokenJournal {
         for command in commands {
             match command {
                 TokenCommand::Create { token_sha256, wayfarer_id, device, label, life_s } => {
-                    made.push((token_sha256.as_slice(), wayfarer_id.as_str(), device.as_deref(), label.as_str(), *life_s));
+                    made.push((
+                        token_sha256.as_slice(),
+                        wayfarer_id.as_str(),
+                        device.as_deref(),
+                        label.as_str(),
+                        *life_s,
+                    ));
                 }
                 TokenCommand::Revoke { token_sha256, wayfarer_id } => {
                     gone.push((token_sha256.as_slice(), wayfarer_id.as_str()));

@@ -47,13 +47,6 @@ impl Outbox {
         }
     }
 
-    /// The database was read to its end after everything that is remembered.
-    pub fn has_read_all(&mut self) {
-        if let Some(last) = self.ahead.last() {
-            self.has_read(*last);
-        }
-    }
-
     /// Whether so much is remembered that the database should be read.
     #[must_use]
     pub fn should_read(&self) -> bool {
@@ -104,10 +97,8 @@ mod tests {
                         *handed.entry(*number).or_default() += 1;
                     }
                 }
-                match page.last() {
-                    Some(last) if page.len() == most => outbox.has_read(*last),
-                    _ => outbox.has_read_all(),
-                }
+                let top = if page.len() == most { page.last() } else { stored.last() };
+                outbox.has_read(top.copied().unwrap_or(0));
                 page.len() == most
             };
             for op in ops {

@@ -78,11 +78,7 @@ impl Delivery {
                 self.ready.push_back(Arc::new(message));
             }
         }
-        match page.read_to {
-            Some(number) if page.has_more => self.outbox.has_read(number),
-            // A recipient's numbers become visible in their order: all that is known now lies behind this reading.
-            _ => self.outbox.has_read_all(),
-        }
+        self.outbox.has_read(page.read_to);
         self.is_behind = page.has_more;
         self.seat.set_read_to(self.outbox.read_to());
         Ok(())

@@ -84,11 +84,7 @@ pub(super) fn check_name(field: &'static str, name: &str, code: ErrorCode) -> Re
 }
 
 /// A wayfarer's name as a generation has it.
-pub(super) fn check_wayfarer(
-    field: &'static str,
-    name: &str,
-    generation: Generation,
-) -> Result<(), Refused> {
+pub(super) fn check_wayfarer(field: &'static str, name: &str, generation: Generation) -> Result<(), Refused> {
     check_name(field, name, ErrorCode::InvalidWayfarerId)?;
     if generation == Generation::Two && !is_wayfarer_id_v1(name) {
         let message = format!("{field} must be 64 lower-case hexadecimal characters");
@@ -110,7 +106,7 @@ impl MessagesState {
         if let Some(over) = self.0.limits.quotas(pool, &new.sender, &new.recipient, bytes).await? {
             return Err(refusal(&over));
         }
-        match parts.messages.try_append(MessageCommand::Send(Box::new(new))).await? {
+        match parts.messages.append(MessageCommand::Send(Box::new(new))).await? {
             MessageAnswer::Accepted(accepted) => Ok(accepted),
             MessageAnswer::Mismatch => Err(Refused::request(
                 ErrorCode::IdempotencyMismatch,
@@ -176,14 +172,15 @@ impl MessagesState {
         if msg_id.is_empty() {
             return Err(Refused::request(ErrorCode::InvalidPayload, field, "msg_id required"));
         }
-        let unknown = || Refused::request(ErrorCode::InvalidPayload, field, "there is no such message for you");
+        let unknown =
+            || Refused::request(ErrorCode::InvalidPayload, field, "there is no such message for you");
         let msg_id = Uuid::try_parse(msg_id).map_err(|_| unknown())?;
         let command = MessageCommand::Acknowledge {
             msg_id,
             recipient: who.wayfarer_id.clone(),
             device: who.device.clone(),
         };
-        match self.parts().messages.try_append(command).await? {
+        match self.parts().messages.append(command).await? {
             MessageAnswer::Acknowledged { .. } => {
                 self.parts().counted.delivered();
                 Ok(())

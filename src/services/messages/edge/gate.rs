@@ -47,7 +47,9 @@ impl Listener {
             let bearer = said.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
             let pool = &self.state.parts().doors.session;
             token = match bearer {
-                Some((_, bearer)) => read::token(pool, &token_sha256(bearer.trim())).await.map_err(failure)?,
+                Some((_, bearer)) => {
+                    read::token(pool, &token_sha256(bearer.trim())).await.map_err(failure)?
+                }
                 None => None,
             };
             if token.is_none() {

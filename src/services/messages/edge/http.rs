@@ -135,8 +135,11 @@ pub(super) async fn pull(
     let who = listener.who(&headers, &asking).await?;
     let page = listener.state.pull(&who, asking.since, asking.limit, PULL_MAX).await.map_err(refusal)?;
     let entries: Vec<Value> = page.messages.iter().map(entry).collect();
-    let next = page.read_to.or(asking.since).unwrap_or(0);
-    Ok(Json(json!({ "messages": entries, "next": next, "more": page.has_more })))
+    if entries.is_empty() && asking.since.is_none() {
+        // Everything is acknowledged: the next one need not look at it.
+        listener.state.move_position(&who).await;
+    }
+    Ok(Json(json!({ "messages": entries, "next": page.read_to, "more": page.has_more })))
 }
 
 pub(super) async fn acknowledge(
@@ -173,11 +176,8 @@ pub(super) async fn prove(
     Json(proving): Json<Proving>,
 ) -> Result<Response, Failure> {
     let state = &listener.state;
-    let who = Who {
-        wayfarer_id: proving.wayfarer_id,
-        device: proving.device_id,
-        generation: Generation::Two,
-    };
+    let who =
+        Who { wayfarer_id: proving.wayfarer_id, device: proving.device_id, generation: Generation::Two };
     // A challenge is good once.
     if state.0.challenges.remove(&proving.challenge).await.is_none() {
         let why = "not a challenge of this process, or older than a minute: ask for another";

@@ -42,20 +42,21 @@ pub(super) async fn stream(
     let delivery = Delivery::begin(&state, &who, since).await.map_err(failure)?;
     let drain = state.parts().lifecycle.drain_token();
     // A message is taken when the connection is ready for it, so that it is not over by then.
-    let events = stream::unfold((delivery, admission, drain), |(mut delivery, admission, drain)| async move {
-        let message = loop {
-            // Whoever resumes finds what this did not bring.
-            delivery.refill().await.ok()?;
-            if let Some(message) = delivery.next() {
-                break message;
-            }
-            drain.run_until_cancelled(delivery.woken()).await?;
-        };
-        delivery.handed_over(&message).await.ok()?;
-        let event = Event::default().event("message").id(message.number.to_string());
-        let event = event.json_data(entry(&message)).ok()?;
-        Some((Ok::<_, Infallible>(event), (delivery, admission, drain)))
-    });
+    let events =
+        stream::unfold((delivery, admission, drain), |(mut delivery, admission, drain)| async move {
+            let message = loop {
+                // Whoever resumes finds what this did not bring.
+                delivery.refill().await.ok()?;
+                if let Some(message) = delivery.next() {
+                    break message;
+                }
+                drain.run_until_cancelled(delivery.woken()).await?;
+            };
+            delivery.handed_over(&message).await.ok()?;
+            let event = Event::default().event("message").id(message.number.to_string());
+            let event = event.json_data(entry(&message)).ok()?;
+            Some((Ok::<_, Infallible>(event), (delivery, admission, drain)))
+        });
     let alive = KeepAlive::new().interval(QUIET);
     Ok(([("x-accel-buffering", "no")], Sse::new(events).keep_alive(alive)).into_response())
 }

@@ -14,8 +14,8 @@ use crate::store::Error;
 pub struct Page {
     /// Those that the device has not acknowledged and that are not over.
     pub messages: Vec<Message>,
-    /// Up to which number this answers, where anything was found.
-    pub read_to: Option<i64>,
+    /// Up to which number this answers: nothing below it waits for the device beyond what is here.
+    pub read_to: i64,
     /// Whether there may be more after it.
     pub has_more: bool,
 }
@@ -42,14 +42,15 @@ pub async fn page(
     most: i64,
 ) -> Result<Page, Error> {
     let rows = sqlx::query!(
-        r#"SELECT l.position, l.msg_id AS "msg_id!", l.sender AS "sender!",
-                  extract(epoch FROM date_trunc('second', l.recorded_at))::bigint AS "received_at!",
-                  extract(epoch FROM l.expires_at)::bigint AS "expires_at!", p.generation AS "generation?", p.payload AS "payload?"
-           FROM (SELECT m.* FROM message_log m
+        r#"SELECT t.top, l.position AS "position?", l.msg_id AS "msg_id?", l.sender AS "sender?",
+                  extract(epoch FROM date_trunc('second', l.recorded_at))::bigint AS received_at,
+                  extract(epoch FROM l.expires_at)::bigint AS expires_at, p.generation AS "generation?", p.payload AS "payload?"
+           FROM (SELECT max(position) AS top FROM message_log WHERE recipient = $1) t
+           LEFT JOIN (SELECT m.* FROM message_log m
                  WHERE m.recipient = $1 AND m.position > $3 AND m.expires_at > clock_timestamp()
                    AND NOT EXISTS (SELECT FROM message_log a
                                    WHERE a.message = m.position AND a.device = $2 AND a.kind = 'acknowledged')
-                 ORDER BY m.position LIMIT $4) l
+                 ORDER BY m.position LIMIT $4) l ON true
            LEFT JOIN LATERAL (SELECT p.generation, p.payload FROM message_payloads p
                               WHERE p.expires_at = l.expires_at AND p.message = l.position) p ON true
            ORDER BY l.position"#,
@@ -60,23 +61,23 @@ pub async fn page(
     )
     .fetch_all(pool)
     .await?;
-    let read_to = rows.last().map(|row| row.position);
     let has_more = i64::try_from(rows.len()) == Ok(most);
+    let last = rows.last().and_then(|row| if has_more { row.position } else { row.top });
+    let read_to = last.unwrap_or(0).max(after);
     let name: Arc<str> = recipient.into();
     let messages = rows
         .into_iter()
         .filter_map(|row| {
-            // Its hour was dropped between the two looks.
-            let (payload, generation) = (row.payload?, row.generation?);
             Some(Message {
-                number: row.position,
-                msg_id: row.msg_id,
-                sender: row.sender,
+                number: row.position?,
+                msg_id: row.msg_id?,
+                sender: row.sender?,
                 recipient: Arc::clone(&name),
-                received_at: row.received_at,
-                expires_at: row.expires_at,
-                generation: Generation::of_number(generation),
-                payload,
+                received_at: row.received_at?,
+                expires_at: row.expires_at?,
+                // Not there when its hour was dropped between the two looks.
+                generation: Generation::of_number(row.generation?),
+                payload: row.payload?,
             })
         })
         .collect();

@@ -3,6 +3,8 @@
 //! A session is one task: it reads, asks, answers in the order of the questions, and hands messages over. What a client asks
 //! while earlier questions are on their way to disk is taken, up to a bound; then it is not read on.
 
+mod hello;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -20,7 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use super::delivery::Delivery;
 use super::desk::{Letter, Refused, SOCKET_PULL_MAX, Who};
 use super::frame::{Delivered, ErrorCode, Inbound, Outbound, for_recipient, parse, render};
-use super::gate::{Admission, Proof, Visitor, random};
+use super::gate::{Admission, Proof, Visitor};
 use super::{Listener, MessagesState};
 use crate::http::Failure;
 use crate::services::messages::event::{Generation, Life, Message};
@@ -153,7 +155,8 @@ impl Session {
             let Some(message) = self.delivery.as_mut().and_then(Delivery::next) else { return Ok(false) };
             let generation = self.generation();
             let payload = for_recipient(&message.payload, message.generation, generation);
-            let frame = render(&Outbound::Message(delivered(&message, &payload, self.tells_numbers)), generation);
+            let frame =
+                render(&Outbound::Message(delivered(&message, &payload, self.tells_numbers)), generation);
             self.say(frame).await?;
             if let Some(delivery) = &self.delivery {
                 delivery.handed_over(&message).await.map_err(|_| Ended)?;
@@ -256,91 +259,6 @@ impl Session {
         Ok(())
     }
 
-    async fn hello(
-        &mut self,
-        wayfarer_id: String,
-        device_id: Option<String>,
-        has_key: bool,
-        since: Option<i64>,
-    ) -> Result<(), Ended> {
-        let generation = if device_id.is_some() { Generation::Two } else { Generation::One };
-        let who = Who { wayfarer_id, device: device_id.unwrap_or_default(), generation };
-        let refusal = if who.wayfarer_id.is_empty() {
-            Some((ErrorCode::InvalidWayfarerId, "wayfarer_id", "wayfarer_id required"))
-        } else if generation == Generation::Two && who.device.is_empty() {
-            Some((ErrorCode::InvalidPayload, "device_id", "device_id required"))
-        } else {
-            None
-        };
-        if let Some((code, field, why)) = refusal {
-            return self.refuse_as(generation, &Refused::request(code, field, why)).await;
-        }
-        match self.visitor.identify(&who) {
-            Ok(_) if has_key && self.visitor.token.is_none() => {
-                let challenge = random();
-                let relay_id = self.state.parts().settings.relay_id.clone();
-                let frame = Outbound::Challenge { challenge: &challenge, relay_id: &relay_id };
-                let frame = render(&frame, generation);
-                self.claimed = Some((who, since, challenge));
-                self.say(frame).await
-            }
-            Ok(Some(())) => self.welcome(who, since).await,
-            Ok(None) => {
-                let why = "prove who you are: a bearer token, or `auth` in hello";
-                self.refuse_as(generation, &Refused::request(ErrorCode::AuthFailed, "wayfarer_id", why)).await?;
-                Err(Ended)
-            }
-            Err(refused) => self.refuse_as(generation, &refused).await,
-        }
-    }
-
-    async fn authenticate(&mut self, proof: Option<&Proof<'_>>) -> Result<(), Ended> {
-        let Some((who, since, challenge)) = self.claimed.take() else {
-            return self.refuse(&Refused::request(ErrorCode::AuthFailed, "auth", "nothing was asked")).await;
-        };
-        let proven = match proof {
-            Some(proof) => self.state.prove(&who, &challenge, proof),
-            None => Err(Refused::request(ErrorCode::AuthFailed, "auth", "public_key_b64 and signature_b64, or event")),
-        };
-        match proven {
-            Ok(()) => self.welcome(who, since).await,
-            Err(refused) => {
-                self.refuse_as(who.generation, &refused).await?;
-                Err(Ended)
-            }
-        }
-    }
-
-    /// From here on the client is known. A second hello on one socket is another client.
-    async fn welcome(&mut self, who: Who, since: Option<i64>) -> Result<(), Ended> {
-        while let Some(answer) = self.asked.next().await {
-            self.answer(answer).await?;
-        }
-        self.leave().await;
-        let delivery = Delivery::begin(&self.state, &who, since).await;
-        let delivery = match delivery {
-            Ok(delivery) => delivery,
-            Err(error) => {
-                self.refuse_as(who.generation, &error.into()).await?;
-                return Err(Ended);
-            }
-        };
-        let relay_id = self.state.parts().settings.relay_id.clone();
-        let frame = render(&Outbound::HelloOk { relay_id: &relay_id }, who.generation);
-        self.who = Some(who);
-        self.delivery = Some(delivery);
-        self.tells_numbers = since.is_some();
-        self.say(frame).await
-    }
-
-    /// The device's place is remembered.
-    async fn leave(&mut self) {
-        self.delivery = None;
-        if let Some(who) = self.who.take().filter(|_| std::mem::take(&mut self.has_acknowledged)) {
-            self.state.move_position(&who).await;
-        }
-    }
-
     fn generation(&self) -> Generation {
         self.who.as_ref().map_or(Generation::Two, |who| who.generation)
     }
@@ -358,8 +276,11 @@ impl Session {
         }
         // Nobody knows yet what it speaks: both generations find their error in it.
         let (code, message) = self.words(refused);
-        self.say(json!({ "type": "error", "msg_id": message, "code": code.as_str(), "message": message }).to_string())
-            .await
+        self.say(
+            json!({ "type": "error", "msg_id": message, "code": code.as_str(), "message": message })
+                .to_string(),
+        )
+        .await
     }
 
     async fn refuse_as(&mut self, generation: Generation, refused: &Refused) -> Result<(), Ended> {
@@ -373,7 +294,10 @@ impl Session {
             Refused::Store(error) => {
                 self.state.parts().counted.store_error();
                 tracing::warn!(error = %error, "a frame was not served: {error}");
-                (ErrorCode::InternalError, "the store does not answer; nothing was done, send it again".to_owned())
+                (
+                    ErrorCode::InternalError,
+                    "the store does not answer; nothing was done, send it again".to_owned(),
+                )
             }
         }
     }
