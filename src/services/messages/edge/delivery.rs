@@ -57,12 +57,12 @@ impl Delivery {
             self.outbox.settle(number);
             self.ready.retain(|message| message.number != number);
         }
-        for message in news.messages {
-            if self.outbox.takes(message.number) {
-                self.ready.push_back(message);
-            }
-        }
         self.is_behind |= news.has_more || self.outbox.should_read();
+        // As long as the database is to be read, it brings them, in their order. And it alone knows which of them the device has
+        // acknowledged elsewhere: a process may hear of its own commit after others have handed the message over.
+        if !self.is_behind {
+            self.ready.extend(news.messages.into_iter().filter(|message| self.outbox.takes(message.number)));
+        }
         if self.is_behind && self.ready.is_empty() {
             self.read().await?;
         }
