@@ -11,6 +11,7 @@ mod client;
 mod ledger;
 mod races;
 pub(super) mod stage;
+pub(super) mod talk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -32,7 +33,7 @@ use stage::Stage;
 const SEEDS: [u64; 2] = [4, 20_260_219];
 
 /// Operations of a life.
-const OPS: usize = 420;
+const OPS: usize = 300;
 
 /// Each wayfarer's devices. The one without a name speaks the first generation.
 const DEVICES: [&[&str]; 4] = [&["a", "b", "c"], &["a", "b"], &["", "b"], &["a"]];
@@ -167,7 +168,11 @@ impl<'a> Life<'a> {
         let begun = Instant::now();
         for op in ops {
             self.trace.push(format!("{} {op:?}", now_ms()));
+            let before = Instant::now();
             self.apply(op).await;
+            if before.elapsed() > Duration::from_secs(2) {
+                println!("{op:?} took {:?}", before.elapsed());
+            }
             self.check();
             // Anywhere in the middle of what it has begun; nothing waits for this.
             let pause = self.dice.random_range(0..25_000);
@@ -346,6 +351,7 @@ impl<'a> Life<'a> {
     async fn calm(&mut self) {
         self.stage.start_both().await;
         let begun = Instant::now();
+        let mut said = 0;
         loop {
             for device in 0..DEVICES_COUNT {
                 if !self.is_linked(device) {
@@ -357,6 +363,10 @@ impl<'a> Life<'a> {
             self.check();
             if left.is_empty() {
                 return;
+            }
+            if begun.elapsed().as_secs() / 3 > said {
+                said += 1;
+                println!("  {:?}: {left}", begun.elapsed());
             }
             if begun.elapsed() > CALM {
                 self.fail(&format!("it does not become calm: {left}"));
@@ -513,6 +523,7 @@ async fn random_lives_with_crashes_of_every_part_agree_with_the_model() {
     let mut stage = Stage::start().await;
     for seed in SEEDS.into_iter().chain([rand::random()]) {
         println!("seed {seed}");
+        stage.kill_instance();
         Life::new(&mut stage, seed).run().await;
     }
     println!("{} commits happened unheard", stage.lost_answers());

@@ -1,44 +1,10 @@
 //! Moments that chance seldom finds.
 
-use std::net::SocketAddr;
-
-use futures_util::{SinkExt as _, StreamExt as _};
-use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::stage::Stage;
-
-/// A client that says and hears one frame after the other.
-struct Talk(WebSocketStream<TcpStream>);
-
-impl Talk {
-    async fn hello(address: SocketAddr, wayfarer: &str, device: &str) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        let (socket, _) = tokio_tungstenite::client_async(format!("ws://{address}/ws"), stream).await.unwrap();
-        let mut talk = Self(socket);
-        talk.say(json!({ "type": "hello", "wayfarer_id": wayfarer, "device_id": device })).await;
-        assert_eq!(talk.hear().await["type"], "hello_ok");
-        talk
-    }
-
-    async fn say(&mut self, frame: Value) {
-        self.0.send(Message::text(frame.to_string())).await.unwrap();
-    }
-
-    async fn hear(&mut self) -> Value {
-        let hear = async {
-            loop {
-                if let Message::Text(text) = self.0.next().await.unwrap().unwrap() {
-                    return serde_json::from_str(&text).unwrap();
-                }
-            }
-        };
-        tokio::time::timeout(std::time::Duration::from_secs(30), hear).await.expect("a frame comes")
-    }
-}
+use super::talk::Talk;
 
 /// Process B commits a message and is not told so for a while; the device gets it from process A, acknowledges it there, and
 /// comes over to B, which only then learns that its commit succeeded.

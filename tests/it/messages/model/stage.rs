@@ -16,6 +16,9 @@ use crate::support::proxy::{Fault, Proxy};
 /// What every commit of messages says on the wire.
 const APPEND: &str = "quipu_append_messages";
 
+/// `quipu up` gives up at the fifth within a minute each.
+const POSTGRES_KILLS_MAX: usize = 2;
+
 /// Longest that PostgreSQL may take to come back.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -74,6 +77,8 @@ pub(super) struct Stage {
     wires: [Proxy; 2],
     processes: [Option<Process>; 2],
     starts: usize,
+    /// How often PostgreSQL was killed since `quipu up` was started: it gives up a server that keeps failing.
+    postgres_kills: usize,
 }
 
 impl Stage {
@@ -82,7 +87,7 @@ impl Stage {
         let instance = tokio::task::spawn_blocking(server).await.unwrap();
         let door = instance.url("database_url");
         let wires = [Proxy::before(&door).await, Proxy::before(&door).await];
-        let mut stage = Self { instance, wires, processes: [None, None], starts: 0 };
+        let mut stage = Self { instance, wires, processes: [None, None], starts: 0, postgres_kills: 0 };
         stage.start_both().await;
         stage
     }
@@ -132,11 +137,25 @@ impl Stage {
         self.processes[number].take().map(Process::kill_9).is_some()
     }
 
+    /// kill -9 of `quipu up`, which adopts its servers when it is started again.
+    pub(super) fn kill_instance(&mut self) {
+        self.postgres_kills = 0;
+        tokio::task::block_in_place(|| {
+            self.instance.kill_9();
+            self.instance.go();
+        });
+    }
+
     /// kill -9 of PostgreSQL's first process; `quipu up` starts it again. Returns whether it lived.
-    pub(super) fn kill_postgres(&self) -> bool {
+    pub(super) fn kill_postgres(&mut self) -> bool {
+        if self.postgres_kills == POSTGRES_KILLS_MAX {
+            return false;
+        }
         // Its file outlives it: it may be on its way back from the last time.
         let pid = self.instance.postmaster_pid().map(|pid| Pid::from_raw(pid.try_into().unwrap()));
-        pid.is_some_and(|pid| kill(pid, Signal::SIGKILL).is_ok())
+        let has_died = pid.is_some_and(|pid| kill(pid, Signal::SIGKILL).is_ok());
+        self.postgres_kills += usize::from(has_died);
+        has_died
     }
 
     /// The next commit of a process happens, and it is not told so.
@@ -160,7 +179,7 @@ impl Stage {
         loop {
             match owner::connect(&self.instance.url("owner_database_url")).await {
                 Ok(client) if client.batch_execute("SELECT 1").await.is_ok() => return client,
-                _ => assert!(started.elapsed() < PATIENCE, "PostgreSQL does not come back"),
+                _ => assert!(started.elapsed() < PATIENCE, "PostgreSQL does not come back:\n{}", self.instance.log()),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
