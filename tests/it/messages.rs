@@ -1,7 +1,10 @@
-//! Messages: what is on the wire, and what the running room makes of it.
+//! Messages: what is on the wire, what the running room makes of it, and what becomes of it when everything may die.
 
 mod delivery;
 mod golden;
 mod golden_frames;
+mod identity;
+mod idle;
 mod kit;
+mod model;
 mod ttl;
