@@ -3,5 +3,7 @@
 mod delivery;
 mod golden;
 mod golden_frames;
+mod identity;
 mod kit;
+mod quotas;
 mod ttl;
