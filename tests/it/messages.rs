@@ -7,4 +7,5 @@ mod identity;
 mod idle;
 mod kit;
 mod model;
+mod quotas;
 mod ttl;

@@ -190,6 +190,12 @@ impl Client {
         let _ = soon("a message to be taken", self.0.send(Message::text(text.into()))).await;
     }
 
+    /// Sends a text to a relay that may close; the next frame, if there is one.
+    pub(super) async fn try_ask(&mut self, text: &str) -> Option<Value> {
+        self.try_say(text).await;
+        self.hear().await.map(|text| serde_json::from_str(&text).unwrap())
+    }
+
     /// The next text as it came; pings are passed over. `None` when the relay has closed or is gone.
     pub(super) async fn hear(&mut self) -> Option<String> {
         loop {
