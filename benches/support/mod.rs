@@ -1,5 +1,6 @@
 //! What the benches share: a durable private server, reference figures, tables.
 
+pub(crate) mod bigbrotr;
 pub(crate) mod figure;
 pub(crate) mod instance;
 pub(crate) mod limit;

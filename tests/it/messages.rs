@@ -1,3 +1,11 @@
-//! Messages: what is on the wire.
+//! Messages: what is on the wire, what the running room makes of it, and what becomes of it when everything may die.
 
+mod delivery;
+mod golden;
 mod golden_frames;
+mod identity;
+mod idle;
+mod kit;
+mod model;
+mod quotas;
+mod ttl;

@@ -23,11 +23,18 @@ pub(super) struct Delivery {
     ready: VecDeque<Arc<Message>>,
     /// Whether the database may hold more.
     is_behind: bool,
+    /// Whether messages go out in the order of their numbers: whoever resumes by number has everything before it.
+    is_ordered: bool,
 }
 
 impl Delivery {
-    /// Begins where the device left off, or after number `since`.
-    pub(super) async fn begin(state: &MessagesState, who: &Who, since: Option<i64>) -> Result<Self, Error> {
+    /// Begins where the device left off, or after number `since`. Where the client is told numbers, they go up.
+    pub(super) async fn begin(
+        state: &MessagesState,
+        who: &Who,
+        since: Option<i64>,
+        tells_numbers: bool,
+    ) -> Result<Self, Error> {
         // The seat first: what is committed from here on comes by it, what was before is read.
         let seat = state.parts().exchange.enter(&who.wayfarer_id, &who.device);
         let mut delivery = Self {
@@ -36,6 +43,7 @@ impl Delivery {
             outbox: Outbox::default(),
             ready: VecDeque::new(),
             is_behind: true,
+            is_ordered: tells_numbers,
         };
         let pool = &state.parts().doors.session;
         let settled = read::settled(pool, &who.wayfarer_id, &who.device).await?;
@@ -57,12 +65,17 @@ impl Delivery {
             self.outbox.settle(number);
             self.ready.retain(|message| message.number != number);
         }
-        for message in news.messages {
-            if self.outbox.takes(message.number) {
-                self.ready.push_back(message);
+        self.is_behind |= news.has_more || (self.is_ordered && !news.messages.is_empty());
+        // As long as the database is to be read, it brings them, in their order. And it alone knows which of them the device has
+        // acknowledged elsewhere: a process may hear of its own commit after others have handed the message over.
+        if !self.is_behind {
+            for message in news.messages {
+                if self.outbox.takes(message.number) {
+                    self.ready.push_back(message);
+                }
             }
+            self.is_behind = self.outbox.should_read();
         }
-        self.is_behind |= news.has_more || self.outbox.should_read();
         if self.is_behind && self.ready.is_empty() {
             self.read().await?;
         }

@@ -61,7 +61,8 @@ pub async fn page(
     )
     .fetch_all(pool)
     .await?;
-    let has_more = i64::try_from(rows.len()) == Ok(most);
+    // Where nothing was found there is a row all the same: for the top.
+    let has_more = i64::try_from(rows.iter().filter(|row| row.position.is_some()).count()) == Ok(most);
     let last = rows.last().and_then(|row| if has_more { row.position } else { row.top });
     let read_to = last.unwrap_or(0).max(after);
     let name: Arc<str> = recipient.into();
@@ -95,6 +96,17 @@ pub async fn with_more(pool: &PgPool, recipients: &[String], after: &[i64]) -> R
     .fetch_all(pool)
     .await?;
     Ok(places.iter().filter_map(|place| usize::try_from(place - 1).ok()).collect())
+}
+
+/// Whether a sender has used a `client_msg_id`.
+pub async fn is_known(pool: &PgPool, sender: &str, client_msg_id: &str) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM message_log WHERE sender = $1 AND client_msg_id = $2) AS "is_known!""#,
+        sender,
+        client_msg_id
+    )
+    .fetch_one(pool)
+    .await?)
 }
 
 /// The life of a message, for its sender alone. `None` when he sent no such message.
