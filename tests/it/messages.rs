@@ -3,7 +3,9 @@
 mod delivery;
 mod golden;
 mod golden_frames;
+mod http;
 mod identity;
 mod kit;
+mod processes;
 mod quotas;
 mod ttl;

@@ -293,6 +293,12 @@ impl Client {
         assert_eq!(answer, json!({ "type": "ack_ok", "msg_id": msg_id }));
     }
 
+    /// Acknowledges the message that comes first.
+    pub(super) async fn acknowledge_first(&mut self, msg_id: &str) {
+        assert_eq!(self.message().await, msg_id);
+        self.acknowledge(msg_id).await;
+    }
+
     /// The next frame is a message; its `msg_id`.
     pub(super) async fn message(&mut self) -> String {
         let frame = self.next().await;
