@@ -1,5 +1,6 @@
 //! Messages: what is on the wire, and what the running room makes of it.
 
+mod cli;
 mod delivery;
 mod golden;
 mod golden_frames;
