@@ -38,7 +38,8 @@ async fn tokens_are_created_listed_and_revoked_and_prove_somebody_meanwhile() {
     let token = created.stdout.trim_end();
     assert!(token.starts_with("qm_") && token.len() == 46, "{token}");
     assert!(created.stderr.contains(&id) && !created.stderr.contains(token), "{}", created.stderr);
-    let bound = instance.run(&[&create[..], &["--device", "phone", "--ttl-seconds", "3600", "--json"]].concat()).ok();
+    let bound =
+        instance.run(&[&create[..], &["--device", "phone", "--ttl-seconds", "3600", "--json"]].concat()).ok();
     let bound = bound.json_lines().remove(0);
     let bound_token = bound["token"].as_str().unwrap();
     instance.run(&["messages", "token", "create", "--wayfarer", &other]).ok();
@@ -86,8 +87,10 @@ async fn send_pull_and_tail_with_a_key_and_a_token() {
     let token = token.trim_end();
 
     let send = ["messages", "send", "--url", &url, "--key", key, "--to", &recipient, "--json"];
-    let first = instance.run(&[&send[..], &["--client-msg-id", "x", "grüße"]].concat()).ok().json_lines().remove(0);
-    let again = instance.run(&[&send[..], &["--client-msg-id", "x", "grüße"]].concat()).ok().json_lines().remove(0);
+    let first =
+        instance.run(&[&send[..], &["--client-msg-id", "x", "grüße"]].concat()).ok().json_lines().remove(0);
+    let again =
+        instance.run(&[&send[..], &["--client-msg-id", "x", "grüße"]].concat()).ok().json_lines().remove(0);
     assert_eq!(first, again);
     let said = instance.run(&[&send[..], &["--client-msg-id", "x", "other"]].concat()).refusal();
     assert!(said.contains("client_msg_id"), "{said}");

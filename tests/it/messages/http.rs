@@ -1,8 +1,8 @@
 //! The socket's twins for clients without a `WebSocket`: one queue, one position, the same answers; and the original's pages for
 //! machines.
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use quipu::base::{Clock, SystemClock};
@@ -82,11 +82,22 @@ async fn what_cannot_be_read_is_refused_with_its_field() {
         assert_eq!((said, &body["field"]), (status, &field.into()), "{body}");
     }
     assert_eq!(room.get("/v1/messages").await.1["field"], "authorization");
-    assert_eq!(room.get("/v1/messages?wayfarer_id=user-a").await, (400, json!({
-        "error": "wayfarer_id must be 64 lower-case hexadecimal characters", "field": "wayfarer_id",
-    })));
+    assert_eq!(
+        room.get("/v1/messages?wayfarer_id=user-a").await,
+        (
+            400,
+            json!({
+                "error": "wayfarer_id must be 64 lower-case hexadecimal characters", "field": "wayfarer_id",
+            })
+        )
+    );
     assert_eq!(room.get(&page("a%00b", "")).await.1["field"], "device_id");
-    assert_eq!(http(room.http, "POST", &format!("/v1/messages/no-uuid/ack?wayfarer_id={}", wayfarer(1)), &[], None).await.1["field"], "msg_id");
+    assert_eq!(
+        http(room.http, "POST", &format!("/v1/messages/no-uuid/ack?wayfarer_id={}", wayfarer(1)), &[], None)
+            .await
+            .1["field"],
+        "msg_id"
+    );
     for broken in ["&since=x", "&limit=x", "&since=99999999999999999999"] {
         assert_eq!(room.get(&page("d", broken)).await.0, 400, "{broken}");
     }
@@ -123,7 +134,8 @@ async fn one_position_serves_the_socket_pull_and_the_stream() {
     assert_eq!(stream.messages(4).await, sent[20..24]);
     // …then by a socket that says where it is…
     let (_, pulled) = room.get(&page("phone", &format!("&limit=24&since={}", 0))).await;
-    let hello = json!({ "type": "hello", "wayfarer_id": wayfarer(2), "device_id": "phone", "since": pulled["next"] });
+    let hello =
+        json!({ "type": "hello", "wayfarer_id": wayfarer(2), "device_id": "phone", "since": pulled["next"] });
     let mut socket = room.connect().await;
     assert_eq!(socket.ask(hello).await["type"], "hello_ok");
     for expected in &sent[24..] {
@@ -175,7 +187,8 @@ async fn a_stream_goes_on_with_what_comes_stops_at_what_is_acknowledged_and_ends
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let mut sender = room.one("user-a").await;
-    let mut stream = Stream::open(&room, &format!("wayfarer_id={}&device_id=phone", wayfarer(2)), &[]).await.unwrap();
+    let mut stream =
+        Stream::open(&room, &format!("wayfarer_id={}&device_id=phone", wayfarer(2)), &[]).await.unwrap();
     // The first generation's spelling is not the stream's.
     let first = sender.send(&wayfarer(2), "+/8=").await;
     let (_, message) = stream.next().await.unwrap();
@@ -184,7 +197,8 @@ async fn a_stream_goes_on_with_what_comes_stops_at_what_is_acknowledged_and_ends
     let second = sender.send(&wayfarer(2), HELLO).await;
     assert_eq!(stream.messages(1).await, [second.clone()]);
     // The device's own queue: what it acknowledged on a socket does not come again.
-    let mut again = Stream::open(&room, &format!("wayfarer_id={}&device_id=phone", wayfarer(2)), &[]).await.unwrap();
+    let mut again =
+        Stream::open(&room, &format!("wayfarer_id={}&device_id=phone", wayfarer(2)), &[]).await.unwrap();
     assert_eq!(again.messages(1).await, [second]);
     drop(sender);
     room.stop().await;
@@ -205,7 +219,8 @@ impl Clock for Late {
 async fn healthz_says_ok_store_unhealthy_and_sweeper_stalled() {
     let database = TestDatabase::new().await;
     let clock = Arc::new(Late::default());
-    let mut parts = Room::parts(&database.urls(), |settings| settings.sweep_interval_s = 3_600.try_into().unwrap());
+    let mut parts =
+        Room::parts(&database.urls(), |settings| settings.sweep_interval_s = 3_600.try_into().unwrap());
     parts.clock = clock.clone();
     let room = Room::open(parts).await;
     assert_eq!(room.get("/healthz").await, (200, "ok".into()));

@@ -113,7 +113,10 @@ async fn an_acknowledgement_in_one_process_counts_in_the_other() {
     let mut sender = two.two(&wayfarer(1), "laptop").await;
     let life = sender.ask(json!({ "type": "status", "msg_id": sent })).await;
     assert_eq!(life["devices"].as_array().unwrap().len(), 2);
-    assert!(life["devices"].as_array().unwrap().iter().all(|device| device["acknowledged_at"].is_i64()), "{life}");
+    assert!(
+        life["devices"].as_array().unwrap().iter().all(|device| device["acknowledged_at"].is_i64()),
+        "{life}"
+    );
 }
 
 /// What lets a device remember a number and nothing else: a recipient's messages become visible in the order of their numbers.
