@@ -1,4 +1,4 @@
-//! Messages: what is on the wire, and what the running room makes of it.
+//! Messages: what is on the wire, what the running room makes of it, and what becomes of it when everything may die.
 
 mod cli;
 mod delivery;
@@ -6,7 +6,9 @@ mod golden;
 mod golden_frames;
 mod http;
 mod identity;
+mod idle;
 mod kit;
+mod model;
 mod processes;
 mod quotas;
 mod ttl;

@@ -111,7 +111,10 @@ mod tests {
                         }
                     }
                     Op::Read { most } => {
-                        read(&mut outbox, &stored, &settled, &mut handed, most);
+                        if !read(&mut outbox, &stored, &settled, &mut handed, most) {
+                            // Whoever tells of one of them only now, tells too late.
+                            prop_assert!(stored.iter().all(|number| !outbox.clone().takes(*number)));
+                        }
                     }
                     Op::Settle { nth } => {
                         if let Some(number) = stored.get(nth) {

@@ -66,7 +66,8 @@ impl Delivery {
             self.ready.retain(|message| message.number != number);
         }
         self.is_behind |= news.has_more || (self.is_ordered && !news.messages.is_empty());
-        // What the database is read for comes in its turn. Of a number that another process gave nothing may be known yet.
+        // As long as the database is to be read, it brings them, in their order. And it alone knows which of them the device has
+        // acknowledged elsewhere: a process may hear of its own commit after others have handed the message over.
         if !self.is_behind {
             for message in news.messages {
                 if self.outbox.takes(message.number) {

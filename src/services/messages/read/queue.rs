@@ -61,7 +61,8 @@ pub async fn page(
     )
     .fetch_all(pool)
     .await?;
-    let has_more = i64::try_from(rows.len()) == Ok(most);
+    // Where nothing was found there is a row all the same: for the top.
+    let has_more = i64::try_from(rows.iter().filter(|row| row.position.is_some()).count()) == Ok(most);
     let last = rows.last().and_then(|row| if has_more { row.position } else { row.top });
     let read_to = last.unwrap_or(0).max(after);
     let name: Arc<str> = recipient.into();
