@@ -154,7 +154,9 @@ impl Ledger {
                 other => self.wrong(format!("send_ok for {other:?}")),
             },
             "ack_ok" => match self.sessions[link].asked.pop_front() {
-                Some(Asked::Acknowledge(msg_id)) if frame["msg_id"] == *msg_id => self.acknowledged(link, msg_id),
+                Some(Asked::Acknowledge(msg_id)) if frame["msg_id"] == *msg_id => {
+                    self.acknowledged(link, msg_id)
+                }
                 other => self.wrong(format!("{frame} for {other:?}")),
             },
             "messages" => match self.sessions[link].asked.pop_front() {
@@ -164,7 +166,9 @@ impl Ledger {
             "error" => {
                 let asked = self.sessions[link].asked.pop_front();
                 let is_away = frame["code"] == "INTERNAL_ERROR"
-                    || frame["msg_id"].as_str().is_some_and(|why| why.starts_with("the store does not answer"));
+                    || frame["msg_id"]
+                        .as_str()
+                        .is_some_and(|why| why.starts_with("the store does not answer"));
                 self.figures.not_served += 1;
                 if !is_away {
                     self.wrong(format!("{asked:?} was refused: {frame}"));
@@ -252,15 +256,18 @@ impl Ledger {
         let device = &self.devices[place];
         let who = format!("device {place} ({:?} of wayfarer {})", device.name, device.wayfarer);
         let told = message["payload_b64"].as_str().unwrap_or_default();
-        let content = if device.name.is_empty() { STANDARD.decode(told) } else { URL_SAFE_NO_PAD.decode(told) };
+        let content =
+            if device.name.is_empty() { STANDARD.decode(told) } else { URL_SAFE_NO_PAD.decode(told) };
         let number = content.as_ref().ok().and_then(|content| number_of(content));
-        let Some((number, letter)) = number.and_then(|number| Some((number, self.letters.get(number)?))) else {
+        let Some((number, letter)) = number.and_then(|number| Some((number, self.letters.get(number)?)))
+        else {
             self.wrong(format!("{who} got what nobody sent: {message}"));
             return None;
         };
         let msg_id = message["msg_id"].as_str().unwrap_or_default().to_owned();
         // What the first generation pulls says its time as text.
-        let received_at = ["received_at", "at"].iter().find_map(|name| message[*name].as_i64()).or(letter.received_at);
+        let received_at =
+            ["received_at", "at"].iter().find_map(|name| message[*name].as_i64()).or(letter.received_at);
         let mut wrongs = Vec::new();
         if letter.to != device.wayfarer {
             wrongs.push(format!("{who} got letter {number}, which is for wayfarer {}", letter.to));
@@ -269,14 +276,18 @@ impl Ledger {
             wrongs.push(format!("{who} got letter {number} altered: {message}, {letter:?}"));
         }
         if device.acknowledged.contains(&msg_id) {
-            wrongs.push(format!("{who} got letter {number} ({msg_id}) again on connection {link}, after ack_ok"));
+            wrongs.push(format!(
+                "{who} got letter {number} ({msg_id}) again on connection {link}, after ack_ok"
+            ));
         }
         if let Some(received_at) = received_at {
             let end_ms = (received_at + letter.ttl_s) * 1_000;
             let pause_ms = self.pauses.iter().map(|(_, pause)| *pause).max().unwrap_or(0);
             if now_ms > end_ms + WAY_MS + pause_ms {
                 let late = now_ms - end_ms;
-                wrongs.push(format!("{who} got letter {number} {late} ms after its end (pauses {pause_ms} ms)"));
+                wrongs.push(format!(
+                    "{who} got letter {number} {late} ms after its end (pauses {pause_ms} ms)"
+                ));
             }
             self.identity(number, &msg_id, received_at);
         }
@@ -319,7 +330,9 @@ impl Ledger {
 
     /// Whether a device's connection is welcome and lives.
     pub(super) fn is_connected(&self, place: usize) -> bool {
-        self.devices[place].link.is_some_and(|link| self.sessions[link].is_welcome && !self.sessions[link].is_over)
+        self.devices[place]
+            .link
+            .is_some_and(|link| self.sessions[link].is_welcome && !self.sessions[link].is_over)
     }
 }
 
