@@ -14,6 +14,7 @@ pub(super) mod stage;
 pub(super) mod talk;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -438,10 +439,10 @@ impl<'a> Life<'a> {
         for device in 0..DEVICES_COUNT {
             let owed = ledger.owed(device, now_ms(), 1_000);
             if !ledger.is_connected(device) {
-                left += &format!("device {device} is not connected; ");
+                let _ = write!(left, "device {device} is not connected; ");
             } else if !owed.is_empty() {
                 let some = &owed[..owed.len().min(5)];
-                left += &format!("device {device} is owed {} letters, of them {some:?}; ", owed.len());
+                let _ = write!(left, "device {device} is owed {} letters, of them {some:?}; ", owed.len());
             }
         }
         left
