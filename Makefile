@@ -43,6 +43,10 @@ deps: ## Install what running needs and this machine lacks (Debian, Ubuntu; else
 deps-test: ## Likewise what the tests need
 	@scripts/deps test
 
+.PHONY: deps-bench
+deps-bench: ## Likewise what `make bench-archive` compares with
+	@scripts/deps bench
+
 .PHONY: fmt
 fmt: ## Format the code
 	$(CARGO) fmt
@@ -64,12 +68,23 @@ bench-ingest: deps ## Events a second from relay socket to commit, against the l
 	$(CARGO) bench --locked --profile dev --bench ingest
 
 .PHONY: bench-archive
-bench-archive: deps build ## The archive against relays: events a second, a thousand relays, duplicates, lag
+bench-archive: deps-bench build ## The archive against relays: events a second, a thousand relays, duplicates, lag
 	ulimit -n 8192; $(CARGO) bench --locked --profile dev --bench archive
 
 .PHONY: farm
 farm: ## A thousand relays of all characters on the loopback, to try an archive on
 	ulimit -n 8192; $(CARGO) bench --locked --profile dev --bench farm
+
+# Seconds of `make fuzz`. What it finds worth keeping stays in the target folder; a failure is written to fuzz/artifacts/.
+FUZZ_S ?= 60
+FUZZ := $(abspath $(TARGET))/fuzz
+
+.PHONY: fuzz
+fuzz: deps ## Made-up frames against the code that reads and writes them, for FUZZ_S=60 seconds
+	@[ -x $(TARGET)/tools/bin/cargo-fuzz ] || $(CARGO) install --locked --root $(TARGET)/tools --version '^0.13' cargo-fuzz
+	@mkdir -p $(FUZZ)/corpus/frames
+	PATH="$(abspath $(TARGET))/tools/bin:$$PATH" $(CARGO) fuzz run --sanitizer none --target-dir $(FUZZ) \
+	    frames $(FUZZ)/corpus/frames fuzz/seeds/frames -- -dict=fuzz/frames.dict -timeout=10 -max_total_time=$(FUZZ_S)
 
 .PHONY: deny
 deny: ## Licences, sources, banned crates and known vulnerabilities (needs cargo-deny, and the network for the last)

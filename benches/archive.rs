@@ -14,6 +14,8 @@ mod instance;
 #[allow(dead_code, reason = "each bench uses a part of it")]
 mod support;
 
+#[path = "archive/bigbrotr.rs"]
+mod bigbrotr;
 #[path = "archive/crawl.rs"]
 mod crawl;
 #[path = "archive/lag.rs"]

@@ -32,8 +32,8 @@ async fn main() -> std::io::Result<()> {
     println!(
         "{} relays from {} to {}, {truth} pairs of event and relay to be found with patience; Ctrl-C ends them.\n\n\
          In another shell, to archive them and nothing else:\n  \
-         quipu up --data ./farm-data --set services.initializer.enabled=false\n  \
-         xargs -a {} quipu relays add --data ./farm-data\n",
+         quipu up --data ./farm-data --set services.initializer.enabled=false --set services.finder.enabled=false\n  \
+         quipu relays add --data ./farm-data $(cat {})\n",
         farm.relays().len(),
         farm.relays().first().map_or_else(String::new, |relay| relay.url()),
         farm.relays().last().map_or_else(String::new, |relay| relay.url()),

@@ -239,7 +239,11 @@ BEGIN
     IF held > 100000 THEN
         SELECT greatest(held, c.reltuples::bigint) INTO held FROM pg_class c WHERE c.oid = name::regclass;
     END IF;
-    EXECUTE format('DROP TABLE %I', name);
+    BEGIN
+        EXECUTE format('DROP TABLE %I', name);
+    EXCEPTION WHEN lock_not_available THEN
+        RETURN NULL;
+    END;
     IF held > 0 THEN
         INSERT INTO message_log (kind, detail)
         VALUES ('expired', jsonb_build_object('hour', replace(name, 'message_payloads_', ''), 'messages', held, 'bytes', size));

@@ -1,26 +1,7 @@
 //! What an event costs on disk, indexes included, beside the same events in the schema of BigBrotr 6.6.9, built in the same run.
 
 use super::Row;
-use super::support::{Server, verdict};
-
-/// Its events: 16 hash partitions of the id; indexes over (time, id), (kind, time), (key, time), (key, kind, time) and tag values;
-/// content and tags compressed by lz4; tag values never NULL.
-const THEIRS: &str = "
-    CREATE SCHEMA theirs;
-    CREATE TABLE theirs.event (
-        id bytea PRIMARY KEY, pubkey bytea NOT NULL, created_at bigint NOT NULL, kind integer NOT NULL, tags jsonb NOT NULL,
-        tagvalues text[] NOT NULL, content text NOT NULL, sig bytea NOT NULL) PARTITION BY HASH (id);
-    ALTER TABLE theirs.event ALTER COLUMN content SET COMPRESSION lz4, ALTER COLUMN tags SET COMPRESSION lz4;
-    DO $$ BEGIN
-        FOR n IN 0..15 LOOP
-            EXECUTE format('CREATE TABLE theirs.event_%s PARTITION OF theirs.event FOR VALUES WITH (MODULUS 16, REMAINDER %s)', n, n);
-        END LOOP;
-    END $$;
-    CREATE INDEX ON theirs.event (created_at DESC, id DESC);
-    CREATE INDEX ON theirs.event (kind, created_at DESC);
-    CREATE INDEX ON theirs.event (pubkey, created_at DESC);
-    CREATE INDEX ON theirs.event (pubkey, kind, created_at DESC);
-    CREATE INDEX ON theirs.event USING gin (tagvalues);";
+use super::support::{Server, bigbrotr, verdict};
 
 /// In the order in which they came.
 const FILL: &str = "
@@ -41,7 +22,7 @@ fn each(tables: &[&str]) -> String {
 
 /// Over what the measurements before have stored.
 pub(crate) async fn measure(server: &Server) -> Vec<Row> {
-    server.run(THEIRS).await;
+    server.run(&format!("CREATE SCHEMA theirs; SET search_path = theirs; {}", bigbrotr::EVENTS)).await;
     server.run(FILL).await;
     let ours: f64 = server.ask(&each(&["events", "deletions", "expirations", "vanish_requests"])).await;
     let theirs: f64 = server.ask(&each(&["theirs.event"])).await;

@@ -1,5 +1,6 @@
 //! What the benches share: a durable private server, reference figures, tables.
 
+pub(crate) mod bigbrotr;
 pub(crate) mod limit;
 
 use std::fmt::Write as _;

@@ -37,6 +37,10 @@ pub struct Synchronizer {
     pub authenticate: bool,
     /// How long a relay stays ours without a sign of life, in seconds. A killed process's relays are taken over after that.
     pub lease_s: NonZeroU32,
+    /// Pause after a session that failed, in seconds. Each further one is twice as long.
+    pub retry_min_s: NonZeroU32,
+    /// Longest such pause, in seconds.
+    pub retry_max_s: NonZeroU32,
 }
 
 impl Default for Synchronizer {
@@ -56,6 +60,8 @@ impl Default for Synchronizer {
             negentropy_events_max: nonzero!(NonZeroUsize, 100_000),
             authenticate: true,
             lease_s: nonzero!(NonZeroU32, 60),
+            retry_min_s: nonzero!(NonZeroU32, 60),
+            retry_max_s: nonzero!(NonZeroU32, 21_600),
         }
     }
 }

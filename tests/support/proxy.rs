@@ -9,6 +9,7 @@ use std::time::Duration;
 use quipu::base::Secret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -53,6 +54,7 @@ impl Plan {
 pub(crate) struct Proxy {
     address: SocketAddr,
     plan: Arc<Plan>,
+    is_silent: watch::Sender<bool>,
     _tasks: JoinSet<()>,
 }
 
@@ -65,20 +67,26 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let plan = Arc::new(Plan::default());
         let mut tasks = JoinSet::new();
+        let (is_silent, silence) = watch::channel(false);
         let watch = Arc::clone(&plan);
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
-            while let Ok((client, _)) = listener.accept().await {
-                let (upstream, plan) = (upstream.clone(), Arc::clone(&watch));
+            while let Ok((mut client, _)) = listener.accept().await {
+                let (upstream, plan, mut silence) = (upstream.clone(), Arc::clone(&watch), silence.clone());
                 connections.spawn(async move {
-                    if let Ok(server) = TcpStream::connect(upstream).await {
-                        // A broken connection is what this is for.
-                        let _ = relay(client, server, &plan).await;
+                    if let Ok(mut server) = TcpStream::connect(upstream).await {
+                        let fallen_silent = async { drop(silence.wait_for(|is_silent| *is_silent).await) };
+                        tokio::select! {
+                            // A broken connection is what this is for.
+                            _ = relay(&mut client, &mut server, &plan) => {}
+                            // Half open, for ever: nobody hears that it is.
+                            () = fallen_silent => std::future::pending().await,
+                        }
                     }
                 });
             }
         });
-        Self { address, plan, _tasks: tasks }
+        Self { address, plan, is_silent, _tasks: tasks }
     }
 
     /// The URL that leads through the proxy.
@@ -95,6 +103,16 @@ impl Proxy {
         strikes.push_back((text.as_bytes(), fault));
     }
 
+    /// From now on nothing comes through, and all connections stay open.
+    pub(crate) fn fall_silent(&self) {
+        self.is_silent.send_replace(true);
+    }
+
+    /// New connections come through again; the silent ones stay silent.
+    pub(crate) fn let_through(&self) {
+        self.is_silent.send_replace(false);
+    }
+
     /// How many strikes have happened.
     pub(crate) fn struck(&self) -> usize {
         self.plan.struck.load(Ordering::SeqCst)
@@ -102,7 +120,7 @@ impl Proxy {
 }
 
 /// Bytes both ways until one side ends, or a fault ends it.
-async fn relay(mut client: TcpStream, mut server: TcpStream, plan: &Plan) -> std::io::Result<()> {
+async fn relay(client: &mut TcpStream, server: &mut TcpStream, plan: &Plan) -> std::io::Result<()> {
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (mut asked, mut told) = (vec![0; 1 << 16], vec![0; 1 << 16]);
@@ -126,7 +144,7 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, plan: &Plan) -> std
             }
             Some(Fault::SwallowAnswer) => {
                 server.write_all(request).await?;
-                answered(&mut client, &mut server).await?;
+                answered(client, server).await?;
                 plan.strike();
                 return Ok(());
             }

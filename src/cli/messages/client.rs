@@ -120,6 +120,15 @@ fn advice_of_socket(why: &SocketError) -> &'static str {
     }
 }
 
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To show what is pushed.
+    Listen,
+    /// To ask. Messages that nobody would look at are not pushed, nor counted as such, by relays that resume after a position.
+    Ask,
+}
+
 /// A connection on which we are let in.
 #[derive(Debug)]
 pub(super) struct Client<'a> {
@@ -129,7 +138,7 @@ pub(super) struct Client<'a> {
 
 impl<'a> Client<'a> {
     /// Connects, says hello, proves who we are.
-    pub(super) async fn connect(login: &'a Login) -> Result<Self, Trouble> {
+    pub(super) async fn connect(login: &'a Login, purpose: Purpose) -> Result<Self, Trouble> {
         let bearer = match &login.proof {
             Proof::Token(token) => Some(format!("Bearer {}", token.expose())),
             Proof::None | Proof::Key(_) => None,
@@ -151,15 +160,24 @@ impl<'a> Client<'a> {
         if let Proof::Key(_) = login.proof {
             hello["auth"] = "ed25519".into();
         }
+        if purpose == Purpose::Ask {
+            hello["since"] = i64::MAX.into();
+        }
         client.send(&hello).await?;
         loop {
-            match client.answer().await? {
-                Frame::HelloOk {} => return Ok(client),
-                Frame::Challenge { challenge, relay_id } => {
+            match client.answer().await {
+                Ok(Frame::HelloOk {}) => return Ok(client),
+                Ok(Frame::Challenge { challenge, relay_id }) => {
                     let proof = login.proof(&challenge, &relay_id)?;
                     client.send(&proof).await?;
                 }
-                _ => {}
+                Ok(_) => {}
+                Err(Trouble::Refused { code, .. })
+                    if code == "AUTH_FAILED" && matches!(login.proof, Proof::None) =>
+                {
+                    return Err(Trouble::ProofWanted);
+                }
+                Err(trouble) => return Err(trouble),
             }
         }
     }
@@ -174,15 +192,11 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Messages that wait: at most `limit`, and after this position where one is given.
-    pub(super) async fn pull(&mut self, limit: usize, after: Option<i64>) -> Result<Vec<Message>, Trouble> {
-        let mut pull = json!({ "type": "pull", "limit": limit });
-        if let Some(position) = after {
-            pull["since"] = position.into();
-        }
-        self.send(&pull).await?;
+    /// Messages that wait: at most `limit`, after this position from a relay that knows positions.
+    pub(super) async fn pull(&mut self, limit: usize, after: i64) -> Result<Vec<Message>, Trouble> {
+        self.send(&json!({ "type": "pull", "limit": limit, "since": after })).await?;
         loop {
-            // What is pushed meanwhile is in the answer, or in the next one.
+            // What a relay pushes all the same is in the answer, too, or in the next one.
             if let Frame::Messages { messages } = self.answer().await? {
                 return Ok(messages);
             }

@@ -15,7 +15,7 @@ use futures_util::StreamExt as _;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::client::{Client, Trouble};
+use super::client::{Client, Purpose, Trouble};
 use super::frame::{Frame, Message};
 use super::{Who, line};
 use crate::cli::{Context, output};
@@ -96,7 +96,7 @@ impl Send {
             frame["ttl_seconds"] = seconds.into();
         }
         let login = self.who.login(context)?;
-        let mut client = Client::connect(&login).await?;
+        let mut client = Client::connect(&login, Purpose::Ask).await?;
         let stored = client.store(&frame).await.map_err(|trouble| match trouble {
             Trouble::Refused { .. } => anyhow::Error::new(trouble),
             unknown => anyhow::Error::new(unknown).context(format!(
@@ -138,8 +138,8 @@ fn payload(text: String) -> Result<Vec<u8>> {
 impl Pull {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
         let login = self.who.login(context)?;
-        let mut client = Client::connect(&login).await?;
-        let (mut left, mut after) = (self.limit, None);
+        let mut client = Client::connect(&login, Purpose::Ask).await?;
+        let (mut left, mut after) = (self.limit, 0);
         loop {
             let page = client.pull(left.min(PAGE), after).await?;
             let Some(last) = page.last() else { break };
@@ -158,11 +158,14 @@ impl Pull {
                 client.acknowledged(written).await?;
             }
             left = left.saturating_sub(page.len());
-            after = last.position;
-            // A relay that gives no positions shows the same ones again until they are acknowledged.
-            let goes_on = self.ack || after.is_some();
-            if left == 0 || written < page.len() || !goes_on {
+            if left == 0 || written < page.len() {
                 break;
+            }
+            match last.position {
+                Some(position) => after = position,
+                // A relay that knows no positions shows the same ones again until they are acknowledged.
+                None if self.ack => {}
+                None => break,
             }
         }
         if left == self.limit && !self.json {
@@ -189,7 +192,7 @@ impl Tail {
         let mut pauses = backoff();
         loop {
             let connected = tokio::select! {
-                connected = Client::connect(&login) => connected,
+                connected = Client::connect(&login, Purpose::Listen) => connected,
                 _ = stop.next() => return Ok(ExitCode::SUCCESS),
             };
             let trouble = match connected {

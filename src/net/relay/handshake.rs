@@ -1,5 +1,6 @@
 //! The beginning of a session.
 
+use tokio::time::Instant;
 use url::Url;
 
 use super::live::Live;
@@ -46,7 +47,7 @@ impl RelaySession {
             challenge: None,
             asked: 0,
             page: page::Slot::default(),
-            live: Live::new(),
+            live: Live::new(Instant::now() + patience.idle),
             notice: None,
             odd_frames: 0,
             unwanted: 0,

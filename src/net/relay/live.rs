@@ -1,7 +1,5 @@
 //! The live subscription: one a session, whose events are kept aside until they are taken.
 
-use std::time::Duration;
-
 use futures_util::StreamExt;
 use nostr_sdk::{ClientMessage, Filter, SubscriptionId};
 use tokio::time::{Instant, timeout_at};
@@ -9,11 +7,8 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::frame::Frame;
 use super::page::PAGE_EVENTS_MAX;
-use super::{RawPage, RelayError, RelaySession};
+use super::{AnswerPage, RelayError, RelaySession};
 use crate::net::error::words;
-
-/// How often a relay is asked whether it is still there while nothing is asked of it.
-const PING_EVERY: Duration = Duration::from_secs(30);
 
 /// Pings without any sign of life after which it is not.
 const PINGS_UNANSWERED_MAX: u32 = 2;
@@ -22,22 +17,17 @@ const PINGS_UNANSWERED_MAX: u32 = 2;
 #[derive(Debug)]
 pub(super) struct Live {
     id: Option<SubscriptionId>,
-    held: RawPage,
+    held: AnswerPage,
     /// Why the relay ended it.
     ended: Option<String>,
+    /// When a relay that says nothing is asked whether it is still there.
     ping_due: Instant,
     unanswered: u32,
 }
 
 impl Live {
-    pub(super) fn new() -> Self {
-        Self {
-            id: None,
-            held: RawPage::default(),
-            ended: None,
-            ping_due: Instant::now() + PING_EVERY,
-            unanswered: 0,
-        }
+    pub(super) fn new(ping_due: Instant) -> Self {
+        Self { id: None, held: AnswerPage::default(), ended: None, ping_due, unanswered: 0 }
     }
 
     /// The relay is there: something came from it.
@@ -83,7 +73,7 @@ impl RelaySession {
     }
 
     /// What came for the live subscription since the last call.
-    pub fn take_live(&mut self) -> RawPage {
+    pub fn take_live(&mut self) -> AnswerPage {
         let mut page = std::mem::take(&mut self.live.held);
         self.hand_over(&mut page);
         page
@@ -99,7 +89,7 @@ impl RelaySession {
             return Err(RelayError::Closed("nothing was subscribed to".to_owned()));
         }
         loop {
-            if !self.live.held.events.is_empty() || self.live.held.too_large > 0 {
+            if !self.live.held.is_empty() {
                 return Ok(());
             }
             if let Some(reason) = self.live.ended.take() {
@@ -118,9 +108,9 @@ impl RelaySession {
 
     async fn ping(&mut self) -> Result<(), RelayError> {
         if self.live.unanswered >= PINGS_UNANSWERED_MAX {
-            return Err(RelayError::Silent(PING_EVERY * PINGS_UNANSWERED_MAX));
+            return Err(RelayError::Silent(self.patience.idle * PINGS_UNANSWERED_MAX));
         }
-        self.live.ping_due = Instant::now() + PING_EVERY;
+        self.live.ping_due = Instant::now() + self.patience.idle;
         self.live.unanswered += 1;
         self.send_frame(Message::Ping(Bytes::new())).await
     }

@@ -32,7 +32,7 @@ use crate::config::NetworkSettings;
 pub use error::RelayError;
 use frame::Frame;
 use live::Live;
-pub use page::{PAGE_BYTES_MAX, RawPage};
+pub use page::{AnswerPage, PAGE_BYTES_MAX};
 pub use publish::Published;
 pub use reconcile::{DIFFERENCE_IDS_MAX, Difference};
 
@@ -47,7 +47,8 @@ const UNWANTED_BYTES_MAX: usize = 256 * 1024 * 1024;
 pub struct Patience {
     /// For the connection and the handshakes together.
     pub connect: Duration,
-    /// For the next frame in the middle of an answer.
+    /// For the next frame in the middle of an answer; and for any sign of life of a relay that is only listened to, until it is
+    /// asked for one.
     pub idle: Duration,
 }
 

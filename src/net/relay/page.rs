@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::frame::Frame;
 use super::{RelayError, RelaySession};
-use crate::base::nostr_event::EVENT_BYTES_MAX;
+use crate::base::nostr_event::{self, EVENT_BYTES_MAX, NostrEvent, Refusals};
 use crate::net::error::words;
 
 /// Most bytes of one page in memory. An answer that is longer is cut: what came so far is the page.
@@ -22,15 +22,16 @@ const PAGE_SLACK: usize = 10;
 /// Most events of a page whose filter has no limit.
 pub(super) const PAGE_EVENTS_MAX: usize = 10_000;
 
-/// What a relay sent for one question, up to EOSE; or for the live subscription, up to now.
+/// What a relay sent for one question, up to EOSE; or for the live subscription, up to now. Events are read as they come, so
+/// that it is done when the relay is.
 #[derive(Debug, Default)]
-pub struct RawPage {
-    /// The events' JSON as it came, not even parsed.
-    pub events: Vec<Box<str>>,
-    /// Their length together.
+pub struct AnswerPage {
+    /// Those that are well-formed, in the order in which they came.
+    pub events: Vec<NostrEvent>,
+    /// What came as events and is none.
+    pub refused: Refusals,
+    /// The length of all that came as events and was read.
     bytes: usize,
-    /// Events that were longer than one may be.
-    pub too_large: usize,
     /// Frames that are no Nostr message at all; none of them was an event.
     pub odd_frames: usize,
     /// Only the beginning of the answer: the rest was too long or too slow.
@@ -38,31 +39,45 @@ pub struct RawPage {
     /// The last NOTICE, which often explains a short page.
     pub notice: Option<String>,
     /// Events that came for the question before, after its answer had ended. A relay that says EOSE too early has many.
-    pub late: Vec<Box<str>>,
+    pub late: Vec<NostrEvent>,
+    /// What came as such an event and is none.
+    pub late_refused: Refusals,
+    /// How much came as events.
+    sent: usize,
 }
 
-impl RawPage {
-    /// Takes one event's JSON, or counts it when it is too long to be one.
+impl AnswerPage {
+    /// Takes one event's JSON, or counts why it is none.
     pub(super) fn take(&mut self, json: &str) {
-        if json.len() > EVENT_BYTES_MAX {
-            self.too_large += 1;
-        } else {
-            self.bytes += json.len();
-            self.events.push(json.into());
+        self.count(json);
+        match nostr_event::parse(json) {
+            Ok(event) => self.events.push(event),
+            Err(reason) => self.refused.add(reason),
         }
     }
 
     fn take_late(&mut self, json: &str) {
-        if json.len() <= EVENT_BYTES_MAX {
-            self.bytes += json.len();
-            self.late.push(json.into());
+        self.count(json);
+        match nostr_event::parse(json) {
+            Ok(event) => self.late.push(event),
+            Err(reason) => self.late_refused.add(reason),
         }
+    }
+
+    fn count(&mut self, json: &str) {
+        // What is too large is read over.
+        self.bytes += if json.len() <= EVENT_BYTES_MAX { json.len() } else { 0 };
+        self.sent += 1;
     }
 
     /// Whether it has as much as may be held.
     pub(super) fn is_full(&self, events_max: usize) -> bool {
-        self.bytes > PAGE_BYTES_MAX
-            || self.events.len().saturating_add(self.late.len()).saturating_add(self.too_large) > events_max
+        self.bytes > PAGE_BYTES_MAX || self.sent > events_max
+    }
+
+    /// Whether nothing came as an event.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sent == 0
     }
 }
 
@@ -75,7 +90,7 @@ impl RelaySession {
     ///
     /// # Errors
     /// [`RelayError::Closed`] when the relay refuses; the session can go on. Otherwise what ends a session.
-    pub async fn page(&mut self, filter: &Filter) -> Result<RawPage, RelayError> {
+    pub async fn page(&mut self, filter: &Filter) -> Result<AnswerPage, RelayError> {
         // An id of its own for every question tells what comes too late. CLOSE and REQ leave together, so that it costs no
         // round trip.
         let before = self.page.0.take();
@@ -105,7 +120,7 @@ impl RelaySession {
     }
 
     /// Adds what was noted beside the events.
-    pub(super) fn hand_over(&mut self, page: &mut RawPage) {
+    pub(super) fn hand_over(&mut self, page: &mut AnswerPage) {
         page.odd_frames = std::mem::take(&mut self.odd_frames);
         page.notice = self.notice.take();
     }
@@ -115,8 +130,8 @@ impl RelaySession {
         id: &SubscriptionId,
         before: Option<&SubscriptionId>,
         limit: usize,
-    ) -> Result<RawPage, RelayError> {
-        let mut page = RawPage::default();
+    ) -> Result<AnswerPage, RelayError> {
+        let mut page = AnswerPage::default();
         let until = Instant::now() + ANSWER_TIME_MAX;
         loop {
             let Some(text) = self.next_text(until).await? else {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nostr_relay_builder::prelude::{RelayBuilderNip42, RelayBuilderNip42Mode};
 use nostr_relay_builder::{LocalRelay, RelayBuilder};
 use nostr_sdk::{Event, EventBuilder, Keys, Timestamp};
-use quipu::base::RelayUrl;
+use quipu::base::{RelayUrl, Secret};
 use quipu::config::Networks;
 use quipu::net::relay::{Patience, RelaySession};
 use quipu::net::{Outside, Trust};
@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::kit::{Relay, await_complete, await_count, free_port, now};
 use crate::support::instance::Instance;
+use crate::support::proxy::Proxy;
 
 fn note(seconds: i64, text: &str) -> Event {
     let at = Timestamp::from_secs(u64::try_from(seconds).unwrap());
@@ -78,6 +79,38 @@ async fn what_a_relay_gets_is_archived_at_once_whatever_its_date() {
     // A window ends at the present, and nothing but windows says what is complete.
     let beyond = "SELECT count(*) FROM proven_windows WHERE until > extract(epoch FROM now())";
     assert_eq!(instance.count(beyond).await, 0);
+    instance.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_relay_that_falls_silent_is_given_up_and_what_it_got_meanwhile_is_archived() {
+    let relay = Relay::start(SampleGenerator::paced(59, 300)).await;
+    let direct = Secret::new(relay.url.as_str());
+    let proxy = Proxy::before(&direct).await;
+    let url = proxy.url(&direct).expose().trim_end_matches('/').to_owned();
+    let settings = [
+        ["--set", "networks.clearnet.idle_timeout_s=1"],
+        ["--set", "networks.clearnet.connect_timeout_s=1"],
+        ["--set", "services.synchronizer.retry_min_s=1"],
+        ["--set", "services.synchronizer.retry_max_s=1"],
+    ];
+    let instance = Instance::crawling(&[&url], settings.as_flattened());
+    instance.run(&["relays", "add", &url]).ok();
+    await_complete(&instance, &url, now() - 120).await;
+    await_live(&instance, 1).await;
+    let held = i64::try_from(relay.events.len()).unwrap();
+    await_count(&instance, "SELECT count(*) FROM events", held).await;
+
+    // Neither end hears that the other one is gone.
+    proxy.fall_silent();
+    publish(&relay.url, &[note(now(), "meanwhile")]).await;
+    let given_up =
+        "SELECT least(count(*), 1) FROM relay_log WHERE kind = 'observed' AND detail ->> 'reason' = 'silent'";
+    await_count(&instance, given_up, 1).await;
+    assert_eq!(instance.count("SELECT count(*) FROM events").await, held);
+    proxy.let_through();
+    await_count(&instance, "SELECT count(*) FROM events_relays", held + 1).await;
+    await_live(&instance, 1).await;
     instance.stop();
 }
 

@@ -248,7 +248,7 @@ fn golden_frames_are_the_seeds_of_the_fuzz_target() {
         .unwrap()
         .map(|entry| entry.unwrap())
         .map(|entry| (entry.file_name().into_string().unwrap(), entry.path()))
-        .filter(|(name, _)| name.ends_with(".json"))
+        .filter(|(_, path)| path.extension().is_some_and(|end| end == "json"))
         .map(|(name, path)| (name, fs::read_to_string(path).unwrap()))
         .collect();
     assert_eq!(seeds, golden);

@@ -48,18 +48,46 @@ const CALM: Duration = Duration::from_mins(1);
 /// Devices and wayfarers by number.
 #[derive(Debug, Clone, Copy)]
 enum Op {
-    Send { device: usize, to: usize, ttl_s: i64, is_named: bool },
+    Send {
+        device: usize,
+        to: usize,
+        ttl_s: i64,
+        is_named: bool,
+    },
     /// More at once than a seat has room for, or a process takes of one client.
-    Burst { device: usize, to: usize, count: usize },
+    Burst {
+        device: usize,
+        to: usize,
+        count: usize,
+    },
     /// A message with a `client_msg_id` once more, one that was not answered first; from whichever device.
-    Repeat { device: usize, nth: usize },
+    Repeat {
+        device: usize,
+        nth: usize,
+    },
     /// So many percent of what it got and did not acknowledge.
-    Acknowledge { device: usize, percent: u32 },
-    Pull { device: usize },
-    Connect { device: usize, process: usize, by_stream: bool },
-    Leave { device: usize, how: Leave },
+    Acknowledge {
+        device: usize,
+        percent: u32,
+    },
+    Pull {
+        device: usize,
+    },
+    Connect {
+        device: usize,
+        process: usize,
+        by_stream: bool,
+    },
+    Leave {
+        device: usize,
+        how: Leave,
+    },
     /// So many bytes of a send, then a reset; all of it when there are fewer.
-    CutSend { device: usize, to: usize, bytes: usize },
+    CutSend {
+        device: usize,
+        to: usize,
+        bytes: usize,
+    },
     KillProcess(usize),
     StartProcess(usize),
     KillPostgres,
@@ -77,7 +105,9 @@ enum Leave {
 
 /// The list of operations of a seed.
 fn ops(dice: &mut ChaCha8Rng) -> Vec<Op> {
-    let mut ops: Vec<Op> = (0..DEVICES_COUNT).map(|device| Op::Connect { device, process: device % 2, by_stream: false }).collect();
+    let mut ops: Vec<Op> = (0..DEVICES_COUNT)
+        .map(|device| Op::Connect { device, process: device % 2, by_stream: false })
+        .collect();
     // What died comes back after a while, so that a life is more than silence.
     let mut later: Vec<(usize, Op)> = Vec::new();
     for nth in 0..OPS {
@@ -218,7 +248,10 @@ impl<'a> Life<'a> {
             }
             Op::Leave { device, how } => self.leave(device, how).await,
             Op::CutSend { device, to, bytes } => {
-                let Some(frame) = self.is_linked(device).then(|| self.letter(device, to, LONG_S, true)) else { return };
+                let Some(frame) = self.is_linked(device).then(|| self.letter(device, to, LONG_S, true))
+                else {
+                    return;
+                };
                 let length = frame.to_string().len();
                 let say = if bytes < length { Say::CutIn(frame, bytes) } else { Say::CutAfter(frame) };
                 self.end(device, say).await;
@@ -298,7 +331,16 @@ impl<'a> Life<'a> {
         let from = ledger.devices[device].wayfarer;
         let client_msg_id = is_named.then(|| format!("{}-{number}", self.seed));
         let (accepted, msg_id, received_at) = (None, None, None);
-        ledger.letters.push(Letter { from, to, content, ttl_s, client_msg_id, accepted, msg_id, received_at });
+        ledger.letters.push(Letter {
+            from,
+            to,
+            content,
+            ttl_s,
+            client_msg_id,
+            accepted,
+            msg_id,
+            received_at,
+        });
         drop(ledger);
         self.frame(device, number)
     }
@@ -308,9 +350,11 @@ impl<'a> Life<'a> {
         let ledger = self.ledger.lock().unwrap();
         let letter = &ledger.letters[number];
         let is_first = ledger.devices[device].name.is_empty();
-        let payload = if is_first { STANDARD.encode(&letter.content) } else { URL_SAFE_NO_PAD.encode(&letter.content) };
+        let payload =
+            if is_first { STANDARD.encode(&letter.content) } else { URL_SAFE_NO_PAD.encode(&letter.content) };
         let to = &ledger.wayfarers[letter.to];
-        let mut frame = json!({ "type": "send", "to": to, "payload_b64": payload, "ttl_seconds": letter.ttl_s });
+        let mut frame =
+            json!({ "type": "send", "to": to, "payload_b64": payload, "ttl_seconds": letter.ttl_s });
         if let Some(id) = &letter.client_msg_id {
             frame["client_msg_id"] = json!(id);
         }
@@ -460,8 +504,12 @@ impl<'a> Life<'a> {
             .unwrap();
         let mut ledger = self.ledger.lock().unwrap();
         let mut wrongs = Vec::new();
-        let by_content: BTreeMap<Vec<u8>, usize> =
-            ledger.letters.iter().enumerate().map(|(n, l)| (Sha256::digest(&l.content).to_vec(), n)).collect();
+        let by_content: BTreeMap<Vec<u8>, usize> = ledger
+            .letters
+            .iter()
+            .enumerate()
+            .map(|(n, l)| (Sha256::digest(&l.content).to_vec(), n))
+            .collect();
         let mut stored = BTreeMap::new();
         for row in &accepted {
             let Some(&number) = by_content.get(row.get::<_, &[u8]>(4)) else {
@@ -471,8 +519,11 @@ impl<'a> Life<'a> {
             let letter = &ledger.letters[number];
             let msg_id: String = row.get(0);
             let said: (&str, &str, Option<&str>) = (row.get(1), row.get(2), row.get(3));
-            let meant =
-                (&*ledger.wayfarers[letter.from], &*ledger.wayfarers[letter.to], letter.client_msg_id.as_deref());
+            let meant = (
+                &*ledger.wayfarers[letter.from],
+                &*ledger.wayfarers[letter.to],
+                letter.client_msg_id.as_deref(),
+            );
             if said != meant || letter.msg_id.as_ref().is_some_and(|known| *known != msg_id) {
                 wrongs.push(format!("letter {number} is stored as {row:?}: {letter:?}"));
             }
@@ -502,7 +553,9 @@ impl<'a> Life<'a> {
             let known: BTreeSet<String> = device.acknowledged.union(&device.asked).cloned().collect();
             let invented = recorded.difference(&known).count();
             if (missing, invented) != (0, 0) {
-                wrongs.push(format!("device {place}: {missing} acknowledgements are missing, {invented} are invented"));
+                wrongs.push(format!(
+                    "device {place}: {missing} acknowledgements are missing, {invented} are invented"
+                ));
             }
         }
         ledger.wrongs.extend(wrongs);

@@ -101,7 +101,7 @@ async fn in_by_key(stream: TcpStream, relay_id: &str) {
 }
 
 async fn enters(login: &Login) {
-    Client::connect(login).await.unwrap().close().await;
+    Client::connect(login, Purpose::Listen).await.unwrap().close().await;
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn a_challenge_that_would_let_a_relay_in_elsewhere_is_not_signed() {
                 relay.say(json!({ "type": "challenge", "challenge": "c1", "relay_id": relay_id })).await;
                 assert!(relay.socket.next().await.is_none_or(|end| end.is_err()), "nothing is signed");
             },
-            async |login| Client::connect(login).await.unwrap_err(),
+            async |login| Client::connect(login, Purpose::Listen).await.unwrap_err(),
         )
         .await;
         assert!(matches!(trouble, Trouble::OtherRelay(_) | Trouble::Unsignable(_)), "{trouble}");
@@ -150,18 +150,23 @@ async fn a_token_goes_with_the_upgrade_request() {
 
 #[tokio::test]
 async fn whoever_has_no_proof_is_told_what_to_give() {
-    let trouble = between(
-        Proof::None,
-        None,
-        async |stream, _| {
-            let mut relay = Relay::accepted(stream).await;
-            relay.heard().await;
-            relay.say(json!({ "type": "challenge", "challenge": "c1", "relay_id": "quipu" })).await;
-        },
-        async |login| Client::connect(login).await.unwrap_err(),
-    )
-    .await;
-    assert!(trouble.to_string().contains("--key FILE"), "{trouble}");
+    for answer in [
+        json!({ "type": "challenge", "challenge": "c1", "relay_id": "quipu" }),
+        json!({ "type": "error", "code": "AUTH_FAILED", "message": "prove who you are" }),
+    ] {
+        let trouble = between(
+            Proof::None,
+            None,
+            async |stream, _| {
+                let mut relay = Relay::accepted(stream).await;
+                relay.heard().await;
+                relay.say(answer).await;
+            },
+            async |login| Client::connect(login, Purpose::Listen).await.unwrap_err(),
+        )
+        .await;
+        assert!(trouble.to_string().contains("--key FILE"), "{trouble}");
+    }
 }
 
 #[tokio::test]
@@ -172,14 +177,14 @@ async fn refusals_say_what_to_do_and_whether_to_try_again() {
         ("INVALID_WAYFARER_ID", false, "64 lower-case hex"),
     ] {
         let trouble = between(
-            Proof::None,
+            Proof::Token(Secret::new("qm_other")),
             None,
             async |stream, _| {
                 let mut relay = Relay::accepted(stream).await;
                 relay.heard().await;
                 relay.say(json!({ "type": "error", "code": code, "message": "no\u{1b}[2J" })).await;
             },
-            async |login| Client::connect(login).await.unwrap_err(),
+            async |login| Client::connect(login, Purpose::Listen).await.unwrap_err(),
         )
         .await;
         assert_eq!(trouble.is_passing(), is_passing, "{trouble}");
@@ -199,7 +204,7 @@ async fn a_refused_upgrade_is_an_http_status() {
             assert!(stream.read(&mut request).await.unwrap() > 0);
             stream.write_all(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await.unwrap();
         },
-        async |login| Client::connect(login).await.unwrap_err(),
+        async |login| Client::connect(login, Purpose::Listen).await.unwrap_err(),
     )
     .await;
     assert!(trouble.to_string().contains("401") && trouble.to_string().contains("token create"), "{trouble}");
@@ -211,7 +216,7 @@ async fn questions_get_their_answers_whatever_is_pushed_meanwhile() {
     let message = |n: i64| json!({ "msg_id": format!("m{n}"), "from": "alice", "payload_b64": "aGk", "received_at": n, "position": n });
     let serve = async |stream, _: &str| {
         let mut relay = Relay::accepted(stream).await;
-        relay.heard().await;
+        assert_eq!(relay.heard().await["since"], i64::MAX, "nothing need be pushed");
         relay.say(json!({ "type": "hello_ok", "relay_id": "quipu" })).await;
         let mut pushed = message(9);
         pushed["type"] = "message".into();
@@ -223,19 +228,19 @@ async fn questions_get_their_answers_whatever_is_pushed_meanwhile() {
         assert_eq!(relay.heard().await, json!({ "type": "pull", "limit": 5, "since": 3 }));
         relay.say(pushed).await;
         relay.say(json!({ "type": "messages", "messages": [message(4), message(5)] })).await;
-        assert_eq!(relay.heard().await, json!({ "type": "pull", "limit": 5 }));
+        assert_eq!(relay.heard().await, json!({ "type": "pull", "limit": 5, "since": 0 }));
         relay.say(json!({ "type": "messages" })).await;
         assert_eq!(relay.heard().await, json!({ "type": "ack", "msg_id": "m4" }));
         relay.say(json!({ "type": "ack_ok", "msg_id": "m4" })).await;
         assert_eq!(relay.heard().await, Value::Null);
     };
     let ask = async |login: &Login| {
-        let mut client = Client::connect(login).await.unwrap();
+        let mut client = Client::connect(login, Purpose::Ask).await.unwrap();
         let stored = client.store(&json!({ "type": "send" })).await.unwrap();
         assert_eq!((stored.msg_id.as_str(), stored.expires_at), ("m1", 2));
-        let page = client.pull(5, Some(3)).await.unwrap();
+        let page = client.pull(5, 3).await.unwrap();
         assert_eq!(page.iter().map(|m| m.position).collect::<Vec<_>>(), [Some(4), Some(5)]);
-        assert_eq!(client.pull(5, None).await.unwrap(), []);
+        assert_eq!(client.pull(5, 0).await.unwrap(), []);
         client.acknowledge("m4").await.unwrap();
         client.acknowledged(1).await.unwrap();
         client.close().await;

@@ -21,14 +21,19 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// Begins where the device left off, or after number `since`.
-    pub(super) async fn begin(state: &MessagesState, who: &Who, since: Option<i64>) -> Result<Self, Error> {
+    /// Begins where the device left off, or after number `since`. Where the client is told numbers, they go up.
+    pub(super) async fn begin(
+        state: &MessagesState,
+        who: &Who,
+        since: Option<i64>,
+        tells_numbers: bool,
+    ) -> Result<Self, Error> {
         // The seat first: what is committed from here on comes by it, what was before is read.
         let seat = state.parts().exchange.enter(&who.wayfarer_id, &who.device);
         let mut delivery = Self { state: state.clone(), seat, line: Line::default() };
         let pool = &state.parts().doors.session;
         let settled = read::settled(pool, &who.wayfarer_id, &who.device).await?;
-        delivery.line = Line::resume(settled.max(since.unwrap_or(0)));
+        delivery.line = Line::resume(settled.max(since.unwrap_or(0)), tells_numbers);
         Ok(delivery)
     }
 

@@ -104,7 +104,14 @@ impl MessagesState {
         let bytes = u64::try_from(new.payload_bytes).unwrap_or(0);
         let pool = &parts.doors.session;
         if let Some(over) = self.0.limits.quotas(pool, &new.sender, &new.recipient, bytes).await? {
-            return Err(refusal(&over));
+            // What was stored before takes nothing: its repeat is answered as it was.
+            let is_repeat = match &new.client_msg_id {
+                Some(id) => read::is_known(pool, &new.sender, id).await?,
+                None => false,
+            };
+            if !is_repeat {
+                return Err(refusal(&over));
+            }
         }
         match parts.messages.append(MessageCommand::Send(Box::new(new))).await? {
             MessageAnswer::Accepted(accepted) => Ok(accepted),

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::Listener;
-use super::desk::{Letter, Refused, Who};
+use super::desk::{Letter, Refused, Who, check_name, check_wayfarer};
 use super::frame::{ErrorCode, for_recipient};
 use super::gate::{Proof, failure, random};
 use super::socket::told;
@@ -178,6 +178,8 @@ pub(super) async fn prove(
     let state = &listener.state;
     let who =
         Who { wayfarer_id: proving.wayfarer_id, device: proving.device_id, generation: Generation::Two };
+    check_wayfarer("wayfarer_id", &who.wayfarer_id, who.generation).map_err(refusal)?;
+    check_name("device_id", &who.device, ErrorCode::InvalidPayload).map_err(refusal)?;
     // A challenge is good once.
     if state.0.challenges.remove(&proving.challenge).await.is_none() {
         let why = "not a challenge of this process, or older than a minute: ask for another";

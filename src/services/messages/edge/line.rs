@@ -16,14 +16,16 @@ pub(super) struct Line {
     ready: VecDeque<Arc<Message>>,
     /// Whether the database may hold more.
     is_behind: bool,
+    /// Whether messages go out in the order of their numbers: whoever resumes by number has everything before it.
+    is_ordered: bool,
     /// What is ready after this number is handed over only if the database still holds it for the device.
     doubted_after: Option<i64>,
 }
 
 impl Line {
     /// The line of a device that has settled everything up to `settled`.
-    pub(super) fn resume(settled: i64) -> Self {
-        Self { outbox: Outbox::resume(settled), ready: VecDeque::new(), is_behind: true, doubted_after: None }
+    pub(super) fn resume(settled: i64, is_ordered: bool) -> Self {
+        Self { outbox: Outbox::resume(settled), is_behind: true, is_ordered, ..Self::default() }
     }
 
     /// Whether there is nothing to do.
@@ -33,7 +35,9 @@ impl Line {
 
     /// Takes what waited in the seat.
     pub(super) fn take(&mut self, news: News) {
-        if news.has_forgotten && let Some(first) = self.ready.front() {
+        if news.has_forgotten
+            && let Some(first) = self.ready.front()
+        {
             // Any of these may be acknowledged by now.
             self.doubted_after = Some(first.number - 1);
         }
@@ -41,17 +45,19 @@ impl Line {
             self.outbox.settle(number);
             self.ready.retain(|message| message.number != number);
         }
-        self.is_behind |= news.has_more || self.outbox.should_read();
+        self.is_behind |= news.has_more || (self.is_ordered && !news.messages.is_empty());
         // As long as the database is to be read, it brings them, in their order. And it alone knows which of them the device has
         // acknowledged elsewhere: a process may hear of its own commit after others have handed the message over.
         if !self.is_behind {
             self.ready.extend(news.messages.into_iter().filter(|message| self.outbox.takes(message.number)));
+            self.is_behind = self.outbox.should_read();
         }
     }
 
     /// After which number the database is to be read before anything else is handed over, if at all.
     pub(super) fn reads_after(&self) -> Option<i64> {
-        self.doubted_after.or_else(|| (self.is_behind && self.ready.is_empty()).then(|| self.outbox.read_to()))
+        self.doubted_after
+            .or_else(|| (self.is_behind && self.ready.is_empty()).then(|| self.outbox.read_to()))
     }
 
     /// What it held there.
@@ -124,11 +130,11 @@ mod tests {
     }
 
     impl World {
-        fn new() -> Self {
+        fn new(is_ordered: bool) -> Self {
             let exchange = Exchange::default();
             let seat = exchange.enter(RECIPIENT, DEVICE);
             let (stored, handed, answered) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-            Self { exchange, seat, line: Line::resume(0), stored, handed, answered }
+            Self { exchange, seat, line: Line::resume(0, is_ordered), stored, handed, answered }
         }
 
         fn commit(&mut self, told: Told) {
@@ -158,7 +164,8 @@ mod tests {
             let waiting = self.stored.range(after + 1..).filter(|(_, is_done)| !**is_done);
             let messages: Vec<Message> = waiting.take(PAGE).map(|(number, _)| message(*number)).collect();
             let has_more = messages.len() == PAGE;
-            let last = if has_more { messages.last().map(|m| m.number) } else { self.stored.keys().last().copied() };
+            let last =
+                if has_more { messages.last().map(|m| m.number) } else { self.stored.keys().last().copied() };
             Page { messages, read_to: last.unwrap_or(0).max(after), has_more }
         }
 
@@ -167,6 +174,8 @@ mod tests {
             for _ in 0..most {
                 let Some(message) = self.line.next() else { break };
                 prop_assert!(!self.answered.contains(&message.number), "{} after ack_ok", message.number);
+                let is_next = self.handed.last().is_none_or(|last| *last < message.number);
+                prop_assert!(is_next || !self.line.is_ordered, "{} out of order", message.number);
                 prop_assert!(self.handed.insert(message.number), "{} twice", message.number);
             }
             Ok(())
@@ -182,17 +191,26 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Op {
-        Commit { count: usize, told: Told },
+        Commit {
+            count: usize,
+            told: Told,
+        },
         /// Those from the nth on, whichever way the device has got them.
-        Acknowledge { nth: usize, count: usize },
-        HandOver { most: usize },
+        Acknowledge {
+            nth: usize,
+            count: usize,
+        },
+        HandOver {
+            most: usize,
+        },
     }
 
     fn ops() -> impl Strategy<Value = Vec<Op>> {
         let told = prop_oneof![4 => Just(Told::Directly), 2 => Just(Told::ByHint), 1 => Just(Told::Never)];
         let op = prop_oneof![
             // A seat holds 64.
-            (prop_oneof![4 => 1..4_usize, 1 => 40..90_usize], told).prop_map(|(count, told)| Op::Commit { count, told }),
+            (prop_oneof![4 => 1..4_usize, 1 => 40..90_usize], told)
+                .prop_map(|(count, told)| Op::Commit { count, told }),
             (0..100_usize, prop_oneof![4 => 1..4_usize, 1 => 40..90_usize])
                 .prop_map(|(nth, count)| Op::Acknowledge { nth, count }),
             (1..20_usize).prop_map(|most| Op::HandOver { most }),
@@ -204,8 +222,8 @@ mod tests {
         /// Seats overflow, hints are lost: each message goes out once and none after its acknowledgement was answered; once
         /// somebody has looked, none that waits is missing.
         #[test]
-        fn every_message_goes_out_once_unless_it_is_acknowledged(ops in ops()) {
-            let mut world = World::new();
+        fn every_message_goes_out_once_unless_it_is_acknowledged(ops in ops(), is_ordered in any::<bool>()) {
+            let mut world = World::new(is_ordered);
             for op in ops {
                 match op {
                     Op::Commit { count, told } => (0..count).for_each(|_| world.commit(told)),

@@ -39,7 +39,7 @@ pub(super) async fn stream(
     let Some(admission) = state.admit(address.ip()) else {
         return Err(Failure::Busy { retry_after: Duration::from_secs(5) });
     };
-    let delivery = Delivery::begin(&state, &who, since).await.map_err(failure)?;
+    let delivery = Delivery::begin(&state, &who, since, true).await.map_err(failure)?;
     let drain = state.parts().lifecycle.drain_token();
     // A message is taken when the connection is ready for it, so that it is not over by then.
     let events =

@@ -98,6 +98,17 @@ pub async fn with_more(pool: &PgPool, recipients: &[String], after: &[i64]) -> R
     Ok(places.iter().filter_map(|place| usize::try_from(place - 1).ok()).collect())
 }
 
+/// Whether a sender has used a `client_msg_id`.
+pub async fn is_known(pool: &PgPool, sender: &str, client_msg_id: &str) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM message_log WHERE sender = $1 AND client_msg_id = $2) AS "is_known!""#,
+        sender,
+        client_msg_id
+    )
+    .fetch_one(pool)
+    .await?)
+}
+
 /// The life of a message, for its sender alone. `None` when he sent no such message.
 pub async fn life(pool: &PgPool, sender: &str, msg_id: Uuid) -> Result<Option<Life>, Error> {
     let Some(row) = sqlx::query!(

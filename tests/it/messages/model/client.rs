@@ -107,7 +107,8 @@ impl Link {
 
     /// Waits until it has ended after it was told so; what was parked is handed over, to be held on to.
     pub(super) async fn ended(mut self) -> Option<Parked> {
-        let ended = timeout(WELCOME * 2, self.task.join_next()).await.expect("a connection ends when it is told so");
+        let ended =
+            timeout(WELCOME * 2, self.task.join_next()).await.expect("a connection ends when it is told so");
         ended.and_then(|joined| joined.expect("a connection does not panic"))
     }
 }
@@ -220,7 +221,8 @@ async fn request(address: SocketAddr, head: &str, body: &str) -> io::Result<(u16
     let mut answer = String::new();
     wire.read_to_string(&mut answer).await?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| broken("no answer"))?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(|| broken("no status"))?;
+    let status =
+        head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(|| broken("no status"))?;
     Ok((status, serde_json::from_str(body).unwrap_or(Value::Null)))
 }
 

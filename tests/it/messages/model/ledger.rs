@@ -154,7 +154,9 @@ impl Ledger {
                 other => self.wrong(format!("send_ok for {other:?}")),
             },
             "ack_ok" => match self.sessions[link].asked.pop_front() {
-                Some(Asked::Acknowledge(msg_id)) if frame["msg_id"] == *msg_id => self.acknowledged(link, msg_id),
+                Some(Asked::Acknowledge(msg_id)) if frame["msg_id"] == *msg_id => {
+                    self.acknowledged(link, msg_id)
+                }
                 other => self.wrong(format!("{frame} for {other:?}")),
             },
             "messages" => match self.sessions[link].asked.pop_front() {
@@ -164,7 +166,9 @@ impl Ledger {
             "error" => {
                 let asked = self.sessions[link].asked.pop_front();
                 let is_away = frame["code"] == "INTERNAL_ERROR"
-                    || frame["msg_id"].as_str().is_some_and(|why| why.starts_with("the store does not answer"));
+                    || frame["msg_id"]
+                        .as_str()
+                        .is_some_and(|why| why.starts_with("the store does not answer"));
                 self.figures.not_served += 1;
                 if !is_away {
                     self.wrong(format!("{asked:?} was refused: {frame}"));
@@ -252,15 +256,18 @@ impl Ledger {
         let device = &self.devices[place];
         let who = format!("device {place} ({:?} of wayfarer {})", device.name, device.wayfarer);
         let told = message["payload_b64"].as_str().unwrap_or_default();
-        let content = if device.name.is_empty() { STANDARD.decode(told) } else { URL_SAFE_NO_PAD.decode(told) };
+        let content =
+            if device.name.is_empty() { STANDARD.decode(told) } else { URL_SAFE_NO_PAD.decode(told) };
         let number = content.as_ref().ok().and_then(|content| number_of(content));
-        let Some((number, letter)) = number.and_then(|number| Some((number, self.letters.get(number)?))) else {
+        let Some((number, letter)) = number.and_then(|number| Some((number, self.letters.get(number)?)))
+        else {
             self.wrong(format!("{who} got what nobody sent: {message}"));
             return None;
         };
         let msg_id = message["msg_id"].as_str().unwrap_or_default().to_owned();
         // What the first generation pulls says its time as text.
-        let received_at = ["received_at", "at"].iter().find_map(|name| message[*name].as_i64()).or(letter.received_at);
+        let received_at =
+            ["received_at", "at"].iter().find_map(|name| message[*name].as_i64()).or(letter.received_at);
         let mut wrongs = Vec::new();
         if letter.to != device.wayfarer {
             wrongs.push(format!("{who} got letter {number}, which is for wayfarer {}", letter.to));
@@ -269,14 +276,18 @@ impl Ledger {
             wrongs.push(format!("{who} got letter {number} altered: {message}, {letter:?}"));
         }
         if device.acknowledged.contains(&msg_id) {
-            wrongs.push(format!("{who} got letter {number} ({msg_id}) again on connection {link}, after ack_ok"));
+            wrongs.push(format!(
+                "{who} got letter {number} ({msg_id}) again on connection {link}, after ack_ok"
+            ));
         }
         if let Some(received_at) = received_at {
             let end_ms = (received_at + letter.ttl_s) * 1_000;
             let pause_ms = self.pauses.iter().map(|(_, pause)| *pause).max().unwrap_or(0);
             if now_ms > end_ms + WAY_MS + pause_ms {
                 let late = now_ms - end_ms;
-                wrongs.push(format!("{who} got letter {number} {late} ms after its end (pauses {pause_ms} ms)"));
+                wrongs.push(format!(
+                    "{who} got letter {number} {late} ms after its end (pauses {pause_ms} ms)"
+                ));
             }
             self.identity(number, &msg_id, received_at);
         }
@@ -319,7 +330,9 @@ impl Ledger {
 
     /// Whether a device's connection is welcome and lives.
     pub(super) fn is_connected(&self, place: usize) -> bool {
-        self.devices[place].link.is_some_and(|link| self.sessions[link].is_welcome && !self.sessions[link].is_over)
+        self.devices[place]
+            .link
+            .is_some_and(|link| self.sessions[link].is_welcome && !self.sessions[link].is_over)
     }
 }
 
@@ -339,11 +352,15 @@ mod tests {
 
     /// Wayfarer 0 has sent letter 0, which lives for 10 seconds, to wayfarer 1; that one's only device is connected.
     fn ledger() -> Ledger {
-        let devices = [(0, "desk"), (1, "phone")]
-            .map(|(wayfarer, name)| Device { wayfarer, name: name.to_owned(), ..Device::default() });
+        let devices = [(0, "desk"), (1, "phone")].map(|(wayfarer, name)| Device {
+            wayfarer,
+            name: name.to_owned(),
+            ..Device::default()
+        });
         let content = [0_u64.to_be_bytes().as_slice(), b"hello"].concat();
         let (client_msg_id, accepted, msg_id, received_at) = (None, None, None, None);
-        let letter = Letter { from: 0, to: 1, content, ttl_s: 10, client_msg_id, accepted, msg_id, received_at };
+        let letter =
+            Letter { from: 0, to: 1, content, ttl_s: 10, client_msg_id, accepted, msg_id, received_at };
         let mut ledger = Ledger {
             wayfarers: vec!["zero".to_owned(), "one".to_owned()],
             devices: devices.into(),
@@ -355,7 +372,11 @@ mod tests {
             ledger.welcomed(link);
         }
         ledger.ask(0, Asked::Send(0));
-        ledger.frame(0, &json!({ "type": "send_ok", "msg_id": "m", "received_at": 1_000, "expires_at": 1_010 }), NOW_MS);
+        ledger.frame(
+            0,
+            &json!({ "type": "send_ok", "msg_id": "m", "received_at": 1_000, "expires_at": 1_010 }),
+            NOW_MS,
+        );
         assert_eq!(ledger.owed(1, NOW_MS, 1_000), [0]);
         ledger
     }
@@ -373,7 +394,11 @@ mod tests {
             let message = message(&ledger);
             plant(&mut ledger, message);
             let is_seen = ledger.wrongs.iter().any(|wrong| wrong.contains(word));
-            assert!(is_seen == !word.is_empty() || (word.is_empty() && ledger.wrongs.is_empty()), "{word}: {:?}", ledger.wrongs);
+            assert!(
+                is_seen == !word.is_empty() || (word.is_empty() && ledger.wrongs.is_empty()),
+                "{word}: {:?}",
+                ledger.wrongs
+            );
         };
         check("", &|ledger, message| {
             ledger.frame(1, &message, NOW_MS);

@@ -179,7 +179,11 @@ impl Stage {
         loop {
             match owner::connect(&self.instance.url("owner_database_url")).await {
                 Ok(client) if client.batch_execute("SELECT 1").await.is_ok() => return client,
-                _ => assert!(started.elapsed() < PATIENCE, "PostgreSQL does not come back:\n{}", self.instance.log()),
+                _ => assert!(
+                    started.elapsed() < PATIENCE,
+                    "PostgreSQL does not come back:\n{}",
+                    self.instance.log()
+                ),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

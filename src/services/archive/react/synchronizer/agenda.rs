@@ -6,13 +6,12 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::time::Instant;
 
-/// Pauses after sessions that failed: from one minute to six hours.
-const BACKOFF_MIN: Duration = Duration::from_mins(1);
-const BACKOFF_MAX: Duration = Duration::from_hours(6);
-
 /// When each relay is due again, and how often it has failed in a row.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Agenda {
+    /// Pauses after sessions that failed, from the first to the longest.
+    pauses: ExponentialBuilder,
+    pause_max: Duration,
     due: HashMap<i32, Instant>,
     failures: HashMap<i32, usize>,
     /// Relays with which a comparison ended the session.
@@ -20,6 +19,17 @@ pub(super) struct Agenda {
 }
 
 impl Agenda {
+    /// An empty one: every relay is due.
+    pub(super) fn new(pause_min: Duration, pause_max: Duration) -> Self {
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(pause_min)
+            .with_max_delay(pause_max)
+            .with_jitter()
+            .without_max_times();
+        let (due, failures, compares_badly) = Default::default();
+        Self { pauses, pause_max, due, failures, compares_badly }
+    }
+
     pub(super) fn is_due(&self, relay: i32, now: Instant) -> bool {
         self.due.get(&relay).is_none_or(|due| *due <= now)
     }
@@ -55,14 +65,7 @@ impl Agenda {
     /// Returns the pause.
     pub(super) fn failed(&mut self, relay: i32, now: Instant) -> Duration {
         let failures = self.failures.entry(relay).or_default();
-        let pause = ExponentialBuilder::default()
-            .with_min_delay(BACKOFF_MIN)
-            .with_max_delay(BACKOFF_MAX)
-            .with_jitter()
-            .without_max_times()
-            .build()
-            .nth(*failures)
-            .unwrap_or(BACKOFF_MAX);
+        let pause = self.pauses.build().nth(*failures).unwrap_or(self.pause_max);
         *failures = (*failures + 1).min(16);
         self.due.insert(relay, now + pause);
         pause

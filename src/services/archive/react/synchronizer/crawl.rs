@@ -1,7 +1,7 @@
 //! What all sessions of one synchronizer share: who is next, whose turn has come, and what follows from a session.
 
 use std::collections::{HashMap, HashSet};
-use std::num::TryFromIntError;
+use std::num::{NonZeroU32, TryFromIntError};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -117,7 +117,9 @@ impl Crawl {
     pub(super) fn new(parts: SyncParts, settings: config::Synchronizer, networks: config::Networks) -> Self {
         let catching_up = Semaphore::new(settings.catching_up_max.get());
         let comparing = Semaphore::new(reconcile::AT_ONCE);
-        let (agenda, first) = (Mutex::default(), HashSet::new());
+        let seconds = |setting: NonZeroU32| Duration::from_secs(setting.get().into());
+        let agenda = Agenda::new(seconds(settings.retry_min_s), seconds(settings.retry_max_s));
+        let (agenda, first) = (Mutex::new(agenda), HashSet::new());
         Self { parts, settings, networks, agenda, first, catching_up, comparing }
     }
 

@@ -5,8 +5,8 @@ use tokio::task::JoinSet;
 use super::crawl::SyncError;
 use super::visit::Report;
 use crate::base::nostr_event::{EventId, NostrEvent, Refusal, Refusals};
-use crate::net::relay::RawPage;
-use crate::store::ingest::{Intake, PageOutcome, parse_all};
+use crate::net::relay::AnswerPage;
+use crate::store::ingest::{Intake, PageOutcome};
 use crate::store::{self, Relay};
 
 /// Pages whose commit may be under way while the next one is read.
@@ -70,9 +70,8 @@ impl Delivery {
     }
 
     /// Whatever a relay sent.
-    pub(super) async fn offer_raw(&mut self, page: RawPage) -> Result<(), SyncError> {
-        let (events, mut refused) = parse_all(page.events).await;
-        refused.add_times(Refusal::TooLarge, page.too_large);
+    pub(super) async fn offer_all(&mut self, page: AnswerPage) -> Result<(), SyncError> {
+        let AnswerPage { events, mut refused, .. } = page;
         refused.add_times(Refusal::Malformed, page.odd_frames);
         if events.is_empty() && refused.is_empty() {
             return Ok(());

@@ -10,12 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::crawl::SyncError;
 use super::visit::Visit;
 use crate::base::nostr_event::{EventId, NostrEvent, Refusal, Refusals};
-use crate::net::relay::RawPage;
+use crate::net::relay::AnswerPage;
 use crate::services::archive::WindowAnswer;
 use crate::services::archive::command::WindowCommand;
 use crate::services::archive::decide::{Ask, Page, Until, Verdict, Walk};
 use crate::services::archive::event::{Window, WindowOutcome};
-use crate::store::ingest::parse_all;
 
 /// What is proven so far is recorded at least this often, so that a killed process repeats little.
 const RECORD_EVERY: Duration = Duration::from_secs(10);
@@ -107,8 +106,8 @@ impl Visit<'_> {
         let beyond = u64::from(matches!(until, Until::Tried | Until::LeftOut));
         let (since, until) = (u64::try_from(ask.since)?, u64::try_from(ask.until)? + beyond);
         let filter = Filter::new().since(Timestamp::from_secs(since)).until(Timestamp::from_secs(until));
-        let raw = self.ask(&filter.limit(self.limit)).await?;
-        Ok(check(raw, ask, beyond > 0).await)
+        let answer = self.ask(&filter.limit(self.limit)).await?;
+        Ok(check(answer, ask, beyond > 0))
     }
 
     /// Records what is known about a window now.
@@ -136,7 +135,7 @@ impl Visit<'_> {
     }
 }
 
-/// A page whose events can be read and fit the question.
+/// A page whose events fit the question.
 struct Checked {
     events: Vec<NostrEvent>,
     refused: Refusals,
@@ -147,12 +146,11 @@ struct Checked {
     late: Vec<NostrEvent>,
 }
 
-async fn check(raw: RawPage, ask: Ask, goes_beyond: bool) -> Checked {
-    let (mut events, mut refused) = parse_all(raw.events).await;
+fn check(answer: AnswerPage, ask: Ask, goes_beyond: bool) -> Checked {
+    let AnswerPage { mut events, mut refused, .. } = answer;
     if goes_beyond {
         events.retain(|event| i64::try_from(event.created_at.as_secs()) != Ok(ask.until + 1));
     }
-    refused.add_times(Refusal::TooLarge, raw.too_large);
     events.retain(|event| {
         let fits = i64::try_from(event.created_at.as_secs()).is_ok_and(|second| ask.contains(second));
         if !fits {
@@ -161,10 +159,9 @@ async fn check(raw: RawPage, ask: Ask, goes_beyond: bool) -> Checked {
         fits
     });
     let unusable = refused.total();
-    let (late_events, late_refused) = parse_all(raw.late).await;
-    refused.merge(&late_refused);
-    refused.add_times(Refusal::Malformed, raw.odd_frames);
-    Checked { events, refused, unusable, is_cut: raw.is_cut, late: late_events }
+    refused.merge(&answer.late_refused);
+    refused.add_times(Refusal::Malformed, answer.odd_frames);
+    Checked { events, refused, unusable, is_cut: answer.is_cut, late: answer.late }
 }
 
 fn summary(page: &Checked) -> Page {

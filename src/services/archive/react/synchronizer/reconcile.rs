@@ -13,11 +13,10 @@ use super::crawl::SyncError;
 use super::pages::Tally;
 use super::visit::Visit;
 use crate::base::nostr_event::{EventId, Refusal};
-use crate::net::relay::{Difference, RelayError};
+use crate::net::relay::{AnswerPage, Difference, RelayError};
 use crate::services::archive::decide::{compares_well, newest};
 use crate::services::archive::event::{Window, WindowOutcome};
 use crate::services::archive::read::{self, Held};
-use crate::store::ingest::parse_all;
 
 /// Comparisons at the same time in one process: each holds the ids of its window in memory.
 pub(super) const AT_ONCE: usize = 4;
@@ -170,10 +169,8 @@ impl Visit<'_> {
             let mut most = 0;
             for some in left.chunks(at_once) {
                 let filter = Filter::new().ids(some.iter().copied()).limit(some.len());
-                let raw = self.ask(&filter).await?;
-                let (mut events, mut refused) = parse_all(raw.events).await;
-                refused.add_times(Refusal::TooLarge, raw.too_large);
-                refused.add_times(Refusal::Malformed, raw.odd_frames);
+                let AnswerPage { mut events, mut refused, odd_frames, .. } = self.ask(&filter).await?;
+                refused.add_times(Refusal::Malformed, odd_frames);
                 events.retain(|event| {
                     let is_wanted = wanted.remove(&event.id);
                     if !is_wanted {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::crawl::{Assignment, Crawl, SyncError};
 use super::delivery::Delivery;
 use crate::base::nostr_event::Refusals;
-use crate::net::relay::{RawPage, RelayError, RelaySession};
+use crate::net::relay::{AnswerPage, RelayError, RelaySession};
 use crate::services::archive::decide::{Habits, Look, open_windows};
 use crate::services::archive::event::Window;
 use crate::services::archive::read;
@@ -217,11 +217,11 @@ impl Visit<'_> {
     /// Hands over what came for the live subscription while something else was read.
     pub(super) async fn deliver_live(&mut self) -> Result<(), SyncError> {
         let heard = self.session.take_live();
-        self.delivery.offer_raw(heard).await
+        self.delivery.offer_all(heard).await
     }
 
     /// Asks, and once more after saying who we are if the relay wants to know (N-42.6).
-    pub(super) async fn ask(&mut self, filter: &Filter) -> Result<RawPage, SyncError> {
+    pub(super) async fn ask(&mut self, filter: &Filter) -> Result<AnswerPage, SyncError> {
         match self.session.page(filter).await {
             Err(RelayError::Closed(why)) => {
                 if self.may_authenticate(&why).await? {

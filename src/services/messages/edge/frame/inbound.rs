@@ -251,7 +251,7 @@ mod tests {
             (&*long, wrong_type),
         ] {
             let Malformed(found) = parse(text).unwrap_err();
-            assert!(found.starts_with(reason) && found.len() < 100, "{:.60}: {found}", text);
+            assert!(found.starts_with(reason) && found.len() < 100, "{text:.60}: {found}");
         }
     }
 

@@ -76,7 +76,7 @@ impl Session {
             self.answer(answer).await?;
         }
         self.leave().await;
-        let delivery = Delivery::begin(&self.state, &who, since).await;
+        let delivery = Delivery::begin(&self.state, &who, since, since.is_some()).await;
         let delivery = match delivery {
             Ok(delivery) => delivery,
             Err(error) => {

@@ -200,6 +200,7 @@ impl Session {
             }
             other => match self.who.clone() {
                 Some(who) => self.ask(who, other).await,
+                None if matches!(other, Inbound::Unknown) => self.refuse(&unknown_frame()).await,
                 None => {
                     self.refuse(&Refused::request(ErrorCode::AuthFailed, "hello", "not authenticated")).await
                 }
@@ -251,9 +252,9 @@ impl Session {
                 let life = state.life(&who, &msg_id).await?;
                 Ok(render(&Outbound::Status(told(&msg_id, &life)), generation))
             }),
-            Inbound::Hello { .. } | Inbound::Auth { .. } | Inbound::Unknown => Box::pin(async {
-                Err(Refused::request(ErrorCode::InvalidPayload, "type", "unknown frame type"))
-            }),
+            Inbound::Hello { .. } | Inbound::Auth { .. } | Inbound::Unknown => {
+                Box::pin(async { Err(unknown_frame()) })
+            }
         };
         self.asked.push_back(answer);
         Ok(())
@@ -317,6 +318,10 @@ impl Session {
             }
         }
     }
+}
+
+fn unknown_frame() -> Refused {
+    Refused::request(ErrorCode::InvalidPayload, "type", "unknown frame type")
 }
 
 async fn woken(delivery: Option<&Delivery>) {

@@ -1,0 +1,291 @@
+//! Bounds on senders, recipients, pages and connections: whoever passes one is told which, and everybody else goes on.
+
+use std::net::UdpSocket;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::kit::{Client, Room, http, soon, wayfarer};
+use crate::support::database::TestDatabase;
+use crate::support::proxy::eventually;
+
+const HELLO: &str = "SGVsbG8";
+
+fn to(number: u8) -> Value {
+    json!({ "type": "send", "to": wayfarer(number), "payload_b64": HELLO })
+}
+
+async fn posted(room: &Room, from: u8, frame: &Value) -> (u16, Value) {
+    room.post(&format!("/v1/messages?wayfarer_id={}", wayfarer(from)), frame).await
+}
+
+#[tokio::test]
+async fn a_sender_who_has_sent_enough_for_a_day_is_told_the_limit_and_what_he_sent() {
+    let database = TestDatabase::new().await;
+    let room = Room::with(&database, |settings| settings.sender_messages_per_day = 3).await;
+    let mut sender = room.two(&wayfarer(1), "laptop").await;
+    for recipient in 2..5 {
+        sender.send_frame(to(recipient)).await;
+    }
+    let message = "you sent 3 messages within 24 hours; at most 3 are allowed";
+    let refused = json!({ "type": "error", "code": "RATE_LIMITED", "message": message });
+    assert_eq!(sender.ask(to(5)).await, refused);
+    let (status, said) = posted(&room, 1, &to(5)).await;
+    assert_eq!((status, &said["limit"], &said["value"]), (429, &3.into(), &3.into()));
+    assert_eq!((&said["field"], &said["error"]), (&"sender".into(), &message.into()));
+    let mut old = room.one("user-a").await;
+    for _ in 0..3 {
+        old.send("user-b", HELLO).await;
+    }
+    let answer = old.ask(json!({ "type": "send", "to": "user-b", "payload_b64": HELLO })).await;
+    assert_eq!(answer, json!({ "type": "error", "msg_id": message }));
+    // He still gets what others send.
+    room.two(&wayfarer(7), "laptop").await.send(&wayfarer(1), HELLO).await;
+    sender.message().await;
+}
+
+#[tokio::test]
+async fn a_senders_bytes_are_bounded_to_the_last_that_fits() {
+    let database = TestDatabase::new().await;
+    let room = Room::with(&database, |settings| settings.sender_bytes_per_day = 14).await;
+    let mut sender = room.two(&wayfarer(1), "laptop").await;
+    sender.send_frame(to(2)).await;
+    sender.send_frame(to(2)).await;
+    let message = "you sent 10 bytes within 24 hours; at most 14 are allowed";
+    assert_eq!(sender.ask(to(2)).await["message"], message);
+    sender.send(&wayfarer(2), "SGVsbA").await;
+    assert_eq!(
+        sender.ask(json!({ "type": "send", "to": wayfarer(2), "payload_b64": "SA" })).await["code"],
+        "RATE_LIMITED"
+    );
+}
+
+#[tokio::test]
+async fn a_full_queue_is_told_to_the_sender_and_acknowledging_makes_room() {
+    let database = TestDatabase::new().await;
+    for is_bytes in [false, true] {
+        let room = Room::with(&database, |settings| {
+            if is_bytes {
+                settings.recipient_bytes_max = 15;
+            } else {
+                settings.recipient_messages_max = 3;
+            }
+        })
+        .await;
+        let (number, unit, used, limit) = if is_bytes { (3, "bytes", 15, 15) } else { (2, "messages", 3, 3) };
+        let mut sender = room.two(&wayfarer(1), "laptop").await;
+        let mut sent = Vec::new();
+        for _ in 0..3 {
+            sent.push(sender.send(&wayfarer(number), HELLO).await);
+        }
+        let message = format!("what waits for the recipient is {used} {unit}; at most {limit} are allowed");
+        for from in [1, 9] {
+            let (status, said) = posted(&room, from, &to(number)).await;
+            assert_eq!((status, &said["error"], &said["field"]), (429, &json!(message), &"recipient".into()));
+            assert_eq!((&said["limit"], &said["value"]), (&limit.into(), &used.into()));
+        }
+        let refused = json!({ "type": "error", "code": "RATE_LIMITED", "message": message });
+        assert_eq!(sender.ask(to(number)).await, refused);
+        // Somebody else's queue is not full.
+        sender.send(&wayfarer(8), HELLO).await;
+        let mut recipient = room.two(&wayfarer(number), "phone").await;
+        assert_eq!(recipient.messages(3).await, sent);
+        recipient.acknowledge(&sent[1]).await;
+        let next = sender.send(&wayfarer(number), HELLO).await;
+        assert_eq!(recipient.message().await, next);
+        assert_eq!(sender.ask(to(number)).await, refused);
+    }
+}
+
+/// The answer of the last message that fitted was lost: its repeat stores nothing, so no bound is passed.
+#[tokio::test]
+async fn g2_6_2_6_a_repeat_is_answered_as_before_also_when_quotas_are_used_up() {
+    let database = TestDatabase::new().await;
+    for whose in ["sender", "recipient"] {
+        let room = Room::with(&database, |settings| match whose {
+            "sender" => settings.sender_messages_per_day = 1,
+            _ => settings.recipient_messages_max = 1,
+        })
+        .await;
+        let number = u8::try_from(whose.len()).unwrap();
+        let mut sender = room.two(&wayfarer(number), "laptop").await;
+        let mut frame = to(number + 100);
+        frame["client_msg_id"] = "x".into();
+        let first = sender.send_frame(frame.clone()).await;
+        assert_eq!(sender.ask(to(number + 100)).await["code"], "RATE_LIMITED");
+        assert_eq!(sender.send_frame(frame.clone()).await, first, "{whose}");
+        let (status, said) = posted(&room, number, &frame).await;
+        assert_eq!((status, &said["msg_id"]), (200, &first["msg_id"]));
+        frame["payload_b64"] = "SGVsbA".into();
+        assert_eq!(sender.ask(frame).await["code"], "IDEMPOTENCY_MISMATCH");
+    }
+}
+
+#[tokio::test]
+async fn a_sender_who_is_too_fast_is_told_so_and_goes_on_later() {
+    let database = TestDatabase::new().await;
+    let room = Room::with(&database, |settings| settings.sender_messages_per_second = 2).await;
+    let mut sender = room.two(&wayfarer(1), "laptop").await;
+    let begun = Instant::now();
+    let mut taken: u32 = 0;
+    let refusal = loop {
+        let answer = sender.ask(to(2)).await;
+        if answer["type"] == "error" {
+            break answer;
+        }
+        taken += 1;
+    };
+    let message = "more than 2 messages a second; slow down and send it again";
+    assert_eq!(refusal, json!({ "type": "error", "code": "RATE_LIMITED", "message": message }));
+    let most = 10.0 + 2.0 * begun.elapsed().as_secs_f64() + 1.0;
+    assert!(taken >= 10 && f64::from(taken) <= most, "{taken}, at most {most}");
+    let (status, said) = posted(&room, 1, &to(2)).await;
+    assert_eq!((status, &said["field"]), (429, &"rate".into()));
+    // Others are not slowed down.
+    room.two(&wayfarer(3), "laptop").await.send(&wayfarer(2), HELLO).await;
+    let mut sender = sender;
+    while sender.ask(to(2)).await["type"] == "error" {
+        assert!(begun.elapsed().as_secs() < 20);
+    }
+}
+
+#[tokio::test]
+async fn web_pages_connect_only_from_origins_that_are_allowed() {
+    const PAGE: &str = "https://chat.example";
+    let database = TestDatabase::new().await;
+    for (allowed, dev_mode, expected) in [
+        (None, false, 403),
+        (Some("https://other.example"), false, 403),
+        (Some(PAGE), false, 200),
+        (None, true, 200),
+    ] {
+        let room = Room::with(&database, |settings| {
+            settings.allowed_origins = allowed.into_iter().map(str::to_owned).collect();
+            settings.dev_mode = dev_mode;
+        })
+        .await;
+        let headers = [("origin", PAGE)];
+        let status = Client::try_connect(room.ws, &headers).await.err().unwrap_or(200);
+        assert_eq!(status, expected, "{allowed:?} {dev_mode}");
+        for path in ["/v1/messages", "/v1/stream"] {
+            if path == "/v1/stream" && expected == 200 {
+                continue;
+            }
+            let path = format!("{path}?wayfarer_id={}", wayfarer(1));
+            let (status, _) = http(room.http, "GET", &path, &headers, None).await;
+            assert_eq!(status, expected, "{path} {allowed:?} {dev_mode}");
+        }
+        // Whoever names none is no page.
+        assert!(Client::try_connect(room.ws, &[]).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn no_more_connections_than_allowed_and_one_that_leaves_makes_room() {
+    let database = TestDatabase::new().await;
+    let room = Room::with(&database, |settings| settings.connections_max = 2.try_into().unwrap()).await;
+    let first = room.two(&wayfarer(1), "laptop").await;
+    let mut second = room.two(&wayfarer(2), "laptop").await;
+    assert_eq!(Client::try_connect(room.ws, &[]).await.err(), Some(503));
+    assert_eq!(Client::try_connect(room.http, &[]).await.err(), Some(503));
+    let (status, _) = room.get(&format!("/v1/stream?wayfarer_id={}", wayfarer(1))).await;
+    assert_eq!(status, 503);
+    // A question over HTTP is none.
+    assert_eq!(posted(&room, 1, &to(2)).await.0, 201);
+    second.message().await;
+    drop(first);
+    eventually("there is room", async || Client::try_connect(room.ws, &[]).await.is_ok()).await;
+}
+
+/// This machine's address towards the others; nothing is sent to find it.
+fn own_address() -> std::net::IpAddr {
+    let socket = UdpSocket::bind(("0.0.0.0", 0)).unwrap();
+    socket.connect(("192.0.2.1", 9)).expect("the machine has an address beside the loopback one");
+    socket.local_addr().unwrap().ip()
+}
+
+#[tokio::test]
+async fn one_address_has_no_more_connections_than_allowed_and_loopback_is_none() {
+    let database = TestDatabase::new().await;
+    let room = Room::with(&database, |settings| {
+        settings.connections_per_address_max = 2.try_into().unwrap();
+        settings.ws_address = Some(([0, 0, 0, 0], 0).into());
+    })
+    .await;
+    let outside = (own_address(), room.ws.port()).into();
+    let first = Client::connect(outside, &[]).await;
+    let _second = Client::connect(outside, &[]).await;
+    assert_eq!(Client::try_connect(outside, &[]).await.err(), Some(503));
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        others.push(Client::connect(([127, 0, 0, 1], room.ws.port()).into(), &[]).await);
+    }
+    drop(first);
+    eventually("there is room", async || Client::try_connect(outside, &[]).await.is_ok()).await;
+}
+
+/// Seed bug 9: there a half-open socket lived for ever.
+#[tokio::test]
+async fn a_client_that_says_nothing_not_even_to_a_ping_is_cut_off() {
+    let database = TestDatabase::new().await;
+    let room = Room::with(&database, |settings| settings.ping_interval_s = 1.try_into().unwrap()).await;
+    // Whoever answers pings, as every library does while it reads, stays.
+    let mut alive = room.two(&wayfarer(2), "phone").await;
+    // Nobody reads this one, so nobody answers for it.
+    let silent = room.two(&wayfarer(1), "phone").await;
+    let begun = Instant::now();
+    let cut = async {
+        while room.metric("connections_current").await == 2 {
+            // It reads, and so answers pings.
+            alive.hears_nothing().await;
+        }
+    };
+    soon("the silent one is cut off", cut).await;
+    assert!((2..10).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    drop(silent);
+    room.two(&wayfarer(1), "laptop").await.send(&wayfarer(2), HELLO).await;
+    alive.message().await;
+}
+
+#[tokio::test]
+async fn a_client_that_only_reads_is_kept() {
+    let database = TestDatabase::new().await;
+    let room = Room::with(&database, |settings| settings.ping_interval_s = 1.try_into().unwrap()).await;
+    let mut listener = room.two(&wayfarer(2), "phone").await;
+    let mut later = room.two(&wayfarer(1), "laptop").await;
+    let begun = Instant::now();
+    // Five pings long it does nothing but wait for a message.
+    let (came, ()) = tokio::join!(listener.message(), async {
+        while begun.elapsed().as_secs() < 5 {
+            later.hears_nothing().await;
+        }
+        later.send(&wayfarer(2), HELLO).await;
+    });
+    assert!(!came.is_empty());
+}
+
+#[tokio::test]
+async fn whoever_does_not_say_hello_in_time_is_told_so_and_cut_off() {
+    let database = TestDatabase::new().await;
+    let room = Room::with(&database, |settings| settings.hello_timeout_s = 1.try_into().unwrap()).await;
+    let mut mute = room.connect().await;
+    let mut babbling = room.connect().await;
+    let mut unproven = room.connect().await;
+    let mut hello = json!({ "type": "hello", "wayfarer_id": wayfarer(1), "device_id": "d" });
+    hello["auth"] = "ed25519".into();
+    assert_eq!(unproven.ask(hello).await["type"], "challenge");
+    let mut known = room.two(&wayfarer(1), "laptop").await;
+    let babble = async {
+        while babbling.try_ask("{}").await.is_some_and(|answer| answer["message"] != "hello required first") {
+        }
+    };
+    let (mute, unproven, ()) = tokio::join!(mute.next(), unproven.next(), babble);
+    for answer in [mute, unproven] {
+        assert_eq!(
+            (&answer["code"], &answer["msg_id"]),
+            (&"AUTH_FAILED".into(), &"hello required first".into())
+        );
+    }
+    known.hears_nothing().await;
+    eventually("they are gone", async || room.metric("connections_current").await == 1).await;
+}

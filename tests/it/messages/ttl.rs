@@ -1,0 +1,237 @@
+//! A message's end is exact by the database's clock, whatever the sweeper does; its payload leaves the disk with its hour.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::net::TcpSocket;
+use tokio_postgres::Client as Sql;
+
+use super::kit::{Client, Room, Stream, number, soon, wayfarer};
+use crate::support::database::TestDatabase;
+use crate::support::proxy::eventually;
+
+const HELLO: &str = "SGVsbG8";
+
+/// A room whose sweeper sleeps.
+async fn unswept(database: &TestDatabase) -> Room {
+    Room::with(database, |settings| settings.sweep_interval_s = 1_000_000.try_into().unwrap()).await
+}
+
+/// The database's clock, microseconds since 1970.
+async fn clock(sql: &Sql) -> i64 {
+    let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    sql.query_one(now, &[]).await.unwrap().get(0)
+}
+
+/// Waits until a moment of the database's clock, in unix seconds.
+async fn until(sql: &Sql, second: &Value) {
+    let end = second.as_i64().unwrap() * 1_000_000;
+    eventually("the message is over", async || clock(sql).await >= end).await;
+}
+
+async fn send(client: &mut Client, ttl_s: i64, payload: &str) -> Value {
+    let frame = json!({ "type": "send", "to": wayfarer(2), "payload_b64": payload, "ttl_seconds": ttl_s });
+    client.send_frame(frame).await
+}
+
+/// Asks again and again while two messages end: at no moment is one of them given that was over when it was asked for.
+#[tokio::test]
+async fn g2_7_6_a_message_is_given_until_its_end_and_never_after() {
+    let database = TestDatabase::new().await;
+    let (room, sql) = (unswept(&database).await, database.owner().await);
+    let mut sender = room.two(&wayfarer(1), "laptop").await;
+    let mut sent = Vec::new();
+    for ttl_s in [1, 2] {
+        let answer = send(&mut sender, ttl_s, HELLO).await;
+        let expires_at = answer["expires_at"].as_i64().unwrap();
+        assert_eq!(expires_at - answer["received_at"].as_i64().unwrap(), ttl_s);
+        sent.push((answer["msg_id"].as_str().unwrap().to_owned(), expires_at * 1_000_000));
+    }
+    let mut recipient = room.two(&wayfarer(2), "phone").await;
+    recipient.messages(2).await;
+    let path = format!("/v1/messages?wayfarer_id={}&device_id=tablet", wayfarer(2));
+    let mut seen = [0, 0];
+    loop {
+        let before = clock(&sql).await;
+        let pulled = recipient.pull(10).await;
+        let (_, asked) = room.get(&path).await;
+        let after = clock(&sql).await;
+        for ((msg_id, end), seen) in sent.iter().zip(&mut seen) {
+            let is_asked = asked["messages"].as_array().unwrap().iter().any(|m| m["msg_id"] == **msg_id);
+            for is_given in [pulled.contains(msg_id), is_asked] {
+                if is_given {
+                    *seen += 1;
+                    assert!(before < *end, "given {} us after its end", before - end);
+                } else {
+                    // What may be over by the uncertainty of our clock is not given either.
+                    assert!(after > end - 100_000, "gone {} us before its end", end - after);
+                }
+            }
+        }
+        if before > sent[1].1 {
+            break;
+        }
+    }
+    assert!(seen.iter().all(|seen| *seen > 0), "{seen:?}");
+}
+
+#[tokio::test]
+async fn g2_7_6_who_comes_after_the_end_finds_nothing_on_any_way() {
+    let database = TestDatabase::new().await;
+    let (room, sql) = (unswept(&database).await, database.owner().await);
+    let mut sender = room.two(&wayfarer(1), "laptop").await;
+    let short = send(&mut sender, 1, HELLO).await;
+    let long = send(&mut sender, 60, HELLO).await["msg_id"].as_str().unwrap().to_owned();
+    until(&sql, &short["expires_at"]).await;
+    assert_eq!(number(&database, "SELECT count(*) FROM message_payloads").await, 2, "nobody swept");
+    let mut recipient = room.two(&wayfarer(2), "phone").await;
+    assert_eq!(recipient.message().await, long);
+    recipient.hears_nothing().await;
+    assert_eq!(recipient.pull(10).await, [long.clone()]);
+    let mut nameless = room.one(&wayfarer(2)).await;
+    assert_eq!(nameless.message().await, long);
+    assert_eq!(nameless.pull(10).await, [long.clone()]);
+    let query = format!("wayfarer_id={}", wayfarer(2));
+    let (_, pulled) = room.get(&format!("/v1/messages?{query}")).await;
+    assert_eq!(pulled["messages"].as_array().unwrap().len(), 1);
+    let mut stream = Stream::open(&room, &query, &[]).await.unwrap();
+    assert_eq!(stream.messages(1).await, [long]);
+    let life = sender.ask(json!({ "type": "status", "msg_id": short["msg_id"] })).await;
+    assert_eq!((&life["expired"], &life["devices"]), (&true.into(), &json!([])));
+}
+
+/// A socket that is not read, of a room that is patient.
+async fn jammed(room: &Room, sender: &mut Client) -> (Client, Vec<String>) {
+    let tcp = TcpSocket::new_v4().unwrap();
+    tcp.set_recv_buffer_size(4_096).unwrap();
+    let stream = soon("a connection", tcp.connect(room.ws)).await.unwrap();
+    let mut slow = Client::on(stream, &[]).await.unwrap_or_else(|status| panic!("{status}"));
+    slow.hello(&wayfarer(2), "slow").await;
+    let payloads = vec!["A".repeat(80_000); 120];
+    (slow, sender.send_all(&wayfarer(2), &payloads).await)
+}
+
+/// What waits behind a jammed socket, in this process's memory or in the database, ends while it waits.
+#[tokio::test]
+async fn what_ends_while_its_socket_is_not_ready_is_not_handed_to_it() {
+    let database = TestDatabase::new().await;
+    let (room, sql) = (unswept(&database).await, database.owner().await);
+    let mut sender = room.two(&wayfarer(1), "laptop").await;
+    // Three fit in memory, eighty do not.
+    for short in [3, 80] {
+        let (mut slow, large) = jammed(&room, &mut sender).await;
+        let mut ends = Value::Null;
+        for _ in 0..short {
+            ends = send(&mut sender, 1, HELLO).await["expires_at"].clone();
+        }
+        let last = sender.send(&wayfarer(2), HELLO).await;
+        until(&sql, &ends).await;
+        let mut came = Vec::new();
+        while came.last() != Some(&last) {
+            came.push(slow.message().await);
+        }
+        assert_eq!(came.len(), large.len() + 1, "{short}");
+        for msg_id in came {
+            slow.acknowledge(&msg_id).await;
+        }
+        drop(slow);
+    }
+}
+
+/// A retry that comes late learns that the message was accepted; it does not live again.
+#[tokio::test]
+async fn g2_7_5_a_repeat_after_the_end_is_answered_the_same_and_extends_nothing() {
+    let database = TestDatabase::new().await;
+    let (room, sql) = (unswept(&database).await, database.owner().await);
+    let mut sender = room.two(&wayfarer(1), "laptop").await;
+    let frame = json!({
+        "type": "send", "to": wayfarer(2), "payload_b64": HELLO, "ttl_seconds": 1, "client_msg_id": "x",
+    });
+    let first = sender.send_frame(frame.clone()).await;
+    until(&sql, &first["expires_at"]).await;
+    assert_eq!(sender.send_frame(frame).await, first);
+    room.two(&wayfarer(2), "phone").await.hears_nothing().await;
+}
+
+/// An hour that is over, with `many` messages of A1 to A2, as if they had been sent long ago.
+async fn old_hour(owner: &Sql, many: i32) {
+    owner
+        .batch_execute(&format!(
+            "CREATE TABLE message_payloads_20240101h05 (LIKE message_payloads INCLUDING ALL);
+             SELECT quipu_make_journal('message_payloads_20240101h05');
+             ALTER TABLE message_payloads ATTACH PARTITION message_payloads_20240101h05
+                 FOR VALUES FROM ('2024-01-01 05:00+00') TO ('2024-01-01 06:00+00');
+             WITH old AS (
+                 INSERT INTO message_log (kind, msg_id, sender, recipient, ttl_s, expires_at, payload_sha256, payload_bytes)
+                 SELECT 'accepted', gen_random_uuid(), '{}', '{}', 60, '2024-01-01 05:30+00', sha256('hello'), 5
+                 FROM generate_series(1, {many}) RETURNING position, expires_at)
+             INSERT INTO message_payloads SELECT expires_at, position, 2, '{HELLO}' FROM old",
+            wayfarer(1),
+            wayfarer(2),
+        ))
+        .await
+        .unwrap();
+}
+
+const OLD_HOURS: &str = "SELECT count(*) FROM pg_class WHERE relname = 'message_payloads_20240101h05'";
+
+#[tokio::test]
+async fn an_hour_that_is_over_leaves_the_disk_and_the_journal_keeps_the_facts() {
+    let database = TestDatabase::new().await;
+    let owner = database.owner().await;
+    old_hour(&owner, 2_000).await;
+    let superuser = quipu::store::owner::connect(&database.superuser_url()).await.unwrap();
+    let file = "SELECT pg_relation_filepath('message_payloads_20240101h05')";
+    let file: String = superuser.query_one(file, &[]).await.unwrap().get(0);
+    let size = "SELECT coalesce((pg_stat_file($1, true)).size, 0)";
+    let held: i64 = superuser.query_one(size, &[&file]).await.unwrap().get(0);
+    assert!(held > 100_000, "{held}");
+    let room = unswept(&database).await;
+    assert_eq!(number(&database, OLD_HOURS).await, 0);
+    let held: i64 = superuser.query_one(size, &[&file]).await.unwrap().get(0);
+    assert_eq!(held, 0);
+    let record =
+        "SELECT detail->>'hour' || ' ' || (detail->>'messages') FROM message_log WHERE kind = 'expired'";
+    assert_eq!(owner.query_one(record, &[]).await.unwrap().get::<_, String>(0), "20240101h05 2000");
+    assert_eq!(room.metric("messages_expired_total").await, 2_000);
+    assert_eq!(number(&database, "SELECT count(*) FROM message_log WHERE kind = 'accepted'").await, 2_000);
+    // No row was ever changed or deleted, so there is nothing to vacuum.
+    let dead = "SELECT coalesce(sum(n_dead_tup + n_tup_upd + n_tup_del), 0)::bigint FROM pg_stat_user_tables
+                WHERE relname LIKE 'message_log%' OR relname LIKE 'message_payloads%'";
+    let inserted = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'message_log'";
+    eventually("statistics are there", async || number(&database, inserted).await >= 2_001).await;
+    assert_eq!(number(&database, dead).await, 0);
+    let mut sender = room.two(&wayfarer(1), "laptop").await;
+    let some = "SELECT msg_id::text FROM message_log WHERE kind = 'accepted' LIMIT 1";
+    let msg_id: String = owner.query_one(some, &[]).await.unwrap().get(0);
+    let life = sender.ask(json!({ "type": "status", "msg_id": msg_id })).await;
+    assert_eq!(life["expired"], true, "{life}");
+    let mut recipient = room.two(&wayfarer(2), "phone").await;
+    recipient.hears_nothing().await;
+    assert_eq!(recipient.pull(100).await, Vec::<String>::new());
+    // What was acknowledged late is acknowledged.
+    recipient.acknowledge(&msg_id).await;
+}
+
+/// An analyst's long look at payloads: the sweeper tries again later, and nobody queues up behind it.
+#[tokio::test]
+async fn a_long_reader_holds_up_neither_senders_nor_health() {
+    let database = TestDatabase::new().await;
+    let owner = database.owner().await;
+    old_hour(&owner, 10).await;
+    owner.batch_execute("BEGIN; SELECT count(*) FROM message_payloads").await.unwrap();
+    let room = Room::with(&database, |settings| settings.sweep_interval_s = 1.try_into().unwrap()).await;
+    let mut sender = room.two(&wayfarer(1), "laptop").await;
+    let (begun, mut slowest, mut sent) = (Instant::now(), Duration::ZERO, 0);
+    while begun.elapsed() < Duration::from_secs(4) {
+        let asked = Instant::now();
+        sender.send(&wayfarer(2), HELLO).await;
+        slowest = slowest.max(asked.elapsed());
+        sent += 1;
+        assert_eq!(room.get("/healthz").await, (200, "ok".into()));
+    }
+    assert!(slowest < Duration::from_secs(1), "{slowest:?} of {sent}");
+    assert_eq!(number(&database, OLD_HOURS).await, 1);
+    owner.batch_execute("COMMIT").await.unwrap();
+    eventually("the hour is dropped", async || number(&database, OLD_HOURS).await == 0).await;
+}
