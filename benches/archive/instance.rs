@@ -15,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
-use super::farm::Relay;
+use super::farm::{Farm, Plan, Relay};
 
 /// Longest that anything is waited for.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -60,6 +60,15 @@ impl Instance {
         let url = said["owner_database_url"].as_str().expect("it is in there");
         let client = owner::connect(&Secret::new(url)).await.expect("the server answers");
         Self { folder, child, client }
+    }
+
+    /// One with a single service turned on, and a farm all of whose relays it knows.
+    pub(crate) async fn before_farm(plan: &Plan, setting: &str) -> (Farm, Self) {
+        let farm = Farm::start(plan).await.expect("free ports");
+        let instance = Self::start(&[setting]).await;
+        println!("{}", instance.durability().await);
+        instance.add(farm.relays().iter());
+        (farm, instance)
     }
 
     fn data(&self) -> PathBuf {
