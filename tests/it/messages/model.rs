@@ -14,6 +14,7 @@ pub(super) mod stage;
 pub(super) mod talk;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ use stage::Stage;
 const SEEDS: [u64; 2] = [4, 20_260_219];
 
 /// Operations of a life.
-const OPS: usize = 300;
+const OPS: usize = 400;
 
 /// Each wayfarer's devices. The one without a name speaks the first generation.
 const DEVICES: [&[&str]; 4] = [&["a", "b", "c"], &["a", "b"], &["", "b"], &["a"]];
@@ -108,27 +109,36 @@ fn ops(dice: &mut ChaCha8Rng) -> Vec<Op> {
     let mut ops: Vec<Op> = (0..DEVICES_COUNT)
         .map(|device| Op::Connect { device, process: device % 2, by_stream: false })
         .collect();
-    for _ in 0..OPS {
+    // What died comes back after a while, so that a life is more than silence.
+    let mut later: Vec<(usize, Op)> = Vec::new();
+    for nth in 0..OPS {
         let (device, to) = (dice.random_range(0..DEVICES_COUNT), dice.random_range(0..DEVICES.len()));
         let process = dice.random_range(0..2);
-        ops.push(match dice.random_range(0..1_000) {
-            0..330 => {
+        let op = match dice.random_range(0..1_000) {
+            0..320 => {
                 let ttl_s = if dice.random_ratio(1, 3) { dice.random_range(1..=3) } else { LONG_S };
                 Op::Send { device, to, ttl_s, is_named: dice.random_bool(0.6) }
             }
-            330..350 => Op::Burst { device, to, count: dice.random_range(40..150) },
-            350..440 => Op::Repeat { device, nth: dice.random_range(0..1_000) },
-            440..610 => Op::Acknowledge { device, percent: *pick(dice, &[10, 30, 50, 100]) },
-            610..650 => Op::Pull { device },
-            650..760 => Op::Connect { device, process, by_stream: dice.random_ratio(1, 4) },
-            760..840 => Op::Leave { device, how: *pick(dice, &[Leave::Close, Leave::Reset, Leave::Park]) },
-            840..890 => Op::CutSend { device, to, bytes: dice.random_range(1..700) },
-            890..915 => Op::KillProcess(process),
-            915..955 => Op::StartProcess(process),
-            955..963 => Op::KillPostgres,
-            963..988 => Op::LoseAnswer(process),
+            320..345 => Op::Burst { device, to, count: dice.random_range(40..150) },
+            345..430 => Op::Repeat { device, nth: dice.random_range(0..1_000) },
+            430..600 => Op::Acknowledge { device, percent: *pick(dice, &[10, 30, 50, 100]) },
+            600..640 => Op::Pull { device },
+            640..800 => Op::Connect { device, process, by_stream: dice.random_ratio(1, 4) },
+            800..870 => Op::Leave { device, how: *pick(dice, &[Leave::Close, Leave::Reset, Leave::Park]) },
+            870..920 => Op::CutSend { device, to, bytes: dice.random_range(1..700) },
+            920..945 => {
+                later.push((nth + dice.random_range(3..30), Op::StartProcess(process)));
+                Op::KillProcess(process)
+            }
+            945..951 => {
+                later.push((nth + dice.random_range(5..40), Op::Calm));
+                Op::KillPostgres
+            }
+            951..990 => Op::LoseAnswer(process),
             _ => Op::Calm,
-        });
+        };
+        ops.push(op);
+        ops.extend(later.iter().filter(|(when, _)| *when == nth).map(|(_, op)| *op));
     }
     ops
 }
@@ -205,7 +215,7 @@ impl<'a> Life<'a> {
             }
             self.check();
             // Anywhere in the middle of what it has begun; nothing waits for this.
-            let pause = self.dice.random_range(0..25_000);
+            let pause = self.dice.random_range(0..20_000);
             tokio::time::sleep(Duration::from_micros(pause)).await;
         }
         self.finish().await;
@@ -429,10 +439,10 @@ impl<'a> Life<'a> {
         for device in 0..DEVICES_COUNT {
             let owed = ledger.owed(device, now_ms(), 1_000);
             if !ledger.is_connected(device) {
-                left += &format!("device {device} is not connected; ");
+                let _ = write!(left, "device {device} is not connected; ");
             } else if !owed.is_empty() {
                 let some = &owed[..owed.len().min(5)];
-                left += &format!("device {device} is owed {} letters, of them {some:?}; ", owed.len());
+                let _ = write!(left, "device {device} is owed {} letters, of them {some:?}; ", owed.len());
             }
         }
         left
