@@ -8,7 +8,7 @@ use quipu::base::{Clock as _, SystemClock};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::farm::{Character, Extent, Plan};
+use super::farm::{Character, Extent, Farm, Plan};
 use super::instance::Instance;
 use super::support::percentile;
 use super::{Bar, Row, row};
@@ -27,7 +27,10 @@ const LAG_MAX_S: f64 = 1.0;
 const PATIENCE: Duration = Duration::from_mins(5);
 
 pub(crate) async fn measure() -> Vec<Row> {
-    let (farm, instance) = Instance::before_farm(&PLAN, "services.synchronizer.enabled=true").await;
+    let farm = Farm::start(&PLAN).await.expect("free ports");
+    let instance = Instance::start(&["services.synchronizer.enabled=true"]).await;
+    println!("{}", instance.durability().await);
+    instance.add(farm.relays().iter().map(|relay| relay.url()));
     let started = Instant::now();
     let listening = || farm.of(|_| true).filter(|r| r.counts().listening.load(Ordering::Relaxed) > 0).count();
     while listening() < PLAN.relays {

@@ -1,6 +1,6 @@
 //! A thousand relays of all characters, monitored in one cycle.
 
-use super::farm::{Character, Extent, Plan};
+use super::farm::{Character, Extent, Farm, Plan};
 use super::instance::Instance;
 use super::{Bar, Row, row};
 
@@ -16,7 +16,10 @@ const SECONDS_MAX: f64 = 60.0;
 const MIB_MAX: f64 = 300.0;
 
 pub(crate) async fn measure() -> Vec<Row> {
-    let (farm, instance) = Instance::before_farm(&PLAN, "services.monitor.enabled=true").await;
+    let farm = Farm::start(&PLAN).await.expect("free ports");
+    let instance = Instance::start(&["services.monitor.enabled=true"]).await;
+    println!("{}", instance.durability().await);
+    instance.add(farm.relays().iter().map(|relay| relay.url()));
     let checked = "SELECT count(DISTINCT relay_url) FROM relay_metadata";
     let done = instance.until(checked, i64::try_from(farm.relays().len()).expect("64 bits")).await;
     let began = farm.relays().iter().filter_map(|relay| relay.counts().first_seen.get()).min();
