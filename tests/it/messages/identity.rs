@@ -48,7 +48,8 @@ fn welcome() -> Value {
 
 /// Seed bug 1: anybody could be anybody.
 #[tokio::test]
-async fn g2_4_1_a_claimed_identity_is_believed_on_loopback_addresses_alone_unless_the_operator_says_otherwise() {
+async fn g2_4_1_a_claimed_identity_is_believed_on_loopback_addresses_alone_unless_the_operator_says_otherwise()
+ {
     const WHY: &str = "prove who you are: a bearer token, or `auth` in hello";
     let database = TestDatabase::new().await;
     let path = format!("/v1/messages?wayfarer_id={}", wayfarer(1));
@@ -65,14 +66,20 @@ async fn g2_4_1_a_claimed_identity_is_believed_on_loopback_addresses_alone_unles
         .await;
         let mut two = Client::connect(([127, 0, 0, 1], room.ws.port()).into(), &[]).await;
         let mut one = Client::connect(([127, 0, 0, 1], room.ws.port()).into(), &[]).await;
-        let answers =
-            (two.ask(hello(&wayfarer(1), "a")).await, one.ask(json!({ "type": "hello", "wayfarer_id": "x" })).await);
+        let answers = (
+            two.ask(hello(&wayfarer(1), "a")).await,
+            one.ask(json!({ "type": "hello", "wayfarer_id": "x" })).await,
+        );
         let (status, _) = http(([127, 0, 0, 1], room.http.port()).into(), "GET", &path, &[], None).await;
         if is_believed {
             assert_eq!(answers, (welcome(), json!({ "type": "hello_ok" })), "{everywhere} {said:?}");
             assert_eq!(status, 200);
         } else {
-            assert_eq!(answers, (refused(WHY), json!({ "type": "error", "msg_id": WHY })), "{everywhere} {said:?}");
+            assert_eq!(
+                answers,
+                (refused(WHY), json!({ "type": "error", "msg_id": WHY })),
+                "{everywhere} {said:?}"
+            );
             assert_eq!((two.hear().await, one.hear().await), (None, None));
             assert_eq!(status, 401);
         }
@@ -88,7 +95,10 @@ async fn a_bearer_token_proves_its_wayfarer_in_both_generations_and_over_http() 
     let mut two = bearing(&room, "good").await.ok().unwrap();
     assert_eq!(two.ask(hello(&wayfarer(1), "any")).await, welcome());
     let mut one = bearing(&room, "old client's").await.ok().unwrap();
-    assert_eq!(one.ask(json!({ "type": "hello", "wayfarer_id": "user-b" })).await, json!({ "type": "hello_ok" }));
+    assert_eq!(
+        one.ask(json!({ "type": "hello", "wayfarer_id": "user-b" })).await,
+        json!({ "type": "hello_ok" })
+    );
     // What a frame says of its sender is nothing.
     let forged = json!({ "type": "send", "to": wayfarer(1), "payload_b64": HELLO, "from": wayfarer(9), "wayfarer_id": wayfarer(9) });
     one.send_frame(forged).await;
@@ -117,13 +127,18 @@ async fn a_token_that_proves_nothing_is_refused_and_not_ignored() {
     let over = "SELECT count(*) FROM message_tokens WHERE expires_at <= clock_timestamp()";
     eventually("a token is over", async || number(&database, over).await == 1).await;
     for room in [&strict, &lenient] {
-        for header in ["Bearer wrong", "Bearer revoked", "Bearer short", "Bearer ", "Bearer", "Basic good", "good", ""] {
+        for header in
+            ["Bearer wrong", "Bearer revoked", "Bearer short", "Bearer ", "Bearer", "Basic good", "good", ""]
+        {
             let headers = [("authorization", header)];
             assert_eq!(Client::try_connect(room.ws, &headers).await.err(), Some(401), "{header}");
             let path = format!("/v1/messages?wayfarer_id={}", wayfarer(1));
             let (status, said) = http(room.http, "GET", &path, &headers, None).await;
             assert_eq!((status, &said["field"]), (401, &"authorization".into()), "{header}");
-            assert_eq!(Stream::open(room, &format!("wayfarer_id={}", wayfarer(1)), &headers).await.err(), Some(401));
+            assert_eq!(
+                Stream::open(room, &format!("wayfarer_id={}", wayfarer(1)), &headers).await.err(),
+                Some(401)
+            );
         }
         // Nor does a good one make somebody else of its bearer, where a word alone would do.
         let mut client = bearing(room, "good").await.ok().unwrap();
@@ -218,8 +233,9 @@ async fn g2_4_3_a_proof_that_does_not_fit_is_refused_and_ends_the_connection() {
         {
             let (mut client, challenge) = challenged(&room, &id, "phone").await;
             let signature = signature(by, &challenge, &id, device);
-            let answer =
-                client.ask(json!({ "type": "auth", "public_key_b64": shown, "signature_b64": signature })).await;
+            let answer = client
+                .ask(json!({ "type": "auth", "public_key_b64": shown, "signature_b64": signature }))
+                .await;
             assert_eq!((&answer["type"], &answer["code"]), (&"error".into(), &"AUTH_FAILED".into()));
             assert_eq!(client.hear().await, None);
         }
@@ -234,7 +250,10 @@ async fn g2_4_3_a_proof_that_does_not_fit_is_refused_and_ends_the_connection() {
 fn nostr(keys: &Keys, challenge: &Value) -> Value {
     let challenge = challenge["challenge"].as_str().unwrap();
     let event = EventBuilder::new(Kind::Authentication, "")
-        .tags([Tag::parse(["challenge", challenge]).unwrap(), Tag::parse(["relay", "ws://127.0.0.1/"]).unwrap()])
+        .tags([
+            Tag::parse(["challenge", challenge]).unwrap(),
+            Tag::parse(["relay", "ws://127.0.0.1/"]).unwrap(),
+        ])
         .custom_created_at(Timestamp::now())
         .sign_with_keys(keys)
         .unwrap();
@@ -305,7 +324,9 @@ async fn a_nostr_key_gets_a_token_over_http_for_devices_with_names_that_can_be_s
     let room = strict(&database).await;
     let keys = Keys::generate();
     let id = keys.public_key().to_hex();
-    for (device, expected) in [("", 201), ("phone", 201), ("a\0b", 400), ("a\nb", 400), (&*"x".repeat(257), 400)] {
+    for (device, expected) in
+        [("", 201), ("phone", 201), ("a\0b", 400), ("a\nb", 400), (&*"x".repeat(257), 400)]
+    {
         let (_, challenge) = room.get("/v1/challenge").await;
         let proof = json!({
             "wayfarer_id": id, "device_id": device, "challenge": challenge["challenge"], "event": nostr(&keys, &challenge),

@@ -42,7 +42,8 @@ fn wayfarer(number: usize) -> String {
 }
 
 async fn connect(address: SocketAddr, numbers: std::ops::Range<usize>) -> Vec<Talk> {
-    let connecting = numbers.map(|number| async move { Talk::hello(address, &wayfarer(number), "phone").await });
+    let connecting =
+        numbers.map(|number| async move { Talk::hello(address, &wayfarer(number), "phone").await });
     futures_util::stream::iter(connecting).buffer_unordered(AT_ONCE).collect().await
 }
 
@@ -67,7 +68,8 @@ async fn pair(address: SocketAddr, number: usize) -> Vec<Duration> {
 
 /// The 99th percentile of what all pairs see.
 async fn busy(address: SocketAddr) -> Duration {
-    let mut took = futures_util::future::join_all((0..PAIRS).map(|number| pair(address, number))).await.concat();
+    let mut took =
+        futures_util::future::join_all((0..PAIRS).map(|number| pair(address, number))).await.concat();
     took.sort_unstable();
     took[took.len() * 99 / 100]
 }
@@ -88,7 +90,10 @@ async fn two_thousand_idle_connections_are_small_and_everything_is_given_back() 
 
     let idle = connect(address, 0..IDLE).await;
     let (files_with, memory_with) = (files(pid), memory(pid));
-    assert!(files_with >= files_before + IDLE, "{files_with} files with {IDLE} connections, {files_before} before");
+    assert!(
+        files_with >= files_before + IDLE,
+        "{files_with} files with {IDLE} connections, {files_before} before"
+    );
     let each = memory_with.saturating_sub(memory_before) / IDLE;
     let beside = busy(address).await;
     println!(
@@ -99,7 +104,10 @@ async fn two_thousand_idle_connections_are_small_and_everything_is_given_back() 
     drop(idle);
     // The last of them has gone when the descriptors are back.
     let (files_after, _) = settled(pid, files_before);
-    println!("{files_before} files before, {files_with} with them, {files_after} after; {:?} in all", begun.elapsed());
+    println!(
+        "{files_before} files before, {files_with} with them, {files_after} after; {:?} in all",
+        begun.elapsed()
+    );
     assert!(each < BYTES_MAX, "{each} bytes for an idle connection");
     assert!(begun.elapsed() < WITHIN, "{:?}", begun.elapsed());
     tokio::task::spawn_blocking(|| {

@@ -1,6 +1,7 @@
 //! The room in the test's process, and clients of it that wait for nothing longer than a deadline.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -293,6 +294,12 @@ impl Client {
         assert_eq!(answer, json!({ "type": "ack_ok", "msg_id": msg_id }));
     }
 
+    /// Acknowledges the message that comes first.
+    pub(super) async fn acknowledge_first(&mut self, msg_id: &str) {
+        assert_eq!(self.message().await, msg_id);
+        self.acknowledge(msg_id).await;
+    }
+
     /// The next frame is a message; its `msg_id`.
     pub(super) async fn message(&mut self) -> String {
         let frame = self.next().await;
@@ -345,7 +352,7 @@ pub(super) async fn open(
         request += "content-type: application/json\r\n";
     }
     for (name, value) in headers {
-        request += &format!("{name}: {value}\r\n");
+        let _ = write!(request, "{name}: {value}\r\n");
     }
     request += "\r\n";
     request += &body;

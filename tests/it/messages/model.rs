@@ -14,6 +14,7 @@ pub(super) mod stage;
 pub(super) mod talk;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ use stage::Stage;
 const SEEDS: [u64; 2] = [4, 20_260_219];
 
 /// Operations of a life.
-const OPS: usize = 300;
+const OPS: usize = 400;
 
 /// Each wayfarer's devices. The one without a name speaks the first generation.
 const DEVICES: [&[&str]; 4] = [&["a", "b", "c"], &["a", "b"], &["", "b"], &["a"]];
@@ -48,18 +49,46 @@ const CALM: Duration = Duration::from_mins(1);
 /// Devices and wayfarers by number.
 #[derive(Debug, Clone, Copy)]
 enum Op {
-    Send { device: usize, to: usize, ttl_s: i64, is_named: bool },
+    Send {
+        device: usize,
+        to: usize,
+        ttl_s: i64,
+        is_named: bool,
+    },
     /// More at once than a seat has room for, or a process takes of one client.
-    Burst { device: usize, to: usize, count: usize },
+    Burst {
+        device: usize,
+        to: usize,
+        count: usize,
+    },
     /// A message with a `client_msg_id` once more, one that was not answered first; from whichever device.
-    Repeat { device: usize, nth: usize },
+    Repeat {
+        device: usize,
+        nth: usize,
+    },
     /// So many percent of what it got and did not acknowledge.
-    Acknowledge { device: usize, percent: u32 },
-    Pull { device: usize },
-    Connect { device: usize, process: usize, by_stream: bool },
-    Leave { device: usize, how: Leave },
+    Acknowledge {
+        device: usize,
+        percent: u32,
+    },
+    Pull {
+        device: usize,
+    },
+    Connect {
+        device: usize,
+        process: usize,
+        by_stream: bool,
+    },
+    Leave {
+        device: usize,
+        how: Leave,
+    },
     /// So many bytes of a send, then a reset; all of it when there are fewer.
-    CutSend { device: usize, to: usize, bytes: usize },
+    CutSend {
+        device: usize,
+        to: usize,
+        bytes: usize,
+    },
     KillProcess(usize),
     StartProcess(usize),
     KillPostgres,
@@ -77,28 +106,39 @@ enum Leave {
 
 /// The list of operations of a seed.
 fn ops(dice: &mut ChaCha8Rng) -> Vec<Op> {
-    let mut ops: Vec<Op> = (0..DEVICES_COUNT).map(|device| Op::Connect { device, process: device % 2, by_stream: false }).collect();
-    for _ in 0..OPS {
+    let mut ops: Vec<Op> = (0..DEVICES_COUNT)
+        .map(|device| Op::Connect { device, process: device % 2, by_stream: false })
+        .collect();
+    // What died comes back after a while, so that a life is more than silence.
+    let mut later: Vec<(usize, Op)> = Vec::new();
+    for nth in 0..OPS {
         let (device, to) = (dice.random_range(0..DEVICES_COUNT), dice.random_range(0..DEVICES.len()));
         let process = dice.random_range(0..2);
-        ops.push(match dice.random_range(0..1_000) {
-            0..330 => {
+        let op = match dice.random_range(0..1_000) {
+            0..320 => {
                 let ttl_s = if dice.random_ratio(1, 3) { dice.random_range(1..=3) } else { LONG_S };
                 Op::Send { device, to, ttl_s, is_named: dice.random_bool(0.6) }
             }
-            330..350 => Op::Burst { device, to, count: dice.random_range(40..150) },
-            350..440 => Op::Repeat { device, nth: dice.random_range(0..1_000) },
-            440..610 => Op::Acknowledge { device, percent: *pick(dice, &[10, 30, 50, 100]) },
-            610..650 => Op::Pull { device },
-            650..760 => Op::Connect { device, process, by_stream: dice.random_ratio(1, 4) },
-            760..840 => Op::Leave { device, how: *pick(dice, &[Leave::Close, Leave::Reset, Leave::Park]) },
-            840..890 => Op::CutSend { device, to, bytes: dice.random_range(1..700) },
-            890..915 => Op::KillProcess(process),
-            915..955 => Op::StartProcess(process),
-            955..963 => Op::KillPostgres,
-            963..988 => Op::LoseAnswer(process),
+            320..345 => Op::Burst { device, to, count: dice.random_range(40..150) },
+            345..430 => Op::Repeat { device, nth: dice.random_range(0..1_000) },
+            430..600 => Op::Acknowledge { device, percent: *pick(dice, &[10, 30, 50, 100]) },
+            600..640 => Op::Pull { device },
+            640..800 => Op::Connect { device, process, by_stream: dice.random_ratio(1, 4) },
+            800..870 => Op::Leave { device, how: *pick(dice, &[Leave::Close, Leave::Reset, Leave::Park]) },
+            870..920 => Op::CutSend { device, to, bytes: dice.random_range(1..700) },
+            920..945 => {
+                later.push((nth + dice.random_range(3..30), Op::StartProcess(process)));
+                Op::KillProcess(process)
+            }
+            945..951 => {
+                later.push((nth + dice.random_range(5..40), Op::Calm));
+                Op::KillPostgres
+            }
+            951..990 => Op::LoseAnswer(process),
             _ => Op::Calm,
-        });
+        };
+        ops.push(op);
+        ops.extend(later.iter().filter(|(when, _)| *when == nth).map(|(_, op)| *op));
     }
     ops
 }
@@ -175,7 +215,7 @@ impl<'a> Life<'a> {
             }
             self.check();
             // Anywhere in the middle of what it has begun; nothing waits for this.
-            let pause = self.dice.random_range(0..25_000);
+            let pause = self.dice.random_range(0..20_000);
             tokio::time::sleep(Duration::from_micros(pause)).await;
         }
         self.finish().await;
@@ -209,7 +249,10 @@ impl<'a> Life<'a> {
             }
             Op::Leave { device, how } => self.leave(device, how).await,
             Op::CutSend { device, to, bytes } => {
-                let Some(frame) = self.is_linked(device).then(|| self.letter(device, to, LONG_S, true)) else { return };
+                let Some(frame) = self.is_linked(device).then(|| self.letter(device, to, LONG_S, true))
+                else {
+                    return;
+                };
                 let length = frame.to_string().len();
                 let say = if bytes < length { Say::CutIn(frame, bytes) } else { Say::CutAfter(frame) };
                 self.end(device, say).await;
@@ -289,7 +332,16 @@ impl<'a> Life<'a> {
         let from = ledger.devices[device].wayfarer;
         let client_msg_id = is_named.then(|| format!("{}-{number}", self.seed));
         let (accepted, msg_id, received_at) = (None, None, None);
-        ledger.letters.push(Letter { from, to, content, ttl_s, client_msg_id, accepted, msg_id, received_at });
+        ledger.letters.push(Letter {
+            from,
+            to,
+            content,
+            ttl_s,
+            client_msg_id,
+            accepted,
+            msg_id,
+            received_at,
+        });
         drop(ledger);
         self.frame(device, number)
     }
@@ -299,9 +351,11 @@ impl<'a> Life<'a> {
         let ledger = self.ledger.lock().unwrap();
         let letter = &ledger.letters[number];
         let is_first = ledger.devices[device].name.is_empty();
-        let payload = if is_first { STANDARD.encode(&letter.content) } else { URL_SAFE_NO_PAD.encode(&letter.content) };
+        let payload =
+            if is_first { STANDARD.encode(&letter.content) } else { URL_SAFE_NO_PAD.encode(&letter.content) };
         let to = &ledger.wayfarers[letter.to];
-        let mut frame = json!({ "type": "send", "to": to, "payload_b64": payload, "ttl_seconds": letter.ttl_s });
+        let mut frame =
+            json!({ "type": "send", "to": to, "payload_b64": payload, "ttl_seconds": letter.ttl_s });
         if let Some(id) = &letter.client_msg_id {
             frame["client_msg_id"] = json!(id);
         }
@@ -385,10 +439,10 @@ impl<'a> Life<'a> {
         for device in 0..DEVICES_COUNT {
             let owed = ledger.owed(device, now_ms(), 1_000);
             if !ledger.is_connected(device) {
-                left += &format!("device {device} is not connected; ");
+                let _ = write!(left, "device {device} is not connected; ");
             } else if !owed.is_empty() {
                 let some = &owed[..owed.len().min(5)];
-                left += &format!("device {device} is owed {} letters, of them {some:?}; ", owed.len());
+                let _ = write!(left, "device {device} is owed {} letters, of them {some:?}; ", owed.len());
             }
         }
         left
@@ -451,8 +505,12 @@ impl<'a> Life<'a> {
             .unwrap();
         let mut ledger = self.ledger.lock().unwrap();
         let mut wrongs = Vec::new();
-        let by_content: BTreeMap<Vec<u8>, usize> =
-            ledger.letters.iter().enumerate().map(|(n, l)| (Sha256::digest(&l.content).to_vec(), n)).collect();
+        let by_content: BTreeMap<Vec<u8>, usize> = ledger
+            .letters
+            .iter()
+            .enumerate()
+            .map(|(n, l)| (Sha256::digest(&l.content).to_vec(), n))
+            .collect();
         let mut stored = BTreeMap::new();
         for row in &accepted {
             let Some(&number) = by_content.get(row.get::<_, &[u8]>(4)) else {
@@ -462,8 +520,11 @@ impl<'a> Life<'a> {
             let letter = &ledger.letters[number];
             let msg_id: String = row.get(0);
             let said: (&str, &str, Option<&str>) = (row.get(1), row.get(2), row.get(3));
-            let meant =
-                (&*ledger.wayfarers[letter.from], &*ledger.wayfarers[letter.to], letter.client_msg_id.as_deref());
+            let meant = (
+                &*ledger.wayfarers[letter.from],
+                &*ledger.wayfarers[letter.to],
+                letter.client_msg_id.as_deref(),
+            );
             if said != meant || letter.msg_id.as_ref().is_some_and(|known| *known != msg_id) {
                 wrongs.push(format!("letter {number} is stored as {row:?}: {letter:?}"));
             }
@@ -493,7 +554,9 @@ impl<'a> Life<'a> {
             let known: BTreeSet<String> = device.acknowledged.union(&device.asked).cloned().collect();
             let invented = recorded.difference(&known).count();
             if (missing, invented) != (0, 0) {
-                wrongs.push(format!("device {place}: {missing} acknowledgements are missing, {invented} are invented"));
+                wrongs.push(format!(
+                    "device {place}: {missing} acknowledgements are missing, {invented} are invented"
+                ));
             }
         }
         ledger.wrongs.extend(wrongs);

@@ -54,7 +54,10 @@ async fn a_senders_bytes_are_bounded_to_the_last_that_fits() {
     let message = "you sent 10 bytes within 24 hours; at most 14 are allowed";
     assert_eq!(sender.ask(to(2)).await["message"], message);
     sender.send(&wayfarer(2), "SGVsbA").await;
-    assert_eq!(sender.ask(json!({ "type": "send", "to": wayfarer(2), "payload_b64": "SA" })).await["code"], "RATE_LIMITED");
+    assert_eq!(
+        sender.ask(json!({ "type": "send", "to": wayfarer(2), "payload_b64": "SA" })).await["code"],
+        "RATE_LIMITED"
+    );
 }
 
 #[tokio::test]
@@ -150,8 +153,12 @@ async fn a_sender_who_is_too_fast_is_told_so_and_goes_on_later() {
 async fn web_pages_connect_only_from_origins_that_are_allowed() {
     const PAGE: &str = "https://chat.example";
     let database = TestDatabase::new().await;
-    for (allowed, dev_mode, expected) in [(None, false, 403), (Some("https://other.example"), false, 403), (Some(PAGE), false, 200), (None, true, 200)]
-    {
+    for (allowed, dev_mode, expected) in [
+        (None, false, 403),
+        (Some("https://other.example"), false, 403),
+        (Some(PAGE), false, 200),
+        (None, true, 200),
+    ] {
         let room = Room::with(&database, |settings| {
             settings.allowed_origins = allowed.into_iter().map(str::to_owned).collect();
             settings.dev_mode = dev_mode;
@@ -224,9 +231,9 @@ async fn a_client_that_says_nothing_not_even_to_a_ping_is_cut_off() {
     let room = Room::with(&database, |settings| settings.ping_interval_s = 1.try_into().unwrap()).await;
     // Whoever answers pings, as every library does while it reads, stays.
     let mut alive = room.two(&wayfarer(2), "phone").await;
+    let begun = Instant::now();
     // Nobody reads this one, so nobody answers for it.
     let silent = room.two(&wayfarer(1), "phone").await;
-    let begun = Instant::now();
     let cut = async {
         while room.metric("connections_current").await == 2 {
             // It reads, and so answers pings.
@@ -269,11 +276,15 @@ async fn whoever_does_not_say_hello_in_time_is_told_so_and_cut_off() {
     assert_eq!(unproven.ask(hello).await["type"], "challenge");
     let mut known = room.two(&wayfarer(1), "laptop").await;
     let babble = async {
-        while babbling.try_ask("{}").await.is_some_and(|answer| answer["message"] != "hello required first") {}
+        while babbling.try_ask("{}").await.is_some_and(|answer| answer["message"] != "hello required first") {
+        }
     };
     let (mute, unproven, ()) = tokio::join!(mute.next(), unproven.next(), babble);
     for answer in [mute, unproven] {
-        assert_eq!((&answer["code"], &answer["msg_id"]), (&"AUTH_FAILED".into(), &"hello required first".into()));
+        assert_eq!(
+            (&answer["code"], &answer["msg_id"]),
+            (&"AUTH_FAILED".into(), &"hello required first".into())
+        );
     }
     known.hears_nothing().await;
     eventually("they are gone", async || room.metric("connections_current").await == 1).await;

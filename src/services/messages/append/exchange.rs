@@ -45,6 +45,8 @@ pub struct News {
     pub settled: Vec<i64>,
     /// Whether the database holds more than what waits here.
     pub has_more: bool,
+    /// Whether acknowledgements were left out: the database alone knows what is still to be handed over.
+    pub has_forgotten: bool,
 }
 
 impl News {
@@ -54,6 +56,7 @@ impl News {
 
     /// The database knows it all.
     fn overflow(&mut self) {
+        self.has_forgotten |= !self.settled.is_empty();
         self.messages = VecDeque::new();
         self.settled = Vec::new();
         self.has_more = true;
@@ -109,12 +112,13 @@ impl Exchange {
     }
 
     /// An acknowledgement of a device was committed.
-    pub(super) fn settle(&self, recipient: &str, device: &str, number: i64) {
+    pub(in crate::services::messages) fn settle(&self, recipient: &str, device: &str, number: i64) {
         for seat in self.seats().get(recipient).into_iter().flatten().filter(|seat| seat.device == device) {
             let mut news = seat.news();
             news.messages.retain(|message| message.number != number);
             if news.is_full() {
                 news.overflow();
+                news.has_forgotten = true;
             } else {
                 news.settled.push(number);
             }

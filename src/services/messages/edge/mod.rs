@@ -6,6 +6,7 @@ pub mod frame;
 mod gate;
 mod http;
 mod limits;
+mod line;
 mod socket;
 mod stream;
 

@@ -107,7 +107,8 @@ impl Link {
 
     /// Waits until it has ended after it was told so; what was parked is handed over, to be held on to.
     pub(super) async fn ended(mut self) -> Option<Parked> {
-        let ended = timeout(WELCOME * 2, self.task.join_next()).await.expect("a connection ends when it is told so");
+        let ended =
+            timeout(WELCOME * 2, self.task.join_next()).await.expect("a connection ends when it is told so");
         ended.and_then(|joined| joined.expect("a connection does not panic"))
     }
 }
@@ -200,7 +201,7 @@ fn raw_frame(text: &str) -> Vec<u8> {
     match u16::try_from(text.len()).unwrap() {
         length @ 0..126 => frame.push(0x80 | u8::try_from(length).unwrap()),
         length => {
-            frame.push(0x80 | 126);
+            frame.push(0xfe);
             frame.extend(length.to_be_bytes());
         }
     }
@@ -220,7 +221,8 @@ async fn request(address: SocketAddr, head: &str, body: &str) -> io::Result<(u16
     let mut answer = String::new();
     wire.read_to_string(&mut answer).await?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| broken("no answer"))?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(|| broken("no status"))?;
+    let status =
+        head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(|| broken("no status"))?;
     Ok((status, serde_json::from_str(body).unwrap_or(Value::Null)))
 }
 
@@ -252,18 +254,18 @@ async fn stream(
         }
     };
     let mut asking = std::pin::pin!(asking);
-    let mut line = Vec::new();
+    let mut event = Vec::new();
     loop {
         tokio::select! {
-            read = lines.read_until(b'\n', &mut line) => {
+            read = lines.read_until(b'\n', &mut event) => {
                 if read? == 0 {
                     return Ok(None);
                 }
-                if let Some(data) = line.strip_prefix(b"data:") {
+                if let Some(data) = event.strip_prefix(b"data:") {
                     let frame = serde_json::from_slice(data).map_err(broken)?;
                     ledger.lock().unwrap().delivered(link, &frame, now_ms());
                 }
-                line.clear();
+                event.clear();
             }
             () = &mut asking => return Ok(None),
             say = told.recv() => match say {

@@ -154,7 +154,9 @@ impl Ledger {
                 other => self.wrong(format!("send_ok for {other:?}")),
             },
             "ack_ok" => match self.sessions[link].asked.pop_front() {
-                Some(Asked::Acknowledge(msg_id)) if frame["msg_id"] == *msg_id => self.acknowledged(link, msg_id),
+                Some(Asked::Acknowledge(msg_id)) if frame["msg_id"] == *msg_id => {
+                    self.acknowledged(link, msg_id);
+                }
                 other => self.wrong(format!("{frame} for {other:?}")),
             },
             "messages" => match self.sessions[link].asked.pop_front() {
@@ -164,7 +166,9 @@ impl Ledger {
             "error" => {
                 let asked = self.sessions[link].asked.pop_front();
                 let is_away = frame["code"] == "INTERNAL_ERROR"
-                    || frame["msg_id"].as_str().is_some_and(|why| why.starts_with("the store does not answer"));
+                    || frame["msg_id"]
+                        .as_str()
+                        .is_some_and(|why| why.starts_with("the store does not answer"));
                 self.figures.not_served += 1;
                 if !is_away {
                     self.wrong(format!("{asked:?} was refused: {frame}"));
@@ -252,15 +256,18 @@ impl Ledger {
         let device = &self.devices[place];
         let who = format!("device {place} ({:?} of wayfarer {})", device.name, device.wayfarer);
         let told = message["payload_b64"].as_str().unwrap_or_default();
-        let content = if device.name.is_empty() { STANDARD.decode(told) } else { URL_SAFE_NO_PAD.decode(told) };
+        let content =
+            if device.name.is_empty() { STANDARD.decode(told) } else { URL_SAFE_NO_PAD.decode(told) };
         let number = content.as_ref().ok().and_then(|content| number_of(content));
-        let Some((number, letter)) = number.and_then(|number| Some((number, self.letters.get(number)?))) else {
+        let Some((number, letter)) = number.and_then(|number| Some((number, self.letters.get(number)?)))
+        else {
             self.wrong(format!("{who} got what nobody sent: {message}"));
             return None;
         };
         let msg_id = message["msg_id"].as_str().unwrap_or_default().to_owned();
         // What the first generation pulls says its time as text.
-        let received_at = ["received_at", "at"].iter().find_map(|name| message[*name].as_i64()).or(letter.received_at);
+        let received_at =
+            ["received_at", "at"].iter().find_map(|name| message[*name].as_i64()).or(letter.received_at);
         let mut wrongs = Vec::new();
         if letter.to != device.wayfarer {
             wrongs.push(format!("{who} got letter {number}, which is for wayfarer {}", letter.to));
@@ -269,14 +276,18 @@ impl Ledger {
             wrongs.push(format!("{who} got letter {number} altered: {message}, {letter:?}"));
         }
         if device.acknowledged.contains(&msg_id) {
-            wrongs.push(format!("{who} got letter {number} ({msg_id}) again on connection {link}, after ack_ok"));
+            wrongs.push(format!(
+                "{who} got letter {number} ({msg_id}) again on connection {link}, after ack_ok"
+            ));
         }
         if let Some(received_at) = received_at {
             let end_ms = (received_at + letter.ttl_s) * 1_000;
             let pause_ms = self.pauses.iter().map(|(_, pause)| *pause).max().unwrap_or(0);
             if now_ms > end_ms + WAY_MS + pause_ms {
                 let late = now_ms - end_ms;
-                wrongs.push(format!("{who} got letter {number} {late} ms after its end (pauses {pause_ms} ms)"));
+                wrongs.push(format!(
+                    "{who} got letter {number} {late} ms after its end (pauses {pause_ms} ms)"
+                ));
             }
             self.identity(number, &msg_id, received_at);
         }
@@ -319,7 +330,9 @@ impl Ledger {
 
     /// Whether a device's connection is welcome and lives.
     pub(super) fn is_connected(&self, place: usize) -> bool {
-        self.devices[place].link.is_some_and(|link| self.sessions[link].is_welcome && !self.sessions[link].is_over)
+        self.devices[place]
+            .link
+            .is_some_and(|link| self.sessions[link].is_welcome && !self.sessions[link].is_over)
     }
 }
 
@@ -327,4 +340,108 @@ impl Ledger {
 fn number_of(content: &[u8]) -> Option<usize> {
     let number = u64::from_be_bytes(content.get(..8)?.try_into().ok()?);
     usize::try_from(number).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW_MS: i64 = 1_000_000;
+
+    /// Wayfarer 0 has sent letter 0, which lives for 10 seconds, to wayfarer 1; that one's only device is connected.
+    fn ledger() -> Ledger {
+        let devices = [(0, "desk"), (1, "phone")].map(|(wayfarer, name)| Device {
+            wayfarer,
+            name: name.to_owned(),
+            ..Device::default()
+        });
+        let content = [0_u64.to_be_bytes().as_slice(), b"hello"].concat();
+        let (client_msg_id, accepted, msg_id, received_at) = (None, None, None, None);
+        let letter =
+            Letter { from: 0, to: 1, content, ttl_s: 10, client_msg_id, accepted, msg_id, received_at };
+        let mut ledger = Ledger {
+            wayfarers: vec!["zero".to_owned(), "one".to_owned()],
+            devices: devices.into(),
+            letters: vec![letter],
+            ..Ledger::default()
+        };
+        for device in 0..2 {
+            let link = ledger.begin(device);
+            ledger.welcomed(link);
+        }
+        ledger.ask(0, Asked::Send(0));
+        ledger.frame(
+            0,
+            &json!({ "type": "send_ok", "msg_id": "m", "received_at": 1_000, "expires_at": 1_010 }),
+            NOW_MS,
+        );
+        assert_eq!(ledger.owed(1, NOW_MS, 1_000), [0]);
+        ledger
+    }
+
+    fn message(ledger: &Ledger) -> Value {
+        let payload = URL_SAFE_NO_PAD.encode(&ledger.letters[0].content);
+        json!({ "type": "message", "msg_id": "m", "from": "zero", "payload_b64": payload, "received_at": 1_000 })
+    }
+
+    /// Each violation is planted once, and seen.
+    #[test]
+    fn what_must_not_be_is_seen() {
+        let check = |word: &str, plant: &dyn Fn(&mut Ledger, Value)| {
+            let mut ledger = ledger();
+            let message = message(&ledger);
+            plant(&mut ledger, message);
+            let is_seen = ledger.wrongs.iter().any(|wrong| wrong.contains(word));
+            assert!(
+                is_seen != word.is_empty() || (word.is_empty() && ledger.wrongs.is_empty()),
+                "{word}: {:?}",
+                ledger.wrongs
+            );
+        };
+        check("", &|ledger, message| {
+            ledger.frame(1, &message, NOW_MS);
+            assert!(ledger.owed(1, NOW_MS, 1_000).is_empty());
+        });
+        check("which is for wayfarer 1", &|ledger, message| ledger.frame(0, &message, NOW_MS));
+        check("pushed twice", &|ledger, message| {
+            ledger.frame(1, &message, NOW_MS);
+            ledger.frame(1, &message, NOW_MS);
+        });
+        check("after its end", &|ledger, message| ledger.frame(1, &message, 1_010_000 + WAY_MS + 1));
+        check("altered", &|ledger, mut message| {
+            message["from"] = json!("one");
+            ledger.frame(1, &message, NOW_MS);
+        });
+        check("is m2 of 1000, too", &|ledger, mut message| {
+            message["msg_id"] = json!("m2");
+            ledger.frame(1, &message, NOW_MS);
+        });
+        check("nobody sent", &|ledger, mut message| {
+            message["payload_b64"] = json!("AAAAAAAAAAE");
+            ledger.frame(1, &message, NOW_MS);
+        });
+        check("after ack_ok", &|ledger, message| {
+            ledger.frame(1, &message, NOW_MS);
+            ledger.ask(1, Asked::Acknowledge("m".to_owned()));
+            ledger.frame(1, &json!({ "type": "ack_ok", "msg_id": "m" }), NOW_MS);
+            let again = ledger.begin(1);
+            ledger.welcomed(again);
+            assert!(ledger.owed(1, NOW_MS, 1_000).is_empty());
+            ledger.frame(again, &message, NOW_MS);
+        });
+        check("answered", &|ledger, _| {
+            ledger.ask(0, Asked::Send(0));
+            ledger.frame(0, &json!({ "type": "send_ok", "msg_id": "m3", "received_at": 1_000 }), NOW_MS);
+        });
+        check("for Some(Pull)", &|ledger, _| {
+            ledger.ask(1, Asked::Pull);
+            ledger.frame(1, &json!({ "type": "ack_ok", "msg_id": "m" }), NOW_MS);
+        });
+        check("was refused", &|ledger, _| {
+            ledger.ask(1, Asked::Pull);
+            ledger.frame(1, &json!({ "type": "error", "code": "INVALID_PAYLOAD" }), NOW_MS);
+        });
+    }
 }

@@ -1,5 +1,6 @@
 //! What may die: two `quipu run messages` on one durable PostgreSQL, each with a wire of its own to its write door.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::process::{Child, Command};
@@ -179,7 +180,11 @@ impl Stage {
         loop {
             match owner::connect(&self.instance.url("owner_database_url")).await {
                 Ok(client) if client.batch_execute("SELECT 1").await.is_ok() => return client,
-                _ => assert!(started.elapsed() < PATIENCE, "PostgreSQL does not come back:\n{}", self.instance.log()),
+                _ => assert!(
+                    started.elapsed() < PATIENCE,
+                    "PostgreSQL does not come back:\n{}",
+                    self.instance.log()
+                ),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -195,7 +200,7 @@ impl Stage {
             let text = fs::read_to_string(file.path()).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
             let last = lines.len().saturating_sub(8);
-            said += &format!("{}\n{}\n", file.path().display(), lines[last..].join("\n"));
+            let _ = writeln!(said, "{}\n{}", file.path().display(), lines[last..].join("\n"));
         }
         said
     }

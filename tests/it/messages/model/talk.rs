@@ -16,7 +16,8 @@ pub(crate) struct Talk(WebSocketStream<TcpStream>);
 impl Talk {
     pub(crate) async fn hello(address: SocketAddr, wayfarer: &str, device: &str) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
-        let (socket, _) = tokio_tungstenite::client_async(format!("ws://{address}/ws"), stream).await.unwrap();
+        let (socket, _) =
+            tokio_tungstenite::client_async(format!("ws://{address}/ws"), stream).await.unwrap();
         let mut talk = Self(socket);
         talk.say(json!({ "type": "hello", "wayfarer_id": wayfarer, "device_id": device })).await;
         assert_eq!(talk.hear().await["type"], "hello_ok");
