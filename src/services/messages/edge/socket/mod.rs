@@ -114,20 +114,31 @@ impl Session {
         ping.tick().await;
         let hello = Duration::from_secs(self.state.parts().settings.hello_timeout_s.get().into());
         let unknown_until = Instant::now() + hello;
+        let mut taken = 0;
         loop {
-            let has_more = self.hand_over().await?;
+            // Who asks without end gets what is his, too.
+            if taken >= ASKED_MAX {
+                self.hand_over().await?;
+                taken = 0;
+            }
+            let may_ask = self.asked.len() < ASKED_MAX;
+            // What a client says comes before what it is handed: one that acknowledges each message would else be left waiting to
+            // be heard while it is waited for to read.
             tokio::select! {
                 biased;
                 Some(answer) = self.asked.next(), if !self.asked.is_empty() => self.answer(answer).await?,
-                frame = self.socket.recv(), if self.asked.len() < ASKED_MAX => {
+                frame = self.socket.recv(), if may_ask => {
+                    taken += 1;
                     self.heard = Instant::now();
                     match frame {
                         Some(Ok(frame)) => self.take(frame).await?,
                         Some(Err(_)) | None => return Err(Ended),
                     }
                 }
-                () = woken(self.delivery.as_ref()), if !has_more => {}
-                () = std::future::ready(()), if has_more => {}
+                () = woken(self.delivery.as_ref()), if may_ask => {
+                    self.hand_over().await?;
+                    taken = 0;
+                }
                 _ = ping.tick() => {
                     if self.heard.elapsed() > pause * 2 {
                         return Err(Ended);
@@ -142,9 +153,9 @@ impl Session {
         }
     }
 
-    /// Hands some messages over. Returns whether there are more.
-    async fn hand_over(&mut self) -> Result<bool, Ended> {
-        let Some(delivery) = &mut self.delivery else { return Ok(false) };
+    /// Hands some messages over.
+    async fn hand_over(&mut self) -> Result<(), Ended> {
+        let Some(delivery) = &mut self.delivery else { return Ok(()) };
         if let Err(error) = delivery.refill().await {
             self.state.parts().counted.store_error();
             // The client comes back, and is served from where it was.
@@ -152,7 +163,7 @@ impl Session {
             return Err(Ended);
         }
         for _ in 0..AT_ONCE {
-            let Some(message) = self.delivery.as_mut().and_then(Delivery::next) else { return Ok(false) };
+            let Some(message) = self.delivery.as_mut().and_then(Delivery::next) else { return Ok(()) };
             let generation = self.generation();
             let payload = for_recipient(&message.payload, message.generation, generation);
             let frame =
@@ -162,7 +173,7 @@ impl Session {
                 delivery.handed_over(&message).await.map_err(|_| Ended)?;
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     async fn take(&mut self, frame: Frame) -> Result<(), Ended> {
