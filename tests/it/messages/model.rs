@@ -14,6 +14,7 @@ pub(super) mod stage;
 pub(super) mod talk;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ use stage::Stage;
 const SEEDS: [u64; 2] = [4, 20_260_219];
 
 /// Operations of a life.
-const OPS: usize = 400;
+const OPS: usize = 800;
 
 /// Each wayfarer's devices. The one without a name speaks the first generation.
 const DEVICES: [&[&str]; 4] = [&["a", "b", "c"], &["a", "b"], &["", "b"], &["a"]];
@@ -438,10 +439,10 @@ impl<'a> Life<'a> {
         for device in 0..DEVICES_COUNT {
             let owed = ledger.owed(device, now_ms(), 1_000);
             if !ledger.is_connected(device) {
-                left += &format!("device {device} is not connected; ");
+                write!(left, "device {device} is not connected; ").unwrap();
             } else if !owed.is_empty() {
                 let some = &owed[..owed.len().min(5)];
-                left += &format!("device {device} is owed {} letters, of them {some:?}; ", owed.len());
+                write!(left, "device {device} is owed {} letters, of them {some:?}; ", owed.len()).unwrap();
             }
         }
         left

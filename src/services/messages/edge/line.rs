@@ -229,7 +229,9 @@ mod tests {
                     Op::Commit { count, told } => (0..count).for_each(|_| world.commit(told)),
                     Op::Acknowledge { nth, count } => {
                         let these: Vec<i64> = world.stored.keys().skip(nth).take(count).copied().collect();
-                        these.into_iter().for_each(|number| world.acknowledge(number));
+                        for number in these {
+                            world.acknowledge(number);
+                        }
                     }
                     Op::HandOver { most } => world.hand_over(most)?,
                 }

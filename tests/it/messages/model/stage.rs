@@ -1,5 +1,6 @@
 //! What may die: two `quipu run messages` on one durable PostgreSQL, each with a wire of its own to its write door.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::process::{Child, Command};
@@ -199,7 +200,7 @@ impl Stage {
             let text = fs::read_to_string(file.path()).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
             let last = lines.len().saturating_sub(8);
-            said += &format!("{}\n{}\n", file.path().display(), lines[last..].join("\n"));
+            writeln!(said, "{}\n{}", file.path().display(), lines[last..].join("\n")).unwrap();
         }
         said
     }
