@@ -71,6 +71,10 @@ bench-ingest: deps ## Events a second from relay socket to commit, against the l
 bench-archive: deps-bench build ## The archive against relays: events a second, a thousand relays, duplicates, lag
 	ulimit -n 8192; $(CARGO) bench --locked --profile dev --bench archive
 
+.PHONY: bench-messages
+bench-messages: deps build ## Messages: sends, deliveries, queues, idle connections, with five million stored
+	ulimit -n "$$(ulimit -Hn)"; $(CARGO) bench --locked --profile dev --bench messages
+
 .PHONY: farm
 farm: ## A thousand relays of all characters on the loopback, to try an archive on
 	ulimit -n 8192; $(CARGO) bench --locked --profile dev --bench farm

@@ -8,8 +8,6 @@
 #[path = "farm/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "tests use the rest")]
 mod farm;
-#[path = "archive/instance.rs"]
-mod instance;
 #[path = "support/mod.rs"]
 #[allow(dead_code, reason = "each bench uses a part of it")]
 mod support;
@@ -23,26 +21,8 @@ mod lag;
 #[path = "archive/watch.rs"]
 mod watch;
 
-use support::{print_table, verdict};
-
-/// Row of the table: what, figure, reference, ratio, bar, verdict.
-pub(crate) type Row = Vec<String>;
-
-/// A row whose figure has to be at most, or at least, `bar` times its reference.
-pub(crate) fn row(name: &str, figure: String, reference: String, ratio: f64, bar: Bar) -> Row {
-    let (bar, passed) = match bar {
-        Bar::AtLeast(bar) => (format!(">= {bar}"), ratio >= bar),
-        Bar::AtMost(bar) => (format!("<= {bar}"), ratio <= bar),
-    };
-    vec![name.to_owned(), figure, reference, format!("{ratio:.3}"), bar, verdict(passed).to_owned()]
-}
-
-/// What a ratio has to keep.
-#[derive(Clone, Copy)]
-pub(crate) enum Bar {
-    AtLeast(f64),
-    AtMost(f64),
-}
+use support::figure::{Bar, Row, row};
+use support::{instance, print_table};
 
 #[tokio::main]
 async fn main() {

@@ -8,7 +8,6 @@
 #[allow(dead_code, reason = "each bench uses a part of it")]
 mod support;
 
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use quipu::base::Secret;
@@ -16,8 +15,9 @@ use quipu::services::archive::RelayJournal;
 use quipu::services::archive::command::RelayCommand;
 use quipu::store::Relay;
 use quipu::store::append::Writer;
-use support::{Server, lifecycle, median, parts, percentile, print_table, verdict};
-use tokio::io::AsyncWriteExt as _;
+use support::pgbench::Pgbench;
+use support::run::{Run, middle, run_heading, run_row};
+use support::{Server, lifecycle, parts, print_table, verdict};
 use tokio::task::JoinSet;
 
 const ROUNDS: usize = 5;
@@ -26,14 +26,6 @@ const ROUND: Duration = Duration::from_secs(4);
 /// What pgbench commits: the same row that an `observed` command becomes.
 const PGBENCH_SCRIPT: &str = "INSERT INTO relay_log (batch, slot, relay, kind, detail)
  VALUES (gen_random_uuid(), 0, 1, 'observed', '{\"what\": \"session_failed\", \"reason\": \"cannot connect: refused\", \"again_in_s\": 60}');\n";
-
-#[derive(Debug, Default)]
-struct Run {
-    per_second: f64,
-    p50: Duration,
-    p99: Duration,
-    wal_per_row: f64,
-}
 
 #[tokio::main]
 async fn main() {
@@ -85,120 +77,40 @@ async fn append(server: &Server, writer: &Writer<RelayJournal>, callers: usize, 
             latencies
         });
     }
-    let mut latencies: Vec<Duration> = tasks.join_all().await.concat();
+    let latencies: Vec<Duration> = tasks.join_all().await.concat();
     let took = started.elapsed();
-    latencies.sort_unstable();
-    let written = (server.wal().await - wal) as f64;
-    Run {
-        per_second: latencies.len() as f64 / took.as_secs_f64(),
-        p50: percentile(&latencies, 0.5),
-        p99: percentile(&latencies, 0.99),
-        wal_per_row: written / latencies.len() as f64,
-    }
+    Run::of(latencies, took, server.wal().await - wal)
 }
 
-/// pgbench with its own log, so that its percentiles are known too.
 async fn pgbench(server: &Server, url: &Secret, mode: &str, clients: usize) -> Run {
-    let logs = tempfile::tempdir().expect("a temporary folder");
     let wal = server.wal().await;
-    let mut child = tokio::process::Command::new(pgbench_binary())
-        .args([
-            "-n",
-            "-M",
-            mode,
-            "-c",
-            &clients.to_string(),
-            "-j",
-            "2",
-            "-T",
-            &ROUND.as_secs().to_string(),
-            "-l",
-            "-f",
-            "-",
-        ])
-        .arg(url.expose())
-        .current_dir(logs.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("pgbench is installed with PostgreSQL");
-    let mut script = child.stdin.take().expect("piped");
-    script.write_all(PGBENCH_SCRIPT.as_bytes()).await.expect("pgbench reads its script");
-    drop(script);
-    assert!(child.wait().await.expect("pgbench ends").success(), "pgbench failed");
-    let mut latencies = Vec::new();
-    for entry in std::fs::read_dir(logs.path()).expect("its folder") {
-        let text = std::fs::read_to_string(entry.expect("its file").path()).expect("its log");
-        // client, transaction, latency in µs, …
-        let field =
-            |line: &str| line.split(' ').nth(2).and_then(|us| us.parse().ok()).map(Duration::from_micros);
-        latencies.extend(text.lines().filter_map(field));
-    }
-    latencies.sort_unstable();
-    let written = (server.wal().await - wal) as f64;
-    Run {
-        per_second: latencies.len() as f64 / ROUND.as_secs_f64(),
-        p50: percentile(&latencies, 0.5),
-        p99: percentile(&latencies, 0.99),
-        wal_per_row: written / latencies.len() as f64,
-    }
-}
-
-fn pgbench_binary() -> std::path::PathBuf {
-    let mut found: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path().join("bin/pgbench")))
-        .filter(|path| path.exists())
-        .collect();
-    found.sort();
-    found.pop().unwrap_or_else(|| "pgbench".into())
-}
-
-fn middle(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
-    median(runs.iter().map(of).collect())
+    let latencies = Pgbench { url, mode, clients, script: PGBENCH_SCRIPT, length: ROUND }.run().await;
+    Run::of(latencies, ROUND, server.wal().await - wal)
 }
 
 fn report(reference_64: &[Run], reference_1: &[Run], ours: &[Vec<Run>; 3]) {
-    let ms = |runs: &[Run], of: fn(&Run) -> Duration| {
-        format!("{:.2} ms", middle(runs, |r| of(r).as_secs_f64() * 1e3))
-    };
-    let row = |name: &str, runs: &[Run], ratio: String, bar: &str, ok: &str| {
-        vec![
-            name.to_owned(),
-            format!("{:.0}", middle(runs, |r| r.per_second)),
-            ms(runs, |r| r.p50),
-            ms(runs, |r| r.p99),
-            format!("{:.0}", middle(runs, |r| r.wal_per_row)),
-            ratio,
-            bar.to_owned(),
-            ok.to_owned(),
-        ]
-    };
     let speed = |runs: &[Run]| middle(runs, |r| r.per_second) / middle(reference_64, |r| r.per_second);
     let (at_64, at_512) = (speed(&ours[1]), speed(&ours[2]));
     let latency = middle(&ours[0], |r| r.p50.as_secs_f64()) / middle(reference_1, |r| r.p50.as_secs_f64());
-    let heading = ["append into relay_log", "rows/s", "p50", "p99", "WAL bytes/row", "ratio", "bar", ""];
     print_table(&[
-        heading.map(str::to_owned).to_vec(),
-        row("pgbench -M prepared, 64 clients, direct", reference_64, "1".to_owned(), "", ""),
-        row(
+        run_heading("append into relay_log", "row"),
+        run_row("pgbench -M prepared, 64 clients, direct", reference_64, "1".to_owned(), "", ""),
+        run_row(
             "Quipu, 64 callers, PgBouncer",
             &ours[1],
             format!("{at_64:.2} x rows/s"),
             ">= 3",
             verdict(at_64 >= 3.0),
         ),
-        row(
+        run_row(
             "Quipu, 512 callers, PgBouncer",
             &ours[2],
             format!("{at_512:.2} x rows/s"),
             ">= 6",
             verdict(at_512 >= 6.0),
         ),
-        row("pgbench -M extended, 1 client, PgBouncer", reference_1, "1".to_owned(), "", ""),
-        row(
+        run_row("pgbench -M extended, 1 client, PgBouncer", reference_1, "1".to_owned(), "", ""),
+        run_row(
             "Quipu, 1 caller, PgBouncer",
             &ours[0],
             format!("{latency:.2} x p50"),

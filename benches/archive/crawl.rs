@@ -115,7 +115,7 @@ pub(crate) async fn measure() -> Vec<Row> {
 
 /// Time from the first connection to the relay until all it has is archived and proven.
 async fn crawl(instance: &Instance, relay: &Arc<Relay>) -> Duration {
-    instance.add(std::iter::once(relay));
+    instance.add(std::iter::once(relay.url()));
     let newest = relay.held().first().map_or(0, |stored| stored.event.created_at.as_secs());
     let proven = format!(
         "SELECT count(*) FROM (SELECT range_agg(int8range(since, s.until, '[]')) AS proven FROM sync_log s \

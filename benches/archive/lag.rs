@@ -30,7 +30,7 @@ pub(crate) async fn measure() -> Vec<Row> {
     let farm = Farm::start(&PLAN).await.expect("free ports");
     let instance = Instance::start(&["services.synchronizer.enabled=true"]).await;
     println!("{}", instance.durability().await);
-    instance.add(farm.relays().iter());
+    instance.add(farm.relays().iter().map(|relay| relay.url()));
     let started = Instant::now();
     let listening = || farm.of(|_| true).filter(|r| r.counts().listening.load(Ordering::Relaxed) > 0).count();
     while listening() < PLAN.relays {

@@ -19,7 +19,7 @@ pub(crate) async fn measure() -> Vec<Row> {
     let farm = Farm::start(&PLAN).await.expect("free ports");
     let instance = Instance::start(&["services.monitor.enabled=true"]).await;
     println!("{}", instance.durability().await);
-    instance.add(farm.relays().iter());
+    instance.add(farm.relays().iter().map(|relay| relay.url()));
     let checked = "SELECT count(DISTINCT relay_url) FROM relay_metadata";
     let done = instance.until(checked, i64::try_from(farm.relays().len()).expect("64 bits")).await;
     let began = farm.relays().iter().filter_map(|relay| relay.counts().first_seen.get()).min();

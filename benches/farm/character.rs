@@ -32,6 +32,8 @@ pub(crate) enum Character {
     Foreign,
     /// Has a frame of 20 MB among its answers.
     LargeFrames,
+    /// One of its events has 5 MB, in the middle of its history.
+    LargeEvent,
     /// Begins a message that never ends.
     EndlessFrames,
     /// Its NIP-11 document is at its own address, it says, for ever.
@@ -53,7 +55,7 @@ pub(crate) enum Character {
 }
 
 /// Every character once.
-pub(crate) const ALL: [Character; 24] = {
+pub(crate) const ALL: [Character; 25] = {
     use Character as C;
     [
         C::Honest,
@@ -71,6 +73,7 @@ pub(crate) const ALL: [Character; 24] = {
         C::BadSignatures,
         C::Foreign,
         C::LargeFrames,
+        C::LargeEvent,
         C::EndlessFrames,
         C::RedirectLoop,
         C::RedirectPrivate,
@@ -130,6 +133,7 @@ impl Character {
                 | Self::Drops
                 | Self::Foreign
                 | Self::LargeFrames
+                | Self::LargeEvent
                 | Self::EndlessFrames
                 | Self::Silent
         )

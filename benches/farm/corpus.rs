@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nostr_sdk::{Event, JsonUtil as _};
+use nostr_sdk::{Event, EventBuilder, JsonUtil as _, Keys, Timestamp};
 use quipu::sample::SampleGenerator;
 use rand::SeedableRng as _;
 use rand::seq::index::sample;
@@ -16,6 +16,8 @@ pub(crate) const FLOODED_SECOND: u64 = 1_703_000_000;
 pub(crate) const FLOOD: u64 = 600;
 /// How many events of a character's own kind it has.
 const SPECIAL: u64 = 40;
+/// Length of the content of the event that [`Character::LargeEvent`] has: more than any message may have.
+const LARGE: usize = 5_000_000;
 /// In 2100, and in 2001.
 const AHEAD: u64 = 4_102_444_800;
 const BEHIND: u64 = 1_000_000_000;
@@ -58,6 +60,7 @@ pub(crate) struct Corpus {
     behind: Vec<Arc<Stored>>,
     forged: Vec<Arc<Stored>>,
     foreign: Vec<Arc<Stored>>,
+    large: Vec<Arc<Stored>>,
 }
 
 impl Corpus {
@@ -70,9 +73,12 @@ impl Corpus {
         let genuine: Vec<Event> =
             SampleGenerator::new(seed.wrapping_add(4), 20, BEHIND..BEHIND + 3_600, SPECIAL).collect();
         let others = genuine.iter().cycle().skip(1);
+        let shared: Vec<_> = SampleGenerator::paced(seed, events).map(Stored::sound).collect();
+        let middle = shared.get(shared.len() / 2).map(|stored| stored.event.created_at);
         Self {
             seed,
-            shared: SampleGenerator::paced(seed, events).map(Stored::sound).collect(),
+            large: middle.map(large).into_iter().collect(),
+            shared,
             flood: in_span(1, FLOODED_SECOND, 1, FLOOD).collect(),
             ahead: in_span(2, AHEAD, 3_600, SPECIAL).collect(),
             behind: in_span(3, BEHIND, 3_600, SPECIAL).collect(),
@@ -92,6 +98,7 @@ impl Corpus {
             Character::Ahead => &self.ahead,
             Character::Behind => &self.behind,
             Character::BadSignatures => &self.forged,
+            Character::LargeEvent => &self.large,
             _ => &[],
         };
         let number = u64::try_from(number).expect("64 bits");
@@ -109,4 +116,9 @@ impl Corpus {
     pub(crate) fn bytes(&self) -> usize {
         self.shared.iter().map(|stored| stored.json.len()).sum()
     }
+}
+
+fn large(at: Timestamp) -> Arc<Stored> {
+    let event = EventBuilder::text_note("x".repeat(LARGE)).custom_created_at(at);
+    Stored::sound(event.sign_with_keys(&Keys::generate()).expect("a key of ours"))
 }

@@ -1,7 +1,11 @@
 //! What the benches share: a durable private server, reference figures, tables.
 
 pub(crate) mod bigbrotr;
+pub(crate) mod figure;
+pub(crate) mod instance;
 pub(crate) mod limit;
+pub(crate) mod pgbench;
+pub(crate) mod run;
 
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};

@@ -13,7 +13,7 @@ use crate::store::{DoorSizes, Doors};
 /// What the archive holds, and what it costs.
 #[derive(Debug, Subcommand)]
 pub(super) enum Archive {
-    /// Totals, bytes per event and sighting, growth, relays, journals.
+    /// Totals, bytes per event and sighting, growth, relays and what is proven of them, candidates, journals.
     ///
     /// Events and sightings are counted by their projections (`kind_totals`, `relay_totals`; seconds behind) less what was erased, which is exact and
     /// takes no longer in a large archive. Bytes are those of the files: all partitions with their indexes and oversized values
@@ -72,17 +72,29 @@ async fn status(context: &Context, json: bool) -> Result<ExitCode> {
             r.known.to_string(),
             r.readable.to_string(),
             r.with_events.to_string(),
+            r.with_proofs.to_string(),
+            r.with_gaps.to_string(),
             r.retired.to_string(),
         ]
     });
-    output::say(output::table(["relays", "known", "readable", "with events", "retired"], relays));
+    let heading =
+        ["relays", "known", "readable", "with events", "with proven windows", "with gaps", "retired"];
+    output::say(output::table(heading, relays));
     output::say("");
+    if !status.candidates.is_empty() {
+        let candidates = status
+            .candidates
+            .iter()
+            .map(|c| [c.network.clone(), c.waiting.to_string(), c.failed.to_string()]);
+        output::say(output::table(["candidates", "waiting", "failed so far"], candidates));
+        output::say("");
+    }
     let journals = status.journals.iter().map(|journal| [journal.name.clone(), bytes(journal.bytes)]);
     output::say(output::table(["journal", "bytes"], journals));
     Ok(ExitCode::SUCCESS)
 }
 
-fn totals(status: &Status) -> [[String; 5]; 4] {
+fn totals(status: &Status) -> [[String; 5]; 5] {
     let each = |bytes: Option<f64>| bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{bytes:.1}"));
     let row = |name: &str, now: i64, day: i64, size: i64, one: Option<f64>| {
         [name.to_owned(), now.to_string(), day.to_string(), bytes(size), each(one)]
@@ -104,6 +116,7 @@ fn totals(status: &Status) -> [[String; 5]; 4] {
             nothing(),
             nothing(),
         ],
+        ["known gaps".to_owned(), status.known_gaps.to_string(), nothing(), nothing(), nothing()],
         ["database".to_owned(), nothing(), nothing(), bytes(status.database_bytes), nothing()],
     ]
 }

@@ -92,7 +92,7 @@ impl Messages {
     /// Whether a claimed identity is believed at this address.
     #[must_use]
     pub fn believes(&self, listener: SocketAddr) -> bool {
-        self.compat_unauthenticated.unwrap_or(listener.ip().is_loopback())
+        self.compat_unauthenticated.unwrap_or(listener.ip().to_canonical().is_loopback())
     }
 
     /// What is wrong beyond the types.

@@ -16,6 +16,7 @@ mod memory;
 mod modes;
 mod monitor;
 mod odd_lines;
+mod oversized;
 mod relays;
 mod signals;
 mod strange_relays;

@@ -99,7 +99,19 @@ async fn status_counts_exactly_what_is_there_also_after_an_erasure() {
     let status = || instance.run(&["archive", "status", "--json"]).ok().json_lines().remove(0);
     let empty = status();
     assert_eq!((&empty["events"], &empty["bytes_per_event"]), (&0.into(), &Value::Null));
-    checked(&instance).await;
+    let owner = checked(&instance).await;
+    // Of one relay all is proven but a gap; of another a gap was closed by a later proof. Three candidates wait.
+    let walked = format!(
+        "INSERT INTO sync_log (batch, slot, relay, outcome, since, until, events, requests)
+         SELECT gen_random_uuid(), 0, number, outcome, since, until, 0, 1 FROM relays,
+             (VALUES (1, '{READABLE}', 'complete', 0, 900), (2, '{READABLE}', 'gap', 500, 500),
+                     (3, '{SILENT}', 'gap', 0, 10), (4, '{SILENT}', 'complete', 0, 900)) v (place, relay, outcome, since, until)
+         WHERE url = v.relay ORDER BY place;
+         INSERT INTO candidates VALUES ('wss://a.example', 'clearnet', now(), 'list'), ('wss://b.example', 'clearnet', now(), 'list'),
+             ('ws://c.i2p', 'i2p', now(), 'list');
+         INSERT INTO candidate_tries VALUES ('wss://b.example', 2, now() + interval '1 hour', 'dns')"
+    );
+    owner.batch_execute(&walked).await.unwrap();
     let sample = instance.run(&["sample", "--count", "2000"]).ok();
     import(&instance, sample.stdout.as_bytes(), &["--relay", READABLE]);
     import(&instance, sample.stdout.as_bytes(), &["--relay", SILENT]);
@@ -129,11 +141,27 @@ async fn status_counts_exactly_what_is_there_also_after_an_erasure() {
     let network = &status["relays"][0];
     assert_eq!((&network["network"], &network["known"]), (&"clearnet".into(), &3.into()));
     assert_eq!((&network["readable"], &network["with_events"]), (&1.into(), &2.into()));
+    assert_eq!((&network["with_proofs"], &network["with_gaps"]), (&2.into(), &1.into()));
+    assert_eq!(status["known_gaps"], 1);
+    let waiting = serde_json::json!([
+        { "network": "clearnet", "waiting": 2, "failed": 1 }, { "network": "i2p", "waiting": 1, "failed": 0 },
+    ]);
+    assert_eq!(status["candidates"], waiting);
     let journals: Vec<&str> =
         status["journals"].as_array().unwrap().iter().map(|j| j["name"].as_str().unwrap()).collect();
     assert!(journals.contains(&"events") && journals.contains(&"ingest_log"), "{journals:?}");
     let told = instance.run(&["archive", "status"]).ok().stdout;
-    for words in ["events", "bytes each", "1999", "clearnet", "ingest_log", "a day"] {
+    for words in [
+        "events",
+        "bytes each",
+        "1999",
+        "clearnet",
+        "ingest_log",
+        "a day",
+        "known gaps",
+        "with proven windows",
+        "i2p",
+    ] {
         assert!(told.contains(words), "{words}: {told}");
     }
     instance.stop();

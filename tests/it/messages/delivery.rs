@@ -65,7 +65,7 @@ async fn g2_6_3_an_ack_of_one_device_does_not_stop_delivery_to_the_others() {
     }
     phone.acknowledge(&sent).await;
     assert_eq!(phone.pull(10).await, Vec::<String>::new());
-    assert_eq!(tablet.pull(10).await, [sent.clone()]);
+    assert_eq!(tablet.pull(10).await, [&*sent]);
     drop((phone, tablet, nameless));
     room.two(&wayfarer(2), "phone").await.hears_nothing().await;
     for device in ["tablet", "one that was not there"] {
@@ -142,7 +142,7 @@ async fn acknowledged_messages_do_not_hide_new_ones_from_pull() {
     let new = sender.send("user-b", HELLO).await;
     assert_eq!(recipient.message().await, new);
     for limit in [1, 50, 100] {
-        assert_eq!(recipient.pull(limit).await, [new.clone()]);
+        assert_eq!(recipient.pull(limit).await, [&*new]);
     }
     drop(recipient);
     eventually("the place is remembered", async || {

@@ -1,6 +1,7 @@
 //! The room in the test's process, and clients of it that wait for nothing longer than a deadline.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -351,7 +352,7 @@ pub(super) async fn open(
         request += "content-type: application/json\r\n";
     }
     for (name, value) in headers {
-        request += &format!("{name}: {value}\r\n");
+        let _ = write!(request, "{name}: {value}\r\n");
     }
     request += "\r\n";
     request += &body;

@@ -439,10 +439,10 @@ impl<'a> Life<'a> {
         for device in 0..DEVICES_COUNT {
             let owed = ledger.owed(device, now_ms(), 1_000);
             if !ledger.is_connected(device) {
-                write!(left, "device {device} is not connected; ").unwrap();
+                let _ = write!(left, "device {device} is not connected; ");
             } else if !owed.is_empty() {
                 let some = &owed[..owed.len().min(5)];
-                write!(left, "device {device} is owed {} letters, of them {some:?}; ", owed.len()).unwrap();
+                let _ = write!(left, "device {device} is owed {} letters, of them {some:?}; ", owed.len());
             }
         }
         left

@@ -231,9 +231,9 @@ async fn a_client_that_says_nothing_not_even_to_a_ping_is_cut_off() {
     let room = Room::with(&database, |settings| settings.ping_interval_s = 1.try_into().unwrap()).await;
     // Whoever answers pings, as every library does while it reads, stays.
     let mut alive = room.two(&wayfarer(2), "phone").await;
+    let begun = Instant::now();
     // Nobody reads this one, so nobody answers for it.
     let silent = room.two(&wayfarer(1), "phone").await;
-    let begun = Instant::now();
     let cut = async {
         while room.metric("connections_current").await == 2 {
             // It reads, and so answers pings.

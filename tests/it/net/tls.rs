@@ -70,6 +70,19 @@ async fn dialled(outside: &Outside, address: SocketAddr) -> Result<Certificate, 
     }
 }
 
+/// A document from there, or the word for why there is none.
+async fn fetched(outside: &Outside, address: SocketAddr) -> Result<(), &'static str> {
+    let get = Get {
+        url: &format!("https://{NAME}:{}/", address.port()),
+        trust: Trust::Named,
+        accept: "*/*",
+        bytes_max: 1_000,
+        timeout: PATIENCE.connect,
+        redirects_max: 0,
+    };
+    outside.get(get).await.map(|_| ()).map_err(|error| error.reason())
+}
+
 #[tokio::test]
 async fn a_certificate_of_the_operators_authority_is_valid() {
     let authority = authority();
@@ -82,18 +95,7 @@ async fn a_certificate_of_the_operators_authority_is_valid() {
     assert_eq!((certificate.not_before, certificate.not_after), (981_158_400, 4_081_708_800));
     assert_eq!(certificate.fingerprint.len(), 64);
     // The same over HTTPS: the peer wants a WebSocket, but the certificate is accepted.
-    let address = format!("https://{NAME}:{}/", peer.address.port());
-    let timeout = PATIENCE.connect;
-    let get = Get {
-        url: &address,
-        trust: Trust::Named,
-        accept: "*/*",
-        bytes_max: 1_000,
-        timeout,
-        redirects_max: 0,
-    };
-    let answer = outside.get(get).await;
-    assert!(!matches!(&answer, Err(error) if error.reason() == "tls"), "{answer:?}");
+    assert_ne!(fetched(&outside, peer.address).await, Err("tls"));
 }
 
 #[tokio::test]
@@ -115,17 +117,7 @@ async fn a_bad_certificate_is_refused_and_written_down_all_the_same() {
         assert!(certificate.problem.is_some_and(|said| !said.is_empty()), "{problem}");
         assert_eq!(certificate.not_after < 1_700_000_000, until_year == 2020);
 
-        let address = format!("https://{NAME}:{}/", peer.address.port());
-        let timeout = PATIENCE.connect;
-        let get = Get {
-            url: &address,
-            trust: Trust::Named,
-            accept: "*/*",
-            bytes_max: 1_000,
-            timeout,
-            redirects_max: 0,
-        };
-        assert_eq!(outside.get(get).await.unwrap_err().reason(), "tls");
+        assert_eq!(fetched(&outside, peer.address).await, Err("tls"));
     }
 }
 

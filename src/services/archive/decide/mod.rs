@@ -8,6 +8,7 @@ mod document;
 mod findings;
 mod halves;
 pub mod hints;
+mod oversized;
 mod page;
 mod report;
 mod verdicts;
@@ -16,6 +17,7 @@ mod window;
 
 pub use document::{Document, document};
 pub use findings::{Auth, Checked, Failure, Findings, steady};
+pub use oversized::Oversized;
 pub use page::Page;
 pub use report::{Practice, announcement, report};
 pub use verdicts::Verdict;

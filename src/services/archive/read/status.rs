@@ -35,6 +35,10 @@ pub struct Status {
     pub vanish_honoured: i64,
     /// Relays by network.
     pub relays: Vec<RelayCount>,
+    /// Windows that are known to be incomplete.
+    pub known_gaps: i64,
+    /// Candidates by network.
+    pub candidates: Vec<CandidateCount>,
     /// Journals, the largest first.
     pub journals: Vec<JournalSize>,
     /// Bytes of the whole database.
@@ -54,6 +58,21 @@ pub struct RelayCount {
     pub readable: i64,
     /// Those that showed an event.
     pub with_events: i64,
+    /// Those of which a window is proven to be archived completely.
+    pub with_proofs: i64,
+    /// Those of which a window is known to be incomplete.
+    pub with_gaps: i64,
+}
+
+/// Candidates of one network: URLs that have not proven to be relays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CandidateCount {
+    /// clearnet, tor, i2p or loki.
+    pub network: String,
+    /// All that wait.
+    pub waiting: i64,
+    /// Those that have failed at least once.
+    pub failed: i64,
 }
 
 /// One journal on disk.
@@ -73,7 +92,7 @@ pub async fn status(pool: &PgPool) -> Result<Status, Error> {
     let counts = sqlx::query!(
         r#"SELECT (SELECT coalesce(sum(events), 0)::bigint FROM kind_totals) - x.events AS "events!",
                   (SELECT coalesce(sum(sightings), 0)::bigint FROM relay_totals) - x.sightings AS "sightings!",
-                  x.honoured AS "honoured!", (SELECT count(*) FROM vanish_requests) AS "vanish!",
+                  (SELECT count(*) FROM known_gaps) AS "gaps!", x.honoured AS "honoured!", (SELECT count(*) FROM vanish_requests) AS "vanish!",
                   pg_database_size(current_database()) AS "database!"
            FROM (SELECT coalesce(sum((detail ->> 'events')::bigint), 0)::bigint AS events,
                         coalesce(sum((detail ->> 'sightings')::bigint), 0)::bigint AS sightings,
@@ -111,6 +130,8 @@ pub async fn status(pool: &PgPool) -> Result<Status, Error> {
         vanish_requests: counts.vanish,
         vanish_honoured: counts.honoured,
         relays: relay_counts(pool).await?,
+        known_gaps: counts.gaps,
+        candidates: candidate_counts(pool).await?,
         journals,
         database_bytes: counts.database,
     })
@@ -146,9 +167,22 @@ async fn relay_counts(pool: &PgPool) -> Result<Vec<RelayCount>, Error> {
     Ok(sqlx::query_as!(
         RelayCount,
         r#"SELECT r.network, count(*) AS "known!", count(r.retired_at) AS "retired!", count(c.relay_url) AS "readable!",
-                  count(p.relay) AS "with_events!"
+                  count(p.relay) AS "with_events!",
+                  count(*) FILTER (WHERE EXISTS (SELECT FROM sync_log s WHERE s.relay = r.number AND s.outcome = 'complete')) AS "with_proofs!",
+                  count(g.relay_url) AS "with_gaps!"
            FROM relays r LEFT JOIN relay_progress p ON p.relay = r.number LEFT JOIN readable_relays c ON c.relay_url = r.url
+           LEFT JOIN (SELECT DISTINCT relay_url FROM known_gaps) g ON g.relay_url = r.url
            GROUP BY r.network ORDER BY 2 DESC, 1"#
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
+async fn candidate_counts(pool: &PgPool) -> Result<Vec<CandidateCount>, Error> {
+    Ok(sqlx::query_as!(
+        CandidateCount,
+        r#"SELECT c.network, count(*) AS "waiting!", count(t.url) FILTER (WHERE t.tries > 0) AS "failed!"
+           FROM candidates c LEFT JOIN candidate_tries t ON t.url = c.url GROUP BY c.network ORDER BY 2 DESC, 1"#
     )
     .fetch_all(pool)
     .await?)

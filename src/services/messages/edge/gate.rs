@@ -111,6 +111,8 @@ impl MessagesState {
 
     /// A place for one more connection, or `None`.
     pub(super) fn admit(&self, address: IpAddr) -> Option<Admission> {
+        // Of a socket for both families an IPv4 address comes in its IPv6 form.
+        let address = address.to_canonical();
         let seat = Arc::clone(&self.0.seats).try_acquire_owned().ok()?;
         let addresses = Arc::clone(&self.0.addresses);
         if !address.is_loopback() {

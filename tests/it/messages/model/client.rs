@@ -201,7 +201,7 @@ fn raw_frame(text: &str) -> Vec<u8> {
     match u16::try_from(text.len()).unwrap() {
         length @ 0..126 => frame.push(0x80 | u8::try_from(length).unwrap()),
         length => {
-            frame.push(0x80 | 0x7e);
+            frame.push(0xfe);
             frame.extend(length.to_be_bytes());
         }
     }
@@ -254,18 +254,18 @@ async fn stream(
         }
     };
     let mut asking = std::pin::pin!(asking);
-    let mut piece = Vec::new();
+    let mut event = Vec::new();
     loop {
         tokio::select! {
-            read = lines.read_until(b'\n', &mut piece) => {
+            read = lines.read_until(b'\n', &mut event) => {
                 if read? == 0 {
                     return Ok(None);
                 }
-                if let Some(data) = piece.strip_prefix(b"data:") {
+                if let Some(data) = event.strip_prefix(b"data:") {
                     let frame = serde_json::from_slice(data).map_err(broken)?;
                     ledger.lock().unwrap().delivered(link, &frame, now_ms());
                 }
-                piece.clear();
+                event.clear();
             }
             () = &mut asking => return Ok(None),
             say = told.recv() => match say {

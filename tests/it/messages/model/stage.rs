@@ -200,7 +200,7 @@ impl Stage {
             let text = fs::read_to_string(file.path()).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
             let last = lines.len().saturating_sub(8);
-            writeln!(said, "{}\n{}", file.path().display(), lines[last..].join("\n")).unwrap();
+            let _ = writeln!(said, "{}\n{}", file.path().display(), lines[last..].join("\n"));
         }
         said
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nostr_sdk::{Event, EventBuilder, Filter, Keys, Kind, Tag, Timestamp};
 use tokio::time::{Instant, timeout_at};
 
-use crate::base::{NostrEvent, RelayUrl};
+use crate::base::RelayUrl;
 use crate::net::relay::{Patience, Published, RelayError, RelaySession};
 use crate::net::{Certificate, DialError, Outside, Trust};
 use crate::services::archive::decide::{Auth, Checked, Failure};
@@ -105,7 +105,6 @@ impl Visit<'_> {
         if !answer.accepted {
             return Err(refused(&answer));
         }
-        let probe = NostrEvent::from(probe);
         let until = self.deadline.min(Instant::now() + self.patience.idle);
         while let Ok(Ok(())) = timeout_at(until, session.wait_live()).await {
             if session.take_live().events.contains(&probe) {

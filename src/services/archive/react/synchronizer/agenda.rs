@@ -6,6 +6,8 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::time::Instant;
 
+use crate::services::archive::decide::Oversized;
+
 /// When each relay is due again, and how often it has failed in a row.
 #[derive(Debug)]
 pub(super) struct Agenda {
@@ -16,6 +18,17 @@ pub(super) struct Agenda {
     failures: HashMap<i32, usize>,
     /// Relays with which a comparison ended the session.
     compares_badly: HashSet<i32>,
+    /// Relays with which a message too long has ended a session.
+    with_care: HashMap<i32, Care>,
+}
+
+/// How a relay is read that has sent a message too long: page by page, and listened to only when that is done, so that it is known
+/// which question brings it.
+#[derive(Debug, Default)]
+struct Care {
+    oversized: Oversized,
+    /// Listening brought it: the next session does not listen at all.
+    is_deaf: bool,
 }
 
 impl Agenda {
@@ -26,8 +39,8 @@ impl Agenda {
             .with_max_delay(pause_max)
             .with_jitter()
             .without_max_times();
-        let (due, failures, compares_badly) = Default::default();
-        Self { pauses, pause_max, due, failures, compares_badly }
+        let (due, failures, compares_badly, with_care) = Default::default();
+        Self { pauses, pause_max, due, failures, compares_badly, with_care }
     }
 
     pub(super) fn is_due(&self, relay: i32, now: Instant) -> bool {
@@ -55,6 +68,21 @@ impl Agenda {
 
     pub(super) fn may_compare(&self, relay: i32) -> bool {
         !self.compares_badly.contains(&relay)
+    }
+
+    /// Whether it is listened to after it was read with care; `None` for a relay that needs none.
+    pub(super) fn care(&self, relay: i32) -> Option<bool> {
+        self.with_care.get(&relay).map(|care| !care.is_deaf)
+    }
+
+    /// From now on it is read with care.
+    pub(super) fn take_care(&mut self, relay: i32, is_deaf: bool) {
+        self.with_care.entry(relay).or_default().is_deaf = is_deaf;
+    }
+
+    /// What is known of its messages that are too long.
+    pub(super) fn oversized(&mut self, relay: i32) -> &mut Oversized {
+        &mut self.with_care.entry(relay).or_default().oversized
     }
 
     pub(super) fn succeeded(&mut self, relay: i32, again: Instant) {

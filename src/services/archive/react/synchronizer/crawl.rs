@@ -20,6 +20,7 @@ use crate::config;
 use crate::net::relay::{Patience, RelayError};
 use crate::net::{Outside, Trust};
 use crate::services::archive::command::RelayCommand;
+use crate::services::archive::decide::Oversized;
 use crate::services::archive::metrics::SyncMetrics;
 use crate::services::archive::{RelayJournal, SyncJournal, read};
 use crate::store::append::Writer;
@@ -71,6 +72,9 @@ pub enum SyncError {
     /// Events that cannot be compared (NIP-77).
     #[error("cannot be compared: {0}")]
     Comparison(negentropy::Error),
+    /// A message too long ended the session; where it lies is known better now.
+    #[error("a message too long is looked for")]
+    Narrowed,
     /// A session's task did not end by itself.
     #[error("a session broke: {0}")]
     Session(JoinError),
@@ -143,6 +147,20 @@ impl Crawl {
 
     pub(super) fn may_compare(&self, relay: Relay) -> bool {
         self.agenda().may_compare(relay.0)
+    }
+
+    /// See [`Agenda::care`].
+    pub(super) fn care(&self, relay: Relay) -> Option<bool> {
+        self.agenda().care(relay.0)
+    }
+
+    pub(super) fn take_care(&self, relay: Relay, is_deaf: bool) {
+        self.agenda().take_care(relay.0, is_deaf);
+    }
+
+    /// Looks at, or adds to, what is known of a relay's messages that are too long.
+    pub(super) fn oversized<T>(&self, relay: Relay, look: impl FnOnce(&mut Oversized) -> T) -> T {
+        look(self.agenda().oversized(relay.0))
     }
 
     pub(super) fn patience(&self, network: Network) -> Patience {
@@ -280,6 +298,8 @@ impl Crawl {
                 let pause = Duration::from_secs(self.settings.interval_s.get().into());
                 self.agenda().succeeded(relay.0, now + pause);
             }
+            // Each such session narrows, so there are few.
+            Err(SyncError::Narrowed) => self.agenda().later(relay.0, now),
             Err(SyncError::LeaseLost) => self.agenda().later(relay.0, now + self.lease()),
             // Data that PostgreSQL refuses is this relay's affair; anything else of the store is everybody's.
             Err(SyncError::Store(error)) if !matches!(error, store::Error::Data(_)) => return Err(error),
@@ -326,6 +346,7 @@ fn outcome_name(ended: &Result<(), SyncError>) -> &'static str {
         Ok(()) => "ok",
         Err(SyncError::Relay(error)) => error.reason(),
         Err(SyncError::LeaseLost) => "lease_lost",
+        Err(SyncError::Narrowed) => "narrowed",
         Err(_) => "error",
     }
 }

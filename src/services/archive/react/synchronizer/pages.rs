@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::crawl::SyncError;
 use super::visit::Visit;
 use crate::base::nostr_event::{EventId, NostrEvent, Refusal, Refusals};
-use crate::net::relay::AnswerPage;
+use crate::net::relay::{AnswerPage, RelayError};
 use crate::services::archive::WindowAnswer;
 use crate::services::archive::command::WindowCommand;
 use crate::services::archive::decide::{Ask, Page, Until, Verdict, Walk};
@@ -34,8 +34,32 @@ impl Tally {
 }
 
 impl Visit<'_> {
-    /// Walks one window. However it ends, what is proven is recorded, after its events are committed.
-    pub(super) async fn walk(&mut self, window: Window, stop: &CancellationToken) -> Result<(), SyncError> {
+    /// Walks an open window, in parts where the relay is read with care.
+    pub(super) async fn walk(&mut self, open: Window, stop: &CancellationToken) -> Result<(), SyncError> {
+        let (crawl, relay) = (self.crawl, self.assignment.relay);
+        let mut rest = Some(open);
+        while let Some(open) = rest.filter(|_| !stop.is_cancelled()) {
+            if self.care.is_none() {
+                return self.walk_part(open, open.since, stop).await;
+            }
+            let part = crawl.oversized(relay, |oversized| oversized.part(open));
+            self.walk_part(part, open.since, stop).await?;
+            if !stop.is_cancelled() {
+                crawl.oversized(relay, |oversized| oversized.walked(part));
+            }
+            rest = Window::new(open.since, part.since.saturating_sub(1));
+        }
+        Ok(())
+    }
+
+    /// Walks one window, the newest of what is open from `since` on. However it ends, what is proven is recorded, after its
+    /// events are committed.
+    async fn walk_part(
+        &mut self,
+        window: Window,
+        since: i64,
+        stop: &CancellationToken,
+    ) -> Result<(), SyncError> {
         let mut walk = Walk::new(window, self.limit, self.habits);
         let mut tally = Tally::default();
         let ended = self.pages(&mut walk, &mut tally, stop).await;
@@ -45,7 +69,16 @@ impl Visit<'_> {
             self.delivery.finish().await?;
             self.record_walk(walk.take_verdicts(), &mut tally).await?;
         }
-        ended
+        // While the relay is listened to, it may not be the question that brings such a message.
+        let (Err(SyncError::Relay(error @ RelayError::TooLarge { .. })), Some(asked), false) =
+            (&ended, walk.ask(), self.listens)
+        else {
+            return ended;
+        };
+        let gap = self.crawl.oversized(self.assignment.relay, |oversized| oversized.met(asked, since));
+        let outcome = WindowOutcome::Gap { reason: error.to_string() };
+        self.record(gap.map(|gap| (gap, outcome)).into_iter().collect(), &mut tally).await?;
+        Err(SyncError::Narrowed)
     }
 
     /// Records verdicts of a walk. A second that pages do not show whole may still be compared (NIP-77).

@@ -55,7 +55,9 @@ pub(super) struct Visit<'a> {
     pub(super) compares: bool,
     /// When what is recorded next was asked for at the earliest, unix seconds.
     pub(super) asked_at: i64,
-    listens: bool,
+    /// Whether the relay is listened to after it was read with care; `None` when it needs none.
+    pub(super) care: Option<bool>,
+    pub(super) listens: bool,
     /// Ends the wait for the next comparison when nothing is sent in between.
     deaf: CancellationToken,
     has_authenticated: bool,
@@ -84,8 +86,12 @@ pub(super) async fn run(
     // Some say 0 and mean that there is no limit.
     let max_limit = assignment.max_limit.filter(|limit| *limit >= LIMIT_MIN).unwrap_or(usize::MAX);
     let limit = settings.page_events.get().min(max_limit);
-    let compares =
-        settings.negentropy && assignment.negentropy != Some(false) && crawl.may_compare(assignment.relay);
+    let relay = assignment.relay;
+    let care = crawl.care(relay);
+    let compares = settings.negentropy
+        && assignment.negentropy != Some(false)
+        && crawl.may_compare(relay)
+        && care.is_none();
     let mut visit = Visit {
         crawl,
         delivery: Delivery::new(crawl.parts.intake.clone(), assignment.relay),
@@ -95,12 +101,20 @@ pub(super) async fn run(
         habits: Habits::default(),
         compares,
         asked_at: crawl.parts.clock.now().timestamp(),
+        care,
         listens: false,
         deaf: CancellationToken::new(),
         has_authenticated: false,
         has_listened_again: false,
     };
     let mut ended = visit.stay(stop, live_since).await;
+    match (&ended, care) {
+        (Err(SyncError::Relay(RelayError::TooLarge { .. })), _) => {
+            crawl.take_care(relay, care.is_some() && visit.listens);
+        }
+        (Ok(()), Some(_)) => crawl.take_care(relay, false),
+        _ => {}
+    }
     // What was sent is kept, however the session ended.
     let heard = visit.deliver_live().await;
     let delivered = heard.and(visit.delivery.finish().await);
@@ -123,7 +137,9 @@ impl Visit<'_> {
             self.catch_up(stop).await?;
             return self.tell().await;
         }
-        self.listen().await?;
+        if self.care.is_none() {
+            self.listen().await?;
+        }
         loop {
             let crawl = self.crawl;
             let Some(permit) = self.meanwhile(stop, crawl.catching_up.acquire()).await? else {
@@ -131,6 +147,9 @@ impl Visit<'_> {
             };
             self.catch_up(stop).await?;
             self.tell().await?;
+            if self.care == Some(true) && !self.listens {
+                self.listen().await?;
+            }
             if !self.listens || stop.is_cancelled() {
                 return Ok(());
             }

@@ -1,9 +1,8 @@
 //! `quipu up` as a child process on a folder of its own, stopped when dropped.
 
 use std::fs::{self, File, Permissions};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,8 +13,6 @@ use quipu::store::owner;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio_postgres::Client;
-
-use super::farm::Relay;
 
 /// Longest that anything is waited for.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -28,6 +25,10 @@ pub(crate) struct Instance {
     child: Child,
     /// The owner, straight to the server.
     pub(crate) client: Client,
+    /// Its URL.
+    pub(crate) owner_url: Secret,
+    /// Who listens where.
+    services: Value,
 }
 
 impl Instance {
@@ -40,7 +41,9 @@ impl Instance {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quipu"));
         command.arg("up").arg("--data").arg(folder.path().join("data")).arg("--ready-file").arg(&ready);
         command.arg("--port-base").arg(free_ports().to_string());
-        for service in ["initializer", "finder", "validator", "monitor", "synchronizer", "console"] {
+        for service in
+            ["initializer", "finder", "validator", "monitor", "synchronizer", "messages", "console"]
+        {
             command.arg("--set").arg(format!("services.{service}.enabled=false"));
         }
         for setting in settings {
@@ -56,22 +59,31 @@ impl Instance {
             tokio::time::sleep(LOOK).await;
         }
         let said = fs::read(&ready).expect("it was written whole");
-        let said: Value = serde_json::from_slice(&said).expect("it is JSON");
+        let mut said: Value = serde_json::from_slice(&said).expect("it is JSON");
         let url = said["owner_database_url"].as_str().expect("it is in there");
-        let client = owner::connect(&Secret::new(url)).await.expect("the server answers");
-        Self { folder, child, client }
+        let owner_url = Secret::new(url);
+        let client = owner::connect(&owner_url).await.expect("the server answers");
+        Self { folder, child, client, owner_url, services: said["services"].take() }
     }
 
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+    /// Where a service listens.
+    pub(crate) fn address(&self, service: &str) -> SocketAddr {
+        let address = self.services[service].as_str().and_then(|address| address.parse().ok());
+        address.unwrap_or_else(|| panic!("{service} listens nowhere: {}", self.services))
     }
 
-    /// Makes relays known.
-    pub(crate) fn add<'a>(&self, relays: impl Iterator<Item = &'a std::sync::Arc<Relay>>) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quipu"));
-        command.arg("--data").arg(self.data()).args(["relays", "add"]).args(relays.map(|relay| relay.url()));
-        command.current_dir(self.folder.path()).stdout(Stdio::null());
+    /// Makes relays known, by their URLs.
+    pub(crate) fn add(&self, relays: impl Iterator<Item: AsRef<std::ffi::OsStr>>) {
+        let mut command = self.command();
+        command.args(["relays", "add"]).args(relays).stdout(Stdio::null());
         assert!(command.status().expect("the program is built").success(), "relays add");
+    }
+
+    /// A command of the program, on this instance.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quipu"));
+        command.arg("--data").arg(self.folder.path().join("data")).current_dir(self.folder.path());
+        command
     }
 
     /// Waits until a count has come so far; returns when that was.
@@ -95,6 +107,11 @@ impl Instance {
         self.client.query_one(query, &[]).await.expect("the question is right").get(0)
     }
 
+    /// Bytes of WAL written so far.
+    pub(crate) async fn wal(&self) -> i64 {
+        self.count("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint").await
+    }
+
     /// How durable a commit is, as the server says.
     pub(crate) async fn durability(&self) -> String {
         let query = "SELECT format('synchronous_commit=%s fsync=%s shared_buffers=%s', current_setting('synchronous_commit'), \
@@ -104,10 +121,18 @@ impl Instance {
 
     /// The most memory that `quipu up` itself ever held, in MiB; its servers are other processes.
     pub(crate) fn peak_mib(&self) -> f64 {
+        self.memory_kib("VmHWM:") / 1_024.0
+    }
+
+    /// The memory that `quipu up` itself holds now, in KiB.
+    pub(crate) fn resident_kib(&self) -> f64 {
+        self.memory_kib("VmRSS:")
+    }
+
+    fn memory_kib(&self, field: &str) -> f64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says so");
-        let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
-        kib / 1_024.0
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("Linux says so");
+        line.trim().trim_end_matches("kB").trim().parse().expect("a number")
     }
 }
 

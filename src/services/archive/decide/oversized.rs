@@ -1,0 +1,216 @@
+//! Finding the second of a relay's time line that holds a message longer than any may be.
+//!
+//! Such a message ends the session in which it comes, wherever the question began. So the window that was asked for is
+//! narrowed: from its newest second on parts twice as long each time, and the part that ends the session by halves. What
+//! is left is one second, a known gap; all others are archived. Every failure narrows, so there are few sessions.
+
+use super::window::newest;
+use crate::services::archive::event::Window;
+
+/// So many seconds in a row that fail, with nothing in between that does not: so would all others.
+const IN_A_ROW_MAX: u32 = 3;
+
+/// Most seconds that are looked for, until the rest of the window is left alone.
+const FOUND_MAX: u32 = 100;
+
+/// Where one message is known to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Narrowed {
+    window: Window,
+    /// How many of its newest seconds are asked for next.
+    span: i64,
+    /// The second above it was asked for, and went well.
+    is_clear_above: bool,
+}
+
+/// What is known of the messages of one relay that are too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Oversized {
+    narrowed: Option<Narrowed>,
+    found: u32,
+    in_a_row: u32,
+}
+
+impl Oversized {
+    /// The newest part of an open window, which is to be walked before the rest. It may reach one second above the window:
+    /// where the second `until` is left out, a part shows that second to the next one.
+    #[must_use]
+    pub fn part(&self, open: Window) -> Window {
+        let Some(Narrowed { window, span, is_clear_above }) = self.narrowed else { return open };
+        if open.until < window.since {
+            return open;
+        }
+        if let Some(above) = Window::new(open.since.max(window.until + 1), open.until) {
+            return above;
+        }
+        let part = newest(open, span.min(open.until - window.since + 1));
+        let above = i64::from(is_clear_above && open.until == window.until);
+        Window { until: part.until + above, ..part }
+    }
+
+    /// A part was walked to its end.
+    pub fn walked(&mut self, part: Window) {
+        self.in_a_row = 0;
+        let Some(mut narrowed) = self.narrowed.take() else { return };
+        if part.since > narrowed.window.until {
+            self.narrowed = Some(narrowed);
+        } else if let Some(window) = Window::new(narrowed.window.since, part.since.saturating_sub(1)) {
+            let half = (window.until - window.since + 1) / 2;
+            narrowed.span = narrowed.span.saturating_mul(2).min(half).max(1);
+            self.narrowed = Some(Narrowed { window, is_clear_above: true, ..narrowed });
+        }
+    }
+
+    /// A question about the window `asked`, the newest of what is open from `since` on, was answered with a message too
+    /// long. Returns what is a gap by that.
+    pub fn met(&mut self, mut asked: Window, since: i64) -> Option<Window> {
+        let before = self.narrowed.take();
+        let is_clear_above = before.is_some_and(|n| {
+            n.is_clear_above && (n.window.until..=n.window.until + 1).contains(&asked.until)
+        });
+        if let Some(before) = before.filter(|_| is_clear_above) {
+            asked.until = before.window.until.max(asked.since);
+        }
+        if asked.since < asked.until {
+            let half = (asked.until - asked.since + 1) / 2;
+            let span = if before.is_some() { half } else { 1 };
+            self.narrowed = Some(Narrowed { window: asked, span, is_clear_above });
+            return None;
+        }
+        self.found += 1;
+        self.in_a_row += 1;
+        if self.in_a_row < IN_A_ROW_MAX && self.found < FOUND_MAX {
+            return Some(asked);
+        }
+        *self = Self::default();
+        Window::new(since.min(asked.since), asked.until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::services::archive::decide::{Habits, Page, Walk, unproven};
+    use crate::services::archive::event::WindowOutcome;
+
+    /// A relay that shows its newest events first, at most `cap`; those of `large` seconds end the session.
+    struct Relay {
+        seconds: Vec<i64>,
+        large: Vec<i64>,
+        cap: usize,
+    }
+
+    impl Relay {
+        /// Seconds of one answer, unless a message in it is too long.
+        fn answer(&self, ask: Window) -> Option<Vec<i64>> {
+            let mut all: Vec<i64> = [&self.seconds[..], &self.large].concat();
+            all.retain(|second| ask.contains(*second));
+            all.sort_unstable_by(|a, b| b.cmp(a));
+            all.truncate(self.cap);
+            (!all.iter().any(|second| self.large.contains(second))).then_some(all)
+        }
+
+        /// Crawls session by session, as a synchronizer does. Returns what is proven, the gaps, what was seen, and how many
+        /// sessions that took.
+        fn crawled(&self, window: Window) -> (Vec<Window>, Vec<Window>, Vec<i64>, u32) {
+            let (mut proven, mut gaps, mut seen) = (Vec::new(), Vec::new(), Vec::new());
+            let mut oversized = Oversized::default();
+            for session in 1..2_000 {
+                let settled = [&proven[..], &gaps].concat();
+                let open = unproven(window, &settled);
+                let mut habits = Habits::default();
+                let ended_by_itself = open.into_iter().all(|open| {
+                    let mut rest = Some(open);
+                    while let Some(open) = rest {
+                        let part = oversized.part(open);
+                        let mut walk = Walk::new(part, self.cap, habits);
+                        let mut went_well = true;
+                        while let Some(ask) = walk.ask() {
+                            let Some(answer) = self.answer(ask) else {
+                                gaps.extend(oversized.met(ask, open.since));
+                                went_well = false;
+                                break;
+                            };
+                            walk.answered(Page::of(&answer));
+                            seen.extend(answer);
+                        }
+                        habits = walk.habits();
+                        for (window, outcome) in walk.take_verdicts() {
+                            let is_complete = outcome == WindowOutcome::Complete;
+                            if is_complete { proven.push(window) } else { gaps.push(window) }
+                        }
+                        if !went_well {
+                            return false;
+                        }
+                        oversized.walked(part);
+                        rest = Window::new(open.since, part.since - 1);
+                    }
+                    true
+                });
+                if ended_by_itself {
+                    return (proven, gaps, seen, session);
+                }
+            }
+            panic!("it goes on for ever: {oversized:?}");
+        }
+    }
+
+    const ALL: Window = Window { since: 0, until: 1_700_000_000 };
+
+    #[test]
+    fn one_message_in_the_middle_of_a_history_costs_its_second_and_few_sessions() {
+        let seconds: Vec<i64> = (0..2_000).map(|n| 1_600_000_000 + n * 3_600).collect();
+        let relay = Relay { seconds: seconds.clone(), large: vec![1_603_000_123], cap: 500 };
+        let (proven, gaps, seen, sessions) = relay.crawled(ALL);
+        assert_eq!(gaps, [Window { since: 1_603_000_123, until: 1_603_000_123 }]);
+        assert!(seconds.iter().all(|second| seen.contains(second)));
+        let open = unproven(ALL, &[proven, gaps].concat());
+        assert!(open.iter().all(|window| window.since == window.until) && open.len() <= 2, "{open:?}");
+        assert!(sessions <= 25, "{sessions}");
+    }
+
+    #[test]
+    fn a_relay_that_sends_nothing_else_is_left_alone_soon() {
+        let mut oversized = Oversized::default();
+        let (mut open, mut sessions) = (Some(ALL), 0);
+        while let Some(window) = open {
+            sessions += 1;
+            if let Some(gap) = oversized.met(oversized.part(window), ALL.since) {
+                open = Window::new(ALL.since, gap.since - 1);
+            }
+        }
+        assert_eq!(sessions, 6);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_too_long_all_else_is_seen_and_nothing_is_called_complete_that_was_not(
+            seconds in prop::collection::vec(0_i64..3_000, 0..60),
+            mut large in prop::collection::vec(0_i64..3_000, 0..4),
+            cap in 10_usize..20,
+        ) {
+            large.sort_unstable();
+            large.dedup();
+            // Three in a row would be taken for all.
+            prop_assume!(large.windows(2).all(|pair| pair[0] + 1 < pair[1]));
+            let relay = Relay { seconds, large, cap };
+            let window = Window { since: 0, until: 3_000 };
+            let (proven, gaps, seen, sessions) = relay.crawled(window);
+            let is_in = |windows: &[Window], second: i64| windows.iter().any(|w| w.contains(second));
+            for second in &relay.large {
+                prop_assert!(is_in(&gaps, *second) && !is_in(&proven, *second), "{second}: {gaps:?}");
+            }
+            for second in relay.seconds.iter().filter(|second| !is_in(&gaps, **second)) {
+                prop_assert!(seen.contains(second), "{second} was not seen");
+            }
+            // Nothing but the seconds themselves, and those that fill a page.
+            for gap in &gaps {
+                let held = relay.seconds.iter().filter(|second| gap.contains(**second)).count();
+                prop_assert!(gap.since == gap.until && (relay.large.contains(&gap.since) || held >= cap.min(10)), "{gap:?}");
+            }
+            prop_assert!(sessions <= 1 + 30 * u32::try_from(relay.large.len()).unwrap(), "{sessions}");
+        }
+    }
+}
