@@ -34,7 +34,7 @@ use stage::Stage;
 const SEEDS: [u64; 2] = [4, 20_260_219];
 
 /// Operations of a life.
-const OPS: usize = 400;
+const OPS: usize = 800;
 
 /// Each wayfarer's devices. The one without a name speaks the first generation.
 const DEVICES: [&[&str]; 4] = [&["a", "b", "c"], &["a", "b"], &["", "b"], &["a"]];
