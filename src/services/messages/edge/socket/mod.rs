@@ -308,7 +308,8 @@ impl Session {
                 tracing::warn!(error = %error, "a frame was not served: {error}");
                 (
                     ErrorCode::InternalError,
-                    "the store does not answer; nothing was done, send it again".to_owned(),
+                    "the store does not answer; send it again, with the same client_msg_id it is stored once"
+                        .to_owned(),
                 )
             }
         }
