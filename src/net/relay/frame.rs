@@ -1,7 +1,7 @@
 //! What a relay says, split but not parsed.
 //!
 //! nostr-sdk's reader is not used here: it makes trees out of texts that may be megabytes long, wants exactly as many
-//! elements as a NIP had at its time, and parses events, which is done later on all cores. Elements too many are ignored
+//! elements as a NIP had at its time, and reads an event as part of it, which is done by itself. Elements too many are ignored
 //! (NIP-67 adds one to EOSE), and a missing reason counts as an empty one.
 
 use std::borrow::Cow;
