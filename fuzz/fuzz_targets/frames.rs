@@ -14,7 +14,7 @@ mod frame;
 /// The frames find their generations where the product has them.
 mod services {
     pub mod messages {
-        pub use crate::event;
+        pub(crate) use crate::event;
     }
 }
 
