@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use quipu::base::{Refusals, RelayUrl};
 use quipu::config::{self, Networks};
 use quipu::lifecycle::{Cycle, Service as _};
 use quipu::net::Outside;
+use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::metrics::ValidatorMetrics;
 use quipu::services::archive::react::{Validator, ValidatorParts};
-use quipu::services::archive::{Finding, RelayJournal};
+use quipu::services::archive::{Finding, RelayAnswer, RelayJournal};
 use quipu::store::lease::Leases;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -260,6 +262,47 @@ async fn a_proxy_of_ours_that_is_away_is_no_failure_of_the_candidates_and_networ
     let tries = "SELECT url || ' ' || tries || ' ' || last_reason FROM candidate_tries";
     assert_eq!(texts(&owner, tries).await, ["ws://a.i2p 0 proxy"]);
     assert_eq!(number(&owner, "SELECT count(*) FROM candidates").await, 2);
+}
+
+/// A relay that is known, and that has shown an event.
+async fn shows_an_event(kit: &mut Kit, url: &str, seed: u64) {
+    let add = RelayCommand::Add { url: RelayUrl::parse(url).unwrap(), source: "operator" };
+    let RelayAnswer::Known { relay, .. } = kit.writer(RelayJournal).append(add).await.unwrap() else {
+        panic!("an addition answers with a number")
+    };
+    kit.intake().offer(Some(relay), sample(seed, 1), Refusals::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_outage_of_our_own_uplink_is_no_failure_of_the_candidates() {
+    let mut kit = Kit::new().await;
+    let proxy = proxy().await;
+    let networks = networks(proxy.address(), 1, 1);
+    let (mute, came) = peer(&mut kit, |stream| async move {
+        let _open = stream;
+        pending::<()>().await;
+    })
+    .await;
+    let (known, _) = speaker(&mut kit, None, eose).await;
+    let writer = kit.writer(RelayJournal);
+    let (owner, superuser) = (kit.database.owner().await, kit.superuser().await);
+    for n in 0..6 {
+        find(&writer, &format!("ws://h{n}.i2p:{mute}"), WIDE).await;
+    }
+    let tries = "SELECT DISTINCT tries || ' ' || last_reason FROM candidate_tries";
+    // Who showed an event is not reached, either: it is our outage.
+    shows_an_event(&mut kit, &format!("ws://known.i2p:{mute}"), 81).await;
+    cycle(&mut kit, &networks, &config::Validator::default()).await;
+    assert_eq!(texts(&owner, tries).await, ["0 uplink"]);
+    assert_eq!(number(&owner, "SELECT count(*) FROM candidates").await, 6);
+    assert!(came.load(Ordering::SeqCst) < 12, "one question serves all who wait for its answer");
+
+    // Another one is reached: now it is theirs.
+    shows_an_event(&mut kit, &format!("ws://there.i2p:{known}"), 82).await;
+    superuser.batch_execute("UPDATE candidate_tries SET next_try_at = now()").await.unwrap();
+    cycle(&mut kit, &networks, &config::Validator::default()).await;
+    assert_eq!(texts(&owner, tries).await, ["1 timeout"]);
+    assert_eq!(kit.problems().await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

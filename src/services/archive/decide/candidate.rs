@@ -36,9 +36,17 @@ pub fn is_crowded(waiting: i64, waiting_max: u32) -> bool {
     waiting >= i64::from(waiting_max) / 10 * 9
 }
 
+/// Whether a failure for `reason` may be that of our own uplink: nothing came back that only the candidate, or somebody near it, can
+/// have sent.
+#[must_use]
+pub fn may_be_ours(reason: &str) -> bool {
+    matches!(reason, "dns" | "unreachable" | "timeout" | "silent")
+}
+
 /// What becomes of a candidate that had failed `before` times and now fails for `reason`, a word of the dialler.
 ///
-/// One that leads to a private address can never be dialled. One that our own proxy or settings keep us from has not failed.
+/// One that leads to a private address can never be dialled. One that our own uplink, proxy or settings keep us from has not
+/// failed.
 /// Where it `is_crowded` one failure is enough: otherwise a flood of names that lead nowhere would keep others out for weeks.
 #[must_use]
 pub fn after_failure(before: u32, reason: &str, is_crowded: bool, retries: Retries) -> Fate {
@@ -46,7 +54,7 @@ pub fn after_failure(before: u32, reason: &str, is_crowded: bool, retries: Retri
     let tries = before.saturating_add(1);
     match reason {
         "private_address" => Fate::Dropped { tries },
-        "proxy" | "settings" | "network_off" => {
+        "uplink" | "proxy" | "settings" | "network_off" => {
             Fate::Later { tries: before, pause: pause_min.min(pause_max) }
         }
         _ if is_crowded || tries >= tries_max => Fate::Dropped { tries },
@@ -81,7 +89,10 @@ mod tests {
     fn a_private_address_is_dropped_at_once_and_our_own_proxy_is_nobodys_failure() {
         assert_eq!(after_failure(0, "private_address", false, RETRIES), Fate::Dropped { tries: 1 });
         let later = Fate::Later { tries: 11, pause: Duration::from_hours(1) };
-        assert_eq!(after_failure(11, "proxy", true, RETRIES), later);
+        for reason in ["proxy", "uplink"] {
+            assert_eq!(after_failure(11, reason, true, RETRIES), later);
+        }
+        assert!(may_be_ours("dns") && !may_be_ours("refused") && !may_be_ours("uplink"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! candidate belongs to whoever holds its lease. What was found is never dialled at a private address, whoever else resolves it.
 
 mod places;
+mod uplink;
 
 use std::collections::HashSet;
 use std::num::NonZeroU32;
@@ -18,6 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use places::Places;
+use uplink::Uplink;
 
 use crate::base::{Network, RelayUrl};
 use crate::config;
@@ -26,7 +28,7 @@ use crate::net::relay::{Patience, RelayError, RelaySession};
 use crate::net::{Outside, Trust};
 use crate::services::archive::append::put_off;
 use crate::services::archive::command::RelayCommand;
-use crate::services::archive::decide::candidate::{Fate, Retries, after_failure, is_crowded};
+use crate::services::archive::decide::candidate::{Fate, Retries, after_failure, is_crowded, may_be_ours};
 use crate::services::archive::metrics::ValidatorMetrics;
 use crate::services::archive::read::DueCandidate;
 use crate::services::archive::{RelayJournal, read};
@@ -34,8 +36,9 @@ use crate::store::append::Writer;
 use crate::store::lease::Leases;
 use crate::store::{self, Doors};
 
-/// How long a candidate is ours: longer than a try can take. A killed process's candidates are free after that.
-const LEASE: Duration = Duration::from_mins(5);
+/// How long a candidate is ours: longer than a try can take, with the question whether our uplink is away. A killed process's
+/// candidates are free after that.
+const LEASE: Duration = Duration::from_mins(10);
 
 /// How often the validator looks for candidates that are due while others are tried.
 const LOOK: Duration = Duration::from_secs(2);
@@ -64,13 +67,14 @@ pub struct ValidatorParts {
 pub struct Validator {
     parts: ValidatorParts,
     settings: config::Validator,
+    uplink: Uplink,
 }
 
 impl Validator {
     /// A validator.
     #[must_use]
     pub fn new(parts: ValidatorParts, settings: config::Validator) -> Self {
-        Self { parts, settings }
+        Self { parts, settings, uplink: Uplink::new() }
     }
 
     fn retries(&self) -> Retries {
@@ -119,21 +123,37 @@ impl Validator {
         };
         let patience = Patience::from(self.parts.networks.get(network));
         // A session is large; hundreds of tries wait in one place.
-        let probe = Box::pin(probe(&self.parts.outside, &url, patience));
+        let probe = Box::pin(self.judge(&url, network, patience));
         let Some(judged) = drain.run_until_cancelled(probe).await else { return Ok(done) };
-        match judged {
+        match judged? {
             Ok(()) => {
                 self.parts.metrics.tried("valid");
                 tracing::info!(relay.url = %url, "{url} is a relay");
                 self.parts.relays.append(RelayCommand::Add { url, source: "validator" }).await?;
             }
-            Err(error) => {
-                self.parts.metrics.tried(error.reason());
-                tracing::debug!(relay.url = %url, %error, "no relay");
-                self.failed(url, candidate.tries, error.reason(), is_crowded).await?;
+            Err(reason) => {
+                self.parts.metrics.tried(reason);
+                self.failed(url, candidate.tries, reason, is_crowded).await?;
             }
         }
         Ok(done)
+    }
+
+    /// Whether it is a relay; if not, a word for the reason.
+    async fn judge(
+        &self,
+        url: &RelayUrl,
+        network: Network,
+        patience: Patience,
+    ) -> Result<Result<(), &'static str>, store::Error> {
+        let began = Instant::now();
+        let Err(error) = probe(&self.parts.outside, url, Trust::Discovered, patience).await else {
+            return Ok(Ok(()));
+        };
+        tracing::debug!(relay.url = %url, %error, "no relay");
+        let reason = error.reason();
+        let is_ours = may_be_ours(reason) && self.uplink.is_away(&self.parts, network, began).await?;
+        Ok(Err(if is_ours { "uplink" } else { reason }))
     }
 
     async fn failed(
@@ -157,8 +177,13 @@ impl Validator {
 }
 
 /// Asks one question and says whether a relay answered.
-async fn probe(outside: &Outside, url: &RelayUrl, patience: Patience) -> Result<(), RelayError> {
-    let mut session = RelaySession::connect(outside, url, Trust::Discovered, patience).await?;
+async fn probe(
+    outside: &Outside,
+    url: &RelayUrl,
+    trust: Trust,
+    patience: Patience,
+) -> Result<(), RelayError> {
+    let mut session = RelaySession::connect(outside, url, trust, patience).await?;
     let answer = session.page(&Filter::new().kind(Kind::TextNote).limit(1)).await;
     session.close().await;
     match answer {

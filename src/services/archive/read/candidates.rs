@@ -82,6 +82,30 @@ pub async fn due_candidates(pool: &PgPool, urls: &[String]) -> Result<Vec<DueCan
     .await?)
 }
 
+/// A relay that should be there.
+#[derive(Debug, Clone)]
+pub struct Witness {
+    /// Canonical URL.
+    pub url: String,
+    /// Whether the operator named it, or somebody on the network.
+    pub is_named: bool,
+}
+
+/// Relays of a network that showed the newest events: if anybody is there, they are. What checks say of them does not count,
+/// because our own outage may have said it.
+pub async fn witnesses(pool: &PgPool, network: &str, limit: i64) -> Result<Vec<Witness>, Error> {
+    Ok(sqlx::query_as!(
+        Witness,
+        r#"SELECT r.url, quipu_is_named(r.source) AS "is_named!"
+           FROM relay_progress p JOIN relays r ON r.number = p.relay WHERE r.network = $1 AND r.retired_at IS NULL
+           ORDER BY least(p.last_created_at, extract(epoch FROM now())::bigint) DESC, r.number LIMIT $2"#,
+        network,
+        limit
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
 /// How many candidates of a network wait.
 pub async fn candidates_waiting(pool: &PgPool, network: &str) -> Result<i64, Error> {
     let row = sqlx::query!(r#"SELECT count(*) AS "waiting!" FROM candidates WHERE network = $1"#, network)

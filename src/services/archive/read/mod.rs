@@ -12,8 +12,8 @@ mod vanish;
 use sqlx::PgPool;
 
 pub use candidates::{
-    CandidateRow, DueCandidate, HintingEvent, MonthOfBatches, candidate_rows, candidates_waiting,
-    due_candidates, due_urls, hinting_events, months_of, unknown_urls,
+    CandidateRow, DueCandidate, HintingEvent, MonthOfBatches, Witness, candidate_rows, candidates_waiting,
+    due_candidates, due_urls, hinting_events, months_of, unknown_urls, witnesses,
 };
 pub use checked::{DueRelay, checked_at, due_relays, newest_snapshot, snapshots};
 pub use coverage::{Gap, gaps, proven_windows};
