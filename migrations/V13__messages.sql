@@ -38,7 +38,7 @@ COMMENT ON COLUMN message_log.expires_at IS 'accepted: from this moment of the d
 COMMENT ON COLUMN message_log.payload_sha256 IS 'accepted: SHA-256 of the decoded payload, 32 bytes';
 COMMENT ON COLUMN message_log.payload_bytes IS 'accepted: decoded length of the payload, bytes';
 COMMENT ON COLUMN message_log.detail IS 'expired: {"hour", "messages", "bytes"} of the dropped partition; messages is estimated when it was large';
-CREATE INDEX message_log_xid ON message_log (xid);
+-- No index over xid: no projection follows this journal, and each message would pay for it.
 CREATE UNIQUE INDEX message_log_msg_id ON message_log (msg_id) WHERE msg_id IS NOT NULL;
 CREATE UNIQUE INDEX message_log_client_msg_id ON message_log (sender, client_msg_id) WHERE client_msg_id IS NOT NULL;
 CREATE UNIQUE INDEX message_log_device ON message_log (message, device, kind) WHERE message IS NOT NULL;
@@ -159,9 +159,9 @@ BEGIN
     IF cardinality(ack_msg_ids) > 0 THEN
         RETURN QUERY
         WITH asked AS MATERIALIZED (
-            SELECT o.nth, o.device, o.msg_id, l.position AS message
-            FROM unnest(ack_msg_ids, ack_recipients, ack_devices) WITH ORDINALITY AS o (msg_id, recipient, device, nth)
-            LEFT JOIN message_log l ON l.msg_id = o.msg_id AND l.recipient = o.recipient),
+            SELECT o.nth, o.device, o.msg_id,
+                   (SELECT l.position FROM message_log l WHERE l.msg_id = o.msg_id AND l.recipient = o.recipient LIMIT 1) AS message
+            FROM unnest(ack_msg_ids, ack_recipients, ack_devices) WITH ORDINALITY AS o (msg_id, recipient, device, nth)),
         made AS (
             INSERT INTO message_log (kind, message, device)
             SELECT DISTINCT 'acknowledged', a.message, a.device FROM asked a WHERE a.message IS NOT NULL ORDER BY 2, 3
@@ -185,12 +185,13 @@ CREATE FUNCTION quipu_move_message_positions(recipients text[], devices text[]) 
     SELECT d.recipient, d.device, coalesce(
         (SELECT l.position - 1 FROM message_log l
          WHERE l.recipient = d.recipient AND l.position > coalesce(o.position, 0) AND l.expires_at > clock_timestamp()
-           AND NOT EXISTS (SELECT FROM message_log a WHERE a.message = l.position AND a.device = d.device AND a.kind = 'acknowledged')
+           AND (SELECT a.position FROM message_log a
+                WHERE a.message = l.position AND a.device = d.device AND a.kind = 'acknowledged' LIMIT 1) IS NULL
          ORDER BY l.position LIMIT 1),
         (SELECT max(l.position) FROM message_log l WHERE l.recipient = d.recipient))
     FROM (SELECT DISTINCT * FROM unnest(recipients, devices) AS d (recipient, device) ORDER BY 1, 2) d
     LEFT JOIN message_positions o USING (recipient, device)
-    WHERE EXISTS (SELECT FROM message_log l WHERE l.recipient = d.recipient)
+    WHERE (SELECT l.position FROM message_log l WHERE l.recipient = d.recipient LIMIT 1) IS NOT NULL
     ORDER BY d.recipient, d.device
     ON CONFLICT (recipient, device) DO UPDATE SET position = excluded.position WHERE p.position < excluded.position
 $$;

@@ -25,6 +25,7 @@ impl Room {
         let own = ["services.messages.enabled=true"];
         let settings: Vec<&str> = own.into_iter().chain(AMPLE).chain(more.iter().copied()).collect();
         let instance = Instance::start(&settings).await;
+        instance.prepare_wal().await;
         println!("{}", instance.durability().await);
         let [ws, http] = ["messages", "messages-http"].map(|service| instance.address(service));
         Self { instance, ws, http }

@@ -13,6 +13,7 @@ use quipu::store::owner;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio_postgres::Client;
+use url::Url;
 
 /// Longest that anything is waited for.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -30,6 +31,9 @@ pub(crate) struct Instance {
     /// Who listens where.
     services: Value,
 }
+
+/// Files of the write-ahead log, 16 MiB each, that a server keeps with `min_wal_size=512MB`.
+const WAL_FILES: usize = 32;
 
 impl Instance {
     /// Nothing runs but what `settings` turn on, so nobody outside is dialled.
@@ -100,6 +104,22 @@ impl Instance {
             assert!(started.elapsed() < PATIENCE, "{query}: {count} of {wanted}\n{}", said());
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Prepares files of the write-ahead log, as a server has them that has worked for hours: they wait to be used again. In a fresh
+    /// one each new file is filled with zeroes first, which holds up all commits for tens of milliseconds.
+    pub(crate) async fn prepare_wal(&self) {
+        let kept = fs::read_to_string(self.folder.path().join("data/credentials.json")).expect("it is ours");
+        let kept: Value = serde_json::from_str(&kept).expect("it is JSON");
+        let mut url = Url::parse(self.owner_url.expose()).expect("it was used");
+        url.set_username("postgres").expect("it has a host");
+        url.set_password(kept["postgres"].as_str()).expect("it has a host");
+        let client = owner::connect(&Secret::new(url.as_str())).await.expect("the server answers");
+        let next = "SELECT pg_logical_emit_message(false, 'bench', ''); SELECT pg_switch_wal()";
+        for _ in 0..WAL_FILES {
+            client.batch_execute(next).await.expect("a superuser may");
+        }
+        client.batch_execute("CHECKPOINT").await.expect("a superuser may");
     }
 
     /// One number.

@@ -46,7 +46,7 @@ pub async fn start_messages(
         MessageJournal { exchange: exchange.clone(), hints: parts.hints.clone(), metrics: counted.clone() };
     let state = MessagesState::new(MessagesParts {
         doors: parts.doors.clone(),
-        messages: parts.message_writer(journal),
+        messages: parts.message_lanes(&journal),
         tokens: parts.token_writer(),
         exchange: exchange.clone(),
         database_clock,
@@ -58,11 +58,11 @@ pub async fn start_messages(
     });
     let pause = Duration::from_secs(settings.sweep_interval_s.get().into());
     parts.lifecycle.run_service(sweeper, Pace::every(pause), parts.health.clone());
-    let follower = Follower::new(parts.doors.clone(), exchange.clone());
-    parts.lifecycle.run_service(follower, Pace::every(LOOK), parts.health.clone());
+    let follower = Follower::new(parts.doors.clone(), exchange);
+    parts.lifecycle.run_service(follower.clone(), Pace::every(LOOK), parts.health.clone());
     let (hints, stop) = (parts.hints.clone(), parts.lifecycle.drain_token());
     parts.lifecycle.spawn("messages of other processes", async move {
-        Follower::listen(exchange, hints, stop).await;
+        follower.listen(hints, stop).await;
         Ok::<(), BoxError>(())
     });
     let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);

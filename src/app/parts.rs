@@ -6,7 +6,7 @@ use crate::base::{Clock, SystemClock};
 use crate::config::Settings;
 use crate::lifecycle::{BoxError, HealthRegistry, Lifecycle};
 use crate::services::archive::{MetadataJournal, RelayJournal, SyncJournal};
-use crate::services::messages::append::{MessageJournal, TokenJournal};
+use crate::services::messages::append::{LANES, Lanes, MessageJournal, TokenJournal};
 use crate::store::append::{Journal, Writer};
 use crate::store::ingest::{IngestJournal, IngestMetrics, Intake, Source};
 use crate::store::lease::Leases;
@@ -129,8 +129,8 @@ impl Parts {
 
     /// A way in for messages.
     #[must_use]
-    pub fn message_writer(&self, journal: MessageJournal) -> Writer<MessageJournal> {
-        self.writer(journal)
+    pub fn message_lanes(&self, journal: &MessageJournal) -> Lanes {
+        Lanes::new([(); LANES].map(|()| self.writer(journal.clone())))
     }
 
     /// A way in for tokens of wayfarers.

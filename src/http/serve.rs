@@ -9,7 +9,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
-use tokio::net::TcpListener;
+use axum::serve::{ListenerExt as _, TapIo};
+use tokio::net::{TcpListener, TcpStream};
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
@@ -50,12 +51,21 @@ pub fn with_edge_layers(router: Router, request_timeout: Duration) -> Router {
 /// that streams without end must watch the drain itself, or the grace time ends it.
 pub fn serve(lifecycle: &Lifecycle, name: &str, listener: TcpListener, router: Router) {
     let drain = lifecycle.drain_token().cancelled_owned();
-    lifecycle.spawn(name, axum::serve(listener, router).with_graceful_shutdown(drain).into_future());
+    lifecycle.spawn(name, axum::serve(prompt(listener), router).with_graceful_shutdown(drain).into_future());
 }
 
 /// As [`serve`], for routes that ask who is at the other end ([`ConnectInfo`](axum::extract::ConnectInfo)).
 pub fn serve_with_addresses(lifecycle: &Lifecycle, name: &str, listener: TcpListener, router: Router) {
     let drain = lifecycle.drain_token().cancelled_owned();
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    lifecycle.spawn(name, axum::serve(listener, service).with_graceful_shutdown(drain).into_future());
+    lifecycle.spawn(name, axum::serve(prompt(listener), service).with_graceful_shutdown(drain).into_future());
+}
+
+/// What is written leaves at once: a second small frame would else wait up to 40 ms for the client's TCP to confirm the first.
+fn prompt(listener: TcpListener) -> TapIo<TcpListener, fn(&mut TcpStream)> {
+    listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(error = %error, "a connection keeps its delay");
+        }
+    })
 }

@@ -48,6 +48,8 @@ pub trait Journal: Send + Sync + 'static {
     const NAME: &'static str;
     /// Most commands that may wait in the queue.
     const QUEUE_MAX: usize;
+    /// Whether loops look for what it says: they are woken after each commit.
+    const HAS_FOLLOWERS: bool = true;
 
     /// Most weight in one batch.
     fn batch_weight_max(&self) -> usize;
@@ -187,7 +189,9 @@ async fn drain<J: Journal>(door: Door<J>, hints: Hints, mut arrivals: mpsc::Rece
         }
         let (commands, answers) = take_batch(&mut held, door.journal.batch_weight_max());
         commit(&door, commands, answers).await;
-        hints.written();
+        if J::HAS_FOLLOWERS {
+            hints.written();
+        }
     }
 }
 

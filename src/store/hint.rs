@@ -20,7 +20,7 @@ use crate::lifecycle::Wake;
 const CHANNEL: &str = "quipu";
 
 /// Hints leave at most this often; what is written in between shares one.
-const COALESCE: Duration = Duration::from_millis(25);
+const COALESCE: Duration = Duration::from_millis(10);
 
 /// Longest text of one NOTIFY, in bytes; PostgreSQL takes less than 8,000.
 const TEXT_BYTES_MAX: usize = 7_900;
@@ -37,8 +37,16 @@ pub struct Hints {
     process: Uuid,
     outgoing: Wake,
     subscribers: Arc<Mutex<Vec<Wake>>>,
-    words: Arc<Mutex<Words>>,
+    waiting: Arc<Mutex<Waiting>>,
     heard: broadcast::Sender<Words>,
+}
+
+/// What the next hint will say.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Whether loops are to look for what was written.
+    is_written: bool,
+    words: Words,
 }
 
 /// What a hint is about.
@@ -50,28 +58,40 @@ pub enum Words {
     Anything,
 }
 
+impl Default for Words {
+    fn default() -> Self {
+        Self::These(HashSet::new())
+    }
+}
+
 impl Default for Hints {
     fn default() -> Self {
         Self {
             process: Uuid::new_v4(),
             outgoing: Wake::new(),
             subscribers: Arc::default(),
-            words: Arc::new(Mutex::new(Words::These(HashSet::new()))),
+            waiting: Arc::default(),
             heard: broadcast::Sender::new(WAITING_MAX),
         }
     }
 }
 
 impl Hints {
-    /// What was committed concerns these; short words without blanks. They leave with the next hint.
+    /// What was committed concerns these; short words without blanks. They are for those who listen to [`Hints::words`]; loops are
+    /// not woken.
     pub fn tell(&self, words: impl Iterator<Item = String>) {
         let mut waiting = self.waiting();
-        if let Words::These(these) = &mut *waiting {
+        if let Words::These(these) = &mut waiting.words {
             these.extend(words);
+            if these.is_empty() {
+                return;
+            }
             if these.len() > WORDS_MAX {
-                *waiting = Words::Anything;
+                waiting.words = Words::Anything;
             }
         }
+        drop(waiting);
+        self.outgoing.wake();
     }
 
     /// What other processes said with their hints. A receiver that lags behind has missed some, and has to look at everything.
@@ -80,47 +100,52 @@ impl Hints {
         self.heard.subscribe()
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Words> {
-        self.words.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The texts to send: who says it, and words in as many texts as they take.
+    /// The texts to send: who says it, alone where loops are to look, and with words in as many texts as they take.
     fn texts(&self) -> Vec<String> {
-        match std::mem::replace(&mut *self.waiting(), Words::These(HashSet::new())) {
-            Words::Anything => vec![format!("{} *", self.process)],
+        let Waiting { is_written, words } = std::mem::take(&mut *self.waiting());
+        let mut texts = Vec::new();
+        if is_written {
+            texts.push(self.process.to_string());
+        }
+        match words {
+            Words::Anything => texts.push(format!("{} *", self.process)),
             Words::These(words) => {
-                let mut texts = vec![self.process.to_string()];
+                let mut room = 0;
                 for word in words {
                     match texts.last_mut() {
-                        Some(text) if text.len() + word.len() < TEXT_BYTES_MAX => {
+                        Some(text) if word.len() < room => {
                             text.push(' ');
                             text.push_str(&word);
                         }
                         _ => texts.push(format!("{} {word}", self.process)),
                     }
+                    room = TEXT_BYTES_MAX.saturating_sub(texts.last().map_or(0, String::len));
                 }
-                texts
             }
         }
+        texts
     }
 
     fn hear(&self, text: &str) {
-        self.wake_subscribers();
         let mut parts = text.split(' ');
-        // What this process wrote its own listeners know already.
-        if parts.next() == Some(self.process.to_string().as_str()) {
-            return;
-        }
+        let is_own = parts.next() == Some(self.process.to_string().as_str());
         let words: HashSet<String> = parts.map(str::to_owned).collect();
-        if !words.is_empty() {
+        if words.is_empty() {
+            self.wake_subscribers();
+        } else if !is_own {
             let words = if words.contains("*") { Words::Anything } else { Words::These(words) };
             // Nobody has to listen.
             let _ = self.heard.send(words);
         }
     }
 
-    /// Something was committed by this process.
+    /// Something was committed by this process that loops look for.
     pub fn written(&self) {
+        self.waiting().is_written = true;
         self.outgoing.wake();
         self.wake_subscribers();
     }
@@ -143,12 +168,15 @@ impl Hints {
     /// Sends hints to other processes until stopped. A hint that cannot be sent is dropped: others poll.
     pub async fn send(self, pool: Pool, stop: CancellationToken) {
         while stop.run_until_cancelled(self.outgoing.woken()).await.is_some() {
-            if let Ok(client) = pool.get().await {
+            let texts = self.texts();
+            if !texts.is_empty()
+                && let Ok(client) = pool.get().await
+            {
                 // Nothing durable is said, so nothing waits for the disk.
                 let sent = client
                     .query_typed(
                         "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, text) FROM unnest($2::text[]) AS text",
-                        &[(&CHANNEL, Type::TEXT), (&self.texts(), Type::TEXT_ARRAY)],
+                        &[(&CHANNEL, Type::TEXT), (&texts, Type::TEXT_ARRAY)],
                     )
                     .await;
                 if let Err(error) = sent {

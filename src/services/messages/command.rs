@@ -1,5 +1,7 @@
 //! What can be asked of the journal of messages.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::event::Generation;
@@ -22,9 +24,23 @@ pub enum MessageCommand {
     Push {
         /// The message's number.
         message: i64,
+        /// Whose message it is.
+        recipient: Arc<str>,
         /// The recipient's device.
         device: String,
     },
+}
+
+impl MessageCommand {
+    /// Whose message it is about.
+    #[must_use]
+    pub fn recipient(&self) -> &str {
+        match self {
+            Self::Send(message) => &message.recipient,
+            Self::Acknowledge { recipient, .. } => recipient,
+            Self::Push { recipient, .. } => recipient,
+        }
+    }
 }
 
 /// A message to store.

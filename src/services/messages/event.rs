@@ -51,6 +51,19 @@ pub struct Message {
     pub payload: String,
 }
 
+/// Messages of a recipient for a device, in the order of their numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// After which number they come.
+    pub after: i64,
+    /// Those that the device has not acknowledged and that are not over.
+    pub messages: Vec<Message>,
+    /// Up to which number this answers: nothing between waits for the device beyond what is here.
+    pub read_to: i64,
+    /// Whether there may be more after it.
+    pub has_more: bool,
+}
+
 /// What became of a message that was to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {

@@ -3,15 +3,14 @@
 //! A session has a seat, with room for a few messages that were just committed. When it is full, or something was written
 //! elsewhere, the seat only remembers that there is more: its session reads the database.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
-use crate::services::messages::event::Message;
-use crate::store::Words;
+use crate::services::messages::event::{Message, Page};
 
 /// Messages and acknowledgements that may wait in a seat for a slow socket.
 const WAITING_MAX: usize = 64;
@@ -30,10 +29,13 @@ type Seats = HashMap<Arc<str>, Vec<Arc<Seat>>>;
 pub struct Seat {
     recipient: Arc<str>,
     device: String,
+    word: String,
     news: Mutex<News>,
     wake: Notify,
     /// Up to where its session has read; for whoever looks whether there is more.
     read_to: AtomicI64,
+    /// How often acknowledgements were left out. What was read before that may hold what was acknowledged since.
+    forgotten: AtomicU64,
 }
 
 /// What waits in a seat.
@@ -43,6 +45,8 @@ pub struct News {
     pub messages: VecDeque<Arc<Message>>,
     /// Acknowledged by this device, on whatever way.
     pub settled: Vec<i64>,
+    /// Read for the session after another process wrote something. Of use if it has not read on by itself.
+    pub page: Option<Page>,
     /// Whether the database holds more than what waits here.
     pub has_more: bool,
     /// Whether acknowledgements were left out: the database alone knows what is still to be handed over.
@@ -59,6 +63,7 @@ impl News {
         self.has_forgotten |= !self.settled.is_empty();
         self.messages = VecDeque::new();
         self.settled = Vec::new();
+        self.page = None;
         self.has_more = true;
     }
 }
@@ -73,9 +78,11 @@ impl Exchange {
         let seat = Arc::new(Seat {
             recipient: Arc::clone(&key),
             device: device.to_owned(),
+            word: word(recipient),
             news: Mutex::default(),
             wake: Notify::new(),
             read_to: AtomicI64::new(0),
+            forgotten: AtomicU64::new(0),
         });
         seats.entry(key).or_default().push(Arc::clone(&seat));
         seat
@@ -103,7 +110,7 @@ impl Exchange {
         for seat in self.seats().get(&message.recipient).into_iter().flatten() {
             seat.change(|news| {
                 if news.is_full() {
-                    news.overflow();
+                    seat.overflow(news);
                 } else {
                     news.messages.push_back(Arc::clone(message));
                 }
@@ -117,7 +124,7 @@ impl Exchange {
             let mut news = seat.news();
             news.messages.retain(|message| message.number != number);
             if news.is_full() {
-                news.overflow();
+                seat.overflow(&mut news);
                 news.has_forgotten = true;
             } else {
                 news.settled.push(number);
@@ -126,19 +133,10 @@ impl Exchange {
         }
     }
 
-    /// Another process wrote messages for some recipients.
-    pub fn stir(&self, words: &Words) {
-        for (recipient, sharing) in self.seats().iter() {
-            let is_meant = match words {
-                Words::Anything => true,
-                Words::These(these) => these.contains(&word(recipient)),
-            };
-            if is_meant {
-                for seat in sharing {
-                    seat.has_more();
-                }
-            }
-        }
+    /// The seats of the recipients that these words stand for.
+    #[must_use]
+    pub fn meant(&self, words: &HashSet<String>) -> Vec<Arc<Seat>> {
+        self.seats().values().flatten().filter(|seat| words.contains(&seat.word)).cloned().collect()
     }
 
     /// Every seat: for whoever looks whether the database holds more for it.
@@ -185,6 +183,25 @@ impl Seat {
     /// The database holds more.
     pub fn has_more(&self) {
         self.change(|news| news.has_more = true);
+    }
+
+    /// What to give to [`Seat::has_read`], asked for before the reading.
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        self.forgotten.load(Ordering::Acquire)
+    }
+
+    /// The database holds more, and this is it, unless acknowledgements were left out since the mark.
+    pub fn has_read(&self, mark: u64, page: Page) {
+        self.change(|news| {
+            news.page = (self.mark() == mark).then_some(page);
+            news.has_more = true;
+        });
+    }
+
+    fn overflow(&self, news: &mut News) {
+        self.forgotten.fetch_add(1, Ordering::AcqRel);
+        news.overflow();
     }
 
     /// Up to where the session has read.

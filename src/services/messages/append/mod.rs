@@ -1,6 +1,7 @@
 //! `message_log` and `message_tokens`: how commands are committed, and who in this process is told after it.
 
 mod exchange;
+mod lanes;
 mod positions;
 mod tokens;
 
@@ -11,6 +12,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 pub use exchange::{Exchange, News, Seat};
+pub use lanes::{LANES, Lanes};
 pub use positions::move_positions;
 pub use tokens::{TokenAnswer, TokenJournal};
 
@@ -42,7 +44,7 @@ pub enum MessageAnswer {
 }
 
 /// The journal of messages. After each commit it tells the sessions of this process, and hints at the others.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct MessageJournal {
     /// The sessions of this process.
     pub exchange: Exchange,
@@ -84,7 +86,7 @@ impl<'a> Columns<'a> {
                     columns.ack_recipients.push(recipient);
                     columns.ack_devices.push(device);
                 }
-                MessageCommand::Push { message, device } => {
+                MessageCommand::Push { message, device, .. } => {
                     columns.pushes.push(*message);
                     columns.push_devices.push(device);
                 }
@@ -174,6 +176,7 @@ impl Journal for MessageJournal {
     type Answer = MessageAnswer;
     const NAME: &'static str = "message_log";
     const QUEUE_MAX: usize = 4_096;
+    const HAS_FOLLOWERS: bool = false;
 
     fn batch_weight_max(&self) -> usize {
         BATCH_WEIGHT_MAX

@@ -7,8 +7,8 @@ use super::desk::Who;
 use super::line::Line;
 use crate::services::messages::append::Seat;
 use crate::services::messages::command::MessageCommand;
-use crate::services::messages::event::Message;
-use crate::services::messages::read;
+use crate::services::messages::event::{Message, Page};
+use crate::services::messages::read::{self, Asked, Most};
 use crate::store::Error;
 
 /// Messages read at once.
@@ -46,14 +46,25 @@ impl Delivery {
 
     /// Takes what was just committed, and reads a page when there is nothing else to hand over and the database may hold more.
     pub(super) async fn refill(&mut self) -> Result<(), Error> {
-        self.line.take(self.seat.take());
+        let mut news = self.seat.take();
+        let mut ahead = news.page.take();
+        self.line.take(news);
         while let Some(after) = self.line.reads_after() {
-            let pool = &self.state.parts().doors.session;
-            let page = read::page(pool, self.seat.recipient(), self.seat.device(), after, PAGE).await?;
+            let page = match ahead.take().filter(|page| page.after == after) {
+                Some(page) => page,
+                None => self.read(after).await?,
+            };
             self.line.has_read(page);
             self.seat.set_read_to(self.line.read_to());
         }
         Ok(())
+    }
+
+    async fn read(&self, after: i64) -> Result<Page, Error> {
+        let asked = Asked { recipient: self.seat.recipient(), device: self.seat.device(), after };
+        let most = Most { messages: PAGE, payload_bytes: i32::MAX };
+        let pages = read::pages(&self.state.parts().doors.session, &[asked], most).await?;
+        Ok(pages.into_iter().next().unwrap_or_default())
     }
 
     /// The next message to hand over now; one that may be over, or that the device has acknowledged meanwhile, is passed over.
@@ -70,7 +81,9 @@ impl Delivery {
     /// Notes that a message was handed over.
     pub(super) async fn handed_over(&self, message: &Message) -> Result<(), Error> {
         let device = self.seat.device().to_owned();
-        self.state.parts().messages.post(MessageCommand::Push { message: message.number, device }).await
+        let recipient = Arc::clone(&message.recipient);
+        let push = MessageCommand::Push { message: message.number, recipient, device };
+        self.state.parts().messages.post(push).await
     }
 }
 

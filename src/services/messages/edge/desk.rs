@@ -10,8 +10,8 @@ use super::limits::Over;
 use crate::services::messages::append::{MessageAnswer, move_positions};
 use crate::services::messages::command::{MessageCommand, NewMessage};
 use crate::services::messages::decide::{is_wayfarer_id_v1, life_of};
-use crate::services::messages::event::{Accepted, Generation, Life};
-use crate::services::messages::read::{self, Page};
+use crate::services::messages::event::{Accepted, Generation, Life, Page};
+use crate::services::messages::read::{self, Asked, Most};
 use crate::store::Error;
 
 /// Longest name of a wayfarer, a device or a message of a client, in bytes.
@@ -208,7 +208,9 @@ impl MessagesState {
         let settled = read::settled(pool, &who.wayfarer_id, &who.device).await?;
         let after = settled.max(since.unwrap_or(0));
         let limit = limit.filter(|limit| (1..=most).contains(limit)).unwrap_or(PULL_DEFAULT);
-        let mut page = read::page(pool, &who.wayfarer_id, &who.device, after, limit).await?;
+        let asked = Asked { recipient: &who.wayfarer_id, device: &who.device, after };
+        let most = Most { messages: limit, payload_bytes: i32::MAX };
+        let mut page = read::pages(pool, &[asked], most).await?.pop().unwrap_or_default();
         page.messages.retain(|message| !self.parts().database_clock.may_be_over(message.expires_at));
         Ok(page)
     }

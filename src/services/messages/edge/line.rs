@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use crate::services::messages::append::News;
 use crate::services::messages::decide::Outbox;
-use crate::services::messages::event::Message;
-use crate::services::messages::read::Page;
+use crate::services::messages::event::{Message, Page};
 
 /// What waits and what was handed over.
 #[derive(Debug, Default)]
@@ -97,7 +96,6 @@ mod tests {
     use super::*;
     use crate::services::messages::append::{Exchange, Seat};
     use crate::services::messages::event::Generation;
-    use crate::store::Words;
 
     const RECIPIENT: &str = "r";
     const DEVICE: &str = "d";
@@ -142,7 +140,8 @@ mod tests {
             self.stored.insert(number, false);
             match told {
                 Told::Directly => self.exchange.offer(&Arc::new(message(number))),
-                Told::ByHint => self.exchange.stir(&Words::Anything),
+                Told::ByHint => self.seat.has_more(),
+                Told::ByPage => self.seat.has_read(self.seat.mark(), self.page(self.seat.read_to())),
                 Told::Never => {}
             }
         }
@@ -153,10 +152,14 @@ mod tests {
         }
 
         fn refill(&mut self) {
-            self.line.take(self.seat.take());
+            let mut news = self.seat.take();
+            let mut ahead = news.page.take();
+            self.line.take(news);
             self.answered = self.stored.iter().filter(|(_, is_done)| **is_done).map(|(n, _)| *n).collect();
             while let Some(after) = self.line.reads_after() {
-                self.line.has_read(self.page(after));
+                let page = ahead.take().filter(|page| page.after == after);
+                self.line.has_read(page.unwrap_or_else(|| self.page(after)));
+                self.seat.set_read_to(self.line.read_to());
             }
         }
 
@@ -166,7 +169,7 @@ mod tests {
             let has_more = messages.len() == PAGE;
             let last =
                 if has_more { messages.last().map(|m| m.number) } else { self.stored.keys().last().copied() };
-            Page { messages, read_to: last.unwrap_or(0).max(after), has_more }
+            Page { after, messages, read_to: last.unwrap_or(0).max(after), has_more }
         }
 
         fn hand_over(&mut self, most: usize) -> Result<(), TestCaseError> {
@@ -186,6 +189,8 @@ mod tests {
     enum Told {
         Directly,
         ByHint,
+        /// By a hint, and read ahead.
+        ByPage,
         Never,
     }
 
@@ -206,7 +211,7 @@ mod tests {
     }
 
     fn ops() -> impl Strategy<Value = Vec<Op>> {
-        let told = prop_oneof![4 => Just(Told::Directly), 2 => Just(Told::ByHint), 1 => Just(Told::Never)];
+        let told = prop_oneof![4 => Just(Told::Directly), 2 => Just(Told::ByHint), 2 => Just(Told::ByPage), 1 => Just(Told::Never)];
         let op = prop_oneof![
             // A seat holds 64.
             (prop_oneof![4 => 1..4_usize, 1 => 40..90_usize], told)
@@ -236,7 +241,7 @@ mod tests {
                     Op::HandOver { most } => world.hand_over(most)?,
                 }
             }
-            world.exchange.stir(&Words::Anything);
+            world.seat.has_more();
             while { world.hand_over(7)?; !world.line.is_quiet() } {}
             for (number, is_done) in &world.stored {
                 prop_assert!(*is_done || world.handed.contains(number), "{number} is missing");

@@ -21,7 +21,7 @@ use axum::routing::{get, post};
 use moka::future::Cache;
 use tokio::sync::Semaphore;
 
-use super::append::{Exchange, MessageJournal, TokenJournal};
+use super::append::{Exchange, Lanes, TokenJournal};
 use super::metrics::MessageMetrics;
 use super::read::DatabaseClock;
 use crate::base::Clock;
@@ -43,7 +43,7 @@ pub struct MessagesParts {
     /// Reads must be current: the session door.
     pub doors: Doors,
     /// The way in for messages.
-    pub messages: Writer<MessageJournal>,
+    pub messages: Lanes,
     /// The way in for tokens.
     pub tokens: Writer<TokenJournal>,
     /// The sessions of this process.

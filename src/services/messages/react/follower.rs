@@ -1,19 +1,25 @@
-//! Finds what other processes wrote for the sessions of this one: hints say at once for whom, and every few seconds the database
-//! is asked for all of them, because a hint may be lost.
+//! Finds what other processes wrote for the sessions of this one: hints say at once for whom, and it is read for all of these in one
+//! question. Every few seconds the database is asked about all sessions, because a hint may be lost.
+
+use std::sync::Arc;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::lifecycle::{Cycle, Service};
-use crate::services::messages::append::Exchange;
-use crate::services::messages::read;
+use crate::services::messages::append::{Exchange, Seat};
+use crate::services::messages::read::{self, Asked, Most};
 use crate::store::{Doors, Error, Hints, Words};
 
 /// Sessions asked about in one question.
 const ASKED_AT_ONCE: usize = 5_000;
 
-/// The loop that looks at the database; hints are heard by [`Follower::listen`].
-#[derive(Debug)]
+/// Sessions whose messages are read in one question, and how much of each: a session that has more waiting reads itself.
+const READ_AT_ONCE: usize = 256;
+const READ: Most = Most { messages: 8, payload_bytes: 4_096 };
+
+/// The loop that looks at the database, and the one that hears hints.
+#[derive(Debug, Clone)]
 pub struct Follower {
     doors: Doors,
     exchange: Exchange,
@@ -26,14 +32,41 @@ impl Follower {
         Self { doors, exchange }
     }
 
-    /// Wakes sessions by the words of hints, until stopped.
-    pub async fn listen(exchange: Exchange, hints: Hints, stop: CancellationToken) {
+    /// Reads for sessions by the words of hints, until stopped.
+    pub async fn listen(self, hints: Hints, stop: CancellationToken) {
         let mut heard = hints.words();
         while let Some(words) = stop.run_until_cancelled(heard.recv()).await {
             match words {
-                Ok(words) => exchange.stir(&words),
-                Err(RecvError::Lagged(_)) => exchange.stir(&Words::Anything),
+                Ok(Words::These(words)) => self.read(&self.exchange.meant(&words)).await,
+                Ok(Words::Anything) | Err(RecvError::Lagged(_)) => {
+                    self.exchange.all().iter().for_each(|seat| seat.has_more());
+                }
                 Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    async fn read(&self, seats: &[Arc<Seat>]) {
+        for seats in seats.chunks(READ_AT_ONCE) {
+            let asked: Vec<Asked<'_>> = seats
+                .iter()
+                .map(|seat| Asked {
+                    recipient: seat.recipient(),
+                    device: seat.device(),
+                    after: seat.read_to(),
+                })
+                .collect();
+            let marks: Vec<u64> = seats.iter().map(|seat| seat.mark()).collect();
+            match read::pages(&self.doors.session, &asked, READ).await {
+                Ok(pages) => seats
+                    .iter()
+                    .zip(marks)
+                    .zip(pages)
+                    .for_each(|((seat, mark), page)| seat.has_read(mark, page)),
+                Err(error) => {
+                    tracing::debug!(error = %error, "messages were not read ahead: {error}");
+                    seats.iter().for_each(|seat| seat.has_more());
+                }
             }
         }
     }

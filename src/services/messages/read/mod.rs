@@ -6,6 +6,6 @@ mod tokens;
 mod used;
 
 pub use clock::DatabaseClock;
-pub use queue::{Page, is_known, life, page, settled, with_more};
+pub use queue::{Asked, Most, is_known, life, pages, settled, with_more};
 pub use tokens::{Token, token, tokens};
 pub use used::{used_by_recipient, used_by_sender};

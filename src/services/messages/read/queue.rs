@@ -1,23 +1,36 @@
 //! What waits for a device, and what became of a message.
+//!
+//! Whether there is an entry about a message is asked by a subquery with LIMIT, here and in the functions of `V13`: such a one is
+//! answered from the index, message by message. `EXISTS` may become a join with the whole journal, and does while the statistics
+//! are those of an empty table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::services::messages::event::{DeviceLife, Generation, Life, Message};
+use crate::services::messages::event::{DeviceLife, Generation, Life, Message, Page};
 use crate::store::Error;
 
-/// Messages of a recipient, in the order of their numbers.
-#[derive(Debug)]
-pub struct Page {
-    /// Those that the device has not acknowledged and that are not over.
-    pub messages: Vec<Message>,
-    /// Up to which number this answers: nothing below it waits for the device beyond what is here.
-    pub read_to: i64,
-    /// Whether there may be more after it.
-    pub has_more: bool,
+/// Whose messages are asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// `wayfarer_id`.
+    pub recipient: &'a str,
+    /// His device.
+    pub device: &'a str,
+    /// After which number.
+    pub after: i64,
+}
+
+/// How much of each.
+#[derive(Debug, Clone, Copy)]
+pub struct Most {
+    /// Messages.
+    pub messages: i64,
+    /// Bytes of a decoded payload: a page ends before the first message with more.
+    pub payload_bytes: i32,
 }
 
 /// Up to which number a device has settled everything.
@@ -32,64 +45,109 @@ pub async fn settled(pool: &PgPool, recipient: &str, device: &str) -> Result<i64
     Ok(position.unwrap_or(0))
 }
 
-/// At most `most` messages for a device, after number `after`. A recipient's numbers become visible in their order, so nothing
-/// below the last one can appear later.
-pub async fn page(
-    pool: &PgPool,
-    recipient: &str,
-    device: &str,
-    after: i64,
-    most: i64,
-) -> Result<Page, Error> {
+/// A page for each, in their order. A recipient's numbers become visible in their order, so nothing below the last one can appear
+/// later.
+pub async fn pages(pool: &PgPool, asked: &[Asked<'_>], most: Most) -> Result<Vec<Page>, Error> {
+    let recipients: Vec<String> = asked.iter().map(|a| a.recipient.to_owned()).collect();
+    let devices: Vec<String> = asked.iter().map(|a| a.device.to_owned()).collect();
+    let afters: Vec<i64> = asked.iter().map(|a| a.after).collect();
     let rows = sqlx::query!(
-        r#"SELECT t.top, l.position AS "position?", l.msg_id AS "msg_id?", l.sender AS "sender?",
+        r#"SELECT o.place AS "place!", t.top, l.position AS "position?", l.msg_id AS "msg_id?", l.sender AS "sender?",
                   extract(epoch FROM date_trunc('second', l.recorded_at))::bigint AS received_at,
-                  extract(epoch FROM l.expires_at)::bigint AS expires_at, p.generation AS "generation?", p.payload AS "payload?"
-           FROM (SELECT max(position) AS top FROM message_log WHERE recipient = $1) t
-           LEFT JOIN (SELECT m.* FROM message_log m
-                 WHERE m.recipient = $1 AND m.position > $3 AND m.expires_at > clock_timestamp()
-                   AND NOT EXISTS (SELECT FROM message_log a
-                                   WHERE a.message = m.position AND a.device = $2 AND a.kind = 'acknowledged')
+                  extract(epoch FROM l.expires_at)::bigint AS expires_at, l.payload_bytes AS "payload_bytes?"
+           FROM unnest($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY AS o (recipient, device, after, place)
+           CROSS JOIN LATERAL (SELECT max(m.position) AS top FROM message_log m WHERE m.recipient = o.recipient) t
+           LEFT JOIN LATERAL (SELECT m.* FROM message_log m
+                 WHERE m.recipient = o.recipient AND m.position > o.after AND m.expires_at > clock_timestamp()
+                   AND (SELECT a.position FROM message_log a
+                        WHERE a.message = m.position AND a.device = o.device AND a.kind = 'acknowledged' LIMIT 1) IS NULL
                  ORDER BY m.position LIMIT $4) l ON true
-           LEFT JOIN LATERAL (SELECT p.generation, p.payload FROM message_payloads p
-                              WHERE p.expires_at = l.expires_at AND p.message = l.position) p ON true
-           ORDER BY l.position"#,
-        recipient,
-        device,
-        after,
-        most
+           ORDER BY o.place, l.position"#,
+        &recipients,
+        &devices,
+        &afters,
+        most.messages
     )
     .fetch_all(pool)
     .await?;
-    // Where nothing was found there is a row all the same: for the top.
-    let has_more = i64::try_from(rows.iter().filter(|row| row.position.is_some()).count()) == Ok(most);
-    let last = rows.last().and_then(|row| if has_more { row.position } else { row.top });
-    let read_to = last.unwrap_or(0).max(after);
-    let name: Arc<str> = recipient.into();
-    let messages = rows
-        .into_iter()
-        .filter_map(|row| {
-            Some(Message {
-                number: row.position?,
-                msg_id: row.msg_id?,
-                sender: row.sender?,
-                recipient: Arc::clone(&name),
-                received_at: row.received_at?,
-                expires_at: row.expires_at?,
-                // Not there when its hour was dropped between the two looks.
-                generation: Generation::of_number(row.generation?),
-                payload: row.payload?,
-            })
-        })
+    // Two devices may ask for one message.
+    let heads: BTreeSet<(i64, i64)> = rows
+        .iter()
+        .filter(|row| row.payload_bytes.is_some_and(|bytes| bytes <= most.payload_bytes))
+        .filter_map(|row| Some((row.position?, row.expires_at?)))
         .collect();
-    Ok(Page { messages, read_to, has_more })
+    let payloads = payloads(pool, &heads).await?;
+
+    let mut pages: Vec<Page> =
+        asked.iter().map(|a| Page { after: a.after, read_to: a.after, ..Page::default() }).collect();
+    let names: Vec<Arc<str>> = asked.iter().map(|a| a.recipient.into()).collect();
+    let mut counts = vec![0; asked.len()];
+    let mut tops = afters;
+    for row in rows {
+        let place = usize::try_from(row.place - 1).expect("places are counted from 1");
+        let (page, top) = (&mut pages[place], &mut tops[place]);
+        *top = row.top.unwrap_or(0).max(*top);
+        // Where nothing was found there is a row all the same: for the top.
+        let Some(number) = row.position else { continue };
+        counts[place] += 1;
+        // One that is too large for this page ends it.
+        if page.has_more || row.payload_bytes.is_none_or(|bytes| bytes > most.payload_bytes) {
+            page.has_more = true;
+            continue;
+        }
+        page.has_more = counts[place] == most.messages;
+        page.read_to = number;
+        // Not there when its hour was dropped between the two looks.
+        let (Some((generation, payload)), Some(msg_id), Some(sender)) =
+            (payloads.get(&number), row.msg_id, row.sender)
+        else {
+            continue;
+        };
+        page.messages.push(Message {
+            number,
+            msg_id,
+            sender,
+            recipient: Arc::clone(&names[place]),
+            received_at: row.received_at.unwrap_or(0),
+            expires_at: row.expires_at.unwrap_or(0),
+            generation: Generation::of_number(*generation),
+            payload: payload.clone(),
+        });
+    }
+    for (page, top) in pages.iter_mut().zip(tops).filter(|(page, _)| !page.has_more) {
+        page.read_to = top;
+    }
+    Ok(pages)
+}
+
+/// What messages say, by number. Asked with the span of their ends, so that the plan knows the few hours it is about.
+async fn payloads(pool: &PgPool, heads: &BTreeSet<(i64, i64)>) -> Result<HashMap<i64, (i16, String)>, Error> {
+    let (numbers, ends): (Vec<i64>, Vec<i64>) = heads.iter().copied().unzip();
+    let (Some(first), Some(last)) = (ends.iter().min().copied(), ends.iter().max().copied()) else {
+        return Ok(HashMap::new());
+    };
+    let rows = sqlx::query!(
+        r#"SELECT p.message, p.generation, p.payload
+           FROM unnest($1::bigint[], $2::bigint[]) AS o (message, expires_s)
+           CROSS JOIN LATERAL (SELECT p.message, p.generation, p.payload FROM message_payloads p
+                               WHERE p.expires_at = to_timestamp(o.expires_s) AND p.message = o.message
+                                 AND p.expires_at BETWEEN to_timestamp($3::bigint) AND to_timestamp($4::bigint) LIMIT 1) p"#,
+        &numbers,
+        &ends,
+        first,
+        last
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.message, (row.generation, row.payload))).collect())
 }
 
 /// Which of these recipients have messages after the number given with each; as places in the lists, which are equally long.
 pub async fn with_more(pool: &PgPool, recipients: &[String], after: &[i64]) -> Result<Vec<usize>, Error> {
     let places = sqlx::query_scalar!(
         r#"SELECT o.place AS "place!" FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS o (recipient, after, place)
-           WHERE EXISTS (SELECT FROM message_log m WHERE m.recipient = o.recipient AND m.position > o.after)"#,
+           WHERE (SELECT m.position FROM message_log m
+                  WHERE m.recipient = o.recipient AND m.position > o.after LIMIT 1) IS NOT NULL"#,
         recipients,
         after
     )

@@ -24,7 +24,8 @@ pub async fn used_by_recipient(pool: &PgPool, recipient: &str, quota: Quota) -> 
                SELECT m.payload_bytes FROM message_log m
                WHERE m.recipient = $1 AND m.expires_at > clock_timestamp()
                  AND m.position > coalesce((SELECT max(p.position) FROM message_positions p WHERE p.recipient = $1), 0)
-                 AND NOT EXISTS (SELECT FROM message_log a WHERE a.message = m.position AND a.kind = 'acknowledged')
+                 AND (SELECT a.position FROM message_log a
+                      WHERE a.message = m.position AND a.kind = 'acknowledged' LIMIT 1) IS NULL
                LIMIT $2) w"#,
         recipient,
         most(quota)
