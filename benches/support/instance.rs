@@ -109,17 +109,26 @@ impl Instance {
     /// Prepares files of the write-ahead log, as a server has them that has worked for hours: they wait to be used again. In a fresh
     /// one each new file is filled with zeroes first, which holds up all commits for tens of milliseconds.
     pub(crate) async fn prepare_wal(&self) {
-        let kept = fs::read_to_string(self.folder.path().join("data/credentials.json")).expect("it is ours");
-        let kept: Value = serde_json::from_str(&kept).expect("it is JSON");
-        let mut url = Url::parse(self.owner_url.expose()).expect("it was used");
-        url.set_username("postgres").expect("it has a host");
-        url.set_password(kept["postgres"].as_str()).expect("it has a host");
-        let client = owner::connect(&Secret::new(url.as_str())).await.expect("the server answers");
+        let client = self.superuser().await;
         let next = "SELECT pg_logical_emit_message(false, 'bench', ''); SELECT pg_switch_wal()";
         for _ in 0..WAL_FILES {
             client.batch_execute(next).await.expect("a superuser may");
         }
         client.batch_execute("CHECKPOINT").await.expect("a superuser may");
+    }
+
+    /// Writes what is in memory, which would else happen while something is measured.
+    pub(crate) async fn checkpoint(&self) {
+        self.superuser().await.batch_execute("CHECKPOINT").await.expect("a superuser may");
+    }
+
+    async fn superuser(&self) -> Client {
+        let kept = fs::read_to_string(self.folder.path().join("data/credentials.json")).expect("it is ours");
+        let kept: Value = serde_json::from_str(&kept).expect("it is JSON");
+        let mut url = Url::parse(self.owner_url.expose()).expect("it was used");
+        url.set_username("postgres").expect("it has a host");
+        url.set_password(kept["postgres"].as_str()).expect("it has a host");
+        owner::connect(&Secret::new(url.as_str())).await.expect("the server answers")
     }
 
     /// One number.
