@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 /// Messages beyond the place of reading that are remembered. More than that, and the database is read.
-const AHEAD_MAX: usize = 256;
+const AHEAD_MAX: usize = 1_024;
 
 /// Where a session is.
 #[derive(Debug, Clone, Default)]
