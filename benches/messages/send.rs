@@ -107,8 +107,6 @@ pub(crate) async fn measure() -> Vec<Row> {
     let mut plain = Vec::new();
     let mut ours: [Vec<Run>; 4] = Default::default();
     for _ in 0..ROUNDS {
-        // The files of the log that the last round wrote can be used again.
-        room.instance.checkpoint().await;
         plain.push(reference.round(&room.instance).await);
         for (runs, connections) in ours.iter_mut().zip(CONNECTIONS) {
             runs.push(senders.round(&room.instance, connections).await);

@@ -32,8 +32,8 @@ pub(crate) struct Instance {
     services: Value,
 }
 
-/// Files of the write-ahead log, 16 MiB each, that a server keeps with `min_wal_size=512MB`.
-const WAL_FILES: usize = 32;
+/// Files of the write-ahead log, 16 MiB each: as many as the longest part of a bench writes.
+const WAL_FILES: usize = 72;
 
 impl Instance {
     /// Nothing runs but what `settings` turn on, so nobody outside is dialled.
