@@ -39,7 +39,9 @@ impl Follower {
             match words {
                 Ok(Words::These(words)) => self.read(&self.exchange.meant(&words)).await,
                 Ok(Words::Anything) | Err(RecvError::Lagged(_)) => {
-                    self.exchange.all().iter().for_each(|seat| seat.has_more());
+                    for seat in self.exchange.all() {
+                        seat.has_more();
+                    }
                 }
                 Err(RecvError::Closed) => return,
             }
@@ -58,14 +60,16 @@ impl Follower {
                 .collect();
             let marks: Vec<u64> = seats.iter().map(|seat| seat.mark()).collect();
             match read::pages(&self.doors.session, &asked, READ).await {
-                Ok(pages) => seats
-                    .iter()
-                    .zip(marks)
-                    .zip(pages)
-                    .for_each(|((seat, mark), page)| seat.has_read(mark, page)),
+                Ok(pages) => {
+                    for ((seat, mark), page) in seats.iter().zip(marks).zip(pages) {
+                        seat.has_read(mark, page);
+                    }
+                }
                 Err(error) => {
                     tracing::debug!(error = %error, "messages were not read ahead: {error}");
-                    seats.iter().for_each(|seat| seat.has_more());
+                    for seat in seats {
+                        seat.has_more();
+                    }
                 }
             }
         }
