@@ -34,8 +34,9 @@ pub struct Seat {
     wake: Notify,
     /// Up to where its session has read; for whoever looks whether there is more.
     read_to: AtomicI64,
-    /// How often acknowledgements were left out. What was read before that may hold what was acknowledged since.
-    forgotten: AtomicU64,
+    /// How often something came on another way than by reading ahead, or acknowledgements were left out. What was read before that
+    /// is not all, or may hold what was acknowledged since.
+    changes: AtomicU64,
 }
 
 /// What waits in a seat.
@@ -82,7 +83,7 @@ impl Exchange {
             news: Mutex::default(),
             wake: Notify::new(),
             read_to: AtomicI64::new(0),
-            forgotten: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
         });
         seats.entry(key).or_default().push(Arc::clone(&seat));
         seat
@@ -188,19 +189,20 @@ impl Seat {
     /// What to give to [`Seat::has_read`], asked for before the reading.
     #[must_use]
     pub fn mark(&self) -> u64 {
-        self.forgotten.load(Ordering::Acquire)
+        self.changes.load(Ordering::Acquire)
     }
 
-    /// The database holds more, and this is it, unless acknowledgements were left out since the mark.
+    /// The database holds more, and this is it, unless something else came since the mark.
     pub fn has_read(&self, mark: u64, page: Page) {
-        self.change(|news| {
-            news.page = (self.mark() == mark).then_some(page);
-            news.has_more = true;
-        });
+        let mut news = self.news();
+        news.page = (self.mark() == mark).then_some(page);
+        news.has_more = true;
+        drop(news);
+        self.wake.notify_one();
     }
 
     fn overflow(&self, news: &mut News) {
-        self.forgotten.fetch_add(1, Ordering::AcqRel);
+        self.changes.fetch_add(1, Ordering::AcqRel);
         news.overflow();
     }
 
@@ -216,7 +218,11 @@ impl Seat {
     }
 
     fn change(&self, change: impl FnOnce(&mut News)) {
-        change(&mut self.news());
+        let mut news = self.news();
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        news.page = None;
+        change(&mut news);
+        drop(news);
         self.wake.notify_one();
     }
 

@@ -136,10 +136,15 @@ mod tests {
         }
 
         fn commit(&mut self, told: Told) {
+            let (mark, old) = (self.seat.mark(), self.page(self.seat.read_to()));
             let number = self.stored.last_key_value().map_or(0, |(last, _)| *last) + 2;
             self.stored.insert(number, false);
             match told {
                 Told::Directly => self.exchange.offer(&Arc::new(message(number))),
+                Told::AndOldPage => {
+                    self.exchange.offer(&Arc::new(message(number)));
+                    self.seat.has_read(mark, old);
+                }
                 Told::ByHint => self.seat.has_more(),
                 Told::ByPage => self.seat.has_read(self.seat.mark(), self.page(self.seat.read_to())),
                 Told::Never => {}
@@ -189,6 +194,8 @@ mod tests {
     enum Told {
         Directly,
         ByHint,
+        /// Directly, while somebody was reading ahead.
+        AndOldPage,
         /// By a hint, and read ahead.
         ByPage,
         Never,
@@ -211,7 +218,7 @@ mod tests {
     }
 
     fn ops() -> impl Strategy<Value = Vec<Op>> {
-        let told = prop_oneof![4 => Just(Told::Directly), 2 => Just(Told::ByHint), 2 => Just(Told::ByPage), 1 => Just(Told::Never)];
+        let told = prop_oneof![4 => Just(Told::Directly), 2 => Just(Told::ByHint), 2 => Just(Told::ByPage), 2 => Just(Told::AndOldPage), 1 => Just(Told::Never)];
         let op = prop_oneof![
             // A seat holds 64.
             (prop_oneof![4 => 1..4_usize, 1 => 40..90_usize], told)
