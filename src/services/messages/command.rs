@@ -19,8 +19,10 @@ pub enum MessageCommand {
         recipient: String,
         /// The recipient's device.
         device: String,
+        /// When it was handed to a socket of the device, in microseconds of the database's clock, if no entry says so yet.
+        pushed_us: Option<i64>,
     },
-    /// It was handed to a socket of a device.
+    /// It was handed to a socket of a device, which has not acknowledged it at once.
     Push {
         /// The message's number.
         message: i64,
@@ -28,6 +30,8 @@ pub enum MessageCommand {
         recipient: Arc<str>,
         /// The recipient's device.
         device: String,
+        /// When, in microseconds of the database's clock.
+        pushed_us: i64,
     },
 }
 

@@ -191,6 +191,10 @@ async fn a_stranger_cannot_acknowledge_pull_or_follow_a_message() {
     let mut recipient = room.two(&wayfarer(2), "phone").await;
     assert_eq!(recipient.message().await, sent);
     assert_eq!(recipient.ask(status.clone()).await, refused("you sent no such message"));
+    eventually("the hand-over is recorded", async || {
+        number(&database, "SELECT count(*) FROM message_log WHERE kind = 'pushed'").await == 1
+    })
+    .await;
     let life = sender.ask(status).await;
     assert_eq!(life["type"], "status");
     assert_eq!(life["devices"][0]["device_id"], "phone");
@@ -202,25 +206,43 @@ async fn a_sender_can_ask_for_the_life_of_a_message() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let mut sender = room.one("user-a").await;
-    let sent = sender.send("user-b", HELLO).await;
+    let sent = sender.send(&wayfarer(2), HELLO).await;
     let status = json!({ "type": "status", "msg_id": sent });
     let life = sender.ask(status.clone()).await;
     assert_eq!((&life["devices"], &life["expired"]), (&json!([]), &json!(false)));
     let accepted_at = life["accepted_at"].as_i64().unwrap();
     assert_eq!(life["expires_at"].as_i64().unwrap(), accepted_at + 7_200);
-    let mut phone = room.one("user-b").await;
+    let mut phone = room.one(&wayfarer(2)).await;
     assert_eq!(phone.message().await, sent);
     phone.acknowledge(&sent).await;
-    eventually("both facts are there", async || {
-        number(&database, "SELECT count(*) FROM message_log WHERE message IS NOT NULL").await == 2
-    })
-    .await;
-    let life = sender.ask(status).await;
+    // Acknowledged at once: one entry records both.
+    assert_eq!(number(&database, "SELECT count(*) FROM message_log WHERE message IS NOT NULL").await, 1);
+    let life = sender.ask(status.clone()).await;
     let device = &life["devices"][0];
     assert_eq!(device["device_id"], "");
     for fact in ["pushed_at", "acknowledged_at"] {
         assert!((0..60).contains(&(device[fact].as_i64().unwrap() - accepted_at)), "{life}");
     }
+    let pushed_at = device["pushed_at"].clone();
+    // A device that takes its time, and one that goes: each hand-over has an entry of its own.
+    let mut slow = room.two(&wayfarer(2), "slow").await;
+    assert_eq!(slow.message().await, sent);
+    let pushes = "SELECT count(*) FROM message_log WHERE kind = 'pushed'";
+    eventually("the hand-over is recorded", async || number(&database, pushes).await == 1).await;
+    slow.acknowledge(&sent).await;
+    let mut gone = room.two(&wayfarer(2), "gone").await;
+    assert_eq!(gone.message().await, sent);
+    drop(gone);
+    eventually("the last hand-over is recorded", async || number(&database, pushes).await == 2).await;
+    let life = sender.ask(status).await;
+    let facts: Vec<(&str, bool, bool)> = life["devices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| (d["device_id"].as_str().unwrap(), d["pushed_at"].is_i64(), d["acknowledged_at"].is_i64()))
+        .collect();
+    assert_eq!(facts, [("", true, true), ("gone", true, false), ("slow", true, true)]);
+    assert_eq!(life["devices"][0]["pushed_at"], pushed_at);
 }
 
 /// Seed bugs 2 and 9: there a socket that nobody read lost what it was sent, and every sender waited a second for it.
@@ -354,6 +376,34 @@ async fn payloads_up_to_the_limit_arrive_byte_for_byte_and_longer_ones_are_refus
     assert_eq!(answer["msg_id"], "payload_b64 holds 1125000 bytes; at most 1048576 are allowed");
     old.hears_nothing().await;
     recipient.hears_nothing().await;
+}
+
+/// Five of the largest are more than a page may hold in memory: nobody gets an empty page, and nobody too few.
+#[tokio::test]
+async fn a_page_is_bounded_in_bytes_and_the_next_goes_on_after_it() {
+    const LIMIT: usize = 1_048_576;
+    let database = TestDatabase::new().await;
+    let room = Room::with(&database, |settings| settings.payload_bytes_max = LIMIT.try_into().unwrap()).await;
+    let mut sender = room.two(&wayfarer(1), "laptop").await;
+    let payload = URL_SAFE_NO_PAD.encode(vec![7; LIMIT]);
+    let mut sent = Vec::new();
+    for _ in 0..5 {
+        sent.push(sender.send(&wayfarer(2), &payload).await);
+    }
+    sent.push(sender.send(&wayfarer(2), "SGVsbG8").await);
+    let (mut since, mut pages) = (0, Vec::new());
+    loop {
+        let path = format!("/v1/messages?wayfarer_id={}&device_id=phone&since={since}", wayfarer(2));
+        let (_, page) = room.get(&path).await;
+        let messages = page["messages"].as_array().unwrap();
+        pages.push(messages.iter().map(|m| m["msg_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>());
+        since = page["next"].as_i64().unwrap();
+        if page["more"] == false {
+            break;
+        }
+    }
+    assert_eq!(pages, [&sent[..4], &sent[4..]]);
+    assert_eq!(room.two(&wayfarer(2), "tablet").await.messages(6).await, sent);
 }
 
 #[tokio::test]

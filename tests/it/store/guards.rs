@@ -23,7 +23,7 @@ const FILL: &str = "
     INSERT INTO erasure (kind, event_id, reason) VALUES ('event', sha256('gone'), 'a test');
     SELECT quipu_ensure_message_hours(extract(epoch FROM now())::bigint + 7200);
     SELECT quipu_append_messages(ARRAY[gen_random_uuid()], '{a}', '{b}', '{NULL}', '{60}', '{60}', ARRAY[sha256('hello')], '{5}', '{1}', '{hello}',
-                                 '{}', '{}', '{}', '{}', '{}');
+                                 '{}', '{}', '{}', '{}', '{}', '{}', '{}');
     INSERT INTO message_tokens (kind, token_sha256, wayfarer_id) VALUES ('created', sha256('token'), 'a');";
 
 /// Tries every change on every table of the list; what was allowed, or refused for another reason, is reported.

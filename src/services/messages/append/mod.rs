@@ -56,7 +56,7 @@ pub struct MessageJournal {
 
 const APPEND: &str = "
     SELECT is_send, place, status, number, id, received_s, expires_s
-    FROM quipu_append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+    FROM quipu_append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
 
 /// The function's arguments, one array a column, and the places of their commands.
 #[derive(Default)]
@@ -67,8 +67,10 @@ struct Columns<'a> {
     ack_ids: Vec<Uuid>,
     ack_recipients: Vec<&'a str>,
     ack_devices: Vec<&'a str>,
+    ack_pushed_us: Vec<Option<i64>>,
     pushes: Vec<i64>,
     push_devices: Vec<&'a str>,
+    push_us: Vec<i64>,
 }
 
 impl<'a> Columns<'a> {
@@ -80,15 +82,17 @@ impl<'a> Columns<'a> {
                     columns.sends.push(place);
                     columns.messages.push(message);
                 }
-                MessageCommand::Acknowledge { msg_id, recipient, device } => {
+                MessageCommand::Acknowledge { msg_id, recipient, device, pushed_us } => {
                     columns.acks.push(place);
                     columns.ack_ids.push(*msg_id);
                     columns.ack_recipients.push(recipient);
                     columns.ack_devices.push(device);
+                    columns.ack_pushed_us.push(*pushed_us);
                 }
-                MessageCommand::Push { message, device, .. } => {
+                MessageCommand::Push { message, device, pushed_us, .. } => {
                     columns.pushes.push(*message);
                     columns.push_devices.push(device);
+                    columns.push_us.push(*pushed_us);
                 }
             }
         }
@@ -124,8 +128,10 @@ impl<'a> Columns<'a> {
                     (&self.ack_ids, Type::UUID_ARRAY),
                     (&self.ack_recipients, Type::TEXT_ARRAY),
                     (&self.ack_devices, Type::TEXT_ARRAY),
+                    (&self.ack_pushed_us, Type::INT8_ARRAY),
                     (&self.pushes, Type::INT8_ARRAY),
                     (&self.push_devices, Type::TEXT_ARRAY),
+                    (&self.push_us, Type::INT8_ARRAY),
                 ],
             )
             .await?)

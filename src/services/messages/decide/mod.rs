@@ -1,10 +1,12 @@
 //! The rules of messages.
 
+mod handed;
 mod identity;
 mod life;
 mod outbox;
 mod quota;
 
+pub use handed::{HandOver, Handed};
 pub use identity::{
     Challenge, Unproven, is_wayfarer_id_v1, prove_key, prove_nostr, token_sha256, wayfarer_id_of,
 };

@@ -1,12 +1,16 @@
 //! One device's messages, in the order in which they are handed over: what was just committed, and what the database holds.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
 
 use super::MessagesState;
 use super::desk::Who;
 use super::line::Line;
 use crate::services::messages::append::Seat;
 use crate::services::messages::command::MessageCommand;
+use crate::services::messages::decide::{HandOver, Handed};
 use crate::services::messages::event::{Message, Page};
 use crate::services::messages::read::{self, Asked, Most};
 use crate::store::Error;
@@ -18,6 +22,7 @@ pub(super) struct Delivery {
     state: MessagesState,
     seat: Arc<Seat>,
     line: Line,
+    handed: Handed,
 }
 
 impl Delivery {
@@ -30,7 +35,8 @@ impl Delivery {
     ) -> Result<Self, Error> {
         // The seat first: what is committed from here on comes by it, what was before is read.
         let seat = state.parts().exchange.enter(&who.wayfarer_id, &who.device);
-        let mut delivery = Self { state: state.clone(), seat, line: Line::default() };
+        let mut delivery =
+            Self { state: state.clone(), seat, line: Line::default(), handed: Handed::default() };
         let pool = &state.parts().doors.session;
         let settled = read::settled(pool, &who.wayfarer_id, &who.device).await?;
         delivery.line = Line::resume(settled.max(since.unwrap_or(0)), tells_numbers);
@@ -62,8 +68,7 @@ impl Delivery {
 
     async fn read(&self, after: i64) -> Result<Page, Error> {
         let asked = Asked { recipient: self.seat.recipient(), device: self.seat.device(), after };
-        let most = Most { messages: PAGE, payload_bytes: i32::MAX };
-        let pages = read::pages(&self.state.parts().doors.session, &[asked], most).await?;
+        let pages = read::pages(&self.state.parts().doors.session, &[asked], Most::messages(PAGE)).await?;
         Ok(pages.into_iter().next().unwrap_or_default())
     }
 
@@ -78,12 +83,61 @@ impl Delivery {
         None
     }
 
-    /// Notes that a message was handed over.
-    pub(super) async fn handed_over(&self, message: &Message) -> Result<(), Error> {
-        let device = self.seat.device().to_owned();
-        let recipient = Arc::clone(&message.recipient);
-        let push = MessageCommand::Push { message: message.number, recipient, device };
+    /// A message was handed over. It is recorded with its acknowledgement if that comes at once.
+    pub(super) async fn handed_over(&mut self, message: &Message) -> Result<(), Error> {
+        match self.handed.add(self.hand_over(message)) {
+            Some(oldest) => self.record(oldest).await,
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Delivery::handed_over`], where no acknowledgement comes the same way.
+    pub(super) async fn handed_over_for_good(&self, message: &Message) -> Result<(), Error> {
+        self.record(self.hand_over(message)).await
+    }
+
+    /// As [`Handed::acknowledged`].
+    pub(super) fn acknowledged(&mut self, msg_id: Uuid) -> Option<i64> {
+        self.handed.acknowledged(msg_id)
+    }
+
+    /// Waits until hand-overs are due to be recorded.
+    pub(super) async fn due(&self) {
+        let Some(until_us) = self.handed.until_us() else { return std::future::pending().await };
+        let rest_us = until_us.saturating_sub(self.state.parts().database_clock.latest_us());
+        tokio::time::sleep(Duration::from_micros(u64::try_from(rest_us).unwrap_or(0))).await;
+    }
+
+    /// Records those that are due.
+    pub(super) async fn record_due(&mut self) -> Result<(), Error> {
+        let now_us = self.state.parts().database_clock.latest_us();
+        while let Some(handed) = self.handed.pop_due(now_us) {
+            self.record(handed).await?;
+        }
+        Ok(())
+    }
+
+    /// Records all that wait: nobody will acknowledge them on this way.
+    pub(super) async fn record_all(&mut self) -> Result<(), Error> {
+        while let Some(handed) = self.handed.pop() {
+            self.record(handed).await?;
+        }
+        Ok(())
+    }
+
+    async fn record(&self, handed: HandOver) -> Result<(), Error> {
+        let push = MessageCommand::Push {
+            message: handed.number,
+            recipient: self.seat.recipient().into(),
+            device: self.seat.device().to_owned(),
+            pushed_us: handed.at_us,
+        };
         self.state.parts().messages.post(push).await
+    }
+
+    fn hand_over(&self, message: &Message) -> HandOver {
+        let at_us = self.state.parts().database_clock.latest_us();
+        HandOver { number: message.number, msg_id: message.msg_id, at_us }
     }
 }
 

@@ -173,8 +173,14 @@ impl MessagesState {
         })
     }
 
-    /// Acknowledges a message for a device. Returns after the commit.
-    pub(super) async fn acknowledge(&self, who: &Who, msg_id: &str) -> Result<(), Refused> {
+    /// Acknowledges a message for a device, to which it was pushed at that time if no entry says so yet. Returns after the
+    /// commit.
+    pub(super) async fn acknowledge(
+        &self,
+        who: &Who,
+        msg_id: &str,
+        pushed_us: Option<i64>,
+    ) -> Result<(), Refused> {
         let field = "msg_id";
         if msg_id.is_empty() {
             return Err(Refused::request(ErrorCode::InvalidPayload, field, "msg_id required"));
@@ -186,6 +192,7 @@ impl MessagesState {
             msg_id,
             recipient: who.wayfarer_id.clone(),
             device: who.device.clone(),
+            pushed_us,
         };
         match self.parts().messages.append(command).await? {
             MessageAnswer::Acknowledged { .. } => {
@@ -209,8 +216,7 @@ impl MessagesState {
         let after = settled.max(since.unwrap_or(0));
         let limit = limit.filter(|limit| (1..=most).contains(limit)).unwrap_or(PULL_DEFAULT);
         let asked = Asked { recipient: &who.wayfarer_id, device: &who.device, after };
-        let most = Most { messages: limit, payload_bytes: i32::MAX };
-        let mut page = read::pages(pool, &[asked], most).await?.pop().unwrap_or_default();
+        let mut page = read::pages(pool, &[asked], Most::messages(limit)).await?.pop().unwrap_or_default();
         page.messages.retain(|message| !self.parts().database_clock.may_be_over(message.expires_at));
         Ok(page)
     }

@@ -149,7 +149,7 @@ pub(super) async fn acknowledge(
     Query(asking): Query<Asking>,
 ) -> Result<Json<Value>, Failure> {
     let who = listener.who(&headers, &asking).await?;
-    listener.state.acknowledge(&who, &msg_id).await.map_err(refusal)?;
+    listener.state.acknowledge(&who, &msg_id, None).await.map_err(refusal)?;
     Ok(Json(json!({ "msg_id": msg_id })))
 }
 

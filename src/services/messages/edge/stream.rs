@@ -52,7 +52,7 @@ pub(super) async fn stream(
                 }
                 drain.run_until_cancelled(delivery.woken()).await?;
             };
-            delivery.handed_over(&message).await.ok()?;
+            delivery.handed_over_for_good(&message).await.ok()?;
             let event = Event::default().event("message").id(message.number.to_string());
             let event = event.json_data(entry(&message)).ok()?;
             Some((Ok::<_, Infallible>(event), (delivery, admission, drain)))

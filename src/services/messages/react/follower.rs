@@ -16,7 +16,7 @@ const ASKED_AT_ONCE: usize = 5_000;
 
 /// Sessions whose messages are read in one question, and how much of each: a session that has more waiting reads itself.
 const READ_AT_ONCE: usize = 256;
-const READ: Most = Most { messages: 8, payload_bytes: 4_096 };
+const READ: Most = Most { messages: 8, bytes: 4 * 1_024 };
 
 /// The loop that looks at the database, and the one that hears hints.
 #[derive(Debug, Clone)]

@@ -2,9 +2,9 @@
 //!
 //! Whether there is an entry about a message is asked by a subquery with LIMIT, here and in the functions of `V13`: such a one is
 //! answered from the index, message by message. `EXISTS` may become a join with the whole journal, and does while the statistics
-//! are those of an empty table.
+//! are those of an empty table. Wayfarers are found by their hash, which is what the indexes hold; the name decides.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use sqlx::PgPool;
@@ -29,8 +29,16 @@ pub struct Asked<'a> {
 pub struct Most {
     /// Messages.
     pub messages: i64,
-    /// Bytes of a decoded payload: a page ends before the first message with more.
-    pub payload_bytes: i32,
+    /// Bytes of their decoded payloads together: a page ends before the message that would pass it.
+    pub bytes: i64,
+}
+
+impl Most {
+    /// So many messages, as long as they fit into memory. The largest payload does by itself, so that every page goes on.
+    #[must_use]
+    pub const fn messages(messages: i64) -> Self {
+        Self { messages, bytes: 4 * 1024 * 1024 }
+    }
 }
 
 /// Up to which number a device has settled everything.
@@ -55,10 +63,13 @@ pub async fn pages(pool: &PgPool, asked: &[Asked<'_>], most: Most) -> Result<Vec
         r#"SELECT o.place AS "place!", t.top, l.position AS "position?", l.msg_id AS "msg_id?", l.sender AS "sender?",
                   extract(epoch FROM date_trunc('second', l.recorded_at))::bigint AS received_at,
                   extract(epoch FROM l.expires_at)::bigint AS expires_at, l.payload_bytes AS "payload_bytes?"
-           FROM unnest($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY AS o (recipient, device, after, place)
-           CROSS JOIN LATERAL (SELECT max(m.position) AS top FROM message_log m WHERE m.recipient = o.recipient) t
+           FROM (SELECT u.*, hashtextextended(u.recipient, 0) AS hash
+                 FROM unnest($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY AS u (recipient, device, after, place)) o
+           CROSS JOIN LATERAL (SELECT max(m.position) AS top FROM message_log m
+                               WHERE hashtextextended(m.recipient, 0) = o.hash AND m.recipient = o.recipient) t
            LEFT JOIN LATERAL (SELECT m.* FROM message_log m
-                 WHERE m.recipient = o.recipient AND m.position > o.after AND m.expires_at > clock_timestamp()
+                 WHERE hashtextextended(m.recipient, 0) = o.hash AND m.recipient = o.recipient
+                   AND m.position > o.after AND m.expires_at > clock_timestamp()
                    AND (SELECT a.position FROM message_log a
                         WHERE a.message = m.position AND a.device = o.device AND a.kind = 'acknowledged' LIMIT 1) IS NULL
                  ORDER BY m.position LIMIT $4) l ON true
@@ -70,11 +81,22 @@ pub async fn pages(pool: &PgPool, asked: &[Asked<'_>], most: Most) -> Result<Vec
     )
     .fetch_all(pool)
     .await?;
+    let place_of = |place: i64| usize::try_from(place - 1).expect("places are counted from 1");
+    // What is left of each page after a row, negative from the first that does not fit.
+    let mut left = vec![most.bytes; asked.len()];
+    let fits: Vec<bool> = rows
+        .iter()
+        .map(|row| {
+            let left = &mut left[place_of(row.place)];
+            *left -= i64::from(row.payload_bytes.unwrap_or(0));
+            *left >= 0
+        })
+        .collect();
     // Two devices may ask for one message.
     let heads: BTreeSet<(i64, i64)> = rows
         .iter()
-        .filter(|row| row.payload_bytes.is_some_and(|bytes| bytes <= most.payload_bytes))
-        .filter_map(|row| Some((row.position?, row.expires_at?)))
+        .zip(&fits)
+        .filter_map(|(row, fits)| fits.then_some((row.position?, row.expires_at?)))
         .collect();
     let payloads = payloads(pool, &heads).await?;
 
@@ -83,15 +105,14 @@ pub async fn pages(pool: &PgPool, asked: &[Asked<'_>], most: Most) -> Result<Vec
     let names: Vec<Arc<str>> = asked.iter().map(|a| a.recipient.into()).collect();
     let mut counts = vec![0; asked.len()];
     let mut tops = afters;
-    for row in rows {
-        let place = usize::try_from(row.place - 1).expect("places are counted from 1");
+    for (row, fits) in rows.into_iter().zip(fits) {
+        let place = place_of(row.place);
         let (page, top) = (&mut pages[place], &mut tops[place]);
         *top = row.top.unwrap_or(0).max(*top);
         // Where nothing was found there is a row all the same: for the top.
         let Some(number) = row.position else { continue };
         counts[place] += 1;
-        // One that is too large for this page ends it.
-        if page.has_more || row.payload_bytes.is_none_or(|bytes| bytes > most.payload_bytes) {
+        if !fits {
             page.has_more = true;
             continue;
         }
@@ -147,7 +168,8 @@ pub async fn with_more(pool: &PgPool, recipients: &[String], after: &[i64]) -> R
     let places = sqlx::query_scalar!(
         r#"SELECT o.place AS "place!" FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS o (recipient, after, place)
            WHERE (SELECT m.position FROM message_log m
-                  WHERE m.recipient = o.recipient AND m.position > o.after LIMIT 1) IS NOT NULL"#,
+                  WHERE hashtextextended(m.recipient, 0) = hashtextextended(o.recipient, 0) AND m.recipient = o.recipient
+                    AND m.position > o.after LIMIT 1) IS NOT NULL"#,
         recipients,
         after
     )
@@ -181,31 +203,20 @@ pub async fn life(pool: &PgPool, sender: &str, msg_id: Uuid) -> Result<Option<Li
     else {
         return Ok(None);
     };
-    let facts = sqlx::query!(
-        r#"SELECT device AS "device!", kind, extract(epoch FROM recorded_at)::bigint AS "at!"
-           FROM message_log WHERE message = $1 ORDER BY position"#,
+    let devices = sqlx::query_as!(
+        DeviceLife,
+        r#"SELECT device AS "device!",
+                  extract(epoch FROM min(coalesce(pushed_at, CASE kind WHEN 'pushed' THEN recorded_at END)))::bigint AS pushed_at,
+                  extract(epoch FROM min(recorded_at) FILTER (WHERE kind = 'acknowledged'))::bigint AS acknowledged_at
+           FROM message_log WHERE message = $1 GROUP BY device ORDER BY device"#,
         row.position
     )
     .fetch_all(pool)
     .await?;
-    let mut devices: BTreeMap<String, DeviceLife> = BTreeMap::new();
-    for fact in facts {
-        let device = fact.device;
-        let life = devices.entry(device.clone()).or_insert(DeviceLife {
-            device,
-            pushed_at: None,
-            acknowledged_at: None,
-        });
-        if fact.kind == "acknowledged" {
-            life.acknowledged_at = Some(fact.at);
-        } else {
-            life.pushed_at = Some(fact.at);
-        }
-    }
     Ok(Some(Life {
         accepted_at: row.accepted_at,
         expires_at: row.expires_at,
         is_expired: row.is_expired,
-        devices: devices.into_values().collect(),
+        devices,
     }))
 }

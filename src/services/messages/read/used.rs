@@ -1,5 +1,6 @@
-//! How much of the quotas is used. Both look at no more than what decides.
+//! How much of the quotas is used. Whoever remembers an answer asks for what came after it.
 
+use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
 use crate::services::messages::decide::{Quota, Used};
@@ -17,35 +18,53 @@ fn used(messages: i64, bytes: i64) -> Used {
     Used { messages: messages.unsigned_abs(), bytes: bytes.unsigned_abs() }
 }
 
-/// What waits for a recipient: neither over nor acknowledged by any of his devices.
-pub async fn used_by_recipient(pool: &PgPool, recipient: &str, quota: Quota) -> Result<Used, Error> {
+/// What waits for a recipient: neither over nor acknowledged by any of his devices. None of it has a number up to `after`; the
+/// second value is the next `after`.
+pub async fn used_by_recipient(
+    pool: &PgPool,
+    recipient: &str,
+    quota: Quota,
+    after: i64,
+) -> Result<(Used, i64), Error> {
     let row = sqlx::query!(
-        r#"SELECT count(*) AS "messages!", coalesce(sum(w.payload_bytes), 0)::bigint AS "bytes!" FROM (
-               SELECT m.payload_bytes FROM message_log m
-               WHERE m.recipient = $1 AND m.expires_at > clock_timestamp()
-                 AND m.position > coalesce((SELECT max(p.position) FROM message_positions p WHERE p.recipient = $1), 0)
+        r#"SELECT count(w.position) AS "messages!", coalesce(sum(w.payload_bytes), 0)::bigint AS "bytes!",
+                  coalesce(min(w.position) - 1, min(t.top), 0) AS "after!"
+           FROM (SELECT max(m.position) AS top FROM message_log m
+                 WHERE hashtextextended(m.recipient, 0) = hashtextextended($1, 0) AND m.recipient = $1) t
+           LEFT JOIN LATERAL (
+               SELECT m.position, m.payload_bytes FROM message_log m
+               WHERE hashtextextended(m.recipient, 0) = hashtextextended($1, 0) AND m.recipient = $1 AND m.expires_at > clock_timestamp()
+                 AND m.position > greatest($3, (SELECT max(p.position) FROM message_positions p WHERE p.recipient = $1))
                  AND (SELECT a.position FROM message_log a
                       WHERE a.message = m.position AND a.kind = 'acknowledged' LIMIT 1) IS NULL
-               LIMIT $2) w"#,
+               ORDER BY m.position LIMIT $2) w ON true"#,
         recipient,
-        most(quota)
+        most(quota),
+        after
     )
     .fetch_one(pool)
     .await?;
-    Ok(used(row.messages, row.bytes))
+    Ok((used(row.messages, row.bytes), row.after.max(after)))
 }
 
-/// What a sender has sent within the last 24 hours.
-pub async fn used_by_sender(pool: &PgPool, sender: &str, quota: Quota) -> Result<Used, Error> {
+/// What a sender has sent within the last 24 hours, and `after` that moment if there is one; the second value is the next.
+pub async fn used_by_sender(
+    pool: &PgPool,
+    sender: &str,
+    quota: Quota,
+    after: Option<DateTime<Utc>>,
+) -> Result<(Used, Option<DateTime<Utc>>), Error> {
     let row = sqlx::query!(
-        r#"SELECT count(*) AS "messages!", coalesce(sum(w.payload_bytes), 0)::bigint AS "bytes!" FROM (
-               SELECT m.payload_bytes FROM message_log m
-               WHERE m.sender = $1 AND m.recorded_at > clock_timestamp() - interval '24 hours'
-               LIMIT $2) w"#,
+        r#"SELECT count(*) AS "messages!", coalesce(sum(w.payload_bytes), 0)::bigint AS "bytes!", max(w.recorded_at) AS after FROM (
+               SELECT m.payload_bytes, m.recorded_at FROM message_log m
+               WHERE hashtextextended(m.sender, 0) = hashtextextended($1, 0) AND m.sender = $1
+                 AND m.recorded_at > greatest($3, clock_timestamp() - interval '24 hours')
+               ORDER BY m.recorded_at LIMIT $2) w"#,
         sender,
-        most(quota)
+        most(quota),
+        after
     )
     .fetch_one(pool)
     .await?;
-    Ok(used(row.messages, row.bytes))
+    Ok((used(row.messages, row.bytes), row.after.or(after)))
 }

@@ -94,7 +94,10 @@ impl Session {
 
     /// The device's place is remembered.
     pub(super) async fn leave(&mut self) {
-        self.delivery = None;
+        if let Some(mut delivery) = self.delivery.take() {
+            // That is all they are for: whoever stops now loses no message.
+            let _ = delivery.record_all().await;
+        }
         if let Some(who) = self.who.take().filter(|_| std::mem::take(&mut self.has_acknowledged)) {
             self.state.move_position(&who).await;
         }

@@ -18,6 +18,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use uuid::Uuid;
 
 use super::delivery::Delivery;
 use super::desk::{Letter, Refused, SOCKET_PULL_MAX, Who};
@@ -139,6 +140,11 @@ impl Session {
                     self.hand_over().await?;
                     taken = 0;
                 }
+                () = due(self.delivery.as_ref()) => {
+                    if let Some(delivery) = &mut self.delivery {
+                        delivery.record_due().await.map_err(|_| Ended)?;
+                    }
+                }
                 _ = ping.tick() => {
                     if self.heard.elapsed() > pause * 2 {
                         return Err(Ended);
@@ -169,7 +175,7 @@ impl Session {
             let frame =
                 render(&Outbound::Message(delivered(&message, &payload, self.tells_numbers)), generation);
             self.say(frame).await?;
-            if let Some(delivery) = &self.delivery {
+            if let Some(delivery) = &mut self.delivery {
                 delivery.handed_over(&message).await.map_err(|_| Ended)?;
             }
         }
@@ -232,8 +238,10 @@ impl Session {
             }),
             Inbound::Ack { msg_id } => {
                 self.has_acknowledged = true;
+                let id = Uuid::try_parse(&msg_id).ok();
+                let pushed_us = id.and_then(|id| self.delivery.as_mut()?.acknowledged(id));
                 Box::pin(async move {
-                    state.acknowledge(&who, &msg_id).await?;
+                    state.acknowledge(&who, &msg_id, pushed_us).await?;
                     Ok(render(&Outbound::AckOk { msg_id: &msg_id }, generation))
                 })
             }
@@ -339,6 +347,13 @@ fn unknown_frame() -> Refused {
 async fn woken(delivery: Option<&Delivery>) {
     match delivery {
         Some(delivery) => delivery.woken().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn due(delivery: Option<&Delivery>) {
+    match delivery {
+        Some(delivery) => delivery.due().await,
         None => std::future::pending().await,
     }
 }
