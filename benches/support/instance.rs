@@ -15,6 +15,8 @@ use tempfile::TempDir;
 use tokio_postgres::Client;
 use url::Url;
 
+use super::wal;
+
 /// Longest that anything is waited for.
 const PATIENCE: Duration = Duration::from_mins(10);
 /// Pause between two looks.
@@ -31,9 +33,6 @@ pub(crate) struct Instance {
     /// Who listens where.
     services: Value,
 }
-
-/// Files of the write-ahead log, 16 MiB each: as many as the longest part of a bench writes.
-const WAL_FILES: usize = 72;
 
 impl Instance {
     /// Nothing runs but what `settings` turn on, so nobody outside is dialled.
@@ -106,15 +105,9 @@ impl Instance {
         }
     }
 
-    /// Prepares files of the write-ahead log, as a server has them that has worked for hours: they wait to be used again. In a fresh
-    /// one each new file is filled with zeroes first, which holds up all commits for tens of milliseconds.
+    /// As [`wal::prepare`].
     pub(crate) async fn prepare_wal(&self) {
-        let client = self.superuser().await;
-        let next = "SELECT pg_logical_emit_message(false, 'bench', ''); SELECT pg_switch_wal()";
-        for _ in 0..WAL_FILES {
-            client.batch_execute(next).await.expect("a superuser may");
-        }
-        client.batch_execute("CHECKPOINT").await.expect("a superuser may");
+        wal::prepare(&self.superuser().await).await;
     }
 
     /// Writes what is in memory, which would else happen while something is measured.

@@ -6,6 +6,7 @@ pub(crate) mod instance;
 pub(crate) mod limit;
 pub(crate) mod pgbench;
 pub(crate) mod run;
+pub(crate) mod wal;
 
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
@@ -55,6 +56,11 @@ impl Server {
     pub(crate) async fn ask<T: for<'a> tokio_postgres::types::FromSql<'a>>(&self, sql: &str) -> T {
         let client = owner::connect(&self.superuser()).await.expect("the server answers");
         client.query_one(sql, &[]).await.expect("the question is right").get(0)
+    }
+
+    /// As [`wal::prepare`].
+    pub(crate) async fn prepare_wal(&self) {
+        wal::prepare(&owner::connect(&self.superuser()).await.expect("the server answers")).await;
     }
 
     /// Runs statements as the superuser.

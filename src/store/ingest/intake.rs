@@ -3,8 +3,6 @@
 //! Most of what relays offer is already stored. An id check is cheap and a stored event's signature was verified
 //! before, so signatures are verified only for events that are new, or that come with another signature.
 
-use std::collections::HashMap;
-
 use backon::Retryable;
 use deadpool_postgres::Pool;
 use rayon::prelude::*;
@@ -35,9 +33,21 @@ pub struct PageOutcome {
     pub refused: Refusals,
 }
 
+/// Places of offered events, from 1: those that are stored as they are, and those that are stored with another signature.
 const KNOWN: &str = "
-    SELECT e.id, e.sig FROM unnest($1::bigint[], $2::bytea[]) AS o (created_at, id)
-    JOIN events e ON e.created_at = o.created_at AND e.id = o.id AND e.created_at BETWEEN $3 AND $4";
+    SELECT array_agg(o.place) FILTER (WHERE e.sig = o.sig), array_agg(o.place) FILTER (WHERE e.sig <> o.sig)
+    FROM unnest($1::bigint[], $2::bytea[], $3::bytea[]) WITH ORDINALITY AS o (created_at, id, sig, place)
+    JOIN events e ON e.created_at = o.created_at AND e.id = o.id AND e.created_at BETWEEN $4 AND $5";
+
+/// Whether an offered event is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    No,
+    /// Exactly this one.
+    Yes,
+    /// This one with another signature.
+    OtherSignature,
+}
 
 impl Intake {
     /// An intake in front of `writer`; `pool` is the write door.
@@ -94,13 +104,15 @@ impl Intake {
         Ok(outcome)
     }
 
-    /// Signatures of those events that are stored, by id.
-    async fn known(&self, events: &[NostrEvent]) -> Result<HashMap<[u8; 32], [u8; 64]>, Error> {
+    /// Which of the events are stored, in their order.
+    async fn known(&self, events: &[NostrEvent]) -> Result<Vec<Stored>, Error> {
+        let mut stored = vec![Stored::No; events.len()];
         let times: Vec<i64> = events.iter().map(|e| e.created_at.as_secs().cast_signed()).collect();
         let (Some(low), Some(high)) = (times.iter().min(), times.iter().max()) else {
-            return Ok(HashMap::new());
+            return Ok(stored);
         };
         let ids: Vec<&[u8]> = events.iter().map(|e| e.id.as_bytes().as_slice()).collect();
+        let sigs: Vec<&[u8]> = events.iter().map(|e| e.sig.as_ref().as_slice()).collect();
         let client = self.pool.get().await?;
         let rows = client
             .query_typed(
@@ -108,20 +120,21 @@ impl Intake {
                 &[
                     (&times, Type::INT8_ARRAY),
                     (&ids, Type::BYTEA_ARRAY),
+                    (&sigs, Type::BYTEA_ARRAY),
                     (low, Type::INT8),
                     (high, Type::INT8),
                 ],
             )
             .await?;
-        rows.iter()
-            .map(|row| {
-                let (id, sig): (&[u8], &[u8]) = (row.get(0), row.get(1));
-                match (id.try_into(), sig.try_into()) {
-                    (Ok(id), Ok(sig)) => Ok((id, sig)),
-                    _ => Err(Error::inconsistent("events", "an id or a signature has the wrong length")),
-                }
-            })
-            .collect()
+        for (column, state) in [(0, Stored::Yes), (1, Stored::OtherSignature)] {
+            let places: Option<Vec<i64>> = rows.first().and_then(|row| row.get(column));
+            for place in places.into_iter().flatten() {
+                let slot = usize::try_from(place - 1).ok().and_then(|place| stored.get_mut(place));
+                *slot.ok_or_else(|| Error::inconsistent("events", "an event that was not asked for"))? =
+                    state;
+            }
+        }
+        Ok(stored)
     }
 }
 
@@ -152,29 +165,28 @@ fn check_ids(mut events: Vec<NostrEvent>) -> (Vec<NostrEvent>, Refusals) {
 
 type Known = Vec<(i64, [u8; 32])>;
 
-fn verify(
-    events: Vec<NostrEvent>,
-    stored: &HashMap<[u8; 32], [u8; 64]>,
-) -> (Vec<VerifiedEvent>, Known, Refusals) {
+fn verify(events: Vec<NostrEvent>, stored: &[Stored]) -> (Vec<VerifiedEvent>, Known, Refusals) {
     let mut known = Vec::new();
     let mut doubtful = Vec::new();
-    for event in events {
-        let id = event.id.to_bytes();
-        match stored.get(&id) {
-            Some(sig) if sig == event.sig.as_ref() => {
-                known.push((event.created_at.as_secs().cast_signed(), id));
-            }
-            _ => doubtful.push(event),
+    for (event, stored) in events.into_iter().zip(stored) {
+        if *stored == Stored::Yes {
+            known.push((event.created_at.as_secs().cast_signed(), event.id.to_bytes()));
+        } else {
+            doubtful.push((event, *stored));
         }
     }
     let mut refused = Refusals::default();
     let mut fresh = Vec::with_capacity(doubtful.len());
-    let verdicts: Vec<_> = doubtful.into_par_iter().with_min_len(8).map(VerifiedEvent::verify).collect();
+    let verdicts: Vec<_> = doubtful
+        .into_par_iter()
+        .with_min_len(8)
+        .map(|(event, stored)| (VerifiedEvent::verify(event), stored))
+        .collect();
     for verdict in verdicts {
         match verdict {
-            Ok(event) if stored.contains_key(&event.id) => known.push((event.created_at, event.id)),
-            Ok(event) => fresh.push(event),
-            Err(reason) => refused.add(reason),
+            (Ok(event), Stored::No) => fresh.push(event),
+            (Ok(event), _) => known.push((event.created_at, event.id)),
+            (Err(reason), _) => refused.add(reason),
         }
     }
     (fresh, known, refused)

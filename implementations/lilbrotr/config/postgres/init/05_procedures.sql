@@ -16,8 +16,7 @@ CREATE OR REPLACE FUNCTION insert_event_batch(
     ids bytea[], pubkeys bytea[], created_ats bigint[], kinds integer[], tags text[], contents text[], sigs bytea[], raws bytea[],
     seen_created_ats bigint[], seen_ids bytea[], seen_relays integer[],
     OUT stored_places integer[], OUT sighted integer)
--- Plans are made for the months at hand, not for all of them.
-LANGUAGE plpgsql SET plan_cache_mode = force_custom_plan AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     this integer := nextval('ingest_batch');
     kept_away integer[] := quipu_open_batch(ids, pubkeys, created_ats, kinds);

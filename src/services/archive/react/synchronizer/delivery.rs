@@ -9,8 +9,8 @@ use crate::net::relay::AnswerPage;
 use crate::store::ingest::{Intake, PageOutcome};
 use crate::store::{self, Relay};
 
-/// Pages whose commit may be under way while the next one is read.
-const PAGES_IN_FLIGHT: usize = 3;
+/// Pages whose commit may be under way while the next one is read: those that wait for the writer share one commit.
+const PAGES_IN_FLIGHT: usize = 6;
 
 /// The pages of one relay.
 pub(super) struct Delivery {
