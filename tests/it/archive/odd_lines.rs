@@ -101,7 +101,7 @@ impl Odd {
         self.refused("bad_id", with("content", json!("changed")));
         self.refused("bad_id", with("tags", json!([["t", "added"]])));
         let other = sign(keys, 1_700_000_003, 1, &json!([]), "of another");
-        // Counted by the parser from 0 again, so that the id belongs to another event.
+        // nostr-sdk counts kinds from 0 again beyond the last one.
         self.refused("malformed", sign(keys, 1_700_000_003, 65_536, &json!([]), "no such kind").to_string());
         self.refused("bad_signature", with("sig", other["sig"].clone()));
         self.refused("bad_signature", with("sig", json!("00".repeat(64))));
