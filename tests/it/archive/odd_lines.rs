@@ -143,13 +143,16 @@ async fn each_odd_line_is_stored_as_signed_or_refused_for_its_reason_and_none_di
         "SELECT sum(n::bigint)::bigint FROM ingest_log, jsonb_each_text(refused) AS r (reason, n)";
     assert_eq!(instance.count(in_journal).await.cast_unsigned(), odd.refused.values().sum::<u64>());
 
-    assert_exported_as_signed(&exported(&instance, &[]), &odd.stored);
+    let held: Vec<Value> =
+        relay.events.iter().map(|event| serde_json::from_str(&event.as_json()).unwrap()).collect();
+    // The crawl of the relay goes on meanwhile.
+    let mut imported = exported(&instance, &[]);
+    imported.retain(|id, _| held.iter().all(|event| event["id"] != **id));
+    assert_exported_as_signed(&imported, &odd.stored);
     instance.run(&["verify", "--events"]).ok();
 
     // A relay that has shown all of this is still crawled like any other, although the import has begun with its events.
     await_complete(&instance, &relay.url, now() - 180).await;
-    let held: Vec<Value> =
-        relay.events.iter().map(|event| serde_json::from_str(&event.as_json()).unwrap()).collect();
     assert_exported_as_signed(&exported(&instance, &[]), odd.stored.iter().chain(&held));
     let again = import(&instance, &odd.lines, &[]);
     assert_eq!(again["stored"], 0);
