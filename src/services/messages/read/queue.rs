@@ -1,6 +1,6 @@
 //! What waits for a device, and what became of a message.
 //!
-//! Whether there is an entry about a message is asked by a subquery with LIMIT, here and in the functions of `V13`: such a one is
+//! Whether there is an entry about a message is asked by a subquery with LIMIT, here and in the functions of the migrations: such a one is
 //! answered from the index, message by message. `EXISTS` may become a join with the whole journal, and does while the statistics
 //! are those of an empty table. Wayfarers are found by their hash, which is what the indexes hold; the name decides.
 
@@ -65,8 +65,7 @@ pub async fn pages(pool: &PgPool, asked: &[Asked<'_>], most: Most) -> Result<Vec
                   extract(epoch FROM l.expires_at)::bigint AS expires_at, l.payload_bytes AS "payload_bytes?"
            FROM (SELECT u.*, hashtextextended(u.recipient, 0) AS hash
                  FROM unnest($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY AS u (recipient, device, after, place)) o
-           CROSS JOIN LATERAL (SELECT max(m.position) AS top FROM message_log m
-                               WHERE hashtextextended(m.recipient, 0) = o.hash AND m.recipient = o.recipient) t
+           CROSS JOIN LATERAL quipu_newest_message(o.recipient) AS t (top)
            LEFT JOIN LATERAL (SELECT m.* FROM message_log m
                  WHERE hashtextextended(m.recipient, 0) = o.hash AND m.recipient = o.recipient
                    AND m.position > o.after AND m.expires_at > clock_timestamp()

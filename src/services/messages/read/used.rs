@@ -29,8 +29,7 @@ pub async fn used_by_recipient(
     let row = sqlx::query!(
         r#"SELECT count(w.position) AS "messages!", coalesce(sum(w.payload_bytes), 0)::bigint AS "bytes!",
                   coalesce(min(w.position) - 1, min(t.top), 0) AS "after!"
-           FROM (SELECT max(m.position) AS top FROM message_log m
-                 WHERE hashtextextended(m.recipient, 0) = hashtextextended($1, 0) AND m.recipient = $1) t
+           FROM quipu_newest_message($1) AS t (top)
            LEFT JOIN LATERAL (
                SELECT m.position, m.payload_bytes FROM message_log m
                WHERE hashtextextended(m.recipient, 0) = hashtextextended($1, 0) AND m.recipient = $1 AND m.expires_at > clock_timestamp()
