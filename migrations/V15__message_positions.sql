@@ -1,4 +1,7 @@
--- The newest message of a recipient, found at the end of his part of the index.
+-- The newest message of a recipient, found at the end of his part of the index; and which binaries can write messages.
+
+-- V14 changed the arguments of quipu_append_messages.
+CREATE OR REPLACE FUNCTION quipu_oldest_binary() RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 14';
 
 -- Position of the newest message a recipient was ever sent, NULL for none.
 CREATE FUNCTION quipu_newest_message(of text) RETURNS bigint

@@ -3,6 +3,8 @@
 use std::net::UdpSocket;
 use std::time::Instant;
 
+use quipu::services::messages::decide::{Quota, Used};
+use quipu::services::messages::read::{used_by_recipient, used_by_sender};
 use serde_json::{Value, json};
 
 use super::kit::{Client, Room, http, soon, wayfarer};
@@ -58,6 +60,43 @@ async fn a_senders_bytes_are_bounded_to_the_last_that_fits() {
         sender.ask(json!({ "type": "send", "to": wayfarer(2), "payload_b64": "SA" })).await["code"],
         "RATE_LIMITED"
     );
+}
+
+/// Counting goes on from where it ended. Whatever happens between two counts, both come to the same as counting from the start.
+#[tokio::test]
+async fn a_count_that_goes_on_comes_to_what_one_from_the_start_comes_to() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    let (pool, quota) = (&room.parts.doors.session, Quota { messages: 1_000, bytes: 0 });
+    let (alice, bob) = (wayfarer(1), wayfarer(2));
+    let mut sender = room.two(&alice, "laptop").await;
+    let mut phone = room.two(&bob, "phone").await;
+    let used = |messages: usize| Used { messages: messages as u64, bytes: 5 * messages as u64 };
+    let (mut waiting, mut sent) = (Vec::new(), 0);
+    let (mut after, mut after_number, mut counted) = (None, 0, used(0));
+    // Acknowledged in each round: none, the first ones, one in the middle, all, none.
+    for places in [vec![], vec![0, 1], vec![4], (0..17).collect(), vec![]] {
+        for _ in 0..5 {
+            sender.send(&bob, HELLO).await;
+            waiting.push(phone.message().await);
+            sent += 1;
+        }
+        for place in places.into_iter().rev() {
+            phone.acknowledge(&waiting.remove(place)).await;
+        }
+        let (waits, next) = used_by_recipient(pool, &bob, quota, after_number).await.unwrap();
+        let (waits_in_all, _) = used_by_recipient(pool, &bob, quota, 0).await.unwrap();
+        assert_eq!((waits, waits_in_all), (used(waiting.len()), used(waiting.len())));
+        after_number = next;
+        let (more, next) = used_by_sender(pool, &alice, quota, after).await.unwrap();
+        counted = Used { messages: counted.messages + more.messages, bytes: counted.bytes + more.bytes };
+        let (in_all, _) = used_by_sender(pool, &alice, quota, None).await.unwrap();
+        assert_eq!((counted, in_all), (used(sent), used(sent)));
+        after = next;
+    }
+    // Nothing new: there is nothing to add, and the next count goes on from the same place.
+    assert_eq!(used_by_sender(pool, &alice, quota, after).await.unwrap(), (used(0), after));
+    assert_eq!(used_by_recipient(pool, &bob, quota, after_number).await.unwrap(), (used(5), after_number));
 }
 
 #[tokio::test]

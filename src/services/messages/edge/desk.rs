@@ -197,6 +197,7 @@ impl MessagesState {
         match self.parts().messages.append(command).await? {
             MessageAnswer::Acknowledged { .. } => {
                 self.parts().counted.delivered();
+                self.0.limits.acknowledged(&who.wayfarer_id).await;
                 Ok(())
             }
             _ => Err(unknown()),

@@ -1,19 +1,18 @@
 //! Rates and quotas of senders and recipients, as this process knows them.
 //!
 //! Rates are kept in memory. What is used of a quota is read from the database, remembered for half a minute while this
-//! process adds what it accepts, and read again before anybody is refused: several processes together may pass a quota by what
-//! they accept in that time. Who goes on sending is not counted from the start each time, but from where the last count ended.
+//! process adds what it accepts, and read again before anybody is refused by what is older than a second: several processes
+//! together may pass a quota by what they accept in that time. Who goes on sending is not counted from the start each time, but
+//! from where the last count ended; what was on its way to disk just then is counted with the next whole count.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use governor::{DefaultKeyedRateLimiter, Quota as Rate, RateLimiter};
-use moka::Entry;
 use moka::future::Cache;
-use moka::ops::compute::{CompResult, Op};
 use sqlx::PgPool;
 
 use crate::config::Messages;
@@ -24,8 +23,13 @@ use crate::store::Error;
 /// How long what is used is remembered.
 const REMEMBERED: Duration = Duration::from_secs(30);
 
-/// How long what a sender has sent is only added to. So much later than the 24 hours it may be that it counts no more.
+/// How old a count may be by which somebody is refused. Whoever asks on and on is not counted each time.
+const REFUSED_BY: Duration = Duration::from_secs(1);
+
+/// How long what a sender has sent is only added to, and for how long when he is to be refused. So much later than the 24 hours
+/// it may be that it counts no more.
 const ADDED_TO: Duration = Duration::from_hours(1);
+const ADDED_TO_WHEN_REFUSED: Duration = Duration::from_mins(1);
 
 /// Senders and recipients that are remembered, and for how long once they are quiet.
 const REMEMBERED_MAX: u64 = 100_000;
@@ -62,7 +66,6 @@ pub(super) enum Over {
 #[derive(Clone, Copy)]
 struct Reading {
     used: Used,
-    at: Instant,
     /// A sender's: when all of it was read.
     all_at: Instant,
     /// A sender's: what was sent up to then is in it.
@@ -73,19 +76,21 @@ struct Reading {
 
 /// What was read, and what was accepted since.
 struct Count {
-    reading: Reading,
+    at: Instant,
     messages: AtomicU64,
     bytes: AtomicU64,
+    /// Whether it may be less by now.
+    is_less: AtomicBool,
 }
 
 impl Count {
-    fn of(reading: Reading) -> Arc<Self> {
-        let Used { messages, bytes } = reading.used;
-        Arc::new(Self { reading, messages: AtomicU64::new(messages), bytes: AtomicU64::new(bytes) })
+    fn of(at: Instant, Used { messages, bytes }: Used) -> Arc<Self> {
+        let (messages, bytes) = (AtomicU64::new(messages), AtomicU64::new(bytes));
+        Arc::new(Self { at, messages, bytes, is_less: AtomicBool::new(false) })
     }
 
-    fn is_fresh(&self) -> bool {
-        self.reading.at.elapsed() < REMEMBERED
+    fn may_refuse(&self) -> bool {
+        self.at.elapsed() < REFUSED_BY && !self.is_less.load(Ordering::Relaxed)
     }
 
     fn used(&self) -> Used {
@@ -98,13 +103,63 @@ impl Count {
     }
 }
 
+/// What is known of all senders, or of all recipients.
+struct Ledger {
+    whose: &'static str,
+    quota: Quota,
+    counts: Cache<String, Arc<Count>>,
+    readings: Cache<String, Reading>,
+}
+
+impl Ledger {
+    fn new(whose: &'static str, quota: Quota) -> Self {
+        Self {
+            whose,
+            quota,
+            counts: Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(REMEMBERED).build(),
+            readings: Cache::builder().max_capacity(REMEMBERED_MAX).time_to_idle(QUIET).build(),
+        }
+    }
+
+    /// The count to which a message of `bytes` may be added, or the bound that it would pass.
+    async fn room(&self, pool: &PgPool, name: &str, bytes: u64) -> Result<Result<Arc<Count>, Over>, Error> {
+        let mut count = self.count(pool, name, ADDED_TO).await?;
+        if over_quota(self.quota, count.used(), bytes).is_some() && !count.may_refuse() {
+            self.counts.invalidate(name).await;
+            count = self.count(pool, name, ADDED_TO_WHEN_REFUSED).await?;
+        }
+        Ok(match over_quota(self.quota, count.used(), bytes) {
+            None => Ok(count),
+            Some((unit, limit, used)) => Err(Over::Quota { whose: self.whose, unit, limit, used }),
+        })
+    }
+
+    async fn count(&self, pool: &PgPool, name: &str, added_to: Duration) -> Result<Arc<Count>, Error> {
+        if let Some(count) = self.counts.get(name).await {
+            return Ok(count);
+        }
+        // One of those who ask at once reads; the others are told what it read, or why it could not.
+        let read = async {
+            let at = Instant::now();
+            let old = self.readings.get(name).await;
+            let reading = if self.whose == "sender" {
+                let old = old.filter(|old| at.duration_since(old.all_at) < added_to);
+                read_sender(pool, name, self.quota, old, at).await
+            } else {
+                read_recipient(pool, name, self.quota, old, at).await
+            }?;
+            self.readings.insert(name.to_owned(), reading).await;
+            Ok(Count::of(at, reading.used))
+        };
+        self.counts.try_get_with_by_ref(name, read).await.map_err(|error: Arc<Error>| Error::clone(&error))
+    }
+}
+
 pub(super) struct Limits {
     rate: Option<(u32, DefaultKeyedRateLimiter<String>)>,
     checks: AtomicU64,
-    sender: Quota,
-    recipient: Quota,
-    senders: Cache<String, Arc<Count>>,
-    recipients: Cache<String, Arc<Count>>,
+    senders: Ledger,
+    recipients: Ledger,
 }
 
 impl Limits {
@@ -113,20 +168,15 @@ impl Limits {
             let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(BURST_S - 1));
             (rate.get(), RateLimiter::keyed(Rate::per_second(rate).allow_burst(burst)))
         });
-        let remembered = || Cache::builder().max_capacity(REMEMBERED_MAX).time_to_idle(QUIET).build();
+        let sender =
+            Quota { messages: settings.sender_messages_per_day, bytes: settings.sender_bytes_per_day };
+        let recipient =
+            Quota { messages: settings.recipient_messages_max, bytes: settings.recipient_bytes_max };
         Self {
             rate,
             checks: AtomicU64::new(0),
-            sender: Quota {
-                messages: settings.sender_messages_per_day,
-                bytes: settings.sender_bytes_per_day,
-            },
-            recipient: Quota {
-                messages: settings.recipient_messages_max,
-                bytes: settings.recipient_bytes_max,
-            },
-            senders: remembered(),
-            recipients: remembered(),
+            senders: Ledger::new("sender", sender),
+            recipients: Ledger::new("recipient", recipient),
         }
     }
 
@@ -149,24 +199,13 @@ impl Limits {
         bytes: u64,
     ) -> Result<Option<Over>, Error> {
         let mut counts = Vec::with_capacity(2);
-        for (whose, name, quota, cache) in [
-            ("sender", sender, self.sender, &self.senders),
-            ("recipient", recipient, self.recipient, &self.recipients),
-        ] {
-            if quota == Quota::default() {
+        for (ledger, name) in [(&self.senders, sender), (&self.recipients, recipient)] {
+            if ledger.quota == Quota::default() {
                 continue;
             }
-            let count = count(pool, whose, name, quota, cache).await?;
-            if over_quota(quota, count.used(), bytes).is_none() {
-                counts.push(count);
-                continue;
-            }
-            // Nobody is refused by what is remembered.
-            cache.invalidate(name).await;
-            let count = self::count(pool, whose, name, quota, cache).await?;
-            match over_quota(quota, count.used(), bytes) {
-                None => counts.push(count),
-                Some((unit, limit, used)) => return Ok(Some(Over::Quota { whose, unit, limit, used })),
+            match ledger.room(pool, name, bytes).await? {
+                Ok(count) => counts.push(count),
+                Err(over) => return Ok(Some(over)),
             }
         }
         for count in counts {
@@ -174,64 +213,39 @@ impl Limits {
         }
         Ok(None)
     }
-}
 
-async fn count(
-    pool: &PgPool,
-    whose: &str,
-    name: &str,
-    quota: Quota,
-    cache: &Cache<String, Arc<Count>>,
-) -> Result<Arc<Count>, Error> {
-    if let Some(count) = cache.get(name).await.filter(|count| count.is_fresh()) {
-        return Ok(count);
-    }
-    // One of those who ask at once reads; the others find what it read.
-    let read = |entry: Option<Entry<String, Arc<Count>>>| async {
-        let old = entry.map(Entry::into_value);
-        if old.as_ref().is_some_and(|old| old.is_fresh()) {
-            return Ok::<_, Error>(Op::Nop);
-        }
-        let old = old.map(|old| old.reading);
-        let reading = if whose == "sender" {
-            read_sender(pool, name, quota, old).await
-        } else {
-            read_recipient(pool, name, quota, old).await
-        };
-        Ok(Op::Put(Count::of(reading?)))
-    };
-    match cache.entry_by_ref(name).and_try_compute_with(read).await? {
-        CompResult::Inserted(entry) | CompResult::ReplacedWith(entry) | CompResult::Unchanged(entry) => {
-            Ok(entry.into_value())
-        }
-        CompResult::Removed(_) | CompResult::StillNone(_) => {
-            unreachable!("it puts a count where there is none")
+    /// A device has acknowledged a message: there may be room for its recipient's next one.
+    pub(super) async fn acknowledged(&self, recipient: &str) {
+        if let Some(count) = self.recipients.counts.get(recipient).await {
+            count.is_less.store(true, Ordering::Relaxed);
         }
     }
 }
 
+/// What a sender has used, with what the old reading holds of it.
 async fn read_sender(
     pool: &PgPool,
     sender: &str,
     quota: Quota,
     old: Option<Reading>,
+    at: Instant,
 ) -> Result<Reading, Error> {
-    let at = Instant::now();
-    let old = old.filter(|old| at.duration_since(old.all_at) < ADDED_TO);
+    let old = old.filter(|old| old.after.is_some());
     let (more, after) = used_by_sender(pool, sender, quota, old.and_then(|old| old.after)).await?;
-    let before = old.filter(|old| old.after.is_some()).map(|old| old.used).unwrap_or_default();
+    let before = old.map(|old| old.used).unwrap_or_default();
     let used = Used { messages: before.messages + more.messages, bytes: before.bytes + more.bytes };
-    Ok(Reading { used, at, all_at: old.map_or(at, |old| old.all_at), after, after_number: 0 })
+    Ok(Reading { used, all_at: old.map_or(at, |old| old.all_at), after, after_number: 0 })
 }
 
+/// What waits for a recipient.
 async fn read_recipient(
     pool: &PgPool,
     recipient: &str,
     quota: Quota,
     old: Option<Reading>,
+    at: Instant,
 ) -> Result<Reading, Error> {
-    let at = Instant::now();
     let after = old.map_or(0, |old| old.after_number);
     let (used, after_number) = used_by_recipient(pool, recipient, quota, after).await?;
-    Ok(Reading { used, at, all_at: at, after: None, after_number })
+    Ok(Reading { used, all_at: at, after: None, after_number })
 }

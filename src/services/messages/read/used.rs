@@ -46,7 +46,8 @@ pub async fn used_by_recipient(
     Ok((used(row.messages, row.bytes), row.after.max(after)))
 }
 
-/// What a sender has sent within the last 24 hours, and `after` that moment if there is one; the second value is the next.
+/// What a sender has sent within the last 24 hours, and `after` that moment if there is one; the second value is the next. The
+/// bound is read off the index, which `clock_timestamp()`, being volatile, would not allow.
 pub async fn used_by_sender(
     pool: &PgPool,
     sender: &str,
@@ -57,7 +58,7 @@ pub async fn used_by_sender(
         r#"SELECT count(*) AS "messages!", coalesce(sum(w.payload_bytes), 0)::bigint AS "bytes!", max(w.recorded_at) AS after FROM (
                SELECT m.payload_bytes, m.recorded_at FROM message_log m
                WHERE hashtextextended(m.sender, 0) = hashtextextended($1, 0) AND m.sender = $1
-                 AND m.recorded_at > greatest($3, clock_timestamp() - interval '24 hours')
+                 AND m.recorded_at > greatest($3, statement_timestamp() - interval '24 hours')
                ORDER BY m.recorded_at LIMIT $2) w"#,
         sender,
         most(quota),

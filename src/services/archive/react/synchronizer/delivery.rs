@@ -1,15 +1,17 @@
 //! From a session to the intake: a few pages may be on their way to disk while the next one is read.
 
+use nostr_sdk::Tag;
 use tokio::task::JoinSet;
 
 use super::crawl::SyncError;
 use super::visit::Report;
 use crate::base::nostr_event::{EventId, NostrEvent, Refusal, Refusals};
-use crate::net::relay::AnswerPage;
+use crate::net::relay::{AnswerPage, PAGE_BYTES_MAX};
 use crate::store::ingest::{Intake, PageOutcome};
 use crate::store::{self, Relay};
 
-/// Pages whose commit may be under way while the next one is read: those that wait for the writer share one commit.
+/// Pages that may be under way at once, the one that is being read included: those that wait for the writer share one commit.
+/// While they weigh as much as one page may, nothing more is read.
 const PAGES_IN_FLIGHT: usize = 6;
 
 /// The pages of one relay.
@@ -17,13 +19,18 @@ pub(super) struct Delivery {
     intake: Intake,
     relay: Relay,
     /// They go on while nobody looks: the next page is read meanwhile.
-    commits: JoinSet<Result<PageOutcome, store::Error>>,
+    commits: JoinSet<Commit>,
+    /// Bytes of the events under way, about.
+    weight: usize,
     report: Report,
 }
 
+/// What became of a page, and what it weighed.
+type Commit = (usize, Result<PageOutcome, store::Error>);
+
 impl Delivery {
     pub(super) fn new(intake: Intake, relay: Relay) -> Self {
-        Self { intake, relay, commits: JoinSet::new(), report: Report::default() }
+        Self { intake, relay, commits: JoinSet::new(), weight: 0, report: Report::default() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -31,7 +38,7 @@ impl Delivery {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.commits.len() >= PAGES_IN_FLIGHT
+        self.commits.len() >= PAGES_IN_FLIGHT || self.weight >= PAGE_BYTES_MAX
     }
 
     /// What it brought since the last call.
@@ -42,7 +49,9 @@ impl Delivery {
     /// Waits for one commit.
     pub(super) async fn next(&mut self) -> Result<(), SyncError> {
         if let Some(outcome) = self.commits.join_next().await {
-            self.report.add(&outcome.map_err(SyncError::Session)??);
+            let (weight, outcome) = outcome.map_err(SyncError::Session)?;
+            self.weight -= weight;
+            self.report.add(&outcome?);
         }
         Ok(())
     }
@@ -62,11 +71,8 @@ impl Delivery {
         refused: Refusals,
     ) -> Result<(), SyncError> {
         let (intake, relay) = (self.intake.clone(), self.relay);
-        self.commits.spawn(async move { intake.offer(Some(relay), events, refused).await });
-        while self.is_full() {
-            self.next().await?;
-        }
-        Ok(())
+        let weight = events.iter().map(weight_of).sum();
+        self.start(weight, async move { intake.offer(Some(relay), events, refused).await }).await
     }
 
     /// Whatever a relay sent.
@@ -82,10 +88,25 @@ impl Delivery {
     /// Events that are stored, and that the relay has, too.
     pub(super) async fn sight(&mut self, known: Vec<(i64, EventId)>) -> Result<(), SyncError> {
         let (intake, relay) = (self.intake.clone(), self.relay);
-        self.commits.spawn(async move { intake.sight(relay, known).await });
+        self.start(0, async move { intake.sight(relay, known).await }).await
+    }
+
+    async fn start(
+        &mut self,
+        weight: usize,
+        commit: impl Future<Output = Result<PageOutcome, store::Error>> + Send + 'static,
+    ) -> Result<(), SyncError> {
+        self.weight += weight;
+        self.commits.spawn(async move { (weight, commit.await) });
         while self.is_full() {
             self.next().await?;
         }
         Ok(())
     }
+}
+
+/// What an event's parts without a fixed length take.
+fn weight_of(event: &NostrEvent) -> usize {
+    let tags = event.tags.iter().flat_map(Tag::as_slice);
+    event.content.len() + tags.map(String::len).sum::<usize>()
 }

@@ -124,7 +124,7 @@ impl Session {
             }
             let may_ask = self.asked.len() < ASKED_MAX;
             // What a client says comes before what it is handed: one that acknowledges each message would else be left waiting to
-            // be heard while it is waited for to read.
+            // be heard while it is waited for to read. A long queue keeps neither records nor pings waiting.
             tokio::select! {
                 biased;
                 Some(answer) = self.asked.next(), if !self.asked.is_empty() => self.answer(answer).await?,
@@ -136,10 +136,6 @@ impl Session {
                         Some(Err(_)) | None => return Err(Ended),
                     }
                 }
-                () = woken(self.delivery.as_ref()), if may_ask => {
-                    self.hand_over().await?;
-                    taken = 0;
-                }
                 () = due(self.delivery.as_ref()) => {
                     if let Some(delivery) = &mut self.delivery {
                         delivery.record_due().await.map_err(|_| Ended)?;
@@ -150,6 +146,10 @@ impl Session {
                         return Err(Ended);
                     }
                     self.put(Frame::Ping(axum::body::Bytes::new())).await?;
+                }
+                () = woken(self.delivery.as_ref()), if may_ask => {
+                    self.hand_over().await?;
+                    taken = 0;
                 }
                 () = tokio::time::sleep_until(unknown_until), if self.who.is_none() => {
                     self.refuse(&Refused::request(ErrorCode::AuthFailed, "hello", "hello required first")).await?;
