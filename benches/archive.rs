@@ -1,7 +1,7 @@
 //! `make bench-archive`: the archive as its user runs it (`quipu up` as a child process, durable), against relays of the farm.
 //!
 //! What it is measured against is measured in the same run: the combined limit of signature checks and inserts, the events'
-//! own size, the first relay of five. `cargo bench … -- crawl`, `monitor` or `lag` runs one part alone.
+//! own size, the first relay of five. `cargo bench … -- crawl`, `monitor`, `whole` or `lag` runs one part alone.
 
 #![expect(clippy::cast_precision_loss, reason = "counts and sizes of a bench are far below 2^52")]
 
@@ -20,6 +20,8 @@ mod crawl;
 mod lag;
 #[path = "archive/watch.rs"]
 mod watch;
+#[path = "archive/whole.rs"]
+mod whole;
 
 use support::figure::{Bar, Row, row};
 use support::{instance, print_table};
@@ -35,6 +37,9 @@ async fn main() {
     }
     if wants("monitor") {
         rows.extend(watch::measure().await);
+    }
+    if wants("whole") {
+        rows.extend(whole::measure().await);
     }
     if wants("lag") {
         rows.extend(lag::measure().await);

@@ -14,6 +14,7 @@ mod listen;
 mod negentropy;
 mod relay;
 mod session;
+pub(crate) mod truth;
 
 use std::collections::BTreeSet;
 use std::io;

@@ -1,5 +1,6 @@
 //! `quipu up` as a child process on a folder of its own, stopped when dropped.
 
+use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
@@ -149,6 +150,37 @@ impl Instance {
     /// The memory that `quipu up` itself holds now, in KiB.
     pub(crate) fn resident_kib(&self) -> f64 {
         self.memory_kib("VmRSS:")
+    }
+
+    /// Processor time that it, its servers and their processes have taken so far.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let mut of = HashMap::new();
+        for entry in fs::read_dir("/proc").expect("Linux has it").flatten() {
+            // The name, in brackets, may hold anything.
+            let Ok(text) = fs::read_to_string(entry.path().join("stat")) else { continue };
+            let Some((pid, rest)) =
+                text.split_once(" (").zip(text.rsplit_once(") ")).map(|(a, b)| (a.0, b.1))
+            else {
+                continue;
+            };
+            let field =
+                |number: usize| rest.split(' ').nth(number).and_then(|field| field.parse::<u64>().ok());
+            // Parent; ticks in user mode and in the kernel, its own and those of children that have ended.
+            let ticks = (11..=14).filter_map(field).sum::<u64>();
+            of.insert(pid.parse().unwrap_or(0), (field(1).unwrap_or(0), ticks));
+        }
+        let root = u64::from(self.child.id());
+        let is_ours = |pid: &u64| {
+            std::iter::successors(Some(*pid), |pid| of.get(pid).map(|p| p.0)).any(|pid| pid == root)
+        };
+        let ticks = of.iter().filter(|(pid, _)| is_ours(pid)).map(|(_, p)| p.1).sum::<u64>();
+        // Linux counts a hundred a second.
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// Files and sockets that `quipu up` itself has open now.
+    pub(crate) fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
     }
 
     fn memory_kib(&self, field: &str) -> f64 {

@@ -99,8 +99,8 @@ pub(super) struct Assignment {
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     pub(super) assignments: Vec<Assignment>,
-    /// Networks in which somebody waits for a place.
-    pub(super) crowded: HashSet<Network>,
+    /// How many wait for a place in each network.
+    pub(super) waiting: HashMap<Network, usize>,
 }
 
 /// What the sessions share.
@@ -171,7 +171,7 @@ impl Crawl {
     pub(super) async fn next(&self, running: &HashMap<i32, Running>) -> Result<Turn, SyncError> {
         let all = read::candidates(&self.parts.doors.session, self.parts.clock.now().timestamp()).await?;
         let mut turn = Turn::default();
-        let due = self.due(all, running, &mut turn.crowded);
+        let due = self.due(all, running, &mut turn.waiting);
         if due.is_empty() {
             return Ok(turn);
         }
@@ -198,12 +198,12 @@ impl Crawl {
         Ok(turn)
     }
 
-    /// Candidates whose time has come, as many as there are places; `crowded` gets the networks that have too few.
+    /// Candidates whose time has come, as many as there are places; `waiting` counts the others.
     fn due(
         &self,
         all: Vec<read::Candidate>,
         running: &HashMap<i32, Running>,
-        crowded: &mut HashSet<Network>,
+        waiting: &mut HashMap<Network, usize>,
     ) -> Vec<(read::Candidate, RelayUrl)> {
         let now = Instant::now();
         let mut agenda = self.agenda();
@@ -240,7 +240,7 @@ impl Crawl {
             let has_place = *free > 0;
             *free = free.saturating_sub(1);
             if !has_place {
-                crowded.insert(network);
+                *waiting.entry(network).or_default() += 1;
             }
             has_place
         });

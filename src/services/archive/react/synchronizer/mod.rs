@@ -79,7 +79,8 @@ impl Synchronizer {
         Ok(())
     }
 
-    /// Starts a session with each relay whose turn it is, and asks others for their place when none is free.
+    /// Starts a session with each relay whose turn it is. For each one that finds no place, a relay that is merely listened to
+    /// gives way, the one listened to for the longest time first.
     async fn start(
         &self,
         running: &mut HashMap<i32, Running>,
@@ -100,10 +101,12 @@ impl Synchronizer {
             running.insert(number, entry);
             sessions.spawn(async move { (number, visit.await) });
         }
-        for network in turn.crowded {
+        for (network, waiting) in turn.waiting {
             let listens = running.values().filter(|r| r.network == network && !r.is_first);
-            let longest = listens.filter_map(|r| Some((r.live_since.get()?, &r.stop))).min_by_key(|r| r.0);
-            if let Some((_, stop)) = longest {
+            let mut listens: Vec<_> = listens.filter_map(|r| Some((r.live_since.get()?, &r.stop))).collect();
+            // Those that were asked before and have not ended yet come first again: nobody is asked in vain.
+            listens.sort_unstable_by_key(|(since, _)| *since);
+            for (_, stop) in listens.into_iter().take(waiting) {
                 stop.cancel();
             }
         }

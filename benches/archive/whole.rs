@@ -1,0 +1,86 @@
+//! A thousand relays of all characters, archived whole: every event of each relay that shows what it has, and a reason for
+//! each one that does not.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use quipu::base::{Clock as _, SystemClock};
+
+use super::farm::truth::{archived, awaited, false_proofs};
+use super::farm::{Character, Extent, Farm, Plan};
+use super::instance::Instance;
+use super::{Bar, Row, row};
+
+const PLAN: Plan = Plan {
+    relays: 1_000,
+    character: Character::mixed,
+    extent: Extent { seed: 77, events: 20_000 },
+    events_each: 300,
+    port: 0,
+};
+/// Connections of the synchronizer at once, as it is by default; the monitor has as many of its own.
+const PLACES: f64 = 256.0;
+/// Files and connections of the program besides those to relays.
+const OTHER_FILES: f64 = 64.0;
+/// Longest until everything is archived or has its reason.
+const PATIENCE: Duration = Duration::from_mins(5);
+/// What the events of all pages under way may take beside the program itself: 8 MiB for each of the 32 relays read at a time.
+const MIB_MAX: f64 = 512.0;
+/// Pause between two comparisons with the truth, each of which reads all pairs.
+const LOOK: Duration = Duration::from_secs(1);
+
+pub(crate) async fn measure() -> Vec<Row> {
+    let farm = Farm::start(&PLAN).await.expect("free ports");
+    // Who fails is tried again soon: how far one gets then is part of the question.
+    let settings = ["monitor.enabled=true", "synchronizer.enabled=true", "synchronizer.retry_min_s=5"]
+        .map(|s| format!("services.{s}"));
+    let instance = Instance::start(&settings.each_ref().map(String::as_str)).await;
+    println!("{}", instance.durability().await);
+    let now = u64::try_from(SystemClock.now().timestamp()).expect("after 1970");
+    let truth = farm.truth(now - 120).len();
+    instance.add(farm.relays().iter().map(|relay| relay.url()));
+    let (started, mut files) = (Instant::now(), 0);
+    loop {
+        let left = awaited(&instance.client, &farm, now - 120).await;
+        files = files.max(instance.open_files());
+        if left.is_empty() {
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "still awaited:\n{}", left.join("\n"));
+        tokio::time::sleep(LOOK).await;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+
+    let seen = archived(&instance.client).await;
+    let (none, mut wrong) = (BTreeSet::new(), 0);
+    for relay in farm.relays() {
+        wrong += false_proofs(&instance.client, relay, seen.get(&relay.url()).unwrap_or(&none)).await;
+    }
+    assert_eq!(wrong, 0, "events missing from windows called complete");
+    assert_eq!(farm.trapped(), 0, "a redirect to a private address was followed");
+    let (mib, files) = (instance.peak_mib(), files as f64);
+    let files_max = 2.0 * PLACES + OTHER_FILES;
+    vec![
+        row(
+            "1,000 relays archived whole, or with their reason",
+            format!("{truth} pairs in {seconds:.0} s"),
+            format!("{} s", PATIENCE.as_secs()),
+            seconds / PATIENCE.as_secs_f64(),
+            Bar::AtMost(1.0),
+        ),
+        row(
+            "most memory of the process meanwhile, monitor and all",
+            format!("{mib:.0} MiB"),
+            format!("{MIB_MAX} MiB"),
+            mib / MIB_MAX,
+            Bar::AtMost(1.0),
+        ),
+        row(
+            "most files and sockets open meanwhile",
+            format!("{files}"),
+            format!("{files_max}"),
+            files / files_max,
+            Bar::AtMost(1.0),
+        ),
+    ]
+}

@@ -1,0 +1,90 @@
+//! What an archive says of the farm, held against what the farm knows: who is archived whole, who left a reason, and
+//! whether anything is called complete that is not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nostr_sdk::EventId;
+use tokio_postgres::Client;
+
+use super::{Character, Farm, Relay};
+
+/// Characters that must leave a reason, whatever else they show.
+fn must_be_noted(character: Character) -> bool {
+    use Character as C;
+    matches!(
+        character,
+        C::HiddenCap
+            | C::Drops
+            | C::BadSignatures
+            | C::Foreign
+            | C::LargeFrames
+            | C::LargeEvent
+            | C::EndlessFrames
+            | C::Silent
+    )
+}
+
+/// Which events each relay has shown, by its URL.
+pub(crate) async fn archived(client: &Client) -> BTreeMap<String, BTreeSet<EventId>> {
+    let query = "SELECT relay_url, event_id FROM events_relays";
+    let rows = client.query_typed(query, &[]).await.expect("the view is there");
+    let mut pairs: BTreeMap<String, BTreeSet<EventId>> = BTreeMap::new();
+    for row in &rows {
+        let id = EventId::from_slice(row.get(1)).expect("32 bytes");
+        assert!(pairs.entry(row.get(0)).or_default().insert(id), "{id} twice");
+    }
+    pairs
+}
+
+/// What the journals say against each relay, by its URL. One that the monitor cannot read is not visited by the synchronizer.
+pub(crate) async fn reasons(client: &Client) -> BTreeMap<String, BTreeSet<String>> {
+    let query = "SELECT r.url, n.detail::text FROM relays r JOIN (
+        SELECT relay, detail FROM relay_log WHERE kind = 'observed'
+        UNION ALL SELECT relay, detail FROM sync_log WHERE outcome = 'gap'
+        UNION ALL SELECT r.number, coalesce(n.detail -> 'failures' -> 'open', n.detail -> 'failures' -> 'read') FROM relay_metadata m
+        JOIN nip66 n ON n.id = m.nip66_id JOIN relays r ON r.url = m.relay_url WHERE n.detail -> 'failures' ?| ARRAY['open', 'read']) n
+        ON n.relay = r.number";
+    let mut said: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for row in client.query_typed(query, &[]).await.expect("the tables are there") {
+        said.entry(row.get(0)).or_default().insert(row.get(1));
+    }
+    said
+}
+
+/// What is still awaited: pairs of the truth up to the second `until`, and reasons.
+pub(crate) async fn awaited(client: &Client, farm: &Farm, until: u64) -> Vec<String> {
+    let (seen, said) = (archived(client).await, reasons(client).await);
+    let none = BTreeSet::new();
+    let mut left = Vec::new();
+    for relay in farm.relays() {
+        let (url, character) = (relay.url(), relay.character());
+        let seen = seen.get(&url).unwrap_or(&none);
+        let missing = relay.sound(until).filter(|id| !seen.contains(id)).count();
+        let is_noted = said.contains_key(&url);
+        if missing > 0 && character.shows_all() {
+            left.push(format!("{character:?} {url}: {missing} events"));
+        } else if !is_noted && must_be_noted(character) {
+            left.push(format!("{character:?} {url}: its reason"));
+        } else if !is_noted && missing > 0 {
+            left.push(format!("{character:?} {url}: {missing} events lost in silence"));
+        }
+    }
+    left
+}
+
+/// Events that a relay has in windows called complete, and that are not archived from it.
+pub(crate) async fn false_proofs(client: &Client, relay: &Relay, seen: &BTreeSet<EventId>) -> usize {
+    let query = format!(
+        "SELECT since, until FROM sync_log JOIN relays r ON r.number = relay WHERE outcome = 'complete' AND r.url = '{}'",
+        relay.url()
+    );
+    let rows = client.query_typed(&query, &[]).await.expect("the tables are there");
+    let windows: Vec<(i64, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let proven = |second: i64| windows.iter().any(|(since, until)| (*since..=*until).contains(&second));
+    relay
+        .held()
+        .iter()
+        .filter(|stored| stored.is_sound && !seen.contains(&stored.event.id))
+        .filter(|stored| proven(stored.event.created_at.as_secs().cast_signed()))
+        .count()
+}
