@@ -58,9 +58,9 @@ impl Pairs {
     }
 
     /// One round on an instance.
-    pub(crate) async fn round(&mut self, instance: &Instance) -> Run {
+    pub(crate) async fn round(&mut self, instance: &Instance, length: Duration) -> Run {
         let wal = instance.wal().await;
-        let (latencies, took) = self.exchange(ROUND).await;
+        let (latencies, took) = self.exchange(length).await;
         Run::of(latencies, took, instance.wal().await - wal)
     }
 
@@ -69,7 +69,7 @@ impl Pairs {
         self.exchange(Duration::from_secs(1)).await;
         let mut runs = Vec::with_capacity(ROUNDS);
         for _ in 0..ROUNDS {
-            runs.push(self.round(instance).await);
+            runs.push(self.round(instance, ROUND).await);
         }
         runs
     }

@@ -51,9 +51,9 @@ impl Senders {
     }
 
     /// One round on an instance.
-    pub(crate) async fn round(&mut self, instance: &Instance, connections: usize) -> Run {
+    pub(crate) async fn round(&mut self, instance: &Instance, connections: usize, length: Duration) -> Run {
         let wal = instance.wal().await;
-        let (latencies, took) = self.send(connections, ROUND).await;
+        let (latencies, took) = self.send(connections, length).await;
         Run::of(latencies, took, instance.wal().await - wal)
     }
 }
@@ -109,7 +109,7 @@ pub(crate) async fn measure() -> Vec<Row> {
     for _ in 0..ROUNDS {
         plain.push(reference.round(&room.instance).await);
         for (runs, connections) in ours.iter_mut().zip(CONNECTIONS) {
-            runs.push(senders.round(&room.instance, connections).await);
+            runs.push(senders.round(&room.instance, connections, ROUND).await);
         }
     }
     let mut table = vec![run_heading("committed sends", "message"), reference_row(&plain)];

@@ -6,7 +6,7 @@
 //! holds its recipient's lock until the commit: one recipient's numbers become visible in their order, and a reader may go on
 //! after the last one it saw. Nothing is handed over at or after its expiry by the database's clock. Only a recipient gets or
 //! acknowledges its messages. What one device acknowledged is never handed to it again; the others still get it.
-//! Hints and the memory of a process make it quick; the database, looked at every few seconds, makes it true.
+//! Hints and the memory of a process make it quick; the database, asked about all sessions in turn, makes it true.
 //! Absent on purpose: federation between relays, and the third generation's binary frames.
 
 pub mod append;

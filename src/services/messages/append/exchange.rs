@@ -3,6 +3,7 @@
 //! A session has a seat, with room for a few messages that were just committed. When it is full, or something was written
 //! elsewhere, the seat only remembers that there is more: its session reads the database.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,15 +22,14 @@ pub struct Exchange {
     seats: Arc<Mutex<Seats>>,
 }
 
-/// Those of each recipient.
-type Seats = HashMap<Arc<str>, Vec<Arc<Seat>>>;
+/// Those of the recipients that a word stands for, nearly always one.
+type Seats = HashMap<String, Vec<Arc<Seat>>>;
 
 /// Where a session waits.
 #[derive(Debug)]
 pub struct Seat {
-    recipient: Arc<str>,
+    recipient: String,
     device: String,
-    word: String,
     news: Mutex<News>,
     wake: Notify,
     /// Up to where its session has read; for whoever looks whether there is more.
@@ -73,29 +73,24 @@ impl Exchange {
     /// A seat for a device of a recipient, until it is given up with [`Exchange::leave`].
     #[must_use]
     pub fn enter(&self, recipient: &str, device: &str) -> Arc<Seat> {
-        let mut seats = self.seats();
-        let key =
-            seats.get_key_value(recipient).map_or_else(|| Arc::from(recipient), |(key, _)| Arc::clone(key));
         let seat = Arc::new(Seat {
-            recipient: Arc::clone(&key),
+            recipient: recipient.to_owned(),
             device: device.to_owned(),
-            word: word(recipient),
             news: Mutex::default(),
             wake: Notify::new(),
             read_to: AtomicI64::new(0),
             changes: AtomicU64::new(0),
         });
-        seats.entry(key).or_default().push(Arc::clone(&seat));
+        self.seats().entry(word(recipient)).or_default().push(Arc::clone(&seat));
         seat
     }
 
     /// Gives a seat up.
     pub fn leave(&self, seat: &Arc<Seat>) {
-        let mut seats = self.seats();
-        if let Some(sharing) = seats.get_mut(&seat.recipient) {
-            sharing.retain(|other| !Arc::ptr_eq(other, seat));
-            if sharing.is_empty() {
-                seats.remove(&seat.recipient);
+        if let Entry::Occupied(mut sharing) = self.seats().entry(word(&seat.recipient)) {
+            sharing.get_mut().retain(|other| !Arc::ptr_eq(other, seat));
+            if sharing.get().is_empty() {
+                sharing.remove();
             }
         }
     }
@@ -103,12 +98,12 @@ impl Exchange {
     /// Whether anybody waits for a recipient's messages.
     #[must_use]
     pub fn has(&self, recipient: &str) -> bool {
-        self.seats().contains_key(recipient)
+        of(&self.seats(), recipient).next().is_some()
     }
 
     /// A message was committed.
     pub fn offer(&self, message: &Arc<Message>) {
-        for seat in self.seats().get(&message.recipient).into_iter().flatten() {
+        for seat in of(&self.seats(), &message.recipient) {
             seat.change(|news| {
                 if news.is_full() {
                     seat.overflow(news);
@@ -121,7 +116,7 @@ impl Exchange {
 
     /// An acknowledgement of a device was committed.
     pub(in crate::services::messages) fn settle(&self, recipient: &str, device: &str, number: i64) {
-        for seat in self.seats().get(recipient).into_iter().flatten().filter(|seat| seat.device == device) {
+        for seat in of(&self.seats(), recipient).filter(|seat| seat.device == device) {
             let mut news = seat.news();
             news.messages.retain(|message| message.number != number);
             if news.is_full() {
@@ -137,7 +132,8 @@ impl Exchange {
     /// The seats of the recipients that these words stand for.
     #[must_use]
     pub fn meant(&self, words: &HashSet<String>) -> Vec<Arc<Seat>> {
-        self.seats().values().flatten().filter(|seat| words.contains(&seat.word)).cloned().collect()
+        let seats = self.seats();
+        words.iter().filter_map(|word| seats.get(word)).flatten().cloned().collect()
     }
 
     /// Every seat: for whoever looks whether the database holds more for it.
@@ -149,6 +145,11 @@ impl Exchange {
     fn seats(&self) -> MutexGuard<'_, Seats> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The seats of a recipient.
+fn of<'a>(seats: &'a Seats, recipient: &'a str) -> impl Iterator<Item = &'a Arc<Seat>> {
+    seats.get(&word(recipient)).into_iter().flatten().filter(move |seat| seat.recipient == recipient)
 }
 
 impl Seat {

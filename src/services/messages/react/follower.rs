@@ -1,7 +1,8 @@
 //! Finds what other processes wrote for the sessions of this one: hints say at once for whom, and it is read for all of these in one
-//! question. Every few seconds the database is asked about all sessions, because a hint may be lost.
+//! question. Every few seconds the database is asked about some of the sessions, and about all of them in turn, because a hint may
+//! be lost.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
@@ -11,8 +12,8 @@ use crate::services::messages::append::{Exchange, Seat};
 use crate::services::messages::read::{self, Asked, Most};
 use crate::store::{Doors, Error, Hints, Words};
 
-/// Sessions asked about in one question.
-const ASKED_AT_ONCE: usize = 5_000;
+/// Sessions asked about at a time: a question about ten thousand takes a processor away from those that send meanwhile.
+const ASKED_AT_ONCE: usize = 1_000;
 
 /// Sessions whose messages are read in one question, and how much of each: a session that has more waiting reads itself.
 const READ_AT_ONCE: usize = 256;
@@ -23,13 +24,15 @@ const READ: Most = Most { messages: 8, bytes: 4 * 1_024 };
 pub struct Follower {
     doors: Doors,
     exchange: Exchange,
+    /// Those not asked about since the last time that this was empty.
+    unasked: Arc<Mutex<Vec<Weak<Seat>>>>,
 }
 
 impl Follower {
     /// A follower for the sessions of this process.
     #[must_use]
     pub fn new(doors: Doors, exchange: Exchange) -> Self {
-        Self { doors, exchange }
+        Self { doors, exchange, unasked: Arc::default() }
     }
 
     /// Reads for sessions by the words of hints, until stopped.
@@ -46,6 +49,16 @@ impl Follower {
                 Err(RecvError::Closed) => return,
             }
         }
+    }
+
+    /// Whose turn it is to be asked about.
+    fn next(&self) -> Vec<Arc<Seat>> {
+        let mut unasked = self.unasked.lock().unwrap_or_else(PoisonError::into_inner);
+        if unasked.is_empty() {
+            *unasked = self.exchange.all().iter().map(Arc::downgrade).collect();
+        }
+        let rest = unasked.len().saturating_sub(ASKED_AT_ONCE);
+        unasked.drain(rest..).filter_map(|seat| seat.upgrade()).collect()
     }
 
     async fn read(&self, seats: &[Arc<Seat>]) {
@@ -84,13 +97,12 @@ impl Service for Follower {
     }
 
     async fn cycle(&self, _drain: &CancellationToken) -> Result<Cycle, Error> {
-        for seats in self.exchange.all().chunks(ASKED_AT_ONCE) {
-            let recipients: Vec<String> = seats.iter().map(|seat| seat.recipient().to_owned()).collect();
-            let read_to: Vec<i64> = seats.iter().map(|seat| seat.read_to()).collect();
-            for place in read::with_more(&self.doors.session, &recipients, &read_to).await? {
-                if let Some(seat) = seats.get(place) {
-                    seat.has_more();
-                }
+        let seats = self.next();
+        let recipients: Vec<String> = seats.iter().map(|seat| seat.recipient().to_owned()).collect();
+        let read_to: Vec<i64> = seats.iter().map(|seat| seat.read_to()).collect();
+        for place in read::with_more(&self.doors.session, &recipients, &read_to).await? {
+            if let Some(seat) = seats.get(place) {
+                seat.has_more();
             }
         }
         Ok(Cycle::Idle)

@@ -16,8 +16,9 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
+use rand::Rng as _;
 use serde_json::{Value, json};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use uuid::Uuid;
 
 use super::delivery::Delivery;
@@ -110,9 +111,10 @@ async fn run(socket: WebSocket, state: MessagesState, visitor: Visitor, admissio
 impl Session {
     async fn serve(&mut self) -> Result<(), Ended> {
         let pause = Duration::from_secs(self.state.parts().settings.ping_interval_s.get().into());
-        let mut ping = interval(pause);
+        // Ten thousand that came back in the same second are not pinged in the same second.
+        let first = pause.mul_f64(rand::rng().random_range(0.1..=1.0));
+        let mut ping = interval_at(Instant::now() + first, pause);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ping.tick().await;
         let hello = Duration::from_secs(self.state.parts().settings.hello_timeout_s.get().into());
         let unknown_until = Instant::now() + hello;
         let mut taken = 0;
