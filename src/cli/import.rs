@@ -156,7 +156,7 @@ impl Import {
             return;
         }
         output::say(format_args!(
-            "{} new, {} known already, {} refused",
+            "{} new, {} stored before or kept away by an erasure, {} refused",
             total.stored,
             total.known,
             total.refused.total()

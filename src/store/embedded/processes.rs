@@ -106,7 +106,8 @@ pub(super) async fn stop_leftover(
     Err(Error::LeftoverStays { program, pid })
 }
 
-/// Ends the backends of a cluster whose postmaster has died, and waits until they have let the shared memory go.
+/// Ends what is left of a cluster whose postmaster has ended or died (the logger outlives it by a moment), and waits until the
+/// shared memory is let go.
 ///
 /// # Errors
 /// [`Error::LeftoverStays`].
@@ -116,7 +117,7 @@ pub(super) async fn stop_orphans(cluster_name: &str) -> Result<(), Error> {
     let mut told = false;
     for pid in orphans() {
         if !told {
-            info!("waiting for the backends of a PostgreSQL that was killed");
+            info!("waiting for the last processes of a PostgreSQL whose postmaster has ended");
             told = true;
         }
         send(pid, Signal::SIGTERM);

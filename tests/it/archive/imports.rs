@@ -30,7 +30,7 @@ async fn a_second_import_of_the_same_file_stores_nothing_and_says_so() {
     let second = instance.run(&["import", path, "--json"]).ok().json_lines();
     assert_eq!(*second.last().unwrap(), json!({ "total": true, "stored": 0, "known": 3_000, "refused": {} }));
     let told = instance.run(&["import", path]).ok();
-    assert_eq!(told.stdout, "0 new, 3000 known already, 0 refused\n");
+    assert_eq!(told.stdout, "0 new, 3000 stored before or kept away by an erasure, 0 refused\n");
     assert_eq!(instance.count("SELECT count(*) FROM events").await, 3_000);
     assert_eq!(instance.count("SELECT sum(stored)::bigint FROM ingest_log").await, 3_000);
 
@@ -76,6 +76,9 @@ async fn export_filters_and_an_export_is_an_import() {
     instance.run(&["export", "--output", file.to_str().unwrap()]).ok();
     let mut command = instance.command(&["import", "-"]);
     command.stdin(fs::File::open(&file).unwrap());
-    assert_eq!(run(&mut command, instance.folder()).ok().stdout, "0 new, 2000 known already, 0 refused\n");
+    assert_eq!(
+        run(&mut command, instance.folder()).ok().stdout,
+        "0 new, 2000 stored before or kept away by an erasure, 0 refused\n"
+    );
     instance.stop();
 }

@@ -76,7 +76,7 @@ async fn with_database_url_alone_quipu_makes_its_roles_and_its_own_pooler() {
     let file = instance.folder().join("more.jsonl");
     std::fs::write(&file, &sample.stdout).unwrap();
     let imported = instance.run_in_its_environment(&["import", file.to_str().unwrap()]).ok();
-    assert_eq!(imported.stdout, "50 new, 0 known already, 0 refused\n");
+    assert_eq!(imported.stdout, "50 new, 0 stored before or kept away by an erasure, 0 refused\n");
     instance.run_in_its_environment(&["verify"]).ok();
     let another = admin.replace("/archive", "/elsewhere");
     let mut verify = instance.command(&["verify"]);
