@@ -1,12 +1,11 @@
 //! A thousand relays of all characters, archived whole: every event of each relay that shows what it has, and a reason for
 //! each one that does not.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use quipu::base::{Clock as _, SystemClock};
 
-use super::farm::truth::{archived, awaited, false_proofs};
+use super::farm::truth::{awaited, false_proofs};
 use super::farm::{Character, Extent, Farm, Plan};
 use super::instance::Instance;
 use super::{Bar, Row, row};
@@ -22,9 +21,10 @@ const PLAN: Plan = Plan {
 const PLACES: f64 = 256.0;
 /// Files and connections of the program besides those to relays.
 const OTHER_FILES: f64 = 64.0;
-/// Longest until everything is archived or has its reason.
+/// How long it may take until everything is archived or has its reason, in seconds; and how long it is waited for.
+const SECONDS_MAX: f64 = 120.0;
 const PATIENCE: Duration = Duration::from_mins(5);
-/// What the events of all pages under way may take beside the program itself: 8 MiB for each of the 32 relays read at a time.
+/// 8 MiB of pages under way for each of the 32 relays read at a time, and as much for everything else, the monitor included.
 const MIB_MAX: f64 = 512.0;
 /// Pause between two comparisons with the truth, each of which reads all pairs.
 const LOOK: Duration = Duration::from_secs(1);
@@ -49,14 +49,13 @@ pub(crate) async fn measure() -> Vec<Row> {
         assert!(started.elapsed() < PATIENCE, "still awaited:\n{}", left.join("\n"));
         tokio::time::sleep(LOOK).await;
     }
-    let seconds = started.elapsed().as_secs_f64();
-
-    let seen = archived(&instance.client).await;
-    let (none, mut wrong) = (BTreeSet::new(), 0);
-    for relay in farm.relays() {
-        wrong += false_proofs(&instance.client, relay, seen.get(&relay.url()).unwrap_or(&none)).await;
-    }
-    assert_eq!(wrong, 0, "events missing from windows called complete");
+    let began = farm.relays().iter().filter_map(|relay| relay.counts().first_seen.get()).min();
+    let seconds = began.expect("somebody came").elapsed().as_secs_f64();
+    assert_eq!(
+        false_proofs(&instance.client, &farm).await,
+        Vec::<String>::new(),
+        "missing from what is called complete"
+    );
     assert_eq!(farm.trapped(), 0, "a redirect to a private address was followed");
     let (mib, files) = (instance.peak_mib(), files as f64);
     let files_max = 2.0 * PLACES + OTHER_FILES;
@@ -64,8 +63,8 @@ pub(crate) async fn measure() -> Vec<Row> {
         row(
             "1,000 relays archived whole, or with their reason",
             format!("{truth} pairs in {seconds:.0} s"),
-            format!("{} s", PATIENCE.as_secs()),
-            seconds / PATIENCE.as_secs_f64(),
+            format!("{SECONDS_MAX} s"),
+            seconds / SECONDS_MAX,
             Bar::AtMost(1.0),
         ),
         row(
@@ -76,7 +75,7 @@ pub(crate) async fn measure() -> Vec<Row> {
             Bar::AtMost(1.0),
         ),
         row(
-            "most files and sockets open meanwhile",
+            "most files and sockets seen open, once a second",
             format!("{files}"),
             format!("{files_max}"),
             files / files_max,

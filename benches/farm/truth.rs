@@ -72,19 +72,27 @@ pub(crate) async fn awaited(client: &Client, farm: &Farm, until: u64) -> Vec<Str
     left
 }
 
-/// Events that a relay has in windows called complete, and that are not archived from it.
-pub(crate) async fn false_proofs(client: &Client, relay: &Relay, seen: &BTreeSet<EventId>) -> usize {
-    let query = format!(
-        "SELECT since, until FROM sync_log JOIN relays r ON r.number = relay WHERE outcome = 'complete' AND r.url = '{}'",
-        relay.url()
-    );
-    let rows = client.query_typed(&query, &[]).await.expect("the tables are there");
-    let windows: Vec<(i64, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    let proven = |second: i64| windows.iter().any(|(since, until)| (*since..=*until).contains(&second));
-    relay
-        .held()
-        .iter()
-        .filter(|stored| stored.is_sound && !seen.contains(&stored.event.id))
-        .filter(|stored| proven(stored.event.created_at.as_secs().cast_signed()))
-        .count()
+/// Relays that have events in windows called complete that are not archived from them.
+pub(crate) async fn false_proofs(client: &Client, farm: &Farm) -> Vec<String> {
+    // The proofs first: what is proven meanwhile is archived before.
+    let query = "SELECT r.url, since, until FROM sync_log JOIN relays r ON r.number = relay WHERE outcome = 'complete'";
+    let mut proven: BTreeMap<String, Vec<(i64, i64)>> = BTreeMap::new();
+    for row in client.query_typed(query, &[]).await.expect("the tables are there") {
+        proven.entry(row.get(0)).or_default().push((row.get(1), row.get(2)));
+    }
+    let (seen, none) = (archived(client).await, BTreeSet::new());
+    let missing = |relay: &Relay| {
+        let seen = seen.get(&relay.url()).unwrap_or(&none);
+        let windows = proven.get(&relay.url()).map_or(&[][..], Vec::as_slice);
+        let is_proven =
+            |second: i64| windows.iter().any(|(since, until)| (*since..=*until).contains(&second));
+        let held = relay.held();
+        let lost = held.iter().filter(|stored| stored.is_sound && !seen.contains(&stored.event.id));
+        lost.filter(|stored| is_proven(stored.event.created_at.as_secs().cast_signed())).count()
+    };
+    let relays =
+        farm.relays().iter().map(|relay| (relay, missing(relay))).filter(|(_, missing)| *missing > 0);
+    relays
+        .map(|(relay, missing)| format!("{:?} {}: {missing} events", relay.character(), relay.url()))
+        .collect()
 }

@@ -430,19 +430,6 @@ async fn the_default_limit_is_64_kib() {
 
 /// As at the original, whose read limit is the same.
 #[tokio::test]
-async fn a_frame_of_more_than_two_mebibytes_ends_its_connection_and_no_other() {
-    let database = TestDatabase::new().await;
-    let room = Room::on(&database).await;
-    let mut other = room.two(&wayfarer(1), "tablet").await;
-    let mut sender = room.two(&wayfarer(1), "laptop").await;
-    // Not all of it may be taken.
-    sender.try_say("A".repeat(2_097_153)).await;
-    sender.ended().await;
-    eventually("its place is free", async || room.metric("connections_current").await == 1).await;
-    other.hears_nothing().await;
-}
-
-#[tokio::test]
 async fn names_with_control_characters_and_endless_names_are_refused() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
@@ -466,4 +453,21 @@ async fn names_with_control_characters_and_endless_names_are_refused() {
     let came = client.waiting().await;
     assert_eq!(came[0]["payload_b64"], text);
     assert_eq!(number(&database, "SELECT count(*) FROM message_log WHERE kind = 'accepted'").await, 1);
+}
+
+#[tokio::test]
+async fn a_frame_of_more_than_two_mebibytes_is_refused_with_its_size_and_ends_its_connection_and_no_other() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    let mut other = room.two(&wayfarer(1), "tablet").await;
+    for bytes in [2_097_153, 16 << 20] {
+        let mut sender = room.two(&wayfarer(1), "laptop").await;
+        // Not all of it may be taken.
+        let (said, farewell) = sender.try_say_and_hear("A".repeat(bytes)).await;
+        let message = format!("a frame has {bytes} bytes; at most 2097152 are allowed");
+        assert_eq!(said, json!({ "type": "error", "code": "PAYLOAD_TOO_LARGE", "message": message }));
+        assert_eq!(farewell, Some(1009));
+        eventually("its place is free", async || room.metric("connections_current").await == 1).await;
+    }
+    other.hears_nothing().await;
 }

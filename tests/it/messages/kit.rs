@@ -197,6 +197,20 @@ impl Client {
         self.hear().await.map(|text| serde_json::from_str(&text).unwrap())
     }
 
+    /// Reads while it sends a text that the relay does not take: what is said to it, and the code of the farewell.
+    pub(super) async fn try_say_and_hear(&mut self, text: String) -> (Value, Option<u16>) {
+        let (mut mouth, mut ear) = (&mut self.0).split();
+        let heard = async {
+            let Some(Ok(Message::Text(said))) = ear.next().await else { panic!("nothing was said") };
+            let Some(Ok(Message::Close(farewell))) = ear.next().await else { panic!("no farewell") };
+            (serde_json::from_str(&said).unwrap(), farewell.map(|frame| frame.code.into()))
+        };
+        // It ends when the relay hangs up.
+        let (_sent, heard) =
+            soon("a refusal", async { tokio::join!(mouth.send(Message::text(text)), heard) }).await;
+        heard
+    }
+
     /// The next text as it came; pings are passed over. `None` when the relay has closed or is gone.
     pub(super) async fn hear(&mut self) -> Option<String> {
         loop {

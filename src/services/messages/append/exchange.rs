@@ -81,13 +81,15 @@ impl Exchange {
             read_to: AtomicI64::new(0),
             changes: AtomicU64::new(0),
         });
-        self.seats().entry(word(recipient)).or_default().push(Arc::clone(&seat));
+        let word = word(recipient);
+        self.seats().entry(word).or_default().push(Arc::clone(&seat));
         seat
     }
 
     /// Gives a seat up.
     pub fn leave(&self, seat: &Arc<Seat>) {
-        if let Entry::Occupied(mut sharing) = self.seats().entry(word(&seat.recipient)) {
+        let word = word(&seat.recipient);
+        if let Entry::Occupied(mut sharing) = self.seats().entry(word) {
             sharing.get_mut().retain(|other| !Arc::ptr_eq(other, seat));
             if sharing.get().is_empty() {
                 sharing.remove();
@@ -98,12 +100,14 @@ impl Exchange {
     /// Whether anybody waits for a recipient's messages.
     #[must_use]
     pub fn has(&self, recipient: &str) -> bool {
-        of(&self.seats(), recipient).next().is_some()
+        let mut has = false;
+        self.each(recipient, |_| has = true);
+        has
     }
 
     /// A message was committed.
     pub fn offer(&self, message: &Arc<Message>) {
-        for seat in of(&self.seats(), &message.recipient) {
+        self.each(&message.recipient, |seat| {
             seat.change(|news| {
                 if news.is_full() {
                     seat.overflow(news);
@@ -111,12 +115,15 @@ impl Exchange {
                     news.messages.push_back(Arc::clone(message));
                 }
             });
-        }
+        });
     }
 
     /// An acknowledgement of a device was committed.
     pub(in crate::services::messages) fn settle(&self, recipient: &str, device: &str, number: i64) {
-        for seat in of(&self.seats(), recipient).filter(|seat| seat.device == device) {
+        self.each(recipient, |seat| {
+            if seat.device != device {
+                return;
+            }
             let mut news = seat.news();
             news.messages.retain(|message| message.number != number);
             if news.is_full() {
@@ -126,7 +133,7 @@ impl Exchange {
                 news.settled.push(number);
             }
             // Nobody is woken: there is nothing to hand over.
-        }
+        });
     }
 
     /// The seats of the recipients that these words stand for.
@@ -142,14 +149,16 @@ impl Exchange {
         self.seats().values().flatten().cloned().collect()
     }
 
+    /// For each seat of a recipient.
+    fn each(&self, recipient: &str, what: impl FnMut(&Arc<Seat>)) {
+        let word = word(recipient);
+        let seats = self.seats();
+        seats.get(&word).into_iter().flatten().filter(|seat| seat.recipient == recipient).for_each(what);
+    }
+
     fn seats(&self) -> MutexGuard<'_, Seats> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The seats of a recipient.
-fn of<'a>(seats: &'a Seats, recipient: &'a str) -> impl Iterator<Item = &'a Arc<Seat>> {
-    seats.get(&word(recipient)).into_iter().flatten().filter(move |seat| seat.recipient == recipient)
 }
 
 impl Seat {

@@ -60,7 +60,13 @@ impl Refused {
         Self::Request { code, field, message: message.into(), limit: None }
     }
 
-    fn over(code: ErrorCode, field: &'static str, message: String, limit: u64, value: u64) -> Self {
+    pub(super) fn over(
+        code: ErrorCode,
+        field: &'static str,
+        message: String,
+        limit: u64,
+        value: u64,
+    ) -> Self {
         Self::Request { code, field, message, limit: Some((limit, value)) }
     }
 }

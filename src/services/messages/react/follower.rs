@@ -51,9 +51,10 @@ impl Follower {
         }
     }
 
-    /// Whose turn it is to be asked about.
+    /// Whose turn it is to be asked about; those that have left take nobody's.
     fn next(&self) -> Vec<Arc<Seat>> {
         let mut unasked = self.unasked.lock().unwrap_or_else(PoisonError::into_inner);
+        unasked.retain(|seat| seat.strong_count() > 0);
         if unasked.is_empty() {
             *unasked = self.exchange.all().iter().map(Arc::downgrade).collect();
         }
@@ -98,6 +99,9 @@ impl Service for Follower {
 
     async fn cycle(&self, _drain: &CancellationToken) -> Result<Cycle, Error> {
         let seats = self.next();
+        if seats.is_empty() {
+            return Ok(Cycle::Idle);
+        }
         let recipients: Vec<String> = seats.iter().map(|seat| seat.recipient().to_owned()).collect();
         let read_to: Vec<i64> = seats.iter().map(|seat| seat.read_to()).collect();
         for place in read::with_more(&self.doors.session, &recipients, &read_to).await? {

@@ -52,6 +52,11 @@ impl Agenda {
         self.due.contains_key(&relay)
     }
 
+    /// Whether the last session with it failed.
+    pub(super) fn has_failed(&self, relay: i32) -> bool {
+        self.failures.contains_key(&relay)
+    }
+
     /// It is somebody else's, or its session could not even begin.
     pub(super) fn later(&mut self, relay: i32, again: Instant) {
         self.due.insert(relay, again);

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::num::{NonZeroU32, TryFromIntError};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nostr_sdk::Keys;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::agenda::Agenda;
 use super::visit::{self, Report};
-use super::{Running, reconcile};
+use super::{Live, Running, reconcile};
 use crate::base::{Clock, Network, RelayUrl};
 use crate::config;
 use crate::net::relay::{Patience, RelayError};
@@ -99,7 +99,7 @@ pub(super) struct Assignment {
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     pub(super) assignments: Vec<Assignment>,
-    /// How many wait for a place in each network.
+    /// How many places are wanted in each network by those that found none.
     pub(super) waiting: HashMap<Network, usize>,
 }
 
@@ -158,6 +158,11 @@ impl Crawl {
         self.agenda().take_care(relay.0, is_deaf);
     }
 
+    /// See [`Agenda::went_well`].
+    pub(super) fn went_well(&self, relay: Relay) {
+        self.agenda().went_well(relay.0);
+    }
+
     /// Looks at, or adds to, what is known of a relay's messages that are too long.
     pub(super) fn oversized<T>(&self, relay: Relay, look: impl FnOnce(&mut Oversized) -> T) -> T {
         look(self.agenda().oversized(relay.0))
@@ -198,7 +203,7 @@ impl Crawl {
         Ok(turn)
     }
 
-    /// Candidates whose time has come, as many as there are places; `waiting` counts the others.
+    /// Candidates whose time has come, as many as there are places; `waiting` gets how many places the others want.
     fn due(
         &self,
         all: Vec<read::Candidate>,
@@ -228,7 +233,7 @@ impl Crawl {
         // Whoever was never visited goes before the others, so that nobody waits for ever; otherwise the order stays.
         due.sort_by_key(|(c, url)| (!self.first.contains(url), agenda.knows(c.number)));
         let mut free: HashMap<Network, usize> = HashMap::new();
-        due.retain(|(_, url)| {
+        due.retain(|(candidate, url)| {
             let network = url.network();
             if !self.parts.outside.reaches(network) {
                 return false;
@@ -240,7 +245,9 @@ impl Crawl {
             let has_place = *free > 0;
             *free = free.saturating_sub(1);
             if !has_place {
-                *waiting.entry(network).or_default() += 1;
+                let wanted = waiting.entry(network).or_default();
+                // All that failed share one place: they would silence many relays, and need most places for seconds.
+                *wanted = if agenda.has_failed(candidate.number) { (*wanted).max(1) } else { *wanted + 1 };
             }
             has_place
         });
@@ -265,14 +272,11 @@ impl Crawl {
         self: Arc<Self>,
         assignment: Assignment,
         stop: CancellationToken,
-        live_since: Arc<OnceLock<Instant>>,
+        live: Arc<Live>,
     ) -> Result<(), store::Error> {
         let (relay, url) = (assignment.relay, assignment.url.clone());
-        let ended = visit::run(&self, assignment, &stop, &live_since).await;
+        let ended = visit::run(&self, assignment, &stop, &live).await;
         self.parts.metrics.session(outcome_name(&ended));
-        if live_since.get().is_some() {
-            self.agenda().went_well(relay.0);
-        }
         let followed = self.follow(relay, &url, ended).await;
         let given_back = self.parts.leases.give_back(&[lease_name(relay.0)]).await;
         match followed.and(given_back) {

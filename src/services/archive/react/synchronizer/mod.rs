@@ -11,7 +11,7 @@ mod reconcile;
 mod visit;
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -31,13 +31,27 @@ use crawl::Crawl;
 /// How often the synchronizer looks for relays that are due while sessions go on.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// A session that runs: where, how to end it, and since when it only listens.
+/// Since when a session only listens; nothing while it reads its relay's past.
+#[derive(Debug, Default)]
+struct Live(Mutex<Option<Instant>>);
+
+impl Live {
+    fn since(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+}
+
+/// A session that runs: where, how to end it, and whether it only listens.
 #[derive(Debug)]
 struct Running {
     network: Network,
     is_first: bool,
     stop: CancellationToken,
-    live_since: Arc<OnceLock<Instant>>,
+    live: Arc<Live>,
 }
 
 /// The services `synchronizer` and `priority-synchronizer`.
@@ -79,8 +93,8 @@ impl Synchronizer {
         Ok(())
     }
 
-    /// Starts a session with each relay whose turn it is. For each one that finds no place, a relay that is merely listened to
-    /// gives way, the one listened to for the longest time first.
+    /// Starts a session with each relay whose turn it is. For each place that is wanted and not there, a relay that is merely
+    /// listened to gives way, the one listened to for the longest time first.
     async fn start(
         &self,
         running: &mut HashMap<i32, Running>,
@@ -93,17 +107,17 @@ impl Synchronizer {
                 network: assignment.url.network(),
                 is_first: assignment.is_first,
                 stop: drain.child_token(),
-                live_since: Arc::default(),
+                live: Arc::default(),
             };
             let number = assignment.relay.0;
             let visit =
-                Arc::clone(&self.crawl).visit(assignment, entry.stop.clone(), Arc::clone(&entry.live_since));
+                Arc::clone(&self.crawl).visit(assignment, entry.stop.clone(), Arc::clone(&entry.live));
             running.insert(number, entry);
             sessions.spawn(async move { (number, visit.await) });
         }
         for (network, waiting) in turn.waiting {
             let listens = running.values().filter(|r| r.network == network && !r.is_first);
-            let mut listens: Vec<_> = listens.filter_map(|r| Some((r.live_since.get()?, &r.stop))).collect();
+            let mut listens: Vec<_> = listens.filter_map(|r| Some((r.live.since()?, &r.stop))).collect();
             // Those that were asked before and have not ended yet come first again: nobody is asked in vain.
             listens.sort_unstable_by_key(|(since, _)| *since);
             for (_, stop) in listens.into_iter().take(waiting) {
@@ -148,7 +162,7 @@ impl Service for Synchronizer {
                 }
                 Err(error) => return Err(error),
             }
-            let live = running.values().filter(|r| r.live_since.get().is_some()).count();
+            let live = running.values().filter(|r| r.live.since().is_some()).count();
             self.crawl.parts.metrics.connected(running.len(), live);
             let mut next = timeout(LOOK, sessions.join_next()).await.unwrap_or(None);
             if next.is_none() && sessions.is_empty() {

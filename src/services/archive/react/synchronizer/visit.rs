@@ -1,13 +1,13 @@
 //! One session with one relay: read what is not proven yet, then listen, and compare again from time to time.
 
 use std::future::Future;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use nostr_sdk::{Filter, Timestamp};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::Live;
 use super::crawl::{Assignment, Crawl, SyncError};
 use super::delivery::Delivery;
 use crate::base::nostr_event::Refusals;
@@ -64,12 +64,12 @@ pub(super) struct Visit<'a> {
     has_listened_again: bool,
 }
 
-/// Runs until the relay ends it, or `stop` does. `live_since` is set when nothing is left but to listen.
+/// Runs until the relay ends it, or `stop` does. `live` says since when nothing is left but to listen.
 pub(super) async fn run(
     crawl: &Crawl,
     assignment: Assignment,
     stop: &CancellationToken,
-    live_since: &OnceLock<Instant>,
+    live: &Live,
 ) -> Result<(), SyncError> {
     let (url, patience) = (assignment.url.clone(), crawl.patience(assignment.url.network()));
     // Whoever only reads does not connect before its turn: nobody would answer the relay meanwhile.
@@ -107,7 +107,7 @@ pub(super) async fn run(
         has_authenticated: false,
         has_listened_again: false,
     };
-    let mut ended = visit.stay(stop, live_since).await;
+    let mut ended = visit.stay(stop, live).await;
     match (&ended, care) {
         (Err(SyncError::Relay(RelayError::TooLarge { .. })), _) => {
             crawl.take_care(relay, care.is_some() && visit.listens);
@@ -128,11 +128,7 @@ pub(super) async fn run(
 }
 
 impl Visit<'_> {
-    async fn stay(
-        &mut self,
-        stop: &CancellationToken,
-        live_since: &OnceLock<Instant>,
-    ) -> Result<(), SyncError> {
+    async fn stay(&mut self, stop: &CancellationToken, live: &Live) -> Result<(), SyncError> {
         if !self.crawl.settings.live {
             self.catch_up(stop).await?;
             return self.tell().await;
@@ -145,6 +141,7 @@ impl Visit<'_> {
             let Some(permit) = self.meanwhile(stop, crawl.catching_up.acquire()).await? else {
                 return Ok(());
             };
+            live.set(None);
             self.catch_up(stop).await?;
             self.tell().await?;
             if self.care == Some(true) && !self.listens {
@@ -154,7 +151,8 @@ impl Visit<'_> {
                 return Ok(());
             }
             drop(permit);
-            live_since.get_or_init(Instant::now);
+            crawl.went_well(self.assignment.relay);
+            live.set(Some(Instant::now()));
             let interval = Duration::from_secs(self.crawl.settings.interval_s.get().into());
             let deaf = self.deaf.clone();
             let pause = async move { deaf.run_until_cancelled(sleep(interval)).await };

@@ -18,7 +18,8 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use rand::Rng as _;
 use serde_json::{Value, json};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
+use tungstenite::error::{CapacityError, Error as WireError};
 use uuid::Uuid;
 
 use super::delivery::Delivery;
@@ -34,6 +35,9 @@ const FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// What a connection keeps ready for reading, in bytes: ten thousand idle ones have it, too.
 const BUFFER_BYTES: usize = 2 * 1024;
+
+/// How long a client that sent too long a frame has to read what it is told.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Questions of one client that may be on their way to disk.
 const ASKED_MAX: usize = 64;
@@ -135,7 +139,8 @@ impl Session {
                     self.heard = Instant::now();
                     match frame {
                         Some(Ok(frame)) => self.take(frame).await?,
-                        Some(Err(_)) | None => return Err(Ended),
+                        Some(Err(error)) => return Err(self.unreadable(error).await),
+                        None => return Err(Ended),
                     }
                 }
                 () = due(self.delivery.as_ref()) => {
@@ -153,12 +158,32 @@ impl Session {
                     self.hand_over().await?;
                     taken = 0;
                 }
-                () = tokio::time::sleep_until(unknown_until), if self.who.is_none() => {
+                () = sleep_until(unknown_until), if self.who.is_none() => {
                     self.refuse(&Refused::request(ErrorCode::AuthFailed, "hello", "hello required first")).await?;
                     return Err(Ended);
                 }
             }
         }
+    }
+
+    /// Nothing can be read from here on. Whoever sent too much is told, as far as he listens while he sends.
+    async fn unreadable(&mut self, error: axum::Error) -> Ended {
+        let error = error.into_inner();
+        if let Some(WireError::Capacity(CapacityError::MessageTooLong { size, max_size })) =
+            error.downcast_ref()
+        {
+            let (limit, value) = (*max_size as u64, *size as u64);
+            let message = format!("a frame has {value} bytes; at most {limit} are allowed");
+            let refused = Refused::over(ErrorCode::PayloadTooLarge, "frame", message, limit, value);
+            let frame = CloseFrame { code: close_code::SIZE, reason: "the frame is too long".into() };
+            if self.refuse(&refused).await.is_ok()
+                && self.socket.send(Frame::Close(Some(frame))).await.is_ok()
+            {
+                // What he still sends is not read: closing now would take the words away before he has read them.
+                sleep(FAREWELL).await;
+            }
+        }
+        Ended
     }
 
     /// Hands some messages over.
