@@ -3,6 +3,7 @@
 //! A session is one task: it reads, asks, answers in the order of the questions, and hands messages over. What a client asks
 //! while earlier questions are on their way to disk is taken, up to a bound; then it is not read on.
 
+mod farewell;
 mod hello;
 
 use std::future::Future;
@@ -18,8 +19,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use rand::Rng as _;
 use serde_json::{Value, json};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
-use tungstenite::error::{CapacityError, Error as WireError};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::delivery::Delivery;
@@ -35,9 +35,6 @@ const FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// What a connection keeps ready for reading, in bytes: ten thousand idle ones have it, too.
 const BUFFER_BYTES: usize = 2 * 1024;
-
-/// How long a client that sent too long a frame has to read what it is told.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Questions of one client that may be on their way to disk.
 const ASKED_MAX: usize = 64;
@@ -164,26 +161,6 @@ impl Session {
                 }
             }
         }
-    }
-
-    /// Nothing can be read from here on. Whoever sent too much is told, as far as he listens while he sends.
-    async fn unreadable(&mut self, error: axum::Error) -> Ended {
-        let error = error.into_inner();
-        if let Some(WireError::Capacity(CapacityError::MessageTooLong { size, max_size })) =
-            error.downcast_ref()
-        {
-            let (limit, value) = (*max_size as u64, *size as u64);
-            let message = format!("a frame has {value} bytes; at most {limit} are allowed");
-            let refused = Refused::over(ErrorCode::PayloadTooLarge, "frame", message, limit, value);
-            let frame = CloseFrame { code: close_code::SIZE, reason: "the frame is too long".into() };
-            if self.refuse(&refused).await.is_ok()
-                && self.socket.send(Frame::Close(Some(frame))).await.is_ok()
-            {
-                // What he still sends is not read: closing now would take the words away before he has read them.
-                sleep(FAREWELL).await;
-            }
-        }
-        Ended
     }
 
     /// Hands some messages over.
