@@ -172,8 +172,8 @@ impl Limit {
     async fn measure(&mut self, rounds: u64) {
         let count = usize::try_from(ROUND_EVENTS).expect("64 bits");
         for _ in 0..rounds {
-            let events = self.events.by_ref().take(count).collect();
-            let (verified, checks) = check_signatures(events);
+            let events: Vec<_> = self.events.by_ref().take(count).collect();
+            let (verified, checks) = check_signatures(&events);
             self.checks.push(checks);
             self.inserts.push(insert_plain(&self.server, &verified, self.rounds).await);
             self.rounds += 1;

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use quipu::base::{NostrEvent, Refusals};
+use nostr_sdk::JsonUtil as _;
+use quipu::base::Refusals;
+use quipu::base::nostr_event::OfferedEvent;
 use quipu::sample::SampleGenerator;
 use quipu::store::Relay;
 use quipu::store::ingest::{Intake, Source};
@@ -87,14 +89,18 @@ async fn offer(intake: &Intake, relay: Relay, seed: u64, count: u64) -> f64 {
     let mut events = SampleGenerator::new(seed, 5_000, super::SPAN, count);
     let mut offered = 0_usize;
     loop {
-        let mut part: Vec<NostrEvent> = events.by_ref().take(PART).collect();
+        let mut part: Vec<OfferedEvent> = events
+            .by_ref()
+            .take(PART)
+            .map(|event| OfferedEvent::read(&event.as_json()).expect("it is one"))
+            .collect();
         if part.is_empty() {
             break;
         }
         offered += part.len();
         part.sort_unstable_by_key(|event| std::cmp::Reverse(event.created_at));
         let started = Instant::now();
-        let pages: Vec<Vec<NostrEvent>> = part.chunks(PAGE).map(<[_]>::to_vec).collect();
+        let pages: Vec<Vec<OfferedEvent>> = part.chunks(PAGE).map(<[_]>::to_vec).collect();
         let mut outcomes = stream::iter(pages)
             .map(|page| intake.offer(Some(relay), page, Refusals::default()))
             .buffer_unordered(IN_FLIGHT);

@@ -28,7 +28,7 @@ pub(crate) async fn measure(server: &Server, parts: &quipu::app::Parts) -> Vec<R
         // Other events each time, over the same months.
         let events = |seed| SampleGenerator::new(seed, 1_000, super::SPAN, EVENTS).collect::<Vec<_>>();
         let reference = events(100 + round);
-        let (verified, per_second) = check_signatures(reference);
+        let (verified, per_second) = check_signatures(&reference);
         checks.push(per_second);
         inserts.push(insert_plain(server, &verified, round).await);
         let (per_second, bytes) = synchronize(parts, events(200 + round)).await;

@@ -1,14 +1,14 @@
 //! Nostr events (NIP-01) as an archive takes them: checked in two steps, so that the dear one is made only for
-//! events that are not stored yet.
+//! events that are not stored yet. Most of what relays offer is: of those no more is kept than tells them apart.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::str::FromStr as _;
 
 pub use nostr_sdk::Event as NostrEvent;
 pub use nostr_sdk::EventId;
 use nostr_sdk::secp256k1::schnorr::Signature;
 use nostr_sdk::{JsonUtil, Kind, PublicKey, Tag, Tags, Timestamp};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// Largest event taken, in bytes of its JSON. Relays commonly stop at 1 MiB; what is larger is refused by name.
@@ -101,76 +101,132 @@ impl Refusals {
     }
 }
 
-/// Reads one event's JSON, within its bound.
+/// Reads one event's JSON, within its bound. Neither id nor signature is checked.
 ///
 /// # Errors
 /// [`Refusal::TooLarge`] or [`Refusal::Malformed`].
 pub fn parse(json: &str) -> Result<NostrEvent, Refusal> {
-    if json.len() > EVENT_BYTES_MAX {
-        return Err(Refusal::TooLarge);
+    let written = Written::read(json)?;
+    let Ids { id, pubkey, sig } = written.ids()?;
+    let tags: Result<Vec<Tag>, _> =
+        written.tags.into_iter().map(|tag| Tag::parse(tag.into_iter().map(|value| value.0))).collect();
+    Ok(NostrEvent::new(
+        EventId::from_byte_array(id),
+        PublicKey::from_byte_array(pubkey),
+        Timestamp::from_secs(written.created_at),
+        Kind::from(written.kind),
+        Tags::from_list(tags.map_err(|_| Refusal::Malformed)?),
+        written.content.into_owned(),
+        Signature::from_slice(&sig).map_err(|_| Refusal::Malformed)?,
+    ))
+}
+
+/// An event as somebody offered it. First step, cheap: its id is that of its fields, and its time can be stored. Its signature is not
+/// checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferedEvent {
+    /// SHA-256 of the signed serialization.
+    pub id: EventId,
+    /// Unix seconds.
+    pub created_at: i64,
+    /// What is said to be the author's signature of `id`.
+    pub sig: [u8; 64],
+    json: Box<str>,
+}
+
+impl OfferedEvent {
+    /// Reads one event's JSON, within its bound.
+    ///
+    /// # Errors
+    /// [`Refusal::TooLarge`], [`Refusal::Malformed`], [`Refusal::BadTime`] or [`Refusal::BadId`].
+    pub fn read(json: &str) -> Result<Self, Refusal> {
+        let written = Written::read(json)?;
+        let Ids { id, sig, .. } = written.ids()?;
+        let created_at = i64::try_from(written.created_at).map_err(|_| Refusal::BadTime)?;
+        if written.tags.iter().any(Vec::is_empty) {
+            return Err(Refusal::Malformed);
+        }
+        if written.id_of_fields() != id {
+            return Err(Refusal::BadId);
+        }
+        Ok(Self { id: EventId::from_byte_array(id), created_at, sig, json: json.into() })
     }
-    // An array of the fields' values would do for the derived reader.
-    if !json.trim_ascii_start().starts_with('{') {
-        return Err(Refusal::Malformed);
+
+    /// Its JSON as it was offered.
+    #[must_use]
+    pub fn json(&self) -> &str {
+        &self.json
     }
-    let written: Written<'_> = serde_json::from_str(json).map_err(|_| Refusal::Malformed)?;
-    written.event().ok_or(Refusal::Malformed)
+
+    /// All of it.
+    ///
+    /// # Errors
+    /// As [`parse`]; not after [`OfferedEvent::read`].
+    pub fn event(&self) -> Result<NostrEvent, Refusal> {
+        parse(&self.json)
+    }
 }
 
 /// An event with its fields as they are written: nostr's own readers take upper case, bech32 and kinds beyond 65,535, too, which
-/// NIP-01 does not.
+/// NIP-01 does not, and copy every string.
 #[derive(Deserialize)]
 struct Written<'a> {
     id: &'a str,
     pubkey: &'a str,
-    created_at: Timestamp,
+    created_at: u64,
     kind: u16,
-    tags: Tags,
-    content: String,
+    #[serde(borrow)]
+    tags: Vec<Vec<Text<'a>>>,
+    #[serde(borrow)]
+    content: Cow<'a, str>,
     sig: &'a str,
 }
 
-impl Written<'_> {
-    fn event(self) -> Option<NostrEvent> {
-        let is_lower = |hex: &str| !hex.bytes().any(|byte| byte.is_ascii_uppercase());
-        if ![self.id, self.pubkey, self.sig].into_iter().all(is_lower) {
-            return None;
+/// Borrowed unless it holds escapes. Inside of a list serde borrows only what is named so.
+#[derive(Deserialize, Serialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+struct Ids {
+    id: [u8; 32],
+    pubkey: [u8; 32],
+    sig: [u8; 64],
+}
+
+impl<'a> Written<'a> {
+    fn read(json: &'a str) -> Result<Self, Refusal> {
+        if json.len() > EVENT_BYTES_MAX {
+            return Err(Refusal::TooLarge);
         }
-        let (id, pubkey) = (EventId::from_hex(self.id).ok()?, PublicKey::from_hex(self.pubkey).ok()?);
-        let sig = Signature::from_str(self.sig).ok()?;
-        Some(NostrEvent::new(
-            id,
-            pubkey,
-            self.created_at,
-            Kind::from(self.kind),
-            self.tags,
-            self.content,
-            sig,
-        ))
+        // An array of the fields' values would do for the derived reader.
+        if !json.trim_ascii_start().starts_with('{') {
+            return Err(Refusal::Malformed);
+        }
+        serde_json::from_str(json).map_err(|_| Refusal::Malformed)
+    }
+
+    fn ids(&self) -> Result<Ids, Refusal> {
+        Ok(Ids { id: bytes(self.id)?, pubkey: bytes(self.pubkey)?, sig: bytes(self.sig)? })
+    }
+
+    /// The id that these fields have (NIP-01).
+    fn id_of_fields(&self) -> [u8; 32] {
+        let strings = self.tags.iter().flatten().map(|value| value.0.len() + 5).sum::<usize>();
+        let mut signed = Vec::with_capacity(128 + self.content.len() + self.content.len() / 8 + strings);
+        let fields = (0, self.pubkey, self.created_at, self.kind, &self.tags, &self.content);
+        serde_json::to_writer(&mut signed, &fields).expect("numbers and strings are JSON");
+        Sha256::digest(signed).into()
     }
 }
 
-/// First step, cheap: the id is the event's own, and its time can be stored.
-///
-/// # Errors
-/// [`Refusal::BadId`] or [`Refusal::BadTime`].
-pub fn check_id(event: &NostrEvent) -> Result<(), Refusal> {
-    if i64::try_from(event.created_at.as_secs()).is_err() {
-        return Err(Refusal::BadTime);
+/// What lower-case hexadecimal digits mean.
+fn bytes<const N: usize>(digits: &str) -> Result<[u8; N], Refusal> {
+    let mut bytes = [0; N];
+    let is_lower = !digits.bytes().any(|digit| digit.is_ascii_uppercase());
+    if !is_lower || hex::decode_to_slice(digits, &mut bytes).is_err() {
+        return Err(Refusal::Malformed);
     }
-    if id_of(event) == event.id { Ok(()) } else { Err(Refusal::BadId) }
-}
-
-/// The id that an event's fields have (NIP-01). As `Event::verify_id`, without a copy of all its strings: this is done for every
-/// event that any relay shows.
-fn id_of(event: &NostrEvent) -> EventId {
-    let mut hex = [0; 64];
-    hex::encode_to_slice(event.pubkey.as_bytes(), &mut hex).expect("it has 32 bytes");
-    let pubkey = std::str::from_utf8(&hex).expect("hexadecimal digits are ASCII");
-    let tags: Vec<&[String]> = event.tags.iter().map(Tag::as_slice).collect();
-    let signed = (0, pubkey, event.created_at, event.kind, tags, &event.content);
-    let signed = serde_json::to_vec(&signed).expect("numbers and strings are JSON");
-    EventId::from_byte_array(Sha256::digest(signed).into())
+    Ok(bytes)
 }
 
 /// An event whose id and signature were checked, in the shape of its row.
@@ -195,37 +251,32 @@ pub struct VerifiedEvent {
 }
 
 impl VerifiedEvent {
-    /// Second step, dear (about 40 µs): checks the signature of an event that passed [`check_id`].
+    /// Second step, dear (about 40 µs): checks the signature.
     ///
     /// # Errors
-    /// [`Refusal::BadSignature`]; [`Refusal::BadTime`] when the first step was left out.
-    pub fn verify(event: NostrEvent) -> Result<Self, Refusal> {
-        let created_at = i64::try_from(event.created_at.as_secs()).map_err(|_| Refusal::BadTime)?;
-        if !event.verify_signature() {
+    /// [`Refusal::BadSignature`].
+    pub fn verify(event: &OfferedEvent) -> Result<Self, Refusal> {
+        let written = Written::read(&event.json)?;
+        let Ids { id, pubkey, sig } = written.ids()?;
+        if !is_signature(id, pubkey, &sig) {
             return Err(Refusal::BadSignature);
         }
+        let holds_nul = |text: &str| text.contains('\0');
+        let readable = |text: &str| text.replace('\0', NUL_PICTURE);
+        let tags = json(&written.tags);
         // A NUL in a JSON string can only be written as an escape.
-        let tags = tags_json(event.tags.iter().map(Tag::as_slice));
-        let holds_nul = event.content.contains('\0') || tags.contains("\\u0000") && tags_hold_nul(&event);
-        let (tags, raw) = if holds_nul {
-            let readable = event
-                .tags
-                .iter()
-                .map(|tag| tag.as_slice().iter().map(|v| v.replace('\0', NUL_PICTURE)).collect::<Vec<_>>());
-            (tags_json(readable), Some(event.as_json().into_bytes()))
-        } else {
-            (tags, None)
-        };
-        Ok(Self {
-            id: event.id.to_bytes(),
-            pubkey: event.pubkey.to_bytes(),
-            created_at,
-            kind: i32::from(event.kind.as_u16()),
-            tags,
-            content: if holds_nul { event.content.replace('\0', NUL_PICTURE) } else { event.content },
-            sig: *event.sig.as_ref(),
-            raw,
-        })
+        let nul_in_tags =
+            tags.contains("\\u0000") && written.tags.iter().flatten().any(|value| holds_nul(&value.0));
+        let (kind, created_at) = (i32::from(written.kind), event.created_at);
+        if !nul_in_tags && !holds_nul(&written.content) {
+            let content = written.content.into_owned();
+            return Ok(Self { id, pubkey, created_at, kind, tags, content, sig, raw: None });
+        }
+        let tags: Vec<Vec<String>> =
+            written.tags.iter().map(|tag| tag.iter().map(|value| readable(&value.0)).collect()).collect();
+        let content = readable(&written.content);
+        let raw = Some(event.event()?.as_json().into_bytes());
+        Ok(Self { id, pubkey, created_at, kind, tags: json(&tags), content, sig, raw })
     }
 
     /// About how many bytes it takes in memory and on the wire to PostgreSQL.
@@ -235,12 +286,17 @@ impl VerifiedEvent {
     }
 }
 
-fn tags_json<T: serde::Serialize>(tags: impl Iterator<Item = T>) -> String {
-    serde_json::to_string(&tags.collect::<Vec<T>>()).expect("arrays of strings are JSON")
+/// BIP-340. nostr-sdk checks it on events; of an event it reads no more than these three.
+fn is_signature(id: [u8; 32], pubkey: [u8; 32], sig: &[u8; 64]) -> bool {
+    let (id, pubkey) = (EventId::from_byte_array(id), PublicKey::from_byte_array(pubkey));
+    let (time, kind) = (Timestamp::zero(), Kind::TextNote);
+    Signature::from_slice(sig).is_ok_and(|sig| {
+        NostrEvent::new(id, pubkey, time, kind, Tags::new(), String::new(), sig).verify_signature()
+    })
 }
 
-fn tags_hold_nul(event: &NostrEvent) -> bool {
-    event.tags.iter().any(|tag| tag.as_slice().iter().any(|value| value.contains('\0')))
+fn json(tags: &impl Serialize) -> String {
+    serde_json::to_string(tags).expect("arrays of strings are JSON")
 }
 
 #[cfg(test)]
@@ -261,11 +317,13 @@ mod tests {
             let builder = EventBuilder::new(Kind::from(kind), content).tags(tags).custom_created_at(Timestamp::from(u64::from(second)));
             let event = builder.allow_self_tagging().sign_with_keys(&Keys::generate()).expect("it is signed");
             prop_assert!(event.verify_id());
-            prop_assert_eq!(check_id(&event), Ok(()));
             prop_assert_eq!(parse(&event.as_json()), Ok(event.clone()));
+            let offered = OfferedEvent::read(&event.as_json()).expect("it is one");
+            prop_assert_eq!((offered.id, offered.created_at, &offered.sig), (event.id, i64::from(second), event.sig.as_ref()));
+            prop_assert_eq!(offered.event(), Ok(event.clone()));
             let mut other = event.clone();
             other.content.push('.');
-            prop_assert_eq!(check_id(&other), Err(Refusal::BadId));
+            prop_assert_eq!(OfferedEvent::read(&other.as_json()), Err(Refusal::BadId));
         }
     }
 
@@ -292,6 +350,7 @@ mod tests {
             format!("{json}{{}}"),
         ] {
             assert_eq!(parse(&other), Err(Refusal::Malformed), "{other}");
+            assert_eq!(OfferedEvent::read(&other), Err(Refusal::Malformed), "{other}");
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::base::nostr_event::{EVENT_BYTES_MAX, Refusal, Refusals};
 use crate::lifecycle::Lifecycle;
 use crate::services::archive::RelayAnswer;
 use crate::services::archive::command::RelayCommand;
-use crate::store::ingest::{Intake, PageOutcome, Source, parse_all};
+use crate::store::ingest::{Intake, PageOutcome, Source, read_all};
 use crate::store::{self, Relay};
 use crate::telemetry::Metrics;
 
@@ -172,7 +172,7 @@ async fn store_chunk(
     relay: Option<Relay>,
     mut chunk: Chunk,
 ) -> Result<(Chunk, PageOutcome), store::Error> {
-    let (events, mut refused) = parse_all(std::mem::take(&mut chunk.lines)).await;
+    let (events, mut refused) = read_all(std::mem::take(&mut chunk.lines)).await;
     refused.merge(&chunk.refused);
     let outcome = intake.offer(relay, events, refused).await?;
     Ok((chunk, outcome))

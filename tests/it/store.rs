@@ -14,6 +14,7 @@ mod rebase;
 mod requests;
 mod retention;
 mod roles;
+mod sightings;
 mod statements;
 mod ticks;
 mod truncation;

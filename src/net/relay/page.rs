@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::frame::Frame;
 use super::{RelayError, RelaySession};
-use crate::base::nostr_event::{self, EVENT_BYTES_MAX, NostrEvent, Refusals};
+use crate::base::nostr_event::{EVENT_BYTES_MAX, OfferedEvent, Refusals};
 use crate::net::error::words;
 
 /// Most bytes of one page in memory. An answer that is longer is cut: what came so far is the page.
@@ -26,8 +26,8 @@ pub(super) const PAGE_EVENTS_MAX: usize = 10_000;
 /// that it is done when the relay is.
 #[derive(Debug, Default)]
 pub struct AnswerPage {
-    /// Those that are well-formed, in the order in which they came.
-    pub events: Vec<NostrEvent>,
+    /// Those that are well-formed and bear their own id, in the order in which they came.
+    pub events: Vec<OfferedEvent>,
     /// What came as events and is none.
     pub refused: Refusals,
     /// The length of all that came as events and was read.
@@ -39,7 +39,7 @@ pub struct AnswerPage {
     /// The last NOTICE, which often explains a short page.
     pub notice: Option<String>,
     /// Events that came for the question before, after its answer had ended. A relay that says EOSE too early has many.
-    pub late: Vec<NostrEvent>,
+    pub late: Vec<OfferedEvent>,
     /// What came as such an event and is none.
     pub late_refused: Refusals,
     /// How much came as events.
@@ -50,7 +50,7 @@ impl AnswerPage {
     /// Takes one event's JSON, or counts why it is none.
     pub(super) fn take(&mut self, json: &str) {
         self.count(json);
-        match nostr_event::parse(json) {
+        match OfferedEvent::read(json) {
             Ok(event) => self.events.push(event),
             Err(reason) => self.refused.add(reason),
         }
@@ -58,7 +58,7 @@ impl AnswerPage {
 
     fn take_late(&mut self, json: &str) {
         self.count(json);
-        match nostr_event::parse(json) {
+        match OfferedEvent::read(json) {
             Ok(event) => self.late.push(event),
             Err(reason) => self.late_refused.add(reason),
         }

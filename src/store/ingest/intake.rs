@@ -1,16 +1,16 @@
-//! From offered events to committed rows: check ids, look up what is known, verify the rest, append.
+//! From offered events to committed rows: look up what is known, verify the rest, append.
 //!
-//! Most of what relays offer is already stored. An id check is cheap and a stored event's signature was verified
-//! before, so signatures are verified only for events that are new, or that come with another signature.
+//! Most of what relays offer is already stored. A stored event's signature was verified before, so signatures are verified only for
+//! events that are new, or that come with another signature.
 
 use backon::Retryable;
 use deadpool_postgres::Pool;
 use rayon::prelude::*;
 use tokio_postgres::types::Type;
 
-use super::journal::{IngestJournal, IngestPage};
+use super::journal::{IngestJournal, IngestPage, KnownEvent, KnownEvents};
 use super::metrics::IngestMetrics;
-use crate::base::nostr_event::{self, EventId, NostrEvent, Refusal, Refusals, VerifiedEvent};
+use crate::base::nostr_event::{OfferedEvent, Refusals, VerifiedEvent};
 use crate::store::append::{self, Patience, Writer};
 use crate::store::{Error, Relay};
 
@@ -33,20 +33,27 @@ pub struct PageOutcome {
     pub refused: Refusals,
 }
 
-/// Places of offered events, from 1: those that are stored as they are, and those that are stored with another signature.
-const KNOWN: &str = "
-    SELECT array_agg(o.place) FILTER (WHERE e.sig = o.sig), array_agg(o.place) FILTER (WHERE e.sig <> o.sig)
+/// Which offered events are stored: their places, from 1, their numbers, and whether with the same signature; and the newest erasure.
+const LOOK_UP: &str = "
+    SELECT array_agg(o.place), array_agg(e.number), array_agg(e.sig = o.sig), (SELECT coalesce(max(x.position), 0) FROM erasure x)
     FROM unnest($1::bigint[], $2::bytea[], $3::bytea[]) WITH ORDINALITY AS o (created_at, id, sig, place)
     JOIN events e ON e.created_at = o.created_at AND e.id = o.id AND e.created_at BETWEEN $4 AND $5";
 
-/// Whether an offered event is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stored {
-    No,
-    /// Exactly this one.
-    Yes,
-    /// This one with another signature.
-    OtherSignature,
+/// An offered event that is stored.
+#[derive(Debug, Clone, Copy)]
+struct Stored {
+    /// `events.number`.
+    number: i64,
+    /// Whether it is exactly this one, signature and all.
+    is_same: bool,
+}
+
+/// Which of some offered events are stored, in their order.
+#[derive(Debug, Default)]
+struct Lookup {
+    stored: Vec<Option<Stored>>,
+    /// As [`KnownEvents::as_of`].
+    as_of: i64,
 }
 
 impl Intake {
@@ -56,7 +63,7 @@ impl Intake {
         Self { pool, writer, metrics }
     }
 
-    /// Stores what is new of a page and records who showed it; `refused` are those of its events that could not even be read.
+    /// Stores what is new of a page and records who showed it; `refused` are those of its events that could not be read.
     /// Returns after the commit. An event that stands twice in a page is taken once.
     ///
     /// # Errors
@@ -64,21 +71,19 @@ impl Intake {
     pub async fn offer(
         &self,
         relay: Option<Relay>,
-        events: Vec<NostrEvent>,
+        events: Vec<OfferedEvent>,
         mut refused: Refusals,
     ) -> Result<PageOutcome, Error> {
-        let (events, bad) = on_cores(move || check_ids(events)).await;
-        refused.merge(&bad);
         // As patient as the commit that follows: a server that comes back costs a page nothing.
         let pauses = append::while_away().with_total_delay(Some(Patience::default().total));
-        let stored = (|| self.known(&events)).retry(pauses).when(Error::is_passing).await?;
+        let lookup = (|| self.look_up(&events)).retry(pauses).when(Error::is_passing).await?;
         let offered = events.len();
-        let (fresh, known, bad) = on_cores(move || verify(events, &stored)).await;
+        let (fresh, known, bad) = on_cores(move || verify(events, &lookup)).await;
         refused.merge(&bad);
-        let valid = fresh.len() + known.len();
+        let valid = fresh.len() + known.events.len();
         self.metrics.offered(offered, &refused);
         let worth_telling =
-            !fresh.is_empty() || (relay.is_some() && !known.is_empty()) || !refused.is_empty();
+            !fresh.is_empty() || (relay.is_some() && !known.events.is_empty()) || !refused.is_empty();
         let answer = if worth_telling {
             self.writer.append(IngestPage { relay, fresh, known, refused: refused.clone() }).await?
         } else {
@@ -89,34 +94,31 @@ impl Intake {
         Ok(PageOutcome { stored: answer.stored, known, refused })
     }
 
-    /// Records that a relay has events which are stored: (`created_at`, id). One that an erasure took meanwhile is passed over.
-    /// Returns after the commit.
+    /// Records that a relay has events which are stored. One that an erasure took meanwhile is passed over. Returns after the commit.
     ///
     /// # Errors
     /// As [`Writer::append`].
-    pub async fn sight(&self, relay: Relay, known: Vec<(i64, EventId)>) -> Result<PageOutcome, Error> {
-        let known: Vec<(i64, [u8; 32])> =
-            known.into_iter().map(|(second, id)| (second, id.to_bytes())).collect();
+    pub async fn sight(&self, relay: Relay, known: KnownEvents) -> Result<PageOutcome, Error> {
+        let count = known.events.len();
         let outcome =
-            PageOutcome { known: u32::try_from(known.len()).unwrap_or(u32::MAX), ..PageOutcome::default() };
-        self.metrics.offered(known.len(), &outcome.refused);
+            PageOutcome { known: u32::try_from(count).unwrap_or(u32::MAX), ..PageOutcome::default() };
+        self.metrics.offered(count, &outcome.refused);
         self.writer.append(IngestPage { relay: Some(relay), known, ..IngestPage::default() }).await?;
         Ok(outcome)
     }
 
-    /// Which of the events are stored, in their order.
-    async fn known(&self, events: &[NostrEvent]) -> Result<Vec<Stored>, Error> {
-        let mut stored = vec![Stored::No; events.len()];
-        let times: Vec<i64> = events.iter().map(|e| e.created_at.as_secs().cast_signed()).collect();
+    async fn look_up(&self, events: &[OfferedEvent]) -> Result<Lookup, Error> {
+        let mut lookup = Lookup { stored: vec![None; events.len()], as_of: 0 };
+        let times: Vec<i64> = events.iter().map(|e| e.created_at).collect();
         let (Some(low), Some(high)) = (times.iter().min(), times.iter().max()) else {
-            return Ok(stored);
+            return Ok(lookup);
         };
         let ids: Vec<&[u8]> = events.iter().map(|e| e.id.as_bytes().as_slice()).collect();
-        let sigs: Vec<&[u8]> = events.iter().map(|e| e.sig.as_ref().as_slice()).collect();
+        let sigs: Vec<&[u8]> = events.iter().map(|e| e.sig.as_slice()).collect();
         let client = self.pool.get().await?;
         let rows = client
             .query_typed(
-                KNOWN,
+                LOOK_UP,
                 &[
                     (&times, Type::INT8_ARRAY),
                     (&ids, Type::BYTEA_ARRAY),
@@ -126,23 +128,25 @@ impl Intake {
                 ],
             )
             .await?;
-        for (column, state) in [(0, Stored::Yes), (1, Stored::OtherSignature)] {
-            let places: Option<Vec<i64>> = rows.first().and_then(|row| row.get(column));
-            for place in places.into_iter().flatten() {
-                let slot = usize::try_from(place - 1).ok().and_then(|place| stored.get_mut(place));
-                *slot.ok_or_else(|| Error::inconsistent("events", "an event that was not asked for"))? =
-                    state;
-            }
+        let row = rows.first().ok_or_else(|| Error::inconsistent("events", "an aggregate without a row"))?;
+        let places: Vec<i64> = row.get::<_, Option<_>>(0).unwrap_or_default();
+        let numbers: Vec<i64> = row.get::<_, Option<_>>(1).unwrap_or_default();
+        let same: Vec<bool> = row.get::<_, Option<_>>(2).unwrap_or_default();
+        lookup.as_of = row.get(3);
+        for ((place, number), is_same) in places.into_iter().zip(numbers).zip(same) {
+            let slot = usize::try_from(place - 1).ok().and_then(|place| lookup.stored.get_mut(place));
+            *slot.ok_or_else(|| Error::inconsistent("events", "an event that was not asked for"))? =
+                Some(Stored { number, is_same });
         }
-        Ok(stored)
+        Ok(lookup)
     }
 }
 
-/// Parses events on all cores; what is none is counted. The order is kept.
-pub async fn parse_all<T: AsRef<str> + Send + Sync + 'static>(texts: Vec<T>) -> (Vec<NostrEvent>, Refusals) {
+/// Reads events on all cores; what is none is counted. The order is kept.
+pub async fn read_all<T: AsRef<str> + Send + Sync + 'static>(texts: Vec<T>) -> (Vec<OfferedEvent>, Refusals) {
     on_cores(move || {
         let parsed: Vec<_> =
-            texts.par_iter().with_min_len(32).map(|text| nostr_event::parse(text.as_ref())).collect();
+            texts.par_iter().with_min_len(32).map(|text| OfferedEvent::read(text.as_ref())).collect();
         let mut refused = Refusals::default();
         let events =
             parsed.into_iter().filter_map(|event| event.map_err(|reason| refused.add(reason)).ok()).collect();
@@ -151,28 +155,15 @@ pub async fn parse_all<T: AsRef<str> + Send + Sync + 'static>(texts: Vec<T>) -> 
     .await
 }
 
-fn check_ids(mut events: Vec<NostrEvent>) -> (Vec<NostrEvent>, Refusals) {
-    let verdicts: Vec<Result<(), Refusal>> =
-        events.par_iter().with_min_len(32).map(nostr_event::check_id).collect();
-    let mut refused = Refusals::default();
-    let mut verdicts = verdicts.into_iter();
-    // Copies of one event all stay: the first may bear a broken signature and the second the right one.
-    events.retain(|_| {
-        verdicts.next().expect("one verdict an event").map_err(|reason| refused.add(reason)).is_ok()
-    });
-    (events, refused)
-}
-
-type Known = Vec<(i64, [u8; 32])>;
-
-fn verify(events: Vec<NostrEvent>, stored: &[Stored]) -> (Vec<VerifiedEvent>, Known, Refusals) {
-    let mut known = Vec::new();
+fn verify(events: Vec<OfferedEvent>, lookup: &Lookup) -> (Vec<VerifiedEvent>, KnownEvents, Refusals) {
+    let mut known = KnownEvents { events: Vec::new(), as_of: lookup.as_of };
     let mut doubtful = Vec::new();
-    for (event, stored) in events.into_iter().zip(stored) {
-        if *stored == Stored::Yes {
-            known.push((event.created_at.as_secs().cast_signed(), event.id.to_bytes()));
-        } else {
-            doubtful.push((event, *stored));
+    for (event, stored) in events.into_iter().zip(&lookup.stored) {
+        match stored {
+            Some(Stored { number, is_same: true }) => {
+                known.events.push(KnownEvent { number: *number, created_at: event.created_at });
+            }
+            other => doubtful.push((event, other.map(|stored| stored.number))),
         }
     }
     let mut refused = Refusals::default();
@@ -180,12 +171,14 @@ fn verify(events: Vec<NostrEvent>, stored: &[Stored]) -> (Vec<VerifiedEvent>, Kn
     let verdicts: Vec<_> = doubtful
         .into_par_iter()
         .with_min_len(8)
-        .map(|(event, stored)| (VerifiedEvent::verify(event), stored))
+        .map(|(event, number)| (VerifiedEvent::verify(&event), number))
         .collect();
     for verdict in verdicts {
         match verdict {
-            (Ok(event), Stored::No) => fresh.push(event),
-            (Ok(event), _) => known.push((event.created_at, event.id)),
+            (Ok(event), None) => fresh.push(event),
+            (Ok(event), Some(number)) => {
+                known.events.push(KnownEvent { number, created_at: event.created_at });
+            }
             (Err(reason), _) => refused.add(reason),
         }
     }

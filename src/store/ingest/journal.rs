@@ -3,7 +3,7 @@
 //! The statement is the implementation's procedure `insert_event_batch`: it stores the events, the sightings,
 //! the progress of each relay and the entry of the batch in one transaction.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::types::Type;
 use uuid::Uuid;
@@ -36,6 +36,24 @@ impl Source {
     }
 }
 
+/// An event that is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownEvent {
+    /// `events.number`.
+    pub number: i64,
+    /// Unix seconds.
+    pub created_at: i64,
+}
+
+/// Events that were stored when they were looked up.
+#[derive(Debug, Clone, Default)]
+pub struct KnownEvents {
+    /// Which.
+    pub events: Vec<KnownEvent>,
+    /// The greatest `erasure.position` at that time or before, 0 for none: what was erased later is not sighted.
+    pub as_of: i64,
+}
+
 /// One page of events to store.
 #[derive(Debug, Default)]
 pub struct IngestPage {
@@ -43,8 +61,8 @@ pub struct IngestPage {
     pub relay: Option<Relay>,
     /// Events that were not stored when the page was checked.
     pub fresh: Vec<VerifiedEvent>,
-    /// (`created_at`, id) of events that were.
-    pub known: Vec<(i64, [u8; 32])>,
+    /// Those that were.
+    pub known: KnownEvents,
     /// What the page also held and was refused.
     pub refused: Refusals,
 }
@@ -78,9 +96,12 @@ struct Columns<'a> {
     contents: Vec<&'a str>,
     sigs: Vec<&'a [u8]>,
     raws: Vec<Option<&'a [u8]>>,
-    seen_created_ats: Vec<i64>,
-    seen_ids: Vec<&'a [u8]>,
+    seen_places: Vec<i32>,
     seen_relays: Vec<i32>,
+    known_numbers: Vec<i64>,
+    known_created_ats: Vec<i64>,
+    known_relays: Vec<i32>,
+    known_as_of: i64,
     /// The page that first offered the event at this place.
     pages: Vec<usize>,
     refused: Refusals,
@@ -88,21 +109,29 @@ struct Columns<'a> {
 
 impl<'a> Columns<'a> {
     fn of(pages: &'a [IngestPage]) -> Self {
-        let mut columns = Self::default();
-        let mut taken: HashSet<&[u8; 32]> = HashSet::new();
-        let mut seen: HashSet<(Relay, &[u8; 32])> = HashSet::new();
+        let mut columns = Self { known_as_of: i64::MAX, ..Self::default() };
+        let mut places: HashMap<&[u8; 32], i32> = HashMap::new();
+        let mut seen: HashSet<(Relay, i32)> = HashSet::new();
+        let mut known: HashSet<(Relay, i64)> = HashSet::new();
         for (page, commands) in pages.iter().enumerate() {
             columns.refused.merge(&commands.refused);
             for event in &commands.fresh {
-                if taken.insert(&event.id) {
+                let next = i32::try_from(columns.ids.len()).expect("a batch holds 16,384 events at most");
+                let place = *places.entry(&event.id).or_insert(next);
+                if place == next {
                     columns.add_event(event, page);
                 }
-                let sighting = commands.relay.filter(|relay| seen.insert((*relay, &event.id)));
-                columns.add_sighting(event.created_at, &event.id, sighting);
+                if let Some(relay) = commands.relay.filter(|relay| seen.insert((*relay, place))) {
+                    columns.seen_places.push(place);
+                    columns.seen_relays.push(relay.0);
+                }
             }
-            for (created_at, id) in &commands.known {
-                let sighting = commands.relay.filter(|relay| seen.insert((*relay, id)));
-                columns.add_sighting(*created_at, id, sighting);
+            let Some(relay) = commands.relay.filter(|_| !commands.known.events.is_empty()) else { continue };
+            columns.known_as_of = columns.known_as_of.min(commands.known.as_of);
+            for event in commands.known.events.iter().filter(|event| known.insert((relay, event.number))) {
+                columns.known_numbers.push(event.number);
+                columns.known_created_ats.push(event.created_at);
+                columns.known_relays.push(relay.0);
             }
         }
         columns
@@ -120,14 +149,6 @@ impl<'a> Columns<'a> {
         self.pages.push(page);
     }
 
-    fn add_sighting(&mut self, created_at: i64, id: &'a [u8; 32], relay: Option<Relay>) {
-        if let Some(relay) = relay {
-            self.seen_created_ats.push(created_at);
-            self.seen_ids.push(id);
-            self.seen_relays.push(relay.0);
-        }
-    }
-
     fn answers(&self, pages: usize, stored_places: &[i32]) -> Vec<Ingested> {
         let mut answers = vec![Ingested::default(); pages];
         for place in stored_places {
@@ -140,7 +161,7 @@ impl<'a> Columns<'a> {
     }
 }
 
-const INSERT: &str = "SELECT stored_places FROM insert_event_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+const INSERT: &str = "SELECT stored_places FROM insert_event_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
 
 const LOOKUP: &str = "
     SELECT (SELECT array_agg((e.number & 16383)::integer)
@@ -160,7 +181,8 @@ impl Journal for IngestJournal {
     }
 
     fn weight(page: &IngestPage) -> usize {
-        page.fresh.iter().map(VerifiedEvent::weight).sum::<usize>() + page.known.len() * EVENT_WEIGHT_MIN
+        page.fresh.iter().map(VerifiedEvent::weight).sum::<usize>()
+            + page.known.events.len() * EVENT_WEIGHT_MIN
     }
 
     async fn append(
@@ -186,9 +208,12 @@ impl Journal for IngestJournal {
                     (&c.contents, Type::TEXT_ARRAY),
                     (&c.sigs, Type::BYTEA_ARRAY),
                     (&c.raws, Type::BYTEA_ARRAY),
-                    (&c.seen_created_ats, Type::INT8_ARRAY),
-                    (&c.seen_ids, Type::BYTEA_ARRAY),
+                    (&c.seen_places, Type::INT4_ARRAY),
                     (&c.seen_relays, Type::INT4_ARRAY),
+                    (&c.known_numbers, Type::INT8_ARRAY),
+                    (&c.known_created_ats, Type::INT8_ARRAY),
+                    (&c.known_relays, Type::INT4_ARRAY),
+                    (&c.known_as_of, Type::INT8),
                 ],
             )
             .await?;

@@ -8,6 +8,6 @@ mod intake;
 mod journal;
 mod metrics;
 
-pub use intake::{Intake, PageOutcome, parse_all};
-pub use journal::{IngestJournal, IngestPage, Ingested, Source};
+pub use intake::{Intake, PageOutcome, read_all};
+pub use journal::{IngestJournal, IngestPage, Ingested, KnownEvent, KnownEvents, Source};
 pub use metrics::IngestMetrics;

@@ -112,7 +112,7 @@ async fn n_65_4_what_events_of_any_time_name_waits_as_candidates() {
 async fn late(writer: &tokio_postgres::Client, event: &Event) {
     writer.batch_execute("BEGIN").await.unwrap();
     let sql = "SELECT insert_event_batch(gen_random_uuid(), 'import', '{}', ARRAY[$1::bytea], ARRAY[$2::bytea], ARRAY[$3::bigint],
-               ARRAY[$4::integer], ARRAY[$5::text], ARRAY[''], ARRAY[$6::bytea], ARRAY[NULL::bytea], '{}', '{}', '{}')";
+               ARRAY[$4::integer], ARRAY[$5::text], ARRAY[''], ARRAY[$6::bytea], ARRAY[NULL::bytea], '{}', '{}', '{}', '{}', '{}', 0)";
     let tags = serde_json::to_string(&event.tags).unwrap();
     let (id, pubkey, sig) = (event.id.to_bytes(), event.pubkey.to_bytes(), event.sig.to_string());
     let seconds = i64::try_from(event.created_at.as_secs()).unwrap();

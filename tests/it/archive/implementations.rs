@@ -14,13 +14,14 @@ CREATE INDEX IF NOT EXISTS events_pubkey ON events (pubkey, kind);
 CREATE OR REPLACE FUNCTION insert_event_batch(
     command uuid, source text, refused jsonb,
     ids bytea[], pubkeys bytea[], created_ats bigint[], kinds integer[], tags text[], contents text[], sigs bytea[], raws bytea[],
-    seen_created_ats bigint[], seen_ids bytea[], seen_relays integer[],
+    seen_places integer[], seen_relays integer[],
+    known_numbers bigint[], known_created_ats bigint[], known_relays integer[], known_as_of bigint,
     OUT stored_places integer[], OUT sighted integer)
 LANGUAGE plpgsql AS $$
 DECLARE
     this integer := nextval('ingest_batch');
     kept_away integer[] := quipu_open_batch(ids, pubkeys, created_ats, kinds);
-    oldest bigint; newest bigint; new_ids bytea[]; numbers bigint[];
+    oldest bigint; newest bigint; numbers bigint[];
 BEGIN
     WITH fresh AS (
         INSERT INTO events (created_at, number, kind, id, pubkey, sig, tags, content, raw)
@@ -30,14 +31,14 @@ BEGIN
         WHERE o.place - 1 <> ALL (kept_away) AND o.kind IN (0, 3, 10002)
         ORDER BY o.created_at, o.id
         ON CONFLICT DO NOTHING
-        RETURNING number, created_at, id)
+        RETURNING number, created_at)
     SELECT array_agg((f.number & 16383)::integer ORDER BY f.number & 16383), min(f.created_at), max(f.created_at),
-           array_agg(f.id), array_agg(f.number)
-    INTO stored_places, oldest, newest, new_ids, numbers FROM fresh f;
+           array_agg(f.number)
+    INTO stored_places, oldest, newest, numbers FROM fresh f;
     PERFORM quipu_record_vanishing(numbers, ids, pubkeys, created_ats, kinds, tags);
     PERFORM quipu_record_requests(numbers, pubkeys, created_ats, kinds, tags);
-    sighted := quipu_close_batch(this, command, source, refused, greatest(cardinality(ids), cardinality(seen_ids)), kinds,
-                                 new_ids, numbers, oldest, newest, seen_created_ats, seen_ids, seen_relays);
+    sighted := quipu_close_batch(this, command, source, refused, ids, created_ats, kinds, numbers, oldest, newest,
+                                 seen_places, seen_relays, known_numbers, known_created_ats, known_relays, known_as_of);
 END $$;
 ";
 

@@ -146,7 +146,7 @@ async fn held_by(relay: &SampleRelay) -> Vec<Value> {
     while events.len() < relay.events() {
         let filter = Filter::new().until(Timestamp::from_secs(until)).limit(500);
         let page = session.page(&filter).await.unwrap();
-        let shown = page.events.iter().cloned();
+        let shown = page.events.iter().map(|event| event.event().unwrap());
         events.extend(shown.map(|event| (event.id, event)));
         until = events.values().map(|event| event.created_at.as_secs()).min().unwrap();
     }

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::candidates::{WIDE, find};
 use super::kit::Relay;
-use crate::store::kit::{Kit, number, sample, texts};
+use crate::store::kit::{Kit, number, offered, sample, texts};
 use crate::support::proxy::eventually;
 use crate::support::socks::SocksProxy;
 
@@ -270,7 +270,7 @@ async fn shows_an_event(kit: &mut Kit, url: &str, seed: u64) {
     let RelayAnswer::Known { relay, .. } = kit.writer(RelayJournal).append(add).await.unwrap() else {
         panic!("an addition answers with a number")
     };
-    kit.intake().offer(Some(relay), sample(seed, 1), Refusals::default()).await.unwrap();
+    kit.intake().offer(Some(relay), offered(&sample(seed, 1)), Refusals::default()).await.unwrap();
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use nostr_sdk::{Filter, JsonUtil as _};
-use quipu::base::nostr_event;
+use quipu::base::nostr_event::OfferedEvent;
 use quipu::net::relay::{RelayError, RelaySession};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -74,7 +74,7 @@ async fn n_01_15_n_01_21_n_67_a_page_takes_its_own_and_counts_the_rest() {
     let mut session = connected(&peer).await;
     for _ in 0..2 {
         let page = session.page(&filter()).await.unwrap();
-        assert_eq!(page.events, [nostr_event::parse(&note).unwrap()]);
+        assert_eq!(page.events, [OfferedEvent::read(&note).unwrap()]);
         assert_eq!((page.odd_frames, page.refused.total(), page.is_cut), (2, 0, false));
         assert_eq!(page.notice.as_deref(), Some("hello \u{2400}"));
     }

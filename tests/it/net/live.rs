@@ -42,7 +42,7 @@ async fn live_events_in_the_middle_of_a_page_are_neither_lost_nor_mixed() {
     session.wait_live().await.unwrap();
     let live = session.take_live();
     assert_eq!((page.events.len(), live.events.len()), (20, 10));
-    assert!(live.events[1].content.contains("note 3") && page.events[1].content.contains("note 2"));
+    assert!(live.events[1].json().contains("note 3") && page.events[1].json().contains("note 2"));
     assert!(session.take_live().events.is_empty());
 }
 

@@ -7,7 +7,7 @@ use quipu::store::Relay;
 use quipu::store::ingest::Intake;
 use quipu::store::leave::{ErasureSubject, Left, erase};
 
-use super::kit::{Kit, ingest_journal, note, number, page, sample, texts};
+use super::kit::{Kit, ingest_journal, note, number, offered, page, sample, texts};
 
 const MONTH_S: u64 = 31 * 86_400;
 
@@ -23,7 +23,7 @@ async fn archive() -> (Kit, Intake, Vec<Relay>, [Keys; 2], Vec<Event>) {
         .collect();
     let intake = kit.intake();
     for relay in &relays {
-        intake.offer(Some(*relay), events.clone(), Refusals::default()).await.unwrap();
+        intake.offer(Some(*relay), offered(&events), Refusals::default()).await.unwrap();
     }
     kit.project().await;
     (kit, intake, relays, authors, events)
@@ -48,7 +48,7 @@ async fn an_erased_event_leaves_alone_and_neither_import_nor_crawl_brings_it_bac
     assert_eq!(kit.problems().await, Vec::<String>::new(), "relay_progress is that of the rest");
 
     for relay in [Some(relays[0]), None] {
-        let told = intake.offer(relay, events.clone(), Refusals::default()).await.unwrap();
+        let told = intake.offer(relay, offered(&events), Refusals::default()).await.unwrap();
         assert_eq!((told.stored, told.known), (0, 20));
     }
     // Not even a writer that did not look first.
@@ -73,12 +73,12 @@ async fn a_keys_erasure_takes_its_events_up_to_the_time_and_no_other() {
         ids(events.iter().enumerate().filter(|(n, _)| n % 2 == 1 || *n > 10).map(|(_, event)| event));
     assert_eq!(stored(&kit).await, expected);
 
-    intake.offer(Some(relays[0]), events.clone(), Refusals::default()).await.unwrap();
+    intake.offer(Some(relays[0]), offered(&events), Refusals::default()).await.unwrap();
     let fresh = [
         note(&authors[0], until.cast_unsigned(), "at the time"),
         note(&authors[0], until.cast_unsigned() + 1, "after it"),
     ];
-    let told = intake.offer(Some(relays[0]), fresh.to_vec(), Refusals::default()).await.unwrap();
+    let told = intake.offer(Some(relays[0]), offered(&fresh), Refusals::default()).await.unwrap();
     assert_eq!(
         (told.stored, told.known),
         (1, 1),

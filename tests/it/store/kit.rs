@@ -1,6 +1,7 @@
 //! What the store's tests have in common: a database, its open doors, and writers that end with the test.
 
-use nostr_sdk::{Event, EventBuilder, Keys, Kind, Timestamp};
+use nostr_sdk::{Event, EventBuilder, JsonUtil as _, Keys, Kind, Timestamp};
+use quipu::base::nostr_event::OfferedEvent;
 use quipu::base::{RelayUrl, Secret, VerifiedEvent};
 use quipu::sample::SampleGenerator;
 use quipu::services::archive::command::RelayCommand;
@@ -140,9 +141,14 @@ pub(crate) fn note(keys: &Keys, created_at: u64, content: &str) -> Event {
         .unwrap()
 }
 
+/// Events as a relay offers them.
+pub(crate) fn offered(events: &[Event]) -> Vec<OfferedEvent> {
+    events.iter().map(|event| OfferedEvent::read(&event.as_json()).unwrap()).collect()
+}
+
 /// A page as the intake hands it to the writer.
 pub(crate) fn page(relay: Option<Relay>, events: &[Event]) -> IngestPage {
-    let fresh = events.iter().map(|event| VerifiedEvent::verify(event.clone()).unwrap()).collect();
+    let fresh = offered(events).iter().map(|event| VerifiedEvent::verify(event).unwrap()).collect();
     IngestPage { relay, fresh, ..IngestPage::default() }
 }
 

@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio_util::sync::CancellationToken;
 
-use super::kit::{Kit, note, number, projection, texts};
+use super::kit::{Kit, note, number, offered, projection, texts};
 
 /// A moment in the middle of these tests' events.
 const T: u64 = 1_700_000_000;
@@ -30,7 +30,7 @@ fn event(keys: &Keys, kind: u16, created_at: u64, tags: &[&[&str]]) -> Event {
 }
 
 async fn store(kit: &mut Kit, events: &[Event]) -> u32 {
-    kit.intake().offer(None, events.to_vec(), Refusals::default()).await.unwrap().stored
+    kit.intake().offer(None, offered(events), Refusals::default()).await.unwrap().stored
 }
 
 /// Ids that `public_events` shows.
@@ -333,7 +333,7 @@ async fn n_62_2_and_3_an_honoured_request_takes_what_it_says_once_and_nothing_of
     let kept = [note(&author, T + 1, "after"), note(&other, T, "of another"), request.clone()];
     let events = [&old[..], &kept].concat();
     let intake = kit.intake();
-    intake.offer(Some(relay), events.clone(), Refusals::default()).await.unwrap();
+    intake.offer(Some(relay), offered(&events), Refusals::default()).await.unwrap();
     for _ in 0..2 {
         vanish(&kit, &[]).await;
         assert_eq!(stored(&kit).await, ids(&kept));
@@ -349,12 +349,12 @@ async fn n_62_2_and_3_an_honoured_request_takes_what_it_says_once_and_nothing_of
     let unseen = note(&author, T - 5, "never seen");
     let again = [&events[..], std::slice::from_ref(&unseen)].concat();
     for relay in [Some(relay), None] {
-        let told = intake.offer(relay, again.clone(), Refusals::default()).await.unwrap();
+        let told = intake.offer(relay, offered(&again), Refusals::default()).await.unwrap();
         assert_eq!((told.stored, told.known), (0, 7));
     }
     assert_eq!(stored(&kit).await, ids(&kept));
     let later = event(&author, 62, T + 1, &[&["relay", "ALL_RELAYS"]]);
-    intake.offer(Some(relay), vec![later.clone()], Refusals::default()).await.unwrap();
+    intake.offer(Some(relay), offered(std::slice::from_ref(&later)), Refusals::default()).await.unwrap();
     vanish(&kit, &[]).await;
     assert_eq!(stored(&kit).await, ids([&kept[1], &request, &later]), "each request is its own");
     kit.project().await;

@@ -6,7 +6,7 @@ use quipu::base::Refusals;
 use quipu::store::leave::{Left, Month, PAST, drop_month, months_before};
 use tokio_util::sync::CancellationToken;
 
-use super::kit::{Kit, ingest_journal, note, number, page, texts};
+use super::kit::{Kit, ingest_journal, note, number, offered, page, texts};
 
 fn day(year: i32, month: u32) -> NaiveDate {
     NaiveDate::from_ymd_opt(year, month, 1).unwrap()
@@ -23,13 +23,13 @@ async fn a_dropped_month_is_recorded_and_its_events_stay_away() {
     let keys = Keys::generate();
     let events: Vec<_> = (1..=4).map(|month| note(&keys, at(2022, month), "x")).collect();
     let intake = kit.intake();
-    intake.offer(Some(relay), events.clone(), Refusals::default()).await.unwrap();
+    intake.offer(Some(relay), offered(&events), Refusals::default()).await.unwrap();
     let owner = kit.database.urls().owner;
     let months: Vec<NaiveDate> =
         months_before(&owner, day(2022, 4)).await.unwrap().iter().map(|m| m.month).collect();
     assert_eq!(months, [day(2022, 1), day(2022, 2), day(2022, 3)]);
     assert_eq!(drop_month(&owner, day(2022, 2), "old").await.unwrap(), Left { events: 1, sightings: 1 });
-    let told = intake.offer(Some(relay), events, Refusals::default()).await.unwrap();
+    let told = intake.offer(Some(relay), offered(&events), Refusals::default()).await.unwrap();
     assert_eq!((told.stored, told.known), (0, 4));
     let client = kit.database.owner().await;
     assert_eq!(number(&client, "SELECT count(*) FROM events").await, 3);
@@ -123,19 +123,19 @@ async fn what_lies_before_the_first_month_can_be_dropped_too() {
     let events =
         [note(&keys, 0, "1970"), note(&keys, at(2020, 10), "the last"), note(&keys, at(2020, 11), "kept")];
     let intake = kit.intake();
-    intake.offer(Some(relay), events.to_vec(), Refusals::default()).await.unwrap();
+    intake.offer(Some(relay), offered(&events), Refusals::default()).await.unwrap();
     let owner = kit.database.urls().owner;
     assert!(months_before(&owner, day(2020, 10)).await.unwrap().is_empty(), "it does not lie wholly before");
     let months = months_before(&owner, day(2020, 11)).await.unwrap();
     let both = Left { events: 2, sightings: 2 };
     assert_eq!(months, [Month { month: PAST, holds: both }]);
     assert_eq!(drop_month(&owner, PAST, "old").await.unwrap(), both);
-    let told = intake.offer(Some(relay), events.to_vec(), Refusals::default()).await.unwrap();
+    let told = intake.offer(Some(relay), offered(&events), Refusals::default()).await.unwrap();
     assert_eq!((told.stored, told.known), (0, 3), "its events stay away");
     let client = kit.database.owner().await;
     assert_eq!(number(&client, "SELECT count(*) FROM events").await, 1);
     let later = note(&keys, at(2020, 9), "signed for then");
-    assert_eq!(intake.offer(Some(relay), vec![later], Refusals::default()).await.unwrap().stored, 0);
+    assert_eq!(intake.offer(Some(relay), offered(&[later]), Refusals::default()).await.unwrap().stored, 0);
     kit.project().await;
     assert_eq!(kit.problems().await, Vec::<String>::new());
 }

@@ -7,7 +7,7 @@ use quipu::store::registry::{TABLES, TableKind};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::kit::{Kit, number, sample, totals};
+use super::kit::{Kit, number, offered, sample, totals};
 
 #[tokio::test]
 async fn every_working_table_is_truncated_under_load_and_nothing_is_lost_or_counted_twice() {
@@ -39,7 +39,7 @@ async fn every_working_table_is_truncated_under_load_and_nothing_is_lost_or_coun
             for events in sample(seed, 600).chunks(10) {
                 stored += i64::from(
                     intake
-                        .offer(Some(relay), events.to_vec(), quipu::base::Refusals::default())
+                        .offer(Some(relay), offered(events), quipu::base::Refusals::default())
                         .await
                         .unwrap()
                         .stored,

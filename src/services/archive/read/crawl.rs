@@ -4,6 +4,7 @@ use sqlx::PgPool;
 
 use crate::base::nostr_event::EventId;
 use crate::services::archive::event::Window;
+use crate::store::ingest::KnownEvent;
 use crate::store::{Error, Relay};
 
 /// A relay to crawl.
@@ -75,25 +76,40 @@ pub async fn settled_windows(
 /// An event of ours in a comparison.
 #[derive(Debug, Clone)]
 pub struct Held {
-    /// Unix seconds.
-    pub created_at: i64,
+    /// Which.
+    pub event: KnownEvent,
     /// Its id.
     pub id: EventId,
     /// Whether it is known to be on the relay.
     pub is_sighted: bool,
 }
 
-/// All events of a window, or of its newest whole seconds when there are more than `most`: which part, and what is in it.
-/// `None` when even its last populated second holds more.
-pub async fn held(
+/// Our side of a comparison.
+#[derive(Debug)]
+pub struct Holdings {
+    /// What it is about.
+    pub window: Window,
+    /// All events in it.
+    pub held: Vec<Held>,
+    /// As [`crate::store::ingest::KnownEvents::as_of`].
+    pub as_of: i64,
+}
+
+/// All events of a window, or of its newest whole seconds when there are more than `most`. `None` when even its last populated
+/// second holds more.
+pub async fn holdings(
     pool: &PgPool,
     relay: Relay,
     window: Window,
     most: usize,
-) -> Result<Option<(Window, Vec<Held>)>, Error> {
+) -> Result<Option<Holdings>, Error> {
+    // Asked first: what is erased between the two questions counts as erased later.
+    let as_of = sqlx::query_scalar!(r#"SELECT coalesce(max(position), 0) AS "position!" FROM erasure"#)
+        .fetch_one(pool)
+        .await?;
     let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
     let rows = sqlx::query!(
-        r#"SELECT e.created_at AS "created_at!", e.id AS "id!", s.event IS NOT NULL AS "is_sighted!"
+        r#"SELECT e.created_at AS "created_at!", e.number AS "number!", e.id AS "id!", s.event IS NOT NULL AS "is_sighted!"
            FROM (SELECT created_at, id, number FROM events WHERE created_at BETWEEN $2 AND $3
                  ORDER BY created_at DESC LIMIT $4) e
            LEFT JOIN sightings s ON s.event = e.number AND s.relay = $1"#,
@@ -109,12 +125,14 @@ pub async fn held(
     for row in rows {
         let id = EventId::from_slice(&row.id)
             .map_err(|_| Error::inconsistent("events", "an id has the wrong length"))?;
-        held.push(Held { created_at: row.created_at, id, is_sighted: row.is_sighted });
+        let event = KnownEvent { number: row.number, created_at: row.created_at };
+        held.push(Held { event, id, is_sighted: row.is_sighted });
     }
     if is_all {
-        return Ok(Some((window, held)));
+        return Ok(Some(Holdings { window, held, as_of }));
     }
-    let cut = held.iter().map(|h| h.created_at).min().unwrap_or(window.since);
-    held.retain(|h| h.created_at > cut);
-    Ok(Window::new(cut + 1, window.until).filter(|_| !held.is_empty()).map(|part| (part, held)))
+    let cut = held.iter().map(|h| h.event.created_at).min().unwrap_or(window.since);
+    held.retain(|h| h.event.created_at > cut);
+    let part = Window::new(cut + 1, window.until).filter(|_| !held.is_empty());
+    Ok(part.map(|window| Holdings { window, held, as_of }))
 }

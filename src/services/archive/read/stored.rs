@@ -5,7 +5,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 use sqlx::types::Json;
 
-use crate::base::nostr_event::{self, NostrEvent, Refusal};
+use crate::base::nostr_event::{OfferedEvent, Refusal, VerifiedEvent};
 use crate::store::Error;
 
 /// Which events. An empty list does not restrict.
@@ -76,17 +76,14 @@ impl StoredEvent {
     /// As [`StoredEvent::json`].
     pub fn proof(&self) -> Result<Option<Result<(), Refusal>>, Error> {
         let Some(json) = self.json()? else { return Ok(None) };
-        Ok(Some(nostr_event::parse(&json).and_then(|event| self.check(&event))))
+        Ok(Some(OfferedEvent::read(&json).and_then(|event| self.check(&event))))
     }
 
-    fn check(&self, event: &NostrEvent) -> Result<(), Refusal> {
-        nostr_event::check_id(event)?;
-        let same =
-            event.id.as_bytes()[..] == self.id && event.created_at.as_secs().cast_signed() == self.created_at;
-        if !same {
+    fn check(&self, event: &OfferedEvent) -> Result<(), Refusal> {
+        if event.id.as_bytes()[..] != self.id || event.created_at != self.created_at {
             return Err(Refusal::BadId);
         }
-        if event.verify_signature() { Ok(()) } else { Err(Refusal::BadSignature) }
+        VerifiedEvent::verify(event).map(drop)
     }
 
     /// Its id in hex.

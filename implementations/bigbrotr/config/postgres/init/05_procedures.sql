@@ -11,13 +11,15 @@ CREATE INDEX IF NOT EXISTS events_tagvalues ON events USING gin (tagvalues_index
 --   command            identity of this batch: a second call with the same one fails on ingest_log_command
 --   source, refused    as in ingest_log
 --   ids … raws         one element an event, bounded by 16384; tags as JSON text; raws NULL where content holds no NUL
---   seen_created_ats, seen_ids, seen_relays   one element a sighting: the event (from this batch or before) and relays.number;
---                                             no event and relay twice
+--   seen_…             one element a sighting of one of them: its place (from 0) and relays.number
+--   known_…            one element a sighting of an event that is stored: its events.number, its created_at and relays.number
+--   known_as_of        greatest erasure.position, 0 for none, when those were looked up at the latest
 -- Returns the places (from 0) of the events that were new, and the number of new sightings.
 CREATE OR REPLACE FUNCTION insert_event_batch(
     command uuid, source text, refused jsonb,
     ids bytea[], pubkeys bytea[], created_ats bigint[], kinds integer[], tags text[], contents text[], sigs bytea[], raws bytea[],
-    seen_created_ats bigint[], seen_ids bytea[], seen_relays integer[],
+    seen_places integer[], seen_relays integer[],
+    known_numbers bigint[], known_created_ats bigint[], known_relays integer[], known_as_of bigint,
     OUT stored_places integer[], OUT sighted integer)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -25,7 +27,7 @@ DECLARE
     kept_away integer[] := quipu_open_batch(ids, pubkeys, created_ats, kinds);
     month bigint;
     oldest bigint; newest bigint;
-    new_ids bytea[]; numbers bigint[];
+    numbers bigint[];
 BEGIN
     -- A relay that shows what is stored already adds sightings alone.
     IF cardinality(ids) > 0 THEN
@@ -44,16 +46,16 @@ BEGIN
             WHERE o.place - 1 <> ALL (kept_away)
             ORDER BY o.created_at, o.id
             ON CONFLICT DO NOTHING
-            RETURNING number, created_at, id)
+            RETURNING number, created_at)
         SELECT array_agg((f.number & 16383)::integer ORDER BY f.number & 16383), min(f.created_at), max(f.created_at),
-               array_agg(f.id), array_agg(f.number)
-        INTO stored_places, oldest, newest, new_ids, numbers FROM fresh f;
+               array_agg(f.number)
+        INTO stored_places, oldest, newest, numbers FROM fresh f;
 
         PERFORM quipu_record_vanishing(numbers, ids, pubkeys, created_ats, kinds, tags);
         PERFORM quipu_record_requests(numbers, pubkeys, created_ats, kinds, tags);
     END IF;
-    sighted := quipu_close_batch(this, command, source, refused, greatest(cardinality(ids), cardinality(seen_ids)), kinds,
-                                 new_ids, numbers, oldest, newest, seen_created_ats, seen_ids, seen_relays);
+    sighted := quipu_close_batch(this, command, source, refused, ids, created_ats, kinds, numbers, oldest, newest,
+                                 seen_places, seen_relays, known_numbers, known_created_ats, known_relays, known_as_of);
 END $$;
 
 -- One event that one relay showed.
@@ -64,7 +66,7 @@ DECLARE relay integer := (insert_relay(relay_url))[1]; places integer[];
 BEGIN
     SELECT b.stored_places INTO places FROM insert_event_batch(
         gen_random_uuid(), 'relay', '{}', ARRAY[id], ARRAY[pubkey], ARRAY[created_at], ARRAY[kind], ARRAY[tags::text], ARRAY[content],
-        ARRAY[sig], ARRAY[NULL::bytea], ARRAY[created_at], ARRAY[id], ARRAY[relay]) b;
+        ARRAY[sig], ARRAY[NULL::bytea], ARRAY[0], ARRAY[relay], '{}', '{}', '{}', 0) b;
     RETURN places IS NOT NULL;
 END $$;
 

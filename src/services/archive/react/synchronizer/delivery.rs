@@ -1,13 +1,12 @@
 //! From a session to the intake: a few pages may be on their way to disk while the next one is read.
 
-use nostr_sdk::Tag;
 use tokio::task::JoinSet;
 
 use super::crawl::SyncError;
 use super::visit::Report;
-use crate::base::nostr_event::{EventId, NostrEvent, Refusal, Refusals};
+use crate::base::nostr_event::{OfferedEvent, Refusal, Refusals};
 use crate::net::relay::{AnswerPage, PAGE_BYTES_MAX};
-use crate::store::ingest::{Intake, PageOutcome};
+use crate::store::ingest::{Intake, KnownEvents, PageOutcome};
 use crate::store::{self, Relay};
 
 /// Pages that may be under way at once, the one that is being read included: those that wait for the writer share one commit.
@@ -67,11 +66,11 @@ impl Delivery {
     /// Events that were read and checked; waits while too many pages are under way.
     pub(super) async fn offer(
         &mut self,
-        events: Vec<NostrEvent>,
+        events: Vec<OfferedEvent>,
         refused: Refusals,
     ) -> Result<(), SyncError> {
         let (intake, relay) = (self.intake.clone(), self.relay);
-        let weight = events.iter().map(weight_of).sum();
+        let weight = events.iter().map(|event| event.json().len()).sum();
         self.start(weight, async move { intake.offer(Some(relay), events, refused).await }).await
     }
 
@@ -86,7 +85,7 @@ impl Delivery {
     }
 
     /// Events that are stored, and that the relay has, too.
-    pub(super) async fn sight(&mut self, known: Vec<(i64, EventId)>) -> Result<(), SyncError> {
+    pub(super) async fn sight(&mut self, known: KnownEvents) -> Result<(), SyncError> {
         let (intake, relay) = (self.intake.clone(), self.relay);
         self.start(0, async move { intake.sight(relay, known).await }).await
     }
@@ -103,10 +102,4 @@ impl Delivery {
         }
         Ok(())
     }
-}
-
-/// What an event's parts without a fixed length take.
-fn weight_of(event: &NostrEvent) -> usize {
-    let tags = event.tags.iter().flat_map(Tag::as_slice);
-    event.content.len() + tags.map(String::len).sum::<usize>()
 }

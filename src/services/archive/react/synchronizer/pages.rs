@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::crawl::SyncError;
 use super::visit::Visit;
-use crate::base::nostr_event::{EventId, NostrEvent, Refusal, Refusals};
+use crate::base::nostr_event::{EventId, OfferedEvent, Refusal, Refusals};
 use crate::net::relay::{AnswerPage, RelayError};
 use crate::services::archive::WindowAnswer;
 use crate::services::archive::command::WindowCommand;
@@ -110,7 +110,7 @@ impl Visit<'_> {
             let page = page?;
             // What overlaps with the last page, or with the probe after it, is counted once.
             let is_new =
-                |event: &&NostrEvent| !last.iter().any(|ids: &HashSet<EventId>| ids.contains(&event.id));
+                |event: &&OfferedEvent| !last.iter().any(|ids: &HashSet<EventId>| ids.contains(&event.id));
             tally.add(page.events.iter().filter(is_new).count(), 1);
             let [before, _] = last;
             last = [page.events.iter().map(|event| event.id).collect(), before];
@@ -170,22 +170,22 @@ impl Visit<'_> {
 
 /// A page whose events fit the question.
 struct Checked {
-    events: Vec<NostrEvent>,
+    events: Vec<OfferedEvent>,
     refused: Refusals,
     /// How many of the refused were sent as events.
     unusable: u64,
     is_cut: bool,
     /// Events of the question before.
-    late: Vec<NostrEvent>,
+    late: Vec<OfferedEvent>,
 }
 
 fn check(answer: AnswerPage, ask: Ask, goes_beyond: bool) -> Checked {
     let AnswerPage { mut events, mut refused, .. } = answer;
     if goes_beyond {
-        events.retain(|event| i64::try_from(event.created_at.as_secs()) != Ok(ask.until + 1));
+        events.retain(|event| event.created_at != ask.until + 1);
     }
     events.retain(|event| {
-        let fits = i64::try_from(event.created_at.as_secs()).is_ok_and(|second| ask.contains(second));
+        let fits = ask.contains(event.created_at);
         if !fits {
             refused.add(Refusal::Foreign);
         }
@@ -198,8 +198,7 @@ fn check(answer: AnswerPage, ask: Ask, goes_beyond: bool) -> Checked {
 }
 
 fn summary(page: &Checked) -> Page {
-    let seconds: Vec<i64> =
-        page.events.iter().map(|event| event.created_at.as_secs().cast_signed()).collect();
+    let seconds: Vec<i64> = page.events.iter().map(|event| event.created_at).collect();
     Page {
         unusable: usize::try_from(page.unusable).unwrap_or(usize::MAX / 2),
         is_cut: page.is_cut,

@@ -16,7 +16,8 @@ use crate::base::nostr_event::{EventId, Refusal};
 use crate::net::relay::{AnswerPage, Difference, RelayError};
 use crate::services::archive::decide::{compares_well, newest};
 use crate::services::archive::event::{Window, WindowOutcome};
-use crate::services::archive::read::{self, Held};
+use crate::services::archive::read::{self, Held, Holdings};
+use crate::store::ingest::{KnownEvent, KnownEvents};
 
 /// Comparisons at the same time in one process: each holds the ids of its window in memory.
 pub(super) const AT_ONCE: usize = 4;
@@ -66,12 +67,14 @@ impl Visit<'_> {
                 return Ok(None);
             };
             let wanted = span.map_or(rest, |seconds| newest(rest, seconds));
-            let held = read::held(&crawl.parts.doors.session, self.assignment.relay, wanted, most).await?;
-            let Some((part, held)) = held.filter(|(_, held)| held.len() >= COMPARED_MIN) else {
+            let ours =
+                read::holdings(&crawl.parts.doors.session, self.assignment.relay, wanted, most).await?;
+            let Some(ours) = ours.filter(|ours| ours.held.len() >= COMPARED_MIN) else {
                 return Ok(Some(rest));
             };
+            let part = ours.window;
             let least = DAY.max((window.until - window.since) / PARTS_MAX);
-            let Some(compared) = stop.run_until_cancelled(self.compare_part(part, &held, least)).await else {
+            let Some(compared) = stop.run_until_cancelled(self.compare_part(&ours, least)).await else {
                 return Ok(None);
             };
             match compared? {
@@ -97,15 +100,17 @@ impl Visit<'_> {
     /// Compares one second that pages did not show whole. Returns whether it is settled by that.
     pub(super) async fn compare_second(&mut self, second: Window) -> Result<bool, SyncError> {
         let most = self.crawl.settings.negentropy_events_max.get();
-        let held = read::held(&self.crawl.parts.doors.session, self.assignment.relay, second, most).await?;
-        let Some((_, held)) = held.filter(|(part, _)| *part == second) else { return Ok(false) };
-        let still_compares = matches!(self.compare_part(second, &held, DAY).await?, Compared::Settled);
+        let ours =
+            read::holdings(&self.crawl.parts.doors.session, self.assignment.relay, second, most).await?;
+        let Some(ours) = ours.filter(|ours| ours.window == second) else { return Ok(false) };
+        let still_compares = matches!(self.compare_part(&ours, DAY).await?, Compared::Settled);
         self.compares &= still_compares;
         Ok(still_compares)
     }
 
     /// What the relay announces and does not send makes a gap of at most `least` seconds.
-    async fn compare_part(&mut self, part: Window, held: &[Held], least: i64) -> Result<Compared, SyncError> {
+    async fn compare_part(&mut self, ours: &Holdings, least: i64) -> Result<Compared, SyncError> {
+        let (part, held) = (ours.window, &ours.held);
         self.asked_at = self.crawl.parts.clock.now().timestamp();
         let (since, until) = (u64::try_from(part.since)?, u64::try_from(part.until)?);
         let filter = Filter::new().since(Timestamp::from_secs(since)).until(Timestamp::from_secs(until));
@@ -126,7 +131,7 @@ impl Visit<'_> {
         self.crawl.parts.metrics.compared();
         let mut tally = Tally::default();
         tally.add(0, i32::try_from(difference.rounds).unwrap_or(i32::MAX));
-        let shared = self.sight(held, &difference).await?;
+        let shared = self.sight(ours, &difference).await?;
         let withheld = match self.fetch(difference.need, &mut tally).await {
             Ok(withheld) => withheld,
             Err(SyncError::Relay(RelayError::Closed(_))) => return Ok(Compared::Unfit),
@@ -149,13 +154,12 @@ impl Visit<'_> {
     }
 
     /// Records what both have. Returns how much that is.
-    async fn sight(&mut self, held: &[Held], difference: &Difference) -> Result<usize, SyncError> {
+    async fn sight(&mut self, ours: &Holdings, difference: &Difference) -> Result<usize, SyncError> {
         let lacking: HashSet<&[u8; 32]> = difference.have.iter().collect();
-        let shared: Vec<&Held> = held.iter().filter(|h| !lacking.contains(h.id.as_bytes())).collect();
-        let unseen: Vec<(i64, EventId)> =
-            shared.iter().filter(|h| !h.is_sighted).map(|h| (h.created_at, h.id)).collect();
+        let shared: Vec<&Held> = ours.held.iter().filter(|h| !lacking.contains(h.id.as_bytes())).collect();
+        let unseen: Vec<KnownEvent> = shared.iter().filter(|h| !h.is_sighted).map(|h| h.event).collect();
         for page in unseen.chunks(SIGHTINGS_MAX) {
-            self.delivery.sight(page.to_vec()).await?;
+            self.delivery.sight(KnownEvents { events: page.to_vec(), as_of: ours.as_of }).await?;
         }
         Ok(shared.len())
     }
@@ -194,7 +198,7 @@ impl Visit<'_> {
 fn items(held: &[Held]) -> Result<NegentropyStorageVector, SyncError> {
     let mut items = NegentropyStorageVector::with_capacity(held.len());
     for item in held {
-        let second = u64::try_from(item.created_at)?;
+        let second = u64::try_from(item.event.created_at)?;
         items.insert(second, Id::from_byte_array(item.id.to_bytes())).map_err(comparison)?;
     }
     items.seal().map_err(comparison)?;
