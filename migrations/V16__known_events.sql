@@ -32,8 +32,9 @@ CREATE FUNCTION quipu_close_batch(
     known_numbers bigint[], known_created_ats bigint[], known_relays integer[], known_as_of bigint)
 RETURNS integer
 -- Planned once: of a batch of a few events, planning was the most of its work. So no two lists are joined here (a plan that does not know
--- their lengths might do that by trying all pairs), and the bounds leave only partitions at hand to be opened.
-LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+-- their lengths might do that by trying all pairs), a small partition is not read whole (it grows), and the bounds leave only
+-- partitions at hand to be opened.
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     -- By place: the number of an event that was new, 0 for others.
     numbers bigint[] := array_fill(0::bigint, ARRAY[cardinality(ids)]);
@@ -53,7 +54,7 @@ BEGIN
         SELECT min(c), max(c) INTO low, high FROM unnest(created_ats || known_created_ats) c;
         low_number := quipu_month_number(low) << 45;
         high_number := (quipu_month_number(high) + 1) << 45;
-        is_untouched := quipu_is_untouched(known_as_of, low, high);
+        SELECT quipu_is_untouched(known_as_of, min(c), max(c)) INTO is_untouched FROM unnest(known_created_ats) c;
         -- A statement of its own, so that it also sees what another transaction has just committed.
         WITH found AS MATERIALIZED (
             SELECT n.number, n.relay, min(n.created_at) AS created_at

@@ -26,7 +26,7 @@ pub(super) const PAGE_EVENTS_MAX: usize = 10_000;
 /// that it is done when the relay is.
 #[derive(Debug, Default)]
 pub struct AnswerPage {
-    /// Those that are well-formed and bear their own id, in the order in which they came.
+    /// Those that are well-formed, in the order in which they came.
     pub events: Vec<OfferedEvent>,
     /// What came as events and is none.
     pub refused: Refusals,

@@ -10,7 +10,7 @@ use tokio_postgres::types::Type;
 
 use super::journal::{IngestJournal, IngestPage, KnownEvent, KnownEvents};
 use super::metrics::IngestMetrics;
-use crate::base::nostr_event::{OfferedEvent, Refusals, VerifiedEvent};
+use crate::base::nostr_event::{OfferedEvent, Refusal, Refusals, VerifiedEvent};
 use crate::store::append::{self, Patience, Writer};
 use crate::store::{Error, Relay};
 
@@ -63,7 +63,7 @@ impl Intake {
         Self { pool, writer, metrics }
     }
 
-    /// Stores what is new of a page and records who showed it; `refused` are those of its events that could not be read.
+    /// Stores what is new of a page and records who showed it; `refused` are those of its events that could not even be read.
     /// Returns after the commit. An event that stands twice in a page is taken once.
     ///
     /// # Errors
@@ -71,9 +71,12 @@ impl Intake {
     pub async fn offer(
         &self,
         relay: Option<Relay>,
-        events: Vec<OfferedEvent>,
+        mut events: Vec<OfferedEvent>,
         mut refused: Refusals,
     ) -> Result<PageOutcome, Error> {
+        let named = events.len();
+        events.retain(|event| event.is_its_id);
+        refused.add_times(Refusal::BadId, named - events.len());
         // As patient as the commit that follows: a server that comes back costs a page nothing.
         let pauses = append::while_away().with_total_delay(Some(Patience::default().total));
         let lookup = (|| self.look_up(&events)).retry(pauses).when(Error::is_passing).await?;

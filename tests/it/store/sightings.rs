@@ -116,6 +116,14 @@ async fn another_signature_of_a_stored_event_is_verified_and_sighted() {
     assert_eq!((told.stored, told.known), (0, 1));
     let owner = kit.database.owner().await;
     assert_eq!(of(&owner, relays[1]).await, 1);
+    let mut changed = event.clone();
+    changed.content.push('.');
+    let told = intake.offer(Some(relays[1]), offered(&[changed]), Refusals::default()).await.unwrap();
+    assert_eq!(
+        (told.stored, told.known, told.refused.total()),
+        (0, 0, 1),
+        "the id of a known event, and other words"
+    );
     let mut forged = event;
     forged.sig = super::kit::note(&keys, 1_700_000_001, "another").sig;
     let told = intake.offer(Some(relays[1]), offered(&[forged]), Refusals::default()).await.unwrap();

@@ -107,7 +107,7 @@ impl Visit<'_> {
         }
         let until = self.deadline.min(Instant::now() + self.patience.idle);
         while let Ok(Ok(())) = timeout_at(until, session.wait_live()).await {
-            if session.take_live().events.iter().any(|event| event.id == probe.id) {
+            if session.take_live().events.iter().any(|event| event.is_its_id && event.id == probe.id) {
                 return Ok(took);
             }
         }
