@@ -93,6 +93,8 @@ async fn synchronize(parts: &quipu::app::Parts, events: Vec<NostrEvent>) -> (f64
             only_relays: vec![url.to_string()],
             interval_s: NonZeroU32::MAX,
             live: false,
+            // The relay passes over what it does not know, and silence is waited for.
+            negentropy: false,
             ..config::Synchronizer::default()
         },
         config::Networks::default(),
