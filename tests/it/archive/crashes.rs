@@ -146,6 +146,9 @@ async fn crash(victim: Victim, instance: &mut Instance, mut importing: Importing
             let busiest = "SELECT pid FROM pg_stat_activity WHERE usename = 'quipu' ORDER BY state = 'active' DESC LIMIT 1";
             let pid: i32 = client.query_one(busiest, &[]).await.unwrap().get(0);
             signal(pid.try_into().unwrap(), Signal::SIGKILL);
+            // Before it recovers, PostgreSQL ends all sessions, this one too; until then it still takes and answers new ones.
+            let ended = async { while client.batch_execute("SELECT 1").await.is_ok() {} };
+            tokio::time::timeout(Duration::from_mins(1), ended).await.expect("PostgreSQL notices");
         }
     }
     // The import outlives its database: what was under way is sent again, and it goes on.
