@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use tokio::net::TcpListener;
 
 use super::{Parts, Ports};
 use crate::http;
@@ -66,25 +67,29 @@ pub async fn start_messages(
         Ok::<(), BoxError>(())
     });
     let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-    for (name, address, port) in [
-        ("messages", settings.ws_address, Ports::DEFAULT.messages()),
-        ("messages-http", settings.http_address, Ports::DEFAULT.messages_http()),
+    for (name, setting, address, port) in [
+        ("messages", "services.messages.ws_address", settings.ws_address, Ports::DEFAULT.messages()),
+        (
+            "messages-http",
+            "services.messages.http_address",
+            settings.http_address,
+            Ports::DEFAULT.messages_http(),
+        ),
     ] {
-        let address = address.unwrap_or(local(port));
-        let address = listen(parts, &state, name, address, timeout).await?;
+        let listener = http::bind(setting, address.unwrap_or(local(port))).await?;
+        let address = listen(parts, &state, name, listener, timeout)?;
         addresses.insert(name.to_owned(), address.to_string());
     }
     Ok(())
 }
 
-async fn listen(
+fn listen(
     parts: &Parts,
     state: &MessagesState,
     name: &str,
-    address: SocketAddr,
+    listener: TcpListener,
     timeout: Duration,
 ) -> Result<SocketAddr> {
-    let listener = http::bind(address).await?;
     let address = listener.local_addr()?;
     let router = http::with_edge_layers(router(state, address), timeout);
     http::serve_with_addresses(&parts.lifecycle, name, listener, router);

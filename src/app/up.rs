@@ -244,7 +244,7 @@ async fn start(
         bail!("the database was restored into another cluster: run `quipu rebase` once, then start again");
     }
     let settings = configuration.settings.clone();
-    let ops = http::bind(settings.http.ops_address).await?;
+    let ops = http::bind("http.ops_address", settings.http.ops_address).await?;
     let ops_address = ops.local_addr()?;
     let timeout = Duration::from_secs(settings.http.request_timeout_s.get().into());
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
@@ -261,7 +261,7 @@ async fn start(
     }
     let mut console = None;
     if wanted.contains(&"console") {
-        let listener = http::bind(parts.settings.http.console_address).await?;
+        let listener = http::bind("http.console_address", parts.settings.http.console_address).await?;
         let address = listener.local_addr()?;
         addresses.insert("console".to_owned(), address.to_string());
         let router = services::console(&parts, &addresses);

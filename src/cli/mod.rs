@@ -10,7 +10,6 @@ mod relays;
 mod run;
 mod upkeep;
 mod url;
-mod windows;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -84,7 +83,7 @@ enum Command {
     },
     /// Recreate a projection from its journals.
     Rebuild {
-        /// Which: relays, relay_progress, requests, totals.
+        /// Which: relays, candidates, relay_progress, requests, totals.
         name: String,
     },
     /// Prove that the tables are what the journals say.

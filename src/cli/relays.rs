@@ -204,13 +204,16 @@ impl List {
         };
         let mut after = String::new();
         let mut shown = 0;
+        let line = output::count_line("relays");
         loop {
             let page = read::relays(&doors.read, &filter, &after, PAGE).await?;
             let Some(last) = page.last() else { break };
             after.clone_from(&last.url);
             shown += page.len();
-            list(&page, self.json)?;
+            line.inc(page.len() as u64);
+            line.suspend(|| list(&page, self.json))?;
         }
+        line.finish_and_clear();
         if shown == 0 && !self.json {
             let restricted = self.network.is_some() || self.readable.is_some() || self.retired.is_some();
             eprintln!(

@@ -18,20 +18,22 @@ use crate::lifecycle::Lifecycle;
 
 /// Why nothing can listen there.
 #[derive(Debug, thiserror::Error)]
-#[error("{address} cannot be listened on")]
+#[error("{address} cannot be listened on; `--set {setting}=IP:PORT` names another one")]
 pub struct BindError {
+    /// The setting that names the address.
+    pub setting: &'static str,
     /// The address that was asked for.
     pub address: SocketAddr,
     #[source]
     source: io::Error,
 }
 
-/// Binds an address.
+/// Binds the address that `setting` names.
 ///
 /// # Errors
 /// When it is taken, not of this machine, or not permitted.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError { address, source })
+pub async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|source| BindError { setting, address, source })
 }
 
 /// Adds a span for each request (method and path, never the query: it may hold a token) and the longest

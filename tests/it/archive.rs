@@ -23,3 +23,4 @@ mod strange_relays;
 mod tor;
 mod validator;
 mod vanishing;
+mod watching;

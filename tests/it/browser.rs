@@ -12,7 +12,7 @@ use crate::chromium::Browser;
 use crate::console::{Console, console_under_test};
 
 async fn listening(console: &Console, address: &str) -> SocketAddr {
-    let listener = bind(address.parse().unwrap()).await.unwrap();
+    let listener = bind("http.console_address", address.parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
     serve(&console.lifecycle, "console listener", listener, console.router.clone());
     address

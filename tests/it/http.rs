@@ -149,10 +149,13 @@ async fn a_request_under_way_is_answered_during_the_drain_and_no_new_one_is_take
         }
     };
     let lifecycle = Lifecycle::new(GRACE);
-    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let listener = bind("http.ops_address", "127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let taken = bind(address).await.unwrap_err().to_string();
-    assert_eq!(taken, format!("{address} cannot be listened on"));
+    let taken = bind("http.ops_address", address).await.unwrap_err().to_string();
+    assert_eq!(
+        taken,
+        format!("{address} cannot be listened on; `--set http.ops_address=IP:PORT` names another one")
+    );
     serve(&lifecycle, "test listener", listener, Router::new().route("/", get(handler)));
 
     let mut client = TcpStream::connect(address).await.unwrap();

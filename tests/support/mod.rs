@@ -8,5 +8,6 @@ pub(crate) mod farm;
 pub(crate) mod instance;
 pub(crate) mod proxy;
 pub(crate) mod socks;
+pub(crate) mod terminal;
 pub(crate) mod tor;
 pub(crate) mod wire_relay;

@@ -14,13 +14,16 @@ pub(super) async fn list(context: &Context, json: bool) -> Result<ExitCode> {
     let doors = Doors::open(&context.urls()?, DoorSizes::default())?;
     let mut after = String::new();
     let mut shown = 0;
+    let line = output::count_line("candidates");
     loop {
         let page = read::candidate_rows(&doors.read, &after, PAGE).await?;
         let Some(last) = page.last() else { break };
         after.clone_from(&last.url);
         shown += page.len();
-        show(&page, json)?;
+        line.inc(page.len() as u64);
+        line.suspend(|| show(&page, json))?;
     }
+    line.finish_and_clear();
     if shown == 0 && !json {
         eprintln!("no candidates: whatever events and lists have named so far was looked at");
     }

@@ -54,6 +54,8 @@ pub struct RelayCount {
     pub known: i64,
     /// Those that are retired.
     pub retired: i64,
+    /// Those that were ever checked.
+    pub checked: i64,
     /// Those that the newest check could read.
     pub readable: i64,
     /// Those that showed an event.
@@ -166,11 +168,12 @@ async fn sizes(pool: &PgPool) -> Result<(i64, i64, Vec<JournalSize>), Error> {
 async fn relay_counts(pool: &PgPool) -> Result<Vec<RelayCount>, Error> {
     Ok(sqlx::query_as!(
         RelayCount,
-        r#"SELECT r.network, count(*) AS "known!", count(r.retired_at) AS "retired!", count(c.relay_url) AS "readable!",
+        r#"SELECT r.network, count(*) AS "known!", count(r.retired_at) AS "retired!",
+                  count(c.relay_url) AS "checked!", count(*) FILTER (WHERE c.readable) AS "readable!",
                   count(p.relay) AS "with_events!",
                   count(*) FILTER (WHERE EXISTS (SELECT FROM sync_log s WHERE s.relay = r.number AND s.outcome = 'complete')) AS "with_proofs!",
                   count(g.relay_url) AS "with_gaps!"
-           FROM relays r LEFT JOIN relay_progress p ON p.relay = r.number LEFT JOIN readable_relays c ON c.relay_url = r.url
+           FROM relays r LEFT JOIN relay_progress p ON p.relay = r.number LEFT JOIN relay_metadata_latest c ON c.relay_url = r.url
            LEFT JOIN (SELECT DISTINCT relay_url FROM known_gaps) g ON g.relay_url = r.url
            GROUP BY r.network ORDER BY 2 DESC, 1"#
     )

@@ -1,0 +1,156 @@
+//! `quipu archive status`: tables, or bars that move.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use indicatif::{HumanBytes, HumanCount, MultiProgress, ProgressBar};
+
+use super::View;
+use crate::cli::{Context, output};
+use crate::services::archive::read::{self, RelayCount, Status};
+use crate::store::{DoorSizes, Doors};
+
+pub(super) async fn run(context: &Context, view: View) -> Result<ExitCode> {
+    let doors = Doors::open(&context.urls()?, DoorSizes::default())?;
+    let mut bars = None;
+    let draw = |status: &Status| bars.get_or_insert_with(|| Bars::new(status)).set(status);
+    let shown = view.show(&doors, async || read::status(&doors.read).await, print, draw).await;
+    doors.close().await;
+    shown.map(|()| ExitCode::SUCCESS)
+}
+
+/// How far the archive has come: of all relays those checked, readable and proven, and what grows.
+struct Bars {
+    checked: ProgressBar,
+    readable: ProgressBar,
+    proven: ProgressBar,
+    events: ProgressBar,
+    sightings: ProgressBar,
+    rest: ProgressBar,
+}
+
+impl Bars {
+    fn new(first: &Status) -> Self {
+        let all = MultiProgress::new();
+        let part = |name| all.add(output::part_bar(name));
+        let (checked, readable) = (part("relays checked"), part("relays readable"));
+        let proven = part("relays with proven windows");
+        let (events, sightings) =
+            (all.add(output::growth_line("events")), all.add(output::growth_line("sightings")));
+        output::begin(&events, of(first.events));
+        output::begin(&sightings, of(first.sightings));
+        let rest = all.add(output::clock_line());
+        Self { checked, readable, proven, events, sightings, rest }
+    }
+
+    fn set(&self, status: &Status) {
+        let sum = |count: fn(&RelayCount) -> i64| of(status.relays.iter().map(count).sum());
+        let known = sum(|relays| relays.known);
+        for (bar, part) in [
+            (&self.checked, sum(|relays| relays.checked)),
+            (&self.readable, sum(|relays| relays.readable)),
+            (&self.proven, sum(|relays| relays.with_proofs)),
+        ] {
+            output::fill(bar, part, known);
+        }
+        self.events.set_position(of(status.events));
+        self.sightings.set_position(of(status.sightings));
+        let waiting = status.candidates.iter().map(|candidates| candidates.waiting).sum();
+        self.rest.set_message(format!(
+            "known gaps: {}, candidates: {}, database: {}",
+            HumanCount(of(status.known_gaps)),
+            HumanCount(of(waiting)),
+            bytes(status.database_bytes)
+        ));
+    }
+}
+
+/// A count, which is never negative.
+fn of(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
+}
+
+fn print(status: &Status) {
+    output::say(output::table(["", "now", "in the last day", "bytes", "bytes each"], totals(status)));
+    output::say("");
+    output::say(output::table(["growth", "a day"], growth(status)));
+    output::say("");
+    let relays = status.relays.iter().map(|r| {
+        [
+            r.network.clone(),
+            r.known.to_string(),
+            r.checked.to_string(),
+            r.readable.to_string(),
+            r.with_events.to_string(),
+            r.with_proofs.to_string(),
+            r.with_gaps.to_string(),
+            r.retired.to_string(),
+        ]
+    });
+    let heading = [
+        "relays",
+        "known",
+        "checked",
+        "readable",
+        "with events",
+        "with proven windows",
+        "with gaps",
+        "retired",
+    ];
+    output::say(output::table(heading, relays));
+    output::say("");
+    if !status.candidates.is_empty() {
+        let candidates = status
+            .candidates
+            .iter()
+            .map(|c| [c.network.clone(), c.waiting.to_string(), c.failed.to_string()]);
+        output::say(output::table(["candidates", "waiting", "failed so far"], candidates));
+        output::say("");
+    }
+    let journals = status.journals.iter().map(|journal| [journal.name.clone(), bytes(journal.bytes)]);
+    output::say(output::table(["journal", "bytes"], journals));
+}
+
+fn totals(status: &Status) -> [[String; 5]; 5] {
+    let each = |bytes: Option<f64>| bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{bytes:.1}"));
+    let row = |name: &str, now: i64, day: i64, size: i64, one: Option<f64>| {
+        [name.to_owned(), now.to_string(), day.to_string(), bytes(size), each(one)]
+    };
+    let nothing = String::new;
+    [
+        row("events", status.events, status.events_last_day, status.events_bytes, status.bytes_per_event),
+        row(
+            "sightings",
+            status.sightings,
+            status.sightings_last_day,
+            status.sightings_bytes,
+            status.bytes_per_sighting,
+        ),
+        [
+            "requests to vanish".to_owned(),
+            format!("{}, {} honoured", status.vanish_requests, status.vanish_honoured),
+            nothing(),
+            nothing(),
+            nothing(),
+        ],
+        ["known gaps".to_owned(), status.known_gaps.to_string(), nothing(), nothing(), nothing()],
+        ["database".to_owned(), nothing(), nothing(), bytes(status.database_bytes), nothing()],
+    ]
+}
+
+fn growth(status: &Status) -> [[String; 2]; 2] {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "rounded for people, never negative"
+    )]
+    let day = status.bytes_per_day.map(|bytes| HumanBytes(bytes.max(0.0) as u64).to_string());
+    [
+        ["events".to_owned(), format!("{:.0}", status.events_per_day)],
+        ["bytes of events and sightings".to_owned(), day.unwrap_or_else(|| "-".to_owned())],
+    ]
+}
+
+fn bytes(bytes: i64) -> String {
+    HumanBytes(of(bytes)).to_string()
+}

@@ -1,0 +1,131 @@
+//! `--watch`: what the archive comes to is seen while it comes, on a terminal and as lines of JSON.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::kit::import;
+use crate::support::instance::{Instance, signal, wait};
+use crate::support::terminal::Terminal;
+
+const RELAY: &str = "ws://127.0.0.1:2";
+
+/// A window of the relay is proven behind the back of everybody who could give a hint.
+async fn prove(instance: &Instance, since: i64, until: i64) {
+    let owner = quipu::store::owner::connect(&instance.url("owner_database_url")).await.unwrap();
+    let window = format!(
+        "INSERT INTO sync_log (batch, slot, relay, outcome, since, until, events, requests)
+         SELECT gen_random_uuid(), 0, number, 'complete', {since}, {until}, 0, 1 FROM relays WHERE url = '{RELAY}'"
+    );
+    owner.batch_execute(&window).await.unwrap();
+}
+
+/// Ctrl-C, and a clean end.
+fn interrupt(mut child: Child) {
+    signal(child.id(), Signal::SIGINT);
+    assert!(wait(&mut child).is_some_and(|status| status.success()));
+}
+
+fn sample(instance: &Instance, count: &str) -> Vec<u8> {
+    instance.run(&["sample", "--count", count]).ok().stdout.into_bytes()
+}
+
+/// Lines of JSON, as they come.
+struct Lines {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Lines {
+    fn of(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// The next line that is so.
+    fn until(&mut self, is_so: impl Fn(&Value) -> bool) -> Value {
+        let mut values = self.lines.by_ref().map(|line| serde_json::from_str(&line.unwrap()).unwrap());
+        values.find(is_so).expect("it goes on")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_draws_what_comes_until_ctrl_c() {
+    let instance = Instance::start(&[]);
+    instance.run(&["relays", "add", RELAY, "ws://127.0.0.1:3"]).ok();
+    let (terminal, child) = Terminal::spawn(&mut instance.command(&["archive", "status", "--watch"]));
+    terminal.until_drawn(&["relays checked", "relays readable", "relays with proven windows", "0 of 2"]);
+    import(&instance, &sample(&instance, "1234"), &["--relay", RELAY]);
+    terminal.until_drawn(&["events", "sightings", "1,234", "/s", "database"]);
+    prove(&instance, 0, 900).await;
+    terminal.until_drawn(&["1 of 2"]);
+    interrupt(child);
+    instance.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_as_lines_goes_on_through_a_crash_of_postgresql_and_ends_when_nobody_reads() {
+    let instance = Instance::start(&[]);
+    let mut status = Lines::of(&mut instance.command(&["archive", "status", "--watch", "--json"]));
+    status.until(|line| line["events"] == 0);
+    import(&instance, &sample(&instance, "100"), &[]);
+    status.until(|line| line["events"] == 100);
+    signal(instance.postmaster_pid().unwrap(), Signal::SIGKILL);
+    import(&instance, &sample(&instance, "300"), &[]);
+    status.until(|line| line["events"] == 300);
+    let Lines { mut child, lines } = status;
+    drop(lines);
+    assert!(wait(&mut child).is_some_and(|status| status.success()), "as `| head -1` would");
+    instance.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn coverage_shows_its_windows_grow() {
+    let instance = Instance::start(&[]);
+    instance.run(&["relays", "add", RELAY]).ok();
+    let arguments = ["archive", "coverage", "--relay", RELAY, "--watch"];
+    let (terminal, child) = Terminal::spawn(&mut instance.command(&arguments));
+    let mut lines = Lines::of(instance.command(&arguments).arg("--json"));
+    terminal.until_drawn(&["days proven", "0 of", "nothing proven yet"]);
+    assert_eq!(lines.until(|_| true)["proven"], serde_json::json!([]));
+    // Ten days of 1970.
+    prove(&instance, 0, 10 * 86_400 - 1).await;
+    terminal.until_drawn(&[
+        "10 of",
+        "proven windows: 1, known gaps: 0, newest: 1970-01-01 00:00:00 to 1970-01-10 23:59:59",
+    ]);
+    let proven = serde_json::json!([{ "since": 0, "until": 863_999 }]);
+    lines.until(|line| line["proven"] == proven);
+    interrupt(lines.child);
+    interrupt(child);
+    let more = |n: i64| format!("({n}, 'gap', {0}, {0})", 2 * n + 863_999);
+    let gaps: Vec<String> = (1..=1_500).map(more).collect();
+    let owner = quipu::store::owner::connect(&instance.url("owner_database_url")).await.unwrap();
+    let known = format!(
+        "INSERT INTO sync_log (batch, slot, relay, outcome, since, until, events, requests)
+         SELECT gen_random_uuid(), 0, number, outcome, since, until, 0, 1 FROM relays, (VALUES {}) v (place, outcome, since, until)
+         WHERE url = '{RELAY}'",
+        gaps.join(", ")
+    );
+    owner.batch_execute(&known).await.unwrap();
+    let whole =
+        instance.run(&["archive", "coverage", "--relay", RELAY, "--json"]).ok().json_lines().remove(0);
+    assert_eq!(whole["gaps"].as_array().unwrap().len(), 1_500, "however many there are");
+    instance.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_nobody_can_see_bars_the_way_out_is_named() {
+    let instance = Instance::start(&[]);
+    for arguments in
+        [&["archive", "status", "--watch"][..], &["archive", "coverage", "--relay", RELAY, "--watch"]]
+    {
+        instance.run(&["relays", "add", RELAY]).ok();
+        let said = instance.run(arguments).refusal();
+        assert!(said.contains("--json"), "{said}");
+    }
+    instance.stop();
+}
