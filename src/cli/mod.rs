@@ -128,7 +128,7 @@ impl Cli {
             output::say(format_args!("{:#}", configuration.effective_json()));
             return Ok(ExitCode::SUCCESS);
         }
-        let _log = telemetry::init(&configuration.settings.log)?;
+        let _log = telemetry::init(&configuration.settings.log, || output::AboveBars)?;
         let context = Context { configuration, data: common.data };
         match command {
             Command::Up { port_base, ready_file, sample } => {

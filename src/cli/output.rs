@@ -1,15 +1,60 @@
 //! How commands show long work and listings.
 
-use std::fmt::{Display, Write};
-use std::io::Write as _;
+use std::fmt::{self, Display};
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use chrono::DateTime;
 use comfy_table::{ContentArrangement, Table, presets};
-use indicatif::{HumanFloatCount, ProgressBar, ProgressFinish, ProgressState, ProgressStyle};
+use indicatif::{
+    HumanFloatCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 
-/// Redraws a second; standard error, and nothing where that is no terminal.
+/// Pause between two redraws.
 const REDRAW: Duration = Duration::from_millis(200);
+
+/// Where all bars of this process are drawn; nowhere when standard error is no terminal.
+static SCREEN: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Whether anybody can see bars.
+pub(super) fn is_drawn() -> bool {
+    !SCREEN.is_hidden()
+}
+
+/// Leaves what is drawn as it is; what is written next stands below it.
+pub(super) fn leave_bars() {
+    SCREEN.set_draw_target(ProgressDrawTarget::hidden());
+    eprintln!();
+}
+
+/// Standard error for log lines: they stand above the bars.
+#[derive(Debug)]
+pub(super) struct AboveBars;
+
+impl io::Write for AboveBars {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        SCREEN.suspend(|| io::stderr().write(line))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Puts a bar on the screen, and keeps it moving.
+fn shown(bar: ProgressBar, template: &str) -> ProgressBar {
+    let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+        // Where it cannot be written there is nobody to read it.
+        let _ = write!(out, "{}/s", HumanFloatCount(state.per_sec().round()));
+    };
+    let style = ProgressStyle::with_template(template).expect("the template is valid").with_key("rate", rate);
+    let bar = SCREEN.add(bar.with_style(style));
+    bar.enable_steady_tick(REDRAW);
+    bar
+}
 
 /// A bar of bytes read.
 pub(super) fn byte_bar(total: Option<u64>) -> ProgressBar {
@@ -17,37 +62,30 @@ pub(super) fn byte_bar(total: Option<u64>) -> ProgressBar {
         Some(total) => ProgressBar::new(total),
         None => ProgressBar::new_spinner(),
     };
-    bar.set_style(
-        ProgressStyle::with_template("{bytes} of {total_bytes} {wide_bar} {eta}  {msg}")
-            .expect("the template is valid"),
-    );
-    bar.enable_steady_tick(REDRAW);
-    bar
+    shown(bar, "{bytes} of {total_bytes} {wide_bar} {eta}  {msg}")
 }
 
 /// A bar of things done.
 pub(super) fn count_bar(total: u64, what: &'static str) -> ProgressBar {
-    let bar = ProgressBar::new(total);
-    bar.set_style(
-        ProgressStyle::with_template("{human_pos} of {human_len} {msg} {wide_bar} {per_sec} {eta}")
-            .expect("the template is valid"),
-    );
-    bar.set_message(what);
-    bar.enable_steady_tick(REDRAW);
-    bar
+    let bar = ProgressBar::new(total).with_message(what);
+    shown(bar, "{human_pos} of {human_len} {msg} {wide_bar} {per_sec} {eta}")
 }
 
-/// A line that counts what a long listing has shown so far.
+/// A line that counts what a long listing has written so far. Where the listing itself is seen, or a pager shows it, it would disturb.
 pub(super) fn count_line(what: &'static str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{human_pos} {msg}").expect("the template is valid");
-    let line = ProgressBar::no_length().with_style(style).with_message(what);
-    line.enable_steady_tick(REDRAW);
-    line
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    if !stdout.and_then(|stdout| stdout.metadata()).is_ok_and(|stdout| stdout.is_file()) {
+        return ProgressBar::hidden();
+    }
+    shown(ProgressBar::no_length().with_message(what), "{human_pos} {msg}")
 }
 
-/// A bar of so many of a whole that may grow; both are set as they become known. It stays when it is dropped.
+/// A bar of so many of a whole that may grow; [`fill`] moves it.
 pub(super) fn part_bar(name: &'static str) -> ProgressBar {
-    stays("{prefix:<26} {human_pos:>13} of {human_len:<13} {wide_bar}").with_prefix(name)
+    shown(
+        ProgressBar::no_length().with_prefix(name),
+        "{prefix:<26} {human_pos:>13} of {human_len:<13} {wide_bar}",
+    )
 }
 
 /// Fills a [`part_bar`]. Nothing of nothing is an empty bar.
@@ -58,32 +96,25 @@ pub(super) fn fill(bar: &ProgressBar, part: u64, whole: u64) {
     bar.set_position(part);
 }
 
-/// A line of something that grows, with its rate.
-pub(super) fn growth_line(name: &'static str) -> ProgressBar {
-    stays("{prefix:<26} {human_pos:>13} {rate:>16}").with_prefix(name)
-}
-
-/// Begins a [`growth_line`] that is shown already: what is there came before anybody looked, and is no growth.
-pub(super) fn begin(line: &ProgressBar, there: u64) {
-    line.set_position(there);
+/// A line of something that grows, with its rate. What is there at first came before anybody looked, and is no growth.
+pub(super) fn growth_line(name: &'static str, there: u64) -> ProgressBar {
+    let line = shown(
+        ProgressBar::no_length().with_prefix(name).with_position(there),
+        "{prefix:<26} {human_pos:>13} {rate:>16}",
+    );
     line.tick();
     line.reset_eta();
+    line
+}
+
+/// A line of text.
+pub(super) fn text_line(name: &'static str) -> ProgressBar {
+    shown(ProgressBar::no_length().with_prefix(name), "{prefix:<26} {wide_msg}")
 }
 
 /// A line with a message, and for how long it has been there.
 pub(super) fn clock_line() -> ProgressBar {
-    let line = stays("{elapsed_precise}  {wide_msg}");
-    line.enable_steady_tick(REDRAW);
-    line
-}
-
-fn stays(template: &str) -> ProgressBar {
-    let rate = |state: &ProgressState, out: &mut dyn Write| {
-        // Where it cannot be written there is nobody to read it.
-        let _ = write!(out, "{}/s", HumanFloatCount(state.per_sec().round()));
-    };
-    let style = ProgressStyle::with_template(template).expect("the template is valid").with_key("rate", rate);
-    ProgressBar::no_length().with_style(style).with_finish(ProgressFinish::Abandon)
+    shown(ProgressBar::no_length(), "{elapsed_precise}  {wide_msg}")
 }
 
 /// A table for people.

@@ -18,7 +18,7 @@ use crate::lifecycle::Lifecycle;
 
 /// Why nothing can listen there.
 #[derive(Debug, thiserror::Error)]
-#[error("{address} cannot be listened on; `--set {setting}=IP:PORT` names another one")]
+#[error("{address} cannot be listened on; `{setting}`, or --port-base of `quipu up`, takes another one")]
 pub struct BindError {
     /// The setting that names the address.
     pub setting: &'static str,

@@ -48,13 +48,16 @@ pub struct LogGuard {
     _file: Option<WorkerGuard>,
 }
 
-/// Sets up logging for this process. The file is written by a thread of its own: when the disk cannot
+/// Sets up logging for this process; `stderr` is where its standard error goes. The file is written by a thread of its own: when the disk cannot
 /// keep up, lines are dropped from the file rather than slowing the services.
 ///
 /// # Errors
 /// When the level is not understood, the folder cannot be written, or logging is already set up.
-pub fn init(log: &Log) -> Result<LogGuard, LogError> {
-    let (subscriber, guard) = subscriber(log, io::stderr, io::stderr().is_terminal())?;
+pub fn init<W>(log: &Log, stderr: W) -> Result<LogGuard, LogError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let (subscriber, guard) = subscriber(log, stderr, io::stderr().is_terminal())?;
     subscriber.try_init().map_err(LogError::Twice)?;
     Ok(guard)
 }

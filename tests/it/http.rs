@@ -154,7 +154,9 @@ async fn a_request_under_way_is_answered_during_the_drain_and_no_new_one_is_take
     let taken = bind("http.ops_address", address).await.unwrap_err().to_string();
     assert_eq!(
         taken,
-        format!("{address} cannot be listened on; `--set http.ops_address=IP:PORT` names another one")
+        format!(
+            "{address} cannot be listened on; `http.ops_address`, or --port-base of `quipu up`, takes another one"
+        )
     );
     serve(&lifecycle, "test listener", listener, Router::new().route("/", get(handler)));
 

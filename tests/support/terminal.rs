@@ -1,23 +1,50 @@
-//! A terminal that a command draws on, and what can be read there.
+//! Commands that go on: what they draw on a terminal, and the lines they write, as they come.
 
 use std::fs::File;
-use std::io::Read as _;
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 
 use nix::pty::{Winsize, openpty};
+use nix::sys::signal::Signal;
+use serde_json::Value;
 
-use super::instance::await_some;
+use super::instance::{PATIENCE, await_some, signal, wait};
 
-/// The reader's side of a pseudo-terminal of 40 lines of 120 characters.
+/// A command under way. Dropping it ends it without asking how.
+pub(crate) struct Following(Child);
+
+impl Following {
+    /// Its end.
+    pub(crate) fn end(mut self) -> ExitStatus {
+        wait(&mut self.0).expect("it ends")
+    }
+
+    /// Ctrl-C, and its end.
+    pub(crate) fn interrupt(self) -> ExitStatus {
+        signal(self.0.id(), Signal::SIGINT);
+        self.end()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The reader's side of a pseudo-terminal of 40 lines of 80 characters.
 pub(crate) struct Terminal {
     drawn: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Terminal {
     /// Starts a command whose standard error is the terminal.
-    pub(crate) fn spawn(command: &mut Command) -> (Self, Child) {
-        let size = Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
+    pub(crate) fn of(command: &mut Command) -> (Self, Following) {
+        let size = Winsize { ws_row: 40, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         let ends = openpty(Some(&size), None).unwrap();
         let child = command.env("TERM", "xterm").stderr(Stdio::from(ends.slave)).spawn().unwrap();
         // The command's copy of the other end would keep the reader waiting for ever.
@@ -31,13 +58,12 @@ impl Terminal {
                 all.lock().unwrap().extend(&part[..length]);
             }
         });
-        (Self { drawn }, child)
+        (Self { drawn }, Following(child))
     }
 
     /// Waits until all these words were drawn.
     pub(crate) fn until_drawn(&self, words: &[&str]) {
-        let what = format!("{words:?} on the terminal");
-        await_some(&what, || {
+        await_some(&format!("{words:?} on the terminal"), || {
             let drawn = self.drawn();
             words.iter().all(|word| drawn.contains(word)).then_some(())
         });
@@ -46,5 +72,38 @@ impl Terminal {
     /// Everything drawn so far, with what moves the cursor.
     pub(crate) fn drawn(&self) -> String {
         String::from_utf8_lossy(&self.drawn.lock().unwrap()).into_owned()
+    }
+}
+
+/// The JSON lines of a command's standard output.
+pub(crate) struct Lines {
+    lines: Receiver<Value>,
+}
+
+impl Lines {
+    /// Starts a command.
+    pub(crate) fn of(command: &mut Command) -> (Self, Following) {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        // A line at a time: a command whose lines nobody takes has to wait.
+        let (sender, lines) = mpsc::sync_channel(0);
+        std::thread::spawn(move || {
+            for line in stdout.lines() {
+                if sender.send(serde_json::from_str(&line.unwrap()).unwrap()).is_err() {
+                    return;
+                }
+            }
+        });
+        (Self { lines }, Following(child))
+    }
+
+    /// The next line that is so.
+    pub(crate) fn until(&self, is_so: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).expect("another line comes");
+            if is_so(&line) {
+                return line;
+            }
+        }
     }
 }

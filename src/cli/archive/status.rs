@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use indicatif::{HumanBytes, HumanCount, MultiProgress, ProgressBar};
+use indicatif::{HumanBytes, HumanCount, ProgressBar};
 
 use super::View;
 use crate::cli::{Context, output};
@@ -13,10 +13,10 @@ use crate::store::{DoorSizes, Doors};
 pub(super) async fn run(context: &Context, view: View) -> Result<ExitCode> {
     let doors = Doors::open(&context.urls()?, DoorSizes::default())?;
     let mut bars = None;
+    let ask = async |doors: &Doors| read::status(&doors.read).await;
     let draw = |status: &Status| bars.get_or_insert_with(|| Bars::new(status)).set(status);
-    let shown = view.show(&doors, async || read::status(&doors.read).await, print, draw).await;
-    doors.close().await;
-    shown.map(|()| ExitCode::SUCCESS)
+    view.show(doors, ask, print, draw).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// How far the archive has come: of all relays those checked, readable and proven, and what grows.
@@ -31,16 +31,14 @@ struct Bars {
 
 impl Bars {
     fn new(first: &Status) -> Self {
-        let all = MultiProgress::new();
-        let part = |name| all.add(output::part_bar(name));
-        let (checked, readable) = (part("relays checked"), part("relays readable"));
-        let proven = part("relays with proven windows");
-        let (events, sightings) =
-            (all.add(output::growth_line("events")), all.add(output::growth_line("sightings")));
-        output::begin(&events, of(first.events));
-        output::begin(&sightings, of(first.sightings));
-        let rest = all.add(output::clock_line());
-        Self { checked, readable, proven, events, sightings, rest }
+        Self {
+            checked: output::part_bar("relays checked"),
+            readable: output::part_bar("relays readable"),
+            proven: output::part_bar("relays with proven windows"),
+            events: output::growth_line("events", of(first.events)),
+            sightings: output::growth_line("sightings", of(first.sightings)),
+            rest: output::clock_line(),
+        }
     }
 
     fn set(&self, status: &Status) {

@@ -1,6 +1,6 @@
 //! How an answer is shown: once, or again whenever something was written until the reader has seen enough.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -18,11 +18,17 @@ use crate::store::{Doors, Error, Hints};
 /// Shortest pause between two answers.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 
-/// How many times as long as a question took nothing is asked: who looks at a large archive does not keep it busy.
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_mins(1);
+
+/// How many times as long as its answer took nothing is asked: who looks at a large archive does not keep it busy.
 const PAUSE_FACTOR: u32 = 9;
 
-/// Longest pause: projections follow the journals, and nobody tells when they have.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// After the pause a hint is waited for, this long: projections follow the journals, and nobody tells when they have.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// How long the reader waits for connections to be closed; a server that hangs does not hold up Ctrl-C.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// How an answer is shown.
 #[derive(Debug, Clone, Copy, Args)]
@@ -36,46 +42,68 @@ pub(in crate::cli) struct View {
 }
 
 impl View {
-    /// Asks `doors` once and prints the answer, or asks again and again and draws it.
+    /// Asks once and prints the answer, or asks again and again and draws it. Closes the doors.
     pub(super) async fn show<T: Serialize>(
         self,
-        doors: &Doors,
-        mut ask: impl AsyncFnMut() -> Result<T, Error>,
+        doors: Doors,
+        ask: impl AsyncFnMut(&Doors) -> Result<T, Error>,
         print: impl Fn(&T),
+        draw: impl FnMut(&T),
+    ) -> Result<()> {
+        let shown = if self.watch {
+            self.follow(&doors, ask, draw).await
+        } else {
+            self.once(&doors, ask, print).await
+        };
+        let _ = timeout(CLOSING, doors.close()).await;
+        shown
+    }
+
+    async fn once<T: Serialize>(
+        self,
+        doors: &Doors,
+        mut ask: impl AsyncFnMut(&Doors) -> Result<T, Error>,
+        print: impl Fn(&T),
+    ) -> Result<()> {
+        let answer = ask(doors).await?;
+        if self.json {
+            output::say(serde_json::to_string(&answer)?);
+        } else {
+            print(&answer);
+        }
+        Ok(())
+    }
+
+    async fn follow<T: Serialize>(
+        self,
+        doors: &Doors,
+        ask: impl AsyncFnMut(&Doors) -> Result<T, Error>,
         mut draw: impl FnMut(&T),
     ) -> Result<()> {
-        if !self.watch {
-            let answer = ask().await?;
-            if self.json {
-                output::say(serde_json::to_string(&answer)?);
-            } else {
-                print(&answer);
-            }
-            return Ok(());
-        }
         if self.json {
             // A reader that is gone has seen enough.
             let line = |answer: &T| Ok(writeln!(io::stdout(), "{}", serde_json::to_string(answer)?).is_ok());
             return watch(doors, ask, line).await;
         }
-        if !io::stderr().is_terminal() {
+        if !output::is_drawn() {
             bail!(
-                "--watch draws on a terminal, and standard error is none: add --json for one object a line"
+                "--watch draws on a terminal, and standard error is none (or TERM says so): add --json for one object a line"
             );
         }
         let bars = |answer: &T| {
             draw(answer);
             Ok(true)
         };
-        watch(doors, ask, bars).await
+        let watched = watch(doors, ask, bars).await;
+        output::leave_bars();
+        watched
     }
 }
 
-/// Asks and shows until Ctrl-C, or until `show` says that nobody looks. Once the database has answered, it is waited for while it is
-/// away.
+/// Asks and shows until Ctrl-C, or until `show` says that nobody looks. A database that has answered is waited for when it goes away.
 async fn watch<T>(
     doors: &Doors,
-    mut ask: impl AsyncFnMut() -> Result<T, Error>,
+    mut ask: impl AsyncFnMut(&Doors) -> Result<T, Error>,
     mut show: impl FnMut(&T) -> Result<bool>,
 ) -> Result<()> {
     let mut stop = pin!(stop_signals()?);
@@ -85,17 +113,19 @@ async fn watch<T>(
         let mut has_answered = false;
         loop {
             let asked = Instant::now();
-            match ask().await {
+            let answer = ask(doors).await;
+            let mut pause = (asked.elapsed() * PAUSE_FACTOR).clamp(PAUSE_MIN, PAUSE_MAX);
+            match answer {
                 Ok(answer) if show(&answer)? => has_answered = true,
                 Ok(_) => return Ok(()),
                 Err(error) if has_answered && error.is_passing() => {
-                    tracing::warn!(%error, "asked again later");
+                    tracing::warn!(%error, "no answer; asked again soon");
+                    pause = PAUSE_MIN;
                 }
                 Err(error) => return Err(error.into()),
             }
-            sleep(PAUSE_MIN.max(asked.elapsed() * PAUSE_FACTOR)).await;
-            // Without a hint it is time to look anyway.
-            let _ = timeout(PAUSE_MAX, wake.woken()).await;
+            sleep(pause).await;
+            let _ = timeout(QUIET, wake.woken()).await;
         }
     };
     tokio::select! {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use indicatif::{HumanCount, MultiProgress, ProgressBar};
+use indicatif::{HumanCount, ProgressBar};
 use serde::Serialize;
 
 use super::View;
@@ -24,10 +24,14 @@ fn canonical(url: &str) -> Result<RelayUrl> {
 pub(super) async fn gaps(context: &Context, relay: Option<&str>, json: bool) -> Result<ExitCode> {
     let relay = relay.map(canonical).transpose()?;
     let doors = Doors::open(&context.urls()?, DoorSizes::default())?;
-    let mut pages = GapPages::of(relay.as_ref());
+    let mut after = (String::new(), i64::MIN);
     let mut shown = 0;
     let line = output::count_line("gaps");
-    while let Some(page) = pages.next(&doors).await? {
+    loop {
+        let only = relay.as_ref().map(RelayUrl::as_str);
+        let page = read::gaps(&doors.read, only, (&after.0, after.1), PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = (last.relay_url.clone(), last.since);
         shown += page.len();
         line.inc(page.len() as u64);
         line.suspend(|| show_gaps(&page, json))?;
@@ -40,27 +44,6 @@ pub(super) async fn gaps(context: &Context, relay: Option<&str>, json: bool) -> 
     }
     doors.close().await;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Known gaps, a page at a time.
-struct GapPages<'a> {
-    only: Option<&'a str>,
-    after: (String, i64),
-}
-
-impl<'a> GapPages<'a> {
-    /// Of one relay, or of all.
-    fn of(only: Option<&'a RelayUrl>) -> Self {
-        Self { only: only.map(RelayUrl::as_str), after: (String::new(), i64::MIN) }
-    }
-
-    /// The next page; none at the end.
-    async fn next(&mut self, doors: &Doors) -> Result<Option<Vec<Gap>>, Error> {
-        let page = read::gaps(&doors.read, self.only, (&self.after.0, self.after.1), PAGE).await?;
-        let Some(last) = page.last() else { return Ok(None) };
-        self.after = (last.relay_url.clone(), last.since);
-        Ok(Some(page))
-    }
 }
 
 fn show_gaps(page: &[Gap], json: bool) -> Result<()> {
@@ -86,11 +69,10 @@ pub(super) async fn coverage(context: &Context, relay: &str, view: View) -> Resu
     }
     let since = i64::try_from(context.configuration.settings.services.synchronizer.since_unix_s)?;
     let mut bars = None;
+    let ask = async |doors: &Doors| Coverage::of(&url, since, doors).await;
     let draw = |coverage: &Coverage| bars.get_or_insert_with(Bars::new).set(coverage);
-    let shown =
-        view.show(&doors, async || Coverage::of(&url, since, &doors).await, Coverage::print, draw).await;
-    doors.close().await;
-    shown.map(|()| ExitCode::SUCCESS)
+    view.show(doors, ask, Coverage::print, draw).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A relay's time line from the oldest second that is wanted until now.
@@ -107,12 +89,7 @@ struct Coverage {
 
 impl Coverage {
     async fn of(url: &RelayUrl, since: i64, doors: &Doors) -> Result<Self, Error> {
-        let proven = read::proven_windows(&doors.read, url.as_str()).await?;
-        let mut pages = GapPages::of(Some(url));
-        let mut gaps = Vec::new();
-        while let Some(page) = pages.next(doors).await? {
-            gaps.extend(page);
-        }
+        let (proven, gaps) = read::time_line(&doors.read, url.as_str()).await?;
         let mut known = proven.clone();
         known.extend(gaps.iter().filter_map(|gap| Window::new(gap.since, gap.until)));
         let open = Window::new(since, SystemClock.now().timestamp())
@@ -137,32 +114,34 @@ impl Coverage {
     }
 }
 
-/// How much of the time line is settled, in seconds.
+/// How much of the time line is proven, in days.
 struct Bars {
     proven: ProgressBar,
-    rest: ProgressBar,
+    newest: ProgressBar,
+    counts: ProgressBar,
 }
 
 impl Bars {
     fn new() -> Self {
-        let all = MultiProgress::new();
-        Self { proven: all.add(output::part_bar("days proven")), rest: all.add(output::clock_line()) }
+        Self {
+            proven: output::part_bar("days proven"),
+            newest: output::text_line("newest window"),
+            counts: output::clock_line(),
+        }
     }
 
     fn set(&self, coverage: &Coverage) {
         let proven = days(&coverage.proven);
-        let gaps =
-            coverage.gaps.iter().filter_map(|gap| Window::new(gap.since, gap.until)).collect::<Vec<_>>();
+        let gaps: Vec<Window> =
+            coverage.gaps.iter().filter_map(|gap| Window::new(gap.since, gap.until)).collect();
         output::fill(&self.proven, proven, proven + days(&coverage.open) + days(&gaps));
-        let newest = coverage.proven.last().map_or_else(
-            || "nothing proven yet".to_owned(),
-            |window| {
-                format!("newest: {} to {}", output::instant(window.since), output::instant(window.until))
-            },
-        );
+        let span = |window: &Window| {
+            format!("{} to {}", output::instant(window.since), output::instant(window.until))
+        };
+        self.newest.set_message(coverage.proven.last().map_or_else(|| "none yet".to_owned(), span));
         let windows = HumanCount(coverage.proven.len() as u64);
-        let gaps = HumanCount(coverage.gaps.len() as u64);
-        self.rest.set_message(format!("proven windows: {windows}, known gaps: {gaps}, {newest}"));
+        let gaps = HumanCount(gaps.len() as u64);
+        self.counts.set_message(format!("proven windows: {windows}, known gaps: {gaps}"));
     }
 }
 

@@ -1,14 +1,13 @@
 //! `--watch`: what the archive comes to is seen while it comes, on a terminal and as lines of JSON.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::fs::File;
+use std::process::Stdio;
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
 use super::kit::import;
-use crate::support::instance::{Instance, signal, wait};
-use crate::support::terminal::Terminal;
+use crate::support::instance::{Instance, signal};
+use crate::support::terminal::{Lines, Terminal};
 
 const RELAY: &str = "ws://127.0.0.1:2";
 
@@ -22,63 +21,36 @@ async fn prove(instance: &Instance, since: i64, until: i64) {
     owner.batch_execute(&window).await.unwrap();
 }
 
-/// Ctrl-C, and a clean end.
-fn interrupt(mut child: Child) {
-    signal(child.id(), Signal::SIGINT);
-    assert!(wait(&mut child).is_some_and(|status| status.success()));
-}
-
 fn sample(instance: &Instance, count: &str) -> Vec<u8> {
     instance.run(&["sample", "--count", count]).ok().stdout.into_bytes()
-}
-
-/// Lines of JSON, as they come.
-struct Lines {
-    child: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-}
-
-impl Lines {
-    fn of(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
-    }
-
-    /// The next line that is so.
-    fn until(&mut self, is_so: impl Fn(&Value) -> bool) -> Value {
-        let mut values = self.lines.by_ref().map(|line| serde_json::from_str(&line.unwrap()).unwrap());
-        values.find(is_so).expect("it goes on")
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_draws_what_comes_until_ctrl_c() {
     let instance = Instance::start(&[]);
     instance.run(&["relays", "add", RELAY, "ws://127.0.0.1:3"]).ok();
-    let (terminal, child) = Terminal::spawn(&mut instance.command(&["archive", "status", "--watch"]));
+    let (terminal, status) = Terminal::of(&mut instance.command(&["archive", "status", "--watch"]));
     terminal.until_drawn(&["relays checked", "relays readable", "relays with proven windows", "0 of 2"]);
     import(&instance, &sample(&instance, "1234"), &["--relay", RELAY]);
     terminal.until_drawn(&["events", "sightings", "1,234", "/s", "database"]);
     prove(&instance, 0, 900).await;
     terminal.until_drawn(&["1 of 2"]);
-    interrupt(child);
+    assert!(status.interrupt().success());
     instance.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_as_lines_goes_on_through_a_crash_of_postgresql_and_ends_when_nobody_reads() {
     let instance = Instance::start(&[]);
-    let mut status = Lines::of(&mut instance.command(&["archive", "status", "--watch", "--json"]));
-    status.until(|line| line["events"] == 0);
+    let (lines, status) = Lines::of(&mut instance.command(&["archive", "status", "--watch", "--json"]));
+    lines.until(|line| line["events"] == 0);
     import(&instance, &sample(&instance, "100"), &[]);
-    status.until(|line| line["events"] == 100);
+    lines.until(|line| line["events"] == 100);
     signal(instance.postmaster_pid().unwrap(), Signal::SIGKILL);
     import(&instance, &sample(&instance, "300"), &[]);
-    status.until(|line| line["events"] == 300);
-    let Lines { mut child, lines } = status;
+    lines.until(|line| line["events"] == 300);
     drop(lines);
-    assert!(wait(&mut child).is_some_and(|status| status.success()), "as `| head -1` would");
+    assert!(status.end().success(), "as `| head -1` would");
     instance.stop();
 }
 
@@ -87,20 +59,20 @@ async fn coverage_shows_its_windows_grow() {
     let instance = Instance::start(&[]);
     instance.run(&["relays", "add", RELAY]).ok();
     let arguments = ["archive", "coverage", "--relay", RELAY, "--watch"];
-    let (terminal, child) = Terminal::spawn(&mut instance.command(&arguments));
-    let mut lines = Lines::of(instance.command(&arguments).arg("--json"));
-    terminal.until_drawn(&["days proven", "0 of", "nothing proven yet"]);
+    let (terminal, drawing) = Terminal::of(&mut instance.command(&arguments));
+    let (lines, writing) = Lines::of(instance.command(&arguments).arg("--json"));
+    terminal.until_drawn(&["days proven", "0 of", "newest window", "none yet"]);
     assert_eq!(lines.until(|_| true)["proven"], serde_json::json!([]));
     // Ten days of 1970.
     prove(&instance, 0, 10 * 86_400 - 1).await;
     terminal.until_drawn(&[
         "10 of",
-        "proven windows: 1, known gaps: 0, newest: 1970-01-01 00:00:00 to 1970-01-10 23:59:59",
+        "1970-01-01 00:00:00 to 1970-01-10 23:59:59",
+        "proven windows: 1, known gaps: 0",
     ]);
     let proven = serde_json::json!([{ "since": 0, "until": 863_999 }]);
     lines.until(|line| line["proven"] == proven);
-    interrupt(lines.child);
-    interrupt(child);
+    assert!(writing.interrupt().success() && drawing.interrupt().success());
     let more = |n: i64| format!("({n}, 'gap', {0}, {0})", 2 * n + 863_999);
     let gaps: Vec<String> = (1..=1_500).map(more).collect();
     let owner = quipu::store::owner::connect(&instance.url("owner_database_url")).await.unwrap();
@@ -127,5 +99,20 @@ async fn where_nobody_can_see_bars_the_way_out_is_named() {
         let said = instance.run(arguments).refusal();
         assert!(said.contains("--json"), "{said}");
     }
+    instance.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listing_into_a_file_is_counted_and_one_that_is_read_is_left_alone() {
+    let instance = Instance::start(&[]);
+    instance.run(&["relays", "add", RELAY]).ok();
+    let list = || instance.command(&["relays", "list"]);
+    let file = File::create(instance.folder().join("list")).unwrap();
+    let (terminal, listing) = Terminal::of(list().stdout(file));
+    assert!(listing.end().success());
+    terminal.until_drawn(&[" relays"]);
+    let (terminal, listing) = Terminal::of(list().stdout(Stdio::piped()));
+    assert!(listing.end().success());
+    assert!(!terminal.drawn().contains("relays"), "{}", terminal.drawn());
     instance.stop();
 }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 
 use crate::services::archive::event::Window;
 use crate::store::Error;
@@ -24,7 +24,7 @@ pub struct Gap {
 
 /// Gaps in the order of relays and windows, after (`relay`, `since`), at most `limit`; of one relay alone when `only` names it.
 pub async fn gaps(
-    pool: &PgPool,
+    database: impl PgExecutor<'_>,
     only: Option<&str>,
     after: (&str, i64),
     limit: i64,
@@ -40,17 +40,26 @@ pub async fn gaps(
         after.1,
         limit
     )
-    .fetch_all(pool)
+    .fetch_all(database)
     .await?)
 }
 
-/// Proven windows of one relay, oldest first. Neighbours are one, so there are few.
-pub async fn proven_windows(pool: &PgPool, relay_url: &str) -> Result<Vec<Window>, Error> {
+/// A relay's time line: what is proven, and all known gaps, both oldest first and as of the same moment.
+pub async fn time_line(pool: &PgPool, relay_url: &str) -> Result<(Vec<Window>, Vec<Gap>), Error> {
+    let mut moment = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let proven = proven_windows(&mut *moment, relay_url).await?;
+    let gaps = gaps(&mut *moment, Some(relay_url), (relay_url, i64::MIN), i64::MAX).await?;
+    moment.commit().await?;
+    Ok((proven, gaps))
+}
+
+/// Neighbours are one, so there are few.
+async fn proven_windows(database: impl PgExecutor<'_>, relay_url: &str) -> Result<Vec<Window>, Error> {
     let rows = sqlx::query!(
         r#"SELECT since AS "since!", until AS "until!" FROM proven_windows WHERE relay_url = $1 ORDER BY since"#,
         relay_url
     )
-    .fetch_all(pool)
+    .fetch_all(database)
     .await?;
     Ok(rows.iter().filter_map(|row| Window::new(row.since, row.until)).collect())
 }

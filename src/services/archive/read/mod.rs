@@ -16,7 +16,7 @@ pub use candidates::{
     due_candidates, due_urls, hinting_events, months_of, unknown_urls, witnesses,
 };
 pub use checked::{DueRelay, checked_at, due_relays, newest_snapshot, snapshots};
-pub use coverage::{Gap, gaps, proven_windows};
+pub use coverage::{Gap, gaps, time_line};
 pub use crawl::{Candidate, Held, Holdings, candidates, holdings, settled_windows};
 pub use relays::{RelayDetail, RelayFilter, RelayRow, RelayWindows, relay, relays};
 pub use status::{CandidateCount, JournalSize, RelayCount, Status, status};
