@@ -13,7 +13,7 @@ use indicatif::{
     HumanFloatCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };
 
-/// Pause between two redraws.
+/// Pause between two redraws of a bar of which nothing is heard meanwhile.
 const REDRAW: Duration = Duration::from_millis(200);
 
 /// Where all bars of this process are drawn; nowhere when standard error is no terminal.
@@ -44,15 +44,19 @@ impl io::Write for AboveBars {
     }
 }
 
-/// Puts a bar on the screen, and keeps it moving.
+/// Puts a bar on the screen.
 fn shown(bar: ProgressBar, template: &str) -> ProgressBar {
     let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
         // Where it cannot be written there is nobody to read it.
         let _ = write!(out, "{}/s", HumanFloatCount(state.per_sec().round()));
     };
     let style = ProgressStyle::with_template(template).expect("the template is valid").with_key("rate", rate);
-    let bar = SCREEN.add(bar.with_style(style));
-    bar.enable_steady_tick(REDRAW);
+    SCREEN.add(bar.with_style(style))
+}
+
+/// Keeps a bar moving while nothing is heard of what it shows.
+fn ticking(bar: ProgressBar, pause: Duration) -> ProgressBar {
+    bar.enable_steady_tick(pause);
     bar
 }
 
@@ -62,13 +66,13 @@ pub(super) fn byte_bar(total: Option<u64>) -> ProgressBar {
         Some(total) => ProgressBar::new(total),
         None => ProgressBar::new_spinner(),
     };
-    shown(bar, "{bytes} of {total_bytes} {wide_bar} {eta}  {msg}")
+    ticking(shown(bar, "{bytes} of {total_bytes} {wide_bar} {eta}  {msg}"), REDRAW)
 }
 
 /// A bar of things done.
 pub(super) fn count_bar(total: u64, what: &'static str) -> ProgressBar {
     let bar = ProgressBar::new(total).with_message(what);
-    shown(bar, "{human_pos} of {human_len} {msg} {wide_bar} {per_sec} {eta}")
+    ticking(shown(bar, "{human_pos} of {human_len} {msg} {wide_bar} {per_sec} {eta}"), REDRAW)
 }
 
 /// A line that counts what a long listing has written so far. Where the listing itself is seen, or a pager shows it, it would disturb.
@@ -77,7 +81,7 @@ pub(super) fn count_line(what: &'static str) -> ProgressBar {
     if !stdout.and_then(|stdout| stdout.metadata()).is_ok_and(|stdout| stdout.is_file()) {
         return ProgressBar::hidden();
     }
-    shown(ProgressBar::no_length().with_message(what), "{human_pos} {msg}")
+    ticking(shown(ProgressBar::no_length().with_message(what), "{human_pos} {msg}"), REDRAW)
 }
 
 /// A bar of so many of a whole that may grow; [`fill`] moves it.
@@ -114,7 +118,7 @@ pub(super) fn text_line(name: &'static str) -> ProgressBar {
 
 /// A line with a message, and for how long it has been there.
 pub(super) fn clock_line() -> ProgressBar {
-    shown(ProgressBar::no_length(), "{elapsed_precise}  {wide_msg}")
+    ticking(shown(ProgressBar::no_length(), "{elapsed_precise}  {wide_msg}"), Duration::from_secs(1))
 }
 
 /// A table for people.
