@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio_postgres::NoTls;
 
@@ -91,9 +92,12 @@ fn write_door(url: &Secret, size: u32) -> Result<Pool, Error> {
 
 fn session_door(url: &Secret, size: u32) -> Result<PgPool, Error> {
     let options: PgConnectOptions = url.expose().parse().map_err(broken)?;
+    // What sqlx calls slow is measured until the last row is taken: an export to a slow disk, or a LISTEN, is no slow statement.
+    // PostgreSQL knows better (`log_min_duration_statement`).
+    let options = options.application_name("quipu").disable_statement_logging();
     Ok(PgPoolOptions::new()
         .max_connections(size)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(Duration::from_mins(1))
-        .connect_lazy_with(options.application_name("quipu")))
+        .connect_lazy_with(options))
 }
