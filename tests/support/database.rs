@@ -4,7 +4,7 @@
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::thread::JoinHandle;
 
@@ -116,12 +116,15 @@ pub(crate) fn free_ports() -> (u16, u16) {
     (one, two)
 }
 
-/// The first of seven ports in a row that nobody listens on now.
+/// The first of seven ports in a row that nobody listens on now, below those that the system gives away. Each process begins
+/// somewhere else, so that two at the same time seldom look at the same ones.
 pub(crate) fn free_port_block() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 20_000 + u16::try_from(std::process::id() % 1_000).unwrap() * 10;
+    const BLOCKS: u32 = 12_000 / 7;
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(0x9E37_79B9) % BLOCKS;
     loop {
-        let base = first.wrapping_add(NEXT.fetch_add(7, Ordering::Relaxed)).clamp(20_000, 32_000);
+        let block = (first + TRIED.fetch_add(1, Ordering::Relaxed)) % BLOCKS;
+        let base = 20_000 + u16::try_from(block * 7).unwrap();
         if (base..base + 7).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return base;
         }
