@@ -6,6 +6,7 @@
 //!
 //! **Architecture Invariant:** nothing else in Quipu spawns a task, so nothing outlives the shutdown.
 
+mod beside;
 mod health;
 mod metrics;
 mod service;
@@ -25,6 +26,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use beside::beside;
 pub use health::{HealthRegistry, Liveness, ServiceHealth, ServiceState};
 pub use service::{Cycle, Pace, Service, Wake};
 

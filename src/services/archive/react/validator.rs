@@ -23,7 +23,7 @@ use uplink::Uplink;
 
 use crate::base::{Network, RelayUrl};
 use crate::config;
-use crate::lifecycle::{Cycle, Service};
+use crate::lifecycle::{Cycle, Service, beside};
 use crate::net::relay::{Patience, RelayError, RelaySession};
 use crate::net::{Outside, Trust};
 use crate::services::archive::append::put_off;
@@ -83,6 +83,14 @@ impl Validator {
             pause_min: Duration::from_secs(self.settings.retry_min_s.get().into()),
             pause_max: Duration::from_secs(self.settings.retry_max_s.get().into()),
         }
+    }
+
+    /// Whether more wait in a network than may, and candidates to try: at most `wanted`.
+    async fn look(&self, network: Network, wanted: usize) -> Result<(bool, Vec<DueCandidate>), store::Error> {
+        let waiting = read::candidates_waiting(&self.parts.doors.session, network.as_str()).await?;
+        self.parts.metrics.waiting(network.as_str(), waiting);
+        let is_crowded = is_crowded(waiting, self.parts.candidates_max.get());
+        Ok((is_crowded, self.next(network, wanted).await?))
     }
 
     /// Candidates of a network that are due and that are ours now: at most `wanted`.
@@ -207,34 +215,36 @@ impl Service for Validator {
         let mut places = Places::new(&self.parts.networks);
         let mut finished = Vec::new();
         let mut tries = FuturesUnordered::new();
+        let mut ended = Vec::new();
         loop {
             let looks = if drain.is_cancelled() { Vec::new() } else { places.to_look(Instant::now(), LOOK) };
             if !looks.is_empty() {
-                self.parts.leases.give_back(&std::mem::take(&mut finished)).await?;
+                let finished = std::mem::take(&mut finished);
+                beside(self.parts.leases.give_back(&finished), &mut tries, &mut ended).await?;
             }
             for (network, free) in looks {
-                let waiting = read::candidates_waiting(&self.parts.doors.session, network.as_str()).await?;
-                self.parts.metrics.waiting(network.as_str(), waiting);
-                let is_crowded = is_crowded(waiting, self.parts.candidates_max.get());
-                let due = self.next(network, free).await?;
+                let (is_crowded, due) = beside(self.look(network, free), &mut tries, &mut ended).await?;
                 places.looked(network, due.len(), Instant::now());
                 self.parts.metrics.running(network.as_str(), places.taken(network));
                 tries.extend(
                     due.into_iter().map(|candidate| self.try_one(network, candidate, is_crowded, drain)),
                 );
             }
-            match timeout(LOOK, tries.next()).await {
-                Ok(Some(done)) => {
-                    let (network, lease) = done?;
-                    places.free(network);
-                    self.parts.metrics.running(network.as_str(), places.taken(network));
-                    finished.push(lease);
+            if ended.is_empty() {
+                match timeout(LOOK, tries.next()).await {
+                    Ok(Some(done)) => ended.push(done),
+                    Ok(None) => {
+                        self.parts.leases.give_back(&finished).await?;
+                        return Ok(Cycle::Idle);
+                    }
+                    Err(_) => {}
                 }
-                Ok(None) => {
-                    self.parts.leases.give_back(&finished).await?;
-                    return Ok(Cycle::Idle);
-                }
-                Err(_) => {}
+            }
+            for done in ended.drain(..) {
+                let (network, lease) = done?;
+                places.free(network);
+                self.parts.metrics.running(network.as_str(), places.taken(network));
+                finished.push(lease);
             }
         }
     }

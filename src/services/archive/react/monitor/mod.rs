@@ -28,7 +28,7 @@ use self::check::Checker;
 use self::places::Places;
 use crate::base::{Clock, Network, RelayUrl, Secret};
 use crate::config;
-use crate::lifecycle::{Cycle, Service};
+use crate::lifecycle::{Cycle, Service, beside};
 use crate::net::{Outside, Trust};
 use crate::services::archive::MetadataJournal;
 use crate::services::archive::command::SnapshotCommand;
@@ -301,34 +301,38 @@ impl Service for Monitor {
     async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, MonitorError> {
         let mut lines = self.lines();
         let mut visits = FuturesUnordered::new();
-        let mut done = Vec::new();
+        let (mut done, mut ended) = (Vec::new(), Vec::new());
         loop {
             for line in &mut lines {
                 let wanted = if drain.is_cancelled() { 0 } else { line.wanted(Instant::now()) };
                 if wanted > 0 {
-                    self.give_back(&mut done, 1).await?;
-                    let (turns, was_all) = self.next(line.network, wanted).await?;
+                    beside(self.give_back(&mut done, 1), &mut visits, &mut ended).await?;
+                    let look = self.next(line.network, wanted);
+                    let (turns, was_all) = beside(look, &mut visits, &mut ended).await?;
                     line.look_after = was_all.then(|| Instant::now() + LOOK);
                     line.running += turns.len();
                     visits.extend(turns.into_iter().map(|turn| self.visit(turn, drain)));
                 }
                 self.parts.metrics.running(line.network, line.running);
             }
-            match timeout(LOOK, visits.next()).await {
-                Ok(Some(visited)) => {
-                    let (network, lease) = visited?;
-                    done.extend(lease);
-                    if let Some(line) = lines.iter_mut().find(|line| line.network == network) {
-                        line.running -= 1;
+            if ended.is_empty() {
+                match timeout(LOOK, visits.next()).await {
+                    Ok(Some(visited)) => ended.push(visited),
+                    Ok(None) => {
+                        self.give_back(&mut done, 1).await?;
+                        return Ok(Cycle::Idle);
                     }
-                    self.give_back(&mut done, GIVE_BACK_AT).await?;
+                    Err(_) => {}
                 }
-                Ok(None) => {
-                    self.give_back(&mut done, 1).await?;
-                    return Ok(Cycle::Idle);
-                }
-                Err(_) => {}
             }
+            for visited in ended.drain(..) {
+                let (network, lease) = visited?;
+                done.extend(lease);
+                if let Some(line) = lines.iter_mut().find(|line| line.network == network) {
+                    line.running -= 1;
+                }
+            }
+            beside(self.give_back(&mut done, GIVE_BACK_AT), &mut visits, &mut ended).await?;
         }
     }
 }
