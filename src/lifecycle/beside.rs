@@ -2,29 +2,29 @@
 
 use std::pin::pin;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt as _};
 
 /// Does `work` while what is `under_way` goes on; what ends meanwhile is added to `ended`.
 ///
 /// A future that nobody polls keeps what it holds, such as a connection. Work that waits for one would wait for ever when all of them
 /// are held so.
-pub async fn beside<F: Future, T>(
+pub async fn beside<S: Stream + Unpin, T>(
     work: impl Future<Output = T>,
-    under_way: &mut FuturesUnordered<F>,
-    ended: &mut Vec<F::Output>,
+    under_way: &mut S,
+    ended: &mut impl Extend<S::Item>,
 ) -> T {
     let mut work = pin!(work);
     loop {
         tokio::select! {
             done = &mut work => return done,
-            Some(end) = under_way.next(), if !under_way.is_empty() => ended.push(end),
+            Some(end) = under_way.next() => ended.extend(std::iter::once(end)),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::stream::FuturesUnordered;
     use tokio::sync::Semaphore;
 
     use super::*;

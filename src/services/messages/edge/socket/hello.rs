@@ -1,8 +1,6 @@
 //! Who speaks on a socket: claimed in `hello`, proven by a token or by an answer to a challenge.
 
-use futures_util::StreamExt as _;
-
-use super::{Ended, Session};
+use super::{Ended, Session, next};
 use crate::services::messages::edge::delivery::Delivery;
 use crate::services::messages::edge::desk::{Refused, Who};
 use crate::services::messages::edge::frame::{ErrorCode, Outbound, render};
@@ -72,7 +70,7 @@ impl Session {
 
     /// From here on the client is known. A second hello on one socket is another client.
     async fn welcome(&mut self, who: Who, since: Option<i64>) -> Result<(), Ended> {
-        while let Some(answer) = self.asked.next().await {
+        while let Some(answer) = next(&mut self.answered, &mut self.asked).await {
             self.answer(answer).await?;
         }
         self.leave().await;

@@ -6,6 +6,7 @@
 mod farewell;
 mod hello;
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -28,6 +29,7 @@ use super::frame::{Delivered, ErrorCode, Inbound, Outbound, for_recipient, parse
 use super::gate::{Admission, Proof, Visitor};
 use super::{Listener, MessagesState};
 use crate::http::Failure;
+use crate::lifecycle::beside;
 use crate::services::messages::event::{Generation, Life, Message};
 
 /// Longest frame, in bytes: a payload of 1 MiB in base64, and what is around it.
@@ -79,6 +81,8 @@ struct Session {
     /// A claim that waits for its proof.
     claimed: Option<(Who, Option<i64>, String)>,
     asked: FuturesOrdered<Answer>,
+    /// What was answered while something else was done.
+    answered: VecDeque<Result<String, Refused>>,
     has_acknowledged: bool,
     heard: Instant,
 }
@@ -93,6 +97,7 @@ async fn run(socket: WebSocket, state: MessagesState, visitor: Visitor, admissio
         tells_numbers: false,
         claimed: None,
         asked: FuturesOrdered::new(),
+        answered: VecDeque::new(),
         has_acknowledged: false,
         heard: Instant::now(),
     };
@@ -125,12 +130,12 @@ impl Session {
                 self.hand_over().await?;
                 taken = 0;
             }
-            let may_ask = self.asked.len() < ASKED_MAX;
+            let may_ask = self.asked.len() + self.answered.len() < ASKED_MAX;
             // What a client says comes before what it is handed: one that acknowledges each message would else be left waiting to
             // be heard while it is waited for to read. A long queue keeps neither records nor pings waiting.
             tokio::select! {
                 biased;
-                Some(answer) = self.asked.next(), if !self.asked.is_empty() => self.answer(answer).await?,
+                Some(answer) = next(&mut self.answered, &mut self.asked) => self.answer(answer).await?,
                 frame = self.socket.recv(), if may_ask => {
                     taken += 1;
                     self.heard = Instant::now();
@@ -166,7 +171,8 @@ impl Session {
     /// Hands some messages over.
     async fn hand_over(&mut self) -> Result<(), Ended> {
         let Some(delivery) = &mut self.delivery else { return Ok(()) };
-        if let Err(error) = delivery.refill().await {
+        // What was asked for may hold the connection that this waits for.
+        if let Err(error) = beside(delivery.refill(), &mut self.asked, &mut self.answered).await {
             self.state.parts().counted.store_error();
             // The client comes back, and is served from where it was.
             tracing::warn!(error = %error, "messages cannot be read: {error}");
@@ -251,7 +257,7 @@ impl Session {
             }
             Inbound::Pull { limit, since } => {
                 // What was acknowledged before must not come again.
-                while let Some(answer) = self.asked.next().await {
+                while let Some(answer) = next(&mut self.answered, &mut self.asked).await {
                     self.answer(answer).await?;
                 }
                 let tells_numbers = self.tells_numbers || since.is_some();
@@ -333,7 +339,9 @@ impl Session {
 
     /// A client that does not take what it is sent is cut off: nothing of it counts as handed over.
     async fn put(&mut self, frame: Frame) -> Result<(), Ended> {
-        match timeout(self.state.write_timeout(), self.socket.send(frame)).await {
+        // However long it takes: what it asked for goes on, and keeps no connection from others.
+        let sent = timeout(self.state.write_timeout(), self.socket.send(frame));
+        match beside(sent, &mut self.asked, &mut self.answered).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Ended),
             Err(_) => {
@@ -346,6 +354,17 @@ impl Session {
 
 fn unknown_frame() -> Refused {
     Refused::request(ErrorCode::InvalidPayload, "type", "unknown frame type")
+}
+
+/// The next answer, in the order of the questions; none when nothing was asked.
+async fn next(
+    answered: &mut VecDeque<Result<String, Refused>>,
+    asked: &mut FuturesOrdered<Answer>,
+) -> Option<Result<String, Refused>> {
+    match answered.pop_front() {
+        Some(answer) => Some(answer),
+        None => asked.next().await,
+    }
 }
 
 async fn woken(delivery: Option<&Delivery>) {
