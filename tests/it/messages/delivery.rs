@@ -278,6 +278,50 @@ async fn a_socket_that_does_not_read_is_cut_off_holds_nobody_up_and_loses_nothin
     again.hears_nothing().await;
 }
 
+/// Each client's question is under way and holds a connection, while the client is to be handed messages for which one is wanted.
+#[tokio::test]
+async fn a_question_under_way_keeps_no_connection_from_those_who_are_handed_messages() {
+    let database = TestDatabase::new().await;
+    let room = Room::with(&database, |settings| {
+        // Counting would want connections, too.
+        settings.sender_messages_per_day = 0;
+        settings.sender_bytes_per_day = 0;
+        settings.recipient_messages_max = 0;
+        settings.recipient_bytes_max = 0;
+    })
+    .await;
+    let mut sender = room.two(&wayfarer(1), "laptop").await;
+    let mut clients = Vec::new();
+    for name in 2..14 {
+        clients.push(room.two(&wayfarer(name), "phone").await);
+    }
+    let mut owner = database.owner().await;
+    let lock = owner.transaction().await.unwrap();
+    lock.batch_execute("LOCK TABLE message_positions").await.unwrap();
+    for client in &mut clients {
+        client.say(r#"{"type":"pull"}"#).await;
+    }
+    let held = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let watcher = quipu::store::owner::connect(&database.superuser_url()).await.unwrap();
+    let waiting = async || watcher.query_one(held, &[]).await.unwrap().get::<_, i64>(0);
+    eventually("pulls hold connections", async || waiting().await >= 2).await;
+    let payloads = vec![HELLO.to_owned(); 50];
+    for name in 2..14 {
+        sender.send_all(&wayfarer(name), &payloads).await;
+    }
+    lock.rollback().await.unwrap();
+    for mut client in clients {
+        let (mut messages, mut pages) = (0, 0);
+        while messages < payloads.len() || pages == 0 {
+            match client.next().await["type"].as_str() {
+                Some("message") => messages += 1,
+                Some("messages") => pages += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn g2_6_2_a_repeated_client_msg_id_is_stored_once_and_answered_the_same() {
     let database = TestDatabase::new().await;
