@@ -1,6 +1,7 @@
 //! Who speaks on a socket: claimed in `hello`, proven by a token or by an answer to a challenge.
 
-use super::{Ended, Session, next};
+use super::answers::next;
+use super::{Ended, Session};
 use crate::services::messages::edge::delivery::Delivery;
 use crate::services::messages::edge::desk::{Refused, Who};
 use crate::services::messages::edge::frame::{ErrorCode, Outbound, render};

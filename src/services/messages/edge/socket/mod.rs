@@ -3,25 +3,25 @@
 //! A session is one task: it reads, asks, answers in the order of the questions, and hands messages over. What a client asks
 //! while earlier questions are on their way to disk is taken, up to a bound; then it is not read on.
 
+mod answers;
 mod farewell;
 mod hello;
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message as Frame, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{ConnectInfo, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use rand::Rng as _;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use uuid::Uuid;
+
+use answers::{Answer, next};
 
 use super::delivery::Delivery;
 use super::desk::{Letter, Refused, SOCKET_PULL_MAX, Who};
@@ -67,8 +67,6 @@ pub(super) async fn upgrade(
 /// The session is over, and why it tells its client nothing.
 #[derive(Debug)]
 struct Ended;
-
-type Answer = Pin<Box<dyn Future<Output = Result<String, Refused>> + Send>>;
 
 struct Session {
     socket: WebSocket,
@@ -354,17 +352,6 @@ impl Session {
 
 fn unknown_frame() -> Refused {
     Refused::request(ErrorCode::InvalidPayload, "type", "unknown frame type")
-}
-
-/// The next answer, in the order of the questions; none when nothing was asked.
-async fn next(
-    answered: &mut VecDeque<Result<String, Refused>>,
-    asked: &mut FuturesOrdered<Answer>,
-) -> Option<Result<String, Refused>> {
-    match answered.pop_front() {
-        Some(answer) => Some(answer),
-        None => asked.next().await,
-    }
 }
 
 async fn woken(delivery: Option<&Delivery>) {
