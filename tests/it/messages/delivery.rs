@@ -6,9 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::Rng as _;
 use serde_json::{Value, json};
-use tokio::net::TcpSocket;
 
-use super::kit::{Client, Room, number, soon, wayfarer};
+use super::kit::{Room, number, wayfarer};
 use crate::support::database::TestDatabase;
 use crate::support::proxy::eventually;
 
@@ -254,11 +253,7 @@ async fn a_sender_can_ask_for_the_life_of_a_message() {
 async fn a_socket_that_does_not_read_is_cut_off_holds_nobody_up_and_loses_nothing() {
     let database = TestDatabase::new().await;
     let room = Room::with(&database, |settings| settings.write_timeout_s = 2.try_into().unwrap()).await;
-    let tcp = TcpSocket::new_v4().unwrap();
-    tcp.set_recv_buffer_size(4_096).unwrap();
-    let stream = soon("a connection", tcp.connect(room.ws)).await.unwrap();
-    let mut slow = Client::on(stream, &[]).await.unwrap_or_else(|status| panic!("{status}"));
-    slow.hello(&wayfarer(2), "slow").await;
+    let _slow = room.unread(&wayfarer(2), "slow").await;
     let mut quick = room.two(&wayfarer(2), "quick").await;
     let mut sender = room.two(&wayfarer(1), "laptop").await;
     // More than any buffer between them holds.
@@ -278,48 +273,42 @@ async fn a_socket_that_does_not_read_is_cut_off_holds_nobody_up_and_loses_nothin
     again.hears_nothing().await;
 }
 
-/// Each client's question is under way and holds a connection, while the client is to be handed messages for which one is wanted.
+/// Sockets that are not read, of clients whose questions are under way and hold every connection there is.
 #[tokio::test]
-async fn a_question_under_way_keeps_no_connection_from_those_who_are_handed_messages() {
+async fn a_question_under_way_beside_a_jammed_socket_keeps_no_connection_from_others() {
     let database = TestDatabase::new().await;
     let room = Room::with(&database, |settings| {
-        // Counting would want connections, too.
-        settings.sender_messages_per_day = 0;
-        settings.sender_bytes_per_day = 0;
-        settings.recipient_messages_max = 0;
-        settings.recipient_bytes_max = 0;
+        settings.payload_bytes_max = (1024 * 1024).try_into().unwrap();
+        // Later than the test's patience ends.
+        settings.write_timeout_s = 300.try_into().unwrap();
     })
     .await;
     let mut sender = room.two(&wayfarer(1), "laptop").await;
-    let mut clients = Vec::new();
-    for name in 2..14 {
-        clients.push(room.two(&wayfarer(name), "phone").await);
+    let mut quick = room.two(&wayfarer(2), "quick").await;
+    let mut jammed = Vec::new();
+    for number in 0..12 {
+        jammed.push(room.unread(&wayfarer(2), &format!("slow {number}")).await);
     }
+    // From here on nobody is counted anew: that would want a connection, too.
+    let first = sender.send(&wayfarer(2), HELLO).await;
+    assert_eq!(quick.message().await, first);
     let mut owner = database.owner().await;
     let lock = owner.transaction().await.unwrap();
     lock.batch_execute("LOCK TABLE message_positions").await.unwrap();
-    for client in &mut clients {
+    for client in &mut jammed {
         client.say(r#"{"type":"pull"}"#).await;
     }
     let held = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     let watcher = quipu::store::owner::connect(&database.superuser_url()).await.unwrap();
     let waiting = async || watcher.query_one(held, &[]).await.unwrap().get::<_, i64>(0);
     eventually("pulls hold connections", async || waiting().await >= 2).await;
-    let payloads = vec![HELLO.to_owned(); 50];
-    for name in 2..14 {
-        sender.send_all(&wayfarer(name), &payloads).await;
-    }
+    // More than any buffer between them holds.
+    let large = vec!["A".repeat(1_300_000); 10];
+    let sent = sender.send_all(&wayfarer(2), &large).await;
+    assert_eq!(quick.messages(large.len()).await, sent);
     lock.rollback().await.unwrap();
-    for mut client in clients {
-        let (mut messages, mut pages) = (0, 0);
-        while messages < payloads.len() || pages == 0 {
-            match client.next().await["type"].as_str() {
-                Some("message") => messages += 1,
-                Some("messages") => pages += 1,
-                other => panic!("{other:?}"),
-            }
-        }
-    }
+    let page = quick.ask(json!({ "type": "pull", "limit": 1 })).await;
+    assert_eq!(page["messages"][0]["msg_id"], *first);
 }
 
 #[tokio::test]

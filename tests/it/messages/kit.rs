@@ -13,7 +13,7 @@ use quipu::store::DatabaseUrls;
 use quipu::telemetry::Metrics;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
@@ -100,6 +100,16 @@ impl Room {
     /// A client of the second generation, welcomed.
     pub(super) async fn two(&self, wayfarer: &str, device: &str) -> Client {
         let mut client = self.connect().await;
+        client.hello(wayfarer, device).await;
+        client
+    }
+
+    /// The same with as little room as can be for what it does not read.
+    pub(super) async fn unread(&self, wayfarer: &str, device: &str) -> Client {
+        let tcp = TcpSocket::new_v4().unwrap();
+        tcp.set_recv_buffer_size(4_096).unwrap();
+        let stream = soon("a connection", tcp.connect(self.ws)).await.unwrap();
+        let mut client = Client::on(stream, &[]).await.unwrap_or_else(|status| panic!("{status}"));
         client.hello(wayfarer, device).await;
         client
     }

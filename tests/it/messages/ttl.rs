@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::net::TcpSocket;
 use tokio_postgres::Client as Sql;
 
-use super::kit::{Client, Room, Stream, number, soon, wayfarer};
+use super::kit::{Client, Room, Stream, number, wayfarer};
 use crate::support::database::TestDatabase;
 use crate::support::proxy::eventually;
 
@@ -102,11 +101,7 @@ async fn g2_7_6_who_comes_after_the_end_finds_nothing_on_any_way() {
 
 /// A socket that is not read, of a room that is patient.
 async fn jammed(room: &Room, sender: &mut Client) -> (Client, Vec<String>) {
-    let tcp = TcpSocket::new_v4().unwrap();
-    tcp.set_recv_buffer_size(4_096).unwrap();
-    let stream = soon("a connection", tcp.connect(room.ws)).await.unwrap();
-    let mut slow = Client::on(stream, &[]).await.unwrap_or_else(|status| panic!("{status}"));
-    slow.hello(&wayfarer(2), "slow").await;
+    let slow = room.unread(&wayfarer(2), "slow").await;
     let payloads = vec!["A".repeat(80_000); 120];
     (slow, sender.send_all(&wayfarer(2), &payloads).await)
 }
@@ -136,6 +131,44 @@ async fn what_ends_while_its_socket_is_not_ready_is_not_handed_to_it() {
         }
         drop(slow);
     }
+}
+
+/// A page that was read in time waits behind a jammed socket until one of its messages is over.
+#[tokio::test]
+async fn what_was_pulled_is_left_out_when_it_ends_before_its_socket_is_ready() {
+    let database = TestDatabase::new().await;
+    let room =
+        Room::with(&database, |settings| settings.payload_bytes_max = (1024 * 1024).try_into().unwrap())
+            .await;
+    let (mut sql, watcher) = (database.owner().await, database.owner().await);
+    let mut sender = room.two(&wayfarer(1), "laptop").await;
+    let mut quick = room.two(&wayfarer(2), "quick").await;
+    let mut slow = room.unread(&wayfarer(2), "slow").await;
+    // From here on nobody is counted anew: that reads what is locked.
+    let first = sender.send(&wayfarer(2), HELLO).await;
+    assert_eq!((quick.message().await, slow.message().await), (first.clone(), first.clone()));
+    let lock = sql.transaction().await.unwrap();
+    lock.batch_execute("LOCK TABLE message_positions").await.unwrap();
+    slow.say(r#"{"type":"pull"}"#).await;
+    let short = send(&mut sender, 4, HELLO).await;
+    // More than any buffer between them holds.
+    let large = vec!["A".repeat(1_300_000); 10];
+    sender.send_all(&wayfarer(2), &large).await;
+    let mut came = quick.messages(large.len() + 1).await.into_iter();
+    lock.rollback().await.unwrap();
+    // Whoever asks later is answered: so was the other.
+    assert_eq!(quick.pull(1).await, [first]);
+    until(&watcher, &short["expires_at"]).await;
+    // What is left of the page has its place among what is handed over.
+    let page = loop {
+        let frame = slow.next().await;
+        if frame["type"] == "messages" {
+            break frame["messages"].as_array().unwrap().clone();
+        }
+        assert_eq!(frame["msg_id"].as_str(), came.next().as_deref());
+    };
+    assert!(page.iter().all(|message| message["msg_id"] != short["msg_id"]), "it was over");
+    assert!(!page.is_empty(), "large ones live on");
 }
 
 /// A retry that comes late learns that the message was accepted; it does not live again.

@@ -10,7 +10,7 @@ use super::limits::Over;
 use crate::services::messages::append::{MessageAnswer, move_positions};
 use crate::services::messages::command::{MessageCommand, NewMessage};
 use crate::services::messages::decide::{is_wayfarer_id_v1, life_of};
-use crate::services::messages::event::{Accepted, Generation, Life, Page};
+use crate::services::messages::event::{Accepted, Generation, Life, Message, Page};
 use crate::services::messages::read::{self, Asked, Most};
 use crate::store::Error;
 
@@ -210,7 +210,7 @@ impl MessagesState {
         }
     }
 
-    /// Messages that wait for a device, after number `since` or where it left off.
+    /// Messages that wait for a device, after number `since` or where it left off. Some may be over when they are handed over.
     pub(super) async fn pull(
         &self,
         who: &Who,
@@ -223,9 +223,12 @@ impl MessagesState {
         let after = settled.max(since.unwrap_or(0));
         let limit = limit.filter(|limit| (1..=most).contains(limit)).unwrap_or(PULL_DEFAULT);
         let asked = Asked { recipient: &who.wayfarer_id, device: &who.device, after };
-        let mut page = read::pages(pool, &[asked], Most::messages(limit)).await?.pop().unwrap_or_default();
-        page.messages.retain(|message| !self.parts().database_clock.may_be_over(message.expires_at));
-        Ok(page)
+        Ok(read::pages(pool, &[asked], Most::messages(limit)).await?.pop().unwrap_or_default())
+    }
+
+    /// Leaves out what may be over by now. Called right before messages are handed over.
+    pub(super) fn leave_out_what_is_over(&self, messages: &mut Vec<Message>) {
+        messages.retain(|message| !self.parts().database_clock.may_be_over(message.expires_at));
     }
 
     /// What became of a message, for its sender.

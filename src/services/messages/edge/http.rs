@@ -133,7 +133,8 @@ pub(super) async fn pull(
     Query(asking): Query<Asking>,
 ) -> Result<Json<Value>, Failure> {
     let who = listener.who(&headers, &asking).await?;
-    let page = listener.state.pull(&who, asking.since, asking.limit, PULL_MAX).await.map_err(refusal)?;
+    let mut page = listener.state.pull(&who, asking.since, asking.limit, PULL_MAX).await.map_err(refusal)?;
+    listener.state.leave_out_what_is_over(&mut page.messages);
     let entries: Vec<Value> = page.messages.iter().map(entry).collect();
     if entries.is_empty() && asking.since.is_none() {
         // Everything is acknowledged: the next one need not look at it.

@@ -235,7 +235,9 @@ async fn stream(
 ) -> io::Result<Option<Parked>> {
     let who = format!("wayfarer_id={}&device_id={}", login.wayfarer, login.device);
     let mut wire = TcpStream::connect(address).await?;
-    wire.write_all(format!("GET /v1/stream?{who} HTTP/1.1\r\nhost: {address}\r\n\r\n").as_bytes()).await?;
+    // A stream that the service ends is seen by the end of its connection alone: nobody here reads chunks.
+    let head = format!("GET /v1/stream?{who} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    wire.write_all(head.as_bytes()).await?;
     let mut lines = BufReader::new(wire);
     let mut head = String::new();
     timeout(WELCOME, lines.read_line(&mut head)).await.map_err(broken)??;

@@ -7,6 +7,7 @@ use tokio::time::sleep;
 use tungstenite::error::{CapacityError, Error as WireError};
 
 use super::{Ended, Session};
+use crate::lifecycle::beside;
 use crate::services::messages::edge::desk::Refused;
 use crate::services::messages::edge::frame::ErrorCode;
 
@@ -26,7 +27,7 @@ impl Session {
             let frame = CloseFrame { code: close_code::SIZE, reason: "the frame is too long".into() };
             if self.refuse(&refused).await.is_ok() && self.put(Frame::Close(Some(frame))).await.is_ok() {
                 // What he still sends is not read: closing now would take the words away before he has read them.
-                sleep(FAREWELL).await;
+                beside(sleep(FAREWELL), &mut self.asked, &mut self.answered).await;
             }
         }
         Ended

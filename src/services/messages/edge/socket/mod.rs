@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use uuid::Uuid;
 
-use answers::{Answer, next};
+use answers::{Answer, Reply, next};
 
 use super::delivery::Delivery;
 use super::desk::{Letter, Refused, SOCKET_PULL_MAX, Who};
@@ -80,7 +80,7 @@ struct Session {
     claimed: Option<(Who, Option<i64>, String)>,
     asked: FuturesOrdered<Answer>,
     /// What was answered while something else was done.
-    answered: VecDeque<Result<String, Refused>>,
+    answered: VecDeque<Result<Reply, Refused>>,
     has_acknowledged: bool,
     heard: Instant,
 }
@@ -104,6 +104,8 @@ async fn run(socket: WebSocket, state: MessagesState, visitor: Visitor, admissio
         ended = session.serve() => ended,
         () = drain.cancelled() => Ok(()),
     };
+    // What is not answered now never is, and must not keep what it holds while the rest ends.
+    session.asked.clear();
     if ended.is_ok() {
         let frame = CloseFrame { code: close_code::AWAY, reason: "the relay stops".into() };
         let _ = timeout(Duration::from_secs(1), session.socket.send(Frame::Close(Some(frame)))).await;
@@ -242,7 +244,7 @@ impl Session {
                 let accepted = state.send(&who, letter).await?;
                 let (msg_id, received_at) = (accepted.msg_id, accepted.received_at);
                 let expires_at = accepted.expires_at;
-                Ok(render(&Outbound::SendOk { msg_id, received_at, expires_at }, generation))
+                Ok(Reply::Frame(render(&Outbound::SendOk { msg_id, received_at, expires_at }, generation)))
             }),
             Inbound::Ack { msg_id } => {
                 self.has_acknowledged = true;
@@ -250,7 +252,7 @@ impl Session {
                 let pushed_us = id.and_then(|id| self.delivery.as_mut()?.acknowledged(id));
                 Box::pin(async move {
                     state.acknowledge(&who, &msg_id, pushed_us).await?;
-                    Ok(render(&Outbound::AckOk { msg_id: &msg_id }, generation))
+                    Ok(Reply::Frame(render(&Outbound::AckOk { msg_id: &msg_id }, generation)))
                 })
             }
             Inbound::Pull { limit, since } => {
@@ -261,23 +263,12 @@ impl Session {
                 let tells_numbers = self.tells_numbers || since.is_some();
                 Box::pin(async move {
                     let page = state.pull(&who, since, limit, SOCKET_PULL_MAX).await?;
-                    let payloads: Vec<_> = page
-                        .messages
-                        .iter()
-                        .map(|m| for_recipient(&m.payload, m.generation, generation))
-                        .collect();
-                    let told: Vec<_> = page
-                        .messages
-                        .iter()
-                        .zip(&payloads)
-                        .map(|(message, payload)| delivered(message, payload, tells_numbers))
-                        .collect();
-                    Ok(render(&Outbound::Messages(&told), generation))
+                    Ok(Reply::Messages { messages: page.messages, tells_numbers })
                 })
             }
             Inbound::Status { msg_id } => Box::pin(async move {
                 let life = state.life(&who, &msg_id).await?;
-                Ok(render(&Outbound::Status(told(&msg_id, &life)), generation))
+                Ok(Reply::Frame(render(&Outbound::Status(told(&msg_id, &life)), generation)))
             }),
             Inbound::Hello { .. } | Inbound::Auth { .. } | Inbound::Unknown => {
                 Box::pin(async { Err(unknown_frame()) })
@@ -291,9 +282,22 @@ impl Session {
         self.who.as_ref().map_or(Generation::Two, |who| who.generation)
     }
 
-    async fn answer(&mut self, answer: Result<String, Refused>) -> Result<(), Ended> {
+    async fn answer(&mut self, answer: Result<Reply, Refused>) -> Result<(), Ended> {
         match answer {
-            Ok(frame) => self.say(frame).await,
+            Ok(Reply::Frame(frame)) => self.say(frame).await,
+            Ok(Reply::Messages { mut messages, tells_numbers }) => {
+                self.state.leave_out_what_is_over(&mut messages);
+                let generation = self.generation();
+                let payloads: Vec<_> =
+                    messages.iter().map(|m| for_recipient(&m.payload, m.generation, generation)).collect();
+                let told: Vec<_> = messages
+                    .iter()
+                    .zip(&payloads)
+                    .map(|(message, payload)| delivered(message, payload, tells_numbers))
+                    .collect();
+                let frame = render(&Outbound::Messages(&told), generation);
+                self.say(frame).await
+            }
             Err(refused) => self.refuse(&refused).await,
         }
     }
