@@ -346,7 +346,7 @@ async fn what_is_no_json_is_told_so_and_ends_nothing() {
     client.hears_nothing().await;
 }
 
-/// The third generation's clients speak first, in binary.
+/// What no text can be is a frame of the third generation.
 #[tokio::test]
 async fn a_binary_frame_is_told_that_this_relay_speaks_json() {
     let database = TestDatabase::new().await;
@@ -360,6 +360,21 @@ async fn a_binary_frame_is_told_that_this_relay_speaks_json() {
     known.put(Message::binary(vec![0, 0, 0, 1, 0xa0])).await;
     assert_eq!(known.next().await, serde_json::json!({ "type": "error", "msg_id": message }));
     known.hears_nothing().await;
+}
+
+/// Neither generation of the original looked at the kind of a frame.
+#[tokio::test]
+async fn json_in_binary_frames_is_json() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    let mut client = room.connect().await;
+    let hello = serde_json::json!({ "type": "hello", "wayfarer_id": wayfarer(1), "device_id": "laptop" });
+    client.put(Message::binary(hello.to_string())).await;
+    assert_eq!(client.next().await["type"], "hello_ok");
+    client.put(Message::binary(r#"{"type":"pull"}"#)).await;
+    assert_eq!(client.next().await["type"], "messages");
+    client.put(Message::binary("[]")).await;
+    assert_eq!(client.next().await["code"], "INVALID_PAYLOAD");
 }
 
 /// Both of the original's ports have all of its paths.

@@ -5,9 +5,12 @@ use std::pin::Pin;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
+use serde_json::json;
 
+use super::{Ended, Session};
 use crate::services::messages::edge::desk::Refused;
-use crate::services::messages::event::Message;
+use crate::services::messages::edge::frame::{Delivered, ErrorCode, Outbound, for_recipient, render};
+use crate::services::messages::event::{Generation, Message};
 
 /// What a client is told.
 pub(super) enum Reply {
@@ -30,5 +33,72 @@ pub(super) async fn next(
     match answered.pop_front() {
         Some(answer) => Some(answer),
         None => asked.next().await,
+    }
+}
+
+impl Session {
+    pub(super) async fn answer(&mut self, answer: Result<Reply, Refused>) -> Result<(), Ended> {
+        match answer {
+            Ok(Reply::Frame(frame)) => self.say(frame).await,
+            Ok(Reply::Messages { mut messages, tells_numbers }) => {
+                self.state.leave_out_what_is_over(&mut messages);
+                let generation = self.generation();
+                let payloads: Vec<_> =
+                    messages.iter().map(|m| for_recipient(&m.payload, m.generation, generation)).collect();
+                let told: Vec<_> = messages
+                    .iter()
+                    .zip(&payloads)
+                    .map(|(message, payload)| delivered(message, payload, tells_numbers))
+                    .collect();
+                let frame = render(&Outbound::Messages(&told), generation);
+                self.say(frame).await
+            }
+            Err(refused) => self.refuse(&refused).await,
+        }
+    }
+
+    pub(super) async fn refuse(&mut self, refused: &Refused) -> Result<(), Ended> {
+        if self.who.is_some() {
+            return self.refuse_as(self.generation(), refused).await;
+        }
+        // Nobody knows yet what it speaks: both generations find their error in it.
+        let (code, message) = self.words(refused);
+        self.say(
+            json!({ "type": "error", "msg_id": message, "code": code.as_str(), "message": message })
+                .to_string(),
+        )
+        .await
+    }
+
+    pub(super) async fn refuse_as(&mut self, generation: Generation, refused: &Refused) -> Result<(), Ended> {
+        let (code, message) = self.words(refused);
+        self.say(render(&Outbound::Error { code, message: &message }, generation)).await
+    }
+
+    fn words(&self, refused: &Refused) -> (ErrorCode, String) {
+        match refused {
+            Refused::Request { code, message, .. } => (*code, message.clone()),
+            Refused::Store(error) => {
+                self.state.parts().counted.store_error();
+                tracing::warn!(error = %error, "a frame was not served: {error}");
+                (
+                    ErrorCode::InternalError,
+                    "the store does not answer; send it again, with the same client_msg_id it is stored once"
+                        .to_owned(),
+                )
+            }
+        }
+    }
+}
+
+/// A message as it is told.
+pub(super) fn delivered<'a>(message: &'a Message, payload: &'a str, tells_number: bool) -> Delivered<'a> {
+    Delivered {
+        msg_id: message.msg_id,
+        from: &message.sender,
+        to: &message.recipient,
+        payload_b64: payload,
+        received_at: message.received_at,
+        position: tells_number.then_some(message.number),
     }
 }

@@ -21,16 +21,16 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use uuid::Uuid;
 
-use answers::{Answer, Reply, next};
+use answers::{Answer, Reply, delivered, next};
 
 use super::delivery::Delivery;
 use super::desk::{Letter, Refused, SOCKET_PULL_MAX, Who};
-use super::frame::{Delivered, ErrorCode, Inbound, Outbound, for_recipient, parse, render};
+use super::frame::{ErrorCode, Inbound, Outbound, for_recipient, parse, render};
 use super::gate::{Admission, Proof, Visitor};
 use super::{Listener, MessagesState};
 use crate::http::Failure;
 use crate::lifecycle::beside;
-use crate::services::messages::event::{Generation, Life, Message};
+use crate::services::messages::event::{Generation, Life};
 
 /// Longest frame, in bytes: a payload of 1 MiB in base64, and what is around it.
 const FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -193,24 +193,28 @@ impl Session {
     }
 
     async fn take(&mut self, frame: Frame) -> Result<(), Ended> {
-        let text = match frame {
-            Frame::Text(text) => text,
+        let read = match &frame {
+            Frame::Text(text) => parse(text),
+            // The original looked at what is in a frame, not at its kind.
+            Frame::Binary(bytes) => {
+                let Ok(text) = str::from_utf8(bytes) else {
+                    let why = "binary frames are of the third generation; this relay speaks JSON";
+                    return self.refuse(&Refused::request(ErrorCode::InvalidPayload, "frame", why)).await;
+                };
+                parse(text)
+            }
             Frame::Close(_) => return Err(Ended),
             Frame::Ping(_) | Frame::Pong(_) => return Ok(()),
-            Frame::Binary(_) => {
-                let why = "binary frames are of the third generation; this relay speaks JSON";
-                return self.refuse(&Refused::request(ErrorCode::InvalidPayload, "frame", why)).await;
-            }
         };
         self.state.parts().counted.received();
-        let inbound = match parse(&text) {
+        let inbound = match read {
             Ok(inbound) => inbound,
             Err(malformed) => {
                 let why = malformed.to_string();
                 return self.refuse(&Refused::request(ErrorCode::InvalidPayload, "frame", why)).await;
             }
         };
-        drop(text);
+        drop(frame);
         match inbound {
             Inbound::Hello { wayfarer_id, device_id, auth, since } => {
                 self.hello(wayfarer_id, device_id, auth.is_some(), since).await
@@ -282,59 +286,6 @@ impl Session {
         self.who.as_ref().map_or(Generation::Two, |who| who.generation)
     }
 
-    async fn answer(&mut self, answer: Result<Reply, Refused>) -> Result<(), Ended> {
-        match answer {
-            Ok(Reply::Frame(frame)) => self.say(frame).await,
-            Ok(Reply::Messages { mut messages, tells_numbers }) => {
-                self.state.leave_out_what_is_over(&mut messages);
-                let generation = self.generation();
-                let payloads: Vec<_> =
-                    messages.iter().map(|m| for_recipient(&m.payload, m.generation, generation)).collect();
-                let told: Vec<_> = messages
-                    .iter()
-                    .zip(&payloads)
-                    .map(|(message, payload)| delivered(message, payload, tells_numbers))
-                    .collect();
-                let frame = render(&Outbound::Messages(&told), generation);
-                self.say(frame).await
-            }
-            Err(refused) => self.refuse(&refused).await,
-        }
-    }
-
-    async fn refuse(&mut self, refused: &Refused) -> Result<(), Ended> {
-        if self.who.is_some() {
-            return self.refuse_as(self.generation(), refused).await;
-        }
-        // Nobody knows yet what it speaks: both generations find their error in it.
-        let (code, message) = self.words(refused);
-        self.say(
-            json!({ "type": "error", "msg_id": message, "code": code.as_str(), "message": message })
-                .to_string(),
-        )
-        .await
-    }
-
-    async fn refuse_as(&mut self, generation: Generation, refused: &Refused) -> Result<(), Ended> {
-        let (code, message) = self.words(refused);
-        self.say(render(&Outbound::Error { code, message: &message }, generation)).await
-    }
-
-    fn words(&self, refused: &Refused) -> (ErrorCode, String) {
-        match refused {
-            Refused::Request { code, message, .. } => (*code, message.clone()),
-            Refused::Store(error) => {
-                self.state.parts().counted.store_error();
-                tracing::warn!(error = %error, "a frame was not served: {error}");
-                (
-                    ErrorCode::InternalError,
-                    "the store does not answer; send it again, with the same client_msg_id it is stored once"
-                        .to_owned(),
-                )
-            }
-        }
-    }
-
     async fn say(&mut self, frame: String) -> Result<(), Ended> {
         self.put(Frame::Text(frame.into())).await
     }
@@ -369,17 +320,6 @@ async fn due(delivery: Option<&Delivery>) {
     match delivery {
         Some(delivery) => delivery.due().await,
         None => std::future::pending().await,
-    }
-}
-
-fn delivered<'a>(message: &'a Message, payload: &'a str, tells_number: bool) -> Delivered<'a> {
-    Delivered {
-        msg_id: message.msg_id,
-        from: &message.sender,
-        to: &message.recipient,
-        payload_b64: payload,
-        received_at: message.received_at,
-        position: tells_number.then_some(message.number),
     }
 }
 
