@@ -2,9 +2,11 @@
 //! machines (`/healthz`, `/readyz`, `/metrics`).
 
 mod failure;
+mod host;
 mod ops;
 mod serve;
 
 pub use failure::{Failure, Rejection};
+pub use host::is_ours;
 pub use ops::ops_router;
 pub use serve::{BindError, bind, serve, serve_with_addresses, with_edge_layers};

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::kit::{Client, Room, Scribe, wayfarer};
 use crate::support::database::TestDatabase;
@@ -375,6 +377,17 @@ async fn json_in_binary_frames_is_json() {
     assert_eq!(client.next().await["type"], "messages");
     client.put(Message::binary("[]")).await;
     assert_eq!(client.next().await["code"], "INVALID_PAYLOAD");
+}
+
+/// As at the original; browsers and others take an end without it for a failure (RFC 6455, 5.5.1).
+#[tokio::test]
+async fn a_goodbye_is_answered() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    for mut client in [room.connect().await, room.one("user-a").await] {
+        client.put(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await;
+        assert_eq!(client.ended().await, Some(1000));
+    }
 }
 
 /// Both of the original's ports have all of its paths.

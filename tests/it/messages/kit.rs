@@ -370,8 +370,10 @@ pub(super) async fn open(
 ) -> TcpStream {
     let body = body.map(Value::to_string).unwrap_or_default();
     // HTTP/1.0: the answer is not chunked and ends with the connection.
-    let mut request =
-        format!("{method} {path} HTTP/1.0\r\nhost: {address}\r\ncontent-length: {}\r\n", body.len());
+    let mut request = format!("{method} {path} HTTP/1.0\r\ncontent-length: {}\r\n", body.len());
+    if headers.iter().all(|(name, _)| *name != "host") {
+        let _ = write!(request, "host: {address}\r\n");
+    }
     if !body.is_empty() {
         request += "content-type: application/json\r\n";
     }

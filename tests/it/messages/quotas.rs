@@ -219,6 +219,25 @@ async fn web_pages_connect_only_from_origins_that_are_allowed() {
     }
 }
 
+/// As libraries of clients have it; a stranger's page that reaches us under its own name says so in both headers, too.
+#[tokio::test]
+async fn an_origin_that_is_this_very_address_is_no_page() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    let own = format!("http://{}", room.ws);
+    assert!(Client::try_connect(room.ws, &[("origin", &own)]).await.is_ok());
+    let path = format!("/v1/messages?wayfarer_id={}", wayfarer(1));
+    for (host, origin, expected) in [
+        ("localhost:8080", "http://localhost:8080", 200),
+        ("localhost:8080", "http://localhost:3000", 403),
+        ("rebind.example:8080", "http://rebind.example:8080", 403),
+        ("127.0.0.1:8080", "null", 403),
+    ] {
+        let headers = [("host", host), ("origin", origin)];
+        assert_eq!(http(room.http, "GET", &path, &headers, None).await.0, expected, "{host} {origin}");
+    }
+}
+
 #[tokio::test]
 async fn no_more_connections_than_allowed_and_one_that_leaves_makes_room() {
     let database = TestDatabase::new().await;
@@ -272,7 +291,7 @@ async fn a_client_that_says_nothing_not_even_to_a_ping_is_cut_off() {
     let mut alive = room.two(&wayfarer(2), "phone").await;
     let begun = Instant::now();
     // Nobody reads this one, so nobody answers for it.
-    let silent = room.two(&wayfarer(1), "phone").await;
+    let mut silent = room.two(&wayfarer(1), "phone").await;
     let cut = async {
         while room.metric("connections_current").await == 2 {
             // It reads, and so answers pings.
@@ -281,7 +300,7 @@ async fn a_client_that_says_nothing_not_even_to_a_ping_is_cut_off() {
     };
     soon("the silent one is cut off", cut).await;
     assert!((2..10).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
-    drop(silent);
+    assert_eq!(silent.ended().await, Some(1001));
     room.two(&wayfarer(1), "laptop").await.send(&wayfarer(2), HELLO).await;
     alive.message().await;
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::http::header::{AUTHORIZATION, ORIGIN};
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::desk::{Refused, Who, check_name, check_wayfarer};
 use super::frame::ErrorCode;
 use super::{Listener, MessagesState};
-use crate::http::{Failure, Rejection};
+use crate::http::{Failure, Rejection, is_ours};
 use crate::services::messages::decide::{Challenge, prove_key, prove_nostr, token_sha256};
 use crate::services::messages::read::{self, Token};
 
@@ -60,13 +60,17 @@ impl Listener {
         Ok(Visitor { token, is_believed: self.believes })
     }
 
-    /// Refuses web pages that were not allowed. A client that names no origin is no web page.
+    /// Refuses web pages that were not allowed. A client that names no origin is no web page; nor is one whose origin is this very
+    /// address, as some libraries of clients have it: no page comes from here.
     pub(super) fn check_origin(&self, headers: &HeaderMap) -> Result<(), Failure> {
         let settings = &self.state.parts().settings;
         let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
-        let is_allowed = origin
-            .to_str()
-            .is_ok_and(|origin| settings.allowed_origins.iter().any(|allowed| allowed == origin));
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let is_allowed = origin.to_str().is_ok_and(|origin| {
+            let own = origin.split_once("://").map(|(_, authority)| authority);
+            let is_own = own == host && host.is_some_and(|host| is_ours(host, &[]));
+            is_own || settings.allowed_origins.iter().any(|allowed| allowed == origin)
+        });
         if settings.dev_mode || is_allowed {
             return Ok(());
         }

@@ -7,7 +7,8 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use serde_json::json;
 
-use super::{Ended, Session};
+use super::Session;
+use super::farewell::Ended;
 use crate::services::messages::edge::desk::Refused;
 use crate::services::messages::edge::frame::{Delivered, ErrorCode, Outbound, for_recipient, render};
 use crate::services::messages::event::{Generation, Message};

@@ -1,7 +1,8 @@
 //! Who speaks on a socket: claimed in `hello`, proven by a token or by an answer to a challenge.
 
+use super::Session;
 use super::answers::next;
-use super::{Ended, Session};
+use super::farewell::Ended;
 use crate::services::messages::edge::delivery::Delivery;
 use crate::services::messages::edge::desk::{Refused, Who};
 use crate::services::messages::edge::frame::{ErrorCode, Outbound, render};
@@ -42,7 +43,7 @@ impl Session {
                 let why = "prove who you are: a bearer token, or `auth` in hello";
                 self.refuse_as(generation, &Refused::request(ErrorCode::AuthFailed, "wayfarer_id", why))
                     .await?;
-                Err(Ended)
+                Err(Ended::Gone)
             }
             Err(refused) => self.refuse_as(generation, &refused).await,
         }
@@ -64,7 +65,7 @@ impl Session {
             Ok(()) => self.welcome(who, since).await,
             Err(refused) => {
                 self.refuse_as(who.generation, &refused).await?;
-                Err(Ended)
+                Err(Ended::Gone)
             }
         }
     }
@@ -80,7 +81,7 @@ impl Session {
             Ok(delivery) => delivery,
             Err(error) => {
                 self.refuse_as(who.generation, &error.into()).await?;
-                return Err(Ended);
+                return Err(Ended::Gone);
             }
         };
         let relay_id = self.state.parts().settings.relay_id.clone();

@@ -8,10 +8,11 @@ mod farewell;
 mod hello;
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message as Frame, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{Message as Frame, WebSocket, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
@@ -22,6 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout
 use uuid::Uuid;
 
 use answers::{Answer, Reply, delivered, next};
+use farewell::Ended;
 
 use super::delivery::Delivery;
 use super::desk::{Letter, Refused, SOCKET_PULL_MAX, Who};
@@ -64,10 +66,6 @@ pub(super) async fn upgrade(
     Ok(upgrade.on_upgrade(move |socket| run(socket, state, visitor, admission)).into_response())
 }
 
-/// The session is over, and why it tells its client nothing.
-#[derive(Debug)]
-struct Ended;
-
 struct Session {
     socket: WebSocket,
     state: MessagesState,
@@ -101,24 +99,22 @@ async fn run(socket: WebSocket, state: MessagesState, visitor: Visitor, admissio
     };
     let drain = state.parts().lifecycle.drain_token();
     let ended = tokio::select! {
-        ended = session.serve() => ended,
-        () = drain.cancelled() => Ok(()),
+        Err(ended) = session.serve() => ended,
+        () = drain.cancelled() => Ended::Stopped,
     };
-    // What is not answered now never is, and must not keep what it holds while the rest ends.
+    // What is not answered by now never is, and must not keep what it holds while the rest ends.
     session.asked.clear();
-    if ended.is_ok() {
-        let frame = CloseFrame { code: close_code::AWAY, reason: "the relay stops".into() };
-        let _ = timeout(Duration::from_secs(1), session.socket.send(Frame::Close(Some(frame)))).await;
-    }
+    session.part(ended).await;
     session.leave().await;
     drop(admission);
 }
 
 impl Session {
-    async fn serve(&mut self) -> Result<(), Ended> {
+    async fn serve(&mut self) -> Result<Infallible, Ended> {
         let pause = Duration::from_secs(self.state.parts().settings.ping_interval_s.get().into());
-        // Ten thousand that came back in the same second are not pinged in the same second.
-        let first = pause.mul_f64(rand::rng().random_range(0.1..=1.0));
+        // Ten thousand that came back in the same second are not pinged in the same second. Nobody is pinged before the original
+        // would: there are clients that ask, wait for one answer, and take a ping for a wrong one.
+        let first = pause.mul_f64(rand::rng().random_range(1.0..=2.0));
         let mut ping = interval_at(Instant::now() + first, pause);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let hello = Duration::from_secs(self.state.parts().settings.hello_timeout_s.get().into());
@@ -142,17 +138,17 @@ impl Session {
                     match frame {
                         Some(Ok(frame)) => self.take(frame).await?,
                         Some(Err(error)) => return Err(self.unreadable(error).await),
-                        None => return Err(Ended),
+                        None => return Err(Ended::Gone),
                     }
                 }
                 () = due(self.delivery.as_ref()) => {
                     if let Some(delivery) = &mut self.delivery {
-                        delivery.record_due().await.map_err(|_| Ended)?;
+                        delivery.record_due().await.map_err(|_| Ended::Gone)?;
                     }
                 }
                 _ = ping.tick() => {
                     if self.heard.elapsed() > pause * 2 {
-                        return Err(Ended);
+                        return Err(Ended::Silent);
                     }
                     self.put(Frame::Ping(axum::body::Bytes::new())).await?;
                 }
@@ -162,7 +158,7 @@ impl Session {
                 }
                 () = sleep_until(unknown_until), if self.who.is_none() => {
                     self.refuse(&Refused::request(ErrorCode::AuthFailed, "hello", "hello required first")).await?;
-                    return Err(Ended);
+                    return Err(Ended::Gone);
                 }
             }
         }
@@ -176,7 +172,7 @@ impl Session {
             self.state.parts().counted.store_error();
             // The client comes back, and is served from where it was.
             tracing::warn!(error = %error, "messages cannot be read: {error}");
-            return Err(Ended);
+            return Err(Ended::Gone);
         }
         for _ in 0..AT_ONCE {
             let Some(message) = self.delivery.as_mut().and_then(Delivery::next) else { return Ok(()) };
@@ -186,7 +182,7 @@ impl Session {
                 render(&Outbound::Message(delivered(&message, &payload, self.tells_numbers)), generation);
             self.say(frame).await?;
             if let Some(delivery) = &mut self.delivery {
-                delivery.handed_over(&message).await.map_err(|_| Ended)?;
+                delivery.handed_over(&message).await.map_err(|_| Ended::Gone)?;
             }
         }
         Ok(())
@@ -203,7 +199,7 @@ impl Session {
                 };
                 parse(text)
             }
-            Frame::Close(_) => return Err(Ended),
+            Frame::Close(_) => return Err(Ended::Left),
             Frame::Ping(_) | Frame::Pong(_) => return Ok(()),
         };
         self.state.parts().counted.received();
@@ -296,10 +292,10 @@ impl Session {
         let sent = timeout(self.state.write_timeout(), self.socket.send(frame));
         match beside(sent, &mut self.asked, &mut self.answered).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Ended),
+            Ok(Err(_)) => Err(Ended::Gone),
             Err(_) => {
                 self.state.parts().counted.dropped();
-                Err(Ended)
+                Err(Ended::Gone)
             }
         }
     }
