@@ -1,5 +1,6 @@
 //! The store against a real PostgreSQL behind a real PgBouncer.
 
+mod documented;
 mod erasure;
 mod group_commit;
 mod guards;
