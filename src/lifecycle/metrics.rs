@@ -1,4 +1,4 @@
-//! The health of services as metrics, read from the table at each scrape.
+//! The health of services and the panics of this process as metrics, read at each scrape.
 
 use std::fmt;
 
@@ -8,10 +8,15 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::{HealthRegistry, ServiceState};
+use super::{HealthRegistry, ServiceState, panics_by_unit};
 
 impl Collector for HealthRegistry {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let help = "Units of work that ended by a panic, by kind of unit";
+        let mut panics = encoder.encode_descriptor("quipu_panics", help, None, MetricType::Counter)?;
+        for (unit, count) in panics_by_unit() {
+            ConstCounter::new(count).encode(panics.encode_family(&[("unit", unit)])?)?;
+        }
         let services = self.snapshot();
         if services.is_empty() {
             return Ok(());

@@ -3,10 +3,14 @@
 //! Stopping has two stages. *Drain*: no new work, finish what runs. *Abort*: drop the rest. The first
 //! signal drains, the second one or the end of the grace time aborts. A task that fails or panics
 //! drains everything and turns the exit code into a failure; the first error is the one that is kept.
+//! A panic in a service's cycle fails that cycle only, and [`guarded`] keeps one in a session, check or
+//! request inside that unit.
 //!
 //! **Architecture Invariant:** nothing else in Quipu spawns a task, so nothing outlives the shutdown.
 
+mod aside;
 mod beside;
+mod guard;
 mod health;
 mod metrics;
 mod service;
@@ -14,19 +18,20 @@ mod service;
 use std::error::Error;
 use std::fmt::Display;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::{FutureExt, Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use aside::SetAside;
 pub use beside::beside;
+pub use guard::{Panicked, guarded, guarded_call, panicked, panics_by_unit};
 pub use health::{HealthRegistry, Liveness, ServiceHealth, ServiceState};
 pub use service::{Cycle, Pace, Service, Wake};
 
@@ -106,13 +111,12 @@ impl Lifecycle {
         let name = name.into();
         let this = self.clone();
         tokio::spawn(self.tasks.track_future(async move {
-            let guarded = AssertUnwindSafe(future).catch_unwind();
             tokio::select! {
                 () = this.abort.cancelled() => tracing::warn!(task.name = name, "task {name} was aborted"),
-                ended = guarded => match ended {
+                ended = guarded("task", &name, future) => match ended {
                     Ok(Ok(())) => tracing::debug!(task.name = name, "task {name} ended"),
                     Ok(Err(error)) => this.fail(name, error.into()),
-                    Err(panic) => this.fail(name, panic_text(&*panic).into()),
+                    Err(panicked) => this.fail(name, panicked.into()),
                 },
             }
         }));
@@ -161,12 +165,6 @@ impl Lifecycle {
 
 /// How long aborted tasks may take to reach an await point.
 const ABORT_S_MAX: Duration = Duration::from_secs(2);
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text =
-        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panicked: {}", text.unwrap_or("no message"))
-}
 
 /// SIGINT and SIGTERM of this process, as they arrive. From the call on they no longer end the process.
 ///

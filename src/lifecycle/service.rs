@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{BoxError, HealthRegistry, Lifecycle};
+use super::{BoxError, HealthRegistry, Lifecycle, guarded};
 
 /// A long cycle that has not failed for this long after one that did: what was wrong is over.
 const RECOVERED_AFTER: Duration = Duration::from_secs(30);
@@ -38,7 +38,7 @@ pub trait Service: Send + Sync + 'static {
     /// Its name in health, logs and metrics.
     fn name(&self) -> &'static str;
 
-    /// Does one round of work. A failed round is logged, shown in the health and tried again after a
+    /// Does one round of work. A round that fails or panics is logged, shown in the health and tried again after a
     /// growing pause, for ever. A long round returns early, with what it has, when `drain` is
     /// cancelled; it is dropped at an await point when the run is aborted.
     fn cycle(&self, drain: &CancellationToken) -> impl Future<Output = Result<Cycle, Self::Error>> + Send;
@@ -142,7 +142,10 @@ async fn run(service: &impl Service, pace: &Pace, health: &HealthRegistry, drain
     let name = service.name();
     let mut backoff = pace.backoff();
     while !drain.is_cancelled() {
-        match watched(service, pace, health, drain).await {
+        let cycle = guarded(name, "its cycle", watched(service, pace, health, drain)).await;
+        let ended: Result<Cycle, BoxError> =
+            cycle.map_err(Into::into).and_then(|ended| ended.map_err(Into::into));
+        match ended {
             Ok(Cycle::Done) => {
                 health.cycle_succeeded(name);
                 health.done(name);
@@ -163,7 +166,7 @@ async fn run(service: &impl Service, pace: &Pace, health: &HealthRegistry, drain
                 }
             }
             Err(error) => {
-                let reason = chain(&error);
+                let reason = chain(&*error);
                 let pause = backoff.next().unwrap_or(pace.backoff_max);
                 tracing::warn!(
                     service.name = name,

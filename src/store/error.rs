@@ -45,6 +45,13 @@ impl Error {
         matches!(self, Self::Busy { .. } | Self::Unavailable(_))
     }
 
+    /// Whether all other work would fail now, too: the store is away, full or stops. Any other error concerns the subject whose
+    /// work failed: a loop over many subjects sets that one aside and goes on.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        self.is_passing() || matches!(self, Self::Stopped)
+    }
+
     /// An inconsistency of `table`.
     pub fn inconsistent(table: &'static str, problem: impl Into<String>) -> Self {
         Self::Inconsistent { table, problem: problem.into() }

@@ -203,6 +203,40 @@ async fn a_run_once_service_is_tried_until_it_succeeds_and_then_is_done() {
     assert!(times.recv().await.is_some() && times.recv().await.is_some() && times.recv().await.is_none());
 }
 
+/// Panics in its first cycle.
+struct Careless(UnboundedSender<Instant>, Mutex<u32>);
+
+impl Service for Careless {
+    type Error = io::Error;
+
+    fn name(&self) -> &'static str {
+        "careless"
+    }
+
+    async fn cycle(&self, _: &CancellationToken) -> io::Result<Cycle> {
+        self.0.send(Instant::now()).unwrap();
+        let mut cycles = self.1.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *cycles += 1;
+        assert!(*cycles > 1, "the first cycle");
+        Ok(Cycle::Done)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_cycle_fails_that_cycle_is_counted_and_the_service_backs_off_and_goes_on() {
+    let (_send, signals) = signals();
+    let (began, mut times) = mpsc::unbounded_channel();
+    let (lifecycle, health) = (Lifecycle::new(GRACE), health());
+    lifecycle.run_service(Careless(began, Mutex::default()), pace(1), health.clone());
+    let ending = run(&lifecycle, signals).await;
+    assert!(ending.is_clean(), "{ending:?}");
+    let (first, second) = (times.recv().await.unwrap(), times.recv().await.unwrap());
+    assert!(second - first >= Duration::from_secs(1), "it backs off");
+    let careless = &health.snapshot()["careless"];
+    assert_eq!((&careless.state, careless.cycles, careless.failures), (&ServiceState::Done, 2, 1));
+    assert_eq!(quipu::lifecycle::panics_by_unit()["careless"], 1);
+}
+
 /// Fails once, then works until the drain.
 struct Endless(Mutex<Vec<io::Result<Cycle>>>);
 
