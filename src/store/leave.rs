@@ -3,7 +3,7 @@
 
 mod months;
 
-use tokio_postgres::{Client, GenericClient, Transaction};
+use tokio_postgres::{Client, Transaction};
 
 use super::Error;
 use super::owner;
@@ -78,13 +78,17 @@ const LEAVING: &str =
 /// A request that was carried out before is not recorded again.
 const RECORD: &str = "
     INSERT INTO erasure (kind, event_id, pubkey, until, reason, detail)
-    VALUES ($1, $2, $3, $4, $5, jsonb_build_object('events', $6::bigint, 'sightings', $7::bigint))
+    VALUES ($1, $2, $3, $4, $5, quipu_erasure_detail($6, $7, $8))
     ON CONFLICT (event_id) WHERE kind = 'vanish' DO NOTHING";
 
 /// Relays whose newest sighting is among what leaves.
 const LEFT_BEHIND: &str = "
     SELECT DISTINCT p.relay FROM leaving l JOIN sightings s ON s.event = l.number
     JOIN relay_progress p ON p.relay = s.relay WHERE l.created_at >= p.last_created_at";
+
+/// Sightings that leave, and how many of them were learnt by comparing ids.
+const LEAVING_SIGHTINGS: &str =
+    "SELECT count(*), count(s.compared) FROM sightings s JOIN leaving l ON s.event = l.number";
 
 const DELETE_SIGHTINGS: &str = "DELETE FROM sightings s USING leaving l WHERE s.event = l.number";
 
@@ -119,19 +123,15 @@ pub async fn erase(owner: &Secret, subject: ErasureSubject, reason: &str) -> Res
     let transaction = client.transaction().await?;
     transaction.batch_execute(ERASURE_LOCK).await?;
     list(&transaction, subject).await?;
-    let left = Left {
-        events: count(&transaction, "SELECT count(*) FROM leaving").await?,
-        sightings: count(
-            &transaction,
-            "SELECT count(*) FROM sightings s JOIN leaving l ON s.event = l.number",
-        )
-        .await?,
-    };
+    let events = transaction.query_one("SELECT count(*) FROM leaving", &[]).await?.get(0);
+    let sightings = transaction.query_one(LEAVING_SIGHTINGS, &[]).await?;
+    let left = Left { events, sightings: sightings.get(0) };
+    let compared: i64 = sightings.get(1);
     let (event_id, pubkey, until) = subject.columns();
     let recorded = transaction
         .execute(
             RECORD,
-            &[&subject.kind(), &event_id, &pubkey, &until, &reason, &left.events, &left.sightings],
+            &[&subject.kind(), &event_id, &pubkey, &until, &reason, &left.events, &left.sightings, &compared],
         )
         .await?;
     if recorded == 0 {
@@ -161,10 +161,6 @@ async fn list(transaction: &Transaction<'_>, subject: ErasureSubject) -> Result<
     );
     transaction.execute(&fill, &[&event_id, &pubkey, &until]).await?;
     Ok(transaction.batch_execute("ANALYZE leaving").await?)
-}
-
-async fn count(client: &impl GenericClient, sql: &str) -> Result<i64, Error> {
-    Ok(client.query_one(sql, &[]).await?.get(0))
 }
 
 /// Detaches a partition without holding up its parent; finishes a detach that a crash interrupted.

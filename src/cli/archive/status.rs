@@ -109,7 +109,7 @@ fn print(status: &Status) {
     output::say(output::table(["journal", "bytes"], journals));
 }
 
-fn totals(status: &Status) -> [[String; 5]; 5] {
+fn totals(status: &Status) -> [[String; 5]; 6] {
     let each = |bytes: Option<f64>| bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{bytes:.1}"));
     let row = |name: &str, now: i64, day: i64, size: i64, one: Option<f64>| {
         [name.to_owned(), now.to_string(), day.to_string(), bytes(size), each(one)]
@@ -124,6 +124,13 @@ fn totals(status: &Status) -> [[String; 5]; 5] {
             status.sightings_bytes,
             status.bytes_per_sighting,
         ),
+        [
+            "  of them by comparison".to_owned(),
+            status.sightings_compared.to_string(),
+            nothing(),
+            nothing(),
+            nothing(),
+        ],
         [
             "requests to vanish".to_owned(),
             format!("{}, {} honoured", status.vanish_requests, status.vanish_honoured),

@@ -8,7 +8,7 @@ use deadpool_postgres::Pool;
 use rayon::prelude::*;
 use tokio_postgres::types::Type;
 
-use super::journal::{IngestJournal, IngestPage, KnownEvent, KnownEvents};
+use super::journal::{How, IngestJournal, IngestPage, KnownEvent, KnownEvents};
 use super::metrics::IngestMetrics;
 use crate::base::nostr_event::{OfferedEvent, Refusal, Refusals, VerifiedEvent};
 use crate::store::append::{self, Patience, Writer};
@@ -88,7 +88,8 @@ impl Intake {
         let worth_telling =
             !fresh.is_empty() || (relay.is_some() && !known.events.is_empty()) || !refused.is_empty();
         let answer = if worth_telling {
-            self.writer.append(IngestPage { relay, fresh, known, refused: refused.clone() }).await?
+            let page = IngestPage { relay, fresh, known, how: How::Shown, refused: refused.clone() };
+            self.writer.append(page).await?
         } else {
             super::journal::Ingested::default()
         };
@@ -97,7 +98,8 @@ impl Intake {
         Ok(PageOutcome { stored: answer.stored, known, refused })
     }
 
-    /// Records that a relay has events which are stored. One that an erasure took meanwhile is passed over. Returns after the commit.
+    /// Records that a relay has events which are stored, as learnt by comparing ids (NIP-77). Events that were erased since `known` was
+    /// read are skipped. Returns after the commit.
     ///
     /// # Errors
     /// As [`Writer::append`].
@@ -106,7 +108,8 @@ impl Intake {
         let outcome =
             PageOutcome { known: u32::try_from(count).unwrap_or(u32::MAX), ..PageOutcome::default() };
         self.metrics.offered(count, &outcome.refused);
-        self.writer.append(IngestPage { relay: Some(relay), known, ..IngestPage::default() }).await?;
+        let page = IngestPage { relay: Some(relay), known, how: How::Compared, ..IngestPage::default() };
+        self.writer.append(page).await?;
         Ok(outcome)
     }
 

@@ -54,6 +54,16 @@ pub struct KnownEvents {
     pub as_of: i64,
 }
 
+/// How it was learnt that a relay has an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum How {
+    /// The relay sent the event.
+    #[default]
+    Shown,
+    /// A comparison of ids (NIP-77) said so; the relay did not send the event.
+    Compared,
+}
+
 /// One page of events to store.
 #[derive(Debug, Default)]
 pub struct IngestPage {
@@ -63,6 +73,8 @@ pub struct IngestPage {
     pub fresh: Vec<VerifiedEvent>,
     /// Those that were.
     pub known: KnownEvents,
+    /// How it was learnt that the relay has the `known` ones.
+    pub how: How,
     /// What the page also held and was refused.
     pub refused: Refusals,
 }
@@ -101,6 +113,7 @@ struct Columns<'a> {
     known_numbers: Vec<i64>,
     known_created_ats: Vec<i64>,
     known_relays: Vec<i32>,
+    known_compared: Vec<bool>,
     known_as_of: i64,
     /// The page that first offered the event at this place.
     pages: Vec<usize>,
@@ -112,7 +125,7 @@ impl<'a> Columns<'a> {
         let mut columns = Self { known_as_of: i64::MAX, ..Self::default() };
         let mut places: HashMap<&[u8; 32], i32> = HashMap::new();
         let mut seen: HashSet<(Relay, i32)> = HashSet::new();
-        let mut known: HashSet<(Relay, i64)> = HashSet::new();
+        let mut known: HashSet<(Relay, i64, How)> = HashSet::new();
         for (page, commands) in pages.iter().enumerate() {
             columns.refused.merge(&commands.refused);
             for event in &commands.fresh {
@@ -128,10 +141,13 @@ impl<'a> Columns<'a> {
             }
             let Some(relay) = commands.relay.filter(|_| !commands.known.events.is_empty()) else { continue };
             columns.known_as_of = columns.known_as_of.min(commands.known.as_of);
-            for event in commands.known.events.iter().filter(|event| known.insert((relay, event.number))) {
+            let how = commands.how;
+            for event in commands.known.events.iter().filter(|event| known.insert((relay, event.number, how)))
+            {
                 columns.known_numbers.push(event.number);
                 columns.known_created_ats.push(event.created_at);
                 columns.known_relays.push(relay.0);
+                columns.known_compared.push(how == How::Compared);
             }
         }
         columns
@@ -161,7 +177,7 @@ impl<'a> Columns<'a> {
     }
 }
 
-const INSERT: &str = "SELECT stored_places FROM insert_event_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+const INSERT: &str = "SELECT stored_places FROM insert_event_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
 
 const LOOKUP: &str = "
     SELECT (SELECT array_agg((e.number & 16383)::integer)
@@ -213,6 +229,7 @@ impl Journal for IngestJournal {
                     (&c.known_numbers, Type::INT8_ARRAY),
                     (&c.known_created_ats, Type::INT8_ARRAY),
                     (&c.known_relays, Type::INT4_ARRAY),
+                    (&c.known_compared, Type::BOOL_ARRAY),
                     (&c.known_as_of, Type::INT8),
                 ],
             )

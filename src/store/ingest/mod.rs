@@ -9,5 +9,5 @@ mod journal;
 mod metrics;
 
 pub use intake::{Intake, PageOutcome, read_all};
-pub use journal::{IngestJournal, IngestPage, Ingested, KnownEvent, KnownEvents, Source};
+pub use journal::{How, IngestJournal, IngestPage, Ingested, KnownEvent, KnownEvents, Source};
 pub use metrics::IngestMetrics;

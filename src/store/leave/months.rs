@@ -55,12 +55,19 @@ impl Partitions {
         Ok(Left { events: row.get(0), sightings: row.get(1) })
     }
 
-    async fn record(&self, transaction: &Transaction<'_>, reason: &str, left: Left) -> Result<(), Error> {
+    /// `compared`: how many of the sightings that left were learnt by comparing ids.
+    async fn record(
+        &self,
+        transaction: &Transaction<'_>,
+        reason: &str,
+        left: Left,
+        compared: i64,
+    ) -> Result<(), Error> {
         transaction
             .execute(
                 "INSERT INTO erasure (kind, month, reason, detail)
-                 VALUES ($1, $2, $3, jsonb_build_object('events', $4::bigint, 'sightings', $5::bigint))",
-                &[&self.kind, &self.recorded, &reason, &left.events, &left.sightings],
+                 VALUES ($1, $2, $3, quipu_erasure_detail($4, $5, $6))",
+                &[&self.kind, &self.recorded, &reason, &left.events, &left.sightings, &compared],
             )
             .await?;
         Ok(())
@@ -112,7 +119,7 @@ pub async fn drop_month(owner: &Secret, month: NaiveDate, reason: &str) -> Resul
     let suffix = &partitions.suffix;
     let announcement = client.transaction().await?;
     announcement.batch_execute(ERASURE_LOCK).await?;
-    partitions.record(&announcement, reason, Left::default()).await?;
+    partitions.record(&announcement, reason, Left::default(), 0).await?;
     announcement.commit().await?;
     for family in ["events", "sightings"] {
         detach(&client, family, &format!("{family}_{suffix}")).await?;
@@ -120,7 +127,9 @@ pub async fn drop_month(owner: &Secret, month: NaiveDate, reason: &str) -> Resul
     let transaction = client.transaction().await?;
     transaction.batch_execute(ERASURE_LOCK).await?;
     let left = partitions.count(&transaction).await?;
-    partitions.record(&transaction, reason, left).await?;
+    let compared = format!("SELECT count(compared) FROM sightings_{suffix}");
+    let compared = transaction.query_one(&compared, &[]).await?.get(0);
+    partitions.record(&transaction, reason, left, compared).await?;
     let relays = transaction.query(&format!("SELECT DISTINCT relay FROM sightings_{suffix}"), &[]).await?;
     let relays: Vec<i32> = relays.iter().map(|row| row.get(0)).collect();
     transaction.batch_execute(&format!("DROP TABLE events_{suffix}, sightings_{suffix}")).await?;

@@ -15,7 +15,7 @@ CREATE OR REPLACE FUNCTION insert_event_batch(
     command uuid, source text, refused jsonb,
     ids bytea[], pubkeys bytea[], created_ats bigint[], kinds integer[], tags text[], contents text[], sigs bytea[], raws bytea[],
     seen_places integer[], seen_relays integer[],
-    known_numbers bigint[], known_created_ats bigint[], known_relays integer[], known_as_of bigint,
+    known_numbers bigint[], known_created_ats bigint[], known_relays integer[], known_compared boolean[], known_as_of bigint,
     OUT stored_places integer[], OUT sighted integer)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -38,7 +38,8 @@ BEGIN
     PERFORM quipu_record_vanishing(numbers, ids, pubkeys, created_ats, kinds, tags);
     PERFORM quipu_record_requests(numbers, pubkeys, created_ats, kinds, tags);
     sighted := quipu_close_batch(this, command, source, refused, ids, created_ats, kinds, numbers, oldest, newest,
-                                 seen_places, seen_relays, known_numbers, known_created_ats, known_relays, known_as_of);
+                                 seen_places, seen_relays, known_numbers, known_created_ats, known_relays,
+                                 known_compared, known_as_of);
 END $$;
 ";
 

@@ -2,13 +2,14 @@
 
 use chrono::NaiveDate;
 use quipu::base::Refusals;
+use quipu::services::archive::read;
 use quipu::store::Relay;
 use quipu::store::ingest::{IngestPage, KnownEvent, KnownEvents};
 use quipu::store::leave::{ErasureSubject, drop_month, erase};
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
-use super::kit::{Kit, ingest_journal, number, offered, page, sample};
+use super::kit::{Kit, ingest_journal, number, offered, page, sample, texts};
 
 /// As somebody looked them up now.
 async fn known(client: &Client) -> KnownEvents {
@@ -87,7 +88,7 @@ async fn several_writers_that_tell_of_one_relay_add_each_sighting_once() {
             let relay = relays[(round + number) % 2];
             let fresh = page(Some(relay), &events[150..]).fresh;
             let page =
-                IngestPage { relay: Some(relay), fresh, known: known.clone(), refused: Refusals::default() };
+                IngestPage { relay: Some(relay), fresh, known: known.clone(), ..IngestPage::default() };
             let writer = writer.clone();
             calls.spawn(async move { writer.append(page).await.unwrap().stored });
         }
@@ -128,4 +129,36 @@ async fn another_signature_of_a_stored_event_is_verified_and_sighted() {
     forged.sig = super::kit::note(&keys, 1_700_000_001, "another").sig;
     let told = intake.offer(Some(relays[1]), offered(&[forged]), Refusals::default()).await.unwrap();
     assert_eq!((told.stored, told.known, told.refused.total()), (0, 0, 1));
+}
+
+#[tokio::test]
+async fn sightings_learnt_by_comparison_are_marked_and_counted_apart() {
+    let mut kit = Kit::new().await;
+    let relays = kit.relays(&["one", "two", "three"]).await;
+    let events = sample(93, 40);
+    let intake = kit.intake();
+    intake.offer(Some(relays[0]), offered(&events), Refusals::default()).await.unwrap();
+    let owner = kit.database.owner().await;
+    let known = known(&owner).await;
+    // The second relay sends ten of them and is compared then; the third is compared first and sends ten later.
+    intake.offer(Some(relays[1]), offered(&events[..10]), Refusals::default()).await.unwrap();
+    intake.sight(relays[1], known.clone()).await.unwrap();
+    intake.sight(relays[2], known).await.unwrap();
+    intake.offer(Some(relays[2]), offered(&events[..10]), Refusals::default()).await.unwrap();
+    let counts = "SELECT concat_ws(' ', relay_url, how, count(*)) FROM events_relays GROUP BY relay_url, how ORDER BY 1";
+    let expected = ["one shown 40", "three compared 40", "two compared 30", "two shown 10"];
+    let expected = expected.map(|line| {
+        let (name, rest) = line.split_once(' ').unwrap();
+        format!("wss://{name}.example.com {rest}")
+    });
+    assert_eq!(texts(&owner, counts).await, expected);
+
+    kit.project().await;
+    let status = read::status(&kit.doors.read).await.unwrap();
+    assert_eq!((status.sightings, status.sightings_compared), (120, 70));
+    // Erasing an event takes its sightings out of both counts.
+    erase(&kit.database.urls().owner, ErasureSubject::Event(events[20].id.to_bytes()), "x").await.unwrap();
+    let status = read::status(&kit.doors.read).await.unwrap();
+    assert_eq!((status.sightings, status.sightings_compared), (117, 68));
+    assert_eq!(kit.problems().await, Vec::<String>::new());
 }

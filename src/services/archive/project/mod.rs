@@ -63,10 +63,11 @@ const TOTALS: Projection = Projection {
          SELECT k.kind, sum(k.n) FROM {ingest_log} l CROSS JOIN LATERAL unnest(l.kinds, l.kind_counts) AS k (kind, n)
          GROUP BY k.kind ORDER BY k.kind
          ON CONFLICT (kind) DO UPDATE SET events = t.events + excluded.events",
-        "INSERT INTO relay_totals AS t (relay, sightings)
-         SELECT r.relay, sum(r.n) FROM {ingest_log} l CROSS JOIN LATERAL unnest(l.relays, l.relay_counts) AS r (relay, n)
+        "INSERT INTO relay_totals AS t (relay, sightings, compared)
+         SELECT r.relay, sum(r.n), sum(coalesce(r.compared, 0))
+         FROM {ingest_log} l CROSS JOIN LATERAL unnest(l.relays, l.relay_counts, l.relay_compared) AS r (relay, n, compared)
          GROUP BY r.relay ORDER BY r.relay
-         ON CONFLICT (relay) DO UPDATE SET sightings = t.sightings + excluded.sightings",
+         ON CONFLICT (relay) DO UPDATE SET sightings = t.sightings + excluded.sightings, compared = t.compared + excluded.compared",
         "INSERT INTO minute_totals AS t (minute, offered, stored, sightings)
          SELECT date_trunc('minute', l.recorded_at), sum(l.offered), sum(l.stored), sum(l.sighted) FROM {ingest_log} l
          GROUP BY 1 ORDER BY 1

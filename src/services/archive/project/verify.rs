@@ -37,6 +37,14 @@ const COUNTS: &[(&str, &str)] = &[
          WHERE l.n <> s.n + x.n",
     ),
     (
+        "every sighting learnt by comparison is marked as such",
+        "SELECT format('ingest_log says %s sightings were learnt by comparison, sightings holds %s and %s were erased', l.n, s.n, x.n)
+         FROM (SELECT coalesce(sum(c), 0) AS n FROM ingest_log, unnest(relay_compared) c) l,
+              (SELECT count(compared) AS n FROM sightings) s,
+              (SELECT coalesce(sum((detail ->> 'compared')::bigint), 0) AS n FROM erasure) x
+         WHERE l.n <> s.n + x.n",
+    ),
+    (
         "every event belongs to a batch of ingest_log",
         "SELECT format('batch %s holds %s events, ingest_log says %s', e.batch, e.n, coalesce(l.stored::text, 'nothing'))
          FROM (SELECT quipu_event_batch(number) AS batch, count(*) AS n FROM events GROUP BY 1) e

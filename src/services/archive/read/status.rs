@@ -13,6 +13,8 @@ pub struct Status {
     pub events: i64,
     /// Sightings, likewise.
     pub sightings: i64,
+    /// Those of them whose event the relay did not send: learnt by comparing ids (NIP-77).
+    pub sightings_compared: i64,
     /// Bytes of `events` on disk: every partition with its indexes and oversized values, empty ones included.
     pub events_bytes: i64,
     /// Bytes of `sightings`, likewise.
@@ -94,10 +96,12 @@ pub async fn status(pool: &PgPool) -> Result<Status, Error> {
     let counts = sqlx::query!(
         r#"SELECT (SELECT coalesce(sum(events), 0)::bigint FROM kind_totals) - x.events AS "events!",
                   (SELECT coalesce(sum(sightings), 0)::bigint FROM relay_totals) - x.sightings AS "sightings!",
+                  (SELECT coalesce(sum(compared), 0)::bigint FROM relay_totals) - x.compared AS "compared!",
                   (SELECT count(*) FROM known_gaps) AS "gaps!", x.honoured AS "honoured!", (SELECT count(*) FROM vanish_requests) AS "vanish!",
                   pg_database_size(current_database()) AS "database!"
            FROM (SELECT coalesce(sum((detail ->> 'events')::bigint), 0)::bigint AS events,
                         coalesce(sum((detail ->> 'sightings')::bigint), 0)::bigint AS sightings,
+                        coalesce(sum((detail ->> 'compared')::bigint), 0)::bigint AS compared,
                         count(*) FILTER (WHERE kind = 'vanish') AS honoured FROM erasure) x"#
     )
     .fetch_one(pool)
@@ -121,6 +125,7 @@ pub async fn status(pool: &PgPool) -> Result<Status, Error> {
     Ok(Status {
         events: counts.events,
         sightings: counts.sightings,
+        sightings_compared: counts.compared,
         events_bytes,
         sightings_bytes,
         bytes_per_event,

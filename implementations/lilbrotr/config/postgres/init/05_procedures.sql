@@ -9,14 +9,15 @@ CREATE INDEX IF NOT EXISTS events_pubkey ON events (pubkey, created_at);
 --   source, refused    as in ingest_log
 --   ids … raws         one element an event, bounded by 16384; of tags only those of vanish requests are read here, contents and raws not at all
 --   seen_…             one element a sighting of one of them: its place (from 0) and relays.number
---   known_…            one element a sighting of an event that is stored: its events.number, its created_at and relays.number
+--   known_…            one element a sighting of an event that is stored: its events.number, its created_at, relays.number,
+--                      and whether that was learnt by comparing ids (NIP-77) and not by receiving the event
 --   known_as_of        greatest erasure.position, 0 for none, when those were looked up at the latest
 -- Returns the places (from 0) of the events that were new, and the number of new sightings.
 CREATE OR REPLACE FUNCTION insert_event_batch(
     command uuid, source text, refused jsonb,
     ids bytea[], pubkeys bytea[], created_ats bigint[], kinds integer[], tags text[], contents text[], sigs bytea[], raws bytea[],
     seen_places integer[], seen_relays integer[],
-    known_numbers bigint[], known_created_ats bigint[], known_relays integer[], known_as_of bigint,
+    known_numbers bigint[], known_created_ats bigint[], known_relays integer[], known_compared boolean[], known_as_of bigint,
     OUT stored_places integer[], OUT sighted integer)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -48,7 +49,8 @@ BEGIN
         PERFORM quipu_record_vanishing(numbers, ids, pubkeys, created_ats, kinds, tags);
     END IF;
     sighted := quipu_close_batch(this, command, source, refused, ids, created_ats, kinds, numbers, oldest, newest,
-                                 seen_places, seen_relays, known_numbers, known_created_ats, known_relays, known_as_of);
+                                 seen_places, seen_relays, known_numbers, known_created_ats, known_relays,
+                                 known_compared, known_as_of);
 END $$;
 
 -- One event that one relay showed.
@@ -59,7 +61,7 @@ DECLARE relay integer := (insert_relay(relay_url))[1]; places integer[];
 BEGIN
     SELECT b.stored_places INTO places FROM insert_event_batch(
         gen_random_uuid(), 'relay', '{}', ARRAY[id], ARRAY[pubkey], ARRAY[created_at], ARRAY[kind], ARRAY[tags::text], ARRAY[content],
-        ARRAY[sig], ARRAY[NULL::bytea], ARRAY[0], ARRAY[relay], '{}', '{}', '{}', 0) b;
+        ARRAY[sig], ARRAY[NULL::bytea], ARRAY[0], ARRAY[relay], '{}', '{}', '{}', '{}', 0) b;
     RETURN places IS NOT NULL;
 END $$;
 
