@@ -9,7 +9,8 @@ use url::Url;
 use crate::base::Secret;
 use crate::config::{Configuration, DatabaseEnv};
 use crate::store::embedded::{
-    Credentials, Embedded, EmbeddedConfig, Pooler, PoolerConfig, UpstreamTls, create_database, create_roles,
+    Credentials, Embedded, EmbeddedConfig, Person, Pooler, PoolerConfig, UpstreamTls, create_database,
+    create_roles,
 };
 use crate::store::{DatabaseUrls, owner};
 
@@ -123,12 +124,12 @@ impl Database {
         }
     }
 
-    /// The role for analysts, where its password is known.
+    /// A role for people, where its password is known.
     #[must_use]
-    pub fn reader_url(&self) -> Option<Secret> {
+    pub fn person_url(&self, person: Person) -> Option<Secret> {
         match self {
-            Self::Embedded(embedded) => Some(embedded.reader_url()),
-            Self::Pooled(pooler) => Some(pooler.reader_url()),
+            Self::Embedded(embedded) => Some(embedded.person_url(person)),
+            Self::Pooled(pooler) => Some(pooler.person_url(person)),
             Self::Given(_) => None,
         }
     }

@@ -26,6 +26,12 @@ pub struct Instance {
     /// For analysts: reads, with a time limit for each statement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reader_database_url: Option<String>,
+    /// For analysts who may read messages, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages_reader_database_url: Option<String>,
+    /// For programs that hand over events and relays by SQL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer_database_url: Option<String>,
     /// Who listens where, as `host:port`.
     pub services: BTreeMap<String, String>,
 }

@@ -15,7 +15,7 @@ use crate::lifecycle::{Pace, Wake};
 use crate::net::Outside;
 use crate::services::archive::metrics::{FinderMetrics, MonitorMetrics, SyncMetrics, ValidatorMetrics};
 use crate::services::archive::react::{
-    Finder, FinderParts, Initializer, Monitor, MonitorParts, SyncParts, Synchronizer, Validator,
+    Finder, FinderParts, Initializer, Monitor, MonitorParts, Offers, SyncParts, Synchronizer, Validator,
     ValidatorParts, Vanisher,
 };
 use crate::services::archive::seeds::Seeds;
@@ -123,6 +123,13 @@ pub(super) async fn start(
             "ticker" => {
                 let service = Ticker::new(parts, ticked.clone()).await?;
                 run.0.run_service(service, Pace::every(POLL).woken_by(parts.hints.subscribe()), run.1);
+                // What SQL programs offer waits in the database, whichever services run: it goes with the ticks.
+                let offers = Offers {
+                    pool: parts.doors.write.clone(),
+                    leases: parts.leases.clone(),
+                    intake: parts.intake(Source::Relay),
+                };
+                parts.lifecycle.run_service(offers, Pace::every(POLL), parts.health.clone());
             }
             "projector" => {
                 let interval = Duration::from_millis(services.projector.interval_ms.get());

@@ -21,6 +21,7 @@ use crate::lifecycle::{HealthRegistry, Lifecycle, stop_signals};
 use crate::sample::SampleRelay;
 use crate::services::archive::command::RelayCommand;
 use crate::store::DatabaseUrls;
+use crate::store::embedded::Person;
 use crate::store::owner::{self, Procedures};
 use crate::telemetry::Metrics;
 
@@ -295,12 +296,15 @@ fn describe(
     console: Option<SocketAddr>,
     services: BTreeMap<String, String>,
 ) -> Instance {
+    let url_of = |person| database.person_url(person).map(|url| url.expose().to_owned());
     Instance {
         console: console.map(|address| format!("http://{address}/")).unwrap_or_default(),
         database_url: urls.write.expose().to_owned(),
         session_database_url: urls.session.expose().to_owned(),
         owner_database_url: urls.owner.expose().to_owned(),
-        reader_database_url: database.reader_url().map(|url| url.expose().to_owned()),
+        reader_database_url: url_of(Person::Reader),
+        messages_reader_database_url: url_of(Person::MessagesReader),
+        writer_database_url: url_of(Person::Writer),
         services,
     }
 }

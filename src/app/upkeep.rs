@@ -21,6 +21,10 @@ const LEASE: Duration = Duration::from_secs(15);
 /// How often old ticks are forgotten and months looked after.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
 
+/// How often sessions of people that hold up the service are looked for, and how old their transactions may be, in seconds.
+const OBSTRUCTIONS: Duration = Duration::from_secs(5);
+const TRANSACTION_S_MAX: i32 = 120;
+
 /// The service `ticker`.
 #[derive(Debug)]
 pub(super) struct Ticker {
@@ -37,6 +41,7 @@ pub(super) struct Ticker {
 struct State {
     leased_until: Option<Instant>,
     kept_house: Option<Instant>,
+    obstructions_due: Option<Instant>,
 }
 
 impl Ticker {
@@ -71,6 +76,37 @@ impl Ticker {
         Ok(held)
     }
 
+    /// Ends sessions of analysts that hold up the service: locks and transactions that the limits of their roles do not stop,
+    /// because a session may lift those limits.
+    async fn end_obstructions(&self) {
+        let now = Instant::now();
+        if self.state().obstructions_due.is_some_and(|due| now < due) {
+            return;
+        }
+        let pause = match self.ended_obstructions().await {
+            Ok(0) => OBSTRUCTIONS,
+            Ok(ended) => {
+                tracing::warn!(
+                    sessions = ended,
+                    "{ended} sessions of analysts held up the service and were ended"
+                );
+                OBSTRUCTIONS
+            }
+            Err(error) => {
+                tracing::warn!(%error, "sessions of analysts that hold up the service cannot be ended");
+                HOUSEKEEPING
+            }
+        };
+        self.state().obstructions_due = Some(now + pause);
+    }
+
+    async fn ended_obstructions(&self) -> Result<i32, Error> {
+        let client = self.doors.write.get().await?;
+        let statement = "SELECT quipu_end_obstructions($1)";
+        let rows = client.query_typed(statement, &[(&TRANSACTION_S_MAX, Type::INT4)]).await?;
+        Ok(rows.first().map_or(0, |row| row.get(0)))
+    }
+
     async fn keep_house(&self) -> Result<(), Error> {
         let now = Instant::now();
         if self.state().kept_house.is_some_and(|last| now < last + HOUSEKEEPING) {
@@ -99,6 +135,7 @@ impl Service for Ticker {
     async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, Error> {
         if self.is_ours().await? {
             self.keep_house().await?;
+            self.end_obstructions().await;
             if self.ticks.take().await?.is_some() {
                 self.ticked.wake();
                 // Ticks are at least this far apart, whatever the hints say.

@@ -15,8 +15,12 @@ pub(super) enum Door {
     Write,
     /// The services' reads, through the pooler by session.
     Session,
-    /// For people: reads only, with a time limit for each statement.
+    /// For people: reads everything but messages, with a time limit for each statement.
     Reader,
+    /// The same, and reads messages.
+    MessagesReader,
+    /// For programs that hand over events and relays by SQL: insert_event, insert_relay, insert_relay_metadata.
+    Writer,
     /// Migrations and erasure, straight to the server.
     Owner,
 }
@@ -24,12 +28,14 @@ pub(super) enum Door {
 /// Prints one URL. It holds a password.
 pub(super) fn show(context: &Context, door: Door) -> Result<ExitCode> {
     let instance = instance::running(&context.data)?;
+    let unknown = "this instance was given the URLs of its database, and the password of this role was not among them: \
+                   ask the administrator of the server, or use `quipu url session`";
     let url = match door {
         Door::Write => instance.database_url,
         Door::Session => instance.session_database_url,
-        Door::Reader => instance.reader_database_url.context(
-            "this instance was given its database, and nobody told it the reader's password: ask for `quipu url session`",
-        )?,
+        Door::Reader => instance.reader_database_url.context(unknown)?,
+        Door::MessagesReader => instance.messages_reader_database_url.context(unknown)?,
+        Door::Writer => instance.writer_database_url.context(unknown)?,
         Door::Owner => instance.owner_database_url,
     };
     output::say(url);

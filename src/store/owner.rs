@@ -99,6 +99,7 @@ pub async fn migrate(owner: &Secret, procedures: &Procedures) -> Result<Migrated
     let report = runner.set_abort_missing(false).run_async(&mut client).await?;
     let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
     let procedures_applied = apply_procedures(&mut client, procedures).await?;
+    client.batch_execute("SELECT quipu_close_functions()").await?;
     let needs_rebase = !same_cluster(&client).await?;
     lock.commit().await?;
     Ok(Migrated { applied, procedures_applied, needs_rebase })

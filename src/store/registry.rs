@@ -38,6 +38,7 @@ pub const TABLES: &[(&str, TableKind)] = &[
     ("deletions", TableKind::Projection),
     ("era", TableKind::Journal),
     ("erasure", TableKind::Journal),
+    ("event_offers", TableKind::Working),
     ("events", TableKind::Journal),
     ("expirations", TableKind::Projection),
     ("implementation_log", TableKind::Journal),

@@ -9,6 +9,7 @@ mod leases;
 mod lost_answers;
 mod migrating;
 mod months;
+mod outsiders;
 mod overtaking;
 mod projections;
 mod rebase;

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use quipu::base::Secret;
 use quipu::config::Implementation;
-use quipu::store::embedded::{Embedded, EmbeddedConfig, create_database};
+use quipu::store::embedded::{Embedded, EmbeddedConfig, Person, create_database};
 use quipu::store::owner::{self, Procedures};
 use quipu::store::{DatabaseUrls, DoorSizes, Doors};
 use tempfile::TempDir;
@@ -23,6 +23,9 @@ const TEMPLATE: &str = "quipu_template";
 const POSTGRESQL_CONF: &str =
     "shared_buffers = '128MB'\nmax_connections = 300\nfsync = off\nfull_page_writes = off\njit = off\n";
 
+/// The roles for people.
+const PEOPLE: [Person; 3] = [Person::Reader, Person::MessagesReader, Person::Writer];
+
 static SERVER: Mutex<Weak<Server>> = Mutex::new(Weak::new());
 static NUMBER: AtomicU32 = AtomicU32::new(1);
 
@@ -31,7 +34,8 @@ struct Server {
     superuser: Secret,
     /// Doors to a database called `DATABASE`, to be renamed.
     doors: DatabaseUrls,
-    reader: Secret,
+    /// URLs of `PEOPLE`.
+    people: [Secret; 3],
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -57,14 +61,18 @@ impl Server {
             let folder = enterable_folder();
             let embedded = runtime.block_on(serve(&folder));
             ready
-                .send((embedded.superuser_url(), embedded.urls_for("DATABASE"), embedded.reader_url()))
+                .send((
+                    embedded.superuser_url(),
+                    embedded.urls_for("DATABASE"),
+                    PEOPLE.map(|p| embedded.person_url(p)),
+                ))
                 .unwrap();
             // Ends when the last database is dropped.
             let _ = stopping.recv();
             runtime.block_on(embedded.stop());
         });
-        let (superuser, doors, reader) = answers.recv().expect("the test server starts");
-        Self { superuser, doors, reader, stop: Some(stop), thread: Some(thread) }
+        let (superuser, doors, people) = answers.recv().expect("the test server starts");
+        Self { superuser, doors, people, stop: Some(stop), thread: Some(thread) }
     }
 }
 
@@ -167,7 +175,7 @@ impl TestDatabase {
     async fn grant(&self) {
         let grants = format!(
             "REVOKE ALL ON DATABASE {0} FROM PUBLIC; GRANT CONNECT, TEMPORARY ON DATABASE {0} TO quipu; \
-             GRANT CONNECT ON DATABASE {0} TO quipu_reader",
+             GRANT CONNECT ON DATABASE {0} TO quipu_reader, quipu_messages_reader, quipu_writer",
             self.name
         );
         self.superuser(&grants).await;
@@ -199,7 +207,13 @@ impl TestDatabase {
 
     /// The role for analysts, in this database.
     pub(crate) fn reader_url(&self) -> Secret {
-        let url = self.server.reader.expose();
+        self.person_url(Person::Reader)
+    }
+
+    /// A role for people, in this database.
+    pub(crate) fn person_url(&self, person: Person) -> Secret {
+        let place = PEOPLE.iter().position(|known| *known == person).unwrap();
+        let url = self.server.people[place].expose();
         let (server, _) = url.rsplit_once('/').unwrap();
         Secret::new(format!("{server}/{}", self.name))
     }

@@ -15,7 +15,30 @@ use crate::base::Secret;
 /// Letters and digits in a made password: 190 bits.
 const PASSWORD_CHARACTERS: usize = 32;
 
-/// The passwords of Quipu's four roles.
+/// A role for people and their programs, not for Quipu's services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Person {
+    /// `quipu_reader`: reads everything but messages, a minute for each statement.
+    Reader,
+    /// `quipu_messages_reader`: reads messages as well.
+    MessagesReader,
+    /// `quipu_writer`: may call `insert_event`, `insert_relay` and `insert_relay_metadata`.
+    Writer,
+}
+
+impl Person {
+    /// The role's name.
+    #[must_use]
+    pub fn role(self) -> &'static str {
+        match self {
+            Self::Reader => "quipu_reader",
+            Self::MessagesReader => "quipu_messages_reader",
+            Self::Writer => "quipu_writer",
+        }
+    }
+}
+
+/// The passwords of Quipu's roles.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Credentials {
     /// Of `quipu_owner`, who owns the database: migrations, retention, erasure.
@@ -30,16 +53,29 @@ pub struct Credentials {
     /// Of `quipu_reader`, the role for people: read-only, a minute for each statement.
     #[serde(rename = "quipu_reader")]
     pub reader: Secret,
+    /// Of `quipu_messages_reader`, which may read messages, too.
+    #[serde(rename = "quipu_messages_reader", default = "password")]
+    pub messages_reader: Secret,
+    /// Of `quipu_writer`, the role for programs that hand over events and relays by SQL.
+    #[serde(rename = "quipu_writer", default = "password")]
+    pub writer: Secret,
 }
 
 impl Credentials {
-    /// Four new random passwords of 32 letters and digits.
+    /// New random passwords of 32 letters and digits.
     #[must_use]
     pub fn random() -> Self {
-        Self { owner: password(), service: password(), session: password(), reader: password() }
+        Self {
+            owner: password(),
+            service: password(),
+            session: password(),
+            reader: password(),
+            messages_reader: password(),
+            writer: password(),
+        }
     }
 
-    /// Four passwords that everybody who knows `secret` arrives at: SHA-256 over it and the role's name.
+    /// Passwords that everybody who knows `secret` arrives at: SHA-256 over it and the role's name.
     #[must_use]
     pub fn derived(secret: &str) -> Self {
         let of = |role: &str| {
@@ -52,17 +88,30 @@ impl Credentials {
             service: of("quipu"),
             session: of("quipu_session"),
             reader: of("quipu_reader"),
+            messages_reader: of("quipu_messages_reader"),
+            writer: of("quipu_writer"),
         }
     }
 
     /// Every role with its password.
-    pub(super) fn roles(&self) -> [(&'static str, &Secret); 4] {
+    pub(super) fn roles(&self) -> [(&'static str, &Secret); 6] {
         [
             ("quipu_owner", &self.owner),
             ("quipu", &self.service),
             ("quipu_session", &self.session),
-            ("quipu_reader", &self.reader),
+            (Person::Reader.role(), &self.reader),
+            (Person::MessagesReader.role(), &self.messages_reader),
+            (Person::Writer.role(), &self.writer),
         ]
+    }
+
+    /// The password of a role for people.
+    pub(super) fn of_person(&self, person: Person) -> &Secret {
+        match person {
+            Person::Reader => &self.reader,
+            Person::MessagesReader => &self.messages_reader,
+            Person::Writer => &self.writer,
+        }
     }
 }
 
@@ -89,13 +138,18 @@ impl Kept {
         let unusable = |problem: String| Error::Credentials { path: path.clone(), problem };
         match fs::read(&path) {
             // The parser's own message could quote a password.
-            Ok(text) => serde_json::from_slice(&text).map_err(|error| {
-                unusable(format!(
-                    "is not as Quipu wrote it (line {}, column {})",
-                    error.line(),
-                    error.column()
-                ))
-            }),
+            Ok(text) => {
+                let kept: Self = serde_json::from_slice(&text).map_err(|error| {
+                    unusable(format!(
+                        "is not as Quipu wrote it (line {}, column {})",
+                        error.line(),
+                        error.column()
+                    ))
+                })?;
+                // A file of an older Quipu lacks the passwords of newer roles: they were made just now.
+                kept.save(&path)?;
+                Ok(kept)
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !folder.postgres().exists() => {
                 let kept =
                     Self { superuser: password(), folder: random_text(12), roles: Credentials::random() };

@@ -43,7 +43,7 @@ use self::{
     supervise::supervise,
 };
 pub use self::{
-    credentials::Credentials,
+    credentials::{Credentials, Person},
     error::Error,
     folder::write_whole,
     pooler::{Pooler, PoolerConfig, UpstreamTls},
@@ -141,11 +141,11 @@ impl Embedded {
         self.postgres.superuser().clone()
     }
 
-    /// `quipu_reader`, the role for people, through PgBouncer: read-only, a minute for each statement.
+    /// A role for people, through PgBouncer.
     #[must_use]
-    pub fn reader_url(&self) -> Secret {
-        let config = &self.config;
-        role_url("quipu_reader", &self.credentials.reader, LOOPBACK, config.pgbouncer_port, &config.database)
+    pub fn person_url(&self, person: Person) -> Secret {
+        let (config, password) = (&self.config, self.credentials.of_person(person));
+        role_url(person.role(), password, LOOPBACK, config.pgbouncer_port, &config.database)
     }
 
     /// The postmaster's process id, while it runs.

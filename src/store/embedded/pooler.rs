@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     address::{LOOPBACK, doors, role_url},
-    credentials::Credentials,
+    credentials::{Credentials, Person},
     daemon::Program,
     error::Error,
     folder::Folder,
@@ -86,11 +86,11 @@ impl Pooler {
         doors(&self.config.credentials, self.config.port, server, database)
     }
 
-    /// The role for people, through the pooler.
+    /// A role for people, through the pooler.
     #[must_use]
-    pub fn reader_url(&self) -> Secret {
-        let config = &self.config;
-        role_url("quipu_reader", &config.credentials.reader, LOOPBACK, config.port, &config.database)
+    pub fn person_url(&self, person: Person) -> Secret {
+        let (config, password) = (&self.config, self.config.credentials.of_person(person));
+        role_url(person.role(), password, LOOPBACK, config.port, &config.database)
     }
 
     /// PgBouncer's process id, while it runs.

@@ -21,8 +21,22 @@ const ROLE_DUTIES: &str = "
     ALTER ROLE quipu_reader LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION;
     GRANT quipu TO quipu_session;
     GRANT pg_read_all_stats TO quipu;
-    ALTER ROLE quipu_reader SET statement_timeout = '60s';
+    ALTER ROLE quipu_messages_reader LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION;
+    ALTER ROLE quipu_writer LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION;
+    GRANT quipu_reader TO quipu_messages_reader;
+    -- The service may end these roles' sessions when they hold up its writers (quipu_end_obstructions).
+    GRANT quipu_reader, quipu_messages_reader, quipu_writer TO quipu;
+    DO $$
+    DECLARE person text;
+    BEGIN
+        FOREACH person IN ARRAY ARRAY['quipu_reader', 'quipu_messages_reader', 'quipu_writer'] LOOP
+            EXECUTE format('ALTER ROLE %I SET statement_timeout = %L', person, '60s');
+            EXECUTE format('ALTER ROLE %I SET idle_in_transaction_session_timeout = %L', person, '60s');
+            EXECUTE format('ALTER ROLE %I SET lock_timeout = %L', person, '10s');
+        END LOOP;
+    END $$;
     ALTER ROLE quipu_reader SET default_transaction_read_only = on;
+    ALTER ROLE quipu_messages_reader SET default_transaction_read_only = on;
     -- Whole pages in the WAL, compressed with lz4 where the server knows it: with PostgreSQL's own method a batch that fills gaps in
     -- old pages spends a fifteenth of its time on them.
     DO $$ BEGIN
@@ -30,8 +44,8 @@ const ROLE_DUTIES: &str = "
     EXCEPTION WHEN invalid_parameter_value OR insufficient_privilege THEN NULL;
     END $$;";
 
-/// Makes the roles `quipu_owner`, `quipu`, `quipu_session` and `quipu_reader` where they are missing, and gives
-/// all four these passwords and their attributes. Passwords travel as SCRAM verifiers, so no log can show them.
+/// Makes Quipu's roles where they are missing, and gives
+/// all of them these passwords and their attributes. Passwords travel as SCRAM verifiers, so no log can show them.
 ///
 /// Roles belong to the whole server: two Quipus that share one must share their credentials.
 ///
@@ -81,7 +95,7 @@ pub async fn create_database(superuser: &Secret, name: &str) -> Result<(), Error
             .batch_execute(&format!(
                 "REVOKE ALL ON DATABASE {quoted} FROM PUBLIC;
                  GRANT CONNECT, TEMPORARY ON DATABASE {quoted} TO quipu;
-                 GRANT CONNECT ON DATABASE {quoted} TO quipu_session, quipu_reader;"
+                 GRANT CONNECT ON DATABASE {quoted} TO quipu_session, quipu_reader, quipu_messages_reader, quipu_writer;"
             ))
             .await
     })

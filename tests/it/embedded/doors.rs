@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use quipu::store::embedded::{Credentials, Embedded, create_database, create_roles};
+use quipu::store::embedded::{Credentials, Embedded, Person, create_database, create_roles};
 use sqlx::{Connection, PgConnection, Row, postgres::PgListener};
 use tokio::task::JoinSet;
 use tokio_postgres::{AsyncMessage, NoTls};
@@ -34,14 +34,14 @@ async fn each_role_logs_in(embedded: &Embedded) {
         (&urls.session, "quipu_session"),
         (&urls.read, "quipu_session"),
         (&urls.owner, "quipu_owner"),
-        (&embedded.reader_url(), "quipu_reader"),
+        (&embedded.person_url(Person::Reader), "quipu_reader"),
         (&embedded.superuser_url(), "postgres"),
     ] {
         assert_eq!(ask(url, "select current_user::text").await.unwrap(), role);
     }
     let wrong = embedded.urls().write.expose().replace("quipu:", "quipu:x");
     assert!(ask(&quipu::base::Secret::new(wrong), "select ''").await.is_err());
-    let reader = embedded.reader_url();
+    let reader = embedded.person_url(Person::Reader);
     assert_eq!(ask(&reader, "show statement_timeout").await.unwrap(), "1min");
     assert_eq!(ask(&reader, "show default_transaction_read_only").await.unwrap(), "on");
 }
@@ -66,7 +66,7 @@ async fn the_cluster_is_as_the_schema_needs_it(embedded: &Embedded) {
 async fn the_service_may_make_nothing(embedded: &Embedded) {
     let refused = ask(&embedded.urls().session, "create table mine (a int)").await.unwrap_err();
     assert!(refused.contains("permission denied"), "{refused}");
-    let refused = ask(&embedded.reader_url(), "create table mine (a int)").await.unwrap_err();
+    let refused = ask(&embedded.person_url(Person::Reader), "create table mine (a int)").await.unwrap_err();
     assert!(refused.contains("read-only") || refused.contains("permission denied"), "{refused}");
 }
 

@@ -1,7 +1,7 @@
 //! PgBouncer alone, in front of a server that somebody else runs.
 
 use quipu::store::embedded::{
-    Credentials, Embedded, Pooler, PoolerConfig, UpstreamTls, create_database, create_roles,
+    Credentials, Embedded, Person, Pooler, PoolerConfig, UpstreamTls, create_database, create_roles,
 };
 
 use super::kit::{ask, config, folder, free_ports};
@@ -31,7 +31,7 @@ async fn a_pooler_fronts_an_external_server() {
         (&urls.write, "quipu"),
         (&urls.session, "quipu_session"),
         (&urls.owner, "quipu_owner"),
-        (&pooler.reader_url(), "quipu_reader"),
+        (&pooler.person_url(Person::Reader), "quipu_reader"),
     ] {
         assert_eq!(
             ask(url, "select current_user || ' ' || current_database()").await.unwrap(),

@@ -1,26 +1,37 @@
 //! What each role may do: analysts read for a while, services append and read, and only the owner makes tables.
 
+use quipu::store::embedded::Person;
 use quipu::store::registry::{TABLES, TableKind};
 use tokio_postgres::error::SqlState;
 
 use super::kit::{Kit, texts};
 
 #[tokio::test]
-async fn an_analyst_reads_everything_for_a_limited_time_and_writes_nothing() {
+async fn an_analyst_reads_everything_but_messages_for_a_limited_time_and_writes_nothing() {
     let kit = Kit::new().await;
     let reader = quipu::store::owner::connect(&kit.database.reader_url()).await.unwrap();
+    let messages =
+        quipu::store::owner::connect(&kit.database.person_url(Person::MessagesReader)).await.unwrap();
     for (table, kind) in TABLES.iter().filter(|(_, kind)| *kind != TableKind::Schema) {
-        reader
-            .query(&format!("SELECT * FROM {table} LIMIT 1"), &[])
-            .await
-            .unwrap_or_else(|e| panic!("{table} ({kind:?}): {e}"));
+        let query = format!("SELECT * FROM {table} LIMIT 1");
+        messages.query(&query, &[]).await.unwrap_or_else(|e| panic!("{table} ({kind:?}): {e}"));
+        let told = reader.query(&query, &[]).await;
+        if table.starts_with("message_") {
+            assert_eq!(told.unwrap_err().code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{table}");
+        } else {
+            told.unwrap_or_else(|e| panic!("{table} ({kind:?}): {e}"));
+        }
     }
+    let private = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname LIKE 'message%'
+                   AND relkind IN ('r', 'p', 'v', 'm') AND has_table_privilege(oid, 'SELECT')";
+    assert_eq!(texts(&reader, private).await, Vec::<String>::new());
     for view in
         ["journal", "events_relays", "relay_last_event_timestamp", "relay_metadata_latest", "readable_relays"]
     {
         reader.query(&format!("SELECT * FROM {view} LIMIT 1"), &[]).await.unwrap();
     }
     assert_eq!(texts(&reader, "SHOW statement_timeout").await, ["1min"]);
+    assert_eq!(texts(&reader, "SHOW idle_in_transaction_session_timeout").await, ["1min"]);
     assert_eq!(texts(&reader, "SHOW default_transaction_read_only").await, ["on"]);
     let write =
         "INSERT INTO lease (name, holder, token, expires_at) VALUES ('x', gen_random_uuid(), 1, now())";

@@ -5,6 +5,7 @@
 mod finder;
 mod initializer;
 mod monitor;
+mod offers;
 mod synchronizer;
 mod validator;
 mod vanisher;
@@ -12,6 +13,7 @@ mod vanisher;
 pub use finder::{Finder, FinderParts};
 pub use initializer::{Initializer, InitializerError};
 pub use monitor::{Monitor, MonitorError, MonitorParts, Publisher};
+pub use offers::Offers;
 pub use synchronizer::{SyncError, SyncParts, Synchronizer};
 pub use validator::{Validator, ValidatorParts};
 pub use vanisher::Vanisher;

@@ -60,16 +60,36 @@ BEGIN
                                  known_compared, known_as_of);
 END $$;
 
--- One event that one relay showed.
+-- One event that one relay showed. It is taken as unverified: it waits in event_offers until a service has checked its id and signature,
+-- and is in `events` only then. Returns whether it was taken; false when it is stored already.
+-- For programs of others (role quipu_writer); at most 100,000 offers wait.
 CREATE OR REPLACE FUNCTION insert_event(
     id bytea, pubkey bytea, created_at bigint, kind integer, tags jsonb, content text, sig bytea, relay_url text)
-RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE relay integer := (insert_relay(relay_url))[1]; places integer[];
+RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE wrong text; waiting bigint; relay integer;
 BEGIN
-    SELECT b.stored_places INTO places FROM insert_event_batch(
-        gen_random_uuid(), 'relay', '{}', ARRAY[id], ARRAY[pubkey], ARRAY[created_at], ARRAY[kind], ARRAY[tags::text], ARRAY[content],
-        ARRAY[sig], ARRAY[NULL::bytea], ARRAY[0], ARRAY[relay], '{}', '{}', '{}', '{}', 0) b;
-    RETURN places IS NOT NULL;
+    wrong := CASE
+        WHEN octet_length(id) IS DISTINCT FROM 32 THEN format('id: %s bytes, expected 32', octet_length(id))
+        WHEN octet_length(pubkey) IS DISTINCT FROM 32 THEN format('pubkey: %s bytes, expected 32', octet_length(pubkey))
+        WHEN octet_length(sig) IS DISTINCT FROM 64 THEN format('sig: %s bytes, expected 64', octet_length(sig))
+        WHEN created_at IS NULL OR created_at < 0 THEN format('created_at: %s, expected unix seconds from 0', created_at)
+        WHEN kind IS NULL OR kind NOT BETWEEN 0 AND 65535 THEN format('kind: %s, expected 0 to 65535', kind)
+        WHEN jsonb_typeof(tags) IS DISTINCT FROM 'array' THEN format('tags: %s, expected an array', jsonb_typeof(tags))
+        WHEN content IS NULL THEN 'content: NULL, expected text'
+        WHEN octet_length(content) + octet_length(tags::text) > 4194304 THEN
+            format('content and tags: %s bytes, at most 4194304', octet_length(content) + octet_length(tags::text)) END;
+    IF wrong IS NOT NULL THEN RAISE EXCEPTION '%', wrong USING ERRCODE = 'invalid_parameter_value'; END IF;
+    relay := (insert_relay(relay_url))[1];
+    IF EXISTS (SELECT FROM events e WHERE e.created_at = insert_event.created_at AND e.id = insert_event.id) THEN RETURN false; END IF;
+    SELECT max(number) - min(number) INTO waiting FROM event_offers;
+    IF waiting >= 100000 THEN
+        RAISE EXCEPTION 'event_offers: % events wait to be verified, at most 100000', waiting
+            USING ERRCODE = 'configuration_limit_exceeded', HINT = 'a running archive verifies them; try again later';
+    END IF;
+    INSERT INTO event_offers (relay, event) VALUES (relay, jsonb_build_object(
+        'id', encode(id, 'hex'), 'pubkey', encode(pubkey, 'hex'), 'created_at', created_at, 'kind', kind,
+        'tags', tags, 'content', content, 'sig', encode(sig, 'hex')));
+    RETURN true;
 END $$;
 
 -- Makes relays known. Returns their numbers in the order given; known ones keep theirs. A known one that was discovered becomes
@@ -112,11 +132,19 @@ BEGIN
     FROM unnest(urls) WITH ORDINALITY AS o (url, place) JOIN relays r ON r.url = o.url;
 END $$;
 
-CREATE OR REPLACE FUNCTION insert_relay(url text) RETURNS integer[] LANGUAGE sql AS $$
-    SELECT numbers FROM insert_relay_batch(gen_random_uuid(), ARRAY[url], ARRAY[CASE
+-- One relay, in the one spelling that Quipu stores. For programs of others (role quipu_writer).
+CREATE OR REPLACE FUNCTION insert_relay(url text) RETURNS integer[]
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF quipu_is_canonical_relay_url(url) IS NOT TRUE THEN
+        RAISE EXCEPTION 'url: % is not a canonical relay address', quote_nullable(left(url, 200)) USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'expected ws:// or wss:// and at most 512 bytes, scheme and host in lower case, no default port, credentials, fragment, '
+                   'dot segments or slash at the end; `quipu relays add` takes every spelling and international names';
+    END IF;
+    RETURN (SELECT numbers FROM insert_relay_batch(gen_random_uuid(), ARRAY[url], ARRAY[CASE
         WHEN url ~ '^wss?://[^/:]+\.onion([:/]|$)' THEN 'tor' WHEN url ~ '^wss?://[^/:]+\.i2p([:/]|$)' THEN 'i2p'
-        WHEN url ~ '^wss?://[^/:]+\.loki([:/]|$)' THEN 'loki' ELSE 'clearnet' END], ARRAY['insert_relay'])
-$$;
+        WHEN url ~ '^wss?://[^/:]+\.loki([:/]|$)' THEN 'loki' ELSE 'clearnet' END], ARRAY['insert_relay']));
+END $$;
 
 -- Snapshots of relays, as one batch.
 --   command        identity of this batch: a second call with the same one fails on relay_metadata_batch
@@ -162,10 +190,16 @@ BEGIN
     RETURN made;
 END $$;
 
+-- One snapshot of one relay, which becomes known by it. For programs of others (role quipu_writer).
 CREATE OR REPLACE FUNCTION insert_relay_metadata(relay_url text, generated_at bigint, nip11 jsonb, nip66 jsonb)
-RETURNS integer LANGUAGE sql AS $$
-    SELECT insert_relay_metadata_batch(gen_random_uuid(), ARRAY[relay_url], ARRAY[generated_at], ARRAY[nip11], ARRAY[nip66])
-$$;
+RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF generated_at IS NULL OR generated_at < 0 THEN
+        RAISE EXCEPTION 'generated_at: %, expected unix seconds from 0', generated_at USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM insert_relay(relay_url);
+    RETURN insert_relay_metadata_batch(gen_random_uuid(), ARRAY[relay_url], ARRAY[generated_at], ARRAY[nip11], ARRAY[nip66]);
+END $$;
 
 -- Keeps the seed's name and reports: events of one month that no relay has shown us (imported ones, for example).
 -- It deletes nothing; a journal only grows.
@@ -175,3 +209,19 @@ RETURNS bigint LANGUAGE sql STABLE AS $$
     WHERE e.created_at >= quipu_month_start(month) AND e.created_at < quipu_month_start((month + interval '1 month')::date)
       AND NOT EXISTS (SELECT FROM sightings s WHERE s.event = e.number)
 $$;
+
+COMMENT ON FUNCTION insert_event_batch IS
+    'stores a batch of events that the service has verified, with who showed them; believes its caller, so only the service may call it';
+COMMENT ON FUNCTION insert_event(bytea, bytea, bigint, integer, jsonb, text, bytea, text) IS
+    'offers one unverified event that one relay showed; a service verifies it and stores it in events if id and signature are right; returns whether it was taken';
+COMMENT ON FUNCTION insert_relay_batch(uuid, text[], text[], text[]) IS 'makes relays known; believes that the URLs are canonical, so only the service may call it';
+COMMENT ON FUNCTION insert_relay(text) IS 'makes one relay known; takes canonical URLs only; returns its number as an array of one';
+COMMENT ON FUNCTION insert_relay_metadata_batch(uuid, text[], bigint[], jsonb[], jsonb[]) IS
+    'stores snapshots of relays: information document (NIP-11) and results of checks (NIP-66); only the service may call it';
+COMMENT ON FUNCTION insert_relay_metadata(text, bigint, jsonb, jsonb) IS
+    'stores one snapshot of one relay, which becomes known by it; generated_at in unix seconds; returns 1';
+COMMENT ON FUNCTION delete_orphan_events(date) IS 'deletes nothing: counts the events of one month that no relay has shown';
+REVOKE EXECUTE ON FUNCTION delete_orphan_events(date) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION delete_orphan_events(date) TO quipu;
+GRANT EXECUTE ON FUNCTION insert_event(bytea, bytea, bigint, integer, jsonb, text, bytea, text), insert_relay(text),
+    insert_relay_metadata(text, bigint, jsonb, jsonb), delete_orphan_events(date) TO quipu_writer;

@@ -1,0 +1,244 @@
+//! What people and their programs can do by SQL: read, hand over events and relays, and hold up nothing.
+
+use nostr_sdk::{Event, Keys};
+use quipu::base::RelayUrl;
+use quipu::lifecycle::Service as _;
+use quipu::services::archive::react::Offers;
+use quipu::services::archive::seeds::Seeds;
+use quipu::store::embedded::Person;
+use quipu::store::lease::Leases;
+use quipu::store::owner::connect;
+use serde_json::json;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+use tokio_util::sync::CancellationToken;
+
+use super::kit::{Kit, note, number, texts};
+
+const RELAY: &str = "wss://relay.example.com";
+
+async fn offer(client: &Client, event: &Event, content: &str) -> Result<bool, tokio_postgres::Error> {
+    let (id, pubkey) = (event.id.to_bytes().to_vec(), event.pubkey.to_bytes().to_vec());
+    let (created_at, kind) =
+        (i64::try_from(event.created_at.as_secs()).unwrap(), i32::from(event.kind.as_u16()));
+    let tags = json!(event.tags.iter().map(|tag| tag.clone().to_vec()).collect::<Vec<_>>());
+    let sig = event.sig.serialize().to_vec();
+    let row = client
+        .query_one(
+            "SELECT insert_event($1, $2, $3, $4, $5, $6, $7, $8)",
+            &[&id, &pubkey, &created_at, &kind, &tags, &content, &sig, &RELAY],
+        )
+        .await?;
+    Ok(row.get(0))
+}
+
+async fn verify_offers(kit: &mut Kit) {
+    let offers = Offers {
+        pool: kit.doors.write.clone(),
+        leases: Leases::new(kit.doors.write.clone()),
+        intake: kit.intake(),
+    };
+    offers.cycle(&CancellationToken::new()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_offered_event_is_stored_only_after_it_is_verified() {
+    let mut kit = Kit::new().await;
+    let writer = connect(&kit.database.person_url(Person::Writer)).await.unwrap();
+    let owner = kit.database.owner().await;
+    let keys = Keys::generate();
+    let (good, forged) = (note(&keys, 1_700_000_000, "true"), note(&keys, 1_700_000_001, "true"));
+    assert!(offer(&writer, &good, "true").await.unwrap());
+    assert!(offer(&writer, &forged, "changed on the way").await.unwrap());
+    assert_eq!(
+        number(&owner, "SELECT count(*) FROM events").await,
+        0,
+        "nothing is shown before it is verified"
+    );
+    verify_offers(&mut kit).await;
+    assert_eq!(texts(&owner, "SELECT encode(id, 'hex') FROM events").await, [good.id.to_hex()]);
+    assert_eq!(texts(&owner, "SELECT relay_url FROM events_relays").await, [RELAY]);
+    assert_eq!(number(&owner, "SELECT count(*) FROM event_offers").await, 0);
+    // The forged one has not taken the place of the true one.
+    assert!(offer(&writer, &forged, "true").await.unwrap());
+    verify_offers(&mut kit).await;
+    assert_eq!(number(&owner, "SELECT count(*) FROM events").await, 2);
+    assert!(!offer(&writer, &good, "true").await.unwrap(), "it is stored already");
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn bad_arguments_are_refused_by_name_and_offers_are_bounded() {
+    let kit = Kit::new().await;
+    let writer = connect(&kit.database.person_url(Person::Writer)).await.unwrap();
+    let call = |arguments: &str| format!("SELECT insert_event({arguments})");
+    let ok = [
+        r"sha256('i')",
+        r"sha256('p')",
+        "1",
+        "1",
+        "'[]'",
+        "'c'",
+        r"sha256('s') || sha256('t')",
+        "'wss://relay.example.com'",
+    ];
+    for (place, bad, said) in [
+        (0, r"'\x00'", "id: 1 bytes, expected 32"),
+        (1, "NULL", "pubkey:  bytes, expected 32"),
+        (2, "-1", "created_at: -1, expected unix seconds from 0"),
+        (3, "65536", "kind: 65536, expected 0 to 65535"),
+        (4, "'{}'", "tags: object, expected an array"),
+        (5, "repeat('x', 4194304)", "content and tags: 4194306 bytes, at most 4194304"),
+        (6, r"'\x00'", "sig: 1 bytes, expected 64"),
+        (7, "'WSS://relay.example.com/'", "url: 'WSS://relay.example.com/' is not a canonical relay address"),
+    ] {
+        let mut arguments = ok;
+        arguments[place] = bad;
+        let error = writer.batch_execute(&call(&arguments.join(", "))).await.unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert_eq!((error.code(), error.message()), (&SqlState::INVALID_PARAMETER_VALUE, said));
+    }
+    let fill = "INSERT INTO event_offers (relay, event) SELECT 1, '{}' FROM generate_series(0, 100000)";
+    kit.superuser().await.batch_execute(fill).await.unwrap();
+    let error = writer.batch_execute(&call(&ok.join(", "))).await.unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::CONFIGURATION_LIMIT_EXCEEDED));
+}
+
+#[tokio::test]
+async fn a_snapshot_makes_its_relay_known() {
+    let kit = Kit::new().await;
+    let writer = connect(&kit.database.person_url(Person::Writer)).await.unwrap();
+    let insert =
+        "SELECT insert_relay_metadata('wss://new.example.com', 1700000000, '{\"name\": \"New\"}', NULL)";
+    writer.batch_execute(insert).await.unwrap();
+    let owner = kit.database.owner().await;
+    assert_eq!(texts(&owner, "SELECT url FROM relays").await, ["wss://new.example.com"]);
+    assert_eq!(texts(&owner, "SELECT relay_url FROM relay_metadata_latest").await, ["wss://new.example.com"]);
+}
+
+#[tokio::test]
+async fn sql_accepts_a_relay_address_only_in_its_canonical_spelling() {
+    let kit = Kit::new().await;
+    let owner = kit.database.owner().await;
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/seeds/seed_relays.txt");
+    let seeds = Seeds::read(std::fs::read(file).unwrap().as_slice()).unwrap();
+    let mut texts: Vec<String> = seeds.relays.iter().map(ToString::to_string).collect();
+    let known = texts.len();
+    // Each of some with one thing changed, and what a parser may take for something else.
+    for seed in &seeds.relays[..200] {
+        let seed = seed.as_str();
+        texts.extend([
+            seed.to_uppercase(),
+            format!("{seed}/"),
+            format!("{seed}#x"),
+            format!("{seed}?"),
+            format!(" {seed}"),
+            format!("{seed}:443"),
+            format!("{seed}:80"),
+            format!("{seed}:0"),
+            format!("{seed}:65536"),
+            format!("{seed}:099"),
+            format!("{seed}/a/../b"),
+            format!("{seed}/%2e%2E/b"),
+            format!("{seed}/a b"),
+            format!("{seed}/a\\b"),
+            format!("{seed}//"),
+            format!("{seed}."),
+            seed.replace("://", "://user@"),
+            seed.replace("wss", "https"),
+            format!("{seed}/ü"),
+            format!("{seed}\n"),
+        ]);
+    }
+    texts.extend(
+        [
+            "ws://1.2.3",
+            "ws://0x7f.1",
+            "ws://127.0.0.1",
+            "ws://01.2.3.4",
+            "ws://1.2.3.4.",
+            "ws://256.1.1.1",
+            "ws://[::1]",
+            "ws://[::0001]",
+            "ws://[::ffff:1.2.3.4]",
+            "ws://[::ffff:102:304]",
+            "ws://[1::2:0:0:0:0:3]",
+            "ws://[fe80::1%25eth0]",
+            "ws://[::1",
+            "ws://a..b",
+            "ws://.a",
+            "ws://xn--a",
+            "wss://xn--mnchen-3ya.de",
+            "ws://onion",
+            "ws://short.onion",
+            "ws://a_b.c",
+            "ws://-a.c",
+            "",
+            "ws://",
+            "wss:///x",
+            "ws://a?b",
+            "ws://a/?b",
+            "ws://a/b?c=d&e",
+            "ws://a//b",
+        ]
+        .map(str::to_owned),
+    );
+    let accepted = owner
+        .query("SELECT u, quipu_is_canonical_relay_url(u) FROM unnest($1::text[]) WITH ORDINALITY AS x (u, n) ORDER BY n", &[&texts])
+        .await
+        .unwrap();
+    let mut taken = 0;
+    for (place, row) in accepted.iter().enumerate() {
+        let (text, is_accepted): (&str, bool) = (row.get(0), row.get(1));
+        if is_accepted {
+            assert_eq!(RelayUrl::parse(text).unwrap().as_str(), text);
+            taken += usize::from(place < known);
+        }
+    }
+    assert!(taken * 100 > known * 98, "{taken} of {known} seeds are accepted");
+}
+
+#[tokio::test]
+async fn analysts_call_no_procedure_and_programs_call_three() {
+    let kit = Kit::new().await;
+    let callable = "SELECT p.proname::text FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
+                    AND (p.provolatile = 'v' OR p.prosecdef OR p.proname LIKE 'insert%' OR p.proname LIKE 'delete%')
+                    AND p.prorettype <> 'trigger'::regtype AND has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1";
+    for (person, expected) in [
+        (Person::Reader, &[][..]),
+        (Person::MessagesReader, &[]),
+        (Person::Writer, &["delete_orphan_events", "insert_event", "insert_relay", "insert_relay_metadata"]),
+    ] {
+        let client = connect(&kit.database.person_url(person)).await.unwrap();
+        assert_eq!(texts(&client, callable).await, expected, "{person:?}");
+        let readable = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v')
+                        AND has_table_privilege(oid, 'SELECT')";
+        assert_eq!(texts(&client, readable).await.is_empty(), person == Person::Writer);
+    }
+    let owner = kit.database.owner().await;
+    let bare = "SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
+                AND obj_description(p.oid, 'pg_proc') IS NULL ORDER BY 1";
+    assert_eq!(texts(&owner, bare).await, Vec::<String>::new(), "functions without a comment");
+}
+
+#[tokio::test]
+async fn a_session_that_holds_up_the_service_is_ended() {
+    let kit = Kit::new().await;
+    let service = kit.database.service().await;
+    let end = "SELECT quipu_end_obstructions(3600)::bigint";
+    // An analyst takes the lock that every batch of events shares, and lifts the limits of the role.
+    let lock = "SET idle_in_transaction_session_timeout = 0; SELECT pg_advisory_lock(hashtextextended('quipu/erasure', 0))";
+    for person in [Person::Reader, Person::MessagesReader, Person::Writer] {
+        let analyst = connect(&kit.database.person_url(person)).await.unwrap();
+        assert_eq!(number(&service, end).await, 0);
+        analyst.batch_execute(lock).await.unwrap();
+        assert_eq!(number(&service, end).await, 1, "{person:?}");
+        service.batch_execute("SELECT pg_advisory_lock_shared(hashtextextended('quipu/erasure', 0)), pg_advisory_unlock_all()").await.unwrap();
+        assert!(analyst.batch_execute("SELECT 1").await.is_err());
+    }
+    let analyst = connect(&kit.database.reader_url()).await.unwrap();
+    analyst.batch_execute("BEGIN; SELECT count(*) FROM relays").await.unwrap();
+    assert_eq!(number(&service, end).await, 0);
+    assert_eq!(number(&service, "SELECT quipu_end_obstructions(0)::bigint").await, 1);
+    assert!(analyst.batch_execute("SELECT 1").await.is_err());
+}
