@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use tokio::net::TcpListener;
 
 use super::{Parts, Ports};
-use crate::http;
+use crate::config::Messages;
+use crate::http::Listener;
 use crate::lifecycle::{BoxError, Pace};
 use crate::services::messages::append::{Exchange, MessageJournal};
-use crate::services::messages::edge::{MessagesParts, MessagesState, router};
+use crate::services::messages::edge::{MessagesParts, MessagesState, routes};
 use crate::services::messages::metrics::MessageMetrics;
 use crate::services::messages::react::{Follower, Sweeper, SweeperParts};
 use crate::services::messages::read::DatabaseClock;
@@ -24,11 +24,7 @@ const LOOK: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// When the database does not answer, or an address cannot be listened on.
-pub async fn start_messages(
-    parts: &Parts,
-    timeout: Duration,
-    addresses: &mut BTreeMap<String, String>,
-) -> Result<()> {
+pub async fn start_messages(parts: &Parts, addresses: &mut BTreeMap<String, String>) -> Result<()> {
     let settings = parts.settings.services.messages.clone();
     let counted = MessageMetrics::default();
     parts.metrics.register(|registry| counted.register(registry));
@@ -76,22 +72,18 @@ pub async fn start_messages(
             Ports::DEFAULT.messages_http(),
         ),
     ] {
-        let listener = http::bind(setting, address.unwrap_or(local(port))).await?;
-        let address = listen(parts, &state, name, listener, timeout)?;
-        addresses.insert(name.to_owned(), address.to_string());
+        let listener = Listener::bind(name, setting, address.unwrap_or(local(port)))
+            .await?
+            .with_host(relay_host(&settings))
+            .with_sockets(settings.connections_max.get(), settings.connections_per_address_max.get());
+        addresses.insert(name.to_owned(), listener.address().to_string());
+        let routes = routes(&state, listener.address());
+        parts.edge.serve(&parts.lifecycle, listener, routes);
     }
     Ok(())
 }
 
-fn listen(
-    parts: &Parts,
-    state: &MessagesState,
-    name: &str,
-    listener: TcpListener,
-    timeout: Duration,
-) -> Result<SocketAddr> {
-    let address = listener.local_addr()?;
-    let router = http::with_edge_layers(router(state, address), timeout);
-    http::serve_with_addresses(&parts.lifecycle, name, listener, router);
-    Ok(address)
+/// The host of `relay_id`, where that is the URL under which clients reach this relay.
+fn relay_host(settings: &Messages) -> Option<String> {
+    url::Url::parse(&settings.relay_id).ok()?.host_str().map(str::to_owned)
 }

@@ -1,6 +1,7 @@
 //! The composition root: the only place that knows all rooms.
 
 mod database;
+mod descriptors;
 pub mod instance;
 mod messages;
 mod parts;

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use super::descriptors::Descriptors;
 use crate::base::{Clock, SystemClock};
 use crate::config::Settings;
+use crate::http::Edge;
 use crate::lifecycle::{BoxError, HealthRegistry, Lifecycle};
 use crate::services::archive::{MetadataJournal, RelayJournal, SyncJournal};
 use crate::services::messages::append::{LANES, Lanes, MessageJournal, TokenJournal};
@@ -26,6 +28,8 @@ pub struct Parts {
     pub health: HealthRegistry,
     /// What Prometheus reads.
     pub metrics: Metrics,
+    /// What serves every listener.
+    pub edge: Edge,
     /// Where tasks run.
     pub lifecycle: Lifecycle,
     /// Divided work, in this process's name.
@@ -37,7 +41,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Opens the doors and starts sending and receiving hints.
+    /// Raises the limit of open descriptors, opens the doors and starts sending and receiving hints.
     ///
     /// # Errors
     /// [`Error::Broken`] when a URL cannot be understood.
@@ -62,6 +66,7 @@ impl Parts {
             ingest.register(registry);
             registry.register_collector(Box::new(health.clone()));
         });
+        let edge = Edge::new(settings.http.clone(), &metrics, Descriptors::raise(&settings).connections_max);
         let hints = Hints::default();
         let leases = Leases::new(doors.write.clone());
         let parts = Self {
@@ -70,6 +75,7 @@ impl Parts {
             clock,
             health,
             metrics,
+            edge,
             lifecycle,
             leases,
             settings: Arc::new(settings),

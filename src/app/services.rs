@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use axum::Router;
 use nostr_sdk::Keys;
 
 use super::Parts;
 use super::upkeep::{Projector, Ticker};
 use crate::config::{Configuration, Vanish};
+use crate::http::Routes;
 use crate::lifecycle::{Pace, Wake};
 use crate::net::Outside;
 use crate::services::archive::metrics::{FinderMetrics, MonitorMetrics, SyncMetrics, ValidatorMetrics};
@@ -65,18 +65,17 @@ pub(super) fn is_enabled(configuration: &Configuration, service: &str) -> bool {
 }
 
 /// The console's pages, and the loop behind its streams.
-pub(super) fn console(parts: &Parts, addresses: &BTreeMap<String, String>) -> Router {
+pub(super) fn console(parts: &Parts, addresses: &BTreeMap<String, String>) -> Routes {
     let state = ConsoleState::new(ConsoleParts {
         doors: parts.doors.clone(),
         health: parts.health.clone(),
         lifecycle: parts.lifecycle.clone(),
         clock: Arc::clone(&parts.clock),
         listeners: addresses.iter().map(|(name, address)| (name.clone(), address.clone())).collect(),
-        hosts: parts.settings.services.console.hosts.clone(),
     });
     let (watcher, pace) = console::watcher(&state, &parts.hints);
     parts.lifecycle.run_service(watcher, pace, parts.health.clone());
-    console::router(state)
+    console::routes(state)
 }
 
 fn sync_parts(parts: &Parts, configuration: &Configuration, outside: Outside) -> Result<SyncParts> {

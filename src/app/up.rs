@@ -16,7 +16,7 @@ use super::services::{self, ALL_SERVICES, is_enabled};
 use super::{Parts, instance, sample};
 use crate::base::RelayUrl;
 use crate::config::{Configuration, Messages};
-use crate::http;
+use crate::http::{Listener, ops_routes};
 use crate::lifecycle::{HealthRegistry, Lifecycle, stop_signals};
 use crate::sample::SampleRelay;
 use crate::services::archive::command::RelayCommand;
@@ -245,28 +245,27 @@ async fn start(
         bail!("the database was restored into another cluster: run `quipu rebase` once, then start again");
     }
     let settings = configuration.settings.clone();
-    let ops = http::bind("http.ops_address", settings.http.ops_address).await?;
-    let ops_address = ops.local_addr()?;
-    let timeout = Duration::from_secs(settings.http.request_timeout_s.get().into());
+    let ops = Listener::bind("ops", "http.ops_address", settings.http.ops_address).await?;
+    let ops_address = ops.address();
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let parts = Parts::open(urls, settings, lifecycle.clone(), metrics)?;
     let mut names = services::start(&parts, configuration, wanted).await?;
-    let ops_router = http::ops_router(parts.health.clone(), parts.metrics.clone());
-    http::serve(lifecycle, "ops", ops, http::with_edge_layers(ops_router, timeout));
+    let routes = ops_routes(parts.health.clone(), parts.metrics.clone(), parts.edge.clone());
+    parts.edge.serve(lifecycle, ops, routes);
     let mut addresses: BTreeMap<String, String> =
         names.iter().map(|name| ((*name).to_owned(), ops_address.to_string())).collect();
     addresses.insert("ops".to_owned(), ops_address.to_string());
     if wanted.contains(&"messages") {
-        super::start_messages(&parts, timeout, &mut addresses).await?;
+        super::start_messages(&parts, &mut addresses).await?;
         names.push("messages");
     }
     let mut console = None;
     if wanted.contains(&"console") {
-        let listener = http::bind("http.console_address", parts.settings.http.console_address).await?;
-        let address = listener.local_addr()?;
+        let address = parts.settings.http.console_address;
+        let listener = Listener::bind("console", "http.console_address", address).await?;
+        let address = listener.address();
         addresses.insert("console".to_owned(), address.to_string());
-        let router = services::console(&parts, &addresses);
-        http::serve(lifecycle, "console", listener, http::with_edge_layers(router, timeout));
+        parts.edge.serve(lifecycle, listener, services::console(&parts, &addresses));
         names.push("console");
         console = Some(address);
     }

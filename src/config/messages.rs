@@ -27,7 +27,8 @@ pub struct Messages {
     pub http_address: Option<SocketAddr>,
     /// What this relay calls itself in `hello_ok` and in challenges. Where clients prove a Nostr key, the URL they connect to.
     pub relay_id: String,
-    /// Whether a claimed identity is believed. Without a value: on loopback addresses alone.
+    /// Whether a claimed identity is believed. Without a value: on loopback addresses alone, and of no request that a proxy has
+    /// forwarded.
     pub compat_unauthenticated: Option<bool>,
     /// Origins of web pages that may connect. A client that names none may always.
     pub allowed_origins: Vec<String>,
@@ -89,10 +90,12 @@ impl Default for Messages {
 }
 
 impl Messages {
-    /// Whether a claimed identity is believed at this address.
+    /// Whether a claimed identity is believed: without a setting only at a loopback address, of a client that came there
+    /// directly and through no proxy.
     #[must_use]
-    pub fn believes(&self, listener: SocketAddr) -> bool {
-        self.compat_unauthenticated.unwrap_or(listener.ip().to_canonical().is_loopback())
+    pub fn believes(&self, listener: SocketAddr, is_loopback_direct: bool) -> bool {
+        let is_local = listener.ip().to_canonical().is_loopback() && is_loopback_direct;
+        self.compat_unauthenticated.unwrap_or(is_local)
     }
 
     /// What is wrong beyond the types.

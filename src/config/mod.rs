@@ -13,6 +13,7 @@ macro_rules! nonzero {
 
 mod check;
 mod environment;
+mod http;
 mod implementation;
 mod keys;
 mod layer;
@@ -37,12 +38,13 @@ use check::Merged;
 use layer::Layer;
 
 pub use environment::{DatabaseEnv, Environment, Pooler};
+pub use http::{AddressPrefix, Http};
 pub use implementation::{Implementation, ImplementationError, SettingsFile};
 pub use layer::Problem;
 pub use messages::Messages;
 pub use monitor::Monitor;
 pub use networks::{NetworkSettings, Networks};
-pub use sections::{Database, Http, Log, LogFormat, Rotation};
+pub use sections::{Database, Log, LogFormat, Rotation};
 pub use services::{
     Console, Finder, Ingest, Initializer, Projector, RelayList, Services, Ticker, Validator, Vanish,
 };
@@ -56,7 +58,7 @@ pub struct Settings {
     pub database: Database,
     /// Logging.
     pub log: Log,
-    /// Addresses of the shared listeners.
+    /// The listeners and their bounds.
     pub http: Http,
     /// How the outside world is reached.
     pub networks: Networks,
@@ -223,18 +225,11 @@ impl Settings {
                 problems.push(merged.refuse("services.finder.lists", reason));
             }
         }
-        for host in &self.services.console.hosts {
-            if host.is_empty() || host.contains(|c: char| "/:@ ".contains(c)) {
-                let reason = format!("`{host}`: a name alone is expected, without scheme, port or path");
-                problems.push(merged.refuse("services.console.hosts", reason));
-            }
-        }
         for (key, reason) in self.networks.problems() {
             problems.push(merged.refuse(&key, reason));
         }
-        let http = &self.http;
-        if http.console_address == http.ops_address && http.ops_address.port() != 0 {
-            problems.push(merged.refuse("http.ops_address", "the same as `http.console_address`"));
+        for (key, reason) in self.http.problems() {
+            problems.push(merged.refuse(key, reason));
         }
         problems
     }

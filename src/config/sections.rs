@@ -1,7 +1,6 @@
 //! The sections shared by all rooms. Every key says its unit; what is absent has the value of `Default`.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -81,28 +80,6 @@ impl Default for Log {
             directory: None,
             rotation: Rotation::Daily,
             files_max: nonzero!(NonZeroUsize, 7),
-        }
-    }
-}
-
-/// Section `http`. Nothing listens beyond loopback until it is told to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Http {
-    /// Where the console listens.
-    pub console_address: SocketAddr,
-    /// Where `/healthz`, `/readyz` and `/metrics` are.
-    pub ops_address: SocketAddr,
-    /// Longest until an answer begins, in seconds. A stream that has begun may last.
-    pub request_timeout_s: NonZeroU32,
-}
-
-impl Default for Http {
-    fn default() -> Self {
-        Self {
-            console_address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4700),
-            ops_address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4701),
-            request_timeout_s: nonzero!(NonZeroU32, 30),
         }
     }
 }

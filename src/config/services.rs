@@ -163,13 +163,11 @@ impl Default for Ticker {
 pub struct Console {
     /// Whether `quipu up` runs it.
     pub enabled: bool,
-    /// Names under which a proxy offers it, without scheme and port. Its address always counts.
-    pub hosts: Vec<String>,
 }
 
 impl Default for Console {
     fn default() -> Self {
-        Self { enabled: true, hosts: Vec::new() }
+        Self { enabled: true }
     }
 }
 

@@ -1,10 +1,8 @@
-//! Rejected, busy and broken are three different answers.
-//!
-//! A rejection is the client's to change and says exactly what. Busy is nobody's fault: come back. An
-//! internal failure is ours: logged once, here, and the client learns nothing of the inside.
+//! Rejected, busy and broken: the three ways in which a request fails, and what a client is told of each.
 
 use std::borrow::Cow;
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -12,54 +10,110 @@ use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
+
+/// When to try again if an answer does not say it.
+const RETRY_DEFAULT: Duration = Duration::from_secs(1);
 
 /// Why a request was not carried out.
 #[derive(Debug)]
 pub enum Failure {
-    /// The request is at fault: 4xx with a [`Rejection`] as JSON.
+    /// The request is at fault: 4xx.
     Rejected(Rejection),
     /// A bound is reached for now: 503 with `Retry-After`.
     Busy {
         /// When to try again; sent in whole seconds, at least one.
         retry_after: Duration,
     },
-    /// Quipu or something behind it is broken: 500 with a generic text.
+    /// Quipu or something behind it is broken: 500 with a generic text. The log has the cause, under the request's id.
     Internal(Box<dyn Error + Send + Sync>),
 }
 
-/// What is wrong with a request: `{"error", "field"?, "limit"?, "value"?}`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// The three classes of failures, as metrics count them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureClass {
+    /// The client has to change its request.
+    Rejected,
+    /// The client may repeat its request later: 429 and 503.
+    Busy,
+    /// The operator has to look into the log.
+    Broken,
+}
+
+impl FailureClass {
+    /// The label in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Busy => "busy",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// What is wrong with a request.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rejection {
-    #[serde(skip)]
     status: StatusCode,
-    error: Cow<'static, str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    code: &'static str,
+    message: Cow<'static, str>,
     field: Option<Cow<'static, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<Value>,
+    retry_after: Option<Duration>,
+}
+
+/// The body of every answer that reports a failure, as JSON; sockets and event streams use the same fields.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ErrorBody {
+    /// Stable and machine-readable: lower case with underscores, or the word of the protocol that a room speaks.
+    pub code: &'static str,
+    /// For people.
+    pub message: Cow<'static, str>,
+    /// The field that is meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<Cow<'static, str>>,
+    /// The limit that was passed, in the unit the field's name says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Value>,
+    /// The value that passed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
+    /// When to try again, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<u64>,
+    /// The id in `x-request-id` and in the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<Arc<str>>,
 }
 
 impl Rejection {
-    /// A rejection with a 4xx `status`; any other becomes 400.
+    /// A rejection with a 4xx `status`, whose code follows from the status; any other status becomes 400.
     #[must_use]
-    pub fn new(status: StatusCode, error: impl Into<Cow<'static, str>>) -> Self {
+    pub fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
         let status = if status.is_client_error() { status } else { StatusCode::BAD_REQUEST };
-        Self { status, error: error.into(), field: None, limit: None, value: None }
+        let retry_after = (status == StatusCode::TOO_MANY_REQUESTS).then_some(RETRY_DEFAULT);
+        let message = message.into();
+        Self { status, code: code_of(status), message, field: None, limit: None, value: None, retry_after }
     }
 
     /// 400 for one field of the request.
     #[must_use]
-    pub fn bad_field(field: impl Into<Cow<'static, str>>, error: impl Into<Cow<'static, str>>) -> Self {
-        Self { field: Some(field.into()), ..Self::new(StatusCode::BAD_REQUEST, error) }
+    pub fn bad_field(field: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { field: Some(field.into()), ..Self::new(StatusCode::BAD_REQUEST, message) }
     }
 
     /// 404: `what` is not there.
     #[must_use]
     pub fn not_found(what: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("{what} not found"))
+    }
+
+    /// Replaces the code.
+    #[must_use]
+    pub fn code(self, code: &'static str) -> Self {
+        Self { code, ..self }
     }
 
     /// Adds the field that is meant.
@@ -74,10 +128,100 @@ impl Rejection {
         Self { limit: Some(limit.into()), value: Some(value.into()), ..self }
     }
 
+    /// Adds the value that is refused.
+    #[must_use]
+    pub fn value(self, value: impl Into<Value>) -> Self {
+        Self { value: Some(value.into()), ..self }
+    }
+
+    /// Says when the same request may succeed.
+    #[must_use]
+    pub fn retry_after(self, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..self }
+    }
+
     /// The answer's status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+}
+
+/// The code of a status that has no code of its own.
+fn code_of(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "unauthorized",
+        StatusCode::FORBIDDEN => "forbidden",
+        StatusCode::NOT_FOUND => "not_found",
+        StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+        StatusCode::REQUEST_TIMEOUT => "request_timeout",
+        StatusCode::CONFLICT => "conflict",
+        StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
+        StatusCode::MISDIRECTED_REQUEST => "misdirected_request",
+        StatusCode::UNPROCESSABLE_ENTITY => "unprocessable",
+        StatusCode::UPGRADE_REQUIRED => "upgrade_required",
+        StatusCode::TOO_MANY_REQUESTS => "rate_limited",
+        _ => "bad_request",
+    }
+}
+
+impl Failure {
+    /// The answer's status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Rejected(rejection) => rejection.status,
+            Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// How metrics count it.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Rejected(rejection) if rejection.status == StatusCode::TOO_MANY_REQUESTS => {
+                FailureClass::Busy
+            }
+            Self::Rejected(_) => FailureClass::Rejected,
+            Self::Busy { .. } => FailureClass::Busy,
+            Self::Internal(_) => FailureClass::Broken,
+        }
+    }
+
+    /// What the client is told.
+    #[must_use]
+    pub fn body(&self, request_id: Option<Arc<str>>) -> ErrorBody {
+        let plain = |code, message: &'static str| ErrorBody {
+            code,
+            message: message.into(),
+            field: None,
+            limit: None,
+            value: None,
+            retry_after_s: self.retry_after_s(),
+            request_id: request_id.clone(),
+        };
+        match self {
+            Self::Busy { .. } => plain("busy", "busy, try again later"),
+            Self::Internal(_) => plain("internal", "internal error: the log has its cause, under this id"),
+            Self::Rejected(rejection) => ErrorBody {
+                message: rejection.message.clone(),
+                field: rejection.field.clone(),
+                limit: rejection.limit.clone(),
+                value: rejection.value.clone(),
+                ..plain(rejection.code, "")
+            },
+        }
+    }
+
+    fn retry_after_s(&self) -> Option<u64> {
+        let retry_after = match self {
+            Self::Rejected(rejection) => rejection.retry_after,
+            Self::Busy { retry_after } => Some(*retry_after),
+            Self::Internal(_) => None,
+        };
+        retry_after.map(|retry_after| retry_after.as_secs().max(1))
     }
 }
 
@@ -87,40 +231,46 @@ impl From<Rejection> for Failure {
     }
 }
 
-/// Whatever an edge does not turn into a rejection or `Busy` is internal.
+/// Every error that an edge turns neither into a rejection nor into `Busy` is internal.
 impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::Internal(Box::new(error))
     }
 }
 
+/// The answer carries its failure along, so that the guard in front of every route adds the request's id, logs and counts it.
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        match self {
-            Self::Rejected(rejection) => (rejection.status, Json(rejection)).into_response(),
-            Self::Busy { retry_after } => {
-                let seconds = HeaderValue::from(retry_after.as_secs().max(1));
-                let body = Json(json!({ "error": "busy, try again later" }));
-                (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, seconds)], body).into_response()
-            }
-            Self::Internal(error) => {
-                tracing::error!(error = &*error as &(dyn Error + 'static), "a request failed: {error}");
-                let body = Json(json!({ "error": "internal error" }));
-                (StatusCode::INTERNAL_SERVER_ERROR, body).into_response()
-            }
-        }
+        let failure = Arc::new(self);
+        let mut response = answer(&failure, &failure.body(None));
+        response.extensions_mut().insert(failure);
+        response
     }
+}
+
+/// A failure's answer with this body.
+pub(super) fn answer(failure: &Failure, body: &ErrorBody) -> Response {
+    let mut response = (failure.status(), Json(body)).into_response();
+    if let Some(seconds) = body.retry_after_s {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
-    fn a_rejection_says_field_limit_and_value() {
+    fn a_rejection_says_code_field_limit_and_value() {
         let rejection = Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, "too large").field("size_bytes");
-        let json = serde_json::to_value(rejection.over_limit(10, 11)).unwrap();
-        assert_eq!(json, json!({ "error": "too large", "field": "size_bytes", "limit": 10, "value": 11 }));
+        let json = serde_json::to_value(Failure::from(rejection.over_limit(10, 11)).body(None)).unwrap();
+        let expected = json!({
+            "code": "too_large", "message": "too large", "field": "size_bytes", "limit": 10, "value": 11,
+        });
+        assert_eq!(json, expected);
     }
 
     #[test]
@@ -129,9 +279,16 @@ mod tests {
     }
 
     #[test]
-    fn busy_says_when_to_come_back() {
-        let answer = Failure::Busy { retry_after: Duration::from_millis(1) }.into_response();
-        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(answer.headers()[RETRY_AFTER], "1");
+    fn busy_and_rate_limited_say_when_to_come_back() {
+        let busy = Failure::Busy { retry_after: Duration::from_millis(1) };
+        let limited = Failure::from(Rejection::new(StatusCode::TOO_MANY_REQUESTS, "slow down"));
+        for (failure, status) in [(busy, 503), (limited, 429)] {
+            assert_eq!(failure.class(), FailureClass::Busy);
+            let answer = failure.into_response();
+            assert_eq!(
+                (answer.status().as_u16(), &answer.headers()[RETRY_AFTER]),
+                (status, &"1".parse().unwrap())
+            );
+        }
     }
 }

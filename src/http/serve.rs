@@ -1,20 +1,26 @@
-//! Listeners and what surrounds every router. A listener is bound first and handed over, so its port is
-//! known (0 works), and an occupied one is refused before anything has begun.
+//! Listeners. Each is bound first and handed over, so its port is known (0 works), and an occupied one is refused before
+//! anything has begun. All are served by [`Edge::serve`], so none lacks the guard and the bounds.
 
-use std::future::IntoFuture as _;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::http::StatusCode;
-use axum::serve::{ListenerExt as _, TapIo};
-use tokio::net::{TcpListener, TcpStream};
-use tower_http::timeout::TimeoutLayer;
-use tower_http::trace::TraceLayer;
+use axum::middleware::from_fn_with_state;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
-use crate::lifecycle::Lifecycle;
+use super::connections::Bounds;
+use super::guard::{Guard, guard};
+use super::metrics::HttpMetrics;
+use super::server::{Limits, Server};
+use super::{Endpoint, Routes};
+use crate::config::Http;
+use crate::lifecycle::{BoxError, Lifecycle};
+use crate::telemetry::Metrics;
 
 /// Why nothing can listen there.
 #[derive(Debug, thiserror::Error)]
@@ -28,46 +34,114 @@ pub struct BindError {
     source: io::Error,
 }
 
-/// Binds the address that `setting` names.
-///
-/// # Errors
-/// When it is taken, not of this machine, or not permitted.
-pub async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError { setting, address, source })
+/// A bound address that is not served yet.
+#[derive(Debug)]
+pub struct Listener {
+    name: &'static str,
+    tcp: TcpListener,
+    address: SocketAddr,
+    hosts: Vec<String>,
+    sockets: Option<(usize, usize)>,
 }
 
-/// Adds a span for each request (method and path, never the query: it may hold a token) and the longest
-/// time until an answer begins, after which it is 503. A stream that has begun is not cut.
-pub fn with_edge_layers(router: Router, request_timeout: Duration) -> Router {
-    let trace = TraceLayer::new_for_http()
-        .make_span_with(|request: &Request| {
-            tracing::info_span!("request", http.method = %request.method(), http.path = request.uri().path())
-        })
-        // `Failure::Internal` has logged the reason; a second line would add nothing.
-        .on_failure(());
-    let timeout = TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, request_timeout);
-    router.layer(timeout).layer(trace)
+impl Listener {
+    /// Binds the address that `setting` names. `name` stands in logs and metrics.
+    ///
+    /// # Errors
+    /// When it is taken, not of this machine, or not permitted.
+    pub async fn bind(
+        name: &'static str,
+        setting: &'static str,
+        address: SocketAddr,
+    ) -> Result<Self, BindError> {
+        let failed = |source| BindError { setting, address, source };
+        let tcp = TcpListener::bind(address).await.map_err(failed)?;
+        let address = tcp.local_addr().map_err(failed)?;
+        Ok(Self { name, tcp, address, hosts: Vec::new(), sockets: None })
+    }
+
+    /// Adds a name under which this listener alone is reached.
+    #[must_use]
+    pub fn with_host(mut self, host: Option<String>) -> Self {
+        self.hosts.extend(host);
+        self
+    }
+
+    /// Adds room for connections that last and that the room itself bounds: for all, and for each address. Loopback addresses
+    /// count for all alone.
+    #[must_use]
+    pub fn with_sockets(self, connections_max: usize, per_address_max: usize) -> Self {
+        Self { sockets: Some((connections_max, per_address_max)), ..self }
+    }
+
+    /// The bound address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
 }
 
-/// Serves `router` as the task `name` until the drain, then finishes the requests under way. An answer
-/// that streams without end must watch the drain itself, or the grace time ends it.
-pub fn serve(lifecycle: &Lifecycle, name: &str, listener: TcpListener, router: Router) {
-    let drain = lifecycle.drain_token().cancelled_owned();
-    lifecycle.spawn(name, axum::serve(prompt(listener), router).with_graceful_shutdown(drain).into_future());
+/// What all listeners of a process share. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Edge {
+    settings: Arc<Http>,
+    counted: HttpMetrics,
+    descriptors: Arc<Semaphore>,
+    endpoints: Arc<Mutex<BTreeMap<&'static str, Vec<Endpoint>>>>,
 }
 
-/// As [`serve`], for routes that ask who is at the other end ([`ConnectInfo`](axum::extract::ConnectInfo)).
-pub fn serve_with_addresses(lifecycle: &Lifecycle, name: &str, listener: TcpListener, router: Router) {
-    let drain = lifecycle.drain_token().cancelled_owned();
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    lifecycle.spawn(name, axum::serve(prompt(listener), service).with_graceful_shutdown(drain).into_future());
-}
+impl Edge {
+    /// Listeners with these settings; at most `connections_max` connections at all of them, which is what the descriptor
+    /// limit of the process leaves.
+    #[must_use]
+    pub fn new(settings: Http, metrics: &Metrics, connections_max: usize) -> Self {
+        let counted = HttpMetrics::default();
+        metrics.register(|registry| counted.register(registry));
+        let descriptors = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+        Self { settings: Arc::new(settings), counted, descriptors, endpoints: Arc::default() }
+    }
 
-/// What is written leaves at once: a second small frame would else wait up to 40 ms for the client's TCP to confirm the first.
-fn prompt(listener: TcpListener) -> TapIo<TcpListener, fn(&mut TcpStream)> {
-    listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(error = %error, "a connection keeps its delay");
-        }
-    })
+    /// The routes behind the guard, as they are served.
+    pub fn router(&self, name: &'static str, own_hosts: &[String], routes: Routes) -> Router {
+        let (router, endpoints) = routes.into_parts();
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).insert(name, endpoints);
+        let hosts = self.settings.hosts.iter().chain(own_hosts).cloned().collect();
+        let state = Guard {
+            listener: name,
+            hosts,
+            settings: Arc::clone(&self.settings),
+            counted: self.counted.clone(),
+        };
+        router.layer(from_fn_with_state(Arc::new(state), guard))
+    }
+
+    /// Every endpoint that is served by now, by listener.
+    #[must_use]
+    pub fn endpoints(&self) -> BTreeMap<&'static str, Vec<Endpoint>> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Serves `routes` as a task until the drain, then finishes the requests under way and waits for upgraded connections. An
+    /// answer that streams without end must watch the drain itself, or the grace time ends it.
+    pub fn serve(&self, lifecycle: &Lifecycle, listener: Listener, routes: Routes) {
+        let Listener { name, tcp, hosts, sockets, .. } = listener;
+        let router = self.router(name, &hosts, routes);
+        let settings = &self.settings;
+        let (sockets_max, sockets_per_address_max) = sockets.unwrap_or_default();
+        let bounds = Bounds::new(
+            settings.connections_max.get().saturating_add(sockets_max),
+            settings.connections_per_address_max.get().saturating_add(sockets_per_address_max),
+            sockets.is_none(),
+            settings.trusted_proxies.clone(),
+            Arc::clone(&self.descriptors),
+        );
+        let seconds = |seconds: NonZeroU32| Duration::from_secs(seconds.get().into());
+        let limits =
+            Limits { header: seconds(settings.header_timeout_s), write: seconds(settings.write_timeout_s) };
+        let server = Server::new(name, router, bounds, limits, self.counted.clone(), lifecycle.clone());
+        lifecycle.spawn(name, async move {
+            server.run(tcp).await;
+            Ok::<(), BoxError>(())
+        });
+    }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use quipu::http::{bind, serve};
+use quipu::http::Listener;
+use quipu::services::console::routes;
 use serde_json::json;
 use tokio::time::interval;
 
@@ -12,9 +13,9 @@ use crate::chromium::Browser;
 use crate::console::{Console, console_under_test};
 
 async fn listening(console: &Console, address: &str) -> SocketAddr {
-    let listener = bind("http.console_address", address.parse().unwrap()).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    serve(&console.lifecycle, "console listener", listener, console.router.clone());
+    let listener = Listener::bind("console", "http.console_address", address.parse().unwrap()).await.unwrap();
+    let address = listener.address();
+    console.edge.serve(&console.lifecycle, listener, routes(console.state.clone()));
     address
 }
 

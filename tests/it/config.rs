@@ -166,7 +166,7 @@ fn all_refusals_are_shown_at_once_each_in_the_spelling_of_its_source() {
 fn what_types_cannot_refuse_names_its_source_too() {
     let folder = implementation(&[(
         "config/brotr.yaml",
-        "services: { console: { hosts: ['archive.example', 'https://archive.example'] } }",
+        "http: { hosts: ['archive.example', 'https://archive.example'] }",
     )]);
     let refused =
         refusal(&folder, &[("QUIPU__LOG__LEVEL", "quipu=loud")], &["http.ops_address=127.0.0.1:4700"]);
@@ -174,7 +174,7 @@ fn what_types_cannot_refuse_names_its_source_too() {
     assert!(refused[0].starts_with("environment: QUIPU__LOG__LEVEL: "));
     assert_eq!(
         refused[1],
-        "config/brotr.yaml: services.console.hosts: `https://archive.example`: a name alone is expected, without scheme, port or path"
+        "config/brotr.yaml: http.hosts: `https://archive.example`: a name alone is expected, without scheme, port or path"
     );
     assert_eq!(refused[2], "--set: http.ops_address: the same as `http.console_address`");
 }

@@ -9,9 +9,12 @@ use axum::body::{Body, BodyDataStream, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use futures_util::StreamExt as _;
 use quipu::base::SystemClock;
+use quipu::config::Http;
+use quipu::http::Edge;
 use quipu::lifecycle::{HealthRegistry, Lifecycle};
-use quipu::services::console::{ConsoleParts, ConsoleState, STREAMS_MAX, router, watcher};
+use quipu::services::console::{ConsoleParts, ConsoleState, STREAMS_MAX, routes, watcher};
 use quipu::store::{Doors, Hints};
+use quipu::telemetry::Metrics;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, GenericClient};
@@ -23,7 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A console on a database of its own.
 pub(crate) struct Console {
-    pub(crate) router: Router,
+    pub(crate) edge: Edge,
+    pub(crate) state: ConsoleState,
+    router: Router,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) health: HealthRegistry,
     pub(crate) owner: Client,
@@ -44,11 +49,18 @@ pub(crate) async fn console_under_test() -> Console {
         lifecycle: lifecycle.clone(),
         clock: Arc::new(SystemClock),
         listeners: vec![("console".to_owned(), "http://127.0.0.1:4700".to_owned())],
-        hosts: vec!["quipu.example".to_owned()],
     });
     let (service, pace) = watcher(&state, &Hints::default());
     lifecycle.run_service(service, pace, health.clone());
-    Console { router: router(state), lifecycle, health, owner, doors, database }
+    let settings = Http { hosts: vec!["quipu.example".to_owned()], ..Http::default() };
+    let edge = Edge::new(settings, &Metrics::new("test"), 1_000);
+    let router = edge.router("console", &[], routes(state.clone()));
+    Console { edge, state, router, lifecycle, health, owner, doors, database }
+}
+
+/// A request under the console's address.
+fn named(path: &str) -> axum::http::request::Builder {
+    Request::get(path).header("host", "127.0.0.1:4700")
 }
 
 impl Console {
@@ -57,13 +69,13 @@ impl Console {
     }
 
     async fn ask(&self, path: &str) -> (StatusCode, HeaderMap, String) {
-        let (head, body) = self.get(Request::get(path).header("host", "127.0.0.1:4700")).await.into_parts();
+        let (head, body) = self.get(named(path)).await.into_parts();
         let body = to_bytes(body, 1 << 20).await.unwrap();
         (head.status, head.headers, String::from_utf8(body.to_vec()).unwrap())
     }
 
     async fn stream(&self, last_event_id: &str) -> Frames {
-        let answer = self.get(Request::get("/events").header("last-event-id", last_event_id)).await;
+        let answer = self.get(named("/events").header("last-event-id", last_event_id)).await;
         Frames::of(answer)
     }
 
@@ -279,7 +291,7 @@ async fn a_forgotten_tick_is_answered_with_a_reset_and_the_stream_goes_on() {
 async fn a_stream_that_begins_before_the_first_tick_says_reset_when_it_comes() {
     let console = console_under_test().await;
     console.owner.batch_execute("TRUNCATE tick").await.unwrap();
-    let mut frames = Frames::of(console.get(Request::get("/events")).await);
+    let mut frames = Frames::of(console.get(named("/events")).await);
     assert_eq!(frames.next().await.unwrap().comment.as_deref(), Some("from here on"));
     entry(&console.owner, "first").await;
     console.tick().await;
@@ -302,9 +314,9 @@ async fn nonsense_is_rejected_and_the_header_wins_over_the_query() {
         assert_eq!(body["field"], "last_event_id");
     }
     let good = format!("{tick}-{}", i64::MAX);
-    let both = Request::get(format!("/events?last_event_id={good}")).header("last-event-id", "nonsense");
+    let both = named(&format!("/events?last_event_id={good}")).header("last-event-id", "nonsense");
     assert_eq!(console.get(both).await.status(), StatusCode::BAD_REQUEST);
-    let both = Request::get("/events?last_event_id=nonsense").header("last-event-id", good);
+    let both = named("/events?last_event_id=nonsense").header("last-event-id", good);
     assert_eq!(console.get(both).await.status(), StatusCode::OK);
     console.stop().await;
 }
@@ -314,13 +326,13 @@ async fn streams_are_bounded_and_a_reader_that_leaves_makes_room() {
     let console = console_under_test().await;
     let mut streams = Vec::new();
     for _ in 0..STREAMS_MAX {
-        streams.push(Frames::of(console.get(Request::get("/events")).await));
+        streams.push(Frames::of(console.get(named("/events")).await));
     }
     let (status, headers, _) = console.ask("/events").await;
     assert_eq!((status, &headers["retry-after"]), (StatusCode::SERVICE_UNAVAILABLE, &"5".parse().unwrap()));
     streams.pop();
     let room = async {
-        while console.get(Request::get("/events")).await.status() != StatusCode::OK {
+        while console.get(named("/events")).await.status() != StatusCode::OK {
             sleep(Duration::from_millis(10)).await;
         }
     };
@@ -364,7 +376,7 @@ async fn a_quiet_stream_says_that_it_is_there_and_where() {
     let console = console_under_test().await;
     entry(&console.owner, "before").await;
     let tick = console.tick().await;
-    let mut frames = Frames::of(console.get(Request::get("/events")).await);
+    let mut frames = Frames::of(console.get(named("/events")).await);
     assert_eq!(frames.next().await.unwrap().id, Some(format!("{tick}-{}", i64::MAX)));
     let quiet = loop {
         let frame = frames.next().await.unwrap();

@@ -1,21 +1,26 @@
-//! The edge kit: answers to failures, the pages for machines, graceful drain.
+//! The edge kit: answers to failures, the pages for machines, graceful drain; hostile clients in a file of their own.
+
+mod hostile;
 
 use std::io::{ErrorKind, Write as _};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use axum::extract::Query;
 use axum::http::{HeaderMap, Request, StatusCode};
-use axum::routing::get;
 use futures_util::stream;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use quipu::base::SystemClock;
-use quipu::http::{Failure, Rejection, bind, ops_router, serve, with_edge_layers};
+use quipu::config::Http;
+use quipu::http::{Access, Edge, Failure, Listener, Rejection, Routes, ops_routes};
 use quipu::lifecycle::{HealthRegistry, Lifecycle};
 use quipu::telemetry::Metrics;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -24,16 +29,22 @@ use tower::ServiceExt as _;
 const GRACE: Duration = Duration::from_secs(30);
 
 async fn ask(router: &Router, path: &str) -> (StatusCode, HeaderMap, String) {
-    let request = Request::get(path).body(Body::empty()).unwrap();
+    let request = Request::get(path).header("host", "127.0.0.1").body(Body::empty()).unwrap();
     let answer = router.clone().oneshot(request).await.unwrap();
     let (head, body) = answer.into_parts();
     let body = to_bytes(body, 1 << 20).await.unwrap();
     (head.status, head.headers, String::from_utf8(body.to_vec()).unwrap())
 }
 
+fn edge() -> (Edge, Metrics) {
+    let metrics = Metrics::new("1.2.3");
+    (Edge::new(Http::default(), &metrics, 1_000), metrics)
+}
+
 fn ops() -> (Router, HealthRegistry, Metrics) {
-    let (health, metrics) = (HealthRegistry::new(Arc::new(SystemClock)), Metrics::new("1.2.3"));
-    (ops_router(health.clone(), metrics.clone()), health, metrics)
+    let ((edge, metrics), health) = (edge(), HealthRegistry::new(Arc::new(SystemClock)));
+    let routes = ops_routes(health.clone(), metrics.clone(), edge.clone());
+    (edge.router("ops", &[], routes), health, metrics)
 }
 
 #[tokio::test]
@@ -115,26 +126,55 @@ async fn rejected_busy_and_broken_are_three_answers() {
     async fn broken() -> Result<(), Failure> {
         Ok(Err(std::io::Error::other("password hunter2 refused"))?)
     }
-    let router = Router::new()
-        .route("/rejected", get(rejected))
-        .route("/busy", get(busy))
-        .route("/broken", get(broken));
-    let (status, _, body) = ask(&router, "/rejected").await;
+    async fn numbered(Query(_): Query<std::collections::BTreeMap<String, u8>>, Json(_): Json<u8>) {}
+    let (edge, metrics) = edge();
+    let routes = Routes::new()
+        .get("/rejected", Access::Anyone, rejected)
+        .get("/busy", Access::Anyone, busy)
+        .get("/broken", Access::Anyone, broken)
+        .post("/numbered", Access::Anyone, numbered);
+    let router = edge.router("test", &[], routes);
+    let said = async |path: &str| {
+        let (status, headers, body) = ask(&router, path).await;
+        let mut body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let id = body.as_object_mut().unwrap().remove("request_id").unwrap();
+        assert_eq!(headers["x-request-id"].to_str().unwrap(), id.as_str().unwrap());
+        let retry_after = headers.get("retry-after").map(|seconds| seconds.to_str().unwrap().to_owned());
+        (status.as_u16(), retry_after, body)
+    };
+    let body =
+        json!({ "code": "bad_request", "message": "too many", "field": "limit", "limit": 500, "value": 501 });
+    assert_eq!(said("/rejected").await, (400, None, body));
+    let body = json!({ "code": "busy", "message": "busy, try again later", "retry_after_s": 7 });
+    assert_eq!(said("/busy").await, (503, Some("7".to_owned()), body));
+    let body =
+        json!({ "code": "internal", "message": "internal error: the log has its cause, under this id" });
+    assert_eq!(said("/broken").await, (500, None, body));
+    // What axum refuses by itself has the same form.
+    assert_eq!(said("/nowhere").await, (404, None, json!({ "code": "not_found", "message": "not found" })));
+    let (status, headers, body) = ask(&router, "/numbered").await;
+    assert_eq!((status.as_u16(), headers["allow"].to_str().unwrap()), (405, "POST"));
+    assert!(body.contains(r#""code":"method_not_allowed""#), "{body}");
+    let post = Request::post("/numbered?a=256").header("host", "127.0.0.1").body(Body::empty()).unwrap();
+    let answer = router.clone().oneshot(post).await.unwrap();
     assert_eq!(
-        (status.as_u16(), body.as_str()),
-        (400, r#"{"error":"too many","field":"limit","limit":500,"value":501}"#)
+        (answer.status().as_u16(), &answer.headers()["content-type"]),
+        (400, &"application/json".parse().unwrap())
     );
-    let (status, headers, _) = ask(&router, "/busy").await;
-    assert_eq!((status.as_u16(), headers["retry-after"].to_str().unwrap()), (503, "7"));
-    let (status, _, body) = ask(&router, "/broken").await;
-    assert_eq!((status.as_u16(), body.as_str()), (500, r#"{"error":"internal error"}"#));
+    let text = metrics.encode().unwrap();
+    for (class, code) in [("rejected", "not_found"), ("busy", "busy"), ("broken", "internal")] {
+        let line =
+            format!("quipu_http_errors_total{{listener=\"test\",class=\"{class}\",code=\"{code}\"}} 1\n");
+        assert!(text.contains(&line), "{line} is missing in\n{text}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_does_not_begin_in_time_is_503() {
-    let router = Router::new().route("/", get(std::future::pending::<()>));
-    let router = with_edge_layers(router, Duration::from_secs(5));
-    assert_eq!(ask(&router, "/").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    let routes = Routes::new().get("/", Access::Anyone, std::future::pending::<()>);
+    let (status, headers, body) = ask(&edge().0.router("test", &[], routes), "/").await;
+    assert_eq!((status.as_u16(), headers["retry-after"].to_str().unwrap()), (503, "1"));
+    assert!(body.contains(r#""code":"busy""#), "{body}");
 }
 
 #[tokio::test]
@@ -149,19 +189,20 @@ async fn a_request_under_way_is_answered_during_the_drain_and_no_new_one_is_take
         }
     };
     let lifecycle = Lifecycle::new(GRACE);
-    let listener = bind("http.ops_address", "127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let taken = bind("http.ops_address", address).await.unwrap_err().to_string();
+    let bind = async |address| Listener::bind("test", "http.ops_address", address).await;
+    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.address();
+    let taken = bind(address).await.unwrap_err().to_string();
     assert_eq!(
         taken,
         format!(
             "{address} cannot be listened on; `http.ops_address`, or --port-base of `quipu up`, takes another one"
         )
     );
-    serve(&lifecycle, "test listener", listener, Router::new().route("/", get(handler)));
+    edge().0.serve(&lifecycle, listener, Routes::new().get("/", Access::Anyone, handler));
 
     let mut client = TcpStream::connect(address).await.unwrap();
-    client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     begun.notified().await;
     lifecycle.drain();
     let run = lifecycle.run_until_stopped(stream::pending::<&str>());

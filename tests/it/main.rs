@@ -13,6 +13,7 @@ mod compose;
 mod config;
 mod console;
 mod embedded;
+mod endpoints;
 mod http;
 mod journals;
 mod lifecycle;

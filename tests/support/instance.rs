@@ -18,7 +18,7 @@ use tokio_postgres::Client;
 use super::database::{enterable_folder, free_port_block};
 
 /// Longest that a start, a stop or a command may take before the test fails.
-pub(super) const PATIENCE: Duration = Duration::from_mins(2);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Pause between two looks at something that is awaited.
 const LOOK: Duration = Duration::from_millis(10);

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
-pub use edge::router;
+pub use edge::routes;
 pub use react::{Watcher, watcher};
 
 use crate::base::Clock;
@@ -62,9 +62,6 @@ pub struct ConsoleParts {
     pub clock: Arc<dyn Clock>,
     /// What listens where, as (name, address or URL).
     pub listeners: Vec<(String, String)>,
-    /// Names under which a proxy offers the console. IP addresses and `localhost` need not be listed; any other name in
-    /// `Host` is refused, because it may be a stranger's that resolves to this machine.
-    pub hosts: Vec<String>,
 }
 
 /// What its routes share. Clones are the same console.

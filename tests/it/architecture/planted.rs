@@ -155,6 +155,9 @@ fn other_crates_have_their_rooms() {
     caught(READ, "fn f() -> anyhow::Result<()> { Ok(()) }", "says what went wrong by type");
     caught("src/store/doors.rs", "fn f() { anyhow::bail!(\"\"); }", "says what went wrong by type");
     caught(REACT, "use tokio_socks::tcp::Socks5Stream;", "only `net` opens");
+    caught("src/app/up.rs", "fn f() { axum::serve(a, b); }", "only `http` serves");
+    caught("src/services/jobs/edge/mod.rs", "use axum::routing::get;", "only `http` serves");
+    passes("src/services/jobs/edge/mod.rs", "use axum::extract::State;");
     passes("src/app.rs", "use anyhow::Context;");
     passes("src/main.rs", "use quipu::app; fn main() -> anyhow::Result<()> { Ok(()) }");
 }

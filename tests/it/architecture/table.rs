@@ -117,6 +117,11 @@ pub(super) const RESERVED: &[Reserved] = &[
         reason: "only `net` opens connections to other machines",
     },
     Reserved {
+        names: &["axum::Router", "axum::routing", "axum::serve", "hyper", "hyper_util", "tower"],
+        allowed: &["http"],
+        reason: "only `http` serves: a route without the guard, or without an entry in the list of endpoints, cannot be made",
+    },
+    Reserved {
         names: &["nostr_relay_builder"],
         allowed: &["sample"],
         reason: "the relay we run belongs to `sample`",

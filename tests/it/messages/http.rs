@@ -82,15 +82,13 @@ async fn what_cannot_be_read_is_refused_with_its_field() {
         assert_eq!((said, &body["field"]), (status, &field.into()), "{body}");
     }
     assert_eq!(room.get("/v1/messages").await.1["field"], "authorization");
+    let (status, said) = room.get("/v1/messages?wayfarer_id=user-a").await;
+    let message = "wayfarer_id must be 64 lower-case hexadecimal characters";
     assert_eq!(
-        room.get("/v1/messages?wayfarer_id=user-a").await,
-        (
-            400,
-            json!({
-                "error": "wayfarer_id must be 64 lower-case hexadecimal characters", "field": "wayfarer_id",
-            })
-        )
+        (status, &said["code"], &said["message"]),
+        (400, &"INVALID_WAYFARER_ID".into(), &message.into())
     );
+    assert_eq!(said["field"], "wayfarer_id");
     assert_eq!(room.get(&page("a%00b", "")).await.1["field"], "device_id");
     assert_eq!(
         http(room.http, "POST", &format!("/v1/messages/no-uuid/ack?wayfarer_id={}", wayfarer(1)), &[], None)

@@ -79,7 +79,7 @@ impl Room {
     /// Starts a room made of these.
     pub(super) async fn open(parts: Parts) -> Self {
         let mut addresses = BTreeMap::new();
-        start_messages(&parts, PATIENCE, &mut addresses).await.unwrap();
+        start_messages(&parts, &mut addresses).await.unwrap();
         let [ws, http] = ["messages", "messages-http"].map(|name| addresses[name].parse().unwrap());
         Self { parts, ws, http }
     }

@@ -34,7 +34,7 @@ async fn a_sender_who_has_sent_enough_for_a_day_is_told_the_limit_and_what_he_se
     assert_eq!(sender.ask(to(5)).await, refused);
     let (status, said) = posted(&room, 1, &to(5)).await;
     assert_eq!((status, &said["limit"], &said["value"]), (429, &3.into(), &3.into()));
-    assert_eq!((&said["field"], &said["error"]), (&"sender".into(), &message.into()));
+    assert_eq!((&said["field"], &said["message"]), (&"sender".into(), &message.into()));
     let mut old = room.one("user-a").await;
     for _ in 0..3 {
         old.send("user-b", HELLO).await;
@@ -120,7 +120,10 @@ async fn a_full_queue_is_told_to_the_sender_and_acknowledging_makes_room() {
         let message = format!("what waits for the recipient is {used} {unit}; at most {limit} are allowed");
         for from in [1, 9] {
             let (status, said) = posted(&room, from, &to(number)).await;
-            assert_eq!((status, &said["error"], &said["field"]), (429, &json!(message), &"recipient".into()));
+            assert_eq!(
+                (status, &said["message"], &said["field"]),
+                (429, &json!(message), &"recipient".into())
+            );
             assert_eq!((&said["limit"], &said["value"]), (&limit.into(), &used.into()));
         }
         let refused = json!({ "type": "error", "code": "RATE_LIMITED", "message": message });
@@ -230,7 +233,7 @@ async fn an_origin_that_is_this_very_address_is_no_page() {
     for (host, origin, expected) in [
         ("localhost:8080", "http://localhost:8080", 200),
         ("localhost:8080", "http://localhost:3000", 403),
-        ("rebind.example:8080", "http://rebind.example:8080", 403),
+        ("rebind.example:8080", "http://rebind.example:8080", 421),
         ("127.0.0.1:8080", "null", 403),
     ] {
         let headers = [("host", host), ("origin", origin)];

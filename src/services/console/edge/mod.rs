@@ -1,7 +1,6 @@
-//! The console's routes, and what every answer carries.
+//! The console's routes.
 
 mod chart;
-mod guard;
 mod page;
 mod panels;
 mod status;
@@ -9,30 +8,28 @@ mod stream;
 mod words;
 
 use axum::Json;
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 
 use super::ConsoleState;
+use crate::http::{Access, Routes};
 
 /// `/` for people, `/status.json` for scripts, `/events` for both.
-pub fn router(state: ConsoleState) -> Router {
-    Router::new()
-        .route("/", get(page))
-        .route("/panels", get(panels))
-        .route("/status.json", get(status_json))
-        .route("/events", get(stream::events))
-        .route("/console.css", get(async || asset("text/css; charset=utf-8", include_str!("console.css"))))
-        .route(
-            "/console.js",
-            get(async || asset("text/javascript; charset=utf-8", include_str!("console.js"))),
-        )
-        .route("/favicon.svg", get(async || asset("image/svg+xml", include_str!("favicon.svg"))))
-        .layer(from_fn_with_state(state.clone(), guard::guard))
+pub fn routes(state: ConsoleState) -> Routes {
+    Routes::new()
+        .get("/", Access::Anyone, page)
+        .get("/panels", Access::Anyone, panels)
+        .get("/status.json", Access::Anyone, status_json)
+        .get("/events", Access::Anyone, stream::events)
+        .get("/console.css", Access::Anyone, async || {
+            asset("text/css; charset=utf-8", include_str!("console.css"))
+        })
+        .get("/console.js", Access::Anyone, async || {
+            asset("text/javascript; charset=utf-8", include_str!("console.js"))
+        })
+        .get("/favicon.svg", Access::Anyone, async || asset("image/svg+xml", include_str!("favicon.svg")))
         .with_state(state)
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::desk::{Refused, Who, check_name, check_wayfarer};
 use super::frame::ErrorCode;
 use super::{Listener, MessagesState};
-use crate::http::{Failure, Rejection, is_ours};
+use crate::http::{ClientAddress, Failure, Rejection, is_ours};
 use crate::services::messages::decide::{Challenge, prove_key, prove_nostr, token_sha256};
 use crate::services::messages::read::{self, Token};
 
@@ -39,8 +39,13 @@ pub(super) enum Proof<'a> {
 }
 
 impl Listener {
-    /// Reads what a request brings along. A token that is no good is refused, not ignored.
-    pub(super) async fn visitor(&self, headers: &HeaderMap) -> Result<Visitor, Failure> {
+    /// Reads the bearer token of a request, and decides whether a claimed identity is believed. An unknown or expired token is
+    /// refused, not ignored.
+    pub(super) async fn visitor(
+        &self,
+        headers: &HeaderMap,
+        client: ClientAddress,
+    ) -> Result<Visitor, Failure> {
         let mut token = None;
         if let Some(value) = headers.get(AUTHORIZATION) {
             let said = value.to_str().ok().and_then(|value| value.split_once(' '));
@@ -57,7 +62,8 @@ impl Listener {
                 return Err(Rejection::new(StatusCode::UNAUTHORIZED, why).field("authorization").into());
             }
         }
-        Ok(Visitor { token, is_believed: self.believes })
+        let is_believed = self.state.parts().settings.believes(self.address, client.is_loopback_direct);
+        Ok(Visitor { token, is_believed })
     }
 
     /// Refuses web pages that were not allowed. A client that names no origin is no web page; nor is one whose origin is this very

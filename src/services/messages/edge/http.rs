@@ -1,10 +1,10 @@
 //! The socket's twins for clients without a `WebSocket`, and the original's pages for machines.
 
-use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use super::desk::{Letter, Refused, Who, check_name, check_wayfarer};
 use super::frame::{ErrorCode, for_recipient};
 use super::gate::{Proof, failure, random};
 use super::socket::told;
-use crate::http::{Failure, Rejection};
+use crate::http::{Failure, Rejection, RequestContext, Verdict};
 use crate::services::messages::command::TokenCommand;
 use crate::services::messages::decide::token_sha256;
 use crate::services::messages::event::{Generation, Message};
@@ -61,9 +61,14 @@ pub(super) struct Proving {
 
 impl Listener {
     /// Who asks.
-    pub(super) async fn who(&self, headers: &HeaderMap, asking: &Asking) -> Result<Who, Failure> {
+    pub(super) async fn who(
+        &self,
+        headers: &HeaderMap,
+        context: &RequestContext,
+        asking: &Asking,
+    ) -> Result<Who, Failure> {
         self.check_origin(headers)?;
-        let visitor = self.visitor(headers).await?;
+        let visitor = self.visitor(headers, context.client()).await?;
         let token = visitor.token.as_ref();
         let wayfarer_id = asking.wayfarer_id.clone().or_else(|| token.map(|t| t.wayfarer_id.clone()));
         let device = asking.device_id.clone().or_else(|| token.and_then(|t| t.device.clone()));
@@ -91,7 +96,7 @@ fn refusal(refused: Refused) -> Failure {
         ErrorCode::IdempotencyMismatch => StatusCode::CONFLICT,
         _ => StatusCode::BAD_REQUEST,
     };
-    let rejection = Rejection::new(status, message).field(field);
+    let rejection = Rejection::new(status, message).code(code.as_str()).field(field);
     match limit {
         Some((limit, value)) => rejection.over_limit(limit, value).into(),
         None => rejection.into(),
@@ -112,11 +117,12 @@ pub(super) fn entry(message: &Message) -> Value {
 
 pub(super) async fn send(
     State(listener): State<Listener>,
+    Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
     Query(asking): Query<Asking>,
     Json(sending): Json<Sending>,
 ) -> Result<Response, Failure> {
-    let who = listener.who(&headers, &asking).await?;
+    let who = listener.who(&headers, &context, &asking).await?;
     let Sending { to, payload_b64, ttl_seconds, client_msg_id } = sending;
     let letter = Letter { to, payload: payload_b64, ttl_s: ttl_seconds, client_msg_id };
     let accepted = listener.state.send(&who, letter).await.map_err(refusal)?;
@@ -129,10 +135,11 @@ pub(super) async fn send(
 
 pub(super) async fn pull(
     State(listener): State<Listener>,
+    Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
     Query(asking): Query<Asking>,
 ) -> Result<Json<Value>, Failure> {
-    let who = listener.who(&headers, &asking).await?;
+    let who = listener.who(&headers, &context, &asking).await?;
     let mut page = listener.state.pull(&who, asking.since, asking.limit, PULL_MAX).await.map_err(refusal)?;
     listener.state.leave_out_what_is_over(&mut page.messages);
     let entries: Vec<Value> = page.messages.iter().map(entry).collect();
@@ -145,22 +152,24 @@ pub(super) async fn pull(
 
 pub(super) async fn acknowledge(
     State(listener): State<Listener>,
+    Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
     Path(msg_id): Path<String>,
     Query(asking): Query<Asking>,
 ) -> Result<Json<Value>, Failure> {
-    let who = listener.who(&headers, &asking).await?;
+    let who = listener.who(&headers, &context, &asking).await?;
     listener.state.acknowledge(&who, &msg_id, None).await.map_err(refusal)?;
     Ok(Json(json!({ "msg_id": msg_id })))
 }
 
 pub(super) async fn life(
     State(listener): State<Listener>,
+    Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
     Path(msg_id): Path<String>,
     Query(asking): Query<Asking>,
 ) -> Result<Json<Value>, Failure> {
-    let who = listener.who(&headers, &asking).await?;
+    let who = listener.who(&headers, &context, &asking).await?;
     let life = listener.state.life(&who, &msg_id).await.map_err(refusal)?;
     Ok(Json(told(&msg_id, &life)))
 }
@@ -206,7 +215,12 @@ pub(super) async fn prove(
 }
 
 /// The original's words: `ok`, `store unhealthy`, `sweeper stalled`.
-pub(super) async fn healthz(State(listener): State<Listener>) -> (StatusCode, &'static str) {
+pub(super) async fn healthz(State(listener): State<Listener>) -> Response {
+    let (status, word) = health(&listener);
+    (status, Extension(Verdict), word).into_response()
+}
+
+fn health(listener: &Listener) -> (StatusCode, &'static str) {
     let parts = listener.state.parts();
     let (swept_at, store_answers) = parts.counted.sweep();
     if !store_answers {

@@ -16,8 +16,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
-use axum::routing::{get, post};
 use moka::future::Cache;
 use tokio::sync::Semaphore;
 
@@ -26,6 +24,7 @@ use super::metrics::MessageMetrics;
 use super::read::DatabaseClock;
 use crate::base::Clock;
 use crate::config::Messages;
+use crate::http::{Access, Routes};
 use crate::lifecycle::Lifecycle;
 use crate::store::Doors;
 use crate::store::append::Writer;
@@ -107,22 +106,22 @@ impl fmt::Debug for MessagesState {
 #[derive(Debug, Clone)]
 struct Listener {
     state: MessagesState,
-    believes: bool,
+    address: SocketAddr,
 }
 
 /// The routes at one address. Both addresses of the original have all of them.
-pub fn router(state: &MessagesState, address: SocketAddr) -> Router {
-    let believes = state.parts().settings.believes(address);
-    let listener = Listener { state: state.clone(), believes };
-    Router::new()
-        .route("/ws", get(socket::upgrade))
-        .route("/healthz", get(http::healthz))
-        .route("/metrics", get(http::metrics))
-        .route("/v1/challenge", get(http::challenge))
-        .route("/v1/tokens", post(http::prove))
-        .route("/v1/messages", get(http::pull).post(http::send))
-        .route("/v1/messages/{msg_id}", get(http::life))
-        .route("/v1/messages/{msg_id}/ack", post(http::acknowledge))
-        .route("/v1/stream", get(stream::stream))
+pub fn routes(state: &MessagesState, address: SocketAddr) -> Routes {
+    let listener = Listener { state: state.clone(), address };
+    Routes::new()
+        .get("/ws", Access::Handshake, socket::upgrade)
+        .get("/healthz", Access::Anyone, http::healthz)
+        .get("/metrics", Access::Anyone, http::metrics)
+        .get("/v1/challenge", Access::Anyone, http::challenge)
+        .post("/v1/tokens", Access::Proof, http::prove)
+        .get("/v1/messages", Access::Identity, http::pull)
+        .post("/v1/messages", Access::Identity, http::send)
+        .get("/v1/messages/{msg_id}", Access::Identity, http::life)
+        .post("/v1/messages/{msg_id}/ack", Access::Identity, http::acknowledge)
+        .get("/v1/stream", Access::Identity, stream::stream)
         .with_state(listener)
 }

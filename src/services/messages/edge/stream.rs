@@ -2,10 +2,10 @@
 //! and `Last-Event-ID` take alike.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::extract::{ConnectInfo, Query, State};
+use axum::Extension;
+use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -15,18 +15,18 @@ use super::Listener;
 use super::delivery::Delivery;
 use super::gate::failure;
 use super::http::{Asking, entry};
-use crate::http::{Failure, Rejection};
+use crate::http::{Failure, Rejection, RequestContext};
 
 /// Silence after which a comment is sent.
 const QUIET: Duration = Duration::from_secs(15);
 
 pub(super) async fn stream(
     State(listener): State<Listener>,
-    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
     Query(asking): Query<Asking>,
 ) -> Result<Response, Failure> {
-    let who = listener.who(&headers, &asking).await?;
+    let who = listener.who(&headers, &context, &asking).await?;
     let since = match headers.get("last-event-id") {
         Some(id) => {
             let number = id.to_str().ok().and_then(|id| id.parse().ok());
@@ -36,7 +36,7 @@ pub(super) async fn stream(
         None => asking.since,
     };
     let state = listener.state;
-    let Some(admission) = state.admit(address.ip()) else {
+    let Some(admission) = state.admit(context.client().address) else {
         return Err(Failure::Busy { retry_after: Duration::from_secs(5) });
     };
     let delivery = Delivery::begin(&state, &who, since, true).await.map_err(failure)?;

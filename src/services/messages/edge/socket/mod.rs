@@ -9,11 +9,11 @@ mod hello;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::Extension;
+use axum::extract::State;
 use axum::extract::ws::{Message as Frame, WebSocket, WebSocketUpgrade};
-use axum::extract::{ConnectInfo, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::FuturesOrdered;
@@ -30,7 +30,7 @@ use super::desk::{Letter, Refused, SOCKET_PULL_MAX, Who};
 use super::frame::{ErrorCode, Inbound, Outbound, for_recipient, parse, render};
 use super::gate::{Admission, Proof, Visitor};
 use super::{Listener, MessagesState};
-use crate::http::Failure;
+use crate::http::{Failure, RequestContext};
 use crate::lifecycle::beside;
 use crate::services::messages::event::{Generation, Life};
 
@@ -48,14 +48,14 @@ const AT_ONCE: usize = 32;
 
 pub(super) async fn upgrade(
     State(listener): State<Listener>,
-    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Failure> {
     listener.check_origin(&headers)?;
-    let visitor = listener.visitor(&headers).await?;
+    let visitor = listener.visitor(&headers, context.client()).await?;
     let state = listener.state;
-    let Some(admission) = state.admit(address.ip()) else {
+    let Some(admission) = state.admit(context.client().address) else {
         return Err(Failure::Busy { retry_after: Duration::from_secs(5) });
     };
     let upgrade = upgrade

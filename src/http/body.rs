@@ -1,0 +1,61 @@
+//! The body of a request, within its time limit.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
+
+/// Whether a body's time limit has passed. Clones tell of the same body.
+#[derive(Debug, Clone, Default)]
+pub(super) struct TimeLimit(Arc<AtomicBool>);
+
+impl TimeLimit {
+    /// Whether it has passed before the body was complete.
+    pub(super) fn has_passed(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// `body`, which fails when it is not complete after `limit`.
+    pub(super) fn apply(&self, body: Body, limit: Duration) -> Body {
+        if body.is_end_stream() {
+            return body;
+        }
+        Body::new(Limited { body, until: Box::pin(sleep(limit)), limit: self.clone() })
+    }
+}
+
+struct Limited {
+    body: Body,
+    until: Pin<Box<Sleep>>,
+    limit: TimeLimit,
+}
+
+impl http_body::Body for Limited {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.until.as_mut().poll(context).is_ready() {
+            self.limit.0.store(true, Ordering::Relaxed);
+            return Poll::Ready(Some(Err(axum::Error::new(io::Error::from(io::ErrorKind::TimedOut)))));
+        }
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,160 @@
+//! How many connections a listener has: for all clients, and for each address.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::config::AddressPrefix;
+
+/// The bits of an IPv6 address that one client does not choose freely.
+const IPV6_PREFIX: u128 = !0 << 64;
+
+/// The bounds of one listener.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    /// For the listener.
+    total: Arc<Semaphore>,
+    /// For all listeners of the process: what the descriptor limit leaves.
+    descriptors: Arc<Semaphore>,
+    per_address_max: usize,
+    counts_loopback: bool,
+    trusted_proxies: Vec<AddressPrefix>,
+    counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// The bound that is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// `http.connections_max`.
+    Listener,
+    /// `http.connections_per_address_max`.
+    Address,
+    /// The process's limit of open descriptors.
+    Descriptors,
+}
+
+impl Full {
+    /// The label in metrics, and the code of the answer.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Listener => "connections_max",
+            Self::Address => "connections_per_address_max",
+            Self::Descriptors => "descriptors",
+        }
+    }
+}
+
+impl Bounds {
+    pub(super) fn new(
+        connections_max: usize,
+        per_address_max: usize,
+        counts_loopback: bool,
+        trusted_proxies: Vec<AddressPrefix>,
+        descriptors: Arc<Semaphore>,
+    ) -> Self {
+        let total = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+        Self { total, descriptors, per_address_max, counts_loopback, trusted_proxies, counts: Arc::default() }
+    }
+
+    /// A place for a connection from `peer`, if no bound is reached.
+    pub(super) fn admit(&self, peer: IpAddr, open: &TaskTracker, connections: Gauge) -> Result<Place, Full> {
+        let peer = peer.to_canonical();
+        let all = Arc::clone(&self.total).try_acquire_owned().map_err(|_| Full::Listener)?;
+        let descriptor = Arc::clone(&self.descriptors).try_acquire_owned().map_err(|_| Full::Descriptors)?;
+        let is_counted = (self.counts_loopback || !peer.is_loopback())
+            && !self.trusted_proxies.iter().any(|prefix| prefix.contains(peer));
+        let share = if is_counted { Some(self.share(peer).ok_or(Full::Address)?) } else { None };
+        connections.inc();
+        Ok(Place { _permits: [all, descriptor], _share: share, connections, _open: open.token() })
+    }
+
+    fn share(&self, peer: IpAddr) -> Option<Share> {
+        let address = match peer {
+            IpAddr::V4(_) => peer,
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & IPV6_PREFIX)),
+        };
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= self.per_address_max {
+            return None;
+        }
+        *count += 1;
+        Some(Share { address, counts: Arc::clone(&self.counts) })
+    }
+}
+
+/// A connection's place until it is closed, upgraded or not.
+#[derive(Debug)]
+pub(super) struct Place {
+    _permits: [OwnedSemaphorePermit; 2],
+    _share: Option<Share>,
+    connections: Gauge,
+    _open: TaskTrackerToken,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.dec();
+    }
+}
+
+/// One connection of an address.
+#[derive(Debug)]
+struct Share {
+    address: IpAddr,
+    counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bounds(connections_max: usize, counts_loopback: bool) -> Bounds {
+        let trusted = vec![AddressPrefix::try_from("10.0.0.0/8".to_owned()).unwrap()];
+        Bounds::new(connections_max, 2, counts_loopback, trusted, Arc::new(Semaphore::new(6)))
+    }
+
+    fn admit(bounds: &Bounds, peer: &str) -> Result<Place, Full> {
+        bounds.admit(peer.parse().unwrap(), &TaskTracker::new(), Gauge::default())
+    }
+
+    #[test]
+    fn an_ipv6_network_counts_as_one_address_and_places_come_back() {
+        let bounds = bounds(100, true);
+        let held = [admit(&bounds, "2001:db8::1").unwrap(), admit(&bounds, "2001:db8::ffff:1").unwrap()];
+        assert_eq!(admit(&bounds, "2001:db8::2").unwrap_err(), Full::Address);
+        let other = admit(&bounds, "2001:db8:0:1::1").unwrap();
+        drop(held);
+        let again = admit(&bounds, "2001:db8::2").unwrap();
+        drop((other, again));
+        assert!(bounds.counts.lock().unwrap().is_empty());
+        assert_eq!((bounds.total.available_permits(), bounds.descriptors.available_permits()), (100, 6));
+    }
+
+    #[test]
+    fn all_bounds_hold_and_proxies_count_for_all_alone() {
+        let few = bounds(3, true);
+        let _held = ["10.0.0.1"; 3].map(|proxy| admit(&few, proxy).unwrap());
+        assert_eq!(admit(&few, "10.0.0.1").unwrap_err(), Full::Listener);
+        let many = bounds(100, false);
+        let _held = ["::ffff:127.0.0.1"; 6].map(|local| admit(&many, local).unwrap());
+        assert_eq!(admit(&many, "192.0.2.1").unwrap_err(), Full::Descriptors);
+    }
+}

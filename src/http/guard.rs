@@ -1,0 +1,152 @@
+//! What stands in front of every route of every listener: the request's id and span, the check of its name, time limits, the
+//! end of a panic, and the form of errors.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::to_bytes;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::time::timeout;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use super::body::TimeLimit;
+use super::client::client;
+use super::context::RequestContext;
+use super::failure::answer;
+use super::metrics::HttpMetrics;
+use super::{Failure, Rejection, host};
+use crate::config::Http;
+use crate::lifecycle::guarded;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// On every answer: a browser runs and frames nothing that is not ours.
+const HEADERS: [(HeaderName, HeaderValue); 4] = [
+    (
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
+            "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        ),
+    ),
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+];
+
+/// Most bytes of a library's own text that becomes the message of an error.
+const TEXT_BYTES_MAX: usize = 4096;
+
+/// Marks an answer whose status of 4xx or 5xx is what was asked for, as on a health page: `Extension(Verdict)`.
+#[derive(Debug, Clone, Copy)]
+pub struct Verdict;
+
+/// The address at the other end of a request's connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+/// A library's answer with a status of 5xx.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unexplained(String);
+
+/// One listener's guard.
+#[derive(Debug)]
+pub(super) struct Guard {
+    pub(super) listener: &'static str,
+    pub(super) hosts: Vec<String>,
+    pub(super) settings: Arc<Http>,
+    pub(super) counted: HttpMetrics,
+}
+
+/// The middleware.
+pub(super) async fn guard(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Peer(address)| *address);
+    let context = RequestContext {
+        id: Uuid::new_v4().simple().to_string().into(),
+        client: client(peer, request.headers(), &guard.settings.trusted_proxies),
+        listener: guard.listener,
+        counted: guard.counted.clone(),
+    };
+    // The path, never the query, which may hold a token.
+    let span = tracing::info_span!(
+        "request", listener = guard.listener, request_id = &*context.id, http.method = %request.method(),
+        http.path = request.uri().path()
+    );
+    request.extensions_mut().insert(context.clone());
+    async move {
+        let response = guard.carry_out(request, next, &context).await;
+        let mut response = uniform(response, &context).await;
+        let headers = response.headers_mut();
+        headers.extend(HEADERS);
+        if let Ok(id) = HeaderValue::from_str(&context.id) {
+            headers.insert(REQUEST_ID, id);
+        }
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+impl Guard {
+    async fn carry_out(&self, request: Request, next: Next, context: &RequestContext) -> Response {
+        if let Err(rejection) = host::check(&request, &self.hosts) {
+            return Failure::from(rejection).into_response();
+        }
+        let seconds = |seconds: std::num::NonZeroU32| Duration::from_secs(seconds.get().into());
+        let limit = TimeLimit::default();
+        let request = request.map(|body| limit.apply(body, seconds(self.settings.body_timeout_s)));
+        let answer = guarded("http_request", context.id(), next.run(request));
+        match timeout(seconds(self.settings.request_timeout_s), answer).await {
+            Ok(Ok(response)) if limit.has_passed() && response.status().is_client_error() => {
+                let allowed = self.settings.body_timeout_s.get();
+                let message = format!("the body was not complete after {allowed} s");
+                let rejection = Rejection::new(StatusCode::REQUEST_TIMEOUT, message);
+                Failure::from(rejection.code("body_timeout").field("body")).into_response()
+            }
+            Ok(Ok(response)) => response,
+            Ok(Err(panicked)) => Failure::from(panicked).into_response(),
+            Err(_) => Failure::Busy { retry_after: Duration::from_secs(1) }.into_response(),
+        }
+    }
+}
+
+/// Reports a failure under the request's id. What axum refuses by itself, as text, gets the form of every other error.
+async fn uniform(mut response: Response, context: &RequestContext) -> Response {
+    if let Some(failure) = response.extensions_mut().remove::<Arc<Failure>>() {
+        return answer(&failure, &context.report(&failure));
+    }
+    let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
+    let is_text =
+        response.headers().get(CONTENT_TYPE).is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if !is_error || !is_text || response.extensions().get::<Verdict>().is_some() {
+        return response;
+    }
+    let (mut head, body) = response.into_parts();
+    let text = to_bytes(body, TEXT_BYTES_MAX).await.unwrap_or_default();
+    let text = match &*String::from_utf8_lossy(&text) {
+        "" => status.canonical_reason().unwrap_or("refused").to_lowercase(),
+        text => text.to_owned(),
+    };
+    let failure = if status.is_client_error() {
+        Failure::from(Rejection::new(status, text))
+    } else {
+        Failure::from(Unexplained(text))
+    };
+    let mut response = answer(&failure, &context.report(&failure));
+    // Such as `Allow`, which a refused method needs.
+    for name in [axum::http::header::CONTENT_LENGTH, CONTENT_TYPE] {
+        head.headers.remove(name);
+    }
+    response.headers_mut().extend(head.headers);
+    response
+}

@@ -1,0 +1,93 @@
+//! Routes with their endpoints: a listener serves nothing that is not declared.
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::routing::{get, post};
+use serde::Serialize;
+
+/// Who gets more than a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// Every client that reaches the listener under one of its names.
+    Anyone,
+    /// A client with a bearer token; where claimed identities are believed, a client that claims one.
+    Identity,
+    /// Every client may connect; it has to prove its identity within the connection, before anything else.
+    Handshake,
+    /// Every client may ask; the request itself has to carry a valid proof.
+    Proof,
+}
+
+/// A method on a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Endpoint {
+    /// `GET` (which includes `HEAD`) or `POST`.
+    pub method: &'static str,
+    /// As routes are written: `/v1/messages/{msg_id}`.
+    pub path: &'static str,
+    /// Who is served.
+    pub access: Access,
+}
+
+/// The routes of one listener, and the list of its endpoints. Nothing else can be served.
+#[derive(Debug, Clone)]
+pub struct Routes<S = ()> {
+    router: Router<S>,
+    endpoints: Vec<Endpoint>,
+}
+
+impl<S: Clone + Send + Sync + 'static> Routes<S> {
+    /// No routes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { router: Router::new(), endpoints: Vec::new() }
+    }
+
+    /// Adds a handler of GET.
+    #[must_use]
+    pub fn get<H, T>(mut self, path: &'static str, access: Access, handler: H) -> Self
+    where
+        H: Handler<T, S>,
+        T: 'static,
+    {
+        self.endpoints.push(Endpoint { method: "GET", path, access });
+        Self { router: self.router.route(path, get(handler)), ..self }
+    }
+
+    /// Adds a handler of POST.
+    #[must_use]
+    pub fn post<H, T>(mut self, path: &'static str, access: Access, handler: H) -> Self
+    where
+        H: Handler<T, S>,
+        T: 'static,
+    {
+        self.endpoints.push(Endpoint { method: "POST", path, access });
+        Self { router: self.router.route(path, post(handler)), ..self }
+    }
+
+    /// Gives the handlers what they share.
+    #[must_use]
+    pub fn with_state(self, state: S) -> Routes {
+        Routes { router: self.router.with_state(state), endpoints: self.endpoints }
+    }
+
+    /// Adds the routes of `other`.
+    #[must_use]
+    pub fn merge(mut self, other: Self) -> Self {
+        self.endpoints.extend(other.endpoints);
+        Self { router: self.router.merge(other.router), ..self }
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> Default for Routes<S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Routes {
+    pub(super) fn into_parts(self) -> (Router, Vec<Endpoint>) {
+        (self.router, self.endpoints)
+    }
+}
