@@ -472,7 +472,16 @@ async fn a_strange_name_is_refused_on_every_route_and_ours_are_not() {
 async fn without_a_database_the_page_still_shows_the_services() {
     let console = console_under_test().await;
     console.health.starting("finder");
+    let mut frames = Frames::of(console.get(named("/events")).await);
     console.doors.close().await;
+    let failure = loop {
+        let frame = frames.next().await.expect("it says why before it ends");
+        if frame.event == "failure" {
+            break frame.data;
+        }
+    };
+    assert!(failure["code"].is_string() && failure["request_id"].is_string(), "{failure}");
+    assert!(timeout(PATIENCE, frames.next()).await.unwrap().is_none());
     let (status, _, page) = console.ask("/").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(page.contains("PostgreSQL does not answer.") && page.contains("finder"), "{page}");

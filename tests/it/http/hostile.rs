@@ -252,7 +252,7 @@ async fn a_request_is_served_under_our_names_alone() {
     ] {
         assert!(answer.contains(expected), "{expected} is missing in {answer}");
     }
-    assert_eq!(victim.count(&failed("rejected", "host_unknown")), 9);
+    assert_eq!(victim.count(&failed("rejected", "host_unknown")), 10);
     assert_eq!(victim.count(&failed("rejected", "host_repeated")), 1);
     assert_eq!(victim.count(&failed("rejected", "host_missing")), 1);
 }

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Query, State};
 use axum::http::header::{HeaderMap, HeaderName};
 use axum::response::sse::{Event, Sse};
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::read::{self, Cursor, Page};
 use super::super::{ConsoleState, FRAMES_WAITING_MAX, SLOW_READER};
 use super::status;
-use crate::http::{Failure, Rejection};
+use crate::http::{Failure, Rejection, RequestContext};
 use crate::lifecycle::BoxError;
 use crate::store::Error;
 
@@ -51,6 +52,7 @@ fn busy_or_broken(error: Error) -> Failure {
 
 pub(super) async fn events(
     State(state): State<ConsoleState>,
+    Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
     Query(query): Query<Resume>,
 ) -> Result<Response, Failure> {
@@ -67,9 +69,8 @@ pub(super) async fn events(
     let (frames, queue) = mpsc::channel(FRAMES_WAITING_MAX);
     lifecycle.spawn("console stream", async move {
         let mut feed = Feed { state, frames, drain, cursor: resumed };
-        // Why it ended is the reader's to find out: it comes back, and is answered.
         if let Err(Ended(Some(error))) = feed.run(newest).await {
-            tracing::debug!(error = %error, "a stream ended: {error}");
+            feed.fail(error, &context);
         }
         drop(seat);
         Ok::<(), BoxError>(())
@@ -179,6 +180,14 @@ impl Feed {
             None => frame,
         }))
         .await
+    }
+
+    /// Tells the reader why the stream ends, as every answer does, if its queue has room. It comes back by itself.
+    fn fail(&self, error: Error, context: &RequestContext) {
+        let body = context.report(&busy_or_broken(error));
+        if let Ok(frame) = Event::default().event("failure").json_data(body) {
+            let _ = self.frames.try_send(frame);
+        }
     }
 
     async fn send(&self, frame: Result<Event, axum::Error>) -> Result<(), Ended> {
