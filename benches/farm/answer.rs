@@ -49,8 +49,11 @@ fn choose_for(character: Character, held: &[Arc<Stored>], filter: &Filter) -> Ve
     }
 }
 
-/// Everything that fits, whatever the limits: what NIP-77 speaks about.
+/// Everything that fits, whatever the limits: what NIP-77 speaks about. [`Character::Overclaims`] adds what it does not hold.
 pub(super) fn all(relay: &Relay, filter: &Filter) -> Vec<Arc<Stored>> {
+    if relay.character() == Character::Overclaims {
+        return relay.claimed().iter().filter(|stored| fits(filter, stored)).cloned().collect();
+    }
     relay.with_held(|held| held.iter().filter(|stored| fits(filter, stored)).cloned().collect())
 }
 

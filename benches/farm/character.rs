@@ -52,10 +52,18 @@ pub(crate) enum Character {
     Silent,
     /// Also speaks NIP-77.
     Negentropy,
+    /// Sends an answer in time, but only one event of it every so many seconds.
+    Drips(u64),
+    /// Announces by NIP-77 so many events that it does not have.
+    Announces(usize),
+    /// Answers each comparison (NIP-77) with the bare version byte, which says that both sides hold the same.
+    Agrees,
+    /// Claims by NIP-77 to hold all events of the farm, and holds its share of them.
+    Overclaims,
 }
 
 /// Every character once.
-pub(crate) const ALL: [Character; 25] = {
+pub(crate) const ALL: [Character; 29] = {
     use Character as C;
     [
         C::Honest,
@@ -83,6 +91,10 @@ pub(crate) const ALL: [Character; 25] = {
         C::Behind,
         C::Silent,
         C::Negentropy,
+        C::Drips(20),
+        C::Announces(1_000_000),
+        C::Agrees,
+        C::Overclaims,
     ]
 };
 
@@ -100,6 +112,11 @@ impl Character {
     /// Honest ones that speak NIP-77.
     pub(crate) fn negentropy(_number: usize) -> Self {
         Self::Negentropy
+    }
+
+    /// Whether it speaks NIP-77, truthfully or not.
+    pub(super) fn compares(self) -> bool {
+        matches!(self, Self::Negentropy | Self::Announces(_) | Self::Agrees | Self::Overclaims)
     }
 
     /// Most events of one answer.
@@ -136,6 +153,7 @@ impl Character {
                 | Self::LargeEvent
                 | Self::EndlessFrames
                 | Self::Silent
+                | Self::Drips(_)
         )
     }
 }

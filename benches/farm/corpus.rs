@@ -112,6 +112,11 @@ impl Corpus {
         self.foreign.clone()
     }
 
+    /// What a relay claims to hold, where that is not what it holds.
+    pub(super) fn claimed(&self, character: Character) -> Vec<Arc<Stored>> {
+        if character == Character::Overclaims { self.shared.clone() } else { Vec::new() }
+    }
+
     /// Bytes of all shared events, as JSON.
     pub(crate) fn bytes(&self) -> usize {
         self.shared.iter().map(|stored| stored.json.len()).sum()

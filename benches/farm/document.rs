@@ -48,7 +48,7 @@ fn document(character: Character) -> serde_json::Value {
     }
     let mut nips = vec![1, 11];
     nips.extend((character == Character::Auth).then_some(42));
-    nips.extend((character == Character::Negentropy).then_some(77));
+    nips.extend(character.compares().then_some(77));
     json!({
         "name": format!("{character:?}"),
         "description": "a relay of Quipu's farm",

@@ -72,7 +72,8 @@ impl Farm {
             let listener = TcpListener::bind((address(number), plan.port)).await?;
             let character = (plan.character)(number);
             let held = corpus.deal(number, character, plan.events_each);
-            let relay = Arc::new(Relay::new(character, listener.local_addr()?, held, corpus.foreign()));
+            let (address, claimed) = (listener.local_addr()?, corpus.claimed(character));
+            let relay = Arc::new(Relay::new(character, address, held, corpus.foreign(), claimed));
             tasks.spawn(listen::accept(listener, Arc::clone(&relay), surroundings));
             surroundings.neighbour = relay.address();
             relays.push(relay);

@@ -6,11 +6,18 @@ use negentropy::{Id, Negentropy, NegentropyStorageVector};
 use nostr_sdk::{ClientMessage, Filter, SubscriptionId};
 use serde_json::{Value, json};
 
-use super::answer;
 use super::relay::Relay;
+use super::{Character, answer};
 
 /// Largest message, in bytes before hex, as usual on the network.
 const MESSAGE_MAX: u64 = 60_000;
+
+/// The version of the protocol, in hex: as a whole message it says that nothing differs.
+const VERSION: &str = "61";
+
+/// Where announced events lie in time, in Unix seconds: from 2020-09 to 2025-10.
+const ANNOUNCED_SINCE: u64 = 1_600_000_000;
+const ANNOUNCED_SPAN: u64 = 160_000_000;
 
 /// The reconciliations of one session.
 #[derive(Default)]
@@ -20,6 +27,9 @@ impl Reconciliations {
     /// Answers one message. `None` where there is nothing to say.
     pub(super) fn hear(&mut self, relay: &Relay, message: ClientMessage<'_>) -> Option<Value> {
         match message {
+            ClientMessage::NegOpen { subscription_id, .. } if relay.character() == Character::Agrees => {
+                Some(json!(["NEG-MSG", subscription_id.as_str(), VERSION]))
+            }
             ClientMessage::NegOpen { subscription_id, filter, initial_message, .. } => {
                 self.0.insert(subscription_id.clone().into_owned(), held(relay, &filter));
                 Some(self.next(&subscription_id, &initial_message))
@@ -48,10 +58,32 @@ impl Reconciliations {
 
 fn held(relay: &Relay, filter: &Filter) -> Negentropy<'static, NegentropyStorageVector> {
     let mut items = NegentropyStorageVector::new();
+    let mut insert =
+        |second, id| items.insert(second, Id::from_byte_array(id)).expect("it is not sealed yet");
     for stored in answer::all(relay, filter) {
-        let id = Id::from_byte_array(stored.event.id.to_bytes());
-        items.insert(stored.event.created_at.as_secs(), id).expect("it is not sealed yet");
+        insert(stored.event.created_at.as_secs(), stored.event.id.to_bytes());
+    }
+    if let Character::Announces(events) = relay.character() {
+        announced(events)
+            .filter(|(second, _)| is_asked_for(filter, *second))
+            .for_each(|(second, id)| insert(second, id));
     }
     items.seal().expect("it is sealed once");
     Negentropy::owned(items, MESSAGE_MAX).expect("the size is above the least")
+}
+
+fn is_asked_for(filter: &Filter, second: u64) -> bool {
+    filter.since.is_none_or(|since| since.as_secs() <= second)
+        && filter.until.is_none_or(|until| second <= until.as_secs())
+}
+
+/// Events that nobody signed: a second and an id of each.
+fn announced(events: usize) -> impl Iterator<Item = (u64, [u8; 32])> {
+    let events = u64::try_from(events).expect("64 bits");
+    (0..events).map(move |number| {
+        let second = ANNOUNCED_SINCE + number * ANNOUNCED_SPAN / events;
+        let mut id = [0x5a; 32];
+        id[..8].copy_from_slice(&number.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
+        (second, id)
+    })
 }

@@ -47,6 +47,7 @@ pub(crate) struct Relay {
     /// Newest first, ties by lowest id.
     held: RwLock<Vec<Arc<Stored>>>,
     foreign: Vec<Arc<Stored>>,
+    claimed: Vec<Arc<Stored>>,
     live: broadcast::Sender<Arc<Stored>>,
     counts: Counts,
 }
@@ -57,10 +58,19 @@ impl Relay {
         address: SocketAddr,
         mut held: Vec<Arc<Stored>>,
         foreign: Vec<Arc<Stored>>,
+        claimed: Vec<Arc<Stored>>,
     ) -> Self {
         held.sort_by(|a, b| a.event.cmp(&b.event));
         let (live, _) = broadcast::channel(LIVE_MAX);
-        Self { character, address, held: RwLock::new(held), foreign, live, counts: Counts::default() }
+        Self {
+            character,
+            address,
+            held: RwLock::new(held),
+            foreign,
+            claimed,
+            live,
+            counts: Counts::default(),
+        }
     }
 
     /// How it behaves.
@@ -110,6 +120,11 @@ impl Relay {
     /// What it shows although nobody asked for it.
     pub(super) fn foreign(&self) -> &[Arc<Stored>] {
         if self.character == Character::Foreign { &self.foreign } else { &[] }
+    }
+
+    /// What it claims to hold, where that is not what it holds.
+    pub(super) fn claimed(&self) -> &[Arc<Stored>] {
+        &self.claimed
     }
 
     /// Keeps an event and shows it to whoever listens. An ephemeral one is only shown.

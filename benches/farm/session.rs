@@ -96,7 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 let reason = if accepted { "" } else { "invalid: not an answer to the challenge" };
                 self.say(&json!(["OK", event.id, accepted, reason])).await
             }
-            Ok(message) if self.relay.character() == Character::Negentropy => {
+            Ok(message) if self.relay.character().compares() => {
                 self.relay.counts().reconciliations.fetch_add(1, Ordering::Relaxed);
                 match self.reconciliations.hear(self.relay, message) {
                     Some(answer) => self.say(&answer).await,
@@ -140,6 +140,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 tokio::time::sleep(THINKS).await;
                 for stored in chosen {
                     tokio::time::sleep(THINKS_AGAIN).await;
+                    self.socket.send(frames::event(id, stored)).await?;
+                }
+            }
+            Character::Drips(seconds) => {
+                for stored in chosen {
+                    tokio::time::sleep(Duration::from_secs(seconds)).await;
                     self.socket.send(frames::event(id, stored)).await?;
                 }
             }

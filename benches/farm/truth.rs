@@ -21,6 +21,7 @@ fn must_be_noted(character: Character) -> bool {
             | C::LargeEvent
             | C::EndlessFrames
             | C::Silent
+            | C::Drips(_)
     )
 }
 

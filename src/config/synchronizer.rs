@@ -15,6 +15,15 @@ pub struct Synchronizer {
     pub only_relays: Vec<String>,
     /// Most relays whose past is read at the same time. How many are connected is up to `networks`.
     pub catching_up_max: NonZeroUsize,
+    /// Most relays that are too slow for `catching_up_max` whose past is read at the same time, beside those.
+    pub slow_catching_up_max: NonZeroUsize,
+    /// Fewest events a second, new ones or of windows that are proven by them, that a relay delivers to keep its place among
+    /// `catching_up_max`. Only time in which the relay is waited for counts.
+    pub catching_up_events_per_s_min: NonZeroU32,
+    /// Longest that a relay keeps such a place without delivering so much, in seconds of waiting for it.
+    pub slow_after_s: NonZeroU32,
+    /// Longest that any relay keeps its place before it queues for the next turn, in seconds.
+    pub turn_s: NonZeroU32,
     /// Events asked for by one REQ, its `limit`. Relays cap it, often at 500.
     pub page_events: NonZeroUsize,
     /// Pause until what a relay got since the last time is compared, in seconds.
@@ -49,6 +58,10 @@ impl Default for Synchronizer {
             enabled: true,
             only_relays: Vec::new(),
             catching_up_max: nonzero!(NonZeroUsize, 32),
+            slow_catching_up_max: nonzero!(NonZeroUsize, 4),
+            catching_up_events_per_s_min: nonzero!(NonZeroU32, 5),
+            slow_after_s: nonzero!(NonZeroU32, 10),
+            turn_s: nonzero!(NonZeroU32, 60),
             page_events: nonzero!(NonZeroUsize, 500),
             interval_s: nonzero!(NonZeroU32, 3_600),
             since_unix_s: 0,

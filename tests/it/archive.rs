@@ -19,6 +19,7 @@ mod odd_lines;
 mod oversized;
 mod relays;
 mod signals;
+mod slow_relays;
 mod strange_relays;
 mod tor;
 mod validator;

@@ -47,6 +47,7 @@ impl RelaySession {
             challenge: None,
             asked: 0,
             page: page::Slot::default(),
+            answer_max: page::ANSWER_TIME_MAX,
             live: Live::new(Instant::now() + patience.idle),
             notice: None,
             odd_frames: 0,

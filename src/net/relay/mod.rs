@@ -32,9 +32,10 @@ use crate::config::NetworkSettings;
 pub use error::RelayError;
 use frame::Frame;
 use live::Live;
+use page::ANSWER_TIME_MAX;
 pub use page::{AnswerPage, PAGE_BYTES_MAX};
 pub use publish::Published;
-pub use reconcile::{DIFFERENCE_IDS_MAX, Difference};
+pub use reconcile::{ANNOUNCED_IDS_MAX, Difference};
 
 /// How long the farewell may take.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
@@ -82,6 +83,8 @@ pub struct RelaySession {
     /// Makes subscription ids: those in use are never used for anything else.
     asked: u64,
     page: page::Slot,
+    /// Longest time for one answer.
+    answer_max: Duration,
     live: Live,
     /// The last NOTICE since a page was handed over.
     notice: Option<String>,
@@ -114,6 +117,11 @@ impl RelaySession {
     #[must_use]
     pub fn auth_challenge(&self) -> Option<&str> {
         self.challenge.as_deref()
+    }
+
+    /// Sets the longest time for one answer, of at most 40 s, which is the default. A page is cut at that time.
+    pub fn answer_within(&mut self, longest: Duration) {
+        self.answer_max = longest.min(ANSWER_TIME_MAX);
     }
 
     /// Says goodbye. A relay that does not listen any more is not waited for.

@@ -89,7 +89,8 @@ impl RelaySession {
     /// Asks for stored events, newest first, and reads the whole answer.
     ///
     /// # Errors
-    /// [`RelayError::Closed`] when the relay refuses; the session can go on. Otherwise what ends a session.
+    /// [`RelayError::Closed`] when the relay refuses, [`RelayError::Slow`] when no event came in time; the session can go on.
+    /// Otherwise what ends a session.
     pub async fn page(&mut self, filter: &Filter) -> Result<AnswerPage, RelayError> {
         // An id of its own for every question tells what comes too late. CLOSE and REQ leave together, so that it costs no
         // round trip.
@@ -100,7 +101,11 @@ impl RelaySession {
         let id = SubscriptionId::new(format!("page{}", self.next_number()));
         self.send(&ClientMessage::req(id.clone(), vec![filter.clone()])).await?;
         let limit = filter.limit.unwrap_or(PAGE_EVENTS_MAX);
-        let mut page = self.read_page(&id, before.as_ref(), limit).await?;
+        let read = self.read_page(&id, before.as_ref(), limit).await;
+        if matches!(read, Err(RelayError::Slow(_))) {
+            self.send(&ClientMessage::close(id.clone())).await?;
+        }
+        let mut page = read?;
         if page.is_cut {
             // What still comes of it is wanted no more.
             self.send(&ClientMessage::close(id)).await?;
@@ -132,11 +137,11 @@ impl RelaySession {
         limit: usize,
     ) -> Result<AnswerPage, RelayError> {
         let mut page = AnswerPage::default();
-        let until = Instant::now() + ANSWER_TIME_MAX;
+        let until = Instant::now() + self.answer_max;
         loop {
             let Some(text) = self.next_text(until).await? else {
                 if page.events.is_empty() {
-                    return Err(RelayError::Silent(ANSWER_TIME_MAX));
+                    return Err(RelayError::Slow(self.answer_max));
                 }
                 page.is_cut = true;
                 return Ok(page);

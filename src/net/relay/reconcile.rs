@@ -2,20 +2,19 @@
 
 use std::borrow::Cow;
 
-use negentropy::{Id, Negentropy, NegentropyStorageVector};
+use negentropy::{Id, Negentropy, NegentropyStorageBase as _, NegentropyStorageVector};
 use nostr_sdk::{ClientMessage, Filter, SubscriptionId};
 use tokio::time::Instant;
 
 use super::frame::Frame;
-use super::page::ANSWER_TIME_MAX;
 use super::{RelayError, RelaySession};
 use crate::net::error::words;
 
 /// Most bytes of one message of ours, in hex twice that: the figure that nostr-sdk and the relays built with it use.
 const MESSAGE_BYTES_MAX: u64 = 60_000;
 
-/// Most ids that one reconciliation may bring, both kinds together: 32 MB. A stretch that differs by more is to be split.
-pub const DIFFERENCE_IDS_MAX: usize = 1_000_000;
+/// Most ids that a relay may announce in one reconciliation, about 1 MB in memory. A stretch of time with more of them is to be split.
+pub const ANNOUNCED_IDS_MAX: usize = 20_000;
 
 /// Most questions of one reconciliation. Each settles at least one range, and ours are sixteenths.
 const ROUNDS_MAX: u32 = 10_000;
@@ -44,6 +43,7 @@ impl RelaySession {
     ) -> Result<Difference, RelayError> {
         // It may be sealed already, which changes nothing.
         let _ = items.seal();
+        let held = items.size().unwrap_or_default();
         let mut ours = Negentropy::owned(items, MESSAGE_BYTES_MAX).map_err(|_| RelayError::NegUnsupported)?;
         let first = ours.initiate().map_err(|_| RelayError::NegUnsupported)?;
         let id = SubscriptionId::new(format!("neg{}", self.next_number()));
@@ -54,7 +54,7 @@ impl RelaySession {
             initial_message: Cow::Owned(hex::encode(first)),
         })
         .await?;
-        let difference = self.compare(&id, &mut ours).await;
+        let difference = self.compare(&id, &mut ours, held).await;
         // A relay that does not know the word would only complain of it.
         if !matches!(difference, Err(RelayError::NegUnsupported | RelayError::NegRefused(_))) {
             self.send(&ClientMessage::NegClose { subscription_id: Cow::Owned(id) }).await?;
@@ -66,15 +66,17 @@ impl RelaySession {
         &mut self,
         id: &SubscriptionId,
         ours: &mut Negentropy<'_, NegentropyStorageVector>,
+        held: usize,
     ) -> Result<Difference, RelayError> {
-        let until = Instant::now() + ANSWER_TIME_MAX;
+        let until = Instant::now() + self.answer_max;
         let (mut have, mut need) = (Vec::new(), Vec::new());
         for round in 1..=ROUNDS_MAX {
             let theirs = self.read_answer(id, round == 1, until).await?;
             let next = ours
                 .reconcile_with_ids(&theirs, &mut have, &mut need)
                 .map_err(|e| malformed(round == 1, &e.to_string()))?;
-            if have.len() + need.len() > DIFFERENCE_IDS_MAX {
+            // A relay may name the same id of ours again in every round.
+            if need.len() > ANNOUNCED_IDS_MAX || have.len() > held {
                 return Err(RelayError::Flooded);
             }
             let Some(next) = next else {
@@ -100,7 +102,7 @@ impl RelaySession {
             let text = match self.next_text(until).await {
                 Ok(Some(text)) => text,
                 Ok(None) | Err(RelayError::Silent(_)) if is_first => return Err(RelayError::NegUnsupported),
-                Ok(None) => return Err(RelayError::Slow(ANSWER_TIME_MAX)),
+                Ok(None) => return Err(RelayError::Slow(self.answer_max)),
                 Err(error) => return Err(error),
             };
             match self.filed(&text)? {

@@ -14,6 +14,11 @@ pub use discovery::{FinderMetrics, ValidatorMetrics};
 pub use monitor::MonitorMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
 }
@@ -26,6 +31,7 @@ pub struct SyncMetrics {
     live: Gauge,
     windows: Family<Outcome, Counter>,
     comparisons: Counter,
+    places_lost: Family<Reason, Counter>,
 }
 
 impl SyncMetrics {
@@ -42,6 +48,9 @@ impl SyncMetrics {
         registry.register("windows", "Windows that were settled, by outcome", self.windows.clone());
         let help = "Windows that were compared with a relay instead of downloaded (NIP-77)";
         registry.register("comparisons", help, self.comparisons.clone());
+        let help =
+            "Places for reading the past of a relay that were taken from it, by reason: too_slow, turn_over";
+        registry.register("places_lost", help, self.places_lost.clone());
     }
 
     pub(super) fn session(&self, outcome: &'static str) {
@@ -55,6 +64,10 @@ impl SyncMetrics {
 
     pub(super) fn window(&self, outcome: &WindowOutcome) {
         self.windows.get_or_create(&Outcome { outcome: outcome.as_str() }).inc();
+    }
+
+    pub(super) fn place_lost(&self, reason: &'static str) {
+        self.places_lost.get_or_create(&Reason { reason }).inc();
     }
 
     pub(super) fn compared(&self) {

@@ -1,10 +1,12 @@
 //! What one relay does is that relay's affair.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use chrono::{DateTime, Utc};
 use futures_util::{SinkExt as _, StreamExt as _};
 use quipu::app::Parts;
-use quipu::base::{RelayUrl, SystemClock};
+use quipu::base::{Clock, RelayUrl, SystemClock};
 use quipu::config::{self, Settings};
 use quipu::lifecycle::{Lifecycle, Service as _};
 use quipu::net::Outside;
@@ -49,6 +51,10 @@ async fn scripted(frames: Vec<String>) -> (String, tokio::task::JoinHandle<()>) 
 
 /// One round of the synchronizer over these relays.
 async fn crawled(database: &TestDatabase, urls: &[String]) {
+    crawled_by(Arc::new(SystemClock), database, urls).await;
+}
+
+async fn crawled_by(clock: Arc<dyn Clock>, database: &TestDatabase, urls: &[String]) {
     let lifecycle = Lifecycle::new(std::time::Duration::from_secs(5));
     let parts =
         Parts::open(&database.urls(), Settings::default(), lifecycle.clone(), Metrics::new("test")).unwrap();
@@ -64,7 +70,7 @@ async fn crawled(database: &TestDatabase, urls: &[String]) {
             relays,
             windows: parts.window_writer(),
             leases: parts.leases.clone(),
-            clock: Arc::new(SystemClock),
+            clock,
             outside: Outside::new(&config::Networks::default()).unwrap(),
             keys: nostr_sdk::Keys::generate(),
             metrics: SyncMetrics::default(),
@@ -140,4 +146,52 @@ async fn an_answer_too_long_for_memory_is_cut_and_walked_on() {
     assert_eq!(number(&database, "SELECT count(*) FROM events").await, 30);
     assert_eq!(number(&database, "SELECT count(*) FROM sync_log WHERE outcome = 'gap'").await, 0);
     assert!(relay.counts().requests.load(std::sync::atomic::Ordering::Relaxed) >= 4);
+}
+
+/// A clock that panics once, in a task: the service itself runs in none here, and its sessions do.
+#[derive(Debug, Default)]
+struct PanicsOnce(AtomicBool);
+
+impl Clock for PanicsOnce {
+    fn now(&self) -> DateTime<Utc> {
+        let is_session = tokio::task::try_id().is_some();
+        assert!(!is_session || self.0.swap(true, Ordering::Relaxed), "planted");
+        SystemClock.now()
+    }
+}
+
+/// What the journal says of sessions that failed for `reason`.
+fn failed_for(reason: &str) -> String {
+    format!(
+        "SELECT count(*) FROM relay_log WHERE kind = 'observed' AND detail ->> 'what' = 'session_failed' \
+         AND detail ->> 'reason' = '{reason}' AND (detail ->> 'again_in_s')::bigint > 0"
+    )
+}
+
+#[tokio::test]
+async fn a_panic_in_one_session_ends_that_one_alone_and_its_relay_waits() {
+    let database = TestDatabase::new().await;
+    let first = WireRelay::start(SampleGenerator::paced(6, 600), 500).await.unwrap();
+    let second = WireRelay::start(SampleGenerator::paced(7, 600), 500).await.unwrap();
+    crawled_by(Arc::new(PanicsOnce::default()), &database, &[first.url(), second.url()]).await;
+    assert_eq!(number(&database, "SELECT count(*) FROM events").await, 600);
+    assert_eq!(number(&database, &failed_for("panicked")).await, 1);
+    // Its lease is free, so that another process may try.
+    assert_eq!(number(&database, "SELECT count(*) FROM lease WHERE expires_at > clock_timestamp()").await, 0);
+}
+
+#[tokio::test]
+async fn an_error_of_the_database_in_one_session_ends_that_one_alone_and_its_relay_waits() {
+    let database = TestDatabase::new().await;
+    let (odd, task) = scripted(vec![r#"["EOSE","ID"]"#.to_owned()]).await;
+    let honest = WireRelay::start(SampleGenerator::paced(8, 1_200), 500).await.unwrap();
+    crawled(&database, std::slice::from_ref(&odd)).await;
+    // A row that the query over this relay's windows cannot read.
+    let row = "INSERT INTO sync_log (batch, slot, relay, since, until, outcome, events, requests, detail) \
+               SELECT gen_random_uuid(), 0, number, 0, 1, 'complete', 0, 0, '{\"asked_at\": \"never\"}' FROM relays";
+    database.owner().await.execute(row, &[]).await.unwrap();
+    crawled(&database, &[odd, honest.url()]).await;
+    task.abort();
+    assert_eq!(number(&database, "SELECT count(*) FROM events").await, 1_200);
+    assert_eq!(number(&database, &failed_for("database")).await, 1);
 }

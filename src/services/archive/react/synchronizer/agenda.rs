@@ -18,6 +18,8 @@ pub(super) struct Agenda {
     failures: HashMap<i32, usize>,
     /// Relays with which a comparison ended the session.
     compares_badly: HashSet<i32>,
+    /// Relays that are too slow to be read beside the others.
+    slow: HashSet<i32>,
     /// Relays with which a message too long has ended a session.
     with_care: HashMap<i32, Care>,
 }
@@ -39,8 +41,8 @@ impl Agenda {
             .with_max_delay(pause_max)
             .with_jitter()
             .without_max_times();
-        let (due, failures, compares_badly, with_care) = Default::default();
-        Self { pauses, pause_max, due, failures, compares_badly, with_care }
+        let (due, failures, compares_badly, slow, with_care) = Default::default();
+        Self { pauses, pause_max, due, failures, compares_badly, slow, with_care }
     }
 
     pub(super) fn is_due(&self, relay: i32, now: Instant) -> bool {
@@ -73,6 +75,15 @@ impl Agenda {
 
     pub(super) fn may_compare(&self, relay: i32) -> bool {
         !self.compares_badly.contains(&relay)
+    }
+
+    pub(super) fn is_slow(&self, relay: i32) -> bool {
+        self.slow.contains(&relay)
+    }
+
+    /// Returns whether that was not known.
+    pub(super) fn set_slow(&mut self, relay: i32, is_slow: bool) -> bool {
+        if is_slow { self.slow.insert(relay) } else { self.slow.remove(&relay) }
     }
 
     /// Whether it is listened to after it was read with care; `None` for a relay that needs none.

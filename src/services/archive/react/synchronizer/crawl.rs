@@ -6,20 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nostr_sdk::Keys;
-use serde_json::json;
-use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
+use super::Running;
 use super::agenda::Agenda;
-use super::visit::{self, Report};
-use super::{Live, Running, reconcile};
+use super::places::Places;
 use crate::base::{Clock, Network, RelayUrl};
 use crate::config;
+use crate::lifecycle::Panicked;
 use crate::net::relay::{Patience, RelayError};
 use crate::net::{Outside, Trust};
-use crate::services::archive::command::RelayCommand;
 use crate::services::archive::decide::Oversized;
 use crate::services::archive::metrics::SyncMetrics;
 use crate::services::archive::{RelayJournal, SyncJournal, read};
@@ -27,9 +24,6 @@ use crate::store::append::Writer;
 use crate::store::ingest::Intake;
 use crate::store::lease::Leases;
 use crate::store::{self, Doors, Relay};
-
-/// Pause after PostgreSQL was away.
-const AWAY: Duration = Duration::from_secs(5);
 
 /// What the synchronizer works with.
 #[derive(Debug, Clone)]
@@ -75,9 +69,12 @@ pub enum SyncError {
     /// A message too long ended the session; where it lies is known better now.
     #[error("a message too long is looked for")]
     Narrowed,
-    /// A session's task did not end by itself.
-    #[error("a session broke: {0}")]
+    /// A task of a session did not end by itself.
+    #[error("a task of a session was lost: {0}")]
     Session(JoinError),
+    /// A session panicked: an error of this program.
+    #[error("the session {0}")]
+    Panicked(#[from] Panicked),
 }
 
 /// A relay that is ours until its lease ends.
@@ -111,20 +108,17 @@ pub(super) struct Crawl {
     networks: config::Networks,
     agenda: Mutex<Agenda>,
     first: HashSet<RelayUrl>,
-    /// Who may read a relay's past.
-    pub(super) catching_up: Semaphore,
-    /// Who may hold many ids in memory.
-    pub(super) comparing: Semaphore,
+    /// Which relays may be caught up with.
+    pub(super) places: Places,
 }
 
 impl Crawl {
     pub(super) fn new(parts: SyncParts, settings: config::Synchronizer, networks: config::Networks) -> Self {
-        let catching_up = Semaphore::new(settings.catching_up_max.get());
-        let comparing = Semaphore::new(reconcile::AT_ONCE);
+        let places = Places::new(&settings);
         let seconds = |setting: NonZeroU32| Duration::from_secs(setting.get().into());
         let agenda = Agenda::new(seconds(settings.retry_min_s), seconds(settings.retry_max_s));
         let (agenda, first) = (Mutex::new(agenda), HashSet::new());
-        Self { parts, settings, networks, agenda, first, catching_up, comparing }
+        Self { parts, settings, networks, agenda, first, places }
     }
 
     pub(super) fn first(mut self, relays: &[RelayUrl]) -> Self {
@@ -136,7 +130,7 @@ impl Crawl {
         Duration::from_secs(self.settings.lease_s.get().into())
     }
 
-    fn agenda(&self) -> std::sync::MutexGuard<'_, Agenda> {
+    pub(super) fn agenda(&self) -> std::sync::MutexGuard<'_, Agenda> {
         self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -147,6 +141,15 @@ impl Crawl {
 
     pub(super) fn may_compare(&self, relay: Relay) -> bool {
         self.agenda().may_compare(relay.0)
+    }
+
+    pub(super) fn is_slow(&self, relay: Relay) -> bool {
+        self.agenda().is_slow(relay.0)
+    }
+
+    /// See [`Agenda::set_slow`].
+    pub(super) fn set_slow(&self, relay: Relay, is_slow: bool) -> bool {
+        self.agenda().set_slow(relay.0, is_slow)
     }
 
     /// See [`Agenda::care`].
@@ -266,91 +269,9 @@ impl Crawl {
         }
         Ok(())
     }
-
-    /// One session and what follows from it.
-    pub(super) async fn visit(
-        self: Arc<Self>,
-        assignment: Assignment,
-        stop: CancellationToken,
-        live: Arc<Live>,
-    ) -> Result<(), store::Error> {
-        let (relay, url) = (assignment.relay, assignment.url.clone());
-        let ended = visit::run(&self, assignment, &stop, &live).await;
-        self.parts.metrics.session(outcome_name(&ended));
-        let followed = self.follow(relay, &url, ended).await;
-        let given_back = self.parts.leases.give_back(&[lease_name(relay.0)]).await;
-        match followed.and(given_back) {
-            // A lease that is not given back ends by itself.
-            Err(error) if error.is_passing() => {
-                tracing::warn!(relay.url = %url, %error, "a session ended while PostgreSQL was away");
-                self.agenda().later(relay.0, Instant::now() + AWAY);
-                Ok(())
-            }
-            ended => ended,
-        }
-    }
-
-    async fn follow(
-        &self,
-        relay: Relay,
-        url: &RelayUrl,
-        ended: Result<(), SyncError>,
-    ) -> Result<(), store::Error> {
-        let now = Instant::now();
-        match ended {
-            Ok(()) => {
-                let pause = Duration::from_secs(self.settings.interval_s.get().into());
-                self.agenda().succeeded(relay.0, now + pause);
-            }
-            // Each such session narrows, so there are few.
-            Err(SyncError::Narrowed) => self.agenda().later(relay.0, now),
-            Err(SyncError::LeaseLost) => self.agenda().later(relay.0, now + self.lease()),
-            // Data that PostgreSQL refuses is this relay's affair; anything else of the store is everybody's.
-            Err(SyncError::Store(error)) if !matches!(error, store::Error::Data(_)) => return Err(error),
-            Err(error) => {
-                let pause = self.agenda().failed(relay.0, now);
-                tracing::debug!(relay.url = %url, %error, ?pause, "a session failed");
-                let reason = match &error {
-                    SyncError::Relay(error) => error.reason(),
-                    _ => "refused_data",
-                };
-                let detail = json!({
-                    "what": "session_failed", "reason": reason, "message": error.to_string(), "again_in_s": pause.as_secs(),
-                });
-                self.parts.relays.append(RelayCommand::Observe { relay, detail }).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Records what a session brought since it last told.
-    pub(super) async fn tell(
-        &self,
-        relay: Relay,
-        url: &RelayUrl,
-        report: Report,
-    ) -> Result<(), store::Error> {
-        if report.stored > 0 {
-            tracing::info!(relay.url = %url, events = report.stored, known = report.known, "{url}: {} new events", report.stored);
-        }
-        if !report.refused.is_empty() {
-            let detail = json!({ "what": "refused", "reasons": report.refused.to_json() });
-            self.parts.relays.append(RelayCommand::Observe { relay, detail }).await?;
-        }
-        Ok(())
-    }
 }
 
-fn lease_name(relay: i32) -> String {
+/// The name of the lease of a relay.
+pub(super) fn lease_name(relay: i32) -> String {
     format!("synchronizer/{relay}")
-}
-
-fn outcome_name(ended: &Result<(), SyncError>) -> &'static str {
-    match ended {
-        Ok(()) => "ok",
-        Err(SyncError::Relay(error)) => error.reason(),
-        Err(SyncError::LeaseLost) => "lease_lost",
-        Err(SyncError::Narrowed) => "narrowed",
-        Err(_) => "error",
-    }
 }

@@ -22,14 +22,36 @@ pub(super) struct Delivery {
     /// Bytes of the events under way, about.
     weight: usize,
     report: Report,
+    brought: Brought,
 }
 
-/// What became of a page, and what it weighed.
-type Commit = (usize, Result<PageOutcome, store::Error>);
+/// A page under way, or what became of it.
+struct Commit {
+    weight: usize,
+    /// Whether it is the answer to a question, and not from the live subscription.
+    is_answer: bool,
+    outcome: Result<PageOutcome, store::Error>,
+}
+
+/// Verified events of answers that were committed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Brought {
+    /// Those that were new.
+    pub(super) stored: u64,
+    /// Those that were stored before.
+    pub(super) known: u64,
+}
 
 impl Delivery {
     pub(super) fn new(intake: Intake, relay: Relay) -> Self {
-        Self { intake, relay, commits: JoinSet::new(), weight: 0, report: Report::default() }
+        Self {
+            intake,
+            relay,
+            commits: JoinSet::new(),
+            weight: 0,
+            report: Report::default(),
+            brought: Brought::default(),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -45,12 +67,22 @@ impl Delivery {
         std::mem::take(&mut self.report)
     }
 
+    /// What answers brought since the last call.
+    pub(super) fn take_brought(&mut self) -> Brought {
+        std::mem::take(&mut self.brought)
+    }
+
     /// Waits for one commit.
     pub(super) async fn next(&mut self) -> Result<(), SyncError> {
-        if let Some(outcome) = self.commits.join_next().await {
-            let (weight, outcome) = outcome.map_err(SyncError::Session)?;
-            self.weight -= weight;
-            self.report.add(&outcome?);
+        if let Some(commit) = self.commits.join_next().await {
+            let commit = commit.map_err(SyncError::Session)?;
+            self.weight -= commit.weight;
+            let outcome = commit.outcome?;
+            self.report.add(&outcome);
+            if commit.is_answer {
+                self.brought.stored += u64::from(outcome.stored);
+                self.brought.known += u64::from(outcome.known);
+            }
         }
         Ok(())
     }
@@ -63,40 +95,50 @@ impl Delivery {
         Ok(())
     }
 
-    /// Events that were read and checked; waits while too many pages are under way.
+    /// Events of an answer that were read and checked; waits while too many pages are under way.
     pub(super) async fn offer(
         &mut self,
         events: Vec<OfferedEvent>,
         refused: Refusals,
     ) -> Result<(), SyncError> {
-        let (intake, relay) = (self.intake.clone(), self.relay);
-        let weight = events.iter().map(|event| event.json().len()).sum();
-        self.start(weight, async move { intake.offer(Some(relay), events, refused).await }).await
+        self.offer_as(true, events, refused).await
     }
 
-    /// Whatever a relay sent.
-    pub(super) async fn offer_all(&mut self, page: AnswerPage) -> Result<(), SyncError> {
+    /// What came for the live subscription.
+    pub(super) async fn offer_live(&mut self, page: AnswerPage) -> Result<(), SyncError> {
         let AnswerPage { events, mut refused, .. } = page;
         refused.add_times(Refusal::Malformed, page.odd_frames);
         if events.is_empty() && refused.is_empty() {
             return Ok(());
         }
-        self.offer(events, refused).await
+        self.offer_as(false, events, refused).await
+    }
+
+    async fn offer_as(
+        &mut self,
+        is_answer: bool,
+        events: Vec<OfferedEvent>,
+        refused: Refusals,
+    ) -> Result<(), SyncError> {
+        let (intake, relay) = (self.intake.clone(), self.relay);
+        let weight = events.iter().map(|event| event.json().len()).sum();
+        self.start(weight, is_answer, async move { intake.offer(Some(relay), events, refused).await }).await
     }
 
     /// Events that are stored, and that the relay has, too.
     pub(super) async fn sight(&mut self, known: KnownEvents) -> Result<(), SyncError> {
         let (intake, relay) = (self.intake.clone(), self.relay);
-        self.start(0, async move { intake.sight(relay, known).await }).await
+        self.start(0, false, async move { intake.sight(relay, known).await }).await
     }
 
     async fn start(
         &mut self,
         weight: usize,
+        is_answer: bool,
         commit: impl Future<Output = Result<PageOutcome, store::Error>> + Send + 'static,
     ) -> Result<(), SyncError> {
         self.weight += weight;
-        self.commits.spawn(async move { (weight, commit.await) });
+        self.commits.spawn(async move { Commit { weight, is_answer, outcome: commit.await } });
         while self.is_full() {
             self.next().await?;
         }

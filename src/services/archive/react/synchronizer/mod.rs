@@ -6,7 +6,9 @@
 mod agenda;
 mod crawl;
 mod delivery;
+mod outcome;
 mod pages;
+mod places;
 mod reconcile;
 mod visit;
 
@@ -31,21 +33,29 @@ use crawl::Crawl;
 /// How often the synchronizer looks for relays that are due while sessions go on.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Since when a session only listens; nothing while it reads its relay's past.
+/// A session that does not read its relay's past at the moment, and may give way to another relay.
+#[derive(Debug, Clone, Copy)]
+struct Idle {
+    since: Instant,
+    /// Whether that past is read. If not, the relay is slow and waits for its turn.
+    is_up_to_date: bool,
+}
+
+/// Whether a session is idle; nothing while it is not.
 #[derive(Debug, Default)]
-struct Live(Mutex<Option<Instant>>);
+struct Live(Mutex<Option<Idle>>);
 
 impl Live {
-    fn since(&self) -> Option<Instant> {
+    fn idle(&self) -> Option<Idle> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, since: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    fn set(&self, idle: Option<Idle>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = idle;
     }
 }
 
-/// A session that runs: where, how to end it, and whether it only listens.
+/// A session that runs: where, how to end it, and whether it is idle.
 #[derive(Debug)]
 struct Running {
     network: Network,
@@ -93,12 +103,12 @@ impl Synchronizer {
         Ok(())
     }
 
-    /// Starts a session with each relay whose turn it is. For each place that is wanted and not there, a relay that is merely
-    /// listened to gives way, the one listened to for the longest time first.
+    /// Starts a session with each relay whose turn it is. For each connection that is wanted and not there, an idle session ends:
+    /// first those with slow relays, then the one that has been idle for the longest time.
     async fn start(
         &self,
         running: &mut HashMap<i32, Running>,
-        sessions: &mut JoinSet<(i32, Result<(), store::Error>)>,
+        sessions: &mut JoinSet<i32>,
         drain: &CancellationToken,
     ) -> Result<(), SyncError> {
         let turn = self.crawl.next(running).await?;
@@ -113,14 +123,17 @@ impl Synchronizer {
             let visit =
                 Arc::clone(&self.crawl).visit(assignment, entry.stop.clone(), Arc::clone(&entry.live));
             running.insert(number, entry);
-            sessions.spawn(async move { (number, visit.await) });
+            sessions.spawn(async move {
+                visit.await;
+                number
+            });
         }
         for (network, waiting) in turn.waiting {
-            let listens = running.values().filter(|r| r.network == network && !r.is_first);
-            let mut listens: Vec<_> = listens.filter_map(|r| Some((r.live.since()?, &r.stop))).collect();
-            // Those that were asked before and have not ended yet come first again: nobody is asked in vain.
-            listens.sort_unstable_by_key(|(since, _)| *since);
-            for (_, stop) in listens.into_iter().take(waiting) {
+            let others = running.values().filter(|r| r.network == network && !r.is_first);
+            let mut idle: Vec<_> = others.filter_map(|r| Some((r.live.idle()?, &r.stop))).collect();
+            // Sessions that were asked to end and have not done so yet come first again, so that no others are asked for them.
+            idle.sort_unstable_by_key(|(idle, _)| (idle.is_up_to_date, idle.since));
+            for (_, stop) in idle.into_iter().take(waiting) {
                 stop.cancel();
             }
         }
@@ -156,22 +169,22 @@ impl Service for Synchronizer {
             }
             match round {
                 Ok(()) => reached = Instant::now(),
-                // A database that comes back soon costs no session.
-                Err(SyncError::Store(error)) if error.is_passing() && reached.elapsed() < lease => {
+                // A database that comes back soon costs no session: they keep their leases that long.
+                Err(SyncError::Store(error)) if reached.elapsed() < lease => {
                     tracing::warn!(%error, "relays cannot be shared out at the moment");
                 }
                 Err(error) => return Err(error),
             }
-            let live = running.values().filter(|r| r.live.since().is_some()).count();
+            let live =
+                running.values().filter(|r| r.live.idle().is_some_and(|idle| idle.is_up_to_date)).count();
             self.crawl.parts.metrics.connected(running.len(), live);
             let mut next = timeout(LOOK, sessions.join_next()).await.unwrap_or(None);
             if next.is_none() && sessions.is_empty() {
                 return Ok(Cycle::Idle);
             }
             while let Some(ended) = next {
-                let (relay, ended) = ended.map_err(SyncError::Session)?;
-                running.remove(&relay);
-                ended?;
+                // However a session ended, the others go on.
+                running.remove(&ended.map_err(SyncError::Session)?);
                 next = sessions.try_join_next();
             }
         }

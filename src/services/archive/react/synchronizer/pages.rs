@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use nostr_sdk::{Filter, Timestamp};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::crawl::SyncError;
 use super::visit::Visit;
@@ -35,15 +34,15 @@ impl Tally {
 
 impl Visit<'_> {
     /// Walks an open window, in parts where the relay is read with care.
-    pub(super) async fn walk(&mut self, open: Window, stop: &CancellationToken) -> Result<(), SyncError> {
-        let (crawl, relay) = (self.crawl, self.assignment.relay);
+    pub(super) async fn walk(&mut self, open: Window) -> Result<(), SyncError> {
+        let (crawl, relay, stop) = (self.crawl, self.assignment.relay, self.stop);
         let mut rest = Some(open);
         while let Some(open) = rest.filter(|_| !stop.is_cancelled()) {
             if self.care.is_none() {
-                return self.walk_part(open, open.since, stop).await;
+                return self.walk_part(open, open.since).await;
             }
             let part = crawl.oversized(relay, |oversized| oversized.part(open));
-            self.walk_part(part, open.since, stop).await?;
+            self.walk_part(part, open.since).await?;
             if !stop.is_cancelled() {
                 crawl.oversized(relay, |oversized| oversized.walked(part));
             }
@@ -54,15 +53,10 @@ impl Visit<'_> {
 
     /// Walks one window, the newest of what is open from `since` on. However it ends, what is proven is recorded, after its
     /// events are committed.
-    async fn walk_part(
-        &mut self,
-        window: Window,
-        since: i64,
-        stop: &CancellationToken,
-    ) -> Result<(), SyncError> {
+    async fn walk_part(&mut self, window: Window, since: i64) -> Result<(), SyncError> {
         let mut walk = Walk::new(window, self.limit, self.habits);
         let mut tally = Tally::default();
-        let ended = self.pages(&mut walk, &mut tally, stop).await;
+        let ended = self.pages(&mut walk, &mut tally).await;
         self.habits = walk.habits();
         // A page that could not be committed proves nothing.
         if !matches!(ended, Err(SyncError::Store(_) | SyncError::LeaseLost)) {
@@ -93,12 +87,8 @@ impl Visit<'_> {
         self.record(rest, tally).await
     }
 
-    async fn pages(
-        &mut self,
-        walk: &mut Walk,
-        tally: &mut Tally,
-        stop: &CancellationToken,
-    ) -> Result<(), SyncError> {
+    async fn pages(&mut self, walk: &mut Walk, tally: &mut Tally) -> Result<(), SyncError> {
+        let stop = self.stop;
         let mut recorded = Instant::now();
         self.asked_at = self.crawl.parts.clock.now().timestamp();
         let mut last = [HashSet::new(), HashSet::new()];
@@ -107,31 +97,50 @@ impl Visit<'_> {
             let Some(page) = stop.run_until_cancelled(self.page(ask, walk.habits().until)).await else {
                 break;
             };
-            let page = page?;
-            // What overlaps with the last page, or with the probe after it, is counted once.
-            let is_new =
-                |event: &&OfferedEvent| !last.iter().any(|ids: &HashSet<EventId>| ids.contains(&event.id));
-            tally.add(page.events.iter().filter(is_new).count(), 1);
-            let [before, _] = last;
-            last = [page.events.iter().map(|event| event.id).collect(), before];
-            // A relay that does not know `until` shows its newest events for ever: that is no proof of an end.
-            if page.events.is_empty() && page.unusable > 0 {
-                walk.answered_nothing_usable(page.unusable);
-            } else {
-                walk.answered(summary(&page));
+            match page {
+                Ok(page) => self.take_page(page, walk, tally, &mut last).await?,
+                // The same is asked again in the next turn.
+                Err(error) if self.loses_place(&error) => {}
+                Err(error) => return Err(error),
             }
-            let mut events = page.events;
-            events.extend(page.late);
-            self.delivery.offer(events, page.refused).await?;
-            self.deliver_live().await?;
-            if recorded.elapsed() >= RECORD_EVERY {
+            if recorded.elapsed() >= RECORD_EVERY || self.is_pace_due() {
                 self.delivery.finish().await?;
                 self.record_walk(walk.take_verdicts(), tally).await?;
                 recorded = Instant::now();
                 self.asked_at = self.crawl.parts.clock.now().timestamp();
+                if !self.keep_place().await? {
+                    break;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Tells the walk what an answer held, and hands its events over. `last` are the ids of the two answers before.
+    async fn take_page(
+        &mut self,
+        page: Checked,
+        walk: &mut Walk,
+        tally: &mut Tally,
+        last: &mut [HashSet<EventId>; 2],
+    ) -> Result<(), SyncError> {
+        // What overlaps with the last page, or with the probe after it, is counted once.
+        let is_new = |event: &&OfferedEvent| !last.iter().any(|ids| ids.contains(&event.id));
+        let shown = page.events.iter().filter(is_new).count();
+        tally.add(shown, 1);
+        self.count_shown(shown, false);
+        last.rotate_right(1);
+        last[0] = page.events.iter().map(|event| event.id).collect();
+        // A relay that does not know `until` shows its newest events for ever: that is no proof of an end.
+        if page.events.is_empty() && page.unusable > 0 {
+            walk.answered_nothing_usable(page.unusable);
+        } else {
+            walk.answered(summary(&page));
+        }
+        let mut events = page.events;
+        events.extend(page.late);
+        self.delivery.offer(events, page.refused).await?;
+        self.deliver_live().await
     }
 
     async fn page(&mut self, ask: Ask, until: Until) -> Result<Checked, SyncError> {
@@ -157,6 +166,7 @@ impl Visit<'_> {
             let (events, requests) = if place == 0 { (counted.events, counted.requests) } else { (0, 0) };
             let (relay, fence) = (self.assignment.relay, self.assignment.fence);
             self.crawl.parts.metrics.window(&outcome);
+            self.count_shown(0, outcome == WindowOutcome::Complete);
             let asked_at = self.asked_at;
             let command = WindowCommand { relay, window, outcome, events, requests, asked_at, fence };
             match self.crawl.parts.windows.append(command).await? {

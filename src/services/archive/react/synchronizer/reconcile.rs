@@ -7,7 +7,8 @@ use std::collections::HashSet;
 
 use negentropy::{Id, NegentropyStorageVector};
 use nostr_sdk::{Filter, Timestamp};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::SemaphorePermit;
+use tokio::time::Instant;
 
 use super::crawl::SyncError;
 use super::pages::Tally;
@@ -18,9 +19,6 @@ use crate::services::archive::decide::{compares_well, newest};
 use crate::services::archive::event::{Window, WindowOutcome};
 use crate::services::archive::read::{self, Held, Holdings};
 use crate::store::ingest::{KnownEvent, KnownEvents};
-
-/// Comparisons at the same time in one process: each holds the ids of its window in memory.
-pub(super) const AT_ONCE: usize = 4;
 
 /// With fewer events of ours in a window it is read page by page: there is nothing to save.
 const COMPARED_MIN: usize = 100;
@@ -33,6 +31,9 @@ const COMPARED_FIRST: usize = 1_000;
 const DAY: i64 = 86_400;
 const PARTS_MAX: i64 = 64;
 
+/// Comparisons in a row that were too much for the relay, or brought too much, after which it is read page by page.
+const TOO_MUCH_MAX: u32 = 8;
+
 /// Events asked for by id in one question.
 const IDS_MAX: usize = 250;
 
@@ -43,7 +44,7 @@ const SIGHTINGS_MAX: usize = 4_000;
 enum Compared {
     /// The window is settled.
     Settled,
-    /// It was too much for the relay.
+    /// It was too much for the relay, or the relay announced too much.
     TooMuch,
     /// This relay is better read page by page.
     Unfit,
@@ -51,21 +52,19 @@ enum Compared {
 
 impl Visit<'_> {
     /// Compares a window, newest part first. Returns what is left to be read page by page.
-    pub(super) async fn compare(
-        &mut self,
-        window: Window,
-        stop: &CancellationToken,
-    ) -> Result<Option<Window>, SyncError> {
+    pub(super) async fn compare(&mut self, window: Window) -> Result<Option<Window>, SyncError> {
         let crawl = self.crawl;
         let all = crawl.settings.negentropy_events_max.get();
         let mut most = if self.assignment.negentropy == Some(true) { all } else { all.min(COMPARED_FIRST) };
         let mut until = window.until;
         // How many seconds a relay that refused more is asked about.
         let mut span: Option<i64> = None;
+        let mut too_much = 0;
         while let Some(rest) = Window::new(window.since, until) {
-            let Some(_permit) = self.meanwhile(stop, crawl.comparing.acquire()).await? else {
+            if !self.keep_place().await? {
                 return Ok(None);
-            };
+            }
+            let Some(permit) = self.take_comparing().await? else { return Ok(None) };
             let wanted = span.map_or(rest, |seconds| newest(rest, seconds));
             let ours =
                 read::holdings(&crawl.parts.doors.session, self.assignment.relay, wanted, most).await?;
@@ -74,11 +73,14 @@ impl Visit<'_> {
             };
             let part = ours.window;
             let least = DAY.max((window.until - window.since) / PARTS_MAX);
-            let Some(compared) = stop.run_until_cancelled(self.compare_part(&ours, least)).await else {
+            let stop = self.stop;
+            let Some(compared) = stop.run_until_cancelled(self.compare_part(ours, least, permit)).await
+            else {
                 return Ok(None);
             };
             match compared? {
                 Compared::Settled => {
+                    too_much = 0;
                     until = part.since.saturating_sub(1);
                     most = all;
                     if !self.compares {
@@ -86,9 +88,12 @@ impl Visit<'_> {
                     }
                     span = span.map(|seconds| seconds.saturating_mul(2));
                 }
-                Compared::TooMuch if part.since < part.until => span = Some((part.until - part.since) / 2),
-                Compared::TooMuch => return Ok(Some(rest)),
-                Compared::Unfit => {
+                Compared::TooMuch if part.since == part.until => return Ok(Some(rest)),
+                Compared::TooMuch if too_much < TOO_MUCH_MAX => {
+                    too_much += 1;
+                    span = Some((part.until - part.since) / 2);
+                }
+                Compared::TooMuch | Compared::Unfit => {
                     self.compares = false;
                     return Ok(Some(rest));
                 }
@@ -100,28 +105,42 @@ impl Visit<'_> {
     /// Compares one second that pages did not show whole. Returns whether it is settled by that.
     pub(super) async fn compare_second(&mut self, second: Window) -> Result<bool, SyncError> {
         let most = self.crawl.settings.negentropy_events_max.get();
+        let Some(permit) = self.take_comparing().await? else { return Ok(false) };
         let ours =
             read::holdings(&self.crawl.parts.doors.session, self.assignment.relay, second, most).await?;
         let Some(ours) = ours.filter(|ours| ours.window == second) else { return Ok(false) };
-        let still_compares = matches!(self.compare_part(&ours, DAY).await?, Compared::Settled);
+        let still_compares = matches!(self.compare_part(ours, DAY, permit).await?, Compared::Settled);
         self.compares &= still_compares;
         Ok(still_compares)
     }
 
-    /// What the relay announces and does not send makes a gap of at most `least` seconds.
-    async fn compare_part(&mut self, ours: &Holdings, least: i64) -> Result<Compared, SyncError> {
-        let (part, held) = (ours.window, &ours.held);
+    /// What the relay announces and does not send makes a gap of at most `least` seconds. `permit` is the right to hold the ids of
+    /// ours.
+    async fn compare_part(
+        &mut self,
+        ours: Holdings,
+        least: i64,
+        permit: SemaphorePermit<'_>,
+    ) -> Result<Compared, SyncError> {
+        let (part, held) = (ours.window, ours.held.len());
         self.asked_at = self.crawl.parts.clock.now().timestamp();
         let (since, until) = (u64::try_from(part.since)?, u64::try_from(part.until)?);
         let filter = Filter::new().since(Timestamp::from_secs(since)).until(Timestamp::from_secs(until));
-        let difference = match self.session.reconcile(&filter, items(held)?).await {
+        let mut reconciled = self.reconcile(&filter, &ours.held).await?;
+        if let Err(RelayError::NegRefused(why)) = &reconciled
+            && self.may_authenticate(why).await?
+        {
+            reconciled = self.reconcile(&filter, &ours.held).await?;
+        }
+        let difference = match reconciled {
             Ok(difference) => difference,
-            Err(RelayError::NegRefused(why)) if self.may_authenticate(&why).await? => {
-                self.session.reconcile(&filter, items(held)?).await?
-            }
             Err(RelayError::NegRefused(why)) if why.starts_with("blocked:") => return Ok(Compared::TooMuch),
             Err(RelayError::Flooded | RelayError::Slow(_)) => return Ok(Compared::TooMuch),
-            Err(RelayError::NegRefused(_) | RelayError::NegUnsupported) => return Ok(Compared::Unfit),
+            Err(RelayError::NegRefused(_) | RelayError::NegUnsupported) => {
+                // Many relays do not answer what they do not know; that wait is not held against them.
+                self.restart_pace();
+                return Ok(Compared::Unfit);
+            }
             Err(error) => {
                 // The next session does not try again what ended this one.
                 self.crawl.compares_badly(self.assignment.relay);
@@ -131,10 +150,12 @@ impl Visit<'_> {
         self.crawl.parts.metrics.compared();
         let mut tally = Tally::default();
         tally.add(0, i32::try_from(difference.rounds).unwrap_or(i32::MAX));
-        let shared = self.sight(ours, &difference).await?;
+        let shared = self.sight(&ours, &difference).await?;
+        // Nothing of ours is held while the relay sends its own.
+        drop((ours, permit));
         let withheld = match self.fetch(difference.need, &mut tally).await {
-            Ok(withheld) => withheld,
-            Err(SyncError::Relay(RelayError::Closed(_))) => return Ok(Compared::Unfit),
+            Ok(Some(withheld)) => withheld,
+            Ok(None) | Err(SyncError::Relay(RelayError::Closed(_))) => return Ok(Compared::Unfit),
             Err(error) => return Err(error),
         };
         if withheld > 0 && part.until - part.since > least {
@@ -149,8 +170,21 @@ impl Visit<'_> {
             WindowOutcome::Gap { reason }
         };
         self.record(vec![(part, outcome)], &mut tally).await?;
-        self.compares = compares_well(held.len(), shared);
+        self.compares = compares_well(held, shared);
         Ok(Compared::Settled)
+    }
+
+    async fn reconcile(
+        &mut self,
+        filter: &Filter,
+        held: &[Held],
+    ) -> Result<Result<Difference, RelayError>, SyncError> {
+        let items = items(held)?;
+        self.limit_answer();
+        let asked = Instant::now();
+        let difference = self.session.reconcile(filter, items).await;
+        self.waited_since(asked);
+        Ok(difference)
     }
 
     /// Records what both have. Returns how much that is.
@@ -164,8 +198,9 @@ impl Visit<'_> {
         Ok(shared.len())
     }
 
-    /// Fetches what only the relay has, asking again as long as that brings anything. Returns how much of it does not come.
-    async fn fetch(&mut self, ids: Vec<[u8; 32]>, tally: &mut Tally) -> Result<usize, SyncError> {
+    /// Fetches what only the relay has, asking again as long as that brings anything. Returns how much of it does not come; `None`
+    /// when it comes too slowly.
+    async fn fetch(&mut self, ids: Vec<[u8; 32]>, tally: &mut Tally) -> Result<Option<usize>, SyncError> {
         let mut wanted: HashSet<EventId> = ids.into_iter().map(EventId::from_byte_array).collect();
         let mut at_once = IDS_MAX.min(self.limit);
         loop {
@@ -173,7 +208,11 @@ impl Visit<'_> {
             let mut most = 0;
             for some in left.chunks(at_once) {
                 let filter = Filter::new().ids(some.iter().copied()).limit(some.len());
-                let AnswerPage { mut events, mut refused, odd_frames, .. } = self.ask(&filter).await?;
+                let answer = match self.ask(&filter).await {
+                    Err(error) if self.loses_place(&error) => return Ok(None),
+                    answer => answer?,
+                };
+                let AnswerPage { mut events, mut refused, odd_frames, .. } = answer;
                 refused.add_times(Refusal::Malformed, odd_frames);
                 events.retain(|event| {
                     let is_wanted = wanted.remove(&event.id);
@@ -184,11 +223,15 @@ impl Visit<'_> {
                 });
                 tally.add(events.len(), 1);
                 most = most.max(events.len());
+                self.count_shown(events.len(), true);
                 self.delivery.offer(events, refused).await?;
                 self.deliver_live().await?;
+                if !self.is_fast_enough().await? {
+                    return Ok(None);
+                }
             }
             if wanted.is_empty() || most == 0 {
-                return Ok(wanted.len());
+                return Ok(Some(wanted.len()));
             }
             at_once = most;
         }

@@ -7,9 +7,10 @@ use nostr_sdk::{Filter, Timestamp};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::Live;
 use super::crawl::{Assignment, Crawl, SyncError};
 use super::delivery::Delivery;
+use super::places::Place;
+use super::{Idle, Live};
 use crate::base::nostr_event::Refusals;
 use crate::net::relay::{AnswerPage, RelayError, RelaySession};
 use crate::services::archive::decide::{Habits, Look, open_windows};
@@ -45,6 +46,16 @@ impl Report {
 pub(super) struct Visit<'a> {
     pub(super) crawl: &'a Crawl,
     pub(super) assignment: Assignment,
+    /// Ends the session.
+    pub(super) stop: &'a CancellationToken,
+    /// Where the session says whether it may give way.
+    pub(super) live: &'a Live,
+    /// Held while the past of the relay is read.
+    pub(super) place: Option<Place<'a>>,
+    /// Events of answers since the pace was last judged, each counted once.
+    pub(super) shown: u64,
+    /// Whether these events prove a window, or were asked for by their ids.
+    pub(super) has_proven: bool,
     pub(super) session: RelaySession,
     pub(super) delivery: Delivery,
     /// Events asked for at a time.
@@ -64,7 +75,7 @@ pub(super) struct Visit<'a> {
     has_listened_again: bool,
 }
 
-/// Runs until the relay ends it, or `stop` does. `live` says since when nothing is left but to listen.
+/// Runs until the relay ends it, or `stop` does. `live` is told while the session is idle.
 pub(super) async fn run(
     crawl: &Crawl,
     assignment: Assignment,
@@ -72,12 +83,13 @@ pub(super) async fn run(
     live: &Live,
 ) -> Result<(), SyncError> {
     let (url, patience) = (assignment.url.clone(), crawl.patience(assignment.url.network()));
-    // Whoever only reads does not connect before its turn: nobody would answer the relay meanwhile.
-    let turn = if crawl.settings.live {
+    // A session that does not listen connects when it has its place: until then it would not answer the relay.
+    let place = if crawl.settings.live {
         None
     } else {
-        let Some(turn) = stop.run_until_cancelled(crawl.catching_up.acquire()).await else { return Ok(()) };
-        Some(turn)
+        let taken = stop.run_until_cancelled(crawl.places.take(crawl.is_slow(assignment.relay))).await;
+        let Some(place) = taken else { return Ok(()) };
+        Some(place)
     };
     let connecting = RelaySession::connect(&crawl.parts.outside, &url, assignment.trust, patience);
     // Waiting for a relay must not hold up the end: nothing was asked for yet.
@@ -96,6 +108,11 @@ pub(super) async fn run(
         crawl,
         delivery: Delivery::new(crawl.parts.intake.clone(), assignment.relay),
         assignment,
+        stop,
+        live,
+        place,
+        shown: 0,
+        has_proven: false,
         session: session?,
         limit,
         habits: Habits::default(),
@@ -107,7 +124,7 @@ pub(super) async fn run(
         has_authenticated: false,
         has_listened_again: false,
     };
-    let mut ended = visit.stay(stop, live).await;
+    let mut ended = visit.stay().await;
     match (&ended, care) {
         (Err(SyncError::Relay(RelayError::TooLarge { .. })), _) => {
             crawl.take_care(relay, care.is_some() && visit.listens);
@@ -121,61 +138,61 @@ pub(super) async fn run(
     if ended.is_ok() {
         ended = delivered;
     }
-    drop(turn);
+    visit.place = None;
     let told = visit.tell().await;
     visit.session.close().await;
     ended.and(told)
 }
 
 impl Visit<'_> {
-    async fn stay(&mut self, stop: &CancellationToken, live: &Live) -> Result<(), SyncError> {
+    async fn stay(&mut self) -> Result<(), SyncError> {
         if !self.crawl.settings.live {
-            self.catch_up(stop).await?;
+            self.catch_up().await?;
             return self.tell().await;
         }
         if self.care.is_none() {
             self.listen().await?;
         }
         loop {
-            let crawl = self.crawl;
-            let Some(permit) = self.meanwhile(stop, crawl.catching_up.acquire()).await? else {
+            if !self.take_place().await? {
                 return Ok(());
-            };
-            live.set(None);
-            self.catch_up(stop).await?;
+            }
+            self.catch_up().await?;
             self.tell().await?;
             if self.care == Some(true) && !self.listens {
                 self.listen().await?;
             }
-            if !self.listens || stop.is_cancelled() {
+            if !self.listens || self.stop.is_cancelled() {
                 return Ok(());
             }
-            drop(permit);
-            crawl.went_well(self.assignment.relay);
-            live.set(Some(Instant::now()));
+            self.place = None;
+            self.crawl.went_well(self.assignment.relay);
+            self.live.set(Some(Idle { since: Instant::now(), is_up_to_date: true }));
             let interval = Duration::from_secs(self.crawl.settings.interval_s.get().into());
             let deaf = self.deaf.clone();
             let pause = async move { deaf.run_until_cancelled(sleep(interval)).await };
-            if self.meanwhile(stop, pause).await?.flatten().is_none() {
+            if self.meanwhile(pause).await?.flatten().is_none() {
                 return Ok(());
             }
         }
     }
 
     /// Reads every window that is not proven, newest first.
-    async fn catch_up(&mut self, stop: &CancellationToken) -> Result<(), SyncError> {
+    async fn catch_up(&mut self) -> Result<(), SyncError> {
         for window in open(self.crawl, self.assignment.relay).await? {
             let mut rest = Some(window);
             if self.compares {
-                rest = self.compare(window, stop).await?;
+                rest = self.compare(window).await?;
             }
-            if let Some(rest) = rest.filter(|_| !stop.is_cancelled()) {
-                self.walk(rest, stop).await?;
+            if let Some(rest) = rest.filter(|_| !self.stop.is_cancelled()) {
+                self.walk(rest).await?;
             }
-            if stop.is_cancelled() {
-                break;
+            if self.stop.is_cancelled() {
+                return Ok(());
             }
         }
+        // A relay that was read to its end needs no place among the slow ones next time.
+        self.crawl.set_slow(self.assignment.relay, false);
         Ok(())
     }
 
@@ -193,9 +210,9 @@ impl Visit<'_> {
     /// Waits for something and stores what the relay sends meanwhile. `None` when stopped.
     pub(super) async fn meanwhile<T>(
         &mut self,
-        stop: &CancellationToken,
         what: impl Future<Output = T> + Send,
     ) -> Result<Option<T>, SyncError> {
+        let stop = self.stop;
         let mut what = std::pin::pin!(what);
         loop {
             let heard = tokio::select! {
@@ -234,21 +251,24 @@ impl Visit<'_> {
     /// Hands over what came for the live subscription while something else was read.
     pub(super) async fn deliver_live(&mut self) -> Result<(), SyncError> {
         let heard = self.session.take_live();
-        self.delivery.offer_all(heard).await
+        self.delivery.offer_live(heard).await
     }
 
     /// Asks, and once more after saying who we are if the relay wants to know (N-42.6).
     pub(super) async fn ask(&mut self, filter: &Filter) -> Result<AnswerPage, SyncError> {
-        match self.session.page(filter).await {
-            Err(RelayError::Closed(why)) => {
-                if self.may_authenticate(&why).await? {
-                    Ok(self.session.page(filter).await?)
-                } else {
-                    Err(RelayError::Closed(why).into())
-                }
-            }
-            page => Ok(page?),
-        }
+        let page = match self.ask_once(filter).await {
+            Err(RelayError::Closed(why)) if self.may_authenticate(&why).await? => self.ask_once(filter).await,
+            page => page,
+        };
+        Ok(page?)
+    }
+
+    async fn ask_once(&mut self, filter: &Filter) -> Result<AnswerPage, RelayError> {
+        self.limit_answer();
+        let asked = Instant::now();
+        let page = self.session.page(filter).await;
+        self.waited_since(asked);
+        page
     }
 
     /// Says who we are, when that is why the relay refused.

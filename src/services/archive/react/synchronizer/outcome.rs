@@ -1,0 +1,120 @@
+//! How a session ends, and what follows from that. Whatever happens in one session, the others go on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Live;
+use super::crawl::{Assignment, Crawl, SyncError, lease_name};
+use super::visit::{self, Report};
+use crate::base::RelayUrl;
+use crate::lifecycle::guarded;
+use crate::services::archive::command::RelayCommand;
+use crate::store::{self, Relay};
+
+/// Pause after PostgreSQL was away.
+const AWAY: Duration = Duration::from_secs(5);
+
+impl Crawl {
+    /// One session and what follows from it. It never fails: an error or a panic concerns this relay alone, which is tried again
+    /// after a pause.
+    pub(super) async fn visit(
+        self: Arc<Self>,
+        assignment: Assignment,
+        stop: CancellationToken,
+        live: Arc<Live>,
+    ) {
+        let (relay, url) = (assignment.relay, assignment.url.clone());
+        let session = visit::run(&self, assignment, &stop, &live);
+        let ended = guarded("synchronizer_session", url.as_str(), session).await;
+        let ended = ended.unwrap_or_else(|panicked| Err(panicked.into()));
+        self.parts.metrics.session(outcome_name(&ended));
+        let followed = self.follow(relay, &url, ended).await;
+        // A lease that is not given back ends by itself.
+        let given_back = self.parts.leases.give_back(&[lease_name(relay.0)]).await;
+        if let Err(error) = followed.and(given_back) {
+            tracing::warn!(relay.url = %url, %error, "the end of a session could not be recorded");
+        }
+    }
+
+    /// Decides when the relay is due again, and records why a session failed.
+    async fn follow(
+        &self,
+        relay: Relay,
+        url: &RelayUrl,
+        ended: Result<(), SyncError>,
+    ) -> Result<(), store::Error> {
+        let now = Instant::now();
+        let error = match ended {
+            Ok(()) => {
+                let pause = Duration::from_secs(self.settings.interval_s.get().into());
+                self.agenda().succeeded(relay.0, now + pause);
+                return Ok(());
+            }
+            // Each such session narrows, so there are few.
+            Err(SyncError::Narrowed) => {
+                self.agenda().later(relay.0, now);
+                return Ok(());
+            }
+            Err(SyncError::LeaseLost) => {
+                self.agenda().later(relay.0, now + self.lease());
+                return Ok(());
+            }
+            Err(SyncError::Store(error)) if error.is_outage() => {
+                tracing::warn!(relay.url = %url, %error, "a session ended while PostgreSQL was away");
+                self.agenda().later(relay.0, now + AWAY);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let pause = self.agenda().failed(relay.0, now);
+        match &error {
+            SyncError::Relay(_) => tracing::debug!(relay.url = %url, %error, ?pause, "a session failed"),
+            // It is logged where it was caught.
+            SyncError::Panicked(_) => {}
+            _ => tracing::error!(relay.url = %url, %error, ?pause, "the session with {url} failed: {error}"),
+        }
+        let detail = json!({
+            "what": "session_failed", "reason": reason(&error), "message": error.to_string(), "again_in_s": pause.as_secs(),
+        });
+        self.parts.relays.append(RelayCommand::Observe { relay, detail }).await?;
+        Ok(())
+    }
+
+    /// Records what a session brought since it last told.
+    pub(super) async fn tell(
+        &self,
+        relay: Relay,
+        url: &RelayUrl,
+        report: Report,
+    ) -> Result<(), store::Error> {
+        if report.stored > 0 {
+            tracing::info!(relay.url = %url, events = report.stored, known = report.known, "{url}: {} new events", report.stored);
+        }
+        if !report.refused.is_empty() {
+            let detail = json!({ "what": "refused", "reasons": report.refused.to_json() });
+            self.parts.relays.append(RelayCommand::Observe { relay, detail }).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A short constant word for why a session failed, for metrics and the journal.
+fn reason(error: &SyncError) -> &'static str {
+    match error {
+        SyncError::Relay(error) => error.reason(),
+        SyncError::LeaseLost => "lease_lost",
+        SyncError::Narrowed => "narrowed",
+        SyncError::Panicked(_) | SyncError::Session(_) => "panicked",
+        SyncError::Store(store::Error::Data(_)) => "refused_data",
+        SyncError::Store(_) => "database",
+        SyncError::Count(_) | SyncError::Comparison(_) => "error",
+    }
+}
+
+fn outcome_name(ended: &Result<(), SyncError>) -> &'static str {
+    ended.as_ref().map_or_else(reason, |()| "ok")
+}

@@ -1,0 +1,98 @@
+//! Relays that deliver hardly anything must not keep others from being read.
+
+use std::time::{Duration, Instant};
+
+use super::kit::{await_count, now};
+use crate::support::farm::truth::archived;
+use crate::support::farm::{Character, Extent, Farm, Plan};
+use crate::support::instance::Instance;
+
+/// Relays that are honest and take about a second each, whatever the machine does meanwhile.
+const HONEST: Plan = Plan {
+    relays: 10,
+    character: |_| Character::Slow,
+    extent: Extent { seed: 71, events: 150 },
+    events_each: 60,
+    port: 0,
+};
+
+/// As many beside ten that want to hold their places for ever, which are asked first.
+const BESIDE: Plan = Plan {
+    relays: 20,
+    character: |number| match number {
+        0..8 => Character::Drips(1),
+        8 => Character::Announces(1_000_000),
+        9 => Character::Announces(10_000),
+        _ => Character::Slow,
+    },
+    extent: Extent { seed: 72, events: 150 },
+    events_each: 60,
+    port: 0,
+};
+
+/// Four places, and one for slow relays. A relay owes five events a second of waiting.
+const SETTINGS: [&str; 8] = [
+    "--set",
+    "services.synchronizer.catching_up_max=4",
+    "--set",
+    "services.synchronizer.slow_catching_up_max=1",
+    "--set",
+    "services.synchronizer.slow_after_s=1",
+    "--set",
+    "services.synchronizer.turn_s=5",
+];
+
+fn urls(farm: &Farm) -> Vec<String> {
+    farm.relays().iter().map(|relay| relay.url()).collect()
+}
+
+/// How long it takes from `relays add` until the honest relays are archived.
+async fn time_to_archive(instance: &Instance, farm: &Farm) -> Duration {
+    let urls = urls(farm);
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let client = instance.reader().await;
+    let until = u64::try_from(now()).unwrap() - 120;
+    instance.run(&[&["relays", "add"], urls.as_slice()].concat()).ok();
+    let started = Instant::now();
+    loop {
+        let seen = archived(&client).await;
+        let mut honest = farm.of(|character| character == Character::Slow);
+        let is_whole = |url: &str, mut ids: Box<dyn Iterator<Item = nostr_sdk::EventId>>| match seen.get(url)
+        {
+            Some(seen) => ids.all(|id| seen.contains(&id)),
+            None => false,
+        };
+        if honest.all(|relay| is_whole(&relay.url(), Box::new(relay.sound(until)))) {
+            return started.elapsed();
+        }
+        assert!(started.elapsed() < Duration::from_mins(1), "not archived:\n{}", instance.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn honest_relays_beside_relays_that_drip_or_announce_take_at_most_twice_the_time_they_take_alone() {
+    let (honest, beside) = (Farm::start(&HONEST).await.unwrap(), Farm::start(&BESIDE).await.unwrap());
+    let all = [urls(&honest), urls(&beside)].concat();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let instance = Instance::crawling(&all, &SETTINGS);
+    let alone = time_to_archive(&instance, &honest).await;
+    let together = time_to_archive(&instance, &beside).await;
+    println!("alone {alone:?}, beside ten that are too slow {together:?}");
+    assert!(together <= alone * 2, "alone {alone:?}, beside relays that are too slow {together:?}");
+
+    // The slow ones are named, and no honest one is.
+    let named = "SELECT count(DISTINCT r.url) FROM relay_log l JOIN relays r ON r.number = l.relay \
+                 WHERE l.kind = 'observed' AND l.detail ->> 'what' = 'too_slow'";
+    let drips: Vec<String> =
+        beside.of(|character| character == Character::Drips(1)).map(|r| format!("'{}'", r.url())).collect();
+    await_count(&instance, &format!("{named} AND r.url IN ({})", drips.join(", ")), 8).await;
+    let slow: Vec<String> = honest
+        .relays()
+        .iter()
+        .chain(beside.of(|character| character == Character::Slow))
+        .map(|relay| format!("'{}'", relay.url()))
+        .collect();
+    assert_eq!(instance.count(&format!("{named} AND r.url IN ({})", slow.join(", "))).await, 0);
+    instance.stop();
+}
