@@ -42,6 +42,8 @@ pub struct Synchronizer {
     pub negentropy: bool,
     /// Most events of ours in one comparison. Each costs about 100 bytes of memory meanwhile.
     pub negentropy_events_max: NonZeroUsize,
+    /// Most sightings of one relay that are learnt by comparing, in 24 hours of one process. Beyond that it is read page by page.
+    pub compared_sightings_per_day_max: NonZeroU32,
     /// Whether a relay that asks who we are gets an answer (NIP-42), by `QUIPU_SYNCHRONIZER_SECRET_KEY` or a key made for this run.
     pub authenticate: bool,
     /// How long a relay stays ours without a sign of life, in seconds. A killed process's relays are taken over after that.
@@ -71,6 +73,7 @@ impl Default for Synchronizer {
             recheck_all_days: nonzero!(NonZeroU32, 90),
             negentropy: true,
             negentropy_events_max: nonzero!(NonZeroUsize, 100_000),
+            compared_sightings_per_day_max: nonzero!(NonZeroU32, 1_000_000),
             authenticate: true,
             lease_s: nonzero!(NonZeroU32, 60),
             retry_min_s: nonzero!(NonZeroU32, 60),

@@ -11,6 +11,7 @@ mod hostile;
 mod implementations;
 mod imports;
 mod kit;
+mod liars;
 mod live;
 mod memory;
 mod modes;

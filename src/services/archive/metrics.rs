@@ -31,6 +31,8 @@ pub struct SyncMetrics {
     live: Gauge,
     windows: Family<Outcome, Counter>,
     comparisons: Counter,
+    comparisons_given_up: Family<Reason, Counter>,
+    sampled: Counter,
     places_lost: Family<Reason, Counter>,
 }
 
@@ -48,6 +50,10 @@ impl SyncMetrics {
         registry.register("windows", "Windows that were settled, by outcome", self.windows.clone());
         let help = "Windows that were compared with a relay instead of downloaded (NIP-77)";
         registry.register("comparisons", help, self.comparisons.clone());
+        let help = "Relays read by pages instead of compared with, by reason: false_claim, unproven, too_slow, day_full";
+        registry.register("comparisons_given_up", help, self.comparisons_given_up.clone());
+        let help = "Events asked for to check what relays claim in comparisons (NIP-77)";
+        registry.register("sampled_events", help, self.sampled.clone());
         let help =
             "Places for reading the past of a relay that were taken from it, by reason: too_slow, turn_over";
         registry.register("places_lost", help, self.places_lost.clone());
@@ -64,6 +70,14 @@ impl SyncMetrics {
 
     pub(super) fn window(&self, outcome: &WindowOutcome) {
         self.windows.get_or_create(&Outcome { outcome: outcome.as_str() }).inc();
+    }
+
+    pub(super) fn comparing_given_up(&self, reason: &'static str) {
+        self.comparisons_given_up.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(super) fn sampled(&self, events: usize) {
+        self.sampled.inc_by(u64::try_from(events).unwrap_or(u64::MAX));
     }
 
     pub(super) fn place_lost(&self, reason: &'static str) {

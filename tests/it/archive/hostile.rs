@@ -50,7 +50,7 @@ async fn scripted(frames: Vec<String>) -> (String, tokio::task::JoinHandle<()>) 
 }
 
 /// One round of the synchronizer over these relays.
-async fn crawled(database: &TestDatabase, urls: &[String]) {
+pub(super) async fn crawled(database: &TestDatabase, urls: &[String]) {
     crawled_by(Arc::new(SystemClock), database, urls).await;
 }
 
@@ -84,7 +84,7 @@ async fn crawled_by(clock: Arc<dyn Clock>, database: &TestDatabase, urls: &[Stri
     lifecycle.run_until_stopped(futures_util::stream::pending::<&str>()).await;
 }
 
-async fn number(database: &TestDatabase, sql: &str) -> i64 {
+pub(super) async fn number(database: &TestDatabase, sql: &str) -> i64 {
     database.owner().await.query_one(sql, &[]).await.unwrap().get(0)
 }
 

@@ -4,6 +4,7 @@
 //! **Architecture Invariant:** no I/O, no clock; what happens arrives as arguments.
 
 pub mod candidate;
+mod claims;
 mod document;
 mod findings;
 mod halves;
@@ -16,6 +17,7 @@ mod verdicts;
 mod walk;
 mod window;
 
+pub use claims::{SAMPLE_MAX, sample_size};
 pub use document::{Document, document};
 pub use findings::{Auth, Checked, Failure, Findings, steady};
 pub use oversized::Oversized;

@@ -50,6 +50,12 @@ impl Pace {
         is_enough
     }
 
+    /// Adds a period that was measured apart.
+    pub fn add(&mut self, other: &Self) {
+        self.waited(other.waited);
+        self.delivered(other.delivered);
+    }
+
     /// Begins a new period without judging the last one.
     pub fn restart(&mut self) {
         (self.waited, self.delivered) = (Duration::ZERO, 0);
@@ -84,6 +90,16 @@ mod tests {
         let mut pace = pace();
         assert!(judged(&mut pace, 5, 100_000));
         assert!(!judged(&mut pace, 5, 0));
+    }
+
+    #[test]
+    fn periods_that_were_measured_apart_are_one_again() {
+        let (mut pace, mut apart) = (pace(), pace());
+        pace.waited(Duration::from_secs(4));
+        apart.waited(Duration::from_secs(4));
+        apart.delivered(39);
+        pace.add(&apart);
+        assert!(pace.is_due() && !pace.judge(), "39 events in 8 seconds");
     }
 
     #[test]

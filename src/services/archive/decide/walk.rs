@@ -120,6 +120,12 @@ impl Walk {
         }
     }
 
+    /// Whether the next answer decides what an earlier one was worth.
+    #[must_use]
+    pub fn is_probing(&self) -> bool {
+        matches!(self.mode, Mode::Probe { .. })
+    }
+
     /// What is known of the relay by now.
     #[must_use]
     pub fn habits(&self) -> Habits {

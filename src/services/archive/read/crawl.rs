@@ -73,6 +73,19 @@ pub async fn settled_windows(
     Ok(rows.iter().filter_map(|row| Some((row.age, Window::new(row.since, row.until)?))).collect())
 }
 
+/// Whether the relay was found to lack events that it claimed in a comparison (NIP-77), within the last `days`.
+pub async fn is_false_in_comparisons(pool: &PgPool, relay: Relay, days: i32) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM relay_log
+                          WHERE relay = $1 AND kind = 'observed' AND detail ->> 'what' = 'false_comparison'
+                            AND recorded_at > now() - make_interval(days => $2)) AS "is_false!""#,
+        relay.0,
+        days
+    )
+    .fetch_one(pool)
+    .await?)
+}
+
 /// An event of ours in a comparison.
 #[derive(Debug, Clone)]
 pub struct Held {

@@ -8,6 +8,9 @@ use tokio::time::Instant;
 
 use crate::services::archive::decide::Oversized;
 
+/// How long sightings that were learnt by comparing count against the bound of a day.
+const DAY: Duration = Duration::from_hours(24);
+
 /// When each relay is due again, and how often it has failed in a row.
 #[derive(Debug)]
 pub(super) struct Agenda {
@@ -18,6 +21,8 @@ pub(super) struct Agenda {
     failures: HashMap<i32, usize>,
     /// Relays with which a comparison ended the session.
     compares_badly: HashSet<i32>,
+    /// Sightings learnt by comparing, and since when they are counted.
+    compared: HashMap<i32, (Instant, u64)>,
     /// Relays that are too slow to be read beside the others.
     slow: HashSet<i32>,
     /// Relays with which a message too long has ended a session.
@@ -41,8 +46,8 @@ impl Agenda {
             .with_max_delay(pause_max)
             .with_jitter()
             .without_max_times();
-        let (due, failures, compares_badly, slow, with_care) = Default::default();
-        Self { pauses, pause_max, due, failures, compares_badly, slow, with_care }
+        let (due, failures, compares_badly, compared, slow, with_care) = Default::default();
+        Self { pauses, pause_max, due, failures, compares_badly, compared, slow, with_care }
     }
 
     pub(super) fn is_due(&self, relay: i32, now: Instant) -> bool {
@@ -75,6 +80,16 @@ impl Agenda {
 
     pub(super) fn may_compare(&self, relay: i32) -> bool {
         !self.compares_badly.contains(&relay)
+    }
+
+    /// Adds sightings that were learnt by comparing. Returns how many that makes in a day.
+    pub(super) fn compared(&mut self, relay: i32, sightings: u64, now: Instant) -> u64 {
+        let (since, count) = self.compared.entry(relay).or_insert((now, 0));
+        if now.duration_since(*since) >= DAY {
+            (*since, *count) = (now, 0);
+        }
+        *count = count.saturating_add(sightings);
+        *count
     }
 
     pub(super) fn is_slow(&self, relay: i32) -> bool {
@@ -113,5 +128,20 @@ impl Agenda {
         *failures = (*failures + 1).min(16);
         self.due.insert(relay, now + pause);
         pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn sightings_by_comparison_are_counted_for_a_day_and_for_each_relay() {
+        let mut agenda = Agenda::new(Duration::from_secs(1), Duration::from_secs(60));
+        let now = Instant::now();
+        assert_eq!(agenda.compared(1, 700, now), 700);
+        assert_eq!(agenda.compared(1, 400, now + DAY / 2), 1_100);
+        assert_eq!(agenda.compared(2, 0, now), 0);
+        assert_eq!(agenda.compared(1, 0, now + DAY), 0);
     }
 }

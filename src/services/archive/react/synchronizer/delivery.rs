@@ -78,13 +78,17 @@ impl Delivery {
             let commit = commit.map_err(SyncError::Session)?;
             self.weight -= commit.weight;
             let outcome = commit.outcome?;
-            self.report.add(&outcome);
-            if commit.is_answer {
-                self.brought.stored += u64::from(outcome.stored);
-                self.brought.known += u64::from(outcome.known);
-            }
+            self.add(&outcome, commit.is_answer);
         }
         Ok(())
+    }
+
+    fn add(&mut self, outcome: &PageOutcome, is_answer: bool) {
+        self.report.add(outcome);
+        if is_answer {
+            self.brought.stored += u64::from(outcome.stored);
+            self.brought.known += u64::from(outcome.known);
+        }
     }
 
     /// Waits for all commits.
@@ -102,6 +106,17 @@ impl Delivery {
         refused: Refusals,
     ) -> Result<(), SyncError> {
         self.offer_as(true, events, refused).await
+    }
+
+    /// The same where what becomes of them is needed at once.
+    pub(super) async fn offer_now(
+        &mut self,
+        events: Vec<OfferedEvent>,
+        refused: Refusals,
+    ) -> Result<PageOutcome, SyncError> {
+        let outcome = self.intake.offer(Some(self.relay), events, refused).await?;
+        self.add(&outcome, true);
+        Ok(outcome)
     }
 
     /// What came for the live subscription.

@@ -4,6 +4,7 @@
 //! while it does. A relay that is up to date stays connected and sends what it gets, until another one needs its place.
 
 mod agenda;
+mod claims;
 mod crawl;
 mod delivery;
 mod outcome;

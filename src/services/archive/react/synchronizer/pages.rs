@@ -97,13 +97,18 @@ impl Visit<'_> {
             let Some(page) = stop.run_until_cancelled(self.page(ask, walk.habits().until)).await else {
                 break;
             };
+            let mut is_due = recorded.elapsed() >= RECORD_EVERY;
             match page {
-                Ok(page) => self.take_page(page, walk, tally, &mut last).await?,
+                Ok(page) => {
+                    self.take_page(page, walk, tally, &mut last).await?;
+                    // What a probe confirms is not proven before its answer.
+                    is_due |= self.is_pace_due() && walk.ask().is_some() && !walk.is_probing();
+                }
                 // The same is asked again in the next turn.
-                Err(error) if self.loses_place(&error) => {}
+                Err(error) if self.loses_place(&error) => is_due = true,
                 Err(error) => return Err(error),
             }
-            if recorded.elapsed() >= RECORD_EVERY || self.is_pace_due() {
+            if is_due {
                 self.delivery.finish().await?;
                 self.record_walk(walk.take_verdicts(), tally).await?;
                 recorded = Instant::now();

@@ -133,10 +133,32 @@ impl<'a> Visit<'a> {
         }
     }
 
+    /// Begins to measure apart what follows.
+    pub(super) fn set_pace_aside(&mut self) -> Option<Pace> {
+        let place = self.place.as_mut()?;
+        let aside = place.pace.clone();
+        place.pace.restart();
+        Some(aside)
+    }
+
+    /// Adds what was set aside to what was measured since.
+    pub(super) fn resume_pace(&mut self, aside: Option<Pace>) {
+        if let (Some(place), Some(aside)) = (&mut self.place, aside) {
+            place.pace.add(&aside);
+        }
+    }
+
     /// Events that cost the relay nothing to repeat, but that prove something: they count as delivered when they are verified.
     pub(super) fn count_shown(&mut self, events: usize, proves: bool) {
         self.shown += u64::try_from(events).unwrap_or(u64::MAX);
         self.has_proven |= proves;
+    }
+
+    /// Events that the relay was proven to hold without sending them.
+    pub(super) fn count_proven(&mut self, events: u64) {
+        if let Some(place) = &mut self.place {
+            place.pace.delivered(events);
+        }
     }
 
     /// Whether [`Visit::keep_place`] has something to decide.
@@ -173,25 +195,32 @@ impl<'a> Visit<'a> {
         Ok(!place.is_lost)
     }
 
-    /// Lets the relay keep its place, or waits for another one if it is too slow or its turn is over. `false` when the session is to
-    /// end.
+    /// Lets the relay keep its place, or waits for another one if it is too slow, or if its turn is over and others wait. `false` when
+    /// the session is to end.
     pub(super) async fn keep_place(&mut self) -> Result<bool, SyncError> {
         let is_fast = self.is_fast_enough().await?;
+        let (places, relay) = (&self.crawl.places, self.assignment.relay);
         let Some(place) = &mut self.place else { return Ok(true) };
         let is_over = place.ends_at <= Instant::now();
         match (is_fast, place.is_slow) {
-            (true, false) if !is_over => return Ok(true),
-            (false, false) => self.note_slowness().await?,
-            (_, true) if !is_over => {
+            (false, false) => {
+                self.crawl.parts.metrics.place_lost("too_slow");
+                self.note_slowness().await?;
+            }
+            (true, true) if is_over => {
+                self.crawl.set_slow(relay, false);
+            }
+            (_, is_slow) if is_over && places.pool(is_slow).places.available_permits() == 0 => {
+                self.crawl.parts.metrics.place_lost("turn_over");
+            }
+            _ => {
                 place.is_lost = false;
+                if is_over {
+                    place.ends_at = Instant::now() + places.turn;
+                }
                 return Ok(true);
             }
-            (true, true) => {
-                self.crawl.set_slow(self.assignment.relay, false);
-            }
-            _ => {}
         }
-        self.crawl.parts.metrics.place_lost(if is_fast { "turn_over" } else { "too_slow" });
         self.take_place().await
     }
 

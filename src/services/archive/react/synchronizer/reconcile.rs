@@ -1,7 +1,7 @@
 //! Comparing a window with a relay instead of downloading it (NIP-77): what both have costs next to nothing.
 //!
-//! Our side of the comparison is everything the archive has, whoever showed it: what turns out to be on the relay, too, is
-//! recorded as seen there without being sent.
+//! Our side of the comparison is everything the archive has, from any relay. What the relay claims to hold, too, is recorded as seen there
+//! without being sent, once a sample of it was shown (`claims.rs`).
 
 use std::collections::HashSet;
 
@@ -10,15 +10,15 @@ use nostr_sdk::{Filter, Timestamp};
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
+use super::claims::Claims;
 use super::crawl::SyncError;
 use super::pages::Tally;
 use super::visit::Visit;
-use crate::base::nostr_event::{EventId, Refusal};
+use crate::base::nostr_event::{EventId, OfferedEvent, Refusal, Refusals};
 use crate::net::relay::{AnswerPage, Difference, RelayError};
 use crate::services::archive::decide::{compares_well, newest};
 use crate::services::archive::event::{Window, WindowOutcome};
 use crate::services::archive::read::{self, Held, Holdings};
-use crate::store::ingest::{KnownEvent, KnownEvents};
 
 /// With fewer events of ours in a window it is read page by page: there is nothing to save.
 const COMPARED_MIN: usize = 100;
@@ -35,10 +35,7 @@ const PARTS_MAX: i64 = 64;
 const TOO_MUCH_MAX: u32 = 8;
 
 /// Events asked for by id in one question.
-const IDS_MAX: usize = 250;
-
-/// Sightings in one page.
-const SIGHTINGS_MAX: usize = 4_000;
+pub(super) const IDS_MAX: usize = 250;
 
 /// What came of one comparison.
 enum Compared {
@@ -51,8 +48,22 @@ enum Compared {
 }
 
 impl Visit<'_> {
-    /// Compares a window, newest part first. Returns what is left to be read page by page.
-    pub(super) async fn compare(&mut self, window: Window) -> Result<Option<Window>, SyncError> {
+    /// Compares a window and checks what the relay claimed. Returns what is left to be read page by page.
+    pub(super) async fn compare(&mut self, window: Window) -> Result<Vec<Window>, SyncError> {
+        let mut left = Vec::new();
+        let rest = self.compare_parts(window, &mut left).await?;
+        left.extend(rest);
+        left.extend(self.check_claims().await?);
+        Ok(left)
+    }
+
+    /// Compares a window, newest part first. Returns the rest, which cannot be compared; parts with claims that were not proven are
+    /// added to `doubted`.
+    async fn compare_parts(
+        &mut self,
+        window: Window,
+        doubted: &mut Vec<Window>,
+    ) -> Result<Option<Window>, SyncError> {
         let crawl = self.crawl;
         let all = crawl.settings.negentropy_events_max.get();
         let mut most = if self.assignment.negentropy == Some(true) { all } else { all.min(COMPARED_FIRST) };
@@ -61,8 +72,14 @@ impl Visit<'_> {
         let mut span: Option<i64> = None;
         let mut too_much = 0;
         while let Some(rest) = Window::new(window.since, until) {
+            if self.claims.are_many() || self.is_pace_due() {
+                doubted.extend(self.check_claims().await?);
+            }
             if !self.keep_place().await? {
                 return Ok(None);
+            }
+            if !self.compares || !self.may_claim() {
+                return Ok(Some(rest));
             }
             let Some(permit) = self.take_comparing().await? else { return Ok(None) };
             let wanted = span.map_or(rest, |seconds| newest(rest, seconds));
@@ -83,9 +100,6 @@ impl Visit<'_> {
                     too_much = 0;
                     until = part.since.saturating_sub(1);
                     most = all;
-                    if !self.compares {
-                        return Ok(Window::new(window.since, until));
-                    }
                     span = span.map(|seconds| seconds.saturating_mul(2));
                 }
                 Compared::TooMuch if part.since == part.until => return Ok(Some(rest)),
@@ -109,9 +123,13 @@ impl Visit<'_> {
         let ours =
             read::holdings(&self.crawl.parts.doors.session, self.assignment.relay, second, most).await?;
         let Some(ours) = ours.filter(|ours| ours.window == second) else { return Ok(false) };
+        // The pages that are recorded next were asked for before.
+        let asked_at = self.asked_at;
         let still_compares = matches!(self.compare_part(ours, DAY, permit).await?, Compared::Settled);
         self.compares &= still_compares;
-        Ok(still_compares)
+        let is_proven = self.check_claims().await?.is_empty();
+        self.asked_at = asked_at;
+        Ok(still_compares && is_proven)
     }
 
     /// What the relay announces and does not send makes a gap of at most `least` seconds. `permit` is the right to hold the ids of
@@ -150,12 +168,20 @@ impl Visit<'_> {
         self.crawl.parts.metrics.compared();
         let mut tally = Tally::default();
         tally.add(0, i32::try_from(difference.rounds).unwrap_or(i32::MAX));
-        let shared = self.sight(&ours, &difference).await?;
+        let (claims, shared) = claimed(&ours, &difference);
         // Nothing of ours is held while the relay sends its own.
         drop((ours, permit));
-        let withheld = match self.fetch(difference.need, &mut tally).await {
+        let aside = self.set_pace_aside();
+        let fetched = self.fetch(difference.need, &mut tally).await;
+        self.resume_pace(aside);
+        let withheld = match fetched {
             Ok(Some(withheld)) => withheld,
-            Ok(None) | Err(SyncError::Relay(RelayError::Closed(_))) => return Ok(Compared::Unfit),
+            Ok(None) => {
+                self.crawl.compares_badly(self.assignment.relay);
+                self.give_up_comparing("too_slow");
+                return Ok(Compared::Unfit);
+            }
+            Err(SyncError::Relay(RelayError::Closed(_))) => return Ok(Compared::Unfit),
             Err(error) => return Err(error),
         };
         if withheld > 0 && part.until - part.since > least {
@@ -169,7 +195,7 @@ impl Visit<'_> {
             let reason = format!("the relay announced {withheld} events that it does not send");
             WindowOutcome::Gap { reason }
         };
-        self.record(vec![(part, outcome)], &mut tally).await?;
+        self.claim(part, outcome, tally, claims);
         self.compares = compares_well(held, shared);
         Ok(Compared::Settled)
     }
@@ -187,15 +213,38 @@ impl Visit<'_> {
         Ok(difference)
     }
 
-    /// Records what both have. Returns how much that is.
-    async fn sight(&mut self, ours: &Holdings, difference: &Difference) -> Result<usize, SyncError> {
-        let lacking: HashSet<&[u8; 32]> = difference.have.iter().collect();
-        let shared: Vec<&Held> = ours.held.iter().filter(|h| !lacking.contains(h.id.as_bytes())).collect();
-        let unseen: Vec<KnownEvent> = shared.iter().filter(|h| !h.is_sighted).map(|h| h.event).collect();
-        for page in unseen.chunks(SIGHTINGS_MAX) {
-            self.delivery.sight(KnownEvents { events: page.to_vec(), as_of: ours.as_of }).await?;
+    /// Whether the relay may be believed more sightings today. If not, it is read page by page.
+    fn may_claim(&mut self) -> bool {
+        let (relay, most) = (self.assignment.relay.0, self.crawl.settings.compared_sightings_per_day_max);
+        let today = self.crawl.agenda().compared(relay, 0, Instant::now());
+        let may = today < u64::from(most.get());
+        if !may {
+            self.give_up_comparing("day_full");
         }
-        Ok(shared.len())
+        may
+    }
+
+    /// Asks for events by their ids. What comes and is wanted is returned, and taken from `wanted` unless its id is not its own.
+    pub(super) async fn ask_for(
+        &mut self,
+        ids: &[EventId],
+        wanted: &mut HashSet<EventId>,
+    ) -> Result<(Vec<OfferedEvent>, Refusals), SyncError> {
+        let filter = Filter::new().ids(ids.iter().copied()).limit(ids.len());
+        let AnswerPage { mut events, mut refused, odd_frames, .. } = self.ask(&filter).await?;
+        refused.add_times(Refusal::Malformed, odd_frames);
+        events.retain(|event| {
+            let refusal = if !event.is_its_id {
+                Refusal::BadId
+            } else if !wanted.remove(&event.id) {
+                Refusal::Foreign
+            } else {
+                return true;
+            };
+            refused.add(refusal);
+            false
+        });
+        Ok((events, refused))
     }
 
     /// Fetches what only the relay has, asking again as long as that brings anything. Returns how much of it does not come; `None`
@@ -207,20 +256,10 @@ impl Visit<'_> {
             let left: Vec<EventId> = wanted.iter().copied().collect();
             let mut most = 0;
             for some in left.chunks(at_once) {
-                let filter = Filter::new().ids(some.iter().copied()).limit(some.len());
-                let answer = match self.ask(&filter).await {
+                let (events, refused) = match self.ask_for(some, &mut wanted).await {
                     Err(error) if self.loses_place(&error) => return Ok(None),
                     answer => answer?,
                 };
-                let AnswerPage { mut events, mut refused, odd_frames, .. } = answer;
-                refused.add_times(Refusal::Malformed, odd_frames);
-                events.retain(|event| {
-                    let is_wanted = wanted.remove(&event.id);
-                    if !is_wanted {
-                        refused.add(Refusal::Foreign);
-                    }
-                    is_wanted
-                });
                 tally.add(events.len(), 1);
                 most = most.max(events.len());
                 self.count_shown(events.len(), true);
@@ -236,6 +275,19 @@ impl Visit<'_> {
             at_once = most;
         }
     }
+}
+
+/// What both have, as the relay claims: the events that were not known to be there, and how many there are in all.
+fn claimed(ours: &Holdings, difference: &Difference) -> (Claims, usize) {
+    let lacking: HashSet<&[u8; 32]> = difference.have.iter().collect();
+    let (mut claims, mut shared) = (Claims::default(), 0);
+    for held in ours.held.iter().filter(|held| !lacking.contains(held.id.as_bytes())) {
+        shared += 1;
+        if !held.is_sighted {
+            claims.add(held.event, held.id, ours.as_of);
+        }
+    }
+    (claims, shared)
 }
 
 fn items(held: &[Held]) -> Result<NegentropyStorageVector, SyncError> {

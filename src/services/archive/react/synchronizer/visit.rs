@@ -7,6 +7,7 @@ use nostr_sdk::{Filter, Timestamp};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::claims::Claims;
 use super::crawl::{Assignment, Crawl, SyncError};
 use super::delivery::Delivery;
 use super::places::Place;
@@ -62,6 +63,8 @@ pub(super) struct Visit<'a> {
     pub(super) limit: usize,
     /// What its answers told of its ways.
     pub(super) habits: Habits,
+    /// What it claimed in comparisons and has not proven.
+    pub(super) claims: Claims,
     /// Whether this relay is compared with rather than downloaded from.
     pub(super) compares: bool,
     /// When what is recorded next was asked for at the earliest, unix seconds.
@@ -91,6 +94,7 @@ pub(super) async fn run(
         let Some(place) = taken else { return Ok(()) };
         Some(place)
     };
+    let compares = compares(crawl, &assignment).await?;
     let connecting = RelaySession::connect(&crawl.parts.outside, &url, assignment.trust, patience);
     // Waiting for a relay must not hold up the end: nothing was asked for yet.
     let Some(session) = stop.run_until_cancelled(connecting).await else { return Ok(()) };
@@ -100,10 +104,6 @@ pub(super) async fn run(
     let limit = settings.page_events.get().min(max_limit);
     let relay = assignment.relay;
     let care = crawl.care(relay);
-    let compares = settings.negentropy
-        && assignment.negentropy != Some(false)
-        && crawl.may_compare(relay)
-        && care.is_none();
     let mut visit = Visit {
         crawl,
         delivery: Delivery::new(crawl.parts.intake.clone(), assignment.relay),
@@ -116,6 +116,7 @@ pub(super) async fn run(
         session: session?,
         limit,
         habits: Habits::default(),
+        claims: Claims::default(),
         compares,
         asked_at: crawl.parts.clock.now().timestamp(),
         care,
@@ -142,6 +143,21 @@ pub(super) async fn run(
     let told = visit.tell().await;
     visit.session.close().await;
     ended.and(told)
+}
+
+/// Whether the relay is compared with at all: it says that it speaks NIP-77 or says nothing, no comparison with it went wrong, and it
+/// needs no care.
+async fn compares(crawl: &Crawl, assignment: &Assignment) -> Result<bool, SyncError> {
+    let (settings, relay) = (&crawl.settings, assignment.relay);
+    if !settings.negentropy
+        || assignment.negentropy == Some(false)
+        || !crawl.may_compare(relay)
+        || crawl.care(relay).is_some()
+    {
+        return Ok(false);
+    }
+    let forgotten = i32::try_from(settings.recheck_all_days.get())?;
+    Ok(!read::is_false_in_comparisons(&crawl.parts.doors.session, relay, forgotten).await?)
 }
 
 impl Visit<'_> {
@@ -180,12 +196,12 @@ impl Visit<'_> {
     /// Reads every window that is not proven, newest first.
     async fn catch_up(&mut self) -> Result<(), SyncError> {
         for window in open(self.crawl, self.assignment.relay).await? {
-            let mut rest = Some(window);
-            if self.compares {
-                rest = self.compare(window).await?;
-            }
-            if let Some(rest) = rest.filter(|_| !self.stop.is_cancelled()) {
-                self.walk(rest).await?;
+            let left = if self.compares { self.compare(window).await? } else { vec![window] };
+            for window in left {
+                if self.stop.is_cancelled() {
+                    return Ok(());
+                }
+                self.walk(window).await?;
             }
             if self.stop.is_cancelled() {
                 return Ok(());

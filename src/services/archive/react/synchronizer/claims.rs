@@ -1,0 +1,235 @@
+//! What a relay claims to hold in comparisons (NIP-77), and the check of it.
+//!
+//! A comparison says which of our events the relay holds, too, and costs the relay nothing. So before a claim is recorded, some of the
+//! claimed events, drawn at random, are asked for and must come. A relay that cannot show them is remembered, nothing of what it claimed
+//! is recorded, and it is read page by page.
+
+use std::collections::HashSet;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::crawl::SyncError;
+use super::pages::Tally;
+use super::reconcile::IDS_MAX;
+use super::visit::Visit;
+use crate::base::nostr_event::EventId;
+use crate::net::relay::RelayError;
+use crate::services::archive::command::RelayCommand;
+use crate::services::archive::decide::{SAMPLE_MAX, sample_size};
+use crate::services::archive::event::{Window, WindowOutcome};
+use crate::store::ingest::{KnownEvent, KnownEvents};
+
+/// Claims that are checked together. Each costs 16 bytes of memory meanwhile.
+const CLAIMS_MAX: usize = 50_000;
+
+/// Sightings in one page.
+const SIGHTINGS_MAX: usize = 4_000;
+
+/// What a relay claims, until it is checked.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    /// Events that were not known to be on the relay.
+    events: Vec<KnownEvent>,
+    /// As [`KnownEvents::as_of`].
+    as_of: Option<i64>,
+    /// Some of them, each with a random rank. Those of the lowest ranks are as likely to be there as any others.
+    ranked: Vec<(u64, EventId)>,
+    /// What the claims prove if they are true.
+    windows: Vec<Claimed>,
+}
+
+/// A window that was compared.
+#[derive(Debug)]
+struct Claimed {
+    window: Window,
+    outcome: WindowOutcome,
+    tally: Tally,
+    asked_at: i64,
+}
+
+impl Claims {
+    /// Adds an event that the relay claims to hold.
+    pub(super) fn add(&mut self, event: KnownEvent, id: EventId, as_of: i64) {
+        self.as_of = Some(self.as_of.map_or(as_of, |before| before.min(as_of)));
+        self.events.push(event);
+        self.ranked.push((rand::random(), id));
+        if self.ranked.len() >= 4 * SAMPLE_MAX {
+            self.keep_lowest();
+        }
+    }
+
+    /// Adds claims about other events.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.as_of = self.as_of.into_iter().chain(other.as_of).min();
+        self.events.extend(other.events);
+        self.windows.extend(other.windows);
+        self.ranked.extend(other.ranked);
+        self.keep_lowest();
+    }
+
+    fn keep_lowest(&mut self) {
+        self.ranked.sort_unstable_by_key(|(rank, _)| *rank);
+        self.ranked.truncate(SAMPLE_MAX);
+    }
+
+    /// Whether they should be checked before more are added.
+    pub(super) fn are_many(&self) -> bool {
+        self.events.len() >= CLAIMS_MAX
+    }
+
+    /// The events to be asked for.
+    fn sample(&mut self) -> Vec<EventId> {
+        self.keep_lowest();
+        self.ranked.iter().take(sample_size(self.events.len())).map(|(_, id)| *id).collect()
+    }
+}
+
+impl Visit<'_> {
+    /// A window was compared; what that proves is recorded when its claims are checked.
+    pub(super) fn claim(&mut self, window: Window, outcome: WindowOutcome, tally: Tally, claims: Claims) {
+        let asked_at = self.asked_at;
+        self.claims.merge(claims);
+        self.claims.windows.push(Claimed { window, outcome, tally, asked_at });
+    }
+
+    /// Checks the claims. True ones are recorded; windows with claims that are not proven are returned, to be read page by page.
+    pub(super) async fn check_claims(&mut self) -> Result<Vec<Window>, SyncError> {
+        let mut claims = std::mem::take(&mut self.claims);
+        let sample = claims.sample();
+        let stop = self.stop;
+        let aside = self.set_pace_aside();
+        let Some(shown) = stop.run_until_cancelled(self.show(&sample)).await else { return Ok(Vec::new()) };
+        self.resume_pace(aside);
+        let reason = match shown {
+            Ok(Some(shown)) if shown == sample.len() => {
+                self.record_claims(claims).await?;
+                return Ok(Vec::new());
+            }
+            Ok(Some(shown)) => {
+                self.note_false_claim(claims.events.len(), sample.len(), sample.len() - shown).await?;
+                "false_claim"
+            }
+            Err(SyncError::Relay(RelayError::Closed(_))) => "unproven",
+            Ok(None) => "too_slow",
+            Err(error) if self.loses_place(&error) => "too_slow",
+            Err(error) => return Err(error),
+        };
+        self.give_up_comparing(reason);
+        Ok(claims.windows.into_iter().map(|claimed| claimed.window).collect())
+    }
+
+    /// This session reads page by page from now on.
+    pub(super) fn give_up_comparing(&mut self, reason: &'static str) {
+        self.compares = false;
+        self.crawl.parts.metrics.comparing_given_up(reason);
+    }
+
+    /// Asks for these events, again as long as that brings any. Returns how many came with their own ids and valid signatures; `None`
+    /// when they come too slowly.
+    async fn show(&mut self, sample: &[EventId]) -> Result<Option<usize>, SyncError> {
+        self.crawl.parts.metrics.sampled(sample.len());
+        let mut wanted: HashSet<EventId> = sample.iter().copied().collect();
+        let (mut shown, mut at_once) = (0, IDS_MAX.min(self.limit));
+        while !wanted.is_empty() {
+            let left: Vec<EventId> = wanted.iter().copied().collect();
+            let mut most = 0;
+            for some in left.chunks(at_once) {
+                let (events, refused) = self.ask_for(some, &mut wanted).await?;
+                most = most.max(events.len());
+                self.count_shown(events.len(), true);
+                let outcome = self.delivery.offer_now(events, refused).await?;
+                shown += usize::try_from(outcome.known + outcome.stored)?;
+                self.deliver_live().await?;
+                if !self.is_fast_enough().await? {
+                    return Ok(None);
+                }
+            }
+            if most == 0 {
+                break;
+            }
+            at_once = most;
+        }
+        Ok(Some(shown))
+    }
+
+    async fn record_claims(&mut self, claims: Claims) -> Result<(), SyncError> {
+        let count = u64::try_from(claims.events.len())?;
+        let as_of = claims.as_of.unwrap_or_default();
+        for page in claims.events.chunks(SIGHTINGS_MAX) {
+            self.delivery.sight(KnownEvents { events: page.to_vec(), as_of }).await?;
+        }
+        self.crawl.agenda().compared(self.assignment.relay.0, count, Instant::now());
+        self.delivery.finish().await?;
+        self.count_proven(count);
+        for Claimed { window, outcome, mut tally, asked_at } in claims.windows {
+            self.asked_at = asked_at;
+            self.record(vec![(window, outcome)], &mut tally).await?;
+        }
+        Ok(())
+    }
+
+    /// Remembers that the relay claimed what it does not hold: in the journal, so that it outlasts this process.
+    async fn note_false_claim(
+        &mut self,
+        claimed: usize,
+        asked: usize,
+        lacking: usize,
+    ) -> Result<(), SyncError> {
+        let (relay, url) = (self.assignment.relay, &self.assignment.url);
+        tracing::warn!(relay.url = %url, claimed, asked, lacking, "{url} claims events that it does not hold: it is read page by page");
+        self.crawl.compares_badly(relay);
+        let detail =
+            json!({ "what": "false_comparison", "claimed": claimed, "asked": asked, "lacking": lacking });
+        self.crawl.parts.relays.append(RelayCommand::Observe { relay, detail }).await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claimed(number: u32) -> (KnownEvent, EventId) {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        (KnownEvent { number: number.into(), created_at: 0 }, EventId::from_byte_array(id))
+    }
+
+    /// How often each tenth of the claims, in their order, was drawn.
+    #[test]
+    fn early_and_late_claims_are_drawn_alike_and_none_twice() {
+        let mut tenths = [0_u32; 10];
+        for _ in 0..40 {
+            let [mut claims, mut more] = [Claims::default(), Claims::default()];
+            for number in 0..5_000 {
+                let (event, id) = claimed(number);
+                let part = if number < 4_000 { &mut claims } else { &mut more };
+                part.add(event, id, 7);
+            }
+            claims.merge(more);
+            let drawn = claims.sample();
+            assert_eq!(drawn.len(), sample_size(5_000));
+            assert_eq!(drawn.iter().collect::<HashSet<_>>().len(), drawn.len());
+            for id in drawn {
+                let number = u32::from_be_bytes(id.to_bytes()[..4].try_into().unwrap());
+                tenths[usize::try_from(number / 500).unwrap()] += 1;
+            }
+        }
+        let mean = tenths.iter().sum::<u32>() / 10;
+        // 15 % are six standard deviations.
+        assert!(tenths.iter().all(|n| n.abs_diff(mean) < mean * 15 / 100), "{tenths:?}");
+    }
+
+    #[test]
+    fn few_claims_are_all_drawn() {
+        let mut claims = Claims::default();
+        for number in 0..60 {
+            let (event, id) = claimed(number);
+            claims.add(event, id, 60 - i64::from(number));
+        }
+        assert_eq!(claims.sample().len(), 60);
+        assert_eq!(claims.as_of, Some(1));
+        assert!(Claims::default().sample().is_empty());
+    }
+}
