@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use quipu::config::{Configuration, Sources};
 use serde_json::Value;
 
 fn root() -> &'static Path {
@@ -95,7 +96,7 @@ fn problems(text: &str) -> Vec<String> {
         strings(&service["environment"], name, &mut found);
         for (key, value) in found {
             let refers = value.contains("${") && value.contains(":?");
-            if (key.ends_with("_PASSWORD") || key.ends_with("DATABASE_URL")) && !refers {
+            if (key.ends_with("_PASSWORD") || key.ends_with("DATABASE_URL")) && !refers && !value.is_empty() {
                 problems.push(format!("{key} holds a secret, or nothing when .env lacks it"));
             }
         }
@@ -147,6 +148,57 @@ volumes: {}
             && !is_pinned("registry:5000/postgres")
             && !is_pinned("postgres:alpine")
     );
+}
+
+/// `QUIPU__…` variables and their values in a file of any of our formats, commented ones included.
+fn settings_named_in(text: &str) -> Vec<(String, String)> {
+    let lines = text.lines().map(|line| line.trim().trim_start_matches("# "));
+    let named = lines.filter(|line| line.starts_with("QUIPU__") && !line.starts_with("QUIPU__<"));
+    named
+        .map(|line| {
+            let (name, value) = line.split_once(['=', ':']).unwrap();
+            let value = value.trim().trim_matches(['"', '\'']);
+            let value = value
+                .strip_prefix("${")
+                .and_then(|rest| rest.split_once(":-"))
+                .map_or(value, |(_, or)| or.trim_end_matches('}'));
+            (name.to_owned(), value.to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn every_setting_named_in_the_containers_files_exists() {
+    let files = [
+        "docker-compose.yaml",
+        ".env.example",
+        "implementations/bigbrotr/.env.example",
+        "implementations/lilbrotr/.env.example",
+    ];
+    for file in files {
+        let named = settings_named_in(&read(file));
+        assert!(!named.is_empty(), "{file}");
+        let sources = Sources {
+            implementation: "bigbrotr".to_owned(),
+            environment: named.into_iter().collect(),
+            working_dir: std::env::temp_dir().join("quipu-no-such-folder"),
+            overrides: Vec::new(),
+        };
+        let configuration = Configuration::load(sources).unwrap_or_else(|error| panic!("{file}: {error}"));
+        if file == "docker-compose.yaml" {
+            let settings = configuration.settings;
+            assert!(settings.networks.tor.enabled, "onion relays are crawled");
+            assert_eq!(settings.networks.tor.proxy_address.as_deref(), Some("tor:9050"));
+            assert!(settings.services.messages.relay_id.starts_with("ws://"), "key proofs need an address");
+        }
+    }
+    let unknown = Sources {
+        implementation: "bigbrotr".to_owned(),
+        environment: [("QUIPU__SERVICES__SYNCHRONIZER__RELAYS_AT_ONCE", "32")].into_iter().collect(),
+        working_dir: std::env::temp_dir().join("quipu-no-such-folder"),
+        overrides: Vec::new(),
+    };
+    assert!(Configuration::load(unknown).is_err(), "an unknown key is noticed");
 }
 
 #[test]
