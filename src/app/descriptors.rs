@@ -43,17 +43,17 @@ impl Descriptors {
             }
         };
         let divided = Self::divided(limit, settings);
-        let Self { limit, kept, connections_max } = divided;
-        let wanted = wanted(settings);
+        let (Self { limit, kept, connections_max }, allowed) = (divided, allowed(settings));
         tracing::info!(
             limit,
             kept,
             connections_max,
-            "{limit} descriptors: {kept} kept for the database and the crawl, {connections_max} for connections at listeners"
+            "{limit} descriptors: {kept} kept for the database and the crawl, {connections_max} for connections at \
+             listeners, whose settings allow {allowed}"
         );
-        if u64::try_from(connections_max).is_ok_and(|connections_max| connections_max < wanted) {
+        if kept + CONNECTIONS_MIN > limit {
             tracing::warn!(
-                "the settings allow {wanted} connections, the limit of open descriptors {connections_max}: raise it (ulimit -n)"
+                "the limit of {limit} descriptors is too low for these settings: raise it (ulimit -n)"
             );
         }
         divided
@@ -77,8 +77,8 @@ impl Descriptors {
     }
 }
 
-/// Connections that the settings allow: console and ops, and two listeners of messages.
-fn wanted(settings: &Settings) -> u64 {
+/// Connections that the settings allow: at one listener, and what the listeners of messages add.
+fn allowed(settings: &Settings) -> u64 {
     let messages =
         settings.services.messages.enabled.then(|| settings.services.messages.connections_max.get());
     number(settings.http.connections_max.get()).saturating_add(messages.map_or(0, number))

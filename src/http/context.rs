@@ -33,7 +33,7 @@ impl RequestContext {
     /// reported by the guard; sockets and event streams call this for what fails after their answer has begun.
     #[must_use]
     pub fn report(&self, failure: &Failure) -> ErrorBody {
-        let body = failure.body(Some(Arc::clone(&self.id)));
+        let body = failure.body(Some(&self.id));
         self.counted.failed(self.listener, failure, body.code);
         let (listener, request_id, code) = (self.listener, &*self.id, body.code);
         if let Failure::Internal(error) = failure {

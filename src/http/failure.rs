@@ -54,7 +54,10 @@ impl FailureClass {
 
 /// What is wrong with a request.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Rejection {
+pub struct Rejection(Box<Details>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct Details {
     status: StatusCode,
     code: &'static str,
     message: Cow<'static, str>,
@@ -94,14 +97,14 @@ impl Rejection {
     pub fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
         let status = if status.is_client_error() { status } else { StatusCode::BAD_REQUEST };
         let retry_after = (status == StatusCode::TOO_MANY_REQUESTS).then_some(RETRY_DEFAULT);
-        let message = message.into();
-        Self { status, code: code_of(status), message, field: None, limit: None, value: None, retry_after }
+        let (code, message) = (code_of(status), message.into());
+        Self(Box::new(Details { status, code, message, field: None, limit: None, value: None, retry_after }))
     }
 
     /// 400 for one field of the request.
     #[must_use]
     pub fn bad_field(field: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { field: Some(field.into()), ..Self::new(StatusCode::BAD_REQUEST, message) }
+        Self::new(StatusCode::BAD_REQUEST, message).field(field)
     }
 
     /// 404: `what` is not there.
@@ -112,38 +115,43 @@ impl Rejection {
 
     /// Replaces the code.
     #[must_use]
-    pub fn code(self, code: &'static str) -> Self {
-        Self { code, ..self }
+    pub fn code(mut self, code: &'static str) -> Self {
+        self.0.code = code;
+        self
     }
 
     /// Adds the field that is meant.
     #[must_use]
-    pub fn field(self, field: impl Into<Cow<'static, str>>) -> Self {
-        Self { field: Some(field.into()), ..self }
+    pub fn field(mut self, field: impl Into<Cow<'static, str>>) -> Self {
+        self.0.field = Some(field.into());
+        self
     }
 
     /// Adds the limit that was passed and the value that passed it, in the unit the field's name says.
     #[must_use]
-    pub fn over_limit(self, limit: impl Into<Value>, value: impl Into<Value>) -> Self {
-        Self { limit: Some(limit.into()), value: Some(value.into()), ..self }
+    pub fn over_limit(mut self, limit: impl Into<Value>, value: impl Into<Value>) -> Self {
+        self.0.limit = Some(limit.into());
+        self.value(value)
     }
 
     /// Adds the value that is refused.
     #[must_use]
-    pub fn value(self, value: impl Into<Value>) -> Self {
-        Self { value: Some(value.into()), ..self }
+    pub fn value(mut self, value: impl Into<Value>) -> Self {
+        self.0.value = Some(value.into());
+        self
     }
 
     /// Says when the same request may succeed.
     #[must_use]
-    pub fn retry_after(self, retry_after: Duration) -> Self {
-        Self { retry_after: Some(retry_after), ..self }
+    pub fn retry_after(mut self, retry_after: Duration) -> Self {
+        self.0.retry_after = Some(retry_after);
+        self
     }
 
     /// The answer's status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 }
 
@@ -171,7 +179,7 @@ impl Failure {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Rejected(rejection) => rejection.status,
+            Self::Rejected(rejection) => rejection.status(),
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -181,7 +189,7 @@ impl Failure {
     #[must_use]
     pub fn class(&self) -> FailureClass {
         match self {
-            Self::Rejected(rejection) if rejection.status == StatusCode::TOO_MANY_REQUESTS => {
+            Self::Rejected(rejection) if rejection.status() == StatusCode::TOO_MANY_REQUESTS => {
                 FailureClass::Busy
             }
             Self::Rejected(_) => FailureClass::Rejected,
@@ -192,7 +200,7 @@ impl Failure {
 
     /// What the client is told.
     #[must_use]
-    pub fn body(&self, request_id: Option<Arc<str>>) -> ErrorBody {
+    pub fn body(&self, request_id: Option<&Arc<str>>) -> ErrorBody {
         let plain = |code, message: &'static str| ErrorBody {
             code,
             message: message.into(),
@@ -200,24 +208,24 @@ impl Failure {
             limit: None,
             value: None,
             retry_after_s: self.retry_after_s(),
-            request_id: request_id.clone(),
+            request_id: request_id.cloned(),
         };
         match self {
             Self::Busy { .. } => plain("busy", "busy, try again later"),
             Self::Internal(_) => plain("internal", "internal error: the log has its cause, under this id"),
-            Self::Rejected(rejection) => ErrorBody {
-                message: rejection.message.clone(),
-                field: rejection.field.clone(),
-                limit: rejection.limit.clone(),
-                value: rejection.value.clone(),
-                ..plain(rejection.code, "")
+            Self::Rejected(Rejection(details)) => ErrorBody {
+                message: details.message.clone(),
+                field: details.field.clone(),
+                limit: details.limit.clone(),
+                value: details.value.clone(),
+                ..plain(details.code, "")
             },
         }
     }
 
     fn retry_after_s(&self) -> Option<u64> {
         let retry_after = match self {
-            Self::Rejected(rejection) => rejection.retry_after,
+            Self::Rejected(rejection) => rejection.0.retry_after,
             Self::Busy { retry_after } => Some(*retry_after),
             Self::Internal(_) => None,
         };

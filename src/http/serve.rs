@@ -103,7 +103,7 @@ impl Edge {
 
     /// The routes behind the guard, as they are served.
     pub fn router(&self, name: &'static str, own_hosts: &[String], routes: Routes) -> Router {
-        let (router, endpoints) = routes.into_parts();
+        let (unguarded, endpoints) = routes.into_parts();
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).insert(name, endpoints);
         let hosts = self.settings.hosts.iter().chain(own_hosts).cloned().collect();
         let state = Guard {
@@ -112,7 +112,7 @@ impl Edge {
             settings: Arc::clone(&self.settings),
             counted: self.counted.clone(),
         };
-        router.layer(from_fn_with_state(Arc::new(state), guard))
+        unguarded.layer(from_fn_with_state(Arc::new(state), guard))
     }
 
     /// Every endpoint that is served by now, by listener.
@@ -125,7 +125,7 @@ impl Edge {
     /// answer that streams without end must watch the drain itself, or the grace time ends it.
     pub fn serve(&self, lifecycle: &Lifecycle, listener: Listener, routes: Routes) {
         let Listener { name, tcp, hosts, sockets, .. } = listener;
-        let router = self.router(name, &hosts, routes);
+        let guarded = self.router(name, &hosts, routes);
         let settings = &self.settings;
         let (sockets_max, sockets_per_address_max) = sockets.unwrap_or_default();
         let bounds = Bounds::new(
@@ -138,7 +138,7 @@ impl Edge {
         let seconds = |seconds: NonZeroU32| Duration::from_secs(seconds.get().into());
         let limits =
             Limits { header: seconds(settings.header_timeout_s), write: seconds(settings.write_timeout_s) };
-        let server = Server::new(name, router, bounds, limits, self.counted.clone(), lifecycle.clone());
+        let server = Server::new(name, guarded, bounds, limits, self.counted.clone(), lifecycle.clone());
         lifecycle.spawn(name, async move {
             server.run(tcp).await;
             Ok::<(), BoxError>(())
