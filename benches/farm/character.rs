@@ -48,6 +48,8 @@ pub(crate) enum Character {
     Ahead,
     /// Its clock and some of its events are decades behind.
     Behind,
+    /// Its NIP-11 document has values out of every range, of wrong types and twice.
+    HostileDocument,
     /// Accepts connections and says nothing.
     Silent,
     /// Also speaks NIP-77.
@@ -63,7 +65,7 @@ pub(crate) enum Character {
 }
 
 /// Every character once.
-pub(crate) const ALL: [Character; 29] = {
+pub(crate) const ALL: [Character; 30] = {
     use Character as C;
     [
         C::Honest,
@@ -95,6 +97,7 @@ pub(crate) const ALL: [Character; 29] = {
         C::Announces(1_000_000),
         C::Agrees,
         C::Overclaims,
+        C::HostileDocument,
     ]
 };
 

@@ -11,6 +11,11 @@ use super::Character;
 /// Size of a document that nobody should read to its end: 30 MB.
 const LARGE: usize = 30_000_000;
 
+/// A document that is valid JSON: once its limit made the query over all relays fail, and the crawl with it.
+const HOSTILE: &str = r#"{"name":["HostileDocument"],"description":-1e300,"supported_nips":[1,11,1e19,-77,"77",77.5,{}],
+    "limitation":{"max_limit":1e300},"limitation":{"max_limit":-1e19,"default_limit":0.5,"auth_required":"no","payment_required":-1,
+    "min_pow_difficulty":1e19,"restricted_writes":[]},"retention":[[[[[[-1e19]]]]]],"software":9007199254740993,"version":null}"#;
+
 /// Where redirects lead.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Surroundings {
@@ -32,7 +37,10 @@ pub(super) async fn answer(
         Character::RedirectRelay => redirect(stream, &format!("http://{}/", around.neighbour)).await,
         Character::LargeDocument => large(stream).await,
         _ => {
-            let body = document(character).to_string();
+            let body = match character {
+                Character::HostileDocument => HOSTILE.to_owned(),
+                _ => document(character).to_string(),
+            };
             stream.write_all(head("200 OK", body.len(), character).as_bytes()).await?;
             stream.write_all(body.as_bytes()).await?;
             stream.shutdown().await

@@ -193,11 +193,8 @@ pub(super) async fn start(
                 run.0.run_service(synchronizer, Pace::every(LOOK).with_long_cycles(), run.1);
             }
             "vanisher" => {
-                let vanisher = Vanisher {
-                    doors: parts.doors.clone(),
-                    leases: parts.leases.clone(),
-                    own_urls: services.ingest.vanish_relay_urls.clone(),
-                };
+                let own_urls = services.ingest.vanish_relay_urls.clone();
+                let vanisher = Vanisher::new(parts.doors.clone(), parts.leases.clone(), own_urls);
                 run.0.run_service(vanisher, Pace::every(VANISH), run.1);
             }
             _ => continue,

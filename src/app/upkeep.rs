@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
 use super::Parts;
-use crate::lifecycle::{Cycle, Service, Wake};
+use crate::lifecycle::{BoxError, Cycle, Service, Wake, guarded};
 use crate::services::archive::project::PROJECTIONS;
 use crate::store::lease::Leases;
 use crate::store::projection::Upkeep;
@@ -134,13 +134,15 @@ impl Service for Ticker {
 
     async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, Error> {
         if self.is_ours().await? {
-            self.keep_house().await?;
+            // Ticks go on while housekeeping fails: every reader of the journals waits for them.
+            let kept = self.keep_house().await;
             self.end_obstructions().await;
             if self.ticks.take().await?.is_some() {
                 self.ticked.wake();
                 // Ticks are at least this far apart, whatever the hints say.
                 drain.run_until_cancelled(sleep(self.pause)).await;
             }
+            kept?;
         }
         Ok(Cycle::Idle)
     }
@@ -153,17 +155,34 @@ pub(super) struct Projector {
     pub(super) doors: Doors,
 }
 
+/// A projection could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+#[error("projection {name}")]
+pub(super) struct ProjectionFailed {
+    name: &'static str,
+    #[source]
+    source: BoxError,
+}
+
 impl Service for Projector {
-    type Error = Error;
+    type Error = ProjectionFailed;
 
     fn name(&self) -> &'static str {
         "projector"
     }
 
-    async fn cycle(&self, _drain: &CancellationToken) -> Result<Cycle, Error> {
+    /// A projection that fails does not keep the others from being brought up to date.
+    async fn cycle(&self, _drain: &CancellationToken) -> Result<Cycle, ProjectionFailed> {
+        let mut first = None;
         for projection in PROJECTIONS.iter().filter(|p| p.upkeep == Upkeep::Ticks) {
-            projection.catch_up(&self.doors.write).await?;
+            let name = projection.name;
+            let source = match guarded("projection", name, projection.catch_up(&self.doors.write)).await {
+                Ok(Ok(_)) => continue,
+                Ok(Err(error)) => error.into(),
+                Err(panicked) => panicked.into(),
+            };
+            first.get_or_insert(ProjectionFailed { name, source });
         }
-        Ok(Cycle::Idle)
+        first.map_or(Ok(Cycle::Idle), Err)
     }
 }

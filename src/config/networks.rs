@@ -7,6 +7,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::base::Network;
 
+/// Most that a timeout of a network may be, in seconds: leases on what is tried are as long as a try can take.
+const TIMEOUT_S_MAX: u32 = 600;
+
 /// Section `networks`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -67,6 +70,18 @@ impl Networks {
                 None => problems.push((key, "missing".to_owned())),
             }
         }
+        for network in [Network::Clearnet, Network::Tor, Network::I2p, Network::Loki] {
+            let settings = self.get(network);
+            for (name, seconds) in [
+                ("connect_timeout_s", settings.connect_timeout_s),
+                ("idle_timeout_s", settings.idle_timeout_s),
+            ] {
+                if seconds.get() > TIMEOUT_S_MAX {
+                    let reason = format!("{seconds}: at most {TIMEOUT_S_MAX} seconds");
+                    problems.push((format!("networks.{network}.{name}"), reason));
+                }
+            }
+        }
         problems
     }
 }
@@ -88,9 +103,9 @@ pub struct NetworkSettings {
     pub proxy_address: Option<String>,
     /// Most relays of it that one service is connected to at once.
     pub relays_at_once: NonZeroUsize,
-    /// Longest until a connection stands, handshakes included, in seconds.
+    /// Longest until a connection stands, handshakes included, in seconds; at most 600.
     pub connect_timeout_s: NonZeroU32,
-    /// Longest silence in the middle of an answer, in seconds.
+    /// Longest silence in the middle of an answer, in seconds; at most 600.
     pub idle_timeout_s: NonZeroU32,
 }
 

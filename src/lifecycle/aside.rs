@@ -1,7 +1,10 @@
-//! Subjects whose work failed: each is left alone for a while, longer with each failure in a row.
+//! Subjects whose work failed: each is left alone for a while, longer with each failure in a row, while the loop goes on with the
+//! others.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::hash::Hash;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -9,6 +12,27 @@ use tokio::time::Instant;
 
 /// Failures in a row that are counted; the pause has reached its maximum long before.
 const FAILURES_MAX: usize = 32;
+
+/// How often each kind of work set a subject aside in this process.
+static TIMES: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
+
+/// Logs that the work of `subject` failed and that the loop goes on without it, and counts that under `unit` in
+/// `quipu_set_aside_total`. The caller tries it again after `pause`; `None`: not before it comes up anew.
+pub fn set_aside(unit: &'static str, subject: &str, pause: Option<Duration>, reason: &dyn Display) {
+    *times().entry(unit).or_default() += 1;
+    let again = pause.map_or_else(|| "passed over".to_owned(), |pause| format!("set aside for {pause:?}"));
+    tracing::warn!(unit, subject, error = %reason, "{unit} of {subject} failed, {again}: {reason}");
+}
+
+/// How often each kind of work set a subject aside in this process, by name.
+#[must_use]
+pub fn set_aside_by_unit() -> BTreeMap<&'static str, u64> {
+    times().clone()
+}
+
+fn times() -> MutexGuard<'static, BTreeMap<&'static str, u64>> {
+    TIMES.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Aside {
@@ -20,6 +44,7 @@ struct Aside {
 /// Which subjects of a loop are set aside, and until when. In memory only: a restart tries all of them again.
 #[derive(Debug)]
 pub struct SetAside<K> {
+    unit: &'static str,
     pauses: ExponentialBuilder,
     pause_max: Duration,
     subjects_max: usize,
@@ -27,20 +52,21 @@ pub struct SetAside<K> {
 }
 
 impl<K: Clone + Eq + Hash> SetAside<K> {
-    /// Nothing is set aside. The first failure of a subject sets it aside for `pause_min`, each further one in a row for twice as
-    /// long, with jitter, up to `pause_max`. At most `subjects_max` are remembered.
+    /// Nothing is set aside. `unit` names the kind of work. The first failure of a subject sets it aside for `pause_min`, each
+    /// further one in a row for twice as long, with jitter, up to `pause_max`. At most `subjects_max` are remembered.
     #[must_use]
-    pub fn new(pause_min: Duration, pause_max: Duration, subjects_max: usize) -> Self {
+    pub fn new(unit: &'static str, pause_min: Duration, pause_max: Duration, subjects_max: usize) -> Self {
         let pauses = ExponentialBuilder::default()
             .with_min_delay(pause_min)
             .with_max_delay(pause_max)
             .with_jitter()
             .without_max_times();
-        Self { pauses, pause_max, subjects_max, subjects: HashMap::new() }
+        Self { unit, pauses, pause_max, subjects_max, subjects: HashMap::new() }
     }
 
-    /// The work of `subject` failed. Returns for how long it is set aside.
-    pub fn failed(&mut self, subject: K, now: Instant) -> Duration {
+    /// The work of `subject`, called `name` in the log, failed for `reason`. Returns for how long it is set aside; see
+    /// [`set_aside`].
+    pub fn failed(&mut self, subject: K, name: &str, reason: &dyn Display, now: Instant) -> Duration {
         if self.subjects.len() >= self.subjects_max && !self.subjects.contains_key(&subject) {
             let soonest =
                 self.subjects.iter().min_by_key(|(_, aside)| aside.until).map(|(key, _)| key.clone());
@@ -49,6 +75,7 @@ impl<K: Clone + Eq + Hash> SetAside<K> {
         let aside = self.subjects.entry(subject).or_insert(Aside { failures: 0, until: now });
         let pause = self.pauses.build().nth(aside.failures).unwrap_or(self.pause_max).min(self.pause_max);
         *aside = Aside { failures: (aside.failures + 1).min(FAILURES_MAX), until: now + pause };
+        set_aside(self.unit, name, Some(pause), reason);
         pause
     }
 
@@ -77,20 +104,21 @@ mod tests {
 
     #[tokio::test]
     async fn pauses_grow_up_to_their_maximum_and_a_success_forgets_them() {
-        let (mut aside, now) = (SetAside::new(MIN, MAX, 10), Instant::now());
-        let pauses: Vec<Duration> = (0..40).map(|_| aside.failed("a", now)).collect();
+        let (mut aside, now) = (SetAside::new("test_aside", MIN, MAX, 10), Instant::now());
+        let pauses: Vec<Duration> = (0..40).map(|_| aside.failed("a", "a", &"broken", now)).collect();
         assert!(pauses[0] >= MIN && pauses[0] <= 2 * MIN && pauses[3] >= 8 * MIN, "{pauses:?}");
         assert!(pauses[39] == MAX && pauses.iter().all(|pause| *pause <= MAX), "{pauses:?}");
         assert!(aside.contains(&"a", now) && !aside.contains(&"b", now) && !aside.contains(&"a", now + MAX));
         aside.succeeded(&"a");
-        assert!(!aside.contains(&"a", now) && aside.failed("a", now) <= 2 * MIN);
+        assert!(!aside.contains(&"a", now) && aside.failed("a", "a", &"broken", now) <= 2 * MIN);
+        assert_eq!(set_aside_by_unit()["test_aside"], 41);
     }
 
     #[tokio::test]
     async fn at_most_so_many_are_remembered() {
-        let (mut aside, now) = (SetAside::new(MIN, MAX, 3), Instant::now());
+        let (mut aside, now) = (SetAside::new("test_bound", MIN, MAX, 3), Instant::now());
         for subject in 0..100 {
-            aside.failed(subject, now + Duration::from_secs(subject));
+            aside.failed(subject, "n", &"broken", now + Duration::from_secs(subject));
         }
         let mut kept: Vec<_> = aside.now(now).copied().collect();
         kept.sort_unstable();

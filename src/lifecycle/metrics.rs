@@ -8,7 +8,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::{HealthRegistry, ServiceState, panics_by_unit};
+use super::{HealthRegistry, ServiceState, panics_by_unit, set_aside_by_unit};
 
 impl Collector for HealthRegistry {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
@@ -16,6 +16,11 @@ impl Collector for HealthRegistry {
         let mut panics = encoder.encode_descriptor("quipu_panics", help, None, MetricType::Counter)?;
         for (unit, count) in panics_by_unit() {
             ConstCounter::new(count).encode(panics.encode_family(&[("unit", unit)])?)?;
+        }
+        let help = "Subjects of loops that were set aside because their work failed, by kind of work";
+        let mut aside = encoder.encode_descriptor("quipu_set_aside", help, None, MetricType::Counter)?;
+        for (unit, count) in set_aside_by_unit() {
+            ConstCounter::new(count).encode(aside.encode_family(&[("unit", unit)])?)?;
         }
         let services = self.snapshot();
         if services.is_empty() {

@@ -29,7 +29,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use aside::SetAside;
+pub use aside::{SetAside, set_aside, set_aside_by_unit};
 pub use beside::beside;
 pub use guard::{Panicked, guarded, guarded_call, panicked, panics_by_unit};
 pub use health::{HealthRegistry, Liveness, ServiceHealth, ServiceState};

@@ -94,7 +94,8 @@ impl SocksReply {
     pub const fn reason(self) -> &'static str {
         match self.0 {
             0x02 => "socks_not_allowed",
-            0x03 | 0x04 => "unreachable",
+            // "General failure" is what proxies answer when they cannot reach the destination and no other code fits.
+            0x01 | 0x03 | 0x04 => "unreachable",
             0x05 => "refused",
             0x06 => "timeout",
             0xf0 => "onion_not_found",

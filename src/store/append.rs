@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::hint::Hints;
 use super::{AppendMetrics, Error};
+use crate::lifecycle::{Panicked, guarded};
 
 /// The connection a journal's statements run on.
 pub type Client = deadpool_postgres::Client;
@@ -229,28 +230,35 @@ fn take_batch<J: Journal>(
 }
 
 async fn commit<J: Journal>(door: &Door<J>, commands: Vec<J::Command>, answers: Answers<J>) {
-    let outcome = send(door, &commands).await;
-    match outcome {
-        Ok(told) => {
+    match guarded("journal_batch", J::NAME, send(door, &commands)).await {
+        Ok(Ok(told)) => {
             debug_assert_eq!(told.len(), answers.len(), "a journal answers each command");
             for (answer, told) in answers.into_iter().zip(told) {
                 // A caller that stopped waiting needs no answer.
                 let _ = answer.send(Ok(told));
             }
         }
-        // The data of one command must not refuse the others: each goes alone.
-        Err(Error::Data(_)) if commands.len() > 1 => {
+        // One command must not fail the others: unless the store itself is away, each goes alone.
+        failed if commands.len() > 1 && !matches!(&failed, Ok(Err(error)) if error.is_outage()) => {
             for (command, answer) in commands.into_iter().zip(answers) {
-                let told = send(door, std::slice::from_ref(&command)).await;
+                let told =
+                    guarded("journal_batch", J::NAME, send(door, std::slice::from_ref(&command))).await;
+                let told = told.unwrap_or_else(|panicked| Err(broken(panicked)));
                 let _ = answer.send(told.and_then(|mut one| one.pop().ok_or(Error::Stopped)));
             }
         }
-        Err(error) => {
+        failed => {
+            let error =
+                failed.unwrap_or_else(|panicked| Err(broken(panicked))).err().unwrap_or(Error::Stopped);
             for answer in answers {
                 let _ = answer.send(Err(error.clone()));
             }
         }
     }
+}
+
+fn broken(panicked: Panicked) -> Error {
+    Error::Broken(Arc::new(panicked))
 }
 
 /// The pauses between attempts while PostgreSQL is away; whoever uses them says when it is enough.

@@ -124,6 +124,14 @@ fn a_network_is_refused_with_key_and_reason() {
             "config/brotr.yaml: networks.tor.proxy_address: `socks5://tor:9050`: expected host:port",
         ]
     );
+    let slow = "networks: { clearnet: { connect_timeout_s: 601 }, i2p: { idle_timeout_s: 4294967295 }, tor: { idle_timeout_s: 600 } }";
+    assert_eq!(
+        refusal(&implementation(&[("config/brotr.yaml", slow)]), &[], &[]),
+        [
+            "config/brotr.yaml: networks.clearnet.connect_timeout_s: 601: at most 600 seconds",
+            "config/brotr.yaml: networks.i2p.idle_timeout_s: 4294967295: at most 600 seconds",
+        ]
+    );
     let folder = implementation(&[("config/brotr.yaml", "networks: { tor: { proxy: 'tor:9050' } }")]);
     let refused = refusal(&folder, &[], &[]);
     assert!(refused[0].starts_with("config/brotr.yaml: networks.tor.proxy: unknown key"), "{refused:?}");

@@ -53,6 +53,14 @@ pub struct Patience {
     pub idle: Duration,
 }
 
+impl Patience {
+    /// Longest for a connection, one question with its answer, and the goodbye.
+    #[must_use]
+    pub fn one_question(&self) -> Duration {
+        self.connect + page::ANSWER_TIME_MAX + self.idle + 2 * CLOSE_MAX
+    }
+}
+
 impl From<&NetworkSettings> for Patience {
     fn from(settings: &NetworkSettings) -> Self {
         Self {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nostr_sdk::EventId;
 use tokio_postgres::Client;
 
-use super::kit::now;
+use super::kit::{await_count, now};
 use crate::support::farm::truth::{archived, awaited, false_proofs, reasons};
 use crate::support::farm::{Character, Extent, Farm, Plan};
 use crate::support::instance::Instance;
@@ -141,5 +141,43 @@ async fn a_relay_that_was_never_asked_comes_before_all_that_are_merely_listened_
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     println!("sixty relays in fifteen places after {:?}", started.elapsed());
+    instance.stop();
+}
+
+/// A relay whose document once made the query over all relays fail, beside honest ones.
+const POISONED: Plan = Plan {
+    relays: 3,
+    character: |number| if number == 0 { Character::HostileDocument } else { Character::Honest },
+    extent: Extent { seed: 41, events: 300 },
+    events_each: 100,
+    port: 0,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_with_a_hostile_document_keeps_no_other_relay_from_being_archived() {
+    let farm = Farm::start(&POISONED).await.unwrap();
+    let urls: Vec<String> = farm.relays().iter().map(|relay| relay.url()).collect();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let instance = Instance::crawling(&urls, &["--set", "services.monitor.enabled=true"]);
+    let client = instance.reader().await;
+    // The hostile one is known, checked and stored before the honest ones come.
+    instance.run(&["relays", "add", urls[0]]).ok();
+    let checked = "SELECT count(*) FROM relay_metadata_latest WHERE limitation ->> 'max_limit' LIKE '-1%' AND max_limit IS NULL";
+    await_count(&instance, checked, 1).await;
+    instance.run(&["relays", "add", urls[1], urls[2]]).ok();
+    let until = u64::try_from(now()).unwrap() - 120;
+    let started = Instant::now();
+    loop {
+        let left = awaited(&client, &farm, until).await;
+        if left.is_empty() {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_mins(1), "still awaited:\n{}", left.join("\n"));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!("three relays archived {:?} after the honest ones were added", started.elapsed());
+    instance.run(&["relays", "list"]).ok();
+    instance.run(&["relays", "show", urls[0]]).ok();
+    instance.run(&["archive", "status"]).ok();
     instance.stop();
 }

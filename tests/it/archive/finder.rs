@@ -364,3 +364,17 @@ async fn a_running_instance_finds_lists_rebuilds_and_verifies_candidates() {
     instance.run(&["verify"]).ok();
     instance.stop();
 }
+
+#[tokio::test]
+async fn an_event_whose_tags_are_no_lists_of_texts_does_not_stop_the_events_after_it() {
+    let mut kit = Kit::new().await;
+    let known = kit.relays(&["known"]).await;
+    let service = kit.database.owner().await;
+    let odd = "SELECT insert_event(sha256('odd'), sha256('key'), 1700000000, 10002, '[[\"r\", 5, {\"a\": [1e400]}], [\"r\"]]', '', \
+               sha512('sig'), 'wss://known.example.com')";
+    service.execute(odd, &[]).await.unwrap();
+    let event = signed(10_002, &[&["r", "wss://after.example.com"]], "", 1_700_000_001);
+    kit.writer(ingest_journal()).append(page(Some(known[0]), &[event])).await.unwrap();
+    read_all(&mut kit, &config::Finder::default()).await;
+    assert_eq!(waiting(&kit).await, ["wss://after.example.com"]);
+}

@@ -8,3 +8,4 @@ mod probes;
 mod reports;
 mod rounds;
 mod stub;
+mod third_parties;

@@ -193,6 +193,27 @@ async fn what_answers_as_a_relay_becomes_one_and_nothing_else_does() {
 }
 
 #[tokio::test]
+async fn a_candidate_whose_record_fails_is_put_off_alone() {
+    let mut kit = Kit::new().await;
+    let proxy = proxy().await;
+    let networks = networks(proxy.address(), 15, 5);
+    let (port, _) = speaker(&mut kit, None, eose).await;
+    let writer = kit.writer(RelayJournal);
+    for name in ["one", "two", "three"] {
+        find(&writer, &format!("ws://{name}.i2p:{port}"), WIDE).await;
+    }
+    let fail = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'planted'; END $$;
+                CREATE TRIGGER fail BEFORE INSERT ON relays FOR EACH ROW WHEN (NEW.url LIKE '%two%') EXECUTE FUNCTION fail()";
+    kit.superuser().await.batch_execute(fail).await.unwrap();
+    cycle(&mut kit, &networks, &config::Validator::default()).await;
+    let owner = kit.database.owner().await;
+    assert_eq!(number(&owner, "SELECT count(*) FROM relays").await, 2);
+    let put_off = "SELECT url || ' ' || tries || ' ' || last_reason FROM candidate_tries WHERE next_try_at > now() + interval '1 hour'";
+    assert_eq!(texts(&owner, put_off).await, [format!("ws://two.i2p:{port} 1 failed")]);
+    assert_eq!(number(&owner, "SELECT count(*) FROM lease").await, 0);
+}
+
+#[tokio::test]
 async fn a_private_address_is_dropped_at_once_and_never_dialled() {
     let mut kit = Kit::new().await;
     let (port, came) = speaker(&mut kit, None, eose).await;
@@ -347,6 +368,9 @@ async fn a_drain_waits_for_no_answer_and_gives_back_what_was_taken() {
     let drain = CancellationToken::new();
     let stop = async {
         eventually("all are dialled", || async { came.load(Ordering::SeqCst) == 5 }).await;
+        // As long as a try with these timeouts may take.
+        let held = "SELECT count(*) FROM lease WHERE expires_at > now() + interval '30 minutes'";
+        assert_eq!(number(&kit.database.owner().await, held).await, 5);
         drain.cancel();
         Instant::now()
     };

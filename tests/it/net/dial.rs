@@ -66,7 +66,7 @@ async fn a_tor_1_a_hidden_name_is_not_dialled_at_all_when_its_network_is_off() {
 #[tokio::test]
 async fn a_tor_2_the_proxys_reply_codes_are_told_apart() {
     for (code, reason) in [
-        (0x01, "proxy"),
+        (0x01, "unreachable"),
         (0x04, "unreachable"),
         (0x05, "refused"),
         (0x06, "timeout"),

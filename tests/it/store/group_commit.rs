@@ -15,6 +15,9 @@ use super::kit::{Kit, number};
 /// Commands as they were committed together.
 type Batch = Vec<(String, i32)>;
 
+/// A number that makes the journal panic.
+const PANICS: i32 = i32::MIN;
+
 /// A journal of numbers, of which negative ones are refused by the table. Commands are (subject, number).
 #[derive(Clone)]
 struct Numbers {
@@ -45,6 +48,7 @@ impl Journal for Numbers {
         self.gate.acquire().await.unwrap().forget();
         self.batches.lock().unwrap().push(commands.to_vec());
         let values: Vec<i32> = commands.iter().map(|(_, n)| *n).collect();
+        assert!(!values.contains(&PANICS), "planted");
         let sql = "INSERT INTO numbers SELECT $1, o.slot, o.n FROM unnest($2::integer[]) WITH ORDINALITY AS o (n, slot)";
         client.execute_typed(sql, &[(&batch, Type::UUID), (&values, Type::INT4_ARRAY)]).await?;
         Ok(values)
@@ -142,6 +146,26 @@ async fn a_data_error_refuses_its_command_alone() {
     }
     let owner = bench.kit.database.owner().await;
     assert_eq!(number(&owner, "SELECT sum(n) FROM numbers").await, 12);
+}
+
+#[tokio::test]
+async fn a_panic_over_one_command_fails_it_alone_and_the_writer_goes_on() {
+    let bench = Bench::new(0).await;
+    let mut callers = JoinSet::new();
+    bench.call(&mut callers, "", 0);
+    for n in [1, 2, PANICS, 4, 5] {
+        bench.call(&mut callers, "", n);
+    }
+    bench.numbers.gate.add_permits(1_000);
+    for (n, told) in callers.join_all().await {
+        match told {
+            Ok(told) => assert_eq!(told, n),
+            Err(error) => assert!(n == PANICS && error.to_string().contains("planted"), "{n}: {error}"),
+        }
+    }
+    assert_eq!(bench.writer.append((String::new(), 6)).await.unwrap(), 6);
+    let owner = bench.kit.database.owner().await;
+    assert_eq!(number(&owner, "SELECT sum(n) FROM numbers").await, 18);
 }
 
 #[tokio::test]

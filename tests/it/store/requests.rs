@@ -50,11 +50,8 @@ async fn stored(kit: &Kit) -> BTreeSet<String> {
 }
 
 fn vanisher(kit: &Kit, own: &[&str]) -> Vanisher {
-    Vanisher {
-        doors: kit.doors.clone(),
-        leases: Leases::new(kit.doors.write.clone()),
-        own_urls: own.iter().map(|url| (*url).to_owned()).collect(),
-    }
+    let own_urls = own.iter().map(|url| (*url).to_owned()).collect();
+    Vanisher::new(kit.doors.clone(), Leases::new(kit.doors.write.clone()), own_urls)
 }
 
 /// Runs the vanisher until it has nothing left to do.
@@ -407,4 +404,23 @@ async fn a_vanishing_that_was_cut_short_is_done_whole_the_next_time_and_by_one_o
     assert_eq!(stored(&kit).await, expected);
     kit.project().await;
     assert_eq!(kit.problems().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_request_to_vanish_that_cannot_be_carried_out_does_not_stop_the_others() {
+    let mut kit = Kit::new().await;
+    let keys = [Keys::generate(), Keys::generate(), Keys::generate()];
+    let requests: Vec<Event> =
+        keys.iter().zip(0..).map(|(key, n)| event(key, 62, T + n, &[&["relay", "ALL_RELAYS"]])).collect();
+    let notes: Vec<Event> = keys.iter().map(|key| note(key, T - 1, "before")).collect();
+    store(&mut kit, &[&requests[..], &notes[..]].concat()).await;
+    let fail = format!(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'planted'; END $$;
+         CREATE TRIGGER fail BEFORE INSERT ON erasure FOR EACH ROW WHEN (NEW.event_id = '\\x{}') EXECUTE FUNCTION fail()",
+        requests[0].id.to_hex()
+    );
+    kit.superuser().await.batch_execute(&fail).await.unwrap();
+    vanish(&kit, &[]).await;
+    let left = ids(requests.iter().chain([&notes[0]]));
+    assert_eq!(stored(&kit).await, left, "one failed, two were carried out");
 }

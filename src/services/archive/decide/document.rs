@@ -29,7 +29,15 @@ pub fn document(status: u16, content_type: Option<&str>, body: &[u8]) -> Result<
     }
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}').trim();
-    let mut fields = match serde_json::from_str(text) {
+    let mut replaced = Vec::new();
+    let parsed = serde_json::from_str(text).or_else(|error| match holdable(text) {
+        (text, found) if !found.is_empty() => {
+            replaced = found;
+            serde_json::from_str(&text)
+        }
+        _ => Err(error),
+    });
+    let mut fields = match parsed {
         Ok(Value::Object(fields)) => fields,
         Ok(_) => return Err(Failure::new("not_an_object", "JSON, but not an object")),
         Err(_) if text.starts_with('<') => return Err(Failure::new("not_json", "HTML or XML, not JSON")),
@@ -40,7 +48,6 @@ pub fn document(status: u16, content_type: Option<&str>, body: &[u8]) -> Result<
         let found: Option<String> = content_type.map(|found| without_nul(found, CONTENT_TYPE_MAX));
         oddities.insert("content_type".to_owned(), found.into());
     }
-    let mut replaced = Vec::new();
     if has_nul(&fields) {
         fields = fields.into_iter().map(|(name, value)| (visible(&name), value_visible(value))).collect();
         replaced.push("nul");
@@ -52,6 +59,56 @@ pub fn document(status: u16, content_type: Option<&str>, body: &[u8]) -> Result<
         oddities.insert("replaced".to_owned(), json!(replaced));
     }
     Ok(Document { fields, oddities })
+}
+
+/// JSON text with what JSON allows and our values cannot hold replaced: escapes of lone surrogates by U+FFFD (`surrogate`),
+/// numbers beyond the range of a double by null (`number`). Also returns which were replaced.
+fn holdable(text: &str) -> (String, Vec<&'static str>) {
+    let (mut kept, mut replaced) = (String::with_capacity(text.len()), Vec::new());
+    let (mut rest, mut is_string) = (text, false);
+    while let Some(first) = rest.chars().next() {
+        let (length, instead) = match first {
+            '\\' if is_string => escape(rest),
+            '-' | '0'..='9' if !is_string => number(rest),
+            _ => (first.len_utf8(), None),
+        };
+        is_string ^= first == '"';
+        let (token, after) = rest.split_at(length);
+        match instead {
+            Some((word, instead)) => {
+                kept.push_str(instead);
+                if !replaced.contains(&word) {
+                    replaced.push(word);
+                }
+            }
+            None => kept.push_str(token),
+        }
+        rest = after;
+    }
+    (kept, replaced)
+}
+
+/// What stands in place of a token, and the word for that.
+type Instead = Option<(&'static str, &'static str)>;
+
+/// The length of the escape at the start of `text`, and what stands in its place.
+fn escape(text: &str) -> (usize, Instead) {
+    let unit = |from: usize| {
+        let digits = text.get(from..)?.strip_prefix("\\u")?.get(..4)?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    match (unit(0), unit(6)) {
+        (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => (12, None),
+        (Some(0xd800..=0xdfff), _) => (6, Some(("surrogate", "\\ufffd"))),
+        _ => (1 + text[1..].chars().next().map_or(0, char::len_utf8), None),
+    }
+}
+
+/// The length of the number at the start of `text`, and what stands in its place.
+fn number(text: &str) -> (usize, Instead) {
+    let length = text.find(|c: char| !(c.is_ascii_digit() || "+-.eE".contains(c))).unwrap_or(text.len());
+    let is_beyond = text[..length].parse::<f64>().is_ok_and(f64::is_infinite);
+    (length, is_beyond.then_some(("number", "null")))
 }
 
 /// Whether a content type is this media type, with whatever parameters.
@@ -134,7 +191,20 @@ mod tests {
         assert_eq!(reason(200, b"\"a\""), "not_an_object");
         assert_eq!(reason(404, b"{}"), "http_status");
         assert_eq!(reason(200, "[".repeat(100_000).as_bytes()), "not_json");
-        assert_eq!(reason(200, br#"{"a":1e999}"#), "not_json");
+        assert_eq!(reason(200, br#"{"a":1e}"#), "not_json");
+    }
+
+    #[test]
+    fn n_11_3_what_json_allows_and_we_cannot_hold_costs_its_value_alone() {
+        let odd = br#"{"name":"n \"1e999","a":1e999,"b":[-1e400,2],"c":"\ud800 \ud83d\ude00 \udc00x","\udfff":"\\ud800"}"#;
+        let found = document(200, RIGHT, odd).unwrap();
+        assert_eq!(
+            Value::Object(found.fields),
+            json!({
+                "name": "n \"1e999", "a": null, "b": [null, 2], "c": "\u{fffd} \u{1f600} \u{fffd}x", "\u{fffd}": "\\ud800"
+            })
+        );
+        assert_eq!(Value::Object(found.oddities), json!({ "replaced": ["number", "surrogate"] }));
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn requirements(document: &Map<String, Value>, snapshot: &Snapshot) -> Vec<&'sta
         None => stated("auth_required"),
     };
     let writes = match snapshot.failure("write") {
-        _ if snapshot.is_writable => Some(false),
+        _ if snapshot.is_writable == Some(true) => Some(false),
         Some("restricted" | "blocked") => Some(true),
         _ => stated("restricted_writes"),
     };
@@ -217,7 +217,7 @@ mod tests {
         let open = snapshot(&stated(true, true), &json!({ "auth": "not_required" }));
         assert_eq!(values(&of("wss://r.example.com", &open), "R"), ["!auth", "writes"]);
         let mut written = open.clone();
-        written.is_writable = true;
+        written.is_writable = Some(true);
         assert_eq!(values(&of("wss://r.example.com", &written), "R"), ["!auth", "!writes"]);
         let refused = json!({ "auth": "accepted", "failures": { "write": { "reason": "restricted" } } });
         let closed = snapshot(&stated(false, false), &refused);

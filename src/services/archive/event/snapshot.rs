@@ -16,9 +16,9 @@ pub struct Snapshot {
     /// Whether a REQ was answered with events or EOSE.
     #[serde(rename = "readable")]
     pub is_readable: bool,
-    /// Whether an event was accepted and could be read back. Never without the write check.
+    /// Whether an event was accepted and could be read back; `None` when this was not tested.
     #[serde(rename = "writable")]
-    pub is_writable: bool,
+    pub is_writable: Option<bool>,
     /// Milliseconds until the WebSocket was open, if it was.
     pub rtt_open: Option<i32>,
     /// Milliseconds until the REQ was answered, if it was.

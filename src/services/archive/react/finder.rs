@@ -15,11 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::RelayUrl;
 use crate::config;
-use crate::lifecycle::{Cycle, Service};
+use crate::lifecycle::{Cycle, Service, guarded_call, set_aside};
 use crate::net::Outside;
 use crate::services::archive::command::{CandidateBounds, RelayCommand};
 use crate::services::archive::decide::hints;
 use crate::services::archive::metrics::FinderMetrics;
+use crate::services::archive::read::HintingEvent;
 use crate::services::archive::{Finding, RelayAnswer, RelayJournal, read};
 use crate::store::append::Writer;
 use crate::store::lease::Leases;
@@ -103,7 +104,7 @@ impl Finder {
         for month in read::months_of(&step.batches) {
             let mut events = pin!(read::hinting_events(&self.parts.doors.session, &month));
             while let Some(event) = events.try_next().await? {
-                for url in hints::of_event(event.kind, &event.tags, &event.content) {
+                for url in named_by(&event) {
                     let detail = || json!({ "source": "event", "event": hex::encode(&event.id) });
                     held.entry(url).or_insert_with(detail);
                 }
@@ -127,28 +128,58 @@ impl Finder {
             .filter_map(|url| held.remove_entry(&RelayUrl::parse(&url).ok()?))
             .collect();
         let bounds = self.bounds();
-        let findings: BTreeMap<Finding, u64> = stream::iter(unknown)
-            .map(|(url, detail)| self.parts.relays.append(RelayCommand::Find { url, detail, bounds }))
+        let findings: BTreeMap<&'static str, u64> = stream::iter(unknown)
+            .map(|(url, detail)| {
+                self.record_one(RelayCommand::Find { url: url.clone(), detail, bounds }, url)
+            })
             .buffer_unordered(AT_ONCE)
-            .try_fold(BTreeMap::new(), |mut findings, answer| async move {
-                if let RelayAnswer::Found(finding) = answer {
-                    *findings.entry(finding).or_default() += 1;
-                }
+            .try_fold(BTreeMap::new(), |mut findings, outcome| async move {
+                *findings.entry(outcome).or_default() += 1;
                 Ok(findings)
             })
             .await?;
-        for (finding, urls) in &findings {
-            self.parts.metrics.found(finding.as_str(), *urls);
+        for (outcome, urls) in &findings {
+            self.parts.metrics.found(outcome, *urls);
         }
-        if let Some(new) = findings.get(&Finding::New) {
+        if let Some(new) = findings.get(Finding::New.as_str()) {
             tracing::info!("{new} new candidates");
         }
-        if let Some(urls) = findings.get(&Finding::Full) {
+        if let Some(urls) = findings.get(Finding::Full.as_str()) {
             tracing::warn!(
                 "{urls} URLs passed over: as many candidates wait, or were found today, as may be"
             );
         }
         Ok(())
+    }
+
+    /// Records one URL. Returns the outcome for metrics: a URL that the database refuses is passed over, the others are recorded.
+    async fn record_one(&self, find: RelayCommand, url: RelayUrl) -> Result<&'static str, store::Error> {
+        match self.parts.relays.append(find).await {
+            Ok(RelayAnswer::Found(finding)) => Ok(finding.as_str()),
+            Ok(_) => Ok(Finding::Known.as_str()),
+            Err(store::Error::Data(error)) => {
+                set_aside("finder_url", url.as_str(), None, &error);
+                Ok("refused")
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The relays that an event names. An event whose tags are not lists of texts (rows that were inserted by SQL) names none, nor does
+/// one whose reading panics: neither must stop the events after it.
+fn named_by(event: &HintingEvent) -> Vec<RelayUrl> {
+    let id = hex::encode(&event.id);
+    let read = guarded_call("finder_event", &id, || {
+        let tags: Vec<Vec<String>> = serde_json::from_str(&event.tags).map_err(|error| error.to_string())?;
+        Ok(hints::of_event(event.kind, &tags, &event.content))
+    });
+    match read.map_err(|panicked| panicked.to_string()).and_then(std::convert::identity) {
+        Ok(urls) => urls,
+        Err(reason) => {
+            set_aside("finder_event", &id, None, &reason);
+            Vec::new()
+        }
     }
 }
 

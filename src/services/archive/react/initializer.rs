@@ -3,11 +3,13 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
+use crate::base::RelayUrl;
 use crate::config::Implementation;
-use crate::lifecycle::{Cycle, Service};
+use crate::lifecycle::{Cycle, Service, set_aside};
 use crate::services::archive::command::RelayCommand;
 use crate::services::archive::seeds::Seeds;
 use crate::services::archive::{RelayAnswer, RelayJournal};
+use crate::store;
 use crate::store::append::Writer;
 
 /// Relays offered at once; the writer puts them into few transactions.
@@ -21,7 +23,7 @@ pub enum InitializerError {
     Seeds(String),
     /// The database.
     #[error(transparent)]
-    Store(#[from] crate::store::Error),
+    Store(#[from] store::Error),
 }
 
 /// Enters seed relays.
@@ -50,13 +52,22 @@ impl Service for Initializer {
             tracing::warn!(file = self.seed_file, line, "{} line {line}: {reason}; skipped", self.seed_file);
         }
         let known = seeds.relays.len();
-        let add = |url| self.relays.append(RelayCommand::Add { url, source: "seed" });
+        // A seed that the database refuses is passed over: trying again cannot help, and the others are entered.
+        let add = |url: RelayUrl| async move {
+            match self.relays.append(RelayCommand::Add { url: url.clone(), source: "seed" }).await {
+                Err(store::Error::Data(error)) => {
+                    set_aside("initializer_seed", url.as_str(), None, &error);
+                    Ok(false)
+                }
+                answer => {
+                    Ok::<bool, store::Error>(matches!(answer?, RelayAnswer::Known { is_new: true, .. }))
+                }
+            }
+        };
         let new = stream::iter(seeds.relays)
             .map(add)
             .buffer_unordered(AT_ONCE)
-            .try_fold(0_usize, |new, answer| async move {
-                Ok(new + usize::from(matches!(answer, RelayAnswer::Known { is_new: true, .. })))
-            })
+            .try_fold(0_usize, |new, is_new| async move { Ok(new + usize::from(is_new)) })
             .await?;
         tracing::info!(
             "{}: {known} relays, {new} of them new; {} repeated and {} bad lines skipped",

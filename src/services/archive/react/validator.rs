@@ -23,7 +23,7 @@ use uplink::Uplink;
 
 use crate::base::{Network, RelayUrl};
 use crate::config;
-use crate::lifecycle::{Cycle, Service, beside};
+use crate::lifecycle::{Cycle, Service, beside, guarded, set_aside};
 use crate::net::relay::{Patience, RelayError, RelaySession};
 use crate::net::{Outside, Trust};
 use crate::services::archive::append::put_off;
@@ -36,9 +36,8 @@ use crate::store::append::Writer;
 use crate::store::lease::Leases;
 use crate::store::{self, Doors};
 
-/// How long a candidate is ours: longer than a try can take, with the question whether our uplink is away. A killed process's
-/// candidates are free after that.
-const LEASE: Duration = Duration::from_mins(10);
+/// How much longer than the connections of its try a candidate is leased: for the database.
+const LEASE_MARGIN: Duration = Duration::from_mins(1);
 
 /// How often the validator looks for candidates that are due while others are tried.
 const LOOK: Duration = Duration::from_secs(2);
@@ -77,6 +76,12 @@ impl Validator {
         Self { parts, settings, uplink: Uplink::new() }
     }
 
+    /// How long a candidate is leased: as long as a try can take. That is its own question, the wait for a question to the reference
+    /// relays that another try has begun, and such a question of its own. A killed process's candidates are free after that.
+    fn lease(&self, network: Network) -> Duration {
+        3 * Patience::from(self.parts.networks.get(network)).one_question() + LEASE_MARGIN
+    }
+
     fn retries(&self) -> Retries {
         Retries {
             tries_max: self.settings.tries_max.get(),
@@ -102,8 +107,14 @@ impl Validator {
             return Ok(Vec::new());
         }
         let names: Vec<String> = urls.iter().map(|url| lease_name(url)).collect();
-        let held: HashSet<String> =
-            self.parts.leases.take(&names, LEASE).await?.into_iter().map(|lease| lease.name).collect();
+        let held: HashSet<String> = self
+            .parts
+            .leases
+            .take(&names, self.lease(network))
+            .await?
+            .into_iter()
+            .map(|lease| lease.name)
+            .collect();
         urls.retain(|url| held.contains(&lease_name(url)));
         let due = read::due_candidates(session, &urls).await?;
         if due.len() < urls.len() {
@@ -114,25 +125,51 @@ impl Validator {
         Ok(due)
     }
 
-    /// One try and what follows from it. Returns what to give back.
+    /// One try and what follows from it. Returns the lease to give back. A try that fails for another reason than an outage of
+    /// the store counts as a failed one of this candidate alone; so does one that panics.
+    async fn take_turn(
+        &self,
+        network: Network,
+        candidate: DueCandidate,
+        is_crowded: bool,
+        drain: &CancellationToken,
+    ) -> Result<(Network, Option<String>), store::Error> {
+        let (url, lease) = (candidate.url.clone(), lease_name(&candidate.url));
+        let tries = candidate.tries.saturating_add(1);
+        let (outcome, reason) =
+            match guarded("validator_try", &url, self.try_one(network, candidate, is_crowded, drain)).await {
+                Ok(Ok(())) => return Ok((network, Some(lease))),
+                Ok(Err(error)) if error.is_outage() => return Err(error),
+                Ok(Err(error)) => ("failed", error.to_string()),
+                Err(panicked) => ("panicked", panicked.to_string()),
+            };
+        self.parts.metrics.tried(outcome);
+        let pause = self.retries().pause_max;
+        set_aside("validator_try", &url, Some(pause), &reason);
+        match put_off(&self.parts.doors, &url, tries, pause, outcome).await {
+            Ok(()) => Ok((network, Some(lease))),
+            Err(error) if error.is_outage() => Err(error),
+            // Its lease keeps it from being tried again at once.
+            Err(_) => Ok((network, None)),
+        }
+    }
+
     async fn try_one(
         &self,
         network: Network,
         candidate: DueCandidate,
         is_crowded: bool,
         drain: &CancellationToken,
-    ) -> Result<(Network, String), store::Error> {
-        let done = (network, lease_name(&candidate.url));
+    ) -> Result<(), store::Error> {
         let Ok(url) = RelayUrl::parse(&candidate.url) else {
             tracing::warn!(relay.url = candidate.url, "candidates.url cannot be used");
             let week = Duration::from_hours(168);
-            put_off(&self.parts.doors, &candidate.url, candidate.tries, week, "bad_url").await?;
-            return Ok(done);
+            return put_off(&self.parts.doors, &candidate.url, candidate.tries, week, "bad_url").await;
         };
         let patience = Patience::from(self.parts.networks.get(network));
         // A session is large; hundreds of tries wait in one place.
         let probe = Box::pin(self.judge(&url, network, patience));
-        let Some(judged) = drain.run_until_cancelled(probe).await else { return Ok(done) };
+        let Some(judged) = drain.run_until_cancelled(probe).await else { return Ok(()) };
         match judged? {
             Ok(()) => {
                 self.parts.metrics.tried("valid");
@@ -144,7 +181,7 @@ impl Validator {
                 self.failed(url, candidate.tries, reason, is_crowded).await?;
             }
         }
-        Ok(done)
+        Ok(())
     }
 
     /// Whether it is a relay; if not, a word for the reason.
@@ -227,7 +264,7 @@ impl Service for Validator {
                 places.looked(network, due.len(), Instant::now());
                 self.parts.metrics.running(network.as_str(), places.taken(network));
                 tries.extend(
-                    due.into_iter().map(|candidate| self.try_one(network, candidate, is_crowded, drain)),
+                    due.into_iter().map(|candidate| self.take_turn(network, candidate, is_crowded, drain)),
                 );
             }
             if ended.is_empty() {
@@ -244,7 +281,7 @@ impl Service for Validator {
                 let (network, lease) = done?;
                 places.free(network);
                 self.parts.metrics.running(network.as_str(), places.taken(network));
-                finished.push(lease);
+                finished.extend(lease);
             }
         }
     }

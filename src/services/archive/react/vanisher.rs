@@ -3,11 +3,13 @@
 //! Signatures were verified before the requests were stored. One process works at a time, by lease; should two meet, the second finds
 //! each request carried out, because its id is its erasure's identity. A crash in between leaves a request open: nothing of it was done.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::lifecycle::{Cycle, Service};
+use crate::lifecycle::{Cycle, Service, SetAside, guarded};
 use crate::services::archive::read::{VanishRequest, open_vanish_requests};
 use crate::store::lease::Leases;
 use crate::store::leave::{self, ErasureSubject};
@@ -19,15 +21,20 @@ const LEASE: Duration = Duration::from_mins(1);
 /// Requests read at once.
 const AT_ONCE: i64 = 100;
 
+/// Pauses after a request that could not be carried out, from the first to the longest.
+const ASIDE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(6));
+
+/// Requests that are remembered as set aside.
+const ASIDE_MAX: usize = 1_000;
+
 /// Erases what vanished keys have signed, with the owner's door.
 #[derive(Debug)]
 pub struct Vanisher {
-    /// The database.
-    pub doors: Doors,
-    /// So that one process does it.
-    pub leases: Leases,
-    /// Where this archive is reached: requests to one of these, or to all relays, are carried out.
-    pub own_urls: Vec<String>,
+    doors: Doors,
+    leases: Leases,
+    own_urls: Vec<String>,
+    /// Requests that could not be carried out, by id.
+    aside: Mutex<SetAside<[u8; 32]>>,
 }
 
 impl Service for Vanisher {
@@ -38,7 +45,8 @@ impl Service for Vanisher {
     }
 
     async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, Error> {
-        let open = open_vanish_requests(&self.doors.session, &self.own_urls, AT_ONCE).await?;
+        let not: Vec<Vec<u8>> = self.aside().now(Instant::now()).map(|id| id.to_vec()).collect();
+        let open = open_vanish_requests(&self.doors.session, &self.own_urls, &not, AT_ONCE).await?;
         if open.is_empty() {
             return Ok(Cycle::Idle);
         }
@@ -48,7 +56,14 @@ impl Service for Vanisher {
             if drain.is_cancelled() || !is_ours {
                 return Ok(Cycle::Idle);
             }
-            self.carry_out(request).await?;
+            let name = hex::encode(request.id);
+            let reason = match guarded("vanish_request", &name, self.carry_out(request)).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) if error.is_outage() => return Err(error),
+                Ok(Err(error)) => error.to_string(),
+                Err(panicked) => panicked.to_string(),
+            };
+            self.aside().failed(request.id, &name, &reason, Instant::now());
         }
         self.leases.give_back(&work).await?;
         Ok(Cycle::More)
@@ -56,6 +71,18 @@ impl Service for Vanisher {
 }
 
 impl Vanisher {
+    /// A vanisher. `leases` let one process work at a time; `own_urls` is where this archive is reached: requests to one of
+    /// these, or to all relays, are carried out.
+    #[must_use]
+    pub fn new(doors: Doors, leases: Leases, own_urls: Vec<String>) -> Self {
+        let aside = Mutex::new(SetAside::new("vanish_request", ASIDE.0, ASIDE.1, ASIDE_MAX));
+        Self { doors, leases, own_urls, aside }
+    }
+
+    fn aside(&self) -> MutexGuard<'_, SetAside<[u8; 32]>> {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn carry_out(&self, request: &VanishRequest) -> Result<(), Error> {
         let VanishRequest { id, pubkey, created_at } = *request;
         let subject = ErasureSubject::Vanish { request: id, pubkey, until: created_at };

@@ -4,7 +4,6 @@ use chrono::{DateTime, Datelike as _, NaiveDate, Utc};
 use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
 use sqlx::PgPool;
-use sqlx::types::Json;
 
 use crate::services::archive::decide::hints;
 use crate::store::Error;
@@ -136,8 +135,8 @@ pub struct HintingEvent {
     pub id: Vec<u8>,
     /// Nostr kind.
     pub kind: i32,
-    /// As signed.
-    pub tags: Json<Vec<Vec<String>>>,
+    /// As stored, JSON text: a row inserted by SQL may hold any JSON, and one such row must not fail the whole read.
+    pub tags: String,
     /// As signed, of those kinds whose content may name relays; else empty.
     pub content: String,
 }
@@ -174,7 +173,7 @@ pub fn hinting_events<'a>(
 ) -> impl Stream<Item = Result<HintingEvent, Error>> + 'a {
     sqlx::query_as!(
         HintingEvent,
-        r#"SELECT e.id, e.kind, e.tags AS "tags!: Json<Vec<Vec<String>>>",
+        r#"SELECT e.id, e.kind, e.tags::text AS "tags!",
                   CASE WHEN e.kind IN (2, 3) THEN coalesce(e.content, '') ELSE '' END AS "content!"
            FROM events e
            WHERE e.created_at BETWEEN $1 AND $2

@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value};
 use sqlx::PgPool;
-use sqlx::types::Json;
 
 use crate::base::Network;
 use crate::services::archive::event::Snapshot;
@@ -27,7 +26,8 @@ pub struct DueRelay {
 /// Whoever holds a relay's lease is at it already. `only` restricts to these URLs unless it is empty.
 ///
 /// A relay is due `interval_s` after its newest snapshot, and up to a tenth of it later, each by a share of its own, so that what
-/// was checked in one go drifts apart. A snapshot from far in the future (a clock was wrong) counts as none.
+/// was checked in one go drifts apart. A snapshot from far in the future (a clock was wrong) counts as none. The stored time is
+/// compared and never calculated with: any number may be stored there.
 pub async fn due_relays(
     pool: &PgPool,
     network: Network,
@@ -45,7 +45,7 @@ pub async fn due_relays(
                               ORDER BY s.generated_at DESC LIMIT 1) m ON true
            WHERE r.retired_at IS NULL AND r.network = $1 AND (cardinality($2::text[]) = 0 OR r.url = ANY ($2))
              AND (m.generated_at IS NULL OR m.generated_at > $3::bigint + $4::bigint
-                  OR m.generated_at + $4::bigint + (r.number::bigint * 7919) % ($4::bigint / 10 + 1) <= $3::bigint)
+                  OR m.generated_at <= $3::bigint - $4::bigint - (r.number::bigint * 7919) % ($4::bigint / 10 + 1))
              AND NOT EXISTS (SELECT FROM lease l WHERE l.name = 'monitor/' || r.number AND l.expires_at > clock_timestamp())
            ORDER BY m.generated_at NULLS FIRST, r.number LIMIT $5"#,
         network.as_str(),
@@ -83,13 +83,13 @@ struct Row {
     icon: Option<String>,
     pubkey: Option<String>,
     contact: Option<String>,
-    supported_nips: Option<Value>,
+    supported_nips: Option<String>,
     software: Option<String>,
     version: Option<String>,
     privacy_policy: Option<String>,
     terms_of_service: Option<String>,
-    limitation: Option<Value>,
-    extra_fields: Option<Json<Map<String, Value>>>,
+    limitation: Option<String>,
+    extra_fields: Option<String>,
     has_document: bool,
     openable: Option<bool>,
     readable: Option<bool>,
@@ -98,7 +98,25 @@ struct Row {
     rtt_read: Option<i32>,
     rtt_write: Option<i32>,
     dns_ttl: Option<i32>,
-    detail: Option<Json<Map<String, Value>>>,
+    detail: Option<String>,
+}
+
+/// Most characters of JSON that are shown as text.
+const UNREADABLE_MAX: usize = 1_000;
+
+/// A `jsonb` value from its text. PostgreSQL holds values that this program's JSON does not, such as 1e400 or arrays nested 1,000
+/// deep (rows inserted by SQL): the beginning of the text stands for them.
+fn json(text: &str) -> Value {
+    serde_json::from_str(text)
+        .unwrap_or_else(|_| text.chars().take(UNREADABLE_MAX).collect::<String>().into())
+}
+
+/// The same for an object; text that stands for one is its only member.
+fn object(text: &str) -> Map<String, Value> {
+    match json(text) {
+        Value::Object(fields) => fields,
+        other => Map::from_iter([("unreadable".to_owned(), other)]),
+    }
 }
 
 impl Row {
@@ -107,7 +125,7 @@ impl Row {
         if !self.has_document {
             return None;
         }
-        let mut document = self.extra_fields.take().map(|extra| extra.0).unwrap_or_default();
+        let mut document = self.extra_fields.as_deref().map(object).unwrap_or_default();
         let texts = [
             ("name", self.name.take()),
             ("description", self.description.take()),
@@ -121,7 +139,8 @@ impl Row {
             ("terms_of_service", self.terms_of_service.take()),
         ];
         let texts = texts.into_iter().map(|(field, text)| (field, text.map(Value::String)));
-        let others = [("supported_nips", self.supported_nips.take()), ("limitation", self.limitation.take())];
+        let others = [("supported_nips", &self.supported_nips), ("limitation", &self.limitation)];
+        let others = others.into_iter().map(|(field, text)| (field, text.as_deref().map(json)));
         for (field, value) in texts.chain(others) {
             document.extend(value.map(|value| (field.to_owned(), value)));
         }
@@ -136,12 +155,12 @@ impl From<Row> for Snapshot {
             nip11: row.document(),
             is_openable: row.openable.unwrap_or(false),
             is_readable: row.readable.unwrap_or(false),
-            is_writable: row.writable.unwrap_or(false),
+            is_writable: row.writable,
             rtt_open: row.rtt_open,
             rtt_read: row.rtt_read,
             rtt_write: row.rtt_write,
             dns_ttl: row.dns_ttl,
-            detail: row.detail.map(|detail| detail.0).unwrap_or_default(),
+            detail: row.detail.as_deref().map(object).unwrap_or_default(),
         }
     }
 }
@@ -151,13 +170,13 @@ pub async fn snapshots(pool: &PgPool, url: &str, limit: i64) -> Result<Vec<Snaps
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT m.generated_at, d.name AS "name?", d.description AS "description?", d.banner AS "banner?", d.icon AS "icon?",
-                  d.pubkey AS "pubkey?", d.contact AS "contact?", d.supported_nips AS "supported_nips?", d.software AS "software?",
+                  d.pubkey AS "pubkey?", d.contact AS "contact?", d.supported_nips::text AS "supported_nips?", d.software AS "software?",
                   d.version AS "version?", d.privacy_policy AS "privacy_policy?", d.terms_of_service AS "terms_of_service?",
-                  d.limitation AS "limitation?", d.extra_fields AS "extra_fields?: Json<Map<String, Value>>",
+                  d.limitation::text AS "limitation?", d.extra_fields::text AS "extra_fields?",
                   d.id IS NOT NULL AS "has_document!", c.openable AS "openable?", c.readable AS "readable?", c.writable AS "writable?",
                   coalesce(m.rtt_open, c.rtt_open) AS "rtt_open?", coalesce(m.rtt_read, c.rtt_read) AS "rtt_read?",
                   coalesce(m.rtt_write, c.rtt_write) AS "rtt_write?", m.dns_ttl AS "dns_ttl?",
-                  c.detail AS "detail?: Json<Map<String, Value>>"
+                  c.detail::text AS "detail?"
            FROM relay_metadata m LEFT JOIN nip11 d ON d.id = m.nip11_id LEFT JOIN nip66 c ON c.id = m.nip66_id
            WHERE m.relay_url = $1 ORDER BY m.generated_at DESC, m.position DESC LIMIT $2"#,
         url,

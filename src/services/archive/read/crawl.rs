@@ -16,9 +16,9 @@ pub struct Candidate {
     pub url: String,
     /// Whether the operator named it, or somebody on the network.
     pub is_named: bool,
-    /// Most events it says it gives at once (NIP-11).
-    pub max_limit: Option<i64>,
-    /// Whether it says that it speaks NIP-77; `None` when there is no document.
+    /// Most events it says it returns for one filter (NIP-11), at least 1; `None` when it does not say, or nothing usable.
+    pub max_limit: Option<i32>,
+    /// Whether it lists NIP-77 as supported; `None` when it lists nothing.
     pub negentropy: Option<bool>,
 }
 
@@ -29,15 +29,13 @@ pub async fn candidates(pool: &PgPool, now: i64) -> Result<Vec<Candidate>, Error
     Ok(sqlx::query_as!(
         Candidate,
         r#"SELECT r.number, r.url, quipu_is_named(r.source) AS "is_named!",
-                  CASE WHEN jsonb_typeof(m.limitation -> 'max_limit') = 'number'
-                       THEN least((m.limitation ->> 'max_limit')::numeric, 1000000)::bigint END AS max_limit,
-                  m.supported_nips @> '77' AS negentropy
+                  m.max_limit, m.negentropy
            FROM relays r
            LEFT JOIN relay_progress p ON p.relay = r.number
            LEFT JOIN relay_metadata_latest m ON m.relay_url = r.url
            WHERE r.retired_at IS NULL
              AND NOT EXISTS (SELECT FROM lease l WHERE l.name = 'synchronizer/' || r.number AND l.expires_at > clock_timestamp())
-             AND (m.relay_url IS NULL OR m.readable OR m.detail ->> 'auth' = 'refused')
+             AND (m.relay_url IS NULL OR m.readable OR m.auth = 'refused')
            ORDER BY least(coalesce(p.last_created_at, 0), $1), r.number"#,
         now
     )

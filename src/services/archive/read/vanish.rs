@@ -16,22 +16,24 @@ pub struct VanishRequest {
 }
 
 /// Requests that reach this archive, at one of `own_urls` or as one of all relays, and were not carried out yet; the oldest first,
-/// at most `limit`.
+/// at most `limit`. Those of `not` (their ids) are left out.
 ///
 /// # Errors
 /// As PostgreSQL answers.
 pub async fn open_vanish_requests(
     pool: &PgPool,
     own_urls: &[String],
+    not: &[Vec<u8>],
     limit: i64,
 ) -> Result<Vec<VanishRequest>, Error> {
     let rows = sqlx::query!(
         "SELECT v.request, v.pubkey, v.created_at FROM vanish_requests v
-         WHERE quipu_reaches(v.relays, $1)
+         WHERE quipu_reaches(v.relays, $1) AND v.request <> ALL ($3)
            AND NOT EXISTS (SELECT FROM erasure x WHERE x.kind = 'vanish' AND x.event_id = v.request)
          ORDER BY v.batch, v.request LIMIT $2",
         own_urls,
-        limit
+        limit,
+        not
     )
     .fetch_all(pool)
     .await?;

@@ -22,7 +22,7 @@ use super::super::read::{self, Cursor, Page};
 use super::super::{ConsoleState, FRAMES_WAITING_MAX, SLOW_READER};
 use super::status;
 use crate::http::{Failure, Rejection, RequestContext};
-use crate::lifecycle::BoxError;
+use crate::lifecycle::{BoxError, guarded};
 use crate::store::Error;
 
 /// Silence after which a comment is sent.
@@ -69,7 +69,7 @@ pub(super) async fn events(
     let (frames, queue) = mpsc::channel(FRAMES_WAITING_MAX);
     lifecycle.spawn("console stream", async move {
         let mut feed = Feed { state, frames, drain, cursor: resumed };
-        if let Err(Ended(Some(error))) = feed.run(newest).await {
+        if let Ok(Err(Ended(Some(error)))) = guarded("console_stream", "a reader", feed.run(newest)).await {
             feed.fail(error, &context);
         }
         drop(seat);

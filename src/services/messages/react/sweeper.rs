@@ -43,11 +43,19 @@ impl Sweeper {
         Self(parts)
     }
 
-    /// One sweep: drops what is over, prepares what is to come.
+    /// One sweep: prepares what is to come, drops what is over, measures the clock. One that fails does not keep the others from
+    /// being done.
     ///
     /// # Errors
-    /// As PostgreSQL answers. What was dropped before is dropped.
+    /// The first one, as PostgreSQL answers. What was dropped before is dropped.
     pub async fn sweep(&self) -> Result<(), Error> {
+        let prepared = self.prepare().await;
+        let dropped = self.drop_what_is_over().await;
+        let measured = self.0.database_clock.measure(&self.0.doors.session).await;
+        prepared.and(dropped).and(measured)
+    }
+
+    async fn prepare(&self) -> Result<(), Error> {
         let parts = &self.0;
         let now_s = parts.database_clock.latest_us() / 1_000_000;
         let until = now_s + i64::from(parts.settings.max_ttl_s.get()) + AHEAD_S;
@@ -58,13 +66,18 @@ impl Sweeper {
         if made > 1 {
             tracing::info!("{made} hours of messages prepared ahead");
         }
+        Ok(())
+    }
+
+    async fn drop_what_is_over(&self) -> Result<(), Error> {
+        let client = self.0.doors.write.get().await?;
         loop {
             let rows = client.query_typed("SELECT quipu_drop_message_hour()", &[]).await?;
-            let Some(dropped) = rows.first().and_then(|row| row.get::<_, Option<i64>>(0)) else { break };
-            parts.metrics.expired(dropped.unsigned_abs());
+            let Some(dropped) = rows.first().and_then(|row| row.get::<_, Option<i64>>(0)) else {
+                return Ok(());
+            };
+            self.0.metrics.expired(dropped.unsigned_abs());
         }
-        drop(client);
-        parts.database_clock.measure(&parts.doors.session).await
     }
 }
 

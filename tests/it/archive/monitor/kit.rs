@@ -21,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::kit::{Kit, number};
 
-/// A clock that stands until it is moved.
+/// A clock that stands until it is moved. The second number counts calls down; the one that reaches 0 panics.
 #[derive(Debug)]
-pub(super) struct StandingClock(AtomicI64);
+pub(super) struct StandingClock(AtomicI64, AtomicI64);
 
 impl Clock for StandingClock {
     fn now(&self) -> DateTime<Utc> {
+        assert_ne!(self.1.fetch_sub(1, Ordering::SeqCst), 1, "planted in the clock");
         DateTime::from_timestamp(self.0.load(Ordering::SeqCst), 0).unwrap()
     }
 }
@@ -56,7 +57,7 @@ impl Bench {
         let now = quipu::base::SystemClock.now().timestamp();
         Self {
             kit: Kit::new().await,
-            clock: Arc::new(StandingClock(AtomicI64::new(now))),
+            clock: Arc::new(StandingClock(AtomicI64::new(now), AtomicI64::new(0))),
             settings,
             networks,
             metrics: MonitorMetrics::default(),
@@ -68,6 +69,11 @@ impl Bench {
     /// Moves the clock.
     pub(super) fn later(&self, seconds: i64) {
         self.clock.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// Makes the clock panic at its `call`th call from now, once.
+    pub(super) fn plant_panic(&self, call: i64) {
+        self.clock.1.store(call, Ordering::SeqCst);
     }
 
     /// Moves the clock beyond every relay's next check.

@@ -146,7 +146,7 @@ async fn a_relay_of_another_project_takes_the_write_check() {
     bench.add(&url, "operator").await;
     bench.round().await;
     let snapshot = bench.newest(&url).await;
-    assert!(snapshot.is_readable && snapshot.is_writable, "{snapshot:?}");
+    assert!(snapshot.is_readable && snapshot.is_writable == Some(true), "{snapshot:?}");
 }
 
 #[tokio::test]
@@ -223,4 +223,38 @@ async fn many_relays_are_checked_at_once_and_their_snapshots_share_commits() {
     let commits = bench.count("SELECT count(DISTINCT batch) FROM relay_metadata").await;
     println!("{commits} commits");
     assert!(commits < 400, "{commits}");
+}
+
+#[tokio::test]
+async fn a_check_that_panics_or_whose_snapshot_fails_is_set_aside_alone() {
+    let mut bench = Bench::new().await;
+    let stubs = [Stub::honest().await, Stub::honest().await, Stub::honest().await];
+    for stub in &stubs {
+        bench.add(&stub.url(), "operator").await;
+    }
+    // The first look reads the clock once, then each check when it begins.
+    let panics = || quipu::lifecycle::panics_by_unit().get("monitor_check").copied().unwrap_or(0);
+    let before = panics();
+    bench.plant_panic(3);
+    bench.round().await;
+    assert_eq!(panics(), before + 1);
+    assert_eq!(bench.count("SELECT count(*) FROM relay_metadata").await, 2);
+    let held = "SELECT count(*) FROM lease WHERE expires_at > now() + interval '50 seconds'";
+    assert_eq!(bench.count(held).await, 1, "it is not tried again at once");
+
+    // Not a refusal of data but an error as a bug raises it, in the batch that the three share.
+    let superuser = bench.kit.superuser().await;
+    let url = stubs[0].url();
+    let fail = format!(
+        "DELETE FROM lease;
+         CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'planted'; END $$;
+         CREATE TRIGGER fail BEFORE INSERT ON relay_metadata FOR EACH ROW WHEN (NEW.relay_url = '{url}') EXECUTE FUNCTION fail()"
+    );
+    superuser.batch_execute(&fail).await.unwrap();
+    bench.next_round();
+    bench.round().await;
+    let checked = "SELECT count(DISTINCT relay_url) FROM relay_metadata WHERE generated_at = (SELECT max(generated_at) FROM relay_metadata)";
+    assert_eq!(bench.count(checked).await, 2);
+    assert_eq!(bench.count(held).await, 1);
+    assert!(quipu::lifecycle::set_aside_by_unit()["monitor_check"] >= 2);
 }

@@ -153,6 +153,8 @@ END $$;
 --   nip66s         results of checks, or NULL: openable, readable, writable, further checks by name, and what differs every time
 --                  (rtt_open, rtt_read, rtt_write, dns_ttl). The latter goes into the snapshot's row, so that an unchanged result
 --                  is stored once, too
+-- Any JSON is accepted. A document or result that is no object counts as NULL. openable and readable that are no booleans count
+-- as false, such a writable as not tested; times that are no whole numbers from 0 to 2147483647 count as absent.
 CREATE OR REPLACE FUNCTION insert_relay_metadata_batch(
     command uuid, relay_urls text[], generated_ats bigint[], nip11s jsonb[], nip66s jsonb[])
 RETURNS integer LANGUAGE plpgsql AS $$
@@ -168,7 +170,7 @@ BEGIN
     SELECT sha256(convert_to(o.d::text, 'UTF8')), t.f ->> 'name', t.f ->> 'description', t.f ->> 'banner', t.f ->> 'icon', t.f ->> 'pubkey',
            t.f ->> 'contact', t.f -> 'supported_nips', t.f ->> 'software', t.f ->> 'version', t.f ->> 'privacy_policy',
            t.f ->> 'terms_of_service', t.f -> 'limitation', o.d - ARRAY(SELECT jsonb_object_keys(t.f))
-    FROM (SELECT DISTINCT d FROM unnest(nip11s) d WHERE d IS NOT NULL) o
+    FROM (SELECT DISTINCT d FROM unnest(nip11s) d WHERE jsonb_typeof(d) = 'object') o
     CROSS JOIN LATERAL (
         SELECT coalesce(jsonb_object_agg(e.key, e.value), '{}') FROM jsonb_each(o.d) e
         WHERE jsonb_typeof(e.value) = CASE WHEN e.key = ANY (texts) THEN 'string' WHEN e.key = 'supported_nips' THEN 'array'
@@ -176,14 +178,17 @@ BEGIN
     ORDER BY 1
     ON CONFLICT DO NOTHING;
     INSERT INTO nip66 (id, openable, readable, writable, detail)
-    SELECT sha256(convert_to(o.d::text, 'UTF8')), (o.d ->> 'openable')::boolean, (o.d ->> 'readable')::boolean,
-           (o.d ->> 'writable')::boolean, o.d - ARRAY['openable', 'readable', 'writable']
-    FROM (SELECT DISTINCT d - times AS d FROM unnest(nip66s) d WHERE d IS NOT NULL) o ORDER BY 1
+    SELECT sha256(convert_to(o.d::text, 'UTF8')), coalesce(quipu_stated_boolean(o.d -> 'openable'), false),
+           coalesce(quipu_stated_boolean(o.d -> 'readable'), false), quipu_stated_boolean(o.d -> 'writable'),
+           o.d - ARRAY['openable', 'readable', 'writable']
+    FROM (SELECT DISTINCT d - times AS d FROM unnest(nip66s) d WHERE jsonb_typeof(d) = 'object') o ORDER BY 1
     ON CONFLICT DO NOTHING;
     INSERT INTO relay_metadata (batch, slot, relay_url, generated_at, nip11_id, nip66_id, rtt_open, rtt_read, rtt_write, dns_ttl)
-    SELECT command, m.place - 1, m.url, m.generated_at, sha256(convert_to(m.nip11::text, 'UTF8')),
-           sha256(convert_to((m.nip66 - times)::text, 'UTF8')), (m.nip66 ->> 'rtt_open')::integer,
-           (m.nip66 ->> 'rtt_read')::integer, (m.nip66 ->> 'rtt_write')::integer, (m.nip66 ->> 'dns_ttl')::integer
+    SELECT command, m.place - 1, m.url, m.generated_at,
+           CASE WHEN jsonb_typeof(m.nip11) = 'object' THEN sha256(convert_to(m.nip11::text, 'UTF8')) END,
+           CASE WHEN jsonb_typeof(m.nip66) = 'object' THEN sha256(convert_to((m.nip66 - times)::text, 'UTF8')) END,
+           quipu_stated_integer(m.nip66 -> 'rtt_open', 0, 2147483647), quipu_stated_integer(m.nip66 -> 'rtt_read', 0, 2147483647),
+           quipu_stated_integer(m.nip66 -> 'rtt_write', 0, 2147483647), quipu_stated_integer(m.nip66 -> 'dns_ttl', 0, 2147483647)
     FROM unnest(relay_urls, generated_ats, nip11s, nip66s) WITH ORDINALITY AS m (url, generated_at, nip11, nip66, place)
     ORDER BY m.place;
     GET DIAGNOSTICS made = ROW_COUNT;

@@ -8,6 +8,7 @@ use serde_json_path::JsonPath;
 use super::{Finder, Held};
 use crate::base::RelayUrl;
 use crate::config::RelayList;
+use crate::lifecycle::{Panicked, guarded_call};
 use crate::net::{FetchError, Get, Trust};
 use crate::services::archive::append::claim_list;
 use crate::services::archive::decide::hints;
@@ -33,6 +34,8 @@ enum ListError {
     Json(#[from] serde_json::Error),
     #[error("`path` is no JSONPath: {0}")]
     Path(#[from] serde_json_path::ParseError),
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
 }
 
 impl ListError {
@@ -42,6 +45,7 @@ impl ListError {
             Self::Status(_) => "status",
             Self::Json(_) => "not_json",
             Self::Path(_) => "bad_path",
+            Self::Panicked(_) => "panicked",
         }
     }
 }
@@ -92,7 +96,10 @@ impl Finder {
             return Err(ListError::Status(fetched.status));
         }
         // Up to half a second of computing.
-        let read = tokio::task::spawn_blocking(move || hints::of_list(&fetched.body, path.as_ref()));
-        Ok(read.await.expect("reading a list does not panic")?)
+        let url = list.url.clone();
+        let read = move || guarded_call("finder_list", &url, || hints::of_list(&fetched.body, path.as_ref()));
+        Ok(tokio::task::spawn_blocking(read)
+            .await
+            .expect("its panics are caught, and it is never aborted")??)
     }
 }

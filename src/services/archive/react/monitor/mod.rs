@@ -11,7 +11,7 @@ mod talk;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -28,7 +28,7 @@ use self::check::Checker;
 use self::places::Places;
 use crate::base::{Clock, Network, RelayUrl, Secret};
 use crate::config;
-use crate::lifecycle::{Cycle, Service, beside};
+use crate::lifecycle::{Cycle, Service, SetAside, beside, guarded};
 use crate::net::{Outside, Trust};
 use crate::services::archive::MetadataJournal;
 use crate::services::archive::command::SnapshotCommand;
@@ -47,6 +47,12 @@ const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
 /// Leases given back in one statement.
 const GIVE_BACK_AT: usize = 64;
+
+/// First pause after a check that broke; the longest is the interval between checks.
+const ASIDE_MIN: Duration = Duration::from_mins(1);
+
+/// Relays whose broken checks are remembered.
+const ASIDE_RELAYS_MAX: usize = 10_000;
 
 /// Relays whose reports wait to be published. More than one round of all known relays; what is beyond comes with the next round.
 const REPORTS_WAITING_MAX: usize = 16_384;
@@ -87,12 +93,21 @@ pub enum MonitorError {
     Sign(String),
 }
 
+impl MonitorError {
+    /// Whether the work for every other relay would fail now, too.
+    fn is_outage(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_outage())
+    }
+}
+
 /// The service `monitor`.
 #[derive(Debug)]
 pub struct Monitor {
     parts: MonitorParts,
     checker: Checker,
     reports: Option<mpsc::Sender<RelayUrl>>,
+    /// Relays whose last check broke, by `relays.number`.
+    aside: Mutex<SetAside<i32>>,
 }
 
 /// A relay that is ours to check.
@@ -140,6 +155,8 @@ impl Monitor {
     ) -> Result<(Self, Option<Publisher>), MonitorError> {
         let keys = key.map(|key| Keys::parse(key.expose()).map_err(|_| MonitorError::Key)).transpose()?;
         let places = Places::open(&settings)?;
+        let interval = Duration::from_secs(settings.interval_s.get().into());
+        let aside = Mutex::new(SetAside::new("monitor_check", ASIDE_MIN, interval, ASIDE_RELAYS_MAX));
         let visitor = keys.clone().unwrap_or_else(Keys::generate);
         let outside = parts.outside.clone();
         let checker = Checker { outside, settings, networks, places, visitor };
@@ -150,7 +167,7 @@ impl Monitor {
             }
             None => (None, None),
         };
-        Ok((Self { parts, checker, reports }, publisher))
+        Ok((Self { parts, checker, reports, aside }, publisher))
     }
 
     fn lines(&self) -> Vec<Line> {
@@ -206,55 +223,67 @@ impl Monitor {
         Ok((turns, was_all))
     }
 
-    /// Checks one relay and appends the snapshot. Returns the lease that can be given back, if it should be.
-    async fn visit(
+    /// Checks one relay. Returns the lease that can be given back, if it should be. A check that breaks sets its relay aside:
+    /// the lease, which every process sees, is kept for the pause. Only an outage of the store concerns the others.
+    async fn take_turn(
         &self,
         turn: Turn,
         drain: &CancellationToken,
     ) -> Result<(Network, Option<String>), MonitorError> {
-        let (network, lease) = (turn.url.network(), lease_name(turn.relay));
+        let (network, relay, url) = (turn.url.network(), turn.relay, turn.url.clone());
+        let lease = lease_name(relay);
+        let reason = match guarded("monitor_check", url.as_str(), self.visit(turn, drain)).await {
+            Ok(Ok(())) => {
+                self.aside().succeeded(&relay.0);
+                return Ok((network, Some(lease)));
+            }
+            Ok(Err(error)) if error.is_outage() => return Err(error),
+            Ok(Err(error)) => error.to_string(),
+            Err(panicked) => panicked.to_string(),
+        };
+        let pause = self.aside().failed(relay.0, url.as_str(), &reason, Instant::now());
+        self.parts.leases.take(&[lease], pause).await?;
+        Ok((network, None))
+    }
+
+    fn aside(&self) -> std::sync::MutexGuard<'_, SetAside<i32>> {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Checks one relay and appends the snapshot.
+    async fn visit(&self, turn: Turn, drain: &CancellationToken) -> Result<(), MonitorError> {
+        let network = turn.url.network();
         let begun = Instant::now();
         let now = Timestamp::from_secs(self.now().unsigned_abs());
         let findings = tokio::select! {
             findings = self.checker.check(&turn.url, turn.trust, now) => findings,
-            // Half a check says nothing; whoever comes next makes a whole one.
-            () = drain.cancelled() => return Ok((network, Some(lease))),
+            // Half a check says nothing; the next process makes a whole one.
+            () = drain.cancelled() => return Ok(()),
         };
         self.parts.metrics.checked(network, findings.outcome(), begun.elapsed());
         // Clocks differ between machines. Snapshots of a relay, and so its reports (N-66.11), always grow in time.
         let generated_at = self.now().max(turn.checked_at.map_or(i64::MIN, |at| at.saturating_add(1)));
-        let is_recorded = self.record(&turn.url, findings.snapshot(generated_at)).await?;
-        if !is_recorded {
-            // It stays due; its lease keeps it from being tried again at once.
-            return Ok((network, None));
-        }
+        self.record(&turn.url, findings.snapshot(generated_at)).await?;
         if let Some(reports) = &self.reports
             && reports.try_send(turn.url).is_err()
         {
             self.parts.metrics.reported("queue_full");
         }
-        Ok((network, Some(lease)))
+        Ok(())
     }
 
     /// Appends a snapshot. One whose document PostgreSQL refuses is appended without it.
-    async fn record(&self, url: &RelayUrl, snapshot: Snapshot) -> Result<bool, MonitorError> {
+    async fn record(&self, url: &RelayUrl, snapshot: Snapshot) -> Result<(), MonitorError> {
         let bare = Snapshot { nip11: None, ..snapshot.clone() };
         let append = |snapshot| self.parts.snapshots.append(SnapshotCommand { url: url.clone(), snapshot });
         match append(snapshot).await {
-            Ok(()) => return Ok(true),
+            Ok(()) => return Ok(()),
             Err(store::Error::Data(error)) => {
                 tracing::warn!(relay.url = %url, %error, "{url}: its document cannot be stored: {error}");
             }
             Err(error) => return Err(error.into()),
         }
-        match append(unstorable(bare)).await {
-            Ok(()) => Ok(true),
-            Err(store::Error::Data(error)) => {
-                tracing::error!(relay.url = %url, %error, "{url}: its snapshot cannot be stored: {error}");
-                Ok(false)
-            }
-            Err(error) => Err(error.into()),
-        }
+        Ok(append(unstorable(bare)).await?)
     }
 
     /// Gives leases back once there are enough of them for a statement.
@@ -311,7 +340,7 @@ impl Service for Monitor {
                     let (turns, was_all) = beside(look, &mut visits, &mut ended).await?;
                     line.look_after = was_all.then(|| Instant::now() + LOOK);
                     line.running += turns.len();
-                    visits.extend(turns.into_iter().map(|turn| self.visit(turn, drain)));
+                    visits.extend(turns.into_iter().map(|turn| self.take_turn(turn, drain)));
                 }
                 self.parts.metrics.running(line.network, line.running);
             }

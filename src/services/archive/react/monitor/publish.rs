@@ -12,7 +12,7 @@ use super::check::Checker;
 use super::{MonitorError, MonitorParts};
 use crate::base::{Network, RelayUrl};
 use crate::config;
-use crate::lifecycle::{Cycle, Service};
+use crate::lifecycle::{Cycle, Service, guarded, set_aside};
 use crate::net::Trust;
 use crate::net::relay::{Patience, RelayError, RelaySession};
 use crate::services::archive::decide::{Practice, announcement, report};
@@ -90,6 +90,25 @@ impl Publisher {
         let Some(snapshot) = newest else { return Ok(None) };
         let at = Timestamp::from_secs(snapshot.generated_at.unsigned_abs());
         self.sign(report(url, &snapshot), at).map(Some)
+    }
+
+    /// Publishes the report of one relay. One that cannot be made is left out until the relay's next check; only an outage of the
+    /// store concerns the others.
+    async fn report(&self, url: &RelayUrl, targets: &mut Targets) -> Result<(), MonitorError> {
+        let work = async {
+            if let Some(event) = self.of_relay(url).await? {
+                self.publish(&[event], targets).await;
+            }
+            Ok(())
+        };
+        let reason = match guarded("monitor_report", url.as_str(), work).await {
+            Ok(Err(error)) if !MonitorError::is_outage(&error) => error.to_string(),
+            Ok(ended) => return ended,
+            Err(panicked) => panicked.to_string(),
+        };
+        self.parts.metrics.reported("failed");
+        set_aside("monitor_report", url.as_str(), Some(self.practice.interval), &reason);
+        Ok(())
     }
 
     /// Sends events to every relay of the settings. What one of them refuses is counted, and no reason to stop.
@@ -187,9 +206,7 @@ impl Service for Publisher {
         let work = async {
             self.announce(&mut targets).await?;
             while let Ok(Some(url)) = timeout(IDLE_MAX, waiting.recv()).await {
-                if let Some(event) = self.of_relay(&url).await? {
-                    self.publish(&[event], &mut targets).await;
-                }
+                self.report(&url, &mut targets).await?;
                 sleep(Duration::from_millis(self.settings.publish_pause_ms.into())).await;
             }
             Ok(Cycle::Idle)
