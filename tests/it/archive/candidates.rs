@@ -1,13 +1,17 @@
 //! Candidates as rows: bounded, found once, kept in one commit with their journal, and equal to its replay.
 
 use quipu::base::RelayUrl;
+use quipu::config::Implementation;
+use quipu::lifecycle::{Cycle, Service as _};
 use quipu::services::archive::command::{CandidateBounds, RelayCommand};
+use quipu::services::archive::react::Initializer;
 use quipu::services::archive::{Finding, RelayAnswer, RelayJournal, read};
 use quipu::store::append::Writer;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::store::kit::{Kit, number, projection, texts};
 
@@ -196,4 +200,23 @@ async fn whatever_the_order_of_commits_candidates_equal_a_replay_and_a_rebuild_c
     projection("candidates").rebuild(&mut owner).await.unwrap();
     assert_eq!(texts(&owner, rows).await, before);
     assert_eq!(kit.problems().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_seed_that_the_database_refuses_keeps_no_other_seed_out() {
+    let mut kit = Kit::new().await;
+    let fail = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'planted' USING ERRCODE = '22023'; END $$;
+                CREATE TRIGGER fail BEFORE INSERT ON relays FOR EACH ROW WHEN (NEW.url LIKE '%b.example%') EXECUTE FUNCTION fail()";
+    kit.superuser().await.batch_execute(fail).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("seeds.txt");
+    std::fs::write(&file, "wss://a.example.com\nwss://b.example.com\nwss://c.example.com\n").unwrap();
+    let initializer = Initializer {
+        implementation: Implementation::find_built_in("bigbrotr").unwrap(),
+        seed_file: file.to_str().unwrap().to_owned(),
+        relays: kit.writer(RelayJournal),
+    };
+    assert_eq!(initializer.cycle(&CancellationToken::new()).await.unwrap(), Cycle::Done);
+    let known = texts(&kit.database.owner().await, "SELECT url FROM relays ORDER BY 1").await;
+    assert_eq!(known, ["wss://a.example.com", "wss://c.example.com"]);
 }

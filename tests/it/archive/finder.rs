@@ -370,8 +370,9 @@ async fn an_event_whose_tags_are_no_lists_of_texts_does_not_stop_the_events_afte
     let mut kit = Kit::new().await;
     let known = kit.relays(&["known"]).await;
     let service = kit.database.owner().await;
-    let odd = "SELECT insert_event(sha256('odd'), sha256('key'), 1700000000, 10002, '[[\"r\", 5, {\"a\": [1e400]}], [\"r\"]]', '', \
-               sha512('sig'), 'wss://known.example.com')";
+    let odd = r#"SELECT stored_places FROM insert_event_batch(gen_random_uuid(), 'relay', '{}', ARRAY[sha256('odd')],
+        ARRAY[sha256('key')], ARRAY[1700000000], ARRAY[10002], ARRAY['[["r", 5, {"a": [1e400]}], ["r"]]'], ARRAY[''], ARRAY[sha512('sig')],
+        ARRAY[NULL::bytea], ARRAY[0], ARRAY[1], '{}', '{}', '{}', '{}', 0)"#;
     service.execute(odd, &[]).await.unwrap();
     let event = signed(10_002, &[&["r", "wss://after.example.com"]], "", 1_700_000_001);
     kit.writer(ingest_journal()).append(page(Some(known[0]), &[event])).await.unwrap();

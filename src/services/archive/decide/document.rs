@@ -49,7 +49,7 @@ pub fn document(status: u16, content_type: Option<&str>, body: &[u8]) -> Result<
         oddities.insert("content_type".to_owned(), found.into());
     }
     if has_nul(&fields) {
-        fields = fields.into_iter().map(|(name, value)| (visible(&name), value_visible(value))).collect();
+        fields = storable(fields);
         replaced.push("nul");
     }
     if std::str::from_utf8(body).is_err() {
@@ -125,6 +125,11 @@ fn visible(text: &str) -> String {
     text.replace('\0', "\u{2400}")
 }
 
+/// The fields with a visible sign for NUL, which PostgreSQL cannot store.
+pub(super) fn storable(fields: Map<String, Value>) -> Map<String, Value> {
+    fields.into_iter().map(|(name, value)| (visible(&name), value_visible(value))).collect()
+}
+
 fn has_nul(fields: &Map<String, Value>) -> bool {
     fn within(value: &Value) -> bool {
         match value {
@@ -141,10 +146,7 @@ fn value_visible(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(visible(&text)),
         Value::Array(items) => Value::Array(items.into_iter().map(value_visible).collect()),
-        Value::Object(fields) => {
-            let fields = fields.into_iter().map(|(name, value)| (visible(&name), value_visible(value)));
-            Value::Object(fields.collect())
-        }
+        Value::Object(fields) => Value::Object(storable(fields)),
         other => other,
     }
 }

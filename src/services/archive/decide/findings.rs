@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::document::{Document, without_nul};
+use super::document::{Document, storable, without_nul};
 use crate::services::archive::event::Snapshot;
 
 /// Most characters kept of a failure's message.
@@ -182,7 +182,8 @@ impl Findings {
         if !failures.is_empty() {
             detail.insert("failures".to_owned(), Value::Object(failures));
         }
-        snapshot.detail = detail;
+        // Certificates, names and headers are the relay's choice, too.
+        snapshot.detail = storable(detail);
         snapshot
     }
 }
@@ -219,6 +220,14 @@ mod tests {
         let snapshot = found.snapshot(0);
         assert!(snapshot.is_openable && !snapshot.is_readable);
         assert_eq!(Value::Object(snapshot.detail), json!({ "auth": "refused" }));
+    }
+
+    #[test]
+    fn nul_in_what_a_relay_says_of_itself_can_be_stored() {
+        let http = BTreeMap::from([("server".to_owned(), "a\0".to_owned())]);
+        let found = Findings { tls: Some(json!({ "subject": ["\0b"] })), http, ..Findings::default() };
+        let expected = json!({ "tls": { "subject": ["\u{2400}b"] }, "http": { "server": "a\u{2400}" } });
+        assert_eq!(Value::Object(found.snapshot(0).detail), expected);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::nostr_event::{OfferedEvent, Refusals};
-use crate::lifecycle::{Cycle, Service};
+use crate::lifecycle::{Cycle, Service, guarded, set_aside};
 use crate::store::ingest::Intake;
 use crate::store::lease::Leases;
 use crate::store::{Error, Relay};
@@ -74,11 +74,7 @@ impl Service for Offers {
                 }
             }
             for (relay, (events, refused)) in shown {
-                let outcome = self.intake.offer(Some(Relay(relay)), events, refused).await?;
-                if !outcome.refused.is_empty() {
-                    let reasons = outcome.refused.to_json();
-                    tracing::warn!(%reasons, "events that insert_event offered were refused: {reasons}");
-                }
+                self.take_in(Relay(relay), events, refused).await?;
             }
             let client = self.pool.get().await?;
             client.execute_typed(DONE, &[(&numbers, Type::INT8_ARRAY)]).await?;
@@ -87,5 +83,43 @@ impl Service for Offers {
             self.leases.give_back(&work).await?;
         }
         Ok(Cycle::Idle)
+    }
+}
+
+impl Offers {
+    /// Verifies and stores what one relay is said to have shown. If that fails other than by an outage, the events are offered one by
+    /// one, and one that fails alone is passed over: it must not keep out those after it.
+    async fn take_in(&self, relay: Relay, events: Vec<OfferedEvent>, refused: Refusals) -> Result<(), Error> {
+        if self.offer(relay, events.clone(), refused).await?.is_ok() {
+            return Ok(());
+        }
+        for event in events {
+            let id = event.id.to_hex();
+            if let Err(reason) = self.offer(relay, vec![event], Refusals::default()).await? {
+                set_aside("offer", &id, None, &reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// Offers events to the intake. The inner error is these events' own.
+    async fn offer(
+        &self,
+        relay: Relay,
+        events: Vec<OfferedEvent>,
+        refused: Refusals,
+    ) -> Result<Result<(), String>, Error> {
+        let offer = self.intake.offer(Some(relay), events, refused);
+        let outcome = match guarded("offers", "events by insert_event", offer).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) if error.is_outage() => return Err(error),
+            Ok(Err(error)) => return Ok(Err(error.to_string())),
+            Err(panicked) => return Ok(Err(panicked.to_string())),
+        };
+        if !outcome.refused.is_empty() {
+            let reasons = outcome.refused.to_json();
+            tracing::warn!(%reasons, "events that insert_event offered were refused: {reasons}");
+        }
+        Ok(Ok(()))
     }
 }
