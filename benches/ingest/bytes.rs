@@ -7,7 +7,7 @@ use super::support::{Server, bigbrotr, verdict};
 const FILL: &str = "
     INSERT INTO theirs.event
     SELECT id, pubkey, created_at, kind, tags, coalesce(tagvalues, '{}'), content, sig FROM events
-    ORDER BY quipu_event_batch(number), number & 16383";
+    ORDER BY quipu_event_slot(number)";
 
 /// Bytes by event of the tables that hold them, free space and empty partitions included.
 fn each(tables: &[&str]) -> String {

@@ -17,13 +17,13 @@ const REFERENCE_BATCH: usize = 1_000;
 const UNNEST: &str = "
     WITH fresh AS (
         INSERT INTO events (created_at, number, kind, id, pubkey, sig, tagvalues, tags, content)
-        SELECT created_at, quipu_event_number(created_at, $2, place - 1), kind, id, pubkey, sig,
+        SELECT created_at, quipu_event_number(created_at, $2 + place), kind, id, pubkey, sig,
                (SELECT array_agg((t ->> 0) || ':' || (t ->> 1)) FROM jsonb_array_elements(tags::jsonb) t WHERE length(t ->> 0) = 1),
                tags::jsonb, content
         FROM unnest($1::bigint[], $3::integer[], $4::bytea[], $5::bytea[], $6::bytea[], $7::text[], $8::text[]) WITH ORDINALITY
              AS o (created_at, kind, id, pubkey, sig, tags, content, place)
         ON CONFLICT DO NOTHING RETURNING number)
-    INSERT INTO sightings (event, relay, batch) SELECT number, $9, $2 FROM fresh";
+    INSERT INTO sightings (event, relay, seen) SELECT number, $9, 0 FROM fresh";
 
 /// Signatures checked a second on all cores, and the events as verified ones.
 pub(crate) fn check_signatures(events: &[NostrEvent]) -> (Vec<VerifiedEvent>, f64) {
@@ -42,8 +42,8 @@ pub(crate) fn check_signatures(events: &[NostrEvent]) -> (Vec<VerifiedEvent>, f6
 pub(crate) async fn insert_plain(server: &Server, events: &[VerifiedEvent], round: u64) -> f64 {
     let client = owner::connect(&server.superuser()).await.expect("the server answers");
     let statement = client.prepare(UNNEST).await.expect("the reference is right");
-    // Numbers that no batch of ours will have.
-    let mut number = 2_000_000_000 + i32::try_from(round * 1_000).expect("small");
+    // Slots that no batch of ours will have.
+    let mut slot = 30_000_000_000_000 + i64::try_from(round * 1_000_000).expect("small");
     let relay = i32::try_from(1_000_000 + round).expect("small");
     let mut started = Instant::now();
     for (place, batch) in events.chunks(REFERENCE_BATCH).enumerate() {
@@ -52,7 +52,7 @@ pub(crate) async fn insert_plain(server: &Server, events: &[VerifiedEvent], roun
             started = Instant::now();
         }
         let created_ats: Vec<i64> = batch.iter().map(|e| e.created_at).collect();
-        number += 1;
+        slot += i64::try_from(REFERENCE_BATCH).expect("small");
         let kinds: Vec<i32> = batch.iter().map(|e| e.kind).collect();
         let ids: Vec<&[u8]> = batch.iter().map(|e| &e.id[..]).collect();
         let pubkeys: Vec<&[u8]> = batch.iter().map(|e| &e.pubkey[..]).collect();
@@ -62,7 +62,7 @@ pub(crate) async fn insert_plain(server: &Server, events: &[VerifiedEvent], roun
         client
             .execute(
                 &statement,
-                &[&created_ats, &number, &kinds, &ids, &pubkeys, &sigs, &tags, &contents, &relay],
+                &[&created_ats, &slot, &kinds, &ids, &pubkeys, &sigs, &tags, &contents, &relay],
             )
             .await
             .expect("the reference is stored");

@@ -70,7 +70,8 @@ impl Refusals {
     /// Counts all of `other`.
     pub fn merge(&mut self, other: &Self) {
         for (reason, count) in &other.0 {
-            *self.0.entry(*reason).or_default() += count;
+            let sum = self.0.entry(*reason).or_default();
+            *sum = sum.saturating_add(*count);
         }
     }
 
@@ -84,6 +85,12 @@ impl Refusals {
     #[must_use]
     pub fn total(&self) -> u64 {
         self.0.values().map(|n| u64::from(*n)).sum()
+    }
+
+    /// How many are no valid events: all but [`Refusal::Foreign`].
+    #[must_use]
+    pub fn invalid(&self) -> u64 {
+        self.total() - u64::from(self.0.get(&Refusal::Foreign).copied().unwrap_or(0))
     }
 
     /// Reasons and counts, in a fixed order.

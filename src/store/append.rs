@@ -2,8 +2,9 @@
 //! way to disk goes into the next one.
 //!
 //! A caller is answered after the commit that makes its answer true. A batch has an identity that is looked up
-//! before it is ever sent again, so a commit whose answer was lost is not applied twice. There is no artificial
-//! delay: a lone command is a batch of one, sent at once, in one round trip.
+//! before it is ever sent again, so a commit whose answer was lost is not applied twice. A lone command is a batch
+//! of one, sent at once, in one round trip. A journal may ask for pauses of milliseconds between its commits
+//! ([`Journal::INTERVAL`]), which delay commands only while they come faster than that.
 
 use std::collections::{HashSet, VecDeque};
 use std::future::Future;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 use deadpool_postgres::Pool;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::hint::Hints;
@@ -51,6 +53,9 @@ pub trait Journal: Send + Sync + 'static {
     const QUEUE_MAX: usize;
     /// Whether loops look for what it says: they are woken after each commit.
     const HAS_FOLLOWERS: bool = true;
+    /// Least time from the start of one commit to the start of the next. Commands that come faster share a commit; one that comes later
+    /// is not delayed. Zero where callers wait for their answer before they send the next command: waiting would gain nothing.
+    const INTERVAL: Duration = Duration::ZERO;
 
     /// Most weight in one batch.
     fn batch_weight_max(&self) -> usize;
@@ -175,6 +180,7 @@ struct Door<J> {
 
 async fn drain<J: Journal>(door: Door<J>, hints: Hints, mut arrivals: mpsc::Receiver<Waiting<J>>) {
     let mut held = VecDeque::new();
+    let mut started: Option<Instant> = None;
     loop {
         if held.is_empty() {
             match arrivals.recv().await {
@@ -182,18 +188,27 @@ async fn drain<J: Journal>(door: Door<J>, hints: Hints, mut arrivals: mpsc::Rece
                 None => return,
             }
         }
+        let due = next_start(started, J::INTERVAL);
         while held.len() < J::QUEUE_MAX {
-            match arrivals.try_recv() {
-                Ok(more) => held.push_back(more),
-                Err(_) => break,
-            }
+            let more = match due {
+                Some(due) => timeout_at(due, arrivals.recv()).await.ok().flatten(),
+                None => arrivals.try_recv().ok(),
+            };
+            let Some(more) = more else { break };
+            held.push_back(more);
         }
+        started = Some(Instant::now());
         let (commands, answers) = take_batch(&mut held, door.journal.batch_weight_max());
         commit(&door, commands, answers).await;
         if J::HAS_FOLLOWERS {
             hints.written();
         }
     }
+}
+
+/// When the next commit may start; `None` for now.
+fn next_start(started: Option<Instant>, interval: Duration) -> Option<Instant> {
+    started.map(|started| started + interval).filter(|due| *due > Instant::now())
 }
 
 type Answers<J> = Vec<oneshot::Sender<Result<<J as Journal>::Answer, Error>>>;
@@ -275,7 +290,7 @@ async fn send<J: Journal>(door: &Door<J>, commands: &[J::Command]) -> Result<Vec
     let Door { journal, pool, metrics, patience } = door;
     let batch = Uuid::now_v7();
     let sent_before = AtomicBool::new(false);
-    let started = tokio::time::Instant::now();
+    let started = Instant::now();
     let attempt = || async {
         let mut client = pool.get().await?;
         let work = async {
@@ -315,4 +330,22 @@ async fn send<J: Journal>(door: &Door<J>, commands: &[J::Command]) -> Result<Vec
         .await;
     metrics.committed(J::NAME, commands.len(), started.elapsed(), outcome.is_ok());
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_millis(5);
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_command_that_comes_within_the_interval_is_delayed() {
+        assert_eq!(next_start(None, INTERVAL), None, "the first is not");
+        let started = Instant::now();
+        assert_eq!(next_start(Some(started), Duration::ZERO), None);
+        tokio::time::advance(Duration::from_millis(4)).await;
+        assert_eq!(next_start(Some(started), INTERVAL), Some(started + INTERVAL));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(next_start(Some(started), INTERVAL), None, "a lone one is not");
+    }
 }

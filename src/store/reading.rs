@@ -22,8 +22,10 @@ pub struct Reader {
 /// A batch of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batch {
-    /// `ingest_log.batch`.
-    pub number: i32,
+    /// `ingest_log.batch`: its first slot.
+    pub first_slot: i64,
+    /// How many slots it has.
+    pub slots: i32,
     /// Oldest `created_at` in it, unix seconds.
     pub since: i64,
     /// Newest, likewise.
@@ -45,7 +47,8 @@ pub struct Step {
 struct Place {
     last: Option<String>,
     this: String,
-    batch: i32,
+    /// First slot of the newest batch that is done.
+    batch: i64,
 }
 
 const PLACE: &str = "
@@ -53,7 +56,7 @@ const PLACE: &str = "
     FROM (VALUES (1)) one LEFT JOIN reading r ON r.consumer = $1";
 
 const NEXT: &str = "
-    SELECT l.batch, l.created_at_min, l.created_at_max, l.stored
+    SELECT l.batch, l.slots, l.created_at_min, l.created_at_max, l.stored
     FROM ingest_log_between($1::text::pg_snapshot, $2::text::pg_snapshot) l
     WHERE l.batch > $3 AND l.stored > 0 ORDER BY l.batch LIMIT $4";
 
@@ -76,7 +79,7 @@ impl Reader {
         let client = self.pool.get().await?;
         let rows = client.query_typed(PLACE, &[(&self.consumer, Type::TEXT)]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        let (last, reading, batch, newest): (Option<String>, Option<String>, Option<i32>, Option<String>) =
+        let (last, reading, batch, newest): (Option<String>, Option<String>, Option<i64>, Option<String>) =
             (row.get(0), row.get(1), row.get(2), row.get(3));
         let mut places = Vec::new();
         if let Some(this) = &reading {
@@ -94,7 +97,7 @@ impl Reader {
                     &[
                         (&place.last, Type::TEXT),
                         (&place.this, Type::TEXT),
-                        (&place.batch, Type::INT4),
+                        (&place.batch, Type::INT8),
                         (&STEP_BATCHES_MAX, Type::INT8),
                     ],
                 )
@@ -103,10 +106,11 @@ impl Reader {
             let batches: Vec<Batch> = rows
                 .iter()
                 .map(|row| Batch {
-                    number: row.get(0),
-                    since: row.get(1),
-                    until: row.get(2),
-                    stored: row.get(3),
+                    first_slot: row.get(0),
+                    slots: row.get(1),
+                    since: row.get(2),
+                    until: row.get(3),
+                    stored: row.get(4),
                 })
                 .take_while(|batch| {
                     let fits = room == events_max || i64::from(batch.stored) <= room;
@@ -115,7 +119,7 @@ impl Reader {
                 })
                 .collect();
             if let Some(newest) = batches.last() {
-                place.batch = newest.number;
+                place.batch = newest.first_slot;
                 return Ok(Some(Step { batches, place }));
             }
         }
@@ -130,7 +134,7 @@ impl Reader {
         client
             .execute_typed(
                 DONE,
-                &[(&self.consumer, Type::TEXT), (last, Type::TEXT), (this, Type::TEXT), (batch, Type::INT4)],
+                &[(&self.consumer, Type::TEXT), (last, Type::TEXT), (this, Type::TEXT), (batch, Type::INT8)],
             )
             .await?;
         Ok(())

@@ -7,6 +7,7 @@ mod commands_relays;
 mod crashes;
 mod farm;
 mod finder;
+mod floods;
 mod hostile;
 mod implementations;
 mod imports;

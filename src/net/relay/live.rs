@@ -1,6 +1,6 @@
 //! The live subscription: one a session, whose events are kept aside until they are taken.
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt as _, StreamExt as _};
 use nostr_sdk::{ClientMessage, Filter, SubscriptionId};
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
@@ -12,6 +12,12 @@ use crate::net::error::words;
 
 /// Pings without any sign of life after which it is not.
 const PINGS_UNANSWERED_MAX: u32 = 2;
+
+/// Most events that are taken from the socket together, well below a page: more than a page would end the session.
+const TOGETHER_MAX: usize = 500;
+
+/// Bytes of events after which no more are taken together.
+const TOGETHER_BYTES: usize = 1024 * 1024;
 
 /// What is known of the live subscription.
 #[derive(Debug)]
@@ -90,7 +96,7 @@ impl RelaySession {
         }
         loop {
             if !self.live.held.is_empty() {
-                return Ok(());
+                return self.take_arrived();
             }
             if let Some(reason) = self.live.ended.take() {
                 self.live.id = None;
@@ -104,6 +110,17 @@ impl RelaySession {
                 self.filed(&text)?;
             }
         }
+    }
+
+    /// Files what has arrived already: events that came while the caller was busy are stored in one step.
+    fn take_arrived(&mut self) -> Result<(), RelayError> {
+        while !self.live.held.is_full(TOGETHER_MAX) && self.live.held.bytes() < TOGETHER_BYTES {
+            let Some(message) = self.socket.next().now_or_never() else { break };
+            if let Some(text) = self.taken(message)? {
+                self.filed(&text)?;
+            }
+        }
+        Ok(())
     }
 
     async fn ping(&mut self) -> Result<(), RelayError> {

@@ -75,6 +75,11 @@ impl AnswerPage {
         self.bytes > PAGE_BYTES_MAX || self.sent > events_max
     }
 
+    /// The length of all that came as events and was read.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether nothing came as an event.
     pub(super) fn is_empty(&self) -> bool {
         self.sent == 0

@@ -8,7 +8,7 @@ use deadpool_postgres::Pool;
 use rayon::prelude::*;
 use tokio_postgres::types::Type;
 
-use super::journal::{How, IngestJournal, IngestPage, KnownEvent, KnownEvents};
+use super::journal::{How, IngestJournal, IngestPage, Ingested, KnownEvent, KnownEvents};
 use super::metrics::IngestMetrics;
 use crate::base::nostr_event::{OfferedEvent, Refusal, Refusals, VerifiedEvent};
 use crate::store::append::{self, Patience, Writer};
@@ -85,15 +85,15 @@ impl Intake {
         refused.merge(&bad);
         let valid = fresh.len() + known.events.len();
         self.metrics.offered(offered, &refused);
-        let worth_telling =
-            !fresh.is_empty() || (relay.is_some() && !known.events.is_empty()) || !refused.is_empty();
-        let answer = if worth_telling {
+        // A page of refused events alone is no reason to commit: a relay can send thousands of them a second.
+        let has_news = !fresh.is_empty() || (relay.is_some() && !known.events.is_empty());
+        let answer = if has_news {
             let page = IngestPage { relay, fresh, known, how: How::Shown, refused: refused.clone() };
             self.writer.append(page).await?
         } else {
-            super::journal::Ingested::default()
+            Ingested::default()
         };
-        self.metrics.stored(answer.stored);
+        self.metrics.stored(answer);
         let known = u32::try_from(valid).unwrap_or(u32::MAX).saturating_sub(answer.stored);
         Ok(PageOutcome { stored: answer.stored, known, refused })
     }

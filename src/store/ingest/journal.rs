@@ -4,7 +4,9 @@
 //! the progress of each relay and the entry of the batch in one transaction.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
@@ -12,7 +14,7 @@ use crate::base::{Refusals, VerifiedEvent};
 use crate::store::append::{Client, Journal};
 use crate::store::{Error, Relay};
 
-/// Most events in one batch: the place of an event in its batch has 14 bits.
+/// Most events in one batch, as `quipu_draw_slots` allows.
 const BATCH_EVENTS_MAX: usize = 16_384;
 
 /// Least weight of an event, so that the bound on weight also bounds the number.
@@ -75,7 +77,7 @@ pub struct IngestPage {
     pub known: KnownEvents,
     /// How it was learnt that the relay has the `known` ones.
     pub how: How,
-    /// What the page also held and was refused.
+    /// What the page also held and was refused. It is recorded only with a batch that stores something.
     pub refused: Refusals,
 }
 
@@ -85,6 +87,8 @@ pub struct Ingested {
     /// Events stored by this page. Others were there already, came in the same batch from another page, or are
     /// kept away by an erasure.
     pub stored: u32,
+    /// The last slot that its batch drew; `None` when it drew none.
+    pub newest_slot: Option<i64>,
 }
 
 /// The journal of Nostr events.
@@ -165,10 +169,12 @@ impl<'a> Columns<'a> {
         self.pages.push(page);
     }
 
-    fn answers(&self, pages: usize, stored_places: &[i32]) -> Vec<Ingested> {
-        let mut answers = vec![Ingested::default(); pages];
-        for place in stored_places {
-            let page = usize::try_from(*place).ok().and_then(|p| self.pages.get(p));
+    /// One answer for each page, from a row of `stored_places` and `newest_slot`.
+    fn answers(&self, pages: usize, row: &Row) -> Vec<Ingested> {
+        let stored_places: Option<Vec<i32>> = row.get(0);
+        let mut answers = vec![Ingested { stored: 0, newest_slot: row.get(1) }; pages];
+        for place in stored_places.unwrap_or_default() {
+            let page = usize::try_from(place).ok().and_then(|p| self.pages.get(p));
             if let Some(answer) = page.and_then(|p| answers.get_mut(*p)) {
                 answer.stored += 1;
             }
@@ -177,13 +183,14 @@ impl<'a> Columns<'a> {
     }
 }
 
-const INSERT: &str = "SELECT stored_places FROM insert_event_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+const INSERT: &str = "SELECT stored_places, newest_slot FROM insert_event_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
 
 const LOOKUP: &str = "
-    SELECT (SELECT array_agg((e.number & 16383)::integer)
+    SELECT (SELECT array_agg((quipu_event_slot(e.number) - l.batch)::integer)
             FROM unnest($2::bigint[], $3::bytea[]) AS o (created_at, id)
             JOIN events e ON e.created_at = o.created_at AND e.id = o.id AND e.created_at BETWEEN $4 AND $5
-            WHERE quipu_event_batch(e.number) = l.batch) AS stored_places
+            WHERE quipu_event_slot(e.number) BETWEEN l.batch AND l.batch + l.slots - 1) AS stored_places,
+           l.batch + l.slots - 1 AS newest_slot
     FROM ingest_log l WHERE l.command = $1";
 
 impl Journal for IngestJournal {
@@ -191,6 +198,8 @@ impl Journal for IngestJournal {
     type Answer = Ingested;
     const NAME: &'static str = "ingest_log";
     const QUEUE_MAX: usize = 64;
+    /// Live events come one by one from thousands of relays: at most 200 small commits a second.
+    const INTERVAL: Duration = Duration::from_millis(5);
 
     fn batch_weight_max(&self) -> usize {
         self.batch_events_max.min(BATCH_EVENTS_MAX) * EVENT_WEIGHT_MIN
@@ -209,7 +218,7 @@ impl Journal for IngestJournal {
     ) -> Result<Vec<Ingested>, Error> {
         let c = Columns::of(pages);
         let refused = c.refused.to_json();
-        let row = client
+        let rows = client
             .query_typed(
                 INSERT,
                 &[
@@ -234,8 +243,10 @@ impl Journal for IngestJournal {
                 ],
             )
             .await?;
-        let places: Option<Vec<i32>> = row.first().and_then(|row| row.get(0));
-        Ok(c.answers(pages.len(), &places.unwrap_or_default()))
+        let row = rows
+            .first()
+            .ok_or_else(|| Error::inconsistent("insert_event_batch", "it answered without a row"))?;
+        Ok(c.answers(pages.len(), row))
     }
 
     async fn lookup(
@@ -258,9 +269,6 @@ impl Journal for IngestJournal {
                 ],
             )
             .await?;
-        Ok(found.first().map(|row| {
-            let places: Option<Vec<i32>> = row.get(0);
-            c.answers(pages.len(), &places.unwrap_or_default())
-        }))
+        Ok(found.first().map(|row| c.answers(pages.len(), row)))
     }
 }

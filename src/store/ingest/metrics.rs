@@ -1,11 +1,23 @@
-//! Counters of the intake.
+//! What the intake tells Prometheus, and the alarm before the numbers for events run out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
 
+use super::journal::Ingested;
 use crate::base::Refusals;
+
+/// Slots there are for numbers of events: `quipu_slots_max()` + 1.
+const SLOTS: u64 = 1 << 45;
+
+/// Share of the slots in use from which each further percent is logged as an error. At 1,000 commits a second of 11 events each, what
+/// is left then lasts ten years.
+const ALARM_PERCENT: u64 = 90;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
@@ -18,15 +30,20 @@ pub struct IngestMetrics {
     offered: Counter,
     stored: Counter,
     refused: Family<Reason, Counter>,
+    slots_used: Gauge<f64, AtomicU64>,
+    /// The percentage that was logged last, 0 for none.
+    alarmed: Arc<AtomicU64>,
 }
 
 impl IngestMetrics {
-    /// Registers the counters under the prefix `ingest`.
+    /// Registers the metrics under the prefix `ingest`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("ingest");
         registry.register("offered_events", "Events offered whose id was right", self.offered.clone());
         registry.register("stored_events", "Events stored", self.stored.clone());
         registry.register("refused_events", "Events refused, by reason", self.refused.clone());
+        let help = "Share of the numbers for events that are in use, as of this process's last batch with new events; at 1 nothing more can be stored";
+        registry.register_with_unit("event_numbers_used", help, Unit::Ratios, self.slots_used.clone());
     }
 
     pub(super) fn offered(&self, events: usize, refused: &Refusals) {
@@ -36,7 +53,18 @@ impl IngestMetrics {
         }
     }
 
-    pub(super) fn stored(&self, events: u32) {
-        self.stored.inc_by(u64::from(events));
+    pub(super) fn stored(&self, answer: Ingested) {
+        self.stored.inc_by(u64::from(answer.stored));
+        let Some(slot) = answer.newest_slot.and_then(|slot| u64::try_from(slot).ok()) else { return };
+        #[expect(clippy::cast_precision_loss, reason = "a share, and far below 2^52")]
+        self.slots_used.set(slot as f64 / SLOTS as f64);
+        let percent = slot.saturating_mul(100) / SLOTS;
+        if percent >= ALARM_PERCENT && self.alarmed.fetch_max(percent, Ordering::Relaxed) < percent {
+            tracing::error!(
+                percent,
+                slot,
+                "{percent} % of the numbers for events are used up; when all are, nothing more can be stored"
+            );
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Appending Nostr events, for every room that receives them.
 //!
 //! Invariants: an id and a signature are verified before anything is stored; what is refused is counted by
-//! reason; an event, its sighting and its relay's progress are one transaction; nothing is skipped because of
+//! reason, and never causes a commit by itself; an event, its sighting and its relay's progress are one transaction; nothing is skipped because of
 //! what a memory holds.
 
 mod intake;

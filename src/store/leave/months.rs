@@ -102,8 +102,8 @@ pub async fn months_before(owner: &Secret, before: NaiveDate) -> Result<Vec<Mont
 
 /// What the events of a dropped partition asked for, by their numbers.
 const DELETE_REQUESTS: &str = "
-    WITH bounds AS (SELECT coalesce(quipu_event_number(quipu_month_start($1), 0, 0), 0) AS low,
-                           quipu_event_number(quipu_month_start($2), 0, 0) AS high),
+    WITH bounds AS (SELECT coalesce(quipu_event_number(quipu_month_start($1), 0), 0) AS low,
+                           quipu_event_number(quipu_month_start($2), 0) AS high),
     requests AS (DELETE FROM deletions d USING bounds b WHERE d.request >= b.low AND d.request < b.high)
     DELETE FROM expirations x USING bounds b WHERE x.event >= b.low AND x.event < b.high";
 

@@ -16,28 +16,28 @@ CREATE OR REPLACE FUNCTION insert_event_batch(
     ids bytea[], pubkeys bytea[], created_ats bigint[], kinds integer[], tags text[], contents text[], sigs bytea[], raws bytea[],
     seen_places integer[], seen_relays integer[],
     known_numbers bigint[], known_created_ats bigint[], known_relays integer[], known_compared boolean[], known_as_of bigint,
-    OUT stored_places integer[], OUT sighted integer)
+    OUT stored_places integer[], OUT sighted integer, OUT newest_slot bigint)
 LANGUAGE plpgsql AS $$
 DECLARE
-    this integer := nextval('ingest_batch');
     kept_away integer[] := quipu_open_batch(ids, pubkeys, created_ats, kinds);
-    oldest bigint; newest bigint; numbers bigint[];
+    first bigint; oldest bigint; newest bigint; numbers bigint[];
 BEGIN
+    IF cardinality(ids) > 0 THEN first := quipu_draw_slots(cardinality(ids)); END IF;
     WITH fresh AS (
         INSERT INTO events (created_at, number, kind, id, pubkey, sig, tags, content, raw)
-        SELECT o.created_at, quipu_event_number(o.created_at, this, o.place - 1), o.kind, o.id, o.pubkey, o.sig, o.tags::jsonb, o.content, o.raw
+        SELECT o.created_at, quipu_event_number(o.created_at, first + o.place - 1), o.kind, o.id, o.pubkey, o.sig, o.tags::jsonb, o.content, o.raw
         FROM unnest(ids, pubkeys, created_ats, kinds, tags, contents, sigs, raws) WITH ORDINALITY
              AS o (id, pubkey, created_at, kind, tags, content, sig, raw, place)
         WHERE o.place - 1 <> ALL (kept_away) AND o.kind IN (0, 3, 10002)
         ORDER BY o.created_at, o.id
         ON CONFLICT DO NOTHING
         RETURNING number, created_at)
-    SELECT array_agg((f.number & 16383)::integer ORDER BY f.number & 16383), min(f.created_at), max(f.created_at),
+    SELECT array_agg((quipu_event_slot(f.number) - first)::integer ORDER BY f.number), min(f.created_at), max(f.created_at),
            array_agg(f.number)
     INTO stored_places, oldest, newest, numbers FROM fresh f;
-    PERFORM quipu_record_vanishing(numbers, ids, pubkeys, created_ats, kinds, tags);
-    PERFORM quipu_record_requests(numbers, pubkeys, created_ats, kinds, tags);
-    sighted := quipu_close_batch(this, command, source, refused, ids, created_ats, kinds, numbers, oldest, newest,
+    PERFORM quipu_record_vanishing(first, numbers, ids, pubkeys, created_ats, kinds, tags);
+    PERFORM quipu_record_requests(first, numbers, pubkeys, created_ats, kinds, tags);
+    sighted := quipu_close_batch(first, command, source, refused, ids, created_ats, kinds, numbers, oldest, newest,
                                  seen_places, seen_relays, known_numbers, known_created_ats, known_relays,
                                  known_compared, known_as_of);
 END $$;

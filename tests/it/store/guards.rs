@@ -8,10 +8,10 @@ use super::kit::{Kit, number, texts};
 /// Puts one row into every month of `events` and `sightings`, and into every other journal.
 const FILL: &str = "
     INSERT INTO events (created_at, number, kind, id, pubkey, sig)
-    SELECT at, quipu_event_number(at, 1, row_number() OVER ()), 1, sha256(at::text::bytea), sha256('author'), sha256('a') || sha256('b')
+    SELECT at, quipu_event_number(at, row_number() OVER ()), 1, sha256(at::text::bytea), sha256('author'), sha256('a') || sha256('b')
     FROM (SELECT 0::bigint AS at UNION ALL SELECT 4102444800
           UNION ALL SELECT extract(epoch FROM m)::bigint FROM generate_series('2020-11-15'::timestamp, '2026-12-15', '1 month') m) t;
-    INSERT INTO sightings (event, relay, batch) SELECT number, 1, 1 FROM events;
+    INSERT INTO sightings (event, relay, seen) SELECT number, 1, 1 FROM events;
     INSERT INTO ingest_log (batch, command, source, offered, stored, sighted, kinds, kind_counts, relays, relay_counts)
     SELECT 1, gen_random_uuid(), 'import', n, n, n, '{1}', ARRAY[n], '{1}', ARRAY[n] FROM (SELECT count(*)::integer AS n FROM events) e;
     INSERT INTO relay_log (batch, slot, relay, kind, url, network) VALUES (gen_random_uuid(), 0, 1, 'added', 'wss://one.example.com', 'clearnet');

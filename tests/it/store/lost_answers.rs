@@ -69,12 +69,13 @@ async fn events_are_stored_once_and_counted_right_when_the_answer_is_lost() {
 async fn refusals_are_recorded_once_when_the_answer_is_lost() {
     let (mut kit, proxy) = proxied().await;
     let writer = kit.patient_writer(ingest_journal(), HASTY);
-    for (name, fault) in faults() {
+    let events = sample(44, 4);
+    for (turn, (name, fault)) in faults().into_iter().enumerate() {
         let mut refused = Refusals::default();
         refused.add(Refusal::BadSignature);
         proxy.strike("insert_event_batch", fault);
-        let told = writer.append(IngestPage { refused, ..IngestPage::default() }).await.unwrap();
-        assert_eq!(told.stored, 0, "{name}");
+        let offered = IngestPage { refused, ..page(None, &events[turn..=turn]) };
+        assert_eq!(writer.append(offered).await.unwrap().stored, 1, "{name}");
     }
     let owner = kit.database.owner().await;
     let sum = "SELECT sum((refused ->> 'bad_signature')::bigint)::bigint FROM ingest_log";

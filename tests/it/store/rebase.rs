@@ -64,7 +64,7 @@ async fn an_entry_under_way_while_a_new_era_opens_is_counted() {
     let (late, watcher) = (kit.database.service().await, kit.superuser().await);
     late.batch_execute(
         "BEGIN; INSERT INTO ingest_log (batch, command, source, offered, stored, sighted, kinds, kind_counts, relays, relay_counts)
-         VALUES (nextval('ingest_batch'), gen_random_uuid(), 'relay', 1, 1, 0, '{1}', '{1}', '{}', '{}')",
+         VALUES (quipu_draw_slots(1), gen_random_uuid(), 'relay', 1, 1, 0, '{1}', '{1}', '{}', '{}')",
     )
     .await
     .unwrap();

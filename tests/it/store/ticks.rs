@@ -14,7 +14,7 @@ use crate::support::proxy::eventually;
 fn entry(kind: i64) -> String {
     format!(
         "INSERT INTO ingest_log (batch, command, source, offered, stored, sighted, kinds, kind_counts, relays, relay_counts)
-         VALUES (nextval('ingest_batch'), gen_random_uuid(), 'relay', 1, 1, 0, '{{{kind}}}', '{{1}}', '{{}}', '{{}}')"
+         VALUES (quipu_draw_slots(1), gen_random_uuid(), 'relay', 1, 1, 0, '{{{kind}}}', '{{1}}', '{{}}', '{{}}')"
     )
 }
 

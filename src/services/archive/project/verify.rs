@@ -47,9 +47,18 @@ const COUNTS: &[(&str, &str)] = &[
     (
         "every event belongs to a batch of ingest_log",
         "SELECT format('batch %s holds %s events, ingest_log says %s', e.batch, e.n, coalesce(l.stored::text, 'nothing'))
-         FROM (SELECT quipu_event_batch(number) AS batch, count(*) AS n FROM events GROUP BY 1) e
+         FROM (SELECT b.batch, count(*) AS n FROM events v
+               LEFT JOIN LATERAL (SELECT CASE WHEN quipu_event_slot(v.number) < l.batch + l.slots THEN l.batch END AS batch
+                                  FROM ingest_log l WHERE l.batch <= quipu_event_slot(v.number) ORDER BY l.batch DESC LIMIT 1) b ON true
+               GROUP BY 1) e
          LEFT JOIN ingest_log l ON l.batch = e.batch
          WHERE l.batch IS NULL OR e.n > l.stored LIMIT 10",
+    ),
+    (
+        "no two batches share a slot",
+        "SELECT format('batch %s has %s slots and the next batch begins at %s', batch, slots, next)
+         FROM (SELECT batch, slots, lead(batch) OVER (ORDER BY batch) AS next FROM ingest_log WHERE batch IS NOT NULL) l
+         WHERE next < batch + slots LIMIT 10",
     ),
     (
         "every event's number names its month",

@@ -141,27 +141,26 @@ pub struct HintingEvent {
     pub content: String,
 }
 
-/// A month of some batches: numbers of events grow by month, batch and place, so that its events lie close together.
+/// A month of some batches: numbers of events grow by month, then by slot, so that its events lie close together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MonthOfBatches {
     since: i64,
     until: i64,
-    first: i32,
-    last: i32,
-    numbers: Vec<i32>,
+    /// Where each batch begins, and where it ends (exclusive), ascending: a slot is in a batch when an odd number of bounds are at or
+    /// below it.
+    bounds: Vec<i64>,
 }
 
-/// The months in which events of `batches` may lie.
+/// The months in which events of `batches` may lie. Batches share no slot and are ascending.
 #[must_use]
 pub fn months_of(batches: &[Batch]) -> Vec<MonthOfBatches> {
-    let numbers: Vec<i32> = batches.iter().map(|batch| batch.number).collect();
-    let first = numbers.iter().copied().min().unwrap_or(0);
-    let last = numbers.iter().copied().max().unwrap_or(0);
+    let end = |batch: &Batch| batch.first_slot + i64::from(batch.slots);
+    let bounds: Vec<i64> = batches.iter().flat_map(|batch| [batch.first_slot, end(batch)]).collect();
     let oldest = batches.iter().map(|batch| batch.since).min().unwrap_or(0);
     let newest = batches.iter().map(|batch| batch.until).max().unwrap_or(-1);
     months(oldest, newest)
         .into_iter()
-        .map(|(since, until)| MonthOfBatches { since, until, first, last, numbers: numbers.clone() })
+        .map(|(since, until)| MonthOfBatches { since, until, bounds: bounds.clone() })
         .collect()
 }
 
@@ -177,14 +176,14 @@ pub fn hinting_events<'a>(
                   CASE WHEN e.kind IN (2, 3) THEN coalesce(e.content, '') ELSE '' END AS "content!"
            FROM events e
            WHERE e.created_at BETWEEN $1 AND $2
-             AND e.number BETWEEN quipu_event_number($1, $3, 0) AND quipu_event_number($1, $4, 16383)
-             AND quipu_event_batch(e.number) = ANY ($5)
+             AND e.number BETWEEN quipu_event_number($1, $3) AND quipu_event_number($1, $4)
+             AND width_bucket(quipu_event_slot(e.number), $5::bigint[]) % 2 = 1
              AND e.tags IS NOT NULL AND (e.kind = ANY ($6) OR e.tags::text ~* '"\s*wss?://')"#,
         month.since,
         month.until,
-        month.first,
-        month.last,
-        &month.numbers,
+        month.bounds.first().copied().unwrap_or(0),
+        month.bounds.last().copied().unwrap_or(0),
+        &month.bounds,
         &hints::KINDS[..]
     )
     .fetch(pool)

@@ -15,30 +15,33 @@ CREATE INDEX IF NOT EXISTS events_tagvalues ON events USING gin (tagvalues_index
 --   known_…            one element a sighting of an event that is stored: its events.number, its created_at, relays.number,
 --                      and whether that was learnt by comparing ids (NIP-77) and not by receiving the event
 --   known_as_of        greatest erasure.position, 0 for none, when those were looked up at the latest
--- Returns the places (from 0) of the events that were new, and the number of new sightings.
+-- Returns the places (from 0) of the events that were new, the number of new sightings, and the last slot that was drawn, NULL for none.
+-- A batch that changes nothing is not recorded.
 CREATE OR REPLACE FUNCTION insert_event_batch(
     command uuid, source text, refused jsonb,
     ids bytea[], pubkeys bytea[], created_ats bigint[], kinds integer[], tags text[], contents text[], sigs bytea[], raws bytea[],
     seen_places integer[], seen_relays integer[],
     known_numbers bigint[], known_created_ats bigint[], known_relays integer[], known_compared boolean[], known_as_of bigint,
-    OUT stored_places integer[], OUT sighted integer)
+    OUT stored_places integer[], OUT sighted integer, OUT newest_slot bigint)
 LANGUAGE plpgsql AS $$
 DECLARE
-    this integer := nextval('ingest_batch');
     kept_away integer[] := quipu_open_batch(ids, pubkeys, created_ats, kinds);
+    -- The slot of the first event. The others follow it in the order given.
+    first bigint;
     month bigint;
     oldest bigint; newest bigint;
     numbers bigint[];
 BEGIN
     -- A relay that shows what is stored already adds sightings alone.
-    IF cardinality(ids) > 0 THEN
+    IF cardinality(ids) > cardinality(kept_away) THEN
+        first := quipu_draw_slots(cardinality(ids));
         -- Most batches lie in one month; then it is worked out once.
         SELECT CASE WHEN quipu_month_number(min(c)) = quipu_month_number(max(c)) THEN quipu_month_number(min(c)) END
         INTO month FROM unnest(created_ats) c;
 
         WITH fresh AS (
             INSERT INTO events (created_at, number, kind, id, pubkey, sig, tagvalues, tags, content, raw)
-            SELECT o.created_at, (coalesce(month, quipu_month_number(o.created_at)) << 45) | (this::bigint << 14) | (o.place - 1), o.kind, o.id, o.pubkey, o.sig,
+            SELECT o.created_at, (coalesce(month, quipu_month_number(o.created_at)) << 45) | (first + o.place - 1), o.kind, o.id, o.pubkey, o.sig,
                    (SELECT array_agg((t ->> 0) || ':' || (t ->> 1)) FROM jsonb_array_elements(o.tags::jsonb) t
                     WHERE length(t ->> 0) = 1 AND t ->> 1 IS NOT NULL),
                    o.tags::jsonb, o.content, o.raw
@@ -48,14 +51,15 @@ BEGIN
             ORDER BY o.created_at, o.id
             ON CONFLICT DO NOTHING
             RETURNING number, created_at)
-        SELECT array_agg((f.number & 16383)::integer ORDER BY f.number & 16383), min(f.created_at), max(f.created_at),
-               array_agg(f.number)
+        SELECT array_agg((quipu_event_slot(f.number) - first)::integer ORDER BY quipu_event_slot(f.number)),
+               min(f.created_at), max(f.created_at), array_agg(f.number)
         INTO stored_places, oldest, newest, numbers FROM fresh f;
+        newest_slot := first + cardinality(ids) - 1;
 
-        PERFORM quipu_record_vanishing(numbers, ids, pubkeys, created_ats, kinds, tags);
-        PERFORM quipu_record_requests(numbers, pubkeys, created_ats, kinds, tags);
+        PERFORM quipu_record_vanishing(first, numbers, ids, pubkeys, created_ats, kinds, tags);
+        PERFORM quipu_record_requests(first, numbers, pubkeys, created_ats, kinds, tags);
     END IF;
-    sighted := quipu_close_batch(this, command, source, refused, ids, created_ats, kinds, numbers, oldest, newest,
+    sighted := quipu_close_batch(first, command, source, refused, ids, created_ats, kinds, numbers, oldest, newest,
                                  seen_places, seen_relays, known_numbers, known_created_ats, known_relays,
                                  known_compared, known_as_of);
 END $$;

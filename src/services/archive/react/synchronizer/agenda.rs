@@ -11,6 +11,9 @@ use crate::services::archive::decide::Oversized;
 /// How long sightings that were learnt by comparing count against the bound of a day.
 const DAY: Duration = Duration::from_hours(24);
 
+/// Failures in a row that are counted: more change nothing.
+const FAILURES_MAX: usize = 16;
+
 /// When each relay is due again, and how often it has failed in a row.
 #[derive(Debug)]
 pub(super) struct Agenda {
@@ -121,11 +124,18 @@ impl Agenda {
         self.due.insert(relay, again);
     }
 
+    /// A session with it failed in a way that is not expected to pass: the next one comes after the longest pause. Returns the pause.
+    pub(super) fn failed_for_long(&mut self, relay: i32, now: Instant) -> Duration {
+        self.failures.insert(relay, FAILURES_MAX);
+        self.due.insert(relay, now + self.pause_max);
+        self.pause_max
+    }
+
     /// Returns the pause.
     pub(super) fn failed(&mut self, relay: i32, now: Instant) -> Duration {
         let failures = self.failures.entry(relay).or_default();
         let pause = self.pauses.build().nth(*failures).unwrap_or(self.pause_max);
-        *failures = (*failures + 1).min(16);
+        *failures = (*failures + 1).min(FAILURES_MAX);
         self.due.insert(relay, now + pause);
         pause
     }

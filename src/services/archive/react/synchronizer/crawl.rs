@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::Running;
 use super::agenda::Agenda;
 use super::places::Places;
+use super::refused::Unrecorded;
 use crate::base::{Clock, Network, RelayUrl};
 use crate::config;
 use crate::lifecycle::Panicked;
@@ -69,6 +70,14 @@ pub enum SyncError {
     /// A message too long ended the session; where it lies is known better now.
     #[error("a message too long is looked for")]
     Narrowed,
+    /// Far more of what the relay sent was invalid than valid.
+    #[error("the relay sent {invalid} events that are invalid, and {valid} valid ones")]
+    MostlyRefused {
+        /// Events that could not be read, or whose id or signature is wrong.
+        invalid: u64,
+        /// Events that were stored or known.
+        valid: u64,
+    },
     /// A task of a session did not end by itself.
     #[error("a task of a session was lost: {0}")]
     Session(JoinError),
@@ -107,6 +116,7 @@ pub(super) struct Crawl {
     pub(super) settings: config::Synchronizer,
     networks: config::Networks,
     agenda: Mutex<Agenda>,
+    unrecorded: Mutex<Unrecorded>,
     first: HashSet<RelayUrl>,
     /// Which relays may be caught up with.
     pub(super) places: Places,
@@ -117,8 +127,8 @@ impl Crawl {
         let places = Places::new(&settings);
         let seconds = |setting: NonZeroU32| Duration::from_secs(setting.get().into());
         let agenda = Agenda::new(seconds(settings.retry_min_s), seconds(settings.retry_max_s));
-        let (agenda, first) = (Mutex::new(agenda), HashSet::new());
-        Self { parts, settings, networks, agenda, first, places }
+        let (agenda, unrecorded, first) = (Mutex::new(agenda), Mutex::default(), HashSet::new());
+        Self { parts, settings, networks, agenda, unrecorded, first, places }
     }
 
     pub(super) fn first(mut self, relays: &[RelayUrl]) -> Self {
@@ -132,6 +142,10 @@ impl Crawl {
 
     pub(super) fn agenda(&self) -> std::sync::MutexGuard<'_, Agenda> {
         self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn unrecorded(&self) -> std::sync::MutexGuard<'_, Unrecorded> {
+        self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A comparison with this relay ended the session: from now on it is read page by page.

@@ -3,6 +3,7 @@
 use tokio::task::JoinSet;
 
 use super::crawl::SyncError;
+use super::refused::Balance;
 use super::visit::Report;
 use crate::base::nostr_event::{OfferedEvent, Refusal, Refusals};
 use crate::net::relay::{AnswerPage, PAGE_BYTES_MAX};
@@ -23,6 +24,7 @@ pub(super) struct Delivery {
     weight: usize,
     report: Report,
     brought: Brought,
+    balance: Balance,
 }
 
 /// A page under way, or what became of it.
@@ -51,6 +53,7 @@ impl Delivery {
             weight: 0,
             report: Report::default(),
             brought: Brought::default(),
+            balance: Balance::default(),
         }
     }
 
@@ -84,6 +87,7 @@ impl Delivery {
     }
 
     fn add(&mut self, outcome: &PageOutcome, is_answer: bool) {
+        self.balance.add(outcome);
         self.report.add(outcome);
         if is_answer {
             self.brought.stored += u64::from(outcome.stored);
@@ -152,6 +156,7 @@ impl Delivery {
         is_answer: bool,
         commit: impl Future<Output = Result<PageOutcome, store::Error>> + Send + 'static,
     ) -> Result<(), SyncError> {
+        self.balance.check()?;
         self.weight += weight;
         self.commits.spawn(async move { Commit { weight, is_answer, outcome: commit.await } });
         while self.is_full() {

@@ -11,6 +11,7 @@ mod outcome;
 mod pages;
 mod places;
 mod reconcile;
+mod refused;
 mod visit;
 
 use std::collections::HashMap;

@@ -70,9 +70,14 @@ impl Crawl {
             }
             Err(error) => error,
         };
-        let pause = self.agenda().failed(relay.0, now);
+        let pause = match error {
+            SyncError::MostlyRefused { .. } => self.agenda().failed_for_long(relay.0, now),
+            _ => self.agenda().failed(relay.0, now),
+        };
         match &error {
-            SyncError::Relay(_) => tracing::debug!(relay.url = %url, %error, ?pause, "a session failed"),
+            SyncError::Relay(_) | SyncError::MostlyRefused { .. } => {
+                tracing::debug!(relay.url = %url, %error, ?pause, "a session failed")
+            }
             // It is logged where it was caught.
             SyncError::Panicked(_) => {}
             _ => tracing::error!(relay.url = %url, %error, ?pause, "the session with {url} failed: {error}"),
@@ -94,8 +99,9 @@ impl Crawl {
         if report.stored > 0 {
             tracing::info!(relay.url = %url, events = report.stored, known = report.known, "{url}: {} new events", report.stored);
         }
-        if !report.refused.is_empty() {
-            let detail = json!({ "what": "refused", "reasons": report.refused.to_json() });
+        let refused = self.unrecorded().add(relay.0, &report.refused, Instant::now());
+        if let Some(refused) = refused {
+            let detail = json!({ "what": "refused", "reasons": refused.to_json() });
             self.parts.relays.append(RelayCommand::Observe { relay, detail }).await?;
         }
         Ok(())
@@ -109,6 +115,7 @@ fn reason(error: &SyncError) -> &'static str {
         SyncError::LeaseLost => "lease_lost",
         SyncError::Narrowed => "narrowed",
         SyncError::Panicked(_) | SyncError::Session(_) => "panicked",
+        SyncError::MostlyRefused { .. } => "mostly_refused",
         SyncError::Store(store::Error::Data(_)) => "refused_data",
         SyncError::Store(_) => "database",
         SyncError::Count(_) | SyncError::Comparison(_) => "error",

@@ -1,0 +1,123 @@
+//! What relays send that is no valid event: when it ends a session, and how often it is recorded.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::crawl::SyncError;
+use crate::base::nostr_event::Refusals;
+use crate::store::ingest::PageOutcome;
+
+/// Invalid events that a session may always have: a relay with a few broken ones is read to its end.
+const INVALID_MIN: u64 = 1_000;
+
+/// Invalid events for each valid one above which a session ends.
+const INVALID_PER_VALID: u64 = 10;
+
+/// Least time between two entries about one relay.
+const RECORD_EVERY: Duration = Duration::from_mins(1);
+
+/// Valid and invalid events of one session.
+#[derive(Debug, Default)]
+pub(super) struct Balance {
+    valid: u64,
+    invalid: u64,
+}
+
+impl Balance {
+    /// Counts a committed page.
+    pub(super) fn add(&mut self, outcome: &PageOutcome) {
+        self.valid += u64::from(outcome.stored) + u64::from(outcome.known);
+        self.invalid += outcome.refused.invalid();
+    }
+
+    /// # Errors
+    /// [`SyncError::MostlyRefused`] when the invalid events outnumber the valid ones by far.
+    pub(super) fn check(&self) -> Result<(), SyncError> {
+        let &Self { valid, invalid } = self;
+        if invalid > INVALID_MIN && invalid / INVALID_PER_VALID > valid {
+            return Err(SyncError::MostlyRefused { invalid, valid });
+        }
+        Ok(())
+    }
+}
+
+/// Refusals that are not recorded yet, by relay. A relay gets one entry a minute at most, however fast it sends. Those of the last
+/// minute of a process are lost with it: they are statistics, nothing depends on them.
+#[derive(Debug, Default)]
+pub(super) struct Unrecorded(HashMap<i32, Sum>);
+
+#[derive(Debug, Default)]
+struct Sum {
+    refused: Refusals,
+    recorded: Option<Instant>,
+}
+
+impl Unrecorded {
+    /// Adds refusals of a relay. Returns the sum that is to be recorded now.
+    pub(super) fn add(&mut self, relay: i32, refused: &Refusals, now: Instant) -> Option<Refusals> {
+        if refused.is_empty() && !self.0.contains_key(&relay) {
+            return None;
+        }
+        let sum = self.0.entry(relay).or_default();
+        sum.refused.merge(refused);
+        let is_due = sum.recorded.is_none_or(|recorded| now.duration_since(recorded) >= RECORD_EVERY);
+        if sum.refused.is_empty() || !is_due {
+            return None;
+        }
+        sum.recorded = Some(now);
+        Some(std::mem::take(&mut sum.refused))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::nostr_event::Refusal;
+
+    fn refused(reason: Refusal, times: usize) -> Refusals {
+        let mut refused = Refusals::default();
+        refused.add_times(reason, times);
+        refused
+    }
+
+    fn page(stored: u32, refused: Refusals) -> PageOutcome {
+        PageOutcome { stored, known: 0, refused }
+    }
+
+    #[test]
+    fn a_session_ends_when_invalid_events_outnumber_valid_ones_by_far_and_not_before() {
+        for (valid, invalid, goes_on) in [
+            (0, 1_000, true),
+            (0, 1_011, false),
+            (200, 2_000, true),
+            (200, 2_011, false),
+            (5_000, 40_000, true),
+        ] {
+            let mut balance = Balance::default();
+            balance.add(&page(valid, refused(Refusal::Malformed, invalid)));
+            assert_eq!(balance.check().is_ok(), goes_on, "{valid} valid, {invalid} invalid");
+        }
+        // A relay that ignores the question sends valid events.
+        let mut balance = Balance::default();
+        balance.add(&page(0, refused(Refusal::Foreign, 1_000_000)));
+        assert!(balance.check().is_ok());
+    }
+
+    #[test]
+    fn a_relay_gets_one_entry_a_minute_with_the_sum_of_the_time_between() {
+        let mut unrecorded = Unrecorded::default();
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let one = refused(Refusal::BadId, 1);
+        assert_eq!(unrecorded.add(1, &Refusals::default(), at(0)), None);
+        assert_eq!(unrecorded.add(1, &one, at(0)), Some(one.clone()));
+        for second in 1..60 {
+            assert_eq!(unrecorded.add(1, &one, at(second)), None);
+        }
+        assert_eq!(unrecorded.add(2, &one, at(59)), Some(one.clone()), "another relay");
+        assert_eq!(unrecorded.add(1, &Refusals::default(), at(60)), Some(refused(Refusal::BadId, 59)));
+        assert_eq!(unrecorded.add(1, &Refusals::default(), at(200)), None);
+    }
+}

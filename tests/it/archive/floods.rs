@@ -1,0 +1,155 @@
+//! Relays that push: a flood of invalid events is ended and leaves few traces; a stream of valid ones shares commits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use nostr_sdk::JsonUtil as _;
+use quipu::app::Parts;
+use quipu::base::{RelayUrl, SystemClock};
+use quipu::config::{self, Settings};
+use quipu::lifecycle::{Lifecycle, Service as _};
+use quipu::net::Outside;
+use quipu::sample::SampleGenerator;
+use quipu::services::archive::command::RelayCommand;
+use quipu::services::archive::metrics::SyncMetrics;
+use quipu::services::archive::react::{SyncParts, Synchronizer};
+use quipu::store::ingest::Source;
+use quipu::telemetry::Metrics;
+use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::database::TestDatabase;
+use crate::support::proxy::eventually;
+use crate::support::wire_relay::WireRelay;
+
+/// A relay that answers its first question with these frames, one after the other, and then waits. `ID` stands for the subscription.
+struct Pushing {
+    url: String,
+    connections: Arc<AtomicUsize>,
+    _task: tokio_util::task::AbortOnDropHandle<()>,
+}
+
+impl Pushing {
+    async fn start(
+        frames: impl Iterator<Item = String> + Clone + Send + Sync + 'static,
+        pause: Duration,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
+        #[expect(clippy::disallowed_methods, reason = "ends with the test")]
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { continue };
+                let Some(Ok(Message::Text(text))) = socket.next().await else { continue };
+                let Ok(asked) = serde_json::from_str::<serde_json::Value>(&text) else { continue };
+                let id = asked[1].as_str().unwrap_or_default().to_owned();
+                for frame in frames.clone() {
+                    if socket.send(Message::text(frame.replace("ID", &id))).await.is_err() {
+                        break;
+                    }
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                    }
+                }
+                while let Some(Ok(_)) = socket.next().await {}
+            }
+        });
+        Self { url, connections, _task: tokio_util::task::AbortOnDropHandle::new(task) }
+    }
+}
+
+/// Crawls these relays, listening, until `reached` holds.
+async fn crawl_until<F: Future<Output = bool>>(
+    database: &TestDatabase,
+    urls: &[String],
+    what: &str,
+    reached: impl FnMut() -> F,
+) {
+    let lifecycle = Lifecycle::new(Duration::from_secs(5));
+    let parts =
+        Parts::open(&database.urls(), Settings::default(), lifecycle.clone(), Metrics::new("test")).unwrap();
+    let relays = parts.relay_writer();
+    for url in urls {
+        let url = RelayUrl::parse(url).unwrap();
+        relays.append(RelayCommand::Add { url, source: "operator" }).await.unwrap();
+    }
+    let settings = config::Synchronizer { only_relays: urls.to_vec(), ..config::Synchronizer::default() };
+    let synchronizer = Synchronizer::new(
+        SyncParts {
+            doors: parts.doors.clone(),
+            intake: parts.intake(Source::Relay),
+            relays,
+            windows: parts.window_writer(),
+            leases: parts.leases.clone(),
+            clock: Arc::new(SystemClock),
+            outside: Outside::new(&config::Networks::default()).unwrap(),
+            keys: nostr_sdk::Keys::generate(),
+            metrics: SyncMetrics::default(),
+        },
+        settings,
+        config::Networks::default(),
+    );
+    let stop = CancellationToken::new();
+    tokio::select! {
+        ended = synchronizer.cycle(&stop) => panic!("it goes on listening: {ended:?}"),
+        () = eventually(what, reached) => stop.cancel(),
+    }
+    drop((synchronizer, parts));
+    lifecycle.drain();
+    lifecycle.run_until_stopped(futures_util::stream::pending::<&str>()).await;
+}
+
+async fn number(client: &tokio_postgres::Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_invalid_events_is_ended_and_fills_neither_journal_nor_numbers() {
+    let database = TestDatabase::new().await;
+    let flood = Pushing::start(std::iter::repeat(r#"["EVENT","ID",{}]"#.to_owned()), Duration::ZERO).await;
+    let honest = WireRelay::start(SampleGenerator::paced(7, 1_200), 500).await.unwrap();
+    let owner = database.owner().await;
+    let batches = "SELECT count(*) FROM ingest_log";
+    let urls = [flood.url.clone(), honest.url()];
+    let ended = "SELECT count(*) FROM relay_log WHERE detail ->> 'what' = 'session_failed'";
+    crawl_until(&database, &urls, "the flood has ended, the neighbour is complete", || async {
+        number(&owner, ended).await > 0 && number(&owner, "SELECT count(*) FROM events").await == 1_200
+    })
+    .await;
+    let why = "SELECT count(*) FROM relay_log WHERE detail ->> 'reason' = 'mostly_refused'
+               AND (detail ->> 'again_in_s')::integer >= 3600 AND detail ->> 'message' LIKE '%invalid%'";
+    assert_eq!(number(&owner, why).await, 1);
+    assert_eq!(flood.connections.load(Ordering::Relaxed), 1, "it is not dialled again soon");
+    let entries = "SELECT count(*) FROM relay_log WHERE detail ->> 'what' = 'refused'";
+    assert_eq!(number(&owner, entries).await, 1);
+    let told = "SELECT sum((detail -> 'reasons' ->> 'malformed')::bigint)::bigint FROM relay_log WHERE detail ->> 'what' = 'refused'";
+    assert!((1_000..20_000).contains(&number(&owner, told).await));
+    // Only the neighbour's pages are recorded; each event drew one slot.
+    assert_eq!(number(&owner, &format!("{batches} WHERE stored = 0 AND sighted = 0")).await, 0);
+    assert_eq!(number(&owner, "SELECT sum(slots)::bigint FROM ingest_log").await, 1_200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn live_events_that_come_faster_than_commits_share_them() {
+    let database = TestDatabase::new().await;
+    let owner = database.owner().await;
+    let now = u64::try_from(chrono::Utc::now().timestamp()).unwrap();
+    let events = SampleGenerator::new(9, 600, now - 60..now, 3);
+    let frames: Vec<String> = std::iter::once(r#"["EOSE","ID"]"#.to_owned())
+        .chain(events.map(|event| format!(r#"["EVENT","ID",{}]"#, event.as_json())))
+        .collect();
+    let stream = Pushing::start(frames.into_iter(), Duration::from_micros(200)).await;
+    crawl_until(&database, std::slice::from_ref(&stream.url), "all live events are stored", || async {
+        number(&owner, "SELECT count(*) FROM events").await == 600
+    })
+    .await;
+    let commits = number(&owner, "SELECT count(*) FROM ingest_log").await;
+    assert!(commits <= 200, "{commits} commits for 600 events");
+    println!("600 live events took {commits} commits");
+}
