@@ -99,9 +99,12 @@ impl Agenda {
         self.slow.contains(&relay)
     }
 
-    /// Returns whether that was not known.
-    pub(super) fn set_slow(&mut self, relay: i32, is_slow: bool) -> bool {
-        if is_slow { self.slow.insert(relay) } else { self.slow.remove(&relay) }
+    pub(super) fn set_slow(&mut self, relay: i32, is_slow: bool) {
+        if is_slow {
+            self.slow.insert(relay);
+        } else {
+            self.slow.remove(&relay);
+        }
     }
 
     /// Whether it is listened to after it was read with care; `None` for a relay that needs none.
