@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use super::support::instance::Instance;
 
 /// No quota is to be what a bench measures, but counting against them is a part of it: hence not 0, which is none.
-pub(crate) const AMPLE: [&str; 5] = [
+pub(crate) const AMPLE: [&str; 6] = [
     "services.messages.sender_messages_per_second=1000000",
     "services.messages.sender_messages_per_day=1000000000",
     "services.messages.sender_bytes_per_day=1000000000000",
     "services.messages.recipient_messages_max=1000000000",
     "services.messages.recipient_bytes_max=1000000000000",
+    "services.messages.acknowledgements_per_second=1000000",
 ];
 
 /// The instance and where its room listens.

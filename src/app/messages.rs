@@ -26,6 +26,9 @@ const LOOK: Duration = Duration::from_secs(3);
 /// When the database does not answer, or an address cannot be listened on.
 pub async fn start_messages(parts: &Parts, addresses: &mut BTreeMap<String, String>) -> Result<()> {
     let settings = parts.settings.services.messages.clone();
+    for warning in settings.warnings() {
+        tracing::warn!("{warning}");
+    }
     let counted = MessageMetrics::default();
     parts.metrics.register(|registry| counted.register(registry));
     let exchange = Exchange::default();

@@ -126,6 +126,9 @@ impl Cli {
             Configuration::load(Sources::of_process(common.implementation.clone(), overrides))?;
         if let Command::CheckConfig = command {
             output::say(format_args!("{:#}", configuration.effective_json()));
+            for warning in configuration.settings.services.messages.warnings() {
+                eprintln!("quipu: {warning}");
+            }
             return Ok(ExitCode::SUCCESS);
         }
         let _log = telemetry::init(&configuration.settings.log, || output::AboveBars)?;

@@ -1,5 +1,6 @@
 //! `quipu run`: single services; with the flags of aethos-relay, which `quipu run messages` takes the place of.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -46,6 +47,9 @@ struct Flags {
     /// Let web pages of every origin connect.
     #[arg(long)]
     dev_mode: bool,
+    /// Accepted and ignored: messages are kept in PostgreSQL, not in a file.
+    #[arg(long, value_name = "FILE")]
+    store_path: Option<PathBuf>,
 }
 
 impl Run {
@@ -75,7 +79,16 @@ impl Run {
         if flags.dev_mode {
             set("services.messages.dev_mode", true.into());
         }
-        if !settings.is_empty() && !self.services.iter().any(|service| service == MESSAGES) {
+        if let Some(file) = &flags.store_path {
+            eprintln!(
+                "quipu: --store-path {} is ignored: messages are kept in PostgreSQL, in the database that `quipu url` prints; \
+                 the file is neither read nor written",
+                file.display()
+            );
+        }
+        if (!settings.is_empty() || flags.store_path.is_some())
+            && !self.services.iter().any(|service| service == MESSAGES)
+        {
             bail!("these flags are for `quipu run {MESSAGES}`");
         }
         if flags.log_json {

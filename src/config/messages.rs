@@ -7,12 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use super::check::Merged;
 use super::layer::Problem;
+use crate::base::RelayUrl;
 
 /// Largest [`Messages::payload_bytes_max`].
 const PAYLOAD_BYTES_MAX: usize = 1_048_576;
 
 /// Longest [`Messages::max_ttl_s`]: hours of payloads are prepared for 400 days at most.
 const TTL_S_MAX: u32 = 390 * 86_400;
+
+/// Largest number of devices and of tokens of one wayfarer.
+const COUNT_MAX: u32 = 10_000;
 
 /// Section `services.messages`. A bound of 0 is none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +29,8 @@ pub struct Messages {
     pub ws_address: Option<SocketAddr>,
     /// Where health and metrics are. Without a value 127.0.0.1:4706, and 127.0.0.1:8081 when nothing else runs.
     pub http_address: Option<SocketAddr>,
-    /// What this relay calls itself in `hello_ok` and in challenges. Where clients prove a Nostr key, the URL they connect to.
+    /// What this relay calls itself in `hello_ok`. Key proofs are made for it: beyond loopback addresses they are taken only where
+    /// it is the URL that clients connect to (`wss://…/ws`).
     pub relay_id: String,
     /// Whether a claimed identity is believed. Without a value: on loopback addresses alone, and of no request that a proxy has
     /// forwarded.
@@ -50,6 +55,16 @@ pub struct Messages {
     pub recipient_messages_max: u64,
     /// Bytes that may wait for one recipient.
     pub recipient_bytes_max: u64,
+    /// Percent of what may wait for a recipient that one sender may fill, 1 to 100.
+    pub sender_share_percent: NonZeroU32,
+    /// Devices of one wayfarer that were seen within 30 days. A further one is refused.
+    pub devices_per_wayfarer_max: NonZeroU32,
+    /// Acknowledgements a second of one wayfarer, with bursts of five seconds' worth.
+    pub acknowledgements_per_second: u32,
+    /// Tokens for proofs that one wayfarer may have at a time; each lives for a day.
+    pub tokens_per_wayfarer_max: NonZeroU32,
+    /// Proofs a minute over HTTP, of one wayfarer and from one address (of IPv6 its /64). Loopback addresses are not counted.
+    pub proofs_per_minute: u32,
     /// Connections at the same time.
     pub connections_max: NonZeroUsize,
     /// Connections of one address at the same time; loopback addresses are not counted.
@@ -80,6 +95,11 @@ impl Default for Messages {
             sender_bytes_per_day: 10_737_418_240,
             recipient_messages_max: 200_000,
             recipient_bytes_max: 1_073_741_824,
+            sender_share_percent: nonzero!(NonZeroU32, 10),
+            devices_per_wayfarer_max: nonzero!(NonZeroU32, 64),
+            acknowledgements_per_second: 10_000,
+            tokens_per_wayfarer_max: nonzero!(NonZeroU32, 32),
+            proofs_per_minute: 30,
             connections_max: nonzero!(NonZeroUsize, 20_000),
             connections_per_address_max: nonzero!(NonZeroUsize, 1_000),
             ping_interval_s: nonzero!(NonZeroU32, 30),
@@ -96,6 +116,24 @@ impl Messages {
     pub fn believes(&self, listener: SocketAddr, is_loopback_direct: bool) -> bool {
         let is_local = listener.ip().to_canonical().is_loopback() && is_loopback_direct;
         self.compat_unauthenticated.unwrap_or(is_local)
+    }
+
+    /// What works, but probably not as it is meant.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let is_beyond_loopback = |address: Option<SocketAddr>| {
+            address.is_some_and(|address| !address.ip().to_canonical().is_loopback())
+        };
+        let mut warnings = Vec::new();
+        let is_reached = is_beyond_loopback(self.ws_address) || is_beyond_loopback(self.http_address);
+        if self.enabled && is_reached && RelayUrl::parse(&self.relay_id).is_err() {
+            warnings.push(format!(
+                "services.messages.relay_id: `{}` is no URL: beyond loopback addresses key proofs are refused, bearer tokens \
+                 work. Set it to the URL that clients connect to (wss://…/ws)",
+                self.relay_id
+            ));
+        }
+        warnings
     }
 
     /// What is wrong beyond the types.
@@ -118,6 +156,13 @@ impl Messages {
             "max_ttl_s",
             format!("{seconds}: at most {TTL_S_MAX}, which are 390 days"),
         );
+        for (key, value, most) in [
+            ("sender_share_percent", self.sender_share_percent, 100),
+            ("devices_per_wayfarer_max", self.devices_per_wayfarer_max, COUNT_MAX),
+            ("tokens_per_wayfarer_max", self.tokens_per_wayfarer_max, COUNT_MAX),
+        ] {
+            check(value.get() <= most, key, format!("{value}: at most {most}"));
+        }
         let is_plain = !self.relay_id.is_empty() && !self.relay_id.contains(char::is_control);
         check(is_plain, "relay_id", "empty, or with control characters".to_owned());
         problems

@@ -20,8 +20,7 @@ pub struct Synchronizer {
     /// Fewest events a second, new ones or of windows that are proven by them, that a relay delivers to keep its place among
     /// `catching_up_max`. Only time in which the relay is waited for counts.
     pub catching_up_events_per_s_min: NonZeroU32,
-    /// Longest that a relay keeps such a place without delivering so much, in seconds of waiting for it. Relays beyond clearnet may
-    /// take four times as long.
+    /// Longest that a relay keeps such a place without delivering so much, in seconds of waiting for it.
     pub slow_after_s: NonZeroU32,
     /// Longest that any relay keeps its place before it queues for the next turn, in seconds.
     pub turn_s: NonZeroU32,
@@ -63,7 +62,7 @@ impl Default for Synchronizer {
             catching_up_max: nonzero!(NonZeroUsize, 32),
             slow_catching_up_max: nonzero!(NonZeroUsize, 4),
             catching_up_events_per_s_min: nonzero!(NonZeroU32, 5),
-            slow_after_s: nonzero!(NonZeroU32, 3),
+            slow_after_s: nonzero!(NonZeroU32, 10),
             turn_s: nonzero!(NonZeroU32, 60),
             page_events: nonzero!(NonZeroUsize, 500),
             interval_s: nonzero!(NonZeroU32, 3_600),

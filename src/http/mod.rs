@@ -18,6 +18,7 @@ mod routes;
 mod serve;
 mod server;
 mod socket;
+mod websocket;
 
 pub use client::ClientAddress;
 pub use context::RequestContext;
@@ -27,3 +28,6 @@ pub use host::is_ours;
 pub use ops::ops_routes;
 pub use routes::{Access, Endpoint, Routes};
 pub use serve::{BindError, Edge, Listener};
+pub use websocket::{
+    Bounded, CloseCode, CloseFrame, MessageTooLong, ServerSocket, SocketError, SocketMessage, SocketUpgrade,
+};

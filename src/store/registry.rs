@@ -46,6 +46,7 @@ pub const TABLES: &[(&str, TableKind)] = &[
     ("kind_totals", TableKind::Projection),
     ("lease", TableKind::Working),
     ("list_fetches", TableKind::Working),
+    ("message_challenge_key", TableKind::Working),
     ("message_log", TableKind::Journal),
     ("message_payloads", TableKind::Journal),
     ("message_positions", TableKind::Working),

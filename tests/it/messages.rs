@@ -4,6 +4,8 @@ mod cli;
 mod delivery;
 mod golden;
 mod golden_frames;
+mod hostile;
+mod hostile_bounds;
 mod http;
 mod identity;
 mod idle;

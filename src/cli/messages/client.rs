@@ -47,7 +47,7 @@ pub(super) struct Login {
     pub(super) wayfarer_id: String,
     pub(super) device: String,
     pub(super) proof: Proof,
-    /// The only relay whose challenges are signed, by the name it gives itself.
+    /// The only relay whose challenges are signed, by the name in them. Without it the name must be the URL that was dialled.
     pub(super) relay_id: Option<String>,
 }
 
@@ -67,8 +67,8 @@ pub(super) enum Trouble {
     )]
     ProofWanted,
     #[error(
-        "the relay calls itself `{}`, which is not what its challenge may be signed for: a signature would let it in there \
-         as you. Dial that relay, or say `--relay-id` if you know that this is it", Plain(.0)
+        "the relay's challenge is for `{}`, which is not the URL that was dialled, so it is not signed: that relay would take the \
+         signature for you. Dial that URL, or give `--relay-id` if you know that this relay is the one that is named", Plain(.0)
     )]
     OtherRelay(String),
     #[error("the relay's challenge cannot be signed: {0}")]
@@ -264,13 +264,14 @@ impl Login {
         }))
     }
 
-    /// A relay could hand us another relay's challenge and log in there as us. So a name that was given must be the relay's, and
-    /// one that is a URL must be what we dialled (as N-42.9).
+    /// A relay can pass on another relay's challenge and log in there with our signature. So the name in a challenge must be the
+    /// one that was given, or the URL that we dialled (as N-42.9).
     fn may_sign_for(&self, relay_id: &str) -> bool {
-        match (&self.relay_id, RelayUrl::parse(relay_id)) {
-            (Some(given), _) => given == relay_id,
-            (None, Ok(url)) => RelayUrl::parse(self.url.as_str()).is_ok_and(|dialled| dialled == url),
-            (None, Err(_)) => true,
+        match &self.relay_id {
+            Some(given) => given == relay_id,
+            None => {
+                RelayUrl::parse(relay_id).is_ok_and(|named| RelayUrl::parse(self.url.as_str()) == Ok(named))
+            }
         }
     }
 }

@@ -110,6 +110,7 @@ impl Create {
             device: self.device,
             label: self.label,
             life_s: self.ttl_seconds,
+            proof: None,
         };
         append(doors, create).await?;
         let made = read::token(&doors.session, &token_sha256).await?;

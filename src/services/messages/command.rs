@@ -72,6 +72,15 @@ pub struct NewMessage {
     pub payload: String,
 }
 
+/// What a token is given for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenProof {
+    /// SHA-256 of the challenge that was answered, which is good once.
+    pub challenge_sha256: [u8; 32],
+    /// Tokens for proofs that the wayfarer may have at a time.
+    pub tokens_max: i32,
+}
+
 /// Tokens that prove who somebody is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenCommand {
@@ -87,6 +96,8 @@ pub enum TokenCommand {
         label: String,
         /// Seconds until it ends by itself; `None` for never.
         life_s: Option<i64>,
+        /// What it is given for; `None` for the operator's word.
+        proof: Option<TokenProof>,
     },
     /// Good for nothing from now on.
     Revoke {

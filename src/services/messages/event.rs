@@ -90,6 +90,8 @@ pub struct Life {
     pub is_expired: bool,
     /// What its recipient's devices did with it.
     pub devices: Vec<DeviceLife>,
+    /// Whether there are more devices than these.
+    pub has_more_devices: bool,
 }
 
 /// What one device did with a message.

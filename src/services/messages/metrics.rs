@@ -3,9 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfReason {
+    reason: &'static str,
+}
 
 /// Counters of one process. Cloning shares them.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +24,7 @@ pub struct MessageMetrics {
     expired: Counter,
     dropped: Counter,
     store_errors: Counter,
+    refused: Family<OfReason, Counter>,
     swept_at: Arc<AtomicI64>,
     store_answers: Arc<AtomicBool>,
 }
@@ -39,6 +47,11 @@ impl MessageMetrics {
             self.dropped.clone(),
         );
         registry.register("store_errors", "Requests that the store failed", self.store_errors.clone());
+        registry.register(
+            "messages_refused",
+            "Requests and frames refused, by the field that is at fault or the kind of the store's failure",
+            self.refused.clone(),
+        );
     }
 
     /// A connection begins.
@@ -79,6 +92,11 @@ impl MessageMetrics {
     /// The store failed a request.
     pub fn store_error(&self) {
         self.store_errors.inc();
+    }
+
+    /// A request was refused. `reason` is one of a fixed list of words.
+    pub fn refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&OfReason { reason }).inc();
     }
 
     /// A sweep ended: when, unix seconds, and whether it succeeded.

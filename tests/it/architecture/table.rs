@@ -112,9 +112,14 @@ pub(super) const RESERVED: &[Reserved] = &[
         reason: "only `store` opens connections to the database",
     },
     Reserved {
-        names: &["tokio_tungstenite", "tokio_socks", "tokio_rustls", "reqwest", "hickory_resolver"],
+        names: &["tokio_socks", "tokio_rustls", "reqwest", "hickory_resolver"],
         allowed: &["net"],
         reason: "only `net` opens connections to other machines",
+    },
+    Reserved {
+        names: &["tokio_tungstenite"],
+        allowed: &["net", "http"],
+        reason: "`net` opens WebSockets to other machines, `http` accepts those of clients",
     },
     Reserved {
         names: &["axum::Router", "axum::routing", "axum::serve", "hyper", "hyper_util", "tower"],

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::kit::wayfarer;
-use crate::support::instance::{Instance, Ran, await_some, run, signal, wait};
+use crate::support::instance::{Instance, Ran, await_some, quipu, run, signal, wait};
 
 fn instance() -> (Instance, String) {
     let instance = Instance::start(&[
@@ -131,4 +131,37 @@ async fn send_pull_and_tail_with_a_key_and_a_token() {
     let other_device = bearing(&instance, token, &[&pull_all[..], &["--device", "tablet"]].concat()).ok();
     assert_eq!(other_device.json_lines().len(), 3);
     instance.stop();
+}
+
+/// The flag is of aethos-relay's own quick start.
+#[test]
+fn store_path_is_accepted_and_its_user_is_told_where_messages_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = quipu(folder.path());
+    // It ends at the unknown key, before anything starts.
+    command.args(["run", "messages", "--store-path", "./relay.db", "--set", "services.messages.unknown=1"]);
+    let said = run(&mut command, folder.path()).refusal();
+    assert!(said.contains("--store-path ./relay.db is ignored: messages are kept in PostgreSQL"), "{said}");
+    assert!(said.contains("services.messages.unknown"), "{said}");
+    let mut other = quipu(folder.path());
+    other.args(["run", "console", "--store-path", "./relay.db"]);
+    assert!(run(&mut other, folder.path()).refusal().contains("quipu run messages"));
+}
+
+#[test]
+fn check_config_warns_of_a_relay_id_that_is_no_url_beyond_loopback() {
+    let folder = tempfile::tempdir().unwrap();
+    let checked = |settings: &[&str]| {
+        let mut command = quipu(folder.path());
+        command.arg("check-config");
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        run(&mut command, folder.path()).ok().stderr
+    };
+    let address = "services.messages.ws_address=0.0.0.0:4705";
+    assert!(checked(&[address]).contains("services.messages.relay_id: `quipu` is no URL"));
+    for silent in [&[][..], &[address, "services.messages.relay_id=wss://messages.example/ws"]] {
+        assert!(!checked(silent).contains("relay_id"), "{silent:?}");
+    }
 }

@@ -90,6 +90,8 @@ async fn what_cannot_be_read_is_refused_with_its_field() {
     );
     assert_eq!(said["field"], "wayfarer_id");
     assert_eq!(room.get(&page("a%00b", "")).await.1["field"], "device_id");
+    // A device shows itself before it acknowledges.
+    assert_eq!(room.get(&format!("/v1/messages?wayfarer_id={}", wayfarer(1))).await.0, 200);
     assert_eq!(
         http(room.http, "POST", &format!("/v1/messages/no-uuid/ack?wayfarer_id={}", wayfarer(1)), &[], None)
             .await

@@ -26,6 +26,7 @@ async fn create(room: &Room, token: &str, wayfarer_id: &str, device: Option<&str
         device: device.map(str::to_owned),
         label: String::new(),
         life_s,
+        proof: None,
     };
     room.parts.token_writer().append(create).await.unwrap();
 }
@@ -174,14 +175,14 @@ async fn g2_4_4_a_token_of_one_device_proves_that_device_alone() {
 }
 
 /// Who an ed25519 key is.
-fn identity(key: &SigningKey) -> (String, String) {
+pub(super) fn identity(key: &SigningKey) -> (String, String) {
     let public = key.verifying_key().to_bytes();
     (wayfarer_id_of(&public), URL_SAFE_NO_PAD.encode(public))
 }
 
-fn signature(key: &SigningKey, challenge: &Value, wayfarer_id: &str, device: &str) -> String {
-    let challenge = challenge["challenge"].as_str().unwrap();
-    let text = format!("quipu-messages-v1\nquipu\n{challenge}\n{wayfarer_id}\n{device}");
+pub(super) fn signature(key: &SigningKey, challenge: &Value, wayfarer_id: &str, device: &str) -> String {
+    let [relay, challenge] = ["relay_id", "challenge"].map(|name| challenge[name].as_str().unwrap());
+    let text = format!("quipu-messages-v1\n{relay}\n{challenge}\n{wayfarer_id}\n{device}");
     URL_SAFE_NO_PAD.encode(key.sign(text.as_bytes()).to_bytes())
 }
 
@@ -190,7 +191,8 @@ async fn challenged(room: &Room, wayfarer_id: &str, device: &str) -> (Client, Va
     let mut hello = hello(wayfarer_id, device);
     hello["auth"] = "ed25519".into();
     let challenge = client.ask(hello).await;
-    assert_eq!((&challenge["type"], &challenge["relay_id"]), (&"challenge".into(), &"quipu".into()));
+    let dialled = format!("ws://{}/ws", room.ws);
+    assert_eq!((&challenge["type"], &challenge["relay_id"]), (&"challenge".into(), &dialled.into()));
     (client, challenge)
 }
 
@@ -248,12 +250,13 @@ async fn g2_4_3_a_proof_that_does_not_fit_is_refused_and_ends_the_connection() {
 }
 
 fn nostr(keys: &Keys, challenge: &Value) -> Value {
+    nostr_for(keys, challenge, challenge["relay_id"].as_str().unwrap())
+}
+
+fn nostr_for(keys: &Keys, challenge: &Value, relay: &str) -> Value {
     let challenge = challenge["challenge"].as_str().unwrap();
     let event = EventBuilder::new(Kind::Authentication, "")
-        .tags([
-            Tag::parse(["challenge", challenge]).unwrap(),
-            Tag::parse(["relay", "ws://127.0.0.1/"]).unwrap(),
-        ])
+        .tags([Tag::parse(["challenge", challenge]).unwrap(), Tag::parse(["relay", relay]).unwrap()])
         .custom_created_at(Timestamp::now())
         .sign_with_keys(keys)
         .unwrap();
@@ -287,8 +290,9 @@ async fn a_token_is_given_for_a_proof_over_http_and_a_challenge_is_good_once() {
     let room = strict(&database).await;
     let key = SigningKey::from_bytes(&[7; 32]);
     let (id, public) = identity(&key);
-    let (status, challenge) = room.get("/v1/challenge").await;
-    assert_eq!((status, &challenge["relay_id"]), (200, &"quipu".into()));
+    let path = format!("/v1/challenge?wayfarer_id={id}&device_id=phone");
+    let (status, challenge) = room.get(&path).await;
+    assert_eq!((status, &challenge["relay_id"]), (200, &format!("ws://{}/ws", room.http).into()));
     let proof = json!({
         "wayfarer_id": id, "device_id": "phone", "challenge": challenge["challenge"], "public_key_b64": public,
         "signature_b64": signature(&key, &challenge, &id, "phone"),
@@ -303,19 +307,19 @@ async fn a_token_is_given_for_a_proof_over_http_and_a_challenge_is_good_once() {
     assert_eq!(number(&database, &stored).await, 0, "the token itself is stored nowhere");
     let (status, said) = room.post("/v1/tokens", &proof).await;
     assert_eq!((status, &said["field"]), (401, &"challenge".into()));
-    // A failed answer uses it up, too.
-    let (_, challenge) = room.get("/v1/challenge").await;
+    // A wrong answer proves nothing, and takes nothing away from the right one.
+    let (_, challenge) = room.get(&path).await;
     let mut wrong = proof.clone();
     wrong["challenge"] = challenge["challenge"].clone();
-    assert_eq!(room.post("/v1/tokens", &wrong).await.0, 401);
+    assert_eq!(room.post("/v1/tokens", &wrong).await.1["field"], "proof");
     wrong["signature_b64"] = signature(&key, &challenge, &id, "phone").into();
-    assert_eq!(room.post("/v1/tokens", &wrong).await.1["field"], "challenge");
+    assert_eq!(room.post("/v1/tokens", &wrong).await.0, 201);
     // A challenge of a socket is none of HTTP's.
     let (_client, challenge) = challenged(&room, &id, "phone").await;
     wrong["challenge"] = challenge["challenge"].clone();
     wrong["signature_b64"] = signature(&key, &challenge, &id, "phone").into();
     assert_eq!(room.post("/v1/tokens", &wrong).await.1["field"], "challenge");
-    assert_eq!(number(&database, "SELECT count(*) FROM message_tokens").await, 1);
+    assert_eq!(number(&database, "SELECT count(*) FROM message_tokens").await, 2);
 }
 
 #[tokio::test]
@@ -327,7 +331,8 @@ async fn a_nostr_key_gets_a_token_over_http_for_devices_with_names_that_can_be_s
     for (device, expected) in
         [("", 201), ("phone", 201), ("a\0b", 400), ("a\nb", 400), (&*"x".repeat(257), 400)]
     {
-        let (_, challenge) = room.get("/v1/challenge").await;
+        let query = format!("wayfarer_id={id}&device_id={}", if expected == 201 { device } else { "" });
+        let (_, challenge) = room.get(&format!("/v1/challenge?{query}")).await;
         let proof = json!({
             "wayfarer_id": id, "device_id": device, "challenge": challenge["challenge"], "event": nostr(&keys, &challenge),
         });
@@ -339,6 +344,68 @@ async fn a_nostr_key_gets_a_token_over_http_for_devices_with_names_that_can_be_s
             assert_eq!(client.ask(hello(&id, device)).await, welcome());
         } else {
             assert_eq!(said["field"], "device_id");
+        }
+    }
+}
+
+/// A proof that was made for another relay, which passes it on, is good for nothing here.
+#[tokio::test]
+async fn a_proof_for_another_relay_is_refused_also_with_the_default_relay_id() {
+    let database = TestDatabase::new().await;
+    let room = strict(&database).await;
+    let keys = Keys::generate();
+    let id = keys.public_key().to_hex();
+    for elsewhere in ["wss://relay.example.com", "ws://127.0.0.1:1/ws", "quipu", ""] {
+        let (_, challenge) = room.get(&format!("/v1/challenge?wayfarer_id={id}")).await;
+        let event = nostr_for(&keys, &challenge, elsewhere);
+        let proof = json!({ "wayfarer_id": id, "challenge": challenge["challenge"], "event": event });
+        let (status, said) = room.post("/v1/tokens", &proof).await;
+        assert_eq!((status, &said["field"]), (401, &"proof".into()), "{elsewhere} {said}");
+        let (mut client, challenge) = challenged(&room, &id, "phone").await;
+        let event = nostr_for(&keys, &challenge, elsewhere);
+        let said = client.ask(json!({ "type": "auth", "event": event })).await;
+        assert_eq!(
+            said,
+            refused("the event's relay tag is not the relay_id of the challenge"),
+            "{elsewhere}"
+        );
+    }
+    assert_eq!(number(&database, "SELECT count(*) FROM message_tokens").await, 0);
+}
+
+#[tokio::test]
+async fn beyond_loopback_key_proofs_need_a_relay_id_that_is_a_url_and_tokens_do_not() {
+    let database = TestDatabase::new().await;
+    let keys = Keys::generate();
+    let id = keys.public_key().to_hex();
+    let mut hello = hello(&id, "phone");
+    hello["auth"] = "nostr".into();
+    for (relay_id, is_taken) in [("quipu", false), ("wss://messages.example/ws", true)] {
+        let room = Room::with(&database, |settings| {
+            relay_id.clone_into(&mut settings.relay_id);
+            let all = ([0, 0, 0, 0], 0).into();
+            (settings.ws_address, settings.http_address) = (Some(all), Some(all));
+        })
+        .await;
+        assert_eq!(room.parts.settings.services.messages.warnings().len(), usize::from(!is_taken));
+        let [ws, http_address] = [room.ws, room.http].map(|a| ([127, 0, 0, 1], a.port()).into());
+        let mut client = Client::connect(ws, &[]).await;
+        let said = client.ask(hello.clone()).await;
+        let challenge_path = format!("/v1/challenge?wayfarer_id={id}");
+        let (status, told) = http(http_address, "GET", &challenge_path, &[], None).await;
+        if is_taken {
+            assert_eq!(
+                (status, &told["relay_id"], &said["relay_id"]),
+                (200, &relay_id.into(), &relay_id.into())
+            );
+            let answer = client.ask(json!({ "type": "auth", "event": nostr(&keys, &said) })).await;
+            assert_eq!(answer, json!({ "type": "hello_ok", "relay_id": relay_id }));
+        } else {
+            assert!(said["message"].as_str().unwrap().contains("services.messages.relay_id"), "{said}");
+            assert_eq!((client.hear().await, status, &told["field"]), (None, 401, &"relay_id".into()));
+            create(&room, "good", &id, None, None).await;
+            let mut client = Client::connect(ws, &[("authorization", "Bearer good")]).await;
+            assert_eq!(client.ask(self::hello(&id, "phone")).await, welcome());
         }
     }
 }

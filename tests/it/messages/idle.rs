@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::StreamExt as _;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::model::stage::{Process, server};
 use super::model::talk::Talk;
@@ -130,6 +133,91 @@ async fn two_thousand_idle_connections_are_small_and_everything_is_given_back() 
     })
     .await
     .unwrap();
+}
+
+/// Connections that never prove who they are.
+const UNPROVEN: usize = 1_000;
+
+/// Most memory of such a connection, in bytes.
+const UNPROVEN_BYTES_MAX: usize = 16 * 1_024;
+
+/// Shakes hands and sends these bytes: a part of a frame.
+async fn unproven(address: SocketAddr, part: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET /ws HTTP/1.1\r\nhost: {address}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+    stream.write_all(part).await.unwrap();
+    stream
+}
+
+/// The head of a masked text frame, and as much of its payload.
+fn part_of_frame(announced: u64, payload: usize) -> Vec<u8> {
+    let mut part = vec![0x81, 0xff];
+    part.extend(announced.to_be_bytes());
+    part.resize(part.len() + 4 + payload, 0);
+    part
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_unproven_connections_hold_little_memory_whatever_they_send() {
+    let instance = tokio::task::spawn_blocking(server).await.unwrap();
+    let log = instance.folder().join("messages.log");
+    let command = instance.command(&["--set", "services.messages.hello_timeout_s=600"]);
+    let process = tokio::task::spawn_blocking(move || Process::start(command, &log)).await.unwrap().unwrap();
+    let (pid, address) = (process.pid(), process.address);
+    busy(address).await;
+    drop(connect(address, 0..AT_ONCE).await);
+    given_back(pid, address.port());
+
+    // As much of a frame as may be kept, and less than all of it.
+    let before = memory(pid);
+    let part = part_of_frame(2_048, 2_047);
+    let connecting = (0..UNPROVEN).map(|_| unproven(address, &part));
+    let held: Vec<TcpStream> =
+        futures_util::stream::iter(connecting).buffer_unordered(AT_ONCE).collect().await;
+    tokio::task::block_in_place(|| {
+        await_some("every part is read", || (unread(address.port()) == 0).then_some(()))
+    });
+    let each = memory(pid).saturating_sub(before) / UNPROVEN;
+    println!("{UNPROVEN} unproven connections with parts of frames: {each} bytes each");
+    assert_eq!(files(pid, address.port()).0, UNPROVEN, "none was cut off");
+    assert!(each < UNPROVEN_BYTES_MAX, "{each} bytes for an unproven connection");
+
+    // A frame that announces 2 MiB or 100 MB is refused before its payload comes.
+    for announced in [2 << 20, 100_000_000, u64::MAX] {
+        let mut stream = unproven(address, &part_of_frame(announced, 1_000)).await;
+        let mut said = Vec::new();
+        timeout(WITHIN, stream.read_to_end(&mut said)).await.unwrap().unwrap();
+        let text = String::from_utf8_lossy(&said);
+        let message = format!("a frame has {announced} bytes; at most 2048 are allowed before hello");
+        assert!(text.contains("PAYLOAD_TOO_LARGE") && text.contains(&message), "{text}");
+        assert!(said.windows(2).any(|code| code == 1009_u16.to_be_bytes()), "{text}");
+    }
+    drop(held);
+    given_back(pid, address.port());
+    tokio::task::spawn_blocking(|| {
+        process.stop();
+        instance.stop();
+    })
+    .await
+    .unwrap();
+}
+
+/// Bytes that clients of a port have sent and the process has not read, by the kernel's table.
+fn unread(port: u16) -> u64 {
+    let table = fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let columns = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let of_port =
+        columns.filter(|columns| columns[1].ends_with(&format!(":{port:04X}")) && columns[3] != LISTENING);
+    of_port.map(|columns| u64::from_str_radix(columns[4].split(':').nth(1).unwrap(), 16).unwrap()).sum()
 }
 
 /// Waits until no socket of a client is left; returns how many other files there are.

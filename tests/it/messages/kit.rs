@@ -201,6 +201,11 @@ impl Client {
         let _ = soon("a message to be taken", self.0.send(Message::text(text.into()))).await;
     }
 
+    /// Sends one WebSocket message to a relay that may close; whether it was taken.
+    pub(super) async fn try_put(&mut self, message: Message) -> bool {
+        soon("a message to be taken or refused", self.0.send(message)).await.is_ok()
+    }
+
     /// Sends a text to a relay that may close; the next frame, if there is one.
     pub(super) async fn try_ask(&mut self, text: &str) -> Option<Value> {
         self.try_say(text).await;
@@ -421,6 +426,15 @@ impl Stream {
                 return Some((id, data));
             }
         }
+    }
+
+    /// The last event of a stream that cannot go on: its data. The stream ends after it.
+    pub(super) async fn error(&mut self) -> Value {
+        let mut line = async || soon("an event", self.lines.next_line()).await.unwrap();
+        while line().await.expect("an error is told before the end") != "event: error" {}
+        let data = line().await.expect("an error has data");
+        while line().await.is_some() {}
+        serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap()
     }
 
     /// The next so many messages; their `msg_id`s.

@@ -1,10 +1,11 @@
 //! Bounds on senders, recipients, pages and connections: whoever passes one is told which, and everybody else goes on.
 
+use std::collections::HashMap;
 use std::net::UdpSocket;
 use std::time::Instant;
 
 use quipu::services::messages::decide::{Quota, Used};
-use quipu::services::messages::read::{used_by_recipient, used_by_sender};
+use quipu::services::messages::read::{Waiting, used_by_recipient, used_by_sender};
 use serde_json::{Value, json};
 
 use super::kit::{Client, Room, http, soon, wayfarer};
@@ -84,10 +85,14 @@ async fn a_count_that_goes_on_comes_to_what_one_from_the_start_comes_to() {
         for place in places.into_iter().rev() {
             phone.acknowledge(&waiting.remove(place)).await;
         }
-        let (waits, next) = used_by_recipient(pool, &bob, quota, after_number).await.unwrap();
-        let (waits_in_all, _) = used_by_recipient(pool, &bob, quota, 0).await.unwrap();
-        assert_eq!((waits, waits_in_all), (used(waiting.len()), used(waiting.len())));
-        after_number = next;
+        let above = Quota { messages: 1, bytes: 0 };
+        let waits = used_by_recipient(pool, &bob, quota, after_number, above).await.unwrap();
+        let waits_in_all = used_by_recipient(pool, &bob, quota, 0, above).await.unwrap();
+        assert_eq!((waits.used, waits_in_all.used), (used(waiting.len()), used(waiting.len())));
+        let told: Vec<_> = waits.senders.into_iter().collect();
+        let all_of_alice = (waiting.len() > 1).then(|| (alice.clone(), used(waiting.len())));
+        assert_eq!(told, Vec::from_iter(all_of_alice));
+        after_number = waits.after;
         let (more, next) = used_by_sender(pool, &alice, quota, after).await.unwrap();
         counted = Used { messages: counted.messages + more.messages, bytes: counted.bytes + more.bytes };
         let (in_all, _) = used_by_sender(pool, &alice, quota, None).await.unwrap();
@@ -96,7 +101,8 @@ async fn a_count_that_goes_on_comes_to_what_one_from_the_start_comes_to() {
     }
     // Nothing new: there is nothing to add, and the next count goes on from the same place.
     assert_eq!(used_by_sender(pool, &alice, quota, after).await.unwrap(), (used(0), after));
-    assert_eq!(used_by_recipient(pool, &bob, quota, after_number).await.unwrap(), (used(5), after_number));
+    let waits = used_by_recipient(pool, &bob, quota, after_number, Quota::default()).await.unwrap();
+    assert_eq!(waits, Waiting { used: used(5), senders: HashMap::new(), after: after_number });
 }
 
 #[tokio::test]
@@ -104,6 +110,7 @@ async fn a_full_queue_is_told_to_the_sender_and_acknowledging_makes_room() {
     let database = TestDatabase::new().await;
     for is_bytes in [false, true] {
         let room = Room::with(&database, |settings| {
+            settings.sender_share_percent = 100.try_into().unwrap();
             if is_bytes {
                 settings.recipient_bytes_max = 15;
             } else {
@@ -111,20 +118,21 @@ async fn a_full_queue_is_told_to_the_sender_and_acknowledging_makes_room() {
             }
         })
         .await;
-        let (number, unit, used, limit) = if is_bytes { (3, "bytes", 15, 15) } else { (2, "messages", 3, 3) };
+        let number = if is_bytes { 3 } else { 2 };
         let mut sender = room.two(&wayfarer(1), "laptop").await;
         let mut sent = Vec::new();
         for _ in 0..3 {
             sent.push(sender.send(&wayfarer(number), HELLO).await);
         }
-        let message = format!("what waits for the recipient is {used} {unit}; at most {limit} are allowed");
+        // How much waits for a recipient is nothing that strangers are told.
+        let message = "the recipient's inbox has no room for this message; send it again later";
         for from in [1, 9] {
             let (status, said) = posted(&room, from, &to(number)).await;
             assert_eq!(
                 (status, &said["message"], &said["field"]),
                 (429, &json!(message), &"recipient".into())
             );
-            assert_eq!((&said["limit"], &said["value"]), (&limit.into(), &used.into()));
+            assert_eq!((&said["limit"], &said["value"]), (&Value::Null, &Value::Null));
         }
         let refused = json!({ "type": "error", "code": "RATE_LIMITED", "message": message });
         assert_eq!(sender.ask(to(number)).await, refused);

@@ -2,8 +2,8 @@
 
 mod exchange;
 mod lanes;
-mod positions;
 mod tokens;
+mod working;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 pub use exchange::{Exchange, News, Seat};
 pub use lanes::{LANES, Lanes};
-pub use positions::move_positions;
 pub use tokens::{TokenAnswer, TokenJournal};
+pub use working::{challenge_key, move_positions, show_device};
 
 use super::command::{MessageCommand, NewMessage};
 use super::event::{Accepted, Message};

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use tokio_postgres::types::Type;
+use tokio_postgres::{Row, Transaction};
 use uuid::Uuid;
 
 use crate::services::messages::command::TokenCommand;
@@ -16,6 +17,10 @@ pub enum TokenAnswer {
     Recorded,
     /// There is no such token to revoke.
     Unknown,
+    /// The challenge was answered before.
+    Used,
+    /// The wayfarer has as many tokens as it may.
+    Over,
 }
 
 /// The journal of tokens.
@@ -23,11 +28,7 @@ pub enum TokenAnswer {
 pub struct TokenJournal;
 
 // Both statements may be sent again: the same token is created and revoked once.
-const CREATE: &str = "
-    INSERT INTO message_tokens (kind, token_sha256, wayfarer_id, device, label, expires_at)
-    SELECT 'created', t.token, t.wayfarer, t.device, t.label, clock_timestamp() + make_interval(secs => t.life)
-    FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::bigint[]) AS t (token, wayfarer, device, label, life)
-    ON CONFLICT (token_sha256, kind) DO NOTHING";
+const CREATE: &str = "SELECT place, status FROM quipu_create_message_tokens($1, $2, $3, $4, $5, $6, $7)";
 
 const REVOKE: &str = "
     WITH asked AS (
@@ -56,60 +57,23 @@ impl Journal for TokenJournal {
         _batch: Uuid,
         commands: &[TokenCommand],
     ) -> Result<Vec<TokenAnswer>, Error> {
-        let (mut made, mut gone) = (Vec::new(), Vec::new());
-        for command in commands {
-            match command {
-                TokenCommand::Create { token_sha256, wayfarer_id, device, label, life_s } => {
-                    made.push((
-                        token_sha256.as_slice(),
-                        wayfarer_id.as_str(),
-                        device.as_deref(),
-                        label.as_str(),
-                        *life_s,
-                    ));
-                }
-                TokenCommand::Revoke { token_sha256, wayfarer_id } => {
-                    gone.push((token_sha256.as_slice(), wayfarer_id.as_str()));
-                }
-            }
-        }
+        let mut answers = vec![TokenAnswer::Recorded; commands.len()];
         let transaction = client.transaction().await?;
-        if !made.is_empty() {
-            let tokens: Vec<&[u8]> = made.iter().map(|t| t.0).collect();
-            let wayfarers: Vec<&str> = made.iter().map(|t| t.1).collect();
-            let devices: Vec<Option<&str>> = made.iter().map(|t| t.2).collect();
-            let labels: Vec<&str> = made.iter().map(|t| t.3).collect();
-            let lives: Vec<Option<i64>> = made.iter().map(|t| t.4).collect();
-            transaction
-                .execute_typed(
-                    CREATE,
-                    &[
-                        (&tokens, Type::BYTEA_ARRAY),
-                        (&wayfarers, Type::TEXT_ARRAY),
-                        (&devices, Type::TEXT_ARRAY),
-                        (&labels, Type::TEXT_ARRAY),
-                        (&lives, Type::INT8_ARRAY),
-                    ],
-                )
-                .await?;
-        }
-        let mut revoked: HashSet<Vec<u8>> = HashSet::new();
-        if !gone.is_empty() {
-            let tokens: Vec<&[u8]> = gone.iter().map(|t| t.0).collect();
-            let wayfarers: Vec<&str> = gone.iter().map(|t| t.1).collect();
-            let rows = transaction
-                .query_typed(REVOKE, &[(&tokens, Type::BYTEA_ARRAY), (&wayfarers, Type::TEXT_ARRAY)])
-                .await?;
-            revoked.extend(rows.iter().map(|row| row.get::<_, Vec<u8>>(0)));
-        }
-        transaction.commit().await?;
-        let answer = |command: &TokenCommand| match command {
-            TokenCommand::Revoke { token_sha256, .. } if !revoked.contains(token_sha256.as_slice()) => {
-                TokenAnswer::Unknown
+        for (place, answer) in create(&transaction, commands).await? {
+            if let Some(slot) = answers.get_mut(place) {
+                *slot = answer;
             }
-            TokenCommand::Create { .. } | TokenCommand::Revoke { .. } => TokenAnswer::Recorded,
-        };
-        Ok(commands.iter().map(answer).collect())
+        }
+        let revoked = revoke(&transaction, commands).await?;
+        transaction.commit().await?;
+        for (command, answer) in commands.iter().zip(&mut answers) {
+            if let TokenCommand::Revoke { token_sha256, .. } = command
+                && !revoked.contains(token_sha256.as_slice())
+            {
+                *answer = TokenAnswer::Unknown;
+            }
+        }
+        Ok(answers)
     }
 
     /// A batch may be sent again.
@@ -121,4 +85,72 @@ impl Journal for TokenJournal {
     ) -> Result<Option<Vec<TokenAnswer>>, Error> {
         Ok(None)
     }
+}
+
+/// Creates the tokens among the commands; what became of each, by its place.
+async fn create(
+    transaction: &Transaction<'_>,
+    commands: &[TokenCommand],
+) -> Result<Vec<(usize, TokenAnswer)>, Error> {
+    let mut places = Vec::new();
+    let (mut tokens, mut wayfarers, mut devices, mut labels) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut lives, mut challenges, mut mosts) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, command) in commands.iter().enumerate() {
+        if let TokenCommand::Create { token_sha256, wayfarer_id, device, label, life_s, proof } = command {
+            places.push(place);
+            tokens.push(token_sha256.as_slice());
+            wayfarers.push(wayfarer_id.as_str());
+            devices.push(device.as_deref());
+            labels.push(label.as_str());
+            lives.push(*life_s);
+            challenges.push(proof.as_ref().map(|proof| proof.challenge_sha256.as_slice()));
+            mosts.push(proof.map(|proof| proof.tokens_max));
+        }
+    }
+    if places.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = transaction
+        .query_typed(
+            CREATE,
+            &[
+                (&tokens, Type::BYTEA_ARRAY),
+                (&wayfarers, Type::TEXT_ARRAY),
+                (&devices, Type::TEXT_ARRAY),
+                (&labels, Type::TEXT_ARRAY),
+                (&lives, Type::INT8_ARRAY),
+                (&challenges, Type::BYTEA_ARRAY),
+                (&mosts, Type::INT4_ARRAY),
+            ],
+        )
+        .await?;
+    let answer = |row: &Row| {
+        let place = usize::try_from(row.get::<_, i32>(0)).ok().and_then(|place| places.get(place))?;
+        let answer = match row.get(1) {
+            "used" => TokenAnswer::Used,
+            "over" => TokenAnswer::Over,
+            _ => TokenAnswer::Recorded,
+        };
+        Some((*place, answer))
+    };
+    Ok(rows.iter().filter_map(answer).collect())
+}
+
+/// Revokes the tokens among the commands; the hashes of those that there are.
+async fn revoke(transaction: &Transaction<'_>, commands: &[TokenCommand]) -> Result<HashSet<Vec<u8>>, Error> {
+    let gone = commands.iter().filter_map(|command| match command {
+        TokenCommand::Revoke { token_sha256, wayfarer_id } => {
+            Some((token_sha256.as_slice(), wayfarer_id.as_str()))
+        }
+        TokenCommand::Create { .. } => None,
+    });
+    let (tokens, wayfarers): (Vec<&[u8]>, Vec<&str>) = gone.unzip();
+    if tokens.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let rows = transaction
+        .query_typed(REVOKE, &[(&tokens, Type::BYTEA_ARRAY), (&wayfarers, Type::TEXT_ARRAY)])
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }

@@ -3,6 +3,8 @@
 //! An ed25519 key proves the id that is its SHA-256, a Nostr key the id that is itself. Nobody has a key of each kind for one id:
 //! that would take a preimage of SHA-256, or the discrete logarithm of somebody's hash.
 
+use std::net::IpAddr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signature, VerifyingKey};
@@ -41,7 +43,7 @@ pub fn token_sha256(token: &str) -> [u8; 32] {
 pub struct Challenge<'a> {
     /// Drawn for this connection.
     pub challenge: &'a str,
-    /// What the relay calls itself.
+    /// The relay that the proof is made for, as [`proof_relay`] gives it.
     pub relay_id: &'a str,
     /// Who the client says he is.
     pub wayfarer_id: &'a str,
@@ -100,7 +102,7 @@ pub enum Unproven {
     #[error("the event's challenge tag is not this connection's challenge")]
     OtherChallenge,
     /// The event was made for another relay.
-    #[error("the event's relay tag is not this relay's URL")]
+    #[error("the event's relay tag is not the relay_id of the challenge")]
     OtherRelay,
     /// The event is old, or of the future.
     #[error("the event's created_at is more than 600 seconds away from now")]
@@ -135,8 +137,25 @@ fn bytes_of<const N: usize>(text: &str) -> Option<[u8; N]> {
     URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
 }
 
-/// Whether a Nostr key proves the claim, with an event of kind 22242 (NIP-42). Its `relay` tag is held against `relay_id` where
-/// that is a URL: how clients reach us is known from nowhere else (N-42.8).
+/// The relay that a key proof must be made for, as a canonical URL: `relay_id` where that is a URL, else the loopback address that
+/// the client dialled. Without either a proof could be one that was made for another relay, so `None`: no proof is taken.
+///
+/// `dialled` is the request's `Host` on a listener of a loopback address.
+#[must_use]
+pub fn proof_relay(relay_id: &str, dialled: Option<&str>) -> Option<RelayUrl> {
+    RelayUrl::parse(relay_id).ok().or_else(|| {
+        let host = dialled.filter(|host| !host.contains(['/', '?', '#', '\\', '@']))?;
+        RelayUrl::parse(&format!("ws://{host}/ws")).ok().filter(is_loopback)
+    })
+}
+
+fn is_loopback(relay: &RelayUrl) -> bool {
+    let host = relay.host();
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.parse::<IpAddr>().map_or(host == "localhost", |ip| ip.to_canonical().is_loopback())
+}
+
+/// Whether a Nostr key proves the claim, with an event of kind 22242 (NIP-42). Its `relay` tag must be `relay_id` (N-42.8).
 ///
 /// # Errors
 /// Why not, as [`Unproven`].
@@ -148,11 +167,10 @@ pub fn prove_nostr(claim: &Challenge<'_>, event_json: &str, now_s: i64) -> Resul
     if tag(&event, "challenge") != Some(claim.challenge) {
         return Err(Unproven::OtherChallenge);
     }
-    if let Ok(ours) = RelayUrl::parse(claim.relay_id) {
-        let theirs = tag(&event, "relay").and_then(|url| RelayUrl::parse(url).ok());
-        if theirs != Some(ours) {
-            return Err(Unproven::OtherRelay);
-        }
+    let ours = RelayUrl::parse(claim.relay_id).ok();
+    let theirs = tag(&event, "relay").and_then(|url| RelayUrl::parse(url).ok());
+    if ours.is_none() || theirs != ours {
+        return Err(Unproven::OtherRelay);
     }
     let created_at = i64::try_from(event.created_at.as_secs()).map_err(|_| Unproven::OtherTime)?;
     if created_at.abs_diff(now_s) > EVENT_AGE_S_MAX.unsigned_abs() {

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::MessagesState;
 use super::desk::Who;
 use super::line::Line;
+use super::refused::Refused;
 use crate::services::messages::append::Seat;
 use crate::services::messages::command::MessageCommand;
 use crate::services::messages::decide::{HandOver, Handed};
@@ -32,13 +33,12 @@ impl Delivery {
         who: &Who,
         since: Option<i64>,
         tells_numbers: bool,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, Refused> {
         // The seat first: what is committed from here on comes by it, what was before is read.
         let seat = state.parts().exchange.enter(&who.wayfarer_id, &who.device);
         let mut delivery =
             Self { state: state.clone(), seat, line: Line::default(), handed: Handed::default() };
-        let pool = &state.parts().doors.session;
-        let settled = read::settled(pool, &who.wayfarer_id, &who.device).await?;
+        let settled = state.show(who).await?;
         delivery.line = Line::resume(settled.max(since.unwrap_or(0)), tells_numbers);
         Ok(delivery)
     }
@@ -58,7 +58,8 @@ impl Delivery {
         while let Some(after) = self.line.reads_after() {
             let page = match ahead.take().filter(|page| page.after == after) {
                 Some(page) => page,
-                None => self.read(after).await?,
+                // On the heap while it runs: most sessions wait.
+                None => Box::pin(self.read(after)).await?,
             };
             self.line.has_read(page);
             self.seat.set_read_to(self.line.read_to());

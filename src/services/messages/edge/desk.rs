@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::MessagesState;
 use super::frame::{ErrorCode, PayloadError, decoded, envelope_recipient, read_payload};
-use super::limits::Over;
-use crate::services::messages::append::{MessageAnswer, move_positions};
+use super::refused::Refused;
+use crate::services::messages::append::{MessageAnswer, move_positions, show_device};
 use crate::services::messages::command::{MessageCommand, NewMessage};
 use crate::services::messages::decide::{is_wayfarer_id_v1, life_of};
 use crate::services::messages::event::{Accepted, Generation, Life, Message, Page};
@@ -21,6 +21,9 @@ const CLIENT_MSG_ID_BYTES_MAX: usize = 128;
 /// Most messages in one answer to a socket, and what it is when nothing fits.
 const PULL_MAX: i64 = 100;
 const PULL_DEFAULT: i64 = 50;
+
+/// Most devices in the answer about a message's life.
+pub(super) const LIFE_DEVICES_MAX: usize = 100;
 
 /// Who a client has proven to be.
 #[derive(Debug, Clone)]
@@ -38,43 +41,6 @@ pub(super) struct Letter {
     pub(super) payload: String,
     pub(super) ttl_s: Option<i64>,
     pub(super) client_msg_id: Option<String>,
-}
-
-/// Why a request is not carried out.
-#[derive(Debug)]
-pub(super) enum Refused {
-    /// The request is at fault.
-    Request {
-        code: ErrorCode,
-        field: &'static str,
-        message: String,
-        /// The bound that was passed, and by what.
-        limit: Option<(u64, u64)>,
-    },
-    /// The store is away or broken.
-    Store(Error),
-}
-
-impl Refused {
-    pub(super) fn request(code: ErrorCode, field: &'static str, message: impl Into<String>) -> Self {
-        Self::Request { code, field, message: message.into(), limit: None }
-    }
-
-    pub(super) fn over(
-        code: ErrorCode,
-        field: &'static str,
-        message: String,
-        limit: u64,
-        value: u64,
-    ) -> Self {
-        Self::Request { code, field, message, limit: Some((limit, value)) }
-    }
-}
-
-impl From<Error> for Refused {
-    fn from(error: Error) -> Self {
-        Self::Store(error)
-    }
 }
 
 /// A name that can be stored and looked up.
@@ -104,8 +70,8 @@ impl MessagesState {
     pub(super) async fn send(&self, who: &Who, letter: Letter) -> Result<Accepted, Refused> {
         let parts = self.parts();
         let new = self.check(who, letter)?;
-        if let Some(over) = self.0.limits.rate(&who.wayfarer_id) {
-            return Err(refusal(&over));
+        if let Some(over) = self.0.limits.send(&who.wayfarer_id) {
+            return Err(over.into());
         }
         let bytes = u64::try_from(new.payload_bytes).unwrap_or(0);
         let pool = &parts.doors.session;
@@ -116,7 +82,7 @@ impl MessagesState {
                 None => false,
             };
             if !is_repeat {
-                return Err(refusal(&over));
+                return Err(over.into());
             }
         }
         match parts.messages.append(MessageCommand::Send(Box::new(new))).await? {
@@ -194,6 +160,9 @@ impl MessagesState {
         let unknown =
             || Refused::request(ErrorCode::InvalidPayload, field, "there is no such message for you");
         let msg_id = Uuid::try_parse(msg_id).map_err(|_| unknown())?;
+        if let Some(over) = self.0.limits.acknowledgement(&who.wayfarer_id) {
+            return Err(over.into());
+        }
         let command = MessageCommand::Acknowledge {
             msg_id,
             recipient: who.wayfarer_id.clone(),
@@ -210,6 +179,32 @@ impl MessagesState {
         }
     }
 
+    /// A device shows itself: it says hello, or asks for messages. Returns up to which number it has settled everything. A wayfarer
+    /// has a bounded number of devices, because each can acknowledge each message, which is an entry for good.
+    pub(super) async fn show(&self, who: &Who) -> Result<i64, Refused> {
+        let parts = self.parts();
+        let shown = read::shown(&parts.doors.session, &who.wayfarer_id, &who.device).await?;
+        if let Some(shown) = shown.filter(|shown| shown.is_recent) {
+            return Ok(shown.settled);
+        }
+        let limit = parts.settings.devices_per_wayfarer_max.get();
+        let most = i32::try_from(limit).unwrap_or(i32::MAX);
+        let settled = show_device(&parts.doors, &who.wayfarer_id, &who.device, most).await?;
+        settled.ok_or_else(|| {
+            let message = format!(
+                "{limit} other devices of this wayfarer_id were seen within 30 days; at most {limit} are allowed"
+            );
+            Refused::over(ErrorCode::QuotaExceeded, "device_id", message, limit.into(), u64::from(limit) + 1)
+        })
+    }
+
+    /// Refuses a device that has not shown itself.
+    pub(super) async fn check_shown(&self, who: &Who) -> Result<(), Refused> {
+        let shown = read::shown(&self.parts().doors.session, &who.wayfarer_id, &who.device).await?;
+        let unknown = "this device has not asked for messages: pull, stream or say hello as it first";
+        shown.map(|_| ()).ok_or_else(|| Refused::request(ErrorCode::InvalidPayload, "device_id", unknown))
+    }
+
     /// Messages that wait for a device, after number `since` or where it left off. Some may be over when they are handed over.
     pub(super) async fn pull(
         &self,
@@ -219,8 +214,7 @@ impl MessagesState {
         most: i64,
     ) -> Result<Page, Refused> {
         let pool = &self.parts().doors.session;
-        let settled = read::settled(pool, &who.wayfarer_id, &who.device).await?;
-        let after = settled.max(since.unwrap_or(0));
+        let after = self.show(who).await?.max(since.unwrap_or(0));
         let limit = limit.filter(|limit| (1..=most).contains(limit)).unwrap_or(PULL_DEFAULT);
         let asked = Asked { recipient: &who.wayfarer_id, device: &who.device, after };
         Ok(read::pages(pool, &[asked], Most::messages(limit)).await?.pop().unwrap_or_default())
@@ -235,7 +229,8 @@ impl MessagesState {
     pub(super) async fn life(&self, who: &Who, msg_id: &str) -> Result<Life, Refused> {
         let unknown = || Refused::request(ErrorCode::InvalidPayload, "msg_id", "you sent no such message");
         let msg_id = Uuid::try_parse(msg_id).map_err(|_| unknown())?;
-        let life = read::life(&self.parts().doors.session, &who.wayfarer_id, msg_id).await?;
+        let life =
+            read::life(&self.parts().doors.session, &who.wayfarer_id, msg_id, LIFE_DEVICES_MAX).await?;
         life.ok_or_else(unknown)
     }
 
@@ -255,18 +250,3 @@ impl MessagesState {
 
 /// Most messages in one answer to a socket's `pull`.
 pub(super) const SOCKET_PULL_MAX: i64 = PULL_MAX;
-
-fn refusal(over: &Over) -> Refused {
-    match *over {
-        Over::Rate { limit } => {
-            let message = format!("more than {limit} messages a second; slow down and send it again");
-            Refused::request(ErrorCode::RateLimited, "rate", message)
-        }
-        Over::Quota { whose, unit, limit, used } => {
-            let what = if whose == "sender" { "you sent" } else { "what waits for the recipient is" };
-            let when = if whose == "sender" { " within 24 hours" } else { "" };
-            let message = format!("{what} {used} {unit}{when}; at most {limit} are allowed");
-            Refused::over(ErrorCode::QuotaExceeded, whose, message, limit, used)
-        }
-    }
-}

@@ -10,11 +10,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::desk::{Refused, Who, check_name, check_wayfarer};
+use super::desk::{Who, check_name, check_wayfarer};
 use super::frame::ErrorCode;
+use super::refused::Refused;
 use super::{Listener, MessagesState};
+use crate::base::RelayUrl;
 use crate::http::{ClientAddress, Failure, Rejection, is_ours};
-use crate::services::messages::decide::{Challenge, prove_key, prove_nostr, token_sha256};
+use crate::services::messages::decide::{Challenge, proof_relay, prove_key, prove_nostr, token_sha256};
 use crate::services::messages::read::{self, Token};
 
 /// Random bytes of a challenge and of a token.
@@ -27,6 +29,8 @@ pub(super) struct Visitor {
     pub(super) token: Option<Token>,
     /// Whether his word is enough here.
     pub(super) is_believed: bool,
+    /// The relay that key proofs must be made for; `None` where none is taken.
+    relay: Option<RelayUrl>,
 }
 
 /// How somebody proves who he is, beyond a token.
@@ -53,7 +57,8 @@ impl Listener {
             let pool = &self.state.parts().doors.session;
             token = match bearer {
                 Some((_, bearer)) => {
-                    read::token(pool, &token_sha256(bearer.trim())).await.map_err(failure)?
+                    let token = read::token(pool, &token_sha256(bearer.trim())).await;
+                    token.map_err(|error| self.state.refuse(error))?
                 }
                 None => None,
             };
@@ -63,7 +68,15 @@ impl Listener {
             }
         }
         let is_believed = self.state.parts().settings.believes(self.address, client.is_loopback_direct);
-        Ok(Visitor { token, is_believed })
+        Ok(Visitor { token, is_believed, relay: self.proof_relay(headers, client) })
+    }
+
+    /// The relay that key proofs of this request must be made for. A program on this machine that reaches a loopback address
+    /// without a proxy dialled what its `Host` says.
+    pub(super) fn proof_relay(&self, headers: &HeaderMap, client: ClientAddress) -> Option<RelayUrl> {
+        let is_dialled = client.is_loopback_direct && self.address.ip().to_canonical().is_loopback();
+        let host = headers.get(HOST).filter(|_| is_dialled).and_then(|host| host.to_str().ok());
+        proof_relay(&self.state.parts().settings.relay_id, host)
     }
 
     /// Refuses web pages that were not allowed. A client that names no origin is no web page; nor is one whose origin is this very
@@ -85,7 +98,18 @@ impl Listener {
     }
 }
 
+pub(super) fn no_key_proofs() -> Refused {
+    let why = "key proofs are not taken here: this relay does not know its own URL, and a proof must be made for one relay alone. \
+               Use a bearer token; the operator sets services.messages.relay_id to the URL that clients dial (wss://…/ws)";
+    Refused::request(ErrorCode::AuthFailed, "relay_id", why)
+}
+
 impl Visitor {
+    /// The relay that a key proof must be made for.
+    pub(super) fn proof_relay(&self) -> Result<&RelayUrl, Refused> {
+        self.relay.as_ref().ok_or_else(no_key_proofs)
+    }
+
     /// Who he says he is, where a token or his word is enough. `None` when he has to prove it.
     pub(super) fn identify(&self, who: &Who) -> Result<Option<()>, Refused> {
         check_wayfarer("wayfarer_id", &who.wayfarer_id, who.generation)?;
@@ -104,11 +128,17 @@ impl Visitor {
 }
 
 impl MessagesState {
-    /// Checks a proof for a challenge of ours.
-    pub(super) fn prove(&self, who: &Who, challenge: &str, proof: &Proof<'_>) -> Result<(), Refused> {
+    /// Checks a proof, made for `relay`, for a challenge of ours.
+    pub(super) fn prove(
+        &self,
+        who: &Who,
+        relay: &RelayUrl,
+        challenge: &str,
+        proof: &Proof<'_>,
+    ) -> Result<(), Refused> {
         let claim = Challenge {
             challenge,
-            relay_id: &self.parts().settings.relay_id,
+            relay_id: relay.as_str(),
             wayfarer_id: &who.wayfarer_id,
             device: &who.device,
         };
@@ -165,13 +195,4 @@ impl Drop for Admission {
 /// Random bytes, as base64url.
 pub(super) fn random() -> String {
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; SECRET_BYTES]>())
-}
-
-/// The store's errors as answers.
-pub(super) fn failure(error: crate::store::Error) -> Failure {
-    if error.is_passing() {
-        Failure::Busy { retry_after: std::time::Duration::from_secs(1) }
-    } else {
-        error.into()
-    }
 }

@@ -6,24 +6,17 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::Listener;
-use super::desk::{Letter, Refused, Who, check_name, check_wayfarer};
-use super::frame::{ErrorCode, for_recipient};
-use super::gate::{Proof, failure, random};
+use super::desk::{Letter, Who};
+use super::frame::for_recipient;
 use super::socket::told;
 use crate::http::{Failure, Rejection, RequestContext, Verdict};
-use crate::services::messages::command::TokenCommand;
-use crate::services::messages::decide::token_sha256;
 use crate::services::messages::event::{Generation, Message};
 
 /// Most messages in one answer.
 const PULL_MAX: i64 = 1_000;
-
-/// How long a token lives that was given for a proof, in seconds.
-const TOKEN_LIFE_S: i64 = 86_400;
 
 /// Sweeps that may fail in a row, and the seconds that one may take, before the sweeper counts as stalled.
 const SWEEPS_MISSED: i64 = 3;
@@ -48,17 +41,6 @@ pub(super) struct Sending {
     client_msg_id: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-pub(super) struct Proving {
-    wayfarer_id: String,
-    #[serde(default)]
-    device_id: String,
-    challenge: String,
-    public_key_b64: Option<String>,
-    signature_b64: Option<String>,
-    event: Option<Box<RawValue>>,
-}
-
 impl Listener {
     /// Who asks.
     pub(super) async fn who(
@@ -78,28 +60,8 @@ impl Listener {
         };
         let wayfarer_id = wayfarer_id.ok_or_else(unproven)?;
         let who = Who { wayfarer_id, device: device.unwrap_or_default(), generation: Generation::Two };
-        visitor.identify(&who).map_err(refusal)?.ok_or_else(unproven)?;
+        visitor.identify(&who).map_err(|refused| self.state.refuse(refused))?.ok_or_else(unproven)?;
         Ok(who)
-    }
-}
-
-/// A refusal as an answer.
-fn refusal(refused: Refused) -> Failure {
-    let (code, field, message, limit) = match refused {
-        Refused::Store(error) => return failure(error),
-        Refused::Request { code, field, message, limit } => (code, field, message, limit),
-    };
-    let status = match code {
-        ErrorCode::AuthFailed => StatusCode::UNAUTHORIZED,
-        ErrorCode::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        ErrorCode::RateLimited | ErrorCode::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::IdempotencyMismatch => StatusCode::CONFLICT,
-        _ => StatusCode::BAD_REQUEST,
-    };
-    let rejection = Rejection::new(status, message).code(code.as_str()).field(field);
-    match limit {
-        Some((limit, value)) => rejection.over_limit(limit, value).into(),
-        None => rejection.into(),
     }
 }
 
@@ -125,7 +87,8 @@ pub(super) async fn send(
     let who = listener.who(&headers, &context, &asking).await?;
     let Sending { to, payload_b64, ttl_seconds, client_msg_id } = sending;
     let letter = Letter { to, payload: payload_b64, ttl_s: ttl_seconds, client_msg_id };
-    let accepted = listener.state.send(&who, letter).await.map_err(refusal)?;
+    let accepted =
+        listener.state.send(&who, letter).await.map_err(|refused| listener.state.refuse(refused))?;
     let status = if accepted.is_repeated { StatusCode::OK } else { StatusCode::CREATED };
     let body = json!({
         "msg_id": accepted.msg_id, "received_at": accepted.received_at, "expires_at": accepted.expires_at,
@@ -140,7 +103,11 @@ pub(super) async fn pull(
     Query(asking): Query<Asking>,
 ) -> Result<Json<Value>, Failure> {
     let who = listener.who(&headers, &context, &asking).await?;
-    let mut page = listener.state.pull(&who, asking.since, asking.limit, PULL_MAX).await.map_err(refusal)?;
+    let mut page = listener
+        .state
+        .pull(&who, asking.since, asking.limit, PULL_MAX)
+        .await
+        .map_err(|refused| listener.state.refuse(refused))?;
     listener.state.leave_out_what_is_over(&mut page.messages);
     let entries: Vec<Value> = page.messages.iter().map(entry).collect();
     if entries.is_empty() && asking.since.is_none() {
@@ -158,7 +125,12 @@ pub(super) async fn acknowledge(
     Query(asking): Query<Asking>,
 ) -> Result<Json<Value>, Failure> {
     let who = listener.who(&headers, &context, &asking).await?;
-    listener.state.acknowledge(&who, &msg_id, None).await.map_err(refusal)?;
+    listener.state.check_shown(&who).await.map_err(|refused| listener.state.refuse(refused))?;
+    listener
+        .state
+        .acknowledge(&who, &msg_id, None)
+        .await
+        .map_err(|refused| listener.state.refuse(refused))?;
     Ok(Json(json!({ "msg_id": msg_id })))
 }
 
@@ -170,48 +142,8 @@ pub(super) async fn life(
     Query(asking): Query<Asking>,
 ) -> Result<Json<Value>, Failure> {
     let who = listener.who(&headers, &context, &asking).await?;
-    let life = listener.state.life(&who, &msg_id).await.map_err(refusal)?;
+    let life = listener.state.life(&who, &msg_id).await.map_err(|refused| listener.state.refuse(refused))?;
     Ok(Json(told(&msg_id, &life)))
-}
-
-pub(super) async fn challenge(State(listener): State<Listener>) -> Json<Value> {
-    let challenge = random();
-    listener.state.0.challenges.insert(challenge.clone(), ()).await;
-    Json(json!({ "challenge": challenge, "relay_id": listener.state.parts().settings.relay_id }))
-}
-
-/// A proof for a token that lives for a day.
-pub(super) async fn prove(
-    State(listener): State<Listener>,
-    Json(proving): Json<Proving>,
-) -> Result<Response, Failure> {
-    let state = &listener.state;
-    let who =
-        Who { wayfarer_id: proving.wayfarer_id, device: proving.device_id, generation: Generation::Two };
-    check_wayfarer("wayfarer_id", &who.wayfarer_id, who.generation).map_err(refusal)?;
-    check_name("device_id", &who.device, ErrorCode::InvalidPayload).map_err(refusal)?;
-    // A challenge is good once.
-    if state.0.challenges.remove(&proving.challenge).await.is_none() {
-        let why = "not a challenge of this process, or older than a minute: ask for another";
-        return Err(Rejection::new(StatusCode::UNAUTHORIZED, why).field("challenge").into());
-    }
-    let proof = match (&proving.event, &proving.public_key_b64, &proving.signature_b64) {
-        (Some(event), _, _) => Proof::Nostr { event: event.get() },
-        (None, Some(public_key_b64), Some(signature_b64)) => Proof::Key { public_key_b64, signature_b64 },
-        _ => return Err(Rejection::bad_field("signature_b64", "a signature or an event is required").into()),
-    };
-    state.prove(&who, &proving.challenge, &proof).map_err(refusal)?;
-    let token = format!("qm_{}", random());
-    let command = TokenCommand::Create {
-        token_sha256: token_sha256(&token),
-        wayfarer_id: who.wayfarer_id.clone(),
-        device: (!who.device.is_empty()).then_some(who.device),
-        label: "proven by signature".to_owned(),
-        life_s: Some(TOKEN_LIFE_S),
-    };
-    state.parts().tokens.append(command).await.map_err(failure)?;
-    let body = json!({ "token": token, "wayfarer_id": who.wayfarer_id, "lives_s": TOKEN_LIFE_S });
-    Ok((StatusCode::CREATED, Json(body)).into_response())
 }
 
 /// The original's words: `ok`, `store unhealthy`, `sweeper stalled`.

@@ -1,58 +1,43 @@
-//! Rates and quotas of senders and recipients, as this process knows them.
-//!
-//! Rates are kept in memory. What is used of a quota is read from the database, remembered for half a minute while this
-//! process adds what it accepts, and read again before anybody is refused by what is older than a second: several processes
-//! together may pass a quota by what they accept in that time. Who goes on sending is not counted from the start each time, but
-//! from where the last count ended; what was on its way to disk just then is counted with the next whole count.
+//! Rates and quotas of clients, as this process knows them. Rates are kept in memory.
 
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use chrono::{DateTime, Utc};
 use governor::{DefaultKeyedRateLimiter, Quota as Rate, RateLimiter};
-use moka::future::Cache;
 use sqlx::PgPool;
 
+use super::ledger::Ledger;
 use crate::config::Messages;
-use crate::services::messages::decide::{Quota, Used, over_quota};
-use crate::services::messages::read::{used_by_recipient, used_by_sender};
+use crate::services::messages::decide::Quota;
 use crate::store::Error;
 
-/// How long what is used is remembered.
-const REMEMBERED: Duration = Duration::from_secs(30);
-
-/// How old a count may be by which somebody is refused. Whoever asks on and on is not counted each time.
-const REFUSED_BY: Duration = Duration::from_secs(1);
-
-/// How long what a sender has sent is only added to, and for how long when he is to be refused. So much later than the 24 hours
-/// it may be that it counts no more.
-const ADDED_TO: Duration = Duration::from_hours(1);
-const ADDED_TO_WHEN_REFUSED: Duration = Duration::from_mins(1);
-
-/// Senders and recipients that are remembered, and for how long once they are quiet.
-const REMEMBERED_MAX: u64 = 100_000;
-const QUIET: Duration = Duration::from_mins(10);
-
-/// After so many messages the senders that are quiet are forgotten.
+/// After so many requests the clients that are quiet are forgotten.
 const FORGET_EVERY: u64 = 100_000;
 
-/// A rate allows this many seconds' worth at once.
+/// A rate a second allows this many seconds' worth at once.
 const BURST_S: u32 = 5;
 
-/// A bound that one more message would pass.
+/// Leading bits of an IPv6 address that stand for one subscriber.
+const SUBSCRIBER_BITS: u32 = 64;
+
+/// A bound that one more request would pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Over {
     /// Too many in too short a time.
     Rate {
-        /// Messages a second.
+        /// Which rate.
+        field: &'static str,
+        /// What is counted.
+        what: &'static str,
+        /// The unit of time.
+        per: &'static str,
+        /// How many are allowed.
         limit: u32,
     },
-    /// A quota is used up.
-    Quota {
-        /// Whose: `sender` or `recipient`.
-        whose: &'static str,
+    /// The sender has sent enough within 24 hours.
+    Sent {
         /// `messages` or `bytes`.
         unit: &'static str,
         /// The bound.
@@ -60,134 +45,110 @@ pub(super) enum Over {
         /// What is used.
         used: u64,
     },
+    /// The sender has enough waiting for the recipient.
+    Share {
+        /// `messages` or `bytes`.
+        unit: &'static str,
+        /// The bound.
+        limit: u64,
+        /// What waits of this sender.
+        used: u64,
+    },
+    /// As much waits for the recipient as may.
+    Inbox,
 }
 
-/// What was read, and where the next reading goes on.
-#[derive(Clone, Copy)]
-struct Reading {
-    used: Used,
-    /// A sender's: when all of it was read.
-    all_at: Instant,
-    /// A sender's: what was sent up to then is in it.
-    after: Option<DateTime<Utc>>,
-    /// A recipient's: nothing up to this number waits.
-    after_number: i64,
+/// A rate for each of many clients. 0 is no bound.
+struct Rates<K: Hash + Eq + Clone> {
+    over: Over,
+    limiter: Option<DefaultKeyedRateLimiter<K>>,
+    checks: AtomicU64,
 }
 
-/// What was read, and what was accepted since.
-struct Count {
-    at: Instant,
-    messages: AtomicU64,
-    bytes: AtomicU64,
-    /// Whether it may be less by now.
-    is_less: AtomicBool,
-}
-
-impl Count {
-    fn of(at: Instant, Used { messages, bytes }: Used) -> Arc<Self> {
-        let (messages, bytes) = (AtomicU64::new(messages), AtomicU64::new(bytes));
-        Arc::new(Self { at, messages, bytes, is_less: AtomicBool::new(false) })
+impl<K: Hash + Eq + Clone> Rates<K> {
+    fn per_second(field: &'static str, what: &'static str, limit: u32) -> Self {
+        let rate = NonZeroU32::new(limit).map(|rate| {
+            let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(BURST_S - 1));
+            Rate::per_second(rate).allow_burst(burst)
+        });
+        Self::new(Over::Rate { field, what, per: "second", limit }, rate)
     }
 
-    fn may_refuse(&self) -> bool {
-        self.at.elapsed() < REFUSED_BY && !self.is_less.load(Ordering::Relaxed)
+    fn per_minute(field: &'static str, what: &'static str, limit: u32) -> Self {
+        Self::new(
+            Over::Rate { field, what, per: "minute", limit },
+            NonZeroU32::new(limit).map(Rate::per_minute),
+        )
     }
 
-    fn used(&self) -> Used {
-        Used { messages: self.messages.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
+    fn new(over: Over, rate: Option<Rate>) -> Self {
+        Self { over, limiter: rate.map(RateLimiter::keyed), checks: AtomicU64::new(0) }
     }
 
-    fn add(&self, bytes: u64) {
-        self.messages.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
-
-/// What is known of all senders, or of all recipients.
-struct Ledger {
-    whose: &'static str,
-    quota: Quota,
-    counts: Cache<String, Arc<Count>>,
-    readings: Cache<String, Reading>,
-}
-
-impl Ledger {
-    fn new(whose: &'static str, quota: Quota) -> Self {
-        Self {
-            whose,
-            quota,
-            counts: Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(REMEMBERED).build(),
-            readings: Cache::builder().max_capacity(REMEMBERED_MAX).time_to_idle(QUIET).build(),
+    /// Counts one request; whether it is too many.
+    fn check(&self, client: &K) -> Option<Over> {
+        let limiter = self.limiter.as_ref()?;
+        if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGET_EVERY) {
+            limiter.retain_recent();
         }
-    }
-
-    /// The count to which a message of `bytes` may be added, or the bound that it would pass.
-    async fn room(&self, pool: &PgPool, name: &str, bytes: u64) -> Result<Result<Arc<Count>, Over>, Error> {
-        let mut count = self.count(pool, name, ADDED_TO).await?;
-        if over_quota(self.quota, count.used(), bytes).is_some() && !count.may_refuse() {
-            self.counts.invalidate(name).await;
-            count = self.count(pool, name, ADDED_TO_WHEN_REFUSED).await?;
-        }
-        Ok(match over_quota(self.quota, count.used(), bytes) {
-            None => Ok(count),
-            Some((unit, limit, used)) => Err(Over::Quota { whose: self.whose, unit, limit, used }),
-        })
-    }
-
-    async fn count(&self, pool: &PgPool, name: &str, added_to: Duration) -> Result<Arc<Count>, Error> {
-        if let Some(count) = self.counts.get(name).await {
-            return Ok(count);
-        }
-        // One of those who ask at once reads; the others are told what it read, or why it could not.
-        let read = async {
-            let at = Instant::now();
-            let old = self.readings.get(name).await;
-            let reading = if self.whose == "sender" {
-                let old = old.filter(|old| at.duration_since(old.all_at) < added_to);
-                read_sender(pool, name, self.quota, old, at).await
-            } else {
-                read_recipient(pool, name, self.quota, old, at).await
-            }?;
-            self.readings.insert(name.to_owned(), reading).await;
-            Ok(Count::of(at, reading.used))
-        };
-        self.counts.try_get_with_by_ref(name, read).await.map_err(|error: Arc<Error>| Error::clone(&error))
+        limiter.check_key(client).is_err().then(|| self.over.clone())
     }
 }
 
 pub(super) struct Limits {
-    rate: Option<(u32, DefaultKeyedRateLimiter<String>)>,
-    checks: AtomicU64,
+    sends: Rates<String>,
+    acknowledgements: Rates<String>,
+    proofs: Rates<String>,
+    proofs_from: Rates<IpAddr>,
     senders: Ledger,
     recipients: Ledger,
 }
 
 impl Limits {
     pub(super) fn new(settings: &Messages) -> Self {
-        let rate = NonZeroU32::new(settings.sender_messages_per_second).map(|rate| {
-            let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(BURST_S - 1));
-            (rate.get(), RateLimiter::keyed(Rate::per_second(rate).allow_burst(burst)))
-        });
         let sender =
             Quota { messages: settings.sender_messages_per_day, bytes: settings.sender_bytes_per_day };
         let recipient =
             Quota { messages: settings.recipient_messages_max, bytes: settings.recipient_bytes_max };
+        let proofs = settings.proofs_per_minute;
         Self {
-            rate,
-            checks: AtomicU64::new(0),
-            senders: Ledger::new("sender", sender),
-            recipients: Ledger::new("recipient", recipient),
+            sends: Rates::per_second("rate", "messages", settings.sender_messages_per_second),
+            acknowledgements: Rates::per_second(
+                "rate",
+                "acknowledgements",
+                settings.acknowledgements_per_second,
+            ),
+            proofs: Rates::per_minute("wayfarer_id", "proofs of one wayfarer_id", proofs),
+            proofs_from: Rates::per_minute("address", "proofs from one address", proofs),
+            senders: Ledger::of_senders(sender),
+            recipients: Ledger::of_recipients(recipient, share(settings, recipient)),
         }
     }
 
-    /// Whether a sender may send one more message now.
-    pub(super) fn rate(&self, sender: &String) -> Option<Over> {
-        let (limit, limiter) = self.rate.as_ref()?;
-        if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGET_EVERY) {
-            // Senders whose rate is nothing to remember.
-            limiter.retain_recent();
-        }
-        limiter.check_key(sender).is_err().then_some(Over::Rate { limit: *limit })
+    /// Whether a sender sends too many messages.
+    pub(super) fn send(&self, sender: &String) -> Option<Over> {
+        self.sends.check(sender)
+    }
+
+    /// Whether a wayfarer acknowledges too many messages.
+    pub(super) fn acknowledgement(&self, recipient: &String) -> Option<Over> {
+        self.acknowledgements.check(recipient)
+    }
+
+    /// Whether a wayfarer gives too many proofs.
+    pub(super) fn proofs_of(&self, wayfarer: &String) -> Option<Over> {
+        self.proofs.check(wayfarer)
+    }
+
+    /// Whether too many proofs come from an address. Behind a proxy all clients have its loopback address, so that is not counted.
+    pub(super) fn proofs_from(&self, address: IpAddr) -> Option<Over> {
+        let subscriber = match address.to_canonical() {
+            IpAddr::V6(ip) => {
+                IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> SUBSCRIBER_BITS << SUBSCRIBER_BITS))
+            }
+            ip @ IpAddr::V4(_) => ip,
+        };
+        if address.to_canonical().is_loopback() { None } else { self.proofs_from.check(&subscriber) }
     }
 
     /// Whether both quotas have room for one more message of `bytes`. It counts from here on.
@@ -200,52 +161,34 @@ impl Limits {
     ) -> Result<Option<Over>, Error> {
         let mut counts = Vec::with_capacity(2);
         for (ledger, name) in [(&self.senders, sender), (&self.recipients, recipient)] {
-            if ledger.quota == Quota::default() {
-                continue;
-            }
-            match ledger.room(pool, name, bytes).await? {
-                Ok(count) => counts.push(count),
+            match ledger.room(pool, name, sender, bytes).await? {
+                Ok(count) => counts.extend(count.map(|count| (ledger, count))),
                 Err(over) => return Ok(Some(over)),
             }
         }
-        for count in counts {
-            count.add(bytes);
+        for (ledger, count) in counts {
+            ledger.add(&count, sender, bytes);
         }
         Ok(None)
     }
 
     /// A device has acknowledged a message: there may be room for its recipient's next one.
     pub(super) async fn acknowledged(&self, recipient: &str) {
-        if let Some(count) = self.recipients.counts.get(recipient).await {
-            count.is_less.store(true, Ordering::Relaxed);
-        }
+        self.recipients.is_less(recipient).await;
     }
 }
 
-/// What a sender has used, with what the old reading holds of it.
-async fn read_sender(
-    pool: &PgPool,
-    sender: &str,
-    quota: Quota,
-    old: Option<Reading>,
-    at: Instant,
-) -> Result<Reading, Error> {
-    let old = old.filter(|old| old.after.is_some());
-    let (more, after) = used_by_sender(pool, sender, quota, old.and_then(|old| old.after)).await?;
-    let before = old.map(|old| old.used).unwrap_or_default();
-    let used = Used { messages: before.messages + more.messages, bytes: before.bytes + more.bytes };
-    Ok(Reading { used, all_at: old.map_or(at, |old| old.all_at), after, after_number: 0 })
-}
-
-/// What waits for a recipient.
-async fn read_recipient(
-    pool: &PgPool,
-    recipient: &str,
-    quota: Quota,
-    old: Option<Reading>,
-    at: Instant,
-) -> Result<Reading, Error> {
-    let after = old.map_or(0, |old| old.after_number);
-    let (used, after_number) = used_by_recipient(pool, recipient, quota, after).await?;
-    Ok(Reading { used, all_at: at, after: None, after_number })
+/// How much of what may wait for a recipient one sender may have: at least one message, and the longest payload.
+fn share(settings: &Messages, recipient: Quota) -> Quota {
+    let percent = u64::from(settings.sender_share_percent.get());
+    if percent >= 100 {
+        return Quota::default();
+    }
+    let of = |all: u64, least: u64| {
+        if all == 0 { 0 } else { (all / 100 * percent + all % 100 * percent / 100).max(least) }
+    };
+    Quota {
+        messages: of(recipient.messages, 1),
+        bytes: of(recipient.bytes, settings.payload_bytes_max.get() as u64),
+    }
 }

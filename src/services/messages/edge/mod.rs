@@ -5,8 +5,11 @@ mod desk;
 pub mod frame;
 mod gate;
 mod http;
+mod ledger;
 mod limits;
 mod line;
+mod proof;
+mod refused;
 mod socket;
 mod stream;
 
@@ -20,6 +23,7 @@ use moka::future::Cache;
 use tokio::sync::Semaphore;
 
 use super::append::{Exchange, Lanes, TokenJournal};
+use super::decide::ChallengeKey;
 use super::metrics::MessageMetrics;
 use super::read::DatabaseClock;
 use crate::base::Clock;
@@ -32,9 +36,8 @@ use crate::telemetry::Metrics;
 
 use limits::Limits;
 
-/// Challenges that may wait for an answer, and how long one does.
-const CHALLENGES_MAX: u64 = 100_000;
-const CHALLENGE_LIFE: Duration = Duration::from_mins(1);
+/// How long the key of challenges is remembered: so long another process may use another one after the table was emptied.
+const KEY_REMEMBERED: Duration = Duration::from_secs(10);
 
 /// What the edge is made of.
 #[derive(Debug)]
@@ -70,8 +73,8 @@ struct Inner {
     limits: Limits,
     seats: Arc<Semaphore>,
     addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    /// Challenges given over HTTP that nobody has answered yet.
-    challenges: Cache<String, ()>,
+    /// The key of challenges that are given over HTTP.
+    challenge_key: Cache<(), ChallengeKey>,
 }
 
 impl MessagesState {
@@ -85,7 +88,7 @@ impl MessagesState {
             limits,
             seats: Arc::new(Semaphore::new(connections)),
             addresses: Arc::default(),
-            challenges: Cache::builder().max_capacity(CHALLENGES_MAX).time_to_live(CHALLENGE_LIFE).build(),
+            challenge_key: Cache::builder().max_capacity(1).time_to_live(KEY_REMEMBERED).build(),
         }))
     }
 
@@ -116,8 +119,8 @@ pub fn routes(state: &MessagesState, address: SocketAddr) -> Routes {
         .get("/ws", Access::Handshake, socket::upgrade)
         .get("/healthz", Access::Anyone, http::healthz)
         .get("/metrics", Access::Anyone, http::metrics)
-        .get("/v1/challenge", Access::Anyone, http::challenge)
-        .post("/v1/tokens", Access::Proof, http::prove)
+        .get("/v1/challenge", Access::Anyone, proof::challenge)
+        .post("/v1/tokens", Access::Proof, proof::prove)
         .get("/v1/messages", Access::Identity, http::pull)
         .post("/v1/messages", Access::Identity, http::send)
         .get("/v1/messages/{msg_id}", Access::Identity, http::life)

@@ -6,6 +6,6 @@ mod tokens;
 mod used;
 
 pub use clock::DatabaseClock;
-pub use queue::{Asked, Most, is_known, life, pages, settled, with_more};
+pub use queue::{Asked, Most, Shown, is_known, life, pages, shown, with_more};
 pub use tokens::{Token, token, tokens};
-pub use used::{used_by_recipient, used_by_sender};
+pub use used::{Waiting, used_by_recipient, used_by_sender};

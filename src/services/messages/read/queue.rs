@@ -41,16 +41,26 @@ impl Most {
     }
 }
 
-/// Up to which number a device has settled everything.
-pub async fn settled(pool: &PgPool, recipient: &str, device: &str) -> Result<i64, Error> {
-    let position = sqlx::query_scalar!(
-        "SELECT position FROM message_positions WHERE recipient = $1 AND device = $2",
+/// A device that its wayfarer has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// Up to which number it has settled everything.
+    pub settled: i64,
+    /// Whether it was seen within a day.
+    pub is_recent: bool,
+}
+
+/// What is known of a device; `None` when its wayfarer has not shown it.
+pub async fn shown(pool: &PgPool, recipient: &str, device: &str) -> Result<Option<Shown>, Error> {
+    Ok(sqlx::query_as!(
+        Shown,
+        r#"SELECT position AS settled, seen_at > clock_timestamp() - interval '1 day' AS "is_recent!"
+           FROM message_positions WHERE recipient = $1 AND device = $2"#,
         recipient,
         device
     )
     .fetch_optional(pool)
-    .await?;
-    Ok(position.unwrap_or(0))
+    .await?)
 }
 
 /// A page for each, in their order. A recipient's numbers become visible in their order, so nothing below the last one can appear
@@ -188,8 +198,13 @@ pub async fn is_known(pool: &PgPool, sender: &str, client_msg_id: &str) -> Resul
     .await?)
 }
 
-/// The life of a message, for its sender alone. `None` when he sent no such message.
-pub async fn life(pool: &PgPool, sender: &str, msg_id: Uuid) -> Result<Option<Life>, Error> {
+/// The life of a message, for its sender alone, with at most `devices_max` devices. `None` when the sender sent no such message.
+pub async fn life(
+    pool: &PgPool,
+    sender: &str,
+    msg_id: Uuid,
+    devices_max: usize,
+) -> Result<Option<Life>, Error> {
     let Some(row) = sqlx::query!(
         r#"SELECT position, extract(epoch FROM date_trunc('second', recorded_at))::bigint AS "accepted_at!",
                   extract(epoch FROM expires_at)::bigint AS "expires_at!", expires_at <= clock_timestamp() AS "is_expired!"
@@ -202,20 +217,25 @@ pub async fn life(pool: &PgPool, sender: &str, msg_id: Uuid) -> Result<Option<Li
     else {
         return Ok(None);
     };
-    let devices = sqlx::query_as!(
+    let asked = i64::try_from(devices_max).unwrap_or(i64::MAX).saturating_add(1);
+    let mut devices = sqlx::query_as!(
         DeviceLife,
         r#"SELECT device AS "device!",
                   extract(epoch FROM min(coalesce(pushed_at, CASE kind WHEN 'pushed' THEN recorded_at END)))::bigint AS pushed_at,
                   extract(epoch FROM min(recorded_at) FILTER (WHERE kind = 'acknowledged'))::bigint AS acknowledged_at
-           FROM message_log WHERE message = $1 GROUP BY device ORDER BY device"#,
-        row.position
+           FROM message_log WHERE message = $1 GROUP BY device ORDER BY device LIMIT $2"#,
+        row.position,
+        asked
     )
     .fetch_all(pool)
     .await?;
+    let has_more_devices = devices.len() > devices_max;
+    devices.truncate(devices_max);
     Ok(Some(Life {
         accepted_at: row.accepted_at,
         expires_at: row.expires_at,
         is_expired: row.is_expired,
         devices,
+        has_more_devices,
     }))
 }

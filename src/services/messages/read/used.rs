@@ -1,5 +1,7 @@
 //! How much of the quotas is used. Whoever remembers an answer asks for what came after it.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
@@ -9,41 +11,71 @@ use crate::store::Error;
 /// Rows that are looked at: as many as the quota allows, or this many where it bounds bytes alone.
 const LOOKED_AT: u64 = 1_000_000;
 
-fn most(quota: Quota) -> i64 {
-    let messages = if quota.messages == 0 { LOOKED_AT } else { quota.messages };
-    i64::try_from(messages).unwrap_or(i64::MAX)
+fn most(messages: u64) -> i64 {
+    bound(if messages == 0 { LOOKED_AT } else { messages })
+}
+
+/// A bound as PostgreSQL has it; 0 is none.
+fn bound(bound: u64) -> i64 {
+    i64::try_from(bound).ok().filter(|bound| *bound > 0).unwrap_or(i64::MAX)
 }
 
 fn used(messages: i64, bytes: i64) -> Used {
     Used { messages: messages.unsigned_abs(), bytes: bytes.unsigned_abs() }
 }
 
-/// What waits for a recipient: neither over nor acknowledged by any of his devices. None of it has a number up to `after`; the
-/// second value is the next `after`.
+/// What waits for a recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// All of it.
+    pub used: Used,
+    /// What waits of single senders, of those who have more than was asked for.
+    pub senders: HashMap<String, Used>,
+    /// Nothing up to this number waits: the next reading begins after it.
+    pub after: i64,
+}
+
+/// What waits for a recipient: neither over nor acknowledged by any of its devices. None of it has a number up to `after`. Senders
+/// are told who have more messages or more bytes than `told_above`; 0 there tells none by that unit.
 pub async fn used_by_recipient(
     pool: &PgPool,
     recipient: &str,
     quota: Quota,
     after: i64,
-) -> Result<(Used, i64), Error> {
-    let row = sqlx::query!(
-        r#"SELECT count(w.position) AS "messages!", coalesce(sum(w.payload_bytes), 0)::bigint AS "bytes!",
-                  coalesce(min(w.position) - 1, min(t.top), 0) AS "after!"
+    told_above: Quota,
+) -> Result<Waiting, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT w.sender AS "sender?", grouping(w.sender) = 1 AS "is_all!", count(w.position) AS "messages!",
+                  coalesce(sum(w.payload_bytes), 0)::bigint AS "bytes!", coalesce(min(w.position) - 1, min(t.top), 0) AS "after!"
            FROM quipu_newest_message($1) AS t (top)
            LEFT JOIN LATERAL (
-               SELECT m.position, m.payload_bytes FROM message_log m
+               SELECT m.position, m.sender, m.payload_bytes FROM message_log m
                WHERE hashtextextended(m.recipient, 0) = hashtextextended($1, 0) AND m.recipient = $1 AND m.expires_at > clock_timestamp()
                  AND m.position > greatest($3, (SELECT max(p.position) FROM message_positions p WHERE p.recipient = $1))
                  AND (SELECT a.position FROM message_log a
                       WHERE a.message = m.position AND a.kind = 'acknowledged' LIMIT 1) IS NULL
-               ORDER BY m.position LIMIT $2) w ON true"#,
+               ORDER BY m.position LIMIT $2) w ON true
+           GROUP BY GROUPING SETS ((), (w.sender))
+           HAVING grouping(w.sender) = 1 OR count(w.position) > $4 OR sum(w.payload_bytes) > $5"#,
         recipient,
-        most(quota),
-        after
+        most(quota.messages),
+        after,
+        bound(told_above.messages),
+        bound(told_above.bytes)
     )
-    .fetch_one(pool)
+    .fetch_all(pool)
     .await?;
-    Ok((used(row.messages, row.bytes), row.after.max(after)))
+    let mut waiting = Waiting { used: Used::default(), senders: HashMap::new(), after };
+    for row in rows {
+        let of_row = used(row.messages, row.bytes);
+        if row.is_all {
+            waiting.used = of_row;
+            waiting.after = row.after.max(after);
+        } else if let Some(sender) = row.sender {
+            waiting.senders.insert(sender, of_row);
+        }
+    }
+    Ok(waiting)
 }
 
 /// What a sender has sent within the last 24 hours, and `after` that moment if there is one; the second value is the next. The
@@ -61,7 +93,7 @@ pub async fn used_by_sender(
                  AND m.recorded_at > greatest($3, statement_timestamp() - interval '24 hours')
                ORDER BY m.recorded_at LIMIT $2) w"#,
         sender,
-        most(quota),
+        most(quota.messages),
         after
     )
     .fetch_one(pool)

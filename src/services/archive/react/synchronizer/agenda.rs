@@ -99,12 +99,9 @@ impl Agenda {
         self.slow.contains(&relay)
     }
 
-    pub(super) fn set_slow(&mut self, relay: i32, is_slow: bool) {
-        if is_slow {
-            self.slow.insert(relay);
-        } else {
-            self.slow.remove(&relay);
-        }
+    /// Returns whether that was not known.
+    pub(super) fn set_slow(&mut self, relay: i32, is_slow: bool) -> bool {
+        if is_slow { self.slow.insert(relay) } else { self.slow.remove(&relay) }
     }
 
     /// Whether it is listened to after it was read with care; `None` for a relay that needs none.
@@ -150,7 +147,7 @@ mod tests {
 
     #[tokio::test]
     async fn sightings_by_comparison_are_counted_for_a_day_and_for_each_relay() {
-        let mut agenda = Agenda::new(Duration::from_secs(1), Duration::from_mins(1));
+        let mut agenda = Agenda::new(Duration::from_secs(1), Duration::from_secs(60));
         let now = Instant::now();
         assert_eq!(agenda.compared(1, 700, now), 700);
         assert_eq!(agenda.compared(1, 400, now + DAY / 2), 1_100);

@@ -23,9 +23,6 @@ use crate::store::ingest::{KnownEvent, KnownEvents};
 /// Claims that are checked together. Each costs 16 bytes of memory meanwhile.
 const CLAIMS_MAX: usize = 50_000;
 
-/// Events asked for at once when a relay shows none of more: some show nothing where they are asked for many.
-const FEW: usize = 10;
-
 /// Sightings in one page.
 const SIGHTINGS_MAX: usize = 4_000;
 
@@ -115,7 +112,7 @@ impl Visit<'_> {
             }
             Err(SyncError::Relay(RelayError::Closed(_))) => "unproven",
             Ok(None) => "too_slow",
-            Err(error) if self.is_out_of_time(&error) => "too_slow",
+            Err(error) if self.loses_place(&error) => "too_slow",
             Err(error) => return Err(error),
         };
         self.give_up_comparing(reason);
@@ -133,9 +130,9 @@ impl Visit<'_> {
     async fn show(&mut self, sample: &[EventId]) -> Result<Option<usize>, SyncError> {
         self.crawl.parts.metrics.sampled(sample.len());
         let mut wanted: HashSet<EventId> = sample.iter().copied().collect();
-        let (mut shown, mut at_once, mut most_asked) = (0, IDS_MAX.min(self.limit), usize::MAX);
+        let (mut shown, mut at_once) = (0, IDS_MAX.min(self.limit));
         while !wanted.is_empty() {
-            let left: Vec<EventId> = wanted.iter().take(most_asked).copied().collect();
+            let left: Vec<EventId> = wanted.iter().copied().collect();
             let mut most = 0;
             for some in left.chunks(at_once) {
                 let (events, refused) = self.ask_for(some, &mut wanted).await?;
@@ -148,11 +145,10 @@ impl Visit<'_> {
                     return Ok(None);
                 }
             }
-            (at_once, most_asked) = match most {
-                0 if most_asked == FEW => break,
-                0 => (FEW, FEW),
-                most => (most, usize::MAX),
-            };
+            if most == 0 {
+                break;
+            }
+            at_once = most;
         }
         Ok(Some(shown))
     }

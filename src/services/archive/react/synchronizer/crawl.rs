@@ -161,8 +161,9 @@ impl Crawl {
         self.agenda().is_slow(relay.0)
     }
 
-    pub(super) fn set_slow(&self, relay: Relay, is_slow: bool) {
-        self.agenda().set_slow(relay.0, is_slow);
+    /// See [`Agenda::set_slow`].
+    pub(super) fn set_slow(&self, relay: Relay, is_slow: bool) -> bool {
+        self.agenda().set_slow(relay.0, is_slow)
     }
 
     /// See [`Agenda::care`].

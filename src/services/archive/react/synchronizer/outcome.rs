@@ -28,7 +28,7 @@ impl Crawl {
         live: Arc<Live>,
     ) {
         let (relay, url) = (assignment.relay, assignment.url.clone());
-        let session = Box::pin(visit::run(&self, assignment, &stop, &live));
+        let session = visit::run(&self, assignment, &stop, &live);
         let ended = guarded("synchronizer_session", url.as_str(), session).await;
         let ended = ended.unwrap_or_else(|panicked| Err(panicked.into()));
         self.parts.metrics.session(outcome_name(&ended));

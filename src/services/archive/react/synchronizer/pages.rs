@@ -104,8 +104,8 @@ impl Visit<'_> {
                     // What a probe confirms is not proven before its answer.
                     is_due |= self.is_pace_due() && walk.ask().is_some() && !walk.is_probing();
                 }
-                // The same is asked again, in this turn or in the next.
-                Err(error) if self.is_out_of_time(&error) => is_due = true,
+                // The same is asked again in the next turn.
+                Err(error) if self.loses_place(&error) => is_due = true,
                 Err(error) => return Err(error),
             }
             if is_due {

@@ -1,11 +1,9 @@
 //! Which relays may be caught up with at the moment.
 //!
 //! There are two pools of places. A relay begins in the first one and keeps its place there only while it delivers events at a minimum
-//! rate; one that is too slow goes on in the second, smaller pool, and returns when it delivers there, once in a visit. In both a place
-//! is held for one turn at most while others wait, and then the relay queues for its next turn behind them. So a slow relay costs the
-//! others a bounded time.
+//! rate; one that is too slow goes on in the second, smaller pool. In both a place is held for one turn at most, and then the relay
+//! queues for its next turn behind all others. So a slow relay costs the others a bounded time, once.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde_json::json;
@@ -16,7 +14,6 @@ use super::Idle;
 use super::crawl::SyncError;
 use super::delivery::Brought;
 use super::visit::Visit;
-use crate::base::Network;
 use crate::config;
 use crate::net::relay::RelayError;
 use crate::services::archive::command::RelayCommand;
@@ -25,9 +22,6 @@ use crate::services::archive::decide::Pace;
 /// Comparisons at the same time in one pool: each holds the ids of its window in memory.
 const COMPARING_MAX: usize = 4;
 const SLOW_COMPARING_MAX: usize = 1;
-
-/// How many times as long relays beyond clearnet may take: each of their answers comes through several hops.
-const HIDDEN_FACTOR: u32 = 4;
 
 /// The places of one pool.
 #[derive(Debug)]
@@ -44,8 +38,7 @@ pub(super) struct Places {
     first: Pool,
     slow: Pool,
     turn: Duration,
-    period: Duration,
-    events_per_s_min: NonZeroU32,
+    pace: Pace,
 }
 
 /// A place that is held.
@@ -55,21 +48,20 @@ pub(super) struct Place<'a> {
     is_slow: bool,
     ends_at: Instant,
     pace: Pace,
-    /// Whether the relay delivered enough in the last period; nothing before the first one has ended.
-    delivers: Option<bool>,
+    /// The relay has not delivered enough, and is to leave the first pool.
+    is_lost: bool,
 }
 
 impl Places {
     pub(super) fn new(settings: &config::Synchronizer) -> Self {
         let pool =
             |places, comparing| Pool { places: Semaphore::new(places), comparing: Semaphore::new(comparing) };
-        let seconds = |setting: NonZeroU32| Duration::from_secs(setting.get().into());
+        let seconds = |setting: std::num::NonZeroU32| Duration::from_secs(setting.get().into());
         Self {
             first: pool(settings.catching_up_max.get(), COMPARING_MAX),
             slow: pool(settings.slow_catching_up_max.get(), SLOW_COMPARING_MAX),
             turn: seconds(settings.turn_s),
-            period: seconds(settings.slow_after_s),
-            events_per_s_min: settings.catching_up_events_per_s_min,
+            pace: Pace::new(seconds(settings.slow_after_s), settings.catching_up_events_per_s_min),
         }
     }
 
@@ -78,15 +70,14 @@ impl Places {
     }
 
     /// Waits for a place. Those that wait get theirs in the order in which they asked.
-    pub(super) async fn take(&self, is_slow: bool, network: Network) -> Place<'_> {
+    pub(super) async fn take(&self, is_slow: bool) -> Place<'_> {
         let permit = self.pool(is_slow).places.acquire().await.expect("the pool is never closed");
-        let factor = if network == Network::Clearnet { 1 } else { HIDDEN_FACTOR };
         Place {
             _permit: permit,
             is_slow,
             ends_at: Instant::now() + self.turn,
-            pace: Pace::new(self.period * factor, self.events_per_s_min),
-            delivers: None,
+            pace: self.pace.clone(),
+            is_lost: false,
         }
     }
 }
@@ -106,7 +97,7 @@ impl<'a> Visit<'a> {
         let (crawl, live) = (self.crawl, self.live);
         let is_slow = crawl.is_slow(self.assignment.relay);
         live.set(is_slow.then(|| Idle { since: Instant::now(), is_up_to_date: false }));
-        self.place = self.meanwhile(crawl.places.take(is_slow, self.assignment.url.network())).await?;
+        self.place = self.meanwhile(crawl.places.take(is_slow)).await?;
         live.set(None);
         // What was delivered before does not count.
         self.delivery.take_brought();
@@ -172,19 +163,25 @@ impl<'a> Visit<'a> {
 
     /// Whether [`Visit::keep_place`] has something to decide.
     pub(super) fn is_pace_due(&self) -> bool {
-        let is_due = |p: &Place<'_>| p.pace.is_due() || p.ends_at <= Instant::now();
+        let is_due = |p: &Place<'_>| p.is_lost || p.pace.is_due() || p.ends_at <= Instant::now();
         self.place.as_ref().is_some_and(is_due)
     }
 
-    /// Whether an error means no more than that an answer took longer than it may in the first pool. Then the pace is due.
-    pub(super) fn is_out_of_time(&self, error: &SyncError) -> bool {
-        matches!(error, SyncError::Relay(RelayError::Slow(_)))
-            && self.place.as_ref().is_some_and(|place| !place.is_slow)
+    /// Whether an error means no more than that the relay is too slow for its place, which it loses then.
+    pub(super) fn loses_place(&mut self, error: &SyncError) -> bool {
+        let is_slow = matches!(error, SyncError::Relay(RelayError::Slow(_)));
+        match self.place.as_mut().filter(|place| is_slow && !place.is_slow) {
+            Some(place) => {
+                place.is_lost = true;
+                true
+            }
+            None => false,
+        }
     }
 
-    /// Judges the pace of the relay if that is due, once all it sent is committed. `false` when it delivered too little.
+    /// Judges the pace of the relay if that is due, once all it sent is committed. `false` when it is too slow for its place.
     pub(super) async fn is_fast_enough(&mut self) -> Result<bool, SyncError> {
-        if !self.place.as_ref().is_some_and(|place| place.pace.is_due()) {
+        if !self.is_pace_due() {
             return Ok(true);
         }
         self.delivery.finish().await?;
@@ -192,31 +189,32 @@ impl<'a> Visit<'a> {
         let (shown, has_proven) = (std::mem::take(&mut self.shown), std::mem::take(&mut self.has_proven));
         let Some(place) = &mut self.place else { return Ok(true) };
         place.pace.delivered(progress(brought, shown, has_proven));
-        let is_enough = place.pace.judge();
-        place.delivers = Some(is_enough);
-        Ok(is_enough)
+        if place.pace.is_due() && !place.pace.judge() {
+            place.is_lost = true;
+        }
+        Ok(!place.is_lost)
     }
 
     /// Lets the relay keep its place, or waits for another one if it is too slow, or if its turn is over and others wait. `false` when
     /// the session is to end.
     pub(super) async fn keep_place(&mut self) -> Result<bool, SyncError> {
-        self.is_fast_enough().await?;
+        let is_fast = self.is_fast_enough().await?;
         let (places, relay) = (&self.crawl.places, self.assignment.relay);
         let Some(place) = &mut self.place else { return Ok(true) };
         let is_over = place.ends_at <= Instant::now();
-        match (place.delivers, place.is_slow) {
-            (Some(false), false) => {
+        match (is_fast, place.is_slow) {
+            (false, false) => {
                 self.crawl.parts.metrics.place_lost("too_slow");
                 self.note_slowness().await?;
             }
-            (Some(true), true) if !self.has_risen => {
-                self.has_risen = true;
+            (true, true) if is_over => {
                 self.crawl.set_slow(relay, false);
             }
             (_, is_slow) if is_over && places.pool(is_slow).places.available_permits() == 0 => {
                 self.crawl.parts.metrics.place_lost("turn_over");
             }
             _ => {
+                place.is_lost = false;
                 if is_over {
                     place.ends_at = Instant::now() + places.turn;
                 }
@@ -228,8 +226,7 @@ impl<'a> Visit<'a> {
 
     async fn note_slowness(&mut self) -> Result<(), SyncError> {
         let (relay, settings) = (self.assignment.relay, &self.crawl.settings);
-        self.crawl.set_slow(relay, true);
-        if !std::mem::replace(&mut self.is_noted_slow, true) {
+        if self.crawl.set_slow(relay, true) {
             let url = &self.assignment.url;
             tracing::info!(relay.url = %url, "{url} is too slow: it is read beside the other slow relays");
             let detail = json!({

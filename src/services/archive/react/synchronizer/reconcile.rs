@@ -31,10 +31,8 @@ const COMPARED_FIRST: usize = 1_000;
 const DAY: i64 = 86_400;
 const PARTS_MAX: i64 = 64;
 
-/// Comparisons in a row that were too much for the relay, after which it is read page by page; and those in which it announced
-/// too much, or took too long.
+/// Comparisons in a row that were too much for the relay, or brought too much, after which it is read page by page.
 const TOO_MUCH_MAX: u32 = 8;
-const FLOODS_MAX: u32 = 2;
 
 /// Events asked for by id in one question.
 pub(super) const IDS_MAX: usize = 250;
@@ -43,8 +41,8 @@ pub(super) const IDS_MAX: usize = 250;
 enum Compared {
     /// The window is settled.
     Settled,
-    /// It was too much for the relay, or the relay announced too much. So many in a row are tried with shorter windows.
-    TooMuch(u32),
+    /// It was too much for the relay, or the relay announced too much.
+    TooMuch,
     /// This relay is better read page by page.
     Unfit,
 }
@@ -104,12 +102,12 @@ impl Visit<'_> {
                     most = all;
                     span = span.map(|seconds| seconds.saturating_mul(2));
                 }
-                Compared::TooMuch(_) if part.since == part.until => return Ok(Some(rest)),
-                Compared::TooMuch(most) if too_much < most => {
+                Compared::TooMuch if part.since == part.until => return Ok(Some(rest)),
+                Compared::TooMuch if too_much < TOO_MUCH_MAX => {
                     too_much += 1;
                     span = Some((part.until - part.since) / 2);
                 }
-                Compared::TooMuch(_) | Compared::Unfit => {
+                Compared::TooMuch | Compared::Unfit => {
                     self.compares = false;
                     return Ok(Some(rest));
                 }
@@ -154,10 +152,8 @@ impl Visit<'_> {
         }
         let difference = match reconciled {
             Ok(difference) => difference,
-            Err(RelayError::NegRefused(why)) if why.starts_with("blocked:") => {
-                return Ok(Compared::TooMuch(TOO_MUCH_MAX));
-            }
-            Err(RelayError::Flooded | RelayError::Slow(_)) => return Ok(Compared::TooMuch(FLOODS_MAX)),
+            Err(RelayError::NegRefused(why)) if why.starts_with("blocked:") => return Ok(Compared::TooMuch),
+            Err(RelayError::Flooded | RelayError::Slow(_)) => return Ok(Compared::TooMuch),
             Err(RelayError::NegRefused(_) | RelayError::NegUnsupported) => {
                 // Many relays do not answer what they do not know; that wait is not held against them.
                 self.restart_pace();
@@ -189,7 +185,7 @@ impl Visit<'_> {
             Err(error) => return Err(error),
         };
         if withheld > 0 && part.until - part.since > least {
-            return Ok(Compared::TooMuch(TOO_MUCH_MAX));
+            return Ok(Compared::TooMuch);
         }
         tally.add(shared, 0);
         self.delivery.finish().await?;
@@ -261,7 +257,7 @@ impl Visit<'_> {
             let mut most = 0;
             for some in left.chunks(at_once) {
                 let (events, refused) = match self.ask_for(some, &mut wanted).await {
-                    Err(error) if self.is_out_of_time(&error) => return Ok(None),
+                    Err(error) if self.loses_place(&error) => return Ok(None),
                     answer => answer?,
                 };
                 tally.add(events.len(), 1);

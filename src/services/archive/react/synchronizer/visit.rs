@@ -57,10 +57,6 @@ pub(super) struct Visit<'a> {
     pub(super) shown: u64,
     /// Whether these events prove a window, or were asked for by their ids.
     pub(super) has_proven: bool,
-    /// Whether it came back from the slow relays in this visit.
-    pub(super) has_risen: bool,
-    /// Whether it is recorded that it is slow.
-    pub(super) is_noted_slow: bool,
     pub(super) session: RelaySession,
     pub(super) delivery: Delivery,
     /// Events asked for at a time.
@@ -94,8 +90,7 @@ pub(super) async fn run(
     let place = if crawl.settings.live {
         None
     } else {
-        let taken =
-            stop.run_until_cancelled(crawl.places.take(crawl.is_slow(assignment.relay), url.network())).await;
+        let taken = stop.run_until_cancelled(crawl.places.take(crawl.is_slow(assignment.relay))).await;
         let Some(place) = taken else { return Ok(()) };
         Some(place)
     };
@@ -118,8 +113,6 @@ pub(super) async fn run(
         place,
         shown: 0,
         has_proven: false,
-        has_risen: false,
-        is_noted_slow: false,
         session: session?,
         limit,
         habits: Habits::default(),

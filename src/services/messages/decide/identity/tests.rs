@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 const NOW_S: i64 = 1_700_000_000;
+const RELAY: &str = "wss://r.example";
 
 /// Order of the curve's large subgroup, little endian (RFC 8032, section 5.1).
 const ORDER: [u8; 32] = [
@@ -31,7 +32,7 @@ fn signed(key: &SigningKey, claim: &Challenge<'_>) -> String {
 }
 
 fn claim(wayfarer_id: &str) -> Challenge<'_> {
-    Challenge { challenge: "c1", relay_id: "quipu", wayfarer_id, device: "phone" }
+    Challenge { challenge: "c1", relay_id: RELAY, wayfarer_id, device: "phone" }
 }
 
 /// What a claim comes to when it is signed, and held against itself or another one.
@@ -64,7 +65,7 @@ fn the_key_that_hashes_to_the_id_proves_it() {
 
 #[test]
 fn the_text_is_the_documented_one() {
-    assert_eq!(claim("id").text().unwrap(), "quipu-messages-v1\nquipu\nc1\nid\nphone");
+    assert_eq!(claim("id").text().unwrap(), "quipu-messages-v1\nwss://r.example\nc1\nid\nphone");
 }
 
 #[test]
@@ -98,8 +99,9 @@ fn an_id_in_upper_case_is_another_id() {
 #[test]
 fn a_line_break_cannot_move_one_part_into_the_next() {
     let id = id(&key(1));
-    // A relay named "quipu\nc1", whose challenge is the victim's id, would get the text of challenge c1 at relay "quipu".
-    let lure = Challenge { relay_id: "quipu\nc1", challenge: &id, wayfarer_id: &id, device: "phone" };
+    // A relay named "wss://r.example\nc1", whose challenge is the victim's id, would get the text of challenge c1 at this relay.
+    let lure =
+        Challenge { relay_id: "wss://r.example\nc1", challenge: &id, wayfarer_id: &id, device: "phone" };
     let broken_device = format!("{id}\nphone");
     let taken = Challenge { device: &broken_device, ..claim(&id) };
     for ambiguous in [lure, taken] {
@@ -233,10 +235,50 @@ fn n_42_4_the_relay_is_compared_after_normalisation() {
 }
 
 #[test]
-fn n_42_8_a_relay_that_does_not_know_its_url_compares_none() {
+fn n_42_8_an_event_made_for_another_relay_or_for_none_proves_nothing() {
     let keys = Keys::generate();
     let id = keys.public_key().to_hex();
-    assert_eq!(prove_nostr(&claim(&id), &answer(&keys, "wss://anything.example", NOW_S), NOW_S), Ok(()));
+    let elsewhere = answer(&keys, "wss://relay.example.com", NOW_S);
+    assert_eq!(prove_nostr(&claim(&id), &elsewhere, NOW_S), Err(Unproven::OtherRelay));
+    // A name that is no URL cannot be compared.
+    let nameless = Challenge { relay_id: "quipu", ..claim(&id) };
+    assert_eq!(prove_nostr(&nameless, &elsewhere, NOW_S), Err(Unproven::OtherRelay));
+    let at = Timestamp::from(u64::try_from(NOW_S).unwrap());
+    let untagged = EventBuilder::new(Kind::Authentication, "").tag(Tag::parse(["challenge", "c1"]).unwrap());
+    let untagged = untagged.custom_created_at(at).sign_with_keys(&keys).unwrap().as_json();
+    assert_eq!(prove_nostr(&claim(&id), &untagged, NOW_S), Err(Unproven::OtherRelay));
+    assert_eq!(prove_nostr(&nameless, &untagged, NOW_S), Err(Unproven::OtherRelay));
+}
+
+#[test]
+fn proofs_are_made_for_the_url_of_the_relay_or_for_the_loopback_address_that_was_dialled() {
+    let of = |relay_id, dialled| proof_relay(relay_id, dialled).map(|relay| relay.as_str().to_owned());
+    let some = |url: &str| Some(url.to_owned());
+    assert_eq!(of("WSS://R.example:443/ws", None), some("wss://r.example/ws"));
+    assert_eq!(of("wss://r.example/ws", Some("127.0.0.1:4705")), some("wss://r.example/ws"));
+    for (host, url) in [
+        ("127.0.0.1:4705", "ws://127.0.0.1:4705/ws"),
+        ("127.9.8.7", "ws://127.9.8.7/ws"),
+        ("LocalHost:80", "ws://localhost/ws"),
+        ("[::1]:4705", "ws://[::1]:4705/ws"),
+    ] {
+        assert_eq!(of("quipu", Some(host)), some(url), "{host}");
+    }
+    let others = [
+        "r.example",
+        "10.0.0.1:4705",
+        "[2001:db8::1]",
+        "localhost.r.example",
+        "127.0.0.1.r.example",
+        "",
+        "127.0.0.1/x",
+        "r.example@127.0.0.1",
+        "127.0.0.1#",
+        "127.0.0.1?x",
+    ];
+    for host in others.map(Some).into_iter().chain([None]) {
+        assert_eq!(of("quipu", host), None, "{host:?}");
+    }
 }
 
 #[test]
@@ -246,7 +288,7 @@ fn n_42_4_the_time_is_within_ten_minutes() {
     for (off_s, verdict) in
         [(-600, Ok(())), (600, Ok(())), (-601, Err(Unproven::OtherTime)), (601, Err(Unproven::OtherTime))]
     {
-        let event = answer(&keys, "wss://r.example", NOW_S + off_s);
+        let event = answer(&keys, RELAY, NOW_S + off_s);
         assert_eq!(prove_nostr(&claim(&id), &event, NOW_S), verdict, "{off_s}");
     }
 }
@@ -260,11 +302,11 @@ fn n_42_4_kind_id_and_signature_are_verified() {
     let note = note.custom_created_at(at).sign_with_keys(&keys).unwrap().as_json();
     assert_eq!(prove_nostr(&claim(&id), &note, NOW_S), Err(Unproven::OtherKind));
 
-    let event = answer(&keys, "wss://r.example", NOW_S);
+    let event = answer(&keys, RELAY, NOW_S);
     let bent = event.replace("\"content\":\"\"", "\"content\":\"x\"");
     assert_ne!(event, bent);
     assert_eq!(prove_nostr(&claim(&id), &bent, NOW_S), Err(Unproven::ForgedEvent));
-    let other = answer(&keys, "wss://r.example", NOW_S - 1);
+    let other = answer(&keys, RELAY, NOW_S - 1);
     let part = |json: &str| {
         serde_json::from_str::<serde_json::Value>(json).unwrap()["sig"].as_str().unwrap().to_owned()
     };

@@ -9,8 +9,9 @@ use serde_json::json;
 
 use super::Session;
 use super::farewell::Ended;
-use crate::services::messages::edge::desk::Refused;
+use crate::http::Failure;
 use crate::services::messages::edge::frame::{Delivered, ErrorCode, Outbound, for_recipient, render};
+use crate::services::messages::edge::refused::Refused;
 use crate::services::messages::event::{Generation, Message};
 
 /// What a client is told.
@@ -54,16 +55,17 @@ impl Session {
                 let frame = render(&Outbound::Messages(&told), generation);
                 self.say(frame).await
             }
-            Err(refused) => self.refuse(&refused).await,
+            Err(refused) => self.refuse(refused).await,
         }
     }
 
-    pub(super) async fn refuse(&mut self, refused: &Refused) -> Result<(), Ended> {
+    pub(super) async fn refuse(&mut self, refused: impl Into<Refused>) -> Result<(), Ended> {
+        let refused = refused.into();
         if self.who.is_some() {
             return self.refuse_as(self.generation(), refused).await;
         }
-        // Nobody knows yet what it speaks: both generations find their error in it.
-        let (code, message) = self.words(refused);
+        // Which generation the client speaks is not known yet: both find their error in it.
+        let (code, message) = self.report(refused);
         self.say(
             json!({ "type": "error", "msg_id": message, "code": code.as_str(), "message": message })
                 .to_string(),
@@ -71,24 +73,25 @@ impl Session {
         .await
     }
 
-    pub(super) async fn refuse_as(&mut self, generation: Generation, refused: &Refused) -> Result<(), Ended> {
-        let (code, message) = self.words(refused);
+    pub(super) async fn refuse_as(&mut self, generation: Generation, refused: Refused) -> Result<(), Ended> {
+        let (code, message) = self.report(refused);
         self.say(render(&Outbound::Error { code, message: &message }, generation)).await
     }
 
-    fn words(&self, refused: &Refused) -> (ErrorCode, String) {
-        match refused {
-            Refused::Request { code, message, .. } => (*code, message.clone()),
-            Refused::Store(error) => {
-                self.state.parts().counted.store_error();
-                tracing::warn!(error = %error, "a frame was not served: {error}");
-                (
-                    ErrorCode::InternalError,
-                    "the store does not answer; send it again, with the same client_msg_id it is stored once"
-                        .to_owned(),
-                )
+    /// Counts and logs a refusal as HTTP does; what the client is told.
+    fn report(&self, refused: Refused) -> (ErrorCode, String) {
+        let code = refused.code();
+        let failure = self.state.refuse(refused);
+        let body = self.context.report(&failure);
+        let message = match failure {
+            Failure::Rejected(_) => body.message.into_owned(),
+            Failure::Busy { .. } => {
+                "the store does not answer; send it again, with the same client_msg_id it is stored once"
+                    .to_owned()
             }
-        }
+            Failure::Internal(_) => format!("{}: {}", body.message, self.context.id()),
+        };
+        (code, message)
     }
 }
 

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message as Frame, close_code};
 use futures_util::SinkExt as _;
 use tokio::time::{sleep, timeout};
-use tungstenite::error::{CapacityError, Error as WireError};
 
 use super::Session;
-use crate::services::messages::edge::desk::Refused;
+use crate::http::{CloseCode, CloseFrame, MessageTooLong, SocketError, SocketMessage as Frame};
 use crate::services::messages::edge::frame::ErrorCode;
+use crate::services::messages::edge::refused::Refused;
 
-/// How long a client has to take our goodbye, and whoever sent too long a frame to read what it is told.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a client has to take our goodbye, to take the refusal at the end of the hello time limit, and to read why its frame is
+/// too long.
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Why a session is over.
 #[derive(Debug, Clone, Copy)]
@@ -30,18 +30,15 @@ pub(super) enum Ended {
 }
 
 impl Session {
-    /// Nothing can be read from here on. Whoever sent too much is told, as far as he listens while he sends.
-    pub(super) async fn unreadable(&mut self, error: axum::Error) -> Ended {
-        let error = error.into_inner();
-        let Some(WireError::Capacity(CapacityError::MessageTooLong { size, max_size })) =
-            error.downcast_ref()
-        else {
-            return Ended::Gone;
-        };
-        let (limit, value) = (*max_size as u64, *size as u64);
-        let message = format!("a frame has {value} bytes; at most {limit} are allowed");
+    /// Nothing can be read from here on. A client that sent too long a frame is told its size and the limit.
+    pub(super) async fn unreadable(&mut self, error: &SocketError) -> Ended {
+        let SocketError::Io(error) = error else { return Ended::Gone };
+        let too_long = error.get_ref().and_then(|error| error.downcast_ref::<MessageTooLong>());
+        let Some(&MessageTooLong { size: value, limit }) = too_long else { return Ended::Gone };
+        let when = if self.who.is_some() { "" } else { " before hello" };
+        let message = format!("a frame has {value} bytes; at most {limit} are allowed{when}");
         let refused = Refused::over(ErrorCode::PayloadTooLarge, "frame", message, limit, value);
-        self.refuse(&refused).await.err().unwrap_or(Ended::TooLong)
+        self.refuse(refused).await.err().unwrap_or(Ended::TooLong)
     }
 
     /// Says goodbye, as far as the client takes it.
@@ -54,18 +51,18 @@ impl Session {
                 let _ = timeout(FAREWELL, self.socket.flush()).await;
             }
             Ended::Silent => {
-                self.close(close_code::AWAY, "nothing was heard for too long, not even a pong").await;
+                self.close(CloseCode::Away, "nothing was heard for too long, not even a pong").await;
             }
             Ended::TooLong => {
-                self.close(close_code::SIZE, "the frame is too long").await;
+                self.close(CloseCode::Size, "the frame is too long").await;
                 // What he still sends is not read: hanging up now would take the words away before he has read them.
                 sleep(FAREWELL).await;
             }
-            Ended::Stopped => self.close(close_code::AWAY, "the relay stops").await,
+            Ended::Stopped => self.close(CloseCode::Away, "the relay stops").await,
         }
     }
 
-    async fn close(&mut self, code: u16, reason: &'static str) {
+    async fn close(&mut self, code: CloseCode, reason: &'static str) {
         let frame = CloseFrame { code, reason: reason.into() };
         let _ = timeout(FAREWELL, self.socket.send(Frame::Close(Some(frame)))).await;
     }

@@ -1,12 +1,13 @@
 //! Who speaks on a socket: claimed in `hello`, proven by a token or by an answer to a challenge.
 
-use super::Session;
 use super::answers::next;
 use super::farewell::Ended;
+use super::{Session, proven_bytes_max};
 use crate::services::messages::edge::delivery::Delivery;
-use crate::services::messages::edge::desk::{Refused, Who};
+use crate::services::messages::edge::desk::Who;
 use crate::services::messages::edge::frame::{ErrorCode, Outbound, render};
 use crate::services::messages::edge::gate::{Proof, random};
+use crate::services::messages::edge::refused::Refused;
 use crate::services::messages::event::Generation;
 
 impl Session {
@@ -27,13 +28,19 @@ impl Session {
             None
         };
         if let Some((code, field, why)) = refusal {
-            return self.refuse_as(generation, &Refused::request(code, field, why)).await;
+            return self.refuse_as(generation, Refused::request(code, field, why)).await;
         }
         match self.visitor.identify(&who) {
             Ok(_) if has_key && self.visitor.token.is_none() => {
+                let relay = match self.visitor.proof_relay() {
+                    Ok(relay) => relay,
+                    Err(refused) => {
+                        self.refuse_as(generation, refused).await?;
+                        return Err(Ended::Gone);
+                    }
+                };
                 let challenge = random();
-                let relay_id = self.state.parts().settings.relay_id.clone();
-                let frame = Outbound::Challenge { challenge: &challenge, relay_id: &relay_id };
+                let frame = Outbound::Challenge { challenge: &challenge, relay_id: relay.as_str() };
                 let frame = render(&frame, generation);
                 self.claimed = Some((who, since, challenge));
                 self.say(frame).await
@@ -41,20 +48,22 @@ impl Session {
             Ok(Some(())) => self.welcome(who, since).await,
             Ok(None) => {
                 let why = "prove who you are: a bearer token, or `auth` in hello";
-                self.refuse_as(generation, &Refused::request(ErrorCode::AuthFailed, "wayfarer_id", why))
+                self.refuse_as(generation, Refused::request(ErrorCode::AuthFailed, "wayfarer_id", why))
                     .await?;
                 Err(Ended::Gone)
             }
-            Err(refused) => self.refuse_as(generation, &refused).await,
+            Err(refused) => self.refuse_as(generation, refused).await,
         }
     }
 
     pub(super) async fn authenticate(&mut self, proof: Option<&Proof<'_>>) -> Result<(), Ended> {
         let Some((who, since, challenge)) = self.claimed.take() else {
-            return self.refuse(&Refused::request(ErrorCode::AuthFailed, "auth", "nothing was asked")).await;
+            return self.refuse(Refused::request(ErrorCode::AuthFailed, "auth", "nothing was asked")).await;
         };
         let proven = match proof {
-            Some(proof) => self.state.prove(&who, &challenge, proof),
+            Some(proof) => {
+                self.visitor.proof_relay().and_then(|relay| self.state.prove(&who, relay, &challenge, proof))
+            }
             None => Err(Refused::request(
                 ErrorCode::AuthFailed,
                 "auth",
@@ -64,7 +73,7 @@ impl Session {
         match proven {
             Ok(()) => self.welcome(who, since).await,
             Err(refused) => {
-                self.refuse_as(who.generation, &refused).await?;
+                self.refuse_as(who.generation, refused).await?;
                 Err(Ended::Gone)
             }
         }
@@ -79,13 +88,16 @@ impl Session {
         let delivery = Delivery::begin(&self.state, &who, since, since.is_some()).await;
         let delivery = match delivery {
             Ok(delivery) => delivery,
-            Err(error) => {
-                self.refuse_as(who.generation, &error.into()).await?;
+            Err(refused) => {
+                self.refuse_as(who.generation, refused).await?;
                 return Err(Ended::Gone);
             }
         };
         let relay_id = self.state.parts().settings.relay_id.clone();
         let frame = render(&Outbound::HelloOk { relay_id: &relay_id }, who.generation);
+        self.socket
+            .get_mut()
+            .set_limit(proven_bytes_max(self.state.parts().settings.payload_bytes_max.get()));
         self.who = Some(who);
         self.delivery = Some(delivery);
         self.tells_numbers = since.is_some();

@@ -13,32 +13,37 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::extract::ws::{Message as Frame, WebSocket, WebSocketUpgrade};
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use futures_util::stream::FuturesOrdered;
+use futures_util::{SinkExt as _, StreamExt as _};
 use rand::Rng as _;
 use serde_json::{Value, json};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout_at};
 use uuid::Uuid;
 
 use answers::{Answer, Reply, delivered, next};
-use farewell::Ended;
+use farewell::{Ended, FAREWELL};
 
 use super::delivery::Delivery;
-use super::desk::{Letter, Refused, SOCKET_PULL_MAX, Who};
+use super::desk::{LIFE_DEVICES_MAX, Letter, SOCKET_PULL_MAX, Who};
 use super::frame::{ErrorCode, Inbound, Outbound, for_recipient, parse, render};
 use super::gate::{Admission, Proof, Visitor};
+use super::refused::Refused;
 use super::{Listener, MessagesState};
-use crate::http::{Failure, RequestContext};
+use crate::http::{Failure, RequestContext, ServerSocket, SocketMessage as Frame, SocketUpgrade};
 use crate::lifecycle::beside;
 use crate::services::messages::event::{Generation, Life};
+use crate::store::Error;
 
-/// Longest frame, in bytes: a payload of 1 MiB in base64, and what is around it.
-const FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Longest message of a client that has not proven who it is, in bytes: a `hello` or an `auth` with a Nostr event.
+const UNPROVEN_BYTES_MAX: usize = 2 * 1024;
+
+/// What surrounds a payload in its message, in bytes at most: names, and their escapes.
+const AROUND_PAYLOAD_BYTES_MAX: usize = 16 * 1024;
 
 /// What a connection keeps ready for reading, in bytes: ten thousand idle ones have it, too.
-const BUFFER_BYTES: usize = 2 * 1024;
+const BUFFER_BYTES: usize = 1024;
 
 /// Questions of one client that may be on their way to disk.
 const ASKED_MAX: usize = 64;
@@ -50,7 +55,7 @@ pub(super) async fn upgrade(
     State(listener): State<Listener>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
-    upgrade: WebSocketUpgrade,
+    upgrade: SocketUpgrade,
 ) -> Result<Response, Failure> {
     listener.check_origin(&headers)?;
     let visitor = listener.visitor(&headers, context.client()).await?;
@@ -58,17 +63,26 @@ pub(super) async fn upgrade(
     let Some(admission) = state.admit(context.client().address) else {
         return Err(Failure::Busy { retry_after: Duration::from_secs(5) });
     };
-    let upgrade = upgrade
-        .max_message_size(FRAME_BYTES_MAX)
-        .max_frame_size(FRAME_BYTES_MAX)
-        .read_buffer_size(BUFFER_BYTES)
-        .write_buffer_size(0);
-    Ok(upgrade.on_upgrade(move |socket| run(socket, state, visitor, admission)).into_response())
+    let lifecycle = state.parts().lifecycle.clone();
+    let client = context.client().address;
+    let session = move |socket| {
+        let mut session = Box::new(Session::new(socket, state, context, visitor, admission));
+        async move { session.run().await }
+    };
+    Ok(upgrade.serve(&lifecycle, client, BUFFER_BYTES, UNPROVEN_BYTES_MAX, session))
+}
+
+/// Longest message of a proven client, in bytes. The longest payload takes 4/3 of its length in base64; one that is up to half as
+/// long again is still read, so that its sender is told the payload's length and limit and stays connected.
+const fn proven_bytes_max(payload_bytes_max: usize) -> usize {
+    2 * payload_bytes_max + AROUND_PAYLOAD_BYTES_MAX
 }
 
 struct Session {
-    socket: WebSocket,
+    socket: ServerSocket,
     state: MessagesState,
+    /// Of the upgrade request: failures are reported under its id.
+    context: RequestContext,
     visitor: Visitor,
     who: Option<Who>,
     delivery: Option<Delivery>,
@@ -81,35 +95,50 @@ struct Session {
     answered: VecDeque<Result<Reply, Refused>>,
     has_acknowledged: bool,
     heard: Instant,
-}
-
-async fn run(socket: WebSocket, state: MessagesState, visitor: Visitor, admission: Admission) {
-    let mut session = Session {
-        socket,
-        state: state.clone(),
-        visitor,
-        who: None,
-        delivery: None,
-        tells_numbers: false,
-        claimed: None,
-        asked: FuturesOrdered::new(),
-        answered: VecDeque::new(),
-        has_acknowledged: false,
-        heard: Instant::now(),
-    };
-    let drain = state.parts().lifecycle.drain_token();
-    let ended = tokio::select! {
-        Err(ended) = session.serve() => ended,
-        () = drain.cancelled() => Ended::Stopped,
-    };
-    // What is not answered by now never is, and must not keep what it holds while the rest ends.
-    session.asked.clear();
-    session.part(ended).await;
-    session.leave().await;
-    drop(admission);
+    /// When a client that has not proven who it is is cut off. Nothing that it sends, and nothing that it leaves unread, postpones it.
+    hello_until: Instant,
+    _admission: Admission,
 }
 
 impl Session {
+    fn new(
+        socket: ServerSocket,
+        state: MessagesState,
+        context: RequestContext,
+        visitor: Visitor,
+        admission: Admission,
+    ) -> Self {
+        let hello = Duration::from_secs(state.parts().settings.hello_timeout_s.get().into());
+        Self {
+            socket,
+            state,
+            context,
+            visitor,
+            who: None,
+            delivery: None,
+            tells_numbers: false,
+            claimed: None,
+            asked: FuturesOrdered::new(),
+            answered: VecDeque::new(),
+            has_acknowledged: false,
+            heard: Instant::now(),
+            hello_until: Instant::now() + hello,
+            _admission: admission,
+        }
+    }
+
+    async fn run(&mut self) {
+        let drain = self.state.parts().lifecycle.drain_token();
+        let ended = tokio::select! {
+            Err(ended) = self.serve() => ended,
+            () = drain.cancelled() => Ended::Stopped,
+        };
+        // What is not answered by now never is, and must not keep what it holds while the rest ends.
+        self.asked.clear();
+        self.part(ended).await;
+        Box::pin(self.leave()).await;
+    }
+
     async fn serve(&mut self) -> Result<Infallible, Ended> {
         let pause = Duration::from_secs(self.state.parts().settings.ping_interval_s.get().into());
         // Ten thousand that came back in the same second are not pinged in the same second. Nobody is pinged before the original
@@ -117,8 +146,6 @@ impl Session {
         let first = pause.mul_f64(rand::rng().random_range(1.0..=2.0));
         let mut ping = interval_at(Instant::now() + first, pause);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let hello = Duration::from_secs(self.state.parts().settings.hello_timeout_s.get().into());
-        let unknown_until = Instant::now() + hello;
         let mut taken = 0;
         loop {
             // Who asks without end gets what is his, too.
@@ -131,37 +158,46 @@ impl Session {
             // be heard while it is waited for to read. A long queue keeps neither records nor pings waiting.
             tokio::select! {
                 biased;
+                // First, so that frames and pings of a client that proves nothing cannot postpone its end.
+                () = sleep_until(self.hello_until), if self.who.is_none() => {
+                    self.refuse(Refused::request(ErrorCode::AuthFailed, "hello", "hello required first")).await?;
+                    return Err(Ended::Gone);
+                }
                 Some(answer) = next(&mut self.answered, &mut self.asked) => self.answer(answer).await?,
-                frame = self.socket.recv(), if may_ask => {
+                frame = self.socket.next(), if may_ask => {
                     taken += 1;
                     self.heard = Instant::now();
                     match frame {
                         Some(Ok(frame)) => self.take(frame).await?,
-                        Some(Err(error)) => return Err(self.unreadable(error).await),
+                        Some(Err(error)) => return Err(self.unreadable(&error).await),
                         None => return Err(Ended::Gone),
                     }
                 }
                 () = due(self.delivery.as_ref()) => {
-                    if let Some(delivery) = &mut self.delivery {
-                        delivery.record_due().await.map_err(|_| Ended::Gone)?;
+                    if let Some(delivery) = &mut self.delivery
+                        && let Err(error) = delivery.record_due().await
+                    {
+                        return self.broken(error).await;
                     }
                 }
                 _ = ping.tick() => {
                     if self.heard.elapsed() > pause * 2 {
                         return Err(Ended::Silent);
                     }
-                    self.put(Frame::Ping(axum::body::Bytes::new())).await?;
+                    self.put(Frame::Ping(Vec::new().into())).await?;
                 }
                 () = woken(self.delivery.as_ref()), if may_ask => {
                     self.hand_over().await?;
                     taken = 0;
                 }
-                () = sleep_until(unknown_until), if self.who.is_none() => {
-                    self.refuse(&Refused::request(ErrorCode::AuthFailed, "hello", "hello required first")).await?;
-                    return Err(Ended::Gone);
-                }
             }
         }
+    }
+
+    /// The session cannot go on. Its client is told why.
+    async fn broken<T>(&mut self, error: Error) -> Result<T, Ended> {
+        self.refuse(error).await?;
+        Err(Ended::Gone)
     }
 
     /// Hands some messages over.
@@ -169,10 +205,8 @@ impl Session {
         let Some(delivery) = &mut self.delivery else { return Ok(()) };
         // What was asked for may hold the connection that this waits for.
         if let Err(error) = beside(delivery.refill(), &mut self.asked, &mut self.answered).await {
-            self.state.parts().counted.store_error();
             // The client comes back, and is served from where it was.
-            tracing::warn!(error = %error, "messages cannot be read: {error}");
-            return Err(Ended::Gone);
+            return self.broken(error).await;
         }
         for _ in 0..AT_ONCE {
             let Some(message) = self.delivery.as_mut().and_then(Delivery::next) else { return Ok(()) };
@@ -182,7 +216,9 @@ impl Session {
                 render(&Outbound::Message(delivered(&message, &payload, self.tells_numbers)), generation);
             self.say(frame).await?;
             if let Some(delivery) = &mut self.delivery {
-                delivery.handed_over(&message).await.map_err(|_| Ended::Gone)?;
+                if let Err(error) = delivery.handed_over(&message).await {
+                    return self.broken(error).await;
+                }
             }
         }
         Ok(())
@@ -195,25 +231,26 @@ impl Session {
             Frame::Binary(bytes) => {
                 let Ok(text) = str::from_utf8(bytes) else {
                     let why = "binary frames are of the third generation; this relay speaks JSON";
-                    return self.refuse(&Refused::request(ErrorCode::InvalidPayload, "frame", why)).await;
+                    return self.refuse(Refused::request(ErrorCode::InvalidPayload, "frame", why)).await;
                 };
                 parse(text)
             }
             Frame::Close(_) => return Err(Ended::Left),
-            Frame::Ping(_) | Frame::Pong(_) => return Ok(()),
+            Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_) => return Ok(()),
         };
         self.state.parts().counted.received();
         let inbound = match read {
             Ok(inbound) => inbound,
             Err(malformed) => {
                 let why = malformed.to_string();
-                return self.refuse(&Refused::request(ErrorCode::InvalidPayload, "frame", why)).await;
+                return self.refuse(Refused::request(ErrorCode::InvalidPayload, "frame", why)).await;
             }
         };
         drop(frame);
         match inbound {
             Inbound::Hello { wayfarer_id, device_id, auth, since } => {
-                self.hello(wayfarer_id, device_id, auth.is_some(), since).await
+                // On the heap while it runs: an idle session must not hold the size of what it does once.
+                Box::pin(self.hello(wayfarer_id, device_id, auth.is_some(), since)).await
             }
             Inbound::Auth { public_key_b64, signature_b64, event } => {
                 let proof = match (&event, &public_key_b64, &signature_b64) {
@@ -223,13 +260,13 @@ impl Session {
                     }
                     _ => None,
                 };
-                self.authenticate(proof.as_ref()).await
+                Box::pin(self.authenticate(proof.as_ref())).await
             }
             other => match self.who.clone() {
                 Some(who) => self.ask(who, other).await,
-                None if matches!(other, Inbound::Unknown) => self.refuse(&unknown_frame()).await,
+                None if matches!(other, Inbound::Unknown) => self.refuse(unknown_frame()).await,
                 None => {
-                    self.refuse(&Refused::request(ErrorCode::AuthFailed, "hello", "not authenticated")).await
+                    self.refuse(Refused::request(ErrorCode::AuthFailed, "hello", "not authenticated")).await
                 }
             },
         }
@@ -288,8 +325,13 @@ impl Session {
 
     /// A client that does not take what it is sent is cut off: nothing of it counts as handed over.
     async fn put(&mut self, frame: Frame) -> Result<(), Ended> {
+        let now = Instant::now();
+        let mut until = now + self.state.write_timeout();
+        if self.who.is_none() {
+            until = until.min(self.hello_until.max(now + FAREWELL));
+        }
         // However long it takes: what it asked for goes on, and keeps no connection from others.
-        let sent = timeout(self.state.write_timeout(), self.socket.send(frame));
+        let sent = timeout_at(until, self.socket.send(frame));
         match beside(sent, &mut self.asked, &mut self.answered).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Ended::Gone),
@@ -326,8 +368,13 @@ pub(super) fn told(msg_id: &str, life: &Life) -> Value {
         .iter()
         .map(|d| json!({ "device_id": d.device, "pushed_at": d.pushed_at, "acknowledged_at": d.acknowledged_at }))
         .collect();
-    json!({
+    let mut told = json!({
         "type": "status", "msg_id": msg_id, "accepted_at": life.accepted_at, "expires_at": life.expires_at,
         "expired": life.is_expired, "devices": devices,
-    })
+    });
+    if life.has_more_devices {
+        told["more_devices"] = true.into();
+        told["devices_max"] = LIFE_DEVICES_MAX.into();
+    }
+    told
 }

@@ -1,0 +1,168 @@
+//! `GET /v1/challenge` and `POST /v1/tokens`: a token for a day, for a proof of who the client is.
+
+use std::net::IpAddr;
+
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::desk::{Who, check_name, check_wayfarer};
+use super::frame::ErrorCode;
+use super::gate::{Proof, no_key_proofs, random};
+use super::refused::Refused;
+use super::{Listener, MessagesState};
+use crate::base::RelayUrl;
+use crate::http::{Failure, RequestContext};
+use crate::services::messages::append::{TokenAnswer, challenge_key};
+use crate::services::messages::command::{TokenCommand, TokenProof};
+use crate::services::messages::decide::{ChallengeFor, ChallengeKey, token_sha256};
+use crate::services::messages::event::Generation;
+use crate::store::Error;
+
+/// How long a token lives that was given for a proof, in seconds.
+const TOKEN_LIFE_S: i64 = 86_400;
+
+/// For whom a challenge is asked.
+#[derive(Debug, Deserialize)]
+pub(super) struct Wanting {
+    #[serde(default)]
+    wayfarer_id: String,
+    #[serde(default)]
+    device_id: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Proving {
+    #[serde(default)]
+    wayfarer_id: String,
+    #[serde(default)]
+    device_id: String,
+    challenge: String,
+    public_key_b64: Option<String>,
+    signature_b64: Option<String>,
+    event: Option<Box<RawValue>>,
+}
+
+/// A client that can be proven.
+fn check(wayfarer_id: String, device: String) -> Result<Who, Refused> {
+    check_wayfarer("wayfarer_id", &wayfarer_id, Generation::Two)?;
+    check_name("device_id", &device, ErrorCode::InvalidPayload)?;
+    Ok(Who { wayfarer_id, device, generation: Generation::Two })
+}
+
+fn challenge_for<'a>(who: &'a Who, relay: &'a RelayUrl) -> ChallengeFor<'a> {
+    ChallengeFor { relay_id: relay.as_str(), wayfarer_id: &who.wayfarer_id, device: &who.device }
+}
+
+impl MessagesState {
+    /// The key of challenges, as all processes of the database have it.
+    async fn challenge_key(&self) -> Result<ChallengeKey, Error> {
+        let read = challenge_key(&self.parts().doors, rand::random());
+        self.0.challenge_key.try_get_with((), read).await.map_err(|error| Error::clone(&error))
+    }
+
+    /// Unix seconds of the database's clock, which all processes share.
+    fn now_s(&self) -> i64 {
+        self.parts().database_clock.latest_us() / 1_000_000
+    }
+}
+
+pub(super) async fn challenge(
+    State(listener): State<Listener>,
+    Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+    Query(Wanting { wayfarer_id, device_id }): Query<Wanting>,
+) -> Result<Json<Value>, Failure> {
+    listener.check_origin(&headers)?;
+    let state = &listener.state;
+    let make = async {
+        let relay = listener.proof_relay(&headers, context.client()).ok_or_else(no_key_proofs)?;
+        let who = check(wayfarer_id, device_id)?;
+        let key = state.challenge_key().await?;
+        let challenge = challenge_for(&who, &relay).make(&key, rand::random(), state.now_s());
+        Ok::<_, Refused>(json!({ "challenge": challenge, "relay_id": relay }))
+    };
+    make.await.map(Json).map_err(|refused| state.refuse(refused))
+}
+
+pub(super) async fn prove(
+    State(listener): State<Listener>,
+    Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+    Json(proving): Json<Proving>,
+) -> Result<Response, Failure> {
+    listener.check_origin(&headers)?;
+    let state = &listener.state;
+    let relay = listener.proof_relay(&headers, context.client()).ok_or_else(no_key_proofs);
+    let given = async { state.token_for_proof(&relay?, context.client().address, proving).await };
+    let body = given.await.map_err(|refused| state.refuse(refused))?;
+    Ok((StatusCode::CREATED, Json(body)).into_response())
+}
+
+impl MessagesState {
+    async fn token_for_proof(
+        &self,
+        relay: &RelayUrl,
+        address: IpAddr,
+        proving: Proving,
+    ) -> Result<Value, Refused> {
+        let who = check(proving.wayfarer_id, proving.device_id)?;
+        if let Some(over) = self.0.limits.proofs_from(address) {
+            return Err(over.into());
+        }
+        let key = self.challenge_key().await?;
+        let asked = challenge_for(&who, relay).check(&key, &proving.challenge, self.now_s());
+        asked.map_err(|why| Refused::request(ErrorCode::AuthFailed, "challenge", why.to_string()))?;
+        let proof = match (&proving.event, &proving.public_key_b64, &proving.signature_b64) {
+            (Some(event), _, _) => Proof::Nostr { event: event.get() },
+            (None, Some(public_key_b64), Some(signature_b64)) => Proof::Key { public_key_b64, signature_b64 },
+            _ => {
+                let why = "a signature or an event is required";
+                return Err(Refused::request(ErrorCode::InvalidPayload, "signature_b64", why));
+            }
+        };
+        self.prove(&who, relay, &proving.challenge, &proof)?;
+        // Counted only for a client that is the wayfarer: nobody else can use up its rate.
+        if let Some(over) = self.0.limits.proofs_of(&who.wayfarer_id) {
+            return Err(over.into());
+        }
+        let token = self.token(&who, &proving.challenge).await?;
+        Ok(json!({ "token": token, "wayfarer_id": who.wayfarer_id, "lives_s": TOKEN_LIFE_S }))
+    }
+
+    /// A new token for the answer to a challenge. A challenge is good once, in whichever process.
+    async fn token(&self, who: &Who, challenge: &str) -> Result<String, Refused> {
+        let token = format!("qm_{}", random());
+        let limit = self.parts().settings.tokens_per_wayfarer_max.get();
+        let command = TokenCommand::Create {
+            token_sha256: token_sha256(&token),
+            wayfarer_id: who.wayfarer_id.clone(),
+            device: (!who.device.is_empty()).then(|| who.device.clone()),
+            label: "proven by signature".to_owned(),
+            life_s: Some(TOKEN_LIFE_S),
+            proof: Some(TokenProof {
+                challenge_sha256: token_sha256(challenge),
+                tokens_max: i32::try_from(limit).unwrap_or(i32::MAX),
+            }),
+        };
+        match self.parts().tokens.append(command).await? {
+            TokenAnswer::Recorded => Ok(token),
+            TokenAnswer::Over => {
+                let message = format!(
+                    "this wayfarer_id has {limit} tokens; at most {limit} are allowed. Each ends after a day, or when the \
+                     operator revokes it"
+                );
+                let (limit, value) = (limit.into(), u64::from(limit) + 1);
+                Err(Refused::over(ErrorCode::QuotaExceeded, "tokens", message, limit, value))
+            }
+            TokenAnswer::Used | TokenAnswer::Unknown => {
+                let why = "the challenge was answered before: ask for another";
+                Err(Refused::request(ErrorCode::AuthFailed, "challenge", why))
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Why a request is not carried out, in the one form that HTTP, sockets and event streams report.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+
+use super::MessagesState;
+use super::frame::ErrorCode;
+use super::limits::Over;
+use crate::http::{Failure, Rejection};
+use crate::store::Error;
+
+/// When a client may try again while the database is away or busy.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a request is not carried out.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// The request is at fault.
+    Request {
+        code: ErrorCode,
+        field: &'static str,
+        message: String,
+        /// The bound that was passed, and by what.
+        limit: Option<(u64, u64)>,
+    },
+    /// The database refuses the data, is away, or is broken.
+    Store(Error),
+}
+
+impl Refused {
+    pub(super) fn request(code: ErrorCode, field: &'static str, message: impl Into<String>) -> Self {
+        Self::Request { code, field, message: message.into(), limit: None }
+    }
+
+    pub(super) fn over(
+        code: ErrorCode,
+        field: &'static str,
+        message: String,
+        limit: u64,
+        value: u64,
+    ) -> Self {
+        Self::Request { code, field, message, limit: Some((limit, value)) }
+    }
+
+    /// As metrics count it: the field that is at fault, or what is wrong with the store.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Request { field, .. } => field,
+            Self::Store(Error::Data(_)) => "store_data",
+            Self::Store(error) if error.is_outage() => "store_busy",
+            Self::Store(_) => "store_broken",
+        }
+    }
+
+    /// The code that a socket's client is told.
+    pub(super) fn code(&self) -> ErrorCode {
+        match self {
+            Self::Request { code, .. } => *code,
+            Self::Store(Error::Data(_)) => ErrorCode::InvalidPayload,
+            // The protocol has no word for busy.
+            Self::Store(_) => ErrorCode::InternalError,
+        }
+    }
+
+    fn failure(self) -> Failure {
+        let (code, field, message, limit) = match self {
+            Self::Request { code, field, message, limit } => (code, field, message, limit),
+            Self::Store(Error::Data(error)) => {
+                tracing::warn!(error = %error, "the database refuses a client's data: {error}");
+                let message = "the database refuses this data; the same request cannot succeed".to_owned();
+                (ErrorCode::InvalidPayload, "data", message, None)
+            }
+            Self::Store(error) if error.is_outage() => {
+                tracing::warn!(error = %error, "a request was not served: {error}");
+                return Failure::Busy { retry_after: RETRY_AFTER };
+            }
+            Self::Store(error) => return error.into(),
+        };
+        let rejection = Rejection::new(status(code), message).code(code.as_str()).field(field);
+        match limit {
+            Some((limit, value)) => rejection.over_limit(limit, value).into(),
+            None => rejection.into(),
+        }
+    }
+}
+
+fn status(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::AuthFailed => StatusCode::UNAUTHORIZED,
+        ErrorCode::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::RateLimited | ErrorCode::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::IdempotencyMismatch => StatusCode::CONFLICT,
+        ErrorCode::InvalidWayfarerId
+        | ErrorCode::ToMismatch
+        | ErrorCode::InvalidPayload
+        | ErrorCode::RecipientOffline
+        | ErrorCode::InternalError => StatusCode::BAD_REQUEST,
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Over> for Refused {
+    fn from(over: Over) -> Self {
+        match over {
+            Over::Rate { field, what, per, limit } => {
+                let message = format!("more than {limit} {what} a {per}; slow down and send it again");
+                Self::request(ErrorCode::RateLimited, field, message)
+            }
+            Over::Sent { unit, limit, used } => {
+                let message = format!("you sent {used} {unit} within 24 hours; at most {limit} are allowed");
+                Self::over(ErrorCode::QuotaExceeded, "sender", message, limit, used)
+            }
+            Over::Share { unit, limit, used } => {
+                let message = format!(
+                    "{used} {unit} of yours wait for this recipient; at most {limit} of one sender are allowed"
+                );
+                Self::over(ErrorCode::QuotaExceeded, "sender_share", message, limit, used)
+            }
+            // How much waits for a recipient is not the sender's to know.
+            Over::Inbox => {
+                let message = "the recipient's inbox has no room for this message; send it again later";
+                Self::request(ErrorCode::QuotaExceeded, "recipient", message)
+            }
+        }
+    }
+}
+
+impl MessagesState {
+    /// Counts a refusal; it is reported as the failure that is returned.
+    pub(super) fn refuse(&self, refused: impl Into<Refused>) -> Failure {
+        let refused = refused.into();
+        self.parts().counted.refused(refused.reason());
+        if let Refused::Store(_) = &refused {
+            self.parts().counted.store_error();
+        }
+        refused.failure()
+    }
+}

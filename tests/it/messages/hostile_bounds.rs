@@ -1,0 +1,205 @@
+//! What one client can make grow has a bound, and no client can use up another's.
+
+use ed25519_dalek::SigningKey;
+use serde_json::{Value, json};
+
+use super::identity::{identity, signature};
+use super::kit::{Room, number, wayfarer};
+use crate::support::database::TestDatabase;
+
+const HELLO: &str = "SGVsbG8";
+
+/// A token for a challenge of one room, asked for at another.
+async fn prove(asked: &Room, proven: &Room, key: &SigningKey) -> (Value, (u16, Value)) {
+    let (id, public) = identity(key);
+    let (status, challenge) = asked.get(&format!("/v1/challenge?wayfarer_id={id}&device_id=phone")).await;
+    assert_eq!(status, 200, "{challenge}");
+    let proof = json!({
+        "wayfarer_id": id, "device_id": "phone", "challenge": challenge["challenge"], "public_key_b64": public,
+        "signature_b64": signature(key, &challenge, &id, "phone"),
+    });
+    let answer = proven.post("/v1/tokens", &proof).await;
+    (proof, answer)
+}
+
+/// Two processes with one URL: a client asks one and proves itself to the other.
+#[tokio::test]
+async fn a_challenge_of_one_process_is_answered_at_another_and_once() {
+    let database = TestDatabase::new().await;
+    let named = async || {
+        Room::with(&database, |settings| {
+            settings.compat_unauthenticated = Some(false);
+            settings.relay_id = "wss://messages.example/ws".to_owned();
+        })
+        .await
+    };
+    let (one, two) = (named().await, named().await);
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let (proof, (status, said)) = prove(&one, &two, &key).await;
+    assert_eq!(status, 201, "{said}");
+    for room in [&one, &two] {
+        let (status, said) = room.post("/v1/tokens", &proof).await;
+        assert_eq!((status, &said["field"]), (401, &"challenge".into()), "{said}");
+        assert!(said["message"].as_str().unwrap().contains("answered before"), "{said}");
+    }
+    // For another device, or made up, it is none.
+    let (mut proof, _) = prove(&one, &two, &key).await;
+    proof["device_id"] = "tablet".into();
+    let (status, said) = two.post("/v1/tokens", &proof).await;
+    assert_eq!((status, &said["field"]), (401, &"challenge".into()), "{said}");
+    assert_eq!(number(&database, "SELECT count(*) FROM message_tokens").await, 2);
+    // It is for somebody.
+    let (status, said) = one.get("/v1/challenge").await;
+    assert_eq!((status, &said["field"]), (400, &"wayfarer_id".into()));
+    // The key is nothing that analysts may read.
+    let reads = "SELECT count(*) FROM information_schema.role_table_grants
+                 WHERE table_name = 'message_challenge_key' AND grantee NOT IN ('quipu', 'quipu_owner')";
+    assert_eq!(number(&database, reads).await, 0);
+}
+
+#[tokio::test]
+async fn challenges_of_others_push_none_out_and_tokens_of_one_wayfarer_are_bounded() {
+    let database = TestDatabase::new().await;
+    let room = Room::with(&database, |settings| {
+        settings.compat_unauthenticated = Some(false);
+        settings.tokens_per_wayfarer_max = 2.try_into().unwrap();
+        settings.proofs_per_minute = 4;
+    })
+    .await;
+    let (key, other) = (SigningKey::from_bytes(&[7; 32]), SigningKey::from_bytes(&[8; 32]));
+    let mut answers = Vec::new();
+    for _ in 0..5 {
+        answers.push(prove(&room, &room, &key).await.1);
+    }
+    let statuses: Vec<u16> = answers.iter().map(|(status, _)| *status).collect();
+    assert_eq!(statuses, [201, 201, 429, 429, 429], "{answers:?}");
+    let (_, over) = &answers[2];
+    assert_eq!((&over["field"], &over["limit"], &over["value"]), (&"tokens".into(), &2.into(), &3.into()));
+    assert_eq!(answers[4].1["field"], "wayfarer_id", "the fifth proof within a minute");
+    // A wrong proof in somebody's name does not use up that wayfarer's rate.
+    let (id, _) = identity(&other);
+    for _ in 0..6 {
+        let (_, challenge) = room.get(&format!("/v1/challenge?wayfarer_id={id}&device_id=phone")).await;
+        let (_, public) = identity(&other);
+        let forged = json!({
+            "wayfarer_id": id, "device_id": "phone", "challenge": challenge["challenge"], "public_key_b64": public,
+            "signature_b64": signature(&key, &challenge, &id, "phone"),
+        });
+        assert_eq!(room.post("/v1/tokens", &forged).await.0, 401);
+    }
+    assert_eq!(prove(&room, &room, &other).await.1.0, 201);
+    assert_eq!(number(&database, "SELECT count(*) FROM message_tokens").await, 3);
+    // A token of the operator is none of these.
+    let metrics = room.metric("messages_refused_total{reason=\"tokens\"}").await;
+    assert_eq!(metrics, 2);
+}
+
+#[tokio::test]
+async fn a_wayfarer_has_a_bounded_number_of_devices_and_only_these_acknowledge() {
+    let database = TestDatabase::new().await;
+    let room =
+        Room::with(&database, |settings| settings.devices_per_wayfarer_max = 3.try_into().unwrap()).await;
+    let sent = room.two(&wayfarer(1), "laptop").await.send(&wayfarer(2), HELLO).await;
+    let path = |rest: &str, device: &str| {
+        format!("/v1/messages{rest}wayfarer_id={}&device_id={device}", wayfarer(2))
+    };
+    let ack = |device: &str| path(&format!("/{sent}/ack?"), device);
+    let (status, said) = room.post(&ack("a"), &Value::Null).await;
+    assert_eq!((status, &said["field"]), (400, &"device_id".into()), "{said}");
+    let mut first = room.two(&wayfarer(2), "a").await;
+    assert_eq!(room.post(&ack("a"), &Value::Null).await.0, 200);
+    for device in ["b", "c"] {
+        assert_eq!(room.get(&path("?", device)).await.0, 200);
+        assert_eq!(room.post(&ack(device), &Value::Null).await.0, 200);
+    }
+    for number in 0..20 {
+        let device = format!("further-{number}");
+        let (status, said) = room.get(&path("?", &device)).await;
+        assert_eq!((status, &said["field"], &said["limit"]), (429, &"device_id".into(), &3.into()), "{said}");
+        assert_eq!(room.post(&ack(&device), &Value::Null).await.0, 400);
+    }
+    let mut refused = room.connect().await;
+    let hello = json!({ "type": "hello", "wayfarer_id": wayfarer(2), "device_id": "d" });
+    assert_eq!(refused.ask(hello.clone()).await["code"], "RATE_LIMITED");
+    assert_eq!(refused.hear().await, None);
+    let entries = "SELECT count(*) FROM message_log WHERE kind = 'acknowledged'";
+    assert_eq!(number(&database, entries).await, 3);
+    // Those that are known go on, and one that is not seen for long makes room.
+    first.waiting().await;
+    assert_eq!(room.get(&path("?", "b")).await.0, 200);
+    let forget = "UPDATE message_positions SET seen_at = now() - interval '31 days' WHERE device = 'c'";
+    database.owner().await.execute(forget, &[]).await.unwrap();
+    assert_eq!(room.connect().await.ask(hello).await["type"], "hello_ok");
+    assert_eq!(room.get(&path("?", "c")).await.0, 429);
+}
+
+#[tokio::test]
+async fn the_life_of_a_message_names_a_bounded_number_of_devices() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    let mut sender = room.two(&wayfarer(1), "laptop").await;
+    let sent = sender.send(&wayfarer(2), HELLO).await;
+    let devices = async |first: i32, last: i32| {
+        let devices = "INSERT INTO message_log (kind, message, device)
+            SELECT 'acknowledged', m.position, 'device ' || lpad(n::text, 4, '0')
+            FROM message_log m, generate_series($1::integer, $2::integer) n WHERE m.kind = 'accepted'";
+        database.owner().await.execute(devices, &[&first, &last]).await.unwrap();
+    };
+    devices(1, 100).await;
+    let life = sender.ask(json!({ "type": "status", "msg_id": sent })).await;
+    assert_eq!((life["devices"].as_array().unwrap().len(), &life["more_devices"]), (100, &Value::Null));
+    devices(101, 3_000).await;
+    let (_, told) = room.get(&format!("/v1/messages/{sent}?wayfarer_id={}", wayfarer(1))).await;
+    let life = sender.ask(json!({ "type": "status", "msg_id": sent })).await;
+    for life in [told, life] {
+        assert_eq!(life["devices"].as_array().unwrap().len(), 100);
+        assert_eq!((&life["more_devices"], &life["devices_max"]), (&true.into(), &100.into()));
+    }
+}
+
+#[tokio::test]
+async fn one_sender_fills_a_tenth_of_an_inbox_and_others_still_reach_it() {
+    let database = TestDatabase::new().await;
+    let room = Room::with(&database, |settings| settings.recipient_messages_max = 50).await;
+    let mut hostile = room.two(&wayfarer(1), "laptop").await;
+    let to = json!({ "type": "send", "to": wayfarer(2), "payload_b64": HELLO });
+    for _ in 0..5 {
+        hostile.send_frame(to.clone()).await;
+    }
+    let message = "5 messages of yours wait for this recipient; at most 5 of one sender are allowed";
+    for _ in 0..3 {
+        let refused = json!({ "type": "error", "code": "RATE_LIMITED", "message": message });
+        assert_eq!(hostile.ask(to.clone()).await, refused);
+    }
+    let (status, said) = room.post(&format!("/v1/messages?wayfarer_id={}", wayfarer(1)), &to).await;
+    assert_eq!((status, &said["message"], &said["field"]), (429, &message.into(), &"sender_share".into()));
+    assert_eq!((&said["limit"], &said["value"]), (&5.into(), &5.into()));
+    // Of others, and to others, everything is as before.
+    room.two(&wayfarer(3), "laptop").await.send(&wayfarer(2), HELLO).await;
+    hostile.send(&wayfarer(4), HELLO).await;
+    // An acknowledgement makes room.
+    let mut recipient = room.two(&wayfarer(2), "phone").await;
+    let came = recipient.messages(6).await;
+    recipient.acknowledge(&came[0]).await;
+    hostile.send_frame(to.clone()).await;
+    assert_eq!(hostile.ask(to).await["message"], message);
+}
+
+#[tokio::test]
+async fn acknowledgements_have_a_rate() {
+    let database = TestDatabase::new().await;
+    let room = Room::with(&database, |settings| settings.acknowledgements_per_second = 2).await;
+    let mut client = room.two(&wayfarer(2), "phone").await;
+    let ack = json!({ "type": "ack", "msg_id": "0196a5a0-0000-7000-8000-000000000000" });
+    let mut unknown = 0;
+    let refused = loop {
+        let answer = client.ask(ack.clone()).await;
+        if answer["code"] == "RATE_LIMITED" {
+            break answer;
+        }
+        assert_eq!(answer["message"], "there is no such message for you");
+        unknown += 1;
+    };
+    assert_eq!(refused["message"], "more than 2 acknowledgements a second; slow down and send it again");
+    assert!((10..40).contains(&unknown), "{unknown}");
+}
