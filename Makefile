@@ -79,16 +79,22 @@ bench-messages: deps build ## Messages: sends, deliveries, queues, idle connecti
 farm: ## A thousand relays of all characters on the loopback, to try an archive on
 	ulimit -n 8192; $(CARGO) bench --locked --profile dev --bench farm
 
-# Seconds of `make fuzz`. What it finds worth keeping stays in the target folder; a failure is written to fuzz/artifacts/.
+# Seconds that `make fuzz` gives to each of FUZZ_TARGETS. What it finds worth keeping stays in the target folder; a failure is written
+# to fuzz/artifacts/.
 FUZZ_S ?= 60
+FUZZ_TARGETS ?= frames relay documents lists configuration http
 FUZZ := $(abspath $(TARGET))/fuzz
 
 .PHONY: fuzz
-fuzz: deps ## Made-up frames against the code that reads and writes them, for FUZZ_S=60 seconds
+fuzz: deps ## Made-up bytes against every parser of outside bytes, FUZZ_S=60 seconds each of FUZZ_TARGETS
 	@[ -x $(TARGET)/tools/bin/cargo-fuzz ] || $(CARGO) install --locked --root $(TARGET)/tools --version '^0.13' cargo-fuzz
-	@mkdir -p $(FUZZ)/corpus/frames
-	PATH="$(abspath $(TARGET))/tools/bin:$$PATH" $(CARGO) fuzz run --sanitizer none --target-dir $(FUZZ) \
-	    frames $(FUZZ)/corpus/frames fuzz/seeds/frames -- -dict=fuzz/frames.dict -timeout=10 -max_total_time=$(FUZZ_S)
+	@for target in $(FUZZ_TARGETS); do \
+	    mkdir -p $(FUZZ)/corpus/$$target; \
+	    options=(-timeout=30 -max_total_time=$(FUZZ_S)); \
+	    if [ -f fuzz/$$target.dict ]; then options+=(-dict=fuzz/$$target.dict); fi; \
+	    PATH="$(abspath $(TARGET))/tools/bin:$$PATH" $(CARGO) fuzz run --sanitizer none --target-dir $(FUZZ) \
+	        $$target $(FUZZ)/corpus/$$target fuzz/seeds/$$target -- "$${options[@]}" || exit 1; \
+	done
 
 .PHONY: deny
 deny: ## Licences, sources, banned crates and known vulnerabilities (needs cargo-deny, and the network for the last)
