@@ -124,7 +124,7 @@ pub(super) async fn start(
                 run.0.run_service(service, Pace::every(POLL).woken_by(parts.hints.subscribe()), run.1);
                 // What SQL programs offer waits in the database, whichever services run: it goes with the ticks.
                 let offers = Offers {
-                    pool: parts.doors.write.clone(),
+                    doors: parts.doors.clone(),
                     leases: parts.leases.clone(),
                     intake: parts.intake(Source::Relay),
                 };

@@ -34,7 +34,7 @@ async fn offer(client: &Client, event: &Event, content: &str) -> Result<bool, to
 
 async fn verify_offers(kit: &mut Kit) {
     let offers = Offers {
-        pool: kit.doors.write.clone(),
+        doors: kit.doors.clone(),
         leases: Leases::new(kit.doors.write.clone()),
         intake: kit.intake(),
     };

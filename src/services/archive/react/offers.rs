@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
 use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +13,7 @@ use crate::base::nostr_event::{OfferedEvent, Refusals};
 use crate::lifecycle::{Cycle, Service, guarded, set_aside};
 use crate::store::ingest::Intake;
 use crate::store::lease::Leases;
-use crate::store::{Error, Relay};
+use crate::store::{Doors, Error, Relay};
 
 /// How long one step keeps the lease; renewed before each.
 const LEASE: Duration = Duration::from_mins(1);
@@ -37,8 +36,8 @@ const DONE: &str = "
 /// Verifies offered events.
 #[derive(Debug)]
 pub struct Offers {
-    /// The write door.
-    pub pool: Pool,
+    /// The write door is used.
+    pub doors: Doors,
     /// So that one process does it.
     pub leases: Leases,
     /// Verifies and stores.
@@ -56,7 +55,7 @@ impl Service for Offers {
         let work = ["offers".to_owned()];
         let mut is_leased = false;
         while !drain.is_cancelled() {
-            let client = self.pool.get().await?;
+            let client = self.doors.write.get().await?;
             let rows =
                 client.query_typed(NEXT, &[(&OFFERS_MAX, Type::INT8), (&BYTES_MAX, Type::INT8)]).await?;
             drop(client);
@@ -76,7 +75,7 @@ impl Service for Offers {
             for (relay, (events, refused)) in shown {
                 self.take_in(Relay(relay), events, refused).await?;
             }
-            let client = self.pool.get().await?;
+            let client = self.doors.write.get().await?;
             client.execute_typed(DONE, &[(&numbers, Type::INT8_ARRAY)]).await?;
         }
         if is_leased {
