@@ -90,6 +90,7 @@ impl<K: Clone + Eq + Hash> SetAside<K> {
     }
 
     /// Whether `subject` is set aside now.
+    #[must_use]
     pub fn contains(&self, subject: &K, now: Instant) -> bool {
         self.subjects.get(subject).is_some_and(|aside| aside.until > now)
     }
