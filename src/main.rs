@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use mimalloc::MiMalloc;
+use quipu::base::with_causes;
 use quipu::cli::Cli;
 
 #[global_allocator]
@@ -14,7 +15,7 @@ async fn main() -> ExitCode {
     match Cli::parse().run().await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("quipu: {error:#}");
+            eprintln!("quipu: {}", with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }

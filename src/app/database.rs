@@ -8,13 +8,10 @@ use url::Url;
 
 use crate::base::Secret;
 use crate::config::{Configuration, DatabaseEnv};
-use crate::store::embedded::{
-    Credentials, Embedded, EmbeddedConfig, Person, Pooler, PoolerConfig, UpstreamTls, create_database,
-    create_roles,
-};
-use crate::store::{DatabaseUrls, owner};
+use crate::store::embedded::{Embedded, EmbeddedConfig, Person, Pooler, PoolerConfig};
+use crate::store::{DatabaseUrls, Server};
 
-/// The name of the database that Quipu makes when nobody names one.
+/// The database of Quipu's own PostgreSQL.
 const DATABASE: &str = "quipu";
 
 /// Every port of one instance, as one run of numbers.
@@ -82,10 +79,10 @@ impl Ports {
 pub enum Database {
     /// Our own PostgreSQL and PgBouncer.
     Embedded(Box<Embedded>),
-    /// Our own PgBouncer before somebody's PostgreSQL.
+    /// Our own PgBouncer before an operator's PostgreSQL.
     Pooled(Box<Pooler>),
     /// Nothing is ours.
-    Given(DatabaseUrls),
+    Given(GivenDoors),
 }
 
 impl Database {
@@ -102,8 +99,10 @@ impl Database {
                 };
                 Ok(Self::Embedded(Box::new(Embedded::start(config).await?)))
             }
-            Some(url) if configuration.database.is_administrators() => {
-                Ok(Self::Pooled(Box::new(front(url, data, ports).await?)))
+            Some(admin) if configuration.database.is_administrators() => {
+                let (data, admin) = (data.to_path_buf(), admin.clone());
+                let config = PoolerConfig { data, port: ports.pgbouncer(), admin };
+                Ok(Self::Pooled(Box::new(Pooler::start(config).await?)))
             }
             Some(url) => {
                 // No server lives in it, but other commands find the instance there.
@@ -120,7 +119,7 @@ impl Database {
         match self {
             Self::Embedded(embedded) => embedded.urls(),
             Self::Pooled(pooler) => pooler.urls(),
-            Self::Given(urls) => urls.clone(),
+            Self::Given(given) => given.urls.clone(),
         }
     }
 
@@ -130,7 +129,7 @@ impl Database {
         match self {
             Self::Embedded(embedded) => Some(embedded.person_url(person)),
             Self::Pooled(pooler) => Some(pooler.person_url(person)),
-            Self::Given(_) => None,
+            Self::Given(given) => given.person_url(person).cloned(),
         }
     }
 
@@ -156,54 +155,36 @@ impl Database {
     }
 }
 
-/// Our PgBouncer before the server of an administrator's URL. The roles' passwords are derived from the administrator's, so
-/// that any number of processes given the same URL agree on them.
-async fn front(admin: &Secret, data: &Path, ports: Ports) -> Result<Pooler> {
-    let url = Url::parse(admin.expose()).context("DATABASE_URL is not a URL")?;
-    let password = url.password().context(
-        "DATABASE_URL has no password. With DATABASE_URL alone Quipu makes its roles as that administrator; name the other \
-         doors (QUIPU_SESSION_DATABASE_URL, QUIPU_OWNER_DATABASE_URL) if the roles exist already",
-    )?;
-    let credentials = Credentials::derived(password);
-    let (host, port, name) = server(&url);
-    // The database may be Quipu's to make; `postgres` is there on every server.
-    let mut maintenance = url.clone();
-    if owner::connect(admin).await.is_err() {
-        maintenance.set_path("/postgres");
+/// The doors that the environment names.
+#[derive(Debug, Clone)]
+pub struct GivenDoors {
+    /// The four doors.
+    pub urls: DatabaseUrls,
+    /// `quipu_reader`, `quipu_messages_reader` and `quipu_writer`, where their URLs are known.
+    people: [Option<Secret>; 3],
+}
+
+impl GivenDoors {
+    /// A role for people.
+    pub(super) fn person_url(&self, person: Person) -> Option<&Secret> {
+        let [reader, messages_reader, writer] = &self.people;
+        match person {
+            Person::Reader => reader.as_ref(),
+            Person::MessagesReader => messages_reader.as_ref(),
+            Person::Writer => writer.as_ref(),
+        }
     }
-    let maintenance = Secret::new(maintenance.as_str());
-    create_roles(&maintenance, &credentials).await?;
-    create_database(&maintenance, &name).await?;
-    let config = PoolerConfig {
-        data: data.to_path_buf(),
-        port: ports.pgbouncer(),
-        upstream_host: host,
-        upstream_port: port,
-        upstream_tls: UpstreamTls::default(),
-        database: name,
-        credentials,
-    };
-    Ok(Pooler::start(config).await?)
 }
 
-/// Host, port and database of a URL, with what is absent filled in.
-fn server(url: &Url) -> (String, u16, String) {
-    let name = match url.path().trim_start_matches('/') {
-        "" => DATABASE,
-        name => name,
-    };
-    (url.host_str().unwrap_or("127.0.0.1").to_owned(), url.port().unwrap_or(5432), name.to_owned())
+/// Whether both URLs lead to the same database of the same server, as whatever role.
+pub(super) fn is_same_database(one: &Secret, other: &Secret) -> Result<bool> {
+    Ok(Server::parse(one)?.is_same_database(&Server::parse(other)?))
 }
 
-/// Whether both URLs lead to the same database of the same server, whoever they log in as.
-pub(super) fn is_same_database(one: &str, other: &str) -> Result<bool> {
-    let parse = |text| Url::parse(text).context("DATABASE_URL is not a URL");
-    Ok(server(&parse(one)?) == server(&parse(other)?))
-}
-
-/// Doors that lead through a pooler which is there already. What is not named has the same address and password, and the
-/// role of its door.
-pub(super) fn given(write: &Secret, environment: &DatabaseEnv) -> Result<DatabaseUrls> {
+/// The doors of the environment. What is not named has the address, parameters and password of `DATABASE_URL`, and the role of
+/// its door; the URLs for people are derived only where the session's is, since roles that are named one by one have passwords
+/// of their own.
+pub(super) fn given(write: &Secret, environment: &DatabaseEnv) -> Result<GivenDoors> {
     let like_write = |role: &str| -> Result<Secret> {
         let mut url = Url::parse(write.expose()).context("DATABASE_URL is not a URL")?;
         url.set_username(role).ok().context("DATABASE_URL has no host")?;
@@ -217,6 +198,16 @@ pub(super) fn given(write: &Secret, environment: &DatabaseEnv) -> Result<Databas
         Some(url) => url.clone(),
         None => like_write("quipu_owner")?,
     };
+    let person = |named: &Option<Secret>, person: Person| match (named, &environment.session) {
+        (Some(url), _) => Ok(Some(url.clone())),
+        (None, Some(_)) => Ok(None),
+        (None, None) => like_write(person.role()).map(Some),
+    };
+    let people = [
+        person(&environment.reader, Person::Reader)?,
+        person(&environment.messages_reader, Person::MessagesReader)?,
+        person(&environment.writer, Person::Writer)?,
+    ];
     let read = environment.read.clone().unwrap_or_else(|| session.clone());
-    Ok(DatabaseUrls { write: write.clone(), session, read, owner })
+    Ok(GivenDoors { urls: DatabaseUrls { write: write.clone(), session, read, owner }, people })
 }

@@ -10,7 +10,7 @@ use super::database::{given, is_same_database};
 use crate::base::Secret;
 use crate::config::DatabaseEnv;
 use crate::store::DatabaseUrls;
-use crate::store::embedded::write_whole;
+use crate::store::embedded::{Person, write_whole};
 
 /// Where an instance is reached. The URLs hold passwords: the file is its owner's alone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -103,7 +103,7 @@ pub fn find(data: &Path, environment: &DatabaseEnv) -> Result<DatabaseUrls> {
     match &environment.write {
         Some(admin) if environment.is_administrators() => {
             let instance = running(data)?;
-            if !is_same_database(admin.expose(), &instance.owner_database_url)? {
+            if !is_same_database(admin, &Secret::new(&instance.owner_database_url))? {
                 bail!(
                     "the instance on {} has another database than DATABASE_URL: name its folder with `--data`, or unset \
                      DATABASE_URL",
@@ -112,7 +112,36 @@ pub fn find(data: &Path, environment: &DatabaseEnv) -> Result<DatabaseUrls> {
             }
             Ok(instance.urls())
         }
-        Some(write) => given(write, environment),
+        Some(write) => Ok(given(write, environment)?.urls),
         None => Ok(running(data)?.urls()),
     }
+}
+
+/// The URL of a role for people: that of the environment, else that of the instance on `data`.
+///
+/// # Errors
+/// When there is none; the message says what to do.
+pub fn find_person(data: &Path, environment: &DatabaseEnv, person: Person) -> Result<Secret> {
+    let known = match &environment.write {
+        Some(write) if !environment.is_administrators() => {
+            given(write, environment)?.person_url(person).cloned()
+        }
+        _ => {
+            let instance = running(data)?;
+            let url = match person {
+                Person::Reader => instance.reader_database_url,
+                Person::MessagesReader => instance.messages_reader_database_url,
+                Person::Writer => instance.writer_database_url,
+            };
+            url.map(Secret::new)
+        }
+    };
+    known.with_context(|| {
+        let role = person.role();
+        format!(
+            "the password of {role} is not known: set {}_DATABASE_URL to postgres://{role}:password@host:port/database, or ask \
+             for `quipu url session`",
+            role.to_uppercase()
+        )
+    })
 }

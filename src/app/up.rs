@@ -14,7 +14,7 @@ use super::database::{Database, Ports};
 use super::instance::{Instance, remove_stale};
 use super::services::{self, ALL_SERVICES, is_enabled};
 use super::{Parts, instance, sample};
-use crate::base::RelayUrl;
+use crate::base::{RelayUrl, with_causes};
 use crate::config::{Configuration, Messages};
 use crate::http::{Listener, ops_routes};
 use crate::lifecycle::{HealthRegistry, Lifecycle, stop_signals};
@@ -23,6 +23,7 @@ use crate::services::archive::command::RelayCommand;
 use crate::store::DatabaseUrls;
 use crate::store::embedded::Person;
 use crate::store::owner::{self, Procedures};
+use crate::store::setup;
 use crate::telemetry::Metrics;
 
 /// How long a drain may take.
@@ -152,7 +153,7 @@ async fn run_instance(
     let ending = lifecycle.run_until_stopped(signals).await;
     doors.close().await;
     if let Some(failure) = &ending.failure {
-        eprintln!("quipu stopped: {}", said(failure));
+        eprintln!("quipu stopped: {}", with_causes(failure));
     }
     Ok(ending.exit_code())
 }
@@ -178,12 +179,6 @@ impl Announcement {
         eprintln!("{}", self.summary);
         Ok(())
     }
-}
-
-/// The error that ended everything, with its causes.
-fn said(failure: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(failure.source(), |cause| cause.source());
-    causes.fold(failure.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 
 /// Runs single services against a database that is there.
@@ -237,7 +232,11 @@ async fn start(
         implementation: configuration.implementation.name().to_owned(),
         sql: configuration.implementation.procedures_sql()?.into_owned(),
     };
+    // Before the migrations, whose own errors would name the first missing privilege only; and after them, with the tables.
+    setup::check_roles(&urls.owner).await?;
     let migrated = owner::migrate(&urls.owner, &procedures).await?;
+    setup::check_tables(&urls.owner).await?;
+    urls.check().await?;
     if !migrated.applied.is_empty() {
         tracing::info!("{} migrations applied", migrated.applied.len());
     }

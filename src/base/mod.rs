@@ -3,12 +3,14 @@
 //! **Architecture Invariant:** `base` imports nothing else of Quipu and never reads the clock
 //! outside [`SystemClock`].
 
+mod causes;
 mod clock;
 mod network;
 pub mod nostr_event;
 mod relay_url;
 mod secret;
 
+pub use causes::with_causes;
 pub use clock::{Clock, SystemClock};
 pub use network::Network;
 pub use nostr_event::{NostrEvent, Refusals, VerifiedEvent};

@@ -8,6 +8,7 @@ mod messages;
 mod output;
 mod relays;
 mod run;
+mod setup;
 mod upkeep;
 mod url;
 
@@ -75,12 +76,14 @@ enum Command {
     /// What the archive holds, and what it costs.
     #[command(subcommand)]
     Archive(archive::Archive),
-    /// Print a database URL of the running instance: psql "$(quipu url)".
+    /// Print a database URL of the environment or of the running instance: psql "$(quipu url)".
     Url {
         /// Which way in.
         #[arg(value_enum, default_value_t = url::Door::Reader, value_name = "DOOR")]
         door: url::Door,
     },
+    /// Print an SQL script that prepares your own PostgreSQL, or what is missing there.
+    SetupSql(setup::SetupSql),
     /// Recreate a projection from its journals.
     Rebuild {
         /// Which: relays, candidates, relay_progress, requests, totals.
@@ -148,6 +151,7 @@ impl Cli {
             Command::Messages(messages) => messages.run(&context).await,
             Command::Archive(archive) => archive.run(&context).await,
             Command::Url { door } => url::show(&context, door),
+            Command::SetupSql(setup) => setup.run(&context).await,
             Command::Rebuild { name } => upkeep::rebuild(&context, &name).await,
             Command::Verify(verify) => verify.run(&context).await,
             Command::Erase(erase) => erase.run(&context).await,

@@ -1,12 +1,13 @@
-//! `quipu url`: where the running instance's database is, for other programs.
+//! `quipu url`: where the database is, for other programs.
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::ValueEnum;
 
 use super::{Context, output};
 use crate::app::instance;
+use crate::store::embedded::Person;
 
 /// A way into the database.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -25,19 +26,17 @@ pub(super) enum Door {
     Owner,
 }
 
-/// Prints one URL. It holds a password.
+/// Prints one URL of the environment or of the running instance. It holds a password.
 pub(super) fn show(context: &Context, door: Door) -> Result<ExitCode> {
-    let instance = instance::running(&context.data)?;
-    let unknown = "this instance was given the URLs of its database, and the password of this role was not among them: \
-                   ask the administrator of the server, or use `quipu url session`";
+    let person = |person| instance::find_person(&context.data, &context.configuration.database, person);
     let url = match door {
-        Door::Write => instance.database_url,
-        Door::Session => instance.session_database_url,
-        Door::Reader => instance.reader_database_url.context(unknown)?,
-        Door::MessagesReader => instance.messages_reader_database_url.context(unknown)?,
-        Door::Writer => instance.writer_database_url.context(unknown)?,
-        Door::Owner => instance.owner_database_url,
+        Door::Write => context.urls()?.write,
+        Door::Session => context.urls()?.session,
+        Door::Owner => context.urls()?.owner,
+        Door::Reader => person(Person::Reader)?,
+        Door::MessagesReader => person(Person::MessagesReader)?,
+        Door::Writer => person(Person::Writer)?,
     };
-    output::say(url);
+    output::say(url.expose());
     Ok(ExitCode::SUCCESS)
 }

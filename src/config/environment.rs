@@ -93,12 +93,18 @@ pub struct DatabaseEnv {
     pub read: Option<Secret>,
     /// `QUIPU_OWNER_DATABASE_URL`: the owner's door.
     pub owner: Option<Secret>,
+    /// `QUIPU_READER_DATABASE_URL`: `quipu_reader`, which `quipu url reader` prints.
+    pub reader: Option<Secret>,
+    /// `QUIPU_MESSAGES_READER_DATABASE_URL`: `quipu_messages_reader`.
+    pub messages_reader: Option<Secret>,
+    /// `QUIPU_WRITER_DATABASE_URL`: `quipu_writer`.
+    pub writer: Option<Secret>,
     /// `QUIPU_POOLER`, or the setting `database.pooler`.
     pub pooler: Pooler,
 }
 
 impl DatabaseEnv {
-    /// Reads the four URLs.
+    /// Reads the URLs.
     ///
     /// # Errors
     /// One problem for each variable that is not a PostgreSQL URL, and one when `DATABASE_URL` is
@@ -120,6 +126,9 @@ impl DatabaseEnv {
             session: url("QUIPU_SESSION_DATABASE_URL"),
             read: url("QUIPU_READ_DATABASE_URL"),
             owner: url("QUIPU_OWNER_DATABASE_URL"),
+            reader: url("QUIPU_READER_DATABASE_URL"),
+            messages_reader: url("QUIPU_MESSAGES_READER_DATABASE_URL"),
+            writer: url("QUIPU_WRITER_DATABASE_URL"),
             pooler,
         };
         if this.write.is_none() && [&this.session, &this.read, &this.owner].iter().any(|url| url.is_some()) {
@@ -142,6 +151,9 @@ impl DatabaseEnv {
             "QUIPU_SESSION_DATABASE_URL": mask(&self.session),
             "QUIPU_READ_DATABASE_URL": mask(&self.read),
             "QUIPU_OWNER_DATABASE_URL": mask(&self.owner),
+            "QUIPU_READER_DATABASE_URL": mask(&self.reader),
+            "QUIPU_MESSAGES_READER_DATABASE_URL": mask(&self.messages_reader),
+            "QUIPU_WRITER_DATABASE_URL": mask(&self.writer),
         })
     }
 }

@@ -8,7 +8,6 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -306,7 +305,7 @@ async fn send<J: Journal>(door: &Door<J>, commands: &[J::Command]) -> Result<Vec
                 }
                 // An earlier attempt of this very batch was committed after all.
                 Err(Error::Data(e))
-                    if e.code() == Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION) =>
+                    if e.sqlstate() == Some(tokio_postgres::error::SqlState::UNIQUE_VIOLATION.code()) =>
                 {
                     journal.lookup(&client, batch, commands).await?.ok_or(Error::Data(e))
                 }
@@ -318,7 +317,7 @@ async fn send<J: Journal>(door: &Door<J>, commands: &[J::Command]) -> Result<Vec
             // Its state is unknown: never hand it to the next caller.
             drop(deadpool_postgres::Object::take(client));
         }
-        outcome.unwrap_or_else(|late| Err(Error::Unavailable(Arc::new(late))))
+        outcome.unwrap_or_else(|late| Err(Error::unavailable(late)))
     };
     let outcome = attempt
         .retry(while_away())

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use sqlx::ConnectOptions as _;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use tokio_postgres::NoTls;
+use sqlx::postgres::{PgPool, PgPoolOptions};
 
-use super::{DatabaseUrls, Error};
+use super::{DatabaseUrls, Error, Server};
 use crate::base::Secret;
 
-/// How long anybody waits for a free connection.
+/// How long a caller waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connections of one process, for each door. Small: `PgBouncer` and PostgreSQL have two cores to share.
@@ -49,7 +48,7 @@ impl Doors {
     /// Opens the three doors lazily: no connection is made before the first use.
     ///
     /// # Errors
-    /// [`Error::Broken`] when a URL cannot be understood.
+    /// [`Error::Url`] when a URL cannot be understood.
     pub fn open(urls: &DatabaseUrls, sizes: DoorSizes) -> Result<Self, Error> {
         Ok(Self {
             write: write_door(&urls.write, sizes.write)?,
@@ -73,28 +72,26 @@ impl Doors {
     }
 }
 
-fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::Broken(std::sync::Arc::new(error))
-}
-
 fn write_door(url: &Secret, size: u32) -> Result<Pool, Error> {
-    let config: tokio_postgres::Config = url.expose().parse().map_err(broken)?;
-    let manager =
-        Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    let server = Server::parse(url)?;
+    let manager = Manager::from_config(
+        server.config().clone(),
+        server.tls().connector(),
+        ManagerConfig { recycling_method: RecyclingMethod::Fast },
+    );
     Pool::builder(manager)
         .max_size(size as usize)
         .runtime(deadpool_postgres::Runtime::Tokio1)
         .wait_timeout(Some(ACQUIRE_TIMEOUT))
         .create_timeout(Some(ACQUIRE_TIMEOUT))
         .build()
-        .map_err(broken)
+        .map_err(Error::broken)
 }
 
 fn session_door(url: &Secret, size: u32) -> Result<PgPool, Error> {
-    let options: PgConnectOptions = url.expose().parse().map_err(broken)?;
     // What sqlx calls slow is measured until the last row is taken: an export to a slow disk, or a LISTEN, is no slow statement.
     // PostgreSQL knows better (`log_min_duration_statement`).
-    let options = options.application_name("quipu").disable_statement_logging();
+    let options = Server::parse(url)?.sqlx_options()?.disable_statement_logging();
     Ok(PgPoolOptions::new()
         .max_connections(size)
         .acquire_timeout(ACQUIRE_TIMEOUT)

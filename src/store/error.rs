@@ -4,7 +4,13 @@ use std::sync::Arc;
 
 use tokio_postgres::error::SqlState;
 
+use super::Server;
+use super::failure::Failure;
+
 /// A failure of the store. Cheap to clone: one failed batch answers many callers.
+///
+/// `Display` names the action, role and database where they are known, the SQLSTATE, the server's message, detail and hint, and
+/// what to do; nothing is left to `source`.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The queue is full; the same request may succeed a moment later.
@@ -17,17 +23,25 @@ pub enum Error {
     },
     /// PostgreSQL refused the data itself; sending it again cannot help.
     #[error("PostgreSQL refuses the data: {0}")]
-    Data(Arc<tokio_postgres::Error>),
+    Data(Arc<Failure>),
     /// PostgreSQL could not be reached, or was lost, for longer than we retry. Whether the last attempt was
     /// committed is unknown, and it is safe to send the command again.
     #[error("PostgreSQL cannot be reached: {0}")]
-    Unavailable(Arc<dyn std::error::Error + Send + Sync>),
+    Unavailable(Arc<Failure>),
     /// The writer has stopped because the process is shutting down.
     #[error("the store is shutting down")]
     Stopped,
     /// Anything else PostgreSQL says: a missing table, a missing grant.
     #[error("PostgreSQL answers with an error: {0}")]
-    Broken(Arc<dyn std::error::Error + Send + Sync>),
+    Broken(Arc<Failure>),
+    /// A database URL that cannot be used.
+    #[error("database URL {url}: {problem}")]
+    Url {
+        /// Scheme, host, port and database, without user, password and parameters.
+        url: String,
+        /// What is wrong with it, and what is accepted.
+        problem: String,
+    },
     /// Stored rows that contradict what this program wrote or expects.
     #[error("{table}: {problem}")]
     Inconsistent {
@@ -56,6 +70,37 @@ impl Error {
     pub fn inconsistent(table: &'static str, problem: impl Into<String>) -> Self {
         Self::Inconsistent { table, problem: problem.into() }
     }
+
+    /// PostgreSQL did not answer: a timer or a driver says so.
+    pub fn unavailable(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Unavailable(Arc::new(Failure::new(Arc::new(cause))))
+    }
+
+    /// Anything else that a driver refuses to do.
+    pub(super) fn broken(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Broken(Arc::new(Failure::new(Arc::new(cause))))
+    }
+
+    /// The same error with what was tried, as a verb and its object, and where. An error that says so already keeps it.
+    #[must_use]
+    pub fn during(self, action: impl Into<String>, server: &Server) -> Self {
+        let named = |failure: Arc<Failure>| Arc::new(Arc::unwrap_or_clone(failure).during(action, server));
+        match self {
+            Self::Data(failure) => Self::Data(named(failure)),
+            Self::Unavailable(failure) => Self::Unavailable(named(failure)),
+            Self::Broken(failure) => Self::Broken(named(failure)),
+            other => other,
+        }
+    }
+
+    /// The SQLSTATE that PostgreSQL or PgBouncer answered with.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Data(failure) | Self::Unavailable(failure) | Self::Broken(failure) => failure.sqlstate(),
+            _ => None,
+        }
+    }
 }
 
 /// Whether a SQLSTATE is the moment's fault: a deadlock, a lost server, or one that only reads until a failover is over.
@@ -64,20 +109,17 @@ fn passes(state: &str) -> bool {
         || matches!(state.get(..2), Some("08" | "40" | "53" | "55" | "57" | "58"))
 }
 
-/// Sorts SQLSTATEs into passing, data and broken.
-fn from_state(state: Option<&SqlState>) -> fn(Arc<tokio_postgres::Error>) -> Error {
-    match state.map(SqlState::code) {
-        None => |e| Error::Unavailable(e),
-        Some(code) if passes(code) => |e| Error::Unavailable(e),
-        Some(code) if matches!(code.get(..2), Some("22" | "23" | "54")) => Error::Data,
-        Some(_) => |e| Error::Broken(e),
-    }
-}
-
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
-        let make = from_state(error.code());
-        make(Arc::new(error))
+        // Without a SQLSTATE the connection was lost or never made.
+        let state = error.code().map(|state| state.code().to_owned());
+        let failure = Arc::new(Failure::new(Arc::new(error)));
+        match state.as_deref() {
+            None => Self::Unavailable(failure),
+            Some(state) if passes(state) => Self::Unavailable(failure),
+            Some(state) if matches!(state.get(..2), Some("22" | "23" | "54")) => Self::Data(failure),
+            Some(_) => Self::Broken(failure),
+        }
     }
 }
 
@@ -85,7 +127,7 @@ impl From<deadpool_postgres::PoolError> for Error {
     fn from(error: deadpool_postgres::PoolError) -> Self {
         match error {
             deadpool_postgres::PoolError::Backend(e) => e.into(),
-            other => Self::Unavailable(Arc::new(other)),
+            other => Self::unavailable(other),
         }
     }
 }
@@ -94,13 +136,14 @@ impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         let passing = match &error {
             sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::Protocol(_) => true,
             sqlx::Error::Database(e) => e.code().is_some_and(|code| passes(&code)),
             _ => false,
         };
-        if passing { Self::Unavailable(Arc::new(error)) } else { Self::Broken(Arc::new(error)) }
+        if passing { Self::unavailable(error) } else { Self::broken(error) }
     }
 }
 

@@ -6,6 +6,7 @@ pub mod append;
 mod doors;
 pub mod embedded;
 mod error;
+mod failure;
 mod hint;
 pub mod ingest;
 pub mod lease;
@@ -15,13 +16,18 @@ pub mod owner;
 pub mod projection;
 pub mod reading;
 pub mod registry;
+mod server;
+pub mod setup;
 pub mod tick;
+mod tls;
 mod urls;
 
 pub use doors::{DoorSizes, Doors};
 pub use error::Error;
+pub use failure::Failure;
 pub use hint::{Hints, Words};
 pub use metrics::AppendMetrics;
+pub use server::Server;
 pub use urls::DatabaseUrls;
 
 /// A relay's short name: `relays.number`.

@@ -2,9 +2,9 @@
 
 use refinery::Runner;
 use sha2::{Digest, Sha256};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
-use super::Error;
+use super::{Error, Server};
 use crate::base::Secret;
 
 mod embedded_migrations {
@@ -48,12 +48,23 @@ pub enum MigrateError {
         /// What was asked for.
         asked: String,
     },
-    /// A migration failed or differs from the one that was applied; nothing of it was kept.
-    #[error("the schema cannot be migrated")]
-    Refinery(#[from] refinery::Error),
+    /// A migration differs from the one that was applied.
+    #[error("the schema cannot be migrated: {0}")]
+    Refinery(String),
     /// PostgreSQL refused or was lost.
     #[error(transparent)]
     Store(#[from] Error),
+}
+
+impl From<refinery::Error> for MigrateError {
+    fn from(error: refinery::Error) -> Self {
+        use std::error::Error as _;
+        // A failed statement is in the source; refinery's own text ends with "db error".
+        match error.source() {
+            Some(_) => Self::Store(Error::broken(error)),
+            None => Self::Refinery(error.to_string()),
+        }
+    }
 }
 
 impl From<tokio_postgres::Error> for MigrateError {
@@ -74,25 +85,32 @@ pub struct Migrated {
 }
 
 /// One connection of the owner door; its background task ends with it.
+///
+/// # Errors
+/// [`Error::Url`]; what the server answers to the login.
 pub async fn connect(owner: &Secret) -> Result<Client, Error> {
-    let (client, connection) = tokio_postgres::connect(owner.expose(), NoTls).await?;
-    #[expect(clippy::disallowed_methods, reason = "ends by itself when the client is dropped")]
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(error = %error, "an owner connection ended");
-        }
-    });
-    Ok(client)
+    Server::parse(owner)?.connect().await
 }
 
 /// Brings the schema to this binary's version and applies the implementation's procedures if they changed, while
 /// other processes wait.
+///
+/// # Errors
+/// [`MigrateError`]; nothing of a failed migration is kept.
 pub async fn migrate(owner: &Secret, procedures: &Procedures) -> Result<Migrated, MigrateError> {
-    let mut guard = connect(owner).await?;
+    let server = Server::parse(owner)?;
+    migrate_on(&server, procedures).await.map_err(|error| match error {
+        MigrateError::Store(error) => MigrateError::Store(error.during("migrate the schema", &server)),
+        other => other,
+    })
+}
+
+async fn migrate_on(server: &Server, procedures: &Procedures) -> Result<Migrated, MigrateError> {
+    let mut guard = server.connect().await?;
     let lock = guard.transaction().await?;
     lock.query(MIGRATION_LOCK, &[]).await?;
 
-    let mut client = connect(owner).await?;
+    let mut client = server.connect().await?;
     let runner: Runner = embedded_migrations::migrations::runner();
     refuse_if_too_old(&client, &runner).await?;
     // A newer schema that still supports this binary has migrations this binary does not know.

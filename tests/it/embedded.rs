@@ -1,7 +1,8 @@
 //! The private PostgreSQL and PgBouncer: doors, clean stop, crashes of each part, refused folders.
 
 mod doors;
+mod external;
 mod kit;
 mod lives;
-mod pooler;
 mod refusals;
+mod tls;

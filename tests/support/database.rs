@@ -10,8 +10,9 @@ use std::thread::JoinHandle;
 
 use quipu::base::Secret;
 use quipu::config::Implementation;
-use quipu::store::embedded::{Embedded, EmbeddedConfig, Person, create_database};
+use quipu::store::embedded::{Embedded, EmbeddedConfig, Person};
 use quipu::store::owner::{self, Procedures};
+use quipu::store::setup::create_database;
 use quipu::store::{DatabaseUrls, DoorSizes, Doors};
 use tempfile::TempDir;
 use tokio_postgres::Client;

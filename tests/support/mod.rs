@@ -6,6 +6,7 @@ pub(crate) mod dns;
 #[allow(dead_code, unused_imports, reason = "benches use the rest")]
 pub(crate) mod farm;
 pub(crate) mod instance;
+pub(crate) mod operator;
 pub(crate) mod proxy;
 pub(crate) mod socks;
 pub(crate) mod terminal;

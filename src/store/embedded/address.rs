@@ -1,14 +1,16 @@
-//! Addresses of roles: `postgres://role:password@host:port/database`.
+//! Addresses of roles on this machine: `postgres://role:password@host:port/database`.
 
 use url::Url;
 
-use super::credentials::Credentials;
-use crate::{base::Secret, store::DatabaseUrls};
+use crate::base::Secret;
+use crate::store::DatabaseUrls;
+use crate::store::setup::Credentials;
 
 /// The only address anything of ours listens on.
 pub(super) const LOOPBACK: &str = "127.0.0.1";
 
-/// The URL of one role. `host` is a name, an address, or the folder of a unix socket.
+/// The URL of one role on this machine, where TLS would protect nothing. `host` is a name, an address, or the folder of a unix
+/// socket.
 pub(super) fn role_url(role: &str, password: &Secret, host: &str, port: u16, database: &str) -> Secret {
     let mut url = Url::parse("postgres://localhost").expect("a constant URL");
     let host = match host {
@@ -25,6 +27,7 @@ pub(super) fn role_url(role: &str, password: &Secret, host: &str, port: u16, dat
     if let Ok(mut path) = url.path_segments_mut() {
         path.clear().push(database);
     }
+    url.set_query(Some("sslmode=disable"));
     Secret::new(url.as_str())
 }
 
@@ -32,17 +35,12 @@ pub(super) fn role_url(role: &str, password: &Secret, host: &str, port: u16, dat
 pub(super) fn doors(
     credentials: &Credentials,
     pooler_port: u16,
-    server: (&str, u16),
+    owner: Secret,
     database: &str,
 ) -> DatabaseUrls {
     let pooled = |role, password| role_url(role, password, LOOPBACK, pooler_port, database);
     let session = pooled("quipu_session", &credentials.session);
-    DatabaseUrls {
-        write: pooled("quipu", &credentials.service),
-        read: session.clone(),
-        session,
-        owner: role_url("quipu_owner", &credentials.owner, server.0, server.1, database),
-    }
+    DatabaseUrls { write: pooled("quipu", &credentials.service), read: session.clone(), session, owner }
 }
 
 #[cfg(test)]
@@ -50,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_a_password_contains_the_driver_reads_it_back() {
+    fn a_password_with_any_character_is_read_back_by_the_driver() {
         let password = Secret::new("a b/c@d:e%f?g#h'ü");
         for host in ["db.example", "127.0.0.1", "::1", "/run/postgresql"] {
             let url = role_url("quipu", &password, host, 6432, "my/base");

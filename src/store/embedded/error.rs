@@ -119,12 +119,6 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A given database URL cannot be read.
-    #[error("not a PostgreSQL address: {reason}; expected postgres://user:password@host:port/database")]
-    Address {
-        /// What the parser said; never contains the password.
-        reason: String,
-    },
     /// `initdb` failed.
     #[error("initdb could not make the database cluster:\n{output}")]
     Initdb {
@@ -171,25 +165,12 @@ pub enum Error {
         /// The process.
         pid: u32,
     },
-    /// PostgreSQL refused a statement or a login.
-    #[error("cannot {action}: {}", describe(source))]
-    Sql {
-        /// What was tried, as a verb.
-        action: &'static str,
-        /// The driver's answer.
-        source: tokio_postgres::Error,
-    },
-}
-
-/// The server's own words where there are any: the driver's `Display` is only "db error".
-pub(super) fn describe(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(db) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
-        None => match std::error::Error::source(error) {
-            Some(source) => format!("{error}: {source}"),
-            None => error.to_string(),
-        },
-    }
+    /// PostgreSQL or PgBouncer cannot be reached or refuses the login.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+    /// Roles, database or privileges are not as Quipu needs them.
+    #[error(transparent)]
+    Setup(#[from] crate::store::setup::Error),
 }
 
 /// Turns an `io::Error` into [`Error::Io`] with the path it is about.

@@ -1,4 +1,4 @@
-//! The private PostgreSQL and PgBouncer that `quipu up` runs when nobody gave it a database, and the pooler that it
+//! The private PostgreSQL and PgBouncer that `quipu up` runs when it was given no database, and the pooler that it
 //! puts in front of a database it was given.
 //!
 //! Both are child processes on one data folder ([`Embedded`]), from the binaries installed on the machine, as one
@@ -25,7 +25,6 @@ mod pooler;
 mod postgres;
 mod processes;
 mod ready;
-mod roles;
 mod supervise;
 
 use std::path::PathBuf;
@@ -43,13 +42,13 @@ use self::{
     supervise::supervise,
 };
 pub use self::{
-    credentials::{Credentials, Person},
     error::Error,
     folder::write_whole,
-    pooler::{Pooler, PoolerConfig, UpstreamTls},
-    roles::{create_database, create_roles},
+    pooler::{Pooler, PoolerConfig},
 };
 use super::DatabaseUrls;
+pub use super::setup::Person;
+use super::setup::{self, Credentials};
 use crate::base::Secret;
 
 /// What the private servers need to know.
@@ -90,11 +89,8 @@ impl Embedded {
     pub async fn start(config: EmbeddedConfig) -> Result<Self, Error> {
         let folder = Folder::open(&config.data, &[config.postgres_port, config.pgbouncer_port])?;
         let kept = Kept::load_or_make(&folder)?;
-        let upstream = Upstream {
-            host: folder.run().display().to_string(),
-            port: config.postgres_port,
-            sslmode: "disable",
-        };
+        let upstream =
+            Upstream { host: folder.run().display().to_string(), port: config.postgres_port, tls: None };
         // The pooler of a former run goes first: it would hold on to the server.
         let pgbouncer = PgBouncer::prepare(&folder, &kept.roles, config.pgbouncer_port, &upstream).await?;
         let postgres =
@@ -117,8 +113,8 @@ impl Embedded {
 
     async fn start_servers(&self) -> Result<(), Error> {
         self.postgres.start(&mut *self.postgres.daemon().slot().await).await?;
-        create_roles(self.postgres.superuser(), &self.credentials).await?;
-        create_database(self.postgres.superuser(), &self.config.database).await?;
+        setup::create_roles(self.postgres.superuser(), &self.credentials).await?;
+        setup::create_database(self.postgres.superuser(), &self.config.database).await?;
         self.pgbouncer.start(&mut *self.pgbouncer.daemon().slot().await).await
     }
 
@@ -128,11 +124,12 @@ impl Embedded {
         self.urls_for(&self.config.database)
     }
 
-    /// The doors to any database of this server, which must be made with [`create_database`] or cloned.
+    /// The doors to any database of this server, which must be made with [`setup::create_database`] or cloned.
     #[must_use]
     pub fn urls_for(&self, database: &str) -> DatabaseUrls {
-        let server = (LOOPBACK, self.config.postgres_port);
-        doors(&self.credentials, self.config.pgbouncer_port, server, database)
+        let owner =
+            role_url("quipu_owner", &self.credentials.owner, LOOPBACK, self.config.postgres_port, database);
+        doors(&self.credentials, self.config.pgbouncer_port, owner, database)
     }
 
     /// The superuser `postgres`, straight to the server and its database `postgres`: to make databases with.

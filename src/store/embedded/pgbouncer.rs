@@ -1,6 +1,10 @@
 //! PgBouncer in front of one PostgreSQL, the private one or another.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use nix::sys::signal::Signal;
 use tokio::process::Child;
@@ -8,7 +12,6 @@ use tokio::process::Child;
 use super::{
     address::{LOOPBACK, role_url},
     binaries::find_pgbouncer,
-    credentials::Credentials,
     daemon::{Daemon, Program},
     error::Error,
     folder::Folder,
@@ -16,6 +19,8 @@ use super::{
     ready,
 };
 use crate::base::Secret;
+use crate::store::setup::Credentials;
+use crate::store::tls::Tls;
 
 /// How the pools work: the same text that docker compose mounts. It includes two files from the working directory.
 const CONFIGURATION: &str = include_str!("../../../pgbouncer/pgbouncer.ini");
@@ -35,8 +40,8 @@ pub(super) struct Upstream {
     pub(super) host: String,
     /// Its port.
     pub(super) port: u16,
-    /// PgBouncer's `server_tls_sslmode`.
-    pub(super) sslmode: &'static str,
+    /// TLS towards it; `None` on a unix socket.
+    pub(super) tls: Option<Tls>,
 }
 
 /// PgBouncer on one data folder.
@@ -90,12 +95,11 @@ listen_port = {port}
 unix_socket_dir = {sockets}
 auth_file = {users}
 pidfile = {pid}
-server_tls_sslmode = {sslmode}
-",
+{tls}",
             sockets = folder.run().display(),
             users = users_file.display(),
             pid = pgbouncer.pid_file.display(),
-            sslmode = upstream.sslmode,
+            tls = tls_settings(folder, &files, upstream.tls.as_ref())?,
         );
         let users = credentials.roles().map(|(role, password)| {
             let (role, password) = (quoted(role, '"'), quoted(password.expose(), '"'));
@@ -137,6 +141,27 @@ impl Program for PgBouncer {
         self.clear().await?;
         self.daemon.launch(slot, ready::until_ready(&self.daemon, &self.probe)).await
     }
+}
+
+/// The settings for TLS towards the server, with the same meaning as at the other doors. The certificates are copied beside
+/// PgBouncer's other files: its user may not be able to read the originals.
+fn tls_settings(folder: &Folder, files: &Path, tls: Option<&Tls>) -> Result<String, Error> {
+    let Some(tls) = tls else { return Ok("server_tls_sslmode = disable\n".to_owned()) };
+    let mut settings = format!("server_tls_sslmode = {}\n", tls.mode().as_str());
+    let mut file = |setting: &str, name: &str, text: &[u8]| {
+        let path = files.join(name);
+        folder.write_for_servers(&path, &String::from_utf8_lossy(text))?;
+        settings += &format!("{setting} = {}\n", path.display());
+        Ok::<(), Error>(())
+    };
+    if let Some(roots) = tls.roots_pem() {
+        file("server_tls_ca_file", "server-ca.pem", &roots)?;
+    }
+    if let Some((certificate, key)) = tls.identity_pem() {
+        file("server_tls_cert_file", "server-cert.pem", certificate)?;
+        file("server_tls_key_file", "server-key.pem", key)?;
+    }
+    Ok(settings)
 }
 
 /// A value between quotes, which are doubled inside it.

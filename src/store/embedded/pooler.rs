@@ -1,4 +1,4 @@
-//! PgBouncer alone, in front of a PostgreSQL that somebody else runs (`DATABASE_URL`).
+//! PgBouncer alone, in front of a PostgreSQL that an operator runs (`DATABASE_URL`).
 
 use std::path::PathBuf;
 
@@ -6,91 +6,72 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     address::{LOOPBACK, doors, role_url},
-    credentials::{Credentials, Person},
     daemon::Program,
     error::Error,
     folder::Folder,
     pgbouncer::{PgBouncer, Upstream},
     supervise::supervise,
 };
-use crate::{base::Secret, store::DatabaseUrls};
+use crate::base::Secret;
+use crate::store::setup::{self, Credentials, Person};
+use crate::store::{DatabaseUrls, Server};
 
-/// Whether PgBouncer encrypts its connections to the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum UpstreamTls {
-    /// Never.
-    Disable,
-    /// When the server offers it; its certificate is not checked.
-    #[default]
-    Prefer,
-    /// Always; its certificate is not checked.
-    Require,
-}
+/// The file in the data folder that keeps the passwords of the roles on an operator's server. Not the private cluster's
+/// `credentials.json`: a data folder may have had a cluster of its own before.
+const STORED: &str = "server-credentials.json";
 
 /// What a pooler in front of an external server needs to know.
 #[derive(Debug, Clone)]
 pub struct PoolerConfig {
-    /// The folder for its configuration, sockets and logs.
+    /// The folder for its configuration, sockets and logs, and for the roles' passwords.
     pub data: PathBuf,
     /// The port of 127.0.0.1 it listens on.
     pub port: u16,
-    /// The server: a name, an address, or the folder of a unix socket.
-    pub upstream_host: String,
-    /// The server's port.
-    pub upstream_port: u16,
-    /// Encryption towards the server.
-    pub upstream_tls: UpstreamTls,
-    /// The database that [`Pooler::urls`] point to; the pooler serves all others of that server too.
-    pub database: String,
-    /// The roles' passwords on that server.
-    pub credentials: Credentials,
+    /// An administrator's login (CREATEROLE and CREATEDB, or a superuser), naming the database and how to use TLS.
+    pub admin: Secret,
 }
 
 /// A running PgBouncer in front of an external server. Call [`Pooler::stop`] before letting it go.
 #[derive(Debug)]
 pub struct Pooler {
     pgbouncer: PgBouncer,
-    config: PoolerConfig,
+    port: u16,
+    server: Server,
+    owner: Secret,
+    credentials: Credentials,
     closing: CancellationToken,
     _folder: Folder,
 }
 
 impl Pooler {
-    /// Stops what a former run left in the folder and starts PgBouncer. The server behind need not be up.
+    /// Makes roles, database and privileges on the server where they are missing, stops what a former run left in the folder and
+    /// starts PgBouncer.
     ///
     /// # Errors
-    /// Those of [`super::Embedded::start`] that concern PgBouncer and the folder.
+    /// [`Error::Setup`]; those of [`super::Embedded::start`] that concern PgBouncer and the folder.
     pub async fn start(config: PoolerConfig) -> Result<Self, Error> {
         let folder = Folder::open(&config.data, &[config.port])?;
-        let sslmode = match config.upstream_tls {
-            UpstreamTls::Disable => "disable",
-            UpstreamTls::Prefer => "prefer",
-            UpstreamTls::Require => "require",
-        };
-        let upstream = Upstream { host: config.upstream_host.clone(), port: config.upstream_port, sslmode };
-        let pgbouncer = PgBouncer::prepare(&folder, &config.credentials, config.port, &upstream).await?;
+        let server = Server::parse(&config.admin)?;
+        let credentials = setup::prepare(&server, &folder.root().join(STORED)).await?;
+        let upstream = Upstream { host: server.host(), port: server.port(), tls: Some(server.tls().clone()) };
+        let pgbouncer = PgBouncer::prepare(&folder, &credentials, config.port, &upstream).await?;
         pgbouncer.start(&mut *pgbouncer.daemon().slot().await).await?;
-        Ok(Self { pgbouncer, config, closing: CancellationToken::new(), _folder: folder })
+        let owner = server.with_role("quipu_owner", &credentials.owner, server.database())?;
+        let closing = CancellationToken::new();
+        Ok(Self { pgbouncer, port: config.port, server, owner, credentials, closing, _folder: folder })
     }
 
-    /// The doors to the configured database.
+    /// The doors to the database.
     #[must_use]
     pub fn urls(&self) -> DatabaseUrls {
-        self.urls_for(&self.config.database)
-    }
-
-    /// The doors to any database of the same server.
-    #[must_use]
-    pub fn urls_for(&self, database: &str) -> DatabaseUrls {
-        let server = (self.config.upstream_host.as_str(), self.config.upstream_port);
-        doors(&self.config.credentials, self.config.port, server, database)
+        doors(&self.credentials, self.port, self.owner.clone(), self.server.database())
     }
 
     /// A role for people, through the pooler.
     #[must_use]
     pub fn person_url(&self, person: Person) -> Secret {
-        let (config, password) = (&self.config, self.config.credentials.of_person(person));
-        role_url(person.role(), password, LOOPBACK, config.port, &config.database)
+        let (database, password) = (self.server.database(), self.credentials.of_person(person));
+        role_url(person.role(), password, LOOPBACK, self.port, database)
     }
 
     /// PgBouncer's process id, while it runs.

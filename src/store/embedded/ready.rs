@@ -7,8 +7,9 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::error::SqlState;
 use tracing::info;
 
-use super::{daemon::Daemon, error::Error, roles::log_in};
+use super::{daemon::Daemon, error::Error};
 use crate::base::Secret;
+use crate::store::{self, setup::log_in};
 
 /// How long a server may stay silent.
 const SILENCE_MAX: Duration = Duration::from_mins(1);
@@ -22,7 +23,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// Logs in again and again until it works.
 ///
 /// # Errors
-/// [`Error::NotReady`]; [`Error::Sql`] at once when the server refuses the password.
+/// [`Error::NotReady`]; [`Error::Store`] at once when the server refuses the password.
 pub(super) async fn until_ready(daemon: &Daemon, url: &Secret) -> Result<(), Error> {
     let started = Instant::now();
     let pauses = ExponentialBuilder::default()
@@ -35,7 +36,7 @@ pub(super) async fn until_ready(daemon: &Daemon, url: &Secret) -> Result<(), Err
             last = Some((is_recovering(error), error.to_string()));
         });
         match timeout(REPORT_EVERY, tries).await {
-            Ok(answer) => return answer,
+            Ok(answer) => return Ok(answer?),
             Err(_elapsed) => {
                 let (recovering, reason) = last.unwrap_or((false, "it does not answer".to_owned()));
                 let waited = started.elapsed();
@@ -49,19 +50,12 @@ pub(super) async fn until_ready(daemon: &Daemon, url: &Secret) -> Result<(), Err
     }
 }
 
-fn code(error: &Error) -> Option<&SqlState> {
-    match error {
-        Error::Sql { source, .. } => source.code(),
-        _ => None,
-    }
-}
-
 /// Waiting does not help against a wrong password.
-fn is_final(error: &Error) -> bool {
-    code(error) == Some(&SqlState::INVALID_PASSWORD)
+fn is_final(error: &store::Error) -> bool {
+    error.sqlstate() == Some(SqlState::INVALID_PASSWORD.code())
 }
 
 /// PostgreSQL is there and replays its log.
-fn is_recovering(error: &Error) -> bool {
-    code(error) == Some(&SqlState::CANNOT_CONNECT_NOW)
+fn is_recovering(error: &store::Error) -> bool {
+    error.sqlstate() == Some(SqlState::CANNOT_CONNECT_NOW.code())
 }

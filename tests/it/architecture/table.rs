@@ -112,7 +112,7 @@ pub(super) const RESERVED: &[Reserved] = &[
         reason: "only `store` opens connections to the database",
     },
     Reserved {
-        names: &["tokio_socks", "tokio_rustls", "reqwest", "hickory_resolver"],
+        names: &["tokio_socks", "reqwest", "hickory_resolver"],
         allowed: &["net"],
         reason: "only `net` opens connections to other machines",
     },
@@ -125,6 +125,11 @@ pub(super) const RESERVED: &[Reserved] = &[
         names: &["axum::Router", "axum::routing", "axum::serve", "hyper", "hyper_util", "tower"],
         allowed: &["http"],
         reason: "only `http` serves: a route without the guard, or without an entry in the list of endpoints, cannot be made",
+    },
+    Reserved {
+        names: &["tokio_rustls"],
+        allowed: &["net", "store"],
+        reason: "only `net` and the doors to PostgreSQL speak TLS",
     },
     Reserved {
         names: &["nostr_relay_builder"],

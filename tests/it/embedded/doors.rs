@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use quipu::store::embedded::{Credentials, Embedded, Person, create_database, create_roles};
+use quipu::store::embedded::{Embedded, Person};
+use quipu::store::setup::{Credentials, create_database, create_roles};
 use sqlx::{Connection, PgConnection, Row, postgres::PgListener};
 use tokio::task::JoinSet;
 use tokio_postgres::{AsyncMessage, NoTls};
@@ -81,7 +82,7 @@ async fn the_write_door_pools_transactions(embedded: &Embedded) {
     }
     assert_eq!(backends[0].1, backends[1].1, "two idle clients of the write door share a server connection");
     assert_ne!(backends[2].1, backends[3].1, "two clients of the session door do not");
-    let options = format!("{}?options=-c%20work_mem%3D1MB", urls.write.expose());
+    let options = format!("{}&options=-c%20work_mem%3D1MB", urls.write.expose());
     assert!(tokio_postgres::connect(&options, NoTls).await.is_err(), "startup options stay refused");
 }
 

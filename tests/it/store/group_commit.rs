@@ -139,7 +139,7 @@ async fn a_data_error_refuses_its_command_alone() {
             Ok(told) => assert_eq!(told, n),
             Err(Error::Data(error)) => {
                 assert_eq!(n, -3);
-                assert_eq!(error.code(), Some(&tokio_postgres::error::SqlState::CHECK_VIOLATION));
+                assert_eq!(error.sqlstate(), Some(tokio_postgres::error::SqlState::CHECK_VIOLATION.code()));
             }
             Err(other) => panic!("{n}: {other}"),
         }

@@ -41,7 +41,7 @@ impl<T> Fresh<T> {
 
 /// What `read` answers, or that the database cannot be reached when that takes too long.
 pub(in super::super) async fn patiently<T>(read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    timeout(READ_PATIENCE, read).await.unwrap_or_else(|elapsed| Err(Error::Unavailable(Arc::new(elapsed))))
+    timeout(READ_PATIENCE, read).await.unwrap_or_else(|elapsed| Err(Error::unavailable(elapsed)))
 }
 
 #[cfg(test)]

@@ -1,0 +1,45 @@
+//! An error with its whole chain of causes, in one line.
+
+use std::error::Error;
+
+/// The error's text and that of each cause, joined by colons. A text that repeats what stands there already is left out: many
+/// errors print their cause themselves.
+#[must_use]
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+        cause = error.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Failed {
+        #[error("cannot open the file")]
+        Silent(#[source] io::Error),
+        #[error("cannot open the file: {0}")]
+        Telling(#[source] io::Error),
+        #[error("start")]
+        Outer(#[source] Box<Failed>),
+    }
+
+    #[test]
+    fn every_cause_stands_in_the_line_once() {
+        let denied = || io::Error::other("permission denied");
+        let expected = "start: cannot open the file: permission denied";
+        for inner in [Failed::Silent(denied()), Failed::Telling(denied())] {
+            assert_eq!(with_causes(&Failed::Outer(Box::new(inner))), expected);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! `quipu setup-sql`: prepares a PostgreSQL without giving Quipu an administrator's login.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::{Context, output};
+use crate::base::Secret;
+use crate::store::Server;
+use crate::store::setup::{self, Credentials};
+
+/// Print an SQL script that makes Quipu's roles, database and privileges, with new passwords and the URLs to use them.
+#[derive(Debug, Args)]
+pub(super) struct SetupSql {
+    /// The database [default: that of DATABASE_URL, else quipu].
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+    /// Print nothing but what is missing in the database of the environment or of the running instance. Ends with 1 when
+    /// something is.
+    #[arg(long, conflicts_with = "database")]
+    check: bool,
+}
+
+impl SetupSql {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
+        if self.check { check(context).await } else { self.print(context) }
+    }
+
+    fn print(&self, context: &Context) -> Result<ExitCode> {
+        let unknown = Secret::new("postgres://HOST:5432");
+        let server = Server::parse(context.configuration.database.write.as_ref().unwrap_or(&unknown))?;
+        let database = self.database.as_deref().unwrap_or(server.database());
+        let credentials = Credentials::random();
+        output::say(setup::script(&credentials, database));
+        output::say("-- For Quipu's environment (.env); these lines hold the passwords.");
+        for (variable, role, password) in [
+            ("DATABASE_URL", "quipu", &credentials.service),
+            ("QUIPU_SESSION_DATABASE_URL", "quipu_session", &credentials.session),
+            ("QUIPU_OWNER_DATABASE_URL", "quipu_owner", &credentials.owner),
+            ("QUIPU_READER_DATABASE_URL", "quipu_reader", &credentials.reader),
+            ("QUIPU_MESSAGES_READER_DATABASE_URL", "quipu_messages_reader", &credentials.messages_reader),
+            ("QUIPU_WRITER_DATABASE_URL", "quipu_writer", &credentials.writer),
+        ] {
+            output::say(format_args!(
+                "-- {variable}={}",
+                server.with_role(role, password, database)?.expose()
+            ));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Asks with an administrator's login where there is one, else with the owner's.
+async fn check(context: &Context) -> Result<ExitCode> {
+    let environment = &context.configuration.database;
+    let login = match &environment.write {
+        Some(admin) if environment.is_administrators() => admin.clone(),
+        _ => context.urls()?.owner,
+    };
+    for checked in [setup::check_roles(&login).await, setup::check_tables(&login).await] {
+        match checked {
+            Ok(()) => {}
+            Err(setup::Error::Missing { missing, .. }) => {
+                for requirement in missing {
+                    output::say(format_args!("-- missing: {requirement}\n{};", requirement.statement));
+                }
+                return Ok(ExitCode::FAILURE);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    eprintln!("roles, database and privileges are as Quipu needs them");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,160 @@
+//! One failed exchange with PostgreSQL: what was tried, as which role, in which database, and everything the server said.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use sqlx::postgres::PgDatabaseError;
+use tokio_postgres::error::DbError;
+
+use super::Server;
+use crate::base::with_causes;
+
+/// What a driver, a pool or a timer reports.
+pub(super) type Cause = Arc<dyn StdError + Send + Sync>;
+
+/// A failed exchange. `Display` holds the whole chain of causes, so it has no `source`.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    attempt: Option<Attempt>,
+    cause: Cause,
+}
+
+/// What was tried, and where.
+#[derive(Debug, Clone)]
+struct Attempt {
+    action: String,
+    role: String,
+    database: String,
+    address: String,
+}
+
+impl Failure {
+    /// A failure of which only the cause is known.
+    pub(super) fn new(cause: Cause) -> Self {
+        Self { attempt: None, cause }
+    }
+
+    /// The same failure with its action, role and database. The innermost action is kept: it is the most exact.
+    pub(super) fn during(self, action: impl Into<String>, server: &Server) -> Self {
+        let attempt = self.attempt.unwrap_or_else(|| Attempt {
+            action: action.into(),
+            role: server.role().to_owned(),
+            database: server.database().to_owned(),
+            address: server.address(),
+        });
+        Self { attempt: Some(attempt), cause: self.cause }
+    }
+
+    /// The SQLSTATE that the server answered with: five characters.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        report(&*self.cause).map(|report| report.code)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Attempt { action, role, database, address }) = &self.attempt {
+            write!(f, "cannot {action} as role `{role}` in database `{database}` of {address}: ")?;
+        }
+        match report(&*self.cause) {
+            Some(report) => write!(f, "{report}")?,
+            None => f.write_str(&with_causes(&*self.cause))?,
+        }
+        match self.remedy() {
+            Some(remedy) => write!(f, ". {remedy}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Failure {
+    /// What an operator does about it, by SQLSTATE.
+    fn remedy(&self) -> Option<String> {
+        let Some(state) = self.sqlstate() else { return self.remedy_without_answer() };
+        let logging_in = self.attempt.as_ref().filter(|attempt| attempt.action == LOG_IN);
+        Some(match state {
+            "28P01" => "The password in the database URL is not the one that the server has for this role".to_owned(),
+            "28000" => "The server's pg_hba.conf does not let this role in from here, or not with this sslmode (without TLS \
+                 where it says `hostssl`), or the role may not log in: change pg_hba.conf, the URL's sslmode or the role"
+                .to_owned(),
+            "3D000" => "Create the database (`quipu setup-sql` prints the script) or correct its name in the URL".to_owned(),
+            "42501" => match logging_in {
+                Some(Attempt { role, database, .. }) => {
+                    format!("As the database's owner run: GRANT CONNECT ON DATABASE \"{database}\" TO {role}")
+                }
+                None => "Grant what is missing: `quipu setup-sql --check` names each missing privilege with the statement \
+                         that grants it"
+                    .to_owned(),
+            },
+            "53300" => "All connections are in use: raise max_connections, or put PgBouncer in front".to_owned(),
+            "53100" => "Free or add disk space on the database server".to_owned(),
+            "57P03" => "The server is starting or stopping: try again".to_owned(),
+            "08P01" => "PgBouncer cannot log in to the server behind it: its log (DATA/logs/pgbouncer.log) says why".to_owned(),
+            _ => return None,
+        })
+    }
+
+    /// What to do when the server did not answer with an error of its own.
+    fn remedy_without_answer(&self) -> Option<String> {
+        let text = with_causes(&*self.cause);
+        let remedy = if text.contains("certificate") {
+            "Check sslrootcert and the host name in the database URL against the server's certificate"
+        } else if text.contains("does not support TLS") {
+            "Turn TLS on at the server, or set sslmode=disable in the database URL"
+        } else if text.contains("Connection refused")
+            || text.contains("timed out")
+            || text.contains("lookup address")
+        {
+            "Check that the server runs and that host and port in the database URL are right"
+        } else {
+            return None;
+        };
+        Some(remedy.to_owned())
+    }
+}
+
+/// The action of a login.
+pub(super) const LOG_IN: &str = "log in";
+
+/// The server's own words.
+struct Report<'a> {
+    code: &'a str,
+    message: &'a str,
+    detail: Option<&'a str>,
+    hint: Option<&'a str>,
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (SQLSTATE {})", self.message, self.code)?;
+        if let Some(detail) = self.detail {
+            write!(f, "; detail: {detail}")?;
+        }
+        if let Some(hint) = self.hint {
+            write!(f, "; hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The server's report, wherever it stands in the chain of causes.
+fn report<'a>(cause: &'a (dyn StdError + Send + Sync + 'static)) -> Option<Report<'a>> {
+    causes(cause).find_map(|error| {
+        if let Some(db) = error.downcast_ref::<DbError>() {
+            let (code, message) = (db.code().code(), db.message());
+            return Some(Report { code, message, detail: db.detail(), hint: db.hint() });
+        }
+        let Some(sqlx::Error::Database(db)) = error.downcast_ref::<sqlx::Error>() else { return None };
+        let db = db.try_downcast_ref::<PgDatabaseError>()?;
+        Some(Report { code: db.code(), message: db.message(), detail: db.detail(), hint: db.hint() })
+    })
+}
+
+fn causes<'a>(
+    first: &'a (dyn StdError + Send + Sync + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    let first: &'a (dyn StdError + 'static) = first;
+    std::iter::successors(Some(first), |error: &&'a (dyn StdError + 'static)| (*error).source())
+}

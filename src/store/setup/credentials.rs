@@ -1,0 +1,138 @@
+//! The passwords of the roles, and how they are kept in a file.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use rand::{Rng, distr::Alphanumeric};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::Error;
+use crate::base::Secret;
+use crate::store::embedded::write_whole;
+
+/// Letters and digits in a made password: 190 bits.
+const PASSWORD_CHARACTERS: usize = 32;
+
+/// A role for people and their programs, not for Quipu's services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Person {
+    /// `quipu_reader`: reads everything but messages, a minute for each statement.
+    Reader,
+    /// `quipu_messages_reader`: reads messages as well.
+    MessagesReader,
+    /// `quipu_writer`: may call `insert_event`, `insert_relay` and `insert_relay_metadata`.
+    Writer,
+}
+
+impl Person {
+    /// The role's name.
+    #[must_use]
+    pub fn role(self) -> &'static str {
+        match self {
+            Self::Reader => "quipu_reader",
+            Self::MessagesReader => "quipu_messages_reader",
+            Self::Writer => "quipu_writer",
+        }
+    }
+}
+
+/// The passwords of Quipu's roles.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Credentials {
+    /// Of `quipu_owner`, who owns the database: migrations, retention, erasure.
+    #[serde(rename = "quipu_owner")]
+    pub owner: Secret,
+    /// Of `quipu`, who appends and reads.
+    #[serde(rename = "quipu")]
+    pub service: Secret,
+    /// Of `quipu_session`, who is `quipu` on a session of its own.
+    #[serde(rename = "quipu_session")]
+    pub session: Secret,
+    /// Of `quipu_reader`, the role for people: read-only, a minute for each statement.
+    #[serde(rename = "quipu_reader")]
+    pub reader: Secret,
+    /// Of `quipu_messages_reader`, which may read messages, too.
+    #[serde(rename = "quipu_messages_reader", default = "password")]
+    pub messages_reader: Secret,
+    /// Of `quipu_writer`, the role for programs that hand over events and relays by SQL.
+    #[serde(rename = "quipu_writer", default = "password")]
+    pub writer: Secret,
+}
+
+impl Credentials {
+    /// New random passwords of 32 letters and digits.
+    #[must_use]
+    pub fn random() -> Self {
+        Self {
+            owner: password(),
+            service: password(),
+            session: password(),
+            reader: password(),
+            messages_reader: password(),
+            writer: password(),
+        }
+    }
+
+    /// Every role with its password.
+    pub(in crate::store) fn roles(&self) -> [(&'static str, &Secret); 6] {
+        [
+            ("quipu_owner", &self.owner),
+            ("quipu", &self.service),
+            ("quipu_session", &self.session),
+            (Person::Reader.role(), &self.reader),
+            (Person::MessagesReader.role(), &self.messages_reader),
+            (Person::Writer.role(), &self.writer),
+        ]
+    }
+
+    /// The password of a role for people.
+    #[must_use]
+    pub fn of_person(&self, person: Person) -> &Secret {
+        match person {
+            Person::Reader => &self.reader,
+            Person::MessagesReader => &self.messages_reader,
+            Person::Writer => &self.writer,
+        }
+    }
+
+    /// The passwords in a file; `None` when there is no file.
+    pub(super) fn load(path: &Path) -> Result<Option<Self>, Error> {
+        let failed = |problem: String| Error::Passwords { action: "read", path: path.to_path_buf(), problem };
+        match fs::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(error.to_string())),
+            // The parser's own message could quote a password.
+            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| {
+                failed(format!("not as Quipu wrote it (line {}, column {})", error.line(), error.column()))
+            }),
+        }
+    }
+
+    /// Writes the passwords into a file of mode 0600.
+    pub(super) fn save(&self, path: &Path) -> Result<(), Error> {
+        let roles = self.roles().map(|(role, password)| (role.to_owned(), password.expose().into()));
+        let text = format!("{:#}\n", serde_json::Value::Object(roles.into_iter().collect()));
+        write_whole(path, &text, |_| Ok(())).map_err(|error| Error::Passwords {
+            action: "write",
+            path: path.to_path_buf(),
+            problem: error.to_string(),
+        })
+    }
+}
+
+fn password() -> Secret {
+    Secret::new(random_text(PASSWORD_CHARACTERS))
+}
+
+/// The password of `quipu_owner` that earlier versions derived from the administrator's: SHA-256 over it and the role's name.
+/// Used only to recognise and replace it.
+pub(super) fn derived_owner(secret: &str) -> Secret {
+    Secret::new(hex::encode(Sha256::digest(format!("quipu/11/quipu_owner/{secret}"))))
+}
+
+/// Random letters and digits.
+pub(in crate::store) fn random_text(characters: usize) -> String {
+    rand::rng().sample_iter(Alphanumeric).take(characters).map(char::from).collect()
+}

@@ -1,0 +1,248 @@
+//! Quipu's roles, database and privileges on any PostgreSQL: the private one, an operator's, a test's.
+//!
+//! `requirements.rs` lists what has to hold, each with the statement that brings it about. An administrator's login applies what
+//! is missing ([`create_roles`], [`create_database`], `prepare`), `quipu setup-sql` prints it ([`script`]), and every start
+//! checks it ([`check_roles`], [`check_tables`]). The administrator need not be a superuser: CREATEROLE and CREATEDB are enough.
+
+mod credentials;
+mod error;
+mod passwords;
+mod requirements;
+mod script;
+
+use std::path::Path;
+
+use tokio_postgres::{Client, GenericClient, Transaction};
+
+pub(super) use self::credentials::random_text;
+pub use self::credentials::{Credentials, Person};
+pub use self::error::Error;
+pub use self::requirements::Requirement;
+pub use self::script::script;
+use super::Server;
+use super::failure::LOG_IN;
+use crate::base::Secret;
+
+/// The key of the advisory lock under which roles are made: "quipu" in ASCII.
+const ROLES_LOCK: i64 = 0x0071_7569_7075;
+
+/// SQLSTATE: the database does not exist.
+const NO_DATABASE: &str = "3D000";
+
+/// SQLSTATE: a privilege is missing; at a login, CONNECT.
+const NO_PRIVILEGE: &str = "42501";
+
+/// SQLSTATE: another session made the database at the same time.
+const DUPLICATE_DATABASE: &str = "42P04";
+
+/// Whether the administrator may act as `quipu_owner`. PostgreSQL 16 tells that apart from administering the role.
+const CAN_ACT_AS_OWNER: &str = "
+    SELECT pg_has_role(current_user, 'quipu_owner',
+                       CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END)";
+
+/// Makes Quipu's roles where they are missing, and gives all of them these passwords. Passwords travel as SCRAM verifiers, so
+/// no log can show them.
+///
+/// Roles belong to the whole server: two Quipus that share one must share their credentials.
+///
+/// # Errors
+/// [`Error`]; nothing has changed then.
+pub async fn create_roles(admin: &Secret, credentials: &Credentials) -> Result<(), Error> {
+    let server = Server::parse(admin)?;
+    let mut client = server.connect().await?;
+    let transaction = lock(&mut client, &server).await?;
+    apply(&transaction, &server, &requirements::of_roles()).await?;
+    passwords::set(&transaction, &server, credentials).await?;
+    Ok(transaction.commit().await.map_err(|error| named(error, "create Quipu's roles", &server))?)
+}
+
+/// Makes a database that `quipu_owner` owns and only Quipu's roles may enter, unless it is there: UTF8, locale C,
+/// from `template0`. On one that is there the roles get the privileges that they lack. The roles must exist.
+///
+/// # Errors
+/// [`Error`].
+pub async fn create_database(admin: &Secret, name: &str) -> Result<(), Error> {
+    let server = Server::parse(admin)?;
+    let client = server.connect().await?;
+    enter_database(&client, &server, name).await
+}
+
+/// Prepares an operator's server with an administrator's login, whose URL names the database: roles, passwords, database,
+/// privileges. Passwords are random and kept in `stored`; those of roles that exist are changed only when this installation
+/// set them.
+///
+/// # Errors
+/// [`Error`].
+pub(super) async fn prepare(admin: &Server, stored: &Path) -> Result<Credentials, Error> {
+    let name = admin.database();
+    // `postgres` is there on every server. The database may be Quipu's to make, or closed to everyone but its roles.
+    let server = match admin.connect().await {
+        Err(error) if matches!(error.sqlstate(), Some(NO_DATABASE | NO_PRIVILEGE)) => {
+            admin.in_database("postgres")?
+        }
+        answer => answer.map(|_client| admin.clone())?,
+    };
+    let mut client = server.connect().await?;
+    let transaction = lock(&mut client, &server).await?;
+    let settled = passwords::settle(&transaction, &server, stored).await?;
+    apply(&transaction, &server, &requirements::of_roles()).await?;
+    if settled.must_be_set {
+        passwords::set(&transaction, &server, &settled.credentials).await?;
+    }
+    transaction.commit().await.map_err(|error| named(error, "create Quipu's roles", &server))?;
+    enter_database(&client, &server, name).await?;
+    // An administrator who is no superuser cannot enter a database of quipu_owner's; the owner grants there itself.
+    let inside = match admin.connect().await {
+        Err(error) if error.sqlstate() == Some(NO_PRIVILEGE) => {
+            Server::parse(&admin.with_role("quipu_owner", &settled.credentials.owner, name)?)?
+        }
+        answer => answer.map(|_client| admin.clone())?,
+    };
+    let client = inside.connect().await?;
+    apply(&client, &inside, &requirements::inside_database(name)).await?;
+    answer(&inside, missing(&client, name).await)?;
+    Ok(settled.credentials)
+}
+
+/// What the roles lack to work in the database that `client` is connected to, tables aside. Needs no privilege itself.
+///
+/// # Errors
+/// As PostgreSQL answers.
+pub async fn missing(client: &Client, database: &str) -> Result<Vec<Requirement>, super::Error> {
+    let mut all = requirements::of_roles();
+    all.extend(requirements::of_database(database));
+    all.extend(requirements::inside_database(database));
+    unmet(client, all).await
+}
+
+async fn unmet(client: &Client, mut all: Vec<Requirement>) -> Result<Vec<Requirement>, super::Error> {
+    all.retain(|requirement| requirement.is_needed);
+    let question = all.iter().map(|requirement| requirement.holds.as_str()).collect::<Vec<_>>().join(",\n");
+    let row = client.query_one(&format!("SELECT ARRAY[{question}]"), &[]).await?;
+    let holds: Vec<bool> = row.get(0);
+    let mut holds = holds.into_iter();
+    all.retain(|_| holds.next() == Some(false));
+    Ok(all)
+}
+
+/// Checks the roles and their privileges on database and schema, with the login of any role.
+///
+/// # Errors
+/// [`Error::Missing`] with everything that is missing and the statements that grant it.
+pub async fn check_roles(login: &Secret) -> Result<(), Error> {
+    let server = Server::parse(login)?;
+    let client = server.connect().await?;
+    answer(&server, missing(&client, server.database()).await)
+}
+
+/// Checks the service's privileges on the tables, after the schema was migrated.
+///
+/// # Errors
+/// [`Error::Missing`] with everything that is missing and the statements that grant it.
+pub async fn check_tables(login: &Secret) -> Result<(), Error> {
+    let server = Server::parse(login)?;
+    let client = server.connect().await?;
+    answer(&server, unmet(&client, requirements::of_tables()).await)
+}
+
+fn answer(server: &Server, missing: Result<Vec<Requirement>, super::Error>) -> Result<(), Error> {
+    let missing = missing.map_err(|error| error.during("check the roles' privileges", server))?;
+    if missing.is_empty() { Ok(()) } else { Err(Error::missing(server, missing)) }
+}
+
+/// Logs in once and leaves.
+///
+/// # Errors
+/// As the server answers.
+pub(super) async fn log_in(url: &Secret) -> Result<(), super::Error> {
+    Server::parse(url)?.connect().await.map(|_client| ())
+}
+
+fn named(error: tokio_postgres::Error, action: &str, server: &Server) -> super::Error {
+    super::Error::from(error).during(action, server)
+}
+
+async fn lock<'a>(client: &'a mut Client, server: &Server) -> Result<Transaction<'a>, super::Error> {
+    let begin = async {
+        let transaction = client.transaction().await?;
+        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&ROLES_LOCK]).await?;
+        Ok(transaction)
+    };
+    begin.await.map_err(|error| named(error, LOG_IN, server))
+}
+
+/// Makes the database or grants what is missing on it. An administrator who is no superuser is made a member of `quipu_owner`
+/// meanwhile: only its members can give the database to it.
+async fn enter_database(client: &Client, server: &Server, name: &str) -> Result<(), Error> {
+    let all = requirements::of_database(name);
+    let mut open = Vec::new();
+    for requirement in all {
+        if !holds(client, server, &requirement).await? {
+            open.push(requirement);
+        }
+    }
+    if open.is_empty() {
+        return Ok(());
+    }
+    let can_act: bool = client
+        .query_one(CAN_ACT_AS_OWNER, &[])
+        .await
+        .map_err(|error| named(error, "look at the administrator's memberships", server))?
+        .get(0);
+    if !can_act {
+        run(
+            client,
+            server,
+            "make the administrator a member of quipu_owner",
+            "GRANT quipu_owner TO CURRENT_USER",
+        )
+        .await?;
+    }
+    let applied = apply(client, server, &open).await;
+    if !can_act {
+        run(
+            client,
+            server,
+            "end the administrator's membership of quipu_owner",
+            "REVOKE quipu_owner FROM CURRENT_USER",
+        )
+        .await?;
+    }
+    applied
+}
+
+async fn run(client: &Client, server: &Server, action: &str, statement: &str) -> Result<(), Error> {
+    client.batch_execute(statement).await.map_err(|error| Error::refused(error, action, statement, server))
+}
+
+async fn holds(
+    client: &impl GenericClient,
+    server: &Server,
+    requirement: &Requirement,
+) -> Result<bool, super::Error> {
+    let row = client.query_one(&format!("SELECT {}", requirement.holds), &[]).await;
+    Ok(row.map_err(|error| named(error, &format!("check that {requirement}"), server))?.get(0))
+}
+
+/// Runs the statement of each requirement that does not hold.
+async fn apply(
+    client: &impl GenericClient,
+    server: &Server,
+    requirements: &[Requirement],
+) -> Result<(), Error> {
+    for requirement in requirements {
+        if holds(client, server, requirement).await? {
+            continue;
+        }
+        let answer = client.batch_execute(&requirement.statement).await;
+        match answer {
+            Err(error) if error.code().is_some_and(|state| state.code() == DUPLICATE_DATABASE) => {}
+            Err(error) => {
+                let action = format!("see to it that {requirement}");
+                return Err(Error::refused(error, &action, &requirement.statement, server));
+            }
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}

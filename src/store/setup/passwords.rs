@@ -1,0 +1,107 @@
+//! Which passwords the roles of an operator's server have: those of this data folder, or new random ones.
+
+use std::path::Path;
+
+use tokio_postgres::Transaction;
+
+use super::credentials::{Credentials, derived_owner};
+use super::error::Error;
+use super::requirements::ROLES;
+use crate::base::Secret;
+use crate::store::{self, Server};
+
+/// SQLSTATE: the password is wrong.
+const WRONG_PASSWORD: &str = "28P01";
+
+/// The passwords, and whether the server has yet to be told.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub(super) credentials: Credentials,
+    pub(super) must_be_set: bool,
+}
+
+/// Finds the roles' passwords. They are written to the file before the server gets them, so a crash in between loses none:
+/// the next start finds the file, sees that the server does not take them yet, and sets them.
+///
+/// Passwords of roles that exist are replaced in one case only: the server takes those that an earlier version derived from
+/// the administrator's.
+pub(super) async fn settle(
+    transaction: &Transaction<'_>,
+    server: &Server,
+    stored: &Path,
+) -> Result<Settled, Error> {
+    let kept = Credentials::load(stored)?;
+    let existing: i64 = transaction
+        .query_one("SELECT count(*) FROM pg_roles WHERE rolname::text = ANY ($1)", &[&&ROLES[..]])
+        .await
+        .map_err(|error| store::Error::from(error).during("look for Quipu's roles", server))?
+        .get(0);
+    if existing == 0 {
+        let credentials = match kept {
+            Some(kept) => kept,
+            None => made(stored)?,
+        };
+        return Ok(Settled { credentials, must_be_set: true });
+    }
+    if let Some(kept) = &kept
+        && takes(server, &kept.owner).await?
+    {
+        return Ok(Settled { credentials: kept.clone(), must_be_set: false });
+    }
+    if let Some(password) = server.password()
+        && takes(server, &derived_owner(&password)).await?
+    {
+        tracing::warn!(
+            "the roles' passwords were derived from the administrator's: they are replaced by random ones, kept in {}; other \
+             machines need a copy of that file",
+            stored.display()
+        );
+        let credentials = match kept {
+            Some(kept) => kept,
+            None => made(stored)?,
+        };
+        return Ok(Settled { credentials, must_be_set: true });
+    }
+    Err(Error::PasswordsUnknown { address: server.address(), stored: stored.to_path_buf() })
+}
+
+fn made(stored: &Path) -> Result<Credentials, Error> {
+    let credentials = Credentials::random();
+    credentials.save(stored)?;
+    Ok(credentials)
+}
+
+/// Whether the server takes this password of `quipu_owner`. The database is one that exists; a missing right to enter it comes
+/// after the password.
+async fn takes(server: &Server, password: &Secret) -> Result<bool, Error> {
+    let owner = Server::parse(&server.with_role("quipu_owner", password, server.database())?)?;
+    match owner.connect().await {
+        Ok(_client) => Ok(true),
+        Err(error) if error.sqlstate() == Some(WRONG_PASSWORD) => Ok(false),
+        Err(error) if error.sqlstate() == Some("42501") => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives each role its password, as a SCRAM verifier.
+pub(super) async fn set(
+    transaction: &Transaction<'_>,
+    server: &Server,
+    credentials: &Credentials,
+) -> Result<(), Error> {
+    for (role, password) in credentials.roles() {
+        let verifier = verifier(password);
+        transaction.batch_execute(&format!("ALTER ROLE {role} PASSWORD '{verifier}'")).await.map_err(
+            |error| {
+                let action = format!("set the password of role {role}");
+                Error::refused(error, &action, &format!("ALTER ROLE {role} PASSWORD '...'"), server)
+            },
+        )?;
+    }
+    Ok(())
+}
+
+/// What the server keeps of a password: base64, `$` and `:`, so it needs no quoting.
+pub(super) fn verifier(password: &Secret) -> String {
+    postgres_protocol::password::scram_sha_256(password.expose().as_bytes())
+}

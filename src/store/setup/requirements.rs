@@ -1,0 +1,220 @@
+//! What has to hold on the server before Quipu can work, each with a condition in SQL and the statement that brings it about.
+//!
+//! Conditions read the catalog only and are true or false whoever asks and whatever is missing.
+
+use std::fmt;
+
+use crate::store::registry::{TABLES, TableKind};
+
+/// Quipu's roles.
+pub(super) const ROLES: [&str; 6] =
+    ["quipu_owner", "quipu", "quipu_session", "quipu_reader", "quipu_messages_reader", "quipu_writer"];
+
+/// Role and its members. The service may end the sessions of the roles for people when they hold up its writers
+/// (`quipu_end_obstructions`).
+const MEMBERS: [(&str, &str); 5] = [
+    ("quipu", "quipu_session"),
+    ("quipu_reader", "quipu_messages_reader"),
+    ("quipu_reader", "quipu"),
+    ("quipu_messages_reader", "quipu"),
+    ("quipu_writer", "quipu"),
+];
+
+/// Limits of the roles for people.
+const SETTINGS: [(&str, &[(&str, &str)]); 3] = [
+    ("quipu_reader", &[LIMITS[0], LIMITS[1], LIMITS[2], READ_ONLY]),
+    ("quipu_messages_reader", &[LIMITS[0], LIMITS[1], LIMITS[2], READ_ONLY]),
+    ("quipu_writer", &LIMITS),
+];
+const LIMITS: [(&str, &str); 3] =
+    [("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "60s"), ("lock_timeout", "10s")];
+const READ_ONLY: (&str, &str) = ("default_transaction_read_only", "on");
+
+/// Journals that only the owner writes.
+const OWNERS_JOURNALS: [&str; 3] = ["era", "erasure", "implementation_log"];
+
+/// One thing that has to hold. `Display` says it in words.
+#[derive(Debug, Clone)]
+pub struct Requirement {
+    what: String,
+    /// A boolean expression.
+    pub(super) holds: String,
+    /// The statement that brings it about; it contains no secret.
+    pub statement: String,
+    /// Quipu refuses to start without it; otherwise it is a setting that helps.
+    pub(super) is_needed: bool,
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+fn needed(what: impl Into<String>, holds: impl Into<String>, statement: impl Into<String>) -> Requirement {
+    Requirement { what: what.into(), holds: holds.into(), statement: statement.into(), is_needed: true }
+}
+
+/// The roles, their attributes and memberships.
+pub(super) fn of_roles() -> Vec<Requirement> {
+    let mut all = Vec::new();
+    for role in ROLES {
+        all.push(needed(
+            format!("role {role} exists"),
+            format!("EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}')"),
+            format!("CREATE ROLE {role} LOGIN"),
+        ));
+        all.push(needed(
+            format!("role {role} may log in"),
+            format!("EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}' AND rolcanlogin)"),
+            format!("ALTER ROLE {role} LOGIN"),
+        ));
+        all.push(needed(
+            format!("role {role} has no attribute of an administrator"),
+            format!(
+                "NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}'
+                 AND (rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls))"
+            ),
+            format!("ALTER ROLE {role} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"),
+        ));
+    }
+    all.extend(MEMBERS.map(|(role, member)| {
+        needed(
+            format!("role {member} has the privileges of role {role}"),
+            format!(
+                "EXISTS (SELECT FROM pg_roles member, pg_roles role WHERE member.rolname = '{member}' AND role.rolname = '{role}'
+                 AND pg_has_role(member.oid, role.oid, 'USAGE'))"
+            ),
+            format!("GRANT {role} TO {member}"),
+        )
+    }));
+    for (role, settings) in SETTINGS {
+        all.extend(settings.iter().map(|(setting, value)| role_setting(role, setting, value)));
+    }
+    all.push(compression());
+    all
+}
+
+/// A setting of a role; any value that the operator chose will do.
+fn role_setting(role: &str, setting: &str, value: &str) -> Requirement {
+    needed(
+        format!("role {role} has a {setting}"),
+        has_setting(role, setting),
+        format!("ALTER ROLE {role} SET {setting} = '{value}'"),
+    )
+}
+
+fn has_setting(role: &str, setting: &str) -> String {
+    format!(
+        "EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole, unnest(s.setconfig) AS c
+         WHERE r.rolname = '{role}' AND c LIKE '{setting}=%')"
+    )
+}
+
+/// Whole pages in the WAL, compressed with lz4 where the server knows it and the administrator may say so: with PostgreSQL's
+/// own method a batch that fills gaps in old pages spends a fifteenth of its time on them.
+fn compression() -> Requirement {
+    let statement = "DO $$ BEGIN
+        ALTER ROLE quipu SET wal_compression = lz4;
+    EXCEPTION WHEN invalid_parameter_value OR insufficient_privilege THEN NULL;
+    END $$";
+    Requirement {
+        is_needed: false,
+        ..needed("role quipu compresses its WAL", has_setting("quipu", "wal_compression"), statement)
+    }
+}
+
+/// The database and who may do what with it. The statements run in any database of the server.
+pub(super) fn of_database(name: &str) -> Vec<Requirement> {
+    let (literal, identifier) = (literal(name), identifier(name));
+    let mut all = vec![
+        needed(
+            format!("database {identifier} exists"),
+            format!("EXISTS (SELECT FROM pg_database WHERE datname = {literal})"),
+            format!(
+                "CREATE DATABASE {identifier} OWNER quipu_owner TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C'"
+            ),
+        ),
+        // Only on a database that is Quipu's own: others may be used by other programs.
+        Requirement {
+            is_needed: false,
+            ..needed(
+                format!("database {identifier} is closed to roles that are not Quipu's, if quipu_owner owns it"),
+                format!(
+                    "NOT EXISTS (SELECT FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+                     WHERE d.datname = {literal} AND pg_get_userbyid(d.datdba) = 'quipu_owner' AND a.grantee = 0)"
+                ),
+                format!("REVOKE ALL ON DATABASE {identifier} FROM PUBLIC"),
+            )
+        },
+        needed(
+            format!("database {identifier} is encoded in UTF8"),
+            format!(
+                "NOT EXISTS (SELECT FROM pg_database WHERE datname = {literal} AND pg_encoding_to_char(encoding) <> 'UTF8')"
+            ),
+            "-- choose a database made with ENCODING 'UTF8': an existing one cannot be changed",
+        ),
+    ];
+    let privileges = ROLES.map(|role| (role, "CONNECT"));
+    let temporary = [("quipu_owner", "CREATE"), ("quipu_owner", "TEMPORARY"), ("quipu", "TEMPORARY")];
+    for (role, privilege) in privileges.into_iter().chain(temporary) {
+        all.push(needed(
+            format!("role {role} has the privilege {privilege} on database {identifier}"),
+            format!(
+                "EXISTS (SELECT FROM pg_roles r, pg_database d WHERE r.rolname = '{role}' AND d.datname = {literal}
+                 AND has_database_privilege(r.oid, d.oid, '{privilege}'))"
+            ),
+            format!("GRANT {privilege} ON DATABASE {identifier} TO {role}"),
+        ));
+    }
+    all
+}
+
+/// What the roles may do in schema `public`. The statements run in the database itself.
+pub(super) fn inside_database(name: &str) -> Vec<Requirement> {
+    let usage = ROLES.map(|role| (role, "USAGE"));
+    let requirement = |(role, privilege)| {
+        needed(
+            format!("role {role} has the privilege {privilege} on schema public of database {}", identifier(name)),
+            format!(
+                "EXISTS (SELECT FROM pg_roles r, pg_namespace n WHERE r.rolname = '{role}' AND n.nspname = 'public'
+                 AND has_schema_privilege(r.oid, n.oid, '{privilege}'))"
+            ),
+            format!("GRANT {privilege} ON SCHEMA public TO {role}"),
+        )
+    };
+    usage.into_iter().chain([("quipu_owner", "CREATE")]).map(requirement).collect()
+}
+
+/// What the service may do with each table that is there. The migrations grant it; an operator may have revoked it.
+pub(super) fn of_tables() -> Vec<Requirement> {
+    let mut all = Vec::new();
+    for (table, kind) in TABLES {
+        let privileges: &[&str] = match kind {
+            TableKind::Schema => continue,
+            TableKind::Journal if OWNERS_JOURNALS.contains(table) => &["SELECT"],
+            TableKind::Journal => &["SELECT", "INSERT"],
+            TableKind::Projection | TableKind::Working => &["SELECT", "INSERT", "UPDATE", "DELETE"],
+        };
+        for privilege in privileges {
+            all.push(needed(
+                format!("role quipu has the privilege {privilege} on table {table}"),
+                format!(
+                    "NOT EXISTS (SELECT FROM pg_roles r, pg_class c WHERE r.rolname = 'quipu' AND c.relname = '{table}'
+                     AND c.relnamespace = 'public'::regnamespace AND NOT has_table_privilege(r.oid, c.oid, '{privilege}'))"
+                ),
+                format!("GRANT {privilege} ON TABLE {table} TO quipu"),
+            ));
+        }
+    }
+    all
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// A name between double quotes.
+pub(super) fn identifier(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}

@@ -1,0 +1,271 @@
+//! A PostgreSQL as operators have it: new and existing databases, administrators who are no superusers, roles that the operator
+//! prepared, passwords, and what is said when something is missing.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use quipu::base::Secret;
+use quipu::store::embedded::{Error, Person, Pooler, PoolerConfig};
+use quipu::store::setup::{self, check_roles, check_tables};
+use quipu::store::{DatabaseUrls, owner};
+use sha2::{Digest as _, Sha256};
+
+use super::kit::{ask, free_ports};
+use crate::support::database::procedures;
+use crate::support::instance::{Ran, quipu, run};
+use crate::support::operator::OperatorServer;
+
+const STORED: &str = "server-credentials.json";
+
+async fn start(server: &OperatorServer, role: &str, data: &Path, database: &str) -> Result<Pooler, Error> {
+    let admin = match role {
+        "postgres" => server.superuser_url(database),
+        role => Secret::new(server.url(role, "secret", "127.0.0.1", database)),
+    };
+    Pooler::start(PoolerConfig { data: data.to_path_buf(), port: free_ports().0, admin }).await
+}
+
+/// Migrates, and asks at every door who it is.
+async fn works(pooler: &Pooler, database: &str) -> DatabaseUrls {
+    let urls = pooler.urls();
+    check_roles(&urls.owner).await.unwrap();
+    owner::migrate(&urls.owner, &procedures("bigbrotr")).await.unwrap();
+    check_tables(&urls.owner).await.unwrap();
+    urls.check().await.unwrap();
+    for (url, role) in [
+        (&urls.write, "quipu"),
+        (&urls.session, "quipu_session"),
+        (&urls.owner, "quipu_owner"),
+        (&pooler.person_url(Person::Reader), "quipu_reader"),
+    ] {
+        let asked = ask(url, "select current_user || ' ' || current_database()").await.unwrap();
+        assert_eq!(asked, format!("{role} {database}"));
+    }
+    assert_eq!(ask(&urls.write, "select count(*)::text from events").await.unwrap(), "0");
+    urls
+}
+
+/// What earlier versions made of the administrator's password.
+fn derived(role: &str) -> String {
+    hex::encode(Sha256::digest(format!("quipu/{}/{role}/secret", role.len())))
+}
+
+#[tokio::test]
+async fn an_administrator_who_is_no_superuser_prepares_new_and_existing_databases() {
+    let server = OperatorServer::start().await;
+    let data = server.folder().join("ours");
+    server
+        .sql(
+            "CREATE ROLE admin LOGIN CREATEROLE CREATEDB PASSWORD 'secret'; CREATE DATABASE theirs OWNER admin; \
+             REVOKE ALL ON DATABASE theirs FROM PUBLIC; CREATE DATABASE taken; REVOKE ALL ON DATABASE taken FROM PUBLIC",
+        )
+        .await;
+
+    // A database that is not there yet.
+    let pooler = start(&server, "admin", &data, "fresh").await.unwrap();
+    let first = works(&pooler, "fresh").await;
+    pooler.stop().await;
+    let stored = data.join(STORED);
+    assert_eq!(stored.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let kept = fs::read_to_string(&stored).unwrap();
+    for role in ["quipu_owner", "quipu", "quipu_session", "quipu_reader"] {
+        assert!(!kept.contains(&derived(role)), "no password is derived from the administrator's");
+    }
+    let member = "select count(*)::text from pg_auth_members m join pg_roles r on r.oid = m.member where rolname = 'admin'";
+    assert_eq!(ask(&server.superuser_url("postgres"), member).await.unwrap(), "0", "membership was lent");
+
+    // One that is there, and that the roles may not enter; the same passwords go on.
+    let pooler = start(&server, "admin", &data, "theirs").await.unwrap();
+    let second = works(&pooler, "theirs").await;
+    pooler.stop().await;
+    assert_eq!(fs::read_to_string(&stored).unwrap(), kept);
+    assert_eq!(second.owner.expose(), first.owner.expose().replace("/fresh", "/theirs"));
+
+    // One that belongs to another role: this administrator cannot grant, a superuser can.
+    let refused = start(&server, "admin", &data, "taken").await.unwrap_err().to_string();
+    for words in ["role `admin`", "SQLSTATE 42501", "GRANT CONNECT ON DATABASE \"taken\" TO quipu_owner"] {
+        assert!(refused.contains(words), "{words} in: {refused}");
+    }
+    let pooler = start(&server, "postgres", &data, "taken").await.unwrap();
+    works(&pooler, "taken").await;
+    pooler.stop().await;
+
+    passwords_of_another_installation_are_left_alone(&server, &data).await;
+    derived_passwords_are_replaced(&server, &data).await;
+    server.stop().await;
+}
+
+async fn passwords_of_another_installation_are_left_alone(server: &OperatorServer, data: &Path) {
+    let other = server.folder().join("another-machine");
+    let refused = start(server, "admin", &other, "fresh").await.unwrap_err();
+    assert!(matches!(refused, Error::Setup(setup::Error::PasswordsUnknown { .. })), "{refused}");
+    for words in [STORED, "QUIPU_SESSION_DATABASE_URL", "quipu setup-sql"] {
+        assert!(refused.to_string().contains(words), "{refused}");
+    }
+    assert!(!other.join(STORED).exists());
+    fs::copy(data.join(STORED), other.join(STORED)).unwrap();
+    start(server, "admin", &other, "fresh").await.unwrap().stop().await;
+}
+
+async fn derived_passwords_are_replaced(server: &OperatorServer, data: &Path) {
+    for role in ["quipu_owner", "quipu", "quipu_session", "quipu_reader"] {
+        server.sql(&format!("ALTER ROLE {role} PASSWORD '{}'", derived(role))).await;
+    }
+    fs::remove_file(data.join(STORED)).unwrap();
+    let pooler = start(server, "admin", data, "fresh").await.unwrap();
+    works(&pooler, "fresh").await;
+    pooler.stop().await;
+    let old = server.url("quipu_owner", &derived("quipu_owner"), "127.0.0.1", "fresh");
+    let refused = owner::connect(&Secret::new(old)).await.unwrap_err();
+    assert_eq!(refused.sqlstate(), Some("28P01"), "{refused}");
+}
+
+/// A privilege taken away, and what is said to be missing.
+const TAKEN: &[(&str, &str)] = &[
+    (
+        "REVOKE CONNECT ON DATABASE archive FROM quipu",
+        "role quipu has the privilege CONNECT on database \"archive\"",
+    ),
+    ("REVOKE CONNECT ON DATABASE archive FROM quipu_session", "role quipu_session has the privilege CONNECT"),
+    ("REVOKE CONNECT ON DATABASE archive FROM quipu_reader", "role quipu_reader has the privilege CONNECT"),
+    ("REVOKE TEMPORARY ON DATABASE archive FROM quipu", "role quipu has the privilege TEMPORARY"),
+    (
+        "REVOKE CREATE ON DATABASE archive FROM quipu_owner",
+        "role quipu_owner has the privilege CREATE on database",
+    ),
+    (
+        "REVOKE CREATE ON SCHEMA public FROM quipu_owner",
+        "role quipu_owner has the privilege CREATE on schema public",
+    ),
+    (
+        "REVOKE USAGE ON SCHEMA public FROM PUBLIC, quipu_reader",
+        "role quipu_reader has the privilege USAGE on schema public",
+    ),
+    ("REVOKE quipu FROM quipu_session", "role quipu_session has the privileges of role quipu"),
+    ("ALTER ROLE quipu NOLOGIN", "role quipu may log in"),
+    ("ALTER ROLE quipu CREATEDB", "role quipu has no attribute of an administrator"),
+    ("ALTER ROLE quipu_reader RESET statement_timeout", "role quipu_reader has a statement_timeout"),
+    ("REVOKE INSERT ON ingest_log FROM quipu", "role quipu has the privilege INSERT on table ingest_log"),
+    ("REVOKE SELECT ON events FROM quipu", "role quipu has the privilege SELECT on table events"),
+    ("REVOKE DELETE ON lease FROM quipu", "role quipu has the privilege DELETE on table lease"),
+];
+
+#[tokio::test]
+async fn what_the_operator_prepared_is_enough_and_what_is_missing_is_named() {
+    let server = OperatorServer::start().await;
+    server
+        .sql("CREATE ROLE admin LOGIN CREATEROLE CREATEDB PASSWORD 'secret'; CREATE DATABASE archive")
+        .await;
+    let environment = by_script(&server).await;
+    let owner = Secret::new(environment[2].1.clone());
+    let (role, database) = ("quipu_owner", "archive");
+
+    // Before the schema: a privilege that only the migrations need.
+    let superuser = server.superuser("archive").await;
+    superuser.batch_execute("REVOKE CREATE ON SCHEMA public FROM quipu_owner").await.unwrap();
+    let refused = owner::migrate(&owner, &procedures("bigbrotr")).await.unwrap_err().to_string();
+    for words in [
+        "migrate the schema",
+        role,
+        database,
+        "permission denied for schema public",
+        "SQLSTATE 42501",
+        "setup-sql --check",
+    ] {
+        assert!(refused.contains(words), "{words} in: {refused}");
+    }
+    superuser.batch_execute("GRANT CREATE ON SCHEMA public TO quipu_owner").await.unwrap();
+    owner::migrate(&owner, &procedures("bigbrotr")).await.unwrap();
+
+    for (take, named) in TAKEN {
+        superuser.batch_execute(take).await.unwrap_or_else(|error| panic!("{take}: {error:?}"));
+        let checked = async { check_roles(&owner).await.and(check_tables(&owner).await) };
+        let told = checked.await.unwrap_err();
+        let setup::Error::Missing { missing, .. } = &told else { panic!("{take}: {told}") };
+        assert!(told.to_string().contains(named), "{take}: {told}");
+        for requirement in missing {
+            assert!(told.to_string().contains(&requirement.statement), "{told}");
+            superuser.batch_execute(&requirement.statement).await.unwrap();
+        }
+        check_roles(&owner).await.unwrap_or_else(|error| panic!("after what mends `{take}`: {error}"));
+        check_tables(&owner).await.unwrap_or_else(|error| panic!("after what mends `{take}`: {error}"));
+    }
+    the_commands_say_the_same(&server, &superuser, &environment).await;
+    logins_that_fail_say_why(&server, &owner).await;
+    server.stop().await;
+}
+
+/// Runs the script that `quipu setup-sql` prints, as the administrator who is no superuser and again as the superuser, and returns
+/// the environment that it names.
+async fn by_script(server: &OperatorServer) -> Vec<(String, String)> {
+    let folder = server.folder();
+    let admin = server.url("admin", "secret", "127.0.0.1", "archive");
+    let printed = run(quipu(folder).args(["setup-sql"]).env("DATABASE_URL", &admin), folder).ok().stdout;
+    let script = folder.join("setup.sql");
+    fs::write(&script, &printed).unwrap();
+    let psql =
+        |url: &str| run(std::process::Command::new("psql").arg(url).args(["-qX", "-f"]).arg(&script), folder);
+    // The database is the superuser's, so the administrator's grants on it change nothing: PostgreSQL warns.
+    psql(&server.url("admin", "secret", "127.0.0.1", "postgres")).ok();
+    server.sql("REVOKE ALL ON DATABASE archive FROM PUBLIC").await;
+    psql(server.superuser_url("postgres").expose()).ok();
+    let lines = printed.lines().filter_map(|line| line.strip_prefix("-- ")?.split_once("=postgres://"));
+    let environment: Vec<_> =
+        lines.map(|(name, url)| (name.to_owned(), format!("postgres://{url}"))).collect();
+    assert_eq!(environment.len(), 6, "{printed}");
+    environment
+}
+
+async fn the_commands_say_the_same(
+    server: &OperatorServer,
+    superuser: &tokio_postgres::Client,
+    environment: &[(String, String)],
+) {
+    let folder = server.folder();
+    let command = |arguments: &[&str]| -> Ran {
+        run(quipu(folder).args(arguments).envs(environment.iter().cloned()), folder)
+    };
+    command(&["setup-sql", "--check"]).ok();
+    superuser.batch_execute("REVOKE INSERT ON relay_log FROM quipu").await.unwrap();
+    let told = command(&["setup-sql", "--check"]);
+    assert_eq!(told.status.code(), Some(1), "{told:?}");
+    let expected = "-- missing: role quipu has the privilege INSERT on table relay_log\nGRANT INSERT ON TABLE relay_log TO quipu;\n";
+    assert_eq!(told.stdout, expected);
+    superuser.batch_execute("GRANT INSERT ON TABLE relay_log TO quipu").await.unwrap();
+    for (door, (_, url)) in
+        ["write", "session", "owner", "reader", "messages-reader", "writer"].into_iter().zip(environment)
+    {
+        assert_eq!(command(&["url", door]).ok().stdout, format!("{url}\n"));
+    }
+    let without = run(quipu(folder).args(["url", "reader"]).envs(environment[..3].iter().cloned()), folder);
+    assert!(without.refusal().contains("set QUIPU_READER_DATABASE_URL"), "the reader's URL is unknown");
+}
+
+async fn logins_that_fail_say_why(server: &OperatorServer, owner: &Secret) {
+    let at = |url: String| async move { owner::connect(&Secret::new(url)).await.unwrap_err().to_string() };
+    let wrong = at(server.url("quipu_owner", "wrong", "127.0.0.1", "archive")).await;
+    let absent = at(owner.expose().replace("/archive", "/absent")).await;
+    let closed = at("postgres://quipu_owner:x@127.0.0.1:1/archive".to_owned()).await;
+    server
+        .superuser("archive")
+        .await
+        .batch_execute("REVOKE CONNECT ON DATABASE archive FROM quipu_owner, PUBLIC")
+        .await
+        .unwrap();
+    let barred = at(owner.expose().to_owned()).await;
+    for (told, words) in [
+        (&wrong, ["SQLSTATE 28P01", "password authentication failed", "The password in the database URL"]),
+        (&absent, ["SQLSTATE 3D000", "\"absent\" does not exist", "quipu setup-sql"]),
+        (&closed, ["127.0.0.1:1", "Connection refused", "Check that the server runs"]),
+        (
+            &barred,
+            ["SQLSTATE 42501", "CONNECT privilege", "GRANT CONNECT ON DATABASE \"archive\" TO quipu_owner"],
+        ),
+    ] {
+        for words in words.into_iter().chain(["cannot log in as role `quipu_owner`", "in database `a"]) {
+            assert!(told.contains(words), "{words} in: {told}");
+        }
+        assert!(!told.contains("db error"), "{told}");
+    }
+}
