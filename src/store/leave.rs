@@ -5,8 +5,7 @@ mod months;
 
 use tokio_postgres::{Client, Transaction};
 
-use super::Error;
-use super::owner;
+use super::{Error, Server};
 use crate::base::Secret;
 
 pub use months::{Month, PAST, drop_month, months_before};
@@ -119,7 +118,12 @@ const PROGRESS: &str = "
 /// # Errors
 /// As PostgreSQL answers; [`Error::Inconsistent`] when other rows left than were counted. Nothing is erased then.
 pub async fn erase(owner: &Secret, subject: ErasureSubject, reason: &str) -> Result<Left, Error> {
-    let mut client = owner::connect(owner).await?;
+    let server = Server::parse(owner)?;
+    erase_on(&server, subject, reason).await.map_err(|error| error.during("erase", &server))
+}
+
+async fn erase_on(server: &Server, subject: ErasureSubject, reason: &str) -> Result<Left, Error> {
+    let mut client = server.connect().await?;
     let transaction = client.transaction().await?;
     transaction.batch_execute(ERASURE_LOCK).await?;
     list(&transaction, subject).await?;

@@ -190,8 +190,16 @@ const POSITIONED: &str = "ingest_log, relay_log, sync_log, relay_metadata, erasu
 
 /// Opens a new era after a logical restore: every entry written so far counts as committed, ticks start anew, and
 /// ticking projections are rebuilt from the start. Returns the era's number, or `None` when the cluster is the same.
+///
+/// # Errors
+/// As PostgreSQL answers; nothing has changed then.
 pub async fn rebase(owner: &Secret) -> Result<Option<i32>, Error> {
-    let mut client = connect(owner).await?;
+    let server = Server::parse(owner)?;
+    rebase_on(&server).await.map_err(|error| error.during("open a new era", &server))
+}
+
+async fn rebase_on(server: &Server) -> Result<Option<i32>, Error> {
+    let mut client = server.connect().await?;
     if same_cluster(&client).await? {
         return Ok(None);
     }

@@ -174,14 +174,13 @@ async fn lock<'a>(client: &'a mut Client, server: &Server) -> Result<Transaction
 /// Makes the database or grants what is missing on it. An administrator who is no superuser is made a member of `quipu_owner`
 /// meanwhile: only its members can give the database to it.
 async fn enter_database(client: &Client, server: &Server, name: &str) -> Result<(), Error> {
+    // In this order: once the database is closed to others, the roles need privileges of their own.
     let all = requirements::of_database(name);
-    let mut open = Vec::new();
-    for requirement in all {
-        if !holds(client, server, &requirement).await? {
-            open.push(requirement);
-        }
+    let mut is_ready = true;
+    for requirement in &all {
+        is_ready = is_ready && holds(client, server, requirement).await?;
     }
-    if open.is_empty() {
+    if is_ready {
         return Ok(());
     }
     let can_act: bool = client
@@ -198,7 +197,7 @@ async fn enter_database(client: &Client, server: &Server, name: &str) -> Result<
         )
         .await?;
     }
-    let applied = apply(client, server, &open).await;
+    let applied = apply(client, server, &all).await;
     if !can_act {
         run(
             client,

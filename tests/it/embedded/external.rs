@@ -46,6 +46,11 @@ async fn works(pooler: &Pooler, database: &str) -> DatabaseUrls {
     urls
 }
 
+/// Stops the pooler and lets go of its folder.
+async fn end(pooler: Pooler) {
+    pooler.stop().await;
+}
+
 /// What earlier versions made of the administrator's password.
 fn derived(role: &str) -> String {
     hex::encode(Sha256::digest(format!("quipu/{}/{role}/secret", role.len())))
@@ -65,7 +70,7 @@ async fn an_administrator_who_is_no_superuser_prepares_new_and_existing_database
     // A database that is not there yet.
     let pooler = start(&server, "admin", &data, "fresh").await.unwrap();
     let first = works(&pooler, "fresh").await;
-    pooler.stop().await;
+    end(pooler).await;
     let stored = data.join(STORED);
     assert_eq!(stored.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let kept = fs::read_to_string(&stored).unwrap();
@@ -78,7 +83,7 @@ async fn an_administrator_who_is_no_superuser_prepares_new_and_existing_database
     // One that is there, and that the roles may not enter; the same passwords go on.
     let pooler = start(&server, "admin", &data, "theirs").await.unwrap();
     let second = works(&pooler, "theirs").await;
-    pooler.stop().await;
+    end(pooler).await;
     assert_eq!(fs::read_to_string(&stored).unwrap(), kept);
     assert_eq!(second.owner.expose(), first.owner.expose().replace("/fresh", "/theirs"));
 
@@ -89,7 +94,7 @@ async fn an_administrator_who_is_no_superuser_prepares_new_and_existing_database
     }
     let pooler = start(&server, "postgres", &data, "taken").await.unwrap();
     works(&pooler, "taken").await;
-    pooler.stop().await;
+    end(pooler).await;
 
     passwords_of_another_installation_are_left_alone(&server, &data).await;
     derived_passwords_are_replaced(&server, &data).await;
@@ -115,7 +120,7 @@ async fn derived_passwords_are_replaced(server: &OperatorServer, data: &Path) {
     fs::remove_file(data.join(STORED)).unwrap();
     let pooler = start(server, "admin", data, "fresh").await.unwrap();
     works(&pooler, "fresh").await;
-    pooler.stop().await;
+    end(pooler).await;
     let old = server.url("quipu_owner", &derived("quipu_owner"), "127.0.0.1", "fresh");
     let refused = owner::connect(&Secret::new(old)).await.unwrap_err();
     assert_eq!(refused.sqlstate(), Some("28P01"), "{refused}");
@@ -123,12 +128,15 @@ async fn derived_passwords_are_replaced(server: &OperatorServer, data: &Path) {
 
 /// A privilege taken away, and what is said to be missing.
 const TAKEN: &[(&str, &str)] = &[
+    // The service inherits from the roles for people.
     (
-        "REVOKE CONNECT ON DATABASE archive FROM quipu",
+        "REVOKE CONNECT ON DATABASE archive FROM quipu, quipu_session, quipu_reader, quipu_messages_reader, quipu_writer",
         "role quipu has the privilege CONNECT on database \"archive\"",
     ),
-    ("REVOKE CONNECT ON DATABASE archive FROM quipu_session", "role quipu_session has the privilege CONNECT"),
-    ("REVOKE CONNECT ON DATABASE archive FROM quipu_reader", "role quipu_reader has the privilege CONNECT"),
+    (
+        "REVOKE CONNECT ON DATABASE archive FROM quipu_writer, quipu",
+        "role quipu_writer has the privilege CONNECT",
+    ),
     ("REVOKE TEMPORARY ON DATABASE archive FROM quipu", "role quipu has the privilege TEMPORARY"),
     (
         "REVOKE CREATE ON DATABASE archive FROM quipu_owner",
@@ -147,7 +155,10 @@ const TAKEN: &[(&str, &str)] = &[
     ("ALTER ROLE quipu CREATEDB", "role quipu has no attribute of an administrator"),
     ("ALTER ROLE quipu_reader RESET statement_timeout", "role quipu_reader has a statement_timeout"),
     ("REVOKE INSERT ON ingest_log FROM quipu", "role quipu has the privilege INSERT on table ingest_log"),
-    ("REVOKE SELECT ON events FROM quipu", "role quipu has the privilege SELECT on table events"),
+    (
+        "REVOKE SELECT ON events FROM quipu, quipu_reader",
+        "role quipu has the privilege SELECT on table events",
+    ),
     ("REVOKE DELETE ON lease FROM quipu", "role quipu has the privilege DELETE on table lease"),
 ];
 

@@ -70,6 +70,8 @@ async fn our_pooler_checks_the_server(server: &OperatorServer, admin: &str) {
     let written = fs::read_to_string(server.folder().join("ours/pgbouncer/here.ini")).unwrap();
     assert!(written.contains("server_tls_sslmode = verify-full\nserver_tls_ca_file = "), "{written}");
     pooler.stop().await;
+    // Its folder is free again.
+    drop(pooler);
     let told = Pooler::start(config(&admin.replace("localhost", "127.0.0.1"))).await.unwrap_err().to_string();
     assert!(told.contains("role `admin`") && told.contains("not valid for name"), "{told}");
 }
