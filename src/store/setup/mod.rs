@@ -1,7 +1,7 @@
 //! Quipu's roles, database and privileges on any PostgreSQL: the private one, an operator's, a test's.
 //!
 //! `requirements.rs` lists what has to hold, each with the statement that brings it about. An administrator's login applies what
-//! is missing ([`create_roles`], [`create_database`], `prepare`), `quipu setup-sql` prints it ([`script`]), and every start
+//! is missing ([`create_roles`], [`create_database`], `prepare`), `quipu setup-sql` prints it ([`script()`]), and every start
 //! checks it ([`check_roles`], [`check_tables`]). The administrator need not be a superuser: CREATEROLE and CREATEDB are enough.
 
 mod credentials;
