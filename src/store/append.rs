@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::hint::Hints;
 use super::{AppendMetrics, Error};
-use crate::lifecycle::{Panicked, guarded};
+use crate::lifecycle::guarded;
 
 /// The connection a journal's statements run on.
 pub type Client = deadpool_postgres::Client;
@@ -257,22 +257,20 @@ async fn commit<J: Journal>(door: &Door<J>, commands: Vec<J::Command>, answers: 
             for (command, answer) in commands.into_iter().zip(answers) {
                 let told =
                     guarded("journal_batch", J::NAME, send(door, std::slice::from_ref(&command))).await;
-                let told = told.unwrap_or_else(|panicked| Err(broken(panicked)));
+                let told = told.unwrap_or_else(|panicked| Err(Error::broken(panicked)));
                 let _ = answer.send(told.and_then(|mut one| one.pop().ok_or(Error::Stopped)));
             }
         }
         failed => {
-            let error =
-                failed.unwrap_or_else(|panicked| Err(broken(panicked))).err().unwrap_or(Error::Stopped);
+            let error = failed
+                .unwrap_or_else(|panicked| Err(Error::broken(panicked)))
+                .err()
+                .unwrap_or(Error::Stopped);
             for answer in answers {
                 let _ = answer.send(Err(error.clone()));
             }
         }
     }
-}
-
-fn broken(panicked: Panicked) -> Error {
-    Error::Broken(Arc::new(panicked))
 }
 
 /// The pauses between attempts while PostgreSQL is away; whoever uses them says when it is enough.
