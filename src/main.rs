@@ -10,13 +10,19 @@ use quipu::cli::Cli;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match Cli::parse().run().await {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("quipu: {}", with_causes(error.as_ref()));
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    let code = runtime.block_on(cli.run()).unwrap_or_else(|error| failed(&error));
+    // Do not wait for threads that block: one that reads standard input does not end after Ctrl-C.
+    runtime.shutdown_background();
+    code
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("quipu: {}", with_causes(error.as_ref()));
+    ExitCode::FAILURE
 }

@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::base::Secret;
 use crate::config::{Configuration, DatabaseEnv};
-use crate::store::embedded::{Embedded, EmbeddedConfig, Person, Pooler, PoolerConfig};
+use crate::store::embedded::{self, Embedded, EmbeddedConfig, Person, Pooler, PoolerConfig};
 use crate::store::{DatabaseUrls, Server};
 
 /// The database of Quipu's own PostgreSQL.
@@ -86,8 +86,13 @@ pub enum Database {
 }
 
 impl Database {
-    /// Starts what has to be started.
-    pub async fn acquire(configuration: &Configuration, data: &Path, ports: Ports) -> Result<Self> {
+    /// Starts what has to be started; `None` when `stop` was cancelled before that was done. Nothing runs then.
+    pub async fn acquire(
+        configuration: &Configuration,
+        data: &Path,
+        ports: Ports,
+        stop: &CancellationToken,
+    ) -> Result<Option<Self>> {
         match &configuration.database.write {
             None => {
                 let config = EmbeddedConfig {
@@ -97,18 +102,22 @@ impl Database {
                     postgresql_conf: configuration.implementation.postgresql_conf()?.into_owned(),
                     database: DATABASE.to_owned(),
                 };
-                Ok(Self::Embedded(Box::new(Embedded::start(config).await?)))
+                match Embedded::start_unless_stopped(config, stop).await {
+                    Err(embedded::Error::Stopped) => Ok(None),
+                    started => Ok(Some(Self::Embedded(Box::new(started?)))),
+                }
             }
             Some(admin) if configuration.database.is_administrators() => {
                 let (data, admin) = (data.to_path_buf(), admin.clone());
                 let config = PoolerConfig { data, port: ports.pgbouncer(), admin };
-                Ok(Self::Pooled(Box::new(Pooler::start(config).await?)))
+                let pooler = stop.run_until_cancelled(Pooler::start(config)).await.transpose()?;
+                Ok(pooler.map(|pooler| Self::Pooled(Box::new(pooler))))
             }
             Some(url) => {
                 // No server lives in it, but other commands find the instance there.
                 let cannot = || format!("cannot make the data folder {}", data.display());
                 std::fs::create_dir_all(data).with_context(cannot)?;
-                Ok(Self::Given(given(url, &configuration.database)?))
+                Ok(Some(Self::Given(given(url, &configuration.database)?)))
             }
         }
     }
@@ -137,7 +146,7 @@ impl Database {
     ///
     /// # Errors
     /// When it keeps dying.
-    pub async fn supervise(&self, stop: CancellationToken) -> Result<(), crate::store::embedded::Error> {
+    pub async fn supervise(&self, stop: CancellationToken) -> Result<(), embedded::Error> {
         match self {
             Self::Embedded(embedded) => embedded.supervise(stop).await,
             Self::Pooled(pooler) => pooler.supervise(stop).await,

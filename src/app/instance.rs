@@ -49,7 +49,7 @@ impl Instance {
     /// When the folder cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
-        Ok(write_whole(path, &text, |_| Ok(()))?)
+        Ok(write_whole(path, &text)?)
     }
 
     /// The doors it names.

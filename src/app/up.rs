@@ -17,7 +17,7 @@ use super::{Parts, instance, sample};
 use crate::base::{RelayUrl, with_causes};
 use crate::config::{Configuration, Messages};
 use crate::http::{Listener, ops_routes};
-use crate::lifecycle::{HealthRegistry, Lifecycle, stop_signals};
+use crate::lifecycle::{HealthRegistry, Lifecycle, StopSignals, stop_signals, until_signals};
 use crate::sample::SampleRelay;
 use crate::services::archive::command::RelayCommand;
 use crate::store::DatabaseUrls;
@@ -62,19 +62,38 @@ struct Started {
     console: Option<SocketAddr>,
 }
 
-/// Runs a whole instance until it is told to stop.
+/// Runs a whole instance until it is told to stop. A signal is obeyed in every phase, from the first moment on.
 pub async fn up(mut configuration: Configuration, options: &UpOptions) -> Result<ExitCode> {
-    let signals = stop_signals()?;
+    let mut signals = stop_signals()?;
     if let Some(path) = &options.ready_file {
         remove_stale(path)?;
     }
     let ports = place_listeners(&mut configuration, options.port_base);
-    let database = Arc::new(Database::acquire(&configuration, &options.data, ports).await?);
-    let outcome = run_on(configuration, options, &database, ports, signals).await;
+    let lifecycle = Lifecycle::new(GRACE);
+    let stop = lifecycle.drain_token();
+    let acquiring = Database::acquire(&configuration, &options.data, ports, &stop);
+    let database = match until_signals(&mut signals, &stop, "the database starts", acquiring).await {
+        Some(acquired) => acquired?,
+        None => return Ok(aborted()),
+    };
+    let Some(database) = database.map(Arc::new) else {
+        eprintln!("quipu stopped before its database was ready; nothing was left running");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let outcome = run_on(configuration, options, &database, ports, &lifecycle, &mut signals).await;
     // Nobody is to find an instance that is gone.
     let _ = std::fs::remove_file(Instance::path(&options.data));
-    database.stop().await;
-    outcome
+    stop.cancel();
+    match until_signals(&mut signals, &stop, "the database stops", database.stop()).await {
+        Some(()) => outcome,
+        None => Ok(aborted()),
+    }
+}
+
+/// What is said after a second signal. The database's servers have been told to end.
+fn aborted() -> ExitCode {
+    eprintln!("quipu was aborted; PostgreSQL and PgBouncer end by themselves, or the next start stops them");
+    ExitCode::FAILURE
 }
 
 /// With the database there, up to its end; the caller stops the database however this ends.
@@ -83,12 +102,13 @@ async fn run_on(
     options: &UpOptions,
     database: &Arc<Database>,
     ports: Ports,
-    signals: impl futures_util::Stream<Item: std::fmt::Display>,
+    lifecycle: &Lifecycle,
+    signals: &mut StopSignals,
 ) -> Result<ExitCode> {
     // The folder is ours now, so what it says of an instance is of one that is gone.
     remove_stale(&Instance::path(&options.data))?;
     let relay = if options.sample { Some(sample::start(ports.sample_relay()).await?) } else { None };
-    let outcome = run_instance(configuration, options, database, relay.as_ref(), signals).await;
+    let outcome = run_instance(configuration, options, database, relay.as_ref(), lifecycle, signals).await;
     if let Some(relay) = relay {
         relay.shutdown().await;
     }
@@ -100,7 +120,8 @@ async fn run_instance(
     options: &UpOptions,
     database: &Arc<Database>,
     relay: Option<&SampleRelay>,
-    signals: impl futures_util::Stream<Item: std::fmt::Display>,
+    lifecycle: &Lifecycle,
+    signals: &mut StopSignals,
 ) -> Result<ExitCode> {
     if let Some(relay) = relay {
         configuration.settings.services.synchronizer.only_relays = vec![relay.url().to_string()];
@@ -111,21 +132,17 @@ async fn run_instance(
         // The sample relay may get new events at any time; look often.
         configuration.settings.services.synchronizer.interval_s = std::num::NonZeroU32::MIN.saturating_add(9);
     }
-    let lifecycle = Lifecycle::new(GRACE);
     let watched = Arc::clone(database);
     let stop = lifecycle.drain_token();
     lifecycle.spawn("database servers", async move { watched.supervise(stop).await });
     let wanted: Vec<&'static str> =
         ALL_SERVICES.iter().copied().filter(|service| is_enabled(&configuration, service)).collect();
-    let started = start(&configuration, &database.urls(), &lifecycle, &wanted).await;
-    let Started { parts, mut addresses, names, console } = match started {
-        Ok(started) => started,
-        Err(error) => {
-            lifecycle.drain();
-            lifecycle.run_until_stopped(signals).await;
-            return Err(error);
-        }
+    let urls = database.urls();
+    let starting = start(&configuration, &urls, lifecycle, &wanted);
+    let Some(started) = start_under_signals(starting, lifecycle, signals).await? else {
+        return Ok(end(lifecycle, signals).await);
     };
+    let Started { parts, mut addresses, names, console } = started;
     if let Some(relay) = relay {
         addresses.insert("sample-relay".to_owned(), relay.address().to_string());
     }
@@ -150,12 +167,37 @@ async fn run_instance(
     });
     let doors = parts.doors.clone();
     drop(parts);
-    let ending = lifecycle.run_until_stopped(signals).await;
+    let code = end(lifecycle, signals).await;
     doors.close().await;
+    Ok(code)
+}
+
+/// Starts services, or does not when a signal arrives before that is done: `None` then. What was started goes on until [`end`].
+///
+/// # Errors
+/// Those of `starting`; everything has ended then.
+async fn start_under_signals(
+    starting: impl Future<Output = Result<Started>>,
+    lifecycle: &Lifecycle,
+    signals: &mut StopSignals,
+) -> Result<Option<Started>> {
+    let stop = lifecycle.drain_token();
+    let starting = stop.run_until_cancelled(starting);
+    let started = until_signals(signals, &stop, "services start", starting).await.flatten().transpose();
+    if started.is_err() {
+        lifecycle.drain();
+        lifecycle.run_until_stopped(signals).await;
+    }
+    started
+}
+
+/// Runs until everything has ended, and says why if that is a failure.
+async fn end(lifecycle: &Lifecycle, signals: &mut StopSignals) -> ExitCode {
+    let ending = lifecycle.run_until_stopped(signals).await;
     if let Some(failure) = &ending.failure {
         eprintln!("quipu stopped: {}", with_causes(failure));
     }
-    Ok(ending.exit_code())
+    ending.exit_code()
 }
 
 /// What is said once everything answers.
@@ -183,7 +225,7 @@ impl Announcement {
 
 /// Runs single services against a database that is there.
 pub async fn run_services(mut configuration: Configuration, options: &RunOptions) -> Result<ExitCode> {
-    let signals = stop_signals()?;
+    let mut signals = stop_signals()?;
     let mut wanted = Vec::new();
     for name in &options.services {
         match ALL_SERVICES.iter().find(|service| *service == name) {
@@ -196,22 +238,18 @@ pub async fn run_services(mut configuration: Configuration, options: &RunOptions
     }
     let urls = instance::find(&options.data, &configuration.database)?;
     let lifecycle = Lifecycle::new(GRACE);
-    let started = match start(&configuration, &urls, &lifecycle, &wanted).await {
-        Ok(started) => started,
-        Err(error) => {
-            lifecycle.drain();
-            lifecycle.run_until_stopped(signals).await;
-            return Err(error);
-        }
+    let starting = start(&configuration, &urls, &lifecycle, &wanted);
+    let Some(started) = start_under_signals(starting, &lifecycle, &mut signals).await? else {
+        return Ok(end(&lifecycle, &mut signals).await);
     };
     for (name, address) in &started.addresses {
         tracing::info!("{name} on {address}");
     }
     let doors = started.parts.doors.clone();
     drop(started);
-    let ending = lifecycle.run_until_stopped(signals).await;
+    let code = end(&lifecycle, &mut signals).await;
     doors.close().await;
-    Ok(ending.exit_code())
+    Ok(code)
 }
 
 /// Whoever runs messages alone has aethos-relay's clients: they know its ports.

@@ -13,12 +13,13 @@ use futures_util::stream::FuturesUnordered;
 use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use super::{Context, output};
+use super::{Context, INTERRUPTED, output};
 use crate::app::Parts;
 use crate::base::RelayUrl;
 use crate::base::nostr_event::{EVENT_BYTES_MAX, Refusal, Refusals};
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, stop_signals, until_signals};
 use crate::services::archive::RelayAnswer;
 use crate::services::archive::command::RelayCommand;
 use crate::store::ingest::{Intake, PageOutcome, Source, read_all};
@@ -58,6 +59,8 @@ struct Chunk {
 /// What became of the whole file; a page's own counts are smaller.
 #[derive(Debug, Default)]
 struct Totals {
+    /// The last line that was handed over.
+    last_line: u64,
     stored: u64,
     known: u64,
     refused: Refusals,
@@ -82,15 +85,33 @@ impl Import {
         let reading = tokio::task::spawn_blocking(move || read_chunks(reader, &chunks));
         let intake = parts.intake(Source::Import);
         let bar = output::byte_bar(size);
-        let outcome = self.store_all(&intake, relay, arrivals, &bar).await;
+        let (mut signals, stop) = (stop_signals()?, CancellationToken::new());
+        let storing = self.store_all(&intake, relay, arrivals, &bar, &stop);
+        let outcome = until_signals(&mut signals, &stop, "events are imported", storing).await;
         bar.finish_and_clear();
+        let Some(outcome) = outcome else {
+            eprintln!(
+                "quipu: aborted; import the file again, events that are stored already are passed over"
+            );
+            return Ok(ExitCode::from(INTERRUPTED));
+        };
         let total = outcome?;
-        reading.await?.with_context(|| format!("cannot read {}", self.file.display()))?;
+        if !stop.is_cancelled() {
+            reading.await?.with_context(|| format!("cannot read {}", self.file.display()))?;
+        }
         self.report(&total);
         drop((intake, parts));
         lifecycle.drain();
-        lifecycle.run_until_stopped(futures_util::stream::pending::<&str>()).await;
-        Ok(ExitCode::SUCCESS)
+        lifecycle.run_until_stopped(&mut signals).await;
+        if !stop.is_cancelled() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        eprintln!(
+            "quipu: stopped after line {} of {}; everything up to it was imported",
+            total.last_line,
+            self.file.display()
+        );
+        Ok(ExitCode::from(INTERRUPTED))
     }
 
     async fn relay(&self, parts: &Parts) -> Result<Option<Relay>> {
@@ -108,25 +129,28 @@ impl Import {
         relay: Option<Relay>,
         mut arrivals: mpsc::Receiver<Chunk>,
         bar: &ProgressBar,
+        stop: &CancellationToken,
     ) -> Result<Totals> {
         let mut total = Totals::default();
         let mut commits = FuturesUnordered::new();
         loop {
             tokio::select! {
+                () = stop.cancelled() => break,
                 chunk = arrivals.recv(), if commits.len() < CHUNKS_IN_FLIGHT => match chunk {
-                    Some(chunk) => commits.push(store_chunk(intake, relay, chunk)),
-                    None if commits.is_empty() => return Ok(total),
-                    // Nothing more to read: wait for what is under way.
-                    None => {
-                        while let Some(done) = commits.next().await {
-                            self.committed(&mut total, bar, done?);
-                        }
-                        return Ok(total);
+                    Some(chunk) => {
+                        total.last_line = chunk.last_line;
+                        commits.push(store_chunk(intake, relay, chunk));
                     }
+                    None => break,
                 },
                 Some(done) = commits.next() => self.committed(&mut total, bar, done?),
             }
         }
+        // Nothing more to read: wait for what is under way.
+        while let Some(done) = commits.next().await {
+            self.committed(&mut total, bar, done?);
+        }
+        Ok(total)
     }
 
     fn committed(&self, total: &mut Totals, bar: &ProgressBar, (chunk, outcome): (Chunk, PageOutcome)) {

@@ -6,11 +6,15 @@ use anyhow::{Context as _, Result, bail};
 use chrono::NaiveDate;
 use clap::{ArgGroup, Args};
 
+use super::confirm::Confirm;
 use super::export::public_key;
 use super::{Context, output};
-use crate::store::leave::{self, ErasureSubject, Month, PAST};
+use crate::store::leave::{self, ErasureSubject, Left, Month, PAST, Preview};
 
-/// Erase an event, or everything a key signed, leaving a tombstone that keeps it away.
+/// Characters of an event's content in a listing.
+const CONTENT_CHARACTERS: usize = 60;
+
+/// Erase an event, or everything a key signed, leaving a tombstone that keeps it away. Shows what leaves, and asks.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("subject").args(["event", "pubkey"]).required(true)))]
 pub(super) struct Erase {
@@ -26,7 +30,9 @@ pub(super) struct Erase {
     /// Why; it is recorded.
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// One JSON object: how many rows left.
+    #[command(flatten)]
+    confirm: Confirm,
+    /// One JSON object: how many rows left; with --dry-run how many would, and the first ten events.
     #[arg(long)]
     json: bool,
 }
@@ -45,20 +51,50 @@ impl Erase {
             (None, Some(key)) => ErasureSubject::Pubkey(key, self.until.unwrap_or(i64::MAX)),
             (None, None) => bail!("--event or --pubkey is needed"),
         };
-        let left = leave::erase(&context.urls()?.owner, subject, self.reason.trim()).await?;
+        let owner = context.urls()?.owner;
+        if !self.confirm.yes {
+            let preview = leave::preview(&owner, subject).await?;
+            self.show(&preview)?;
+            if !self.confirm.decide(&named_rows(preview.holds)).await? {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+        let left = leave::erase(&owner, subject, self.reason.trim()).await?;
         if self.json {
             output::say(serde_json::to_string(&left)?);
         } else {
-            output::say(format_args!(
-                "{} events and {} sightings were erased; a tombstone keeps them away",
-                left.events, left.sightings
-            ));
+            output::say(format_args!("{} were erased; a tombstone keeps them away", named_rows(left)));
         }
         Ok(ExitCode::SUCCESS)
     }
+
+    fn show(&self, preview: &Preview) -> Result<()> {
+        if self.json && self.confirm.dry_run {
+            output::say(serde_json::to_string(preview)?);
+            return Ok(());
+        }
+        let rows = preview.first.iter().map(|event| {
+            let content = event.content.as_deref().unwrap_or_default();
+            let content = output::one_line(content, CONTENT_CHARACTERS);
+            let time = output::instant(event.created_at);
+            [event.id.clone(), event.kind.to_string(), event.pubkey.clone(), time, content]
+        });
+        // With --json standard output is for the result alone.
+        eprintln!("{}", output::table(["id", "kind", "author", "created at, UTC", "content"], rows));
+        let shown = i64::try_from(preview.first.len())?;
+        if preview.holds.events > shown {
+            eprintln!("and {} more", preview.holds.events - shown);
+        }
+        Ok(())
+    }
 }
 
-/// Drop whole months of events, leaving a record. Without --yes it only lists them.
+/// Numbers of rows, for people.
+fn named_rows(left: Left) -> String {
+    format!("{} events and {} sightings", left.events, left.sightings)
+}
+
+/// Drop whole months of events, leaving a record. Lists them, and asks.
 #[derive(Debug, Args)]
 pub(super) struct Retention {
     /// Months that end before this one are dropped.
@@ -67,9 +103,8 @@ pub(super) struct Retention {
     /// Why; it is recorded.
     #[arg(long, value_name = "TEXT", default_value = "retention")]
     reason: String,
-    /// Really drop them.
-    #[arg(long)]
-    yes: bool,
+    #[command(flatten)]
+    confirm: Confirm,
     /// One JSON object a month.
     #[arg(long)]
     json: bool,
@@ -89,8 +124,7 @@ impl Retention {
         let owner = context.urls()?.owner;
         let months = leave::months_before(&owner, self.before).await?;
         self.show(&months)?;
-        if !self.yes {
-            eprintln!("nothing was dropped; add --yes to drop them for good");
+        if !self.confirm.decide(&format!("{} months", months.len())).await? {
             return Ok(ExitCode::SUCCESS);
         }
         let bar = output::count_bar(months.len() as u64, "months");

@@ -1,6 +1,7 @@
 //! The command line. Each command is one file; every listing has `--json`.
 
 mod archive;
+mod confirm;
 mod export;
 mod import;
 mod leave;
@@ -17,9 +18,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use futures_util::StreamExt as _;
 
 use crate::app::{self, RunOptions, UpOptions};
 use crate::config::{Configuration, Sources};
+use crate::lifecycle::stop_signals;
 use crate::store::DatabaseUrls;
 use crate::{sample, telemetry};
 
@@ -146,18 +149,36 @@ impl Cli {
                 app::run_services(context.configuration, &options).await
             }
             Command::Import(import) => import.run(context).await,
-            Command::Export(export) => export.run(context).await,
-            Command::Relays(relays) => relays.run(context).await,
+            Command::Export(export) => until_signal(export.run(context)).await,
+            Command::Relays(relays) => until_signal(relays.run(context)).await,
             Command::Messages(messages) => messages.run(&context).await,
             Command::Archive(archive) => archive.run(&context).await,
             Command::Url { door } => url::show(&context, door),
             Command::SetupSql(setup) => setup.run(&context).await,
-            Command::Rebuild { name } => upkeep::rebuild(&context, &name).await,
-            Command::Verify(verify) => verify.run(&context).await,
-            Command::Erase(erase) => erase.run(&context).await,
-            Command::Retention(retention) => retention.run(&context).await,
-            Command::Rebase => upkeep::rebase(&context).await,
+            Command::Rebuild { name } => until_signal(upkeep::rebuild(&context, &name)).await,
+            Command::Verify(verify) => until_signal(verify.run(&context)).await,
+            Command::Erase(erase) => until_signal(erase.run(&context)).await,
+            Command::Retention(retention) => until_signal(retention.run(&context)).await,
+            Command::Rebase => until_signal(upkeep::rebase(&context)).await,
             Command::CheckConfig | Command::Sample { .. } => Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+/// The exit code of a command that a signal ended: as shells have it for Ctrl-C, 128 and the signal's number.
+const INTERRUPTED: u8 = 130;
+
+/// Runs a command to its end, or until a signal. PostgreSQL undoes what the command did not commit.
+async fn until_signal(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    let mut signals = stop_signals()?;
+    tokio::select! {
+        ended = command => ended,
+        Some(name) = signals.next() => {
+            if output::is_drawn() {
+                output::leave_bars();
+            }
+            eprintln!("quipu: stopped by {name} before the command was done");
+            Ok(ExitCode::from(INTERRUPTED))
         }
     }
 }

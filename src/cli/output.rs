@@ -144,3 +144,31 @@ pub(super) fn instant(seconds: i64) -> String {
     DateTime::from_timestamp(seconds, 0)
         .map_or_else(|| seconds.to_string(), |time| time.format("%Y-%m-%d %H:%M:%S").to_string())
 }
+
+/// Text of a stranger on one line: blanks and what moves a cursor or turns the direction of writing become one blank,
+/// and what is longer than `characters` is cut.
+pub(super) fn one_line(text: &str, characters: usize) -> String {
+    let is_blank = |c: char| {
+        c.is_whitespace()
+            || c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let line = text.split(is_blank).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(characters) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strangers_text_is_one_line_that_moves_nothing() {
+        let text = "  a\u{1b}[2Jb\r\nc\u{9b}d\u{202e}e\u{2066}f\0g \u{feff} ";
+        assert_eq!(one_line(text, 60), "a [2Jb c d e f g");
+        assert_eq!(one_line("äöüß", 3), "äöü…");
+        assert_eq!(one_line("äöüß", 4), "äöüß");
+    }
+}

@@ -14,6 +14,7 @@ mod guard;
 mod health;
 mod metrics;
 mod service;
+mod signals;
 
 use std::error::Error;
 use std::fmt::Display;
@@ -23,8 +24,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt, stream};
-use tokio::signal::unix::{SignalKind, signal};
+use futures_util::{Stream, StreamExt};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,6 +34,7 @@ pub use beside::beside;
 pub use guard::{Panicked, guarded, guarded_call, panicked, panics_by_unit};
 pub use health::{HealthRegistry, Liveness, ServiceHealth, ServiceState};
 pub use service::{Cycle, Pace, Service, Wake};
+pub use signals::{StopSignals, stop_signals, until_signals};
 
 /// Any error a task may end with.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -165,20 +166,3 @@ impl Lifecycle {
 
 /// How long aborted tasks may take to reach an await point.
 const ABORT_S_MAX: Duration = Duration::from_secs(2);
-
-/// SIGINT and SIGTERM of this process, as they arrive. From the call on they no longer end the process.
-///
-/// # Errors
-/// When the system refuses to install a signal handler.
-pub fn stop_signals() -> std::io::Result<impl Stream<Item = &'static str>> {
-    let arrivals = |kind, name| {
-        let arriving = signal(kind)?;
-        std::io::Result::Ok(stream::unfold(arriving, move |mut arriving| async move {
-            arriving.recv().await.map(|()| (name, arriving))
-        }))
-    };
-    Ok(stream::select(
-        arrivals(SignalKind::interrupt(), "SIGINT")?.boxed(),
-        arrivals(SignalKind::terminate(), "SIGTERM")?.boxed(),
-    ))
-}

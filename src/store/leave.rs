@@ -2,6 +2,7 @@
 //! retention of whole months.
 
 mod months;
+mod preview;
 
 use tokio_postgres::{Client, Transaction};
 
@@ -9,6 +10,7 @@ use super::{Error, Server};
 use crate::base::Secret;
 
 pub use months::{Month, PAST, drop_month, months_before};
+pub use preview::{LeavingEvent, Preview, preview};
 
 /// Held shared by every batch of events, alone by an erasure: what is removed cannot slip in beside it.
 const ERASURE_LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('quipu/erasure', 0))";
@@ -127,10 +129,7 @@ async fn erase_on(server: &Server, subject: ErasureSubject, reason: &str) -> Res
     let transaction = client.transaction().await?;
     transaction.batch_execute(ERASURE_LOCK).await?;
     list(&transaction, subject).await?;
-    let events = transaction.query_one("SELECT count(*) FROM leaving", &[]).await?.get(0);
-    let sightings = transaction.query_one(LEAVING_SIGHTINGS, &[]).await?;
-    let left = Left { events, sightings: sightings.get(0) };
-    let compared: i64 = sightings.get(1);
+    let (left, compared) = holds(&transaction).await?;
     let (event_id, pubkey, until) = subject.columns();
     let recorded = transaction
         .execute(
@@ -165,6 +164,13 @@ async fn list(transaction: &Transaction<'_>, subject: ErasureSubject) -> Result<
     );
     transaction.execute(&fill, &[&event_id, &pubkey, &until]).await?;
     Ok(transaction.batch_execute("ANALYZE leaving").await?)
+}
+
+/// What is listed, and how many of its sightings were learnt by comparison.
+async fn holds(transaction: &Transaction<'_>) -> Result<(Left, i64), Error> {
+    let events = transaction.query_one("SELECT count(*) FROM leaving", &[]).await?.get(0);
+    let sightings = transaction.query_one(LEAVING_SIGHTINGS, &[]).await?;
+    Ok((Left { events, sightings: sightings.get(0) }, sightings.get(1)))
 }
 
 /// Detaches a partition without holding up its parent; finishes a detach that a crash interrupted.

@@ -14,6 +14,10 @@ mod embedded_migrations {
 /// Key of the advisory lock under which one process migrates while others wait.
 const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('quipu/migrations', 0))";
 
+/// Takes the same lock when it is free, and says whether it was.
+const MIGRATION_LOCK_IF_FREE: &str =
+    "SELECT pg_try_advisory_xact_lock(hashtextextended('quipu/migrations', 0))";
+
 /// The stored procedures of an implementation.
 #[derive(Debug, Clone)]
 pub struct Procedures {
@@ -89,7 +93,15 @@ pub struct Migrated {
 /// # Errors
 /// [`Error::Url`]; what the server answers to the login.
 pub async fn connect(owner: &Secret) -> Result<Client, Error> {
-    Server::parse(owner)?.connect().await
+    let client = Server::parse(owner)?.connect().await?;
+    end_with_its_client(&client).await;
+    Ok(client)
+}
+
+/// Without it a statement of a command that was interrupted goes on, or waits for its lock, until it has something to send. A
+/// server whose system cannot look for a lost client refuses the setting; it works without.
+async fn end_with_its_client(client: &Client) {
+    let _ = client.batch_execute("SET client_connection_check_interval = '2s'").await;
 }
 
 /// Brings the schema to this binary's version and applies the implementation's procedures if they changed, while
@@ -107,8 +119,13 @@ pub async fn migrate(owner: &Secret, procedures: &Procedures) -> Result<Migrated
 
 async fn migrate_on(server: &Server, procedures: &Procedures) -> Result<Migrated, MigrateError> {
     let mut guard = server.connect().await?;
+    end_with_its_client(&guard).await;
     let lock = guard.transaction().await?;
-    lock.query(MIGRATION_LOCK, &[]).await?;
+    let is_free: bool = lock.query_one(MIGRATION_LOCK_IF_FREE, &[]).await?.get(0);
+    if !is_free {
+        tracing::info!("another process migrates this database: waiting until it is done");
+        lock.query(MIGRATION_LOCK, &[]).await?;
+    }
 
     let mut client = server.connect().await?;
     let runner: Runner = embedded_migrations::migrations::runner();

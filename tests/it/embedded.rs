@@ -3,6 +3,8 @@
 mod doors;
 mod external;
 mod kit;
+mod links;
 mod lives;
 mod refusals;
+mod signals;
 mod tls;

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use quipu::base::SystemClock;
-use quipu::lifecycle::{Cycle, Ending, HealthRegistry, Lifecycle, Pace, Service, ServiceState, Wake};
+use quipu::lifecycle::{
+    Cycle, Ending, HealthRegistry, Lifecycle, Pace, Service, ServiceState, Wake, until_signals,
+};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -57,6 +59,22 @@ async fn the_second_signal_aborts_at_once() {
     let ending = run(&lifecycle, signals).await;
     assert!(ending.aborted && ending.failure.is_none());
     assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_phase_is_stopped_by_the_first_signal_and_dropped_by_the_second() {
+    let (send, signals) = signals();
+    let mut signals = std::pin::pin!(signals);
+    let stop = CancellationToken::new();
+    let work = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+        "cleaned up"
+    };
+    send.send("SIGINT").unwrap();
+    assert_eq!(until_signals(&mut signals, &stop, "a test runs", work).await, Some("cleaned up"));
+    send.send("SIGINT").unwrap();
+    assert_eq!(until_signals(&mut signals, &stop, "a test runs", pending::<()>()).await, None);
 }
 
 #[tokio::test(start_paused = true)]

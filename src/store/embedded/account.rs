@@ -4,7 +4,8 @@
 //! as oneself.
 
 use std::{
-    os::unix::{fs::MetadataExt, process::CommandExt},
+    fs::File,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -28,14 +29,13 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// The user for a cluster at `cluster`, which need not exist: its owner if it does, so a folder keeps the
-    /// user it was made with; else the current user, or for root `postgres` or `nobody`.
+    /// The user for a cluster at `cluster` that `owner` owns, if it exists: its owner, so a folder keeps the user it
+    /// was made with; else the current user, or for root `postgres` or `nobody`.
     ///
     /// # Errors
     /// [`Error::OtherOwner`], [`Error::NoAccount`].
-    pub(super) fn for_cluster(cluster: &Path) -> Result<Self, Error> {
+    pub(super) fn for_cluster(owner: Option<u32>, cluster: &Path) -> Result<Self, Error> {
         let current = geteuid();
-        let owner = cluster.metadata().ok().map(|metadata| metadata.uid());
         let lookup = |uid| User::from_uid(uid).ok().flatten();
         if !current.is_root() {
             let name = lookup(current).map_or_else(|| current.to_string(), |user| user.name);
@@ -71,15 +71,20 @@ impl Account {
         }
     }
 
-    /// Gives a file or folder (not what is in it) to this user.
+    /// Its user id.
+    pub(super) fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// Gives an open file or folder (not what is in it) to this user. `path` is for the error.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(super) fn own(&self, path: &Path) -> Result<(), Error> {
+    pub(super) fn own(&self, file: &File, path: &Path) -> Result<(), Error> {
         if !self.switch {
             return Ok(());
         }
-        std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid)).at("change the owner of", path)
+        std::os::unix::fs::fchown(file, Some(self.uid), Some(self.gid)).at("change the owner of", path)
     }
 
     /// Checks that this user can enter `data` and every folder above it, as far as they exist.

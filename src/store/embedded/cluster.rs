@@ -2,35 +2,42 @@
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Output, Stdio},
 };
 
+use nix::fcntl::OFlag;
 use rand::{Rng, distr::Alphanumeric};
+use tokio_util::sync::CancellationToken;
 
 use super::{
+    account::Account,
     address::LOOPBACK,
     binaries::PostgresPrograms,
     credentials::Kept,
     daemon::plain_command,
+    directory::Directory,
     error::{At, Error},
-    folder::{Folder, sync_folder},
+    folder::{CLUSTER, Folder},
+    processes::kill_group,
 };
 
 /// Begins the names of folders that `initdb` works in. Each gets a name of its own: an `initdb` that outlived a
 /// killed Quipu must not write into its successor's.
 const DRAFT: &str = "postgres.new-";
 
+/// The file in `run` that hands `initdb` the superuser's password.
+const PASSWORD_FILE: &str = "initdb-password";
+
 /// The major version of the folder's cluster; nothing if there is no cluster yet.
 ///
 /// # Errors
-/// [`Error::Io`] when there is a cluster whose version cannot be read.
-pub(super) fn major_version(cluster: &Path) -> Result<Option<u32>, Error> {
-    if !cluster.exists() {
-        return Ok(None);
-    }
-    let path = cluster.join("PG_VERSION");
-    let text = fs::read_to_string(&path).at("read", &path)?;
+/// [`Error::Io`] when there is a cluster whose version cannot be read; [`Error::Planted`].
+pub(super) fn major_version(folder: &Folder) -> Result<Option<u32>, Error> {
+    let Some(cluster) = folder.cluster()? else { return Ok(None) };
+    let path = cluster.path().join("PG_VERSION");
+    let text = cluster.read("PG_VERSION").at("read", &path)?;
     let invalid = |error| Error::Io {
         action: "understand",
         path,
@@ -39,17 +46,22 @@ pub(super) fn major_version(cluster: &Path) -> Result<Option<u32>, Error> {
     text.trim().parse().map(Some).map_err(invalid)
 }
 
-/// Makes the cluster in a draft folder and renames it when everything is on disk.
+/// Makes the cluster in a draft folder and renames it when everything is on disk. When `stop` is cancelled, `initdb`
+/// is ended and the draft is removed.
 ///
 /// # Errors
-/// [`Error::Initdb`], [`Error::Io`].
-pub(super) async fn create(folder: &Folder, programs: &PostgresPrograms, kept: &Kept) -> Result<(), Error> {
+/// [`Error::Initdb`], [`Error::Io`], [`Error::Planted`], [`Error::Stopped`].
+pub(super) async fn create(
+    folder: &Folder,
+    programs: &PostgresPrograms,
+    kept: &Kept,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
     remove_drafts(folder)?;
     let unique: String = rand::rng().sample_iter(Alphanumeric).take(8).map(char::from).collect();
-    let draft = folder.root().join(format!("{DRAFT}{unique}"));
-    folder.make_private(&draft)?;
-    let password_file = folder.run().join("initdb-password");
-    folder.write_for_servers(&password_file, kept.superuser.expose())?;
+    let name = format!("{DRAFT}{unique}");
+    let draft = folder.root().private(&name, folder.account())?;
+    folder.run().write(PASSWORD_FILE, kept.superuser.expose(), Some(folder.account()))?;
 
     let mut command = plain_command(&programs.initdb, folder.account());
     command
@@ -60,39 +72,57 @@ pub(super) async fn create(folder: &Folder, programs: &PostgresPrograms, kept: &
             "--locale=C",
             "--data-checksums",
         ])
-        .arg(prefixed("--pwfile=", &password_file))
-        .arg(prefixed("--pgdata=", &draft))
-        .current_dir(folder.run())
-        .stdin(Stdio::null());
-    let output = tokio::process::Command::from(command).kill_on_drop(true).output().await;
-    fs::remove_file(&password_file).at("remove", &password_file)?;
-    let output = output.at("run", &programs.initdb)?;
-    if !output.status.success() {
-        remove_drafts(folder)?;
-        let said = [output.stdout, output.stderr].concat();
-        return Err(Error::Initdb { output: String::from_utf8_lossy(&said).trim().to_owned() });
+        .arg(prefixed("--pwfile=", &folder.run().path().join(PASSWORD_FILE)))
+        .arg(prefixed("--pgdata=", draft.path()))
+        .current_dir(folder.run().path());
+    let output = run_unless_stopped(command, stop).await;
+    folder.run().remove(PASSWORD_FILE)?;
+    match output.at("run", &programs.initdb)? {
+        Some(output) if output.status.success() => {}
+        None => {
+            remove_drafts(folder)?;
+            return Err(Error::Stopped);
+        }
+        Some(output) => {
+            remove_drafts(folder)?;
+            let said = [output.stdout, output.stderr].concat();
+            return Err(Error::Initdb { output: String::from_utf8_lossy(&said).trim().to_owned() });
+        }
     }
+    include_our_settings(&draft, folder.account())?;
+    folder.root().rename(&name, CLUSTER)
+}
 
-    include_our_settings(&draft)?;
-    let cluster = folder.postgres();
-    fs::rename(&draft, &cluster).at("make", &cluster)?;
-    sync_folder(folder.root())
+/// Runs a command to its end. When `stop` is cancelled, the command and its children are ended first and there is no
+/// output.
+async fn run_unless_stopped(command: Command, stop: &CancellationToken) -> std::io::Result<Option<Output>> {
+    let mut command = tokio::process::Command::from(command);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let child = command.spawn()?;
+    let leader = child.id();
+    let mut ended = std::pin::pin!(child.wait_with_output());
+    tokio::select! {
+        output = &mut ended => output.map(Some),
+        () = stop.cancelled() => {
+            if let Some(leader) = leader {
+                kill_group(leader);
+            }
+            // Ends when the last of the group has closed its output, so none of them writes any more.
+            ended.await.map(|_| None)
+        }
+    }
 }
 
 /// `initdb`'s own `postgresql.conf` stays (it knows locale and shared memory of this machine); ours come after it.
-fn include_our_settings(cluster: &Path) -> Result<(), Error> {
-    let path = cluster.join("postgresql.conf");
-    let mut text = fs::read_to_string(&path).at("read", &path)?;
-    text.push_str(
-        "\n# Added by Quipu, which writes the files in there at every start.\ninclude_dir 'conf.d'\n",
-    );
-    // Written in place to keep owner and mode.
-    fs::write(&path, text).at("write", &path)?;
-    fs::File::open(&path).and_then(|file| file.sync_all()).at("sync", &path)
+fn include_our_settings(cluster: &Directory, account: &Account) -> Result<(), Error> {
+    let path = cluster.path().join("postgresql.conf");
+    let mut file = cluster.open_file("postgresql.conf", OFlag::O_WRONLY | OFlag::O_APPEND, account)?;
+    let text = "\n# Added by Quipu, which writes the files in there at every start.\ninclude_dir 'conf.d'\n";
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).at("write", &path)
 }
 
 fn remove_drafts(folder: &Folder) -> Result<(), Error> {
-    let root = folder.root();
+    let root = folder.root().path();
     for entry in fs::read_dir(root).at("read", root)?.filter_map(Result::ok) {
         if entry.file_name().to_string_lossy().starts_with(DRAFT) {
             // An orphaned initdb may still write into it; then the next start removes what remains.
@@ -107,9 +137,10 @@ fn remove_drafts(folder: &Folder) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Io`].
 pub(super) fn configure(folder: &Folder, theirs: &str, port: u16, cluster_name: &str) -> Result<(), Error> {
-    let conf_d = folder.postgres().join("conf.d");
-    folder.make_private(&conf_d)?;
-    folder.write_for_servers(&conf_d.join("10-implementation.conf"), theirs)?;
+    let cluster = folder.cluster_path();
+    let missing = || Error::Io { action: "open", path: cluster, source: std::io::ErrorKind::NotFound.into() };
+    let conf_d = folder.cluster()?.ok_or_else(missing)?.private("conf.d", folder.account())?;
+    conf_d.write("10-implementation.conf", theirs, Some(folder.account()))?;
     let ours = format!(
         "# Written by Quipu at every start.
 listen_addresses = '{LOOPBACK}'
@@ -118,6 +149,8 @@ unix_socket_directories = {sockets}
 # Names the processes of this folder, so that a later start can tell its orphans from other people's.
 cluster_name = '{cluster_name}'
 password_encryption = 'scram-sha-256'
+# A statement of a client that is gone ends, also when it waits for a lock.
+client_connection_check_interval = '2s'
 # Monthly partitions: one query may lock hundreds of them.
 max_locks_per_transaction = 1024
 # A week of logs, one file for each day.
@@ -129,10 +162,10 @@ log_rotation_age = 1d
 log_rotation_size = 0
 log_truncate_on_rotation = on
 ",
-        sockets = quoted(&folder.run()),
-        logs = quoted(&folder.logs()),
+        sockets = quoted(folder.run().path()),
+        logs = quoted(folder.logs().path()),
     );
-    folder.write_for_servers(&conf_d.join("20-quipu.conf"), &ours)
+    conf_d.write("20-quipu.conf", &ours, Some(folder.account()))
 }
 
 /// A path as a value in `postgresql.conf`.

@@ -1,16 +1,14 @@
 //! The passwords of the private cluster, in a file beside the data.
 
-use std::{fs, path::Path};
-
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{
-    error::Error,
-    folder::{Folder, write_whole},
-};
+use super::{directory::Directory, error::Error, folder::Folder};
 use crate::base::Secret;
 use crate::store::setup::{Credentials, random_text};
+
+/// The file in the data folder.
+const FILE: &str = "credentials.json";
 
 /// Letters and digits in the superuser's password: 190 bits.
 const PASSWORD_CHARACTERS: usize = 32;
@@ -34,12 +32,12 @@ impl Kept {
     /// # Errors
     /// [`Error::Credentials`] when an existing cluster's passwords are missing or unreadable; [`Error::Io`].
     pub(super) fn load_or_make(folder: &Folder) -> Result<Self, Error> {
-        let path = folder.root().join("credentials.json");
+        let path = folder.root().path().join(FILE);
         let unusable = |problem: String| Error::Credentials { path: path.clone(), problem };
-        match fs::read(&path) {
+        match folder.root().read(FILE) {
             // The parser's own message could quote a password.
             Ok(text) => {
-                let kept: Self = serde_json::from_slice(&text).map_err(|error| {
+                let kept: Self = serde_json::from_str(&text).map_err(|error| {
                     unusable(format!(
                         "is not as Quipu wrote it (line {}, column {})",
                         error.line(),
@@ -47,30 +45,30 @@ impl Kept {
                     ))
                 })?;
                 // A file of an older Quipu lacks the passwords of newer roles: they were made just now.
-                kept.save(&path)?;
+                kept.save(folder.root())?;
                 Ok(kept)
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !folder.postgres().exists() => {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && folder.cluster()?.is_none() => {
                 let kept = Self {
                     superuser: Secret::new(random_text(PASSWORD_CHARACTERS)),
                     folder: random_text(12),
                     roles: Credentials::random(),
                 };
-                kept.save(&path)?;
+                kept.save(folder.root())?;
                 Ok(kept)
             }
             Err(error) => Err(unusable(format!("cannot be read ({error})"))),
         }
     }
 
-    fn save(&self, path: &Path) -> Result<(), Error> {
+    fn save(&self, root: &Directory) -> Result<(), Error> {
         let mut text = serde_json::Map::new();
         text.insert("folder".into(), self.folder.clone().into());
         text.insert("postgres".into(), self.superuser.expose().into());
         for (role, password) in self.roles.roles() {
             text.insert(role.into(), password.expose().into());
         }
-        write_whole(path, &format!("{:#}\n", serde_json::Value::Object(text)), |_| Ok(()))
+        root.write(FILE, &format!("{:#}\n", serde_json::Value::Object(text)), None)
     }
 
     /// The `cluster_name`, which PostgreSQL shows in the title of each of its processes: how orphans of this
@@ -78,7 +76,7 @@ impl Kept {
     pub(super) fn cluster_name(&self, folder: &Folder) -> String {
         let digest = Sha256::new()
             .chain_update(self.folder.as_bytes())
-            .chain_update(folder.root().as_os_str().as_encoded_bytes())
+            .chain_update(folder.root().path().as_os_str().as_encoded_bytes())
             .finalize();
         format!("quipu-{}", hex::encode(&digest[..6]))
     }

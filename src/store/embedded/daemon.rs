@@ -1,13 +1,15 @@
 //! One server as a child process: started, waited for, stopped.
 
 use std::{
-    fs::{self, OpenOptions},
     future::Future,
     net::TcpListener,
     os::unix::process::CommandExt,
     path::PathBuf,
     process::{Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use tokio::{
@@ -19,6 +21,7 @@ use tracing::warn;
 
 use super::{
     account::Account,
+    directory::Directory,
     error::{At, Error},
     log_tail::log_tail,
     processes::{StopSteps, send},
@@ -50,7 +53,7 @@ pub(super) struct Daemon {
     /// Who runs it.
     pub(super) account: Account,
     /// The folder of its logs.
-    pub(super) logs: PathBuf,
+    pub(super) logs: Arc<Directory>,
     /// What its log files' names begin with; its output goes to `<this>.log`.
     pub(super) log_prefix: &'static str,
     /// The port of 127.0.0.1 it listens on.
@@ -70,7 +73,7 @@ impl Daemon {
         arguments: Vec<PathBuf>,
         folder: PathBuf,
         account: Account,
-        logs: PathBuf,
+        logs: Arc<Directory>,
         log_prefix: &'static str,
         port: u16,
         stop_steps: StopSteps,
@@ -128,13 +131,13 @@ impl Daemon {
     }
 
     fn spawn(&self) -> Result<Child, Error> {
-        let log = self.logs.join(format!("{}.log", self.log_prefix));
-        if log.metadata().is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
-            fs::rename(&log, self.logs.join(format!("{}.log.old", self.log_prefix))).at("rename", &log)?;
+        let log = format!("{}.log", self.log_prefix);
+        let mut output = self.logs.open_to_append(&log, &self.account)?;
+        if output.metadata().is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
+            self.logs.rename(&log, &format!("{log}.old"))?;
+            output = self.logs.open_to_append(&log, &self.account)?;
         }
-        let output = OpenOptions::new().create(true).append(true).open(&log).at("open", &log)?;
-        self.account.own(&log)?;
-        let errors = output.try_clone().at("open", &log)?;
+        let errors = output.try_clone().at("open", &self.logs.path().join(&log))?;
         let mut command = plain_command(&self.program, &self.account);
         command.args(&self.arguments).current_dir(&self.folder);
         command.stdin(Stdio::null()).stdout(output).stderr(errors);

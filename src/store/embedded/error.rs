@@ -108,6 +108,17 @@ pub enum Error {
         /// The operating system's answer.
         source: io::Error,
     },
+    /// Something in the data folder is not what Quipu put there, and may be another user's way to a file elsewhere.
+    #[error(
+        "{} {problem}. Another user may have put it there to make Quipu change or show a file elsewhere, so nothing was \
+         done with it: check it, remove it, and start again", path.display()
+    )]
+    Planted {
+        /// The link, file or folder.
+        path: PathBuf,
+        /// What is wrong with it, after its path.
+        problem: String,
+    },
     /// The passwords of an existing cluster are gone or unreadable.
     #[error(
         "{} {problem}, but it holds the passwords of the database beside it: restore it from a backup, or, if \
@@ -119,6 +130,9 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A stop was asked for before both servers answered. What was started has been stopped again.
+    #[error("stopped before the database was ready")]
+    Stopped,
     /// `initdb` failed.
     #[error("initdb could not make the database cluster:\n{output}")]
     Initdb {

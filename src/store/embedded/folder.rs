@@ -1,4 +1,4 @@
-//! The data folder: its layout, its lock, and files that appear whole or not at all.
+//! The data folder: its layout and its lock.
 //!
 //! ```text
 //! DATA/quipu.lock         held by the one Quipu that runs here
@@ -8,23 +8,33 @@
 //! DATA/run                unix sockets
 //! DATA/logs               what both servers say
 //! ```
+//!
+//! The servers' user can write in all folders below it, so they are used as [`Directory`] alone.
 
 use std::{
-    fs::{self, File, OpenOptions, Permissions, TryLockError},
-    io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    fs::{File, TryLockError},
     path::{Path, PathBuf},
+    sync::Arc,
 };
+
+use nix::fcntl::OFlag;
 
 use super::{
     account::{Account, check_socket_path},
+    directory::Directory,
     error::{At, Error},
 };
+
+/// The name of the cluster's folder.
+pub(super) const CLUSTER: &str = "postgres";
 
 /// A data folder that this process holds the lock of. Dropping it lets the lock go.
 #[derive(Debug)]
 pub(super) struct Folder {
-    root: PathBuf,
+    root: Arc<Directory>,
+    pgbouncer: Arc<Directory>,
+    run: Arc<Directory>,
+    logs: Arc<Directory>,
     account: Account,
     _lock: File,
 }
@@ -34,23 +44,29 @@ impl Folder {
     ///
     /// # Errors
     /// [`Error::InUse`], [`Error::CannotEnter`], [`Error::SocketPathTooLong`], [`Error::OtherOwner`],
-    /// [`Error::NoAccount`], [`Error::Io`]. Nothing was made when a path is refused.
+    /// [`Error::NoAccount`], [`Error::Planted`], [`Error::Io`]. Nothing was made when a path is refused.
     pub(super) fn open(data: &Path, ports: &[u16]) -> Result<Self, Error> {
         let data = std::path::absolute(data).at("find", data)?;
-        let account = Account::for_cluster(&data.join("postgres"))?;
-        Self::check(&data, &account, ports)?;
-        if !data.is_dir() {
-            fs::create_dir_all(&data).at("make", &data)?;
-            fs::set_permissions(&data, Permissions::from_mode(0o755)).at("set the mode of", &data)?;
-        }
-        let root = data.canonicalize().at("find", &data)?;
-        Self::check(&root, &account, ports)?;
-        let lock = Self::lock(&root)?;
-        let folder = Self { root, account, _lock: lock };
-        for made in [folder.pgbouncer(), folder.run(), folder.logs()] {
-            folder.make_private(&made)?;
-        }
-        Ok(folder)
+        let account_for = |owner| Account::for_cluster(owner, &data.join(CLUSTER));
+        // A folder on the way that cannot be entered has an error of its own, which says what to do.
+        let existing = Directory::open(&data)
+            .or_else(|error| Self::check(&data, &account_for(None)?, ports).and(Err(error)))?;
+        let (root, account) = match existing {
+            Some(root) => {
+                let owner = root.child(CLUSTER)?.map(|cluster| cluster.owner()).transpose()?;
+                (root, account_for(owner)?)
+            }
+            None => {
+                let account = account_for(None)?;
+                Self::check(&data, &account, ports)?;
+                (Directory::make(&data)?, account)
+            }
+        };
+        Self::check(root.path(), &account, ports)?;
+        let lock = Self::lock(&root, &account)?;
+        let private = |name| root.private(name, &account).map(Arc::new);
+        let (pgbouncer, run, logs) = (private("pgbouncer")?, private("run")?, private("logs")?);
+        Ok(Self { root: Arc::new(root), pgbouncer, run, logs, account, _lock: lock })
     }
 
     fn check(data: &Path, account: &Account, ports: &[u16]) -> Result<(), Error> {
@@ -60,19 +76,14 @@ impl Folder {
         account.check_path(data)
     }
 
-    fn lock(root: &Path) -> Result<File, Error> {
-        let path = root.join("quipu.lock");
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .at("open", &path)?;
+    fn lock(root: &Directory, account: &Account) -> Result<File, Error> {
+        let file = root.open_file("quipu.lock", OFlag::O_RDWR | OFlag::O_CREAT, account)?;
         match file.try_lock() {
             Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(Error::InUse { data: root.to_path_buf() }),
-            Err(TryLockError::Error(source)) => Err(Error::Io { action: "lock", path, source }),
+            Err(TryLockError::WouldBlock) => Err(Error::InUse { data: root.path().to_path_buf() }),
+            Err(TryLockError::Error(source)) => {
+                Err(Error::Io { action: "lock", path: root.path().join("quipu.lock"), source })
+            }
         }
     }
 
@@ -81,81 +92,36 @@ impl Folder {
         &self.account
     }
 
-    /// The folder itself, without symbolic links.
-    pub(super) fn root(&self) -> &Path {
+    /// The folder itself.
+    pub(super) fn root(&self) -> &Arc<Directory> {
         &self.root
     }
 
-    /// The cluster.
-    pub(super) fn postgres(&self) -> PathBuf {
-        self.root.join("postgres")
+    /// The path of the cluster, which need not exist.
+    pub(super) fn cluster_path(&self) -> PathBuf {
+        self.root.path().join(CLUSTER)
+    }
+
+    /// The cluster, if it exists.
+    ///
+    /// # Errors
+    /// [`Error::Planted`], [`Error::Io`].
+    pub(super) fn cluster(&self) -> Result<Option<Directory>, Error> {
+        self.root.child(CLUSTER)
     }
 
     /// The pooler's files.
-    pub(super) fn pgbouncer(&self) -> PathBuf {
-        self.root.join("pgbouncer")
+    pub(super) fn pgbouncer(&self) -> &Arc<Directory> {
+        &self.pgbouncer
     }
 
     /// The sockets.
-    pub(super) fn run(&self) -> PathBuf {
-        self.root.join("run")
+    pub(super) fn run(&self) -> &Arc<Directory> {
+        &self.run
     }
 
     /// The logs.
-    pub(super) fn logs(&self) -> PathBuf {
-        self.root.join("logs")
+    pub(super) fn logs(&self) -> &Arc<Directory> {
+        &self.logs
     }
-
-    /// Makes a folder (if it is not there) that only the servers' user can look into.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(super) fn make_private(&self, path: &Path) -> Result<(), Error> {
-        fs::create_dir_all(path).at("make", path)?;
-        fs::set_permissions(path, Permissions::from_mode(0o700)).at("set the mode of", path)?;
-        self.account.own(path)
-    }
-
-    /// Writes a file of mode 0600 for the servers' user; whoever reads it sees the old text or the new one.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(super) fn write_for_servers(&self, path: &Path, text: &str) -> Result<(), Error> {
-        write_whole(path, text, |draft| self.account.own(draft))
-    }
-}
-
-/// Writes a file of mode 0600 through a synced draft beside it, which `prepare` may change before it appears.
-///
-/// # Errors
-/// [`Error::Io`], and what `prepare` says.
-pub fn write_whole(
-    path: &Path,
-    text: &str,
-    prepare: impl FnOnce(&Path) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(".draft");
-    let draft = PathBuf::from(draft);
-    // A draft left by a killed process may have another owner or mode, or be somebody's link.
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).at("remove", &draft),
-        _ => {}
-    }
-    let mut file =
-        OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft).at("write", &draft)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).at("write", &draft)?;
-    prepare(&draft)?;
-    fs::rename(&draft, path).at("write", path)?;
-    // The parent of a bare name is empty.
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    sync_folder(folder.unwrap_or(Path::new(".")))
-}
-
-/// Makes a rename in `folder` outlive a power cut.
-///
-/// # Errors
-/// [`Error::Io`].
-pub(super) fn sync_folder(folder: &Path) -> Result<(), Error> {
-    File::open(folder).and_then(|folder| folder.sync_all()).at("sync", folder)
 }

@@ -1,10 +1,11 @@
 //! The last lines of a server's log, for error messages.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{Read, Seek, SeekFrom},
-    path::Path,
 };
+
+use super::directory::Directory;
 
 /// Lines in a message.
 const LINES_MAX: usize = 12;
@@ -13,25 +14,27 @@ const LINES_MAX: usize = 12;
 const BYTES_MAX: u64 = 8 * 1024;
 
 /// The last lines of the log in `folder` that was written last, of those whose name begins with `prefix`.
-pub(super) fn log_tail(folder: &Path, prefix: &str) -> String {
-    let newest = fs::read_dir(folder)
+pub(super) fn log_tail(folder: &Directory, prefix: &str) -> String {
+    let newest = fs::read_dir(folder.path())
         .into_iter()
         .flatten()
         .filter_map(Result::ok)
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
-        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .filter_map(|entry| {
+            Some((entry.metadata().ok()?.modified().ok()?, entry.file_name().into_string().ok()?))
+        })
+        .filter(|(_, name)| name.starts_with(prefix))
         .max();
-    let Some((_, path)) = newest else {
-        return format!("(no log in {})", folder.display());
+    let Some((_, name)) = newest else {
+        return format!("(no log in {})", folder.path().display());
     };
-    let text = end_of(&path).unwrap_or_else(|error| format!("(unreadable: {error})"));
+    let text = end_of(folder, &name).unwrap_or_else(|error| format!("(unreadable: {error})"));
     let lines: Vec<&str> = text.lines().collect();
     let tail = lines[lines.len().saturating_sub(LINES_MAX)..].join("\n");
-    format!("{tail}\n({})", path.display())
+    format!("{tail}\n({})", folder.path().join(name).display())
 }
 
-fn end_of(path: &Path) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
+fn end_of(folder: &Directory, name: &str) -> std::io::Result<String> {
+    let mut file = folder.open_to_read(name)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(BYTES_MAX)))?;
     let mut bytes = Vec::new();

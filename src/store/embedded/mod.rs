@@ -17,6 +17,7 @@ mod binaries;
 mod cluster;
 mod credentials;
 mod daemon;
+mod directory;
 mod error;
 mod folder;
 mod log_tail;
@@ -42,8 +43,8 @@ use self::{
     supervise::supervise,
 };
 pub use self::{
+    directory::write_whole,
     error::Error,
-    folder::write_whole,
     pooler::{Pooler, PoolerConfig},
 };
 use super::DatabaseUrls;
@@ -81,24 +82,37 @@ pub struct Embedded {
 }
 
 impl Embedded {
+    /// As [`Embedded::start_unless_stopped`], with no way to stop it before both servers answer.
+    ///
+    /// # Errors
+    /// Any of [`Error`] but [`Error::KeepsFailing`] and [`Error::Stopped`].
+    pub async fn start(config: EmbeddedConfig) -> Result<Self, Error> {
+        Self::start_unless_stopped(config, &CancellationToken::new()).await
+    }
+
     /// Prepares the folder, stops what a former run left in it, makes cluster, roles and database where they are
-    /// missing, and starts both servers. Returns when both answer.
+    /// missing, and starts both servers. Returns when both answer, or soon after `stop` is cancelled.
     ///
     /// # Errors
     /// Any of [`Error`] but [`Error::KeepsFailing`]. What was started has been stopped again.
-    pub async fn start(config: EmbeddedConfig) -> Result<Self, Error> {
+    pub async fn start_unless_stopped(
+        config: EmbeddedConfig,
+        stop: &CancellationToken,
+    ) -> Result<Self, Error> {
         let folder = Folder::open(&config.data, &[config.postgres_port, config.pgbouncer_port])?;
         let kept = Kept::load_or_make(&folder)?;
         let upstream =
-            Upstream { host: folder.run().display().to_string(), port: config.postgres_port, tls: None };
+            Upstream { host: folder.run().path().display().to_string(), port: config.postgres_port, tls: None };
         // The pooler of a former run goes first: it would hold on to the server.
-        let pgbouncer = PgBouncer::prepare(&folder, &kept.roles, config.pgbouncer_port, &upstream).await?;
+        let pooler = PgBouncer::prepare(&folder, &kept.roles, config.pgbouncer_port, &upstream);
+        let pgbouncer = stop.run_until_cancelled(pooler).await.unwrap_or(Err(Error::Stopped))?;
         let postgres =
-            Postgres::prepare(&folder, &kept, config.postgres_port, &config.postgresql_conf).await?;
+            Postgres::prepare(&folder, &kept, config.postgres_port, &config.postgresql_conf, stop).await?;
         let closing = CancellationToken::new();
         let embedded =
             Self { pgbouncer, postgres, credentials: kept.roles, config, closing, _folder: folder };
-        if let Err(error) = embedded.start_servers().await {
+        let started = stop.run_until_cancelled(embedded.start_servers()).await;
+        if let Err(error) = started.unwrap_or(Err(Error::Stopped)) {
             embedded.stop().await;
             return Err(error);
         }

@@ -1,10 +1,6 @@
 //! PgBouncer in front of one PostgreSQL, the private one or another.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use nix::sys::signal::Signal;
 use tokio::process::Child;
@@ -13,6 +9,7 @@ use super::{
     address::{LOOPBACK, role_url},
     binaries::find_pgbouncer,
     daemon::{Daemon, Program},
+    directory::Directory,
     error::Error,
     folder::Folder,
     processes::{PidFile, StopSteps, in_pid_file, stop_leftover},
@@ -24,6 +21,15 @@ use crate::store::tls::Tls;
 
 /// How the pools work: the same text that docker compose mounts. It includes two files from the working directory.
 const CONFIGURATION: &str = include_str!("../../../pgbouncer/pgbouncer.ini");
+
+/// The file that PgBouncer is started with.
+const MAIN_FILE: &str = "pgbouncer.ini";
+
+/// The roles and their passwords.
+const USERS_FILE: &str = "users.txt";
+
+/// The running pooler's process id.
+const PID_FILE: &str = "pgbouncer.pid";
 
 /// Up to 1.22 the first SIGTERM ends PgBouncer at once. Since 1.23 it waits until the clients have gone, and the
 /// second one ends it.
@@ -48,9 +54,8 @@ pub(super) struct Upstream {
 #[derive(Debug)]
 pub(super) struct PgBouncer {
     daemon: Daemon,
-    pid_file: PathBuf,
-    main_file: PathBuf,
-    socket: PathBuf,
+    files: Arc<Directory>,
+    sockets: Arc<Directory>,
     probe: Secret,
 }
 
@@ -66,25 +71,22 @@ impl PgBouncer {
         upstream: &Upstream,
     ) -> Result<Self, Error> {
         let files = folder.pgbouncer();
-        let main_file = files.join("pgbouncer.ini");
-        let (users_file, pid_file) = (files.join("users.txt"), files.join("pgbouncer.pid"));
         let pgbouncer = Self {
             daemon: Daemon::new(
                 "PgBouncer",
                 find_pgbouncer()?,
-                vec![main_file.clone()],
-                files.clone(),
+                vec![files.path().join(MAIN_FILE)],
+                files.path().to_path_buf(),
                 folder.account().clone(),
-                folder.logs(),
+                Arc::clone(folder.logs()),
                 "pgbouncer",
                 port,
                 STOP,
             ),
             // PgBouncer's own console: it answers without a server behind, and only ours knows the password.
             probe: role_url("quipu", &credentials.service, LOOPBACK, port, "pgbouncer"),
-            socket: folder.run().join(format!(".s.PGSQL.{port}")),
-            pid_file,
-            main_file,
+            sockets: Arc::clone(folder.run()),
+            files: Arc::clone(files),
         };
         pgbouncer.clear().await?;
         let databases = format!("* = host={} port={}\n", quoted(&upstream.host, '\''), upstream.port);
@@ -96,34 +98,36 @@ unix_socket_dir = {sockets}
 auth_file = {users}
 pidfile = {pid}
 {tls}",
-            sockets = folder.run().display(),
-            users = users_file.display(),
-            pid = pgbouncer.pid_file.display(),
-            tls = tls_settings(folder, &files, upstream.tls.as_ref())?,
+            sockets = folder.run().path().display(),
+            users = files.path().join(USERS_FILE).display(),
+            pid = files.path().join(PID_FILE).display(),
+            tls = tls_settings(folder, upstream.tls.as_ref())?,
         );
         let users = credentials.roles().map(|(role, password)| {
             let (role, password) = (quoted(role, '"'), quoted(password.expose(), '"'));
             format!("{role} {password}\n")
         });
-        folder.write_for_servers(&users_file, &users.concat())?;
-        folder.write_for_servers(&files.join("databases.ini"), &databases)?;
-        folder.write_for_servers(&files.join("here.ini"), &here)?;
-        folder.write_for_servers(&pgbouncer.main_file, CONFIGURATION)?;
+        for (name, text) in [
+            (USERS_FILE, users.concat().as_str()),
+            ("databases.ini", &databases),
+            ("here.ini", &here),
+            (MAIN_FILE, CONFIGURATION),
+        ] {
+            files.write(name, text, Some(folder.account()))?;
+        }
         Ok(pgbouncer)
     }
 
     /// Stops a pooler that an earlier process left, and takes its pid file and socket away: PgBouncer would take
     /// any process with that number for itself.
     async fn clear(&self) -> Result<(), Error> {
-        let suffix = format!("pgbouncer {}", self.main_file.display());
+        let suffix = format!("pgbouncer {}", self.files.path().join(MAIN_FILE).display());
         let ours = |line: &str| line.ends_with(&suffix);
-        if let PidFile::Ours(pid) = in_pid_file(&self.pid_file, ours) {
+        if let PidFile::Ours(pid) = in_pid_file(&self.files, PID_FILE, ours) {
             stop_leftover(self.daemon.name, pid, ours, STOP).await?;
         }
-        for left in [&self.pid_file, &self.socket] {
-            let _ = fs::remove_file(left);
-        }
-        Ok(())
+        self.files.remove(PID_FILE)?;
+        self.sockets.remove(&format!(".s.PGSQL.{}", self.daemon.port))
     }
 
     /// Stops the pooler and waits for its end.
@@ -145,13 +149,13 @@ impl Program for PgBouncer {
 
 /// The settings for TLS towards the server, with the same meaning as at the other doors. The certificates are copied beside
 /// PgBouncer's other files: its user may not be able to read the originals.
-fn tls_settings(folder: &Folder, files: &Path, tls: Option<&Tls>) -> Result<String, Error> {
+fn tls_settings(folder: &Folder, tls: Option<&Tls>) -> Result<String, Error> {
     let Some(tls) = tls else { return Ok("server_tls_sslmode = disable\n".to_owned()) };
     let mut settings = format!("server_tls_sslmode = {}\n", tls.mode().as_str());
     let mut file = |setting: &str, name: &str, text: &[u8]| {
-        let path = files.join(name);
-        folder.write_for_servers(&path, &String::from_utf8_lossy(text))?;
-        settings += &format!("{setting} = {}\n", path.display());
+        let files = folder.pgbouncer();
+        files.write(name, &String::from_utf8_lossy(text), Some(folder.account()))?;
+        settings += &format!("{setting} = {}\n", files.path().join(name).display());
         Ok::<(), Error>(())
     };
     if let Some(roots) = tls.roots_pem() {

@@ -52,7 +52,7 @@ impl Pooler {
     pub async fn start(config: PoolerConfig) -> Result<Self, Error> {
         let folder = Folder::open(&config.data, &[config.port])?;
         let server = Server::parse(&config.admin)?;
-        let credentials = setup::prepare(&server, &folder.root().join(STORED)).await?;
+        let credentials = setup::prepare(&server, &folder.root().path().join(STORED)).await?;
         let upstream = Upstream { host: server.host(), port: server.port(), tls: Some(server.tls().clone()) };
         let pgbouncer = PgBouncer::prepare(&folder, &credentials, config.port, &upstream).await?;
         pgbouncer.start(&mut *pgbouncer.daemon().slot().await).await?;

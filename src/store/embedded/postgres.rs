@@ -1,9 +1,10 @@
 //! The private PostgreSQL: one postmaster on the data folder's cluster.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use nix::sys::signal::Signal;
 use tokio::process::Child;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
@@ -12,8 +13,9 @@ use super::{
     cluster,
     credentials::Kept,
     daemon::{Daemon, Program},
-    error::{At, Error},
-    folder::Folder,
+    directory::Directory,
+    error::Error,
+    folder::{CLUSTER, Folder},
     processes::{PidFile, StopSteps, in_pid_file, stop_leftover, stop_orphans},
     ready,
 };
@@ -26,31 +28,35 @@ const STOP: StopSteps = &[
     (Signal::SIGKILL, Duration::from_secs(5)),
 ];
 
+/// The running postmaster's process id, in the cluster.
+const PID_FILE: &str = "postmaster.pid";
+
 /// PostgreSQL on one data folder.
 #[derive(Debug)]
 pub(super) struct Postgres {
     daemon: Daemon,
-    cluster: PathBuf,
-    sockets: PathBuf,
+    root: Arc<Directory>,
+    sockets: Arc<Directory>,
     cluster_name: String,
     superuser: Secret,
 }
 
 impl Postgres {
     /// Stops what a former run left, makes the cluster if there is none, and writes the configuration; starts
-    /// nothing.
+    /// nothing. Ends early when `stop` is cancelled.
     ///
     /// # Errors
     /// [`Error::PostgresMissing`], [`Error::PostgresOtherVersion`], [`Error::Initdb`], [`Error::LeftoverStays`],
-    /// [`Error::Io`].
+    /// [`Error::Io`], [`Error::Stopped`].
     pub(super) async fn prepare(
         folder: &Folder,
         kept: &Kept,
         port: u16,
         settings: &str,
+        stop: &CancellationToken,
     ) -> Result<Self, Error> {
-        let cluster = folder.postgres();
-        let made_by = cluster::major_version(&cluster)?;
+        let cluster = folder.cluster_path();
+        let made_by = cluster::major_version(folder)?;
         let programs = find_postgres(made_by, &cluster)?;
         let cluster_name = kept.cluster_name(folder);
         let postgres = Self {
@@ -58,22 +64,22 @@ impl Postgres {
                 "PostgreSQL",
                 programs.postgres.clone(),
                 vec![PathBuf::from("-D"), cluster.clone()],
-                cluster.clone(),
+                cluster,
                 folder.account().clone(),
-                folder.logs(),
+                Arc::clone(folder.logs()),
                 "postgresql",
                 port,
                 STOP,
             ),
-            sockets: folder.run(),
+            root: Arc::clone(folder.root()),
+            sockets: Arc::clone(folder.run()),
             superuser: role_url("postgres", &kept.superuser, LOOPBACK, port, "postgres"),
-            cluster,
             cluster_name,
         };
         if made_by.is_none() {
-            cluster::create(folder, &programs, kept).await?;
+            cluster::create(folder, &programs, kept, stop).await?;
         } else {
-            postgres.clear().await?;
+            stop.run_until_cancelled(postgres.clear()).await.unwrap_or(Err(Error::Stopped))?;
         }
         cluster::configure(folder, settings, port, &postgres.cluster_name)?;
         Ok(postgres)
@@ -86,10 +92,10 @@ impl Postgres {
 
     /// Stops a postmaster and orphaned backends that an earlier process left, and takes their locks away.
     async fn clear(&self) -> Result<(), Error> {
-        let pid_file = self.cluster.join("postmaster.pid");
-        let suffix = format!("postgres -D {}", self.cluster.display());
+        let suffix = format!("postgres -D {}", self.daemon.folder.display());
         let ours = |line: &str| line.ends_with(&suffix);
-        let holder = in_pid_file(&pid_file, ours);
+        let Some(cluster) = self.root.child(CLUSTER)? else { return Ok(()) };
+        let holder = in_pid_file(&cluster, PID_FILE, ours);
         if let PidFile::Ours(pid) = holder {
             stop_leftover(self.daemon.name, pid, ours, STOP).await?;
         }
@@ -102,13 +108,13 @@ impl Postgres {
                 process.pid = pid,
                 "postmaster.pid names process {pid}, which is another program: removing it"
             );
-            fs::remove_file(&pid_file).at("remove", &pid_file)?;
+            cluster.remove(PID_FILE)?;
         }
         // A socket's lock file names a process too, with the same mistake.
         for port_file in
             [format!(".s.PGSQL.{}.lock", self.daemon.port), format!(".s.PGSQL.{}", self.daemon.port)]
         {
-            let _ = fs::remove_file(self.sockets.join(port_file));
+            self.sockets.remove(&port_file)?;
         }
         Ok(())
     }

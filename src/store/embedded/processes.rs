@@ -4,12 +4,12 @@ use std::{fs, path::Path, process::Command, time::Duration};
 
 use backon::{ConstantBuilder, Retryable};
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 use tracing::{info, warn};
 
-use super::error::Error;
+use super::{directory::Directory, error::Error};
 
 /// Signals to send in turn, each with how long to wait for the end before the next.
 pub(super) type StopSteps = &'static [(Signal, Duration)];
@@ -58,10 +58,9 @@ fn listed_by_ps() -> Vec<(u32, String)> {
         .collect()
 }
 
-/// The process in a pid file's first line, if it runs, and whether its command line is one of `ours`.
-pub(super) fn in_pid_file(file: &Path, ours: impl Fn(&str) -> bool) -> PidFile {
-    let Some(pid) = fs::read_to_string(file).ok().and_then(|text| text.lines().next()?.trim().parse().ok())
-    else {
+/// The process in the first line of a pid file in `folder`, if it runs, and whether its command line is one of `ours`.
+pub(super) fn in_pid_file(folder: &Directory, name: &str, ours: impl Fn(&str) -> bool) -> PidFile {
+    let Some(pid) = folder.read(name).ok().and_then(|text| text.lines().next()?.trim().parse().ok()) else {
         return PidFile::Nobody;
     };
     match command_line(pid) {
@@ -134,6 +133,14 @@ async fn gone(patience: Duration, look: impl Fn() -> Result<(), u32>) -> Result<
     match tokio::time::timeout(patience, (|| async move { look() }).retry(looks)).await {
         Ok(answer) => answer,
         Err(_elapsed) => look(),
+    }
+}
+
+/// Ends a process and all that it started in its own process group, at once.
+pub(super) fn kill_group(leader: u32) {
+    let Ok(raw) = i32::try_from(leader) else { return };
+    if let Err(errno) = killpg(Pid::from_raw(raw), Signal::SIGKILL) {
+        info!(process.pid = leader, "SIGKILL did not reach process group {leader}: {errno}");
     }
 }
 

@@ -125,7 +125,25 @@ async fn status_counts_exactly_what_is_there_also_after_an_erasure() {
     ] {
         assert_eq!(instance.run(arguments).status.code(), Some(2), "{arguments:?}");
     }
-    let erased = instance.run(&["erase", "--event", &id, "--reason", "x", "--json"]).ok().json_lines();
+    // It shows what leaves; without a terminal to ask at, it needs a flag.
+    let dry =
+        instance.run(&["erase", "--event", &id, "--reason", "x", "--dry-run", "--json"]).ok().json_lines();
+    assert_eq!(
+        (&dry[0]["events"], &dry[0]["sightings"], &dry[0]["first"][0]["id"]),
+        (&1.into(), &2.into(), &id.clone().into())
+    );
+    let refused = instance.run(&["erase", "--event", &id, "--reason", "x"]).refusal();
+    assert!(
+        refused.contains(&id) && refused.contains("1 events and 2 sightings would be removed for good"),
+        "{refused}"
+    );
+    assert_eq!(instance.count("SELECT count(*) FROM events").await, 2_000);
+    let months = instance.run(&["retention", "--before", "2100-01"]).refusal();
+    assert!(months.contains("months would be removed for good"), "{months}");
+    let months = instance.run(&["retention", "--before", "2100-01", "--dry-run", "--json"]).ok().json_lines();
+    assert!(!months.is_empty());
+    let erased =
+        instance.run(&["erase", "--event", &id, "--reason", "x", "--yes", "--json"]).ok().json_lines();
     assert_eq!(erased[0], serde_json::json!({ "events": 1, "sightings": 2 }));
 
     let status = status();

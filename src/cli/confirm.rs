@@ -1,0 +1,50 @@
+//! Commands that remove something for good show it and ask first.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+/// Whether to remove what was shown.
+#[derive(Debug, Args)]
+pub(super) struct Confirm {
+    /// Remove it without asking.
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Only show what would be removed.
+    #[arg(long, conflicts_with = "yes")]
+    pub(super) dry_run: bool,
+}
+
+impl Confirm {
+    /// Decides, and asks at a terminal where no flag says it. `what` is what will be removed: "3 months".
+    ///
+    /// # Errors
+    /// When there is no terminal to ask at and no flag.
+    pub(super) async fn decide(&self, what: &str) -> Result<bool> {
+        if self.yes {
+            return Ok(true);
+        }
+        if !self.dry_run && !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+            bail!("{what} would be removed for good: add --yes to remove them, or --dry-run to only look");
+        }
+        let is_confirmed = !self.dry_run && ask(format!("Remove {what} for good? [y/N] ")).await?;
+        if !is_confirmed {
+            eprintln!("nothing was removed");
+        }
+        Ok(is_confirmed)
+    }
+}
+
+/// Asks on a thread of its own, so that Ctrl-C is obeyed meanwhile.
+async fn ask(question: String) -> Result<bool> {
+    let answer = tokio::task::spawn_blocking(move || {
+        eprint!("{question}");
+        std::io::stderr().flush()?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        Ok::<_, std::io::Error>(answer)
+    });
+    let answer = answer.await?.context("cannot read the answer")?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
