@@ -94,6 +94,13 @@ pub fn running(data: &Path) -> Result<Instance> {
     serde_json::from_str(&text).with_context(|| format!("{} is not as Quipu wrote it", path.display()))
 }
 
+/// Where PostgreSQL keeps its data on this machine, when it is the instance's own on `data`.
+#[must_use]
+pub fn own_database(data: &Path, environment: &DatabaseEnv) -> Option<PathBuf> {
+    let cluster = data.join("postgres");
+    (environment.write.is_none() && cluster.is_dir()).then_some(cluster)
+}
+
 /// The doors that a command uses: those of the environment, else those of the instance on `data`. An administrator's URL
 /// names no doors: the instance that was started with it does.
 ///

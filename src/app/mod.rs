@@ -7,6 +7,8 @@ mod messages;
 mod parts;
 mod sample;
 mod services;
+mod space;
+mod stopping;
 mod up;
 mod upkeep;
 

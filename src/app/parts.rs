@@ -12,7 +12,7 @@ use crate::services::messages::append::{LANES, Lanes, MessageJournal, TokenJourn
 use crate::store::append::{Journal, Writer};
 use crate::store::ingest::{IngestJournal, IngestMetrics, Intake, Source};
 use crate::store::lease::Leases;
-use crate::store::{AppendMetrics, DatabaseUrls, DoorSizes, Doors, Error, Hints};
+use crate::store::{AppendMetrics, DatabaseUrls, DoorSizes, Doors, Error, Hints, Space};
 use crate::telemetry::Metrics;
 
 /// The parts of one process. Writers are made on demand and end when nobody can reach them any more.
@@ -36,6 +36,8 @@ pub struct Parts {
     pub leases: Leases,
     /// Settings in force.
     pub settings: Arc<Settings>,
+    /// Whether the disk has room for what is appended.
+    pub(super) space: Space,
     append: AppendMetrics,
     ingest: IngestMetrics,
 }
@@ -61,8 +63,10 @@ impl Parts {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let health = HealthRegistry::new(Arc::clone(&clock));
         let (append, ingest) = (AppendMetrics::default(), IngestMetrics::default());
+        let space = Space::with_reserve(settings.database.reserve_mb);
         metrics.register(|registry| {
             append.register(registry);
+            space.register(registry);
             ingest.register(registry);
             registry.register_collector(Box::new(health.clone()));
         });
@@ -79,6 +83,7 @@ impl Parts {
             lifecycle,
             leases,
             settings: Arc::new(settings),
+            space,
             append,
             ingest,
         };
@@ -104,7 +109,7 @@ impl Parts {
             task.await;
             Ok::<(), BoxError>(())
         });
-        writer
+        writer.with_space(self.space.clone())
     }
 
     /// A way in for Nostr events.

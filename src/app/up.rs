@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,9 @@ use tokio::time::timeout;
 use super::database::{Database, Ports};
 use super::instance::{Instance, remove_stale};
 use super::services::{self, ALL_SERVICES, is_enabled};
+use super::stopping::{aborted, end, start_under_signals};
 use super::{Parts, instance, sample};
-use crate::base::{RelayUrl, with_causes};
+use crate::base::RelayUrl;
 use crate::config::{Configuration, Messages};
 use crate::http::{Listener, ops_routes};
 use crate::lifecycle::{HealthRegistry, Lifecycle, StopSignals, stop_signals, until_signals};
@@ -90,12 +91,6 @@ pub async fn up(mut configuration: Configuration, options: &UpOptions) -> Result
     }
 }
 
-/// What is said after a second signal. The database's servers have been told to end.
-fn aborted() -> ExitCode {
-    eprintln!("quipu was aborted; PostgreSQL and PgBouncer end by themselves, or the next start stops them");
-    ExitCode::FAILURE
-}
-
 /// With the database there, up to its end; the caller stops the database however this ends.
 async fn run_on(
     configuration: Configuration,
@@ -138,7 +133,7 @@ async fn run_instance(
     let wanted: Vec<&'static str> =
         ALL_SERVICES.iter().copied().filter(|service| is_enabled(&configuration, service)).collect();
     let urls = database.urls();
-    let starting = start(&configuration, &urls, lifecycle, &wanted);
+    let starting = start(&configuration, &urls, &options.data, lifecycle, &wanted);
     let Some(started) = start_under_signals(starting, lifecycle, signals).await? else {
         return Ok(end(lifecycle, signals).await);
     };
@@ -170,34 +165,6 @@ async fn run_instance(
     let code = end(lifecycle, signals).await;
     doors.close().await;
     Ok(code)
-}
-
-/// Starts services, or does not when a signal arrives before that is done: `None` then. What was started goes on until [`end`].
-///
-/// # Errors
-/// Those of `starting`; everything has ended then.
-async fn start_under_signals(
-    starting: impl Future<Output = Result<Started>>,
-    lifecycle: &Lifecycle,
-    signals: &mut StopSignals,
-) -> Result<Option<Started>> {
-    let stop = lifecycle.drain_token();
-    let starting = stop.run_until_cancelled(starting);
-    let started = until_signals(signals, &stop, "services start", starting).await.flatten().transpose();
-    if started.is_err() {
-        lifecycle.drain();
-        lifecycle.run_until_stopped(signals).await;
-    }
-    started
-}
-
-/// Runs until everything has ended, and says why if that is a failure.
-async fn end(lifecycle: &Lifecycle, signals: &mut StopSignals) -> ExitCode {
-    let ending = lifecycle.run_until_stopped(signals).await;
-    if let Some(failure) = &ending.failure {
-        eprintln!("quipu stopped: {}", with_causes(failure));
-    }
-    ending.exit_code()
 }
 
 /// What is said once everything answers.
@@ -238,7 +205,7 @@ pub async fn run_services(mut configuration: Configuration, options: &RunOptions
     }
     let urls = instance::find(&options.data, &configuration.database)?;
     let lifecycle = Lifecycle::new(GRACE);
-    let starting = start(&configuration, &urls, &lifecycle, &wanted);
+    let starting = start(&configuration, &urls, &options.data, &lifecycle, &wanted);
     let Some(started) = start_under_signals(starting, &lifecycle, &mut signals).await? else {
         return Ok(end(&lifecycle, &mut signals).await);
     };
@@ -263,6 +230,7 @@ fn stand_in(messages: &mut Messages) {
 async fn start(
     configuration: &Configuration,
     urls: &DatabaseUrls,
+    data: &Path,
     lifecycle: &Lifecycle,
     wanted: &[&'static str],
 ) -> Result<Started> {
@@ -286,6 +254,7 @@ async fn start(
     let ops_address = ops.address();
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let parts = Parts::open(urls, settings, lifecycle.clone(), metrics)?;
+    parts.watch_space(instance::own_database(data, &configuration.database));
     let mut names = services::start(&parts, configuration, wanted).await?;
     let routes = ops_routes(parts.health.clone(), parts.metrics.clone(), parts.edge.clone());
     parts.edge.serve(lifecycle, ops, routes);

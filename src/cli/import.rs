@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, INTERRUPTED, output};
-use crate::app::Parts;
+use crate::app::{Parts, instance};
 use crate::base::RelayUrl;
 use crate::base::nostr_event::{EVENT_BYTES_MAX, Refusal, Refusals};
 use crate::lifecycle::{Lifecycle, stop_signals, until_signals};
@@ -71,7 +71,9 @@ impl Import {
         let urls = context.urls()?;
         let lifecycle = Lifecycle::new(Duration::from_secs(5));
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+        let database = instance::own_database(&context.data, &context.configuration.database);
         let parts = Parts::open(&urls, context.configuration.settings, lifecycle.clone(), metrics)?;
+        parts.watch_space(database);
         let relay = self.relay(&parts).await?;
         let (reader, size): (Box<dyn Read + Send>, _) = if self.file.as_os_str() == "-" {
             (Box::new(std::io::stdin()), None)

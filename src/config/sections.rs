@@ -19,6 +19,10 @@ pub struct Database {
     pub session_connections_max: NonZeroU16,
     /// Most connections of this process through the read door.
     pub read_connections_max: NonZeroU16,
+    /// Nothing is accepted while less than this is free where Quipu's own PostgreSQL keeps its data, in MiB. Without a value 512, but at
+    /// most an eighth of that file system; 0 accepts until the disk is full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserve_mb: Option<u32>,
 }
 
 impl Default for Database {
@@ -28,6 +32,7 @@ impl Default for Database {
             write_connections_max: nonzero!(NonZeroU16, 8),
             session_connections_max: nonzero!(NonZeroU16, 8),
             read_connections_max: nonzero!(NonZeroU16, 8),
+            reserve_mb: None,
         }
     }
 }

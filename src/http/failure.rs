@@ -15,6 +15,9 @@ use serde_json::Value;
 /// When to try again if an answer does not say it.
 const RETRY_DEFAULT: Duration = Duration::from_secs(1);
 
+/// When to try again while the disk is full.
+const RETRY_NO_SPACE: Duration = Duration::from_secs(30);
+
 /// Why a request was not carried out.
 #[derive(Debug)]
 pub enum Failure {
@@ -25,6 +28,8 @@ pub enum Failure {
         /// When to try again; sent in whole seconds, at least one.
         retry_after: Duration,
     },
+    /// The disk is full, or nearly so: 507 with `Retry-After`. Nothing was stored.
+    NoSpace,
     /// Quipu or something behind it is broken: 500 with a generic text. The log has the cause, under the request's id.
     Internal(Box<dyn Error + Send + Sync>),
 }
@@ -34,7 +39,7 @@ pub enum Failure {
 pub enum FailureClass {
     /// The client has to change its request.
     Rejected,
-    /// The client may repeat its request later: 429 and 503.
+    /// The client may repeat its request later: 429, 503 and 507.
     Busy,
     /// The operator has to look into the log.
     Broken,
@@ -181,6 +186,7 @@ impl Failure {
         match self {
             Self::Rejected(rejection) => rejection.status(),
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -193,7 +199,7 @@ impl Failure {
                 FailureClass::Busy
             }
             Self::Rejected(_) => FailureClass::Rejected,
-            Self::Busy { .. } => FailureClass::Busy,
+            Self::Busy { .. } | Self::NoSpace => FailureClass::Busy,
             Self::Internal(_) => FailureClass::Broken,
         }
     }
@@ -212,6 +218,10 @@ impl Failure {
         };
         match self {
             Self::Busy { .. } => plain("busy", "busy, try again later"),
+            Self::NoSpace => plain(
+                "no_space",
+                "no space is left on the server's disk; nothing was stored, try again later",
+            ),
             Self::Internal(_) => plain("internal", "internal error: the log has its cause, under this id"),
             Self::Rejected(Rejection(details)) => ErrorBody {
                 message: details.message.clone(),
@@ -227,6 +237,7 @@ impl Failure {
         let retry_after = match self {
             Self::Rejected(rejection) => rejection.0.retry_after,
             Self::Busy { retry_after } => Some(*retry_after),
+            Self::NoSpace => Some(RETRY_NO_SPACE),
             Self::Internal(_) => None,
         };
         retry_after.map(|retry_after| retry_after.as_secs().max(1))
@@ -290,6 +301,8 @@ mod tests {
     fn busy_and_rate_limited_say_when_to_come_back() {
         let busy = Failure::Busy { retry_after: Duration::from_millis(1) };
         let limited = Failure::from(Rejection::new(StatusCode::TOO_MANY_REQUESTS, "slow down"));
+        let full = Failure::NoSpace.into_response();
+        assert_eq!((full.status().as_u16(), &full.headers()[RETRY_AFTER]), (507, &"30".parse().unwrap()));
         for (failure, status) in [(busy, 503), (limited, 429)] {
             assert_eq!(failure.class(), FailureClass::Busy);
             let answer = failure.into_response();

@@ -24,6 +24,13 @@ pub enum ServiceState {
         /// The last failure, as one line with its causes.
         reason: String,
     },
+    /// It is well and does nothing until something outside of Quipu changes, such as a full disk. A restart would not help.
+    Waiting {
+        /// Since when.
+        since: DateTime<Utc>,
+        /// What is waited for, as one line.
+        reason: String,
+    },
     /// It said it has nothing more to do. Final.
     Done,
     /// The drain stopped it. Final.
@@ -49,7 +56,7 @@ pub struct ServiceHealth {
 pub struct Liveness {
     /// No service is failing. What `/healthz` answers.
     pub is_healthy: bool,
-    /// Every service has succeeded at least once, none fails, none was stopped. What `/readyz` answers.
+    /// Every service has succeeded at least once, none fails or waits, none was stopped. What `/readyz` answers.
     pub is_ready: bool,
 }
 
@@ -101,6 +108,17 @@ impl HealthRegistry {
             health.failures += 1;
             health.last_cycle_at = Some(now);
             health.state = ServiceState::Failing { since, reason: reason.to_owned() };
+        });
+    }
+
+    /// `service` waits for something outside of Quipu, for `reason`.
+    pub fn waiting(&self, service: &str, reason: &str) {
+        self.change(service, |health, now| {
+            let since = match health.state {
+                ServiceState::Waiting { since, .. } => since,
+                _ => now,
+            };
+            health.state = ServiceState::Waiting { since, reason: reason.to_owned() };
         });
     }
 
@@ -166,7 +184,9 @@ fn liveness<'a>(states: impl Iterator<Item = &'a ServiceState>) -> Liveness {
     for state in states {
         match state {
             ServiceState::Ok | ServiceState::Done => {}
-            ServiceState::Starting | ServiceState::Stopped => all.is_ready = false,
+            ServiceState::Starting | ServiceState::Waiting { .. } | ServiceState::Stopped => {
+                all.is_ready = false
+            }
             ServiceState::Failing { .. } => all = Liveness { is_healthy: false, is_ready: false },
         }
     }
@@ -191,6 +211,16 @@ mod tests {
     fn one_failing_service_makes_the_whole_unhealthy_whatever_follows_it() {
         let all = liveness([failing(), ServiceState::Stopped, ServiceState::Ok].iter());
         assert_eq!(all, Liveness { is_healthy: false, is_ready: false });
+    }
+
+    #[test]
+    fn a_waiting_service_is_healthy_but_not_ready() {
+        let waiting =
+            ServiceState::Waiting { since: DateTime::UNIX_EPOCH, reason: "the disk is full".to_owned() };
+        assert_eq!(
+            liveness([ServiceState::Ok, waiting].iter()),
+            Liveness { is_healthy: true, is_ready: false }
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::hint::Hints;
-use super::{AppendMetrics, Error};
+use super::{AppendMetrics, Error, Space};
 use crate::lifecycle::guarded;
 
 /// The connection a journal's statements run on.
@@ -96,11 +96,12 @@ struct Waiting<J: Journal> {
 /// The queue in front of one journal. Cloning shares it; when the last clone goes, the writer ends.
 pub struct Writer<J: Journal> {
     queue: mpsc::Sender<Waiting<J>>,
+    space: Space,
 }
 
 impl<J: Journal> Clone for Writer<J> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone() }
+        Self { queue: self.queue.clone(), space: self.space.clone() }
     }
 }
 
@@ -132,25 +133,33 @@ impl<J: Journal> Writer<J> {
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, arrivals) = mpsc::channel(J::QUEUE_MAX);
         let door = Door { journal, pool, metrics, patience };
-        (Self { queue }, drain(door, hints, arrivals))
+        (Self { queue, space: Space::default() }, drain(door, hints, arrivals))
+    }
+
+    /// The same queue, which accepts nothing while `space` has a shortage.
+    #[must_use]
+    pub fn with_space(self, space: Space) -> Self {
+        Self { space, ..self }
     }
 
     /// Appends, waiting for room in the queue first.
     ///
     /// # Errors
-    /// [`Error::Data`] when PostgreSQL refuses this command's data, [`Error::Unavailable`] when PostgreSQL stayed
-    /// away, [`Error::Stopped`] at shutdown.
+    /// [`Error::NoSpace`] while the disk is full, [`Error::Data`] when PostgreSQL refuses this command's data,
+    /// [`Error::Unavailable`] when PostgreSQL stayed away, [`Error::Stopped`] at shutdown.
     pub async fn append(&self, command: J::Command) -> Result<J::Answer, Error> {
+        self.space.check(J::NAME)?;
         let (answer, answered) = oneshot::channel();
         self.queue.send(Waiting { command, answer }).await.map_err(|_| Error::Stopped)?;
-        answered.await.map_err(|_| Error::Stopped)?
+        self.space.learn(answered.await.map_err(|_| Error::Stopped)?)
     }
 
     /// Appends without waiting for the commit: for facts that nobody is answered about. Waits for room in the queue.
     ///
     /// # Errors
-    /// [`Error::Stopped`] at shutdown.
+    /// [`Error::NoSpace`] while the disk is full; [`Error::Stopped`] at shutdown.
     pub async fn post(&self, command: J::Command) -> Result<(), Error> {
+        self.space.check(J::NAME)?;
         let (answer, _) = oneshot::channel();
         self.queue.send(Waiting { command, answer }).await.map_err(|_| Error::Stopped)
     }
@@ -160,12 +169,13 @@ impl<J: Journal> Writer<J> {
     /// # Errors
     /// [`Error::Busy`] when the queue is full; otherwise as [`Writer::append`].
     pub async fn try_append(&self, command: J::Command) -> Result<J::Answer, Error> {
+        self.space.check(J::NAME)?;
         let (answer, answered) = oneshot::channel();
         self.queue.try_send(Waiting { command, answer }).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => Error::Busy { journal: J::NAME, limit: J::QUEUE_MAX },
             mpsc::error::TrySendError::Closed(_) => Error::Stopped,
         })?;
-        answered.await.map_err(|_| Error::Stopped)?
+        self.space.learn(answered.await.map_err(|_| Error::Stopped)?)
     }
 }
 
@@ -319,7 +329,10 @@ async fn send<J: Journal>(door: &Door<J>, commands: &[J::Command]) -> Result<Vec
     };
     let outcome = attempt
         .retry(while_away())
-        .when(|error: &Error| error.is_passing() && started.elapsed() < patience.total)
+        // Space does not come back within seconds; the callers are told at once, and the next ones are refused.
+        .when(|error: &Error| {
+            error.is_passing() && !matches!(error, Error::NoSpace(_)) && started.elapsed() < patience.total
+        })
         .notify(|error, after| {
             metrics.retried(J::NAME);
             tracing::warn!(journal = J::NAME, error = %error, ?after, "a batch is sent again");

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio_postgres::error::SqlState;
 
-use super::Server;
 use super::failure::Failure;
+use super::{Server, Shortage};
 
 /// A failure of the store. Cheap to clone: one failed batch answers many callers.
 ///
@@ -28,6 +28,10 @@ pub enum Error {
     /// committed is unknown, and it is safe to send the command again.
     #[error("PostgreSQL cannot be reached: {0}")]
     Unavailable(Arc<Failure>),
+    /// No space is left where PostgreSQL keeps its data, or less than the reserve. Nothing was accepted; the same command
+    /// succeeds when there is space again.
+    #[error("no space left: {0}")]
+    NoSpace(Arc<Shortage>),
     /// The writer has stopped because the process is shutting down.
     #[error("the store is shutting down")]
     Stopped,
@@ -56,7 +60,7 @@ impl Error {
     /// Whether sending the same again, later, can succeed.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::Unavailable(_))
+        matches!(self, Self::Busy { .. } | Self::Unavailable(_) | Self::NoSpace(_))
     }
 
     /// Whether all other work would fail now, too: the store is away, full or stops. Any other error concerns the subject whose
@@ -111,6 +115,11 @@ fn passes(state: &str) -> bool {
 
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
+        if error.code() == Some(&SqlState::DISK_FULL) {
+            let said =
+                error.as_db_error().map_or_else(|| error.to_string(), |said| said.message().to_owned());
+            return Self::NoSpace(Arc::new(Shortage::Reported(said)));
+        }
         // Without a SQLSTATE the connection was lost or never made.
         let state = error.code().map(|state| state.code().to_owned());
         let failure = Arc::new(Failure::new(Arc::new(error)));

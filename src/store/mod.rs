@@ -18,6 +18,7 @@ pub mod reading;
 pub mod registry;
 mod server;
 pub mod setup;
+mod space;
 pub mod tick;
 mod tls;
 mod urls;
@@ -28,6 +29,7 @@ pub use failure::Failure;
 pub use hint::{Hints, Words};
 pub use metrics::AppendMetrics;
 pub use server::Server;
+pub use space::{Shortage, Space};
 pub use urls::DatabaseUrls;
 
 /// A relay's short name: `relays.number`.

@@ -126,6 +126,13 @@ impl Instance {
 
     /// The same with variables of the environment.
     pub(crate) fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut instance = Self::prepared(arguments, environment);
+        instance.go();
+        instance
+    }
+
+    /// The same before its start, with a folder that is there.
+    pub(crate) fn prepared(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         // Unless the arguments name relays, a URL that nobody adds: no test dials a stranger.
         let mut all = vec!["--set", "services.initializer.enabled=false"];
         all.extend(["--set", "services.synchronizer.only_relays=[\"ws://127.0.0.1:1\"]"]);
@@ -133,16 +140,14 @@ impl Instance {
         // Nor whom an event names; a test that wants it says so.
         all.extend(["--set", "services.validator.enabled=false"]);
         all.extend(arguments);
-        let mut instance = Self {
+        Self {
             folder: enterable_folder(),
             arguments: all.into_iter().map(str::to_owned).collect(),
             environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             child: None,
             ready: Value::Null,
             port_base: free_port_block(),
-        };
-        instance.go();
-        instance
+        }
     }
 
     /// Starts `quipu up` on the folder, also again.

@@ -101,8 +101,11 @@ impl Embedded {
     ) -> Result<Self, Error> {
         let folder = Folder::open(&config.data, &[config.postgres_port, config.pgbouncer_port])?;
         let kept = Kept::load_or_make(&folder)?;
-        let upstream =
-            Upstream { host: folder.run().path().display().to_string(), port: config.postgres_port, tls: None };
+        let upstream = Upstream {
+            host: folder.run().path().display().to_string(),
+            port: config.postgres_port,
+            tls: None,
+        };
         // The pooler of a former run goes first: it would hold on to the server.
         let pooler = PgBouncer::prepare(&folder, &kept.roles, config.pgbouncer_port, &upstream);
         let pgbouncer = stop.run_until_cancelled(pooler).await.unwrap_or(Err(Error::Stopped))?;

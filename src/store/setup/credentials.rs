@@ -114,7 +114,7 @@ impl Credentials {
     pub(super) fn save(&self, path: &Path) -> Result<(), Error> {
         let roles = self.roles().map(|(role, password)| (role.to_owned(), password.expose().into()));
         let text = format!("{:#}\n", serde_json::Value::Object(roles.into_iter().collect()));
-        write_whole(path, &text, |_| Ok(())).map_err(|error| Error::Passwords {
+        write_whole(path, &text).map_err(|error| Error::Passwords {
             action: "write",
             path: path.to_path_buf(),
             problem: error.to_string(),

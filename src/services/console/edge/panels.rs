@@ -102,6 +102,9 @@ pub(super) fn services(status: &Status) -> Markup {
                         @if let ServiceState::Failing { since, reason } = &health.state {
                             p.reason { (reason) " " small { "failing since " (since.format("%H:%M:%S")) " UTC" } }
                         }
+                        @if let ServiceState::Waiting { since, reason } = &health.state {
+                            p.reason { (reason) " " small { "since " (since.format("%H:%M:%S")) " UTC" } }
+                        }
                     }
                 }
             }
@@ -117,6 +120,7 @@ fn state(health: &ServiceHealth) -> Markup {
         ServiceState::Starting => ("wait", "starting"),
         ServiceState::Ok => ("ok", "ok"),
         ServiceState::Failing { .. } => ("bad", "failing"),
+        ServiceState::Waiting { .. } => ("bad", "waiting"),
         ServiceState::Done => ("done", "done"),
         ServiceState::Stopped => ("done", "stopped"),
     };

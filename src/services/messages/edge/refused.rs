@@ -48,6 +48,7 @@ impl Refused {
         match self {
             Self::Request { field, .. } => field,
             Self::Store(Error::Data(_)) => "store_data",
+            Self::Store(Error::NoSpace(_)) => "no_space",
             Self::Store(error) if error.is_outage() => "store_busy",
             Self::Store(_) => "store_broken",
         }
@@ -71,6 +72,8 @@ impl Refused {
                 let message = "the database refuses this data; the same request cannot succeed".to_owned();
                 (ErrorCode::InvalidPayload, "data", message, None)
             }
+            // The log has one line for the whole time, not one for each request.
+            Self::Store(Error::NoSpace(_)) => return Failure::NoSpace,
             Self::Store(error) if error.is_outage() => {
                 tracing::warn!(error = %error, "a request was not served: {error}");
                 return Failure::Busy { retry_after: RETRY_AFTER };

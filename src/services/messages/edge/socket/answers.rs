@@ -84,7 +84,7 @@ impl Session {
         let failure = self.state.refuse(refused);
         let body = self.context.report(&failure);
         let message = match failure {
-            Failure::Rejected(_) => body.message.into_owned(),
+            Failure::Rejected(_) | Failure::NoSpace => body.message.into_owned(),
             Failure::Busy { .. } => {
                 "the store does not answer; send it again, with the same client_msg_id it is stored once"
                     .to_owned()
