@@ -7,4 +7,5 @@ mod links;
 mod lives;
 mod refusals;
 mod signals;
+mod space;
 mod tls;
