@@ -15,8 +15,8 @@ use crate::lifecycle::{Pace, Wake};
 use crate::net::Outside;
 use crate::services::archive::metrics::{FinderMetrics, MonitorMetrics, SyncMetrics, ValidatorMetrics};
 use crate::services::archive::react::{
-    Finder, FinderParts, Initializer, Monitor, MonitorParts, Offers, SyncParts, Synchronizer, Validator,
-    ValidatorParts, Vanisher,
+    Finder, FinderParts, FirstLook, Initializer, Monitor, MonitorParts, Offers, SyncParts, Synchronizer,
+    Validator, ValidatorParts, Vanisher,
 };
 use crate::services::archive::seeds::Seeds;
 use crate::services::console::{self, ConsoleParts, ConsoleState};
@@ -172,8 +172,9 @@ pub(super) async fn start(
             }
             "synchronizer" => {
                 let (settings, networks) = (services.synchronizer.clone(), parts.settings.networks.clone());
-                let synchronizer =
-                    Synchronizer::new(sync_parts(parts, configuration, outside.clone())?, settings, networks);
+                let sync = sync_parts(parts, configuration, outside.clone())?;
+                let synchronizer = Synchronizer::new(sync.clone(), settings, networks);
+                let synchronizer = after_first_look(parts, sync, synchronizer);
                 run.0.run_service(synchronizer, Pace::every(LOOK).with_long_cycles(), run.1);
             }
             "priority-synchronizer" => {
@@ -184,12 +185,10 @@ pub(super) async fn start(
                     bail!("{} line {line}: {reason}", services.priority_synchronizer.relays_file);
                 }
                 let (settings, networks) = (services.synchronizer.clone(), parts.settings.networks.clone());
-                let synchronizer = Synchronizer::with_priority(
-                    sync_parts(parts, configuration, outside.clone())?,
-                    settings,
-                    networks,
-                    seeds.relays,
-                );
+                let sync = sync_parts(parts, configuration, outside.clone())?;
+                let synchronizer =
+                    Synchronizer::with_priority(sync.clone(), settings, networks, seeds.relays);
+                let synchronizer = after_first_look(parts, sync, synchronizer);
                 run.0.run_service(synchronizer, Pace::every(LOOK).with_long_cycles(), run.1);
             }
             "vanisher" => {
@@ -202,6 +201,15 @@ pub(super) async fn start(
         started.push(*service);
     }
     Ok(started)
+}
+
+/// Starts what dials the operator's new relays before a synchronizer does.
+fn after_first_look(parts: &Parts, sync: SyncParts, synchronizer: Synchronizer) -> Synchronizer {
+    let (settings, networks) = (&parts.settings.services.synchronizer, &parts.settings.networks);
+    let first_look = FirstLook::new(sync, settings.clone(), networks.clone());
+    let synchronizer = first_look.before(synchronizer);
+    parts.lifecycle.run_service(first_look, Pace::every(POLL).with_long_cycles(), parts.health.clone());
+    synchronizer
 }
 
 /// The monitor, and what publishes for it.

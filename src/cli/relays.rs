@@ -1,11 +1,13 @@
-//! `quipu relays`: look at, add and retire relays.
+//! `quipu relays`: look at, add, retire and restore relays.
 
 mod candidates;
+mod state;
+mod wait;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
@@ -14,10 +16,10 @@ use super::{Context, output};
 use crate::app::Parts;
 use crate::base::{Network, RelayUrl};
 use crate::lifecycle::Lifecycle;
-use crate::services::archive::RelayAnswer;
 use crate::services::archive::command::RelayCommand;
 use crate::services::archive::read::{self, RelayDetail, RelayFilter, RelayRow};
-use crate::store::{DoorSizes, Doors, Relay};
+use crate::services::archive::{RelayAnswer, ask};
+use crate::store::{DoorSizes, Doors};
 use crate::telemetry::Metrics;
 
 /// Relays read at once.
@@ -26,30 +28,28 @@ const PAGE: i64 = 1_000;
 /// Relays offered at once; the writer puts them into few transactions.
 const AT_ONCE: usize = 256;
 
-/// Look at, add and retire relays.
+/// Look at, add, retire and restore relays.
 #[derive(Debug, Subcommand)]
 pub(super) enum Relays {
-    /// Make relays known; known ones stay as they are.
+    /// Make relays known. A known one of the seeds or of others counts as named by you from then on.
     Add {
-        /// `wss://…` or `ws://…`; private addresses are taken, because you name them.
+        /// `wss://…` or `ws://…`. A private address or a local name is dialled, because you name it.
         #[arg(required = true, value_name = "URL")]
         urls: Vec<String>,
-        /// One JSON object a relay.
+        /// Show how each is checked, dialled and read, until all that it holds is archived or a session with it fails.
+        #[arg(long)]
+        wait: bool,
+        /// Longest that `--wait` waits, in seconds.
+        #[arg(long, value_name = "SECONDS", default_value = "60", requires = "wait", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+        timeout: u32,
+        /// One JSON object a relay; with `--wait` one each time a relay has come further.
         #[arg(long)]
         json: bool,
     },
-    /// Crawl a relay no longer. What it has shown stays.
-    Retire {
-        /// Its URL.
-        #[arg(value_name = "URL")]
-        url: String,
-        /// Why; it is recorded.
-        #[arg(long, value_name = "TEXT")]
-        reason: String,
-        /// One JSON object.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Crawl a relay no longer. What it has shown stays, and `restore` takes it up again.
+    Retire(state::Change),
+    /// Crawl a retired relay again.
+    Restore(state::Change),
     /// List relays, in the order of their URLs.
     List(List),
     /// Show everything that is known about one relay.
@@ -92,8 +92,12 @@ fn network(text: &str) -> Result<Network, String> {
 impl Relays {
     pub(super) async fn run(self, context: Context) -> Result<ExitCode> {
         match self {
-            Self::Add { urls, json } => add(context, urls, json).await,
-            Self::Retire { url, reason, json } => retire(context, &url, reason.trim(), json).await,
+            Self::Add { urls, wait, timeout, json } => {
+                let patience = wait.then(|| Duration::from_secs(timeout.into()));
+                add(context, urls, patience, json).await
+            }
+            Self::Retire(change) => change.retire(context).await,
+            Self::Restore(change) => change.restore(context).await,
             Self::List(List { candidates: true, json, .. }) => candidates::list(&context, json).await,
             Self::List(list) => list.run(&context).await,
             Self::Show { url, json } => show(&context, &url, json).await,
@@ -123,7 +127,12 @@ impl Opened {
     }
 }
 
-async fn add(context: Context, urls: Vec<String>, json: bool) -> Result<ExitCode> {
+async fn add(
+    context: Context,
+    urls: Vec<String>,
+    patience: Option<Duration>,
+    json: bool,
+) -> Result<ExitCode> {
     // All are looked at before any is added.
     let parse = |url: &String| {
         RelayUrl::parse(url).with_context(|| {
@@ -133,6 +142,7 @@ async fn add(context: Context, urls: Vec<String>, json: bool) -> Result<ExitCode
     let relays: Vec<RelayUrl> = urls.iter().map(parse).collect::<Result<_>>()?;
     let opened = Opened::new(context)?;
     let writer = opened.parts.relay_writer();
+    let mut added = Vec::new();
     let bar = output::count_bar(relays.len() as u64, "relays");
     let offer = async |url: RelayUrl| {
         let answer = writer.append(RelayCommand::Add { url: url.clone(), source: "operator" }).await?;
@@ -142,6 +152,10 @@ async fn add(context: Context, urls: Vec<String>, json: bool) -> Result<ExitCode
     while let Some((url, answer)) = answers.try_next().await? {
         bar.inc(1);
         let RelayAnswer::Known { relay, is_new } = answer else { continue };
+        if patience.is_some() && !is_new {
+            ask(&opened.parts.doors, relay).await?;
+        }
+        added.push(url.to_string());
         bar.suspend(|| {
             if json {
                 output::say(json!({ "url": url, "number": relay.0, "new": is_new }));
@@ -153,30 +167,12 @@ async fn add(context: Context, urls: Vec<String>, json: bool) -> Result<ExitCode
     bar.finish_and_clear();
     drop(answers);
     drop(writer);
+    let ended = match patience {
+        Some(patience) => wait::until_archived(&opened.parts.doors, added, patience, json).await,
+        None => Ok(ExitCode::SUCCESS),
+    };
     opened.close().await;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn retire(context: Context, url: &str, reason: &str, json: bool) -> Result<ExitCode> {
-    if reason.is_empty() {
-        bail!("--reason: a relay is retired with its reason, which must not be empty");
-    }
-    let url = address(url)?;
-    let opened = Opened::new(context)?;
-    let known = known(&opened.parts.doors, &url).await?;
-    let is_new = known.row.retired_at.is_none();
-    if is_new {
-        let detail = json!({ "reason": reason });
-        let relay = Relay(known.row.number);
-        opened.parts.relay_writer().append(RelayCommand::Retire { relay, detail }).await?;
-    }
-    if json {
-        output::say(json!({ "url": url, "number": known.row.number, "retired": true, "new": is_new }));
-    } else {
-        output::say(format_args!("{url}  retired{}", if is_new { "" } else { " already" }));
-    }
-    opened.close().await;
-    Ok(ExitCode::SUCCESS)
+    ended
 }
 
 fn address(url: &str) -> Result<RelayUrl> {
@@ -239,19 +235,10 @@ fn list(page: &[RelayRow], json: bool) -> Result<()> {
     }
     let rows = page.iter().map(|relay| {
         let last = relay.last_event_timestamp.map_or_else(|| "-".to_owned(), output::instant);
-        [relay.url.clone(), relay.network.clone(), state(relay), relay.sightings.to_string(), last]
+        [relay.url.clone(), relay.network.clone(), state::words(relay), relay.sightings.to_string(), last]
     });
     output::say(output::table(["relay", "network", "state", "sightings", "newest event"], rows));
     Ok(())
-}
-
-fn state(relay: &RelayRow) -> String {
-    let crawled = if relay.retired_at.is_some() { "retired" } else { "crawled" };
-    match relay.readable {
-        Some(true) => format!("{crawled}, readable"),
-        Some(false) => format!("{crawled}, not readable"),
-        None => crawled.to_owned(),
-    }
 }
 
 async fn show(context: &Context, url: &str, json: bool) -> Result<ExitCode> {
@@ -275,7 +262,7 @@ fn facts(relay: &RelayDetail) -> Vec<[String; 2]> {
     let mut rows = vec![
         row("number", relay.row.number.to_string()),
         row("network", relay.row.network.clone()),
-        row("state", state(&relay.row)),
+        row("state", state::words(&relay.row)),
         row(
             "known since",
             format!(

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::base::Network;
+use crate::base::{Network, RelayUrl};
 
 /// Most that a timeout of a network may be, in seconds: leases on what is tried are as long as a try can take.
 const TIMEOUT_S_MAX: u32 = 600;
@@ -62,7 +62,15 @@ impl Networks {
             let reason = "clearnet is dialled directly".to_owned();
             problems.push(("networks.clearnet.proxy_address".to_owned(), reason));
         }
+        for name in self.clearnet.private_names.iter().filter(|name| !is_public_name(name)) {
+            let reason = format!("`{name}`: expected a public DNS name in lower case, without port");
+            problems.push(("networks.clearnet.private_names".to_owned(), reason));
+        }
         for network in [Network::Tor, Network::I2p, Network::Loki] {
+            if !self.get(network).private_names.is_empty() {
+                let reason = "only names of the clearnet are resolved".to_owned();
+                problems.push((format!("networks.{network}.private_names"), reason));
+            }
             let key = format!("networks.{network}.proxy_address");
             match &self.get(network).proxy_address {
                 Some(address) if is_host_and_port(address) => {}
@@ -86,6 +94,12 @@ impl Networks {
     }
 }
 
+/// Whether `text` is the canonical spelling of a name that `networks.clearnet.private_names` can list.
+fn is_public_name(text: &str) -> bool {
+    RelayUrl::parse(&format!("ws://{text}"))
+        .is_ok_and(|url| url.host() == text && url.network() == Network::Clearnet && !url.is_local_address())
+}
+
 fn is_host_and_port(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| {
         let bracketed = host.starts_with('[') && host.ends_with(']');
@@ -107,6 +121,9 @@ pub struct NetworkSettings {
     pub connect_timeout_s: NonZeroU32,
     /// Longest silence in the middle of an answer, in seconds; at most 600.
     pub idle_timeout_s: NonZeroU32,
+    /// Public names that may resolve to a private address when the operator named the relay, in lower case. Clearnet only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub private_names: Vec<String>,
 }
 
 impl NetworkSettings {
@@ -118,6 +135,7 @@ impl NetworkSettings {
             relays_at_once,
             connect_timeout_s: nonzero!(NonZeroU32, 60),
             idle_timeout_s: nonzero!(NonZeroU32, 60),
+            private_names: Vec::new(),
         };
         match network {
             Network::Clearnet => Self {
@@ -126,6 +144,7 @@ impl NetworkSettings {
                 relays_at_once: nonzero!(NonZeroUsize, 256),
                 connect_timeout_s: nonzero!(NonZeroU32, 10),
                 idle_timeout_s: nonzero!(NonZeroU32, 30),
+                private_names: Vec::new(),
             },
             Network::Tor => slow(nonzero!(NonZeroUsize, 32), "127.0.0.1:9050"),
             Network::I2p => slow(nonzero!(NonZeroUsize, 16), "127.0.0.1:4447"),
@@ -143,6 +162,7 @@ struct Said {
     relays_at_once: Option<NonZeroUsize>,
     connect_timeout_s: Option<NonZeroU32>,
     idle_timeout_s: Option<NonZeroU32>,
+    private_names: Option<Vec<String>>,
 }
 
 fn read<'de, D: Deserializer<'de>>(source: D, network: Network) -> Result<NetworkSettings, D::Error> {
@@ -154,6 +174,7 @@ fn read<'de, D: Deserializer<'de>>(source: D, network: Network) -> Result<Networ
         relays_at_once: said.relays_at_once.unwrap_or(default.relays_at_once),
         connect_timeout_s: said.connect_timeout_s.unwrap_or(default.connect_timeout_s),
         idle_timeout_s: said.idle_timeout_s.unwrap_or(default.idle_timeout_s),
+        private_names: said.private_names.unwrap_or(default.private_names),
     })
 }
 

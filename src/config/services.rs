@@ -66,10 +66,12 @@ pub struct Finder {
     pub interval_s: NonZeroU32,
     /// Most candidates of one network that wait for the validator; what is found beyond that is passed over.
     pub candidates_max: NonZeroU32,
-    /// Most candidates of one host that wait.
-    pub candidates_per_host_max: NonZeroU32,
+    /// Most candidates of one registrable domain that wait, whatever its sub-domains, ports and paths.
+    pub candidates_per_domain_max: NonZeroU32,
     /// Most candidates of one network found within 24 hours.
     pub candidates_per_day_max: NonZeroU32,
+    /// Most candidates of one registrable domain found within 24 hours.
+    pub candidates_per_domain_day_max: NonZeroU32,
 }
 
 impl Default for Finder {
@@ -81,8 +83,9 @@ impl Default for Finder {
             lists_interval_s: nonzero!(NonZeroU32, 86_400),
             interval_s: nonzero!(NonZeroU32, 10),
             candidates_max: nonzero!(NonZeroU32, 100_000),
-            candidates_per_host_max: nonzero!(NonZeroU32, 10),
+            candidates_per_domain_max: nonzero!(NonZeroU32, 50),
             candidates_per_day_max: nonzero!(NonZeroU32, 100_000),
+            candidates_per_domain_day_max: nonzero!(NonZeroU32, 200),
         }
     }
 }

@@ -33,9 +33,14 @@ pub enum DialError {
         /// What the resolver says.
         why: String,
     },
-    /// The name leads to this machine or a private network, and no operator named it.
-    #[error("{0} is private, and no operator named it")]
+    /// The host is or resolves to a private address, and this operator did not add it.
+    #[error("{0} is a private address, and was not added by this operator")]
     PrivateAddress(String),
+    /// A public name of the operator's resolves to a private address, and the settings do not list it.
+    #[error(
+        "{0} is a public name that resolves to a private address; networks.clearnet.private_names can allow it"
+    )]
+    PrivateName(String),
     /// Nobody listens there.
     #[error("connection refused")]
     Refused,
@@ -73,6 +78,7 @@ impl DialError {
             Self::Hidden(_) => "hidden_name",
             Self::Dns { .. } => "dns",
             Self::PrivateAddress(_) => "private_address",
+            Self::PrivateName(_) => "private_name",
             Self::Refused => "refused",
             Self::Unreachable(_) => "unreachable",
             Self::Timeout(_) => "timeout",

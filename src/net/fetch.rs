@@ -29,7 +29,8 @@ const HEADERS_MAX: usize = 64;
 pub struct Get<'a> {
     /// The address, `http://` or `https://`.
     pub url: &'a str,
-    /// Who gave it to us. Where a redirect leads to was found, whoever named the first address, unless the host stays.
+    /// Where the address comes from. A redirect keeps it within the same origin (scheme, host, port); any other is
+    /// [`Trust::Discovered`].
     pub trust: Trust,
     /// The header `Accept`.
     pub accept: &'a str,

@@ -1,7 +1,7 @@
 //! The outside world: one guarded way out for WebSocket sessions and HTTP requests alike.
 //!
 //! Every dial begins at an [`Outside`], which knows by the host's last part through which network it goes. Clearnet names
-//! are resolved here, and an address that nobody named may not be private ([`Trust`]); names of Tor, I2P and Lokinet
+//! are resolved here, and a private address is dialled only under the conditions of [`Trust`]; names of Tor, I2P and Lokinet
 //! never reach DNS: they are handed to their SOCKS proxy as they are.
 //!
 //! Bounds: four addresses a name, 4,096 cached answers, one message of about 4 MiB, one page of 8 MiB, events kept aside
@@ -31,11 +31,13 @@ pub use socket::{Dial, Handshake, SocketError, TextSocket};
 /// How we introduce ourselves: some servers answer nobody without a name.
 const USER_AGENT: &str = concat!("Quipu/", env!("CARGO_PKG_VERSION"));
 
-/// Who gave us an address to dial.
+/// Where an address to dial comes from. It decides whether a private address may be dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trust {
-    /// The operator: seeds, command line, settings. It may be private.
+    /// This operator's command line or settings. A private address is dialled if the host is an address literal or a local name, or
+    /// if `networks.clearnet.private_names` lists it. Any other name that resolves to a private address is refused: its owner could
+    /// point it anywhere at any time.
     Named,
-    /// Somebody else: an event, a document, a redirect. It is never private.
+    /// Anything else: a seed file, an event, a document, a redirect to another origin. A private address is never dialled.
     Discovered,
 }

@@ -1,6 +1,7 @@
 //! DNS: addresses to dial, and facts for the monitor. Names of hidden networks never get this far.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
@@ -48,12 +49,16 @@ pub struct Names {
     pub ttl_s: Option<u32>,
 }
 
-/// Asks DNS.
+/// Asks DNS. A clone shares the cache.
 #[derive(Debug, Clone)]
-pub(super) struct Resolver(TokioResolver);
+pub(super) struct Resolver {
+    dns: TokioResolver,
+    /// `networks.clearnet.private_names`: public names that may resolve to a private address.
+    private_names: Arc<[String]>,
+}
 
 impl Resolver {
-    /// As the system is set up: its name servers and its hosts file.
+    /// Uses the system's name servers and hosts file.
     pub(super) fn of_system() -> Result<Self, DialError> {
         match hickory_resolver::system_conf::read_system_conf() {
             Ok((servers, options)) => Self::new(servers, options),
@@ -89,36 +94,49 @@ impl Resolver {
         TokioResolver::builder_with_config(servers, TokioRuntimeProvider::default())
             .with_options(options)
             .build()
-            .map(Self)
+            .map(|dns| Self { dns, private_names: Arc::default() })
             .map_err(|e| DialError::Settings(format!("DNS: {e}")))
     }
 
-    /// Where `host` (a name or an address, in lower case) may be dialled, best first.
+    /// The same resolver, for which these public names may resolve to a private address.
+    pub(super) fn with_private_names(self, names: &[String]) -> Self {
+        Self { private_names: names.into(), ..self }
+    }
+
+    /// Addresses of `host` (a name or an address, in lower case) that may be dialled, best first. The caller connects to one of
+    /// these and never resolves again, so that a second answer of DNS cannot lead elsewhere.
     pub(super) async fn addresses(&self, host: &str, trust: Trust) -> Result<Vec<IpAddr>, DialError> {
         let found = match address(host) {
             Some(ip) => vec![ip],
             None => self.resolve(host, trust).await?,
         };
-        let allowed = |ip: &IpAddr| trust == Trust::Named || !is_local_ip(*ip);
-        let dialable = interleaved(found.iter().copied().filter(allowed));
+        let may_be_private = trust == Trust::Named && self.may_be_private(host);
+        let dialable = interleaved(found.iter().copied().filter(|ip| may_be_private || !is_local_ip(*ip)));
         if !dialable.is_empty() {
-            Ok(dialable)
-        } else if found.is_empty() {
-            Err(DialError::Dns { host: words(host), why: "no address".to_owned() })
-        } else {
-            Err(DialError::PrivateAddress(words(host)))
+            return Ok(dialable);
         }
+        Err(match trust {
+            _ if found.is_empty() => DialError::Dns { host: words(host), why: "no address".to_owned() },
+            Trust::Named => DialError::PrivateName(words(host)),
+            Trust::Discovered => DialError::PrivateAddress(words(host)),
+        })
+    }
+
+    /// Whether a host that the operator named may have a private address.
+    fn may_be_private(&self, host: &str) -> bool {
+        let bare = host.trim_end_matches('.');
+        address(host).is_some() || is_local_name(host) || self.private_names.iter().any(|name| name == bare)
     }
 
     async fn resolve(&self, host: &str, trust: Trust) -> Result<Vec<IpAddr>, DialError> {
         clearnet_only(host)?;
-        // A local name may mean what the machine's search list makes of it; a stranger's name must not.
-        let asked = match trust {
-            Trust::Named => host.to_owned(),
-            Trust::Discovered if is_local_name(host) => return Err(DialError::PrivateAddress(words(host))),
-            Trust::Discovered => absolute(host),
+        // The machine's search list applies to a local name of the operator alone.
+        let asked = match (trust, is_local_name(host)) {
+            (Trust::Named, true) => host.to_owned(),
+            (Trust::Discovered, true) => return Err(DialError::PrivateAddress(words(host))),
+            (_, false) => absolute(host),
         };
-        let found = self.0.lookup_ip(asked).await.map_err(|e| dns(host, &e))?;
+        let found = self.dns.lookup_ip(asked).await.map_err(|e| dns(host, &e))?;
         Ok(found.iter().collect())
     }
 
@@ -136,7 +154,7 @@ impl Resolver {
         }
         clearnet_only(&host)?;
         let asked = absolute(&host);
-        let (found, servers) = tokio::join!(self.0.lookup_ip(asked.clone()), self.0.ns_lookup(asked));
+        let (found, servers) = tokio::join!(self.dns.lookup_ip(asked.clone()), self.dns.ns_lookup(asked));
         let found = found.map_err(|e| dns(&host, &e))?;
         for record in found.as_lookup().answers().iter().take(RECORDS_MAX) {
             match &record.data {
@@ -170,7 +188,7 @@ impl Resolver {
         if is_local_ip(ip) {
             return None;
         }
-        let found = self.0.reverse_lookup(ip).await.ok()?;
+        let found = self.dns.reverse_lookup(ip).await.ok()?;
         found.answers().iter().find_map(|record| match &record.data {
             RData::PTR(ptr) => Some(name_text(&ptr.0.to_utf8())),
             _ => None,

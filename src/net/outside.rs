@@ -43,6 +43,7 @@ impl Outside {
     }
 
     fn with(networks: &config::Networks, names: Resolver) -> Result<Self, DialError> {
+        let names = names.with_private_names(&networks.clearnet.private_names);
         let tls = Tls::new(networks.ca_file.as_deref())?;
         let isolation = Isolation::new();
         let clients = Clients::new(networks, &names, &tls, &isolation)?;

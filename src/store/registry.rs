@@ -60,6 +60,7 @@ pub const TABLES: &[(&str, TableKind)] = &[
     ("relay_metadata", TableKind::Journal),
     ("relay_progress", TableKind::Projection),
     ("relay_totals", TableKind::Projection),
+    ("relay_visits", TableKind::Working),
     ("relays", TableKind::Projection),
     ("sightings", TableKind::Journal),
     ("sync_log", TableKind::Journal),

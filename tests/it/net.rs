@@ -6,6 +6,7 @@ mod fetch;
 mod frames;
 mod kit;
 mod live;
+mod private;
 mod reconcile;
 mod socket;
 mod tls;

@@ -1,6 +1,6 @@
 //! A DNS server on the loopback that knows what it is told, and counts what it is asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
@@ -17,8 +17,18 @@ pub(crate) struct DnsServer {
 impl DnsServer {
     /// Knows these IPv4 addresses; every other name does not exist.
     pub(crate) async fn start(names: &[(&str, &[Ipv4Addr])]) -> Self {
-        let names: BTreeMap<String, Vec<Ipv4Addr>> =
-            names.iter().map(|(name, ips)| ((*name).to_owned(), ips.to_vec())).collect();
+        let answers = |ips: &[Ipv4Addr]| Answers { sets: VecDeque::from([ips.to_vec()]), ttl_s: 60 };
+        Self::answering(names.iter().map(|(name, ips)| ((*name).to_owned(), answers(ips))).collect()).await
+    }
+
+    /// Knows one name and answers each question for its address with the next set of `sets`, the last one from then on. The time to
+    /// live is 0, so that each resolution asks again.
+    pub(crate) async fn rebinding(name: &str, sets: &[&[Ipv4Addr]]) -> Self {
+        let sets = sets.iter().map(|ips| ips.to_vec()).collect();
+        Self::answering(BTreeMap::from([(name.to_owned(), Answers { sets, ttl_s: 0 })])).await
+    }
+
+    async fn answering(mut names: BTreeMap<String, Answers>) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -30,7 +40,7 @@ impl DnsServer {
                 let query = &buffer[..length];
                 let (name, end) = question(query);
                 log.lock().unwrap().push(name.clone());
-                let _ = socket.send_to(&answer(query, end, names.get(&name)), from).await;
+                let _ = socket.send_to(&answer(query, end, names.get_mut(&name)), from).await;
             }
         });
         Self { address, asked, _task: task }
@@ -57,16 +67,32 @@ fn question(query: &[u8]) -> (String, usize) {
     (labels.join("."), place + 5)
 }
 
-fn answer(query: &[u8], end: usize, known: Option<&Vec<Ipv4Addr>>) -> Vec<u8> {
+/// What is answered for one name.
+struct Answers {
+    /// Sets of addresses, one an answer; the last one stays.
+    sets: VecDeque<Vec<Ipv4Addr>>,
+    /// Time to live, seconds.
+    ttl_s: u8,
+}
+
+impl Answers {
+    fn next(&mut self) -> Vec<Ipv4Addr> {
+        let kept = self.sets.len() > 1;
+        if kept { self.sets.pop_front() } else { self.sets.front().cloned() }.unwrap_or_default()
+    }
+}
+
+fn answer(query: &[u8], end: usize, known: Option<&mut Answers>) -> Vec<u8> {
     let is_a = query[end - 4..end - 2] == [0, 1];
-    let addresses: &[Ipv4Addr] = if is_a { known.map_or(&[], Vec::as_slice) } else { &[] };
-    let mut reply = query[..2].to_vec();
     let no_such_name = if known.is_none() { 3 } else { 0 };
+    let ttl_s = known.as_ref().map_or(0, |answers| answers.ttl_s);
+    let addresses = known.filter(|_| is_a).map(Answers::next).unwrap_or_default();
+    let mut reply = query[..2].to_vec();
     reply.extend([0x81, 0x80 | no_such_name, 0, 1, 0, u8::try_from(addresses.len()).unwrap(), 0, 0, 0, 0]);
     reply.extend(&query[12..end]);
     for address in addresses {
-        // The name is that of the question; A, IN, 60 s, four bytes.
-        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        // The name is that of the question; A, IN, time to live, four bytes.
+        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, ttl_s, 0, 4]);
         reply.extend(address.octets());
     }
     reply

@@ -34,10 +34,16 @@ fn is_onion_v3(label: &str) -> bool {
         && ENDINGS_OF_VERSION_3.iter().any(|ending| label.ends_with(ending))
 }
 
-/// A name that only this machine or the network around it knows. In lower case; a final dot changes nothing.
+/// Endings of names that no public zone delegates, so that only the machine or the network around it can give them an address:
+/// RFC 6761 (`localhost`, `test`), RFC 6762 with its appendix G (`local` and the private ones), RFC 8375 (`home.arpa`; nothing
+/// under `arpa` is a relay).
+const LOCAL_ENDINGS: [&str; 10] =
+    ["localhost", "test", "local", "intranet", "internal", "private", "corp", "home", "lan", "arpa"];
+
+/// Whether a name is local: it has a single label, or one of the endings that no public zone delegates. In lower case; a final
+/// dot changes nothing.
 #[must_use]
 pub fn is_local_name(name: &str) -> bool {
-    const LOCAL_ENDINGS: [&str; 6] = ["localhost", "local", "internal", "lan", "intranet", "arpa"];
     match name.trim_end_matches('.').rsplit_once('.') {
         Some((_, ending)) => LOCAL_ENDINGS.contains(&ending),
         None => true,

@@ -42,8 +42,7 @@ pub(super) fn next(hop: &Hop, status: StatusCode, headers: &HeaderMap) -> Result
     let bad = |why: &str| FetchError::BadRedirect(words(why));
     let location = location.to_str().map_err(|_| bad("not readable"))?;
     let url = hop.url.join(location).map_err(|e| bad(&e.to_string()))?;
-    let same_host = url.host_str() == hop.url.host_str();
-    let trust = if same_host { hop.trust } else { Trust::Discovered };
+    let trust = if url.origin() == hop.url.origin() { hop.trust } else { Trust::Discovered };
     let next = Hop { url, trust };
     // Whoever is asked through Tor must not learn by a redirect where we are.
     if hop.network() != Network::Clearnet && next.network() != hop.network() {
@@ -90,11 +89,20 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_was_found_by_us_unless_the_host_stays() {
+    fn a_redirect_keeps_its_trust_for_the_same_origin_only() {
         let named = |url: &str| Ok(Some((url.to_owned(), Trust::Named)));
         assert_eq!(led("http://10.0.0.1/a", "/b"), named("http://10.0.0.1/b"));
-        let found = Ok(Some(("http://10.0.0.2/".to_owned(), Trust::Discovered)));
-        assert_eq!(led("http://10.0.0.1/a", "http://10.0.0.2"), found);
+        assert_eq!(led("https://nas.local/a", "https://NAS.local:443/b"), named("https://nas.local/b"));
+        for (from, to) in [
+            ("http://10.0.0.1/a", "http://10.0.0.2/"),
+            ("http://10.0.0.1/a", "http://10.0.0.1:6379/"),
+            ("https://nas.local/a", "http://nas.local/a"),
+            ("https://nas.local/a", "http://nas.local:443/a"),
+            ("http://nas.local/a", "https://nas.local/a"),
+            ("http://[::1]/", "http://[::ffff:7f00:1]/"),
+        ] {
+            assert_eq!(led(from, to), Ok(Some((to.to_owned(), Trust::Discovered))), "{from} {to}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod candidates;
 mod metadata;
+pub(super) mod visits;
 
 use std::collections::{HashMap, HashSet};
 
@@ -48,18 +49,13 @@ const ADD: &str = "SELECT numbers, added FROM insert_relay_batch($1, $2, $3, $4)
 
 const RECORD: &str = "SELECT quipu_record_relay_facts($1, $2, $3, $4, $5)";
 
-/// What the retirements of a batch mean for `relays`.
-const RETIRE: &str = "
-    UPDATE relays r SET retired_at = l.first
-    FROM (SELECT relay, min(recorded_at) AS first FROM relay_log WHERE relay = ANY ($1) AND kind = 'retired' GROUP BY relay) l
-    WHERE r.number = l.relay AND (r.retired_at IS NULL OR r.retired_at > l.first)";
-
 const ADDED_BEFORE: &str = "
     SELECT r.url, r.number, l.relay IS NOT NULL FROM unnest($2::text[]) AS o (url) JOIN relays r ON r.url = o.url
     LEFT JOIN relay_log l ON l.batch = $1 AND l.relay = r.number AND l.kind = 'added'";
 
-const RECORDED_BEFORE: &str =
-    "SELECT count(*) FROM relay_log WHERE batch = $1 AND kind IN ('retired', 'observed') AND slot = 0";
+const RECORDED_BEFORE: &str = "
+    SELECT count(*) FROM relay_log
+    WHERE batch = $1 AND kind IN ('retired', 'restored', 'refused', 'observed') AND slot = 0";
 
 /// The additions of a batch, one array a column.
 #[derive(Default)]
@@ -98,6 +94,8 @@ fn split(commands: &[RelayCommand]) -> Batch<'_> {
                 continue;
             }
             RelayCommand::Retire { relay, detail } => (relay, "retired", detail),
+            RelayCommand::Restore { relay, detail } => (relay, "restored", detail),
+            RelayCommand::Refuse { relay, detail } => (relay, "refused", detail),
             RelayCommand::Observe { relay, detail } => (relay, "observed", detail),
             RelayCommand::Find { .. } | RelayCommand::Drop { .. } => {
                 candidates.take(command);
@@ -127,9 +125,11 @@ fn answers(
         RelayCommand::Find { url, .. } => {
             RelayAnswer::Found(found.get(url.as_str()).copied().unwrap_or(Finding::Known))
         }
-        RelayCommand::Retire { .. } | RelayCommand::Observe { .. } | RelayCommand::Drop { .. } => {
-            RelayAnswer::Recorded
-        }
+        RelayCommand::Retire { .. }
+        | RelayCommand::Restore { .. }
+        | RelayCommand::Refuse { .. }
+        | RelayCommand::Observe { .. }
+        | RelayCommand::Drop { .. } => RelayAnswer::Recorded,
     };
     commands.iter().map(answer).collect()
 }
@@ -138,12 +138,7 @@ impl Batch<'_> {
     /// How many statements it takes.
     fn statements(&self) -> usize {
         let records = usize::from(!self.records.slots.is_empty());
-        let retires = usize::from(self.retires());
-        usize::from(!self.adds.urls.is_empty()) + records + retires + self.candidates.statements()
-    }
-
-    fn retires(&self) -> bool {
-        self.records.kinds.contains(&"retired")
+        usize::from(!self.adds.urls.is_empty()) + records + self.candidates.statements()
     }
 
     /// Sends them. Returns the row of the additions, and what became of URLs that were found.
@@ -174,9 +169,6 @@ impl Batch<'_> {
             ];
             client.query_typed(RECORD, &record).await?;
         }
-        if self.retires() {
-            client.execute_typed(RETIRE, &[(&records.relays, Type::INT4_ARRAY)]).await?;
-        }
         Ok((added, found))
     }
 }
@@ -196,7 +188,10 @@ impl Journal for RelayJournal {
             RelayCommand::Add { url, .. }
             | RelayCommand::Find { url, .. }
             | RelayCommand::Drop { url, .. } => Some(url.as_str()),
-            RelayCommand::Retire { .. } | RelayCommand::Observe { .. } => None,
+            RelayCommand::Retire { .. }
+            | RelayCommand::Restore { .. }
+            | RelayCommand::Refuse { .. }
+            | RelayCommand::Observe { .. } => None,
         }
     }
 

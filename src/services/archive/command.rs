@@ -13,7 +13,8 @@ pub enum RelayCommand {
     Add {
         /// Its canonical URL.
         url: RelayUrl,
-        /// Who named it: `seed`, `operator`, or `validator`, which proved it.
+        /// `operator` (command line), `seed` (a seed file) or `validator`, which proved it. Only the operator's relays may have a
+        /// private address.
         source: &'static str,
     },
     /// It is no longer crawled.
@@ -21,6 +22,20 @@ pub enum RelayCommand {
         /// Which.
         relay: Relay,
         /// `{"reason": …}`, in the operator's words.
+        detail: Value,
+    },
+    /// It is crawled again after it was retired.
+    Restore {
+        /// Which.
+        relay: Relay,
+        /// `{"reason": …}`, in the operator's words.
+        detail: Value,
+    },
+    /// It is never dialled, unless the operator names it.
+    Refuse {
+        /// Which.
+        relay: Relay,
+        /// `{"reason": …}`, see [`super::decide::refusal`].
         detail: Value,
     },
     /// A session with it showed something worth keeping.
@@ -34,7 +49,7 @@ pub enum RelayCommand {
     Find {
         /// Its canonical URL.
         url: RelayUrl,
-        /// `{"source": "event", "event": …}` or `{"source": "list", "list": …}`.
+        /// `{"source": "event", "event": …}` or `{"source": "list", "list": …}`; an object. Its `domain` is added when it is recorded.
         detail: Value,
         /// Room for it. All commands of a process bring the same.
         bounds: CandidateBounds,
@@ -53,10 +68,12 @@ pub enum RelayCommand {
 pub struct CandidateBounds {
     /// Waiting at one time, of one network.
     pub waiting_max: i32,
-    /// Waiting of one host.
-    pub host_max: i32,
+    /// Waiting of one registrable domain.
+    pub domain_max: i32,
     /// Found within a day, of one network.
     pub day_max: i32,
+    /// Found within a day, of one registrable domain.
+    pub domain_day_max: i32,
 }
 
 /// A window of a relay was walked to its end.

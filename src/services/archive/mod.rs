@@ -17,4 +17,5 @@ pub mod react;
 pub mod read;
 pub mod seeds;
 
+pub use append::visits::ask;
 pub use append::{Finding, MetadataJournal, RelayAnswer, RelayJournal, SyncJournal, WindowAnswer};

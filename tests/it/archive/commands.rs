@@ -56,6 +56,17 @@ async fn url_prints_each_door_and_a_retired_relay_is_known_as_such() {
     }
     let listed = instance.run(&["relays", "list", "--json"]).ok().json_lines();
     assert!(listed[0]["retired_at"].is_string(), "{listed:?}");
+
+    for said in ["restored\n", "was not retired\n"] {
+        let ran = instance.run(&["relays", "restore", relay, "--reason", "back"]).ok();
+        assert!(ran.stdout.ends_with(said), "{}", ran.stdout);
+    }
+    let listed = instance.run(&["relays", "list", "--json"]).ok().json_lines();
+    assert!(listed[0]["retired_at"].is_null(), "{listed:?}");
+    let kinds = "SELECT count(*) FROM relay_log WHERE kind IN ('retired', 'restored')";
+    assert_eq!(instance.count(kinds).await, 2);
+    let told = instance.run(&["relays", "show", relay]).ok().stdout;
+    assert!(told.contains("restored") && told.contains("back"), "{told}");
     instance.run(&["verify"]).ok();
     instance.stop();
 }

@@ -108,8 +108,8 @@ async fn status_counts_exactly_what_is_there_also_after_an_erasure() {
              (VALUES (1, '{READABLE}', 'complete', 0, 900), (2, '{READABLE}', 'gap', 500, 500),
                      (3, '{SILENT}', 'gap', 0, 10), (4, '{SILENT}', 'complete', 0, 900)) v (place, relay, outcome, since, until)
          WHERE url = v.relay ORDER BY place;
-         INSERT INTO candidates VALUES ('wss://a.example', 'clearnet', now(), 'list'), ('wss://b.example', 'clearnet', now(), 'list'),
-             ('ws://c.i2p', 'i2p', now(), 'list');
+         INSERT INTO candidates VALUES ('wss://a.example', 'clearnet', now(), 'list', 'a.example'), ('wss://b.example', 'clearnet', now(), 'list', 'b.example'),
+             ('ws://c.i2p', 'i2p', now(), 'list', 'c.i2p');
          INSERT INTO candidate_tries VALUES ('wss://b.example', 2, now() + interval '1 hour', 'dns')"
     );
     owner.batch_execute(&walked).await.unwrap();

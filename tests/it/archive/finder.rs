@@ -217,7 +217,7 @@ async fn n_65_4_a_hostile_flood_fills_nothing() {
     let mut kit = Kit::new().await;
     let settings = config::Finder {
         candidates_max: 150.try_into().unwrap(),
-        candidates_per_host_max: 10.try_into().unwrap(),
+        candidates_per_domain_max: 10.try_into().unwrap(),
         ..config::Finder::default()
     };
     let writer = kit.writer(ingest_journal());
@@ -226,18 +226,18 @@ async fn n_65_4_a_hostile_flood_fills_nothing() {
         let tags = tags.into_iter().map(|tag| Tag::parse(tag).unwrap());
         EventBuilder::new(Kind::from(10_002), "").tags(tags).sign_with_keys(&Keys::generate()).unwrap()
     };
-    let one_host: Vec<Event> =
-        (0..20).map(|n| flood(n * 300, &|n| format!("wss://evil.example.com/{n}"))).collect();
+    let one_domain: Vec<Event> =
+        (0..100).map(|n| flood(n * 300, &|n| format!("wss://s{n}.evil.example.com/{n}"))).collect();
     let private: Vec<Event> =
         (0..20).map(|n| flood(n * 300, &|n| format!("ws://10.0.{}.{}", n / 256, n % 256))).collect();
-    writer.append(page(None, &[one_host, private].concat())).await.unwrap();
+    writer.append(page(None, &[one_domain, private].concat())).await.unwrap();
     read_all(&mut kit, &settings).await;
     assert_eq!(waiting(&kit).await.len(), 10);
-    let one_event = [flood(0, &|n| format!("wss://h{n}.example.com"))];
+    let one_event = [flood(0, &|n| format!("wss://relay.h{n}.com"))];
     writer.append(page(None, &one_event)).await.unwrap();
     read_all(&mut kit, &settings).await;
     assert_eq!(waiting(&kit).await.len(), 110);
-    let many: Vec<Event> = (1..20).map(|n| flood(n * 300, &|n| format!("wss://h{n}.example.com"))).collect();
+    let many: Vec<Event> = (1..20).map(|n| flood(n * 300, &|n| format!("wss://relay.h{n}.com"))).collect();
     writer.append(page(None, &many)).await.unwrap();
     read_all(&mut kit, &settings).await;
     assert_eq!(waiting(&kit).await.len(), 150);

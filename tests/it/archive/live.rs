@@ -215,6 +215,7 @@ async fn the_priority_synchronizer_knows_its_relays_and_runs_alone() {
         "--set",
         &file,
     ];
+    // A file grants no way into private networks; the settings name the relay.
     let instance = Instance::crawling(&[&relay.url], &arguments);
     await_complete(&instance, &relay.url, now() - 120).await;
     let held = i64::try_from(relay.events.len()).unwrap();

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -135,4 +136,20 @@ pub(super) fn notes(count: u64) -> Vec<Event> {
                 .unwrap()
         })
         .collect()
+}
+
+/// A WebSocket server that counts its connections.
+pub(super) async fn counted() -> (Peer, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&count);
+    let peer = Peer::tcp(move |stream| {
+        seen.fetch_add(1, Ordering::SeqCst);
+        async move {
+            if let Ok(socket) = tokio_tungstenite::accept_async(stream).await {
+                stay(socket).await;
+            }
+        }
+    })
+    .await;
+    (peer, count)
 }

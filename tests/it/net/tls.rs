@@ -57,7 +57,8 @@ async fn way(authority: &CertifiedIssuer<'static, KeyPair>) -> (Outside, DnsServ
     let ca_file = folder.path().join("ca.pem");
     std::fs::write(&ca_file, authority.pem()).unwrap();
     let dns = DnsServer::start(&[(NAME, &[Ipv4Addr::LOCALHOST])]).await;
-    let networks = Networks { ca_file: Some(ca_file), ..Networks::default() };
+    let mut networks = Networks { ca_file: Some(ca_file), ..Networks::default() };
+    networks.clearnet.private_names = vec![NAME.to_owned()];
     (Outside::asking(&networks, &[dns.address()]).unwrap(), dns)
 }
 

@@ -175,7 +175,7 @@ async fn a_batch_of_additions_and_observations_is_one_commit_even_when_its_commi
 async fn a_candidate_is_found_and_given_up_once_when_the_answer_is_lost() {
     let (mut kit, proxy) = proxied().await;
     let writer = kit.patient_writer(RelayJournal, HASTY);
-    let bounds = CandidateBounds { waiting_max: 10, host_max: 10, day_max: 10 };
+    let bounds = CandidateBounds { waiting_max: 10, domain_max: 10, day_max: 10, domain_day_max: 10 };
     for (turn, (name, fault)) in faults().into_iter().enumerate() {
         let url = RelayUrl::parse(&format!("wss://candidate{turn}.example.com")).unwrap();
         let detail = json!({ "source": "event" });

@@ -26,7 +26,7 @@ async fn archive() -> Kit {
     let (one, two, three) = tokio::join!(retire(), retire(), retire());
     one.and(two).and(three).unwrap();
     let url = RelayUrl::parse("wss://candidate.example.com").unwrap();
-    let bounds = CandidateBounds { waiting_max: 1, host_max: 1, day_max: 1 };
+    let bounds = CandidateBounds { waiting_max: 1, domain_max: 1, day_max: 1, domain_day_max: 1 };
     let detail = serde_json::json!({ "source": "list" });
     writer.append(RelayCommand::Find { url, detail, bounds }).await.unwrap();
     kit.project().await;
@@ -46,7 +46,7 @@ const TABLES: [(&str, &str, &str, &str); 6] = [
         "candidates",
         "candidates",
         "UPDATE candidates SET network = 'tor'",
-        "INSERT INTO candidates VALUES ('wss://y.example.com', 'clearnet', now(), 'event')",
+        "INSERT INTO candidates VALUES ('wss://y.example.com', 'clearnet', now(), 'event', 'example.com')",
     ),
     (
         "relay_progress",

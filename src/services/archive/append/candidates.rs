@@ -9,6 +9,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::services::archive::command::{CandidateBounds, RelayCommand};
+use crate::services::archive::decide::candidate::domain;
 use crate::store::append::Client;
 use crate::store::{Doors, Error};
 
@@ -21,8 +22,8 @@ pub enum Finding {
     Known,
     /// It was given up not long ago.
     Dropped,
-    /// Enough candidates of its host wait.
-    HostFull,
+    /// Enough candidates of its registrable domain wait, or were found today.
+    DomainFull,
     /// Enough candidates wait, or were found today.
     Full,
 }
@@ -35,19 +36,19 @@ impl Finding {
             Self::New => "new",
             Self::Known => "known",
             Self::Dropped => "dropped",
-            Self::HostFull => "host_full",
+            Self::DomainFull => "domain_full",
             Self::Full => "full",
         }
     }
 
     fn of(outcome: &str) -> Result<Self, Error> {
-        let all = [Self::New, Self::Known, Self::Dropped, Self::HostFull, Self::Full];
+        let all = [Self::New, Self::Known, Self::Dropped, Self::DomainFull, Self::Full];
         let unknown = || Error::inconsistent("candidates", format!("`{outcome}` is no outcome"));
         all.into_iter().find(|finding| finding.as_str() == outcome).ok_or_else(unknown)
     }
 }
 
-const FIND: &str = "SELECT quipu_find_candidates($1, $2, $3, $4, $5, $6, $7, $8)";
+const FIND: &str = "SELECT quipu_find_candidates($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 const DROP: &str = "SELECT quipu_drop_candidates($1, $2, $3, $4)";
 
@@ -67,11 +68,11 @@ pub(super) struct Candidates<'a> {
 struct Columns<'a> {
     slots: Vec<i32>,
     urls: Vec<&'a str>,
-    details: Vec<&'a Value>,
+    details: Vec<Value>,
 }
 
 impl<'a> Columns<'a> {
-    fn push(&mut self, slot: i32, url: &'a str, detail: &'a Value) {
+    fn push(&mut self, slot: i32, url: &'a str, detail: Value) {
         self.slots.push(slot);
         self.urls.push(url);
         self.details.push(detail);
@@ -85,16 +86,22 @@ impl<'a> Candidates<'a> {
         let slot = i32::try_from(taken).unwrap_or(i32::MAX);
         match command {
             RelayCommand::Find { url, detail, bounds } => {
+                let mut detail = detail.clone();
+                detail["domain"] = domain(url).into();
                 self.found.push(slot, url.as_str(), detail);
                 self.networks.push(url.network().as_str());
                 self.bounds = Some(*bounds);
                 true
             }
             RelayCommand::Drop { url, detail } => {
-                self.dropped.push(slot, url.as_str(), detail);
+                self.dropped.push(slot, url.as_str(), detail.clone());
                 true
             }
-            RelayCommand::Add { .. } | RelayCommand::Retire { .. } | RelayCommand::Observe { .. } => false,
+            RelayCommand::Add { .. }
+            | RelayCommand::Retire { .. }
+            | RelayCommand::Restore { .. }
+            | RelayCommand::Refuse { .. }
+            | RelayCommand::Observe { .. } => false,
         }
     }
 
@@ -121,8 +128,9 @@ impl<'a> Candidates<'a> {
                         (&self.networks, Type::TEXT_ARRAY),
                         (&self.found.details, Type::JSONB_ARRAY),
                         (&bounds.waiting_max, Type::INT4),
-                        (&bounds.host_max, Type::INT4),
+                        (&bounds.domain_max, Type::INT4),
                         (&bounds.day_max, Type::INT4),
+                        (&bounds.domain_day_max, Type::INT4),
                     ],
                 )
                 .await?;

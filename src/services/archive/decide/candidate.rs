@@ -1,6 +1,30 @@
-//! What becomes of a candidate that has failed to prove a relay.
+//! For which domain a candidate counts, and what becomes of one that has failed to prove a relay.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
+
+use crate::base::{Network, RelayUrl};
+
+/// What a candidate counts for among the bounds: the registrable domain of its host by the public suffix list, so that sub-domains,
+/// which cost nothing, count together; of an address the network that one customer usually has (/24, /48); of a hidden service its
+/// host, which has no domain above it.
+#[must_use]
+pub fn domain(url: &RelayUrl) -> String {
+    let host = url.host();
+    match host.trim_start_matches('[').trim_end_matches(']').parse() {
+        Ok(IpAddr::V4(ip)) => {
+            let [a, b, c, _] = ip.octets();
+            return format!("{}/24", Ipv4Addr::new(a, b, c, 0));
+        }
+        Ok(IpAddr::V6(ip)) => {
+            let [a, b, c, ..] = ip.segments();
+            return format!("{}/48", Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0));
+        }
+        Err(_) => {}
+    }
+    let registrable = (url.network() == Network::Clearnet).then(|| psl::domain_str(host)).flatten();
+    registrable.unwrap_or(host).to_owned()
+}
 
 /// How often and how late a candidate is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +92,23 @@ pub fn after_failure(before: u32, reason: &str, is_crowded: bool, retries: Retri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_candidate_counts_for_its_registrable_domain_or_its_network() {
+        for (url, expected) in [
+            ("wss://a.b.c.example.com:444/x", "example.com"),
+            ("wss://example.com", "example.com"),
+            ("wss://relay.example.co.uk", "example.co.uk"),
+            ("wss://someone.github.io", "someone.github.io"),
+            ("wss://co.uk", "co.uk"),
+            ("wss://a.xn--fiqs8s", "a.xn--fiqs8s"),
+            ("ws://198.51.7.9:80", "198.51.7.0/24"),
+            ("ws://[2606:4700:10::1]", "2606:4700:10::/48"),
+            ("ws://deep.name.i2p", "deep.name.i2p"),
+        ] {
+            assert_eq!(domain(&RelayUrl::parse(url).unwrap()), expected, "{url}");
+        }
+    }
 
     const RETRIES: Retries =
         Retries { tries_max: 12, pause_min: Duration::from_hours(1), pause_max: Duration::from_hours(168) };

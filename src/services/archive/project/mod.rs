@@ -11,11 +11,13 @@ const RELAYS: Projection = Projection {
     name: "relays",
     tables: &["relays"],
     upkeep: Upkeep::SameCommit,
-    statements: &["INSERT INTO relays (number, url, network, inserted_at, retired_at, source)
-        SELECT a.relay, a.url, a.network, a.recorded_at,
-               (SELECT min(r.recorded_at) FROM relay_log r WHERE r.relay = a.relay AND r.kind = 'retired'),
-               coalesce((SELECT n.detail ->> 'source' FROM relay_log n WHERE n.relay = a.relay AND n.kind = 'named'), a.detail ->> 'source')
-        FROM relay_log a WHERE a.kind = 'added'"],
+    statements: &["INSERT INTO relays (number, url, network, inserted_at, source, retired_at, refused_reason)
+        SELECT a.relay, a.url, a.network, a.recorded_at, s.source, (quipu_relay_state(a.relay, s.source)).*
+        FROM relay_log a
+        CROSS JOIN LATERAL (
+            SELECT coalesce((SELECT n.detail ->> 'source' FROM relay_log n WHERE n.relay = a.relay AND n.kind = 'named'
+                             ORDER BY n.position DESC LIMIT 1), a.detail ->> 'source') AS source) s
+        WHERE a.kind = 'added'"],
 };
 
 /// For each URL, found and dropped are appended under one lock, so that the greatest position is the last to happen.
@@ -23,8 +25,8 @@ const CANDIDATES: Projection = Projection {
     name: "candidates",
     tables: &["candidates"],
     upkeep: Upkeep::SameCommit,
-    statements: &["INSERT INTO candidates (url, network, found_at, source)
-        SELECT l.url, l.network, l.recorded_at, l.detail ->> 'source'
+    statements: &["INSERT INTO candidates (url, network, found_at, source, domain)
+        SELECT l.url, l.network, l.recorded_at, l.detail ->> 'source', coalesce(l.detail ->> 'domain', quipu_wide_domain(l.url))
         FROM (SELECT DISTINCT ON (c.url) c.* FROM relay_log c WHERE c.kind IN ('found', 'dropped') ORDER BY c.url, c.position DESC) l
         WHERE l.kind = 'found' AND NOT EXISTS (SELECT FROM relay_log a WHERE a.kind = 'added' AND a.url = l.url)"],
 };

@@ -78,8 +78,9 @@ impl Finder {
         let most = |setting: std::num::NonZeroU32| i32::try_from(setting.get()).unwrap_or(i32::MAX);
         CandidateBounds {
             waiting_max: most(self.settings.candidates_max),
-            host_max: most(self.settings.candidates_per_host_max),
+            domain_max: most(self.settings.candidates_per_domain_max),
             day_max: most(self.settings.candidates_per_day_max),
+            domain_day_max: most(self.settings.candidates_per_domain_day_max),
         }
     }
 

@@ -1,12 +1,14 @@
 //! The service `initializer`: makes the seed relays known, once.
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::RelayUrl;
 use crate::config::Implementation;
 use crate::lifecycle::{Cycle, Service, set_aside};
 use crate::services::archive::command::RelayCommand;
+use crate::services::archive::decide::refusal;
+use crate::services::archive::react::refusals;
 use crate::services::archive::seeds::Seeds;
 use crate::services::archive::{RelayAnswer, RelayJournal};
 use crate::store;
@@ -54,27 +56,32 @@ impl Service for Initializer {
         let known = seeds.relays.len();
         // A seed that the database refuses is passed over: trying again cannot help, and the others are entered.
         let add = |url: RelayUrl| async move {
+            let reason = refusal(&url, false);
             match self.relays.append(RelayCommand::Add { url: url.clone(), source: "seed" }).await {
                 Err(store::Error::Data(error)) => {
                     set_aside("initializer_seed", url.as_str(), None, &error);
-                    Ok(false)
+                    Ok(None)
                 }
-                answer => {
-                    Ok::<bool, store::Error>(matches!(answer?, RelayAnswer::Known { is_new: true, .. }))
-                }
+                answer => Ok::<_, store::Error>(Some((answer?, reason))),
             }
         };
-        let new = stream::iter(seeds.relays)
-            .map(add)
-            .buffer_unordered(AT_ONCE)
-            .try_fold(0_usize, |new, is_new| async move { Ok(new + usize::from(is_new)) })
-            .await?;
+        let answers: Vec<_> =
+            stream::iter(seeds.relays).map(add).buffer_unordered(AT_ONCE).try_collect().await?;
+        let (mut new, mut refused) = (0, Vec::new());
+        for (answer, reason) in answers.into_iter().flatten() {
+            let RelayAnswer::Known { relay, is_new } = answer else { continue };
+            new += usize::from(is_new);
+            refused.extend(reason.map(|reason| (relay, reason)));
+        }
         tracing::info!(
-            "{}: {known} relays, {new} of them new; {} repeated and {} bad lines skipped",
+            "{}: {known} relays, {new} of them new; {} at private addresses are not dialled unless you add them; \
+             {} repeated and {} bad lines skipped",
             self.seed_file,
+            refused.len(),
             seeds.duplicates,
             seeds.refused.len()
         );
+        refusals::record(&self.relays, refused).await?;
         Ok(Cycle::Done)
     }
 }

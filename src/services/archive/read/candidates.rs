@@ -86,7 +86,7 @@ pub async fn due_candidates(pool: &PgPool, urls: &[String]) -> Result<Vec<DueCan
 pub struct Witness {
     /// Canonical URL.
     pub url: String,
-    /// Whether the operator named it, or somebody on the network.
+    /// Whether the operator named it.
     pub is_named: bool,
 }
 
@@ -96,7 +96,7 @@ pub async fn witnesses(pool: &PgPool, network: &str, limit: i64) -> Result<Vec<W
     Ok(sqlx::query_as!(
         Witness,
         r#"SELECT r.url, quipu_is_named(r.source) AS "is_named!"
-           FROM relay_progress p JOIN relays r ON r.number = p.relay WHERE r.network = $1 AND r.retired_at IS NULL
+           FROM relay_progress p JOIN relays r ON r.number = p.relay WHERE r.network = $1 AND r.retired_at IS NULL AND r.refused_reason IS NULL
            ORDER BY least(p.last_created_at, extract(epoch FROM now())::bigint) DESC, r.number LIMIT $2"#,
         network,
         limit

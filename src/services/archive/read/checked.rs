@@ -14,7 +14,7 @@ pub struct DueRelay {
     pub number: i32,
     /// Canonical URL.
     pub url: String,
-    /// Whether the operator or a seed named it: then its address may be private.
+    /// Whether the operator named it: then its address may be private.
     pub is_named: bool,
     /// When its newest snapshot was made, unix seconds; `None` when it has none.
     pub checked_at: Option<i64>,
@@ -22,8 +22,10 @@ pub struct DueRelay {
     pub due: i64,
 }
 
-/// Relays of one network to check, at most `limit`: those never checked first, then those whose newest snapshot is oldest.
-/// Whoever holds a relay's lease is at it already. `only` restricts to these URLs unless it is empty.
+/// Relays of one network to check, at most `limit`: those never checked first, the operator's before all others, then those whose
+/// newest snapshot is oldest. One that the operator has asked for since its newest snapshot is due as well.
+/// Whoever holds a relay's lease is at it already. `only`, the operator's settings, restricts to these URLs unless it is empty. A
+/// refused relay is left out unless `only` names it.
 ///
 /// A relay is due `interval_s` after its newest snapshot, and up to a tenth of it later, each by a share of its own, so that what
 /// was checked in one go drifts apart. A snapshot from far in the future (a clock was wrong) counts as none. The stored time is
@@ -41,13 +43,15 @@ pub async fn due_relays(
         r#"SELECT r.number, r.url, quipu_is_named(r.source) AS "is_named!", m.generated_at AS "checked_at?",
                   count(*) OVER () AS "due!"
            FROM relays r
-           LEFT JOIN LATERAL (SELECT s.generated_at FROM relay_metadata s WHERE s.relay_url = r.url
+           LEFT JOIN relay_visits v ON v.relay = r.number
+           LEFT JOIN LATERAL (SELECT s.generated_at, s.recorded_at FROM relay_metadata s WHERE s.relay_url = r.url
                               ORDER BY s.generated_at DESC LIMIT 1) m ON true
-           WHERE r.retired_at IS NULL AND r.network = $1 AND (cardinality($2::text[]) = 0 OR r.url = ANY ($2))
-             AND (m.generated_at IS NULL OR m.generated_at > $3::bigint + $4::bigint
+           WHERE r.retired_at IS NULL AND r.network = $1
+             AND (r.url = ANY ($2::text[]) OR (cardinality($2::text[]) = 0 AND r.refused_reason IS NULL))
+             AND (m.generated_at IS NULL OR m.recorded_at < v.asked_at OR m.generated_at > $3::bigint + $4::bigint
                   OR m.generated_at <= $3::bigint - $4::bigint - (r.number::bigint * 7919) % ($4::bigint / 10 + 1))
              AND NOT EXISTS (SELECT FROM lease l WHERE l.name = 'monitor/' || r.number AND l.expires_at > clock_timestamp())
-           ORDER BY m.generated_at NULLS FIRST, r.number LIMIT $5"#,
+           ORDER BY coalesce(v.asked_at > coalesce(m.recorded_at, '-infinity'), false) DESC, m.generated_at NULLS FIRST, r.number LIMIT $5"#,
         network.as_str(),
         only,
         now,

@@ -14,7 +14,7 @@ pub struct Candidate {
     pub number: i32,
     /// Canonical URL.
     pub url: String,
-    /// Whether the operator named it, or somebody on the network.
+    /// Whether the operator named it.
     pub is_named: bool,
     /// Most events it says it returns for one filter (NIP-11), at least 1; `None` when it does not say, or nothing usable.
     pub max_limit: Option<i32>,
@@ -24,8 +24,15 @@ pub struct Candidate {
 
 /// Relays that are crawled, those furthest behind first: by `relay_last_event_timestamp`, clamped to `now` so that one event
 /// dated 2100 does not put its relay last for ever. They are the `readable_relays`, those that only want to know
-/// who asks (NIP-42: our key may be good enough), and those that nobody has checked yet. Those that somebody holds are left out.
-pub async fn candidates(pool: &PgPool, now: i64) -> Result<Vec<Candidate>, Error> {
+/// who asks (NIP-42: our key may be good enough), and those that nobody has checked yet. Those that somebody holds are left out, and
+/// refused ones unless `only`, the operator's settings, names them, and for `first_look_s` seconds those that the operator waits for: a
+/// first look dials them.
+pub async fn candidates(
+    pool: &PgPool,
+    now: i64,
+    only: &[String],
+    first_look_s: i32,
+) -> Result<Vec<Candidate>, Error> {
     Ok(sqlx::query_as!(
         Candidate,
         r#"SELECT r.number, r.url, quipu_is_named(r.source) AS "is_named!",
@@ -33,11 +40,15 @@ pub async fn candidates(pool: &PgPool, now: i64) -> Result<Vec<Candidate>, Error
            FROM relays r
            LEFT JOIN relay_progress p ON p.relay = r.number
            LEFT JOIN relay_metadata_latest m ON m.relay_url = r.url
-           WHERE r.retired_at IS NULL
+           WHERE r.retired_at IS NULL AND (r.refused_reason IS NULL OR r.url = ANY ($2))
+             AND NOT EXISTS (SELECT FROM relay_visits v WHERE v.relay = r.number AND v.asked_at > now() - make_interval(secs => $3)
+                             AND (v.began_at IS NULL OR v.began_at < v.asked_at))
              AND NOT EXISTS (SELECT FROM lease l WHERE l.name = 'synchronizer/' || r.number AND l.expires_at > clock_timestamp())
              AND (m.relay_url IS NULL OR m.readable OR m.auth = 'refused')
            ORDER BY least(coalesce(p.last_created_at, 0), $1), r.number"#,
-        now
+        now,
+        only,
+        f64::from(first_look_s)
     )
     .fetch_all(pool)
     .await?)

@@ -1,5 +1,6 @@
 //! Questions to the archive's rows, on the session and read doors.
 
+mod asked;
 mod candidates;
 mod checked;
 mod coverage;
@@ -11,6 +12,7 @@ mod vanish;
 
 use sqlx::PgPool;
 
+pub use asked::{AskedRelay, RelaySteps, asked_relays, relay_steps};
 pub use candidates::{
     CandidateRow, DueCandidate, HintingEvent, MonthOfBatches, Witness, candidate_rows, candidates_waiting,
     due_candidates, due_urls, hinting_events, months_of, unknown_urls, witnesses,

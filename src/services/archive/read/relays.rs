@@ -21,14 +21,24 @@ pub struct RelayRow {
     pub url: String,
     /// clearnet, tor, i2p or loki.
     pub network: String,
-    /// Who made it known: `seed`, `operator`, `validator`, …
+    /// Who made it known: `operator`, `seed`, `validator` or `insert_relay`.
     pub source: Option<String>,
     /// When it became known.
     pub inserted_at: DateTime<Utc>,
     /// When it was retired.
     pub retired_at: Option<DateTime<Utc>>,
+    /// Why it is never dialled: `private_address`; nothing for one that may be.
+    pub refused_reason: Option<String>,
+    /// Whether a session with it was begun or it was checked.
+    pub is_dialled: bool,
+    /// Whether it was crawled: it has shown an event, or a window of its time line was walked.
+    pub is_crawled: bool,
+    /// How the newest session with it ended: `ok`, `stopped` or the reason of a failure.
+    pub last_session: Option<String>,
     /// Whether its newest check could read it; nothing when it was never checked.
     pub readable: Option<bool>,
+    /// Why its newest check could open no connection, as one word.
+    pub open_failure: Option<String>,
     /// Newest event it has shown, unix seconds.
     pub last_event_timestamp: Option<i64>,
     /// Distinct events it has shown, as of the newest projection.
@@ -60,11 +70,15 @@ pub async fn relays(
 ) -> Result<Vec<RelayRow>, Error> {
     Ok(sqlx::query_as!(
         RelayRow,
-        r#"SELECT r.number, r.url, r.network, r.source, r.inserted_at, r.retired_at, c.readable AS "readable?",
+        r#"SELECT r.number, r.url, r.network, r.source, r.inserted_at, r.retired_at, r.refused_reason,
+                  (v.began_at IS NOT NULL OR c.readable IS NOT NULL) AS "is_dialled!", v.outcome AS "last_session?",
+                  (p.relay IS NOT NULL OR EXISTS (SELECT FROM sync_log s WHERE s.relay = r.number)) AS "is_crawled!",
+                  c.readable AS "readable?", c.open_failure,
                   p.last_created_at AS "last_event_timestamp?", coalesce(t.sightings, 0) AS "sightings!"
            FROM relays r
+           LEFT JOIN relay_visits v ON v.relay = r.number
            LEFT JOIN relay_progress p ON p.relay = r.number LEFT JOIN relay_totals t ON t.relay = r.number
-           LEFT JOIN LATERAL (SELECT n.readable FROM relay_metadata m JOIN nip66 n ON n.id = m.nip66_id
+           LEFT JOIN LATERAL (SELECT n.readable, n.detail #>> '{failures,open,reason}' AS open_failure FROM relay_metadata m JOIN nip66 n ON n.id = m.nip66_id
                               WHERE m.relay_url = r.url ORDER BY m.generated_at DESC, m.position DESC LIMIT 1) c ON true
            WHERE r.url > $1 AND ($2::text IS NULL OR r.network = $2)
              AND ($3::boolean IS NULL OR coalesce(c.readable, false) = $3)

@@ -93,6 +93,7 @@ async fn a_name_is_asked_for_and_what_dns_says_is_kept_without_its_time() {
     let mut bench = Bench::new().await;
     let honest = Stub::honest().await;
     let dns = DnsServer::start(&[("relay.example.com", &[Ipv4Addr::LOCALHOST])]).await;
+    bench.networks.clearnet.private_names = vec!["relay.example.com".to_owned()];
     bench.outside = Some(Outside::asking(&bench.networks, &[dns.address()]).unwrap());
     let port = honest.address.port();
     let (known, unknown) =

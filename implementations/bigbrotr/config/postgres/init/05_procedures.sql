@@ -96,13 +96,15 @@ BEGIN
     RETURN true;
 END $$;
 
--- Makes relays known. Returns their numbers in the order given; known ones keep theirs. A known one that was discovered becomes
--- named when a seed or an operator names it, and what was a candidate is one no longer.
---   urls must be canonical; networks: clearnet, tor, i2p, loki; sources: who named it; added: whether this call made the relay known
+-- Makes relays known. Returns their numbers in the order given; known ones keep theirs. A known relay of another source becomes
+-- the operator's when the operator names it, and is then refused no longer. A candidate that becomes a relay is no candidate. A
+-- relay that the operator adds or names is dialled before all others.
+--   urls must be canonical; networks: clearnet, tor, i2p, loki; sources: operator, seed, validator or insert_relay;
+--   added: whether this call made the relay known
 CREATE OR REPLACE FUNCTION insert_relay_batch(
     command uuid, urls text[], networks text[], sources text[], OUT numbers integer[], OUT added boolean[])
 LANGUAGE plpgsql AS $$
-DECLARE fresh_urls text[];
+DECLARE fresh_urls text[]; asked integer[];
 BEGIN
     -- Most calls name what is known and change nothing: they wait for nobody.
     IF EXISTS (SELECT FROM unnest(urls, sources) AS o (url, source) LEFT JOIN relays r ON r.url = o.url
@@ -118,7 +120,7 @@ BEGIN
             WHERE NOT EXISTS (SELECT FROM relays r WHERE r.url = o.url) ORDER BY o.url
             ON CONFLICT (url) DO NOTHING RETURNING number, url, network, inserted_at),
         renamed AS (
-            UPDATE relays r SET source = o.source FROM offered o
+            UPDATE relays r SET source = o.source, refused_reason = NULL FROM offered o
             WHERE r.url = o.url AND quipu_is_named(o.source) AND NOT quipu_is_named(r.source) RETURNING r.number, r.url),
         logged AS (
             INSERT INTO relay_log (recorded_at, batch, slot, relay, kind, url, network, detail)
@@ -127,8 +129,11 @@ BEGIN
             UNION ALL
             SELECT clock_timestamp(), command, (o.place - 1)::integer, n.number, 'named', NULL, NULL, jsonb_build_object('source', o.source)
             FROM renamed n JOIN offered o ON o.url = n.url
-            ORDER BY 3 RETURNING url)
-        SELECT array_agg(l.url) INTO fresh_urls FROM logged l WHERE l.url IS NOT NULL;
+            ORDER BY 3 RETURNING relay, url, detail)
+        SELECT array_agg(l.url) FILTER (WHERE l.url IS NOT NULL),
+               array_agg(l.relay) FILTER (WHERE quipu_is_named(l.detail ->> 'source'))
+        INTO fresh_urls, asked FROM logged l;
+        PERFORM quipu_ask_for(asked);
         DELETE FROM candidates c WHERE c.url = ANY (fresh_urls);
         DELETE FROM candidate_tries t WHERE t.url = ANY (fresh_urls);
     END IF;

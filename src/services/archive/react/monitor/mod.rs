@@ -212,7 +212,7 @@ impl Monitor {
                 continue;
             }
             if checked.get(&Relay(relay.number)) == Some(&relay.checked_at) {
-                turns.extend(turn(&relay));
+                turns.extend(turn(&relay, &settings.only_relays));
             } else {
                 unneeded.push(name);
             }
@@ -296,8 +296,9 @@ impl Monitor {
     }
 }
 
-fn turn(due: &DueRelay) -> Option<Turn> {
-    let trust = if due.is_named { Trust::Named } else { Trust::Discovered };
+/// The check to make. `only` is the operator's setting, so a relay in it is named by the operator.
+fn turn(due: &DueRelay, only: &[String]) -> Option<Turn> {
+    let trust = if due.is_named || only.contains(&due.url) { Trust::Named } else { Trust::Discovered };
     match RelayUrl::parse(&due.url) {
         Ok(url) => Some(Turn { relay: Relay(due.number), url, trust, checked_at: due.checked_at }),
         // Somebody wrote it past the parser. Its lease keeps it from coming up again at once.

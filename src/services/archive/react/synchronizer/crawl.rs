@@ -18,8 +18,9 @@ use crate::config;
 use crate::lifecycle::Panicked;
 use crate::net::relay::{Patience, RelayError};
 use crate::net::{Outside, Trust};
-use crate::services::archive::decide::Oversized;
+use crate::services::archive::decide::{Oversized, refusal};
 use crate::services::archive::metrics::SyncMetrics;
+use crate::services::archive::react::refusals;
 use crate::services::archive::{RelayJournal, SyncJournal, read};
 use crate::store::append::Writer;
 use crate::store::ingest::Intake;
@@ -120,6 +121,8 @@ pub(super) struct Crawl {
     first: HashSet<RelayUrl>,
     /// Which relays may be caught up with.
     pub(super) places: Places,
+    /// How long relays that the operator waits for are left to first looks, in seconds.
+    pub(super) first_look_s: i32,
 }
 
 impl Crawl {
@@ -128,7 +131,7 @@ impl Crawl {
         let seconds = |setting: NonZeroU32| Duration::from_secs(setting.get().into());
         let agenda = Agenda::new(seconds(settings.retry_min_s), seconds(settings.retry_max_s));
         let (agenda, unrecorded, first) = (Mutex::new(agenda), Mutex::default(), HashSet::new());
-        Self { parts, settings, networks, agenda, unrecorded, first, places }
+        Self { parts, settings, networks, agenda, unrecorded, first, places, first_look_s: 0 }
     }
 
     pub(super) fn first(mut self, relays: &[RelayUrl]) -> Self {
@@ -191,9 +194,12 @@ impl Crawl {
 
     /// Relays that are due, not running here, that no other process holds, and for which there is a place.
     pub(super) async fn next(&self, running: &HashMap<i32, Running>) -> Result<Turn, SyncError> {
-        let all = read::candidates(&self.parts.doors.session, self.parts.clock.now().timestamp()).await?;
+        let (session, now) = (&self.parts.doors.session, self.parts.clock.now().timestamp());
+        let all = read::candidates(session, now, &self.settings.only_relays, self.first_look_s).await?;
         let mut turn = Turn::default();
-        let due = self.due(all, running, &mut turn.waiting);
+        let (due, refused) = self.due(all, running, &mut turn.waiting);
+        refused.iter().for_each(|(_, reason)| self.parts.metrics.session(reason));
+        refusals::record(&self.parts.relays, refused).await?;
         if due.is_empty() {
             return Ok(turn);
         }
@@ -220,26 +226,31 @@ impl Crawl {
         Ok(turn)
     }
 
-    /// Candidates whose time has come, as many as there are places; `waiting` gets how many places the others want.
+    /// Candidates whose time has come, as many as there are places, and those that are never dialled; `waiting` gets how many
+    /// places the others want. A relay in `only_relays` is named by the operator.
     fn due(
         &self,
         all: Vec<read::Candidate>,
         running: &HashMap<i32, Running>,
         waiting: &mut HashMap<Network, usize>,
-    ) -> Vec<(read::Candidate, RelayUrl)> {
+    ) -> (Vec<(read::Candidate, RelayUrl)>, Vec<(Relay, &'static str)>) {
         let now = Instant::now();
         let mut agenda = self.agenda();
         let only = &self.settings.only_relays;
-        let mut due = Vec::new();
-        for candidate in all {
+        let (mut due, mut refused) = (Vec::new(), Vec::new());
+        for mut candidate in all {
             if !(only.is_empty() || only.contains(&candidate.url))
                 || running.contains_key(&candidate.number)
                 || !agenda.is_due(candidate.number, now)
             {
                 continue;
             }
+            candidate.is_named |= only.contains(&candidate.url);
             match RelayUrl::parse(&candidate.url) {
-                Ok(url) => due.push((candidate, url)),
+                Ok(url) => match refusal(&url, candidate.is_named) {
+                    Some(reason) => refused.push((Relay(candidate.number), reason)),
+                    None => due.push((candidate, url)),
+                },
                 // Somebody wrote it past the parser; one bad row must not stop the crawl.
                 Err(error) => {
                     let pause = agenda.failed(candidate.number, now);
@@ -268,7 +279,7 @@ impl Crawl {
             }
             has_place
         });
-        due
+        (due, refused)
     }
 
     /// Keeps the leases of all running sessions; those whose lease is lost are ended.

@@ -7,6 +7,7 @@ mod agenda;
 mod claims;
 mod crawl;
 mod delivery;
+mod first;
 mod outcome;
 mod pages;
 mod places;
@@ -23,6 +24,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use crawl::{SyncError, SyncParts};
+pub use first::FirstLook;
 
 use crate::base::{Network, RelayUrl};
 use crate::config;

@@ -12,6 +12,7 @@ use super::crawl::{Assignment, Crawl, SyncError, lease_name};
 use super::visit::{self, Report};
 use crate::base::RelayUrl;
 use crate::lifecycle::guarded;
+use crate::services::archive::append::visits;
 use crate::services::archive::command::RelayCommand;
 use crate::store::{self, Relay};
 
@@ -28,14 +29,20 @@ impl Crawl {
         live: Arc<Live>,
     ) {
         let (relay, url) = (assignment.relay, assignment.url.clone());
-        let session = visit::run(&self, assignment, &stop, &live);
+        let session = Box::pin(async {
+            visits::begun(&self.parts.doors, relay).await?;
+            visit::run(&self, assignment, &stop, &live).await
+        });
         let ended = guarded("synchronizer_session", url.as_str(), session).await;
         let ended = ended.unwrap_or_else(|panicked| Err(panicked.into()));
-        self.parts.metrics.session(outcome_name(&ended));
+        let outcome = outcome_name(&ended);
+        self.parts.metrics.session(outcome);
+        let outcome = if ended.is_ok() && stop.is_cancelled() { "stopped" } else { outcome };
         let followed = self.follow(relay, &url, ended).await;
         // A lease that is not given back ends by itself.
         let given_back = self.parts.leases.give_back(&[lease_name(relay.0)]).await;
-        if let Err(error) = followed.and(given_back) {
+        let recorded = visits::ended(&self.parts.doors, relay, outcome).await;
+        if let Err(error) = followed.and(given_back).and(recorded) {
             tracing::warn!(relay.url = %url, %error, "the end of a session could not be recorded");
         }
     }

@@ -14,6 +14,7 @@ use super::places::Place;
 use super::{Idle, Live};
 use crate::base::nostr_event::Refusals;
 use crate::net::relay::{AnswerPage, RelayError, RelaySession};
+use crate::services::archive::append::visits;
 use crate::services::archive::decide::{Habits, Look, open_windows};
 use crate::services::archive::event::Window;
 use crate::services::archive::read;
@@ -209,7 +210,7 @@ impl Visit<'_> {
         }
         // A relay that was read to its end needs no place among the slow ones next time.
         self.crawl.set_slow(self.assignment.relay, false);
-        Ok(())
+        Ok(visits::caught_up(&self.crawl.parts.doors, self.assignment.relay).await?)
     }
 
     /// Asks for everything that the relay gets from now on, whatever its date, and for what is too young to be in a window.

@@ -1,0 +1,55 @@
+//! `relay_visits`: which relays the operator waits for, and how the newest session with each relay went.
+
+use tokio_postgres::types::{ToSql, Type};
+
+use crate::store::{Doors, Error, Relay};
+
+// No statement here records a fact, so none waits for the disk.
+
+const ASK: &str = "SELECT quipu_ask_for(ARRAY[$1]) FROM set_config('synchronous_commit', 'off', true)";
+
+const BEGUN: &str = "
+    INSERT INTO relay_visits (relay, began_at)
+    SELECT $1, clock_timestamp() FROM set_config('synchronous_commit', 'off', true)
+    ON CONFLICT (relay) DO UPDATE SET began_at = excluded.began_at, outcome = NULL";
+
+const CAUGHT_UP: &str = "
+    UPDATE relay_visits SET caught_up_at = clock_timestamp()
+    FROM set_config('synchronous_commit', 'off', true) WHERE relay = $1";
+
+const ENDED: &str = "
+    UPDATE relay_visits SET outcome = $2
+    FROM set_config('synchronous_commit', 'off', true) WHERE relay = $1";
+
+async fn execute(doors: &Doors, sql: &str, arguments: &[(&(dyn ToSql + Sync), Type)]) -> Result<(), Error> {
+    let client = doors.write.get().await?;
+    client.execute_typed(sql, arguments).await?;
+    Ok(())
+}
+
+/// Asks for a session with the relay before all others, as adding it does.
+///
+/// # Errors
+/// As PostgreSQL answers.
+pub async fn ask(doors: &Doors, relay: Relay) -> Result<(), Error> {
+    execute(doors, ASK, &[(&relay.0, Type::INT4)]).await
+}
+
+/// A session with the relay begins.
+pub(in crate::services::archive) async fn begun(doors: &Doors, relay: Relay) -> Result<(), Error> {
+    execute(doors, BEGUN, &[(&relay.0, Type::INT4)]).await
+}
+
+/// Every window of the relay that was open was walked.
+pub(in crate::services::archive) async fn caught_up(doors: &Doors, relay: Relay) -> Result<(), Error> {
+    execute(doors, CAUGHT_UP, &[(&relay.0, Type::INT4)]).await
+}
+
+/// The session with the relay ended; `outcome` is `ok`, `stopped` or the reason of a failure, as in the metrics.
+pub(in crate::services::archive) async fn ended(
+    doors: &Doors,
+    relay: Relay,
+    outcome: &str,
+) -> Result<(), Error> {
+    execute(doors, ENDED, &[(&relay.0, Type::INT4), (&outcome, Type::TEXT)]).await
+}

@@ -1,0 +1,176 @@
+//! The service `first-look`: dials relays that the operator has just added before all others, in places of its own, so that the
+//! places of the crawl may be taken by anything.
+//!
+//! A first look is short: it reads the newest events and ends. Then the relay is crawled like every other.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::crawl::{Assignment, Crawl, SyncError, SyncParts, lease_name};
+use super::{Live, Synchronizer};
+use crate::base::{Network, RelayUrl};
+use crate::config;
+use crate::lifecycle::{Cycle, Service};
+use crate::net::Trust;
+use crate::services::archive::append::visits;
+use crate::services::archive::read;
+use crate::store::{self, Relay};
+
+/// Sessions at once.
+const PLACES: usize = 64;
+
+/// One in so many free places is filled at each look: relays that do not answer never take all of them at once.
+const SHARE: usize = 8;
+
+/// How often the operator's wishes are looked for while sessions go on.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How long a session reads before it is asked to end.
+const READ_MAX: Duration = Duration::from_secs(6);
+
+/// How long a session may take in all. One that has not ended by then is dropped.
+const SESSION_MAX: Duration = Duration::from_secs(8);
+
+/// How long a relay that the operator waits for is left to this service, in seconds.
+const OWN_S: i32 = 10;
+
+/// The service `first-look`.
+#[derive(Debug)]
+pub struct FirstLook {
+    crawl: Arc<Crawl>,
+}
+
+impl FirstLook {
+    /// One that reads as `settings` say, but neither compares nor listens.
+    #[must_use]
+    pub fn new(parts: SyncParts, settings: config::Synchronizer, networks: config::Networks) -> Self {
+        let catching_up_max = NonZeroUsize::new(PLACES).expect("the constant is not zero");
+        let settings = config::Synchronizer { live: false, negentropy: false, catching_up_max, ..settings };
+        Self { crawl: Arc::new(Crawl::new(parts, settings, networks)) }
+    }
+
+    /// Leaves the operator's new relays to this service for a while; whatever it has no place for by then is everybody's.
+    #[must_use]
+    pub fn before(&self, mut synchronizer: Synchronizer) -> Synchronizer {
+        if let Some(crawl) = Arc::get_mut(&mut synchronizer.crawl) {
+            crawl.first_look_s = OWN_S;
+        }
+        synchronizer
+    }
+
+    /// How many sessions may begin now.
+    fn wanted(running: usize) -> usize {
+        PLACES.saturating_sub(running).div_ceil(SHARE)
+    }
+}
+
+impl Crawl {
+    /// Relays that the operator waits for and that are ours now, at most `wanted`.
+    async fn asked(&self, wanted: usize) -> Result<Vec<Assignment>, SyncError> {
+        let networks = [Network::Clearnet, Network::Tor, Network::I2p, Network::Loki];
+        let networks = networks.map(|network| self.parts.outside.reaches(network).then_some(network));
+        let networks: Vec<Network> = networks.into_iter().flatten().collect();
+        let only = &self.settings.only_relays;
+        let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
+        let asked = read::asked_relays(&self.parts.doors.session, &networks, only, limit).await?;
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<String> = asked.iter().map(|relay| lease_name(relay.number)).collect();
+        let held = self.parts.leases.take(&names, self.lease()).await?;
+        let fences: HashMap<String, i64> = held.into_iter().map(|lease| (lease.name, lease.token)).collect();
+        let assignment = |relay: read::AskedRelay| {
+            let is_named = relay.is_named || only.contains(&relay.url);
+            Some(Assignment {
+                relay: Relay(relay.number),
+                fence: *fences.get(&lease_name(relay.number))?,
+                url: RelayUrl::parse(&relay.url).ok()?,
+                trust: if is_named { Trust::Named } else { Trust::Discovered },
+                is_first: false,
+                max_limit: None,
+                negentropy: Some(false),
+            })
+        };
+        Ok(asked.into_iter().filter_map(assignment).collect())
+    }
+
+    /// A session was dropped because its time was up.
+    async fn given_up(&self, relay: Relay) -> Result<(), store::Error> {
+        self.parts.metrics.session("slow");
+        visits::ended(&self.parts.doors, relay, "slow").await?;
+        self.parts.leases.give_back(&[lease_name(relay.0)]).await
+    }
+}
+
+/// One first look, within its time. It never fails: what happens concerns this relay alone.
+async fn look(crawl: Arc<Crawl>, assignment: Assignment, drain: CancellationToken) {
+    let (relay, url) = (assignment.relay, assignment.url.clone());
+    let stop = drain.child_token();
+    let visit = Arc::clone(&crawl).visit(assignment, stop.clone(), Arc::new(Live::default()));
+    let stop_in_time = async {
+        sleep(READ_MAX).await;
+        stop.cancel();
+        std::future::pending::<()>().await;
+    };
+    let ended = timeout(SESSION_MAX, async {
+        tokio::select! {
+            () = visit => {}
+            () = stop_in_time => {}
+        }
+    });
+    if ended.await.is_err()
+        && let Err(error) = crawl.given_up(relay).await
+    {
+        tracing::warn!(relay.url = %url, %error, "the end of a first look could not be recorded");
+    }
+}
+
+impl Service for FirstLook {
+    type Error = SyncError;
+
+    fn name(&self) -> &'static str {
+        "first-look"
+    }
+
+    async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, SyncError> {
+        // Dropping the set ends the sessions.
+        let mut sessions = JoinSet::new();
+        loop {
+            if !drain.is_cancelled() {
+                for assignment in self.crawl.asked(Self::wanted(sessions.len())).await? {
+                    sessions.spawn(look(Arc::clone(&self.crawl), assignment, drain.clone()));
+                }
+            }
+            match timeout(LOOK, sessions.join_next()).await {
+                Ok(None) => return Ok(Cycle::Idle),
+                Ok(Some(ended)) => ended.map_err(SyncError::Session)?,
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_stays_free_while_relays_that_do_not_answer_take_places() {
+        let (mut running, mut looks) = (0, 0);
+        // No session ends within its time.
+        while looks * LOOK < SESSION_MAX {
+            let begin = FirstLook::wanted(running);
+            assert!(begin > 0, "after {looks} looks {running} run");
+            running += begin;
+            looks += 1;
+        }
+        assert!(running <= PLACES);
+        assert_eq!(FirstLook::wanted(PLACES), 0);
+    }
+}
