@@ -87,7 +87,7 @@ GRANT EXECUTE ON FUNCTION quipu_ask_for(integer[]) TO quipu;
 -- address. It may be wider than the registrable domain (co.uk), never narrower.
 CREATE FUNCTION quipu_wide_domain(url text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
     CASE WHEN quipu_relay_host(url) ~ '^(\[|[0-9.]*$)' THEN quipu_relay_host(url)
-         ELSE substring(quipu_relay_host(url) FROM '([^.]*\.)?[^.]*$') END;
+         ELSE substring(quipu_relay_host(url) FROM '(?:[^.]*\.)?[^.]*$') END;
 COMMENT ON FUNCTION quipu_wide_domain(text) IS 'the last two labels of a canonical URL''s host, or the host if it is an address';
 GRANT EXECUTE ON FUNCTION quipu_wide_domain(text) TO PUBLIC;
 
