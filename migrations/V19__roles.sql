@@ -66,14 +66,34 @@ BEGIN
 END $$;
 
 -- Sessions of people that hold up the service: a transaction older than `transaction_s_max` seconds, or an advisory lock, whose keys
--- every role may take. The service calls it every few seconds; an administrator's sessions are left alone. Returns how many were ended.
+-- every role may take; a lock of quipu_writer only after ten seconds. The service calls it every few seconds; an administrator's sessions are left alone. Returns how many were ended.
 CREATE FUNCTION quipu_end_obstructions(transaction_s_max integer) RETURNS integer LANGUAGE sql AS $$
     SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid))::integer
     FROM pg_stat_activity a
     WHERE a.datname = current_database() AND a.usename IN ('quipu_reader', 'quipu_messages_reader', 'quipu_writer')
       AND (a.xact_start < clock_timestamp() - make_interval(secs => transaction_s_max)
-           OR a.pid IN (SELECT l.pid FROM pg_locks l WHERE l.locktype = 'advisory' AND l.database = a.datid))
+           -- The procedures that quipu_writer may call take such locks themselves, until its transaction ends.
+           OR (a.pid IN (SELECT l.pid FROM pg_locks l WHERE l.locktype = 'advisory' AND l.database = a.datid)
+               AND (a.usename <> 'quipu_writer'
+                    OR coalesce(a.xact_start, a.state_change) < clock_timestamp() - least(make_interval(secs => transaction_s_max), '10 s'))))
 $$;
+
+-- As before, but it does not wait: every role may take the key of this lock, and the next tick covers what this one would have.
+CREATE OR REPLACE FUNCTION quipu_take_tick(cluster bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE drawn bigint; last tick%ROWTYPE; taken bigint;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended('quipu/tick', 0)) THEN RETURN NULL; END IF;
+    SELECT last_value INTO drawn FROM journal_position;
+    SELECT * INTO last FROM tick ORDER BY number DESC LIMIT 1;
+    INSERT INTO tick (last_position, system_identifier)
+    SELECT drawn, cluster
+    WHERE last.number IS NULL OR drawn > last.last_position
+       OR EXISTS (SELECT FROM pg_snapshot_xip(last.snapshot) x WHERE pg_visible_in_snapshot(x, pg_current_snapshot()))
+       OR (last.taken_at < clock_timestamp() - interval '1 second'
+           AND pg_snapshot_xmax(pg_current_snapshot())::text::bigint > pg_snapshot_xmax(last.snapshot)::text::bigint + 1)
+    RETURNING number INTO taken;
+    RETURN taken;
+END $$;
 
 -- A volatile function is the service's alone; functions that only compute or read stay open to those who may read. Runs after
 -- migrations and procedures were applied.
@@ -96,12 +116,14 @@ CREATE TABLE event_offers (
     number     bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     offered_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     relay      integer     NOT NULL,
+    bytes      integer     NOT NULL,
     event      jsonb       NOT NULL
 );
 COMMENT ON TABLE event_offers IS 'working: events offered by insert_event that wait to be verified; truncating it costs offers, which their sender repeats';
 COMMENT ON COLUMN event_offers.number IS 'order of arrival';
 COMMENT ON COLUMN event_offers.offered_at IS 'database clock';
 COMMENT ON COLUMN event_offers.relay IS 'relays.number of the relay that is said to have shown it';
+COMMENT ON COLUMN event_offers.bytes IS 'size of the event''s text';
 COMMENT ON COLUMN event_offers.event IS 'the event as NIP-01 writes it; unverified';
 SELECT quipu_make_changeable('event_offers');
 

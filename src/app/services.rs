@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use nostr_sdk::Keys;
 
 use super::Parts;
-use super::upkeep::{Projector, Ticker};
+use super::upkeep::{Guard, Projector, Ticker};
 use crate::config::{Configuration, Vanish};
 use crate::http::Routes;
 use crate::lifecycle::{Pace, Wake};
@@ -39,6 +39,9 @@ pub const ALL_SERVICES: &[&str] = &[
 
 /// Poll of services that hints wake.
 const POLL: Duration = Duration::from_secs(1);
+
+/// How often sessions that hold up the service are looked for.
+const GUARD: Duration = Duration::from_secs(5);
 
 /// How often requests to vanish are looked for. Nothing public shows such a key's events meanwhile.
 const VANISH: Duration = Duration::from_secs(10);
@@ -122,6 +125,8 @@ pub(super) async fn start(
             "ticker" => {
                 let service = Ticker::new(parts, ticked.clone()).await?;
                 run.0.run_service(service, Pace::every(POLL).woken_by(parts.hints.subscribe()), run.1);
+                let guard = Guard { doors: parts.doors.clone() };
+                parts.lifecycle.run_service(guard, Pace::every(GUARD), parts.health.clone());
                 // What SQL programs offer waits in the database, whichever services run: it goes with the ticks.
                 let offers = Offers {
                     doors: parts.doors.clone(),

@@ -13,17 +13,13 @@ use crate::services::archive::project::PROJECTIONS;
 use crate::store::lease::Leases;
 use crate::store::projection::Upkeep;
 use crate::store::tick;
-use crate::store::{Doors, Error};
+use crate::store::{Doors, Error, end_obstructions};
 
 /// One process takes the ticks; if it dies, another does after this.
 const LEASE: Duration = Duration::from_secs(15);
 
 /// How often old ticks are forgotten and months looked after.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
-
-/// How often sessions of people that hold up the service are looked for, and how old their transactions may be, in seconds.
-const OBSTRUCTIONS: Duration = Duration::from_secs(5);
-const TRANSACTION_S_MAX: i32 = 120;
 
 /// The service `ticker`.
 #[derive(Debug)]
@@ -41,7 +37,6 @@ pub(super) struct Ticker {
 struct State {
     leased_until: Option<Instant>,
     kept_house: Option<Instant>,
-    obstructions_due: Option<Instant>,
 }
 
 impl Ticker {
@@ -76,37 +71,6 @@ impl Ticker {
         Ok(held)
     }
 
-    /// Ends sessions of analysts that hold up the service: locks and transactions that the limits of their roles do not stop,
-    /// because a session may lift those limits.
-    async fn end_obstructions(&self) {
-        let now = Instant::now();
-        if self.state().obstructions_due.is_some_and(|due| now < due) {
-            return;
-        }
-        let pause = match self.ended_obstructions().await {
-            Ok(0) => OBSTRUCTIONS,
-            Ok(ended) => {
-                tracing::warn!(
-                    sessions = ended,
-                    "{ended} sessions of analysts held up the service and were ended"
-                );
-                OBSTRUCTIONS
-            }
-            Err(error) => {
-                tracing::warn!(%error, "sessions of analysts that hold up the service cannot be ended");
-                HOUSEKEEPING
-            }
-        };
-        self.state().obstructions_due = Some(now + pause);
-    }
-
-    async fn ended_obstructions(&self) -> Result<i32, Error> {
-        let client = self.doors.write.get().await?;
-        let statement = "SELECT quipu_end_obstructions($1)";
-        let rows = client.query_typed(statement, &[(&TRANSACTION_S_MAX, Type::INT4)]).await?;
-        Ok(rows.first().map_or(0, |row| row.get(0)))
-    }
-
     async fn keep_house(&self) -> Result<(), Error> {
         let now = Instant::now();
         if self.state().kept_house.is_some_and(|last| now < last + HOUSEKEEPING) {
@@ -136,13 +100,42 @@ impl Service for Ticker {
         if self.is_ours().await? {
             // Ticks go on while housekeeping fails: every reader of the journals waits for them.
             let kept = self.keep_house().await;
-            self.end_obstructions().await;
             if self.ticks.take().await?.is_some() {
                 self.ticked.wake();
                 // Ticks are at least this far apart, whatever the hints say.
                 drain.run_until_cancelled(sleep(self.pause)).await;
             }
             kept?;
+        }
+        Ok(Cycle::Idle)
+    }
+}
+
+/// How old transactions of analysts may be, in seconds.
+const TRANSACTION_S_MAX: i32 = 120;
+
+/// The loop `guard`: ends sessions of analysts that hold up the service. A loop of its own, because ticks and writers may be what waits
+/// for such a session.
+#[derive(Debug)]
+pub(super) struct Guard {
+    /// The database.
+    pub(super) doors: Doors,
+}
+
+impl Service for Guard {
+    type Error = Error;
+
+    fn name(&self) -> &'static str {
+        "guard"
+    }
+
+    async fn cycle(&self, _drain: &CancellationToken) -> Result<Cycle, Error> {
+        let ended = end_obstructions(&self.doors, TRANSACTION_S_MAX).await?;
+        if ended > 0 {
+            tracing::warn!(
+                sessions = ended,
+                "{ended} sessions of analysts held up the service and were ended"
+            );
         }
         Ok(Cycle::Idle)
     }

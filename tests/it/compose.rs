@@ -189,7 +189,11 @@ fn every_setting_named_in_the_containers_files_exists() {
             let settings = configuration.settings;
             assert!(settings.networks.tor.enabled, "onion relays are crawled");
             assert_eq!(settings.networks.tor.proxy_address.as_deref(), Some("tor:9050"));
-            assert!(settings.services.messages.relay_id.starts_with("ws://"), "key proofs need an address");
+            let relay_id = settings.services.messages.relay_id;
+            assert_eq!(
+                relay_id, "ws://127.0.0.1:4705/ws",
+                "the address that the published port is dialled by"
+            );
         }
     }
     let unknown = Sources {

@@ -98,7 +98,8 @@ async fn bad_arguments_are_refused_by_name_and_offers_are_bounded() {
         let error = error.as_db_error().unwrap();
         assert_eq!((error.code(), error.message()), (&SqlState::INVALID_PARAMETER_VALUE, said));
     }
-    let fill = "INSERT INTO event_offers (relay, event) SELECT 1, '{}' FROM generate_series(0, 100000)";
+    let fill =
+        "INSERT INTO event_offers (relay, bytes, event) SELECT 1, 2, '{}' FROM generate_series(0, 100000)";
     kit.superuser().await.batch_execute(fill).await.unwrap();
     let error = writer.batch_execute(&call(&ok.join(", "))).await.unwrap_err();
     assert_eq!(error.code(), Some(&SqlState::CONFIGURATION_LIMIT_EXCEEDED));
@@ -111,6 +112,11 @@ async fn a_snapshot_makes_its_relay_known() {
     let insert =
         "SELECT insert_relay_metadata('wss://new.example.com', 1700000000, '{\"name\": \"New\"}', NULL)";
     writer.batch_execute(insert).await.unwrap();
+    let future = "SELECT insert_relay_metadata('wss://new.example.com', 4000000000000000000, NULL, '{\"readable\": false}')";
+    assert_eq!(
+        writer.batch_execute(future).await.unwrap_err().code(),
+        Some(&SqlState::INVALID_PARAMETER_VALUE)
+    );
     let owner = kit.database.owner().await;
     assert_eq!(texts(&owner, "SELECT url FROM relays").await, ["wss://new.example.com"]);
     assert_eq!(texts(&owner, "SELECT relay_url FROM relay_metadata_latest").await, ["wss://new.example.com"]);
@@ -228,7 +234,7 @@ async fn a_session_that_holds_up_the_service_is_ended() {
     let end = "SELECT quipu_end_obstructions(3600)::bigint";
     // An analyst takes the lock that every batch of events shares, and lifts the limits of the role.
     let lock = "SET idle_in_transaction_session_timeout = 0; SELECT pg_advisory_lock(hashtextextended('quipu/erasure', 0))";
-    for person in [Person::Reader, Person::MessagesReader, Person::Writer] {
+    for person in [Person::Reader, Person::MessagesReader] {
         let analyst = connect(&kit.database.person_url(person)).await.unwrap();
         assert_eq!(number(&service, end).await, 0);
         analyst.batch_execute(lock).await.unwrap();
@@ -236,6 +242,17 @@ async fn a_session_that_holds_up_the_service_is_ended() {
         service.batch_execute("SELECT pg_advisory_lock_shared(hashtextextended('quipu/erasure', 0)), pg_advisory_unlock_all()").await.unwrap();
         assert!(analyst.batch_execute("SELECT 1").await.is_err());
     }
+    // The procedures that programs may call take locks of their own for as long as a transaction lasts.
+    let writer = connect(&kit.database.person_url(Person::Writer)).await.unwrap();
+    writer.batch_execute("BEGIN; SELECT insert_relay('wss://new.example.com')").await.unwrap();
+    assert_eq!(number(&service, end).await, 0);
+    assert_eq!(number(&service, "SELECT quipu_end_obstructions(0)::bigint").await, 1);
+    // A tick does not wait for the key of its lock.
+    let analyst = connect(&kit.database.reader_url()).await.unwrap();
+    analyst.batch_execute("SELECT pg_advisory_lock(hashtextextended('quipu/tick', 0))").await.unwrap();
+    assert_eq!(kit.ticker().await.take().await.unwrap(), None);
+    assert_eq!(quipu::store::end_obstructions(&kit.doors, 3_600).await.unwrap(), 1);
+    assert!(kit.ticker().await.take().await.unwrap().is_some());
     let analyst = connect(&kit.database.reader_url()).await.unwrap();
     analyst.batch_execute("BEGIN; SELECT count(*) FROM relays").await.unwrap();
     assert_eq!(number(&service, end).await, 0);

@@ -25,8 +25,8 @@ const BYTES_MAX: i64 = 8 << 20;
 const NEXT: &str = "
     -- offers_next
     SELECT number, relay, event::text FROM (
-        SELECT o.number, o.relay, o.event, sum(octet_length(o.event::text)) OVER (ORDER BY o.number) - octet_length(o.event::text) AS before
-        FROM (SELECT number, relay, event FROM event_offers ORDER BY number LIMIT $1) o) o
+        SELECT o.number, o.relay, o.event, sum(o.bytes) OVER (ORDER BY o.number) - o.bytes AS before
+        FROM (SELECT number, relay, bytes, event FROM event_offers ORDER BY number LIMIT $1) o) o
     WHERE before <= $2 ORDER BY number";
 
 const DONE: &str = "

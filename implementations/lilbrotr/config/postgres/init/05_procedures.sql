@@ -59,7 +59,7 @@ END $$;
 
 -- One event that one relay showed. It is taken as unverified: it waits in event_offers until a service has checked its id and signature,
 -- and is in `events` only then. Returns whether it was taken; false when it is stored already.
--- For programs of others (role quipu_writer); at most 100,000 offers wait.
+-- For programs of others (role quipu_writer); at most 100,000 offers wait, and 1 GiB of them.
 CREATE OR REPLACE FUNCTION insert_event(
     id bytea, pubkey bytea, created_at bigint, kind integer, tags jsonb, content text, sig bytea, relay_url text)
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -83,9 +83,14 @@ BEGIN
         RAISE EXCEPTION 'event_offers: % events wait to be verified, at most 100000', waiting
             USING ERRCODE = 'configuration_limit_exceeded', HINT = 'a running archive verifies them; try again later';
     END IF;
-    INSERT INTO event_offers (relay, event) VALUES (relay, jsonb_build_object(
-        'id', encode(id, 'hex'), 'pubkey', encode(pubkey, 'hex'), 'created_at', created_at, 'kind', kind,
-        'tags', tags, 'content', content, 'sig', encode(sig, 'hex')));
+    IF pg_total_relation_size('event_offers') > 1073741824 THEN
+        RAISE EXCEPTION 'event_offers: % bytes wait to be verified, at most 1073741824', pg_total_relation_size('event_offers')
+            USING ERRCODE = 'configuration_limit_exceeded', HINT = 'a running archive verifies them; try again later';
+    END IF;
+    INSERT INTO event_offers (relay, bytes, event)
+    SELECT relay, octet_length(o.event::text), o.event
+    FROM (SELECT jsonb_build_object('id', encode(id, 'hex'), 'pubkey', encode(pubkey, 'hex'), 'created_at', created_at, 'kind', kind,
+                                    'tags', tags, 'content', content, 'sig', encode(sig, 'hex')) AS event) o;
     RETURN true;
 END $$;
 
@@ -134,7 +139,7 @@ BEGIN
     FROM unnest(urls) WITH ORDINALITY AS o (url, place) JOIN relays r ON r.url = o.url;
 END $$;
 
--- One relay, in the one spelling that Quipu stores. For programs of others (role quipu_writer).
+-- One relay, in the one spelling that Quipu stores. For programs of others (role quipu_writer); at most 10,000 new ones in 24 hours.
 CREATE OR REPLACE FUNCTION insert_relay(url text) RETURNS integer[]
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -142,6 +147,11 @@ BEGIN
         RAISE EXCEPTION 'url: % is not a canonical relay address', quote_nullable(left(url, 200)) USING ERRCODE = 'invalid_parameter_value',
             HINT = 'expected ws:// or wss:// and at most 512 bytes, scheme and host in lower case, no default port, credentials, fragment, '
                    'dot segments or slash at the end; `quipu relays add` takes every spelling and international names';
+    END IF;
+    IF NOT EXISTS (SELECT FROM relays r WHERE r.url = insert_relay.url)
+       AND (SELECT count(*) FROM relays r WHERE r.source = 'insert_relay' AND r.inserted_at > now() - interval '24 hours') >= 10000 THEN
+        RAISE EXCEPTION 'url: 10000 relays were made known by insert_relay within 24 hours, at most 10000'
+            USING ERRCODE = 'configuration_limit_exceeded', HINT = 'try again later, or use `quipu relays add`';
     END IF;
     RETURN (SELECT numbers FROM insert_relay_batch(gen_random_uuid(), ARRAY[url], ARRAY[CASE
         WHEN url ~ '^wss?://[^/:]+\.onion([:/]|$)' THEN 'tor' WHEN url ~ '^wss?://[^/:]+\.i2p([:/]|$)' THEN 'i2p'
@@ -201,8 +211,13 @@ END $$;
 CREATE OR REPLACE FUNCTION insert_relay_metadata(relay_url text, generated_at bigint, nip11 jsonb, nip66 jsonb)
 RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
-    IF generated_at IS NULL OR generated_at < 0 THEN
-        RAISE EXCEPTION 'generated_at: %, expected unix seconds from 0', generated_at USING ERRCODE = 'invalid_parameter_value';
+    -- A snapshot of the future would count as the newest one for ever.
+    IF generated_at IS NULL OR generated_at NOT BETWEEN 0 AND extract(epoch FROM now())::bigint + 300 THEN
+        RAISE EXCEPTION 'generated_at: %, expected unix seconds from 0 to now', generated_at USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF octet_length(nip11::text) > 1048576 OR octet_length(nip66::text) > 1048576 THEN
+        RAISE EXCEPTION 'nip11, nip66: % and % bytes, at most 1048576 each', octet_length(nip11::text), octet_length(nip66::text)
+            USING ERRCODE = 'invalid_parameter_value';
     END IF;
     PERFORM insert_relay(relay_url);
     RETURN insert_relay_metadata_batch(gen_random_uuid(), ARRAY[relay_url], ARRAY[generated_at], ARRAY[nip11], ARRAY[nip66]);
