@@ -402,7 +402,7 @@ async fn the_page_and_its_numbers_say_the_same() {
 
     let insert = "SELECT insert_event(sha256($1::text::bytea), sha256('a'), 1700000000, $2, '[]', '<b>', decode(repeat('00', 64), 'hex'), $3)";
     for (id, kind, relay) in
-        [("1", 1, "wss://one.example"), ("2", 1, "wss://one.example"), ("3", 7, "ws://two.onion")]
+        [("1", 1, "wss://one.example"), ("2", 1, "wss://one.example"), ("3", 7, "wss://two.example")]
     {
         console.owner.query_one(insert, &[&id, &kind, &relay]).await.unwrap();
     }

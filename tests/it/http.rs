@@ -133,9 +133,9 @@ async fn rejected_busy_and_broken_are_three_answers() {
         .get("/busy", Access::Anyone, busy)
         .get("/broken", Access::Anyone, broken)
         .post("/numbered", Access::Anyone, numbered);
-    let router = edge.router("test", &[], routes);
+    let served = edge.router("test", &[], routes);
     let said = async |path: &str| {
-        let (status, headers, body) = ask(&router, path).await;
+        let (status, headers, body) = ask(&served, path).await;
         let mut body: serde_json::Value = serde_json::from_str(&body).unwrap();
         let id = body.as_object_mut().unwrap().remove("request_id").unwrap();
         assert_eq!(headers["x-request-id"].to_str().unwrap(), id.as_str().unwrap());
@@ -152,11 +152,11 @@ async fn rejected_busy_and_broken_are_three_answers() {
     assert_eq!(said("/broken").await, (500, None, body));
     // What axum refuses by itself has the same form.
     assert_eq!(said("/nowhere").await, (404, None, json!({ "code": "not_found", "message": "not found" })));
-    let (status, headers, body) = ask(&router, "/numbered").await;
+    let (status, headers, body) = ask(&served, "/numbered").await;
     assert_eq!((status.as_u16(), headers["allow"].to_str().unwrap()), (405, "POST"));
     assert!(body.contains(r#""code":"method_not_allowed""#), "{body}");
     let post = Request::post("/numbered?a=256").header("host", "127.0.0.1").body(Body::empty()).unwrap();
-    let answer = router.clone().oneshot(post).await.unwrap();
+    let answer = served.clone().oneshot(post).await.unwrap();
     assert_eq!(
         (answer.status().as_u16(), &answer.headers()["content-type"]),
         (400, &"application/json".parse().unwrap())

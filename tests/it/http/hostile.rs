@@ -46,7 +46,7 @@ async fn victim(change: impl FnOnce(&mut Http)) -> Victim {
         format!("{} {}", context.client().address, context.client().is_loopback_direct)
     }
     async fn large() -> impl IntoResponse {
-        Body::from_stream(stream::repeat_with(|| io::Result::Ok(Bytes::from_static(&[0; 65_536]))))
+        Body::from_stream(stream::repeat_with(|| io::Result::Ok(Bytes::from_static(&[0; 4_096]))))
     }
     let mut settings = Http::default();
     for limit in [&mut settings.header_timeout_s, &mut settings.body_timeout_s, &mut settings.write_timeout_s]
