@@ -20,7 +20,7 @@ pub(super) enum Door {
     Reader,
     /// The same, and reads messages.
     MessagesReader,
-    /// For programs that hand over events and relays by SQL: insert_event, insert_relay, insert_relay_metadata.
+    /// For programs that hand over events and relays by SQL: `insert_event`, `insert_relay`, `insert_relay_metadata`.
     Writer,
     /// Migrations and erasure, straight to the server.
     Owner,

@@ -72,7 +72,8 @@ impl Server {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Broken`] with role, database and the server's words.
     pub async fn connect(&self) -> Result<Client, Error> {
-        let connecting = self.config.connect(self.tls.connector());
+        // Large, and held by the callers' futures otherwise.
+        let connecting = Box::pin(self.config.connect(self.tls.connector()));
         let (client, connection) =
             connecting.await.map_err(|error| Error::from(error).during(LOG_IN, self))?;
         #[expect(clippy::disallowed_methods, reason = "ends by itself when the client is dropped")]

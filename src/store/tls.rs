@@ -67,6 +67,9 @@ impl SslMode {
     }
 }
 
+/// A certificate and its key, PEM.
+type Identity = (Vec<u8>, Vec<u8>);
+
 /// The parameters of a URL that concern TLS, as they stand there.
 #[derive(Debug, Default)]
 pub(super) struct TlsParameters {
@@ -85,7 +88,7 @@ pub(super) struct Tls {
     /// The operating system's authorities count.
     system_roots: bool,
     /// Our own certificate and its key, PEM.
-    identity: Option<(Vec<u8>, Vec<u8>)>,
+    identity: Option<Identity>,
     connector: MakeRustlsConnectDebug,
 }
 
@@ -187,7 +190,7 @@ impl Tls {
     }
 
     /// Our own certificate and its key as PEM, for PgBouncer.
-    pub(super) fn identity_pem(&self) -> Option<&(Vec<u8>, Vec<u8>)> {
+    pub(super) fn identity_pem(&self) -> Option<&Identity> {
         self.identity.as_ref()
     }
 }
@@ -217,7 +220,7 @@ fn read_roots(named: Option<&str>, mode: SslMode) -> Result<Option<Vec<u8>>, Str
     match path {
         Some(path) if mode.verifies() || path.exists() => {
             let text = read("sslrootcert", &path)?;
-            let count = CertificateDer::pem_slice_iter(&text).filter(Result::is_ok).count();
+            let count = CertificateDer::pem_slice_iter(&text).flatten().count();
             if count == 0 {
                 return Err(format!("sslrootcert {} holds no certificate in PEM form", path.display()));
             }
@@ -232,7 +235,7 @@ fn read_roots(named: Option<&str>, mode: SslMode) -> Result<Option<Vec<u8>>, Str
     }
 }
 
-fn read_identity(parameters: &TlsParameters) -> Result<Option<(Vec<u8>, Vec<u8>)>, String> {
+fn read_identity(parameters: &TlsParameters) -> Result<Option<Identity>, String> {
     let named = |name: &Option<String>| name.as_ref().map(PathBuf::from);
     let certificate = named(&parameters.certificate).or_else(|| default_file("postgresql.crt"));
     let key = named(&parameters.key).or_else(|| default_file("postgresql.key"));
@@ -248,7 +251,7 @@ fn client_config(
     mode: SslMode,
     roots: Option<&[u8]>,
     system_roots: bool,
-    identity: Option<&(Vec<u8>, Vec<u8>)>,
+    identity: Option<&Identity>,
 ) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
     let chain = if mode.verifies() {

@@ -155,7 +155,7 @@ fn tls_settings(folder: &Folder, tls: Option<&Tls>) -> Result<String, Error> {
     let mut file = |setting: &str, name: &str, text: &[u8]| {
         let files = folder.pgbouncer();
         files.write(name, &String::from_utf8_lossy(text), Some(folder.account()))?;
-        settings += &format!("{setting} = {}\n", files.path().join(name).display());
+        settings.extend([setting, " = ", &files.path().join(name).display().to_string(), "\n"]);
         Ok::<(), Error>(())
     };
     if let Some(roots) = tls.roots_pem() {

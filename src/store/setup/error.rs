@@ -23,7 +23,7 @@ pub enum Error {
     #[error(
         "database {database} of {address} is not prepared for Quipu:{}\nRun these statements as its owner or an administrator, \
          connected to {database}; `quipu setup-sql` prints the whole script",
-        missing.iter().map(|requirement| format!("\n  it must hold that {requirement}: {};", requirement.statement)).collect::<String>()
+        listed(missing)
     )]
     Missing {
         /// The database.
@@ -77,4 +77,11 @@ impl Error {
             Self::Store(error)
         }
     }
+}
+
+/// Each requirement and its statement on a line of its own.
+fn listed(missing: &[Requirement]) -> String {
+    missing.iter().fold(String::new(), |lines, requirement| {
+        lines + &format!("\n  it must hold that {requirement}: {};", requirement.statement)
+    })
 }

@@ -4,31 +4,41 @@ use super::credentials::Credentials;
 use super::passwords::verifier;
 use super::requirements::{Requirement, identifier, inside_database, of_database, of_roles};
 
+const HEAD: &str =
+    "-- Prepares PostgreSQL for Quipu: roles, database, privileges. Run it with psql as an administrator: a superuser, or a
+-- role with CREATEROLE and CREATEDB. It can be run again; each time it gives the roles the passwords below.
+\\set ON_ERROR_STOP on
+";
+
+const BECOME_MEMBER: &str = "-- Only members of quipu_owner can give it a database; undone below.
+SELECT 'GRANT quipu_owner TO CURRENT_USER' WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) \\gexec
+";
+
+const END_MEMBERSHIP: &str =
+    "SELECT 'REVOKE quipu_owner FROM CURRENT_USER' WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) \\gexec
+";
+
 /// A script for psql that prepares a server for Quipu, whatever of it is there already. It gives the roles the passwords of
 /// `credentials`, as SCRAM verifiers, and must be run by an administrator.
 #[must_use]
 pub fn script(credentials: &Credentials, database: &str) -> String {
-    let mut text = "-- Prepares PostgreSQL for Quipu: roles, database, privileges. Run it with psql as an administrator: a superuser, or a
--- role with CREATEROLE and CREATEDB. It can be run again; each time it gives the roles the passwords below.
-\\set ON_ERROR_STOP on
-
-"
-    .to_owned();
-    of_roles().iter().for_each(|requirement| add(&mut text, requirement));
-    for (role, password) in credentials.roles() {
-        text += &format!("ALTER ROLE {role} PASSWORD '{}';\n\n", verifier(password));
-    }
-    text += "-- Only members of quipu_owner can give it a database; undone below.\nSELECT 'GRANT quipu_owner TO CURRENT_USER' WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) \\gexec\n\n";
-    of_database(database).iter().for_each(|requirement| add(&mut text, requirement));
-    text += &format!("\\connect {}\n\n", identifier(database));
-    inside_database(database).iter().for_each(|requirement| add(&mut text, requirement));
-    text += "SELECT 'REVOKE quipu_owner FROM CURRENT_USER' WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) \\gexec\n";
-    text
+    let mut parts = vec![HEAD.to_owned()];
+    parts.extend(of_roles().iter().map(unless_it_holds));
+    parts.extend(
+        credentials
+            .roles()
+            .map(|(role, password)| format!("ALTER ROLE {role} PASSWORD '{}';\n", verifier(password))),
+    );
+    parts.push(BECOME_MEMBER.to_owned());
+    parts.extend(of_database(database).iter().map(unless_it_holds));
+    parts.push(format!("\\connect {}\n", identifier(database)));
+    parts.extend(inside_database(database).iter().map(unless_it_holds));
+    parts.push(END_MEMBERSHIP.to_owned());
+    parts.join("\n")
 }
 
 /// The statement, run by psql when the condition is false.
-fn add(text: &mut String, requirement: &Requirement) {
+fn unless_it_holds(requirement: &Requirement) -> String {
     let Requirement { holds, statement, .. } = requirement;
-    *text +=
-        &format!("-- {requirement}\nSELECT $statement${statement}$statement$\nWHERE NOT {holds} \\gexec\n\n");
+    format!("-- {requirement}\nSELECT $statement${statement}$statement$\nWHERE NOT {holds} \\gexec\n")
 }
