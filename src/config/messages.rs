@@ -63,7 +63,8 @@ pub struct Messages {
     pub acknowledgements_per_second: u32,
     /// Tokens for proofs that one wayfarer may have at a time; each lives for a day.
     pub tokens_per_wayfarer_max: NonZeroU32,
-    /// Proofs a minute over HTTP, of one wayfarer and from one address (of IPv6 its /64). Loopback addresses are not counted.
+    /// Proofs a minute: over HTTP of one wayfarer; over HTTP and on sockets from one address (of IPv6 its /64). Programs on this
+    /// machine that connect without a proxy are not counted.
     pub proofs_per_minute: u32,
     /// Connections at the same time.
     pub connections_max: NonZeroUsize,

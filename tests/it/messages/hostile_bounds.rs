@@ -4,8 +4,9 @@ use ed25519_dalek::SigningKey;
 use serde_json::{Value, json};
 
 use super::identity::{identity, signature};
-use super::kit::{Room, number, wayfarer};
+use super::kit::{Client, Room, number, wayfarer};
 use crate::support::database::TestDatabase;
+use crate::support::proxy::eventually;
 
 const HELLO: &str = "SGVsbG8";
 
@@ -133,6 +134,45 @@ async fn a_wayfarer_has_a_bounded_number_of_devices_and_only_these_acknowledge()
     assert_eq!(room.get(&path("?", "c")).await.0, 429);
 }
 
+/// A client that makes keys leaves a device for each proof: proofs have a rate also on one socket, and the rows end.
+#[tokio::test]
+async fn new_keys_on_one_socket_behind_a_proxy_have_a_rate_and_their_devices_are_forgotten() {
+    let database = TestDatabase::new().await;
+    let room = Room::with(&database, |settings| {
+        settings.compat_unauthenticated = Some(false);
+        settings.relay_id = "wss://messages.example/ws".to_owned();
+        settings.proofs_per_minute = 2;
+        settings.sweep_interval_s = 1.try_into().unwrap();
+    })
+    .await;
+    let proven = async |client: &mut Client, seed: u8| {
+        let key = SigningKey::from_bytes(&[seed; 32]);
+        let (id, public) = identity(&key);
+        let hello = json!({ "type": "hello", "wayfarer_id": id, "device_id": "a", "auth": "ed25519" });
+        let challenge = client.ask(hello).await;
+        let signature = signature(&key, &challenge, &id, "a");
+        client.ask(json!({ "type": "auth", "public_key_b64": public, "signature_b64": signature })).await
+    };
+    let mut proxied = Client::connect(room.ws, &[("x-forwarded-for", "192.0.2.1")]).await;
+    for seed in 1..=2 {
+        assert_eq!(proven(&mut proxied, seed).await["type"], "hello_ok");
+    }
+    let refused = proven(&mut proxied, 3).await;
+    assert_eq!(refused["code"], "RATE_LIMITED", "{refused}");
+    assert_eq!(proxied.hear().await, None);
+    // A program on this machine is not counted.
+    let mut direct = room.connect().await;
+    for seed in 4..=7 {
+        assert_eq!(proven(&mut direct, seed).await["type"], "hello_ok");
+    }
+    let devices = "SELECT count(*) FROM message_positions";
+    assert_eq!(number(&database, devices).await, 6);
+    let age = "UPDATE message_positions SET seen_at = now() - interval '31 days' WHERE recipient <> $1";
+    let (kept, _) = identity(&SigningKey::from_bytes(&[7; 32]));
+    database.owner().await.execute(age, &[&kept]).await.unwrap();
+    eventually("devices are forgotten", async || number(&database, devices).await == 1).await;
+}
+
 #[tokio::test]
 async fn the_life_of_a_message_names_a_bounded_number_of_devices() {
     let database = TestDatabase::new().await;
@@ -177,11 +217,11 @@ async fn one_sender_fills_a_tenth_of_an_inbox_and_others_still_reach_it() {
     // Of others, and to others, everything is as before.
     room.two(&wayfarer(3), "laptop").await.send(&wayfarer(2), HELLO).await;
     hostile.send(&wayfarer(4), HELLO).await;
-    // An acknowledgement makes room.
+    // An acknowledgement makes room, with the next count.
     let mut recipient = room.two(&wayfarer(2), "phone").await;
     let came = recipient.messages(6).await;
     recipient.acknowledge(&came[0]).await;
-    hostile.send_frame(to.clone()).await;
+    hostile.send_when_there_is_room(to.clone()).await;
     assert_eq!(hostile.ask(to).await["message"], message);
 }
 

@@ -292,6 +292,20 @@ impl Client {
         answer
     }
 
+    /// Sends a message again until the recipient's inbox has room; its `msg_id`. What is full is counted once a second.
+    pub(super) async fn send_when_there_is_room(&mut self, frame: Value) -> String {
+        let sent = async {
+            loop {
+                let answer = self.ask(frame.clone()).await;
+                if answer["code"] != "RATE_LIMITED" {
+                    break answer["msg_id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        soon("room in the inbox", sent).await
+    }
+
     /// Sends one message for each payload, many at a time; their `msg_id`s in that order.
     pub(super) async fn send_all(&mut self, to: &str, payloads: &[String]) -> Vec<String> {
         let mut ids = Vec::new();

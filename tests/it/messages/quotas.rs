@@ -141,7 +141,7 @@ async fn a_full_queue_is_told_to_the_sender_and_acknowledging_makes_room() {
         let mut recipient = room.two(&wayfarer(number), "phone").await;
         assert_eq!(recipient.messages(3).await, sent);
         recipient.acknowledge(&sent[1]).await;
-        let next = sender.send(&wayfarer(number), HELLO).await;
+        let next = sender.send_when_there_is_room(to(number)).await;
         assert_eq!(recipient.message().await, next);
         assert_eq!(sender.ask(to(number)).await, refused);
     }

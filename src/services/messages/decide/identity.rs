@@ -3,7 +3,7 @@
 //! An ed25519 key proves the id that is its SHA-256, a Nostr key the id that is itself. Nobody has a key of each kind for one id:
 //! that would take a preimage of SHA-256, or the discrete logarithm of somebody's hash.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -137,22 +137,21 @@ fn bytes_of<const N: usize>(text: &str) -> Option<[u8; N]> {
     URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
 }
 
-/// The relay that a key proof must be made for, as a canonical URL: `relay_id` where that is a URL, else the loopback address that
-/// the client dialled. Without either a proof could be one that was made for another relay, so `None`: no proof is taken.
+/// The relay that a key proof must be made for, as a canonical URL: `relay_id` where that is a URL, else the address of a loopback
+/// `listener`, or `localhost` with its port, if the client dialled that. Without either a proof could be one that was made for
+/// another relay, so `None`: no proof is taken.
 ///
-/// `dialled` is the request's `Host` on a listener of a loopback address.
+/// `dialled` is the `Host` of a request that came directly from this machine. The client chooses it, and another local service can
+/// pass on a request with its own `Host`, so only names of this listener count. Without a port it names port 80.
 #[must_use]
-pub fn proof_relay(relay_id: &str, dialled: Option<&str>) -> Option<RelayUrl> {
+pub fn proof_relay(relay_id: &str, listener: SocketAddr, dialled: Option<&str>) -> Option<RelayUrl> {
     RelayUrl::parse(relay_id).ok().or_else(|| {
-        let host = dialled.filter(|host| !host.contains(['/', '?', '#', '\\', '@']))?;
-        RelayUrl::parse(&format!("ws://{host}/ws")).ok().filter(is_loopback)
+        let (ip, port) = (listener.ip().to_canonical(), listener.port());
+        let host = dialled.filter(|host| ip.is_loopback() && !host.contains(['/', '?', '#', '\\', '@']))?;
+        let url_of = |host: &str| RelayUrl::parse(&format!("ws://{host}/ws")).ok();
+        let own = [SocketAddr::new(ip, port).to_string(), format!("localhost:{port}")];
+        url_of(host).filter(|dialled| own.iter().any(|own| url_of(own).as_ref() == Some(dialled)))
     })
-}
-
-fn is_loopback(relay: &RelayUrl) -> bool {
-    let host = relay.host();
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    bare.parse::<IpAddr>().map_or(host == "localhost", |ip| ip.to_canonical().is_loopback())
 }
 
 /// Whether a Nostr key proves the claim, with an event of kind 22242 (NIP-42). Its `relay` tag must be `relay_id` (N-42.8).

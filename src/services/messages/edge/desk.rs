@@ -172,7 +172,6 @@ impl MessagesState {
         match self.parts().messages.append(command).await? {
             MessageAnswer::Acknowledged { .. } => {
                 self.parts().counted.delivered();
-                self.0.limits.acknowledged(&who.wayfarer_id).await;
                 Ok(())
             }
             _ => Err(unknown()),
@@ -198,11 +197,15 @@ impl MessagesState {
         })
     }
 
-    /// Refuses a device that has not shown itself.
+    /// Refuses a device that has not shown itself. A known one counts as seen.
     pub(super) async fn check_shown(&self, who: &Who) -> Result<(), Refused> {
         let shown = read::shown(&self.parts().doors.session, &who.wayfarer_id, &who.device).await?;
         let unknown = "this device has not asked for messages: pull, stream or say hello as it first";
-        shown.map(|_| ()).ok_or_else(|| Refused::request(ErrorCode::InvalidPayload, "device_id", unknown))
+        match shown {
+            Some(shown) if shown.is_recent => Ok(()),
+            Some(_) => self.show(who).await.map(drop),
+            None => Err(Refused::request(ErrorCode::InvalidPayload, "device_id", unknown)),
+        }
     }
 
     /// Messages that wait for a device, after number `since` or where it left off. Some may be over when they are handed over.

@@ -71,12 +71,12 @@ impl Listener {
         Ok(Visitor { token, is_believed, relay: self.proof_relay(headers, client) })
     }
 
-    /// The relay that key proofs of this request must be made for. A program on this machine that reaches a loopback address
-    /// without a proxy dialled what its `Host` says.
+    /// The relay that key proofs of this request must be made for. The `Host` of a request counts if a program on this machine
+    /// sent it without a proxy.
     pub(super) fn proof_relay(&self, headers: &HeaderMap, client: ClientAddress) -> Option<RelayUrl> {
-        let is_dialled = client.is_loopback_direct && self.address.ip().to_canonical().is_loopback();
-        let host = headers.get(HOST).filter(|_| is_dialled).and_then(|host| host.to_str().ok());
-        proof_relay(&self.state.parts().settings.relay_id, host)
+        let host =
+            headers.get(HOST).filter(|_| client.is_loopback_direct).and_then(|host| host.to_str().ok());
+        proof_relay(&self.state.parts().settings.relay_id, self.address, host)
     }
 
     /// Refuses web pages that were not allowed. A client that names no origin is no web page; nor is one whose origin is this very

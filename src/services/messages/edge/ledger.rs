@@ -1,17 +1,19 @@
 //! What is used of quotas, as this process knows it.
 //!
 //! What is used is read from the database, remembered for half a minute while this process adds what it accepts, and read again
-//! before anybody is refused by what is older than a second: several processes together may pass a quota by what they accept in that
-//! time. What a client uses is not counted from the start each time, but from where the last count ended; what was on its way to
+//! before a client is refused by what is older than a second: several processes together may pass a quota by what they accept in
+//! that time. A refusal causes no more than one reading a second, whatever the recipient acknowledges meanwhile. What a client uses is not counted from the start each time, but from where the last count ended; what was on its way to
 //! disk just then is counted with the next whole count.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use moka::Entry;
 use moka::future::Cache;
+use moka::ops::compute::Op;
 use sqlx::PgPool;
 
 use super::limits::Over;
@@ -22,7 +24,8 @@ use crate::store::Error;
 /// How long what is used is remembered.
 const REMEMBERED: Duration = Duration::from_secs(30);
 
-/// How old a count may be by which a client is refused. A client that keeps asking is not counted each time.
+/// How old a count may be by which a client is refused: what was acknowledged since then makes room after this time. A reading can
+/// take up to 200,000 rows, so a client that keeps asking is not counted each time.
 const REFUSED_BY: Duration = Duration::from_secs(1);
 
 /// How long what a sender has sent is only added to, and for how long when the sender is to be refused. Entries that are older than
@@ -61,25 +64,18 @@ pub(super) struct Count {
     bytes: AtomicU64,
     /// A recipient's: by sender, those who had much, and those who sent since.
     senders: Mutex<HashMap<String, OfSender>>,
-    /// Whether it may be less by now.
-    is_less: AtomicBool,
 }
 
 impl Count {
+    /// Read at `at`: when the reading ended.
     fn of(at: Instant, Used { messages, bytes }: Used, senders: HashMap<String, Used>) -> Arc<Self> {
         let (messages, bytes) = (AtomicU64::new(messages), AtomicU64::new(bytes));
         let senders = senders.into_iter().map(|(name, used)| (name, OfSender { used, is_read: true }));
-        Arc::new(Self {
-            at,
-            messages,
-            bytes,
-            senders: Mutex::new(senders.collect()),
-            is_less: AtomicBool::new(false),
-        })
+        Arc::new(Self { at, messages, bytes, senders: Mutex::new(senders.collect()) })
     }
 
     fn may_refuse(&self) -> bool {
-        self.at.elapsed() < REFUSED_BY && !self.is_less.load(Ordering::Relaxed)
+        self.at.elapsed() < REFUSED_BY
     }
 
     fn used(&self) -> Used {
@@ -145,7 +141,7 @@ impl Ledger {
         let mut count = self.count(pool, name, ADDED_TO).await?;
         let is_over = self.over(&count, sender, bytes).is_some();
         if (is_over && !count.may_refuse()) || self.may_pass_share(&count, sender, bytes) {
-            self.counts.invalidate(name).await;
+            self.forget(name, &count).await;
             count = self.count(pool, name, ADDED_TO_WHEN_REFUSED).await?;
         }
         Ok(match self.over(&count, sender, bytes) {
@@ -166,11 +162,13 @@ impl Ledger {
         }
     }
 
-    /// What is used may be less than what is remembered.
-    pub(super) async fn is_less(&self, name: &str) {
-        if let Some(count) = self.counts.get(name).await {
-            count.is_less.store(true, Ordering::Relaxed);
-        }
+    /// Forgets an old count. One that another request has read since then stays.
+    async fn forget(&self, name: &str, old: &Arc<Count>) {
+        let forget = |entry: Option<Entry<String, Arc<Count>>>| {
+            let is_old = entry.is_some_and(|entry| Arc::ptr_eq(entry.value(), old));
+            std::future::ready(if is_old { Op::Remove } else { Op::Nop })
+        };
+        self.counts.entry_by_ref(name).and_compute_with(forget).await;
     }
 
     fn over(&self, count: &Count, sender: &str, bytes: u64) -> Option<Over> {
@@ -214,7 +212,7 @@ impl Ledger {
                 }
             };
             self.readings.insert(name.to_owned(), reading).await;
-            Ok(Count::of(at, reading.used, senders))
+            Ok(Count::of(Instant::now(), reading.used, senders))
         };
         self.counts.try_get_with_by_ref(name, read).await.map_err(|error: Arc<Error>| Error::clone(&error))
     }
@@ -238,4 +236,42 @@ async fn read_sender(
     let before = old.map(|old| old.used).unwrap_or_default();
     let used = Used { messages: before.messages + more.messages, bytes: before.bytes + more.bytes };
     Ok(Reading { used, all_at: old.map_or(at, |old| old.all_at), after, after_number: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::postgres::PgPoolOptions;
+
+    use super::*;
+
+    const FULL: Used = Used { messages: 3, bytes: 15 };
+
+    fn full(age: Duration) -> Arc<Count> {
+        Count::of(
+            Instant::now().checked_sub(age).expect("the machine runs for seconds"),
+            FULL,
+            HashMap::new(),
+        )
+    }
+
+    /// Nothing listens at port 1 of loopback: every reading fails, which shows that there was one.
+    #[tokio::test]
+    async fn a_full_inbox_is_read_again_once_a_second_and_by_one_request() {
+        let wait = Duration::from_millis(200);
+        let pool =
+            PgPoolOptions::new().acquire_timeout(wait).connect_lazy("postgres://127.0.0.1:1/x").unwrap();
+        let ledger = Ledger::of_recipients(Quota { messages: 3, bytes: 0 }, Quota::default());
+        let name = "r".to_owned();
+        ledger.counts.insert(name.clone(), full(Duration::ZERO)).await;
+        for _ in 0..100 {
+            assert!(matches!(ledger.room(&pool, &name, "s", 5).await, Ok(Err(Over::Inbox))));
+        }
+        // Two requests saw an old count. One has read since then; the other must not have it read again.
+        let (old, new) = (full(REFUSED_BY), full(Duration::ZERO));
+        ledger.counts.insert(name.clone(), Arc::clone(&new)).await;
+        ledger.forget(&name, &old).await;
+        assert!(Arc::ptr_eq(&ledger.count(&pool, &name, ADDED_TO).await.unwrap(), &new));
+        ledger.counts.insert(name.clone(), old).await;
+        assert!(ledger.room(&pool, &name, "s", 5).await.is_err());
+    }
 }

@@ -10,6 +10,7 @@ use sqlx::PgPool;
 
 use super::ledger::Ledger;
 use crate::config::Messages;
+use crate::http::ClientAddress;
 use crate::services::messages::decide::Quota;
 use crate::store::Error;
 
@@ -140,15 +141,16 @@ impl Limits {
         self.proofs.check(wayfarer)
     }
 
-    /// Whether too many proofs come from an address. Behind a proxy all clients have its loopback address, so that is not counted.
-    pub(super) fn proofs_from(&self, address: IpAddr) -> Option<Over> {
-        let subscriber = match address.to_canonical() {
+    /// Whether too many proofs come from a client's address, over HTTP and on sockets. Only a program on this machine that connects
+    /// directly is not counted; clients of a proxy that is not in `http.trusted_proxies` are counted together.
+    pub(super) fn proofs_from(&self, client: ClientAddress) -> Option<Over> {
+        let subscriber = match client.address.to_canonical() {
             IpAddr::V6(ip) => {
                 IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> SUBSCRIBER_BITS << SUBSCRIBER_BITS))
             }
             ip @ IpAddr::V4(_) => ip,
         };
-        if address.to_canonical().is_loopback() { None } else { self.proofs_from.check(&subscriber) }
+        if client.is_loopback_direct { None } else { self.proofs_from.check(&subscriber) }
     }
 
     /// Whether both quotas have room for one more message of `bytes`. It counts from here on.
@@ -170,11 +172,6 @@ impl Limits {
             ledger.add(&count, sender, bytes);
         }
         Ok(None)
-    }
-
-    /// A device has acknowledged a message: there may be room for its recipient's next one.
-    pub(super) async fn acknowledged(&self, recipient: &str) {
-        self.recipients.is_less(recipient).await;
     }
 }
 

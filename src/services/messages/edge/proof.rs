@@ -1,7 +1,5 @@
 //! `GET /v1/challenge` and `POST /v1/tokens`: a token for a day, for a proof of who the client is.
 
-use std::net::IpAddr;
-
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -16,7 +14,7 @@ use super::gate::{Proof, no_key_proofs, random};
 use super::refused::Refused;
 use super::{Listener, MessagesState};
 use crate::base::RelayUrl;
-use crate::http::{Failure, RequestContext};
+use crate::http::{ClientAddress, Failure, RequestContext};
 use crate::services::messages::append::{TokenAnswer, challenge_key};
 use crate::services::messages::command::{TokenCommand, TokenProof};
 use crate::services::messages::decide::{ChallengeFor, ChallengeKey, token_sha256};
@@ -98,7 +96,7 @@ pub(super) async fn prove(
     listener.check_origin(&headers)?;
     let state = &listener.state;
     let relay = listener.proof_relay(&headers, context.client()).ok_or_else(no_key_proofs);
-    let given = async { state.token_for_proof(&relay?, context.client().address, proving).await };
+    let given = async { state.token_for_proof(&relay?, context.client(), proving).await };
     let body = given.await.map_err(|refused| state.refuse(refused))?;
     Ok((StatusCode::CREATED, Json(body)).into_response())
 }
@@ -107,11 +105,11 @@ impl MessagesState {
     async fn token_for_proof(
         &self,
         relay: &RelayUrl,
-        address: IpAddr,
+        client: ClientAddress,
         proving: Proving,
     ) -> Result<Value, Refused> {
         let who = check(proving.wayfarer_id, proving.device_id)?;
-        if let Some(over) = self.0.limits.proofs_from(address) {
+        if let Some(over) = self.0.limits.proofs_from(client) {
             return Err(over.into());
         }
         let key = self.challenge_key().await?;

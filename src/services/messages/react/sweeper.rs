@@ -1,4 +1,4 @@
-//! Drops hours of payloads that are over, prepares those to come, and measures the database's clock.
+//! Drops hours of payloads that are over, prepares those to come, forgets devices that are gone, and measures the database's clock.
 //!
 //! Whether a message is handed over does not depend on it: that is decided by the message's own time.
 
@@ -16,6 +16,9 @@ use crate::store::{Doors, Error};
 
 /// Hours are prepared this far beyond the longest life, in seconds: a process that starts later finds them.
 const AHEAD_S: i64 = 6 * 3_600;
+
+/// Devices that are forgotten in one transaction.
+const FORGOTTEN_AT_ONCE: i32 = 1_000;
 
 /// What the sweeper works with.
 #[derive(Debug)]
@@ -43,16 +46,17 @@ impl Sweeper {
         Self(parts)
     }
 
-    /// One sweep: prepares what is to come, drops what is over, measures the clock. One that fails does not keep the others from
-    /// being done.
+    /// One sweep: prepares what is to come, drops what is over, forgets devices, measures the clock. One that fails does not keep
+    /// the others from being done.
     ///
     /// # Errors
     /// The first one, as PostgreSQL answers. What was dropped before is dropped.
     pub async fn sweep(&self) -> Result<(), Error> {
         let prepared = self.prepare().await;
         let dropped = self.drop_what_is_over().await;
+        let forgotten = self.forget_devices().await;
         let measured = self.0.database_clock.measure(&self.0.doors.session).await;
-        prepared.and(dropped).and(measured)
+        prepared.and(dropped).and(forgotten).and(measured)
     }
 
     async fn prepare(&self) -> Result<(), Error> {
@@ -77,6 +81,19 @@ impl Sweeper {
                 return Ok(());
             };
             self.0.metrics.expired(dropped.unsigned_abs());
+        }
+    }
+
+    /// Removes the rows of devices that were not seen for 30 days: their number is bounded by what arrives in that time.
+    async fn forget_devices(&self) -> Result<(), Error> {
+        let client = self.0.doors.write.get().await?;
+        loop {
+            let sql = "SELECT quipu_forget_message_devices($1)";
+            let rows = client.query_typed(sql, &[(&FORGOTTEN_AT_ONCE, Type::INT4)]).await?;
+            let forgotten: i32 = rows.first().map_or(0, |row| row.get(0));
+            if forgotten < FORGOTTEN_AT_ONCE {
+                return Ok(());
+            }
         }
     }
 }

@@ -251,33 +251,51 @@ fn n_42_8_an_event_made_for_another_relay_or_for_none_proves_nothing() {
 }
 
 #[test]
-fn proofs_are_made_for_the_url_of_the_relay_or_for_the_loopback_address_that_was_dialled() {
-    let of = |relay_id, dialled| proof_relay(relay_id, dialled).map(|relay| relay.as_str().to_owned());
+fn proofs_are_made_for_the_url_of_the_relay_or_for_the_loopback_listener_that_was_dialled() {
+    let of = |relay_id, listener: &str, dialled| {
+        let relay = proof_relay(relay_id, listener.parse().unwrap(), dialled);
+        relay.map(|relay| relay.as_str().to_owned())
+    };
     let some = |url: &str| Some(url.to_owned());
-    assert_eq!(of("WSS://R.example:443/ws", None), some("wss://r.example/ws"));
-    assert_eq!(of("wss://r.example/ws", Some("127.0.0.1:4705")), some("wss://r.example/ws"));
-    for (host, url) in [
-        ("127.0.0.1:4705", "ws://127.0.0.1:4705/ws"),
-        ("127.9.8.7", "ws://127.9.8.7/ws"),
-        ("LocalHost:80", "ws://localhost/ws"),
-        ("[::1]:4705", "ws://[::1]:4705/ws"),
+    let local = "127.0.0.1:4705";
+    assert_eq!(of("WSS://R.example:443/ws", "0.0.0.0:4705", None), some("wss://r.example/ws"));
+    assert_eq!(of("wss://r.example/ws", local, Some(local)), some("wss://r.example/ws"));
+    for (listener, host, url) in [
+        (local, local, "ws://127.0.0.1:4705/ws"),
+        (local, "LocalHost:4705", "ws://localhost:4705/ws"),
+        ("[::ffff:127.0.0.1]:4705", local, "ws://127.0.0.1:4705/ws"),
+        ("127.9.8.7:80", "127.9.8.7", "ws://127.9.8.7/ws"),
+        ("127.9.8.7:80", "localhost:80", "ws://localhost/ws"),
+        ("[::1]:4705", "[::1]:4705", "ws://[::1]:4705/ws"),
     ] {
-        assert_eq!(of("quipu", Some(host)), some(url), "{host}");
+        assert_eq!(of("quipu", listener, Some(host)), some(url), "{listener} {host}");
     }
     let others = [
-        "r.example",
+        // Another service on this machine passes on what its client dialled.
+        "127.0.0.1:9000",
+        "localhost:9000",
+        "127.0.0.2:4705",
+        "[::1]:4705",
+        // Port 80.
+        "127.0.0.1",
+        "localhost",
+        "r.example:4705",
         "10.0.0.1:4705",
-        "[2001:db8::1]",
-        "localhost.r.example",
-        "127.0.0.1.r.example",
+        "localhost.r.example:4705",
+        "127.0.0.1.r.example:4705",
         "",
-        "127.0.0.1/x",
-        "r.example@127.0.0.1",
-        "127.0.0.1#",
-        "127.0.0.1?x",
+        "127.0.0.1:4705/x",
+        "r.example@127.0.0.1:4705",
+        "127.0.0.1:4705#",
+        "127.0.0.1:4705?x",
     ];
     for host in others.map(Some).into_iter().chain([None]) {
-        assert_eq!(of("quipu", host), None, "{host:?}");
+        assert_eq!(of("quipu", local, host), None, "{host:?}");
+    }
+    for listener in ["0.0.0.0:4705", "10.0.0.1:4705", "[::]:4705"] {
+        for host in [listener, local, "localhost:4705"] {
+            assert_eq!(of("quipu", listener, Some(host)), None, "{listener} {host}");
+        }
     }
 }
 

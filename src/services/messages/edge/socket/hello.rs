@@ -60,6 +60,11 @@ impl Session {
         let Some((who, since, challenge)) = self.claimed.take() else {
             return self.refuse(Refused::request(ErrorCode::AuthFailed, "auth", "nothing was asked")).await;
         };
+        // Each proven client leaves a row for its device, so proofs have a rate also where they go on after one another on one socket.
+        if let Some(over) = self.state.0.limits.proofs_from(self.context.client()) {
+            self.refuse_as(who.generation, over.into()).await?;
+            return Err(Ended::Gone);
+        }
         let proven = match proof {
             Some(proof) => {
                 self.visitor.proof_relay().and_then(|relay| self.state.prove(&who, relay, &challenge, proof))
