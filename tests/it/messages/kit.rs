@@ -444,11 +444,14 @@ impl Stream {
 
     /// The last event of a stream that cannot go on: its data. The stream ends after it.
     pub(super) async fn error(&mut self) -> Value {
-        let mut line = async || soon("an event", self.lines.next_line()).await.unwrap();
-        while line().await.expect("an error is told before the end") != "event: error" {}
-        let data = line().await.expect("an error has data");
-        while line().await.is_some() {}
-        serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap()
+        let data = soon("an error and the end", async {
+            let mut line = async || self.lines.next_line().await.unwrap();
+            while line().await.expect("an error is told before the end") != "event: error" {}
+            let data = line().await.expect("an error has data");
+            while line().await.is_some() {}
+            data
+        });
+        serde_json::from_str(data.await.strip_prefix("data: ").unwrap()).unwrap()
     }
 
     /// The next so many messages; their `msg_id`s.
