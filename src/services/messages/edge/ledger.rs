@@ -2,8 +2,9 @@
 //!
 //! What is used is read from the database, remembered for half a minute while this process adds what it accepts, and read again
 //! before a client is refused by what is older than a second: several processes together may pass a quota by what they accept in
-//! that time. A refusal causes no more than one reading a second, whatever the recipient acknowledges meanwhile. What a client uses is not counted from the start each time, but from where the last count ended; what was on its way to
-//! disk just then is counted with the next whole count.
+//! that time. A refusal causes no more than one reading a second, whatever the recipient acknowledges meanwhile. What a client uses
+//! is not counted from the start each time, but from where the last count ended; what was on its way to disk just then is counted
+//! with the next whole count.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
