@@ -9,10 +9,11 @@ DROP FUNCTION IF EXISTS insert_event_batch(uuid, text, jsonb, bytea[], bytea[], 
     integer[], integer[], bigint[], bigint[], integer[], boolean[], bigint);
 DROP VIEW events_relays;
 
--- Slots. The numbers of stored events stay as they are: batch b of the old form had the slots b * 16384 to b * 16384 + 16383.
+-- Slots. The numbers of stored events stay as they are: batch b of the old form had the slots b * 16384 to b * 16384 + 16383. Slots go on
+-- behind the last batch that stored an event. Later batches own no slots; they may have used up most of the old numbers.
 CREATE SEQUENCE event_slot;
 COMMENT ON SEQUENCE event_slot IS 'the newest slot that was drawn by quipu_draw_slots()';
-SELECT setval('event_slot', (greatest((SELECT last_value FROM ingest_batch), (SELECT coalesce(max(batch), 0) FROM ingest_log)) + 1) << 14);
+SELECT setval('event_slot', ((SELECT coalesce(max(batch), 0)::bigint FROM ingest_log WHERE stored > 0) + 1) << 14);
 DROP SEQUENCE ingest_batch;
 
 CREATE FUNCTION quipu_slots_max() RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN (1::bigint << 45) - 1;

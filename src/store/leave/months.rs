@@ -55,6 +55,17 @@ impl Partitions {
         Ok(Left { events: row.get(0), sightings: row.get(1) })
     }
 
+    /// How many sightings were learnt by comparing ids. A month that was detached before V18 and not dropped yet has no such column.
+    async fn count_compared(&self, client: &impl GenericClient) -> Result<i64, Error> {
+        let table = format!("sightings_{}", self.suffix);
+        let has_column = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = $1::text::regclass
+                                         AND attname = 'compared' AND NOT attisdropped)";
+        if !client.query_one(has_column, &[&table]).await?.get::<_, bool>(0) {
+            return Ok(0);
+        }
+        Ok(client.query_one(&format!("SELECT count(compared) FROM {table}"), &[]).await?.get(0))
+    }
+
     /// `compared`: how many of the sightings that left were learnt by comparing ids.
     async fn record(
         &self,
@@ -127,8 +138,7 @@ pub async fn drop_month(owner: &Secret, month: NaiveDate, reason: &str) -> Resul
     let transaction = client.transaction().await?;
     transaction.batch_execute(ERASURE_LOCK).await?;
     let left = partitions.count(&transaction).await?;
-    let compared = format!("SELECT count(compared) FROM sightings_{suffix}");
-    let compared = transaction.query_one(&compared, &[]).await?.get(0);
+    let compared = partitions.count_compared(&transaction).await?;
     partitions.record(&transaction, reason, left, compared).await?;
     let relays = transaction.query(&format!("SELECT DISTINCT relay FROM sightings_{suffix}"), &[]).await?;
     let relays: Vec<i32> = relays.iter().map(|row| row.get(0)).collect();

@@ -15,7 +15,8 @@ use quipu::base::Refusals;
 const OLD: i32 = 21;
 
 /// Forty batches of thirty events over three years, shown by two relays: by one in the batch of the event, by the other in a batch of
-/// its own (41), whose events number 1 to 5 were learnt by comparison. Batch 42 holds refusals alone, as the old schema recorded them.
+/// its own (41), whose events number 1 to 5 were learnt by comparison. Batches that held refusals alone, which the old
+/// schema recorded, used up nearly all numbers of batches.
 const FILL: &str = "
     INSERT INTO relay_log (batch, slot, relay, kind, url, network, detail)
     SELECT gen_random_uuid(), 0, n, 'added', 'wss://relay' || n || '.example.com', 'clearnet', '{\"source\": \"operator\"}' FROM generate_series(1, 2) n;
@@ -36,8 +37,8 @@ const FILL: &str = "
     INSERT INTO ingest_log (recorded_at, batch, command, source, offered, stored, sighted, kinds, kind_counts, relays, relay_counts, relay_compared, created_at_min, created_at_max)
     SELECT '2026-03-05 10:00:00.75+00', 41, gen_random_uuid(), 'relay', 1200, 0, 1200, '{}', '{}', '{2}', '{1200}', '{5}', min(created_at), max(created_at) FROM events;
     INSERT INTO ingest_log (batch, command, source, offered, stored, sighted, kinds, kind_counts, relays, relay_counts, refused)
-    VALUES (42, gen_random_uuid(), 'relay', 0, 0, 0, '{}', '{}', '{}', '{}', '{\"malformed\": 1}');
-    SELECT setval('ingest_batch', 42);
+    VALUES (2147483646, gen_random_uuid(), 'relay', 0, 0, 0, '{}', '{}', '{}', '{}', '{\"malformed\": 1}');
+    SELECT setval('ingest_batch', 2147483646);
     INSERT INTO relay_progress (relay, last_created_at) SELECT r, (SELECT max(created_at) FROM events) FROM generate_series(1, 2) r;
     INSERT INTO vanish_requests (request, pubkey, created_at, relays, batch)
     SELECT id, pubkey, created_at, '{}', 7 FROM events WHERE kind = 62;
@@ -90,13 +91,14 @@ async fn what_the_old_schema_stored_keeps_its_numbers_and_says_the_same() {
     let subjects = "SELECT count(*) FROM journal WHERE kind = 'ingested' AND subject IS NOT NULL";
     assert_eq!(number(&client, subjects).await, 40, "the view of all journals knows the new batches");
 
-    // New events go on behind the old numbers, and everything agrees.
+    // New events go on behind the last batch that stored any, which was batch 40, and everything agrees.
     let mut kit = Kit { doors: database.doors(), tasks: JoinSet::new(), database };
     let newest = number(&client, "SELECT max(quipu_event_slot(number)) FROM events").await;
     let events = sample(113, 40);
     let two = quipu::store::Relay(2);
     let told = kit.writer(ingest_journal()).append(page(Some(two), &events)).await.unwrap();
     assert!(told.newest_slot.unwrap() >= newest + 40, "{told:?} after {newest}");
+    assert_eq!(told.newest_slot, Some((41 << 14) + 40));
     let intake = kit.intake();
     intake.offer(Some(quipu::store::Relay(1)), offered(&events), Refusals::default()).await.unwrap();
     assert_eq!(number(&client, "SELECT count(*) FROM events_relays").await, 2_480);

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use nostr_sdk::{Event, EventBuilder, Keys, Kind, Tag, Timestamp};
+use nostr_sdk::{Event, EventBuilder, JsonUtil as _, Keys, Kind, Tag, Timestamp};
 use quipu::base::Refusals;
 use quipu::lifecycle::{Cycle, Service as _};
 use quipu::services::archive::react::Vanisher;
+use quipu::services::archive::read;
+use quipu::store::ingest::KnownEvent;
 use quipu::store::lease::Leases;
 use quipu::store::leave::{ErasureSubject, Left, erase};
 use rand::rngs::StdRng;
@@ -31,6 +33,45 @@ fn event(keys: &Keys, kind: u16, created_at: u64, tags: &[&[&str]]) -> Event {
 
 async fn store(kit: &mut Kit, events: &[Event]) -> u32 {
     kit.intake().offer(None, offered(events), Refusals::default()).await.unwrap().stored
+}
+
+/// Which of these events a relay may have removed between a comparison and the check of it.
+#[tokio::test]
+async fn n_77_events_that_relays_remove_by_themselves_or_on_request_are_told_from_others() {
+    let mut kit = Kit::new().await;
+    let [keys, other, gone] = [(); 3].map(|()| Keys::generate());
+    let (past, future) = ((T + 10).to_string(), (T + 1_000).to_string());
+    let [past, future] = [&past, &future].map(|at| ["expiration", at.as_str()]);
+    let kept = [
+        note(&keys, T, "ordinary"),
+        note(&keys, T + 1, "somebody else asks to delete it"),
+        event(&keys, 1, T, &[&future]),
+        note(&gone, T + 50, "signed after the request to vanish"),
+    ];
+    let deleted = note(&keys, T + 2, "its author asks to delete it");
+    let mut removable = vec![deleted.clone(), event(&keys, 1, T, &[&past]), note(&gone, T + 1, "vanished")];
+    removable.extend([0, 3, 10_002, 30_023].map(|kind| event(&keys, kind, T, &[&["d", "x"]])));
+    let requests = [
+        event(&keys, 5, T + 3, &[&["e", &deleted.id.to_hex()]]),
+        event(&other, 5, T + 3, &[&["e", &kept[1].id.to_hex()]]),
+        event(&gone, 62, T + 40, &[&["relay", "ALL_RELAYS"]]),
+    ];
+    for events in [&kept[..], &removable, &requests] {
+        assert_eq!(store(&mut kit, events).await as usize, events.len());
+    }
+    let known = |event: &Event| {
+        // The number is not asked for.
+        (KnownEvent { number: 0, created_at: event.created_at.as_secs().cast_signed() }, event.id)
+    };
+    let now = i64::try_from(T).unwrap() + 100;
+    for (events, is_removable) in [(&kept[..], false), (&removable, true)] {
+        for event in events {
+            let found = read::removable(&kit.doors.session, &[known(event)], now).await.unwrap();
+            assert_eq!(found == 1, is_removable, "{}", event.as_json());
+        }
+    }
+    let all: Vec<_> = kept.iter().chain(&removable).map(known).collect();
+    assert_eq!(read::removable(&kit.doors.session, &all, now).await.unwrap(), removable.len());
 }
 
 /// Ids that `public_events` shows.

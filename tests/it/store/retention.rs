@@ -80,6 +80,30 @@ async fn retention_resumes_after_an_interrupted_detach() {
     assert_eq!(kit.problems().await, Vec::<String>::new());
 }
 
+/// A month that an earlier version detached and did not drop is passed over by migrations: V18 and V22 changed the columns of the others.
+#[tokio::test]
+async fn a_month_that_was_detached_before_the_schema_changed_can_be_dropped() {
+    let mut kit = Kit::new().await;
+    let relay = kit.relays(&["one"]).await[0];
+    let writer = kit.writer(ingest_journal());
+    writer.append(page(Some(relay), &[note(&Keys::generate(), at(2022, 5), "x")])).await.unwrap();
+    let owner = kit.database.owner().await;
+    owner
+        .batch_execute(
+            "ALTER TABLE events DETACH PARTITION events_y2022m05;
+             ALTER TABLE sightings DETACH PARTITION sightings_y2022m05;
+             ALTER TABLE sightings_y2022m05 DROP COLUMN compared;
+             ALTER TABLE sightings_y2022m05 RENAME COLUMN seen TO batch",
+        )
+        .await
+        .unwrap();
+    let url = kit.database.urls().owner;
+    assert_eq!(months_before(&url, day(2022, 6)).await.unwrap().len(), 1);
+    assert_eq!(drop_month(&url, day(2022, 5), "old").await.unwrap(), Left { events: 1, sightings: 1 });
+    kit.project().await;
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn ingest_goes_on_while_a_month_is_dropped_also_with_events_of_that_month() {
     let mut kit = Kit::new().await;

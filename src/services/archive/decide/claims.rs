@@ -19,6 +19,13 @@ pub fn sample_size(claimed: usize) -> usize {
     claimed.min(SAMPLE_MAX)
 }
 
+/// How many events of a sample of `asked` may be lacking without being held against the relay, if each is one that relays remove by
+/// themselves or on request: it may have been removed since the comparison. One in fifty, at least one.
+#[must_use]
+pub fn removed_max(asked: usize) -> usize {
+    (asked / 50).max(1)
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a probability, which is rounded anyway")]
 fn share(part: usize, whole: usize) -> f64 {
     part as f64 / whole as f64
@@ -52,6 +59,11 @@ mod tests {
         assert_eq!([0, 1, 2, 50, 99].map(sample_size), [0, 1, 2, 50, 99]);
         assert!((400..=459).contains(&sample_size(10_000)), "{}", sample_size(10_000));
         assert!((450..=459).contains(&sample_size(usize::MAX / 200)));
+    }
+
+    #[test]
+    fn few_removed_events_are_excused_and_never_a_tenth_of_a_larger_sample() {
+        assert_eq!([1, 49, 100, SAMPLE_MAX].map(removed_max), [1, 1, 2, 9]);
     }
 
     #[test]

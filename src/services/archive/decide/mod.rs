@@ -18,7 +18,7 @@ mod verdicts;
 mod walk;
 mod window;
 
-pub use claims::{SAMPLE_MAX, sample_size};
+pub use claims::{SAMPLE_MAX, removed_max, sample_size};
 pub use document::{Document, document};
 pub use findings::{Auth, Checked, Failure, Findings, steady};
 pub use oversized::Oversized;

@@ -95,6 +95,30 @@ pub async fn is_false_in_comparisons(pool: &PgPool, relay: Relay, days: i32) -> 
     .await?)
 }
 
+/// How many of these events of ours relays remove by themselves or on request: an event of a replaceable, addressable or ephemeral
+/// kind (NIP-01), one that expired by the second `now` (NIP-40), one that its author asked to delete (NIP-09), or one of a key that asked
+/// to vanish (NIP-62). For few events: each is looked up by itself.
+pub async fn removable(pool: &PgPool, events: &[(KnownEvent, EventId)], now: i64) -> Result<usize, Error> {
+    let (created_ats, ids): (Vec<i64>, Vec<Vec<u8>>) =
+        events.iter().map(|(event, id)| (event.created_at, id.as_bytes().to_vec())).unzip();
+    let removable = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!"
+           FROM unnest($1::bigint[], $2::bytea[]) AS a (created_at, id)
+           CROSS JOIN LATERAL (SELECT e.number, e.created_at, e.id, e.kind, e.pubkey FROM events e
+                               WHERE e.created_at = a.created_at AND e.id = a.id LIMIT 1) e
+           WHERE e.kind IN (0, 3) OR e.kind BETWEEN 10000 AND 39999
+              OR EXISTS (SELECT FROM expirations x WHERE x.event = e.number AND x.expires_at <= $3)
+              OR EXISTS (SELECT FROM deletions d WHERE d.target = e.id AND d.pubkey = e.pubkey)
+              OR EXISTS (SELECT FROM vanish_requests v WHERE v.pubkey = e.pubkey AND e.created_at <= v.created_at)"#,
+        &created_ats,
+        &ids,
+        now
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(usize::try_from(removable).unwrap_or_default())
+}
+
 /// An event of ours in a comparison.
 #[derive(Debug, Clone)]
 pub struct Held {

@@ -19,7 +19,9 @@ pub use candidates::{
 };
 pub use checked::{DueRelay, checked_at, due_relays, newest_snapshot, snapshots};
 pub use coverage::{Gap, gaps, time_line};
-pub use crawl::{Candidate, Held, Holdings, candidates, holdings, is_false_in_comparisons, settled_windows};
+pub use crawl::{
+    Candidate, Held, Holdings, candidates, holdings, is_false_in_comparisons, removable, settled_windows,
+};
 pub use relays::{RelayDetail, RelayFilter, RelayRow, RelayWindows, relay, relays};
 pub use status::{CandidateCount, JournalSize, RelayCount, Status, status};
 pub use stored::{EventFilter, StoredEvent, event_total, stored_events};

@@ -2,7 +2,8 @@
 //!
 //! A comparison says which of our events the relay holds, too, and costs the relay nothing. So before a claim is recorded, some of the
 //! claimed events, drawn at random, are asked for and must come. A relay that cannot show them is remembered, nothing of what it claimed
-//! is recorded, and it is read page by page.
+//! is recorded, and it is read page by page. A few that it may have removed since the comparison are no reason for that: they are not
+//! recorded.
 
 use std::collections::HashSet;
 
@@ -16,8 +17,9 @@ use super::visit::Visit;
 use crate::base::nostr_event::EventId;
 use crate::net::relay::RelayError;
 use crate::services::archive::command::RelayCommand;
-use crate::services::archive::decide::{SAMPLE_MAX, sample_size};
+use crate::services::archive::decide::{SAMPLE_MAX, removed_max, sample_size};
 use crate::services::archive::event::{Window, WindowOutcome};
+use crate::services::archive::read;
 use crate::store::ingest::{KnownEvent, KnownEvents};
 
 /// Claims that are checked together. Each costs 16 bytes of memory meanwhile.
@@ -34,7 +36,7 @@ pub(super) struct Claims {
     /// As [`KnownEvents::as_of`].
     as_of: Option<i64>,
     /// Some of them, each with a random rank. Those of the lowest ranks are as likely to be there as any others.
-    ranked: Vec<(u64, EventId)>,
+    ranked: Vec<(u64, (KnownEvent, EventId))>,
     /// What the claims prove if they are true.
     windows: Vec<Claimed>,
 }
@@ -53,7 +55,7 @@ impl Claims {
     pub(super) fn add(&mut self, event: KnownEvent, id: EventId, as_of: i64) {
         self.as_of = Some(self.as_of.map_or(as_of, |before| before.min(as_of)));
         self.events.push(event);
-        self.ranked.push((rand::random(), id));
+        self.ranked.push((rand::random(), (event, id)));
         if self.ranked.len() >= 4 * SAMPLE_MAX {
             self.keep_lowest();
         }
@@ -79,9 +81,14 @@ impl Claims {
     }
 
     /// The events to be asked for.
-    fn sample(&mut self) -> Vec<EventId> {
+    fn sample(&mut self) -> Vec<(KnownEvent, EventId)> {
         self.keep_lowest();
-        self.ranked.iter().take(sample_size(self.events.len())).map(|(_, id)| *id).collect()
+        self.ranked.iter().take(sample_size(self.events.len())).map(|(_, event)| *event).collect()
+    }
+
+    /// Leaves out some of the events.
+    fn leave_out(&mut self, some: &[(KnownEvent, EventId)]) {
+        self.events.retain(|event| some.iter().all(|(out, _)| out.number != event.number));
     }
 }
 
@@ -102,12 +109,14 @@ impl Visit<'_> {
         let Some(shown) = stop.run_until_cancelled(self.show(&sample)).await else { return Ok(Vec::new()) };
         self.resume_pace(aside);
         let reason = match shown {
-            Ok(Some(shown)) if shown == sample.len() => {
-                self.record_claims(claims).await?;
-                return Ok(Vec::new());
-            }
-            Ok(Some(shown)) => {
-                self.note_false_claim(claims.events.len(), sample.len(), sample.len() - shown).await?;
+            Ok(Some((shown, missing))) => {
+                let lacking = sample.len() - shown;
+                if self.is_excused(sample.len(), lacking, &missing).await? {
+                    claims.leave_out(&missing);
+                    self.record_claims(claims).await?;
+                    return Ok(Vec::new());
+                }
+                self.note_false_claim(claims.events.len(), sample.len(), lacking).await?;
                 "false_claim"
             }
             Err(SyncError::Relay(RelayError::Closed(_))) => "unproven",
@@ -125,11 +134,34 @@ impl Visit<'_> {
         self.crawl.parts.metrics.comparing_given_up(reason);
     }
 
-    /// Asks for these events, again as long as that brings any. Returns how many came with their own ids and valid signatures; `None`
-    /// when they come too slowly.
-    async fn show(&mut self, sample: &[EventId]) -> Result<Option<usize>, SyncError> {
+    /// Whether what a sample of `asked` events lacks may have been removed since it was claimed. `missing`: those of the `lacking` that did
+    /// not come at all.
+    async fn is_excused(
+        &mut self,
+        asked: usize,
+        lacking: usize,
+        missing: &[(KnownEvent, EventId)],
+    ) -> Result<bool, SyncError> {
+        if lacking == 0 {
+            return Ok(true);
+        }
+        if missing.len() < lacking || lacking > removed_max(asked) {
+            return Ok(false);
+        }
+        // Among what is being stored there may be the request to delete one of them.
+        self.delivery.finish().await?;
+        let now = self.crawl.parts.clock.now().timestamp();
+        Ok(read::removable(&self.crawl.parts.doors.session, missing, now).await? == lacking)
+    }
+
+    /// Asks for these events, again as long as that brings any. Returns how many came with their own ids and valid signatures, and which
+    /// did not come; `None` when they come too slowly.
+    async fn show(
+        &mut self,
+        sample: &[(KnownEvent, EventId)],
+    ) -> Result<Option<(usize, Vec<(KnownEvent, EventId)>)>, SyncError> {
         self.crawl.parts.metrics.sampled(sample.len());
-        let mut wanted: HashSet<EventId> = sample.iter().copied().collect();
+        let mut wanted: HashSet<EventId> = sample.iter().map(|(_, id)| *id).collect();
         let (mut shown, mut at_once) = (0, IDS_MAX.min(self.limit));
         while !wanted.is_empty() {
             let left: Vec<EventId> = wanted.iter().copied().collect();
@@ -150,7 +182,8 @@ impl Visit<'_> {
             }
             at_once = most;
         }
-        Ok(Some(shown))
+        let missing = sample.iter().filter(|(_, id)| wanted.contains(id)).copied().collect();
+        Ok(Some((shown, missing)))
     }
 
     async fn record_claims(&mut self, claims: Claims) -> Result<(), SyncError> {
@@ -210,8 +243,8 @@ mod tests {
             claims.merge(more);
             let drawn = claims.sample();
             assert_eq!(drawn.len(), sample_size(5_000));
-            assert_eq!(drawn.iter().collect::<HashSet<_>>().len(), drawn.len());
-            for id in drawn {
+            assert_eq!(drawn.iter().map(|(_, id)| id).collect::<HashSet<_>>().len(), drawn.len());
+            for (_, id) in drawn {
                 let number = u32::from_be_bytes(id.to_bytes()[..4].try_into().unwrap());
                 tenths[usize::try_from(number / 500).unwrap()] += 1;
             }
@@ -219,6 +252,18 @@ mod tests {
         let mean = tenths.iter().sum::<u32>() / 10;
         // 15 % are six standard deviations.
         assert!(tenths.iter().all(|n| n.abs_diff(mean) < mean * 15 / 100), "{tenths:?}");
+    }
+
+    #[test]
+    fn what_was_removed_is_left_out_of_the_claims() {
+        let mut claims = Claims::default();
+        for number in 0..5 {
+            let (event, id) = claimed(number);
+            claims.add(event, id, 7);
+        }
+        claims.leave_out(&[claimed(1), claimed(4)]);
+        let left: Vec<i64> = claims.events.iter().map(|event| event.number).collect();
+        assert_eq!(left, [0, 2, 3]);
     }
 
     #[test]
