@@ -21,9 +21,12 @@ async fn listening(console: &Console, address: &str) -> SocketAddr {
 
 /// Archives events at a steady pace, for as long as it is polled.
 async fn archive(console: &Console) {
-    let insert = "SELECT insert_event(sha256(convert_to(g::text || $1::text, 'UTF8')), sha256('a'),
-                         extract(epoch FROM now())::bigint - g * 60, (ARRAY[1,1,1,1,7,7,7,0,3,6,9735,1059,10002,30023])[1 + g % 14], '[]', 'x',
-                         decode(repeat('00', 64), 'hex'), (ARRAY['wss://relay.one.example', 'wss://two.example', 'wss://three.example'])[1 + g % 3])
+    let insert = "SELECT insert_event_batch(gen_random_uuid(), 'relay', '{}', ARRAY[sha256(convert_to(g::text || $1::text, 'UTF8'))],
+                         ARRAY[sha256('a')], ARRAY[extract(epoch FROM now())::bigint - g * 60],
+                         ARRAY[(ARRAY[1,1,1,1,7,7,7,0,3,6,9735,1059,10002,30023])[1 + g % 14]], ARRAY['[]'], ARRAY['x'],
+                         ARRAY[decode(repeat('00', 64), 'hex')], ARRAY[NULL::bytea], ARRAY[0],
+                         insert_relay((ARRAY['wss://relay.one.example', 'wss://two.example', 'wss://three.example'])[1 + g % 3]),
+                         '{}', '{}', '{}', '{}', 0)
                   FROM generate_series(1, 20) g";
     let doors = console.database.doors();
     let mut pace = interval(Duration::from_millis(200));

@@ -400,7 +400,9 @@ async fn the_page_and_its_numbers_say_the_same() {
     assert_eq!(headers["referrer-policy"], "no-referrer");
     assert_eq!(headers["x-frame-options"], "DENY");
 
-    let insert = "SELECT insert_event(sha256($1::text::bytea), sha256('a'), 1700000000, $2, '[]', '<b>', decode(repeat('00', 64), 'hex'), $3)";
+    let insert = "SELECT insert_event_batch(gen_random_uuid(), 'relay', '{}', ARRAY[sha256($1::text::bytea)], ARRAY[sha256('a')], ARRAY[1700000000],
+                  ARRAY[$2::integer], ARRAY['[]'], ARRAY['<b>'], ARRAY[decode(repeat('00', 64), 'hex')], ARRAY[NULL::bytea],
+                  ARRAY[0], insert_relay($3), '{}', '{}', '{}', '{}', 0)";
     for (id, kind, relay) in
         [("1", 1, "wss://one.example"), ("2", 1, "wss://one.example"), ("3", 7, "wss://two.example")]
     {
