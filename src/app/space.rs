@@ -26,20 +26,17 @@ impl Parts {
             let mut was_short = false;
             loop {
                 let shortage = space.look();
-                match &shortage {
-                    Some(shortage) => {
-                        let reason = format!("no space left: {shortage}");
-                        if !was_short {
-                            tracing::error!("{reason}; until then nothing is accepted");
-                        }
-                        health.waiting(NAME, &reason);
+                if let Some(shortage) = &shortage {
+                    let reason = format!("no space left: {shortage}");
+                    if !was_short {
+                        tracing::error!("{reason}; until then nothing is accepted");
                     }
-                    None => {
-                        if was_short {
-                            tracing::info!("there is space on the disk again: writing goes on");
-                        }
-                        health.working(NAME);
+                    health.waiting(NAME, &reason);
+                } else {
+                    if was_short {
+                        tracing::info!("there is space on the disk again: writing goes on");
                     }
+                    health.working(NAME);
                 }
                 was_short = shortage.is_some();
                 if stop.run_until_cancelled(sleep(LOOK_EVERY)).await.is_none() {

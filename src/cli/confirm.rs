@@ -25,7 +25,8 @@ impl Confirm {
         if self.yes {
             return Ok(true);
         }
-        if !self.dry_run && !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        let can_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+        if !self.dry_run && !can_ask {
             bail!("{what} would be removed for good: add --yes to remove them, or --dry-run to only look");
         }
         let is_confirmed = !self.dry_run && ask(format!("Remove {what} for good? [y/N] ")).await?;

@@ -185,7 +185,7 @@ fn liveness<'a>(states: impl Iterator<Item = &'a ServiceState>) -> Liveness {
         match state {
             ServiceState::Ok | ServiceState::Done => {}
             ServiceState::Starting | ServiceState::Waiting { .. } | ServiceState::Stopped => {
-                all.is_ready = false
+                all.is_ready = false;
             }
             ServiceState::Failing { .. } => all = Liveness { is_healthy: false, is_ready: false },
         }

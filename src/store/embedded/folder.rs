@@ -51,16 +51,13 @@ impl Folder {
         // A folder on the way that cannot be entered has an error of its own, which says what to do.
         let existing = Directory::open(&data)
             .or_else(|error| Self::check(&data, &account_for(None)?, ports).and(Err(error)))?;
-        let (root, account) = match existing {
-            Some(root) => {
-                let owner = root.child(CLUSTER)?.map(|cluster| cluster.owner()).transpose()?;
-                (root, account_for(owner)?)
-            }
-            None => {
-                let account = account_for(None)?;
-                Self::check(&data, &account, ports)?;
-                (Directory::make(&data)?, account)
-            }
+        let (root, account) = if let Some(root) = existing {
+            let owner = root.child(CLUSTER)?.map(|cluster| cluster.owner()).transpose()?;
+            (root, account_for(owner)?)
+        } else {
+            let account = account_for(None)?;
+            Self::check(&data, &account, ports)?;
+            (Directory::make(&data)?, account)
         };
         Self::check(root.path(), &account, ports)?;
         let lock = Self::lock(&root, &account)?;

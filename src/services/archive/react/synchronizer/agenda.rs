@@ -147,7 +147,7 @@ mod tests {
 
     #[tokio::test]
     async fn sightings_by_comparison_are_counted_for_a_day_and_for_each_relay() {
-        let mut agenda = Agenda::new(Duration::from_secs(1), Duration::from_secs(60));
+        let mut agenda = Agenda::new(Duration::from_secs(1), Duration::from_mins(1));
         let now = Instant::now();
         assert_eq!(agenda.compared(1, 700, now), 700);
         assert_eq!(agenda.compared(1, 400, now + DAY / 2), 1_100);

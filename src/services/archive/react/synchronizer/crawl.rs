@@ -110,6 +110,12 @@ pub(super) struct Turn {
     pub(super) waiting: HashMap<Network, usize>,
 }
 
+/// A relay that may be crawled now.
+type Due = (read::Candidate, RelayUrl);
+
+/// A relay that is never dialled, with the reason.
+type Refused = (Relay, &'static str);
+
 /// What the sessions share.
 #[derive(Debug)]
 pub(super) struct Crawl {
@@ -198,7 +204,9 @@ impl Crawl {
         let all = read::candidates(session, now, &self.settings.only_relays, self.first_look_s).await?;
         let mut turn = Turn::default();
         let (due, refused) = self.due(all, running, &mut turn.waiting);
-        refused.iter().for_each(|(_, reason)| self.parts.metrics.session(reason));
+        for (_, reason) in &refused {
+            self.parts.metrics.session(reason);
+        }
         refusals::record(&self.parts.relays, refused).await?;
         if due.is_empty() {
             return Ok(turn);
@@ -233,7 +241,7 @@ impl Crawl {
         all: Vec<read::Candidate>,
         running: &HashMap<i32, Running>,
         waiting: &mut HashMap<Network, usize>,
-    ) -> (Vec<(read::Candidate, RelayUrl)>, Vec<(Relay, &'static str)>) {
+    ) -> (Vec<Due>, Vec<Refused>) {
         let now = Instant::now();
         let mut agenda = self.agenda();
         let only = &self.settings.only_relays;

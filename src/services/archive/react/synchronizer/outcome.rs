@@ -83,7 +83,7 @@ impl Crawl {
         };
         match &error {
             SyncError::Relay(_) | SyncError::MostlyRefused { .. } => {
-                tracing::debug!(relay.url = %url, %error, ?pause, "a session failed")
+                tracing::debug!(relay.url = %url, %error, ?pause, "a session failed");
             }
             // It is logged where it was caught.
             SyncError::Panicked(_) => {}

@@ -215,10 +215,10 @@ impl Session {
             let frame =
                 render(&Outbound::Message(delivered(&message, &payload, self.tells_numbers)), generation);
             self.say(frame).await?;
-            if let Some(delivery) = &mut self.delivery {
-                if let Err(error) = delivery.handed_over(&message).await {
-                    return self.broken(error).await;
-                }
+            if let Some(delivery) = &mut self.delivery
+                && let Err(error) = delivery.handed_over(&message).await
+            {
+                return self.broken(error).await;
             }
         }
         Ok(())
