@@ -17,7 +17,8 @@ use quipu::services::archive::metrics::SyncMetrics;
 use quipu::services::archive::react::{SyncParts, Synchronizer};
 use quipu::store::ingest::Source;
 use quipu::telemetry::Metrics;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +26,8 @@ use crate::support::database::TestDatabase;
 use crate::support::proxy::eventually;
 use crate::support::wire_relay::WireRelay;
 
-/// A relay that answers its first question with these frames, one after the other, and then waits. `ID` stands for the subscription.
+/// A relay that answers its first question with these frames, a few each millisecond, and every other question with EOSE. `ID` stands
+/// for the subscription.
 struct Pushing {
     url: String,
     connections: Arc<AtomicUsize>,
@@ -35,7 +37,7 @@ struct Pushing {
 impl Pushing {
     async fn start(
         frames: impl Iterator<Item = String> + Clone + Send + Sync + 'static,
-        pause: Duration,
+        at_once: usize,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}", listener.local_addr().unwrap());
@@ -45,22 +47,47 @@ impl Pushing {
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 counted.fetch_add(1, Ordering::Relaxed);
-                let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { continue };
-                let Some(Ok(Message::Text(text))) = socket.next().await else { continue };
-                let Ok(asked) = serde_json::from_str::<serde_json::Value>(&text) else { continue };
-                let id = asked[1].as_str().unwrap_or_default().to_owned();
-                for frame in frames.clone() {
-                    if socket.send(Message::text(frame.replace("ID", &id))).await.is_err() {
-                        break;
-                    }
-                    if !pause.is_zero() {
-                        tokio::time::sleep(pause).await;
-                    }
+                if let Ok(socket) = tokio_tungstenite::accept_async(stream).await {
+                    push(socket, frames.clone(), at_once).await;
                 }
-                while let Some(Ok(_)) = socket.next().await {}
             }
         });
         Self { url, connections, _task: tokio_util::task::AbortOnDropHandle::new(task) }
+    }
+}
+
+/// Serves one connection until it ends.
+async fn push(
+    mut socket: WebSocketStream<TcpStream>,
+    mut frames: impl Iterator<Item = String>,
+    at_once: usize,
+) {
+    let mut pushed: Option<String> = None;
+    let mut is_done = false;
+    loop {
+        let said: Vec<String> = tokio::select! {
+            biased;
+            asked = socket.next() => {
+                let Some(Ok(asked)) = asked else { return };
+                let Ok(asked) = serde_json::from_str::<serde_json::Value>(asked.to_text().unwrap_or_default()) else { continue };
+                let Some(id) = asked[1].as_str().filter(|_| asked[0] == "REQ") else { continue };
+                if pushed.is_none() {
+                    pushed = Some(id.to_owned());
+                    continue;
+                }
+                vec![format!(r#"["EOSE","{id}"]"#)]
+            }
+            () = tokio::time::sleep(Duration::from_millis(1)), if pushed.is_some() && !is_done => {
+                let id = pushed.as_deref().unwrap_or_default();
+                frames.by_ref().take(at_once).map(|frame| frame.replace("ID", id)).collect()
+            }
+        };
+        is_done = said.is_empty();
+        for frame in said {
+            if socket.send(Message::text(frame)).await.is_err() {
+                return;
+            }
+        }
     }
 }
 
@@ -112,7 +139,7 @@ async fn number(client: &tokio_postgres::Client, sql: &str) -> i64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_invalid_events_is_ended_and_fills_neither_journal_nor_numbers() {
     let database = TestDatabase::new().await;
-    let flood = Pushing::start(std::iter::repeat(r#"["EVENT","ID",{}]"#.to_owned()), Duration::ZERO).await;
+    let flood = Pushing::start(std::iter::repeat(r#"["EVENT","ID",{}]"#.to_owned()), 20).await;
     let honest = WireRelay::start(SampleGenerator::paced(7, 1_200), 500).await.unwrap();
     let owner = database.owner().await;
     let batches = "SELECT count(*) FROM ingest_log";
@@ -144,12 +171,11 @@ async fn live_events_that_come_faster_than_commits_share_them() {
     let frames: Vec<String> = std::iter::once(r#"["EOSE","ID"]"#.to_owned())
         .chain(events.map(|event| format!(r#"["EVENT","ID",{}]"#, event.as_json())))
         .collect();
-    let stream = Pushing::start(frames.into_iter(), Duration::from_micros(200)).await;
+    let stream = Pushing::start(frames.into_iter(), 4).await;
     crawl_until(&database, std::slice::from_ref(&stream.url), "all live events are stored", || async {
         number(&owner, "SELECT count(*) FROM events").await == 600
     })
     .await;
     let commits = number(&owner, "SELECT count(*) FROM ingest_log").await;
     assert!(commits <= 200, "{commits} commits for 600 events");
-    println!("600 live events took {commits} commits");
 }
