@@ -166,7 +166,7 @@ async fn a_flood_of_invalid_events_is_ended_and_fills_neither_journal_nor_number
 async fn live_events_that_come_faster_than_commits_share_them() {
     let database = TestDatabase::new().await;
     let owner = database.owner().await;
-    let now = u64::try_from(chrono::Utc::now().timestamp()).unwrap();
+    let now = u64::try_from(super::kit::now()).unwrap();
     let events = SampleGenerator::new(9, 600, now - 60..now, 3);
     let frames: Vec<String> = std::iter::once(r#"["EOSE","ID"]"#.to_owned())
         .chain(events.map(|event| format!(r#"["EVENT","ID",{}]"#, event.as_json())))

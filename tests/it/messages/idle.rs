@@ -184,7 +184,7 @@ async fn a_thousand_unproven_connections_hold_little_memory_whatever_they_send()
     let held: Vec<TcpStream> =
         futures_util::stream::iter(connecting).buffer_unordered(AT_ONCE).collect().await;
     tokio::task::block_in_place(|| {
-        await_some("every part is read", || (unread(address.port()) == 0).then_some(()))
+        await_some("every part is read", || (unread(address.port()) == 0).then_some(()));
     });
     let each = memory(pid).saturating_sub(before) / UNPROVEN;
     println!("{UNPROVEN} unproven connections with parts of frames: {each} bytes each");

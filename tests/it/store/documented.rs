@@ -11,11 +11,11 @@ use super::kit::Kit;
 /// Events of one month, each with a hashtag that one in a hundred of the others shares, and a sighting of each by one relay.
 const FILL: &str = "
     INSERT INTO events (created_at, number, kind, id, pubkey, sig, tagvalues, tags, content)
-    SELECT 1749340800 + n, quipu_event_number(1749340800 + n, 1 + n / 16384, n % 16384), 1, sha256(n::text::bytea), sha256((n % 500)::text::bytea),
+    SELECT 1749340800 + n, quipu_event_number(1749340800 + n, n), 1, sha256(n::text::bytea), sha256((n % 500)::text::bytea),
            sha256('a') || sha256('b'), ARRAY['t:' || CASE n % 100 WHEN 0 THEN 'nostr' ELSE 'tag' || n END],
            jsonb_build_array(jsonb_build_array('t', 'x')), 'note ' || n
     FROM generate_series(0, 29999) n;
-    INSERT INTO sightings (event, relay, batch) SELECT number, 1, 1 FROM events;
+    INSERT INTO sightings (event, relay, seen) SELECT number, 1, 1 FROM events;
     ANALYZE events; ANALYZE sightings;";
 
 /// A partition with more rows than this must be reached through an index.
@@ -106,7 +106,7 @@ async fn the_plain_query_for_a_tag_finds_through_the_index_what_a_scan_finds() {
     owner
         .batch_execute(
             "INSERT INTO events (created_at, number, kind, id, pubkey, sig, tagvalues)
-             SELECT 1749513600 + n, quipu_event_number(1749513600 + n, 3, n), 1, sha256(('long ' || n)::bytea), sha256('x'), sha256('a') || sha256('b'),
+             SELECT 1749513600 + n, quipu_event_number(1749513600 + n, 40000 + n), 1, sha256(('long ' || n)::bytea), sha256('x'), sha256('a') || sha256('b'),
                     array_fill('r:' || repeat('long', 1000), ARRAY[1 + n::integer]) FROM generate_series(0, 9) n",
         )
         .await

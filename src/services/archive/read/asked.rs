@@ -44,7 +44,10 @@ pub async fn asked_relays(
 
 /// How far a relay has come since the operator asked for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each step is a fact of its own, and a field of the JSON output")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each step is a fact of its own, and a field of the JSON output"
+)]
 pub struct RelaySteps {
     /// Canonical URL.
     pub url: String,
