@@ -157,9 +157,10 @@ async fn a_flood_of_invalid_events_is_ended_and_fills_neither_journal_nor_number
     assert_eq!(number(&owner, entries).await, 1);
     let told = "SELECT sum((detail -> 'reasons' ->> 'malformed')::bigint)::bigint FROM relay_log WHERE detail ->> 'what' = 'refused'";
     assert!((1_000..20_000).contains(&number(&owner, told).await));
-    // Only the neighbour's pages are recorded; each event drew one slot.
+    // Only the neighbour's pages are recorded; each event drew one slot, or two where two pages of one commit showed it.
     assert_eq!(number(&owner, &format!("{batches} WHERE stored = 0 AND sighted = 0")).await, 0);
-    assert_eq!(number(&owner, "SELECT sum(slots)::bigint FROM ingest_log").await, 1_200);
+    let slots = number(&owner, "SELECT sum(slots)::bigint FROM ingest_log").await;
+    assert!((1_200..1_300).contains(&slots), "{slots} slots");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -167,11 +168,11 @@ async fn live_events_that_come_faster_than_commits_share_them() {
     let database = TestDatabase::new().await;
     let owner = database.owner().await;
     let now = u64::try_from(super::kit::now()).unwrap();
-    let events = SampleGenerator::new(9, 600, now - 60..now, 3);
+    let events = SampleGenerator::new(9, 3, now - 60..now, 600);
     let frames: Vec<String> = std::iter::once(r#"["EOSE","ID"]"#.to_owned())
         .chain(events.map(|event| format!(r#"["EVENT","ID",{}]"#, event.as_json())))
         .collect();
-    let stream = Pushing::start(frames.into_iter(), 4).await;
+    let stream = Pushing::start(frames.into_iter(), 1).await;
     crawl_until(&database, std::slice::from_ref(&stream.url), "all live events are stored", || async {
         number(&owner, "SELECT count(*) FROM events").await == 600
     })

@@ -47,11 +47,11 @@ pub struct FirstLook {
 }
 
 impl FirstLook {
-    /// One that reads as `settings` say, but neither compares nor listens.
+    /// One that reads and compares as `settings` say, but does not listen.
     #[must_use]
     pub fn new(parts: SyncParts, settings: config::Synchronizer, networks: config::Networks) -> Self {
         let catching_up_max = NonZeroUsize::new(PLACES).expect("the constant is not zero");
-        let settings = config::Synchronizer { live: false, negentropy: false, catching_up_max, ..settings };
+        let settings = config::Synchronizer { live: false, catching_up_max, ..settings };
         Self { crawl: Arc::new(Crawl::new(parts, settings, networks)) }
     }
 
@@ -94,7 +94,8 @@ impl Crawl {
                 trust: if is_named { Trust::Named } else { Trust::Discovered },
                 is_first: false,
                 max_limit: None,
-                negentropy: Some(false),
+                // Nothing is known of it yet: a comparison tells.
+                negentropy: None,
             })
         };
         Ok(asked.into_iter().filter_map(assignment).collect())
