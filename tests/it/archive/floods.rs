@@ -172,7 +172,7 @@ async fn live_events_that_come_faster_than_commits_share_them() {
     let frames: Vec<String> = std::iter::once(r#"["EOSE","ID"]"#.to_owned())
         .chain(events.map(|event| format!(r#"["EVENT","ID",{}]"#, event.as_json())))
         .collect();
-    let stream = Pushing::start(frames.into_iter(), 1).await;
+    let stream = Pushing::start(frames.into_iter(), 6).await;
     crawl_until(&database, std::slice::from_ref(&stream.url), "all live events are stored", || async {
         number(&owner, "SELECT count(*) FROM events").await == 600
     })
