@@ -77,7 +77,7 @@ fn is_asked_for(filter: &Filter, second: u64) -> bool {
         && filter.until.is_none_or(|until| second <= until.as_secs())
 }
 
-/// Events that nobody signed: a second and an id of each.
+/// Events without a valid signature: a second and an id of each.
 fn announced(events: usize) -> impl Iterator<Item = (u64, [u8; 32])> {
     let events = u64::try_from(events).expect("64 bits");
     (0..events).map(move |number| {

@@ -172,7 +172,7 @@ impl Directory {
         Ok(text)
     }
 
-    /// Opens a regular file to read, whoever owns it.
+    /// Opens a regular file to read, owned by any user.
     ///
     /// # Errors
     /// As [`Directory::read`].

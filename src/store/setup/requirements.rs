@@ -1,6 +1,6 @@
 //! What has to hold on the server before Quipu can work, each with a condition in SQL and the statement that brings it about.
 //!
-//! Conditions read the catalog only and are true or false whoever asks and whatever is missing.
+//! Conditions read the catalog only; their answer depends neither on the asking role nor on what is missing.
 
 use std::fmt;
 

@@ -24,7 +24,7 @@ pub struct DueRelay {
 
 /// Relays of one network to check, at most `limit`: those never checked first, the operator's before all others, then those whose
 /// newest snapshot is oldest. One that the operator has asked for since its newest snapshot is due as well.
-/// Whoever holds a relay's lease is at it already. `only`, the operator's settings, restricts to these URLs unless it is empty. A
+/// A relay whose lease is held is being read already. `only`, the operator's settings, restricts to these URLs unless it is empty. A
 /// refused relay is left out unless `only` names it.
 ///
 /// A relay is due `interval_s` after its newest snapshot, and up to a tenth of it later, each by a share of its own, so that what

@@ -124,7 +124,7 @@ impl MessagesState {
             }
         };
         self.prove(&who, relay, &proving.challenge, &proof)?;
-        // Counted only for a client that is the wayfarer: nobody else can use up its rate.
+        // Counted only for a client that is the wayfarer: other clients cannot use up its rate.
         if let Some(over) = self.0.limits.proofs_of(&who.wayfarer_id) {
             return Err(over.into());
         }

@@ -55,7 +55,7 @@ impl FirstLook {
         Self { crawl: Arc::new(Crawl::new(parts, settings, networks)) }
     }
 
-    /// Leaves the operator's new relays to this service for a while; whatever it has no place for by then is everybody's.
+    /// Leaves the operator's new relays to this service for ten seconds; after that the ordinary crawl takes those that are left.
     #[must_use]
     pub fn before(&self, mut synchronizer: Synchronizer) -> Synchronizer {
         if let Some(crawl) = Arc::get_mut(&mut synchronizer.crawl) {

@@ -136,7 +136,7 @@ impl Visit<'_> {
         self.count_shown(shown, false);
         last.rotate_right(1);
         last[0] = page.events.iter().map(|event| event.id).collect();
-        // A relay that does not know `until` shows its newest events for ever: that is no proof of an end.
+        // A relay that does not know `until` shows its newest events again and again: that is no proof of an end.
         if page.events.is_empty() && page.unusable > 0 {
             walk.answered_nothing_usable(page.unusable);
         } else {
