@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quipu::base::Network;
 use quipu::config::Networks;
@@ -192,4 +192,49 @@ async fn a_peer_that_never_shakes_hands_is_given_up_in_time() {
     .await;
     let refused = super::kit::session(&mute.url()).await.unwrap_err();
     assert!(matches!(refused, RelayError::Connect(DialError::Timeout(_))), "{refused}");
+}
+
+/// One question waits three seconds, and is repeated once.
+#[tokio::test]
+async fn a_name_server_that_is_silent_is_given_up_in_time() {
+    let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let outside = Outside::asking(&Networks::default(), &[silent.local_addr().unwrap()]).unwrap();
+    let asked = Instant::now();
+    let address = url("ws://relay.example.com");
+    let failed = RelaySession::connect(&outside, &address, Trust::Named, PATIENCE).await.unwrap_err();
+    assert_eq!(failed.reason(), "dns", "{failed}");
+    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn of_a_name_with_many_addresses_four_are_dialled_and_32_are_kept() {
+    let many: Vec<Ipv4Addr> = (2..42).map(|last| Ipv4Addr::new(127, 0, 0, last)).collect();
+    let dns = DnsServer::start(&[("many.test", &many)]).await;
+    let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
+    assert_eq!(outside.lookup("many.test").await.unwrap().a.len(), 32);
+    // Whichever of them are tried: a connection counts, and then nothing is said.
+    let mut listeners = Vec::new();
+    let port = loop {
+        let first = TcpListener::bind((many[0], 0)).await.unwrap();
+        let port = first.local_addr().unwrap().port();
+        let others = many[1..].iter().map(|ip| std::net::TcpListener::bind((*ip, port)));
+        if let Ok(others) = others.collect::<Result<Vec<_>, _>>() {
+            listeners.push(first);
+            for other in others {
+                other.set_nonblocking(true).unwrap();
+                listeners.push(TcpListener::from_std(other).unwrap());
+            }
+            break port;
+        }
+    };
+    let patience = Patience { connect: Duration::from_secs(3), idle: Duration::from_secs(3) };
+    let address = url(&format!("ws://many.test:{port}"));
+    RelaySession::connect(&outside, &address, Trust::Named, patience).await.unwrap_err();
+    let mut dialled = 0;
+    for listener in &listeners {
+        while futures_util::FutureExt::now_or_never(listener.accept()).is_some() {
+            dialled += 1;
+        }
+    }
+    assert!((1..=4).contains(&dialled), "{dialled} connections");
 }

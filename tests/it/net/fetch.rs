@@ -219,3 +219,20 @@ async fn the_body_of_a_redirect_is_not_read() {
     let (_peer, url) = redirecting_to_end(&"x".repeat(30_000_000)).await;
     assert_eq!(fetched(&url).await.unwrap().status, 200);
 }
+
+/// 64 headers are kept, more than 100 are refused, and so is a head that does not end.
+#[tokio::test]
+async fn headers_are_bounded_in_number_and_in_bytes() {
+    let head = |headers: usize| {
+        let lines: Vec<String> = (0..headers).map(|number| format!("x-{number}: y\r\n")).collect();
+        format!("HTTP/1.1 200 OK\r\n{}content-length: 0\r\n\r\n", lines.concat())
+    };
+    let (_peer, some) = saying(head(90)).await;
+    assert_eq!(fetched(&some).await.unwrap().headers.len(), 64);
+    let (_peer, many) = saying(head(200)).await;
+    let (_peer2, long) = saying(format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(30_000_000))).await;
+    for url in [many, long] {
+        let error = fetched(&url).await.unwrap_err();
+        assert_eq!(error.reason(), "http", "{error}");
+    }
+}

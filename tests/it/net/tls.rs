@@ -145,3 +145,26 @@ fn a_ca_file_that_is_none_is_refused_by_name() {
         assert!(refused.contains("networks.ca_file") && refused.contains("ca.pem"), "{refused}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_never_answers_the_tls_handshake_is_given_up_in_time() {
+    let mute = Peer::tcp(|stream| async move {
+        let _open = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    // By its address: a question to DNS needs a clock that runs.
+    let outside = Outside::asking(&Networks::default(), &[]).unwrap();
+    let address = url(&format!("wss://{}", mute.address));
+    let refused = RelaySession::connect(&outside, &address, Trust::Named, PATIENCE).await.unwrap_err();
+    assert!(matches!(refused, RelayError::Connect(DialError::Timeout(_))), "{refused}");
+    let get = Get {
+        url: &format!("https://{}/", mute.address),
+        trust: Trust::Named,
+        accept: "*/*",
+        bytes_max: 1_000,
+        timeout: PATIENCE.connect,
+        redirects_max: 0,
+    };
+    assert_eq!(outside.get(get).await.unwrap_err().reason(), "timeout");
+}
