@@ -1,7 +1,7 @@
 //! `make bench-archive`: the archive as its user runs it (`quipu up` as a child process, durable), against relays of the farm.
 //!
 //! What it is measured against is measured in the same run: the combined limit of signature checks and inserts, the events'
-//! own size, the first relay of five. `cargo bench … -- crawl`, `monitor`, `whole` or `lag` runs one part alone.
+//! own size, the first relay of five. `cargo bench … -- crawl`, `monitor`, `whole`, `slow` or `lag` runs one part alone.
 
 #![expect(clippy::cast_precision_loss, reason = "counts and sizes of a bench are far below 2^52")]
 
@@ -18,6 +18,8 @@ mod bigbrotr;
 mod crawl;
 #[path = "archive/lag.rs"]
 mod lag;
+#[path = "archive/slow.rs"]
+mod slow;
 #[path = "archive/watch.rs"]
 mod watch;
 #[path = "archive/whole.rs"]
@@ -40,6 +42,9 @@ async fn main() {
     }
     if wants("whole") {
         rows.extend(whole::measure().await);
+    }
+    if wants("slow") {
+        rows.extend(slow::measure().await);
     }
     if wants("lag") {
         rows.extend(lag::measure().await);

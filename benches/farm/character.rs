@@ -62,10 +62,12 @@ pub(crate) enum Character {
     Agrees,
     /// Claims by NIP-77 to hold all events of the farm, and holds its share of them.
     Overclaims,
+    /// Answers a question with `["EVENT",…,{}]` without end.
+    Floods,
 }
 
 /// Every character once.
-pub(crate) const ALL: [Character; 30] = {
+pub(crate) const ALL: [Character; 31] = {
     use Character as C;
     [
         C::Honest,
@@ -98,6 +100,7 @@ pub(crate) const ALL: [Character; 30] = {
         C::Agrees,
         C::Overclaims,
         C::HostileDocument,
+        C::Floods,
     ]
 };
 
@@ -157,6 +160,7 @@ impl Character {
                 | Self::EndlessFrames
                 | Self::Silent
                 | Self::Drips(_)
+                | Self::Floods
         )
     }
 }

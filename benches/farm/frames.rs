@@ -34,6 +34,17 @@ pub(super) fn large(id: &SubscriptionId) -> Message {
     Message::text(text)
 }
 
+/// Frames that are no events, as many as the client takes.
+pub(super) async fn flood<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+    id: &SubscriptionId,
+) -> tungstenite::Result<()> {
+    let frame = serde_json::json!(["EVENT", id.as_str(), {}]).to_string();
+    loop {
+        socket.send(Message::text(frame.as_str())).await?;
+    }
+}
+
 /// A message whose last piece never comes; ends when the client does.
 pub(super) async fn endless<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut WebSocketStream<S>,

@@ -135,6 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 }
                 return self.socket.flush().await;
             }
+            Character::Floods => return frames::flood(&mut self.socket, id).await,
             Character::EndlessFrames => return frames::endless(&mut self.socket, id).await,
             Character::Slow => {
                 tokio::time::sleep(THINKS).await;

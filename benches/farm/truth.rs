@@ -22,6 +22,7 @@ fn must_be_noted(character: Character) -> bool {
             | C::EndlessFrames
             | C::Silent
             | C::Drips(_)
+            | C::Floods
     )
 }
 

@@ -1,10 +1,11 @@
-//! A relay that pushes: a flood of invalid events is ended and leaves few traces.
+//! Relays that push: a flood of invalid events is ended and leaves few traces; a stream of valid ones shares commits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use nostr_sdk::JsonUtil as _;
 use quipu::app::Parts;
 use quipu::base::{RelayUrl, SystemClock};
 use quipu::config::{self, Settings};
@@ -25,8 +26,8 @@ use crate::support::database::TestDatabase;
 use crate::support::proxy::eventually;
 use crate::support::wire_relay::WireRelay;
 
-/// A relay that answers its first question with these frames, a few each millisecond, and every other question with EOSE. `ID` stands
-/// for the subscription.
+/// A relay that answers its first question with these frames, a few each millisecond, and every other question with EOSE. The first `ID` in a
+/// frame stands for the subscription.
 struct Pushing {
     url: String,
     connections: Arc<AtomicUsize>,
@@ -78,7 +79,7 @@ async fn push(
             }
             () = tokio::time::sleep(Duration::from_millis(1)), if pushed.is_some() && !is_done => {
                 let id = pushed.as_deref().unwrap_or_default();
-                frames.by_ref().take(at_once).map(|frame| frame.replace("ID", id)).collect()
+                frames.by_ref().take(at_once).map(|frame| frame.replacen("ID", id, 1)).collect()
             }
         };
         is_done = said.is_empty();
@@ -160,4 +161,22 @@ async fn a_flood_of_invalid_events_is_ended_and_fills_neither_journal_nor_number
     assert_eq!(number(&owner, &format!("{batches} WHERE stored = 0 AND sighted = 0")).await, 0);
     let slots = number(&owner, "SELECT sum(slots)::bigint FROM ingest_log").await;
     assert!((1_200..1_300).contains(&slots), "{slots} slots");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn live_events_that_come_faster_than_commits_share_them() {
+    let database = TestDatabase::new().await;
+    let owner = database.owner().await;
+    let now = u64::try_from(super::kit::now()).unwrap();
+    let events = SampleGenerator::new(9, 3, now - 60..now, 600);
+    let frames: Vec<String> = std::iter::once(r#"["EOSE","ID"]"#.to_owned())
+        .chain(events.map(|event| format!(r#"["EVENT","ID",{}]"#, event.as_json())))
+        .collect();
+    let stream = Pushing::start(frames.into_iter(), 6).await;
+    crawl_until(&database, std::slice::from_ref(&stream.url), "all live events are stored", || async {
+        number(&owner, "SELECT count(*) FROM events").await == 600
+    })
+    .await;
+    let commits = number(&owner, "SELECT count(*) FROM ingest_log").await;
+    assert!(commits <= 200, "{commits} commits for 600 events");
 }
