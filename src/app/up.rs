@@ -21,10 +21,10 @@ use crate::http::{Listener, ops_routes};
 use crate::lifecycle::{HealthRegistry, Lifecycle, StopSignals, stop_signals, until_signals};
 use crate::sample::SampleRelay;
 use crate::services::archive::command::RelayCommand;
-use crate::store::DatabaseUrls;
 use crate::store::embedded::Person;
 use crate::store::owner::{self, Procedures};
 use crate::store::setup;
+use crate::store::{DatabaseUrls, unobstructed};
 use crate::telemetry::Metrics;
 
 /// How long a drain may take.
@@ -240,7 +240,7 @@ async fn start(
     };
     // Before the migrations, whose own errors would name the first missing privilege only; and after them, with the tables.
     setup::check_roles(&urls.owner).await?;
-    let migrated = owner::migrate(&urls.owner, &procedures).await?;
+    let migrated = unobstructed(&urls.session, Box::pin(owner::migrate(&urls.owner, &procedures))).await?;
     setup::check_tables(&urls.owner).await?;
     urls.check().await?;
     if !migrated.applied.is_empty() {

@@ -111,9 +111,6 @@ impl Service for Ticker {
     }
 }
 
-/// How old transactions of analysts may be, in seconds.
-const TRANSACTION_S_MAX: i32 = 120;
-
 /// The loop `guard`: ends sessions of analysts that hold up the service. A loop of its own, because ticks and writers may be what waits
 /// for such a session.
 #[derive(Debug)]
@@ -130,13 +127,7 @@ impl Service for Guard {
     }
 
     async fn cycle(&self, _drain: &CancellationToken) -> Result<Cycle, Error> {
-        let ended = end_obstructions(&self.doors, TRANSACTION_S_MAX).await?;
-        if ended > 0 {
-            tracing::warn!(
-                sessions = ended,
-                "{ended} sessions of analysts held up the service and were ended"
-            );
-        }
+        end_obstructions(&self.doors.urls().session).await?;
         Ok(Cycle::Idle)
     }
 }

@@ -29,7 +29,7 @@ pub use error::Error;
 pub use failure::Failure;
 pub use hint::{Hints, Words};
 pub use metrics::AppendMetrics;
-pub use obstructions::end_obstructions;
+pub use obstructions::{end_obstructions, unobstructed};
 pub use server::Server;
 pub use space::{Shortage, Space};
 pub use urls::DatabaseUrls;

@@ -26,6 +26,9 @@ use crate::base::Secret;
 /// The key of the advisory lock under which roles are made: "quipu" in ASCII.
 const ROLES_LOCK: i64 = 0x0071_7569_7075;
 
+/// SQLSTATE: a lock was not free within the time limit.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+
 /// SQLSTATE: the database does not exist.
 const NO_DATABASE: &str = "3D000";
 
@@ -162,13 +165,25 @@ fn named(error: tokio_postgres::Error, action: &str, server: &Server) -> super::
     super::Error::from(error).during(action, server)
 }
 
+/// Begins a transaction under the lock of the roles. Every role of the server can take that lock, so waiting for it has a limit;
+/// without it, two setups at once can make PostgreSQL refuse one of them ("tuple concurrently updated"), which is safe.
 async fn lock<'a>(client: &'a mut Client, server: &Server) -> Result<Transaction<'a>, super::Error> {
-    let begin = async {
-        let transaction = client.transaction().await?;
-        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&ROLES_LOCK]).await?;
-        Ok(transaction)
-    };
-    begin.await.map_err(|error| named(error, LOG_IN, server))
+    let transaction = client.transaction().await.map_err(|error| named(error, LOG_IN, server))?;
+    let wait = format!(
+        "SAVEPOINT lock; SET LOCAL lock_timeout = '10s'; SELECT pg_advisory_xact_lock({ROLES_LOCK}); \
+                        SET LOCAL lock_timeout = DEFAULT"
+    );
+    match transaction.batch_execute(&wait).await {
+        Err(error) if error.code().is_some_and(|code| code.code() == LOCK_NOT_AVAILABLE) => {
+            tracing::warn!(
+                "another session has held the lock of Quipu's roles for 10 s: going on without it"
+            );
+            let back = transaction.batch_execute("ROLLBACK TO SAVEPOINT lock").await;
+            back.map_err(|error| named(error, "go on without the lock of the roles", server))?;
+        }
+        taken => taken.map_err(|error| named(error, "take the lock of the roles", server))?,
+    }
+    Ok(transaction)
 }
 
 /// Makes the database or grants what is missing on it. An administrator who is no superuser is made a member of `quipu_owner`

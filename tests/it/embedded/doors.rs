@@ -138,6 +138,11 @@ async fn other_databases_need_no_configuration(embedded: &Embedded) {
 async fn roles_can_be_made_again(embedded: &Embedded) {
     let credentials = Credentials::random();
     let superuser = embedded.superuser_url();
+    // Every role can take this lock; a session that holds it delays, and stops nothing.
+    let holder = quipu::store::owner::connect(&superuser).await.unwrap();
+    holder.batch_execute("SELECT pg_advisory_lock(487301148789)").await.unwrap();
+    create_roles(&superuser, &credentials).await.unwrap();
+    drop(holder);
     let (one, two) =
         tokio::join!(create_roles(&superuser, &credentials), create_roles(&superuser, &credentials));
     one.unwrap();
