@@ -117,14 +117,18 @@ CREATE TABLE event_offers (
     offered_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     relay      integer     NOT NULL,
     bytes      integer     NOT NULL,
-    event      jsonb       NOT NULL
+    event      jsonb       NOT NULL,
+    failures   integer     NOT NULL DEFAULT 0,
+    again_at   timestamptz NOT NULL DEFAULT '-infinity'
 );
 COMMENT ON TABLE event_offers IS 'working: events offered by insert_event that wait to be verified; truncating it costs offers, which their sender repeats';
-COMMENT ON COLUMN event_offers.number IS 'order of arrival';
+COMMENT ON COLUMN event_offers.number IS 'order of work: of arrival, or of the newest failure';
 COMMENT ON COLUMN event_offers.offered_at IS 'database clock';
 COMMENT ON COLUMN event_offers.relay IS 'relays.number of the relay that is said to have shown it';
 COMMENT ON COLUMN event_offers.bytes IS 'size of the event''s text';
 COMMENT ON COLUMN event_offers.event IS 'the event as NIP-01 writes it; unverified';
+COMMENT ON COLUMN event_offers.failures IS 'how often storing it failed, other than by being refused';
+COMMENT ON COLUMN event_offers.again_at IS 'when it may be tried again, database clock';
 SELECT quipu_make_changeable('event_offers');
 
 -- Whether a text is a relay's address as Quipu writes it (base/relay_url.rs). It accepts less than `quipu relays add`, which puts every

@@ -13,7 +13,9 @@ use crate::config::{Configuration, Vanish};
 use crate::http::Routes;
 use crate::lifecycle::{Pace, Wake};
 use crate::net::Outside;
-use crate::services::archive::metrics::{FinderMetrics, MonitorMetrics, SyncMetrics, ValidatorMetrics};
+use crate::services::archive::metrics::{
+    FinderMetrics, InitializerMetrics, MonitorMetrics, SyncMetrics, ValidatorMetrics,
+};
 use crate::services::archive::react::{
     Finder, FinderParts, FirstLook, Initializer, Monitor, MonitorParts, Offers, SyncParts, Synchronizer,
     Validator, ValidatorParts, Vanisher,
@@ -101,6 +103,17 @@ fn sync_parts(parts: &Parts, configuration: &Configuration, outside: Outside) ->
     })
 }
 
+fn initializer(parts: &Parts, configuration: &Configuration) -> Initializer {
+    let metrics = InitializerMetrics::default();
+    parts.metrics.register(|registry| metrics.register(registry));
+    Initializer {
+        implementation: configuration.implementation.clone(),
+        seed_file: configuration.settings.services.initializer.seed_file.clone(),
+        relays: parts.relay_writer(),
+        metrics,
+    }
+}
+
 /// Starts the loops among `wanted` and names them; the console, which listens, is not one of them.
 pub(super) async fn start(
     parts: &Parts,
@@ -115,12 +128,7 @@ pub(super) async fn start(
         let run = (&parts.lifecycle, parts.health.clone());
         match *service {
             "initializer" => {
-                let initializer = Initializer {
-                    implementation: configuration.implementation.clone(),
-                    seed_file: services.initializer.seed_file.clone(),
-                    relays: parts.relay_writer(),
-                };
-                run.0.run_service(initializer, Pace::every(POLL), run.1);
+                run.0.run_service(initializer(parts, configuration), Pace::every(POLL), run.1);
             }
             "ticker" => {
                 let service = Ticker::new(parts, ticked.clone()).await?;

@@ -62,12 +62,25 @@ impl Export {
         };
         let total = u64::try_from(event_total(&doors.read).await?).unwrap_or(0);
         let bar = output::count_bar(total, "events");
-        let written = write_events(&doors, &filter, &mut out, &bar).await;
+        let exported = write_events(&doors, &filter, &mut out, &bar).await;
         bar.finish_and_clear();
         doors.close().await;
-        eprintln!("{} events", written?);
+        let Exported { written, unreadable } = exported?;
+        eprintln!("{written} events");
+        if unreadable > 0 {
+            bail!(
+                "{unreadable} events cannot be read and were not exported: `quipu verify --events` names them"
+            );
+        }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// How many events were written, and how many could not be read.
+#[derive(Debug, Default)]
+struct Exported {
+    written: u64,
+    unreadable: u64,
 }
 
 async fn write_events(
@@ -75,26 +88,32 @@ async fn write_events(
     filter: &EventFilter,
     out: &mut dyn Write,
     bar: &indicatif::ProgressBar,
-) -> Result<u64> {
+) -> Result<Exported> {
     let mut out = BufWriter::with_capacity(256 * 1024, out);
     let mut events = pin!(stored_events(&doors.read, filter));
-    let mut written = 0;
+    let mut exported = Exported::default();
     while let Some(event) = events.next().await {
-        let Some(json) = event?.json()? else {
-            bail!(
+        let json = match event?.json() {
+            Ok(Some(json)) => json,
+            Ok(None) => bail!(
                 "this implementation stores neither tags nor content, so events cannot be returned as they were signed"
-            );
+            ),
+            Err(unreadable) => {
+                bar.suspend(|| eprintln!("{unreadable}; skipped"));
+                exported.unreadable += 1;
+                continue;
+            }
         };
         match writeln!(out, "{json}") {
             // `quipu export | head` is no failure.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(written),
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(exported),
             other => other?,
         }
-        written += 1;
+        exported.written += 1;
         bar.inc(1);
     }
     match out.flush() {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(written),
-        other => Ok(other.map(|()| written)?),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(exported),
+        other => Ok(other.map(|()| exported)?),
     }
 }

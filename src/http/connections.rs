@@ -14,6 +14,15 @@ use crate::config::AddressPrefix;
 /// The bits of an IPv6 address that one client does not choose freely.
 const IPV6_PREFIX: u128 = !0 << 64;
 
+/// What stands for one client in every bound by address: an IPv4 address, also in its IPv6 form, or the /64 network of an IPv6 address.
+#[must_use]
+pub fn subscriber(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & IPV6_PREFIX).into(),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
 /// The bounds of one listener.
 #[derive(Debug)]
 pub(super) struct Bounds {
@@ -74,10 +83,7 @@ impl Bounds {
     }
 
     fn share(&self, peer: IpAddr) -> Option<Share> {
-        let address = match peer {
-            IpAddr::V4(_) => peer,
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & IPV6_PREFIX)),
-        };
+        let address = subscriber(peer);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
         if *count >= self.per_address_max {

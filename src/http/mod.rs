@@ -21,6 +21,7 @@ mod socket;
 mod websocket;
 
 pub use client::ClientAddress;
+pub use connections::subscriber;
 pub use context::RequestContext;
 pub use failure::{ErrorBody, Failure, FailureClass, Rejection};
 pub use guard::Verdict;

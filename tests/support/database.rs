@@ -97,6 +97,13 @@ async fn serve(folder: &TempDir) -> Embedded {
     };
     let embedded = Embedded::start(config).await.unwrap();
     create_database(&embedded.superuser_url(), TEMPLATE).await.unwrap();
+    // Roles belong to the server, and all tests that run at once share it.
+    let superuser = owner::connect(&embedded.superuser_url()).await.unwrap();
+    let roles = ["quipu_reader", "quipu_messages_reader", "quipu_writer"];
+    superuser
+        .batch_execute(&roles.map(|role| format!("ALTER ROLE {role} CONNECTION LIMIT 1000;")).concat())
+        .await
+        .unwrap();
     // Migrated directly: the pooler would keep a connection, and a template must have none.
     owner::migrate(&embedded.urls_for(TEMPLATE).owner, &procedures("bigbrotr")).await.unwrap();
     embedded

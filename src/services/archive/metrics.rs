@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::event::WindowOutcome;
-pub use discovery::{FinderMetrics, ValidatorMetrics};
+pub use discovery::{FinderMetrics, InitializerMetrics, ValidatorMetrics};
 pub use monitor::MonitorMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -22,7 +22,7 @@ pub enum Person {
     Reader,
     /// `quipu_messages_reader`: reads messages as well.
     MessagesReader,
-    /// `quipu_writer`: may call `insert_event`, `insert_relay` and `insert_relay_metadata`.
+    /// `quipu_writer`: may call `insert_event`, `insert_relay`, `insert_relay_metadata` and `delete_orphan_events`.
     Writer,
 }
 

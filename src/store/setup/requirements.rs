@@ -20,6 +20,10 @@ const MEMBERS: [(&str, &str); 5] = [
     ("quipu_writer", "quipu"),
 ];
 
+/// The roles for people and their programs, and how many connections each may have: PostgreSQL's other connections are the services'.
+const PEOPLE: [&str; 3] = ["quipu_reader", "quipu_messages_reader", "quipu_writer"];
+const PEOPLE_CONNECTIONS_MAX: u32 = 20;
+
 /// Limits of the roles for people.
 const SETTINGS: [(&str, &[(&str, &str)]); 3] = [
     ("quipu_reader", &[LIMITS[0], LIMITS[1], LIMITS[2], READ_ONLY]),
@@ -88,6 +92,13 @@ pub(super) fn of_roles() -> Vec<Requirement> {
             format!("GRANT {role} TO {member}"),
         )
     }));
+    for role in PEOPLE {
+        all.push(needed(
+            format!("role {role} has a connection limit"),
+            format!("EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}' AND rolconnlimit >= 0)"),
+            format!("ALTER ROLE {role} CONNECTION LIMIT {PEOPLE_CONNECTIONS_MAX}"),
+        ));
+    }
     for (role, settings) in SETTINGS {
         all.extend(settings.iter().map(|(setting, value)| role_setting(role, setting, value)));
     }
@@ -183,7 +194,16 @@ pub(super) fn inside_database(name: &str) -> Vec<Requirement> {
             format!("GRANT {privilege} ON SCHEMA public TO {role}"),
         )
     };
-    usage.into_iter().chain([("quipu_owner", "CREATE")]).map(requirement).collect()
+    let mut all: Vec<Requirement> =
+        usage.into_iter().chain([("quipu_owner", "CREATE")]).map(requirement).collect();
+    // A database that was made before PostgreSQL 15 lets every role put functions beside Quipu's.
+    all.push(needed(
+        format!("schema public of database {} is closed to functions and tables of other roles", identifier(name)),
+        "NOT EXISTS (SELECT FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
+         WHERE n.nspname = 'public' AND a.grantee = 0 AND a.privilege_type = 'CREATE')",
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+    ));
+    all
 }
 
 /// What the service may do with each table that is there. The migrations grant it; an operator may have revoked it.

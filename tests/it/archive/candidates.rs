@@ -4,9 +4,11 @@ use quipu::base::RelayUrl;
 use quipu::config::Implementation;
 use quipu::lifecycle::{Cycle, Service as _};
 use quipu::services::archive::command::{CandidateBounds, RelayCommand};
+use quipu::services::archive::metrics::InitializerMetrics;
 use quipu::services::archive::react::Initializer;
 use quipu::services::archive::{Finding, RelayAnswer, RelayJournal, read};
 use quipu::store::append::Writer;
+use quipu::telemetry::Metrics;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
@@ -232,13 +234,28 @@ async fn a_seed_that_the_database_refuses_keeps_no_other_seed_out() {
     kit.superuser().await.batch_execute(fail).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("seeds.txt");
-    std::fs::write(&file, "wss://a.example.com\nwss://b.example.com\nwss://c.example.com\n").unwrap();
+    std::fs::write(&file, "wss://a.example.com\nwss://b.example.com\nws://192.168.1.5\nno relay\nwss://c.example.com\nwss://a.example.com/\n").unwrap();
+    let (metrics, counted) = (Metrics::new("test"), InitializerMetrics::default());
+    metrics.register(|registry| counted.register(registry));
     let initializer = Initializer {
         implementation: Implementation::find_built_in("bigbrotr").unwrap(),
         seed_file: file.to_str().unwrap().to_owned(),
         relays: kit.writer(RelayJournal),
+        metrics: counted.clone(),
     };
     assert_eq!(initializer.cycle(&CancellationToken::new()).await.unwrap(), Cycle::Done);
     let known = texts(&kit.database.owner().await, "SELECT url FROM relays ORDER BY 1").await;
-    assert_eq!(known, ["wss://a.example.com", "wss://c.example.com"]);
+    assert_eq!(known, ["ws://192.168.1.5", "wss://a.example.com", "wss://c.example.com"]);
+    let exposed = metrics.encode().unwrap();
+    for (outcome, lines) in [
+        ("new", 3),
+        ("known", 0),
+        ("repeated", 1),
+        ("malformed", 1),
+        ("refused_by_database", 1),
+        ("private_address", 1),
+    ] {
+        let line = format!("initializer_seeds_total{{outcome=\"{outcome}\"}} {lines}\n");
+        assert!(exposed.contains(&line), "{line}{exposed}");
+    }
 }

@@ -54,6 +54,27 @@ async fn real_events_are_exported_as_they_were_signed() {
     instance.stop();
 }
 
+/// Only a session of the owner can write such a row. It hides no other event.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_cannot_be_read_is_named_and_the_others_are_exported() {
+    let instance = Instance::start(&[]);
+    let sample = instance.run(&["sample", "--count", "300", "--seed", "5"]).ok();
+    import(&instance, sample.stdout.as_bytes(), &[]);
+    let spoil = "INSERT INTO events SELECT (jsonb_populate_record(e, jsonb_build_object(
+                     'number', e.number + 1000, 'id', '\\x' || repeat('ab', 32), 'tags', '{\"p\": 1}'::jsonb))).*
+                 FROM events e WHERE raw IS NULL ORDER BY created_at OFFSET 100 LIMIT 1";
+    let owner = quipu::store::owner::connect(&instance.url("owner_database_url")).await.unwrap();
+    owner.batch_execute(spoil).await.unwrap();
+    let told = instance.run(&["export"]);
+    assert_eq!(told.json_lines().len(), 300);
+    let why = told.refusal();
+    assert!(why.contains(&"ab".repeat(32)) && why.contains("1 events cannot be read"), "{why}");
+    let verified = instance.run(&["verify", "--events"]);
+    assert!(verified.stdout.contains(&format!("{}: tags", "ab".repeat(32))), "{verified:?}");
+    verified.refusal();
+    instance.stop();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn export_filters_and_an_export_is_an_import() {
     let instance = Instance::start(&[]);

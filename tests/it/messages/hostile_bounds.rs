@@ -1,10 +1,15 @@
 //! What one client can make grow has a bound, and no client can use up another's.
 
+use std::time::{Duration, Instant};
+
 use ed25519_dalek::SigningKey;
+use quipu::store::owner;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::identity::{identity, signature};
-use super::kit::{Client, Room, number, wayfarer};
+use super::kit::{Client, Room, number, soon, wayfarer};
 use crate::support::database::TestDatabase;
 use crate::support::proxy::eventually;
 
@@ -242,4 +247,48 @@ async fn acknowledgements_have_a_rate() {
     };
     assert_eq!(refused["message"], "more than 2 acknowledgements a second; slow down and send it again");
     assert!((10..40).contains(&unknown), "{unknown}");
+}
+
+/// A client that has proven nothing announces a body; it is refused before a byte of the body has come.
+#[tokio::test]
+async fn the_body_of_a_client_that_has_not_proven_who_it_is_is_not_read() {
+    let database = TestDatabase::new().await;
+    let room = Room::with(&database, |settings| settings.compat_unauthenticated = Some(false)).await;
+    let mut stream = TcpStream::connect(room.http).await.unwrap();
+    let head = format!(
+        "POST /v1/messages?wayfarer_id={} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n",
+        wayfarer(1),
+        room.http
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    let began = Instant::now();
+    soon("an answer", stream.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 401");
+    assert!(began.elapsed() < Duration::from_secs(10), "it waited for the body: {:?}", began.elapsed());
+
+    // A proof is small.
+    let long = json!({ "wayfarer_id": wayfarer(1), "challenge": "x".repeat(20_000) });
+    let (status, said) = room.post("/v1/tokens", &long).await;
+    assert_eq!(status, 413, "{said}");
+    let short = json!({ "wayfarer_id": wayfarer(1), "challenge": "x".repeat(10_000) });
+    assert_eq!(room.post("/v1/tokens", &short).await.0, 401);
+}
+
+/// Analysts and the console see in the view of all journals that there are messages, and neither whose nor which.
+#[tokio::test]
+async fn the_view_of_all_journals_names_no_party_and_no_message() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    let mut sender = room.two(&wayfarer(1), "laptop").await;
+    sender.send_all(&wayfarer(2), &["SGVsbG8".to_owned()]).await;
+    let mut recipient = room.two(&wayfarer(2), "phone").await;
+    let id = recipient.message().await;
+    recipient.acknowledge(&id).await;
+    let analyst = owner::connect(&database.reader_url()).await.unwrap();
+    let entries =
+        "SELECT concat_ws(' ', kind, subject, detail) FROM journal WHERE room = 'messages' ORDER BY position";
+    let rows = analyst.query(entries, &[]).await.unwrap();
+    let seen: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(seen, ["message_accepted {}", "message_acknowledged {}"]);
 }

@@ -247,6 +247,11 @@ async fn an_origin_that_is_this_very_address_is_no_page() {
         let headers = [("host", host), ("origin", origin)];
         assert_eq!(http(room.http, "GET", &path, &headers, None).await.0, expected, "{host} {origin}");
     }
+    // Browsers send no Origin for an image, and say where the page is from.
+    for (site, expected) in [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)] {
+        let headers = [("sec-fetch-site", site)];
+        assert_eq!(http(room.http, "GET", &path, &headers, None).await.0, expected, "{site}");
+    }
 }
 
 #[tokio::test]

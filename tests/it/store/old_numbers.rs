@@ -52,7 +52,7 @@ const SAID: [&str; 3] = [
                       (SELECT l.recorded_at FROM ingest_log l JOIN vanish_requests v ON v.batch = l.batch))",
 ];
 
-async fn migrate_to(database: &TestDatabase, last: i32) {
+pub(super) async fn migrate_to(database: &TestDatabase, last: i32) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
     let mut migrations = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {

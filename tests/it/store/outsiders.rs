@@ -1,5 +1,7 @@
 //! What people and their programs can do by SQL: read, hand over events and relays, and hold up nothing.
 
+use std::time::Duration;
+
 use nostr_sdk::{Event, Keys};
 use quipu::base::RelayUrl;
 use quipu::lifecycle::Service as _;
@@ -7,13 +9,16 @@ use quipu::services::archive::react::Offers;
 use quipu::services::archive::seeds::Seeds;
 use quipu::store::embedded::Person;
 use quipu::store::lease::Leases;
-use quipu::store::owner::connect;
+use quipu::store::owner::{self, connect};
+use quipu::store::{end_obstructions, unobstructed};
 use serde_json::json;
+use tokio::time::timeout;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_util::sync::CancellationToken;
 
 use super::kit::{Kit, note, number, texts};
+use crate::support::database::procedures;
 
 const RELAY: &str = "wss://relay.example.com";
 
@@ -65,6 +70,33 @@ async fn an_offered_event_is_stored_only_after_it_is_verified() {
     assert_eq!(number(&owner, "SELECT count(*) FROM events").await, 2);
     assert!(!offer(&writer, &good, "true").await.unwrap(), "it is stored already");
     assert_eq!(kit.problems().await, Vec::<String>::new());
+}
+
+/// An event whose storing fails, other than by being refused, keeps no other out and is not lost.
+#[tokio::test]
+async fn an_offer_that_fails_alone_stays_and_is_tried_again() {
+    let mut kit = Kit::new().await;
+    let writer = connect(&kit.database.person_url(Person::Writer)).await.unwrap();
+    let (owner, superuser) = (kit.database.owner().await, kit.superuser().await);
+    let fail = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'planted' USING ERRCODE = '22023'; END $$;
+                CREATE TRIGGER fail BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.content = 'planted') EXECUTE FUNCTION fail()";
+    superuser.batch_execute(fail).await.unwrap();
+    let keys = Keys::generate();
+    for (second, content) in [(0, "one"), (1, "planted"), (2, "two")] {
+        assert!(offer(&writer, &note(&keys, 1_700_000_000 + second, content), content).await.unwrap());
+    }
+    verify_offers(&mut kit).await;
+    assert_eq!(texts(&owner, "SELECT content FROM events ORDER BY 1").await, ["one", "two"]);
+    let waits = "SELECT event ->> 'content' FROM event_offers
+                 WHERE failures = 1 AND number > 3 AND again_at BETWEEN now() AND now() + interval '1 minute'";
+    assert_eq!(texts(&owner, waits).await, ["planted"]);
+    superuser.batch_execute("DROP TRIGGER fail ON events").await.unwrap();
+    verify_offers(&mut kit).await;
+    assert_eq!(number(&owner, "SELECT count(*) FROM events").await, 2, "its time has not come");
+    superuser.batch_execute("UPDATE event_offers SET again_at = now()").await.unwrap();
+    verify_offers(&mut kit).await;
+    assert_eq!(number(&owner, "SELECT count(*) FROM events").await, 3);
+    assert_eq!(number(&owner, "SELECT count(*) FROM event_offers").await, 0);
 }
 
 #[tokio::test]
@@ -205,7 +237,7 @@ async fn sql_accepts_a_relay_address_only_in_its_canonical_spelling() {
 }
 
 #[tokio::test]
-async fn analysts_call_no_procedure_and_programs_call_three() {
+async fn analysts_call_no_procedure_and_programs_call_four() {
     let kit = Kit::new().await;
     let callable = "SELECT p.proname::text FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
                     AND (p.provolatile = 'v' OR p.prosecdef OR p.proname LIKE 'insert%' OR p.proname LIKE 'delete%')
@@ -225,6 +257,27 @@ async fn analysts_call_no_procedure_and_programs_call_three() {
     let bare = "SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
                 AND obj_description(p.oid, 'pg_proc') IS NULL ORDER BY 1";
     assert_eq!(texts(&owner, bare).await, Vec::<String>::new(), "functions without a comment");
+}
+
+/// Every role can take the migrations' advisory lock, and no service runs yet that ends sessions which hold it.
+#[tokio::test]
+async fn an_analyst_cannot_hold_up_a_start() {
+    let kit = Kit::new().await;
+    let urls = kit.database.urls();
+    let analyst = connect(&kit.database.person_url(Person::Reader)).await.unwrap();
+    analyst
+        .batch_execute(
+            "SET idle_session_timeout = 0; SELECT pg_advisory_lock(hashtextextended('quipu/migrations', 0))",
+        )
+        .await
+        .unwrap();
+    let procedures = procedures("bigbrotr");
+    let migrating = owner::migrate(&urls.owner, &procedures);
+    unobstructed(&urls.session, timeout(Duration::from_secs(30), migrating))
+        .await
+        .expect("the start goes on")
+        .unwrap();
+    assert!(analyst.batch_execute("SELECT 1").await.is_err(), "its session was ended");
 }
 
 #[tokio::test]
@@ -251,7 +304,7 @@ async fn a_session_that_holds_up_the_service_is_ended() {
     let analyst = connect(&kit.database.reader_url()).await.unwrap();
     analyst.batch_execute("SELECT pg_advisory_lock(hashtextextended('quipu/tick', 0))").await.unwrap();
     assert_eq!(kit.ticker().await.take().await.unwrap(), None);
-    assert_eq!(quipu::store::end_obstructions(&kit.doors, 3_600).await.unwrap(), 1);
+    assert_eq!(end_obstructions(&kit.doors.urls().session).await.unwrap(), 1);
     assert!(kit.ticker().await.take().await.unwrap().is_some());
     let analyst = connect(&kit.database.reader_url()).await.unwrap();
     analyst.batch_execute("BEGIN; SELECT count(*) FROM relays").await.unwrap();

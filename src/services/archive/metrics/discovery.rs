@@ -1,4 +1,4 @@
-//! What the finder and the validator tell Prometheus.
+//! What the initializer, the finder and the validator tell Prometheus.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -11,6 +11,24 @@ use super::Outcome;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Network {
     network: &'static str,
+}
+
+/// The initializer's. Cloning shares them.
+#[derive(Debug, Clone, Default)]
+pub struct InitializerMetrics {
+    seeds: Family<Outcome, Counter>,
+}
+
+impl InitializerMetrics {
+    /// Registers the family under the prefix `initializer`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("initializer");
+        registry.register("seeds", "Lines of the seed file, by outcome: new, known, or why not; private_address counts new or known ones that are not dialled", self.seeds.clone());
+    }
+
+    pub(in crate::services::archive) fn seeds(&self, outcome: &'static str, lines: usize) {
+        self.seeds.get_or_create(&Outcome { outcome }).inc_by(u64::try_from(lines).unwrap_or(u64::MAX));
+    }
 }
 
 /// The finder's. Cloning shares them.

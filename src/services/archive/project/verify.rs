@@ -130,9 +130,10 @@ pub fn events(pool: &PgPool) -> impl Stream<Item = Result<Option<String>, Error>
         .map(|event| async move {
             let event = event?;
             tokio::task::spawn_blocking(move || {
-                Ok(match event.proof()? {
-                    Some(Err(reason)) => Some(format!("{}: {}", event.id_hex(), reason.as_str())),
-                    Some(Ok(())) | None => None,
+                Ok(match event.proof() {
+                    Err(unreadable) => Some(unreadable.to_string()),
+                    Ok(Some(Err(reason))) => Some(format!("{}: {}", event.id_hex(), reason.as_str())),
+                    Ok(Some(Ok(())) | None) => None,
                 })
             })
             .await

@@ -8,6 +8,7 @@ use crate::config::Implementation;
 use crate::lifecycle::{Cycle, Service, set_aside};
 use crate::services::archive::command::RelayCommand;
 use crate::services::archive::decide::refusal;
+use crate::services::archive::metrics::InitializerMetrics;
 use crate::services::archive::react::refusals;
 use crate::services::archive::seeds::Seeds;
 use crate::services::archive::{RelayAnswer, RelayJournal};
@@ -37,6 +38,8 @@ pub struct Initializer {
     pub seed_file: String,
     /// Where relays become known.
     pub relays: Writer<RelayJournal>,
+    /// Where lines are counted.
+    pub metrics: InitializerMetrics,
 }
 
 impl Service for Initializer {
@@ -67,11 +70,23 @@ impl Service for Initializer {
         };
         let answers: Vec<_> =
             stream::iter(seeds.relays).map(add).buffer_unordered(AT_ONCE).try_collect().await?;
-        let (mut new, mut refused) = (0, Vec::new());
+        let (mut new, mut entered, mut refused) = (0, 0, Vec::new());
         for (answer, reason) in answers.into_iter().flatten() {
             let RelayAnswer::Known { relay, is_new } = answer else { continue };
+            entered += 1;
             new += usize::from(is_new);
             refused.extend(reason.map(|reason| (relay, reason)));
+        }
+        let unusable = known - entered;
+        for (outcome, lines) in [
+            ("new", new),
+            ("known", entered - new),
+            ("repeated", seeds.duplicates),
+            ("malformed", seeds.refused.len()),
+            ("refused_by_database", unusable),
+            ("private_address", refused.len()),
+        ] {
+            self.metrics.seeds(outcome, lines);
         }
         tracing::info!(
             "{}: {known} relays, {new} of them new; {} at private addresses are not dialled unless you add them; \

@@ -1,7 +1,8 @@
 //! The loop `offers`: verifies the events that programs of others have handed over by SQL (`insert_event`), and stores what is right.
 //!
-//! An offer is removed after its event is committed or refused; a crash in between only repeats the work. One process works at a time,
-//! by lease; two that meet store each event once.
+//! An offer is removed after its event is committed or refused; a crash in between only repeats the work. One that fails otherwise stays,
+//! behind the others, and is tried again after a pause that grows to a day. One process works at a time, by lease; two that meet
+//! store each event once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,12 +27,23 @@ const NEXT: &str = "
     -- offers_next
     SELECT number, relay, event::text FROM (
         SELECT o.number, o.relay, o.event, sum(o.bytes) OVER (ORDER BY o.number) - o.bytes AS before
-        FROM (SELECT number, relay, bytes, event FROM event_offers ORDER BY number LIMIT $1) o) o
+        FROM (SELECT number, relay, bytes, event FROM event_offers WHERE again_at <= clock_timestamp() ORDER BY number LIMIT $1) o) o
     WHERE before <= $2 ORDER BY number";
 
 const DONE: &str = "
     -- offers_done
     DELETE FROM event_offers WHERE number = ANY ($1)";
+
+/// A new number puts an offer behind all others: the distance between the first and the last number bounds how many may wait.
+const FAILED: &str = "
+    -- offers_failed
+    UPDATE event_offers
+    SET number = DEFAULT, failures = failures + 1,
+        again_at = clock_timestamp() + least(interval '1 minute' * 2 ^ least(failures, 20), interval '1 day')
+    WHERE number = ANY ($1)";
+
+/// An offer's number, and its event.
+type Offer = (i64, OfferedEvent);
 
 /// Verifies offered events.
 #[derive(Debug)]
@@ -63,20 +75,25 @@ impl Service for Offers {
                 break;
             }
             is_leased = true;
-            let numbers: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
-            let mut shown: BTreeMap<i32, (Vec<OfferedEvent>, Refusals)> = BTreeMap::new();
+            let mut done: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+            let mut shown: BTreeMap<i32, (Vec<Offer>, Refusals)> = BTreeMap::new();
             for row in &rows {
-                let (events, refused) = shown.entry(row.get(1)).or_default();
+                let (offers, refused) = shown.entry(row.get(1)).or_default();
                 match OfferedEvent::read(row.get(2)) {
-                    Ok(event) => events.push(event),
+                    Ok(event) => offers.push((row.get(0), event)),
                     Err(refusal) => refused.add(refusal),
                 }
             }
-            for (relay, (events, refused)) in shown {
-                self.take_in(Relay(relay), events, refused).await?;
+            let mut failed = Vec::new();
+            for (relay, (offers, refused)) in shown {
+                failed.extend(self.take_in(Relay(relay), offers, refused).await?);
             }
+            done.retain(|number| !failed.contains(number));
             let client = self.doors.write.get().await?;
-            client.execute_typed(DONE, &[(&numbers, Type::INT8_ARRAY)]).await?;
+            client.execute_typed(DONE, &[(&done, Type::INT8_ARRAY)]).await?;
+            if !failed.is_empty() {
+                client.execute_typed(FAILED, &[(&failed, Type::INT8_ARRAY)]).await?;
+            }
         }
         if is_leased {
             self.leases.give_back(&work).await?;
@@ -87,18 +104,21 @@ impl Service for Offers {
 
 impl Offers {
     /// Verifies and stores what one relay is said to have shown. If that fails other than by an outage, the events are offered one by
-    /// one, and one that fails alone is passed over: it must not keep out those after it.
-    async fn take_in(&self, relay: Relay, events: Vec<OfferedEvent>, refused: Refusals) -> Result<(), Error> {
-        if self.offer(relay, events.clone(), refused).await?.is_ok() {
-            return Ok(());
+    /// one: one that fails alone must not keep out those after it. Returns the numbers of those.
+    async fn take_in(&self, relay: Relay, offers: Vec<Offer>, refused: Refusals) -> Result<Vec<i64>, Error> {
+        let events = offers.iter().map(|(_, event)| event.clone()).collect();
+        if self.offer(relay, events, refused).await?.is_ok() {
+            return Ok(Vec::new());
         }
-        for event in events {
+        let mut failed = Vec::new();
+        for (number, event) in offers {
             let id = event.id.to_hex();
             if let Err(reason) = self.offer(relay, vec![event], Refusals::default()).await? {
                 set_aside("offer", &id, None, &reason);
+                failed.push(number);
             }
         }
-        Ok(())
+        Ok(failed)
     }
 
     /// Offers events to the intake. The inner error is these events' own.

@@ -24,7 +24,7 @@ pub use crawl::{
 };
 pub use relays::{RelayDetail, RelayFilter, RelayRow, RelayWindows, relay, relays};
 pub use status::{CandidateCount, JournalSize, RelayCount, Status, status};
-pub use stored::{EventFilter, StoredEvent, event_total, stored_events};
+pub use stored::{EventFilter, StoredEvent, UnreadableEvent, event_total, stored_events};
 pub use vanish::{VanishRequest, open_vanish_requests};
 
 use crate::store::{Error, Relay};

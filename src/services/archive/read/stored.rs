@@ -3,7 +3,6 @@
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 use sqlx::PgPool;
-use sqlx::types::Json;
 
 use crate::base::nostr_event::{OfferedEvent, Refusal, VerifiedEvent};
 use crate::store::Error;
@@ -30,10 +29,20 @@ pub struct StoredEvent {
     pubkey: Vec<u8>,
     created_at: i64,
     kind: i32,
-    tags: Option<Json<Vec<Vec<String>>>>,
+    tags: Option<String>,
     content: Option<String>,
     sig: Vec<u8>,
     raw: Option<Vec<u8>>,
+}
+
+/// A row of `events` whose event cannot be read. Only a session of the owner can write such a row.
+#[derive(Debug, thiserror::Error)]
+#[error("event {id}: {problem}")]
+pub struct UnreadableEvent {
+    /// Its id in hex.
+    pub id: String,
+    /// Which column, and what is wrong with it.
+    pub problem: String,
 }
 
 #[derive(Serialize)]
@@ -51,30 +60,33 @@ impl StoredEvent {
     /// The event's JSON as it was signed, or `None` when the implementation does not store tags and content.
     ///
     /// # Errors
-    /// [`Error::Inconsistent`] when the kept bytes are no text.
-    pub fn json(&self) -> Result<Option<String>, Error> {
+    /// [`UnreadableEvent`]; the events beside it can be read.
+    pub fn json(&self) -> Result<Option<String>, UnreadableEvent> {
         if let Some(raw) = &self.raw {
             let text = String::from_utf8(raw.clone());
-            return text.map(Some).map_err(|_| self.inconsistent("raw is not UTF-8"));
+            return text.map(Some).map_err(|_| self.unreadable("raw is not UTF-8"));
         }
         let (Some(tags), Some(content)) = (&self.tags, &self.content) else { return Ok(None) };
+        // As it was signed: PostgreSQL puts spaces into the text of a jsonb.
+        let tags: Vec<Vec<String>> =
+            serde_json::from_str(tags).map_err(|e| self.unreadable(&format!("tags: {e}")))?;
         let signed = Signed {
             id: hex::encode(&self.id),
             pubkey: hex::encode(&self.pubkey),
             created_at: self.created_at,
             kind: self.kind,
-            tags,
+            tags: &tags,
             content,
             sig: hex::encode(&self.sig),
         };
-        serde_json::to_string(&signed).map(Some).map_err(|e| self.inconsistent(&e.to_string()))
+        serde_json::to_string(&signed).map(Some).map_err(|e| self.unreadable(&e.to_string()))
     }
 
     /// Checks id and signature anew. `None` when the implementation does not store what was signed.
     ///
     /// # Errors
     /// As [`StoredEvent::json`].
-    pub fn proof(&self) -> Result<Option<Result<(), Refusal>>, Error> {
+    pub fn proof(&self) -> Result<Option<Result<(), Refusal>>, UnreadableEvent> {
         let Some(json) = self.json()? else { return Ok(None) };
         Ok(Some(OfferedEvent::read(&json).and_then(|event| self.check(&event))))
     }
@@ -92,8 +104,8 @@ impl StoredEvent {
         hex::encode(&self.id)
     }
 
-    fn inconsistent(&self, problem: &str) -> Error {
-        Error::inconsistent("events", format!("{}: {problem}", self.id_hex()))
+    fn unreadable(&self, problem: &str) -> UnreadableEvent {
+        UnreadableEvent { id: self.id_hex(), problem: problem.to_owned() }
     }
 }
 
@@ -106,7 +118,7 @@ pub fn stored_events<'a>(
     let until = filter.until.unwrap_or(i64::MAX);
     sqlx::query_as!(
         StoredEvent,
-        r#"SELECT e.id, e.pubkey, e.created_at, e.kind, e.tags AS "tags: Json<Vec<Vec<String>>>", e.content, e.sig, e.raw
+        r#"SELECT e.id, e.pubkey, e.created_at, e.kind, e.tags::text AS tags, e.content, e.sig, e.raw
            FROM events e
            WHERE e.created_at BETWEEN $1 AND $2
              AND (cardinality($3::integer[]) = 0 OR e.kind = ANY ($3))

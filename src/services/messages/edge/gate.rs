@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,7 +15,7 @@ use super::frame::ErrorCode;
 use super::refused::Refused;
 use super::{Listener, MessagesState};
 use crate::base::RelayUrl;
-use crate::http::{ClientAddress, Failure, Rejection, is_ours};
+use crate::http::{ClientAddress, Failure, Rejection, is_ours, subscriber};
 use crate::services::messages::decide::{Challenge, proof_relay, prove_key, prove_nostr, token_sha256};
 use crate::services::messages::read::{self, Token};
 
@@ -83,7 +83,15 @@ impl Listener {
     /// address, as some libraries of clients have it: no page comes from here.
     pub(super) fn check_origin(&self, headers: &HeaderMap) -> Result<(), Failure> {
         let settings = &self.state.parts().settings;
-        let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+        let Some(origin) = headers.get(ORIGIN) else {
+            // Browsers leave Origin out of some requests, an image's for example, and say in this header where they come from.
+            let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+            if settings.dev_mode || matches!(site, None | Some(b"none" | b"same-origin")) {
+                return Ok(());
+            }
+            let why = "a web page of another site asks, and names no origin";
+            return Err(Rejection::new(StatusCode::FORBIDDEN, why).field("sec-fetch-site").into());
+        };
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         let is_allowed = origin.to_str().is_ok_and(|origin| {
             let own = origin.split_once("://").map(|(_, authority)| authority);
@@ -157,7 +165,7 @@ impl MessagesState {
         let addresses = Arc::clone(&self.0.addresses);
         if !address.is_loopback() {
             let mut counts = addresses.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = counts.entry(address).or_default();
+            let count = counts.entry(subscriber(address)).or_default();
             if *count >= self.parts().settings.connections_per_address_max.get() {
                 return None;
             }
@@ -183,10 +191,11 @@ impl Drop for Admission {
             return;
         }
         let mut counts = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
+        let subscriber = subscriber(self.address);
+        if let Some(count) = counts.get_mut(&subscriber) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.address);
+                counts.remove(&subscriber);
             }
         }
     }

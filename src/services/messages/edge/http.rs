@@ -1,7 +1,8 @@
 //! The socket's twins for clients without a `WebSocket`, and the original's pages for machines.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -41,9 +42,30 @@ pub(super) struct Sending {
     client_msg_id: Option<String>,
 }
 
+/// A client that has proven who it is, and what its URL asks. Extracted before the body: nothing is read of the body of a client that
+/// has not.
+pub(super) struct Asked {
+    pub(super) who: Who,
+    pub(super) asking: Asking,
+}
+
+impl FromRequestParts<Listener> for Asked {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, listener: &Listener) -> Result<Self, Response> {
+        let asking = Query::<Asking>::from_request_parts(parts, listener).await;
+        let Query(asking) = asking.map_err(IntoResponse::into_response)?;
+        let context = Extension::<RequestContext>::from_request_parts(parts, listener).await;
+        let Extension(context) = context.map_err(IntoResponse::into_response)?;
+        let who =
+            listener.who(&parts.headers, &context, &asking).await.map_err(IntoResponse::into_response)?;
+        Ok(Self { who, asking })
+    }
+}
+
 impl Listener {
     /// Who asks.
-    pub(super) async fn who(
+    async fn who(
         &self,
         headers: &HeaderMap,
         context: &RequestContext,
@@ -79,12 +101,9 @@ pub(super) fn entry(message: &Message) -> Value {
 
 pub(super) async fn send(
     State(listener): State<Listener>,
-    Extension(context): Extension<RequestContext>,
-    headers: HeaderMap,
-    Query(asking): Query<Asking>,
+    Asked { who, .. }: Asked,
     Json(sending): Json<Sending>,
 ) -> Result<Response, Failure> {
-    let who = listener.who(&headers, &context, &asking).await?;
     let Sending { to, payload_b64, ttl_seconds, client_msg_id } = sending;
     let letter = Letter { to, payload: payload_b64, ttl_s: ttl_seconds, client_msg_id };
     let accepted =
@@ -98,11 +117,8 @@ pub(super) async fn send(
 
 pub(super) async fn pull(
     State(listener): State<Listener>,
-    Extension(context): Extension<RequestContext>,
-    headers: HeaderMap,
-    Query(asking): Query<Asking>,
+    Asked { who, asking }: Asked,
 ) -> Result<Json<Value>, Failure> {
-    let who = listener.who(&headers, &context, &asking).await?;
     let mut page = listener
         .state
         .pull(&who, asking.since, asking.limit, PULL_MAX)
@@ -119,12 +135,9 @@ pub(super) async fn pull(
 
 pub(super) async fn acknowledge(
     State(listener): State<Listener>,
-    Extension(context): Extension<RequestContext>,
-    headers: HeaderMap,
     Path(msg_id): Path<String>,
-    Query(asking): Query<Asking>,
+    Asked { who, .. }: Asked,
 ) -> Result<Json<Value>, Failure> {
-    let who = listener.who(&headers, &context, &asking).await?;
     listener.state.check_shown(&who).await.map_err(|refused| listener.state.refuse(refused))?;
     listener
         .state
@@ -136,12 +149,9 @@ pub(super) async fn acknowledge(
 
 pub(super) async fn life(
     State(listener): State<Listener>,
-    Extension(context): Extension<RequestContext>,
-    headers: HeaderMap,
     Path(msg_id): Path<String>,
-    Query(asking): Query<Asking>,
+    Asked { who, .. }: Asked,
 ) -> Result<Json<Value>, Failure> {
-    let who = listener.who(&headers, &context, &asking).await?;
     let life = listener.state.life(&who, &msg_id).await.map_err(|refused| listener.state.refuse(refused))?;
     Ok(Json(told(&msg_id, &life)))
 }

@@ -1,7 +1,7 @@
 //! Rates and quotas of clients, as this process knows them. Rates are kept in memory.
 
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +10,7 @@ use sqlx::PgPool;
 
 use super::ledger::Ledger;
 use crate::config::Messages;
-use crate::http::ClientAddress;
+use crate::http::{ClientAddress, subscriber};
 use crate::services::messages::decide::Quota;
 use crate::store::Error;
 
@@ -19,9 +19,6 @@ const FORGET_EVERY: u64 = 100_000;
 
 /// A rate a second allows this many seconds' worth at once.
 const BURST_S: u32 = 5;
-
-/// Leading bits of an IPv6 address that stand for one subscriber.
-const SUBSCRIBER_BITS: u32 = 64;
 
 /// A bound that one more request would pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,13 +141,7 @@ impl Limits {
     /// Whether too many proofs come from a client's address, over HTTP and on sockets. Only a program on this machine that connects
     /// directly is not counted; clients of a proxy that is not in `http.trusted_proxies` are counted together.
     pub(super) fn proofs_from(&self, client: ClientAddress) -> Option<Over> {
-        let subscriber = match client.address.to_canonical() {
-            IpAddr::V6(ip) => {
-                IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> SUBSCRIBER_BITS << SUBSCRIBER_BITS))
-            }
-            ip @ IpAddr::V4(_) => ip,
-        };
-        if client.is_loopback_direct { None } else { self.proofs_from.check(&subscriber) }
+        if client.is_loopback_direct { None } else { self.proofs_from.check(&subscriber(client.address)) }
     }
 
     /// Whether both quotas have room for one more message of `bytes`. It counts from here on.

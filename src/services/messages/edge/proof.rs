@@ -1,9 +1,11 @@
 //! `GET /v1/challenge` and `POST /v1/tokens`: a token for a day, for a proof of who the client is.
 
-use axum::extract::{Query, State};
+use axum::body::Body;
+use axum::extract::{FromRequest, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use http_body_util::Limited;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -43,6 +45,25 @@ pub(super) struct Proving {
     public_key_b64: Option<String>,
     signature_b64: Option<String>,
     event: Option<Box<RawValue>>,
+}
+
+/// Longest body of a proof, in bytes.
+const PROOF_BYTES_MAX: usize = 16 * 1024;
+
+/// JSON of a client that has not proven who it is: the body has at most [`PROOF_BYTES_MAX`] bytes.
+pub(super) struct Small<T>(T);
+
+impl<T, S> FromRequest<S> for Small<T>
+where
+    Json<T>: FromRequest<S>,
+    S: Send + Sync,
+{
+    type Rejection = <Json<T> as FromRequest<S>>::Rejection;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
+        let bounded = request.map(|body| Body::new(Limited::new(body, PROOF_BYTES_MAX)));
+        Json::from_request(bounded, state).await.map(|Json(value)| Self(value))
+    }
 }
 
 /// A client that can be proven.
@@ -91,7 +112,7 @@ pub(super) async fn prove(
     State(listener): State<Listener>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
-    Json(proving): Json<Proving>,
+    Small(proving): Small<Proving>,
 ) -> Result<Response, Failure> {
     listener.check_origin(&headers)?;
     let state = &listener.state;

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Extension;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::delivery::Delivery;
 use super::gate::Admission;
-use super::http::{Asking, entry};
+use super::http::{Asked, entry};
 use super::refused::Refused;
 use super::{Listener, MessagesState};
 use crate::http::{Failure, Rejection, RequestContext};
@@ -27,9 +27,8 @@ pub(super) async fn stream(
     State(listener): State<Listener>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
-    Query(asking): Query<Asking>,
+    Asked { who, asking }: Asked,
 ) -> Result<Response, Failure> {
-    let who = listener.who(&headers, &context, &asking).await?;
     let since = match headers.get("last-event-id") {
         Some(id) => {
             let number = id.to_str().ok().and_then(|id| id.parse().ok());

@@ -11,7 +11,7 @@ use super::Live;
 use super::crawl::{Assignment, Crawl, SyncError, lease_name};
 use super::visit::{self, Report};
 use crate::base::RelayUrl;
-use crate::lifecycle::guarded;
+use crate::lifecycle::{guarded, set_aside};
 use crate::services::archive::append::visits;
 use crate::services::archive::command::RelayCommand;
 use crate::store::{self, Relay};
@@ -85,9 +85,7 @@ impl Crawl {
             SyncError::Relay(_) | SyncError::MostlyRefused { .. } => {
                 tracing::debug!(relay.url = %url, %error, ?pause, "a session failed");
             }
-            // It is logged where it was caught.
-            SyncError::Panicked(_) => {}
-            _ => tracing::error!(relay.url = %url, %error, ?pause, "the session with {url} failed: {error}"),
+            _ => set_aside("synchronizer_session", url.as_str(), Some(pause), &error),
         }
         let detail = json!({
             "what": "session_failed", "reason": reason(&error), "message": error.to_string(), "again_in_s": pause.as_secs(),
