@@ -21,6 +21,7 @@ use quipu::store::embedded::{Embedded, EmbeddedConfig};
 use quipu::store::owner::{self, Procedures};
 use quipu::telemetry::Metrics;
 use tempfile::TempDir;
+use url::Url;
 
 /// A private server with the settings of `bigbrotr`: durable, `synchronous_commit=on`, `shared_buffers=256MB`.
 pub(crate) struct Server {
@@ -70,11 +71,9 @@ impl Server {
     }
 
     pub(crate) fn superuser(&self) -> Secret {
-        let url = self.embedded.superuser_url();
-        Secret::new(
-            url.expose().replacen("/postgres?", "/quipu?", 1).trim_end_matches("/postgres").to_owned()
-                + "/quipu",
-        )
+        let mut url = Url::parse(self.embedded.superuser_url().expose()).expect("our own URL");
+        url.set_path("/quipu");
+        Secret::new(url.as_str())
     }
 
     /// Bytes of WAL written so far.
