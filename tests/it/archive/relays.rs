@@ -108,7 +108,7 @@ async fn an_event_dated_2100_freezes_neither_its_relay_nor_the_others() {
     let order = async |now: i64| -> Vec<String> {
         // Whoever is crawled has no turn; so for this moment nobody is.
         owner.batch_execute("DELETE FROM lease WHERE name LIKE 'synchronizer/%'").await.unwrap();
-        read::candidates(&doors.session, now, &[], 0).await.unwrap().into_iter().map(|c| c.url).collect()
+        read::relays_to_crawl(&doors.session, now, &[], 0).await.unwrap().into_iter().map(|c| c.url).collect()
     };
     assert_eq!(order(now()).await, [near.url.clone(), far.url.clone()]);
     // A moment when both are clamped: the one that is known longer is first.

@@ -39,7 +39,7 @@ pub struct Retries {
 
 /// What follows from a failed try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum RetryDecision {
     /// It is tried again.
     Later {
         /// How many tries count against it now.
@@ -73,18 +73,18 @@ pub fn may_be_ours(reason: &str) -> bool {
 /// failed.
 /// Where it `is_crowded` one failure is enough: otherwise a flood of names that lead nowhere would keep others out for weeks.
 #[must_use]
-pub fn after_failure(before: u32, reason: &str, is_crowded: bool, retries: Retries) -> Fate {
+pub fn after_failure(before: u32, reason: &str, is_crowded: bool, retries: Retries) -> RetryDecision {
     let Retries { tries_max, pause_min, pause_max } = retries;
     let tries = before.saturating_add(1);
     match reason {
-        "private_address" => Fate::Dropped { tries },
+        "private_address" => RetryDecision::Dropped { tries },
         "uplink" | "proxy" | "settings" | "network_off" => {
-            Fate::Later { tries: before, pause: pause_min.min(pause_max) }
+            RetryDecision::Later { tries: before, pause: pause_min.min(pause_max) }
         }
-        _ if is_crowded || tries >= tries_max => Fate::Dropped { tries },
+        _ if is_crowded || tries >= tries_max => RetryDecision::Dropped { tries },
         _ => {
             let pause = pause_min.saturating_mul(2_u32.saturating_pow(before));
-            Fate::Later { tries, pause: pause.min(pause_max) }
+            RetryDecision::Later { tries, pause: pause.min(pause_max) }
         }
     }
 }
@@ -117,19 +117,19 @@ mod tests {
     fn pauses_grow_from_an_hour_to_a_week_and_the_twelfth_failure_is_the_last() {
         let mut before = 0;
         let mut hours = Vec::new();
-        while let Fate::Later { tries, pause } = after_failure(before, "refused", false, RETRIES) {
+        while let RetryDecision::Later { tries, pause } = after_failure(before, "refused", false, RETRIES) {
             assert_eq!(tries, before + 1);
             before = tries;
             hours.push(pause.as_secs() / 3_600);
         }
         assert_eq!(hours, [1, 2, 4, 8, 16, 32, 64, 128, 168, 168, 168]);
-        assert_eq!(after_failure(before, "silent", false, RETRIES), Fate::Dropped { tries: 12 });
+        assert_eq!(after_failure(before, "silent", false, RETRIES), RetryDecision::Dropped { tries: 12 });
     }
 
     #[test]
     fn a_private_address_is_dropped_at_once_and_our_own_proxy_is_nobodys_failure() {
-        assert_eq!(after_failure(0, "private_address", false, RETRIES), Fate::Dropped { tries: 1 });
-        let later = Fate::Later { tries: 11, pause: Duration::from_hours(1) };
+        assert_eq!(after_failure(0, "private_address", false, RETRIES), RetryDecision::Dropped { tries: 1 });
+        let later = RetryDecision::Later { tries: 11, pause: Duration::from_hours(1) };
         for reason in ["proxy", "uplink"] {
             assert_eq!(after_failure(11, reason, true, RETRIES), later);
         }
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn where_many_wait_one_failure_is_enough() {
-        assert_eq!(after_failure(0, "dns", true, RETRIES), Fate::Dropped { tries: 1 });
+        assert_eq!(after_failure(0, "dns", true, RETRIES), RetryDecision::Dropped { tries: 1 });
         let crowded = [0, 89_999, 90_000, 100_000].map(|waiting| is_crowded(waiting, 100_000));
         assert_eq!(crowded, [false, false, true, true]);
     }
@@ -146,8 +146,8 @@ mod tests {
     #[test]
     fn extreme_settings_overflow_nothing() {
         let most = Retries { tries_max: u32::MAX, pause_min: Duration::MAX, pause_max: Duration::MAX };
-        let later = Fate::Later { tries: u32::MAX - 1, pause: Duration::MAX };
+        let later = RetryDecision::Later { tries: u32::MAX - 1, pause: Duration::MAX };
         assert_eq!(after_failure(u32::MAX - 2, "dns", false, most), later);
-        assert_eq!(after_failure(u32::MAX, "dns", false, most), Fate::Dropped { tries: u32::MAX });
+        assert_eq!(after_failure(u32::MAX, "dns", false, most), RetryDecision::Dropped { tries: u32::MAX });
     }
 }

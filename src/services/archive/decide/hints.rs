@@ -98,7 +98,7 @@ impl Found {
     }
 
     fn offer(&mut self, text: &str) {
-        if self.is_full() || !looks_like_one(text) {
+        if self.is_full() || !looks_like_url(text) {
             return;
         }
         self.tries_left -= 1;
@@ -115,7 +115,7 @@ impl Found {
 const NUL_PICTURE: char = '\u{2400}';
 
 /// Whether parsing is worth the while: most texts in these places are ids and names.
-fn looks_like_one(text: &str) -> bool {
+fn looks_like_url(text: &str) -> bool {
     if text.contains(NUL_PICTURE) {
         return false;
     }

@@ -5,12 +5,12 @@
 
 pub mod candidate;
 mod claims;
+mod delivery_rate;
 mod document;
 mod findings;
 mod halves;
 pub mod hints;
 mod oversized;
-mod pace;
 mod page;
 mod refusal;
 mod report;
@@ -19,13 +19,13 @@ mod walk;
 mod window;
 
 pub use claims::{SAMPLE_MAX, removed_max, sample_size};
+pub use delivery_rate::DeliveryRate;
 pub use document::{Document, document};
 pub use findings::{Auth, Checked, Failure, Findings, steady};
 pub use oversized::Oversized;
-pub use pace::Pace;
 pub use page::Page;
 pub use refusal::refusal;
-pub use report::{Practice, announcement, report};
+pub use report::{MonitorProfile, announcement, report};
 pub use verdicts::Verdict;
 pub use walk::{Ask, Habits, Until, Walk};
-pub use window::{Look, compares_well, newest, open_windows, unproven};
+pub use window::{Recheck, compares_well, newest, open_windows, unproven};

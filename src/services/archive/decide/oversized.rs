@@ -63,7 +63,7 @@ impl Oversized {
 
     /// A question about the window `asked`, the newest of what is open from `since` on, was answered with a message too
     /// long. Returns what is a gap by that.
-    pub fn met(&mut self, mut asked: Window, since: i64) -> Option<Window> {
+    pub fn narrow(&mut self, mut asked: Window, since: i64) -> Option<Window> {
         let before = self.narrowed.take();
         let is_clear_above = before.is_some_and(|n| {
             n.is_clear_above && (n.window.until..=n.window.until + 1).contains(&asked.until)
@@ -129,7 +129,7 @@ mod tests {
                         let mut went_well = true;
                         while let Some(ask) = walk.ask() {
                             let Some(answer) = self.answer(ask) else {
-                                gaps.extend(oversized.met(ask, open.since));
+                                gaps.extend(oversized.narrow(ask, open.since));
                                 went_well = false;
                                 break;
                             };
@@ -177,7 +177,7 @@ mod tests {
         let (mut open, mut sessions) = (Some(ALL), 0);
         while let Some(window) = open {
             sessions += 1;
-            if let Some(gap) = oversized.met(oversized.part(window), ALL.since) {
+            if let Some(gap) = oversized.narrow(oversized.part(window), ALL.since) {
                 open = Window::new(ALL.since, gap.since - 1);
             }
         }

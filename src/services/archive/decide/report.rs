@@ -112,7 +112,7 @@ fn languages(document: &Map<String, Value>) -> BTreeSet<String> {
 
 /// How a monitor works, as it announces it.
 #[derive(Debug, Clone)]
-pub struct Practice {
+pub struct MonitorProfile {
     /// How often a relay is checked.
     pub interval: Duration,
     /// Longest that each check waits, by its name: `open`, `read`, `write`, `auth`, `nip11`, `dns`, `geo`.
@@ -121,9 +121,9 @@ pub struct Practice {
 
 /// The announcement (N-66.7), with the number of a timeout in front of its check, as the NIP's text has it.
 #[must_use]
-pub fn announcement(practice: &Practice) -> EventBuilder {
-    let mut tags = vec![tag(["frequency", &practice.interval.as_secs().to_string()])];
-    for (check, timeout) in &practice.checks {
+pub fn announcement(profile: &MonitorProfile) -> EventBuilder {
+    let mut tags = vec![tag(["frequency", &profile.interval.as_secs().to_string()])];
+    for (check, timeout) in &profile.checks {
         if let Some(timeout) = timeout {
             tags.push(tag(["timeout", &timeout.as_millis().to_string(), check]));
         }
@@ -238,12 +238,12 @@ mod tests {
 
     #[test]
     fn n_66_7_an_announcement_names_checks_and_timeouts_in_the_texts_order() {
-        let practice = Practice {
+        let profile = MonitorProfile {
             interval: Duration::from_hours(4),
             checks: vec![("open", Some(Duration::from_secs(10))), ("dns", None)],
         };
         assert_eq!(
-            tags(announcement(&practice)),
+            tags(announcement(&profile)),
             [
                 vec!["frequency", "14400"],
                 vec!["timeout", "10000", "open"],

@@ -62,7 +62,7 @@ enum Mode {
     },
     /// The relay does not show its newest events first.
     Halves(Halves),
-    Over,
+    Done,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Walk {
             Mode::Page => Window::new(self.window.since, self.until),
             Mode::Probe { window, .. } => Some(*window),
             Mode::Halves(halves) => halves.ask(),
-            Mode::Over => None,
+            Mode::Done => None,
         }
     }
 
@@ -142,9 +142,9 @@ impl Walk {
             Mode::Probe { of, .. } => self.answered_probe(of, page),
             Mode::Halves(mut halves) => {
                 halves.answered(page, &mut self.verdicts);
-                self.mode = if halves.ask().is_some() { Mode::Halves(halves) } else { Mode::Over };
+                self.mode = if halves.ask().is_some() { Mode::Halves(halves) } else { Mode::Done };
             }
-            Mode::Over => self.mode = Mode::Over,
+            Mode::Done => self.mode = Mode::Done,
         }
     }
 
@@ -272,7 +272,7 @@ impl Walk {
         let reason = "one second fills a whole page: the relay may hold more of it than it shows";
         self.settle(second, &WindowOutcome::Gap { reason: reason.to_owned() });
         if second == self.window.since {
-            self.mode = Mode::Over;
+            self.mode = Mode::Done;
         } else {
             self.until = second - 1;
         }
@@ -280,7 +280,7 @@ impl Walk {
 
     fn complete_down_to(&mut self, second: i64) {
         self.settle(second, &WindowOutcome::Complete);
-        self.mode = Mode::Over;
+        self.mode = Mode::Done;
     }
 
     /// The newest second gets no verdict while the relay may leave it out: it is the next window's then.
@@ -297,7 +297,7 @@ impl Walk {
             self.settle(self.until.saturating_add(1), &WindowOutcome::Complete);
         }
         self.settle(self.window.since, &WindowOutcome::Gap { reason: reason.to_owned() });
-        self.mode = Mode::Over;
+        self.mode = Mode::Done;
     }
 }
 

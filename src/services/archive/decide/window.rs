@@ -21,21 +21,21 @@ pub fn unproven(target: Window, proven: &[Window]) -> Vec<Window> {
 
 /// An age at which every second is asked for once more, and what was asked for at that age.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Look {
+pub struct Recheck {
     /// How old a second is at least when it is asked for, in seconds.
     pub age_s: i64,
     /// Windows that were settled when all of their seconds were that old.
     pub settled: Vec<Window>,
 }
 
-/// What is to be asked for at `now`, newest first: every second from `since` on that has come to the age of a look and was
+/// What is to be asked for at `now`, newest first: every second from `since` on that has come to the age of a recheck and was
 /// not settled since.
 #[must_use]
-pub fn open_windows(since: i64, now: i64, looks: &[Look]) -> Vec<Window> {
+pub fn open_windows(since: i64, now: i64, rechecks: &[Recheck]) -> Vec<Window> {
     let mut open: Vec<Window> = Vec::new();
-    for look in looks {
-        if let Some(target) = Window::new(since, now.saturating_sub(look.age_s)) {
-            open.extend(unproven(target, &look.settled));
+    for recheck in rechecks {
+        if let Some(target) = Window::new(since, now.saturating_sub(recheck.age_s)) {
+            open.extend(unproven(target, &recheck.settled));
         }
     }
     merged(open)
@@ -104,16 +104,16 @@ mod tests {
     proptest! {
         #[test]
         fn a_second_is_open_when_some_look_at_its_age_is_missing(
-            looks in prop::collection::vec((0_i64..40, prop::collection::vec((0_i64..60, 0_i64..20), 0..4)), 0..4)
+            rechecks in prop::collection::vec((0_i64..40, prop::collection::vec((0_i64..60, 0_i64..20), 0..4)), 0..4)
         ) {
-            let looks: Vec<Look> = looks
+            let rechecks: Vec<Recheck> = rechecks
                 .into_iter()
-                .map(|(age_s, s)| Look { age_s, settled: s.into_iter().map(|(s, n)| w(s, s + n)).collect() })
+                .map(|(age_s, s)| Recheck { age_s, settled: s.into_iter().map(|(s, n)| w(s, s + n)).collect() })
                 .collect();
-            let open = open_windows(3, 50, &looks);
+            let open = open_windows(3, 50, &rechecks);
             for second in -5..90 {
-                let naive = looks.iter().any(|look| {
-                    second >= 3 && second <= 50 - look.age_s && !look.settled.iter().any(|p| p.contains(second))
+                let naive = rechecks.iter().any(|recheck| {
+                    second >= 3 && second <= 50 - recheck.age_s && !recheck.settled.iter().any(|p| p.contains(second))
                 });
                 prop_assert_eq!(open.iter().any(|o| o.contains(second)), naive, "second {}", second);
             }

@@ -4,7 +4,7 @@
 //! its reason. Whoever keeps the connection open and says nothing to the point is none. Any number of processes may run it: a
 //! candidate belongs to whoever holds its lease. What was found is never dialled at a private address, whoever else resolves it.
 
-mod places;
+mod slots;
 mod uplink;
 
 use std::collections::HashSet;
@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use places::Places;
+use slots::Slots;
 use uplink::Uplink;
 
 use crate::base::{Network, RelayUrl};
@@ -28,7 +28,9 @@ use crate::net::relay::{Patience, RelayError, RelaySession};
 use crate::net::{Outside, Trust};
 use crate::services::archive::append::put_off;
 use crate::services::archive::command::RelayCommand;
-use crate::services::archive::decide::candidate::{Fate, Retries, after_failure, is_crowded, may_be_ours};
+use crate::services::archive::decide::candidate::{
+    Retries, RetryDecision, after_failure, is_crowded, may_be_ours,
+};
 use crate::services::archive::metrics::ValidatorMetrics;
 use crate::services::archive::read::DueCandidate;
 use crate::services::archive::{RelayJournal, read};
@@ -40,7 +42,7 @@ use crate::store::{self, Doors};
 const LEASE_MARGIN: Duration = Duration::from_mins(1);
 
 /// How often the validator looks for candidates that are due while others are tried.
-const LOOK: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What the validator works with.
 #[derive(Debug, Clone)]
@@ -127,7 +129,7 @@ impl Validator {
 
     /// One try and what follows from it. Returns the lease to give back. A try that fails for another reason than an outage of
     /// the store counts as a failed one of this candidate alone; so does one that panics.
-    async fn take_turn(
+    async fn try_claimed(
         &self,
         network: Network,
         candidate: DueCandidate,
@@ -166,9 +168,9 @@ impl Validator {
             let week = Duration::from_hours(168);
             return put_off(&self.parts.doors, &candidate.url, candidate.tries, week, "bad_url").await;
         };
-        let patience = Patience::from(self.parts.networks.get(network));
+        let timeouts = Patience::from(self.parts.networks.get(network));
         // A session is large; hundreds of tries wait in one place.
-        let probe = Box::pin(self.judge(&url, network, patience));
+        let probe = Box::pin(self.judge(&url, network, timeouts));
         let Some(judged) = drain.run_until_cancelled(probe).await else { return Ok(()) };
         match judged? {
             Ok(()) => {
@@ -189,15 +191,15 @@ impl Validator {
         &self,
         url: &RelayUrl,
         network: Network,
-        patience: Patience,
+        timeouts: Patience,
     ) -> Result<Result<(), &'static str>, store::Error> {
         let began = Instant::now();
-        let Err(error) = probe(&self.parts.outside, url, Trust::Discovered, patience).await else {
+        let Err(error) = probe(&self.parts.outside, url, Trust::Discovered, timeouts).await else {
             return Ok(Ok(()));
         };
         tracing::debug!(relay.url = %url, %error, "no relay");
         let reason = error.reason();
-        let is_ours = may_be_ours(reason) && self.uplink.is_away(&self.parts, network, began).await?;
+        let is_ours = may_be_ours(reason) && self.uplink.is_down(&self.parts, network, began).await?;
         Ok(Err(if is_ours { "uplink" } else { reason }))
     }
 
@@ -209,11 +211,11 @@ impl Validator {
         is_crowded: bool,
     ) -> Result<(), store::Error> {
         match after_failure(tries.unsigned_abs(), reason, is_crowded, self.retries()) {
-            Fate::Later { tries, pause } => {
+            RetryDecision::Later { tries, pause } => {
                 let tries = i32::try_from(tries).unwrap_or(i32::MAX);
                 put_off(&self.parts.doors, url.as_str(), tries, pause, reason).await
             }
-            Fate::Dropped { tries } => {
+            RetryDecision::Dropped { tries } => {
                 let detail = json!({ "reason": reason, "tries": tries });
                 self.parts.relays.append(RelayCommand::Drop { url, detail }).await.map(|_| ())
             }
@@ -226,9 +228,9 @@ async fn probe(
     outside: &Outside,
     url: &RelayUrl,
     trust: Trust,
-    patience: Patience,
+    timeouts: Patience,
 ) -> Result<(), RelayError> {
-    let mut session = RelaySession::connect(outside, url, trust, patience).await?;
+    let mut session = RelaySession::connect(outside, url, trust, timeouts).await?;
     let answer = session.page(&Filter::new().kind(Kind::TextNote).limit(1)).await;
     session.close().await;
     match answer {
@@ -249,26 +251,27 @@ impl Service for Validator {
     }
 
     async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, store::Error> {
-        let mut places = Places::new(&self.parts.networks);
+        let mut slots = Slots::new(&self.parts.networks);
         let mut finished = Vec::new();
         let mut tries = FuturesUnordered::new();
         let mut ended = Vec::new();
         loop {
-            let looks = if drain.is_cancelled() { Vec::new() } else { places.to_look(Instant::now(), LOOK) };
+            let looks =
+                if drain.is_cancelled() { Vec::new() } else { slots.to_look(Instant::now(), POLL_INTERVAL) };
             if !looks.is_empty() {
                 let finished = std::mem::take(&mut finished);
                 beside(self.parts.leases.give_back(&finished), &mut tries, &mut ended).await?;
             }
             for (network, free) in looks {
                 let (is_crowded, due) = beside(self.look(network, free), &mut tries, &mut ended).await?;
-                places.looked(network, due.len(), Instant::now());
-                self.parts.metrics.running(network.as_str(), places.taken(network));
+                slots.looked(network, due.len(), Instant::now());
+                self.parts.metrics.running(network.as_str(), slots.taken(network));
                 tries.extend(
-                    due.into_iter().map(|candidate| self.take_turn(network, candidate, is_crowded, drain)),
+                    due.into_iter().map(|candidate| self.try_claimed(network, candidate, is_crowded, drain)),
                 );
             }
             if ended.is_empty() {
-                match timeout(LOOK, tries.next()).await {
+                match timeout(POLL_INTERVAL, tries.next()).await {
                     Ok(Some(done)) => ended.push(done),
                     Ok(None) => {
                         self.parts.leases.give_back(&finished).await?;
@@ -279,8 +282,8 @@ impl Service for Validator {
             }
             for done in ended.drain(..) {
                 let (network, lease) = done?;
-                places.free(network);
-                self.parts.metrics.running(network.as_str(), places.taken(network));
+                slots.free(network);
+                self.parts.metrics.running(network.as_str(), slots.taken(network));
                 finished.extend(lease);
             }
         }

@@ -83,7 +83,7 @@ pub async fn due_candidates(pool: &PgPool, urls: &[String]) -> Result<Vec<DueCan
 
 /// A relay that should be there.
 #[derive(Debug, Clone)]
-pub struct Witness {
+pub struct ReferenceRelay {
     /// Canonical URL.
     pub url: String,
     /// Whether the operator named it.
@@ -92,9 +92,13 @@ pub struct Witness {
 
 /// Relays of a network that showed the newest events: if anybody is there, they are. What checks say of them does not count,
 /// because our own outage may have said it.
-pub async fn witnesses(pool: &PgPool, network: &str, limit: i64) -> Result<Vec<Witness>, Error> {
+pub async fn reference_relays(
+    pool: &PgPool,
+    network: &str,
+    limit: i64,
+) -> Result<Vec<ReferenceRelay>, Error> {
     Ok(sqlx::query_as!(
-        Witness,
+        ReferenceRelay,
         r#"SELECT r.url, quipu_is_named(r.source) AS "is_named!"
            FROM relay_progress p JOIN relays r ON r.number = p.relay WHERE r.network = $1 AND r.retired_at IS NULL AND r.refused_reason IS NULL
            ORDER BY least(p.last_created_at, extract(epoch FROM now())::bigint) DESC, r.number LIMIT $2"#,

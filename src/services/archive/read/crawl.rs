@@ -9,7 +9,7 @@ use crate::store::{Error, Relay};
 
 /// A relay to crawl.
 #[derive(Debug, Clone)]
-pub struct Candidate {
+pub struct RelayToCrawl {
     /// `relays.number`.
     pub number: i32,
     /// Canonical URL.
@@ -27,14 +27,14 @@ pub struct Candidate {
 /// who asks (NIP-42: our key may be good enough), and those that nobody has checked yet. Those that somebody holds are left out, and
 /// refused ones unless `only`, the operator's settings, names them, and for `first_look_s` seconds those that the operator waits for: a
 /// first look dials them.
-pub async fn candidates(
+pub async fn relays_to_crawl(
     pool: &PgPool,
     now: i64,
     only: &[String],
     first_look_s: i32,
-) -> Result<Vec<Candidate>, Error> {
+) -> Result<Vec<RelayToCrawl>, Error> {
     Ok(sqlx::query_as!(
-        Candidate,
+        RelayToCrawl,
         r#"SELECT r.number, r.url, quipu_is_named(r.source) AS "is_named!",
                   m.max_limit, m.negentropy
            FROM relays r

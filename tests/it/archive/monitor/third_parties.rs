@@ -246,7 +246,7 @@ fn events(runner: &mut TestRunner) -> Vec<nostr_sdk::Event> {
 async fn ask_all(bench: &Bench, urls: &[String]) {
     let session = &bench.kit.doors.session;
     let now = quipu::base::Clock::now(&*bench.clock).timestamp();
-    let candidates = read::candidates(session, now, &[], 0).await.unwrap();
+    let candidates = read::relays_to_crawl(session, now, &[], 0).await.unwrap();
     assert!(candidates.iter().all(|candidate| candidate.max_limit.is_none_or(|limit| limit >= 1)));
     let interval_s = i64::from(bench.settings.interval_s.get());
     let due = read::due_relays(session, Network::Clearnet, &[], now, interval_s, 1_000).await.unwrap();

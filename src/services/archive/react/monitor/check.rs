@@ -8,8 +8,8 @@ use nostr_sdk::{Keys, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::places::{Places, filled};
-use super::talk::{Talk, Visit};
+use super::geo::{GeoFiles, filled};
+use super::session::{SessionCheck, SessionFindings};
 use crate::base::{Network, RelayUrl};
 use crate::config;
 use crate::net::relay::Patience;
@@ -23,13 +23,13 @@ const ACCEPT: &str = "application/nostr+json";
 const REDIRECTS_MAX: usize = 3;
 
 /// How much longer everything may take beyond clearnet: a circuit has six hops, and each may be slow.
-const HIDDEN_PATIENCE: u32 = 4;
+const HIDDEN_TIMEOUT_FACTOR: u32 = 4;
 
 /// Headers that say what runs there, and that do not differ every time.
 const HEADERS: [&str; 2] = ["server", "x-powered-by"];
 
-fn patience(network: Network, seconds: u32) -> Duration {
-    let factor = if network == Network::Clearnet { 1 } else { HIDDEN_PATIENCE };
+fn scaled_timeout(network: Network, seconds: u32) -> Duration {
+    let factor = if network == Network::Clearnet { 1 } else { HIDDEN_TIMEOUT_FACTOR };
     Duration::from_secs(u64::from(seconds) * u64::from(factor))
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Checker {
     pub(super) outside: Outside,
     pub(super) settings: config::Monitor,
     pub(super) networks: config::Networks,
-    pub(super) places: Places,
+    pub(super) geo_files: GeoFiles,
     /// Answers relays that want to know who asks: the monitor's key, or one of this process alone.
     pub(super) visitor: Keys,
 }
@@ -47,35 +47,35 @@ pub(super) struct Checker {
 impl Checker {
     /// Longest for all checks of one relay of this network.
     pub(super) fn relay_timeout(&self, network: Network) -> Duration {
-        patience(network, self.settings.relay_timeout_s.get())
+        scaled_timeout(network, self.settings.relay_timeout_s.get())
     }
 
     /// Longest for an information document.
     pub(super) fn document_timeout(&self, network: Network) -> Duration {
-        patience(network, self.settings.nip11_timeout_s.get())
+        scaled_timeout(network, self.settings.nip11_timeout_s.get())
     }
 
     /// Checks one relay; `now` dates the event of the write check.
     pub(super) async fn check(&self, url: &RelayUrl, trust: Trust, now: Timestamp) -> Findings {
         let network = url.network();
         let limit = self.relay_timeout(network);
-        let visit = Visit {
+        let session = SessionCheck {
             outside: &self.outside,
             url,
             trust,
-            patience: Patience::from(self.networks.get(network)),
+            timeouts: Patience::from(self.networks.get(network)),
             deadline: Instant::now() + limit,
             limit,
             keys: &self.visitor,
             writes: self.settings.write_check,
             now,
         };
-        let (document, names, talk) = tokio::join!(
+        let (document, names, session) = tokio::join!(
             self.document(url, trust),
-            self.names(url, trust, visit.deadline, limit),
-            visit.talk()
+            self.names(url, trust, session.deadline, limit),
+            session.run()
         );
-        self.findings(url, &document, names.as_ref(), talk)
+        self.findings(url, &document, names.as_ref(), session)
     }
 
     async fn document(&self, url: &RelayUrl, trust: Trust) -> Checked<Fetched> {
@@ -114,24 +114,24 @@ impl Checker {
         url: &RelayUrl,
         fetched: &Checked<Fetched>,
         names: Option<&Checked<Names>>,
-        talk: Talk,
+        session: SessionFindings,
     ) -> Findings {
         let known = names.and_then(|names| names.as_ref().ok());
         let address = literal(url).or_else(|| known.and_then(first_address));
         let answer = fetched.as_ref().ok();
-        let certificate = talk.certificate.or_else(|| answer.and_then(|answer| answer.tls.clone()));
-        let headers = answer.map(|answer| &answer.headers).into_iter().chain([&talk.headers]);
+        let certificate = session.certificate.or_else(|| answer.and_then(|answer| answer.tls.clone()));
+        let headers = answer.map(|answer| &answer.headers).into_iter().chain([&session.headers]);
         Findings {
             http: telling(headers),
             document: Some(fetched.as_ref().map_err(Failure::clone).and_then(read)),
-            open: Some(talk.open),
-            read: talk.read,
-            auth: talk.auth,
-            write: talk.write,
+            open: Some(session.open),
+            read: session.read,
+            auth: session.auth,
+            write: session.write,
             dns: names.map(|names| names.as_ref().map(facts).map_err(Failure::clone)),
             tls: certificate.filter(|_| url.as_str().starts_with("wss")).map(|found| tls(&found)),
-            geo: address.and_then(|ip| self.places.geo(ip)),
-            net: address.and_then(|ip| self.places.net(ip)),
+            geo: address.and_then(|ip| self.geo_files.geo(ip)),
+            net: address.and_then(|ip| self.geo_files.net(ip)),
         }
     }
 }

@@ -5,9 +5,9 @@
 //! `networks.*.relays_at_once` are checked at a time, and their snapshots share commits.
 
 mod check;
-mod places;
+mod geo;
 mod publish;
-mod talk;
+mod session;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 pub use publish::Publisher;
 
 use self::check::Checker;
-use self::places::Places;
+use self::geo::GeoFiles;
 use crate::base::{Clock, Network, RelayUrl, Secret};
 use crate::config;
 use crate::lifecycle::{Cycle, Service, SetAside, beside, guarded};
@@ -40,7 +40,7 @@ use crate::store::lease::Leases;
 use crate::store::{self, Doors, Relay};
 
 /// How often the monitor looks for relays that are due while it works.
-const LOOK: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How much longer than its checks a relay is ours: for the commit. A killed process's relays are free after that.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
@@ -84,7 +84,7 @@ pub enum MonitorError {
     Store(#[from] store::Error),
     /// A MaxMind file.
     #[error("{0}: {1}")]
-    Places(PathBuf, String),
+    GeoFile(PathBuf, String),
     /// The key in the environment.
     #[error("QUIPU_MONITOR_SECRET_KEY is no secret key")]
     Key,
@@ -112,7 +112,7 @@ pub struct Monitor {
 
 /// A relay that is ours to check.
 #[derive(Debug)]
-struct Turn {
+struct ClaimedRelay {
     relay: Relay,
     url: RelayUrl,
     trust: Trust,
@@ -121,20 +121,20 @@ struct Turn {
 
 /// What is going on in one network.
 #[derive(Debug)]
-struct Line {
+struct NetworkSlots {
     network: Network,
-    places: usize,
+    limit: usize,
     running: usize,
     /// Nothing more was due at the last look.
     look_after: Option<Instant>,
 }
 
-impl Line {
+impl NetworkSlots {
     /// How many relays to look for. Not at every single place that becomes free: a look is a query.
     fn wanted(&self, now: Instant) -> usize {
-        let free = self.places.saturating_sub(self.running);
+        let free = self.limit.saturating_sub(self.running);
         let is_time = self.look_after.is_none_or(|after| after <= now);
-        if is_time && free * 4 >= self.places { free } else { 0 }
+        if is_time && free * 4 >= self.limit { free } else { 0 }
     }
 }
 
@@ -146,7 +146,7 @@ impl Monitor {
     /// The monitor, and who publishes for it when the settings say so.
     ///
     /// # Errors
-    /// [`MonitorError::Places`] and [`MonitorError::Key`].
+    /// [`MonitorError::GeoFile`] and [`MonitorError::Key`].
     pub fn new(
         parts: MonitorParts,
         settings: config::Monitor,
@@ -154,12 +154,12 @@ impl Monitor {
         key: Option<&Secret>,
     ) -> Result<(Self, Option<Publisher>), MonitorError> {
         let keys = key.map(|key| Keys::parse(key.expose()).map_err(|_| MonitorError::Key)).transpose()?;
-        let places = Places::open(&settings)?;
+        let geo_files = GeoFiles::open(&settings)?;
         let interval = Duration::from_secs(settings.interval_s.get().into());
         let aside = Mutex::new(SetAside::new("monitor_check", ASIDE_MIN, interval, ASIDE_RELAYS_MAX));
         let visitor = keys.clone().unwrap_or_else(Keys::generate);
         let outside = parts.outside.clone();
-        let checker = Checker { outside, settings, networks, places, visitor };
+        let checker = Checker { outside, settings, networks, geo_files, visitor };
         let (reports, publisher) = match keys.filter(|_| checker.settings.publish) {
             Some(keys) => {
                 let (sender, waiting) = mpsc::channel(REPORTS_WAITING_MAX);
@@ -170,13 +170,13 @@ impl Monitor {
         Ok((Self { parts, checker, reports, aside }, publisher))
     }
 
-    fn lines(&self) -> Vec<Line> {
+    fn network_slots(&self) -> Vec<NetworkSlots> {
         let is_on = |network: &Network| self.parts.outside.reaches(*network);
-        let places = |network: Network| self.checker.networks.get(network).relays_at_once.get();
+        let limit = |network: Network| self.checker.networks.get(network).relays_at_once.get();
         NETWORKS
             .into_iter()
             .filter(is_on)
-            .map(|network| Line { network, places: places(network), running: 0, look_after: None })
+            .map(|network| NetworkSlots { network, limit: limit(network), running: 0, look_after: None })
             .collect()
     }
 
@@ -185,7 +185,7 @@ impl Monitor {
     }
 
     /// Relays of a network that are due and now ours, at most `wanted`, and whether there were fewer.
-    async fn next(&self, network: Network, wanted: usize) -> Result<(Vec<Turn>, bool), MonitorError> {
+    async fn next(&self, network: Network, wanted: usize) -> Result<(Vec<ClaimedRelay>, bool), MonitorError> {
         let (settings, session) = (&self.checker.settings, &self.parts.doors.session);
         let interval_s = i64::from(settings.interval_s.get());
         let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
@@ -204,7 +204,7 @@ impl Monitor {
         let relays: Vec<Relay> = due.iter().map(|due| Relay(due.number)).collect();
         let checked: HashMap<Relay, Option<i64>> =
             read::checked_at(session, &relays).await?.into_iter().collect();
-        let mut turns = Vec::new();
+        let mut claimed = Vec::new();
         let mut unneeded = Vec::new();
         for relay in due {
             let name = lease_name(Relay(relay.number));
@@ -212,7 +212,7 @@ impl Monitor {
                 continue;
             }
             if checked.get(&Relay(relay.number)) == Some(&relay.checked_at) {
-                turns.extend(turn(&relay, &settings.only_relays));
+                claimed.extend(claimed_relay(&relay, &settings.only_relays));
             } else {
                 unneeded.push(name);
             }
@@ -220,19 +220,19 @@ impl Monitor {
         if !unneeded.is_empty() {
             self.parts.leases.give_back(&unneeded).await?;
         }
-        Ok((turns, was_all))
+        Ok((claimed, was_all))
     }
 
     /// Checks one relay. Returns the lease that can be given back, if it should be. A check that breaks sets its relay aside:
     /// the lease, which every process sees, is kept for the pause. Only an outage of the store concerns the others.
-    async fn take_turn(
+    async fn check_claimed(
         &self,
-        turn: Turn,
+        claimed: ClaimedRelay,
         drain: &CancellationToken,
     ) -> Result<(Network, Option<String>), MonitorError> {
-        let (network, relay, url) = (turn.url.network(), turn.relay, turn.url.clone());
+        let (network, relay, url) = (claimed.url.network(), claimed.relay, claimed.url.clone());
         let lease = lease_name(relay);
-        let reason = match guarded("monitor_check", url.as_str(), self.visit(turn, drain)).await {
+        let reason = match guarded("monitor_check", url.as_str(), self.visit(claimed, drain)).await {
             Ok(Ok(())) => {
                 self.aside().succeeded(&relay.0);
                 return Ok((network, Some(lease)));
@@ -251,21 +251,21 @@ impl Monitor {
     }
 
     /// Checks one relay and appends the snapshot.
-    async fn visit(&self, turn: Turn, drain: &CancellationToken) -> Result<(), MonitorError> {
-        let network = turn.url.network();
+    async fn visit(&self, claimed: ClaimedRelay, drain: &CancellationToken) -> Result<(), MonitorError> {
+        let network = claimed.url.network();
         let begun = Instant::now();
         let now = Timestamp::from_secs(self.now().unsigned_abs());
         let findings = tokio::select! {
-            findings = self.checker.check(&turn.url, turn.trust, now) => findings,
+            findings = self.checker.check(&claimed.url, claimed.trust, now) => findings,
             // Half a check says nothing; the next process makes a whole one.
             () = drain.cancelled() => return Ok(()),
         };
         self.parts.metrics.checked(network, findings.outcome(), begun.elapsed());
         // Clocks differ between machines. Snapshots of a relay, and so its reports (N-66.11), always grow in time.
-        let generated_at = self.now().max(turn.checked_at.map_or(i64::MIN, |at| at.saturating_add(1)));
-        self.record(&turn.url, findings.snapshot(generated_at)).await?;
+        let generated_at = self.now().max(claimed.checked_at.map_or(i64::MIN, |at| at.saturating_add(1)));
+        self.record(&claimed.url, findings.snapshot(generated_at)).await?;
         if let Some(reports) = &self.reports
-            && reports.try_send(turn.url).is_err()
+            && reports.try_send(claimed.url).is_err()
         {
             self.parts.metrics.reported("queue_full");
         }
@@ -297,10 +297,10 @@ impl Monitor {
 }
 
 /// The check to make. `only` is the operator's setting, so a relay in it is named by the operator.
-fn turn(due: &DueRelay, only: &[String]) -> Option<Turn> {
+fn claimed_relay(due: &DueRelay, only: &[String]) -> Option<ClaimedRelay> {
     let trust = if due.is_named || only.contains(&due.url) { Trust::Named } else { Trust::Discovered };
     match RelayUrl::parse(&due.url) {
-        Ok(url) => Some(Turn { relay: Relay(due.number), url, trust, checked_at: due.checked_at }),
+        Ok(url) => Some(ClaimedRelay { relay: Relay(due.number), url, trust, checked_at: due.checked_at }),
         // Somebody wrote it past the parser. Its lease keeps it from coming up again at once.
         Err(error) => {
             tracing::warn!(relay.url = due.url, %error, "relays.url cannot be used");
@@ -329,24 +329,24 @@ impl Service for Monitor {
     }
 
     async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, MonitorError> {
-        let mut lines = self.lines();
+        let mut all_slots = self.network_slots();
         let mut visits = FuturesUnordered::new();
         let (mut done, mut ended) = (Vec::new(), Vec::new());
         loop {
-            for line in &mut lines {
-                let wanted = if drain.is_cancelled() { 0 } else { line.wanted(Instant::now()) };
+            for slots in &mut all_slots {
+                let wanted = if drain.is_cancelled() { 0 } else { slots.wanted(Instant::now()) };
                 if wanted > 0 {
                     beside(self.give_back(&mut done, 1), &mut visits, &mut ended).await?;
-                    let look = self.next(line.network, wanted);
-                    let (turns, was_all) = beside(look, &mut visits, &mut ended).await?;
-                    line.look_after = was_all.then(|| Instant::now() + LOOK);
-                    line.running += turns.len();
-                    visits.extend(turns.into_iter().map(|turn| self.take_turn(turn, drain)));
+                    let look = self.next(slots.network, wanted);
+                    let (claimed, was_all) = beside(look, &mut visits, &mut ended).await?;
+                    slots.look_after = was_all.then(|| Instant::now() + POLL_INTERVAL);
+                    slots.running += claimed.len();
+                    visits.extend(claimed.into_iter().map(|claimed| self.check_claimed(claimed, drain)));
                 }
-                self.parts.metrics.running(line.network, line.running);
+                self.parts.metrics.running(slots.network, slots.running);
             }
             if ended.is_empty() {
-                match timeout(LOOK, visits.next()).await {
+                match timeout(POLL_INTERVAL, visits.next()).await {
                     Ok(Some(visited)) => ended.push(visited),
                     Ok(None) => {
                         self.give_back(&mut done, 1).await?;
@@ -358,8 +358,8 @@ impl Service for Monitor {
             for visited in ended.drain(..) {
                 let (network, lease) = visited?;
                 done.extend(lease);
-                if let Some(line) = lines.iter_mut().find(|line| line.network == network) {
-                    line.running -= 1;
+                if let Some(slots) = all_slots.iter_mut().find(|slots| slots.network == network) {
+                    slots.running -= 1;
                 }
             }
             beside(self.give_back(&mut done, GIVE_BACK_AT), &mut visits, &mut ended).await?;

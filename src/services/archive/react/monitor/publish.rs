@@ -15,7 +15,7 @@ use crate::config;
 use crate::lifecycle::{Cycle, Service, guarded, set_aside};
 use crate::net::Trust;
 use crate::net::relay::{Patience, RelayError, RelaySession};
-use crate::services::archive::decide::{Practice, announcement, report};
+use crate::services::archive::decide::{MonitorProfile, announcement, report};
 use crate::services::archive::read;
 
 /// How often the monitor says how it works.
@@ -25,12 +25,12 @@ const ANNOUNCE_EVERY: Duration = Duration::from_hours(24);
 const IDLE_MAX: Duration = Duration::from_mins(1);
 
 /// A relay that could not be published to is left alone for this long: the others must not wait for it each time.
-const AWAY: Duration = Duration::from_mins(5);
+const RETRY_PAUSE: Duration = Duration::from_mins(5);
 
 /// A relay that is published to.
 enum Target {
     Open(Box<RelaySession>),
-    AwayUntil(Instant),
+    RetryAt(Instant),
 }
 
 type Targets = HashMap<RelayUrl, Target>;
@@ -41,7 +41,7 @@ pub struct Publisher {
     parts: MonitorParts,
     settings: config::Monitor,
     networks: config::Networks,
-    practice: Practice,
+    profile: MonitorProfile,
     keys: Keys,
     waiting: Mutex<mpsc::Receiver<RelayUrl>>,
     announced: Mutex<Option<Instant>>,
@@ -58,7 +58,7 @@ impl Publisher {
             parts: parts.clone(),
             settings: checker.settings.clone(),
             networks: checker.networks.clone(),
-            practice: practice(checker),
+            profile: profile(checker),
             keys,
             waiting: Mutex::new(waiting),
             announced: Mutex::default(),
@@ -66,8 +66,8 @@ impl Publisher {
     }
 
     /// What the monitor says of itself: how it works, and with a name also who it is and where it writes.
-    fn of_itself(&self) -> Result<Vec<Event>, MonitorError> {
-        let mut drafts = vec![announcement(&self.practice)];
+    fn own_events(&self) -> Result<Vec<Event>, MonitorError> {
+        let mut drafts = vec![announcement(&self.profile)];
         if let Some(name) = &self.settings.publish_name {
             let about = "A relay monitor (NIP-66).";
             drafts.push(EventBuilder::metadata(&Metadata::new().name(name).about(about)));
@@ -85,7 +85,7 @@ impl Publisher {
     }
 
     /// The report of a relay's newest snapshot. Its time is the snapshot's, which grows from one to the next.
-    async fn of_relay(&self, url: &RelayUrl) -> Result<Option<Event>, MonitorError> {
+    async fn report_event(&self, url: &RelayUrl) -> Result<Option<Event>, MonitorError> {
         let newest = read::newest_snapshot(&self.parts.doors.session, url.as_str()).await?;
         let Some(snapshot) = newest else { return Ok(None) };
         let at = Timestamp::from_secs(snapshot.generated_at.unsigned_abs());
@@ -96,7 +96,7 @@ impl Publisher {
     /// store concerns the others.
     async fn report(&self, url: &RelayUrl, targets: &mut Targets) -> Result<(), MonitorError> {
         let work = async {
-            if let Some(event) = self.of_relay(url).await? {
+            if let Some(event) = self.report_event(url).await? {
                 self.publish(&[event], targets).await;
             }
             Ok(())
@@ -107,7 +107,7 @@ impl Publisher {
             Err(panicked) => panicked.to_string(),
         };
         self.parts.metrics.reported("failed");
-        set_aside("monitor_report", url.as_str(), Some(self.practice.interval), &reason);
+        set_aside("monitor_report", url.as_str(), Some(self.profile.interval), &reason);
         Ok(())
     }
 
@@ -121,7 +121,7 @@ impl Publisher {
                     Ok(None) => "away",
                     Err(error) => {
                         tracing::warn!(relay.url = %url, %error, "nothing can be published to {url}: {error}");
-                        targets.insert(url.clone(), Target::AwayUntil(Instant::now() + AWAY));
+                        targets.insert(url.clone(), Target::RetryAt(Instant::now() + RETRY_PAUSE));
                         error.reason()
                     }
                 };
@@ -138,23 +138,23 @@ impl Publisher {
         targets: &mut Targets,
     ) -> Result<Option<bool>, RelayError> {
         match targets.get_mut(url) {
-            Some(Target::AwayUntil(until)) if *until > Instant::now() => return Ok(None),
+            Some(Target::RetryAt(until)) if *until > Instant::now() => return Ok(None),
             Some(Target::Open(session)) => {
                 // A session that was lost while nothing was said shows it only now.
-                if let Ok(accepted) = self.say(event, session).await {
+                if let Ok(accepted) = self.send(event, session).await {
                     return Ok(Some(accepted));
                 }
             }
-            Some(Target::AwayUntil(_)) | None => {}
+            Some(Target::RetryAt(_)) | None => {}
         }
-        let patience = Patience::from(self.networks.get(url.network()));
-        let mut session = RelaySession::connect(&self.parts.outside, url, Trust::Named, patience).await?;
-        let accepted = self.say(event, &mut session).await?;
+        let timeouts = Patience::from(self.networks.get(url.network()));
+        let mut session = RelaySession::connect(&self.parts.outside, url, Trust::Named, timeouts).await?;
+        let accepted = self.send(event, &mut session).await?;
         targets.insert(url.clone(), Target::Open(Box::new(session)));
         Ok(Some(accepted))
     }
 
-    async fn say(&self, event: &Event, session: &mut RelaySession) -> Result<bool, RelayError> {
+    async fn send(&self, event: &Event, session: &mut RelaySession) -> Result<bool, RelayError> {
         let answer = session.publish(event).await?;
         if answer.accepted || !answer.message.starts_with("auth-required:") {
             return Ok(answer.accepted);
@@ -166,14 +166,14 @@ impl Publisher {
     async fn announce(&self, targets: &mut Targets) -> Result<(), MonitorError> {
         let mut announced = self.announced.lock().await;
         if announced.is_none_or(|at| at.elapsed() >= ANNOUNCE_EVERY) {
-            self.publish(&self.of_itself()?, targets).await;
+            self.publish(&self.own_events()?, targets).await;
             *announced = Some(Instant::now());
         }
         Ok(())
     }
 }
 
-fn practice(checker: &Checker) -> Practice {
+fn profile(checker: &Checker) -> MonitorProfile {
     let clearnet = checker.networks.get(Network::Clearnet);
     let seconds = |s: std::num::NonZeroU32| Some(Duration::from_secs(s.get().into()));
     let mut checks = vec![
@@ -190,7 +190,7 @@ fn practice(checker: &Checker) -> Practice {
     if checker.settings.geo_city_file.is_some() {
         checks.push(("geo", None));
     }
-    Practice { interval: Duration::from_secs(checker.settings.interval_s.get().into()), checks }
+    MonitorProfile { interval: Duration::from_secs(checker.settings.interval_s.get().into()), checks }
 }
 
 impl Service for Publisher {

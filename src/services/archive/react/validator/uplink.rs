@@ -16,13 +16,13 @@ use crate::services::archive::read;
 use crate::store;
 
 /// Relays that are asked.
-const WITNESSES: i64 = 3;
+const REFERENCE_RELAYS: i64 = 3;
 
 /// What was found out about a network.
 #[derive(Debug, Clone, Copy)]
 struct Found {
     asked_at: Instant,
-    is_away: bool,
+    is_down: bool,
 }
 
 /// What was found out last about each network.
@@ -36,7 +36,7 @@ impl Uplink {
     }
 
     /// Whether nobody is reached in a network although somebody should be, asked after `since`.
-    pub(super) async fn is_away(
+    pub(super) async fn is_down(
         &self,
         parts: &ValidatorParts,
         network: Network,
@@ -46,31 +46,32 @@ impl Uplink {
         // Whoever comes meanwhile waits, and has the same answer.
         let mut last = last.lock().await;
         if let Some(found) = last.filter(|found| found.asked_at >= since) {
-            return Ok(found.is_away);
+            return Ok(found.is_down);
         }
         let asked_at = Instant::now();
-        let witnesses = read::witnesses(&parts.doors.session, network.as_str(), WITNESSES).await?;
-        let patience = Patience::from(parts.networks.get(network));
-        let mut answers: FuturesUnordered<_> = witnesses
+        let reference_relays =
+            read::reference_relays(&parts.doors.session, network.as_str(), REFERENCE_RELAYS).await?;
+        let timeouts = Patience::from(parts.networks.get(network));
+        let mut answers: FuturesUnordered<_> = reference_relays
             .iter()
-            .filter_map(|witness| {
-                let trust = if witness.is_named { Trust::Named } else { Trust::Discovered };
-                Some((RelayUrl::parse(&witness.url).ok()?, trust))
+            .filter_map(|relay| {
+                let trust = if relay.is_named { Trust::Named } else { Trust::Discovered };
+                Some((RelayUrl::parse(&relay.url).ok()?, trust))
             })
-            .map(|(url, trust)| async move { probe(&parts.outside, &url, trust, patience).await.is_ok() })
+            .map(|(url, trust)| async move { probe(&parts.outside, &url, trust, timeouts).await.is_ok() })
             .collect();
-        // Without a witness nobody can tell.
-        let mut is_away = !answers.is_empty();
+        // Without a relay nobody can tell.
+        let mut is_down = !answers.is_empty();
         while let Some(is_there) = answers.next().await {
             if is_there {
-                is_away = false;
+                is_down = false;
                 break;
             }
         }
-        if is_away {
+        if is_down {
             tracing::warn!(network = network.as_str(), "no relay that is known to be there is reached");
         }
-        *last = Some(Found { asked_at, is_away });
-        Ok(is_away)
+        *last = Some(Found { asked_at, is_down });
+        Ok(is_down)
     }
 }

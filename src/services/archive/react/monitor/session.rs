@@ -19,7 +19,7 @@ const PROBE: Kind = Kind::Custom(22_456);
 const PROBE_S: u64 = 60;
 
 /// What a visit brought.
-pub(super) struct Talk {
+pub(super) struct SessionFindings {
     pub(super) open: Checked<Duration>,
     pub(super) read: Option<Checked<Duration>>,
     pub(super) auth: Option<Auth>,
@@ -29,11 +29,11 @@ pub(super) struct Talk {
 }
 
 /// A relay to be visited, and in what manner.
-pub(super) struct Visit<'a> {
+pub(super) struct SessionCheck<'a> {
     pub(super) outside: &'a Outside,
     pub(super) url: &'a RelayUrl,
     pub(super) trust: Trust,
-    pub(super) patience: Patience,
+    pub(super) timeouts: Patience,
     /// When it has to be over.
     pub(super) deadline: Instant,
     /// How long that was at the start, for messages.
@@ -50,17 +50,17 @@ fn failure(error: &RelayError) -> Failure {
     }
 }
 
-impl Visit<'_> {
+impl SessionCheck<'_> {
     async fn within<T>(&self, work: impl Future<Output = Result<T, RelayError>>) -> Result<T, RelayError> {
         timeout_at(self.deadline, work).await.unwrap_or(Err(RelayError::Slow(self.limit)))
     }
 
     /// Opens, asks, writes, and says goodbye.
-    pub(super) async fn talk(&self) -> Talk {
-        let connecting = RelaySession::connect(self.outside, self.url, self.trust, self.patience);
+    pub(super) async fn run(&self) -> SessionFindings {
+        let connecting = RelaySession::connect(self.outside, self.url, self.trust, self.timeouts);
         let mut session = match Box::pin(self.within(connecting)).await {
             Ok(session) => session,
-            Err(error) => return closed_door(error),
+            Err(error) => return not_connected(error),
         };
         let handshake = session.handshake();
         let (open, certificate) = (handshake.elapsed, handshake.certificate.clone());
@@ -68,7 +68,7 @@ impl Visit<'_> {
         let (read, auth) = self.read(&mut session).await;
         let write = if self.writes { Some(self.write(&mut session, auth).await) } else { None };
         let _ = timeout_at(self.deadline, session.close()).await;
-        Talk { open: Ok(open), read, auth, write, certificate, headers }
+        SessionFindings { open: Ok(open), read, auth, write, certificate, headers }
     }
 
     /// Asks for one event. A relay that wants to know who asks is told, and asked again: that is no outage (N-42.9).
@@ -105,7 +105,7 @@ impl Visit<'_> {
         if !answer.accepted {
             return Err(refused(&answer));
         }
-        let until = self.deadline.min(Instant::now() + self.patience.idle);
+        let until = self.deadline.min(Instant::now() + self.timeouts.idle);
         while let Ok(Ok(())) = timeout_at(until, session.wait_live()).await {
             if session.take_live().events.iter().any(|event| event.is_its_id && event.id == probe.id) {
                 return Ok(took);
@@ -134,7 +134,7 @@ impl Visit<'_> {
 }
 
 /// No session: even so, the certificate may have been shown.
-fn closed_door(error: RelayError) -> Talk {
+fn not_connected(error: RelayError) -> SessionFindings {
     let open = Err(failure(&error));
     let certificate = match error {
         RelayError::Connect(DialError::Tls { certificate, .. }) => {
@@ -142,5 +142,5 @@ fn closed_door(error: RelayError) -> Talk {
         }
         _ => None,
     };
-    Talk { open, read: None, auth: None, write: None, certificate, headers: BTreeMap::new() }
+    SessionFindings { open, read: None, auth: None, write: None, certificate, headers: BTreeMap::new() }
 }

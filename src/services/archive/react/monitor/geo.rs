@@ -14,18 +14,18 @@ const GEOHASH_CHARS: usize = 5;
 
 /// The opened files. They are read into memory once.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct GeoFiles {
     city: Option<Reader<Vec<u8>>>,
     asn: Option<Reader<Vec<u8>>>,
 }
 
 fn open(path: Option<&Path>) -> Result<Option<Reader<Vec<u8>>>, MonitorError> {
     let Some(path) = path else { return Ok(None) };
-    let wrong = |e: maxminddb::MaxMindDbError| MonitorError::Places(path.to_owned(), e.to_string());
+    let wrong = |e: maxminddb::MaxMindDbError| MonitorError::GeoFile(path.to_owned(), e.to_string());
     Reader::open_readfile(path).map(Some).map_err(wrong)
 }
 
-impl Places {
+impl GeoFiles {
     /// Those that the settings name.
     pub(super) fn open(settings: &config::Monitor) -> Result<Self, MonitorError> {
         Ok(Self {

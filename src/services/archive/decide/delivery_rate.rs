@@ -6,14 +6,14 @@ use std::time::Duration;
 /// How fast one relay delivers, measured in periods of waiting for it. Nothing is carried over from one period to the next, so that a
 /// burst does not pay for silence.
 #[derive(Debug, Clone)]
-pub struct Pace {
+pub struct DeliveryRate {
     period: Duration,
     events_per_s_min: NonZeroU32,
     waited: Duration,
     delivered: u64,
 }
 
-impl Pace {
+impl DeliveryRate {
     /// The first period. `period` is the longest that the relay is waited for without the events that it owes.
     #[must_use]
     pub fn new(period: Duration, events_per_s_min: NonZeroU32) -> Self {
@@ -22,7 +22,7 @@ impl Pace {
 
     /// Longest that the next answer may take. With [`Self::is_due`] asked before each question, no period becomes longer than allowed.
     #[must_use]
-    pub fn patience(&self) -> Duration {
+    pub fn answer_timeout(&self) -> Duration {
         self.period.saturating_sub(self.waited).max(self.period / 2)
     }
 
@@ -66,50 +66,50 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn pace() -> Pace {
-        Pace::new(Duration::from_secs(10), NonZeroU32::new(5).unwrap())
+    fn rate() -> DeliveryRate {
+        DeliveryRate::new(Duration::from_secs(10), NonZeroU32::new(5).unwrap())
     }
 
     /// A period of `seconds` in which `events` were delivered.
-    fn judged(pace: &mut Pace, seconds: u64, events: u64) -> bool {
-        pace.waited(Duration::from_secs(seconds));
-        pace.delivered(events);
-        pace.judge()
+    fn judged(rate: &mut DeliveryRate, seconds: u64, events: u64) -> bool {
+        rate.waited(Duration::from_secs(seconds));
+        rate.delivered(events);
+        rate.judge()
     }
 
     #[test]
     fn the_rate_of_a_period_decides() {
-        assert!(judged(&mut pace(), 6, 30));
-        assert!(!judged(&mut pace(), 6, 29));
-        assert!(!judged(&mut pace(), 10, 1), "one event in ten seconds");
-        assert!(judged(&mut pace(), 0, 0), "nothing is owed for no time");
+        assert!(judged(&mut rate(), 6, 30));
+        assert!(!judged(&mut rate(), 6, 29));
+        assert!(!judged(&mut rate(), 10, 1), "one event in ten seconds");
+        assert!(judged(&mut rate(), 0, 0), "nothing is owed for no time");
     }
 
     #[test]
     fn a_burst_does_not_pay_for_the_silence_after_it() {
-        let mut pace = pace();
-        assert!(judged(&mut pace, 5, 100_000));
-        assert!(!judged(&mut pace, 5, 0));
+        let mut rate = rate();
+        assert!(judged(&mut rate, 5, 100_000));
+        assert!(!judged(&mut rate, 5, 0));
     }
 
     #[test]
     fn periods_that_were_measured_apart_are_one_again() {
-        let (mut pace, mut apart) = (pace(), pace());
-        pace.waited(Duration::from_secs(4));
+        let (mut rate, mut apart) = (rate(), rate());
+        rate.waited(Duration::from_secs(4));
         apart.waited(Duration::from_secs(4));
         apart.delivered(39);
-        pace.add(&apart);
-        assert!(pace.is_due() && !pace.judge(), "39 events in 8 seconds");
+        rate.add(&apart);
+        assert!(rate.is_due() && !rate.judge(), "39 events in 8 seconds");
     }
 
     #[test]
     fn a_question_may_take_what_is_left_of_the_period_and_no_period_is_longer_than_allowed() {
-        let mut pace = pace();
-        assert_eq!(pace.patience(), Duration::from_secs(10));
-        pace.waited(Duration::from_secs(4));
-        assert!(!pace.is_due());
-        assert_eq!(pace.patience(), Duration::from_secs(6));
-        pace.waited(Duration::from_secs(1));
-        assert!(pace.is_due());
+        let mut rate = rate();
+        assert_eq!(rate.answer_timeout(), Duration::from_secs(10));
+        rate.waited(Duration::from_secs(4));
+        assert!(!rate.is_due());
+        assert_eq!(rate.answer_timeout(), Duration::from_secs(6));
+        rate.waited(Duration::from_secs(1));
+        assert!(rate.is_due());
     }
 }
