@@ -1,10 +1,10 @@
-//! Whether a relay delivers events fast enough to keep its place.
+//! Decides whether a relay delivers events fast enough to keep its place.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// How fast one relay delivers, measured in periods of waiting for it. Nothing is carried over from one period to the next, so that a
-/// burst does not pay for silence.
+/// Delivery rate of one relay, measured over periods of time spent waiting for it. Nothing is carried over
+/// between periods, so a burst does not excuse a later stall.
 #[derive(Debug, Clone)]
 pub struct DeliveryRate {
     period: Duration,
@@ -14,35 +14,36 @@ pub struct DeliveryRate {
 }
 
 impl DeliveryRate {
-    /// The first period. `period` is the longest that the relay is waited for without the events that it owes.
+    /// Starts the first period. `period` is the longest wait for the relay without the required events.
     #[must_use]
     pub fn new(period: Duration, events_per_s_min: NonZeroU32) -> Self {
         Self { period, events_per_s_min, waited: Duration::ZERO, delivered: 0 }
     }
 
-    /// Longest that the next answer may take. With [`Self::is_due`] asked before each question, no period becomes longer than allowed.
+    /// Timeout of the next answer. If [`Self::is_due`] is checked before each request, no period exceeds its
+    /// length.
     #[must_use]
     pub fn answer_timeout(&self) -> Duration {
         self.period.saturating_sub(self.waited).max(self.period / 2)
     }
 
-    /// The relay was waited for.
+    /// Adds time spent waiting for the relay.
     pub fn waited(&mut self, time: Duration) {
         self.waited = self.waited.saturating_add(time);
     }
 
-    /// The relay delivered events that count.
+    /// Adds events that count as delivered.
     pub fn delivered(&mut self, events: u64) {
         self.delivered = self.delivered.saturating_add(events);
     }
 
-    /// Whether the period has lasted long enough to be judged.
+    /// True when the period is long enough to be judged.
     #[must_use]
     pub fn is_due(&self) -> bool {
         self.waited >= self.period / 2
     }
 
-    /// Ends the period and begins the next one. Returns whether the relay delivered enough.
+    /// Judges the period and starts the next one. Returns true if the relay delivered enough.
     pub fn judge(&mut self) -> bool {
         let owed = self.waited.as_millis() * u128::from(self.events_per_s_min.get());
         let is_enough = u128::from(self.delivered) * 1_000 >= owed;
@@ -50,13 +51,13 @@ impl DeliveryRate {
         is_enough
     }
 
-    /// Adds a period that was measured apart.
+    /// Adds a period that was measured separately.
     pub fn add(&mut self, other: &Self) {
         self.waited(other.waited);
         self.delivered(other.delivered);
     }
 
-    /// Begins a new period without judging the last one.
+    /// Starts a new period without judging the current one.
     pub fn restart(&mut self) {
         (self.waited, self.delivered) = (Duration::ZERO, 0);
     }
@@ -70,7 +71,6 @@ mod tests {
         DeliveryRate::new(Duration::from_secs(10), NonZeroU32::new(5).unwrap())
     }
 
-    /// A period of `seconds` in which `events` were delivered.
     fn judged(rate: &mut DeliveryRate, seconds: u64, events: u64) -> bool {
         rate.waited(Duration::from_secs(seconds));
         rate.delivered(events);
@@ -82,7 +82,7 @@ mod tests {
         assert!(judged(&mut rate(), 6, 30));
         assert!(!judged(&mut rate(), 6, 29));
         assert!(!judged(&mut rate(), 10, 1), "one event in ten seconds");
-        assert!(judged(&mut rate(), 0, 0), "nothing is owed for no time");
+        assert!(judged(&mut rate(), 0, 0), "no events are required for no time");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The rules of the archive: which window of a relay is walked next, how a window is walked, when it counts as complete;
-//! what the checks of a relay amount to, and what is said about it in public.
+//! The rules of the archive: which windows of a relay are read, how a window is walked and when it is
+//! complete, what the checks of a relay amount to, and what is published about it.
 //!
-//! **Architecture Invariant:** no I/O, no clock; what happens arrives as arguments.
+//! **Architecture Invariant:** no I/O, no clock; all input arrives as arguments.
 
 pub mod candidate;
 mod claims;

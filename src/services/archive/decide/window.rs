@@ -1,8 +1,9 @@
-//! Which windows of a relay's time line are still to be walked.
+//! Computes which windows of a relay's time line must still be walked.
 
 use crate::services::archive::event::Window;
 
-/// What of `target` none of the `proven` windows covers, newest first. `proven` may overlap and come in any order.
+/// The parts of `target` that no `proven` window covers, newest first. `proven` may overlap and may be in any
+/// order.
 #[must_use]
 pub fn unproven(target: Window, proven: &[Window]) -> Vec<Window> {
     let mut proven: Vec<Window> = proven.to_vec();
@@ -19,17 +20,17 @@ pub fn unproven(target: Window, proven: &[Window]) -> Vec<Window> {
     open
 }
 
-/// An age at which every second is asked for once more, and what was asked for at that age.
+/// An age at which every second is requested again, and the windows already requested at that age.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recheck {
-    /// How old a second is at least when it is asked for, in seconds.
+    /// Minimum age of a second when it is requested, in seconds.
     pub age_s: i64,
-    /// Windows that were settled when all of their seconds were that old.
+    /// Windows settled by requests made when all their seconds had reached this age.
     pub settled: Vec<Window>,
 }
 
-/// What is to be asked for at `now`, newest first: every second from `since` on that has come to the age of a recheck and was
-/// not settled since.
+/// The windows to request at `now`, newest first: every second from `since` on that has reached the age of a
+/// recheck and was not settled at that age.
 #[must_use]
 pub fn open_windows(since: i64, now: i64, rechecks: &[Recheck]) -> Vec<Window> {
     let mut open: Vec<Window> = Vec::new();
@@ -41,7 +42,7 @@ pub fn open_windows(since: i64, now: i64, rechecks: &[Recheck]) -> Vec<Window> {
     merged(open)
 }
 
-/// The same seconds in as few windows as can be, newest first.
+/// Merges adjacent and overlapping windows, newest first.
 fn merged(mut windows: Vec<Window>) -> Vec<Window> {
     windows.sort_unstable_by_key(|window| std::cmp::Reverse(window.until));
     let mut merged: Vec<Window> = Vec::new();
@@ -63,8 +64,8 @@ pub fn newest(window: Window, seconds: i64) -> Window {
     Window { since, until: window.until }
 }
 
-/// Whether comparing goes on with a relay that had `shared` of `ours`. One that has little of it costs more in comparisons
-/// than in pages.
+/// True if comparing with a relay that had `shared` of `ours` events is worth continuing. With a small
+/// overlap, comparing costs more than reading pages.
 #[must_use]
 pub fn compares_well(ours: usize, shared: usize) -> bool {
     ours < 1_000 || shared >= ours / 10
