@@ -38,6 +38,7 @@ pub struct Retries {
     pub pause_max: Duration,
 }
 
+/// What follows from a failed try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryDecision {
     /// The candidate is tried again.

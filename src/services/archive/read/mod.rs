@@ -1,4 +1,4 @@
-//! Questions to the archive's rows, on the session and read doors.
+//! Queries over the archive's tables, on the session and read pools.
 
 mod asked;
 mod candidates;
