@@ -1,4 +1,5 @@
-//! All checks of one relay. Each is bounded in time, all of them together too, and whatever fails is a finding.
+//! Runs all checks of one relay. Each check and all checks together have a timeout; every failure is a
+//! finding.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,16 +17,16 @@ use crate::net::relay::Patience;
 use crate::net::{Certificate, DialError, Fetched, Get, Names, Outside, Trust};
 use crate::services::archive::decide::{Checked, Document, Failure, Findings, document, steady};
 
-/// What NIP-11 asks for.
+/// Media type required by NIP-11.
 const ACCEPT: &str = "application/nostr+json";
 
-/// Redirects that a document may take.
+/// Most redirects for a document.
 const REDIRECTS_MAX: usize = 3;
 
-/// How much longer everything may take beyond clearnet: a circuit has six hops, and each may be slow.
+/// Factor on timeouts outside clearnet: a circuit has six hops, and each may be slow.
 const HIDDEN_TIMEOUT_FACTOR: u32 = 4;
 
-/// Headers that say what runs there, and that do not differ every time.
+/// Headers that identify the server software and are the same in every answer.
 const HEADERS: [&str; 2] = ["server", "x-powered-by"];
 
 fn scaled_timeout(network: Network, seconds: u32) -> Duration {
@@ -33,29 +34,29 @@ fn scaled_timeout(network: Network, seconds: u32) -> Duration {
     Duration::from_secs(u64::from(seconds) * u64::from(factor))
 }
 
-/// With what and how relays are checked.
+/// Settings and resources of the checks.
 #[derive(Debug)]
 pub(super) struct Checker {
     pub(super) outside: Outside,
     pub(super) settings: config::Monitor,
     pub(super) networks: config::Networks,
     pub(super) geo_files: GeoFiles,
-    /// Answers relays that want to know who asks: the monitor's key, or one of this process alone.
+    /// Key for authentication (NIP-42): the monitor's key, or one generated for this process.
     pub(super) visitor: Keys,
 }
 
 impl Checker {
-    /// Longest for all checks of one relay of this network.
+    /// Timeout of all checks of one relay of this network.
     pub(super) fn relay_timeout(&self, network: Network) -> Duration {
         scaled_timeout(network, self.settings.relay_timeout_s.get())
     }
 
-    /// Longest for an information document.
+    /// Timeout of an information document.
     pub(super) fn document_timeout(&self, network: Network) -> Duration {
         scaled_timeout(network, self.settings.nip11_timeout_s.get())
     }
 
-    /// Checks one relay; `now` dates the event of the write check.
+    /// Checks one relay. `now` is the time of the write check's event.
     pub(super) async fn check(&self, url: &RelayUrl, trust: Trust, now: Timestamp) -> Findings {
         let network = url.network();
         let limit = self.relay_timeout(network);
@@ -92,7 +93,8 @@ impl Checker {
         self.outside.get(get).await.map_err(|error| Failure::new(error.reason(), &error.to_string()))
     }
 
-    /// `None` where no name is to be asked for: an address, a hidden network, a stranger's local name.
+    /// Resolves the relay's name. `None` when there is nothing to resolve: an IP address, a hidden service,
+    /// or a local name that the operator did not give.
     async fn names(
         &self,
         url: &RelayUrl,
@@ -100,8 +102,8 @@ impl Checker {
         deadline: Instant,
         limit: Duration,
     ) -> Option<Checked<Names>> {
-        let is_strange = trust == Trust::Discovered && url.is_local_address();
-        if url.network() != Network::Clearnet || literal(url).is_some() || is_strange {
+        let is_untrusted_local = trust == Trust::Discovered && url.is_local_address();
+        if url.network() != Network::Clearnet || literal(url).is_some() || is_untrusted_local {
             return None;
         }
         let found = timeout_at(deadline, self.outside.lookup(url.host())).await;
@@ -122,7 +124,7 @@ impl Checker {
         let certificate = session.certificate.or_else(|| answer.and_then(|answer| answer.tls.clone()));
         let headers = answer.map(|answer| &answer.headers).into_iter().chain([&session.headers]);
         Findings {
-            http: telling(headers),
+            http: identifying_headers(headers),
             document: Some(fetched.as_ref().map_err(Failure::clone).and_then(read)),
             open: Some(session.open),
             read: session.read,
@@ -136,12 +138,12 @@ impl Checker {
     }
 }
 
-/// The address that a URL has for a host.
+/// The IP address in a URL whose host is one.
 fn literal(url: &RelayUrl) -> Option<IpAddr> {
     url.host().trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
-/// The same one every time, as they are sorted.
+/// The same address at every check, because addresses are sorted.
 fn first_address(names: &Names) -> Option<IpAddr> {
     names.a.first().map(|ip| IpAddr::V4(*ip)).or_else(|| names.aaaa.first().map(|ip| IpAddr::V6(*ip)))
 }
@@ -161,7 +163,9 @@ fn tls(certificate: &Certificate) -> Value {
     json!(Certificate { problem, ..certificate.clone() })
 }
 
-fn telling<'a>(answers: impl Iterator<Item = &'a BTreeMap<String, String>>) -> BTreeMap<String, String> {
+fn identifying_headers<'a>(
+    answers: impl Iterator<Item = &'a BTreeMap<String, String>>,
+) -> BTreeMap<String, String> {
     answers
         .flatten()
         .filter(|(name, _)| HEADERS.contains(&name.as_str()))

@@ -1,4 +1,5 @@
-//! Publication of what the monitor found (NIP-66): one report a snapshot, paced, and what the monitor says of itself.
+//! The service `monitor-publisher`: publishes one report per snapshot (NIP-66), with a pause between reports,
+//! and the monitor's announcement.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,16 +19,17 @@ use crate::net::relay::{Patience, RelayError, RelaySession};
 use crate::services::archive::decide::{MonitorProfile, announcement, report};
 use crate::services::archive::read;
 
-/// How often the monitor says how it works.
+/// Interval of the monitor's announcement.
 const ANNOUNCE_EVERY: Duration = Duration::from_hours(24);
 
-/// A session that nobody used for this long is closed.
+/// Sessions are closed when no report arrives for this long.
 const IDLE_MAX: Duration = Duration::from_mins(1);
 
-/// A relay that could not be published to is left alone for this long: the others must not wait for it each time.
+/// Pause before a relay that could not be reached is tried again, so that it does not delay the other relays
+/// each time.
 const RETRY_PAUSE: Duration = Duration::from_mins(5);
 
-/// A relay that is published to.
+/// A relay to publish to.
 enum Target {
     Open(Box<RelaySession>),
     RetryAt(Instant),
@@ -35,7 +37,7 @@ enum Target {
 
 type Targets = HashMap<RelayUrl, Target>;
 
-/// The part of the service that publishes. Its sessions last as long as there is something to say.
+/// The service `monitor-publisher`. Its sessions stay open while there are reports.
 #[derive(Debug)]
 pub struct Publisher {
     parts: MonitorParts,
@@ -65,7 +67,7 @@ impl Publisher {
         }
     }
 
-    /// What the monitor says of itself: how it works, and with a name also who it is and where it writes.
+    /// The monitor's announcement, and if it has a name also its profile and relay list.
     fn own_events(&self) -> Result<Vec<Event>, MonitorError> {
         let mut drafts = vec![announcement(&self.profile)];
         if let Some(name) = &self.settings.publish_name {
@@ -84,7 +86,7 @@ impl Publisher {
         event.map_err(|error| MonitorError::Sign(error.to_string()))
     }
 
-    /// The report of a relay's newest snapshot. Its time is the snapshot's, which grows from one to the next.
+    /// The report of a relay's latest snapshot, dated like the snapshot; snapshots of a relay grow in time.
     async fn report_event(&self, url: &RelayUrl) -> Result<Option<Event>, MonitorError> {
         let newest = read::newest_snapshot(&self.parts.doors.session, url.as_str()).await?;
         let Some(snapshot) = newest else { return Ok(None) };
@@ -92,8 +94,8 @@ impl Publisher {
         self.sign(report(url, &snapshot), at).map(Some)
     }
 
-    /// Publishes the report of one relay. One that cannot be made is left out until the relay's next check; only an outage of the
-    /// store concerns the others.
+    /// Publishes the report of one relay. A report that cannot be made is skipped until the relay's next
+    /// check; only an outage of the database is returned as an error.
     async fn report(&self, url: &RelayUrl, targets: &mut Targets) -> Result<(), MonitorError> {
         let work = async {
             if let Some(event) = self.report_event(url).await? {
@@ -111,7 +113,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Sends events to every relay of the settings. What one of them refuses is counted, and no reason to stop.
+    /// Sends events to every relay of the settings. A refusal is counted and does not stop the others.
     async fn publish(&self, events: &[Event], targets: &mut Targets) {
         for url in self.settings.publish_relays.iter().filter_map(|url| RelayUrl::parse(url).ok()) {
             for event in events {
@@ -120,7 +122,7 @@ impl Publisher {
                     Ok(Some(false)) => "refused",
                     Ok(None) => "away",
                     Err(error) => {
-                        tracing::warn!(relay.url = %url, %error, "nothing can be published to {url}: {error}");
+                        tracing::warn!(relay.url = %url, %error, "publishing to {url} failed: {error}");
                         targets.insert(url.clone(), Target::RetryAt(Instant::now() + RETRY_PAUSE));
                         error.reason()
                     }
@@ -130,7 +132,7 @@ impl Publisher {
         }
     }
 
-    /// Whether the relay took the event; `None` when it is left alone for now.
+    /// True if the relay accepted the event; `None` while the relay's retry pause lasts.
     async fn offer(
         &self,
         event: &Event,
@@ -140,7 +142,7 @@ impl Publisher {
         match targets.get_mut(url) {
             Some(Target::RetryAt(until)) if *until > Instant::now() => return Ok(None),
             Some(Target::Open(session)) => {
-                // A session that was lost while nothing was said shows it only now.
+                // A session lost while idle is noticed only here; then connect again.
                 if let Ok(accepted) = self.send(event, session).await {
                     return Ok(Some(accepted));
                 }
@@ -211,7 +213,7 @@ impl Service for Publisher {
             }
             Ok(Cycle::Idle)
         };
-        // What waits when the process ends is published after the next check.
+        // Reports that wait when the process ends are published after the next check.
         let ended = tokio::select! {
             ended = work => ended,
             () = drain.cancelled() => Ok(Cycle::Done),

@@ -1,4 +1,5 @@
-//! How many candidates of each network are tried at once, and when it is worth the while to look for more.
+//! Limits how many candidates of each network are tried at once, and decides when polling for more is
+//! worthwhile.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::time::Instant;
 use crate::base::Network;
 use crate::config::Networks;
 
-/// Those of each network that is reached.
+/// The slots of each enabled network.
 #[derive(Debug)]
 pub(super) struct Slots(Vec<NetworkSlots>);
 
@@ -16,8 +17,8 @@ struct NetworkSlots {
     network: Network,
     limit: usize,
     taken: usize,
-    /// When somebody looked last, and found less than there was room for.
-    found_little_at: Option<Instant>,
+    /// Time of the last poll, if it found fewer candidates than there were free slots.
+    found_few_at: Option<Instant>,
 }
 
 impl Slots {
@@ -28,37 +29,37 @@ impl Slots {
             network,
             limit: networks.get(network).relays_at_once.get(),
             taken: 0,
-            found_little_at: None,
+            found_few_at: None,
         };
         Self(reached.map(slots).collect())
     }
 
-    /// Networks in which to look for more, and for how many. A look costs a query over all candidates: it waits until a
-    /// quarter of the slots is free, and where the last one found little, for `pause`.
-    pub(super) fn to_look(&self, now: Instant, pause: Duration) -> Vec<(Network, usize)> {
+    /// Networks to poll, each with its number of free slots. A poll is a query over all candidates, so it
+    /// waits until a quarter of the slots is free, and for `pause` after a poll that found few.
+    pub(super) fn to_poll(&self, now: Instant, pause: Duration) -> Vec<(Network, usize)> {
         let is_worth_it = |slots: &&NetworkSlots| {
             let free = slots.limit.saturating_sub(slots.taken);
-            free > 0 && free * 4 >= slots.limit && slots.found_little_at.is_none_or(|at| at + pause <= now)
+            free > 0 && free * 4 >= slots.limit && slots.found_few_at.is_none_or(|at| at + pause <= now)
         };
         self.0.iter().filter(is_worth_it).map(|slots| (slots.network, slots.limit - slots.taken)).collect()
     }
 
-    /// So many were found in a network and take their slots.
-    pub(super) fn looked(&mut self, network: Network, found: usize, now: Instant) {
+    /// Takes slots for the `found` candidates of a poll.
+    pub(super) fn take(&mut self, network: Network, found: usize, now: Instant) {
         for slots in self.0.iter_mut().filter(|slots| slots.network == network) {
             slots.taken += found;
-            slots.found_little_at = (slots.taken < slots.limit).then_some(now);
+            slots.found_few_at = (slots.taken < slots.limit).then_some(now);
         }
     }
 
-    /// One has ended.
+    /// Frees the slot of a finished try.
     pub(super) fn free(&mut self, network: Network) {
         for slots in self.0.iter_mut().filter(|slots| slots.network == network) {
             slots.taken = slots.taken.saturating_sub(1);
         }
     }
 
-    /// Those taken in a network.
+    /// Number of slots in use in a network.
     pub(super) fn taken(&self, network: Network) -> usize {
         self.0.iter().find(|slots| slots.network == network).map_or(0, |slots| slots.taken)
     }
@@ -71,29 +72,29 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_look_waits_for_a_quarter_of_the_places_and_for_a_pause_where_little_was_found() {
+    async fn a_poll_waits_for_a_quarter_of_the_slots_and_for_a_pause_after_few_were_found() {
         let mut networks = Networks::default();
         networks.clearnet.relays_at_once = NonZeroUsize::new(8).unwrap();
         let mut slots = Slots::new(&networks);
         let (start, pause) = (Instant::now(), Duration::from_secs(2));
-        assert_eq!(slots.to_look(start, pause), [(Network::Clearnet, 8)]);
-        slots.looked(Network::Clearnet, 8, start);
-        assert_eq!((slots.to_look(start, pause), slots.taken(Network::Clearnet)), (vec![], 8));
+        assert_eq!(slots.to_poll(start, pause), [(Network::Clearnet, 8)]);
+        slots.take(Network::Clearnet, 8, start);
+        assert_eq!((slots.to_poll(start, pause), slots.taken(Network::Clearnet)), (vec![], 8));
         slots.free(Network::Clearnet);
-        assert_eq!(slots.to_look(start, pause), []);
+        assert_eq!(slots.to_poll(start, pause), []);
         slots.free(Network::Clearnet);
-        assert_eq!(slots.to_look(start, pause), [(Network::Clearnet, 2)]);
-        slots.looked(Network::Clearnet, 1, start);
+        assert_eq!(slots.to_poll(start, pause), [(Network::Clearnet, 2)]);
+        slots.take(Network::Clearnet, 1, start);
         slots.free(Network::Clearnet);
         slots.free(Network::Clearnet);
-        assert_eq!(slots.to_look(start + pause / 2, pause), []);
-        assert_eq!(slots.to_look(start + pause, pause), [(Network::Clearnet, 3)]);
+        assert_eq!(slots.to_poll(start + pause / 2, pause), []);
+        assert_eq!(slots.to_poll(start + pause, pause), [(Network::Clearnet, 3)]);
     }
 
     #[test]
-    fn a_network_that_is_off_has_no_place() {
+    fn a_network_that_is_off_has_no_slot() {
         let mut networks = Networks::default();
         networks.clearnet.enabled = false;
-        assert_eq!(Slots::new(&networks).to_look(Instant::now(), Duration::ZERO), []);
+        assert_eq!(Slots::new(&networks).to_poll(Instant::now(), Duration::ZERO), []);
     }
 }

@@ -1,7 +1,8 @@
-//! Whether it is our own uplink that is away when a candidate gives no sign of life: then other relays give none either.
+//! Checks whether our own uplink is down when a candidate does not respond at all: then reference relays do
+//! not respond either.
 //!
-//! Asked are the relays of that network that showed the newest events. One question serves everybody whose try had begun
-//! before it.
+//! The reference relays are the relays of that network that sent the newest events. One check serves all
+//! tries that had begun before it.
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -15,17 +16,17 @@ use crate::net::relay::Patience;
 use crate::services::archive::read;
 use crate::store;
 
-/// Relays that are asked.
+/// Number of reference relays that are tried.
 const REFERENCE_RELAYS: i64 = 3;
 
-/// What was found out about a network.
+/// Result of the latest check of one network.
 #[derive(Debug, Clone, Copy)]
 struct Found {
     asked_at: Instant,
     is_down: bool,
 }
 
-/// What was found out last about each network.
+/// Latest check of each network.
 #[derive(Debug)]
 pub(super) struct Uplink([(Network, Mutex<Option<Found>>); 4]);
 
@@ -35,7 +36,8 @@ impl Uplink {
         Self(networks.map(|network| (network, Mutex::default())))
     }
 
-    /// Whether nobody is reached in a network although somebody should be, asked after `since`.
+    /// True when every reference relay of a network is unreachable, which means our own uplink is down. The
+    /// check began at or after `since`.
     pub(super) async fn is_down(
         &self,
         parts: &ValidatorParts,
@@ -43,7 +45,7 @@ impl Uplink {
         since: Instant,
     ) -> Result<bool, store::Error> {
         let Some((_, last)) = self.0.iter().find(|(known, _)| *known == network) else { return Ok(false) };
-        // Whoever comes meanwhile waits, and has the same answer.
+        // Concurrent callers wait for the lock and reuse the result.
         let mut last = last.lock().await;
         if let Some(found) = last.filter(|found| found.asked_at >= since) {
             return Ok(found.is_down);
@@ -60,7 +62,7 @@ impl Uplink {
             })
             .map(|(url, trust)| async move { probe(&parts.outside, &url, trust, timeouts).await.is_ok() })
             .collect();
-        // Without a relay nobody can tell.
+        // Without a reference relay the state of the uplink is unknown, and counts as up.
         let mut is_down = !answers.is_empty();
         while let Some(is_there) = answers.next().await {
             if is_there {
@@ -69,7 +71,10 @@ impl Uplink {
             }
         }
         if is_down {
-            tracing::warn!(network = network.as_str(), "no relay that is known to be there is reached");
+            tracing::warn!(
+                network = network.as_str(),
+                "no reference relay is reachable: our own uplink is down, and failures do not count against candidates"
+            );
         }
         *last = Some(Found { asked_at, is_down });
         Ok(is_down)
