@@ -1,6 +1,8 @@
-//! `make farm`: a thousand relays on the loopback, good ones and bad ones, to be crawled by whoever wants to try an archive.
+//! `make farm`: runs a thousand well-behaved and misbehaving relays on the loopback, for trying out an
+//! archive.
 //!
-//! `cargo bench … --bench farm -- RELAYS EVENTS` sets how many relays, and how many events they share.
+//! `cargo bench … --bench farm -- RELAYS EVENTS` sets the number of relays and the number of events that they
+//! share.
 
 #[path = "farm/mod.rs"]
 #[allow(dead_code, reason = "tests and other benches use the rest")]
@@ -12,9 +14,9 @@ use std::sync::atomic::Ordering;
 
 use farm::{Character, Extent, Farm, Plan};
 
-/// One port for all: each has an address of its own.
+/// All relays use this port, each on an address of its own.
 const PORT: u16 = 7777;
-/// Events of the farm's pool that each relay holds.
+/// Shared events that each relay holds.
 const EVENTS_EACH: usize = 300;
 
 #[tokio::main]
@@ -52,7 +54,7 @@ fn write_urls(file: &Path, farm: &Farm) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Who was asked what, by character.
+/// Prints the requests received, by character.
 fn report(farm: &Farm) {
     println!("\ncharacter        REQs  documents  connections  bytes sent");
     for character in farm::ALL {

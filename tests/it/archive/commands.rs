@@ -32,7 +32,7 @@ async fn the_ready_file_is_private_and_names_every_door() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn url_prints_each_door_and_a_retired_relay_is_known_as_such() {
+async fn url_prints_each_database_url_and_a_retired_relay_is_known_as_such() {
     let instance = Instance::start(&[]);
     let url = |arguments: &[&str]| instance.run(arguments).ok().stdout.trim_end().to_owned();
     assert_eq!(url(&["url"]), instance.ready["reader_database_url"]);

@@ -247,7 +247,7 @@ async fn n_65_4_a_hostile_flood_fills_nothing() {
 }
 
 #[tokio::test]
-async fn an_implementation_without_tags_names_nobody_and_costs_no_error() {
+async fn an_implementation_without_tags_yields_no_candidates_and_no_error() {
     let database = TestDatabase::empty().await;
     owner::migrate(&database.urls().owner, &procedures("lilbrotr")).await.unwrap();
     let mut kit = Kit { doors: database.doors(), tasks: tokio::task::JoinSet::new(), database };

@@ -89,7 +89,7 @@ pub(super) async fn number(database: &TestDatabase, sql: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn a_refusal_with_nul_and_without_end_is_kept_short_and_stops_nobody_else() {
+async fn an_endless_refusal_with_nul_is_stored_short_and_does_not_stop_other_relays() {
     let database = TestDatabase::new().await;
     let rude = format!(r#"["CLOSED","ID","blocked: \u0000{}"]"#, "x".repeat(200_000));
     let (rude, task) = scripted(vec![rude]).await;

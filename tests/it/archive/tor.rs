@@ -83,7 +83,7 @@ async fn a_tor_onion_names_go_to_the_proxy_with_a_circuit_of_their_own_and_never
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tor_an_onion_relay_is_archived_whole_and_the_process_talks_to_nobody_but_the_proxy() {
+async fn a_tor_an_onion_relay_is_archived_whole_and_the_process_connects_to_the_proxy_only() {
     let tor = Tor::get().await;
     let (relay, url) = onion_relay(&tor, 43, 1_500).await;
     let proxy = SocksProxy::before(tor.socks).await;

@@ -232,7 +232,7 @@ async fn a_private_address_is_dropped_at_once_and_never_dialled() {
 }
 
 #[tokio::test]
-async fn who_fails_is_tried_later_and_later_and_given_up_with_the_last_reason() {
+async fn a_failing_candidate_is_tried_after_growing_pauses_and_given_up_with_the_last_reason() {
     let mut kit = Kit::new().await;
     let proxy = proxy().await;
     let networks = networks(proxy.address(), 15, 5);

@@ -40,7 +40,7 @@ async fn status_draws_what_comes_until_ctrl_c() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn status_as_lines_goes_on_through_a_crash_of_postgresql_and_ends_when_nobody_reads() {
+async fn status_as_lines_goes_on_through_a_crash_of_postgresql_and_ends_when_its_reader_does() {
     let instance = Instance::start(&[]);
     let (lines, status) = Lines::of(&mut instance.command(&["archive", "status", "--watch", "--json"]));
     lines.until(|line| line["events"] == 0);
@@ -90,7 +90,7 @@ async fn coverage_shows_its_windows_grow() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_nobody_can_see_bars_the_way_out_is_named() {
+async fn without_a_terminal_watch_names_the_json_flag() {
     let instance = Instance::start(&[]);
     for arguments in
         [&["archive", "status", "--watch"][..], &["archive", "coverage", "--relay", RELAY, "--watch"]]

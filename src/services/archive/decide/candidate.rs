@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_address_is_dropped_at_once_and_our_own_proxy_is_nobodys_failure() {
+    fn a_private_address_is_dropped_at_once_and_a_failure_of_our_own_proxy_does_not_count() {
         assert_eq!(after_failure(0, "private_address", false, RETRIES), RetryDecision::Dropped { tries: 1 });
         let later = RetryDecision::Later { tries: 11, pause: Duration::from_hours(1) };
         for reason in ["proxy", "uplink"] {

@@ -93,7 +93,7 @@ async fn n_66_8_a_monitor_with_a_name_also_says_who_it_is_and_where_it_writes() 
 }
 
 #[tokio::test]
-async fn nothing_is_published_unless_it_is_wished() {
+async fn nothing_is_published_unless_it_is_enabled() {
     let mut bench = Bench::new().await;
     assert!(bench.monitor().1.is_none());
 }

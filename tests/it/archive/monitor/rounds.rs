@@ -81,7 +81,7 @@ async fn what_another_process_holds_is_left_to_it_until_its_lease_ends() {
 }
 
 #[tokio::test]
-async fn who_was_never_checked_is_first_and_the_retired_and_the_unnamed_are_left_out() {
+async fn relays_never_checked_come_first_and_retired_and_unnamed_ones_are_left_out() {
     let mut bench = Bench::new().await;
     let stubs = [Stub::honest().await, Stub::honest().await, Stub::honest().await];
     bench.add(&stubs[0].url(), "operator").await;

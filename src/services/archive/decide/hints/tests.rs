@@ -75,7 +75,7 @@ fn n_65_4_what_one_event_names_is_distinct_and_bounded() {
 }
 
 #[test]
-fn n_66_private_addresses_are_nobodys_hint() {
+fn n_66_private_addresses_are_not_taken_as_hints() {
     for local in [
         "ws://127.0.0.1:7777",
         "ws://localhost",
