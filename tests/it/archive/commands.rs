@@ -1,4 +1,4 @@
-//! What the commands say when something is in the way, and what the ready file says when nothing is.
+//! Messages of the commands when they fail, and the contents of the ready file.
 
 use std::fs;
 use std::net::TcpListener;
@@ -107,7 +107,7 @@ async fn a_data_folder_in_use_is_refused_and_the_one_that_uses_it_goes_on() {
     let mut second = instance.command(&["up", "--port-base", &free_port_block().to_string()]);
     let said = run(&mut second, instance.folder()).refusal();
     assert!(said.contains("another Quipu is running on") && said.contains("--data"), "{said}");
-    // The refused one takes nothing away from the other.
+    // The refused instance does not affect the running one.
     instance.run(&["relays", "list"]).ok();
     assert_eq!(instance.count("SELECT count(*) FROM events").await, 0);
     instance.stop();

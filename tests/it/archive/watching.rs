@@ -1,4 +1,4 @@
-//! `--watch`: what the archive comes to is seen while it comes, on a terminal and as lines of JSON.
+//! `--watch`: progress is shown as it happens, on a terminal and as lines of JSON.
 
 use std::fs::File;
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use crate::support::terminal::{Lines, Terminal};
 
 const RELAY: &str = "ws://127.0.0.1:2";
 
-/// A window of the relay is proven behind the back of everybody who could give a hint.
+/// Records a proven window by SQL, without a notification.
 async fn prove(instance: &Instance, since: i64, until: i64) {
     let owner = quipu::store::owner::connect(&instance.url("owner_database_url")).await.unwrap();
     let window = format!(
@@ -63,7 +63,7 @@ async fn coverage_shows_its_windows_grow() {
     let (lines, writing) = Lines::of(instance.command(&arguments).arg("--json"));
     terminal.until_drawn(&["days proven", "0 of", "newest window", "none yet"]);
     assert_eq!(lines.until(|_| true)["proven"], serde_json::json!([]));
-    // Ten days of 1970.
+    // The first ten days of 1970.
     prove(&instance, 0, 10 * 86_400 - 1).await;
     terminal.until_drawn(&[
         "10 of",

@@ -1,4 +1,4 @@
-//! Open, read and write, keys, names, certificates.
+//! The checks of a relay: open, read, write, authentication, DNS, certificates.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;

@@ -1,4 +1,4 @@
-//! Publication: kinds 30166 and 10166, and with a name also 0 and 10002.
+//! Published events: kinds 30166 and 10166, and with a name also 0 and 10002.
 
 use nostr_sdk::{Event, JsonUtil as _};
 use quipu::lifecycle::Service as _;
@@ -11,7 +11,7 @@ use super::kit::Bench;
 use super::stub::{Manner, Page, Stub};
 use crate::support::proxy::eventually;
 
-/// Checks everything that is due, and publishes until `target` has been offered so many events.
+/// Checks all due relays and publishes until `target` has received `events` events.
 async fn published(bench: &mut Bench, target: &Stub, events: usize) -> Vec<Value> {
     let (monitor, publisher) = bench.monitor();
     let publisher: Publisher = publisher.expect("it publishes");
