@@ -1,8 +1,7 @@
 //! `make farm`: runs a thousand well-behaved and misbehaving relays on the loopback, for trying out an
 //! archive.
 //!
-//! `cargo bench … --bench farm -- RELAYS EVENTS` sets the number of relays and the number of events that they
-//! share.
+//! `cargo bench … --bench farm -- RELAYS EVENTS` sets the number of relays and of the events they share.
 
 #[path = "farm/mod.rs"]
 #[allow(dead_code, reason = "tests and other benches use the rest")]
@@ -32,7 +31,7 @@ async fn main() -> std::io::Result<()> {
     write_urls(file, &farm)?;
     let truth = farm.truth(u64::MAX).len();
     println!(
-        "{} relays from {} to {}, {truth} pairs of event and relay to be found with patience; Ctrl-C ends them.\n\n\
+        "{} relays from {} to {}, {truth} pairs of event and relay that a correct client can fetch; stop with Ctrl-C.\n\n\
          In another shell, to archive them and nothing else:\n  \
          quipu up --data ./farm-data --set services.initializer.enabled=false --set services.finder.enabled=false\n  \
          quipu relays add --data ./farm-data $(cat {})\n",

@@ -36,7 +36,7 @@ pub(super) struct Session<'a, S> {
     relay: &'a Relay,
     open: HashMap<SubscriptionId, Subscription<'a>>,
     reconciliations: Reconciliations,
-    doorkeeper: AuthCheck,
+    auth_check: AuthCheck,
     asked: u64,
 }
 
@@ -46,16 +46,16 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     relay: &Arc<Relay>,
 ) -> tungstenite::Result<()> {
     let mut live = relay.live();
-    let doorkeeper = AuthCheck::new(relay);
+    let auth_check = AuthCheck::new(relay);
     let mut session = Session {
         socket,
         relay,
         open: HashMap::new(),
         reconciliations: Reconciliations::default(),
-        doorkeeper,
+        auth_check,
         asked: 0,
     };
-    if let Some(challenge) = session.doorkeeper.challenge() {
+    if let Some(challenge) = session.auth_check.challenge() {
         session.say(&json!(["AUTH", challenge])).await?;
     }
     loop {
@@ -92,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             }
             Ok(ClientMessage::Event(event)) => self.published(event.into_owned()).await,
             Ok(ClientMessage::Auth(event)) => {
-                let accepted = self.doorkeeper.admit(&event);
+                let accepted = self.auth_check.admit(&event);
                 let reason = if accepted { "" } else { "invalid: not an answer to the challenge" };
                 self.say(&json!(["OK", event.id, accepted, reason])).await
             }
@@ -109,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
 
     async fn asked(&mut self, id: SubscriptionId, filters: Vec<Filter>) -> tungstenite::Result<()> {
         self.open.remove(&id);
-        if let Some(refusal) = self.doorkeeper.refusal() {
+        if let Some(refusal) = self.auth_check.refusal() {
             return self.say(&json!(["CLOSED", id, refusal])).await;
         }
         self.asked += 1;
@@ -171,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
 
     async fn published(&mut self, event: Event) -> tungstenite::Result<()> {
         let id = event.id;
-        let refusal = self.doorkeeper.refusal();
+        let refusal = self.auth_check.refusal();
         let (accepted, reason) = match refusal {
             Some(refusal) => (false, refusal),
             None if !event.kind.is_ephemeral() => (false, "blocked: nothing is kept here"),

@@ -105,7 +105,7 @@ async fn n_01_22_a_relay_in_python_is_archived_whole_but_for_its_flooded_second_
     instance.stop();
 }
 
-/// The relay `nostr-relay` from PyPI, with its own database.
+/// The relay `nostr-relay` from Python's package index, with its own database.
 struct PythonRelay {
     folder: TempDir,
     child: Child,

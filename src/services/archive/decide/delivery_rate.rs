@@ -86,14 +86,14 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_does_not_pay_for_the_silence_after_it() {
+    fn a_burst_does_not_excuse_the_stall_after_it() {
         let mut rate = rate();
         assert!(judged(&mut rate, 5, 100_000));
         assert!(!judged(&mut rate, 5, 0));
     }
 
     #[test]
-    fn periods_that_were_measured_apart_are_one_again() {
+    fn periods_measured_separately_are_judged_together() {
         let (mut rate, mut apart) = (rate(), rate());
         rate.waited(Duration::from_secs(4));
         apart.waited(Duration::from_secs(4));
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_may_take_what_is_left_of_the_period_and_no_period_is_longer_than_allowed() {
+    fn an_answer_may_take_the_rest_of_the_period_and_no_period_exceeds_its_length() {
         let mut rate = rate();
         assert_eq!(rate.answer_timeout(), Duration::from_secs(10));
         rate.waited(Duration::from_secs(4));

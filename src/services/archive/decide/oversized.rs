@@ -188,7 +188,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_too_long_all_else_is_seen_and_nothing_is_called_complete_that_was_not(
+        fn all_events_but_oversized_ones_are_seen_and_no_window_is_wrongly_called_complete(
             seconds in prop::collection::vec(0_i64..3_000, 0..60),
             mut large in prop::collection::vec(0_i64..3_000, 0..4),
             cap in 10_usize..20,

@@ -10,7 +10,7 @@
 //! | EOSE or CLOSED | the candidate becomes a relay |
 //! | private address | the candidate is dropped |
 //! | failure on our side (uplink, proxy, settings) | retried after the shortest pause, not counted |
-//! | other failure | retried after a doubled pause; dropped after `tries_max`, or at once when candidates are crowded |
+//! | other failure | retried after a doubled pause; dropped after `tries_max` tries, or at once if crowded |
 //! | error of this program or of one row | set aside for the longest pause |
 
 mod slots;

@@ -264,7 +264,7 @@ async fn ask_all(bench: &Bench, urls: &[String]) {
         }
     }
     read::status(session).await.unwrap();
-    read::witnesses(session, "clearnet", 10).await.unwrap();
+    read::reference_relays(session, "clearnet", 10).await.unwrap();
     read::candidate_rows(session, "", 1_000).await.unwrap();
     read::open_vanish_requests(session, &["wss://h.example.com".to_owned()], &[], 100).await.unwrap();
     let owner = bench.kit.database.owner().await;

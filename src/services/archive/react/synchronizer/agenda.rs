@@ -39,7 +39,7 @@ pub(super) struct Agenda {
 pub(super) enum ReadMode {
     /// Listens first, and compares (NIP-77) where the relay can.
     Normal,
-    /// Reads page by page and listens afterwards. While nothing else is subscribed, an oversized message can only
+    /// Reads page by page and listens afterwards. Without a live subscription an oversized message can only
     /// belong to the request in progress, which shows where in the time line it lies.
     Careful,
     /// As `Careful`, but does not listen at all, because listening brought the oversized message.

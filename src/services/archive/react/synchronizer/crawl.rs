@@ -67,13 +67,13 @@ pub enum SyncError {
     #[error(transparent)]
     Count(#[from] TryFromIntError),
     /// The events of a window cannot be compared (NIP-77).
-    #[error("cannot be compared: {0}")]
+    #[error("the events of a window cannot be compared: {0}")]
     Comparison(negentropy::Error),
     /// A message over the size limit ended the session; the window that holds it was narrowed.
-    #[error("a message too long is looked for")]
+    #[error("the relay sent a message over the size limit; the next session narrows down where it lies")]
     Narrowed,
     /// The relay sent far more invalid events than valid ones.
-    #[error("the relay sent {invalid} events that are invalid, and {valid} valid ones")]
+    #[error("the relay sent {invalid} invalid events and only {valid} valid ones")]
     MostlyRefused {
         /// Events that could not be parsed, or whose id or signature is wrong.
         invalid: u64,

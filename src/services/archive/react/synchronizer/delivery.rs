@@ -25,7 +25,7 @@ pub(super) struct Delivery {
     /// Approximate bytes of the events in flight.
     weight: usize,
     report: Report,
-    brought: Brought,
+    committed: CommittedAnswers,
     balance: Balance,
 }
 
@@ -39,7 +39,7 @@ struct Commit {
 
 /// Verified events from answers (not from the live subscription) that were committed.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Brought {
+pub(super) struct CommittedAnswers {
     /// Events that were new.
     pub(super) stored: u64,
     /// Events that were stored before.
@@ -54,7 +54,7 @@ impl Delivery {
             commits: JoinSet::new(),
             weight: 0,
             report: Report::default(),
-            brought: Brought::default(),
+            committed: CommittedAnswers::default(),
             balance: Balance::default(),
         }
     }
@@ -73,8 +73,8 @@ impl Delivery {
     }
 
     /// The committed events of answers since the last call.
-    pub(super) fn take_brought(&mut self) -> Brought {
-        std::mem::take(&mut self.brought)
+    pub(super) fn take_committed(&mut self) -> CommittedAnswers {
+        std::mem::take(&mut self.committed)
     }
 
     pub(super) async fn next(&mut self) -> Result<(), SyncError> {
@@ -91,8 +91,8 @@ impl Delivery {
         self.balance.add(outcome);
         self.report.add(outcome);
         if is_answer {
-            self.brought.stored += u64::from(outcome.stored);
-            self.brought.known += u64::from(outcome.known);
+            self.committed.stored += u64::from(outcome.stored);
+            self.committed.known += u64::from(outcome.known);
         }
     }
 

@@ -163,12 +163,12 @@ impl Service for Synchronizer {
         // Dropping the set aborts the sessions.
         let mut sessions = JoinSet::new();
         let (mut renewed, mut reached) = (Instant::now(), Instant::now());
-        let mut looked: Option<Instant> = None;
+        let mut polled: Option<Instant> = None;
         loop {
             let mut round = Ok(());
             // Polling runs a query over all relays, so it is not repeated for each session that ends.
-            if !drain.is_cancelled() && looked.is_none_or(|at| at.elapsed() >= POLL_INTERVAL) {
-                looked = Some(Instant::now());
+            if !drain.is_cancelled() && polled.is_none_or(|at| at.elapsed() >= POLL_INTERVAL) {
+                polled = Some(Instant::now());
                 round = self.start(&mut running, &mut sessions, drain).await;
             }
             if round.is_ok() && renewed.elapsed() > lease / 3 {

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::Idle;
 use super::crawl::SyncError;
-use super::delivery::Brought;
+use super::delivery::CommittedAnswers;
 use super::visit::Visit;
 use crate::config;
 use crate::net::relay::RelayError;
@@ -105,7 +105,7 @@ impl<'a> Visit<'a> {
         self.place = self.while_storing_live(crawl.places.take(is_slow)).await?;
         idle_state.set(None);
         // Events delivered before do not count towards the rate.
-        self.delivery.take_brought();
+        self.delivery.take_committed();
         (self.shown, self.has_proven) = (0, false);
         Ok(self.place.is_some())
     }
@@ -193,10 +193,10 @@ impl<'a> Visit<'a> {
             return Ok(true);
         }
         self.delivery.finish().await?;
-        let brought = self.delivery.take_brought();
+        let committed = self.delivery.take_committed();
         let (shown, has_proven) = (std::mem::take(&mut self.shown), std::mem::take(&mut self.has_proven));
         let Some(place) = &mut self.place else { return Ok(true) };
-        place.rate.delivered(progress(brought, shown, has_proven));
+        place.rate.delivered(progress(committed, shown, has_proven));
         if place.rate.is_due() && !place.rate.judge() {
             place.is_lost = true;
         }
@@ -250,9 +250,9 @@ impl<'a> Visit<'a> {
 
 /// Events that count towards the rate: new ones. Known events count only where they prove a window now, each
 /// once.
-fn progress(brought: Brought, shown: u64, has_proven: bool) -> u64 {
-    let proving = if has_proven { shown.min(brought.stored + brought.known) } else { 0 };
-    brought.stored.max(proving)
+fn progress(committed: CommittedAnswers, shown: u64, has_proven: bool) -> u64 {
+    let proving = if has_proven { shown.min(committed.stored + committed.known) } else { 0 };
+    committed.stored.max(proving)
 }
 
 #[cfg(test)]
@@ -261,10 +261,10 @@ mod tests {
 
     #[test]
     fn known_events_repeated_events_and_refused_events_are_no_progress() {
-        let brought = |stored, known| Brought { stored, known };
-        assert_eq!(progress(brought(7, 0), 7, false), 7, "new");
-        assert_eq!(progress(brought(0, 500), 500, false), 0, "known, and nothing proven");
-        assert_eq!(progress(brought(0, 500), 250, true), 250, "known, proven, and each of them twice");
-        assert_eq!(progress(brought(0, 0), 500, true), 0, "refused");
+        let committed = |stored, known| CommittedAnswers { stored, known };
+        assert_eq!(progress(committed(7, 0), 7, false), 7, "new");
+        assert_eq!(progress(committed(0, 500), 500, false), 0, "known, and nothing proven");
+        assert_eq!(progress(committed(0, 500), 250, true), 250, "known, proven, and each of them twice");
+        assert_eq!(progress(committed(0, 0), 500, true), 0, "refused");
     }
 }

@@ -147,7 +147,7 @@ pub(super) async fn run(
     };
     let mut ended = visit.run_session().await;
     match (&ended, read_mode) {
-        // In careful mode nothing but the live subscription can have brought the message once the session listens.
+        // In careful mode, a session that listens has received the message through the live subscription.
         (Err(SyncError::Relay(RelayError::TooLarge { .. })), _) => {
             crawl.read_carefully(relay, read_mode != ReadMode::Normal && visit.listens);
         }
@@ -275,7 +275,8 @@ impl Visit<'_> {
     async fn handle_live_closed(&mut self, why: &str) -> Result<(), SyncError> {
         self.listens = false;
         let wants_key = why.starts_with("auth-required:");
-        // The relay may have closed the subscription before it processed our authentication: subscribe once more.
+        // The relay may have closed the subscription before it processed our authentication, so subscribe
+        // once more.
         let is_now_known = wants_key && self.authentication == Authentication::Done;
         if is_now_known || self.may_authenticate(why).await? {
             self.authentication = Authentication::DoneAndResubscribed;
