@@ -112,7 +112,7 @@ impl Crawl {
 }
 
 /// Runs one first look within its time limits. Never fails: an error concerns this relay alone.
-async fn look(crawl: Arc<Crawl>, assignment: Assignment, drain: CancellationToken) {
+async fn run_first_look(crawl: Arc<Crawl>, assignment: Assignment, drain: CancellationToken) {
     let (relay, url) = (assignment.relay, assignment.url.clone());
     let stop = drain.child_token();
     let visit = Arc::clone(&crawl).visit(assignment, stop.clone(), Arc::new(IdleState::default()));
@@ -147,7 +147,7 @@ impl Service for FirstLook {
         loop {
             if !drain.is_cancelled() {
                 for assignment in self.crawl.asked(Self::wanted(sessions.len())).await? {
-                    sessions.spawn(look(Arc::clone(&self.crawl), assignment, drain.clone()));
+                    sessions.spawn(run_first_look(Arc::clone(&self.crawl), assignment, drain.clone()));
                 }
             }
             match timeout(POLL_INTERVAL, sessions.join_next()).await {
