@@ -7,8 +7,8 @@
 //! complete.
 //!
 //! This holds only for a relay that sends its newest events first (N-01.8). The walk verifies that with
-//! probes: the newer half of the first page is requested again and must hold the same number of events; an
-//! empty answer must be empty twice. A relay that fails a probe is walked by bisection instead (`halves.rs`).
+//! probes: the newer half of the first page is requested again and must not hold more events than before;
+//! an empty answer must be empty twice. A relay that fails a probe is walked by bisection instead (`halves.rs`).
 //! A relay that treats `until` as exclusive (against N-01.7) is detected where that second is known to hold
 //! events, and is asked for one second more from then on.
 //!

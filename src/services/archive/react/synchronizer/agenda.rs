@@ -14,7 +14,7 @@ use crate::services::archive::decide::Oversized;
 /// Period of the daily limit on sightings learnt by comparing.
 const DAY: Duration = Duration::from_hours(24);
 
-/// Consecutive failures are counted up to this number; the back-off has reached its maximum long before.
+/// Consecutive failures are counted up to this number.
 const FAILURES_MAX: usize = 16;
 
 #[derive(Debug)]

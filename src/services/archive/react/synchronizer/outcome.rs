@@ -27,7 +27,7 @@ use crate::services::archive::command::RelayCommand;
 use crate::store::{self, Relay};
 
 /// Pause after an outage of PostgreSQL.
-const AWAY: Duration = Duration::from_secs(5);
+const OUTAGE_PAUSE: Duration = Duration::from_secs(5);
 
 impl Crawl {
     /// Runs one session and handles its end. Never fails: an error or a panic concerns this relay alone,
@@ -82,7 +82,7 @@ impl Crawl {
             }
             Err(SyncError::Store(error)) if error.is_outage() => {
                 tracing::warn!(relay.url = %url, %error, "session with {url} ended because PostgreSQL is away: {error}");
-                self.agenda().later(relay.0, now + AWAY);
+                self.agenda().later(relay.0, now + OUTAGE_PAUSE);
                 return Ok(());
             }
             Err(error) => error,

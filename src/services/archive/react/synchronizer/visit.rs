@@ -4,12 +4,12 @@
 //! | state | event | next state |
 //! |---|---|---|
 //! | waiting for a place before connecting (`live: false`) | place granted | connecting |
-//! | connecting | connected | reading if it holds a place; else waiting for one (normal mode: and listening) |
+//! | connecting | connected | reading if it holds a place; else waiting for one (normal mode: listening) |
 //! | waiting for a place | place granted | reading |
 //! | reading | relay below the minimum rate, or turn over | waiting for a place (see `places.rs`) |
 //! | reading | all windows walked | idle if it may listen; else ended |
 //! | idle, listening | `interval_s` passed | waiting for a place |
-//! | any, listening | relay closes the subscription | same, if NIP-42 reopens it; if not, idle becomes ended |
+//! | any, listening | relay closes the subscription | same if NIP-42 reopens it; if not, idle becomes ended |
 //! | any | `stop` or an error | ended (see `outcome.rs`); events received so far are committed |
 //!
 //! In careful mode (`ReadMode`) the session listens only after reading, or not at all.
@@ -90,8 +90,8 @@ pub(super) struct Visit<'a> {
     authentication: Authentication,
 }
 
-/// Progress of authentication (NIP-42) within a session. It is done at most once, and the live subscription is
-/// reopened at most once because of it.
+/// Progress of authentication (NIP-42) within a session. It is done at most once, and reopens the live
+/// subscription at most once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Authentication {
     NotDone,
