@@ -1,7 +1,9 @@
-//! `make bench-archive`: the archive as its user runs it (`quipu up` as a child process, durable), against relays of the farm.
+//! `make bench-archive`: measures the archive as its user runs it (`quipu up` as a child process, with
+//! durable commits) against relays of the farm.
 //!
-//! What it is measured against is measured in the same run: the combined limit of signature checks and inserts, the events'
-//! own size, the first relay of five. `cargo bench … -- crawl`, `monitor`, `whole`, `slow` or `lag` runs one part alone.
+//! The reference values are measured in the same run: the combined limit of signature checks and inserts, the
+//! size of the events, the first of five relays. `cargo bench … -- crawl`, `monitor`, `whole`, `slow` or
+//! `lag` runs one part alone.
 
 #![expect(clippy::cast_precision_loss, reason = "counts and sizes of a bench are far below 2^52")]
 

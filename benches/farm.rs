@@ -1,6 +1,7 @@
-//! `make farm`: a thousand relays on the loopback, good ones and bad ones, to be crawled by whoever wants to try an archive.
+//! `make farm`: runs a thousand well-behaved and misbehaving relays on the loopback, for trying out an
+//! archive.
 //!
-//! `cargo bench … --bench farm -- RELAYS EVENTS` sets how many relays, and how many events they share.
+//! `cargo bench … --bench farm -- RELAYS EVENTS` sets the number of relays and of the events they share.
 
 #[path = "farm/mod.rs"]
 #[allow(dead_code, reason = "tests and other benches use the rest")]
@@ -12,9 +13,9 @@ use std::sync::atomic::Ordering;
 
 use farm::{Character, Extent, Farm, Plan};
 
-/// One port for all: each has an address of its own.
+/// All relays use this port, each on an address of its own.
 const PORT: u16 = 7777;
-/// Events of the farm's pool that each relay holds.
+/// Shared events that each relay holds.
 const EVENTS_EACH: usize = 300;
 
 #[tokio::main]
@@ -30,7 +31,7 @@ async fn main() -> std::io::Result<()> {
     write_urls(file, &farm)?;
     let truth = farm.truth(u64::MAX).len();
     println!(
-        "{} relays from {} to {}, {truth} pairs of event and relay to be found with patience; Ctrl-C ends them.\n\n\
+        "{} relays from {} to {}, {truth} pairs of event and relay that a correct client can fetch; stop with Ctrl-C.\n\n\
          In another shell, to archive them and nothing else:\n  \
          quipu up --data ./farm-data --set services.initializer.enabled=false --set services.finder.enabled=false\n  \
          quipu relays add --data ./farm-data $(cat {})\n",
@@ -52,7 +53,7 @@ fn write_urls(file: &Path, farm: &Farm) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Who was asked what, by character.
+/// Prints the requests received, by character.
 fn report(farm: &Farm) {
     println!("\ncharacter        REQs  documents  connections  bytes sent");
     for character in farm::ALL {

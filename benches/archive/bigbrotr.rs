@@ -1,7 +1,8 @@
-//! BigBrotr 6.6.9 as its package comes, on the same corpus: its synchronizer, a relay of the farm, a database of its own.
+//! Runs BigBrotr 6.6.9 from its package on the same corpus: its synchronizer, a relay of the farm, and a
+//! database of its own.
 //!
-//! It refuses relays on the loopback, except behind a proxy: so the relay has the name of an onion, and the way to it is a SOCKS
-//! proxy of this process that leads everybody there.
+//! BigBrotr refuses relays on the loopback, except behind a proxy. So the relay gets an onion name, and a
+//! SOCKS proxy in this process maps every name to it.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -22,26 +23,26 @@ use url::Url;
 use super::farm::{Character, Corpus, Farm, Plan};
 use super::support::{Server, bigbrotr};
 
-/// Longest that it may take.
-const PATIENCE: Duration = Duration::from_mins(10);
+/// Timeout of the whole run.
+const TIMEOUT: Duration = Duration::from_mins(10);
 
-/// What it did.
+/// Result of the run.
 pub(crate) struct Theirs {
-    /// Events stored a second, from the first connection until it ended.
+    /// Events stored per second, from the first connection to the end.
     pub(crate) per_second: f64,
     /// Events stored.
     pub(crate) stored: i64,
-    /// Bytes that went over the relay's socket.
+    /// Bytes transferred over the relay's socket.
     pub(crate) wire: u64,
 }
 
-/// Its command, where `make bench-archive` has installed it.
+/// The command, if `make bench-archive` has installed it.
 fn command() -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_BIN_EXE_quipu")).ancestors().nth(2)?;
     Some(target.join("bigbrotr/bin/bigbrotr")).filter(|command| command.exists())
 }
 
-/// `None` where it is not installed.
+/// `None` if BigBrotr is not installed.
 pub(crate) async fn measure(plan: &Plan, corpus: &Corpus) -> Option<Theirs> {
     let Some(command) = command() else {
         println!("BigBrotr is not installed: its figure is left out");
@@ -70,7 +71,7 @@ pub(crate) async fn measure(plan: &Plan, corpus: &Corpus) -> Option<Theirs> {
         "host": "127.0.0.1", "port": port, "database": "bigbrotr", "user": database.username(), "password_env": "DB_ADMIN_PASSWORD",
     } } });
     let service = serde_json::json!({ "networks": { "tor": { "enabled": true, "proxy_url": format!("socks5://{proxy}") } } });
-    // YAML is more than JSON.
+    // JSON is valid YAML.
     std::fs::write(file("brotr.yaml"), pool.to_string()).expect("our own folder");
     std::fs::write(file("synchronizer.yaml"), service.to_string()).expect("our own folder");
     let log = File::create(file("log")).expect("our own folder");
@@ -84,7 +85,7 @@ pub(crate) async fn measure(plan: &Plan, corpus: &Corpus) -> Option<Theirs> {
         .kill_on_drop(true)
         .spawn()
         .expect("it is installed");
-    let ended = timeout(PATIENCE, child.wait()).await.expect("it ends").expect("our own child");
+    let ended = timeout(TIMEOUT, child.wait()).await.expect("it ends").expect("our own child");
     let done = Instant::now();
     let said = std::fs::read_to_string(file("log")).unwrap_or_default();
     let count = "SELECT count(*) FROM event_relay";
@@ -99,7 +100,7 @@ pub(crate) async fn measure(plan: &Plan, corpus: &Corpus) -> Option<Theirs> {
     Some(Theirs { per_second: stored as f64 / took, stored, wire: relay.traffic() })
 }
 
-/// A SOCKS proxy that asks for no password and leads everybody to one place.
+/// A SOCKS proxy without authentication that connects every client to `target`.
 async fn lead_to(target: SocketAddr) -> (SocketAddr, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
@@ -119,7 +120,7 @@ async fn lead(mut client: TcpStream, target: SocketAddr) -> std::io::Result<()> 
     client.write_all(&[5, 0]).await?;
     let mut request = [0; 5];
     client.read_exact(&mut request).await?;
-    // What is left of a name and its port; nothing but names is asked for.
+    // The rest of the host name and the port; requests contain names only.
     client.read_exact(&mut vec![0; usize::from(request[4]) + 2]).await?;
     client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
     let mut server = TcpStream::connect(target).await?;

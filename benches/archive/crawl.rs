@@ -1,10 +1,11 @@
-//! 50,000 events from one relay, then the same from four more, then from one that compares (NIP-77).
+//! Crawls 50,000 events from one relay, then the same events from four more, then from one with NIP-77.
 //!
-//! All of it `ROUNDS` times, each on a fresh instance; a figure is the median of its rounds.
+//! Runs `ROUNDS` times, each time on a fresh instance; every figure is the median of the rounds.
 //!
-//! The combined limit is measured around the first crawl: `ROUNDS_BEFORE` rounds right before it and `ROUNDS_AFTER` right
-//! after, each of 10,000 signature checks and as many inserts, and the limit is that of their medians. Measured in one go, and
-//! seconds earlier, it told how busy a shared machine was then: it swung by half from run to run.
+//! The combined limit is measured around the first crawl: `ROUNDS_BEFORE` rounds right before it and
+//! `ROUNDS_AFTER` right after it, each of 10,000 signature checks and as many inserts; the limit is computed
+//! from their medians. Measured in one go and seconds earlier, it reflected the load of a shared machine at
+//! that time and varied by half from run to run.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,11 +22,11 @@ use super::{Bar, Row, bigbrotr, row};
 
 const EVENTS: u64 = 50_000;
 const ROUNDS: usize = 3;
-/// Events of one round of the reference; all rounds together insert as many as the crawl.
+/// Events in one round of the reference; all rounds together insert as many as the crawl.
 const ROUND_EVENTS: u64 = 10_000;
 const ROUNDS_BEFORE: u64 = 3;
 const ROUNDS_AFTER: u64 = 2;
-/// Relays that hold all of them: five that are paged, and one that compares.
+/// Relays that hold all events: five read page by page, and one with NIP-77.
 const PAGED: usize = 5;
 
 /// The last relay speaks NIP-77.
@@ -33,15 +34,15 @@ fn character(number: usize) -> Character {
     if number < PAGED { Character::Honest } else { Character::Negentropy }
 }
 
-/// What one round told.
+/// Results of one round.
 struct Round {
-    /// Events a second of the first crawl, and the combined limit around it.
+    /// Events per second of the first crawl, and the combined limit around it.
     per_second: f64,
     limit: f64,
-    /// Seconds: of the first relay, of the slowest further one.
+    /// Seconds for the first relay and for the slowest further one.
     first: f64,
     further: f64,
-    /// Bytes on the wire, both ways: of a download, of a comparison.
+    /// Bytes transferred in both directions, for a download and for a comparison.
     downloaded: f64,
     compared: f64,
 }
@@ -135,7 +136,7 @@ async fn round(plan: &Plan, corpus: &Corpus) -> Round {
     }
 }
 
-/// Time from the first connection to the relay until all it has is archived and proven.
+/// Time from the first connection to the relay until all its events are archived and proven.
 async fn crawl(instance: &Instance, relay: &Arc<Relay>) -> Duration {
     instance.add(std::iter::once(relay.url()));
     let newest = relay.held().first().map_or(0, |stored| stored.event.created_at.as_secs());
@@ -146,13 +147,13 @@ async fn crawl(instance: &Instance, relay: &Arc<Relay>) -> Duration {
         relay.url()
     );
     let done = instance.until(&proven, 1).await;
-    let seen = relay.counts().first_seen.get().copied().expect("somebody asked it");
+    let seen = relay.counts().first_seen.get().copied().expect("the relay was connected to");
     let shown = format!("SELECT count(*) FROM events_relays WHERE relay_url = '{}'", relay.url());
     assert_eq!(instance.count(&shown).await, i64::try_from(EVENTS).expect("64 bits"), "each sighting once");
     done.duration_since(seen)
 }
 
-/// What this machine could do at best: signatures on all cores, then plain inserts.
+/// The limit of this machine: signature checks on all cores, then plain inserts.
 struct Limit {
     server: Server,
     events: SampleGenerator,
@@ -180,7 +181,7 @@ impl Limit {
         }
     }
 
-    /// Events a second.
+    /// Events per second.
     async fn finish(self) -> f64 {
         self.server.embedded.stop().await;
         println!("V: {:.0?} signature checks/s; I: {:.0?} unnest inserts/s", self.checks, self.inserts);

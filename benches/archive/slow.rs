@@ -1,5 +1,6 @@
-//! Fifty honest relays, alone and beside 72 that try to hold every place of the crawl: 64 send an event every 39 seconds, 8 announce
-//! a million events that they do not have. Default settings.
+//! Measures fifty honest relays, alone and together with 72 relays that try to hold every place of the crawl:
+//! 64 send one event every 39 seconds, and 8 announce a million events that they do not have. Default
+//! settings.
 
 use super::farm::{Character, Extent, Farm, Plan};
 use super::instance::Instance;
@@ -8,8 +9,9 @@ use super::{Bar, Row, row};
 const HONEST: usize = 50;
 const DRIPS: usize = 64;
 const ANNOUNCE: usize = 8;
-/// Events of each honest relay. It thinks before each answer and event, so that it takes about 20 seconds, whatever the machine
-/// does meanwhile, and all of them take longer than a slow relay keeps its place.
+/// Events of each honest relay. The relay pauses before each answer and event, so that it takes about 20
+/// seconds whatever the load of the machine, and all of them together take longer than a slow relay keeps its
+/// place.
 const EVENTS_EACH: usize = 8_000;
 
 const ALONE: Plan = Plan {
@@ -20,7 +22,7 @@ const ALONE: Plan = Plan {
     port: 0,
 };
 
-/// The slow ones come first.
+/// The slow relays come first.
 const BESIDE: Plan = Plan {
     relays: DRIPS + ANNOUNCE + HONEST,
     character: |number| match number {
@@ -31,7 +33,7 @@ const BESIDE: Plan = Plan {
     ..ALONE
 };
 
-/// Seconds from `relays add` until the honest relays are archived whole, on an instance of its own.
+/// Seconds from `relays add` until the honest relays are archived completely, on a fresh instance.
 async fn seconds(plan: &Plan) -> f64 {
     let farm = Farm::start(plan).await.expect("free ports");
     let instance = Instance::start(&["services.synchronizer.enabled=true"]).await;

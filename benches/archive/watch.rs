@@ -1,4 +1,4 @@
-//! A thousand relays of all characters, monitored in one cycle.
+//! Measures one cycle of the monitor over a thousand relays of all characters.
 
 use super::farm::{Character, Extent, Farm, Plan};
 use super::instance::Instance;
@@ -11,7 +11,7 @@ const PLAN: Plan = Plan {
     events_each: 100,
     port: 0,
 };
-/// The bars: seconds, and MiB of the process itself.
+/// Limits: seconds, and MiB of memory of the process.
 const SECONDS_MAX: f64 = 60.0;
 const MIB_MAX: f64 = 300.0;
 
@@ -23,7 +23,7 @@ pub(crate) async fn measure() -> Vec<Row> {
     let checked = "SELECT count(DISTINCT relay_url) FROM relay_metadata";
     let done = instance.until(checked, i64::try_from(farm.relays().len()).expect("64 bits")).await;
     let began = farm.relays().iter().filter_map(|relay| relay.counts().first_seen.get()).min();
-    let seconds = done.duration_since(*began.expect("somebody came")).as_secs_f64();
+    let seconds = done.duration_since(*began.expect("a relay was connected to")).as_secs_f64();
     let mib = instance.peak_mib();
     assert_eq!(farm.trapped(), 0, "a redirect to a private address was followed");
     vec![

@@ -1,5 +1,5 @@
-//! A thousand relays of all characters, archived whole: every event of each relay that shows what it has, and a reason for
-//! each one that does not.
+//! Archives a thousand relays of all characters: every event of each relay that sends what it has, and a
+//! recorded reason for each relay that does not.
 
 use std::time::{Duration, Instant};
 
@@ -17,22 +17,23 @@ const PLAN: Plan = Plan {
     events_each: 300,
     port: 0,
 };
-/// Relays that the synchronizer is connected to at once, as it is by default; the monitor checks as many, with two connections
-/// each: the relay's, and that of its document.
+/// Default number of concurrent connections of the synchronizer. The monitor checks as many relays, with two
+/// connections each: one to the relay and one for its document.
 const PLACES: f64 = 256.0;
-/// Files and connections of the program besides those to relays.
+/// Files and connections of the program other than those to relays.
 const OTHER_FILES: f64 = 64.0;
-/// How long it may take until everything is archived or has its reason, in seconds; and how long it is waited for.
+/// Limit in seconds until every event is archived or its absence has a reason, and the timeout of the bench.
 const SECONDS_MAX: f64 = 120.0;
-const PATIENCE: Duration = Duration::from_mins(5);
-/// 8 MiB of pages under way for each of the 32 relays read at a time, and as much for everything else, the monitor included.
+const TIMEOUT: Duration = Duration::from_mins(5);
+/// 8 MiB of pages in flight for each of the 32 relays read at a time, and the same amount for everything
+/// else, including the monitor.
 const MIB_MAX: f64 = 512.0;
-/// Pause between two comparisons with the truth, each of which reads all pairs.
-const LOOK: Duration = Duration::from_secs(1);
+/// Pause between two comparisons with the ground truth; each reads all pairs.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) async fn measure() -> Vec<Row> {
     let farm = Farm::start(&PLAN).await.expect("free ports");
-    // Who fails is tried again soon: how far one gets then is part of the question.
+    // Failed relays are retried soon, because the progress of retries is part of the measurement.
     let settings = ["monitor.enabled=true", "synchronizer.enabled=true", "synchronizer.retry_min_s=5"]
         .map(|s| format!("services.{s}"));
     let instance = Instance::start(&settings.each_ref().map(String::as_str)).await;
@@ -47,11 +48,11 @@ pub(crate) async fn measure() -> Vec<Row> {
         if left.is_empty() {
             break;
         }
-        assert!(started.elapsed() < PATIENCE, "still awaited:\n{}", left.join("\n"));
-        tokio::time::sleep(LOOK).await;
+        assert!(started.elapsed() < TIMEOUT, "still missing:\n{}", left.join("\n"));
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     let began = farm.relays().iter().filter_map(|relay| relay.counts().first_seen.get()).min();
-    let seconds = began.expect("somebody came").elapsed().as_secs_f64();
+    let seconds = began.expect("a relay was connected to").elapsed().as_secs_f64();
     assert_eq!(
         false_proofs(&instance.client, &farm).await,
         Vec::<String>::new(),

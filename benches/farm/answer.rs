@@ -1,4 +1,5 @@
-//! Which of its events a relay shows for a question: all that fit up to its limit, unless it is one that truncates.
+//! Selects the events that a relay sends for a request: all matching ones up to its limit, unless its
+//! character truncates differently.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use super::Character;
 use super::corpus::Stored;
 use super::relay::Relay;
 
-/// What it shows, in the order in which it shows it.
+/// The events to send, in order.
 pub(super) fn choose(relay: &Relay, filters: &[Filter]) -> Vec<Arc<Stored>> {
     if relay.character() == Character::Foreign {
         return relay.foreign().to_vec();
@@ -49,7 +50,8 @@ fn choose_for(character: Character, held: &[Arc<Stored>], filter: &Filter) -> Ve
     }
 }
 
-/// Everything that fits, whatever the limits: what NIP-77 speaks about. [`Character::Overclaims`] adds what it does not hold.
+/// All matching events regardless of limits, as NIP-77 requires. [`Character::Overclaims`] adds events that
+/// it does not hold.
 pub(super) fn all(relay: &Relay, filter: &Filter) -> Vec<Arc<Stored>> {
     if relay.character() == Character::Overclaims {
         return relay.claimed().iter().filter(|stored| fits(filter, stored)).cloned().collect();
@@ -57,7 +59,7 @@ pub(super) fn all(relay: &Relay, filter: &Filter) -> Vec<Arc<Stored>> {
     relay.with_held(|held| held.iter().filter(|stored| fits(filter, stored)).cloned().collect())
 }
 
-/// Whether a published event belongs to a subscription.
+/// True if a published event matches a subscription.
 pub(super) fn fits(filter: &Filter, stored: &Stored) -> bool {
     filter.match_event(&stored.event, MatchEventOptions::new())
 }

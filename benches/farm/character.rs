@@ -1,46 +1,46 @@
-//! How a relay behaves.
+//! Behaviours of the farm's relays.
 
-/// The usual cap on the network.
+/// Usual limit of events per answer on the Nostr network.
 const LIMIT: usize = 500;
 
-/// A relay's character. Where nothing else is said it is honest: newest first, at most 500 events an answer.
+/// Behaviour of a relay. Unless stated otherwise it is honest: newest events first, at most 500 per answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Character {
-    /// As the specification has it; announces its limit.
+    /// Follows the specification and announces its limit.
     Honest,
-    /// Thinks before it answers, and between events.
+    /// Pauses before each answer and between events.
     Slow,
-    /// Answers hold at most so many, which it does not announce.
+    /// Sends at most this many events per answer, and does not announce it.
     Limit(usize),
-    /// Shows the oldest of what fits, where others show the newest.
+    /// Sends the oldest matching events, where others send the newest.
     OldestFirst,
-    /// Shows a random choice of what fits.
+    /// Sends a random choice of the matching events.
     RandomPick,
-    /// Announces 5,000, shows 50, and has 600 in one second.
+    /// Announces a limit of 5,000, sends 50, and has 600 events in one second.
     HiddenCap,
-    /// Says EOSE first and shows the events then.
+    /// Sends EOSE before the events.
     EarlyEose,
-    /// Says EOSE and shows nothing to the first question of a connection, and to every other one after it.
+    /// Answers the first request of a connection, and every second one after it, with EOSE and no events.
     EmptyEose,
-    /// Cuts the connection in the middle of an answer.
+    /// Closes the connection in the middle of an answer.
     Drops,
-    /// Shows nothing before NIP-42.
+    /// Requires authentication (NIP-42).
     Auth,
-    /// Some of its events were signed by nobody.
+    /// Some of its events have invalid signatures.
     BadSignatures,
-    /// Shows events that nobody asked for.
+    /// Sends events that do not match the request.
     Foreign,
-    /// Has a frame of 20 MB among its answers.
+    /// Sends a frame of 20 MB among its answers.
     LargeFrames,
-    /// One of its events has 5 MB, in the middle of its history.
+    /// Has one event of 5 MB in the middle of its history.
     LargeEvent,
-    /// Begins a message that never ends.
+    /// Starts a message that never ends.
     EndlessFrames,
-    /// Its NIP-11 document is at its own address, it says, for ever.
+    /// Its NIP-11 document redirects to itself.
     RedirectLoop,
-    /// Its NIP-11 document is at a private address, it says.
+    /// Its NIP-11 document redirects to a private address.
     RedirectPrivate,
-    /// Its NIP-11 document is its neighbour's.
+    /// Its NIP-11 document redirects to that of another relay.
     RedirectRelay,
     /// Its NIP-11 document has 30 MB.
     LargeDocument,
@@ -48,21 +48,21 @@ pub(crate) enum Character {
     Ahead,
     /// Its clock and some of its events are decades behind.
     Behind,
-    /// Its NIP-11 document has values out of every range, of wrong types and twice.
+    /// Its NIP-11 document has values out of range, of wrong types, and duplicate fields.
     HostileDocument,
-    /// Accepts connections and says nothing.
+    /// Accepts connections and sends nothing.
     Silent,
     /// Also speaks NIP-77.
     Negentropy,
-    /// Sends an answer in time, but only one event of it every so many seconds.
+    /// Answers in time, but sends one event every so many seconds.
     Drips(u64),
-    /// Announces by NIP-77 so many events that it does not have.
+    /// Announces by NIP-77 this many events that it does not have.
     Announces(usize),
     /// Answers each comparison (NIP-77) with the bare version byte, which says that both sides hold the same.
     Agrees,
-    /// Claims by NIP-77 to hold all events of the farm, and holds its share of them.
+    /// Claims by NIP-77 to hold all events of the farm, and holds only its share.
     Overclaims,
-    /// Answers a question with `["EVENT",…,{}]` without end.
+    /// Answers a request with endless `["EVENT",…,{}]` messages.
     Floods,
 }
 
@@ -105,22 +105,22 @@ pub(crate) const ALL: [Character; 31] = {
 };
 
 impl Character {
-    /// All of them among honest ones: of 40 relays in a row each character has one, and the rest is honest.
+    /// A mix: of 40 consecutive relays each character has one, and the rest is honest.
     pub(crate) fn mixed(number: usize) -> Self {
         ALL.get(number % 40).copied().unwrap_or(Self::Honest)
     }
 
-    /// Honest ones alone.
+    /// Honest relays only.
     pub(crate) fn honest(_number: usize) -> Self {
         Self::Honest
     }
 
-    /// Honest ones that speak NIP-77.
+    /// Honest relays with NIP-77.
     pub(crate) fn negentropy(_number: usize) -> Self {
         Self::Negentropy
     }
 
-    /// Whether it speaks NIP-77, truthfully or not.
+    /// True if it answers NIP-77 messages, truthfully or not.
     pub(super) fn compares(self) -> bool {
         matches!(self, Self::Negentropy | Self::Announces(_) | Self::Agrees | Self::Overclaims)
     }
@@ -135,7 +135,7 @@ impl Character {
         }
     }
 
-    /// What its NIP-11 document says of that, if it says anything.
+    /// The limit that its NIP-11 document announces, if any.
     pub(super) fn announced_limit(self) -> Option<usize> {
         match self {
             Self::Limit(_) => None,
@@ -144,7 +144,7 @@ impl Character {
         }
     }
 
-    /// Whether everything it holds comes out by paging, authenticated where that is asked for.
+    /// True if paging, with authentication where required, yields every event it holds.
     pub(crate) fn shows_all(self) -> bool {
         !matches!(
             self,

@@ -10,15 +10,15 @@ use rand_chacha::ChaCha8Rng;
 
 use super::Character;
 
-/// The second in which [`Character::HiddenCap`] has too much.
+/// The second in which [`Character::HiddenCap`] has more events than it sends.
 pub(crate) const FLOODED_SECOND: u64 = 1_703_000_000;
-/// How much it has there.
+/// Number of its events in that second.
 pub(crate) const FLOOD: u64 = 600;
-/// How many events of a character's own kind it has.
+/// Number of special events of a character that has some.
 const SPECIAL: u64 = 40;
-/// Length of the content of the event that [`Character::LargeEvent`] has: more than any message may have.
+/// Content length of the large event of [`Character::LargeEvent`], which exceeds the limit on messages.
 const LARGE: usize = 5_000_000;
-/// In 2100, and in 2001.
+/// Times in 2100 and in 2001.
 const AHEAD: u64 = 4_102_444_800;
 const BEHIND: u64 = 1_000_000_000;
 
@@ -29,7 +29,7 @@ pub(crate) struct Extent {
     pub(crate) events: u64,
 }
 
-/// An event, its text, and whether it may be archived.
+/// An event, its JSON text, and whether it may be archived.
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub(crate) event: Event,
@@ -43,7 +43,7 @@ impl Stored {
         Arc::new(Self { event, json, is_sound: true })
     }
 
-    /// The event with a signature of another one.
+    /// The event with the signature of another one.
     fn forged(mut event: Event, other: &Event) -> Arc<Self> {
         event.sig = other.sig;
         let json = event.as_json();
@@ -64,7 +64,7 @@ pub(crate) struct Corpus {
 }
 
 impl Corpus {
-    /// Signs them: the same extent, the same events.
+    /// Generates and signs the events. The same extent yields the same events.
     pub(crate) fn new(extent: Extent) -> Self {
         let Extent { seed, events } = extent;
         let in_span = |offset: u64, from: u64, length: u64, count: u64| {
@@ -91,7 +91,7 @@ impl Corpus {
         }
     }
 
-    /// What one relay holds: its share of the shared events, and what belongs to its character.
+    /// The events of one relay: its share of the shared events, and the special events of its character.
     pub(super) fn deal(&self, number: usize, character: Character, wanted: usize) -> Vec<Arc<Stored>> {
         let own = match character {
             Character::HiddenCap => self.flood.as_slice(),
@@ -107,12 +107,12 @@ impl Corpus {
         shared.iter().map(|place| &self.shared[place]).chain(own).map(Arc::clone).collect()
     }
 
-    /// What fits no question.
+    /// Events that match no request.
     pub(super) fn foreign(&self) -> Vec<Arc<Stored>> {
         self.foreign.clone()
     }
 
-    /// What a relay claims to hold, where that is not what it holds.
+    /// Events that a relay claims to hold and does not hold.
     pub(super) fn claimed(&self, character: Character) -> Vec<Arc<Stored>> {
         if character == Character::Overclaims { self.shared.clone() } else { Vec::new() }
     }
@@ -124,7 +124,7 @@ impl Corpus {
 }
 
 fn large(at: Timestamp) -> Arc<Stored> {
-    // Always the same key: a farm's events are known before it runs.
+    // A fixed key, so that a farm's events are known before it runs.
     let keys = Keys::new(SecretKey::from_slice(&[1; 32]).expect("a number below the curve's order"));
     let event = EventBuilder::text_note("x".repeat(LARGE)).custom_created_at(at);
     Stored::sound(event.sign_with_keys(&keys).expect("a key of ours"))

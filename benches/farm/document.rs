@@ -1,4 +1,4 @@
-//! NIP-11 documents, in all the shapes that the characters have.
+//! NIP-11 documents of all characters.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,33 +8,33 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::Character;
 
-/// Size of a document that nobody should read to its end: 30 MB.
+/// Size of a document that a client should not read completely: 30 MB.
 const LARGE: usize = 30_000_000;
 
-/// A document that is valid JSON: once its limit made the query over all relays fail, and the crawl with it.
+/// Valid JSON with extreme values. Its limit once made the query over all relays, and so the crawl, fail.
 const HOSTILE: &str = r#"{"name":["HostileDocument"],"description":-1e300,"supported_nips":[1,11,1e19,-77,"77",77.5,{}],
     "limitation":{"max_limit":1e300},"limitation":{"max_limit":-1e19,"default_limit":0.5,"auth_required":"no","payment_required":-1,
     "min_pow_difficulty":1e19,"restricted_writes":[]},"retention":[[[[[[-1e19]]]]]],"software":9007199254740993,"version":null}"#;
 
-/// Where redirects lead.
+/// Targets of redirects.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Surroundings {
-    /// An address that nobody may follow a stranger to.
+pub(super) struct RedirectTargets {
+    /// A private address, to which a client must not follow a redirect.
     pub(super) trap: SocketAddr,
     /// Another relay of the farm.
-    pub(super) neighbour: SocketAddr,
+    pub(super) other_relay: SocketAddr,
 }
 
-/// Answers a request that is no WebSocket's.
+/// Answers a plain HTTP request.
 pub(super) async fn answer(
     stream: &mut (impl AsyncWrite + Unpin),
     character: Character,
-    around: Surroundings,
+    around: RedirectTargets,
 ) -> io::Result<()> {
     match character {
         Character::RedirectLoop => redirect(stream, "/").await,
         Character::RedirectPrivate => redirect(stream, &format!("http://{}/", around.trap)).await,
-        Character::RedirectRelay => redirect(stream, &format!("http://{}/", around.neighbour)).await,
+        Character::RedirectRelay => redirect(stream, &format!("http://{}/", around.other_relay)).await,
         Character::LargeDocument => large(stream).await,
         _ => {
             let body = match character {
@@ -75,7 +75,7 @@ fn head(status: &str, length: usize, character: Character) -> String {
     )
 }
 
-/// What a relay with a wrong clock says that the time is.
+/// The `Date` header of a relay with a wrong clock.
 pub(super) fn date(character: Character) -> Option<&'static str> {
     match character {
         Character::Ahead => Some("Fri, 01 Jan 2100 00:00:00 GMT"),
@@ -91,7 +91,7 @@ async fn redirect(stream: &mut (impl AsyncWrite + Unpin), to: &str) -> io::Resul
     stream.shutdown().await
 }
 
-/// Valid JSON, if somebody has the patience.
+/// Valid JSON, if it is read to the end.
 async fn large(stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
     let (begin, end) = (r#"{"name":""#, r#""}"#);
     let letters = vec![b'x'; 1 << 16];

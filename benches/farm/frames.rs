@@ -1,4 +1,4 @@
-//! Frames as they go on the wire, good ones and bad ones.
+//! Well-formed and malformed WebSocket frames.
 
 use futures_util::SinkExt as _;
 use nostr_sdk::SubscriptionId;
@@ -10,23 +10,23 @@ use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::corpus::Stored;
 
-/// Size of a frame that no reader should keep: 20 MB.
+/// Size of a frame that a client should not buffer: 20 MB.
 const LARGE: usize = 20_000_000;
-/// Size of each piece of a message without end.
+/// Size of each fragment of an endless message.
 const PIECE: usize = 1 << 16;
 
-/// The frame that shows an event.
+/// The EVENT message of a stored event.
 pub(super) fn event(id: &SubscriptionId, stored: &Stored) -> Message {
-    // Not through a JSON value: the text stays as it was signed.
+    // Assembled as text, so that the event stays exactly as it was signed.
     Message::text(format!("[\"EVENT\",{},{}]", serde_json::Value::from(id.as_str()), stored.json))
 }
 
-/// The end of the stored events.
+/// The EOSE message.
 pub(super) fn eose(id: &SubscriptionId) -> Message {
     Message::text(serde_json::json!(["EOSE", id.as_str()]).to_string())
 }
 
-/// Something that may be an event, of 20 MB.
+/// An EVENT message of 20 MB.
 pub(super) fn large(id: &SubscriptionId) -> Message {
     let mut text = format!("[\"EVENT\",{},{{\"content\":\"", serde_json::Value::from(id.as_str()));
     text.extend(std::iter::repeat_n('x', LARGE));
@@ -34,7 +34,7 @@ pub(super) fn large(id: &SubscriptionId) -> Message {
     Message::text(text)
 }
 
-/// Frames that are no events, as many as the client takes.
+/// Sends EVENT messages without an event for as long as the client reads.
 pub(super) async fn flood<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut WebSocketStream<S>,
     id: &SubscriptionId,
@@ -45,7 +45,7 @@ pub(super) async fn flood<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// A message whose last piece never comes; ends when the client does.
+/// Sends a message without a final fragment until the client disconnects.
 pub(super) async fn endless<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut WebSocketStream<S>,
     id: &SubscriptionId,

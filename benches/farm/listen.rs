@@ -1,4 +1,4 @@
-//! From an accepted connection to a WebSocket session or a NIP-11 document: both live on the same port.
+//! Accepts connections and serves a WebSocket session or a NIP-11 document, both on the same port.
 
 use std::io::{self, Cursor};
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_util::io::{InspectReader, InspectWriter};
 
-use super::document::{self, Surroundings};
+use super::document::{self, RedirectTargets};
 use super::relay::{Counted, Relay};
 use super::{Character, session};
 
-/// Longest head of a request.
+/// Longest head of a request, in bytes.
 const HEAD_MAX: usize = 16 * 1_024;
 
-pub(super) async fn accept(listener: TcpListener, relay: Arc<Relay>, surroundings: Surroundings) {
+pub(super) async fn accept(listener: TcpListener, relay: Arc<Relay>, redirects: RedirectTargets) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let relay = Arc::clone(&relay);
@@ -27,14 +27,14 @@ pub(super) async fn accept(listener: TcpListener, relay: Arc<Relay>, surrounding
             counts.first_seen.get_or_init(Instant::now);
             counts.opened.fetch_add(1, Ordering::Relaxed);
             let _open = Counted::one(&counts.open, Some(&counts.open_max));
-            // A client that goes away in the middle of an answer is no error.
-            drop(serve(stream, &relay, surroundings).await);
+            // A client that disconnects in the middle of an answer is not an error.
+            drop(serve(stream, &relay, redirects).await);
         });
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn serve(stream: TcpStream, relay: &Arc<Relay>, surroundings: Surroundings) -> io::Result<()> {
+async fn serve(stream: TcpStream, relay: &Arc<Relay>, redirects: RedirectTargets) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (reader, writer) = stream.into_split();
     let counts = relay.counts();
@@ -48,13 +48,13 @@ async fn serve(stream: TcpStream, relay: &Arc<Relay>, surroundings: Surroundings
     }
     let head = read_head(&mut reader).await?;
     let text = String::from_utf8_lossy(&head).to_ascii_lowercase();
-    // What was read of it is read again by the handshake.
+    // The handshake reads the bytes consumed so far again.
     let mut stream = tokio::io::join(Cursor::new(head).chain(reader), writer);
     if text.contains("upgrade: websocket") {
         upgrade(stream, relay).await
     } else {
         counts.documents.fetch_add(1, Ordering::Relaxed);
-        document::answer(&mut stream, relay.character(), surroundings).await
+        document::answer(&mut stream, relay.character(), redirects).await
     }
 }
 
@@ -70,7 +70,7 @@ async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(stream: S, relay: &Arc<Relay
     session::serve(socket, relay).await.map_err(io::Error::other)
 }
 
-/// The request up to the empty line.
+/// Reads the request up to the empty line.
 async fn read_head(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && head.len() < HEAD_MAX {

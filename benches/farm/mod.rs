@@ -1,8 +1,9 @@
-//! The relay farm: up to thousands of relays in one process, each on a loopback address of its own, each with a character.
+//! The relay farm: up to thousands of relays in one process, each with a loopback address and a character of
+//! its own.
 //!
-//! What they hold comes from one seed, so the truth (which relay has which event) is known before anybody crawls them. They
-//! speak as the network does: NIP-01, NIP-11 on the same port, NIP-42 and NIP-77 where the character says so, and live
-//! subscriptions everywhere. They are for tests, benches and `make farm`; nothing here is careful with memory.
+//! All events are derived from one seed, so the ground truth (which relay has which event) is known before
+//! the crawl. The relays implement NIP-01, NIP-11 on the same port, NIP-42 and NIP-77 where the character
+//! says so, and live subscriptions. They serve tests, benches and `make farm`; memory use is not limited.
 
 mod answer;
 mod auth;
@@ -30,22 +31,22 @@ pub(crate) use character::{ALL, Character};
 pub(crate) use corpus::{Corpus, Extent};
 pub(crate) use relay::{Counts, Relay};
 
-/// What the farm is to be.
+/// Parameters of a farm.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
-    /// How many relays.
+    /// Number of relays.
     pub(crate) relays: usize,
-    /// The character of each.
+    /// Character of each relay, by number.
     pub(crate) character: fn(usize) -> Character,
-    /// Where all events come from.
+    /// Seed and number of the shared events.
     pub(crate) extent: Extent,
-    /// How many of the shared events each relay holds.
+    /// Number of shared events that each relay holds.
     pub(crate) events_each: usize,
-    /// The port of all of them, or 0 for any that is free.
+    /// Port of all relays, or 0 for any free port.
     pub(crate) port: u16,
 }
 
-/// A running farm. Dropping it ends its relays.
+/// A running farm. Dropping it stops its relays.
 pub(crate) struct Farm {
     relays: Vec<Arc<Relay>>,
     trapped: Arc<AtomicU64>,
@@ -53,18 +54,18 @@ pub(crate) struct Farm {
 }
 
 impl Farm {
-    /// Signs the events, deals them out and listens.
+    /// Signs the events, distributes them and listens.
     pub(crate) async fn start(plan: &Plan) -> io::Result<Self> {
         Self::with(plan, &Corpus::new(plan.extent)).await
     }
 
-    /// The same with events that are signed already.
+    /// Starts a farm with events that are already signed.
     pub(crate) async fn with(plan: &Plan, corpus: &Corpus) -> io::Result<Self> {
         let mut tasks = JoinSet::new();
-        // Nobody is to come here: what leads to it is a redirect to a private address.
+        // Only a redirect to a private address leads here, so no client should connect.
         let trap = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let mut surroundings =
-            document::Surroundings { trap: trap.local_addr()?, neighbour: trap.local_addr()? };
+        let mut redirects =
+            document::RedirectTargets { trap: trap.local_addr()?, other_relay: trap.local_addr()? };
         let trapped = Arc::new(AtomicU64::new(0));
         tasks.spawn(count_visits(trap, Arc::clone(&trapped)));
         let mut relays = Vec::with_capacity(plan.relays);
@@ -74,41 +75,42 @@ impl Farm {
             let held = corpus.deal(number, character, plan.events_each);
             let (address, claimed) = (listener.local_addr()?, corpus.claimed(character));
             let relay = Arc::new(Relay::new(character, address, held, corpus.foreign(), claimed));
-            tasks.spawn(listen::accept(listener, Arc::clone(&relay), surroundings));
-            surroundings.neighbour = relay.address();
+            tasks.spawn(listen::accept(listener, Arc::clone(&relay), redirects));
+            redirects.other_relay = relay.address();
             relays.push(relay);
         }
         Ok(Self { relays, trapped, _tasks: tasks })
     }
 
-    /// All of them, in the order of their numbers.
+    /// All relays, by number.
     pub(crate) fn relays(&self) -> &[Arc<Relay>] {
         &self.relays
     }
 
-    /// Those with one of these characters.
+    /// Relays whose character is `wanted`.
     pub(crate) fn of(&self, wanted: impl Fn(Character) -> bool) -> impl Iterator<Item = &Arc<Relay>> {
         self.relays.iter().filter(move |relay| wanted(relay.character()))
     }
 
-    /// Every (event, relay) that a patient and careful reader can have, up to the second `until`.
+    /// Ground truth: every pair of event and relay that a correct client can fetch, up to the second `until`.
     pub(crate) fn truth(&self, until: u64) -> BTreeSet<(EventId, String)> {
         let patient = self.of(Character::shows_all);
         patient.flat_map(|relay| relay.sound(until).map(|id| (id, relay.url())).collect::<Vec<_>>()).collect()
     }
 
-    /// Somebody publishes at one relay: it keeps the event and shows it to whoever listens.
+    /// Publishes an event at one relay, which stores it and sends it to its live subscriptions.
     pub(crate) fn publish(&self, number: usize, event: Event) {
         self.relays[number].publish(event);
     }
 
-    /// How often somebody followed a redirect to the private address.
+    /// Number of clients that followed a redirect to the private address.
     pub(crate) fn trapped(&self) -> u64 {
         self.trapped.load(Ordering::Relaxed)
     }
 }
 
-/// A loopback address for each: 127.77.0.1 and on, 250 in a row, none of them a network's first or last.
+/// The loopback address of a relay: from 127.77.0.1 on, 250 per subnet, avoiding network and broadcast
+/// addresses.
 fn address(number: usize) -> Ipv4Addr {
     let part = |value: usize| u8::try_from(value).expect("a farm has fewer than 64,000 relays");
     Ipv4Addr::new(127, 77, part(number / 250), part(number % 250 + 1))
@@ -120,7 +122,7 @@ async fn count_visits(listener: TcpListener, visits: Arc<AtomicU64>) {
     }
 }
 
-/// A URL as the archive writes it.
+/// The canonical URL of an address.
 fn url_of(address: SocketAddr) -> String {
     format!("ws://{address}")
 }

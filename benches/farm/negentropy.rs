@@ -1,4 +1,4 @@
-//! NIP-77, the relay's side.
+//! The relay's side of NIP-77.
 
 use std::collections::HashMap;
 
@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use super::relay::Relay;
 use super::{Character, answer};
 
-/// Largest message, in bytes before hex, as usual on the network.
+/// Largest message in bytes, before hex encoding; a usual value.
 const MESSAGE_MAX: u64 = 60_000;
 
-/// The version of the protocol, in hex: as a whole message it says that nothing differs.
+/// The protocol version in hex. As a complete message it states that both sides hold the same events.
 const VERSION: &str = "61";
 
-/// Where announced events lie in time, in Unix seconds: from 2020-09 to 2025-10.
+/// Time range of announced events, in Unix seconds: from 2020-09 to 2025-10.
 const ANNOUNCED_SINCE: u64 = 1_600_000_000;
 const ANNOUNCED_SPAN: u64 = 160_000_000;
 
@@ -24,7 +24,7 @@ const ANNOUNCED_SPAN: u64 = 160_000_000;
 pub(super) struct Reconciliations(HashMap<SubscriptionId, Negentropy<'static, NegentropyStorageVector>>);
 
 impl Reconciliations {
-    /// Answers one message. `None` where there is nothing to say.
+    /// Answers one message; `None` if it needs no answer.
     pub(super) fn hear(&mut self, relay: &Relay, message: ClientMessage<'_>) -> Option<Value> {
         match message {
             ClientMessage::NegOpen { subscription_id, .. } if relay.character() == Character::Agrees => {
@@ -77,7 +77,7 @@ fn is_asked_for(filter: &Filter, second: u64) -> bool {
         && filter.until.is_none_or(|until| second <= until.as_secs())
 }
 
-/// Events without a valid signature: a second and an id of each.
+/// Times and ids of announced events that do not exist.
 fn announced(events: usize) -> impl Iterator<Item = (u64, [u8; 32])> {
     let events = u64::try_from(events).expect("64 bits");
     (0..events).map(move |number| {

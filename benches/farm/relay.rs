@@ -1,4 +1,4 @@
-//! One relay of the farm: what it holds and what it did.
+//! One relay of the farm: its events and its counters.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,31 +11,31 @@ use tokio::sync::broadcast;
 use super::corpus::Stored;
 use super::{Character, url_of};
 
-/// Published events that a listener may be behind.
+/// Live events that a subscriber may lag behind.
 const LIVE_MAX: usize = 4_096;
 
-/// What the relay did since it started.
+/// Counters since the start of the relay.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     /// Bytes received on its sockets, handshakes and documents included.
     pub(crate) received: AtomicU64,
     /// Bytes sent, likewise.
     pub(crate) sent: AtomicU64,
-    /// When somebody first connected.
+    /// Time of the first connection.
     pub(crate) first_seen: OnceLock<Instant>,
-    /// REQs heard.
+    /// REQ messages received.
     pub(crate) requests: AtomicU64,
-    /// NIP-77 messages heard.
+    /// NIP-77 messages received.
     pub(crate) reconciliations: AtomicU64,
-    /// NIP-11 documents asked for.
+    /// Requests for the NIP-11 document.
     pub(crate) documents: AtomicU64,
-    /// Connections that are open now.
+    /// Connections currently open.
     pub(crate) open: AtomicU64,
-    /// Most that were ever open at once.
+    /// Most connections open at the same time.
     pub(crate) open_max: AtomicU64,
-    /// Connections ever opened.
+    /// Connections opened in total.
     pub(crate) opened: AtomicU64,
-    /// Live subscriptions that are open now: those without `until`.
+    /// Live subscriptions currently open: those without `until`.
     pub(crate) listening: AtomicU64,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Counts {
 pub(crate) struct Relay {
     character: Character,
     address: SocketAddr,
-    /// Newest first, ties by lowest id.
+    /// Newest first, ties by lower id.
     held: RwLock<Vec<Arc<Stored>>>,
     foreign: Vec<Arc<Stored>>,
     claimed: Vec<Arc<Stored>>,
@@ -73,12 +73,12 @@ impl Relay {
         }
     }
 
-    /// How it behaves.
+    /// Its behaviour.
     pub(crate) fn character(&self) -> Character {
         self.character
     }
 
-    /// Where it listens.
+    /// Its address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -88,46 +88,46 @@ impl Relay {
         url_of(self.address)
     }
 
-    /// Bytes on the wire so far, both ways.
+    /// Bytes transferred so far, both directions.
     pub(crate) fn traffic(&self) -> u64 {
         self.counts.received.load(Ordering::Relaxed) + self.counts.sent.load(Ordering::Relaxed)
     }
 
-    /// What it did.
+    /// Its counters.
     pub(crate) fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// Everything it holds, newest first.
+    /// All events that it holds, newest first.
     pub(crate) fn held(&self) -> Vec<Arc<Stored>> {
         self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ids of what it holds that may be archived, up to the second `until`.
+    /// Ids of its valid events up to the second `until`.
     pub(crate) fn sound(&self, until: u64) -> impl Iterator<Item = EventId> {
         let held = self.held().into_iter();
         held.filter(move |stored| stored.is_sound && stored.event.created_at.as_secs() <= until)
             .map(|stored| stored.event.id)
     }
 
-    /// Ids of what nobody may archive from it.
+    /// Ids of its events that must not be archived.
     pub(crate) fn unsound(&self) -> Vec<EventId> {
         let forged = self.held().into_iter().filter(|stored| !stored.is_sound).map(|stored| stored.event.id);
         let foreign = self.foreign().iter().map(|stored| stored.event.id);
         forged.chain(foreign).collect()
     }
 
-    /// What it shows although nobody asked for it.
+    /// Events that it sends although they match no request.
     pub(super) fn foreign(&self) -> &[Arc<Stored>] {
         if self.character == Character::Foreign { &self.foreign } else { &[] }
     }
 
-    /// What it claims to hold, where that is not what it holds.
+    /// Events that it claims to hold and does not hold.
     pub(super) fn claimed(&self) -> &[Arc<Stored>] {
         &self.claimed
     }
 
-    /// Keeps an event and shows it to whoever listens. An ephemeral one is only shown.
+    /// Stores an event and sends it to all live subscriptions. An ephemeral event is only sent.
     pub(crate) fn publish(&self, event: Event) {
         let stored = Stored::sound(event);
         if !stored.event.kind.is_ephemeral() {
@@ -135,22 +135,22 @@ impl Relay {
             let place = held.partition_point(|other| other.event < stored.event);
             held.insert(place, Arc::clone(&stored));
         }
-        // Nobody may be listening.
+        // Fails if there is no subscriber.
         let _ = self.live.send(stored);
     }
 
-    /// What will be published from now on.
+    /// Subscribes to events published from now on.
     pub(super) fn live(&self) -> broadcast::Receiver<Arc<Stored>> {
         self.live.subscribe()
     }
 
-    /// Runs `change` on what it holds.
+    /// Runs `look` on its events.
     pub(super) fn with_held<T>(&self, look: impl FnOnce(&[Arc<Stored>]) -> T) -> T {
         look(&self.held.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Counts one while it lives.
+/// Increments a counter until dropped.
 pub(super) struct Counted<'a>(&'a AtomicU64);
 
 impl<'a> Counted<'a> {

@@ -1,4 +1,4 @@
-//! One WebSocket session: questions, answers, and what is published meanwhile.
+//! One WebSocket session: requests, answers, and live events.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::auth::Doorkeeper;
+use super::auth::AuthCheck;
 use super::corpus::Stored;
 use super::negentropy::Reconciliations;
 use super::relay::{Counted, Relay};
 use super::{Character, answer, frames};
 
-/// How long [`Character::Slow`] thinks before an answer, and before each event of it.
+/// Pause of [`Character::Slow`] before an answer, and before each event of it.
 const THINKS: Duration = Duration::from_millis(150);
 const THINKS_AGAIN: Duration = Duration::from_millis(2);
-/// After how many events of an answer [`Character::Drops`] cuts the connection.
+/// Number of events of an answer after which [`Character::Drops`] closes the connection.
 const DROPS_AFTER: usize = 20;
 
-/// A subscription that stays open.
+/// A live subscription.
 struct Subscription<'a> {
     filters: Vec<Filter>,
     _counted: Counted<'a>,
@@ -36,26 +36,26 @@ pub(super) struct Session<'a, S> {
     relay: &'a Relay,
     open: HashMap<SubscriptionId, Subscription<'a>>,
     reconciliations: Reconciliations,
-    doorkeeper: Doorkeeper,
+    auth_check: AuthCheck,
     asked: u64,
 }
 
-/// Serves until the client goes, or the character wants it to end.
+/// Serves until the client disconnects or the character ends the session.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     socket: WebSocketStream<S>,
     relay: &Arc<Relay>,
 ) -> tungstenite::Result<()> {
     let mut live = relay.live();
-    let doorkeeper = Doorkeeper::new(relay);
+    let auth_check = AuthCheck::new(relay);
     let mut session = Session {
         socket,
         relay,
         open: HashMap::new(),
         reconciliations: Reconciliations::default(),
-        doorkeeper,
+        auth_check,
         asked: 0,
     };
-    if let Some(challenge) = session.doorkeeper.challenge() {
+    if let Some(challenge) = session.auth_check.challenge() {
         session.say(&json!(["AUTH", challenge])).await?;
     }
     loop {
@@ -66,7 +66,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             },
             published = live.recv() => match published {
                 Ok(stored) => session.show(&stored).await?,
-                // Whoever is that far behind has to ask again, as with any relay.
+                // A client that lags this far misses events and must request them again, as with any relay.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return Ok(()),
             },
@@ -92,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             }
             Ok(ClientMessage::Event(event)) => self.published(event.into_owned()).await,
             Ok(ClientMessage::Auth(event)) => {
-                let accepted = self.doorkeeper.admit(&event);
+                let accepted = self.auth_check.admit(&event);
                 let reason = if accepted { "" } else { "invalid: not an answer to the challenge" };
                 self.say(&json!(["OK", event.id, accepted, reason])).await
             }
@@ -109,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
 
     async fn asked(&mut self, id: SubscriptionId, filters: Vec<Filter>) -> tungstenite::Result<()> {
         self.open.remove(&id);
-        if let Some(refusal) = self.doorkeeper.refusal() {
+        if let Some(refusal) = self.auth_check.refusal() {
             return self.say(&json!(["CLOSED", id, refusal])).await;
         }
         self.asked += 1;
@@ -117,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         let chosen = if is_mute { Vec::new() } else { answer::choose(self.relay, &filters) };
         self.answer(&id, &chosen).await?;
         let counts = self.relay.counts();
-        // A question with an end in the past needs no ear; the others stay open.
+        // A request with `until` needs no live subscription; the others stay open.
         if filters.iter().any(|filter| filter.until.is_none()) {
             let subscription = Subscription { filters, _counted: Counted::one(&counts.listening, None) };
             self.open.insert(id, subscription);
@@ -171,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
 
     async fn published(&mut self, event: Event) -> tungstenite::Result<()> {
         let id = event.id;
-        let refusal = self.doorkeeper.refusal();
+        let refusal = self.auth_check.refusal();
         let (accepted, reason) = match refusal {
             Some(refusal) => (false, refusal),
             None if !event.kind.is_ephemeral() => (false, "blocked: nothing is kept here"),

@@ -1,5 +1,5 @@
-//! What an archive says of the farm, held against what the farm knows: who is archived whole, who left a reason, and
-//! whether anything is called complete that is not.
+//! Compares an archive with the farm's ground truth: which relays are archived completely, which left a
+//! reason, and whether a window is wrongly called complete.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 use super::{Character, Farm, Relay};
 
-/// Characters that must leave a reason, whatever else they show.
+/// Characters that must leave a recorded reason, whatever they send.
 fn must_be_noted(character: Character) -> bool {
     use Character as C;
     matches!(
@@ -26,7 +26,7 @@ fn must_be_noted(character: Character) -> bool {
     )
 }
 
-/// Which events each relay has shown, by its URL.
+/// Archived events of each relay, by URL.
 pub(crate) async fn archived(client: &Client) -> BTreeMap<String, BTreeSet<EventId>> {
     let query = "SELECT relay_url, event_id FROM events_relays";
     let rows = client.query_typed(query, &[]).await.expect("the view is there");
@@ -38,7 +38,8 @@ pub(crate) async fn archived(client: &Client) -> BTreeMap<String, BTreeSet<Event
     pairs
 }
 
-/// What the journals say against each relay, by its URL. One that the monitor cannot read is not visited by the synchronizer.
+/// Recorded reasons against each relay, by URL. A relay that the monitor cannot read is not visited by the
+/// synchronizer.
 pub(crate) async fn reasons(client: &Client) -> BTreeMap<String, BTreeSet<String>> {
     let query = "SELECT r.url, n.detail::text FROM relays r JOIN (
         SELECT relay, detail FROM relay_log WHERE kind = 'observed'
@@ -53,7 +54,7 @@ pub(crate) async fn reasons(client: &Client) -> BTreeMap<String, BTreeSet<String
     said
 }
 
-/// What is still awaited: pairs of the truth up to the second `until`, and reasons.
+/// What is still missing: pairs of the ground truth up to the second `until`, and reasons.
 pub(crate) async fn awaited(client: &Client, farm: &Farm, until: u64) -> Vec<String> {
     let (seen, said) = (archived(client).await, reasons(client).await);
     let none = BTreeSet::new();
@@ -68,15 +69,16 @@ pub(crate) async fn awaited(client: &Client, farm: &Farm, until: u64) -> Vec<Str
         } else if !is_noted && must_be_noted(character) {
             left.push(format!("{character:?} {url}: its reason"));
         } else if !is_noted && missing > 0 {
-            left.push(format!("{character:?} {url}: {missing} events lost in silence"));
+            left.push(format!("{character:?} {url}: {missing} events lost without a reason"));
         }
     }
     left
 }
 
-/// Relays that have events in windows called complete that are not archived from them.
+/// Relays with events in windows called complete that are not archived from them.
 pub(crate) async fn false_proofs(client: &Client, farm: &Farm) -> Vec<String> {
-    // The proofs first: what is proven meanwhile is archived before.
+    // Proven windows are read before the archived events: events of a window are archived before it is
+    // proven.
     let query = "SELECT r.url, since, until FROM sync_log JOIN relays r ON r.number = relay WHERE outcome = 'complete'";
     let mut proven: BTreeMap<String, Vec<(i64, i64)>> = BTreeMap::new();
     for row in client.query_typed(query, &[]).await.expect("the tables are there") {

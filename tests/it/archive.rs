@@ -1,4 +1,5 @@
-//! The archive as its user has it: the real binary, its own PostgreSQL and PgBouncer, relays of another project.
+//! Tests of the archive as a user runs it: the real binary, its own PostgreSQL and PgBouncer, and relays of
+//! other projects.
 
 mod candidates;
 mod chaos;

@@ -1,5 +1,5 @@
-//! `relay_log` and `sync_log`: what happened to relays, and which windows of them are complete; `relay_metadata`: their
-//! snapshots.
+//! Appends to `relay_log` (facts about relays), `sync_log` (outcomes of windows) and `relay_metadata`
+//! (snapshots).
 
 mod candidates;
 mod metadata;
@@ -22,26 +22,25 @@ use super::command::{RelayCommand, WindowCommand};
 use crate::store::append::{Client, Journal};
 use crate::store::{Error, Relay};
 
-/// Most commands in one transaction.
 const BATCH_MAX: usize = 2_000;
 
-/// What a relay command's caller is told.
+/// Answer to a [`RelayCommand`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RelayAnswer {
-    /// The relay's number, and whether this command made it known.
+    /// The relay is known.
     Known {
         /// `relays.number`.
         relay: Relay,
-        /// False when it was there already.
+        /// False if it was known before this command.
         is_new: bool,
     },
     /// The fact is recorded.
     Recorded,
-    /// What became of a URL that somebody named.
+    /// The outcome for a URL named by an event or a list.
     Found(Finding),
 }
 
-/// The journal of relays.
+/// The journal `relay_log`.
 #[derive(Debug)]
 pub struct RelayJournal;
 
@@ -57,7 +56,7 @@ const RECORDED_BEFORE: &str = "
     SELECT count(*) FROM relay_log
     WHERE batch = $1 AND kind IN ('retired', 'restored', 'refused', 'observed') AND slot = 0";
 
-/// The additions of a batch, one array a column.
+/// The additions of a batch, one array per column.
 #[derive(Default)]
 struct Additions<'a> {
     urls: Vec<&'a str>,
@@ -65,7 +64,7 @@ struct Additions<'a> {
     sources: Vec<&'static str>,
 }
 
-/// Every other command about a known relay, one array a column.
+/// All other commands about known relays, one array per column.
 #[derive(Default)]
 struct Records<'a> {
     slots: Vec<i32>,
@@ -74,7 +73,7 @@ struct Records<'a> {
     details: Vec<&'a Value>,
 }
 
-/// The commands of a batch by the statements that append them.
+/// The commands of a batch, grouped by the statement that appends them.
 struct Batch<'a> {
     adds: Additions<'a>,
     records: Records<'a>,
@@ -135,13 +134,13 @@ fn answers(
 }
 
 impl Batch<'_> {
-    /// How many statements it takes.
+    /// Number of SQL statements.
     fn statements(&self) -> usize {
         let records = usize::from(!self.records.slots.is_empty());
         usize::from(!self.adds.urls.is_empty()) + records + self.candidates.statements()
     }
 
-    /// Sends them. Returns the row of the additions, and what became of URLs that were found.
+    /// Runs the statements. Returns the row of the additions, and the outcome for each found URL.
     async fn append(
         &self,
         client: &impl GenericClient,
@@ -207,9 +206,9 @@ impl Journal for RelayJournal {
             parts.append(&***client, batch).await?
         } else {
             let transaction = client.transaction().await?;
-            let told = parts.append(&*transaction, batch).await?;
+            let appended = parts.append(&*transaction, batch).await?;
             transaction.commit().await?;
-            told
+            appended
         };
         Ok(answers(commands, &known(&parts.adds, &added), &found))
     }
@@ -233,7 +232,7 @@ impl Journal for RelayJournal {
         } else {
             match candidates.lookup(client, batch).await? {
                 Some(found) => found,
-                // The other facts prove the commit: then nothing of the candidates was new.
+                // The other facts prove that the batch was committed, so none of its candidates was new.
                 None if !records.slots.is_empty() => candidates.all_known(),
                 None => return Ok(None),
             }
@@ -243,7 +242,7 @@ impl Journal for RelayJournal {
         }
         let rows =
             client.query_typed(ADDED_BEFORE, &[(&batch, Type::UUID), (&adds.urls, Type::TEXT_ARRAY)]).await?;
-        // Adding is idempotent: a batch of additions that is not wholly there is simply sent again.
+        // Adding is idempotent, so a batch whose additions are not all present is sent again.
         if rows.len() < adds.urls.len() {
             return Ok(None);
         }
@@ -259,20 +258,20 @@ fn known(adds: &Additions<'_>, rows: &[Row]) -> HashMap<String, (i32, bool)> {
     adds.urls.iter().map(ToString::to_string).zip(numbered).collect()
 }
 
-/// What a window command's caller is told.
+/// Answer to a [`WindowCommand`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowAnswer {
     /// The window is recorded.
     Recorded,
-    /// It is not: the lease of its relay ended or went to another process.
+    /// The window is not recorded: the relay's lease expired or was taken by another process.
     LeaseLost,
 }
 
-/// The journal of windows.
+/// The journal `sync_log`.
 #[derive(Debug)]
 pub struct SyncJournal;
 
-// The lease's row stays locked until the commit, so that nobody takes the relay over in between.
+// The row of the lease stays locked until the commit, so that no process takes the relay over in between.
 const WINDOWS: &str = "
     WITH held AS MATERIALIZED (
         SELECT l.name, l.token FROM lease l

@@ -1,4 +1,4 @@
-//! What the archive can be asked to record.
+//! Commands: the facts that callers append to the archive's journals.
 
 use serde_json::Value;
 
@@ -6,52 +6,53 @@ use super::event::{Snapshot, Window, WindowOutcome};
 use crate::base::RelayUrl;
 use crate::store::Relay;
 
-/// Something happened to a relay.
+/// A fact about a relay or a candidate, for `relay_log`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RelayCommand {
-    /// It became known.
+    /// A relay became known.
     Add {
         /// Its canonical URL.
         url: RelayUrl,
-        /// `operator` (command line), `seed` (a seed file) or `validator`, which proved it. Only the operator's relays may have a
-        /// private address.
+        /// `operator` (command line), `seed` (a seed file) or `validator` (a verified candidate). Only relays
+        /// of the operator may have a private address.
         source: &'static str,
     },
-    /// It is no longer crawled.
+    /// A relay is no longer crawled.
     Retire {
-        /// Which.
+        /// The relay.
         relay: Relay,
-        /// `{"reason": …}`, in the operator's words.
+        /// `{"reason": …}` as given by the operator.
         detail: Value,
     },
-    /// It is crawled again after it was retired.
+    /// A retired relay is crawled again.
     Restore {
-        /// Which.
+        /// The relay.
         relay: Relay,
-        /// `{"reason": …}`, in the operator's words.
+        /// `{"reason": …}` as given by the operator.
         detail: Value,
     },
-    /// It is never dialled, unless the operator names it.
+    /// A relay is never dialled unless the operator names it.
     Refuse {
-        /// Which.
+        /// The relay.
         relay: Relay,
         /// `{"reason": …}`, see [`super::decide::refusal`].
         detail: Value,
     },
-    /// A session with it showed something worth keeping.
+    /// An observation from a session with a relay.
     Observe {
-        /// Which.
+        /// The relay.
         relay: Relay,
-        /// `{"what": …}` and whatever belongs to it.
+        /// `{"what": …}` and further fields of that kind of observation.
         detail: Value,
     },
-    /// Somebody named a URL that may be a relay.
+    /// An event or a list named a URL that may be a relay.
     Find {
         /// Its canonical URL.
         url: RelayUrl,
-        /// `{"source": "event", "event": …}` or `{"source": "list", "list": …}`; an object. Its `domain` is added when it is recorded.
+        /// An object: `{"source": "event", "event": …}` or `{"source": "list", "list": …}`. Its `domain` is
+        /// added when it is recorded.
         detail: Value,
-        /// Room for it. All commands of a process bring the same.
+        /// Limits on candidates; the same in all commands of a process.
         bounds: CandidateBounds,
     },
     /// A candidate is given up.
@@ -63,43 +64,43 @@ pub enum RelayCommand {
     },
 }
 
-/// Most candidates that are taken up, so that a flood of hints cannot fill the disk.
+/// Limits on candidates, so that a flood of hints cannot fill the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CandidateBounds {
-    /// Waiting at one time, of one network.
+    /// Most candidates of one network that wait at a time.
     pub waiting_max: i32,
-    /// Waiting of one registrable domain.
+    /// Most candidates of one registrable domain that wait at a time.
     pub domain_max: i32,
-    /// Found within a day, of one network.
+    /// Most candidates of one network found within 24 hours.
     pub day_max: i32,
-    /// Found within a day, of one registrable domain.
+    /// Most candidates of one registrable domain found within 24 hours.
     pub domain_day_max: i32,
 }
 
-/// A window of a relay was walked to its end.
+/// The outcome of a window of a relay, for `sync_log`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowCommand {
-    /// Which relay.
+    /// The relay.
     pub relay: Relay,
-    /// Which part of its time line.
+    /// The window of its time line.
     pub window: Window,
-    /// How it ended.
+    /// Whether the window is complete.
     pub outcome: WindowOutcome,
-    /// Events received in it.
+    /// Events received in the window.
     pub events: i32,
-    /// Questions it took.
+    /// Requests sent for the window.
     pub requests: i32,
-    /// When it was asked for at the earliest, unix seconds by this process's clock.
+    /// Time of the earliest request, unix seconds by this process's clock.
     pub asked_at: i64,
-    /// The fence of the relay's lease: what a process finds out counts only while the relay is its own.
+    /// Fencing token of the relay's lease. The window is recorded only while this lease is valid.
     pub fence: i64,
 }
 
-/// A relay was checked.
+/// A snapshot of a checked relay, for `relay_metadata`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SnapshotCommand {
     /// Its canonical URL.
     pub url: RelayUrl,
-    /// What was found.
+    /// The results of the checks.
     pub snapshot: Snapshot,
 }

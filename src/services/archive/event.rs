@@ -1,4 +1,4 @@
-//! What has happened to a relay: which window of its time line was walked and how that ended, and what checks of it found.
+//! Facts about relays: windows of their time line with their outcome, and snapshots of their checks.
 
 mod snapshot;
 
@@ -6,7 +6,7 @@ pub use snapshot::Snapshot;
 
 use serde_json::{Value, json};
 
-/// From `since` to `until`, both inclusive, in unix seconds of `created_at`.
+/// A range of `created_at` from `since` to `until`, both inclusive, in unix seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct Window {
     /// First second.
@@ -16,27 +16,27 @@ pub struct Window {
 }
 
 impl Window {
-    /// The window, unless it would be empty.
+    /// The window; `None` if it would be empty.
     #[must_use]
     pub fn new(since: i64, until: i64) -> Option<Self> {
         (since <= until).then_some(Self { since, until })
     }
 
-    /// Whether `second` lies in it.
+    /// True if `second` lies in the window.
     #[must_use]
     pub fn contains(self, second: i64) -> bool {
         self.since <= second && second <= self.until
     }
 }
 
-/// How a window ended.
+/// Outcome of a window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WindowOutcome {
-    /// Everything the relay had in it is archived.
+    /// All events that the relay had in the window are archived.
     Complete,
-    /// The relay holds more than it would give.
+    /// The relay may hold more events than it sent.
     Gap {
-        /// Why we think so.
+        /// Why the window is not complete.
         reason: String,
     },
 }

@@ -1,4 +1,4 @@
-//! What the archive tells Prometheus.
+//! Prometheus metrics of the archive.
 
 mod discovery;
 mod monitor;
@@ -23,7 +23,7 @@ struct Outcome {
     outcome: &'static str,
 }
 
-/// Sessions of the synchronizer. Cloning shares them.
+/// Metrics of the synchronizer. Clones share the counters.
 #[derive(Debug, Clone, Default)]
 pub struct SyncMetrics {
     sessions: Family<Outcome, Counter>,
@@ -40,22 +40,17 @@ impl SyncMetrics {
     /// Registers the families under the prefix `synchronizer`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("synchronizer");
-        registry.register("sessions", "Sessions with relays that ended, by outcome", self.sessions.clone());
-        registry.register("relays", "Relays visited at this moment", self.connected.clone());
-        registry.register(
-            "live_relays",
-            "Relays that are up to date and send what they get",
-            self.live.clone(),
-        );
-        registry.register("windows", "Windows that were settled, by outcome", self.windows.clone());
-        let help = "Windows that were compared with a relay instead of downloaded (NIP-77)";
+        registry.register("sessions", "Ended sessions with relays, by outcome", self.sessions.clone());
+        registry.register("relays", "Relays with a running session", self.connected.clone());
+        registry.register("live_relays", "Relays that are caught up and send live events", self.live.clone());
+        registry.register("windows", "Windows settled, by outcome", self.windows.clone());
+        let help = "Windows compared with a relay instead of downloaded (NIP-77)";
         registry.register("comparisons", help, self.comparisons.clone());
-        let help = "Relays read by pages instead of compared with, by reason: false_claim, unproven, too_slow, day_full";
+        let help = "Sessions that stopped comparing and read page by page, by reason: false_claim, unproven, too_slow, day_full";
         registry.register("comparisons_given_up", help, self.comparisons_given_up.clone());
-        let help = "Events asked for to check what relays claim in comparisons (NIP-77)";
+        let help = "Events requested to verify what relays claim in comparisons (NIP-77)";
         registry.register("sampled_events", help, self.sampled.clone());
-        let help =
-            "Places for reading the past of a relay that were taken from it, by reason: too_slow, turn_over";
+        let help = "Permits to read stored events that a relay lost, by reason: too_slow, turn_over";
         registry.register("places_lost", help, self.places_lost.clone());
     }
 

@@ -1,11 +1,18 @@
-//! The archive: crawls every known Nostr relay and keeps what it saw.
+//! The archive: crawls every known Nostr relay and stores its events.
 //!
-//! Journals: `relay_log`, `sync_log`, `relay_metadata` (with `nip11`, `nip66`), and with the store `ingest_log`, `events`, `sightings`.
-//! Projections: `relays`, `candidates`, `relay_progress` (same commit); `kind_totals`, `relay_totals`, `minute_totals` (ticks).
-//! Working: `event_offers`, events that SQL programs hand over, until they are verified.
-//! Invariants: what is complete is decided by `sync_log` alone; a window is recorded after its events are committed; one
-//! event dated 2100 freezes nothing, because windows end at the present.
-//! Limits: `services.synchronizer`, `services.finder`, `services.validator`, `services.monitor` in the configuration.
+//! Journals: `relay_log`, `sync_log`, `relay_metadata` (with `nip11`, `nip66`), and those of the store:
+//! `ingest_log`, `events`, `sightings`.
+//!
+//! Projections: `relays`, `candidates`, `relay_progress` (updated in the same commit); `kind_totals`,
+//! `relay_totals`, `minute_totals` (updated at ticks).
+//!
+//! Working table: `event_offers`, events that SQL programs hand over, until they are verified.
+//!
+//! Invariants: `sync_log` alone decides what is complete. A window is recorded after its events are
+//! committed. Windows end at the present, so an event dated 2100 affects no other event.
+//!
+//! Limits: `services.synchronizer`, `services.finder`, `services.validator`, `services.monitor` in the
+//! configuration.
 
 mod append;
 pub mod command;

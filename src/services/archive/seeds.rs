@@ -1,7 +1,7 @@
-//! Reading a seed file: one relay address a line, `#` begins a comment line, blank lines are skipped.
+//! Reads seed files: one relay URL per line; lines that begin with `#` and blank lines are skipped.
 //!
-//! A bad line is reported by its number and skipped; it never stops the reading. Memory is bounded by
-//! the number of unique relays, and a line by [`LINE_BYTES_MAX`].
+//! A bad line is reported by its number and skipped. Limits: memory grows with the number of distinct relays,
+//! and a line is read up to [`LINE_BYTES_MAX`].
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, Read};
@@ -10,45 +10,45 @@ use thiserror::Error;
 
 use crate::base::{RelayUrl, RelayUrlError};
 
-/// Longest line that is read whole, in bytes. A longer one is no address; its rest is skipped unread,
-/// so a file without line ends costs no memory.
+/// Longest line that is read, in bytes. No URL is longer; the rest of a longer line is discarded, so that a
+/// file without line ends costs no memory.
 pub const LINE_BYTES_MAX: u64 = 4_096;
 
-/// Why a line of a seed file gives no relay.
+/// Why a line of a seed file was skipped.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SeedError {
-    /// The address breaks a rule.
+    /// The URL is not valid.
     #[error(transparent)]
     Address(#[from] RelayUrlError),
-    /// Bytes that are no text.
+    /// The line is not text.
     #[error("the line is not UTF-8")]
     NotUtf8,
-    /// No address is that long.
+    /// The line is longer than any URL.
     #[error("the line is longer than {LINE_BYTES_MAX} bytes")]
     LineTooLong,
-    /// The file could not be read further; this is the last item.
+    /// Reading the file failed; this is the last item.
     #[error("cannot read the seed file: {0}")]
     Read(#[from] io::Error),
 }
 
-/// What the lines of a seed file gave.
+/// Contents of a seed file.
 #[derive(Debug, Default)]
 pub struct Seeds {
-    /// The relays in the order of their first line, each once.
+    /// The distinct relays, in order of their first line.
     pub relays: Vec<RelayUrl>,
-    /// How many lines named a relay that an earlier line had named.
+    /// Number of lines that repeat a relay of an earlier line.
     pub duplicates: usize,
-    /// The refused lines: number (from 1) and reason.
+    /// Skipped lines: number (from 1) and reason.
     pub refused: Vec<(usize, SeedError)>,
 }
 
 impl Seeds {
-    /// Reads a whole seed file.
+    /// Reads a seed file to its end.
     ///
     /// # Errors
     ///
-    /// Only when the file cannot be read; a bad line is in [`Seeds::refused`].
+    /// Only when the file cannot be read. Bad lines are in [`Seeds::refused`].
     pub fn read(file: impl BufRead) -> io::Result<Self> {
         let mut seeds = Self::default();
         let mut known = HashSet::new();
@@ -64,7 +64,8 @@ impl Seeds {
     }
 }
 
-/// The lines of a seed file that are neither blank nor comments: number (from 1), and relay or reason.
+/// The lines of a seed file that are neither blank nor comments: number (from 1), and the relay or the reason
+/// for skipping.
 pub fn seed_lines(file: impl BufRead) -> impl Iterator<Item = (usize, Result<RelayUrl, SeedError>)> {
     SeedLines { file, line: 0, ended: false }
 }
@@ -76,7 +77,7 @@ struct SeedLines<R> {
 }
 
 impl<R: BufRead> SeedLines<R> {
-    /// The next line without its end, or nothing after the last one.
+    /// The next line, cut at `LINE_BYTES_MAX`; nothing after the last one.
     fn next_line(&mut self) -> io::Result<Option<Result<Vec<u8>, SeedError>>> {
         let mut bytes = Vec::new();
         let mut bounded = self.file.by_ref().take(LINE_BYTES_MAX + 1);

@@ -1,4 +1,5 @@
-//! Candidates as rows: bounded, found once, kept in one commit with their journal, and equal to its replay.
+//! Candidates in the database: limited, recorded once, updated in one commit with their journal, and equal to
+//! a replay of it.
 
 use quipu::base::RelayUrl;
 use quipu::config::Implementation;
@@ -78,7 +79,7 @@ async fn a_candidate_is_found_once_and_leaves_in_the_commit_that_makes_it_a_rela
     );
     assert_eq!(kit.problems().await, Vec::<String>::new());
 
-    // A month later it may be found again.
+    // After a month the URL may be found again.
     let superuser = kit.superuser().await;
     superuser
         .batch_execute(
@@ -109,7 +110,7 @@ async fn candidates_are_bounded_in_all_and_a_domain_and_a_day() {
         Finding::DomainFull,
         "whatever its sub-domain and port"
     );
-    // All at once, as one batch: bounds hold within it.
+    // All at once, as one batch: the limits hold within a batch.
     let mut callers = JoinSet::new();
     for n in 0..20 {
         let writer = writer.clone();
@@ -118,7 +119,7 @@ async fn candidates_are_bounded_in_all_and_a_domain_and_a_day() {
     let told = callers.join_all().await;
     assert_eq!(told.iter().filter(|finding| **finding == Finding::New).count(), 3);
     assert_eq!(told.iter().filter(|finding| **finding == Finding::Full).count(), 17);
-    // Room again, but the day's share is two more.
+    // Slots are free again, but the daily limit allows only two more.
     for n in 0..3 {
         drop_it(&writer, &format!("wss://one.example.com/{n}")).await;
     }
@@ -127,7 +128,7 @@ async fn candidates_are_bounded_in_all_and_a_domain_and_a_day() {
         again.push(find(&writer, &format!("ws://[2001:db8:{n}::1]"), bounds).await);
     }
     assert_eq!(again, [Finding::New, Finding::New, Finding::Full]);
-    // Each network has room of its own.
+    // Each network has limits of its own.
     assert_eq!(find(&writer, "ws://one.i2p", bounds).await, Finding::New);
     let owner = kit.database.owner().await;
     assert_eq!(number(&owner, "SELECT count(*) FROM candidates").await, 6);
@@ -139,7 +140,7 @@ async fn b_7_sub_domains_of_one_domain_have_one_share_of_a_day() {
     let mut kit = Kit::new().await;
     let writer = kit.writer(RelayJournal);
     let bounds = CandidateBounds { waiting_max: 100, domain_max: 2, day_max: 100, domain_day_max: 5 };
-    // Each is given up at once, as one that leads to a private address is, so that none of them waits.
+    // Each is dropped at once, as candidates with private addresses are, so that none of them waits.
     let mut found = Vec::new();
     for n in 0..8 {
         let text = format!("wss://s{n}.evil.co.uk");
@@ -166,7 +167,7 @@ async fn an_operator_who_names_a_discovered_relay_makes_it_a_named_one_and_that_
     assert!(!add(&writer, "wss://b.example.com", "validator").await);
     assert!(!add(&writer, "wss://a.example.com", "seed").await);
     assert_eq!(texts(&owner, source).await, ["validator", "seed"], "a seed file names nothing");
-    // Two at once: one fact.
+    // Two concurrent commands record one fact.
     let (one, two) = (kit.writer(RelayJournal), kit.writer(RelayJournal));
     let told =
         tokio::join!(add(&one, "wss://a.example.com", "operator"), add(&two, "wss://a.example.com", "seed"));
@@ -180,7 +181,7 @@ async fn an_operator_who_names_a_discovered_relay_makes_it_a_named_one_and_that_
     assert_eq!(texts(&owner, "SELECT r::text FROM relays r ORDER BY 1").await, before);
 }
 
-/// Four processes find, add and drop the same few URLs in any order.
+/// Four processes find, add and drop the same few URLs in random order.
 #[tokio::test]
 async fn whatever_the_order_of_commits_candidates_equal_a_replay_and_a_rebuild_changes_nothing() {
     let mut kit = Kit::new().await;
@@ -199,7 +200,7 @@ async fn whatever_the_order_of_commits_candidates_equal_a_replay_and_a_rebuild_c
             }
         });
     }
-    // Dropped ones may come back at once here, so that many lives follow each other.
+    // Dropped URLs may be found again at once here, so that many cycles follow each other.
     let superuser = kit.superuser().await;
     superuser.batch_execute("ALTER TABLE relay_log DISABLE TRIGGER refuse_change").await.unwrap();
     while !load.is_empty() {

@@ -1,5 +1,5 @@
-//! kill -9 of a synchronizer, of the pooler, of the server; a relay that goes silent behind a proxy: what is archived in the end
-//! is what the relays hold, pair by pair.
+//! kill -9 of a synchronizer, of the pooler and of the server, and a relay that stalls behind a proxy: in the
+//! end the archive equals what the relays hold, pair by pair.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -20,10 +20,10 @@ use super::kit::now;
 use crate::support::farm::{Character, Extent, Farm, Plan};
 use crate::support::instance::{Instance, await_some, signal, wait};
 
-/// Longest until the archive is whole again: two leases, a pause after a failure, and the work.
-const PATIENCE: Duration = Duration::from_mins(3);
+/// Timeout until the archive is complete again: two leases, a retry pause, and the work.
+const TIMEOUT: Duration = Duration::from_mins(3);
 
-/// Everybody honest, some slow, some with small pages: enough work to be interrupted in the middle.
+/// All relays are honest, some slow, some with small pages: enough work to be interrupted in the middle.
 const PLAN: Plan = Plan {
     relays: 16,
     character: |number| match number % 4 {
@@ -42,7 +42,7 @@ const LEASE: &str = "services.synchronizer.lease_s=5";
 
 type Pairs = BTreeSet<(EventId, String)>;
 
-/// Every pair in the archive; fails when one is there twice. `None` while the server is away.
+/// Every pair of event and relay in the archive. Fails on a duplicate. `None` while the server is away.
 async fn pairs(instance: &Instance) -> Option<Pairs> {
     let client = owner::connect(&instance.url("owner_database_url")).await.ok()?;
     let rows = client.query("SELECT event_id, relay_url FROM events_relays", &[]).await.ok()?;
@@ -52,7 +52,7 @@ async fn pairs(instance: &Instance) -> Option<Pairs> {
     Some(pairs)
 }
 
-/// Waits until at least so many pairs are there.
+/// Waits until at least `wanted` pairs are archived.
 async fn until_archived(instance: &Instance, wanted: usize) -> Pairs {
     let started = Instant::now();
     loop {
@@ -60,12 +60,12 @@ async fn until_archived(instance: &Instance, wanted: usize) -> Pairs {
         if found.len() >= wanted {
             return found;
         }
-        assert!(started.elapsed() < PATIENCE, "{} of {wanted} pairs:\n{}", found.len(), instance.log());
+        assert!(started.elapsed() < TIMEOUT, "{} of {wanted} pairs:\n{}", found.len(), instance.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// The archive is the truth, and its proofs hold.
+/// Asserts that the archive equals the ground truth, and that its proofs hold.
 async fn assert_whole(instance: &Instance, truth: &Pairs) {
     let found = until_archived(instance, truth.len()).await;
     assert!(found == *truth, "{} pairs, {} in truth", found.len(), truth.len());
@@ -75,14 +75,14 @@ async fn assert_whole(instance: &Instance, truth: &Pairs) {
     instance.run(&["verify", "--events"]).ok();
 }
 
-/// Places for half of the relays in each process, so that both have some.
+/// Connection slots for half of the relays in each process, so that both crawl some.
 const PLACES: &str = "networks.clearnet.relays_at_once=8";
 
-/// `quipu run synchronizer` on an instance whose own one is off.
+/// `quipu run synchronizer` on an instance whose own synchronizer is off.
 fn synchronizer(instance: &Instance, farm: &Farm, name: &str) -> Child {
     let urls: Vec<String> = farm.relays().iter().map(|relay| relay.url()).collect();
     let only = format!("services.synchronizer.only_relays={}", serde_json::json!(urls));
-    // Each process has its own health page.
+    // Each process has its own operations listener.
     let settings = ["--set", LEASE, "--set", PLACES, "--set", "http.ops_address=127.0.0.1:0", "--set", &only];
     let mut command: Command = instance.command(&[&["run", "synchronizer"], settings.as_slice()].concat());
     let log = File::create(instance.folder().join(name)).unwrap();
@@ -107,7 +107,7 @@ async fn the_relays_of_a_killed_synchronizer_are_taken_over_and_nothing_is_lost_
     let client = owner::connect(&owner_url).await.unwrap();
     let started = Instant::now();
     while client.query_one(holders, &[]).await.unwrap().get::<_, i64>(0) < 2 {
-        assert!(started.elapsed() < PATIENCE, "both have relays");
+        assert!(started.elapsed() < TIMEOUT, "both have relays");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     doomed.kill().unwrap();
@@ -122,7 +122,7 @@ async fn the_relays_of_a_killed_synchronizer_are_taken_over_and_nothing_is_lost_
     instance.stop();
 }
 
-/// The pooler's process id, from its own file.
+/// The pooler's process id, from its pid file.
 fn pooler_pid(instance: &Instance) -> Option<u32> {
     let mut folders = vec![instance.data()];
     while let Some(folder) = folders.pop() {
@@ -130,7 +130,7 @@ fn pooler_pid(instance: &Instance) -> Option<u32> {
             if entry.file_name() == "pgbouncer.pid" {
                 return std::fs::read_to_string(entry.path()).ok()?.trim().parse().ok();
             }
-            // The server's own folder is large and has none.
+            // The server's data folder is large and holds no such file.
             if entry.path().is_dir() && entry.file_name() != "postgres" {
                 folders.push(entry.path());
             }
@@ -163,7 +163,8 @@ async fn a_crawl_survives_the_death_of_its_pooler_and_of_its_server() {
     instance.stop();
 }
 
-/// A proxy before one relay that goes silent after so many bytes of its answers, once, and keeps the connection open.
+/// A proxy in front of one relay. Once, after a number of bytes of the relay's answers, it stops forwarding
+/// and keeps the connection open.
 struct SilentProxy {
     address: SocketAddr,
     fell_silent: Arc<AtomicBool>,
@@ -195,7 +196,7 @@ impl SilentProxy {
                                     left.fetch_sub(n.min(left.load(Ordering::SeqCst)), Ordering::SeqCst);
                                 if before <= n {
                                     told.store(true, Ordering::SeqCst);
-                                    // Half open: both ends believe in it, and nothing comes through any more.
+                                    // Half open: both ends consider the connection alive, but no data passes.
                                     std::future::pending::<()>().await;
                                 }
                             }
@@ -204,7 +205,7 @@ impl SilentProxy {
                             }
                         }
                     };
-                    // A client that leaves ends it; silence does not.
+                    // The proxy ends when the client disconnects, not when no data passes.
                     tokio::select! {
                         _ = asks => {}
                         () = answers => {}
@@ -240,7 +241,7 @@ async fn a_half_open_connection_is_given_up_and_the_relay_is_archived_whole() {
     instance.stop();
 }
 
-/// The farm itself deals as it says: each relay has its share, and the same seed gives the same truth.
+/// Checks the farm itself: each relay has its share, and the same seed gives the same ground truth.
 #[tokio::test]
 async fn the_truth_of_a_farm_is_known_beforehand() {
     let by_number = |farm: &Farm| -> BTreeMap<usize, BTreeSet<EventId>> {

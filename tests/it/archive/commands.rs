@@ -1,4 +1,4 @@
-//! What the commands say when something is in the way, and what the ready file says when nothing is.
+//! Messages of the commands when they fail, and the contents of the ready file.
 
 use std::fs;
 use std::net::TcpListener;
@@ -32,7 +32,7 @@ async fn the_ready_file_is_private_and_names_every_door() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn url_prints_each_door_and_a_retired_relay_is_known_as_such() {
+async fn url_prints_each_database_url_and_a_retired_relay_is_known_as_such() {
     let instance = Instance::start(&[]);
     let url = |arguments: &[&str]| instance.run(arguments).ok().stdout.trim_end().to_owned();
     assert_eq!(url(&["url"]), instance.ready["reader_database_url"]);
@@ -107,7 +107,7 @@ async fn a_data_folder_in_use_is_refused_and_the_one_that_uses_it_goes_on() {
     let mut second = instance.command(&["up", "--port-base", &free_port_block().to_string()]);
     let said = run(&mut second, instance.folder()).refusal();
     assert!(said.contains("another Quipu is running on") && said.contains("--data"), "{said}");
-    // The refused one takes nothing away from the other.
+    // The refused instance does not affect the running one.
     instance.run(&["relays", "list"]).ok();
     assert_eq!(instance.count("SELECT count(*) FROM events").await, 0);
     instance.stop();

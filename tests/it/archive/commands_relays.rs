@@ -1,4 +1,5 @@
-//! `quipu relays` and `quipu archive status`: what they show, as tables and as JSON, and what they say to do next.
+//! Output of `quipu relays` and `quipu archive status`, as tables and as JSON, and the next steps that they
+//! suggest.
 
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -9,7 +10,7 @@ use crate::support::instance::Instance;
 const READABLE: &str = "ws://127.0.0.1:2";
 const SILENT: &str = "ws://127.0.0.1:3/inbox";
 
-/// Two checked relays, and one that nobody looked at.
+/// Adds two checked relays and one that was never checked.
 async fn checked(instance: &Instance) -> Client {
     let added =
         instance.run(&["relays", "add", "ws://127.0.0.1:2/", SILENT, "ws://127.0.0.1:4", "--json"]).ok();
@@ -95,13 +96,14 @@ async fn a_command_that_cannot_be_carried_out_says_what_to_do_next() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_counts_exactly_what_is_there_also_after_an_erasure() {
-    // Relays that the events name would become candidates meanwhile.
+    // The finder is off, because relays named by the events would become candidates meanwhile.
     let instance = Instance::start(&["--set", "services.finder.enabled=false"]);
     let status = || instance.run(&["archive", "status", "--json"]).ok().json_lines().remove(0);
     let empty = status();
     assert_eq!((&empty["events"], &empty["bytes_per_event"]), (&0.into(), &Value::Null));
     let owner = checked(&instance).await;
-    // Of one relay all is proven but a gap; of another a gap was closed by a later proof. Three candidates wait.
+    // One relay is proven except for a gap; another had a gap that a later proof closed. Three candidates
+    // wait.
     let walked = format!(
         "INSERT INTO sync_log (batch, slot, relay, outcome, since, until, events, requests)
          SELECT gen_random_uuid(), 0, number, outcome, since, until, 0, 1 FROM relays,
@@ -126,7 +128,7 @@ async fn status_counts_exactly_what_is_there_also_after_an_erasure() {
     ] {
         assert_eq!(instance.run(arguments).status.code(), Some(2), "{arguments:?}");
     }
-    // It shows what leaves; without a terminal to ask at, it needs a flag.
+    // The command shows what would be removed; without a terminal for confirmation it requires a flag.
     let dry =
         instance.run(&["erase", "--event", &id, "--reason", "x", "--dry-run", "--json"]).ok().json_lines();
     assert_eq!(

@@ -1,4 +1,5 @@
-//! kill -9 of each part in the middle of an import: what was acknowledged is there, and nothing is there twice.
+//! kill -9 of each process in the middle of an import: acknowledged events are stored, and no event is stored
+//! twice.
 
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader};
@@ -17,7 +18,7 @@ use tokio_postgres::Client;
 use super::kit::{Sample, ids_of};
 use crate::support::instance::{Instance, await_some, signal};
 
-/// Who dies, in turn, ten times Quipu and ten times PostgreSQL; the moment is random.
+/// The processes to kill, in order: ten times Quipu and ten times PostgreSQL, each at a random moment.
 const ROUNDS: [Victim; 20] = [
     Victim::Import,
     Victim::Postmaster,
@@ -45,15 +46,15 @@ const ROUNDS: [Victim; 20] = [
 enum Victim {
     /// `quipu import`.
     Import,
-    /// `quipu up`; its servers are left alone until it is started again.
+    /// `quipu up`; its servers keep running until it is started again.
     Instance,
-    /// PostgreSQL's first process, which takes all others with it.
+    /// PostgreSQL's main process, which ends all others.
     Postmaster,
-    /// One of its backends; PostgreSQL then recovers by itself.
+    /// One backend of PostgreSQL, which then restarts by itself.
     Backend,
 }
 
-/// An import under way.
+/// An import in progress.
 struct Importing {
     child: Child,
     parts: BufReader<ChildStdout>,
@@ -69,10 +70,10 @@ impl Importing {
         Self { child, parts, sample: Arc::clone(sample), acknowledged: Vec::new() }
     }
 
-    /// Waits for the next committed part; returns how many of its events were new. `None` at the end.
+    /// Waits for the next committed part and returns the number of its new events; `None` at the end.
     fn next_part(&mut self) -> Option<u64> {
         let mut line = String::new();
-        // A line that the killed process could not finish acknowledges nothing.
+        // An incomplete line of a killed process acknowledges nothing.
         if self.parts.read_line(&mut line).unwrap() == 0 || !line.ends_with('\n') {
             return None;
         }
@@ -92,7 +93,7 @@ impl Importing {
         }
     }
 
-    /// kill -9; what it had still said counts.
+    /// kill -9; complete lines written before count.
     fn kill_9(mut self) -> Vec<[u8; 32]> {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -100,7 +101,6 @@ impl Importing {
         self.acknowledged
     }
 
-    /// Runs to its end.
     fn finish(mut self) -> Vec<[u8; 32]> {
         while self.next_part().is_some() {}
         assert!(self.child.wait().unwrap().success());
@@ -108,7 +108,7 @@ impl Importing {
     }
 }
 
-/// A connection to a server that may be on its way back.
+/// Connects to a server that may still be restarting.
 async fn reconnect(owner_url: &Secret) -> Client {
     let started = Instant::now();
     loop {
@@ -127,7 +127,7 @@ async fn stored_ids(client: &Client) -> HashSet<[u8; 32]> {
     ids
 }
 
-/// Kills the victim and brings the instance back, as its user would. Returns what the import had acknowledged.
+/// Kills the victim and restarts the instance as a user would. Returns the acknowledged ids.
 async fn crash(victim: Victim, instance: &mut Instance, mut importing: Importing) -> Vec<[u8; 32]> {
     let owner_url = instance.url("owner_database_url");
     match victim {
@@ -146,12 +146,13 @@ async fn crash(victim: Victim, instance: &mut Instance, mut importing: Importing
             let busiest = "SELECT pid FROM pg_stat_activity WHERE usename = 'quipu' ORDER BY state = 'active' DESC LIMIT 1";
             let pid: i32 = client.query_one(busiest, &[]).await.unwrap().get(0);
             signal(pid.try_into().unwrap(), Signal::SIGKILL);
-            // Before it recovers, PostgreSQL ends all sessions, this one too; until then it still takes and answers new ones.
+            // Before recovery PostgreSQL ends all sessions, including this one; until then it still accepts
+            // and answers new ones.
             let ended = async { while client.batch_execute("SELECT 1").await.is_ok() {} };
             tokio::time::timeout(Duration::from_mins(1), ended).await.expect("PostgreSQL notices");
         }
     }
-    // The import outlives its database: what was under way is sent again, and it goes on.
+    // The import survives the restart: batches in flight are sent again, and it continues.
     reconnect(&owner_url).await;
     importing.until_stored(1);
     importing.kill_9()
@@ -168,7 +169,7 @@ async fn ten_crashes_of_quipu_and_ten_of_postgresql_in_the_middle_of_an_import_l
         let started = Instant::now();
         let mut importing = Importing::start(&instance, &sample);
         importing.until_stored(dice.random_range(1..=8));
-        // Somewhere in the middle of the following commit; nothing waits for this.
+        // A random moment during the next commit; no other step depends on it.
         tokio::time::sleep(Duration::from_micros(dice.random_range(0..60_000))).await;
         let acknowledged = crash(victim, &mut instance, importing).await;
         let stored = stored_ids(&reconnect(&instance.url("owner_database_url")).await).await;

@@ -1,5 +1,5 @@
-//! Forty relays of the farm, every character among them: what is honest is archived whole, what is not leaves its reason,
-//! and nothing is lost in silence.
+//! Forty relays of the farm with every character: honest relays are archived completely, others leave a
+//! recorded reason, and no event is missing without one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use crate::support::farm::truth::{archived, awaited, false_proofs, reasons};
 use crate::support::farm::{Character, Extent, Farm, Plan};
 use crate::support::instance::Instance;
 
-/// Each character once, the others honest. More events each than the truncating ones show.
+/// Each character once, the other relays honest. More events per relay than the truncating ones send.
 const PLAN: Plan = Plan {
     relays: 40,
     character: Character::mixed,
@@ -22,13 +22,13 @@ const PLAN: Plan = Plan {
     port: 0,
 };
 
-/// Longest until everything is archived or has its reason.
-const PATIENCE: Duration = Duration::from_mins(3);
+/// Timeout until every event is archived or has a reason.
+const TIMEOUT: Duration = Duration::from_mins(3);
 
-/// Most memory of the process, in KiB: twenty honest relays and twenty that would like to fill it.
+/// Limit on the memory of the process, in KiB, with twenty honest relays and twenty that try to exhaust it.
 const RSS_KIB_MAX: u64 = 300 * 1_024;
 
-/// Characters whose information document cannot be had.
+/// Characters whose information document cannot be read.
 fn document_fails(character: Character) -> bool {
     use Character as C;
     matches!(
@@ -37,7 +37,7 @@ fn document_fails(character: Character) -> bool {
     )
 }
 
-/// What the monitor says against each relay's document, by its URL.
+/// Failures of the relays' documents recorded by the monitor, by URL.
 async fn document_failures(client: &Client) -> BTreeMap<String, String> {
     let query = "SELECT relay_url, n.detail -> 'failures' -> 'nip11' ->> 'reason' FROM relay_metadata m \
                  JOIN nip66 n ON n.id = m.nip66_id";
@@ -56,7 +56,7 @@ async fn honest_relays_are_archived_whole_and_dishonest_ones_leave_their_reason(
     let farm = Farm::start(&PLAN).await.unwrap();
     let urls: Vec<String> = farm.relays().iter().map(|relay| relay.url()).collect();
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
-    // Who fails is tried again soon: how far one gets then is part of the question.
+    // Failed relays are retried soon, because the progress of retries is part of the test.
     let settings = ["--set", "services.monitor.enabled=true", "--set", "services.synchronizer.retry_min_s=5"];
     let instance = Instance::crawling(&urls, &settings);
     instance.run(&[&["relays", "add"], urls.as_slice()].concat()).ok();
@@ -71,7 +71,7 @@ async fn honest_relays_are_archived_whole_and_dishonest_ones_leave_their_reason(
         if left.is_empty() {
             break;
         }
-        assert!(started.elapsed() < PATIENCE, "still awaited:\n{}", left.join("\n"));
+        assert!(started.elapsed() < TIMEOUT, "still missing:\n{}", left.join("\n"));
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     println!("everything is there or has its reason after {:?}", started.elapsed());
@@ -81,8 +81,8 @@ async fn honest_relays_are_archived_whole_and_dishonest_ones_leave_their_reason(
     for relay in farm.relays() {
         let seen = seen.get(&relay.url()).unwrap_or(&none);
         let held: BTreeSet<EventId> = relay.sound(u64::MAX).collect();
-        // N-01.21: neither a forged event nor one that nobody asked for.
-        // A live subscription asks for everything, so that to it nothing is foreign.
+        // N-01.21: no forged event and no event that was not requested. A live subscription requests
+        // everything, so no event is foreign to it.
         let may_be_live = relay.character() == Character::Foreign;
         assert!(may_be_live || seen.is_subset(&held), "{:?} shows what it should not", relay.character());
         let open = relay.counts().open_max.load(Ordering::Relaxed);
@@ -111,7 +111,8 @@ async fn honest_relays_are_archived_whole_and_dishonest_ones_leave_their_reason(
     instance.stop();
 }
 
-/// Four times as many relays as places; those that are archived stay subscribed until somebody needs their place.
+/// Four times as many relays as connection slots. Archived relays stay subscribed until another relay needs
+/// their slot.
 const CROWD: Plan = Plan {
     relays: 60,
     character: |_| Character::Honest,
@@ -130,21 +131,21 @@ async fn a_relay_that_was_never_asked_comes_before_all_that_are_merely_listened_
     let client = instance.reader().await;
     let until = u64::try_from(now()).unwrap() - 120;
 
-    // One place every two seconds would take a minute and a half.
+    // Freeing one slot every two seconds would take a minute and a half.
     let started = Instant::now();
     loop {
         let left = awaited(&client, &farm, until).await;
         if left.is_empty() {
             break;
         }
-        assert!(started.elapsed() < Duration::from_mins(1), "still awaited:\n{}", left.join("\n"));
+        assert!(started.elapsed() < Duration::from_mins(1), "still missing:\n{}", left.join("\n"));
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     println!("sixty relays in fifteen places after {:?}", started.elapsed());
     instance.stop();
 }
 
-/// A relay whose document once made the query over all relays fail, beside honest ones.
+/// Honest relays, and one whose document once made the query over all relays fail.
 const POISONED: Plan = Plan {
     relays: 3,
     character: |number| if number == 0 { Character::HostileDocument } else { Character::Honest },
@@ -160,7 +161,7 @@ async fn a_relay_with_a_hostile_document_keeps_no_other_relay_from_being_archive
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
     let instance = Instance::crawling(&urls, &["--set", "services.monitor.enabled=true"]);
     let client = instance.reader().await;
-    // The hostile one is known, checked and stored before the honest ones come.
+    // The hostile relay is added, checked and stored before the honest ones.
     instance.run(&["relays", "add", urls[0]]).ok();
     let checked = "SELECT count(*) FROM relay_metadata_latest WHERE limitation ->> 'max_limit' LIKE '-1%' AND max_limit IS NULL";
     await_count(&instance, checked, 1).await;
@@ -172,7 +173,7 @@ async fn a_relay_with_a_hostile_document_keeps_no_other_relay_from_being_archive
         if left.is_empty() {
             break;
         }
-        assert!(started.elapsed() < Duration::from_mins(1), "still awaited:\n{}", left.join("\n"));
+        assert!(started.elapsed() < Duration::from_mins(1), "still missing:\n{}", left.join("\n"));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     println!("three relays archived {:?} after the honest ones were added", started.elapsed());

@@ -1,4 +1,5 @@
-//! The finder: each stored event is read once, whatever is killed, truncated or late; lists are asked for once an interval.
+//! The finder reads each stored event once, in spite of killed processes, truncated tables and late commits,
+//! and fetches lists once an interval.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +23,7 @@ use crate::store::kit::{Kit, ingest_journal, number, page, sample, texts};
 use crate::support::database::{TestDatabase, procedures};
 use crate::support::instance::Instance;
 
-/// A finder as one process has it.
+/// The finder of one process.
 fn finder(kit: &mut Kit, settings: config::Finder) -> (Finder, FinderMetrics) {
     let metrics = FinderMetrics::default();
     let parts = FinderParts {
@@ -35,12 +36,12 @@ fn finder(kit: &mut Kit, settings: config::Finder) -> (Finder, FinderMetrics) {
     (Finder::new(parts, settings), metrics)
 }
 
-/// Ticks, lets a new finder read all there is, and returns how many events it read.
+/// Runs a tick, lets a new finder read all events, and returns how many it read.
 async fn read_all(kit: &mut Kit, settings: &config::Finder) -> u64 {
     kit.ticker().await.take().await.unwrap();
     let (finder, metrics) = finder(kit, settings.clone());
     while finder.cycle(&CancellationToken::new()).await.unwrap() == Cycle::More {}
-    // Its process is gone, and with it its lease.
+    // Its process is gone and its lease has expired.
     kit.superuser().await.batch_execute("DELETE FROM lease").await.unwrap();
     metrics.events_read()
 }
@@ -108,7 +109,7 @@ async fn n_65_4_what_events_of_any_time_name_waits_as_candidates() {
     assert_eq!(kit.problems().await, Vec::<String>::new());
 }
 
-/// A batch of one event, written by somebody whose transaction stays open.
+/// Writes a batch of one event in a transaction that stays open.
 async fn late(writer: &tokio_postgres::Client, event: &Event) {
     writer.batch_execute("BEGIN").await.unwrap();
     let sql = "SELECT insert_event_batch(gen_random_uuid(), 'import', '{}', ARRAY[$1::bytea], ARRAY[$2::bytea], ARRAY[$3::bigint],
@@ -139,7 +140,7 @@ async fn each_event_is_read_once_across_restarts_and_late_commits() {
     let strangers = [kit.database.service().await, kit.database.service().await];
     late(&strangers[0], &hint(100)).await;
     writer.append(page(None, &[hint(5)])).await.unwrap();
-    assert_eq!(read_all(&mut kit, &settings).await, 1, "nobody waits for the stranger");
+    assert_eq!(read_all(&mut kit, &settings).await, 1, "reading does not wait for the open transaction");
     late(&strangers[1], &hint(101)).await;
     writer.append(page(None, &[hint(6), hint(7)])).await.unwrap();
     strangers[0].batch_execute("COMMIT").await.unwrap();
@@ -148,7 +149,7 @@ async fn each_event_is_read_once_across_restarts_and_late_commits() {
     assert_eq!(read_all(&mut kit, &settings).await, 0);
     assert_eq!(waiting(&kit).await.len(), 9);
 
-    // An idle database is left alone: reading that finds nothing is not written down.
+    // A read that finds nothing writes nothing.
     let owner = kit.database.owner().await;
     let place = "SELECT updated_at::text FROM reading";
     let before = texts(&owner, place).await;
@@ -156,7 +157,7 @@ async fn each_event_is_read_once_across_restarts_and_late_commits() {
     assert_eq!(read_all(&mut kit, &settings).await, 0);
     assert_eq!(texts(&owner, place).await, before);
 
-    // Truncated: work is repeated, no fact is.
+    // After truncating the position, work is repeated but no fact is.
     let superuser = kit.superuser().await;
     superuser
         .batch_execute("TRUNCATE reading; TRUNCATE tick; TRUNCATE candidate_tries; TRUNCATE list_fetches")
@@ -174,7 +175,7 @@ async fn an_old_archive_is_gone_through_in_bounded_steps_that_a_stop_does_not_un
     let settings = config::Finder::default();
     let writer = kit.writer(IngestJournal { batch_events_max: 16_000, ..ingest_journal() });
     let events: Vec<Event> = sample(70, 5_000);
-    // More than 500 batches, which is the longest step.
+    // More than 500 batches, the limit of one step.
     for some in events.chunks(9) {
         writer.append(page(None, some)).await.unwrap();
     }
@@ -188,9 +189,13 @@ async fn an_old_archive_is_gone_through_in_bounded_steps_that_a_stop_does_not_un
     assert_eq!(metrics.events_read(), 0, "a step that was broken off is not done");
     assert_eq!(first.cycle(&CancellationToken::new()).await.unwrap(), Cycle::More);
     assert_eq!(metrics.events_read(), 4_500);
-    // The next process goes on there, as soon as the lease is over; more has come meanwhile.
+    // The next process continues there once the lease has expired; more events have arrived meanwhile.
     let (second, _) = finder(&mut kit, settings.clone());
-    assert_eq!(second.cycle(&CancellationToken::new()).await.unwrap(), Cycle::Idle, "it is not its turn");
+    assert_eq!(
+        second.cycle(&CancellationToken::new()).await.unwrap(),
+        Cycle::Idle,
+        "another process holds the lease"
+    );
     drop((first, second));
     kit.superuser().await.batch_execute("DELETE FROM lease").await.unwrap();
     writer.append(page(None, &[signed(2, &[], "wss://new.example.com", 9)])).await.unwrap();
@@ -198,7 +203,7 @@ async fn an_old_archive_is_gone_through_in_bounded_steps_that_a_stop_does_not_un
     let found = waiting(&kit).await;
     assert!(found.contains(&"wss://new.example.com".to_owned()));
 
-    // The same by the naive way: every event, one after the other.
+    // Expected result, computed naively event by event.
     let owner = kit.database.owner().await;
     let rows = owner.query("SELECT kind, tags::text, content FROM events", &[]).await.unwrap();
     let mut naive: Vec<String> = Vec::new();
@@ -247,7 +252,7 @@ async fn n_65_4_a_hostile_flood_fills_nothing() {
 }
 
 #[tokio::test]
-async fn an_implementation_without_tags_names_nobody_and_costs_no_error() {
+async fn an_implementation_without_tags_yields_no_candidates_and_no_error() {
     let database = TestDatabase::empty().await;
     owner::migrate(&database.urls().owner, &procedures("lilbrotr")).await.unwrap();
     let mut kit = Kit { doors: database.doors(), tasks: tokio::task::JoinSet::new(), database };
@@ -258,7 +263,7 @@ async fn an_implementation_without_tags_names_nobody_and_costs_no_error() {
     assert_eq!(kit.problems().await, Vec::<String>::new());
 }
 
-/// A web server that answers every request with the same bytes, and counts.
+/// A web server that answers every request with the same bytes and counts the requests.
 async fn web(kit: &mut Kit, answer: &'static str) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/list", listener.local_addr().unwrap());
@@ -358,7 +363,7 @@ async fn a_running_instance_finds_lists_rebuilds_and_verifies_candidates() {
     assert!(instance.run(&["relays", "list", "--candidates"]).ok().stdout.contains("wss://a.example.com"));
     instance.run(&["rebuild", "candidates"]).ok();
     assert_eq!(instance.run(&["relays", "list", "--candidates", "--json"]).ok().json_lines(), listed);
-    // Whom the operator names is a relay at once.
+    // A candidate that the operator adds becomes a relay at once.
     instance.run(&["relays", "add", "wss://a.example.com"]).ok();
     assert_eq!(instance.count("SELECT count(*) FROM candidates").await, 1);
     instance.run(&["verify"]).ok();

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::kit::{Relay, free_port};
 use crate::support::instance::Instance;
 
-/// Accepts connections and never says anything.
+/// A server that accepts connections and never sends anything.
 async fn silent() -> (u16, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -87,7 +87,7 @@ async fn waiting_ends_with_the_reason_of_a_failure_or_with_its_time() {
     assert_eq!(ran.status.code(), Some(1), "{ran:?}");
     assert!(ran.stderr.contains("not archived after 1 s"), "{ran:?}");
 
-    // A network that is off is never dialled.
+    // A relay of a disabled network is never dialled.
     let onion = "ws://vww6ybal4bd7szmgncyruucpgfkqahzddi37ktceo3ah7ngmcopnpyyd.onion";
     instance.run(&["relays", "add", onion]).ok();
     let told = instance.run(&["relays", "show", onion]).ok().stdout;

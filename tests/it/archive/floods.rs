@@ -1,4 +1,5 @@
-//! Relays that push: a flood of invalid events is ended and leaves few traces; a stream of valid ones shares commits.
+//! Relays that send without limit: a flood of invalid events ends the session and leaves few records; a
+//! stream of valid events shares commits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,8 +27,8 @@ use crate::support::database::TestDatabase;
 use crate::support::proxy::eventually;
 use crate::support::wire_relay::WireRelay;
 
-/// A relay that answers its first question with these frames, a few each millisecond, and every other question with EOSE. The first `ID` in a
-/// frame stands for the subscription.
+/// A relay that answers its first request with these frames, a few each millisecond, and every other request
+/// with EOSE. The first `ID` in a frame is replaced by the subscription id.
 struct Pushing {
     url: String,
     connections: Arc<AtomicUsize>,
@@ -91,7 +92,7 @@ async fn push(
     }
 }
 
-/// Crawls these relays, listening, until `reached` holds.
+/// Crawls these relays, with live subscriptions, until `reached` holds.
 async fn crawl_until<F: Future<Output = bool>>(
     database: &TestDatabase,
     urls: &[String],
@@ -145,7 +146,7 @@ async fn a_flood_of_invalid_events_is_ended_and_fills_neither_journal_nor_number
     let batches = "SELECT count(*) FROM ingest_log";
     let urls = [flood.url.clone(), honest.url()];
     let ended = "SELECT count(*) FROM relay_log WHERE detail ->> 'what' = 'session_failed'";
-    crawl_until(&database, &urls, "the flood has ended, the neighbour is complete", || async {
+    crawl_until(&database, &urls, "the flood has ended, the other relay is complete", || async {
         number(&owner, ended).await > 0 && number(&owner, "SELECT count(*) FROM events").await == 1_200
     })
     .await;
@@ -157,7 +158,8 @@ async fn a_flood_of_invalid_events_is_ended_and_fills_neither_journal_nor_number
     assert_eq!(number(&owner, entries).await, 1);
     let told = "SELECT sum((detail -> 'reasons' ->> 'malformed')::bigint)::bigint FROM relay_log WHERE detail ->> 'what' = 'refused'";
     assert!((1_000..20_000).contains(&number(&owner, told).await));
-    // Only the neighbour's pages are recorded; each event drew one slot, or two where two pages of one commit showed it.
+    // Only the pages of the other relay are recorded. Each event used one slot, or two where two pages of one
+    // commit held it.
     assert_eq!(number(&owner, &format!("{batches} WHERE stored = 0 AND sighted = 0")).await, 0);
     let slots = number(&owner, "SELECT sum(slots)::bigint FROM ingest_log").await;
     assert!((1_200..1_300).contains(&slots), "{slots} slots");

@@ -1,4 +1,4 @@
-//! What one relay does is that relay's affair.
+//! A misbehaving relay, a panic or a database error in one session does not affect other relays.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::database::TestDatabase;
 use crate::support::wire_relay::WireRelay;
 
-/// A relay that answers every question with these frames; `ID` stands for the subscription.
+/// A relay that answers every request with these frames. `ID` is replaced by the subscription id.
 async fn scripted(frames: Vec<String>) -> (String, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
@@ -89,7 +89,7 @@ pub(super) async fn number(database: &TestDatabase, sql: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn a_refusal_with_nul_and_without_end_is_kept_short_and_stops_nobody_else() {
+async fn an_endless_refusal_with_nul_is_stored_short_and_does_not_stop_other_relays() {
     let database = TestDatabase::new().await;
     let rude = format!(r#"["CLOSED","ID","blocked: \u0000{}"]"#, "x".repeat(200_000));
     let (rude, task) = scripted(vec![rude]).await;
@@ -115,7 +115,7 @@ async fn an_odd_frame_beside_an_empty_answer_does_not_write_a_history_off() {
 #[tokio::test]
 async fn an_answer_of_foreign_events_is_a_gap_and_no_proof() {
     let database = TestDatabase::new().await;
-    // Dated after every window: a relay that does not know `until`.
+    // Dated after every window, as from a relay that ignores `until`.
     let future = SampleGenerator::new(3, 10, 4_102_444_800..4_102_448_400, 3);
     let mut frames: Vec<String> =
         future.map(|event| format!(r#"["EVENT","ID",{}]"#, nostr_sdk::JsonUtil::as_json(&event))).collect();
@@ -148,7 +148,7 @@ async fn an_answer_too_long_for_memory_is_cut_and_walked_on() {
     assert!(relay.counts().requests.load(std::sync::atomic::Ordering::Relaxed) >= 4);
 }
 
-/// A clock that panics once, in a task: the service itself runs in none here, and its sessions do.
+/// A clock that panics once, in a task: sessions run in tasks here, the service itself does not.
 #[derive(Debug, Default)]
 struct PanicsOnce(AtomicBool);
 
@@ -160,7 +160,7 @@ impl Clock for PanicsOnce {
     }
 }
 
-/// What the journal says of sessions that failed for `reason`.
+/// Query that counts sessions recorded as failed for `reason`.
 fn failed_for(reason: &str) -> String {
     format!(
         "SELECT count(*) FROM relay_log WHERE kind = 'observed' AND detail ->> 'what' = 'session_failed' \
@@ -176,7 +176,7 @@ async fn a_panic_in_one_session_ends_that_one_alone_and_its_relay_waits() {
     crawled_by(Arc::new(PanicsOnce::default()), &database, &[first.url(), second.url()]).await;
     assert_eq!(number(&database, "SELECT count(*) FROM events").await, 600);
     assert_eq!(number(&database, &failed_for("panicked")).await, 1);
-    // Its lease is free, so that another process may try.
+    // Its lease is given back, so that another process may try.
     assert_eq!(number(&database, "SELECT count(*) FROM lease WHERE expires_at > clock_timestamp()").await, 0);
 }
 
@@ -186,7 +186,7 @@ async fn an_error_of_the_database_in_one_session_ends_that_one_alone_and_its_rel
     let (odd, task) = scripted(vec![r#"["EOSE","ID"]"#.to_owned()]).await;
     let honest = WireRelay::start(SampleGenerator::paced(8, 1_200), 500).await.unwrap();
     crawled(&database, std::slice::from_ref(&odd)).await;
-    // A row that the query over this relay's windows cannot read.
+    // A row that makes the query over this relay's windows fail.
     let row = "INSERT INTO sync_log (batch, slot, relay, since, until, outcome, events, requests, detail) \
                SELECT gen_random_uuid(), 0, number, 0, 1, 'complete', 0, 0, '{\"asked_at\": \"never\"}' FROM relays";
     database.owner().await.execute(row, &[]).await.unwrap();

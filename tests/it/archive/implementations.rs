@@ -1,4 +1,5 @@
-//! A third implementation is a folder and no code: settings, stored procedures, a list of relays.
+//! A third implementation consists of a folder without code: settings, stored procedures and a list of
+//! relays.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,8 @@ use super::kit::{Relay, await_complete, exported, import, now};
 use crate::support::instance::{Instance, run, signal};
 use quipu::sample::SampleGenerator;
 
-/// Who people are and whom they follow, nothing else: kinds 0, 3 and 10002, with tags and content, and no index over either.
+/// Stores profiles and follow lists only: kinds 0, 3 and 10002, with tags and content, and no index over
+/// either.
 const PROCEDURES: &str = r"
 CREATE INDEX IF NOT EXISTS events_pubkey ON events (pubkey, kind);
 
@@ -45,7 +47,7 @@ END $$;
 
 const KEPT: [u64; 3] = [0, 3, 10_002];
 
-/// Writes the folder. What is not about events is as in bigbrotr.
+/// Writes the folder. Everything that does not concern events is the same as in bigbrotr.
 fn peoplebrotr(parent: &Path) -> PathBuf {
     let folder = parent.join("peoplebrotr");
     let bigbrotr = Path::new(env!("CARGO_MANIFEST_DIR")).join("implementations/bigbrotr");
@@ -75,7 +77,7 @@ async fn a_third_implementation_is_a_folder_anywhere_and_behaves_as_its_procedur
     let elsewhere = crate::support::database::enterable_folder();
     let folder = peoplebrotr(elsewhere.path());
     let name = folder.to_str().unwrap();
-    // Its own seeds are entered, and of them and the relay only the relay is crawled.
+    // Its own seeds are added, but only the relay of the test is crawled.
     let arguments = ["--implementation", name, "--set", "services.initializer.enabled=true"];
     let mut instance = Instance::crawling(&[&relay.url], &arguments);
     assert_eq!(instance.ready["console"], "", "its settings hold");
@@ -100,7 +102,7 @@ async fn a_third_implementation_is_a_folder_anywhere_and_behaves_as_its_procedur
     assert_eq!(exported(&instance, &[]).len(), people + kept);
     instance.run(&["verify", "--events"]).ok();
 
-    // Another implementation is refused on the same database, and this one goes on where it was.
+    // Another implementation is refused on the same database, and this one continues.
     signal(instance.pid(), nix::sys::signal::Signal::SIGTERM);
     assert_eq!(instance.ended().code(), Some(0));
     let mut other = instance.command(&["up", "--port-base", &instance.port_base.to_string()]);

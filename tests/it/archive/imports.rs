@@ -18,7 +18,7 @@ async fn a_second_import_of_the_same_file_stores_nothing_and_says_so() {
     let first = instance.run(&["import", path, "--json"]).ok().json_lines();
     let (total, parts) = first.split_last().unwrap();
     assert_eq!(*total, json!({ "total": true, "stored": 3_000, "known": 0, "refused": {} }));
-    // The parts cover each line once.
+    // The parts cover each line exactly once.
     let mut ranges: Vec<(u64, u64)> = parts
         .iter()
         .map(|part| (part["lines"][0].as_u64().unwrap(), part["lines"][1].as_u64().unwrap()))
@@ -42,7 +42,7 @@ async fn a_second_import_of_the_same_file_stores_nothing_and_says_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_events_are_exported_as_they_were_signed() {
     let Some(real) = real_events() else {
-        // They are not part of the project; the sample above goes the same way.
+        // The real events are not part of the repository; the sample above takes the same path.
         return;
     };
     let instance = Instance::start(&[]);
@@ -54,7 +54,7 @@ async fn real_events_are_exported_as_they_were_signed() {
     instance.stop();
 }
 
-/// Only a session of the owner can write such a row. It hides no other event.
+/// Only a session of the database owner can write such a row. Other events must still be exported.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_cannot_be_read_is_named_and_the_others_are_exported() {
     let instance = Instance::start(&[]);
@@ -92,7 +92,7 @@ async fn export_filters_and_an_export_is_an_import() {
     let [since, until] = ["--since", "--until"].map(|name| format!("{name}={moment}"));
     assert_exported_as_signed(&exported(&instance, &[&since, &until]), then);
 
-    // Standard input and output, without the newline at the end.
+    // Uses standard input and output, without a newline at the end.
     let file = instance.folder().join("exported.jsonl");
     instance.run(&["export", "--output", file.to_str().unwrap()]).ok();
     let mut command = instance.command(&["import", "-"]);

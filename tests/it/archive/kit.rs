@@ -1,4 +1,4 @@
-//! Relays, files and comparisons for these tests.
+//! Helpers of these tests: relays, files and comparisons.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
@@ -16,16 +16,16 @@ use tempfile::TempDir;
 use crate::support::database::enterable_folder;
 use crate::support::instance::{Instance, await_some, quipu, run};
 
-/// A relay of another project, in this process.
+/// A relay of another project (nostr-sdk), in this process.
 pub(crate) struct Relay {
     server: LocalRelay,
     pub(crate) url: String,
-    /// What it really holds: superseded and deleted events are gone.
+    /// Its events, without superseded and deleted ones.
     pub(crate) events: Vec<Event>,
 }
 
 impl Relay {
-    /// Fills and starts it. Answers hold at most 500 events, as is usual.
+    /// Fills and starts it, with the usual limit of 500 events per answer.
     pub(crate) async fn start(events: impl IntoIterator<Item = Event>) -> Self {
         let store = MemoryDatabase::with_opts(MemoryDatabaseOptions { events: true, max_events: None });
         for event in events {
@@ -46,7 +46,7 @@ impl Drop for Relay {
     }
 }
 
-/// The events of the real network, where they lie beside the checkout.
+/// Events of the real Nostr network, if a file with them lies beside the checkout.
 pub(crate) fn real_events() -> Option<Vec<Value>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/real-events.jsonl");
     path.exists().then(|| json_file(&path))
@@ -60,7 +60,7 @@ pub(crate) fn json_file(path: &Path) -> Vec<Value> {
         .collect()
 }
 
-/// `quipu export`, each event by its id.
+/// Runs `quipu export`, and returns the events by id.
 pub(crate) fn exported(instance: &Instance, arguments: &[&str]) -> BTreeMap<String, Value> {
     let ran = instance.run(&[&["export"], arguments].concat()).ok();
     let events: BTreeMap<String, Value> =
@@ -84,10 +84,10 @@ pub(crate) fn assert_exported_as_signed<'a>(
         Event::from_json(event.to_string()).unwrap().verify().unwrap();
         left.remove(id);
     }
-    assert!(left.is_empty(), "nobody signed {left:?}");
+    assert!(left.is_empty(), "exported, but not among the signed events: {left:?}");
 }
 
-/// Waits until the proven windows of a relay are one that reaches from 1970 to `until`.
+/// Waits until a relay has a single proven window, from 1970 to `until`.
 pub(crate) async fn await_complete(instance: &Instance, url: &str, until: i64) {
     let reader = instance.reader().await;
     let query = format!(
@@ -104,7 +104,7 @@ pub(crate) async fn await_complete(instance: &Instance, url: &str, until: i64) {
     panic!("{url} was not completed within a minute:\n{}", instance.log());
 }
 
-/// Waits until a count is what it should be.
+/// Waits until a query returns `wanted`.
 pub(crate) async fn await_count(instance: &Instance, query: &str, wanted: i64) {
     let mut count = 0;
     for _ in 0..1_200 {
@@ -117,21 +117,21 @@ pub(crate) async fn await_count(instance: &Instance, query: &str, wanted: i64) {
     panic!("{query}: {count}, not {wanted}:\n{}", instance.log());
 }
 
-/// The second before now, by the system's clock.
+/// The previous second, by the system's clock.
 pub(crate) fn now() -> i64 {
     use quipu::base::Clock as _;
     quipu::base::SystemClock.now().timestamp()
 }
 
-/// 200,000 generated events in a file; tests that run at the same time share it.
+/// A file of 200,000 generated events, shared by tests that run at the same time.
 pub(crate) struct Sample {
     folder: TempDir,
-    /// Each line's id.
+    /// The id of each line.
     pub(crate) ids: Vec<[u8; 32]>,
 }
 
 impl Sample {
-    /// As the figures of the archive ask for.
+    /// Number of events that the requirements of the archive refer to.
     pub(crate) const EVENTS: usize = 200_000;
 
     pub(crate) fn get() -> Arc<Self> {
@@ -179,12 +179,12 @@ pub(crate) fn ids_of(path: &Path) -> Vec<[u8; 32]> {
     lines.map(id).collect()
 }
 
-/// A port of the loopback where nobody listens now.
+/// A free port on the loopback.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Imports lines and returns what the import says of the whole.
+/// Imports lines and returns the summary of the import.
 pub(crate) fn import(instance: &Instance, lines: &[u8], arguments: &[&str]) -> Value {
     let file = instance.folder().join("import.jsonl");
     fs::write(&file, lines).unwrap();

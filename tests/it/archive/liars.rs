@@ -1,4 +1,4 @@
-//! Relays that claim by NIP-77 what they do not hold.
+//! Relays that claim by NIP-77 events that they do not hold.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -19,7 +19,7 @@ use crate::support::database::TestDatabase;
 use crate::support::farm::truth::{archived, false_proofs};
 use crate::support::farm::{Character, Corpus, Extent, Farm, Plan};
 
-/// How many events there are. One relay shows all of them.
+/// Number of events. One relay sends all of them.
 const EVENTS: usize = 2_000;
 const SHOWS_ALL: Plan = Plan {
     relays: 1,
@@ -29,7 +29,7 @@ const SHOWS_ALL: Plan = Plan {
     port: 0,
 };
 
-/// A database in which all events are archived from the honest relay.
+/// Creates a database in which all events are archived from the honest relay.
 async fn archive(corpus: &Corpus) -> TestDatabase {
     let database = TestDatabase::new().await;
     let honest = Farm::with(&SHOWS_ALL, corpus).await.unwrap();
@@ -82,7 +82,7 @@ async fn n_77_what_an_honest_relay_claims_is_recorded_as_compared_once_a_sample_
     assert_eq!(false_proofs(&database.owner().await, &farm).await, Vec::<String>::new());
 }
 
-/// What a process that found a false claim leaves behind.
+/// Records a false claim, as a process that detected one does.
 async fn note_false_claim(database: &TestDatabase, url: &str) {
     let lifecycle = Lifecycle::new(std::time::Duration::from_secs(5));
     let parts =

@@ -1,5 +1,4 @@
-//! After catching up: what relays send at once, what is compared instead of downloaded, who asks who we are, and what is
-//! known to be missing.
+//! After catching up: live events, comparisons instead of downloads, authentication, and known gaps.
 
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ fn note(seconds: i64, text: &str) -> Event {
     EventBuilder::text_note(text).custom_created_at(at).sign_with_keys(&Keys::generate()).unwrap()
 }
 
-/// Publishes as any client would.
+/// Publishes events as a client does.
 async fn publish(url: &str, events: &[Event]) {
     let outside = Outside::new(&Networks::default()).unwrap();
     let patience = Patience { connect: Duration::from_secs(10), idle: Duration::from_secs(10) };
@@ -34,7 +33,7 @@ async fn publish(url: &str, events: &[Event]) {
     session.close().await;
 }
 
-/// Waits until a relay is only listened to.
+/// Waits until `relays` relays are caught up and have a live subscription.
 async fn await_live(instance: &Instance, relays: u32) {
     for _ in 0..1_200 {
         if metric(instance, "synchronizer_live_relays").await >= f64::from(relays) {
@@ -42,7 +41,7 @@ async fn await_live(instance: &Instance, relays: u32) {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("nobody is listened to within a minute:\n{}", instance.log());
+    panic!("no relay is live within a minute:\n{}", instance.log());
 }
 
 async fn metric(instance: &Instance, name: &str) -> f64 {
@@ -71,12 +70,12 @@ async fn what_a_relay_gets_is_archived_at_once_whatever_its_date() {
     let held = i64::try_from(relay.events.len()).unwrap();
     await_count(&instance, "SELECT count(*) FROM events", held).await;
 
-    // The next comparison is an hour away: what comes now comes through the live subscription.
+    // The next comparison is an hour away, so these events can only arrive through the live subscription.
     let second = now();
     let news = [note(second, "now"), note(second - 400_000_000, "backdated"), note(second + 600, "early")];
     publish(&relay.url, &news).await;
     await_count(&instance, "SELECT count(*) FROM events_relays", held + 3).await;
-    // A window ends at the present, and nothing but windows says what is complete.
+    // Windows end at the present, and only windows prove completeness.
     let beyond = "SELECT count(*) FROM proven_windows WHERE until > extract(epoch FROM now())";
     assert_eq!(instance.count(beyond).await, 0);
     instance.stop();
@@ -101,7 +100,7 @@ async fn a_live_relay_that_falls_silent_is_given_up_and_what_it_got_meanwhile_is
     let held = i64::try_from(relay.events.len()).unwrap();
     await_count(&instance, "SELECT count(*) FROM events", held).await;
 
-    // Neither end hears that the other one is gone.
+    // Neither end is told that the connection is dead.
     proxy.fall_silent();
     publish(&relay.url, &[note(now(), "meanwhile")]).await;
     let given_up =
@@ -134,7 +133,7 @@ async fn n_77_what_the_archive_has_already_is_compared_and_not_downloaded() {
         await_count(&instance, &seen, i64::try_from(relay.events.len()).unwrap()).await;
     }
     assert!(metric(&instance, "synchronizer_comparisons_total").await >= 1.0);
-    // Questions, not pages: 3,000 events at 500 a page are six and more.
+    // Requests, not pages: 3,000 events at 500 a page would take at least six.
     let asked = format!(
         "SELECT sum(requests)::bigint FROM sync_log JOIN relays r ON r.number = relay WHERE url = '{}'",
         second.url
@@ -171,7 +170,7 @@ async fn n_42_a_relay_that_wants_to_know_who_asks_is_told_and_archived() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_with_more_than_a_relay_shows_is_a_known_gap_and_the_commands_say_so() {
-    // 600 notes in one second, 500 at a time, and nothing to compare with.
+    // 600 notes in one second, 500 per answer, on a relay without NIP-77.
     let flood = (0..600).map(|n| note(1_700_000_000, &n.to_string()));
     let relay =
         Relay::start(flood.chain([note(1_600_000_000, "before"), note(1_750_000_000, "after")])).await;
@@ -193,7 +192,7 @@ async fn a_second_with_more_than_a_relay_shows_is_a_known_gap_and_the_commands_s
     assert_eq!((windows("proven").len(), windows("gaps").len()), (2, 1), "{coverage}");
     assert_eq!(windows("proven")[0]["until"], 1_699_999_999);
     assert_eq!(windows("proven")[1]["since"], 1_700_000_001);
-    // What is younger than a minute was not asked for yet.
+    // The last minute was not requested yet.
     assert_eq!(windows("open").len(), 1, "{coverage}");
     let said = instance.run(&["archive", "coverage", "--relay", "wss://nobody.example.com"]).refusal();
     assert!(said.contains("is not known"), "{said}");
@@ -215,7 +214,7 @@ async fn the_priority_synchronizer_knows_its_relays_and_runs_alone() {
         "--set",
         &file,
     ];
-    // A file grants no way into private networks; the settings name the relay.
+    // A relays file does not permit private addresses, so the settings name the relay.
     let instance = Instance::crawling(&[&relay.url], &arguments);
     await_complete(&instance, &relay.url, now() - 120).await;
     let held = i64::try_from(relay.events.len()).unwrap();

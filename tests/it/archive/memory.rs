@@ -1,4 +1,4 @@
-//! The figure of the archive: memory does not grow with the file.
+//! The memory of an import does not grow with its file.
 
 use std::fs;
 use std::process::Stdio;
@@ -6,10 +6,10 @@ use std::process::Stdio;
 use super::kit::Sample;
 use crate::support::instance::{Instance, await_some};
 
-/// Most memory that an import may ever hold, in KiB.
+/// Limit on the memory of an import, in KiB.
 const RSS_KIB_MAX: u64 = 200 * 1_024;
 
-/// `VmHWM` of a process, while it lives: the most memory it ever held, in KiB.
+/// Peak memory of a running process (`VmHWM`), in KiB.
 fn peak_kib(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

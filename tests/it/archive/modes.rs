@@ -1,4 +1,4 @@
-//! Other implementations, and databases that are not Quipu's own.
+//! Other implementations, and external databases.
 
 use quipu::sample::SampleGenerator;
 use quipu::store::embedded::{Embedded, EmbeddedConfig};
@@ -26,7 +26,7 @@ async fn lilbrotr_archives_without_tags_and_content_and_says_that_it_cannot_expo
     assert!(refused.refusal().contains("stores neither tags nor content"));
     instance.run(&["verify"]).ok();
 
-    // The same folder with another implementation.
+    // The same data folder with another implementation is refused.
     signal(instance.pid(), nix::sys::signal::Signal::SIGTERM);
     assert_eq!(instance.ended().code(), Some(0));
     let mut other = instance.command(&["up", "--port-base", &instance.port_base.to_string()]);
@@ -40,7 +40,7 @@ async fn lilbrotr_archives_without_tags_and_content_and_says_that_it_cannot_expo
     instance.stop();
 }
 
-/// A server that is somebody else's.
+/// An external PostgreSQL server.
 async fn stranger() -> (TempDir, Embedded) {
     let folder = enterable_folder();
     let config = EmbeddedConfig {
@@ -72,7 +72,7 @@ async fn with_database_url_alone_quipu_makes_its_roles_and_its_own_pooler() {
     let pooler = format!(":{}/archive", instance.port_base + 3);
     assert!(instance.url("database_url").expose().contains(&pooler));
     works(&instance);
-    // The commands of somebody who has DATABASE_URL set find the same doors.
+    // Commands with `DATABASE_URL` set reach the same database.
     let sample = instance.run(&["sample", "--count", "50", "--seed", "2"]).ok();
     let file = instance.folder().join("more.jsonl");
     std::fs::write(&file, &sample.stdout).unwrap();
@@ -83,7 +83,7 @@ async fn with_database_url_alone_quipu_makes_its_roles_and_its_own_pooler() {
     let mut verify = instance.command(&["verify"]);
     let said = run(verify.env("DATABASE_URL", &another), instance.folder()).refusal();
     assert!(said.contains("has another database than DATABASE_URL"), "{said}");
-    // Again on what is there now.
+    // Starts again on the existing database.
     signal(instance.pid(), nix::sys::signal::Signal::SIGTERM);
     assert_eq!(instance.ended().code(), Some(0));
     instance.assert_nothing_left();

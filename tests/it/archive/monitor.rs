@@ -1,4 +1,4 @@
-//! The monitor against peers on the loopback, a real PostgreSQL and relays of another project.
+//! Tests of the monitor against peers on the loopback, a real PostgreSQL and relays of other projects.
 
 mod documents;
 mod kit;

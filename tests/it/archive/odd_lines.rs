@@ -1,4 +1,4 @@
-//! A file with every kind of line that should not be there, or that is hard to store.
+//! Import of a file with every kind of invalid line, and of valid lines that are hard to store.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use sha2::{Digest as _, Sha256};
 use super::kit::{Relay, assert_exported_as_signed, await_complete, exported, import, now};
 use crate::support::instance::Instance;
 
-/// The biggest `created_at` that a signed 64-bit second can hold.
+/// Largest `created_at` that fits a signed 64-bit number.
 const LAST_SECOND: u64 = i64::MAX.cast_unsigned();
 
-/// Signs by hand (NIP-01), also what a library would refuse to build.
+/// Signs an event by hand (NIP-01), because a library would refuse to build some of them.
 fn sign(keys: &Keys, created_at: u64, kind: u64, tags: &Value, content: &str) -> Value {
     let pubkey = keys.public_key().to_hex();
     let id: [u8; 32] = Sha256::digest(json!([0, pubkey, created_at, kind, tags, content]).to_string()).into();
@@ -23,7 +23,7 @@ fn sign(keys: &Keys, created_at: u64, kind: u64, tags: &Value, content: &str) ->
             "content": content, "sig": sig.to_string() })
 }
 
-/// Lines, and what must become of them.
+/// Lines with their expected outcome.
 #[derive(Default)]
 struct Odd {
     lines: Vec<u8>,
@@ -47,7 +47,7 @@ impl Odd {
         *self.refused.entry(reason).or_default() += 1;
     }
 
-    /// Hard to store, and stored.
+    /// Adds lines that are hard to store and must be stored.
     fn hard(&mut self, keys: &Keys) {
         let note = |tags: &Value, content: &str| sign(keys, 1_700_000_000, 1, tags, content);
         self.stored(note(&json!([]), "NUL \0 in content"));
@@ -73,7 +73,7 @@ impl Odd {
         }
     }
 
-    /// Refused, each for its own reason.
+    /// Adds lines that must be refused, each for its own reason.
     fn bad(&mut self, keys: &Keys) {
         let good = sign(keys, 1_700_000_003, 1, &json!([]), "to be broken");
         let with = |field: &str, value: Value| {
@@ -101,7 +101,7 @@ impl Odd {
         self.refused("bad_id", with("content", json!("changed")));
         self.refused("bad_id", with("tags", json!([["t", "added"]])));
         let other = sign(keys, 1_700_000_003, 1, &json!([]), "of another");
-        // nostr-sdk counts kinds from 0 again beyond the last one.
+        // nostr-sdk wraps kinds beyond the last one to 0.
         self.refused("malformed", sign(keys, 1_700_000_003, 65_536, &json!([]), "no such kind").to_string());
         self.refused("bad_signature", with("sig", other["sig"].clone()));
         self.refused("bad_signature", with("sig", json!("00".repeat(64))));
@@ -145,19 +145,20 @@ async fn each_odd_line_is_stored_as_signed_or_refused_for_its_reason_and_none_di
 
     let held: Vec<Value> =
         relay.events.iter().map(|event| serde_json::from_str(&event.as_json()).unwrap()).collect();
-    // The crawl of the relay goes on meanwhile.
+    // The relay is crawled at the same time.
     let mut imported = exported(&instance, &[]);
     imported.retain(|id, _| held.iter().all(|event| event["id"] != **id));
     assert_exported_as_signed(&imported, &odd.stored);
     instance.run(&["verify", "--events"]).ok();
 
-    // A relay that has shown all of this is still crawled like any other, although the import has begun with its events.
+    // A relay with all these events is still crawled like any other, although the import has stored its
+    // events first.
     await_complete(&instance, &relay.url, now() - 180).await;
     assert_exported_as_signed(&exported(&instance, &[]), odd.stored.iter().chain(&held));
     let again = import(&instance, &odd.lines, &[]);
     assert_eq!(again["stored"], 0);
     assert_eq!(again["known"], odd.stored.len() + 1);
-    // The names of months and listings bear the odd times too.
+    // Month partitions and listings handle the odd times as well.
     let listed = instance.run(&["relays", "list", "--json"]).ok().json_lines();
     assert_eq!(listed[0]["last_event_timestamp"].as_u64(), Some(LAST_SECOND));
     instance.run(&["relays", "list"]).ok();

@@ -1,4 +1,5 @@
-//! A message longer than any may be, in the middle of a relay's history: it costs its second, and nothing below it.
+//! A message over the size limit in the middle of a relay's history: only its second is lost, and nothing
+//! below it.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +9,7 @@ use super::kit::{await_count, now};
 use crate::support::farm::{Character, Extent, Farm, Plan};
 use crate::support::instance::Instance;
 
-/// One relay of that character; its second question would already bring the message.
+/// One relay of that character. Its second page would already contain the message.
 const PLAN: Plan = Plan {
     relays: 1,
     character: |_| Character::LargeEvent,
@@ -40,7 +41,8 @@ async fn what_lies_around_and_below_a_message_too_long_is_archived_and_its_secon
     await_count(&instance, &gap, 1).await;
     assert_eq!(instance.count("SELECT count(*) FROM known_gaps").await, 1);
 
-    // Afterwards it is a relay like any other: all but that second is proven, and what it gets comes at once.
+    // Afterwards the relay is treated like any other: everything except that second is proven, and live
+    // events arrive at once.
     let proven = format!(
         "SELECT count(*) FROM (SELECT range_agg(int8range(since, until, '[]')) AS w FROM proven_windows) p \
          WHERE w @> int8range(0, {second}) AND w @> int8range({second} + 2, {})",

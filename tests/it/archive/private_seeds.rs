@@ -1,4 +1,5 @@
-//! Seed files grant no way into private networks: their private addresses are refused by name, and the operator can name one.
+//! Private addresses in seed files are refused and listed with the reason; the operator can permit one by
+//! naming it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +12,7 @@ use tokio::task::JoinSet;
 use super::kit::{Relay, await_count};
 use crate::support::instance::Instance;
 
-/// Counts connections to a port of three loopback addresses.
+/// Counts connections to one port on three loopback addresses.
 async fn listener() -> (u16, Arc<AtomicUsize>, JoinSet<()>) {
     let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = first.local_addr().unwrap().port();
@@ -53,7 +54,7 @@ async fn c_8_private_addresses_in_a_seed_file_are_not_dialled_and_listed_with_th
     let told = instance.run(&["relays", "list"]).ok().stdout;
     assert!(told.contains("refused: private_address") && !told.contains("crawled"), "{told}");
 
-    // The operator names one of them: it is crawled, the others still are not.
+    // The operator names one of them: it is crawled, the others are not.
     instance.run(&["relays", "add", &relay.url]).ok();
     let held = i64::try_from(relay.events.len()).unwrap();
     await_count(&instance, "SELECT count(*) FROM events", held).await;

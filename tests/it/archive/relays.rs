@@ -1,4 +1,4 @@
-//! From a relay of another project into the archive and out again.
+//! Archives relays of another project and exports their events.
 
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ fn as_json(events: &[Event]) -> Vec<Value> {
     events.iter().map(|event| serde_json::from_str(&event.as_json()).unwrap()).collect()
 }
 
-/// Everything that `relay` holds is archived, counted by SQL, exported as signed, and proven.
+/// Asserts that all events of `relay` are archived, counted by SQL, exported as signed, and proven.
 async fn archive_all(relay: &Relay, signed: &[Value]) {
     let instance = Instance::crawling(&[&relay.url], &[]);
     let started = now();
@@ -52,7 +52,7 @@ async fn what_a_strange_relay_holds_is_archived_whole_and_exported_as_it_was_sig
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_events_survive_the_way_through_a_relay_and_the_archive() {
     let Some(real) = real_events() else {
-        // They are not part of the project; the sample above goes the same way.
+        // The real events are not part of the repository; the sample above takes the same path.
         return;
     };
     let events = real.iter().map(|event| Event::from_json(event.to_string()).unwrap());
@@ -79,7 +79,7 @@ async fn an_event_dated_2100_freezes_neither_its_relay_nor_the_others() {
     let instance =
         Instance::crawling(&[&far.url, &near.url], &["--set", "services.synchronizer.interval_s=1"]);
 
-    // A file says that the relay showed it: the synchronizer itself never asks beyond the present.
+    // Imported from a file, because the synchronizer itself never requests events beyond the present.
     let total = import(&instance, year_2100.as_json().as_bytes(), &["--relay", &far.url]);
     assert_eq!(total["stored"], 1);
     instance.run(&["relays", "add", &near.url]).ok();
@@ -90,13 +90,13 @@ async fn an_event_dated_2100_freezes_neither_its_relay_nor_the_others() {
     let progress = "SELECT max(last_event_timestamp) FROM relay_last_event_timestamp";
     assert_eq!(instance.count(progress).await, 4_102_444_800);
 
-    // Windows end at the present, and go on growing.
+    // Windows end at the present and keep growing.
     let beyond = "SELECT count(*) FROM sync_log WHERE until > extract(epoch FROM now())";
     assert_eq!(instance.count(beyond).await, 0);
     let later = now() - 58;
     await_complete(&instance, &far.url, later).await;
 
-    // Whoever is furthest behind is first, as of each moment: never before its turn, never after it.
+    // The relay furthest behind comes first at every moment.
     let urls = DatabaseUrls {
         write: instance.url("database_url"),
         session: instance.url("session_database_url"),
@@ -106,12 +106,12 @@ async fn an_event_dated_2100_freezes_neither_its_relay_nor_the_others() {
     let doors = Doors::open(&urls, DoorSizes::default()).unwrap();
     let owner = owner::connect(&urls.owner).await.unwrap();
     let order = async |now: i64| -> Vec<String> {
-        // Whoever is crawled has no turn; so for this moment nobody is.
+        // Leased relays are left out of the query, so the leases are removed for this moment.
         owner.batch_execute("DELETE FROM lease WHERE name LIKE 'synchronizer/%'").await.unwrap();
-        read::candidates(&doors.session, now, &[], 0).await.unwrap().into_iter().map(|c| c.url).collect()
+        read::relays_to_crawl(&doors.session, now, &[], 0).await.unwrap().into_iter().map(|c| c.url).collect()
     };
     assert_eq!(order(now()).await, [near.url.clone(), far.url.clone()]);
-    // A moment when both are clamped: the one that is known longer is first.
+    // At this moment both are clamped: the relay known longer comes first.
     assert_eq!(order(1_000).await, [far.url.clone(), near.url.clone()]);
     doors.close().await;
     instance.run(&["verify", "--events"]).ok();

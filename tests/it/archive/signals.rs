@@ -1,4 +1,4 @@
-//! How an instance ends.
+//! Shutdown of an instance by signals.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use super::kit::{Relay, await_count};
 use crate::support::instance::{Instance, signal};
 
-/// Far less than the twenty seconds that a drain may take.
+/// Far below the limit of twenty seconds for a drain.
 const SOON: Duration = Duration::from_secs(12);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -32,9 +32,9 @@ async fn one_sigterm_ends_cleanly_and_the_next_start_finds_the_data() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_that_stays_silent_does_not_hold_up_a_clean_end() {
-    // It takes connections, says nothing, and is not even a WebSocket server.
+    // Accepts connections and never sends anything, not even a handshake.
     let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    // It does the handshake and never answers a question.
+    // Completes the handshake and never answers a request.
     let deaf = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = |listener: &TcpListener| format!("ws://{}", listener.local_addr().unwrap());
     let urls = [url(&mute), url(&deaf)];
@@ -65,7 +65,7 @@ async fn a_second_sigterm_aborts_what_cannot_finish() {
     let note = EventBuilder::text_note("held up").custom_created_at(Timestamp::from_secs(1_700_000_000));
     let relay = Relay::start([note.sign_with_keys(&keys).unwrap()]).await;
     let mut instance = Instance::crawling(&[&relay.url], &[]);
-    // A stranger's lock keeps the event from being committed.
+    // A lock of another session keeps the event from being committed.
     let mut stranger = owner::connect(&instance.url("owner_database_url")).await.unwrap();
     let transaction = stranger.transaction().await.unwrap();
     transaction.batch_execute("LOCK TABLE events_y2023m11 IN EXCLUSIVE MODE").await.unwrap();
@@ -85,9 +85,9 @@ async fn a_second_sigterm_aborts_what_cannot_finish() {
     assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
     instance.assert_nothing_left();
 
-    // Nobody was told that the event is stored. It may be, if the stopping server let go of the stranger's lock before it
-    // ended the waiting statement; either way it is there once after the next life has been offered it again. (The relay
-    // is crawled again when the lease of the aborted process has ended, in a minute.)
+    // The event was not acknowledged. It may be stored if the stopping server released the lock before it
+    // ended the waiting statement. Either way it is stored exactly once after it is offered again in the next
+    // run. (The relay is crawled again when the lease of the aborted process expires, in a minute.)
     drop(transaction);
     instance.go();
     let kept = instance.count("SELECT count(*) FROM events").await;

@@ -1,4 +1,4 @@
-//! Relays that deliver hardly anything must not keep others from being read.
+//! Relays that deliver hardly any events must not delay the others.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::support::farm::truth::archived;
 use crate::support::farm::{Character, Extent, Farm, Plan};
 use crate::support::instance::Instance;
 
-/// Relays that are honest and take about a second each, whatever the machine does meanwhile.
+/// Honest relays that take about a second each, whatever the load of the machine.
 const HONEST: Plan = Plan {
     relays: 10,
     character: |_| Character::Slow,
@@ -16,7 +16,7 @@ const HONEST: Plan = Plan {
     port: 0,
 };
 
-/// As many beside ten that want to hold their places for ever, which are asked first.
+/// The same number of honest relays, and ten that try to hold their places for ever and are crawled first.
 const BESIDE: Plan = Plan {
     relays: 20,
     character: |number| match number {
@@ -30,7 +30,7 @@ const BESIDE: Plan = Plan {
     port: 0,
 };
 
-/// Four places, and one for slow relays. A relay owes five events a second of waiting.
+/// Four places, and one for slow relays. A relay must deliver five events per second of waiting.
 const SETTINGS: [&str; 8] = [
     "--set",
     "services.synchronizer.catching_up_max=4",
@@ -46,7 +46,7 @@ fn urls(farm: &Farm) -> Vec<String> {
     farm.relays().iter().map(|relay| relay.url()).collect()
 }
 
-/// How long it takes from `relays add` until the honest relays are archived.
+/// Time from `relays add` until the honest relays are archived.
 async fn time_to_archive(instance: &Instance, farm: &Farm) -> Duration {
     let urls = urls(farm);
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
@@ -81,7 +81,7 @@ async fn honest_relays_beside_relays_that_drip_or_announce_take_at_most_twice_th
     println!("alone {alone:?}, beside ten that are too slow {together:?}");
     assert!(together <= alone * 2, "alone {alone:?}, beside relays that are too slow {together:?}");
 
-    // Each that drips is named.
+    // Every relay that drips is recorded as too slow.
     let named = "SELECT count(DISTINCT r.url) FROM relay_log l JOIN relays r ON r.number = l.relay \
                  WHERE l.kind = 'observed' AND l.detail ->> 'what' = 'too_slow'";
     let drips: Vec<String> =

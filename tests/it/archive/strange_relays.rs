@@ -1,4 +1,5 @@
-//! Two relays of other projects, one in Rust and one in Python, with 3,000 events in one second at a limit of 500.
+//! Relays of two other projects, one in Rust and one in Python, with 3,000 events in one second and a limit
+//! of 500.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -14,11 +15,11 @@ use super::kit::{Relay, await_complete, free_port, now};
 use crate::support::database::enterable_folder;
 use crate::support::instance::{Instance, await_some, signal, wait};
 
-/// The second with too much in it, in the middle of the others.
+/// The overfull second, in the middle of the others.
 const FLOODED: u64 = 1_704_070_000;
 const FLOOD: u64 = 3_000;
 
-/// Notes alone, which no relay supersedes, and generated events around them.
+/// Notes, which relays do not supersede, and generated events around them.
 fn events() -> Vec<Event> {
     let keys = Keys::generate();
     let note = |n: u64| {
@@ -28,7 +29,7 @@ fn events() -> Vec<Event> {
     (0..FLOOD).map(note).chain(SampleGenerator::paced(61, 1_500)).collect()
 }
 
-/// Everything archived from a relay.
+/// Events archived from a relay.
 async fn archived(instance: &Instance, url: &str) -> BTreeSet<EventId> {
     let query = format!("SELECT event_id FROM events_relays WHERE relay_url = '{url}'");
     let rows = instance.reader().await.query_typed(&query, &[]).await.unwrap();
@@ -44,7 +45,7 @@ async fn await_settled(instance: &Instance, url: &str, until: i64) {
     super::kit::await_count(instance, &query, 1).await;
 }
 
-/// All but the flooded second is archived, and that second is known to be missing.
+/// Asserts that everything except the flooded second is archived, and that this second is a recorded gap.
 async fn assert_gap_alone(instance: &Instance, url: &str, held: &[(EventId, u64)]) {
     let found = archived(instance, url).await;
     let outside = held.iter().filter(|(_, second)| *second != FLOODED);
@@ -104,12 +105,12 @@ async fn n_01_22_a_relay_in_python_is_archived_whole_but_for_its_flooded_second_
     instance.stop();
 }
 
-/// The relay `nostr-relay` of Python's package index, with a database of its own.
+/// The relay `nostr-relay` from Python's package index, with its own database.
 struct PythonRelay {
     folder: TempDir,
     child: Child,
     url: String,
-    /// Superseded and deleted events are gone.
+    /// Its events, without superseded and deleted ones.
     held: Vec<(EventId, u64)>,
 }
 
@@ -150,20 +151,20 @@ impl PythonRelay {
     }
 }
 
-/// An event of a line of `dump`, bare or as a message.
+/// Parses a line of `dump`: an event, bare or as a message.
 fn read_event(line: &str) -> Option<(EventId, u64)> {
     let start = line.find('{')?;
     let event = Event::from_json(&line[start..=line.rfind('}')?]).ok()?;
     Some((event.id, event.created_at.as_secs()))
 }
 
-/// The command, from where `scripts/deps test` puts it.
+/// The command installed by `scripts/deps test`.
 fn nostr_relay(folder: &TempDir) -> Command {
     let target = PathBuf::from(env!("CARGO_BIN_EXE_quipu")).ancestors().nth(2).unwrap().to_owned();
     let program = target.join("nostr-relay/bin/nostr-relay");
     assert!(program.exists(), "`scripts/deps test` installs {}", program.display());
     let mut command = Command::new(program);
-    // Its server keeps a socket at home.
+    // Its server creates a socket in the home directory.
     command.arg("-c").arg("config.yaml").current_dir(folder.path()).env("HOME", folder.path());
     command.stdin(Stdio::null());
     command

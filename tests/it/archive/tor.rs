@@ -1,4 +1,5 @@
-//! A-TOR, with Tor itself: an onion relay is archived through it, and nothing about it leaves by another way.
+//! A-TOR, with Tor itself: an onion relay is archived through the proxy, and no traffic about it takes
+//! another path.
 
 use std::collections::{HashMap, HashSet};
 use std::net::TcpListener;
@@ -20,7 +21,7 @@ use crate::support::tor::Tor;
 
 const PATIENCE: Patience = Patience { connect: Duration::from_mins(1), idle: Duration::from_mins(1) };
 
-/// Onion relays through this proxy, and nothing else.
+/// Settings that reach onion relays through this proxy, and no other network.
 fn through(proxy: &SocksProxy) -> config::Networks {
     let mut networks = config::Networks::default();
     networks.tor.enabled = true;
@@ -28,7 +29,7 @@ fn through(proxy: &SocksProxy) -> config::Networks {
     networks
 }
 
-/// A relay behind the onion address: what it holds, and its URL in the archive.
+/// Starts a relay behind the onion address, and returns it with its URL.
 async fn onion_relay(tor: &Tor, seed: u64, events: u64) -> (SampleRelay, RelayUrl) {
     let (url, port) = tor.service();
     let events = SampleGenerator::paced(seed, events);
@@ -47,7 +48,7 @@ async fn a_tor_onion_names_go_to_the_proxy_with_a_circuit_of_their_own_and_never
 
     for (relay, url) in [(&first, &first_url), (&second, &second_url), (&first, &first_url)] {
         let mut session = RelaySession::connect(&outside, url, Trust::Discovered, PATIENCE).await.unwrap();
-        assert_eq!(session.handshake().peer, None, "nobody knows where an onion relay is");
+        assert_eq!(session.handshake().peer, None, "the address of an onion relay is not known");
         let filter = Filter::new().until(Timestamp::from_secs(u64::try_from(now()).unwrap())).limit(500);
         let page = session.page(&filter).await.unwrap();
         assert_eq!(page.events.len(), relay.events());
@@ -62,7 +63,7 @@ async fn a_tor_onion_names_go_to_the_proxy_with_a_circuit_of_their_own_and_never
         timeout: Duration::from_mins(1),
         redirects_max: 0,
     };
-    // This relay has no document; that somebody asked for it is what counts.
+    // The relay has no document; only the request matters.
     drop(outside.get(get).await);
     outside.lookup(&tor.onion).await.unwrap_err();
 
@@ -74,7 +75,7 @@ async fn a_tor_onion_names_go_to_the_proxy_with_a_circuit_of_their_own_and_never
     assert_eq!(asked[0].password, asked[2].password, "and the same one for the same relay");
     assert_eq!(dns.asked(), Vec::<String>::new(), "an onion name was asked for");
 
-    // The server hears: a name of the clearnet does ask this server.
+    // Control: a clearnet name does query this server.
     let asking = outside.lookup("relay.example");
     tokio::time::timeout(Duration::from_secs(30), asking).await.unwrap().unwrap_err();
     assert!(!dns.asked().is_empty());
@@ -83,7 +84,7 @@ async fn a_tor_onion_names_go_to_the_proxy_with_a_circuit_of_their_own_and_never
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tor_an_onion_relay_is_archived_whole_and_the_process_talks_to_nobody_but_the_proxy() {
+async fn a_tor_an_onion_relay_is_archived_whole_and_the_process_connects_to_the_proxy_only() {
     let tor = Tor::get().await;
     let (relay, url) = onion_relay(&tor, 43, 1_500).await;
     let proxy = SocksProxy::before(tor.socks).await;
@@ -137,7 +138,7 @@ async fn a_tor_an_onion_relay_is_monitored_through_the_proxy() {
     relay.shutdown().await;
 }
 
-/// What a relay shows to who asks it directly.
+/// Events that the relay sends to a direct connection.
 async fn held_by(relay: &SampleRelay) -> Vec<Value> {
     let outside = Outside::new(&config::Networks::default()).unwrap();
     let mut session = RelaySession::connect(&outside, relay.url(), Trust::Named, PATIENCE).await.unwrap();
@@ -154,18 +155,18 @@ async fn held_by(relay: &SampleRelay) -> Vec<Value> {
     events.values().map(|event| serde_json::from_str(&event.as_json()).unwrap()).collect()
 }
 
-/// Who a process was seen to talk to.
+/// Peers of a process, as seen in its sockets.
 #[derive(Debug, Default)]
 struct Watched {
-    /// Ports of the loopback that it was connected to.
+    /// Loopback ports that it was connected to.
     peers: HashSet<u16>,
-    /// Addresses that are not the loopback, in the kernel's hex.
+    /// Addresses outside the loopback, in the kernel's hex format.
     strangers: HashSet<String>,
-    /// UDP sockets that it had.
+    /// Number of UDP sockets.
     udp: usize,
 }
 
-/// Looks at the process's sockets, again and again, until `work` is done.
+/// Samples the process's sockets until `work` is done.
 async fn watch_sockets(instance: &Instance, work: impl Future<Output = ()>) -> Watched {
     let mut watched = Watched::default();
     let mut look = tokio::time::interval(Duration::from_millis(5));
@@ -199,7 +200,7 @@ impl Watched {
             if address.trim_start_matches('0').is_empty() {
                 continue; // It listens.
             }
-            // 127.x.y.z in the kernel's order of bytes, also inside IPv6.
+            // 127.x.y.z in the kernel's byte order, also inside IPv6.
             if address.ends_with("7F") {
                 self.peers.insert(u16::from_str_radix(port, 16).unwrap());
             } else {
@@ -209,7 +210,7 @@ impl Watched {
     }
 }
 
-/// The look at sockets sees a connection where there is one.
+/// Control: sampling sees an existing connection.
 #[test]
 fn sockets_of_a_process_are_seen() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,5 +1,5 @@
-//! The validator against relays, and against much that is none. Peers live on the loopback, where nobody who was not named is ever
-//! dialled; so they are reached as names of another network, through a proxy.
+//! Tests of the validator against relays and other servers. The peers live on the loopback, where only relays
+//! named by the operator are dialled, so they are reached under names of other networks through a proxy.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -34,7 +34,7 @@ use crate::support::socks::SocksProxy;
 
 const ONION: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
 
-/// Tor and I2P behind a proxy that leads to the loopback.
+/// Tor and I2P through a proxy that connects to the loopback.
 fn networks(proxy: SocketAddr, connect_s: u32, idle_s: u32) -> Networks {
     let mut networks = Networks::default();
     for network in [&mut networks.tor, &mut networks.i2p] {
@@ -50,7 +50,7 @@ async fn proxy() -> SocksProxy {
     SocksProxy::start(Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).await
 }
 
-/// A validator as one process has it.
+/// The validator of one process.
 fn validator(kit: &mut Kit, networks: &Networks, settings: config::Validator) -> Validator {
     let parts = ValidatorParts {
         doors: kit.doors.clone(),
@@ -69,7 +69,7 @@ async fn cycle(kit: &mut Kit, networks: &Networks, settings: &config::Validator)
     assert_eq!(validator.cycle(&CancellationToken::new()).await.unwrap(), Cycle::Idle);
 }
 
-/// Serves each connection by `script`. Returns the port and how many came.
+/// Serves each connection by `script`. Returns the port and the counter of connections.
 async fn peer<F>(kit: &mut Kit, script: impl Fn(TcpStream) -> F + Send + 'static) -> (u16, Arc<AtomicUsize>)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -90,7 +90,7 @@ where
 
 type Socket = WebSocketStream<TcpStream>;
 
-/// A peer that shakes hands, and then answers each message with what `answer` says.
+/// A peer that completes the handshake, and answers each message with the result of `answer`.
 async fn speaker(
     kit: &mut Kit,
     greeting: Option<&'static str>,
@@ -232,7 +232,7 @@ async fn a_private_address_is_dropped_at_once_and_never_dialled() {
 }
 
 #[tokio::test]
-async fn who_fails_is_tried_later_and_later_and_given_up_with_the_last_reason() {
+async fn a_failing_candidate_is_tried_after_growing_pauses_and_given_up_with_the_last_reason() {
     let mut kit = Kit::new().await;
     let proxy = proxy().await;
     let networks = networks(proxy.address(), 15, 5);
@@ -255,7 +255,7 @@ async fn who_fails_is_tried_later_and_later_and_given_up_with_the_last_reason() 
         assert_eq!(number(&owner, pause).await, hours);
         superuser.batch_execute(due).await.unwrap();
     }
-    // Truncated, the count begins anew; nothing else is lost.
+    // After truncating the table the count starts again; nothing else is lost.
     superuser.batch_execute("TRUNCATE candidate_tries").await.unwrap();
     for _ in 0..4 {
         assert_eq!(number(&owner, "SELECT count(*) FROM candidates").await, 1);
@@ -285,7 +285,7 @@ async fn a_proxy_of_ours_that_is_away_is_no_failure_of_the_candidates_and_networ
     assert_eq!(number(&owner, "SELECT count(*) FROM candidates").await, 2);
 }
 
-/// A relay that is known, and that has shown an event.
+/// Adds a relay that has sent an event.
 async fn shows_an_event(kit: &mut Kit, url: &str, seed: u64) {
     let add = RelayCommand::Add { url: RelayUrl::parse(url).unwrap(), source: "operator" };
     let RelayAnswer::Known { relay, .. } = kit.writer(RelayJournal).append(add).await.unwrap() else {
@@ -311,14 +311,14 @@ async fn an_outage_of_our_own_uplink_is_no_failure_of_the_candidates() {
         find(&writer, &format!("ws://h{n}.i2p:{mute}"), WIDE).await;
     }
     let tries = "SELECT DISTINCT tries || ' ' || last_reason FROM candidate_tries";
-    // Who showed an event is not reached, either: it is our outage.
+    // A relay that has sent events is unreachable as well: our own uplink is down.
     shows_an_event(&mut kit, &format!("ws://known.i2p:{mute}"), 81).await;
     cycle(&mut kit, &networks, &config::Validator::default()).await;
     assert_eq!(texts(&owner, tries).await, ["0 uplink"]);
     assert_eq!(number(&owner, "SELECT count(*) FROM candidates").await, 6);
-    assert!(came.load(Ordering::SeqCst) < 12, "one question serves all who wait for its answer");
+    assert!(came.load(Ordering::SeqCst) < 12, "one check of the uplink serves all tries that wait for it");
 
-    // Another one is reached: now it is theirs.
+    // Another such relay is reachable: now the failures count against the candidates.
     shows_an_event(&mut kit, &format!("ws://there.i2p:{known}"), 82).await;
     superuser.batch_execute("UPDATE candidate_tries SET next_try_at = now()").await.unwrap();
     cycle(&mut kit, &networks, &config::Validator::default()).await;
@@ -368,7 +368,7 @@ async fn a_drain_waits_for_no_answer_and_gives_back_what_was_taken() {
     let drain = CancellationToken::new();
     let stop = async {
         eventually("all are dialled", || async { came.load(Ordering::SeqCst) == 5 }).await;
-        // As long as a try with these timeouts may take.
+        // The lease covers the longest try with these timeouts.
         let held = "SELECT count(*) FROM lease WHERE expires_at > now() + interval '30 minutes'";
         assert_eq!(number(&kit.database.owner().await, held).await, 5);
         drain.cancel();

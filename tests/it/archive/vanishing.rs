@@ -1,4 +1,5 @@
-//! A request to vanish in a whole instance: recorded by default; honoured where the settings say so, also after a crash, and for good.
+//! A request to vanish in a complete instance: recorded by default; carried out where the settings say so,
+//! also after a crash, and permanently.
 
 use nostr_sdk::{Event, EventBuilder, JsonUtil as _, Keys, Kind, Tag, Timestamp};
 
@@ -30,7 +31,7 @@ async fn n_62_3_a_vanished_key_stays_away_through_a_crash_an_import_and_a_crawl(
     let mut instance = Instance::crawling(&[&relay.url], &HONOUR);
     import(&instance, lines(notes.iter().chain([&request])).as_bytes(), &[]);
     await_count(&instance, EVENTS, 51).await;
-    // It is stored and committed; whatever was to follow dies with the process.
+    // The request is committed; the process is killed before the erasure.
     instance.kill_9();
     instance.go_with(&["--set", "services.ingest.vanish_relay_urls=[\"wss://archive.example\"]"]);
     await_count(&instance, EVENTS, 11).await;

@@ -1,4 +1,4 @@
-//! `--watch`: what the archive comes to is seen while it comes, on a terminal and as lines of JSON.
+//! `--watch`: progress is shown as it happens, on a terminal and as lines of JSON.
 
 use std::fs::File;
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use crate::support::terminal::{Lines, Terminal};
 
 const RELAY: &str = "ws://127.0.0.1:2";
 
-/// A window of the relay is proven behind the back of everybody who could give a hint.
+/// Records a proven window by SQL, without a notification.
 async fn prove(instance: &Instance, since: i64, until: i64) {
     let owner = quipu::store::owner::connect(&instance.url("owner_database_url")).await.unwrap();
     let window = format!(
@@ -40,7 +40,7 @@ async fn status_draws_what_comes_until_ctrl_c() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn status_as_lines_goes_on_through_a_crash_of_postgresql_and_ends_when_nobody_reads() {
+async fn status_as_lines_goes_on_through_a_crash_of_postgresql_and_ends_when_its_reader_does() {
     let instance = Instance::start(&[]);
     let (lines, status) = Lines::of(&mut instance.command(&["archive", "status", "--watch", "--json"]));
     lines.until(|line| line["events"] == 0);
@@ -63,7 +63,7 @@ async fn coverage_shows_its_windows_grow() {
     let (lines, writing) = Lines::of(instance.command(&arguments).arg("--json"));
     terminal.until_drawn(&["days proven", "0 of", "newest window", "none yet"]);
     assert_eq!(lines.until(|_| true)["proven"], serde_json::json!([]));
-    // Ten days of 1970.
+    // The first ten days of 1970.
     prove(&instance, 0, 10 * 86_400 - 1).await;
     terminal.until_drawn(&[
         "10 of",
@@ -90,7 +90,7 @@ async fn coverage_shows_its_windows_grow() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_nobody_can_see_bars_the_way_out_is_named() {
+async fn without_a_terminal_watch_names_the_json_flag() {
     let instance = Instance::start(&[]);
     for arguments in
         [&["archive", "status", "--watch"][..], &["archive", "coverage", "--relay", RELAY, "--watch"]]

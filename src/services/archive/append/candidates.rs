@@ -1,4 +1,5 @@
-//! Candidates in `relay_log`: found, given up; and the working rows beside them.
+//! Appends found and dropped candidates to `relay_log`, and maintains the working tables `candidate_tries`
+//! and `list_fetches`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,18 +14,18 @@ use crate::services::archive::decide::candidate::domain;
 use crate::store::append::Client;
 use crate::store::{Doors, Error};
 
-/// What became of a URL that somebody named.
+/// Outcome for a URL named by an event or a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Finding {
-    /// It is a candidate from now on.
+    /// It became a candidate.
     New,
-    /// It is a relay or a candidate already.
+    /// It was a relay or a candidate before.
     Known,
-    /// It was given up not long ago.
+    /// It was a candidate and was given up recently.
     Dropped,
-    /// Enough candidates of its registrable domain wait, or were found today.
+    /// The limits of its registrable domain are reached.
     DomainFull,
-    /// Enough candidates wait, or were found today.
+    /// The limits of its network are reached.
     Full,
 }
 
@@ -43,7 +44,12 @@ impl Finding {
 
     fn of(outcome: &str) -> Result<Self, Error> {
         let all = [Self::New, Self::Known, Self::Dropped, Self::DomainFull, Self::Full];
-        let unknown = || Error::inconsistent("candidates", format!("`{outcome}` is no outcome"));
+        let unknown = || {
+            Error::inconsistent(
+                "candidates",
+                format!("`{outcome}` is not an outcome of quipu_find_candidates"),
+            )
+        };
         all.into_iter().find(|finding| finding.as_str() == outcome).ok_or_else(unknown)
     }
 }
@@ -55,7 +61,7 @@ const DROP: &str = "SELECT quipu_drop_candidates($1, $2, $3, $4)";
 const FOUND_BEFORE: &str =
     "SELECT url, kind = 'found' FROM relay_log WHERE batch = $1 AND kind IN ('found', 'dropped')";
 
-/// The candidates of a batch, one array a column.
+/// The candidates of a batch, one array per column.
 #[derive(Default)]
 pub(super) struct Candidates<'a> {
     found: Columns<'a>,
@@ -80,7 +86,7 @@ impl<'a> Columns<'a> {
 }
 
 impl<'a> Candidates<'a> {
-    /// Takes the command if it is about a candidate.
+    /// Adds the command if it concerns a candidate. Returns whether it does.
     pub(super) fn take(&mut self, command: &'a RelayCommand) -> bool {
         let taken = self.found.slots.len() + self.dropped.slots.len();
         let slot = i32::try_from(taken).unwrap_or(i32::MAX);
@@ -105,12 +111,12 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    /// How many statements they take.
+    /// Number of SQL statements.
     pub(super) fn statements(&self) -> usize {
         usize::from(self.bounds.is_some()) + usize::from(!self.dropped.slots.is_empty())
     }
 
-    /// Records them. Returns what became of each URL that was found.
+    /// Records them. Returns the outcome for each found URL.
     pub(super) async fn append(
         &self,
         client: &impl GenericClient,
@@ -156,12 +162,13 @@ impl<'a> Candidates<'a> {
         Ok(findings)
     }
 
-    /// The answer when nothing of it was new.
+    /// The answer for a batch without new candidates.
     pub(super) fn all_known(&self) -> HashMap<String, Finding> {
         self.found.urls.iter().map(|url| ((*url).to_owned(), Finding::Known)).collect()
     }
 
-    /// What stands under this batch, or `None` when nothing does: then it is sent again, which does nothing twice.
+    /// The outcomes recorded under this batch. `None` when there are none; then the batch is sent again,
+    /// which is idempotent.
     pub(super) async fn lookup(
         &self,
         client: &Client,
@@ -171,7 +178,7 @@ impl<'a> Candidates<'a> {
         if rows.is_empty() {
             return Ok(None);
         }
-        // Whatever of it was not written was not new.
+        // A URL without a row was not new.
         let mut findings = self.all_known();
         for row in rows.iter().filter(|row| row.get(1)) {
             findings.insert(row.get(0), Finding::New);
@@ -180,14 +187,14 @@ impl<'a> Candidates<'a> {
     }
 }
 
-/// Nothing here is a fact, so nothing waits for the disk.
+/// Working rows are not facts, so the commit need not wait for the disk.
 const PUT_OFF: &str = "
     INSERT INTO candidate_tries (url, tries, next_try_at, last_reason)
     SELECT $1, $2, clock_timestamp() + make_interval(secs => $3), $4 FROM set_config('synchronous_commit', 'off', true)
     WHERE EXISTS (SELECT FROM candidates c WHERE c.url = $1)
     ON CONFLICT (url) DO UPDATE SET tries = excluded.tries, next_try_at = excluded.next_try_at, last_reason = excluded.last_reason";
 
-/// Notes that a candidate has failed for the `tries`th time and is due again after `pause`.
+/// Records that a candidate has failed `tries` times and is due again after `pause`.
 pub(in crate::services::archive) async fn put_off(
     doors: &Doors,
     url: &str,
@@ -216,8 +223,8 @@ const CLAIM_LIST: &str = "
     WHERE l.fetched_at <= clock_timestamp() - make_interval(secs => $2)
     RETURNING url";
 
-/// Whether the list at `url` is ours to fetch now: nobody has asked for it within `interval`. Written before it is fetched, so
-/// that a crash or a failure does not ask twice.
+/// Returns true if this process must fetch the list at `url` now: no process has done so within `interval`.
+/// The row is written before the fetch, so that a crash or a failure does not repeat it.
 pub(in crate::services::archive) async fn claim_list(
     doors: &Doors,
     url: &str,

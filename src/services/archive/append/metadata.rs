@@ -1,4 +1,4 @@
-//! `relay_metadata`: snapshots of relays, by the implementation's procedure.
+//! Appends snapshots to `relay_metadata` with the implementation's stored procedure.
 
 use serde_json::Value;
 use tokio_postgres::types::Type;
@@ -8,13 +8,13 @@ use crate::services::archive::command::SnapshotCommand;
 use crate::store::Error;
 use crate::store::append::{Client, Journal};
 
-/// Most weight in one transaction, in bytes of documents and results.
+/// Largest weight of one transaction, in bytes of documents and results.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What a snapshot weighs beyond its document.
+/// Weight of a snapshot without its document.
 const SNAPSHOT_BYTES: usize = 2 * 1024;
 
-/// The journal of snapshots. Documents and results are stored once each, whoever had them first.
+/// The journal `relay_metadata`. Equal documents and equal results are stored once, shared by all relays.
 #[derive(Debug)]
 pub struct MetadataJournal;
 
@@ -22,7 +22,7 @@ const INSERT: &str = "SELECT insert_relay_metadata_batch($1, $2, $3, $4, $5)";
 
 const INSERTED_BEFORE: &str = "SELECT count(*) FROM relay_metadata WHERE batch = $1 AND slot = 0";
 
-/// Roughly how long a value is as text, without writing it.
+/// Approximate length of a value as JSON text, without serializing it.
 fn bytes(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len() + 2,

@@ -1,10 +1,11 @@
-//! `relay_visits`: which relays the operator waits for, and how the newest session with each relay went.
+//! Maintains `relay_visits`: which relays the operator waits for, and how the latest session with each relay
+//! went.
 
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::store::{Doors, Error, Relay};
 
-// No statement here records a fact, so none waits for the disk.
+// These rows are not facts, so no commit here needs to wait for the disk.
 
 const ASK: &str = "SELECT quipu_ask_for(ARRAY[$1]) FROM set_config('synchronous_commit', 'off', true)";
 
@@ -27,25 +28,26 @@ async fn execute(doors: &Doors, sql: &str, arguments: &[(&(dyn ToSql + Sync), Ty
     Ok(())
 }
 
-/// Asks for a session with the relay before all others, as adding it does.
+/// Requests a session with the relay before all others, as adding a relay does.
 ///
 /// # Errors
-/// As PostgreSQL answers.
+/// Errors of PostgreSQL.
 pub async fn ask(doors: &Doors, relay: Relay) -> Result<(), Error> {
     execute(doors, ASK, &[(&relay.0, Type::INT4)]).await
 }
 
-/// A session with the relay begins.
+/// Records that a session with the relay begins.
 pub(in crate::services::archive) async fn begun(doors: &Doors, relay: Relay) -> Result<(), Error> {
     execute(doors, BEGUN, &[(&relay.0, Type::INT4)]).await
 }
 
-/// Every window of the relay that was open was walked.
+/// Records that every open window of the relay was walked.
 pub(in crate::services::archive) async fn caught_up(doors: &Doors, relay: Relay) -> Result<(), Error> {
     execute(doors, CAUGHT_UP, &[(&relay.0, Type::INT4)]).await
 }
 
-/// The session with the relay ended; `outcome` is `ok`, `stopped` or the reason of a failure, as in the metrics.
+/// Records that the session with the relay ended. `outcome` is `ok`, `stopped` or the reason of a failure, as
+/// in the metrics.
 pub(in crate::services::archive) async fn ended(
     doors: &Doors,
     relay: Relay,

@@ -1,13 +1,14 @@
-//! For which domain a candidate counts, and what becomes of one that has failed to prove a relay.
+//! Rules for candidates: the domain that a candidate counts against, and what follows from a failed try.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::base::{Network, RelayUrl};
 
-/// What a candidate counts for among the bounds: the registrable domain of its host by the public suffix list, so that sub-domains,
-/// which cost nothing, count together; of an address the network that one customer usually has (/24, /48); of a hidden service its
-/// host, which has no domain above it.
+/// The key under which a candidate counts against the limits. For a host name it is the registrable domain by
+/// the public suffix list, so that sub-domains, which cost nothing, count together; for an IP address the
+/// network that one customer usually has (/24, /48); for a hidden service its host, which has no domain above
+/// it.
 #[must_use]
 pub fn domain(url: &RelayUrl) -> String {
     let host = url.host();
@@ -26,12 +27,12 @@ pub fn domain(url: &RelayUrl) -> String {
     registrable.unwrap_or(host).to_owned()
 }
 
-/// How often and how late a candidate is tried again.
+/// Retry limits of candidates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retries {
-    /// Failed tries until it is given up.
+    /// Failed tries until a candidate is given up.
     pub tries_max: u32,
-    /// Pause after the first one; each further one is twice as long.
+    /// Pause after the first failed try; each further pause is twice as long.
     pub pause_min: Duration,
     /// Longest pause.
     pub pause_max: Duration,
@@ -39,52 +40,76 @@ pub struct Retries {
 
 /// What follows from a failed try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// It is tried again.
+pub enum RetryDecision {
+    /// The candidate is tried again.
     Later {
-        /// How many tries count against it now.
+        /// Failed tries counted so far.
         tries: u32,
-        /// After so long.
+        /// Pause before the next try.
         pause: Duration,
     },
-    /// It is given up.
+    /// The candidate is given up.
     Dropped {
-        /// How many tries it had.
+        /// Number of failed tries.
         tries: u32,
     },
 }
 
-/// Whether so many candidates wait that there is little room for new ones: nine tenths of those that may.
+/// True when the waiting candidates take up at least nine tenths of the limit.
 #[must_use]
 pub fn is_crowded(waiting: i64, waiting_max: u32) -> bool {
     waiting >= i64::from(waiting_max) / 10 * 9
 }
 
-/// Whether a failure for `reason` may be that of our own uplink: nothing came back that only the candidate, or somebody near it, can
-/// have sent.
-#[must_use]
-pub fn may_be_ours(reason: &str) -> bool {
-    matches!(reason, "dns" | "unreachable" | "timeout" | "silent")
+/// What the reason of a failed try says about its cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The candidate leads to a private address.
+    PrivateAddress,
+    /// Our own uplink, proxy or settings.
+    OurSide,
+    /// The candidate, or our uplink: nothing arrived that only the candidate or a host near it can have sent.
+    Unclear,
+    /// The candidate. Every reason that is not listed counts as this one.
+    Candidate,
 }
 
-/// What becomes of a candidate that had failed `before` times and now fails for `reason`, a word of the dialler.
-///
-/// One that leads to a private address can never be dialled. One that our own uplink, proxy or settings keep us from has not
-/// failed.
-/// Where it `is_crowded` one failure is enough: otherwise a flood of names that lead nowhere would keep others out for weeks.
+impl Cause {
+    fn of(reason: &str) -> Self {
+        match reason {
+            "private_address" => Self::PrivateAddress,
+            "uplink" | "proxy" | "settings" | "network_off" => Self::OurSide,
+            "dns" | "unreachable" | "timeout" | "silent" => Self::Unclear,
+            _ => Self::Candidate,
+        }
+    }
+}
+
+/// True if a failure for `reason` may have been caused by our own uplink, so that the uplink must be checked.
 #[must_use]
-pub fn after_failure(before: u32, reason: &str, is_crowded: bool, retries: Retries) -> Fate {
+pub fn may_be_ours(reason: &str) -> bool {
+    Cause::of(reason) == Cause::Unclear
+}
+
+/// Decides what follows when a candidate that has failed `before` times fails again. `reason` is a reason of
+/// the dialler, or `uplink`.
+///
+/// A private address can never be dialled, so the candidate is dropped at once. A failure on our own side
+/// (uplink, proxy, settings) does not count against the candidate. When `is_crowded`, one failure is enough:
+/// otherwise a flood of names that lead nowhere would keep other candidates out for weeks.
+#[must_use]
+pub fn after_failure(before: u32, reason: &str, is_crowded: bool, retries: Retries) -> RetryDecision {
     let Retries { tries_max, pause_min, pause_max } = retries;
     let tries = before.saturating_add(1);
-    match reason {
-        "private_address" => Fate::Dropped { tries },
-        "uplink" | "proxy" | "settings" | "network_off" => {
-            Fate::Later { tries: before, pause: pause_min.min(pause_max) }
+    match Cause::of(reason) {
+        Cause::PrivateAddress => RetryDecision::Dropped { tries },
+        Cause::OurSide => RetryDecision::Later { tries: before, pause: pause_min.min(pause_max) },
+        Cause::Unclear | Cause::Candidate if is_crowded || tries >= tries_max => {
+            RetryDecision::Dropped { tries }
         }
-        _ if is_crowded || tries >= tries_max => Fate::Dropped { tries },
-        _ => {
+        Cause::Unclear | Cause::Candidate => {
             let pause = pause_min.saturating_mul(2_u32.saturating_pow(before));
-            Fate::Later { tries, pause: pause.min(pause_max) }
+            RetryDecision::Later { tries, pause: pause.min(pause_max) }
         }
     }
 }
@@ -117,19 +142,19 @@ mod tests {
     fn pauses_grow_from_an_hour_to_a_week_and_the_twelfth_failure_is_the_last() {
         let mut before = 0;
         let mut hours = Vec::new();
-        while let Fate::Later { tries, pause } = after_failure(before, "refused", false, RETRIES) {
+        while let RetryDecision::Later { tries, pause } = after_failure(before, "refused", false, RETRIES) {
             assert_eq!(tries, before + 1);
             before = tries;
             hours.push(pause.as_secs() / 3_600);
         }
         assert_eq!(hours, [1, 2, 4, 8, 16, 32, 64, 128, 168, 168, 168]);
-        assert_eq!(after_failure(before, "silent", false, RETRIES), Fate::Dropped { tries: 12 });
+        assert_eq!(after_failure(before, "silent", false, RETRIES), RetryDecision::Dropped { tries: 12 });
     }
 
     #[test]
-    fn a_private_address_is_dropped_at_once_and_our_own_proxy_is_nobodys_failure() {
-        assert_eq!(after_failure(0, "private_address", false, RETRIES), Fate::Dropped { tries: 1 });
-        let later = Fate::Later { tries: 11, pause: Duration::from_hours(1) };
+    fn a_private_address_is_dropped_at_once_and_a_failure_of_our_own_proxy_does_not_count() {
+        assert_eq!(after_failure(0, "private_address", false, RETRIES), RetryDecision::Dropped { tries: 1 });
+        let later = RetryDecision::Later { tries: 11, pause: Duration::from_hours(1) };
         for reason in ["proxy", "uplink"] {
             assert_eq!(after_failure(11, reason, true, RETRIES), later);
         }
@@ -138,7 +163,7 @@ mod tests {
 
     #[test]
     fn where_many_wait_one_failure_is_enough() {
-        assert_eq!(after_failure(0, "dns", true, RETRIES), Fate::Dropped { tries: 1 });
+        assert_eq!(after_failure(0, "dns", true, RETRIES), RetryDecision::Dropped { tries: 1 });
         let crowded = [0, 89_999, 90_000, 100_000].map(|waiting| is_crowded(waiting, 100_000));
         assert_eq!(crowded, [false, false, true, true]);
     }
@@ -146,8 +171,8 @@ mod tests {
     #[test]
     fn extreme_settings_overflow_nothing() {
         let most = Retries { tries_max: u32::MAX, pause_min: Duration::MAX, pause_max: Duration::MAX };
-        let later = Fate::Later { tries: u32::MAX - 1, pause: Duration::MAX };
+        let later = RetryDecision::Later { tries: u32::MAX - 1, pause: Duration::MAX };
         assert_eq!(after_failure(u32::MAX - 2, "dns", false, most), later);
-        assert_eq!(after_failure(u32::MAX, "dns", false, most), Fate::Dropped { tries: u32::MAX });
+        assert_eq!(after_failure(u32::MAX, "dns", false, most), RetryDecision::Dropped { tries: u32::MAX });
     }
 }

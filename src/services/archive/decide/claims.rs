@@ -1,10 +1,12 @@
-//! How many events of a relay that is compared with are asked for, before it is believed.
+//! Sample sizes for checking what a relay claims in a comparison (NIP-77).
 
-/// Most events that are ever asked for: with so many drawn from any number, 0.99 to their power is below 0.01.
+/// Largest sample. With 459 events drawn from any number, a relay that lacks one percent passes with a
+/// probability of 0.99^459, which is below 0.01.
 pub const SAMPLE_MAX: usize = 459;
 
-/// How many of `claimed` events, drawn at random and each at most once, are asked for: the fewest by which a relay that lacks one
-/// percent of them, or at least one event, is found out with a probability of 0.99. All of them where they are fewer than 100.
+/// Number of events to request out of `claimed` events, drawn at random without repetition: the smallest
+/// sample that detects, with a probability of 0.99, a relay that lacks one percent of them or at least one
+/// event. All of them when there are fewer than 100.
 #[must_use]
 pub fn sample_size(claimed: usize) -> usize {
     let lacking = claimed.div_ceil(100);
@@ -19,14 +21,15 @@ pub fn sample_size(claimed: usize) -> usize {
     claimed.min(SAMPLE_MAX)
 }
 
-/// How many events of a sample of `asked` may be lacking without being held against the relay, if each is one that relays remove by
-/// themselves or on request: it may have been removed since the comparison. One in fifty, at least one.
+/// Number of events of a sample of `asked` that may be missing without counting as a false claim, provided
+/// each is one that relays remove by themselves or on request: it may have been removed since the comparison.
+/// One in fifty, at least one.
 #[must_use]
 pub fn removed_max(asked: usize) -> usize {
     (asked / 50).max(1)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a probability, which is rounded anyway")]
+#[expect(clippy::cast_precision_loss, reason = "a probability, which is rounded in any case")]
 fn share(part: usize, whole: usize) -> f64 {
     part as f64 / whole as f64
 }
@@ -35,8 +38,8 @@ fn share(part: usize, whole: usize) -> f64 {
 mod tests {
     use super::*;
 
-    /// The probability that none of `drawn` events is one of the `lacking`, by the definition: the ways to draw them from the
-    /// others, in all the ways to draw them.
+    /// The probability that none of `drawn` events is one of the `lacking`, by definition: the number of ways
+    /// to draw them from the other events, divided by the number of ways to draw them from all.
     fn unnoticed(claimed: usize, lacking: usize, drawn: usize) -> f64 {
         let ways = |of: usize| (0..drawn).map(|n| share(of.saturating_sub(n), n + 1).ln()).sum::<f64>();
         (ways(claimed - lacking) - ways(claimed)).exp()

@@ -1,25 +1,25 @@
-//! What a relay sent as its information document (NIP-11), whatever it was.
+//! Reads the information document of a relay (NIP-11), however malformed it is.
 
 use serde_json::{Map, Value, json};
 
 use super::Failure;
 
-/// The media type that NIP-11 asks for.
+/// Media type required by NIP-11.
 const MEDIA_TYPE: &str = "application/nostr+json";
 
-/// Most characters kept of a content type.
 const CONTENT_TYPE_MAX: usize = 100;
 
 /// A document that can be stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
-    /// Its fields as the relay gave them, of whatever type.
+    /// Its fields as the relay sent them, of any type.
     pub fields: Map<String, Value>,
-    /// What was odd about it: `content_type` when it is another than NIP-11's, `replaced` for what could not be stored.
+    /// Deviations: `content_type` when it is not the one of NIP-11, `replaced` for what could not be stored.
     pub oddities: Map<String, Value>,
 }
 
-/// Reads an answer: a JSON object is stored as what it is, however its fields are typed; anything else is a failure.
+/// Reads an answer. A JSON object is kept as it is, whatever the types of its fields; anything else is a
+/// failure.
 ///
 /// # Errors
 /// `http_status`, `not_json` or `not_an_object`.
@@ -61,8 +61,9 @@ pub fn document(status: u16, content_type: Option<&str>, body: &[u8]) -> Result<
     Ok(Document { fields, oddities })
 }
 
-/// JSON text with what JSON allows and our values cannot hold replaced: escapes of lone surrogates by U+FFFD (`surrogate`),
-/// numbers beyond the range of a double by null (`number`). Also returns which were replaced.
+/// Replaces what JSON allows and `serde_json` values cannot hold: escapes of lone surrogates by U+FFFD
+/// (`surrogate`), numbers beyond the range of a double by null (`number`). Also returns the names of what was
+/// replaced.
 fn holdable(text: &str) -> (String, Vec<&'static str>) {
     let (mut kept, mut replaced) = (String::with_capacity(text.len()), Vec::new());
     let (mut rest, mut is_string) = (text, false);
@@ -88,11 +89,11 @@ fn holdable(text: &str) -> (String, Vec<&'static str>) {
     (kept, replaced)
 }
 
-/// What stands in place of a token, and the word for that.
-type Instead = Option<(&'static str, &'static str)>;
+/// The name of a replacement, and the text that replaces the token.
+type Replacement = Option<(&'static str, &'static str)>;
 
-/// The length of the escape at the start of `text`, and what stands in its place.
-fn escape(text: &str) -> (usize, Instead) {
+/// The length of the escape at the start of `text`, and its replacement.
+fn escape(text: &str) -> (usize, Replacement) {
     let unit = |from: usize| {
         let digits = text.get(from..)?.strip_prefix("\\u")?.get(..4)?;
         u16::from_str_radix(digits, 16).ok()
@@ -104,19 +105,19 @@ fn escape(text: &str) -> (usize, Instead) {
     }
 }
 
-/// The length of the number at the start of `text`, and what stands in its place.
-fn number(text: &str) -> (usize, Instead) {
+/// The length of the number at the start of `text`, and its replacement.
+fn number(text: &str) -> (usize, Replacement) {
     let length = text.find(|c: char| !(c.is_ascii_digit() || "+-.eE".contains(c))).unwrap_or(text.len());
     let is_beyond = text[..length].parse::<f64>().is_ok_and(f64::is_infinite);
     (length, is_beyond.then_some(("number", "null")))
 }
 
-/// Whether a content type is this media type, with whatever parameters.
+/// True if a content type is this media type, with any parameters.
 fn has_media_type(content_type: &str, wanted: &str) -> bool {
     content_type.split(';').next().is_some_and(|found| found.trim().eq_ignore_ascii_case(wanted))
 }
 
-/// The beginning of a text with a visible sign for NUL, which PostgreSQL cannot store.
+/// The first `chars_max` characters, with U+2400 in place of NUL, which PostgreSQL cannot store.
 pub(super) fn without_nul(text: &str, chars_max: usize) -> String {
     text.chars().take(chars_max).map(|c| if c == '\0' { '\u{2400}' } else { c }).collect()
 }
@@ -125,7 +126,7 @@ fn visible(text: &str) -> String {
     text.replace('\0', "\u{2400}")
 }
 
-/// The fields with a visible sign for NUL, which PostgreSQL cannot store.
+/// Replaces NUL, which PostgreSQL cannot store, by U+2400 in all names and texts.
 pub(super) fn storable(fields: Map<String, Value>) -> Map<String, Value> {
     fields.into_iter().map(|(name, value)| (visible(&name), value_visible(value))).collect()
 }

@@ -1,4 +1,4 @@
-//! From what the checks of a relay found to the snapshot that is recorded.
+//! Results of a relay's checks, and the snapshot that is recorded from them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,29 +8,29 @@ use serde_json::{Map, Value, json};
 use super::document::{Document, storable, without_nul};
 use crate::services::archive::event::Snapshot;
 
-/// Most characters kept of a failure's message.
 const MESSAGE_MAX: usize = 200;
 
-/// Why a check failed: a stable word to count by, and the rest for people.
+/// Why a check failed: a stable reason to count by, and a message for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// A short constant word.
+    /// A short constant such as `timeout`.
     pub reason: &'static str,
-    /// What happened, in words.
+    /// What happened.
     pub message: String,
 }
 
 impl Failure {
-    /// The message is cut, and freed of what cannot be stored and of what differs every time.
+    /// Cuts the message, and removes what cannot be stored and what differs at every check.
     #[must_use]
     pub fn new(reason: &'static str, message: &str) -> Self {
         Self { reason, message: without_nul(steady(message), MESSAGE_MAX) }
     }
 
-    /// The relay refused in words, `word: …` (NIP-01): as a reason only the words that NIP-01 and NIP-42 define.
+    /// The relay refused with a message `prefix: …` (NIP-01). Only prefixes defined by NIP-01 and NIP-42
+    /// become reasons; all others become `closed`.
     #[must_use]
     pub fn refused(said: &str) -> Self {
-        const WORDS: [(&str, &str); 8] = [
+        const PREFIXES: [(&str, &str); 8] = [
             ("auth-required", "auth_required"),
             ("restricted", "restricted"),
             ("blocked", "blocked"),
@@ -40,29 +40,30 @@ impl Failure {
             ("unsupported", "unsupported"),
             ("error", "error"),
         ];
-        let word = said.split_once(':').map_or("", |(word, _)| word.trim());
-        let reason = WORDS.iter().find(|(known, _)| *known == word).map_or("closed", |(_, reason)| reason);
+        let prefix = said.split_once(':').map_or("", |(prefix, _)| prefix.trim());
+        let reason =
+            PREFIXES.iter().find(|(known, _)| *known == prefix).map_or("closed", |(_, reason)| reason);
         Self::new(reason, said)
     }
 
-    /// Whether the relay only wants to know who asks (NIP-42).
+    /// True if the relay only demands authentication (NIP-42).
     #[must_use]
     pub fn wants_auth(&self) -> bool {
         self.reason == "auth_required"
     }
 }
 
-/// The outcome of one check.
+/// Outcome of one check.
 pub type Checked<T> = Result<T, Failure>;
 
-/// Whether a relay wants to know who reads (NIP-42).
+/// Whether a relay demands authentication for reading (NIP-42).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Auth {
-    /// It answers anybody.
+    /// It answers without authentication.
     NotRequired,
-    /// It wants a key, and answers ours.
+    /// It demands authentication, and accepts our key.
     Accepted,
-    /// It wants a key, and ours was not good enough.
+    /// It demands authentication, and refuses our key.
     Refused,
 }
 
@@ -76,38 +77,40 @@ impl Auth {
     }
 }
 
-/// What all checks of one relay found. `None`: the check was not made.
+/// Results of all checks of one relay. `None` means that the check was not made.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
     /// The information document.
     pub document: Option<Checked<Document>>,
-    /// How long the connection and the handshakes took.
+    /// Time for the connection and all handshakes.
     pub open: Option<Checked<Duration>>,
-    /// How long the answer to a REQ took. A relay that only wants to know who asks has not failed: then this is `None`.
+    /// Time until a REQ was answered. `None` as well when the relay only demands authentication, which is not
+    /// a failure.
     pub read: Option<Checked<Duration>>,
-    /// Whether reading needs a key.
+    /// Whether reading requires authentication.
     pub auth: Option<Auth>,
-    /// How long the OK to an event took that could be read back.
+    /// Time until the OK to a test event, provided the event could be read back.
     pub write: Option<Checked<Duration>>,
-    /// What DNS says, and for how many seconds that was still to be kept.
+    /// DNS records, with the remaining TTL in seconds.
     pub dns: Option<Checked<(Value, Option<u32>)>>,
-    /// The certificate, valid or not.
+    /// The TLS certificate, valid or not.
     pub tls: Option<Value>,
-    /// What the server says about itself in headers.
+    /// HTTP headers that identify the server software.
     pub http: BTreeMap<String, String>,
-    /// Where its address is, by the user's MaxMind file.
+    /// Location of its address by the user's MaxMind city file.
     pub geo: Option<Value>,
-    /// Whose network its address is in, by the user's MaxMind file.
+    /// Autonomous system of its address by the user's MaxMind ASN file.
     pub net: Option<Value>,
 }
 
-/// A message without the seconds that have passed since a certificate expired: the same finding must be the same text.
+/// Cuts the time of verification off a certificate error, so that the same finding is the same text at every
+/// check.
 #[must_use]
 pub fn steady(message: &str) -> &str {
     message.split(": verification time ").next().unwrap_or(message)
 }
 
-/// Started milliseconds, so that a success is never 0.
+/// Milliseconds, rounded up to at least 1.
 fn millis(took: Duration) -> i32 {
     i32::try_from(took.as_micros().div_ceil(1_000).max(1)).unwrap_or(i32::MAX)
 }
@@ -117,7 +120,7 @@ fn rtt(finding: Option<&Checked<Duration>>) -> Option<i32> {
 }
 
 impl Findings {
-    /// The one word for metrics: `ok`, `auth`, or why the relay cannot be read.
+    /// The outcome for metrics: `ok`, `auth`, `unchecked`, or the reason why the relay cannot be read.
     #[must_use]
     pub fn outcome(&self) -> &'static str {
         match (&self.open, &self.read, self.auth) {
@@ -128,7 +131,7 @@ impl Findings {
         }
     }
 
-    /// The snapshot of this moment.
+    /// Converts the findings into the snapshot to record.
     #[must_use]
     pub fn snapshot(self, generated_at: i64) -> Snapshot {
         let mut snapshot = Snapshot {
@@ -182,7 +185,7 @@ impl Findings {
         if !failures.is_empty() {
             detail.insert("failures".to_owned(), Value::Object(failures));
         }
-        // Certificates, names and headers are the relay's choice, too.
+        // Certificates, DNS names and headers are chosen by the relay as well.
         snapshot.detail = storable(detail);
         snapshot
     }

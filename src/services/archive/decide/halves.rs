@@ -1,19 +1,21 @@
-//! Walking a window of a relay that does not show its newest events first: by halves, down to one second.
+//! Walks a window of a relay that does not send its newest events first: by bisection, down to single
+//! seconds.
 //!
-//! Such a relay cuts its answers we do not know where. But when both halves of a window hold something, and together
-//! exactly what the whole showed, nothing was cut: a cut at n events would show more than n in two halves. Otherwise
-//! each half is asked in the same way. One second with as many events as an answer was once cut at is a gap.
+//! It is unknown where such a relay cuts its answers. But when both halves of a window hold events, and
+//! together exactly as many as the whole window showed, nothing was cut: a limit of n events per answer would
+//! show more than n in two halves. Otherwise each half is bisected in the same way. A single second with as
+//! many events as an answer was once cut at becomes a gap.
 
 use super::page::Page;
 use super::verdicts::Verdicts;
 use super::walk::{Ask, CAP_MIN};
 use crate::services::archive::event::{Window, WindowOutcome};
 
-/// Most questions for one window. An honest answer to each would be many thousand events; a relay that still contradicts
-/// itself then is left alone until its gap is asked for again.
+/// Most requests for one window. Honest answers to all of them would be many thousand events. A relay that
+/// still contradicts itself after that is left with a gap, which is requested again when it expires.
 const ASKS_MAX: usize = 5_000;
 
-/// What a window showed when it was asked for as a whole.
+/// Result of requesting one window.
 #[derive(Debug, Clone, Copy)]
 struct Shown {
     window: Window,
@@ -23,29 +25,29 @@ struct Shown {
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// The whole of it.
+    /// Request the whole window.
     Whole(Window),
-    /// The newer half of what was shown.
+    /// Request the newer half.
     Newer(Shown),
-    /// The older half, when the newer one showed that much.
+    /// Request the older half; the second value is the result of the newer one.
     Older(Shown, Shown),
 }
 
-/// A window under way.
+/// A bisection in progress.
 #[derive(Debug, Clone)]
 pub(super) struct Halves {
     step: Option<Step>,
-    /// Windows still to be halved, the newest last.
+    /// Windows still to be bisected, the newest last.
     waiting: Vec<Shown>,
-    /// As many events in one answer may be a cut.
+    /// An answer with this many events may have been cut.
     cap: usize,
-    /// What the first answer held.
+    /// Number of events in the first answer.
     all: Option<usize>,
     asks: usize,
     since: i64,
 }
 
-/// The newer and the older half; `None` for one second.
+/// The newer and the older half; `None` for a single second.
 fn halves(window: Window) -> Option<(Window, Window)> {
     let middle = window.since + (window.until - window.since) / 2;
     Some((Window::new(middle + 1, window.until)?, Window::new(window.since, middle)?))
@@ -103,12 +105,12 @@ impl Halves {
         self.waiting.push(newer);
     }
 
-    /// Settles what needs no question, and finds the next one.
+    /// Settles windows that need no further request, and selects the next request.
     fn next(&mut self, verdicts: &mut Verdicts) {
         self.step = None;
         while let Some(shown) = self.waiting.pop() {
             if self.asks >= ASKS_MAX {
-                let reason = format!("the relay still contradicted itself after {ASKS_MAX} questions");
+                let reason = format!("the relay still contradicted itself after {ASKS_MAX} requests");
                 verdicts.settle(self.since, &WindowOutcome::Gap { reason });
                 self.waiting.clear();
             } else if shown.events == 0 && !shown.is_cut {
@@ -125,7 +127,8 @@ impl Halves {
         }
     }
 
-    /// Whether one second may hold more than it showed. When nothing else shows anything, no comparison could tell.
+    /// True if a single second may hold more events than it showed. The last case covers a window whose
+    /// events all lie in this second: then no comparison could detect a cut.
     fn may_hide_some(&self, second: Shown) -> bool {
         second.is_cut
             || second.events >= self.cap

@@ -1,7 +1,7 @@
-//! Which relays an event or a list names (N-65.4, N-66.1, N-66.9).
+//! Extracts relay URLs from events and lists (N-65.4, N-66.1, N-66.9).
 //!
-//! What comes out is canonical, distinct and bounded, whatever goes in. Addresses of this machine and of private networks are
-//! left out: nobody who is not the operator may make us dial them, and a stream of them would only fill the journal.
+//! The result is canonical, distinct and bounded for any input. Loopback and private addresses are left out:
+//! only the operator may make this program dial them, and a stream of them would fill the journal.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,27 +12,27 @@ use serde_json_path::JsonPath;
 
 use crate::base::RelayUrl;
 
-/// Most relays that one event may name; the rest of them is not looked at.
+/// Most relays taken from one event; the rest is ignored.
 pub const EVENT_URLS_MAX: usize = 100;
 
-/// Most texts of one event that are tried as addresses: an event of 4 MiB has room for half a million bad ones.
+/// Most texts of one event that are parsed as URLs: an event of 4 MiB has room for half a million bad ones.
 const EVENT_TRIES_MAX: usize = 1_000;
 
-/// Most relays taken from one list. All known relays of the network are a fifth of that.
+/// Most relays taken from one list, about five times as many as the Nostr network has.
 pub const LIST_URLS_MAX: usize = 50_000;
 
-/// Most texts of one list that are tried.
+/// Most texts of one list that are parsed as URLs.
 const LIST_TRIES_MAX: usize = 2 * LIST_URLS_MAX;
 
-/// Kinds that may name relays outside of tags: a recommendation in its content, a follow list in its content's keys, a
-/// report of a monitor in its `d` tag.
+/// Kinds that may name relays in other places: a recommendation in its content, a follow list in the keys of
+/// its content, a monitor's report in its `d` tag.
 pub const KINDS: [i32; 3] = [RECOMMENDATION, FOLLOWS, REPORT];
 
 const RECOMMENDATION: i32 = 2;
 const FOLLOWS: i32 = 3;
 const REPORT: i32 = 30_166;
 
-/// The relays that an event names, in the order in which it does.
+/// The relays that an event names, in order of appearance.
 #[must_use]
 pub fn of_event(kind: i32, tags: &[Vec<String>], content: &str) -> Vec<RelayUrl> {
     let mut found = Found::new(EVENT_URLS_MAX, EVENT_TRIES_MAX);
@@ -43,14 +43,14 @@ pub fn of_event(kind: i32, tags: &[Vec<String>], content: &str) -> Vec<RelayUrl>
     }
     match kind {
         RECOMMENDATION => found.offer(content),
-        // Not every client wrote an object there; what is no JSON names nobody.
+        // Not every client writes an object there; content that is not JSON names no relay.
         FOLLOWS => drop((&mut serde_json::Deserializer::from_str(content)).deserialize_map(Keys(&mut found))),
         _ => {}
     }
     found.urls
 }
 
-/// The places of a tag that hold relays.
+/// The elements of a tag that hold relay URLs.
 fn of_tag(kind: i32, tag: &[String]) -> &[String] {
     let place = |from: usize, until: usize| tag.get(from..until.min(tag.len())).unwrap_or_default();
     match tag.first().map_or("", String::as_str) {
@@ -62,10 +62,10 @@ fn of_tag(kind: i32, tag: &[String]) -> &[String] {
     }
 }
 
-/// The relays of a list: the texts at `path` of a JSON document, or one a line where there is no path.
+/// The relays of a list: the texts at `path` of a JSON document, or one URL a line when there is no path.
 ///
 /// # Errors
-/// When there is a path and `body` is no JSON.
+/// When there is a path and `body` is not JSON.
 pub fn of_list(body: &[u8], path: Option<&JsonPath>) -> Result<Vec<RelayUrl>, serde_json::Error> {
     let mut found = Found::new(LIST_URLS_MAX, LIST_TRIES_MAX);
     match path {
@@ -80,7 +80,7 @@ pub fn of_list(body: &[u8], path: Option<&JsonPath>) -> Result<Vec<RelayUrl>, se
     Ok(found.urls)
 }
 
-/// What has been found so far, within its bounds.
+/// The URLs found so far, and the remaining limits.
 struct Found {
     urls: Vec<RelayUrl>,
     seen: HashSet<RelayUrl>,
@@ -98,7 +98,7 @@ impl Found {
     }
 
     fn offer(&mut self, text: &str) {
-        if self.is_full() || !looks_like_one(text) {
+        if self.is_full() || !looks_like_url(text) {
             return;
         }
         self.tries_left -= 1;
@@ -111,11 +111,11 @@ impl Found {
     }
 }
 
-/// Stands for NUL in stored tags and content: a name with it in it is not the one that was signed.
+/// Replaces NUL in stored tags and content. A URL that contains it is not the one that was signed.
 const NUL_PICTURE: char = '\u{2400}';
 
-/// Whether parsing is worth the while: most texts in these places are ids and names.
-fn looks_like_one(text: &str) -> bool {
+/// A cheap check before parsing, because most texts in these places are ids and names.
+fn looks_like_url(text: &str) -> bool {
     if text.contains(NUL_PICTURE) {
         return false;
     }
@@ -124,7 +124,7 @@ fn looks_like_one(text: &str) -> bool {
     starts(b"ws://") || starts(b"wss://")
 }
 
-/// Offers the keys of an object, one after the other; the values are skipped unread.
+/// Visits the keys of an object and skips the values.
 struct Keys<'a>(&'a mut Found);
 
 impl<'de> Visitor<'de> for Keys<'_> {

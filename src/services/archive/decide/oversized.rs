@@ -1,29 +1,30 @@
-//! Finding the second of a relay's time line that holds a message longer than any may be.
+//! Locates the second of a relay's time line that holds a message over the size limit.
 //!
-//! Such a message ends the session in which it comes, wherever the question began. So the window that was asked for is
-//! narrowed: from its newest second on parts twice as long each time, and the part that ends the session by halves. What
-//! is left is one second, a known gap; all others are archived. Every failure narrows, so there are few sessions.
+//! Such a message ends the session, wherever the requested window began. So the window is narrowed: first the
+//! newest second alone, then parts that double in length; the part that ends the session is bisected. One
+//! second remains and becomes a known gap; all other seconds are archived. Every failed session narrows the
+//! window, so the number of sessions is logarithmic.
 
 use super::window::newest;
 use crate::services::archive::event::Window;
 
-/// So many seconds in a row that fail, with nothing in between that does not: so would all others.
+/// After this many consecutive failing seconds the rest of the window is assumed to fail as well.
 const IN_A_ROW_MAX: u32 = 3;
 
-/// Most seconds that are looked for, until the rest of the window is left alone.
+/// Most seconds that are located before the rest of the window becomes a gap.
 const FOUND_MAX: u32 = 100;
 
-/// Where one message is known to be.
+/// The window known to hold an oversized message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Narrowed {
     window: Window,
-    /// How many of its newest seconds are asked for next.
+    /// Length in seconds of the next part.
     span: i64,
-    /// The second above it was asked for, and went well.
+    /// The second above the window was read without failure.
     is_clear_above: bool,
 }
 
-/// What is known of the messages of one relay that are too long.
+/// The search for one relay's oversized messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Oversized {
     narrowed: Option<Narrowed>,
@@ -32,8 +33,8 @@ pub struct Oversized {
 }
 
 impl Oversized {
-    /// The newest part of an open window, which is to be walked before the rest. It may reach one second above the window:
-    /// where the second `until` is left out, a part shows that second to the next one.
+    /// The newest part of an open window, which must be walked before the rest. It may reach one second above
+    /// the window: a relay that treats `until` as exclusive shows the window's last second only then.
     #[must_use]
     pub fn part(&self, open: Window) -> Window {
         let Some(Narrowed { window, span, is_clear_above }) = self.narrowed else { return open };
@@ -48,7 +49,7 @@ impl Oversized {
         Window { until: part.until + above, ..part }
     }
 
-    /// A part was walked to its end.
+    /// A part was walked without failure.
     pub fn walked(&mut self, part: Window) {
         self.in_a_row = 0;
         let Some(mut narrowed) = self.narrowed.take() else { return };
@@ -61,9 +62,9 @@ impl Oversized {
         }
     }
 
-    /// A question about the window `asked`, the newest of what is open from `since` on, was answered with a message too
-    /// long. Returns what is a gap by that.
-    pub fn met(&mut self, mut asked: Window, since: i64) -> Option<Window> {
+    /// A request for `asked`, the newest part of the open window that begins at `since`, was answered with an
+    /// oversized message. Returns the window that becomes a gap, if it is located.
+    pub fn narrow(&mut self, mut asked: Window, since: i64) -> Option<Window> {
         let before = self.narrowed.take();
         let is_clear_above = before.is_some_and(|n| {
             n.is_clear_above && (n.window.until..=n.window.until + 1).contains(&asked.until)
@@ -95,7 +96,8 @@ mod tests {
     use crate::services::archive::decide::{Habits, Page, Walk, unproven};
     use crate::services::archive::event::WindowOutcome;
 
-    /// A relay that shows its newest events first, at most `cap`; those of `large` seconds end the session.
+    /// A relay that sends its newest events first, at most `cap`. Events of the `large` seconds end the
+    /// session.
     struct Relay {
         seconds: Vec<i64>,
         large: Vec<i64>,
@@ -103,7 +105,7 @@ mod tests {
     }
 
     impl Relay {
-        /// Seconds of one answer, unless a message in it is too long.
+        /// Seconds of the events of one answer; `None` if one of them is oversized.
         fn answer(&self, ask: Window) -> Option<Vec<i64>> {
             let mut all: Vec<i64> = [&self.seconds[..], &self.large].concat();
             all.retain(|second| ask.contains(*second));
@@ -112,8 +114,8 @@ mod tests {
             (!all.iter().any(|second| self.large.contains(second))).then_some(all)
         }
 
-        /// Crawls session by session, as a synchronizer does. Returns what is proven, the gaps, what was seen, and how many
-        /// sessions that took.
+        /// Crawls session by session, as a synchronizer does. Returns the proven windows, the gaps, the
+        /// seconds of all events seen, and the number of sessions.
         fn crawled(&self, window: Window) -> (Vec<Window>, Vec<Window>, Vec<i64>, u32) {
             let (mut proven, mut gaps, mut seen) = (Vec::new(), Vec::new(), Vec::new());
             let mut oversized = Oversized::default();
@@ -129,7 +131,7 @@ mod tests {
                         let mut went_well = true;
                         while let Some(ask) = walk.ask() {
                             let Some(answer) = self.answer(ask) else {
-                                gaps.extend(oversized.met(ask, open.since));
+                                gaps.extend(oversized.narrow(ask, open.since));
                                 went_well = false;
                                 break;
                             };
@@ -153,7 +155,7 @@ mod tests {
                     return (proven, gaps, seen, session);
                 }
             }
-            panic!("it goes on for ever: {oversized:?}");
+            panic!("the crawl does not end: {oversized:?}");
         }
     }
 
@@ -177,7 +179,7 @@ mod tests {
         let (mut open, mut sessions) = (Some(ALL), 0);
         while let Some(window) = open {
             sessions += 1;
-            if let Some(gap) = oversized.met(oversized.part(window), ALL.since) {
+            if let Some(gap) = oversized.narrow(oversized.part(window), ALL.since) {
                 open = Window::new(ALL.since, gap.since - 1);
             }
         }
@@ -186,14 +188,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_too_long_all_else_is_seen_and_nothing_is_called_complete_that_was_not(
+        fn all_events_but_oversized_ones_are_seen_and_no_window_is_wrongly_called_complete(
             seconds in prop::collection::vec(0_i64..3_000, 0..60),
             mut large in prop::collection::vec(0_i64..3_000, 0..4),
             cap in 10_usize..20,
         ) {
             large.sort_unstable();
             large.dedup();
-            // Three in a row would be taken for all.
+            // Three consecutive large seconds would make a gap of the whole rest.
             prop_assume!(large.windows(2).all(|pair| pair[0] + 1 < pair[1]));
             let relay = Relay { seconds, large, cap };
             let window = Window { since: 0, until: 3_000 };
@@ -205,7 +207,7 @@ mod tests {
             for second in relay.seconds.iter().filter(|second| !is_in(&gaps, **second)) {
                 prop_assert!(seen.contains(second), "{second} was not seen");
             }
-            // Nothing but the seconds themselves, and those that fill a page.
+            // Only the large seconds, and seconds that fill a page.
             for gap in &gaps {
                 let held = relay.seconds.iter().filter(|second| gap.contains(**second)).count();
                 prop_assert!(gap.since == gap.until && (relay.large.contains(&gap.since) || held >= cap.min(10)), "{gap:?}");

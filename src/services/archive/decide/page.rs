@@ -1,32 +1,32 @@
-//! What one answer of a relay held, as far as a walk needs to know.
+//! Summary of one answer of a relay, as far as a walk needs it.
 
 use crate::services::archive::event::Window;
 
-/// What one page held, counting only events inside the window that was asked for.
+/// Summary of one page. Only events inside the requested window count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Page {
     /// Events in the page.
     pub events: usize,
     /// Smallest `created_at` among them; `None` for an empty page.
     pub oldest: Option<i64>,
-    /// Largest.
+    /// Largest `created_at` among them.
     pub newest: Option<i64>,
-    /// A second in the middle, newer than the oldest one; `None` when there is no other.
+    /// A second in the middle, newer than the oldest one; `None` when all events lie in one second.
     pub middle: Option<i64>,
-    /// Events from that second on.
+    /// Events at or after the middle second.
     pub from_middle: usize,
-    /// What was sent beside them as events and could not be used. It has its place in an answer all the same.
+    /// Items sent as events that could not be used. They take up room in the answer all the same.
     pub unusable: usize,
-    /// Only the beginning of the answer was read.
+    /// True if only the beginning of the answer was read.
     pub is_cut: bool,
-    /// The events came newest first.
+    /// True if the events arrived newest first.
     pub is_sorted: bool,
-    /// Events that came meanwhile for a question whose answer had ended.
+    /// Events that arrived for an earlier request after the end of its answer.
     pub late: usize,
 }
 
 impl Page {
-    /// The page with events of these seconds, in the order in which they came.
+    /// The page with events of these seconds, in order of arrival.
     #[must_use]
     pub fn of(seconds: &[i64]) -> Self {
         let mut sorted = seconds.to_vec();
@@ -48,16 +48,17 @@ impl Page {
         }
     }
 
-    /// What it took up of an answer's room.
+    /// Number of items that the relay sent.
     pub(super) fn sent(&self) -> usize {
         self.events + self.unusable
     }
 
-    /// Where a relay that showed its newest events up to `until` shows no others than this page, and how many of them.
+    /// The window in which a relay that sends its newest events first must show exactly this page's events
+    /// again, and their number. The probe of the walk requests it.
     pub(super) fn proof(&self, until: i64) -> Option<(Window, usize)> {
         let (since, events) = match self.middle {
             Some(middle) => (middle, self.from_middle),
-            // A page in one second may be a cut of it; above it there must be nothing.
+            // A page within one second may be a part of it; above that second there must be no events.
             None => (self.newest?.checked_add(1)?, 0),
         };
         Some((Window::new(since, until)?, events))

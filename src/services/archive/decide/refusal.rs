@@ -1,10 +1,10 @@
-//! Which relays are never dialled.
+//! Decides which relays are never dialled.
 
 use crate::base::RelayUrl;
 
-/// Why a relay is never dialled, as one word for journal and metrics; `None` for one that may be. A private address or a local name
-/// in a URL is dialled only if this operator named the relay: in a seed file, an event or a list it would lead into the operator's
-/// own network.
+/// The reason why a relay is never dialled, for journal and metrics; `None` if it may be dialled. A private
+/// address or a local name is dialled only if the operator of this archive named the relay: taken from a seed
+/// file, an event or a list it would lead into the operator's own network.
 #[must_use]
 pub fn refusal(url: &RelayUrl, is_named: bool) -> Option<&'static str> {
     (!is_named && url.is_local_address()).then_some("private_address")

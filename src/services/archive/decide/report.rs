@@ -1,6 +1,8 @@
-//! What the monitor says about a relay in public: kind 30166, and about itself: kind 10166 (NIP-66).
+//! Events that the monitor publishes: reports about relays (kind 30166) and its own announcement (kind 10166,
+//! NIP-66).
 //!
-//! One value a tag (N-66.5). Where a check and the relay's own document disagree, the check wins (N-66.6).
+//! Each tag has one value (N-66.5). Where a check contradicts the relay's own document, the check wins
+//! (N-66.6).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,16 +13,14 @@ use serde_json::{Map, Value};
 use crate::base::RelayUrl;
 use crate::services::archive::event::Snapshot;
 
-/// A report about one relay.
 const REPORT: Kind = Kind::Custom(30_166);
 
-/// A monitor's announcement of itself.
 const ANNOUNCEMENT: Kind = Kind::Custom(10_166);
 
-/// Longest document that is put into a report, in bytes: relays refuse events that are larger.
+/// Longest document included in a report, in bytes: relays refuse larger events.
 const CONTENT_MAX: usize = 32 * 1024;
 
-/// Most tags of one name, and most characters of a value: a document may list anything.
+/// Most tags of one name, and most characters of a value: a document may contain anything.
 const REPEATS_MAX: usize = 100;
 const VALUE_MAX: usize = 64;
 
@@ -28,13 +28,13 @@ fn tag<const N: usize>(values: [&str; N]) -> Tag {
     Tag::parse(values).expect("a tag has a name")
 }
 
-/// The report of one snapshot, without its time.
+/// The report of one snapshot, without its `created_at`.
 #[must_use]
 pub fn report(url: &RelayUrl, snapshot: &Snapshot) -> EventBuilder {
     let nothing = Map::new();
     let document = snapshot.nip11.as_ref().unwrap_or(&nothing);
     let mut tags = vec![tag(["d", &normalized(url)]), tag(["n", url.network().as_str()])];
-    // Of a dead relay no time is known, and none is repeated from better days (N-66.11).
+    // A dead relay has no times, and earlier ones are not repeated (N-66.11).
     let times =
         [("rtt-open", snapshot.rtt_open), ("rtt-read", snapshot.rtt_read), ("rtt-write", snapshot.rtt_write)];
     tags.extend(times.iter().filter_map(|(name, ms)| ms.map(|ms| tag([name, &ms.to_string()]))));
@@ -47,7 +47,7 @@ pub fn report(url: &RelayUrl, snapshot: &Snapshot) -> EventBuilder {
     EventBuilder::new(REPORT, content(snapshot)).tags(tags)
 }
 
-/// N-66.1: normalized as RFC 3986 has it, with the slash of an empty path.
+/// N-66.1: normalized by RFC 3986, with a slash for an empty path.
 fn normalized(url: &RelayUrl) -> String {
     Url::parse(url.as_str()).map_or_else(|_| url.to_string(), |url| url.to_string())
 }
@@ -62,7 +62,7 @@ fn nips(document: &Map<String, Value>) -> BTreeSet<u16> {
     listed.filter_map(|nip| u16::try_from(nip.as_u64()?).ok()).take(REPEATS_MAX).collect()
 }
 
-/// What the relay demands, and with `!` what it is known not to demand.
+/// The relay's requirements, and with a leading `!` those that it is known not to have.
 fn requirements(document: &Map<String, Value>, snapshot: &Snapshot) -> Vec<&'static str> {
     let limit = |name: &str| document.get("limitation").and_then(|limitation| limitation.get(name));
     let stated = |name: &str| limit(name).and_then(Value::as_bool);
@@ -89,7 +89,7 @@ fn requirements(document: &Map<String, Value>, snapshot: &Snapshot) -> Vec<&'sta
         .collect()
 }
 
-/// A list of texts of the document, each once, those of a sensible length.
+/// The distinct texts of a list in the document, without empty and overlong ones.
 fn texts<'a>(document: &'a Map<String, Value>, field: &str) -> BTreeSet<&'a str> {
     let listed =
         document.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
@@ -100,7 +100,7 @@ fn texts<'a>(document: &'a Map<String, Value>, field: &str) -> BTreeSet<&'a str>
         .collect()
 }
 
-/// ISO 639-1 codes out of the document's language tags (BCP 47): `en` of `en-419`.
+/// ISO 639-1 codes of the document's language tags (BCP 47): `en` for `en-419`.
 fn languages(document: &Map<String, Value>) -> BTreeSet<String> {
     texts(document, "language_tags")
         .into_iter()
@@ -110,20 +110,21 @@ fn languages(document: &Map<String, Value>) -> BTreeSet<String> {
         .collect()
 }
 
-/// How a monitor works, as it announces it.
+/// Parameters that a monitor announces.
 #[derive(Debug, Clone)]
-pub struct Practice {
-    /// How often a relay is checked.
+pub struct MonitorProfile {
+    /// Interval between two checks of a relay.
     pub interval: Duration,
-    /// Longest that each check waits, by its name: `open`, `read`, `write`, `auth`, `nip11`, `dns`, `geo`.
+    /// Timeout of each check, by its name: `open`, `read`, `write`, `auth`, `nip11`, `dns`, `geo`.
     pub checks: Vec<(&'static str, Option<Duration>)>,
 }
 
-/// The announcement (N-66.7), with the number of a timeout in front of its check, as the NIP's text has it.
+/// The announcement (N-66.7). A timeout tag holds the milliseconds before the name of the check, as in the
+/// text of the NIP.
 #[must_use]
-pub fn announcement(practice: &Practice) -> EventBuilder {
-    let mut tags = vec![tag(["frequency", &practice.interval.as_secs().to_string()])];
-    for (check, timeout) in &practice.checks {
+pub fn announcement(profile: &MonitorProfile) -> EventBuilder {
+    let mut tags = vec![tag(["frequency", &profile.interval.as_secs().to_string()])];
+    for (check, timeout) in &profile.checks {
         if let Some(timeout) = timeout {
             tags.push(tag(["timeout", &timeout.as_millis().to_string(), check]));
         }
@@ -238,12 +239,12 @@ mod tests {
 
     #[test]
     fn n_66_7_an_announcement_names_checks_and_timeouts_in_the_texts_order() {
-        let practice = Practice {
+        let profile = MonitorProfile {
             interval: Duration::from_hours(4),
             checks: vec![("open", Some(Duration::from_secs(10))), ("dns", None)],
         };
         assert_eq!(
-            tags(announcement(&practice)),
+            tags(announcement(&profile)),
             [
                 vec!["frequency", "14400"],
                 vec!["timeout", "10000", "open"],

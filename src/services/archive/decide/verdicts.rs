@@ -1,11 +1,12 @@
-//! What a walk has found out, from new to old without a hole.
+//! Verdicts of a walk, newest to oldest without holes.
 
 use crate::services::archive::event::{Window, WindowOutcome};
 
-/// A part of the window whose fate is known.
+/// A part of the window with its outcome.
 pub type Verdict = (Window, WindowOutcome);
 
-/// Collects verdicts. Each reaches down from where the last one ended; neighbours that are complete become one.
+/// Collects verdicts. Each begins where the previous one ended; adjacent verdicts with the same outcome are
+/// merged.
 #[derive(Debug, Clone)]
 pub(super) struct Verdicts {
     /// The newest second without a verdict.
@@ -14,7 +15,7 @@ pub(super) struct Verdicts {
 }
 
 impl Verdicts {
-    /// Nothing is known from `until` downwards.
+    /// No verdict for `until` and older seconds.
     pub(super) fn from(until: i64) -> Self {
         Self { open_until: until, found: Vec::new() }
     }
@@ -23,19 +24,19 @@ impl Verdicts {
         self.open_until
     }
 
-    /// The newest second, if that is what is open still, gets no verdict at all.
+    /// Skips `second` without a verdict if it is the newest open second.
     pub(super) fn pass_over(&mut self, second: i64) {
         if self.open_until == second {
             self.open_until = second.saturating_sub(1);
         }
     }
 
-    /// Everything down to `since` is complete; what has a verdict keeps it.
+    /// Marks everything down to `since` that has no verdict yet as complete.
     pub(super) fn complete(&mut self, since: i64) {
         self.settle(since, &WindowOutcome::Complete);
     }
 
-    /// Everything down to `since` that has no verdict yet has this one.
+    /// Gives everything down to `since` that has no verdict yet this outcome.
     pub(super) fn settle(&mut self, since: i64, outcome: &WindowOutcome) {
         let Some(window) = Window::new(since, self.open_until) else { return };
         self.open_until = since.saturating_sub(1);

@@ -1,100 +1,124 @@
-//! Walking one window of one relay, newest to oldest, page by page.
+//! Walks one window of one relay, newest to oldest, page by page.
 //!
-//! A relay answers with its newest events up to `until`, cut at a limit of its own that it need not tell. So a short page
-//! proves nothing; what proves the end is a page that brings nothing older. The next page begins at the oldest second
-//! seen, inclusive, because the last page may have been cut in the middle of it (N-01.22). A second that alone fills a page
-//! may hold more than the relay will ever show: it becomes a gap, never complete.
+//! A relay answers with its newest events up to `until`, cut at a limit that it need not announce. So a short
+//! page proves nothing; the end is proven by a page that adds nothing older. The next page begins at the
+//! oldest second seen, inclusive, because the last page may have been cut within that second (N-01.22). A
+//! second that fills a whole page may hold more than the relay will ever show: it becomes a gap and is never
+//! complete.
 //!
-//! All of that holds only for a relay that shows its newest events first (N-01.8). Whether it does is asked, not believed:
-//! the newer half of the first page is asked for once more, and must hold the same; an empty answer must be empty twice. A
-//! relay that is caught is walked by halves instead. One that leaves out the second `until` itself (against N-01.7) is
-//! found out where that second is known to hold events, and asked for one second more from then on.
+//! This holds only for a relay that sends its newest events first (N-01.8). The walk verifies that with
+//! probes: the newer half of the first page is requested again and must not hold more events than before;
+//! an empty answer must be empty twice. A relay that fails a probe is walked by bisection instead (`halves.rs`).
+//! A relay that treats `until` as exclusive (against N-01.7) is detected where that second is known to hold
+//! events, and is asked for one second more from then on.
+//!
+//! | mode | answer | next mode |
+//! |---|---|---|
+//! | `Page` | empty, first page | `Probe(Empty)` |
+//! | `Page` | empty, later page | `Probe(Vanished)` of the second that held events |
+//! | `Page` | later page without the known second `until` | `Page` again, one second further, once |
+//! | `Page` | not sorted newest first | `Halves` |
+//! | `Page` | first page, or nothing at `until` | `Probe(Again)` of its newer half |
+//! | `Page` | older events | `Page` from the oldest second on |
+//! | `Page` | one second, full | `Page` below it; the second is a gap |
+//! | `Page` | one second, not full | `Probe(Below)`, or `Done` at the end of the window |
+//! | `Probe(Again)` | as many events or fewer | the page is accepted, as above |
+//! | `Probe(Again)` | more events | `Page` again; the second time `Halves` |
+//! | `Probe(Below)` | empty | `Done`, complete |
+//! | `Probe(Below)` | events | `Page` below the second, which is a gap |
+//! | `Probe(Empty)`, `Probe(Vanished)` | empty | `Done`, complete |
+//! | `Probe(Empty)`, `Probe(Vanished)` | events | `Halves` |
+//! | `Probe(Empty)`, `Probe(Vanished)` | late events | `Done`, the rest is a gap |
+//! | `Halves` | any | `Halves` until every second is settled, then `Done` |
+//! | any | many late events, or no usable event | `Done`, the rest is a gap |
 
 use super::halves::Halves;
 use super::page::Page;
 use super::verdicts::{Verdict, Verdicts};
 use crate::services::archive::event::{Window, WindowOutcome};
 
-/// The next question for the relay: its events in a window, newest first.
+/// The next request: the relay's events in a window, newest first.
 pub type Ask = Window;
 
-/// More events than this, and than a tenth of the next answer, after the end of one: its ends prove nothing. A few are new
-/// ones that carry an old date.
+/// Limit on events that arrive after the end (EOSE) of the answer they belong to; above it, and above a tenth
+/// of the next answer, the relay's EOSE proves nothing. A few late events are normal: new events with an old
+/// date.
 const LATE_MAX: usize = 5;
 
-const LATE: &str = "events come after the end of the answer they belong to";
+const LATE: &str = "events arrive after the end of the answer they belong to";
 
-/// No relay cuts its answers at fewer events than this. A smaller one is whole unless the relay itself says otherwise.
+/// No relay limits its answers to fewer events than this. A smaller answer is complete unless the relay
+/// itself says otherwise.
 pub(super) const CAP_MIN: usize = 10;
 
-/// What is known of a relay's ways. It outlasts a walk.
+/// Observed behaviour of a relay. It is passed from one walk to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Habits {
-    /// The most that one answer has held: smaller ones were not cut.
+    /// Most items that one answer has held: smaller answers were not cut.
     pub shown: usize,
-    /// Whether the second `until` is left out.
+    /// Whether the relay treats `until` as exclusive.
     pub until: Until,
 }
 
-/// Whether a relay shows events of the second `until`.
+/// Whether a relay sends events of the second `until`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Until {
     /// Not known.
     #[default]
     Unknown,
-    /// It seems not to; the question under way goes one second further.
+    /// It seems not to; the current request goes one second further.
     Tried,
-    /// It does, as it must.
+    /// It does, as NIP-01 requires.
     Included,
-    /// It does not.
+    /// It does not: `until` is exclusive.
     LeftOut,
 }
 
-/// What the walk is about to ask.
+/// What the next request is for.
 #[derive(Debug, Clone)]
 enum Mode {
-    /// The page that begins at `until`.
+    /// The next page, which begins at `until`.
     Page,
-    /// A question whose answer decides what an earlier one was worth.
+    /// A request that verifies an earlier answer.
     Probe {
         window: Window,
         of: Probe,
     },
-    /// The relay does not show its newest events first.
+    /// The relay does not send its newest events first.
     Halves(Halves),
-    Over,
+    Done,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Probe {
-    /// The newer half of this page, which counts if it holds these many again.
+    /// The newer half of this page, which is accepted if the half holds at most this many events again.
     Again(Page, usize),
-    /// Below a page that lies in this one second: whether it was cut there.
+    /// Everything below a page that lies in this one second: shows whether the page was cut.
     Below(i64),
-    /// In a second whose events are gone from an empty page.
+    /// A second that held events, but was missing from an empty page.
     Vanished,
-    /// In a window that seems empty.
+    /// The whole window, which seems empty.
     Empty,
 }
 
-/// A walk under way.
+/// A walk in progress.
 #[derive(Debug, Clone)]
 pub struct Walk {
     window: Window,
-    /// Last second not yet walked.
+    /// Newest second not walked yet.
     until: i64,
     limit: usize,
     habits: Habits,
-    /// The newer half of a page held more when it was asked for again. Something may have arrived, once.
+    /// A probe has found more events than the page. Tolerated once, because new events may have arrived.
     was_doubted: bool,
-    /// The first page has shown the newest events first.
+    /// The first page is verified to hold the newest events.
     is_confirmed: bool,
     mode: Mode,
     verdicts: Verdicts,
 }
 
 impl Walk {
-    /// Begins to walk `window` of a relay with these habits; `limit` events are asked for at a time.
+    /// Starts a walk of `window` with known `habits` of the relay and `limit` events per request.
     #[must_use]
     pub fn new(window: Window, limit: usize, habits: Habits) -> Self {
         Self {
@@ -109,30 +133,30 @@ impl Walk {
         }
     }
 
-    /// What to ask next; `None` when the walk is over.
+    /// The next request; `None` when the walk is done.
     #[must_use]
     pub fn ask(&self) -> Option<Ask> {
         match &self.mode {
             Mode::Page => Window::new(self.window.since, self.until),
             Mode::Probe { window, .. } => Some(*window),
             Mode::Halves(halves) => halves.ask(),
-            Mode::Over => None,
+            Mode::Done => None,
         }
     }
 
-    /// Whether the next answer decides what an earlier one was worth.
+    /// True if the next request verifies an earlier answer.
     #[must_use]
     pub fn is_probing(&self) -> bool {
         matches!(self.mode, Mode::Probe { .. })
     }
 
-    /// What is known of the relay by now.
+    /// The relay's behaviour as observed so far.
     #[must_use]
     pub fn habits(&self) -> Habits {
         self.habits
     }
 
-    /// Takes the answer to [`Walk::ask`].
+    /// Processes the answer to [`Walk::ask`].
     pub fn answered(&mut self, page: Page) {
         if page.late > LATE_MAX.max(page.events / 10) {
             return self.give_up(LATE);
@@ -142,9 +166,9 @@ impl Walk {
             Mode::Probe { of, .. } => self.answered_probe(of, page),
             Mode::Halves(mut halves) => {
                 halves.answered(page, &mut self.verdicts);
-                self.mode = if halves.ask().is_some() { Mode::Halves(halves) } else { Mode::Over };
+                self.mode = if halves.ask().is_some() { Mode::Halves(halves) } else { Mode::Done };
             }
-            Mode::Over => self.mode = Mode::Over,
+            Mode::Done => self.mode = Mode::Done,
         }
     }
 
@@ -176,15 +200,16 @@ impl Walk {
         }
     }
 
-    /// The second `until` has shown events before. If it does not now, the relay may leave it out: asks again, a second
-    /// further.
+    /// The second `until` is known to hold events. If the page shows none of them, the relay may treat
+    /// `until` as exclusive: repeats the request one second further. Returns true if the request must be
+    /// repeated.
     fn tries_beyond(&mut self, page: &Page) -> bool {
         let shows = page.newest == Some(self.until);
         match self.habits.until {
             Until::Unknown if !shows => self.habits.until = Until::Tried,
             Until::Tried if shows => {
                 self.habits.until = Until::LeftOut;
-                // The newest second of the window was left out, too.
+                // The newest second of the window was skipped as well.
                 if self.verdicts.open_until() == self.window.until {
                     self.until = self.window.until;
                     self.is_confirmed = false;
@@ -197,7 +222,7 @@ impl Walk {
         self.habits.until == Until::Tried
     }
 
-    /// A page that shows the newest events of what was asked for.
+    /// Accepts a page that holds the newest events of its request.
     fn take(&mut self, page: Page, oldest: i64) {
         self.is_confirmed = true;
         let sent = page.sent();
@@ -205,15 +230,15 @@ impl Walk {
         self.habits.shown = self.habits.shown.max(sent);
         if oldest < self.until {
             self.until = oldest;
-            // The page may have been cut inside its oldest second, which is asked for again.
+            // The page may have been cut within its oldest second, which is requested again.
             if page.newest == Some(oldest) && is_full {
                 self.skip_flooded_second(oldest);
             }
         } else if is_full {
-            // The whole page lies in one second: nothing older was shown.
+            // The whole page lies in one second, so nothing older was shown.
             self.skip_flooded_second(oldest);
         } else if let Some(below) = Window::new(self.window.since, oldest.saturating_sub(1)) {
-            // A page that is whole would have shown what is older, too.
+            // If the page was not cut, it would have shown older events too.
             self.mode = Mode::Probe { window: below, of: Probe::Below(oldest) };
         } else {
             self.complete_down_to(oldest);
@@ -235,7 +260,7 @@ impl Walk {
             }
             (Probe::Below(second), Some(_)) => self.skip_flooded_second(second),
             (Probe::Vanished | Probe::Empty, _) if answer.late > 0 => self.give_up(LATE),
-            // An answer that is empty twice is the end.
+            // Two empty answers prove the end.
             (Probe::Below(_) | Probe::Vanished | Probe::Empty, None) => {
                 self.complete_down_to(self.window.since);
             }
@@ -243,16 +268,16 @@ impl Walk {
         }
     }
 
-    /// Takes an answer to [`Walk::ask`] in which not one event could be read or belonged to the question: what lies below
-    /// is not proven empty, and asking again would bring the same. The walk is over.
+    /// Processes an answer to [`Walk::ask`] without a single event that is valid and matches the request.
+    /// Nothing below is proven empty, and repeating the request would not help, so the walk ends.
     pub fn answered_nothing_usable(&mut self, refused: u64) {
         self.give_up(&format!("none of the {refused} events of an answer could be used"));
     }
 
-    /// What became known since the last call: at the end of the walk all that remains, before it what lies above the oldest
-    /// second seen.
+    /// Verdicts since the last call: at the end of the walk everything that remains, before that everything
+    /// above the oldest second seen.
     pub fn take_verdicts(&mut self) -> Vec<Verdict> {
-        // What a probe may still deny is not said yet.
+        // A pending probe may still disprove the last page.
         if matches!(self.mode, Mode::Page)
             && let Some(above) = self.until.checked_add(1)
         {
@@ -261,7 +286,7 @@ impl Walk {
         self.verdicts.take()
     }
 
-    /// The rest, newest to oldest, is asked for in halves. What was recorded stays: a probe confirmed it.
+    /// Walks the rest by bisection. Earlier verdicts stay valid because probes confirmed them.
     fn walk_by_halves(&mut self) {
         let rest = Window { since: self.window.since, until: self.verdicts.open_until() };
         self.mode = Mode::Halves(Halves::new(rest, self.limit));
@@ -272,7 +297,7 @@ impl Walk {
         let reason = "one second fills a whole page: the relay may hold more of it than it shows";
         self.settle(second, &WindowOutcome::Gap { reason: reason.to_owned() });
         if second == self.window.since {
-            self.mode = Mode::Over;
+            self.mode = Mode::Done;
         } else {
             self.until = second - 1;
         }
@@ -280,10 +305,11 @@ impl Walk {
 
     fn complete_down_to(&mut self, second: i64) {
         self.settle(second, &WindowOutcome::Complete);
-        self.mode = Mode::Over;
+        self.mode = Mode::Done;
     }
 
-    /// The newest second gets no verdict while the relay may leave it out: it is the next window's then.
+    /// The newest second gets no verdict while the relay may treat `until` as exclusive; the next window
+    /// covers it.
     fn settle(&mut self, since: i64, outcome: &WindowOutcome) {
         let is_known = matches!(self.habits.until, Until::Included | Until::LeftOut);
         if !is_known && *outcome == WindowOutcome::Complete && since <= self.window.until {
@@ -297,7 +323,7 @@ impl Walk {
             self.settle(self.until.saturating_add(1), &WindowOutcome::Complete);
         }
         self.settle(self.window.since, &WindowOutcome::Gap { reason: reason.to_owned() });
-        self.mode = Mode::Over;
+        self.mode = Mode::Done;
     }
 }
 

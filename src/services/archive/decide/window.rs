@@ -1,8 +1,9 @@
-//! Which windows of a relay's time line are still to be walked.
+//! Computes which windows of a relay's time line must still be walked.
 
 use crate::services::archive::event::Window;
 
-/// What of `target` none of the `proven` windows covers, newest first. `proven` may overlap and come in any order.
+/// The parts of `target` that no `proven` window covers, newest first. `proven` may overlap and may be in any
+/// order.
 #[must_use]
 pub fn unproven(target: Window, proven: &[Window]) -> Vec<Window> {
     let mut proven: Vec<Window> = proven.to_vec();
@@ -19,29 +20,29 @@ pub fn unproven(target: Window, proven: &[Window]) -> Vec<Window> {
     open
 }
 
-/// An age at which every second is asked for once more, and what was asked for at that age.
+/// An age at which every second is requested again, and the windows already requested at that age.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Look {
-    /// How old a second is at least when it is asked for, in seconds.
+pub struct Recheck {
+    /// Minimum age of a second when it is requested, in seconds.
     pub age_s: i64,
-    /// Windows that were settled when all of their seconds were that old.
+    /// Windows settled by requests made when all their seconds had reached this age.
     pub settled: Vec<Window>,
 }
 
-/// What is to be asked for at `now`, newest first: every second from `since` on that has come to the age of a look and was
-/// not settled since.
+/// The windows to request at `now`, newest first: every second from `since` on that has reached the age of a
+/// recheck and was not settled at that age.
 #[must_use]
-pub fn open_windows(since: i64, now: i64, looks: &[Look]) -> Vec<Window> {
+pub fn open_windows(since: i64, now: i64, rechecks: &[Recheck]) -> Vec<Window> {
     let mut open: Vec<Window> = Vec::new();
-    for look in looks {
-        if let Some(target) = Window::new(since, now.saturating_sub(look.age_s)) {
-            open.extend(unproven(target, &look.settled));
+    for recheck in rechecks {
+        if let Some(target) = Window::new(since, now.saturating_sub(recheck.age_s)) {
+            open.extend(unproven(target, &recheck.settled));
         }
     }
     merged(open)
 }
 
-/// The same seconds in as few windows as can be, newest first.
+/// Merges adjacent and overlapping windows, newest first.
 fn merged(mut windows: Vec<Window>) -> Vec<Window> {
     windows.sort_unstable_by_key(|window| std::cmp::Reverse(window.until));
     let mut merged: Vec<Window> = Vec::new();
@@ -63,8 +64,8 @@ pub fn newest(window: Window, seconds: i64) -> Window {
     Window { since, until: window.until }
 }
 
-/// Whether comparing goes on with a relay that had `shared` of `ours`. One that has little of it costs more in comparisons
-/// than in pages.
+/// True if comparing with a relay that had `shared` of `ours` events is worth continuing. With a small
+/// overlap, comparing costs more than reading pages.
 #[must_use]
 pub fn compares_well(ours: usize, shared: usize) -> bool {
     ours < 1_000 || shared >= ours / 10
@@ -104,16 +105,16 @@ mod tests {
     proptest! {
         #[test]
         fn a_second_is_open_when_some_look_at_its_age_is_missing(
-            looks in prop::collection::vec((0_i64..40, prop::collection::vec((0_i64..60, 0_i64..20), 0..4)), 0..4)
+            rechecks in prop::collection::vec((0_i64..40, prop::collection::vec((0_i64..60, 0_i64..20), 0..4)), 0..4)
         ) {
-            let looks: Vec<Look> = looks
+            let rechecks: Vec<Recheck> = rechecks
                 .into_iter()
-                .map(|(age_s, s)| Look { age_s, settled: s.into_iter().map(|(s, n)| w(s, s + n)).collect() })
+                .map(|(age_s, s)| Recheck { age_s, settled: s.into_iter().map(|(s, n)| w(s, s + n)).collect() })
                 .collect();
-            let open = open_windows(3, 50, &looks);
+            let open = open_windows(3, 50, &rechecks);
             for second in -5..90 {
-                let naive = looks.iter().any(|look| {
-                    second >= 3 && second <= 50 - look.age_s && !look.settled.iter().any(|p| p.contains(second))
+                let naive = rechecks.iter().any(|recheck| {
+                    second >= 3 && second <= 50 - recheck.age_s && !recheck.settled.iter().any(|p| p.contains(second))
                 });
                 prop_assert_eq!(open.iter().any(|o| o.contains(second)), naive, "second {}", second);
             }

@@ -1,4 +1,4 @@
-//! What a check of a relay found, as `relay_metadata` with `nip11` and `nip66` records it.
+//! The snapshot of a relay, as recorded in `relay_metadata` with `nip11` and `nip66`.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 /// One snapshot of a relay: its information document (NIP-11) and the results of the checks (NIP-66).
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Snapshot {
-    /// When the checks were made, unix seconds; later than the relay's snapshot before it.
+    /// Time of the checks, unix seconds; always later than the relay's previous snapshot.
     pub generated_at: i64,
-    /// The document, `None` when none could be had.
+    /// The information document; `None` when it could not be fetched.
     pub nip11: Option<Map<String, Value>>,
     /// Whether a WebSocket could be opened.
     #[serde(rename = "openable")]
@@ -25,14 +25,14 @@ pub struct Snapshot {
     pub rtt_read: Option<i32>,
     /// Milliseconds until the event was accepted, if it was.
     pub rtt_write: Option<i32>,
-    /// Seconds for which the answer to the name was still to be kept.
+    /// Remaining TTL of the DNS answer in seconds.
     pub dns_ttl: Option<i32>,
     /// Further checks by name (`nip11`, `auth`, `dns`, `tls`, `http`, `geo`, `net`), and `failures` by check.
     pub detail: Map<String, Value>,
 }
 
 impl Snapshot {
-    /// The results as the procedure `insert_relay_metadata_batch` takes them.
+    /// The results as the argument of the procedure `insert_relay_metadata_batch`.
     #[must_use]
     pub fn nip66(&self) -> Value {
         let mut all = self.detail.clone();
@@ -47,7 +47,7 @@ impl Snapshot {
         Value::Object(all)
     }
 
-    /// Why a check failed, as a stable word; `None` when it did not, or was not made.
+    /// The reason why a check failed; `None` if it succeeded or was not made.
     #[must_use]
     pub fn failure(&self, check: &str) -> Option<&str> {
         self.detail.get("failures")?.get(check)?.get("reason")?.as_str()

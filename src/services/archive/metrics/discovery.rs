@@ -1,4 +1,4 @@
-//! What the initializer, the finder and the validator tell Prometheus.
+//! Prometheus metrics of the initializer, the finder and the validator.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -13,7 +13,7 @@ struct Network {
     network: &'static str,
 }
 
-/// The initializer's. Cloning shares them.
+/// Metrics of the initializer. Clones share the counters.
 #[derive(Debug, Clone, Default)]
 pub struct InitializerMetrics {
     seeds: Family<Outcome, Counter>,
@@ -23,7 +23,7 @@ impl InitializerMetrics {
     /// Registers the family under the prefix `initializer`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("initializer");
-        registry.register("seeds", "Lines of the seed file, by outcome: new, known, or why not; private_address counts new or known ones that are not dialled", self.seeds.clone());
+        registry.register("seeds", "Lines of the seed file, by outcome: new, known, or the reason for skipping; private_address counts new or known relays that are not dialled", self.seeds.clone());
     }
 
     pub(in crate::services::archive) fn seeds(&self, outcome: &'static str, lines: usize) {
@@ -31,7 +31,7 @@ impl InitializerMetrics {
     }
 }
 
-/// The finder's. Cloning shares them.
+/// Metrics of the finder. Clones share the counters.
 #[derive(Debug, Clone, Default)]
 pub struct FinderMetrics {
     events: Counter,
@@ -46,10 +46,10 @@ impl FinderMetrics {
         registry.register("events", "Stored events read", self.events.clone());
         registry.register(
             "urls",
-            "URLs that events and lists named and that were no relays, by outcome",
+            "URLs named by events and lists that were not known as relays, by outcome",
             self.urls.clone(),
         );
-        registry.register("lists", "Lists asked for, by outcome", self.lists.clone());
+        registry.register("lists", "Lists fetched, by outcome", self.lists.clone());
     }
 
     pub(in crate::services::archive) fn read(&self, events: u64) {
@@ -71,7 +71,7 @@ impl FinderMetrics {
     }
 }
 
-/// The validator's. Cloning shares them.
+/// Metrics of the validator. Clones share the counters.
 #[derive(Debug, Clone, Default)]
 pub struct ValidatorMetrics {
     tries: Family<Outcome, Counter>,
@@ -83,9 +83,13 @@ impl ValidatorMetrics {
     /// Registers the families under the prefix `validator`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("validator");
-        registry.register("tries", "Candidates tried, by outcome: valid, or why not", self.tries.clone());
-        registry.register("running", "Candidates tried at this moment, by network", self.running.clone());
-        registry.register("candidates", "Candidates that wait, by network", self.waiting.clone());
+        registry.register(
+            "tries",
+            "Candidates tried, by outcome: valid, or the reason of the failure",
+            self.tries.clone(),
+        );
+        registry.register("running", "Candidates being tried, by network", self.running.clone());
+        registry.register("candidates", "Candidates waiting, by network", self.waiting.clone());
     }
 
     pub(in crate::services::archive) fn tried(&self, outcome: &'static str) {

@@ -1,4 +1,4 @@
-//! What the monitor tells Prometheus.
+//! Prometheus metrics of the monitor.
 
 use std::time::Duration;
 
@@ -19,17 +19,17 @@ struct Check {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Place {
+struct NetworkLabel {
     network: &'static str,
 }
 
-/// Checks of relays and published reports. Cloning shares them.
+/// Metrics of checks and published reports. Clones share the counters.
 #[derive(Debug, Clone)]
 pub struct MonitorMetrics {
     checks: Family<Check, Counter>,
-    duration: Family<Place, Histogram, fn() -> Histogram>,
-    due: Family<Place, Gauge>,
-    running: Family<Place, Gauge>,
+    duration: Family<NetworkLabel, Histogram, fn() -> Histogram>,
+    due: Family<NetworkLabel, Gauge>,
+    running: Family<NetworkLabel, Gauge>,
     reports: Family<Outcome, Counter>,
 }
 
@@ -52,17 +52,17 @@ impl MonitorMetrics {
         let registry = registry.sub_registry_with_prefix("monitor");
         registry.register(
             "checks",
-            "Relays checked, by network and outcome: ok, auth, or why one cannot be read",
+            "Relays checked, by network and outcome: ok, auth, or the reason why the relay cannot be read",
             self.checks.clone(),
         );
         registry.register_with_unit(
             "check_duration",
-            "All checks of one relay together",
+            "Duration of all checks of one relay",
             Unit::Seconds,
             self.duration.clone(),
         );
-        registry.register("relays_due", "Relays whose check was due at the last look", self.due.clone());
-        registry.register("relays", "Relays being checked at this moment", self.running.clone());
+        registry.register("relays_due", "Relays whose check was due at the last poll", self.due.clone());
+        registry.register("relays", "Relays being checked", self.running.clone());
         registry.register(
             "reports",
             "Events offered to relays for publication, by outcome",
@@ -77,16 +77,16 @@ impl MonitorMetrics {
         took: Duration,
     ) {
         self.checks.get_or_create(&Check { network: network.as_str(), outcome }).inc();
-        self.duration.get_or_create(&Place { network: network.as_str() }).observe(took.as_secs_f64());
+        self.duration.get_or_create(&NetworkLabel { network: network.as_str() }).observe(took.as_secs_f64());
     }
 
     pub(in crate::services::archive) fn due(&self, network: Network, relays: i64) {
-        self.due.get_or_create(&Place { network: network.as_str() }).set(relays);
+        self.due.get_or_create(&NetworkLabel { network: network.as_str() }).set(relays);
     }
 
     pub(in crate::services::archive) fn running(&self, network: Network, relays: usize) {
         let relays = i64::try_from(relays).unwrap_or(i64::MAX);
-        self.running.get_or_create(&Place { network: network.as_str() }).set(relays);
+        self.running.get_or_create(&NetworkLabel { network: network.as_str() }).set(relays);
     }
 
     pub(in crate::services::archive) fn reported(&self, outcome: &'static str) {

@@ -1,10 +1,10 @@
-//! The archive's projections: what they are computed from, as statements that rebuild and verify them.
+//! The archive's projections, each with the statements that rebuild and verify it.
 
 pub mod verify;
 
 use crate::store::projection::{Projection, Upkeep};
 
-/// All of them.
+/// All projections of the archive.
 pub const PROJECTIONS: &[Projection] = &[RELAYS, CANDIDATES, RELAY_PROGRESS, REQUESTS, TOTALS];
 
 const RELAYS: Projection = Projection {
@@ -20,7 +20,8 @@ const RELAYS: Projection = Projection {
         WHERE a.kind = 'added'"],
 };
 
-/// For each URL, found and dropped are appended under one lock, so that the greatest position is the last to happen.
+/// `found` and `dropped` of one URL are appended under one lock, so the entry with the greatest position is
+/// the latest.
 const CANDIDATES: Projection = Projection {
     name: "candidates",
     tables: &["candidates"],
@@ -31,7 +32,7 @@ const CANDIDATES: Projection = Projection {
         WHERE l.kind = 'found' AND NOT EXISTS (SELECT FROM relay_log a WHERE a.kind = 'added' AND a.url = l.url)"],
 };
 
-/// The definition that BigBrotr gave `relay_last_event_timestamp`: a join over every sighting.
+/// The same definition as BigBrotr's `relay_last_event_timestamp`: a join over all sightings.
 const RELAY_PROGRESS: Projection = Projection {
     name: "relay_progress",
     tables: &["relay_progress"],
@@ -41,7 +42,8 @@ const RELAY_PROGRESS: Projection = Projection {
         GROUP BY s.relay"],
 };
 
-/// What events ask for, where their tags are stored. Requests to vanish are a journal.
+/// Requests in events for deletion or expiration, where tags are stored. Requests to vanish are in a journal
+/// of their own.
 const REQUESTS: Projection = Projection {
     name: "requests",
     tables: &["deletions", "expirations"],

@@ -1,4 +1,4 @@
-//! Proofs that the archive's tables say what its journals say.
+//! Verifies that the archive's tables agree with its journals.
 
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
@@ -9,16 +9,16 @@ use crate::base::Secret;
 use crate::services::archive::read::{EventFilter, stored_events};
 use crate::store::{Error, owner, registry};
 
-/// One proof and how it ended.
+/// One check and its result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was proven.
+    /// What was checked.
     pub check: String,
-    /// What is wrong; empty when all is well.
+    /// Problems found; empty when the check passed.
     pub problems: Vec<String>,
 }
 
-/// Counts that must agree, as (what, query of problems).
+/// Counts that must agree, as (name of the check, query that returns problems).
 const COUNTS: &[(&str, &str)] = &[
     (
         "every stored event is there or was erased",
@@ -87,7 +87,8 @@ const COUNTS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Checks the catalog, the counts, and every projection against a replay. Consistent even while others write.
+/// Checks the catalog, the counts, and every projection against a replay. The result is consistent even while
+/// other sessions write.
 pub async fn tables(owner: &Secret) -> Result<Vec<Finding>, Error> {
     let mut client = owner::connect(owner).await?;
     let mut findings = vec![Finding {
@@ -122,7 +123,8 @@ pub async fn tables(owner: &Secret) -> Result<Vec<Finding>, Error> {
     Ok(findings)
 }
 
-/// Checks id and signature of every stored event, one item each: `None` when it is sound, or what is wrong with it.
+/// Checks id and signature of every stored event. One item per event: `None` when it is valid, else the
+/// problem.
 pub fn events(pool: &PgPool) -> impl Stream<Item = Result<Option<String>, Error>> + '_ {
     static ALL: EventFilter =
         EventFilter { since: None, until: None, kinds: Vec::new(), authors: Vec::new(), relay: None };

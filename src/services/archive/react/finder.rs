@@ -1,7 +1,9 @@
-//! The service `finder`: relays that stored events and lists on the web name become candidates.
+//! The service `finder`: collects relay URLs from stored events and from lists on the web, and records
+//! unknown ones as candidates.
 //!
-//! Each stored event is read once, in the order of batches and in bounded steps; a step is marked as done after what it found is
-//! committed, so a crash costs a repeated step. One process reads at a time. A list is asked for once an interval, whoever asks.
+//! Invariants: each stored event is read once, in the order of batches and in bounded steps. A step is marked
+//! as done after its candidates are committed, so a crash repeats at most one step. One process reads at a
+//! time, by lease. Each list is fetched once an interval by all processes together.
 
 mod lists;
 
@@ -27,31 +29,30 @@ use crate::store::lease::Leases;
 use crate::store::reading::{Reader, Step};
 use crate::store::{self, Doors};
 
-/// Most events of one step, unless one batch has more.
+/// Most events in one step, unless a single batch has more.
 const STEP_EVENTS_MAX: i64 = 20_000;
 
-/// Most URLs held in memory until they are recorded.
 const HELD_MAX: usize = 5_000;
 
-/// URLs offered at once; the writer puts them into few transactions.
+/// URLs handed to the writer at once; it combines them into few transactions.
 const AT_ONCE: usize = 2_000;
 
-/// The lease on reading events, longer than a step takes.
+/// Lease for reading events; a step takes less time.
 const LEASE_NAME: &str = "finder";
 const LEASE: Duration = Duration::from_mins(1);
 
-/// What the finder works with.
+/// Dependencies of the finder.
 #[derive(Debug, Clone)]
 pub struct FinderParts {
-    /// The database.
+    /// Database pools.
     pub doors: Doors,
-    /// Where candidates are recorded.
+    /// Writer of `relay_log`.
     pub relays: Writer<RelayJournal>,
-    /// Who reads.
+    /// Lease that makes one process read at a time.
     pub leases: Leases,
-    /// The way to the lists.
+    /// Outbound connections.
     pub outside: Outside,
-    /// Counters.
+    /// Metrics of the finder.
     pub metrics: FinderMetrics,
 }
 
@@ -63,11 +64,11 @@ pub struct Finder {
     reader: Reader,
 }
 
-/// URLs that are to be recorded, each with the detail of its first finding.
+/// URLs to record, each with the detail of where it was found first.
 type Held = BTreeMap<RelayUrl, Value>;
 
 impl Finder {
-    /// A finder that goes on where the last one stopped.
+    /// A finder that continues where the last one stopped.
     #[must_use]
     pub fn new(parts: FinderParts, settings: config::Finder) -> Self {
         let reader = Reader::new(parts.doors.write.clone(), "finder");
@@ -84,13 +85,13 @@ impl Finder {
         }
     }
 
-    /// Reads the next batches, if this is the process that reads. Returns whether there may be more.
+    /// Reads the next batches if this process holds the lease. Returns true if there may be more.
     async fn read_events(&self, drain: &CancellationToken) -> Result<bool, store::Error> {
         if self.parts.leases.take(&[LEASE_NAME.to_owned()], LEASE).await?.is_empty() {
             return Ok(false);
         }
         let Some(step) = self.reader.next(STEP_EVENTS_MAX).await? else { return Ok(false) };
-        // What was found before a drain is kept; the step is not done, and will be repeated.
+        // When drained in the middle of a step, recorded candidates are kept and the step is repeated later.
         let is_whole = drain.run_until_cancelled(self.find_in(&step)).await.transpose()?.is_some();
         if is_whole {
             self.reader.done(&step).await?;
@@ -117,7 +118,7 @@ impl Finder {
         self.record(held).await
     }
 
-    /// Records what is news. Returns how many are.
+    /// Records the URLs that are not known yet.
     async fn record(&self, mut held: Held) -> Result<(), store::Error> {
         if held.is_empty() {
             return Ok(());
@@ -147,13 +148,14 @@ impl Finder {
         }
         if let Some(urls) = findings.get(Finding::Full.as_str()) {
             tracing::warn!(
-                "{urls} URLs passed over: as many candidates wait, or were found today, as may be"
+                "{urls} URLs skipped: the limit of waiting candidates, or of candidates found per day, is reached"
             );
         }
         Ok(())
     }
 
-    /// Records one URL. Returns the outcome for metrics: a URL that the database refuses is passed over, the others are recorded.
+    /// Records one URL. Returns the outcome for metrics. A URL that the database refuses is skipped; the
+    /// others are recorded.
     async fn record_one(&self, find: RelayCommand, url: RelayUrl) -> Result<&'static str, store::Error> {
         match self.parts.relays.append(find).await {
             Ok(RelayAnswer::Found(finding)) => Ok(finding.as_str()),
@@ -167,8 +169,8 @@ impl Finder {
     }
 }
 
-/// The relays that an event names. An event whose tags are not lists of texts (rows that were inserted by SQL) names none, nor does
-/// one whose reading panics: neither must stop the events after it.
+/// The relays that an event names. An event whose tags are not lists of texts (inserted by SQL), or whose
+/// parsing panics, names none; neither may stop the events after it.
 fn named_by(event: &HintingEvent) -> Vec<RelayUrl> {
     let id = hex::encode(&event.id);
     let read = guarded_call("finder_event", &id, || {
@@ -192,7 +194,7 @@ impl Service for Finder {
     }
 
     async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, store::Error> {
-        // What a list had before a drain is lost until the next interval; events are not.
+        // A drain in the middle of a list loses its remaining URLs until the next interval.
         drain.run_until_cancelled(self.read_lists()).await.transpose()?;
         if self.settings.reads_events && self.read_events(drain).await? {
             return Ok(Cycle::More);

@@ -1,4 +1,4 @@
-//! The service `initializer`: makes the seed relays known, once.
+//! The service `initializer`: adds the relays of the seed file, once.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
@@ -15,30 +15,30 @@ use crate::services::archive::{RelayAnswer, RelayJournal};
 use crate::store;
 use crate::store::append::Writer;
 
-/// Relays offered at once; the writer puts them into few transactions.
+/// Relays handed to the writer at once; it combines them into few transactions.
 const AT_ONCE: usize = 2_000;
 
-/// Why the seeds could not be entered.
+/// Why the seeds could not be added.
 #[derive(Debug, thiserror::Error)]
 pub enum InitializerError {
-    /// The seed file.
+    /// The seed file cannot be read.
     #[error("the seed file cannot be read: {0}")]
     Seeds(String),
-    /// The database.
+    /// The database failed.
     #[error(transparent)]
     Store(#[from] store::Error),
 }
 
-/// Enters seed relays.
+/// The service `initializer`.
 #[derive(Debug)]
 pub struct Initializer {
-    /// Whose seeds.
+    /// The implementation whose seed file is read.
     pub implementation: Implementation,
     /// The file's name in the implementation's `data/`, or an absolute path.
     pub seed_file: String,
-    /// Where relays become known.
+    /// Writer of `relay_log`.
     pub relays: Writer<RelayJournal>,
-    /// Where lines are counted.
+    /// Metrics of the initializer.
     pub metrics: InitializerMetrics,
 }
 
@@ -50,14 +50,15 @@ impl Service for Initializer {
     }
 
     async fn cycle(&self, _drain: &CancellationToken) -> Result<Cycle, InitializerError> {
-        let wrong = |error: &dyn std::error::Error| InitializerError::Seeds(error.to_string());
-        let text = self.implementation.data_file(&self.seed_file).map_err(|e| wrong(&e))?;
-        let seeds = Seeds::read(text.as_bytes()).map_err(|e| wrong(&e))?;
+        let unreadable = |error: &dyn std::error::Error| InitializerError::Seeds(error.to_string());
+        let text = self.implementation.data_file(&self.seed_file).map_err(|e| unreadable(&e))?;
+        let seeds = Seeds::read(text.as_bytes()).map_err(|e| unreadable(&e))?;
         for (line, reason) in &seeds.refused {
             tracing::warn!(file = self.seed_file, line, "{} line {line}: {reason}; skipped", self.seed_file);
         }
         let known = seeds.relays.len();
-        // A seed that the database refuses is passed over: trying again cannot help, and the others are entered.
+        // A seed that the database refuses is skipped: a retry cannot help, and the other seeds must be
+        // added.
         let add = |url: RelayUrl| async move {
             let reason = refusal(&url, false);
             match self.relays.append(RelayCommand::Add { url: url.clone(), source: "seed" }).await {

@@ -1,6 +1,6 @@
-//! What the archive does to the outside world: it enters seeds, and reads relays.
+//! The services of the archive: they add seeds, find and verify candidates, check relays, and crawl them.
 //!
-//! What a service finds goes into the journals through commands; what failed is a fact as well.
+//! Services record what they find, including failures, in the journals through commands.
 
 mod finder;
 mod initializer;

@@ -1,8 +1,9 @@
-//! The loop `offers`: verifies the events that programs of others have handed over by SQL (`insert_event`), and stores what is right.
+//! The loop `offers`: verifies events that other programs hand over by SQL (`insert_event`), and stores the
+//! valid ones.
 //!
-//! An offer is removed after its event is committed or refused; a crash in between only repeats the work. One that fails otherwise stays,
-//! behind the others, and is tried again after a pause that grows to a day. One process works at a time, by lease; two that meet
-//! store each event once.
+//! Invariants: an offer is removed after its event is committed or refused, so a crash only repeats work. An
+//! offer that fails for another reason moves behind all others and is retried after a pause that doubles up
+//! to a day. One process works at a time, by lease; if two overlap, each event is still stored once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,10 +17,10 @@ use crate::store::ingest::Intake;
 use crate::store::lease::Leases;
 use crate::store::{Doors, Error, Relay};
 
-/// How long one step keeps the lease; renewed before each.
+/// Duration of the lease, renewed before each step.
 const LEASE: Duration = Duration::from_mins(1);
 
-/// Offers in one step, oldest first: at most so many, and at most so many bytes of JSON beyond the first.
+/// Limits of one step, oldest offers first: number of offers, and bytes of JSON beyond the first offer.
 const OFFERS_MAX: i64 = 500;
 const BYTES_MAX: i64 = 8 << 20;
 
@@ -34,7 +35,8 @@ const DONE: &str = "
     -- offers_done
     DELETE FROM event_offers WHERE number = ANY ($1)";
 
-/// A new number puts an offer behind all others: the distance between the first and the last number bounds how many may wait.
+/// A new number moves an offer behind all others. The number of waiting offers is bounded by the distance
+/// between the first and the last number.
 const FAILED: &str = "
     -- offers_failed
     UPDATE event_offers
@@ -42,17 +44,17 @@ const FAILED: &str = "
         again_at = clock_timestamp() + least(interval '1 minute' * 2 ^ least(failures, 20), interval '1 day')
     WHERE number = ANY ($1)";
 
-/// An offer's number, and its event.
+/// Number and event of an offer.
 type Offer = (i64, OfferedEvent);
 
-/// Verifies offered events.
+/// The loop `offers`.
 #[derive(Debug)]
 pub struct Offers {
-    /// The write door is used.
+    /// Database pools; the write pool is used.
     pub doors: Doors,
-    /// So that one process does it.
+    /// Lease that makes one process work at a time.
     pub leases: Leases,
-    /// Verifies and stores.
+    /// Verifies and stores events.
     pub intake: Intake,
 }
 
@@ -103,8 +105,9 @@ impl Service for Offers {
 }
 
 impl Offers {
-    /// Verifies and stores what one relay is said to have shown. If that fails other than by an outage, the events are offered one by
-    /// one: one that fails alone must not keep out those after it. Returns the numbers of those.
+    /// Verifies and stores the events attributed to one relay. If that fails other than by an outage, the
+    /// events are offered one by one, so that one bad event does not keep out the others. Returns the numbers
+    /// of the offers that failed.
     async fn take_in(&self, relay: Relay, offers: Vec<Offer>, refused: Refusals) -> Result<Vec<i64>, Error> {
         let events = offers.iter().map(|(_, event)| event.clone()).collect();
         if self.offer(relay, events, refused).await?.is_ok() {
@@ -121,7 +124,7 @@ impl Offers {
         Ok(failed)
     }
 
-    /// Offers events to the intake. The inner error is these events' own.
+    /// Offers events to the intake. The outer error is an outage; the inner error concerns these events only.
     async fn offer(
         &self,
         relay: Relay,
@@ -137,7 +140,7 @@ impl Offers {
         };
         if !outcome.refused.is_empty() {
             let reasons = outcome.refused.to_json();
-            tracing::warn!(%reasons, "events that insert_event offered were refused: {reasons}");
+            tracing::warn!(%reasons, "events offered by insert_event were refused: {reasons}");
         }
         Ok(Ok(()))
     }

@@ -1,4 +1,4 @@
-//! Relays that are never dialled: recorded with the reason, so that listings show it.
+//! Records relays that are never dialled, with the reason that listings show.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, future::ready, stream};
 use serde_json::json;
@@ -8,10 +8,11 @@ use crate::services::archive::command::RelayCommand;
 use crate::store::append::Writer;
 use crate::store::{Error, Relay};
 
-/// Refusals offered to the writer at once; it puts them into few transactions.
+/// Refusals handed to the writer at once; it combines them into few transactions.
 const AT_ONCE: usize = 1_000;
 
-/// Records refusals, each with its reason. One that is recorded already, and one of a relay that the operator named, changes nothing.
+/// Records refusals, each with its reason. Has no effect for a refusal that is recorded already, or for a
+/// relay that the operator named.
 pub(super) async fn record(
     relays: &Writer<RelayJournal>,
     refused: Vec<(Relay, &'static str)>,

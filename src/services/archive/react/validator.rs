@@ -1,10 +1,19 @@
-//! The service `validator`: finds out which candidates are relays.
+//! The service `validator`: tries candidates and records those that are relays.
 //!
-//! A relay is what shakes hands as a WebSocket and answers a question of NIP-01 as one does: with EOSE, or with CLOSED whatever
-//! its reason. Whoever keeps the connection open and says nothing to the point is none. Any number of processes may run it: a
-//! candidate belongs to whoever holds its lease. What was found is never dialled at a private address, whoever else resolves it.
+//! A candidate is a relay if it completes the WebSocket handshake and answers a REQ (NIP-01) with EOSE, or
+//! with CLOSED for any reason. A host that keeps the connection open without a valid answer is not a relay.
+//! Any number of processes may run the service; each candidate is tried by the process that holds its lease.
+//! A candidate is never dialled at a private address, whatever its name resolves to.
+//!
+//! | outcome of a try | follows |
+//! |---|---|
+//! | EOSE or CLOSED | the candidate becomes a relay |
+//! | private address | the candidate is dropped |
+//! | failure on our side (uplink, proxy, settings) | retried after the shortest pause, not counted |
+//! | other failure | retried after a doubled pause; dropped after `tries_max` tries, or at once if crowded |
+//! | error of this program or of one row | set aside for the longest pause |
 
-mod places;
+mod slots;
 mod uplink;
 
 use std::collections::HashSet;
@@ -18,7 +27,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use places::Places;
+use slots::Slots;
 use uplink::Uplink;
 
 use crate::base::{Network, RelayUrl};
@@ -28,7 +37,9 @@ use crate::net::relay::{Patience, RelayError, RelaySession};
 use crate::net::{Outside, Trust};
 use crate::services::archive::append::put_off;
 use crate::services::archive::command::RelayCommand;
-use crate::services::archive::decide::candidate::{Fate, Retries, after_failure, is_crowded, may_be_ours};
+use crate::services::archive::decide::candidate::{
+    Retries, RetryDecision, after_failure, is_crowded, may_be_ours,
+};
 use crate::services::archive::metrics::ValidatorMetrics;
 use crate::services::archive::read::DueCandidate;
 use crate::services::archive::{RelayJournal, read};
@@ -36,28 +47,28 @@ use crate::store::append::Writer;
 use crate::store::lease::Leases;
 use crate::store::{self, Doors};
 
-/// How much longer than the connections of its try a candidate is leased: for the database.
+/// Margin of a lease beyond the duration of a try, for the database.
 const LEASE_MARGIN: Duration = Duration::from_mins(1);
 
-/// How often the validator looks for candidates that are due while others are tried.
-const LOOK: Duration = Duration::from_secs(2);
+/// How often the database is polled for due candidates while others are tried.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What the validator works with.
+/// Dependencies of the validator.
 #[derive(Debug, Clone)]
 pub struct ValidatorParts {
-    /// The database.
+    /// Database pools.
     pub doors: Doors,
-    /// Where relays become known and candidates are given up.
+    /// Writer of `relay_log`.
     pub relays: Writer<RelayJournal>,
-    /// Who tries what.
+    /// Leases that assign each candidate to one process.
     pub leases: Leases,
-    /// The way to the candidates.
+    /// Outbound connections.
     pub outside: Outside,
-    /// How many at once, and how long to wait for each.
+    /// Concurrency and timeouts of each network.
     pub networks: config::Networks,
-    /// Most candidates of a network that wait, as the finder has it.
+    /// Limit of waiting candidates of a network, as set for the finder.
     pub candidates_max: NonZeroU32,
-    /// Counters.
+    /// Metrics of the validator.
     pub metrics: ValidatorMetrics,
 }
 
@@ -70,14 +81,15 @@ pub struct Validator {
 }
 
 impl Validator {
-    /// A validator.
+    /// Creates the validator.
     #[must_use]
     pub fn new(parts: ValidatorParts, settings: config::Validator) -> Self {
         Self { parts, settings, uplink: Uplink::new() }
     }
 
-    /// How long a candidate is leased: as long as a try can take. That is its own question, the wait for a question to the reference
-    /// relays that another try has begun, and such a question of its own. A killed process's candidates are free after that.
+    /// Duration of a candidate's lease: the longest a try can take. That is its own request, the wait for a
+    /// check of the uplink that another try has begun, and one such check of its own. The candidates of a
+    /// killed process are free after that.
     fn lease(&self, network: Network) -> Duration {
         3 * Patience::from(self.parts.networks.get(network)).one_question() + LEASE_MARGIN
     }
@@ -90,15 +102,15 @@ impl Validator {
         }
     }
 
-    /// Whether more wait in a network than may, and candidates to try: at most `wanted`.
-    async fn look(&self, network: Network, wanted: usize) -> Result<(bool, Vec<DueCandidate>), store::Error> {
+    /// Returns whether the network's candidates are crowded, and claims at most `wanted` candidates to try.
+    async fn poll(&self, network: Network, wanted: usize) -> Result<(bool, Vec<DueCandidate>), store::Error> {
         let waiting = read::candidates_waiting(&self.parts.doors.session, network.as_str()).await?;
         self.parts.metrics.waiting(network.as_str(), waiting);
         let is_crowded = is_crowded(waiting, self.parts.candidates_max.get());
         Ok((is_crowded, self.next(network, wanted).await?))
     }
 
-    /// Candidates of a network that are due and that are ours now: at most `wanted`.
+    /// Claims due candidates of a network by lease, at most `wanted`.
     async fn next(&self, network: Network, wanted: usize) -> Result<Vec<DueCandidate>, store::Error> {
         let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
         let session = &self.parts.doors.session;
@@ -125,9 +137,9 @@ impl Validator {
         Ok(due)
     }
 
-    /// One try and what follows from it. Returns the lease to give back. A try that fails for another reason than an outage of
-    /// the store counts as a failed one of this candidate alone; so does one that panics.
-    async fn take_turn(
+    /// Tries one candidate and handles the result. Returns the lease to give back. An error other than an
+    /// outage of the database, or a panic, counts as a failed try of this candidate only.
+    async fn try_claimed(
         &self,
         network: Network,
         candidate: DueCandidate,
@@ -149,7 +161,7 @@ impl Validator {
         match put_off(&self.parts.doors, &url, tries, pause, outcome).await {
             Ok(()) => Ok((network, Some(lease))),
             Err(error) if error.is_outage() => Err(error),
-            // Its lease keeps it from being tried again at once.
+            // The lease is kept, so that the candidate is not tried again at once.
             Err(_) => Ok((network, None)),
         }
     }
@@ -162,13 +174,16 @@ impl Validator {
         drain: &CancellationToken,
     ) -> Result<(), store::Error> {
         let Ok(url) = RelayUrl::parse(&candidate.url) else {
-            tracing::warn!(relay.url = candidate.url, "candidates.url cannot be used");
+            tracing::warn!(
+                relay.url = candidate.url,
+                "a row of candidates has a URL that cannot be parsed; it is tried again in a week"
+            );
             let week = Duration::from_hours(168);
             return put_off(&self.parts.doors, &candidate.url, candidate.tries, week, "bad_url").await;
         };
-        let patience = Patience::from(self.parts.networks.get(network));
-        // A session is large; hundreds of tries wait in one place.
-        let probe = Box::pin(self.judge(&url, network, patience));
+        let timeouts = Patience::from(self.parts.networks.get(network));
+        // Boxed because a session is large and hundreds of tries are polled together.
+        let probe = Box::pin(self.judge(&url, network, timeouts));
         let Some(judged) = drain.run_until_cancelled(probe).await else { return Ok(()) };
         match judged? {
             Ok(()) => {
@@ -184,20 +199,20 @@ impl Validator {
         Ok(())
     }
 
-    /// Whether it is a relay; if not, a word for the reason.
+    /// Tries a candidate. The inner result is the reason why it is not a relay.
     async fn judge(
         &self,
         url: &RelayUrl,
         network: Network,
-        patience: Patience,
+        timeouts: Patience,
     ) -> Result<Result<(), &'static str>, store::Error> {
         let began = Instant::now();
-        let Err(error) = probe(&self.parts.outside, url, Trust::Discovered, patience).await else {
+        let Err(error) = probe(&self.parts.outside, url, Trust::Discovered, timeouts).await else {
             return Ok(Ok(()));
         };
-        tracing::debug!(relay.url = %url, %error, "no relay");
+        tracing::debug!(relay.url = %url, %error, "{url} is not a relay: {error}");
         let reason = error.reason();
-        let is_ours = may_be_ours(reason) && self.uplink.is_away(&self.parts, network, began).await?;
+        let is_ours = may_be_ours(reason) && self.uplink.is_down(&self.parts, network, began).await?;
         Ok(Err(if is_ours { "uplink" } else { reason }))
     }
 
@@ -209,11 +224,11 @@ impl Validator {
         is_crowded: bool,
     ) -> Result<(), store::Error> {
         match after_failure(tries.unsigned_abs(), reason, is_crowded, self.retries()) {
-            Fate::Later { tries, pause } => {
+            RetryDecision::Later { tries, pause } => {
                 let tries = i32::try_from(tries).unwrap_or(i32::MAX);
                 put_off(&self.parts.doors, url.as_str(), tries, pause, reason).await
             }
-            Fate::Dropped { tries } => {
+            RetryDecision::Dropped { tries } => {
                 let detail = json!({ "reason": reason, "tries": tries });
                 self.parts.relays.append(RelayCommand::Drop { url, detail }).await.map(|_| ())
             }
@@ -221,14 +236,14 @@ impl Validator {
     }
 }
 
-/// Asks one question and says whether a relay answered.
+/// Sends one request. Succeeds if a relay answered.
 async fn probe(
     outside: &Outside,
     url: &RelayUrl,
     trust: Trust,
-    patience: Patience,
+    timeouts: Patience,
 ) -> Result<(), RelayError> {
-    let mut session = RelaySession::connect(outside, url, trust, patience).await?;
+    let mut session = RelaySession::connect(outside, url, trust, timeouts).await?;
     let answer = session.page(&Filter::new().kind(Kind::TextNote).limit(1)).await;
     session.close().await;
     match answer {
@@ -249,26 +264,27 @@ impl Service for Validator {
     }
 
     async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, store::Error> {
-        let mut places = Places::new(&self.parts.networks);
+        let mut slots = Slots::new(&self.parts.networks);
         let mut finished = Vec::new();
         let mut tries = FuturesUnordered::new();
         let mut ended = Vec::new();
         loop {
-            let looks = if drain.is_cancelled() { Vec::new() } else { places.to_look(Instant::now(), LOOK) };
-            if !looks.is_empty() {
+            let polls =
+                if drain.is_cancelled() { Vec::new() } else { slots.to_poll(Instant::now(), POLL_INTERVAL) };
+            if !polls.is_empty() {
                 let finished = std::mem::take(&mut finished);
                 beside(self.parts.leases.give_back(&finished), &mut tries, &mut ended).await?;
             }
-            for (network, free) in looks {
-                let (is_crowded, due) = beside(self.look(network, free), &mut tries, &mut ended).await?;
-                places.looked(network, due.len(), Instant::now());
-                self.parts.metrics.running(network.as_str(), places.taken(network));
+            for (network, free) in polls {
+                let (is_crowded, due) = beside(self.poll(network, free), &mut tries, &mut ended).await?;
+                slots.take(network, due.len(), Instant::now());
+                self.parts.metrics.running(network.as_str(), slots.taken(network));
                 tries.extend(
-                    due.into_iter().map(|candidate| self.take_turn(network, candidate, is_crowded, drain)),
+                    due.into_iter().map(|candidate| self.try_claimed(network, candidate, is_crowded, drain)),
                 );
             }
             if ended.is_empty() {
-                match timeout(LOOK, tries.next()).await {
+                match timeout(POLL_INTERVAL, tries.next()).await {
                     Ok(Some(done)) => ended.push(done),
                     Ok(None) => {
                         self.parts.leases.give_back(&finished).await?;
@@ -279,8 +295,8 @@ impl Service for Validator {
             }
             for done in ended.drain(..) {
                 let (network, lease) = done?;
-                places.free(network);
-                self.parts.metrics.running(network.as_str(), places.taken(network));
+                slots.free(network);
+                self.parts.metrics.running(network.as_str(), slots.taken(network));
                 finished.extend(lease);
             }
         }

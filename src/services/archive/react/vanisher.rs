@@ -1,7 +1,9 @@
-//! The service `vanisher`: carries requests to vanish (NIP-62) out by erasure, where `services.ingest.vanish` is `honour`.
+//! The service `vanisher`: carries out requests to vanish (NIP-62) by erasure, if `services.ingest.vanish` is
+//! `honour`.
 //!
-//! Signatures were verified before the requests were stored. One process works at a time, by lease; should two meet, the second finds
-//! each request carried out, because its id is its erasure's identity. A crash in between leaves a request open: nothing of it was done.
+//! Signatures were verified before the requests were stored. One process works at a time, by lease. If two
+//! overlap, the second finds each request carried out, because the id of the request identifies the erasure.
+//! A crash leaves the request open and nothing of it done.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,25 +17,24 @@ use crate::store::lease::Leases;
 use crate::store::leave::{self, ErasureSubject};
 use crate::store::{Doors, Error};
 
-/// How long one request's erasure keeps the lease; renewed before each.
+/// Duration of the lease, renewed before each request.
 const LEASE: Duration = Duration::from_mins(1);
 
-/// Requests read at once.
+/// Requests per query.
 const AT_ONCE: i64 = 100;
 
-/// Pauses after a request that could not be carried out, from the first to the longest.
+/// First and longest pause after a request that could not be carried out.
 const ASIDE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(6));
 
-/// Requests that are remembered as set aside.
+/// Most requests remembered as set aside.
 const ASIDE_MAX: usize = 1_000;
 
-/// Erases what vanished keys have signed, with the owner's door.
+/// The service `vanisher`. It erases as the owner of the database.
 #[derive(Debug)]
 pub struct Vanisher {
     doors: Doors,
     leases: Leases,
     own_urls: Vec<String>,
-    /// Requests that could not be carried out, by id.
     aside: Mutex<SetAside<[u8; 32]>>,
 }
 
@@ -71,8 +72,8 @@ impl Service for Vanisher {
 }
 
 impl Vanisher {
-    /// A vanisher. `leases` let one process work at a time; `own_urls` is where this archive is reached: requests to one of
-    /// these, or to all relays, are carried out.
+    /// Creates the vanisher. `leases` makes one process work at a time. `own_urls` are the URLs of this
+    /// archive: requests to one of these or to all relays are carried out.
     #[must_use]
     pub fn new(doors: Doors, leases: Leases, own_urls: Vec<String>) -> Self {
         let aside = Mutex::new(SetAside::new("vanish_request", ASIDE.0, ASIDE.1, ASIDE_MAX));

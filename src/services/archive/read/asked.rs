@@ -1,4 +1,4 @@
-//! Relays that the operator waits for, and how far a relay has come.
+//! Queries for relays that the operator waits for, and their progress.
 
 use serde::Serialize;
 use sqlx::PgPool;
@@ -17,8 +17,8 @@ pub struct AskedRelay {
     pub is_named: bool,
 }
 
-/// Relays of these networks that the operator waits for and that no process holds, those asked for last first, at most `limit`.
-/// `only`, the operator's settings, restricts to these URLs unless it is empty.
+/// Relays of these networks that the operator waits for and no process has leased, latest request first, at
+/// most `limit`. `only`, from the operator's settings, restricts the result to these URLs unless it is empty.
 pub async fn asked_relays(
     pool: &PgPool,
     networks: &[Network],
@@ -42,7 +42,7 @@ pub async fn asked_relays(
     .await?)
 }
 
-/// How far a relay has come since the operator asked for it.
+/// Progress of a relay since the operator requested it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -53,23 +53,24 @@ pub struct RelaySteps {
     pub url: String,
     /// Whether it is retired.
     pub is_retired: bool,
-    /// Why it is never dialled; nothing for one that may be.
+    /// Why it is never dialled; nothing if it may be dialled.
     pub refused_reason: Option<String>,
-    /// Whether a check of it is recorded.
+    /// True if a check of it is recorded.
     pub is_checked: bool,
-    /// Whether a session with it has begun.
+    /// True if a session with it has begun.
     pub is_dialled: bool,
-    /// Whether an event that it has shown is committed.
+    /// True if an event that it has sent is committed.
     pub has_events: bool,
-    /// Distinct events that it has shown, as of the newest projection.
+    /// Distinct events that it has sent, as of the latest projection.
     pub events: i64,
-    /// Whether every window that was open is walked.
+    /// True if every open window is walked.
     pub is_caught_up: bool,
-    /// How its newest session ended: `ok`, `stopped` or the reason of a failure; nothing while one runs.
+    /// How its latest session ended: `ok`, `stopped` or the reason of a failure; nothing while a session
+    /// runs.
     pub outcome: Option<String>,
 }
 
-/// How far these relays have come, by their canonical URLs.
+/// Progress of these relays, given by canonical URL.
 pub async fn relay_steps(pool: &PgPool, urls: &[String]) -> Result<Vec<RelaySteps>, Error> {
     Ok(sqlx::query_as!(
         RelaySteps,

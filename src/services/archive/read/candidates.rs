@@ -1,4 +1,4 @@
-//! Candidates: who waits, who is due, and the events that may name more of them.
+//! Queries for candidates: those that wait, those that are due, and the events that may name more.
 
 use chrono::{DateTime, Datelike as _, NaiveDate, Utc};
 use futures_util::{Stream, StreamExt as _};
@@ -18,11 +18,11 @@ pub struct CandidateRow {
     pub network: String,
     /// When it was found.
     pub found_at: DateTime<Utc>,
-    /// Where: event or list.
+    /// Where it was found: event or list.
     pub source: String,
-    /// How often it has failed to prove a relay.
+    /// Number of failed tries.
     pub tries: i32,
-    /// When it is tried next; nothing for as soon as there is a place.
+    /// When it is tried next; nothing if it is due now.
     pub next_try_at: Option<DateTime<Utc>>,
     /// Why the last try failed.
     pub last_reason: Option<String>,
@@ -43,16 +43,17 @@ pub async fn candidate_rows(pool: &PgPool, after: &str, limit: i64) -> Result<Ve
     .await?)
 }
 
-/// A candidate whose time has come.
+/// A candidate that is due.
 #[derive(Debug, Clone)]
 pub struct DueCandidate {
     /// Canonical URL.
     pub url: String,
-    /// How often it has failed so far.
+    /// Number of failed tries so far.
     pub tries: i32,
 }
 
-/// URLs of candidates of a network that are due and that no process holds by a lease `validator/<url>`: those never tried first.
+/// URLs of candidates of a network that are due and not leased under `validator/<url>`, those never tried
+/// first.
 pub async fn due_urls(pool: &PgPool, network: &str, limit: i64) -> Result<Vec<String>, Error> {
     let rows = sqlx::query!(
         r#"SELECT c.url AS "url!"
@@ -68,7 +69,8 @@ pub async fn due_urls(pool: &PgPool, network: &str, limit: i64) -> Result<Vec<St
     Ok(rows.into_iter().map(|row| row.url).collect())
 }
 
-/// Those of `urls` that are candidates and due: somebody else may have tried one before its lease was ours.
+/// Those of `urls` that are due candidates. Queried again under the lease, because another process may have
+/// tried one before this process took it.
 pub async fn due_candidates(pool: &PgPool, urls: &[String]) -> Result<Vec<DueCandidate>, Error> {
     Ok(sqlx::query_as!(
         DueCandidate,
@@ -81,20 +83,24 @@ pub async fn due_candidates(pool: &PgPool, urls: &[String]) -> Result<Vec<DueCan
     .await?)
 }
 
-/// A relay that should be there.
+/// A relay that should be reachable, used to tell whether our own uplink is down.
 #[derive(Debug, Clone)]
-pub struct Witness {
+pub struct ReferenceRelay {
     /// Canonical URL.
     pub url: String,
     /// Whether the operator named it.
     pub is_named: bool,
 }
 
-/// Relays of a network that showed the newest events: if anybody is there, they are. What checks say of them does not count,
-/// because our own outage may have said it.
-pub async fn witnesses(pool: &PgPool, network: &str, limit: i64) -> Result<Vec<Witness>, Error> {
+/// Relays of a network that sent the newest events, which are the most likely to be reachable. Results of
+/// checks are ignored, because our own outage may have caused them.
+pub async fn reference_relays(
+    pool: &PgPool,
+    network: &str,
+    limit: i64,
+) -> Result<Vec<ReferenceRelay>, Error> {
     Ok(sqlx::query_as!(
-        Witness,
+        ReferenceRelay,
         r#"SELECT r.url, quipu_is_named(r.source) AS "is_named!"
            FROM relay_progress p JOIN relays r ON r.number = p.relay WHERE r.network = $1 AND r.retired_at IS NULL AND r.refused_reason IS NULL
            ORDER BY least(p.last_created_at, extract(epoch FROM now())::bigint) DESC, r.number LIMIT $2"#,
@@ -105,7 +111,7 @@ pub async fn witnesses(pool: &PgPool, network: &str, limit: i64) -> Result<Vec<W
     .await?)
 }
 
-/// How many candidates of a network wait.
+/// Number of candidates of a network that wait.
 pub async fn candidates_waiting(pool: &PgPool, network: &str) -> Result<i64, Error> {
     let row = sqlx::query!(r#"SELECT count(*) AS "waiting!" FROM candidates WHERE network = $1"#, network)
         .fetch_one(pool)
@@ -113,7 +119,7 @@ pub async fn candidates_waiting(pool: &PgPool, network: &str) -> Result<i64, Err
     Ok(row.waiting)
 }
 
-/// Those of `urls` that are neither relays nor candidates, nor were given up within the last 30 days.
+/// Those of `urls` that are neither relays nor candidates, and were not given up within the last 30 days.
 pub async fn unknown_urls(pool: &PgPool, urls: &[String]) -> Result<Vec<String>, Error> {
     let rows = sqlx::query!(
         r#"SELECT o.url AS "url!" FROM unnest($1::text[]) AS o (url)
@@ -135,23 +141,25 @@ pub struct HintingEvent {
     pub id: Vec<u8>,
     /// Nostr kind.
     pub kind: i32,
-    /// As stored, JSON text: a row inserted by SQL may hold any JSON, and one such row must not fail the whole read.
+    /// Tags as stored, as JSON text: a row inserted by SQL may hold any JSON, and one such row must not fail
+    /// the whole query.
     pub tags: String,
-    /// As signed, of those kinds whose content may name relays; else empty.
+    /// Content as signed, for kinds whose content may name relays; else empty.
     pub content: String,
 }
 
-/// A month of some batches: numbers of events grow by month, then by slot, so that its events lie close together.
+/// One month of a set of batches. Event numbers grow by month, then by slot, so the events of a month lie
+/// close together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MonthOfBatches {
     since: i64,
     until: i64,
-    /// Where each batch begins, and where it ends (exclusive), ascending: a slot is in a batch when an odd number of bounds are at or
-    /// below it.
+    /// First slot and end (exclusive) of each batch, ascending. A slot belongs to a batch when an odd number
+    /// of bounds are at or below it.
     bounds: Vec<i64>,
 }
 
-/// The months in which events of `batches` may lie. Batches share no slot and are ascending.
+/// The months in which events of `batches` may lie. The batches must be ascending and must not overlap.
 #[must_use]
 pub fn months_of(batches: &[Batch]) -> Vec<MonthOfBatches> {
     let end = |batch: &Batch| batch.first_slot + i64::from(batch.slots);
@@ -164,8 +172,8 @@ pub fn months_of(batches: &[Batch]) -> Vec<MonthOfBatches> {
         .collect()
 }
 
-/// Streams the events of a month of batches that may name relays; PostgreSQL passes over the others. Memory does not grow with
-/// their number. Of an implementation that stores no tags there are none.
+/// Streams the events of a month of batches that may name relays; PostgreSQL filters the others. Memory does
+/// not grow with their number. Empty for an implementation that stores no tags.
 pub fn hinting_events<'a>(
     pool: &'a PgPool,
     month: &'a MonthOfBatches,
@@ -190,10 +198,10 @@ pub fn hinting_events<'a>(
     .map(|row| row.map_err(Error::from))
 }
 
-/// The last month that event numbers tell apart begins here: November 2286.
+/// Start of the last month that event numbers distinguish: November 2286.
 const LAST_MONTH_S: i64 = 9_998_294_400;
 
-/// The months from `since` to `until` as pairs of first and last second, cut to these two.
+/// The months from `since` to `until` as pairs of first and last second, clamped to that range.
 fn months(since: i64, until: i64) -> Vec<(i64, i64)> {
     let mut months = Vec::new();
     let mut first = since.max(0);

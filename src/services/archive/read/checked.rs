@@ -1,4 +1,4 @@
-//! What the monitor has found, and whom it has to check next.
+//! Queries for the monitor: snapshots, and relays whose check is due.
 
 use serde_json::{Map, Value};
 use sqlx::PgPool;
@@ -14,22 +14,22 @@ pub struct DueRelay {
     pub number: i32,
     /// Canonical URL.
     pub url: String,
-    /// Whether the operator named it: then its address may be private.
+    /// True if the operator named it, so that its address may be private.
     pub is_named: bool,
-    /// When its newest snapshot was made, unix seconds; `None` when it has none.
+    /// Time of its latest snapshot, unix seconds; `None` when it has none.
     pub checked_at: Option<i64>,
-    /// How many relays of its network are due in all.
+    /// Total number of due relays of its network.
     pub due: i64,
 }
 
-/// Relays of one network to check, at most `limit`: those never checked first, the operator's before all others, then those whose
-/// newest snapshot is oldest. One that the operator has asked for since its newest snapshot is due as well.
-/// A relay whose lease is held is being read already. `only`, the operator's settings, restricts to these URLs unless it is empty. A
-/// refused relay is left out unless `only` names it.
+/// Relays of one network whose check is due, at most `limit`: those that the operator waits for first, then
+/// those never checked, then those with the oldest snapshot. A relay that the operator has requested since
+/// its latest snapshot is due as well. A leased relay is left out. `only`, from the operator's settings,
+/// restricts the result to these URLs unless it is empty. A refused relay is left out unless `only` names it.
 ///
-/// A relay is due `interval_s` after its newest snapshot, and up to a tenth of it later, each by a share of its own, so that what
-/// was checked in one go drifts apart. A snapshot from far in the future (a clock was wrong) counts as none. The stored time is
-/// compared and never calculated with: any number may be stored there.
+/// A relay is due `interval_s` after its latest snapshot plus a share of its own of at most a tenth, so that
+/// relays checked together drift apart. A snapshot from far in the future (wrong clock) counts as none. The
+/// stored time is only compared, never used in arithmetic, because a row may hold any number.
 pub async fn due_relays(
     pool: &PgPool,
     network: Network,
@@ -62,7 +62,7 @@ pub async fn due_relays(
     .await?)
 }
 
-/// When the newest snapshots of these relays were made, in unix seconds.
+/// Time of the latest snapshot of each relay, in unix seconds.
 pub async fn checked_at(pool: &PgPool, relays: &[Relay]) -> Result<Vec<(Relay, Option<i64>)>, Error> {
     let numbers: Vec<i32> = relays.iter().map(|relay| relay.0).collect();
     let rows = sqlx::query!(
@@ -105,17 +105,17 @@ struct Row {
     detail: Option<String>,
 }
 
-/// Most characters of JSON that are shown as text.
+/// Characters of unparsable JSON that are shown as text.
 const UNREADABLE_MAX: usize = 1_000;
 
-/// A `jsonb` value from its text. PostgreSQL holds values that this program's JSON does not, such as 1e400 or arrays nested 1,000
-/// deep (rows inserted by SQL): the beginning of the text stands for them.
+/// Parses the text of a `jsonb` value. PostgreSQL holds values that `serde_json` does not, such as 1e400 or
+/// arrays nested 1,000 deep (rows inserted by SQL); they are replaced by the beginning of their text.
 fn json(text: &str) -> Value {
     serde_json::from_str(text)
         .unwrap_or_else(|_| text.chars().take(UNREADABLE_MAX).collect::<String>().into())
 }
 
-/// The same for an object; text that stands for one is its only member.
+/// The same for an object. Any other value becomes the member `unreadable`.
 fn object(text: &str) -> Map<String, Value> {
     match json(text) {
         Value::Object(fields) => fields,
@@ -124,7 +124,7 @@ fn object(text: &str) -> Map<String, Value> {
 }
 
 impl Row {
-    /// The document as the relay gave it, up to the order of its fields.
+    /// The document as the relay sent it, except for the order of its fields.
     fn document(&mut self) -> Option<Map<String, Value>> {
         if !self.has_document {
             return None;
@@ -191,7 +191,7 @@ pub async fn snapshots(pool: &PgPool, url: &str, limit: i64) -> Result<Vec<Snaps
     Ok(rows.into_iter().map(Snapshot::from).collect())
 }
 
-/// The newest snapshot of a relay by its canonical URL, which decides what counts.
+/// The latest snapshot of a relay by its canonical URL.
 pub async fn newest_snapshot(pool: &PgPool, url: &str) -> Result<Option<Snapshot>, Error> {
     Ok(snapshots(pool, url, 1).await?.pop())
 }

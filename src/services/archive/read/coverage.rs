@@ -1,4 +1,4 @@
-//! What is proven of relays' time lines, and what is known to be missing.
+//! Queries for proven windows and known gaps of relays.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -16,13 +16,14 @@ pub struct Gap {
     pub since: i64,
     /// Last second.
     pub until: i64,
-    /// Why we think that the relay holds more.
+    /// Why the relay may hold more events.
     pub reason: String,
-    /// When it was found.
+    /// When the gap was recorded.
     pub recorded_at: DateTime<Utc>,
 }
 
-/// Gaps in the order of relays and windows, after (`relay`, `since`), at most `limit`; of one relay alone when `only` names it.
+/// Gaps ordered by relay and window, after (`relay`, `since`), at most `limit`; only those of one relay when
+/// `only` names it.
 pub async fn gaps(
     database: impl PgExecutor<'_>,
     only: Option<&str>,
@@ -44,7 +45,7 @@ pub async fn gaps(
     .await?)
 }
 
-/// A relay's time line: what is proven, and all known gaps, both oldest first and as of the same moment.
+/// The proven windows and the known gaps of a relay, both oldest first and read in one snapshot.
 pub async fn time_line(pool: &PgPool, relay_url: &str) -> Result<(Vec<Window>, Vec<Gap>), Error> {
     let mut moment = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let proven = proven_windows(&mut *moment, relay_url).await?;
@@ -53,7 +54,7 @@ pub async fn time_line(pool: &PgPool, relay_url: &str) -> Result<(Vec<Window>, V
     Ok((proven, gaps))
 }
 
-/// Neighbours are one, so there are few.
+/// The view merges adjacent windows, so the result is small.
 async fn proven_windows(database: impl PgExecutor<'_>, relay_url: &str) -> Result<Vec<Window>, Error> {
     let rows = sqlx::query!(
         r#"SELECT since AS "since!", until AS "until!" FROM proven_windows WHERE relay_url = $1 ORDER BY since"#,

@@ -1,4 +1,4 @@
-//! What the synchronizer asks the database before it asks a relay.
+//! Queries of the synchronizer: relays to crawl, settled windows, and our side of comparisons.
 
 use sqlx::PgPool;
 
@@ -9,32 +9,33 @@ use crate::store::{Error, Relay};
 
 /// A relay to crawl.
 #[derive(Debug, Clone)]
-pub struct Candidate {
+pub struct RelayToCrawl {
     /// `relays.number`.
     pub number: i32,
     /// Canonical URL.
     pub url: String,
-    /// Whether the operator named it.
+    /// True if the operator named it.
     pub is_named: bool,
-    /// Most events it says it returns for one filter (NIP-11), at least 1; `None` when it does not say, or nothing usable.
+    /// Limit on events per answer that it announces (NIP-11), at least 1; `None` when it announces no usable
+    /// one.
     pub max_limit: Option<i32>,
-    /// Whether it lists NIP-77 as supported; `None` when it lists nothing.
+    /// Whether it announces NIP-77; `None` when it announces no list of NIPs.
     pub negentropy: Option<bool>,
 }
 
-/// Relays that are crawled, those furthest behind first: by `relay_last_event_timestamp`, clamped to `now` so that one event
-/// dated 2100 does not put its relay last for ever. They are the `readable_relays`, those that only want to know
-/// who asks (NIP-42: our key may be good enough), and those that nobody has checked yet. Those that somebody holds are left out, and
-/// refused ones unless `only`, the operator's settings, names them, and for `first_look_s` seconds those that the operator waits for: a
-/// first look dials them.
-pub async fn candidates(
+/// Relays to crawl, those furthest behind first: by `relay_last_event_timestamp`, clamped to `now` so that
+/// one event dated 2100 does not keep its relay last for ever. Included are the `readable_relays`, relays
+/// that only demand authentication (NIP-42; our key may be accepted), and relays never checked. Excluded are
+/// leased relays; refused relays unless `only`, from the operator's settings, names them; and, for
+/// `first_look_s` seconds, relays that the operator waits for, which are left to the `first-look` service.
+pub async fn relays_to_crawl(
     pool: &PgPool,
     now: i64,
     only: &[String],
     first_look_s: i32,
-) -> Result<Vec<Candidate>, Error> {
+) -> Result<Vec<RelayToCrawl>, Error> {
     Ok(sqlx::query_as!(
-        Candidate,
+        RelayToCrawl,
         r#"SELECT r.number, r.url, quipu_is_named(r.source) AS "is_named!",
                   m.max_limit, m.negentropy
            FROM relays r
@@ -54,17 +55,18 @@ pub async fn candidates(
     .await?)
 }
 
-/// Windows of a relay that are settled: complete, or a gap found in the last seven days; after that it is asked again, because
-/// the relay may have changed its ways. What was settled more than `days` ago does not count.
+/// Settled windows of a relay: complete ones, and gaps recorded in the last seven days. An older gap is
+/// requested again, because the relay may have changed. Windows settled more than `days` ago do not count.
 ///
-/// Each comes with one of `ages`, and holds the seconds that were that old (in seconds) when they were asked for.
+/// Each window comes with one of `ages` and holds the seconds that had reached that age (in seconds) when
+/// they were requested.
 pub async fn settled_windows(
     pool: &PgPool,
     relay: Relay,
     ages: &[i64],
     days: i32,
 ) -> Result<Vec<(i64, Window)>, Error> {
-    // Neighbours are merged in the database: a relay visited every hour for a year still has one window.
+    // The database merges adjacent windows: a relay visited every hour for a year still has one window.
     let rows = sqlx::query!(
         r#"SELECT age AS "age!", lower(w) AS "since!", upper(w) - 1 AS "until!" FROM (
                SELECT a.age, unnest(range_agg(int8range(s.since, least(s.until, s.settled_at - a.age), '[]'))) AS w
@@ -82,7 +84,8 @@ pub async fn settled_windows(
     Ok(rows.iter().filter_map(|row| Some((row.age, Window::new(row.since, row.until)?))).collect())
 }
 
-/// Whether the relay was found to lack events that it claimed in a comparison (NIP-77), within the last `days`.
+/// True if the relay was found within the last `days` to lack events that it had claimed in a comparison
+/// (NIP-77).
 pub async fn is_false_in_comparisons(pool: &PgPool, relay: Relay, days: i32) -> Result<bool, Error> {
     Ok(sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM relay_log
@@ -95,9 +98,10 @@ pub async fn is_false_in_comparisons(pool: &PgPool, relay: Relay, days: i32) -> 
     .await?)
 }
 
-/// How many of these events of ours relays remove by themselves or on request: an event of a replaceable, addressable or ephemeral
-/// kind (NIP-01), one that expired by the second `now` (NIP-40), one that its author asked to delete (NIP-09), or one of a key that asked
-/// to vanish (NIP-62). For few events: each is looked up by itself.
+/// Number of these stored events that relays remove by themselves or on request: events of a replaceable,
+/// addressable or ephemeral kind (NIP-01), events expired by the second `now` (NIP-40), events that their
+/// author asked to delete (NIP-09), and events of a key that asked to vanish (NIP-62). Intended for few
+/// events: each is looked up individually.
 pub async fn removable(pool: &PgPool, events: &[(KnownEvent, EventId)], now: i64) -> Result<usize, Error> {
     let (created_ats, ids): (Vec<i64>, Vec<Vec<u8>>) =
         events.iter().map(|(event, id)| (event.created_at, id.as_bytes().to_vec())).unzip();
@@ -119,37 +123,37 @@ pub async fn removable(pool: &PgPool, events: &[(KnownEvent, EventId)], now: i64
     Ok(usize::try_from(removable).unwrap_or_default())
 }
 
-/// An event of ours in a comparison.
+/// A stored event on our side of a comparison.
 #[derive(Debug, Clone)]
 pub struct Held {
-    /// Which.
+    /// The event.
     pub event: KnownEvent,
     /// Its id.
     pub id: EventId,
-    /// Whether it is known to be on the relay.
+    /// True if a sighting on the relay is recorded.
     pub is_sighted: bool,
 }
 
 /// Our side of a comparison.
 #[derive(Debug)]
 pub struct Holdings {
-    /// What it is about.
+    /// The compared window.
     pub window: Window,
-    /// All events in it.
+    /// All stored events in the window.
     pub held: Vec<Held>,
     /// As [`crate::store::ingest::KnownEvents::as_of`].
     pub as_of: i64,
 }
 
-/// All events of a window, or of its newest whole seconds when there are more than `most`. `None` when even its last populated
-/// second holds more.
+/// All stored events of a window, or of its newest complete seconds when there are more than `most`. `None`
+/// when a single second holds more than `most`.
 pub async fn holdings(
     pool: &PgPool,
     relay: Relay,
     window: Window,
     most: usize,
 ) -> Result<Option<Holdings>, Error> {
-    // Asked first: what is erased between the two questions counts as erased later.
+    // Read first, so that an event erased between the two queries counts as erased later.
     let as_of = sqlx::query_scalar!(r#"SELECT coalesce(max(position), 0) AS "position!" FROM erasure"#)
         .fetch_one(pool)
         .await?;

@@ -1,4 +1,4 @@
-//! Questions to the archive's rows, on the session and read doors.
+//! Queries over the archive's tables, on the session and read pools.
 
 mod asked;
 mod candidates;
@@ -14,13 +14,14 @@ use sqlx::PgPool;
 
 pub use asked::{AskedRelay, RelaySteps, asked_relays, relay_steps};
 pub use candidates::{
-    CandidateRow, DueCandidate, HintingEvent, MonthOfBatches, Witness, candidate_rows, candidates_waiting,
-    due_candidates, due_urls, hinting_events, months_of, unknown_urls, witnesses,
+    CandidateRow, DueCandidate, HintingEvent, MonthOfBatches, ReferenceRelay, candidate_rows,
+    candidates_waiting, due_candidates, due_urls, hinting_events, months_of, reference_relays, unknown_urls,
 };
 pub use checked::{DueRelay, checked_at, due_relays, newest_snapshot, snapshots};
 pub use coverage::{Gap, gaps, time_line};
 pub use crawl::{
-    Candidate, Held, Holdings, candidates, holdings, is_false_in_comparisons, removable, settled_windows,
+    Held, Holdings, RelayToCrawl, holdings, is_false_in_comparisons, relays_to_crawl, removable,
+    settled_windows,
 };
 pub use relays::{RelayDetail, RelayFilter, RelayRow, RelayWindows, relay, relays};
 pub use status::{CandidateCount, JournalSize, RelayCount, Status, status};

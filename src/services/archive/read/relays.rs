@@ -1,4 +1,4 @@
-//! Relays: as listings show them, and everything that is known about one.
+//! Queries for listings of relays and for the details of one relay.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -9,7 +9,7 @@ use super::newest_snapshot;
 use crate::services::archive::event::Snapshot;
 use crate::store::Error;
 
-/// Entries of a relay's journal that are shown, and failures likewise.
+/// Number of journal entries shown for a relay.
 const ENTRIES: i64 = 10;
 
 /// A relay as listings show it.
@@ -21,47 +21,47 @@ pub struct RelayRow {
     pub url: String,
     /// clearnet, tor, i2p or loki.
     pub network: String,
-    /// Who made it known: `operator`, `seed`, `validator` or `insert_relay`.
+    /// Source that made it known: `operator`, `seed`, `validator` or `insert_relay`.
     pub source: Option<String>,
     /// When it became known.
     pub inserted_at: DateTime<Utc>,
     /// When it was retired.
     pub retired_at: Option<DateTime<Utc>>,
-    /// Why it is never dialled: `private_address`; nothing for one that may be.
+    /// Why it is never dialled: `private_address`; nothing if it may be dialled.
     pub refused_reason: Option<String>,
-    /// Whether a session with it was begun or it was checked.
+    /// True if a session with it was begun or it was checked.
     pub is_dialled: bool,
-    /// Whether it was crawled: it has shown an event, or a window of its time line was walked.
+    /// True if it was crawled: it has sent an event, or a window of its time line was walked.
     pub is_crawled: bool,
-    /// How the newest session with it ended: `ok`, `stopped` or the reason of a failure.
+    /// How the latest session with it ended: `ok`, `stopped` or the reason of a failure.
     pub last_session: Option<String>,
-    /// Whether its newest check could read it; nothing when it was never checked.
+    /// Whether its latest check could read it; nothing if it was never checked.
     pub readable: Option<bool>,
-    /// Why its newest check could open no connection, as one word.
+    /// Reason why its latest check could not open a connection.
     pub open_failure: Option<String>,
-    /// Newest event it has shown, unix seconds.
+    /// `created_at` of the newest event it has sent, unix seconds.
     pub last_event_timestamp: Option<i64>,
-    /// Distinct events it has shown, as of the newest projection.
+    /// Distinct events it has sent, as of the latest projection.
     pub sightings: i64,
 }
 
-/// Which relays; what is absent does not restrict.
+/// Filter of a listing. An absent field does not restrict.
 #[derive(Debug, Clone, Default)]
 pub struct RelayFilter {
-    /// The one with this canonical URL.
+    /// Only the relay with this canonical URL.
     pub url: Option<String>,
     /// clearnet, tor, i2p or loki.
     pub network: Option<String>,
-    /// Only those that the newest check could read, or could not.
+    /// Only relays that the latest check could read, or could not.
     pub readable: Option<bool>,
-    /// Only those that are retired, or are not.
+    /// Only relays that are retired, or are not.
     pub retired: Option<bool>,
 }
 
 /// Relays in the order of their URLs, after `after`, at most `limit`.
 ///
 /// # Errors
-/// As PostgreSQL answers.
+/// Errors of PostgreSQL.
 pub async fn relays(
     pool: &PgPool,
     filter: &RelayFilter,
@@ -96,37 +96,37 @@ pub async fn relays(
     .await?)
 }
 
-/// Everything that is known about one relay.
+/// Details of one relay.
 #[derive(Debug, Clone, Serialize)]
 pub struct RelayDetail {
-    /// As listings show it.
+    /// The row of the listing.
     #[serde(flatten)]
     pub row: RelayRow,
-    /// Its newest snapshot.
+    /// Its latest snapshot.
     pub check: Option<Snapshot>,
-    /// What of its time line was walked.
+    /// Counts of its windows.
     pub windows: RelayWindows,
-    /// What was seen of it last, newest first: `{"at": …, "kind": …, "detail": …}`.
+    /// Its latest journal entries, newest first: `{"at": …, "kind": …, "detail": …}`.
     pub entries: Vec<Value>,
 }
 
-/// What of a relay's time line was walked, from `sync_log`.
+/// Counts of a relay's windows in `sync_log`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct RelayWindows {
-    /// Windows proven complete, as they were recorded.
+    /// Recorded windows that are complete.
     pub complete: i64,
-    /// Windows in which it holds more than it gave, likewise.
+    /// Recorded windows that are gaps.
     pub gaps: i64,
-    /// Newest second of a complete one, unix seconds.
+    /// Newest second of a complete window, unix seconds.
     pub complete_until: Option<i64>,
-    /// When the last one was recorded.
+    /// When the latest window was recorded.
     pub last_at: Option<DateTime<Utc>>,
 }
 
-/// One relay by its canonical URL, as of now.
+/// Details of one relay by its canonical URL.
 ///
 /// # Errors
-/// As PostgreSQL answers.
+/// Errors of PostgreSQL.
 pub async fn relay(pool: &PgPool, url: &str) -> Result<Option<RelayDetail>, Error> {
     let only = RelayFilter { url: Some(url.to_owned()), ..RelayFilter::default() };
     let row = relays(pool, &only, "", 1).await?.pop();

@@ -1,4 +1,4 @@
-//! How large the archive is, what an event costs, and how fast it grows.
+//! Queries for the size, the cost per event and the growth of the archive.
 
 use serde::Serialize;
 use sqlx::PgPool;
@@ -6,42 +6,42 @@ use sqlx::PgPool;
 use crate::store::Error;
 use crate::store::registry::{TABLES, TableKind};
 
-/// The archive in numbers.
+/// Figures of the archive.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Status {
-    /// Events that are there: ever stored, as of the newest projection, less those that were erased or dropped.
+    /// Stored events: all events ever stored, as of the latest projection, minus erased and dropped ones.
     pub events: i64,
-    /// Sightings, likewise.
+    /// Sightings, counted in the same way.
     pub sightings: i64,
-    /// Those of them whose event the relay did not send: learnt by comparing ids (NIP-77).
+    /// Sightings learnt by comparing ids (NIP-77), without the relay sending the event.
     pub sightings_compared: i64,
-    /// Bytes of `events` on disk: every partition with its indexes and oversized values, empty ones included.
+    /// Bytes of `events` on disk: all partitions, also empty ones, with indexes and TOAST tables.
     pub events_bytes: i64,
-    /// Bytes of `sightings`, likewise.
+    /// Bytes of `sightings`, measured in the same way.
     pub sightings_bytes: i64,
-    /// Bytes of an event; nothing in an empty archive.
+    /// Mean bytes per event; nothing in an empty archive.
     pub bytes_per_event: Option<f64>,
-    /// Bytes of a sighting, likewise.
+    /// Mean bytes per sighting; nothing in an empty archive.
     pub bytes_per_sighting: Option<f64>,
     /// Events stored in the last 24 hours.
     pub events_last_day: i64,
     /// Sightings recorded in the last 24 hours.
     pub sightings_last_day: i64,
-    /// Events stored a day, over the last seven days or since the first event, if that is later.
+    /// Mean events stored per day, over the last seven days or since the first event, if that is later.
     pub events_per_day: f64,
-    /// Bytes a day that these events and the sightings of the same days take, at what one takes now.
+    /// Mean bytes per day of those events and the sightings of the same days, at the current sizes per row.
     pub bytes_per_day: Option<f64>,
-    /// Requests to vanish that were received, and those carried out by erasure.
+    /// Requests to vanish that were received.
     pub vanish_requests: i64,
-    /// Those of them that were carried out.
+    /// Requests to vanish that were carried out.
     pub vanish_honoured: i64,
     /// Relays by network.
     pub relays: Vec<RelayCount>,
-    /// Windows that are known to be incomplete.
+    /// Windows known to be incomplete.
     pub known_gaps: i64,
     /// Candidates by network.
     pub candidates: Vec<CandidateCount>,
-    /// Journals, the largest first.
+    /// Sizes of the journals, largest first.
     pub journals: Vec<JournalSize>,
     /// Bytes of the whole database.
     pub database_bytes: i64,
@@ -52,46 +52,47 @@ pub struct Status {
 pub struct RelayCount {
     /// clearnet, tor, i2p or loki.
     pub network: String,
-    /// All that are known.
+    /// Known relays.
     pub known: i64,
-    /// Those that are retired.
+    /// Retired relays.
     pub retired: i64,
-    /// Those that were ever checked.
+    /// Relays that were ever checked.
     pub checked: i64,
-    /// Those that the newest check could read.
+    /// Relays that the latest check could read.
     pub readable: i64,
-    /// Those that showed an event.
+    /// Relays that have sent an event.
     pub with_events: i64,
-    /// Those of which a window is proven to be archived completely.
+    /// Relays with a window proven to be complete.
     pub with_proofs: i64,
-    /// Those of which a window is known to be incomplete.
+    /// Relays with a window known to be incomplete.
     pub with_gaps: i64,
 }
 
-/// Candidates of one network: URLs that have not proven to be relays.
+/// Candidates of one network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CandidateCount {
     /// clearnet, tor, i2p or loki.
     pub network: String,
-    /// All that wait.
+    /// Candidates that wait.
     pub waiting: i64,
-    /// Those that have failed at least once.
+    /// Candidates that have failed at least once.
     pub failed: i64,
 }
 
-/// One journal on disk.
+/// Size of one journal on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct JournalSize {
-    /// The table.
+    /// Name of the table.
     pub name: String,
-    /// Bytes, indexes and partitions included.
+    /// Bytes, including indexes and partitions.
     pub bytes: i64,
 }
 
-/// Counts come from projections and sizes from the files, so that the answer takes as long for a large archive as for a small one.
+/// Counts are read from projections and sizes from the file system, so the query takes as long for a large
+/// archive as for a small one.
 ///
 /// # Errors
-/// As PostgreSQL answers.
+/// Errors of PostgreSQL.
 pub async fn status(pool: &PgPool) -> Result<Status, Error> {
     let counts = sqlx::query!(
         r#"SELECT (SELECT coalesce(sum(events), 0)::bigint FROM kind_totals) - x.events AS "events!",

@@ -1,4 +1,4 @@
-//! Stored events, streamed out exactly as they were signed.
+//! Streams stored events exactly as they were signed.
 
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use crate::base::nostr_event::{OfferedEvent, Refusal, VerifiedEvent};
 use crate::store::Error;
 
-/// Which events. An empty list does not restrict.
+/// Filter of stored events. An empty list does not restrict.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {
     /// Smallest `created_at`, unix seconds.
@@ -18,7 +18,7 @@ pub struct EventFilter {
     pub kinds: Vec<i32>,
     /// Authors, 32 bytes each.
     pub authors: Vec<Vec<u8>>,
-    /// Shown by this relay, by its canonical URL.
+    /// Canonical URL of a relay that has sent the events.
     pub relay: Option<String>,
 }
 
@@ -35,13 +35,14 @@ pub struct StoredEvent {
     raw: Option<Vec<u8>>,
 }
 
-/// A row of `events` whose event cannot be read. Only a session of the owner can write such a row.
+/// A row of `events` whose event cannot be reconstructed. Only a session of the database owner can write such
+/// a row.
 #[derive(Debug, thiserror::Error)]
 #[error("event {id}: {problem}")]
 pub struct UnreadableEvent {
     /// Its id in hex.
     pub id: String,
-    /// Which column, and what is wrong with it.
+    /// The column and its problem.
     pub problem: String,
 }
 
@@ -60,14 +61,15 @@ impl StoredEvent {
     /// The event's JSON as it was signed, or `None` when the implementation does not store tags and content.
     ///
     /// # Errors
-    /// [`UnreadableEvent`]; the events beside it can be read.
+    /// [`UnreadableEvent`]; other events are not affected.
     pub fn json(&self) -> Result<Option<String>, UnreadableEvent> {
         if let Some(raw) = &self.raw {
             let text = String::from_utf8(raw.clone());
             return text.map(Some).map_err(|_| self.unreadable("raw is not UTF-8"));
         }
         let (Some(tags), Some(content)) = (&self.tags, &self.content) else { return Ok(None) };
-        // As it was signed: PostgreSQL puts spaces into the text of a jsonb.
+        // Serialized again, because PostgreSQL inserts spaces into the text of a jsonb, which would not match
+        // the signature.
         let tags: Vec<Vec<String>> =
             serde_json::from_str(tags).map_err(|e| self.unreadable(&format!("tags: {e}")))?;
         let signed = Signed {
@@ -82,7 +84,7 @@ impl StoredEvent {
         serde_json::to_string(&signed).map(Some).map_err(|e| self.unreadable(&e.to_string()))
     }
 
-    /// Checks id and signature anew. `None` when the implementation does not store what was signed.
+    /// Verifies id and signature. `None` when the implementation does not store the signed fields.
     ///
     /// # Errors
     /// As [`StoredEvent::json`].
@@ -137,7 +139,7 @@ pub fn stored_events<'a>(
     .map(|row| row.map_err(Error::from))
 }
 
-/// How many events there are in all, exact as of the newest projection.
+/// Total number of events ever stored, exact as of the latest projection.
 pub async fn event_total(pool: &PgPool) -> Result<i64, Error> {
     let row = sqlx::query!(r#"SELECT coalesce(sum(events), 0)::bigint AS "total!" FROM kind_totals"#)
         .fetch_one(pool)

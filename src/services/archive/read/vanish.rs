@@ -1,4 +1,4 @@
-//! Requests to vanish that are still to be carried out.
+//! Queries for requests to vanish that are not carried out yet.
 
 use sqlx::PgPool;
 
@@ -9,17 +9,17 @@ use crate::store::Error;
 pub struct VanishRequest {
     /// Id of the kind 62 event.
     pub id: [u8; 32],
-    /// Who vanishes.
+    /// The key that vanishes.
     pub pubkey: [u8; 32],
-    /// Everything up to it is meant, unix seconds, inclusive.
+    /// The request covers events up to this time, unix seconds, inclusive.
     pub created_at: i64,
 }
 
-/// Requests that reach this archive, at one of `own_urls` or as one of all relays, and were not carried out yet; the oldest first,
-/// at most `limit`. Those of `not` (their ids) are left out.
+/// Requests addressed to one of `own_urls` or to all relays that were not carried out yet, oldest first, at
+/// most `limit`. Requests whose ids are in `not` are left out.
 ///
 /// # Errors
-/// As PostgreSQL answers.
+/// Errors of PostgreSQL.
 pub async fn open_vanish_requests(
     pool: &PgPool,
     own_urls: &[String],

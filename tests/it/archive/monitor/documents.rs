@@ -1,4 +1,4 @@
-//! Information documents of every shape.
+//! Information documents, valid and malformed.
 
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ async fn n_11_3_a_document_is_stored_as_what_it_is_however_its_fields_are_typed(
     assert_eq!(Value::Object(snapshot.nip11.unwrap()), kept);
     assert_eq!(snapshot.detail["nip11"], json!({ "replaced": ["nul"] }));
 
-    // Only what has the type of its column is in it.
+    // Only values of the column's type are stored in columns.
     let typed = "SELECT count(*) FROM relay_metadata_latest WHERE name IS NULL AND pubkey IS NULL AND limitation IS NULL
                  AND description = 'words' AND supported_nips = '[\"1\", \"eleven\"]' AND nip11_success
                  AND extra_fields = '{\"name\": 42, \"pubkey\": [\"x\"], \"limitation\": null, \"retention\": [{\"kinds\": [0]}]}'";
@@ -84,7 +84,7 @@ async fn an_unchanged_document_and_an_unchanged_result_are_not_stored_again() {
     let shown = "SELECT count(*) FROM relay_metadata_latest WHERE rtt_open > 0 AND rtt_read > 0 AND readable";
     assert_eq!(bench.count(shown).await, 2);
 
-    // A changed one is.
+    // A changed document is stored.
     let url = stubs[0].url();
     assert_eq!(bench.snapshots(&url).await.len(), 3);
     let times: Vec<i64> = bench.snapshots(&url).await.iter().map(|snapshot| snapshot.generated_at).collect();

@@ -1,4 +1,4 @@
-//! A monitor with a clock and a database of its own.
+//! A monitor with its own clock and database.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::kit::{Kit, number};
 
-/// A clock that stands until it is moved. The second number counts calls down; the one that reaches 0 panics.
+/// A clock that stands still until moved. The second number counts calls down; the call that reaches 0
+/// panics.
 #[derive(Debug)]
 pub(super) struct StandingClock(AtomicI64, AtomicI64);
 
@@ -32,7 +33,7 @@ impl Clock for StandingClock {
     }
 }
 
-/// What the monitors of a test share.
+/// Resources shared by the monitors of a test.
 pub(super) struct Bench {
     pub(super) kit: Kit,
     pub(super) clock: Arc<StandingClock>,
@@ -44,7 +45,7 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// The present: relays look at the time of an event.
+    /// Starts at the present, because relays check the time of events.
     pub(super) async fn new() -> Self {
         let mut networks = config::Networks::default();
         networks.clearnet.connect_timeout_s = NonZeroU32::new(20).unwrap();
@@ -66,17 +67,17 @@ impl Bench {
         }
     }
 
-    /// Moves the clock.
+    /// Advances the clock.
     pub(super) fn later(&self, seconds: i64) {
         self.clock.0.fetch_add(seconds, Ordering::SeqCst);
     }
 
-    /// Makes the clock panic at its `call`th call from now, once.
+    /// Makes the clock panic once, at the `call`th call from now.
     pub(super) fn plant_panic(&self, call: i64) {
         self.clock.1.store(call, Ordering::SeqCst);
     }
 
-    /// Moves the clock beyond every relay's next check.
+    /// Advances the clock until every relay is due.
     pub(super) fn next_round(&self) {
         self.later(i64::from(self.settings.interval_s.get()) * 11 / 10 + 1);
     }
@@ -86,7 +87,7 @@ impl Bench {
         self.kit.writer(RelayJournal).append(RelayCommand::Add { url, source }).await.unwrap();
     }
 
-    /// A process's monitor: its own leases, nothing remembered.
+    /// The monitor of a new process, with its own leases and no memory.
     pub(super) fn monitor(&mut self) -> (Monitor, Option<Publisher>) {
         let outside = self.outside.clone();
         let parts = MonitorParts {
@@ -101,13 +102,13 @@ impl Bench {
         Monitor::new(parts, self.settings.clone(), self.networks.clone(), Some(&key)).unwrap()
     }
 
-    /// Checks everything that is due, as a process that was just started.
+    /// Checks all due relays, as a new process.
     pub(super) async fn round(&mut self) {
         let (monitor, _) = self.monitor();
         assert_eq!(monitor.cycle(&CancellationToken::new()).await.unwrap(), Cycle::Idle);
     }
 
-    /// Newest first.
+    /// The relay's snapshots, newest first.
     pub(super) async fn snapshots(&self, url: &str) -> Vec<Snapshot> {
         read::snapshots(&self.kit.doors.session, url, 100).await.unwrap()
     }

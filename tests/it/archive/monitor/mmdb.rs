@@ -1,8 +1,8 @@
-//! The smallest MaxMind file: one record for every address there is.
+//! Builds a minimal MaxMind file with one record for every address.
 
 use serde_json::Value;
 
-/// A field's head: its type and length.
+/// Control bytes of a field: type and length.
 fn head(kind: u8, length: usize) -> Vec<u8> {
     let length = u8::try_from(length).expect("a short field");
     let (size, more) = if length < 29 { (length, None) } else { (29, Some(length - 29)) };
@@ -11,7 +11,7 @@ fn head(kind: u8, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// A whole number of the type that readers expect under this name.
+/// An unsigned number of the type that readers expect under this name.
 fn number(name: &str, whole: u64) -> Vec<u8> {
     match name {
         "build_epoch" => [head(9, 8), whole.to_be_bytes().to_vec()].concat(),
@@ -22,7 +22,7 @@ fn number(name: &str, whole: u64) -> Vec<u8> {
     }
 }
 
-/// JSON as the data section has it.
+/// Encodes JSON for the data section.
 fn field(name: &str, value: &Value) -> Vec<u8> {
     match value {
         Value::String(text) => [head(2, text.len()), text.as_bytes().to_vec()].concat(),
@@ -45,7 +45,7 @@ fn field(name: &str, value: &Value) -> Vec<u8> {
 
 /// A file in which every address has this record.
 pub(super) fn file(kind: &str, record: &Value) -> Vec<u8> {
-    // One node; both its branches lead to the start of the data: node count + 16.
+    // One node; both branches point to the start of the data section: node count + 16.
     let tree = [0, 0, 17, 0, 0, 17];
     let metadata = serde_json::json!({
         "binary_format_major_version": 2, "binary_format_minor_version": 0, "build_epoch": 1_700_000_000,

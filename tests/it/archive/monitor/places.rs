@@ -1,4 +1,4 @@
-//! Places by MaxMind files.
+//! Location and network of relays from MaxMind files.
 
 use serde_json::json;
 

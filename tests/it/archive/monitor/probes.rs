@@ -1,4 +1,4 @@
-//! Open, read and write, keys, names, certificates.
+//! The checks of a relay: open, read, write, authentication, DNS, certificates.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
@@ -79,7 +79,7 @@ async fn n_66_10_writing_is_proven_by_reading_back_a_throw_away_event() {
 }
 
 #[tokio::test]
-async fn nothing_is_written_unless_it_is_wished() {
+async fn nothing_is_written_unless_it_is_enabled() {
     let mut bench = Bench::new().await;
     let honest = stub(&mut bench, Manner::Honest).await;
     bench.round().await;
@@ -111,7 +111,7 @@ async fn a_name_is_asked_for_and_what_dns_says_is_kept_without_its_time() {
 }
 
 #[tokio::test]
-async fn an_address_that_nobody_of_ours_named_is_not_dialled_when_it_is_private() {
+async fn a_private_address_that_the_operator_did_not_name_is_not_dialled() {
     let mut bench = Bench::new().await;
     let honest = Stub::honest().await;
     bench.add(&honest.url(), "validator").await;

@@ -1,4 +1,4 @@
-//! Publication: kinds 30166 and 10166, and with a name also 0 and 10002.
+//! Published events: kinds 30166 and 10166, and with a name also 0 and 10002.
 
 use nostr_sdk::{Event, JsonUtil as _};
 use quipu::lifecycle::Service as _;
@@ -11,7 +11,7 @@ use super::kit::Bench;
 use super::stub::{Manner, Page, Stub};
 use crate::support::proxy::eventually;
 
-/// Checks everything that is due, and publishes until `target` has been offered so many events.
+/// Checks all due relays and publishes until `target` has received `events` events.
 async fn published(bench: &mut Bench, target: &Stub, events: usize) -> Vec<Value> {
     let (monitor, publisher) = bench.monitor();
     let publisher: Publisher = publisher.expect("it publishes");
@@ -93,7 +93,7 @@ async fn n_66_8_a_monitor_with_a_name_also_says_who_it_is_and_where_it_writes() 
 }
 
 #[tokio::test]
-async fn nothing_is_published_unless_it_is_wished() {
+async fn nothing_is_published_unless_it_is_enabled() {
     let mut bench = Bench::new().await;
     assert!(bench.monitor().1.is_none());
 }

@@ -1,4 +1,4 @@
-//! Who is checked, when, and by whom.
+//! Which relays are checked, when, and by which process.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -28,7 +28,7 @@ async fn a_restart_does_not_check_again_what_is_not_due() {
     }
     bench.round().await;
     for _ in 0..3 {
-        // Each is a new process: nothing is remembered but the database.
+        // Each round is a new process, which only knows the database.
         bench.later(4_000);
         bench.round().await;
     }
@@ -81,7 +81,7 @@ async fn what_another_process_holds_is_left_to_it_until_its_lease_ends() {
 }
 
 #[tokio::test]
-async fn who_was_never_checked_is_first_and_the_retired_and_the_unnamed_are_left_out() {
+async fn relays_never_checked_come_first_and_retired_and_unnamed_ones_are_left_out() {
     let mut bench = Bench::new().await;
     let stubs = [Stub::honest().await, Stub::honest().await, Stub::honest().await];
     bench.add(&stubs[0].url(), "operator").await;
@@ -163,7 +163,11 @@ async fn a_drain_ends_a_round_at_once_and_gives_the_leases_back() {
     stop.cancel();
     timeout(Duration::from_secs(5), cycle.join_all()).await.expect("at once");
     assert_eq!(bench.count("SELECT count(*) FROM lease").await, 0);
-    assert_eq!(bench.count("SELECT count(*) FROM relay_metadata").await, 0, "half a check says nothing");
+    assert_eq!(
+        bench.count("SELECT count(*) FROM relay_metadata").await,
+        0,
+        "an incomplete check is not recorded"
+    );
 }
 
 #[tokio::test]
@@ -172,7 +176,7 @@ async fn snapshots_grow_in_time_even_when_a_clock_goes_backwards() {
     let stub = Stub::honest().await;
     bench.add(&stub.url(), "operator").await;
     bench.round().await;
-    // More than an interval back: what is so far in the future counts as nothing.
+    // More than an interval back: a snapshot that far in the future counts as none.
     bench.later(-20_000);
     bench.round().await;
     let snapshots = bench.snapshots(&stub.url()).await;
@@ -215,7 +219,7 @@ async fn many_relays_are_checked_at_once_and_their_snapshots_share_commits() {
     }
     let begun = Instant::now();
     bench.round().await;
-    // A thousand in a minute is asked for; one after the other would take longer on a loaded machine.
+    // The requirement is a thousand relays a minute. Sequential checks would take longer on a loaded machine.
     assert!(begun.elapsed() < Duration::from_secs(24), "{:?}", begun.elapsed());
     println!("400 relays in {:?}", begun.elapsed());
     assert_eq!(bench.count("SELECT count(*) FROM readable_relays").await, 400);
@@ -232,7 +236,7 @@ async fn a_check_that_panics_or_whose_snapshot_fails_is_set_aside_alone() {
     for stub in &stubs {
         bench.add(&stub.url(), "operator").await;
     }
-    // The first look reads the clock once, then each check when it begins.
+    // The first poll reads the clock once, then each check reads it at its start.
     let panics = || quipu::lifecycle::panics_by_unit().get("monitor_check").copied().unwrap_or(0);
     let before = panics();
     bench.plant_panic(3);
@@ -242,7 +246,7 @@ async fn a_check_that_panics_or_whose_snapshot_fails_is_set_aside_alone() {
     let held = "SELECT count(*) FROM lease WHERE expires_at > now() + interval '50 seconds'";
     assert_eq!(bench.count(held).await, 1, "it is not tried again at once");
 
-    // Not a refusal of data but an error as a bug raises it, in the batch that the three share.
+    // An error as a bug would raise it, not refused data, in the batch that the three snapshots share.
     let superuser = bench.kit.superuser().await;
     let url = stubs[0].url();
     let fail = format!(

@@ -1,4 +1,4 @@
-//! A relay on the loopback that answers over HTTP and WebSocket on one port, the way it is told.
+//! A stub relay on the loopback that answers HTTP and WebSocket on one port in a configurable way.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,24 +11,24 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 
-/// What the relay does with a REQ and an EVENT.
+/// Behaviour for REQ and EVENT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Manner {
-    /// Answers everybody, takes events, shows them.
+    /// Answers every client, accepts events and sends them back.
     Honest,
-    /// Answers whoever has authenticated, with whatever key.
+    /// Answers after authentication with any key.
     WantsAnyKey,
     /// Refuses every key.
     WantsAnotherKey,
-    /// Says OK and shows nothing.
+    /// Accepts events and does not send them back.
     Forgetful,
-    /// Takes no events.
+    /// Refuses events.
     ReadOnly,
-    /// Says nothing at all.
+    /// Never answers.
     Silent,
 }
 
-/// What comes for the information document: the whole HTTP answer.
+/// The complete HTTP answer for the information document.
 #[derive(Debug, Clone)]
 pub(super) struct Page(Vec<u8>);
 
@@ -61,7 +61,7 @@ struct Log {
     events: Mutex<Vec<Value>>,
 }
 
-/// The running relay; dropping it ends it.
+/// The running relay. Dropping it stops the relay.
 pub(super) struct Stub {
     pub(super) address: SocketAddr,
     log: Arc<Log>,
@@ -93,23 +93,23 @@ impl Stub {
         format!("ws://{}", self.address)
     }
 
-    /// How often its document was asked for.
+    /// Number of requests for its document.
     pub(super) fn requests(&self) -> usize {
         self.log.requests.load(Ordering::SeqCst)
     }
 
-    /// How often a WebSocket was opened.
+    /// Number of WebSocket sessions.
     pub(super) fn sessions(&self) -> usize {
         self.log.sessions.load(Ordering::SeqCst)
     }
 
-    /// Every event it was offered.
+    /// Every event it has received.
     pub(super) fn events(&self) -> Vec<Value> {
         self.log.events.lock().unwrap().clone()
     }
 }
 
-/// Whether a client wants a WebSocket, judged by a head that is left unread.
+/// True if the request asks for a WebSocket. Peeks at the head without consuming it.
 async fn wants_socket(stream: &TcpStream) -> std::io::Result<bool> {
     let mut head = [0; 2_048];
     loop {

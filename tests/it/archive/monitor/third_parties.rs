@@ -1,5 +1,5 @@
-//! Values that third parties choose: whatever they are, they are stored by the real ways in, and no query over many subjects and no
-//! cycle of a service fails over them.
+//! Values chosen by third parties: any such value is stored through the real interfaces, and neither a query
+//! over many subjects nor a cycle of a service fails because of it.
 
 use std::collections::BTreeSet;
 
@@ -28,12 +28,12 @@ use super::kit::Bench;
 use super::stub::{Manner, Page, Stub};
 use crate::store::kit::{offered, texts};
 
-/// Relays that are checked over HTTP, relays whose documents are inserted by SQL, and events.
+/// Numbers of relays checked over HTTP, relays whose documents are inserted by SQL, and events.
 const CHECKED: usize = 30;
 const INSERTED: usize = 150;
 const EVENTS: usize = 60;
 
-/// Every field that has a column or a reader.
+/// Every field of a document that has a column or is read.
 const DOCUMENT: [&str; 14] = [
     "name",
     "description",
@@ -75,7 +75,7 @@ const RESULT: [&str; 14] = [
     "http",
 ];
 
-/// JSON numbers at every extreme. Some fit into no type of ours, and the last into none of PostgreSQL's.
+/// Extreme JSON numbers. Some fit no Rust type, and the last fits no PostgreSQL type.
 const NUMBERS: [&str; 17] = [
     "0",
     "-0",
@@ -96,7 +96,7 @@ const NUMBERS: [&str; 17] = [
     "1e131072",
 ];
 
-/// JSON strings at every extreme, as they are written.
+/// Extreme JSON strings, in their serialized form.
 const STRINGS: [&str; 10] = [
     r#""""#,
     r#""true""#,
@@ -113,7 +113,7 @@ const STRINGS: [&str; 10] = [
 /// JSON strings that `jsonb` cannot hold: NUL and lone surrogates.
 const UNSTORABLE: [&str; 4] = [r#""a\u0000b""#, r#""\ud800""#, r#""\udfff x""#, r#"{"\u0000":1}"#];
 
-/// Any JSON, as text: no library of ours holds all of it.
+/// Arbitrary JSON as text, because no library in use can represent all of it.
 fn json() -> impl Strategy<Value = String> {
     let text = prop_oneof![
         select(&STRINGS[..]).prop_map(str::to_owned),
@@ -141,7 +141,7 @@ fn json() -> impl Strategy<Value = String> {
     })
 }
 
-/// An object in which each of `keys` may be missing, be any JSON, or be there twice.
+/// An object in which each of `keys` may be missing, have any value, or occur twice.
 fn object(keys: &'static [&'static str]) -> impl Strategy<Value = String> {
     let member = (select(keys), json()).prop_map(|(key, value)| format!("{}:{value}", Value::from(key)));
     proptest::collection::vec(member, 0..6).prop_map(|members| format!("{{{}}}", members.join(",")))
@@ -165,12 +165,13 @@ fn many<T: std::fmt::Debug>(
     (0..count).map(|_| strategy.new_tree(runner).unwrap().current()).collect()
 }
 
-/// Stores documents and results by SQL, as outsiders do. PostgreSQL's own JSON refuses some; nothing else may fail.
+/// Stores documents and results by SQL, as external programs do. PostgreSQL itself refuses some of the JSON;
+/// nothing else may fail.
 async fn insert(bench: &Bench, urls: &[String], documents: &[String], results: &[String]) -> usize {
     let client = bench.kit.database.owner().await;
     let now = quipu::base::Clock::now(&*bench.clock).timestamp();
     let mut stored = 0;
-    // The time is the caller's choice, too.
+    // The caller also chooses the time.
     let times = [i64::MAX, i64::MIN, -1].into_iter().chain(std::iter::repeat(now));
     for (((url, document), result), at) in urls.iter().zip(documents).zip(results).zip(times) {
         let insert = "SELECT insert_relay_metadata($1, $2, $3::text::jsonb, $4::text::jsonb)";
@@ -188,7 +189,7 @@ async fn insert(bench: &Bench, urls: &[String], documents: &[String], results: &
     stored
 }
 
-/// Appends snapshots beside each other through the writer: those that `jsonb` cannot hold fail alone.
+/// Appends snapshots concurrently through the writer. Only those that `jsonb` cannot hold fail.
 async fn append(bench: &mut Bench, urls: &[String], results: &[String]) {
     let writer = bench.kit.writer(MetadataJournal);
     let snapshots = urls.iter().zip(results).filter_map(|(url, result)| {
@@ -212,7 +213,7 @@ async fn append(bench: &mut Bench, urls: &[String], results: &[String]) {
     }
 }
 
-/// Events of every kind that is read for hints and requests, with odd texts wherever they may be.
+/// Events of every kind that is parsed for hints and requests, with odd texts in every position.
 fn events(runner: &mut TestRunner) -> Vec<nostr_sdk::Event> {
     let keys = Keys::generate();
     let text = prop_oneof![
@@ -242,11 +243,11 @@ fn events(runner: &mut TestRunner) -> Vec<nostr_sdk::Event> {
         .collect()
 }
 
-/// Asks everything that is asked about many relays, and about each of them.
+/// Runs every query over many relays, and every query about one relay for each of them.
 async fn ask_all(bench: &Bench, urls: &[String]) {
     let session = &bench.kit.doors.session;
     let now = quipu::base::Clock::now(&*bench.clock).timestamp();
-    let candidates = read::candidates(session, now, &[], 0).await.unwrap();
+    let candidates = read::relays_to_crawl(session, now, &[], 0).await.unwrap();
     assert!(candidates.iter().all(|candidate| candidate.max_limit.is_none_or(|limit| limit >= 1)));
     let interval_s = i64::from(bench.settings.interval_s.get());
     let due = read::due_relays(session, Network::Clearnet, &[], now, interval_s, 1_000).await.unwrap();
@@ -263,7 +264,7 @@ async fn ask_all(bench: &Bench, urls: &[String]) {
         }
     }
     read::status(session).await.unwrap();
-    read::witnesses(session, "clearnet", 10).await.unwrap();
+    read::reference_relays(session, "clearnet", 10).await.unwrap();
     read::candidate_rows(session, "", 1_000).await.unwrap();
     read::open_vanish_requests(session, &["wss://h.example.com".to_owned()], &[], 100).await.unwrap();
     let owner = bench.kit.database.owner().await;
@@ -271,12 +272,12 @@ async fn ask_all(bench: &Bench, urls: &[String]) {
     for view in texts(&owner, views).await {
         owner.execute(&view, &[]).await.unwrap_or_else(|error| panic!("{view}: {error:?}"));
     }
-    // Numbers are never calculated with in text, not even by a reader who sorts by them.
+    // A user's query that sorts by such columns works as well.
     let typed = "SELECT max(max_limit)::bigint FROM relay_metadata_latest WHERE max_limit > 0 AND NOT coalesce(auth_required, false)";
     owner.query_one(typed, &[]).await.unwrap();
 }
 
-/// One cycle of each service that reads what is stored, other than the monitor.
+/// Runs one cycle of each service that reads stored values, except the monitor.
 async fn cycles(bench: &mut Bench) {
     bench.kit.ticker().await.take().await.unwrap();
     let drain = CancellationToken::new();

@@ -1,4 +1,4 @@
-//! Each place where an event may name a relay, and that nothing else comes out, whatever goes in.
+//! Each place where an event may name a relay, and no other URL comes out for any input.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -52,7 +52,7 @@ fn follow_lists_name_relays_by_keys_and_recommendations_by_content() {
     let content = r#"{"wss://a.example.com/":{"read":true},"nobody":1,"ws://b.example.com":[]}"#;
     assert_eq!(named(3, &[], content), ["wss://a.example.com", "ws://b.example.com"]);
     assert_eq!(named(1, &[], content), [""; 0], "only there");
-    // The part that could be read counts, as it would one by one.
+    // Keys before the error count.
     assert_eq!(named(3, &[], r#"{"wss://a.example.com":{},"wss://b.exa"#), ["wss://a.example.com"]);
     for odd in ["", "[]", "7", "\"wss://a.example.com\"", "{", &"[".repeat(100_000)] {
         assert_eq!(named(3, &[], odd), [""; 0]);
@@ -67,7 +67,7 @@ fn n_65_4_what_one_event_names_is_distinct_and_bounded() {
     let found = of_event(10_002, &many, "");
     assert_eq!(found.len(), EVENT_URLS_MAX);
     assert_eq!(found[99].as_str(), "wss://99.example.com");
-    // Bad ones take their turn as well: the good one behind a thousand of them is not reached.
+    // Bad URLs count against the limit as well: the good one behind a thousand of them is not reached.
     let mut bad = vec![vec!["r".to_owned(), "wss://".to_owned()]; EVENT_TRIES_MAX];
     bad.push(vec!["r".to_owned(), "wss://late.example.com".to_owned()]);
     assert_eq!(of_event(1, &bad, ""), []);
@@ -75,7 +75,7 @@ fn n_65_4_what_one_event_names_is_distinct_and_bounded() {
 }
 
 #[test]
-fn n_66_private_addresses_are_nobodys_hint() {
+fn n_66_private_addresses_are_not_taken_as_hints() {
     for local in [
         "ws://127.0.0.1:7777",
         "ws://localhost",

@@ -1,25 +1,25 @@
-//! Walks of relays with every habit we know, against what those relays hold.
+//! Walks of relays with every known behaviour, checked against what the relays hold.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::services::archive::decide::unproven;
 
-/// Which of the fitting events a relay shows when it shows not all, and in what order.
+/// Which of the matching events a relay sends when it does not send all of them, and in what order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Habit {
     Newest,
     Oldest,
-    /// The oldest ones, but the newest of them first: each answer looks right.
+    /// The oldest ones, newest of them first: each answer looks correct.
     OldestButSorted,
-    /// The newest, but none of the second `until`.
+    /// The newest, except those of the second `until`.
     NewestBeforeUntil,
-    /// Any, newest first.
+    /// An arbitrary choice, newest first.
     Some,
 }
 
-/// A relay as simple as can be: the seconds of its events, and the most it gives at once. An event is known by its
-/// second and its place in the list.
+/// A minimal relay: the seconds of its events, and its limit per answer. An event is identified by its second
+/// and its index.
 struct Relay {
     seconds: Vec<i64>,
     cap: usize,
@@ -37,14 +37,14 @@ impl Relay {
         self.seconds.iter().copied().zip(0..)
     }
 
-    /// As a session asks it: a second further when `until` is left out.
+    /// The answer to a session's request, which goes one second further when `until` is exclusive.
     fn answer(&self, ask: Ask, until: Until) -> Vec<Event> {
         let beyond = i64::from(matches!(until, Until::Tried | Until::LeftOut));
         let end = ask.until + beyond - i64::from(self.habit == Habit::NewestBeforeUntil);
         let mut page: Vec<Event> = self.events().filter(|e| ask.since <= e.0 && e.0 <= end).collect();
         page.sort_unstable();
         if self.habit == Habit::Some {
-            // Every second one, then the others: no order by time.
+            // A choice that does not depend on time.
             let turn = usize::try_from(ask.until).unwrap();
             page.sort_by_key(|event| (event.1 * 7 + turn) % 5);
         }
@@ -65,7 +65,8 @@ fn page(events: &[Event]) -> Page {
     Page::of(&events.iter().map(|event| event.0).collect::<Vec<i64>>())
 }
 
-/// Walks to the end, or until `asks` questions were answered. Returns what was seen, the verdicts, and whether it ended.
+/// Walks to the end, or until `asks` requests were answered. Returns the events seen, the verdicts, and
+/// whether the walk ended.
 fn walked(relay: &Relay, window: Window, limit: usize, asks: usize) -> (Vec<Event>, Vec<Verdict>, bool) {
     let mut walk = Walk::new(window, limit, Habits::default());
     let mut seen = Vec::new();
@@ -89,7 +90,7 @@ fn gaps(verdicts: &[Verdict]) -> Vec<Window> {
 fn an_empty_relay_is_complete_after_being_asked_twice() {
     let relay = Relay::honest(vec![], 500);
     let window = Window { since: 0, until: 100 };
-    // But for the last second, which a relay may leave out.
+    // All but the last second, which a relay may treat as exclusive.
     let proven = Window { since: 0, until: 99 };
     assert_eq!(walked(&relay, window, 500, 2), (vec![], vec![(proven, WindowOutcome::Complete)], true));
     assert_eq!(walked(&relay, window, 500, 1), (vec![], vec![], false));
@@ -188,7 +189,7 @@ fn a_relay_that_shows_any_of_its_events_is_found_out_and_walked_by_halves() {
 
 #[test]
 fn a_walk_that_begins_in_a_flooded_second_does_not_call_it_complete() {
-    // As after a break: the relay gives twenty at a time, and tells nobody.
+    // As after an interruption: the relay sends twenty at a time and does not announce it.
     let relay = Relay::honest([vec![10; 30], vec![5]].concat(), 20);
     let (_, verdicts, over) = walked(&relay, Window { since: 0, until: 10 }, 500, 50);
     assert!(over);
@@ -196,8 +197,9 @@ fn a_walk_that_begins_in_a_flooded_second_does_not_call_it_complete() {
 }
 
 proptest! {
-    /// Whatever the relay holds, however it cuts its answers and which end of them it shows: what is called complete was
-    /// seen whole. (A relay that shows one event at a time cannot be told from one that has one a second.)
+    /// Whatever a relay holds, whatever its limit and whichever events it prefers: every event of a window
+    /// called complete was seen. (A relay that sends one event at a time cannot be told from one with one
+    /// event a second.)
     #[test]
     fn a_complete_window_has_no_unseen_event(
         seconds in prop::collection::vec(0_i64..12, 0..200), cap in 10_usize..30, limit in 10_usize..40,
@@ -205,7 +207,7 @@ proptest! {
     ) {
         let relay = Relay { seconds, cap: cap.min(limit), habit };
         let (mut seen, mut verdicts, _) = walked(&relay, Window { since: 0, until }, limit, asks);
-        // The next session goes on where this one broke off.
+        // The next session continues where this one stopped.
         let open = verdicts.last().map_or(until, |(window, _)| window.since - 1);
         if let Some(rest) = Window::new(0, open) {
             let (more, further, _) = walked(&relay, rest, limit, 300);
@@ -221,7 +223,7 @@ proptest! {
         }
     }
 
-    /// And every walk ends, with every second of the window in exactly one verdict.
+    /// Every walk ends, and every second of the window has exactly one verdict.
     #[test]
     fn a_walk_ends_and_judges_each_second_once(
         seconds in prop::collection::vec(0_i64..40, 0..120), cap in 1_usize..30, habit in habits(),
@@ -233,11 +235,11 @@ proptest! {
         for second in window.since..window.until {
             prop_assert_eq!(verdicts.iter().filter(|v| v.0.contains(second)).count(), 1, "second {}", second);
         }
-        // The last one may be left for the next window.
+        // The last second may be left to the next window.
         prop_assert!(verdicts.iter().filter(|v| v.0.contains(window.until)).count() <= 1);
     }
 
-    /// Whoever shows everything that fits is complete without a gap, in whatever order.
+    /// A relay that never cuts an answer is complete without a gap, whatever its order.
     #[test]
     fn a_relay_that_never_cuts_is_complete(
         seconds in prop::collection::hash_set(0_i64..400, 2..60), habit in habits(),

@@ -1,4 +1,4 @@
-//! Lists of relays on the web, named by the operator.
+//! Fetches the operator's lists of relays from the web.
 
 use std::time::Duration;
 
@@ -14,25 +14,25 @@ use crate::services::archive::append::claim_list;
 use crate::services::archive::decide::hints;
 use crate::store;
 
-/// Longest list, in bytes; ten times the longest one known.
+/// Longest list, in bytes; ten times the longest known list.
 const BYTES_MAX: usize = 5 * 1024 * 1024;
 
-/// Longest for one list.
+/// Timeout for one list.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Most redirects on the way to one.
+/// Most redirects for one list.
 const REDIRECTS_MAX: usize = 3;
 
-/// Why a list brought nothing.
+/// Why a list could not be read.
 #[derive(Debug, thiserror::Error)]
 enum ListError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error("the answer has status {0}")]
     Status(u16),
-    #[error("the answer is no JSON: {0}")]
+    #[error("the answer is not JSON: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("`path` is no JSONPath: {0}")]
+    #[error("`path` is not a JSONPath: {0}")]
     Path(#[from] serde_json_path::ParseError),
     #[error(transparent)]
     Panicked(#[from] Panicked),
@@ -51,7 +51,8 @@ impl ListError {
 }
 
 impl Finder {
-    /// Reads those lists that nobody has asked for within the interval. A list that cannot be had is logged and counted.
+    /// Reads the lists that no process has fetched within the interval. A list that cannot be read is logged
+    /// and counted.
     pub(super) async fn read_lists(&self) -> Result<(), store::Error> {
         let interval = Duration::from_secs(self.settings.lists_interval_s.get().into());
         for list in &self.settings.lists {
@@ -74,7 +75,7 @@ impl Finder {
                 }
                 Err(error) => {
                     self.parts.metrics.list(error.reason());
-                    tracing::warn!(list = list.url, %error, "{} cannot be had: {error}", list.url);
+                    tracing::warn!(list = list.url, %error, "list {} cannot be read: {error}", list.url);
                 }
             }
         }
@@ -95,7 +96,7 @@ impl Finder {
         if fetched.status != 200 {
             return Err(ListError::Status(fetched.status));
         }
-        // Up to half a second of computing.
+        // Parsing takes up to half a second, too long for an async worker.
         let url = list.url.clone();
         let read = move || guarded_call("finder_list", &url, || hints::of_list(&fetched.body, path.as_ref()));
         Ok(tokio::task::spawn_blocking(read)

@@ -1,4 +1,5 @@
-//! All checks of one relay. Each is bounded in time, all of them together too, and whatever fails is a finding.
+//! Runs all checks of one relay. Each check and all checks together have a timeout; every failure is a
+//! finding.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,74 +9,74 @@ use nostr_sdk::{Keys, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::places::{Places, filled};
-use super::talk::{Talk, Visit};
+use super::geo::{GeoFiles, filled};
+use super::session::{SessionCheck, SessionFindings};
 use crate::base::{Network, RelayUrl};
 use crate::config;
 use crate::net::relay::Patience;
 use crate::net::{Certificate, DialError, Fetched, Get, Names, Outside, Trust};
 use crate::services::archive::decide::{Checked, Document, Failure, Findings, document, steady};
 
-/// What NIP-11 asks for.
+/// Media type required by NIP-11.
 const ACCEPT: &str = "application/nostr+json";
 
-/// Redirects that a document may take.
+/// Most redirects for a document.
 const REDIRECTS_MAX: usize = 3;
 
-/// How much longer everything may take beyond clearnet: a circuit has six hops, and each may be slow.
-const HIDDEN_PATIENCE: u32 = 4;
+/// Factor on timeouts outside clearnet: a circuit has six hops, and each may be slow.
+const HIDDEN_TIMEOUT_FACTOR: u32 = 4;
 
-/// Headers that say what runs there, and that do not differ every time.
+/// Headers that identify the server software and are the same in every answer.
 const HEADERS: [&str; 2] = ["server", "x-powered-by"];
 
-fn patience(network: Network, seconds: u32) -> Duration {
-    let factor = if network == Network::Clearnet { 1 } else { HIDDEN_PATIENCE };
+fn scaled_timeout(network: Network, seconds: u32) -> Duration {
+    let factor = if network == Network::Clearnet { 1 } else { HIDDEN_TIMEOUT_FACTOR };
     Duration::from_secs(u64::from(seconds) * u64::from(factor))
 }
 
-/// With what and how relays are checked.
+/// Settings and resources of the checks.
 #[derive(Debug)]
 pub(super) struct Checker {
     pub(super) outside: Outside,
     pub(super) settings: config::Monitor,
     pub(super) networks: config::Networks,
-    pub(super) places: Places,
-    /// Answers relays that want to know who asks: the monitor's key, or one of this process alone.
+    pub(super) geo_files: GeoFiles,
+    /// Key for authentication (NIP-42): the monitor's key, or one generated for this process.
     pub(super) visitor: Keys,
 }
 
 impl Checker {
-    /// Longest for all checks of one relay of this network.
+    /// Timeout of all checks of one relay of this network.
     pub(super) fn relay_timeout(&self, network: Network) -> Duration {
-        patience(network, self.settings.relay_timeout_s.get())
+        scaled_timeout(network, self.settings.relay_timeout_s.get())
     }
 
-    /// Longest for an information document.
+    /// Timeout of an information document.
     pub(super) fn document_timeout(&self, network: Network) -> Duration {
-        patience(network, self.settings.nip11_timeout_s.get())
+        scaled_timeout(network, self.settings.nip11_timeout_s.get())
     }
 
-    /// Checks one relay; `now` dates the event of the write check.
+    /// Checks one relay. `now` is the time of the write check's event.
     pub(super) async fn check(&self, url: &RelayUrl, trust: Trust, now: Timestamp) -> Findings {
         let network = url.network();
         let limit = self.relay_timeout(network);
-        let visit = Visit {
+        let session = SessionCheck {
             outside: &self.outside,
             url,
             trust,
-            patience: Patience::from(self.networks.get(network)),
+            timeouts: Patience::from(self.networks.get(network)),
             deadline: Instant::now() + limit,
             limit,
             keys: &self.visitor,
             writes: self.settings.write_check,
             now,
         };
-        let (document, names, talk) = tokio::join!(
+        let (document, names, session) = tokio::join!(
             self.document(url, trust),
-            self.names(url, trust, visit.deadline, limit),
-            visit.talk()
+            self.names(url, trust, session.deadline, limit),
+            session.run()
         );
-        self.findings(url, &document, names.as_ref(), talk)
+        self.findings(url, &document, names.as_ref(), session)
     }
 
     async fn document(&self, url: &RelayUrl, trust: Trust) -> Checked<Fetched> {
@@ -92,7 +93,8 @@ impl Checker {
         self.outside.get(get).await.map_err(|error| Failure::new(error.reason(), &error.to_string()))
     }
 
-    /// `None` where no name is to be asked for: an address, a hidden network, a stranger's local name.
+    /// Resolves the relay's name. `None` when there is nothing to resolve: an IP address, a hidden service,
+    /// or a local name that the operator did not give.
     async fn names(
         &self,
         url: &RelayUrl,
@@ -100,8 +102,8 @@ impl Checker {
         deadline: Instant,
         limit: Duration,
     ) -> Option<Checked<Names>> {
-        let is_strange = trust == Trust::Discovered && url.is_local_address();
-        if url.network() != Network::Clearnet || literal(url).is_some() || is_strange {
+        let is_untrusted_local = trust == Trust::Discovered && url.is_local_address();
+        if url.network() != Network::Clearnet || literal(url).is_some() || is_untrusted_local {
             return None;
         }
         let found = timeout_at(deadline, self.outside.lookup(url.host())).await;
@@ -114,34 +116,34 @@ impl Checker {
         url: &RelayUrl,
         fetched: &Checked<Fetched>,
         names: Option<&Checked<Names>>,
-        talk: Talk,
+        session: SessionFindings,
     ) -> Findings {
         let known = names.and_then(|names| names.as_ref().ok());
         let address = literal(url).or_else(|| known.and_then(first_address));
         let answer = fetched.as_ref().ok();
-        let certificate = talk.certificate.or_else(|| answer.and_then(|answer| answer.tls.clone()));
-        let headers = answer.map(|answer| &answer.headers).into_iter().chain([&talk.headers]);
+        let certificate = session.certificate.or_else(|| answer.and_then(|answer| answer.tls.clone()));
+        let headers = answer.map(|answer| &answer.headers).into_iter().chain([&session.headers]);
         Findings {
-            http: telling(headers),
+            http: identifying_headers(headers),
             document: Some(fetched.as_ref().map_err(Failure::clone).and_then(read)),
-            open: Some(talk.open),
-            read: talk.read,
-            auth: talk.auth,
-            write: talk.write,
+            open: Some(session.open),
+            read: session.read,
+            auth: session.auth,
+            write: session.write,
             dns: names.map(|names| names.as_ref().map(facts).map_err(Failure::clone)),
             tls: certificate.filter(|_| url.as_str().starts_with("wss")).map(|found| tls(&found)),
-            geo: address.and_then(|ip| self.places.geo(ip)),
-            net: address.and_then(|ip| self.places.net(ip)),
+            geo: address.and_then(|ip| self.geo_files.geo(ip)),
+            net: address.and_then(|ip| self.geo_files.net(ip)),
         }
     }
 }
 
-/// The address that a URL has for a host.
+/// The IP address in a URL whose host is one.
 fn literal(url: &RelayUrl) -> Option<IpAddr> {
     url.host().trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
-/// The same one every time, as they are sorted.
+/// The same address at every check, because addresses are sorted.
 fn first_address(names: &Names) -> Option<IpAddr> {
     names.a.first().map(|ip| IpAddr::V4(*ip)).or_else(|| names.aaaa.first().map(|ip| IpAddr::V6(*ip)))
 }
@@ -161,7 +163,9 @@ fn tls(certificate: &Certificate) -> Value {
     json!(Certificate { problem, ..certificate.clone() })
 }
 
-fn telling<'a>(answers: impl Iterator<Item = &'a BTreeMap<String, String>>) -> BTreeMap<String, String> {
+fn identifying_headers<'a>(
+    answers: impl Iterator<Item = &'a BTreeMap<String, String>>,
+) -> BTreeMap<String, String> {
     answers
         .flatten()
         .filter(|(name, _)| HEADERS.contains(&name.as_str()))

@@ -1,13 +1,14 @@
-//! The monitor: checks every relay again and again, and appends what it found.
+//! The service `monitor`: checks every relay at intervals and appends snapshots.
 //!
-//! Any number of processes may run it: a relay is checked by whoever holds its lease, and only if nobody has done so since it was
-//! seen to be due. When it is due follows from its newest snapshot, so a restart repeats nothing. At most
-//! `networks.*.relays_at_once` are checked at a time, and their snapshots share commits.
+//! Invariants: any number of processes may run it. A relay is checked by the process that holds its lease,
+//! and only if no other process has checked it since it was found due. The due time follows from the latest
+//! snapshot, so a restart repeats nothing. Limit: at most `networks.*.relays_at_once` relays are checked at a
+//! time; their snapshots share commits.
 
 mod check;
-mod places;
+mod geo;
 mod publish;
-mod talk;
+mod session;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub use publish::Publisher;
 
 use self::check::Checker;
-use self::places::Places;
+use self::geo::GeoFiles;
 use crate::base::{Clock, Network, RelayUrl, Secret};
 use crate::config;
 use crate::lifecycle::{Cycle, Service, SetAside, beside, guarded};
@@ -39,62 +40,64 @@ use crate::store::append::Writer;
 use crate::store::lease::Leases;
 use crate::store::{self, Doors, Relay};
 
-/// How often the monitor looks for relays that are due while it works.
-const LOOK: Duration = Duration::from_secs(2);
+/// How often the database is polled for due relays while others are checked.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How much longer than its checks a relay is ours: for the commit. A killed process's relays are free after that.
+/// Margin of a lease beyond the checks, for the commit. The relays of a killed process are free after that.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
-/// Leases given back in one statement.
+/// Number of leases that are given back in one statement.
 const GIVE_BACK_AT: usize = 64;
 
-/// First pause after a check that broke; the longest is the interval between checks.
+/// First pause after a check that failed with an error of this program; the longest is the interval between
+/// checks.
 const ASIDE_MIN: Duration = Duration::from_mins(1);
 
-/// Relays whose broken checks are remembered.
+/// Most relays remembered as set aside.
 const ASIDE_RELAYS_MAX: usize = 10_000;
 
-/// Relays whose reports wait to be published. More than one round of all known relays; what is beyond comes with the next round.
+/// Most relays whose reports wait for publication, more than one round of all known relays. Further reports
+/// are dropped until the next round.
 const REPORTS_WAITING_MAX: usize = 16_384;
 
 const NETWORKS: [Network; 4] = [Network::Clearnet, Network::Tor, Network::I2p, Network::Loki];
 
-/// What the monitor works with.
+/// Dependencies of the monitor.
 #[derive(Debug, Clone)]
 pub struct MonitorParts {
-    /// The database.
+    /// Database pools.
     pub doors: Doors,
-    /// Where snapshots go.
+    /// Writer of `relay_metadata`.
     pub snapshots: Writer<MetadataJournal>,
-    /// Who checks what.
+    /// Leases that assign each relay to one process.
     pub leases: Leases,
-    /// The way to relays.
+    /// Outbound connections.
     pub outside: Outside,
-    /// The time.
+    /// Source of the current time.
     pub clock: Arc<dyn Clock>,
-    /// Counters.
+    /// Metrics of the monitor.
     pub metrics: MonitorMetrics,
 }
 
-/// Why the monitor cannot begin, or a round of it failed. What a relay does is never among it.
+/// Why the monitor cannot start, or a round of it failed. The behaviour of a relay is never an error here.
 #[derive(Debug, thiserror::Error)]
 pub enum MonitorError {
-    /// The database.
+    /// The database failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// A MaxMind file.
+    /// A MaxMind file cannot be read.
     #[error("{0}: {1}")]
-    Places(PathBuf, String),
-    /// The key in the environment.
-    #[error("QUIPU_MONITOR_SECRET_KEY is no secret key")]
+    GeoFile(PathBuf, String),
+    /// The secret key in the environment is not valid.
+    #[error("QUIPU_MONITOR_SECRET_KEY is not a secret key: set it to 64 hex digits or an nsec")]
     Key,
-    /// An event of its own could not be signed.
+    /// An event of the monitor could not be signed.
     #[error("cannot sign: {0}")]
     Sign(String),
 }
 
 impl MonitorError {
-    /// Whether the work for every other relay would fail now, too.
+    /// True if the work for every other relay would fail as well.
     fn is_outage(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_outage())
     }
@@ -106,35 +109,35 @@ pub struct Monitor {
     parts: MonitorParts,
     checker: Checker,
     reports: Option<mpsc::Sender<RelayUrl>>,
-    /// Relays whose last check broke, by `relays.number`.
+    /// Relays whose last check failed with an error of this program, by `relays.number`.
     aside: Mutex<SetAside<i32>>,
 }
 
-/// A relay that is ours to check.
+/// A relay that this process has leased for a check.
 #[derive(Debug)]
-struct Turn {
+struct ClaimedRelay {
     relay: Relay,
     url: RelayUrl,
     trust: Trust,
     checked_at: Option<i64>,
 }
 
-/// What is going on in one network.
+/// Slots for concurrent checks in one network.
 #[derive(Debug)]
-struct Line {
+struct NetworkSlots {
     network: Network,
-    places: usize,
+    limit: usize,
     running: usize,
-    /// Nothing more was due at the last look.
-    look_after: Option<Instant>,
+    /// Earliest time of the next poll, if the last one found all due relays.
+    poll_after: Option<Instant>,
 }
 
-impl Line {
-    /// How many relays to look for. Not at every single place that becomes free: a look is a query.
+impl NetworkSlots {
+    /// Number of relays to poll for. A poll is a query, so it waits until a quarter of the slots is free.
     fn wanted(&self, now: Instant) -> usize {
-        let free = self.places.saturating_sub(self.running);
-        let is_time = self.look_after.is_none_or(|after| after <= now);
-        if is_time && free * 4 >= self.places { free } else { 0 }
+        let free = self.limit.saturating_sub(self.running);
+        let is_time = self.poll_after.is_none_or(|after| after <= now);
+        if is_time && free * 4 >= self.limit { free } else { 0 }
     }
 }
 
@@ -143,10 +146,10 @@ fn lease_name(relay: Relay) -> String {
 }
 
 impl Monitor {
-    /// The monitor, and who publishes for it when the settings say so.
+    /// The monitor, and its publisher if the settings enable publishing.
     ///
     /// # Errors
-    /// [`MonitorError::Places`] and [`MonitorError::Key`].
+    /// [`MonitorError::GeoFile`] and [`MonitorError::Key`].
     pub fn new(
         parts: MonitorParts,
         settings: config::Monitor,
@@ -154,12 +157,12 @@ impl Monitor {
         key: Option<&Secret>,
     ) -> Result<(Self, Option<Publisher>), MonitorError> {
         let keys = key.map(|key| Keys::parse(key.expose()).map_err(|_| MonitorError::Key)).transpose()?;
-        let places = Places::open(&settings)?;
+        let geo_files = GeoFiles::open(&settings)?;
         let interval = Duration::from_secs(settings.interval_s.get().into());
         let aside = Mutex::new(SetAside::new("monitor_check", ASIDE_MIN, interval, ASIDE_RELAYS_MAX));
         let visitor = keys.clone().unwrap_or_else(Keys::generate);
         let outside = parts.outside.clone();
-        let checker = Checker { outside, settings, networks, places, visitor };
+        let checker = Checker { outside, settings, networks, geo_files, visitor };
         let (reports, publisher) = match keys.filter(|_| checker.settings.publish) {
             Some(keys) => {
                 let (sender, waiting) = mpsc::channel(REPORTS_WAITING_MAX);
@@ -170,13 +173,13 @@ impl Monitor {
         Ok((Self { parts, checker, reports, aside }, publisher))
     }
 
-    fn lines(&self) -> Vec<Line> {
+    fn network_slots(&self) -> Vec<NetworkSlots> {
         let is_on = |network: &Network| self.parts.outside.reaches(*network);
-        let places = |network: Network| self.checker.networks.get(network).relays_at_once.get();
+        let limit = |network: Network| self.checker.networks.get(network).relays_at_once.get();
         NETWORKS
             .into_iter()
             .filter(is_on)
-            .map(|network| Line { network, places: places(network), running: 0, look_after: None })
+            .map(|network| NetworkSlots { network, limit: limit(network), running: 0, poll_after: None })
             .collect()
     }
 
@@ -184,8 +187,9 @@ impl Monitor {
         self.parts.clock.now().timestamp()
     }
 
-    /// Relays of a network that are due and now ours, at most `wanted`, and whether there were fewer.
-    async fn next(&self, network: Network, wanted: usize) -> Result<(Vec<Turn>, bool), MonitorError> {
+    /// Claims due relays of a network by lease, at most `wanted`. Also returns true if all due relays were
+    /// found.
+    async fn next(&self, network: Network, wanted: usize) -> Result<(Vec<ClaimedRelay>, bool), MonitorError> {
         let (settings, session) = (&self.checker.settings, &self.parts.doors.session);
         let interval_s = i64::from(settings.interval_s.get());
         let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
@@ -200,11 +204,11 @@ impl Monitor {
         let length = self.checker.relay_timeout(network) + LEASE_MARGIN;
         let held = self.parts.leases.take(&names, length).await?;
         let held: HashMap<String, i64> = held.into_iter().map(|lease| (lease.name, lease.token)).collect();
-        // Somebody may have checked it, and given its lease back, between our look and our taking it.
+        // Another process may have checked a relay and given its lease back between our query and our lease.
         let relays: Vec<Relay> = due.iter().map(|due| Relay(due.number)).collect();
         let checked: HashMap<Relay, Option<i64>> =
             read::checked_at(session, &relays).await?.into_iter().collect();
-        let mut turns = Vec::new();
+        let mut claimed = Vec::new();
         let mut unneeded = Vec::new();
         for relay in due {
             let name = lease_name(Relay(relay.number));
@@ -212,7 +216,7 @@ impl Monitor {
                 continue;
             }
             if checked.get(&Relay(relay.number)) == Some(&relay.checked_at) {
-                turns.extend(turn(&relay, &settings.only_relays));
+                claimed.extend(claimed_relay(&relay, &settings.only_relays));
             } else {
                 unneeded.push(name);
             }
@@ -220,19 +224,20 @@ impl Monitor {
         if !unneeded.is_empty() {
             self.parts.leases.give_back(&unneeded).await?;
         }
-        Ok((turns, was_all))
+        Ok((claimed, was_all))
     }
 
-    /// Checks one relay. Returns the lease that can be given back, if it should be. A check that breaks sets its relay aside:
-    /// the lease, which every process sees, is kept for the pause. Only an outage of the store concerns the others.
-    async fn take_turn(
+    /// Checks one relay. Returns its lease if it can be given back. A check that fails with an error of this
+    /// program sets its relay aside: the lease, which every process sees, is kept for the pause. Only an
+    /// outage of the database is returned as an error.
+    async fn check_claimed(
         &self,
-        turn: Turn,
+        claimed: ClaimedRelay,
         drain: &CancellationToken,
     ) -> Result<(Network, Option<String>), MonitorError> {
-        let (network, relay, url) = (turn.url.network(), turn.relay, turn.url.clone());
+        let (network, relay, url) = (claimed.url.network(), claimed.relay, claimed.url.clone());
         let lease = lease_name(relay);
-        let reason = match guarded("monitor_check", url.as_str(), self.visit(turn, drain)).await {
+        let reason = match guarded("monitor_check", url.as_str(), self.visit(claimed, drain)).await {
             Ok(Ok(())) => {
                 self.aside().succeeded(&relay.0);
                 return Ok((network, Some(lease)));
@@ -251,28 +256,29 @@ impl Monitor {
     }
 
     /// Checks one relay and appends the snapshot.
-    async fn visit(&self, turn: Turn, drain: &CancellationToken) -> Result<(), MonitorError> {
-        let network = turn.url.network();
+    async fn visit(&self, claimed: ClaimedRelay, drain: &CancellationToken) -> Result<(), MonitorError> {
+        let network = claimed.url.network();
         let begun = Instant::now();
         let now = Timestamp::from_secs(self.now().unsigned_abs());
         let findings = tokio::select! {
-            findings = self.checker.check(&turn.url, turn.trust, now) => findings,
-            // Half a check says nothing; the next process makes a whole one.
+            findings = self.checker.check(&claimed.url, claimed.trust, now) => findings,
+            // An incomplete check is not recorded; the next process repeats it.
             () = drain.cancelled() => return Ok(()),
         };
         self.parts.metrics.checked(network, findings.outcome(), begun.elapsed());
-        // Clocks differ between machines. Snapshots of a relay, and so its reports (N-66.11), always grow in time.
-        let generated_at = self.now().max(turn.checked_at.map_or(i64::MIN, |at| at.saturating_add(1)));
-        self.record(&turn.url, findings.snapshot(generated_at)).await?;
+        // Clocks differ between machines, but the times of a relay's snapshots, and so of its reports, must
+        // grow (N-66.11).
+        let generated_at = self.now().max(claimed.checked_at.map_or(i64::MIN, |at| at.saturating_add(1)));
+        self.record(&claimed.url, findings.snapshot(generated_at)).await?;
         if let Some(reports) = &self.reports
-            && reports.try_send(turn.url).is_err()
+            && reports.try_send(claimed.url).is_err()
         {
             self.parts.metrics.reported("queue_full");
         }
         Ok(())
     }
 
-    /// Appends a snapshot. One whose document PostgreSQL refuses is appended without it.
+    /// Appends a snapshot. If PostgreSQL refuses its document, the snapshot is appended without it.
     async fn record(&self, url: &RelayUrl, snapshot: Snapshot) -> Result<(), MonitorError> {
         let bare = Snapshot { nip11: None, ..snapshot.clone() };
         let append = |snapshot| self.parts.snapshots.append(SnapshotCommand { url: url.clone(), snapshot });
@@ -286,7 +292,7 @@ impl Monitor {
         Ok(append(unstorable(bare)).await?)
     }
 
-    /// Gives leases back once there are enough of them for a statement.
+    /// Gives leases back once at least `at` of them are collected.
     async fn give_back(&self, done: &mut Vec<String>, at: usize) -> Result<(), MonitorError> {
         if done.len() >= at {
             self.parts.leases.give_back(done).await?;
@@ -296,20 +302,21 @@ impl Monitor {
     }
 }
 
-/// The check to make. `only` is the operator's setting, so a relay in it is named by the operator.
-fn turn(due: &DueRelay, only: &[String]) -> Option<Turn> {
+/// The relay to check; `None` if its URL cannot be parsed. A relay in `only`, from the operator's settings,
+/// counts as named by the operator.
+fn claimed_relay(due: &DueRelay, only: &[String]) -> Option<ClaimedRelay> {
     let trust = if due.is_named || only.contains(&due.url) { Trust::Named } else { Trust::Discovered };
     match RelayUrl::parse(&due.url) {
-        Ok(url) => Some(Turn { relay: Relay(due.number), url, trust, checked_at: due.checked_at }),
-        // Somebody wrote it past the parser. Its lease keeps it from coming up again at once.
+        Ok(url) => Some(ClaimedRelay { relay: Relay(due.number), url, trust, checked_at: due.checked_at }),
+        // The row was inserted by SQL without the parser. The lease is kept, so that it is not claimed again
+        // at once.
         Err(error) => {
-            tracing::warn!(relay.url = due.url, %error, "relays.url cannot be used");
+            tracing::warn!(relay.url = due.url, %error, "a row of relays has a URL that cannot be parsed; it is not checked");
             None
         }
     }
 }
 
-/// The snapshot with a failure in place of its document.
 fn unstorable(mut snapshot: Snapshot) -> Snapshot {
     let failures = snapshot.detail.entry("failures").or_insert_with(|| json!({}));
     if let Value::Object(failures) = failures {
@@ -329,24 +336,24 @@ impl Service for Monitor {
     }
 
     async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, MonitorError> {
-        let mut lines = self.lines();
+        let mut all_slots = self.network_slots();
         let mut visits = FuturesUnordered::new();
         let (mut done, mut ended) = (Vec::new(), Vec::new());
         loop {
-            for line in &mut lines {
-                let wanted = if drain.is_cancelled() { 0 } else { line.wanted(Instant::now()) };
+            for slots in &mut all_slots {
+                let wanted = if drain.is_cancelled() { 0 } else { slots.wanted(Instant::now()) };
                 if wanted > 0 {
                     beside(self.give_back(&mut done, 1), &mut visits, &mut ended).await?;
-                    let look = self.next(line.network, wanted);
-                    let (turns, was_all) = beside(look, &mut visits, &mut ended).await?;
-                    line.look_after = was_all.then(|| Instant::now() + LOOK);
-                    line.running += turns.len();
-                    visits.extend(turns.into_iter().map(|turn| self.take_turn(turn, drain)));
+                    let claim = self.next(slots.network, wanted);
+                    let (claimed, was_all) = beside(claim, &mut visits, &mut ended).await?;
+                    slots.poll_after = was_all.then(|| Instant::now() + POLL_INTERVAL);
+                    slots.running += claimed.len();
+                    visits.extend(claimed.into_iter().map(|claimed| self.check_claimed(claimed, drain)));
                 }
-                self.parts.metrics.running(line.network, line.running);
+                self.parts.metrics.running(slots.network, slots.running);
             }
             if ended.is_empty() {
-                match timeout(LOOK, visits.next()).await {
+                match timeout(POLL_INTERVAL, visits.next()).await {
                     Ok(Some(visited)) => ended.push(visited),
                     Ok(None) => {
                         self.give_back(&mut done, 1).await?;
@@ -358,8 +365,8 @@ impl Service for Monitor {
             for visited in ended.drain(..) {
                 let (network, lease) = visited?;
                 done.extend(lease);
-                if let Some(line) = lines.iter_mut().find(|line| line.network == network) {
-                    line.running -= 1;
+                if let Some(slots) = all_slots.iter_mut().find(|slots| slots.network == network) {
+                    slots.running -= 1;
                 }
             }
             beside(self.give_back(&mut done, GIVE_BACK_AT), &mut visits, &mut ended).await?;

@@ -1,4 +1,5 @@
-//! Publication of what the monitor found (NIP-66): one report a snapshot, paced, and what the monitor says of itself.
+//! The service `monitor-publisher`: publishes one report per snapshot (NIP-66), with a pause between reports,
+//! and the monitor's announcement.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,33 +16,34 @@ use crate::config;
 use crate::lifecycle::{Cycle, Service, guarded, set_aside};
 use crate::net::Trust;
 use crate::net::relay::{Patience, RelayError, RelaySession};
-use crate::services::archive::decide::{Practice, announcement, report};
+use crate::services::archive::decide::{MonitorProfile, announcement, report};
 use crate::services::archive::read;
 
-/// How often the monitor says how it works.
+/// Interval of the monitor's announcement.
 const ANNOUNCE_EVERY: Duration = Duration::from_hours(24);
 
-/// A session that nobody used for this long is closed.
+/// Sessions are closed when no report arrives for this long.
 const IDLE_MAX: Duration = Duration::from_mins(1);
 
-/// A relay that could not be published to is left alone for this long: the others must not wait for it each time.
-const AWAY: Duration = Duration::from_mins(5);
+/// Pause before a relay that could not be reached is tried again, so that it does not delay the other relays
+/// each time.
+const RETRY_PAUSE: Duration = Duration::from_mins(5);
 
-/// A relay that is published to.
+/// A relay to publish to.
 enum Target {
     Open(Box<RelaySession>),
-    AwayUntil(Instant),
+    RetryAt(Instant),
 }
 
 type Targets = HashMap<RelayUrl, Target>;
 
-/// The part of the service that publishes. Its sessions last as long as there is something to say.
+/// The service `monitor-publisher`. Its sessions stay open while there are reports.
 #[derive(Debug)]
 pub struct Publisher {
     parts: MonitorParts,
     settings: config::Monitor,
     networks: config::Networks,
-    practice: Practice,
+    profile: MonitorProfile,
     keys: Keys,
     waiting: Mutex<mpsc::Receiver<RelayUrl>>,
     announced: Mutex<Option<Instant>>,
@@ -58,16 +60,16 @@ impl Publisher {
             parts: parts.clone(),
             settings: checker.settings.clone(),
             networks: checker.networks.clone(),
-            practice: practice(checker),
+            profile: profile(checker),
             keys,
             waiting: Mutex::new(waiting),
             announced: Mutex::default(),
         }
     }
 
-    /// What the monitor says of itself: how it works, and with a name also who it is and where it writes.
-    fn of_itself(&self) -> Result<Vec<Event>, MonitorError> {
-        let mut drafts = vec![announcement(&self.practice)];
+    /// The monitor's announcement, and if it has a name also its profile and relay list.
+    fn own_events(&self) -> Result<Vec<Event>, MonitorError> {
+        let mut drafts = vec![announcement(&self.profile)];
         if let Some(name) = &self.settings.publish_name {
             let about = "A relay monitor (NIP-66).";
             drafts.push(EventBuilder::metadata(&Metadata::new().name(name).about(about)));
@@ -84,19 +86,19 @@ impl Publisher {
         event.map_err(|error| MonitorError::Sign(error.to_string()))
     }
 
-    /// The report of a relay's newest snapshot. Its time is the snapshot's, which grows from one to the next.
-    async fn of_relay(&self, url: &RelayUrl) -> Result<Option<Event>, MonitorError> {
+    /// The report of a relay's latest snapshot, dated like the snapshot; snapshots of a relay grow in time.
+    async fn report_event(&self, url: &RelayUrl) -> Result<Option<Event>, MonitorError> {
         let newest = read::newest_snapshot(&self.parts.doors.session, url.as_str()).await?;
         let Some(snapshot) = newest else { return Ok(None) };
         let at = Timestamp::from_secs(snapshot.generated_at.unsigned_abs());
         self.sign(report(url, &snapshot), at).map(Some)
     }
 
-    /// Publishes the report of one relay. One that cannot be made is left out until the relay's next check; only an outage of the
-    /// store concerns the others.
+    /// Publishes the report of one relay. A report that cannot be made is skipped until the relay's next
+    /// check; only an outage of the database is returned as an error.
     async fn report(&self, url: &RelayUrl, targets: &mut Targets) -> Result<(), MonitorError> {
         let work = async {
-            if let Some(event) = self.of_relay(url).await? {
+            if let Some(event) = self.report_event(url).await? {
                 self.publish(&[event], targets).await;
             }
             Ok(())
@@ -107,11 +109,11 @@ impl Publisher {
             Err(panicked) => panicked.to_string(),
         };
         self.parts.metrics.reported("failed");
-        set_aside("monitor_report", url.as_str(), Some(self.practice.interval), &reason);
+        set_aside("monitor_report", url.as_str(), Some(self.profile.interval), &reason);
         Ok(())
     }
 
-    /// Sends events to every relay of the settings. What one of them refuses is counted, and no reason to stop.
+    /// Sends events to every relay of the settings. A refusal is counted and does not stop the others.
     async fn publish(&self, events: &[Event], targets: &mut Targets) {
         for url in self.settings.publish_relays.iter().filter_map(|url| RelayUrl::parse(url).ok()) {
             for event in events {
@@ -120,8 +122,8 @@ impl Publisher {
                     Ok(Some(false)) => "refused",
                     Ok(None) => "away",
                     Err(error) => {
-                        tracing::warn!(relay.url = %url, %error, "nothing can be published to {url}: {error}");
-                        targets.insert(url.clone(), Target::AwayUntil(Instant::now() + AWAY));
+                        tracing::warn!(relay.url = %url, %error, "publishing to {url} failed: {error}");
+                        targets.insert(url.clone(), Target::RetryAt(Instant::now() + RETRY_PAUSE));
                         error.reason()
                     }
                 };
@@ -130,7 +132,7 @@ impl Publisher {
         }
     }
 
-    /// Whether the relay took the event; `None` when it is left alone for now.
+    /// True if the relay accepted the event; `None` while the relay's retry pause lasts.
     async fn offer(
         &self,
         event: &Event,
@@ -138,23 +140,23 @@ impl Publisher {
         targets: &mut Targets,
     ) -> Result<Option<bool>, RelayError> {
         match targets.get_mut(url) {
-            Some(Target::AwayUntil(until)) if *until > Instant::now() => return Ok(None),
+            Some(Target::RetryAt(until)) if *until > Instant::now() => return Ok(None),
             Some(Target::Open(session)) => {
-                // A session that was lost while nothing was said shows it only now.
-                if let Ok(accepted) = self.say(event, session).await {
+                // A session lost while idle is noticed only here; then connect again.
+                if let Ok(accepted) = self.send(event, session).await {
                     return Ok(Some(accepted));
                 }
             }
-            Some(Target::AwayUntil(_)) | None => {}
+            Some(Target::RetryAt(_)) | None => {}
         }
-        let patience = Patience::from(self.networks.get(url.network()));
-        let mut session = RelaySession::connect(&self.parts.outside, url, Trust::Named, patience).await?;
-        let accepted = self.say(event, &mut session).await?;
+        let timeouts = Patience::from(self.networks.get(url.network()));
+        let mut session = RelaySession::connect(&self.parts.outside, url, Trust::Named, timeouts).await?;
+        let accepted = self.send(event, &mut session).await?;
         targets.insert(url.clone(), Target::Open(Box::new(session)));
         Ok(Some(accepted))
     }
 
-    async fn say(&self, event: &Event, session: &mut RelaySession) -> Result<bool, RelayError> {
+    async fn send(&self, event: &Event, session: &mut RelaySession) -> Result<bool, RelayError> {
         let answer = session.publish(event).await?;
         if answer.accepted || !answer.message.starts_with("auth-required:") {
             return Ok(answer.accepted);
@@ -166,14 +168,14 @@ impl Publisher {
     async fn announce(&self, targets: &mut Targets) -> Result<(), MonitorError> {
         let mut announced = self.announced.lock().await;
         if announced.is_none_or(|at| at.elapsed() >= ANNOUNCE_EVERY) {
-            self.publish(&self.of_itself()?, targets).await;
+            self.publish(&self.own_events()?, targets).await;
             *announced = Some(Instant::now());
         }
         Ok(())
     }
 }
 
-fn practice(checker: &Checker) -> Practice {
+fn profile(checker: &Checker) -> MonitorProfile {
     let clearnet = checker.networks.get(Network::Clearnet);
     let seconds = |s: std::num::NonZeroU32| Some(Duration::from_secs(s.get().into()));
     let mut checks = vec![
@@ -190,7 +192,7 @@ fn practice(checker: &Checker) -> Practice {
     if checker.settings.geo_city_file.is_some() {
         checks.push(("geo", None));
     }
-    Practice { interval: Duration::from_secs(checker.settings.interval_s.get().into()), checks }
+    MonitorProfile { interval: Duration::from_secs(checker.settings.interval_s.get().into()), checks }
 }
 
 impl Service for Publisher {
@@ -211,7 +213,7 @@ impl Service for Publisher {
             }
             Ok(Cycle::Idle)
         };
-        // What waits when the process ends is published after the next check.
+        // Reports that wait when the process ends are published after the next check.
         let ended = tokio::select! {
             ended = work => ended,
             () = drain.cancelled() => Ok(Cycle::Done),

@@ -1,4 +1,7 @@
-//! When each relay is due again.
+//! Per-relay state that outlasts a session: when the relay is due again, and how it must be read.
+//!
+//! The state lives in memory only; after a restart every relay is due. False claims in comparisons are the
+//! exception: they are in the journal (`claims.rs`).
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -8,84 +11,93 @@ use tokio::time::Instant;
 
 use crate::services::archive::decide::Oversized;
 
-/// How long sightings that were learnt by comparing count against the bound of a day.
+/// Period of the daily limit on sightings learnt by comparing.
 const DAY: Duration = Duration::from_hours(24);
 
-/// Failures in a row that are counted: more change nothing.
+/// Consecutive failures are counted up to this number.
 const FAILURES_MAX: usize = 16;
 
-/// When each relay is due again, and how often it has failed in a row.
 #[derive(Debug)]
 pub(super) struct Agenda {
-    /// Pauses after sessions that failed, from the first to the longest.
+    /// Exponential back-off after failed sessions.
     pauses: ExponentialBuilder,
     pause_max: Duration,
     due: HashMap<i32, Instant>,
     failures: HashMap<i32, usize>,
-    /// Relays with which a comparison ended the session.
-    compares_badly: HashSet<i32>,
-    /// Sightings learnt by comparing, and since when they are counted.
+    /// Relays with which a comparison (NIP-77) ended the session; they are read page by page.
+    comparing_disabled: HashSet<i32>,
+    /// Sightings learnt by comparing, with the start of the current 24-hour period.
     compared: HashMap<i32, (Instant, u64)>,
-    /// Relays that are too slow to be read beside the others.
+    /// Relays that use the pool for slow relays (`places.rs`).
     slow: HashSet<i32>,
-    /// Relays with which a message too long has ended a session.
-    with_care: HashMap<i32, Care>,
+    /// Relays that have ended a session with a message over the size limit.
+    with_oversized: HashMap<i32, OversizedState>,
 }
 
-/// How a relay is read that has sent a message too long: page by page, and listened to only when that is done, so that it is known
-/// which question brings it.
+/// How a session reads a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReadMode {
+    /// Listens first, and compares (NIP-77) where the relay can.
+    Normal,
+    /// Reads page by page and listens afterwards. Without a live subscription an oversized message can only
+    /// belong to the request in progress, which shows where in the time line it lies.
+    Careful,
+    /// As `Careful`, but does not listen at all, because listening brought the oversized message.
+    CarefulWithoutLive,
+}
+
+/// State of a relay that has sent a message over the size limit.
 #[derive(Debug, Default)]
-struct Care {
+struct OversizedState {
     oversized: Oversized,
-    /// Listening brought it: the next session does not listen at all.
-    is_deaf: bool,
+    /// The message arrived while the session was listening, so the next session does not listen at all.
+    skips_live: bool,
 }
 
 impl Agenda {
-    /// An empty one: every relay is due.
     pub(super) fn new(pause_min: Duration, pause_max: Duration) -> Self {
         let pauses = ExponentialBuilder::default()
             .with_min_delay(pause_min)
             .with_max_delay(pause_max)
             .with_jitter()
             .without_max_times();
-        let (due, failures, compares_badly, compared, slow, with_care) = Default::default();
-        Self { pauses, pause_max, due, failures, compares_badly, compared, slow, with_care }
+        let (due, failures, comparing_disabled, compared, slow, with_oversized) = Default::default();
+        Self { pauses, pause_max, due, failures, comparing_disabled, compared, slow, with_oversized }
     }
 
     pub(super) fn is_due(&self, relay: i32, now: Instant) -> bool {
         self.due.get(&relay).is_none_or(|due| *due <= now)
     }
 
-    /// Whether a session with it has ended before.
+    /// True if a session with the relay has ended before.
     pub(super) fn knows(&self, relay: i32) -> bool {
         self.due.contains_key(&relay)
     }
 
-    /// Whether the last session with it failed.
+    /// True if the last session with the relay failed.
     pub(super) fn has_failed(&self, relay: i32) -> bool {
         self.failures.contains_key(&relay)
     }
 
-    /// It is somebody else's, or its session could not even begin.
+    /// Sets when the relay is due without counting a success or a failure.
     pub(super) fn later(&mut self, relay: i32, again: Instant) {
         self.due.insert(relay, again);
     }
 
-    /// A session with it went well for a while.
+    /// Resets the failure count of a relay whose session has caught up.
     pub(super) fn went_well(&mut self, relay: i32) {
         self.failures.remove(&relay);
     }
 
-    pub(super) fn compares_badly(&mut self, relay: i32) {
-        self.compares_badly.insert(relay);
+    pub(super) fn disable_comparing(&mut self, relay: i32) {
+        self.comparing_disabled.insert(relay);
     }
 
     pub(super) fn may_compare(&self, relay: i32) -> bool {
-        !self.compares_badly.contains(&relay)
+        !self.comparing_disabled.contains(&relay)
     }
 
-    /// Adds sightings that were learnt by comparing. Returns how many that makes in a day.
+    /// Adds sightings that were learnt by comparing. Returns the total of the current 24-hour period.
     pub(super) fn compared(&mut self, relay: i32, sightings: u64, now: Instant) -> u64 {
         let (since, count) = self.compared.entry(relay).or_insert((now, 0));
         if now.duration_since(*since) >= DAY {
@@ -99,24 +111,28 @@ impl Agenda {
         self.slow.contains(&relay)
     }
 
-    /// Returns whether that was not known.
+    /// Returns true if this changed the state.
     pub(super) fn set_slow(&mut self, relay: i32, is_slow: bool) -> bool {
         if is_slow { self.slow.insert(relay) } else { self.slow.remove(&relay) }
     }
 
-    /// Whether it is listened to after it was read with care; `None` for a relay that needs none.
-    pub(super) fn care(&self, relay: i32) -> Option<bool> {
-        self.with_care.get(&relay).map(|care| !care.is_deaf)
+    /// How the next session reads the relay.
+    pub(super) fn read_mode(&self, relay: i32) -> ReadMode {
+        match self.with_oversized.get(&relay) {
+            None => ReadMode::Normal,
+            Some(OversizedState { skips_live: false, .. }) => ReadMode::Careful,
+            Some(OversizedState { skips_live: true, .. }) => ReadMode::CarefulWithoutLive,
+        }
     }
 
-    /// From now on it is read with care.
-    pub(super) fn take_care(&mut self, relay: i32, is_deaf: bool) {
-        self.with_care.entry(relay).or_default().is_deaf = is_deaf;
+    /// Reads the relay carefully from the next session on; with `skips_live` it does not listen either.
+    pub(super) fn read_carefully(&mut self, relay: i32, skips_live: bool) {
+        self.with_oversized.entry(relay).or_default().skips_live = skips_live;
     }
 
-    /// What is known of its messages that are too long.
+    /// The search for the relay's oversized messages.
     pub(super) fn oversized(&mut self, relay: i32) -> &mut Oversized {
-        &mut self.with_care.entry(relay).or_default().oversized
+        &mut self.with_oversized.entry(relay).or_default().oversized
     }
 
     pub(super) fn succeeded(&mut self, relay: i32, again: Instant) {
@@ -124,14 +140,15 @@ impl Agenda {
         self.due.insert(relay, again);
     }
 
-    /// A session with it failed in a way that is not expected to pass: the next one comes after the longest pause. Returns the pause.
+    /// Schedules the relay after the longest pause, because the failure is not expected to pass soon. Returns
+    /// the pause.
     pub(super) fn failed_for_long(&mut self, relay: i32, now: Instant) -> Duration {
         self.failures.insert(relay, FAILURES_MAX);
         self.due.insert(relay, now + self.pause_max);
         self.pause_max
     }
 
-    /// Returns the pause.
+    /// Schedules the relay after the next back-off pause. Returns the pause.
     pub(super) fn failed(&mut self, relay: i32, now: Instant) -> Duration {
         let failures = self.failures.entry(relay).or_default();
         let pause = self.pauses.build().nth(*failures).unwrap_or(self.pause_max);

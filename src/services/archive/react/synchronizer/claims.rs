@@ -1,9 +1,10 @@
-//! What a relay claims to hold in comparisons (NIP-77), and the check of it.
+//! Verifies what a relay claims to hold in comparisons (NIP-77) before the claims are recorded.
 //!
-//! A comparison says which of our events the relay holds, too, and costs the relay nothing. So before a claim is recorded, some of the
-//! claimed events, drawn at random, are asked for and must come. A relay that cannot show them is remembered, nothing of what it claimed
-//! is recorded, and it is read page by page. A few that it may have removed since the comparison are no reason for that: they are not
-//! recorded.
+//! In a comparison a relay states, at no cost to itself, which of our events it also holds. So a random
+//! sample of the claimed events is requested before any claim is recorded. If the relay does not send the
+//! sample, the false claim is recorded in the journal, no claim of the batch is recorded, and the relay is
+//! read page by page. A few missing events are excused if each may have been removed since the comparison
+//! (see `removed_max`); those events are not recorded.
 
 use std::collections::HashSet;
 
@@ -22,26 +23,25 @@ use crate::services::archive::event::{Window, WindowOutcome};
 use crate::services::archive::read;
 use crate::store::ingest::{KnownEvent, KnownEvents};
 
-/// Claims that are checked together. Each costs 16 bytes of memory meanwhile.
+/// Claims that are checked together. Each takes 16 bytes of memory until the check.
 const CLAIMS_MAX: usize = 50_000;
 
-/// Sightings in one page.
+/// Sightings per page handed to the intake.
 const SIGHTINGS_MAX: usize = 4_000;
 
-/// What a relay claims, until it is checked.
+/// Claims of a relay that are not checked yet.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    /// Events that were not known to be on the relay.
+    /// Claimed events that have no recorded sighting on this relay.
     events: Vec<KnownEvent>,
     /// As [`KnownEvents::as_of`].
     as_of: Option<i64>,
-    /// Some of them, each with a random rank. Those of the lowest ranks are as likely to be there as any others.
+    /// Candidates for the sample, each with a random rank. Keeping the lowest ranks gives a uniform sample.
     ranked: Vec<(u64, (KnownEvent, EventId))>,
-    /// What the claims prove if they are true.
+    /// Windows that are settled if the claims are true.
     windows: Vec<Claimed>,
 }
 
-/// A window that was compared.
 #[derive(Debug)]
 struct Claimed {
     window: Window,
@@ -51,7 +51,7 @@ struct Claimed {
 }
 
 impl Claims {
-    /// Adds an event that the relay claims to hold.
+    /// Adds an event that the relay claims to hold. `as_of` as in [`KnownEvents::as_of`].
     pub(super) fn add(&mut self, event: KnownEvent, id: EventId, as_of: i64) {
         self.as_of = Some(self.as_of.map_or(as_of, |before| before.min(as_of)));
         self.events.push(event);
@@ -61,7 +61,6 @@ impl Claims {
         }
     }
 
-    /// Adds claims about other events.
     pub(super) fn merge(&mut self, other: Self) {
         self.as_of = self.as_of.into_iter().chain(other.as_of).min();
         self.events.extend(other.events);
@@ -75,39 +74,40 @@ impl Claims {
         self.ranked.truncate(SAMPLE_MAX);
     }
 
-    /// Whether they should be checked before more are added.
+    /// True if the claims must be checked before more are added.
     pub(super) fn are_many(&self) -> bool {
         self.events.len() >= CLAIMS_MAX
     }
 
-    /// The events to be asked for.
+    /// The random sample to request from the relay.
     fn sample(&mut self) -> Vec<(KnownEvent, EventId)> {
         self.keep_lowest();
         self.ranked.iter().take(sample_size(self.events.len())).map(|(_, event)| *event).collect()
     }
 
-    /// Leaves out some of the events.
+    /// Removes `some` events from the claims.
     fn leave_out(&mut self, some: &[(KnownEvent, EventId)]) {
         self.events.retain(|event| some.iter().all(|(out, _)| out.number != event.number));
     }
 }
 
 impl Visit<'_> {
-    /// A window was compared; what that proves is recorded when its claims are checked.
+    /// Adds a compared window. Its outcome is recorded once its claims are checked.
     pub(super) fn claim(&mut self, window: Window, outcome: WindowOutcome, tally: Tally, claims: Claims) {
         let asked_at = self.asked_at;
         self.claims.merge(claims);
         self.claims.windows.push(Claimed { window, outcome, tally, asked_at });
     }
 
-    /// Checks the claims. True ones are recorded; windows with claims that are not proven are returned, to be read page by page.
+    /// Checks the claims. Records them if the sample proves them; otherwise returns their windows, to be read
+    /// page by page.
     pub(super) async fn check_claims(&mut self) -> Result<Vec<Window>, SyncError> {
         let mut claims = std::mem::take(&mut self.claims);
         let sample = claims.sample();
         let stop = self.stop;
-        let aside = self.set_pace_aside();
+        let suspended = self.suspend_rate();
         let Some(shown) = stop.run_until_cancelled(self.show(&sample)).await else { return Ok(Vec::new()) };
-        self.resume_pace(aside);
+        self.resume_rate(suspended);
         let reason = match shown {
             Ok(Some((shown, missing))) => {
                 let lacking = sample.len() - shown;
@@ -121,21 +121,22 @@ impl Visit<'_> {
             }
             Err(SyncError::Relay(RelayError::Closed(_))) => "unproven",
             Ok(None) => "too_slow",
-            Err(error) if self.loses_place(&error) => "too_slow",
+            Err(error) if self.mark_too_slow(&error) => "too_slow",
             Err(error) => return Err(error),
         };
         self.give_up_comparing(reason);
         Ok(claims.windows.into_iter().map(|claimed| claimed.window).collect())
     }
 
-    /// This session reads page by page from now on.
+    /// Stops comparing for the rest of this session.
     pub(super) fn give_up_comparing(&mut self, reason: &'static str) {
         self.compares = false;
         self.crawl.parts.metrics.comparing_given_up(reason);
     }
 
-    /// Whether what a sample of `asked` events lacks may have been removed since it was claimed. `missing`: those of the `lacking` that did
-    /// not come at all.
+    /// True if every missing event of a sample of `asked` events may have been removed since the relay
+    /// claimed it. `missing` holds the events that did not arrive; `lacking` also counts events that arrived
+    /// but were invalid.
     async fn is_excused(
         &mut self,
         asked: usize,
@@ -148,14 +149,14 @@ impl Visit<'_> {
         if missing.len() < lacking || lacking > removed_max(asked) {
             return Ok(false);
         }
-        // Among what is being stored there may be the request to delete one of them.
+        // The events still being committed may include a deletion request for a missing event.
         self.delivery.finish().await?;
         let now = self.crawl.parts.clock.now().timestamp();
         Ok(read::removable(&self.crawl.parts.doors.session, missing, now).await? == lacking)
     }
 
-    /// Asks for these events, again as long as that brings any. Returns how many came with their own ids and valid signatures, and which
-    /// did not come; `None` when they come too slowly.
+    /// Requests the sampled events, repeating while a round returns any. Returns how many arrived with their
+    /// own id and a valid signature, and which did not arrive; `None` when the relay is too slow.
     async fn show(
         &mut self,
         sample: &[(KnownEvent, EventId)],
@@ -173,7 +174,7 @@ impl Visit<'_> {
                 let outcome = self.delivery.offer_now(events, refused).await?;
                 shown += usize::try_from(outcome.known + outcome.stored)?;
                 self.deliver_live().await?;
-                if !self.is_fast_enough().await? {
+                if !self.judge_rate().await? {
                     return Ok(None);
                 }
             }
@@ -202,7 +203,7 @@ impl Visit<'_> {
         Ok(())
     }
 
-    /// Remembers that the relay claimed what it does not hold: in the journal, so that it outlasts this process.
+    /// Records the false claim in the journal, so that later processes know it too.
     async fn note_false_claim(
         &mut self,
         claimed: usize,
@@ -210,8 +211,8 @@ impl Visit<'_> {
         lacking: usize,
     ) -> Result<(), SyncError> {
         let (relay, url) = (self.assignment.relay, &self.assignment.url);
-        tracing::warn!(relay.url = %url, claimed, asked, lacking, "{url} claims events that it does not hold: it is read page by page");
-        self.crawl.compares_badly(relay);
+        tracing::warn!(relay.url = %url, claimed, asked, lacking, "{url} claimed events that it does not hold; it is read page by page from now on");
+        self.crawl.disable_comparing(relay);
         let detail =
             json!({ "what": "false_comparison", "claimed": claimed, "asked": asked, "lacking": lacking });
         self.crawl.parts.relays.append(RelayCommand::Observe { relay, detail }).await?;
@@ -229,7 +230,7 @@ mod tests {
         (KnownEvent { number: number.into(), created_at: 0 }, EventId::from_byte_array(id))
     }
 
-    /// How often each tenth of the claims, in their order, was drawn.
+    /// Counts how often each tenth of the claims, in their order, was drawn.
     #[test]
     fn early_and_late_claims_are_drawn_alike_and_none_twice() {
         let mut tenths = [0_u32; 10];
@@ -250,7 +251,7 @@ mod tests {
             }
         }
         let mean = tenths.iter().sum::<u32>() / 10;
-        // 15 % are six standard deviations.
+        // 15 % is six standard deviations.
         assert!(tenths.iter().all(|n| n.abs_diff(mean) < mean * 15 / 100), "{tenths:?}");
     }
 

@@ -1,4 +1,5 @@
-//! What all sessions of one synchronizer share: who is next, whose turn has come, and what follows from a session.
+//! State shared by all sessions of one synchronizer: which relays are claimed next, their leases, and the
+//! agenda.
 
 use std::collections::{HashMap, HashSet};
 use std::num::{NonZeroU32, TryFromIntError};
@@ -10,7 +11,7 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::Running;
-use super::agenda::Agenda;
+use super::agenda::{Agenda, ReadMode};
 use super::places::Places;
 use super::refused::Unrecorded;
 use crate::base::{Clock, Network, RelayUrl};
@@ -27,96 +28,95 @@ use crate::store::ingest::Intake;
 use crate::store::lease::Leases;
 use crate::store::{self, Doors, Relay};
 
-/// What the synchronizer works with.
+/// Dependencies of the synchronizer.
 #[derive(Debug, Clone)]
 pub struct SyncParts {
-    /// The database.
+    /// Database pools.
     pub doors: Doors,
-    /// Where events go.
+    /// Verifies and stores events.
     pub intake: Intake,
-    /// Where facts about relays go.
+    /// Writer of `relay_log`.
     pub relays: Writer<RelayJournal>,
-    /// Where finished windows go.
+    /// Writer of `sync_log`.
     pub windows: Writer<SyncJournal>,
-    /// Who crawls what.
+    /// Leases that assign each relay to one process.
     pub leases: Leases,
-    /// The time.
+    /// Source of the current time.
     pub clock: Arc<dyn Clock>,
-    /// The way to relays.
+    /// Outbound connections.
     pub outside: Outside,
-    /// Who we are when a relay asks (NIP-42).
+    /// Key that authenticates this archive to relays (NIP-42).
     pub keys: Keys,
-    /// Counters.
+    /// Metrics of the synchronizer.
     pub metrics: SyncMetrics,
 }
 
-/// Why a round of the synchronizer, or one session, failed.
+/// Reason why a round of the synchronizer or one session failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
-    /// The database.
+    /// The database failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The relay.
+    /// The relay failed.
     #[error(transparent)]
     Relay(#[from] RelayError),
-    /// Another process crawls the relay now.
+    /// Another process holds the relay's lease now.
     #[error("the lease was lost to another process")]
     LeaseLost,
-    /// A count that fits nowhere.
+    /// A count does not fit its integer type.
     #[error(transparent)]
     Count(#[from] TryFromIntError),
-    /// Events that cannot be compared (NIP-77).
-    #[error("cannot be compared: {0}")]
+    /// The events of a window cannot be compared (NIP-77).
+    #[error("the events of a window cannot be compared: {0}")]
     Comparison(negentropy::Error),
-    /// A message too long ended the session; where it lies is known better now.
-    #[error("a message too long is looked for")]
+    /// A message over the size limit ended the session; the window that holds it was narrowed.
+    #[error("the relay sent a message over the size limit; the next session narrows down where it lies")]
     Narrowed,
-    /// Far more of what the relay sent was invalid than valid.
-    #[error("the relay sent {invalid} events that are invalid, and {valid} valid ones")]
+    /// The relay sent far more invalid events than valid ones.
+    #[error("the relay sent {invalid} invalid events and only {valid} valid ones")]
     MostlyRefused {
-        /// Events that could not be read, or whose id or signature is wrong.
+        /// Events that could not be parsed, or whose id or signature is wrong.
         invalid: u64,
-        /// Events that were stored or known.
+        /// Events that were stored, now or before.
         valid: u64,
     },
-    /// A task of a session did not end by itself.
+    /// A task of a session was aborted or panicked.
     #[error("a task of a session was lost: {0}")]
     Session(JoinError),
-    /// A session panicked: an error of this program.
+    /// A session panicked, which is a bug in this program.
     #[error("the session {0}")]
     Panicked(#[from] Panicked),
 }
 
-/// A relay that is ours until its lease ends.
+/// A relay that this process may crawl until the lease ends.
 #[derive(Debug)]
 pub(super) struct Assignment {
     pub(super) relay: Relay,
     pub(super) url: RelayUrl,
     pub(super) trust: Trust,
-    /// The fence of the lease.
+    /// Fencing token of the lease.
     pub(super) fence: i64,
     pub(super) is_first: bool,
-    /// Most events the relay says it gives at once.
+    /// Limit on events per answer that the relay announces (NIP-11).
     pub(super) max_limit: Option<usize>,
-    /// Whether it says that it speaks NIP-77; `None` when it says nothing.
+    /// Whether the relay announces NIP-77; `None` when it announces nothing.
     pub(super) negentropy: Option<bool>,
 }
 
-/// Whose turn it is.
+/// Relays that were claimed by lease in one round, and the demand that could not be met.
 #[derive(Debug, Default)]
-pub(super) struct Turn {
+pub(super) struct ClaimedRelays {
     pub(super) assignments: Vec<Assignment>,
-    /// How many places are wanted in each network by those that found none.
+    /// Number of due relays of each network for which no connection slot was free.
     pub(super) waiting: HashMap<Network, usize>,
 }
 
-/// A relay that may be crawled now.
-type Due = (read::Candidate, RelayUrl);
+/// A relay that is due, with its parsed URL.
+type Due = (read::RelayToCrawl, RelayUrl);
 
-/// A relay that is never dialled, with the reason.
+/// A relay that must never be dialled, with the reason.
 type Refused = (Relay, &'static str);
 
-/// What the sessions share.
 #[derive(Debug)]
 pub(super) struct Crawl {
     pub(super) parts: SyncParts,
@@ -125,9 +125,9 @@ pub(super) struct Crawl {
     agenda: Mutex<Agenda>,
     unrecorded: Mutex<Unrecorded>,
     first: HashSet<RelayUrl>,
-    /// Which relays may be caught up with.
+    /// Pools that limit how many relays are caught up with at once.
     pub(super) places: Places,
-    /// How long relays that the operator waits for are left to first looks, in seconds.
+    /// Seconds for which relays that the operator has just added are left to the `first-look` service.
     pub(super) first_look_s: i32,
 }
 
@@ -157,9 +157,9 @@ impl Crawl {
         self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A comparison with this relay ended the session: from now on it is read page by page.
-    pub(super) fn compares_badly(&self, relay: Relay) {
-        self.agenda().compares_badly(relay.0);
+    /// See [`Agenda::disable_comparing`].
+    pub(super) fn disable_comparing(&self, relay: Relay) {
+        self.agenda().disable_comparing(relay.0);
     }
 
     pub(super) fn may_compare(&self, relay: Relay) -> bool {
@@ -175,13 +175,14 @@ impl Crawl {
         self.agenda().set_slow(relay.0, is_slow)
     }
 
-    /// See [`Agenda::care`].
-    pub(super) fn care(&self, relay: Relay) -> Option<bool> {
-        self.agenda().care(relay.0)
+    /// See [`Agenda::read_mode`].
+    pub(super) fn read_mode(&self, relay: Relay) -> ReadMode {
+        self.agenda().read_mode(relay.0)
     }
 
-    pub(super) fn take_care(&self, relay: Relay, is_deaf: bool) {
-        self.agenda().take_care(relay.0, is_deaf);
+    /// See [`Agenda::read_carefully`].
+    pub(super) fn read_carefully(&self, relay: Relay, skips_live: bool) {
+        self.agenda().read_carefully(relay.0, skips_live);
     }
 
     /// See [`Agenda::went_well`].
@@ -189,56 +190,58 @@ impl Crawl {
         self.agenda().went_well(relay.0);
     }
 
-    /// Looks at, or adds to, what is known of a relay's messages that are too long.
+    /// Gives access to the search for a relay's oversized messages.
     pub(super) fn oversized<T>(&self, relay: Relay, look: impl FnOnce(&mut Oversized) -> T) -> T {
         look(self.agenda().oversized(relay.0))
     }
 
-    pub(super) fn patience(&self, network: Network) -> Patience {
+    pub(super) fn timeouts(&self, network: Network) -> Patience {
         self.networks.get(network).into()
     }
 
-    /// Relays that are due, not running here, that no other process holds, and for which there is a place.
-    pub(super) async fn next(&self, running: &HashMap<i32, Running>) -> Result<Turn, SyncError> {
+    /// Claims relays that are due, not running in this process, not leased by another one, and for which a
+    /// connection slot is free.
+    pub(super) async fn next(&self, running: &HashMap<i32, Running>) -> Result<ClaimedRelays, SyncError> {
         let (session, now) = (&self.parts.doors.session, self.parts.clock.now().timestamp());
-        let all = read::candidates(session, now, &self.settings.only_relays, self.first_look_s).await?;
-        let mut turn = Turn::default();
-        let (due, refused) = self.due(all, running, &mut turn.waiting);
+        let all = read::relays_to_crawl(session, now, &self.settings.only_relays, self.first_look_s).await?;
+        let mut claimed = ClaimedRelays::default();
+        let (due, refused) = self.due(all, running, &mut claimed.waiting);
         for (_, reason) in &refused {
             self.parts.metrics.session(reason);
         }
         refusals::record(&self.parts.relays, refused).await?;
         if due.is_empty() {
-            return Ok(turn);
+            return Ok(claimed);
         }
         let names: Vec<String> = due.iter().map(|(c, _)| lease_name(c.number)).collect();
         let held = self.parts.leases.take(&names, self.lease()).await?;
         let fences: HashMap<String, i64> = held.into_iter().map(|lease| (lease.name, lease.token)).collect();
         let now = Instant::now();
-        for (candidate, url) in due {
-            let Some(fence) = fences.get(&lease_name(candidate.number)) else {
-                // Somebody else crawls it; look again when that lease may have ended.
-                self.agenda().later(candidate.number, now + self.lease());
+        for (relay, url) in due {
+            let Some(fence) = fences.get(&lease_name(relay.number)) else {
+                // Another process crawls it; look again when that lease may have ended.
+                self.agenda().later(relay.number, now + self.lease());
                 continue;
             };
-            turn.assignments.push(Assignment {
-                relay: Relay(candidate.number),
+            claimed.assignments.push(Assignment {
+                relay: Relay(relay.number),
                 is_first: self.first.contains(&url),
                 url,
-                trust: if candidate.is_named { Trust::Named } else { Trust::Discovered },
+                trust: if relay.is_named { Trust::Named } else { Trust::Discovered },
                 fence: *fence,
-                max_limit: candidate.max_limit.and_then(|limit| usize::try_from(limit).ok()),
-                negentropy: candidate.negentropy,
+                max_limit: relay.max_limit.and_then(|limit| usize::try_from(limit).ok()),
+                negentropy: relay.negentropy,
             });
         }
-        Ok(turn)
+        Ok(claimed)
     }
 
-    /// Candidates whose time has come, as many as there are places, and those that are never dialled; `waiting` gets how many
-    /// places the others want. A relay in `only_relays` is named by the operator.
+    /// Splits the relays into those that are due, at most as many as there are free connection slots, and
+    /// those that must never be dialled. `waiting` receives the unmet demand for slots of each network. A
+    /// relay in `only_relays` counts as named by the operator.
     fn due(
         &self,
-        all: Vec<read::Candidate>,
+        all: Vec<read::RelayToCrawl>,
         running: &HashMap<i32, Running>,
         waiting: &mut HashMap<Network, usize>,
     ) -> (Vec<Due>, Vec<Refused>) {
@@ -246,30 +249,31 @@ impl Crawl {
         let mut agenda = self.agenda();
         let only = &self.settings.only_relays;
         let (mut due, mut refused) = (Vec::new(), Vec::new());
-        for mut candidate in all {
-            if !(only.is_empty() || only.contains(&candidate.url))
-                || running.contains_key(&candidate.number)
-                || !agenda.is_due(candidate.number, now)
+        for mut relay in all {
+            if !(only.is_empty() || only.contains(&relay.url))
+                || running.contains_key(&relay.number)
+                || !agenda.is_due(relay.number, now)
             {
                 continue;
             }
-            candidate.is_named |= only.contains(&candidate.url);
-            match RelayUrl::parse(&candidate.url) {
-                Ok(url) => match refusal(&url, candidate.is_named) {
-                    Some(reason) => refused.push((Relay(candidate.number), reason)),
-                    None => due.push((candidate, url)),
+            relay.is_named |= only.contains(&relay.url);
+            match RelayUrl::parse(&relay.url) {
+                Ok(url) => match refusal(&url, relay.is_named) {
+                    Some(reason) => refused.push((Relay(relay.number), reason)),
+                    None => due.push((relay, url)),
                 },
-                // Somebody wrote it past the parser; one bad row must not stop the crawl.
+                // The row was inserted by SQL without the parser; one bad row must not stop the crawl.
                 Err(error) => {
-                    let pause = agenda.failed(candidate.number, now);
-                    tracing::warn!(relay.url = candidate.url, %error, ?pause, "relays.url cannot be used");
+                    let pause = agenda.failed(relay.number, now);
+                    tracing::warn!(relay.url = relay.url, %error, ?pause, "a row of relays has a URL that cannot be parsed; it is not crawled");
                 }
             }
         }
-        // Whoever was never visited goes before the others, so that nobody waits for ever; otherwise the order stays.
+        // Relays never visited go first, so that no relay waits for ever. The sort is stable and keeps the
+        // order of the query otherwise.
         due.sort_by_key(|(c, url)| (!self.first.contains(url), agenda.knows(c.number)));
         let mut free: HashMap<Network, usize> = HashMap::new();
-        due.retain(|(candidate, url)| {
+        due.retain(|(relay, url)| {
             let network = url.network();
             if !self.parts.outside.reaches(network) {
                 return false;
@@ -282,15 +286,16 @@ impl Crawl {
             *free = free.saturating_sub(1);
             if !has_place {
                 let wanted = waiting.entry(network).or_default();
-                // All that failed share one place: they would silence many relays, and need most places for seconds.
-                *wanted = if agenda.has_failed(candidate.number) { (*wanted).max(1) } else { *wanted + 1 };
+                // All relays that failed last time together ask for one slot: they would end many idle
+                // sessions, and most of them need a slot for a few seconds only.
+                *wanted = if agenda.has_failed(relay.number) { (*wanted).max(1) } else { *wanted + 1 };
             }
             has_place
         });
         (due, refused)
     }
 
-    /// Keeps the leases of all running sessions; those whose lease is lost are ended.
+    /// Renews the leases of all running sessions, and stops the sessions whose lease is lost.
     pub(super) async fn renew(&self, running: &HashMap<i32, Running>) -> Result<(), SyncError> {
         let names: Vec<String> = running.keys().map(|relay| lease_name(*relay)).collect();
         let held: HashSet<String> =
@@ -304,7 +309,6 @@ impl Crawl {
     }
 }
 
-/// The name of the lease of a relay.
 pub(super) fn lease_name(relay: i32) -> String {
     format!("synchronizer/{relay}")
 }

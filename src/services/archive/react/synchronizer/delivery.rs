@@ -1,4 +1,8 @@
-//! From a session to the intake: a few pages may be on their way to disk while the next one is read.
+//! Hands the pages of a session to the intake. A few pages may be committing while the session reads the next
+//! one.
+//!
+//! Limits: at most `PAGES_IN_FLIGHT` pages, and reading pauses while the pages in flight weigh
+//! `PAGE_BYTES_MAX` or more.
 
 use tokio::task::JoinSet;
 
@@ -10,37 +14,35 @@ use crate::net::relay::{AnswerPage, PAGE_BYTES_MAX};
 use crate::store::ingest::{Intake, KnownEvents, PageOutcome};
 use crate::store::{self, Relay};
 
-/// Pages that may be under way at once, the one that is being read included: those that wait for the writer share one commit.
-/// While they weigh as much as one page may, nothing more is read.
+/// Pages in flight at once, including the one being read. Pages that wait for the writer share one commit.
 const PAGES_IN_FLIGHT: usize = 6;
 
-/// The pages of one relay.
 pub(super) struct Delivery {
     intake: Intake,
     relay: Relay,
-    /// They go on while nobody looks: the next page is read meanwhile.
+    /// Commits run as tasks of their own, so that they progress while the session waits for the relay.
     commits: JoinSet<Commit>,
-    /// Bytes of the events under way, about.
+    /// Approximate bytes of the events in flight.
     weight: usize,
     report: Report,
-    brought: Brought,
+    committed: CommittedAnswers,
     balance: Balance,
 }
 
-/// A page under way, or what became of it.
+/// The result of one page's commit.
 struct Commit {
     weight: usize,
-    /// Whether it is the answer to a question, and not from the live subscription.
+    /// True for a page that answers a request, false for one of the live subscription.
     is_answer: bool,
     outcome: Result<PageOutcome, store::Error>,
 }
 
-/// Verified events of answers that were committed.
+/// Verified events from answers (not from the live subscription) that were committed.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Brought {
-    /// Those that were new.
+pub(super) struct CommittedAnswers {
+    /// Events that were new.
     pub(super) stored: u64,
-    /// Those that were stored before.
+    /// Events that were stored before.
     pub(super) known: u64,
 }
 
@@ -52,7 +54,7 @@ impl Delivery {
             commits: JoinSet::new(),
             weight: 0,
             report: Report::default(),
-            brought: Brought::default(),
+            committed: CommittedAnswers::default(),
             balance: Balance::default(),
         }
     }
@@ -65,17 +67,16 @@ impl Delivery {
         self.commits.len() >= PAGES_IN_FLIGHT || self.weight >= PAGE_BYTES_MAX
     }
 
-    /// What it brought since the last call.
+    /// The session's counts since the last call.
     pub(super) fn take_report(&mut self) -> Report {
         std::mem::take(&mut self.report)
     }
 
-    /// What answers brought since the last call.
-    pub(super) fn take_brought(&mut self) -> Brought {
-        std::mem::take(&mut self.brought)
+    /// The committed events of answers since the last call.
+    pub(super) fn take_committed(&mut self) -> CommittedAnswers {
+        std::mem::take(&mut self.committed)
     }
 
-    /// Waits for one commit.
     pub(super) async fn next(&mut self) -> Result<(), SyncError> {
         if let Some(commit) = self.commits.join_next().await {
             let commit = commit.map_err(SyncError::Session)?;
@@ -90,12 +91,11 @@ impl Delivery {
         self.balance.add(outcome);
         self.report.add(outcome);
         if is_answer {
-            self.brought.stored += u64::from(outcome.stored);
-            self.brought.known += u64::from(outcome.known);
+            self.committed.stored += u64::from(outcome.stored);
+            self.committed.known += u64::from(outcome.known);
         }
     }
 
-    /// Waits for all commits.
     pub(super) async fn finish(&mut self) -> Result<(), SyncError> {
         while !self.is_empty() {
             self.next().await?;
@@ -103,7 +103,7 @@ impl Delivery {
         Ok(())
     }
 
-    /// Events of an answer that were read and checked; waits while too many pages are under way.
+    /// Commits the events of an answer. Waits while too many pages are in flight.
     pub(super) async fn offer(
         &mut self,
         events: Vec<OfferedEvent>,
@@ -112,7 +112,7 @@ impl Delivery {
         self.offer_as(true, events, refused).await
     }
 
-    /// The same where what becomes of them is needed at once.
+    /// Commits the events of an answer and waits for the outcome.
     pub(super) async fn offer_now(
         &mut self,
         events: Vec<OfferedEvent>,
@@ -123,7 +123,7 @@ impl Delivery {
         Ok(outcome)
     }
 
-    /// What came for the live subscription.
+    /// Commits events of the live subscription.
     pub(super) async fn offer_live(&mut self, page: AnswerPage) -> Result<(), SyncError> {
         let AnswerPage { events, mut refused, .. } = page;
         refused.add_times(Refusal::Malformed, page.odd_frames);
@@ -144,7 +144,7 @@ impl Delivery {
         self.start(weight, is_answer, async move { intake.offer(Some(relay), events, refused).await }).await
     }
 
-    /// Events that are stored, and that the relay has, too.
+    /// Records sightings of events that are already stored.
     pub(super) async fn sight(&mut self, known: KnownEvents) -> Result<(), SyncError> {
         let (intake, relay) = (self.intake.clone(), self.relay);
         self.start(0, false, async move { intake.sight(relay, known).await }).await

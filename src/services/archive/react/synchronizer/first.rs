@@ -1,7 +1,8 @@
-//! The service `first-look`: dials relays that the operator has just added before all others, in places of its own, so that the
-//! places of the crawl may be taken by anything.
+//! The service `first-look`: dials relays that the operator has just added, ahead of all others, in
+//! connection slots of its own. So a new relay is read at once even when every slot of the crawl is taken.
 //!
-//! A first look is short: it reads the newest events and ends. Then the relay is crawled like every other.
+//! A first look is short: it reads the newest events and ends. Afterwards the relay is crawled like every
+//! other.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -13,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::crawl::{Assignment, Crawl, SyncError, SyncParts, lease_name};
-use super::{Live, Synchronizer};
+use super::{IdleState, Synchronizer};
 use crate::base::{Network, RelayUrl};
 use crate::config;
 use crate::lifecycle::{Cycle, Service};
@@ -22,22 +23,23 @@ use crate::services::archive::append::visits;
 use crate::services::archive::read;
 use crate::store::{self, Relay};
 
-/// Sessions at once.
+/// Sessions at the same time.
 const PLACES: usize = 64;
 
-/// One in so many free places is filled at each look: relays that do not answer never take all of them at once.
+/// Each poll fills one in `SHARE` free slots, so that relays that do not answer can never take all slots at
+/// once.
 const SHARE: usize = 8;
 
-/// How often the operator's wishes are looked for while sessions go on.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often the database is polled for newly added relays while sessions run.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a session reads before it is asked to end.
+/// Time after which a session is asked to stop.
 const READ_MAX: Duration = Duration::from_secs(6);
 
-/// How long a session may take in all. One that has not ended by then is dropped.
+/// Time after which a session that has not stopped is dropped.
 const SESSION_MAX: Duration = Duration::from_secs(8);
 
-/// How long a relay that the operator waits for is left to this service, in seconds.
+/// Seconds for which a newly added relay is left to this service.
 const OWN_S: i32 = 10;
 
 /// The service `first-look`.
@@ -47,7 +49,7 @@ pub struct FirstLook {
 }
 
 impl FirstLook {
-    /// One that reads and compares as `settings` say, but does not listen.
+    /// A service that reads and compares as `settings` say, but does not listen.
     #[must_use]
     pub fn new(parts: SyncParts, settings: config::Synchronizer, networks: config::Networks) -> Self {
         let catching_up_max = NonZeroUsize::new(PLACES).expect("the constant is not zero");
@@ -55,7 +57,7 @@ impl FirstLook {
         Self { crawl: Arc::new(Crawl::new(parts, settings, networks)) }
     }
 
-    /// Leaves the operator's new relays to this service for ten seconds; after that the ordinary crawl takes those that are left.
+    /// Makes `synchronizer` leave newly added relays to this service for `OWN_S` seconds.
     #[must_use]
     pub fn before(&self, mut synchronizer: Synchronizer) -> Synchronizer {
         if let Some(crawl) = Arc::get_mut(&mut synchronizer.crawl) {
@@ -64,14 +66,14 @@ impl FirstLook {
         synchronizer
     }
 
-    /// How many sessions may begin now.
+    /// Number of sessions that may start now.
     fn wanted(running: usize) -> usize {
         PLACES.saturating_sub(running).div_ceil(SHARE)
     }
 }
 
 impl Crawl {
-    /// Relays that the operator waits for and that are ours now, at most `wanted`.
+    /// Claims relays that the operator waits for, at most `wanted`.
     async fn asked(&self, wanted: usize) -> Result<Vec<Assignment>, SyncError> {
         let networks = [Network::Clearnet, Network::Tor, Network::I2p, Network::Loki];
         let networks = networks.map(|network| self.parts.outside.reaches(network).then_some(network));
@@ -94,14 +96,14 @@ impl Crawl {
                 trust: if is_named { Trust::Named } else { Trust::Discovered },
                 is_first: false,
                 max_limit: None,
-                // Nothing is known of it yet: a comparison tells.
+                // Not known yet; the first comparison shows it.
                 negentropy: None,
             })
         };
         Ok(asked.into_iter().filter_map(assignment).collect())
     }
 
-    /// A session was dropped because its time was up.
+    /// Records that a session was dropped at its time limit, and gives the lease back.
     async fn given_up(&self, relay: Relay) -> Result<(), store::Error> {
         self.parts.metrics.session("slow");
         visits::ended(&self.parts.doors, relay, "slow").await?;
@@ -109,11 +111,11 @@ impl Crawl {
     }
 }
 
-/// One first look, within its time. It never fails: what happens concerns this relay alone.
-async fn look(crawl: Arc<Crawl>, assignment: Assignment, drain: CancellationToken) {
+/// Runs one first look within its time limits. Never fails: an error concerns this relay alone.
+async fn run_first_look(crawl: Arc<Crawl>, assignment: Assignment, drain: CancellationToken) {
     let (relay, url) = (assignment.relay, assignment.url.clone());
     let stop = drain.child_token();
-    let visit = Arc::clone(&crawl).visit(assignment, stop.clone(), Arc::new(Live::default()));
+    let visit = Arc::clone(&crawl).visit(assignment, stop.clone(), Arc::new(IdleState::default()));
     let stop_in_time = async {
         sleep(READ_MAX).await;
         stop.cancel();
@@ -128,7 +130,7 @@ async fn look(crawl: Arc<Crawl>, assignment: Assignment, drain: CancellationToke
     if ended.await.is_err()
         && let Err(error) = crawl.given_up(relay).await
     {
-        tracing::warn!(relay.url = %url, %error, "the end of a first look could not be recorded");
+        tracing::warn!(relay.url = %url, %error, "the end of a first look could not be recorded: {error}");
     }
 }
 
@@ -140,15 +142,15 @@ impl Service for FirstLook {
     }
 
     async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, SyncError> {
-        // Dropping the set ends the sessions.
+        // Dropping the set aborts the sessions.
         let mut sessions = JoinSet::new();
         loop {
             if !drain.is_cancelled() {
                 for assignment in self.crawl.asked(Self::wanted(sessions.len())).await? {
-                    sessions.spawn(look(Arc::clone(&self.crawl), assignment, drain.clone()));
+                    sessions.spawn(run_first_look(Arc::clone(&self.crawl), assignment, drain.clone()));
                 }
             }
-            match timeout(LOOK, sessions.join_next()).await {
+            match timeout(POLL_INTERVAL, sessions.join_next()).await {
                 Ok(None) => return Ok(Cycle::Idle),
                 Ok(Some(ended)) => ended.map_err(SyncError::Session)?,
                 Err(_) => {}
@@ -163,13 +165,13 @@ mod tests {
 
     #[test]
     fn a_place_stays_free_while_relays_that_do_not_answer_take_places() {
-        let (mut running, mut looks) = (0, 0);
-        // No session ends within its time.
-        while looks * LOOK < SESSION_MAX {
+        let (mut running, mut polls) = (0, 0);
+        // The worst case: no session ends within its time limit.
+        while polls * POLL_INTERVAL < SESSION_MAX {
             let begin = FirstLook::wanted(running);
-            assert!(begin > 0, "after {looks} looks {running} run");
+            assert!(begin > 0, "after {polls} polls {running} run");
             running += begin;
-            looks += 1;
+            polls += 1;
         }
         assert!(running <= PLACES);
         assert_eq!(FirstLook::wanted(PLACES), 0);

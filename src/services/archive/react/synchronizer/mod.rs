@@ -1,7 +1,9 @@
-//! The synchronizer: keeps sessions with many relays going at once, those furthest behind first.
+//! The services `synchronizer` and `priority-synchronizer`: run sessions with many relays at once, those
+//! furthest behind first.
 //!
-//! Any number of processes may run it: a relay belongs to whoever holds its lease, and what a process proves counts only
-//! while it does. A relay that is up to date stays connected and sends what it gets, until another one needs its place.
+//! Invariants: any number of processes may run it; each relay is crawled only by the process that holds its
+//! lease, and a window is recorded only while that lease is held. A relay that is caught up stays connected
+//! and delivers live events until another relay needs its connection slot.
 
 mod agenda;
 mod claims;
@@ -34,22 +36,22 @@ use crate::services::archive::command::RelayCommand;
 use crate::store;
 use crawl::Crawl;
 
-/// How often the synchronizer looks for relays that are due while sessions go on.
-const LOOK: Duration = Duration::from_secs(2);
+/// How often the database is polled for due relays while sessions run.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A session that does not read its relay's past at the moment, and may give way to another relay.
+/// An idle session: it is not reading stored events, and may be ended in favour of another relay.
 #[derive(Debug, Clone, Copy)]
 struct Idle {
     since: Instant,
-    /// Whether that past is read. If not, the relay is slow and waits for its turn.
+    /// True if the relay is caught up. False while it waits for a place in the pool of slow relays.
     is_up_to_date: bool,
 }
 
-/// Whether a session is idle; nothing while it is not.
+/// Shared between a session and the synchronizer: `Some` while the session is idle.
 #[derive(Debug, Default)]
-struct Live(Mutex<Option<Idle>>);
+struct IdleState(Mutex<Option<Idle>>);
 
-impl Live {
+impl IdleState {
     fn idle(&self) -> Option<Idle> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -59,16 +61,16 @@ impl Live {
     }
 }
 
-/// A session that runs: where, how to end it, and whether it is idle.
+/// A running session.
 #[derive(Debug)]
 struct Running {
     network: Network,
     is_first: bool,
     stop: CancellationToken,
-    live: Arc<Live>,
+    idle_state: Arc<IdleState>,
 }
 
-/// The services `synchronizer` and `priority-synchronizer`.
+/// One of the services `synchronizer` and `priority-synchronizer`.
 #[derive(Debug)]
 pub struct Synchronizer {
     name: &'static str,
@@ -77,14 +79,15 @@ pub struct Synchronizer {
 }
 
 impl Synchronizer {
-    /// A synchronizer with an empty agenda: every relay is due.
+    /// A synchronizer of all relays. Its agenda is empty, so every relay is due.
     #[must_use]
     pub fn new(parts: SyncParts, settings: config::Synchronizer, networks: config::Networks) -> Self {
         let crawl = Arc::new(Crawl::new(parts, settings, networks));
         Self { name: "synchronizer", priority: Vec::new(), crawl }
     }
 
-    /// One that reads these relays before all others, and keeps its connections to them.
+    /// A synchronizer that reads the `priority` relays before all others, and never ends its connections to
+    /// them.
     #[must_use]
     pub fn with_priority(
         parts: SyncParts,
@@ -96,46 +99,47 @@ impl Synchronizer {
         Self { name: "priority-synchronizer", priority, crawl }
     }
 
-    /// Priority relays that nobody has named yet become known.
+    /// Adds the priority relays that are not known yet.
     async fn make_known(&self) -> Result<(), store::Error> {
         for url in &self.priority {
             let add = RelayCommand::Add { url: url.clone(), source: "seed" };
             if let RelayAnswer::Known { is_new: true, .. } = self.crawl.parts.relays.append(add).await? {
-                tracing::info!(relay.url = %url, "{url} is known from now on");
+                tracing::info!(relay.url = %url, "priority relay {url} was added");
             }
         }
         Ok(())
     }
 
-    /// Starts a session with each relay whose turn it is. For each connection that is wanted and not there, an idle session ends:
-    /// first those with slow relays, then the one that has been idle for the longest time.
+    /// Starts a session with each claimed relay. For each connection that is needed and not available, ends
+    /// one idle session: first those with slow relays, then the one that has been idle longest.
     async fn start(
         &self,
         running: &mut HashMap<i32, Running>,
         sessions: &mut JoinSet<i32>,
         drain: &CancellationToken,
     ) -> Result<(), SyncError> {
-        let turn = self.crawl.next(running).await?;
-        for assignment in turn.assignments {
+        let claimed = self.crawl.next(running).await?;
+        for assignment in claimed.assignments {
             let entry = Running {
                 network: assignment.url.network(),
                 is_first: assignment.is_first,
                 stop: drain.child_token(),
-                live: Arc::default(),
+                idle_state: Arc::default(),
             };
             let number = assignment.relay.0;
             let visit =
-                Arc::clone(&self.crawl).visit(assignment, entry.stop.clone(), Arc::clone(&entry.live));
+                Arc::clone(&self.crawl).visit(assignment, entry.stop.clone(), Arc::clone(&entry.idle_state));
             running.insert(number, entry);
             sessions.spawn(async move {
                 visit.await;
                 number
             });
         }
-        for (network, waiting) in turn.waiting {
+        for (network, waiting) in claimed.waiting {
             let others = running.values().filter(|r| r.network == network && !r.is_first);
-            let mut idle: Vec<_> = others.filter_map(|r| Some((r.live.idle()?, &r.stop))).collect();
-            // Sessions that were asked to end and have not done so yet come first again, so that no others are asked for them.
+            let mut idle: Vec<_> = others.filter_map(|r| Some((r.idle_state.idle()?, &r.stop))).collect();
+            // Sessions already asked to stop sort first again, so that no further sessions are ended for the
+            // same demand.
             idle.sort_unstable_by_key(|(idle, _)| (idle.is_up_to_date, idle.since));
             for (_, stop) in idle.into_iter().take(waiting) {
                 stop.cancel();
@@ -156,15 +160,15 @@ impl Service for Synchronizer {
         self.make_known().await?;
         let lease = self.crawl.lease();
         let mut running = HashMap::new();
-        // Dropping the set ends the sessions.
+        // Dropping the set aborts the sessions.
         let mut sessions = JoinSet::new();
         let (mut renewed, mut reached) = (Instant::now(), Instant::now());
-        let mut looked: Option<Instant> = None;
+        let mut polled: Option<Instant> = None;
         loop {
             let mut round = Ok(());
-            // A look is a query over all relays: not one for each session that ends.
-            if !drain.is_cancelled() && looked.is_none_or(|at| at.elapsed() >= LOOK) {
-                looked = Some(Instant::now());
+            // Polling runs a query over all relays, so it is not repeated for each session that ends.
+            if !drain.is_cancelled() && polled.is_none_or(|at| at.elapsed() >= POLL_INTERVAL) {
+                polled = Some(Instant::now());
                 round = self.start(&mut running, &mut sessions, drain).await;
             }
             if round.is_ok() && renewed.elapsed() > lease / 3 {
@@ -173,21 +177,23 @@ impl Service for Synchronizer {
             }
             match round {
                 Ok(()) => reached = Instant::now(),
-                // A database that comes back soon costs no session: they keep their leases that long.
+                // A short outage of the database ends no session: the leases are still valid for `lease`.
                 Err(SyncError::Store(error)) if reached.elapsed() < lease => {
-                    tracing::warn!(%error, "relays cannot be shared out at the moment");
+                    tracing::warn!(%error, "no relays can be claimed at the moment; running sessions continue while their leases last: {error}");
                 }
                 Err(error) => return Err(error),
             }
-            let live =
-                running.values().filter(|r| r.live.idle().is_some_and(|idle| idle.is_up_to_date)).count();
+            let live = running
+                .values()
+                .filter(|r| r.idle_state.idle().is_some_and(|idle| idle.is_up_to_date))
+                .count();
             self.crawl.parts.metrics.connected(running.len(), live);
-            let mut next = timeout(LOOK, sessions.join_next()).await.unwrap_or(None);
+            let mut next = timeout(POLL_INTERVAL, sessions.join_next()).await.unwrap_or(None);
             if next.is_none() && sessions.is_empty() {
                 return Ok(Cycle::Idle);
             }
             while let Some(ended) = next {
-                // However a session ended, the others go on.
+                // The way one session ended does not affect the others.
                 running.remove(&ended.map_err(SyncError::Session)?);
                 next = sessions.try_join_next();
             }

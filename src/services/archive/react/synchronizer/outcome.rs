@@ -1,4 +1,14 @@
-//! How a session ends, and what follows from that. Whatever happens in one session, the others go on.
+//! What follows from the end of a session: the next due time, the journal entry and the lease. An error or a
+//! panic of one session does not affect the others.
+//!
+//! | session ended with | relay is due again after | recorded in the journal |
+//! |---|---|---|
+//! | success, or `stop` | `interval_s` | no |
+//! | [`SyncError::Narrowed`] | no pause: each such session narrows the search for an oversized message | no |
+//! | [`SyncError::LeaseLost`] | one lease | no |
+//! | an outage of PostgreSQL | 5 s | no |
+//! | [`SyncError::MostlyRefused`] | `retry_max_s` | `session_failed` |
+//! | any other error, or a panic | back-off from `retry_min_s` to `retry_max_s` | `session_failed` |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +17,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Live;
+use super::IdleState;
 use super::crawl::{Assignment, Crawl, SyncError, lease_name};
 use super::visit::{self, Report};
 use crate::base::RelayUrl;
@@ -16,39 +26,39 @@ use crate::services::archive::append::visits;
 use crate::services::archive::command::RelayCommand;
 use crate::store::{self, Relay};
 
-/// Pause after PostgreSQL was away.
-const AWAY: Duration = Duration::from_secs(5);
+/// Pause after an outage of PostgreSQL.
+const OUTAGE_PAUSE: Duration = Duration::from_secs(5);
 
 impl Crawl {
-    /// One session and what follows from it. It never fails: an error or a panic concerns this relay alone, which is tried again
-    /// after a pause.
+    /// Runs one session and handles its end. Never fails: an error or a panic concerns this relay alone,
+    /// which is retried after a pause.
     pub(super) async fn visit(
         self: Arc<Self>,
         assignment: Assignment,
         stop: CancellationToken,
-        live: Arc<Live>,
+        idle_state: Arc<IdleState>,
     ) {
         let (relay, url) = (assignment.relay, assignment.url.clone());
         let session = Box::pin(async {
             visits::begun(&self.parts.doors, relay).await?;
-            visit::run(&self, assignment, &stop, &live).await
+            visit::run(&self, assignment, &stop, &idle_state).await
         });
         let ended = guarded("synchronizer_session", url.as_str(), session).await;
         let ended = ended.unwrap_or_else(|panicked| Err(panicked.into()));
         let outcome = outcome_name(&ended);
         self.parts.metrics.session(outcome);
         let outcome = if ended.is_ok() && stop.is_cancelled() { "stopped" } else { outcome };
-        let followed = self.follow(relay, &url, ended).await;
-        // A lease that is not given back ends by itself.
+        let scheduled = self.schedule_next(relay, &url, ended).await;
+        // A lease that is not given back expires.
         let given_back = self.parts.leases.give_back(&[lease_name(relay.0)]).await;
         let recorded = visits::ended(&self.parts.doors, relay, outcome).await;
-        if let Err(error) = followed.and(given_back).and(recorded) {
-            tracing::warn!(relay.url = %url, %error, "the end of a session could not be recorded");
+        if let Err(error) = scheduled.and(given_back).and(recorded) {
+            tracing::warn!(relay.url = %url, %error, "the end of the session with {url} could not be recorded: {error}");
         }
     }
 
-    /// Decides when the relay is due again, and records why a session failed.
-    async fn follow(
+    /// Schedules the relay's next session, and records why this one failed.
+    async fn schedule_next(
         &self,
         relay: Relay,
         url: &RelayUrl,
@@ -61,7 +71,7 @@ impl Crawl {
                 self.agenda().succeeded(relay.0, now + pause);
                 return Ok(());
             }
-            // Each such session narrows, so there are few.
+            // Each such session narrows the search, so there are few.
             Err(SyncError::Narrowed) => {
                 self.agenda().later(relay.0, now);
                 return Ok(());
@@ -71,8 +81,8 @@ impl Crawl {
                 return Ok(());
             }
             Err(SyncError::Store(error)) if error.is_outage() => {
-                tracing::warn!(relay.url = %url, %error, "a session ended while PostgreSQL was away");
-                self.agenda().later(relay.0, now + AWAY);
+                tracing::warn!(relay.url = %url, %error, "session with {url} ended because PostgreSQL is away: {error}");
+                self.agenda().later(relay.0, now + OUTAGE_PAUSE);
                 return Ok(());
             }
             Err(error) => error,
@@ -83,7 +93,7 @@ impl Crawl {
         };
         match &error {
             SyncError::Relay(_) | SyncError::MostlyRefused { .. } => {
-                tracing::debug!(relay.url = %url, %error, ?pause, "a session failed");
+                tracing::debug!(relay.url = %url, %error, ?pause, "session with {url} failed: {error}");
             }
             _ => set_aside("synchronizer_session", url.as_str(), Some(pause), &error),
         }
@@ -94,8 +104,8 @@ impl Crawl {
         Ok(())
     }
 
-    /// Records what a session brought since it last told.
-    pub(super) async fn tell(
+    /// Logs and records what a session delivered since its last report.
+    pub(super) async fn record_report(
         &self,
         relay: Relay,
         url: &RelayUrl,
@@ -113,7 +123,7 @@ impl Crawl {
     }
 }
 
-/// A short constant word for why a session failed, for metrics and the journal.
+/// The failure as a short constant for metrics and the journal.
 fn reason(error: &SyncError) -> &'static str {
     match error {
         SyncError::Relay(error) => error.reason(),

@@ -1,4 +1,7 @@
-//! Reading a window page by page, and recording what that proves.
+//! Reads a window page by page, and records the windows that this proves complete or incomplete.
+//!
+//! Invariant: a verdict is recorded only after the events that prove it are committed. The rules of the walk
+//! are in `decide::Walk`.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -6,6 +9,7 @@ use std::time::Duration;
 use nostr_sdk::{Filter, Timestamp};
 use tokio::time::Instant;
 
+use super::agenda::ReadMode;
 use super::crawl::SyncError;
 use super::visit::Visit;
 use crate::base::nostr_event::{EventId, OfferedEvent, Refusal, Refusals};
@@ -15,10 +19,10 @@ use crate::services::archive::command::WindowCommand;
 use crate::services::archive::decide::{Ask, Page, Until, Verdict, Walk};
 use crate::services::archive::event::{Window, WindowOutcome};
 
-/// What is proven so far is recorded at least this often, so that a killed process repeats little.
+/// Verdicts are recorded at least this often, so that a killed process repeats little.
 const RECORD_EVERY: Duration = Duration::from_secs(10);
 
-/// How far a window has come since the last record.
+/// Events and requests since the last record.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) events: i32,
@@ -33,12 +37,12 @@ impl Tally {
 }
 
 impl Visit<'_> {
-    /// Walks an open window, in parts where the relay is read with care.
+    /// Walks an open window; in careful mode in parts, newest first.
     pub(super) async fn walk(&mut self, open: Window) -> Result<(), SyncError> {
         let (crawl, relay, stop) = (self.crawl, self.assignment.relay, self.stop);
         let mut rest = Some(open);
         while let Some(open) = rest.filter(|_| !stop.is_cancelled()) {
-            if self.care.is_none() {
+            if self.read_mode == ReadMode::Normal {
                 return self.walk_part(open, open.since).await;
             }
             let part = crawl.oversized(relay, |oversized| oversized.part(open));
@@ -51,31 +55,32 @@ impl Visit<'_> {
         Ok(())
     }
 
-    /// Walks one window, the newest of what is open from `since` on. However it ends, what is proven is recorded, after its
-    /// events are committed.
+    /// Walks one window, the newest part of the open window that begins at `since`. However the walk ends,
+    /// its verdicts are recorded after its events are committed.
     async fn walk_part(&mut self, window: Window, since: i64) -> Result<(), SyncError> {
         let mut walk = Walk::new(window, self.limit, self.habits);
         let mut tally = Tally::default();
         let ended = self.pages(&mut walk, &mut tally).await;
         self.habits = walk.habits();
-        // A page that could not be committed proves nothing.
         if !matches!(ended, Err(SyncError::Store(_) | SyncError::LeaseLost)) {
             self.delivery.finish().await?;
             self.record_walk(walk.take_verdicts(), &mut tally).await?;
         }
-        // While the relay is listened to, it may not be the question that brings such a message.
+        // While the session listens, the oversized message may belong to the live subscription rather than to
+        // this request, so it says nothing about the window.
         let (Err(SyncError::Relay(error @ RelayError::TooLarge { .. })), Some(asked), false) =
             (&ended, walk.ask(), self.listens)
         else {
             return ended;
         };
-        let gap = self.crawl.oversized(self.assignment.relay, |oversized| oversized.met(asked, since));
+        let gap = self.crawl.oversized(self.assignment.relay, |oversized| oversized.narrow(asked, since));
         let outcome = WindowOutcome::Gap { reason: error.to_string() };
         self.record(gap.map(|gap| (gap, outcome)).into_iter().collect(), &mut tally).await?;
         Err(SyncError::Narrowed)
     }
 
-    /// Records verdicts of a walk. A second that pages do not show whole may still be compared (NIP-77).
+    /// Records the verdicts of a walk. A second that pages cannot show completely may still be compared
+    /// (NIP-77).
     async fn record_walk(&mut self, verdicts: Vec<Verdict>, tally: &mut Tally) -> Result<(), SyncError> {
         let mut rest = Vec::new();
         for (window, outcome) in verdicts {
@@ -93,7 +98,7 @@ impl Visit<'_> {
         self.asked_at = self.crawl.parts.clock.now().timestamp();
         let mut last = [HashSet::new(), HashSet::new()];
         while let Some(ask) = walk.ask() {
-            // Half an answer proves nothing; the next session asks again.
+            // An incomplete answer proves nothing; the next session repeats the request.
             let Some(page) = stop.run_until_cancelled(self.page(ask, walk.habits().until)).await else {
                 break;
             };
@@ -101,11 +106,11 @@ impl Visit<'_> {
             match page {
                 Ok(page) => {
                     self.take_page(page, walk, tally, &mut last).await?;
-                    // What a probe confirms is not proven before its answer.
-                    is_due |= self.is_pace_due() && walk.ask().is_some() && !walk.is_probing();
+                    // A walk that waits for the answer to a probe has no verdict yet that could be recorded.
+                    is_due |= self.is_rate_due() && walk.ask().is_some() && !walk.is_probing();
                 }
-                // The same is asked again in the next turn.
-                Err(error) if self.loses_place(&error) => is_due = true,
+                // The request is repeated once the relay has another place.
+                Err(error) if self.mark_too_slow(&error) => is_due = true,
                 Err(error) => return Err(error),
             }
             if is_due {
@@ -121,7 +126,8 @@ impl Visit<'_> {
         Ok(())
     }
 
-    /// Tells the walk what an answer held, and hands its events over. `last` are the ids of the two answers before.
+    /// Passes an answer to the walk and its events to the intake. `last` holds the ids of the two previous
+    /// answers.
     async fn take_page(
         &mut self,
         page: Checked,
@@ -129,14 +135,14 @@ impl Visit<'_> {
         tally: &mut Tally,
         last: &mut [HashSet<EventId>; 2],
     ) -> Result<(), SyncError> {
-        // What overlaps with the last page, or with the probe after it, is counted once.
+        // Events that overlap with the last page, or with the probe after it, are counted once.
         let is_new = |event: &&OfferedEvent| !last.iter().any(|ids| ids.contains(&event.id));
         let shown = page.events.iter().filter(is_new).count();
         tally.add(shown, 1);
         self.count_shown(shown, false);
         last.rotate_right(1);
         last[0] = page.events.iter().map(|event| event.id).collect();
-        // A relay that does not know `until` shows its newest events again and again: that is no proof of an end.
+        // A relay that ignores `until` sends its newest events again and again, which proves no end.
         if page.events.is_empty() && page.unusable > 0 {
             walk.answered_nothing_usable(page.unusable);
         } else {
@@ -149,7 +155,7 @@ impl Visit<'_> {
     }
 
     async fn page(&mut self, ask: Ask, until: Until) -> Result<Checked, SyncError> {
-        // A relay that leaves the last second out is asked for one more.
+        // A relay that treats `until` as exclusive is asked for one second more.
         let beyond = u64::from(matches!(until, Until::Tried | Until::LeftOut));
         let (since, until) = (u64::try_from(ask.since)?, u64::try_from(ask.until)? + beyond);
         let filter = Filter::new().since(Timestamp::from_secs(since)).until(Timestamp::from_secs(until));
@@ -157,7 +163,7 @@ impl Visit<'_> {
         Ok(check(answer, ask, beyond > 0))
     }
 
-    /// Records what is known about a window now.
+    /// Appends verdicts to `sync_log`. The tally is attached to the first one.
     pub(super) async fn record(
         &mut self,
         verdicts: Vec<Verdict>,
@@ -183,14 +189,14 @@ impl Visit<'_> {
     }
 }
 
-/// A page whose events fit the question.
+/// An answer after filtering: its events match the request.
 struct Checked {
     events: Vec<OfferedEvent>,
     refused: Refusals,
-    /// How many of the refused were sent as events.
+    /// Refused items that were sent as events of this answer.
     unusable: u64,
     is_cut: bool,
-    /// Events of the question before.
+    /// Events that belong to the previous request.
     late: Vec<OfferedEvent>,
 }
 

@@ -1,8 +1,16 @@
-//! Which relays may be caught up with at the moment.
+//! Limits how many relays are caught up with at once. A *place* is a permit to read a relay's stored events.
 //!
-//! There are two pools of places. A relay begins in the first one and keeps its place there only while it delivers events at a minimum
-//! rate; one that is too slow goes on in the second, smaller pool. In both a place is held for one turn at most, and then the relay
-//! queues for its next turn behind all others. So a slow relay costs the others a bounded time, once.
+//! There are two pools. A relay starts in the first pool and keeps its place only while it delivers events at
+//! a minimum rate; a relay below that rate continues in the second, smaller pool. In both pools a place is
+//! held for one turn (`turn_s`) at most if others wait; then the relay queues behind them. So a slow relay
+//! delays the others once, by a bounded time.
+//!
+//! | event, checked at safe points | first pool | slow pool |
+//! |---|---|---|
+//! | rate below the minimum | moves to the slow pool | stays until its turn ends |
+//! | turn ended, rate reached | queues again if all places are taken | moves to the first pool |
+//! | turn ended, rate not reached | moves to the slow pool | queues again if all places are taken |
+//! | caught up | gives its place back | gives its place back, next time first pool |
 
 use std::time::Duration;
 
@@ -12,43 +20,40 @@ use tokio::time::Instant;
 
 use super::Idle;
 use super::crawl::SyncError;
-use super::delivery::Brought;
+use super::delivery::CommittedAnswers;
 use super::visit::Visit;
 use crate::config;
 use crate::net::relay::RelayError;
 use crate::services::archive::command::RelayCommand;
-use crate::services::archive::decide::Pace;
+use crate::services::archive::decide::DeliveryRate;
 
-/// Comparisons at the same time in one pool: each holds the ids of its window in memory.
+/// Comparisons at the same time in each pool; each holds the ids of its window in memory.
 const COMPARING_MAX: usize = 4;
 const SLOW_COMPARING_MAX: usize = 1;
 
-/// The places of one pool.
 #[derive(Debug)]
 struct Pool {
-    /// For reading the past of a relay.
+    /// Permits to read a relay's stored events.
     places: Semaphore,
-    /// For comparing with it meanwhile. It is not held while events are fetched.
+    /// Permits to compare meanwhile. Not held while events are fetched.
     comparing: Semaphore,
 }
 
-/// Both pools.
 #[derive(Debug)]
 pub(super) struct Places {
     first: Pool,
     slow: Pool,
     turn: Duration,
-    pace: Pace,
+    rate: DeliveryRate,
 }
 
-/// A place that is held.
 #[derive(Debug)]
 pub(super) struct Place<'a> {
     _permit: SemaphorePermit<'a>,
     is_slow: bool,
     ends_at: Instant,
-    pace: Pace,
-    /// The relay has not delivered enough, and is to leave the first pool.
+    rate: DeliveryRate,
+    /// The relay is below the minimum rate and must leave the first pool.
     is_lost: bool,
 }
 
@@ -61,7 +66,7 @@ impl Places {
             first: pool(settings.catching_up_max.get(), COMPARING_MAX),
             slow: pool(settings.slow_catching_up_max.get(), SLOW_COMPARING_MAX),
             turn: seconds(settings.turn_s),
-            pace: Pace::new(seconds(settings.slow_after_s), settings.catching_up_events_per_s_min),
+            rate: DeliveryRate::new(seconds(settings.slow_after_s), settings.catching_up_events_per_s_min),
         }
     }
 
@@ -69,106 +74,108 @@ impl Places {
         if is_slow { &self.slow } else { &self.first }
     }
 
-    /// Waits for a place. Those that wait get theirs in the order in which they asked.
+    /// Waits for a place, first come, first served.
     pub(super) async fn take(&self, is_slow: bool) -> Place<'_> {
         let permit = self.pool(is_slow).places.acquire().await.expect("the pool is never closed");
         Place {
             _permit: permit,
             is_slow,
             ends_at: Instant::now() + self.turn,
-            pace: self.pace.clone(),
+            rate: self.rate.clone(),
             is_lost: false,
         }
     }
 }
 
 impl Place<'_> {
-    /// Longest that the next answer may take. Among the slow relays it is up to the session.
-    fn patience(&self) -> Duration {
-        if self.is_slow { Duration::MAX } else { self.pace.patience() }
+    /// Timeout of the next answer. In the slow pool only the session's own timeouts apply.
+    fn answer_timeout(&self) -> Duration {
+        if self.is_slow { Duration::MAX } else { self.rate.answer_timeout() }
     }
 }
 
 impl<'a> Visit<'a> {
-    /// Waits for a place, while what the relay sends is stored. `false` when the session is to end. While a slow relay waits, another
-    /// relay may have its connection.
+    /// Waits for a place and stores live events meanwhile. Returns `false` when the session must end. A slow
+    /// relay's session counts as idle while it waits, so another relay may take its connection.
     pub(super) async fn take_place(&mut self) -> Result<bool, SyncError> {
         self.place = None;
-        let (crawl, live) = (self.crawl, self.live);
+        let (crawl, idle_state) = (self.crawl, self.idle_state);
         let is_slow = crawl.is_slow(self.assignment.relay);
-        live.set(is_slow.then(|| Idle { since: Instant::now(), is_up_to_date: false }));
-        self.place = self.meanwhile(crawl.places.take(is_slow)).await?;
-        live.set(None);
-        // What was delivered before does not count.
-        self.delivery.take_brought();
+        idle_state.set(is_slow.then(|| Idle { since: Instant::now(), is_up_to_date: false }));
+        self.place = self.while_storing_live(crawl.places.take(is_slow)).await?;
+        idle_state.set(None);
+        // Events delivered before do not count towards the rate.
+        self.delivery.take_committed();
         (self.shown, self.has_proven) = (0, false);
         Ok(self.place.is_some())
     }
 
-    /// Waits for the right to hold many ids in memory. `None` when the session is to end.
+    /// Waits for a permit to hold many ids in memory. `None` when the session must end.
     pub(super) async fn take_comparing(&mut self) -> Result<Option<SemaphorePermit<'a>>, SyncError> {
         let crawl = self.crawl;
         let is_slow = self.place.as_ref().is_some_and(|place| place.is_slow);
-        let permit = self.meanwhile(crawl.places.pool(is_slow).comparing.acquire()).await?;
+        let permit = self.while_storing_live(crawl.places.pool(is_slow).comparing.acquire()).await?;
         Ok(permit.map(|permit| permit.expect("the pool is never closed")))
     }
 
-    /// Sets how long the next answer may take.
+    /// Sets the timeout of the next answer.
     pub(super) fn limit_answer(&mut self) {
-        let longest = self.place.as_ref().map_or(Duration::MAX, Place::patience);
+        let longest = self.place.as_ref().map_or(Duration::MAX, Place::answer_timeout);
         self.session.answer_within(longest);
     }
 
-    /// The relay was waited for since `asked`.
+    /// Counts the time since `asked` as time waited for the relay.
     pub(super) fn waited_since(&mut self, asked: Instant) {
         if let Some(place) = &mut self.place {
-            place.pace.waited(asked.elapsed());
+            place.rate.waited(asked.elapsed());
         }
     }
 
-    /// What the relay was waited for until now is not held against it.
-    pub(super) fn restart_pace(&mut self) {
+    /// Discards the current measurement of the rate.
+    pub(super) fn restart_rate(&mut self) {
         if let Some(place) = &mut self.place {
-            place.pace.restart();
+            place.rate.restart();
         }
     }
 
-    /// Begins to measure apart what follows.
-    pub(super) fn set_pace_aside(&mut self) -> Option<Pace> {
+    /// Starts a separate measurement and returns the current one.
+    pub(super) fn suspend_rate(&mut self) -> Option<DeliveryRate> {
         let place = self.place.as_mut()?;
-        let aside = place.pace.clone();
-        place.pace.restart();
-        Some(aside)
+        let suspended = place.rate.clone();
+        place.rate.restart();
+        Some(suspended)
     }
 
-    /// Adds what was set aside to what was measured since.
-    pub(super) fn resume_pace(&mut self, aside: Option<Pace>) {
-        if let (Some(place), Some(aside)) = (&mut self.place, aside) {
-            place.pace.add(&aside);
+    /// Adds a suspended measurement to the current one.
+    pub(super) fn resume_rate(&mut self, suspended: Option<DeliveryRate>) {
+        if let (Some(place), Some(suspended)) = (&mut self.place, suspended) {
+            place.rate.add(&suspended);
         }
     }
 
-    /// Events that cost the relay nothing to repeat, but that prove something: they count as delivered when they are verified.
+    /// Counts events that the relay has shown. With `proves`, they prove a window, so known events among them
+    /// count as delivered once they are verified; otherwise repeating them costs the relay nothing.
     pub(super) fn count_shown(&mut self, events: usize, proves: bool) {
         self.shown += u64::try_from(events).unwrap_or(u64::MAX);
         self.has_proven |= proves;
     }
 
-    /// Events that the relay was proven to hold without sending them.
+    /// Counts events that the relay was proven to hold without sending them.
     pub(super) fn count_proven(&mut self, events: u64) {
         if let Some(place) = &mut self.place {
-            place.pace.delivered(events);
+            place.rate.delivered(events);
         }
     }
 
-    /// Whether [`Visit::keep_place`] has something to decide.
-    pub(super) fn is_pace_due(&self) -> bool {
-        let is_due = |p: &Place<'_>| p.is_lost || p.pace.is_due() || p.ends_at <= Instant::now();
+    /// True if [`Visit::keep_place`] has a decision to make.
+    pub(super) fn is_rate_due(&self) -> bool {
+        let is_due = |p: &Place<'_>| p.is_lost || p.rate.is_due() || p.ends_at <= Instant::now();
         self.place.as_ref().is_some_and(is_due)
     }
 
-    /// Whether an error means no more than that the relay is too slow for its place, which it loses then.
-    pub(super) fn loses_place(&mut self, error: &SyncError) -> bool {
+    /// If `error` only means that the relay is too slow for its place in the first pool, marks the place as
+    /// lost and returns true.
+    pub(super) fn mark_too_slow(&mut self, error: &SyncError) -> bool {
         let is_slow = matches!(error, SyncError::Relay(RelayError::Slow(_)));
         match self.place.as_mut().filter(|place| is_slow && !place.is_slow) {
             Some(place) => {
@@ -179,30 +186,31 @@ impl<'a> Visit<'a> {
         }
     }
 
-    /// Judges the pace of the relay if that is due, once all it sent is committed. `false` when it is too slow for its place.
-    pub(super) async fn is_fast_enough(&mut self) -> Result<bool, SyncError> {
-        if !self.is_pace_due() {
+    /// Judges the delivery rate if that is due, after all events are committed. Returns `false` when the
+    /// relay is too slow for its place.
+    pub(super) async fn judge_rate(&mut self) -> Result<bool, SyncError> {
+        if !self.is_rate_due() {
             return Ok(true);
         }
         self.delivery.finish().await?;
-        let brought = self.delivery.take_brought();
+        let committed = self.delivery.take_committed();
         let (shown, has_proven) = (std::mem::take(&mut self.shown), std::mem::take(&mut self.has_proven));
         let Some(place) = &mut self.place else { return Ok(true) };
-        place.pace.delivered(progress(brought, shown, has_proven));
-        if place.pace.is_due() && !place.pace.judge() {
+        place.rate.delivered(progress(committed, shown, has_proven));
+        if place.rate.is_due() && !place.rate.judge() {
             place.is_lost = true;
         }
         Ok(!place.is_lost)
     }
 
-    /// Lets the relay keep its place, or waits for another one if it is too slow, or if its turn is over and others wait. `false` when
-    /// the session is to end.
+    /// Keeps the place, or waits for another one if the relay is too slow or if its turn is over and others
+    /// wait. Returns `false` when the session must end.
     pub(super) async fn keep_place(&mut self) -> Result<bool, SyncError> {
-        let is_fast = self.is_fast_enough().await?;
+        let is_fast_enough = self.judge_rate().await?;
         let (places, relay) = (&self.crawl.places, self.assignment.relay);
         let Some(place) = &mut self.place else { return Ok(true) };
         let is_over = place.ends_at <= Instant::now();
-        match (is_fast, place.is_slow) {
+        match (is_fast_enough, place.is_slow) {
             (false, false) => {
                 self.crawl.parts.metrics.place_lost("too_slow");
                 self.note_slowness().await?;
@@ -228,7 +236,7 @@ impl<'a> Visit<'a> {
         let (relay, settings) = (self.assignment.relay, &self.crawl.settings);
         if self.crawl.set_slow(relay, true) {
             let url = &self.assignment.url;
-            tracing::info!(relay.url = %url, "{url} is too slow: it is read beside the other slow relays");
+            tracing::info!(relay.url = %url, "{url} delivers events too slowly; it moves to the pool of slow relays");
             let detail = json!({
                 "what": "too_slow",
                 "events_per_s_min": settings.catching_up_events_per_s_min,
@@ -240,10 +248,11 @@ impl<'a> Visit<'a> {
     }
 }
 
-/// Events that count: new ones; those known before only where they belong to a window that is proven now, each once.
-fn progress(brought: Brought, shown: u64, has_proven: bool) -> u64 {
-    let proving = if has_proven { shown.min(brought.stored + brought.known) } else { 0 };
-    brought.stored.max(proving)
+/// Events that count towards the rate: new ones. Known events count only where they prove a window now, each
+/// once.
+fn progress(committed: CommittedAnswers, shown: u64, has_proven: bool) -> u64 {
+    let proving = if has_proven { shown.min(committed.stored + committed.known) } else { 0 };
+    committed.stored.max(proving)
 }
 
 #[cfg(test)]
@@ -252,10 +261,10 @@ mod tests {
 
     #[test]
     fn known_events_repeated_events_and_refused_events_are_no_progress() {
-        let brought = |stored, known| Brought { stored, known };
-        assert_eq!(progress(brought(7, 0), 7, false), 7, "new");
-        assert_eq!(progress(brought(0, 500), 500, false), 0, "known, and nothing proven");
-        assert_eq!(progress(brought(0, 500), 250, true), 250, "known, proven, and each of them twice");
-        assert_eq!(progress(brought(0, 0), 500, true), 0, "refused");
+        let committed = |stored, known| CommittedAnswers { stored, known };
+        assert_eq!(progress(committed(7, 0), 7, false), 7, "new");
+        assert_eq!(progress(committed(0, 500), 500, false), 0, "known, and nothing proven");
+        assert_eq!(progress(committed(0, 500), 250, true), 250, "known, proven, and each of them twice");
+        assert_eq!(progress(committed(0, 0), 500, true), 0, "refused");
     }
 }

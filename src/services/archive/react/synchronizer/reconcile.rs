@@ -1,7 +1,9 @@
-//! Comparing a window with a relay instead of downloading it (NIP-77): what both have costs next to nothing.
+//! Compares a window with a relay instead of downloading it (NIP-77). Events that both sides have cost next
+//! to nothing.
 //!
-//! Our side of the comparison is everything the archive has, from any relay. What the relay claims to hold, too, is recorded as seen there
-//! without being sent, once a sample of it was shown (`claims.rs`).
+//! Our side of the comparison is every event of the archive, from any relay. Events that the relay claims to
+//! hold as well are recorded as seen there without being sent, once the relay has sent a sample of them
+//! (`claims.rs`).
 
 use std::collections::HashSet;
 
@@ -20,35 +22,38 @@ use crate::services::archive::decide::{compares_well, newest};
 use crate::services::archive::event::{Window, WindowOutcome};
 use crate::services::archive::read::{self, Held, Holdings};
 
-/// With fewer events of ours in a window it is read page by page: there is nothing to save.
+/// A window with fewer archived events is read page by page, because there is nothing to save.
 const COMPARED_MIN: usize = 100;
 
-/// Events of ours in the first comparison with a relay that does not say whether it compares (NIP-11): most do not, and
-/// reading all ids of an archive to find that out would cost a fifth of what reading their pages does.
+/// Archived events in the first comparison with a relay that does not announce NIP-77. Most such relays do
+/// not support it, and reading all ids of an archive to find that out would cost a fifth of reading their
+/// pages.
 const COMPARED_FIRST: usize = 1_000;
 
-/// A gap that is found by comparing is narrowed down to a day, or to this part of what was compared.
+/// A gap found by comparing is narrowed to one day, or to one in `PARTS_MAX` of the compared window if that
+/// is longer.
 const DAY: i64 = 86_400;
 const PARTS_MAX: i64 = 64;
 
-/// Comparisons in a row that were too much for the relay, or brought too much, after which it is read page by page.
+/// Consecutive comparisons that the relay refused as too large, or that announced too much, after which the
+/// relay is read page by page.
 const TOO_MUCH_MAX: u32 = 8;
 
-/// Events asked for by id in one question.
+/// Ids in one request.
 pub(super) const IDS_MAX: usize = 250;
 
-/// What came of one comparison.
+/// Result of one comparison.
 enum Compared {
     /// The window is settled.
     Settled,
-    /// It was too much for the relay, or the relay announced too much.
+    /// The window was too large for the relay, or the relay announced more than it sends.
     TooMuch,
-    /// This relay is better read page by page.
+    /// The relay does not support comparisons, or is too slow in them; it is read page by page.
     Unfit,
 }
 
 impl Visit<'_> {
-    /// Compares a window and checks what the relay claimed. Returns what is left to be read page by page.
+    /// Compares a window and checks the relay's claims. Returns the windows that must be read page by page.
     pub(super) async fn compare(&mut self, window: Window) -> Result<Vec<Window>, SyncError> {
         let mut left = Vec::new();
         let rest = self.compare_parts(window, &mut left).await?;
@@ -57,8 +62,8 @@ impl Visit<'_> {
         Ok(left)
     }
 
-    /// Compares a window, newest part first. Returns the rest, which cannot be compared; parts with claims that were not proven are
-    /// added to `doubted`.
+    /// Compares a window, newest part first. Returns the rest that cannot be compared; parts whose claims
+    /// were not proven are added to `doubted`.
     async fn compare_parts(
         &mut self,
         window: Window,
@@ -68,11 +73,11 @@ impl Visit<'_> {
         let all = crawl.settings.negentropy_events_max.get();
         let mut most = if self.assignment.negentropy == Some(true) { all } else { all.min(COMPARED_FIRST) };
         let mut until = window.until;
-        // How many seconds a relay that refused more is asked about.
+        // Length in seconds of the next comparison, once a longer one was refused.
         let mut span: Option<i64> = None;
         let mut too_much = 0;
         while let Some(rest) = Window::new(window.since, until) {
-            if self.claims.are_many() || self.is_pace_due() {
+            if self.claims.are_many() || self.is_rate_due() {
                 doubted.extend(self.check_claims().await?);
             }
             if !self.keep_place().await? {
@@ -116,14 +121,15 @@ impl Visit<'_> {
         Ok(None)
     }
 
-    /// Compares one second that pages did not show whole. Returns whether it is settled by that.
+    /// Compares one second that pages could not show completely. Returns true if this settled it.
     pub(super) async fn compare_second(&mut self, second: Window) -> Result<bool, SyncError> {
         let most = self.crawl.settings.negentropy_events_max.get();
         let Some(permit) = self.take_comparing().await? else { return Ok(false) };
         let ours =
             read::holdings(&self.crawl.parts.doors.session, self.assignment.relay, second, most).await?;
         let Some(ours) = ours.filter(|ours| ours.window == second) else { return Ok(false) };
-        // The pages that are recorded next were asked for before.
+        // The pages recorded next were requested before this comparison, so their time of request is
+        // restored.
         let asked_at = self.asked_at;
         let still_compares = matches!(self.compare_part(ours, DAY, permit).await?, Compared::Settled);
         self.compares &= still_compares;
@@ -132,8 +138,9 @@ impl Visit<'_> {
         Ok(still_compares && is_proven)
     }
 
-    /// What the relay announces and does not send makes a gap of at most `least` seconds. `permit` is the right to hold the ids of
-    /// ours.
+    /// Compares one part. If the relay announces events and does not send them, the part becomes a gap if it
+    /// is at most `least` seconds long, and `TooMuch` otherwise. `permit` is held while the ids are in
+    /// memory.
     async fn compare_part(
         &mut self,
         ours: Holdings,
@@ -155,13 +162,14 @@ impl Visit<'_> {
             Err(RelayError::NegRefused(why)) if why.starts_with("blocked:") => return Ok(Compared::TooMuch),
             Err(RelayError::Flooded | RelayError::Slow(_)) => return Ok(Compared::TooMuch),
             Err(RelayError::NegRefused(_) | RelayError::NegUnsupported) => {
-                // Many relays do not answer what they do not know; that wait is not held against them.
-                self.restart_pace();
+                // Many relays do not answer messages that they do not know; the delivery rate ignores that
+                // wait.
+                self.restart_rate();
                 return Ok(Compared::Unfit);
             }
             Err(error) => {
-                // The next session does not try again what ended this one.
-                self.crawl.compares_badly(self.assignment.relay);
+                // The comparison ended the session, so the next session does not compare.
+                self.crawl.disable_comparing(self.assignment.relay);
                 return Err(error.into());
             }
         };
@@ -169,15 +177,15 @@ impl Visit<'_> {
         let mut tally = Tally::default();
         tally.add(0, i32::try_from(difference.rounds).unwrap_or(i32::MAX));
         let (claims, shared) = claimed(&ours, &difference);
-        // Nothing of ours is held while the relay sends its own.
+        // Frees the ids before the relay's events are fetched, which may take long.
         drop((ours, permit));
-        let aside = self.set_pace_aside();
+        let suspended = self.suspend_rate();
         let fetched = self.fetch(difference.need, &mut tally).await;
-        self.resume_pace(aside);
+        self.resume_rate(suspended);
         let withheld = match fetched {
             Ok(Some(withheld)) => withheld,
             Ok(None) => {
-                self.crawl.compares_badly(self.assignment.relay);
+                self.crawl.disable_comparing(self.assignment.relay);
                 self.give_up_comparing("too_slow");
                 return Ok(Compared::Unfit);
             }
@@ -213,7 +221,8 @@ impl Visit<'_> {
         Ok(difference)
     }
 
-    /// Whether the relay may be believed more sightings today. If not, it is read page by page.
+    /// True if the relay's daily limit of sightings by comparison is not reached. Otherwise stops comparing
+    /// for this session.
     fn may_claim(&mut self) -> bool {
         let (relay, most) = (self.assignment.relay.0, self.crawl.settings.compared_sightings_per_day_max);
         let today = self.crawl.agenda().compared(relay, 0, Instant::now());
@@ -224,7 +233,8 @@ impl Visit<'_> {
         may
     }
 
-    /// Asks for events by their ids. What comes and is wanted is returned, and taken from `wanted` unless its id is not its own.
+    /// Requests events by id. Returns those that were wanted, and removes them from `wanted`. An event whose
+    /// id is not its own hash is refused and stays wanted.
     pub(super) async fn ask_for(
         &mut self,
         ids: &[EventId],
@@ -247,8 +257,8 @@ impl Visit<'_> {
         Ok((events, refused))
     }
 
-    /// Fetches what only the relay has, asking again as long as that brings anything. Returns how much of it does not come; `None`
-    /// when it comes too slowly.
+    /// Fetches the events that only the relay has, repeating while a round returns any. Returns how many
+    /// never arrived; `None` when the relay is too slow.
     async fn fetch(&mut self, ids: Vec<[u8; 32]>, tally: &mut Tally) -> Result<Option<usize>, SyncError> {
         let mut wanted: HashSet<EventId> = ids.into_iter().map(EventId::from_byte_array).collect();
         let mut at_once = IDS_MAX.min(self.limit);
@@ -257,7 +267,7 @@ impl Visit<'_> {
             let mut most = 0;
             for some in left.chunks(at_once) {
                 let (events, refused) = match self.ask_for(some, &mut wanted).await {
-                    Err(error) if self.loses_place(&error) => return Ok(None),
+                    Err(error) if self.mark_too_slow(&error) => return Ok(None),
                     answer => answer?,
                 };
                 tally.add(events.len(), 1);
@@ -265,7 +275,7 @@ impl Visit<'_> {
                 self.count_shown(events.len(), true);
                 self.delivery.offer(events, refused).await?;
                 self.deliver_live().await?;
-                if !self.is_fast_enough().await? {
+                if !self.judge_rate().await? {
                     return Ok(None);
                 }
             }
@@ -277,7 +287,8 @@ impl Visit<'_> {
     }
 }
 
-/// What both have, as the relay claims: the events that were not known to be there, and how many there are in all.
+/// The events that both sides have according to the relay: the claims without a recorded sighting, and the
+/// total number.
 fn claimed(ours: &Holdings, difference: &Difference) -> (Claims, usize) {
     let lacking: HashSet<&[u8; 32]> = difference.have.iter().collect();
     let (mut claims, mut shared) = (Claims::default(), 0);

@@ -1,4 +1,4 @@
-//! What relays send that is no valid event: when it ends a session, and how often it is recorded.
+//! Limits and records of invalid events: when they end a session, and how often they are recorded.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,13 +9,14 @@ use super::crawl::SyncError;
 use crate::base::nostr_event::Refusals;
 use crate::store::ingest::PageOutcome;
 
-/// Invalid events that a session may always have: a relay with a few broken ones is read to its end.
+/// Invalid events that every session is allowed, so that a relay with a few broken events is still read
+/// completely.
 const INVALID_MIN: u64 = 1_000;
 
-/// Invalid events for each valid one above which a session ends.
+/// Invalid events per valid event above which a session ends.
 const INVALID_PER_VALID: u64 = 10;
 
-/// Least time between two entries about one relay.
+/// Shortest time between two journal entries about one relay.
 const RECORD_EVERY: Duration = Duration::from_mins(1);
 
 /// Valid and invalid events of one session.
@@ -26,7 +27,6 @@ pub(super) struct Balance {
 }
 
 impl Balance {
-    /// Counts a committed page.
     pub(super) fn add(&mut self, outcome: &PageOutcome) {
         self.valid += u64::from(outcome.stored) + u64::from(outcome.known);
         self.invalid += outcome.refused.invalid();
@@ -43,8 +43,9 @@ impl Balance {
     }
 }
 
-/// Refusals that are not recorded yet, by relay. A relay gets one entry a minute at most, however fast it sends. Those of the last
-/// minute of a process are lost with it: they are statistics, nothing depends on them.
+/// Refusals not recorded yet, by relay. Each relay gets at most one journal entry a minute, however fast it
+/// sends. The counts of the last minute are lost when the process ends; they are statistics and nothing
+/// depends on them.
 #[derive(Debug, Default)]
 pub(super) struct Unrecorded(HashMap<i32, Sum>);
 
@@ -55,7 +56,7 @@ struct Sum {
 }
 
 impl Unrecorded {
-    /// Adds refusals of a relay. Returns the sum that is to be recorded now.
+    /// Adds refusals of a relay. Returns the sum if an entry is due now.
     pub(super) fn add(&mut self, relay: i32, refused: &Refusals, now: Instant) -> Option<Refusals> {
         if refused.is_empty() && !self.0.contains_key(&relay) {
             return None;
@@ -99,7 +100,7 @@ mod tests {
             balance.add(&page(valid, refused(Refusal::Malformed, invalid)));
             assert_eq!(balance.check().is_ok(), goes_on, "{valid} valid, {invalid} invalid");
         }
-        // A relay that ignores the question sends valid events.
+        // A relay that ignores the filter sends valid events, which do not count as invalid.
         let mut balance = Balance::default();
         balance.add(&page(0, refused(Refusal::Foreign, 1_000_000)));
         assert!(balance.check().is_ok());

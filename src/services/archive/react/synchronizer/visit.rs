@@ -1,4 +1,18 @@
-//! One session with one relay: read what is not proven yet, then listen, and compare again from time to time.
+//! One session with one relay: reads the windows that are not proven yet, then listens, and repeats both at
+//! intervals.
+//!
+//! | state | event | next state |
+//! |---|---|---|
+//! | waiting for a place before connecting (`live: false`) | place granted | connecting |
+//! | connecting | connected | reading if it holds a place; else waiting for one (normal mode: listening) |
+//! | waiting for a place | place granted | reading |
+//! | reading | relay below the minimum rate, or turn over | waiting for a place (see `places.rs`) |
+//! | reading | all windows walked | idle if it may listen; else ended |
+//! | idle, listening | `interval_s` passed | waiting for a place |
+//! | any, listening | relay closes the subscription | same if NIP-42 reopens it; if not, idle becomes ended |
+//! | any | `stop` or an error | ended (see `outcome.rs`); events received so far are committed |
+//!
+//! In careful mode (`ReadMode`) the session listens only after reading, or not at all.
 
 use std::future::Future;
 use std::time::Duration;
@@ -7,31 +21,31 @@ use nostr_sdk::{Filter, Timestamp};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::agenda::ReadMode;
 use super::claims::Claims;
 use super::crawl::{Assignment, Crawl, SyncError};
 use super::delivery::Delivery;
 use super::places::Place;
-use super::{Idle, Live};
+use super::{Idle, IdleState};
 use crate::base::nostr_event::Refusals;
 use crate::net::relay::{AnswerPage, RelayError, RelaySession};
 use crate::services::archive::append::visits;
-use crate::services::archive::decide::{Habits, Look, open_windows};
+use crate::services::archive::decide::{Habits, Recheck, open_windows};
 use crate::services::archive::event::Window;
 use crate::services::archive::read;
 use crate::store::Relay;
 use crate::store::ingest::PageOutcome;
 
-/// A relay that says it gives fewer events at once is not believed: its own behaviour tells.
+/// A smaller announced limit is ignored; the answers themselves show the relay's limit. Some relays announce
+/// 0 and mean "no limit".
 const LIMIT_MIN: usize = 10;
 
-/// What a session brought.
+/// Counts of a session since its last report.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    /// Events that were new.
     pub(super) stored: u64,
-    /// Events that were not.
+    /// Events that were stored before.
     pub(super) known: u64,
-    /// Events refused.
     pub(super) refused: Refusals,
 }
 
@@ -43,51 +57,58 @@ impl Report {
     }
 }
 
-/// A session under way.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts about one connection")]
 pub(super) struct Visit<'a> {
     pub(super) crawl: &'a Crawl,
     pub(super) assignment: Assignment,
-    /// Ends the session.
+    /// Cancelled when the session must end.
     pub(super) stop: &'a CancellationToken,
-    /// Where the session says whether it may give way.
-    pub(super) live: &'a Live,
-    /// Held while the past of the relay is read.
+    /// Set while the session may be ended in favour of another relay.
+    pub(super) idle_state: &'a IdleState,
+    /// Held while stored events of the relay are read.
     pub(super) place: Option<Place<'a>>,
-    /// Events of answers since the pace was last judged, each counted once.
+    /// Events of answers since the delivery rate was last judged, each counted once.
     pub(super) shown: u64,
-    /// Whether these events prove a window, or were asked for by their ids.
+    /// True if these events prove a window or were requested by id.
     pub(super) has_proven: bool,
     pub(super) session: RelaySession,
     pub(super) delivery: Delivery,
-    /// Events asked for at a time.
+    /// Limit on events per request.
     pub(super) limit: usize,
-    /// What its answers told of its ways.
+    /// What its answers have shown about its behaviour.
     pub(super) habits: Habits,
-    /// What it claimed in comparisons and has not proven.
+    /// Claims from comparisons that are not checked yet.
     pub(super) claims: Claims,
-    /// Whether this relay is compared with rather than downloaded from.
+    /// True while windows are compared (NIP-77) rather than downloaded.
     pub(super) compares: bool,
-    /// When what is recorded next was asked for at the earliest, unix seconds.
+    /// Earliest request time of the verdicts that are recorded next, unix seconds.
     pub(super) asked_at: i64,
-    /// Whether the relay is listened to after it was read with care; `None` when it needs none.
-    pub(super) care: Option<bool>,
+    pub(super) read_mode: ReadMode,
+    /// True while the live subscription is open.
     pub(super) listens: bool,
-    /// Ends the wait for the next comparison when nothing is sent in between.
-    deaf: CancellationToken,
-    has_authenticated: bool,
-    has_listened_again: bool,
+    /// Cancelled when the relay closes the live subscription; ends the wait for the next round.
+    live_closed: CancellationToken,
+    authentication: Authentication,
 }
 
-/// Runs until the relay ends it, or `stop` does. `live` is told while the session is idle.
+/// Progress of authentication (NIP-42) within a session. It is done at most once, and reopens the live
+/// subscription at most once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Authentication {
+    NotDone,
+    Done,
+    DoneAndResubscribed,
+}
+
+/// Runs until the relay or `stop` ends the session. `idle_state` is set while the session is idle.
 pub(super) async fn run(
     crawl: &Crawl,
     assignment: Assignment,
     stop: &CancellationToken,
-    live: &Live,
+    idle_state: &IdleState,
 ) -> Result<(), SyncError> {
-    let (url, patience) = (assignment.url.clone(), crawl.patience(assignment.url.network()));
-    // A session that does not listen connects when it has its place: until then it would not answer the relay.
+    let (url, timeouts) = (assignment.url.clone(), crawl.timeouts(assignment.url.network()));
+    // A session that does not listen connects only when it has its place: until then it would not read from
+    // the connection.
     let place = if crawl.settings.live {
         None
     } else {
@@ -96,21 +117,20 @@ pub(super) async fn run(
         Some(place)
     };
     let compares = compares(crawl, &assignment).await?;
-    let connecting = RelaySession::connect(&crawl.parts.outside, &url, assignment.trust, patience);
-    // Waiting for a relay must not hold up the end: nothing was asked for yet.
+    let connecting = RelaySession::connect(&crawl.parts.outside, &url, assignment.trust, timeouts);
+    // Connecting must not delay shutdown; nothing was requested yet, so nothing is lost.
     let Some(session) = stop.run_until_cancelled(connecting).await else { return Ok(()) };
     let settings = &crawl.settings;
-    // Some say 0 and mean that there is no limit.
     let max_limit = assignment.max_limit.filter(|limit| *limit >= LIMIT_MIN).unwrap_or(usize::MAX);
     let limit = settings.page_events.get().min(max_limit);
     let relay = assignment.relay;
-    let care = crawl.care(relay);
+    let read_mode = crawl.read_mode(relay);
     let mut visit = Visit {
         crawl,
         delivery: Delivery::new(crawl.parts.intake.clone(), assignment.relay),
         assignment,
         stop,
-        live,
+        idle_state,
         place,
         shown: 0,
         has_proven: false,
@@ -120,40 +140,40 @@ pub(super) async fn run(
         claims: Claims::default(),
         compares,
         asked_at: crawl.parts.clock.now().timestamp(),
-        care,
+        read_mode,
         listens: false,
-        deaf: CancellationToken::new(),
-        has_authenticated: false,
-        has_listened_again: false,
+        live_closed: CancellationToken::new(),
+        authentication: Authentication::NotDone,
     };
-    let mut ended = visit.stay().await;
-    match (&ended, care) {
+    let mut ended = visit.run_session().await;
+    match (&ended, read_mode) {
+        // In careful mode, a session that listens has received the message through the live subscription.
         (Err(SyncError::Relay(RelayError::TooLarge { .. })), _) => {
-            crawl.take_care(relay, care.is_some() && visit.listens);
+            crawl.read_carefully(relay, read_mode != ReadMode::Normal && visit.listens);
         }
-        (Ok(()), Some(_)) => crawl.take_care(relay, false),
+        (Ok(()), ReadMode::Careful | ReadMode::CarefulWithoutLive) => crawl.read_carefully(relay, false),
         _ => {}
     }
-    // What was sent is kept, however the session ended.
-    let heard = visit.deliver_live().await;
-    let delivered = heard.and(visit.delivery.finish().await);
+    // Events received before the end are kept, however the session ended.
+    let received = visit.deliver_live().await;
+    let delivered = received.and(visit.delivery.finish().await);
     if ended.is_ok() {
         ended = delivered;
     }
     visit.place = None;
-    let told = visit.tell().await;
+    let recorded = visit.record_report().await;
     visit.session.close().await;
-    ended.and(told)
+    ended.and(recorded)
 }
 
-/// Whether the relay is compared with at all: it says that it speaks NIP-77 or says nothing, no comparison with it went wrong, and it
-/// needs no care.
+/// True if the relay is compared with at all: it does not deny NIP-77, no comparison with it has failed, and
+/// it is not read in careful mode.
 async fn compares(crawl: &Crawl, assignment: &Assignment) -> Result<bool, SyncError> {
     let (settings, relay) = (&crawl.settings, assignment.relay);
     if !settings.negentropy
         || assignment.negentropy == Some(false)
         || !crawl.may_compare(relay)
-        || crawl.care(relay).is_some()
+        || crawl.read_mode(relay) != ReadMode::Normal
     {
         return Ok(false);
     }
@@ -162,12 +182,12 @@ async fn compares(crawl: &Crawl, assignment: &Assignment) -> Result<bool, SyncEr
 }
 
 impl Visit<'_> {
-    async fn stay(&mut self) -> Result<(), SyncError> {
+    async fn run_session(&mut self) -> Result<(), SyncError> {
         if !self.crawl.settings.live {
             self.catch_up().await?;
-            return self.tell().await;
+            return self.record_report().await;
         }
-        if self.care.is_none() {
+        if self.read_mode == ReadMode::Normal {
             self.listen().await?;
         }
         loop {
@@ -175,8 +195,8 @@ impl Visit<'_> {
                 return Ok(());
             }
             self.catch_up().await?;
-            self.tell().await?;
-            if self.care == Some(true) && !self.listens {
+            self.record_report().await?;
+            if self.read_mode == ReadMode::Careful && !self.listens {
                 self.listen().await?;
             }
             if !self.listens || self.stop.is_cancelled() {
@@ -184,17 +204,17 @@ impl Visit<'_> {
             }
             self.place = None;
             self.crawl.went_well(self.assignment.relay);
-            self.live.set(Some(Idle { since: Instant::now(), is_up_to_date: true }));
+            self.idle_state.set(Some(Idle { since: Instant::now(), is_up_to_date: true }));
             let interval = Duration::from_secs(self.crawl.settings.interval_s.get().into());
-            let deaf = self.deaf.clone();
-            let pause = async move { deaf.run_until_cancelled(sleep(interval)).await };
-            if self.meanwhile(pause).await?.flatten().is_none() {
+            let live_closed = self.live_closed.clone();
+            let pause = async move { live_closed.run_until_cancelled(sleep(interval)).await };
+            if self.while_storing_live(pause).await?.flatten().is_none() {
                 return Ok(());
             }
         }
     }
 
-    /// Reads every window that is not proven, newest first.
+    /// Reads every window that is not settled, newest first.
     async fn catch_up(&mut self) -> Result<(), SyncError> {
         for window in open(self.crawl, self.assignment.relay).await? {
             let left = if self.compares { self.compare(window).await? } else { vec![window] };
@@ -208,31 +228,32 @@ impl Visit<'_> {
                 return Ok(());
             }
         }
-        // A relay that was read to its end needs no place among the slow ones next time.
+        // A relay that is caught up starts in the first pool next time.
         self.crawl.set_slow(self.assignment.relay, false);
         Ok(visits::caught_up(&self.crawl.parts.doors, self.assignment.relay).await?)
     }
 
-    /// Asks for everything that the relay gets from now on, whatever its date, and for what is too young to be in a window.
+    /// Subscribes to everything that the relay receives from now on, whatever its date, and to events too
+    /// recent for a window.
     async fn listen(&mut self) -> Result<(), SyncError> {
         let now = self.crawl.parts.clock.now().timestamp();
         let young = now - i64::from(self.crawl.settings.end_lag_s);
         let recent = Filter::new().since(Timestamp::from_secs(u64::try_from(young)?)).limit(self.limit);
-        // A limit binds only what is stored already (N-01.8).
+        // A limit applies to stored events only (N-01.8).
         self.session.listen(&[recent, Filter::new().limit(1)]).await?;
         self.listens = true;
         Ok(())
     }
 
-    /// Waits for something and stores what the relay sends meanwhile. `None` when stopped.
-    pub(super) async fn meanwhile<T>(
+    /// Waits for `what` and stores live events meanwhile. `None` when stopped.
+    pub(super) async fn while_storing_live<T>(
         &mut self,
         what: impl Future<Output = T> + Send,
     ) -> Result<Option<T>, SyncError> {
         let stop = self.stop;
         let mut what = std::pin::pin!(what);
         loop {
-            let heard = tokio::select! {
+            let received = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(None),
                 value = &mut what => return Ok(Some(value)),
@@ -240,38 +261,40 @@ impl Visit<'_> {
                     delivered?;
                     continue;
                 }
-                heard = self.session.wait_live(), if self.listens && !self.delivery.is_full() => heard,
+                received = self.session.wait_live(), if self.listens && !self.delivery.is_full() => received,
             };
-            match heard {
+            match received {
                 Ok(()) => self.deliver_live().await?,
-                Err(RelayError::Closed(why)) => self.not_listened_to(&why).await?,
+                Err(RelayError::Closed(why)) => self.handle_live_closed(&why).await?,
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// The relay ended the live subscription.
-    async fn not_listened_to(&mut self, why: &str) -> Result<(), SyncError> {
+    /// Handles the end of the live subscription by the relay.
+    async fn handle_live_closed(&mut self, why: &str) -> Result<(), SyncError> {
         self.listens = false;
         let wants_key = why.starts_with("auth-required:");
-        let knows_us_now = wants_key && self.has_authenticated && !self.has_listened_again;
-        if knows_us_now || self.may_authenticate(why).await? {
-            self.has_listened_again = true;
+        // The relay may have closed the subscription before it processed our authentication, so subscribe
+        // once more.
+        let is_now_known = wants_key && self.authentication == Authentication::Done;
+        if is_now_known || self.may_authenticate(why).await? {
+            self.authentication = Authentication::DoneAndResubscribed;
             self.listen().await?;
         } else {
-            self.deaf.cancel();
-            tracing::debug!(relay.url = %self.assignment.url, why, "it does not send what it gets");
+            self.live_closed.cancel();
+            tracing::debug!(relay.url = %self.assignment.url, why, "the relay refuses the live subscription: {why}");
         }
         Ok(())
     }
 
-    /// Hands over what came for the live subscription while something else was read.
+    /// Passes live events that arrived during another request to the intake.
     pub(super) async fn deliver_live(&mut self) -> Result<(), SyncError> {
-        let heard = self.session.take_live();
-        self.delivery.offer_live(heard).await
+        let received = self.session.take_live();
+        self.delivery.offer_live(received).await
     }
 
-    /// Asks, and once more after saying who we are if the relay wants to know (N-42.6).
+    /// Sends a request, and repeats it once after authenticating if the relay demands that (N-42.6).
     pub(super) async fn ask(&mut self, filter: &Filter) -> Result<AnswerPage, SyncError> {
         let page = match self.ask_once(filter).await {
             Err(RelayError::Closed(why)) if self.may_authenticate(&why).await? => self.ask_once(filter).await,
@@ -288,26 +311,26 @@ impl Visit<'_> {
         page
     }
 
-    /// Says who we are, when that is why the relay refused.
+    /// Authenticates if that is why the relay refused. Returns true if the request may be repeated.
     pub(super) async fn may_authenticate(&mut self, why: &str) -> Result<bool, SyncError> {
         let may = self.crawl.settings.authenticate
-            && !self.has_authenticated
+            && self.authentication == Authentication::NotDone
             && why.starts_with("auth-required:")
             && self.session.auth_challenge().is_some();
         if may {
-            self.has_authenticated = true;
+            self.authentication = Authentication::Done;
             self.session.authenticate(&self.crawl.parts.keys).await?;
         }
         Ok(may)
     }
 
-    async fn tell(&mut self) -> Result<(), SyncError> {
+    async fn record_report(&mut self) -> Result<(), SyncError> {
         let report = self.delivery.take_report();
-        Ok(self.crawl.tell(self.assignment.relay, &self.assignment.url, report).await?)
+        Ok(self.crawl.record_report(self.assignment.relay, &self.assignment.url, report).await?)
     }
 }
 
-/// Windows of a relay that are to be read now, newest first.
+/// Windows of a relay that must be read now, newest first.
 async fn open(crawl: &Crawl, relay: Relay) -> Result<Vec<Window>, SyncError> {
     let settings = &crawl.settings;
     let now = crawl.parts.clock.now().timestamp();
@@ -316,12 +339,12 @@ async fn open(crawl: &Crawl, relay: Relay) -> Result<Vec<Window>, SyncError> {
     let forgotten = i32::try_from(settings.recheck_all_days.get())?;
     let session = &crawl.parts.doors.session;
     let settled = read::settled_windows(session, relay, &ages, forgotten).await?;
-    let looks: Vec<Look> = ages
+    let rechecks: Vec<Recheck> = ages
         .iter()
-        .map(|age| Look {
+        .map(|age| Recheck {
             age_s: *age,
             settled: settled.iter().filter(|s| s.0 == *age).map(|s| s.1).collect(),
         })
         .collect();
-    Ok(open_windows(i64::try_from(settings.since_unix_s)?, now, &looks))
+    Ok(open_windows(i64::try_from(settings.since_unix_s)?, now, &rechecks))
 }

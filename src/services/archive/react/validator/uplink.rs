@@ -1,7 +1,8 @@
-//! Whether it is our own uplink that is away when a candidate gives no sign of life: then other relays give none either.
+//! Checks whether our own uplink is down when a candidate does not respond at all: then reference relays do
+//! not respond either.
 //!
-//! Asked are the relays of that network that showed the newest events. One question serves everybody whose try had begun
-//! before it.
+//! The reference relays are the relays of that network that sent the newest events. One check serves all
+//! tries that had begun before it.
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -15,17 +16,17 @@ use crate::net::relay::Patience;
 use crate::services::archive::read;
 use crate::store;
 
-/// Relays that are asked.
-const WITNESSES: i64 = 3;
+/// Number of reference relays that are tried.
+const REFERENCE_RELAYS: i64 = 3;
 
-/// What was found out about a network.
+/// Result of the latest check of one network.
 #[derive(Debug, Clone, Copy)]
 struct Found {
     asked_at: Instant,
-    is_away: bool,
+    is_down: bool,
 }
 
-/// What was found out last about each network.
+/// Latest check of each network.
 #[derive(Debug)]
 pub(super) struct Uplink([(Network, Mutex<Option<Found>>); 4]);
 
@@ -35,42 +36,47 @@ impl Uplink {
         Self(networks.map(|network| (network, Mutex::default())))
     }
 
-    /// Whether nobody is reached in a network although somebody should be, asked after `since`.
-    pub(super) async fn is_away(
+    /// True when every reference relay of a network is unreachable, which means our own uplink is down. The
+    /// check began at or after `since`.
+    pub(super) async fn is_down(
         &self,
         parts: &ValidatorParts,
         network: Network,
         since: Instant,
     ) -> Result<bool, store::Error> {
         let Some((_, last)) = self.0.iter().find(|(known, _)| *known == network) else { return Ok(false) };
-        // Whoever comes meanwhile waits, and has the same answer.
+        // Concurrent callers wait for the lock and reuse the result.
         let mut last = last.lock().await;
         if let Some(found) = last.filter(|found| found.asked_at >= since) {
-            return Ok(found.is_away);
+            return Ok(found.is_down);
         }
         let asked_at = Instant::now();
-        let witnesses = read::witnesses(&parts.doors.session, network.as_str(), WITNESSES).await?;
-        let patience = Patience::from(parts.networks.get(network));
-        let mut answers: FuturesUnordered<_> = witnesses
+        let reference_relays =
+            read::reference_relays(&parts.doors.session, network.as_str(), REFERENCE_RELAYS).await?;
+        let timeouts = Patience::from(parts.networks.get(network));
+        let mut answers: FuturesUnordered<_> = reference_relays
             .iter()
-            .filter_map(|witness| {
-                let trust = if witness.is_named { Trust::Named } else { Trust::Discovered };
-                Some((RelayUrl::parse(&witness.url).ok()?, trust))
+            .filter_map(|relay| {
+                let trust = if relay.is_named { Trust::Named } else { Trust::Discovered };
+                Some((RelayUrl::parse(&relay.url).ok()?, trust))
             })
-            .map(|(url, trust)| async move { probe(&parts.outside, &url, trust, patience).await.is_ok() })
+            .map(|(url, trust)| async move { probe(&parts.outside, &url, trust, timeouts).await.is_ok() })
             .collect();
-        // Without a witness nobody can tell.
-        let mut is_away = !answers.is_empty();
+        // Without a reference relay the state of the uplink is unknown, and counts as up.
+        let mut is_down = !answers.is_empty();
         while let Some(is_there) = answers.next().await {
             if is_there {
-                is_away = false;
+                is_down = false;
                 break;
             }
         }
-        if is_away {
-            tracing::warn!(network = network.as_str(), "no relay that is known to be there is reached");
+        if is_down {
+            tracing::warn!(
+                network = network.as_str(),
+                "no reference relay is reachable: our own uplink is down, and failures do not count against candidates"
+            );
         }
-        *last = Some(Found { asked_at, is_away });
-        Ok(is_away)
+        *last = Some(Found { asked_at, is_down });
+        Ok(is_down)
     }
 }

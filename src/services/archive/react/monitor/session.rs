@@ -1,4 +1,4 @@
-//! What a relay does over its WebSocket: open, read, and where it is wished, write (NIP-66).
+//! Checks of a relay over its WebSocket: open, read and, if enabled, write (NIP-66).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use crate::net::relay::{Patience, Published, RelayError, RelaySession};
 use crate::net::{Certificate, DialError, Outside, Trust};
 use crate::services::archive::decide::{Auth, Checked, Failure};
 
-/// The throw-away event of the write check: ephemeral, so no relay keeps it. Never a report, which would take the place of the
-/// real one (N-66.10).
+/// Kind of the write check's test event. It is ephemeral, so no relay stores it, and it is never a report,
+/// which would replace the real one (N-66.10).
 const PROBE: Kind = Kind::Custom(22_456);
 
-/// For how many seconds the probe means anything.
+/// Seconds until the test event expires.
 const PROBE_S: u64 = 60;
 
-/// What a visit brought.
-pub(super) struct Talk {
+/// Results of the session's checks.
+pub(super) struct SessionFindings {
     pub(super) open: Checked<Duration>,
     pub(super) read: Option<Checked<Duration>>,
     pub(super) auth: Option<Auth>,
@@ -28,15 +28,15 @@ pub(super) struct Talk {
     pub(super) headers: BTreeMap<String, String>,
 }
 
-/// A relay to be visited, and in what manner.
-pub(super) struct Visit<'a> {
+/// Parameters of the session.
+pub(super) struct SessionCheck<'a> {
     pub(super) outside: &'a Outside,
     pub(super) url: &'a RelayUrl,
     pub(super) trust: Trust,
-    pub(super) patience: Patience,
-    /// When it has to be over.
+    pub(super) timeouts: Patience,
+    /// When all checks must have ended.
     pub(super) deadline: Instant,
-    /// How long that was at the start, for messages.
+    /// The time limit behind `deadline`, for messages.
     pub(super) limit: Duration,
     pub(super) keys: &'a Keys,
     pub(super) writes: bool,
@@ -50,17 +50,17 @@ fn failure(error: &RelayError) -> Failure {
     }
 }
 
-impl Visit<'_> {
+impl SessionCheck<'_> {
     async fn within<T>(&self, work: impl Future<Output = Result<T, RelayError>>) -> Result<T, RelayError> {
         timeout_at(self.deadline, work).await.unwrap_or(Err(RelayError::Slow(self.limit)))
     }
 
-    /// Opens, asks, writes, and says goodbye.
-    pub(super) async fn talk(&self) -> Talk {
-        let connecting = RelaySession::connect(self.outside, self.url, self.trust, self.patience);
+    /// Connects, reads, writes if enabled, and closes the session.
+    pub(super) async fn run(&self) -> SessionFindings {
+        let connecting = RelaySession::connect(self.outside, self.url, self.trust, self.timeouts);
         let mut session = match Box::pin(self.within(connecting)).await {
             Ok(session) => session,
-            Err(error) => return closed_door(error),
+            Err(error) => return not_connected(error),
         };
         let handshake = session.handshake();
         let (open, certificate) = (handshake.elapsed, handshake.certificate.clone());
@@ -68,10 +68,11 @@ impl Visit<'_> {
         let (read, auth) = self.read(&mut session).await;
         let write = if self.writes { Some(self.write(&mut session, auth).await) } else { None };
         let _ = timeout_at(self.deadline, session.close()).await;
-        Talk { open: Ok(open), read, auth, write, certificate, headers }
+        SessionFindings { open: Ok(open), read, auth, write, certificate, headers }
     }
 
-    /// Asks for one event. A relay that wants to know who asks is told, and asked again: that is no outage (N-42.9).
+    /// Requests one event, and repeats the request after authenticating if the relay demands that. A refused
+    /// authentication is not an outage (N-42.9).
     async fn read(&self, session: &mut RelaySession) -> (Option<Checked<Duration>>, Option<Auth>) {
         match self.ask(session).await {
             Ok(took) => return (Some(Ok(took)), Some(Auth::NotRequired)),
@@ -93,7 +94,7 @@ impl Visit<'_> {
         answer.map(|_| begun.elapsed()).map_err(|error| failure(&error))
     }
 
-    /// Publishes the probe and waits until the relay shows it: an OK alone is easily said.
+    /// Publishes the test event and waits until the relay sends it back: an OK alone proves nothing.
     async fn write(&self, session: &mut RelaySession, auth: Option<Auth>) -> Checked<Duration> {
         let probe = self.probe()?;
         let (mut took, mut answer) = self.offer(session, &probe).await?;
@@ -105,16 +106,19 @@ impl Visit<'_> {
         if !answer.accepted {
             return Err(refused(&answer));
         }
-        let until = self.deadline.min(Instant::now() + self.patience.idle);
+        let until = self.deadline.min(Instant::now() + self.timeouts.idle);
         while let Ok(Ok(())) = timeout_at(until, session.wait_live()).await {
             if session.take_live().events.iter().any(|event| event.is_its_id && event.id == probe.id) {
                 return Ok(took);
             }
         }
-        Err(Failure::new("not_read_back", "the relay said OK, and did not show the event to a subscriber"))
+        Err(Failure::new(
+            "not_read_back",
+            "the relay accepted the event, but did not send it to a subscriber",
+        ))
     }
 
-    /// Subscribes to the probe, and publishes it.
+    /// Subscribes to the test event and publishes it.
     async fn offer(&self, session: &mut RelaySession, probe: &Event) -> Checked<(Duration, Published)> {
         let filter = Filter::new().kind(PROBE).author(probe.pubkey).since(probe.created_at);
         self.within(session.listen(&[filter])).await.map_err(|error| failure(&error))?;
@@ -133,8 +137,8 @@ impl Visit<'_> {
     }
 }
 
-/// No session: even so, the certificate may have been shown.
-fn closed_door(error: RelayError) -> Talk {
+/// The findings without a session. A failed handshake may still have shown the certificate.
+fn not_connected(error: RelayError) -> SessionFindings {
     let open = Err(failure(&error));
     let certificate = match error {
         RelayError::Connect(DialError::Tls { certificate, .. }) => {
@@ -142,5 +146,5 @@ fn closed_door(error: RelayError) -> Talk {
         }
         _ => None,
     };
-    Talk { open, read: None, auth: None, write: None, certificate, headers: BTreeMap::new() }
+    SessionFindings { open, read: None, auth: None, write: None, certificate, headers: BTreeMap::new() }
 }

@@ -1,4 +1,4 @@
-//! Where an address is, and whose: by the MaxMind files that the user supplies.
+//! Looks up location and autonomous system of an address in the MaxMind files that the user supplies.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -9,24 +9,24 @@ use serde_json::{Map, Value, json};
 use super::MonitorError;
 use crate::config;
 
-/// Characters of a geohash: about five kilometres, no finer than these files are right.
+/// Characters of a geohash: about five kilometres, which is the accuracy of these files.
 const GEOHASH_CHARS: usize = 5;
 
-/// The opened files. They are read into memory once.
+/// The files, read into memory once.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct GeoFiles {
     city: Option<Reader<Vec<u8>>>,
     asn: Option<Reader<Vec<u8>>>,
 }
 
 fn open(path: Option<&Path>) -> Result<Option<Reader<Vec<u8>>>, MonitorError> {
     let Some(path) = path else { return Ok(None) };
-    let wrong = |e: maxminddb::MaxMindDbError| MonitorError::Places(path.to_owned(), e.to_string());
-    Reader::open_readfile(path).map(Some).map_err(wrong)
+    let unreadable = |e: maxminddb::MaxMindDbError| MonitorError::GeoFile(path.to_owned(), e.to_string());
+    Reader::open_readfile(path).map(Some).map_err(unreadable)
 }
 
-impl Places {
-    /// Those that the settings name.
+impl GeoFiles {
+    /// Opens the files named by the settings.
     pub(super) fn open(settings: &config::Monitor) -> Result<Self, MonitorError> {
         Ok(Self {
             city: open(settings.geo_city_file.as_deref())?,
@@ -34,7 +34,7 @@ impl Places {
         })
     }
 
-    /// Country, city, place and geohash, as far as the file knows them.
+    /// Country, city, coordinates and geohash, as far as the file has them.
     pub(super) fn geo(&self, ip: IpAddr) -> Option<Value> {
         let city: geoip2::City = self.city.as_ref()?.lookup(ip).ok()?.decode().ok()??;
         let (latitude, longitude) = (city.location.latitude, city.location.longitude);
@@ -62,13 +62,14 @@ impl Places {
     }
 }
 
-/// The members that say something; `None` when none does.
+/// The members that are neither null nor an empty list; `None` when there are none.
 pub(super) fn filled(found: &Value) -> Option<Value> {
-    let says = |value: &Value| !value.is_null() && value.as_array().is_none_or(|items| !items.is_empty());
+    let is_filled =
+        |value: &Value| !value.is_null() && value.as_array().is_none_or(|items| !items.is_empty());
     let members: Map<String, Value> = found
         .as_object()?
         .iter()
-        .filter(|(_, value)| says(value))
+        .filter(|(_, value)| is_filled(value))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     (!members.is_empty()).then_some(Value::Object(members))
