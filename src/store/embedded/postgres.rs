@@ -1,4 +1,4 @@
-//! The private PostgreSQL: one postmaster on the data folder's cluster.
+//! The private PostgreSQL: one postmaster on the cluster of the data folder.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -21,14 +21,15 @@ use super::{
 };
 use crate::base::Secret;
 
-/// Fast shutdown writes a checkpoint, which takes a while with a large buffer cache; then immediate; then by force.
+/// Fast shutdown first: it writes a checkpoint, which takes a while with a large buffer cache. Then immediate
+/// shutdown, then SIGKILL.
 const STOP: StopSteps = &[
     (Signal::SIGINT, Duration::from_mins(2)),
     (Signal::SIGQUIT, Duration::from_secs(15)),
     (Signal::SIGKILL, Duration::from_secs(5)),
 ];
 
-/// The running postmaster's process id, in the cluster.
+/// The process id of the running postmaster, in the cluster's folder.
 const PID_FILE: &str = "postmaster.pid";
 
 /// PostgreSQL on one data folder.
@@ -42,8 +43,8 @@ pub(super) struct Postgres {
 }
 
 impl Postgres {
-    /// Stops what a former run left, makes the cluster if there is none, and writes the configuration; starts
-    /// nothing. Ends early when `stop` is cancelled.
+    /// Stops a server of an earlier run, creates the cluster if there is none, and writes the configuration;
+    /// does not start PostgreSQL. Returns early when `stop` is cancelled.
     ///
     /// # Errors
     /// [`Error::PostgresMissing`], [`Error::PostgresOtherVersion`], [`Error::Initdb`], [`Error::LeftoverStays`],
@@ -85,12 +86,12 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// The superuser's URL, straight to the server.
+    /// The superuser's URL, without the pooler.
     pub(super) fn superuser(&self) -> &Secret {
         &self.superuser
     }
 
-    /// Stops a postmaster and orphaned backends that an earlier process left, and takes their locks away.
+    /// Stops a postmaster and orphaned backends of an earlier run, and removes their lock files.
     async fn clear(&self) -> Result<(), Error> {
         let suffix = format!("postgres -D {}", self.daemon.folder.display());
         let ours = |line: &str| line.ends_with(&suffix);
@@ -99,18 +100,19 @@ impl Postgres {
         if let PidFile::Ours(pid) = holder {
             stop_leftover(self.daemon.name, pid, ours, STOP).await?;
         }
-        // Also after a clean end: the logger outlives its postmaster by a moment.
+        // Needed after a clean end too: the logger outlives its postmaster for a moment.
         stop_orphans(&self.cluster_name).await?;
-        if let PidFile::Stranger(pid) = holder {
-            // PostgreSQL would take any living process of its user for a postmaster and refuse to start. We hold
-            // the folder's lock, the process is another program, and no backend of this cluster lives.
+        if let PidFile::OtherProgram(pid) = holder {
+            // PostgreSQL would take any living process of its user for a postmaster and refuse to start.
+            // Removing the file is safe: this process holds the folder's lock, the named process is another
+            // program, and no backend of this cluster is left.
             warn!(
                 process.pid = pid,
                 "postmaster.pid names process {pid}, which is another program: removing it"
             );
             cluster.remove(PID_FILE)?;
         }
-        // A socket's lock file names a process too, with the same mistake.
+        // The lock file of a socket contains a process id too, with the same problem.
         for port_file in
             [format!(".s.PGSQL.{}.lock", self.daemon.port), format!(".s.PGSQL.{}", self.daemon.port)]
         {
@@ -119,7 +121,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Stops the server and waits until none of its processes is left.
+    /// Stops the server and waits until no process of it is left.
     ///
     /// # Errors
     /// [`Error::LeftoverStays`].

@@ -8,7 +8,7 @@ use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::project::PROJECTIONS;
 use quipu::services::archive::project::verify;
 use quipu::services::archive::{RelayAnswer, RelayJournal};
-use quipu::store::append::{Journal, Patience, Writer};
+use quipu::store::append::{Journal, RetryLimits, Writer};
 use quipu::store::ingest::{IngestJournal, IngestMetrics, IngestPage, Intake, Source};
 use quipu::store::projection::Projection;
 use quipu::store::tick::Ticker;
@@ -40,12 +40,12 @@ impl Kit {
     }
 
     pub(crate) fn writer<J: Journal>(&mut self, journal: J) -> Writer<J> {
-        self.patient_writer(journal, Patience::default())
+        self.writer_with_limits(journal, RetryLimits::default())
     }
 
-    pub(crate) fn patient_writer<J: Journal>(&mut self, journal: J, patience: Patience) -> Writer<J> {
+    pub(crate) fn writer_with_limits<J: Journal>(&mut self, journal: J, limits: RetryLimits) -> Writer<J> {
         let (pool, hints, metrics) = (self.doors.write.clone(), Hints::default(), AppendMetrics::default());
-        let (writer, task) = Writer::with_patience(journal, pool, hints, metrics, patience);
+        let (writer, task) = Writer::with_retry_limits(journal, pool, hints, metrics, limits);
         self.tasks.spawn(task);
         writer
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quipu::base::nostr_event::Refusal;
 use quipu::base::{Refusals, VerifiedEvent};
-use quipu::store::append::Patience;
+use quipu::store::append::RetryLimits;
 use quipu::store::ingest::IngestPage;
 use tokio::task::JoinSet;
 
@@ -81,15 +81,15 @@ async fn when_the_slots_are_used_up_the_answer_says_so_and_what_is_stored_stays(
     let mut kit = Kit::new().await;
     let owner = kit.database.owner().await;
     owner.batch_execute("SELECT setval('event_slot', quipu_slots_max() - 3)").await.unwrap();
-    let patience = Patience { attempt: Duration::from_secs(20), total: Duration::from_secs(20) };
-    let writer = kit.patient_writer(ingest_journal(), patience);
+    let limits = RetryLimits { attempt: Duration::from_secs(20), total: Duration::from_secs(20) };
+    let writer = kit.writer_with_limits(ingest_journal(), limits);
     let events = sample(111, 8);
     let last = writer.append(page(None, &events[..3])).await.unwrap();
     assert_eq!((last.stored, last.newest_slot), (3, Some((1 << 45) - 1)));
     let error = writer.append(page(None, &events[3..])).await.unwrap_err();
     assert!(matches!(error, quipu::store::Error::Broken(_)), "{error:?}");
     let told = format!("{error:?}");
-    assert!(told.contains("the numbers for events are used up"), "{told}");
+    assert!(told.contains("the numbers for events are used;"), "{told}");
     assert_eq!(number(&owner, "SELECT count(*) FROM events").await, 3);
     let months = "SELECT count(*) FROM events WHERE number >> 45 = quipu_month_number(created_at)";
     assert_eq!(number(&owner, months).await, 3, "the last slots do not touch the month");
