@@ -1,4 +1,4 @@
-//! What the benches share: a durable private server, reference figures, tables.
+//! Code that the benches share: a durable private server, reference figures, tables.
 
 pub(crate) mod bigbrotr;
 pub(crate) mod figure;
@@ -52,7 +52,7 @@ impl Server {
         Self { embedded, _folder: folder }
     }
 
-    /// One value, as the superuser in the database `quipu`.
+    /// Runs a query that returns one value, as the superuser in the database `quipu`.
     pub(crate) async fn ask<T: for<'a> tokio_postgres::types::FromSql<'a>>(&self, sql: &str) -> T {
         let client = owner::connect(&self.superuser()).await.expect("the server answers");
         client.query_one(sql, &[]).await.expect("the question is right").get(0)
@@ -82,7 +82,7 @@ impl Server {
         self.ask("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint").await
     }
 
-    /// How durable a commit is, as the server says.
+    /// The server's settings for the durability of commits.
     pub(crate) async fn durability(&self) -> String {
         self.ask("SELECT format('synchronous_commit=%s fsync=%s shared_buffers=%s', current_setting('synchronous_commit'), current_setting('fsync'), current_setting('shared_buffers'))").await
     }
@@ -95,18 +95,18 @@ pub(crate) fn parts(server: &Server, lifecycle: &Lifecycle) -> quipu::app::Parts
         .expect("our own URLs")
 }
 
-/// A lifecycle that nobody interrupts.
+/// A lifecycle that is never cancelled.
 pub(crate) fn lifecycle() -> Lifecycle {
     Lifecycle::new(Duration::from_secs(10))
 }
 
-/// The middle one.
+/// The median.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The value below which `share` of all lie.
+/// The value below which a fraction `share` of the values lies.
 pub(crate) fn percentile(sorted: &[Duration], share: f64) -> Duration {
     #[expect(
         clippy::cast_possible_truncation,
@@ -117,12 +117,12 @@ pub(crate) fn percentile(sorted: &[Duration], share: f64) -> Duration {
     sorted.get(place.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
 }
 
-/// A verdict for the table.
+/// The verdict for the table.
 pub(crate) fn verdict(passed: bool) -> &'static str {
     if passed { "ok" } else { "MISSED" }
 }
 
-/// Prints rows in columns, the first row as the heading.
+/// Prints rows in columns; the first row is the heading.
 pub(crate) fn print_table(rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|t| t.chars().count()).max().unwrap_or(0);

@@ -15,7 +15,7 @@ use super::{
     account::Account,
     address::LOOPBACK,
     binaries::PostgresPrograms,
-    credentials::Kept,
+    credentials::StoredCredentials,
     daemon::plain_command,
     directory::Directory,
     error::{At, Error},
@@ -54,7 +54,7 @@ pub(super) fn major_version(folder: &Folder) -> Result<Option<u32>, Error> {
 pub(super) async fn create(
     folder: &Folder,
     programs: &PostgresPrograms,
-    kept: &Kept,
+    kept: &StoredCredentials,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
     remove_drafts(folder)?;

@@ -15,7 +15,7 @@ const PASSWORD_CHARACTERS: usize = 32;
 
 /// The contents of `DATA/credentials.json`.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Kept {
+pub(super) struct StoredCredentials {
     /// Password of `postgres`, the cluster's superuser.
     #[serde(rename = "postgres")]
     pub(super) superuser: Secret,
@@ -26,7 +26,7 @@ pub(super) struct Kept {
     pub(super) roles: Credentials,
 }
 
-impl Kept {
+impl StoredCredentials {
     /// Reads the folder's passwords. Creates them if there is no cluster yet.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ use tracing::{info, warn};
 
 use self::{
     address::{LOOPBACK, database_urls, role_url},
-    credentials::Kept,
+    credentials::StoredCredentials,
     daemon::Program,
     folder::Folder,
     pgbouncer::{PgBouncer, Upstream},
@@ -101,7 +101,7 @@ impl Embedded {
         stop: &CancellationToken,
     ) -> Result<Self, Error> {
         let folder = Folder::open(&config.data, &[config.postgres_port, config.pgbouncer_port])?;
-        let kept = Kept::load_or_make(&folder)?;
+        let kept = StoredCredentials::load_or_make(&folder)?;
         let upstream = Upstream {
             host: folder.run().path().display().to_string(),
             port: config.postgres_port,

@@ -11,7 +11,7 @@ use super::{
     address::{LOOPBACK, role_url},
     binaries::find_postgres,
     cluster,
-    credentials::Kept,
+    credentials::StoredCredentials,
     daemon::{Daemon, Program},
     directory::Directory,
     error::Error,
@@ -51,7 +51,7 @@ impl Postgres {
     /// [`Error::Io`], [`Error::Stopped`].
     pub(super) async fn prepare(
         folder: &Folder,
-        kept: &Kept,
+        kept: &StoredCredentials,
         port: u16,
         settings: &str,
         stop: &CancellationToken,

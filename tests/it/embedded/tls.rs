@@ -1,4 +1,4 @@
-//! TLS to an operator's PostgreSQL, with the same meaning at every door.
+//! TLS to an operator's PostgreSQL, with the same meaning for every database URL.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::support::operator::{Authority, OperatorServer};
 
 const ENCRYPTED: &str = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
 
-/// Whether the connection of each door is encrypted at PostgreSQL, or the door's refusal.
+/// Whether the connection with each URL is encrypted at PostgreSQL, or the error of the connection.
 async fn doors(urls: &DatabaseUrls) -> [Result<bool, String>; 4] {
     let said = |error: Error| error.to_string();
     let doors = match Doors::open(urls, DoorSizes { write: 1, session: 2, read: 1 }) {
@@ -32,7 +32,7 @@ async fn doors(urls: &DatabaseUrls) -> [Result<bool, String>; 4] {
     [write.map_err(said), session.map_err(said), read.map_err(said), owner.map_err(said)]
 }
 
-/// Four doors straight to the server.
+/// Four URLs that lead straight to the server.
 fn urls(server: &OperatorServer, host: &str, parameters: &str) -> DatabaseUrls {
     let url = |role| Secret::new(format!("{}?{parameters}", server.url(role, "secret", host, "archive")));
     let (write, session, owner) = (url("quipu"), url("quipu_session"), url("quipu_owner"));
@@ -47,7 +47,7 @@ async fn every_door_speaks_tls_as_its_url_says() {
     server.sql("CREATE ROLE admin LOGIN CREATEROLE CREATEDB PASSWORD 'secret'").await;
     let full = format!("sslmode=verify-full&sslrootcert={}", root.display());
     let admin = format!("{}?{full}", server.url("admin", "secret", "localhost", "archive"));
-    // The reload has no answer of its own.
+    // A reload has no answer.
     eventually(async || owner::connect(&Secret::new(admin.replace("/archive", "/postgres"))).await).await;
 
     our_pooler_checks_the_server(&server, &admin).await;
@@ -70,7 +70,7 @@ async fn our_pooler_checks_the_server(server: &OperatorServer, admin: &str) {
     let written = fs::read_to_string(server.folder().join("ours/pgbouncer/here.ini")).unwrap();
     assert!(written.contains("server_tls_sslmode = verify-full\nserver_tls_ca_file = "), "{written}");
     pooler.stop().await;
-    // Its folder is free again.
+    // The lock of its folder is released.
     drop(pooler);
     let told = Pooler::start(config(&admin.replace("localhost", "127.0.0.1"))).await.unwrap_err().to_string();
     assert!(told.contains("role `admin`") && told.contains("not valid for name"), "{told}");
@@ -83,7 +83,7 @@ async fn every_mode_means_the_same(server: &OperatorServer, root: &Path, full: &
     for (host, parameters) in [
         ("localhost", full.to_owned()),
         ("127.0.0.1", with("verify-ca", root)),
-        // An authority makes `require` check, as in libpq.
+        // An authority's file makes `require` check the certificate, as in libpq.
         ("127.0.0.1", with("require", root)),
         ("127.0.0.1", "sslmode=require".to_owned()),
         ("127.0.0.1", "sslmode=prefer".to_owned()),

@@ -1,4 +1,4 @@
-//! A commit whose answer was lost is not applied twice, and its callers are told the truth.
+//! A commit whose answer was lost is not applied twice, and its callers get the true answer.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::support::proxy::{Fault, Proxy};
 const SHORT_LIMITS: RetryLimits =
     RetryLimits { attempt: Duration::from_millis(400), total: Duration::from_mins(1) };
 
-/// The faults after which the outcome of an attempt is unknown to the one who sent it.
+/// Faults after which the outcome of an attempt is unknown to the writer.
 fn faults() -> Vec<(&'static str, Fault)> {
     let done = CancellationToken::new();
     done.cancel();
@@ -55,7 +55,7 @@ async fn events_are_stored_once_and_counted_right_when_the_answer_is_lost() {
         let told = writer.append(page(Some(relay), offered)).await.unwrap();
         assert_eq!(told.stored, 20, "{name}");
         assert_eq!(proxy.struck(), turn + 1, "{name}");
-        // Once more, undisturbed: nothing is new.
+        // The same page again, without a fault: nothing is new.
         assert_eq!(writer.append(page(Some(relay), offered)).await.unwrap().stored, 0, "{name}");
     }
     let owner = kit.database.owner().await;
@@ -199,7 +199,7 @@ async fn a_candidate_is_found_and_given_up_once_when_the_answer_is_lost() {
 }
 
 #[tokio::test]
-async fn callers_are_told_when_postgresql_stays_away() {
+async fn callers_get_an_error_when_postgresql_stays_unreachable() {
     let (mut kit, proxy) = proxied().await;
     let short = RetryLimits { attempt: Duration::from_secs(1), total: Duration::from_secs(3) };
     let writer = kit.writer_with_limits(ingest_journal(), short);
@@ -208,16 +208,16 @@ async fn callers_are_told_when_postgresql_stays_away() {
     }
     let told = writer.append(page(None, &sample(12, 1))).await;
     assert!(matches!(told, Err(quipu::store::Error::Unavailable(_))), "{told:?}");
-    assert!(proxy.struck() >= 1, "nobody was kept waiting");
+    assert!(proxy.struck() >= 1, "the writer reached the proxy");
 }
 
 #[tokio::test]
-async fn a_window_counts_only_while_its_relay_is_ours_and_the_others_of_its_batch_are_recorded() {
+async fn a_window_is_recorded_only_while_its_lease_is_held_and_other_windows_of_the_batch_are_recorded() {
     let mut kit = Kit::new().await;
     let relays = kit.relays(&["one", "two", "three"]).await;
     let windows = kit.writer(SyncJournal);
     let fences = [kit.fence(relays[0]).await, kit.fence(relays[1]).await, kit.fence(relays[2]).await];
-    // The second relay goes to another process, the third one's lease ends.
+    // The second relay's lease goes to another process, and the third relay's lease expires.
     kit.fence(relays[1]).await;
     let owner = kit.database.owner().await;
     let ends = format!("UPDATE lease SET expires_at = now() WHERE name = 'synchronizer/{}'", relays[2].0);
