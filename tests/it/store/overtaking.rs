@@ -1,4 +1,4 @@
-//! An attempt that was given up may still be running, or arrive late, when the same batch is sent again.
+//! Retries of a batch while the attempt that timed out is still running or reaches PostgreSQL late.
 
 use std::time::Duration;
 
