@@ -6,6 +6,14 @@
 //! twice. A command that arrives alone is sent at once, as a batch of one, in one round trip. A journal may
 //! set a minimum interval between commits ([`Journal::INTERVAL`], milliseconds); it delays commands only
 //! while they arrive faster than that.
+//!
+//! | outcome of an attempt | what the writer does |
+//! |---|---|
+//! | committed | answers every caller |
+//! | unknown: timeout, lost connection, transient error | looks the batch up and retries, until [`RetryLimits::total`]; then every caller gets [`Error::Unavailable`] |
+//! | no disk space | every caller gets [`Error::NoSpace`]; [`Space`] refuses further commands for a while |
+//! | any other error, or a panic, with several commands | sends each command alone |
+//! | any other error, or a panic, with one command | its caller gets the error |
 
 use std::collections::{HashSet, VecDeque};
 use std::future::Future;
@@ -155,7 +163,7 @@ impl<J: Journal> Writer<J> {
         self.space.check(J::NAME)?;
         let (answer, answered) = oneshot::channel();
         self.queue.send(Waiting { command, answer }).await.map_err(|_| Error::Stopped)?;
-        self.space.learn(answered.await.map_err(|_| Error::Stopped)?)
+        self.space.observe(answered.await.map_err(|_| Error::Stopped)?)
     }
 
     /// Queues a command without waiting for its commit, for facts whose outcome no caller needs. Waits if the
@@ -180,7 +188,7 @@ impl<J: Journal> Writer<J> {
             mpsc::error::TrySendError::Full(_) => Error::Busy { journal: J::NAME, limit: J::QUEUE_MAX },
             mpsc::error::TrySendError::Closed(_) => Error::Stopped,
         })?;
-        self.space.learn(answered.await.map_err(|_| Error::Stopped)?)
+        self.space.observe(answered.await.map_err(|_| Error::Stopped)?)
     }
 }
 
@@ -206,6 +214,8 @@ async fn run_writer<J: Journal>(
                 None => return,
             }
         }
+        // Until the next commit may start, collect what arrives; if it may start now, only what waits already.
+        // The limit bounds memory: at most `QUEUE_MAX` commands wait here and as many in the channel.
         let due = next_start(started, J::INTERVAL);
         while pending.len() < J::QUEUE_MAX {
             let more = match due {
@@ -244,6 +254,7 @@ fn take_batch<J: Journal>(
     let mut weight = 0;
     while let Some(waiting) = pending.pop_front() {
         let adds = J::weight(&waiting.command).max(1);
+        // The first command goes in whatever its weight, or a heavy command would wait for ever.
         if !commands.is_empty() && weight + adds > weight_max {
             pending.push_front(waiting);
             break;
@@ -296,7 +307,7 @@ async fn commit<J: Journal>(context: &CommitContext<J>, commands: Vec<J::Command
 
 /// Delays between attempts while PostgreSQL is away. They do not end by themselves: the caller sets the
 /// limit.
-pub(super) fn while_away() -> ExponentialBuilder {
+pub(super) fn retry_delays() -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))
         .with_max_delay(Duration::from_secs(2))
@@ -343,7 +354,7 @@ async fn send<J: Journal>(
         outcome.unwrap_or_else(|late| Err(Error::unavailable(late)))
     };
     let outcome = attempt
-        .retry(while_away())
+        .retry(retry_delays())
         // Disk space does not return within seconds. The callers are told at once, and `Space` refuses
         // further commands.
         .when(|error: &Error| {

@@ -53,16 +53,16 @@ pub enum Shortage {
 }
 
 /// Free space needed to resume: a quarter more than the reserve, so that writing does not stop again at once.
-fn enough(reserve_bytes: u64) -> u64 {
+fn resume_bytes(reserve_bytes: u64) -> u64 {
     reserve_bytes.saturating_add(reserve_bytes / 4)
 }
 
 fn needed(free_bytes: u64, reserve_bytes: u64) -> u64 {
-    enough(reserve_bytes).saturating_sub(free_bytes)
+    resume_bytes(reserve_bytes).saturating_sub(free_bytes)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Refusal {
+struct RefusalLabels {
     journal: &'static str,
     reason: &'static str,
 }
@@ -80,7 +80,7 @@ struct Inner {
     found: Mutex<Found>,
     free: Gauge,
     reserved: Gauge,
-    refusals: Family<Refusal, Counter>,
+    refusals: Family<RefusalLabels, Counter>,
 }
 
 #[derive(Debug, Default)]
@@ -135,7 +135,7 @@ impl Space {
             let reserve = *self.0.reserve.get_or_init(|| RESERVE_BYTES.min(all / RESERVE_PART));
             self.0.free.set(i64::try_from(free).unwrap_or(i64::MAX));
             self.0.reserved.set(i64::try_from(reserve).unwrap_or(i64::MAX));
-            let least = if found.shortage.is_some() { enough(reserve) } else { reserve };
+            let least = if found.shortage.is_some() { resume_bytes(reserve) } else { reserve };
             let shortage =
                 Shortage::Reserve { folder: folder.clone(), free_bytes: free, reserve_bytes: reserve };
             found.shortage = (free < least).then(|| Arc::new(shortage));
@@ -151,7 +151,7 @@ impl Space {
         let found = self.found();
         match &found.shortage {
             Some(shortage) if found.until.is_none_or(|until| until > Instant::now()) => {
-                self.0.refusals.get_or_create(&Refusal { journal, reason: "no_space" }).inc();
+                self.0.refusals.get_or_create(&RefusalLabels { journal, reason: "no_space" }).inc();
                 Err(Error::NoSpace(Arc::clone(shortage)))
             }
             _ => Ok(()),
@@ -159,7 +159,7 @@ impl Space {
     }
 
     /// Refuses commands for a while if this answer says that PostgreSQL has no space.
-    pub(super) fn learn<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn observe<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
         if let Err(Error::NoSpace(shortage)) = &answer {
             let mut found = self.found();
             if found.shortage.is_none() {
@@ -204,7 +204,7 @@ mod tests {
     async fn what_postgresql_reports_closes_the_gate_for_a_while() {
         let space = Space::default();
         let said = Arc::new(Shortage::Reported("could not extend file".to_owned()));
-        assert!(space.learn::<()>(Err(Error::NoSpace(Arc::clone(&said)))).is_err());
+        assert!(space.observe::<()>(Err(Error::NoSpace(Arc::clone(&said)))).is_err());
         assert!(space.check("journal").is_err());
         assert_eq!(space.look(), Some(said));
         tokio::time::advance(REPORTED_PAUSE).await;

@@ -89,7 +89,7 @@ impl PgBouncer {
             sockets: Arc::clone(folder.run()),
             files: Arc::clone(files),
         };
-        pgbouncer.clear().await?;
+        pgbouncer.remove_leftovers().await?;
         let databases = format!("* = host={} port={}\n", quoted(&upstream.host, '\''), upstream.port);
         let here = format!(
             ";; Written by Quipu at every start.
@@ -121,7 +121,7 @@ pidfile = {pid}
 
     /// Stops a pooler of an earlier run and removes its pid file and socket. PgBouncer would take any process
     /// with the number in the pid file for a running PgBouncer.
-    async fn clear(&self) -> Result<(), Error> {
+    async fn remove_leftovers(&self) -> Result<(), Error> {
         let suffix = format!("pgbouncer {}", self.files.path().join(MAIN_FILE).display());
         let ours = |line: &str| line.ends_with(&suffix);
         if let PidFile::Ours(pid) = in_pid_file(&self.files, PID_FILE, ours) {
@@ -143,7 +143,7 @@ impl Program for PgBouncer {
     }
 
     async fn start(&self, slot: &mut Option<Child>) -> Result<(), Error> {
-        self.clear().await?;
+        self.remove_leftovers().await?;
         self.daemon.launch(slot, ready::until_ready(&self.daemon, &self.probe)).await
     }
 }

@@ -80,7 +80,7 @@ impl Postgres {
         if made_by.is_none() {
             cluster::create(folder, &programs, kept, stop).await?;
         } else {
-            stop.run_until_cancelled(postgres.clear()).await.unwrap_or(Err(Error::Stopped))?;
+            stop.run_until_cancelled(postgres.remove_leftovers()).await.unwrap_or(Err(Error::Stopped))?;
         }
         cluster::configure(folder, settings, port, &postgres.cluster_name)?;
         Ok(postgres)
@@ -92,7 +92,7 @@ impl Postgres {
     }
 
     /// Stops a postmaster and orphaned backends of an earlier run, and removes their lock files.
-    async fn clear(&self) -> Result<(), Error> {
+    async fn remove_leftovers(&self) -> Result<(), Error> {
         let suffix = format!("postgres -D {}", self.daemon.folder.display());
         let ours = |line: &str| line.ends_with(&suffix);
         let Some(cluster) = self.root.child(CLUSTER)? else { return Ok(()) };
@@ -137,7 +137,7 @@ impl Program for Postgres {
     }
 
     async fn start(&self, slot: &mut Option<Child>) -> Result<(), Error> {
-        self.clear().await?;
+        self.remove_leftovers().await?;
         self.daemon.launch(slot, ready::until_ready(&self.daemon, &self.superuser)).await
     }
 }

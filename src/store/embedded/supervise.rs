@@ -1,4 +1,13 @@
 //! Restarts a server whenever it ends, with increasing delays, and gives up after repeated failures.
+//!
+//! | state | event | next state |
+//! |---|---|---|
+//! | running | the process ends | waiting; it is the first failure if the server ran for [`HEALTHY_AFTER`], else the next one |
+//! | waiting | the delay is over | starting |
+//! | starting | the server answers | running |
+//! | starting | the start fails | waiting; it is the next failure |
+//! | waiting | [`FAILURES_MAX`] failures in a row | given up: [`Error::KeepsFailing`] |
+//! | any | `stop` | supervision ends |
 
 use std::time::Duration;
 

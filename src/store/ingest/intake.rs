@@ -81,7 +81,7 @@ impl Intake {
         refused.add_times(Refusal::BadId, named - events.len());
         // Retried for as long as the commit that follows, so a short outage of the server does not lose a
         // page.
-        let pauses = append::while_away().with_total_delay(Some(RetryLimits::default().total));
+        let pauses = append::retry_delays().with_total_delay(Some(RetryLimits::default().total));
         let lookup = (|| self.look_up(&events)).retry(pauses).when(Error::is_passing).await?;
         let offered = events.len();
         let (fresh, known, bad) = on_cores(move || verify(events, &lookup)).await;

@@ -58,7 +58,7 @@ pub async fn create_roles(admin: &Secret, credentials: &Credentials) -> Result<(
     let transaction = lock(&mut client, &server).await?;
     apply(&transaction, &server, &requirements::of_roles()).await?;
     passwords::set(&transaction, &server, credentials).await?;
-    Ok(transaction.commit().await.map_err(|error| named(error, "create Quipu's roles", &server))?)
+    Ok(transaction.commit().await.map_err(|error| with_action(error, "create Quipu's roles", &server))?)
 }
 
 /// Creates the database `name` unless it exists: owned by `quipu_owner`, closed to other roles, UTF8, locale
@@ -96,7 +96,7 @@ pub(super) async fn prepare(admin: &Server, stored: &Path) -> Result<Credentials
     if settled.must_be_set {
         passwords::set(&transaction, &server, &settled.credentials).await?;
     }
-    transaction.commit().await.map_err(|error| named(error, "create Quipu's roles", &server))?;
+    transaction.commit().await.map_err(|error| with_action(error, "create Quipu's roles", &server))?;
     ensure_database(&client, &server, name).await?;
     // An administrator who is not a superuser cannot enter a database of quipu_owner. The owner grants the
     // privileges there itself.
@@ -108,7 +108,7 @@ pub(super) async fn prepare(admin: &Server, stored: &Path) -> Result<Credentials
     };
     let client = inside.connect().await?;
     apply(&client, &inside, &requirements::inside_database(name)).await?;
-    answer(&inside, missing(&client, name).await)?;
+    require_none(&inside, missing(&client, name).await)?;
     Ok(settled.credentials)
 }
 
@@ -140,7 +140,7 @@ async fn unmet(client: &Client, mut all: Vec<Requirement>) -> Result<Vec<Require
 pub async fn check_roles(login: &Secret) -> Result<(), Error> {
     let server = Server::parse(login)?;
     let client = server.connect().await?;
-    answer(&server, missing(&client, server.database()).await)
+    require_none(&server, missing(&client, server.database()).await)
 }
 
 /// Checks the service's privileges on the tables. Call it after the schema was migrated.
@@ -150,10 +150,10 @@ pub async fn check_roles(login: &Secret) -> Result<(), Error> {
 pub async fn check_tables(login: &Secret) -> Result<(), Error> {
     let server = Server::parse(login)?;
     let client = server.connect().await?;
-    answer(&server, unmet(&client, requirements::of_tables()).await)
+    require_none(&server, unmet(&client, requirements::of_tables()).await)
 }
 
-fn answer(server: &Server, missing: Result<Vec<Requirement>, super::Error>) -> Result<(), Error> {
+fn require_none(server: &Server, missing: Result<Vec<Requirement>, super::Error>) -> Result<(), Error> {
     let missing = missing.map_err(|error| error.during("check the roles' privileges", server))?;
     if missing.is_empty() { Ok(()) } else { Err(Error::missing(server, missing)) }
 }
@@ -166,7 +166,7 @@ pub(super) async fn log_in(url: &Secret) -> Result<(), super::Error> {
     Server::parse(url)?.connect().await.map(|_client| ())
 }
 
-fn named(error: tokio_postgres::Error, action: &str, server: &Server) -> super::Error {
+fn with_action(error: tokio_postgres::Error, action: &str, server: &Server) -> super::Error {
     super::Error::from(error).during(action, server)
 }
 
@@ -174,7 +174,7 @@ fn named(error: tokio_postgres::Error, action: &str, server: &Server) -> super::
 /// wait for it is limited. Going on without the lock is safe: at worst PostgreSQL refuses one of two
 /// simultaneous setups ("tuple concurrently updated").
 async fn lock<'a>(client: &'a mut Client, server: &Server) -> Result<Transaction<'a>, super::Error> {
-    let transaction = client.transaction().await.map_err(|error| named(error, LOG_IN, server))?;
+    let transaction = client.transaction().await.map_err(|error| with_action(error, LOG_IN, server))?;
     let wait = format!(
         "SAVEPOINT lock; SET LOCAL lock_timeout = '10s'; SELECT pg_advisory_xact_lock({ROLES_LOCK}); \
                         SET LOCAL lock_timeout = DEFAULT"
@@ -185,9 +185,9 @@ async fn lock<'a>(client: &'a mut Client, server: &Server) -> Result<Transaction
                 "another session has held the lock of Quipu's roles for 10 s: continuing without it"
             );
             let back = transaction.batch_execute("ROLLBACK TO SAVEPOINT lock").await;
-            back.map_err(|error| named(error, "continue without the lock of the roles", server))?;
+            back.map_err(|error| with_action(error, "continue without the lock of the roles", server))?;
         }
-        taken => taken.map_err(|error| named(error, "take the lock of the roles", server))?,
+        taken => taken.map_err(|error| with_action(error, "take the lock of the roles", server))?,
     }
     Ok(transaction)
 }
@@ -207,7 +207,7 @@ async fn ensure_database(client: &Client, server: &Server, name: &str) -> Result
     let can_act: bool = client
         .query_one(CAN_ACT_AS_OWNER, &[])
         .await
-        .map_err(|error| named(error, "look at the administrator's memberships", server))?
+        .map_err(|error| with_action(error, "look at the administrator's memberships", server))?
         .get(0);
     if !can_act {
         run(
@@ -241,7 +241,7 @@ async fn holds(
     requirement: &Requirement,
 ) -> Result<bool, super::Error> {
     let row = client.query_one(&format!("SELECT {}", requirement.holds), &[]).await;
-    Ok(row.map_err(|error| named(error, &format!("check that {requirement}"), server))?.get(0))
+    Ok(row.map_err(|error| with_action(error, &format!("check that {requirement}"), server))?.get(0))
 }
 
 /// Runs the statement of each requirement that is not met.

@@ -14,21 +14,21 @@ use crate::support::operator::{Authority, OperatorServer};
 const ENCRYPTED: &str = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
 
 /// Whether the connection with each URL is encrypted at PostgreSQL, or the error of the connection.
-async fn doors(urls: &DatabaseUrls) -> [Result<bool, String>; 4] {
+async fn encrypted(urls: &DatabaseUrls) -> [Result<bool, String>; 4] {
     let said = |error: Error| error.to_string();
-    let doors = match Doors::open(urls, DoorSizes { write: 1, session: 2, read: 1 }) {
-        Ok(doors) => doors,
+    let pools = match Doors::open(urls, DoorSizes { write: 1, session: 2, read: 1 }) {
+        Ok(pools) => pools,
         Err(error) => return std::array::from_fn(|_| Err(error.to_string())),
     };
-    let write = async { Ok(doors.write.get().await?.query_typed(ENCRYPTED, &[]).await?[0].get(0)) };
+    let write = async { Ok(pools.write.get().await?.query_typed(ENCRYPTED, &[]).await?[0].get(0)) };
     let session = async {
-        PgListener::connect_with(&doors.session).await?.listen("quipu_tls").await?;
-        Ok(sqlx::query_scalar(ENCRYPTED).fetch_one(&doors.session).await?)
+        PgListener::connect_with(&pools.session).await?.listen("quipu_tls").await?;
+        Ok(sqlx::query_scalar(ENCRYPTED).fetch_one(&pools.session).await?)
     };
-    let read = async { Ok(sqlx::query_scalar(ENCRYPTED).fetch_one(&doors.read).await?) };
+    let read = async { Ok(sqlx::query_scalar(ENCRYPTED).fetch_one(&pools.read).await?) };
     let owner = async { Ok(owner::connect(&urls.owner).await?.query_one(ENCRYPTED, &[]).await?.get(0)) };
     let (write, session, read, owner) = tokio::join!(write, session, read, owner);
-    doors.close().await;
+    pools.close().await;
     [write.map_err(said), session.map_err(said), read.map_err(said), owner.map_err(said)]
 }
 
@@ -66,7 +66,7 @@ async fn our_pooler_checks_the_server(server: &OperatorServer, admin: &str) {
         admin: Secret::new(admin),
     };
     let pooler = Pooler::start(config(admin)).await.unwrap();
-    assert_eq!(doors(&pooler.urls()).await, [Ok(true), Ok(true), Ok(true), Ok(true)]);
+    assert_eq!(encrypted(&pooler.urls()).await, [Ok(true), Ok(true), Ok(true), Ok(true)]);
     let written = fs::read_to_string(server.folder().join("ours/pgbouncer/here.ini")).unwrap();
     assert!(written.contains("server_tls_sslmode = verify-full\nserver_tls_ca_file = "), "{written}");
     pooler.stop().await;
@@ -77,8 +77,8 @@ async fn our_pooler_checks_the_server(server: &OperatorServer, admin: &str) {
 }
 
 async fn every_mode_means_the_same(server: &OperatorServer, root: &Path, full: &str) {
-    let stranger = server.folder().join("stranger.pem");
-    fs::write(&stranger, Authority::new().pem()).unwrap();
+    let other_authority = server.folder().join("other-authority.pem");
+    fs::write(&other_authority, Authority::new().pem()).unwrap();
     let with = |mode: &str, root: &Path| format!("sslmode={mode}&sslrootcert={}", root.display());
     for (host, parameters) in [
         ("localhost", full.to_owned()),
@@ -90,19 +90,19 @@ async fn every_mode_means_the_same(server: &OperatorServer, root: &Path, full: &
         ("127.0.0.1", "sslmode=allow".to_owned()),
         ("127.0.0.1", "application_name=mine".to_owned()),
     ] {
-        let opened = doors(&urls(server, host, &parameters)).await;
+        let opened = encrypted(&urls(server, host, &parameters)).await;
         assert_eq!(opened, [Ok(true), Ok(true), Ok(true), Ok(true)], "{host}, {parameters}");
     }
     for (host, parameters, words) in [
         ("127.0.0.1", full.to_owned(), "not valid for name"),
-        ("localhost", with("verify-full", &stranger), "invalid peer certificate"),
-        ("localhost", with("verify-ca", &stranger), "invalid peer certificate"),
-        ("localhost", with("require", &stranger), "invalid peer certificate"),
+        ("localhost", with("verify-full", &other_authority), "invalid peer certificate"),
+        ("localhost", with("verify-ca", &other_authority), "invalid peer certificate"),
+        ("localhost", with("require", &other_authority), "invalid peer certificate"),
         ("localhost", "sslrootcert=system".to_owned(), "invalid peer certificate"),
         ("127.0.0.1", "sslmode=disable".to_owned(), "no encryption (SQLSTATE 28000)"),
         ("localhost", "sslmode=verify-full".to_owned(), "needs sslrootcert"),
     ] {
-        for told in doors(&urls(server, host, &parameters)).await {
+        for told in encrypted(&urls(server, host, &parameters)).await {
             let told = told.expect_err(&parameters);
             assert!(told.contains(words), "{host}, {parameters}: {told}");
         }
@@ -130,5 +130,5 @@ async fn a_client_certificate_proves_the_role(server: &OperatorServer, authority
         read: Secret::new(url.clone() + &files),
         owner: Secret::new(url + &files),
     };
-    assert_eq!(doors(&urls).await, [Ok(true), Ok(true), Ok(true), Ok(true)]);
+    assert_eq!(encrypted(&urls).await, [Ok(true), Ok(true), Ok(true), Ok(true)]);
 }
