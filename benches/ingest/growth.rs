@@ -94,7 +94,7 @@ async fn offer(intake: &Intake, relay: Relay, seed: u64, count: u64) -> f64 {
         let mut part: Vec<OfferedEvent> = events
             .by_ref()
             .take(PART)
-            .map(|event| OfferedEvent::read(&event.as_json()).expect("it is one"))
+            .map(|event| OfferedEvent::read(&event.as_json()).expect("a valid event"))
             .collect();
         if part.is_empty() {
             break;
@@ -156,11 +156,11 @@ pub(crate) async fn last_event_timestamp() -> Vec<Row> {
 /// Median time of a prepared query on one connection.
 async fn timed(server: &Server, sql: &str, times: usize) -> Duration {
     let client = quipu::store::owner::connect(&server.superuser()).await.expect("the server answers");
-    let statement = client.prepare(sql).await.expect("the question is right");
+    let statement = client.prepare(sql).await.expect("a valid query");
     let mut took = Vec::new();
     for _ in 0..times {
         let started = Instant::now();
-        client.query_one(&statement, &[]).await.expect("the question is right");
+        client.query_one(&statement, &[]).await.expect("a valid query");
         took.push(started.elapsed());
     }
     took.sort_unstable();

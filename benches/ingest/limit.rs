@@ -74,7 +74,7 @@ async fn synchronize(parts: &quipu::app::Parts, events: Vec<NostrEvent>) -> (f64
     let count = events.len() as f64;
     let bytes: usize = events.iter().map(|event| nostr_sdk::JsonUtil::as_json(event).len()).sum();
     let relay = WireRelay::start(events, 500).await.expect("a free port");
-    let url = RelayUrl::parse(&relay.url()).expect("a URL of ours");
+    let url = RelayUrl::parse(&relay.url()).expect("a valid URL");
     let writer = parts.relay_writer();
     writer.append(RelayCommand::Add { url: url.clone(), source: "operator" }).await.expect("committed");
     let synchronizer = Synchronizer::new(

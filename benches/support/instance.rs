@@ -40,9 +40,9 @@ impl Instance {
     /// host.
     pub(crate) async fn start(settings: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("quipu-bench-").tempdir().expect("a temporary folder");
-        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("our own folder");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("a writable folder");
         let ready = folder.path().join("ready.json");
-        let log = File::create(folder.path().join("up.log")).expect("our own folder");
+        let log = File::create(folder.path().join("up.log")).expect("a writable folder");
         let mut command = Command::new(env!("CARGO_BIN_EXE_quipu"));
         command.arg("up").arg("--data").arg(folder.path().join("data")).arg("--ready-file").arg(&ready);
         command.arg("--port-base").arg(free_ports().to_string());
@@ -63,9 +63,9 @@ impl Instance {
             assert!(ended.is_none() && started.elapsed() < WAIT_MAX, "quipu up does not start:\n{}", said());
             tokio::time::sleep(POLL_INTERVAL).await;
         }
-        let said = fs::read(&ready).expect("it was written whole");
-        let mut said: Value = serde_json::from_slice(&said).expect("it is JSON");
-        let url = said["owner_database_url"].as_str().expect("it is in there");
+        let said = fs::read(&ready).expect("a complete ready file");
+        let mut said: Value = serde_json::from_slice(&said).expect("valid JSON");
+        let url = said["owner_database_url"].as_str().expect("the ready file has the URL");
         let owner_url = Secret::new(url);
         let client = owner::connect(&owner_url).await.expect("the server answers");
         Self { folder, child, client, owner_url, services: said["services"].take() }
@@ -74,7 +74,7 @@ impl Instance {
     /// The address of a service.
     pub(crate) fn address(&self, service: &str) -> SocketAddr {
         let address = self.services[service].as_str().and_then(|address| address.parse().ok());
-        address.unwrap_or_else(|| panic!("{service} listens nowhere: {}", self.services))
+        address.unwrap_or_else(|| panic!("{service} has no address: {}", self.services))
     }
 
     /// Adds relays by their URLs.
@@ -93,7 +93,7 @@ impl Instance {
 
     /// Waits until a count has reached `wanted`; returns the time at which it had.
     pub(crate) async fn until(&self, query: &str, wanted: i64) -> Instant {
-        let statement = self.client.prepare(query).await.expect("the question is right");
+        let statement = self.client.prepare(query).await.expect("a valid query");
         let started = Instant::now();
         loop {
             let row = self.client.query_one(&statement, &[]).await.expect("the server answers");
@@ -114,21 +114,22 @@ impl Instance {
 
     /// Runs a checkpoint now, so that none runs during a measurement.
     pub(crate) async fn checkpoint(&self) {
-        self.superuser().await.batch_execute("CHECKPOINT").await.expect("a superuser may");
+        self.superuser().await.batch_execute("CHECKPOINT").await.expect("the superuser may do this");
     }
 
     async fn superuser(&self) -> Client {
-        let kept = fs::read_to_string(self.folder.path().join("data/credentials.json")).expect("it is ours");
-        let kept: Value = serde_json::from_str(&kept).expect("it is JSON");
-        let mut url = Url::parse(self.owner_url.expose()).expect("it was used");
-        url.set_username("postgres").expect("it has a host");
-        url.set_password(kept["postgres"].as_str()).expect("it has a host");
+        let kept =
+            fs::read_to_string(self.folder.path().join("data/credentials.json")).expect("a readable file");
+        let kept: Value = serde_json::from_str(&kept).expect("valid JSON");
+        let mut url = Url::parse(self.owner_url.expose()).expect("a valid URL");
+        url.set_username("postgres").expect("the URL has a host");
+        url.set_password(kept["postgres"].as_str()).expect("the URL has a host");
         owner::connect(&Secret::new(url.as_str())).await.expect("the server answers")
     }
 
     /// Runs a query that returns one number.
     pub(crate) async fn count(&self, query: &str) -> i64 {
-        self.client.query_one(query, &[]).await.expect("the question is right").get(0)
+        self.client.query_one(query, &[]).await.expect("a valid query").get(0)
     }
 
     /// Bytes of WAL written so far.
@@ -140,7 +141,7 @@ impl Instance {
     pub(crate) async fn durability(&self) -> String {
         let query = "SELECT format('synchronous_commit=%s fsync=%s shared_buffers=%s', current_setting('synchronous_commit'), \
                      current_setting('fsync'), current_setting('shared_buffers'))";
-        self.client.query_one(query, &[]).await.expect("the question is right").get(0)
+        self.client.query_one(query, &[]).await.expect("a valid query").get(0)
     }
 
     /// Peak memory of the process `quipu up`, in MiB, without its servers.
@@ -156,7 +157,7 @@ impl Instance {
     /// Processor time used so far by `quipu up`, its servers and their processes.
     pub(crate) fn processor_time(&self) -> Duration {
         let mut of = HashMap::new();
-        for entry in fs::read_dir("/proc").expect("Linux has it").flatten() {
+        for entry in fs::read_dir("/proc").expect("a readable /proc").flatten() {
             // The name in brackets may contain blanks and brackets.
             let Ok(text) = fs::read_to_string(entry.path().join("stat")) else { continue };
             let Some((pid, rest)) =
@@ -182,12 +183,13 @@ impl Instance {
 
     /// Number of files and sockets that `quipu up` has open, without its servers.
     pub(crate) fn open_files(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the process runs").count()
     }
 
     fn memory_kib(&self, field: &str) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("Linux says so");
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the field exists");
         line.trim().trim_end_matches("kB").trim().parse().expect("a number")
     }
 }

@@ -31,8 +31,8 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) async fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("quipu-bench-").tempdir().expect("a temporary folder");
-        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("our own folder");
-        let implementation = Implementation::find_built_in("bigbrotr").expect("it is built in");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("a writable folder");
+        let implementation = Implementation::find_built_in("bigbrotr").expect("a built-in implementation");
         let ports = [0, 0].map(|port| TcpListener::bind(("127.0.0.1", port)).expect("a free port"));
         let [postgres_port, pgbouncer_port] =
             ports.map(|listener| listener.local_addr().expect("bound").port());
@@ -40,13 +40,16 @@ impl Server {
             data: folder.path().join("data"),
             postgres_port,
             pgbouncer_port,
-            postgresql_conf: implementation.postgresql_conf().expect("it has one").into_owned(),
+            postgresql_conf: implementation
+                .postgresql_conf()
+                .expect("the implementation has a configuration")
+                .into_owned(),
             database: "quipu".to_owned(),
         };
         let embedded = Embedded::start(config).await.expect("PostgreSQL and PgBouncer start");
         let procedures = Procedures {
             implementation: "bigbrotr".to_owned(),
-            sql: implementation.procedures_sql().expect("it has them").into_owned(),
+            sql: implementation.procedures_sql().expect("the implementation has procedures").into_owned(),
         };
         owner::migrate(&embedded.urls().owner, &procedures).await.expect("the schema is migrated");
         Self { embedded, _folder: folder }
@@ -55,7 +58,7 @@ impl Server {
     /// Runs a query that returns one value, as the superuser in the database `quipu`.
     pub(crate) async fn ask<T: for<'a> tokio_postgres::types::FromSql<'a>>(&self, sql: &str) -> T {
         let client = owner::connect(&self.superuser()).await.expect("the server answers");
-        client.query_one(sql, &[]).await.expect("the question is right").get(0)
+        client.query_one(sql, &[]).await.expect("a valid query").get(0)
     }
 
     /// As [`wal::prepare`].
@@ -92,7 +95,7 @@ impl Server {
 pub(crate) fn parts(server: &Server, lifecycle: &Lifecycle) -> quipu::app::Parts {
     let metrics = Metrics::new("bench");
     quipu::app::Parts::open(&server.embedded.urls(), Settings::default(), lifecycle.clone(), metrics)
-        .expect("our own URLs")
+        .expect("valid URLs")
 }
 
 /// A lifecycle that is never cancelled.

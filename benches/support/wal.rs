@@ -10,7 +10,7 @@ const FILES: usize = 72;
 pub(crate) async fn prepare(superuser: &Client) {
     let next = "SELECT pg_logical_emit_message(false, 'bench', ''); SELECT pg_switch_wal()";
     for _ in 0..FILES {
-        superuser.batch_execute(next).await.expect("a superuser may");
+        superuser.batch_execute(next).await.expect("the superuser may do this");
     }
-    superuser.batch_execute("CHECKPOINT").await.expect("a superuser may");
+    superuser.batch_execute("CHECKPOINT").await.expect("the superuser may do this");
 }

@@ -125,7 +125,7 @@ async fn migrate_on(server: &Server, procedures: &Procedures) -> Result<Migrated
     let lock = guard.transaction().await?;
     let is_free: bool = lock.query_one(MIGRATION_LOCK_IF_FREE, &[]).await?.get(0);
     if !is_free {
-        tracing::info!("another process migrates this database: waiting until it is done");
+        tracing::info!("another process is migrating this database: waiting until it is done");
         lock.query(MIGRATION_LOCK, &[]).await?;
     }
 

@@ -18,7 +18,7 @@ pub(crate) struct Following(Child);
 impl Following {
     /// Waits for its end.
     pub(crate) fn end(mut self) -> ExitStatus {
-        wait(&mut self.0).expect("it ends")
+        wait(&mut self.0).expect("the process ends")
     }
 
     /// Sends SIGINT (Ctrl-C) and waits for its end.

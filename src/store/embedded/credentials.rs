@@ -39,11 +39,7 @@ impl StoredCredentials {
             // The parser's own message could contain a password, so only its position is reported.
             Ok(text) => {
                 let kept: Self = serde_json::from_str(&text).map_err(|error| {
-                    unusable(format!(
-                        "is not as Quipu wrote it (line {}, column {})",
-                        error.line(),
-                        error.column()
-                    ))
+                    unusable(format!("is damaged (line {}, column {})", error.line(), error.column()))
                 })?;
                 // A file of an older Quipu lacks the passwords of newer roles. `serde` has just created them,
                 // so they are saved.

@@ -123,7 +123,7 @@ pub enum Error {
     /// The passwords of an existing cluster are missing or unreadable.
     #[error(
         "{} {problem}, but it holds the passwords of the database beside it: restore it from a backup, or, if \
-         the data may go, remove the whole folder", path.display()
+         the data is not needed, remove the whole folder", path.display()
     )]
     Credentials {
         /// The file.

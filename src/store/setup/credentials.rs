@@ -105,7 +105,7 @@ impl Credentials {
             Err(error) => Err(failed(error.to_string())),
             // The parser's own message could contain a password, so only its position is reported.
             Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| {
-                failed(format!("not as Quipu wrote it (line {}, column {})", error.line(), error.column()))
+                failed(format!("it is damaged (line {}, column {})", error.line(), error.column()))
             }),
         }
     }

@@ -12,7 +12,9 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] store::Error),
     /// The administrator lacks the privilege for a statement.
-    #[error("{error}. This administrator may not do it: have one who may run: {statement}")]
+    #[error(
+        "{error}. This administrator lacks the privilege; let an administrator who has it run: {statement}"
+    )]
     Refused {
         /// Action, role, database and the server's answer.
         error: store::Error,
@@ -82,6 +84,6 @@ impl Error {
 /// Each requirement with its statement, one per line.
 fn listed(missing: &[Requirement]) -> String {
     missing.iter().fold(String::new(), |lines, requirement| {
-        lines + &format!("\n  it must hold that {requirement}: {};", requirement.statement)
+        lines + &format!("\n  required: {requirement}. Run: {};", requirement.statement)
     })
 }

@@ -54,7 +54,7 @@ pub(super) async fn settle(
         && accepts(server, &derived_owner(&password)).await?
     {
         tracing::warn!(
-            "the roles' passwords were derived from the administrator's: they are replaced by random ones, kept in {}; other \
+            "the roles' passwords were derived from the administrator's: replacing them with random passwords, kept in {}; other \
              machines need a copy of that file",
             stored.display()
         );

@@ -63,7 +63,7 @@ impl Under {
     fn end(&mut self, with: Signal, code: i32) {
         let asked = Instant::now();
         signal(self.child.id(), with);
-        let status = wait(&mut self.child).expect("it ends");
+        let status = wait(&mut self.child).expect("the process ends");
         assert!(asked.elapsed() < END_S_MAX, "{:?}\n{}", asked.elapsed(), self.said());
         assert_eq!(status.code(), Some(code), "{status}\n{}", self.said());
     }
@@ -130,7 +130,7 @@ async fn a_signal_ends_the_wait_for_the_migration_lock() {
     let mut command = up(folder.path());
     given(&mut command, &database.urls());
     let mut waiting = Under::start(folder.path(), &mut command);
-    waiting.until_said("another process migrates this database");
+    waiting.until_said("another process is migrating this database");
     waiting.end(Signal::SIGINT, 0);
     assert!(waiting.said().contains("SIGINT while services start"), "{}", waiting.said());
 
