@@ -22,7 +22,7 @@ use quipu::store::owner::{self, Procedures};
 use quipu::telemetry::Metrics;
 use tempfile::TempDir;
 
-/// A private server with the settings of `bigbrotr`: durable, `synchronous_commit=on`, `shared_buffers=256MB`.
+/// A durable private server with the settings of `bigbrotr`: `synchronous_commit=on`, `shared_buffers=256MB`.
 pub(crate) struct Server {
     pub(crate) embedded: Embedded,
     _folder: TempDir,

@@ -214,8 +214,9 @@ async fn run_writer<J: Journal>(
                 None => return,
             }
         }
-        // Until the next commit may start, collect what arrives; if it may start now, only what waits already.
-        // The limit bounds memory: at most `QUEUE_MAX` commands wait here and as many in the channel.
+        // Until the next commit may start, collect arriving commands; if it may start now, take only those
+        // that wait already. The limit bounds memory: at most `QUEUE_MAX` commands wait here and as many in
+        // the channel.
         let due = next_start(started, J::INTERVAL);
         while pending.len() < J::QUEUE_MAX {
             let more = match due {

@@ -47,8 +47,8 @@ impl Postgres {
     /// does not start PostgreSQL. Returns early when `stop` is cancelled.
     ///
     /// # Errors
-    /// [`Error::PostgresMissing`], [`Error::PostgresOtherVersion`], [`Error::Initdb`], [`Error::LeftoverStays`],
-    /// [`Error::Io`], [`Error::Stopped`].
+    /// [`Error::PostgresMissing`], [`Error::PostgresOtherVersion`], [`Error::Initdb`],
+    /// [`Error::LeftoverStays`], [`Error::Io`], [`Error::Stopped`].
     pub(super) async fn prepare(
         folder: &Folder,
         kept: &StoredCredentials,

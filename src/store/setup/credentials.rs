@@ -22,7 +22,8 @@ pub enum Person {
     Reader,
     /// `quipu_messages_reader`: reads messages too.
     MessagesReader,
-    /// `quipu_writer`: may call `insert_event`, `insert_relay`, `insert_relay_metadata` and `delete_orphan_events`.
+    /// `quipu_writer`: may call `insert_event`, `insert_relay`, `insert_relay_metadata` and
+    /// `delete_orphan_events`.
     Writer,
 }
 

@@ -14,11 +14,11 @@ use super::kit::{Kit, add, ingest_journal, number, page, sample};
 use crate::support::database::TestDatabase;
 use crate::support::proxy::{Fault, Proxy, eventually};
 
-/// Attempts do not time out during a test.
+/// Timeouts so long that no attempt times out during a test.
 const LONG_LIMITS: RetryLimits =
     RetryLimits { attempt: Duration::from_mins(1), total: Duration::from_mins(1) };
 
-/// Attempts time out soon.
+/// A timeout that the first attempt exceeds.
 const SHORT_LIMITS: RetryLimits =
     RetryLimits { attempt: Duration::from_millis(300), total: Duration::from_mins(1) };
 
@@ -33,14 +33,15 @@ impl Race {
         let database = TestDatabase::new().await;
         let direct = database.urls().write;
         let proxy = Proxy::before(&direct).await;
-        // The owner does not see what other roles wait for.
+        // pg_stat_activity hides the waits of other roles from the owner, so this connection is the
+        // superuser's.
         let blocker = quipu::store::owner::connect(&database.superuser_url()).await.unwrap();
         let through = proxy.url(&direct);
         Self { kit: Kit::through(database, through), proxy, blocker }
     }
 
-    /// Runs `call` so that its first attempt waits in PostgreSQL for `lock`, loses its client, and both it and the
-    /// second attempt go on at the same moment.
+    /// Runs `call` so that its first attempt waits in PostgreSQL for `lock` and loses its client, and then
+    /// both attempts continue at the same moment.
     async fn both_at_once<T>(&self, lock: &str, request: &'static str, call: impl Future<Output = T>) -> T {
         self.blocker.batch_execute(&format!("BEGIN; {lock}")).await.unwrap();
         let cut = CancellationToken::new();
@@ -62,7 +63,8 @@ impl Race {
         let sql = "SELECT coalesce(sum(xact_commit + xact_rollback), 0)::bigint FROM pg_stat_database WHERE datname = current_database()";
         let before = number(&self.blocker, sql).await;
         late.cancel();
-        // Statistics are sent with a second's delay: any further transaction shows that the late one has arrived.
+        // Statistics are sent with a delay of a second. Any further transaction shows that the late attempt
+        // has arrived.
         eventually("the late attempt has run", || async { number(&self.blocker, sql).await > before + 1 })
             .await;
         told
