@@ -1,8 +1,9 @@
 //! `make bench-ingest`: from a relay's socket to committed, verified, deduplicated, indexed events.
 //!
-//! The reference is the *combined limit* 1/(1/V + 1/I) of the same run: V signature checks a second on all cores, I plain
-//! `unnest` inserts a second into the same tables with the same indexes. `cargo bench … -- MILLION` sets how many
-//! events "a million" is, for a quick look.
+//! The reference is the *combined limit* 1/(1/V + 1/I) of the same run: V is the number of signatures checked
+//! per second on all cores, I the number of rows per second that plain `unnest` inserts into the same tables
+//! with the same indexes. `cargo bench … -- MILLION` sets the number of events that counts as "a million",
+//! for a quick run.
 
 #![expect(clippy::cast_precision_loss, reason = "counts and sizes of a bench are far below 2^52")]
 
@@ -22,10 +23,10 @@ mod limit;
 
 use support::{Server, lifecycle, parts, print_table};
 
-/// From 2024-01-01, two years: 24 months of events and sightings.
+/// Two years from 2024-01-01: 24 monthly partitions of events and sightings.
 pub(crate) const SPAN: std::ops::Range<u64> = 1_704_067_200..1_767_225_600;
 
-/// Row of the table: what, figure, reference, ratio, bar, verdict.
+/// A row of the table: subject, figure, reference, ratio, bar, verdict.
 pub(crate) type Row = Vec<String>;
 
 #[tokio::main]

@@ -1,6 +1,8 @@
-//! `make bench-journal`: committed one-row appends into a journal, against `pgbench` into the same table in the same run.
+//! `make bench-journal`: committed one-row appends into a journal, compared with `pgbench` on the same table
+//! in the same run.
 //!
-//! Every figure is the median of rounds in which reference and Quipu take turns, so that a noisy machine disturbs both.
+//! Every figure is the median over rounds in which reference and Quipu alternate, so that noise of the
+//! machine affects both.
 
 #![expect(clippy::cast_precision_loss, reason = "counts and sizes of a bench are far below 2^52")]
 
@@ -23,7 +25,7 @@ use tokio::task::JoinSet;
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(4);
 
-/// What pgbench commits: the same row that an `observed` command becomes.
+/// The transaction of pgbench: the same row that an `observed` command appends.
 const PGBENCH_SCRIPT: &str = "INSERT INTO relay_log (batch, slot, relay, kind, detail)
  VALUES (gen_random_uuid(), 0, 1, 'observed', '{\"what\": \"session_failed\", \"reason\": \"cannot connect: refused\", \"again_in_s\": 60}');\n";
 
@@ -39,7 +41,7 @@ async fn main() {
     let mut reference_1 = Vec::new();
     let mut ours: [Vec<Run>; 3] = Default::default();
     let callers = [1, 64, 512];
-    // Warm caches and plans of both.
+    // Warms the caches and plans of both.
     append(&server, &writer, 64, Duration::from_secs(1)).await;
     for _ in 0..ROUNDS {
         let urls = server.embedded.urls();
@@ -57,7 +59,7 @@ async fn main() {
     server.embedded.stop().await;
 }
 
-/// So many callers, each waiting for its commit before it asks again.
+/// Runs concurrent callers; each waits for its commit before its next append.
 async fn append(server: &Server, writer: &Writer<RelayJournal>, callers: usize, length: Duration) -> Run {
     let detail = serde_json::json!({ "what": "session_failed", "reason": "cannot connect: refused", "again_in_s": 60 });
     let wal = server.wal().await;

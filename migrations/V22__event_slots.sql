@@ -1,7 +1,8 @@
--- Event numbers that last: a batch takes as many slots as it offers events, not 16,384. 45 bits are 3.5e13 slots: 1,000 commits a
--- second of 11 events each for a hundred years. Sightings carry the second at which they were learnt instead of a batch.
+-- Makes event numbers last: a batch takes one slot per offered event instead of 16,384 slots. 45 bits are
+-- 3.5e13 slots: enough for 1,000 commits a second of 11 events each for a hundred years. Sightings store the
+-- second of the first sighting instead of a batch.
 
--- The arguments of the functions that insert_event_batch calls changed.
+-- Functions that insert_event_batch calls have new arguments.
 CREATE OR REPLACE FUNCTION quipu_oldest_binary() RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 22';
 DROP FUNCTION quipu_close_batch(integer, uuid, text, jsonb, bytea[], bigint[], integer[], bigint[], bigint, bigint, integer[], integer[],
     bigint[], bigint[], integer[], boolean[], bigint);
@@ -9,17 +10,18 @@ DROP FUNCTION IF EXISTS insert_event_batch(uuid, text, jsonb, bytea[], bytea[], 
     integer[], integer[], bigint[], bigint[], integer[], boolean[], bigint);
 DROP VIEW events_relays;
 
--- Slots. The numbers of stored events stay as they are: batch b of the old form had the slots b * 16384 to b * 16384 + 16383. Slots go on
--- behind the last batch that stored an event. Later batches own no slots; they may have used up most of the old numbers.
+-- Slots. The numbers of stored events do not change: batch b of the old form had the slots b * 16384 to b *
+-- 16384 + 16383. New slots follow the last batch that stored an event. Batches after it own no slots,
+-- although they may have used up most of the old numbers.
 CREATE SEQUENCE event_slot;
-COMMENT ON SEQUENCE event_slot IS 'the newest slot that was drawn by quipu_draw_slots()';
+COMMENT ON SEQUENCE event_slot IS 'the last slot that quipu_draw_slots() has drawn';
 SELECT setval('event_slot', ((SELECT coalesce(max(batch), 0)::bigint FROM ingest_log WHERE stored > 0) + 1) << 14);
 DROP SEQUENCE ingest_batch;
 
 CREATE FUNCTION quipu_slots_max() RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN (1::bigint << 45) - 1;
-COMMENT ON FUNCTION quipu_slots_max() IS 'the last slot there is: an event number has 45 bits for it';
+COMMENT ON FUNCTION quipu_slots_max() IS 'the greatest possible slot: an event number has 45 bits for the slot';
 
--- `wanted` slots in a row, of which the first is returned.
+-- Draws `wanted` consecutive slots and returns the first.
 CREATE FUNCTION quipu_draw_slots(wanted integer) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE first bigint;
 BEGIN
@@ -30,7 +32,8 @@ BEGIN
         PERFORM pg_advisory_xact_lock(hashtextextended('quipu/slots', 0));
         first := nextval('event_slot');
         IF wanted > 1 THEN PERFORM setval('event_slot', first + wanted - 1); END IF;
-        -- Leaving the block by an exception releases the lock at once instead of at the commit; sequences do not roll back.
+        -- Leaving the block by an exception releases the lock at once instead of at the commit; a sequence
+        -- does not roll back.
         RAISE EXCEPTION USING ERRCODE = 'QS001', MESSAGE = 'slots are drawn';
     EXCEPTION WHEN SQLSTATE 'QS001' THEN NULL;
     END;
@@ -40,30 +43,31 @@ BEGIN
     END IF;
     RETURN first;
 END $$;
-COMMENT ON FUNCTION quipu_draw_slots(integer) IS 'draws 1 to 16384 slots in a row for the events of a batch; returns the first';
+COMMENT ON FUNCTION quipu_draw_slots(integer) IS 'draws 1 to 16384 consecutive slots for the events of a batch; returns the first';
 REVOKE ALL ON FUNCTION quipu_draw_slots(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_draw_slots(integer) TO quipu;
 
--- An event's short name: the month of created_at above, the slot below.
+-- The number of an event: the month of created_at in the high bits, the slot in the low bits.
 CREATE FUNCTION quipu_event_number(created_at bigint, slot bigint) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
     (quipu_month_number(created_at) << 45) | slot;
 COMMENT ON FUNCTION quipu_event_number(bigint, bigint) IS 'events.number: month of created_at (unix seconds) in the high bits, slot in the low 45';
 CREATE FUNCTION quipu_event_slot(number bigint) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN number & 35184372088831;
-COMMENT ON FUNCTION quipu_event_slot(bigint) IS 'slot of an event number: it lies between ingest_log.batch and batch + slots - 1 of the batch that stored the event';
+COMMENT ON FUNCTION quipu_event_slot(bigint) IS 'slot of an event number, from ingest_log.batch to batch + slots - 1 of the batch that stored the event';
 CREATE OR REPLACE FUNCTION quipu_partition_bound(family text, month date, unbounded text) RETURNS text LANGUAGE sql IMMUTABLE RETURN
     CASE WHEN month IS NULL THEN unbounded
          WHEN family = 'events' THEN quipu_month_start(month)::text
          ELSE quipu_event_number(quipu_month_start(month), 0)::text END;
 DROP FUNCTION quipu_event_number(bigint, integer, bigint), quipu_event_batch(bigint);
 GRANT EXECUTE ON FUNCTION quipu_slots_max(), quipu_event_number(bigint, bigint), quipu_event_slot(bigint) TO PUBLIC;
-COMMENT ON COLUMN events.number IS 'our short name: quipu_event_number(created_at, slot); the slot lies between ingest_log.batch and batch + slots - 1 of its batch';
+COMMENT ON COLUMN events.number IS 'short number of the event: quipu_event_number(created_at, slot), with a slot from ingest_log.batch to batch + slots - 1 of its batch';
 
--- Seconds that fit into 32 bits until 2156, counted from 2088-01-19 03:14:08 UTC, which is 2^31 seconds after the start of 2020.
+-- Seconds in 32 bits, until 2156: counted from 2088-01-19 03:14:08 UTC, which is 2^31 seconds after the start
+-- of 2020.
 CREATE FUNCTION quipu_seen_at(seen integer) RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN to_timestamp(seen::bigint + 3725320448);
 CREATE FUNCTION quipu_seen(at timestamptz) RETURNS integer LANGUAGE sql STABLE PARALLEL SAFE RETURN
     (floor(extract(epoch FROM at))::bigint - 3725320448)::integer;
-COMMENT ON FUNCTION quipu_seen_at(integer) IS 'the time that sightings.seen stands for, to the second';
-COMMENT ON FUNCTION quipu_seen(timestamptz) IS 'a time as sightings.seen stores it: whole seconds, 2020 to 2156';
+COMMENT ON FUNCTION quipu_seen_at(integer) IS 'the time that sightings.seen encodes, to the second';
+COMMENT ON FUNCTION quipu_seen(timestamptz) IS 'a time encoded for sightings.seen: whole seconds, 2020 to 2156';
 GRANT EXECUTE ON FUNCTION quipu_seen_at(integer), quipu_seen(timestamptz) TO PUBLIC;
 
 CREATE FUNCTION pg_temp.seen_in(of_batch integer) RETURNS integer LANGUAGE plpgsql AS $$
@@ -74,9 +78,9 @@ BEGIN
 END $$;
 ALTER TABLE sightings ALTER COLUMN batch TYPE integer USING pg_temp.seen_in(batch);
 ALTER TABLE sightings RENAME COLUMN batch TO seen;
-COMMENT ON COLUMN sightings.seen IS 'when it was first learnt, database clock: quipu_seen_at(seen)';
+COMMENT ON COLUMN sightings.seen IS 'time of the first sighting, database clock: quipu_seen_at(seen)';
 
--- ingest_log.batch becomes the first slot. The view `journal` shows it, and follows the rename.
+-- ingest_log.batch becomes the first slot. The view `journal` shows it and follows the rename.
 ALTER TABLE ingest_log ADD COLUMN slots integer NOT NULL DEFAULT 0, ADD COLUMN first_slot bigint;
 ALTER TABLE ingest_log ALTER COLUMN first_slot TYPE bigint USING CASE WHEN stored > 0 THEN batch::bigint << 14 END,
     ALTER COLUMN slots TYPE integer USING CASE WHEN stored > 0 THEN 16384 ELSE 0 END;
@@ -86,10 +90,10 @@ END $$;
 ALTER TABLE ingest_log DROP COLUMN batch;
 ALTER TABLE ingest_log RENAME COLUMN first_slot TO batch;
 ALTER TABLE ingest_log ADD CONSTRAINT ingest_log_batch UNIQUE (batch);
-COMMENT ON TABLE ingest_log IS 'journal: one row for each committed batch that stored an event or a sighting; the numbers of its events lead to it';
-COMMENT ON COLUMN ingest_log.batch IS 'the first of its slots; NULL when it stored sightings only';
-COMMENT ON COLUMN ingest_log.slots IS 'how many slots it drew: the numbers of its events have the slots batch to batch + slots - 1. Batches of before V22 count 16384';
-COMMENT ON COLUMN ingest_log.refused IS 'what came together with them and was refused, by reason: {"bad_signature": n, …}. What a relay sends is summed in relay_log, kind observed, detail.what = refused';
+COMMENT ON TABLE ingest_log IS 'journal: one row for each committed batch that stored an event or a sighting; found from the numbers of its events';
+COMMENT ON COLUMN ingest_log.batch IS 'the first of its slots; NULL when it stored only sightings';
+COMMENT ON COLUMN ingest_log.slots IS 'number of slots drawn: the numbers of its events have the slots batch to batch + slots - 1. Batches from before V22 have 16384';
+COMMENT ON COLUMN ingest_log.refused IS 'number of events refused in the same batch, by reason: {"bad_signature": n, …}. The sums per relay are in relay_log, kind observed, detail.what = refused';
 
 ALTER TABLE vanish_requests ALTER COLUMN batch TYPE bigint USING batch::bigint << 14;
 ALTER TABLE reading ALTER COLUMN batch TYPE bigint USING batch::bigint << 14;
@@ -100,11 +104,11 @@ SELECT e.id AS event_id, r.url AS relay_url, quipu_seen_at(s.seen) AS seen_at, e
 FROM sightings s
 JOIN events e ON e.number = s.event
 JOIN relays r ON r.number = s.relay;
-COMMENT ON VIEW events_relays IS 'which relay has which event, when we first learnt it (to the second), and how: shown (the relay sent it) or compared (the relay said so when ids were compared, NIP-77; before V18 these count as shown). A condition on created_at keeps a query to its months';
+COMMENT ON VIEW events_relays IS 'which relay has which event, when Quipu first learnt it (to the second), and how: shown (the relay sent it) or compared (a comparison of ids, NIP-77, showed it; before V18 these count as shown). A condition on created_at limits a query to its months';
 GRANT SELECT ON events_relays TO quipu, quipu_reader;
 
--- Keeps requests to vanish. Every implementation calls it, for the events that its batch stored (their numbers); `first` as in
--- quipu_close_batch, tags as JSON text.
+-- Records requests to vanish. Every implementation calls it with the numbers of the events that its batch
+-- stored; `first` as in quipu_close_batch, tags as JSON text.
 DROP FUNCTION quipu_record_vanishing(bigint[], bytea[], bytea[], bigint[], integer[], text[]);
 CREATE FUNCTION quipu_record_vanishing(
     first bigint, stored bigint[], ids bytea[], pubkeys bytea[], created_ats bigint[], kinds integer[], tags text[])
@@ -119,7 +123,8 @@ BEGIN
     ON CONFLICT DO NOTHING;
 END $$;
 
--- Keeps deletions and expirations. Called by implementations that store tags, for the events that its batch stored.
+-- Records deletions and expirations. Implementations that store tags call it with the numbers of the events
+-- that their batch stored.
 DROP FUNCTION quipu_record_requests(bigint[], bytea[], bigint[], integer[], text[]);
 CREATE FUNCTION quipu_record_requests(
     first bigint, stored bigint[], pubkeys bytea[], created_ats bigint[], kinds integer[], tags text[])
@@ -127,7 +132,8 @@ RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF stored IS NULL THEN RETURN; END IF;
     WITH asking AS MATERIALIZED (
-        -- Few events ask for anything, so the text is searched first. JSON may also write a letter as \u0065.
+        -- Few events have such requests, so the text is searched before it is parsed. JSON may also write a
+        -- letter as \u0065.
         SELECT s.number, o.pubkey, o.created_at, o.kind, o.tags::jsonb AS tags
         FROM unnest(pubkeys, created_ats, kinds, tags) WITH ORDINALITY AS o (pubkey, created_at, kind, tags, place)
         JOIN unnest(stored) AS s (number) ON quipu_event_slot(s.number) - first = o.place - 1
@@ -140,23 +146,23 @@ BEGIN
     SELECT a.number, quipu_expires_at(a.tags) FROM asking a WHERE quipu_expires_at(a.tags) IS NOT NULL ORDER BY 1;
 END $$;
 
--- What every batch of events ends with: sightings, the relays' progress, and the batch's entry in ingest_log.
---   first            ingest_log.batch: the first of the batch's slots; NULL when it drew none
---   stored_numbers   the events that were new
---   oldest, newest   their least and greatest created_at
---   the rest         as insert_event_batch got it
+-- Ends every batch of events: writes its sightings, the relays' progress, and its entry in ingest_log.
+--   first            ingest_log.batch: the first slot of the batch; NULL when it drew none
+--   stored_numbers   numbers of the new events
+--   oldest, newest   least and greatest created_at of the new events
+--   other arguments  as passed to insert_event_batch
 -- Returns the number of new sightings.
 CREATE FUNCTION quipu_close_batch(
     first bigint, command uuid, source text, refused jsonb, ids bytea[], created_ats bigint[], kinds integer[],
     stored_numbers bigint[], oldest bigint, newest bigint, seen_places integer[], seen_relays integer[],
     known_numbers bigint[], known_created_ats bigint[], known_relays integer[], known_compared boolean[], known_as_of bigint)
 RETURNS integer
--- Planned once: of a batch of a few events, planning was the most of its work. So no two lists are joined here (a plan that does not know
--- their lengths might do that by trying all pairs), a small partition is not read whole (it grows), and the bounds leave only
--- partitions at hand to be opened.
+-- Planned once, because planning took most of the time of a small batch. A generic plan does not know the
+-- lengths of lists, so the statements join no two lists (the plan might compare all pairs), never scan a
+-- small partition in full (it grows), and give bounds that exclude partitions without opening them.
 LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
-    -- By place: the number of an event that was new, 0 for others.
+    -- For each place, the number of a new event, 0 for other events.
     numbers bigint[] := array_fill(0::bigint, ARRAY[cardinality(ids)]);
     stored bigint;
     low bigint; high bigint; low_number bigint; high_number bigint;
@@ -166,7 +172,8 @@ DECLARE
     relay_list integer[]; relay_counts integer[]; relay_compared integer[]; kind_list integer[]; kind_counts integer[];
 BEGIN
     IF cardinality(seen_relays) + cardinality(known_relays) > 0 THEN
-        -- Held until the commit, taken in one order: nobody else adds sightings of these relays meanwhile.
+        -- Locks held until the commit and taken in one order: no other batch adds sightings of these relays
+        -- meanwhile.
         PERFORM pg_advisory_xact_lock(k.key)
         FROM (SELECT DISTINCT hashtextextended('quipu/sightings/' || r, 0) AS key FROM unnest(seen_relays || known_relays) r ORDER BY 1) k;
         FOREACH stored IN ARRAY coalesce(stored_numbers, '{}') LOOP
@@ -176,13 +183,13 @@ BEGIN
         low_number := quipu_month_number(low) << 45;
         high_number := (quipu_month_number(high) + 1) << 45;
         SELECT quipu_is_untouched(known_as_of, min(c), max(c)) INTO is_untouched FROM unnest(known_created_ats) c;
-        -- A statement of its own, so that it also sees what another transaction has just committed.
+        -- A separate statement, so that it sees rows that another transaction has just committed.
         WITH found AS MATERIALIZED (
             SELECT n.number, n.relay, min(n.created_at) AS created_at, nullif(bool_and(n.compared), false) AS compared
             FROM (SELECT numbers[s.place + 1] AS number, s.relay, created_ats[s.place + 1] AS created_at, false AS compared
                   FROM unnest(seen_places, seen_relays) AS s (place, relay) WHERE numbers[s.place + 1] <> 0
                   UNION ALL
-                  -- What others have stored since it was looked up.
+                  -- Events that other batches stored after the lookup.
                   SELECT e.number, s.relay, e.created_at, false
                   FROM unnest(seen_places, seen_relays) AS s (place, relay)
                   CROSS JOIN LATERAL (SELECT e.number, e.created_at FROM events e
@@ -195,7 +202,8 @@ BEGIN
                   WHERE is_untouched OR (SELECT e.number FROM events e
                                          WHERE e.created_at = k.created_at AND e.number = k.number
                                            AND e.created_at BETWEEN low AND high LIMIT 1) IS NOT NULL) n
-            -- A subquery with LIMIT is answered by index, sighting by sighting; NOT EXISTS may become a join with the whole month.
+            -- A subquery with LIMIT uses the index for each sighting; NOT EXISTS may become a join with the
+            -- whole month.
             WHERE (SELECT s.relay FROM sightings s WHERE s.event = n.number AND s.relay = n.relay
                    AND s.event >= low_number AND s.event < high_number LIMIT 1) IS NULL
             GROUP BY n.number, n.relay),
@@ -216,7 +224,7 @@ BEGIN
         INTO sighted, relay_list, relay_counts, relay_compared, oldest, newest FROM by_relay b;
     END IF;
 
-    -- A batch that changed nothing is not recorded: its size would be decided by what relays send.
+    -- A batch that changed nothing is not recorded; otherwise relays would decide how fast the journal grows.
     IF stored_numbers IS NULL AND sighted = 0 THEN RETURN 0; END IF;
 
     SELECT array_agg(k.kind ORDER BY k.kind), array_agg(k.n ORDER BY k.kind) INTO kind_list, kind_counts

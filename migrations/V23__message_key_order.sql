@@ -1,12 +1,17 @@
--- Messages: a batch inserts in the order of its unique keys. Two writers that commit messages of one sender at the same time inserted
--- under (sender, client_msg_id) in the order of arrival, and a sender could make them deadlock as often as it wanted.
+-- Messages: a batch inserts in the order of its unique keys. Before, two writers with messages of one sender
+-- inserted under (sender, client_msg_id) in the order of arrival, and a sender could cause deadlocks at will.
 
--- Commits what clients asked for. It may be sent again: what was done before is answered as before.
---   sends  msg_ids … payloads   one element a message; ttl_s as asked for, lives_s after the limit; generations 1 or 2
---   acks   ack_…                one element an acknowledgement, by the message's recipient; when it was handed over, NULL for not
---   pushes push_…               one element a hand-over, messages by number, and when; microseconds since 1970 of this server's clock
--- Returns a row for each send and each ack: its place from 0, and the message. status: accepted, repeated (the same client_msg_id and
--- the same message), mismatch (another message), acknowledged, unknown (no such message for this recipient).
+-- Commits sends, acknowledgements and hand-overs. May be sent again: rows that exist already give the same
+-- answer as before.
+--   sends  msg_ids … payloads   one element per message; ttls as requested, lives after the limit, in
+--                               seconds; generations 1 or 2
+--   acks   ack_…                one element per acknowledgement, by the message's recipient; time of the
+--                               hand-over, NULL for none
+--   pushes push_…               one element per hand-over: message number and time, microseconds since 1970
+--                               by this server's clock
+-- Returns a row per send and per ack: its place from 0, and the message. status: accepted, repeated (same
+-- client_msg_id, same message), mismatch (same client_msg_id, other message), acknowledged, unknown (no such
+-- message for this recipient).
 CREATE OR REPLACE FUNCTION quipu_append_messages(
     msg_ids uuid[], senders text[], recipients text[], client_msg_ids text[], ttls bigint[], lives bigint[], sha256s bytea[],
     sizes integer[], generations smallint[], payloads text[],
@@ -19,7 +24,8 @@ DECLARE
     numbers bigint[]; done bigint[]; is_all boolean; acked bigint[];
 BEGIN
     IF cardinality(msg_ids) > 0 THEN
-        -- Held until the commit, taken in one order: a recipient's messages become visible in the order of their positions.
+        -- Locks held until the commit and taken in one order: a recipient's messages become visible in the
+        -- order of their positions.
         PERFORM pg_advisory_xact_lock(k.key)
         FROM (SELECT DISTINCT hashtextextended('quipu/message/' || r, 0) AS key FROM unnest(recipients) r ORDER BY 1) k;
         moment := clock_timestamp();
@@ -31,8 +37,8 @@ BEGIN
                    this_second + make_interval(secs => o.life), o.sha256, o.size
             FROM unnest(numbers, msg_ids, senders, recipients, client_msg_ids, ttls, lives, sha256s, sizes)
                  AS o (number, msg_id, sender, recipient, client_msg_id, ttl, life, sha256, size)
-            -- Two batches that share keys wait for each other's entries. In one order they cannot wait in a circle. Of one batch's
-            -- messages under one key the first that arrived is stored.
+            -- Two batches that share keys wait for each other's entries. With one order they cannot deadlock.
+            -- Of the messages of one batch with the same key, the first to arrive is stored.
             ORDER BY o.sender, o.client_msg_id, o.number
             ON CONFLICT DO NOTHING
             RETURNING m.position)
@@ -47,7 +53,8 @@ BEGIN
                extract(epoch FROM this_second)::bigint + o.life
         FROM unnest(numbers, msg_ids, lives) WITH ORDINALITY AS o (number, msg_id, life, nth)
         WHERE is_all OR o.number = ANY (done);
-        -- The others are there: from an earlier attempt of this very call, or under the same client_msg_id.
+        -- The other messages exist already: from an earlier attempt of this call, or under the same
+        -- client_msg_id.
         IF NOT is_all THEN
             RETURN QUERY
             SELECT true, (o.nth - 1)::integer,

@@ -1,17 +1,18 @@
--- Messages: bounds on what one client can make grow. Devices are shown before they acknowledge and are bounded for each wayfarer;
--- tokens that are given for proofs are bounded for each wayfarer; a challenge is answered once, and is kept by no process.
+-- Messages: limits on what one client can make grow. Devices are registered before they acknowledge, and
+-- their number per wayfarer is limited. The number of tokens issued for proofs is limited per wayfarer. A
+-- challenge can be answered once, and no process has to remember it.
 
 -- Devices.
 ALTER TABLE message_positions ADD COLUMN seen_at timestamptz NOT NULL DEFAULT clock_timestamp();
-COMMENT ON COLUMN message_positions.seen_at IS 'when the device last said hello or asked for messages, accurate to a day';
-COMMENT ON TABLE message_positions IS 'working: the devices that a recipient has shown, and where each goes on reading; without a row a device is shown again and reads past everything it acknowledged before';
+COMMENT ON COLUMN message_positions.seen_at IS 'when the device last sent a hello or requested messages, accurate to a day';
+COMMENT ON TABLE message_positions IS 'working: the devices of each recipient, and the position from which each continues to read; without its row a device is registered again and skips everything that it has acknowledged before';
 
--- A device of a recipient shows itself. Returns its position, or NULL when the recipient has `most` other devices that were seen
--- within 30 days. Devices that were not are forgotten.
+-- Registers a device of a recipient, or updates when it was seen. Returns its read position, or NULL when the
+-- recipient has `most` other devices that were seen within 30 days. Deletes devices that were not.
 CREATE FUNCTION quipu_show_message_device(of text, shown text, most integer) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE place bigint;
 BEGIN
-    -- Two that show themselves at once count each other.
+    -- Two devices that register at once are counted one after the other.
     PERFORM pg_advisory_xact_lock(hashtextextended('quipu/device/' || of, 0));
     UPDATE message_positions SET seen_at = clock_timestamp() WHERE recipient = of AND device = shown RETURNING position INTO place;
     IF place IS NOT NULL THEN
@@ -25,7 +26,7 @@ BEGIN
     ON CONFLICT (recipient, device) DO UPDATE SET seen_at = excluded.seen_at RETURNING p.position INTO place;
     RETURN place;
 END $$;
-COMMENT ON FUNCTION quipu_show_message_device(text, text, integer) IS 'A device of a recipient shows itself: returns where it goes on reading, NULL when the recipient has too many devices';
+COMMENT ON FUNCTION quipu_show_message_device(text, text, integer) IS 'registers a device of a recipient; returns its read position, NULL when the recipient has too many devices';
 REVOKE ALL ON FUNCTION quipu_show_message_device(text, text, integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_show_message_device(text, text, integer) TO quipu;
 
@@ -35,13 +36,13 @@ CREATE TABLE message_challenge_key (
     key     bytea       NOT NULL CONSTRAINT message_challenge_key_key CHECK (octet_length(key) = 32),
     made_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-COMMENT ON TABLE message_challenge_key IS 'working: the secret that makes and checks challenges in all processes; without it a new one is drawn, and challenges that wait for an answer are asked for again';
-COMMENT ON COLUMN message_challenge_key.is_only IS 'always true: there is one row';
+COMMENT ON TABLE message_challenge_key IS 'working: the secret with which all processes make and check challenges; when it is missing, a new one is generated, and clients with an unanswered challenge need a new one';
+COMMENT ON COLUMN message_challenge_key.is_only IS 'always true, so that there is only one row';
 COMMENT ON COLUMN message_challenge_key.key IS 'HMAC-SHA-256 key, 32 random bytes; secret';
 COMMENT ON COLUMN message_challenge_key.made_at IS 'database clock';
 GRANT SELECT, INSERT, UPDATE, DELETE ON message_challenge_key TO quipu;
 
--- The key in force, which is `drawn` where there was none.
+-- The stored key; stores `drawn` as the key if there is none.
 CREATE FUNCTION quipu_message_challenge_key(drawn bytea) RETURNS bytea LANGUAGE plpgsql AS $$
 DECLARE known bytea;
 BEGIN
@@ -52,24 +53,24 @@ BEGIN
     END IF;
     RETURN known;
 END $$;
-COMMENT ON FUNCTION quipu_message_challenge_key(bytea) IS 'The secret that makes and checks challenges; the argument becomes it where there is none';
+COMMENT ON FUNCTION quipu_message_challenge_key(bytea) IS 'the secret with which challenges are made and checked; stores the argument if there is none';
 REVOKE ALL ON FUNCTION quipu_message_challenge_key(bytea) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_message_challenge_key(bytea) TO quipu;
 
 -- Tokens.
 ALTER TABLE message_tokens ADD COLUMN challenge_sha256 bytea
     CONSTRAINT message_tokens_challenge_sha256 CHECK (octet_length(challenge_sha256) = 32);
-COMMENT ON COLUMN message_tokens.challenge_sha256 IS 'created for a proof: SHA-256 of the challenge that was answered, which is good once; NULL: created by the operator';
+COMMENT ON COLUMN message_tokens.challenge_sha256 IS 'SHA-256 of the answered challenge, which can be used once, when the token was created for a proof; NULL when the operator created it';
 CREATE UNIQUE INDEX message_tokens_challenge ON message_tokens (challenge_sha256) WHERE challenge_sha256 IS NOT NULL;
 
--- Creates tokens; may be sent again. challenges: of the answered challenge, NULL for a token of the operator; mosts: tokens for
--- proofs that one wayfarer may have at a time. Returns a row for each: its place from 0, and recorded, used (the challenge was
--- answered before) or over (the wayfarer has as many as it may).
+-- Creates tokens; may be sent again. challenges: hash of the answered challenge, NULL for a token of the
+-- operator; mosts: limit on a wayfarer's valid tokens for proofs. Returns a row per token: its place from 0,
+-- and recorded, used (the challenge was answered before) or over (the wayfarer has reached the limit).
 CREATE FUNCTION quipu_create_message_tokens(
     tokens bytea[], wayfarers text[], devices text[], labels text[], lives bigint[], challenges bytea[], mosts integer[])
 RETURNS TABLE (place integer, status text) LANGUAGE plpgsql AS $$
 BEGIN
-    -- Two proofs of one wayfarer count each other. Taken in one order.
+    -- Locks taken in one order, so that simultaneous proofs of one wayfarer are counted one after the other.
     PERFORM pg_advisory_xact_lock(k.key)
     FROM (SELECT DISTINCT hashtextextended('quipu/token/' || o.wayfarer, 0) AS key
           FROM unnest(wayfarers, challenges) AS o (wayfarer, challenge) WHERE o.challenge IS NOT NULL ORDER BY 1) k;
@@ -96,6 +97,6 @@ BEGIN
                 WHEN a.challenge IS NOT NULL AND a.is_over THEN 'over' ELSE 'used' END
     FROM asked a;
 END $$;
-COMMENT ON FUNCTION quipu_create_message_tokens(bytea[], text[], text[], text[], bigint[], bytea[], integer[]) IS 'Creates bearer tokens of messages, those for proofs within their bound and once for each challenge';
+COMMENT ON FUNCTION quipu_create_message_tokens(bytea[], text[], text[], text[], bigint[], bytea[], integer[]) IS 'creates bearer tokens for messages; tokens for proofs within the limit and once per challenge';
 REVOKE ALL ON FUNCTION quipu_create_message_tokens(bytea[], text[], text[], text[], bigint[], bytea[], integer[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_create_message_tokens(bytea[], text[], text[], text[], bigint[], bytea[], integer[]) TO quipu;

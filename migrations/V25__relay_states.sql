@@ -1,28 +1,30 @@
--- Trust in private addresses is the operator's alone, refused relays are named with their reason, a retired relay can be restored,
--- the operator's relays are dialled first, and candidates are bounded for each registrable domain.
+-- Only the operator can allow private addresses; refused relays are recorded with their reason; a retired
+-- relay can be restored; the operator's relays are dialled first; candidates are limited per registrable
+-- domain.
 
--- quipu_find_candidates takes other arguments.
+-- quipu_find_candidates has new arguments.
 CREATE OR REPLACE FUNCTION quipu_oldest_binary() RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 25';
 
 CREATE OR REPLACE FUNCTION quipu_is_named(source text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
     coalesce(source = 'operator', false);
-COMMENT ON FUNCTION quipu_is_named(text) IS 'whether a relay of this source (relays.source) may have a private address: only one that this operator named';
+COMMENT ON FUNCTION quipu_is_named(text) IS 'whether a relay of this source (relays.source) may have a private address: only a relay that this operator named';
 
 ALTER TABLE relays ADD COLUMN refused_reason text;
-COMMENT ON COLUMN relays.source IS 'who made it known: operator, seed, validator or insert_relay. Only a relay of source operator may have a private address; a relay of another source becomes one when the operator names it';
+COMMENT ON COLUMN relays.source IS 'who added it: operator, seed, validator or insert_relay. Only a relay of source operator may have a private address; a relay of another source gets source operator when the operator names it';
 COMMENT ON COLUMN relays.retired_at IS 'when it was retired, or NULL while it is crawled; a restored relay is not retired';
-COMMENT ON COLUMN relays.refused_reason IS 'why it is never dialled: private_address; NULL for a relay that may be dialled, as is every one that the operator named';
+COMMENT ON COLUMN relays.refused_reason IS 'why it is never dialled: private_address; NULL for a relay that may be dialled, such as each relay that the operator named';
 
 ALTER TABLE relay_log
     DROP CONSTRAINT relay_log_kind,
     ADD CONSTRAINT relay_log_kind CHECK (kind IN ('added', 'named', 'retired', 'restored', 'refused', 'observed', 'found', 'dropped'));
-COMMENT ON COLUMN relay_log.kind IS 'added: known from here on. named: the operator names a relay that another source made known. retired: no longer crawled. restored: crawled again after it was retired. refused: never dialled, unless the operator names it. observed: something a session with it showed (detail.what). found: an event or list names a URL that is no known relay. dropped: such a candidate was given up';
+COMMENT ON COLUMN relay_log.kind IS 'added: the relay is known from now on. named: the operator names a relay that another source added. retired: no longer crawled. restored: crawled again after it was retired. refused: never dialled, unless the operator names it. observed: an observation of a session with it (detail.what). found: an event or list names a URL that is not a known relay. dropped: Quipu gave up such a candidate';
 
 DROP INDEX relay_log_batch, relay_log_retired;
 CREATE UNIQUE INDEX relay_log_batch ON relay_log (batch) WHERE kind IN ('retired', 'restored', 'refused', 'observed') AND slot = 0;
 CREATE INDEX relay_log_states ON relay_log (relay, position) WHERE kind IN ('retired', 'restored', 'refused');
 
--- What the journal says of one relay: retired since when, and why it is refused if its source may not have a private address.
+-- The state of one relay by the journal: when it was retired, and why it is refused if its source may not
+-- have a private address.
 CREATE FUNCTION quipu_relay_state(relay integer, source text, OUT retired_at timestamptz, OUT refused_reason text)
 LANGUAGE sql STABLE AS $$
     SELECT (SELECT min(l.recorded_at) FROM relay_log l
@@ -35,8 +37,8 @@ LANGUAGE sql STABLE AS $$
 $$;
 GRANT EXECUTE ON FUNCTION quipu_relay_state(integer, text) TO quipu;
 
--- Appends everything of a batch that is not an addition, and brings `relays` up to date. Changes of state are made under the
--- lock of candidates and relays, so that the order of positions is the order of commits for each relay.
+-- Appends the entries of a batch that are not additions, and updates `relays`. Changes of state hold the lock
+-- of candidates and relays, so that for each relay the order of positions is the order of commits.
 CREATE OR REPLACE FUNCTION quipu_record_relay_facts(batch uuid, slots integer[], relays integer[], kinds text[], details jsonb[])
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE changed integer[];
@@ -48,7 +50,7 @@ BEGIN
     INSERT INTO relay_log (batch, slot, relay, kind, detail)
     SELECT quipu_record_relay_facts.batch, (row_number() OVER (ORDER BY o.slot) - 1)::integer, o.relay, o.kind, o.detail
     FROM unnest(slots, relays, kinds, details) AS o (slot, relay, kind, detail)
-    -- A refusal that is recorded already, or of a relay that the operator has named, is no fact.
+    -- A refusal is not recorded twice, nor for a relay that the operator has named.
     WHERE o.kind <> 'refused'
        OR EXISTS (SELECT FROM relays r WHERE r.number = o.relay AND r.refused_reason IS NULL AND NOT quipu_is_named(r.source));
     IF changed IS NOT NULL THEN
@@ -66,16 +68,16 @@ CREATE TABLE relay_visits (
     caught_up_at timestamptz,
     outcome      text
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE relay_visits IS 'working: the operator''s wishes to see a relay dialled, and how the newest session with each relay went';
+COMMENT ON TABLE relay_visits IS 'working: the operator''s requests to dial a relay first, and the outcome of the newest session with each relay';
 COMMENT ON COLUMN relay_visits.relay IS 'relays.number';
-COMMENT ON COLUMN relay_visits.asked_at IS 'when the operator last added or restored it, database clock; until a session begins after that it is dialled before all others';
+COMMENT ON COLUMN relay_visits.asked_at IS 'when the operator last added or restored it, database clock; until a session begins after that, it is dialled before other relays';
 COMMENT ON COLUMN relay_visits.began_at IS 'when the newest session began, database clock';
-COMMENT ON COLUMN relay_visits.caught_up_at IS 'when every open window was last walked to its end since it was asked for, database clock';
-COMMENT ON COLUMN relay_visits.outcome IS 'how the newest session ended: ok, stopped or the reason of a failure; NULL while one runs';
+COMMENT ON COLUMN relay_visits.caught_up_at IS 'when every open window was last read to its end since asked_at, database clock';
+COMMENT ON COLUMN relay_visits.outcome IS 'how the newest session ended: ok, stopped or the reason of a failure; NULL while a session runs';
 CREATE INDEX relay_visits_asked ON relay_visits (asked_at) WHERE began_at IS NULL OR began_at < asked_at;
 SELECT quipu_make_changeable('relay_visits');
 
--- Notes that the operator waits for these relays.
+-- Records that the operator waits for these relays.
 CREATE FUNCTION quipu_ask_for(relays integer[]) RETURNS void LANGUAGE sql AS $$
     INSERT INTO relay_visits (relay, asked_at)
     SELECT DISTINCT r, clock_timestamp() FROM unnest(relays) r ORDER BY r
@@ -83,8 +85,8 @@ CREATE FUNCTION quipu_ask_for(relays integer[]) RETURNS void LANGUAGE sql AS $$
 $$;
 GRANT EXECUTE ON FUNCTION quipu_ask_for(integer[]) TO quipu;
 
--- The domain that a candidate stored before this migration counts for: its host's last two labels, or the host itself if it is an
--- address. It may be wider than the registrable domain (co.uk), never narrower.
+-- The domain of a candidate that was stored before this migration: the last two labels of its host, or the
+-- host itself if it is an address. It may be wider than the registrable domain (co.uk), never narrower.
 CREATE FUNCTION quipu_wide_domain(url text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
     CASE WHEN quipu_relay_host(url) ~ '^(\[|[0-9.]*$)' THEN quipu_relay_host(url)
          ELSE substring(quipu_relay_host(url) FROM '(?:[^.]*\.)?[^.]*$') END;
@@ -94,22 +96,23 @@ GRANT EXECUTE ON FUNCTION quipu_wide_domain(text) TO PUBLIC;
 ALTER TABLE candidates ADD COLUMN domain text;
 UPDATE candidates SET domain = quipu_wide_domain(url);
 ALTER TABLE candidates ALTER COLUMN domain SET NOT NULL;
-COMMENT ON COLUMN candidates.domain IS 'the registrable domain of its host by the public suffix list; of an address the /24 or /48 network; of a hidden service the host';
+COMMENT ON COLUMN candidates.domain IS 'the registrable domain of its host by the public suffix list; the /24 or /48 network of an address; the host of a hidden service';
 DROP INDEX candidates_host;
 CREATE INDEX candidates_domain ON candidates (domain);
 CREATE INDEX relay_log_found_domain ON relay_log ((detail ->> 'domain'), recorded_at) WHERE kind = 'found';
-COMMENT ON COLUMN relay_log.detail IS 'the rest of the fact; added, named: {"source": …}, retired, restored, refused: {"reason": …}, observed: {"what": …, …}, found: {"source": "event" or "list", "domain": …, …}, dropped: {"reason": …, "tries": …}';
+COMMENT ON COLUMN relay_log.detail IS 'further fields; added, named: {"source": …}, retired, restored, refused: {"reason": …}, observed: {"what": …, …}, found: {"source": "event" or "list", "domain": …, …}, dropped: {"reason": …, "tries": …}';
 
 DROP FUNCTION quipu_find_candidates(uuid, integer[], text[], text[], jsonb[], integer, integer, integer);
 
--- Records URLs that events or lists name, as far as they are news and there is room for them.
---   urls             canonical, no one twice
+-- Records new URLs that events or lists name, within the limits.
+--   urls             canonical and distinct
 --   details          {"domain": …, …}: the domain is the one that candidates.domain describes
---   waiting_max      most candidates of one network that wait; domain_max: of one domain that wait; day_max: most of one network
---                    that are found within a day; domain_day_max: of one domain. A network by itself: those of one that is
---                    switched off must not keep others out
--- Returns for each what became of it: new, known (a relay or a candidate already), dropped (given up within the last 30 days),
--- domain_full or full.
+--   waiting_max      waiting candidates of one network; domain_max: waiting candidates of one domain;
+--                    day_max: candidates of one network found within a day; domain_day_max: candidates of one
+--                    domain found within a day. Networks are counted separately, so that candidates of a
+--                    disabled network do not exclude others
+-- Returns the outcome of each: new, known (a relay or a candidate already), dropped (given up within the last
+-- 30 days), domain_full or full.
 CREATE FUNCTION quipu_find_candidates(
     batch uuid, slots integer[], urls text[], networks text[], details jsonb[],
     waiting_max integer, domain_max integer, day_max integer, domain_day_max integer, OUT outcomes text[])
@@ -159,6 +162,6 @@ BEGIN
         FROM judged j WHERE j.outcome = 'new' ORDER BY j.slot)
     SELECT array_agg(j.outcome ORDER BY j.slot) INTO outcomes FROM judged j;
 END $$;
-COMMENT ON FUNCTION quipu_relay_state(integer, text) IS 'what relay_log says of a relay: retired since when, and why it is refused if this source may not have a private address';
-COMMENT ON FUNCTION quipu_ask_for(integer[]) IS 'notes that the operator waits for these relays, so that they are dialled before all others';
-COMMENT ON FUNCTION quipu_find_candidates(uuid, integer[], text[], text[], jsonb[], integer, integer, integer, integer) IS 'records URLs that may be relays, as far as they are news and there is room; returns what became of each';
+COMMENT ON FUNCTION quipu_relay_state(integer, text) IS 'state of a relay by relay_log: when it was retired, and why it is refused if this source may not have a private address';
+COMMENT ON FUNCTION quipu_ask_for(integer[]) IS 'records that the operator waits for these relays, so that they are dialled before other relays';
+COMMENT ON FUNCTION quipu_find_candidates(uuid, integer[], text[], text[], jsonb[], integer, integer, integer, integer) IS 'records new URLs that may be relays, within the limits; returns the outcome of each';

@@ -1,10 +1,12 @@
--- Messages: devices that were not seen for 30 days are forgotten, also those of a recipient that no further device asks for. Every
--- proven key leaves a row for its device, so that without an end the table would grow with every key that is made.
+-- Messages: devices that were not seen for 30 days are deleted, even when no other device of their recipient
+-- registers. Every proven key leaves a row for its device, so without a limit the table would grow with every
+-- generated key.
 
 CREATE INDEX message_positions_seen ON message_positions (seen_at);
 
--- Forgets up to `most` devices that were not seen for 30 days, and returns how many. Rows that are in use are left for the next call.
--- The bound is read off the index, which clock_timestamp(), being volatile, would not allow.
+-- Deletes up to `most` devices that were not seen for 30 days, and returns their number. Rows that are locked
+-- are left for the next call. statement_timestamp() lets the index serve the condition; clock_timestamp() is
+-- volatile and would not.
 CREATE FUNCTION quipu_forget_message_devices(most integer) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE forgotten integer;
 BEGIN
@@ -14,6 +16,6 @@ BEGIN
     GET DIAGNOSTICS forgotten = ROW_COUNT;
     RETURN forgotten;
 END $$;
-COMMENT ON FUNCTION quipu_forget_message_devices(integer) IS 'Forgets devices of recipients that were not seen for 30 days; returns how many';
+COMMENT ON FUNCTION quipu_forget_message_devices(integer) IS 'deletes devices that were not seen for 30 days; returns their number';
 REVOKE ALL ON FUNCTION quipu_forget_message_devices(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_forget_message_devices(integer) TO quipu;

@@ -1,5 +1,6 @@
--- Analysts (quipu_reader) and the console read the view of all journals. Of messages and tokens it says that something happened, and
--- neither who nor what: quipu_messages_reader reads that in message_log and message_tokens.
+-- Analysts (quipu_reader) and the console read the view of all journals. For messages and tokens it shows
+-- only that an entry exists, not whom or what it concerns. quipu_messages_reader reads the full entries in
+-- message_log and message_tokens.
 
 CREATE OR REPLACE VIEW journal AS
 SELECT position, xid, recorded_at, 'archive' AS room, 'ingested' AS kind, batch::text AS subject,
@@ -29,4 +30,4 @@ FROM message_log
 UNION ALL
 SELECT position, xid, recorded_at, 'messages', 'token_' || kind, NULL::text, '{}'::jsonb
 FROM message_tokens;
-COMMENT ON VIEW journal IS 'every entry of every journal: position, when, which room, what kind, about what, and the rest; of messages and tokens only that there is one';
+COMMENT ON VIEW journal IS 'every entry of every journal: position, time, room, kind, subject and details; of messages and tokens only that an entry exists';

@@ -1,15 +1,16 @@
-//! What an event costs on disk, indexes included, beside the same events in the schema of BigBrotr 6.6.9, built in the same run.
+//! Bytes on disk per event, indexes included, compared with the same events in the schema of BigBrotr 6.6.9,
+//! built in the same run.
 
 use super::Row;
 use super::support::{Server, bigbrotr, verdict};
 
-/// In the order in which they came.
+/// Inserts the events in the order of their arrival.
 const FILL: &str = "
     INSERT INTO theirs.event
     SELECT id, pubkey, created_at, kind, tags, coalesce(tagvalues, '{}'), content, sig FROM events
     ORDER BY quipu_event_slot(number)";
 
-/// Bytes by event of the tables that hold them, free space and empty partitions included.
+/// Bytes per event of the tables, free space and empty partitions included.
 fn each(tables: &[&str]) -> String {
     let size = |table: &&str| {
         format!("SELECT relid FROM pg_partition_tree('{table}') UNION SELECT '{table}'::regclass")
@@ -20,7 +21,7 @@ fn each(tables: &[&str]) -> String {
     )
 }
 
-/// Over what the measurements before have stored.
+/// Measures the events that the earlier measurements have stored.
 pub(crate) async fn measure(server: &Server) -> Vec<Row> {
     server.run(&format!("CREATE SCHEMA theirs; SET search_path = theirs; {}", bigbrotr::EVENTS)).await;
     server.run(FILL).await;

@@ -1,4 +1,4 @@
-//! What happens as the archive grows: the second million, duplicates, bytes, and the synchronizer's question.
+//! Growth of the archive: the second million, duplicates, bytes, and the query that the synchronizer runs.
 
 use std::time::{Duration, Instant};
 
@@ -13,13 +13,14 @@ use quipu::store::ingest::{Intake, Source};
 use super::Row;
 use super::support::{Server, verdict};
 
-/// Events of one page, and pages under way, as in a session.
+/// Events per page, and pages in flight, as in a session.
 const PAGE: usize = 500;
 const IN_FLIGHT: usize = 3;
 
 pub(crate) async fn measure(server: &Server, parts: &quipu::app::Parts, million: u64) -> Vec<Row> {
     let intake = parts.intake(Source::Relay);
-    // Two relays with a million events each over the same two years, so that the second fills the same months.
+    // Two relays with a million events each over the same two years, so that the second relay fills the same
+    // months.
     let first = offer(&intake, Relay(2_000_001), 11, million).await;
     let second = offer(&intake, Relay(2_000_002), 12, million).await;
     let again = offer(&intake, Relay(2_000_003), 12, million).await;
@@ -73,7 +74,7 @@ pub(crate) async fn measure(server: &Server, parts: &quipu::app::Parts, million:
     ]
 }
 
-/// All that sightings take on disk, free space and empty partitions included, by their number.
+/// Bytes on disk per sighting, free space and empty partitions included.
 async fn bytes_a_sighting(server: &Server) -> f64 {
     server
         .ask("SELECT (SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits WHERE inhparent = 'sightings'::regclass)::float8
@@ -81,9 +82,10 @@ async fn bytes_a_sighting(server: &Server) -> f64 {
         .await
 }
 
-/// Offers `count` generated events, newest first as a relay shows them, and returns events a second. Generating is not timed.
+/// Offers `count` generated events, newest first as relays send them, and returns events per second. The time
+/// of generating them is not counted.
 async fn offer(intake: &Intake, relay: Relay, seed: u64, count: u64) -> f64 {
-    /// Events generated at once, to bound memory.
+    /// Events generated at a time, to limit memory.
     const PART: usize = 50_000;
     let mut busy = Duration::ZERO;
     let mut events = SampleGenerator::new(seed, 5_000, super::SPAN, count);
@@ -92,7 +94,7 @@ async fn offer(intake: &Intake, relay: Relay, seed: u64, count: u64) -> f64 {
         let mut part: Vec<OfferedEvent> = events
             .by_ref()
             .take(PART)
-            .map(|event| OfferedEvent::read(&event.as_json()).expect("it is one"))
+            .map(|event| OfferedEvent::read(&event.as_json()).expect("a valid event"))
             .collect();
         if part.is_empty() {
             break;
@@ -112,8 +114,9 @@ async fn offer(intake: &Intake, relay: Relay, seed: u64, count: u64) -> f64 {
     offered as f64 / busy.as_secs_f64()
 }
 
-/// `relay_last_event_timestamp` over 1,000 relays and 1,000,000 sightings, on a database that holds nothing else, against the
-/// join that defines it. Each event is on five relays: the network's published mean is 4.7.
+/// `relay_last_event_timestamp` over 1,000 relays and 1,000,000 sightings, on a database with nothing else,
+/// compared with the join that defines it. Each event is on five relays; the published mean of the network is
+/// 4.7.
 pub(crate) async fn last_event_timestamp() -> Vec<Row> {
     let server = Server::start().await;
     server
@@ -150,14 +153,14 @@ pub(crate) async fn last_event_timestamp() -> Vec<Row> {
     ]]
 }
 
-/// Median time of a question, on one connection, prepared.
+/// Median time of a prepared query on one connection.
 async fn timed(server: &Server, sql: &str, times: usize) -> Duration {
     let client = quipu::store::owner::connect(&server.superuser()).await.expect("the server answers");
-    let statement = client.prepare(sql).await.expect("the question is right");
+    let statement = client.prepare(sql).await.expect("a valid query");
     let mut took = Vec::new();
     for _ in 0..times {
         let started = Instant::now();
-        client.query_one(&statement, &[]).await.expect("the question is right");
+        client.query_one(&statement, &[]).await.expect("a valid query");
         took.push(started.elapsed());
     }
     took.sort_unstable();

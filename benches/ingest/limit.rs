@@ -25,7 +25,7 @@ const EVENTS: u64 = 20_000;
 pub(crate) async fn measure(server: &Server, parts: &quipu::app::Parts) -> Vec<Row> {
     let (mut checks, mut inserts, mut ours, mut wire) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        // Other events each time, over the same months.
+        // New events in each round, over the same months.
         let events = |seed| SampleGenerator::new(seed, 1_000, super::SPAN, EVENTS).collect::<Vec<_>>();
         let reference = events(100 + round);
         let (verified, per_second) = check_signatures(&reference);
@@ -69,12 +69,12 @@ pub(crate) async fn measure(server: &Server, parts: &quipu::app::Parts) -> Vec<R
     ]
 }
 
-/// Events a second from the relay's socket to the commit of the last one, and bytes on the wire a byte of event.
+/// Events per second from the relay's socket to the last commit, and bytes received per byte of event.
 async fn synchronize(parts: &quipu::app::Parts, events: Vec<NostrEvent>) -> (f64, f64) {
     let count = events.len() as f64;
     let bytes: usize = events.iter().map(|event| nostr_sdk::JsonUtil::as_json(event).len()).sum();
     let relay = WireRelay::start(events, 500).await.expect("a free port");
-    let url = RelayUrl::parse(&relay.url()).expect("a URL of ours");
+    let url = RelayUrl::parse(&relay.url()).expect("a valid URL");
     let writer = parts.relay_writer();
     writer.append(RelayCommand::Add { url: url.clone(), source: "operator" }).await.expect("committed");
     let synchronizer = Synchronizer::new(
@@ -93,7 +93,7 @@ async fn synchronize(parts: &quipu::app::Parts, events: Vec<NostrEvent>) -> (f64
             only_relays: vec![url.to_string()],
             interval_s: NonZeroU32::MAX,
             live: false,
-            // The relay passes over what it does not know, and silence is waited for.
+            // The relay ignores unknown requests, so the synchronizer waits for its timeout.
             negentropy: false,
             ..config::Synchronizer::default()
         },

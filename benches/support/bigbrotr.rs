@@ -1,7 +1,7 @@
-//! The schema of BigBrotr 6.6.9, as far as the benches need it: its package brings none.
+//! The schema of BigBrotr 6.6.9, as far as the benches need it. Its package contains no schema.
 
-/// Its events: 16 hash partitions of the id; indexes over (time, id), (kind, time), (key, time), (key, kind, time) and tag values;
-/// content and tags compressed by lz4; tag values never NULL.
+/// The tables of events: 16 hash partitions by id; indexes on (time, id), (kind, time), (key, time), (key,
+/// kind, time) and tag values; content and tags compressed with lz4; tag values never NULL.
 pub(crate) const EVENTS: &str = "
     CREATE TABLE event (
         id bytea PRIMARY KEY, pubkey bytea NOT NULL, created_at bigint NOT NULL, kind integer NOT NULL, tags jsonb NOT NULL,
@@ -18,8 +18,8 @@ pub(crate) const EVENTS: &str = "
     CREATE INDEX ON event (pubkey, kind, created_at DESC);
     CREATE INDEX ON event USING gin (tagvalues);";
 
-/// What its synchronizer needs beside them: relays, sightings in 16 hash partitions of the event's id, the services' states, and the
-/// two functions that it calls.
+/// Further tables that its synchronizer needs: relays, sightings in 16 hash partitions by event id, the state
+/// of services, and the two functions that it calls.
 pub(crate) const SYNCHRONIZER: &str = "
     CREATE TABLE relay (url text PRIMARY KEY, network text NOT NULL, discovered_at bigint NOT NULL);
     CREATE TABLE event_relay (

@@ -1,11 +1,11 @@
-//! A row of a bench's table, and the bar that its figure has to keep.
+//! Rows of a bench's table, and the bar for each figure.
 
 use super::verdict;
 
-/// Row of the table: what, figure, reference, ratio, bar, verdict.
+/// A row of the table: subject, figure, reference, ratio, bar, verdict.
 pub(crate) type Row = Vec<String>;
 
-/// A row whose figure has to be at most, or at least, `bar` times its reference.
+/// A row whose ratio of figure to reference must be at most, or at least, `bar`.
 pub(crate) fn row(name: &str, figure: String, reference: String, ratio: f64, bar: Bar) -> Row {
     let (bar, passed) = match bar {
         Bar::AtLeast(bar) => (format!(">= {bar}"), ratio >= bar),
@@ -14,7 +14,7 @@ pub(crate) fn row(name: &str, figure: String, reference: String, ratio: f64, bar
     vec![name.to_owned(), figure, reference, format!("{ratio:.3}"), bar, verdict(passed).to_owned()]
 }
 
-/// What a ratio has to keep.
+/// The limit on a ratio.
 #[derive(Clone, Copy)]
 pub(crate) enum Bar {
     AtLeast(f64),

@@ -1,4 +1,4 @@
-//! `quipu up` as a child process on a folder of its own, stopped when dropped.
+//! `quipu up` as a child process on its own folder, stopped when dropped.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
@@ -18,30 +18,31 @@ use url::Url;
 
 use super::wal;
 
-/// Longest that anything is waited for.
-const PATIENCE: Duration = Duration::from_mins(10);
-/// Pause between two looks.
-const LOOK: Duration = Duration::from_millis(10);
+/// Maximum time of any wait.
+const WAIT_MAX: Duration = Duration::from_mins(10);
+/// Polling interval.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A running instance.
 pub(crate) struct Instance {
     folder: TempDir,
     child: Child,
-    /// The owner, straight to the server.
+    /// A direct connection as the owner.
     pub(crate) client: Client,
-    /// Its URL.
+    /// The owner's URL.
     pub(crate) owner_url: Secret,
-    /// Who listens where.
+    /// The address of each service.
     services: Value,
 }
 
 impl Instance {
-    /// Nothing runs but what `settings` turn on, so nobody outside is dialled.
+    /// Starts an instance without services except those that `settings` enable, so that it dials no outside
+    /// host.
     pub(crate) async fn start(settings: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("quipu-bench-").tempdir().expect("a temporary folder");
-        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("our own folder");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("a writable folder");
         let ready = folder.path().join("ready.json");
-        let log = File::create(folder.path().join("up.log")).expect("our own folder");
+        let log = File::create(folder.path().join("up.log")).expect("a writable folder");
         let mut command = Command::new(env!("CARGO_BIN_EXE_quipu"));
         command.arg("up").arg("--data").arg(folder.path().join("data")).arg("--ready-file").arg(&ready);
         command.arg("--port-base").arg(free_ports().to_string());
@@ -59,40 +60,40 @@ impl Instance {
         while !ready.exists() {
             let ended = child.try_wait().expect("our own child");
             let said = || fs::read_to_string(folder.path().join("up.log")).unwrap_or_default();
-            assert!(ended.is_none() && started.elapsed() < PATIENCE, "quipu up does not start:\n{}", said());
-            tokio::time::sleep(LOOK).await;
+            assert!(ended.is_none() && started.elapsed() < WAIT_MAX, "quipu up does not start:\n{}", said());
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
-        let said = fs::read(&ready).expect("it was written whole");
-        let mut said: Value = serde_json::from_slice(&said).expect("it is JSON");
-        let url = said["owner_database_url"].as_str().expect("it is in there");
+        let said = fs::read(&ready).expect("a complete ready file");
+        let mut said: Value = serde_json::from_slice(&said).expect("valid JSON");
+        let url = said["owner_database_url"].as_str().expect("the ready file has the URL");
         let owner_url = Secret::new(url);
         let client = owner::connect(&owner_url).await.expect("the server answers");
         Self { folder, child, client, owner_url, services: said["services"].take() }
     }
 
-    /// Where a service listens.
+    /// The address of a service.
     pub(crate) fn address(&self, service: &str) -> SocketAddr {
         let address = self.services[service].as_str().and_then(|address| address.parse().ok());
-        address.unwrap_or_else(|| panic!("{service} listens nowhere: {}", self.services))
+        address.unwrap_or_else(|| panic!("{service} has no address: {}", self.services))
     }
 
-    /// Makes relays known, by their URLs.
+    /// Adds relays by their URLs.
     pub(crate) fn add(&self, relays: impl Iterator<Item: AsRef<std::ffi::OsStr>>) {
         let mut command = self.command();
         command.args(["relays", "add"]).args(relays).stdout(Stdio::null());
         assert!(command.status().expect("the program is built").success(), "relays add");
     }
 
-    /// A command of the program, on this instance.
+    /// A command of the program for this instance.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quipu"));
         command.arg("--data").arg(self.folder.path().join("data")).current_dir(self.folder.path());
         command
     }
 
-    /// Waits until a count has come so far; returns when that was.
+    /// Waits until a count has reached `wanted`; returns the time at which it had.
     pub(crate) async fn until(&self, query: &str, wanted: i64) -> Instant {
-        let statement = self.client.prepare(query).await.expect("the question is right");
+        let statement = self.client.prepare(query).await.expect("a valid query");
         let started = Instant::now();
         loop {
             let row = self.client.query_one(&statement, &[]).await.expect("the server answers");
@@ -101,8 +102,8 @@ impl Instance {
                 return Instant::now();
             }
             let said = || fs::read_to_string(self.folder.path().join("up.log")).unwrap_or_default();
-            assert!(started.elapsed() < PATIENCE, "{query}: {count} of {wanted}\n{}", said());
-            tokio::time::sleep(LOOK).await;
+            assert!(started.elapsed() < WAIT_MAX, "{query}: {count} of {wanted}\n{}", said());
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -111,23 +112,24 @@ impl Instance {
         wal::prepare(&self.superuser().await).await;
     }
 
-    /// Writes what is in memory, which would else happen while something is measured.
+    /// Runs a checkpoint now, so that none runs during a measurement.
     pub(crate) async fn checkpoint(&self) {
-        self.superuser().await.batch_execute("CHECKPOINT").await.expect("a superuser may");
+        self.superuser().await.batch_execute("CHECKPOINT").await.expect("the superuser may do this");
     }
 
     async fn superuser(&self) -> Client {
-        let kept = fs::read_to_string(self.folder.path().join("data/credentials.json")).expect("it is ours");
-        let kept: Value = serde_json::from_str(&kept).expect("it is JSON");
-        let mut url = Url::parse(self.owner_url.expose()).expect("it was used");
-        url.set_username("postgres").expect("it has a host");
-        url.set_password(kept["postgres"].as_str()).expect("it has a host");
+        let kept =
+            fs::read_to_string(self.folder.path().join("data/credentials.json")).expect("a readable file");
+        let kept: Value = serde_json::from_str(&kept).expect("valid JSON");
+        let mut url = Url::parse(self.owner_url.expose()).expect("a valid URL");
+        url.set_username("postgres").expect("the URL has a host");
+        url.set_password(kept["postgres"].as_str()).expect("the URL has a host");
         owner::connect(&Secret::new(url.as_str())).await.expect("the server answers")
     }
 
-    /// One number.
+    /// Runs a query that returns one number.
     pub(crate) async fn count(&self, query: &str) -> i64 {
-        self.client.query_one(query, &[]).await.expect("the question is right").get(0)
+        self.client.query_one(query, &[]).await.expect("a valid query").get(0)
     }
 
     /// Bytes of WAL written so far.
@@ -135,28 +137,28 @@ impl Instance {
         self.count("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint").await
     }
 
-    /// How durable a commit is, as the server says.
+    /// The server's settings for the durability of commits.
     pub(crate) async fn durability(&self) -> String {
         let query = "SELECT format('synchronous_commit=%s fsync=%s shared_buffers=%s', current_setting('synchronous_commit'), \
                      current_setting('fsync'), current_setting('shared_buffers'))";
-        self.client.query_one(query, &[]).await.expect("the question is right").get(0)
+        self.client.query_one(query, &[]).await.expect("a valid query").get(0)
     }
 
-    /// The most memory that `quipu up` itself ever held, in MiB; its servers are other processes.
+    /// Peak memory of the process `quipu up`, in MiB, without its servers.
     pub(crate) fn peak_mib(&self) -> f64 {
         self.memory_kib("VmHWM:") / 1_024.0
     }
 
-    /// The memory that `quipu up` itself holds now, in KiB.
+    /// Current memory of the process `quipu up`, in KiB, without its servers.
     pub(crate) fn resident_kib(&self) -> f64 {
         self.memory_kib("VmRSS:")
     }
 
-    /// Processor time that it, its servers and their processes have taken so far.
+    /// Processor time used so far by `quipu up`, its servers and their processes.
     pub(crate) fn processor_time(&self) -> Duration {
         let mut of = HashMap::new();
-        for entry in fs::read_dir("/proc").expect("Linux has it").flatten() {
-            // The name, in brackets, may hold anything.
+        for entry in fs::read_dir("/proc").expect("a readable /proc").flatten() {
+            // The name in brackets may contain blanks and brackets.
             let Ok(text) = fs::read_to_string(entry.path().join("stat")) else { continue };
             let Some((pid, rest)) =
                 text.split_once(" (").zip(text.rsplit_once(") ")).map(|(a, b)| (a.0, b.1))
@@ -165,7 +167,8 @@ impl Instance {
             };
             let field =
                 |number: usize| rest.split(' ').nth(number).and_then(|field| field.parse::<u64>().ok());
-            // Parent; ticks in user mode and in the kernel, its own and those of children that have ended.
+            // Parent; ticks in user and kernel mode, of the process itself and of its children that have
+            // ended.
             let ticks = (11..=14).filter_map(field).sum::<u64>();
             of.insert(pid.parse().unwrap_or(0), (field(1).unwrap_or(0), ticks));
         }
@@ -174,18 +177,19 @@ impl Instance {
             std::iter::successors(Some(*pid), |pid| of.get(pid).map(|p| p.0)).any(|pid| pid == root)
         };
         let ticks = of.iter().filter(|(pid, _)| is_ours(pid)).map(|(_, p)| p.1).sum::<u64>();
-        // Linux counts a hundred a second.
+        // Linux counts 100 ticks per second.
         Duration::from_millis(ticks * 10)
     }
 
-    /// Files and sockets that `quipu up` itself has open now.
+    /// Number of files and sockets that `quipu up` has open, without its servers.
     pub(crate) fn open_files(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the process runs").count()
     }
 
     fn memory_kib(&self, field: &str) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("Linux says so");
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the field exists");
         line.trim().trim_end_matches("kB").trim().parse().expect("a number")
     }
 }
@@ -199,7 +203,7 @@ impl Drop for Instance {
     }
 }
 
-/// The first of seven ports in a row that nobody listens on now.
+/// The first of seven consecutive free ports.
 fn free_ports() -> u16 {
     let is_free = |base: &u16| (*base..base + 7).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
     (0..1_000).map(|n| 21_000 + n * 7).find(is_free).expect("seven free ports")

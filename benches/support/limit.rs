@@ -1,4 +1,4 @@
-//! The combined limit of signature checks and inserts, as a reference: what this machine could do at best.
+//! The combined limit of signature checks and inserts, the reference for the best that this machine could do.
 
 use std::time::Instant;
 
@@ -10,10 +10,10 @@ use rayon::prelude::*;
 
 use super::Server;
 
-/// Rows of one reference statement: more gain nothing.
+/// Rows per reference statement; more rows gain nothing.
 const REFERENCE_BATCH: usize = 1_000;
 
-/// The reference: what PostgreSQL does when it is asked for nothing but the rows.
+/// The reference statement: it inserts the rows and does nothing else.
 const UNNEST: &str = "
     WITH fresh AS (
         INSERT INTO events (created_at, number, kind, id, pubkey, sig, tagvalues, tags, content)
@@ -25,7 +25,7 @@ const UNNEST: &str = "
         ON CONFLICT DO NOTHING RETURNING number)
     INSERT INTO sightings (event, relay, seen) SELECT number, $9, 0 FROM fresh";
 
-/// Signatures checked a second on all cores, and the events as verified ones.
+/// Signatures checked per second on all cores, and the verified events.
 pub(crate) fn check_signatures(events: &[NostrEvent]) -> (Vec<VerifiedEvent>, f64) {
     let count = events.len() as f64;
     let started = Instant::now();
@@ -37,17 +37,17 @@ pub(crate) fn check_signatures(events: &[NostrEvent]) -> (Vec<VerifiedEvent>, f6
     (verified, per_second)
 }
 
-/// Events a second by plain inserts into the tables of this server, more than one batch of them; another `round` for other
-/// numbers.
+/// Events per second by plain inserts into the tables of this server, several batches of them. Each `round`
+/// uses its own numbers.
 pub(crate) async fn insert_plain(server: &Server, events: &[VerifiedEvent], round: u64) -> f64 {
     let client = owner::connect(&server.superuser()).await.expect("the server answers");
     let statement = client.prepare(UNNEST).await.expect("the reference is right");
-    // Slots that no batch of ours will have.
+    // Slots that Quipu itself will not draw.
     let mut slot = 30_000_000_000_000 + i64::try_from(round * 1_000_000).expect("small");
     let relay = i32::try_from(1_000_000 + round).expect("small");
     let mut started = Instant::now();
     for (place, batch) in events.chunks(REFERENCE_BATCH).enumerate() {
-        // The first one warms the connection.
+        // The first batch warms the connection.
         if place == 1 {
             started = Instant::now();
         }

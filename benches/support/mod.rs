@@ -1,4 +1,4 @@
-//! What the benches share: a durable private server, reference figures, tables.
+//! Code that the benches share: a durable private server, reference figures, tables.
 
 pub(crate) mod bigbrotr;
 pub(crate) mod figure;
@@ -23,7 +23,7 @@ use quipu::telemetry::Metrics;
 use tempfile::TempDir;
 use url::Url;
 
-/// A private server with the settings of `bigbrotr`: durable, `synchronous_commit=on`, `shared_buffers=256MB`.
+/// A durable private server with the settings of `bigbrotr`: `synchronous_commit=on`, `shared_buffers=256MB`.
 pub(crate) struct Server {
     pub(crate) embedded: Embedded,
     _folder: TempDir,
@@ -32,8 +32,8 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) async fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("quipu-bench-").tempdir().expect("a temporary folder");
-        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("our own folder");
-        let implementation = Implementation::find_built_in("bigbrotr").expect("it is built in");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("a writable folder");
+        let implementation = Implementation::find_built_in("bigbrotr").expect("a built-in implementation");
         let ports = [0, 0].map(|port| TcpListener::bind(("127.0.0.1", port)).expect("a free port"));
         let [postgres_port, pgbouncer_port] =
             ports.map(|listener| listener.local_addr().expect("bound").port());
@@ -41,22 +41,25 @@ impl Server {
             data: folder.path().join("data"),
             postgres_port,
             pgbouncer_port,
-            postgresql_conf: implementation.postgresql_conf().expect("it has one").into_owned(),
+            postgresql_conf: implementation
+                .postgresql_conf()
+                .expect("the implementation has a configuration")
+                .into_owned(),
             database: "quipu".to_owned(),
         };
         let embedded = Embedded::start(config).await.expect("PostgreSQL and PgBouncer start");
         let procedures = Procedures {
             implementation: "bigbrotr".to_owned(),
-            sql: implementation.procedures_sql().expect("it has them").into_owned(),
+            sql: implementation.procedures_sql().expect("the implementation has procedures").into_owned(),
         };
         owner::migrate(&embedded.urls().owner, &procedures).await.expect("the schema is migrated");
         Self { embedded, _folder: folder }
     }
 
-    /// One value, as the superuser in the database `quipu`.
+    /// Runs a query that returns one value, as the superuser in the database `quipu`.
     pub(crate) async fn ask<T: for<'a> tokio_postgres::types::FromSql<'a>>(&self, sql: &str) -> T {
         let client = owner::connect(&self.superuser()).await.expect("the server answers");
-        client.query_one(sql, &[]).await.expect("the question is right").get(0)
+        client.query_one(sql, &[]).await.expect("a valid query").get(0)
     }
 
     /// As [`wal::prepare`].
@@ -81,7 +84,7 @@ impl Server {
         self.ask("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint").await
     }
 
-    /// How durable a commit is, as the server says.
+    /// The server's settings for the durability of commits.
     pub(crate) async fn durability(&self) -> String {
         self.ask("SELECT format('synchronous_commit=%s fsync=%s shared_buffers=%s', current_setting('synchronous_commit'), current_setting('fsync'), current_setting('shared_buffers'))").await
     }
@@ -91,21 +94,21 @@ impl Server {
 pub(crate) fn parts(server: &Server, lifecycle: &Lifecycle) -> quipu::app::Parts {
     let metrics = Metrics::new("bench");
     quipu::app::Parts::open(&server.embedded.urls(), Settings::default(), lifecycle.clone(), metrics)
-        .expect("our own URLs")
+        .expect("valid URLs")
 }
 
-/// A lifecycle that nobody interrupts.
+/// A lifecycle that is never cancelled.
 pub(crate) fn lifecycle() -> Lifecycle {
     Lifecycle::new(Duration::from_secs(10))
 }
 
-/// The middle one.
+/// The median.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The value below which `share` of all lie.
+/// The value below which a fraction `share` of the values lies.
 pub(crate) fn percentile(sorted: &[Duration], share: f64) -> Duration {
     #[expect(
         clippy::cast_possible_truncation,
@@ -116,12 +119,12 @@ pub(crate) fn percentile(sorted: &[Duration], share: f64) -> Duration {
     sorted.get(place.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
 }
 
-/// A verdict for the table.
+/// The verdict for the table.
 pub(crate) fn verdict(passed: bool) -> &'static str {
     if passed { "ok" } else { "MISSED" }
 }
 
-/// Prints rows in columns, the first row as the heading.
+/// Prints rows in columns; the first row is the heading.
 pub(crate) fn print_table(rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|t| t.chars().count()).max().unwrap_or(0);

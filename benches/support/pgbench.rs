@@ -1,4 +1,4 @@
-//! pgbench, with its own log, so that its percentiles are known too.
+//! Runs pgbench with a log of every transaction, which gives percentiles.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -15,12 +15,12 @@ pub(crate) struct Pgbench<'a> {
     pub(crate) clients: usize,
     /// The statements of one transaction.
     pub(crate) script: &'a str,
-    /// Whole seconds.
+    /// Duration; whole seconds.
     pub(crate) length: Duration,
 }
 
 impl Pgbench<'_> {
-    /// The latency of every transaction, sorted.
+    /// Runs pgbench and returns the sorted latencies of all transactions.
     pub(crate) async fn run(&self) -> Vec<Duration> {
         let logs = tempfile::tempdir().expect("a temporary folder");
         let (clients, seconds) = (self.clients.to_string(), self.length.as_secs().to_string());
@@ -40,7 +40,7 @@ impl Pgbench<'_> {
         let mut latencies = Vec::new();
         for entry in std::fs::read_dir(logs.path()).expect("its folder") {
             let text = std::fs::read_to_string(entry.expect("its file").path()).expect("its log");
-            // client, transaction, latency in µs, …
+            // Columns: client, transaction, latency in µs, …
             let field =
                 |line: &str| line.split(' ').nth(2).and_then(|us| us.parse().ok()).map(Duration::from_micros);
             latencies.extend(text.lines().filter_map(field));

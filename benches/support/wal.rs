@@ -1,16 +1,16 @@
-//! Files of the write-ahead log, as a server has them that has worked for hours: they wait to be used again. In a fresh one each
-//! new file is filled with zeroes first, which holds up all commits for tens of milliseconds.
+//! Recycles WAL files, so that the server resembles one that has worked for hours. A new server fills each
+//! new WAL file with zeroes first, which delays all commits by tens of milliseconds.
 
 use tokio_postgres::Client;
 
-/// 16 MiB each: as many as the longest part of a bench writes.
+/// Files of 16 MiB each, enough for the longest part of a bench.
 const FILES: usize = 72;
 
-/// Prepares them.
+/// Creates the files.
 pub(crate) async fn prepare(superuser: &Client) {
     let next = "SELECT pg_logical_emit_message(false, 'bench', ''); SELECT pg_switch_wal()";
     for _ in 0..FILES {
-        superuser.batch_execute(next).await.expect("a superuser may");
+        superuser.batch_execute(next).await.expect("the superuser may do this");
     }
-    superuser.batch_execute("CHECKPOINT").await.expect("a superuser may");
+    superuser.batch_execute("CHECKPOINT").await.expect("the superuser may do this");
 }

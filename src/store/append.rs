@@ -1,10 +1,19 @@
-//! Append by group commit: one writer task a journal, everything that arrived while the last commit was on its
-//! way to disk goes into the next one.
+//! Group commit: each journal has one queue and one writer task. Commands that arrive while a commit is being
+//! written to disk share the next commit.
 //!
-//! A caller is answered after the commit that makes its answer true. A batch has an identity that is looked up
-//! before it is ever sent again, so a commit whose answer was lost is not applied twice. A lone command is a batch
-//! of one, sent at once, in one round trip. A journal may ask for pauses of milliseconds between its commits
-//! ([`Journal::INTERVAL`]), which delay commands only while they come faster than that.
+//! A caller receives its answer after the commit that stores its command. Each batch has an id; before a
+//! batch is sent a second time, the writer looks the id up, so a commit whose answer was lost is not applied
+//! twice. A command that arrives alone is sent at once, as a batch of one, in one round trip. A journal may
+//! set a minimum interval between commits ([`Journal::INTERVAL`], milliseconds); it delays commands only
+//! while they arrive faster than that.
+//!
+//! | outcome of an attempt | what the writer does |
+//! |---|---|
+//! | committed | answers every caller |
+//! | unknown: timeout, lost connection, transient error | looks the batch up and retries, until [`RetryLimits::total`]; then every caller gets [`Error::Unavailable`] |
+//! | no disk space | every caller gets [`Error::NoSpace`]; [`Space`] refuses further commands for a while |
+//! | any other error, or a panic, with several commands | sends each command alone |
+//! | any other error, or a panic, with one command | its caller gets the error |
 
 use std::collections::{HashSet, VecDeque};
 use std::future::Future;
@@ -24,16 +33,17 @@ use crate::lifecycle::guarded;
 /// The connection a journal's statements run on.
 pub type Client = deadpool_postgres::Client;
 
-/// How long a writer waits for PostgreSQL.
+/// How long a writer keeps trying to commit a batch.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// How long one attempt may take before its outcome counts as unknown.
+pub struct RetryLimits {
+    /// Timeout of one attempt. After it, the outcome of the attempt counts as unknown.
     pub attempt: Duration,
-    /// How long after the first attempt a batch is still sent again, before its callers are told that PostgreSQL is away.
+    /// How long after the first attempt a batch is still retried. After that, its callers receive
+    /// [`Error::Unavailable`].
     pub total: Duration,
 }
 
-impl Default for Patience {
+impl Default for RetryLimits {
     fn default() -> Self {
         Self { attempt: Duration::from_mins(1), total: Duration::from_secs(90) }
     }
@@ -41,36 +51,37 @@ impl Default for Patience {
 
 /// How one journal commits a batch of commands.
 pub trait Journal: Send + Sync + 'static {
-    /// What callers ask for.
+    /// A request of a caller.
     type Command: Send + Sync + 'static;
-    /// What each caller is told, after the commit. A rule that refuses a single command says so here.
+    /// The answer to one command, after the commit. A rule that refuses a single command says so here.
     type Answer: Send + 'static;
 
-    /// Name of the journal's table, for logs, metrics and errors.
+    /// Name of the journal's table, for log lines, metrics and errors.
     const NAME: &'static str;
-    /// Most commands that may wait in the queue.
+    /// Maximum number of commands that wait in the queue.
     const QUEUE_MAX: usize;
-    /// Whether loops look for what it says: they are woken after each commit.
+    /// Whether loops wait for entries of this journal; if so, they are woken after each commit.
     const HAS_FOLLOWERS: bool = true;
-    /// Least time from the start of one commit to the start of the next. Commands that come faster share a commit; one that comes later
-    /// is not delayed. Zero where callers wait for their answer before they send the next command: waiting would gain nothing.
+    /// Minimum time from the start of one commit to the start of the next. Commands that arrive faster share
+    /// a commit; a command that arrives later is not delayed. Zero for journals whose callers wait for each
+    /// answer before they send the next command: a delay would not merge anything.
     const INTERVAL: Duration = Duration::ZERO;
 
-    /// Most weight in one batch.
+    /// Maximum total weight of one batch.
     fn batch_weight_max(&self) -> usize;
 
-    /// What a command weighs against [`Journal::batch_weight_max`]; at least 1.
+    /// Weight of a command, counted against [`Journal::batch_weight_max`]; at least 1.
     fn weight(_command: &Self::Command) -> usize {
         1
     }
 
-    /// What the command is about, when two about the same thing must not share a batch.
+    /// The subject of the command. Two commands with the same subject never share a batch.
     fn subject(_command: &Self::Command) -> Option<&str> {
         None
     }
 
-    /// Commits the batch in one transaction and gives one answer a command, in their order. Each row it appends
-    /// carries `batch` under a unique key.
+    /// Commits the batch in one transaction and returns one answer per command, in the same order. Each
+    /// appended row carries `batch` under a unique key, which makes the lookup possible.
     fn append(
         &self,
         client: &mut Client,
@@ -78,8 +89,8 @@ pub trait Journal: Send + Sync + 'static {
         commands: &[Self::Command],
     ) -> impl Future<Output = Result<Vec<Self::Answer>, Error>> + Send;
 
-    /// The answers of a batch that was committed earlier, or `None` when it was not. Called before a batch is
-    /// sent a second time.
+    /// The answers of a batch that was committed earlier, or `None` when it was not committed. Called before
+    /// a batch is sent a second time.
     fn lookup(
         &self,
         client: &Client,
@@ -93,7 +104,7 @@ struct Waiting<J: Journal> {
     answer: oneshot::Sender<Result<J::Answer, Error>>,
 }
 
-/// The queue in front of one journal. Cloning shares it; when the last clone goes, the writer ends.
+/// The queue of one journal. Clones share it; the writer task ends when the last clone is dropped.
 pub struct Writer<J: Journal> {
     queue: mpsc::Sender<Waiting<J>>,
     space: Space,
@@ -112,49 +123,51 @@ impl<J: Journal> std::fmt::Debug for Writer<J> {
 }
 
 impl<J: Journal> Writer<J> {
-    /// A queue, and the task that drains it. The caller spawns the task; it ends after the last queue handle is
-    /// dropped and everything accepted has been answered.
+    /// Returns the queue and the task that commits its commands. The caller spawns the task; the task ends
+    /// after the last queue handle is dropped and every accepted command has been answered.
     pub fn new(
         journal: J,
         pool: Pool,
         hints: Hints,
         metrics: AppendMetrics,
     ) -> (Self, impl Future<Output = ()> + Send) {
-        Self::with_patience(journal, pool, hints, metrics, Patience::default())
+        Self::with_retry_limits(journal, pool, hints, metrics, RetryLimits::default())
     }
 
-    /// As [`Writer::new`], with other limits of time.
-    pub fn with_patience(
+    /// As [`Writer::new`], with other retry limits.
+    pub fn with_retry_limits(
         journal: J,
         pool: Pool,
         hints: Hints,
         metrics: AppendMetrics,
-        patience: Patience,
+        limits: RetryLimits,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, arrivals) = mpsc::channel(J::QUEUE_MAX);
-        let door = Door { journal, pool, metrics, patience };
-        (Self { queue, space: Space::default() }, drain(door, hints, arrivals))
+        let context = CommitContext { journal, pool, metrics, limits };
+        (Self { queue, space: Space::default() }, run_writer(context, hints, arrivals))
     }
 
-    /// The same queue, which accepts nothing while `space` has a shortage.
+    /// The same queue; it refuses commands while `space` reports a shortage.
     #[must_use]
     pub fn with_space(self, space: Space) -> Self {
         Self { space, ..self }
     }
 
-    /// Appends, waiting for room in the queue first.
+    /// Appends a command. Waits first if the queue is full.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] while the disk is full, [`Error::Data`] when PostgreSQL refuses this command's data,
-    /// [`Error::Unavailable`] when PostgreSQL stayed away, [`Error::Stopped`] at shutdown.
+    /// [`Error::NoSpace`] while the disk is full, [`Error::Data`] when PostgreSQL refuses this command's
+    /// data, [`Error::Unavailable`] when PostgreSQL could not be reached within the retry limits,
+    /// [`Error::Stopped`] at shutdown.
     pub async fn append(&self, command: J::Command) -> Result<J::Answer, Error> {
         self.space.check(J::NAME)?;
         let (answer, answered) = oneshot::channel();
         self.queue.send(Waiting { command, answer }).await.map_err(|_| Error::Stopped)?;
-        self.space.learn(answered.await.map_err(|_| Error::Stopped)?)
+        self.space.observe(answered.await.map_err(|_| Error::Stopped)?)
     }
 
-    /// Appends without waiting for the commit: for facts that nobody is answered about. Waits for room in the queue.
+    /// Queues a command without waiting for its commit, for facts whose outcome no caller needs. Waits if the
+    /// queue is full.
     ///
     /// # Errors
     /// [`Error::NoSpace`] while the disk is full; [`Error::Stopped`] at shutdown.
@@ -164,7 +177,7 @@ impl<J: Journal> Writer<J> {
         self.queue.send(Waiting { command, answer }).await.map_err(|_| Error::Stopped)
     }
 
-    /// Appends, or says at once that the queue is full: for edges, which tell their client.
+    /// Appends, or returns at once when the queue is full, so that an edge can tell its client.
     ///
     /// # Errors
     /// [`Error::Busy`] when the queue is full; otherwise as [`Writer::append`].
@@ -175,56 +188,64 @@ impl<J: Journal> Writer<J> {
             mpsc::error::TrySendError::Full(_) => Error::Busy { journal: J::NAME, limit: J::QUEUE_MAX },
             mpsc::error::TrySendError::Closed(_) => Error::Stopped,
         })?;
-        self.space.learn(answered.await.map_err(|_| Error::Stopped)?)
+        self.space.observe(answered.await.map_err(|_| Error::Stopped)?)
     }
 }
 
-/// What a writer needs to commit.
-struct Door<J> {
+/// State that every commit of one writer needs.
+struct CommitContext<J> {
     journal: J,
     pool: Pool,
     metrics: AppendMetrics,
-    patience: Patience,
+    limits: RetryLimits,
 }
 
-async fn drain<J: Journal>(door: Door<J>, hints: Hints, mut arrivals: mpsc::Receiver<Waiting<J>>) {
-    let mut held = VecDeque::new();
+async fn run_writer<J: Journal>(
+    context: CommitContext<J>,
+    hints: Hints,
+    mut arrivals: mpsc::Receiver<Waiting<J>>,
+) {
+    let mut pending = VecDeque::new();
     let mut started: Option<Instant> = None;
     loop {
-        if held.is_empty() {
+        if pending.is_empty() {
             match arrivals.recv().await {
-                Some(first) => held.push_back(first),
+                Some(first) => pending.push_back(first),
                 None => return,
             }
         }
+        // Until the next commit may start, collect arriving commands; if it may start now, take only those
+        // that wait already. The limit bounds memory: at most `QUEUE_MAX` commands wait here and as many in
+        // the channel.
         let due = next_start(started, J::INTERVAL);
-        while held.len() < J::QUEUE_MAX {
+        while pending.len() < J::QUEUE_MAX {
             let more = match due {
                 Some(due) => timeout_at(due, arrivals.recv()).await.ok().flatten(),
                 None => arrivals.try_recv().ok(),
             };
             let Some(more) = more else { break };
-            held.push_back(more);
+            pending.push_back(more);
         }
         started = Some(Instant::now());
-        let (commands, answers) = take_batch(&mut held, door.journal.batch_weight_max());
-        commit(&door, commands, answers).await;
+        let (commands, answers) = take_batch(&mut pending, context.journal.batch_weight_max());
+        commit(&context, commands, answers).await;
         if J::HAS_FOLLOWERS {
             hints.written();
         }
     }
 }
 
-/// When the next commit may start; `None` for now.
+/// The earliest time at which the next commit may start; `None` when it may start now.
 fn next_start(started: Option<Instant>, interval: Duration) -> Option<Instant> {
     started.map(|started| started + interval).filter(|due| *due > Instant::now())
 }
 
 type Answers<J> = Vec<oneshot::Sender<Result<<J as Journal>::Answer, Error>>>;
 
-/// Takes what fits into one batch from the front, in order; at most one command a subject, the rest keeps its order.
+/// Takes commands from the front of the queue until the batch is full. At most one command per subject goes
+/// into a batch; the other commands keep their order.
 fn take_batch<J: Journal>(
-    held: &mut VecDeque<Waiting<J>>,
+    pending: &mut VecDeque<Waiting<J>>,
     weight_max: usize,
 ) -> (Vec<J::Command>, Answers<J>) {
     let mut commands: Vec<J::Command> = Vec::new();
@@ -232,10 +253,11 @@ fn take_batch<J: Journal>(
     let mut later = VecDeque::new();
     let mut subjects: HashSet<String> = HashSet::new();
     let mut weight = 0;
-    while let Some(waiting) = held.pop_front() {
+    while let Some(waiting) = pending.pop_front() {
         let adds = J::weight(&waiting.command).max(1);
+        // The first command goes in whatever its weight, or a heavy command would wait for ever.
         if !commands.is_empty() && weight + adds > weight_max {
-            held.push_front(waiting);
+            pending.push_front(waiting);
             break;
         }
         if let Some(subject) = J::subject(&waiting.command)
@@ -248,13 +270,13 @@ fn take_batch<J: Journal>(
         commands.push(waiting.command);
         answers.push(waiting.answer);
     }
-    later.append(held);
-    *held = later;
+    later.append(pending);
+    *pending = later;
     (commands, answers)
 }
 
-async fn commit<J: Journal>(door: &Door<J>, commands: Vec<J::Command>, answers: Answers<J>) {
-    match guarded("journal_batch", J::NAME, send(door, &commands)).await {
+async fn commit<J: Journal>(context: &CommitContext<J>, commands: Vec<J::Command>, answers: Answers<J>) {
+    match guarded("journal_batch", J::NAME, send(context, &commands)).await {
         Ok(Ok(told)) => {
             debug_assert_eq!(told.len(), answers.len(), "a journal answers each command");
             for (answer, told) in answers.into_iter().zip(told) {
@@ -262,11 +284,12 @@ async fn commit<J: Journal>(door: &Door<J>, commands: Vec<J::Command>, answers: 
                 let _ = answer.send(Ok(told));
             }
         }
-        // One command must not fail the others: unless the store itself is away, each goes alone.
+        // One bad command must not fail the other commands of its batch, so each is sent alone. During an
+        // outage every attempt would fail, so the whole batch fails at once.
         failed if commands.len() > 1 && !matches!(&failed, Ok(Err(error)) if error.is_outage()) => {
             for (command, answer) in commands.into_iter().zip(answers) {
                 let told =
-                    guarded("journal_batch", J::NAME, send(door, std::slice::from_ref(&command))).await;
+                    guarded("journal_batch", J::NAME, send(context, std::slice::from_ref(&command))).await;
                 let told = told.unwrap_or_else(|panicked| Err(Error::broken(panicked)));
                 let _ = answer.send(told.and_then(|mut one| one.pop().ok_or(Error::Stopped)));
             }
@@ -283,8 +306,9 @@ async fn commit<J: Journal>(door: &Door<J>, commands: Vec<J::Command>, answers: 
     }
 }
 
-/// The pauses between attempts while PostgreSQL is away; whoever uses them says when it is enough.
-pub(super) fn while_away() -> ExponentialBuilder {
+/// Delays between attempts while PostgreSQL is away. They do not end by themselves: the caller sets the
+/// limit.
+pub(super) fn retry_delays() -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))
         .with_max_delay(Duration::from_secs(2))
@@ -292,9 +316,12 @@ pub(super) fn while_away() -> ExponentialBuilder {
         .without_max_times()
 }
 
-/// Sends one batch until its outcome is known, or PostgreSQL stayed away too long.
-async fn send<J: Journal>(door: &Door<J>, commands: &[J::Command]) -> Result<Vec<J::Answer>, Error> {
-    let Door { journal, pool, metrics, patience } = door;
+/// Sends one batch until its outcome is known or the retry limits are reached.
+async fn send<J: Journal>(
+    context: &CommitContext<J>,
+    commands: &[J::Command],
+) -> Result<Vec<J::Answer>, Error> {
+    let CommitContext { journal, pool, metrics, limits } = context;
     let batch = Uuid::now_v7();
     let sent_before = AtomicBool::new(false);
     let started = Instant::now();
@@ -306,12 +333,12 @@ async fn send<J: Journal>(door: &Door<J>, commands: &[J::Command]) -> Result<Vec
                 return Ok(answers);
             }
             match journal.append(&mut client, batch, commands).await {
-                // An earlier attempt may have been committed between the lookup and this one, which then found nothing
-                // new to do: what is true is what stands under this batch.
+                // An earlier attempt may have been committed between the lookup and this append, which then
+                // found nothing new to store. The rows under this batch id hold the true answers.
                 Ok(answers) if again => {
                     Ok(journal.lookup(&client, batch, commands).await?.unwrap_or(answers))
                 }
-                // An earlier attempt of this very batch was committed after all.
+                // The unique key on the batch id: an earlier attempt of this batch was committed after all.
                 Err(Error::Data(e))
                     if e.sqlstate() == Some(tokio_postgres::error::SqlState::UNIQUE_VIOLATION.code()) =>
                 {
@@ -320,22 +347,23 @@ async fn send<J: Journal>(door: &Door<J>, commands: &[J::Command]) -> Result<Vec
                 other => other,
             }
         };
-        let outcome = tokio::time::timeout(patience.attempt, work).await;
+        let outcome = tokio::time::timeout(limits.attempt, work).await;
         if !matches!(outcome, Ok(Ok(_) | Err(Error::Data(_)))) {
-            // Its state is unknown: never hand it to the next caller.
+            // The connection is in an unknown state, so it does not go back to the pool.
             drop(deadpool_postgres::Object::take(client));
         }
         outcome.unwrap_or_else(|late| Err(Error::unavailable(late)))
     };
     let outcome = attempt
-        .retry(while_away())
-        // Space does not come back within seconds; the callers are told at once, and the next ones are refused.
+        .retry(retry_delays())
+        // Disk space does not return within seconds. The callers are told at once, and `Space` refuses
+        // further commands.
         .when(|error: &Error| {
-            error.is_passing() && !matches!(error, Error::NoSpace(_)) && started.elapsed() < patience.total
+            error.is_passing() && !matches!(error, Error::NoSpace(_)) && started.elapsed() < limits.total
         })
         .notify(|error, after| {
             metrics.retried(J::NAME);
-            tracing::warn!(journal = J::NAME, error = %error, ?after, "a batch is sent again");
+            tracing::warn!(journal = J::NAME, error = %error, ?after, "an attempt to commit a batch failed: trying again");
         })
         .await;
     metrics.committed(J::NAME, commands.len(), started.elapsed(), outcome.is_ok());
@@ -349,13 +377,13 @@ mod tests {
     const INTERVAL: Duration = Duration::from_millis(5);
 
     #[tokio::test(start_paused = true)]
-    async fn only_a_command_that_comes_within_the_interval_is_delayed() {
-        assert_eq!(next_start(None, INTERVAL), None, "the first is not");
+    async fn only_a_command_that_arrives_within_the_interval_is_delayed() {
+        assert_eq!(next_start(None, INTERVAL), None, "the first commit is not delayed");
         let started = Instant::now();
         assert_eq!(next_start(Some(started), Duration::ZERO), None);
         tokio::time::advance(Duration::from_millis(4)).await;
         assert_eq!(next_start(Some(started), INTERVAL), Some(started + INTERVAL));
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(next_start(Some(started), INTERVAL), None, "a lone one is not");
+        assert_eq!(next_start(Some(started), INTERVAL), None, "a lone command is not delayed");
     }
 }

@@ -1,7 +1,8 @@
-//! The write, session and read doors (DESIGN section 4). The owner door is in `owner.rs`.
+//! Connection pools of one process: write, session and read. Connections of the owner are made in `owner.rs`.
 //!
-//! The write door goes through `PgBouncer` in transaction mode, where a statement prepared once is gone in the
-//! next transaction. So it is used only with `query_typed`/`execute_typed`: unnamed statements, one round trip.
+//! The write pool goes through `PgBouncer` in transaction mode, where a prepared statement does not survive
+//! its transaction. It is therefore used only with `query_typed` and `execute_typed`, which send unnamed
+//! statements in one round trip.
 
 use std::time::Duration;
 
@@ -15,14 +16,15 @@ use crate::base::Secret;
 /// How long a caller waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Connections of one process, for each door. Small: `PgBouncer` and PostgreSQL have two cores to share.
+/// Maximum number of connections of one process, per pool. The defaults are small because `PgBouncer` and
+/// PostgreSQL may share two cores.
 #[derive(Debug, Clone, Copy)]
 pub struct DoorSizes {
-    /// Connections of the write door.
+    /// Connections of the write pool.
     pub write: u32,
-    /// Connections of the session door.
+    /// Connections of the session pool.
     pub session: u32,
-    /// Connections of the read door.
+    /// Connections of the read pool.
     pub read: u32,
 }
 
@@ -32,39 +34,39 @@ impl Default for DoorSizes {
     }
 }
 
-/// The open doors of one process. Cloning shares them.
+/// The connection pools of one process. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Doors {
-    /// Append and driving rows.
+    /// Appends, and rows that drive work (leases, cursors). Role `quipu`, transaction pooling.
     pub write: Pool,
-    /// Reads that must be current, LISTEN.
+    /// Reads that must be current, and LISTEN. Role `quipu_session`, session pooling.
     pub session: PgPool,
-    /// Analytics, API, console; may be a replica and lag.
+    /// Analytics, API and console. May lead to a replica, so it may lag.
     pub read: PgPool,
     urls: DatabaseUrls,
 }
 
 impl Doors {
-    /// Opens the three doors lazily: no connection is made before the first use.
+    /// Creates the three pools. They connect at their first use.
     ///
     /// # Errors
-    /// [`Error::Url`] when a URL cannot be understood.
+    /// [`Error::Url`] when a URL cannot be parsed.
     pub fn open(urls: &DatabaseUrls, sizes: DoorSizes) -> Result<Self, Error> {
         Ok(Self {
-            write: write_door(&urls.write, sizes.write)?,
-            session: session_door(&urls.session, sizes.session)?,
-            read: session_door(&urls.read, sizes.read)?,
+            write: write_pool(&urls.write, sizes.write)?,
+            session: session_pool(&urls.session, sizes.session)?,
+            read: session_pool(&urls.read, sizes.read)?,
             urls: urls.clone(),
         })
     }
 
-    /// The addresses behind the doors.
+    /// The URLs that the pools connect to.
     #[must_use]
     pub fn urls(&self) -> &DatabaseUrls {
         &self.urls
     }
 
-    /// Closes every connection, so that `PgBouncer` can stop at once.
+    /// Closes every connection, so that `PgBouncer` need not wait for its clients when it stops.
     pub async fn close(&self) {
         self.write.close();
         self.session.close().await;
@@ -72,7 +74,7 @@ impl Doors {
     }
 }
 
-fn write_door(url: &Secret, size: u32) -> Result<Pool, Error> {
+fn write_pool(url: &Secret, size: u32) -> Result<Pool, Error> {
     let server = Server::parse(url)?;
     let manager = Manager::from_config(
         server.config().clone(),
@@ -88,9 +90,9 @@ fn write_door(url: &Secret, size: u32) -> Result<Pool, Error> {
         .map_err(Error::broken)
 }
 
-fn session_door(url: &Secret, size: u32) -> Result<PgPool, Error> {
-    // What sqlx calls slow is measured until the last row is taken: an export to a slow disk, or a LISTEN, is no slow statement.
-    // PostgreSQL knows better (`log_min_duration_statement`).
+fn session_pool(url: &Secret, size: u32) -> Result<PgPool, Error> {
+    // sqlx measures a statement until its last row is read, so an export to a slow disk and a LISTEN count as
+    // slow. PostgreSQL's `log_min_duration_statement` measures the statement itself.
     let options = Server::parse(url)?.sqlx_options()?.disable_statement_logging();
     Ok(PgPoolOptions::new()
         .max_connections(size)

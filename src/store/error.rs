@@ -1,4 +1,5 @@
-//! What can go wrong at the doors to PostgreSQL: the data, the moment, or the system.
+//! Errors of the store, classified by what a caller can do: the data is refused, the failure is transient, or
+//! the setup is wrong.
 
 use std::sync::Arc;
 
@@ -7,35 +8,35 @@ use tokio_postgres::error::SqlState;
 use super::failure::Failure;
 use super::{Server, Shortage};
 
-/// A failure of the store. Cheap to clone: one failed batch answers many callers.
+/// An error of the store. Cheap to clone, because one failed batch answers many callers.
 ///
-/// `Display` names the action, role and database where they are known, the SQLSTATE, the server's message, detail and hint, and
-/// what to do; nothing is left to `source`.
+/// `Display` contains the action, role and database where they are known, the SQLSTATE, the server's message,
+/// detail and hint, and a remedy. `source` is empty.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The queue is full; the same request may succeed a moment later.
     #[error("the store's queue for {journal} is full ({limit} commands waiting)")]
     Busy {
-        /// Which journal's queue.
+        /// The journal.
         journal: &'static str,
-        /// Its bound, in commands.
+        /// The queue's limit, in commands.
         limit: usize,
     },
-    /// PostgreSQL refused the data itself; sending it again cannot help.
+    /// PostgreSQL refuses the data itself; sending it again does not help.
     #[error("PostgreSQL refuses the data: {0}")]
     Data(Arc<Failure>),
-    /// PostgreSQL could not be reached, or was lost, for longer than we retry. Whether the last attempt was
-    /// committed is unknown, and it is safe to send the command again.
+    /// PostgreSQL was unreachable for longer than the retry limits. Whether the last attempt was committed is
+    /// unknown; sending the command again is safe.
     #[error("PostgreSQL cannot be reached: {0}")]
     Unavailable(Arc<Failure>),
-    /// No space is left where PostgreSQL keeps its data, or less than the reserve. Nothing was accepted; the same command
-    /// succeeds when there is space again.
+    /// Less than the reserve is free on PostgreSQL's disk, or PostgreSQL found no space. The command was not
+    /// stored; it succeeds when there is space again.
     #[error("no space left: {0}")]
     NoSpace(Arc<Shortage>),
     /// The writer has stopped because the process is shutting down.
     #[error("the store is shutting down")]
     Stopped,
-    /// Anything else PostgreSQL says: a missing table, a missing grant.
+    /// Any other error of PostgreSQL, such as a missing table or a missing grant.
     #[error("PostgreSQL answers with an error: {0}")]
     Broken(Arc<Failure>),
     /// A database URL that cannot be used.
@@ -43,28 +44,29 @@ pub enum Error {
     Url {
         /// Scheme, host, port and database, without user, password and parameters.
         url: String,
-        /// What is wrong with it, and what is accepted.
+        /// The problem, and what is accepted.
         problem: String,
     },
-    /// Stored rows that contradict what this program wrote or expects.
+    /// Stored rows contradict what this program wrote or expects.
     #[error("{table}: {problem}")]
     Inconsistent {
         /// The table or view.
         table: &'static str,
-        /// What is wrong with it, and what to do.
+        /// The problem, and what to do.
         problem: String,
     },
 }
 
 impl Error {
-    /// Whether sending the same again, later, can succeed.
+    /// Whether a retry can succeed.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Busy { .. } | Self::Unavailable(_) | Self::NoSpace(_))
     }
 
-    /// Whether all other work would fail now, too: the store is away, full or stops. Any other error concerns the subject whose
-    /// work failed: a loop over many subjects sets that one aside and goes on.
+    /// Whether all other work would fail now, too: the store is unreachable, full or stopping. Any other
+    /// error concerns only the subject whose work failed, so a loop over many subjects skips that subject and
+    /// goes on.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         self.is_passing() || matches!(self, Self::Stopped)
@@ -75,17 +77,18 @@ impl Error {
         Self::Inconsistent { table, problem: problem.into() }
     }
 
-    /// PostgreSQL did not answer: a timer or a driver says so.
+    /// PostgreSQL did not answer, as a timer or a driver reports.
     pub fn unavailable(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Unavailable(Arc::new(Failure::new(Arc::new(cause))))
     }
 
-    /// Anything else that a driver refuses to do.
+    /// Any other error of a driver.
     pub(super) fn broken(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Broken(Arc::new(Failure::new(Arc::new(cause))))
     }
 
-    /// The same error with what was tried, as a verb and its object, and where. An error that says so already keeps it.
+    /// Adds what was tried (a verb and its object), and the server. An error that has an action already keeps
+    /// it.
     #[must_use]
     pub fn during(self, action: impl Into<String>, server: &Server) -> Self {
         let named = |failure: Arc<Failure>| Arc::new(Arc::unwrap_or_clone(failure).during(action, server));
@@ -97,7 +100,7 @@ impl Error {
         }
     }
 
-    /// The SQLSTATE that PostgreSQL or PgBouncer answered with.
+    /// The SQLSTATE of PostgreSQL's or PgBouncer's answer.
     #[must_use]
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
@@ -107,8 +110,9 @@ impl Error {
     }
 }
 
-/// Whether a SQLSTATE is the moment's fault: a deadlock, a lost server, or one that only reads until a failover is over.
-fn passes(state: &str) -> bool {
+/// Whether a SQLSTATE is transient: a deadlock, a lost server, or a server that is read-only until a failover
+/// is over.
+fn is_transient(state: &str) -> bool {
     state == SqlState::READ_ONLY_SQL_TRANSACTION.code()
         || matches!(state.get(..2), Some("08" | "40" | "53" | "55" | "57" | "58"))
 }
@@ -125,7 +129,7 @@ impl From<tokio_postgres::Error> for Error {
         let failure = Arc::new(Failure::new(Arc::new(error)));
         match state.as_deref() {
             None => Self::Unavailable(failure),
-            Some(state) if passes(state) => Self::Unavailable(failure),
+            Some(state) if is_transient(state) => Self::Unavailable(failure),
             Some(state) if matches!(state.get(..2), Some("22" | "23" | "54")) => Self::Data(failure),
             Some(_) => Self::Broken(failure),
         }
@@ -149,7 +153,7 @@ impl From<sqlx::Error> for Error {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::Protocol(_) => true,
-            sqlx::Error::Database(e) => e.code().is_some_and(|code| passes(&code)),
+            sqlx::Error::Database(e) => e.code().is_some_and(|code| is_transient(&code)),
             _ => false,
         };
         if passing { Self::unavailable(error) } else { Self::broken(error) }
@@ -161,12 +165,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_only_reads_is_the_moments_fault_and_other_misuse_is_not() {
+    fn a_read_only_server_is_transient_and_misuse_is_not() {
         for passing in ["25006", "08006", "40P01", "57P01"] {
-            assert!(passes(passing), "{passing}");
+            assert!(is_transient(passing), "{passing}");
         }
         for broken in ["25001", "42P01", "42501", "23505", ""] {
-            assert!(!passes(broken), "{broken}");
+            assert!(!is_transient(broken), "{broken}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! One failed exchange with PostgreSQL: what was tried, as which role, in which database, and everything the server said.
+//! One failed operation on PostgreSQL: what was tried, as which role, in which database, and the server's
+//! answer.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,10 +11,10 @@ use tokio_postgres::error::DbError;
 use super::Server;
 use crate::base::with_causes;
 
-/// What a driver, a pool or a timer reports.
+/// The error of a driver, a pool or a timer.
 pub(super) type Cause = Arc<dyn StdError + Send + Sync>;
 
-/// A failed exchange. `Display` holds the whole chain of causes, so it has no `source`.
+/// A failed operation. `Display` contains the whole chain of causes, so it has no `source`.
 #[derive(Debug, Clone)]
 pub struct Failure {
     attempt: Option<Attempt>,
@@ -30,12 +31,13 @@ struct Attempt {
 }
 
 impl Failure {
-    /// A failure of which only the cause is known.
+    /// A failure whose cause alone is known.
     pub(super) fn new(cause: Cause) -> Self {
         Self { attempt: None, cause }
     }
 
-    /// The same failure with its action, role and database. The innermost action is kept: it is the most exact.
+    /// Adds action, role and database. An action that is set already stays: it was added closer to the
+    /// failure and is more exact.
     pub(super) fn during(self, action: impl Into<String>, server: &Server) -> Self {
         let attempt = self.attempt.unwrap_or_else(|| Attempt {
             action: action.into(),
@@ -46,7 +48,7 @@ impl Failure {
         Self { attempt: Some(attempt), cause: self.cause }
     }
 
-    /// The SQLSTATE that the server answered with: five characters.
+    /// The SQLSTATE of the server's answer: five characters.
     #[must_use]
     pub fn sqlstate(&self) -> Option<&str> {
         report(&*self.cause).map(|report| report.code)
@@ -70,7 +72,7 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
-    /// What an operator does about it, by SQLSTATE.
+    /// What an operator can do about it, by SQLSTATE.
     fn remedy(&self) -> Option<String> {
         let Some(state) = self.sqlstate() else { return self.remedy_without_answer() };
         let logging_in = self.attempt.as_ref().filter(|attempt| attempt.action == LOG_IN);
@@ -96,7 +98,7 @@ impl Failure {
         })
     }
 
-    /// What to do when the server did not answer with an error of its own.
+    /// What an operator can do when the server did not answer with a SQLSTATE.
     fn remedy_without_answer(&self) -> Option<String> {
         let text = with_causes(&*self.cause);
         let remedy = if text.contains("certificate") {
@@ -118,7 +120,7 @@ impl Failure {
 /// The action of a login.
 pub(super) const LOG_IN: &str = "log in";
 
-/// The server's own words.
+/// The error report that the server sent.
 struct Report<'a> {
     code: &'a str,
     message: &'a str,
@@ -139,7 +141,7 @@ impl fmt::Display for Report<'_> {
     }
 }
 
-/// The server's report, wherever it stands in the chain of causes.
+/// The server's report, at any depth in the chain of causes.
 fn report<'a>(cause: &'a (dyn StdError + Send + Sync + 'static)) -> Option<Report<'a>> {
     causes(cause).find_map(|error| {
         if let Some(db) = error.downcast_ref::<DbError>() {

@@ -1,7 +1,8 @@
-//! Hints: "something was written", for speed only. Polling is the truth.
+//! Hints tell other processes that something was written. They only save time: every loop also polls, so a
+//! lost hint delays work but loses none.
 //!
-//! NOTIFY is never sent inside a transaction that writes (its cluster-wide lock would be held through the
-//! fsync). One notifier a process sends a coalesced hint after commits.
+//! NOTIFY is never sent inside a transaction that writes, because its cluster-wide lock would be held during
+//! the fsync. Instead, one notifier task per process sends one hint for all recent commits.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,22 +17,23 @@ use uuid::Uuid;
 
 use crate::lifecycle::Wake;
 
-/// The channel that all Quipu processes of one database share.
+/// The LISTEN/NOTIFY channel that all Quipu processes of one database share.
 const CHANNEL: &str = "quipu";
 
-/// Hints leave at most this often; what is written in between shares one.
+/// Minimum interval between hints. Writes within the interval share a hint.
 const COALESCE: Duration = Duration::from_millis(10);
 
-/// Longest text of one NOTIFY, in bytes; PostgreSQL takes less than 8,000.
+/// Maximum length of one NOTIFY payload, in bytes. PostgreSQL accepts less than 8,000.
 const TEXT_BYTES_MAX: usize = 7_900;
 
-/// Words that wait to be sent. When there are more, everybody is to look.
+/// Maximum number of words that wait to be sent. Beyond it the next hint says [`Words::Anything`].
 const WORDS_MAX: usize = 10_000;
 
-/// Messages with words that may wait for a slow listener; beyond that it is told that it missed some.
+/// Capacity of the channel to receivers of words. A receiver that lags behind further is told that it missed
+/// some.
 const WAITING_MAX: usize = 256;
 
-/// Marks writes and wakes whoever subscribed. Cloning shares it.
+/// Announces writes and wakes subscribers. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Hints {
     process: Uuid,
@@ -41,20 +43,20 @@ pub struct Hints {
     heard: broadcast::Sender<Words>,
 }
 
-/// What the next hint will say.
+/// Contents of the next hint.
 #[derive(Debug, Default)]
 struct Waiting {
-    /// Whether loops are to look for what was written.
+    /// Whether loops should look for new entries.
     is_written: bool,
     words: Words,
 }
 
-/// What a hint is about.
+/// The subjects that a hint is about, as short words (such as the prefix of a hash).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Words {
-    /// Any of these.
+    /// One or more of these subjects.
     These(HashSet<String>),
-    /// It may be anything.
+    /// Any subject.
     Anything,
 }
 
@@ -77,8 +79,8 @@ impl Default for Hints {
 }
 
 impl Hints {
-    /// What was committed concerns these; short words without blanks. They are for those who listen to [`Hints::words`]; loops are
-    /// not woken.
+    /// Announces to other processes that commits concerned these subjects. Each word is short and has no
+    /// blanks. Only receivers of [`Hints::words`] get them; loops are not woken.
     pub fn tell(&self, words: impl Iterator<Item = String>) {
         let mut waiting = self.waiting();
         if let Words::These(these) = &mut waiting.words {
@@ -94,7 +96,8 @@ impl Hints {
         self.outgoing.wake();
     }
 
-    /// What other processes said with their hints. A receiver that lags behind has missed some, and has to look at everything.
+    /// The subjects that other processes announce. A receiver that lags behind has missed some and must check
+    /// everything.
     #[must_use]
     pub fn words(&self) -> broadcast::Receiver<Words> {
         self.heard.subscribe()
@@ -104,7 +107,8 @@ impl Hints {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The texts to send: who says it, alone where loops are to look, and with words in as many texts as they take.
+    /// The payloads to send. Each begins with this process's id. A payload without words tells loops to look;
+    /// the words are split over as many payloads as they need.
     fn texts(&self) -> Vec<String> {
         let Waiting { is_written, words } = std::mem::take(&mut *self.waiting());
         let mut texts = Vec::new();
@@ -138,20 +142,20 @@ impl Hints {
             self.wake_subscribers();
         } else if !is_own {
             let words = if words.contains("*") { Words::Anything } else { Words::These(words) };
-            // Nobody has to listen.
+            // Without receivers `send` fails, which is fine.
             let _ = self.heard.send(words);
         }
     }
 
-    /// Something was committed by this process that loops look for.
+    /// Announces that this process committed something that loops wait for.
     pub fn written(&self) {
         self.waiting().is_written = true;
         self.outgoing.wake();
         self.wake_subscribers();
     }
 
-    /// A wake-up for one loop, given whenever any process wrote something. It lasts as long as the process: loops
-    /// subscribe at their start, requests do not.
+    /// A wake-up for one loop, triggered whenever any process writes something. It is never removed, so only
+    /// loops subscribe, at their start; requests do not.
     #[must_use]
     pub fn subscribe(&self) -> Wake {
         let wake = Wake::new();
@@ -165,14 +169,15 @@ impl Hints {
         }
     }
 
-    /// Sends hints to other processes until stopped. A hint that cannot be sent is dropped: others poll.
+    /// Sends hints to other processes until stopped. A hint that cannot be sent is dropped, because every
+    /// process polls.
     pub async fn send(self, pool: Pool, stop: CancellationToken) {
         while stop.run_until_cancelled(self.outgoing.woken()).await.is_some() {
             let texts = self.texts();
             if !texts.is_empty()
                 && let Ok(client) = pool.get().await
             {
-                // Nothing durable is said, so nothing waits for the disk.
+                // A hint is not durable, so its commit does not wait for the disk.
                 let sent = client
                     .query_typed(
                         "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, text) FROM unnest($2::text[]) AS text",
@@ -180,7 +185,7 @@ impl Hints {
                     )
                     .await;
                 if let Err(error) = sent {
-                    tracing::debug!(error = %error, "a hint was not sent");
+                    tracing::debug!(error = %error, "a hint could not be sent; other processes will poll");
                 }
             }
             if stop.run_until_cancelled(tokio::time::sleep(COALESCE)).await.is_none() {
@@ -189,19 +194,19 @@ impl Hints {
         }
     }
 
-    /// Receives the hints of other processes until stopped, on a session of its own. Reconnects by itself.
+    /// Receives the hints of other processes until stopped, on its own session. Reconnects after errors.
     pub async fn receive(self, session: PgPool, stop: CancellationToken) {
         while !stop.is_cancelled() {
             if let Ok(mut listener) = PgListener::connect_with(&session).await
                 && listener.listen(CHANNEL).await.is_ok()
             {
-                // What was said before is lost.
+                // Hints from before the LISTEN were missed, so receivers have to check everything.
                 let _ = self.heard.send(Words::Anything);
                 while let Some(Ok(said)) = stop.run_until_cancelled(listener.recv()).await {
                     self.hear(said.payload());
                 }
             }
-            // Without a listener everybody polls; try again at a pace that does no harm.
+            // Without a listener every loop polls. Reconnect at most once a second.
             stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await;
         }
     }

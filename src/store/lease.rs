@@ -1,5 +1,6 @@
-//! Leases: divided work belongs to one process until a time on the database's clock. The token fences a process
-//! that outlived its lease: it grows with every change of holder.
+//! Leases divide work between processes: the work belongs to one process until the lease expires, by the
+//! database's clock. A lease has a token that grows with every change of holder, so the database can refuse
+//! writes of a process that outlived its lease.
 
 use std::time::Duration;
 
@@ -9,19 +10,19 @@ use uuid::Uuid;
 
 use super::Error;
 
-/// Takes, keeps and gives back leases in the name of one process. Cloning keeps the name.
+/// Takes, renews and returns leases in the name of one process. Clones have the same name.
 #[derive(Debug, Clone)]
 pub struct Leases {
     pool: Pool,
     holder: Uuid,
 }
 
-/// A lease that was held when it was last renewed.
+/// A lease, as of its last renewal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// The work, as `<service>/<subject>`.
     pub name: String,
-    /// The fence.
+    /// The fencing token.
     pub token: i64,
 }
 
@@ -38,13 +39,14 @@ const TAKE: &str = "
 const GIVE_BACK: &str = "DELETE FROM lease WHERE holder = $2 AND name = ANY ($1)";
 
 impl Leases {
-    /// Leases of this process, under a name drawn now.
+    /// Leases of this process, under a new random holder id.
     #[must_use]
     pub fn new(pool: Pool) -> Self {
         Self { pool, holder: Uuid::new_v4() }
     }
 
-    /// Takes or renews those of `names` that are free, expired or ours, for `length` from now. One statement.
+    /// Takes or renews those of `names` that are free, expired or already held by this process, for `length`
+    /// from now. One statement.
     pub async fn take(&self, names: &[String], length: Duration) -> Result<Vec<Lease>, Error> {
         let client = self.pool.get().await?;
         let rows = client
@@ -60,7 +62,7 @@ impl Leases {
         Ok(rows.iter().map(|row| Lease { name: row.get(0), token: row.get(1) }).collect())
     }
 
-    /// Gives leases back early, so that others need not wait for their end.
+    /// Returns leases before they expire, so that other processes can take them at once.
     pub async fn give_back(&self, names: &[String]) -> Result<(), Error> {
         let client = self.pool.get().await?;
         client.execute_typed(GIVE_BACK, &[(&names, Type::TEXT_ARRAY), (&self.holder, Type::UUID)]).await?;

@@ -1,5 +1,5 @@
-//! The two ways out of a journal, both the owner's and both leaving a record: lawful erasure of single facts, and
-//! retention of whole months.
+//! Removal from journals, which only the owner may do and which always leaves a record: erasure of single
+//! facts, required by law, and retention, which drops whole months.
 
 mod months;
 mod preview;
@@ -10,25 +10,26 @@ use super::{Error, Server};
 use crate::base::Secret;
 
 pub use months::{Month, PAST, drop_month, months_before};
-pub use preview::{LeavingEvent, Preview, preview};
+pub use preview::{Preview, PreviewEvent, preview};
 
-/// Held shared by every batch of events, alone by an erasure: what is removed cannot slip in beside it.
+/// Every batch of events holds this lock shared and an erasure holds it exclusively, so no batch can store an
+/// event while an erasure removes it.
 const ERASURE_LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('quipu/erasure', 0))";
 
-/// What is to be erased.
+/// The events that an erasure removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErasureSubject {
     /// One Nostr event, by its id.
     Event([u8; 32]),
-    /// Everything a key signed up to a time (unix seconds, inclusive).
+    /// Every event that a key signed up to a time (unix seconds, inclusive).
     Pubkey([u8; 32], i64),
-    /// What a request to vanish asks for (NIP-62). The key's requests to vanish stay, as the evidence.
+    /// The events that a request to vanish covers (NIP-62). The key's requests to vanish stay, as evidence.
     Vanish {
         /// Id of the request.
         request: [u8; 32],
-        /// Who signed it.
+        /// The key that signed the request.
         pubkey: [u8; 32],
-        /// Its `created_at`: everything up to it leaves.
+        /// The request's `created_at`: every event up to it is removed.
         until: i64,
     },
 }
@@ -51,7 +52,8 @@ impl ErasureSubject {
         }
     }
 
-    /// Which events leave, as a condition over `e` with `event_id`, `pubkey`, `until` as `$1`, `$2`, `$3`.
+    /// Selects the events to remove, as a condition over `e` with `event_id`, `pubkey`, `until` as `$1`,
+    /// `$2`, `$3`.
     fn condition(&self) -> &'static str {
         match self {
             Self::Event(_) => "e.id = $1 AND $2::bytea IS NULL AND $3::bigint IS NULL",
@@ -63,7 +65,7 @@ impl ErasureSubject {
     }
 }
 
-/// How many rows left.
+/// Number of removed rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Left {
     /// Rows of `events`.
@@ -72,28 +74,29 @@ pub struct Left {
     pub sightings: i64,
 }
 
-/// Where the events that leave are listed while they do. Statistics let every later statement go by index.
+/// The list of events to remove. It is analyzed after it is filled, so that the planner uses indexes in the
+/// later statements.
 const LEAVING: &str =
     "CREATE TEMPORARY TABLE leaving (created_at bigint, id bytea, number bigint) ON COMMIT DROP";
 
-/// A request that was carried out before is not recorded again.
+/// A request to vanish that was carried out before is not recorded again.
 const RECORD: &str = "
     INSERT INTO erasure (kind, event_id, pubkey, until, reason, detail)
     VALUES ($1, $2, $3, $4, $5, quipu_erasure_detail($6, $7, $8))
     ON CONFLICT (event_id) WHERE kind = 'vanish' DO NOTHING";
 
-/// Relays whose newest sighting is among what leaves.
-const LEFT_BEHIND: &str = "
+/// Relays whose newest sighting is removed.
+const RELAYS_TO_UPDATE: &str = "
     SELECT DISTINCT p.relay FROM leaving l JOIN sightings s ON s.event = l.number
     JOIN relay_progress p ON p.relay = s.relay WHERE l.created_at >= p.last_created_at";
 
-/// Sightings that leave, and how many of them were learnt by comparing ids.
+/// The sightings to remove, and how many of them were learnt by comparing ids.
 const LEAVING_SIGHTINGS: &str =
     "SELECT count(*), count(s.compared) FROM sightings s JOIN leaving l ON s.event = l.number";
 
 const DELETE_SIGHTINGS: &str = "DELETE FROM sightings s USING leaving l WHERE s.event = l.number";
 
-/// What the events asked for leaves with them.
+/// Deletion and expiration requests are removed with the events that made them.
 const DELETE_REQUESTS: &str = "
     DELETE FROM expirations x USING leaving l WHERE x.event = l.number;
     DELETE FROM deletions d USING leaving l, events e, quipu_deletion_targets(e.pubkey, e.tags) t
@@ -102,7 +105,8 @@ const DELETE_REQUESTS: &str = "
 const DELETE_EVENTS: &str =
     "DELETE FROM events e USING leaving l WHERE e.created_at = l.created_at AND e.id = l.id";
 
-/// Progress of relays whose newest sighting left: the newest that remains, or nothing. It is looked for from the old one downwards.
+/// Updates the progress of relays whose newest sighting was removed: to the newest remaining sighting,
+/// searched downwards from the old one, or to no progress at all.
 const PROGRESS: &str = "
     WITH newest AS (
         SELECT p.relay, (SELECT e.created_at FROM events e
@@ -114,11 +118,12 @@ const PROGRESS: &str = "
     UPDATE relay_progress p SET last_created_at = n.last FROM newest n
     WHERE n.relay = p.relay AND n.last IS NOT NULL AND p.last_created_at <> n.last";
 
-/// Erases, leaving a tombstone that keeps the facts from coming back. `reason` is recorded; it must not be empty. A request to vanish
-/// that was carried out before is left as it is.
+/// Erases events and leaves a tombstone that keeps them from being stored again. `reason` is recorded and
+/// must not be empty. A request to vanish that was carried out before changes nothing.
 ///
 /// # Errors
-/// As PostgreSQL answers; [`Error::Inconsistent`] when other rows left than were counted. Nothing is erased then.
+/// As PostgreSQL answers; [`Error::Inconsistent`] when the number of removed rows differs from the number
+/// counted before. Nothing is erased then.
 pub async fn erase(owner: &Secret, subject: ErasureSubject, reason: &str) -> Result<Left, Error> {
     let server = Server::parse(owner)?;
     erase_on(&server, subject, reason).await.map_err(|error| error.during("erase", &server))
@@ -128,8 +133,8 @@ async fn erase_on(server: &Server, subject: ErasureSubject, reason: &str) -> Res
     let mut client = server.connect().await?;
     let transaction = client.transaction().await?;
     transaction.batch_execute(ERASURE_LOCK).await?;
-    list(&transaction, subject).await?;
-    let (left, compared) = holds(&transaction).await?;
+    list_events(&transaction, subject).await?;
+    let (left, compared) = count_listed(&transaction).await?;
     let (event_id, pubkey, until) = subject.columns();
     let recorded = transaction
         .execute(
@@ -140,22 +145,25 @@ async fn erase_on(server: &Server, subject: ErasureSubject, reason: &str) -> Res
     if recorded == 0 {
         return Ok(Left::default());
     }
-    let behind = transaction.query(LEFT_BEHIND, &[]).await?;
+    let relays = transaction.query(RELAYS_TO_UPDATE, &[]).await?;
     let sightings = transaction.execute(DELETE_SIGHTINGS, &[]).await?;
     transaction.batch_execute(DELETE_REQUESTS).await?;
     let events = transaction.execute(DELETE_EVENTS, &[]).await?;
     if i64::try_from(events).ok() != Some(left.events)
         || i64::try_from(sightings).ok() != Some(left.sightings)
     {
-        return Err(Error::inconsistent("erasure", "other rows left than were counted; nothing was erased"));
+        return Err(Error::inconsistent(
+            "erasure",
+            "the number of removed rows differs from the number counted before; nothing was erased",
+        ));
     }
-    let behind: Vec<i32> = behind.iter().map(|row| row.get(0)).collect();
-    transaction.execute(PROGRESS, &[&behind]).await?;
+    let relays: Vec<i32> = relays.iter().map(|row| row.get(0)).collect();
+    transaction.execute(PROGRESS, &[&relays]).await?;
     transaction.commit().await?;
     Ok(left)
 }
 
-async fn list(transaction: &Transaction<'_>, subject: ErasureSubject) -> Result<(), Error> {
+async fn list_events(transaction: &Transaction<'_>, subject: ErasureSubject) -> Result<(), Error> {
     transaction.batch_execute(LEAVING).await?;
     let (event_id, pubkey, until) = subject.columns();
     let fill = format!(
@@ -166,14 +174,14 @@ async fn list(transaction: &Transaction<'_>, subject: ErasureSubject) -> Result<
     Ok(transaction.batch_execute("ANALYZE leaving").await?)
 }
 
-/// What is listed, and how many of its sightings were learnt by comparison.
-async fn holds(transaction: &Transaction<'_>) -> Result<(Left, i64), Error> {
+/// Counts the listed events and their sightings, and how many of these sightings were learnt by comparison.
+async fn count_listed(transaction: &Transaction<'_>) -> Result<(Left, i64), Error> {
     let events = transaction.query_one("SELECT count(*) FROM leaving", &[]).await?.get(0);
     let sightings = transaction.query_one(LEAVING_SIGHTINGS, &[]).await?;
     Ok((Left { events, sightings: sightings.get(0) }, sightings.get(1)))
 }
 
-/// Detaches a partition without holding up its parent; finishes a detach that a crash interrupted.
+/// Detaches a partition without blocking its parent, or finishes a detach that a crash interrupted.
 async fn detach(client: &Client, family: &str, partition: &str) -> Result<(), Error> {
     let row = client
         .query_opt(

@@ -1,4 +1,4 @@
-//! What the store tells Prometheus.
+//! Metrics of group commits.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ struct Label {
     journal: &'static str,
 }
 
-/// Group commits, by journal. Cloning shares them.
+/// Counters of group commits, by journal. Clones share them.
 #[derive(Debug, Clone)]
 pub struct AppendMetrics {
     commands: Family<Label, Counter>,
@@ -36,7 +36,7 @@ impl Default for AppendMetrics {
 }
 
 impl AppendMetrics {
-    /// Registers the families under the prefix `append`.
+    /// Registers the metrics under the prefix `append`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("append");
         registry.register("commands", "Commands committed, by journal", self.commands.clone());

@@ -1,6 +1,7 @@
-//! The doors to PostgreSQL and what every room shares behind them: append, ticks, hints, leases, projections.
+//! Access to PostgreSQL: connection pools, and what every room shares on top of them: append, ticks, hints,
+//! leases, projections.
 //!
-//! **Architecture Invariant:** only this module opens connections, and it knows no room.
+//! **Architecture Invariant:** only this module opens connections, and it depends on no room.
 
 pub mod append;
 mod doors;
@@ -34,6 +35,6 @@ pub use server::Server;
 pub use space::{Shortage, Space};
 pub use urls::DatabaseUrls;
 
-/// A relay's short name: `relays.number`.
+/// The short number of a relay: `relays.number`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Relay(pub i32);

@@ -1,4 +1,4 @@
-//! Sessions of people that hold up the service.
+//! Ends sessions of analysts that block the service.
 
 use std::time::Duration;
 
@@ -8,38 +8,41 @@ use super::Error;
 use super::server::Server;
 use crate::base::Secret;
 
-/// How old transactions of analysts may be, in seconds.
+/// Maximum age of a transaction of the roles for people, in seconds.
 const TRANSACTION_S_MAX: i32 = 120;
 
-/// Time between two looks.
+/// Interval of the checks.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Ends sessions of the roles for people that hold an advisory lock, or a transaction older than 120 s: the limits of these roles can
-/// be lifted by the session itself. Returns how many were ended. `session` is the URL of the session door.
+/// Ends sessions of the roles for people that hold an advisory lock or a transaction older than 120 s. The
+/// roles' own limits are not enough, because a session can lift them. Returns the number of ended sessions.
+/// `session` is the URL of the session pool.
 ///
-/// Uses a connection of its own: what waits for such a session may hold every connection of the pools.
+/// Uses its own connection, because operations that wait for such a session may hold every connection of the
+/// pools.
 ///
 /// # Errors
-/// What the database answers; among it that the service's role is no member of the roles for people.
+/// As the database answers; for instance, the service's role may not be a member of the roles for people.
 pub async fn end_obstructions(session: &Secret) -> Result<i32, Error> {
     let client = Server::parse(session)?.connect().await?;
     let statement = "SELECT quipu_end_obstructions($1)";
     let rows = client.query_typed(statement, &[(&TRANSACTION_S_MAX, Type::INT4)]).await?;
     let ended = rows.first().map_or(0, |row| row.get(0));
     if ended > 0 {
-        tracing::warn!(sessions = ended, "{ended} sessions of analysts held up the service and were ended");
+        tracing::warn!(sessions = ended, "ended {ended} sessions of analysts that blocked the service");
     }
     Ok(ended)
 }
 
-/// Does `work`, which takes locks before the services run, and ends sessions of people that hold it up meanwhile.
+/// Runs `work`, which takes locks before the services run, and meanwhile ends sessions of people that block
+/// it.
 pub async fn unobstructed<T>(session: &Secret, work: impl Future<Output = T>) -> T {
     let guard = async {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            // Before the first migration there is neither the function nor an analyst.
+            // Before the first migration neither the function nor any analyst exists.
             if let Err(error) = end_obstructions(session).await {
-                tracing::debug!("sessions that hold up the start cannot be looked for: {error}");
+                tracing::debug!("cannot look for sessions that block the start: {error}");
             }
         }
     };

@@ -1,4 +1,5 @@
-//! The owner door: migrations, procedures, eras. Direct to PostgreSQL, used at start-up and by the operator.
+//! Work of the owner role, on direct connections to PostgreSQL: migrations, procedures, eras. Used at
+//! start-up and by the operator.
 
 use refinery::Runner;
 use sha2::{Digest, Sha256};
@@ -11,51 +12,51 @@ mod embedded_migrations {
     refinery::embed_migrations!("migrations");
 }
 
-/// Key of the advisory lock under which one process migrates while others wait.
+/// Takes the advisory lock under which one process migrates while other processes wait.
 const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('quipu/migrations', 0))";
 
-/// Takes the same lock when it is free, and says whether it was.
+/// Takes the same lock if it is free, and returns whether it was.
 const MIGRATION_LOCK_IF_FREE: &str =
     "SELECT pg_try_advisory_xact_lock(hashtextextended('quipu/migrations', 0))";
 
 /// The stored procedures of an implementation.
 #[derive(Debug, Clone)]
 pub struct Procedures {
-    /// The implementation's name: its folder.
+    /// Name of the implementation and of its folder.
     pub implementation: String,
     /// The text of its `05_procedures.sql`.
     pub sql: String,
 }
 
-/// Why a database cannot be used by this binary.
+/// Why this binary cannot use a database.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// The schema was brought forward by a newer Quipu that older ones must not touch.
+    /// A newer Quipu has migrated the schema, and binaries as old as this one must not use it.
     #[error(
         "this Quipu knows the schema up to migration {known}, but the database needs one that knows migration {needed}: \
          run a newer Quipu"
     )]
     BinaryTooOld {
-        /// Newest migration in this binary.
+        /// The newest migration in this binary.
         known: i32,
-        /// Oldest that the schema asks for.
+        /// The migration that a binary must at least know.
         needed: i32,
     },
-    /// Another implementation already lives in this database.
+    /// The database belongs to another implementation.
     #[error(
         "the database holds implementation `{there}`, not `{asked}`: start with `--implementation {there}`, or give \
          `{asked}` a database of its own"
     )]
     OtherImplementation {
-        /// What the database holds.
+        /// The implementation of the database.
         there: String,
-        /// What was asked for.
+        /// The requested implementation.
         asked: String,
     },
-    /// A migration differs from the one that was applied.
+    /// An applied migration differs from the one in this binary.
     #[error("the schema cannot be migrated: {0}")]
     Refinery(String),
-    /// PostgreSQL refused or was lost.
+    /// PostgreSQL refused a statement or could not be reached.
     #[error(transparent)]
     Store(#[from] Error),
 }
@@ -63,7 +64,7 @@ pub enum MigrateError {
 impl From<refinery::Error> for MigrateError {
     fn from(error: refinery::Error) -> Self {
         use std::error::Error as _;
-        // A failed statement is in the source; refinery's own text ends with "db error".
+        // The source holds the error of a failed statement; refinery's own text ends with "db error".
         match error.source() {
             Some(_) => Self::Store(Error::broken(error)),
             None => Self::Refinery(error.to_string()),
@@ -77,38 +78,39 @@ impl From<tokio_postgres::Error> for MigrateError {
     }
 }
 
-/// What migrating found.
+/// The result of a migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Migrated {
-    /// Migrations applied now, as `V<n> <name>`.
+    /// Migrations that were applied, as `V<n> <name>`.
     pub applied: Vec<String>,
-    /// Whether the implementation's procedures were (re)applied.
+    /// Whether the implementation's procedures were applied, for the first time or again.
     pub procedures_applied: bool,
-    /// The database was restored into another cluster: consumers must not run before `quipu rebase`.
+    /// The database was restored into another cluster: no consumer may run before `quipu rebase`.
     pub needs_rebase: bool,
 }
 
-/// One connection of the owner door; its background task ends with it.
+/// One connection as the owner; its background task ends with it.
 ///
 /// # Errors
 /// [`Error::Url`]; what the server answers to the login.
 pub async fn connect(owner: &Secret) -> Result<Client, Error> {
     let client = Server::parse(owner)?.connect().await?;
-    end_with_its_client(&client).await;
+    end_statements_of_lost_clients(&client).await;
     Ok(client)
 }
 
-/// Without it a statement of a command that was interrupted goes on, or waits for its lock, until it has something to send. A
-/// server whose system cannot look for a lost client refuses the setting; it works without.
-async fn end_with_its_client(client: &Client) {
+/// Makes the server end a statement whose client is gone. Otherwise the statement of an interrupted command
+/// goes on, or waits for its lock, until it has rows to send. A server whose operating system cannot detect a
+/// lost client refuses the setting and works without it.
+async fn end_statements_of_lost_clients(client: &Client) {
     let _ = client.batch_execute("SET client_connection_check_interval = '2s'").await;
 }
 
-/// Brings the schema to this binary's version and applies the implementation's procedures if they changed, while
-/// other processes wait.
+/// Migrates the schema to this binary's version, and applies the implementation's procedures if they changed,
+/// while other processes wait.
 ///
 /// # Errors
-/// [`MigrateError`]; nothing of a failed migration is kept.
+/// [`MigrateError`]. Each migration is one transaction, so nothing of a failed migration remains.
 pub async fn migrate(owner: &Secret, procedures: &Procedures) -> Result<Migrated, MigrateError> {
     let server = Server::parse(owner)?;
     migrate_on(&server, procedures).await.map_err(|error| match error {
@@ -119,18 +121,18 @@ pub async fn migrate(owner: &Secret, procedures: &Procedures) -> Result<Migrated
 
 async fn migrate_on(server: &Server, procedures: &Procedures) -> Result<Migrated, MigrateError> {
     let mut guard = server.connect().await?;
-    end_with_its_client(&guard).await;
+    end_statements_of_lost_clients(&guard).await;
     let lock = guard.transaction().await?;
     let is_free: bool = lock.query_one(MIGRATION_LOCK_IF_FREE, &[]).await?.get(0);
     if !is_free {
-        tracing::info!("another process migrates this database: waiting until it is done");
+        tracing::info!("another process is migrating this database: waiting until it is done");
         lock.query(MIGRATION_LOCK, &[]).await?;
     }
 
     let mut client = server.connect().await?;
     let runner: Runner = embedded_migrations::migrations::runner();
     refuse_if_too_old(&client, &runner).await?;
-    // A newer schema that still supports this binary has migrations this binary does not know.
+    // A newer schema that still supports this binary has migrations that this binary does not know.
     let report = runner.set_abort_missing(false).run_async(&mut client).await?;
     let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
     let procedures_applied = apply_procedures(&mut client, procedures).await?;
@@ -183,7 +185,8 @@ async fn apply_procedures(client: &mut Client, procedures: &Procedures) -> Resul
     Ok(true)
 }
 
-/// Whether transaction ids of the newest era are those of the cluster we are in. Opens the first era.
+/// Whether the newest era belongs to this cluster, so that its transaction ids are comparable. Opens the
+/// first era.
 async fn same_cluster(client: &Client) -> Result<bool, Error> {
     client
         .execute(
@@ -202,14 +205,15 @@ async fn same_cluster(client: &Client) -> Result<bool, Error> {
     Ok(row.get(0))
 }
 
-/// The journals whose rows have a position.
+/// Journals whose rows have a position.
 const POSITIONED: &str = "ingest_log, relay_log, sync_log, relay_metadata, erasure, implementation_log";
 
-/// Opens a new era after a logical restore: every entry written so far counts as committed, ticks start anew, and
-/// ticking projections are rebuilt from the start. Returns the era's number, or `None` when the cluster is the same.
+/// Opens a new era after a logical restore: every existing entry counts as committed, ticks start anew, and
+/// projections that follow ticks are rebuilt. Returns the number of the era, or `None` when the cluster is
+/// the same.
 ///
 /// # Errors
-/// As PostgreSQL answers; nothing has changed then.
+/// As PostgreSQL answers; then nothing has changed.
 pub async fn rebase(owner: &Secret) -> Result<Option<i32>, Error> {
     let server = Server::parse(owner)?;
     rebase_on(&server).await.map_err(|error| error.during("open a new era", &server))
@@ -221,7 +225,7 @@ async fn rebase_on(server: &Server) -> Result<Option<i32>, Error> {
         return Ok(None);
     }
     let transaction = client.transaction().await?;
-    // Writers under way finish first: an entry below the floor that commits later would be seen by nobody.
+    // Running writers finish first: no consumer would ever see an entry below the floor that commits later.
     transaction.batch_execute(&format!("LOCK TABLE {POSITIONED} IN SHARE MODE")).await?;
     let row = transaction
         .query_one(

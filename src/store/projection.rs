@@ -1,5 +1,6 @@
-//! Projections: rows computed from journals that can be thrown away. Kept in the same commit as their journal, or
-//! brought up to date by ticks; either way the statements here rebuild them, and verify them against a replay.
+//! Projections: tables that are computed from journals and can be rebuilt. A projection is updated in the
+//! commit of its journal, or later, by ticks. Either way, the same statements rebuild it and verify it
+//! against a replay.
 
 use deadpool_postgres::Pool;
 use tokio_postgres::types::{FromSql, Type};
@@ -7,40 +8,40 @@ use tokio_postgres::{Client, Transaction};
 
 use super::Error;
 
-/// How a projection keeps up with its journal.
+/// How a projection is updated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Upkeep {
-    /// The append itself keeps it: never behind.
+    /// In the commit of the append: never behind.
     SameCommit,
-    /// A projector applies tick after tick: behind by its lag.
+    /// By a projector, tick by tick: behind by its lag.
     Ticks,
 }
 
-/// One projection, as data.
+/// The description of one projection.
 #[derive(Debug, Clone, Copy)]
 pub struct Projection {
-    /// Its name for `quipu rebuild` and `quipu verify`.
+    /// Name for `quipu rebuild` and `quipu verify`.
     pub name: &'static str,
-    /// Its tables.
+    /// The tables of the projection.
     pub tables: &'static [&'static str],
-    /// How it keeps up.
+    /// How it is updated.
     pub upkeep: Upkeep,
-    /// Statements that add entries of the journals to the tables. With [`Upkeep::Ticks`] each reads `{ingest_log}`, which
-    /// stands for the entries of one batch, or of all time.
+    /// Statements that apply entries of the journals to the tables. With [`Upkeep::Ticks`] each reads
+    /// `{ingest_log}`, which is replaced by the entries of one batch, or of all time.
     pub statements: &'static [&'static str],
 }
 
-/// Entries between two snapshots, as the journals' set-returning functions take them.
+/// The entries between two snapshots, from the journal's set-returning function.
 const BETWEEN: &str = "ingest_log_between($1::text::pg_snapshot, $2::text::pg_snapshot)";
 
 /// A difference between a projection's table and a replay of its journals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// The table.
+    /// Name of the table.
     pub table: &'static str,
-    /// Rows that are there and should not be.
+    /// Rows in the table that the replay does not produce.
     pub unexpected: i64,
-    /// Rows that should be there and are not.
+    /// Rows of the replay that the table lacks.
     pub missing: i64,
 }
 
@@ -48,19 +49,20 @@ fn statement(template: &str) -> String {
     template.replace("{ingest_log}", BETWEEN)
 }
 
-/// One field of a one-row answer.
+/// The first field of the first row.
 fn first<T: for<'a> FromSql<'a>>(rows: &[tokio_postgres::Row]) -> Option<T> {
     rows.first().and_then(|row| row.get(0))
 }
 
 impl Projection {
-    /// Applies everything up to the newest tick, together with the checkpoint, in one transaction. Without a checkpoint the
-    /// tables are emptied and filled from the start. Returns whether there was anything to do.
+    /// Applies all entries up to the newest tick and saves the checkpoint, in one transaction. Without a
+    /// checkpoint, the tables are emptied and filled from the start. Returns whether there was anything to
+    /// apply.
     pub async fn catch_up(&self, pool: &Pool) -> Result<bool, Error> {
         let mut client = pool.get().await?;
         let transaction = client.transaction().await?;
-        // The lock also keeps two projectors from doing the same batch; the second finds nothing left.
-        // Nothing here is a fact, so nothing waits for the disk.
+        // The lock keeps two projectors from applying the same batch: the second finds nothing left. The
+        // commit does not wait for the disk, because a lost one is repeated from the journals.
         let locked = "SELECT set_config('synchronous_commit', 'off', true),
                              pg_advisory_xact_lock(hashtextextended('quipu/projection/' || $1, 0))";
         transaction.query_typed(locked, &[(&self.name, Type::TEXT)]).await?;
@@ -83,7 +85,8 @@ impl Projection {
                 transaction.execute_typed(&format!("DELETE FROM {table}"), &[]).await?;
             }
         } else if self.nothing_between(&transaction, last.as_deref(), &this).await? {
-            // An idle database gets no checkpoint, or checkpoints would cause ticks and ticks checkpoints.
+            // An idle database gets no new checkpoint. Otherwise each checkpoint would cause a tick and each
+            // tick a checkpoint.
             return Ok(false);
         }
         for template in self.statements {
@@ -118,10 +121,12 @@ impl Projection {
         Ok(first(&rows).unwrap_or(true))
     }
 
-    /// Empties the tables and fills them from the journals, while writers wait. `client` is the owner's.
+    /// Empties the tables and fills them from the journals, while writers wait. `client` is connected as the
+    /// owner.
     pub async fn rebuild(&self, client: &mut Client) -> Result<(), Error> {
         let transaction = client.transaction().await?;
-        // A projector in the middle of a batch would write its checkpoint again after this one is deleted.
+        // Without this lock, a projector in the middle of a batch would write its checkpoint after this one
+        // is deleted.
         transaction
             .execute(
                 "SELECT pg_advisory_xact_lock(hashtextextended('quipu/projection/' || $1, 0))",
@@ -138,7 +143,7 @@ impl Projection {
                 }
                 self.replay(&transaction, None).await?;
             }
-            // Without a checkpoint the projector starts anew; it does so at its next wake-up.
+            // Without a checkpoint the projector rebuilds the tables at its next wake-up.
             Upkeep::Ticks => {
                 transaction.execute("DELETE FROM checkpoint WHERE projection = $1", &[&self.name]).await?;
             }
@@ -146,7 +151,8 @@ impl Projection {
         Ok(transaction.commit().await?)
     }
 
-    /// Replays the journals beside the tables and compares. `client` is the owner's.
+    /// Replays the journals into temporary tables and compares them with the real ones. `client` is connected
+    /// as the owner.
     pub async fn verify(&self, client: &mut Client) -> Result<Vec<Difference>, Error> {
         let transaction = client
             .build_transaction()
@@ -154,7 +160,7 @@ impl Projection {
             .start()
             .await?;
         for table in self.tables {
-            // A temporary table of the same name hides the real one, so the very same statements fill it.
+            // A temporary table of the same name hides the real table, so the same statements fill it.
             transaction
                 .batch_execute(&format!(
                     "CREATE TEMPORARY TABLE {table} (LIKE public.{table} INCLUDING ALL) ON COMMIT DROP"
@@ -169,7 +175,7 @@ impl Projection {
                     .await?;
                 match first::<String>(&rows) {
                     Some(snapshot) => Some(snapshot),
-                    // Not built yet: what is there will be thrown away.
+                    // Not built yet: the projector will empty the tables.
                     None => return Ok(Vec::new()),
                 }
             }

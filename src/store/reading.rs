@@ -1,18 +1,19 @@
-//! Reading the batches of `ingest_log` once each, in bounded steps, by a service that does something outside of the database
-//! with them. A projection applies all that lies between two ticks in one transaction; a reader may need hours for it.
+//! Cursors for services that process the batches of `ingest_log` outside the database, each batch once, in
+//! bounded steps. A projection applies everything between two ticks in one transaction; such a service may
+//! need hours for it.
 //!
-//! What lies between two snapshots is a closed set: nothing can be added to it later, so a place in it is a safe cursor. A batch
-//! that commits late lies between two later ones.
+//! The entries between two snapshots are a closed set: none can be added later, so a position in it is a safe
+//! cursor. A batch that commits late falls between two later snapshots.
 
 use deadpool_postgres::Pool;
 use tokio_postgres::types::Type;
 
 use super::Error;
 
-/// Most batches of one step.
+/// Maximum number of batches in one step.
 const STEP_BATCHES_MAX: i64 = 500;
 
-/// Takes batches in the name of one service. Several processes may do so; the slower one repeats work.
+/// Reads batches for one service. When several processes do so, the slower one repeats work.
 #[derive(Debug, Clone)]
 pub struct Reader {
     pool: Pool,
@@ -22,36 +23,36 @@ pub struct Reader {
 /// A batch of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batch {
-    /// `ingest_log.batch`: its first slot.
+    /// `ingest_log.batch`: the first slot.
     pub first_slot: i64,
-    /// How many slots it has.
+    /// Number of slots.
     pub slots: i32,
-    /// Oldest `created_at` in it, unix seconds.
+    /// Oldest `created_at` in the batch, unix seconds.
     pub since: i64,
-    /// Newest, likewise.
+    /// Newest `created_at` in the batch, unix seconds.
     pub until: i64,
-    /// Events stored by it.
+    /// Number of events that it stored.
     pub stored: i32,
 }
 
-/// The next batches, ascending.
+/// The next batches, in ascending order.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// At least one.
+    /// The batches; at least one.
     pub batches: Vec<Batch>,
-    place: Place,
+    cursor: Cursor,
 }
 
-/// How far a consumer has come.
+/// The position of a consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
+struct Cursor {
     last: Option<String>,
     this: String,
-    /// First slot of the newest batch that is done.
+    /// First slot of the newest batch that was processed.
     batch: i64,
 }
 
-const PLACE: &str = "
+const CURSOR: &str = "
     SELECT r.last::text, r.this::text, r.batch, (SELECT t.snapshot::text FROM tick t ORDER BY t.number DESC LIMIT 1)
     FROM (VALUES (1)) one LEFT JOIN reading r ON r.consumer = $1";
 
@@ -60,7 +61,7 @@ const NEXT: &str = "
     FROM ingest_log_between($1::text::pg_snapshot, $2::text::pg_snapshot) l
     WHERE l.batch > $3 AND l.stored > 0 ORDER BY l.batch LIMIT $4";
 
-/// Nothing here is a fact, so nothing waits for the disk.
+/// A lost commit only repeats work, so the commit does not wait for the disk.
 const DONE: &str = "
     INSERT INTO reading (consumer, last, this, batch, updated_at)
     SELECT $1, $2::text::pg_snapshot, $3::text::pg_snapshot, $4, clock_timestamp() FROM set_config('synchronous_commit', 'off', true)
@@ -73,31 +74,31 @@ impl Reader {
         Self { pool, consumer }
     }
 
-    /// The next batches with events that were stored, together at most `events_max` unless the first alone has more; `None`
-    /// when all that the newest tick sees was read.
+    /// The next batches with stored events, together at most `events_max` events unless the first batch alone
+    /// has more. `None` when every batch that the newest tick sees was read.
     pub async fn next(&self, events_max: i64) -> Result<Option<Step>, Error> {
         let client = self.pool.get().await?;
-        let rows = client.query_typed(PLACE, &[(&self.consumer, Type::TEXT)]).await?;
+        let rows = client.query_typed(CURSOR, &[(&self.consumer, Type::TEXT)]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let (last, reading, batch, newest): (Option<String>, Option<String>, Option<i64>, Option<String>) =
             (row.get(0), row.get(1), row.get(2), row.get(3));
-        let mut places = Vec::new();
+        let mut cursors = Vec::new();
         if let Some(this) = &reading {
-            places.push(Place { last, this: this.clone(), batch: batch.unwrap_or_default() });
+            cursors.push(Cursor { last, this: this.clone(), batch: batch.unwrap_or_default() });
         }
         if let Some(newest) = newest
             && reading.as_ref() != Some(&newest)
         {
-            places.push(Place { last: reading, this: newest, batch: 0 });
+            cursors.push(Cursor { last: reading, this: newest, batch: 0 });
         }
-        for mut place in places {
+        for mut cursor in cursors {
             let rows = client
                 .query_typed(
                     NEXT,
                     &[
-                        (&place.last, Type::TEXT),
-                        (&place.this, Type::TEXT),
-                        (&place.batch, Type::INT8),
+                        (&cursor.last, Type::TEXT),
+                        (&cursor.this, Type::TEXT),
+                        (&cursor.batch, Type::INT8),
                         (&STEP_BATCHES_MAX, Type::INT8),
                     ],
                 )
@@ -119,18 +120,19 @@ impl Reader {
                 })
                 .collect();
             if let Some(newest) = batches.last() {
-                place.batch = newest.first_slot;
-                return Ok(Some(Step { batches, place }));
+                cursor.batch = newest.first_slot;
+                return Ok(Some(Step { batches, cursor }));
             }
         }
-        // An idle database gets no new place, or places would cause ticks and ticks places.
+        // An idle database gets no new cursor. Otherwise each cursor would cause a tick and each tick a
+        // cursor.
         Ok(None)
     }
 
-    /// Remembers that a step was done, after everything that follows from it is committed.
+    /// Saves that a step was processed. Call it after its results are committed.
     pub async fn done(&self, step: &Step) -> Result<(), Error> {
         let client = self.pool.get().await?;
-        let Place { last, this, batch } = &step.place;
+        let Cursor { last, this, batch } = &step.cursor;
         client
             .execute_typed(
                 DONE,

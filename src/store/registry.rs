@@ -1,19 +1,20 @@
-//! Every table and its kind. A test holds this list against the catalog; `quipu verify` does so in production.
+//! Every table and its kind. A test compares this list with the catalog, and `quipu verify` does so in
+//! production.
 
 use tokio_postgres::Client;
 
 use super::Error;
 
-/// What may happen to a table's rows.
+/// What may happen to the rows of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableKind {
-    /// Only grows. Rows leave by retention and erasure alone, both recorded.
+    /// Append-only. Rows are removed only by retention and erasure, which are recorded.
     Journal,
-    /// Can be recreated from journals.
+    /// Can be rebuilt from journals.
     Projection,
-    /// May be truncated at any time at the cost of repeated work.
+    /// May be truncated at any time, at the cost of repeated work.
     Working,
-    /// The migration tool's own.
+    /// The table of the migration tool.
     Schema,
 }
 
@@ -30,7 +31,7 @@ impl TableKind {
     }
 }
 
-/// All tables; a partition is of its parent's kind.
+/// Every table. A partition has the kind of its parent.
 pub const TABLES: &[(&str, TableKind)] = &[
     ("candidate_tries", TableKind::Working),
     ("candidates", TableKind::Projection),
@@ -71,15 +72,15 @@ pub const TABLES: &[(&str, TableKind)] = &[
 /// A table of the catalog, partitions included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogTable {
-    /// Its name.
+    /// Name of the table.
     pub name: String,
-    /// The registered table it is, or is a partition of.
+    /// The registered table: itself, or its parent when it is a partition.
     pub family: String,
-    /// How many of its triggers fire for every role and in every replication mode.
+    /// Number of its triggers that fire for every role and in every replication mode.
     pub guards: i64,
 }
 
-/// The tables of the database as they are.
+/// The tables in the database's catalog.
 pub async fn catalog(client: &Client) -> Result<Vec<CatalogTable>, Error> {
     let rows = client
         .query(
@@ -96,13 +97,13 @@ pub async fn catalog(client: &Client) -> Result<Vec<CatalogTable>, Error> {
     Ok(rows.iter().map(|r| CatalogTable { name: r.get(0), family: r.get(1), guards: r.get(2) }).collect())
 }
 
-/// What is wrong with the catalog: unregistered tables, missing ones, journals whose guards do not stand.
+/// Compares the catalog with the registry: unregistered tables, missing tables, and journals without guards.
 pub async fn problems(client: &Client) -> Result<Vec<String>, Error> {
     let there = catalog(client).await?;
     let mut problems = Vec::new();
     for table in &there {
         match TABLES.iter().find(|(name, _)| *name == table.family) {
-            None => problems.push(format!("table {} is in no registry", table.name)),
+            None => problems.push(format!("table {} is not registered", table.name)),
             Some((_, TableKind::Journal)) if table.guards < 2 => {
                 problems.push(format!(
                     "journal {} is not guarded against UPDATE, DELETE and TRUNCATE",

@@ -1,4 +1,4 @@
-//! One database URL, understood once: the same meaning at every door.
+//! One database URL, parsed once, with the same meaning for both drivers and PgBouncer.
 
 use std::time::Duration;
 
@@ -12,31 +12,31 @@ use super::failure::LOG_IN;
 use super::tls::{Tls, TlsParameters};
 use crate::base::{Secret, with_causes};
 
-/// How long the TCP connection may take when the URL does not say (`connect_timeout`).
+/// Timeout of the TCP connection when the URL does not set `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The database of a URL that names none.
+/// The database when the URL names none.
 const DATABASE: &str = "quipu";
 
-/// Parameters that sqlx understands; the others concern tokio-postgres alone.
+/// Parameters that sqlx understands; the other parameters are for tokio-postgres alone.
 const SQLX_PARAMETERS: [&str; 6] = ["host", "port", "dbname", "user", "password", "options"];
 
-/// Where PostgreSQL or PgBouncer is reached, as whom, and how.
+/// The address of a PostgreSQL or PgBouncer, the role, and the parameters of the connection.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// The URL without the parameters that concern TLS.
+    /// The URL without the TLS parameters.
     url: Url,
-    /// The URL as it was given.
+    /// The URL as given.
     given: Url,
     config: Config,
     tls: Tls,
 }
 
 impl Server {
-    /// Understands a URL and reads the certificates that it names.
+    /// Parses a URL and reads the certificates that it names.
     ///
     /// # Errors
-    /// [`Error::Url`] with what is wrong and what is accepted.
+    /// [`Error::Url`] with the problem and what is accepted.
     pub fn parse(url: &Secret) -> Result<Self, Error> {
         let given = Url::parse(url.expose()).map_err(|error| Error::Url {
             url: "(hidden)".to_owned(),
@@ -67,12 +67,12 @@ impl Server {
         Ok(Self { url, given, config, tls })
     }
 
-    /// A connection of its own; its background task ends with the client.
+    /// Opens one connection; its background task ends with the client.
     ///
     /// # Errors
-    /// [`Error::Unavailable`], [`Error::Broken`] with role, database and the server's words.
+    /// [`Error::Unavailable`], [`Error::Broken`], with role, database and the server's answer.
     pub async fn connect(&self) -> Result<Client, Error> {
-        // Large, and held by the callers' futures otherwise.
+        // Boxed, because the future is large and would be part of every caller's future.
         let connecting = Box::pin(self.config.connect(self.tls.connector()));
         let (client, connection) =
             connecting.await.map_err(|error| Error::from(error).during(LOG_IN, self))?;
@@ -91,7 +91,7 @@ impl Server {
         self.config.get_user().unwrap_or("(none)")
     }
 
-    /// The database.
+    /// The name of the database.
     #[must_use]
     pub fn database(&self) -> &str {
         self.config.get_dbname().unwrap_or(DATABASE)
@@ -107,19 +107,19 @@ impl Server {
         }
     }
 
-    /// The port.
+    /// The port, 5432 by default.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.config.get_ports().first().copied().unwrap_or(5432)
     }
 
-    /// `host:port`, for people.
+    /// `host:port`, for messages.
     #[must_use]
     pub fn address(&self) -> String {
         format!("{}:{}", self.host(), self.port())
     }
 
-    /// Whether both lead to the same database of the same server, as whatever role.
+    /// Whether both URLs lead to the same database of the same server, whatever the role.
     #[must_use]
     pub fn is_same_database(&self, other: &Self) -> bool {
         (self.host(), self.port(), self.database()) == (other.host(), other.port(), other.database())
@@ -130,7 +130,7 @@ impl Server {
         self.config.get_password().map(|password| String::from_utf8_lossy(password).into_owned())
     }
 
-    /// The same server and parameters as another role, in another database.
+    /// The URL of another role and database on the same server, with the same parameters.
     ///
     /// # Errors
     /// [`Error::Url`] when the URL has no host.
@@ -154,7 +154,7 @@ impl Server {
         Self::parse(&Secret::new(url.as_str()))
     }
 
-    /// TLS towards the server.
+    /// TLS to the server.
     pub(super) fn tls(&self) -> &Tls {
         &self.tls
     }
@@ -167,12 +167,12 @@ impl Server {
     /// For sqlx.
     ///
     /// # Errors
-    /// [`Error::Url`] for what this driver cannot keep: channel binding.
+    /// [`Error::Url`] for what sqlx does not support: channel binding.
     pub(super) fn sqlx_options(&self) -> Result<PgConnectOptions, Error> {
         let refuse = |problem: String| Error::Url { url: masked(&self.given), problem };
         if self.config.get_channel_binding() == ChannelBinding::Require {
             return Err(refuse(
-                "channel_binding=require is not possible at the session and read doors: use sslmode=verify-full".to_owned(),
+                "channel_binding=require is not supported for the session and read URLs: use sslmode=verify-full".to_owned(),
             ));
         }
         let mut url = self.url.clone();
@@ -180,7 +180,7 @@ impl Server {
         let options: PgConnectOptions = url.as_str().parse().map_err(|error| refuse(format!("{error}")))?;
         let options = options.application_name("quipu").database(self.database());
         let options = match self.config.get_hosts() {
-            // Without the brackets of an IPv6 address.
+            // `url` would give an IPv6 address in brackets.
             [Host::Tcp(host), ..] => options.host(host),
             _ => options,
         };
@@ -188,7 +188,7 @@ impl Server {
     }
 }
 
-/// Takes out of a URL what concerns TLS.
+/// Separates the TLS parameters from a URL.
 fn split(given: &Url) -> (Url, TlsParameters) {
     let mut parameters = TlsParameters::default();
     for (key, value) in pairs(given) {
@@ -206,13 +206,13 @@ fn split(given: &Url) -> (Url, TlsParameters) {
     (url, parameters)
 }
 
-/// The parameters of a URL, decoded. In a database URL, other than in a form, `+` is a plus.
+/// The decoded parameters of a URL. Unlike in a form, `+` in a database URL is a plus.
 fn pairs(url: &Url) -> Vec<(String, String)> {
     let query = url.query().unwrap_or_default().replace('+', "%2B");
     form_urlencoded::parse(query.as_bytes()).into_owned().collect()
 }
 
-/// Keeps some parameters, as they are written.
+/// Keeps some of the parameters, in their encoded form.
 fn keep_parameters(url: &mut Url, keep: impl Fn(&str) -> bool) {
     let query = url.query().unwrap_or_default();
     let kept: Vec<&str> = query
@@ -223,7 +223,7 @@ fn keep_parameters(url: &mut Url, keep: impl Fn(&str) -> bool) {
     url.set_query(Some(kept.as_str()).filter(|query| !query.is_empty()));
 }
 
-/// Scheme, host, port and database.
+/// Scheme, host, port and database, without role and password.
 fn masked(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://***@{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_refused_by_name_and_without_the_password() {
+    fn an_unusable_url_is_refused_with_the_parameter_and_without_the_password() {
         for (url, named) in [
             ("postgres://a:hunter2@h/d?sslmode=maybe", "sslmode `maybe` is none of: disable, allow"),
             (
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn another_role_keeps_server_and_parameters() {
+    fn the_url_of_another_role_keeps_server_and_parameters() {
         let server =
             parse("postgres://admin:x@db.example:5433/app?sslmode=disable&connect_timeout=3").unwrap();
         let url = server.with_role("quipu_owner", &Secret::new("s3/cret"), "other").unwrap();

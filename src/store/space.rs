@@ -1,8 +1,8 @@
-//! Space on the disk: one gate that every writer asks before it accepts anything.
+//! Disk space: every writer checks it before it accepts a command.
 //!
-//! PostgreSQL panics when its log finds no space, and restarts. So Quipu stops accepting while a reserve is left, and
-//! goes on by itself when there is more than that again. The reserve is for what is accepted already, for
-//! checkpoints, and for the commands that make room.
+//! PostgreSQL panics and restarts when its WAL finds no space. So Quipu stops accepting commands while less
+//! than a reserve is free, and resumes by itself when there is enough space again. The reserve serves the
+//! commands that are already accepted, checkpoints, and the commands that free space.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -23,50 +23,52 @@ const MIB: u64 = 1024 * 1024;
 /// The default reserve, in bytes.
 const RESERVE_BYTES: u64 = 512 * MIB;
 
-/// The default reserve is at most this part of the file system: one eighth.
+/// The default reserve is at most this fraction of the file system: one eighth.
 const RESERVE_PART: u64 = 8;
 
-/// How long nothing is accepted after PostgreSQL has reported that it has no space. Then the next write tries again.
+/// How long commands are refused after PostgreSQL has reported that it has no space. The next write after
+/// that tries again.
 const REPORTED_PAUSE: Duration = Duration::from_secs(10);
 
-/// What is missing.
+/// Why no commands are accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Shortage {
     /// Less than the reserve is free where PostgreSQL keeps its data.
     #[error(
         "{} MiB are free on the file system of {}, and {} MiB are kept in reserve (`database.reserve_mb`); free {} MiB \
-         there, then writing goes on by itself",
+         there, then writing resumes by itself",
         free_bytes / MIB, folder.display(), reserve_bytes / MIB, needed(*free_bytes, *reserve_bytes).div_ceil(MIB)
     )]
     Reserve {
-        /// The folder of the data.
+        /// PostgreSQL's data folder.
         folder: PathBuf,
-        /// What is free, in bytes.
+        /// Free space, in bytes.
         free_bytes: u64,
-        /// What is kept in reserve, in bytes.
+        /// The reserve, in bytes.
         reserve_bytes: u64,
     },
-    /// PostgreSQL had no space for what was to be written (SQLSTATE 53100).
-    #[error("PostgreSQL says: {0}; free space for it, then writing goes on by itself")]
+    /// PostgreSQL found no space for a write (SQLSTATE 53100).
+    #[error("PostgreSQL reports: {0}; free space for it, then writing resumes by itself")]
     Reported(String),
 }
 
-/// What must be free for writing to go on after it has stopped: a quarter more than the reserve, so that it does not stop again at once.
-fn enough(reserve_bytes: u64) -> u64 {
+/// Free space needed to resume: a quarter more than the reserve, so that writing does not stop again at once.
+fn resume_bytes(reserve_bytes: u64) -> u64 {
     reserve_bytes.saturating_add(reserve_bytes / 4)
 }
 
 fn needed(free_bytes: u64, reserve_bytes: u64) -> u64 {
-    enough(reserve_bytes).saturating_sub(free_bytes)
+    resume_bytes(reserve_bytes).saturating_sub(free_bytes)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Refusal {
+struct RefusalLabels {
     journal: &'static str,
     reason: &'static str,
 }
 
-/// The gate. Clones are the same one; it is open until a look or a report finds a shortage.
+/// The state of the disk space. Clones share it. Commands are accepted until a measurement or a report finds
+/// a shortage.
 #[derive(Debug, Clone, Default)]
 pub struct Space(Arc<Inner>);
 
@@ -78,23 +80,24 @@ struct Inner {
     found: Mutex<Found>,
     free: Gauge,
     reserved: Gauge,
-    refusals: Family<Refusal, Counter>,
+    refusals: Family<RefusalLabels, Counter>,
 }
 
 #[derive(Debug, Default)]
 struct Found {
     shortage: Option<Arc<Shortage>>,
-    /// When a reported shortage counts as over.
+    /// When a reported shortage expires.
     until: Option<Instant>,
 }
 
 impl Space {
-    /// A gate with a reserve in MiB: 512 by default, or an eighth of a file system below 4 GiB. 0 never closes it.
+    /// A reserve in MiB: 512 by default, or an eighth of a file system below 4 GiB. With 0 it never refuses
+    /// commands.
     #[must_use]
     pub fn with_reserve(reserve_mb: Option<u32>) -> Self {
         let space = Self::default();
         if let Some(reserve_mb) = reserve_mb {
-            // It is new: nothing else has set it.
+            // A new value: nothing else has set the reserve.
             let _ = space.0.reserve.set(u64::from(reserve_mb) * MIB);
         }
         space
@@ -103,24 +106,20 @@ impl Space {
     /// Registers its metrics.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("store");
-        let help = "Free on the file system of the database; 0 when Quipu does not see it";
+        let help = "Free space on the file system of the database; 0 when Quipu cannot measure it";
         registry.register_with_unit("space_free", help, Unit::Bytes, self.0.free.clone());
-        let help = "Kept in reserve there: with less, nothing is accepted";
+        let help = "Reserve on that file system: with less free space, no command is accepted";
         registry.register_with_unit("space_reserve", help, Unit::Bytes, self.0.reserved.clone());
-        registry.register(
-            "refusals",
-            "Commands that were not accepted, by journal and reason",
-            self.0.refusals.clone(),
-        );
+        registry.register("refusals", "Commands refused, by journal and reason", self.0.refusals.clone());
     }
 
-    /// Names the folder whose file system [`Space::look`] looks at: PostgreSQL's data on this machine.
+    /// Sets the folder whose file system [`Space::look`] measures: PostgreSQL's data on this machine.
     pub fn is_at(&self, folder: PathBuf) {
-        // The first name stays.
+        // Only the first call has an effect.
         let _ = self.0.folder.set(folder);
     }
 
-    /// Looks at the file system, and returns what is missing.
+    /// Measures the file system and returns the shortage, if any.
     #[must_use]
     pub fn look(&self) -> Option<Arc<Shortage>> {
         let mut found = self.found();
@@ -128,7 +127,7 @@ impl Space {
             *found = Found::default();
         }
         if let (Some(folder), None) = (self.0.folder.get(), found.until)
-            // A file system that does not answer has no shortage that could be named.
+            // A file system whose size cannot be read counts as having space.
             && let Ok(now) = statvfs(folder)
         {
             let free = now.blocks_available().saturating_mul(now.fragment_size());
@@ -136,7 +135,7 @@ impl Space {
             let reserve = *self.0.reserve.get_or_init(|| RESERVE_BYTES.min(all / RESERVE_PART));
             self.0.free.set(i64::try_from(free).unwrap_or(i64::MAX));
             self.0.reserved.set(i64::try_from(reserve).unwrap_or(i64::MAX));
-            let least = if found.shortage.is_some() { enough(reserve) } else { reserve };
+            let least = if found.shortage.is_some() { resume_bytes(reserve) } else { reserve };
             let shortage =
                 Shortage::Reserve { folder: folder.clone(), free_bytes: free, reserve_bytes: reserve };
             found.shortage = (free < least).then(|| Arc::new(shortage));
@@ -144,7 +143,7 @@ impl Space {
         found.shortage.clone()
     }
 
-    /// Whether something may be accepted for `journal`.
+    /// Whether `journal` may accept a command.
     ///
     /// # Errors
     /// [`Error::NoSpace`].
@@ -152,15 +151,15 @@ impl Space {
         let found = self.found();
         match &found.shortage {
             Some(shortage) if found.until.is_none_or(|until| until > Instant::now()) => {
-                self.0.refusals.get_or_create(&Refusal { journal, reason: "no_space" }).inc();
+                self.0.refusals.get_or_create(&RefusalLabels { journal, reason: "no_space" }).inc();
                 Err(Error::NoSpace(Arc::clone(shortage)))
             }
             _ => Ok(()),
         }
     }
 
-    /// Closes the gate for a while when this is how PostgreSQL says that it has no space.
-    pub(super) fn learn<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+    /// Refuses commands for a while if this answer says that PostgreSQL has no space.
+    pub(super) fn observe<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
         if let Err(Error::NoSpace(shortage)) = &answer {
             let mut found = self.found();
             if found.shortage.is_none() {
@@ -185,12 +184,12 @@ mod tests {
         let shortage =
             Shortage::Reserve { folder: "/data".into(), free_bytes: 10 * MIB, reserve_bytes: 40 * MIB };
         let said = "10 MiB are free on the file system of /data, and 40 MiB are kept in reserve (`database.reserve_mb`); \
-                    free 40 MiB there, then writing goes on by itself";
+                    free 40 MiB there, then writing resumes by itself";
         assert_eq!(shortage.to_string(), said);
     }
 
     #[test]
-    fn a_reserve_larger_than_the_disk_closes_the_gate_and_none_keeps_it_open() {
+    fn a_reserve_larger_than_the_disk_refuses_commands_and_no_reserve_accepts_them() {
         let (closed, open) = (Space::with_reserve(Some(u32::MAX)), Space::with_reserve(Some(0)));
         for space in [&closed, &open] {
             assert!(space.check("journal").is_ok(), "not looked yet");
@@ -205,7 +204,7 @@ mod tests {
     async fn what_postgresql_reports_closes_the_gate_for_a_while() {
         let space = Space::default();
         let said = Arc::new(Shortage::Reported("could not extend file".to_owned()));
-        assert!(space.learn::<()>(Err(Error::NoSpace(Arc::clone(&said)))).is_err());
+        assert!(space.observe::<()>(Err(Error::NoSpace(Arc::clone(&said)))).is_err());
         assert!(space.check("journal").is_err());
         assert_eq!(space.look(), Some(said));
         tokio::time::advance(REPORTED_PAUSE).await;

@@ -1,15 +1,18 @@
-//! Ticks: snapshots of which transactions had committed. What one tick sees and the last did not is a batch for
-//! readers; a late commit falls into a later batch. No reader ever uses `position > last`.
+//! Ticks: snapshots of which transactions had committed. Entries that a tick sees and the tick before it did
+//! not see form a batch for readers, so an entry that commits late falls into a later batch. A reader must
+//! never use `position > last`: positions are drawn before the commit, so entries become visible out of
+//! order.
 
 use deadpool_postgres::Pool;
 use tokio_postgres::types::Type;
 
 use super::Error;
 
-/// Ticks kept for live streams that resume: at ten a second, about two hours.
+/// Number of ticks kept, for live streams that resume: about two hours at ten ticks a second.
 const KEPT: i64 = 72_000;
 
-/// Takes ticks for the whole database. Several may run; the database puts their ticks in one order.
+/// Takes ticks for the whole database. Several processes may do so: the database puts their ticks in one
+/// order.
 #[derive(Debug, Clone)]
 pub struct Ticker {
     pool: Pool,
@@ -17,10 +20,10 @@ pub struct Ticker {
 }
 
 impl Ticker {
-    /// A ticker for the cluster behind `pool`.
+    /// A ticker for the cluster that `pool` connects to.
     ///
     /// # Errors
-    /// [`Error::Inconsistent`] when the database was restored into another cluster and not rebased since.
+    /// [`Error::Inconsistent`] when the database was restored into another cluster without `quipu rebase`.
     pub async fn new(pool: Pool) -> Result<Self, Error> {
         let client = pool.get().await?;
         let rows = client
@@ -43,7 +46,7 @@ impl Ticker {
         Ok(Self { pool, system_identifier: here })
     }
 
-    /// Takes a tick if something was written since the last one. Returns its number.
+    /// Takes a tick if something was written since the previous tick. Returns its number.
     pub async fn take(&self) -> Result<Option<i64>, Error> {
         let client = self.pool.get().await?;
         let rows = client
@@ -52,7 +55,7 @@ impl Ticker {
         Ok(rows.first().and_then(|row| row.get(0)))
     }
 
-    /// Forgets ticks that nobody resumes from any more. Returns how many went.
+    /// Deletes ticks that are too old to resume from. Returns their number.
     pub async fn forget(&self) -> Result<u64, Error> {
         let client = self.pool.get().await?;
         Ok(client

@@ -1,8 +1,9 @@
-//! TLS to PostgreSQL: `sslmode`, `sslrootcert`, `sslcert` and `sslkey` of a database URL, with libpq's meaning.
+//! TLS to PostgreSQL: `sslmode`, `sslrootcert`, `sslcert` and `sslkey` of a database URL, with the meaning
+//! that libpq gives them.
 //!
-//! Two things differ from libpq. `allow` means `prefer`: TLS where the server offers it. A certificate needs a
-//! `subjectAltName`; its common name is not looked at. The session and read doors (sqlx) trust the authorities of the
-//! operating system beside those of `sslrootcert`.
+//! Differences from libpq: `allow` means `prefer`, TLS if the server offers it. A certificate needs a
+//! `subjectAltName`; its common name is ignored. The session and read pools (sqlx) trust the operating
+//! system's authorities in addition to those of `sslrootcert`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,18 +21,18 @@ use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
 };
 
-/// How much a connection asks of TLS.
+/// The protection that a connection requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SslMode {
     /// No TLS.
     Disable,
-    /// TLS where the server offers it; its certificate is not checked.
+    /// TLS if the server offers it; the certificate is not checked.
     Prefer,
     /// TLS; the certificate is not checked.
     Require,
-    /// TLS; the certificate comes from a trusted authority.
+    /// TLS; a trusted authority must have issued the certificate.
     VerifyCa,
-    /// TLS; the certificate comes from a trusted authority and names the host.
+    /// TLS; a trusted authority must have issued the certificate for this host name.
     VerifyFull,
 }
 
@@ -51,7 +52,7 @@ impl SslMode {
         })
     }
 
-    /// As libpq and PgBouncer write it.
+    /// The name in libpq and PgBouncer.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Disable => "disable",
@@ -70,7 +71,7 @@ impl SslMode {
 /// A certificate and its key, PEM.
 type Identity = (Vec<u8>, Vec<u8>);
 
-/// The parameters of a URL that concern TLS, as they stand there.
+/// The TLS parameters of a URL, unparsed.
 #[derive(Debug, Default)]
 pub(super) struct TlsParameters {
     pub(super) mode: Option<String>,
@@ -79,15 +80,15 @@ pub(super) struct TlsParameters {
     pub(super) key: Option<String>,
 }
 
-/// How one server is spoken to. The files have been read.
+/// The TLS configuration for one server, with the contents of its files.
 #[derive(Debug, Clone)]
 pub(super) struct Tls {
     mode: SslMode,
     /// Certificates of authorities, PEM.
     roots: Option<Vec<u8>>,
-    /// The operating system's authorities count.
+    /// Whether the operating system's authorities are trusted.
     system_roots: bool,
-    /// Our own certificate and its key, PEM.
+    /// The client's certificate and its key, PEM.
     identity: Option<Identity>,
     connector: MakeRustlsConnectDebug,
 }
@@ -103,10 +104,10 @@ impl std::fmt::Debug for MakeRustlsConnectDebug {
 }
 
 impl Tls {
-    /// Reads the files that the parameters name, or libpq's own in `~/.postgresql`.
+    /// Reads the files that the parameters name, or libpq's default files in `~/.postgresql`.
     ///
     /// # Errors
-    /// The parameter that cannot be used, why, and what is accepted.
+    /// The parameter that cannot be used, the reason, and what is accepted.
     pub(super) fn resolve(parameters: &TlsParameters) -> Result<Self, String> {
         let system_roots = parameters.root.as_deref() == Some("system");
         let mut mode = match &parameters.mode {
@@ -125,7 +126,8 @@ impl Tls {
             roots = if system_roots { None } else { read_roots(parameters.root.as_deref(), mode)? };
             identity = read_identity(parameters)?;
         }
-        // As libpq does since an authority that is there would otherwise be ignored.
+        // As in libpq: `require` with an authority's file checks the certificate, as otherwise the file would
+        // be ignored.
         if mode == SslMode::Require && roots.is_some() {
             mode = SslMode::VerifyCa;
         }
@@ -134,7 +136,6 @@ impl Tls {
         Ok(Self { mode, roots, system_roots, identity, connector })
     }
 
-    /// No TLS at all.
     pub(super) fn disabled() -> Result<Self, String> {
         Self::resolve(&TlsParameters { mode: Some("disable".to_owned()), ..TlsParameters::default() })
     }
@@ -148,7 +149,7 @@ impl Tls {
         self.connector.0.clone()
     }
 
-    /// For tokio-postgres, which itself knows only whether to use TLS.
+    /// For tokio-postgres, which distinguishes only whether to use TLS.
     pub(super) fn driver_mode(&self) -> tokio_postgres::config::SslMode {
         match self.mode {
             SslMode::Disable => tokio_postgres::config::SslMode::Disable,
@@ -159,7 +160,7 @@ impl Tls {
         }
     }
 
-    /// For sqlx. Every value is set, so that no variable of the environment (`PGSSLROOTCERT`) changes it.
+    /// For sqlx. Sets every value, so that no environment variable (`PGSSLROOTCERT`) has an effect.
     pub(super) fn apply(&self, options: PgConnectOptions) -> PgConnectOptions {
         let options = options
             .ssl_mode(match self.mode {
@@ -189,7 +190,7 @@ impl Tls {
         self.mode.verifies().then(|| self.roots.clone()).flatten()
     }
 
-    /// Our own certificate and its key as PEM, for PgBouncer.
+    /// The client's certificate and its key as PEM, for PgBouncer.
     pub(super) fn identity_pem(&self) -> Option<&Identity> {
         self.identity.as_ref()
     }
@@ -202,7 +203,7 @@ fn pem(certificate: &CertificateDer<'_>) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
-/// Where libpq looks when the URL names no file.
+/// libpq's default file, if it exists.
 fn default_file(name: &str) -> Option<PathBuf> {
     let home = std::env::var_os("HOME")?;
     Some(Path::new(&home).join(".postgresql").join(name)).filter(|path| path.exists())
@@ -289,7 +290,7 @@ fn root_store(roots: Option<&[u8]>, system_roots: bool) -> Result<RootCertStore,
     Ok(store)
 }
 
-/// Checks as much of the server's certificate as the mode asks for; the handshake's signatures always.
+/// Checks the server's certificate as far as the mode requires, and always the signatures of the handshake.
 #[derive(Debug)]
 struct Verifier {
     chain: Option<Arc<WebPkiServerVerifier>>,
@@ -309,7 +310,7 @@ impl ServerCertVerifier for Verifier {
         let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
         let verdict = chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verdict {
-            // The name is compared last, after the chain was found good.
+            // rustls checks the name last, so after this error the chain is known to be valid.
             Err(TlsError::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if !self.name => Ok(ServerCertVerified::assertion()),

@@ -1,32 +1,33 @@
-//! The addresses of the four doors (DESIGN section 4).
+//! The database URLs of the write, session, read and owner connections.
 
 use super::{Error, Server};
 use crate::base::Secret;
 
-/// Where PostgreSQL is reached, once for each door. Every URL carries its role's password.
+/// One database URL per kind of connection. Each contains the password of its role.
 #[derive(Debug, Clone)]
 pub struct DatabaseUrls {
-    /// Role `quipu` through PgBouncer, transaction pooling: append and driving rows.
+    /// Role `quipu` through PgBouncer, transaction pooling: appends, and rows that drive work.
     pub write: Secret,
-    /// Role `quipu_session` through PgBouncer, session pooling: current reads, LISTEN.
+    /// Role `quipu_session` through PgBouncer, session pooling: reads that must be current, LISTEN.
     pub session: Secret,
-    /// Role `quipu_session` on a replica when there is one, else the same as `session`: analytics.
+    /// Role `quipu_session` on a replica if there is one, else the same as `session`: analytics.
     pub read: Secret,
-    /// Role `quipu_owner`, direct to PostgreSQL: migrations, months, retention, erasure.
+    /// Role `quipu_owner`, without PgBouncer: migrations, months, retention, erasure.
     pub owner: Secret,
 }
 
 impl DatabaseUrls {
-    /// Logs in at the write, session and read doors, so that a refusal is told at the start with its role and database.
+    /// Logs in with the write, session and read URLs, so that a refused login is reported at the start, with
+    /// role and database.
     ///
     /// # Errors
-    /// [`Error::Url`], [`Error::Unavailable`], [`Error::Broken`] of the first door that does not open.
+    /// [`Error::Url`], [`Error::Unavailable`], [`Error::Broken`] of the first URL that fails.
     pub async fn check(&self) -> Result<(), Error> {
-        for (door, url) in [("write", &self.write), ("session", &self.session), ("read", &self.read)] {
+        for (name, url) in [("write", &self.write), ("session", &self.session), ("read", &self.read)] {
             let server = Server::parse(url)?;
-            // Behind PgBouncer the login to PostgreSQL happens with the first statement.
+            // Behind PgBouncer, the login to PostgreSQL happens only with the first statement.
             let asked = server.connect().await?.query_typed("SELECT 1", &[]).await;
-            asked.map_err(|error| Error::from(error).during(format!("open the {door} door"), &server))?;
+            asked.map_err(|error| Error::from(error).during(format!("use the {name} URL"), &server))?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The private PostgreSQL and PgBouncer: doors, clean stop, crashes of each part, refused folders.
+//! The private PostgreSQL and PgBouncer: database URLs, clean stop, crashes of each part, refused folders.
 
 mod doors;
 mod external;

@@ -1,5 +1,5 @@
-//! A database of its own for each test: cloned from a migrated template on one private server, reached through a real
-//! PgBouncer's wildcard database. The server lives as long as somebody holds a database of it.
+//! A database for each test, cloned from a migrated template on one private server and reached through a real
+//! PgBouncer's wildcard database. The server runs as long as a test holds one of its databases.
 
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
@@ -17,10 +17,10 @@ use quipu::store::{DatabaseUrls, DoorSizes, Doors};
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
-/// Clones copy this one, so nobody may be connected to it.
+/// The database that is cloned. PostgreSQL refuses to clone it while a session is connected to it.
 const TEMPLATE: &str = "quipu_template";
 
-/// Tests need many databases at once, and no durability of their own data.
+/// Tests need many databases at once, and their data need not be durable.
 const POSTGRESQL_CONF: &str =
     "shared_buffers = '128MB'\nmax_connections = 300\nfsync = off\nfull_page_writes = off\njit = off\n";
 
@@ -30,10 +30,10 @@ const PEOPLE: [Person; 3] = [Person::Reader, Person::MessagesReader, Person::Wri
 static SERVER: Mutex<Weak<Server>> = Mutex::new(Weak::new());
 static NUMBER: AtomicU32 = AtomicU32::new(1);
 
-/// The private server, on a thread and runtime of its own: it outlives the test that happened to start it.
+/// The private server, on its own thread and runtime, because it outlives the test that started it.
 struct Server {
     superuser: Secret,
-    /// Doors to a database called `DATABASE`, to be renamed.
+    /// URLs of a database named `DATABASE`; the name is replaced per test.
     doors: DatabaseUrls,
     /// URLs of `PEOPLE`.
     people: [Secret; 3],
@@ -97,19 +97,19 @@ async fn serve(folder: &TempDir) -> Embedded {
     };
     let embedded = Embedded::start(config).await.unwrap();
     create_database(&embedded.superuser_url(), TEMPLATE).await.unwrap();
-    // Roles belong to the server, and all tests that run at once share it.
+    // Roles belong to the server, and all concurrent tests share it.
     let superuser = owner::connect(&embedded.superuser_url()).await.unwrap();
     let roles = ["quipu_reader", "quipu_messages_reader", "quipu_writer"];
     superuser
         .batch_execute(&roles.map(|role| format!("ALTER ROLE {role} CONNECTION LIMIT 1000;")).concat())
         .await
         .unwrap();
-    // Migrated directly: the pooler would keep a connection, and a template must have none.
+    // Migrated without the pooler, which would keep a connection to the template.
     owner::migrate(&embedded.urls_for(TEMPLATE).owner, &procedures("bigbrotr")).await.unwrap();
     embedded
 }
 
-/// The procedures of one of our implementations.
+/// The procedures of a built-in implementation.
 pub(crate) fn procedures(implementation: &str) -> Procedures {
     let found = Implementation::find_built_in(implementation).unwrap();
     Procedures {
@@ -125,15 +125,15 @@ pub(crate) fn enterable_folder() -> TempDir {
     folder
 }
 
-/// Two ports that nobody listens on now.
+/// Two free ports.
 pub(crate) fn free_ports() -> (u16, u16) {
     let listeners = [0, 0].map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
     let [one, two] = listeners.map(|listener| listener.local_addr().unwrap().port());
     (one, two)
 }
 
-/// The first of seven ports in a row that nobody listens on now, below those that the system gives away. Each process begins
-/// somewhere else, so that two at the same time seldom look at the same ones.
+/// The first of seven consecutive free ports, below the range from which the system assigns ports. Each
+/// process starts its search at another place, so that two concurrent processes seldom try the same ports.
 pub(crate) fn free_port_block() -> u16 {
     const BLOCKS: u32 = 12_000 / 7;
     static TRIED: AtomicU32 = AtomicU32::new(0);
@@ -147,7 +147,7 @@ pub(crate) fn free_port_block() -> u16 {
     }
 }
 
-/// A test's own database. Dropping it drops the database, with whoever is still connected.
+/// The database of one test. Dropping it drops the database and ends its sessions.
 pub(crate) struct TestDatabase {
     name: String,
     server: Arc<Server>,
@@ -174,12 +174,12 @@ impl TestDatabase {
     fn named() -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("test_{}_{number}", std::process::id());
-        // Starting the server blocks; so does joining it.
+        // Starting the server blocks, and so does joining its thread.
         let server = std::thread::spawn(Server::get).join().expect("the test server is there");
         Self { name, server }
     }
 
-    /// Grants on the database itself are not copied with a template.
+    /// A clone does not inherit the grants on the database itself.
     async fn grant(&self) {
         let grants = format!(
             "REVOKE ALL ON DATABASE {0} FROM PUBLIC; GRANT CONNECT, TEMPORARY ON DATABASE {0} TO quipu; \
@@ -194,7 +194,7 @@ impl TestDatabase {
         client.batch_execute(sql).await.unwrap();
     }
 
-    /// The four doors.
+    /// The URLs of this database.
     pub(crate) fn urls(&self) -> DatabaseUrls {
         let named = |url: &Secret| Secret::new(url.expose().replace("/DATABASE", &format!("/{}", self.name)));
         let doors = &self.server.doors;
@@ -206,19 +206,19 @@ impl TestDatabase {
         }
     }
 
-    /// The superuser, in this database.
+    /// The superuser's URL of this database.
     pub(crate) fn superuser_url(&self) -> Secret {
         let url = self.server.superuser.expose();
         let (server, _) = url.rsplit_once('/').unwrap();
         Secret::new(format!("{server}/{}", self.name))
     }
 
-    /// The role for analysts, in this database.
+    /// The URL of the role for analysts.
     pub(crate) fn reader_url(&self) -> Secret {
         self.person_url(Person::Reader)
     }
 
-    /// A role for people, in this database.
+    /// The URL of a role for people.
     pub(crate) fn person_url(&self, person: Person) -> Secret {
         let place = PEOPLE.iter().position(|known| *known == person).unwrap();
         let url = self.server.people[place].expose();
@@ -226,7 +226,8 @@ impl TestDatabase {
         Secret::new(format!("{server}/{}", self.name))
     }
 
-    /// Open doors. Close them before the test ends, or the database waits for them to be cut.
+    /// Connection pools. Close them before the test ends; otherwise the database's drop waits until their
+    /// connections are cut.
     pub(crate) fn doors(&self) -> Doors {
         Doors::open(&self.urls(), DoorSizes { write: 4, session: 3, read: 2 }).unwrap()
     }
@@ -262,7 +263,7 @@ impl Drop for TestDatabase {
                 Ok::<(), quipu::store::Error>(client.batch_execute(&drop).await?)
             })
         });
-        // A database that stays behind goes with its server.
+        // A database that remains is removed with its server.
         let _ = dropping.join();
     }
 }

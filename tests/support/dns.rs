@@ -1,4 +1,4 @@
-//! A DNS server on the loopback that knows what it is told, and counts what it is asked.
+//! A DNS server on the loopback with configured answers, which records the names that it is asked for.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
-/// The running server; dropping it ends it.
+/// The running server; dropping it stops it.
 pub(crate) struct DnsServer {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
@@ -15,14 +15,14 @@ pub(crate) struct DnsServer {
 }
 
 impl DnsServer {
-    /// Knows these IPv4 addresses; every other name does not exist.
+    /// Answers for these names with IPv4 addresses; every other name does not exist.
     pub(crate) async fn start(names: &[(&str, &[Ipv4Addr])]) -> Self {
         let answers = |ips: &[Ipv4Addr]| Answers { sets: VecDeque::from([ips.to_vec()]), ttl_s: 60 };
         Self::answering(names.iter().map(|(name, ips)| ((*name).to_owned(), answers(ips))).collect()).await
     }
 
-    /// Knows one name and answers each question for its address with the next set of `sets`, the last one from then on. The time to
-    /// live is 0, so that each resolution asks again.
+    /// Answers for one name: each request gets the next set of `sets`, and after the last set always that
+    /// one. The time to live is 0, so that each resolution asks again.
     pub(crate) async fn rebinding(name: &str, sets: &[&[Ipv4Addr]]) -> Self {
         let sets = sets.iter().map(|ips| ips.to_vec()).collect();
         Self::answering(BTreeMap::from([(name.to_owned(), Answers { sets, ttl_s: 0 })])).await
@@ -50,13 +50,14 @@ impl DnsServer {
         self.address
     }
 
-    /// The names asked for so far, each as often as it was.
+    /// The names asked for so far, once per request.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 }
 
-/// The name of the only question, in lower case without the final dot, and where the question ends.
+/// The name in the only question, in lower case without the final dot, and the offset at which the question
+/// ends.
 fn question(query: &[u8]) -> (String, usize) {
     let (mut place, mut labels) = (12, Vec::new());
     while query[place] != 0 {
@@ -67,9 +68,9 @@ fn question(query: &[u8]) -> (String, usize) {
     (labels.join("."), place + 5)
 }
 
-/// What is answered for one name.
+/// The answers for one name.
 struct Answers {
-    /// Sets of addresses, one an answer; the last one stays.
+    /// Sets of addresses, one per answer; the last one repeats.
     sets: VecDeque<Vec<Ipv4Addr>>,
     /// Time to live, seconds.
     ttl_s: u8,
@@ -91,7 +92,7 @@ fn answer(query: &[u8], end: usize, known: Option<&mut Answers>) -> Vec<u8> {
     reply.extend([0x81, 0x80 | no_such_name, 0, 1, 0, u8::try_from(addresses.len()).unwrap(), 0, 0, 0, 0]);
     reply.extend(&query[12..end]);
     for address in addresses {
-        // The name is that of the question; A, IN, time to live, four bytes.
+        // A pointer to the name in the question; type A, class IN, time to live, four bytes.
         reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, ttl_s, 0, 4]);
         reply.extend(address.octets());
     }

@@ -1,4 +1,4 @@
-//! A whole Quipu: `quipu up` as a child process on a data folder and ports of its own.
+//! A whole Quipu: `quipu up` as a child process on its own data folder and ports.
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt as _;
@@ -17,25 +17,25 @@ use tokio_postgres::Client;
 
 use super::database::{enterable_folder, free_port_block};
 
-/// Longest that a start, a stop or a command may take before the test fails.
+/// Maximum time of a start, a stop or a command before the test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
-/// Pause between two looks at something that is awaited.
-const LOOK: Duration = Duration::from_millis(10);
+/// Polling interval.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Looks until `look` finds something; fails after two minutes.
+/// Polls until `look` returns a value; fails after two minutes.
 pub(crate) fn await_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(started.elapsed() < PATIENCE, "waited in vain: {what}");
-        std::thread::sleep(LOOK);
+        assert!(started.elapsed() < PATIENCE, "timed out waiting for: {what}");
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) status: ExitStatus,
@@ -44,13 +44,13 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    /// Itself, if the command succeeded.
+    /// Asserts that the command succeeded.
     pub(crate) fn ok(self) -> Self {
         assert!(self.status.success(), "{self:?}");
         self
     }
 
-    /// What it said on standard error, if it failed by itself.
+    /// Asserts that the command failed with code 1; returns its standard error.
     pub(crate) fn refusal(self) -> String {
         assert_eq!(self.status.code(), Some(1), "{self:?}");
         self.stderr
@@ -62,7 +62,7 @@ impl Ran {
     }
 }
 
-/// The binary, with nothing of this process's environment but the search path.
+/// The binary, with an environment that contains only PATH.
 pub(crate) fn quipu(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quipu"));
     command.env_clear().current_dir(folder);
@@ -87,57 +87,58 @@ pub(crate) fn run(command: &mut Command, folder: &Path) -> Ran {
     Ran { status, stdout: text(&out), stderr: text(&err) }
 }
 
-/// The child's end; `None` when it does not come.
+/// The exit status of a child; `None` after two minutes.
 pub(crate) fn wait(child: &mut Child) -> Option<ExitStatus> {
-    let looks = PATIENCE.as_millis() / LOOK.as_millis();
+    let looks = PATIENCE.as_millis() / POLL_INTERVAL.as_millis();
     (0..looks).find_map(|_| {
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
         child.try_wait().unwrap()
     })
 }
 
-/// Signals a process that this test started.
+/// Sends a signal to a process that this test started.
 pub(crate) fn signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
 }
 
-/// A running instance. Dropping it ends it without asking how.
+/// A running instance. Dropping it kills it.
 pub(crate) struct Instance {
     folder: TempDir,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     child: Option<Child>,
-    /// What the ready file says.
+    /// Contents of the ready file.
     pub(crate) ready: Value,
     pub(crate) port_base: u16,
 }
 
 impl Instance {
-    /// `quipu up` that crawls nobody, with further arguments. Returns when everything answers.
+    /// Starts `quipu up` with no relay to crawl, and with further arguments. Returns when everything answers.
     pub(crate) fn start(arguments: &[&str]) -> Self {
         Self::start_with(arguments, &[])
     }
 
-    /// The same that crawls one relay alone, as soon as somebody adds it.
+    /// As [`Instance::start`]; crawls only these relays, as soon as they are added.
     pub(crate) fn crawling(relays: &[&str], arguments: &[&str]) -> Self {
         let only = format!("services.synchronizer.only_relays={}", serde_json::json!(relays));
         Self::start(&[&["--set", &only], arguments].concat())
     }
 
-    /// The same with variables of the environment.
+    /// As [`Instance::start`], with environment variables.
     pub(crate) fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut instance = Self::prepared(arguments, environment);
         instance.go();
         instance
     }
 
-    /// The same before its start, with a folder that is there.
+    /// An instance that is not started yet; its folder exists.
     pub(crate) fn prepared(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        // Unless the arguments name relays, a URL that nobody adds: no test dials a stranger.
+        // Unless the arguments name relays, crawl only a URL that no test adds, so that no test dials an
+        // outside host.
         let mut all = vec!["--set", "services.initializer.enabled=false"];
         all.extend(["--set", "services.synchronizer.only_relays=[\"ws://127.0.0.1:1\"]"]);
         all.extend(["--set", "services.monitor.enabled=false"]);
-        // Nor whom an event names; a test that wants it says so.
+        // Nor does it dial relays that events name, unless a test enables that.
         all.extend(["--set", "services.validator.enabled=false"]);
         all.extend(arguments);
         Self {
@@ -150,7 +151,7 @@ impl Instance {
         }
     }
 
-    /// Starts `quipu up` on the folder, also again.
+    /// Starts `quipu up` on the folder; may be called again after a stop.
     pub(crate) fn go(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let ready = self.ready_file();
@@ -191,7 +192,7 @@ impl Instance {
         command
     }
 
-    /// Runs a command for this instance with the environment that the instance was started with.
+    /// Runs a command for this instance, with the environment that the instance was started with.
     pub(crate) fn run_in_its_environment(&self, arguments: &[&str]) -> Ran {
         let mut command = self.command(arguments);
         run(command.envs(self.environment.iter().cloned()), self.folder.path())
@@ -202,7 +203,7 @@ impl Instance {
         run(&mut self.command(arguments), self.folder.path())
     }
 
-    /// A folder for the test's own files, gone with the instance.
+    /// A folder for the test's own files; removed with the instance.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -215,7 +216,7 @@ impl Instance {
         self.folder.path().join("ready.json")
     }
 
-    /// What the process said so far.
+    /// The log output so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("up.log")).unwrap()
     }
@@ -225,14 +226,14 @@ impl Instance {
         Secret::new(self.ready[key].as_str().unwrap())
     }
 
-    /// An SQL client as the analysts have it.
+    /// An SQL connection as an analyst.
     pub(crate) async fn reader(&self) -> Client {
         owner::connect(&self.url("reader_database_url")).await.unwrap()
     }
 
-    /// One number, asked by an analyst.
+    /// Runs a query that returns one number, as an analyst.
     pub(crate) async fn count(&self, query: &str) -> i64 {
-        // No prepared statement: the pooler may hand each to another connection.
+        // No prepared statement: the pooler may give each statement another connection.
         self.reader().await.query_typed(query, &[]).await.unwrap()[0].get(0)
     }
 
@@ -241,20 +242,20 @@ impl Instance {
         self.child.as_ref().unwrap().id()
     }
 
-    /// The postmaster's process id, from its own file.
+    /// The postmaster's process id, from its pid file.
     pub(crate) fn postmaster_pid(&self) -> Option<u32> {
         let file = fs::read_to_string(self.data().join("postgres/postmaster.pid")).ok()?;
         file.lines().next()?.trim().parse().ok()
     }
 
-    /// kill -9 of `quipu up` alone; its servers stay behind.
+    /// Sends SIGKILL to `quipu up` alone; its servers keep running.
     pub(crate) fn kill_9(&mut self) {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(9));
     }
 
-    /// Its end, when somebody else has asked for it.
+    /// Waits for its end after another process asked for it.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let status = wait(self.child.as_mut().unwrap());
         let status = status.unwrap_or_else(|| panic!("quipu up does not end:\n{}", self.log()));
@@ -262,7 +263,7 @@ impl Instance {
         status
     }
 
-    /// One SIGTERM: it ends cleanly and leaves no process.
+    /// Sends one SIGTERM; it must end cleanly and leave no process.
     pub(crate) fn stop(mut self) {
         signal(self.pid(), Signal::SIGTERM);
         let status = self.ended();

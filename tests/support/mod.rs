@@ -1,4 +1,4 @@
-//! What tests and benches share.
+//! Code that tests and benches share.
 
 pub(crate) mod database;
 pub(crate) mod dns;

@@ -1,4 +1,5 @@
-//! A PostgreSQL as an operator has it: a superuser, no role or database of Quipu's, TLS on demand.
+//! A PostgreSQL that an operator runs: a superuser, no role or database of Quipu, and TLS when a test enables
+//! it.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -38,7 +39,7 @@ impl OperatorServer {
         server
     }
 
-    /// Runs statements as the superuser, in database `postgres`, each in a transaction of its own.
+    /// Runs statements as the superuser in database `postgres`, each in its own transaction.
     pub(crate) async fn sql(&self, statements: &str) {
         let client = self.superuser("postgres").await;
         for statement in statements.split("; ") {
@@ -46,7 +47,7 @@ impl OperatorServer {
         }
     }
 
-    /// The superuser in one database.
+    /// A connection as the superuser to one database.
     pub(crate) async fn superuser(&self, database: &str) -> Client {
         owner::connect(&self.superuser_url(database)).await.unwrap()
     }
@@ -71,8 +72,9 @@ impl OperatorServer {
         self.folder.path()
     }
 
-    /// Turns TLS on, with a certificate for `localhost` alone. Whoever is not the superuser must use it; `quipu_reader` proves itself
-    /// by a certificate of its own in database `postgres`. Returns the authority's file.
+    /// Enables TLS, with a certificate for `localhost` alone. Every role but the superuser must use it;
+    /// `quipu_reader` logs in to database `postgres` with a client certificate. Returns the file of the
+    /// authority's certificate.
     pub(crate) async fn turn_tls_on(&self, authority: &Authority) -> PathBuf {
         let data = self.folder().join("server/postgres");
         let (certificate, key) = authority.issue("localhost", "localhost");

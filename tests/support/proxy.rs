@@ -1,4 +1,4 @@
-//! A TCP proxy that breaks on command: it watches what the client asks and strikes at a chosen request.
+//! A TCP proxy with fault injection: it inspects the client's requests and applies a fault to a chosen one.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,18 +14,18 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-/// What happens to a request.
+/// The fault that a request gets.
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
-    /// It is forwarded and answered; the client is cut off before it hears the answer.
+    /// The request is forwarded and answered; the client is disconnected before it receives the answer.
     SwallowAnswer,
-    /// It is forwarded; the client is reset when the token says so.
+    /// The request is forwarded; the client is reset when the token is cancelled.
     ResetAfter(CancellationToken),
-    /// It is forwarded when the token says so.
+    /// The request is forwarded when the token is cancelled.
     DelayUntil(CancellationToken),
-    /// It goes nowhere, and nobody says anything any more.
+    /// The request is not forwarded, and the connection stays open without an answer.
     Silence,
-    /// It goes nowhere; the client reads the end of the stream, yet may go on writing.
+    /// The request is not forwarded; the client reads the end of the stream, but may still write.
     HalfClose,
 }
 
@@ -36,7 +36,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// The fault for this request, if the next strike waits for it.
+    /// The fault for this request, if the next planned fault matches it.
     fn take(&self, request: &[u8]) -> Option<Fault> {
         let mut strikes = self.strikes.lock().unwrap_or_else(PoisonError::into_inner);
         let (pattern, _) = strikes.front()?;
@@ -49,7 +49,7 @@ impl Plan {
     }
 }
 
-/// The proxy. Dropping it cuts everybody off.
+/// The proxy. Dropping it closes every connection.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     address: SocketAddr,
@@ -59,7 +59,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy before the server of this URL.
+    /// A proxy in front of the server of this URL.
     pub(crate) async fn before(url: &Secret) -> Self {
         let url = Url::parse(url.expose()).unwrap();
         let upstream = (url.host_str().unwrap().to_owned(), url.port().unwrap());
@@ -77,9 +77,9 @@ impl Proxy {
                     if let Ok(mut server) = TcpStream::connect(upstream).await {
                         let fallen_silent = async { drop(silence.wait_for(|is_silent| *is_silent).await) };
                         tokio::select! {
-                            // A broken connection is what this is for.
+                            // Broken connections are the purpose of this proxy.
                             _ = relay(&mut client, &mut server, &plan) => {}
-                            // Half open, for ever: nobody hears that it is.
+                            // Half open for ever: the client is not told.
                             () = fallen_silent => std::future::pending().await,
                         }
                     }
@@ -97,29 +97,30 @@ impl Proxy {
         Secret::new(url.as_str())
     }
 
-    /// The next request that holds `text` meets `fault`; strikes happen in the order in which they were planned.
+    /// Plans a fault for the next request that contains `text`. Faults happen in the order in which they were
+    /// planned.
     pub(crate) fn strike(&self, text: &'static str, fault: Fault) {
         let mut strikes = self.plan.strikes.lock().unwrap_or_else(PoisonError::into_inner);
         strikes.push_back((text.as_bytes(), fault));
     }
 
-    /// From now on nothing comes through, and all connections stay open.
+    /// From now on no data passes, and all connections stay open.
     pub(crate) fn fall_silent(&self) {
         self.is_silent.send_replace(true);
     }
 
-    /// New connections come through again; the silent ones stay silent.
+    /// New connections work again; the silent connections stay silent.
     pub(crate) fn let_through(&self) {
         self.is_silent.send_replace(false);
     }
 
-    /// How many strikes have happened.
+    /// Number of faults that have happened.
     pub(crate) fn struck(&self) -> usize {
         self.plan.struck.load(Ordering::SeqCst)
     }
 }
 
-/// Bytes both ways until one side ends, or a fault ends it.
+/// Copies bytes both ways until one side closes or a fault ends it.
 async fn relay(client: &mut TcpStream, server: &mut TcpStream, plan: &Plan) -> std::io::Result<()> {
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
@@ -152,7 +153,7 @@ async fn relay(client: &mut TcpStream, server: &mut TcpStream, plan: &Plan) -> s
                 server.write_all(request).await?;
                 plan.strike();
                 told_to.cancelled().await;
-                // Closed with unread bytes or without, the client gets a reset.
+                // With or without unread bytes, a close gives the client a reset.
                 client.set_zero_linger()?;
                 return Ok(());
             }
@@ -170,7 +171,7 @@ async fn relay(client: &mut TcpStream, server: &mut TcpStream, plan: &Plan) -> s
     }
 }
 
-/// Waits until the server is ready for the next query; the rest of a long request goes on meanwhile.
+/// Waits until the server is ready for the next query, and forwards the rest of a long request meanwhile.
 async fn answered(client: &mut TcpStream, server: &mut TcpStream) -> std::io::Result<()> {
     let (mut asked, mut told) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let mut tail = Vec::new();
@@ -192,7 +193,7 @@ async fn answered(client: &mut TcpStream, server: &mut TcpStream) -> std::io::Re
     }
 }
 
-/// Waits until `holds`, looking often; fails after half a minute.
+/// Polls until `holds` is true; fails after half a minute.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let look = async {
         while !holds().await {
@@ -201,5 +202,5 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: 
     };
     tokio::time::timeout(Duration::from_secs(30), look)
         .await
-        .unwrap_or_else(|_| panic!("never came true: {what}"));
+        .unwrap_or_else(|_| panic!("timed out waiting for: {what}"));
 }

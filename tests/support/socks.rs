@@ -1,5 +1,5 @@
-//! A SOCKS5 proxy on the loopback that writes down what it is asked for, and leads everybody to one place or passes what
-//! was asked on to the next proxy.
+//! A SOCKS5 proxy on the loopback that records requests. It connects every request to one address, or
+//! forwards it to another proxy.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,28 +9,28 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// One request as it came over the wire.
+/// One request, as received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Asked {
-    /// 1 an IPv4 address, 3 a name, 4 an IPv6 address.
+    /// Address type: 1 is IPv4, 3 is a name, 4 is IPv6.
     pub(crate) address_type: u8,
-    /// The name, where it is one.
+    /// The name, for address type 3.
     pub(crate) name: String,
     pub(crate) port: u16,
     pub(crate) user: String,
     pub(crate) password: String,
 }
 
-/// What becomes of a request.
+/// How requests are handled.
 #[derive(Debug, Clone, Copy)]
 enum Then {
     Lead(SocketAddr),
     Refuse(u8),
-    /// The same to the proxy there.
+    /// Forward the request to the proxy at this address.
     PassOn(SocketAddr),
 }
 
-/// The running proxy; dropping it cuts everybody off.
+/// The running proxy; dropping it closes every connection.
 pub(crate) struct SocksProxy {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
@@ -38,12 +38,13 @@ pub(crate) struct SocksProxy {
 }
 
 impl SocksProxy {
-    /// Connects everybody to `target`, or refuses with a code. Port 0 there stands for the port that is asked for.
+    /// Connects every request to `target`, or refuses it with a code. A `target` with port 0 uses the
+    /// requested port.
     pub(crate) async fn start(target: Result<SocketAddr, u8>) -> Self {
         Self::with(target.map_or_else(Then::Refuse, Then::Lead)).await
     }
 
-    /// Asks the proxy at `next` for the same, with the same name and password.
+    /// Forwards each request to the proxy at `next`, with the same name and password.
     pub(crate) async fn before(next: SocketAddr) -> Self {
         Self::with(Then::PassOn(next)).await
     }
@@ -68,7 +69,7 @@ impl SocksProxy {
         self.address
     }
 
-    /// What was asked for so far.
+    /// The requests so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
@@ -113,18 +114,18 @@ async fn serve(mut client: TcpStream, then: Then, log: &Mutex<Vec<Asked>>) -> io
             }
             TcpStream::connect(target).await?
         }
-        // Its reply is ours.
+        // Pass the reply of the next proxy on.
         Then::PassOn(next) => ask(next, &asked).await?,
     };
     copy_bidirectional(&mut client, &mut server).await?;
     Ok(())
 }
 
-/// Asks for a name as we were asked for it.
+/// Sends the same request to the next proxy.
 async fn ask(next: SocketAddr, asked: &Asked) -> io::Result<TcpStream> {
     let mut server = TcpStream::connect(next).await?;
     let field = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    // Step by step: Tor reads on only when something new comes.
+    // Message by message: Tor continues to read only when new data arrives.
     server.write_all(&[5, 1, 2]).await?;
     server.read_exact(&mut [0; 2]).await?;
     server.write_all(&[vec![1], field(&asked.user), field(&asked.password)].concat()).await?;

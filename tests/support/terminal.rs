@@ -1,4 +1,4 @@
-//! Commands that go on: what they draw on a terminal, and the lines they write, as they come.
+//! Commands that keep running: their output on a terminal, and their output lines, as they appear.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -12,16 +12,16 @@ use serde_json::Value;
 
 use super::instance::{PATIENCE, await_some, signal, wait};
 
-/// A command under way. Dropping it ends it without asking how.
+/// A running command. Dropping it kills it.
 pub(crate) struct Following(Child);
 
 impl Following {
-    /// Its end.
+    /// Waits for its end.
     pub(crate) fn end(mut self) -> ExitStatus {
-        wait(&mut self.0).expect("it ends")
+        wait(&mut self.0).expect("the process ends")
     }
 
-    /// Ctrl-C, and its end.
+    /// Sends SIGINT (Ctrl-C) and waits for its end.
     pub(crate) fn interrupt(self) -> ExitStatus {
         signal(self.0.id(), Signal::SIGINT);
         self.end()
@@ -30,7 +30,7 @@ impl Following {
 
 impl Drop for Following {
     fn drop(&mut self) {
-        // It may have ended.
+        // It may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -47,13 +47,13 @@ impl Terminal {
         let size = Winsize { ws_row: 40, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         let ends = openpty(Some(&size), None).unwrap();
         let child = command.env("TERM", "xterm").stderr(Stdio::from(ends.slave)).spawn().unwrap();
-        // The command's copy of the other end would keep the reader waiting for ever.
+        // The command's copy of the other side would block the reader for ever.
         command.stderr(Stdio::null());
         let drawn: Arc<Mutex<Vec<u8>>> = Arc::default();
         let (mut reader, all) = (File::from(ends.master), Arc::clone(&drawn));
         std::thread::spawn(move || {
             let mut part = [0; 4_096];
-            // An error is the terminal's way to say that the last writer has gone.
+            // The terminal reports an error when its last writer has closed it.
             while let Ok(length @ 1..) = reader.read(&mut part) {
                 all.lock().unwrap().extend(&part[..length]);
             }
@@ -69,7 +69,7 @@ impl Terminal {
         });
     }
 
-    /// Everything drawn so far, with what moves the cursor.
+    /// All output so far, with its control sequences.
     pub(crate) fn drawn(&self) -> String {
         String::from_utf8_lossy(&self.drawn.lock().unwrap()).into_owned()
     }
@@ -85,7 +85,7 @@ impl Lines {
     pub(crate) fn of(command: &mut Command) -> (Self, Following) {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        // A line at a time: a command whose lines nobody takes has to wait.
+        // Reads one line at a time, so a command whose lines the test does not take has to wait.
         let (sender, lines) = mpsc::sync_channel(0);
         std::thread::spawn(move || {
             for line in stdout.lines() {
@@ -97,7 +97,7 @@ impl Lines {
         (Self { lines }, Following(child))
     }
 
-    /// The next line that is so.
+    /// Waits for the next line that satisfies the condition.
     pub(crate) fn until(&self, is_so: impl Fn(&Value) -> bool) -> Value {
         loop {
             let line = self.lines.recv_timeout(PATIENCE).expect("another line comes");

@@ -1,6 +1,7 @@
-//! A private Tor network on the loopback: three authorities, three relays, a client with a SOCKS port, and one onion address
-//! with several ports. It comes up in about half a minute, once for all tests that hold it at the same time, and reaches
-//! nothing outside: its exits allow 127.0.0.0/8 alone, and its authorities are the only ones it knows.
+//! A private Tor network on the loopback: three authorities, three relays, a client with a SOCKS port, and
+//! one onion address with several ports. It starts in about half a minute, once for all concurrent tests that
+//! use it. It has no connection to the outside: its exits allow only 127.0.0.0/8, and it knows no other
+//! authorities.
 
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
@@ -18,13 +19,13 @@ use super::instance::{await_some, signal};
 
 const AUTHORITIES: usize = 3;
 const RELAYS: usize = 3;
-/// Ports of the onion address, each for one test: 81 and on.
+/// Number of ports of the onion address that tests can take, from 81.
 const SERVICES: usize = 4;
 const FIRST_SERVICE: u16 = 81;
-/// Its port for the proof that the address is reachable.
+/// Port for the check that the address is reachable.
 const PROOF: u16 = 80;
 
-/// For every node. Without `__OwningControllerProcess` a killed test would leave them behind.
+/// Settings of every node. Without `__OwningControllerProcess` the nodes would outlive a killed test.
 const COMMON: &str = "TestingTorNetwork 1
 UseDefaultFallbackDirs 0
 AssumeReachable 1
@@ -37,7 +38,7 @@ V3AuthNIntervalsValid 2
 ShutdownWaitLength 0
 ";
 
-/// For authorities and relays.
+/// Settings of authorities and relays.
 const NODE: &str = "Address 127.0.0.1
 SocksPort 0
 ExtendAllowPrivateAddresses 1
@@ -50,7 +51,7 @@ ServerDNSTestAddresses
 ServerDNSAllowBrokenConfig 1
 ";
 
-/// For authorities: a consensus every ten seconds.
+/// Settings of authorities: a consensus every ten seconds.
 const VOTE: &str = "AuthoritativeDirectory 1
 V3AuthoritativeDirectory 1
 ContactInfo test@127.0.0.1
@@ -65,7 +66,7 @@ V3AuthDistDelay 2
 
 static RUNNING: Mutex<Weak<Tor>> = Mutex::new(Weak::new());
 
-/// The running network. It ends with the last test that holds it.
+/// The running network. It stops with the last test that holds it.
 pub(crate) struct Tor {
     folder: TempDir,
     nodes: Vec<Child>,
@@ -73,7 +74,7 @@ pub(crate) struct Tor {
     pub(crate) socks: SocketAddr,
     /// The onion address.
     pub(crate) onion: String,
-    /// Where its ports lead, and who has taken one.
+    /// Targets of its ports, and which ports tests have taken.
     services: [u16; SERVICES],
     taken: Mutex<usize>,
 }
@@ -92,7 +93,8 @@ impl Tor {
         tokio::task::spawn_blocking(get).await.unwrap()
     }
 
-    /// A port of the onion address that no other test uses: its URL, and the port of 127.0.0.1 that it leads to.
+    /// Takes a port of the onion address that no other test uses. Returns its URL, and the port of 127.0.0.1
+    /// that it leads to.
     pub(crate) fn service(&self) -> (String, u16) {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let place = *taken;
@@ -140,7 +142,7 @@ impl Tor {
         await_some("Tor's onion service", || is_up("hs"));
         let hostname = fs::read_to_string(root.join("hs/onion/hostname")).unwrap();
         hostname.trim().clone_into(&mut tor.onion);
-        // The first dials fail until the service's descriptor has got around.
+        // The first connections fail until the descriptor of the onion service is distributed.
         await_some("the onion address", || tor.dials(PROOF).then_some(()));
         tor
     }
@@ -187,7 +189,8 @@ impl Drop for Tor {
     }
 }
 
-/// Makes an authority's keys. Returns the line by which all others know it, and its own ports.
+/// Creates an authority's keys. Returns the line that describes the authority to other nodes, and its own
+/// ports.
 fn authority(root: &Path, number: usize, or_port: u16, dir_port: u16) -> (String, String) {
     let folder = root.join(format!("a{number}"));
     let keys = folder.join("keys");
@@ -226,7 +229,7 @@ fn authority(root: &Path, number: usize, or_port: u16, dir_port: u16) -> (String
     (line, format!("ORPort 127.0.0.1:{or_port}\nDirPort 127.0.0.1:{dir_port}\n"))
 }
 
-/// Ports of the loopback that nobody listens on now.
+/// Free ports of the loopback.
 fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()

@@ -1,8 +1,8 @@
-//! The cheapest relay that speaks NIP-01, so that a bench measures the reader and not the relay.
+//! A minimal NIP-01 relay, so cheap that a bench measures the client and not the relay.
 //!
-//! Events are serialised once; an answer splices the subscription id in front of the stored text. It answers
-//! REQ (`ids`, `kinds`, `authors`, `since`, `until`, `limit`; other conditions are refused) with stored events
-//! and EOSE, newest first, ties by lowest id, and CLOSE. It stores nothing and sends nothing live.
+//! Events are serialised once; an answer combines the subscription id and the stored text. It answers REQ
+//! (`ids`, `kinds`, `authors`, `since`, `until`, `limit`; other conditions are refused) with stored events
+//! and EOSE, newest first, ties by lowest id, and accepts CLOSE. It stores nothing and sends no live events.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,10 +17,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-/// The usual cap on the network.
+/// The usual limit of public relays.
 pub(crate) const LIMIT_MAX: usize = 500;
 
-/// What the relay did since it started.
+/// Counters since the start of the relay.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     /// REQs answered.
@@ -31,7 +31,7 @@ pub(crate) struct Counts {
     pub(crate) bytes: AtomicU64,
 }
 
-/// A stored event: what filters look at, and the text.
+/// A stored event: the fields that filters test, and the text.
 struct Stored {
     created_at: u64,
     event: Event,
@@ -53,7 +53,8 @@ pub(crate) struct WireRelay {
 }
 
 impl WireRelay {
-    /// Serves `events` on a free port of the loopback, at most `limit_max` in one answer per filter.
+    /// Serves `events` on a free port of the loopback, with at most `limit_max` events in one answer per
+    /// filter.
     pub(crate) async fn start(events: impl IntoIterator<Item = Event>, limit_max: usize) -> io::Result<Self> {
         let stored = |event: Event| {
             let (created_at, json) = (event.created_at.as_secs(), event.as_json());
@@ -82,7 +83,7 @@ async fn accept(listener: TcpListener, store: Arc<Store>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let store = Arc::clone(&store);
-        // A client that goes away in the middle of an answer is no error.
+        // A client may disconnect in the middle of an answer.
         connections.spawn(async move { drop(serve(stream, &store).await) });
         while connections.try_join_next().is_some() {}
     }
@@ -123,14 +124,15 @@ async fn serve(stream: TcpStream, store: &Store) -> tungstenite::Result<()> {
     Ok(())
 }
 
-/// A filter without tag conditions and search.
+/// Parses a filter without tag conditions and search.
 fn simple(filter: &Value) -> Option<Filter> {
     let filter: Filter = serde_json::from_value(filter.clone()).ok()?;
     (filter.generic_tags.is_empty() && filter.search.is_none()).then_some(filter)
 }
 
 impl Store {
-    /// What fits the filters, in order. One filter, the usual case, allocates nothing but the list.
+    /// Positions of the events that match the filters, in order. One filter, the usual case, allocates only
+    /// the list.
     fn places(&self, filters: &[Filter]) -> Vec<usize> {
         match filters {
             [filter] => self.fitting(filter).collect(),

@@ -1,7 +1,8 @@
-//! Who runs the servers, and whether that user can reach the data folder.
+//! The operating system's user that runs the private servers, and whether that user can reach the data
+//! folder.
 //!
-//! Root may not run PostgreSQL or PgBouncer, so root starts both as one other user. Everyone else starts them
-//! as oneself.
+//! Root may not run PostgreSQL or PgBouncer, so a Quipu that runs as root starts both as one other user. Any
+//! other user starts them under its own account.
 
 use std::{
     fs::File,
@@ -14,23 +15,24 @@ use nix::unistd::{AccessFlags, User, access, geteuid};
 
 use super::error::{At, Error};
 
-/// The longest path of a unix socket: `sockaddr_un` has 108 bytes, one of them for the final NUL.
+/// Maximum length of the path of a unix socket: `sockaddr_un` has 108 bytes, one of them for the final NUL.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// The user both servers run as.
+/// The user that runs both servers.
 #[derive(Debug, Clone)]
 pub(super) struct Account {
-    /// Its name, for messages.
+    /// The user's name, for messages.
     pub(super) name: String,
     uid: u32,
     gid: u32,
-    /// True when Quipu is root and has to become this user.
+    /// True when Quipu runs as root and has to switch to this user.
     switch: bool,
 }
 
 impl Account {
-    /// The user for a cluster at `cluster` that `owner` owns, if it exists: its owner, so a folder keeps the user it
-    /// was made with; else the current user, or for root `postgres` or `nobody`.
+    /// Chooses the user for a cluster at `cluster`, which user id `owner` owns if it exists. The owner of an
+    /// existing cluster stays its user. Otherwise it is the current user, or, when that is root, `postgres`
+    /// or else `nobody`.
     ///
     /// # Errors
     /// [`Error::OtherOwner`], [`Error::NoAccount`].
@@ -64,19 +66,18 @@ impl Account {
             .ok_or(Error::NoAccount)
     }
 
-    /// Makes `command` run as this user. Supplementary groups are dropped by the standard library.
+    /// Makes `command` run as this user. The standard library drops the supplementary groups.
     pub(super) fn apply(&self, command: &mut Command) {
         if self.switch {
             command.uid(self.uid).gid(self.gid);
         }
     }
 
-    /// Its user id.
     pub(super) fn uid(&self) -> u32 {
         self.uid
     }
 
-    /// Gives an open file or folder (not what is in it) to this user. `path` is for the error.
+    /// Gives an open file or folder, without its contents, to this user. `path` is for the error.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -87,10 +88,10 @@ impl Account {
         std::os::unix::fs::fchown(file, Some(self.uid), Some(self.gid)).at("change the owner of", path)
     }
 
-    /// Checks that this user can enter `data` and every folder above it, as far as they exist.
+    /// Checks that this user can enter `data` and every existing folder above it.
     ///
     /// # Errors
-    /// [`Error::CannotEnter`] with the outermost folder that refuses.
+    /// [`Error::CannotEnter`] with the outermost folder that cannot be entered.
     pub(super) fn check_path(&self, data: &Path) -> Result<(), Error> {
         let existing: Vec<&Path> = data.ancestors().filter(|folder| folder.is_dir()).collect();
         if existing.first().is_none_or(|deepest| self.can_enter(deepest)) {
@@ -104,7 +105,8 @@ impl Account {
         })
     }
 
-    /// Asks the kernel, not the mode bits: access lists and mount options count too.
+    /// Whether the user can enter a folder. Asks the kernel instead of reading the mode bits, because access
+    /// lists and mount options count too.
     fn can_enter(&self, folder: &Path) -> bool {
         if !self.switch {
             return access(folder, AccessFlags::X_OK).is_ok();
@@ -117,7 +119,8 @@ impl Account {
     }
 }
 
-/// Checks that PostgreSQL's socket for `port` in `folder` has a path the operating system takes.
+/// Checks that the path of PostgreSQL's socket for `port` in `folder` is short enough for the operating
+/// system.
 ///
 /// # Errors
 /// [`Error::SocketPathTooLong`].

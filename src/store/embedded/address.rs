@@ -1,4 +1,4 @@
-//! Addresses of roles on this machine: `postgres://role:password@host:port/database`.
+//! Database URLs of the roles on this machine: `postgres://role:password@host:port/database`.
 
 use url::Url;
 
@@ -6,11 +6,11 @@ use crate::base::Secret;
 use crate::store::DatabaseUrls;
 use crate::store::setup::Credentials;
 
-/// The only address anything of ours listens on.
+/// The only address that the private servers listen on.
 pub(super) const LOOPBACK: &str = "127.0.0.1";
 
-/// The URL of one role on this machine, where TLS would protect nothing. `host` is a name, an address, or the folder of a unix
-/// socket.
+/// The URL of one role on this machine, without TLS, which would protect nothing here. `host` is a name, an
+/// address, or the folder of a unix socket.
 pub(super) fn role_url(role: &str, password: &Secret, host: &str, port: u16, database: &str) -> Secret {
     let mut url = Url::parse("postgres://localhost").expect("a constant URL");
     let host = match host {
@@ -18,8 +18,8 @@ pub(super) fn role_url(role: &str, password: &Secret, host: &str, port: u16, dat
         v6 if v6.contains(':') && !v6.starts_with('[') => format!("[{v6}]"),
         name => name.to_owned(),
     };
-    // None of these can fail: the URL has a host, and every text is percent-encoded on the way in. A host that is
-    // none leaves `localhost`, where the login fails with a message of its own.
+    // None of these calls can fail: the URL has a host, and every text is percent-encoded. An invalid `host`
+    // leaves `localhost`, where the login fails with its own message.
     let _ = url.set_host(Some(&host));
     let _ = url.set_port(Some(port));
     let _ = url.set_username(role);
@@ -31,8 +31,9 @@ pub(super) fn role_url(role: &str, password: &Secret, host: &str, port: u16, dat
     Secret::new(url.as_str())
 }
 
-/// The four doors to a database: three through the pooler on loopback, the owner's straight to the server.
-pub(super) fn doors(
+/// The four database URLs: write, session and read through the pooler on loopback, and the owner's own URL,
+/// which leads straight to the server.
+pub(super) fn database_urls(
     credentials: &Credentials,
     pooler_port: u16,
     owner: Secret,

@@ -1,4 +1,4 @@
-//! Finds PostgreSQL and PgBouncer among what is installed.
+//! Finds the installed programs of PostgreSQL and PgBouncer.
 
 use std::{
     env,
@@ -11,22 +11,20 @@ use super::error::Error;
 /// The oldest major version of PostgreSQL that Quipu's schema works with.
 const POSTGRES_MAJOR_MIN: u32 = 15;
 
-/// Debian and Ubuntu keep every major version in a folder of its own, none of them on PATH.
+/// Debian and Ubuntu keep each major version in its own folder, which is not on PATH.
 const DEBIAN: &str = "/usr/lib/postgresql";
 
 /// The programs of one PostgreSQL version.
 #[derive(Debug, Clone)]
 pub(super) struct PostgresPrograms {
-    /// The server.
     pub(super) postgres: PathBuf,
-    /// What makes a new cluster.
+    /// The program that creates a new cluster.
     pub(super) initdb: PathBuf,
-    /// Its major version.
     pub(super) major: u32,
 }
 
-/// Finds PostgreSQL: the version `wanted` (that of an existing cluster `data`), or else the first of 15 or newer on
-/// PATH, or else Debian's newest.
+/// Finds PostgreSQL. An existing cluster at `data` needs exactly the version `wanted`. Without one, the first
+/// PostgreSQL 15 or newer on PATH is used, or else Debian's newest.
 ///
 /// # Errors
 /// [`Error::PostgresMissing`], [`Error::PostgresOtherVersion`].
@@ -44,7 +42,7 @@ pub(super) fn find_postgres(wanted: Option<u32>, data: &Path) -> Result<Postgres
     }
 }
 
-/// Finds PgBouncer on PATH or in `/usr/sbin`, which is seldom on a user's PATH.
+/// Finds PgBouncer on PATH or in `/usr/sbin`, which is often missing from a user's PATH.
 ///
 /// # Errors
 /// [`Error::PgbouncerMissing`].
@@ -57,12 +55,12 @@ pub(super) fn find_pgbouncer() -> Result<PathBuf, Error> {
         .ok_or(Error::PgbouncerMissing)
 }
 
-/// The folders of PATH. PATH is no setting of Quipu's, so it does not come through `config`.
+/// The folders of PATH. PATH is not a setting of Quipu, so it does not come through `config`.
 fn path_folders() -> Vec<PathBuf> {
     env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default()
 }
 
-/// The `bin` folders below Debian's folder, newest first.
+/// The `bin` folders below `root`, newest version first.
 fn debian_folders(root: &Path) -> Vec<PathBuf> {
     let mut majors: Vec<u32> = root
         .read_dir()
@@ -97,14 +95,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_major_version_is_read_from_what_postgres_prints() {
+    fn the_major_version_is_parsed_from_the_output_of_postgres() {
         assert_eq!(major_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some(15));
         assert_eq!(major_version("postgres (PostgreSQL) 18beta1\n"), Some(18));
         assert_eq!(major_version("something else"), None);
     }
 
     #[test]
-    fn debian_folders_are_sorted_by_number_not_by_letter() {
+    fn debian_folders_are_sorted_by_number() {
         let root = tempfile::tempdir().unwrap();
         for name in ["9.6", "15", "100", "17", "common"] {
             std::fs::create_dir(root.path().join(name)).unwrap();

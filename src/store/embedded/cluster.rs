@@ -1,4 +1,4 @@
-//! Makes the cluster's folder, whole or not at all, and writes its configuration.
+//! Creates the cluster's folder atomically and writes its configuration.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use super::{
     account::Account,
     address::LOOPBACK,
     binaries::PostgresPrograms,
-    credentials::Kept,
+    credentials::StoredCredentials,
     daemon::plain_command,
     directory::Directory,
     error::{At, Error},
@@ -23,17 +23,17 @@ use super::{
     processes::kill_group,
 };
 
-/// Begins the names of folders that `initdb` works in. Each gets a name of its own: an `initdb` that outlived a
-/// killed Quipu must not write into its successor's.
+/// Prefix of the folders that `initdb` works in. Each has a unique name, because an `initdb` that outlives a
+/// killed Quipu must not write into the folder of its successor.
 const DRAFT: &str = "postgres.new-";
 
-/// The file in `run` that hands `initdb` the superuser's password.
+/// The file in `run` that passes the superuser's password to `initdb`.
 const PASSWORD_FILE: &str = "initdb-password";
 
-/// The major version of the folder's cluster; nothing if there is no cluster yet.
+/// The major version of the folder's cluster; `None` if there is no cluster yet.
 ///
 /// # Errors
-/// [`Error::Io`] when there is a cluster whose version cannot be read; [`Error::Planted`].
+/// [`Error::Io`] when the version of an existing cluster cannot be read; [`Error::Planted`].
 pub(super) fn major_version(folder: &Folder) -> Result<Option<u32>, Error> {
     let Some(cluster) = folder.cluster()? else { return Ok(None) };
     let path = cluster.path().join("PG_VERSION");
@@ -46,15 +46,15 @@ pub(super) fn major_version(folder: &Folder) -> Result<Option<u32>, Error> {
     text.trim().parse().map(Some).map_err(invalid)
 }
 
-/// Makes the cluster in a draft folder and renames it when everything is on disk. When `stop` is cancelled, `initdb`
-/// is ended and the draft is removed.
+/// Creates the cluster in a temporary folder and renames that folder when everything is on disk, so a cluster
+/// is complete or absent. When `stop` is cancelled, `initdb` is killed and the temporary folder removed.
 ///
 /// # Errors
 /// [`Error::Initdb`], [`Error::Io`], [`Error::Planted`], [`Error::Stopped`].
 pub(super) async fn create(
     folder: &Folder,
     programs: &PostgresPrograms,
-    kept: &Kept,
+    kept: &StoredCredentials,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
     remove_drafts(folder)?;
@@ -85,16 +85,16 @@ pub(super) async fn create(
         }
         Some(output) => {
             remove_drafts(folder)?;
-            let said = [output.stdout, output.stderr].concat();
-            return Err(Error::Initdb { output: String::from_utf8_lossy(&said).trim().to_owned() });
+            let printed = [output.stdout, output.stderr].concat();
+            return Err(Error::Initdb { output: String::from_utf8_lossy(&printed).trim().to_owned() });
         }
     }
     include_our_settings(&draft, folder.account())?;
     folder.root().rename(&name, CLUSTER)
 }
 
-/// Runs a command to its end. When `stop` is cancelled, the command and its children are ended first and there is no
-/// output.
+/// Runs a command to its end. When `stop` is cancelled, the command and its children are killed and the
+/// output is `None`.
 async fn run_unless_stopped(command: Command, stop: &CancellationToken) -> std::io::Result<Option<Output>> {
     let mut command = tokio::process::Command::from(command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -107,13 +107,15 @@ async fn run_unless_stopped(command: Command, stop: &CancellationToken) -> std::
             if let Some(leader) = leader {
                 kill_group(leader);
             }
-            // Ends when the last of the group has closed its output, so none of them writes any more.
+            // Returns after the last process of the group has closed its output, so none of them still
+            // writes.
             ended.await.map(|_| None)
         }
     }
 }
 
-/// `initdb`'s own `postgresql.conf` stays (it knows locale and shared memory of this machine); ours come after it.
+/// Keeps `initdb`'s own `postgresql.conf`, which fits locale and shared memory of this machine, and includes
+/// Quipu's settings after it.
 fn include_our_settings(cluster: &Directory, account: &Account) -> Result<(), Error> {
     let path = cluster.path().join("postgresql.conf");
     let mut file = cluster.open_file("postgresql.conf", OFlag::O_WRONLY | OFlag::O_APPEND, account)?;
@@ -125,31 +127,36 @@ fn remove_drafts(folder: &Folder) -> Result<(), Error> {
     let root = folder.root().path();
     for entry in fs::read_dir(root).at("read", root)?.filter_map(Result::ok) {
         if entry.file_name().to_string_lossy().starts_with(DRAFT) {
-            // An orphaned initdb may still write into it; then the next start removes what remains.
+            // An orphaned initdb may still write into the folder. The next start removes the remainder.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
     Ok(())
 }
 
-/// Writes the caller's settings, and after them those without which Quipu would not find its server.
+/// Writes the implementation's settings, and after them the settings that Quipu needs to find its server.
 ///
 /// # Errors
 /// [`Error::Io`].
-pub(super) fn configure(folder: &Folder, theirs: &str, port: u16, cluster_name: &str) -> Result<(), Error> {
+pub(super) fn configure(
+    folder: &Folder,
+    implementation: &str,
+    port: u16,
+    cluster_name: &str,
+) -> Result<(), Error> {
     let cluster = folder.cluster_path();
     let missing = || Error::Io { action: "open", path: cluster, source: std::io::ErrorKind::NotFound.into() };
     let conf_d = folder.cluster()?.ok_or_else(missing)?.private("conf.d", folder.account())?;
-    conf_d.write("10-implementation.conf", theirs, Some(folder.account()))?;
+    conf_d.write("10-implementation.conf", implementation, Some(folder.account()))?;
     let ours = format!(
         "# Written by Quipu at every start.
 listen_addresses = '{LOOPBACK}'
 port = {port}
 unix_socket_directories = {sockets}
-# Names the processes of this folder, so that a later start can tell its orphans from other people's.
+# Appears in the title of each process, so that a later start can recognise orphans of this folder.
 cluster_name = '{cluster_name}'
 password_encryption = 'scram-sha-256'
-# A statement of a client that is gone ends, also when it waits for a lock.
+# Ends a statement whose client is gone, even while it waits for a lock.
 client_connection_check_interval = '2s'
 # Monthly partitions: one query may lock hundreds of them.
 max_locks_per_transaction = 1024
@@ -168,7 +175,7 @@ log_truncate_on_rotation = on
     conf_d.write("20-quipu.conf", &ours, Some(folder.account()))
 }
 
-/// A path as a value in `postgresql.conf`.
+/// A path as a quoted value in `postgresql.conf`.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.to_string_lossy().replace('\\', "\\\\").replace('\'', "''"))
 }

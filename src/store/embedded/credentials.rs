@@ -1,4 +1,4 @@
-//! The passwords of the private cluster, in a file beside the data.
+//! Passwords of the private cluster, in a file in the data folder.
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -10,41 +10,39 @@ use crate::store::setup::{Credentials, random_text};
 /// The file in the data folder.
 const FILE: &str = "credentials.json";
 
-/// Letters and digits in the superuser's password: 190 bits.
+/// Length of the superuser's password in letters and digits: 190 bits.
 const PASSWORD_CHARACTERS: usize = 32;
 
-/// What `DATA/credentials.json` holds.
+/// The contents of `DATA/credentials.json`.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Kept {
-    /// The password of `postgres`, the cluster's superuser.
+pub(super) struct StoredCredentials {
+    /// Password of `postgres`, the cluster's superuser.
     #[serde(rename = "postgres")]
     pub(super) superuser: Secret,
-    /// Tells this folder from others; no secret.
+    /// Random name of this folder; not a secret. Distinguishes its processes from those of other folders.
     folder: String,
-    /// The roles' passwords.
+    /// Passwords of Quipu's roles.
     #[serde(flatten)]
     pub(super) roles: Credentials,
 }
 
-impl Kept {
-    /// Reads the folder's passwords; makes them if there is no cluster yet that could have others.
+impl StoredCredentials {
+    /// Reads the folder's passwords. Creates them if there is no cluster yet.
     ///
     /// # Errors
-    /// [`Error::Credentials`] when an existing cluster's passwords are missing or unreadable; [`Error::Io`].
+    /// [`Error::Credentials`] when the passwords of an existing cluster are missing or unreadable;
+    /// [`Error::Io`].
     pub(super) fn load_or_make(folder: &Folder) -> Result<Self, Error> {
         let path = folder.root().path().join(FILE);
         let unusable = |problem: String| Error::Credentials { path: path.clone(), problem };
         match folder.root().read(FILE) {
-            // The parser's own message could quote a password.
+            // The parser's own message could contain a password, so only its position is reported.
             Ok(text) => {
                 let kept: Self = serde_json::from_str(&text).map_err(|error| {
-                    unusable(format!(
-                        "is not as Quipu wrote it (line {}, column {})",
-                        error.line(),
-                        error.column()
-                    ))
+                    unusable(format!("is damaged (line {}, column {})", error.line(), error.column()))
                 })?;
-                // A file of an older Quipu lacks the passwords of newer roles: they were made just now.
+                // A file of an older Quipu lacks the passwords of newer roles. `serde` has just created them,
+                // so they are saved.
                 kept.save(folder.root())?;
                 Ok(kept)
             }
@@ -71,8 +69,8 @@ impl Kept {
         root.write(FILE, &format!("{:#}\n", serde_json::Value::Object(text)), None)
     }
 
-    /// The `cluster_name`, which PostgreSQL shows in the title of each of its processes: how orphans of this
-    /// folder are told from other people's. A copied folder gets another one.
+    /// The `cluster_name`, which PostgreSQL shows in the title of each of its processes. It identifies
+    /// orphans of this folder. It depends on the path, so a copied folder has another name.
     pub(super) fn cluster_name(&self, folder: &Folder) -> String {
         let digest = Sha256::new()
             .chain_update(self.folder.as_bytes())

@@ -1,4 +1,4 @@
-//! One server as a child process: started, waited for, stopped.
+//! One server as a child process: start, readiness, stop.
 
 use std::{
     future::Future,
@@ -27,45 +27,42 @@ use super::{
     processes::{StopSteps, send},
 };
 
-/// A log this large is set aside at the next start, in bytes.
+/// Size in bytes above which a log is renamed to `<name>.log.old` at the next start.
 const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// A server that can be started again and again.
+/// A server that can be started repeatedly.
 pub(super) trait Program: Sync {
-    /// Its process.
     fn daemon(&self) -> &Daemon;
 
-    /// Clears what a former process left, starts the server in `slot` and waits until it answers.
+    /// Removes leftovers of an earlier process, starts the server in `slot` and waits until it answers.
     fn start(&self, slot: &mut Option<Child>) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
-/// How a server's process is made, and the process when there is one.
+/// The command line of a server, and its process while it runs.
 #[derive(Debug)]
 pub(super) struct Daemon {
-    /// The server's name, for people.
+    /// The server's name in messages.
     pub(super) name: &'static str,
-    /// The program file.
     pub(super) program: PathBuf,
-    /// Its arguments.
     pub(super) arguments: Vec<PathBuf>,
     /// Its working directory.
     pub(super) folder: PathBuf,
-    /// Who runs it.
+    /// The user that runs it.
     pub(super) account: Account,
     /// The folder of its logs.
     pub(super) logs: Arc<Directory>,
-    /// What its log files' names begin with; its output goes to `<this>.log`.
+    /// Prefix of its log files; its output goes to `<prefix>.log`.
     pub(super) log_prefix: &'static str,
-    /// The port of 127.0.0.1 it listens on.
+    /// The port on 127.0.0.1 that it listens on.
     pub(super) port: u16,
-    /// How it is stopped.
+    /// The signals that stop it.
     pub(super) stop_steps: StopSteps,
     slot: Mutex<Option<Child>>,
     pid: AtomicU32,
 }
 
 impl Daemon {
-    /// A server that does not run yet.
+    /// A server that is not started yet.
     #[expect(clippy::too_many_arguments, reason = "one place makes each of the two servers")]
     pub(super) fn new(
         name: &'static str,
@@ -82,7 +79,7 @@ impl Daemon {
         Self { name, program, arguments, folder, account, logs, log_prefix, port, stop_steps, slot, pid }
     }
 
-    /// The process, while it runs.
+    /// The process id, while the server runs.
     pub(super) fn pid(&self) -> Option<u32> {
         Some(self.pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
     }
@@ -93,15 +90,15 @@ impl Daemon {
         self.pid.store(0, Ordering::Relaxed);
     }
 
-    /// The place of the process, for whoever starts or watches it.
+    /// Locks the child process, to start it or to wait for its end.
     pub(super) async fn slot(&self) -> MutexGuard<'_, Option<Child>> {
         self.slot.lock().await
     }
 
-    /// Starts the process, which must not run yet, and waits until `ready` is done.
+    /// Starts the process, which must not run yet, and waits until `ready` completes.
     ///
     /// # Errors
-    /// [`Error::PortInUse`], [`Error::Io`], [`Error::Ended`], and what `ready` says.
+    /// [`Error::PortInUse`], [`Error::Io`], [`Error::Ended`], and the error of `ready`.
     pub(super) async fn launch(
         &self,
         slot: &mut Option<Child>,
@@ -125,7 +122,7 @@ impl Daemon {
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
                 Err(Error::PortInUse { program: self.name, port: self.port })
             }
-            // Whatever else is wrong with the port, the server itself says better.
+            // The server itself reports any other problem with the port more precisely.
             _ => Ok(()),
         }
     }
@@ -148,12 +145,12 @@ impl Daemon {
         Error::Ended { program: self.name, status, log: self.log_tail() }
     }
 
-    /// The end of what the server said.
+    /// The last lines of the server's log.
     pub(super) fn log_tail(&self) -> String {
         log_tail(&self.logs, self.log_prefix)
     }
 
-    /// Stops the process if it runs, and waits for its end.
+    /// Stops the process if it runs, and waits until it has ended.
     pub(super) async fn stop(&self) {
         let mut slot = self.slot.lock().await;
         self.stop_in(&mut slot).await;
@@ -161,14 +158,14 @@ impl Daemon {
 
     async fn stop_in(&self, slot: &mut Option<Child>) {
         if let Some(child) = slot {
-            for (signal, patience) in self.stop_steps {
+            for (signal, wait_max) in self.stop_steps {
                 if let Some(pid) = child.id() {
                     send(pid, *signal);
                 }
-                if timeout(*patience, child.wait()).await.is_ok() {
+                if timeout(*wait_max, child.wait()).await.is_ok() {
                     break;
                 }
-                warn!("{} did not end within {patience:?} after {signal}", self.name);
+                warn!("{} did not end within {wait_max:?} after {signal}", self.name);
             }
         }
         self.forget(slot);
@@ -176,7 +173,7 @@ impl Daemon {
 }
 
 impl Drop for Daemon {
-    /// Whoever forgets to call `stop` (a panic) still asks the process to end, but does not wait for it.
+    /// Without a call of `stop` (after a panic), still asks the process to end, but does not wait for it.
     fn drop(&mut self) {
         if let (Some(pid), Some((signal, _))) =
             (self.slot.get_mut().as_ref().and_then(Child::id), self.stop_steps.first())
@@ -186,8 +183,8 @@ impl Drop for Daemon {
     }
 }
 
-/// A command as the servers' user, in its own process group (Ctrl-C is for Quipu, who stops them in order) and
-/// without Quipu's environment, which holds secrets.
+/// A command that runs as the servers' user, in its own process group, and without Quipu's environment, which
+/// holds secrets. The group keeps Ctrl-C away from the servers: Quipu stops them in order.
 pub(super) fn plain_command(program: &std::path::Path, account: &Account) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("LC_ALL", "C").env("TZ", "UTC").process_group(0);

@@ -1,7 +1,9 @@
-//! Directories held open. What is done in one is done relative to its descriptor and follows no symbolic link.
+//! Directories that are held open. Every operation is relative to the open descriptor and follows no symbolic
+//! link.
 //!
-//! Root works in folders that the servers' user can write. A path there may be replaced by a link to any file of the
-//! machine between two calls, so no file or folder in them is opened, given away or changed by its path.
+//! Root works in folders that the servers' user can write. Between two calls that user can replace a path
+//! there with a link to any file of the machine, so nothing in these folders is opened, given away or changed
+//! by its path.
 
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};
@@ -17,19 +19,18 @@ use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use super::account::Account;
 use super::error::{At, Error};
 
-/// Symbolic links that one path may go through.
+/// Maximum number of symbolic links in one path.
 const LINKS_MAX: u8 = 40;
 
-/// Longest file that [`Directory::read`] reads, in bytes.
+/// Maximum number of bytes that [`Directory::read`] reads.
 const READ_BYTES_MAX: u64 = 1024 * 1024;
 
-/// How a directory is opened on the way to another one: it need not be readable.
+/// How a directory is opened on the way to another directory: it need not be readable.
 #[cfg(target_os = "linux")]
 const PASS: OFlag = OFlag::O_PATH;
 #[cfg(not(target_os = "linux"))]
 const PASS: OFlag = OFlag::O_RDONLY;
 
-/// A directory that is held open.
 #[derive(Debug)]
 pub(super) struct Directory {
     handle: File,
@@ -37,8 +38,8 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Opens the directory at the absolute `path`; `None` when it does not exist. A symbolic link on the way is
-    /// followed only when another user cannot have made it.
+    /// Opens the directory at the absolute `path`; `None` when it does not exist. A symbolic link in the path
+    /// is followed only when no other user can have made it.
     ///
     /// # Errors
     /// [`Error::Planted`], [`Error::Io`].
@@ -50,7 +51,7 @@ impl Directory {
         }
     }
 
-    /// Makes the directory at the absolute `path` with mode 0755, and those above it that are missing.
+    /// Creates the directory at the absolute `path` with mode 0755, and its missing parents.
     ///
     /// # Errors
     /// [`Error::Planted`], [`Error::Io`].
@@ -73,12 +74,12 @@ impl Directory {
         Ok(directory)
     }
 
-    /// The path it was opened by, without symbolic links.
+    /// The path it was opened by, with symbolic links resolved.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The user id of its owner.
+    /// User id of the owner.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -86,7 +87,7 @@ impl Directory {
         Ok(self.handle.metadata().at("look at", &self.path)?.uid())
     }
 
-    /// Opens a directory in this one; `None` when it does not exist.
+    /// Opens a directory inside this one; `None` when it does not exist.
     ///
     /// # Errors
     /// [`Error::Planted`], [`Error::Io`].
@@ -98,7 +99,8 @@ impl Directory {
         }
     }
 
-    /// Opens a directory in this one, makes it when it is missing, and lets only `account` look into it.
+    /// Opens a directory inside this one, creates it when it is missing, and sets owner and mode so that only
+    /// `account` can read it.
     ///
     /// # Errors
     /// [`Error::Planted`], [`Error::Io`].
@@ -125,7 +127,7 @@ impl Directory {
     /// Opens a regular file that `account` or the current user owns.
     ///
     /// # Errors
-    /// [`Error::Planted`] for anything else, [`Error::Io`].
+    /// [`Error::Planted`] for any other file type or owner, [`Error::Io`].
     pub(super) fn open_file(&self, name: &str, flags: OFlag, account: &Account) -> Result<File, Error> {
         let path = self.path.join(name);
         let file = self.opened(name, flags).map_err(|source| planted_or(&path, "open", source))?;
@@ -140,7 +142,7 @@ impl Directory {
         Ok(file)
     }
 
-    /// Opens a file of `account`'s own to append to, and makes it when it is missing.
+    /// Opens a file owned by `account` for appending, and creates it when it is missing.
     ///
     /// # Errors
     /// As [`Directory::open_file`].
@@ -153,7 +155,8 @@ impl Directory {
             }
             opened => opened,
         }?;
-        // A file of root's in a folder of the servers' user is not given away: it may be one that this user moved here.
+        // A file of root in a folder of the servers' user is not given away: that user may have moved the
+        // file here.
         if file.metadata().at("look at", &self.path.join(name))?.uid() != account.uid() {
             let problem = "does not belong to the user of the servers".to_owned();
             return Err(Error::Planted { path: self.path.join(name), problem });
@@ -161,10 +164,10 @@ impl Directory {
         Ok(file)
     }
 
-    /// The text of a regular file of at most 1 MiB.
+    /// The text of a regular file; at most 1 MiB is read.
     ///
     /// # Errors
-    /// As the operating system answers; a symbolic link and what is no regular file are refused.
+    /// As the operating system answers. Symbolic links and anything but a regular file are refused.
     pub(super) fn read(&self, name: &str) -> std::io::Result<String> {
         let file = self.open_to_read(name)?;
         let mut text = String::new();
@@ -172,7 +175,7 @@ impl Directory {
         Ok(text)
     }
 
-    /// Opens a regular file to read, owned by any user.
+    /// Opens a regular file for reading; its owner is not checked.
     ///
     /// # Errors
     /// As [`Directory::read`].
@@ -184,20 +187,21 @@ impl Directory {
         Ok(file)
     }
 
-    /// A pipe in the place of a file must not hold the process: it is opened without waiting.
+    /// Opens without blocking, so that a pipe in the place of a file cannot hang the process.
     fn opened(&self, name: &str, flags: OFlag) -> std::io::Result<File> {
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         Ok(openat(&self.handle, name, flags, Mode::from_bits_truncate(0o600)).map(File::from)?)
     }
 
-    /// Writes a file of mode 0600 through a synced draft beside it: a reader sees the old text or the new one.
+    /// Writes a file of mode 0600 through a synced temporary file: a reader sees the old text or the new
+    /// text.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub(super) fn write(&self, name: &str, text: &str, owner: Option<&Account>) -> Result<(), Error> {
         let draft = format!("{name}.draft");
         let path = self.path.join(&draft);
-        // A draft of a killed process may have another owner or mode.
+        // A temporary file that a killed process left may have another owner or mode.
         self.remove(&draft)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
         let mut file = self.opened(&draft, flags).at("write", &path)?;
@@ -208,7 +212,7 @@ impl Directory {
         self.rename(&draft, name)
     }
 
-    /// Renames what is in it, so that a power cut does not undo it.
+    /// Renames an entry of this directory, and syncs so that a power cut does not undo it.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -218,7 +222,7 @@ impl Directory {
         self.handle.sync_all().at("sync", &self.path)
     }
 
-    /// Removes a file or a link; that there is none is no error.
+    /// Removes a file or a link; a missing one is no error.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -229,7 +233,7 @@ impl Directory {
         }
     }
 
-    /// Goes down from the root directory.
+    /// Opens each component of `path` in turn, starting at the root directory.
     fn walk(path: &Path, links: &mut u8) -> Result<Option<Self>, Error> {
         let mut here = Self { handle: File::open("/").at("open", Path::new("/"))?, path: PathBuf::from("/") };
         for component in path.components() {
@@ -272,8 +276,8 @@ impl Directory {
         }
     }
 
-    /// A link may be followed when root or the current user made it. Root also looks at the folder it is in: a user
-    /// who can write there may have moved it there.
+    /// Whether a symbolic link may be followed: root or the current user must have made it. For root, its
+    /// folder counts too, because a user who can write there may have moved the link there.
     fn check_link(&self, path: &Path, owner: u32) -> Result<(), Error> {
         let current = geteuid();
         let is_trusted = |uid: u32| uid == 0 || uid == current.as_raw();
@@ -287,7 +291,8 @@ impl Directory {
         Err(Error::Planted { path: path.to_path_buf(), problem })
     }
 
-    /// The same directory, readable: one that was opened to pass through it can be neither changed nor synced.
+    /// The same directory, opened for reading: a directory opened with [`PASS`] can be neither changed nor
+    /// synced.
     fn reopened(self) -> Result<Self, Error> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let handle = openat(&self.handle, ".", flags, Mode::empty()).io().at("open", &self.path)?;
@@ -295,7 +300,7 @@ impl Directory {
     }
 }
 
-/// The error for what was refused because it is a symbolic link or a pipe.
+/// The error for a file that was refused because it is a symbolic link or a pipe.
 fn planted_or(path: &Path, action: &'static str, source: std::io::Error) -> Error {
     let path = path.to_path_buf();
     match source.raw_os_error().map(Errno::from_raw) {
@@ -305,7 +310,7 @@ fn planted_or(path: &Path, action: &'static str, source: std::io::Error) -> Erro
     }
 }
 
-/// Turns the operating system's number into an [`std::io::Error`].
+/// Converts the operating system's error number into an [`std::io::Error`].
 trait Io<T> {
     fn io(self) -> std::io::Result<T>;
 }
@@ -316,7 +321,7 @@ impl<T> Io<T> for nix::Result<T> {
     }
 }
 
-/// Writes a file of mode 0600 that appears whole or not at all.
+/// Writes a file of mode 0600 atomically.
 ///
 /// # Errors
 /// [`Error::Planted`], [`Error::Io`].

@@ -1,4 +1,4 @@
-//! What can go wrong with the private servers. Every message says what to do next.
+//! Errors of the private servers. Every message says what to do next.
 
 use std::{io, path::PathBuf, process::ExitStatus};
 
@@ -24,19 +24,19 @@ pub enum Error {
         /// Its major version.
         major: u32,
     },
-    /// No PgBouncer is installed.
+    /// PgBouncer is not installed.
     #[error(
         "PgBouncer 1.18 or newer is not installed: it is neither on PATH nor in /usr/sbin. On Debian and \
          Ubuntu run `apt-get install pgbouncer`; elsewhere install it and put its folder on PATH"
     )]
     PgbouncerMissing,
-    /// There is no user to run the servers as.
+    /// No user exists that the servers could run as.
     #[error(
         "started as root, but PostgreSQL refuses to run as root and neither the user `postgres` nor `nobody` \
          exists: add one (`adduser --system postgres`), or start Quipu as another user"
     )]
     NoAccount,
-    /// The data folder belongs to another user than the one Quipu runs as.
+    /// The data folder belongs to another user than the one that Quipu runs as.
     #[error(
         "{} belongs to user id {owner}, but Quipu runs as `{user}`: start Quipu as that user or as root, or \
          choose another folder with `--data`", path.display()
@@ -44,12 +44,12 @@ pub enum Error {
     OtherOwner {
         /// The cluster's folder.
         path: PathBuf,
-        /// Who owns it.
+        /// The user id of its owner.
         owner: u32,
-        /// Who we are.
+        /// The user that Quipu runs as.
         user: String,
     },
-    /// The servers' user may not enter a folder on the way to the data.
+    /// The servers' user cannot enter a folder on the path to the data.
     #[error(
         "user `{user}`, who runs PostgreSQL and PgBouncer, cannot enter {}, which is on the way to the data \
          folder {}. Choose a folder that user can reach, such as `--data /var/lib/quipu` \
@@ -59,12 +59,12 @@ pub enum Error {
     CannotEnter {
         /// The servers' user.
         user: String,
-        /// The folder that refuses.
+        /// The folder that cannot be entered.
         component: PathBuf,
         /// The data folder.
         data: PathBuf,
     },
-    /// The data folder's path is too long for a unix socket in it.
+    /// The path of the data folder is too long for a unix socket.
     #[error(
         "the path of the socket {} has {bytes} bytes, but the operating system allows {limit}: choose a data \
          folder with a path shorter by {} bytes, such as `--data /var/lib/quipu` \
@@ -75,7 +75,7 @@ pub enum Error {
         path: PathBuf,
         /// Its length in bytes.
         bytes: usize,
-        /// The most the operating system takes, in bytes.
+        /// The maximum of the operating system, in bytes.
         limit: usize,
     },
     /// Another Quipu runs on this data folder.
@@ -87,13 +87,13 @@ pub enum Error {
         /// The data folder.
         data: PathBuf,
     },
-    /// A stranger listens on a port we were given.
+    /// Another program listens on a port that Quipu was given.
     #[error(
         "port {port} of 127.0.0.1, meant for {program}, is taken by another program: stop that one, or choose \
          other ports with `--port-base`"
     )]
     PortInUse {
-        /// Who wanted it.
+        /// The server that needs the port.
         program: &'static str,
         /// The port.
         port: u16,
@@ -101,14 +101,15 @@ pub enum Error {
     /// A file or process operation failed.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The failed action, as a verb.
         action: &'static str,
-        /// On which file, folder or program.
+        /// The file, folder or program.
         path: PathBuf,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// Something in the data folder is not what Quipu put there, and may be another user's way to a file elsewhere.
+    /// A file or folder in the data folder is not as Quipu created it, and may redirect Quipu to a file
+    /// elsewhere.
     #[error(
         "{} {problem}. Another user may have put it there to make Quipu change or show a file elsewhere, so nothing was \
          done with it: check it, remove it, and start again", path.display()
@@ -116,80 +117,80 @@ pub enum Error {
     Planted {
         /// The link, file or folder.
         path: PathBuf,
-        /// What is wrong with it, after its path.
+        /// The problem, as a sentence that continues after the path.
         problem: String,
     },
-    /// The passwords of an existing cluster are gone or unreadable.
+    /// The passwords of an existing cluster are missing or unreadable.
     #[error(
         "{} {problem}, but it holds the passwords of the database beside it: restore it from a backup, or, if \
-         the data may go, remove the whole folder", path.display()
+         the data is not needed, remove the whole folder", path.display()
     )]
     Credentials {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem, as a sentence that continues after the path.
         problem: String,
     },
-    /// A stop was asked for before both servers answered. What was started has been stopped again.
+    /// A stop was requested before both servers answered. Servers that had started were stopped again.
     #[error("stopped before the database was ready")]
     Stopped,
     /// `initdb` failed.
     #[error("initdb could not make the database cluster:\n{output}")]
     Initdb {
-        /// What it printed.
+        /// The output of `initdb`.
         output: String,
     },
     /// A server ended before it was ready.
     #[error("{program} ended while starting ({status}); the last lines of its log:\n{log}")]
     Ended {
-        /// Which one.
+        /// The server.
         program: &'static str,
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
-        /// The end of its log.
+        /// The last lines of its log.
         log: String,
     },
     /// A server runs but does not answer.
     #[error("{program} did not answer within {seconds} s ({reason}); the last lines of its log:\n{log}")]
     NotReady {
-        /// Which one.
+        /// The server.
         program: &'static str,
-        /// How long we waited.
+        /// Time waited, in seconds.
         seconds: u64,
-        /// The last refusal.
+        /// Why the last login failed.
         reason: String,
-        /// The end of its log.
+        /// The last lines of its log.
         log: String,
     },
-    /// A server that was restarted again and again.
+    /// A server failed repeatedly after restarts.
     #[error("{program} failed {times} times in a row, giving up; the last lines of its log:\n{log}")]
     KeepsFailing {
-        /// Which one.
+        /// The server.
         program: &'static str,
-        /// How often it ended.
+        /// Number of consecutive failures.
         times: u32,
-        /// The end of its log.
+        /// The last lines of its log.
         log: String,
     },
-    /// Processes of a former run do not end.
+    /// A process of an earlier run does not end.
     #[error("{program} of a former run on this data folder does not end (process {pid}): end it by hand")]
     LeftoverStays {
-        /// Which one.
+        /// The program.
         program: &'static str,
-        /// The process.
+        /// Its process id.
         pid: u32,
     },
     /// PostgreSQL or PgBouncer cannot be reached or refuses the login.
     #[error(transparent)]
     Store(#[from] crate::store::Error),
-    /// Roles, database or privileges are not as Quipu needs them.
+    /// Roles, database or privileges are not as Quipu requires.
     #[error(transparent)]
     Setup(#[from] crate::store::setup::Error),
 }
 
-/// Turns an `io::Error` into [`Error::Io`] with the path it is about.
+/// Converts an `io::Error` into [`Error::Io`] with action and path.
 pub(super) trait At<T> {
-    /// Names what was tried on which path.
+    /// Adds the action and the path that failed.
     fn at(self, action: &'static str, path: &std::path::Path) -> Result<T, Error>;
 }
 

@@ -1,15 +1,16 @@
 //! The data folder: its layout and its lock.
 //!
 //! ```text
-//! DATA/quipu.lock         held by the one Quipu that runs here
+//! DATA/quipu.lock         locked by the one Quipu that runs on this folder
 //! DATA/credentials.json   passwords, mode 0600
 //! DATA/postgres           the cluster
 //! DATA/pgbouncer          the pooler's configuration, password file and pid file
 //! DATA/run                unix sockets
-//! DATA/logs               what both servers say
+//! DATA/logs               logs of both servers
 //! ```
 //!
-//! The servers' user can write in all folders below it, so they are used as [`Directory`] alone.
+//! The servers' user can write in every folder below it, so these folders are used only through
+//! [`Directory`].
 
 use std::{
     fs::{File, TryLockError},
@@ -25,10 +26,10 @@ use super::{
     error::{At, Error},
 };
 
-/// The name of the cluster's folder.
+/// Name of the cluster's folder.
 pub(super) const CLUSTER: &str = "postgres";
 
-/// A data folder that this process holds the lock of. Dropping it lets the lock go.
+/// A data folder whose lock this process holds. Dropping it releases the lock.
 #[derive(Debug)]
 pub(super) struct Folder {
     root: Arc<Directory>,
@@ -40,15 +41,16 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Checks, makes and locks a data folder whose sockets are for `ports`.
+    /// Checks, creates and locks a data folder. `ports` are those of the sockets in it.
     ///
     /// # Errors
     /// [`Error::InUse`], [`Error::CannotEnter`], [`Error::SocketPathTooLong`], [`Error::OtherOwner`],
-    /// [`Error::NoAccount`], [`Error::Planted`], [`Error::Io`]. Nothing was made when a path is refused.
+    /// [`Error::NoAccount`], [`Error::Planted`], [`Error::Io`]. When a path is refused, nothing has been
+    /// created.
     pub(super) fn open(data: &Path, ports: &[u16]) -> Result<Self, Error> {
         let data = std::path::absolute(data).at("find", data)?;
         let account_for = |owner| Account::for_cluster(owner, &data.join(CLUSTER));
-        // A folder on the way that cannot be entered has an error of its own, which says what to do.
+        // A parent folder that cannot be entered has its own error, which says what to do.
         let existing = Directory::open(&data)
             .or_else(|error| Self::check(&data, &account_for(None)?, ports).and(Err(error)))?;
         let (root, account) = if let Some(root) = existing {
@@ -84,22 +86,21 @@ impl Folder {
         }
     }
 
-    /// The user of both servers.
+    /// The user that runs both servers.
     pub(super) fn account(&self) -> &Account {
         &self.account
     }
 
-    /// The folder itself.
     pub(super) fn root(&self) -> &Arc<Directory> {
         &self.root
     }
 
-    /// The path of the cluster, which need not exist.
+    /// The path of the cluster's folder, which need not exist.
     pub(super) fn cluster_path(&self) -> PathBuf {
         self.root.path().join(CLUSTER)
     }
 
-    /// The cluster, if it exists.
+    /// The cluster's folder, if it exists.
     ///
     /// # Errors
     /// [`Error::Planted`], [`Error::Io`].
@@ -107,17 +108,17 @@ impl Folder {
         self.root.child(CLUSTER)
     }
 
-    /// The pooler's files.
+    /// The folder of the pooler's files.
     pub(super) fn pgbouncer(&self) -> &Arc<Directory> {
         &self.pgbouncer
     }
 
-    /// The sockets.
+    /// The folder of the unix sockets.
     pub(super) fn run(&self) -> &Arc<Directory> {
         &self.run
     }
 
-    /// The logs.
+    /// The folder of the logs.
     pub(super) fn logs(&self) -> &Arc<Directory> {
         &self.logs
     }

@@ -7,13 +7,13 @@ use std::{
 
 use super::directory::Directory;
 
-/// Lines in a message.
+/// Maximum number of lines in a message.
 const LINES_MAX: usize = 12;
 
-/// Bytes read from the end of the log.
+/// Number of bytes read from the end of the log.
 const BYTES_MAX: u64 = 8 * 1024;
 
-/// The last lines of the log in `folder` that was written last, of those whose name begins with `prefix`.
+/// The last lines of the most recently written log in `folder` whose name begins with `prefix`.
 pub(super) fn log_tail(folder: &Directory, prefix: &str) -> String {
     let newest = fs::read_dir(folder.path())
         .into_iter()

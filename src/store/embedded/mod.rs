@@ -1,15 +1,16 @@
-//! The private PostgreSQL and PgBouncer that `quipu up` runs when it was given no database, and the pooler that it
-//! puts in front of a database it was given.
+//! The private PostgreSQL and PgBouncer that `quipu up` runs when no database is configured, and the
+//! PgBouncer that it puts in front of a configured database.
 //!
-//! Both are child processes on one data folder ([`Embedded`]), from the binaries installed on the machine, as one
-//! unprivileged user when Quipu is root. They listen on 127.0.0.1 and on unix sockets in the folder, with scram
-//! passwords that are made once and kept there.
+//! Both are child processes on one data folder ([`Embedded`]). They run from the binaries installed on the
+//! machine, as one unprivileged user when Quipu is root. They listen on 127.0.0.1 and on unix sockets in the
+//! folder. Their SCRAM passwords are created once and kept there.
 //!
-//! It refuses: a folder that another Quipu uses, a path the servers' user cannot enter, a socket path that is too
-//! long, a port that is taken, a cluster whose passwords are lost.
+//! A start is refused when another Quipu uses the folder, the servers' user cannot enter a path, a socket
+//! path is too long, a port is taken, or the passwords of an existing cluster are lost.
 //!
-//! **Invariants.** A cluster's folder is complete or absent. No process is signalled that was not recognised as this
-//! folder's. No process outlives [`Embedded::stop`]. What a kill -9 leaves is stopped by the next start.
+//! **Invariants.** A cluster's folder is complete or absent. A process is signalled only after it was
+//! recognised as belonging to this folder. No process outlives [`Embedded::stop`]. Processes that survive a
+//! kill -9 of Quipu are stopped by the next start.
 
 mod account;
 mod address;
@@ -34,8 +35,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::{
-    address::{LOOPBACK, doors, role_url},
-    credentials::Kept,
+    address::{LOOPBACK, database_urls, role_url},
+    credentials::StoredCredentials,
     daemon::Program,
     folder::Folder,
     pgbouncer::{PgBouncer, Upstream},
@@ -52,27 +53,27 @@ pub use super::setup::Person;
 use super::setup::{self, Credentials};
 use crate::base::Secret;
 
-/// What the private servers need to know.
+/// Configuration of the private servers.
 #[derive(Debug, Clone)]
 pub struct EmbeddedConfig {
-    /// The data folder; made if it is missing. Everything the servers keep is below it.
+    /// The data folder; created if it is missing. All files of the servers are below it.
     pub data: PathBuf,
     /// PostgreSQL's port on 127.0.0.1.
     pub postgres_port: u16,
     /// PgBouncer's port on 127.0.0.1.
     pub pgbouncer_port: u16,
-    /// The implementation's `postgresql.conf`. Ports, addresses, sockets, logs and
-    /// `max_locks_per_transaction` are set after it; nothing else is.
+    /// The implementation's `postgresql.conf`. Only port, addresses, sockets, process titles, password
+    /// encryption, client checks, logs and `max_locks_per_transaction` are set after it.
     pub postgresql_conf: String,
-    /// The database that [`Embedded::urls`] point to; made if it is missing.
+    /// The database that [`Embedded::urls`] lead to; created if it is missing.
     pub database: String,
 }
 
-/// A running private PostgreSQL and PgBouncer. Call [`Embedded::stop`] before letting it go: dropping it asks both
-/// to end, but waits for neither.
+/// A running private PostgreSQL and PgBouncer. Call [`Embedded::stop`] before dropping it: a drop asks both
+/// to end but does not wait for them.
 #[derive(Debug)]
 pub struct Embedded {
-    // Fields drop in order: the pooler goes before the server, the folder's lock last.
+    // Fields drop in this order: the pooler before the server, and the folder's lock last.
     pgbouncer: PgBouncer,
     postgres: Postgres,
     credentials: Credentials,
@@ -82,7 +83,7 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// As [`Embedded::start_unless_stopped`], with no way to stop it before both servers answer.
+    /// As [`Embedded::start_unless_stopped`], without a way to stop it early.
     ///
     /// # Errors
     /// Any of [`Error`] but [`Error::KeepsFailing`] and [`Error::Stopped`].
@@ -90,23 +91,23 @@ impl Embedded {
         Self::start_unless_stopped(config, &CancellationToken::new()).await
     }
 
-    /// Prepares the folder, stops what a former run left in it, makes cluster, roles and database where they are
-    /// missing, and starts both servers. Returns when both answer, or soon after `stop` is cancelled.
+    /// Prepares the folder, stops processes of an earlier run, creates cluster, roles and database where they
+    /// are missing, and starts both servers. Returns when both answer, or soon after `stop` is cancelled.
     ///
     /// # Errors
-    /// Any of [`Error`] but [`Error::KeepsFailing`]. What was started has been stopped again.
+    /// Any of [`Error`] but [`Error::KeepsFailing`]. Servers that had started were stopped again.
     pub async fn start_unless_stopped(
         config: EmbeddedConfig,
         stop: &CancellationToken,
     ) -> Result<Self, Error> {
         let folder = Folder::open(&config.data, &[config.postgres_port, config.pgbouncer_port])?;
-        let kept = Kept::load_or_make(&folder)?;
+        let kept = StoredCredentials::load_or_make(&folder)?;
         let upstream = Upstream {
             host: folder.run().path().display().to_string(),
             port: config.postgres_port,
             tls: None,
         };
-        // The pooler of a former run goes first: it would hold on to the server.
+        // The pooler of an earlier run is stopped first, because its connections would keep the server busy.
         let pooler = PgBouncer::prepare(&folder, &kept.roles, config.pgbouncer_port, &upstream);
         let pgbouncer = stop.run_until_cancelled(pooler).await.unwrap_or(Err(Error::Stopped))?;
         let postgres =
@@ -135,27 +136,28 @@ impl Embedded {
         self.pgbouncer.start(&mut *self.pgbouncer.daemon().slot().await).await
     }
 
-    /// The doors to the configured database.
+    /// The URLs of the configured database.
     #[must_use]
     pub fn urls(&self) -> DatabaseUrls {
         self.urls_for(&self.config.database)
     }
 
-    /// The doors to any database of this server, which must be made with [`setup::create_database`] or cloned.
+    /// The URLs of any database of this server. The database must have been made with
+    /// [`setup::create_database`] or cloned.
     #[must_use]
     pub fn urls_for(&self, database: &str) -> DatabaseUrls {
         let owner =
             role_url("quipu_owner", &self.credentials.owner, LOOPBACK, self.config.postgres_port, database);
-        doors(&self.credentials, self.config.pgbouncer_port, owner, database)
+        database_urls(&self.credentials, self.config.pgbouncer_port, owner, database)
     }
 
-    /// The superuser `postgres`, straight to the server and its database `postgres`: to make databases with.
+    /// The superuser `postgres` in the database `postgres`, without the pooler: for making databases.
     #[must_use]
     pub fn superuser_url(&self) -> Secret {
         self.postgres.superuser().clone()
     }
 
-    /// A role for people, through PgBouncer.
+    /// The URL of a role for people, through PgBouncer.
     #[must_use]
     pub fn person_url(&self, person: Person) -> Secret {
         let (config, password) = (&self.config, self.credentials.of_person(person));
@@ -174,8 +176,8 @@ impl Embedded {
         self.pgbouncer.daemon().pid()
     }
 
-    /// Restarts either server whenever it ends, with growing pauses, until `stop` or [`Embedded::stop`]. Dropping
-    /// the future ends the supervision and nothing else.
+    /// Restarts either server whenever it ends, with increasing delays, until `stop` or [`Embedded::stop`].
+    /// Dropping the future only ends the supervision.
     ///
     /// # Errors
     /// [`Error::KeepsFailing`] when one of them failed five times in a row.
@@ -192,9 +194,9 @@ impl Embedded {
         }
     }
 
-    /// Stops supervision, then PgBouncer, then PostgreSQL with a fast shutdown, and waits until no process is left.
-    /// Calling it again does nothing. A future of [`Embedded::supervise`] must be polled or dropped meanwhile: it
-    /// holds the processes until it has seen the stop.
+    /// Stops supervision, then PgBouncer, then PostgreSQL with a fast shutdown, and waits until no process is
+    /// left. A second call does nothing. A future of [`Embedded::supervise`] must be polled or dropped
+    /// meanwhile: it holds the locks of both child processes until it has seen the stop.
     pub async fn stop(&self) {
         self.closing.cancel();
         self.pgbouncer.stop().await;

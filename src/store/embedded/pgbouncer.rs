@@ -1,4 +1,4 @@
-//! PgBouncer in front of one PostgreSQL, the private one or another.
+//! PgBouncer in front of one PostgreSQL, private or external.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,34 +19,34 @@ use crate::base::Secret;
 use crate::store::setup::Credentials;
 use crate::store::tls::Tls;
 
-/// How the pools work: the same text that docker compose mounts. It includes two files from the working directory.
+/// Configuration of the pools. docker compose mounts the same text. It includes two files from the working
+/// directory.
 const CONFIGURATION: &str = include_str!("../../../pgbouncer/pgbouncer.ini");
 
 /// The file that PgBouncer is started with.
 const MAIN_FILE: &str = "pgbouncer.ini";
 
-/// The roles and their passwords.
+/// Roles and passwords.
 const USERS_FILE: &str = "users.txt";
 
-/// The running pooler's process id.
+/// The process id of the running pooler.
 const PID_FILE: &str = "pgbouncer.pid";
 
-/// Up to 1.22 the first SIGTERM ends PgBouncer at once. Since 1.23 it waits until the clients have gone, and the
-/// second one ends it.
+/// Up to version 1.22 the first SIGTERM ends PgBouncer at once. Since 1.23 it waits until its clients have
+/// disconnected, and a second SIGTERM ends it.
 const STOP: StopSteps = &[
     (Signal::SIGTERM, Duration::from_secs(2)),
     (Signal::SIGTERM, Duration::from_secs(5)),
     (Signal::SIGKILL, Duration::from_secs(5)),
 ];
 
-/// The server behind the pooler.
+/// The PostgreSQL server behind the pooler.
 #[derive(Debug, Clone)]
 pub(super) struct Upstream {
     /// A name, an address, or the folder of a unix socket.
     pub(super) host: String,
-    /// Its port.
     pub(super) port: u16,
-    /// TLS towards it; `None` on a unix socket.
+    /// TLS to the server; `None` on a unix socket.
     pub(super) tls: Option<Tls>,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Stops what a former run left and writes the configuration; starts nothing.
+    /// Stops a pooler of an earlier run and writes the configuration; does not start PgBouncer.
     ///
     /// # Errors
     /// [`Error::PgbouncerMissing`], [`Error::LeftoverStays`], [`Error::Io`].
@@ -83,12 +83,13 @@ impl PgBouncer {
                 port,
                 STOP,
             ),
-            // PgBouncer's own console: it answers without a server behind, and only ours knows the password.
+            // PgBouncer's own console answers without a server behind it. The login also proves that this is
+            // our PgBouncer: only ours has the password.
             probe: role_url("quipu", &credentials.service, LOOPBACK, port, "pgbouncer"),
             sockets: Arc::clone(folder.run()),
             files: Arc::clone(files),
         };
-        pgbouncer.clear().await?;
+        pgbouncer.remove_leftovers().await?;
         let databases = format!("* = host={} port={}\n", quoted(&upstream.host, '\''), upstream.port);
         let here = format!(
             ";; Written by Quipu at every start.
@@ -118,9 +119,9 @@ pidfile = {pid}
         Ok(pgbouncer)
     }
 
-    /// Stops a pooler that an earlier process left, and takes its pid file and socket away: PgBouncer would take
-    /// any process with that number for itself.
-    async fn clear(&self) -> Result<(), Error> {
+    /// Stops a pooler of an earlier run and removes its pid file and socket. PgBouncer would take any process
+    /// with the number in the pid file for a running PgBouncer.
+    async fn remove_leftovers(&self) -> Result<(), Error> {
         let suffix = format!("pgbouncer {}", self.files.path().join(MAIN_FILE).display());
         let ours = |line: &str| line.ends_with(&suffix);
         if let PidFile::Ours(pid) = in_pid_file(&self.files, PID_FILE, ours) {
@@ -130,7 +131,7 @@ pidfile = {pid}
         self.sockets.remove(&format!(".s.PGSQL.{}", self.daemon.port))
     }
 
-    /// Stops the pooler and waits for its end.
+    /// Stops the pooler and waits until it has ended.
     pub(super) async fn stop(&self) {
         self.daemon.stop().await;
     }
@@ -142,13 +143,13 @@ impl Program for PgBouncer {
     }
 
     async fn start(&self, slot: &mut Option<Child>) -> Result<(), Error> {
-        self.clear().await?;
+        self.remove_leftovers().await?;
         self.daemon.launch(slot, ready::until_ready(&self.daemon, &self.probe)).await
     }
 }
 
-/// The settings for TLS towards the server, with the same meaning as at the other doors. The certificates are copied beside
-/// PgBouncer's other files: its user may not be able to read the originals.
+/// TLS settings towards the server, with the same meaning as for the other connections. The certificates are
+/// copied beside PgBouncer's other files, because its user may be unable to read the originals.
 fn tls_settings(folder: &Folder, tls: Option<&Tls>) -> Result<String, Error> {
     let Some(tls) = tls else { return Ok("server_tls_sslmode = disable\n".to_owned()) };
     let mut settings = format!("server_tls_sslmode = {}\n", tls.mode().as_str());
@@ -168,7 +169,7 @@ fn tls_settings(folder: &Folder, tls: Option<&Tls>) -> Result<String, Error> {
     Ok(settings)
 }
 
-/// A value between quotes, which are doubled inside it.
+/// A quoted value; quotes inside it are doubled.
 fn quoted(text: &str, quote: char) -> String {
     format!("{quote}{}{quote}", text.replace(quote, &format!("{quote}{quote}")))
 }

@@ -1,11 +1,11 @@
-//! PgBouncer alone, in front of a PostgreSQL that an operator runs (`DATABASE_URL`).
+//! PgBouncer in front of a PostgreSQL that the operator runs (`DATABASE_URL`).
 
 use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    address::{LOOPBACK, doors, role_url},
+    address::{LOOPBACK, database_urls, role_url},
     daemon::Program,
     error::Error,
     folder::Folder,
@@ -16,22 +16,23 @@ use crate::base::Secret;
 use crate::store::setup::{self, Credentials, Person};
 use crate::store::{DatabaseUrls, Server};
 
-/// The file in the data folder that keeps the passwords of the roles on an operator's server. Not the private cluster's
-/// `credentials.json`: a data folder may have had a cluster of its own before.
+/// The file in the data folder that holds the roles' passwords on an operator's server. It is not the private
+/// cluster's `credentials.json`, because a data folder may have had its own cluster before.
 const STORED: &str = "server-credentials.json";
 
-/// What a pooler in front of an external server needs to know.
+/// Configuration of a pooler in front of an external server.
 #[derive(Debug, Clone)]
 pub struct PoolerConfig {
     /// The folder for its configuration, sockets and logs, and for the roles' passwords.
     pub data: PathBuf,
-    /// The port of 127.0.0.1 it listens on.
+    /// The port on 127.0.0.1 that it listens on.
     pub port: u16,
-    /// An administrator's login (CREATEROLE and CREATEDB, or a superuser), naming the database and how to use TLS.
+    /// The login of an administrator (CREATEROLE and CREATEDB, or a superuser), with the database's name and
+    /// TLS parameters.
     pub admin: Secret,
 }
 
-/// A running PgBouncer in front of an external server. Call [`Pooler::stop`] before letting it go.
+/// A running PgBouncer in front of an external server. Call [`Pooler::stop`] before dropping it.
 #[derive(Debug)]
 pub struct Pooler {
     pgbouncer: PgBouncer,
@@ -44,11 +45,11 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// Makes roles, database and privileges on the server where they are missing, stops what a former run left in the folder and
-    /// starts PgBouncer.
+    /// Creates roles, database and privileges on the server where they are missing, stops a pooler of an
+    /// earlier run and starts PgBouncer.
     ///
     /// # Errors
-    /// [`Error::Setup`]; those of [`super::Embedded::start`] that concern PgBouncer and the folder.
+    /// [`Error::Setup`]; the errors of [`super::Embedded::start`] that concern PgBouncer and the folder.
     pub async fn start(config: PoolerConfig) -> Result<Self, Error> {
         let folder = Folder::open(&config.data, &[config.port])?;
         let server = Server::parse(&config.admin)?;
@@ -61,13 +62,13 @@ impl Pooler {
         Ok(Self { pgbouncer, port: config.port, server, owner, credentials, closing, _folder: folder })
     }
 
-    /// The doors to the database.
+    /// The URLs of the database.
     #[must_use]
     pub fn urls(&self) -> DatabaseUrls {
-        doors(&self.credentials, self.port, self.owner.clone(), self.server.database())
+        database_urls(&self.credentials, self.port, self.owner.clone(), self.server.database())
     }
 
-    /// A role for people, through the pooler.
+    /// The URL of a role for people, through the pooler.
     #[must_use]
     pub fn person_url(&self, person: Person) -> Secret {
         let (database, password) = (self.server.database(), self.credentials.of_person(person));
@@ -91,7 +92,8 @@ impl Pooler {
         }
     }
 
-    /// Stops PgBouncer and waits for its end. A future of [`Pooler::supervise`] must be polled or dropped meanwhile.
+    /// Stops PgBouncer and waits until it has ended. A future of [`Pooler::supervise`] must be polled or
+    /// dropped meanwhile.
     pub async fn stop(&self) {
         self.closing.cancel();
         self.pgbouncer.stop().await;

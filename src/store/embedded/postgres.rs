@@ -1,4 +1,4 @@
-//! The private PostgreSQL: one postmaster on the data folder's cluster.
+//! The private PostgreSQL: one postmaster on the cluster of the data folder.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use super::{
     address::{LOOPBACK, role_url},
     binaries::find_postgres,
     cluster,
-    credentials::Kept,
+    credentials::StoredCredentials,
     daemon::{Daemon, Program},
     directory::Directory,
     error::Error,
@@ -21,14 +21,15 @@ use super::{
 };
 use crate::base::Secret;
 
-/// Fast shutdown writes a checkpoint, which takes a while with a large buffer cache; then immediate; then by force.
+/// Fast shutdown first: it writes a checkpoint, which takes a while with a large buffer cache. Then immediate
+/// shutdown, then SIGKILL.
 const STOP: StopSteps = &[
     (Signal::SIGINT, Duration::from_mins(2)),
     (Signal::SIGQUIT, Duration::from_secs(15)),
     (Signal::SIGKILL, Duration::from_secs(5)),
 ];
 
-/// The running postmaster's process id, in the cluster.
+/// The process id of the running postmaster, in the cluster's folder.
 const PID_FILE: &str = "postmaster.pid";
 
 /// PostgreSQL on one data folder.
@@ -42,15 +43,15 @@ pub(super) struct Postgres {
 }
 
 impl Postgres {
-    /// Stops what a former run left, makes the cluster if there is none, and writes the configuration; starts
-    /// nothing. Ends early when `stop` is cancelled.
+    /// Stops a server of an earlier run, creates the cluster if there is none, and writes the configuration;
+    /// does not start PostgreSQL. Returns early when `stop` is cancelled.
     ///
     /// # Errors
-    /// [`Error::PostgresMissing`], [`Error::PostgresOtherVersion`], [`Error::Initdb`], [`Error::LeftoverStays`],
-    /// [`Error::Io`], [`Error::Stopped`].
+    /// [`Error::PostgresMissing`], [`Error::PostgresOtherVersion`], [`Error::Initdb`],
+    /// [`Error::LeftoverStays`], [`Error::Io`], [`Error::Stopped`].
     pub(super) async fn prepare(
         folder: &Folder,
-        kept: &Kept,
+        kept: &StoredCredentials,
         port: u16,
         settings: &str,
         stop: &CancellationToken,
@@ -79,19 +80,19 @@ impl Postgres {
         if made_by.is_none() {
             cluster::create(folder, &programs, kept, stop).await?;
         } else {
-            stop.run_until_cancelled(postgres.clear()).await.unwrap_or(Err(Error::Stopped))?;
+            stop.run_until_cancelled(postgres.remove_leftovers()).await.unwrap_or(Err(Error::Stopped))?;
         }
         cluster::configure(folder, settings, port, &postgres.cluster_name)?;
         Ok(postgres)
     }
 
-    /// The superuser's URL, straight to the server.
+    /// The superuser's URL, without the pooler.
     pub(super) fn superuser(&self) -> &Secret {
         &self.superuser
     }
 
-    /// Stops a postmaster and orphaned backends that an earlier process left, and takes their locks away.
-    async fn clear(&self) -> Result<(), Error> {
+    /// Stops a postmaster and orphaned backends of an earlier run, and removes their lock files.
+    async fn remove_leftovers(&self) -> Result<(), Error> {
         let suffix = format!("postgres -D {}", self.daemon.folder.display());
         let ours = |line: &str| line.ends_with(&suffix);
         let Some(cluster) = self.root.child(CLUSTER)? else { return Ok(()) };
@@ -99,18 +100,19 @@ impl Postgres {
         if let PidFile::Ours(pid) = holder {
             stop_leftover(self.daemon.name, pid, ours, STOP).await?;
         }
-        // Also after a clean end: the logger outlives its postmaster by a moment.
+        // Needed after a clean end too: the logger outlives its postmaster for a moment.
         stop_orphans(&self.cluster_name).await?;
-        if let PidFile::Stranger(pid) = holder {
-            // PostgreSQL would take any living process of its user for a postmaster and refuse to start. We hold
-            // the folder's lock, the process is another program, and no backend of this cluster lives.
+        if let PidFile::OtherProgram(pid) = holder {
+            // PostgreSQL would take any living process of its user for a postmaster and refuse to start.
+            // Removing the file is safe: this process holds the folder's lock, the named process is another
+            // program, and no backend of this cluster is left.
             warn!(
                 process.pid = pid,
                 "postmaster.pid names process {pid}, which is another program: removing it"
             );
             cluster.remove(PID_FILE)?;
         }
-        // A socket's lock file names a process too, with the same mistake.
+        // The lock file of a socket contains a process id too, with the same problem.
         for port_file in
             [format!(".s.PGSQL.{}.lock", self.daemon.port), format!(".s.PGSQL.{}", self.daemon.port)]
         {
@@ -119,7 +121,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Stops the server and waits until none of its processes is left.
+    /// Stops the server and waits until no process of it is left.
     ///
     /// # Errors
     /// [`Error::LeftoverStays`].
@@ -135,7 +137,7 @@ impl Program for Postgres {
     }
 
     async fn start(&self, slot: &mut Option<Child>) -> Result<(), Error> {
-        self.clear().await?;
+        self.remove_leftovers().await?;
         self.daemon.launch(slot, ready::until_ready(&self.daemon, &self.superuser)).await
     }
 }

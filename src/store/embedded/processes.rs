@@ -1,4 +1,5 @@
-//! What a former run left behind: found by pid files, recognised by command lines, never guessed.
+//! Finds and stops processes of an earlier run. They are found by pid files or process titles, and signalled
+//! only when their command line matches.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -11,17 +12,18 @@ use tracing::{info, warn};
 
 use super::{directory::Directory, error::Error};
 
-/// Signals to send in turn, each with how long to wait for the end before the next.
+/// Signals to send in turn, each with the time to wait for the end before the next signal.
 pub(super) type StopSteps = &'static [(Signal, Duration)];
 
-/// How often to look whether a process that is not our child has ended.
+/// Polling interval for a process that is not a child of this one.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// How long orphaned backends get to notice that their postmaster is gone. A statement that is being computed
-/// ends at its next check for interrupts.
-const ORPHANS_PATIENCE: Duration = Duration::from_mins(1);
+/// Maximum wait for orphaned backends to notice that their postmaster is gone. A backend that computes ends
+/// at its next check for interrupts.
+const ORPHANS_WAIT_MAX: Duration = Duration::from_mins(1);
 
-/// Every process and its command line, words joined by blanks; a zombie's is empty.
+/// Every process with its command line, arguments joined by blanks. Zombies, which have none, are omitted
+/// where `/proc` exists.
 fn running() -> Vec<(u32, String)> {
     let Ok(entries) = fs::read_dir("/proc/self").and_then(|_| fs::read_dir("/proc")) else {
         return listed_by_ps();
@@ -34,7 +36,7 @@ fn running() -> Vec<(u32, String)> {
         .collect()
 }
 
-/// The command line of one process, or nothing when there is none or it is a zombie.
+/// The command line of one process; `None` when there is no such process or it is a zombie.
 fn command_line(pid: u32) -> Option<String> {
     if !Path::new("/proc/self").exists() {
         return listed_by_ps().into_iter().find(|(other, _)| *other == pid).map(|(_, line)| line);
@@ -58,30 +60,31 @@ fn listed_by_ps() -> Vec<(u32, String)> {
         .collect()
 }
 
-/// The process in the first line of a pid file in `folder`, if it runs, and whether its command line is one of `ours`.
+/// Reads the process id in the first line of a pid file in `folder`, and checks with `ours` whether its
+/// command line is that of our server.
 pub(super) fn in_pid_file(folder: &Directory, name: &str, ours: impl Fn(&str) -> bool) -> PidFile {
     let Some(pid) = folder.read(name).ok().and_then(|text| text.lines().next()?.trim().parse().ok()) else {
-        return PidFile::Nobody;
+        return PidFile::NotRunning;
     };
     match command_line(pid) {
-        None => PidFile::Nobody,
+        None => PidFile::NotRunning,
         Some(line) if ours(&line) => PidFile::Ours(pid),
-        Some(_) => PidFile::Stranger(pid),
+        Some(_) => PidFile::OtherProgram(pid),
     }
 }
 
-/// Whom a pid file points to.
+/// The process that a pid file names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PidFile {
     /// There is no file, or its process has ended.
-    Nobody,
+    NotRunning,
     /// A server of this data folder.
     Ours(u32),
-    /// The number went to a program that has nothing to do with us: never to be signalled.
-    Stranger(u32),
+    /// The number now belongs to an unrelated program, which must not be signalled.
+    OtherProgram(u32),
 }
 
-/// Stops a server that a former run left, through `steps`.
+/// Stops a server of an earlier run with the signals in `steps`.
 ///
 /// # Errors
 /// [`Error::LeftoverStays`].
@@ -91,22 +94,22 @@ pub(super) async fn stop_leftover(
     ours: impl Fn(&str) -> bool,
     steps: StopSteps,
 ) -> Result<(), Error> {
-    info!(process.pid = pid, "{program} of a former run is still there (process {pid}): stopping it");
+    info!(process.pid = pid, "{program} of an earlier run is still running (process {pid}): stopping it");
     let lives = || command_line(pid).is_some_and(|line| ours(&line));
-    for (signal, patience) in steps {
+    for (signal, wait_max) in steps {
         if lives() {
             send(pid, *signal);
         }
-        if gone(*patience, || (!lives()).then_some(()).ok_or(pid)).await.is_ok() {
+        if wait_until_gone(*wait_max, || (!lives()).then_some(()).ok_or(pid)).await.is_ok() {
             return Ok(());
         }
-        warn!(process.pid = pid, "{program} (process {pid}) did not end within {patience:?} after {signal}");
+        warn!(process.pid = pid, "{program} (process {pid}) did not end within {wait_max:?} after {signal}");
     }
     Err(Error::LeftoverStays { program, pid })
 }
 
-/// Ends what is left of a cluster whose postmaster has ended or died (the logger outlives it by a moment), and waits until the
-/// shared memory is let go.
+/// Ends the remaining processes of a cluster whose postmaster has ended, and waits until they have released
+/// the shared memory. The logger, for one, outlives the postmaster for a moment.
 ///
 /// # Errors
 /// [`Error::LeftoverStays`].
@@ -121,22 +124,23 @@ pub(super) async fn stop_orphans(cluster_name: &str) -> Result<(), Error> {
         }
         send(pid, Signal::SIGTERM);
     }
-    gone(ORPHANS_PATIENCE, || orphans().next().map_or(Ok(()), Err))
+    wait_until_gone(ORPHANS_WAIT_MAX, || orphans().next().map_or(Ok(()), Err))
         .await
         .map_err(|pid| Error::LeftoverStays { program: "a PostgreSQL backend", pid })
 }
 
-/// Looks until `look` finds nobody, or answers who is still there after `patience`.
-async fn gone(patience: Duration, look: impl Fn() -> Result<(), u32>) -> Result<(), u32> {
+/// Polls `look` until it returns `Ok`. After `wait_max`, returns its error: the id of a process that still
+/// runs.
+async fn wait_until_gone(wait_max: Duration, look: impl Fn() -> Result<(), u32>) -> Result<(), u32> {
     let looks = ConstantBuilder::default().with_delay(LOOK_EVERY).without_max_times();
     let look = &look;
-    match tokio::time::timeout(patience, (|| async move { look() }).retry(looks)).await {
+    match tokio::time::timeout(wait_max, (|| async move { look() }).retry(looks)).await {
         Ok(answer) => answer,
         Err(_elapsed) => look(),
     }
 }
 
-/// Ends a process and all that it started in its own process group, at once.
+/// Kills a process and its process group at once.
 pub(super) fn kill_group(leader: u32) {
     let Ok(raw) = i32::try_from(leader) else { return };
     if let Err(errno) = killpg(Pid::from_raw(raw), Signal::SIGKILL) {
@@ -144,7 +148,7 @@ pub(super) fn kill_group(leader: u32) {
     }
 }
 
-/// Sends a signal; that the process is gone already is no error.
+/// Sends a signal. A process that has ended already is no error.
 pub(super) fn send(pid: u32, signal: Signal) {
     let Ok(raw) = i32::try_from(pid) else { return };
     if let Err(errno) = kill(Pid::from_raw(raw), signal) {

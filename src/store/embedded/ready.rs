@@ -1,4 +1,4 @@
-//! Waits until a server answers a login.
+//! Waits until a server accepts a login.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use super::{daemon::Daemon, error::Error};
 use crate::base::Secret;
 use crate::store::{self, setup::log_in};
 
-/// How long a server may stay silent.
-const SILENCE_MAX: Duration = Duration::from_mins(1);
+/// Maximum time without an answer from a server.
+const NO_ANSWER_MAX: Duration = Duration::from_mins(1);
 
-/// How long PostgreSQL may replay its log after a crash, as long as it says that it does.
+/// Maximum time that PostgreSQL may recover after a crash, while it answers that it is starting up.
 const RECOVERY_MAX: Duration = Duration::from_hours(1);
 
-/// How often the waiting is reported.
+/// Interval of log lines while waiting.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
-/// Logs in again and again until it works.
+/// Retries the login until it succeeds.
 ///
 /// # Errors
 /// [`Error::NotReady`]; [`Error::Store`] at once when the server refuses the password.
@@ -40,22 +40,22 @@ pub(super) async fn until_ready(daemon: &Daemon, url: &Secret) -> Result<(), Err
             Err(_elapsed) => {
                 let (recovering, reason) = last.unwrap_or((false, "it does not answer".to_owned()));
                 let waited = started.elapsed();
-                if waited >= if recovering { RECOVERY_MAX } else { SILENCE_MAX } {
+                if waited >= if recovering { RECOVERY_MAX } else { NO_ANSWER_MAX } {
                     let (program, seconds, log) = (daemon.name, waited.as_secs(), daemon.log_tail());
                     return Err(Error::NotReady { program, seconds, reason, log });
                 }
-                info!("waiting for {} since {} s: {reason}", daemon.name, waited.as_secs());
+                info!("waiting for {} for {} s: {reason}", daemon.name, waited.as_secs());
             }
         }
     }
 }
 
-/// Waiting does not help against a wrong password.
+/// Retrying does not help against a wrong password.
 fn is_final(error: &store::Error) -> bool {
     error.sqlstate() == Some(SqlState::INVALID_PASSWORD.code())
 }
 
-/// PostgreSQL is there and replays its log.
+/// PostgreSQL runs but is still recovering.
 fn is_recovering(error: &store::Error) -> bool {
     error.sqlstate() == Some(SqlState::CANNOT_CONNECT_NOW.code())
 }

@@ -1,4 +1,13 @@
-//! Keeps a server running: whenever it ends, it is started again, with growing pauses and not for ever.
+//! Restarts a server whenever it ends, with increasing delays, and gives up after repeated failures.
+//!
+//! | state | event | next state |
+//! |---|---|---|
+//! | running | the process ends | waiting; it is the first failure if the server ran for [`HEALTHY_AFTER`], else the next one |
+//! | waiting | the delay is over | starting |
+//! | starting | the server answers | running |
+//! | starting | the start fails | waiting; it is the next failure |
+//! | waiting | [`FAILURES_MAX`] failures in a row | given up: [`Error::KeepsFailing`] |
+//! | any | `stop` | supervision ends |
 
 use std::time::Duration;
 
@@ -9,16 +18,17 @@ use tracing::{info, warn};
 
 use super::{daemon::Program, error::Error};
 
-/// After this many failures in a row, with less than [`HEALTHY_AFTER`] between, a server is given up.
+/// Number of consecutive failures after which a server is given up. Failures more than [`HEALTHY_AFTER`]
+/// apart are not consecutive.
 const FAILURES_MAX: u32 = 5;
 
-/// A server that ran this long counts as healthy: its next failure is the first again.
+/// Uptime after which a server counts as healthy: its next failure counts as the first again.
 const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 
-/// The first pause before a restart; each further one is twice as long, at most [`RESTART_PAUSE_MAX`].
+/// Delay before the first restart. It doubles with each restart, up to [`RESTART_PAUSE_MAX`].
 const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
 
-/// The longest pause before a restart.
+/// Maximum delay before a restart.
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Restarts a server whenever it ends, until `stop`.
@@ -64,11 +74,11 @@ pub(super) async fn supervise(program: &impl Program, stop: &CancellationToken) 
             };
             match answer {
                 Ok(()) => break,
-                Err(error) => warn!("{} does not start again: {error}", daemon.name),
+                Err(error) => warn!("{} did not start: {error}", daemon.name),
             }
             failures += 1;
         }
         healthy_since = Instant::now();
-        info!("{} is back", daemon.name);
+        info!("{} runs again", daemon.name);
     }
 }

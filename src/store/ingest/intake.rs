@@ -1,7 +1,7 @@
-//! From offered events to committed rows: look up what is known, verify the rest, append.
+//! From offered events to committed rows: look up which events are stored, verify the others, append.
 //!
-//! Most of what relays offer is already stored. A stored event's signature was verified before, so signatures are verified only for
-//! events that are new, or that come with another signature.
+//! Most events that relays offer are already stored. The signature of a stored event was verified before, so
+//! a signature is verified only when its event is new or comes with another signature.
 
 use backon::Retryable;
 use deadpool_postgres::Pool;
@@ -11,10 +11,10 @@ use tokio_postgres::types::Type;
 use super::journal::{How, IngestJournal, IngestPage, Ingested, KnownEvent, KnownEvents};
 use super::metrics::IngestMetrics;
 use crate::base::nostr_event::{OfferedEvent, Refusal, Refusals, VerifiedEvent};
-use crate::store::append::{self, Patience, Writer};
+use crate::store::append::{self, RetryLimits, Writer};
 use crate::store::{Error, Relay};
 
-/// Takes pages of offered events. Cloning shares its queue.
+/// Accepts pages of offered events. Clones share its queue.
 #[derive(Debug, Clone)]
 pub struct Intake {
     pool: Pool,
@@ -22,33 +22,34 @@ pub struct Intake {
     metrics: IngestMetrics,
 }
 
-/// What became of one offered page, after its commit.
+/// The outcome of one offered page, after its commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PageOutcome {
     /// Events stored now.
     pub stored: u32,
-    /// Events that were stored already, or that an erasure keeps away.
+    /// Events that were stored already, or that an erasure excludes.
     pub known: u32,
     /// Events refused, by reason.
     pub refused: Refusals,
 }
 
-/// Which offered events are stored: their places, from 1, their numbers, and whether with the same signature; and the newest erasure.
+/// Of the offered events, those that are stored: their places (from 1), their numbers, and whether their
+/// signature is the same. And the position of the newest erasure.
 const LOOK_UP: &str = "
     SELECT array_agg(o.place), array_agg(e.number), array_agg(e.sig = o.sig), (SELECT coalesce(max(x.position), 0) FROM erasure x)
     FROM unnest($1::bigint[], $2::bytea[], $3::bytea[]) WITH ORDINALITY AS o (created_at, id, sig, place)
     JOIN events e ON e.created_at = o.created_at AND e.id = o.id AND e.created_at BETWEEN $4 AND $5";
 
-/// An offered event that is stored.
+/// An offered event that is stored already.
 #[derive(Debug, Clone, Copy)]
 struct Stored {
     /// `events.number`.
     number: i64,
-    /// Whether it is exactly this one, signature and all.
+    /// Whether the stored event has the same signature.
     is_same: bool,
 }
 
-/// Which of some offered events are stored, in their order.
+/// The stored events among the offered ones, in the order of the offer.
 #[derive(Debug, Default)]
 struct Lookup {
     stored: Vec<Option<Stored>>,
@@ -57,17 +58,18 @@ struct Lookup {
 }
 
 impl Intake {
-    /// An intake in front of `writer`; `pool` is the write door.
+    /// An intake in front of `writer`; `pool` is the write pool.
     #[must_use]
     pub fn new(pool: Pool, writer: Writer<IngestJournal>, metrics: IngestMetrics) -> Self {
         Self { pool, writer, metrics }
     }
 
-    /// Stores what is new of a page and records who showed it; `refused` are those of its events that could not even be read.
-    /// Returns after the commit. An event that stands twice in a page is taken once.
+    /// Stores the new events of a page and records that the relay sent them. `refused` counts the events of
+    /// the page that could not be parsed. Returns after the commit. An event that occurs twice in a page
+    /// counts once.
     ///
     /// # Errors
-    /// As [`Writer::append`]; nothing of the page is lost by offering it again.
+    /// As [`Writer::append`]. After an error the page can be offered again without loss.
     pub async fn offer(
         &self,
         relay: Option<Relay>,
@@ -77,17 +79,19 @@ impl Intake {
         let named = events.len();
         events.retain(|event| event.is_its_id);
         refused.add_times(Refusal::BadId, named - events.len());
-        // As patient as the commit that follows: a server that comes back costs a page nothing.
-        let pauses = append::while_away().with_total_delay(Some(Patience::default().total));
+        // Retried for as long as the commit that follows, so a short outage of the server does not lose a
+        // page.
+        let pauses = append::retry_delays().with_total_delay(Some(RetryLimits::default().total));
         let lookup = (|| self.look_up(&events)).retry(pauses).when(Error::is_passing).await?;
         let offered = events.len();
         let (fresh, known, bad) = on_cores(move || verify(events, &lookup)).await;
         refused.merge(&bad);
         let valid = fresh.len() + known.events.len();
         self.metrics.offered(offered, &refused);
-        // A page of refused events alone is no reason to commit: a relay can send thousands of them a second.
-        let has_news = !fresh.is_empty() || (relay.is_some() && !known.events.is_empty());
-        let answer = if has_news {
+        // A page of refused events alone causes no commit: a relay can send thousands of such events a
+        // second.
+        let has_rows = !fresh.is_empty() || (relay.is_some() && !known.events.is_empty());
+        let answer = if has_rows {
             let page = IngestPage { relay, fresh, known, how: How::Shown, refused: refused.clone() };
             self.writer.append(page).await?
         } else {
@@ -98,8 +102,8 @@ impl Intake {
         Ok(PageOutcome { stored: answer.stored, known, refused })
     }
 
-    /// Records that a relay has events which are stored, as learnt by comparing ids (NIP-77). Events that were erased since `known` was
-    /// read are skipped. Returns after the commit.
+    /// Records that a relay has events which are stored, as learnt by comparing ids (NIP-77). Events erased
+    /// since `known` was read are skipped. Returns after the commit.
     ///
     /// # Errors
     /// As [`Writer::append`].
@@ -134,21 +138,22 @@ impl Intake {
                 ],
             )
             .await?;
-        let row = rows.first().ok_or_else(|| Error::inconsistent("events", "an aggregate without a row"))?;
+        let row = rows.first().ok_or_else(|| Error::inconsistent("events", "the lookup returned no row"))?;
         let places: Vec<i64> = row.get::<_, Option<_>>(0).unwrap_or_default();
         let numbers: Vec<i64> = row.get::<_, Option<_>>(1).unwrap_or_default();
         let same: Vec<bool> = row.get::<_, Option<_>>(2).unwrap_or_default();
         lookup.as_of = row.get(3);
         for ((place, number), is_same) in places.into_iter().zip(numbers).zip(same) {
             let slot = usize::try_from(place - 1).ok().and_then(|place| lookup.stored.get_mut(place));
-            *slot.ok_or_else(|| Error::inconsistent("events", "an event that was not asked for"))? =
-                Some(Stored { number, is_same });
+            *slot.ok_or_else(|| {
+                Error::inconsistent("events", "the lookup returned an event that was not asked for")
+            })? = Some(Stored { number, is_same });
         }
         Ok(lookup)
     }
 }
 
-/// Reads events on all cores; what is none is counted. The order is kept.
+/// Parses events on all cores and counts the texts that are no event. The order is kept.
 pub async fn read_all<T: AsRef<str> + Send + Sync + 'static>(texts: Vec<T>) -> (Vec<OfferedEvent>, Refusals) {
     on_cores(move || {
         let parsed: Vec<_> =
@@ -191,7 +196,7 @@ fn verify(events: Vec<OfferedEvent>, lookup: &Lookup) -> (Vec<VerifiedEvent>, Kn
     (fresh, known, refused)
 }
 
-/// Runs work that keeps all cores busy without keeping sockets waiting.
+/// Runs CPU-bound work on a blocking thread, so that the sockets' tasks keep running.
 async fn on_cores<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("the work does not panic and is never aborted")
 }

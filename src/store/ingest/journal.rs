@@ -1,7 +1,7 @@
-//! `ingest_log`: how verified Nostr events, and who showed them, are committed.
+//! `ingest_log`: how verified Nostr events and their sightings are committed.
 //!
-//! The statement is the implementation's procedure `insert_event_batch`: it stores the events, the sightings,
-//! the progress of each relay and the entry of the batch in one transaction.
+//! The statement is the implementation's procedure `insert_event_batch`. In one transaction it stores the
+//! events, the sightings, the progress of each relay, and the batch's entry.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::base::{Refusals, VerifiedEvent};
 use crate::store::append::{Client, Journal};
 use crate::store::{Error, Relay};
 
-/// Most events in one batch, as `quipu_draw_slots` allows.
+/// Maximum number of events in one batch, as `quipu_draw_slots` allows.
 const BATCH_EVENTS_MAX: usize = 16_384;
 
-/// Least weight of an event, so that the bound on weight also bounds the number.
+/// Minimum weight of an event, so that the limit on weight also limits the number of events.
 const EVENT_WEIGHT_MIN: usize = 512;
 
-/// Where a batch came from.
+/// The origin of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// From relays.
@@ -50,58 +50,59 @@ pub struct KnownEvent {
 /// Events that were stored when they were looked up.
 #[derive(Debug, Clone, Default)]
 pub struct KnownEvents {
-    /// Which.
+    /// The events.
     pub events: Vec<KnownEvent>,
-    /// The greatest `erasure.position` at that time or before, 0 for none: what was erased later is not sighted.
+    /// The greatest `erasure.position` at the time of the lookup, 0 for none. Events erased later get no
+    /// sighting.
     pub as_of: i64,
 }
 
-/// How it was learnt that a relay has an event.
+/// How Quipu learnt that a relay has an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum How {
     /// The relay sent the event.
     #[default]
     Shown,
-    /// A comparison of ids (NIP-77) said so; the relay did not send the event.
+    /// A comparison of ids (NIP-77) showed it; the relay did not send the event.
     Compared,
 }
 
 /// One page of events to store.
 #[derive(Debug, Default)]
 pub struct IngestPage {
-    /// Who showed them; `None` for a file.
+    /// The relay that has them; `None` for a file.
     pub relay: Option<Relay>,
-    /// Events that were not stored when the page was checked.
+    /// Events that were not stored at the lookup.
     pub fresh: Vec<VerifiedEvent>,
-    /// Those that were.
+    /// Events that were stored at the lookup.
     pub known: KnownEvents,
-    /// How it was learnt that the relay has the `known` ones.
+    /// How Quipu learnt that the relay has the `known` events.
     pub how: How,
-    /// What the page also held and was refused. It is recorded only with a batch that stores something.
+    /// Counts of the page's refused events. They are recorded only with a batch that stores something.
     pub refused: Refusals,
 }
 
-/// What became of a page.
+/// The outcome of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ingested {
-    /// Events stored by this page. Others were there already, came in the same batch from another page, or are
-    /// kept away by an erasure.
+    /// Events stored by this page. Its other events were stored already, were stored for another page of the
+    /// same batch, or are excluded by an erasure.
     pub stored: u32,
-    /// The last slot that its batch drew; `None` when it drew none.
+    /// The last slot that the batch drew; `None` when it drew none.
     pub newest_slot: Option<i64>,
 }
 
 /// The journal of Nostr events.
 #[derive(Debug)]
 pub struct IngestJournal {
-    /// Every batch of one process has one source.
+    /// The origin of this process's batches.
     pub source: Source,
-    /// Most events that share a transaction, counted at 512 bytes each: fewer when they are larger. A single page may be
-    /// larger than that, up to 16,384 events.
+    /// Maximum number of events that share a transaction, counted at 512 bytes each, so larger events count
+    /// as several. A single page may be larger than that, up to 16,384 events.
     pub batch_events_max: usize,
 }
 
-/// The procedure's arguments, one array a column.
+/// The arguments of the procedure, one array per column.
 #[derive(Default)]
 struct Columns<'a> {
     ids: Vec<&'a [u8]>,
@@ -119,7 +120,7 @@ struct Columns<'a> {
     known_relays: Vec<i32>,
     known_compared: Vec<bool>,
     known_as_of: i64,
-    /// The page that first offered the event at this place.
+    /// For each event, the index of the page that offered it first.
     pages: Vec<usize>,
     refused: Refusals,
 }
@@ -169,7 +170,7 @@ impl<'a> Columns<'a> {
         self.pages.push(page);
     }
 
-    /// One answer for each page, from a row of `stored_places` and `newest_slot`.
+    /// One answer per page, from a row of `stored_places` and `newest_slot`.
     fn answers(&self, pages: usize, row: &Row) -> Vec<Ingested> {
         let stored_places: Option<Vec<i32>> = row.get(0);
         let mut answers = vec![Ingested { stored: 0, newest_slot: row.get(1) }; pages];
@@ -198,7 +199,8 @@ impl Journal for IngestJournal {
     type Answer = Ingested;
     const NAME: &'static str = "ingest_log";
     const QUEUE_MAX: usize = 64;
-    /// Live events come one by one from thousands of relays: at most 200 small commits a second.
+    /// Live events arrive one at a time from thousands of relays. The interval limits them to 200 small
+    /// commits a second.
     const INTERVAL: Duration = Duration::from_millis(5);
 
     fn batch_weight_max(&self) -> usize {
@@ -245,7 +247,7 @@ impl Journal for IngestJournal {
             .await?;
         let row = rows
             .first()
-            .ok_or_else(|| Error::inconsistent("insert_event_batch", "it answered without a row"))?;
+            .ok_or_else(|| Error::inconsistent("insert_event_batch", "the procedure returned no row"))?;
         Ok(c.answers(pages.len(), row))
     }
 

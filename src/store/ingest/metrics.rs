@@ -1,4 +1,4 @@
-//! What the intake tells Prometheus, and the alarm before the numbers for events run out.
+//! Metrics of the intake, and the alarm before the numbers for events run out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,11 +12,11 @@ use prometheus_client::registry::{Registry, Unit};
 use super::journal::Ingested;
 use crate::base::Refusals;
 
-/// Slots there are for numbers of events: `quipu_slots_max()` + 1.
+/// Number of slots from which the numbers of events are drawn: `quipu_slots_max()` + 1.
 const SLOTS: u64 = 1 << 45;
 
-/// Share of the slots in use from which each further percent is logged as an error. At 1,000 commits a second of 11 events each, what
-/// is left then lasts ten years.
+/// Percentage of used slots from which each further percent is logged as an error. At 1,000 commits a second
+/// with 11 events each, the remaining slots last ten years.
 const ALARM_PERCENT: u64 = 90;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -24,14 +24,14 @@ struct Reason {
     reason: &'static str,
 }
 
-/// Events offered, stored and refused. Cloning shares them.
+/// Events offered, stored and refused. Clones share the counters.
 #[derive(Debug, Clone, Default)]
 pub struct IngestMetrics {
     offered: Counter,
     stored: Counter,
     refused: Family<Reason, Counter>,
     slots_used: Gauge<f64, AtomicU64>,
-    /// The percentage that was logged last, 0 for none.
+    /// The percentage that was logged last; 0 for none.
     alarmed: Arc<AtomicU64>,
 }
 
@@ -39,10 +39,10 @@ impl IngestMetrics {
     /// Registers the metrics under the prefix `ingest`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("ingest");
-        registry.register("offered_events", "Events offered whose id was right", self.offered.clone());
+        registry.register("offered_events", "Events offered with a correct id", self.offered.clone());
         registry.register("stored_events", "Events stored", self.stored.clone());
         registry.register("refused_events", "Events refused, by reason", self.refused.clone());
-        let help = "Share of the numbers for events that are in use, as of this process's last batch with new events; at 1 nothing more can be stored";
+        let help = "Share of the numbers for events that are used, as of this process's last batch with new events; at 1 no further event can be stored";
         registry.register_with_unit("event_numbers_used", help, Unit::Ratios, self.slots_used.clone());
     }
 
@@ -63,7 +63,7 @@ impl IngestMetrics {
             tracing::error!(
                 percent,
                 slot,
-                "{percent} % of the numbers for events are used up; when all are, nothing more can be stored"
+                "{percent} % of the numbers for events are used; at 100 % no further event can be stored"
             );
         }
     }

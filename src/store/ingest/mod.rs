@@ -1,8 +1,10 @@
 //! Appending Nostr events, for every room that receives them.
 //!
-//! Invariants: an id and a signature are verified before anything is stored; what is refused is counted by
-//! reason, and never causes a commit by itself; an event, its sighting and its relay's progress are one transaction; nothing is skipped because of
-//! what a memory holds.
+//! Invariants:
+//! - An id and a signature are verified before anything is stored.
+//! - Refused events are counted by reason; they never cause a commit by themselves.
+//! - An event, its sighting and its relay's progress are one transaction.
+//! - Whether an event is stored is always asked of the database, never of a cache in memory.
 
 mod intake;
 mod journal;

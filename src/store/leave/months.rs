@@ -1,4 +1,4 @@
-//! Retention: whole months leave by their partitions, and so does what lies before the first month.
+//! Retention: drops the partitions of whole months, and the partition before the first month.
 
 use chrono::NaiveDate;
 use tokio_postgres::{GenericClient, Transaction};
@@ -7,22 +7,23 @@ use super::{ERASURE_LOCK, Left, PROGRESS, detach};
 use crate::base::Secret;
 use crate::store::{Error, owner};
 
-/// Stands for everything before the first month that has a partition of its own, November 2020.
+/// Stands for everything before November 2020, the first month with its own partition.
 pub const PAST: NaiveDate = NaiveDate::from_ymd_opt(1970, 1, 1).expect("a date");
 
-/// The first month that has a partition of its own.
+/// The first month with its own partition.
 const FIRST: NaiveDate = NaiveDate::from_ymd_opt(2020, 11, 1).expect("a date");
 
 /// One month that retention may drop.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Month {
-    /// Its first day, or [`PAST`].
+    /// The first day of the month, or [`PAST`].
     pub month: NaiveDate,
-    /// What it holds.
+    /// The number of rows it has.
     pub holds: Left,
 }
 
-/// Partitions of a month: how they are called, where they begin and end, and how `erasure` calls them.
+/// The partitions of one month: the suffix of their names, their bounds, and the month's kind and date in
+/// `erasure`.
 struct Partitions {
     suffix: String,
     low: Option<NaiveDate>,
@@ -55,7 +56,8 @@ impl Partitions {
         Ok(Left { events: row.get(0), sightings: row.get(1) })
     }
 
-    /// How many sightings were learnt by comparing ids. A month that was detached before V18 and not dropped yet has no such column.
+    /// Number of sightings that were learnt by comparing ids. A month that was detached before V18 and is not
+    /// dropped yet lacks the column.
     async fn count_compared(&self, client: &impl GenericClient) -> Result<i64, Error> {
         let table = format!("sightings_{}", self.suffix);
         let has_column = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = $1::text::regclass
@@ -66,7 +68,7 @@ impl Partitions {
         Ok(client.query_one(&format!("SELECT count(compared) FROM {table}"), &[]).await?.get(0))
     }
 
-    /// `compared`: how many of the sightings that left were learnt by comparing ids.
+    /// `compared`: how many of the removed sightings were learnt by comparing ids.
     async fn record(
         &self,
         transaction: &Transaction<'_>,
@@ -85,7 +87,7 @@ impl Partitions {
     }
 }
 
-/// Months that lie wholly before `before` and hold something, the oldest first.
+/// Months that end before `before` and have rows, oldest first.
 ///
 /// # Errors
 /// As PostgreSQL answers.
@@ -111,19 +113,21 @@ pub async fn months_before(owner: &Secret, before: NaiveDate) -> Result<Vec<Mont
     Ok(months)
 }
 
-/// What the events of a dropped partition asked for, by their numbers.
+/// Deletes the deletion and expiration requests of a dropped partition's events, by the range of their
+/// numbers.
 const DELETE_REQUESTS: &str = "
     WITH bounds AS (SELECT coalesce(quipu_event_number(quipu_month_start($1), 0), 0) AS low,
                            quipu_event_number(quipu_month_start($2), 0) AS high),
     requests AS (DELETE FROM deletions d USING bounds b WHERE d.request >= b.low AND d.request < b.high)
     DELETE FROM expirations x USING bounds b WHERE x.event >= b.low AND x.event < b.high";
 
-/// Drops one month of events and sightings, or all before the first one, and records it. Readers and writers go on: the tombstone stands first, so that
-/// nothing is sent into the month while it has no partition; the partitions are detached concurrently, events before
-/// the sightings that lead to them; and an empty one takes their place. May be called again after a crash.
+/// Drops one month of events and sightings, or everything before the first month, and records it. Readers and
+/// writers continue meanwhile. The tombstone is recorded first, so that no event is sent into the month while
+/// it has no partition. The partitions are detached concurrently, events before the sightings that refer to
+/// them, and an empty partition replaces each. May be called again after a crash.
 ///
 /// # Errors
-/// As PostgreSQL answers; calling it again goes on where it stopped.
+/// As PostgreSQL answers; another call continues where this one stopped.
 pub async fn drop_month(owner: &Secret, month: NaiveDate, reason: &str) -> Result<Left, Error> {
     let mut client = owner::connect(owner).await?;
     let partitions = Partitions::of(month);

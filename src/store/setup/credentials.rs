@@ -1,4 +1,4 @@
-//! The passwords of the roles, and how they are kept in a file.
+//! Passwords of Quipu's roles, and the file that stores them.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,22 +12,23 @@ use super::Error;
 use crate::base::Secret;
 use crate::store::embedded::write_whole;
 
-/// Letters and digits in a made password: 190 bits.
+/// Length of a generated password in letters and digits: 190 bits.
 const PASSWORD_CHARACTERS: usize = 32;
 
-/// A role for people and their programs, not for Quipu's services.
+/// A role for people and their programs. Quipu's services do not use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Person {
-    /// `quipu_reader`: reads everything but messages, a minute for each statement.
+    /// `quipu_reader`: reads everything but messages; each statement may take a minute.
     Reader,
-    /// `quipu_messages_reader`: reads messages as well.
+    /// `quipu_messages_reader`: reads messages too.
     MessagesReader,
-    /// `quipu_writer`: may call `insert_event`, `insert_relay`, `insert_relay_metadata` and `delete_orphan_events`.
+    /// `quipu_writer`: may call `insert_event`, `insert_relay`, `insert_relay_metadata` and
+    /// `delete_orphan_events`.
     Writer,
 }
 
 impl Person {
-    /// The role's name.
+    /// Name of the role.
     #[must_use]
     pub fn role(self) -> &'static str {
         match self {
@@ -38,25 +39,25 @@ impl Person {
     }
 }
 
-/// The passwords of Quipu's roles.
+/// Passwords of Quipu's roles.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Credentials {
-    /// Of `quipu_owner`, who owns the database: migrations, retention, erasure.
+    /// Password of `quipu_owner`, which owns the database: migrations, retention, erasure.
     #[serde(rename = "quipu_owner")]
     pub owner: Secret,
-    /// Of `quipu`, who appends and reads.
+    /// Password of `quipu`, the role of the services: appends and reads.
     #[serde(rename = "quipu")]
     pub service: Secret,
-    /// Of `quipu_session`, who is `quipu` on a session of its own.
+    /// Password of `quipu_session`, a member of `quipu` for connections with session pooling.
     #[serde(rename = "quipu_session")]
     pub session: Secret,
-    /// Of `quipu_reader`, the role for people: read-only, a minute for each statement.
+    /// Password of `quipu_reader`, for people: read-only, a minute per statement.
     #[serde(rename = "quipu_reader")]
     pub reader: Secret,
-    /// Of `quipu_messages_reader`, which may read messages, too.
+    /// Password of `quipu_messages_reader`, which may read messages too.
     #[serde(rename = "quipu_messages_reader", default = "password")]
     pub messages_reader: Secret,
-    /// Of `quipu_writer`, the role for programs that hand over events and relays by SQL.
+    /// Password of `quipu_writer`, for programs that store events and relays by SQL.
     #[serde(rename = "quipu_writer", default = "password")]
     pub writer: Secret,
 }
@@ -75,7 +76,7 @@ impl Credentials {
         }
     }
 
-    /// Every role with its password.
+    /// Each role with its password.
     pub(in crate::store) fn roles(&self) -> [(&'static str, &Secret); 6] {
         [
             ("quipu_owner", &self.owner),
@@ -97,20 +98,20 @@ impl Credentials {
         }
     }
 
-    /// The passwords in a file; `None` when there is no file.
+    /// Reads the passwords from a file; `None` when it does not exist.
     pub(super) fn load(path: &Path) -> Result<Option<Self>, Error> {
         let failed = |problem: String| Error::Passwords { action: "read", path: path.to_path_buf(), problem };
         match fs::read(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(error.to_string())),
-            // The parser's own message could quote a password.
+            // The parser's own message could contain a password, so only its position is reported.
             Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| {
-                failed(format!("not as Quipu wrote it (line {}, column {})", error.line(), error.column()))
+                failed(format!("it is damaged (line {}, column {})", error.line(), error.column()))
             }),
         }
     }
 
-    /// Writes the passwords into a file of mode 0600.
+    /// Writes the passwords to a file of mode 0600.
     pub(super) fn save(&self, path: &Path) -> Result<(), Error> {
         let roles = self.roles().map(|(role, password)| (role.to_owned(), password.expose().into()));
         let text = format!("{:#}\n", serde_json::Value::Object(roles.into_iter().collect()));
@@ -126,8 +127,8 @@ fn password() -> Secret {
     Secret::new(random_text(PASSWORD_CHARACTERS))
 }
 
-/// The password of `quipu_owner` that earlier versions derived from the administrator's: SHA-256 over it and the role's name.
-/// Used only to recognise and replace it.
+/// The password of `quipu_owner` that earlier versions derived from the administrator's password, by SHA-256
+/// of both. Used only to recognise and replace it.
 pub(super) fn derived_owner(secret: &str) -> Secret {
     Secret::new(hex::encode(Sha256::digest(format!("quipu/11/quipu_owner/{secret}"))))
 }

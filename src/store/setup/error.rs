@@ -1,20 +1,22 @@
-//! Why a server cannot be prepared, or is not. Every message says what to do next.
+//! Errors of preparing and checking a server. Every message says what to do next.
 
 use std::path::PathBuf;
 
 use super::Requirement;
 use crate::store::{self, Server};
 
-/// Why roles, database or privileges are not as Quipu needs them.
+/// Why roles, database or privileges are not as Quipu requires.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The server cannot be reached or refuses the login.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The server refuses a statement of the administrator's.
-    #[error("{error}. This administrator may not do it: have one who may run: {statement}")]
+    /// The administrator lacks the privilege for a statement.
+    #[error(
+        "{error}. This administrator lacks the privilege; let an administrator who has it run: {statement}"
+    )]
     Refused {
-        /// Action, role, database and the server's words.
+        /// Action, role, database and the server's answer.
         error: store::Error,
         /// The statement; it contains no secret.
         statement: String,
@@ -30,7 +32,7 @@ pub enum Error {
         database: String,
         /// Host and port.
         address: String,
-        /// What does not hold.
+        /// The requirements that are not met.
         missing: Vec<Requirement>,
     },
     /// The roles exist, and their passwords are not in this data folder.
@@ -43,17 +45,17 @@ pub enum Error {
     PasswordsUnknown {
         /// Host and port.
         address: String,
-        /// The file that would hold them.
+        /// The file that should contain them.
         stored: PathBuf,
     },
     /// The file of passwords cannot be read or written.
     #[error("cannot {action} the roles' passwords in {}: {problem}", path.display())]
     Passwords {
-        /// What was tried, as a verb.
+        /// The failed action, as a verb.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong; never contains a password.
+        /// The problem; never contains a password.
         problem: String,
     },
 }
@@ -70,7 +72,7 @@ impl Error {
         server: &Server,
     ) -> Self {
         let error = store::Error::from(error).during(action, server);
-        // Anything but a missing privilege is no matter of who runs it.
+        // Only a missing privilege can be solved by another administrator.
         if error.sqlstate() == Some("42501") {
             Self::Refused { error, statement: statement.to_owned() }
         } else {
@@ -79,9 +81,9 @@ impl Error {
     }
 }
 
-/// Each requirement and its statement on a line of its own.
+/// Each requirement with its statement, one per line.
 fn listed(missing: &[Requirement]) -> String {
     missing.iter().fold(String::new(), |lines, requirement| {
-        lines + &format!("\n  it must hold that {requirement}: {};", requirement.statement)
+        lines + &format!("\n  required: {requirement}. Run: {};", requirement.statement)
     })
 }

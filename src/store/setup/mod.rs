@@ -1,8 +1,9 @@
-//! Quipu's roles, database and privileges on any PostgreSQL: the private one, an operator's, a test's.
+//! Quipu's roles, database and privileges on any PostgreSQL: a private one, an operator's, or a test's.
 //!
-//! `requirements.rs` lists what has to hold, each with the statement that brings it about. An administrator's login applies what
-//! is missing ([`create_roles`], [`create_database`], `prepare`), `quipu setup-sql` prints it ([`script()`]), and every start
-//! checks it ([`check_roles`], [`check_tables`]). The administrator need not be a superuser: CREATEROLE and CREATEDB are enough.
+//! `requirements.rs` lists what Quipu requires, each item with the statement that establishes it. The login
+//! of an administrator applies the missing statements ([`create_roles`], [`create_database`], `prepare`),
+//! `quipu setup-sql` prints them ([`script()`]), and every start checks the requirements ([`check_roles`],
+//! [`check_tables`]). The administrator need not be a superuser: CREATEROLE and CREATEDB are enough.
 
 mod credentials;
 mod error;
@@ -23,62 +24,65 @@ use super::Server;
 use super::failure::LOG_IN;
 use crate::base::Secret;
 
-/// The key of the advisory lock under which roles are made: "quipu" in ASCII.
+/// Key of the advisory lock held while roles are made: "quipu" in ASCII.
 const ROLES_LOCK: i64 = 0x0071_7569_7075;
 
-/// SQLSTATE: a lock was not free within the time limit.
+/// SQLSTATE: a lock was not free within `lock_timeout`.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// SQLSTATE: the database does not exist.
 const NO_DATABASE: &str = "3D000";
 
-/// SQLSTATE: a privilege is missing; at a login, CONNECT.
+/// SQLSTATE: a privilege is missing; at a login, the privilege CONNECT.
 const NO_PRIVILEGE: &str = "42501";
 
-/// SQLSTATE: another session made the database at the same time.
+/// SQLSTATE: another session created the database at the same time.
 const DUPLICATE_DATABASE: &str = "42P04";
 
-/// Whether the administrator may act as `quipu_owner`. PostgreSQL 16 tells that apart from administering the role.
+/// Whether the administrator may act as `quipu_owner`. PostgreSQL 16 and newer separate that right from
+/// administering the role.
 const CAN_ACT_AS_OWNER: &str = "
     SELECT pg_has_role(current_user, 'quipu_owner',
                        CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END)";
 
-/// Makes Quipu's roles where they are missing, and gives all of them these passwords. Passwords travel as SCRAM verifiers, so
-/// no log can show them.
+/// Creates Quipu's roles where they are missing and sets the passwords of all of them. The server receives
+/// SCRAM verifiers, so no password appears in its log.
 ///
-/// Roles belong to the whole server: two Quipus that share one must share their credentials.
+/// Roles belong to the whole server, so two Quipus on one server must share their credentials.
 ///
 /// # Errors
-/// [`Error`]; nothing has changed then.
+/// [`Error`]; then nothing has changed.
 pub async fn create_roles(admin: &Secret, credentials: &Credentials) -> Result<(), Error> {
     let server = Server::parse(admin)?;
     let mut client = server.connect().await?;
     let transaction = lock(&mut client, &server).await?;
     apply(&transaction, &server, &requirements::of_roles()).await?;
     passwords::set(&transaction, &server, credentials).await?;
-    Ok(transaction.commit().await.map_err(|error| named(error, "create Quipu's roles", &server))?)
+    Ok(transaction.commit().await.map_err(|error| with_action(error, "create Quipu's roles", &server))?)
 }
 
-/// Makes a database that `quipu_owner` owns and only Quipu's roles may enter, unless it is there: UTF8, locale C,
-/// from `template0`. On one that is there the roles get the privileges that they lack. The roles must exist.
+/// Creates the database `name` unless it exists: owned by `quipu_owner`, closed to other roles, UTF8, locale
+/// C, from `template0`. On an existing database the roles get the privileges that they lack. The roles must
+/// exist.
 ///
 /// # Errors
 /// [`Error`].
 pub async fn create_database(admin: &Secret, name: &str) -> Result<(), Error> {
     let server = Server::parse(admin)?;
     let client = server.connect().await?;
-    enter_database(&client, &server, name).await
+    ensure_database(&client, &server, name).await
 }
 
-/// Prepares an operator's server with an administrator's login, whose URL names the database: roles, passwords, database,
-/// privileges. Passwords are random and kept in `stored`; those of roles that exist are changed only when this installation
-/// set them.
+/// Prepares an operator's server: roles, passwords, database, privileges. `admin` is the login of an
+/// administrator, and its URL names the database. Passwords are random and kept in `stored`. The passwords of
+/// existing roles change only if this installation set them.
 ///
 /// # Errors
 /// [`Error`].
 pub(super) async fn prepare(admin: &Server, stored: &Path) -> Result<Credentials, Error> {
     let name = admin.database();
-    // `postgres` is there on every server. The database may be Quipu's to make, or closed to everyone but its roles.
+    // The database may not exist yet, or may be closed to all but its roles. `postgres` exists on every
+    // server.
     let server = match admin.connect().await {
         Err(error) if matches!(error.sqlstate(), Some(NO_DATABASE | NO_PRIVILEGE)) => {
             admin.in_database("postgres")?
@@ -92,9 +96,10 @@ pub(super) async fn prepare(admin: &Server, stored: &Path) -> Result<Credentials
     if settled.must_be_set {
         passwords::set(&transaction, &server, &settled.credentials).await?;
     }
-    transaction.commit().await.map_err(|error| named(error, "create Quipu's roles", &server))?;
-    enter_database(&client, &server, name).await?;
-    // An administrator who is no superuser cannot enter a database of quipu_owner's; the owner grants there itself.
+    transaction.commit().await.map_err(|error| with_action(error, "create Quipu's roles", &server))?;
+    ensure_database(&client, &server, name).await?;
+    // An administrator who is not a superuser cannot enter a database of quipu_owner. The owner grants the
+    // privileges there itself.
     let inside = match admin.connect().await {
         Err(error) if error.sqlstate() == Some(NO_PRIVILEGE) => {
             Server::parse(&admin.with_role("quipu_owner", &settled.credentials.owner, name)?)?
@@ -103,11 +108,11 @@ pub(super) async fn prepare(admin: &Server, stored: &Path) -> Result<Credentials
     };
     let client = inside.connect().await?;
     apply(&client, &inside, &requirements::inside_database(name)).await?;
-    answer(&inside, missing(&client, name).await)?;
+    require_none(&inside, missing(&client, name).await)?;
     Ok(settled.credentials)
 }
 
-/// What the roles lack to work in the database that `client` is connected to, tables aside. Needs no privilege itself.
+/// The requirements that the database of `client` does not meet, without those on tables. Needs no privilege.
 ///
 /// # Errors
 /// As PostgreSQL answers.
@@ -131,29 +136,29 @@ async fn unmet(client: &Client, mut all: Vec<Requirement>) -> Result<Vec<Require
 /// Checks the roles and their privileges on database and schema, with the login of any role.
 ///
 /// # Errors
-/// [`Error::Missing`] with everything that is missing and the statements that grant it.
+/// [`Error::Missing`] with each missing requirement and the statement that grants it.
 pub async fn check_roles(login: &Secret) -> Result<(), Error> {
     let server = Server::parse(login)?;
     let client = server.connect().await?;
-    answer(&server, missing(&client, server.database()).await)
+    require_none(&server, missing(&client, server.database()).await)
 }
 
-/// Checks the service's privileges on the tables, after the schema was migrated.
+/// Checks the service's privileges on the tables. Call it after the schema was migrated.
 ///
 /// # Errors
-/// [`Error::Missing`] with everything that is missing and the statements that grant it.
+/// [`Error::Missing`] with each missing requirement and the statement that grants it.
 pub async fn check_tables(login: &Secret) -> Result<(), Error> {
     let server = Server::parse(login)?;
     let client = server.connect().await?;
-    answer(&server, unmet(&client, requirements::of_tables()).await)
+    require_none(&server, unmet(&client, requirements::of_tables()).await)
 }
 
-fn answer(server: &Server, missing: Result<Vec<Requirement>, super::Error>) -> Result<(), Error> {
+fn require_none(server: &Server, missing: Result<Vec<Requirement>, super::Error>) -> Result<(), Error> {
     let missing = missing.map_err(|error| error.during("check the roles' privileges", server))?;
     if missing.is_empty() { Ok(()) } else { Err(Error::missing(server, missing)) }
 }
 
-/// Logs in once and leaves.
+/// Logs in once and disconnects.
 ///
 /// # Errors
 /// As the server answers.
@@ -161,14 +166,15 @@ pub(super) async fn log_in(url: &Secret) -> Result<(), super::Error> {
     Server::parse(url)?.connect().await.map(|_client| ())
 }
 
-fn named(error: tokio_postgres::Error, action: &str, server: &Server) -> super::Error {
+fn with_action(error: tokio_postgres::Error, action: &str, server: &Server) -> super::Error {
     super::Error::from(error).during(action, server)
 }
 
-/// Begins a transaction under the lock of the roles. Every role of the server can take that lock, so waiting for it has a limit;
-/// without it, two setups at once can make PostgreSQL refuse one of them ("tuple concurrently updated"), which is safe.
+/// Begins a transaction that holds the lock of the roles. Every role of the server can take that lock, so the
+/// wait for it is limited. Going on without the lock is safe: at worst PostgreSQL refuses one of two
+/// simultaneous setups ("tuple concurrently updated").
 async fn lock<'a>(client: &'a mut Client, server: &Server) -> Result<Transaction<'a>, super::Error> {
-    let transaction = client.transaction().await.map_err(|error| named(error, LOG_IN, server))?;
+    let transaction = client.transaction().await.map_err(|error| with_action(error, LOG_IN, server))?;
     let wait = format!(
         "SAVEPOINT lock; SET LOCAL lock_timeout = '10s'; SELECT pg_advisory_xact_lock({ROLES_LOCK}); \
                         SET LOCAL lock_timeout = DEFAULT"
@@ -176,20 +182,20 @@ async fn lock<'a>(client: &'a mut Client, server: &Server) -> Result<Transaction
     match transaction.batch_execute(&wait).await {
         Err(error) if error.code().is_some_and(|code| code.code() == LOCK_NOT_AVAILABLE) => {
             tracing::warn!(
-                "another session has held the lock of Quipu's roles for 10 s: going on without it"
+                "another session has held the lock of Quipu's roles for 10 s: continuing without it"
             );
             let back = transaction.batch_execute("ROLLBACK TO SAVEPOINT lock").await;
-            back.map_err(|error| named(error, "go on without the lock of the roles", server))?;
+            back.map_err(|error| with_action(error, "continue without the lock of the roles", server))?;
         }
-        taken => taken.map_err(|error| named(error, "take the lock of the roles", server))?,
+        taken => taken.map_err(|error| with_action(error, "take the lock of the roles", server))?,
     }
     Ok(transaction)
 }
 
-/// Makes the database or grants what is missing on it. An administrator who is no superuser is made a member of `quipu_owner`
-/// meanwhile: only its members can give the database to it.
-async fn enter_database(client: &Client, server: &Server, name: &str) -> Result<(), Error> {
-    // In this order: once the database is closed to others, the roles need privileges of their own.
+/// Creates the database, or grants the missing privileges on it. Only a member of `quipu_owner` can make it
+/// the owner of a database, so an administrator who is not a superuser becomes a member meanwhile.
+async fn ensure_database(client: &Client, server: &Server, name: &str) -> Result<(), Error> {
+    // The order matters: when the database is closed to PUBLIC, the roles need their own privileges.
     let all = requirements::of_database(name);
     let mut is_ready = true;
     for requirement in &all {
@@ -201,7 +207,7 @@ async fn enter_database(client: &Client, server: &Server, name: &str) -> Result<
     let can_act: bool = client
         .query_one(CAN_ACT_AS_OWNER, &[])
         .await
-        .map_err(|error| named(error, "look at the administrator's memberships", server))?
+        .map_err(|error| with_action(error, "look at the administrator's memberships", server))?
         .get(0);
     if !can_act {
         run(
@@ -235,10 +241,10 @@ async fn holds(
     requirement: &Requirement,
 ) -> Result<bool, super::Error> {
     let row = client.query_one(&format!("SELECT {}", requirement.holds), &[]).await;
-    Ok(row.map_err(|error| named(error, &format!("check that {requirement}"), server))?.get(0))
+    Ok(row.map_err(|error| with_action(error, &format!("check that {requirement}"), server))?.get(0))
 }
 
-/// Runs the statement of each requirement that does not hold.
+/// Runs the statement of each requirement that is not met.
 async fn apply(
     client: &impl GenericClient,
     server: &Server,
@@ -252,7 +258,7 @@ async fn apply(
         match answer {
             Err(error) if error.code().is_some_and(|state| state.code() == DUPLICATE_DATABASE) => {}
             Err(error) => {
-                let action = format!("see to it that {requirement}");
+                let action = format!("ensure that {requirement}");
                 return Err(Error::refused(error, &action, &requirement.statement, server));
             }
             Ok(()) => {}

@@ -1,4 +1,5 @@
-//! Which passwords the roles of an operator's server have: those of this data folder, or new random ones.
+//! Decides which passwords the roles of an operator's server get: those of this data folder, or new random
+//! ones.
 
 use std::path::Path;
 
@@ -13,18 +14,19 @@ use crate::store::{self, Server};
 /// SQLSTATE: the password is wrong.
 const WRONG_PASSWORD: &str = "28P01";
 
-/// The passwords, and whether the server has yet to be told.
+/// The passwords, and whether the server still has to receive them.
 #[derive(Debug)]
 pub(super) struct Settled {
     pub(super) credentials: Credentials,
     pub(super) must_be_set: bool,
 }
 
-/// Finds the roles' passwords. They are written to the file before the server gets them, so a crash in between loses none:
-/// the next start finds the file, sees that the server does not take them yet, and sets them.
+/// Finds the roles' passwords. They are written to the file before the server gets them, so a crash in
+/// between loses none: the next start reads the file, finds that the server does not accept them yet, and
+/// sets them.
 ///
-/// Passwords of roles that exist are replaced in one case only: the server takes those that an earlier version derived from
-/// the administrator's.
+/// The passwords of existing roles are replaced in one case only: the server accepts the password that an
+/// earlier version derived from the administrator's.
 pub(super) async fn settle(
     transaction: &Transaction<'_>,
     server: &Server,
@@ -39,41 +41,41 @@ pub(super) async fn settle(
     if existing == 0 {
         let credentials = match kept {
             Some(kept) => kept,
-            None => made(stored)?,
+            None => generate(stored)?,
         };
         return Ok(Settled { credentials, must_be_set: true });
     }
     if let Some(kept) = &kept
-        && takes(server, &kept.owner).await?
+        && accepts(server, &kept.owner).await?
     {
         return Ok(Settled { credentials: kept.clone(), must_be_set: false });
     }
     if let Some(password) = server.password()
-        && takes(server, &derived_owner(&password)).await?
+        && accepts(server, &derived_owner(&password)).await?
     {
         tracing::warn!(
-            "the roles' passwords were derived from the administrator's: they are replaced by random ones, kept in {}; other \
+            "the roles' passwords were derived from the administrator's: replacing them with random passwords, kept in {}; other \
              machines need a copy of that file",
             stored.display()
         );
         let credentials = match kept {
             Some(kept) => kept,
-            None => made(stored)?,
+            None => generate(stored)?,
         };
         return Ok(Settled { credentials, must_be_set: true });
     }
     Err(Error::PasswordsUnknown { address: server.address(), stored: stored.to_path_buf() })
 }
 
-fn made(stored: &Path) -> Result<Credentials, Error> {
+fn generate(stored: &Path) -> Result<Credentials, Error> {
     let credentials = Credentials::random();
     credentials.save(stored)?;
     Ok(credentials)
 }
 
-/// Whether the server takes this password of `quipu_owner`. The database is one that exists; a missing right to enter it comes
-/// after the password.
-async fn takes(server: &Server, password: &Secret) -> Result<bool, Error> {
+/// Whether the server accepts this password for `quipu_owner`. The database exists; the server checks the
+/// right to enter it after the password, so a refusal for that reason means that the password is right.
+async fn accepts(server: &Server, password: &Secret) -> Result<bool, Error> {
     let owner = Server::parse(&server.with_role("quipu_owner", password, server.database())?)?;
     match owner.connect().await {
         Ok(_client) => Ok(true),
@@ -83,7 +85,7 @@ async fn takes(server: &Server, password: &Secret) -> Result<bool, Error> {
     }
 }
 
-/// Gives each role its password, as a SCRAM verifier.
+/// Sets the password of each role, as a SCRAM verifier.
 pub(super) async fn set(
     transaction: &Transaction<'_>,
     server: &Server,
@@ -101,7 +103,8 @@ pub(super) async fn set(
     Ok(())
 }
 
-/// What the server keeps of a password: base64, `$` and `:`, so it needs no quoting.
+/// The form in which the server stores a password. It consists of base64, `$` and `:`, so it needs no
+/// quoting.
 pub(super) fn verifier(password: &Secret) -> String {
     postgres_protocol::password::scram_sha_256(password.expose().as_bytes())
 }

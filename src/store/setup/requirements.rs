@@ -1,17 +1,18 @@
-//! What has to hold on the server before Quipu can work, each with a condition in SQL and the statement that brings it about.
+//! What Quipu requires of the server: each requirement has a condition in SQL and the statement that
+//! establishes it.
 //!
-//! Conditions read the catalog only; their answer depends neither on the asking role nor on what is missing.
+//! The conditions read only the catalog, so their result depends neither on the role that evaluates them nor
+//! on the requirements that are not met.
 
 use std::fmt;
 
 use crate::store::registry::{TABLES, TableKind};
 
-/// Quipu's roles.
 pub(super) const ROLES: [&str; 6] =
     ["quipu_owner", "quipu", "quipu_session", "quipu_reader", "quipu_messages_reader", "quipu_writer"];
 
-/// Role and its members. The service may end the sessions of the roles for people when they hold up its writers
-/// (`quipu_end_obstructions`).
+/// Roles and their members. The service is a member of the roles for people so that it may end their sessions
+/// when they block its writers (`quipu_end_obstructions`).
 const MEMBERS: [(&str, &str); 5] = [
     ("quipu", "quipu_session"),
     ("quipu_reader", "quipu_messages_reader"),
@@ -20,11 +21,12 @@ const MEMBERS: [(&str, &str); 5] = [
     ("quipu_writer", "quipu"),
 ];
 
-/// The roles for people and their programs, and how many connections each may have: PostgreSQL's other connections are the services'.
+/// Roles for people and their programs. Each has a connection limit, so that enough of PostgreSQL's
+/// connections remain for the services.
 const PEOPLE: [&str; 3] = ["quipu_reader", "quipu_messages_reader", "quipu_writer"];
 const PEOPLE_CONNECTIONS_MAX: u32 = 20;
 
-/// Limits of the roles for people.
+/// Settings of the roles for people.
 const SETTINGS: [(&str, &[(&str, &str)]); 3] = [
     ("quipu_reader", &[LIMITS[0], LIMITS[1], LIMITS[2], READ_ONLY]),
     ("quipu_messages_reader", &[LIMITS[0], LIMITS[1], LIMITS[2], READ_ONLY]),
@@ -37,15 +39,15 @@ const READ_ONLY: (&str, &str) = ("default_transaction_read_only", "on");
 /// Journals that only the owner writes.
 const OWNERS_JOURNALS: [&str; 3] = ["era", "erasure", "implementation_log"];
 
-/// One thing that has to hold. `Display` says it in words.
+/// One requirement. `Display` describes it in words.
 #[derive(Debug, Clone)]
 pub struct Requirement {
     what: String,
-    /// A boolean expression.
+    /// The condition, a boolean SQL expression.
     pub(super) holds: String,
-    /// The statement that brings it about; it contains no secret.
+    /// The statement that establishes it; contains no secret.
     pub statement: String,
-    /// Quipu refuses to start without it; otherwise it is a setting that helps.
+    /// Whether Quipu refuses to start without it. Other requirements are settings that help.
     pub(super) is_needed: bool,
 }
 
@@ -59,7 +61,7 @@ fn needed(what: impl Into<String>, holds: impl Into<String>, statement: impl Int
     Requirement { what: what.into(), holds: holds.into(), statement: statement.into(), is_needed: true }
 }
 
-/// The roles, their attributes and memberships.
+/// The roles, their attributes, memberships and settings.
 pub(super) fn of_roles() -> Vec<Requirement> {
     let mut all = Vec::new();
     for role in ROLES {
@@ -106,7 +108,7 @@ pub(super) fn of_roles() -> Vec<Requirement> {
     all
 }
 
-/// A setting of a role; any value that the operator chose will do.
+/// A setting of a role. Any value that the operator chose is accepted.
 fn role_setting(role: &str, setting: &str, value: &str) -> Requirement {
     needed(
         format!("role {role} has a {setting}"),
@@ -122,8 +124,9 @@ fn has_setting(role: &str, setting: &str) -> String {
     )
 }
 
-/// Whole pages in the WAL, compressed with lz4 where the server knows it and the administrator may say so: with PostgreSQL's
-/// own method a batch that fills gaps in old pages spends a fifteenth of its time on them.
+/// Full-page images in the WAL, compressed with lz4, if the server supports it and the administrator may set
+/// it. With PostgreSQL's own method, a batch that fills gaps in old pages spends a fifteenth of its time on
+/// compression.
 fn compression() -> Requirement {
     let statement = "DO $$ BEGIN
         ALTER ROLE quipu SET wal_compression = lz4;
@@ -135,7 +138,7 @@ fn compression() -> Requirement {
     }
 }
 
-/// The database and who may do what with it. The statements run in any database of the server.
+/// The database and the privileges on it. The statements run in any database of the server.
 pub(super) fn of_database(name: &str) -> Vec<Requirement> {
     let (literal, identifier) = (literal(name), identifier(name));
     let mut all = vec![
@@ -146,7 +149,7 @@ pub(super) fn of_database(name: &str) -> Vec<Requirement> {
                 "CREATE DATABASE {identifier} OWNER quipu_owner TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C'"
             ),
         ),
-        // Only on a database that is Quipu's own: others may be used by other programs.
+        // Only for a database that Quipu owns: other databases may serve other programs.
         Requirement {
             is_needed: false,
             ..needed(
@@ -181,7 +184,7 @@ pub(super) fn of_database(name: &str) -> Vec<Requirement> {
     all
 }
 
-/// What the roles may do in schema `public`. The statements run in the database itself.
+/// Privileges on schema `public`. The statements run in the database itself.
 pub(super) fn inside_database(name: &str) -> Vec<Requirement> {
     let usage = ROLES.map(|role| (role, "USAGE"));
     let requirement = |(role, privilege)| {
@@ -196,7 +199,7 @@ pub(super) fn inside_database(name: &str) -> Vec<Requirement> {
     };
     let mut all: Vec<Requirement> =
         usage.into_iter().chain([("quipu_owner", "CREATE")]).map(requirement).collect();
-    // A database that was made before PostgreSQL 15 lets every role put functions beside Quipu's.
+    // In a database made before PostgreSQL 15, every role may create functions beside Quipu's.
     all.push(needed(
         format!("schema public of database {} is closed to functions and tables of other roles", identifier(name)),
         "NOT EXISTS (SELECT FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
@@ -206,7 +209,8 @@ pub(super) fn inside_database(name: &str) -> Vec<Requirement> {
     all
 }
 
-/// What the service may do with each table that is there. The migrations grant it; an operator may have revoked it.
+/// The service's privileges on each existing table. The migrations grant them; an operator may have revoked
+/// one.
 pub(super) fn of_tables() -> Vec<Requirement> {
     let mut all = Vec::new();
     for (table, kind) in TABLES {
@@ -234,7 +238,7 @@ fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// A name between double quotes.
+/// A name in double quotes.
 pub(super) fn identifier(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }

@@ -18,8 +18,8 @@ const END_MEMBERSHIP: &str =
     "SELECT 'REVOKE quipu_owner FROM CURRENT_USER' WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) \\gexec
 ";
 
-/// A script for psql that prepares a server for Quipu, whatever of it is there already. It gives the roles the passwords of
-/// `credentials`, as SCRAM verifiers, and must be run by an administrator.
+/// A script for psql that prepares a server for Quipu, however much of it exists already. It sets the
+/// passwords of the roles to `credentials`, as SCRAM verifiers. An administrator must run it.
 #[must_use]
 pub fn script(credentials: &Credentials, database: &str) -> String {
     let mut parts = vec![HEAD.to_owned()];
@@ -37,7 +37,7 @@ pub fn script(credentials: &Credentials, database: &str) -> String {
     parts.join("\n")
 }
 
-/// The statement, run by psql when the condition is false.
+/// A line that makes psql run the statement when the condition is false.
 fn unless_it_holds(requirement: &Requirement) -> String {
     let Requirement { holds, statement, .. } = requirement;
     format!("-- {requirement}\nSELECT $statement${statement}$statement$\nWHERE NOT {holds} \\gexec\n")

@@ -1,4 +1,4 @@
-//! What each door can and cannot do.
+//! The rights and the pooling of each database URL.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ async fn every_door_opens_for_its_role_and_pools_as_it_should() {
     let embedded = Embedded::start(config(&folder.path().join("data"))).await.unwrap();
 
     each_role_logs_in(&embedded).await;
-    the_cluster_is_as_the_schema_needs_it(&embedded).await;
-    the_service_may_make_nothing(&embedded).await;
-    the_write_door_pools_transactions(&embedded).await;
-    the_session_door_keeps_its_session(&embedded).await;
+    the_cluster_has_the_settings_that_the_schema_needs(&embedded).await;
+    the_service_may_create_nothing(&embedded).await;
+    the_write_url_pools_transactions(&embedded).await;
+    the_session_url_keeps_its_session(&embedded).await;
     sqlx_works_with_its_defaults(&embedded).await;
     other_databases_need_no_configuration(&embedded).await;
     roles_can_be_made_again(&embedded).await;
@@ -47,7 +47,7 @@ async fn each_role_logs_in(embedded: &Embedded) {
     assert_eq!(ask(&reader, "show default_transaction_read_only").await.unwrap(), "on");
 }
 
-async fn the_cluster_is_as_the_schema_needs_it(embedded: &Embedded) {
+async fn the_cluster_has_the_settings_that_the_schema_needs(embedded: &Embedded) {
     let owner = embedded.urls().owner;
     for (query, expected) in [
         ("show server_encoding", "UTF8"),
@@ -64,14 +64,14 @@ async fn the_cluster_is_as_the_schema_needs_it(embedded: &Embedded) {
     }
 }
 
-async fn the_service_may_make_nothing(embedded: &Embedded) {
+async fn the_service_may_create_nothing(embedded: &Embedded) {
     let refused = ask(&embedded.urls().session, "create table mine (a int)").await.unwrap_err();
     assert!(refused.contains("permission denied"), "{refused}");
     let refused = ask(&embedded.person_url(Person::Reader), "create table mine (a int)").await.unwrap_err();
     assert!(refused.contains("read-only") || refused.contains("permission denied"), "{refused}");
 }
 
-async fn the_write_door_pools_transactions(embedded: &Embedded) {
+async fn the_write_url_pools_transactions(embedded: &Embedded) {
     let mut tasks = JoinSet::new();
     let urls = embedded.urls();
     let mut backends = Vec::new();
@@ -80,13 +80,13 @@ async fn the_write_door_pools_transactions(embedded: &Embedded) {
         let rows = client.query_typed("select pg_backend_pid()", &[]).await.unwrap();
         backends.push((client, rows[0].get::<_, i32>(0)));
     }
-    assert_eq!(backends[0].1, backends[1].1, "two idle clients of the write door share a server connection");
-    assert_ne!(backends[2].1, backends[3].1, "two clients of the session door do not");
+    assert_eq!(backends[0].1, backends[1].1, "two idle clients with the write URL share a server connection");
+    assert_ne!(backends[2].1, backends[3].1, "two clients with the session URL do not");
     let options = format!("{}&options=-c%20work_mem%3D1MB", urls.write.expose());
     assert!(tokio_postgres::connect(&options, NoTls).await.is_err(), "startup options stay refused");
 }
 
-async fn the_session_door_keeps_its_session(embedded: &Embedded) {
+async fn the_session_url_keeps_its_session(embedded: &Embedded) {
     let (client, mut connection) =
         tokio_postgres::connect(embedded.urls().session.expose(), NoTls).await.unwrap();
     let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
@@ -138,7 +138,7 @@ async fn other_databases_need_no_configuration(embedded: &Embedded) {
 async fn roles_can_be_made_again(embedded: &Embedded) {
     let credentials = Credentials::random();
     let superuser = embedded.superuser_url();
-    // Every role can take this lock; a session that holds it delays, and stops nothing.
+    // Every role can take this lock; a session that holds it delays the setup but does not prevent it.
     let holder = quipu::store::owner::connect(&superuser).await.unwrap();
     holder.batch_execute("SELECT pg_advisory_lock(487301148789)").await.unwrap();
     create_roles(&superuser, &credentials).await.unwrap();
@@ -147,5 +147,5 @@ async fn roles_can_be_made_again(embedded: &Embedded) {
         tokio::join!(create_roles(&superuser, &credentials), create_roles(&superuser, &credentials));
     one.unwrap();
     two.unwrap();
-    assert!(ask(&embedded.urls().owner, "select ''").await.is_err(), "the old password is no more");
+    assert!(ask(&embedded.urls().owner, "select ''").await.is_err(), "the old password is no longer valid");
 }

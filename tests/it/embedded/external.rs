@@ -1,5 +1,5 @@
-//! A PostgreSQL as operators have it: new and existing databases, administrators who are no superusers, roles that the operator
-//! prepared, passwords, and what is said when something is missing.
+//! A PostgreSQL that an operator runs: new and existing databases, administrators who are not superusers,
+//! roles that the operator prepared, passwords, and the messages when something is missing.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -26,7 +26,7 @@ async fn start(server: &OperatorServer, role: &str, data: &Path, database: &str)
     Pooler::start(PoolerConfig { data: data.to_path_buf(), port: free_ports().0, admin }).await
 }
 
-/// Migrates, and asks at every door who it is.
+/// Migrates, and checks the role behind each URL.
 async fn works(pooler: &Pooler, database: &str) -> DatabaseUrls {
     let urls = pooler.urls();
     check_roles(&urls.owner).await.unwrap();
@@ -46,12 +46,12 @@ async fn works(pooler: &Pooler, database: &str) -> DatabaseUrls {
     urls
 }
 
-/// Stops the pooler and lets go of its folder.
+/// Stops the pooler and releases the lock of its folder.
 async fn end(pooler: Pooler) {
     pooler.stop().await;
 }
 
-/// What earlier versions made of the administrator's password.
+/// The password that earlier versions derived from the administrator's.
 fn derived(role: &str) -> String {
     hex::encode(Sha256::digest(format!("quipu/{}/{role}/secret", role.len())))
 }
@@ -67,7 +67,7 @@ async fn an_administrator_who_is_no_superuser_prepares_new_and_existing_database
         )
         .await;
 
-    // A database that is not there yet.
+    // The database does not exist yet.
     let pooler = start(&server, "admin", &data, "fresh").await.unwrap();
     let first = works(&pooler, "fresh").await;
     end(pooler).await;
@@ -78,16 +78,21 @@ async fn an_administrator_who_is_no_superuser_prepares_new_and_existing_database
         assert!(!kept.contains(&derived(role)), "no password is derived from the administrator's");
     }
     let member = "select count(*)::text from pg_auth_members m join pg_roles r on r.oid = m.member where rolname = 'admin'";
-    assert_eq!(ask(&server.superuser_url("postgres"), member).await.unwrap(), "0", "membership was lent");
+    assert_eq!(
+        ask(&server.superuser_url("postgres"), member).await.unwrap(),
+        "0",
+        "the administrator's membership ended"
+    );
 
-    // One that is there, and that the roles may not enter; the same passwords go on.
+    // The database exists, and the roles may not enter it. The passwords stay the same.
     let pooler = start(&server, "admin", &data, "theirs").await.unwrap();
     let second = works(&pooler, "theirs").await;
     end(pooler).await;
     assert_eq!(fs::read_to_string(&stored).unwrap(), kept);
     assert_eq!(second.owner.expose(), first.owner.expose().replace("/fresh", "/theirs"));
 
-    // One that belongs to another role: this administrator cannot grant, a superuser can.
+    // The database belongs to another role: this administrator cannot grant privileges on it, a superuser
+    // can.
     let refused = start(&server, "admin", &data, "taken").await.unwrap_err().to_string();
     for words in ["role `admin`", "SQLSTATE 42501", "GRANT CONNECT ON DATABASE \"taken\" TO quipu_owner"] {
         assert!(refused.contains(words), "{words} in: {refused}");
@@ -126,7 +131,7 @@ async fn derived_passwords_are_replaced(server: &OperatorServer, data: &Path) {
     assert_eq!(refused.sqlstate(), Some("28P01"), "{refused}");
 }
 
-/// A privilege taken away, and what is said to be missing.
+/// A revoked privilege, and the text that reports it as missing.
 const TAKEN: &[(&str, &str)] = &[
     // The service inherits from the roles for people.
     (
@@ -172,7 +177,7 @@ async fn what_the_operator_prepared_is_enough_and_what_is_missing_is_named() {
     let owner = Secret::new(environment[2].1.clone());
     let (role, database) = ("quipu_owner", "archive");
 
-    // Before the schema: a privilege that only the migrations need.
+    // Before the migrations: a privilege that only the migrations need.
     let superuser = server.superuser("archive").await;
     superuser.batch_execute("REVOKE CREATE ON SCHEMA public FROM quipu_owner").await.unwrap();
     let refused = owner::migrate(&owner, &procedures("bigbrotr")).await.unwrap_err().to_string();
@@ -199,16 +204,20 @@ async fn what_the_operator_prepared_is_enough_and_what_is_missing_is_named() {
             assert!(told.to_string().contains(&requirement.statement), "{told}");
             superuser.batch_execute(&requirement.statement).await.unwrap();
         }
-        check_roles(&owner).await.unwrap_or_else(|error| panic!("after what mends `{take}`: {error}"));
-        check_tables(&owner).await.unwrap_or_else(|error| panic!("after what mends `{take}`: {error}"));
+        check_roles(&owner)
+            .await
+            .unwrap_or_else(|error| panic!("after the statement that undoes `{take}`: {error}"));
+        check_tables(&owner)
+            .await
+            .unwrap_or_else(|error| panic!("after the statement that undoes `{take}`: {error}"));
     }
     the_commands_say_the_same(&server, &superuser, &environment).await;
     logins_that_fail_say_why(&server, &owner).await;
     server.stop().await;
 }
 
-/// Runs the script that `quipu setup-sql` prints, as the administrator who is no superuser and again as the superuser, and returns
-/// the environment that it names.
+/// Runs the script that `quipu setup-sql` prints, first as the administrator who is not a superuser, then as
+/// the superuser, and returns the environment variables that it names.
 async fn by_script(server: &OperatorServer) -> Vec<(String, String)> {
     let folder = server.folder();
     let admin = server.url("admin", "secret", "127.0.0.1", "archive");
@@ -217,7 +226,8 @@ async fn by_script(server: &OperatorServer) -> Vec<(String, String)> {
     fs::write(&script, &printed).unwrap();
     let psql =
         |url: &str| run(std::process::Command::new("psql").arg(url).args(["-qX", "-f"]).arg(&script), folder);
-    // The database is the superuser's, so the administrator's grants on it change nothing: PostgreSQL warns.
+    // The database belongs to the superuser, so the administrator's grants on it have no effect: PostgreSQL
+    // warns.
     psql(&server.url("admin", "secret", "127.0.0.1", "postgres")).ok();
     server.sql("REVOKE ALL ON DATABASE archive FROM PUBLIC").await;
     psql(server.superuser_url("postgres").expose()).ok();

@@ -1,4 +1,5 @@
-//! A world for these tests: a folder the servers' user can enter, free ports, connections, and bounded waiting.
+//! Helpers of these tests: a folder that the servers' user can enter, free ports, connections, and limited
+//! waiting.
 
 use std::{
     fs::{self, Permissions},
@@ -25,14 +26,14 @@ pub(crate) fn folder() -> TempDir {
     folder
 }
 
-/// Two ports that nobody listens on now.
+/// Two free ports.
 pub(crate) fn free_ports() -> (u16, u16) {
     let listeners = [0, 0].map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
     let [one, two] = listeners.map(|listener| listener.local_addr().unwrap().port());
     (one, two)
 }
 
-/// A configuration on free ports. Tests need no durability of their own data.
+/// A configuration on free ports. The data of tests need not be durable.
 pub(crate) fn config(data: &Path) -> EmbeddedConfig {
     let (postgres_port, pgbouncer_port) = free_ports();
     EmbeddedConfig {
@@ -48,13 +49,13 @@ pub(crate) fn config(data: &Path) -> EmbeddedConfig {
 pub(crate) async fn connect(url: &Secret, tasks: &mut JoinSet<()>) -> Client {
     let (client, connection) = tokio_postgres::connect(url.expose(), NoTls).await.unwrap();
     tasks.spawn(async move {
-        // How a connection ends is the client's to tell.
+        // The client reports how its connection ended.
         let _ = connection.await;
     });
     client
 }
 
-/// One value of one row, on a connection of its own, in one round trip.
+/// Runs a query that returns one value, on its own connection, in one round trip.
 pub(crate) async fn ask(url: &Secret, query: &str) -> Result<String, String> {
     let (client, connection) =
         tokio_postgres::connect(url.expose(), NoTls).await.map_err(|error| format!("{error:?}"))?;
@@ -65,7 +66,7 @@ pub(crate) async fn ask(url: &Secret, query: &str) -> Result<String, String> {
     tokio::join!(work, connection).0
 }
 
-/// Runs `look` until it answers, at most a minute.
+/// Polls `look` until it succeeds, for at most a minute.
 pub(crate) async fn eventually<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(
     look: impl FnMut() -> F,
 ) -> T {

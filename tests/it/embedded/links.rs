@@ -1,4 +1,4 @@
-//! Links that another user plants in the data folder: what they lead to is neither opened nor changed.
+//! Links that another user plants in the data folder: their targets are neither opened nor changed.
 
 use std::{
     fs::{self, Permissions},
@@ -12,10 +12,10 @@ use tempfile::TempDir;
 
 use super::kit::{config, folder};
 
-/// The user id of `nobody`, who plants the links when the tests run as root.
+/// The user id of `nobody`, which plants the links when the tests run as root.
 const ATTACKER: u32 = 65_534;
 
-/// A file and a folder that nothing may change.
+/// A file and a folder that must stay unchanged.
 struct Victim {
     world: TempDir,
     file: PathBuf,
@@ -49,7 +49,7 @@ impl Victim {
     }
 }
 
-/// Puts a link in place of what is there, and keeps that aside.
+/// Replaces an entry by a link, and keeps the entry aside.
 fn plant(path: &Path, target: &Path) {
     if path.symlink_metadata().is_ok() {
         fs::rename(path, aside(path)).unwrap();
@@ -60,7 +60,7 @@ fn plant(path: &Path, target: &Path) {
     }
 }
 
-fn take_away(path: &Path) {
+fn remove_and_restore(path: &Path) {
     fs::remove_file(path).unwrap();
     if aside(path).symlink_metadata().is_ok() {
         fs::rename(aside(path), path).unwrap();
@@ -73,7 +73,7 @@ fn aside(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// A start that is refused because of what was planted at `path`.
+/// Starts Quipu, which must refuse because of the entry at `path`.
 async fn assert_refused(data: &Path, path: &Path) {
     let error = Embedded::start(config(data)).await.unwrap_err();
     let Error::Planted { path: named, .. } = &error else { panic!("{}: {error}", path.display()) };
@@ -85,16 +85,17 @@ async fn assert_refused(data: &Path, path: &Path) {
 async fn a_planted_link_never_leads_out_of_the_data_folder() {
     let victim = Victim::new();
     let data = victim.path("data");
-    files_that_are_replaced(&victim, &data).await;
-    files_that_are_opened(&victim, &data).await;
+    replaced_files(&victim, &data).await;
+    opened_files(&victim, &data).await;
     if geteuid().is_root() {
         folders_of_another_user(&victim, &data).await;
     }
     Embedded::start(config(&data)).await.unwrap().stop().await;
 }
 
-/// What is written whole takes the link's place: the start goes on. Some of it is planted before `initdb` runs.
-async fn files_that_are_replaced(victim: &Victim, data: &Path) {
+/// Files that Quipu writes atomically replace the link, so the start succeeds. Some links are planted before
+/// `initdb` runs.
+async fn replaced_files(victim: &Victim, data: &Path) {
     for name in ["run", "pgbouncer"] {
         fs::create_dir_all(data.join(name)).unwrap();
     }
@@ -113,20 +114,20 @@ async fn files_that_are_replaced(victim: &Victim, data: &Path) {
     for name in ["conf.d/10-implementation.conf", "conf.d/20-quipu.conf", "postmaster.pid"] {
         plant(&data.join("postgres").join(name), &victim.file);
     }
-    // The postmaster, who is not root, does not write through it either.
+    // The postmaster, which does not run as root, does not write through the link either.
     fs::remove_file(data.join("postgres/postmaster.pid")).unwrap();
     Embedded::start(config(data)).await.unwrap().stop().await;
     victim.assert_unchanged(data);
 }
 
-/// What is opened where it stands is refused, and named.
-async fn files_that_are_opened(victim: &Victim, data: &Path) {
+/// Files that Quipu opens in place are refused, with their path.
+async fn opened_files(victim: &Victim, data: &Path) {
     for name in ["quipu.lock", "logs/postgresql.log", "logs/pgbouncer.log"] {
         let path = data.join(name);
         plant(&path, &victim.file);
         assert_refused(data, &path).await;
         victim.assert_unchanged(&path);
-        take_away(&path);
+        remove_and_restore(&path);
     }
     for name in ["credentials.json", "postgres/PG_VERSION"] {
         let path = data.join(name);
@@ -134,27 +135,28 @@ async fn files_that_are_opened(victim: &Victim, data: &Path) {
         let error = Embedded::start(config(data)).await.unwrap_err().to_string();
         assert!(error.contains(name) && !error.contains("the victim's own"), "{error}");
         victim.assert_unchanged(&path);
-        take_away(&path);
+        remove_and_restore(&path);
     }
     if geteuid().is_root() {
-        // A second name of another user's file, where the system allows to make one.
+        // A hard link to another user's file, if the system allows creating one.
         let log = data.join("logs/postgresql.log");
         fs::rename(&log, aside(&log)).unwrap();
         fs::hard_link(&victim.file, &log).unwrap();
         assert_refused(data, &log).await;
         victim.assert_unchanged(&log);
-        take_away(&log);
+        remove_and_restore(&log);
     }
 }
 
-/// As root, a link that another user made is no way to a folder; one that root made in a folder of root's is.
+/// Root does not follow a link to a folder that another user made, but follows a link that root made in a
+/// folder of root.
 async fn folders_of_another_user(victim: &Victim, data: &Path) {
     for name in ["run", "logs", "pgbouncer", "postgres", "postgres/conf.d"] {
         let path = data.join(name);
         plant(&path, &victim.folder);
         assert_refused(data, &path).await;
         victim.assert_unchanged(&path);
-        take_away(&path);
+        remove_and_restore(&path);
     }
     let link = victim.path("link");
     plant(&link, &victim.folder);

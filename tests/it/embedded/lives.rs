@@ -1,4 +1,4 @@
-//! Whole lives: stopped, killed, left behind, and back again.
+//! Starts, stops and crashes: clean stops, killed processes, leftovers, and the next start.
 
 use std::{
     fs,
@@ -109,7 +109,7 @@ async fn a_busy_backend_of_a_killed_postmaster_does_not_keep_the_next_one_from_s
 }
 
 #[tokio::test]
-async fn a_server_that_keeps_failing_is_given_up_with_its_last_words() {
+async fn a_server_that_keeps_failing_is_given_up_with_the_end_of_its_log() {
     let folder = folder();
     let data = folder.path().join("data");
     let embedded = Embedded::start(config(&data)).await.unwrap();
@@ -157,7 +157,7 @@ async fn after_kill_9_of_quipu_the_next_start_stops_what_is_left() {
     assert_eq!(processes_of(&data, &name), Vec::<String>::new());
 }
 
-/// The first of seven ports in a row that nobody listens on now.
+/// The first of seven consecutive free ports.
 fn free_port_block() -> u16 {
     let free = |base: &u16| (*base..base + 7).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
     (20_000..30_000)
@@ -168,7 +168,7 @@ fn free_port_block() -> u16 {
 }
 
 #[tokio::test]
-async fn pid_files_that_name_strangers_are_no_reason_to_signal_or_to_fail() {
+async fn a_process_that_a_stale_pid_file_names_is_not_signalled_and_does_not_prevent_the_start() {
     let folder = folder();
     let data = folder.path().join("data");
     let config = config(&data);
@@ -176,22 +176,22 @@ async fn pid_files_that_name_strangers_are_no_reason_to_signal_or_to_fail() {
     embedded.stop().await;
     drop(embedded);
 
-    // A process of the servers' user that has nothing to do with us.
-    let mut stranger = as_owner_of(&data.join("postgres"), "sleep", &["300"]).spawn().unwrap();
+    // An unrelated process of the servers' user.
+    let mut unrelated = as_owner_of(&data.join("postgres"), "sleep", &["300"]).spawn().unwrap();
     let lines =
-        format!("{}\n{}\n0\n{}\n", stranger.id(), data.join("postgres").display(), config.postgres_port);
+        format!("{}\n{}\n0\n{}\n", unrelated.id(), data.join("postgres").display(), config.postgres_port);
     write_beside(&data.join("postgres/PG_VERSION"), &data.join("postgres/postmaster.pid"), &lines);
     write_beside(&data.join("postgres/PG_VERSION"), &data.join("pgbouncer/pgbouncer.pid"), &lines);
 
     let embedded = Embedded::start(config).await.unwrap();
-    assert!(stranger.try_wait().unwrap().is_none(), "the stranger lives");
+    assert!(unrelated.try_wait().unwrap().is_none(), "the unrelated process still runs");
     embedded.stop().await;
-    stranger.kill().unwrap();
-    stranger.wait().unwrap();
+    unrelated.kill().unwrap();
+    unrelated.wait().unwrap();
 }
 
 #[tokio::test]
-async fn an_initdb_that_was_killed_is_not_taken_for_a_cluster() {
+async fn the_folder_of_a_killed_initdb_is_not_taken_for_a_cluster() {
     let folder = folder();
     let data = folder.path().join("data");
     fs::create_dir_all(data.join("postgres.new-abc/base")).unwrap();

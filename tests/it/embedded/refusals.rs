@@ -1,4 +1,4 @@
-//! What is refused before anything is started, and whether the message helps.
+//! Starts that are refused before any server runs, and whether the messages help.
 
 use std::{
     fs::{self, Permissions},
@@ -38,7 +38,7 @@ async fn a_folder_that_the_servers_user_cannot_enter_is_named() {
     let closed = folder.path().join("closed");
     let data = closed.join("deeper/data");
     fs::create_dir_all(closed.join("deeper")).unwrap();
-    // Without the right to enter, even for the owner: this holds whoever runs the tests.
+    // Without the right to enter, even for the owner, so that the test holds for any user that runs it.
     fs::set_permissions(&closed, Permissions::from_mode(0o600)).unwrap();
     let error = Embedded::start(config(&data)).await.unwrap_err();
     fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();

@@ -1,5 +1,5 @@
-//! Ctrl-C in each phase of a start and of long commands: the process ends soon, leaves nothing behind, and the next
-//! start works.
+//! Ctrl-C in each phase of a start and of long commands: the process ends soon, leaves nothing behind, and
+//! the next start succeeds.
 
 use std::{
     fs::{self, File},
@@ -19,10 +19,10 @@ use crate::support::{
     instance::{await_some, quipu, signal, wait},
 };
 
-/// Longest time from a signal to the end of the process.
+/// Maximum time from a signal to the end of the process.
 const END_S_MAX: Duration = Duration::from_secs(20);
 
-/// `quipu up` that dials nothing.
+/// `quipu up` without any outbound connection.
 const UP: [&str; 11] = [
     "up",
     "--set",
@@ -59,11 +59,11 @@ impl Under {
         await_some(words, || self.said().contains(words).then_some(()));
     }
 
-    /// Sends a signal; the process must end soon, with this code.
+    /// Sends a signal; the process must end soon, with this exit code.
     fn end(&mut self, with: Signal, code: i32) {
         let asked = Instant::now();
         signal(self.child.id(), with);
-        let status = wait(&mut self.child).expect("it ends");
+        let status = wait(&mut self.child).expect("the process ends");
         assert!(asked.elapsed() < END_S_MAX, "{:?}\n{}", asked.elapsed(), self.said());
         assert_eq!(status.code(), Some(code), "{status}\n{}", self.said());
     }
@@ -83,7 +83,7 @@ fn up(folder: &Path) -> Command {
     command
 }
 
-/// The variables that name a database behind a pooler that is there already.
+/// The variables that name a database behind an existing pooler.
 fn given(command: &mut Command, urls: &DatabaseUrls) {
     command.env("QUIPU_POOLER", "external").env("DATABASE_URL", urls.write.expose());
     command.env("QUIPU_SESSION_DATABASE_URL", urls.session.expose());
@@ -103,7 +103,7 @@ fn a_signal_while_the_cluster_is_made_leaves_nothing_and_the_next_start_works() 
     await_some("initdb", || (drafts(&data) > 0).then_some(()));
     first.end(Signal::SIGINT, 0);
     assert!(first.said().contains("stopped before its database was ready"), "{}", first.said());
-    assert_eq!(drafts(&data), 0, "the half-made cluster is gone");
+    assert_eq!(drafts(&data), 0, "the incomplete cluster was removed");
     assert!(!data.join("postgres").exists() && !data.join("run/initdb-password").exists());
     assert_eq!(processes_of(&data, "no cluster"), Vec::<String>::new());
 
@@ -130,11 +130,11 @@ async fn a_signal_ends_the_wait_for_the_migration_lock() {
     let mut command = up(folder.path());
     given(&mut command, &database.urls());
     let mut waiting = Under::start(folder.path(), &mut command);
-    waiting.until_said("another process migrates this database");
+    waiting.until_said("another process is migrating this database");
     waiting.end(Signal::SIGINT, 0);
     assert!(waiting.said().contains("SIGINT while services start"), "{}", waiting.said());
 
-    // Its session does not go on waiting for the lock.
+    // The session no longer waits for the lock.
     until_waiting(&owner, 0).await;
 
     owner.batch_execute(&format!("SELECT {}", lock.replace("_lock(", "_unlock("))).await.unwrap();
@@ -146,7 +146,7 @@ async fn a_signal_ends_the_wait_for_the_migration_lock() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_ends_a_start_that_waits_for_a_database() {
     let folder = folder();
-    // It takes connections and never answers.
+    // It accepts connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
 
@@ -158,7 +158,7 @@ async fn a_signal_ends_a_start_that_waits_for_a_database() {
     assert!(starting.said().contains("SIGINT while the database starts"), "{}", starting.said());
     drop(held);
 
-    // Migrations go through, services wait.
+    // Migrations succeed, services wait.
     let database = TestDatabase::new().await;
     let mut urls = database.urls();
     urls.write = quipu::base::Secret::new(format!("postgres://quipu:password@{address}/quipu"));
@@ -206,7 +206,8 @@ async fn a_signal_ends_a_command_that_waits_and_says_what_was_done() {
     lock.rollback().await.unwrap();
 }
 
-/// Waits until this many sessions of the database wait for a lock, or more when it is not 0.
+/// Waits until exactly this many sessions of the database wait for a lock, or at least as many when
+/// `sessions` is not 0.
 async fn until_waiting(client: &impl GenericClient, sessions: i64) {
     let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted
                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";

@@ -1,4 +1,5 @@
-//! A full disk: what was accepted is there, the rest is refused and named, and with space again everything goes on.
+//! A full disk: accepted data is stored, other commands are refused with a reason, and with free space
+//! everything resumes.
 
 use std::{
     fs,
@@ -23,13 +24,13 @@ use crate::support::instance::{Instance, Ran, run, signal};
 
 const MIB: u64 = 1024 * 1024;
 
-/// The file system: `initdb` and a first segment of the log take some 60 MiB.
+/// Size of the file system: `initdb` and a first WAL segment need some 60 MiB.
 const DISK: &str = "size=320m,mode=0755";
 
-/// What is kept in reserve, in MiB.
+/// The reserve, in MiB.
 const RESERVE_MB: u64 = 48;
 
-/// A small file system on a folder, gone with this.
+/// A small file system mounted on a folder; unmounted on drop.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -43,7 +44,7 @@ impl Disk {
         self.0.join("ballast")
     }
 
-    /// Leaves this much free, in bytes.
+    /// Fills the disk until `left` bytes are free.
     fn fill(&self, left: u64) {
         let now = statvfs(&self.0).unwrap();
         let free = now.blocks_available() * now.fragment_size();
@@ -55,12 +56,12 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-        // The instance could not remove the folder while it was in use.
+        // The instance could not remove the folder while it was mounted.
         let _ = fs::remove_dir(&self.0);
     }
 }
 
-/// One request; the answer's status, head and body.
+/// Sends one request; returns status, head and body of the response.
 async fn ask(address: &str, method: &str, path: &str, body: &Value) -> (u16, String, String) {
     let address: SocketAddr = address.parse().unwrap();
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -78,14 +79,14 @@ async fn ask(address: &str, method: &str, path: &str, body: &Value) -> (u16, Str
     (status, head.to_ascii_lowercase(), body.to_owned())
 }
 
-/// An instance whose disk is full or not.
+/// An instance whose disk the test fills and empties.
 struct Try {
     instance: Instance,
-    /// For what is not on its disk.
+    /// A folder on another disk.
     outside: TempDir,
     ops: String,
     messages: String,
-    /// Events and messages that were accepted.
+    /// Numbers of events and messages that were accepted.
     events: u64,
     sent: u64,
     seed: u64,
@@ -102,7 +103,7 @@ impl Try {
         run(&mut self.instance.command(arguments), self.outside.path())
     }
 
-    /// Imports new events; `false` when there is no space.
+    /// Imports new events; returns `false` when there is no space.
     fn import(&mut self, count: u64) -> bool {
         self.seed += 1;
         let (seed, count) = (self.seed.to_string(), count.to_string());
@@ -121,7 +122,7 @@ impl Try {
         false
     }
 
-    /// Sends a message; `false` when there is no space.
+    /// Sends a message; returns `false` when there is no space.
     async fn send(&mut self) -> bool {
         let [from, to] = ["11", "22"].map(|byte| byte.repeat(32));
         let frame = json!({ "type": "send", "to": to, "payload_b64": "SGVsbG8" });
@@ -183,7 +184,7 @@ impl Try {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_by_name_and_loses_nothing() {
     if !geteuid().is_root() {
-        // Without the right to mount a small disk, a reserve that no disk has.
+        // Without the right to mount a small disk, use a reserve larger than any disk.
         let mut tried = Try::new(Instance::start(&["--set", "database.reserve_mb=4294967295"]));
         tried.refuses_and_says_so().await;
         signal(tried.instance.pid(), Signal::SIGTERM);
@@ -200,7 +201,7 @@ async fn a_full_disk_refuses_by_name_and_loses_nothing() {
     let mut tried = Try::new(instance);
     assert!(tried.import(500) && tried.send().await);
 
-    // What is left above the reserve is used up by what is written.
+    // The writes use up the space above the reserve.
     disk.fill(RESERVE_MB * MIB + 6 * MIB);
     while tried.send().await && tried.import(2_000) {}
     tried.refuses_and_says_so().await;

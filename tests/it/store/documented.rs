@@ -1,4 +1,4 @@
-//! Every SQL query in the documents runs for an analyst, and reads no large journal from end to end.
+//! Every SQL query in the documents runs as an analyst, and reads no large journal in full.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ use tokio_postgres::Client;
 
 use super::kit::Kit;
 
-/// Events of one month, each with a hashtag that one in a hundred of the others shares, and a sighting of each by one relay.
+/// Events of one month, each with a hashtag that one in a hundred of the other events shares, and one relay's
+/// sighting of each.
 const FILL: &str = "
     INSERT INTO events (created_at, number, kind, id, pubkey, sig, tagvalues, tags, content)
     SELECT 1749340800 + n, quipu_event_number(1749340800 + n, n), 1, sha256(n::text::bytea), sha256((n % 500)::text::bytea),
@@ -18,10 +19,10 @@ const FILL: &str = "
     INSERT INTO sightings (event, relay, seen) SELECT number, 1, 1 FROM events;
     ANALYZE events; ANALYZE sightings;";
 
-/// A partition with more rows than this must be reached through an index.
+/// A partition with more rows than this must be read through an index.
 const ROWS_SCANNED_MAX: f64 = 1_000.0;
 
-/// README and everything below docs/.
+/// README and every document below docs/.
 fn documents() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = vec![root.join("README.md")];
@@ -39,7 +40,7 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// The statements of the `sql` blocks of a document. `\x…` stands for an event's id.
+/// The statements in the `sql` blocks of a document. `\x…` stands for an event's id.
 fn queries(document: &str) -> Vec<String> {
     let blocks = document.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let text: Vec<String> = blocks.map(str::to_owned).collect();
@@ -50,7 +51,7 @@ fn queries(document: &str) -> Vec<String> {
         .collect()
 }
 
-/// The nodes of a plan that read a whole table of the given ones.
+/// Nodes of a plan that scan a whole table of `large`.
 fn whole_scans(plan: &Value, large: &[String], found: &mut Vec<String>) {
     let relation = plan["Relation Name"].as_str().unwrap_or_default();
     if plan["Node Type"] == "Seq Scan" && large.iter().any(|name| name == relation) {
@@ -98,11 +99,11 @@ async fn every_documented_query_runs_and_is_answered_by_indexes() {
 }
 
 #[tokio::test]
-async fn the_plain_query_for_a_tag_finds_through_the_index_what_a_scan_finds() {
+async fn the_plain_query_for_a_tag_finds_the_same_events_by_index_and_by_scan() {
     let kit = Kit::new().await;
     let owner = kit.superuser().await;
     owner.batch_execute(FILL).await.unwrap();
-    // A value that is long in the row and short when compressed: the index must not take it for a short one.
+    // A value that is long in the row but short when compressed: the index must not treat it as short.
     owner
         .batch_execute(
             "INSERT INTO events (created_at, number, kind, id, pubkey, sig, tagvalues)

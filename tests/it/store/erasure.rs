@@ -1,4 +1,4 @@
-//! Erasure: exactly the named facts leave, and they stay away.
+//! Erasure: exactly the named events are removed, and they are not stored again.
 
 use nostr_sdk::{Event, Keys};
 use quipu::base::Refusals;
@@ -11,7 +11,7 @@ use super::kit::{Kit, ingest_journal, note, number, offered, page, sample, texts
 
 const MONTH_S: u64 = 31 * 86_400;
 
-/// Two authors' notes, ten each, a month apart; both relays showed all of them.
+/// Notes of two authors, ten each, a month apart; both relays sent all of them.
 async fn archive() -> (Kit, Intake, Vec<Relay>, [Keys; 2], Vec<Event>) {
     let mut kit = Kit::new().await;
     let relays = kit.relays(&["one", "two"]).await;
@@ -38,20 +38,24 @@ fn ids<'a>(events: impl IntoIterator<Item = &'a Event>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_erased_event_leaves_alone_and_neither_import_nor_crawl_brings_it_back() {
+async fn only_the_erased_event_is_removed_and_neither_import_nor_crawl_stores_it_again() {
     let (mut kit, intake, relays, _, events) = archive().await;
     let newest = events.last().unwrap();
     let subject = ErasureSubject::Event(newest.id.to_bytes());
     let left = erase(&kit.database.urls().owner, subject, "asked by its author").await.unwrap();
     assert_eq!(left, Left { events: 1, sightings: 2 });
     assert_eq!(stored(&kit).await, ids(&events[..19]));
-    assert_eq!(kit.problems().await, Vec::<String>::new(), "relay_progress is that of the rest");
+    assert_eq!(
+        kit.problems().await,
+        Vec::<String>::new(),
+        "relay_progress follows from the remaining events"
+    );
 
     for relay in [Some(relays[0]), None] {
         let told = intake.offer(relay, offered(&events), Refusals::default()).await.unwrap();
         assert_eq!((told.stored, told.known), (0, 20));
     }
-    // Not even a writer that did not look first.
+    // Nor does a writer store it that skipped the lookup.
     let told = kit.writer(ingest_journal()).append(page(Some(relays[1]), &events)).await.unwrap();
     assert_eq!(told.stored, 0);
     assert_eq!(stored(&kit).await, ids(&events[..19]));
@@ -63,7 +67,7 @@ async fn an_erased_event_leaves_alone_and_neither_import_nor_crawl_brings_it_bac
 }
 
 #[tokio::test]
-async fn a_keys_erasure_takes_its_events_up_to_the_time_and_no_other() {
+async fn the_erasure_of_a_key_removes_its_events_up_to_the_time_and_no_other_event() {
     let (kit, intake, relays, authors, events) = archive().await;
     let until = events[10].created_at.as_secs().cast_signed();
     let subject = ErasureSubject::Pubkey(authors[0].public_key().to_bytes(), until);
@@ -105,11 +109,11 @@ async fn a_relay_that_showed_only_erased_events_has_no_progress_left() {
 }
 
 #[tokio::test]
-async fn an_event_under_way_while_it_is_erased_cannot_slip_in() {
+async fn an_event_in_a_batch_that_waits_for_its_erasure_is_not_stored() {
     let mut kit = Kit::new().await;
     let relay = kit.relays(&["one"]).await[0];
     let event = sample(71, 1);
-    // The erasure waits behind a batch, the next batch waits behind the erasure.
+    // The erasure waits for a batch, and the next batch waits for the erasure.
     let batch = kit.superuser().await;
     let hold = "BEGIN; SELECT pg_advisory_xact_lock_shared(hashtextextended('quipu/erasure', 0))";
     batch.batch_execute(hold).await.unwrap();
@@ -132,12 +136,12 @@ async fn an_event_under_way_while_it_is_erased_cannot_slip_in() {
 }
 
 #[tokio::test]
-async fn erasing_is_the_owners_and_needs_a_reason() {
+async fn only_the_owner_erases_and_a_reason_is_required() {
     let (kit, _, _, _, events) = archive().await;
     let (urls, subject) = (kit.database.urls(), ErasureSubject::Event(events[0].id.to_bytes()));
     let direct = kit.database.service_url();
     assert!(matches!(erase(&direct, subject, "mine").await, Err(Error::Broken(_))), "the service may not");
-    assert!(matches!(erase(&urls.owner, subject, "").await, Err(Error::Data(_))), "why?");
+    assert!(matches!(erase(&urls.owner, subject, "").await, Err(Error::Data(_))), "a reason is required");
     assert_eq!(stored(&kit).await.len(), 20);
     let owner = kit.database.owner().await;
     assert_eq!(number(&owner, "SELECT count(*) FROM erasure").await, 0);

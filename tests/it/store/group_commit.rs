@@ -1,4 +1,5 @@
-//! Group commit: callers share commits and are answered after them; one caller's fault is one caller's.
+//! Group commit: callers share commits and are answered after them, and an error of one command fails that
+//! command alone.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -12,13 +13,13 @@ use uuid::Uuid;
 
 use super::kit::{Kit, number};
 
-/// Commands as they were committed together.
+/// The commands of one commit.
 type Batch = Vec<(String, i32)>;
 
 /// A number that makes the journal panic.
 const PANICS: i32 = i32::MIN;
 
-/// A journal of numbers, of which negative ones are refused by the table. Commands are (subject, number).
+/// A journal of numbers whose table refuses negative ones. Commands are (subject, number).
 #[derive(Clone)]
 struct Numbers {
     gate: Arc<Semaphore>,
@@ -73,7 +74,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// `commits`: how many batches may be sent; more are let through by the test.
+    /// `commits`: number of batches that may be sent before the test permits more.
     async fn new(commits: usize) -> Self {
         let mut kit = Kit::new().await;
         let owner = kit.database.owner().await;
@@ -128,7 +129,7 @@ async fn many_callers_share_few_commits() {
 async fn a_data_error_refuses_its_command_alone() {
     let bench = Bench::new(0).await;
     let mut callers = JoinSet::new();
-    // The first batch waits at the gate while the others arrive behind it.
+    // The first batch waits for a permit while the other commands arrive.
     bench.call(&mut callers, "", 0);
     for n in [1, 2, -3, 4, 5] {
         bench.call(&mut callers, "", n);
@@ -149,7 +150,7 @@ async fn a_data_error_refuses_its_command_alone() {
 }
 
 #[tokio::test]
-async fn a_panic_over_one_command_fails_it_alone_and_the_writer_goes_on() {
+async fn a_panic_over_one_command_fails_it_alone_and_the_writer_continues() {
     let bench = Bench::new(0).await;
     let mut callers = JoinSet::new();
     bench.call(&mut callers, "", 0);
@@ -176,7 +177,7 @@ async fn a_full_queue_is_busy_at_once_and_loses_nothing_it_accepted() {
         let writer = bench.writer.clone();
         callers.spawn(async move { (n, writer.try_append((String::new(), n)).await) });
     }
-    // While no commit is possible, the refused are answered and the accepted are not.
+    // While no commit is possible, refused callers are answered and accepted callers wait.
     let mut refused = HashSet::new();
     while refused.len() < 100 - 2 * Numbers::QUEUE_MAX - 1 {
         let (n, told) = callers.join_next().await.unwrap().unwrap();
@@ -194,11 +195,14 @@ async fn a_full_queue_is_busy_at_once_and_loses_nothing_it_accepted() {
     let owner = bench.kit.database.owner().await;
     let stored = number(&owner, "SELECT count(*) FROM numbers").await;
     assert_eq!(usize::try_from(stored).unwrap(), 100 - refused.len());
-    assert!(bench.writer.try_append((String::new(), 7)).await.is_ok(), "busy is a matter of the moment");
+    assert!(
+        bench.writer.try_append((String::new(), 7)).await.is_ok(),
+        "after the commits there is room again"
+    );
 }
 
 #[tokio::test]
-async fn a_subject_stands_at_most_once_in_a_batch_and_keeps_its_order() {
+async fn a_subject_occurs_at_most_once_in_a_batch_and_its_commands_keep_their_order() {
     let bench = Bench::new(0).await;
     let mut callers = JoinSet::new();
     bench.call(&mut callers, "first", 0);
@@ -232,7 +236,7 @@ async fn shutting_down_answers_everything_that_was_accepted() {
     let answers = callers.join_all().await;
     assert_eq!(answers.len(), 40);
     assert!(answers.iter().all(|(n, told)| told.as_ref().is_ok_and(|told| told == n)));
-    // Nobody can reach the writer any more, so it ends by itself.
+    // The writer has no handle left, so it ends by itself.
     let ended = tokio::time::timeout(std::time::Duration::from_secs(10), kit.tasks.join_next()).await;
     assert!(ended.is_ok_and(|task| task.is_some_and(|ended| ended.is_ok())));
 }

@@ -1,11 +1,12 @@
-//! Journals only grow: UPDATE, DELETE and TRUNCATE fail on every one and on each partition, empty and full.
+//! Journals are append-only: UPDATE, DELETE and TRUNCATE fail on each journal and each partition, empty and
+//! full.
 
 use quipu::store::registry::{TABLES, TableKind};
 use tokio_postgres::Client;
 
 use super::kit::{Kit, number, texts};
 
-/// Puts one row into every month of `events` and `sightings`, and into every other journal.
+/// Inserts one row into every month of `events` and `sightings`, and into every other journal.
 const FILL: &str = "
     INSERT INTO events (created_at, number, kind, id, pubkey, sig)
     SELECT at, quipu_event_number(at, row_number() OVER ()), 1, sha256(at::text::bytea), sha256('author'), sha256('a') || sha256('b')
@@ -26,7 +27,8 @@ const FILL: &str = "
                                  '{}', '{}', '{}', '{}', '{}', '{}', '{}');
     INSERT INTO message_tokens (kind, token_sha256, wayfarer_id) VALUES ('created', sha256('token'), 'a');";
 
-/// Tries every change on every table of the list; what was allowed, or refused for another reason, is reported.
+/// Tries every change on every table of the list. Reports changes that were allowed or failed for another
+/// reason.
 const TRY_ALL: &str = "
     DO $$
     DECLARE journal text; change text; tried integer := 0;
@@ -55,13 +57,13 @@ const TRY_ALL: &str = "
         INSERT INTO allowed SELECT 'tried ' || tried;
     END $$";
 
-/// All rows of all journals, as one hash.
+/// A hash over all rows of all journals.
 const CONTENT: &str = "
     SELECT md5(string_agg(t || (xpath('/row/h/text()', query_to_xml(
         format('SELECT md5(coalesce(string_agg(x::text, chr(10) ORDER BY x::text), '''')) AS h FROM %I x', t), false, true, '')))[1]::text, ',' ORDER BY t))
     FROM unnest(string_to_array(current_setting('test.journals'), ',')) t";
 
-/// Every journal and every partition of one, by name.
+/// The name of every journal and of its partitions.
 async fn journals(client: &Client) -> Vec<String> {
     let families: Vec<&str> =
         TABLES.iter().filter(|(_, kind)| *kind == TableKind::Journal).map(|(name, _)| *name).collect();
@@ -85,8 +87,8 @@ async fn assert_refused(who: &str, client: &Client, journals: &[String]) {
     assert_eq!(told, [format!("tried {}", 6 * journals.len())], "{who}");
 }
 
-/// Tries as the service, as the owner, and as the owner where ordinary triggers are off.
-async fn assert_nobody_changes(kit: &Kit, filling: &str) {
+/// Tries as the service, as the owner, and as the owner with ordinary triggers disabled.
+async fn assert_no_role_changes(kit: &Kit, filling: &str) {
     let (service, owner, replica) =
         (kit.database.service().await, kit.database.owner().await, kit.superuser().await);
     let journals = journals(&owner).await;
@@ -101,8 +103,8 @@ async fn assert_nobody_changes(kit: &Kit, filling: &str) {
 }
 
 #[tokio::test]
-async fn nobody_updates_deletes_or_truncates_an_empty_journal() {
-    assert_nobody_changes(&Kit::new().await, "empty").await;
+async fn no_role_updates_deletes_or_truncates_an_empty_journal() {
+    assert_no_role_changes(&Kit::new().await, "empty").await;
 }
 
 #[tokio::test]
@@ -112,8 +114,8 @@ async fn nobody_updates_deletes_or_truncates_a_full_journal_or_any_month_of_it()
     owner.batch_execute(FILL).await.unwrap();
     let empty = "SELECT count(*) FROM pg_inherits i WHERE i.inhparent IN ('events'::regclass, 'sightings'::regclass)
                  AND NOT (xpath('/row/n/text()', query_to_xml(format('SELECT count(*) > 0 AS n FROM %s', i.inhrelid::regclass), false, true, '')))[1]::text::boolean";
-    assert_eq!(number(&owner, empty).await, 0, "every month holds something");
-    assert_nobody_changes(&kit, "full").await;
+    assert_eq!(number(&owner, empty).await, 0, "every month has rows");
+    assert_no_role_changes(&kit, "full").await;
 }
 
 #[tokio::test]
@@ -132,7 +134,7 @@ async fn a_month_made_later_is_guarded_like_the_others() {
 }
 
 #[tokio::test]
-async fn a_row_cannot_be_changed_on_its_way_in() {
+async fn a_row_cannot_be_changed_while_it_is_inserted() {
     let kit = Kit::new().await;
     let owner = kit.database.owner().await;
     owner.batch_execute(FILL).await.unwrap();

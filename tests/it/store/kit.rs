@@ -1,4 +1,4 @@
-//! What the store's tests have in common: a database, its open doors, and writers that end with the test.
+//! Helpers of the store's tests: a database, connection pools, and writers that end with the test.
 
 use nostr_sdk::{Event, EventBuilder, JsonUtil as _, Keys, Kind, Timestamp};
 use quipu::base::nostr_event::OfferedEvent;
@@ -8,7 +8,7 @@ use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::project::PROJECTIONS;
 use quipu::services::archive::project::verify;
 use quipu::services::archive::{RelayAnswer, RelayJournal};
-use quipu::store::append::{Journal, Patience, Writer};
+use quipu::store::append::{Journal, RetryLimits, Writer};
 use quipu::store::ingest::{IngestJournal, IngestMetrics, IngestPage, Intake, Source};
 use quipu::store::projection::Projection;
 use quipu::store::tick::Ticker;
@@ -19,7 +19,7 @@ use tokio_postgres::Client;
 use crate::support::database::TestDatabase;
 use crate::support::proxy::eventually;
 
-/// A database in use.
+/// A database and the tasks that use it.
 pub(crate) struct Kit {
     pub(crate) doors: Doors,
     pub(crate) tasks: JoinSet<()>,
@@ -32,7 +32,7 @@ impl Kit {
         Self { doors: database.doors(), tasks: JoinSet::new(), database }
     }
 
-    /// A kit whose write door leads elsewhere: through a proxy.
+    /// A kit whose write pool connects through a proxy.
     pub(crate) fn through(database: TestDatabase, write: Secret) -> Self {
         let urls = quipu::store::DatabaseUrls { write, ..database.urls() };
         let doors = Doors::open(&urls, DoorSizes { write: 3, session: 1, read: 1 }).unwrap();
@@ -40,12 +40,12 @@ impl Kit {
     }
 
     pub(crate) fn writer<J: Journal>(&mut self, journal: J) -> Writer<J> {
-        self.patient_writer(journal, Patience::default())
+        self.writer_with_limits(journal, RetryLimits::default())
     }
 
-    pub(crate) fn patient_writer<J: Journal>(&mut self, journal: J, patience: Patience) -> Writer<J> {
+    pub(crate) fn writer_with_limits<J: Journal>(&mut self, journal: J, limits: RetryLimits) -> Writer<J> {
         let (pool, hints, metrics) = (self.doors.write.clone(), Hints::default(), AppendMetrics::default());
-        let (writer, task) = Writer::with_patience(journal, pool, hints, metrics, patience);
+        let (writer, task) = Writer::with_retry_limits(journal, pool, hints, metrics, limits);
         self.tasks.spawn(task);
         writer
     }
@@ -55,7 +55,7 @@ impl Kit {
         Intake::new(self.doors.write.clone(), writer, IngestMetrics::default())
     }
 
-    /// Makes relays known, numbered in the order of `names`.
+    /// Adds relays, numbered in the order of `names`.
     pub(crate) async fn relays(&mut self, names: &[&str]) -> Vec<Relay> {
         let writer = self.writer(RelayJournal);
         let mut relays = Vec::new();
@@ -68,7 +68,7 @@ impl Kit {
         relays
     }
 
-    /// The fence of a relay's lease, taken for an hour.
+    /// The fencing token of a relay's lease, taken for an hour.
     pub(crate) async fn fence(&self, relay: Relay) -> i64 {
         let name = format!("synchronizer/{}", relay.0);
         let client = quipu::store::owner::connect(&self.database.urls().owner).await.unwrap();
@@ -82,20 +82,20 @@ impl Kit {
         Ticker::new(self.doors.write.clone()).await.unwrap()
     }
 
-    /// Ticks and projects until there is nothing left to do.
+    /// Takes ticks and projects until nothing is left to apply.
     pub(crate) async fn project(&self) {
         self.ticker().await.take().await.unwrap();
         while totals().catch_up(&self.doors.write).await.unwrap() {}
     }
 
-    /// What `quipu verify` finds wrong.
+    /// The problems that `quipu verify` reports.
     pub(crate) async fn problems(&self) -> Vec<String> {
         let findings = verify::tables(&self.database.urls().owner).await.unwrap();
         findings.into_iter().flat_map(|finding| finding.problems).collect()
     }
 
-    /// Waits until so many backends of this database wait for a lock. On a connection of its own: inside a transaction
-    /// PostgreSQL would show the same picture again and again.
+    /// Waits until `backends` backends of this database wait for a lock. Uses its own connection: inside a
+    /// transaction PostgreSQL would return the same snapshot each time.
     pub(crate) async fn waiting(&self, backends: i64) {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         let watcher = self.superuser().await;
@@ -107,12 +107,12 @@ impl Kit {
     }
 }
 
-/// The journal of events as importers and crawlers configure it.
+/// The journal of events, configured as importers and crawlers do.
 pub(crate) fn ingest_journal() -> IngestJournal {
     IngestJournal { source: Source::Relay, batch_events_max: 2_000 }
 }
 
-/// The projection kept by ticks.
+/// The projection that follows ticks.
 pub(crate) fn totals() -> Projection {
     projection("totals")
 }
@@ -133,7 +133,7 @@ pub(crate) fn sample(seed: u64, count: u64) -> Vec<Event> {
     SampleGenerator::paced(seed, count).collect()
 }
 
-/// A note at a chosen time.
+/// A note at a given time.
 pub(crate) fn note(keys: &Keys, created_at: u64, content: &str) -> Event {
     EventBuilder::new(Kind::TextNote, content)
         .custom_created_at(Timestamp::from_secs(created_at))
@@ -146,18 +146,18 @@ pub(crate) fn offered(events: &[Event]) -> Vec<OfferedEvent> {
     events.iter().map(|event| OfferedEvent::read(&event.as_json()).unwrap()).collect()
 }
 
-/// A page as the intake hands it to the writer.
+/// A page as the intake passes it to the writer.
 pub(crate) fn page(relay: Option<Relay>, events: &[Event]) -> IngestPage {
     let fresh = offered(events).iter().map(|event| VerifiedEvent::verify(event).unwrap()).collect();
     IngestPage { relay, fresh, ..IngestPage::default() }
 }
 
-/// One number.
+/// Runs a query that returns one number.
 pub(crate) async fn number(client: &Client, sql: &str) -> i64 {
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
-/// One column of texts.
+/// Runs a query that returns one text column.
 pub(crate) async fn texts(client: &Client, sql: &str) -> Vec<String> {
     client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }

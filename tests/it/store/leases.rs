@@ -1,4 +1,4 @@
-//! Leases: one holder at a time, and a fence that only grows.
+//! Leases: one holder at a time, and a fencing token that only grows.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn a_lease_is_held_by_one_and_renewed_under_its_token() {
 }
 
 #[tokio::test]
-async fn of_many_takers_one_gets_each_lease() {
+async fn of_many_processes_one_gets_each_lease() {
     let kit = Kit::new().await;
     let names: Vec<String> = (0..20).map(|n| format!("sync/{n}")).collect();
     let mut takers = tokio::task::JoinSet::new();
@@ -58,11 +58,11 @@ async fn an_expired_lease_is_taken_over_with_a_greater_token() {
     })
     .await;
     assert!(second.into_inner() > first);
-    assert_eq!(take(&one, LONG).await, None, "the former holder does not get it back");
+    assert_eq!(take(&one, LONG).await, None, "the previous holder does not get it back");
 }
 
 #[tokio::test]
-async fn a_truncated_lease_table_costs_a_lease_and_never_a_token() {
+async fn truncating_the_lease_table_ends_a_lease_but_never_repeats_a_token() {
     let kit = Kit::new().await;
     let (one, other) = pair(&kit);
     let first = take(&one, LONG).await.unwrap();

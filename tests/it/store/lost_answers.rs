@@ -1,4 +1,4 @@
-//! A commit whose answer was lost is not applied twice, and its callers are told the truth.
+//! A commit whose answer was lost is not applied twice, and its callers get the true answer.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use quipu::services::archive::event::{Snapshot, Window, WindowOutcome};
 use quipu::services::archive::{
     Finding, MetadataJournal, RelayAnswer, RelayJournal, SyncJournal, WindowAnswer,
 };
-use quipu::store::append::Patience;
+use quipu::store::append::RetryLimits;
 use quipu::store::ingest::IngestPage;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -19,10 +19,11 @@ use super::kit::{Kit, add, ingest_journal, number, page, sample};
 use crate::support::database::TestDatabase;
 use crate::support::proxy::{Fault, Proxy};
 
-/// Quick to lose patience with one attempt, slow to give up.
-const HASTY: Patience = Patience { attempt: Duration::from_millis(400), total: Duration::from_mins(1) };
+/// A short timeout of one attempt, and a long time for all attempts.
+const SHORT_LIMITS: RetryLimits =
+    RetryLimits { attempt: Duration::from_millis(400), total: Duration::from_mins(1) };
 
-/// The faults after which the outcome of an attempt is unknown to the one who sent it.
+/// Faults after which the outcome of an attempt is unknown to the writer.
 fn faults() -> Vec<(&'static str, Fault)> {
     let done = CancellationToken::new();
     done.cancel();
@@ -46,7 +47,7 @@ async fn proxied() -> (Kit, Proxy) {
 async fn events_are_stored_once_and_counted_right_when_the_answer_is_lost() {
     let (mut kit, proxy) = proxied().await;
     let relay = kit.relays(&["one"]).await[0];
-    let writer = kit.patient_writer(ingest_journal(), HASTY);
+    let writer = kit.writer_with_limits(ingest_journal(), SHORT_LIMITS);
     let events = sample(11, 80);
     for (turn, (name, fault)) in faults().into_iter().enumerate() {
         let offered = &events[turn * 20..turn * 20 + 20];
@@ -54,7 +55,7 @@ async fn events_are_stored_once_and_counted_right_when_the_answer_is_lost() {
         let told = writer.append(page(Some(relay), offered)).await.unwrap();
         assert_eq!(told.stored, 20, "{name}");
         assert_eq!(proxy.struck(), turn + 1, "{name}");
-        // Once more, undisturbed: nothing is new.
+        // The same page again, without a fault: nothing is new.
         assert_eq!(writer.append(page(Some(relay), offered)).await.unwrap().stored, 0, "{name}");
     }
     let owner = kit.database.owner().await;
@@ -68,7 +69,7 @@ async fn events_are_stored_once_and_counted_right_when_the_answer_is_lost() {
 #[tokio::test]
 async fn refusals_are_recorded_once_when_the_answer_is_lost() {
     let (mut kit, proxy) = proxied().await;
-    let writer = kit.patient_writer(ingest_journal(), HASTY);
+    let writer = kit.writer_with_limits(ingest_journal(), SHORT_LIMITS);
     let events = sample(44, 4);
     for (turn, (name, fault)) in faults().into_iter().enumerate() {
         let mut refused = Refusals::default();
@@ -85,7 +86,7 @@ async fn refusals_are_recorded_once_when_the_answer_is_lost() {
 #[tokio::test]
 async fn a_relay_is_added_once_and_its_first_caller_is_told_so_when_the_answer_is_lost() {
     let (mut kit, proxy) = proxied().await;
-    let writer = kit.patient_writer(RelayJournal, HASTY);
+    let writer = kit.writer_with_limits(RelayJournal, SHORT_LIMITS);
     for (turn, (name, fault)) in faults().into_iter().enumerate() {
         proxy.strike("insert_relay_batch", fault);
         let told = writer.append(add(&format!("relay{turn}"))).await.unwrap();
@@ -102,8 +103,8 @@ async fn a_relay_is_added_once_and_its_first_caller_is_told_so_when_the_answer_i
 async fn observations_and_windows_are_recorded_once_when_the_answer_is_lost() {
     let (mut kit, proxy) = proxied().await;
     let relay = kit.relays(&["one"]).await[0];
-    let relays = kit.patient_writer(RelayJournal, HASTY);
-    let windows = kit.patient_writer(SyncJournal, HASTY);
+    let relays = kit.writer_with_limits(RelayJournal, SHORT_LIMITS);
+    let windows = kit.writer_with_limits(SyncJournal, SHORT_LIMITS);
     let fence = kit.fence(relay).await;
     for (turn, (name, fault)) in (0_i64..).zip(faults()) {
         proxy.strike("quipu_record_relay_facts", fault.clone());
@@ -129,7 +130,7 @@ async fn observations_and_windows_are_recorded_once_when_the_answer_is_lost() {
 #[tokio::test]
 async fn a_snapshot_is_recorded_once_when_the_answer_is_lost_and_its_document_and_result_once_for_all() {
     let (mut kit, proxy) = proxied().await;
-    let writer = kit.patient_writer(MetadataJournal, HASTY);
+    let writer = kit.writer_with_limits(MetadataJournal, SHORT_LIMITS);
     for (generated_at, (name, fault)) in (1_i64..).zip(faults()) {
         proxy.strike("insert_relay_metadata_batch", fault);
         let nip11 = json!({ "name": "one", "supported_nips": [1, 11] }).as_object().cloned();
@@ -151,7 +152,7 @@ async fn a_snapshot_is_recorded_once_when_the_answer_is_lost_and_its_document_an
 async fn a_batch_of_additions_and_observations_is_one_commit_even_when_its_commit_is_lost() {
     let (mut kit, proxy) = proxied().await;
     let relay = kit.relays(&["one"]).await[0];
-    let writer = kit.patient_writer(RelayJournal, HASTY);
+    let writer = kit.writer_with_limits(RelayJournal, SHORT_LIMITS);
     proxy.strike("COMMIT", Fault::SwallowAnswer);
     let mut callers = JoinSet::new();
     for n in 0..6 {
@@ -174,7 +175,7 @@ async fn a_batch_of_additions_and_observations_is_one_commit_even_when_its_commi
 #[tokio::test]
 async fn a_candidate_is_found_and_given_up_once_when_the_answer_is_lost() {
     let (mut kit, proxy) = proxied().await;
-    let writer = kit.patient_writer(RelayJournal, HASTY);
+    let writer = kit.writer_with_limits(RelayJournal, SHORT_LIMITS);
     let bounds = CandidateBounds { waiting_max: 10, domain_max: 10, day_max: 10, domain_day_max: 10 };
     for (turn, (name, fault)) in faults().into_iter().enumerate() {
         let url = RelayUrl::parse(&format!("wss://candidate{turn}.example.com")).unwrap();
@@ -198,25 +199,25 @@ async fn a_candidate_is_found_and_given_up_once_when_the_answer_is_lost() {
 }
 
 #[tokio::test]
-async fn callers_are_told_when_postgresql_stays_away() {
+async fn callers_get_an_error_when_postgresql_stays_unreachable() {
     let (mut kit, proxy) = proxied().await;
-    let short = Patience { attempt: Duration::from_secs(1), total: Duration::from_secs(3) };
-    let writer = kit.patient_writer(ingest_journal(), short);
+    let short = RetryLimits { attempt: Duration::from_secs(1), total: Duration::from_secs(3) };
+    let writer = kit.writer_with_limits(ingest_journal(), short);
     for _ in 0..20 {
         proxy.strike("$", Fault::Silence);
     }
     let told = writer.append(page(None, &sample(12, 1))).await;
     assert!(matches!(told, Err(quipu::store::Error::Unavailable(_))), "{told:?}");
-    assert!(proxy.struck() >= 1, "nobody was kept waiting");
+    assert!(proxy.struck() >= 1, "the writer reached the proxy");
 }
 
 #[tokio::test]
-async fn a_window_counts_only_while_its_relay_is_ours_and_the_others_of_its_batch_are_recorded() {
+async fn a_window_is_recorded_only_while_its_lease_is_held_and_other_windows_of_the_batch_are_recorded() {
     let mut kit = Kit::new().await;
     let relays = kit.relays(&["one", "two", "three"]).await;
     let windows = kit.writer(SyncJournal);
     let fences = [kit.fence(relays[0]).await, kit.fence(relays[1]).await, kit.fence(relays[2]).await];
-    // The second relay goes to another process, the third one's lease ends.
+    // The second relay's lease goes to another process, and the third relay's lease expires.
     kit.fence(relays[1]).await;
     let owner = kit.database.owner().await;
     let ends = format!("UPDATE lease SET expires_at = now() WHERE name = 'synchronizer/{}'", relays[2].0);

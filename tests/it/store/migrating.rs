@@ -1,4 +1,4 @@
-//! Migrating: one process at a time, never backwards, one implementation a database.
+//! Migrations: one process at a time, never backwards, one implementation per database.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use super::kit::{Kit, ingest_journal, number, page, sample, texts};
 use crate::support::database::{TestDatabase, procedures};
 
 #[tokio::test]
-async fn of_two_processes_that_migrate_at_once_both_succeed_and_one_does_the_work() {
+async fn when_two_processes_migrate_at_once_both_succeed_and_one_applies_the_migrations() {
     let database = TestDatabase::empty().await;
     let owner = database.urls().owner;
     let bigbrotr = procedures("bigbrotr");
@@ -21,7 +21,7 @@ async fn of_two_processes_that_migrate_at_once_both_succeed_and_one_does_the_wor
 }
 
 #[tokio::test]
-async fn a_schema_that_needs_a_newer_binary_is_refused_by_name() {
+async fn a_schema_that_needs_a_newer_binary_is_refused() {
     let database = TestDatabase::new().await;
     let client = database.owner().await;
     let newer = "CREATE OR REPLACE FUNCTION quipu_oldest_binary() RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 999'";
@@ -32,7 +32,7 @@ async fn a_schema_that_needs_a_newer_binary_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_schema_with_a_migration_unknown_here_is_used_when_it_supports_this_binary() {
+async fn a_schema_with_a_newer_migration_is_used_when_it_supports_this_binary() {
     let database = TestDatabase::new().await;
     let client = database.owner().await;
     let newer = "INSERT INTO refinery_schema_history (version, name, applied_on, checksum)
@@ -71,7 +71,7 @@ async fn procedures_are_applied_when_they_changed_and_only_then() {
     assert_eq!(number(&client, "SELECT added_later()::bigint").await, 7);
     assert!(!owner::migrate(&owner, &changed).await.unwrap().procedures_applied);
     assert_eq!(number(&client, applied).await, 2);
-    // Broken ones leave everything as it was.
+    // Invalid procedures change nothing.
     let broken = Procedures {
         sql: format!("{}; DROP FUNCTION added_later(); SELECT no_such()", changed.sql),
         ..changed
@@ -82,7 +82,7 @@ async fn procedures_are_applied_when_they_changed_and_only_then() {
 }
 
 #[tokio::test]
-async fn lilbrotr_keeps_who_and_when_but_neither_tags_nor_content() {
+async fn lilbrotr_keeps_keys_and_times_but_neither_tags_nor_content() {
     let database = TestDatabase::empty().await;
     owner::migrate(&database.urls().owner, &procedures("lilbrotr")).await.unwrap();
     let mut kit = Kit { doors: database.doors(), tasks: tokio::task::JoinSet::new(), database };
@@ -100,13 +100,13 @@ async fn lilbrotr_keeps_who_and_when_but_neither_tags_nor_content() {
 }
 
 #[tokio::test]
-async fn a_third_implementation_is_a_folder_and_no_code() {
+async fn a_third_implementation_needs_a_folder_but_no_code() {
     let folder = tempfile::tempdir().unwrap();
     let third = folder.path().join("thirdbrotr");
     let init = third.join("config/postgres/init");
     fs::create_dir_all(&init).unwrap();
     fs::write(third.join("config/brotr.yaml"), "").unwrap();
-    // It keeps content, and no tags.
+    // This implementation keeps content but no tags.
     let sql =
         procedures("bigbrotr").sql.replace("o.tags::jsonb, o.content, o.raw\n", "NULL, o.content, o.raw\n");
     fs::write(init.join("05_procedures.sql"), sql).unwrap();

@@ -1,4 +1,4 @@
-//! Months: every event lies in the partition of its month, and moving there changes nothing.
+//! Monthly partitions: every event is in the partition of its month, and moving it there changes nothing.
 
 use nostr_sdk::Keys;
 use tokio_postgres::Client;
@@ -12,8 +12,8 @@ async fn ensure_months(client: &Client, now_s: u64) -> i32 {
     client.query_one("SELECT quipu_ensure_months($1)", &[&now_s.cast_signed()]).await.unwrap().get(0)
 }
 
-/// Where an event and its sighting lie.
-async fn places(client: &Client, created_at: u64) -> Vec<String> {
+/// The partitions of an event and its sighting.
+async fn partitions_of(client: &Client, created_at: u64) -> Vec<String> {
     let sql = format!(
         "SELECT tableoid::regclass::text FROM events WHERE created_at = {created_at}
          UNION ALL SELECT tableoid::regclass::text FROM sightings
@@ -23,7 +23,7 @@ async fn places(client: &Client, created_at: u64) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn events_of_every_age_lie_in_their_month_and_move_there_unchanged() {
+async fn events_of_every_age_are_in_their_month_and_move_there_unchanged() {
     let mut kit = Kit::new().await;
     let relay = kit.relays(&["one"]).await[0];
     let writer = kit.writer(ingest_journal());
@@ -60,28 +60,31 @@ async fn events_of_every_age_lie_in_their_month_and_move_there_unchanged() {
         (4_102_444_800, "future"),
         (i64::MAX.cast_unsigned(), "future"),
     ] {
-        assert_eq!(places(&service, at).await, [format!("events_{suffix}"), format!("sightings_{suffix}")]);
+        assert_eq!(
+            partitions_of(&service, at).await,
+            [format!("events_{suffix}"), format!("sightings_{suffix}")]
+        );
     }
 
-    // Two processes at once: one makes them, the other finds them made.
+    // Two processes at once: one creates the partitions, the other finds them.
     let other = kit.database.service().await;
     let (one, two) = tokio::join!(ensure_months(&service, YEAR_2028), ensure_months(&other, YEAR_2028));
     assert_eq!(one.max(two), 37, "2027-01 to 2030-01");
     assert_eq!(one.min(two), 0);
-    assert_eq!(places(&service, 1_798_761_600).await, ["events_y2027m01", "sightings_y2027m01"]);
-    assert_eq!(places(&service, december_2029).await, ["events_y2029m12", "sightings_y2029m12"]);
-    assert_eq!(places(&service, 4_102_444_800).await, ["events_future", "sightings_future"]);
+    assert_eq!(partitions_of(&service, 1_798_761_600).await, ["events_y2027m01", "sightings_y2027m01"]);
+    assert_eq!(partitions_of(&service, december_2029).await, ["events_y2029m12", "sightings_y2029m12"]);
+    assert_eq!(partitions_of(&service, 4_102_444_800).await, ["events_future", "sightings_future"]);
     assert_eq!(texts(&service, rows).await, before);
     assert_eq!(ensure_months(&service, YEAR_2028).await, 0);
 
     let told = writer.append(page(Some(relay), &events)).await.unwrap();
-    assert_eq!(told.stored, 0, "what moved is still known");
+    assert_eq!(told.stored, 0, "moved events are still known");
     kit.project().await;
     assert_eq!(kit.problems().await, Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn ingest_goes_on_while_months_are_made() {
+async fn ingest_continues_while_months_are_created() {
     let mut kit = Kit::new().await;
     let writer = kit.writer(ingest_journal());
     let keys = Keys::generate();

@@ -1,4 +1,4 @@
-//! V25 on a database that holds candidates: each gets a domain, and a replay of the journal gives the same one.
+//! V25 on a database with candidates: each gets a domain, and a replay of the journal gives the same one.
 
 use quipu::store::owner;
 use tokio::task::JoinSet;

@@ -1,4 +1,5 @@
-//! V22 on a database that the schema before it filled: event numbers stay, sightings and batches say the same as before.
+//! V22 on a database filled under the schema before it: event numbers stay, sightings and batches mean the
+//! same as before.
 
 use std::fs;
 use std::path::Path;
@@ -11,12 +12,12 @@ use super::kit::{Kit, ingest_journal, number, offered, page, sample, texts};
 use crate::support::database::{TestDatabase, procedures};
 use quipu::base::Refusals;
 
-/// The last migration whose numbers held a batch of 31 bits.
+/// The last migration that numbered batches with 31 bits.
 const OLD: i32 = 21;
 
-/// Forty batches of thirty events over three years, shown by two relays: by one in the batch of the event, by the other in a batch of
-/// its own (41), whose events number 1 to 5 were learnt by comparison. Batches that held refusals alone, which the old
-/// schema recorded, used up nearly all numbers of batches.
+/// Forty batches of thirty events over three years, each event sent by two relays: by the first relay in the
+/// event's own batch, by the second in a later batch (41), which learnt of events 1 to 5 by comparison. The
+/// old schema also recorded batches that had only refusals; these used up nearly all batch numbers.
 const FILL: &str = "
     INSERT INTO relay_log (batch, slot, relay, kind, url, network, detail)
     SELECT gen_random_uuid(), 0, n, 'added', 'wss://relay' || n || '.example.com', 'clearnet', '{\"source\": \"operator\"}' FROM generate_series(1, 2) n;
@@ -44,7 +45,8 @@ const FILL: &str = "
     SELECT id, pubkey, created_at, '{}', 7 FROM events WHERE kind = 62;
     INSERT INTO reading (consumer, this, batch, updated_at) VALUES ('finder', pg_current_snapshot(), 20, now());";
 
-/// What must not change, as text: sightings with their second, events with their numbers, the place of the reader.
+/// Contents that must not change, as text: sightings with their second, events with their numbers, the
+/// position of the reader.
 const SAID: [&str; 3] = [
     "SELECT concat_ws(' ', encode(event_id, 'hex'), relay_url, date_trunc('second', seen_at), how) FROM events_relays ORDER BY 1",
     "SELECT concat_ws(' ', encode(id, 'hex'), number) FROM events ORDER BY 1",
@@ -71,7 +73,7 @@ pub(super) async fn migrate_to(database: &TestDatabase, last: i32) {
 }
 
 #[tokio::test]
-async fn what_the_old_schema_stored_keeps_its_numbers_and_says_the_same() {
+async fn rows_of_the_old_schema_keep_their_numbers_and_meaning() {
     let database = TestDatabase::empty().await;
     migrate_to(&database, OLD).await;
     let client = database.owner().await;
@@ -83,15 +85,16 @@ async fn what_the_old_schema_stored_keeps_its_numbers_and_says_the_same() {
     assert_eq!(before.iter().map(Vec::len).collect::<Vec<_>>(), [2_400, 1_200, 1]);
 
     owner::migrate(&database.urls().owner, &procedures("bigbrotr")).await.unwrap();
-    // A connection of its own: plans of the old tables end with it.
+    // A new connection, without cached plans of the old tables.
     let client = database.owner().await;
     for (query, before) in SAID.iter().zip(before) {
         assert_eq!(texts(&client, query).await, before, "{query}");
     }
     let subjects = "SELECT count(*) FROM journal WHERE kind = 'ingested' AND subject IS NOT NULL";
-    assert_eq!(number(&client, subjects).await, 40, "the view of all journals knows the new batches");
+    assert_eq!(number(&client, subjects).await, 40, "the view of all journals contains the new batches");
 
-    // New events go on behind the last batch that stored any, which was batch 40, and everything agrees.
+    // New events get numbers after those of batch 40, the last batch that stored events, and everything is
+    // consistent.
     let mut kit = Kit { doors: database.doors(), tasks: JoinSet::new(), database };
     let newest = number(&client, "SELECT max(quipu_event_slot(number)) FROM events").await;
     let events = sample(113, 40);

@@ -1,4 +1,5 @@
-//! What people and their programs can do by SQL: read, hand over events and relays, and hold up nothing.
+//! What people and their programs can do by SQL: read, and offer events and relays, without blocking the
+//! service.
 
 use std::time::Duration;
 
@@ -64,15 +65,16 @@ async fn an_offered_event_is_stored_only_after_it_is_verified() {
     assert_eq!(texts(&owner, "SELECT encode(id, 'hex') FROM events").await, [good.id.to_hex()]);
     assert_eq!(texts(&owner, "SELECT relay_url FROM events_relays").await, [RELAY]);
     assert_eq!(number(&owner, "SELECT count(*) FROM event_offers").await, 0);
-    // The forged one has not taken the place of the true one.
+    // The forged event does not keep the true one out.
     assert!(offer(&writer, &forged, "true").await.unwrap());
     verify_offers(&mut kit).await;
     assert_eq!(number(&owner, "SELECT count(*) FROM events").await, 2);
-    assert!(!offer(&writer, &good, "true").await.unwrap(), "it is stored already");
+    assert!(!offer(&writer, &good, "true").await.unwrap(), "the event is stored already");
     assert_eq!(kit.problems().await, Vec::<String>::new());
 }
 
-/// An event whose storing fails, other than by being refused, keeps no other out and is not lost.
+/// An event that cannot be stored, for another reason than a refusal, is not lost and does not keep other
+/// events out.
 #[tokio::test]
 async fn an_offer_that_fails_alone_stays_and_is_tried_again() {
     let mut kit = Kit::new().await;
@@ -92,7 +94,7 @@ async fn an_offer_that_fails_alone_stays_and_is_tried_again() {
     assert_eq!(texts(&owner, waits).await, ["planted"]);
     superuser.batch_execute("DROP TRIGGER fail ON events").await.unwrap();
     verify_offers(&mut kit).await;
-    assert_eq!(number(&owner, "SELECT count(*) FROM events").await, 2, "its time has not come");
+    assert_eq!(number(&owner, "SELECT count(*) FROM events").await, 2, "the next attempt is not due");
     superuser.batch_execute("UPDATE event_offers SET again_at = now()").await.unwrap();
     verify_offers(&mut kit).await;
     assert_eq!(number(&owner, "SELECT count(*) FROM events").await, 3);
@@ -162,7 +164,7 @@ async fn sql_accepts_a_relay_address_only_in_its_canonical_spelling() {
     let seeds = Seeds::read(std::fs::read(file).unwrap().as_slice()).unwrap();
     let mut texts: Vec<String> = seeds.relays.iter().map(ToString::to_string).collect();
     let known = texts.len();
-    // Each of some with one thing changed, and what a parser may take for something else.
+    // Valid addresses with one change each, and texts that a parser may read as something else.
     for seed in &seeds.relays[..200] {
         let seed = seed.as_str();
         texts.extend([
@@ -259,7 +261,8 @@ async fn analysts_call_no_procedure_and_programs_call_four() {
     assert_eq!(texts(&owner, bare).await, Vec::<String>::new(), "functions without a comment");
 }
 
-/// Every role can take the migrations' advisory lock, and no service runs yet that ends sessions which hold it.
+/// Every role can take the migrations' advisory lock, and before the services run, none of them ends sessions
+/// that hold it.
 #[tokio::test]
 async fn an_analyst_cannot_hold_up_a_start() {
     let kit = Kit::new().await;
@@ -275,7 +278,7 @@ async fn an_analyst_cannot_hold_up_a_start() {
     let migrating = owner::migrate(&urls.owner, &procedures);
     unobstructed(&urls.session, timeout(Duration::from_secs(30), migrating))
         .await
-        .expect("the start goes on")
+        .expect("the start continues")
         .unwrap();
     assert!(analyst.batch_execute("SELECT 1").await.is_err(), "its session was ended");
 }
@@ -295,12 +298,12 @@ async fn a_session_that_holds_up_the_service_is_ended() {
         service.batch_execute("SELECT pg_advisory_lock_shared(hashtextextended('quipu/erasure', 0)), pg_advisory_unlock_all()").await.unwrap();
         assert!(analyst.batch_execute("SELECT 1").await.is_err());
     }
-    // The procedures that programs may call take locks of their own for as long as a transaction lasts.
+    // The procedures that programs may call take locks too, which last as long as the transaction.
     let writer = connect(&kit.database.person_url(Person::Writer)).await.unwrap();
     writer.batch_execute("BEGIN; SELECT insert_relay('wss://new.example.com')").await.unwrap();
     assert_eq!(number(&service, end).await, 0);
     assert_eq!(number(&service, "SELECT quipu_end_obstructions(0)::bigint").await, 1);
-    // A tick does not wait for the key of its lock.
+    // A tick does not wait for its lock.
     let analyst = connect(&kit.database.reader_url()).await.unwrap();
     analyst.batch_execute("SELECT pg_advisory_lock(hashtextextended('quipu/tick', 0))").await.unwrap();
     assert_eq!(kit.ticker().await.take().await.unwrap(), None);

@@ -1,4 +1,4 @@
-//! Projections: recreated from their journals, and proven against them, whatever somebody did to their rows.
+//! Projections: rebuilt from their journals and verified against them, whatever was done to their rows.
 
 use quipu::base::RelayUrl;
 use quipu::services::archive::RelayJournal;
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::kit::{Kit, ingest_journal, number, page, projection, sample, texts, totals};
 
-/// An archive of some relays and events, one relay of which is retired twice at once.
+/// An archive of some relays and events; one relay is retired twice at once.
 async fn archive() -> Kit {
     let mut kit = Kit::new().await;
     let relays = kit.relays(&["one", "two", "three"]).await;
@@ -34,7 +34,7 @@ async fn archive() -> Kit {
     kit
 }
 
-/// Every projection's tables, and what can be done wrong to each.
+/// The tables of each projection, and ways to corrupt each.
 const TABLES: [(&str, &str, &str, &str); 6] = [
     (
         "relays",
@@ -75,7 +75,7 @@ const TABLES: [(&str, &str, &str, &str); 6] = [
 ];
 
 #[tokio::test]
-async fn a_planted_wrong_unexpected_or_missing_row_is_found_and_a_rebuild_mends_it() {
+async fn a_wrong_unexpected_or_missing_row_is_found_and_a_rebuild_corrects_it() {
     let kit = archive().await;
     let mut owner = kit.database.owner().await;
     for (name, table, wrong, unexpected) in TABLES {
@@ -133,7 +133,7 @@ async fn the_archive_verifies_clean_while_a_writer_and_a_projector_run() {
         assert_eq!(kit.problems().await, Vec::<String>::new(), "round {round}");
         seen.push(number(&owner, "SELECT count(*) FROM events").await);
         if round == 3 {
-            // Rebuilding while all of them run changes nothing either.
+            // A rebuild while all of them run changes nothing either.
             for name in ["relays", "relay_progress", "totals"] {
                 projection(name).rebuild(&mut owner).await.unwrap();
             }
@@ -152,7 +152,8 @@ async fn a_rebuild_is_not_undone_by_a_projector_in_the_middle_of_a_batch() {
     let mut kit = archive().await;
     let mut owner = kit.database.owner().await;
     owner.batch_execute("UPDATE kind_totals SET events = 0").await.unwrap();
-    // The projector has read its checkpoint and waits for the table, as it would for a lock of any stranger.
+    // The projector has read its checkpoint and waits for the table, as it would for any lock of another
+    // session.
     let blocker = kit.superuser().await;
     blocker.batch_execute("BEGIN; LOCK TABLE kind_totals IN EXCLUSIVE MODE").await.unwrap();
     let writer = kit.writer(ingest_journal());

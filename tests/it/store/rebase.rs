@@ -1,4 +1,4 @@
-//! A logical restore: the rows come along, the transaction ids mean nothing any more.
+//! A logical restore keeps the rows, but their transaction ids are meaningless in the new cluster.
 
 use quipu::store::tick::Ticker;
 use quipu::store::{Error, owner};
@@ -6,7 +6,7 @@ use quipu::store::{Error, owner};
 use super::kit::{Kit, ingest_journal, number, page, sample, texts, totals};
 use crate::support::proxy::eventually;
 
-/// Makes the database look as if it came from another cluster, whose transaction ids were far ahead of ours.
+/// Makes the database look as if it came from another cluster, whose transaction ids were far ahead.
 const RESTORED: &str = "
     BEGIN;
     ALTER TABLE era DISABLE TRIGGER ALL;
@@ -58,7 +58,7 @@ async fn after_a_restore_consumers_wait_for_a_rebase_and_are_exact_after_it() {
 }
 
 #[tokio::test]
-async fn an_entry_under_way_while_a_new_era_opens_is_counted() {
+async fn an_uncommitted_entry_is_counted_when_a_new_era_opens() {
     let kit = Kit::new().await;
     kit.superuser().await.batch_execute(RESTORED).await.unwrap();
     let (late, watcher) = (kit.database.service().await, kit.superuser().await);

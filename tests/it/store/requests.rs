@@ -1,5 +1,5 @@
-//! What events ask for: the archive keeps everything, the public is shown what may be shown, and a request to vanish is
-//! honoured where the settings say so.
+//! Deletion, expiration and vanish requests: the archive keeps every event, the public view hides what the
+//! requests cover, and requests to vanish are carried out only if the settings say so.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::kit::{Kit, note, number, offered, projection, texts};
 
-/// A moment in the middle of these tests' events.
+/// A time in the middle of these tests' events.
 const T: u64 = 1_700_000_000;
 
 const OWN: &str = "wss://archive.example";
@@ -60,7 +60,7 @@ async fn n_77_events_that_relays_remove_by_themselves_or_on_request_are_told_fro
         assert_eq!(store(&mut kit, events).await as usize, events.len());
     }
     let known = |event: &Event| {
-        // The number is not asked for.
+        // The query does not ask for the number.
         (KnownEvent { number: 0, created_at: event.created_at.as_secs().cast_signed() }, event.id)
     };
     let now = i64::try_from(T).unwrap() + 100;
@@ -74,7 +74,7 @@ async fn n_77_events_that_relays_remove_by_themselves_or_on_request_are_told_fro
     assert_eq!(read::removable(&kit.doors.session, &all, now).await.unwrap(), removable.len());
 }
 
-/// Ids that `public_events` shows.
+/// Ids in the view `public_events`.
 async fn public(kit: &Kit, now_s: u64, own: &[&str]) -> BTreeSet<String> {
     let client = kit.database.owner().await;
     let now_s = i64::try_from(now_s).unwrap();
@@ -95,7 +95,7 @@ fn vanisher(kit: &Kit, own: &[&str]) -> Vanisher {
     Vanisher::new(kit.doors.clone(), Leases::new(kit.doors.write.clone()), own_urls)
 }
 
-/// Runs the vanisher until it has nothing left to do.
+/// Runs the vanisher until no request is left.
 async fn vanish(kit: &Kit, own: &[&str]) {
     let vanisher = vanisher(kit, own);
     while vanisher.cycle(&CancellationToken::new()).await.unwrap() == Cycle::More {}
@@ -111,7 +111,7 @@ async fn n_09_1_the_author_alone_deletes_and_the_archive_keeps_what_the_public_i
     let events = [&notes[..], std::slice::from_ref(&request)].concat();
     assert_eq!(store(&mut kit, &events).await, 4);
     assert_eq!(public(&kit, T, &[]).await, ids([&notes[1], &notes[2], &request]));
-    assert_eq!(stored(&kit).await, ids(&events), "the archive keeps everything");
+    assert_eq!(stored(&kit).await, ids(&events), "the archive keeps every event");
     let requests = "SELECT encode(target, 'hex') || encode(request_id, 'hex') || encode(pubkey, 'hex') || created_at FROM deletion_requests ORDER BY 1";
     let mut expected = [&all[0], &all[2]]
         .map(|target| format!("{target}{}{}{}", request.id.to_hex(), author.public_key().to_hex(), T + 10));
@@ -184,7 +184,7 @@ async fn n_09_5_a_request_that_comes_first_counts_and_e_means_any_time() {
     let late = note(&author, T + 5_000_000, "signed after the request");
     let request = event(&author, 5, T, &[&["e", &late.id.to_hex()]]);
     store(&mut kit, std::slice::from_ref(&request)).await;
-    assert_eq!(store(&mut kit, &[late]).await, 1, "the archive takes it");
+    assert_eq!(store(&mut kit, &[late]).await, 1, "the archive stores it");
     assert_eq!(public(&kit, T, &[]).await, ids([&request]));
 }
 
@@ -203,7 +203,7 @@ async fn n_40_5_the_first_tag_decides_what_is_no_number_is_none_and_at_the_secon
         event(&author, 1, T + 5, &[&["x", "expiration", "1"]]),
     ];
     let events = [&never[..], std::slice::from_ref(&expiring)].concat();
-    assert_eq!(store(&mut kit, &events).await, 6, "also what expired long ago is archived");
+    assert_eq!(store(&mut kit, &events).await, 6, "events that expired long ago are archived too");
     assert_eq!(public(&kit, T + 99, &[]).await, ids(&events));
     assert_eq!(public(&kit, T + 100, &[]).await, ids(&never));
     kit.project().await;
@@ -213,7 +213,7 @@ async fn n_40_5_the_first_tag_decides_what_is_no_number_is_none_and_at_the_secon
 #[tokio::test]
 async fn n_62_1_a_request_reaches_all_relays_or_the_ones_it_names_however_they_are_spelt() {
     let mut kit = Kit::new().await;
-    // Notes of keys whose request reaches everybody, us, or others alone.
+    // Notes of keys whose request names all relays, this one, or other relays only.
     let [mut all, mut own, mut elsewhere] = [const { BTreeSet::new() }; 3];
     for (tags, reached) in [
         (&[&["relay", "ALL_RELAYS"][..]][..], 0),
@@ -239,10 +239,10 @@ async fn n_62_1_a_request_reaches_all_relays_or_the_ones_it_names_however_they_a
     };
     assert_eq!(hidden(&[]).await, all);
     assert_eq!(hidden(&[OWN]).await, &all | &own);
-    assert_eq!(stored(&kit).await.len(), 12, "nothing is erased unless the settings say so");
+    assert_eq!(stored(&kit).await.len(), 12, "without the setting no event is erased");
 }
 
-/// Everything that random events ask for, told anew by the rules as they are written.
+/// The expected result for random events, computed independently from the rules.
 struct Oracle<'a>(&'a [Event]);
 
 impl Oracle<'_> {
@@ -283,7 +283,7 @@ impl Oracle<'_> {
     }
 }
 
-/// Random events of few authors, few addresses and few seconds, so that requests meet what they ask for.
+/// Random events of few authors, addresses and seconds, so that requests often match other events.
 fn random(dice: &mut StdRng, authors: &[Keys], count: usize) -> Vec<Event> {
     let mut events: Vec<Event> = Vec::new();
     while events.len() < count {
@@ -322,13 +322,13 @@ fn random(dice: &mut StdRng, authors: &[Keys], count: usize) -> Vec<Event> {
 }
 
 #[tokio::test]
-async fn what_the_public_is_shown_is_what_the_rules_say_of_random_events_in_any_order() {
+async fn the_public_view_follows_the_rules_for_random_events_in_any_order() {
     for seed in 0..4 {
         let mut dice = StdRng::seed_from_u64(seed);
         let authors: Vec<Keys> = (0..4).map(|_| Keys::generate()).collect();
         let events = random(&mut dice, &authors, 300);
         let mut kit = Kit::new().await;
-        // Newest first, as a crawl brings them, in small batches.
+        // Newest first, as a crawl delivers them, in small batches.
         let mut crawled = events.clone();
         crawled.sort_by_key(|event| std::cmp::Reverse(event.created_at));
         for batch in crawled.chunks(37) {
@@ -341,7 +341,7 @@ async fn what_the_public_is_shown_is_what_the_rules_say_of_random_events_in_any_
             let expected = ids(events.iter().filter(|event| oracle.shows(event, now_s, own)));
             assert_eq!(public(&kit, now_s, own).await, expected, "seed {seed}, {now_s}, {own:?}");
         }
-        // Erasures in between leave the projection as a replay gives it.
+        // After erasures the projection still equals a replay.
         let owner = kit.database.urls().owner;
         erase(&owner, ErasureSubject::Pubkey(authors[0].public_key().to_bytes(), 1_701_000_000), "x")
             .await
@@ -383,7 +383,8 @@ async fn n_62_2_and_3_an_honoured_request_takes_what_it_says_once_and_nothing_of
     for (table, rows) in [("deletions", 0), ("expirations", 0), ("vanish_requests", 1)] {
         assert_eq!(number(&client, &format!("SELECT count(*) FROM {table}")).await, rows, "{table}");
     }
-    // By crawl and by import, together with what the key signed for that time and nobody had shown yet.
+    // By crawl and by import, together with an event that the key signed for that time and that is new to the
+    // archive.
     let unseen = note(&author, T - 5, "never seen");
     let again = [&events[..], std::slice::from_ref(&unseen)].concat();
     for relay in [Some(relay), None] {
@@ -394,19 +395,23 @@ async fn n_62_2_and_3_an_honoured_request_takes_what_it_says_once_and_nothing_of
     let later = event(&author, 62, T + 1, &[&["relay", "ALL_RELAYS"]]);
     intake.offer(Some(relay), offered(std::slice::from_ref(&later)), Refusals::default()).await.unwrap();
     vanish(&kit, &[]).await;
-    assert_eq!(stored(&kit).await, ids([&kept[1], &request, &later]), "each request is its own");
+    assert_eq!(
+        stored(&kit).await,
+        ids([&kept[1], &request, &later]),
+        "each request is carried out separately"
+    );
     kit.project().await;
     assert_eq!(kit.problems().await, Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn a_vanishing_that_was_cut_short_is_done_whole_the_next_time_and_by_one_of_two() {
+async fn an_interrupted_vanish_request_is_completed_later_and_by_one_of_two_processes() {
     let mut kit = Kit::new().await;
     let author = Keys::generate();
     let notes: Vec<Event> = (0..20).map(|n| note(&author, T + n, "x")).collect();
     let request = event(&author, 62, T + 9, &[&["relay", OWN]]);
     store(&mut kit, &[&notes[..], std::slice::from_ref(&request)].concat()).await;
-    // The erasure waits behind a reader that blocks the sightings, and its connection dies there.
+    // The erasure waits for a reader that locks the sightings, and its connection is cut there.
     let blocker = kit.superuser().await;
     blocker
         .batch_execute(
@@ -426,7 +431,7 @@ async fn a_vanishing_that_was_cut_short_is_done_whole_the_next_time_and_by_one_o
     blocker.batch_execute("COMMIT").await.unwrap();
     assert_eq!(stored(&kit).await.len(), 21, "all or nothing");
     assert_eq!(number(&blocker, "SELECT count(*) FROM erasure").await, 0);
-    // The lease of a process that died is over after a while; and two that meet do it once.
+    // The lease of a process that died expires. When two processes meet, one of them carries the request out.
     blocker.batch_execute("TRUNCATE lease").await.unwrap();
     let subject = ErasureSubject::Vanish {
         request: request.id.to_bytes(),

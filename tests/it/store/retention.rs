@@ -1,4 +1,4 @@
-//! Retention: a whole month leaves, leaves a record, and stays away.
+//! Retention: a whole month is removed, recorded, and not stored again.
 
 use chrono::NaiveDate;
 use nostr_sdk::Keys;
@@ -49,7 +49,7 @@ async fn retention_resumes_after_an_interrupted_detach() {
     let owner = kit.database.urls().owner;
     let client = kit.superuser().await;
     for family in ["events", "sightings"] {
-        // A reader of the whole table keeps a concurrent detach waiting, which then is cut short.
+        // A reader of the whole table makes a concurrent detach wait; the detach is then interrupted.
         let reader = kit.database.service().await;
         reader
             .batch_execute(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM {family}"))
@@ -80,7 +80,8 @@ async fn retention_resumes_after_an_interrupted_detach() {
     assert_eq!(kit.problems().await, Vec::<String>::new());
 }
 
-/// A month that an earlier version detached and did not drop is passed over by migrations: V18 and V22 changed the columns of the others.
+/// Migrations skip a month that an earlier version detached and did not drop. V18 and V22 changed the columns
+/// of the other months.
 #[tokio::test]
 async fn a_month_that_was_detached_before_the_schema_changed_can_be_dropped() {
     let mut kit = Kit::new().await;
@@ -105,7 +106,7 @@ async fn a_month_that_was_detached_before_the_schema_changed_can_be_dropped() {
 }
 
 #[tokio::test]
-async fn ingest_goes_on_while_a_month_is_dropped_also_with_events_of_that_month() {
+async fn ingest_continues_while_a_month_is_dropped_even_with_events_of_that_month() {
     let mut kit = Kit::new().await;
     let relay = kit.relays(&["one"]).await[0];
     let keys = Keys::generate();
@@ -140,7 +141,7 @@ async fn ingest_goes_on_while_a_month_is_dropped_also_with_events_of_that_month(
 }
 
 #[tokio::test]
-async fn what_lies_before_the_first_month_can_be_dropped_too() {
+async fn events_before_the_first_month_can_be_dropped_too() {
     let mut kit = Kit::new().await;
     let relay = kit.relays(&["one"]).await[0];
     let keys = Keys::generate();
@@ -149,7 +150,10 @@ async fn what_lies_before_the_first_month_can_be_dropped_too() {
     let intake = kit.intake();
     intake.offer(Some(relay), offered(&events), Refusals::default()).await.unwrap();
     let owner = kit.database.urls().owner;
-    assert!(months_before(&owner, day(2020, 10)).await.unwrap().is_empty(), "it does not lie wholly before");
+    assert!(
+        months_before(&owner, day(2020, 10)).await.unwrap().is_empty(),
+        "the month does not end before that day"
+    );
     let months = months_before(&owner, day(2020, 11)).await.unwrap();
     let both = Left { events: 2, sightings: 2 };
     assert_eq!(months, [Month { month: PAST, holds: both }]);

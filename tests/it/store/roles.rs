@@ -1,4 +1,5 @@
-//! What each role may do: analysts read for a while, services append and read, and only the owner makes tables.
+//! Privileges of each role: analysts read for a limited time, services append and read, and only the owner
+//! creates tables.
 
 use quipu::store::embedded::Person;
 use quipu::store::registry::{TABLES, TableKind};
@@ -45,7 +46,7 @@ async fn an_analyst_reads_everything_but_messages_for_a_limited_time_and_writes_
         reader.batch_execute(write).await.unwrap_err().code(),
         Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
     );
-    // An analyst may change that setting, and still has no grant.
+    // An analyst may change that setting, but still has no grant.
     reader.batch_execute("SET default_transaction_read_only = off").await.unwrap();
     let writable = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
                     AND has_table_privilege(oid, 'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')";

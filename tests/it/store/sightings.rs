@@ -1,4 +1,5 @@
-//! Sightings of events that are stored already: by the numbers that were looked up before, and what may happen in between.
+//! Sightings of events that are stored already: recorded by numbers that were looked up before, and races
+//! with other changes.
 
 use chrono::NaiveDate;
 use quipu::base::Refusals;
@@ -11,7 +12,7 @@ use tokio_postgres::Client;
 
 use super::kit::{Kit, ingest_journal, number, offered, page, sample, texts};
 
-/// As somebody looked them up now.
+/// The events as a lookup returns them now.
 async fn known(client: &Client) -> KnownEvents {
     let rows = client.query("SELECT number, created_at FROM events ORDER BY number", &[]).await.unwrap();
     let events = rows.iter().map(|row| KnownEvent { number: row.get(0), created_at: row.get(1) }).collect();
@@ -27,7 +28,7 @@ async fn of(client: &Client, relay: Relay) -> i64 {
 }
 
 #[tokio::test]
-async fn what_was_erased_since_it_was_looked_up_is_not_sighted() {
+async fn an_event_erased_since_its_lookup_is_not_sighted() {
     let mut kit = Kit::new().await;
     let relays = kit.relays(&["one", "two", "three"]).await;
     let events = sample(90, 40);
@@ -40,7 +41,7 @@ async fn what_was_erased_since_it_was_looked_up_is_not_sighted() {
     erase(&kit.database.urls().owner, subject, "x").await.unwrap();
     writer.append(sighting(relays[1], &before)).await.unwrap();
     assert_eq!(of(&owner, relays[1]).await, 39);
-    // Looked up again, nothing is in doubt.
+    // After a new lookup every event is sighted.
     writer.append(sighting(relays[2], &known(&owner).await)).await.unwrap();
     assert_eq!(of(&owner, relays[2]).await, 39);
     kit.project().await;
@@ -48,7 +49,7 @@ async fn what_was_erased_since_it_was_looked_up_is_not_sighted() {
 }
 
 #[tokio::test]
-async fn a_month_that_was_dropped_since_takes_no_sightings() {
+async fn a_month_dropped_since_the_lookup_gets_no_sightings() {
     let mut kit = Kit::new().await;
     let relays = kit.relays(&["one", "two"]).await;
     let events = sample(91, 400);
@@ -62,7 +63,7 @@ async fn a_month_that_was_dropped_since_takes_no_sightings() {
         NaiveDate::from_ymd_opt(chrono::Datelike::year(&month), chrono::Datelike::month(&month), 1).unwrap();
     drop_month(&kit.database.urls().owner, month, "old").await.unwrap();
     let left = number(&owner, "SELECT count(*) FROM events").await;
-    // Even by somebody who looked after the month was announced and before it was gone.
+    // Even by a writer that looked the event up after the month was announced and before it was dropped.
     let later = KnownEvents { as_of: i64::MAX, ..before.clone() };
     for known in [before, later] {
         writer.append(sighting(relays[1], &known)).await.unwrap();
@@ -73,12 +74,13 @@ async fn a_month_that_was_dropped_since_takes_no_sightings() {
 }
 
 #[tokio::test]
-async fn several_writers_that_tell_of_one_relay_add_each_sighting_once() {
+async fn several_writers_for_one_relay_add_each_sighting_once() {
     let mut kit = Kit::new().await;
     let relays = kit.relays(&["one", "two"]).await;
     let events = sample(92, 300);
     let writers = [kit.writer(ingest_journal()), kit.writer(ingest_journal()), kit.writer(ingest_journal())];
-    // Half of them are stored; the other half comes new from all at once, together with what is known.
+    // Half of the events are stored. All writers offer the other half as new at once, together with the known
+    // half.
     writers[0].append(page(None, &events[..150])).await.unwrap();
     let owner = kit.database.owner().await;
     let known = known(&owner).await;
@@ -132,7 +134,7 @@ async fn another_signature_of_a_stored_event_is_verified_and_sighted() {
 }
 
 #[tokio::test]
-async fn sightings_learnt_by_comparison_are_marked_and_counted_apart() {
+async fn sightings_learnt_by_comparison_are_marked_and_counted_separately() {
     let mut kit = Kit::new().await;
     let relays = kit.relays(&["one", "two", "three"]).await;
     let events = sample(93, 40);
@@ -140,7 +142,8 @@ async fn sightings_learnt_by_comparison_are_marked_and_counted_apart() {
     intake.offer(Some(relays[0]), offered(&events), Refusals::default()).await.unwrap();
     let owner = kit.database.owner().await;
     let known = known(&owner).await;
-    // The second relay sends ten of them and is compared then; the third is compared first and sends ten later.
+    // The second relay sends ten of the events and is then compared; the third is compared first and sends
+    // ten later.
     intake.offer(Some(relays[1]), offered(&events[..10]), Refusals::default()).await.unwrap();
     intake.sight(relays[1], known.clone()).await.unwrap();
     intake.sight(relays[2], known).await.unwrap();
@@ -156,7 +159,7 @@ async fn sightings_learnt_by_comparison_are_marked_and_counted_apart() {
     kit.project().await;
     let status = read::status(&kit.doors.read).await.unwrap();
     assert_eq!((status.sightings, status.sightings_compared), (120, 70));
-    // Erasing an event takes its sightings out of both counts.
+    // Erasing an event reduces both counts.
     erase(&kit.database.urls().owner, ErasureSubject::Event(events[20].id.to_bytes()), "x").await.unwrap();
     let status = read::status(&kit.doors.read).await.unwrap();
     assert_eq!((status.sightings, status.sightings_compared), (117, 68));

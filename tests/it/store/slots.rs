@@ -1,10 +1,11 @@
-//! Numbers for events: batches draw as many slots as they need, none where nothing is new, and say when there are no more.
+//! Numbers for events: a batch draws as many slots as it needs, none if it has no new event, and fails when
+//! there are no slots left.
 
 use std::time::Duration;
 
 use quipu::base::nostr_event::Refusal;
 use quipu::base::{Refusals, VerifiedEvent};
-use quipu::store::append::Patience;
+use quipu::store::append::RetryLimits;
 use quipu::store::ingest::IngestPage;
 use tokio::task::JoinSet;
 
@@ -27,15 +28,15 @@ async fn a_batch_that_changes_nothing_draws_no_slot_and_is_not_recorded() {
     let mut refused = Refusals::default();
     refused.add_times(Refusal::Malformed, 500);
     for _ in 0..20 {
-        // What is known and sighted already, together with refusals; refusals alone; nothing at all.
+        // Known events with known sightings, together with refusals; refusals alone; nothing at all.
         intake.offer(Some(relay), offered(&events), refused.clone()).await.unwrap();
         let outcome = intake.offer(Some(relay), Vec::new(), refused.clone()).await.unwrap();
-        assert_eq!(outcome.refused.total(), 500, "it is counted for the caller");
+        assert_eq!(outcome.refused.total(), 500, "the caller gets the count");
         intake.offer(Some(relay), Vec::new(), Refusals::default()).await.unwrap();
     }
     assert_eq!((number(&owner, BATCHES).await, number(&owner, DRAWN).await), before);
 
-    // New sightings of known events are recorded, and need no slot.
+    // New sightings of known events are recorded and need no slot.
     let two = kit.relays(&["two"]).await[0];
     intake.offer(Some(two), offered(&events), refused).await.unwrap();
     assert_eq!((number(&owner, BATCHES).await, number(&owner, DRAWN).await), (2, before.1));
@@ -67,9 +68,9 @@ async fn sessions_that_draw_at_once_get_slots_of_their_own_and_hold_no_lock_afte
     ranges.sort_unstable();
     assert_eq!(ranges.len(), 360);
     for pair in ranges.windows(2) {
-        assert_eq!(pair[0].1, pair[1].0, "each begins where another ends: none is shared, none is lost");
+        assert_eq!(pair[0].1, pair[1].0, "each range begins where another ends: no slot is shared or lost");
     }
-    // The transactions are open still.
+    // The transactions are still open.
     let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'
                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     assert_eq!(number(&kit.superuser().await, held).await, 0);
@@ -77,25 +78,25 @@ async fn sessions_that_draw_at_once_get_slots_of_their_own_and_hold_no_lock_afte
 }
 
 #[tokio::test]
-async fn when_the_slots_are_used_up_the_answer_says_so_and_what_is_stored_stays() {
+async fn when_the_slots_are_used_up_the_error_says_so_and_stored_events_stay() {
     let mut kit = Kit::new().await;
     let owner = kit.database.owner().await;
     owner.batch_execute("SELECT setval('event_slot', quipu_slots_max() - 3)").await.unwrap();
-    let patience = Patience { attempt: Duration::from_secs(20), total: Duration::from_secs(20) };
-    let writer = kit.patient_writer(ingest_journal(), patience);
+    let limits = RetryLimits { attempt: Duration::from_secs(20), total: Duration::from_secs(20) };
+    let writer = kit.writer_with_limits(ingest_journal(), limits);
     let events = sample(111, 8);
     let last = writer.append(page(None, &events[..3])).await.unwrap();
     assert_eq!((last.stored, last.newest_slot), (3, Some((1 << 45) - 1)));
     let error = writer.append(page(None, &events[3..])).await.unwrap_err();
     assert!(matches!(error, quipu::store::Error::Broken(_)), "{error:?}");
     let told = format!("{error:?}");
-    assert!(told.contains("the numbers for events are used up"), "{told}");
+    assert!(told.contains("the numbers for events are used;"), "{told}");
     assert_eq!(number(&owner, "SELECT count(*) FROM events").await, 3);
     let months = "SELECT count(*) FROM events WHERE number >> 45 = quipu_month_number(created_at)";
     assert_eq!(number(&owner, months).await, 3, "the last slots do not touch the month");
 }
 
-/// What the intake would do with events that it found to be new, although they are stored by the time they are committed.
+/// The intake found these events to be new, but another writer stores them before the commit.
 #[tokio::test]
 async fn events_that_another_writer_stores_first_are_sighted_under_their_number() {
     let mut kit = Kit::new().await;

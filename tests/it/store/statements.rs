@@ -1,4 +1,4 @@
-//! Statements and the schema agree, and the schema explains itself.
+//! The statements fit the schema, and every table and column has a comment.
 
 use std::fs;
 
@@ -37,7 +37,7 @@ async fn every_checked_query_prepares_against_the_migrated_schema() {
     assert!(queries > 0);
 }
 
-/// PostgreSQL's name of a type as the query files write it.
+/// The name of a PostgreSQL type as the query files write it.
 fn plain(type_info: &Value) -> String {
     type_info.as_str().map_or_else(|| type_info.to_string(), str::to_lowercase)
 }

@@ -1,4 +1,4 @@
-//! Ticks: every entry reaches every reader once, however late and in whatever order transactions commit.
+//! Ticks: every reader sees every entry once, however late and in whatever order transactions commit.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use super::kit::{Kit, ingest_journal, number, page, sample, texts, totals};
 use crate::support::proxy::eventually;
 
-/// An entry that says "one event of this kind was stored".
+/// An entry that says that one event of this kind was stored.
 fn entry(kind: i64) -> String {
     format!(
         "INSERT INTO ingest_log (batch, command, source, offered, stored, sighted, kinds, kind_counts, relays, relay_counts)
@@ -18,13 +18,13 @@ fn entry(kind: i64) -> String {
     )
 }
 
-/// How often each kind was counted by the projection.
+/// How often the projection counted each kind.
 async fn counted(client: &Client) -> BTreeMap<i64, i64> {
     let rows = client.query("SELECT kind::bigint, events FROM kind_totals", &[]).await.unwrap();
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// Ticks until there is one, and applies it.
+/// Takes a tick, retrying until there is one, and applies it.
 async fn tick(kit: &Kit) {
     let ticker = kit.ticker().await;
     eventually("a tick is taken", || async { ticker.take().await.unwrap().is_some() }).await;
@@ -79,7 +79,7 @@ async fn an_entry_whose_position_was_drawn_before_its_transaction_began_to_count
 }
 
 #[tokio::test]
-async fn entries_flow_past_a_strangers_open_transaction_in_this_database_and_in_another() {
+async fn entries_do_not_wait_for_open_transactions_of_other_sessions_in_this_or_another_database() {
     let mut kit = Kit::new().await;
     let elsewhere = Kit::new().await;
     let strangers = [kit.database.service().await, elsewhere.database.service().await];
@@ -88,7 +88,7 @@ async fn entries_flow_past_a_strangers_open_transaction_in_this_database_and_in_
     }
     let writer = kit.writer(ingest_journal());
     let reader = kit.database.service().await;
-    // The strangers stay for a minute.
+    // The other transactions stay open for a minute.
     let turns = 120;
     let mut pace = tokio::time::interval(Duration::from_millis(500));
     for (turn, event) in sample(40, turns).into_iter().enumerate() {
@@ -96,7 +96,7 @@ async fn entries_flow_past_a_strangers_open_transaction_in_this_database_and_in_
         writer.append(page(None, &[event])).await.unwrap();
         tick(&kit).await;
         let seen = number(&reader, "SELECT sum(events)::bigint FROM kind_totals").await;
-        assert_eq!(seen, i64::try_from(turn).unwrap() + 1, "an entry waits for a stranger");
+        assert_eq!(seen, i64::try_from(turn).unwrap() + 1, "an entry waits for another session");
     }
     for stranger in &strangers {
         stranger.batch_execute("COMMIT").await.unwrap();
@@ -107,9 +107,9 @@ async fn entries_flow_past_a_strangers_open_transaction_in_this_database_and_in_
     assert_eq!(kit.problems().await, Vec::<String>::new());
 }
 
-/// Four writers begin, write, commit and roll back in any order, while ticks are taken and applied.
+/// Four writers begin, write, commit and roll back in random order, while ticks are taken and applied.
 #[tokio::test]
-async fn whatever_the_order_of_commits_each_committed_entry_is_counted_once() {
+async fn each_committed_entry_is_counted_once_in_any_order_of_commits() {
     for seed in 0..4 {
         let kit = Kit::new().await;
         let mut dice = StdRng::seed_from_u64(seed);
@@ -148,7 +148,7 @@ async fn whatever_the_order_of_commits_each_committed_entry_is_counted_once() {
 }
 
 #[tokio::test]
-async fn overlapping_tickers_keep_one_order_and_overlapping_projectors_count_once() {
+async fn concurrent_tickers_keep_one_order_and_concurrent_projectors_count_once() {
     let mut kit = Kit::new().await;
     let writer = kit.writer(ingest_journal());
     let done = tokio_util::sync::CancellationToken::new();
@@ -183,7 +183,8 @@ async fn overlapping_tickers_keep_one_order_and_overlapping_projectors_count_onc
 async fn an_idle_database_takes_no_ticks() {
     let kit = Kit::new().await;
     tick(&kit).await;
-    // Other tests write in the same cluster, and ids that pass are looked at once a second: not at every call.
+    // Other tests write in the same cluster, and passing transaction ids are checked once a second, not at
+    // every call.
     let ticker = kit.ticker().await;
     let started = std::time::Instant::now();
     let mut taken = 0;
@@ -192,21 +193,21 @@ async fn an_idle_database_takes_no_ticks() {
     }
     let strangers = 10 * (started.elapsed().as_secs() + 1);
     assert!(taken <= strangers, "{taken} ticks in {:?} in which nothing was written here", started.elapsed());
-    // A tick that brings nothing new leaves no checkpoint behind.
+    // A tick without new entries leaves no checkpoint.
     let before = number(&kit.superuser().await, "SELECT tick FROM checkpoint").await;
     assert!(!totals().catch_up(&kit.doors.write).await.unwrap());
     assert_eq!(number(&kit.superuser().await, "SELECT tick FROM checkpoint").await, before);
 }
 
 #[tokio::test]
-async fn when_ticks_are_forgotten_a_reader_goes_on_from_its_checkpoint() {
+async fn when_ticks_are_deleted_a_reader_continues_from_its_checkpoint() {
     let kit = Kit::new().await;
     let (early, late) = (kit.database.service().await, kit.database.service().await);
     late.batch_execute(&format!("BEGIN; {}", entry(1))).await.unwrap();
     early.batch_execute(&entry(2)).await.unwrap();
     tick(&kit).await;
     kit.superuser().await.batch_execute("TRUNCATE tick").await.unwrap();
-    assert!(!totals().catch_up(&kit.doors.write).await.unwrap(), "without a tick there is nothing to do");
+    assert!(!totals().catch_up(&kit.doors.write).await.unwrap(), "without a tick there is nothing to apply");
     late.batch_execute("COMMIT").await.unwrap();
     early.batch_execute(&entry(2)).await.unwrap();
     tick(&kit).await;

@@ -1,4 +1,4 @@
-//! Working tables may be truncated at any time at the cost of repeated work, never of a fact.
+//! Working tables may be truncated at any time: work is repeated, but no fact is lost.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ async fn every_working_table_is_truncated_under_load_and_nothing_is_lost_or_coun
     let intake = kit.intake();
     let done = CancellationToken::new();
     let mut services = JoinSet::new();
-    // Two processes of each service, which take turns by a lease.
+    // Two processes of each service, which share the work by leases.
     for _ in 0..2 {
         let (ticker, leases) = (kit.ticker().await, Leases::new(kit.doors.write.clone()));
         let (pool, stop) = (kit.doors.write.clone(), done.clone());

@@ -1,22 +1,24 @@
--- BigBrotr stores everything: tags, content, and an index over tag values.
--- The signatures are the same in every implementation; the archive's append calls them.
+-- BigBrotr stores whole events, with tags, content, and an index on tag values.
+-- Every implementation has functions with these signatures; the archive's append calls them.
 
 CREATE INDEX IF NOT EXISTS events_pubkey ON events (pubkey, created_at);
 CREATE INDEX IF NOT EXISTS events_kind ON events (kind, created_at);
 CREATE INDEX IF NOT EXISTS events_id_hash ON events USING hash (id);
 CREATE INDEX IF NOT EXISTS events_tagvalues ON events USING gin (tagvalues_index(tagvalues)) WHERE tagvalues IS NOT NULL;
 
--- Stores a batch of verified events and the sightings that came with it, as one fact of ingest_log.
--- Events that are already there, or that an erasure keeps away, are passed over.
---   command            identity of this batch: a second call with the same one fails on ingest_log_command
+-- Stores a batch of verified events and their sightings, as one entry of ingest_log. Skips events that are
+-- stored already or excluded by an erasure.
+--   command            id of this batch: a second call with the same id fails on ingest_log_command
 --   source, refused    as in ingest_log
---   ids … raws         one element an event, bounded by 16384; tags as JSON text; raws NULL where content holds no NUL
---   seen_…             one element a sighting of one of them: its place (from 0) and relays.number
---   known_…            one element a sighting of an event that is stored: its events.number, its created_at, relays.number,
---                      and whether that was learnt by comparing ids (NIP-77) and not by receiving the event
---   known_as_of        greatest erasure.position, 0 for none, when those were looked up at the latest
--- Returns the places (from 0) of the events that were new, the number of new sightings, and the last slot that was drawn, NULL for none.
--- A batch that changes nothing is not recorded.
+--   ids … raws         one element per event, at most 16384; tags as JSON text; raws NULL where content has
+--                      no NUL
+--   seen_…             one element per sighting of one of these events: its place (from 0) and relays.number
+--   known_…            one element per sighting of an event that is stored already: events.number,
+--                      created_at, relays.number, and whether it was learnt by comparing ids (NIP-77) instead
+--                      of receiving the event
+--   known_as_of        greatest erasure.position at the lookup of the known events; 0 for none
+-- Returns the places (from 0) of the new events, the number of new sightings, and the last slot drawn (NULL
+-- for none). A batch that changes nothing is not recorded.
 CREATE OR REPLACE FUNCTION insert_event_batch(
     command uuid, source text, refused jsonb,
     ids bytea[], pubkeys bytea[], created_ats bigint[], kinds integer[], tags text[], contents text[], sigs bytea[], raws bytea[],
@@ -26,16 +28,16 @@ CREATE OR REPLACE FUNCTION insert_event_batch(
 LANGUAGE plpgsql AS $$
 DECLARE
     kept_away integer[] := quipu_open_batch(ids, pubkeys, created_ats, kinds);
-    -- The slot of the first event. The others follow it in the order given.
+    -- The slot of the first event. The slots of the other events follow in the order given.
     first bigint;
     month bigint;
     oldest bigint; newest bigint;
     numbers bigint[];
 BEGIN
-    -- A relay that shows what is stored already adds sightings alone.
+    -- A relay that sends only stored events adds only sightings.
     IF cardinality(ids) > cardinality(kept_away) THEN
         first := quipu_draw_slots(cardinality(ids));
-        -- Most batches lie in one month; then it is worked out once.
+        -- Most batches lie in one month, which is then computed once.
         SELECT CASE WHEN quipu_month_number(min(c)) = quipu_month_number(max(c)) THEN quipu_month_number(min(c)) END
         INTO month FROM unnest(created_ats) c;
 
@@ -64,9 +66,10 @@ BEGIN
                                  known_compared, known_as_of);
 END $$;
 
--- One event that one relay showed. It is taken as unverified: it waits in event_offers until a service has checked its id and signature,
--- and is in `events` only then. Returns whether it was taken; false when it is stored already.
--- For programs of others (role quipu_writer); at most 100,000 offers wait, and 1 GiB of them.
+-- One event that one relay showed. It is offered unverified: it waits in event_offers until a service has
+-- checked its id and signature, and only then appears in `events`. Returns whether it was accepted; false
+-- when it is stored already. For external programs (role quipu_writer). At most 100,000 offers wait, with at
+-- most 1 GiB in total.
 CREATE OR REPLACE FUNCTION insert_event(
     id bytea, pubkey bytea, created_at bigint, kind integer, tags jsonb, content text, sig bytea, relay_url text)
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -101,17 +104,19 @@ BEGIN
     RETURN true;
 END $$;
 
--- Makes relays known. Returns their numbers in the order given; known ones keep theirs. A known relay of another source becomes
--- the operator's when the operator names it, and is then refused no longer. A candidate that becomes a relay is no candidate. A
--- relay that the operator adds or names is dialled before all others.
---   urls must be canonical; networks: clearnet, tor, i2p, loki; sources: operator, seed, validator or insert_relay;
---   added: whether this call made the relay known
+-- Adds relays. Returns their numbers in the order given; known relays keep their numbers. A relay of another
+-- source gets source `operator` when the operator names it, and is then no longer refused. A candidate that
+-- becomes a relay is removed from the candidates. A relay that the operator adds or names is dialled before
+-- all other relays.
+--   urls must be canonical; networks: clearnet, tor, i2p, loki; sources: operator, seed, validator or
+--     insert_relay;
+--   added: whether this call added the relay
 CREATE OR REPLACE FUNCTION insert_relay_batch(
     command uuid, urls text[], networks text[], sources text[], OUT numbers integer[], OUT added boolean[])
 LANGUAGE plpgsql AS $$
 DECLARE fresh_urls text[]; asked integer[];
 BEGIN
-    -- Most calls name what is known and change nothing: they wait for nobody.
+    -- Most calls name known relays and change nothing, so they take no lock.
     IF EXISTS (SELECT FROM unnest(urls, sources) AS o (url, source) LEFT JOIN relays r ON r.url = o.url
                WHERE r.url IS NULL OR (quipu_is_named(o.source) AND NOT quipu_is_named(r.source))) THEN
         PERFORM quipu_lock_candidates();
@@ -146,7 +151,8 @@ BEGIN
     FROM unnest(urls) WITH ORDINALITY AS o (url, place) JOIN relays r ON r.url = o.url;
 END $$;
 
--- One relay, in the one spelling that Quipu stores. For programs of others (role quipu_writer); at most 10,000 new ones in 24 hours.
+-- Adds one relay, whose URL must be canonical. For external programs (role quipu_writer); at most 10,000 new
+-- relays in 24 hours.
 CREATE OR REPLACE FUNCTION insert_relay(url text) RETURNS integer[]
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -165,20 +171,22 @@ BEGIN
         WHEN url ~ '^wss?://[^/:]+\.loki([:/]|$)' THEN 'loki' ELSE 'clearnet' END], ARRAY['insert_relay']));
 END $$;
 
--- Snapshots of relays, as one batch.
---   command        identity of this batch: a second call with the same one fails on relay_metadata_batch
+-- Stores snapshots of relays as one batch.
+--   command        id of this batch: a second call with the same id fails on relay_metadata_batch
 --   generated_ats  unix seconds
---   nip11s         information documents, or NULL; each distinct one is stored once under the SHA-256 of its canonical text
---   nip66s         results of checks, or NULL: openable, readable, writable, further checks by name, and what differs every time
---                  (rtt_open, rtt_read, rtt_write, dns_ttl). The latter goes into the snapshot's row, so that an unchanged result
---                  is stored once, too
--- Any JSON is accepted. A document or result that is no object counts as NULL. openable and readable that are no booleans count
--- as false, such a writable as not tested; times that are no whole numbers from 0 to 2147483647 count as absent.
+--   nip11s         information documents, or NULL; each distinct document is stored once, under the SHA-256
+--                  of its canonical text
+--   nip66s         results of checks, or NULL: openable, readable, writable, further checks by name, and
+--                  values that differ each time (rtt_open, rtt_read, rtt_write, dns_ttl). These values go
+--                  into the snapshot's row, so that an unchanged result is stored only once
+-- Any JSON is accepted. A document or result that is not an object counts as NULL. Without a boolean,
+-- openable and readable count as false, and writable as not tested. Times that are not whole numbers from 0
+-- to 2147483647 count as absent.
 CREATE OR REPLACE FUNCTION insert_relay_metadata_batch(
     command uuid, relay_urls text[], generated_ats bigint[], nip11s jsonb[], nip66s jsonb[])
 RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
-    -- A field of another type than this is no use in its column; it stays among the extra fields.
+    -- A field of another type does not fit its column and stays among the extra fields.
     texts constant text[] := ARRAY['name', 'description', 'banner', 'icon', 'pubkey', 'contact', 'software', 'version',
                                    'privacy_policy', 'terms_of_service'];
     times constant text[] := ARRAY['rtt_open', 'rtt_read', 'rtt_write', 'dns_ttl'];
@@ -214,11 +222,12 @@ BEGIN
     RETURN made;
 END $$;
 
--- One snapshot of one relay, which becomes known by it. For programs of others (role quipu_writer).
+-- Stores one snapshot of one relay, and adds the relay if it is unknown. For external programs (role
+-- quipu_writer).
 CREATE OR REPLACE FUNCTION insert_relay_metadata(relay_url text, generated_at bigint, nip11 jsonb, nip66 jsonb)
 RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
-    -- A snapshot of the future would count as the newest one for ever.
+    -- A snapshot with a future time would count as the newest one for ever.
     IF generated_at IS NULL OR generated_at NOT BETWEEN 0 AND extract(epoch FROM now())::bigint + 300 THEN
         RAISE EXCEPTION 'generated_at: %, expected unix seconds from 0 to now', generated_at USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -230,8 +239,8 @@ BEGIN
     RETURN insert_relay_metadata_batch(gen_random_uuid(), ARRAY[relay_url], ARRAY[generated_at], ARRAY[nip11], ARRAY[nip66]);
 END $$;
 
--- Keeps the seed's name and reports: events of one month that no relay has shown us (imported ones, for example).
--- It deletes nothing; a journal only grows.
+-- Counts the events of one month that no relay has sent (imported events, for example). Despite its name,
+-- which the seed project defined, it deletes nothing: journals are append-only.
 CREATE OR REPLACE FUNCTION delete_orphan_events(month date DEFAULT date_trunc('month', now())::date)
 RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT count(*) FROM events e
@@ -240,16 +249,16 @@ RETURNS bigint LANGUAGE sql STABLE AS $$
 $$;
 
 COMMENT ON FUNCTION insert_event_batch IS
-    'stores a batch of events that the service has verified, with who showed them; believes its caller, so only the service may call it';
+    'stores a batch of events that the service has verified, with their sightings; does not check its arguments, so only the service may call it';
 COMMENT ON FUNCTION insert_event(bytea, bytea, bigint, integer, jsonb, text, bytea, text) IS
-    'offers one unverified event that one relay showed; a service verifies it and stores it in events if id and signature are right; returns whether it was taken';
-COMMENT ON FUNCTION insert_relay_batch(uuid, text[], text[], text[]) IS 'makes relays known; believes that the URLs are canonical, so only the service may call it';
-COMMENT ON FUNCTION insert_relay(text) IS 'makes one relay known; takes canonical URLs only; returns its number as an array of one';
+    'offers one unverified event that a relay sent; a service verifies it and stores it in events if id and signature are right; returns whether it was accepted';
+COMMENT ON FUNCTION insert_relay_batch(uuid, text[], text[], text[]) IS 'adds relays; does not check that the URLs are canonical, so only the service may call it';
+COMMENT ON FUNCTION insert_relay(text) IS 'adds one relay; accepts only a canonical URL; returns its number as an array of one';
 COMMENT ON FUNCTION insert_relay_metadata_batch(uuid, text[], bigint[], jsonb[], jsonb[]) IS
     'stores snapshots of relays: information document (NIP-11) and results of checks (NIP-66); only the service may call it';
 COMMENT ON FUNCTION insert_relay_metadata(text, bigint, jsonb, jsonb) IS
-    'stores one snapshot of one relay, which becomes known by it; generated_at in unix seconds; returns 1';
-COMMENT ON FUNCTION delete_orphan_events(date) IS 'deletes nothing: counts the events of one month that no relay has shown';
+    'stores one snapshot of one relay, and adds the relay if it is unknown; generated_at in unix seconds; returns 1';
+COMMENT ON FUNCTION delete_orphan_events(date) IS 'deletes nothing: counts the events of one month that no relay has sent';
 REVOKE EXECUTE ON FUNCTION delete_orphan_events(date) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION delete_orphan_events(date) TO quipu;
 GRANT EXECUTE ON FUNCTION insert_event(bytea, bytea, bigint, integer, jsonb, text, bytea, text), insert_relay(text),
