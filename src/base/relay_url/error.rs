@@ -28,7 +28,7 @@ pub enum RelayUrlError {
     #[error("{0}")]
     Syntax(#[from] url::ParseError),
     /// The scheme is not `ws` or `wss`.
-    #[error("the scheme is {0:?}; a relay needs ws or wss")]
+    #[error("the scheme is {0:?}, only ws and wss are relays")]
     Scheme(String),
     /// The URL contains a user name or password, which would end up in public tables.
     #[error("the address contains a user name or password")]
