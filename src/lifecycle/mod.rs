@@ -131,7 +131,7 @@ impl Lifecycle {
         tokio::select! {
             () = self.tasks.wait() => {}
             () = self.drain.cancelled() => {}
-            Some(name) = signals.next() => tracing::info!("{name}: draining; send the signal again to abort"),
+            Some(name) = signals.next() => tracing::info!("{name}: finishing, once more to abort"),
         }
         self.drain.cancel();
         let drained = tokio::select! {

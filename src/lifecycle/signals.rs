@@ -49,7 +49,7 @@ pub async fn until_signals<T>(
                     tracing::warn!("{name} while {phase}: aborting");
                     return None;
                 }
-                tracing::info!("{name} while {phase}: stopping; send the signal again to abort");
+                tracing::info!("{name} while {phase}: stopping, once more to abort");
                 stop.cancel();
             }
         }

@@ -152,7 +152,7 @@ pub enum FetchError {
     /// The URL cannot be fetched: another scheme than HTTP, credentials, or no host.
     #[error("the URL cannot be fetched: {0}")]
     BadUrl(String),
-    /// No connection.
+    /// The connection could not be opened.
     #[error(transparent)]
     Dial(#[from] DialError),
     /// The exchange as a whole, with redirects and body, was not complete in time.

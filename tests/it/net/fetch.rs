@@ -70,7 +70,8 @@ async fn redirecting(to: &str) -> (Peer, String) {
         .await
 }
 
-/// A server that redirects to `/end` of its own origin, with `body` behind the redirect's head, and answers there.
+/// A server that redirects to `/end` of its own origin, with `body` behind the redirect's head, and answers
+/// there.
 async fn redirecting_to_end(body: &str) -> (Peer, String) {
     let redirect =
         format!("HTTP/1.1 301 Moved\r\nlocation: /end\r\ncontent-length: {}\r\n\r\n{body}", body.len());
