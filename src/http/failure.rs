@@ -286,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rejection_says_code_field_limit_and_value() {
+    fn a_rejection_has_code_field_limit_and_value() {
         let rejection = Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, "too large").field("size_bytes");
         let json = serde_json::to_value(Failure::from(rejection.over_limit(10, 11)).body(None)).unwrap();
         let expected = json!({
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn busy_and_rate_limited_say_when_to_come_back() {
+    fn busy_and_rate_limited_have_retry_after() {
         let busy = Failure::Busy { retry_after: Duration::from_millis(1) };
         let limited = Failure::from(Rejection::new(StatusCode::TOO_MANY_REQUESTS, "slow down"));
         let full = Failure::NoSpace.into_response();

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_is_an_error_of_its_unit_is_counted_and_leaves_others_alone() {
+    async fn a_panic_is_a_counted_error_of_its_unit_and_other_units_continue() {
         let careless = async {
             tokio::task::yield_now().await;
             assert!(std::hint::black_box(false), "a value\0");

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn one_failing_service_makes_the_whole_unhealthy_whatever_follows_it() {
+    fn one_failing_service_makes_all_unhealthy_whatever_follows_it() {
         let all = liveness([failing(), ServiceState::Stopped, ServiceState::Ok].iter());
         assert_eq!(all, Liveness { is_healthy: false, is_ready: false });
     }

@@ -1,10 +1,16 @@
 //! Starts all tasks and stops them in two stages.
 //!
 //! *Drain*: tasks finish their current work and accept no new work. *Abort*: tasks are dropped at their next
-//! await point. The first signal drains; the second signal or the end of the grace time aborts. A task that
-//! fails or panics starts the drain, and the exit code becomes a failure; the first error is kept. A panic in
-//! a service's cycle fails only that cycle, and [`guarded`] confines a panic in a session, check or request
-//! to that unit.
+//! await point.
+//!
+//! | stage | entered by | left by |
+//! |---|---|---|
+//! | running | the start | the first signal, a task that fails or panics, or the end of all tasks |
+//! | draining | any of these | the end of all tasks, the second signal, or the end of the grace time |
+//! | aborted | the second signal, or the end of the grace time | the end of all tasks, or 2 s |
+//!
+//! After a failed task the exit code is a failure; the first error is kept. A panic in a service's cycle
+//! fails only that cycle, and [`guarded`] confines a panic in a session, check or request to that unit.
 //!
 //! **Architecture Invariant:** nothing else in Quipu spawns a task, so no task outlives the shutdown.
 

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tor_3_passwords_differ_by_relay_stay_the_same_and_say_nothing() {
+    fn a_tor_3_passwords_differ_by_relay_and_are_stable_within_a_process() {
         let isolation = Isolation::new();
         let (a, b) = (isolation.password("ws://a.onion"), isolation.password("ws://b.onion"));
         assert_ne!(a, b);

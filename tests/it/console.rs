@@ -159,7 +159,7 @@ impl Frames {
     /// The next entry or reset.
     async fn next_named(&mut self) -> Frame {
         loop {
-            let frame = self.next().await.expect("the stream goes on");
+            let frame = self.next().await.expect("the stream continues");
             if frame.event == "entry" || frame.event == "reset" {
                 return frame;
             }
@@ -290,7 +290,7 @@ async fn a_deleted_tick_causes_a_reset_and_the_stream_continues() {
 }
 
 #[tokio::test]
-async fn a_stream_that_begins_before_the_first_tick_says_reset_when_it_comes() {
+async fn a_stream_that_begins_before_the_first_tick_sends_reset_after_it() {
     let console = console_under_test().await;
     console.owner.batch_execute("TRUNCATE tick").await.unwrap();
     let mut frames = Frames::of(console.get(named("/events")).await);

@@ -178,7 +178,7 @@ async fn an_answer_that_does_not_begin_in_time_is_503() {
 }
 
 #[tokio::test]
-async fn a_request_under_way_is_answered_during_the_drain_and_no_new_one_is_taken() {
+async fn a_pending_request_is_answered_during_the_drain_and_no_new_one_is_accepted() {
     let (begun, finish) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let handler = {
         let (begun, finish) = (Arc::clone(&begun), Arc::clone(&finish));

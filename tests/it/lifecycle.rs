@@ -241,7 +241,7 @@ impl Service for Careless {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_a_cycle_fails_that_cycle_is_counted_and_the_service_backs_off_and_goes_on() {
+async fn a_panic_in_a_cycle_fails_that_cycle_is_counted_and_the_service_backs_off_and_continues() {
     let (_send, signals) = signals();
     let (began, mut times) = mpsc::unbounded_channel();
     let (lifecycle, health) = (Lifecycle::new(GRACE), health());

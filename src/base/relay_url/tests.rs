@@ -167,7 +167,7 @@ fn serde_refuses_what_the_parser_refuses() {
 
 proptest! {
     #[test]
-    fn a_canonical_text_is_its_own_canonical_text(
+    fn parsing_a_canonical_text_gives_the_same_text(
         text in r"(?i)wss?://([a-z0-9_.-]{1,20}|\[[0-9a-f:]{2,12}\]|[a-zßü日💜.]{1,9})(:[0-9]{0,5})?[/\\a-z%2eé.]{0,12}([?#][a-z/?#&= é]{0,9}){0,2}"
     ) {
         if let Ok(url) = RelayUrl::parse(&text) {

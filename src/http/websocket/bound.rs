@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_length_is_no_overflow() {
+    fn an_absurd_length_does_not_overflow() {
         let mut head = vec![0x82, 0xff];
         head.extend(u64::MAX.to_be_bytes());
         assert_eq!(Frames::default().read(&head, 500), Err((9, u64::MAX)));

@@ -58,7 +58,7 @@ async fn a_page_request_does_not_wait_for_a_delayed_acknowledgement() {
 }
 
 #[tokio::test]
-async fn n_01_15_n_01_21_n_67_a_page_takes_its_own_and_counts_the_rest() {
+async fn n_01_15_n_01_21_n_67_a_page_takes_its_own_events_and_counts_other_frames() {
     let note = notes(1)[0].as_json();
     let peer = answering(vec![
         Message::Ping(vec![1, 2, 3].into()),
@@ -100,7 +100,7 @@ async fn an_answer_longer_than_asked_for_is_cut_and_its_rest_is_nobodys() {
 }
 
 #[tokio::test]
-async fn an_event_a_little_too_large_is_counted_and_the_page_goes_on() {
+async fn an_event_a_little_too_large_is_counted_and_the_page_continues() {
     let large = format!(r#"["EVENT","ID",{{"content":"{}"}}]"#, "x".repeat(4 * 1024 * 1024 + 100));
     let peer = answering(vec![Message::text(large), Message::text(r#"["EOSE","ID"]"#)]).await;
     let page = connected(&peer).await.page(&filter()).await.unwrap();
@@ -162,7 +162,7 @@ async fn a_ping_is_answered_and_a_published_event_has_its_answer() {
         socket.send(Message::Ping(vec![7].into())).await.unwrap();
         let event = receive_kind(&mut socket, "EVENT").await.unwrap();
 
-        say(&mut socket, &json!(["OK", "0".repeat(64), true, "of somebody else"])).await;
+        say(&mut socket, &json!(["OK", "0".repeat(64), true, "of another event"])).await;
         while !matches!(socket.next().await, Some(Ok(Message::Pong(data))) if data[..] == [7]) {}
         say(&mut socket, &json!(["OK", event[1]["id"], false, "blocked: no"])).await;
         stay(socket).await;

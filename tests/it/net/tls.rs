@@ -135,7 +135,7 @@ async fn a_tor_5_inside_onion_a_certificate_proves_nothing_more_and_is_only_writ
 }
 
 #[test]
-fn a_ca_file_that_is_none_is_refused_by_name() {
+fn an_invalid_ca_file_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let ca_file = folder.path().join("ca.pem");
     for text in ["", "no certificate"] {
