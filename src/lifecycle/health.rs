@@ -3,7 +3,7 @@
 //! | state | entered by | left by |
 //! |---|---|---|
 //! | starting | registration | the end of the first cycle, or the start of a long one |
-//! | ok | a cycle that succeeded; a long cycle at work | a failed cycle, `waiting`, the drain |
+//! | ok | a cycle that succeeded; a long cycle at work | a failed cycle, an obstacle, the end of a run-once service, the drain |
 //! | failing | a failed cycle | a cycle that succeeds; a long cycle that lasts for 30 s |
 //! | waiting | an external obstacle, such as a full disk | the next report of the service |
 //! | done | a run-once service that has finished | (final) |
