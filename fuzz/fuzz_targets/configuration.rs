@@ -1,4 +1,5 @@
-//! Any bytes as a settings file and as environment variables: settings are accepted or refused with a text, and nothing panics.
+//! Arbitrary bytes as a settings file and as environment variables: settings are accepted or refused with an
+//! error, without a panic.
 
 #![no_main]
 
@@ -8,7 +9,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use quipu::config::{Configuration, Environment, Sources};
 
-/// An implementation of our own; its settings file is written anew each time.
+/// A temporary implementation; its settings file is rewritten for each input.
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = std::env::temp_dir().join(format!("quipu-fuzz-{}", std::process::id()));
     std::fs::create_dir_all(folder.join("config")).expect("the temporary folder can be written");

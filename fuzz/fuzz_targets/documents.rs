@@ -1,4 +1,5 @@
-//! Any bytes as a relay's information document (NIP-11): nothing panics, and what is accepted can be stored.
+//! Arbitrary bytes as a relay's information document (NIP-11): no panic, and accepted documents can be
+//! stored.
 
 #![no_main]
 

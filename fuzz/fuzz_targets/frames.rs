@@ -1,17 +1,19 @@
-//! Any bytes as a frame, as a payload and as an envelope: nothing panics, and what is promised of accepted ones holds.
+//! Arbitrary bytes as a frame, as a payload and as an envelope: no panic, and the properties of accepted ones
+//! hold.
 //!
-//! The frames are compiled from the product's own files, without the rest of it: the target is built in a minute.
+//! The frame modules are compiled from the product's files without the rest of it, so that the target builds
+//! in a minute.
 
 #![no_main]
 
-#[expect(dead_code, reason = "the product's door, of which fuzzing uses a part")]
+#[expect(dead_code, reason = "the module is the product's; this target uses a part of it")]
 #[path = "../../src/services/messages/event.rs"]
 mod event;
-#[expect(dead_code, unused_imports, reason = "the product's door, of which fuzzing uses a part")]
+#[expect(dead_code, unused_imports, reason = "the module is the product's; this target uses a part of it")]
 #[path = "../../src/services/messages/edge/frame/mod.rs"]
 mod frame;
 
-/// The frames find their generations where the product has them.
+/// The frame modules expect `event` at the path that it has in the product.
 mod services {
     pub mod messages {
         pub(crate) use crate::event;
@@ -34,7 +36,7 @@ use Generation::{One, Two};
 
 fuzz_target!(|bytes: &[u8]| {
     envelope(bytes);
-    // A payload is bytes, of which few are base64 by chance.
+    // The payload is encoded here, because random bytes are rarely valid base64.
     payload(&URL_SAFE_NO_PAD.encode(bytes));
     let Ok(text) = str::from_utf8(bytes) else { return };
     payload(text);
@@ -102,7 +104,7 @@ fn payload(text: &str) {
     }
 }
 
-/// A stranger's text, wherever answers repeat one.
+/// Text of a client, in all answers that repeat such text.
 fn answers(text: &str) {
     let message = Delivered {
         msg_id: Uuid::nil(),
@@ -147,7 +149,7 @@ fn times(received_at: i64, expires_at: i64) {
     }
 }
 
-/// Writes a frame, which can be read again and begins with its type.
+/// Serializes a frame and checks that it can be parsed and begins with its type.
 fn written(frame: &Outbound<'_>, generation: Generation) {
     let text = render(frame, generation);
     assert!(text.starts_with(r#"{"type":""#), "{text}");

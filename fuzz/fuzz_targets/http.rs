@@ -1,5 +1,5 @@
-//! Any bytes as a request to every listener of a whole instance that runs in this process, with its private PostgreSQL: nothing
-//! panics, and each connection ends or is answered.
+//! Arbitrary bytes as a request to every listener of a complete instance that runs in this process with its
+//! own PostgreSQL: no panic, and each connection ends or is answered.
 
 #![no_main]
 
@@ -13,7 +13,8 @@ use libfuzzer_sys::fuzz_target;
 use quipu::app::{UpOptions, up};
 use quipu::config::{Configuration, Environment, Sources};
 
-/// The addresses of its listeners. The instance ends with the process; the next run of the target takes its folder over.
+/// The addresses of its listeners. The instance ends with the process; the next run of the target reuses its
+/// folder.
 static LISTENERS: LazyLock<Vec<SocketAddr>> = LazyLock::new(|| {
     let folder = std::env::temp_dir().join("quipu-fuzz-http");
     let ready = folder.join("ready.json");
@@ -62,7 +63,7 @@ fuzz_target!(|bytes: &[u8]| {
     for address in &*LISTENERS {
         let Ok(mut stream) = TcpStream::connect(address) else { panic!("{address} accepts no connection") };
         stream.set_read_timeout(Some(Duration::from_secs(5))).expect("the time is not zero");
-        // `\xff` in the input is a line end of HTTP, which is found by chance too seldom.
+        // `\xff` in the input becomes CRLF, which random input contains too rarely.
         let request: Vec<u8> = bytes
             .iter()
             .flat_map(|byte| if *byte == 0xff { b"\r\n".to_vec() } else { vec![*byte] })

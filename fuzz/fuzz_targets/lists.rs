@@ -1,5 +1,5 @@
-//! Any bytes as a seed file, as a list of relays from the web, and as an event that names relays: nothing panics, bounds hold, and
-//! each address found is in its one spelling.
+//! Arbitrary bytes as a seed file, as a list of relays from the web, and as an event that names relays: no
+//! panic, limits hold, and each URL found is canonical.
 
 #![no_main]
 

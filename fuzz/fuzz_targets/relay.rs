@@ -1,5 +1,6 @@
-//! Any frames from a relay, over a real socket, as the answer to a question and to a comparison (NIP-77): nothing panics, pages stay
-//! within their bounds, and what a comparison says to be shared was ours.
+//! Arbitrary frames from a relay, over a real socket, as the response to a request and to a reconciliation
+//! (NIP-77): no panic, pages stay within their limits, and every id that the reconciliation reports as ours
+//! was ours.
 
 #![no_main]
 
@@ -55,7 +56,8 @@ async fn serve(listener: TcpListener, script: Script) {
                 if asked.starts_with("[\"CLOSE\"") {
                     continue;
                 }
-                // The subscription of the question stands for `ID` in the script; a line with `+` at its end is followed by the next at once.
+                // `ID` in the script stands for the request's subscription id. A line that ends with `+` is
+                // followed by the next line at once.
                 let id = asked.split('"').nth(3).unwrap_or_default().to_owned();
                 loop {
                     let Some(line) = lines.next() else { return };

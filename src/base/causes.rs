@@ -1,9 +1,9 @@
-//! An error with its whole chain of causes, in one line.
+//! Formats an error with all its causes in one line.
 
 use std::error::Error;
 
-/// The error's text and that of each cause, joined by colons. A text that repeats what stands there already is left out: many
-/// errors print their cause themselves.
+/// The error and each of its causes, joined by colons. A cause whose text is already part of the line is left
+/// out: many errors include their cause in their own text.
 #[must_use]
 pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();

@@ -1,16 +1,16 @@
-//! Time as a value that is passed in. Only [`SystemClock`] reads the machine's clock.
+//! A clock that is passed in as a value. Only [`SystemClock`] reads the system clock.
 
 use std::fmt::Debug;
 
 use chrono::{DateTime, Utc};
 
-/// Tells the time. A test brings its own.
+/// A clock. Tests use their own.
 pub trait Clock: Debug + Send + Sync {
     /// The time now, in UTC.
     fn now(&self) -> DateTime<Utc>;
 }
 
-/// The machine's clock.
+/// The system clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 

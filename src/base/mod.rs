@@ -1,4 +1,4 @@
-//! Words of the domain, without I/O and without async.
+//! Domain types without I/O and without async.
 //!
 //! **Architecture Invariant:** `base` imports nothing else of Quipu and never reads the clock
 //! outside [`SystemClock`].

@@ -1,14 +1,14 @@
-//! The networks that relays live in.
+//! The networks through which relays are reached.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The network through which a relay is reached; it follows from the host's last part.
+/// The network through which a relay is reached; determined by the last label of its host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Network {
-    /// The public internet, and every address that is none of the others.
+    /// The public internet: every host that belongs to none of the other networks.
     Clearnet,
     /// A version 3 onion service.
     Tor,
@@ -19,7 +19,7 @@ pub enum Network {
 }
 
 impl Network {
-    /// The network that a host in lower case belongs to, by its last part; a final dot changes nothing.
+    /// The network of a host in lower case, by its last label. A final dot is ignored.
     #[must_use]
     pub fn of_host(host: &str) -> Self {
         match host.trim_end_matches('.').rsplit('.').next() {
@@ -30,7 +30,7 @@ impl Network {
         }
     }
 
-    /// The name as stored in the database.
+    /// The name as stored in the database and written in settings.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,5 +1,5 @@
-//! Nostr events (NIP-01) as an archive takes them: checked in two steps, so that the dear one is made only for
-//! events that are not stored yet. Most of what relays offer is: of those no more is kept than tells them apart.
+//! Nostr events (NIP-01), checked in two steps: parsing and the id first, the signature second. The second
+//! step is expensive, and most events that relays offer are already stored, so it runs only for new events.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,13 +11,14 @@ use nostr_sdk::{JsonUtil, Kind, PublicKey, Tag, Tags, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// Largest event taken, in bytes of its JSON. Relays commonly stop at 1 MiB; what is larger is refused by name.
+/// Largest event accepted, in bytes of its JSON. Relays commonly stop at 1 MiB; a larger event is refused as
+/// `too_large`.
 pub const EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What stands for NUL in the readable columns of an event that holds it; its exact bytes are kept beside.
+/// Replaces NUL in the readable columns of an event. The exact bytes are kept in `raw`.
 const NUL_PICTURE: &str = "\u{2400}";
 
-/// Why an offered event is not stored.
+/// Why an event is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
     /// Not the JSON of a Nostr event.
@@ -28,14 +29,14 @@ pub enum Refusal {
     BadId,
     /// `sig` is not the author's signature of `id`.
     BadSignature,
-    /// `created_at` lies beyond what a signed 64-bit second can hold.
+    /// `created_at` does not fit a signed 64-bit integer.
     BadTime,
-    /// A relay sent it for a question it does not answer.
+    /// A relay sent it in response to a request that it does not match.
     Foreign,
 }
 
 impl Refusal {
-    /// The name used in journals, metrics and reports.
+    /// Name in journals, metrics and reports.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -49,17 +50,17 @@ impl Refusal {
     }
 }
 
-/// Refused events, counted by reason.
+/// Counts of refused events by reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refusals(BTreeMap<Refusal, u32>);
 
 impl Refusals {
-    /// Counts one more.
+    /// Adds one refusal.
     pub fn add(&mut self, reason: Refusal) {
         *self.0.entry(reason).or_default() += 1;
     }
 
-    /// Counts `times` more.
+    /// Adds `times` refusals.
     pub fn add_times(&mut self, reason: Refusal, times: usize) {
         if times > 0 {
             let count = self.0.entry(reason).or_default();
@@ -67,7 +68,7 @@ impl Refusals {
         }
     }
 
-    /// Counts all of `other`.
+    /// Adds the counts of `other`.
     pub fn merge(&mut self, other: &Self) {
         for (reason, count) in &other.0 {
             let sum = self.0.entry(*reason).or_default();
@@ -81,13 +82,13 @@ impl Refusals {
         self.0.is_empty()
     }
 
-    /// How many in all.
+    /// Number of all refusals.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.0.values().map(|n| u64::from(*n)).sum()
     }
 
-    /// How many are no valid events: all but [`Refusal::Foreign`].
+    /// Number of invalid events: all refusals but [`Refusal::Foreign`].
     #[must_use]
     pub fn invalid(&self) -> u64 {
         self.total() - u64::from(self.0.get(&Refusal::Foreign).copied().unwrap_or(0))
@@ -108,7 +109,7 @@ impl Refusals {
     }
 }
 
-/// Reads one event's JSON, within its bound. Neither id nor signature is checked.
+/// Parses one event's JSON, up to [`EVENT_BYTES_MAX`]. Neither id nor signature is checked.
 ///
 /// # Errors
 /// [`Refusal::TooLarge`] or [`Refusal::Malformed`].
@@ -128,22 +129,23 @@ pub fn parse(json: &str) -> Result<NostrEvent, Refusal> {
     ))
 }
 
-/// An event as somebody offered it. First step, cheap: whether its id is that of its fields. Its signature is not checked.
+/// An event as it was offered, after the cheap first step: it is parsed and its id compared with its fields.
+/// Its signature is not checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OfferedEvent {
-    /// What is said to be the SHA-256 of its signed serialization.
+    /// The stated id, which should be the SHA-256 of the signed serialization.
     pub id: EventId,
-    /// Whether it is.
+    /// Whether `id` is the hash of the fields.
     pub is_its_id: bool,
     /// Unix seconds.
     pub created_at: i64,
-    /// What is said to be the author's signature of `id`.
+    /// The stated signature of `id`.
     pub sig: [u8; 64],
     json: Box<str>,
 }
 
 impl OfferedEvent {
-    /// Reads one event's JSON, within its bound.
+    /// Parses one event's JSON, up to [`EVENT_BYTES_MAX`].
     ///
     /// # Errors
     /// [`Refusal::TooLarge`], [`Refusal::Malformed`] or [`Refusal::BadTime`].
@@ -158,23 +160,23 @@ impl OfferedEvent {
         Ok(Self { id: EventId::from_byte_array(id), is_its_id, created_at, sig, json: json.into() })
     }
 
-    /// Its JSON as it was offered.
+    /// The JSON as it was offered.
     #[must_use]
     pub fn json(&self) -> &str {
         &self.json
     }
 
-    /// All of it.
+    /// The complete event.
     ///
     /// # Errors
-    /// As [`parse`]; not after [`OfferedEvent::read`].
+    /// As [`parse`]. Never fails on a value that [`OfferedEvent::read`] returned.
     pub fn event(&self) -> Result<NostrEvent, Refusal> {
         parse(&self.json)
     }
 }
 
-/// An event with its fields as they are written: nostr's own readers take upper case, bech32 and kinds beyond 65,535, too, which
-/// NIP-01 does not, and copy every string.
+/// An event with its fields as written. nostr's own parsers also accept upper case, bech32 and kinds above
+/// 65,535, which NIP-01 does not allow, and they copy every string.
 #[derive(Deserialize)]
 struct Written<'a> {
     id: &'a str,
@@ -188,7 +190,8 @@ struct Written<'a> {
     sig: &'a str,
 }
 
-/// Borrowed unless it holds escapes. Inside of a list serde borrows only what is named so.
+/// A string, borrowed unless it contains escapes. Within a list serde borrows only types with
+/// `#[serde(borrow)]`.
 #[derive(Deserialize, Serialize)]
 #[serde(transparent)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -204,7 +207,7 @@ impl<'a> Written<'a> {
         if json.len() > EVENT_BYTES_MAX {
             return Err(Refusal::TooLarge);
         }
-        // An array of the fields' values would do for the derived reader.
+        // The derived parser would also accept an array of the fields' values.
         if !json.trim_ascii_start().starts_with('{') {
             return Err(Refusal::Malformed);
         }
@@ -215,7 +218,7 @@ impl<'a> Written<'a> {
         Ok(Ids { id: bytes(self.id)?, pubkey: bytes(self.pubkey)?, sig: bytes(self.sig)? })
     }
 
-    /// The id that these fields have (NIP-01).
+    /// The id that belongs to these fields (NIP-01).
     fn id_of_fields(&self) -> [u8; 32] {
         let strings = self.tags.iter().flatten().map(|value| value.0.len() + 5).sum::<usize>();
         let mut signed = Vec::with_capacity(128 + self.content.len() + self.content.len() / 8 + strings);
@@ -225,7 +228,7 @@ impl<'a> Written<'a> {
     }
 }
 
-/// What lower-case hexadecimal digits mean.
+/// Decodes lower-case hexadecimal digits.
 fn bytes<const N: usize>(digits: &str) -> Result<[u8; N], Refusal> {
     let mut bytes = [0; N];
     let is_lower = !digits.bytes().any(|digit| digit.is_ascii_uppercase());
@@ -235,29 +238,29 @@ fn bytes<const N: usize>(digits: &str) -> Result<[u8; N], Refusal> {
     Ok(bytes)
 }
 
-/// An event whose id and signature were checked, in the shape of its row.
+/// An event whose id and signature are valid, with the fields of its table row.
 #[derive(Debug, Clone)]
 pub struct VerifiedEvent {
     /// SHA-256 of the signed serialization.
     pub id: [u8; 32],
-    /// The author.
+    /// Public key of the author.
     pub pubkey: [u8; 32],
     /// Unix seconds, as signed.
     pub created_at: i64,
     /// As signed, 0 to 65535.
     pub kind: i32,
-    /// JSON array of arrays of strings, without NUL.
+    /// JSON array of arrays of strings, with NUL replaced.
     pub tags: String,
-    /// Without NUL.
+    /// The content, with NUL replaced.
     pub content: String,
     /// BIP-340 signature of `id`.
     pub sig: [u8; 64],
-    /// The whole event as signed, only where it holds NUL.
+    /// The complete event as signed; only for events that contain NUL.
     pub raw: Option<Vec<u8>>,
 }
 
 impl VerifiedEvent {
-    /// Second step, dear (about 40 µs): checks the signature.
+    /// The expensive second step, about 40 µs: checks the signature.
     ///
     /// # Errors
     /// [`Refusal::BadId`], [`Refusal::BadSignature`].
@@ -273,7 +276,7 @@ impl VerifiedEvent {
         let holds_nul = |text: &str| text.contains('\0');
         let readable = |text: &str| text.replace('\0', NUL_PICTURE);
         let tags = json(&written.tags);
-        // A NUL in a JSON string can only be written as an escape.
+        // JSON can write NUL only as an escape.
         let nul_in_tags =
             tags.contains("\\u0000") && written.tags.iter().flatten().any(|value| holds_nul(&value.0));
         let (kind, created_at) = (i32::from(written.kind), event.created_at);
@@ -288,14 +291,15 @@ impl VerifiedEvent {
         Ok(Self { id, pubkey, created_at, kind, tags: json(&tags), content, sig, raw })
     }
 
-    /// About how many bytes it takes in memory and on the wire to PostgreSQL.
+    /// Approximate size in memory and on the wire to PostgreSQL, in bytes.
     #[must_use]
     pub fn weight(&self) -> usize {
         512 + self.tags.len() + self.content.len() + self.raw.as_ref().map_or(0, Vec::len)
     }
 }
 
-/// BIP-340. nostr-sdk checks it on events; of an event it reads no more than these three.
+/// Checks a BIP-340 signature. nostr-sdk checks it as part of an event, of which it reads only these three
+/// fields.
 fn is_signature(id: [u8; 32], pubkey: [u8; 32], sig: &[u8; 64]) -> bool {
     let (id, pubkey) = (EventId::from_byte_array(id), PublicKey::from_byte_array(pubkey));
     let (time, kind) = (Timestamp::zero(), Kind::TextNote);
@@ -316,7 +320,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// N-01: whatever the strings hold, the id is the one that nostr-sdk works out.
+        /// N-01: the id equals the one that nostr-sdk computes, whatever the strings contain.
         #[test]
         fn n_01_the_id_is_that_of_the_reference(
             content in any::<String>(), tags in prop::collection::vec(prop::collection::vec(any::<String>(), 1..4), 0..4),
@@ -339,7 +343,8 @@ mod tests {
         }
     }
 
-    /// N-01.2: 64 and 128 lower-case hexadecimal digits in an object, and nothing else that means the same.
+    /// N-01.2: an event is an object with 64 and 128 lower-case hexadecimal digits; other spellings are
+    /// refused.
     #[test]
     fn n_01_2_an_event_is_written_in_one_way() {
         let event = EventBuilder::text_note("hello").sign_with_keys(&Keys::generate()).expect("it is signed");

@@ -1,10 +1,10 @@
-//! The address of a Nostr relay in one canonical spelling, so that one relay is one row.
+//! The URL of a Nostr relay in one canonical spelling, so that each relay has one row.
 //!
-//! Two texts that lead a WebSocket client to the same place give the same [`RelayUrl`]: scheme and
-//! host in lower case, international names in punycode, no default port, no final dot of the host, no
-//! fragment (it is never sent), no empty query, no slash at the end of the path. `wss://relay.damus.io`
-//! is canonical, `WSS://Relay.Damus.io.:443/` is not. A path and a query are otherwise kept as they
-//! are: a relay may tell them apart.
+//! Two texts that lead a WebSocket client to the same place give the same [`RelayUrl`]: scheme and host in
+//! lower case, international names in punycode, no default port, no final dot of the host, no fragment (it is
+//! never sent), no empty query, no slash at the end of the path. `wss://relay.damus.io` is canonical,
+//! `WSS://Relay.Damus.io.:443/` is not. Path and query are otherwise kept, because a relay may serve
+//! different data by them.
 //!
 //! **Architecture Invariant:** parsing a canonical text gives the same text.
 
@@ -24,20 +24,20 @@ use self::host::check_name;
 pub use self::host::{is_local_ip, is_local_name};
 use super::Network;
 
-/// Longest address, in bytes, before and after normalization. The longest of 8,865 known relays has
-/// 97 bytes; twice the longest DNS name is room enough, and an index row never comes near its limit.
+/// Longest URL, in bytes, before and after normalization. The longest of 8,865 known relays has 97 bytes. 512
+/// leaves room for a DNS name of full length and keeps an index row far below its limit.
 pub const RELAY_URL_BYTES_MAX: usize = 512;
-/// The address of a relay. Always canonical, at most [`RELAY_URL_BYTES_MAX`] bytes, without credentials.
+/// The URL of a relay: always canonical, at most [`RELAY_URL_BYTES_MAX`] bytes, without credentials.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RelayUrl(String);
 
 impl RelayUrl {
-    /// Reads an address and gives it its canonical spelling.
+    /// Parses a URL and normalizes it.
     ///
     /// # Errors
     ///
-    /// The first rule that the text breaks, as [`RelayUrlError`].
+    /// The first rule that the text violates, as [`RelayUrlError`].
     pub fn parse(text: &str) -> Result<Self, RelayUrlError> {
         let text = text.trim();
         if text.is_empty() {
@@ -105,9 +105,9 @@ impl RelayUrl {
         Network::of_host(self.host())
     }
 
-    /// True when the address names this machine or a private network: an operator may name it, a
-    /// discovered one must not be dialled. A public name may still resolve to a private address,
-    /// which only the dialler sees.
+    /// True if the host is this machine or in a private network. An operator may add such a relay; a
+    /// discovered one must not be dialled. A public name may still resolve to a private address, which only
+    /// the resolver can see.
     #[must_use]
     pub fn is_local_address(&self) -> bool {
         let host = self.host();

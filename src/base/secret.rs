@@ -1,21 +1,21 @@
-//! A string that never shows itself: passwords, keys, tokens and URLs that contain them.
+//! A string that is never printed: passwords, keys, tokens and URLs that contain them.
 
 use std::fmt;
 
 use serde::Deserialize;
 
-/// A secret text. `Debug` prints `***`; only [`Secret::expose`] gives the value.
+/// A secret string. `Debug` prints `***`; only [`Secret::expose`] returns the value.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a value.
+    /// Wraps a secret value.
     pub fn new(value: impl Into<String>) -> Self {
         Self(value.into())
     }
 
-    /// The value itself, for the one place that hands it to a driver.
+    /// The value, for the code that hands it to a driver.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

@@ -1,4 +1,5 @@
-//! The environment, read once: the process's own variables first, then `.env` files for what they lack.
+//! The environment, read once: the variables of the process, then `.env` files for variables that are not
+//! set.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +12,7 @@ use url::Url;
 use super::layer::{ENVIRONMENT, Problem};
 use crate::base::Secret;
 
-/// Variables by name. Values may be secrets, so `Debug` shows the names only.
+/// Variables by name. Values may be secrets, so `Debug` prints only the names.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 
@@ -28,7 +29,7 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
 }
 
 impl Environment {
-    /// The variables of this process. One whose name or value is not UTF-8 is left out.
+    /// The variables of this process. Variables that are not UTF-8 are skipped.
     #[must_use]
     pub fn of_process() -> Self {
         std::env::vars_os()
@@ -36,11 +37,11 @@ impl Environment {
             .collect()
     }
 
-    /// Adds what a `.env` file says and the environment does not. A missing file adds nothing.
+    /// Adds variables of a `.env` file that the environment does not set. A missing file adds nothing.
     ///
     /// # Errors
-    /// When the file cannot be read or a line is not `NAME=value`; the line itself is not shown, it
-    /// may hold a secret.
+    /// When the file cannot be read or a line is not `NAME=value`. The line is not shown, because it may
+    /// contain a secret.
     pub fn with_dotenv(mut self, path: &Path) -> Result<Self, Problem> {
         let problem =
             |reason: String| Problem { source: path.display().to_string(), key: String::new(), reason };
@@ -59,7 +60,7 @@ impl Environment {
         Ok(self)
     }
 
-    /// A variable that is set and not empty.
+    /// The value of a variable that is set and not empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
@@ -74,24 +75,24 @@ impl Environment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pooler {
-    /// Quipu starts its own in front of the database.
+    /// Quipu starts its own PgBouncer in front of the database.
     #[default]
     Embedded,
-    /// The URLs already lead through one.
+    /// The database URLs already point to a PgBouncer.
     External,
 }
 
-/// What the environment says of the doors to PostgreSQL (DESIGN section 4). With no URL at all Quipu
-/// runs its own PostgreSQL; with `DATABASE_URL` alone it derives the rest.
+/// Database URLs from the environment. With none set, Quipu runs its own PostgreSQL; with `DATABASE_URL`
+/// alone it derives the others.
 #[derive(Debug, Clone, Default)]
 pub struct DatabaseEnv {
-    /// `DATABASE_URL`: the write door.
+    /// `DATABASE_URL`: the write pool.
     pub write: Option<Secret>,
-    /// `QUIPU_SESSION_DATABASE_URL`: the session door.
+    /// `QUIPU_SESSION_DATABASE_URL`: the pool for sessions that keep state, such as locks and LISTEN.
     pub session: Option<Secret>,
-    /// `QUIPU_READ_DATABASE_URL`: the read door, on a replica or not.
+    /// `QUIPU_READ_DATABASE_URL`: the read pool, on a replica or the primary.
     pub read: Option<Secret>,
-    /// `QUIPU_OWNER_DATABASE_URL`: the owner's door.
+    /// `QUIPU_OWNER_DATABASE_URL`: the schema's owner, for migrations and maintenance.
     pub owner: Option<Secret>,
     /// `QUIPU_READER_DATABASE_URL`: `quipu_reader`, which `quipu url reader` prints.
     pub reader: Option<Secret>,
@@ -104,11 +105,11 @@ pub struct DatabaseEnv {
 }
 
 impl DatabaseEnv {
-    /// Reads the URLs.
+    /// Reads and checks the URLs.
     ///
     /// # Errors
-    /// One problem for each variable that is not a PostgreSQL URL, and one when `DATABASE_URL` is
-    /// missing beside others. No value is shown.
+    /// One problem for each variable that is not a PostgreSQL URL, and one if `DATABASE_URL` is missing while
+    /// others are set. No value is shown.
     pub fn read(environment: &Environment, pooler: Pooler) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut refuse = |key: &str, reason: &str| {
@@ -132,18 +133,19 @@ impl DatabaseEnv {
             pooler,
         };
         if this.write.is_none() && [&this.session, &this.read, &this.owner].iter().any(|url| url.is_some()) {
-            refuse("DATABASE_URL", "must be set when one of the other doors is");
+            refuse("DATABASE_URL", "must be set when another database URL is set");
         }
         if problems.is_empty() { Ok(this) } else { Err(problems) }
     }
 
-    /// Whether `DATABASE_URL` is an administrator's: alone, for Quipu to make its roles and run its own pooler.
+    /// Whether `DATABASE_URL` belongs to an administrator: it is the only URL, and Quipu creates its roles
+    /// and runs its own pooler.
     #[must_use]
     pub fn is_administrators(&self) -> bool {
         self.write.is_some() && self.session.is_none() && self.pooler == Pooler::Embedded
     }
 
-    /// The doors for people to read: host, port and database, without user, password or parameters.
+    /// The URLs for display: host, port and database, without user, password and parameters.
     pub(super) fn masked(&self) -> serde_json::Value {
         let mask = |url: &Option<Secret>| url.as_ref().map(masked);
         json!({

@@ -1,4 +1,4 @@
-//! Section `http`: the listeners of this process, and the bounds that hold at each of them.
+//! Section `http`: the listeners of this process and the limits of each.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -6,32 +6,34 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// Section `http`. Nothing listens beyond loopback until it is told to.
+/// Section `http`. By default nothing listens beyond loopback.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
-    /// Where the console listens.
+    /// Address of the console.
     pub console_address: SocketAddr,
-    /// Where `/healthz`, `/readyz` and `/metrics` are.
+    /// Address of `/healthz`, `/readyz` and `/metrics`.
     pub ops_address: SocketAddr,
-    /// Names under which the listeners may be reached, without scheme and port. IP addresses and `localhost` need not be
-    /// listed; a request whose `Host` has any other name is refused.
+    /// Host names of the listeners, without scheme and port. IP addresses and `localhost` need not be listed;
+    /// a request with any other name in `Host` is refused.
     pub hosts: Vec<String>,
-    /// Addresses or prefixes of proxies in front of the listeners. Only their `X-Forwarded-For` is believed.
+    /// Addresses or prefixes of proxies in front of the listeners. `X-Forwarded-For` is believed only from
+    /// these.
     pub trusted_proxies: Vec<AddressPrefix>,
-    /// Longest time until an answer begins, in seconds. A stream that has begun may last.
+    /// Time until a response must begin, in seconds. A streaming response may then last.
     pub request_timeout_s: NonZeroU32,
-    /// Longest time until the head of a request is complete, in seconds, from the start of the connection or the end of the
-    /// preceding answer: also the longest time that a connection is kept alive without a request.
+    /// Time until the head of a request must be complete, in seconds, measured from the start of the
+    /// connection or the end of the previous response. So it also limits how long an idle connection is kept
+    /// alive.
     pub header_timeout_s: NonZeroU32,
-    /// Longest time until the body of a request is complete, in seconds.
+    /// Time until the body of a request must be complete, in seconds.
     pub body_timeout_s: NonZeroU32,
-    /// Longest time that a client may leave what it was sent unread, in seconds.
+    /// Time that a client may leave sent data unread, in seconds.
     pub write_timeout_s: NonZeroU32,
-    /// Most connections of one listener at the same time. `services.messages` adds its own `connections_max`.
+    /// Connections of one listener at the same time. `services.messages` adds its own `connections_max`.
     pub connections_max: NonZeroUsize,
-    /// Most connections of one address at the same time; an IPv6 address counts by its first 64 bits, and trusted proxies
-    /// are not counted. `services.messages` adds its own `connections_per_address_max`.
+    /// Connections of one address at the same time. An IPv6 address counts by its first 64 bits, and trusted
+    /// proxies are not counted. `services.messages` adds its own `connections_per_address_max`.
     pub connections_per_address_max: NonZeroUsize,
 }
 
@@ -53,12 +55,12 @@ impl Default for Http {
 }
 
 impl Http {
-    /// What is wrong beyond the types: key and reason.
+    /// Problems that the types cannot express: key and reason.
     pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         for host in &self.hosts {
             if host.is_empty() || host.contains(|c: char| "/:@ ".contains(c)) {
-                let reason = format!("`{host}`: a name alone is expected, without scheme, port or path");
+                let reason = format!("`{host}`: expected a host name without scheme, port or path");
                 problems.push(("http.hosts", reason));
             }
         }
@@ -75,7 +77,7 @@ impl Http {
 pub struct AddressPrefix(IpNet);
 
 impl AddressPrefix {
-    /// Whether `address`, in its canonical form, is within it.
+    /// Whether it contains `address`, which must be in canonical form.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address)
@@ -89,7 +91,7 @@ impl TryFrom<String> for AddressPrefix {
         let prefix = text.parse::<IpAddr>().map(IpNet::from).or_else(|_| text.parse::<IpNet>());
         prefix
             .map(Self)
-            .map_err(|_| format!("`{text}`: an IP address or a prefix such as 10.0.0.0/8 is expected"))
+            .map_err(|_| format!("`{text}`: expected an IP address or a prefix such as 10.0.0.0/8"))
     }
 }
 

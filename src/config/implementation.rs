@@ -1,6 +1,6 @@
-//! An implementation: a folder of settings, stored procedures and seed lists, and no code.
+//! An implementation: a folder of settings, stored procedures and seed lists, without code.
 //!
-//! It is a folder on disk, or one of those compiled into the binary.
+//! It is either a folder on disk or compiled into the binary.
 
 use std::borrow::Cow;
 use std::io;
@@ -8,26 +8,26 @@ use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
 
-/// The implementations of this repository, for a binary without its folder.
+/// The implementations of this repository, so that the binary works without their folder.
 static BUILT_IN: Dir<'static> = include_dir!("$OUT_DIR/implementations");
 
 const BROTR: &str = "config/brotr.yaml";
 const SERVICES: &str = "config/services";
 
-/// Why an implementation or one of its files is not there.
+/// Why an implementation or one of its files cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ImplementationError {
-    /// No folder and no built-in one has that name.
+    /// There is neither a folder nor a built-in implementation of that name.
     #[error(
         "no implementation `{0}`: neither a folder with {BROTR}, nor under implementations/, nor one of the built-in {1}"
     )]
     Unknown(String, String),
-    /// A file of it cannot be read.
+    /// One of its files cannot be read.
     #[error("{path}: cannot be read")]
     Read {
-        /// The file.
+        /// The path of the file.
         path: String,
-        /// Why not.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -36,33 +36,33 @@ pub enum ImplementationError {
 /// One settings file of an implementation.
 #[derive(Debug, Clone)]
 pub struct SettingsFile {
-    /// Its path for messages.
+    /// Path for error messages.
     pub path: String,
-    /// The section it fills: empty for `brotr.yaml`, else `services.<service>`.
+    /// The section that it fills: empty for `brotr.yaml`, otherwise `services.<service>`.
     pub section: String,
-    /// Its YAML.
+    /// The YAML text.
     pub text: Cow<'static, str>,
 }
 
-/// A found implementation.
+/// An implementation that was found.
 #[derive(Debug, Clone)]
 pub struct Implementation {
     name: String,
-    place: Place,
+    location: Location,
 }
 
 #[derive(Debug, Clone)]
-enum Place {
+enum Location {
     Folder(PathBuf),
     BuiltIn(&'static Dir<'static>),
 }
 
 impl Implementation {
-    /// Finds it: a path to a folder with a `config/brotr.yaml`, else `./implementations/<name>`, else
-    /// a built-in one.
+    /// Finds an implementation: a path to a folder with `config/brotr.yaml`, else `./implementations/<name>`,
+    /// else a built-in one.
     ///
     /// # Errors
-    /// [`ImplementationError::Unknown`] when it is none of these.
+    /// [`ImplementationError::Unknown`] when none of these exists.
     pub fn find(name_or_path: &str) -> Result<Self, ImplementationError> {
         let path = Path::new(name_or_path);
         let name = || {
@@ -73,48 +73,48 @@ impl Implementation {
         };
         for folder in [path.to_owned(), Path::new("implementations").join(path)] {
             if folder.join(BROTR).is_file() {
-                return Ok(Self { name: name(), place: Place::Folder(folder) });
+                return Ok(Self { name: name(), location: Location::Folder(folder) });
             }
         }
         Self::find_built_in(name_or_path)
     }
 
-    /// Finds one that is compiled in, whatever is on disk.
+    /// Finds a built-in implementation, ignoring the disk.
     ///
     /// # Errors
-    /// [`ImplementationError::Unknown`] when there is none of that name.
+    /// [`ImplementationError::Unknown`] when no built-in implementation has that name.
     pub fn find_built_in(name: &str) -> Result<Self, ImplementationError> {
         match BUILT_IN.dirs().find(|dir| dir.path() == Path::new(name)) {
-            Some(dir) => Ok(Self { name: name.to_owned(), place: Place::BuiltIn(dir) }),
+            Some(dir) => Ok(Self { name: name.to_owned(), location: Location::BuiltIn(dir) }),
             None => Err(ImplementationError::Unknown(name.to_owned(), Self::built_in().join(", "))),
         }
     }
 
-    /// The names that are compiled in.
+    /// Names of the built-in implementations.
     #[must_use]
     pub fn built_in() -> Vec<String> {
         BUILT_IN.dirs().map(|dir| dir.path().display().to_string()).collect()
     }
 
-    /// Its name: the folder's.
+    /// The name, which is the folder's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its folder, unless it is compiled in.
+    /// The folder, unless the implementation is built in.
     #[must_use]
     pub fn folder(&self) -> Option<&Path> {
-        match &self.place {
-            Place::Folder(folder) => Some(folder),
-            Place::BuiltIn(_) => None,
+        match &self.location {
+            Location::Folder(folder) => Some(folder),
+            Location::BuiltIn(_) => None,
         }
     }
 
-    /// `config/brotr.yaml`, then those of `config/services/` by name.
+    /// `config/brotr.yaml`, then the files of `config/services/` sorted by name.
     ///
     /// # Errors
-    /// When one of them cannot be read.
+    /// When one of the files cannot be read.
     pub fn settings_files(&self) -> Result<Vec<SettingsFile>, ImplementationError> {
         let mut files =
             vec![SettingsFile { path: self.shown(BROTR), section: String::new(), text: self.text(BROTR)? }];
@@ -145,7 +145,7 @@ impl Implementation {
         self.text("config/postgres/postgresql.conf")
     }
 
-    /// A list under `data/`, such as `seed_relays.txt`; an absolute path is taken as it is.
+    /// A list under `data/`, such as `seed_relays.txt`. An absolute path is used unchanged.
     ///
     /// # Errors
     /// When the file is not there or not readable.
@@ -157,9 +157,9 @@ impl Implementation {
     }
 
     fn text(&self, file: &str) -> Result<Cow<'static, str>, ImplementationError> {
-        match &self.place {
-            Place::Folder(folder) => read(&folder.join(file)),
-            Place::BuiltIn(dir) => {
+        match &self.location {
+            Location::Folder(folder) => read(&folder.join(file)),
+            Location::BuiltIn(dir) => {
                 let text = dir.get_file(dir.path().join(file)).and_then(include_dir::File::contents_utf8);
                 let missing = || ImplementationError::Read {
                     path: self.shown(file),
@@ -171,16 +171,16 @@ impl Implementation {
     }
 
     fn shown(&self, file: &str) -> String {
-        match &self.place {
-            Place::Folder(folder) => folder.join(file).display().to_string(),
-            Place::BuiltIn(_) => format!("{}/{file} (built in)", self.name),
+        match &self.location {
+            Location::Folder(folder) => folder.join(file).display().to_string(),
+            Location::BuiltIn(_) => format!("{}/{file} (built in)", self.name),
         }
     }
 
     /// Paths of the YAML files in `config/services/`, relative to the implementation, sorted.
     fn service_files(&self) -> Result<Vec<String>, ImplementationError> {
-        let mut names: Vec<String> = match &self.place {
-            Place::Folder(folder) => match folder.join(SERVICES).read_dir() {
+        let mut names: Vec<String> = match &self.location {
+            Location::Folder(folder) => match folder.join(SERVICES).read_dir() {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
                 entries => entries
                     .and_then(|entries| {
@@ -188,11 +188,13 @@ impl Implementation {
                     })
                     .map_err(|source| ImplementationError::Read { path: self.shown(SERVICES), source })?,
             },
-            Place::BuiltIn(dir) => dir.get_dir(dir.path().join(SERVICES)).map_or_else(Vec::new, |services| {
-                let name =
-                    |file: &include_dir::File<'_>| file.path().file_name()?.to_str().map(str::to_owned);
-                services.files().filter_map(name).collect()
-            }),
+            Location::BuiltIn(dir) => {
+                dir.get_dir(dir.path().join(SERVICES)).map_or_else(Vec::new, |services| {
+                    let name =
+                        |file: &include_dir::File<'_>| file.path().file_name()?.to_str().map(str::to_owned);
+                    services.files().filter_map(name).collect()
+                })
+            }
         };
         names.retain(|name| {
             Path::new(name).extension().is_some_and(|extension| extension == "yaml" || extension == "yml")

@@ -1,5 +1,5 @@
-//! One source of settings: a YAML file, the environment, or `--set`. Every value remembers where it
-//! came from, so that a refusal can name its file and key.
+//! One source of settings: a YAML file, the environment, or `--set`. Every value remembers its source, so
+//! that a problem can name file and key.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,14 +7,14 @@ use std::fmt;
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Metadata, Profile, Provider};
 
-/// Why the configuration is refused, at one place.
+/// One reason why the configuration is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The file, `environment`, or `--set`.
     pub source: String,
-    /// The key with its sections, in the source's own spelling; empty when the whole source is meant.
+    /// The key with its sections, spelled as in the source; empty if the problem concerns the whole source.
     pub key: String,
-    /// What is wrong with it.
+    /// What is wrong.
     pub reason: String,
 }
 
@@ -30,10 +30,10 @@ impl fmt::Display for Problem {
 /// Prefix of the environment variables that are settings.
 const PREFIX: &str = "QUIPU__";
 
-/// The name of the environment as a source.
+/// Source name of the environment.
 pub(super) const ENVIRONMENT: &str = "environment";
 
-/// Settings of one source, not yet checked against what Quipu knows.
+/// Settings of one source, not yet checked against the known keys.
 #[derive(Debug, Clone)]
 pub(super) struct Layer {
     source: String,
@@ -41,10 +41,10 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    /// A YAML text. `under` is the section it belongs to, such as `services.projector`; empty for the
+    /// Parses a YAML text. `under` is the section that it fills, such as `services.projector`; empty for the
     /// root. A key without a value counts as absent.
     pub(super) fn yaml(source: &str, under: &str, text: &str) -> Result<Self, Problem> {
-        // The part that quotes the line stays out: a problem is one line.
+        // Without the snippet of the source: a problem is one line.
         let options = serde_saphyr::options! { with_snippet: false };
         let parsed: Option<Dict> =
             serde_saphyr::from_str_with_options(text, options).map_err(|error| Problem {
@@ -57,7 +57,7 @@ impl Layer {
         Ok(Self { source: source.to_owned(), dict })
     }
 
-    /// The variables `QUIPU__SECTION__KEY`, and `QUIPU_POOLER` as another name of
+    /// Reads the variables `QUIPU__SECTION__KEY`, and `QUIPU_POOLER` as another name of
     /// `QUIPU__DATABASE__POOLER`. An empty variable counts as unset.
     pub(super) fn environment(variables: &BTreeMap<String, String>) -> Self {
         let mut dict = Dict::new();
@@ -72,7 +72,7 @@ impl Layer {
         Self { source: ENVIRONMENT.to_owned(), dict }
     }
 
-    /// The texts `section.key=value` of the command line.
+    /// Parses the `section.key=value` arguments of `--set`.
     pub(super) fn overrides(texts: &[String]) -> Result<Self, Problem> {
         let mut dict = Dict::new();
         for text in texts {
@@ -105,7 +105,7 @@ impl Provider for Layer {
     }
 }
 
-/// A number, a boolean, a list in brackets, or else a text.
+/// Parses a number, a boolean or a list in brackets; anything else is a string.
 fn scalar(text: &str) -> Value {
     match text.trim().parse::<Value>() {
         Ok(value) => value,
@@ -113,7 +113,7 @@ fn scalar(text: &str) -> Value {
     }
 }
 
-/// Puts `value` at the dotted `key`, making sections on the way; an empty key means the root.
+/// Inserts `value` at the dotted `key`, creating sections as needed. An empty key means the root.
 fn put(dict: &mut Dict, key: &str, value: Value) {
     match (key.split_once('.'), value) {
         (None, Value::Dict(_, inner)) if key.is_empty() => dict.extend(inner),

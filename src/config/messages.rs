@@ -5,47 +5,49 @@ use std::num::{NonZeroU32, NonZeroUsize};
 
 use serde::{Deserialize, Serialize};
 
-use super::check::Merged;
 use super::layer::Problem;
+use super::merge::Merged;
 use crate::base::RelayUrl;
 
-/// Largest [`Messages::payload_bytes_max`].
+/// Upper limit of [`Messages::payload_bytes_max`].
 const PAYLOAD_BYTES_MAX: usize = 1_048_576;
 
-/// Longest [`Messages::max_ttl_s`]: hours of payloads are prepared for 400 days at most.
+/// Upper limit of [`Messages::max_ttl_s`]: partitions for payloads are created at most 400 days ahead.
 const TTL_S_MAX: u32 = 390 * 86_400;
 
-/// Largest number of devices and of tokens of one wayfarer.
+/// Upper limit of the number of devices and of tokens per wayfarer.
 const COUNT_MAX: u32 = 10_000;
 
-/// Section `services.messages`. A bound of 0 is none.
+/// Section `services.messages`. A limit of 0 means no limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Messages {
     /// Whether `quipu up` runs it.
     pub enabled: bool,
-    /// Where clients connect. Both addresses answer on every path, as the original's do. Without a value 127.0.0.1:4705, and
-    /// 127.0.0.1:8080 when `quipu run messages` runs nothing else.
+    /// Address of the WebSocket listener. Both listeners serve all paths, as the original implementation
+    /// does. Without a value 127.0.0.1:4705, or 127.0.0.1:8080 if `quipu run messages` runs nothing else.
     pub ws_address: Option<SocketAddr>,
-    /// Where health and metrics are. Without a value 127.0.0.1:4706, and 127.0.0.1:8081 when nothing else runs.
+    /// Address of the HTTP listener with health and metrics. Without a value 127.0.0.1:4706, or
+    /// 127.0.0.1:8081 if nothing else runs.
     pub http_address: Option<SocketAddr>,
-    /// What this relay calls itself in `hello_ok`. Key proofs are made for it: beyond loopback addresses they are taken only where
-    /// it is the URL that clients connect to (`wss://…/ws`).
+    /// Name of this relay in `hello_ok`. Key proofs are made for it: beyond loopback addresses they are
+    /// accepted only if it is the URL that clients connect to (`wss://…/ws`).
     pub relay_id: String,
-    /// Whether a claimed identity is believed. Without a value: on loopback addresses alone, and of no request that a proxy has
-    /// forwarded.
+    /// Whether a claimed identity is believed without proof. Without a value: only at loopback addresses, and
+    /// only for requests that no proxy has forwarded.
     pub compat_unauthenticated: Option<bool>,
-    /// Origins of web pages that may connect. A client that names none may always.
+    /// Origins of web pages that may connect. A client that sends no `Origin` may always connect.
     pub allowed_origins: Vec<String>,
-    /// Every origin may connect.
+    /// Allows every origin.
     pub dev_mode: bool,
-    /// Longest life of a message, in seconds; whoever asks for more gets this. At most 390 days.
+    /// Longest time to live of a message, in seconds; a longer request is shortened to it. At most 390 days.
     pub max_ttl_s: NonZeroU32,
-    /// Pause between two sweeps, in seconds: expired payloads are dropped, new hours prepared.
+    /// Interval between two sweeps, in seconds. A sweep drops expired payloads and creates the partitions of
+    /// the next hours.
     pub sweep_interval_s: NonZeroU32,
     /// Longest payload, in bytes after decoding; at most 1,048,576. A longer one is refused.
     pub payload_bytes_max: NonZeroUsize,
-    /// Messages a second that one sender may send, with bursts of five seconds' worth.
+    /// Messages per second that one sender may send, with bursts of five seconds' worth.
     pub sender_messages_per_second: u32,
     /// Messages that one sender may send within 24 hours.
     pub sender_messages_per_day: u64,
@@ -55,26 +57,26 @@ pub struct Messages {
     pub recipient_messages_max: u64,
     /// Bytes that may wait for one recipient.
     pub recipient_bytes_max: u64,
-    /// Percent of what may wait for a recipient that one sender may fill, 1 to 100.
+    /// Share of a recipient's limits that one sender may fill, in percent, 1 to 100.
     pub sender_share_percent: NonZeroU32,
-    /// Devices of one wayfarer that were seen within 30 days. A further one is refused.
+    /// Devices of one wayfarer that were seen within 30 days. A further device is refused.
     pub devices_per_wayfarer_max: NonZeroU32,
-    /// Acknowledgements a second of one wayfarer, with bursts of five seconds' worth.
+    /// Acknowledgements per second of one wayfarer, with bursts of five seconds' worth.
     pub acknowledgements_per_second: u32,
-    /// Tokens for proofs that one wayfarer may have at a time; each lives for a day.
+    /// Tokens that one wayfarer may have at the same time; each is valid for a day.
     pub tokens_per_wayfarer_max: NonZeroU32,
-    /// Proofs a minute: over HTTP of one wayfarer; over HTTP and on sockets from one address (of IPv6 its /64). Programs on this
-    /// machine that connect without a proxy are not counted.
+    /// Proofs per minute: over HTTP per wayfarer; over HTTP and on sockets per address (for IPv6 per /64).
+    /// Programs on this machine that connect without a proxy are not counted.
     pub proofs_per_minute: u32,
     /// Connections at the same time.
     pub connections_max: NonZeroUsize,
     /// Connections of one address at the same time; loopback addresses are not counted.
     pub connections_per_address_max: NonZeroUsize,
-    /// Pause between two pings, in seconds. A client that says nothing for twice as long is cut off.
+    /// Interval between two pings, in seconds. A client that sends nothing for twice as long is disconnected.
     pub ping_interval_s: NonZeroU32,
-    /// How long a client may take to prove who it is, in seconds.
+    /// Time within which a client must prove its identity, in seconds.
     pub hello_timeout_s: NonZeroU32,
-    /// How long a client may leave what it was sent untaken, in seconds.
+    /// Time that a client may leave sent data unread, in seconds.
     pub write_timeout_s: NonZeroU32,
 }
 
@@ -111,15 +113,15 @@ impl Default for Messages {
 }
 
 impl Messages {
-    /// Whether a claimed identity is believed: without a setting only at a loopback address, of a client that came there
-    /// directly and through no proxy.
+    /// Whether a claimed identity is believed without proof. Without a setting only at a loopback listener,
+    /// and only for a client that connects directly, without a proxy.
     #[must_use]
     pub fn believes(&self, listener: SocketAddr, is_loopback_direct: bool) -> bool {
         let is_local = listener.ip().to_canonical().is_loopback() && is_loopback_direct;
         self.compat_unauthenticated.unwrap_or(is_local)
     }
 
-    /// What works, but probably not as it is meant.
+    /// Settings that are valid but probably a mistake.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let is_beyond_loopback = |address: Option<SocketAddr>| {
@@ -137,7 +139,7 @@ impl Messages {
         warnings
     }
 
-    /// What is wrong beyond the types.
+    /// Problems that the types cannot express.
     pub(super) fn problems(&self, merged: &Merged) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut check = |is_good: bool, key: &str, reason: String| {
@@ -165,7 +167,7 @@ impl Messages {
             check(value.get() <= most, key, format!("{value}: at most {most}"));
         }
         let is_plain = !self.relay_id.is_empty() && !self.relay_id.contains(char::is_control);
-        check(is_plain, "relay_id", "empty, or with control characters".to_owned());
+        check(is_plain, "relay_id", "must not be empty or contain control characters".to_owned());
         problems
     }
 }

@@ -1,8 +1,8 @@
-//! What Quipu is told, read once at the start: defaults, then the implementation's files, then the
-//! environment with `.env`, then `--set`. Later sources win, key by key. Unknown keys are refused.
+//! Reads the configuration once at the start: defaults, then the implementation's files, then the environment
+//! with `.env`, then `--set`. Later sources override earlier ones, key by key. Unknown keys are refused.
 //!
-//! **Architecture Invariant:** nothing else reads the environment or a settings file, and no setting is
-//! a secret: those are in [`DatabaseEnv`], as [`Secret`]s.
+//! **Architecture Invariant:** nothing else reads the environment or a settings file. No setting is a secret:
+//! secrets come only from the environment, as [`Secret`]s.
 
 /// A default that cannot be zero, checked at compile time.
 macro_rules! nonzero {
@@ -11,12 +11,12 @@ macro_rules! nonzero {
     };
 }
 
-mod check;
 mod environment;
 mod http;
 mod implementation;
 mod keys;
 mod layer;
+mod merge;
 mod messages;
 mod monitor;
 mod networks;
@@ -34,8 +34,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::base::{RelayUrl, Secret};
 
-use check::Merged;
 use layer::Layer;
+use merge::Merged;
 
 pub use environment::{DatabaseEnv, Environment, Pooler};
 pub use http::{AddressPrefix, Http};
@@ -50,55 +50,55 @@ pub use services::{
 };
 pub use synchronizer::{PrioritySynchronizer, Synchronizer};
 
-/// Everything that can be set.
+/// All settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// The doors' sizes, and who pools them.
+    /// Sizes of the connection pools, and who runs PgBouncer.
     pub database: Database,
     /// Logging.
     pub log: Log,
-    /// The listeners and their bounds.
+    /// The HTTP listeners and their limits.
     pub http: Http,
-    /// How the outside world is reached.
+    /// How other machines are reached.
     pub networks: Networks,
-    /// One section for each service.
+    /// One section per service.
     pub services: Services,
 }
 
 /// Why the configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The implementation or one of its files is not there.
+    /// The implementation or one of its files cannot be read.
     #[error(transparent)]
     Implementation(#[from] ImplementationError),
-    /// Every refused place, one a line.
-    #[error("the configuration is refused{}", listed(.0))]
+    /// All problems, one per line.
+    #[error("the configuration is refused{}", lines_of(.0))]
     Refused(Vec<Problem>),
 }
 
-fn listed(problems: &[Problem]) -> String {
+fn lines_of(problems: &[Problem]) -> String {
     problems.iter().fold(String::new(), |mut lines, problem| {
         let _ = write!(lines, "\n  {problem}");
         lines
     })
 }
 
-/// Where a configuration is read from.
+/// The sources of a configuration.
 #[derive(Debug, Clone)]
 pub struct Sources {
     /// An implementation's name, or the path of its folder.
     pub implementation: String,
     /// The environment, without `.env` files.
     pub environment: Environment,
-    /// The folder whose `.env` is read before that of the implementation.
+    /// The folder whose `.env` is read before the implementation's.
     pub working_dir: PathBuf,
     /// The values of `--set`: `section.key=value`.
     pub overrides: Vec<String>,
 }
 
 impl Sources {
-    /// Those of this process: its environment and its working folder.
+    /// The sources of this process: its environment and its working folder.
     #[must_use]
     pub fn of_process(implementation: impl Into<String>, overrides: Vec<String>) -> Self {
         Self {
@@ -110,18 +110,18 @@ impl Sources {
     }
 }
 
-/// A configuration that was accepted.
+/// A valid configuration.
 #[derive(Debug, Clone)]
 pub struct Configuration {
-    /// Where its files are.
+    /// The implementation that supplies the files.
     pub implementation: Implementation,
-    /// Everything that can be set.
+    /// All settings.
     pub settings: Settings,
-    /// The database's URLs, as far as the environment has them.
+    /// Database URLs from the environment.
     pub database: DatabaseEnv,
-    /// `QUIPU_MONITOR_SECRET_KEY`: what the monitor signs with, hex or `nsec1…`.
+    /// `QUIPU_MONITOR_SECRET_KEY`: the key that the monitor signs with, hex or `nsec1…`.
     pub monitor_key: Option<Secret>,
-    /// `QUIPU_SYNCHRONIZER_SECRET_KEY`: who we are when a relay asks before it shows events (NIP-42).
+    /// `QUIPU_SYNCHRONIZER_SECRET_KEY`: the key for relays that require authentication (NIP-42).
     pub synchronizer_key: Option<Secret>,
 }
 
@@ -129,8 +129,8 @@ impl Configuration {
     /// Reads and checks all sources.
     ///
     /// # Errors
-    /// [`ConfigError::Refused`] with every problem that can be found at once, each with its source,
-    /// key and reason; [`ConfigError::Implementation`] when there are no files to read.
+    /// [`ConfigError::Refused`] with all problems that can be found in one run, each with source, key and
+    /// reason; [`ConfigError::Implementation`] when the files cannot be read.
     pub fn load(sources: Sources) -> Result<Self, ConfigError> {
         let implementation = Implementation::find(&sources.implementation)?;
         let mut environment = sources.environment;
@@ -151,7 +151,7 @@ impl Configuration {
         add(Ok(Layer::environment(environment.variables())));
         add(Layer::overrides(&sources.overrides));
 
-        let merged = Merged::of(layers);
+        let merged = Merged::new(layers);
         let settings = merged.extract::<Settings>();
         let settings = settings.map_err(|found| problems.extend(found)).unwrap_or_default();
         problems.extend(settings.problems(&merged));
@@ -173,7 +173,7 @@ impl Configuration {
         }
     }
 
-    /// What is in force, for `quipu check-config`: every key with its value, secrets masked.
+    /// The effective configuration, for `quipu check-config`: every key with its value, secrets masked.
     #[must_use]
     pub fn effective_json(&self) -> serde_json::Value {
         json!({
@@ -190,7 +190,7 @@ impl Configuration {
 }
 
 impl Settings {
-    /// What a type alone cannot refuse.
+    /// Problems that the types cannot express.
     fn problems(&self, merged: &Merged) -> Vec<Problem> {
         let mut problems = Vec::new();
         if let Err(error) = EnvFilter::builder().parse(&self.log.level) {
@@ -215,13 +215,13 @@ impl Settings {
         for RelayList { url, path } in &self.services.finder.lists {
             let is_web = |url: &url::Url| matches!(url.scheme(), "http" | "https");
             if !url::Url::parse(url).is_ok_and(|url| is_web(&url)) {
-                let reason = format!("`{url}`: an address of the web is expected, http or https");
+                let reason = format!("`{url}`: expected an http or https URL");
                 problems.push(merged.refuse("services.finder.lists", reason));
             }
             if let Some(path) = path
                 && let Err(error) = JsonPath::parse(path)
             {
-                let reason = format!("`{path}` is no JSONPath: {error}");
+                let reason = format!("`{path}` is not a JSONPath: {error}");
                 problems.push(merged.refuse("services.finder.lists", reason));
             }
         }

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::check::Merged;
 use super::keys;
 use super::layer::Problem;
+use super::merge::Merged;
 use crate::base::{RelayUrl, Secret};
 
-/// Section `services.monitor`. How many relays at once, and how long a connection may take, is said by `networks`.
+/// Section `services.monitor`. The number of concurrent relays and the connection timeouts are set in
+/// `networks`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Monitor {
@@ -18,28 +19,29 @@ pub struct Monitor {
     pub enabled: bool,
     /// Check only these relays, as canonical URLs; empty for all that are known.
     pub only_relays: Vec<String>,
-    /// Pause until a relay is checked again, in seconds; up to a tenth is added.
+    /// Interval between two checks of a relay, in seconds; up to a tenth is added at random.
     pub interval_s: NonZeroU32,
-    /// Longest for all checks of one relay together, in seconds; four times that beyond clearnet.
+    /// Time limit for all checks of one relay together, in seconds; four times as long on hidden networks.
     pub relay_timeout_s: NonZeroU32,
-    /// Longest until an information document is there, in seconds; four times that beyond clearnet.
+    /// Time limit for fetching an information document, in seconds; four times as long on hidden networks.
     pub nip11_timeout_s: NonZeroU32,
-    /// Longest information document, in bytes, after decompression.
+    /// Longest information document in bytes, after decompression.
     pub nip11_bytes_max: NonZeroUsize,
-    /// Whether to try to write: an ephemeral event, read back by a subscription. Needs `QUIPU_MONITOR_SECRET_KEY`.
+    /// Whether to check writing: an ephemeral event is published and read back by a subscription. Needs
+    /// `QUIPU_MONITOR_SECRET_KEY`.
     pub write_check: bool,
     /// A MaxMind database of cities, such as `GeoLite2-City.mmdb`.
     pub geo_city_file: Option<PathBuf>,
     /// A MaxMind database of autonomous systems, such as `GeoLite2-ASN.mmdb`.
     pub geo_asn_file: Option<PathBuf>,
-    /// Whether to publish what was found (NIP-66: kinds 30166 and 10166). Needs `QUIPU_MONITOR_SECRET_KEY`.
+    /// Whether to publish the results (NIP-66: kinds 30166 and 10166). Needs `QUIPU_MONITOR_SECRET_KEY`.
     pub publish: bool,
     /// Relays to publish to, as canonical URLs.
     pub publish_relays: Vec<String>,
     /// Shortest pause between two published reports, in milliseconds.
     pub publish_pause_ms: u32,
-    /// The monitor's name. With it a profile (kind 0) and a relay list (kind 10002) are published too, which replace those of the key:
-    /// set it for a key of the monitor's own.
+    /// The monitor's name. If set, a profile (kind 0) and a relay list (kind 10002) are published too. These
+    /// replace existing ones of the same key, so set it only for a key that the monitor alone uses.
     pub publish_name: Option<String>,
 }
 
@@ -64,7 +66,7 @@ impl Default for Monitor {
 }
 
 impl Monitor {
-    /// What a type alone cannot refuse.
+    /// Problems that the types cannot express.
     pub(super) fn problems(&self, merged: &Merged, key: Option<&Secret>) -> Vec<Problem> {
         let mut problems = Vec::new();
         for (name, urls) in [("only_relays", &self.only_relays), ("publish_relays", &self.publish_relays)] {

@@ -1,4 +1,4 @@
-//! Section `networks`: how relays and web servers outside are reached, network by network.
+//! Section `networks`: how relays and web servers are reached, per network.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::base::{Network, RelayUrl};
 
-/// Most that a timeout of a network may be, in seconds: leases on what is tried are as long as a try can take.
+/// Upper limit of a network's timeouts, in seconds. Leases on relays and candidates last as long as one
+/// attempt can take.
 const TIMEOUT_S_MAX: u32 = 600;
 
 /// Section `networks`.
@@ -26,7 +27,7 @@ pub struct Networks {
     /// Names under `.loki`, through a SOCKS port on Lokinet.
     #[serde(deserialize_with = "loki")]
     pub loki: NetworkSettings,
-    /// A PEM file of root certificates that count beside Mozilla's: for private networks.
+    /// A PEM file of root certificates that are trusted in addition to Mozilla's: for private networks.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -54,11 +55,11 @@ impl Networks {
         }
     }
 
-    /// What a type alone cannot refuse: key and reason.
+    /// Problems that the types cannot express: key and reason.
     pub(super) fn problems(&self) -> Vec<(String, String)> {
         let mut problems = Vec::new();
         if self.clearnet.proxy_address.is_some() {
-            // Through a proxy the address behind a name is not seen, so a private one could not be refused.
+            // Behind a proxy the address of a name is unknown, so a private address could not be refused.
             let reason = "clearnet is dialled directly".to_owned();
             problems.push(("networks.clearnet.proxy_address".to_owned(), reason));
         }
@@ -68,14 +69,14 @@ impl Networks {
         }
         for network in [Network::Tor, Network::I2p, Network::Loki] {
             if !self.get(network).private_names.is_empty() {
-                let reason = "only names of the clearnet are resolved".to_owned();
+                let reason = "only clearnet names are resolved".to_owned();
                 problems.push((format!("networks.{network}.private_names"), reason));
             }
             let key = format!("networks.{network}.proxy_address");
             match &self.get(network).proxy_address {
                 Some(address) if is_host_and_port(address) => {}
                 Some(address) => problems.push((key, format!("`{address}`: expected host:port"))),
-                None => problems.push((key, "missing".to_owned())),
+                None => problems.push((key, "missing: set host:port of the SOCKS proxy".to_owned())),
             }
         }
         for network in [Network::Clearnet, Network::Tor, Network::I2p, Network::Loki] {
@@ -94,7 +95,7 @@ impl Networks {
     }
 }
 
-/// Whether `text` is the canonical spelling of a name that `networks.clearnet.private_names` can list.
+/// Whether `networks.clearnet.private_names` may list `text`: a public DNS name in canonical spelling.
 fn is_public_name(text: &str) -> bool {
     RelayUrl::parse(&format!("ws://{text}"))
         .is_ok_and(|url| url.host() == text && url.network() == Network::Clearnet && !url.is_local_address())
@@ -108,26 +109,27 @@ fn is_host_and_port(text: &str) -> bool {
     })
 }
 
-/// One network; the same keys for each.
+/// Settings of one network; all networks have the same keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NetworkSettings {
-    /// Whether it is reached at all.
+    /// Whether the network is used.
     pub enabled: bool,
-    /// The SOCKS5 proxy in front of it, as `host:port`. Names are sent to it as they are, never resolved here.
+    /// The SOCKS5 proxy of the network, as `host:port`. It receives names unresolved.
     pub proxy_address: Option<String>,
-    /// Most relays of it that one service is connected to at once.
+    /// Relays of this network to which one service is connected at the same time.
     pub relays_at_once: NonZeroUsize,
-    /// Longest until a connection stands, handshakes included, in seconds; at most 600.
+    /// Time until a connection must be established, handshakes included, in seconds; at most 600.
     pub connect_timeout_s: NonZeroU32,
-    /// Longest silence in the middle of an answer, in seconds; at most 600.
+    /// Time without received data after which a pending response is given up, in seconds; at most 600.
     pub idle_timeout_s: NonZeroU32,
-    /// Public names that may resolve to a private address when the operator named the relay, in lower case. Clearnet only.
+    /// Public names, in lower case, that may resolve to a private address if the operator named the relay.
+    /// Clearnet only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub private_names: Vec<String>,
 }
 
 impl NetworkSettings {
-    /// The defaults, which differ: a circuit takes longer than a route.
+    /// The defaults. Hidden networks have longer timeouts, because building a circuit takes longer.
     fn of(network: Network) -> Self {
         let slow = |relays_at_once, proxy: &str| Self {
             enabled: false,
@@ -153,10 +155,10 @@ impl NetworkSettings {
     }
 }
 
-/// What a source says of one network; the rest stays as that network has it.
+/// The keys of one network that a source sets; the others keep that network's defaults.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Said {
+struct PartialSettings {
     enabled: Option<bool>,
     proxy_address: Option<String>,
     relays_at_once: Option<NonZeroUsize>,
@@ -166,15 +168,15 @@ struct Said {
 }
 
 fn read<'de, D: Deserializer<'de>>(source: D, network: Network) -> Result<NetworkSettings, D::Error> {
-    let said = Said::deserialize(source)?;
+    let partial = PartialSettings::deserialize(source)?;
     let default = NetworkSettings::of(network);
     Ok(NetworkSettings {
-        enabled: said.enabled.unwrap_or(default.enabled),
-        proxy_address: said.proxy_address.or(default.proxy_address),
-        relays_at_once: said.relays_at_once.unwrap_or(default.relays_at_once),
-        connect_timeout_s: said.connect_timeout_s.unwrap_or(default.connect_timeout_s),
-        idle_timeout_s: said.idle_timeout_s.unwrap_or(default.idle_timeout_s),
-        private_names: said.private_names.unwrap_or(default.private_names),
+        enabled: partial.enabled.unwrap_or(default.enabled),
+        proxy_address: partial.proxy_address.or(default.proxy_address),
+        relays_at_once: partial.relays_at_once.unwrap_or(default.relays_at_once),
+        connect_timeout_s: partial.connect_timeout_s.unwrap_or(default.connect_timeout_s),
+        idle_timeout_s: partial.idle_timeout_s.unwrap_or(default.idle_timeout_s),
+        private_names: partial.private_names.unwrap_or(default.private_names),
     })
 }
 

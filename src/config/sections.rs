@@ -1,4 +1,4 @@
-//! The sections shared by all rooms. Every key says its unit; what is absent has the value of `Default`.
+//! The sections that all rooms share. Every key states its unit; absent keys have the value of `Default`.
 
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::PathBuf;
@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use super::Pooler;
 
-/// Section `database`. The URLs themselves are secrets and come from the environment alone.
+/// Section `database`. The URLs are secrets and come only from the environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Database {
     /// Who runs PgBouncer: `embedded` or `external`. Also set by `QUIPU_POOLER`.
     pub pooler: Pooler,
-    /// Most connections of this process through the write door.
+    /// Connections of this process in the write pool.
     pub write_connections_max: NonZeroU16,
-    /// Most connections of this process through the session door.
+    /// Connections of this process in the session pool.
     pub session_connections_max: NonZeroU16,
-    /// Most connections of this process through the read door.
+    /// Connections of this process in the read pool.
     pub read_connections_max: NonZeroU16,
-    /// Nothing is accepted while less than this is free where Quipu's own PostgreSQL keeps its data, in MiB. Without a value 512, but at
-    /// most an eighth of that file system; 0 accepts until the disk is full.
+    /// Free space below which nothing is accepted, in MiB, on the file system of Quipu's own PostgreSQL.
+    /// Without a value 512, but at most an eighth of the file system; 0 accepts until the disk is full.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reserve_mb: Option<u32>,
 }
@@ -37,14 +37,14 @@ impl Default for Database {
     }
 }
 
-/// How a log line looks.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -65,15 +65,15 @@ pub enum Rotation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// `text` or `json`, on stderr and in files alike.
+    /// `text` or `json`, for stderr and files.
     pub format: LogFormat,
-    /// What is logged, in the syntax of `RUST_LOG`: `info`, or `warn,quipu=debug`.
+    /// Log filter in the syntax of `RUST_LOG`: `info`, or `warn,quipu=debug`.
     pub level: String,
-    /// Folder for log files, made if absent. Without it only stderr is written.
+    /// Folder for log files, created if missing. Without it logs go only to stderr.
     pub directory: Option<PathBuf>,
     /// When a new file begins.
     pub rotation: Rotation,
-    /// Files kept, the current one included; older ones are deleted when a new one begins.
+    /// Log files kept, including the current one; older files are deleted when a new one begins.
     pub files_max: NonZeroUsize,
 }
 

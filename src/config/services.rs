@@ -1,4 +1,4 @@
-//! Section `services`: one struct for each, filled by `config/services/<service>.yaml`.
+//! Section `services`: one struct per service, filled by `config/services/<service>.yaml`.
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
@@ -10,25 +10,25 @@ use super::{Messages, Monitor, PrioritySynchronizer, Synchronizer};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Services {
-    /// Enters the seed relays.
+    /// Adds the seed relays.
     pub initializer: Initializer,
-    /// Finds relays that events and lists name.
+    /// Finds relays in events and in lists on the web.
     pub finder: Finder,
-    /// Finds out whether they are relays.
+    /// Checks whether candidates are relays.
     pub validator: Validator,
-    /// Archives what relays have.
+    /// Archives the events of relays.
     pub synchronizer: Synchronizer,
-    /// The same, some relays before all others.
+    /// Archives like the synchronizer, but some relays first.
     pub priority_synchronizer: PrioritySynchronizer,
-    /// Checks relays, and says what it found.
+    /// Checks relays and publishes the results.
     pub monitor: Monitor,
-    /// Keeps the analytic projections.
+    /// Updates the analytic projections.
     pub projector: Projector,
-    /// Stores ticks for readers of the journals.
+    /// Writes ticks for the readers of the journals.
     pub ticker: Ticker,
     /// Stores and forwards messages.
     pub messages: Messages,
-    /// Serves the pages.
+    /// Serves the console.
     pub console: Console,
     /// Verifies and appends Nostr events, for every service that receives them.
     pub ingest: Ingest,
@@ -40,7 +40,7 @@ pub struct Services {
 pub struct Initializer {
     /// Whether `quipu up` runs it.
     pub enabled: bool,
-    /// A file in the implementation's `data/`, or an absolute path: one relay URL a line.
+    /// A file in the implementation's `data/`, or an absolute path: one relay URL per line.
     pub seed_file: String,
 }
 
@@ -56,21 +56,21 @@ impl Default for Initializer {
 pub struct Finder {
     /// Whether `quipu up` runs it.
     pub enabled: bool,
-    /// Whether it reads the stored events. Of an implementation that stores no tags it would learn nothing.
+    /// Whether it searches the stored events. In an implementation that stores no tags it would find nothing.
     pub reads_events: bool,
-    /// Lists of relays on the web. None unless you name them: nobody is asked unasked.
+    /// Lists of relays on the web. Empty by default: no server is contacted unless you name it.
     pub lists: Vec<RelayList>,
-    /// Shortest time between two requests for the same list, in seconds, failed ones included.
+    /// Interval between two requests for the same list, in seconds, failed ones included.
     pub lists_interval_s: NonZeroU32,
-    /// Longest pause between two looks for new events, in seconds.
+    /// Interval between two searches for new events, in seconds.
     pub interval_s: NonZeroU32,
-    /// Most candidates of one network that wait for the validator; what is found beyond that is passed over.
+    /// Candidates of one network that may wait for the validator; further ones are dropped.
     pub candidates_max: NonZeroU32,
-    /// Most candidates of one registrable domain that wait, whatever its sub-domains, ports and paths.
+    /// Candidates of one registrable domain that may wait, over all its sub-domains, ports and paths.
     pub candidates_per_domain_max: NonZeroU32,
-    /// Most candidates of one network found within 24 hours.
+    /// Candidates of one network that may be found within 24 hours.
     pub candidates_per_day_max: NonZeroU32,
-    /// Most candidates of one registrable domain found within 24 hours.
+    /// Candidates of one registrable domain that may be found within 24 hours.
     pub candidates_per_domain_day_max: NonZeroU32,
 }
 
@@ -94,27 +94,28 @@ impl Default for Finder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RelayList {
-    /// Where it is: `http://…` or `https://…`. It may be a private address, because you name it.
+    /// URL, `http://…` or `https://…`. It may have a private address, because you name it.
     pub url: String,
-    /// `JSONPath` (RFC 9535) to the addresses in a JSON answer; without it the answer has one address a line.
+    /// `JSONPath` (RFC 9535) to the relay URLs in a JSON response; without it the response has one URL per
+    /// line.
     #[serde(default)]
     pub path: Option<String>,
 }
 
-/// Section `services.validator`. How many candidates it tries at once, and how long it waits for each, is set for each network
-/// in section `networks`.
+/// Section `services.validator`. The number of concurrent candidates and the timeouts are set per network in
+/// `networks`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Validator {
     /// Whether `quipu up` runs it.
     pub enabled: bool,
-    /// Longest pause between two looks for candidates that are due, in seconds.
+    /// Interval between two searches for due candidates, in seconds.
     pub interval_s: NonZeroU32,
-    /// Pause after a candidate's first failed try, in seconds; it doubles with each further one.
+    /// Pause after a candidate's first failed check, in seconds; it doubles with each further failure.
     pub retry_min_s: NonZeroU32,
-    /// Longest pause between two tries, in seconds.
+    /// Longest pause between two checks, in seconds.
     pub retry_max_s: NonZeroU32,
-    /// Failed tries after which a candidate is given up.
+    /// Failed checks after which a candidate is dropped.
     pub tries_max: NonZeroU32,
 }
 
@@ -136,7 +137,7 @@ impl Default for Validator {
 pub struct Projector {
     /// Whether `quipu up` runs it.
     pub enabled: bool,
-    /// Longest pause between two looks for a new tick, in milliseconds; a hint shortens it.
+    /// Interval between two polls for a new tick, in milliseconds; a hint shortens it.
     pub interval_ms: NonZeroU64,
 }
 
@@ -146,7 +147,7 @@ impl Default for Projector {
     }
 }
 
-/// Section `services.ticker`. It always runs where a journal is written; one process holds its lease.
+/// Section `services.ticker`. It runs wherever a journal is written; one process holds its lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ticker {
@@ -174,26 +175,27 @@ impl Default for Console {
     }
 }
 
-/// What becomes of a request to vanish (NIP-62). Public answers leave the key's events out either way.
+/// How a request to vanish (NIP-62) is handled. Public queries omit the key's events in either case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Vanish {
-    /// It is kept, and nothing is erased.
+    /// The request is stored, and nothing is erased.
     #[default]
     Record,
-    /// The key's events up to the request are erased, and a tombstone keeps them away.
+    /// The key's events up to the request are erased, and a tombstone prevents their return.
     Honour,
 }
 
-/// Section `services.ingest`: bounds of the path from a received event to its commit.
+/// Section `services.ingest`: limits on the path from a received event to its commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ingest {
-    /// Most events in one transaction. More gain nothing and lengthen the wait for the commit.
+    /// Events in one transaction. A larger batch is not faster and delays the commit.
     pub batch_events_max: NonZeroUsize,
-    /// Requests to vanish: `record` or `honour`.
+    /// How requests to vanish are handled: `record` or `honour`.
     pub vanish: Vanish,
-    /// Where this archive is reached, as canonical URLs: requests to one of them count, as do those to all relays.
+    /// Canonical URLs of this archive. Requests to vanish that name one of them count, as do requests to all
+    /// relays.
     pub vanish_relay_urls: Vec<String>,
 }
 

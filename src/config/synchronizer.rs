@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 
 use serde::{Deserialize, Serialize};
 
-/// Section `services.synchronizer`. The priority synchronizer works by it, too.
+/// Section `services.synchronizer`. The priority synchronizer uses it too.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the settings file")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -13,42 +13,46 @@ pub struct Synchronizer {
     pub enabled: bool,
     /// Crawl only these relays, as canonical URLs; empty for all that are known.
     pub only_relays: Vec<String>,
-    /// Most relays whose past is read at the same time. How many are connected is up to `networks`.
+    /// Relays whose stored events are read at the same time. The number of connections is set in `networks`.
     pub catching_up_max: NonZeroUsize,
-    /// Most relays that are too slow for `catching_up_max` whose past is read at the same time, beside those.
+    /// Additional relays that are too slow for `catching_up_max` and are read at the same time.
     pub slow_catching_up_max: NonZeroUsize,
-    /// Fewest events a second, new ones or of windows that are proven by them, that a relay delivers to keep its place among
-    /// `catching_up_max`. Only time in which the relay is waited for counts.
+    /// Events per second that a relay must deliver to stay among `catching_up_max`: new events, and events of
+    /// windows that they prove complete. Only time spent waiting for the relay counts.
     pub catching_up_events_per_s_min: NonZeroU32,
-    /// Longest that a relay keeps such a place without delivering so much, in seconds of waiting for it.
+    /// Time for which a relay may deliver less than that, in seconds of waiting for it.
     pub slow_after_s: NonZeroU32,
-    /// Longest that any relay keeps its place before it queues for the next turn, in seconds.
+    /// Time after which a relay queues for its next turn, in seconds.
     pub turn_s: NonZeroU32,
-    /// Events asked for by one REQ, its `limit`. Relays cap it, often at 500.
+    /// Events per request, the `limit` of a REQ. Relays cap it, often at 500.
     pub page_events: NonZeroUsize,
-    /// Pause until what a relay got since the last time is compared, in seconds.
+    /// Interval after which a relay's new events are compared again, in seconds.
     pub interval_s: NonZeroU32,
-    /// Oldest `created_at` asked for, in Unix seconds.
+    /// Oldest `created_at` requested, in Unix seconds.
     pub since_unix_s: u64,
-    /// How far behind the present a window ends, in seconds: younger events may still be arriving.
+    /// Distance between the present and the end of a window, in seconds: younger events may still be
+    /// arriving.
     pub end_lag_s: u32,
-    /// Whether relays stay connected and send what they get at once.
+    /// Whether to stay connected and receive new events at once.
     pub live: bool,
-    /// Ages at which every second of a relay is asked for once more, in seconds: what came late or backdated is found then.
+    /// Ages at which every second of a relay's time line is requested again, in seconds, to find late and
+    /// backdated events.
     pub recheck_after_s: Vec<u32>,
-    /// A proof is forgotten after so many days, and the relay's whole past is asked for again.
+    /// Days after which proofs of completeness expire and all events of a relay are requested again.
     pub recheck_all_days: NonZeroU32,
-    /// Whether relays that speak NIP-77 are compared with, instead of downloaded from.
+    /// Whether relays that support NIP-77 are compared by reconciliation instead of read page by page.
     pub negentropy: bool,
-    /// Most events of ours in one comparison. Each costs about 100 bytes of memory meanwhile.
+    /// Our events in one comparison. Each takes about 100 bytes of memory meanwhile.
     pub negentropy_events_max: NonZeroUsize,
-    /// Most sightings of one relay that are learnt by comparing, in 24 hours of one process. Beyond that it is read page by page.
+    /// Sightings of one relay that may be learnt by comparison within 24 hours of one process. Beyond that
+    /// the relay is read page by page.
     pub compared_sightings_per_day_max: NonZeroU32,
-    /// Whether a relay that asks who we are gets an answer (NIP-42), by `QUIPU_SYNCHRONIZER_SECRET_KEY` or a key made for this run.
+    /// Whether to authenticate to relays that require it (NIP-42), with `QUIPU_SYNCHRONIZER_SECRET_KEY` or a
+    /// key generated for this run.
     pub authenticate: bool,
-    /// How long a relay stays ours without a sign of life, in seconds. A killed process's relays are taken over after that.
+    /// Lease on a relay, in seconds. The relays of a killed process are taken over after that time.
     pub lease_s: NonZeroU32,
-    /// Pause after a session that failed, in seconds. Each further one is twice as long.
+    /// Pause after a failed session, in seconds; it doubles with each further failure in a row.
     pub retry_min_s: NonZeroU32,
     /// Longest such pause, in seconds.
     pub retry_max_s: NonZeroU32,
@@ -82,13 +86,14 @@ impl Default for Synchronizer {
     }
 }
 
-/// Section `services.priority_synchronizer`. One of the two synchronizers runs.
+/// Section `services.priority_synchronizer`. Only one of the two synchronizers runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PrioritySynchronizer {
     /// Whether `quipu up` runs it; then `services.synchronizer.enabled` must be false.
     pub enabled: bool,
-    /// A file in the implementation's `data/`, or an absolute path: one relay URL a line. These go first and stay connected.
+    /// A file in the implementation's `data/`, or an absolute path: one relay URL per line. These relays are
+    /// read first and stay connected.
     pub relays_file: String,
 }
 

@@ -1,4 +1,4 @@
-//! The body of a request, within its time limit.
+//! Applies a time limit to the body of a request.
 
 use std::io;
 use std::pin::Pin;
@@ -11,17 +11,17 @@ use axum::body::{Body, Bytes};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-/// Whether a body's time limit has passed. Clones tell of the same body.
+/// Whether the time limit of a body has passed. Clones share the state of one body.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TimeLimit(Arc<AtomicBool>);
 
 impl TimeLimit {
-    /// Whether it has passed before the body was complete.
+    /// Whether the limit passed before the body was complete.
     pub(super) fn has_passed(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// `body`, which fails when it is not complete after `limit`.
+    /// Wraps `body` so that it fails if it is not complete after `limit`.
     pub(super) fn apply(&self, body: Body, limit: Duration) -> Body {
         if body.is_end_stream() {
             return body;

@@ -1,4 +1,5 @@
-//! Who is at the other end of a request: the address of the connection, or what a trusted proxy says of it.
+//! Determines the client of a request: the peer of the connection, or the address that a trusted proxy
+//! reports.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,21 +7,23 @@ use axum::http::HeaderMap;
 
 use crate::config::AddressPrefix;
 
-/// Fields that a proxy adds. A request from loopback that has one of them was not sent by a program on this machine alone.
+/// Headers that proxies add. A request from loopback with one of them passed through a proxy, so it may come
+/// from another machine.
 const FORWARDED: [&str; 6] =
     ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via"];
 
 /// The client of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientAddress {
-    /// The connection's address; behind a trusted proxy, the rightmost address in `X-Forwarded-For` that is no trusted proxy.
+    /// The peer of the connection; behind a trusted proxy, the rightmost address in `X-Forwarded-For` that is
+    /// not a trusted proxy.
     pub address: IpAddr,
-    /// Whether the request came from a program on this machine, and through no proxy. Only then may a loopback address count
-    /// as a credential.
+    /// Whether the request came from a program on this machine without a proxy in between. Only then may a
+    /// loopback address serve as a credential.
     pub is_loopback_direct: bool,
 }
 
-/// The client of a request with these headers, on a connection from `peer`.
+/// Determines the client of a request with these headers, on a connection from `peer`.
 pub(super) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[AddressPrefix]) -> ClientAddress {
     let peer = peer.to_canonical();
     let is_trusted = |address: IpAddr| trusted.iter().any(|prefix| prefix.contains(address));
@@ -29,9 +32,10 @@ pub(super) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[AddressPrefix
         return ClientAddress { address: peer, is_loopback_direct: peer.is_loopback() && !is_forwarded };
     }
     let mut address = peer;
-    let said = headers.get_all("x-forwarded-for").iter().rev();
-    // A value that is no text ends the walk like one that is no address: what stands left of it was not checked by a proxy.
-    for entry in said.flat_map(|value| value.to_str().unwrap_or("?").rsplit(',')) {
+    let forwarded = headers.get_all("x-forwarded-for").iter().rev();
+    // Stop at a value that is not text or not an address: values to its left were not checked by a trusted
+    // proxy.
+    for entry in forwarded.flat_map(|value| value.to_str().unwrap_or("?").rsplit(',')) {
         let Some(entry) = parse(entry.trim()) else { break };
         address = entry;
         if !is_trusted(entry) {
@@ -41,7 +45,7 @@ pub(super) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[AddressPrefix
     ClientAddress { address, is_loopback_direct: false }
 }
 
-/// An address, with or without a port.
+/// Parses an IP address, with or without a port.
 fn parse(entry: &str) -> Option<IpAddr> {
     let plain = entry.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     let address = plain.or_else(|_| entry.parse::<SocketAddr>().map(|address| address.ip()));
@@ -80,7 +84,7 @@ mod tests {
         assert_eq!(walk(&[]), ("127.0.0.1".into(), false));
         assert_eq!(walk(&[("x-forwarded-for", "192.0.2.7")]), ("192.0.2.7".into(), false));
         assert_eq!(walk(&[("x-forwarded-for", "127.0.0.1")]), ("127.0.0.1".into(), false));
-        // What the client itself has written stands left of what the proxies added.
+        // Values written by the client stand to the left of those that the proxies added.
         assert_eq!(
             walk(&[("x-forwarded-for", "203.0.113.9, 192.0.2.7, 10.1.1.1")]),
             ("192.0.2.7".into(), false)

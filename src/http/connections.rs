@@ -1,4 +1,4 @@
-//! How many connections a listener has: for all clients, and for each address.
+//! Limits on the number of connections: per listener, per client address, and per process.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,10 +11,11 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::config::AddressPrefix;
 
-/// The bits of an IPv6 address that one client does not choose freely.
+/// Prefix of an IPv6 address that a client cannot choose freely: it usually controls a whole /64.
 const IPV6_PREFIX: u128 = !0 << 64;
 
-/// What stands for one client in every bound by address: an IPv4 address, also in its IPv6 form, or the /64 network of an IPv6 address.
+/// The key by which limits per address count a client: an IPv4 address (also in its IPv6-mapped form), or the
+/// /64 network of an IPv6 address.
 #[must_use]
 pub fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -23,12 +24,12 @@ pub fn subscriber(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The bounds of one listener.
+/// The connection limits of one listener.
 #[derive(Debug)]
-pub(super) struct Bounds {
-    /// For the listener.
+pub(super) struct ConnectionLimits {
+    /// Connections of this listener.
     total: Arc<Semaphore>,
-    /// For all listeners of the process: what the descriptor limit leaves.
+    /// Connections of all listeners of the process: what the limit on open descriptors leaves.
     descriptors: Arc<Semaphore>,
     per_address_max: usize,
     counts_loopback: bool,
@@ -36,19 +37,19 @@ pub(super) struct Bounds {
     counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
-/// The bound that is reached.
+/// The limit that refused a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Full {
+pub(super) enum LimitReached {
     /// `http.connections_max`.
     Listener,
     /// `http.connections_per_address_max`.
     Address,
-    /// The process's limit of open descriptors.
+    /// The process's limit on open descriptors.
     Descriptors,
 }
 
-impl Full {
-    /// The label in metrics, and the code of the answer.
+impl LimitReached {
+    /// The label in metrics, and the error code in the response.
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::Listener => "connections_max",
@@ -58,7 +59,7 @@ impl Full {
     }
 }
 
-impl Bounds {
+impl ConnectionLimits {
     pub(super) fn new(
         connections_max: usize,
         per_address_max: usize,
@@ -70,19 +71,31 @@ impl Bounds {
         Self { total, descriptors, per_address_max, counts_loopback, trusted_proxies, counts: Arc::default() }
     }
 
-    /// A place for a connection from `peer`, if no bound is reached.
-    pub(super) fn admit(&self, peer: IpAddr, open: &TaskTracker, connections: Gauge) -> Result<Place, Full> {
+    /// Acquires a permit for a connection from `peer`.
+    pub(super) fn admit(
+        &self,
+        peer: IpAddr,
+        open: &TaskTracker,
+        connections: Gauge,
+    ) -> Result<ConnectionPermit, LimitReached> {
         let peer = peer.to_canonical();
-        let all = Arc::clone(&self.total).try_acquire_owned().map_err(|_| Full::Listener)?;
-        let descriptor = Arc::clone(&self.descriptors).try_acquire_owned().map_err(|_| Full::Descriptors)?;
+        let all = Arc::clone(&self.total).try_acquire_owned().map_err(|_| LimitReached::Listener)?;
+        let descriptor =
+            Arc::clone(&self.descriptors).try_acquire_owned().map_err(|_| LimitReached::Descriptors)?;
         let is_counted = (self.counts_loopback || !peer.is_loopback())
             && !self.trusted_proxies.iter().any(|prefix| prefix.contains(peer));
-        let share = if is_counted { Some(self.share(peer).ok_or(Full::Address)?) } else { None };
+        let address =
+            if is_counted { Some(self.acquire_address(peer).ok_or(LimitReached::Address)?) } else { None };
         connections.inc();
-        Ok(Place { _permits: [all, descriptor], _share: share, connections, _open: open.token() })
+        Ok(ConnectionPermit {
+            _permits: [all, descriptor],
+            _address: address,
+            connections,
+            _open: open.token(),
+        })
     }
 
-    fn share(&self, peer: IpAddr) -> Option<Share> {
+    fn acquire_address(&self, peer: IpAddr) -> Option<AddressPermit> {
         let address = subscriber(peer);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
@@ -90,33 +103,33 @@ impl Bounds {
             return None;
         }
         *count += 1;
-        Some(Share { address, counts: Arc::clone(&self.counts) })
+        Some(AddressPermit { address, counts: Arc::clone(&self.counts) })
     }
 }
 
-/// A connection's place until it is closed, upgraded or not.
+/// The permit of one connection, held until it is closed, also after an upgrade.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionPermit {
     _permits: [OwnedSemaphorePermit; 2],
-    _share: Option<Share>,
+    _address: Option<AddressPermit>,
     connections: Gauge,
     _open: TaskTrackerToken,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.connections.dec();
     }
 }
 
-/// One connection of an address.
+/// One counted connection of a client address.
 #[derive(Debug)]
-struct Share {
+struct AddressPermit {
     address: IpAddr,
     counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
-impl Drop for Share {
+impl Drop for AddressPermit {
     fn drop(&mut self) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.address) {
@@ -132,20 +145,20 @@ impl Drop for Share {
 mod tests {
     use super::*;
 
-    fn bounds(connections_max: usize, counts_loopback: bool) -> Bounds {
+    fn bounds(connections_max: usize, counts_loopback: bool) -> ConnectionLimits {
         let trusted = vec![AddressPrefix::try_from("10.0.0.0/8".to_owned()).unwrap()];
-        Bounds::new(connections_max, 2, counts_loopback, trusted, Arc::new(Semaphore::new(6)))
+        ConnectionLimits::new(connections_max, 2, counts_loopback, trusted, Arc::new(Semaphore::new(6)))
     }
 
-    fn admit(bounds: &Bounds, peer: &str) -> Result<Place, Full> {
+    fn admit(bounds: &ConnectionLimits, peer: &str) -> Result<ConnectionPermit, LimitReached> {
         bounds.admit(peer.parse().unwrap(), &TaskTracker::new(), Gauge::default())
     }
 
     #[test]
-    fn an_ipv6_network_counts_as_one_address_and_places_come_back() {
+    fn an_ipv6_network_counts_as_one_address_and_permits_are_returned() {
         let bounds = bounds(100, true);
         let held = [admit(&bounds, "2001:db8::1").unwrap(), admit(&bounds, "2001:db8::ffff:1").unwrap()];
-        assert_eq!(admit(&bounds, "2001:db8::2").unwrap_err(), Full::Address);
+        assert_eq!(admit(&bounds, "2001:db8::2").unwrap_err(), LimitReached::Address);
         let other = admit(&bounds, "2001:db8:0:1::1").unwrap();
         drop(held);
         let again = admit(&bounds, "2001:db8::2").unwrap();
@@ -155,12 +168,12 @@ mod tests {
     }
 
     #[test]
-    fn all_bounds_hold_and_proxies_count_for_all_alone() {
+    fn all_limits_hold_and_proxies_count_only_towards_the_total() {
         let few = bounds(3, true);
         let _held = ["10.0.0.1"; 3].map(|proxy| admit(&few, proxy).unwrap());
-        assert_eq!(admit(&few, "10.0.0.1").unwrap_err(), Full::Listener);
+        assert_eq!(admit(&few, "10.0.0.1").unwrap_err(), LimitReached::Listener);
         let many = bounds(100, false);
         let _held = ["::ffff:127.0.0.1"; 6].map(|local| admit(&many, local).unwrap());
-        assert_eq!(admit(&many, "192.0.2.1").unwrap_err(), Full::Descriptors);
+        assert_eq!(admit(&many, "192.0.2.1").unwrap_err(), LimitReached::Descriptors);
     }
 }

@@ -1,4 +1,4 @@
-//! What a route may know of the request beside the request itself.
+//! Context of a request that routes can use.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -7,34 +7,36 @@ use super::client::ClientAddress;
 use super::metrics::HttpMetrics;
 use super::{ErrorBody, Failure};
 
-/// A request's id and client. Every route can take it as `Extension<RequestContext>`; an upgraded connection keeps it.
+/// Id and client of a request. Every route can extract it as `Extension<RequestContext>`; an upgraded
+/// connection keeps it.
 #[derive(Debug, Clone)]
 pub struct RequestContext {
     pub(super) id: Arc<str>,
     pub(super) client: ClientAddress,
     pub(super) listener: &'static str,
-    pub(super) counted: HttpMetrics,
+    pub(super) metrics: HttpMetrics,
 }
 
 impl RequestContext {
-    /// The id in the log, in `x-request-id` and in the body of an error.
+    /// The request id, as in the log, in `x-request-id` and in the body of an error.
     #[must_use]
     pub fn id(&self) -> &Arc<str> {
         &self.id
     }
 
-    /// Who sent the request.
+    /// The client that sent the request.
     #[must_use]
     pub fn client(&self) -> ClientAddress {
         self.client
     }
 
-    /// Counts a failure, logs it if it is internal, and returns what the client is told. Answers that are a [`Failure`] are
-    /// reported by the guard; sockets and event streams call this for what fails after their answer has begun.
+    /// Counts a failure, logs it, and returns the body for the client. Internal errors are logged as errors,
+    /// others at debug level. The guard reports responses that are a [`Failure`]; sockets and event streams
+    /// call this for failures after their response has begun.
     #[must_use]
     pub fn report(&self, failure: &Failure) -> ErrorBody {
         let body = failure.body(Some(&self.id));
-        self.counted.failed(self.listener, failure, body.code);
+        self.metrics.failed(self.listener, failure, body.code);
         let (listener, request_id, code) = (self.listener, &*self.id, body.code);
         if let Failure::Internal(error) = failure {
             tracing::error!(

@@ -1,4 +1,4 @@
-//! Rejected, busy and broken: the three ways in which a request fails, and what a client is told of each.
+//! Failures of requests (rejected, busy, broken) and the response for each.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -12,36 +12,36 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
 
-/// When to try again if an answer does not say it.
+/// Default of `Retry-After` for 429.
 const RETRY_DEFAULT: Duration = Duration::from_secs(1);
 
-/// When to try again while the disk is full.
+/// `Retry-After` while the disk is full.
 const RETRY_NO_SPACE: Duration = Duration::from_secs(30);
 
-/// Why a request was not carried out.
+/// Why a request failed.
 #[derive(Debug)]
 pub enum Failure {
     /// The request is at fault: 4xx.
     Rejected(Rejection),
-    /// A bound is reached for now: 503 with `Retry-After`.
+    /// A limit is reached at the moment: 503 with `Retry-After`.
     Busy {
-        /// When to try again; sent in whole seconds, at least one.
+        /// Sent as `Retry-After` in whole seconds, at least one.
         retry_after: Duration,
     },
-    /// The disk is full, or nearly so: 507 with `Retry-After`. Nothing was stored.
+    /// The disk is full or nearly full: 507 with `Retry-After`. Nothing was stored.
     NoSpace,
-    /// Quipu or something behind it is broken: 500 with a generic text. The log has the cause, under the request's id.
+    /// An internal error: 500 with a generic text. The log has the cause under the request id.
     Internal(Box<dyn Error + Send + Sync>),
 }
 
-/// The three classes of failures, as metrics count them.
+/// Classes of failures, as metrics count them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureClass {
     /// The client has to change its request.
     Rejected,
     /// The client may repeat its request later: 429, 503 and 507.
     Busy,
-    /// The operator has to look into the log.
+    /// The operator has to look at the log.
     Broken,
 }
 
@@ -75,29 +75,29 @@ struct Details {
 /// The body of every answer that reports a failure, as JSON; sockets and event streams use the same fields.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ErrorBody {
-    /// Stable and machine-readable: lower case with underscores, or the word of the protocol that a room speaks.
+    /// Stable machine-readable code: lower case with underscores, or a code of the room's protocol.
     pub code: &'static str,
-    /// For people.
+    /// Text for people.
     pub message: Cow<'static, str>,
-    /// The field that is meant.
+    /// The field of the request that is at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<Cow<'static, str>>,
-    /// The limit that was passed, in the unit the field's name says.
+    /// The limit that was exceeded, in the unit that the field's name states.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<Value>,
-    /// The value that passed it.
+    /// The value that exceeded it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
-    /// When to try again, in seconds.
+    /// Seconds after which to retry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u64>,
-    /// The id in `x-request-id` and in the log.
+    /// The request id, as in `x-request-id` and in the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<Arc<str>>,
 }
 
 impl Rejection {
-    /// A rejection with a 4xx `status`, whose code follows from the status; any other status becomes 400.
+    /// A rejection with a 4xx `status` and the default code of that status. Any other status becomes 400.
     #[must_use]
     pub fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
         let status = if status.is_client_error() { status } else { StatusCode::BAD_REQUEST };
@@ -112,7 +112,7 @@ impl Rejection {
         Self::new(StatusCode::BAD_REQUEST, message).field(field)
     }
 
-    /// 404: `what` is not there.
+    /// 404 for a missing `what`.
     #[must_use]
     pub fn not_found(what: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("{what} not found"))
@@ -125,42 +125,42 @@ impl Rejection {
         self
     }
 
-    /// Adds the field that is meant.
+    /// Adds the field that is at fault.
     #[must_use]
     pub fn field(mut self, field: impl Into<Cow<'static, str>>) -> Self {
         self.0.field = Some(field.into());
         self
     }
 
-    /// Adds the limit that was passed and the value that passed it, in the unit the field's name says.
+    /// Adds the limit and the value that exceeded it, in the unit that the field's name states.
     #[must_use]
     pub fn over_limit(mut self, limit: impl Into<Value>, value: impl Into<Value>) -> Self {
         self.0.limit = Some(limit.into());
         self.value(value)
     }
 
-    /// Adds the value that is refused.
+    /// Adds the refused value.
     #[must_use]
     pub fn value(mut self, value: impl Into<Value>) -> Self {
         self.0.value = Some(value.into());
         self
     }
 
-    /// Says when the same request may succeed.
+    /// Sets `Retry-After`.
     #[must_use]
     pub fn retry_after(mut self, retry_after: Duration) -> Self {
         self.0.retry_after = Some(retry_after);
         self
     }
 
-    /// The answer's status.
+    /// The status of the response.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.0.status
     }
 }
 
-/// The code of a status that has no code of its own.
+/// The default code of a status.
 fn code_of(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => "unauthorized",
@@ -180,7 +180,7 @@ fn code_of(status: StatusCode) -> &'static str {
 }
 
 impl Failure {
-    /// The answer's status.
+    /// The status of the response.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
@@ -191,7 +191,7 @@ impl Failure {
         }
     }
 
-    /// How metrics count it.
+    /// The class under which metrics count it.
     #[must_use]
     pub fn class(&self) -> FailureClass {
         match self {
@@ -204,7 +204,7 @@ impl Failure {
         }
     }
 
-    /// What the client is told.
+    /// The body for the client.
     #[must_use]
     pub fn body(&self, request_id: Option<&Arc<str>>) -> ErrorBody {
         let plain = |code, message: &'static str| ErrorBody {
@@ -222,7 +222,9 @@ impl Failure {
                 "no_space",
                 "no space is left on the server's disk; nothing was stored, try again later",
             ),
-            Self::Internal(_) => plain("internal", "internal error: the log has its cause, under this id"),
+            Self::Internal(_) => {
+                plain("internal", "internal error: the server's log has the cause under this request id")
+            }
             Self::Rejected(Rejection(details)) => ErrorBody {
                 message: details.message.clone(),
                 field: details.field.clone(),
@@ -250,14 +252,15 @@ impl From<Rejection> for Failure {
     }
 }
 
-/// Every error that an edge turns neither into a rejection nor into `Busy` is internal.
+/// Errors that a route does not convert into a rejection or `Busy` are internal.
 impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::Internal(Box::new(error))
     }
 }
 
-/// The answer carries its failure along, so that the guard in front of every route adds the request's id, logs and counts it.
+/// Attaches the failure to the response, so that the guard in front of every route can add the request id,
+/// log it and count it.
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let failure = Arc::new(self);
@@ -267,7 +270,7 @@ impl IntoResponse for Failure {
     }
 }
 
-/// A failure's answer with this body.
+/// The response for a failure with this body.
 pub(super) fn answer(failure: &Failure, body: &ErrorBody) -> Response {
     let mut response = (failure.status(), Json(body)).into_response();
     if let Some(seconds) = body.retry_after_s {
@@ -283,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rejection_says_code_field_limit_and_value() {
+    fn a_rejection_has_code_field_limit_and_value() {
         let rejection = Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, "too large").field("size_bytes");
         let json = serde_json::to_value(Failure::from(rejection.over_limit(10, 11)).body(None)).unwrap();
         let expected = json!({
@@ -298,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn busy_and_rate_limited_say_when_to_come_back() {
+    fn busy_and_rate_limited_have_retry_after() {
         let busy = Failure::Busy { retry_after: Duration::from_millis(1) };
         let limited = Failure::from(Rejection::new(StatusCode::TOO_MANY_REQUESTS, "slow down"));
         let full = Failure::NoSpace.into_response();

@@ -1,5 +1,5 @@
-//! What stands in front of every route of every listener: the request's id and span, the check of its name, time limits, the
-//! end of a panic, and the form of errors.
+//! Middleware in front of every route of every listener: request id and span, check of the `Host` field, time
+//! limits, panics, and the format of errors.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::lifecycle::guarded;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// On every answer: a browser runs and frames nothing that is not ours.
+/// Added to every response: a browser must run and frame only our own content.
 const HEADERS: [(HeaderName, HeaderValue); 4] = [
     (
         CONTENT_SECURITY_POLICY,
@@ -42,49 +42,50 @@ const HEADERS: [(HeaderName, HeaderValue); 4] = [
     (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
 ];
 
-/// Most bytes of a library's own text that becomes the message of an error.
+/// Longest text of a library's error response that is used as an error message, in bytes.
 const TEXT_BYTES_MAX: usize = 4096;
 
-/// Marks an answer whose status of 4xx or 5xx is what was asked for, as on a health page: `Extension(Verdict)`.
+/// Marks a response whose 4xx or 5xx status is its result and not an error, as on a health page:
+/// `Extension(Verdict)`.
 #[derive(Debug, Clone, Copy)]
 pub struct Verdict;
 
-/// The address at the other end of a request's connection.
+/// Address of the peer of a request's connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub(super) IpAddr);
 
-/// A library's answer with a status of 5xx.
+/// A 5xx response that a library produced.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Unexplained(String);
 
-/// One listener's guard.
+/// The guard of one listener.
 #[derive(Debug)]
 pub(super) struct Guard {
     pub(super) listener: &'static str,
     pub(super) hosts: Vec<String>,
     pub(super) settings: Arc<Http>,
-    pub(super) counted: HttpMetrics,
+    pub(super) metrics: HttpMetrics,
 }
 
-/// The middleware.
+/// Handles one request.
 pub(super) async fn guard(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Peer(address)| *address);
     let context = RequestContext {
         id: Uuid::new_v4().simple().to_string().into(),
         client: client(peer, request.headers(), &guard.settings.trusted_proxies),
         listener: guard.listener,
-        counted: guard.counted.clone(),
+        metrics: guard.metrics.clone(),
     };
-    // The path, never the query, which may hold a token.
+    // Only the path: the query may contain a token.
     let span = tracing::info_span!(
         "request", listener = guard.listener, request_id = &*context.id, http.method = %request.method(),
         http.path = request.uri().path()
     );
     request.extensions_mut().insert(context.clone());
     async move {
-        let response = guard.carry_out(request, next, &context).await;
-        let mut response = uniform(response, &context).await;
+        let response = guard.run(request, next, &context).await;
+        let mut response = unify_error(response, &context).await;
         let headers = response.headers_mut();
         headers.extend(HEADERS);
         if let Ok(id) = HeaderValue::from_str(&context.id) {
@@ -97,7 +98,7 @@ pub(super) async fn guard(State(guard): State<Arc<Guard>>, mut request: Request,
 }
 
 impl Guard {
-    async fn carry_out(&self, request: Request, next: Next, context: &RequestContext) -> Response {
+    async fn run(&self, request: Request, next: Next, context: &RequestContext) -> Response {
         if let Err(rejection) = host::check(&request, &self.hosts) {
             return Failure::from(rejection).into_response();
         }
@@ -119,8 +120,8 @@ impl Guard {
     }
 }
 
-/// Reports a failure under the request's id. What axum refuses by itself, as text, gets the form of every other error.
-async fn uniform(mut response: Response, context: &RequestContext) -> Response {
+/// Reports a failure under the request id. Text errors that axum produces get the format of all other errors.
+async fn unify_error(mut response: Response, context: &RequestContext) -> Response {
     if let Some(failure) = response.extensions_mut().remove::<Arc<Failure>>() {
         return answer(&failure, &context.report(&failure));
     }
@@ -143,7 +144,7 @@ async fn uniform(mut response: Response, context: &RequestContext) -> Response {
         Failure::from(Unexplained(text))
     };
     let mut response = answer(&failure, &context.report(&failure));
-    // Such as `Allow`, which a refused method needs.
+    // Keep headers such as `Allow`, which a 405 response needs.
     for name in [axum::http::header::CONTENT_LENGTH, CONTENT_TYPE] {
         head.headers.remove(name);
     }

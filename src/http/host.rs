@@ -1,8 +1,8 @@
-//! Under which names a listener is reached.
+//! Checks the name under which a listener is addressed.
 //!
-//! A foreign web page can reach a listener on loopback under a name of its own that is made to resolve to our address (DNS
-//! rebinding). The browser then sends that name in `Host`, so a request is served only under an IP address, `localhost`
-//! (RFC 6761, 6.3) or a name that the operator has listed.
+//! A foreign web page can reach a listener on loopback under its own name if that name resolves to our
+//! address (DNS rebinding). The browser then sends that name in `Host`. A request is therefore served only
+//! under an IP address, `localhost` (RFC 6761, 6.3) or a name that the operator has listed.
 
 use std::net::IpAddr;
 
@@ -13,10 +13,11 @@ use axum::http::{StatusCode, Version};
 
 use super::Rejection;
 
-/// Most characters of a refused name that the answer repeats.
+/// Characters of a refused name that the response repeats.
 const SHOWN_MAX: usize = 64;
 
-/// Whether `host`, the value of a `Host` field, is an address, `localhost`, or one of `hosts`. The port is not looked at.
+/// Whether `host`, the value of a `Host` field, is an IP address, `localhost`, or one of `hosts`. Any port is
+/// accepted.
 #[must_use]
 pub fn is_ours(host: &str, hosts: &[String]) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
@@ -29,7 +30,7 @@ pub fn is_ours(host: &str, hosts: &[String]) -> bool {
         return false;
     }
     let name = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-    // `localhost.` is the same name, written in full.
+    // `localhost.` is the same name, fully qualified.
     let name = name.strip_suffix('.').unwrap_or(&name);
     name.parse::<IpAddr>().is_ok()
         || name == "localhost"
@@ -37,10 +38,10 @@ pub fn is_ours(host: &str, hosts: &[String]) -> bool {
         || hosts.iter().any(|known| known.trim_end_matches('.').eq_ignore_ascii_case(name))
 }
 
-/// Refuses a request that was sent to another name, or whose name is missing or ambiguous.
+/// Refuses a request that is addressed to another name, or whose name is missing or ambiguous.
 ///
-/// HTTP/1.0 without `Host` is served: load balancers check health with it, and no web page can send it. Where the request
-/// target is absolute, its authority has to be ours as well.
+/// HTTP/1.0 without `Host` is served: load balancers use it for health checks, and no web page can send it.
+/// If the request target is absolute, its authority must be ours as well.
 pub(super) fn check(request: &Request, hosts: &[String]) -> Result<(), Rejection> {
     let malformed = |code, message| Rejection::bad_field("host", message).code(code);
     let mut named = request.headers().get_all(HOST).iter();
@@ -62,8 +63,7 @@ pub(super) fn check(request: &Request, hosts: &[String]) -> Result<(), Rejection
 
 fn foreign(host: &str) -> Rejection {
     let shown: String = host.chars().take(SHOWN_MAX).collect();
-    let message =
-        "this name is not one of this listener's: use its address, or list the name in `http.hosts`";
+    let message = "unknown host name: use the IP address of the listener, or add the name to `http.hosts`";
     Rejection::new(StatusCode::MISDIRECTED_REQUEST, message).code("host_unknown").field("host").value(shown)
 }
 
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_and_known_names_are_ours_and_no_others() {
+    fn addresses_and_listed_names_are_accepted_and_others_are_not() {
         let hosts = ["Quipu.example".to_owned()];
         for host in [
             "127.0.0.1:4700",

@@ -1,9 +1,9 @@
-//! The edge kit that all rooms share: listeners with their bounds, the guard in front of every route, the form of errors, and
-//! the pages for machines (`/healthz`, `/readyz`, `/metrics`, `/endpoints`).
+//! HTTP server shared by all rooms: listeners with limits, the guard in front of every route, the format of
+//! errors, and the machine-readable pages (`/healthz`, `/readyz`, `/metrics`, `/endpoints`).
 //!
-//! **Architecture Invariant:** [`Edge::serve`] is the only way to serve anything, and takes [`Routes`] alone. So every listener
-//! checks the `Host` field, closes slow and idle connections, bounds connections for all and for each address, and has its
-//! endpoints listed.
+//! **Architecture Invariant:** [`Edge::serve`] is the only way to serve anything, and it accepts only
+//! [`Routes`]. So every listener checks the `Host` field, closes slow and idle connections, limits
+//! connections in total and per address, and lists its endpoints.
 
 mod body;
 mod client;

@@ -1,4 +1,4 @@
-//! The pages for machines: `/healthz`, `/readyz`, `/metrics`, `/endpoints`.
+//! The machine-readable pages: `/healthz`, `/readyz`, `/metrics`, `/endpoints`.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -11,14 +11,15 @@ use super::{Access, Edge, Failure, Routes, Verdict};
 use crate::lifecycle::HealthRegistry;
 use crate::telemetry::Metrics;
 
-/// Prometheus' text format.
+/// Content type of Prometheus' text format.
 const TEXT_0_0_4: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// `/healthz` is 200 while no service is failing. `/readyz` is 200 once every service has succeeded (or, where a cycle may last
-/// for hours, is at work) and until the drain. Both are 503 otherwise, and show all services either way. `/metrics` is for
-/// Prometheus; `/endpoints` lists what the listeners of this process serve, and to whom.
+/// `/healthz` returns 200 while no service is failing. `/readyz` returns 200 once every service has succeeded
+/// (a service whose cycles may last for hours: once it is working) and until the drain. Both return 503
+/// otherwise, and list all services in either case. `/metrics` is for Prometheus; `/endpoints` lists the
+/// endpoints of all listeners of this process, with the access that each requires.
 ///
-/// The answers name internals: the listener must not be reachable by others than the operator.
+/// The responses contain internals: only the operator may be able to reach this listener.
 pub fn ops_routes(health: HealthRegistry, metrics: Metrics, edge: Edge) -> Routes {
     Routes::new()
         .get("/healthz", Access::Anyone, healthz)

@@ -1,21 +1,21 @@
-//! Routes with their endpoints: a listener serves nothing that is not declared.
+//! Routes that declare their endpoints: a listener serves only what is declared.
 
 use axum::Router;
 use axum::handler::Handler;
 use axum::routing::{get, post};
 use serde::Serialize;
 
-/// Who gets more than a refusal.
+/// What a client needs for an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Access {
-    /// Every client that reaches the listener under one of its names.
+    /// Nothing: every client that reaches the listener under one of its names is served.
     Anyone,
-    /// A client with a bearer token; where claimed identities are believed, a client that claims one.
+    /// A bearer token; where claimed identities are believed, a claim.
     Identity,
-    /// Every client may connect; it has to prove its identity within the connection, before anything else.
+    /// Every client may connect, and must prove its identity within the connection before anything else.
     Handshake,
-    /// Every client may ask; the request itself has to carry a valid proof.
+    /// Every client may send the request, which must contain a valid proof.
     Proof,
 }
 
@@ -24,13 +24,13 @@ pub enum Access {
 pub struct Endpoint {
     /// `GET` (which includes `HEAD`) or `POST`.
     pub method: &'static str,
-    /// As routes are written: `/v1/messages/{msg_id}`.
+    /// The route's path: `/v1/messages/{msg_id}`.
     pub path: &'static str,
-    /// Who is served.
+    /// What a client needs.
     pub access: Access,
 }
 
-/// The routes of one listener, and the list of its endpoints. Nothing else can be served.
+/// The routes of one listener, with the list of its endpoints.
 #[derive(Debug, Clone)]
 pub struct Routes<S = ()> {
     router: Router<S>,
@@ -66,7 +66,7 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         Self { router: self.router.route(path, post(handler)), ..self }
     }
 
-    /// Gives the handlers what they share.
+    /// Sets the state that the handlers share.
     #[must_use]
     pub fn with_state(self, state: S) -> Routes {
         Routes { router: self.router.with_state(state), endpoints: self.endpoints }

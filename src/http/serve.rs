@@ -1,5 +1,6 @@
-//! Listeners. Each is bound first and handed over, so its port is known (0 works), and an occupied one is refused before
-//! anything has begun. All are served by [`Edge::serve`], so none lacks the guard and the bounds.
+//! Listeners. Each is bound before it is served, so that its port is known (port 0 works) and an address in
+//! use is reported before anything starts. All are served by [`Edge::serve`], so that none lacks the guard
+//! and the limits.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,28 +14,30 @@ use axum::middleware::from_fn_with_state;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::connections::Bounds;
+use super::connections::ConnectionLimits;
 use super::guard::{Guard, guard};
 use super::metrics::HttpMetrics;
-use super::server::{Limits, Server};
+use super::server::{Server, Timeouts};
 use super::{Endpoint, Routes};
 use crate::config::Http;
 use crate::lifecycle::{BoxError, Lifecycle};
 use crate::telemetry::Metrics;
 
-/// Why nothing can listen there.
+/// Why an address cannot be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("{address} cannot be listened on; `{setting}`, or --port-base of `quipu up`, takes another one")]
+#[error(
+    "cannot listen on {address}: set another address in `{setting}`, or other ports with --port-base of `quipu up`"
+)]
 pub struct BindError {
-    /// The setting that names the address.
+    /// The setting that holds the address.
     pub setting: &'static str,
-    /// The address that was asked for.
+    /// The requested address.
     pub address: SocketAddr,
     #[source]
     source: io::Error,
 }
 
-/// A bound address that is not served yet.
+/// A bound listener that is not served yet.
 #[derive(Debug)]
 pub struct Listener {
     name: &'static str,
@@ -45,10 +48,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds the address that `setting` names. `name` stands in logs and metrics.
+    /// Binds the address in `setting`. `name` is used in logs and metrics.
     ///
     /// # Errors
-    /// When it is taken, not of this machine, or not permitted.
+    /// When the address is in use, not on this machine, or not permitted.
     pub async fn bind(
         name: &'static str,
         setting: &'static str,
@@ -60,15 +63,15 @@ impl Listener {
         Ok(Self { name, tcp, address, hosts: Vec::new(), sockets: None })
     }
 
-    /// Adds a name under which this listener alone is reached.
+    /// Adds a host name that only this listener accepts.
     #[must_use]
     pub fn with_host(mut self, host: Option<String>) -> Self {
         self.hosts.extend(host);
         self
     }
 
-    /// Adds room for connections that last and that the room itself bounds: for all, and for each address. Loopback addresses
-    /// count for all alone.
+    /// Raises the connection limits for long-lived connections that the room limits itself: in total, and per
+    /// address. Loopback addresses then count only towards the total.
     #[must_use]
     pub fn with_sockets(self, connections_max: usize, per_address_max: usize) -> Self {
         Self { sockets: Some((connections_max, per_address_max)), ..self }
@@ -81,27 +84,27 @@ impl Listener {
     }
 }
 
-/// What all listeners of a process share. Clones are the same.
+/// State shared by all listeners of a process. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Edge {
     settings: Arc<Http>,
-    counted: HttpMetrics,
+    metrics: HttpMetrics,
     descriptors: Arc<Semaphore>,
     endpoints: Arc<Mutex<BTreeMap<&'static str, Vec<Endpoint>>>>,
 }
 
 impl Edge {
-    /// Listeners with these settings; at most `connections_max` connections at all of them, which is what the descriptor
-    /// limit of the process leaves.
+    /// Creates the shared state. All listeners together have at most `connections_max` connections: what the
+    /// process's limit on open descriptors leaves.
     #[must_use]
     pub fn new(settings: Http, metrics: &Metrics, connections_max: usize) -> Self {
-        let counted = HttpMetrics::default();
-        metrics.register(|registry| counted.register(registry));
+        let http_metrics = HttpMetrics::default();
+        metrics.register(|registry| http_metrics.register(registry));
         let descriptors = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
-        Self { settings: Arc::new(settings), counted, descriptors, endpoints: Arc::default() }
+        Self { settings: Arc::new(settings), metrics: http_metrics, descriptors, endpoints: Arc::default() }
     }
 
-    /// The routes behind the guard, as they are served.
+    /// Wraps the routes in the guard, as [`Edge::serve`] does, and records their endpoints.
     pub fn router(&self, name: &'static str, own_hosts: &[String], routes: Routes) -> Router {
         let (unguarded, endpoints) = routes.into_parts();
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).insert(name, endpoints);
@@ -110,25 +113,26 @@ impl Edge {
             listener: name,
             hosts,
             settings: Arc::clone(&self.settings),
-            counted: self.counted.clone(),
+            metrics: self.metrics.clone(),
         };
         unguarded.layer(from_fn_with_state(Arc::new(state), guard))
     }
 
-    /// Every endpoint that is served by now, by listener.
+    /// The endpoints registered so far, by listener.
     #[must_use]
     pub fn endpoints(&self) -> BTreeMap<&'static str, Vec<Endpoint>> {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Serves `routes` as a task until the drain, then finishes the requests under way and waits for upgraded connections. An
-    /// answer that streams without end must watch the drain itself, or the grace time ends it.
+    /// Serves `routes` in a task until the drain, then finishes pending requests and waits for upgraded
+    /// connections. An endless stream must watch the drain itself; otherwise the end of the grace time aborts
+    /// it.
     pub fn serve(&self, lifecycle: &Lifecycle, listener: Listener, routes: Routes) {
         let Listener { name, tcp, hosts, sockets, .. } = listener;
         let guarded = self.router(name, &hosts, routes);
         let settings = &self.settings;
         let (sockets_max, sockets_per_address_max) = sockets.unwrap_or_default();
-        let bounds = Bounds::new(
+        let connection_limits = ConnectionLimits::new(
             settings.connections_max.get().saturating_add(sockets_max),
             settings.connections_per_address_max.get().saturating_add(sockets_per_address_max),
             sockets.is_none(),
@@ -136,9 +140,10 @@ impl Edge {
             Arc::clone(&self.descriptors),
         );
         let seconds = |seconds: NonZeroU32| Duration::from_secs(seconds.get().into());
-        let limits =
-            Limits { header: seconds(settings.header_timeout_s), write: seconds(settings.write_timeout_s) };
-        let server = Server::new(name, guarded, bounds, limits, self.counted.clone(), lifecycle.clone());
+        let timeouts =
+            Timeouts { header: seconds(settings.header_timeout_s), write: seconds(settings.write_timeout_s) };
+        let server =
+            Server::new(name, guarded, connection_limits, timeouts, self.metrics.clone(), lifecycle.clone());
         lifecycle.spawn(name, async move {
             server.run(tcp).await;
             Ok::<(), BoxError>(())

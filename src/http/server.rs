@@ -1,4 +1,4 @@
-//! The loop that accepts connections, and the life of one connection.
+//! Accepts connections and serves each in a task.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,41 +17,41 @@ use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use super::connections::{Bounds, Full, Place};
+use super::connections::{ConnectionLimits, ConnectionPermit, LimitReached};
 use super::guard::Peer;
 use super::metrics::HttpMetrics;
 use super::socket::Socket;
 use crate::lifecycle::{BoxError, Lifecycle, Panicked, guarded};
 
-/// Most fields in the head of a request; more are answered with 431.
+/// Header fields of a request; a request with more is answered with 431.
 const HEADERS_MAX: usize = 100;
 
-/// Largest head of a request, in bytes; a larger one is answered with 431.
+/// Largest head of a request, in bytes; a larger head is answered with 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Largest read and write buffer of one connection, in bytes.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// Pause after the system has refused to accept, such as for want of descriptors.
+/// Pause after a failed `accept`, for example without free descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Time limits of a connection.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// Until a request's head is complete.
+pub(super) struct Timeouts {
+    /// Time until the head of a request is complete.
     pub(super) header: Duration,
-    /// How long a client may take nothing of what it is sent.
+    /// Time that a client may leave sent data unread.
     pub(super) write: Duration,
 }
 
-/// One listener's server.
+/// The server of one listener.
 pub(super) struct Server {
     name: &'static str,
     router: Router,
-    bounds: Bounds,
-    limits: Limits,
+    limits: ConnectionLimits,
+    timeouts: Timeouts,
     http1: http1::Builder,
-    counted: HttpMetrics,
+    metrics: HttpMetrics,
     lifecycle: Lifecycle,
     open: TaskTracker,
 }
@@ -60,32 +60,32 @@ impl Server {
     pub(super) fn new(
         name: &'static str,
         router: Router,
-        bounds: Bounds,
-        limits: Limits,
-        counted: HttpMetrics,
+        limits: ConnectionLimits,
+        timeouts: Timeouts,
+        metrics: HttpMetrics,
         lifecycle: Lifecycle,
     ) -> Arc<Self> {
         let mut http1 = http1::Builder::new();
         http1
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.header)
+            .header_read_timeout(timeouts.header)
             .max_headers(HEADERS_MAX)
             .max_header_size(HEAD_BYTES_MAX)
             .max_buf_size(BUFFER_BYTES_MAX);
-        Arc::new(Self { name, router, bounds, limits, http1, counted, lifecycle, open: TaskTracker::new() })
+        Arc::new(Self { name, router, limits, timeouts, http1, metrics, lifecycle, open: TaskTracker::new() })
     }
 
-    /// Accepts until the drain; returns when the last connection is closed.
+    /// Accepts connections until the drain; returns when the last one is closed.
     pub(super) async fn run(self: Arc<Self>, tcp: TcpListener) {
         let drain = self.lifecycle.drain_token();
         while let Some(accepted) = drain.run_until_cancelled(tcp.accept()).await {
             match accepted {
                 Ok((stream, peer)) => self.take(stream, peer),
-                // The client has gone before it was accepted.
+                // The client disconnected before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    self.counted.refused(self.name, "accept");
-                    tracing::warn!(listener = self.name, error = %error, "no connection is accepted: {error}");
+                    self.metrics.refused(self.name, "accept");
+                    tracing::warn!(listener = self.name, error = %error, "cannot accept connections, retrying: {error}");
                     drain.run_until_cancelled(sleep(ACCEPT_PAUSE)).await;
                 }
             }
@@ -96,34 +96,40 @@ impl Server {
     }
 
     fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let connections = self.counted.connections(self.name);
-        let place = match self.bounds.admit(peer.ip(), &self.open, connections) {
-            Ok(place) => place,
-            Err(full) => {
-                self.counted.refused(self.name, full.reason());
-                tracing::debug!(listener = self.name, peer = %peer, "a connection is refused: {}", full.reason());
-                refuse(&stream, full);
+        let connections = self.metrics.connections(self.name);
+        let permit = match self.limits.admit(peer.ip(), &self.open, connections) {
+            Ok(permit) => permit,
+            Err(limit) => {
+                self.metrics.refused(self.name, limit.reason());
+                tracing::debug!(listener = self.name, peer = %peer, "a connection is refused: {}", limit.reason());
+                refuse(&stream, limit);
                 return;
             }
         };
-        // A second small frame would else wait up to 40 ms for the client's TCP to confirm the first.
+        // Without this a second small frame waits up to 40 ms for the client's TCP to acknowledge the first
+        // one.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(listener = self.name, error = %error, "a connection keeps its delay");
+            tracing::debug!(listener = self.name, error = %error, "cannot set TCP_NODELAY on a connection");
         }
         let this = Arc::clone(self);
         self.lifecycle.spawn(self.name, async move {
             let subject = peer.to_string();
-            let served = guarded("http_connection", &subject, this.connection(stream, peer, place)).await;
+            let served = guarded("http_connection", &subject, this.connection(stream, peer, permit)).await;
             this.closed(served);
             Ok::<(), BoxError>(())
         });
     }
 
-    /// Serves one connection to its end, or until it is upgraded.
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr, place: Place) -> hyper::Result<()> {
-        let (name, counted) = (self.name, self.counted.clone());
-        let stalled = Box::new(move || counted.closed(name, "write_timeout"));
-        let socket = Socket::new(stream, place, self.limits.write, stalled);
+    /// Serves one connection until it ends or is upgraded.
+    async fn connection(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        permit: ConnectionPermit,
+    ) -> hyper::Result<()> {
+        let (name, metrics) = (self.name, self.metrics.clone());
+        let stalled = Box::new(move || metrics.closed(name, "write_timeout"));
+        let socket = Socket::new(stream, permit, self.timeouts.write, stalled);
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Peer(peer.ip()));
@@ -140,7 +146,7 @@ impl Server {
         }
     }
 
-    /// Counts why a connection was closed, if it was not its client that closed it.
+    /// Counts the reason for which the server closed a connection.
     fn closed(&self, served: Result<hyper::Result<()>, Panicked>) {
         let reason = match served {
             Ok(Ok(())) => return,
@@ -153,13 +159,13 @@ impl Server {
             }
             Err(_) => "panic",
         };
-        self.counted.closed(self.name, reason);
+        self.metrics.closed(self.name, reason);
     }
 }
 
-/// Says why, as far as the socket takes it at once, and closes the connection.
-fn refuse(stream: &TcpStream, full: Full) {
-    let code = full.reason();
+/// Sends a 503 response without waiting for the client, and closes the connection.
+fn refuse(stream: &TcpStream, limit: LimitReached) {
+    let code = limit.reason();
     let body =
         format!(r#"{{"code":"{code}","message":"too many connections, try again later","retry_after_s":5}}"#);
     let answer = format!(
@@ -168,6 +174,6 @@ fn refuse(stream: &TcpStream, full: Full) {
         body.len()
     );
     if let Err(error) = stream.try_write(answer.as_bytes()) {
-        tracing::debug!(error = %error, "a refusal was not sent");
+        tracing::debug!(error = %error, "cannot send a refusal");
     }
 }

@@ -1,4 +1,5 @@
-//! A connection's socket: it holds the connection's place, and fails when its client reads nothing for too long.
+//! The socket of a connection. It holds the connection's permit, and fails when the client leaves data unread
+//! for too long.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -9,27 +10,32 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-use super::connections::Place;
+use super::connections::ConnectionPermit;
 
-/// What is called when a client has been cut off.
+/// Called when a client is disconnected because it does not read.
 type Stalled = Box<dyn Fn() + Send + Sync>;
 
-/// The socket, for the server and for what a connection is upgraded to.
+/// Used by the HTTP server and by upgraded connections.
 pub(super) struct Socket {
     stream: TcpStream,
     write_timeout: Duration,
-    /// Runs while the client takes nothing; most connections never need it.
+    /// Timer that runs while a write is pending. Allocated only then, as most connections never need it.
     stall: Option<Pin<Box<Sleep>>>,
     stalled: Stalled,
-    _place: Place,
+    _permit: ConnectionPermit,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, place: Place, write_timeout: Duration, stalled: Stalled) -> Self {
-        Self { stream, write_timeout, stall: None, stalled, _place: place }
+    pub(super) fn new(
+        stream: TcpStream,
+        permit: ConnectionPermit,
+        write_timeout: Duration,
+        stalled: Stalled,
+    ) -> Self {
+        Self { stream, write_timeout, stall: None, stalled, _permit: permit }
     }
 
-    /// Passes on what a write came to, unless it has waited for too long.
+    /// Returns the result of a write, or an error if writes have been pending for too long.
     fn within_limit<T>(
         &mut self,
         context: &mut Context<'_>,

@@ -1,5 +1,5 @@
-//! WebSocket upgrades. A message's length is bounded before it is buffered, and the bound can be raised later: a client that has
-//! not proven who it is may hold little memory.
+//! WebSocket upgrades. The length of a message is limited before it is buffered, and the limit can be raised
+//! later, so that a client without a proven identity can occupy little memory.
 
 mod bound;
 
@@ -24,10 +24,10 @@ pub use tokio_tungstenite::tungstenite::{Error as SocketError, Message as Socket
 use super::{Failure, Rejection};
 use crate::lifecycle::{BoxError, Lifecycle, guarded};
 
-/// A server's WebSocket. `get_mut().set_limit(bytes)` changes how long a message may be.
+/// A WebSocket on the server side. `get_mut().set_limit(bytes)` changes the longest message.
 pub type ServerSocket = WebSocketStream<Bounded<TokioIo<Upgraded>>>;
 
-/// A request that becomes a WebSocket (RFC 6455, 4.2).
+/// A request to upgrade to a WebSocket (RFC 6455, 4.2).
 #[derive(Debug)]
 pub struct SocketUpgrade {
     answer: Response,
@@ -55,9 +55,9 @@ impl<S: Send + Sync> FromRequestParts<S> for SocketUpgrade {
 }
 
 impl SocketUpgrade {
-    /// Runs `session` on the socket once the client has the answer, which is returned. `buffer` bytes are kept for reading, and a
-    /// message may have up to `limit` bytes until the session changes that. A session that panics ends alone; `client` is its
-    /// address, for the log.
+    /// Returns the upgrade response, and runs `session` on the socket once the client has received it.
+    /// `buffer` is the size of the read buffer in bytes; a message may have `limit` bytes until the session
+    /// changes that. A panic ends only its session. `client` is the client's address, for the log.
     pub fn serve<F>(
         self,
         lifecycle: &Lifecycle,
@@ -71,16 +71,17 @@ impl SocketUpgrade {
     {
         let Self { answer, upgrading } = self;
         let subject = client.to_string();
-        // On the heap: each layer around it would otherwise hold its size, some of them twice, for every connection.
+        // Boxed: each layer around the future would otherwise include its size, some of them twice, for every
+        // connection.
         let serve = Box::pin(async move {
             let upgraded = match upgrading.await {
                 Ok(upgraded) => upgraded,
                 Err(error) => {
-                    tracing::debug!(error = %error, "a client left during its handshake");
+                    tracing::debug!(error = %error, "a client disconnected during the upgrade");
                     return;
                 }
             };
-            // `Bounded` is the one bound on messages.
+            // `Bounded` alone limits messages.
             let config = WebSocketConfig::default()
                 .read_buffer_size(buffer)
                 .write_buffer_size(0)
@@ -91,7 +92,7 @@ impl SocketUpgrade {
             session(socket).await;
         });
         lifecycle.spawn("a WebSocket session", async move {
-            // Logged and counted there.
+            // `guarded` logs and counts a panic.
             let _ = guarded("websocket_session", &subject, serve).await;
             Ok::<(), BoxError>(())
         });

@@ -1,5 +1,5 @@
-//! Subjects whose work failed: each is left alone for a while, longer with each failure in a row, while the loop goes on with the
-//! others.
+//! Back-off per subject: a subject (relay, URL, event) whose work failed is set aside for a pause that grows
+//! with each failure in a row, while the loop continues with other subjects.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
@@ -10,21 +10,21 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::time::Instant;
 
-/// Failures in a row that are counted; the pause has reached its maximum long before.
+/// Counter limit; the pause reaches its maximum much earlier.
 const FAILURES_MAX: usize = 32;
 
-/// How often each kind of work set a subject aside in this process.
+/// Number of times that a subject was set aside in this process, by kind of work.
 static TIMES: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
 
-/// Logs that the work of `subject` failed and that the loop goes on without it, and counts that under `unit` in
-/// `quipu_set_aside_total`. The caller tries it again after `pause`; `None`: not before it comes up anew.
+/// Logs that the work of `subject` failed, and counts it under `unit` in `quipu_set_aside_total`. `pause` is
+/// the time until the caller retries; `None` if it does not retry by itself.
 pub fn set_aside(unit: &'static str, subject: &str, pause: Option<Duration>, reason: &dyn Display) {
     *times().entry(unit).or_default() += 1;
-    let again = pause.map_or_else(|| "passed over".to_owned(), |pause| format!("set aside for {pause:?}"));
-    tracing::warn!(unit, subject, error = %reason, "{unit} of {subject} failed, {again}: {reason}");
+    let retry = pause.map_or_else(|| "skipped".to_owned(), |pause| format!("retried after {pause:?}"));
+    tracing::warn!(unit, subject, error = %reason, "{unit} of {subject} failed, {retry}: {reason}");
 }
 
-/// How often each kind of work set a subject aside in this process, by name.
+/// Number of times that a subject was set aside in this process, by kind of work.
 #[must_use]
 pub fn set_aside_by_unit() -> BTreeMap<&'static str, u64> {
     times().clone()
@@ -41,7 +41,8 @@ struct Aside {
     until: Instant,
 }
 
-/// Which subjects of a loop are set aside, and until when. In memory only: a restart tries all of them again.
+/// The subjects of a loop that are set aside, with the end of their pause. Kept in memory: after a restart
+/// all are tried again.
 #[derive(Debug)]
 pub struct SetAside<K> {
     unit: &'static str,
@@ -52,8 +53,9 @@ pub struct SetAside<K> {
 }
 
 impl<K: Clone + Eq + Hash> SetAside<K> {
-    /// Nothing is set aside. `unit` names the kind of work. The first failure of a subject sets it aside for `pause_min`, each
-    /// further one in a row for twice as long, with jitter, up to `pause_max`. At most `subjects_max` are remembered.
+    /// Creates an empty set. `unit` names the kind of work. The first failure of a subject sets it aside for
+    /// `pause_min`; each further failure in a row doubles the pause, with jitter, up to `pause_max`. At most
+    /// `subjects_max` subjects are remembered; beyond that the one whose pause ends first is dropped.
     #[must_use]
     pub fn new(unit: &'static str, pause_min: Duration, pause_max: Duration, subjects_max: usize) -> Self {
         let pauses = ExponentialBuilder::default()
@@ -64,8 +66,8 @@ impl<K: Clone + Eq + Hash> SetAside<K> {
         Self { unit, pauses, pause_max, subjects_max, subjects: HashMap::new() }
     }
 
-    /// The work of `subject`, called `name` in the log, failed for `reason`. Returns for how long it is set aside; see
-    /// [`set_aside`].
+    /// Records that the work of `subject` failed for `reason`; `name` is used in the log. Returns the pause;
+    /// see [`set_aside`].
     pub fn failed(&mut self, subject: K, name: &str, reason: &dyn Display, now: Instant) -> Duration {
         if self.subjects.len() >= self.subjects_max && !self.subjects.contains_key(&subject) {
             let soonest =
@@ -79,7 +81,7 @@ impl<K: Clone + Eq + Hash> SetAside<K> {
         pause
     }
 
-    /// The work of `subject` succeeded: its next failure is the first again.
+    /// Records that the work of `subject` succeeded: the next failure counts as the first.
     pub fn succeeded(&mut self, subject: &K) {
         self.subjects.remove(subject);
     }
@@ -104,7 +106,7 @@ mod tests {
     const MAX: Duration = Duration::from_mins(10);
 
     #[tokio::test]
-    async fn pauses_grow_up_to_their_maximum_and_a_success_forgets_them() {
+    async fn pauses_grow_up_to_the_maximum_and_a_success_resets_them() {
         let (mut aside, now) = (SetAside::new("test_aside", MIN, MAX, 10), Instant::now());
         let pauses: Vec<Duration> = (0..40).map(|_| aside.failed("a", "a", &"broken", now)).collect();
         assert!(pauses[0] >= MIN && pauses[0] <= 2 * MIN && pauses[3] >= 8 * MIN, "{pauses:?}");
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn at_most_so_many_are_remembered() {
+    async fn the_number_of_remembered_subjects_is_bounded() {
         let (mut aside, now) = (SetAside::new("test_bound", MIN, MAX, 3), Instant::now());
         for subject in 0..100 {
             aside.failed(subject, "n", &"broken", now + Duration::from_secs(subject));

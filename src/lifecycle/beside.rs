@@ -1,13 +1,14 @@
-//! Work beside other work of the same task.
+//! Runs a future while a stream of other futures keeps being polled.
 
 use std::pin::pin;
 
 use futures_util::{Stream, StreamExt as _};
 
-/// Does `work` while what is `under_way` goes on; what ends meanwhile is added to `ended`.
+/// Runs `work` and polls `under_way` until it completes. Items that `under_way` yields meanwhile are added to
+/// `ended`.
 ///
-/// A future that nobody polls keeps what it holds, such as a connection. Work that waits for one would wait for ever when all of them
-/// are held so.
+/// A future that is not polled keeps what it holds, such as a pooled connection. If `work` waited for a
+/// connection while all connections were held by futures of `under_way`, it would wait for ever (deadlock).
 pub async fn beside<S: Stream + Unpin, T>(
     work: impl Future<Output = T>,
     under_way: &mut S,
@@ -30,18 +31,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn work_gets_what_is_held_by_what_goes_on() {
+    async fn work_gets_a_permit_that_a_polled_future_releases() {
         let connection = Semaphore::new(1);
         let (mut under_way, mut ended) = (FuturesUnordered::new(), Vec::new());
         under_way.push(async {
             let _held = connection.acquire().await.expect("it is never closed");
             tokio::task::yield_now().await;
-            "gone on"
+            "finished"
         });
-        // It is begun, holds the only one, and is not polled any more.
+        // It has started, holds the only permit, and is not polled any more.
         assert!(futures_util::poll!(under_way.next()).is_pending());
         let work = async { connection.acquire().await.is_ok() };
         assert!(beside(work, &mut under_way, &mut ended).await);
-        assert_eq!(ended, ["gone on"]);
+        assert_eq!(ended, ["finished"]);
     }
 }

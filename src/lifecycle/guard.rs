@@ -1,7 +1,8 @@
-//! A panic ends the unit of work it happened in, and nothing else.
+//! Confines a panic to the unit of work in which it happened.
 //!
-//! A unit is one session, check, request or cycle. [`guarded`] turns its panic into an error of that unit, logs it with the
-//! unit's subject and counts it. The caller treats it like any other failure of that subject: it backs off.
+//! A unit is one session, check, request or cycle. [`guarded`] converts its panic into an error of that unit,
+//! logs it with the unit's subject, and counts it. The caller handles it like any other failure of that
+//! subject, with back-off.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -10,23 +11,23 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt as _;
 
-/// Most characters kept of a panic's message: it may repeat what a third party sent.
+/// Characters kept of a panic message, which may contain third-party data.
 const MESSAGE_MAX: usize = 300;
 
-/// How often each kind of unit panicked in this process.
+/// Number of panics in this process, by kind of unit.
 static PANICS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
 
-/// A unit of work ended by a panic.
+/// A unit of work ended with a panic.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("panicked: {message}")]
 pub struct Panicked {
     message: String,
 }
 
-/// Does `work`. A panic in it becomes an error, logged with `subject` (a URL, an id, an address) and counted under `unit` in
-/// `quipu_panics_total`. `unit` names the kind of work, such as `monitor_check`.
+/// Runs `work`. A panic becomes an error, is logged with `subject` (a URL, an id, an address) and counted
+/// under `unit` in `quipu_panics_total`. `unit` names the kind of work, such as `monitor_check`.
 ///
-/// State that `work` shares must be usable after a panic in the middle of a change; locks are taken with
+/// State shared with `work` must stay usable if a panic interrupts a change; locks are taken with
 /// `PoisonError::into_inner`.
 ///
 /// # Errors
@@ -39,7 +40,7 @@ pub async fn guarded<T>(
     AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| panicked(unit, subject, &*panic))
 }
 
-/// [`guarded`] for work that computes only.
+/// [`guarded`] for synchronous work.
 ///
 /// # Errors
 /// [`Panicked`] with the panic's message.
@@ -47,12 +48,12 @@ pub fn guarded_call<T>(unit: &'static str, subject: &str, work: impl FnOnce() ->
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| panicked(unit, subject, &*panic))
 }
 
-/// Logs and counts a panic that was caught elsewhere: by a task's `JoinError`, or by an HTTP layer.
+/// Logs and counts a panic that other code has caught: a task's `JoinError`, or an HTTP layer.
 #[must_use]
 pub fn panicked(unit: &'static str, subject: &str, panic: &(dyn Any + Send)) -> Panicked {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
-    // PostgreSQL stores no NUL, and the message may be recorded as a reason.
+    // PostgreSQL cannot store NUL, and the message may be recorded as a reason.
     let message: String =
         text.chars().take(MESSAGE_MAX).map(|c| if c == '\0' { '\u{2400}' } else { c }).collect();
     *panics().entry(unit).or_default() += 1;
@@ -60,7 +61,7 @@ pub fn panicked(unit: &'static str, subject: &str, panic: &(dyn Any + Send)) -> 
     Panicked { message }
 }
 
-/// How often each kind of unit panicked in this process, by name.
+/// Number of panics in this process, by kind of unit.
 #[must_use]
 pub fn panics_by_unit() -> BTreeMap<&'static str, u64> {
     panics().clone()
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_is_an_error_of_its_unit_is_counted_and_leaves_others_alone() {
+    async fn a_panic_is_a_counted_error_of_its_unit_and_other_units_continue() {
         let careless = async {
             tokio::task::yield_now().await;
             assert!(std::hint::black_box(false), "a value\0");

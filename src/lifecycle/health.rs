@@ -1,4 +1,13 @@
-//! How each service is doing, for `/healthz`, `/readyz`, `/metrics` and the console.
+//! Health of the services, for `/healthz`, `/readyz`, `/metrics` and the console.
+//!
+//! | state | entered by | left by |
+//! |---|---|---|
+//! | starting | registration | the end of the first cycle, or the start of a long one |
+//! | ok | a cycle that succeeded; a long cycle at work | a failed cycle, an obstacle, the end of a run-once service, the drain |
+//! | failing | a failed cycle | a cycle that succeeds; a long cycle that lasts for 30 s |
+//! | waiting | an external obstacle, such as a full disk | the next report of the service |
+//! | done | a run-once service that has finished | (final) |
+//! | stopped | the drain | (final) |
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,58 +18,60 @@ use tokio::sync::watch;
 
 use crate::base::Clock;
 
-/// Where a service stands.
+/// State of a service; the head of this module has the transitions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ServiceState {
-    /// From its registration until its first cycle ends, or begins where a cycle may last for hours.
+    /// No cycle has ended yet; for services with long cycles: none has started.
     Starting,
-    /// The last cycle succeeded, or a long one is at work; left by a failed cycle or the drain.
+    /// The last cycle succeeded, or a long cycle is at work.
     Ok,
-    /// The last cycle failed; left by the next one that succeeds.
+    /// The last cycle failed.
     Failing {
-        /// When the first failure in this unbroken row of failures happened.
+        /// Time of the first failure in the current row of failures.
         since: DateTime<Utc>,
-        /// The last failure, as one line with its causes.
+        /// The last failure with its causes, in one line.
         reason: String,
     },
-    /// It is well and does nothing until something outside of Quipu changes, such as a full disk. A restart would not help.
+    /// The service works, but waits for something outside of Quipu, such as space on a full disk. A restart
+    /// would not help.
     Waiting {
-        /// Since when.
+        /// Start of the wait.
         since: DateTime<Utc>,
-        /// What is waited for, as one line.
+        /// The obstacle, in one line.
         reason: String,
     },
-    /// It said it has nothing more to do. Final.
+    /// The service has nothing more to do. Final.
     Done,
     /// The drain stopped it. Final.
     Stopped,
 }
 
-/// One service's state with its counters.
+/// State and counters of one service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServiceHealth {
-    /// Where it stands.
+    /// The state.
     #[serde(flatten)]
     pub state: ServiceState,
-    /// When the last cycle ended, whatever its result.
+    /// End of the last cycle, successful or not.
     pub last_cycle_at: Option<DateTime<Utc>>,
-    /// Cycles ended so far, failed ones included.
+    /// Cycles that ended, failed ones included.
     pub cycles: u64,
     /// Cycles that failed.
     pub failures: u64,
 }
 
-/// Everybody's health at once.
+/// Health of all services together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Liveness {
-    /// No service is failing. What `/healthz` answers.
+    /// No service is failing. Decides the status of `/healthz`.
     pub is_healthy: bool,
-    /// Every service has succeeded at least once, none fails or waits, none was stopped. What `/readyz` answers.
+    /// Every service has succeeded at least once, and none fails, waits or was stopped. Decides the status of
+    /// `/readyz`.
     pub is_ready: bool,
 }
 
-/// The shared table of [`ServiceHealth`]. Clones are the same table.
+/// The table of all services' health. Clones share it.
 #[derive(Debug, Clone)]
 pub struct HealthRegistry {
     services: Arc<Mutex<BTreeMap<String, ServiceHealth>>>,
@@ -69,13 +80,13 @@ pub struct HealthRegistry {
 }
 
 impl HealthRegistry {
-    /// An empty table that dates what it is told by `clock`.
+    /// Creates an empty table. `clock` supplies the times of events.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self { services: Arc::default(), changed: watch::Sender::default(), clock }
     }
 
-    /// Enters `service` as [`ServiceState::Starting`]; one that is already there begins anew.
+    /// Registers `service` as [`ServiceState::Starting`], or resets it.
     pub fn starting(&self, service: &str) {
         let fresh =
             ServiceHealth { state: ServiceState::Starting, last_cycle_at: None, cycles: 0, failures: 0 };
@@ -83,12 +94,12 @@ impl HealthRegistry {
         self.changed.send_replace(());
     }
 
-    /// `service` is at work on a cycle that may last long; no cycle has to end before it counts as well.
+    /// Reports that `service` is at work on a cycle that may last for hours, and counts as healthy meanwhile.
     pub fn working(&self, service: &str) {
         self.change(service, |health, _| health.state = ServiceState::Ok);
     }
 
-    /// A cycle of `service` succeeded.
+    /// Reports that a cycle of `service` succeeded.
     pub fn cycle_succeeded(&self, service: &str) {
         self.change(service, |health, now| {
             health.cycles += 1;
@@ -97,7 +108,7 @@ impl HealthRegistry {
         });
     }
 
-    /// A cycle of `service` failed for `reason`.
+    /// Reports that a cycle of `service` failed for `reason`.
     pub fn cycle_failed(&self, service: &str, reason: &str) {
         self.change(service, |health, now| {
             let since = match health.state {
@@ -111,7 +122,7 @@ impl HealthRegistry {
         });
     }
 
-    /// `service` waits for something outside of Quipu, for `reason`.
+    /// Reports that `service` waits for something outside of Quipu, for `reason`.
     pub fn waiting(&self, service: &str, reason: &str) {
         self.change(service, |health, now| {
             let since = match health.state {
@@ -122,29 +133,29 @@ impl HealthRegistry {
         });
     }
 
-    /// `service` has nothing more to do.
+    /// Reports that `service` has nothing more to do.
     pub fn done(&self, service: &str) {
         self.change(service, |health, _| health.state = ServiceState::Done);
     }
 
-    /// The drain stopped `service`.
+    /// Reports that the drain stopped `service`.
     pub fn stopped(&self, service: &str) {
         self.change(service, |health, _| health.state = ServiceState::Stopped);
     }
 
-    /// A copy of the table, in the order of names.
+    /// A copy of the table, sorted by name.
     #[must_use]
     pub fn snapshot(&self) -> BTreeMap<String, ServiceHealth> {
         self.lock().clone()
     }
 
-    /// What the table amounts to.
+    /// Health of all services together.
     #[must_use]
     pub fn liveness(&self) -> Liveness {
         liveness(self.lock().values().map(|health| &health.state))
     }
 
-    /// Whether no cycle of `service` has ended yet, nor a long one begun.
+    /// Whether `service` is still [`ServiceState::Starting`].
     pub(super) fn is_starting(&self, service: &str) -> bool {
         self.lock().get(service).is_some_and(|health| health.state == ServiceState::Starting)
     }
@@ -161,7 +172,7 @@ impl HealthRegistry {
     pub async fn started(&self) {
         let mut changes = self.changed.subscribe();
         while !self.still_starting().is_empty() {
-            // The sender is ours: it is there as long as we wait.
+            // Cannot fail: `self` holds the sender.
             let _ = changes.changed().await;
         }
     }
@@ -208,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn one_failing_service_makes_the_whole_unhealthy_whatever_follows_it() {
+    fn one_failing_service_makes_all_unhealthy_whatever_follows_it() {
         let all = liveness([failing(), ServiceState::Stopped, ServiceState::Ok].iter());
         assert_eq!(all, Liveness { is_healthy: false, is_ready: false });
     }

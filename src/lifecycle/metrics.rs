@@ -1,4 +1,4 @@
-//! The health of services and the panics of this process as metrics, read at each scrape.
+//! Exports the health of services and the panic counters as metrics, read at each scrape.
 
 use std::fmt;
 
@@ -12,12 +12,12 @@ use super::{HealthRegistry, ServiceState, panics_by_unit, set_aside_by_unit};
 
 impl Collector for HealthRegistry {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let help = "Units of work that ended by a panic, by kind of unit";
+        let help = "Units of work that ended with a panic, by kind of unit";
         let mut panics = encoder.encode_descriptor("quipu_panics", help, None, MetricType::Counter)?;
         for (unit, count) in panics_by_unit() {
             ConstCounter::new(count).encode(panics.encode_family(&[("unit", unit)])?)?;
         }
-        let help = "Subjects of loops that were set aside because their work failed, by kind of work";
+        let help = "Subjects (relays, URLs, events) set aside after a failure, by kind of work";
         let mut aside = encoder.encode_descriptor("quipu_set_aside", help, None, MetricType::Counter)?;
         for (unit, count) in set_aside_by_unit() {
             ConstCounter::new(count).encode(aside.encode_family(&[("unit", unit)])?)?;
@@ -26,7 +26,7 @@ impl Collector for HealthRegistry {
         if services.is_empty() {
             return Ok(());
         }
-        let help = "Whether the service's last cycle did not fail";
+        let help = "1 unless the last cycle of the service failed";
         let mut healthy =
             encoder.encode_descriptor("quipu_service_healthy", help, None, MetricType::Gauge)?;
         for (name, service) in &services {

@@ -1,12 +1,18 @@
-//! Start, drain, abort: the one place where tasks begin, and how all of them end.
+//! Starts all tasks and stops them in two stages.
 //!
-//! Stopping has two stages. *Drain*: no new work, finish what runs. *Abort*: drop the rest. The first
-//! signal drains, the second one or the end of the grace time aborts. A task that fails or panics
-//! drains everything and turns the exit code into a failure; the first error is the one that is kept.
-//! A panic in a service's cycle fails that cycle only, and [`guarded`] keeps one in a session, check or
-//! request inside that unit.
+//! *Drain*: tasks finish their current work and accept no new work. *Abort*: tasks are dropped at their next
+//! await point.
 //!
-//! **Architecture Invariant:** nothing else in Quipu spawns a task, so nothing outlives the shutdown.
+//! | stage | entered by | left by |
+//! |---|---|---|
+//! | running | the start | the first signal, a task that fails or panics, or the end of all tasks |
+//! | draining | any of these | the end of all tasks, the second signal, or the end of the grace time |
+//! | aborted | the second signal, or the end of the grace time | the end of all tasks, or 2 s |
+//!
+//! After a failed task the exit code is a failure; the first error is kept. A panic in a service's cycle
+//! fails only that cycle, and [`guarded`] confines a panic in a session, check or request to that unit.
+//!
+//! **Architecture Invariant:** nothing else in Quipu spawns a task, so no task outlives the shutdown.
 
 mod aside;
 mod beside;
@@ -36,43 +42,43 @@ pub use health::{HealthRegistry, Liveness, ServiceHealth, ServiceState};
 pub use service::{Cycle, Pace, Service, Wake};
 pub use signals::{StopSignals, stop_signals, until_signals};
 
-/// Any error a task may end with.
+/// Any error with which a task may end.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The task that failed first, and why.
+/// The first task that failed, with its error.
 #[derive(Debug, thiserror::Error)]
 #[error("task `{task}` failed")]
 pub struct TaskFailure {
-    /// The name the task was spawned with.
+    /// The name with which the task was spawned.
     pub task: String,
     #[source]
     source: BoxError,
 }
 
-/// How a run ended.
+/// How the run of a process ended.
 #[derive(Debug)]
 pub struct Ending {
-    /// True when tasks had to be dropped: a second signal, or the grace time was over.
+    /// Whether tasks were dropped, because of a second signal or the end of the grace time.
     pub aborted: bool,
-    /// The first task that failed, if one did.
+    /// The first task that failed.
     pub failure: Option<TaskFailure>,
 }
 
 impl Ending {
-    /// Whether everything ended by itself and without an error.
+    /// Whether all tasks ended by themselves and without an error.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         !self.aborted && self.failure.is_none()
     }
 
-    /// What the process answers to its parent: success only for a clean end.
+    /// Exit code of the process: success only after a clean end.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         if self.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
-/// The handle that tasks are spawned on. Clones are the same lifecycle.
+/// Handle on which tasks are spawned. Clones share the lifecycle.
 #[derive(Debug, Clone)]
 pub struct Lifecycle {
     abort: CancellationToken,
@@ -83,26 +89,26 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// A running lifecycle. `grace` is how long a drain may take before it becomes an abort.
+    /// Creates a lifecycle. `grace` is the longest drain before the abort.
     #[must_use]
     pub fn new(grace: Duration) -> Self {
         let abort = CancellationToken::new();
         Self { drain: abort.child_token(), abort, tasks: TaskTracker::new(), failure: Arc::default(), grace }
     }
 
-    /// Cancelled when no new work may begin. Loops and listeners watch this one.
+    /// Token that is cancelled when the drain starts. Loops and listeners watch it.
     #[must_use]
     pub fn drain_token(&self) -> CancellationToken {
         self.drain.clone()
     }
 
-    /// Asks everything to finish, as the first signal does.
+    /// Starts the drain, as the first signal does.
     pub fn drain(&self) {
         self.drain.cancel();
     }
 
-    /// Starts a task. When it ends with an error, or panics, everything drains and the run is a
-    /// failure. It is dropped at its next await point when the run is aborted.
+    /// Spawns a task. If it fails or panics, the drain starts and the run counts as failed. An abort drops
+    /// the task at its next await point.
     #[expect(clippy::disallowed_methods, reason = "the one place that may spawn: shutdown waits for it")]
     pub fn spawn<F, E>(&self, name: impl Into<String>, future: F)
     where
@@ -123,8 +129,8 @@ impl Lifecycle {
         }));
     }
 
-    /// Runs until every task has ended by itself, or a stop was asked for and carried out. Each item of
-    /// `signals` is one request to stop: the first drains, the second aborts.
+    /// Waits until all tasks have ended, or have been stopped. Each item of `signals` is a request to stop:
+    /// the first starts the drain, the second aborts.
     pub async fn run_until_stopped(&self, signals: impl Stream<Item: Display>) -> Ending {
         let mut signals = pin!(signals.fuse());
         self.tasks.close();
@@ -139,9 +145,10 @@ impl Lifecycle {
             Some(name) = signals.next() => { tracing::warn!("{name}: aborting"); false }
         };
         self.abort.cancel();
-        // Each task now ends at its next await point; one that never awaits must not hold the process.
+        // Aborted tasks end at their next await point. A task that never awaits must not keep the process
+        // alive.
         if timeout(ABORT_S_MAX, self.tasks.wait()).await.is_err() {
-            tracing::error!("{} tasks did not stop", self.tasks.len());
+            tracing::error!("{} tasks did not stop in time and are abandoned", self.tasks.len());
         }
         self.ending(!drained)
     }
@@ -164,5 +171,5 @@ impl Lifecycle {
     }
 }
 
-/// How long aborted tasks may take to reach an await point.
+/// Longest wait for aborted tasks.
 const ABORT_S_MAX: Duration = Duration::from_secs(2);

@@ -1,5 +1,6 @@
-//! A service is a name and a cycle. A run-once service answers [`Cycle::Done`]; a loop answers
-//! [`Cycle::Idle`] or [`Cycle::More`], and is called again after its interval, a hint, or at once.
+//! Runs services: a service is a name and a cycle of work. After a cycle that returns [`Cycle::Done`] it
+//! never runs again; after [`Cycle::More`] it runs again at once; after [`Cycle::Idle`] it runs again after
+//! its interval or a hint; after an error it runs again after a back-off.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -16,76 +17,77 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BoxError, HealthRegistry, Lifecycle, guarded};
 
-/// A long cycle that has not failed for this long after one that did: what was wrong is over.
+/// A long cycle that has run for this long after a failure counts as recovered.
 const RECOVERED_AFTER: Duration = Duration::from_secs(30);
 
-/// What a service wants after a cycle that succeeded.
+/// When a service runs again after a successful cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cycle {
-    /// There is more of the same to do: again at once.
+    /// There is more work: run again at once.
     More,
-    /// Nothing to do for now: again after the interval, or earlier by a hint.
+    /// No work at the moment: run again after the interval, or earlier after a hint.
     Idle,
-    /// Nothing to do ever again.
+    /// The work is finished: never run again.
     Done,
 }
 
-/// One of the things that `quipu run` can run.
+/// A service that `quipu run` can run.
 pub trait Service: Send + Sync + 'static {
     /// Why a cycle failed.
     type Error: Error + Send + Sync + 'static;
 
-    /// Its name in health, logs and metrics.
+    /// Name in health, logs and metrics.
     fn name(&self) -> &'static str;
 
-    /// Does one round of work. A round that fails or panics is logged, shown in the health and tried again after a
-    /// growing pause, for ever. A long round returns early, with what it has, when `drain` is
-    /// cancelled; it is dropped at an await point when the run is aborted.
+    /// Runs one round of work. A round that fails or panics is logged, shown in the health, and repeated
+    /// after a growing pause, without end. A long round must return early, with its results so far, when
+    /// `drain` is cancelled; an abort drops it at an await point.
     fn cycle(&self, drain: &CancellationToken) -> impl Future<Output = Result<Cycle, Self::Error>> + Send;
 }
 
-/// A hint that there may be work. It carries nothing; one that arrives during a cycle is kept, many
+/// A hint that there may be work, without content. A hint that arrives during a cycle is kept; several hints
 /// count as one. Clones wake the same service.
 #[derive(Debug, Clone, Default)]
 pub struct Wake(Arc<Notify>);
 
 impl Wake {
-    /// A hint nobody has given yet.
+    /// Creates a hint that is not set.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Gives the hint.
+    /// Sets the hint.
     pub fn wake(&self) {
         self.0.notify_one();
     }
 
-    /// Waits for the hint and takes it.
+    /// Waits for the hint and clears it.
     pub async fn woken(&self) {
         self.0.notified().await;
     }
 }
 
-/// How often a service runs.
+/// When a service runs.
 #[derive(Debug, Clone)]
 pub struct Pace {
     /// Pause after an idle cycle.
     pub interval: Duration,
-    /// Up to this much is added to the interval at random, so that processes do not run in step.
+    /// Random addition to the interval, at most this long, so that processes do not run in step.
     pub jitter: Duration,
-    /// Pause after the first failed cycle; doubles with each further one, with jitter.
+    /// Pause after the first failed cycle. Doubles with each further failure in a row, with jitter.
     pub backoff_min: Duration,
     /// Longest pause between failed cycles.
     pub backoff_max: Duration,
     /// Ends the pause after an idle cycle early. It does not shorten a back-off.
     pub wake: Wake,
-    /// Whether one cycle may last for hours. Such a service is well while it works, not only after its first cycle.
+    /// Whether one cycle may last for hours. Such a service counts as healthy while it works, not only after
+    /// its first cycle.
     pub has_long_cycles: bool,
 }
 
 impl Pace {
-    /// Every `interval` with a tenth of it as jitter; after failures 1 second, growing to 60.
+    /// Every `interval`, with up to a tenth of it as jitter; after failures 1 s, growing to 60 s.
     #[must_use]
     pub fn every(interval: Duration) -> Self {
         Self {
@@ -98,14 +100,14 @@ impl Pace {
         }
     }
 
-    /// The same pace for cycles that may last for hours.
+    /// Marks the cycles as long: each may last for hours.
     #[must_use]
     pub fn with_long_cycles(mut self) -> Self {
         self.has_long_cycles = true;
         self
     }
 
-    /// The same pace, woken by `wake`.
+    /// Sets the hint that ends the pause early.
     #[must_use]
     pub fn woken_by(mut self, wake: Wake) -> Self {
         self.wake = wake;
@@ -127,7 +129,7 @@ impl Pace {
 }
 
 impl Lifecycle {
-    /// Starts `service` as a task that follows `pace` and keeps its place in `health` up to date.
+    /// Spawns `service` as a task with the schedule `pace`, and reports its state to `health`.
     pub fn run_service(&self, service: impl Service, pace: Pace, health: HealthRegistry) {
         let drain = self.drain_token();
         health.starting(service.name());
@@ -142,7 +144,7 @@ async fn run(service: &impl Service, pace: &Pace, health: &HealthRegistry, drain
     let name = service.name();
     let mut backoff = pace.backoff();
     while !drain.is_cancelled() {
-        let cycle = guarded(name, "its cycle", watched(service, pace, health, drain)).await;
+        let cycle = guarded(name, "its cycle", run_cycle(service, pace, health, drain)).await;
         let ended: Result<Cycle, BoxError> =
             cycle.map_err(Into::into).and_then(|ended| ended.map_err(Into::into));
         match ended {
@@ -155,7 +157,7 @@ async fn run(service: &impl Service, pace: &Pace, health: &HealthRegistry, drain
                 health.cycle_succeeded(name);
                 backoff = pace.backoff();
                 if next == Cycle::More {
-                    // A service that always has more must still let others run.
+                    // Yields, so that a service that always has more work lets other tasks run.
                     tokio::task::yield_now().await;
                     continue;
                 }
@@ -171,7 +173,7 @@ async fn run(service: &impl Service, pace: &Pace, health: &HealthRegistry, drain
                 tracing::warn!(
                     service.name = name,
                     error = reason,
-                    "{name} failed, again in {pause:?}: {reason}"
+                    "{name} failed, retrying in {pause:?}: {reason}"
                 );
                 health.cycle_failed(name, &reason);
                 tokio::select! {
@@ -184,9 +186,9 @@ async fn run(service: &impl Service, pace: &Pace, health: &HealthRegistry, drain
     health.stopped(name);
 }
 
-/// One cycle. A long one shows that it is at work: at once the first time, and after a failure when it has lasted for so
-/// long that the failure is over.
-async fn watched<S: Service>(
+/// Runs one cycle. A long cycle is reported as working: at once if it is the first, and after a failure once
+/// it has run for [`RECOVERED_AFTER`].
+async fn run_cycle<S: Service>(
     service: &S,
     pace: &Pace,
     health: &HealthRegistry,

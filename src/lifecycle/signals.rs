@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM. The first one asks for a clean stop, the second one for an end at once.
+//! SIGINT and SIGTERM: the first signal asks for a clean stop, the second for an immediate end.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -9,10 +9,11 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The names of the signals that ask this process to stop, as they arrive.
+/// Names of the stop signals, in the order received.
 pub type StopSignals = BoxStream<'static, &'static str>;
 
-/// SIGINT and SIGTERM of this process. From this call on they do not end the process by themselves.
+/// The stream of this process's SIGINT and SIGTERM. From this call on they do not end the process by
+/// themselves.
 ///
 /// # Errors
 /// When the system refuses to install a signal handler.
@@ -30,9 +31,9 @@ pub fn stop_signals() -> std::io::Result<StopSignals> {
     .boxed())
 }
 
-/// Runs one phase of a process and obeys signals meanwhile. The first signal cancels `stop`; the work watches it and ends cleanly.
-/// A signal that arrives when `stop` is cancelled already drops the work: the answer is `None`. `phase` completes the log line
-/// "SIGINT while …".
+/// Runs one phase of a process while watching for signals. The first signal cancels `stop`, which the work
+/// watches in order to end cleanly. A signal that arrives after `stop` was cancelled drops the work and
+/// returns `None`. `phase` completes the log line "SIGINT while …".
 pub async fn until_signals<T>(
     signals: &mut (impl Stream<Item: Display> + Unpin),
     stop: &CancellationToken,

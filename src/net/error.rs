@@ -1,4 +1,4 @@
-//! Why a dial or a request failed, each with a short word for metrics and journals.
+//! Errors of connections and HTTP requests. Each has a short constant name for metrics and journals.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,69 +8,72 @@ use thiserror::Error;
 use super::Certificate;
 use crate::base::Network;
 
-/// Most characters kept of what somebody outside says in words.
-pub(super) const WORDS_MAX: usize = 500;
+/// Characters kept of a text that a remote host sent.
+pub(super) const TEXT_CHARS_MAX: usize = 500;
 
-/// What is said outside, fit to be kept: bounded, and without NUL, which the journal cannot hold.
-pub(super) fn words(text: &str) -> String {
-    text.chars().take(WORDS_MAX).map(|c| if c == '\0' { '\u{2400}' } else { c }).collect()
+/// Makes a text from a remote host safe to store: cuts it to [`TEXT_CHARS_MAX`] characters and replaces NUL,
+/// which PostgreSQL cannot store.
+pub(super) fn sanitize(text: &str) -> String {
+    text.chars().take(TEXT_CHARS_MAX).map(|c| if c == '\0' { '\u{2400}' } else { c }).collect()
 }
 
-/// Why there is no connection.
+/// Why a connection could not be opened.
 #[derive(Debug, Clone, Error)]
 pub enum DialError {
-    /// The settings do not allow this network.
-    #[error("the network {0} is switched off")]
+    /// The network is disabled in the settings.
+    #[error("the network {0} is disabled (`networks.{0}.enabled`)")]
     Disabled(Network),
-    /// A name of Tor, I2P or Lokinet was to be looked up in DNS.
-    #[error("{0} is no name of DNS")]
+    /// A name of Tor, I2P or Lokinet reached the DNS resolver, which never looks these up.
+    #[error("{0} belongs to a hidden network and is never looked up in DNS")]
     Hidden(String),
-    /// The name has no address, or DNS does not answer.
-    #[error("no address of {host}: {why}")]
+    /// The name has no address, or the DNS server did not answer.
+    #[error("cannot resolve {host}: {why}")]
     Dns {
-        /// The name asked for.
+        /// The name that was looked up.
         host: String,
-        /// What the resolver says.
+        /// The resolver's reason.
         why: String,
     },
-    /// The host is or resolves to a private address, and this operator did not add it.
-    #[error("{0} is a private address, and was not added by this operator")]
+    /// The host is, or resolves to, a private address, and the relay was not added by this operator.
+    #[error("{0} is a private address; only relays that this operator added may have one")]
     PrivateAddress(String),
-    /// A public name of the operator's resolves to a private address, and the settings do not list it.
+    /// A relay that this operator added has a public name that resolves to a private address, and the
+    /// settings do not allow that name.
     #[error(
         "{0} is a public name that resolves to a private address; networks.clearnet.private_names can allow it"
     )]
     PrivateName(String),
-    /// Nobody listens there.
+    /// The host refused the connection: nothing listens on the port.
     #[error("connection refused")]
     Refused,
-    /// No way there.
+    /// The host cannot be reached.
     #[error("unreachable: {0}")]
     Unreachable(String),
-    /// It took too long.
+    /// The connection and its handshakes were not complete in time.
     #[error("no connection within {0:?}")]
     Timeout(Duration),
     /// The SOCKS proxy cannot be reached or does not speak SOCKS5.
-    #[error("the SOCKS proxy: {0}")]
+    #[error("SOCKS proxy: {0}")]
     Proxy(String),
-    /// The SOCKS proxy says why it has no connection.
-    #[error("the SOCKS proxy: {0}")]
+    /// The SOCKS proxy could not connect to the destination.
+    #[error("SOCKS proxy: {0}")]
     Socks(SocksReply),
-    /// No TLS session. The certificate is kept even so: a monitor wants to know since when it has expired.
+    /// The TLS handshake failed. The certificate is kept, because the monitor records since when it has been
+    /// invalid.
     #[error("TLS: {why}")]
     Tls {
-        /// What was wrong.
+        /// The reason.
         why: String,
-        /// The certificate shown, if it came to that.
+        /// The server's certificate, if the handshake got that far.
         certificate: Option<Box<Certificate>>,
     },
-    /// The settings cannot be used.
+    /// A setting cannot be used.
     #[error("settings: {0}")]
     Settings(String),
 }
 
 impl DialError {
-    /// A short constant word.
+    /// Short constant name, for metrics and journals.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         match self {
@@ -90,17 +93,18 @@ impl DialError {
     }
 }
 
-/// The code of a SOCKS5 proxy's refusal: RFC 1928, and Tor's own from 0xF0 on (its `ExtendedErrors`).
+/// Reply code of a SOCKS5 proxy that refused: RFC 1928, and Tor's own codes from 0xF0 (`ExtendedErrors`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SocksReply(pub u8);
 
 impl SocksReply {
-    /// A short constant word.
+    /// Short constant name, for metrics and journals.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self.0 {
             0x02 => "socks_not_allowed",
-            // "General failure" is what proxies answer when they cannot reach the destination and no other code fits.
+            // Proxies reply 0x01, "general failure", when they cannot reach the destination and no other code
+            // fits.
             0x01 | 0x03 | 0x04 => "unreachable",
             0x05 => "refused",
             0x06 => "timeout",
@@ -125,15 +129,15 @@ impl fmt::Display for SocksReply {
             0x03 => "network unreachable",
             0x04 => "host unreachable",
             0x05 => "connection refused",
-            0x06 => "it took too long",
+            0x06 => "TTL expired",
             0x07 => "command not supported",
             0x08 => "address type not supported",
             0xf0 => "the onion service's descriptor cannot be found",
             0xf1 => "the onion service's descriptor is invalid",
             0xf2 => "introduction to the onion service failed",
             0xf3 => "rendezvous with the onion service failed",
-            0xf4 => "the onion service wants client authorization",
-            0xf5 => "the onion service refuses the client authorization",
+            0xf4 => "the onion service requires client authorization",
+            0xf5 => "the onion service refused the client authorization",
             0xf6 => "the onion address is invalid",
             0xf7 => "introduction to the onion service timed out",
             _ => "unknown failure",
@@ -142,37 +146,37 @@ impl fmt::Display for SocksReply {
     }
 }
 
-/// Why a request brought nothing.
+/// Why an HTTP request failed.
 #[derive(Debug, Clone, Error)]
 pub enum FetchError {
-    /// Not the address of a web page: another scheme, credentials, no host.
-    #[error("not an address to fetch: {0}")]
+    /// The URL cannot be fetched: another scheme than HTTP, credentials, or no host.
+    #[error("the URL cannot be fetched: {0}")]
     BadUrl(String),
-    /// No connection.
+    /// The connection could not be opened.
     #[error(transparent)]
     Dial(#[from] DialError),
-    /// The whole exchange took too long.
-    #[error("not finished within {0:?}")]
+    /// The exchange as a whole, with redirects and body, was not complete in time.
+    #[error("the response was not complete within {0:?}")]
     Timeout(Duration),
-    /// The body is longer than it may be, after decompression.
-    #[error("longer than {bytes_max} bytes")]
+    /// The body, after decompression, is longer than allowed.
+    #[error("the body is longer than {bytes_max} bytes")]
     TooLarge {
-        /// The bound.
+        /// The limit, in bytes.
         bytes_max: usize,
     },
-    /// Still a redirect after as many as are followed.
+    /// The server redirected more often than allowed.
     #[error("more than {0} redirects")]
     TooManyRedirects(usize),
-    /// A redirect that is not followed: no address, or out of a hidden network.
-    #[error("a redirect that is not followed: {0}")]
+    /// A redirect that is not followed: its URL is invalid, or it leaves a hidden network.
+    #[error("redirect refused: {0}")]
     BadRedirect(String),
-    /// What came is not HTTP, or broke off.
+    /// The response is not HTTP, or the connection broke off.
     #[error("HTTP: {0}")]
     Http(String),
 }
 
 impl FetchError {
-    /// A short constant word.
+    /// Short constant name, for metrics and journals.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         match self {
@@ -192,9 +196,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_outside_is_bounded_and_can_be_stored() {
-        assert_eq!(words("a\0b"), "a\u{2400}b");
-        assert_eq!(words(&"x".repeat(10_000)).len(), WORDS_MAX);
+    fn remote_text_is_cut_and_has_no_nul() {
+        assert_eq!(sanitize("a\0b"), "a\u{2400}b");
+        assert_eq!(sanitize(&"x".repeat(10_000)).len(), TEXT_CHARS_MAX);
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Guarded HTTP: a GET that can be sent to any address somebody wrote into an event.
+//! HTTP GET requests to URLs that third parties chose, for example in an event.
 //!
-//! Bounded in bytes after decompression, in time as a whole, and in redirects, each of which is judged like a first
-//! address. No cookies, no referrer, no proxy out of the environment, and no connection is used twice: it would carry what
-//! one trust opened over to another.
+//! Limits: bytes after decompression, time for the whole exchange, and redirects, each of which is checked
+//! like the first URL. There are no cookies, no referrer and no proxy from the environment. Connections are
+//! not reused: a connection opened for a trusted URL must not serve a URL of lower trust.
 
 mod clients;
 mod hops;
@@ -15,63 +15,64 @@ use reqwest::Response;
 use reqwest::header::{ACCEPT, HeaderMap};
 use tokio::time::{Instant, timeout};
 
-use super::error::{FetchError, words};
-use super::outside::Parts;
+use super::egress::Inner;
+use super::error::{FetchError, sanitize};
 use super::{Certificate, Trust};
 pub(super) use clients::Clients;
 use hops::Hop;
 
-/// Most headers kept of an answer.
+/// Response headers kept; further headers are dropped.
 const HEADERS_MAX: usize = 64;
 
-/// What to fetch, and its bounds.
+/// A GET request with its limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Get<'a> {
-    /// The address, `http://` or `https://`.
+    /// URL, `http://` or `https://`.
     pub url: &'a str,
-    /// Where the address comes from. A redirect keeps it within the same origin (scheme, host, port); any other is
-    /// [`Trust::Discovered`].
+    /// Where the URL comes from. A redirect keeps this trust within the same origin (scheme, host, port); any
+    /// other target is [`Trust::Discovered`].
     pub trust: Trust,
-    /// The header `Accept`.
+    /// Value of the header `Accept`.
     pub accept: &'a str,
-    /// Longest body, in bytes, after decompression.
+    /// Longest body in bytes, after decompression.
     pub bytes_max: usize,
-    /// Longest for everything together: names, connections, redirects, body.
+    /// Time limit for the whole exchange: DNS, connections, redirects and body.
     pub timeout: Duration,
-    /// Redirects followed; more than three never are.
+    /// Redirects followed; values above three count as three.
     pub redirects_max: usize,
 }
 
-/// An answer.
+/// A complete response.
 #[derive(Debug, Clone)]
 pub struct Fetched {
-    /// The HTTP status of the last address.
+    /// HTTP status of the last response.
     pub status: u16,
-    /// At most 64 headers by name in lower case; values are bounded, and the last of a name counts.
+    /// At most 64 headers by lower-case name. Values are cut; of repeated headers the last one is kept.
     pub headers: BTreeMap<String, String>,
     /// The body, decompressed.
     pub body: Vec<u8>,
-    /// Where it came from in the end.
+    /// URL of the last response, after redirects.
     pub url: String,
-    /// From the first question to the last byte.
+    /// Time from the start of DNS to the last byte.
     pub elapsed: Duration,
-    /// The certificate of the last server, where there was one.
+    /// Certificate of the last server, for HTTPS.
     pub tls: Option<Certificate>,
 }
 
-impl Parts {
-    /// Fetches, following redirects.
+impl Inner {
     pub(super) async fn get(&self, get: Get<'_>) -> Result<Fetched, FetchError> {
-        timeout(get.timeout, self.follow(get)).await.map_err(|_| FetchError::Timeout(get.timeout))?
+        timeout(get.timeout, self.get_following_redirects(get))
+            .await
+            .map_err(|_| FetchError::Timeout(get.timeout))?
     }
 
-    async fn follow(&self, get: Get<'_>) -> Result<Fetched, FetchError> {
+    async fn get_following_redirects(&self, get: Get<'_>) -> Result<Fetched, FetchError> {
         let begun = Instant::now();
         let redirects_max = get.redirects_max.min(hops::REDIRECTS_MAX);
         let mut hop = Hop::first(get.url, get.trust)?;
         for _ in 0..=redirects_max {
-            let response = self.ask(&hop, get.accept).await?;
-            match hops::next(&hop, response.status(), response.headers())? {
+            let response = self.request(&hop, get.accept).await?;
+            match hops::redirect_target(&hop, response.status(), response.headers())? {
                 Some(next) => hop = next,
                 None => return read(response, &hop, get.bytes_max, begun).await,
             }
@@ -79,9 +80,9 @@ impl Parts {
         Err(FetchError::TooManyRedirects(redirects_max))
     }
 
-    async fn ask(&self, hop: &Hop, accept: &str) -> Result<Response, FetchError> {
-        self.allows(hop)?;
-        let client = self.clients.of(hop);
+    async fn request(&self, hop: &Hop, accept: &str) -> Result<Response, FetchError> {
+        self.check_hop(hop)?;
+        let client = self.clients.for_hop(hop);
         client.get(hop.url.clone()).header(ACCEPT, accept).send().await.map_err(|e| clients::failure(&e))
     }
 }
@@ -98,7 +99,7 @@ async fn read(
         return Err(too_large());
     }
     let status = response.status().as_u16();
-    let headers = kept(response.headers());
+    let headers = bounded_headers(response.headers());
     let tls = clients::certificate(&response, hop.network());
     let mut body = Vec::new();
     let mut chunks = response.bytes_stream();
@@ -112,8 +113,8 @@ async fn read(
     Ok(Fetched { status, headers, body, url: hop.url.to_string(), elapsed: begun.elapsed(), tls })
 }
 
-/// Headers fit to be kept.
-pub(super) fn kept(headers: &HeaderMap) -> BTreeMap<String, String> {
-    let text = |bytes: &[u8]| words(&String::from_utf8_lossy(bytes));
+/// Response headers with bounded number and length.
+pub(super) fn bounded_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let text = |bytes: &[u8]| sanitize(&String::from_utf8_lossy(bytes));
     headers.iter().take(HEADERS_MAX).map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect()
 }

@@ -1,4 +1,4 @@
-//! The WebSocket handshake over a guarded dial, and a small client that sends and receives texts.
+//! Client side of WebSocket: the handshake over a guarded connection, and a small client for text messages.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,76 +15,77 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use url::Url;
 
 use super::dial::Stream;
-use super::error::words;
-use super::fetch::kept;
+use super::error::sanitize;
+use super::fetch::bounded_headers;
 use super::{Certificate, DialError, Outside, Trust};
 
-/// Read ahead of the next message, in bytes. It is held for each open socket.
+/// Read buffer in bytes, held for each open socket.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
-/// How long the farewell may take.
+/// Timeout for each half of the closing handshake.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
-/// Pings without any sign of life after which the peer is gone.
+/// Unanswered pings after which the peer counts as gone.
 const PINGS_UNANSWERED_MAX: u32 = 2;
 
-/// What a connection and its handshakes told.
+/// Facts about a connection that its handshakes established.
 #[derive(Debug, Clone, Default)]
 pub struct Handshake {
-    /// From the first question to DNS to the WebSocket's acceptance.
+    /// Time from the start of DNS to the accepted upgrade.
     pub elapsed: Duration,
-    /// The address dialled; none through a proxy.
+    /// IP address of the peer. `None` behind a proxy.
     pub peer: Option<IpAddr>,
-    /// The peer's certificate, where there was one.
+    /// Certificate of the peer, for `wss`.
     pub certificate: Option<Certificate>,
-    /// Headers of the acceptance, by name in lower case; number and length are bounded.
+    /// Headers of the upgrade response by lower-case name; number and length are bounded.
     pub headers: BTreeMap<String, String>,
 }
 
-/// Where to, and within which bounds.
+/// Target and limits of a WebSocket connection.
 #[derive(Debug)]
 pub struct Dial<'a> {
     /// `ws://…` or `wss://…`.
     pub url: &'a Url,
-    /// Sent with the upgrade request. No log shows their values.
+    /// Headers of the upgrade request. Their values are never logged.
     pub headers: &'a [(&'static str, &'a str)],
-    /// Who gave us the URL.
+    /// Where the URL comes from.
     pub trust: Trust,
-    /// For names, TCP or SOCKS, TLS and the WebSocket together.
+    /// Timeout for DNS, TCP or SOCKS, TLS and the WebSocket handshake together.
     pub connect_within: Duration,
-    /// Longest message taken, in bytes, in one frame or many.
+    /// Longest message received, in bytes, in one frame or several.
     pub message_bytes_max: usize,
 }
 
-/// Why there is no socket, or none any more.
+/// Why a socket could not be opened, or has ended.
 #[derive(Debug, Clone, Error)]
 pub enum SocketError {
-    /// No connection.
+    /// The connection could not be opened.
     #[error("cannot connect: {0}")]
     Dial(#[from] DialError),
-    /// Whoever listens there answered with this HTTP status instead.
+    /// The server answered the upgrade request with this HTTP status.
     #[error("HTTP status {0}")]
     Status(u16),
-    /// Whoever listens there does not speak WebSocket, or the URL or a header cannot be used.
+    /// The server does not speak WebSocket, or the URL or a header cannot be used.
     #[error("{0}")]
     NoWebSocket(String),
-    /// A message longer than any may be.
+    /// The peer sent a message that is longer than allowed.
     #[error("a message of more than {0} bytes")]
     TooLarge(usize),
-    /// Nothing came, not even the answer to a ping.
-    #[error("no sign of life for {0:?}")]
+    /// The peer sent nothing, not even the answer to a ping, or did not read what was sent to it.
+    #[error("the peer did not respond for {0:?}")]
     Silent(Duration),
     /// The connection was lost.
     #[error("the connection was lost: {0}")]
     Lost(String),
 }
 
-/// Connects and shakes hands.
+/// Connects and performs the WebSocket handshake.
 pub(super) async fn open(
     outside: &Outside,
     dial: &Dial<'_>,
 ) -> Result<(WebSocketStream<Stream>, Handshake), SocketError> {
-    // On the heap: TLS and SOCKS take 20 KB while they last, which a session would carry to its end.
+    // Boxed: the futures of TLS and SOCKS take 20 KB, which the session's future would otherwise hold until
+    // it ends.
     timeout(dial.connect_within, Box::pin(shake_hands(outside, dial)))
         .await
         .map_err(|_| DialError::Timeout(dial.connect_within))?
@@ -113,13 +114,13 @@ async fn shake_hands(
         elapsed: begun.elapsed(),
         peer: dialled.peer,
         certificate: dialled.certificate,
-        headers: kept(response.headers()),
+        headers: bounded_headers(response.headers()),
     };
     Ok((socket, handshake))
 }
 
 fn unusable(error: &tungstenite::Error) -> SocketError {
-    SocketError::NoWebSocket(words(&error.to_string()))
+    SocketError::NoWebSocket(sanitize(&error.to_string()))
 }
 
 fn header_map(headers: &[(&'static str, &str)]) -> Result<HeaderMap, SocketError> {
@@ -132,10 +133,10 @@ fn header_map(headers: &[(&'static str, &str)]) -> Result<HeaderMap, SocketError
     headers.iter().map(entry).collect()
 }
 
-/// A client's socket for texts.
+/// A WebSocket client for text messages.
 pub struct TextSocket {
     socket: WebSocketStream<Stream>,
-    patience: Duration,
+    idle_timeout: Duration,
     message_bytes_max: usize,
 }
 
@@ -146,41 +147,44 @@ impl std::fmt::Debug for TextSocket {
 }
 
 impl TextSocket {
-    /// Connects. `patience` is how long a text may take to be sent, and how long the peer may say nothing before it is pinged.
+    /// Connects. `idle_timeout` limits the time to send a message, and the time without received data before
+    /// the peer is pinged.
     ///
     /// # Errors
     /// [`SocketError::Dial`], [`SocketError::Status`], [`SocketError::NoWebSocket`].
     pub async fn connect(
         outside: &Outside,
         dial: &Dial<'_>,
-        patience: Duration,
+        idle_timeout: Duration,
     ) -> Result<Self, SocketError> {
         let (socket, _) = open(outside, dial).await?;
-        Ok(Self { socket, patience, message_bytes_max: dial.message_bytes_max })
+        Ok(Self { socket, idle_timeout, message_bytes_max: dial.message_bytes_max })
     }
 
-    /// Sends a text.
+    /// Sends a text message.
     ///
     /// # Errors
-    /// [`SocketError::Silent`] when the peer does not take it, [`SocketError::Lost`].
+    /// [`SocketError::Silent`] when the peer does not read it in time, [`SocketError::Lost`].
     pub async fn send(&mut self, text: impl Into<Utf8Bytes>) -> Result<(), SocketError> {
         self.write(Message::Text(text.into())).await
     }
 
-    /// The next text; `None` when the peer has closed. Binary messages are passed over. Dropping the future loses nothing.
+    /// Receives the next text message; `None` when the peer has closed. Binary messages are ignored.
+    /// Cancel-safe: dropping the future loses no message.
     ///
     /// # Errors
-    /// [`SocketError::Silent`], [`SocketError::TooLarge`], [`SocketError::Lost`]: the socket is of no more use.
+    /// [`SocketError::Silent`], [`SocketError::TooLarge`], [`SocketError::Lost`]: the socket cannot be used
+    /// any more.
     pub async fn next(&mut self) -> Result<Option<Utf8Bytes>, SocketError> {
         let mut unanswered = 0;
         loop {
-            match timeout(self.patience, self.socket.next()).await {
+            match timeout(self.idle_timeout, self.socket.next()).await {
                 Ok(Some(Ok(Message::Text(text)))) => return Ok(Some(text)),
                 Ok(None | Some(Ok(Message::Close(_)))) => return Ok(None),
                 Ok(Some(Ok(_))) => unanswered = 0,
                 Ok(Some(Err(error))) => return Err(self.broken(&error)),
                 Err(_) if unanswered == PINGS_UNANSWERED_MAX => {
-                    return Err(SocketError::Silent(self.patience * (PINGS_UNANSWERED_MAX + 1)));
+                    return Err(SocketError::Silent(self.idle_timeout * (PINGS_UNANSWERED_MAX + 1)));
                 }
                 Err(_) => {
                     unanswered += 1;
@@ -190,16 +194,16 @@ impl TextSocket {
         }
     }
 
-    /// Says farewell.
+    /// Closes the socket and waits briefly for the peer's close frame.
     pub async fn close(mut self) {
         let _ = timeout(CLOSE_MAX, self.socket.close(None)).await;
         let _ = timeout(CLOSE_MAX, self.socket.next()).await;
     }
 
     async fn write(&mut self, message: Message) -> Result<(), SocketError> {
-        match timeout(self.patience, self.socket.send(message)).await {
+        match timeout(self.idle_timeout, self.socket.send(message)).await {
             Ok(sent) => sent.map_err(|error| self.broken(&error)),
-            Err(_) => Err(SocketError::Silent(self.patience)),
+            Err(_) => Err(SocketError::Silent(self.idle_timeout)),
         }
     }
 
@@ -208,7 +212,7 @@ impl TextSocket {
             tungstenite::Error::Capacity(tungstenite::error::CapacityError::MessageTooLong { .. }) => {
                 SocketError::TooLarge(self.message_bytes_max)
             }
-            other => SocketError::Lost(words(&other.to_string())),
+            other => SocketError::Lost(sanitize(&other.to_string())),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The way through a SOCKS5 proxy: the name goes to the proxy as it is, and each relay has a circuit of its own.
+//! SOCKS5 client: sends the name unresolved to the proxy, and uses a separate circuit for each relay.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,13 +11,14 @@ use tokio_socks::io::AsyncSocket;
 use tokio_socks::tcp::Socks5Stream;
 
 use super::DialError;
-use super::error::{SocksReply, words};
+use super::error::{SocksReply, sanitize};
 
-/// User name for every circuit; the password tells them apart.
+/// User name of every circuit; circuits differ by their password.
 pub(super) const USER: &str = "quipu";
 
-/// Makes the proxy's passwords: Tor builds a circuit for each pair of name and password (its `IsolateSOCKSAuth`).
-/// One relay has the same one as long as the process lives; the password says nothing about the relay.
+/// Derives the proxy passwords. Tor builds a separate circuit for each pair of user name and password
+/// (`IsolateSOCKSAuth`). One relay keeps its password while the process runs. The password is a salted hash,
+/// so the proxy cannot derive the relay from it.
 #[derive(Clone)]
 pub(super) struct Isolation([u8; 32]);
 
@@ -32,47 +33,49 @@ impl Isolation {
         Self(rand::rng().random())
     }
 
-    /// The password for what is reached as `subject`: a relay's URL, or a host.
+    /// Password for `subject`: a relay's URL, or a host.
     pub(super) fn password(&self, subject: &str) -> String {
         hex::encode(Sha256::new().chain_update(self.0).chain_update(subject).finalize())
     }
 }
 
-/// Asks the proxy behind `tcp` for a connection to `host`, which is sent as a name (ATYP 3) and resolved there.
+/// Asks the proxy behind `tcp` to connect to `host`, which is sent as a name (ATYP 3) and resolved by the
+/// proxy.
 pub(super) async fn connect(
     tcp: TcpStream,
     host: &str,
     port: u16,
     password: &str,
 ) -> Result<TcpStream, DialError> {
-    let mut tap = Tap { tcp, heard: Vec::with_capacity(HEARD_MAX) };
+    let mut socket = RecordingSocket { tcp, replies: Vec::with_capacity(REPLY_BYTES_MAX) };
     let target = (host, port);
-    match Socks5Stream::connect_with_password_and_socket(&mut tap, target, USER, password).await {
-        Ok(_connected) => Ok(tap.tcp),
-        Err(error) => {
-            Err(tap.refusal().map_or_else(|| DialError::Proxy(words(&error.to_string())), DialError::Socks))
-        }
+    match Socks5Stream::connect_with_password_and_socket(&mut socket, target, USER, password).await {
+        Ok(_connected) => Ok(socket.tcp),
+        Err(error) => Err(socket
+            .refusal()
+            .map_or_else(|| DialError::Proxy(sanitize(&error.to_string())), DialError::Socks)),
     }
 }
 
-/// Bytes up to the reply's code: method, result of the authentication, first half of the reply.
-const HEARD_MAX: usize = 6;
+/// Bytes up to the reply code: method selection (2), authentication result (2), start of the reply (2).
+const REPLY_BYTES_MAX: usize = 6;
 
-/// The socket, remembering how the proxy's side began: the library has no word for Tor's own codes.
-struct Tap {
+/// The proxy's socket, which records the first bytes of its replies. The SOCKS library does not report Tor's
+/// extended reply codes.
+struct RecordingSocket {
     tcp: TcpStream,
-    heard: Vec<u8>,
+    replies: Vec<u8>,
 }
 
-impl Tap {
-    /// The code of the proxy's reply, when it has come and is a refusal.
+impl RecordingSocket {
+    /// The reply code, if the proxy has replied and refused.
     fn refusal(&self) -> Option<SocksReply> {
-        let ([5, 0, 5, reply, ..] | [5, 2, _, 0, 5, reply]) = *self.heard.as_slice() else { return None };
+        let ([5, 0, 5, reply, ..] | [5, 2, _, 0, 5, reply]) = *self.replies.as_slice() else { return None };
         (reply != 0).then_some(SocksReply(reply))
     }
 }
 
-impl AsyncSocket for &mut Tap {
+impl AsyncSocket for &mut RecordingSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -80,9 +83,9 @@ impl AsyncSocket for &mut Tap {
     ) -> Poll<std::io::Result<usize>> {
         let mut read = ReadBuf::new(buf);
         ready!(AsyncRead::poll_read(Pin::new(&mut self.tcp), cx, &mut read))?;
-        let room = HEARD_MAX - self.heard.len();
+        let room = REPLY_BYTES_MAX - self.replies.len();
         let filled = read.filled();
-        self.heard.extend_from_slice(&filled[..filled.len().min(room)]);
+        self.replies.extend_from_slice(&filled[..filled.len().min(room)]);
         Poll::Ready(Ok(filled.len()))
     }
 
@@ -100,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tor_3_passwords_differ_by_relay_stay_the_same_and_say_nothing() {
+    fn a_tor_3_passwords_differ_by_relay_and_are_stable_within_a_process() {
         let isolation = Isolation::new();
         let (a, b) = (isolation.password("ws://a.onion"), isolation.password("ws://b.onion"));
         assert_ne!(a, b);

@@ -1,4 +1,4 @@
-//! TLS: whom we trust, and the certificate of whoever answered, trusted or not.
+//! TLS client: verifies servers, and records the certificate of the server whether it is trusted or not.
 
 use std::io;
 use std::path::Path;
@@ -14,23 +14,24 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::error::words;
+use super::error::sanitize;
 use super::{Certificate, DialError};
 
-/// Trust in servers: Mozilla's roots, and the operator's own.
+/// Trusted certificate authorities: Mozilla's roots and the operator's own (`networks.ca_file`).
 #[derive(Debug, Clone)]
 pub(super) struct Tls {
     provider: Arc<CryptoProvider>,
     verifier: Arc<WebPkiServerVerifier>,
 }
 
-/// What a certificate has to prove.
+/// What a server's certificate has to prove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// That it was issued for the name by an authority we trust.
+    /// A trusted authority issued it for the dialled name.
     Name,
-    /// Only that the peer has its key. For names of hidden networks: the name is, or stands for, a public key, and the network
-    /// beneath has proven that whoever answers owns it. No authority could add to that, and hardly any issues for them.
+    /// Only that the peer holds its private key. For hidden networks: the name is, or stands for, a public
+    /// key, and the network itself has verified that the peer owns it. An authority could add nothing, and
+    /// hardly any issues certificates for such names.
     Key,
 }
 
@@ -47,7 +48,7 @@ impl Tls {
                 roots.add(certificate).map_err(|e| refused(e.to_string()))?;
             }
             if roots.len() == before {
-                return Err(refused("holds no certificate".to_owned()));
+                return Err(refused("the file contains no certificate".to_owned()));
             }
         }
         let provider = Arc::new(ring::default_provider());
@@ -57,62 +58,65 @@ impl Tls {
         Ok(Self { provider, verifier })
     }
 
-    /// A configuration that remembers what it saw. Sessions are not resumed: a resumed one shows no certificate.
-    pub(super) fn config(&self, proof: Proof) -> Result<(ClientConfig, Arc<Witness>), DialError> {
-        let witness =
-            Arc::new(Witness { verifier: Arc::clone(&self.verifier), proof, seen: Mutex::default() });
+    /// A client configuration and the verifier that records the certificate. Session resumption is off: a
+    /// resumed session shows no certificate.
+    pub(super) fn config(&self, proof: Proof) -> Result<(ClientConfig, Arc<RecordingVerifier>), DialError> {
+        let verifier = Arc::new(RecordingVerifier {
+            verifier: Arc::clone(&self.verifier),
+            proof,
+            recorded: Mutex::default(),
+        });
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()
             .map_err(|e| DialError::Settings(e.to_string()))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&witness) as Arc<dyn ServerCertVerifier>)
+            .with_custom_certificate_verifier(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>)
             .with_no_client_auth();
         config.resumption = Resumption::disabled();
-        Ok((config, witness))
+        Ok((config, verifier))
     }
 
-    /// Shakes hands as a client of `host`.
     pub(super) async fn handshake(
         &self,
         tcp: TcpStream,
         host: &str,
         proof: Proof,
     ) -> Result<(TlsStream<TcpStream>, Option<Certificate>), DialError> {
-        let (config, witness) = self.config(proof)?;
+        let (config, verifier) = self.config(proof)?;
         let bare = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
         let name = ServerName::try_from(bare.to_owned())
             .map_err(|e| DialError::Tls { why: e.to_string(), certificate: None })?;
         match TlsConnector::from(Arc::new(config)).connect(name, tcp).await {
-            Ok(stream) => Ok((stream, witness.certificate())),
-            Err(error) => Err(failure(&error, witness.certificate())),
+            Ok(stream) => Ok((stream, verifier.certificate())),
+            Err(error) => Err(failure(&error, verifier.certificate())),
         }
     }
 }
 
-/// The handshake's error with the certificate seen until then.
+/// A failed handshake, with the certificate if the server has sent it.
 fn failure(error: &io::Error, certificate: Option<Certificate>) -> DialError {
     let why = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     DialError::Tls {
-        why: words(&why.map_or_else(|| error.to_string(), ToString::to_string)),
+        why: sanitize(&why.map_or_else(|| error.to_string(), ToString::to_string)),
         certificate: certificate.map(Box::new),
     }
 }
 
-/// Verifies, and remembers the certificate and what was wrong with it.
+/// Verifies certificates, and records the certificate with the verification error.
 #[derive(Debug)]
-pub(super) struct Witness {
+pub(super) struct RecordingVerifier {
     verifier: Arc<WebPkiServerVerifier>,
     proof: Proof,
-    seen: Mutex<Option<Certificate>>,
+    recorded: Mutex<Option<Certificate>>,
 }
 
-impl Witness {
+impl RecordingVerifier {
     fn certificate(&self) -> Option<Certificate> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-impl ServerCertVerifier for Witness {
+impl ServerCertVerifier for RecordingVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -123,9 +127,9 @@ impl ServerCertVerifier for Witness {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verdict =
             self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        let problem = verdict.as_ref().err().map(|error| words(&error.to_string()));
+        let problem = verdict.as_ref().err().map(|error| sanitize(&error.to_string()));
         let certificate = Certificate::read(end_entity, problem);
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(certificate);
+        *self.recorded.lock().unwrap_or_else(PoisonError::into_inner) = Some(certificate);
         match self.proof {
             Proof::Name => verdict,
             Proof::Key => Ok(ServerCertVerified::assertion()),

@@ -1,4 +1,4 @@
-//! What the events of each kind hold: tags and content with the shapes and sizes seen on the network.
+//! Builds tags and content of each kind of event, with the shapes and sizes seen on the network.
 
 mod people;
 mod social;
@@ -10,7 +10,7 @@ use nostr_sdk::Tag;
 use super::dice::Dice;
 use super::draft::{Author, Body, Draft, tag};
 
-/// How many of a thousand events have which kind. The sum is 1,000.
+/// Number of events of each kind per thousand. The sum is 1,000.
 const MIX: [(u16, u64); 14] = [
     (1, 460),
     (7, 255),
@@ -27,18 +27,19 @@ const MIX: [(u16, u64); 14] = [
     (30_023, 5),
     (5, 5),
 ];
-/// What a body is made from.
+
+/// Inputs for building a body.
 pub(super) struct Source<'a> {
     pub(super) dice: &'a mut Dice,
     pub(super) authors: &'a [Author],
-    /// Recent notes, the newest last; what reactions, replies and zaps point to.
+    /// Recent notes, the newest last: targets of reactions, replies and zaps.
     pub(super) notes: &'a VecDeque<Draft>,
-    /// For tags that hold a time, in seconds.
+    /// Time for tags that contain one, in Unix seconds.
     pub(super) created_at: u64,
 }
 
 impl<'a> Source<'a> {
-    /// The next event's kind, author, tags and content.
+    /// Builds the kind, author, tags and content of the next event.
     pub(super) fn body(mut self) -> Body {
         let mut kind = self.kind();
         let mut author = self.dice.skewed(self.authors.len());
@@ -72,17 +73,17 @@ impl<'a> Source<'a> {
     }
 
     fn kind(&mut self) -> u16 {
-        let mut throw = self.dice.below(1_000);
+        let mut number = self.dice.below(1_000);
         for (kind, share) in MIX {
-            match throw.checked_sub(share) {
-                Some(rest) => throw = rest,
+            match number.checked_sub(share) {
+                Some(rest) => number = rest,
                 None => return kind,
             }
         }
         1
     }
 
-    /// A recent note, the newest most often.
+    /// A recent note; newer ones are more likely.
     fn target(&mut self) -> Option<&'a Draft> {
         let back = self.dice.skewed(self.notes.len()) + 1;
         self.notes.len().checked_sub(back).and_then(|place| self.notes.get(place))

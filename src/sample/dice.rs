@@ -1,28 +1,29 @@
-//! Chance that gives the same throws for the same seed, on every machine and with every version of `rand`.
+//! Reproducible random numbers: the same seed gives the same numbers on every machine and with every version
+//! of `rand`.
 //!
-//! Only the stream of bits comes from a library; the distributions over it are here, because theirs may
-//! change their results between versions.
+//! Only the stream of bits comes from a library. The distributions are implemented here, because those of the
+//! library may change between versions.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-/// A reproducible source of chance.
+/// A reproducible random number generator.
 #[derive(Debug, Clone)]
 pub(super) struct Dice(ChaCha8Rng);
 
 impl Dice {
-    /// The throws that belong to `seed`.
+    /// Creates the generator for `seed`.
     pub(super) fn new(seed: u64) -> Self {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
 
-    /// A number in `0..bound`; 0 when `bound` is 0.
+    /// A number in `0..bound`; 0 if `bound` is 0.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
         let product = u128::from(self.0.next_u64()) * u128::from(bound);
         u64::try_from(product >> 64).expect("a product of two u64 has 128 bits")
     }
 
-    /// An index in `0..length`; 0 when `length` is 0.
+    /// An index in `0..length`; 0 if `length` is 0.
     pub(super) fn index(&mut self, length: usize) -> usize {
         let bound = u64::try_from(length).expect("lengths fit 64 bits");
         usize::try_from(self.below(bound)).expect("below a usize")
@@ -33,37 +34,37 @@ impl Dice {
         least + self.index(most - least + 1)
     }
 
-    /// An index in `0..length`, small ones more often: few authors write much.
+    /// An index in `0..length`, biased to small values: few authors write most events.
     pub(super) fn skewed(&mut self, length: usize) -> usize {
         let bound = self.index(length) + 1;
         self.index(bound)
     }
 
-    /// True so many times in a hundred.
+    /// True with a probability of `chance` percent.
     pub(super) fn percent(&mut self, chance: u64) -> bool {
         self.below(100) < chance
     }
 
-    /// One of a list that is not empty.
+    /// An element of a non-empty list.
     pub(super) fn pick<T: Copy>(&mut self, list: &[T]) -> T {
         list[self.index(list.len())]
     }
 
-    /// So many bytes as lower-case hex.
+    /// `bytes` random bytes as lower-case hex.
     pub(super) fn hex(&mut self, bytes: usize) -> String {
         let mut buffer = vec![0; bytes];
         self.0.fill_bytes(&mut buffer);
         hex::encode(buffer)
     }
 
-    /// Text of `length` characters of an ASCII alphabet whose length is a power of two.
+    /// Text of `length` characters from an ASCII alphabet whose size is a power of two.
     pub(super) fn letters(&mut self, length: usize, alphabet: &[u8]) -> String {
         let mut buffer = vec![0; length];
         self.0.fill_bytes(&mut buffer);
         buffer.iter().map(|byte| char::from(alphabet[usize::from(*byte) % alphabet.len()])).collect()
     }
 
-    /// What ciphertext looks like.
+    /// Base64 text that looks like ciphertext.
     pub(super) fn base64(&mut self, length: usize) -> String {
         self.letters(length, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
     }

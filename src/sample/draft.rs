@@ -1,25 +1,25 @@
-//! An event before its signature, and the authors who sign.
+//! Events before signing, and the authors who sign them.
 //!
-//! Drafting is sequential, because drafts refer to earlier ids; signing is the slow part and needs nothing
-//! but the draft, so it can run on any core without changing a byte: BIP-340 with no auxiliary randomness
-//! gives one signature for one message and key.
+//! Drafts are created sequentially, because they refer to earlier ids. Signing is the slow part and depends
+//! only on the draft, so it can run on any core without changing a byte: BIP-340 without auxiliary randomness
+//! gives one signature per message and key.
 
 use nostr_sdk::secp256k1::{Keypair, Message, SECP256K1};
 use nostr_sdk::{Event, EventId, Kind, PublicKey, Tag, Tags, Timestamp};
 use sha2::{Digest, Sha256};
 
-/// Somebody who writes sample events.
+/// An author of sample events.
 #[derive(Debug)]
 pub(super) struct Author {
     keys: Keypair,
-    /// Whose events they are.
+    /// Public key.
     pub(super) pubkey: PublicKey,
-    /// The same as lower-case hex.
+    /// Public key as lower-case hex.
     pub(super) hex: String,
 }
 
 impl Author {
-    /// The author with this number under this seed. The key is no secret: it follows from both.
+    /// Derives author number `index` from the seed. The key is not secret.
     pub(super) fn new(seed: u64, index: usize) -> Self {
         let secret = Sha256::digest(format!("quipu sample author {index} of seed {seed}"));
         let keys = Keypair::from_seckey_slice(SECP256K1, &secret)
@@ -29,17 +29,17 @@ impl Author {
     }
 }
 
-/// What a kind's builder decides about an event.
+/// The parts of an event that depend on its kind.
 #[derive(Debug)]
 pub(super) struct Body {
     pub(super) kind: u16,
-    /// Place among the authors.
+    /// Index among the authors.
     pub(super) author: usize,
     pub(super) tags: Vec<Tag>,
     pub(super) content: String,
 }
 
-/// An event that has its id and waits for its signature.
+/// An unsigned event with its id.
 #[derive(Debug, Clone)]
 pub(super) struct Draft {
     pub(super) id: EventId,
@@ -51,7 +51,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Gives a body its time and id.
+    /// Adds the time and computes the id.
     pub(super) fn new(body: Body, created_at: u64, authors: &[Author]) -> Self {
         let (created_at, kind) = (Timestamp::from_secs(created_at), Kind::from(body.kind));
         let tags = Tags::from_list(body.tags);
@@ -59,7 +59,7 @@ impl Draft {
         Self { id, author: body.author, created_at, kind, tags, content: body.content }
     }
 
-    /// Signs; the same draft always gives the same signature.
+    /// Signs the draft; the same draft always gives the same signature.
     pub(super) fn sign(self, authors: &[Author]) -> Event {
         let author = &authors[self.author];
         let message = Message::from_digest(self.id.to_bytes());
@@ -68,7 +68,7 @@ impl Draft {
     }
 }
 
-/// A tag from its values.
+/// Builds a tag.
 pub(super) fn tag<const N: usize>(values: [&str; N]) -> Tag {
     const { assert!(N > 0, "a tag has a name") };
     Tag::parse(values).expect("the list is not empty")

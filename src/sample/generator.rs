@@ -1,4 +1,4 @@
-//! The sequence of sample events: who, when and what, from one seed.
+//! Generates the sequence of sample events from a seed.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -12,31 +12,32 @@ use super::bodies::Source;
 use super::dice::Dice;
 use super::draft::{Author, Draft};
 
-/// Seconds between two events of [`SampleGenerator::paced`]: a million events take three months.
+/// Seconds between two events of [`SampleGenerator::paced`]: a million events span about three months.
 const PACE_S: u64 = 8;
 /// First second of [`SampleGenerator::paced`]: 2024-01-01 00:00:00 UTC.
 const PACED_FROM_S: u64 = 1_704_067_200;
 /// Authors of [`SampleGenerator::paced`].
 const PACED_AUTHORS: usize = 1_000;
-/// Notes that can still be answered. Together with `IDS_MAX` the whole memory of a generator.
+/// Recent notes that other events can refer to. With `IDS_MAX` this bounds the memory of a generator.
 const NOTES_MAX: usize = 1_024;
-/// Ids that a new one must differ from. What answers a note is younger than the note, so two equal answers
-/// are never further apart than notes are kept.
+/// Recent ids that a new event must differ from. An event that refers to a note is younger than the note, so
+/// two equal ones are never further apart than notes are kept.
 const IDS_MAX: usize = 8_192;
-/// Kinds whose content alone makes them unique; only these are backdated, by weeks.
+/// Kinds that are unique by their content alone; only these are backdated.
 const BACKDATED_KINDS: [u16; 4] = [1, 4, 1_059, 30_023];
-/// Furthest that an event is dated back, in seconds: 400 days.
+/// Largest backdating, in seconds: 400 days.
 const BACKDATED_S_MAX: u64 = 400 * 86_400;
-/// Largest disorder of the others, in seconds.
+/// Largest disorder of other events, in seconds.
 const JITTER_S_MAX: u64 = 90;
-/// How many events are signed in parallel at a time: about 2 MB of text.
+/// Events signed in parallel at a time: about 2 MB of text.
 const CHUNK: usize = 2_048;
 
-/// Makes signed Nostr events: the same arguments, the same bytes, signatures included.
+/// Generates signed Nostr events. The same arguments give the same bytes, including signatures.
 ///
-/// Events come roughly by time: `created_at` goes evenly through the span, at most 90 seconds or 16 events
-/// out of order, except for about 3 % that are dated back. No two events are equal. All times lie in the span.
-/// Memory does not grow with the number of events. NUL never occurs; every other hard case of JSON does.
+/// Events are roughly ordered by time: `created_at` advances evenly through the span, at most 90 seconds or
+/// 16 events out of order, except for about 3 % of events that are backdated. No two events are equal. All
+/// times are within the span. Memory does not grow with the number of events. NUL never occurs; every other
+/// hard case of JSON does.
 #[derive(Debug)]
 pub struct SampleGenerator {
     dice: Dice,
@@ -50,7 +51,7 @@ pub struct SampleGenerator {
 }
 
 impl SampleGenerator {
-    /// `count` events by `authors` people (at least one), evenly over `span`, in Unix seconds.
+    /// `count` events by `authors` authors (at least one), evenly distributed over `span`, in Unix seconds.
     #[must_use]
     pub fn new(seed: u64, authors: usize, span: Range<u64>, count: u64) -> Self {
         let authors = (0..authors.max(1)).into_par_iter().map(|index| Author::new(seed, index));
@@ -67,19 +68,19 @@ impl SampleGenerator {
         }
     }
 
-    /// `count` events at a fixed pace, so that a longer sample begins with all of a shorter one.
+    /// `count` events at a fixed rate, so that a longer sample starts with all events of a shorter one.
     #[must_use]
     pub fn paced(seed: u64, count: u64) -> Self {
         let end = PACED_FROM_S.saturating_add(count.saturating_mul(PACE_S));
         Self::new(seed, PACED_AUTHORS, PACED_FROM_S..end, count)
     }
 
-    /// Hands all remaining events to `sink` in their order as JSON lines, a chunk at a time, with the number of
-    /// events in it. All cores sign; the bytes are those that the iterator would give.
+    /// Passes all remaining events to `sink` in order, as JSON lines, one chunk at a time with its number of
+    /// events. Signing uses all cores; the bytes equal those of the iterator.
     ///
     /// # Errors
     ///
-    /// The first error of `sink`, which ends the work.
+    /// The first error of `sink`, which stops the generation.
     pub fn json_lines(mut self, mut sink: impl FnMut(&[u8], u64) -> io::Result<()>) -> io::Result<()> {
         let mut chunk = self.drafts();
         while !chunk.is_empty() {
@@ -131,12 +132,13 @@ impl SampleGenerator {
         let through = u64::try_from(through).expect("not more than the span's length");
         let jitter = (length / self.count).saturating_mul(16).min(JITTER_S_MAX);
         let jitter = self.dice.below(jitter.min(through) + 1);
-        // Spread, not clamped: a second with more events than a relay's answer holds could not be paged through.
+        // Spread over the past, not clamped to the start: a second with more events than a relay returns at
+        // once could not be paged through.
         let back = self.dice.below(BACKDATED_S_MAX.min(through) + 1);
         let created_at = self.span.start + through - jitter;
         let source = Source { dice: &mut self.dice, authors: &self.authors, notes: &self.notes, created_at };
         let body = source.body();
-        // These kinds are half of all.
+        // These kinds are half of all events, so 6 % of them are 3 % of all.
         let backdated = BACKDATED_KINDS.contains(&body.kind) && self.dice.percent(6);
         let created_at = if backdated { self.span.start + through - back } else { created_at };
         Draft::new(body, created_at, &self.authors)

@@ -1,16 +1,16 @@
-//! A sample of the Nostr network for machines without the internet: signed events that look like real
-//! ones, the same for the same seed, and a small local relay that serves them.
+//! A sample of the Nostr network for machines without internet access: signed events that look like real
+//! ones, reproducible from a seed, and a small local relay that serves them.
 //!
-//! Names, hosts and texts are made up. The keys follow from the seed, so nobody should believe these events.
+//! Names, hosts and texts are invented. The keys are derived from the seed, so the signatures prove nothing.
 
 mod bodies;
 mod dice;
 mod draft;
 mod generator;
+mod languages;
 mod relay;
 #[cfg(test)]
 mod tests;
-mod tongues;
 mod words;
 
 use std::io;
@@ -18,12 +18,12 @@ use std::io;
 pub use generator::SampleGenerator;
 pub use relay::{ANSWER_EVENTS_MAX, SampleRelay, SampleRelayError};
 
-/// Writes `count` events as JSON lines, signed on all cores. A larger `count` continues the lines of a smaller
-/// one. `progress` is told the number of events written so far.
+/// Writes `count` events as JSON lines, signed on all cores. A larger `count` extends the output of a smaller
+/// one. `progress` receives the number of events written so far.
 ///
 /// # Errors
 ///
-/// What `out` answers.
+/// Any error of `out`.
 pub fn write_sample(
     out: &mut impl io::Write,
     count: u64,

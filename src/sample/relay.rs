@@ -1,8 +1,10 @@
-//! A small relay with the sample in memory, so that there is something to archive without the internet.
+//! A small relay that serves the sample from memory, so that there is something to archive without internet
+//! access.
 //!
-//! It is the relay of another project (`nostr-relay-builder`), so what is archived from it came over the same
-//! wire as from any other. Events are put into its database directly: they need no second check. Like any relay
-//! it keeps only the newest of replaceable events and obeys deletions, so it holds fewer than it was given.
+//! It is the relay of another project (`nostr-relay-builder`), so events from it arrive over the same
+//! protocol as from any other relay. Events are inserted into its database directly, without a second
+//! verification. Like any relay it keeps only the newest of replaceable events and obeys deletions, so it
+//! holds fewer events than it was given.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,44 +18,44 @@ use thiserror::Error;
 
 use crate::base::RelayUrl;
 
-/// Most events that one answer holds; the usual figure on the network. A reader has to page.
+/// Events per response; the usual limit on the network, so readers have to page.
 pub const ANSWER_EVENTS_MAX: usize = 500;
 /// Longest subscription id, in characters (NIP-01).
 const SUBSCRIPTION_ID_CHARS_MAX: usize = 64;
-/// Connections at a time: our own services and a curious person.
+/// Concurrent connections: our own services and a person who tries it out.
 const CONNECTIONS_MAX: usize = 64;
-/// Open subscriptions of one connection.
+/// Open subscriptions per connection.
 const SUBSCRIPTIONS_MAX: usize = 64;
-/// Events a minute that one connection may publish: the relay is there to read from.
+/// Events per minute that one connection may publish: the relay is for reading.
 const PUBLISHED_A_MINUTE_MAX: u32 = 600;
-/// How often another free port is tried when a stranger takes the found one.
+/// Attempts with another free port if a different program takes the one found.
 const PORT_ATTEMPTS: usize = 5;
-/// How often the relay is told to stop, one second in all.
+/// Attempts to stop the relay, one second in all.
 const SHUTDOWN_ATTEMPTS: usize = 200;
-/// Time for its listener to go away.
+/// Pause after each attempt, for the listener to close.
 const SHUTDOWN_PAUSE: Duration = Duration::from_millis(5);
 
-/// Why the sample relay does not run.
+/// Why the sample relay cannot run.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SampleRelayError {
-    /// No free port, or the wanted one is taken.
+    /// No port is free, or the requested one is in use.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// Where it was to listen.
+        /// The requested address.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The relay's own reason.
-    #[error("the sample relay does not start: {0}")]
+    /// The relay library refused to start.
+    #[error("the sample relay cannot start: {0}")]
     Start(#[from] nostr_relay_builder::Error),
-    /// The relay's store refused to work.
+    /// The store of the relay failed.
     #[error("the sample relay's store: {0}")]
     Store(#[from] nostr_sdk::prelude::DatabaseError),
 }
 
-/// A running relay full of sample events. [`SampleRelay::shutdown`] stops it for sure, dropping it most times.
+/// A running relay with sample events. [`SampleRelay::shutdown`] stops it reliably; dropping it usually does.
 #[derive(Debug)]
 pub struct SampleRelay {
     relay: LocalRelay,
@@ -63,19 +65,19 @@ pub struct SampleRelay {
 }
 
 impl SampleRelay {
-    /// Fills the store and listens on `address`; port 0 takes a free one. Needs a running tokio runtime,
-    /// which also ends its tasks.
+    /// Fills the store and listens on `address`; port 0 selects a free one. Needs a running tokio runtime,
+    /// whose end also ends the relay's tasks.
     ///
     /// # Errors
     ///
-    /// When the address cannot be listened on.
+    /// When the address cannot be bound.
     pub async fn start(
         address: SocketAddr,
         events: impl IntoIterator<Item = Event>,
     ) -> Result<Self, SampleRelayError> {
         let store = MemoryDatabase::with_opts(MemoryDatabaseOptions { events: true, max_events: None });
         for event in events {
-            // A refusal is the relay's rule: superseded, deleted or doubled.
+            // The store refuses superseded, deleted and duplicate events, as relays do.
             store.save_event(&event).await?;
         }
         let held = store.count(Filter::new()).await?;
@@ -96,28 +98,29 @@ impl SampleRelay {
         }
     }
 
-    /// Where to archive from.
+    /// URL of the relay.
     #[must_use]
     pub const fn url(&self) -> &RelayUrl {
         &self.url
     }
 
-    /// Where it listens.
+    /// Address of the listener.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How many events it holds: those given, without the superseded, deleted and doubled.
+    /// Number of events held: without superseded, deleted and duplicate ones.
     #[must_use]
     pub const fn events(&self) -> usize {
         self.events
     }
 
-    /// Stops and frees the port. A connection in the middle of an answer does not hear it and ends with its
-    /// client or the runtime.
+    /// Stops the relay and frees the port. A connection that is receiving a response is not stopped; it ends
+    /// with its client or the runtime.
     pub async fn shutdown(self) {
-        // The relay only wakes who is waiting at this very moment, so it is told until it has heard.
+        // The relay only notifies tasks that are waiting at that moment, so it is told repeatedly until the
+        // port is free.
         for _ in 0..SHUTDOWN_ATTEMPTS {
             self.relay.shutdown();
             tokio::time::sleep(SHUTDOWN_PAUSE).await;
@@ -128,7 +131,7 @@ impl SampleRelay {
     }
 }
 
-/// The relay's address as an archive knows it.
+/// The relay's URL in canonical spelling.
 fn url_of(address: SocketAddr) -> RelayUrl {
     RelayUrl::parse(&format!("ws://{address}")).expect("an address and its port, which is not 0, are a URL")
 }
@@ -145,7 +148,7 @@ fn builder(address: SocketAddr, store: MemoryDatabase) -> RelayBuilder {
         .max_filter_limit(ANSWER_EVENTS_MAX)
 }
 
-/// The same address with a port that was free a moment ago: the relay cannot be handed a listener.
+/// The address with a port that was free a moment ago: the relay cannot take over a bound listener.
 fn free_port(address: SocketAddr) -> io::Result<SocketAddr> {
     if address.port() != 0 {
         return Ok(address);

@@ -1,4 +1,4 @@
-//! The sample is the same everywhere, is signed, and has the network's sizes.
+//! The sample is the same on every machine, has valid signatures, and has the sizes of the real network.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 
-/// The lines that every machine must make for seed 1. Changes only with the generator itself.
+/// SHA-256 of the lines of seed 1. Changes only with the generator.
 const FIRST_500_OF_SEED_1: &str = "08d96282b8e647c6daaf486a268f5d26f9b7157500762e0c4da57a4dd1bd6178";
 
 fn lines(count: u64, seed: u64) -> Vec<u8> {
@@ -81,7 +81,7 @@ fn kinds_sizes_and_times_are_like_the_networks() {
     assert_eq!(longest.max(), Some(300), "a follow list holds each author at most once");
 }
 
-/// A relay answers with 500 events at most, and a reader pages by the second.
+/// A relay returns at most 500 events, and a reader pages by seconds.
 #[test]
 fn a_sample_can_be_paged_through() {
     let mut seconds: HashMap<u64, usize> = HashMap::new();
@@ -99,7 +99,7 @@ fn equal_ids_never_occur_when_many_events_share_a_second() {
     assert_eq!(ids.len(), 20_000);
 }
 
-/// The bound is an eighth of what was measured on a small machine; the figure is printed.
+/// The bound is an eighth of the rate measured on a small machine; the rate is printed.
 #[test]
 fn five_thousand_events_a_second_on_one_core() {
     let generator = SampleGenerator::new(5, 100, 1_700_000_000..1_700_100_000, 10_000);

@@ -1,9 +1,10 @@
-//! From OpenMetrics, which `prometheus-client` writes, to the text format 0.0.4 that everything reads.
+//! Converts OpenMetrics, which `prometheus-client` writes, to Prometheus' text format 0.0.4, which all
+//! scrapers read.
 //!
-//! They differ in four places: OpenMetrics names a counter's family without `_total`, has types that
+//! The formats differ in four points: OpenMetrics names a counter's family without `_total`, has types that
 //! 0.0.4 lacks, has `# UNIT` lines, and ends with `# EOF`.
 
-/// Rewrites one exposition. Sample lines stay as they are.
+/// Converts one exposition. Sample lines stay unchanged.
 pub(super) fn to_text_0_0_4(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len());
     let mut help = None;

@@ -1,4 +1,4 @@
-//! Log lines: text or JSON, on stderr and, when a folder is set, in rotating files.
+//! Sets up logging: text or JSON, on stderr and, if a folder is set, in rotating files.
 
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
@@ -15,44 +15,44 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::config::{Log, LogFormat, Rotation};
 
-/// Why logging cannot begin.
+/// Why logging cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// `log.level` is not a filter.
-    #[error("log.level `{level}` is not understood")]
+    /// `log.level` is not a valid filter.
+    #[error("log.level `{level}` is not a valid filter")]
     Level {
-        /// What was set.
+        /// The value of the setting.
         level: String,
-        /// Where it stops making sense.
+        /// The parser's error.
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
-    /// The folder or its first file cannot be made.
+    /// The log folder or its first file cannot be created.
     #[error("log.directory {} cannot be written", directory.display())]
     Directory {
         /// The folder.
         directory: PathBuf,
-        /// Why not.
+        /// The system's error.
         #[source]
         source: rolling::InitError,
     },
-    /// Logging was set up before, in the same process.
+    /// Logging has already been set up in this process.
     #[error("logging is already set up")]
     Twice(#[source] tracing_subscriber::util::TryInitError),
 }
 
-/// Writes what is still in the file's queue when it is dropped: keep it until the end of `main`.
+/// Flushes the queue of the log file when dropped: keep it until the end of `main`.
 #[derive(Debug)]
 #[must_use = "dropping it ends the log file"]
 pub struct LogGuard {
     _file: Option<WorkerGuard>,
 }
 
-/// Sets up logging for this process; `stderr` is where its standard error goes. The file is written by a thread of its own: when the disk cannot
-/// keep up, lines are dropped from the file rather than slowing the services.
+/// Sets up logging for this process; `stderr` is the writer for standard error. A separate thread writes the
+/// file: when the disk is too slow, lines are dropped from the file instead of slowing down the services.
 ///
 /// # Errors
-/// When the level is not understood, the folder cannot be written, or logging is already set up.
+/// When the level is not a valid filter, the folder cannot be written, or logging has already been set up.
 pub fn init<W>(log: &Log, stderr: W) -> Result<LogGuard, LogError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -138,9 +138,9 @@ mod tests {
     }
 
     #[test]
-    fn a_level_that_is_none_is_refused_by_name() {
+    fn an_invalid_level_is_refused_by_name() {
         let log = Log { level: "quipu=loud".to_owned(), ..Log::default() };
         let refused = subscriber(&log, io::sink, false).err().unwrap();
-        assert_eq!(refused.to_string(), "log.level `quipu=loud` is not understood");
+        assert_eq!(refused.to_string(), "log.level `quipu=loud` is not a valid filter");
     }
 }

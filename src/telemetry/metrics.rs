@@ -1,4 +1,4 @@
-//! The registry that rooms enter their metrics in, once, and that `/metrics` reads.
+//! The registry in which rooms register their metrics, and which `/metrics` exports.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,34 +17,34 @@ struct Build {
     version: &'static str,
 }
 
-/// All metrics of this process. Clones are the same registry.
+/// All metrics of this process. Clones share the registry.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Arc<RwLock<Registry>>,
 }
 
 impl Metrics {
-    /// A registry with `quipu_build_info{version}` and the standard `process_…` metrics.
+    /// Creates a registry with `quipu_build_info{version}` and the standard `process_…` metrics.
     #[must_use]
     pub fn new(version: &'static str) -> Self {
         let mut registry = Registry::default();
         let build = Family::<Build, Gauge>::default();
         build.get_or_create(&Build { version }).set(1);
-        registry.register("quipu_build_info", "The version that runs; the value is always 1", build);
+        registry.register("quipu_build_info", "Version of the running program; the value is always 1", build);
         registry.register_collector(Box::new(Process));
         Self { registry: Arc::new(RwLock::new(registry)) }
     }
 
-    /// Lets a room enter its families, under its own `sub_registry_with_prefix`. Once for each room: a
-    /// second time would give every name twice, which Prometheus refuses.
+    /// Lets a room register its families, under its own `sub_registry_with_prefix`. Call it once per room: a
+    /// second call would export every name twice, which Prometheus refuses.
     pub fn register<T>(&self, enter: impl FnOnce(&mut Registry) -> T) -> T {
         enter(&mut self.registry.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// All metrics now, in Prometheus' text format 0.0.4.
+    /// Exports all metrics in Prometheus' text format 0.0.4.
     ///
     /// # Errors
-    /// When a metric cannot be written, which is a bug in its encoder.
+    /// When a metric cannot be encoded, which is a bug in its encoder.
     pub fn encode(&self) -> Result<String, fmt::Error> {
         let mut openmetrics = String::new();
         text::encode_registry(

@@ -1,4 +1,4 @@
-//! What Quipu says of itself while it runs: log lines and metrics.
+//! Log lines and metrics of the running process.
 //!
 //! **Architecture Invariant:** there is no global registry of metrics; [`Metrics`] is passed in.
 

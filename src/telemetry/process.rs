@@ -1,4 +1,5 @@
-//! The standard `process_…` metrics, read from Linux' `/proc` at each scrape. Elsewhere there are none.
+//! The standard `process_…` metrics, read from Linux' `/proc` at each scrape. Other systems have none of
+//! them.
 
 use std::fmt;
 use std::fs;
@@ -8,10 +9,10 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-/// Ticks a second in `/proc`, the kernel's `USER_HZ`: 100 on every architecture Debian has.
+/// Clock ticks per second in `/proc`, the kernel's `USER_HZ`: 100 on all architectures that Debian supports.
 const TICKS_PER_S: f64 = 100.0;
 
-/// Reads this process.
+/// Collector for this process.
 #[derive(Debug)]
 pub(super) struct Process;
 
@@ -56,8 +57,8 @@ fn resident_bytes(status: &str) -> Option<i64> {
     line.trim().strip_suffix(" kB")?.trim().parse::<i64>().ok().map(|kib| kib * 1024)
 }
 
-/// A field of `/proc/self/stat` by its number in proc(5). The second one, the command, may hold spaces
-/// and ends with the last bracket.
+/// Field of `/proc/self/stat` by its number in proc(5). The second field, the command, may contain spaces and
+/// brackets; it ends at the last bracket.
 fn field(stat: &str, number: usize) -> Option<f64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(number - 3)?.parse().ok()
 }

@@ -1,8 +1,8 @@
-//! The shape of the code: who may name whom, what may be said where, how files look.
+//! Rules for the code: which module may import which, which names may be used where, and how files look.
 //!
-//! The rules are in `table.rs`. Files are parsed, so a path in the middle of a function counts like a `use`, and the
-//! inside of macros is read word by word. What `#[cfg(test)]` marks may name anything.
-//! Known holes: a name in a string (`#[serde(default = "…")]`), and what a re-export of a lower module brings along.
+//! The rules are in `table.rs`. Files are parsed, so a path within a function counts like a `use`, and macros
+//! are searched token by token. Code under `#[cfg(test)]` may name anything. Known gaps: a name in a string
+//! (`#[serde(default = "…")]`), and items that come along with a re-export of a lower module.
 
 mod imports;
 mod planted;
@@ -38,7 +38,7 @@ fn files_are_short_named_and_say_what_they_are_for() {
     assert!(found.is_empty(), "{} broken rules:{}", found.len(), report(&found));
 }
 
-/// Each exception in the table is still needed: one that nothing uses would let the next one in unseen.
+/// Each exception in the table must still be needed: an unused one would allow a new import unnoticed.
 #[test]
 fn the_listed_edges_on_one_level_exist() {
     let sources = source::read(root());

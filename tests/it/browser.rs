@@ -1,4 +1,5 @@
-//! The console in a real browser: what arrives live is on the page, and nothing leaves for another host.
+//! The console in a real browser: live entries appear on the page, and the page makes no request to another
+//! host.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -55,12 +56,12 @@ async fn live_entries_reach_the_page_and_no_request_leaves_for_another_host() {
     let console = console_under_test().await;
     let url = format!("http://{}/", listening(&console, "127.0.0.1:0").await);
     let mut browser = Browser::open(&url).await;
-    // Nothing is there yet, and the page says what to do.
+    // The archive is empty, and the page says what to do.
     browser.until("document.body.innerText.includes('Nothing archived yet.')").await;
     browser.until("document.getElementById('link').dataset.state === 'live'").await;
     let shown = meanwhile(&console, async {
         browser.until("document.querySelectorAll('#feed li[data-live]').length >= 40").await;
-        // The counters come with the stream, the panels by themselves.
+        // The counters arrive with the stream; the panels are polled.
         browser.until("Number(document.querySelector('[data-live=events]').textContent) > 0").await;
         browser.until("!document.body.innerText.includes('Nothing archived yet.')").await;
         browser.until("document.querySelector('#panel-lists').innerText.includes('text note')").await;
@@ -77,7 +78,7 @@ async fn live_entries_reach_the_page_and_no_request_leaves_for_another_host() {
         "an entry is shown twice: {shown:?}"
     );
 
-    // Held, the feed stands still and counts what waits.
+    // While paused, the feed does not change and counts new entries.
     meanwhile(&console, async {
         browser.evaluate("document.getElementById('hold').click()").await;
         let held = browser.evaluate("document.querySelector('#feed li').dataset.position").await;
@@ -93,7 +94,7 @@ async fn live_entries_reach_the_page_and_no_request_leaves_for_another_host() {
     })
     .await;
 
-    // The newest of an era that the page cannot know: it starts anew by itself.
+    // The newest tick of an era that the page does not know: the page reloads by itself.
     console.owner.batch_execute("TRUNCATE tick").await.unwrap();
     browser.evaluate("window.isOld = true").await;
     meanwhile(
@@ -107,7 +108,7 @@ async fn live_entries_reach_the_page_and_no_request_leaves_for_another_host() {
     assert_eq!(browser.evaluate(foreign).await, serde_json::json!([]));
     let asked = &browser.requests;
     assert!(asked.iter().any(|asked| asked.starts_with(&format!("{url}events"))), "{asked:?}");
-    assert!(asked.iter().all(|asked| asked.starts_with(&url)), "requests to others: {asked:?}");
+    assert!(asked.iter().all(|asked| asked.starts_with(&url)), "requests to other hosts: {asked:?}");
     browser.close().await;
     console.lifecycle.drain();
 }

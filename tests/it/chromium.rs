@@ -1,5 +1,5 @@
-//! A headless Chromium that a test drives by the `DevTools` protocol, because a page with an open event stream is never done
-//! loading, which is what `--dump-dom` waits for.
+//! Drives a headless Chromium by the `DevTools` protocol. `--dump-dom` cannot be used: it waits until the
+//! page has loaded, and a page with an open event stream never has.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -17,19 +17,20 @@ use tokio::time::{sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-/// Opened first, so that no request of the page is missed.
+/// The first page that is opened, so that no request of the tested page is missed.
 const BLANK: &str = "about:blank";
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A browser with one page. It knows no host but 127.0.0.1.
+/// A browser with one page. It can resolve only 127.0.0.1.
 pub(crate) struct Browser {
     child: Child,
     socket: WebSocketStream<TcpStream>,
     calls: u64,
-    /// What the page complained of: scripts that failed, policies that were violated.
+    /// Errors of the page: failed scripts, violated policies.
     pub(crate) complaints: Vec<Value>,
-    /// URLs that the page asked for. What the browser asks for by itself is not among them, and has nowhere to go.
+    /// URLs that the page requested. Requests of the browser itself are not included and cannot reach
+    /// anything.
     pub(crate) requests: BTreeSet<String>,
     _folder: TempDir,
 }
@@ -57,7 +58,7 @@ impl Browser {
             }
             started => started.unwrap(),
         };
-        let socket = timeout(PATIENCE, page_socket(&profile)).await.expect("chromium starts in time");
+        let socket = timeout(TIMEOUT, page_socket(&profile)).await.expect("chromium starts in time");
         let mut browser = Self {
             child,
             socket,
@@ -80,7 +81,7 @@ impl Browser {
         self.socket.send(Message::text(call.to_string())).await.unwrap();
         loop {
             let message =
-                timeout(PATIENCE, self.socket.next()).await.expect("an answer in time").unwrap().unwrap();
+                timeout(TIMEOUT, self.socket.next()).await.expect("an answer in time").unwrap().unwrap();
             let Ok(text) = message.to_text() else { continue };
             let mut message: Value = serde_json::from_str(text).unwrap_or_default();
             if message["id"] == self.calls {
@@ -98,7 +99,7 @@ impl Browser {
         }
     }
 
-    /// What an expression of the page's script amounts to.
+    /// The value of an expression in the page.
     pub(crate) async fn evaluate(&mut self, expression: &str) -> Value {
         let answer =
             self.call("Runtime.evaluate", json!({ "expression": expression, "returnByValue": true })).await;
@@ -108,8 +109,8 @@ impl Browser {
 
     /// Waits until an expression is true.
     pub(crate) async fn until(&mut self, expression: &str) {
-        for _ in 0..PATIENCE.as_millis() / 100 {
-            // Between two pages there is not even a body.
+        for _ in 0..TIMEOUT.as_millis() / 100 {
+            // While a page loads it may have no body.
             let guarded = format!("(() => {{ try {{ return {expression} }} catch {{ return false }} }})()");
             if self.evaluate(&guarded).await == true {
                 return;
@@ -123,7 +124,7 @@ impl Browser {
     pub(crate) async fn close(mut self) {
         let closing = json!({ "id": 0, "method": "Browser.close" });
         self.socket.send(Message::text(closing.to_string())).await.unwrap();
-        timeout(PATIENCE, self.child.wait()).await.expect("chromium ends in time").unwrap();
+        timeout(TIMEOUT, self.child.wait()).await.expect("chromium ends in time").unwrap();
     }
 }
 
@@ -152,7 +153,7 @@ async fn pages(port: u16) -> Vec<Value> {
     let request = format!("GET /json/list HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let (mut answer, mut chunk) = (Vec::new(), [0; 4096]);
-    // It keeps the connection open whatever it is told, so the length says where the answer ends.
+    // The server ignores `Connection: close`, so the length tells where the response ends.
     loop {
         let text = String::from_utf8_lossy(&answer);
         if let Some((head, body)) = text.split_once("\r\n\r\n") {

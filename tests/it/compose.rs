@@ -1,5 +1,5 @@
-//! What can be known of the containers without an engine: images are pinned, ports stay on loopback, every file that is
-//! mounted or copied is there, nothing runs as root, no password is written down. And Prometheus accepts its file.
+//! Static checks of the container files: images are pinned, ports stay on loopback, every mounted or copied
+//! file exists, nothing runs as root, and no password is written down. Prometheus' own tool checks its file.
 
 use std::fs;
 use std::path::Path;
@@ -47,7 +47,7 @@ fn is_pinned(image: &str) -> bool {
     tag.is_some_and(|tag| tag.trim_start_matches('v').starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// The values that a variable with a default takes in the implementations we have.
+/// The values of a path whose variable names an implementation.
 fn each_implementation(path: &str) -> Vec<String> {
     let mut paths =
         ["bigbrotr", "lilbrotr"].map(|name| path.replace("${QUIPU_IMPLEMENTATION:-bigbrotr}", name)).to_vec();
@@ -55,7 +55,7 @@ fn each_implementation(path: &str) -> Vec<String> {
     paths
 }
 
-/// Everything wrong with a compose file.
+/// All problems of a compose file.
 fn problems(text: &str) -> Vec<String> {
     let file = yaml(text);
     let mut problems = Vec::new();
@@ -110,7 +110,7 @@ fn the_containers_are_pinned_private_and_complete() {
 }
 
 #[test]
-fn a_careless_compose_file_is_noticed() {
+fn a_compose_file_with_problems_is_refused() {
     let text = "
 services:
   one:
@@ -150,7 +150,7 @@ volumes: {}
     );
 }
 
-/// `QUIPU__…` variables and their values in a file of any of our formats, commented ones included.
+/// `QUIPU__…` variables with their values in a file of any of our formats, including commented ones.
 fn settings_named_in(text: &str) -> Vec<(String, String)> {
     let lines = text.lines().map(|line| line.trim().trim_start_matches("# "));
     let named = lines.filter(|line| line.starts_with("QUIPU__") && !line.starts_with("QUIPU__<"));
@@ -261,7 +261,7 @@ fn images_are_built_from_pinned_ones_and_run_without_rights() {
     }
 }
 
-/// The build context is a list of what is wanted; what the build reads must be on it.
+/// The build context is an allow-list that must contain every file that the build reads.
 #[test]
 fn the_build_context_has_what_the_build_reads_and_no_secrets() {
     let ignore = read(".dockerignore");

@@ -98,7 +98,7 @@ fn a_wrong_type_is_refused_with_file_key_and_reason() {
 }
 
 #[test]
-fn a_network_keeps_its_own_defaults_for_what_is_not_said() {
+fn a_network_keeps_its_own_defaults_for_keys_that_are_not_set() {
     let folder = implementation(&[(
         "config/brotr.yaml",
         "networks: { tor: { enabled: true }, clearnet: { idle_timeout_s: 5 } }",
@@ -171,7 +171,7 @@ fn all_refusals_are_shown_at_once_each_in_the_spelling_of_its_source() {
 }
 
 #[test]
-fn what_types_cannot_refuse_names_its_source_too() {
+fn problems_beyond_types_name_their_source_too() {
     let folder = implementation(&[(
         "config/brotr.yaml",
         "http: { hosts: ['archive.example', 'https://archive.example'] }",
@@ -182,7 +182,7 @@ fn what_types_cannot_refuse_names_its_source_too() {
     assert!(refused[0].starts_with("environment: QUIPU__LOG__LEVEL: "));
     assert_eq!(
         refused[1],
-        "config/brotr.yaml: http.hosts: `https://archive.example`: a name alone is expected, without scheme, port or path"
+        "config/brotr.yaml: http.hosts: `https://archive.example`: expected a host name without scheme, port or path"
     );
     assert_eq!(refused[2], "--set: http.ops_address: the same as `http.console_address`");
 }
@@ -232,7 +232,7 @@ fn every_implementation_of_the_repository_is_accepted_and_holds_nothing_else() {
     }
     names.sort();
     assert_eq!(names, ["bigbrotr", "lilbrotr"]);
-    assert_eq!(Implementation::built_in(), names, "what is compiled in is what is in the folder");
+    assert_eq!(Implementation::built_in(), names, "the built-in implementations are those of the folder");
 }
 
 /// Fails on a file that is neither settings, SQL, a list nor a template: implementations hold no code.
@@ -277,9 +277,12 @@ fn the_bare_binary_holds_the_same_files_as_the_folder() {
 }
 
 #[test]
-fn an_implementation_that_is_nowhere_is_refused_with_those_there_are() {
+fn an_unknown_implementation_is_refused_with_the_list_of_known_ones() {
     let here = tempfile::tempdir().unwrap();
-    assert!(Implementation::find(here.path().to_str().unwrap()).is_err(), "an empty folder is none");
+    assert!(
+        Implementation::find(here.path().to_str().unwrap()).is_err(),
+        "an empty folder is not an implementation"
+    );
     let unknown = Implementation::find("tinybrotr").unwrap_err().to_string();
     assert!(unknown.contains("`tinybrotr`") && unknown.contains("bigbrotr, lilbrotr"), "{unknown}");
 }

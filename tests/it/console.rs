@@ -1,4 +1,5 @@
-//! The console: its stream loses and repeats nothing, its bounds hold, its answers carry what keeps them safe.
+//! The console: its stream loses and repeats nothing, its limits hold, and its responses have the security
+//! headers.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::support::database::TestDatabase;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A console on a database of its own.
+/// A console with its own database.
 pub(crate) struct Console {
     pub(crate) edge: Edge,
     pub(crate) state: ConsoleState,
@@ -33,7 +34,7 @@ pub(crate) struct Console {
     pub(crate) health: HealthRegistry,
     pub(crate) owner: Client,
     doors: Doors,
-    /// Last, so that it is dropped after those who are connected to it.
+    /// The last field, so that it is dropped after its clients.
     pub(crate) database: TestDatabase,
 }
 
@@ -58,7 +59,7 @@ pub(crate) async fn console_under_test() -> Console {
     Console { edge, state, router, lifecycle, health, owner, doors, database }
 }
 
-/// A request under the console's address.
+/// A request with the console's address in `Host`.
 fn named(path: &str) -> axum::http::request::Builder {
     Request::get(path).header("host", "127.0.0.1:4700")
 }
@@ -84,7 +85,7 @@ impl Console {
         self.owner.query_one(sql, &[]).await.unwrap().get(0)
     }
 
-    /// The ids and positions that a reader gets after `id`, up to the newest tick.
+    /// Event ids and positions that a reader receives after `id`, up to the newest tick.
     async fn after(&self, id: &str, count: usize) -> Vec<(String, i64)> {
         let mut frames = self.stream(id).await;
         let mut got = Vec::new();
@@ -103,7 +104,7 @@ impl Console {
     }
 }
 
-/// One entry in a journal. Returns its position.
+/// Appends one journal entry. Returns its position.
 async fn entry(client: &impl GenericClient, what: &str) -> i64 {
     let sql = "INSERT INTO relay_log (batch, slot, relay, kind, detail)
                VALUES (gen_random_uuid(), 0, 1, 'observed', jsonb_build_object('what', $1::text)) RETURNING position";
@@ -133,7 +134,7 @@ impl Frames {
         Self { body: answer.into_body().into_data_stream(), text: String::new() }
     }
 
-    /// The next frame; nothing at the end of the stream.
+    /// The next frame; `None` at the end of the stream.
     async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some((frame, rest)) = self.text.split_once("\n\n") {
@@ -158,7 +159,7 @@ impl Frames {
     /// The next entry or reset.
     async fn next_named(&mut self) -> Frame {
         loop {
-            let frame = self.next().await.expect("the stream goes on");
+            let frame = self.next().await.expect("the stream continues");
             if frame.event == "entry" || frame.event == "reset" {
                 return frame;
             }
@@ -166,7 +167,7 @@ impl Frames {
     }
 }
 
-/// A-SSE.3, DESIGN section 3: late commits fall into a later batch.
+/// A-SSE.3: entries that commit late belong to a later tick's batch.
 #[tokio::test]
 async fn resuming_anywhere_loses_nothing_and_repeats_nothing() {
     let console = console_under_test().await;
@@ -176,7 +177,7 @@ async fn resuming_anywhere_loses_nothing_and_repeats_nothing() {
 
     let mut written = BTreeSet::new();
     for round in 0..4 {
-        // Draws its position first, and commits two ticks later.
+        // Draws its position first, but commits two ticks later.
         let open = late.transaction().await.unwrap();
         let late_position = entry(&open, "late").await;
         for _ in 0..=round {
@@ -190,7 +191,7 @@ async fn resuming_anywhere_loses_nothing_and_repeats_nothing() {
         assert!(written.iter().max() > Some(&late_position));
         console.tick().await;
     }
-    // One tick of more than two pages.
+    // One tick with more than two pages.
     let sql = "INSERT INTO relay_log (batch, slot, relay, kind)
                SELECT gen_random_uuid(), 0, 1, 'observed' FROM generate_series(1, 450) RETURNING position";
     written.extend(console.owner.query(sql, &[]).await.unwrap().iter().map(|row| row.get::<_, i64>(0)));
@@ -245,7 +246,7 @@ async fn a_live_stream_that_is_cut_again_and_again_still_gets_everything_once() 
 }
 
 #[tokio::test]
-async fn a_forgotten_tick_is_answered_with_a_reset_and_the_stream_goes_on() {
+async fn a_deleted_tick_causes_a_reset_and_the_stream_continues() {
     let console = console_under_test().await;
     let mut ids = Vec::new();
     entry(&console.owner, "first").await;
@@ -260,14 +261,15 @@ async fn a_forgotten_tick_is_answered_with_a_reset_and_the_stream_goes_on() {
     let newest = format!("{}-{}", ids[3].split_once('-').unwrap().0, i64::MAX);
 
     let mut streams = Vec::new();
-    // Gone; kept, but not the tick that its batch begins at; never taken.
+    // Three ids: a tick that is gone; a tick that is kept while the one before it is not; a tick that never
+    // existed.
     for id in [begin.as_str(), &ids[0], &ids[2], "999999-1"] {
         let mut frames = console.stream(id).await;
         let frame = frames.next_named().await;
         assert_eq!((frame.event.as_str(), frame.id.as_ref()), ("reset", Some(&newest)), "{id}");
         streams.push(frames);
     }
-    // All of the oldest tick was seen, so nothing before it is needed.
+    // The cursor is at the end of the oldest tick, so nothing before it is needed.
     let mut whole = console.stream(&format!("{kept}-{}", i64::MAX)).await;
     assert_eq!(whole.next_named().await.id.as_ref(), Some(&ids[3]));
     streams.push(whole);
@@ -277,7 +279,7 @@ async fn a_forgotten_tick_is_answered_with_a_reset_and_the_stream_goes_on() {
         assert_eq!(frames.next_named().await.data["position"], position);
     }
 
-    // A working table may be truncated at any time: what cannot be known is said.
+    // `tick` is a working table and may be truncated at any time: the stream then sends a reset.
     console.owner.batch_execute("TRUNCATE tick").await.unwrap();
     entry(&console.owner, "unseen").await;
     console.tick().await;
@@ -288,7 +290,7 @@ async fn a_forgotten_tick_is_answered_with_a_reset_and_the_stream_goes_on() {
 }
 
 #[tokio::test]
-async fn a_stream_that_begins_before_the_first_tick_says_reset_when_it_comes() {
+async fn a_stream_that_begins_before_the_first_tick_sends_reset_after_it() {
     let console = console_under_test().await;
     console.owner.batch_execute("TRUNCATE tick").await.unwrap();
     let mut frames = Frames::of(console.get(named("/events")).await);
@@ -337,7 +339,7 @@ async fn streams_are_bounded_and_a_reader_that_leaves_makes_room() {
         }
     };
     timeout(PATIENCE, room).await.expect("room for one more");
-    // Streams end at the drain, and none begins.
+    // At the drain streams end, and none begins.
     console.lifecycle.drain();
     for frames in &mut streams {
         while frames.next().await.is_some() {}
@@ -348,7 +350,7 @@ async fn streams_are_bounded_and_a_reader_that_leaves_makes_room() {
 
 /// A-SSE.5
 #[tokio::test]
-async fn a_slow_reader_is_dropped_and_finds_the_rest_when_it_comes_back() {
+async fn a_slow_reader_is_dropped_and_gets_the_rest_when_it_reconnects() {
     let console = console_under_test().await;
     entry(&console.owner, "before").await;
     let start = format!("{}-{}", console.tick().await, i64::MAX);
@@ -372,7 +374,7 @@ async fn a_slow_reader_is_dropped_and_finds_the_rest_when_it_comes_back() {
 
 /// A-SSE.4
 #[tokio::test]
-async fn a_quiet_stream_says_that_it_is_there_and_where() {
+async fn an_idle_stream_sends_comments_with_its_cursor() {
     let console = console_under_test().await;
     entry(&console.owner, "before").await;
     let tick = console.tick().await;
@@ -441,7 +443,7 @@ async fn the_page_and_its_numbers_say_the_same() {
     for expected in [
         "text note",
         "one.example",
-        "1 service fails",
+        "1 service is failing",
         "no &lt;network&gt;",
         "ingested",
         "http://127.0.0.1:4700",
@@ -449,7 +451,7 @@ async fn the_page_and_its_numbers_say_the_same() {
         assert!(page.contains(expected), "{expected} is missing in {page}");
     }
     assert!(!page.contains("Nothing archived yet."));
-    // The stream goes on where the page ends.
+    // The stream continues where the page ends.
     let id = page.split_once("data-last-event-id=\"").unwrap().1.split_once('"').unwrap().0.to_owned();
     let position = entry(&console.owner, "after the page").await;
     console.tick().await;
@@ -458,7 +460,7 @@ async fn the_page_and_its_numbers_say_the_same() {
 }
 
 #[tokio::test]
-async fn a_strange_name_is_refused_on_every_route_and_ours_are_not() {
+async fn a_foreign_host_name_is_refused_on_every_route_and_ours_are_not() {
     let console = console_under_test().await;
     for path in ["/", "/events", "/status.json", "/console.js", "/nowhere"] {
         let answer = console.get(Request::get(path).header("host", "rebind.example:4700")).await;

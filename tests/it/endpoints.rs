@@ -1,4 +1,5 @@
-//! The table of endpoints in docs/security.md is what a running Quipu serves, and each endpoint treats strangers as it says.
+//! The table of endpoints in docs/security.md equals what a running Quipu serves, and each endpoint treats
+//! strangers as the table says.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::support::instance::{Instance, PATIENCE};
 
-/// An endpoint, and what the table says of strangers.
+/// An endpoint as a row of the table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
     listener: String,
@@ -39,7 +40,7 @@ fn documented() -> BTreeMap<Row, String> {
     rows
 }
 
-/// The head of an answer and, if it ends, its body.
+/// Status and head of a response and, if it ends, its body.
 async fn ask(address: &str, row: &Row, query: &str, lines: &str, body: &str) -> (u16, String) {
     let path = row.path.replace("{msg_id}", "00000000-0000-4000-8000-000000000000");
     let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
@@ -114,7 +115,8 @@ async fn every_endpoint_is_documented_and_treats_strangers_as_documented() {
         if row.access != "identity" {
             continue;
         }
-        // A claim is believed of a program on this machine alone, neither of what a proxy forwarded nor of a bad token.
+        // A claimed identity is believed only from a program on this machine: not in a forwarded request, and
+        // not beside an invalid token.
         let claim = format!("?wayfarer_id={}&device_id=phone", "11".repeat(32));
         let (status, answer) = ask(&address, row, &claim, &host, body).await;
         assert_ne!(status, 401, "{row:?}: {answer}");

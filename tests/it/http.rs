@@ -1,4 +1,5 @@
-//! The edge kit: answers to failures, the pages for machines, graceful drain; hostile clients in a file of their own.
+//! The HTTP server: responses to failures, the machine-readable pages, and the graceful drain. Hostile
+//! clients are in `http/hostile.rs`.
 
 mod hostile;
 
@@ -67,7 +68,7 @@ async fn health_and_readiness_follow_the_services() {
 
 /// A-PROM.1
 #[tokio::test]
-async fn promtool_has_nothing_to_say_about_the_metrics() {
+async fn promtool_accepts_the_metrics() {
     let (router, health, metrics) = ops();
     health.starting("finder");
     health.cycle_failed("finder", "no database");
@@ -147,10 +148,9 @@ async fn rejected_busy_and_broken_are_three_answers() {
     assert_eq!(said("/rejected").await, (400, None, body));
     let body = json!({ "code": "busy", "message": "busy, try again later", "retry_after_s": 7 });
     assert_eq!(said("/busy").await, (503, Some("7".to_owned()), body));
-    let body =
-        json!({ "code": "internal", "message": "internal error: the log has its cause, under this id" });
+    let body = json!({ "code": "internal", "message": "internal error: the server's log has the cause under this request id" });
     assert_eq!(said("/broken").await, (500, None, body));
-    // What axum refuses by itself has the same form.
+    // Errors that axum produces have the same format.
     assert_eq!(said("/nowhere").await, (404, None, json!({ "code": "not_found", "message": "not found" })));
     let (status, headers, body) = ask(&served, "/numbered").await;
     assert_eq!((status.as_u16(), headers["allow"].to_str().unwrap()), (405, "POST"));
@@ -178,7 +178,7 @@ async fn an_answer_that_does_not_begin_in_time_is_503() {
 }
 
 #[tokio::test]
-async fn a_request_under_way_is_answered_during_the_drain_and_no_new_one_is_taken() {
+async fn a_pending_request_is_answered_during_the_drain_and_no_new_one_is_accepted() {
     let (begun, finish) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let handler = {
         let (begun, finish) = (Arc::clone(&begun), Arc::clone(&finish));
@@ -196,7 +196,7 @@ async fn a_request_under_way_is_answered_during_the_drain_and_no_new_one_is_take
     assert_eq!(
         taken,
         format!(
-            "{address} cannot be listened on; `http.ops_address`, or --port-base of `quipu up`, takes another one"
+            "cannot listen on {address}: set another address in `http.ops_address`, or other ports with --port-base of `quipu up`"
         )
     );
     edge().0.serve(&lifecycle, listener, Routes::new().get("/", Access::Anyone, handler));

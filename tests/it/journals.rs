@@ -1,4 +1,4 @@
-//! Journals only grow, for everybody.
+//! Every table is registered as a journal, projection or working table, and commented as such.
 
 use quipu::store::registry::{self, TABLES, TableKind};
 

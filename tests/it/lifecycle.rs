@@ -22,7 +22,7 @@ fn signals() -> (UnboundedSender<&'static str>, impl Stream<Item = &'static str>
     (send, stream::unfold(receive, |mut receive| async move { Some((receive.recv().await?, receive)) }))
 }
 
-/// Runs to the end; one that never comes fails, instead of hanging, as paused time runs ahead.
+/// Runs to the end. A run that never ends fails instead of hanging, because paused time advances by itself.
 async fn run(lifecycle: &Lifecycle, signals: impl Stream<Item = &'static str>) -> Ending {
     tokio::time::timeout(GRACE * 100, lifecycle.run_until_stopped(signals)).await.expect("an end")
 }
@@ -126,7 +126,7 @@ async fn a_run_of_tasks_that_end_by_themselves_needs_no_signal() {
     assert!(run(&lifecycle, signals).await.is_clean());
 }
 
-/// Answers from a list, then is idle for ever; reports when each cycle began.
+/// Returns the results of a list, then stays idle; reports when each cycle began.
 struct Scripted {
     answers: Mutex<VecDeque<io::Result<Cycle>>>,
     began: UnboundedSender<Instant>,
@@ -190,7 +190,7 @@ async fn a_hint_wakes_a_loop_before_its_interval_even_if_it_came_during_the_cycl
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_back_off_ever_longer_are_visible_and_a_success_forgets_them() {
+async fn failures_back_off_ever_longer_are_visible_and_a_success_resets_them() {
     let (service, mut times) = scripted(vec![broken(), broken(), broken(), Ok(Cycle::Idle), broken()]);
     let (lifecycle, health) = (Lifecycle::new(GRACE), health());
     lifecycle.run_service(service, pace(600), health.clone());
@@ -241,7 +241,7 @@ impl Service for Careless {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_a_cycle_fails_that_cycle_is_counted_and_the_service_backs_off_and_goes_on() {
+async fn a_panic_in_a_cycle_fails_that_cycle_is_counted_and_the_service_backs_off_and_continues() {
     let (_send, signals) = signals();
     let (began, mut times) = mpsc::unbounded_channel();
     let (lifecycle, health) = (Lifecycle::new(GRACE), health());
@@ -276,21 +276,21 @@ impl Service for Endless {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cycle_that_lasts_for_hours_counts_as_started_and_well_once_it_works() {
+async fn a_cycle_that_lasts_for_hours_counts_as_started_and_healthy_while_it_works() {
     let (lifecycle, health) = (Lifecycle::new(GRACE), health());
     lifecycle.run_service(Endless(Mutex::default()), pace(60).with_long_cycles(), health.clone());
     assert_eq!(health.still_starting(), ["endless"]);
     tokio::time::timeout(Duration::from_secs(1), health.started()).await.expect("it works");
     assert!(health.liveness().is_ready);
 
-    // One whose cycles are short has to end one first.
+    // A service with short cycles must complete one first.
     let health = self::health();
     lifecycle.run_service(Endless(Mutex::default()), pace(60), health.clone());
     assert!(tokio::time::timeout(GRACE * 100, health.started()).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_cycle_ends_a_failure_when_it_has_lasted_but_not_by_beginning() {
+async fn a_long_cycle_ends_a_failure_after_a_while_but_not_when_it_begins() {
     let (lifecycle, health) = (Lifecycle::new(GRACE), health());
     let failing = Endless(Mutex::new(vec![broken()]));
     lifecycle.run_service(failing, pace(60).with_long_cycles(), health.clone());

@@ -1,5 +1,5 @@
-//! The migrations as files: their names and numbers, their comments, and that a landed one is never edited.
-//! And as a schema: every column of the catalog is explained.
+//! The migrations as files: names, numbers, comments, and that a released one is never edited. And as a
+//! schema: every column of the catalog has a comment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,7 +15,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations")
 }
 
-/// Names and texts, in the order of their numbers.
+/// Names and texts, sorted by number.
 fn migrations() -> Vec<(String, String)> {
     let mut found: Vec<_> = fs::read_dir(folder())
         .unwrap()
@@ -30,7 +30,7 @@ fn migrations() -> Vec<(String, String)> {
     found
 }
 
-/// 12 for `V12__what_it_does.sql`; none for any other form.
+/// 12 for `V12__what_it_does.sql`; `None` for any other form.
 fn number(name: &str) -> Option<u32> {
     let (number, what) = name.strip_prefix('V')?.strip_suffix(".sql")?.split_once("__")?;
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
@@ -43,7 +43,8 @@ fn without_comments(text: &str) -> String {
     text.lines().map(|line| line.split("--").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
-/// The tables that a text creates, with their columns. Not partitions, which functions make by `CREATE TABLE %I (LIKE …`.
+/// The tables that a text creates, with their columns, without partitions, which functions create by `CREATE
+/// TABLE %I (LIKE …`.
 fn tables(text: &str) -> BTreeMap<String, Vec<String>> {
     let text = without_comments(text);
     let mut tables = BTreeMap::new();
@@ -73,7 +74,7 @@ fn tables(text: &str) -> BTreeMap<String, Vec<String>> {
     tables
 }
 
-/// What `COMMENT ON <kind> name IS '…` says, by name.
+/// The texts of `COMMENT ON <kind> name IS '…`, by name.
 fn comments(text: &str, kind: &str) -> BTreeMap<String, String> {
     text.split(&format!("COMMENT ON {kind} "))
         .skip(1)
@@ -82,7 +83,7 @@ fn comments(text: &str, kind: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// What is wrong with one text's comments.
+/// Problems of the comments of one text.
 fn uncommented(text: &str) -> Vec<String> {
     let (of_tables, of_columns) = (comments(text, "TABLE"), comments(text, "COLUMN"));
     let mut problems = Vec::new();
@@ -100,7 +101,7 @@ fn uncommented(text: &str) -> Vec<String> {
     problems
 }
 
-/// A table's comment starts with the word of the kind it is registered as.
+/// A problem if the table's comment does not start with its registered kind.
 fn unkind(table: &str, comment: &str) -> Option<String> {
     let Some((_, kind)) = TABLES.iter().find(|(name, _)| *name == table) else {
         return Some(format!("table {table} is in no registry"));
@@ -124,7 +125,7 @@ fn migrations_are_named_alike_and_numbered_without_gaps() {
 }
 
 #[test]
-fn every_table_says_its_kind_and_every_column_what_it_holds() {
+fn every_table_comment_has_its_kind_and_every_column_a_comment() {
     let problems: Vec<_> = migrations()
         .iter()
         .flat_map(|(name, text)| {
@@ -155,7 +156,7 @@ fn a_missing_comment_is_noticed() {
     );
 }
 
-/// What is wrong between the frozen sums and the files.
+/// Differences between the recorded checksums and the files.
 fn thawed(sums: &str, files: &[(String, String)]) -> Vec<String> {
     let frozen: BTreeMap<&str, &str> = sums
         .lines()
@@ -237,7 +238,7 @@ async fn unkind_tables(client: &Client) -> Vec<String> {
     rows.iter().filter_map(|row| unkind(row.get(0), row.get(1))).collect()
 }
 
-/// The same from the database's own mouth, which also knows what a text search could misread.
+/// The same check in the catalog, which is exact where the text search may misread.
 #[tokio::test]
 async fn the_catalog_explains_every_column() {
     let database = TestDatabase::new().await;

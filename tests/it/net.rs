@@ -1,4 +1,4 @@
-//! The outside world: dials, sessions and requests against peers on the loopback that do what real ones do, and worse.
+//! Outgoing connections: dials, sessions and requests against loopback peers, well-behaved and hostile.
 
 mod auth;
 mod dial;

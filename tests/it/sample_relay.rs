@@ -1,4 +1,4 @@
-//! The sample relay as an archive meets it: capped answers, newest first, paged by an inclusive `until`.
+//! The sample relay as a client sees it: capped responses, newest first, paged by an inclusive `until`.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use nostr_sdk::{Client, Event, EventId, Filter, Kind, Timestamp};
 use quipu::base::Network;
 use quipu::sample::{ANSWER_EVENTS_MAX, SampleGenerator, SampleRelay, SampleRelayError};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn anywhere() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
@@ -18,15 +18,15 @@ async fn client_of(url: &str) -> Client {
     let client = Client::default();
     client.add_relay(url).await.unwrap();
     client.connect().await;
-    client.wait_for_connection(PATIENCE).await;
+    client.wait_for_connection(TIMEOUT).await;
     client
 }
 
 async fn answer(client: &Client, filter: Filter) -> Vec<Event> {
-    client.fetch_events(filter, PATIENCE).await.unwrap().into_iter().collect()
+    client.fetch_events(filter, TIMEOUT).await.unwrap().into_iter().collect()
 }
 
-/// Pages back with `until` at the oldest second seen (N-01.22); returns the ids and the number of answers.
+/// Pages back with `until` at the oldest second seen (N-01.22); returns the ids and the number of responses.
 async fn page(client: &Client, kind: Option<Kind>) -> (BTreeSet<EventId>, usize) {
     let (mut ids, mut pages, mut until) = (BTreeSet::new(), 0, Timestamp::from_secs(u32::MAX.into()));
     loop {
@@ -98,7 +98,7 @@ async fn a_taken_port_is_an_error_and_a_stopped_relay_frees_it() {
     let client = client_of(first.url().as_str()).await;
     first.shutdown().await;
     for _ in 0..30 {
-        // Stopped right after the start, which the relay underneath sometimes does not hear.
+        // Stopped right after the start, when the underlying relay sometimes misses the call.
         SampleRelay::start(taken, []).await.unwrap().shutdown().await;
     }
     client.shutdown().await;

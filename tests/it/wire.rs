@@ -1,4 +1,4 @@
-//! The benches' relay answers as NIP-01 says, and faster than any reader asks.
+//! The relay of the benches follows NIP-01 and is faster than its readers.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -72,7 +72,7 @@ async fn the_wire_relay_answers_as_nip_01_says() {
     assert_eq!(events_in(&ask(&mut socket, r#"["REQ","s",{"limit":1}]"#).await).len(), 1);
 }
 
-/// Prints the figure; the bound is loose because other tests run beside it.
+/// Prints the rate. The bound is loose because other tests run at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_wire_relay_is_faster_than_its_readers() {
     let events: Vec<Event> = SampleGenerator::paced(1, 20_000).collect();

@@ -1,15 +1,15 @@
-//! Why a text is not the address of a relay.
+//! Errors of parsing a relay's URL.
 
 use thiserror::Error;
 
 use super::RELAY_URL_BYTES_MAX;
 use super::host::{HOST_BYTES_MAX, LABEL_BYTES_MAX, ONION_CHARS};
 
-/// Why a text is not the address of a relay.
+/// Why a text is not the URL of a relay.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RelayUrlError {
-    /// Nothing but white space.
+    /// The text is empty or white space.
     #[error("the address is empty")]
     Empty,
     /// Longer than [`RELAY_URL_BYTES_MAX`], as given or as normalized.
@@ -18,45 +18,45 @@ pub enum RelayUrlError {
         /// The length found, in bytes.
         bytes: usize,
     },
-    /// White space or a control character inside: two addresses on one line, a broken copy.
+    /// White space or a control character within the URL: two URLs on one line, or a damaged copy.
     #[error("the address contains {found:?}")]
     Unprintable {
         /// The first such character.
         found: char,
     },
-    /// No URL by the WHATWG rules.
+    /// Not a URL by the WHATWG rules.
     #[error("{0}")]
     Syntax(#[from] url::ParseError),
-    /// A URL, but not of a WebSocket.
+    /// The scheme is not `ws` or `wss`.
     #[error("the scheme is {0:?}, only ws and wss are relays")]
     Scheme(String),
-    /// A user name or password, which would end up in public tables.
+    /// The URL contains a user name or password, which would end up in public tables.
     #[error("the address contains a user name or password")]
     Credentials,
-    /// Port 0, where nothing can listen.
+    /// Port 0, on which nothing can listen.
     #[error("port 0 cannot be connected to")]
     PortZero,
     /// The path begins with two slashes: the text held two schemes (`wss://wss://…`).
     #[error("the path begins with //, the address seems to hold two schemes")]
     DoubleScheme,
-    /// A host that DNS cannot hold.
+    /// The host is not a valid DNS name.
     #[error(
-        "the host {host:?} is no DNS name: 1 to {LABEL_BYTES_MAX} bytes between dots, {HOST_BYTES_MAX} in all"
+        "the host {host:?} is not a DNS name: 1 to {LABEL_BYTES_MAX} bytes between dots, {HOST_BYTES_MAX} in all"
     )]
     HostName {
-        /// The host as normalized.
+        /// The normalized host.
         host: String,
     },
-    /// Under `.onion`, but not a version 3 name.
-    #[error("the host {host:?} is no onion name of version 3: {ONION_CHARS} of a-z and 2-7, version 3")]
+    /// A name under `.onion` that is not a version 3 name.
+    #[error("the host {host:?} is not an onion name of version 3: {ONION_CHARS} of a-z and 2-7, version 3")]
     Onion {
-        /// The host as normalized.
+        /// The normalized host.
         host: String,
     },
 }
 
 impl RelayUrlError {
-    /// A short constant name, for counting refusals by reason.
+    /// Short constant name, for counting refusals by reason.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! What the host of a relay's address may be, and which hosts are local.
+//! Which hosts a relay's URL may have, and which hosts are local.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,7 +11,7 @@ pub(super) const LABEL_BYTES_MAX: usize = 63;
 /// Length of a version 3 onion name in base32 characters: 32 bytes key, 2 checksum, 1 version.
 pub(super) const ONION_CHARS: usize = 56;
 
-/// Refuses a name that DNS or Tor cannot hold.
+/// Refuses names that are invalid in DNS or Tor.
 pub(super) fn check_name(name: &str) -> Result<(), RelayUrlError> {
     let fits = |label: &str| (1..=LABEL_BYTES_MAX).contains(&label.len());
     if name.len() > HOST_BYTES_MAX || !name.split('.').all(fits) {
@@ -24,7 +24,7 @@ pub(super) fn check_name(name: &str) -> Result<(), RelayUrlError> {
     Ok(())
 }
 
-/// The alphabet, the length, and the last byte, which is the version: 3. The checksum before it needs
+/// Checks the alphabet, the length, and the last byte, which encodes version 3. The checksum before it needs
 /// SHA-3 and is left to Tor, which refuses a wrong one.
 fn is_onion_v3(label: &str) -> bool {
     const ENDINGS_OF_VERSION_3: [&str; 4] = ["ad", "id", "qd", "yd"];
@@ -34,14 +34,14 @@ fn is_onion_v3(label: &str) -> bool {
         && ENDINGS_OF_VERSION_3.iter().any(|ending| label.ends_with(ending))
 }
 
-/// Endings of names that no public zone delegates, so that only the machine or the network around it can give them an address:
-/// RFC 6761 (`localhost`, `test`), RFC 6762 with its appendix G (`local` and the private ones), RFC 8375 (`home.arpa`; nothing
-/// under `arpa` is a relay).
+/// Top-level labels that no public zone delegates. Only the machine or the local network can give such names
+/// an address: RFC 6761 (`localhost`, `test`), RFC 6762 with its appendix G (`local` and the private names),
+/// RFC 8375 (`home.arpa`; no relay lives under `arpa`).
 const LOCAL_ENDINGS: [&str; 10] =
     ["localhost", "test", "local", "intranet", "internal", "private", "corp", "home", "lan", "arpa"];
 
-/// Whether a name is local: it has a single label, or one of the endings that no public zone delegates. In lower case; a final
-/// dot changes nothing.
+/// Whether a name in lower case is local: it has a single label, or ends with a label that no public zone
+/// delegates. A final dot is ignored.
 #[must_use]
 pub fn is_local_name(name: &str) -> bool {
     match name.trim_end_matches('.').rsplit_once('.') {
@@ -50,8 +50,9 @@ pub fn is_local_name(name: &str) -> bool {
     }
 }
 
-/// An address that the public internet does not route: this machine, networks around it, and what is reserved. The one
-/// list of them. An IPv4 address inside an IPv6 one (mapped, NAT64, 6to4) is judged as what it is.
+/// Whether the public internet does not route this address: this machine, private networks, and reserved
+/// ranges. This is the only list of them. An IPv4 address within an IPv6 address (mapped, NAT64, 6to4) is
+/// judged as the IPv4 address.
 #[must_use]
 pub fn is_local_ip(ip: IpAddr) -> bool {
     match ip {
@@ -90,7 +91,7 @@ fn is_local_ipv6(ip: Ipv6Addr) -> bool {
         [0x2002, ..] => ipv4_at(2),
         // Documentation and Teredo.
         [0x2001, 0x0db8 | 0, ..] | [0x3fff, 0..=0x0fff, ..] => true,
-        // Global unicast is what is left of 2000::/3.
+        // Global unicast is 2000::/3 without the ranges above.
         [first, ..] => first & 0xe000 != 0x2000,
     }
 }

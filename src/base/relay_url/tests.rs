@@ -1,4 +1,4 @@
-//! One canonical spelling: tables of spellings and refusals, a property, and every known relay.
+//! Tables of spellings and refusals, properties, and the list of all known relays.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A valid key alphabet and version; the checksum is not looked at.
+/// An onion name with a valid alphabet and version; the checksum is not checked.
 const ONION: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
 
 fn canonical(text: &str) -> String {
@@ -40,7 +40,7 @@ fn many_spellings_are_one_relay() {
 }
 
 #[test]
-fn what_is_no_relay_is_refused_with_its_reason() {
+fn a_text_that_is_not_a_relay_is_refused_with_its_reason() {
     let long = format!("wss://relay.example/{}", "a".repeat(RELAY_URL_BYTES_MAX - 19));
     let grows = format!("wss://relay.example/{}", "ß".repeat(200));
     let long_label = format!("wss://{}.example", "a".repeat(64));
@@ -96,7 +96,7 @@ fn the_host_tells_the_network() {
 }
 
 #[test]
-fn local_addresses_are_told_from_public_ones() {
+fn local_and_public_addresses_are_told_apart() {
     for local in [
         "ws://localhost",
         "ws://a.localhost",
@@ -137,9 +137,9 @@ fn local_addresses_are_told_from_public_ones() {
     }
 }
 
-/// Line 1610 is no IPv4 address; 3388 and 6710 are onion names whose last byte is no version.
+/// Line 1610 is not an IPv4 address; lines 3388 and 6710 are onion names with an invalid version byte.
 #[test]
-fn of_the_known_relays_three_are_no_addresses_and_three_are_named_twice() {
+fn of_the_known_relays_three_are_invalid_and_three_are_duplicates() {
     let text = include_str!("../../../seeds/seed_relays.txt");
     let (mut accepted, mut refused) = (Vec::new(), Vec::new());
     for (line, address) in (1..).zip(text.lines()) {
@@ -167,7 +167,7 @@ fn serde_refuses_what_the_parser_refuses() {
 
 proptest! {
     #[test]
-    fn a_canonical_text_is_its_own_canonical_text(
+    fn parsing_a_canonical_text_gives_the_same_text(
         text in r"(?i)wss?://([a-z0-9_.-]{1,20}|\[[0-9a-f:]{2,12}\]|[a-zßü日💜.]{1,9})(:[0-9]{0,5})?[/\\a-z%2eé.]{0,12}([?#][a-z/?#&= é]{0,9}){0,2}"
     ) {
         if let Ok(url) = RelayUrl::parse(&text) {

@@ -1,7 +1,7 @@
-//! A stream that reads along in WebSocket frame headers (RFC 6455, 5.2), and fails before the first payload byte of a message that
-//! is longer than allowed.
+//! A stream that parses the WebSocket frame headers of the data that it passes on (RFC 6455, 5.2), and fails
+//! before the first payload byte of a message that is too long.
 //!
-//! The WebSocket library has such bounds, too, but fixes them at the handshake.
+//! The WebSocket library has such limits too, but fixes them at the handshake.
 
 use std::io;
 use std::pin::Pin;
@@ -10,78 +10,79 @@ use std::task::{Context, Poll, ready};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes of a header up to the end of its length: at most 2 + 8.
+/// Longest frame header without the masking key: 2 + 8 bytes.
 const HEAD_BYTES_MAX: usize = 10;
-/// Bytes of the masking key after the length.
+/// Length of the masking key, which follows the payload length.
 const MASK_BYTES: u64 = 4;
 
-/// A message is longer than allowed. None of its last frame was read.
+/// A message is longer than allowed. Nothing of its last frame's payload was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("a message of {size} bytes; at most {limit} are allowed")]
 pub struct MessageTooLong {
-    /// Bytes of the message, as far as its frames have announced them.
+    /// Bytes of the message, as far as its frames have announced.
     pub size: u64,
     /// Bytes allowed.
     pub limit: u64,
 }
 
-/// Where the stream is within the frames.
+/// Position of the parser within the frames.
 #[derive(Debug, Default)]
 struct Frames {
-    /// The header under way, up to the end of its length.
+    /// The current header, up to the end of the payload length.
     head: [u8; HEAD_BYTES_MAX],
-    /// Bytes of it that are known.
+    /// Number of bytes in `head`.
     known: usize,
     /// Bytes until the next header.
     rest: u64,
-    /// Payload bytes of the fragments so far.
+    /// Payload bytes of the current message's earlier fragments.
     message: u64,
 }
 
-/// A stream whose WebSocket messages are bounded.
+/// A stream that limits the length of WebSocket messages.
 #[derive(Debug)]
 pub struct Bounded<S> {
     inner: S,
     limit: u64,
     frames: Frames,
-    /// Read, but of a message that is too long. Delivered once the limit allows it: a client may send its first long message right
-    /// after its proof.
+    /// Bytes that were read but belong to a message that is too long. Delivered when the limit is raised: a
+    /// client may send its first long message right after its proof.
     held: Vec<u8>,
 }
 
 impl<S> Bounded<S> {
-    /// Messages read from `inner` may have up to `limit` bytes.
+    /// Limits messages read from `inner` to `limit` bytes.
     pub fn new(inner: S, limit: usize) -> Self {
         let mut bounded = Self { inner, limit: 0, frames: Frames::default(), held: Vec::new() };
         bounded.set_limit(limit);
         bounded
     }
 
-    /// From here on messages may have up to `limit` bytes.
+    /// Changes the limit for messages from here on.
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = u64::try_from(limit).unwrap_or(u64::MAX);
     }
 }
 
 impl Frames {
-    /// Reads along. The place of the byte that announces too much, and the message's size; what is before that place was read.
+    /// Parses `bytes`. Fails with the offset of the byte that completes a too large length, and the size of
+    /// the message. All bytes before that offset are consumed.
     fn read(&mut self, bytes: &[u8], limit: u64) -> Result<(), (usize, u64)> {
-        let mut place = 0;
-        while place < bytes.len() {
+        let mut offset = 0;
+        while offset < bytes.len() {
             if self.rest > 0 {
-                let left = bytes.len() - place;
+                let left = bytes.len() - offset;
                 let passed = usize::try_from(self.rest).map_or(left, |rest| rest.min(left));
                 self.rest -= passed as u64;
-                place += passed;
+                offset += passed;
                 continue;
             }
-            self.head[self.known] = bytes[place];
+            self.head[self.known] = bytes[offset];
             if let Some(length) = self.length() {
                 let is_control = self.head[0] & 0x08 != 0;
                 let is_last = self.head[0] & 0x80 != 0;
                 let size = if is_control { length } else { self.message.saturating_add(length) };
                 if size > limit {
-                    return Err((place, size));
+                    return Err((offset, size));
                 }
                 if !is_control {
                     self.message = if is_last { 0 } else { size };
@@ -92,12 +93,12 @@ impl Frames {
             } else {
                 self.known += 1;
             }
-            place += 1;
+            offset += 1;
         }
         Ok(())
     }
 
-    /// The payload's length, once the byte at `known` completes it.
+    /// The payload length, if the byte at `known` completes it.
     fn length(&self) -> Option<u64> {
         if self.known == 0 {
             return None;
@@ -124,12 +125,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
             buf.put_slice(&this.held[..taken]);
             this.held.drain(..taken);
         }
-        let Err((place, size)) = this.frames.read(&buf.filled()[before..], this.limit) else {
+        let Err((offset, size)) = this.frames.read(&buf.filled()[before..], this.limit) else {
             return Poll::Ready(Ok(()));
         };
-        this.held.splice(..0, buf.filled()[before + place..].iter().copied());
-        buf.set_filled(before + place);
-        if place > 0 {
+        this.held.splice(..0, buf.filled()[before + offset..].iter().copied());
+        buf.set_filled(before + offset);
+        if offset > 0 {
             return Poll::Ready(Ok(()));
         }
         Poll::Ready(Err(io::Error::other(MessageTooLong { size, limit: this.limit })))
@@ -176,7 +177,8 @@ mod tests {
     }
 
     proptest! {
-        /// However frames are cut into reads: only a message that is too long is noticed, with its size, before its payload.
+        /// However frames are cut into reads, only a too long message is reported, with its size, before its
+        /// payload.
         #[test]
         fn a_message_that_is_too_long_is_noticed_at_the_end_of_its_length(
             before in prop::collection::vec((any::<bool>(), any::<bool>(), 0..300_usize), 0..6),
@@ -190,8 +192,8 @@ mod tests {
                 let (opcode, length) = if is_control { (0x9, length % 126) } else { (0x1, length) };
                 bytes.extend(frame(opcode, true, is_masked, length));
             }
-            for (place, length) in fragments.iter().enumerate() {
-                bytes.extend(frame(u8::from(place == 0), false, true, *length));
+            for (index, length) in fragments.iter().enumerate() {
+                bytes.extend(frame(u8::from(index == 0), false, true, *length));
                 bytes.extend(frame(0xa, true, true, 125));
             }
             let size = (fragments.iter().sum::<usize>() + last) as u64;
@@ -200,19 +202,19 @@ mod tests {
             bytes.extend(frame(if is_fragment { 0 } else { 2 }, true, true, last));
             prop_assume!(fragments.iter().sum::<usize>() as u64 <= limit);
 
-            let (mut frames, mut place, mut cuts) = (Frames::default(), 0, cuts.iter().cycle());
+            let (mut frames, mut offset, mut cuts) = (Frames::default(), 0, cuts.iter().cycle());
             let noticed = loop {
-                if place == bytes.len() {
+                if offset == bytes.len() {
                     break None;
                 }
-                let end = bytes.len().min(place + cuts.next().unwrap());
-                if let Err((at, size)) = frames.read(&bytes[place..end], limit) {
-                    break Some((place + at, size));
+                let end = bytes.len().min(offset + cuts.next().unwrap());
+                if let Err((at, size)) = frames.read(&bytes[offset..end], limit) {
+                    break Some((offset + at, size));
                 }
-                place = end;
+                offset = end;
             };
             prop_assert_eq!(noticed, (size > limit).then_some((head, size)));
-            // With a higher limit it goes on from there.
+            // With a higher limit the parser continues from there.
             if let Some((at, _)) = noticed {
                 prop_assert_eq!(frames.read(&bytes[at..], size), Ok(()));
                 prop_assert_eq!((frames.known, frames.rest, frames.message), (0, 0, 0));
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_length_is_no_overflow() {
+    fn an_absurd_length_does_not_overflow() {
         let mut head = vec![0x82, 0xff];
         head.extend(u64::MAX.to_be_bytes());
         assert_eq!(Frames::default().read(&head, 500), Err((9, u64::MAX)));
@@ -231,13 +233,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_too_long_is_held_back_until_the_limit_allows_it() {
+    async fn a_too_long_message_is_held_back_until_the_limit_is_raised() {
         use tokio::io::AsyncReadExt as _;
         let (hello, long) = (frame(1, true, true, 20), frame(1, true, true, 1_000));
         let both = [hello.clone(), long.clone()].concat();
         let mut bounded = Bounded::new(&both[..], 100);
         let mut read = vec![0; both.len()];
-        // All of the first, and of the second what does not tell its length yet.
+        // The complete first message, and the part of the second header that does not state its length yet.
         let known = bounded.read(&mut read).await.unwrap();
         assert_eq!(known, hello.len() + 3);
         let error = bounded.read(&mut read[known..]).await.unwrap_err();

@@ -1,4 +1,5 @@
-//! The HTTP library's clients: one for each trust, whose resolver guards every name, and one that only knows proxies.
+//! Builds the `reqwest` clients: one for each trust level, whose resolver checks every address, and one that
+//! connects only to the proxies of hidden networks.
 
 use std::error::Error as StdError;
 use std::io;
@@ -14,19 +15,19 @@ use tokio_rustls::rustls;
 use super::Hop;
 use crate::base::Network;
 use crate::config;
-use crate::net::dial::{proof, refusal};
-use crate::net::error::words;
-use crate::net::names::Resolver;
+use crate::net::dial::{connect_error, required_proof};
+use crate::net::dns::Resolver;
+use crate::net::error::sanitize;
 use crate::net::socks::{Isolation, USER};
 use crate::net::tls::{Proof, Tls};
 use crate::net::{Certificate, DialError, FetchError, Trust};
 
 /// Longest header block of HTTP/2, in bytes.
 const HEADERS_BYTES_MAX: u32 = 64 * 1024;
-/// A connection that nothing comes from is given up after this, whatever the request's own time.
+/// A connection without received data for this long is closed, whatever the timeout of the request.
 const READ_MAX: Duration = Duration::from_mins(1);
 
-/// Clients by who gave the address, and one for hidden networks.
+/// HTTP clients by trust level, and one for hidden networks.
 #[derive(Debug)]
 pub(in crate::net) struct Clients {
     named: Client,
@@ -37,25 +38,26 @@ pub(in crate::net) struct Clients {
 impl Clients {
     pub(in crate::net) fn new(
         networks: &config::Networks,
-        names: &Resolver,
+        resolver: &Resolver,
         tls: &Tls,
         isolation: &Isolation,
     ) -> Result<Self, DialError> {
         let built = |builder: ClientBuilder| builder.build().map_err(|e| DialError::Settings(e.to_string()));
         let direct = |trust: Trust| -> Result<Client, DialError> {
-            let guard = Guard { names: names.clone(), trust };
-            built(base(tls, Proof::Name)?.dns_resolver(guard))
+            let guard = GuardedResolver { resolver: resolver.clone(), trust };
+            built(client_builder(tls, Proof::Name)?.dns_resolver(guard))
         };
         let (networks, isolation) = (networks.clone(), isolation.clone());
         let proxy = Proxy::custom(move |url| proxy_for(&networks, &isolation, url));
-        // Names of the proxies alone are looked up: those of hidden networks are handed to them.
-        let proxies = Guard { names: names.clone(), trust: Trust::Named };
-        let hidden = built(base(tls, Proof::Key)?.proxy(proxy).dns_resolver(proxies))?;
+        // This client resolves only the names of proxies. Names of hidden networks are sent to the proxy
+        // unresolved.
+        let proxies = GuardedResolver { resolver: resolver.clone(), trust: Trust::Named };
+        let hidden = built(client_builder(tls, Proof::Key)?.proxy(proxy).dns_resolver(proxies))?;
         Ok(Self { named: direct(Trust::Named)?, discovered: direct(Trust::Discovered)?, hidden })
     }
 
-    /// The client for one address.
-    pub(super) fn of(&self, hop: &Hop) -> &Client {
+    /// The client that may request this URL.
+    pub(super) fn for_hop(&self, hop: &Hop) -> &Client {
         match (hop.network(), hop.trust) {
             (Network::Clearnet, Trust::Named) => &self.named,
             (Network::Clearnet, Trust::Discovered) => &self.discovered,
@@ -64,8 +66,8 @@ impl Clients {
     }
 }
 
-fn base(tls: &Tls, proof: Proof) -> Result<ClientBuilder, DialError> {
-    let (mut config, _witness) = tls.config(proof)?;
+fn client_builder(tls: &Tls, proof: Proof) -> Result<ClientBuilder, DialError> {
+    let (mut config, _verifier) = tls.config(proof)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Client::builder()
         .tls_backend_preconfigured(config)
@@ -79,8 +81,8 @@ fn base(tls: &Tls, proof: Proof) -> Result<ClientBuilder, DialError> {
         .read_timeout(READ_MAX))
 }
 
-/// The proxy for a host of a hidden network, with the host's own circuit. An address of the clearnet gets none, and then
-/// the guard of this client refuses it.
+/// The proxy for a host of a hidden network, with a circuit of its own for that host. A clearnet host has no
+/// proxy here, and the resolver of this client then refuses it.
 fn proxy_for(networks: &config::Networks, isolation: &Isolation, url: &url::Url) -> Option<url::Url> {
     let host = url.host_str()?;
     let address = networks.get(Network::of_host(host)).proxy_address.as_deref()?;
@@ -90,33 +92,35 @@ fn proxy_for(networks: &config::Networks, isolation: &Isolation, url: &url::Url)
     Some(proxy)
 }
 
-/// Resolves for the HTTP library, which asks for every name it dials.
-struct Guard {
-    names: Resolver,
+/// Resolver for `reqwest`, which calls it for every name that it dials. Refuses addresses that the trust
+/// level does not allow.
+struct GuardedResolver {
+    resolver: Resolver,
     trust: Trust,
 }
 
-impl Resolve for Guard {
+impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (names, trust) = (self.names.clone(), self.trust);
+        let (resolver, trust) = (self.resolver.clone(), self.trust);
         Box::pin(async move {
-            let found = names.addresses(name.as_str(), trust).await?;
+            let found = resolver.addresses(name.as_str(), trust).await?;
             Ok(Box::new(found.into_iter().map(|ip| SocketAddr::new(ip, 0))) as Addrs)
         })
     }
 }
 
-/// The certificate of the server that answered: on the clearnet it was verified, or there would be no answer.
+/// Certificate of the server that answered. On the clearnet it has been verified: otherwise there would be no
+/// response.
 pub(super) fn certificate(response: &Response, network: Network) -> Option<Certificate> {
     let der = response.extensions().get::<TlsInfo>()?.peer_certificate()?;
-    let problem = match proof(network) {
+    let problem = match required_proof(network) {
         Proof::Name => None,
-        Proof::Key => Some("not verified: the name proves itself".to_owned()),
+        Proof::Key => Some("not verified: the name of a hidden service proves itself".to_owned()),
     };
     Some(Certificate::read(der, problem))
 }
 
-/// The library's error in our words: the cause deepest inside decides.
+/// Converts an error of `reqwest`: the innermost cause that is a known type decides.
 pub(super) fn failure(error: &reqwest::Error) -> FetchError {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     let mut deepest = String::new();
@@ -126,13 +130,13 @@ pub(super) fn failure(error: &reqwest::Error) -> FetchError {
             return dial.clone().into();
         }
         if let Some(tls) = current.downcast_ref::<rustls::Error>() {
-            return DialError::Tls { why: words(&tls.to_string()), certificate: None }.into();
+            return DialError::Tls { why: sanitize(&tls.to_string()), certificate: None }.into();
         }
         let inner = current.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         if let Some(os) =
             current.downcast_ref::<io::Error>().filter(|_| inner.is_none() && error.is_connect())
         {
-            return refusal(os).into();
+            return connect_error(os).into();
         }
         cause = inner.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| current.source());
     }
@@ -140,7 +144,7 @@ pub(super) fn failure(error: &reqwest::Error) -> FetchError {
         return FetchError::Timeout(READ_MAX);
     }
     if error.is_connect() {
-        return DialError::Unreachable(words(&deepest)).into();
+        return DialError::Unreachable(sanitize(&deepest)).into();
     }
-    FetchError::Http(words(&deepest))
+    FetchError::Http(sanitize(&deepest))
 }

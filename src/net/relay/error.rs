@@ -1,4 +1,4 @@
-//! Why a session, or one question of it, failed.
+//! Errors of a relay session.
 
 use std::time::Duration;
 
@@ -7,54 +7,54 @@ use tokio_tungstenite::tungstenite;
 
 use super::handshake::MESSAGE_BYTES_MAX;
 use crate::net::DialError;
-use crate::net::error::words;
+use crate::net::error::sanitize;
 
-/// Why a session, or one question of it, failed.
+/// Why a session, or one request in it, failed.
 #[derive(Debug, Clone, Error)]
 pub enum RelayError {
-    /// No connection.
+    /// The connection could not be opened.
     #[error("cannot connect: {0}")]
     Connect(#[from] DialError),
-    /// Whoever listens there does not speak WebSocket.
+    /// The server does not speak WebSocket.
     #[error("cannot connect: {0}")]
     NotARelay(String),
-    /// The connection was lost in the middle.
+    /// The connection was lost. Ends the session.
     #[error("the connection was lost: {0}")]
     Lost(String),
-    /// Nothing came for too long.
-    #[error("silent for {0:?} in the middle of an answer")]
+    /// The relay sent nothing for too long, or did not read what was sent to it. Ends the session.
+    #[error("the relay sent nothing for {0:?} while a response was pending")]
     Silent(Duration),
-    /// An answer came bit by bit, and not to its end in time.
-    #[error("an answer was not complete within {0:?}")]
+    /// A response arrived too slowly and was not complete in time.
+    #[error("a response was not complete within {0:?}")]
     Slow(Duration),
-    /// The relay refused the question, or ended the live subscription.
+    /// The relay refused the request, or ended the live subscription.
     #[error("the relay closed the subscription: {0}")]
     Closed(String),
-    /// One message is longer than any may be. The session is over.
+    /// A message is longer than allowed. Ends the session.
     #[error("a message of more than {limit} bytes")]
     TooLarge {
-        /// The bound.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// More came than anybody asked for, or than is kept aside. The session is over.
-    #[error("more was sent than can be kept")]
+    /// The relay sent more than was requested, or more than is buffered. Ends the session.
+    #[error("the relay sent more than was requested or can be buffered")]
     Flooded,
-    /// The relay sent no challenge that could be answered (NIP-42).
+    /// The relay sent no challenge to answer (NIP-42).
     #[error("the relay sent no challenge")]
     NoChallenge,
-    /// The relay refuses this key (NIP-42).
+    /// The relay refused the key (NIP-42).
     #[error("the relay refused the authentication: {0}")]
     AuthRefused(String),
-    /// The relay speaks NIP-77, but not about this.
+    /// The relay supports NIP-77 but refused this filter.
     #[error("the relay refused to reconcile: {0}")]
     NegRefused(String),
-    /// The relay does not speak NIP-77.
-    #[error("the relay does not reconcile")]
+    /// The relay does not support NIP-77.
+    #[error("the relay does not support reconciliation (NIP-77)")]
     NegUnsupported,
 }
 
 impl RelayError {
-    /// A short constant word, for metrics and journals.
+    /// Short constant name, for metrics and journals.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         match self {
@@ -73,13 +73,13 @@ impl RelayError {
         }
     }
 
-    /// The WebSocket library's error in our words.
+    /// Converts an error of the WebSocket library.
     pub(super) fn broken(error: tungstenite::Error) -> Self {
         match error {
             tungstenite::Error::Capacity(tungstenite::error::CapacityError::MessageTooLong { .. }) => {
                 Self::TooLarge { limit: MESSAGE_BYTES_MAX }
             }
-            other => Self::Lost(words(&other.to_string())),
+            other => Self::Lost(sanitize(&other.to_string())),
         }
     }
 }

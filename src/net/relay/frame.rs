@@ -1,8 +1,8 @@
-//! What a relay says, split but not parsed.
+//! Splits a relay's message into its elements; events stay unparsed JSON.
 //!
-//! nostr-sdk's reader is not used here: it makes trees out of texts that may be megabytes long, wants exactly as many
-//! elements as a NIP had at its time, and reads an event as part of it, which is done by itself. Elements too many are ignored
-//! (NIP-67 adds one to EOSE), and a missing reason counts as an empty one.
+//! nostr-sdk's parser is not used: it builds trees from texts that may be megabytes long, requires exactly
+//! the number of elements that a NIP once had, and parses the event within the message. Here additional
+//! elements are ignored (NIP-67 adds one to EOSE), and a missing reason counts as an empty one.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,19 +11,19 @@ use nostr_sdk::EventId;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// A message of a relay. `of` is the subscription it belongs to.
+/// A message of a relay. `subscription` is the id of the subscription that it belongs to.
 #[derive(Debug)]
 pub(super) enum Frame<'a> {
-    /// An event's JSON, not even parsed.
+    /// An event; its JSON is not parsed.
     Event {
-        of: Cow<'a, str>,
+        subscription: Cow<'a, str>,
         json: &'a str,
     },
     Eose {
-        of: Cow<'a, str>,
+        subscription: Cow<'a, str>,
     },
     Closed {
-        of: Cow<'a, str>,
+        subscription: Cow<'a, str>,
         reason: Cow<'a, str>,
     },
     Notice {
@@ -38,30 +38,31 @@ pub(super) enum Frame<'a> {
         challenge: Cow<'a, str>,
     },
     NegMsg {
-        of: Cow<'a, str>,
+        subscription: Cow<'a, str>,
         message: Cow<'a, str>,
     },
     NegErr {
-        of: Cow<'a, str>,
+        subscription: Cow<'a, str>,
         reason: Cow<'a, str>,
     },
-    /// A message that no question of ours brings about.
+    /// A valid message that is never an answer to a request of ours.
     Other,
-    /// No Nostr message.
+    /// Not a Nostr message.
     Odd,
 }
 
-/// Splits one text.
 pub(super) fn read(text: &str) -> Frame<'_> {
-    split(text).unwrap_or(Frame::Odd)
+    split(text).unwrap_or(Frame::Invalid)
 }
 
 fn split(text: &str) -> Option<Frame<'_>> {
     let Elements([verb, first, second, third]) = serde_json::from_str(text).ok()?;
     Some(match string(verb)?.as_ref() {
-        "EVENT" => Frame::Event { of: string(first)?, json: second?.get() },
-        "EOSE" => Frame::Eose { of: string(first)? },
-        "CLOSED" => Frame::Closed { of: string(first)?, reason: string(second).unwrap_or_default() },
+        "EVENT" => Frame::Event { subscription: string(first)?, json: second?.get() },
+        "EOSE" => Frame::Eose { subscription: string(first)? },
+        "CLOSED" => {
+            Frame::Closed { subscription: string(first)?, reason: string(second).unwrap_or_default() }
+        }
         "NOTICE" => Frame::Notice { message: string(first)? },
         "OK" => Frame::Ok {
             id: EventId::from_hex(&string(first)?).ok()?,
@@ -69,14 +70,16 @@ fn split(text: &str) -> Option<Frame<'_>> {
             message: string(third).unwrap_or_default(),
         },
         "AUTH" => Frame::Auth { challenge: string(first)? },
-        "NEG-MSG" => Frame::NegMsg { of: string(first)?, message: string(second)? },
-        "NEG-ERR" => Frame::NegErr { of: string(first)?, reason: string(second).unwrap_or_default() },
+        "NEG-MSG" => Frame::NegMsg { subscription: string(first)?, message: string(second)? },
+        "NEG-ERR" => {
+            Frame::NegErr { subscription: string(first)?, reason: string(second).unwrap_or_default() }
+        }
         "COUNT" => Frame::Other,
         _ => return None,
     })
 }
 
-/// The string that an element is, if it is one; borrowed unless it holds escapes.
+/// An element as a string, if it is one. Borrowed unless it contains escapes.
 fn string(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
     let raw = raw?;
     let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
@@ -87,14 +90,14 @@ fn string(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The first elements of an array; the others are read over.
+/// The first four elements of an array; further elements are skipped.
 struct Elements<'a>([Option<&'a RawValue>; 4]);
 
 impl<'de> Deserialize<'de> for Elements<'de> {
     fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
-        struct First;
+        struct FirstElements;
 
-        impl<'de> Visitor<'de> for First {
+        impl<'de> Visitor<'de> for FirstElements {
             type Value = Elements<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,7 +114,7 @@ impl<'de> Deserialize<'de> for Elements<'de> {
             }
         }
 
-        source.deserialize_seq(First)
+        source.deserialize_seq(FirstElements)
     }
 }
 
@@ -122,14 +125,14 @@ mod tests {
     #[test]
     fn n_67_eose_may_have_a_third_element() {
         for text in [r#"["EOSE","q1"]"#, r#"["EOSE","q1",["more"]]"#, r#"[ "EOSE" , "q1", 1, 2, 3, 4, 5 ]"#] {
-            assert!(matches!(read(text), Frame::Eose { of } if of == "q1"), "{text}");
+            assert!(matches!(read(text), Frame::Eose { subscription } if subscription == "q1"), "{text}");
         }
     }
 
     #[test]
     fn escapes_in_names_are_read() {
         assert!(
-            matches!(read(r#"["EVENT","a\"1",{"id":1}]"#), Frame::Event { of, json } if of == "a\"1" && json == r#"{"id":1}"#)
+            matches!(read(r#"["EVENT","a\"1",{"id":1}]"#), Frame::Event { subscription, json } if subscription == "a\"1" && json == r#"{"id":1}"#)
         );
         assert!(matches!(read(r#"["\u0045OSE","q1"]"#), Frame::Eose { .. }));
         assert!(
@@ -138,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn n_01_20_what_is_no_message_is_odd() {
+    fn n_01_20_a_text_that_is_not_a_message_is_invalid() {
         for text in [
             "not json",
             "{}",
@@ -149,7 +152,7 @@ mod tests {
             r#"["EVENT",5,{}]"#,
             r#"["EOSE","q1""#,
         ] {
-            assert!(matches!(read(text), Frame::Odd), "{text}");
+            assert!(matches!(read(text), Frame::Invalid), "{text}");
         }
     }
 

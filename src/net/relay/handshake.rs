@@ -1,4 +1,4 @@
-//! The beginning of a session.
+//! Opens a session.
 
 use tokio::time::Instant;
 use url::Url;
@@ -7,16 +7,16 @@ use super::live::Live;
 use super::{Patience, RelayError, RelaySession, Traffic, page};
 use crate::base::RelayUrl;
 use crate::base::nostr_event::EVENT_BYTES_MAX;
-use crate::net::error::words;
+use crate::net::error::sanitize;
 use crate::net::socket::{self, Dial, SocketError};
 use crate::net::{Outside, Trust};
 
-/// Longest message taken, in bytes, in one frame or many: the largest event with its envelope, and some more, so that an
-/// event a little too large is refused by itself and does not end the session.
+/// Longest message received, in bytes, in one frame or several. It leaves 64 KiB above the largest event, so
+/// that a slightly too large event is refused alone and does not end the session.
 pub(super) const MESSAGE_BYTES_MAX: usize = EVENT_BYTES_MAX + 64 * 1024;
 
 impl RelaySession {
-    /// Connects: names, TCP or SOCKS, TLS, WebSocket, all within `patience.connect`.
+    /// Connects: DNS, TCP or SOCKS, TLS and WebSocket, all within `timeouts.connect`.
     ///
     /// # Errors
     /// [`RelayError::Connect`], [`RelayError::NotARelay`].
@@ -24,14 +24,14 @@ impl RelaySession {
         outside: &Outside,
         url: &RelayUrl,
         trust: Trust,
-        patience: Patience,
+        timeouts: Patience,
     ) -> Result<Self, RelayError> {
-        let parsed = Url::parse(url.as_str()).map_err(|e| RelayError::NotARelay(words(&e.to_string())))?;
+        let parsed = Url::parse(url.as_str()).map_err(|e| RelayError::NotARelay(sanitize(&e.to_string())))?;
         let dial = Dial {
             url: &parsed,
             headers: &[],
             trust,
-            connect_within: patience.connect,
+            connect_within: timeouts.connect,
             message_bytes_max: MESSAGE_BYTES_MAX,
         };
         let (socket, handshake) = socket::open(outside, &dial).await.map_err(|error| match error {
@@ -41,17 +41,17 @@ impl RelaySession {
         Ok(Self {
             url: url.clone(),
             socket,
-            patience,
+            timeouts,
             handshake,
             traffic: Traffic::default(),
             challenge: None,
-            asked: 0,
-            page: page::Slot::default(),
-            answer_max: page::ANSWER_TIME_MAX,
-            live: Live::new(Instant::now() + patience.idle),
+            requests: 0,
+            pending_close: page::PendingClose::default(),
+            answer_timeout: page::ANSWER_TIME_MAX,
+            live: Live::new(Instant::now() + timeouts.idle),
             notice: None,
             odd_frames: 0,
-            unwanted: 0,
+            unrequested_bytes: 0,
         })
     }
 }

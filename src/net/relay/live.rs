@@ -1,4 +1,4 @@
-//! The live subscription: one a session, whose events are kept aside until they are taken.
+//! The live subscription of a session. Its events are buffered until the caller takes them.
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use nostr_sdk::{ClientMessage, Filter, SubscriptionId};
@@ -8,53 +8,56 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use super::frame::Frame;
 use super::page::PAGE_EVENTS_MAX;
 use super::{AnswerPage, RelayError, RelaySession};
-use crate::net::error::words;
+use crate::net::error::sanitize;
 
-/// Pings without any sign of life after which it is not.
+/// Unanswered pings after which the relay counts as gone.
 const PINGS_UNANSWERED_MAX: u32 = 2;
 
-/// Most events that are taken from the socket together, well below a page: more than a page would end the session.
-const TOGETHER_MAX: usize = 500;
+/// Events read from the socket in one batch. Well below a page, because a full page in the buffer ends the
+/// session.
+const BATCH_EVENTS_MAX: usize = 500;
 
-/// Bytes of events after which no more are taken together.
-const TOGETHER_BYTES: usize = 1024 * 1024;
+/// Bytes of events after which a batch ends.
+const BATCH_BYTES: usize = 1024 * 1024;
 
-/// What is known of the live subscription.
+/// State of the live subscription.
 #[derive(Debug)]
 pub(super) struct Live {
     id: Option<SubscriptionId>,
-    held: AnswerPage,
-    /// Why the relay ended it.
+    /// Events received and not taken yet.
+    buffered: AnswerPage,
+    /// The reason, once the relay has closed the subscription.
     ended: Option<String>,
-    /// When a relay that says nothing is asked whether it is still there.
+    /// When a silent relay is pinged next.
     ping_due: Instant,
+    /// Pings since the last received frame.
     unanswered: u32,
 }
 
 impl Live {
     pub(super) fn new(ping_due: Instant) -> Self {
-        Self { id: None, held: AnswerPage::default(), ended: None, ping_due, unanswered: 0 }
+        Self { id: None, buffered: AnswerPage::default(), ended: None, ping_due, unanswered: 0 }
     }
 
-    /// The relay is there: something came from it.
-    pub(super) const fn is_alive(&mut self) {
+    /// Records that the relay sent something.
+    pub(super) const fn mark_alive(&mut self) {
         self.unanswered = 0;
     }
 
-    /// Keeps a frame that belongs to the live subscription. Returns whether it did.
-    pub(super) fn files(&mut self, frame: &Frame<'_>) -> Result<bool, RelayError> {
+    /// Buffers a frame of the live subscription. Returns false if the frame does not belong to it.
+    pub(super) fn handle(&mut self, frame: &Frame<'_>) -> Result<bool, RelayError> {
         let Some(id) = &self.id else { return Ok(false) };
         match frame {
-            Frame::Event { of, json } if of == id.as_str() => {
-                self.held.take(json);
-                if self.held.is_full(PAGE_EVENTS_MAX) {
+            Frame::Event { subscription, json } if subscription == id.as_str() => {
+                self.buffered.take(json);
+                if self.buffered.is_full(PAGE_EVENTS_MAX) {
                     return Err(RelayError::Flooded);
                 }
                 Ok(true)
             }
-            Frame::Eose { of } if of == id.as_str() => Ok(true),
-            Frame::Closed { of, reason } if of == id.as_str() => {
-                self.ended = Some(words(reason));
+            Frame::Eose { subscription } if subscription == id.as_str() => Ok(true),
+            Frame::Closed { subscription, reason } if subscription == id.as_str() => {
+                self.ended = Some(sanitize(reason));
                 Ok(true)
             }
             _ => Ok(false),
@@ -63,11 +66,11 @@ impl Live {
 }
 
 impl RelaySession {
-    /// Opens the live subscription, in place of an older one. Its events are kept aside while other questions are asked;
-    /// more than a page of them at once ends the session, so they should be taken after each question.
+    /// Opens the live subscription, replacing an older one. Its events are buffered while other requests run.
+    /// A full page in the buffer ends the session, so take them after each request.
     ///
     /// # Errors
-    /// What ends a session.
+    /// Any error ends the session.
     pub async fn listen(&mut self, filters: &[Filter]) -> Result<(), RelayError> {
         self.end_pages().await?;
         let id = SubscriptionId::new(format!("live{}", self.next_number()));
@@ -78,25 +81,27 @@ impl RelaySession {
         self.send(&ClientMessage::req(id, filters.to_vec())).await
     }
 
-    /// What came for the live subscription since the last call.
+    /// Takes the events received since the last call.
     pub fn take_live(&mut self) -> AnswerPage {
-        let mut page = std::mem::take(&mut self.live.held);
-        self.hand_over(&mut page);
+        let mut page = std::mem::take(&mut self.live.buffered);
+        self.attach_notes(&mut page);
         page
     }
 
-    /// Waits until something came for the live subscription. Dropping the future loses nothing.
+    /// Waits until the live subscription has received something. Cancel-safe: dropping the future loses
+    /// nothing.
     ///
     /// # Errors
-    /// [`RelayError::Silent`] when the relay gives no sign of life through two pings, [`RelayError::Closed`] when it ended
-    /// the subscription or there is none, and what else ends a session.
+    /// [`RelayError::Silent`] when the relay does not respond to two pings. [`RelayError::Closed`] when the
+    /// relay ended the subscription, or none was opened; the session can continue. Any other error ends the
+    /// session.
     pub async fn wait_live(&mut self) -> Result<(), RelayError> {
         if self.live.id.is_none() {
-            return Err(RelayError::Closed("nothing was subscribed to".to_owned()));
+            return Err(RelayError::Closed("no live subscription is open".to_owned()));
         }
         loop {
-            if !self.live.held.is_empty() {
-                return self.take_arrived();
+            if !self.live.buffered.is_empty() {
+                return self.receive_ready();
             }
             if let Some(reason) = self.live.ended.take() {
                 self.live.id = None;
@@ -106,18 +111,19 @@ impl RelaySession {
                 self.ping().await?;
                 continue;
             };
-            if let Some(text) = self.taken(message)? {
-                self.filed(&text)?;
+            if let Some(text) = self.receive(message)? {
+                self.handle_session_frame(&text)?;
             }
         }
     }
 
-    /// Files what has arrived already: events that came while the caller was busy are stored in one step.
-    fn take_arrived(&mut self) -> Result<(), RelayError> {
-        while !self.live.held.is_full(TOGETHER_MAX) && self.live.held.bytes() < TOGETHER_BYTES {
+    /// Reads the frames that have already arrived, so that events received while the caller was busy are
+    /// stored in one batch.
+    fn receive_ready(&mut self) -> Result<(), RelayError> {
+        while !self.live.buffered.is_full(BATCH_EVENTS_MAX) && self.live.buffered.bytes() < BATCH_BYTES {
             let Some(message) = self.socket.next().now_or_never() else { break };
-            if let Some(text) = self.taken(message)? {
-                self.filed(&text)?;
+            if let Some(text) = self.receive(message)? {
+                self.handle_session_frame(&text)?;
             }
         }
         Ok(())
@@ -125,9 +131,9 @@ impl RelaySession {
 
     async fn ping(&mut self) -> Result<(), RelayError> {
         if self.live.unanswered >= PINGS_UNANSWERED_MAX {
-            return Err(RelayError::Silent(self.patience.idle * PINGS_UNANSWERED_MAX));
+            return Err(RelayError::Silent(self.timeouts.idle * PINGS_UNANSWERED_MAX));
         }
-        self.live.ping_due = Instant::now() + self.patience.idle;
+        self.live.ping_due = Instant::now() + self.timeouts.idle;
         self.live.unanswered += 1;
         self.send_frame(Message::Ping(Bytes::new())).await
     }

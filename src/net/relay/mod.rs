@@ -1,11 +1,20 @@
-//! A session with one relay, as a client that asks for stored events and listens for new ones.
+//! A session with one relay, as a client: requests stored events and receives new ones.
 //!
-//! Messages and events are nostr-sdk's. Its relay pool is not used, because it hands events over through a channel that
-//! drops them when the reader is slow, and drops invalid ones unseen: an archive must do neither. Here the socket is read
-//! only as fast as pages are taken, and everything a relay sends is counted.
+//! Messages and events are types of nostr-sdk. Its relay pool is not used: it passes events through a channel
+//! that drops them when the reader is slow, and it drops invalid events without a report. An archive must do
+//! neither. Here the socket is read only as fast as pages are taken, and everything that a relay sends is
+//! counted.
 //!
-//! One owner, one question at a time. What comes meanwhile for the live subscription is kept aside; what comes for nobody
-//! is counted, and too much of it ends the session.
+//! A session has one owner and runs one request at a time. Each received message is handled as follows:
+//!
+//! | message | effect |
+//! |---|---|
+//! | AUTH | stores the challenge |
+//! | NOTICE | is stored for the next page, and passed to the pending request |
+//! | binary, or not a Nostr message | is counted in `odd_frames` |
+//! | EVENT, EOSE, CLOSED of the live subscription | is buffered; more than a page ends the session |
+//! | answer to the pending request | is returned by the request |
+//! | anything else | is ignored; its bytes count towards `UNREQUESTED_BYTES_MAX` |
 
 mod auth;
 mod error;
@@ -25,7 +34,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::dial::Stream;
-use super::error::words;
+use super::error::sanitize;
 use super::socket::Handshake;
 use crate::base::RelayUrl;
 use crate::config::NetworkSettings;
@@ -37,24 +46,25 @@ pub use page::{AnswerPage, PAGE_BYTES_MAX};
 pub use publish::Published;
 pub use reconcile::{ANNOUNCED_IDS_MAX, Difference};
 
-/// How long the farewell may take.
+/// Timeout for each half of the closing handshake.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
-/// Most bytes that come for nobody between two that are wanted. The rest of an answer that was cut is of this kind.
-const UNWANTED_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of unrequested messages between two requested ones after which the session ends. The rest of a
+/// response that was cut is of this kind.
+const UNREQUESTED_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// How long a session waits for a relay.
+/// Timeouts of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// For the connection and the handshakes together.
+    /// Timeout for the connection with all handshakes.
     pub connect: Duration,
-    /// For the next frame in the middle of an answer; and for any sign of life of a relay that is only listened to, until it is
-    /// asked for one.
+    /// Timeout for the next frame of a response. For a session that only listens: the time without received
+    /// data after which the relay is pinged.
     pub idle: Duration,
 }
 
 impl Patience {
-    /// Longest for a connection, one question with its answer, and the goodbye.
+    /// Longest time for a connection, one request with its response, and the closing handshake.
     #[must_use]
     pub fn one_question(&self) -> Duration {
         self.connect + page::ANSWER_TIME_MAX + self.idle + 2 * CLOSE_MAX
@@ -70,87 +80,88 @@ impl From<&NetworkSettings> for Patience {
     }
 }
 
-/// Bytes of WebSocket messages, without their headers.
+/// Bytes of WebSocket messages, without frame headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
-    /// From the relay.
+    /// Received from the relay.
     pub received: u64,
-    /// To the relay.
+    /// Sent to the relay.
     pub sent: u64,
 }
 
-/// An open connection.
+/// An open session.
 pub struct RelaySession {
     url: RelayUrl,
     socket: WebSocketStream<Stream>,
-    patience: Patience,
+    timeouts: Patience,
     handshake: Handshake,
     traffic: Traffic,
-    /// The newest challenge of NIP-42.
+    /// The newest challenge (NIP-42).
     challenge: Option<String>,
-    /// Makes subscription ids: those in use are never used for anything else.
-    asked: u64,
-    page: page::Slot,
-    /// Longest time for one answer.
-    answer_max: Duration,
+    /// Number of the last request. Part of subscription ids, so that an id is never used twice.
+    requests: u64,
+    pending_close: page::PendingClose,
+    /// Longest time for one response.
+    answer_timeout: Duration,
     live: Live,
-    /// The last NOTICE since a page was handed over.
+    /// The last NOTICE since a page was returned.
     notice: Option<String>,
-    /// Frames that were no Nostr message since a page was handed over.
+    /// Frames since the last returned page that were not Nostr messages.
     odd_frames: usize,
-    /// Bytes that nobody wanted since the last that somebody did.
-    unwanted: usize,
+    /// Bytes received since the last requested message.
+    unrequested_bytes: usize,
 }
 
 impl std::fmt::Debug for RelaySession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "RelaySession({}, asked {} times)", self.url, self.asked)
+        write!(f, "RelaySession({}, {} requests)", self.url, self.requests)
     }
 }
 
 impl RelaySession {
-    /// What the connection and its handshakes told.
+    /// Facts established by the connection's handshakes.
     #[must_use]
     pub const fn handshake(&self) -> &Handshake {
         &self.handshake
     }
 
-    /// What went over the wire so far.
+    /// Bytes sent and received so far.
     #[must_use]
     pub const fn traffic(&self) -> Traffic {
         self.traffic
     }
 
-    /// The challenge that [`RelaySession::authenticate`] would answer (NIP-42): a relay may send one at any time.
+    /// The challenge that [`RelaySession::authenticate`] would answer (NIP-42). A relay may send one at any
+    /// time.
     #[must_use]
     pub fn auth_challenge(&self) -> Option<&str> {
         self.challenge.as_deref()
     }
 
-    /// Sets the longest time for one answer, of at most 40 s, which is the default. A page is cut at that time.
+    /// Sets the time limit of one response; at most 40 s, which is the default. At the limit a page is cut.
     pub fn answer_within(&mut self, longest: Duration) {
-        self.answer_max = longest.min(ANSWER_TIME_MAX);
+        self.answer_timeout = longest.min(ANSWER_TIME_MAX);
     }
 
-    /// Says goodbye. A relay that does not listen any more is not waited for.
+    /// Closes the session. Does not wait for a relay that no longer responds.
     pub async fn close(mut self) {
         let _ = timeout(CLOSE_MAX, self.socket.send(Message::Close(None))).await;
         let _ = timeout(CLOSE_MAX, self.socket.next()).await;
     }
 
-    /// A number no question of this session had before.
+    /// A number that no request of this session has used.
     fn next_number(&mut self) -> u64 {
-        self.asked += 1;
-        self.asked
+        self.requests += 1;
+        self.requests
     }
 
-    /// Puts a message before the next one that is sent.
+    /// Queues a message in front of the next one that is sent, without flushing.
     async fn feed(&mut self, message: &ClientMessage<'_>) -> Result<(), RelayError> {
         let frame = Message::text(message.as_json());
         self.traffic.sent += u64::try_from(frame.len()).unwrap_or(u64::MAX);
-        timeout(self.patience.idle, self.socket.feed(frame))
+        timeout(self.timeouts.idle, self.socket.feed(frame))
             .await
-            .map_err(|_| RelayError::Silent(self.patience.idle))?
+            .map_err(|_| RelayError::Silent(self.timeouts.idle))?
             .map_err(RelayError::broken)
     }
 
@@ -160,28 +171,32 @@ impl RelaySession {
 
     async fn send_frame(&mut self, frame: Message) -> Result<(), RelayError> {
         self.traffic.sent += u64::try_from(frame.len()).unwrap_or(u64::MAX);
-        timeout(self.patience.idle, self.socket.send(frame))
+        timeout(self.timeouts.idle, self.socket.send(frame))
             .await
-            .map_err(|_| RelayError::Silent(self.patience.idle))?
+            .map_err(|_| RelayError::Silent(self.timeouts.idle))?
             .map_err(RelayError::broken)
     }
 
-    /// The next text. `None` when `until` came first; silence that is too long is an error. Dropping the future loses
-    /// nothing.
+    /// Receives the next text message. `None` when `until` is reached; [`RelayError::Silent`] when the idle
+    /// timeout is reached first. Cancel-safe: dropping the future loses nothing.
     async fn next_text(&mut self, until: Instant) -> Result<Option<Utf8Bytes>, RelayError> {
         loop {
-            let silent = Instant::now() + self.patience.idle;
-            let Ok(message) = timeout_at(until.min(silent), self.socket.next()).await else {
-                return if silent < until { Err(RelayError::Silent(self.patience.idle)) } else { Ok(None) };
+            let idle_until = Instant::now() + self.timeouts.idle;
+            let Ok(message) = timeout_at(until.min(idle_until), self.socket.next()).await else {
+                return if idle_until < until {
+                    Err(RelayError::Silent(self.timeouts.idle))
+                } else {
+                    Ok(None)
+                };
             };
-            if let Some(text) = self.taken(message)? {
+            if let Some(text) = self.receive(message)? {
                 return Ok(Some(text));
             }
         }
     }
 
-    /// Counts a message. Texts are handed on; the library itself answers pings.
-    fn taken(
+    /// Counts a received message and returns it if it is a text. The WebSocket library answers pings itself.
+    fn receive(
         &mut self,
         message: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>,
     ) -> Result<Option<Utf8Bytes>, RelayError> {
@@ -193,9 +208,9 @@ impl RelaySession {
             Some(Err(error)) => return Err(RelayError::broken(error)),
         };
         self.traffic.received += u64::try_from(message.len()).unwrap_or(u64::MAX);
-        self.live.is_alive();
-        self.unwanted += message.len() + 1;
-        if self.unwanted > UNWANTED_BYTES_MAX {
+        self.live.mark_alive();
+        self.unrequested_bytes += message.len() + 1;
+        if self.unrequested_bytes > UNREQUESTED_BYTES_MAX {
             return Err(RelayError::Flooded);
         }
         match message {
@@ -208,30 +223,31 @@ impl RelaySession {
         }
     }
 
-    /// Files what concerns the session as a whole. What is left concerns whoever is waiting for an answer.
-    fn filed<'a>(&mut self, text: &'a str) -> Result<Option<Frame<'a>>, RelayError> {
+    /// Handles session-level messages (AUTH, NOTICE, the live subscription). Returns any other message to the
+    /// pending request.
+    fn handle_session_frame<'a>(&mut self, text: &'a str) -> Result<Option<Frame<'a>>, RelayError> {
         let frame = frame::read(text);
         match &frame {
-            Frame::Odd => {
+            Frame::Invalid => {
                 self.odd_frames += 1;
                 return Ok(None);
             }
             Frame::Auth { challenge } => {
-                self.challenge = Some(words(challenge));
+                self.challenge = Some(sanitize(challenge));
                 return Ok(None);
             }
-            Frame::Notice { message } => self.notice = Some(words(message)),
+            Frame::Notice { message } => self.notice = Some(sanitize(message)),
             _ => {}
         }
-        if self.live.files(&frame)? {
-            self.unwanted = 0;
+        if self.live.handle(&frame)? {
+            self.unrequested_bytes = 0;
             return Ok(None);
         }
         Ok(Some(frame))
     }
 
-    /// What somebody was waiting for has come.
-    const fn wanted(&mut self) {
-        self.unwanted = 0;
+    /// A requested message has arrived.
+    const fn reset_unrequested(&mut self) {
+        self.unrequested_bytes = 0;
     }
 }

@@ -1,4 +1,4 @@
-//! One question for stored events and its whole answer, cut where it is too long or too slow.
+//! One request for stored events and its response, which is cut if it is too long or too slow.
 
 use std::time::Duration;
 
@@ -8,46 +8,47 @@ use tokio::time::Instant;
 use super::frame::Frame;
 use super::{RelayError, RelaySession};
 use crate::base::nostr_event::{EVENT_BYTES_MAX, OfferedEvent, Refusals};
-use crate::net::error::words;
+use crate::net::error::sanitize;
 
-/// Most bytes of one page in memory. An answer that is longer is cut: what came so far is the page.
+/// Bytes of one page in memory. A longer response is cut: the page holds what was received so far.
 pub const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Longest time for one answer, below the length of a lease. A slow page is cut, too.
+/// Longest time for one response, shorter than a lease. A slower page is cut.
 pub(super) const ANSWER_TIME_MAX: Duration = Duration::from_secs(40);
 
-/// How many more events than asked for a relay may send before its answer is cut.
+/// Events beyond the requested limit after which a response is cut.
 const PAGE_SLACK: usize = 10;
 
-/// Most events of a page whose filter has no limit.
+/// Events of a page whose filter has no limit.
 pub(super) const PAGE_EVENTS_MAX: usize = 10_000;
 
-/// What a relay sent for one question, up to EOSE; or for the live subscription, up to now. Events are read as they come, so
-/// that it is done when the relay is.
+/// The response to one request up to EOSE, or the events of the live subscription so far. Events are parsed
+/// while they are received, so that parsing ends when the response does.
 #[derive(Debug, Default)]
 pub struct AnswerPage {
-    /// Those that are well-formed, in the order in which they came.
+    /// Well-formed events, in the order received.
     pub events: Vec<OfferedEvent>,
-    /// What came as events and is none.
+    /// Events that were refused, by reason.
     pub refused: Refusals,
-    /// The length of all that came as events and was read.
+    /// Bytes of the events that were parsed.
     bytes: usize,
-    /// Frames that are no Nostr message at all; none of them was an event.
+    /// Frames that were not Nostr messages.
     pub odd_frames: usize,
-    /// Only the beginning of the answer: the rest was too long or too slow.
+    /// Whether the response was cut because it was too long or too slow.
     pub is_cut: bool,
-    /// The last NOTICE, which often explains a short page.
+    /// The last NOTICE. It often explains a short page.
     pub notice: Option<String>,
-    /// Events that came for the question before, after its answer had ended. A relay that says EOSE too early has many.
+    /// Events of the previous request that arrived after its EOSE. A relay that sends EOSE too early has
+    /// many.
     pub late: Vec<OfferedEvent>,
-    /// What came as such an event and is none.
+    /// Events of the previous request that were refused.
     pub late_refused: Refusals,
-    /// How much came as events.
-    sent: usize,
+    /// EVENT messages received, valid or not.
+    events_received: usize,
 }
 
 impl AnswerPage {
-    /// Takes one event's JSON, or counts why it is none.
+    /// Parses one event and adds it, or counts why it is refused.
     pub(super) fn take(&mut self, json: &str) {
         self.count(json);
         match OfferedEvent::read(json) {
@@ -65,72 +66,73 @@ impl AnswerPage {
     }
 
     fn count(&mut self, json: &str) {
-        // What is too large is read over.
+        // An event that is too large is skipped unparsed.
         self.bytes += if json.len() <= EVENT_BYTES_MAX { json.len() } else { 0 };
-        self.sent += 1;
+        self.events_received += 1;
     }
 
-    /// Whether it has as much as may be held.
+    /// Whether the page has reached its limits.
     pub(super) fn is_full(&self, events_max: usize) -> bool {
-        self.bytes > PAGE_BYTES_MAX || self.sent > events_max
+        self.bytes > PAGE_BYTES_MAX || self.events_received > events_max
     }
 
-    /// The length of all that came as events and was read.
+    /// Bytes of the events that were parsed.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether nothing came as an event.
+    /// Whether no EVENT message was received.
     pub(super) fn is_empty(&self) -> bool {
-        self.sent == 0
+        self.events_received == 0
     }
 }
 
-/// The question whose answer has ended, and that the relay was not yet told to forget.
+/// The subscription whose response has ended but which has not been closed at the relay.
 #[derive(Debug, Default)]
-pub(super) struct Slot(Option<SubscriptionId>);
+pub(super) struct PendingClose(Option<SubscriptionId>);
 
 impl RelaySession {
-    /// Asks for stored events, newest first, and reads the whole answer.
+    /// Requests stored events, newest first, and reads the whole response.
     ///
     /// # Errors
-    /// [`RelayError::Closed`] when the relay refuses, [`RelayError::Slow`] when no event came in time; the session can go on.
-    /// Otherwise what ends a session.
+    /// [`RelayError::Closed`] when the relay refuses, [`RelayError::Slow`] when no event arrived in time: the
+    /// session can continue. Any other error ends the session.
     pub async fn page(&mut self, filter: &Filter) -> Result<AnswerPage, RelayError> {
-        // An id of its own for every question tells what comes too late. CLOSE and REQ leave together, so that it costs no
-        // round trip.
-        let before = self.page.0.take();
-        if let Some(before) = &before {
-            self.feed(&ClientMessage::close(before.clone())).await?;
+        // Each request has its own subscription id, so that late events of the previous request can be told
+        // apart. CLOSE of the previous one and REQ are flushed together, which saves a round trip.
+        let previous = self.pending_close.0.take();
+        if let Some(previous) = &previous {
+            self.feed(&ClientMessage::close(previous.clone())).await?;
         }
         let id = SubscriptionId::new(format!("page{}", self.next_number()));
         self.send(&ClientMessage::req(id.clone(), vec![filter.clone()])).await?;
         let limit = filter.limit.unwrap_or(PAGE_EVENTS_MAX);
-        let read = self.read_page(&id, before.as_ref(), limit).await;
+        let read = self.read_page(&id, previous.as_ref(), limit).await;
         if matches!(read, Err(RelayError::Slow(_))) {
             self.send(&ClientMessage::close(id.clone())).await?;
         }
         let mut page = read?;
         if page.is_cut {
-            // What still comes of it is wanted no more.
+            // The rest of the response is not needed.
             self.send(&ClientMessage::close(id)).await?;
         } else {
-            self.page.0 = Some(id);
+            self.pending_close.0 = Some(id);
         }
-        self.hand_over(&mut page);
+        self.attach_notes(&mut page);
         Ok(page)
     }
 
-    /// Ends the subscription that pages are asked under, if it is open: it would bring events twice beside a live one.
+    /// Closes the subscription of the last page, if it is open: beside a live subscription it would deliver
+    /// each new event twice.
     pub(super) async fn end_pages(&mut self) -> Result<(), RelayError> {
-        match self.page.0.take() {
+        match self.pending_close.0.take() {
             Some(id) => self.send(&ClientMessage::close(id)).await,
             None => Ok(()),
         }
     }
 
-    /// Adds what was noted beside the events.
-    pub(super) fn hand_over(&mut self, page: &mut AnswerPage) {
+    /// Moves the notices and counts collected since the last page into `page`.
+    pub(super) fn attach_notes(&mut self, page: &mut AnswerPage) {
         page.odd_frames = std::mem::take(&mut self.odd_frames);
         page.notice = self.notice.take();
     }
@@ -138,33 +140,35 @@ impl RelaySession {
     async fn read_page(
         &mut self,
         id: &SubscriptionId,
-        before: Option<&SubscriptionId>,
+        previous: Option<&SubscriptionId>,
         limit: usize,
     ) -> Result<AnswerPage, RelayError> {
         let mut page = AnswerPage::default();
-        let until = Instant::now() + self.answer_max;
+        let until = Instant::now() + self.answer_timeout;
         loop {
             let Some(text) = self.next_text(until).await? else {
                 if page.events.is_empty() {
-                    return Err(RelayError::Slow(self.answer_max));
+                    return Err(RelayError::Slow(self.answer_timeout));
                 }
                 page.is_cut = true;
                 return Ok(page);
             };
-            match self.filed(&text)? {
-                Some(Frame::Event { of, json }) if of == id.as_str() => {
-                    self.wanted();
+            match self.handle_session_frame(&text)? {
+                Some(Frame::Event { subscription, json }) if subscription == id.as_str() => {
+                    self.reset_unrequested();
                     page.take(json);
                 }
-                Some(Frame::Eose { of }) if of == id.as_str() => {
-                    self.wanted();
+                Some(Frame::Eose { subscription }) if subscription == id.as_str() => {
+                    self.reset_unrequested();
                     return Ok(page);
                 }
-                Some(Frame::Closed { of, reason }) if of == id.as_str() => {
-                    self.wanted();
-                    return Err(RelayError::Closed(words(&reason)));
+                Some(Frame::Closed { subscription, reason }) if subscription == id.as_str() => {
+                    self.reset_unrequested();
+                    return Err(RelayError::Closed(sanitize(&reason)));
                 }
-                Some(Frame::Event { of, json }) if before.is_some_and(|id| of == id.as_str()) => {
+                Some(Frame::Event { subscription, json })
+                    if previous.is_some_and(|id| subscription == id.as_str()) =>
+                {
                     page.take_late(json);
                 }
                 _ => {}

@@ -1,18 +1,18 @@
-//! Sending an event, and the relay's word on it.
+//! Publishes an event and reads the relay's OK.
 
 use nostr_sdk::{ClientMessage, Event, EventId};
 use tokio::time::Instant;
 
 use super::frame::Frame;
 use super::{RelayError, RelaySession};
-use crate::net::error::words;
+use crate::net::error::sanitize;
 
-/// A relay's answer to an event.
+/// The relay's OK message for an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// Whether it took the event.
+    /// Whether the relay accepted the event.
     pub accepted: bool,
-    /// Its reason, with NIP-01's prefix.
+    /// The relay's reason, with its NIP-01 prefix.
     pub message: String,
 }
 
@@ -20,23 +20,23 @@ impl RelaySession {
     /// Sends an event and waits for the relay's OK.
     ///
     /// # Errors
-    /// What ends a session.
+    /// Any error ends the session.
     pub async fn publish(&mut self, event: &Event) -> Result<Published, RelayError> {
         self.send(&ClientMessage::event(event.clone())).await?;
         self.read_ok(event.id).await
     }
 
-    /// Reads up to the OK for an event.
+    /// Reads messages up to the OK for event `sent`.
     pub(super) async fn read_ok(&mut self, sent: EventId) -> Result<Published, RelayError> {
-        let until = Instant::now() + self.patience.idle;
+        let until = Instant::now() + self.timeouts.idle;
         while let Some(text) = self.next_text(until).await? {
-            if let Some(Frame::Ok { id, accepted, message }) = self.filed(&text)?
+            if let Some(Frame::Ok { id, accepted, message }) = self.handle_session_frame(&text)?
                 && id == sent
             {
-                self.wanted();
-                return Ok(Published { accepted, message: words(&message) });
+                self.reset_unrequested();
+                return Ok(Published { accepted, message: sanitize(&message) });
             }
         }
-        Err(RelayError::Silent(self.patience.idle))
+        Err(RelayError::Silent(self.timeouts.idle))
     }
 }

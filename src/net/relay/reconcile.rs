@@ -1,4 +1,5 @@
-//! Set reconciliation (NIP-77): who has what the other lacks, without sending what both have.
+//! Set reconciliation (NIP-77): finds the events that only one side has, without transferring the events that
+//! both have.
 
 use std::borrow::Cow;
 
@@ -8,40 +9,44 @@ use tokio::time::Instant;
 
 use super::frame::Frame;
 use super::{RelayError, RelaySession};
-use crate::net::error::words;
+use crate::net::error::sanitize;
 
-/// Most bytes of one message of ours, in hex twice that: the figure that nostr-sdk and the relays built with it use.
+/// Longest message that we send, in bytes; hex encoding doubles it. nostr-sdk and the relays built with it
+/// use the same figure.
 const MESSAGE_BYTES_MAX: u64 = 60_000;
 
-/// Most ids that a relay may announce in one reconciliation, about 1 MB in memory. A stretch of time with more of them is to be split.
+/// Ids that a relay may announce in one reconciliation, about 1 MB in memory. A time range with more ids must
+/// be split.
 pub const ANNOUNCED_IDS_MAX: usize = 20_000;
 
-/// Most questions of one reconciliation. Each settles at least one range, and ours are sixteenths.
+/// Rounds of one reconciliation. Each round settles at least one range, and we split ranges into sixteen
+/// parts.
 const ROUNDS_MAX: u32 = 10_000;
 
-/// What two sides do not have in common.
+/// The ids that only one side has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Difference {
     /// Ids that only we have.
     pub have: Vec<[u8; 32]>,
     /// Ids that only the relay has.
     pub need: Vec<[u8; 32]>,
-    /// Questions it took.
+    /// Rounds that the reconciliation took.
     pub rounds: u32,
 }
 
 impl RelaySession {
-    /// Compares our `items` (all we hold of what `filter` asks for) with what the relay holds.
+    /// Compares our `items` (all ids that we hold for `filter`) with the relay's.
     ///
     /// # Errors
-    /// [`RelayError::NegUnsupported`], [`RelayError::NegRefused`]; the session can go on, and pages tell the same. With
-    /// [`RelayError::Flooded`] and [`RelayError::Slow`] a shorter stretch of time may work, in a new session.
+    /// [`RelayError::NegUnsupported`], [`RelayError::NegRefused`]: the session can continue, and pages give
+    /// the same result. After [`RelayError::Flooded`] or [`RelayError::Slow`] a shorter time range in a new
+    /// session may succeed.
     pub async fn reconcile(
         &mut self,
         filter: &Filter,
         mut items: NegentropyStorageVector,
     ) -> Result<Difference, RelayError> {
-        // It may be sealed already, which changes nothing.
+        // Fails if the items are already sealed, which is harmless.
         let _ = items.seal();
         let held = items.size().unwrap_or_default();
         let mut ours = Negentropy::owned(items, MESSAGE_BYTES_MAX).map_err(|_| RelayError::NegUnsupported)?;
@@ -55,7 +60,7 @@ impl RelaySession {
         })
         .await?;
         let difference = self.compare(&id, &mut ours, held).await;
-        // A relay that does not know the word would only complain of it.
+        // A relay that does not know NEG-OPEN would only answer NEG-CLOSE with an error.
         if !matches!(difference, Err(RelayError::NegUnsupported | RelayError::NegRefused(_))) {
             self.send(&ClientMessage::NegClose { subscription_id: Cow::Owned(id) }).await?;
         }
@@ -68,14 +73,14 @@ impl RelaySession {
         ours: &mut Negentropy<'_, NegentropyStorageVector>,
         held: usize,
     ) -> Result<Difference, RelayError> {
-        let until = Instant::now() + self.answer_max;
+        let until = Instant::now() + self.answer_timeout;
         let (mut have, mut need) = (Vec::new(), Vec::new());
         for round in 1..=ROUNDS_MAX {
             let theirs = self.read_answer(id, round == 1, until).await?;
             let next = ours
                 .reconcile_with_ids(&theirs, &mut have, &mut need)
                 .map_err(|e| malformed(round == 1, &e.to_string()))?;
-            // A relay may name the same id of ours again in every round.
+            // Bounded by `held` too: a relay could name the same ids again in every round.
             if need.len() > ANNOUNCED_IDS_MAX || have.len() > held {
                 return Err(RelayError::Flooded);
             }
@@ -91,7 +96,8 @@ impl RelaySession {
         Err(RelayError::Flooded)
     }
 
-    /// The relay's next message. Before the first one, silence, CLOSED or a complaint mean that it does not know NIP-77.
+    /// Reads the relay's next message. In the first round, no message, CLOSED, or a NOTICE about an unknown
+    /// command means that the relay does not support NIP-77.
     async fn read_answer(
         &mut self,
         id: &SubscriptionId,
@@ -102,24 +108,24 @@ impl RelaySession {
             let text = match self.next_text(until).await {
                 Ok(Some(text)) => text,
                 Ok(None) | Err(RelayError::Silent(_)) if is_first => return Err(RelayError::NegUnsupported),
-                Ok(None) => return Err(RelayError::Slow(self.answer_max)),
+                Ok(None) => return Err(RelayError::Slow(self.answer_timeout)),
                 Err(error) => return Err(error),
             };
-            match self.filed(&text)? {
-                Some(Frame::NegMsg { of, message }) if of == id.as_str() => {
-                    self.wanted();
+            match self.handle_session_frame(&text)? {
+                Some(Frame::NegMsg { subscription, message }) if subscription == id.as_str() => {
+                    self.reset_unrequested();
                     return hex::decode(message.as_bytes()).map_err(|e| malformed(is_first, &e.to_string()));
                 }
-                Some(Frame::NegErr { of, reason }) if of == id.as_str() => {
-                    self.wanted();
-                    return Err(RelayError::NegRefused(words(&reason)));
+                Some(Frame::NegErr { subscription, reason }) if subscription == id.as_str() => {
+                    self.reset_unrequested();
+                    return Err(RelayError::NegRefused(sanitize(&reason)));
                 }
-                Some(Frame::Closed { of, .. }) if of == id.as_str() => {
-                    self.wanted();
+                Some(Frame::Closed { subscription, .. }) if subscription == id.as_str() => {
+                    self.reset_unrequested();
                     return Err(RelayError::NegUnsupported);
                 }
-                Some(Frame::Notice { message }) if is_first && is_about_the_word(&message) => {
-                    self.wanted();
+                Some(Frame::Notice { message }) if is_first && means_neg_open_is_unknown(&message) => {
+                    self.reset_unrequested();
                     return Err(RelayError::NegUnsupported);
                 }
                 _ => {}
@@ -128,8 +134,8 @@ impl RelaySession {
     }
 }
 
-/// Whether a NOTICE says that NEG-OPEN is not known here.
-fn is_about_the_word(notice: &str) -> bool {
+/// Whether a NOTICE means that the relay does not know NEG-OPEN.
+fn means_neg_open_is_unknown(notice: &str) -> bool {
     const SIGNS: [&str; 11] = [
         "neg",
         "unknown",
@@ -147,13 +153,13 @@ fn is_about_the_word(notice: &str) -> bool {
     SIGNS.iter().any(|sign| notice.contains(sign))
 }
 
-/// An answer that is none: from the start it is another protocol (a byte tells which version a relay speaks, N-77.2), later
-/// a fault.
+/// A message that cannot be decoded. In the first round it is another protocol version (the first byte is the
+/// version, N-77.2); later it is a fault of the relay.
 fn malformed(is_first: bool, why: &str) -> RelayError {
     if is_first {
         RelayError::NegUnsupported
     } else {
-        RelayError::NegRefused(words(&format!("malformed: {why}")))
+        RelayError::NegRefused(sanitize(&format!("malformed: {why}")))
     }
 }
 
@@ -163,7 +169,7 @@ fn bytes(ids: Vec<Id>) -> Vec<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_about_the_word;
+    use super::means_neg_open_is_unknown;
 
     #[test]
     fn n_77_notices_of_relays_that_do_not_know_it() {
@@ -173,10 +179,10 @@ mod tests {
             "could not parse command",
             "unrecognised message type",
         ] {
-            assert!(is_about_the_word(notice), "{notice}");
+            assert!(means_neg_open_is_unknown(notice), "{notice}");
         }
         for notice in ["rate-limited: slow down", "welcome to this relay"] {
-            assert!(!is_about_the_word(notice), "{notice}");
+            assert!(!means_neg_open_is_unknown(notice), "{notice}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What people say about themselves or keep for themselves: profiles, lists, articles, ciphertext.
+//! Builds events about their author or for their author: profiles, lists, articles, ciphertext.
 
 use nostr_sdk::Tag;
 use serde::Serialize;
@@ -21,7 +21,7 @@ struct Profile {
 }
 
 impl Source<'_> {
-    /// Most lists are short, few are long.
+    /// Most lists are short, a few are long.
     pub(super) fn follows(&mut self) -> Vec<Tag> {
         let longest = self.dice.skewed(FOLLOWS_MAX - 4) + 1;
         let length = self.dice.index(longest) + 5;

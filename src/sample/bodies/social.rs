@@ -1,4 +1,4 @@
-//! What people say to each other: notes, and everything that points to a note.
+//! Builds notes and all kinds of events that refer to a note.
 
 use nostr_sdk::{JsonUtil, Tag};
 
@@ -70,7 +70,7 @@ impl Source<'_> {
         vec![tag(["e", &target.id.to_hex(), &relay]), tag(["p", self.hex_of(target)])]
     }
 
-    /// Half of the reposts carry the whole event, which is JSON inside JSON.
+    /// Half of the reposts contain the complete event, so JSON within JSON.
     pub(super) fn repost(&mut self, target: &Draft) -> (Vec<Tag>, String) {
         let mut tags = self.pointers(target);
         if target.kind.as_u16() != 1 {
@@ -98,17 +98,17 @@ impl Source<'_> {
         (tags, words::title(self.dice))
     }
 
-    /// The receipt of a payment: the signed request is a tag value, JSON inside JSON.
+    /// A zap receipt: the signed zap request is the value of a tag, so JSON within JSON.
     pub(super) fn zap(&mut self, author: usize, target: &Draft) -> (Vec<Tag>, String) {
         let sender = self.dice.skewed(self.authors.len());
         let amount = (self.dice.between(1, 21_000) * 1_000).to_string();
-        let mut wish = self.pointers(target);
-        let mut tags = wish.clone();
+        let mut request_tags = self.pointers(target);
+        let mut tags = request_tags.clone();
         let (first, second) = (words::relay(self.dice), words::relay(self.dice));
-        wish.extend([tag(["amount", &amount]), tag(["relays", &first, &second])]);
+        request_tags.extend([tag(["amount", &amount]), tag(["relays", &first, &second])]);
         let length = self.dice.between(0, 60);
         let content = words::text(self.dice, length);
-        let request = Body { kind: 9_734, author: sender, tags: wish, content };
+        let request = Body { kind: 9_734, author: sender, tags: request_tags, content };
         let request = Draft::new(request, self.created_at, self.authors).sign(self.authors);
         let invoice = self.dice.letters(310, b"qpzry9x8gf2tvdw0s3jn54khce6mua7l");
         tags.push(tag(["P", &self.authors[sender].hex]));

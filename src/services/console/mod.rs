@@ -1,9 +1,10 @@
-//! The console: one page that shows what runs and what happens, live.
+//! The console: one page that shows the services, the totals and the journal, live.
 //!
-//! It writes nothing. It reads the public tables of other rooms and, by ticks, the `journal` view.
-//! Invariants: a stream that resumes by `Last-Event-ID` neither loses nor repeats an entry, or says `reset`; what commits
-//! late is in a later tick. No request leaves for another host, and no script or style is inline.
-//! Limits, with their reasons: [`STREAMS_MAX`], [`ENTRIES_A_READ`], [`TICKS_A_READ`], [`DETAIL_BYTES_MAX`], [`FRAMES_WAITING_MAX`].
+//! It writes nothing. It reads the public tables of other rooms and, tick by tick, the `journal` view.
+//! Invariants: a stream that resumes by `Last-Event-ID` neither loses nor repeats an entry, or sends `reset`;
+//! an entry that commits late belongs to a later tick. The page makes no request to another host, and has no
+//! inline script or style. Limits, with their reasons: [`STREAMS_MAX`], [`ENTRIES_A_READ`], [`TICKS_A_READ`],
+//! [`DETAIL_BYTES_MAX`], [`FRAMES_WAITING_MAX`].
 
 mod edge;
 mod react;
@@ -22,49 +23,51 @@ use crate::base::Clock;
 use crate::lifecycle::{HealthRegistry, Lifecycle};
 use crate::store::Doors;
 
-/// Streams served at once; one more is told to come back. Each holds a connection and reads for itself.
+/// Streams served at the same time; a further request gets 503. Each stream holds a connection and reads the
+/// journal itself.
 pub const STREAMS_MAX: usize = 64;
 
-/// Entries read at once for a stream: what one stream may hold in memory, at [`DETAIL_BYTES_MAX`] each.
+/// Entries of one read, each with up to [`DETAIL_BYTES_MAX`]: bounds the memory of one stream.
 pub const ENTRIES_A_READ: i64 = 200;
 
-/// Ticks looked through by one read of a stream that catches up.
+/// Ticks covered by one read of a stream that catches up.
 pub const TICKS_A_READ: i64 = 100;
 
-/// An entry's detail larger than this is shown by its size alone.
+/// Longest detail of an entry, in bytes; of a longer one only the size is sent.
 pub const DETAIL_BYTES_MAX: i32 = 4096;
 
-/// Frames that may wait for a slow reader.
+/// Frames queued for a slow reader.
 pub const FRAMES_WAITING_MAX: usize = 32;
 
-/// How long a reader may leave that queue full before it is dropped. It resumes where it was.
-const SLOW_READER: Duration = Duration::from_secs(20);
+/// Time for which the queue of a reader may stay full before the stream ends. The reader can resume where it
+/// was.
+const SLOW_READER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Entries on the page before the stream goes on.
+/// Entries on the page as it is first sent.
 const ENTRIES_SHOWN: i64 = 40;
 
-/// Most kinds and most relays that are listed.
+/// Rows in the list of kinds and in the list of relays.
 const LISTED: i64 = 10;
 
-/// Longest wait for the numbers of a page.
-const READ_PATIENCE: Duration = Duration::from_secs(5);
+/// Timeout of one read of the database.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the console is made of.
+/// Dependencies of the console.
 #[derive(Debug)]
 pub struct ConsoleParts {
-    /// Only the read door is used.
+    /// Only the read pool is used.
     pub doors: Doors,
-    /// Whose health is shown.
+    /// Health of the services on the page.
     pub health: HealthRegistry,
-    /// Streams run on it and end at its drain.
+    /// Streams run as its tasks and end at its drain.
     pub lifecycle: Lifecycle,
-    /// For ages.
+    /// Clock for the ages on the page.
     pub clock: Arc<dyn Clock>,
-    /// What listens where, as (name, address or URL).
+    /// Listeners as (name, address or URL).
     pub listeners: Vec<(String, String)>,
 }
 
-/// What its routes share. Clones are the same console.
+/// State shared by the routes. Clones share it.
 #[derive(Clone)]
 pub struct ConsoleState(Arc<Inner>);
 
@@ -72,22 +75,22 @@ struct Inner {
     parts: ConsoleParts,
     streams: Arc<Semaphore>,
     newest_tick: watch::Sender<Option<i64>>,
-    totals: read::Fresh<read::Totals>,
-    lists: read::Fresh<read::Lists>,
-    journals: read::Fresh<Vec<read::Journal>>,
+    totals: read::Cached<read::Totals>,
+    lists: read::Cached<read::Lists>,
+    journals: read::Cached<Vec<read::Journal>>,
 }
 
 impl ConsoleState {
-    /// A console that nobody has opened yet.
+    /// Creates the state of a console.
     #[must_use]
     pub fn new(parts: ConsoleParts) -> Self {
         Self(Arc::new(Inner {
             parts,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             newest_tick: watch::Sender::new(None),
-            totals: read::Fresh::new(Duration::from_secs(1)),
-            lists: read::Fresh::new(Duration::from_secs(2)),
-            journals: read::Fresh::new(Duration::from_secs(10)),
+            totals: read::Cached::new(Duration::from_secs(1)),
+            lists: read::Cached::new(Duration::from_secs(2)),
+            journals: read::Cached::new(Duration::from_secs(10)),
         }))
     }
 }

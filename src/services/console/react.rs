@@ -1,4 +1,4 @@
-//! Looks for new ticks, once for all streams of the process.
+//! Polls for new ticks, once for all streams of the process.
 
 use std::time::Duration;
 
@@ -9,32 +9,36 @@ use super::{ConsoleState, read};
 use crate::lifecycle::{Cycle, Pace, Service};
 use crate::store::{Error, Hints};
 
-/// Longest pause between two looks: hints may be lost.
-const LOOK: Duration = Duration::from_secs(1);
+/// Interval between two polls; needed because hints can be lost.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A hint comes with the commit, its tick up to 100 ms later; and a row of hints becomes one look.
-const SETTLE: Duration = Duration::from_millis(120);
+/// Delay after a hint: the hint arrives with the commit, its tick up to 100 ms later. The delay also combines
+/// a burst of hints into one poll.
+const SETTLE_DELAY: Duration = Duration::from_millis(120);
 
-/// Looks of one cycle, at the pace of [`SETTLE`].
-const EAGER: u32 = 3;
+/// Polls of one cycle, [`SETTLE_DELAY`] apart.
+const POLLS_PER_CYCLE: u32 = 3;
 
-/// Publishes the number of the newest tick to the streams. Its health is that of the console's database.
+/// Publishes the number of the newest tick to the streams. Its health shows whether the console can read the
+/// database.
 #[derive(Debug)]
 pub struct Watcher {
     state: ConsoleState,
 }
 
-/// The watcher, for [`Lifecycle::run_service`](crate::lifecycle::Lifecycle::run_service).
+/// Creates the watcher and its schedule for
+/// [`Lifecycle::run_service`](crate::lifecycle::Lifecycle::run_service).
 #[must_use]
 pub fn watcher(state: &ConsoleState, hints: &Hints) -> (Watcher, Pace) {
-    let pace = Pace { jitter: Duration::ZERO, backoff_max: Duration::from_secs(2), ..Pace::every(LOOK) };
+    let pace =
+        Pace { jitter: Duration::ZERO, backoff_max: Duration::from_secs(2), ..Pace::every(POLL_INTERVAL) };
     (Watcher { state: state.clone() }, pace.woken_by(hints.subscribe()))
 }
 
 impl Watcher {
-    /// Whether there was a new tick.
-    async fn look(&self) -> Result<bool, Error> {
-        let newest = read::patiently(read::newest_tick(&self.state.0.parts.doors.read)).await?;
+    /// Reads the newest tick; returns whether it has changed.
+    async fn poll(&self) -> Result<bool, Error> {
+        let newest = read::with_timeout(read::newest_tick(&self.state.0.parts.doors.read)).await?;
         Ok(self.state.0.newest_tick.send_if_modified(|known| std::mem::replace(known, newest) != newest))
     }
 }
@@ -47,9 +51,9 @@ impl Service for Watcher {
     }
 
     async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, Error> {
-        for _ in 0..EAGER {
-            if drain.run_until_cancelled(sleep(SETTLE)).await.is_some() && self.look().await? {
-                // The next one is likely.
+        for _ in 0..POLLS_PER_CYCLE {
+            if drain.run_until_cancelled(sleep(SETTLE_DELAY)).await.is_some() && self.poll().await? {
+                // Another tick is likely to follow.
                 return Ok(Cycle::More);
             }
         }

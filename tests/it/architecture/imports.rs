@@ -1,4 +1,4 @@
-//! Holds every mention against the table.
+//! Checks every mentioned path against the table.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use super::table::{
     IMPURE, LEVELS, NO_MACROS, NOWHERE, PARTS, POOLS, PURE_PARTS, Part, RESERVED, SAME_LEVEL, UNFORESEEN,
 };
 
-/// Where a file or a name belongs.
+/// The position of a file or a name in the crate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
-    /// The crate's root: the map, which only declares.
+    /// The crate's root, which only declares modules.
     Root,
-    /// A module at the top.
+    /// A top-level module.
     Top(String),
     /// `services` itself, which only lists the rooms.
     Rooms,
@@ -20,12 +20,12 @@ enum Place {
     Room(String, String),
 }
 
-/// What rooms' doors hand on: (room, name) to the part it comes from.
-type Doors = BTreeMap<(String, String), String>;
+/// Names that rooms re-export: (room, name) to the part that defines it.
+type Reexports = BTreeMap<(String, String), String>;
 
-/// Every broken import rule.
+/// All violations of the import rules.
 pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
-    let doors = doors(sources);
+    let reexports = reexports(sources);
     let mut found = Vec::new();
     for source in sources.iter().filter(|source| !source.is_test) {
         let place = place_of(&source.module);
@@ -43,7 +43,7 @@ pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
         }
         for mention in &source.mentions {
             let problem = match &mention.target {
-                Target::Ours(path) => ours(&place, path, mention, &doors),
+                Target::Ours(path) => ours(&place, path, mention, &reexports),
                 Target::Theirs(path) => theirs(&place, path, mention),
             };
             if let Some(rule) = problem {
@@ -96,9 +96,9 @@ fn part_named(name: &str) -> Option<&'static Part> {
     PARTS.iter().find(|part| part.name == name)
 }
 
-/// The names that each room's `mod.rs` takes from its parts.
-fn doors(sources: &[Source]) -> Doors {
-    let mut doors = Doors::new();
+/// The names that each room's `mod.rs` re-exports from its parts.
+fn reexports(sources: &[Source]) -> Reexports {
+    let mut reexports = Reexports::new();
     for source in sources {
         let [top, room] = source.module.as_slice() else { continue };
         if top != "services" {
@@ -109,22 +109,22 @@ fn doors(sources: &[Source]) -> Doors {
                 && let [_, from, part, _, ..] = path.as_slice()
                 && from == room
             {
-                doors.insert((room.clone(), bound.clone()), part.clone());
+                reexports.insert((room.clone(), bound.clone()), part.clone());
             }
         }
     }
-    doors
+    reexports
 }
 
-fn ours(place: &Place, path: &[String], mention: &Mention, doors: &Doors) -> Option<String> {
-    let said = format!("crate::{}", path.join("::"));
+fn ours(place: &Place, path: &[String], mention: &Mention, reexports: &Reexports) -> Option<String> {
+    let path_text = format!("crate::{}", path.join("::"));
     let Some(top) = path.first() else {
         let is_whole = mention.bound.is_some() && *place != Place::Root;
         return is_whole.then(|| "names the whole crate: say which module".to_owned());
     };
     if level(top).is_none() {
         let own = *place == Place::Root || *place == Place::Top("main".to_owned());
-        return (!own).then(|| format!("`{said}`: `{top}` is not in the table of levels"));
+        return (!own).then(|| format!("`{path_text}`: `{top}` is not in the table of levels"));
     }
     match place {
         Place::Root | Place::Rooms => None,
@@ -133,13 +133,13 @@ fn ours(place: &Place, path: &[String], mention: &Mention, doors: &Doors) -> Opt
             let listed = SAME_LEVEL.iter().any(|(a, b, _)| a == from && b == top);
             let lower = level(from) > level(top);
             (!lower && !listed)
-                .then(|| format!("{} may not name `{said}`: import from a lower level", shown(place)))
+                .then(|| format!("{} may not name `{path_text}`: import from a lower level", shown(place)))
         }
         Place::Room(room, part) => {
             let rules = part_named(part)?;
             if top != "services" {
                 let allowed = rules.below.iter().any(|prefix| is_within(prefix, path));
-                return (!allowed).then(|| format!("{} may not name `{said}`", shown(place)));
+                return (!allowed).then(|| format!("{} may not name `{path_text}`", shown(place)));
             }
             let [_, other, inside @ ..] = path else {
                 return Some(format!("{} may not name all rooms", shown(place)));
@@ -147,21 +147,23 @@ fn ours(place: &Place, path: &[String], mention: &Mention, doors: &Doors) -> Opt
             let target = match inside {
                 [] => None,
                 [name, ..] if part_named(name).is_some() => Some(name.clone()),
-                [name, ..] => doors.get(&(other.clone(), name.clone())).cloned().or(Some("mod".to_owned())),
+                [name, ..] => {
+                    reexports.get(&(other.clone(), name.clone())).cloned().or(Some("mod".to_owned()))
+                }
             };
             if other != room {
                 let allowed = rules.other_rooms_events && target.as_deref() == Some("event");
                 return (!allowed).then(|| {
-                    format!("{} may not name `{said}`: rooms meet through their journals", shown(place))
+                    format!("{} may not name `{path_text}`: rooms meet through their journals", shown(place))
                 });
             }
             match target {
-                // `use super::*` and `use crate::services::<room>` bring everything.
+                // `use super::*` and `use crate::services::<room>` import everything.
                 None if part != "mod" => {
                     Some(format!("{} may not name its whole room: say which part", shown(place)))
                 }
                 Some(target) if target != *part && !rules.own.contains(&target.as_str()) => {
-                    Some(format!("{} may not name its room's `{target}` (`{said}`)", shown(place)))
+                    Some(format!("{} may not name its room's `{target}` (`{path_text}`)", shown(place)))
                 }
                 _ => None,
             }
@@ -170,37 +172,37 @@ fn ours(place: &Place, path: &[String], mention: &Mention, doors: &Doors) -> Opt
 }
 
 fn theirs(place: &Place, path: &[String], mention: &Mention) -> Option<String> {
-    let said = path.join("::");
+    let path_text = path.join("::");
     let from = match place {
         Place::Root => "",
         Place::Top(top) => top.as_str(),
         Place::Rooms | Place::Room(..) => "services",
     };
     let names = |name: &&&str| {
-        // `use sqlx::postgres as p` or `use sqlx::postgres::*` would hide what is said later.
-        is_within(name, path) || (mention.bound.is_some() && is_within(&said, &split(name)))
+        // `use sqlx::postgres as p` or `use sqlx::postgres::*` would hide later uses.
+        is_within(name, path) || (mention.bound.is_some() && is_within(&path_text, &split(name)))
     };
     for rule in RESERVED.iter().filter(|rule| !rule.allowed.contains(&from)) {
         if let Some(name) = rule.names.iter().find(names) {
-            return Some(format!("{} may not name `{said}` (`{name}`): {}", shown(place), rule.reason));
+            return Some(format!("{} may not name `{path_text}` (`{name}`): {}", shown(place), rule.reason));
         }
     }
     if from != "store"
         && path.windows(2).any(|pair| POOLS.contains(&pair[0].as_str()) && pair[1].starts_with("connect"))
     {
-        return Some(format!("{} may not call `{said}`: only `store` opens connections", shown(place)));
+        return Some(format!("{} may not call `{path_text}`: only `store` opens connections", shown(place)));
     }
     for (end, reason) in NOWHERE {
         if path.len() >= end.len()
             && path[path.len() - end.len()..].iter().map(String::as_str).eq(end.iter().copied())
         {
-            return Some(format!("`{said}`: {reason}"));
+            return Some(format!("`{path_text}`: {reason}"));
         }
     }
     let is_rule = matches!(place, Place::Room(_, part) if PURE_PARTS.contains(&part.as_str()));
     let forbidden = IMPURE.iter().chain(UNFORESEEN.iter().filter(|_| is_rule));
     if is_pure(place) && forbidden.clone().any(|name| names(&name) && path.len() + 1 >= split(name).len()) {
-        return Some(format!("{} only computes: it may not name `{said}`", shown(place)));
+        return Some(format!("{} only computes: it may not name `{path_text}`", shown(place)));
     }
     None
 }

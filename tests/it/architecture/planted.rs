@@ -1,8 +1,8 @@
-//! A check that cannot fail is not a check: each rule is broken here once, and the checker has to say so.
+//! Tests of the checker itself: each rule is violated here once, and the checker must report it.
 
 use super::{imports, source, tidy};
 
-/// What the checker finds in one file, beside a room `archive` whose door hands on `RelayJournal`.
+/// Findings of the checker in one file, beside a room `archive` that re-exports `RelayJournal`.
 fn found_in(path: &str, code: &str) -> Vec<String> {
     let door =
         "//! The room.\n\nmod append;\npub mod decide;\npub mod react;\npub use append::RelayJournal;\n";
@@ -151,9 +151,9 @@ fn only_the_store_opens_database_connections() {
 
 #[test]
 fn other_crates_have_their_rooms() {
-    caught("src/store/doors.rs", "use anyhow::Context;", "says what went wrong by type");
-    caught(READ, "fn f() -> anyhow::Result<()> { Ok(()) }", "says what went wrong by type");
-    caught("src/store/doors.rs", "fn f() { anyhow::bail!(\"\"); }", "says what went wrong by type");
+    caught("src/store/doors.rs", "use anyhow::Context;", "reports errors by type");
+    caught(READ, "fn f() -> anyhow::Result<()> { Ok(()) }", "reports errors by type");
+    caught("src/store/doors.rs", "fn f() { anyhow::bail!(\"\"); }", "reports errors by type");
     caught(REACT, "use tokio_socks::tcp::Socks5Stream;", "only `net` opens");
     caught("src/app/up.rs", "fn f() { axum::serve(a, b); }", "only `http` serves");
     caught("src/services/jobs/edge/mod.rs", "use axum::routing::get;", "only `http` serves");
@@ -163,7 +163,7 @@ fn other_crates_have_their_rooms() {
 }
 
 #[test]
-fn what_no_finished_code_says() {
+fn forbidden_calls_and_macros() {
     let path = "src/store/doors.rs";
     caught(path, "fn f() { g().unwrap(); }", "unwrap()");
     caught(path, "fn f() { vec![g().unwrap()]; }", "unwrap()");
@@ -193,7 +193,7 @@ fn files_and_names() {
 }
 
 #[test]
-fn a_file_opens_with_its_purpose_and_ends_in_time() {
+fn a_file_opens_with_its_purpose_and_has_a_bounded_length() {
     let tidy = |text: &str| {
         let sources = source::of([("src/store/doors.rs".to_owned(), text.to_owned())]);
         tidy::check(&sources).into_iter().map(|finding| finding.to_string()).collect::<Vec<_>>().join("\n")
@@ -206,7 +206,7 @@ fn a_file_opens_with_its_purpose_and_ends_in_time() {
     assert_eq!(tidy(&format!("{}#[cfg(test)]\nmod tests {{\n{}}}\n", lines(400), lines(50))), "");
 }
 
-/// Whole files of tests may say what they like; that they are tests is said where they are declared.
+/// Files that contain only tests may name anything; the module that declares them marks them as tests.
 #[test]
 fn a_file_declared_for_tests_is_one() {
     let files = |attribute: &str| {

@@ -1,4 +1,4 @@
-//! Rust files as the rules see them: where they are, and every name they mention, with its line.
+//! Parses Rust files: their module path, and every name that they mention, with its line.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::path::Path;
 use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 
-/// A broken rule.
+/// A violation of a rule.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Finding {
     pub(super) path: String,
@@ -22,12 +22,12 @@ impl fmt::Display for Finding {
     }
 }
 
-/// A path as written, resolved.
+/// A resolved path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
-    /// From the crate's root.
+    /// Path from the crate's root.
     Ours(Vec<String>),
-    /// Of another crate, or of something in scope.
+    /// Path of another crate, or of a name in scope.
     Theirs(Vec<String>),
 }
 
@@ -36,19 +36,19 @@ pub(super) enum Target {
 pub(super) struct Mention {
     pub(super) target: Target,
     pub(super) line: usize,
-    /// The name it is bound to, if it stands in a `use`; `*` for all.
+    /// The name that a `use` binds; `*` for a glob.
     pub(super) bound: Option<String>,
 }
 
 /// One file.
 #[derive(Debug)]
 pub(super) struct Source {
-    /// From the package's folder, with slashes.
+    /// Path from the package's folder, with slashes.
     pub(super) path: String,
     pub(super) text: String,
-    /// Its place in the crate.
+    /// Module path in the crate.
     pub(super) module: Vec<String>,
-    /// Whether all of it is compiled for tests only.
+    /// Whether the whole file is compiled for tests only.
     pub(super) is_test: bool,
     pub(super) mentions: Vec<Mention>,
     /// Lines with `async` or `.await`.
@@ -57,9 +57,9 @@ pub(super) struct Source {
     pub(super) unwraps: Vec<usize>,
     /// Macros that are called.
     pub(super) macros: Vec<(String, usize)>,
-    /// Modules declared: name, line, for tests only.
+    /// Declared modules: name, line, whether for tests only.
     pub(super) modules: Vec<(Vec<String>, usize, bool)>,
-    /// Lines that only tests need.
+    /// Lines of test code.
     pub(super) test_lines: usize,
 }
 
@@ -75,7 +75,7 @@ impl Source {
         Self { path, text, module, is_test: false, mentions, asyncs, unwraps, macros, modules, test_lines }
     }
 
-    /// Lines of code and documentation, without its tests.
+    /// Number of lines without test code.
     pub(super) fn lines(&self) -> usize {
         self.text.lines().count() - self.test_lines
     }
@@ -101,7 +101,7 @@ pub(super) fn read(root: &Path) -> Vec<Source> {
     }))
 }
 
-/// The Rust files below a folder, from the package's folder.
+/// The Rust files below a folder, as paths from the package's folder.
 pub(super) fn rust_files(root: &Path, folder: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(root.join(folder)) else { return Vec::new() };
     let mut found = Vec::new();
@@ -117,7 +117,7 @@ pub(super) fn rust_files(root: &Path, folder: &str) -> Vec<String> {
     found
 }
 
-/// The same from texts.
+/// As `read`, from texts.
 pub(super) fn of(files: impl IntoIterator<Item = (String, String)>) -> Vec<Source> {
     let mut sources: Vec<Source> = files.into_iter().map(|(path, text)| Source::read(&path, text)).collect();
     let tests: BTreeSet<Vec<String>> = sources
@@ -132,7 +132,7 @@ pub(super) fn of(files: impl IntoIterator<Item = (String, String)>) -> Vec<Sourc
     sources
 }
 
-/// Walks one file and notes what it mentions outside its tests.
+/// Visits one file and records what it mentions outside of tests.
 #[derive(Default)]
 struct Names {
     module: Vec<String>,
@@ -168,7 +168,7 @@ impl Names {
             _ if is_local => Target::Ours([&self.module[..], segments].concat()),
             _ => Target::Theirs(segments.to_vec()),
         };
-        // `self` alone is a value, not a place.
+        // `self` alone is a value, not a path.
         if segments.len() > 1 || bound.is_some() || target != Target::Ours(self.module.clone()) {
             self.mentions.push(Mention { target, line: span.start().line, bound });
         }
@@ -197,7 +197,7 @@ impl Names {
         }
     }
 
-    /// Macros hide their content from the parser: look for paths word by word.
+    /// The parser does not look into macros: search their tokens for paths.
     fn tokens(&mut self, stream: TokenStream) {
         let tokens: Vec<TokenTree> = stream.into_iter().collect();
         let is_punct =
@@ -220,7 +220,7 @@ impl Names {
                         "async" | "await" => self.asyncs.push(line),
                         "unwrap" if after_dot => self.unwraps.push(line),
                         _ if after_dot => {}
-                        // One word in a macro may be anything; two are a path.
+                        // A single token in a macro may be anything; two joined by `::` are a path.
                         _ if segments.len() > 1 => self.mention(&segments, span, None),
                         _ => {}
                     }
@@ -285,7 +285,7 @@ impl<'ast> Visit<'ast> for Names {
         visit::visit_path(self, path);
     }
 
-    /// `pub(crate)` and `pub(super)` name a place without using it.
+    /// `pub(crate)` and `pub(super)` name a module without using it.
     fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {}
 
     fn visit_macro(&mut self, called: &'ast syn::Macro) {
@@ -330,7 +330,7 @@ impl<'ast> Visit<'ast> for Names {
     }
 }
 
-/// The modules that a list of items declares: their names are paths of their own.
+/// The modules that a list of items declares. Their names start paths of their own.
 fn declared(items: &[syn::Item]) -> BTreeSet<String> {
     items
         .iter()
@@ -356,7 +356,7 @@ fn attributes(item: &syn::Item) -> &[syn::Attribute] {
     }
 }
 
-/// `#[cfg(test)]`, and nothing cleverer: an attribute that says more is read as code.
+/// Only plain `#[cfg(test)]` counts; code with a more complex condition is checked.
 fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")

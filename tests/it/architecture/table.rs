@@ -1,6 +1,7 @@
-//! The import rule as data. Import only from a lower level; on the same level only what is listed, with its reason.
+//! The import rules as data. A module imports only from lower levels, and on its own level only the listed
+//! exceptions.
 
-/// The modules at the top of the library, with their levels.
+/// Top-level modules with their levels.
 pub(super) const LEVELS: &[(&str, u8)] = &[
     ("base", 0),
     ("config", 1),
@@ -20,14 +21,14 @@ pub(super) const LEVELS: &[(&str, u8)] = &[
 pub(super) const SAME_LEVEL: &[(&str, &str, &str)] =
     &[("telemetry", "config", "logging is set up from its own section of the settings")];
 
-/// What a part of a room may name.
+/// What a part of a room may import.
 pub(super) struct Part {
     pub(super) name: &'static str,
-    /// Modules outside the rooms, or one item of them.
+    /// Modules outside of the rooms, or single items of them.
     pub(super) below: &'static [&'static str],
     /// Other parts of its own room.
     pub(super) own: &'static [&'static str],
-    /// Whether it may read what other rooms' entries look like.
+    /// Whether it may import the entry types (`event`) of other rooms.
     pub(super) other_rooms_events: bool,
 }
 
@@ -37,11 +38,11 @@ const ALL_OWN: &[&str] = &[
     "seeds",
 ];
 
-/// The files of a room; none has another name. `mod` as something to name are the limits its door defines; what the
-/// door hands on counts as the part it comes from.
+/// The parts of a room; a room has no other files. `mod` stands for the constants that the room's `mod.rs`
+/// defines. A re-exported name counts as the part that defines it.
 pub(super) const PARTS: &[Part] = &[
     Part { name: "event", below: &["base"], own: &[], other_rooms_events: false },
-    // `store::Relay` is a word: the number that stands for a relay in rows.
+    // `store::Relay` is a plain value: the number of a relay in rows.
     Part { name: "command", below: &["base", "store::Relay"], own: &["event"], other_rooms_events: false },
     Part { name: "decide", below: &["base"], own: &["command", "event"], other_rooms_events: false },
     Part { name: "config", below: &["base", "config"], own: &[], other_rooms_events: false },
@@ -81,12 +82,12 @@ pub(super) const PARTS: &[Part] = &[
         own: &["mod", "config", "command", "event", "decide", "append", "read", "metrics", "seeds"],
         other_rooms_events: true,
     },
-    // The archive's own: seed files are text, read line by line, by the initializer and by `quipu relays add`.
+    // Only in the archive: seed files are text, parsed by the initializer and by `quipu relays add`.
     Part { name: "seeds", below: &["base"], own: &[], other_rooms_events: false },
     Part { name: "mod", below: ALL_BELOW, own: ALL_OWN, other_rooms_events: true },
 ];
 
-/// Names of other crates that only some modules may say, and why.
+/// Names of other crates that only some modules may use, with the reason.
 pub(super) struct Reserved {
     pub(super) names: &'static [&'static str],
     pub(super) allowed: &'static [&'static str],
@@ -129,24 +130,20 @@ pub(super) const RESERVED: &[Reserved] = &[
     Reserved {
         names: &["tokio_rustls"],
         allowed: &["net", "store"],
-        reason: "only `net` and the doors to PostgreSQL speak TLS",
+        reason: "only `net` and the connections to PostgreSQL use TLS",
     },
-    Reserved {
-        names: &["nostr_relay_builder"],
-        allowed: &["sample"],
-        reason: "the relay we run belongs to `sample`",
-    },
+    Reserved { names: &["nostr_relay_builder"], allowed: &["sample"], reason: "only `sample` runs a relay" },
     Reserved {
         names: &["anyhow"],
         allowed: &["app", "cli", "main"],
-        reason: "a library module says what went wrong by type",
+        reason: "a library module reports errors by type",
     },
 ];
 
 /// Types whose `connect…` functions open a database connection, however they were imported.
 pub(super) const POOLS: &[&str] = &["PgPool", "PgConnection", "PgListener"];
 
-/// The places that compute only: no async, and none of these names.
+/// The parts that only compute: no async, and none of these names.
 pub(super) const PURE_PARTS: &[&str] = &["command", "event", "decide"];
 pub(super) const IMPURE: &[&str] = &[
     "tokio",
@@ -170,24 +167,25 @@ pub(super) const IMPURE: &[&str] = &[
     "std::net::UdpSocket",
     "std::net::ToSocketAddrs",
 ];
-/// Beyond those, a rule takes the time and its luck as arguments. (`base` has the clock, so this is not for `base`.)
+/// In addition, rules receive time and randomness as arguments. Does not apply to `base`, which defines the
+/// clock.
 pub(super) const UNFORESEEN: &[&str] =
     &["std::time::Instant", "std::time::SystemTime", "rand", "rand_chacha", "nostr_sdk::Timestamp::now"];
 
-/// Ends of paths that nothing in `src` may say.
+/// Path endings that `src` must not contain.
 pub(super) const NOWHERE: &[(&[&str], &str)] = &[
     (&["unbounded_channel"], "every queue has a bound"),
     (&["mpsc", "unbounded"], "every queue has a bound"),
     (&["std", "sync", "mpsc", "channel"], "every queue has a bound"),
-    (&["thread", "sleep"], "a sleeping thread runs nobody else's task; `tokio::time::sleep`"),
+    (&["thread", "sleep"], "a sleeping thread blocks all tasks of its worker; use `tokio::time::sleep`"),
     (&["Option", "unwrap"], "`expect(\"why it cannot fail\")` or a type"),
     (&["Result", "unwrap"], "`expect(\"why it cannot fail\")` or a type"),
 ];
 
-/// Macros that nothing in `src` may call.
+/// Macros that `src` must not call.
 pub(super) const NO_MACROS: &[&str] = &["todo", "dbg", "unimplemented"];
 
-/// Names that say nothing.
+/// Module names that say nothing about the content.
 pub(super) const NO_NAMES: &[&str] =
     &["util", "utils", "common", "helper", "helpers", "manager", "managers", "types", "models"];
 

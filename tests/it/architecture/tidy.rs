@@ -1,4 +1,4 @@
-//! What holds for files: how they open, how long they are, what they are called.
+//! Rules for files: their first line, their length, their name.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use super::source::{Finding, Source, rust_files};
 use super::table::{LINES_MAX, NO_NAMES};
 
-/// Every broken rule about the files of `src`.
+/// All violations in the files of `src`.
 pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
     let mut found = Vec::new();
     for source in sources {
@@ -32,7 +32,7 @@ pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
     found
 }
 
-/// Files outside `src` that do not say what they are for.
+/// Files outside of `src` without a module comment.
 pub(super) fn silent_files(root: &Path) -> Vec<Finding> {
     ["tests", "benches"]
         .iter()
@@ -47,7 +47,7 @@ fn opens_with_purpose(text: &str) -> bool {
     text.lines().next().is_some_and(|line| line.starts_with("//!") && line.len() > 4)
 }
 
-/// The middle of the files' lengths, and the longest: for people to see.
+/// Median length of the files, and the longest file: printed for information.
 pub(super) fn lengths(sources: &[Source]) -> (usize, usize, String) {
     let mut lengths: Vec<_> = sources
         .iter()

@@ -1,4 +1,4 @@
-//! Clients that send slowly, too much, nothing at all, or under a foreign name, against a real listener.
+//! Hostile clients against a real listener: slow, oversized, silent, or under a foreign host name.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -18,12 +18,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, interval, timeout};
 
-/// Longest that anything may take before a test fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Deadline of each step.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 const GOOD: &str = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-/// A listener with short limits, and what it counts.
+/// A listener with short limits, and its metrics.
 struct Victim {
     address: SocketAddr,
     metrics: Metrics,
@@ -36,7 +36,7 @@ async fn victim(change: impl FnOnce(&mut Http)) -> Victim {
     }
     async fn panics_late() -> impl IntoResponse {
         Body::from_stream(stream::once(async {
-            if PATIENCE.is_zero() { io::Result::Ok(Bytes::new()) } else { panic!("a bug in a stream") }
+            if DEADLINE.is_zero() { io::Result::Ok(Bytes::new()) } else { panic!("a bug in a stream") }
         }))
     }
     async fn broken() -> Result<(), Failure> {
@@ -75,7 +75,7 @@ impl Victim {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// What comes back on a connection of its own until it is closed.
+    /// Everything that a new connection returns until it is closed.
     async fn ask(&self, request: &str) -> String {
         let mut stream = self.connect().await;
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -94,10 +94,10 @@ impl Victim {
         line.map_or(0, |number| number.parse().unwrap())
     }
 
-    /// Waits until a number has this value.
+    /// Waits until a metric has this value.
     async fn until(&self, name: &str, value: u64) {
         let mut looks = interval(Duration::from_millis(10));
-        let reached = timeout(PATIENCE, async {
+        let reached = timeout(DEADLINE, async {
             while self.count(name) != value {
                 looks.tick().await;
             }
@@ -122,15 +122,15 @@ fn failed(class: &str, code: &str) -> String {
 
 const CONNECTIONS: &str = "quipu_http_connections{listener=\"test\"}";
 
-/// Everything until the connection is closed; a reset counts as closed.
+/// Reads until the connection is closed; a reset counts as closed.
 async fn rest(mut stream: TcpStream) -> String {
     let mut answer = Vec::new();
-    let read = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    let read = timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
     assert!(read.is_ok(), "not closed in time: {}", String::from_utf8_lossy(&answer));
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Seen before: 200 of 200 connections that sent nothing or half a request line were open after 95 s.
+/// Regression: 200 of 200 connections that sent nothing or half a request line were still open after 95 s.
 #[tokio::test]
 async fn silent_halved_and_dripping_connections_are_closed_in_time() {
     let victim = victim(|_| {}).await;
@@ -147,7 +147,7 @@ async fn silent_halved_and_dripping_connections_are_closed_in_time() {
             let mut answer = [0; 256];
             let is_closed =
                 matches!(stream.try_read(&mut answer), Ok(0)) || stream.write_all(&[*byte]).await.is_err();
-            if is_closed || began.elapsed() > PATIENCE {
+            if is_closed || began.elapsed() > DEADLINE {
                 break;
             }
         }
@@ -174,7 +174,7 @@ async fn heads_that_are_too_large_are_answered_with_431_and_pipelined_requests_i
     let victim = victim(|_| {}).await;
     for lines in ["a:b\r\n".repeat(100_000), format!("a: {}\r\n", "b".repeat(1 << 20))] {
         let mut stream = victim.connect().await;
-        // The listener may close before all is written.
+        // The listener may close before everything is written.
         let _ =
             stream.write_all(format!("GET / HTTP/1.1\r\nhost: localhost\r\n{lines}\r\n").as_bytes()).await;
         let answer = rest(stream).await;
@@ -240,7 +240,7 @@ async fn a_request_is_served_under_our_names_alone() {
     ] {
         assert_eq!(victim.status(target, lines).await, expected, "{target} {lines}");
     }
-    // Load balancers check health like this; a web page cannot.
+    // Load balancers check health in this form; a web page cannot send it.
     assert!(victim.ask("GET / HTTP/1.0\r\n\r\n").await.starts_with("HTTP/1.0 200"));
     assert!(victim.ask("GET / HTTP/1.0\r\nhost: evil.example\r\n\r\n").await.starts_with("HTTP/1.0 421"));
     let answer = victim.ask("GET / HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n").await;
@@ -281,7 +281,7 @@ async fn a_body_that_does_not_end_and_a_reader_that_does_not_read_are_cut_off() 
     assert_eq!(victim.count(&failed("rejected", "body_timeout")), 1);
 }
 
-/// Where log lines go in this test.
+/// Collects log lines.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -314,7 +314,7 @@ async fn a_panic_ends_its_request_alone_and_the_log_has_the_id_that_the_client_g
         assert!(line.contains(cause), "{line}");
     }
     assert_eq!(victim.count(&failed("broken", "internal")), 2);
-    // Its answer has begun, so its connection ends; the listener and the process go on.
+    // The response has begun, so only its connection ends; the listener and the process continue.
     let answer = victim.ask(&GOOD.replace("GET /", "GET /panics-late")).await;
     assert!(answer.starts_with("HTTP/1.1 200") || answer.is_empty(), "{answer}");
     victim.until(&closed("panic"), 1).await;
@@ -340,7 +340,7 @@ async fn forwarded_fields_count_only_from_trusted_proxies_and_end_the_trust_in_l
     .await;
     assert_eq!(who(&behind, "x-forwarded-for: 203.0.113.1, 192.0.2.7\r\n").await, "192.0.2.7 false");
     assert_eq!(who(&behind, "").await, "127.0.0.1 false");
-    // All clients of a proxy come from its address.
+    // All clients of a proxy have its address.
     let held = join_all((0..8).map(|_| behind.connect())).await;
     behind.until(CONNECTIONS, 8).await;
     drop(held);
@@ -356,7 +356,7 @@ async fn the_drain_closes_idle_connections_and_ends() {
     idle.read_exact(&mut begun).await.unwrap();
     victim.lifecycle.drain();
     let ending =
-        timeout(PATIENCE, victim.lifecycle.run_until_stopped(stream::pending::<&str>())).await.unwrap();
+        timeout(DEADLINE, victim.lifecycle.run_until_stopped(stream::pending::<&str>())).await.unwrap();
     assert!(ending.is_clean(), "{ending:?}");
     assert!(rest(idle).await.ends_with("good"));
 }

@@ -1,4 +1,4 @@
-//! NIP-42 against a relay of another project, and against one that asks late.
+//! NIP-42 against the relay of another project, and against a relay that sends its challenge late.
 
 use nostr_relay_builder::prelude::{RelayBuilderNip42, RelayBuilderNip42Mode};
 use nostr_relay_builder::{LocalRelay, RelayBuilder};
@@ -6,7 +6,7 @@ use nostr_sdk::{Filter, Keys};
 use quipu::net::relay::RelayError;
 use serde_json::json;
 
-use super::kit::{Peer, Socket, heard_of, notes, say, session, stay};
+use super::kit::{Peer, Socket, notes, receive_kind, say, session, stay};
 
 async fn relay() -> LocalRelay {
     let nip42 = RelayBuilderNip42 { mode: RelayBuilderNip42Mode::Both };
@@ -32,17 +32,17 @@ async fn n_42_9_a_relay_that_wants_authentication_is_read_and_written_after_it()
 async fn n_42_1_n_42_7_the_newest_challenge_counts_and_a_late_one_is_waited_for() {
     let peer = Peer::start(|mut socket: Socket| async move {
         say(&mut socket, &json!(["AUTH", "old"])).await;
-        let asked = heard_of(&mut socket, "REQ").await.unwrap();
+        let asked = receive_kind(&mut socket, "REQ").await.unwrap();
         say(&mut socket, &json!(["CLOSED", asked[1], "auth-required: first"])).await;
         say(&mut socket, &json!(["AUTH", "new"])).await;
-        let asked = heard_of(&mut socket, "REQ").await.unwrap();
+        let asked = receive_kind(&mut socket, "REQ").await.unwrap();
         say(&mut socket, &json!(["EOSE", asked[1]])).await;
-        let answer = heard_of(&mut socket, "AUTH").await.unwrap();
+        let answer = receive_kind(&mut socket, "AUTH").await.unwrap();
         let tags = answer[1]["tags"].to_string();
         let is_right =
             answer[1]["kind"] == 22_242 && tags.contains(r#""new""#) && tags.contains("ws://127.0.0.1");
         say(&mut socket, &json!(["OK", answer[1]["id"], is_right, "restricted: no"])).await;
-        let answer = heard_of(&mut socket, "AUTH").await.unwrap();
+        let answer = receive_kind(&mut socket, "AUTH").await.unwrap();
         say(&mut socket, &json!(["OK", answer[1]["id"], false, "restricted: no"])).await;
         stay(socket).await;
     })

@@ -1,4 +1,4 @@
-//! Who is dialled, who is not, and who learns of it.
+//! Which hosts are dialled, which are refused, and which servers learn of them.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use quipu::net::relay::{Patience, RelayError, RelaySession};
 use quipu::net::{DialError, Get, Outside, Trust};
 use tokio::net::TcpListener;
 
-use super::kit::{ONION, OTHER_ONION, PATIENCE, Peer, counted, hidden, stay, url};
+use super::kit::{ONION, OTHER_ONION, Peer, TIMEOUTS, counted, hidden, stay, url};
 use crate::support::dns::DnsServer;
 use crate::support::socks::SocksProxy;
 
@@ -28,12 +28,12 @@ async fn a_tor_1_a_hidden_name_goes_to_the_proxy_and_nobody_asks_dns() {
     for name in [ONION, "relay.i2p", "relay.loki"] {
         // A-TOR.5: without TLS, as is usual there.
         let url = url(&format!("ws://{name}:7777/x"));
-        let session = RelaySession::connect(&outside, &url, Trust::Discovered, PATIENCE).await.unwrap();
+        let session = RelaySession::connect(&outside, &url, Trust::Discovered, TIMEOUTS).await.unwrap();
         assert_eq!(session.handshake().peer, None);
         let refused = outside.lookup(&name.to_uppercase()).await.unwrap_err();
         assert!(matches!(refused, DialError::Hidden(_)), "{refused}");
         outside.lookup(&format!("{name}.")).await.unwrap_err();
-        // The peer speaks no HTTP, but it was reached.
+        // The peer does not speak HTTP, so the error shows that it was reached.
         let address = format!("http://{name}.:80/");
         let refused = outside.get(get(&address, Trust::Discovered)).await.unwrap_err();
         assert_eq!(refused.reason(), "http", "{refused}");
@@ -54,7 +54,7 @@ async fn a_tor_1_a_hidden_name_is_not_dialled_at_all_when_its_network_is_off() {
     let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
     assert!(outside.reaches(Network::Clearnet) && !outside.reaches(Network::Tor));
     let address = url(&format!("ws://{ONION}"));
-    let refused = RelaySession::connect(&outside, &address, Trust::Named, PATIENCE).await.unwrap_err();
+    let refused = RelaySession::connect(&outside, &address, Trust::Named, TIMEOUTS).await.unwrap_err();
     assert_eq!(refused.reason(), "network_off");
     let address = format!("http://{ONION}/");
     let refused = outside.get(get(&address, Trust::Named)).await.unwrap_err();
@@ -78,17 +78,17 @@ async fn a_tor_2_the_proxys_reply_codes_are_told_apart() {
         let proxy = SocksProxy::start(Err(code)).await;
         let outside = Outside::asking(&hidden(proxy.address()), &[]).unwrap();
         let refused =
-            RelaySession::connect(&outside, &url(&format!("ws://{ONION}")), Trust::Named, PATIENCE).await;
+            RelaySession::connect(&outside, &url(&format!("ws://{ONION}")), Trust::Named, TIMEOUTS).await;
         assert_eq!(refused.unwrap_err().reason(), reason, "{code:x}");
     }
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_not_there_is_no_fault_of_the_relay() {
+async fn an_unreachable_proxy_is_reported_as_the_proxys_fault() {
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let outside = Outside::asking(&hidden(address), &[]).unwrap();
     let refused =
-        RelaySession::connect(&outside, &url(&format!("ws://{ONION}")), Trust::Named, PATIENCE).await;
+        RelaySession::connect(&outside, &url(&format!("ws://{ONION}")), Trust::Named, TIMEOUTS).await;
     assert_eq!(refused.unwrap_err().reason(), "proxy");
 }
 
@@ -99,7 +99,7 @@ async fn a_tor_3_each_relay_has_a_circuit_of_its_own() {
     let outside = Outside::asking(&hidden(proxy.address()), &[]).unwrap();
     for name in [ONION, OTHER_ONION, ONION] {
         let url = url(&format!("ws://{name}"));
-        RelaySession::connect(&outside, &url, Trust::Discovered, PATIENCE).await.unwrap();
+        RelaySession::connect(&outside, &url, Trust::Discovered, TIMEOUTS).await.unwrap();
         let address = format!("http://{name}/");
         outside.get(get(&address, Trust::Discovered)).await.unwrap_err();
     }
@@ -120,7 +120,7 @@ fn a_tor_4_a_hidden_network_is_given_more_time() {
 }
 
 #[tokio::test]
-async fn a_discovered_name_that_leads_inside_is_refused_before_anybody_is_connected_to() {
+async fn a_discovered_name_with_a_private_address_is_refused_without_a_connection() {
     let dns = DnsServer::start(&[
         ("inside.example.com", &[Ipv4Addr::LOCALHOST]),
         ("mixed.example.com", &[Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(169, 254, 169, 254)]),
@@ -139,7 +139,7 @@ async fn a_discovered_name_that_leads_inside_is_refused_before_anybody_is_connec
     ];
     for host in private {
         let address = url(&format!("ws://{host}:{port}"));
-        let refused = RelaySession::connect(&outside, &address, Trust::Discovered, PATIENCE).await;
+        let refused = RelaySession::connect(&outside, &address, Trust::Discovered, TIMEOUTS).await;
         assert_eq!(refused.unwrap_err().reason(), "private_address", "{host}");
         let address = format!("http://{host}:{port}/");
         let refused = outside.get(get(&address, Trust::Discovered)).await.unwrap_err();
@@ -155,21 +155,21 @@ async fn an_address_that_answers_is_found_behind_one_that_does_not() {
     let (peer, _) = counted().await;
     let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
     let address = url(&format!("ws://two.test:{}", peer.address.port()));
-    RelaySession::connect(&outside, &address, Trust::Named, PATIENCE).await.unwrap();
+    RelaySession::connect(&outside, &address, Trust::Named, TIMEOUTS).await.unwrap();
 }
 
 #[tokio::test]
-async fn lookup_tells_what_dns_says() {
+async fn lookup_returns_the_dns_records() {
     let dns = DnsServer::start(&[("relay.example.com", &[Ipv4Addr::new(10, 1, 2, 3)])]).await;
     let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
     let names = outside.lookup("Relay.Example.com").await.unwrap();
     assert_eq!((names.a, names.ttl_s, names.ptr), (vec![Ipv4Addr::new(10, 1, 2, 3)], Some(60), None));
     let missing = outside.lookup("nobody.example.com").await.unwrap_err();
-    assert_eq!(missing.to_string(), "no address of nobody.example.com: there is no such name");
+    assert_eq!(missing.to_string(), "cannot resolve nobody.example.com: no such name (NXDOMAIN)");
 }
 
 #[tokio::test]
-async fn who_is_no_relay_is_told_from_who_is_not_there() {
+async fn a_server_that_is_not_a_relay_and_a_closed_port_have_different_reasons() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     assert_eq!(super::kit::session(&format!("ws://{closed}")).await.unwrap_err().reason(), "refused");
     let web = Peer::tcp(|mut stream| async move {
@@ -194,14 +194,14 @@ async fn a_peer_that_never_shakes_hands_is_given_up_in_time() {
     assert!(matches!(refused, RelayError::Connect(DialError::Timeout(_))), "{refused}");
 }
 
-/// One question waits three seconds, and is repeated once.
+/// One query waits three seconds and is repeated once.
 #[tokio::test]
 async fn a_name_server_that_is_silent_is_given_up_in_time() {
     let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let outside = Outside::asking(&Networks::default(), &[silent.local_addr().unwrap()]).unwrap();
     let asked = Instant::now();
     let address = url("ws://relay.example.com");
-    let failed = RelaySession::connect(&outside, &address, Trust::Named, PATIENCE).await.unwrap_err();
+    let failed = RelaySession::connect(&outside, &address, Trust::Named, TIMEOUTS).await.unwrap_err();
     assert_eq!(failed.reason(), "dns", "{failed}");
     assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
 }
@@ -212,7 +212,7 @@ async fn of_a_name_with_many_addresses_four_are_dialled_and_32_are_kept() {
     let dns = DnsServer::start(&[("many.test", &many)]).await;
     let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
     assert_eq!(outside.lookup("many.test").await.unwrap().a.len(), 32);
-    // Whichever of them are tried: a connection counts, and then nothing is said.
+    // The peer counts connections and sends nothing, whichever addresses are tried.
     let mut listeners = Vec::new();
     let port = loop {
         let first = TcpListener::bind((many[0], 0)).await.unwrap();

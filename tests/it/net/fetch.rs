@@ -1,4 +1,4 @@
-//! HTTP from servers that nobody should have to trust.
+//! HTTP requests to untrusted servers.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ async fn fetched(url: &str) -> Result<Fetched, FetchError> {
     outside().get(get(url)).await
 }
 
-/// A server that reads the request's head and then writes what it likes.
+/// A server that reads the head of the request and then runs `script`.
 async fn raw<F>(script: impl Fn(TcpStream, String) -> F + Clone + Send + Sync + 'static) -> (Peer, String)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -54,7 +54,7 @@ where
     (peer, url)
 }
 
-/// A server that always says the same.
+/// A server that always sends the same response.
 async fn saying(answer: String) -> (Peer, String) {
     raw(move |mut stream, _| {
         let answer = answer.clone();
@@ -70,7 +70,8 @@ async fn redirecting(to: &str) -> (Peer, String) {
         .await
 }
 
-/// A server that redirects to `/end` of its own origin, with `body` behind the redirect's head, and answers there.
+/// A server that redirects to `/end` of its own origin, with `body` behind the redirect's head, and answers
+/// there.
 async fn redirecting_to_end(body: &str) -> (Peer, String) {
     let redirect =
         format!("HTTP/1.1 301 Moved\r\nlocation: /end\r\ncontent-length: {}\r\n\r\n{body}", body.len());
@@ -187,7 +188,7 @@ async fn n_11_3_redirects_are_followed_a_few_times_and_never_inside() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_a_name_that_leads_inside_reaches_nobody() {
+async fn a_redirect_to_a_name_with_a_private_address_connects_to_nothing() {
     let dns = DnsServer::start(&[("inside.example.com", &[std::net::Ipv4Addr::LOCALHOST])]).await;
     let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
     let (inner, _) = raw(|_, _| async { panic!("reached") }).await;
@@ -213,7 +214,7 @@ async fn failures_have_their_reasons() {
     }
 }
 
-/// A redirect may be answered by many bytes; they are not read.
+/// A redirect may have a long body, which is not read.
 #[tokio::test]
 async fn the_body_of_a_redirect_is_not_read() {
     let (_peer, url) = redirecting_to_end(&"x".repeat(30_000_000)).await;

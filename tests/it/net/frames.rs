@@ -1,4 +1,4 @@
-//! Pages, and frames that no relay should send.
+//! Pages, and messages that no relay should send.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use super::kit::{Peer, Socket, heard_of, notes, say, session, stay};
+use super::kit::{Peer, Socket, notes, receive_kind, say, session, stay};
 use crate::support::wire_relay::WireRelay;
 
 /// Answers every REQ with these frames; `ID` stands for the subscription.
@@ -19,7 +19,7 @@ async fn answering(frames: Vec<Message>) -> Peer {
     Peer::start(move |mut socket| {
         let frames = frames.clone();
         async move {
-            while let Some(asked) = heard_of(&mut socket, "REQ").await {
+            while let Some(asked) = receive_kind(&mut socket, "REQ").await {
                 for frame in &frames {
                     let frame = match frame {
                         Message::Text(text) => Message::text(text.replace("ID", asked[1].as_str().unwrap())),
@@ -44,21 +44,21 @@ async fn connected(peer: &Peer) -> RelaySession {
 }
 
 #[tokio::test]
-async fn a_page_turn_waits_for_nobodys_delayed_acknowledgement() {
+async fn a_page_request_does_not_wait_for_a_delayed_acknowledgement() {
     let relay = WireRelay::start(notes(50), 500).await.unwrap();
     let mut session = session(&relay.url()).await.unwrap();
     let begun = std::time::Instant::now();
     for _ in 0..50 {
         assert_eq!(session.page(&Filter::new().limit(1)).await.unwrap().events.len(), 1);
     }
-    // With Nagle's algorithm it would be 50 times 40 ms.
+    // With Nagle's algorithm the 50 requests would take 40 ms each.
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     assert!(session.traffic().received > 50 * 200 && session.traffic().sent > 50 * 20);
     session.close().await;
 }
 
 #[tokio::test]
-async fn n_01_15_n_01_21_n_67_a_page_takes_its_own_and_counts_the_rest() {
+async fn n_01_15_n_01_21_n_67_a_page_takes_its_own_events_and_counts_other_frames() {
     let note = notes(1)[0].as_json();
     let peer = answering(vec![
         Message::Ping(vec![1, 2, 3].into()),
@@ -100,7 +100,7 @@ async fn an_answer_longer_than_asked_for_is_cut_and_its_rest_is_nobodys() {
 }
 
 #[tokio::test]
-async fn an_event_a_little_too_large_is_counted_and_the_page_goes_on() {
+async fn an_event_a_little_too_large_is_counted_and_the_page_continues() {
     let large = format!(r#"["EVENT","ID",{{"content":"{}"}}]"#, "x".repeat(4 * 1024 * 1024 + 100));
     let peer = answering(vec![Message::text(large), Message::text(r#"["EOSE","ID"]"#)]).await;
     let page = connected(&peer).await.page(&filter()).await.unwrap();
@@ -123,7 +123,7 @@ fn fragment(first: bool, bytes: usize) -> Message {
 #[tokio::test]
 async fn a_message_without_end_ends_the_session() {
     let peer = Peer::start(|mut socket: Socket| async move {
-        heard_of(&mut socket, "REQ").await;
+        receive_kind(&mut socket, "REQ").await;
         let mut first = true;
         while socket.send(fragment(first, 64 * 1024)).await.is_ok() {
             first = false;
@@ -160,9 +160,9 @@ async fn a_peer_that_falls_silent_is_given_up() {
 async fn a_ping_is_answered_and_a_published_event_has_its_answer() {
     let peer = Peer::start(|mut socket: Socket| async move {
         socket.send(Message::Ping(vec![7].into())).await.unwrap();
-        let event = heard_of(&mut socket, "EVENT").await.unwrap();
+        let event = receive_kind(&mut socket, "EVENT").await.unwrap();
 
-        say(&mut socket, &json!(["OK", "0".repeat(64), true, "of somebody else"])).await;
+        say(&mut socket, &json!(["OK", "0".repeat(64), true, "of another event"])).await;
         while !matches!(socket.next().await, Some(Ok(Message::Pong(data))) if data[..] == [7]) {}
         say(&mut socket, &json!(["OK", event[1]["id"], false, "blocked: no"])).await;
         stay(socket).await;

@@ -1,4 +1,4 @@
-//! Peers on the loopback, and the way to them.
+//! Loopback peers, and sessions to them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,24 +20,24 @@ use tokio_tungstenite::tungstenite::Message;
 pub(super) const ONION: &str = "vww6ybal4bd7szmgncyruucpgfkqahzddi37ktceo3ah7ngmcopnpyyd.onion";
 pub(super) const OTHER_ONION: &str = "duckduckgogg42xjoc72x3sjasowoarfbgcmvfimaftt6twagswzczad.onion";
 
-/// Long enough for a loaded machine, short enough that a hang is noticed.
-pub(super) const PATIENCE: Patience =
+/// Long enough for a loaded machine, short enough to notice a hang.
+pub(super) const TIMEOUTS: Patience =
     Patience { connect: Duration::from_secs(20), idle: Duration::from_secs(20) };
 
 pub(super) fn url(text: &str) -> RelayUrl {
     RelayUrl::parse(text).unwrap()
 }
 
-/// The clearnet, without any DNS.
+/// Clearnet only, without DNS.
 pub(super) fn outside() -> Outside {
     Outside::asking(&Networks::default(), &[]).unwrap()
 }
 
 pub(super) async fn session(url: &str) -> Result<RelaySession, RelayError> {
-    RelaySession::connect(&outside(), &self::url(url), Trust::Named, PATIENCE).await
+    RelaySession::connect(&outside(), &self::url(url), Trust::Named, TIMEOUTS).await
 }
 
-/// Everything switched on, all proxies the same.
+/// All networks enabled, with the same proxy.
 pub(super) fn hidden(proxy: SocketAddr) -> Networks {
     let mut networks = Networks::default();
     for network in [&mut networks.tor, &mut networks.i2p, &mut networks.loki] {
@@ -49,7 +49,8 @@ pub(super) fn hidden(proxy: SocketAddr) -> Networks {
 
 pub(super) type Socket = WebSocketStream<TcpStream>;
 
-/// A peer that shakes hands and then does what it is told, for each connection. Dropping it ends it.
+/// A peer that performs the WebSocket handshake and then runs `script` for each connection. Dropping it stops
+/// it.
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
     _tasks: JoinSet<()>,
@@ -72,7 +73,7 @@ impl Peer {
         .await
     }
 
-    /// The same without the handshake.
+    /// The same over plain TCP.
     pub(super) async fn tcp<F>(script: impl Fn(TcpStream) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -96,7 +97,7 @@ impl Peer {
 }
 
 /// The next message of a client as JSON.
-pub(super) async fn heard(socket: &mut Socket) -> Option<Value> {
+pub(super) async fn receive(socket: &mut Socket) -> Option<Value> {
     loop {
         match socket.next().await?.ok()? {
             Message::Text(text) => return serde_json::from_str(&text).ok(),
@@ -106,10 +107,10 @@ pub(super) async fn heard(socket: &mut Socket) -> Option<Value> {
     }
 }
 
-/// The next message of this kind; others are passed over.
-pub(super) async fn heard_of(socket: &mut Socket, verb: &str) -> Option<Value> {
+/// The next message of this kind; messages of other kinds are skipped.
+pub(super) async fn receive_kind(socket: &mut Socket, verb: &str) -> Option<Value> {
     loop {
-        let message = heard(socket).await?;
+        let message = receive(socket).await?;
         if message[0] == verb {
             return Some(message);
         }
@@ -120,12 +121,12 @@ pub(super) async fn say(socket: &mut Socket, message: &Value) {
     let _ = socket.send(Message::text(message.to_string())).await;
 }
 
-/// Until the client goes away.
+/// Waits until the client disconnects.
 pub(super) async fn stay(mut socket: Socket) {
     while socket.next().await.is_some_and(|message| message.is_ok()) {}
 }
 
-/// Signed notes, one a second from 1,700,000,000 on.
+/// Signed notes, one per second, starting at Unix time 1,700,000,000.
 pub(super) fn notes(count: u64) -> Vec<Event> {
     let keys = Keys::generate();
     (0..count)

@@ -1,4 +1,4 @@
-//! The live subscription beside everything else.
+//! The live subscription beside other requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use super::kit::{PATIENCE, Peer, Socket, heard_of, notes, say, session, stay};
+use super::kit::{Peer, Socket, TIMEOUTS, notes, receive_kind, say, session, stay};
 
 fn event(of: &Value, note: &nostr_sdk::Event) -> Value {
     json!(["EVENT", of, serde_json::from_str::<Value>(&note.as_json()).unwrap()])
@@ -23,8 +23,8 @@ fn event(of: &Value, note: &nostr_sdk::Event) -> Value {
 async fn live_events_in_the_middle_of_a_page_are_neither_lost_nor_mixed() {
     let peer = Peer::start(|mut socket: Socket| async move {
         let all = notes(30);
-        let live = heard_of(&mut socket, "REQ").await.unwrap()[1].clone();
-        let page = heard_of(&mut socket, "REQ").await.unwrap()[1].clone();
+        let live = receive_kind(&mut socket, "REQ").await.unwrap()[1].clone();
+        let page = receive_kind(&mut socket, "REQ").await.unwrap()[1].clone();
         assert_ne!(live, page);
         for (n, note) in all.iter().enumerate() {
             say(&mut socket, &event(if n % 3 == 0 { &live } else { &page }, note)).await;
@@ -47,16 +47,16 @@ async fn live_events_in_the_middle_of_a_page_are_neither_lost_nor_mixed() {
 }
 
 #[tokio::test]
-async fn waiting_can_be_given_up_and_taken_up_without_losing_anything() {
+async fn a_cancelled_wait_loses_no_event() {
     let go = Arc::new(Notify::new());
     let told = Arc::clone(&go);
     let peer = Peer::start(move |mut socket: Socket| {
         let go = Arc::clone(&told);
         async move {
-            let live = heard_of(&mut socket, "REQ").await.unwrap()[1].clone();
+            let live = receive_kind(&mut socket, "REQ").await.unwrap()[1].clone();
             for note in notes(200) {
                 go.notified().await;
-                // In two pieces, so that a wait can end between them.
+                // In two pieces, so that a wait can be cancelled between them.
                 let text = event(&live, &note).to_string();
                 let (head, tail) = text.split_at(text.len() / 2);
                 for (piece, kind, last) in [(head, Data::Text, false), (tail, Data::Continue, true)] {
@@ -74,7 +74,7 @@ async fn waiting_can_be_given_up_and_taken_up_without_losing_anything() {
     let mut held = 0;
     while held < 200 {
         go.notify_one();
-        // Given up at once or after a moment, again and again.
+        // Cancelled at once or after a moment, repeatedly.
         let _ = timeout(Duration::from_micros(50), session.wait_live()).await;
         held += session.take_live().events.len();
     }
@@ -82,12 +82,12 @@ async fn waiting_can_be_given_up_and_taken_up_without_losing_anything() {
 }
 
 #[tokio::test]
-async fn n_01_15_the_end_of_the_live_subscription_is_told_after_what_came_before() {
+async fn n_01_15_the_end_of_the_live_subscription_is_reported_after_its_events() {
     let peer = Peer::start(|mut socket: Socket| async move {
-        let live = heard_of(&mut socket, "REQ").await.unwrap()[1].clone();
+        let live = receive_kind(&mut socket, "REQ").await.unwrap()[1].clone();
         say(&mut socket, &event(&live, &notes(1)[0])).await;
         say(&mut socket, &json!(["CLOSED", live, "error: shutting down"])).await;
-        let page = heard_of(&mut socket, "REQ").await.unwrap()[1].clone();
+        let page = receive_kind(&mut socket, "REQ").await.unwrap()[1].clone();
         say(&mut socket, &json!(["EOSE", page])).await;
         stay(socket).await;
     })
@@ -105,7 +105,7 @@ async fn n_01_15_the_end_of_the_live_subscription_is_told_after_what_came_before
 
 #[tokio::test(start_paused = true)]
 async fn a_half_open_peer_is_silent_after_two_pings() {
-    // It never reads, so it never answers a ping.
+    // The peer never reads, so it never answers a ping.
     let peer = Peer::start(|socket: Socket| async move {
         let _open = socket;
         std::future::pending::<()>().await;
@@ -114,20 +114,20 @@ async fn a_half_open_peer_is_silent_after_two_pings() {
     let mut session = session(&peer.url()).await.unwrap();
     session.listen(&[Filter::new()]).await.unwrap();
     let begun = tokio::time::Instant::now();
-    // Given up now and then, as its owner does.
+    // Cancelled now and then, as the owner of a session does.
     let ended = loop {
         if let Ok(ended) = timeout(Duration::from_secs(7), session.wait_live()).await {
             break ended.unwrap_err();
         }
     };
     assert!(matches!(ended, RelayError::Silent(_)), "{ended}");
-    assert_eq!(begun.elapsed().as_secs(), 3 * PATIENCE.idle.as_secs());
+    assert_eq!(begun.elapsed().as_secs(), 3 * TIMEOUTS.idle.as_secs());
 }
 
 #[tokio::test]
 async fn more_live_events_than_are_kept_aside_end_the_session() {
     let peer = Peer::start(|mut socket: Socket| async move {
-        let live = heard_of(&mut socket, "REQ").await.unwrap()[1].clone();
+        let live = receive_kind(&mut socket, "REQ").await.unwrap()[1].clone();
         let text = json!(["EVENT", live, {"content": "x".repeat(1_000_000)}]).to_string();
         while socket.send(Message::text(text.clone())).await.is_ok() {}
     })

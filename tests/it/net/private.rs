@@ -8,7 +8,7 @@ use quipu::config::Networks;
 use quipu::net::relay::RelaySession;
 use quipu::net::{Get, Outside, Trust};
 
-use super::kit::{PATIENCE, counted, url};
+use super::kit::{TIMEOUTS, counted, url};
 use crate::support::dns::DnsServer;
 
 fn get(url: &str, trust: Trust) -> Get<'_> {
@@ -16,10 +16,10 @@ fn get(url: &str, trust: Trust) -> Get<'_> {
     Get { url, trust, accept: "*/*", bytes_max: 1_000, timeout, redirects_max: 3 }
 }
 
-/// The reasons why a WebSocket and a request to `host` fail.
+/// The reasons with which a WebSocket and a request to `host` fail.
 async fn refused(outside: &Outside, host: &str, port: u16, trust: Trust) -> [&'static str; 2] {
     let address = url(&format!("ws://{host}:{port}"));
-    let session = RelaySession::connect(outside, &address, trust, PATIENCE).await.map(drop);
+    let session = RelaySession::connect(outside, &address, trust, TIMEOUTS).await.map(drop);
     let address = format!("http://{host}:{port}/");
     let fetched = outside.get(get(&address, trust)).await.map(drop);
     [session.unwrap_err().reason(), fetched.unwrap_err().reason()]
@@ -41,18 +41,18 @@ async fn c_8_a_public_name_with_a_private_address_is_refused_also_when_the_opera
     }
     let address = url(&format!("ws://seed.example.com:{port}"));
     let said =
-        RelaySession::connect(&outside, &address, Trust::Named, PATIENCE).await.unwrap_err().to_string();
+        RelaySession::connect(&outside, &address, Trust::Named, TIMEOUTS).await.unwrap_err().to_string();
     assert!(said.contains("networks.clearnet.private_names"), "{said}");
     assert_eq!(connections.load(Ordering::SeqCst), 0);
 
-    // The settings list one name; it must still be the operator who named the relay.
+    // The settings allow one name, but only for a relay that the operator named.
     let mut networks = Networks::default();
     networks.clearnet.private_names = vec!["seed.example.com".to_owned()];
     let outside = Outside::asking(&networks, &[dns.address()]).unwrap();
     assert_eq!(refused(&outside, "seed.example.com", port, Trust::Discovered).await, ["private_address"; 2]);
     assert_eq!(refused(&outside, "cloud.example.com", port, Trust::Named).await, ["private_name"; 2]);
     assert_eq!(connections.load(Ordering::SeqCst), 0);
-    let session = RelaySession::connect(&outside, &address, Trust::Named, PATIENCE).await.unwrap();
+    let session = RelaySession::connect(&outside, &address, Trust::Named, TIMEOUTS).await.unwrap();
     assert_eq!(session.handshake().peer, Some(Ipv4Addr::LOCALHOST.into()));
 }
 
@@ -75,13 +75,13 @@ async fn c_8_literals_and_local_names_of_the_operator_are_dialled_and_those_of_o
     assert_eq!(connections.load(Ordering::SeqCst), 0);
     for host in hosts {
         let address = url(&format!("ws://{host}:{port}"));
-        RelaySession::connect(&outside, &address, Trust::Named, PATIENCE).await.unwrap();
+        RelaySession::connect(&outside, &address, Trust::Named, TIMEOUTS).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn c_8_a_name_that_changes_its_address_leads_nowhere_else_than_the_answer_that_was_judged() {
-    // A public name: each dial judges the answer that it connects to.
+    // A public name: each dial checks the DNS answer that it connects to.
     let documentation = Ipv4Addr::new(203, 0, 113, 1);
     let dns = DnsServer::rebinding("rebind.example.com", &[&[documentation], &[Ipv4Addr::LOCALHOST]]).await;
     let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
@@ -94,14 +94,15 @@ async fn c_8_a_name_that_changes_its_address_leads_nowhere_else_than_the_answer_
         );
         assert_eq!(refused(&outside, "rebind.example.com", port, Trust::Named).await, ["private_name"; 2]);
     }
-    // A local name: the first answer is dialled, and the second one, which the peer listens at, is never asked for.
+    // A local name: the first DNS answer is dialled. The peer listens at the second answer, which is never
+    // requested.
     let dns =
         DnsServer::rebinding("rebind.test", &[&[Ipv4Addr::new(127, 0, 0, 2)], &[Ipv4Addr::LOCALHOST]]).await;
     let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
     let address = url(&format!("ws://rebind.test:{port}"));
-    let failed = RelaySession::connect(&outside, &address, Trust::Named, PATIENCE).await.unwrap_err();
+    let failed = RelaySession::connect(&outside, &address, Trust::Named, TIMEOUTS).await.unwrap_err();
     assert_eq!(failed.reason(), "refused");
     assert_eq!(connections.load(Ordering::SeqCst), 0);
-    assert_eq!(dns.asked(), ["rebind.test"; 2], "one question for each family");
-    RelaySession::connect(&outside, &address, Trust::Named, PATIENCE).await.unwrap();
+    assert_eq!(dns.asked(), ["rebind.test"; 2], "one query per address family");
+    RelaySession::connect(&outside, &address, Trust::Named, TIMEOUTS).await.unwrap();
 }

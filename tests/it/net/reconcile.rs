@@ -1,4 +1,4 @@
-//! NIP-77 against a relay of another project, and against relays that do not speak it, or badly.
+//! NIP-77 against the relay of another project, and against relays that do not support it or get it wrong.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use nostr_sdk::{Event, Filter, Kind};
 use quipu::net::relay::{Difference, RelayError};
 use serde_json::{Value, json};
 
-use super::kit::{Peer, Socket, heard_of, notes, say, session, stay};
+use super::kit::{Peer, Socket, notes, receive_kind, say, session, stay};
 
 async fn relay(events: &[Event]) -> LocalRelay {
     let store = MemoryDatabase::with_opts(MemoryDatabaseOptions { events: true, max_events: None });
@@ -38,7 +38,7 @@ async fn compared(theirs: &[Event], ours: &[Event]) -> (Difference, u64) {
     let mut session = session(relay.url().await.as_str()).await.unwrap();
     let filter = Filter::new().kind(Kind::TextNote);
     let difference = session.reconcile(&filter, items(ours)).await.unwrap();
-    assert!(session.page(&filter.limit(1)).await.is_ok(), "the session goes on");
+    assert!(session.page(&filter.limit(1)).await.is_ok(), "the session continues");
     (difference, session.traffic().received)
 }
 
@@ -57,7 +57,7 @@ async fn n_77_1_nothing_and_one_event_are_compared() {
 #[tokio::test]
 async fn n_77_3_twenty_thousand_events_are_compared_by_their_differences() {
     let all = notes(20_000);
-    // We lack every hundredth, the relay lacks every hundredth but another.
+    // We lack every hundredth event; the relay lacks every hundredth event at another offset.
     let (mut ours, mut theirs, mut need, mut have) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (n, event) in all.iter().enumerate() {
         match n % 100 {
@@ -90,15 +90,15 @@ async fn n_77_3_twenty_thousand_events_are_compared_by_their_differences() {
     assert_eq!(all_of_it.need.len(), theirs.len());
 }
 
-/// What comes of it when the relay answers NEG-OPEN so; `ID` stands for the id.
+/// The error when the relay answers NEG-OPEN with `answer`; `ID` stands for the subscription id.
 async fn answered(answer: Value) -> RelayError {
     let peer = Peer::start(move |mut socket: Socket| {
         let answer = answer.clone();
         async move {
-            let asked = heard_of(&mut socket, "NEG-OPEN").await.unwrap();
+            let asked = receive_kind(&mut socket, "NEG-OPEN").await.unwrap();
             let text = answer.to_string().replace("ID", asked[1].as_str().unwrap());
             say(&mut socket, &serde_json::from_str(&text).unwrap()).await;
-            let asked = heard_of(&mut socket, "REQ").await.unwrap();
+            let asked = receive_kind(&mut socket, "REQ").await.unwrap();
             say(&mut socket, &json!(["EOSE", asked[1]])).await;
             stay(socket).await;
         }
@@ -111,7 +111,7 @@ async fn answered(answer: Value) -> RelayError {
 }
 
 #[tokio::test]
-async fn n_77_1_a_refusal_is_told_from_a_relay_that_does_not_know_it() {
+async fn n_77_1_a_refusal_and_missing_support_are_different_errors() {
     let refused = answered(json!(["NEG-ERR", "ID", "blocked: too many records"])).await;
     assert!(
         matches!(&refused, RelayError::NegRefused(why) if why == "blocked: too many records"),
@@ -120,7 +120,7 @@ async fn n_77_1_a_refusal_is_told_from_a_relay_that_does_not_know_it() {
     for unknown in [
         json!(["NOTICE", "ERROR: bad msg: unknown cmd"]),
         json!(["CLOSED", "ID", "unsupported: what?"]),
-        // N-77.2: another version answers with one byte.
+        // N-77.2: a relay of another version answers with one byte.
         json!(["NEG-MSG", "ID", "60"]),
         json!(["NEG-MSG", "ID", "no hex"]),
         json!(["NEG-MSG", "ID", ""]),
@@ -131,7 +131,7 @@ async fn n_77_1_a_refusal_is_told_from_a_relay_that_does_not_know_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn n_77_1_a_relay_that_says_nothing_does_not_know_it() {
+async fn n_77_1_a_silent_relay_does_not_support_it() {
     let peer = Peer::start(stay).await;
     let mut session = session(&peer.url()).await.unwrap();
     let error = session.reconcile(&Filter::new(), items(&[])).await.unwrap_err();
@@ -142,12 +142,12 @@ async fn n_77_1_a_relay_that_says_nothing_does_not_know_it() {
 #[tokio::test]
 async fn n_77_2_a_comparison_without_end_is_given_up() {
     let peer = Peer::start(|mut socket: Socket| async move {
-        // Version, bound at infinity, fingerprint of something else: ours is split again, for ever.
+        // Version, upper bound at infinity, and a foreign fingerprint: our range is split again, without end.
         let other = format!("610000{:02x}{}", 1, "ab".repeat(16));
-        let mut asked = heard_of(&mut socket, "NEG-OPEN").await;
+        let mut asked = receive_kind(&mut socket, "NEG-OPEN").await;
         while let Some(question) = asked {
             say(&mut socket, &json!(["NEG-MSG", question[1], other])).await;
-            asked = heard_of(&mut socket, "NEG-MSG").await;
+            asked = receive_kind(&mut socket, "NEG-MSG").await;
         }
     })
     .await;

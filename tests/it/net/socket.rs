@@ -1,4 +1,4 @@
-//! The small client for texts.
+//! The WebSocket client for text messages.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 use url::Url;
 
-use super::kit::{Peer, heard, outside, say};
+use super::kit::{Peer, outside, receive, say};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUTS: Duration = Duration::from_secs(20);
 
 async fn socket(
     url: &str,
@@ -19,19 +19,19 @@ async fn socket(
     patience: Duration,
 ) -> Result<TextSocket, SocketError> {
     let url = Url::parse(url).unwrap();
-    let dial = Dial { url: &url, headers: &[], trust, connect_within: PATIENCE, message_bytes_max };
+    let dial = Dial { url: &url, headers: &[], trust, connect_within: TIMEOUTS, message_bytes_max };
     TextSocket::connect(&outside(), &dial, patience).await
 }
 
 #[tokio::test]
 async fn texts_go_both_ways_until_one_side_closes() {
     let peer = Peer::start(|mut socket| async move {
-        let text = heard(&mut socket).await.unwrap();
+        let text = receive(&mut socket).await.unwrap();
         say(&mut socket, &json!([text, "again"])).await;
         socket.close(None).await.unwrap();
     })
     .await;
-    let mut socket = socket(&peer.url(), Trust::Named, 1_024, PATIENCE).await.unwrap();
+    let mut socket = socket(&peer.url(), Trust::Named, 1_024, TIMEOUTS).await.unwrap();
     socket.send("\"hello\"").await.unwrap();
     assert_eq!(socket.next().await.unwrap().unwrap().as_str(), r#"["hello","again"]"#);
     assert_eq!(socket.next().await.unwrap(), None);
@@ -44,15 +44,15 @@ async fn a_message_too_long_ends_it() {
         super::kit::stay(socket).await;
     })
     .await;
-    let mut socket = socket(&peer.url(), Trust::Named, 1_024, PATIENCE).await.unwrap();
+    let mut socket = socket(&peer.url(), Trust::Named, 1_024, TIMEOUTS).await.unwrap();
     assert!(matches!(socket.next().await, Err(SocketError::TooLarge(1_024))));
 }
 
 #[tokio::test]
-async fn a_peer_that_answers_pings_is_waited_for_and_one_that_does_not_is_gone() {
+async fn a_peer_that_answers_pings_is_waited_for_and_a_silent_one_is_given_up() {
     let patience = Duration::from_millis(50);
     let peer = Peer::start(|mut socket| async move {
-        // Reading answers pings. After five of them there is something to say.
+        // Reading answers pings. After five pings the peer sends a message.
         let mut pings = 0;
         while let Some(Ok(message)) = socket.next().await {
             pings += u32::from(matches!(message, Message::Ping(_)));
@@ -75,8 +75,8 @@ async fn a_peer_that_answers_pings_is_waited_for_and_one_that_does_not_is_gone()
 }
 
 #[tokio::test]
-async fn an_address_that_nobody_named_is_not_dialled_when_it_is_private() {
+async fn a_discovered_private_address_is_not_dialled() {
     let peer = Peer::start(super::kit::stay).await;
-    let refused = socket(&peer.url(), Trust::Discovered, 1_024, PATIENCE).await.unwrap_err();
+    let refused = socket(&peer.url(), Trust::Discovered, 1_024, TIMEOUTS).await.unwrap_err();
     assert!(matches!(refused, SocketError::Dial(_)), "{refused}");
 }

@@ -1,4 +1,4 @@
-//! Certificates: those that are trusted, and those that are only written down.
+//! Certificates: trusted ones, and untrusted ones that are only recorded.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::kit::{ONION, PATIENCE, Peer, hidden, url};
+use super::kit::{ONION, Peer, TIMEOUTS, hidden, url};
 use crate::support::dns::DnsServer;
 use crate::support::socks::SocksProxy;
 
@@ -25,7 +25,7 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// A relay behind TLS that shakes hands and stays.
+/// A relay behind TLS that completes the handshake and keeps the connection open.
 async fn relay(authority: &CertifiedIssuer<'static, KeyPair>, name: &str, until_year: i32) -> Peer {
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
     params.not_before = date_time_ymd(2001, 2, 3);
@@ -51,8 +51,8 @@ async fn relay(authority: &CertifiedIssuer<'static, KeyPair>, name: &str, until_
     .await
 }
 
-/// The way there, trusting this authority.
-async fn way(authority: &CertifiedIssuer<'static, KeyPair>) -> (Outside, DnsServer) {
+/// Outgoing connections that trust this authority.
+async fn trusting(authority: &CertifiedIssuer<'static, KeyPair>) -> (Outside, DnsServer) {
     let folder = tempfile::tempdir().unwrap();
     let ca_file = folder.path().join("ca.pem");
     std::fs::write(&ca_file, authority.pem()).unwrap();
@@ -64,21 +64,21 @@ async fn way(authority: &CertifiedIssuer<'static, KeyPair>) -> (Outside, DnsServ
 
 async fn dialled(outside: &Outside, address: SocketAddr) -> Result<Certificate, DialError> {
     let url = url(&format!("wss://{NAME}:{}", address.port()));
-    match RelaySession::connect(outside, &url, Trust::Named, PATIENCE).await {
+    match RelaySession::connect(outside, &url, Trust::Named, TIMEOUTS).await {
         Ok(session) => Ok(session.handshake().certificate.clone().unwrap()),
         Err(RelayError::Connect(error)) => Err(error),
         Err(other) => panic!("{other}"),
     }
 }
 
-/// A document from there, or the word for why there is none.
+/// Fetches a document; on failure the reason.
 async fn fetched(outside: &Outside, address: SocketAddr) -> Result<(), &'static str> {
     let get = Get {
         url: &format!("https://{NAME}:{}/", address.port()),
         trust: Trust::Named,
         accept: "*/*",
         bytes_max: 1_000,
-        timeout: PATIENCE.connect,
+        timeout: TIMEOUTS.connect,
         redirects_max: 0,
     };
     outside.get(get).await.map(|_| ()).map_err(|error| error.reason())
@@ -87,7 +87,7 @@ async fn fetched(outside: &Outside, address: SocketAddr) -> Result<(), &'static 
 #[tokio::test]
 async fn a_certificate_of_the_operators_authority_is_valid() {
     let authority = authority();
-    let (outside, _dns) = way(&authority).await;
+    let (outside, _dns) = trusting(&authority).await;
     let peer = relay(&authority, NAME, 2099).await;
     let certificate = dialled(&outside, peer.address).await.unwrap();
     assert!(certificate.valid && certificate.problem.is_none(), "{certificate:?}");
@@ -95,14 +95,14 @@ async fn a_certificate_of_the_operators_authority_is_valid() {
     assert_eq!(certificate.names, [NAME]);
     assert_eq!((certificate.not_before, certificate.not_after), (981_158_400, 4_081_708_800));
     assert_eq!(certificate.fingerprint.len(), 64);
-    // The same over HTTPS: the peer wants a WebSocket, but the certificate is accepted.
+    // Over HTTPS the peer expects a WebSocket, but the certificate is accepted.
     assert_ne!(fetched(&outside, peer.address).await, Err("tls"));
 }
 
 #[tokio::test]
 async fn a_bad_certificate_is_refused_and_written_down_all_the_same() {
     let (trusted, stranger) = (authority(), authority());
-    let (outside, _dns) = way(&trusted).await;
+    let (outside, _dns) = trusting(&trusted).await;
     for (issuer, name, until_year, problem) in [
         (&trusted, NAME, 2020, "Expired"),
         (&trusted, "other.example.com", 2099, "NotValidForName"),
@@ -128,14 +128,14 @@ async fn a_tor_5_inside_onion_a_certificate_proves_nothing_more_and_is_only_writ
     let proxy = SocksProxy::start(Ok(peer.address)).await;
     let outside = Outside::asking(&hidden(proxy.address()), &[]).unwrap();
     let session =
-        RelaySession::connect(&outside, &url(&format!("wss://{ONION}")), Trust::Discovered, PATIENCE).await;
+        RelaySession::connect(&outside, &url(&format!("wss://{ONION}")), Trust::Discovered, TIMEOUTS).await;
     let certificate = session.unwrap().handshake().certificate.clone().unwrap();
     assert!(!certificate.valid && certificate.problem.is_some());
     assert_eq!(certificate.names, [ONION]);
 }
 
 #[test]
-fn a_ca_file_that_is_none_is_refused_by_name() {
+fn an_invalid_ca_file_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let ca_file = folder.path().join("ca.pem");
     for text in ["", "no certificate"] {
@@ -153,17 +153,17 @@ async fn a_peer_that_never_answers_the_tls_handshake_is_given_up_in_time() {
         std::future::pending::<()>().await;
     })
     .await;
-    // By its address: a question to DNS needs a clock that runs.
+    // By its IP address: a DNS query needs a running clock.
     let outside = Outside::asking(&Networks::default(), &[]).unwrap();
     let address = url(&format!("wss://{}", mute.address));
-    let refused = RelaySession::connect(&outside, &address, Trust::Named, PATIENCE).await.unwrap_err();
+    let refused = RelaySession::connect(&outside, &address, Trust::Named, TIMEOUTS).await.unwrap_err();
     assert!(matches!(refused, RelayError::Connect(DialError::Timeout(_))), "{refused}");
     let get = Get {
         url: &format!("https://{}/", mute.address),
         trust: Trust::Named,
         accept: "*/*",
         bytes_max: 1_000,
-        timeout: PATIENCE.connect,
+        timeout: TIMEOUTS.connect,
         redirects_max: 0,
     };
     assert_eq!(outside.get(get).await.unwrap_err().reason(), "timeout");

@@ -1,25 +1,26 @@
-//! The last hour as a quipu: a cord for each minute, as long as the minute was busy, with a knot for each decimal place of
-//! its number. Drawn here, so that the page needs no script for it.
+//! Draws the last hour as a quipu: one cord per minute, whose length shows the number of events, with one
+//! knot per decimal digit of that number. Drawn as SVG on the server, so that the page needs no script for
+//! it.
 
 use std::f64::consts::PI;
 use std::fmt::Write as _;
 
 use maud::{Markup, html};
 
-use super::words::grouped;
+use super::format::grouped;
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 132.0;
 const MARGIN: f64 = 10.0;
-/// Where the main cord hangs from, and how far it sags.
+/// Height at which the main cord is attached, and by how much it sags.
 const TOP: f64 = 7.0;
 const SAG: f64 = 8.0;
-/// Length of a cord for nothing, and what is added to it for the busiest minute.
+/// Length of the cord of an empty minute, and the length added for the busiest minute.
 const STUB: f64 = 6.0;
 const DROP: f64 = 104.0;
 const KNOT_GAP: f64 = 6.5;
 
-/// Cords and knots as paths; the minute under way apart.
+/// SVG paths of cords and knots; the current minute has paths of its own.
 #[derive(Debug, PartialEq)]
 struct Paths {
     cords: String,
@@ -51,7 +52,7 @@ fn paths(minutes: &[i64]) -> Paths {
         let places = if count > 0 { count.ilog10() + 1 } else { 0 };
         let mut end = top + length;
         for _ in 0..places {
-            // Zero length: the round end of the line is the knot.
+            // A line of zero length: its round end is drawn as the knot.
             let _ = write!(knots, "M{x:.1} {end:.1}h0");
             end -= KNOT_GAP;
             if end < top + KNOT_GAP / 2.0 {
@@ -62,7 +63,7 @@ fn paths(minutes: &[i64]) -> Paths {
     all
 }
 
-/// The drawing.
+/// The chart as SVG.
 pub(super) fn chart(minutes: &[i64]) -> Markup {
     let most = minutes.iter().copied().max().unwrap_or(0);
     let sum: i64 = minutes.iter().sum();

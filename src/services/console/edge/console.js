@@ -1,11 +1,11 @@
-// Keeps the page up to date: entries and counters by server-sent events, the other panels by asking for them.
+// Keeps the page up to date: entries and counters by server-sent events, the other panels by polling.
 "use strict";
 
-const SHOWN_MAX = 150;     // entries kept on the page
-const WAITING_MAX = 1000;  // entries kept while held
+const SHOWN_MAX = 150;     // entries on the page
+const WAITING_MAX = 1000;  // entries queued while paused
 const RENEW_MS = 5000;
 const RETRY_MS = 3000;
-const HIDDEN_MS = 60000;   // a page that nobody sees gives its stream back
+const HIDDEN_MS = 60000;   // a hidden page closes its stream after this time
 
 const feed = document.getElementById("feed");
 const hold = document.getElementById("hold");
@@ -60,7 +60,7 @@ function line(entry, isCalm) {
 function flush() {
   flushing = false;
   if (hold.getAttribute("aria-pressed") === "true") {
-    hold.textContent = `Go on (${grouped(waiting.length + passed)} new)`;
+    hold.textContent = `Resume (${grouped(waiting.length + passed)} new)`;
     return;
   }
   const skipped = passed + Math.max(0, waiting.length - SHOWN_MAX);
@@ -68,8 +68,8 @@ function flush() {
   waiting = [];
   passed = 0;
   document.getElementById("feed-empty").hidden = true;
-  if (skipped > 0) feed.prepend(element("li", "passed", element("p", "", `${grouped(skipped)} more entries passed by`)));
-  // One by one they arrive softly; a flood would only blink.
+  if (skipped > 0) feed.prepend(element("li", "passed", element("p", "", `${grouped(skipped)} entries skipped`)));
+  // Animate single entries only: with many at once the page would flicker.
   for (const entry of shown) feed.prepend(line(entry, shown.length <= 4));
   while (feed.childElementCount > SHOWN_MAX) feed.lastElementChild.remove();
 }
@@ -105,7 +105,7 @@ function connect() {
     live("rate", rate(totals.events_per_second));
     for (const name of ["events", "sightings", "relays", "relays_with_events"]) live(name, grouped(totals[name]));
   });
-  // Entries were passed over: the newest ones are on a fresh page.
+  // Entries were skipped: reload to get the newest ones.
   source.addEventListener("reset", () => { source.close(); setTimeout(() => location.reload(), 500); });
 }
 
@@ -116,7 +116,7 @@ async function renew() {
     answer = await fetch("/panels");
     if (!answer.headers.get("content-type").startsWith("text/html")) return;
   } catch {
-    return; // the link says so
+    return; // the connection state shows it
   }
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const panel of fresh.querySelectorAll("[id^=panel-]")) {
@@ -129,7 +129,7 @@ hold.hidden = false;
 hold.addEventListener("click", () => {
   const isHeld = hold.getAttribute("aria-pressed") !== "true";
   hold.setAttribute("aria-pressed", String(isHeld));
-  hold.textContent = isHeld ? "Go on" : "Hold";
+  hold.textContent = isHeld ? "Resume" : "Pause";
   if (!isHeld) flush();
 });
 document.addEventListener("visibilitychange", () => {

@@ -1,11 +1,11 @@
-//! The console's routes.
+//! Routes of the console.
 
 mod chart;
+mod format;
 mod page;
 mod panels;
 mod status;
 mod stream;
-mod words;
 
 use axum::Json;
 use axum::extract::State;
@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use super::ConsoleState;
 use crate::http::{Access, Routes};
 
-/// `/` for people, `/status.json` for scripts, `/events` for both.
+/// The routes: `/` for people, `/status.json` for scripts, `/events` for both.
 pub fn routes(state: ConsoleState) -> Routes {
     Routes::new()
         .get("/", Access::Anyone, page)
@@ -33,7 +33,7 @@ pub fn routes(state: ConsoleState) -> Routes {
         .with_state(state)
 }
 
-/// A lost database is shown, and said in the status code.
+/// The status code: 503 while the database cannot be read. The body is sent in either case.
 fn code(status: &status::Status) -> StatusCode {
     if status.archive.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }

@@ -1,14 +1,13 @@
-//! The page as it is first sent. The script only keeps it up to date.
+//! The complete page. The script only updates it.
 
 use chrono::{DateTime, Utc};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::super::read::{Entry, Latest};
+use super::format::{pairs, spaced};
 use super::panels;
 use super::status::Status;
-use super::words::{pairs, spaced};
 
-/// The whole page.
 pub(super) fn page(status: &Status, latest: &Latest) -> Markup {
     html! {
         (DOCTYPE)
@@ -28,7 +27,7 @@ pub(super) fn page(status: &Status, latest: &Latest) -> Markup {
                     h1 { "Quipu" }
                     p.version { (status.version) }
                     (panels::health(status))
-                    p #link .link role="status" { "not live without JavaScript" }
+                    p #link .link role="status" { "no live updates without JavaScript" }
                 }
                 main {
                     (panels::pulse(status))
@@ -52,11 +51,11 @@ fn feed(now: DateTime<Utc>, latest: &Latest) -> Markup {
     html! {
         section.feed aria-labelledby="feed-title" {
             div.feed-head {
-                h2 #feed-title { "What happens" small { "times in UTC" } }
-                button #hold type="button" aria-pressed="false" hidden { "Hold" }
+                h2 #feed-title { "Journal" small { "times in UTC" } }
+                button #hold type="button" aria-pressed="false" hidden { "Pause" }
             }
             p #feed-empty .empty hidden[!latest.entries.is_empty()] {
-                "No entry in the journal yet. The first ones appear here by themselves."
+                "The journal is empty. New entries appear here by themselves."
             }
             ol #feed tabindex="0" role="log" aria-live="polite" aria-relevant="additions" data-last-event-id=[id] {
                 @for entry in &latest.entries { (line(now, entry)) }

@@ -1,14 +1,14 @@
-//! The parts of the page that are renewed as a whole.
+//! The panels of the page. The script replaces each as a whole.
 
 use maud::{Markup, html};
 
 use super::super::read::{Journal, KindRow, RelayRow, Totals};
 use super::chart::chart;
+use super::format::{age, bytes, grouped, kind_name, rate, signed_age};
 use super::status::{Archive, Status};
-use super::words::{age, bytes, grouped, kind_name, rate, signed_age};
 use crate::lifecycle::{ServiceHealth, ServiceState};
 
-/// Every panel; the script puts each in the place of the one with the same id.
+/// All panels; the script replaces each by its id.
 pub(super) fn panels(status: &Status) -> Markup {
     html! {
         (health(status))
@@ -19,20 +19,20 @@ pub(super) fn panels(status: &Status) -> Markup {
     }
 }
 
-/// One line: is everything well?
+/// The overall health in one line.
 pub(super) fn health(status: &Status) -> Markup {
     let failing = status.failing();
     html! {
         p #panel-health .health {
-            @if failing == 1 { span.mark.bad {} "1 service fails" }
-            @else if failing > 1 { span.mark.bad {} (failing) " services fail" }
+            @if failing == 1 { span.mark.bad {} "1 service is failing" }
+            @else if failing > 1 { span.mark.bad {} (failing) " services are failing" }
             @else if status.archive.is_none() { span.mark.bad {} "no database" }
-            @else { span.mark.ok {} "all is well" }
+            @else { span.mark.ok {} "all services are healthy" }
         }
     }
 }
 
-/// The rate, the last hour and the large numbers.
+/// The rate, the chart of the last hour, and the totals.
 pub(super) fn pulse(status: &Status) -> Markup {
     html! {
         section #panel-pulse aria-label="Growth" {
@@ -53,7 +53,7 @@ pub(super) fn pulse(status: &Status) -> Markup {
                 }
                 None => p.notice.bad {
                     strong { "PostgreSQL does not answer." }
-                    " What is archived is safe there; these numbers come back with it. The reason stands under " em { "console" } " below and in the log."
+                    " The numbers return when it does. The reason is shown at " em { "console" } " below and in the log."
                 },
             }
         }
@@ -65,10 +65,10 @@ fn nothing_yet(totals: &Totals) -> Markup {
         p.notice {
             strong { "Nothing archived yet." }
             @if totals.relays == 0 {
-                " Name a relay with " code { "quipu relays add wss://…" } ", import a file with " code { "quipu import events.jsonl" }
+                " Add a relay with " code { "quipu relays add wss://…" } ", import a file with " code { "quipu import events.jsonl" }
                 ", or start with " code { "quipu up --sample" } " to see it work without the internet."
             } @else {
-                " " (grouped(totals.relays)) " relays are known, and the synchronizer asks them one after the other. Or import a file: "
+                " " (grouped(totals.relays)) " relays are known, and the synchronizer reads them one after the other. You can also import a file: "
                 code { "quipu import events.jsonl" } "."
             }
         }
@@ -90,11 +90,11 @@ fn figures(totals: &Totals) -> Markup {
     }
 }
 
-/// What runs.
+/// The services and the listeners.
 pub(super) fn services(status: &Status) -> Markup {
     html! {
         section #panel-services {
-            h2 { "What runs" }
+            h2 { "Services" }
             @if status.services.is_empty() { p.empty { "No service has started in this process." } }
             ul.services {
                 @for (name, health) in &status.services {
@@ -140,14 +140,14 @@ fn cycle(status: &Status, health: &ServiceHealth) -> Markup {
     }
 }
 
-/// Kinds and relays.
+/// The lists of kinds and relays.
 pub(super) fn lists(status: &Status) -> Markup {
     html! {
         div #panel-lists .pair {
             @if let Some(archive) = &status.archive {
                 section {
                     h2 { "Kinds" }
-                    @if archive.lists.kinds.is_empty() { p.empty { "No event yet, so no kind." } }
+                    @if archive.lists.kinds.is_empty() { p.empty { "No events yet." } }
                     @else { (kinds(&archive.lists.kinds)) }
                 }
                 section {
@@ -185,13 +185,13 @@ fn relays(status: &Status, rows: &[RelayRow]) -> Markup {
     }
 }
 
-/// A share as a length of cord.
+/// A bar whose length is the share of the largest value.
 fn bar(count: i64, most: i64) -> Markup {
     let percent = (count.max(0)).saturating_mul(100) / most.max(1);
     html! { svg.bar aria-hidden="true" { rect width=(format!("{percent}%")) height="100%" rx="1" {} } }
 }
 
-/// How the journals grow, and whether the projections keep up.
+/// Size of the journals, and how far the projections lag behind.
 pub(super) fn journals(status: &Status) -> Markup {
     html! {
         section #panel-journals {
@@ -216,7 +216,7 @@ fn journal_row(journal: &Journal) -> Markup {
 fn lag(totals: &Totals) -> Markup {
     html! {
         @match (totals.newest_tick, totals.batches_behind) {
-            (None, _) => { span.mark.wait {} "No tick was taken yet: numbers appear after the first write." },
+            (None, _) => { span.mark.wait {} "No tick yet: numbers appear after the first write." },
             (_, None) => { span.mark.wait {} "The totals are being built; numbers grow until they have caught up." },
             (Some(tick), Some(0)) => { span.mark.ok {} "Totals are up to date with tick " (grouped(tick)) "." },
             (Some(tick), Some(batches)) => {

@@ -1,4 +1,4 @@
-//! Entries of the journals for a reader who follows ticks.
+//! Reads journal entries in the order of ticks.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,8 +11,8 @@ use sqlx::PgPool;
 use super::super::{DETAIL_BYTES_MAX, ENTRIES_A_READ, ENTRIES_SHOWN, TICKS_A_READ};
 use crate::store::Error;
 
-/// How far a reader has come: everything of earlier ticks, and of this one the entries up to a position. As text
-/// `tick-position`, the event id of a stream.
+/// Position of a reader: all entries of earlier ticks, and of this tick the entries up to `position`. As text
+/// `tick-position`, which is the event id of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct Cursor {
     /// `tick.number`.
@@ -22,7 +22,7 @@ pub(in super::super) struct Cursor {
 }
 
 impl Cursor {
-    /// All of `tick` was seen.
+    /// The position after all entries of `tick`.
     pub(in super::super) fn end_of(tick: i64) -> Self {
         Self { tick, position: i64::MAX }
     }
@@ -47,30 +47,31 @@ impl FromStr for Cursor {
     }
 }
 
-/// One entry, as people and the stream see it.
+/// One journal entry, as sent to pages and streams.
 #[derive(Debug, Clone, Serialize)]
 pub(in super::super) struct Entry {
-    /// Place in the order of all journals.
+    /// Position in the order of all journals.
     pub(in super::super) position: i64,
-    /// The database's clock.
+    /// Time by the database's clock.
     pub(in super::super) recorded_at: DateTime<Utc>,
-    /// Which room wrote it.
+    /// The room that wrote it.
     pub(in super::super) room: String,
-    /// What happened.
+    /// The kind of entry.
     pub(in super::super) kind: String,
-    /// About what.
+    /// The subject, such as a relay's URL.
     pub(in super::super) subject: String,
-    /// The rest; its size alone when it is large.
+    /// Further fields; only `detail_bytes` if they are large.
     pub(in super::super) detail: Value,
 }
 
-/// What follows a cursor.
+/// The entries after a cursor.
 #[derive(Debug)]
 pub(in super::super) enum Page {
-    /// Entries with their cursors, in order, and how far that is; `more` may follow at once.
+    /// Entries with their cursors in order, and the cursor after the last one. With `more`, another page can
+    /// be read at once.
     Entries { entries: Vec<(Cursor, Entry)>, reached: Cursor, more: bool },
-    /// The cursor's tick, or the one that its batch begins at, is no longer kept.
-    Forgotten,
+    /// The cursor's tick, or the tick before it, is no longer kept.
+    TickMissing,
 }
 
 /// The number of the newest tick.
@@ -78,8 +79,8 @@ pub(in super::super) async fn newest_tick(pool: &PgPool) -> Result<Option<i64>, 
     Ok(sqlx::query_scalar!("SELECT max(number) FROM tick").fetch_one(pool).await?)
 }
 
-/// What follows `after`: the rest of its tick, then the batch of each following tick, which is what this tick's snapshot sees
-/// and the last one's did not. One statement, so that no tick can be forgotten in between.
+/// Reads the entries after `after`: the rest of its tick, then for each following tick the entries that its
+/// snapshot sees and the previous tick's does not. One statement, so that no tick can be deleted in between.
 pub(in super::super) async fn entries_after(pool: &PgPool, after: Cursor) -> Result<Page, Error> {
     let rows = sqlx::query!(
         r#"WITH span AS MATERIALIZED (
@@ -105,7 +106,7 @@ pub(in super::super) async fn entries_after(pool: &PgPool, after: Cursor) -> Res
     .await?;
     let whole_tick_seen = after.position == i64::MAX;
     if !rows.first().is_some_and(|row| row.number == after.tick && (row.has_last || whole_tick_seen)) {
-        return Ok(Page::Forgotten);
+        return Ok(Page::TickMissing);
     }
     let cut = i64::try_from(rows.len()).is_ok_and(|rows| rows >= ENTRIES_A_READ);
     let (mut entries, mut reached, mut ticks) = (Vec::with_capacity(rows.len()), after, 1);
@@ -133,17 +134,18 @@ pub(in super::super) async fn entries_after(pool: &PgPool, after: Cursor) -> Res
     Ok(Page::Entries { entries, reached, more: cut || ticks > TICKS_A_READ })
 }
 
-/// The newest entries that a tick has seen, newest first, and where a stream goes on.
+/// The newest entries that a tick has seen, newest first, with the cursor for a stream that continues from
+/// them.
 #[derive(Debug)]
 pub(in super::super) struct Latest {
-    /// Where a stream goes on; nothing while there is no tick.
+    /// Cursor for the stream; `None` while there is no tick.
     pub(in super::super) cursor: Option<Cursor>,
     /// At most [`ENTRIES_SHOWN`].
     pub(in super::super) entries: Vec<Entry>,
 }
 
-/// The newest entries. Positions only bound the search; the tick's snapshot says what is there, and what commits later is in a
-/// later tick's batch.
+/// Reads the newest entries. Positions only bound the search; the tick's snapshot decides which entries are
+/// visible. Entries that commit later belong to a later tick.
 pub(in super::super) async fn latest(pool: &PgPool) -> Result<Latest, Error> {
     let tick = sqlx::query!(
         "SELECT number, snapshot::text AS \"snapshot!\", last_position FROM tick ORDER BY number DESC LIMIT 1"

@@ -1,25 +1,25 @@
-//! How large the journals have grown. Read every ten seconds at most: 170 partitions take about 30 ms.
+//! Reads the sizes of the journals. Cached for ten seconds: 170 partitions take about 30 ms.
 
 use serde::Serialize;
 use sqlx::PgPool;
 
 use crate::store::Error;
 
-/// One journal.
+/// Size of one journal.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(in super::super) struct Journal {
-    /// Its table.
+    /// Name of its table.
     pub(in super::super) name: String,
     /// Entries ever written.
     pub(in super::super) entries: i64,
-    /// False where `entries` is the planner's estimate.
+    /// Whether `entries` is counted; false if it is the planner's estimate.
     pub(in super::super) is_exact: bool,
-    /// On disk with indexes and TOAST, all partitions.
+    /// Size on disk with indexes and TOAST, over all partitions.
     pub(in super::super) bytes: i64,
 }
 
-/// Reads the sizes. Rows of small journals are counted, those of large ones estimated; events and sightings are left at 0,
-/// their projections count them.
+/// Reads the sizes. Rows of small journals are counted, those of large ones estimated. Events and sightings
+/// are returned as 0, because projections count them.
 pub(in super::super) async fn journals(pool: &PgPool) -> Result<Vec<Journal>, Error> {
     let rows = sqlx::query!(
         r#"SELECT j.name AS "name!",

@@ -1,4 +1,4 @@
-//! The longest of the lists: kinds and relays.
+//! Reads the lists of the page: the kinds and relays with the most entries.
 
 use serde::Serialize;
 use sqlx::PgPool;
@@ -6,7 +6,6 @@ use sqlx::PgPool;
 use super::super::LISTED;
 use crate::store::Error;
 
-/// Both lists.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(in super::super) struct Lists {
     /// Kinds with the most events.
@@ -15,29 +14,25 @@ pub(in super::super) struct Lists {
     pub(in super::super) relays: Vec<RelayRow>,
 }
 
-/// One kind.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(in super::super) struct KindRow {
-    /// Nostr kind.
     pub(in super::super) kind: i32,
     /// Events ever stored.
     pub(in super::super) events: i64,
 }
 
-/// One relay.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(in super::super) struct RelayRow {
     /// Canonical URL.
     pub(in super::super) url: String,
-    /// clearnet, tor, i2p or loki.
+    /// `clearnet`, `tor`, `i2p` or `loki`.
     pub(in super::super) network: String,
-    /// Distinct events it has shown.
+    /// Distinct events that it has shown.
     pub(in super::super) sightings: i64,
-    /// Newest `created_at` it has shown, unix seconds, as signed.
+    /// Newest `created_at` that it has shown, in Unix seconds, as signed.
     pub(in super::super) last_event_timestamp: Option<i64>,
 }
 
-/// Reads the lists.
 pub(in super::super) async fn lists(pool: &PgPool) -> Result<Lists, Error> {
     let kinds = sqlx::query_as!(
         KindRow,

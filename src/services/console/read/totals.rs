@@ -1,4 +1,4 @@
-//! The counters: small, read every second while somebody looks.
+//! Reads the totals. The queries are cheap, because they run every second while a stream is open.
 
 use serde::Serialize;
 use sqlx::PgPool;
@@ -8,16 +8,16 @@ use crate::store::Error;
 /// Minutes of the chart.
 const MINUTES: usize = 60;
 
-/// What is counted.
+/// The totals.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(in super::super) struct Totals {
     /// Events stored in the last 60 seconds, by the ticks, divided by 60.
     pub(in super::super) events_per_second: f64,
-    /// Events stored by minute of commit, oldest first; the last one is the minute under way.
+    /// Events stored per minute of their commit, oldest first. The last one is the current minute.
     pub(in super::super) minutes: Vec<i64>,
     /// Events ever stored, as of the newest projection.
     pub(in super::super) events: i64,
-    /// Sightings ever recorded, likewise.
+    /// Sightings ever recorded, as of the newest projection.
     pub(in super::super) sightings: i64,
     /// Relays ever known.
     pub(in super::super) relays: i64,
@@ -27,26 +27,26 @@ pub(in super::super) struct Totals {
     pub(in super::super) networks: Vec<Network>,
     /// Number of the newest tick.
     pub(in super::super) newest_tick: Option<i64>,
-    /// Tick that the projection `totals` has reached; nothing while it is being built.
+    /// Tick that the projection `totals` has reached; `None` while it is being built.
     pub(in super::super) projected_tick: Option<i64>,
-    /// Batches of the journal that the projection has yet to read, counted up to 1,000; nothing while it is being built.
+    /// Batches of the journal that the projection has not read yet, counted up to 1,000; `None` while it is
+    /// being built.
     pub(in super::super) batches_behind: Option<i64>,
-    /// Age of the oldest of them, in seconds.
+    /// Age of the oldest unread batch, in seconds.
     pub(in super::super) behind_s: f64,
 }
 
 /// Relays of one network.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(in super::super) struct Network {
-    /// clearnet, tor, i2p or loki.
+    /// `clearnet`, `tor`, `i2p` or `loki`.
     pub(in super::super) name: String,
     /// Relays ever known.
     pub(in super::super) relays: i64,
-    /// Those that showed an event.
+    /// Relays that showed an event.
     pub(in super::super) with_events: i64,
 }
 
-/// Reads the counters.
 pub(in super::super) async fn totals(pool: &PgPool) -> Result<Totals, Error> {
     let networks = sqlx::query_as!(
         Network,
@@ -63,7 +63,8 @@ pub(in super::super) async fn totals(pool: &PgPool) -> Result<Totals, Error> {
     )
     .fetch_all(pool)
     .await?;
-    // What was stored in the last minute is what the newest tick sees and the one before that minute did not.
+    // Events stored in the last minute are those that the newest tick sees and the tick before that minute
+    // does not.
     let row = sqlx::query!(
         r#"SELECT (SELECT coalesce(sum(events), 0)::bigint FROM kind_totals) AS "events!",
                   (SELECT coalesce(sum(sightings), 0)::bigint FROM relay_totals) AS "sightings!",

@@ -1,15 +1,15 @@
-//! The words of the sample: nine languages, in scripts of both directions.
+//! The words of the sample: nine languages, including right-to-left scripts.
 
-/// A language: its words, what stands between them, and what ends a sentence.
-pub(super) struct Tongue {
+/// A language: its words, the separator between them, and the end of a sentence.
+pub(super) struct Language {
     pub(super) words: &'static [&'static str],
-    pub(super) gap: &'static str,
+    pub(super) separator: &'static str,
     pub(super) stop: &'static str,
 }
 
-/// The first is the most frequent by far.
-pub(super) const TONGUES: [Tongue; 9] = [
-    Tongue {
+/// The first language is by far the most frequent.
+pub(super) const LANGUAGES: [Language; 9] = [
+    Language {
         words: &[
             "knot",
             "cord",
@@ -82,26 +82,26 @@ pub(super) const TONGUES: [Tongue; 9] = [
             "again",
             "lightning",
         ],
-        gap: " ",
+        separator: " ",
         stop: ". ",
     },
-    Tongue {
+    Language {
         words: &[
             "nudo", "cuerda", "río", "piedra", "mañana", "señal", "ventana", "el", "la", "y", "sin",
             "corazón", "escribe", "canción", "año", "aquí", "también", "está", "niño", "luz",
         ],
-        gap: " ",
+        separator: " ",
         stop: "! ",
     },
-    Tongue {
+    Language {
         words: &[
             "Knoten", "Schnur", "Fluß", "Stein", "über", "schön", "Fenster", "und", "der", "die", "das",
             "größer", "früh", "heute", "Brücke", "nicht", "wäre", "Straße",
         ],
-        gap: " ",
+        separator: " ",
         stop: ". ",
     },
-    Tongue {
+    Language {
         words: &[
             "узел",
             "река",
@@ -117,10 +117,10 @@ pub(super) const TONGUES: [Tongue; 9] = [
             "это",
             "ключ",
         ],
-        gap: " ",
+        separator: " ",
         stop: ". ",
     },
-    Tongue {
+    Language {
         words: &[
             "結び目",
             "川",
@@ -137,10 +137,10 @@ pub(super) const TONGUES: [Tongue; 9] = [
             "風",
             "世界",
         ],
-        gap: "",
+        separator: "",
         stop: "。",
     },
-    Tongue {
+    Language {
         words: &[
             "绳结",
             "河流",
@@ -156,22 +156,22 @@ pub(super) const TONGUES: [Tongue; 9] = [
             "光",
             "路",
         ],
-        gap: "",
+        separator: "",
         stop: "。",
     },
-    Tongue {
+    Language {
         words: &["عقدة", "نهر", "حجر", "صباح", "نافذة", "و", "اليوم", "مفتاح", "ضوء", "طريق", "سلام"],
-        gap: " ",
+        separator: " ",
         stop: "؟ ",
     },
-    Tongue {
+    Language {
         words: &["קשר", "נהר", "אבן", "בוקר", "חלון", "היום", "מפתח", "אור", "דרך", "שלום"],
-        gap: " ",
+        separator: " ",
         stop: ". ",
     },
-    Tongue {
+    Language {
         words: &["गाँठ", "नदी", "पत्थर", "सुबह", "आज", "चाबी", "रास्ता", "है", "और", "नमस्ते"],
-        gap: " ",
+        separator: " ",
         stop: "। ",
     },
 ];

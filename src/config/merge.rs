@@ -1,4 +1,4 @@
-//! From layers to typed settings, with every refusal at once instead of the first one only.
+//! Merges the layers into typed settings, and reports all refused values at once.
 
 use figment::error::{Error, Kind};
 use figment::value::{Dict, Value};
@@ -7,49 +7,50 @@ use serde::de::DeserializeOwned;
 
 use super::layer::Problem;
 
-/// The merged layers, still able to say where a value came from.
+/// The merged layers. They still know the source of each value.
 pub(super) struct Merged {
     figment: Figment,
 }
 
 impl Merged {
-    /// Later layers win, key by key.
-    pub(super) fn of(layers: impl IntoIterator<Item = super::layer::Layer>) -> Self {
+    /// Merges the layers; later layers override earlier ones, key by key.
+    pub(super) fn new(layers: impl IntoIterator<Item = super::layer::Layer>) -> Self {
         Self { figment: layers.into_iter().fold(Figment::new(), Figment::merge) }
     }
 
-    /// Reads the settings. A refused value is noted, taken out, and the rest read again, so one run
-    /// shows them all.
+    /// Deserializes the settings. A refused value is recorded and removed, and the rest is deserialized
+    /// again, so that one run reports all problems.
     pub(super) fn extract<T: DeserializeOwned>(&self) -> Result<T, Vec<Problem>> {
-        let mut left = self.root();
+        let mut remaining = self.root();
         let mut problems = Vec::new();
         loop {
-            let error = match T::deserialize(&Value::from(left.clone())) {
+            let error = match T::deserialize(&Value::from(remaining.clone())) {
                 Ok(settings) if problems.is_empty() => return Ok(settings),
                 Ok(_) => return Err(problems),
                 Err(error) => error,
             };
             problems.push(self.problem(&error));
-            if !remove(&mut left, &error.path) {
+            if !remove(&mut remaining, &error.path) {
                 return Err(problems);
             }
         }
     }
 
-    /// All values with their tags. Reading a layer's text failed earlier, or not at all.
+    /// All values with their tags. `data` cannot fail here: text that cannot be parsed was refused when its
+    /// layer was read.
     fn root(&self) -> Dict {
         self.figment.data().ok().and_then(|mut data| data.remove(&Profile::Default)).unwrap_or_default()
     }
 
-    /// A refusal of the value at the dotted `key` for a reason that only shows once it is typed.
+    /// A problem with the value at the dotted `key` that only shows after deserialization.
     pub(super) fn refuse(&self, key: &str, reason: impl Into<String>) -> Problem {
         let path: Vec<String> = key.split('.').map(str::to_owned).collect();
-        let (source, key) = self.place(&path);
+        let (source, key) = self.locate(&path);
         Problem { source, key, reason: reason.into() }
     }
 
     fn problem(&self, error: &Error) -> Problem {
-        let (source, key) = self.place(&error.path);
+        let (source, key) = self.locate(&error.path);
         let reason = match &error.kind {
             Kind::UnknownField(_, []) => "unknown key".to_owned(),
             Kind::UnknownField(_, known) => format!("unknown key; known here: {}", known.join(", ")),
@@ -59,8 +60,8 @@ impl Merged {
         Problem { source, key, reason }
     }
 
-    /// Source and key as the source spells it. Array items are found by their array.
-    fn place(&self, path: &[String]) -> (String, String) {
+    /// Source and key, spelled as in that source. Items of a list are located by their list.
+    fn locate(&self, path: &[String]) -> (String, String) {
         let metadata =
             (1..=path.len()).rev().find_map(|length| self.figment.find_metadata(&path[..length].join(".")));
         match metadata {
@@ -70,7 +71,7 @@ impl Merged {
     }
 }
 
-/// Takes out the value at `path`, or the innermost list around it.
+/// Removes the value at `path`, or the innermost list that contains it.
 fn remove(dict: &mut Dict, path: &[String]) -> bool {
     let Some((key, rest)) = path.split_first() else { return false };
     match dict.get_mut(key) {

@@ -1,4 +1,5 @@
-//! DNS: addresses to dial, and facts for the monitor. Names of hidden networks never get this far.
+//! DNS: resolves addresses to dial, and collects DNS records for the monitor. Names of hidden networks are
+//! refused.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,43 +14,43 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 use serde::Serialize;
 
-use super::error::words;
+use super::error::sanitize;
 use super::{DialError, Trust};
 use crate::base::{Network, is_local_ip, is_local_name};
 
-/// Answers kept, each for its own time to live.
+/// Cached answers. Each is kept for its own TTL, within the bounds below.
 const CACHE_ANSWERS: u64 = 4_096;
-/// Longest an answer is kept, whatever its owner says.
-const KEPT_MAX: Duration = Duration::from_hours(1);
-/// Longest that a missing name is remembered.
-const MISSING_KEPT_MAX: Duration = Duration::from_mins(5);
-/// Time for one question to one name server.
-const QUESTION_MAX: Duration = Duration::from_secs(3);
-/// Questions until a name server counts as silent.
+/// Longest time that an answer is cached, whatever its TTL.
+const TTL_MAX: Duration = Duration::from_hours(1);
+/// Longest time that a missing name is cached.
+const NEGATIVE_TTL_MAX: Duration = Duration::from_mins(5);
+/// Timeout of one query to one name server.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
+/// Queries sent to a name server before it counts as unreachable.
 const ATTEMPTS: usize = 2;
-/// Most addresses of one name that are tried.
+/// Addresses of one name that are dialled.
 const ADDRESSES_MAX: usize = 4;
-/// Most records kept of one kind.
+/// Records kept of one type.
 const RECORDS_MAX: usize = 32;
 
-/// What DNS says of a host.
+/// DNS records of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Names {
-    /// Its IPv4 addresses.
+    /// A records.
     pub a: Vec<Ipv4Addr>,
-    /// Its IPv6 addresses.
+    /// AAAA records.
     pub aaaa: Vec<Ipv6Addr>,
-    /// The name it is another name of.
+    /// Target of the CNAME record, if the host is an alias.
     pub cname: Option<String>,
-    /// Name servers of the host's own zone, if it is one.
+    /// NS records, if the host is the apex of a zone.
     pub ns: Vec<String>,
-    /// The name of its first address.
+    /// PTR record of the first address.
     pub ptr: Option<String>,
-    /// Shortest time to live of its addresses, in seconds.
+    /// Lowest TTL of the records, in seconds.
     pub ttl_s: Option<u32>,
 }
 
-/// Asks DNS. A clone shares the cache.
+/// DNS resolver. Clones share the cache.
 #[derive(Debug, Clone)]
 pub(super) struct Resolver {
     dns: TokioResolver,
@@ -58,20 +59,20 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
-    /// Uses the system's name servers and hosts file.
-    pub(super) fn of_system() -> Result<Self, DialError> {
+    /// Uses the name servers and the hosts file of the system.
+    pub(super) fn from_system() -> Result<Self, DialError> {
         match hickory_resolver::system_conf::read_system_conf() {
             Ok((servers, options)) => Self::new(servers, options),
-            // A machine without DNS can still reach addresses, and names through a proxy.
+            // Without DNS, address literals and names behind a proxy still work.
             Err(error) => {
-                tracing::warn!(%error, "no DNS: the system's configuration cannot be read");
+                tracing::warn!(%error, "the system's DNS configuration cannot be read; only address literals and hidden networks can be reached");
                 Self::new(ResolverConfig::from_parts(None, Vec::new(), Vec::new()), ResolverOpts::default())
             }
         }
     }
 
-    /// Asking these name servers instead of the system's, with the hosts file.
-    pub(super) fn asking(servers: &[SocketAddr]) -> Result<Self, DialError> {
+    /// Uses these name servers instead of the system's, and the hosts file.
+    pub(super) fn with_servers(servers: &[SocketAddr]) -> Result<Self, DialError> {
         let servers = servers.iter().map(|server| {
             let with_port = |mut connection: ConnectionConfig| {
                 connection.port = server.port();
@@ -84,11 +85,11 @@ impl Resolver {
     }
 
     fn new(servers: ResolverConfig, mut options: ResolverOpts) -> Result<Self, DialError> {
-        options.timeout = QUESTION_MAX;
+        options.timeout = QUERY_TIMEOUT;
         options.attempts = ATTEMPTS;
         options.cache_size = CACHE_ANSWERS;
-        options.positive_max_ttl = Some(KEPT_MAX);
-        options.negative_max_ttl = Some(MISSING_KEPT_MAX);
+        options.positive_max_ttl = Some(TTL_MAX);
+        options.negative_max_ttl = Some(NEGATIVE_TTL_MAX);
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         options.preserve_intermediates = true;
         TokioResolver::builder_with_config(servers, TokioRuntimeProvider::default())
@@ -98,15 +99,16 @@ impl Resolver {
             .map_err(|e| DialError::Settings(format!("DNS: {e}")))
     }
 
-    /// The same resolver, for which these public names may resolve to a private address.
+    /// Sets the public names that may resolve to a private address.
     pub(super) fn with_private_names(self, names: &[String]) -> Self {
         Self { private_names: names.into(), ..self }
     }
 
-    /// Addresses of `host` (a name or an address, in lower case) that may be dialled, best first. The caller connects to one of
-    /// these and never resolves again, so that a second answer of DNS cannot lead elsewhere.
+    /// Addresses of `host` (a name or an IP literal, in lower case) that may be dialled, in the order to try.
+    /// The caller must connect to one of these and must not resolve the name again: a second DNS answer could
+    /// point elsewhere (DNS rebinding).
     pub(super) async fn addresses(&self, host: &str, trust: Trust) -> Result<Vec<IpAddr>, DialError> {
-        let found = match address(host) {
+        let found = match ip_literal(host) {
             Some(ip) => vec![ip],
             None => self.resolve(host, trust).await?,
         };
@@ -116,46 +118,47 @@ impl Resolver {
             return Ok(dialable);
         }
         Err(match trust {
-            _ if found.is_empty() => DialError::Dns { host: words(host), why: "no address".to_owned() },
-            Trust::Named => DialError::PrivateName(words(host)),
-            Trust::Discovered => DialError::PrivateAddress(words(host)),
+            _ if found.is_empty() => DialError::Dns { host: sanitize(host), why: "no address".to_owned() },
+            Trust::Named => DialError::PrivateName(sanitize(host)),
+            Trust::Discovered => DialError::PrivateAddress(sanitize(host)),
         })
     }
 
-    /// Whether a host that the operator named may have a private address.
     fn may_be_private(&self, host: &str) -> bool {
         let bare = host.trim_end_matches('.');
-        address(host).is_some() || is_local_name(host) || self.private_names.iter().any(|name| name == bare)
+        ip_literal(host).is_some()
+            || is_local_name(host)
+            || self.private_names.iter().any(|name| name == bare)
     }
 
     async fn resolve(&self, host: &str, trust: Trust) -> Result<Vec<IpAddr>, DialError> {
         clearnet_only(host)?;
-        // The machine's search list applies to a local name of the operator alone.
+        // The system's search list is applied only to local names that the operator named.
         let asked = match (trust, is_local_name(host)) {
             (Trust::Named, true) => host.to_owned(),
-            (Trust::Discovered, true) => return Err(DialError::PrivateAddress(words(host))),
-            (_, false) => absolute(host),
+            (Trust::Discovered, true) => return Err(DialError::PrivateAddress(sanitize(host))),
+            (_, false) => fully_qualified(host),
         };
-        let found = self.dns.lookup_ip(asked).await.map_err(|e| dns(host, &e))?;
+        let found = self.dns.lookup_ip(asked).await.map_err(|e| dns_error(host, &e))?;
         Ok(found.iter().collect())
     }
 
-    /// What DNS says of `host`.
-    pub(super) async fn facts(&self, host: &str) -> Result<Names, DialError> {
+    /// Collects the DNS records of `host`.
+    pub(super) async fn records(&self, host: &str) -> Result<Names, DialError> {
         let host = host.to_ascii_lowercase();
         let mut names = Names::default();
-        if let Some(ip) = address(&host) {
+        if let Some(ip) = ip_literal(&host) {
             match ip {
                 IpAddr::V4(ip) => names.a.push(ip),
                 IpAddr::V6(ip) => names.aaaa.push(ip),
             }
-            names.ptr = self.name_of(ip).await;
+            names.ptr = self.reverse_name(ip).await;
             return Ok(names);
         }
         clearnet_only(&host)?;
-        let asked = absolute(&host);
+        let asked = fully_qualified(&host);
         let (found, servers) = tokio::join!(self.dns.lookup_ip(asked.clone()), self.dns.ns_lookup(asked));
-        let found = found.map_err(|e| dns(&host, &e))?;
+        let found = found.map_err(|e| dns_error(&host, &e))?;
         for record in found.as_lookup().answers().iter().take(RECORDS_MAX) {
             match &record.data {
                 RData::A(a) => names.a.push(a.0),
@@ -172,19 +175,19 @@ impl Resolver {
             };
             names.ns = servers.answers().iter().filter_map(|r| text(&r.data)).take(RECORDS_MAX).collect();
         }
-        // Servers rotate them; the same facts are to be the same text.
+        // Sorted, because servers rotate the records, and equal records must give equal text.
         names.a.sort_unstable();
         names.aaaa.sort_unstable();
         names.ns.sort_unstable();
         let first = names.a.first().copied().map(IpAddr::from);
         if let Some(ip) = first.or_else(|| names.aaaa.first().copied().map(IpAddr::from)) {
-            names.ptr = self.name_of(ip).await;
+            names.ptr = self.reverse_name(ip).await;
         }
         Ok(names)
     }
 
-    async fn name_of(&self, ip: IpAddr) -> Option<String> {
-        // The private ones are nobody's business but this network's.
+    async fn reverse_name(&self, ip: IpAddr) -> Option<String> {
+        // A reverse lookup of a private address would tell the public DNS about the local network.
         if is_local_ip(ip) {
             return None;
         }
@@ -196,8 +199,8 @@ impl Resolver {
     }
 }
 
-/// The address that `host` is, if it is one; IPv6 with or without brackets.
-pub(super) fn address(host: &str) -> Option<IpAddr> {
+/// Parses `host` as an IP address; IPv6 with or without brackets.
+pub(super) fn ip_literal(host: &str) -> Option<IpAddr> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     bare.parse().ok()
 }
@@ -205,32 +208,32 @@ pub(super) fn address(host: &str) -> Option<IpAddr> {
 fn clearnet_only(host: &str) -> Result<(), DialError> {
     match Network::of_host(host) {
         Network::Clearnet => Ok(()),
-        _ => Err(DialError::Hidden(words(host))),
+        _ => Err(DialError::Hidden(sanitize(host))),
     }
 }
 
-/// With the final dot, which keeps the machine's search list out of it.
-fn absolute(host: &str) -> String {
+/// Adds the final dot, so that the system's search list is not applied.
+fn fully_qualified(host: &str) -> String {
     format!("{}.", host.trim_end_matches('.'))
 }
 
 fn name_text(name: &str) -> String {
-    words(name.trim_end_matches('.'))
+    sanitize(name.trim_end_matches('.'))
 }
 
-fn dns(host: &str, error: &NetError) -> DialError {
+fn dns_error(host: &str, error: &NetError) -> DialError {
     let why = if error.is_nx_domain() {
-        "there is no such name".to_owned()
+        "no such name (NXDOMAIN)".to_owned()
     } else if error.is_no_records_found() {
         "the name has no address".to_owned()
     } else {
-        words(&error.to_string())
+        sanitize(&error.to_string())
     };
-    DialError::Dns { host: words(host), why }
+    DialError::Dns { host: sanitize(host), why }
 }
 
-/// The first few, in turn of both families. IPv4 goes first: on a machine whose IPv6 leads nowhere without saying so, every
-/// dial would wait for it.
+/// The first [`ADDRESSES_MAX`] addresses, alternating between families. IPv4 comes first: on a host whose
+/// IPv6 route drops packets silently, every dial would otherwise wait for a timeout.
 fn interleaved(found: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
     let (v4, v6): (Vec<_>, Vec<_>) = found.partition(IpAddr::is_ipv4);
     let longest = v4.len().max(v6.len());

@@ -1,11 +1,12 @@
-//! Numbers, ages and names as people read them.
+//! Formats numbers, ages and names for people.
 
 use std::borrow::Cow;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
-/// Between groups of digits, and between a number and its unit: narrow, and no place to break a line.
+/// Separator between groups of digits, and between a number and its unit: a narrow space without a line
+/// break.
 const THIN: char = '\u{202f}';
 
 /// 1234567 as `1 234 567`.
@@ -24,7 +25,7 @@ pub(super) fn grouped(number: i64) -> String {
     text
 }
 
-/// A rate with one decimal while it is small.
+/// A rate; below 100 with one decimal.
 pub(super) fn rate(per_second: f64) -> String {
     if per_second > 0.0 && per_second < 0.05 {
         "<0.1".to_owned()
@@ -53,7 +54,7 @@ pub(super) fn bytes(size: i64) -> String {
     format!("{size_in_unit:.decimals$}{THIN}{}", UNITS[unit])
 }
 
-/// How long ago `then` is.
+/// Time since `then`.
 pub(super) fn age(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
     let past = now - then;
     if past < TimeDelta::seconds(-90) {
@@ -70,11 +71,11 @@ pub(super) fn age(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
     }
 }
 
-/// The age of an event by the time it was signed for, which may be any number.
+/// Age of an event by its signed time, which can be any number.
 pub(super) fn signed_age(now: DateTime<Utc>, created_at: i64) -> String {
     match DateTime::from_timestamp(created_at, 0) {
         Some(then) => age(now, then),
-        None => "beyond the calendar".to_owned(),
+        None => "date out of range".to_owned(),
     }
 }
 
@@ -83,7 +84,7 @@ pub(super) fn spaced(kind: &str) -> String {
     kind.replace('_', " ")
 }
 
-/// The members of a detail as pairs, in short: empty ones are left out.
+/// The members of a detail as pairs; empty members are left out.
 pub(super) fn pairs(detail: &Value) -> Vec<(&str, Cow<'_, str>)> {
     let members = detail.as_object().into_iter().flatten();
     members
@@ -102,7 +103,7 @@ fn text(value: &Value) -> Cow<'_, str> {
     }
 }
 
-/// What a Nostr kind is called; nothing for the rare ones.
+/// The name of a Nostr kind; `None` for rare kinds.
 pub(super) fn kind_name(kind: i32) -> Option<&'static str> {
     Some(match kind {
         0 => "profile",
@@ -219,13 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn an_age_is_said_in_the_unit_that_fits_and_the_future_by_its_date() {
+    fn an_age_has_a_fitting_unit_and_the_future_is_shown_by_its_date() {
         let text = |then: i64| age(at(10_000_000), at(10_000_000 - then)).replace(THIN, " ");
         assert_eq!(
             [text(0), text(59), text(120), text(7_200), text(864_000), text(-600), text(9_999_999)],
             ["just now", "59 s ago", "2 min ago", "2 h ago", "10 days ago", "dated 1970-04-26", "1970-01-01"]
         );
-        assert_eq!(signed_age(at(0), i64::MAX), "beyond the calendar");
+        assert_eq!(signed_age(at(0), i64::MAX), "date out of range");
     }
 
     #[test]

@@ -1,0 +1,74 @@
+//! The entry point for all outgoing connections and DNS lookups.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::dns::Resolver;
+use super::fetch::Clients;
+use super::socks::Isolation;
+use super::tls::Tls;
+use super::{DialError, FetchError, Fetched, Get, Names};
+use crate::base::Network;
+use crate::config;
+
+/// Outgoing connections: networks, DNS and TLS trust. Built once per process; clones share the state.
+#[derive(Debug, Clone)]
+pub struct Outside(pub(super) Arc<Inner>);
+
+/// State shared by dials and HTTP requests.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) networks: config::Networks,
+    pub(super) resolver: Resolver,
+    pub(super) tls: Tls,
+    pub(super) isolation: Isolation,
+    pub(super) clients: Clients,
+}
+
+impl Outside {
+    /// Uses the DNS configuration of the system.
+    ///
+    /// # Errors
+    /// [`DialError::Settings`]: `networks.ca_file` cannot be read.
+    pub fn new(networks: &config::Networks) -> Result<Self, DialError> {
+        Self::with(networks, Resolver::from_system()?)
+    }
+
+    /// As [`Outside::new`], but with these DNS servers instead of the system's.
+    ///
+    /// # Errors
+    /// As [`Outside::new`].
+    pub fn asking(networks: &config::Networks, servers: &[SocketAddr]) -> Result<Self, DialError> {
+        Self::with(networks, Resolver::with_servers(servers)?)
+    }
+
+    fn with(networks: &config::Networks, resolver: Resolver) -> Result<Self, DialError> {
+        let resolver = resolver.with_private_names(&networks.clearnet.private_names);
+        let tls = Tls::new(networks.ca_file.as_deref())?;
+        let isolation = Isolation::new();
+        let clients = Clients::new(networks, &resolver, &tls, &isolation)?;
+        Ok(Self(Arc::new(Inner { networks: networks.clone(), resolver, tls, isolation, clients })))
+    }
+
+    /// Whether this network is enabled in the settings.
+    #[must_use]
+    pub fn reaches(&self, network: Network) -> bool {
+        self.0.networks.get(network).enabled
+    }
+
+    /// Looks up the DNS records of `host`. Names of Tor, I2P and Lokinet are refused without a query.
+    ///
+    /// # Errors
+    /// [`DialError::Hidden`], [`DialError::Dns`].
+    pub async fn lookup(&self, host: &str) -> Result<Names, DialError> {
+        self.0.resolver.records(host).await
+    }
+
+    /// Sends a GET request over HTTP or HTTPS, within the limits in `get`.
+    ///
+    /// # Errors
+    /// Any [`FetchError`]. A response with an error status is not an error here.
+    pub async fn get(&self, get: Get<'_>) -> Result<Fetched, FetchError> {
+        self.0.get(get).await
+    }
+}
