@@ -48,7 +48,7 @@ pub(super) enum Frame<'a> {
     /// A valid message that is never an answer to a request of ours.
     Other,
     /// Not a Nostr message.
-    Odd,
+    Invalid,
 }
 
 pub(super) fn read(text: &str) -> Frame<'_> {
