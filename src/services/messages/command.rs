@@ -61,7 +61,7 @@ pub struct NewMessage {
     /// Seconds to live as asked for.
     pub ttl_s: i64,
     /// Seconds to live after the limit.
-    pub life_s: i64,
+    pub effective_ttl_s: i64,
     /// SHA-256 of the decoded payload.
     pub payload_sha256: [u8; 32],
     /// Decoded length of the payload, bytes.

@@ -81,7 +81,7 @@ pub struct Accepted {
 
 /// The life of a message, as its sender may know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Life {
+pub struct MessageStatus {
     /// When it was accepted, unix seconds.
     pub accepted_at: i64,
     /// When it ends, unix seconds.
@@ -89,14 +89,14 @@ pub struct Life {
     /// Whether that is over.
     pub is_expired: bool,
     /// What its recipient's devices did with it.
-    pub devices: Vec<DeviceLife>,
+    pub devices: Vec<DeviceStatus>,
     /// Whether there are more devices than these.
     pub has_more_devices: bool,
 }
 
 /// What one device did with a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceLife {
+pub struct DeviceStatus {
     /// As it names itself.
     pub device: String,
     /// First handed to a socket of it, unix seconds.

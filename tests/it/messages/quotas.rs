@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::net::UdpSocket;
 use std::time::Instant;
 
-use quipu::services::messages::decide::{Quota, Used};
-use quipu::services::messages::read::{Waiting, used_by_recipient, used_by_sender};
+use quipu::services::messages::decide::{Quota, Usage};
+use quipu::services::messages::read::{InboxUsage, recipient_usage, sender_usage};
 use serde_json::{Value, json};
 
 use super::kit::{Client, Room, http, soon, wayfarer};
@@ -72,7 +72,7 @@ async fn a_count_that_goes_on_comes_to_what_one_from_the_start_comes_to() {
     let (alice, bob) = (wayfarer(1), wayfarer(2));
     let mut sender = room.two(&alice, "laptop").await;
     let mut phone = room.two(&bob, "phone").await;
-    let used = |messages: usize| Used { messages: messages as u64, bytes: 5 * messages as u64 };
+    let used = |messages: usize| Usage { messages: messages as u64, bytes: 5 * messages as u64 };
     let (mut waiting, mut sent) = (Vec::new(), 0);
     let (mut after, mut after_number, mut counted) = (None, 0, used(0));
     // Acknowledged in each round: none, the first ones, one in the middle, all, none.
@@ -86,23 +86,23 @@ async fn a_count_that_goes_on_comes_to_what_one_from_the_start_comes_to() {
             phone.acknowledge(&waiting.remove(place)).await;
         }
         let above = Quota { messages: 1, bytes: 0 };
-        let waits = used_by_recipient(pool, &bob, quota, after_number, above).await.unwrap();
-        let waits_in_all = used_by_recipient(pool, &bob, quota, 0, above).await.unwrap();
+        let waits = recipient_usage(pool, &bob, quota, after_number, above).await.unwrap();
+        let waits_in_all = recipient_usage(pool, &bob, quota, 0, above).await.unwrap();
         assert_eq!((waits.used, waits_in_all.used), (used(waiting.len()), used(waiting.len())));
         let told: Vec<_> = waits.senders.into_iter().collect();
         let all_of_alice = (waiting.len() > 1).then(|| (alice.clone(), used(waiting.len())));
         assert_eq!(told, Vec::from_iter(all_of_alice));
         after_number = waits.after;
-        let (more, next) = used_by_sender(pool, &alice, quota, after).await.unwrap();
-        counted = Used { messages: counted.messages + more.messages, bytes: counted.bytes + more.bytes };
-        let (in_all, _) = used_by_sender(pool, &alice, quota, None).await.unwrap();
+        let (more, next) = sender_usage(pool, &alice, quota, after).await.unwrap();
+        counted = Usage { messages: counted.messages + more.messages, bytes: counted.bytes + more.bytes };
+        let (in_all, _) = sender_usage(pool, &alice, quota, None).await.unwrap();
         assert_eq!((counted, in_all), (used(sent), used(sent)));
         after = next;
     }
     // Nothing new: there is nothing to add, and the next count goes on from the same place.
-    assert_eq!(used_by_sender(pool, &alice, quota, after).await.unwrap(), (used(0), after));
-    let waits = used_by_recipient(pool, &bob, quota, after_number, Quota::default()).await.unwrap();
-    assert_eq!(waits, Waiting { used: used(5), senders: HashMap::new(), after: after_number });
+    assert_eq!(sender_usage(pool, &alice, quota, after).await.unwrap(), (used(0), after));
+    let waits = recipient_usage(pool, &bob, quota, after_number, Quota::default()).await.unwrap();
+    assert_eq!(waits, InboxUsage { used: used(5), senders: HashMap::new(), after: after_number });
 }
 
 #[tokio::test]

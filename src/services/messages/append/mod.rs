@@ -11,10 +11,10 @@ use std::sync::Arc;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-pub use exchange::{Exchange, News, Seat};
+pub use exchange::{Exchange, Mailbox, PendingUpdates};
 pub use lanes::{LANES, Lanes};
 pub use tokens::{TokenAnswer, TokenJournal};
-pub use working::{challenge_key, move_positions, show_device};
+pub use working::{challenge_key, move_positions, register_device};
 
 use super::command::{MessageCommand, NewMessage};
 use super::event::{Accepted, Message};
@@ -106,7 +106,7 @@ impl<'a> Columns<'a> {
         let recipients: Vec<&str> = m.iter().map(|m| m.recipient.as_str()).collect();
         let client_ids: Vec<Option<&str>> = m.iter().map(|m| m.client_msg_id.as_deref()).collect();
         let ttls: Vec<i64> = m.iter().map(|m| m.ttl_s).collect();
-        let lives: Vec<i64> = m.iter().map(|m| m.life_s).collect();
+        let effective_ttls: Vec<i64> = m.iter().map(|m| m.effective_ttl_s).collect();
         let hashes: Vec<&[u8]> = m.iter().map(|m| m.payload_sha256.as_slice()).collect();
         let sizes: Vec<i32> = m.iter().map(|m| m.payload_bytes).collect();
         let generations: Vec<i16> = m.iter().map(|m| m.generation.number()).collect();
@@ -120,7 +120,7 @@ impl<'a> Columns<'a> {
                     (&recipients, Type::TEXT_ARRAY),
                     (&client_ids, Type::TEXT_ARRAY),
                     (&ttls, Type::INT8_ARRAY),
-                    (&lives, Type::INT8_ARRAY),
+                    (&effective_ttls, Type::INT8_ARRAY),
                     (&hashes, Type::BYTEA_ARRAY),
                     (&sizes, Type::INT4_ARRAY),
                     (&generations, Type::INT2_ARRAY),
@@ -140,27 +140,27 @@ impl<'a> Columns<'a> {
 
 impl MessageJournal {
     /// Tells whoever waits for what was committed.
-    fn tell(&self, commands: &[MessageCommand], answers: &[MessageAnswer]) {
-        let mut elsewhere: HashSet<&str> = HashSet::new();
+    fn notify(&self, commands: &[MessageCommand], answers: &[MessageAnswer]) {
+        let mut recipients: HashSet<&str> = HashSet::new();
         for (command, answer) in commands.iter().zip(answers) {
             match (command, answer) {
                 (MessageCommand::Send(new), MessageAnswer::Accepted(accepted)) if !accepted.is_repeated => {
                     self.metrics.persisted();
-                    elsewhere.insert(&new.recipient);
-                    if self.exchange.has(&new.recipient) {
-                        self.exchange.offer(&Arc::new(message(new, accepted)));
+                    recipients.insert(&new.recipient);
+                    if self.exchange.has_subscriber(&new.recipient) {
+                        self.exchange.publish(&Arc::new(message(new, accepted)));
                     }
                 }
                 (
                     MessageCommand::Acknowledge { recipient, device, .. },
                     MessageAnswer::Acknowledged { number },
                 ) => {
-                    self.exchange.settle(recipient, device, *number);
+                    self.exchange.acknowledge(recipient, device, *number);
                 }
                 _ => {}
             }
         }
-        self.hints.tell(elsewhere.into_iter().map(exchange::word));
+        self.hints.tell(recipients.into_iter().map(exchange::recipient_hash));
     }
 }
 
@@ -217,14 +217,18 @@ impl Journal for MessageJournal {
                 }),
                 "mismatch" => MessageAnswer::Mismatch,
                 "acknowledged" => MessageAnswer::Acknowledged { number: row.get(3) },
-                _ => MessageAnswer::Unknown,
+                "unknown" => MessageAnswer::Unknown,
+                other => {
+                    let problem = format!("quipu_append_messages returned the unknown status {other}");
+                    return Err(Error::inconsistent("message_log", problem));
+                }
             };
-            let told = usize::try_from(place).ok().and_then(|place| places.get(place));
-            if let Some(slot) = told.and_then(|place| answers.get_mut(*place)) {
+            let caller = usize::try_from(place).ok().and_then(|place| places.get(place));
+            if let Some(slot) = caller.and_then(|place| answers.get_mut(*place)) {
                 *slot = answer;
             }
         }
-        self.tell(commands, &answers);
+        self.notify(commands, &answers);
         Ok(answers)
     }
 

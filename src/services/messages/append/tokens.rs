@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
+use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Row, Transaction};
 use uuid::Uuid;
 
 use crate::services::messages::command::TokenCommand;
@@ -18,9 +18,9 @@ pub enum TokenAnswer {
     /// There is no such token to revoke.
     Unknown,
     /// The challenge was answered before.
-    Used,
+    ChallengeUsed,
     /// The wayfarer has as many tokens as it may.
-    Over,
+    TooManyTokens,
 }
 
 /// The journal of tokens.
@@ -125,16 +125,23 @@ async fn create(
             ],
         )
         .await?;
-    let answer = |row: &Row| {
-        let place = usize::try_from(row.get::<_, i32>(0)).ok().and_then(|place| places.get(place))?;
-        let answer = match row.get(1) {
-            "used" => TokenAnswer::Used,
-            "over" => TokenAnswer::Over,
-            _ => TokenAnswer::Recorded,
+    let mut answers = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (place, status): (i32, &str) = (row.get(0), row.get(1));
+        let answer = match status {
+            "recorded" => TokenAnswer::Recorded,
+            "used" => TokenAnswer::ChallengeUsed,
+            "over" => TokenAnswer::TooManyTokens,
+            other => {
+                let problem = format!("quipu_create_message_tokens returned the unknown status {other}");
+                return Err(Error::inconsistent("message_tokens", problem));
+            }
         };
-        Some((*place, answer))
-    };
-    Ok(rows.iter().filter_map(answer).collect())
+        if let Some(place) = usize::try_from(place).ok().and_then(|place| places.get(place)) {
+            answers.push((*place, answer));
+        }
+    }
+    Ok(answers)
 }
 
 /// Revokes the tokens among the commands; the hashes of those that there are.

@@ -6,7 +6,7 @@ use crate::store::{Doors, Error};
 
 /// A device of a recipient shows itself. Returns up to which number it has settled everything; `None` when the recipient has
 /// `most` other devices that were seen within 30 days.
-pub async fn show_device(
+pub async fn register_device(
     doors: &Doors,
     recipient: &str,
     device: &str,

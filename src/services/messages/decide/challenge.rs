@@ -24,7 +24,7 @@ pub type ChallengeKey = [u8; 32];
 
 /// Whom a challenge is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChallengeFor<'a> {
+pub struct ChallengeScope<'a> {
     /// The relay that the proof is made for.
     pub relay_id: &'a str,
     /// Who wants to prove an identity.
@@ -35,7 +35,7 @@ pub struct ChallengeFor<'a> {
 
 /// Why a challenge is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum ChallengeRefused {
+pub enum ChallengeError {
     /// It was not made here, or for another relay, wayfarer or device.
     #[error("not a challenge of this relay for this wayfarer_id and device_id: ask for one at /v1/challenge")]
     Foreign,
@@ -44,7 +44,7 @@ pub enum ChallengeRefused {
     Expired,
 }
 
-impl ChallengeFor<'_> {
+impl ChallengeScope<'_> {
     /// A challenge that is good from `now_s` on, unix seconds, for a minute.
     #[must_use]
     pub fn make(&self, key: &ChallengeKey, nonce: [u8; NONCE_BYTES], now_s: i64) -> String {
@@ -57,13 +57,13 @@ impl ChallengeFor<'_> {
     ///
     /// # Errors
     /// Why not.
-    pub fn check(&self, key: &ChallengeKey, challenge: &str, now_s: i64) -> Result<(), ChallengeRefused> {
+    pub fn check(&self, key: &ChallengeKey, challenge: &str, now_s: i64) -> Result<(), ChallengeError> {
         let bytes = URL_SAFE_NO_PAD.decode(challenge).ok().and_then(|bytes| bytes.try_into().ok());
-        let bytes: [u8; CHALLENGE_BYTES] = bytes.ok_or(ChallengeRefused::Foreign)?;
-        let (time, rest) = bytes.split_first_chunk::<TIME_BYTES>().ok_or(ChallengeRefused::Foreign)?;
-        let (nonce, code) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(ChallengeRefused::Foreign)?;
-        self.code(key, *time, *nonce).verify_slice(code).map_err(|_| ChallengeRefused::Foreign)?;
-        if i64::from_be_bytes(*time) <= now_s { Err(ChallengeRefused::Expired) } else { Ok(()) }
+        let bytes: [u8; CHALLENGE_BYTES] = bytes.ok_or(ChallengeError::Foreign)?;
+        let (time, rest) = bytes.split_first_chunk::<TIME_BYTES>().ok_or(ChallengeError::Foreign)?;
+        let (nonce, code) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(ChallengeError::Foreign)?;
+        self.code(key, *time, *nonce).verify_slice(code).map_err(|_| ChallengeError::Foreign)?;
+        if i64::from_be_bytes(*time) <= now_s { Err(ChallengeError::Expired) } else { Ok(()) }
     }
 
     fn code(
@@ -90,25 +90,25 @@ mod tests {
     use super::*;
 
     const KEY: ChallengeKey = [7; 32];
-    const FOR: ChallengeFor<'_> =
-        ChallengeFor { relay_id: "ws://127.0.0.1:1/ws", wayfarer_id: "alice", device: "phone" };
+    const FOR: ChallengeScope<'_> =
+        ChallengeScope { relay_id: "ws://127.0.0.1:1/ws", wayfarer_id: "alice", device: "phone" };
 
     #[test]
     fn a_challenge_is_good_for_a_minute_and_for_what_it_was_made_for() {
         let challenge = FOR.make(&KEY, [1; 16], 1_000);
         assert_eq!(FOR.check(&KEY, &challenge, 1_000), Ok(()));
         assert_eq!(FOR.check(&KEY, &challenge, 1_059), Ok(()));
-        assert_eq!(FOR.check(&KEY, &challenge, 1_060), Err(ChallengeRefused::Expired));
+        assert_eq!(FOR.check(&KEY, &challenge, 1_060), Err(ChallengeError::Expired));
         assert_ne!(FOR.make(&KEY, [2; 16], 1_000), challenge);
         for other in [
-            ChallengeFor { relay_id: "wss://r.example", ..FOR },
-            ChallengeFor { wayfarer_id: "bob", ..FOR },
-            ChallengeFor { device: "", ..FOR },
-            ChallengeFor { wayfarer_id: "alicephone", device: "", ..FOR },
+            ChallengeScope { relay_id: "wss://r.example", ..FOR },
+            ChallengeScope { wayfarer_id: "bob", ..FOR },
+            ChallengeScope { device: "", ..FOR },
+            ChallengeScope { wayfarer_id: "alicephone", device: "", ..FOR },
         ] {
-            assert_eq!(other.check(&KEY, &challenge, 1_000), Err(ChallengeRefused::Foreign), "{other:?}");
+            assert_eq!(other.check(&KEY, &challenge, 1_000), Err(ChallengeError::Foreign), "{other:?}");
         }
-        assert_eq!(FOR.check(&[8; 32], &challenge, 1_000), Err(ChallengeRefused::Foreign));
+        assert_eq!(FOR.check(&[8; 32], &challenge, 1_000), Err(ChallengeError::Foreign));
     }
 
     #[test]
@@ -118,12 +118,12 @@ mod tests {
             let mut other = challenge.clone().into_bytes();
             other[place] = if other[place] == b'A' { b'B' } else { b'A' };
             let other = String::from_utf8(other).unwrap();
-            assert_eq!(FOR.check(&KEY, &other, 1_000), Err(ChallengeRefused::Foreign), "{place}");
+            assert_eq!(FOR.check(&KEY, &other, 1_000), Err(ChallengeError::Foreign), "{place}");
         }
         for other in
             ["", "AAAA", "not base64!", &challenge[1..], &format!("{challenge}A"), &format!("{challenge}=")]
         {
-            assert_eq!(FOR.check(&KEY, other, 1_000), Err(ChallengeRefused::Foreign), "{other}");
+            assert_eq!(FOR.check(&KEY, other, 1_000), Err(ChallengeError::Foreign), "{other}");
         }
     }
 }

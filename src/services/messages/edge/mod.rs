@@ -1,17 +1,17 @@
 //! What clients reach: the socket of both generations, its twins over HTTP, and the original's pages for machines.
 
+mod admission;
 mod delivery;
-mod desk;
+mod delivery_queue;
 pub mod frame;
-mod gate;
 mod http;
-mod ledger;
 mod limits;
-mod line;
 mod proof;
-mod refused;
+mod refusal;
+mod requests;
 mod socket;
 mod stream;
+mod usage;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -71,8 +71,8 @@ pub struct MessagesState(Arc<Inner>);
 struct Inner {
     parts: MessagesParts,
     limits: Limits,
-    seats: Arc<Semaphore>,
-    addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    connection_permits: Arc<Semaphore>,
+    connections_by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
     /// The key of challenges that are given over HTTP.
     challenge_key: Cache<(), ChallengeKey>,
 }
@@ -86,8 +86,8 @@ impl MessagesState {
         Self(Arc::new(Inner {
             parts,
             limits,
-            seats: Arc::new(Semaphore::new(connections)),
-            addresses: Arc::default(),
+            connection_permits: Arc::new(Semaphore::new(connections)),
+            connections_by_address: Arc::default(),
             challenge_key: Cache::builder().max_capacity(1).time_to_live(KEY_REMEMBERED).build(),
         }))
     }
@@ -123,7 +123,7 @@ pub fn routes(state: &MessagesState, address: SocketAddr) -> Routes {
         .post("/v1/tokens", Access::Proof, proof::prove)
         .get("/v1/messages", Access::Identity, http::pull)
         .post("/v1/messages", Access::Identity, http::send)
-        .get("/v1/messages/{msg_id}", Access::Identity, http::life)
+        .get("/v1/messages/{msg_id}", Access::Identity, http::message_status)
         .post("/v1/messages/{msg_id}/ack", Access::Identity, http::acknowledge)
         .get("/v1/stream", Access::Identity, stream::stream)
         .with_state(listener)

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::store::Error;
 
 /// How much two clocks may drift apart: a tenth of a millisecond a second is more than any of them does.
-const DRIFT: u32 = 10_000;
+const DRIFT_DIVISOR: u32 = 10_000;
 
 /// How often it is asked when it is measured; the quickest answer counts.
 const SAMPLES: usize = 3;
@@ -21,8 +21,8 @@ pub struct DatabaseClock(Arc<Mutex<Sample>>);
 /// What the database said, and when it was asked: it said so later than that.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
-    asked: Instant,
-    said_us: i64,
+    requested_at: Instant,
+    database_us: i64,
 }
 
 impl DatabaseClock {
@@ -49,14 +49,14 @@ impl DatabaseClock {
     #[must_use]
     pub fn latest_us(&self) -> i64 {
         let sample = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let passed = sample.asked.elapsed();
-        let passed = passed + passed / DRIFT;
-        sample.said_us.saturating_add(i64::try_from(passed.as_micros()).unwrap_or(i64::MAX))
+        let elapsed = sample.requested_at.elapsed();
+        let elapsed = elapsed + elapsed / DRIFT_DIVISOR;
+        sample.database_us.saturating_add(i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX))
     }
 
     /// Whether a message that ends at this unix second may be over.
     #[must_use]
-    pub fn may_be_over(&self, expires_at: i64) -> bool {
+    pub fn may_be_expired(&self, expires_at: i64) -> bool {
         self.latest_us() >= expires_at.saturating_mul(1_000_000)
     }
 }
@@ -64,15 +64,15 @@ impl DatabaseClock {
 async fn sample(pool: &PgPool) -> Result<Sample, Error> {
     let mut best: Option<(Duration, Sample)> = None;
     for _ in 0..SAMPLES {
-        let asked = Instant::now();
-        let said_us = sqlx::query_scalar!(
+        let requested_at = Instant::now();
+        let database_us = sqlx::query_scalar!(
             r#"SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS "us!""#
         )
         .fetch_one(pool)
         .await?;
-        let took = asked.elapsed();
-        if best.is_none_or(|(quickest, _)| took < quickest) {
-            best = Some((took, Sample { asked, said_us }));
+        let round_trip = requested_at.elapsed();
+        if best.is_none_or(|(best_round_trip, _)| round_trip < best_round_trip) {
+            best = Some((round_trip, Sample { requested_at, database_us }));
         }
     }
     Ok(best.expect("it was asked at least once").1)

@@ -10,30 +10,30 @@ use std::sync::Arc;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::services::messages::event::{DeviceLife, Generation, Life, Message, Page};
+use crate::services::messages::event::{DeviceStatus, Generation, Message, MessageStatus, Page};
 use crate::store::Error;
 
 /// Whose messages are asked for.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct PageRequest<'request> {
     /// `wayfarer_id`.
-    pub recipient: &'a str,
+    pub recipient: &'request str,
     /// His device.
-    pub device: &'a str,
+    pub device: &'request str,
     /// After which number.
     pub after: i64,
 }
 
 /// How much of each.
 #[derive(Debug, Clone, Copy)]
-pub struct Most {
+pub struct PageLimit {
     /// Messages.
     pub messages: i64,
     /// Bytes of their decoded payloads together: a page ends before the message that would pass it.
     pub bytes: i64,
 }
 
-impl Most {
+impl PageLimit {
     /// So many messages, as long as they fit into memory. The largest payload does by itself, so that every page goes on.
     #[must_use]
     pub const fn messages(messages: i64) -> Self {
@@ -43,7 +43,7 @@ impl Most {
 
 /// A device that its wayfarer has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shown {
+pub struct DeviceRecord {
     /// Up to which number it has settled everything.
     pub settled: i64,
     /// Whether it was seen within a day.
@@ -51,9 +51,9 @@ pub struct Shown {
 }
 
 /// What is known of a device; `None` when its wayfarer has not shown it.
-pub async fn shown(pool: &PgPool, recipient: &str, device: &str) -> Result<Option<Shown>, Error> {
+pub async fn device(pool: &PgPool, recipient: &str, device: &str) -> Result<Option<DeviceRecord>, Error> {
     Ok(sqlx::query_as!(
-        Shown,
+        DeviceRecord,
         r#"SELECT position AS settled, seen_at > clock_timestamp() - interval '1 day' AS "is_recent!"
            FROM message_positions WHERE recipient = $1 AND device = $2"#,
         recipient,
@@ -65,10 +65,14 @@ pub async fn shown(pool: &PgPool, recipient: &str, device: &str) -> Result<Optio
 
 /// A page for each, in their order. A recipient's numbers become visible in their order, so nothing below the last one can appear
 /// later.
-pub async fn pages(pool: &PgPool, asked: &[Asked<'_>], most: Most) -> Result<Vec<Page>, Error> {
-    let recipients: Vec<String> = asked.iter().map(|a| a.recipient.to_owned()).collect();
-    let devices: Vec<String> = asked.iter().map(|a| a.device.to_owned()).collect();
-    let afters: Vec<i64> = asked.iter().map(|a| a.after).collect();
+pub async fn pages(
+    pool: &PgPool,
+    requests: &[PageRequest<'_>],
+    limit: PageLimit,
+) -> Result<Vec<Page>, Error> {
+    let recipients: Vec<String> = requests.iter().map(|request| request.recipient.to_owned()).collect();
+    let devices: Vec<String> = requests.iter().map(|request| request.device.to_owned()).collect();
+    let afters: Vec<i64> = requests.iter().map(|request| request.after).collect();
     let rows = sqlx::query!(
         r#"SELECT o.place AS "place!", t.top, l.position AS "position?", l.msg_id AS "msg_id?", l.sender AS "sender?",
                   extract(epoch FROM date_trunc('second', l.recorded_at))::bigint AS received_at,
@@ -86,38 +90,41 @@ pub async fn pages(pool: &PgPool, asked: &[Asked<'_>], most: Most) -> Result<Vec
         &recipients,
         &devices,
         &afters,
-        most.messages
+        limit.messages
     )
     .fetch_all(pool)
     .await?;
     let place_of = |place: i64| usize::try_from(place - 1).expect("places are counted from 1");
     // What is left of each page after a row, negative from the first that does not fit.
-    let mut left = vec![most.bytes; asked.len()];
+    let mut bytes_left = vec![limit.bytes; requests.len()];
     let fits: Vec<bool> = rows
         .iter()
         .map(|row| {
-            let left = &mut left[place_of(row.place)];
-            *left -= i64::from(row.payload_bytes.unwrap_or(0));
-            *left >= 0
+            let bytes_left = &mut bytes_left[place_of(row.place)];
+            *bytes_left -= i64::from(row.payload_bytes.unwrap_or(0));
+            *bytes_left >= 0
         })
         .collect();
     // Two devices may ask for one message.
-    let heads: BTreeSet<(i64, i64)> = rows
+    let wanted: BTreeSet<(i64, i64)> = rows
         .iter()
         .zip(&fits)
         .filter_map(|(row, fits)| fits.then_some((row.position?, row.expires_at?)))
         .collect();
-    let payloads = payloads(pool, &heads).await?;
+    let payloads = payloads(pool, &wanted).await?;
 
-    let mut pages: Vec<Page> =
-        asked.iter().map(|a| Page { after: a.after, read_to: a.after, ..Page::default() }).collect();
-    let names: Vec<Arc<str>> = asked.iter().map(|a| a.recipient.into()).collect();
-    let mut counts = vec![0; asked.len()];
-    let mut tops = afters;
+    let mut pages: Vec<Page> = requests
+        .iter()
+        .map(|request| Page { after: request.after, read_to: request.after, ..Page::default() })
+        .collect();
+    let recipients_by_place: Vec<Arc<str>> =
+        requests.iter().map(|request| request.recipient.into()).collect();
+    let mut counts = vec![0; requests.len()];
+    let mut newest = afters;
     for (row, fits) in rows.into_iter().zip(fits) {
         let place = place_of(row.place);
-        let (page, top) = (&mut pages[place], &mut tops[place]);
-        *top = row.top.unwrap_or(0).max(*top);
+        let (page, newest_of_page) = (&mut pages[place], &mut newest[place]);
+        *newest_of_page = row.top.unwrap_or(0).max(*newest_of_page);
         // Where nothing was found there is a row all the same: for the top.
         let Some(number) = row.position else { continue };
         counts[place] += 1;
@@ -125,7 +132,7 @@ pub async fn pages(pool: &PgPool, asked: &[Asked<'_>], most: Most) -> Result<Vec
             page.has_more = true;
             continue;
         }
-        page.has_more = counts[place] == most.messages;
+        page.has_more = counts[place] == limit.messages;
         page.read_to = number;
         // Not there when its hour was dropped between the two looks.
         let (Some((generation, payload)), Some(msg_id), Some(sender)) =
@@ -137,23 +144,26 @@ pub async fn pages(pool: &PgPool, asked: &[Asked<'_>], most: Most) -> Result<Vec
             number,
             msg_id,
             sender,
-            recipient: Arc::clone(&names[place]),
+            recipient: Arc::clone(&recipients_by_place[place]),
             received_at: row.received_at.unwrap_or(0),
             expires_at: row.expires_at.unwrap_or(0),
             generation: Generation::of_number(*generation),
             payload: payload.clone(),
         });
     }
-    for (page, top) in pages.iter_mut().zip(tops).filter(|(page, _)| !page.has_more) {
-        page.read_to = top;
+    for (page, newest_of_page) in pages.iter_mut().zip(newest).filter(|(page, _)| !page.has_more) {
+        page.read_to = newest_of_page;
     }
     Ok(pages)
 }
 
 /// What messages say, by number. Asked with the span of their ends, so that the plan knows the few hours it is about.
-async fn payloads(pool: &PgPool, heads: &BTreeSet<(i64, i64)>) -> Result<HashMap<i64, (i16, String)>, Error> {
-    let (numbers, ends): (Vec<i64>, Vec<i64>) = heads.iter().copied().unzip();
-    let (Some(first), Some(last)) = (ends.iter().min().copied(), ends.iter().max().copied()) else {
+async fn payloads(
+    pool: &PgPool,
+    wanted: &BTreeSet<(i64, i64)>,
+) -> Result<HashMap<i64, (i16, String)>, Error> {
+    let (numbers, expiries): (Vec<i64>, Vec<i64>) = wanted.iter().copied().unzip();
+    let (Some(first), Some(last)) = (expiries.iter().min().copied(), expiries.iter().max().copied()) else {
         return Ok(HashMap::new());
     };
     let rows = sqlx::query!(
@@ -163,7 +173,7 @@ async fn payloads(pool: &PgPool, heads: &BTreeSet<(i64, i64)>) -> Result<HashMap
                                WHERE p.expires_at = to_timestamp(o.expires_s) AND p.message = o.message
                                  AND p.expires_at BETWEEN to_timestamp($3::bigint) AND to_timestamp($4::bigint) LIMIT 1) p"#,
         &numbers,
-        &ends,
+        &expiries,
         first,
         last
     )
@@ -173,7 +183,11 @@ async fn payloads(pool: &PgPool, heads: &BTreeSet<(i64, i64)>) -> Result<HashMap
 }
 
 /// Which of these recipients have messages after the number given with each; as places in the lists, which are equally long.
-pub async fn with_more(pool: &PgPool, recipients: &[String], after: &[i64]) -> Result<Vec<usize>, Error> {
+pub async fn recipients_with_more(
+    pool: &PgPool,
+    recipients: &[String],
+    after: &[i64],
+) -> Result<Vec<usize>, Error> {
     let places = sqlx::query_scalar!(
         r#"SELECT o.place AS "place!" FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS o (recipient, after, place)
            WHERE (SELECT m.position FROM message_log m
@@ -188,7 +202,7 @@ pub async fn with_more(pool: &PgPool, recipients: &[String], after: &[i64]) -> R
 }
 
 /// Whether a sender has used a `client_msg_id`.
-pub async fn is_known(pool: &PgPool, sender: &str, client_msg_id: &str) -> Result<bool, Error> {
+pub async fn client_msg_id_exists(pool: &PgPool, sender: &str, client_msg_id: &str) -> Result<bool, Error> {
     Ok(sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM message_log WHERE sender = $1 AND client_msg_id = $2) AS "is_known!""#,
         sender,
@@ -199,12 +213,12 @@ pub async fn is_known(pool: &PgPool, sender: &str, client_msg_id: &str) -> Resul
 }
 
 /// The life of a message, for its sender alone, with at most `devices_max` devices. `None` when the sender sent no such message.
-pub async fn life(
+pub async fn message_status(
     pool: &PgPool,
     sender: &str,
     msg_id: Uuid,
     devices_max: usize,
-) -> Result<Option<Life>, Error> {
+) -> Result<Option<MessageStatus>, Error> {
     let Some(row) = sqlx::query!(
         r#"SELECT position, extract(epoch FROM date_trunc('second', recorded_at))::bigint AS "accepted_at!",
                   extract(epoch FROM expires_at)::bigint AS "expires_at!", expires_at <= clock_timestamp() AS "is_expired!"
@@ -217,21 +231,21 @@ pub async fn life(
     else {
         return Ok(None);
     };
-    let asked = i64::try_from(devices_max).unwrap_or(i64::MAX).saturating_add(1);
+    let devices_limit = i64::try_from(devices_max).unwrap_or(i64::MAX).saturating_add(1);
     let mut devices = sqlx::query_as!(
-        DeviceLife,
+        DeviceStatus,
         r#"SELECT device AS "device!",
                   extract(epoch FROM min(coalesce(pushed_at, CASE kind WHEN 'pushed' THEN recorded_at END)))::bigint AS pushed_at,
                   extract(epoch FROM min(recorded_at) FILTER (WHERE kind = 'acknowledged'))::bigint AS acknowledged_at
            FROM message_log WHERE message = $1 GROUP BY device ORDER BY device LIMIT $2"#,
         row.position,
-        asked
+        devices_limit
     )
     .fetch_all(pool)
     .await?;
     let has_more_devices = devices.len() > devices_max;
     devices.truncate(devices_max);
-    Ok(Some(Life {
+    Ok(Some(MessageStatus {
         accepted_at: row.accepted_at,
         expires_at: row.expires_at,
         is_expired: row.is_expired,

@@ -184,25 +184,25 @@ struct Status<'a> {
     #[serde(rename = "type")]
     frame: &'a str,
     #[serde(flatten)]
-    life: Map<String, Value>,
+    status: Map<String, Value>,
 }
 
 /// Writes one frame as a client of that generation expects it.
 #[must_use]
 pub fn render(frame: &Outbound<'_>, generation: Generation) -> String {
-    let is_told = generation == Generation::Two;
+    let is_second = generation == Generation::Two;
     let mut id = Uuid::encode_buffer();
     let fields = match frame {
         Outbound::Challenge { challenge, relay_id } => {
             Fields { frame: "challenge", challenge, relay_id, ..Fields::default() }
         }
         Outbound::HelloOk { relay_id } => {
-            Fields { frame: "hello_ok", relay_id: if is_told { relay_id } else { "" }, ..Fields::default() }
+            Fields { frame: "hello_ok", relay_id: if is_second { relay_id } else { "" }, ..Fields::default() }
         }
         Outbound::SendOk { msg_id, received_at, expires_at } => Fields {
             frame: "send_ok",
             msg_id: msg_id.hyphenated().encode_lower(&mut id),
-            expires_at: NonZeroI64::new(*expires_at).filter(|_| is_told),
+            expires_at: NonZeroI64::new(*expires_at).filter(|_| is_second),
             ..Fields::accepted_at(*received_at, generation)
         },
         Outbound::Message(message) => Fields {
@@ -217,7 +217,7 @@ pub fn render(frame: &Outbound<'_>, generation: Generation) -> String {
         Outbound::Messages(messages) => {
             Fields { frame: "messages", messages: entries(messages, generation), ..Fields::default() }
         }
-        Outbound::Status(life) => return json(&Status { frame: "status", life: beside_type(life) }),
+        Outbound::Status(status) => return json(&Status { frame: "status", status: beside_type(status) }),
         Outbound::Error { code, message } => {
             let message = if message.is_empty() { code.as_str() } else { message };
             match generation {
@@ -274,8 +274,8 @@ fn rfc3339(unix_s: i64) -> String {
 }
 
 /// The fields of a life, without one that would contradict the frame's own.
-fn beside_type(life: &Value) -> Map<String, Value> {
-    match life {
+fn beside_type(status: &Value) -> Map<String, Value> {
+    match status {
         Value::Object(fields) => fields
             .iter()
             .filter(|(name, _)| *name != "type")
@@ -334,13 +334,13 @@ mod tests {
 
     #[test]
     fn a_status_has_one_type_and_it_is_the_first_field() {
-        for (life, expected) in [
+        for (status, expected) in [
             (json!({"accepted_at": 1, "type": "error"}), r#"{"type":"status","accepted_at":1}"#),
             (json!({}), r#"{"type":"status"}"#),
             (json!("unknown"), r#"{"type":"status","status":"unknown"}"#),
             (json!(null), r#"{"type":"status","status":null}"#),
         ] {
-            assert_eq!(render(&Outbound::Status(life), Generation::Two), expected);
+            assert_eq!(render(&Outbound::Status(status), Generation::Two), expected);
         }
     }
 

@@ -185,8 +185,8 @@ mod tests {
         /// Whatever the first generation may send, the second can read, and as the same bytes.
         #[test]
         fn any_text_becomes_a_payload_of_the_second_generation(text in "\\PC{1,60}|[A-Za-z0-9+/=_-]{1,20}") {
-            let told = for_recipient(&text, One, Two);
-            prop_assert_eq!(read(&told, Two), read(&text, One));
+            let converted = for_recipient(&text, One, Two);
+            prop_assert_eq!(read(&converted, Two), read(&text, One));
         }
     }
 }

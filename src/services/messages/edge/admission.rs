@@ -10,9 +10,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::desk::{Who, check_name, check_wayfarer};
 use super::frame::ErrorCode;
-use super::refused::Refused;
+use super::refusal::Refusal;
+use super::requests::{Identity, check_name, check_wayfarer};
 use super::{Listener, MessagesState};
 use crate::base::RelayUrl;
 use crate::http::{ClientAddress, Failure, Rejection, is_ours, subscriber};
@@ -24,13 +24,22 @@ const SECRET_BYTES: usize = 32;
 
 /// Somebody who has not said who he is.
 #[derive(Debug, Clone)]
-pub(super) struct Visitor {
+pub(super) struct Credentials {
     /// What he brought along.
     pub(super) token: Option<Token>,
     /// Whether his word is enough here.
-    pub(super) is_believed: bool,
+    pub(super) trusts_claims: bool,
     /// The relay that key proofs must be made for; `None` where none is taken.
     relay: Option<RelayUrl>,
+}
+
+/// Whether a claimed identity is accepted without a key proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClaimCheck {
+    /// A bearer token proves the claim, or this listener trusts claims.
+    Accepted,
+    /// The client has to prove the claim with a key.
+    NeedsProof,
 }
 
 /// How somebody proves who he is, beyond a token.
@@ -45,15 +54,15 @@ pub(super) enum Proof<'a> {
 impl Listener {
     /// Reads the bearer token of a request, and decides whether a claimed identity is believed. An unknown or expired token is
     /// refused, not ignored.
-    pub(super) async fn visitor(
+    pub(super) async fn credentials(
         &self,
         headers: &HeaderMap,
         client: ClientAddress,
-    ) -> Result<Visitor, Failure> {
+    ) -> Result<Credentials, Failure> {
         let mut token = None;
         if let Some(value) = headers.get(AUTHORIZATION) {
-            let said = value.to_str().ok().and_then(|value| value.split_once(' '));
-            let bearer = said.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+            let parts = value.to_str().ok().and_then(|value| value.split_once(' '));
+            let bearer = parts.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
             let pool = &self.state.parts().doors.session;
             token = match bearer {
                 Some((_, bearer)) => {
@@ -67,8 +76,8 @@ impl Listener {
                 return Err(Rejection::new(StatusCode::UNAUTHORIZED, why).field("authorization").into());
             }
         }
-        let is_believed = self.state.parts().settings.believes(self.address, client.is_loopback_direct);
-        Ok(Visitor { token, is_believed, relay: self.proof_relay(headers, client) })
+        let trusts_claims = self.state.parts().settings.believes(self.address, client.is_loopback_direct);
+        Ok(Credentials { token, trusts_claims, relay: self.proof_relay(headers, client) })
     }
 
     /// The relay that key proofs of this request must be made for. The `Host` of a request counts if a program on this machine
@@ -106,32 +115,34 @@ impl Listener {
     }
 }
 
-pub(super) fn no_key_proofs() -> Refused {
+pub(super) fn no_key_proofs() -> Refusal {
     let why = "key proofs are not taken here: this relay does not know its own URL, and a proof must be made for one relay alone. \
                Use a bearer token; the operator sets services.messages.relay_id to the URL that clients dial (wss://…/ws)";
-    Refused::request(ErrorCode::AuthFailed, "relay_id", why)
+    Refusal::request(ErrorCode::AuthFailed, "relay_id", why)
 }
 
-impl Visitor {
+impl Credentials {
     /// The relay that a key proof must be made for.
-    pub(super) fn proof_relay(&self) -> Result<&RelayUrl, Refused> {
+    pub(super) fn proof_relay(&self) -> Result<&RelayUrl, Refusal> {
         self.relay.as_ref().ok_or_else(no_key_proofs)
     }
 
     /// Who he says he is, where a token or his word is enough. `None` when he has to prove it.
-    pub(super) fn identify(&self, who: &Who) -> Result<Option<()>, Refused> {
-        check_wayfarer("wayfarer_id", &who.wayfarer_id, who.generation)?;
-        check_name("device_id", &who.device, ErrorCode::InvalidPayload)?;
-        let Some(token) = &self.token else { return Ok(self.is_believed.then_some(())) };
-        if token.wayfarer_id != who.wayfarer_id {
+    pub(super) fn check_claim(&self, identity: &Identity) -> Result<ClaimCheck, Refusal> {
+        check_wayfarer("wayfarer_id", &identity.wayfarer_id, identity.generation)?;
+        check_name("device_id", &identity.device, ErrorCode::InvalidPayload)?;
+        let Some(token) = &self.token else {
+            return Ok(if self.trusts_claims { ClaimCheck::Accepted } else { ClaimCheck::NeedsProof });
+        };
+        if token.wayfarer_id != identity.wayfarer_id {
             let why = "the token belongs to another wayfarer_id";
-            return Err(Refused::request(ErrorCode::AuthFailed, "wayfarer_id", why));
+            return Err(Refusal::request(ErrorCode::AuthFailed, "wayfarer_id", why));
         }
-        if token.device.as_ref().is_some_and(|device| *device != who.device) {
+        if token.device.as_ref().is_some_and(|device| *device != identity.device) {
             let why = "the token is good for another device_id";
-            return Err(Refused::request(ErrorCode::AuthFailed, "device_id", why));
+            return Err(Refusal::request(ErrorCode::AuthFailed, "device_id", why));
         }
-        Ok(Some(()))
+        Ok(ClaimCheck::Accepted)
     }
 }
 
@@ -139,32 +150,32 @@ impl MessagesState {
     /// Checks a proof, made for `relay`, for a challenge of ours.
     pub(super) fn prove(
         &self,
-        who: &Who,
+        identity: &Identity,
         relay: &RelayUrl,
         challenge: &str,
         proof: &Proof<'_>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Refusal> {
         let claim = Challenge {
             challenge,
             relay_id: relay.as_str(),
-            wayfarer_id: &who.wayfarer_id,
-            device: &who.device,
+            wayfarer_id: &identity.wayfarer_id,
+            device: &identity.device,
         };
         let proven = match proof {
             Proof::Key { public_key_b64, signature_b64 } => prove_key(&claim, public_key_b64, signature_b64),
             Proof::Nostr { event } => prove_nostr(&claim, event, self.parts().clock.now().timestamp()),
         };
-        proven.map_err(|unproven| Refused::request(ErrorCode::AuthFailed, "proof", unproven.to_string()))
+        proven.map_err(|unproven| Refusal::request(ErrorCode::AuthFailed, "proof", unproven.to_string()))
     }
 
     /// A place for one more connection, or `None`.
-    pub(super) fn admit(&self, address: IpAddr) -> Option<Admission> {
+    pub(super) fn acquire_connection(&self, address: IpAddr) -> Option<ConnectionPermit> {
         // Of a socket for both families an IPv4 address comes in its IPv6 form.
         let address = address.to_canonical();
-        let seat = Arc::clone(&self.0.seats).try_acquire_owned().ok()?;
-        let addresses = Arc::clone(&self.0.addresses);
+        let permit = Arc::clone(&self.0.connection_permits).try_acquire_owned().ok()?;
+        let connections_by_address = Arc::clone(&self.0.connections_by_address);
         if !address.is_loopback() {
-            let mut counts = addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut counts = connections_by_address.lock().unwrap_or_else(PoisonError::into_inner);
             let count = counts.entry(subscriber(address)).or_default();
             if *count >= self.parts().settings.connections_per_address_max.get() {
                 return None;
@@ -172,25 +183,25 @@ impl MessagesState {
             *count += 1;
         }
         self.parts().counted.connected();
-        Some(Admission { state: self.clone(), address, addresses, _seat: seat })
+        Some(ConnectionPermit { state: self.clone(), address, connections_by_address, _permit: permit })
     }
 }
 
 /// A connection's place, until it is dropped.
-pub(super) struct Admission {
+pub(super) struct ConnectionPermit {
     state: MessagesState,
     address: IpAddr,
-    addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    _seat: OwnedSemaphorePermit,
+    connections_by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for Admission {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.state.parts().counted.disconnected();
         if self.address.is_loopback() {
             return;
         }
-        let mut counts = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.connections_by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let subscriber = subscriber(self.address);
         if let Some(count) = counts.get_mut(&subscriber) {
             *count -= 1;
@@ -202,6 +213,6 @@ impl Drop for Admission {
 }
 
 /// Random bytes, as base64url.
-pub(super) fn random() -> String {
+pub(super) fn random_base64url() -> String {
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; SECRET_BYTES]>())
 }

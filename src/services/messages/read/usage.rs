@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
-use crate::services::messages::decide::{Quota, Used};
+use crate::services::messages::decide::{Quota, Usage};
 use crate::store::Error;
 
 /// Rows that are looked at: as many as the quota allows, or this many where it bounds bytes alone.
-const LOOKED_AT: u64 = 1_000_000;
+const ROWS_MAX_WITHOUT_MESSAGE_QUOTA: u64 = 1_000_000;
 
-fn most(messages: u64) -> i64 {
-    bound(if messages == 0 { LOOKED_AT } else { messages })
+fn row_limit(messages: u64) -> i64 {
+    bound(if messages == 0 { ROWS_MAX_WITHOUT_MESSAGE_QUOTA } else { messages })
 }
 
 /// A bound as PostgreSQL has it; 0 is none.
@@ -20,30 +20,30 @@ fn bound(bound: u64) -> i64 {
     i64::try_from(bound).ok().filter(|bound| *bound > 0).unwrap_or(i64::MAX)
 }
 
-fn used(messages: i64, bytes: i64) -> Used {
-    Used { messages: messages.unsigned_abs(), bytes: bytes.unsigned_abs() }
+fn usage_of(messages: i64, bytes: i64) -> Usage {
+    Usage { messages: messages.unsigned_abs(), bytes: bytes.unsigned_abs() }
 }
 
 /// What waits for a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
+pub struct InboxUsage {
     /// All of it.
-    pub used: Used,
+    pub used: Usage,
     /// What waits of single senders, of those who have more than was asked for.
-    pub senders: HashMap<String, Used>,
+    pub senders: HashMap<String, Usage>,
     /// Nothing up to this number waits: the next reading begins after it.
     pub after: i64,
 }
 
 /// What waits for a recipient: neither over nor acknowledged by any of its devices. None of it has a number up to `after`. Senders
 /// are told who have more messages or more bytes than `told_above`; 0 there tells none by that unit.
-pub async fn used_by_recipient(
+pub async fn recipient_usage(
     pool: &PgPool,
     recipient: &str,
     quota: Quota,
     after: i64,
-    told_above: Quota,
-) -> Result<Waiting, Error> {
+    report_above: Quota,
+) -> Result<InboxUsage, Error> {
     let rows = sqlx::query!(
         r#"SELECT w.sender AS "sender?", grouping(w.sender) = 1 AS "is_all!", count(w.position) AS "messages!",
                   coalesce(sum(w.payload_bytes), 0)::bigint AS "bytes!", coalesce(min(w.position) - 1, min(t.top), 0) AS "after!"
@@ -58,34 +58,34 @@ pub async fn used_by_recipient(
            GROUP BY GROUPING SETS ((), (w.sender))
            HAVING grouping(w.sender) = 1 OR count(w.position) > $4 OR sum(w.payload_bytes) > $5"#,
         recipient,
-        most(quota.messages),
+        row_limit(quota.messages),
         after,
-        bound(told_above.messages),
-        bound(told_above.bytes)
+        bound(report_above.messages),
+        bound(report_above.bytes)
     )
     .fetch_all(pool)
     .await?;
-    let mut waiting = Waiting { used: Used::default(), senders: HashMap::new(), after };
+    let mut inbox = InboxUsage { used: Usage::default(), senders: HashMap::new(), after };
     for row in rows {
-        let of_row = used(row.messages, row.bytes);
+        let usage = usage_of(row.messages, row.bytes);
         if row.is_all {
-            waiting.used = of_row;
-            waiting.after = row.after.max(after);
+            inbox.used = usage;
+            inbox.after = row.after.max(after);
         } else if let Some(sender) = row.sender {
-            waiting.senders.insert(sender, of_row);
+            inbox.senders.insert(sender, usage);
         }
     }
-    Ok(waiting)
+    Ok(inbox)
 }
 
 /// What a sender has sent within the last 24 hours, and `after` that moment if there is one; the second value is the next. The
 /// bound is read off the index, which `clock_timestamp()`, being volatile, would not allow.
-pub async fn used_by_sender(
+pub async fn sender_usage(
     pool: &PgPool,
     sender: &str,
     quota: Quota,
     after: Option<DateTime<Utc>>,
-) -> Result<(Used, Option<DateTime<Utc>>), Error> {
+) -> Result<(Usage, Option<DateTime<Utc>>), Error> {
     let row = sqlx::query!(
         r#"SELECT count(*) AS "messages!", coalesce(sum(w.payload_bytes), 0)::bigint AS "bytes!", max(w.recorded_at) AS after FROM (
                SELECT m.payload_bytes, m.recorded_at FROM message_log m
@@ -93,10 +93,10 @@ pub async fn used_by_sender(
                  AND m.recorded_at > greatest($3, statement_timestamp() - interval '24 hours')
                ORDER BY m.recorded_at LIMIT $2) w"#,
         sender,
-        most(quota.messages),
+        row_limit(quota.messages),
         after
     )
     .fetch_one(pool)
     .await?;
-    Ok((used(row.messages, row.bytes), row.after.or(after)))
+    Ok((usage_of(row.messages, row.bytes), row.after.or(after)))
 }

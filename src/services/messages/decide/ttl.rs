@@ -8,13 +8,13 @@ pub const TTL_S_DEFAULT: i64 = 3_600;
 /// Seconds to live as asked for, and after the limit. The first generation takes nothing, 0 and less for "as long as can be"; the
 /// second has a default. Neither can ask for more than `longest_s`.
 #[must_use]
-pub fn life_of(asked_s: Option<i64>, generation: Generation, longest_s: i64) -> (i64, i64) {
-    let asked = match (asked_s, generation) {
+pub fn effective_ttl(requested_s: Option<i64>, generation: Generation, max_s: i64) -> (i64, i64) {
+    let requested = match (requested_s, generation) {
         (Some(seconds), _) if seconds > 0 => seconds,
-        (_, Generation::One) => longest_s,
+        (_, Generation::One) => max_s,
         (_, Generation::Two) => TTL_S_DEFAULT,
     };
-    (asked, asked.min(longest_s))
+    (requested, requested.min(max_s))
 }
 
 #[cfg(test)]
@@ -23,7 +23,7 @@ mod tests {
 
     #[test]
     fn each_generation_has_its_own_default_and_both_the_same_limit() {
-        for (asked, generation, expected) in [
+        for (requested, generation, expected) in [
             (None, Generation::One, (604_800, 604_800)),
             (Some(0), Generation::One, (604_800, 604_800)),
             (Some(-5), Generation::One, (604_800, 604_800)),
@@ -33,8 +33,12 @@ mod tests {
             (Some(0), Generation::Two, (3_600, 3_600)),
             (Some(i64::MAX), Generation::Two, (i64::MAX, 604_800)),
         ] {
-            assert_eq!(life_of(asked, generation, 604_800), expected, "{asked:?} {generation:?}");
+            assert_eq!(
+                effective_ttl(requested, generation, 604_800),
+                expected,
+                "{requested:?} {generation:?}"
+            );
         }
-        assert_eq!(life_of(None, Generation::Two, 60), (3_600, 60));
+        assert_eq!(effective_ttl(None, Generation::Two, 60), (3_600, 60));
     }
 }

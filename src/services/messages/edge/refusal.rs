@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 
 use super::MessagesState;
 use super::frame::ErrorCode;
-use super::limits::Over;
+use super::limits::LimitExceeded;
 use crate::http::{Failure, Rejection};
 use crate::store::Error;
 
@@ -15,7 +15,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a request is not carried out.
 #[derive(Debug)]
-pub(super) enum Refused {
+pub(super) enum Refusal {
     /// The request is at fault.
     Request {
         code: ErrorCode,
@@ -28,12 +28,12 @@ pub(super) enum Refused {
     Store(Error),
 }
 
-impl Refused {
+impl Refusal {
     pub(super) fn request(code: ErrorCode, field: &'static str, message: impl Into<String>) -> Self {
         Self::Request { code, field, message: message.into(), limit: None }
     }
 
-    pub(super) fn over(
+    pub(super) fn limit_exceeded(
         code: ErrorCode,
         field: &'static str,
         message: String,
@@ -102,31 +102,31 @@ fn status(code: ErrorCode) -> StatusCode {
     }
 }
 
-impl From<Error> for Refused {
+impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         Self::Store(error)
     }
 }
 
-impl From<Over> for Refused {
-    fn from(over: Over) -> Self {
-        match over {
-            Over::Rate { field, what, per, limit } => {
-                let message = format!("more than {limit} {what} a {per}; slow down and send it again");
+impl From<LimitExceeded> for Refusal {
+    fn from(exceeded: LimitExceeded) -> Self {
+        match exceeded {
+            LimitExceeded::Rate { field, counted, per, limit } => {
+                let message = format!("more than {limit} {counted} a {per}; slow down and send it again");
                 Self::request(ErrorCode::RateLimited, field, message)
             }
-            Over::Sent { unit, limit, used } => {
+            LimitExceeded::Sent { unit, limit, used } => {
                 let message = format!("you sent {used} {unit} within 24 hours; at most {limit} are allowed");
-                Self::over(ErrorCode::QuotaExceeded, "sender", message, limit, used)
+                Self::limit_exceeded(ErrorCode::QuotaExceeded, "sender", message, limit, used)
             }
-            Over::Share { unit, limit, used } => {
+            LimitExceeded::Share { unit, limit, used } => {
                 let message = format!(
                     "{used} {unit} of yours wait for this recipient; at most {limit} of one sender are allowed"
                 );
-                Self::over(ErrorCode::QuotaExceeded, "sender_share", message, limit, used)
+                Self::limit_exceeded(ErrorCode::QuotaExceeded, "sender_share", message, limit, used)
             }
             // How much waits for a recipient is not the sender's to know.
-            Over::Inbox => {
+            LimitExceeded::Inbox => {
                 let message = "the recipient's inbox has no room for this message; send it again later";
                 Self::request(ErrorCode::QuotaExceeded, "recipient", message)
             }
@@ -136,12 +136,12 @@ impl From<Over> for Refused {
 
 impl MessagesState {
     /// Counts a refusal; it is reported as the failure that is returned.
-    pub(super) fn refuse(&self, refused: impl Into<Refused>) -> Failure {
-        let refused = refused.into();
-        self.parts().counted.refused(refused.reason());
-        if let Refused::Store(_) = &refused {
+    pub(super) fn refuse(&self, refusal: impl Into<Refusal>) -> Failure {
+        let refusal = refusal.into();
+        self.parts().counted.refused(refusal.reason());
+        if let Refusal::Store(_) = &refusal {
             self.parts().counted.store_error();
         }
-        refused.failure()
+        refusal.failure()
     }
 }

@@ -3,14 +3,14 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use crate::services::messages::append::News;
-use crate::services::messages::decide::Outbox;
+use crate::services::messages::append::PendingUpdates;
+use crate::services::messages::decide::DeliveryCursor;
 use crate::services::messages::event::{Message, Page};
 
 /// What waits and what was handed over.
 #[derive(Debug, Default)]
-pub(super) struct Line {
-    outbox: Outbox,
+pub(super) struct DeliveryQueue {
+    cursor: DeliveryCursor,
     /// To be handed over; the outbox counts them as that already.
     ready: VecDeque<Arc<Message>>,
     /// Whether the database may hold more.
@@ -18,66 +18,67 @@ pub(super) struct Line {
     /// Whether messages go out in the order of their numbers: whoever resumes by number has everything before it.
     is_ordered: bool,
     /// What is ready after this number is handed over only if the database still holds it for the device.
-    doubted_after: Option<i64>,
+    recheck_after: Option<i64>,
 }
 
-impl Line {
+impl DeliveryQueue {
     /// The line of a device that has settled everything up to `settled`.
-    pub(super) fn resume(settled: i64, is_ordered: bool) -> Self {
-        Self { outbox: Outbox::resume(settled), is_behind: true, is_ordered, ..Self::default() }
+    pub(super) fn resume(acknowledged: i64, is_ordered: bool) -> Self {
+        Self { cursor: DeliveryCursor::resume(acknowledged), is_behind: true, is_ordered, ..Self::default() }
     }
 
     /// Whether there is nothing to do.
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.ready.is_empty() && !self.is_behind
     }
 
     /// Takes what waited in the seat.
-    pub(super) fn take(&mut self, news: News) {
-        if news.has_forgotten
+    pub(super) fn apply(&mut self, pending: PendingUpdates) {
+        if pending.lost_acknowledgements
             && let Some(first) = self.ready.front()
         {
             // Any of these may be acknowledged by now.
-            self.doubted_after = Some(first.number - 1);
+            self.recheck_after = Some(first.number - 1);
         }
-        for number in news.settled {
-            self.outbox.settle(number);
+        for number in pending.acknowledged {
+            self.cursor.skip(number);
             self.ready.retain(|message| message.number != number);
         }
-        self.is_behind |= news.has_more || (self.is_ordered && !news.messages.is_empty());
+        self.is_behind |= pending.has_more || (self.is_ordered && !pending.messages.is_empty());
         // As long as the database is to be read, it brings them, in their order. And it alone knows which of them the device has
         // acknowledged elsewhere: a process may hear of its own commit after others have handed the message over.
         if !self.is_behind {
-            self.ready.extend(news.messages.into_iter().filter(|message| self.outbox.takes(message.number)));
-            self.is_behind = self.outbox.should_read();
+            self.ready
+                .extend(pending.messages.into_iter().filter(|message| self.cursor.claim(message.number)));
+            self.is_behind = self.cursor.is_full();
         }
     }
 
     /// After which number the database is to be read before anything else is handed over, if at all.
-    pub(super) fn reads_after(&self) -> Option<i64> {
-        self.doubted_after
-            .or_else(|| (self.is_behind && self.ready.is_empty()).then(|| self.outbox.read_to()))
+    pub(super) fn next_read_after(&self) -> Option<i64> {
+        self.recheck_after
+            .or_else(|| (self.is_behind && self.ready.is_empty()).then(|| self.cursor.read_to()))
     }
 
     /// What it held there.
-    pub(super) fn has_read(&mut self, page: Page) {
-        if let Some(after) = self.doubted_after.take() {
+    pub(super) fn apply_page(&mut self, page: Page) {
+        if let Some(after) = self.recheck_after.take() {
             let waiting: HashSet<i64> = page.messages.iter().map(|message| message.number).collect();
-            let is_answered = |number| after < number && number <= page.read_to;
-            self.ready.retain(|message| !is_answered(message.number) || waiting.contains(&message.number));
-            let is_left = self.ready.back().is_some_and(|last| last.number > page.read_to);
-            self.doubted_after = (page.has_more && is_left).then_some(page.read_to);
+            let is_covered = |number| after < number && number <= page.read_to;
+            self.ready.retain(|message| !is_covered(message.number) || waiting.contains(&message.number));
+            let has_unchecked = self.ready.back().is_some_and(|last| last.number > page.read_to);
+            self.recheck_after = (page.has_more && has_unchecked).then_some(page.read_to);
             return;
         }
-        let new = page.messages.into_iter().filter(|message| self.outbox.takes(message.number));
+        let new = page.messages.into_iter().filter(|message| self.cursor.claim(message.number));
         self.ready.extend(new.map(Arc::new));
-        self.outbox.has_read(page.read_to);
+        self.cursor.advance_to(page.read_to);
         self.is_behind = page.has_more;
     }
 
     /// Up to where the database was read.
     pub(super) fn read_to(&self) -> i64 {
-        self.outbox.read_to()
+        self.cursor.read_to()
     }
 
     /// The next one.
@@ -94,7 +95,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::services::messages::append::{Exchange, Seat};
+    use crate::services::messages::append::{Exchange, Mailbox};
     use crate::services::messages::event::Generation;
 
     const RECIPIENT: &str = "r";
@@ -118,11 +119,11 @@ mod tests {
     /// A session, its seat, and a database in memory.
     struct World {
         exchange: Exchange,
-        seat: Arc<Seat>,
-        line: Line,
+        mailbox: Arc<Mailbox>,
+        queue: DeliveryQueue,
         /// Every message, and whether the device has acknowledged it.
         stored: BTreeMap<i64, bool>,
-        handed: BTreeSet<i64>,
+        delivered: BTreeSet<i64>,
         /// Acknowledged before the session last looked at its seat: since then it may have said `ack_ok`.
         answered: BTreeSet<i64>,
     }
@@ -130,41 +131,50 @@ mod tests {
     impl World {
         fn new(is_ordered: bool) -> Self {
             let exchange = Exchange::default();
-            let seat = exchange.enter(RECIPIENT, DEVICE);
-            let (stored, handed, answered) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-            Self { exchange, seat, line: Line::resume(0, is_ordered), stored, handed, answered }
+            let mailbox = exchange.subscribe(RECIPIENT, DEVICE);
+            let (stored, delivered, answered) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+            Self {
+                exchange,
+                mailbox,
+                queue: DeliveryQueue::resume(0, is_ordered),
+                stored,
+                delivered,
+                answered,
+            }
         }
 
-        fn commit(&mut self, told: Told) {
-            let (mark, old) = (self.seat.mark(), self.page(self.seat.read_to()));
+        fn commit(&mut self, notice: Notice) {
+            let (version, old) = (self.mailbox.version(), self.page(self.mailbox.read_to()));
             let number = self.stored.last_key_value().map_or(0, |(last, _)| *last) + 2;
             self.stored.insert(number, false);
-            match told {
-                Told::Directly => self.exchange.offer(&Arc::new(message(number))),
-                Told::AndOldPage => {
-                    self.exchange.offer(&Arc::new(message(number)));
-                    self.seat.has_read(mark, old);
+            match notice {
+                Notice::Directly => self.exchange.publish(&Arc::new(message(number))),
+                Notice::DirectlyAndStalePage => {
+                    self.exchange.publish(&Arc::new(message(number)));
+                    self.mailbox.offer_page(version, old);
                 }
-                Told::ByHint => self.seat.has_more(),
-                Told::ByPage => self.seat.has_read(self.seat.mark(), self.page(self.seat.read_to())),
-                Told::Never => {}
+                Notice::ByHint => self.mailbox.signal_more(),
+                Notice::ByPage => {
+                    self.mailbox.offer_page(self.mailbox.version(), self.page(self.mailbox.read_to()))
+                }
+                Notice::Never => {}
             }
         }
 
         fn acknowledge(&mut self, number: i64) {
             self.stored.insert(number, true);
-            self.exchange.settle(RECIPIENT, DEVICE, number);
+            self.exchange.acknowledge(RECIPIENT, DEVICE, number);
         }
 
         fn refill(&mut self) {
-            let mut news = self.seat.take();
-            let mut ahead = news.page.take();
-            self.line.take(news);
+            let mut pending = self.mailbox.take();
+            let mut ahead = pending.page.take();
+            self.queue.apply(pending);
             self.answered = self.stored.iter().filter(|(_, is_done)| **is_done).map(|(n, _)| *n).collect();
-            while let Some(after) = self.line.reads_after() {
+            while let Some(after) = self.queue.next_read_after() {
                 let page = ahead.take().filter(|page| page.after == after);
-                self.line.has_read(page.unwrap_or_else(|| self.page(after)));
-                self.seat.set_read_to(self.line.read_to());
+                self.queue.apply_page(page.unwrap_or_else(|| self.page(after)));
+                self.mailbox.set_read_to(self.queue.read_to());
             }
         }
 
@@ -177,25 +187,25 @@ mod tests {
             Page { after, messages, read_to: last.unwrap_or(0).max(after), has_more }
         }
 
-        fn hand_over(&mut self, most: usize) -> Result<(), TestCaseError> {
+        fn deliver(&mut self, limit: usize) -> Result<(), TestCaseError> {
             self.refill();
-            for _ in 0..most {
-                let Some(message) = self.line.next() else { break };
+            for _ in 0..limit {
+                let Some(message) = self.queue.next() else { break };
                 prop_assert!(!self.answered.contains(&message.number), "{} after ack_ok", message.number);
-                let is_next = self.handed.last().is_none_or(|last| *last < message.number);
-                prop_assert!(is_next || !self.line.is_ordered, "{} out of order", message.number);
-                prop_assert!(self.handed.insert(message.number), "{} twice", message.number);
+                let is_next = self.delivered.last().is_none_or(|last| *last < message.number);
+                prop_assert!(is_next || !self.queue.is_ordered, "{} out of order", message.number);
+                prop_assert!(self.delivered.insert(message.number), "{} twice", message.number);
             }
             Ok(())
         }
     }
 
     #[derive(Debug, Clone, Copy)]
-    enum Told {
+    enum Notice {
         Directly,
         ByHint,
         /// Directly, while somebody was reading ahead.
-        AndOldPage,
+        DirectlyAndStalePage,
         /// By a hint, and read ahead.
         ByPage,
         Never,
@@ -205,27 +215,27 @@ mod tests {
     enum Op {
         Commit {
             count: usize,
-            told: Told,
+            notice: Notice,
         },
         /// Those from the nth on, whichever way the device has got them.
         Acknowledge {
             nth: usize,
             count: usize,
         },
-        HandOver {
-            most: usize,
+        Push {
+            limit: usize,
         },
     }
 
     fn ops() -> impl Strategy<Value = Vec<Op>> {
-        let told = prop_oneof![4 => Just(Told::Directly), 2 => Just(Told::ByHint), 2 => Just(Told::ByPage), 2 => Just(Told::AndOldPage), 1 => Just(Told::Never)];
+        let notice = prop_oneof![4 => Just(Notice::Directly), 2 => Just(Notice::ByHint), 2 => Just(Notice::ByPage), 2 => Just(Notice::DirectlyAndStalePage), 1 => Just(Notice::Never)];
         let op = prop_oneof![
             // A seat holds 64.
-            (prop_oneof![4 => 1..4_usize, 1 => 40..90_usize], told)
-                .prop_map(|(count, told)| Op::Commit { count, told }),
+            (prop_oneof![4 => 1..4_usize, 1 => 40..90_usize], notice)
+                .prop_map(|(count, notice)| Op::Commit { count, notice }),
             (0..100_usize, prop_oneof![4 => 1..4_usize, 1 => 40..90_usize])
                 .prop_map(|(nth, count)| Op::Acknowledge { nth, count }),
-            (1..20_usize).prop_map(|most| Op::HandOver { most }),
+            (1..20_usize).prop_map(|limit| Op::Push { limit }),
         ];
         prop::collection::vec(op, 0..60)
     }
@@ -238,20 +248,20 @@ mod tests {
             let mut world = World::new(is_ordered);
             for op in ops {
                 match op {
-                    Op::Commit { count, told } => (0..count).for_each(|_| world.commit(told)),
+                    Op::Commit { count, notice } => (0..count).for_each(|_| world.commit(notice)),
                     Op::Acknowledge { nth, count } => {
                         let these: Vec<i64> = world.stored.keys().skip(nth).take(count).copied().collect();
                         for number in these {
                             world.acknowledge(number);
                         }
                     }
-                    Op::HandOver { most } => world.hand_over(most)?,
+                    Op::Push { limit } => world.deliver(limit)?,
                 }
             }
-            world.seat.has_more();
-            while { world.hand_over(7)?; !world.line.is_quiet() } {}
+            world.mailbox.signal_more();
+            while { world.deliver(7)?; !world.queue.is_idle() } {}
             for (number, is_done) in &world.stored {
-                prop_assert!(*is_done || world.handed.contains(number), "{number} is missing");
+                prop_assert!(*is_done || world.delivered.contains(number), "{number} is missing");
             }
         }
     }

@@ -8,10 +8,10 @@ use futures_util::stream::FuturesOrdered;
 use serde_json::json;
 
 use super::Session;
-use super::farewell::Ended;
+use super::close::SessionEnd;
 use crate::http::Failure;
 use crate::services::messages::edge::frame::{Delivered, ErrorCode, Outbound, for_recipient, render};
-use crate::services::messages::edge::refused::Refused;
+use crate::services::messages::edge::refusal::Refusal;
 use crate::services::messages::event::{Generation, Message};
 
 /// What a client is told.
@@ -20,68 +20,72 @@ pub(super) enum Reply {
     /// What it pulled. It becomes a frame when its turn comes, so that nothing is in it that is over by then.
     Messages {
         messages: Vec<Message>,
-        tells_numbers: bool,
+        sends_positions: bool,
     },
 }
 
 /// An answer under way.
-pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Reply, Refused>> + Send>>;
+pub(super) type PendingReply = Pin<Box<dyn Future<Output = Result<Reply, Refusal>> + Send>>;
 
 /// The next answer, in the order of the questions; none when nothing was asked.
-pub(super) async fn next(
-    answered: &mut VecDeque<Result<Reply, Refused>>,
-    asked: &mut FuturesOrdered<Answer>,
-) -> Option<Result<Reply, Refused>> {
-    match answered.pop_front() {
-        Some(answer) => Some(answer),
-        None => asked.next().await,
+pub(super) async fn next_reply(
+    replies: &mut VecDeque<Result<Reply, Refusal>>,
+    requests: &mut FuturesOrdered<PendingReply>,
+) -> Option<Result<Reply, Refusal>> {
+    match replies.pop_front() {
+        Some(reply) => Some(reply),
+        None => requests.next().await,
     }
 }
 
 impl Session {
-    pub(super) async fn answer(&mut self, answer: Result<Reply, Refused>) -> Result<(), Ended> {
-        match answer {
-            Ok(Reply::Frame(frame)) => self.say(frame).await,
-            Ok(Reply::Messages { mut messages, tells_numbers }) => {
-                self.state.leave_out_what_is_over(&mut messages);
+    pub(super) async fn reply(&mut self, reply: Result<Reply, Refusal>) -> Result<(), SessionEnd> {
+        match reply {
+            Ok(Reply::Frame(frame)) => self.send_text(frame).await,
+            Ok(Reply::Messages { mut messages, sends_positions }) => {
+                self.state.remove_expired(&mut messages);
                 let generation = self.generation();
                 let payloads: Vec<_> =
                     messages.iter().map(|m| for_recipient(&m.payload, m.generation, generation)).collect();
-                let told: Vec<_> = messages
+                let entries: Vec<_> = messages
                     .iter()
                     .zip(&payloads)
-                    .map(|(message, payload)| delivered(message, payload, tells_numbers))
+                    .map(|(message, payload)| wire_message(message, payload, sends_positions))
                     .collect();
-                let frame = render(&Outbound::Messages(&told), generation);
-                self.say(frame).await
+                let frame = render(&Outbound::Messages(&entries), generation);
+                self.send_text(frame).await
             }
-            Err(refused) => self.refuse(refused).await,
+            Err(refusal) => self.refuse(refusal).await,
         }
     }
 
-    pub(super) async fn refuse(&mut self, refused: impl Into<Refused>) -> Result<(), Ended> {
-        let refused = refused.into();
-        if self.who.is_some() {
-            return self.refuse_as(self.generation(), refused).await;
+    pub(super) async fn refuse(&mut self, refusal: impl Into<Refusal>) -> Result<(), SessionEnd> {
+        let refusal = refusal.into();
+        if self.identity.is_some() {
+            return self.refuse_as(self.generation(), refusal).await;
         }
         // Which generation the client speaks is not known yet: both find their error in it.
-        let (code, message) = self.report(refused);
-        self.say(
+        let (code, message) = self.report(refusal);
+        self.send_text(
             json!({ "type": "error", "msg_id": message, "code": code.as_str(), "message": message })
                 .to_string(),
         )
         .await
     }
 
-    pub(super) async fn refuse_as(&mut self, generation: Generation, refused: Refused) -> Result<(), Ended> {
-        let (code, message) = self.report(refused);
-        self.say(render(&Outbound::Error { code, message: &message }, generation)).await
+    pub(super) async fn refuse_as(
+        &mut self,
+        generation: Generation,
+        refusal: Refusal,
+    ) -> Result<(), SessionEnd> {
+        let (code, message) = self.report(refusal);
+        self.send_text(render(&Outbound::Error { code, message: &message }, generation)).await
     }
 
     /// Counts and logs a refusal as HTTP does; what the client is told.
-    fn report(&self, refused: Refused) -> (ErrorCode, String) {
-        let code = refused.code();
-        let failure = self.state.refuse(refused);
+    fn report(&self, refusal: Refusal) -> (ErrorCode, String) {
+        let code = refusal.code();
+        let failure = self.state.refuse(refusal);
         let body = self.context.report(&failure);
         let message = match failure {
             Failure::Rejected(_) | Failure::NoSpace => body.message.into_owned(),
@@ -96,13 +100,17 @@ impl Session {
 }
 
 /// A message as it is told.
-pub(super) fn delivered<'a>(message: &'a Message, payload: &'a str, tells_number: bool) -> Delivered<'a> {
+pub(super) fn wire_message<'a>(
+    message: &'a Message,
+    payload: &'a str,
+    sends_position: bool,
+) -> Delivered<'a> {
     Delivered {
         msg_id: message.msg_id,
         from: &message.sender,
         to: &message.recipient,
         payload_b64: payload,
         received_at: message.received_at,
-        position: tells_number.then_some(message.number),
+        position: sends_position.then_some(message.number),
     }
 }
