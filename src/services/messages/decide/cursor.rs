@@ -1,15 +1,17 @@
-//! What a session has handed to its socket, so that each message goes there once and none is passed over.
+//! Tracks which messages a session has pushed, so that each message is pushed once and none is skipped.
 //!
-//! Messages come from two sides: right after their commit from this process, and from the database in the order of their
-//! numbers. What came directly is beyond the place up to which the database was read, and is remembered until the reading
+//! Messages reach a session on two paths: directly from a writer of this process right after the commit, and
+//! from the database in ascending order of their numbers. A message that came directly is ahead of the
+//! position up to which the session has read the database. Its number is remembered until the read position
 //! passes it.
 
 use std::collections::BTreeSet;
 
-/// Messages beyond the place of reading that are remembered. More than that, and the database is read.
+/// Most numbers ahead of the read position that are remembered. When the set is full, the session reads the
+/// database, which moves the position forward.
 const AHEAD_MAX: usize = 1_024;
 
-/// Where a session is.
+/// The position of a session in its recipient's messages.
 #[derive(Debug, Clone, Default)]
 pub struct DeliveryCursor {
     read_to: i64,
@@ -17,29 +19,30 @@ pub struct DeliveryCursor {
 }
 
 impl DeliveryCursor {
-    /// An outbox of a device that has settled everything up to `settled`.
+    /// A cursor for a device that has acknowledged all messages up to number `acknowledged`, or whose
+    /// messages up to it have expired.
     #[must_use]
     pub fn resume(acknowledged: i64) -> Self {
         Self { read_to: acknowledged, ahead: BTreeSet::new() }
     }
 
-    /// Up to where the database was read: whatever it holds up to here was handed over, or need not be.
+    /// The database was read up to this number. Every message up to it was claimed or need not be pushed.
     #[must_use]
     pub fn read_to(&self) -> i64 {
         self.read_to
     }
 
-    /// Whether a message is to be handed over now. It counts as handed over from here on.
+    /// Returns whether the session must push this message now. From then on it counts as pushed.
     pub fn claim(&mut self, number: i64) -> bool {
         number > self.read_to && self.ahead.insert(number)
     }
 
-    /// A message need not be handed over any more.
+    /// Marks a message as not to be pushed, because the device has acknowledged it.
     pub fn skip(&mut self, number: i64) {
         self.claim(number);
     }
 
-    /// The database was read up to `number`, and everything found was offered.
+    /// Moves the read position. The caller has claimed every message found up to `number`.
     pub fn advance_to(&mut self, number: i64) {
         if number > self.read_to {
             self.read_to = number;
@@ -47,7 +50,7 @@ impl DeliveryCursor {
         }
     }
 
-    /// Whether so much is remembered that the database should be read.
+    /// Whether so many numbers are remembered that the session must read the database.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.ahead.len() >= AHEAD_MAX
@@ -64,9 +67,9 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Op {
-        /// A message is committed; told directly or not.
+        /// A message is committed; the session hears of it directly or has to read it.
         Commit { gap: i64, is_direct: bool },
-        /// A page of so many is read.
+        /// A page of at most `limit` messages is read.
         Read { limit: usize },
         /// Acknowledged by another socket of this device.
         Acknowledge { nth: usize },
@@ -82,19 +85,19 @@ mod tests {
     }
 
     proptest! {
-        /// Against a list of everything: each message at most once, and at the end none is missing.
+        /// Compares with a list of all messages: none is pushed twice, and at the end none is missing.
         #[test]
-        fn every_message_is_handed_over_once_whatever_comes_directly(ops in ops()) {
+        fn every_message_is_pushed_once_whichever_path_it_takes(ops in ops()) {
             let mut cursor = DeliveryCursor::resume(0);
             let mut stored: Vec<i64> = Vec::new();
-            let mut delivered: BTreeMap<i64, usize> = BTreeMap::new();
+            let mut pushed: BTreeMap<i64, usize> = BTreeMap::new();
             let mut acknowledged: BTreeSet<i64> = BTreeSet::new();
-            let read = |cursor: &mut DeliveryCursor, stored: &[i64], acknowledged: &BTreeSet<i64>, delivered: &mut BTreeMap<i64, usize>, limit: usize| {
+            let read = |cursor: &mut DeliveryCursor, stored: &[i64], acknowledged: &BTreeSet<i64>, pushed: &mut BTreeMap<i64, usize>, limit: usize| {
                 let page: Vec<i64> = stored.iter().copied().filter(|n| *n > cursor.read_to()).take(limit).collect();
                 for number in &page {
-                    // The database leaves out what is acknowledged.
+                    // The database leaves out acknowledged messages.
                     if !acknowledged.contains(number) && cursor.claim(*number) {
-                        *delivered.entry(*number).or_default() += 1;
+                        *pushed.entry(*number).or_default() += 1;
                     }
                 }
                 let top = if page.len() == limit { page.last() } else { stored.last() };
@@ -107,12 +110,12 @@ mod tests {
                         let number = stored.last().copied().unwrap_or(0) + gap;
                         stored.push(number);
                         if is_direct && cursor.claim(number) {
-                            *delivered.entry(number).or_default() += 1;
+                            *pushed.entry(number).or_default() += 1;
                         }
                     }
                     Op::Read { limit } => {
-                        if !read(&mut cursor, &stored, &acknowledged, &mut delivered, limit) {
-                            // Whoever tells of one of them only now, tells too late.
+                        if !read(&mut cursor, &stored, &acknowledged, &mut pushed, limit) {
+                            // A direct notice that arrives now is too late: the page covered the message.
                             prop_assert!(stored.iter().all(|number| !cursor.clone().claim(*number)));
                         }
                     }
@@ -124,10 +127,10 @@ mod tests {
                     }
                 }
             }
-            while read(&mut cursor, &stored, &acknowledged, &mut delivered, 7) {}
+            while read(&mut cursor, &stored, &acknowledged, &mut pushed, 7) {}
             for number in stored {
-                let times = delivered.get(&number).copied().unwrap_or(0);
-                prop_assert!(times <= 1, "{number} was handed over {times} times");
+                let times = pushed.get(&number).copied().unwrap_or(0);
+                prop_assert!(times <= 1, "{number} was pushed {times} times");
                 prop_assert!(times == 1 || acknowledged.contains(&number), "{number} is missing");
             }
         }

@@ -1,4 +1,4 @@
-//! The rules of messages.
+//! The rules of messages. They see neither the database nor the clock.
 
 mod challenge;
 mod cursor;

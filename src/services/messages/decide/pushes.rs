@@ -1,55 +1,59 @@
-//! Messages that were handed over and are not acknowledged yet. Most are acknowledged at once, and then one entry of the journal
-//! records both; the others get one of their own.
+//! Keeps the pushes of a session that the client has not acknowledged yet.
+//!
+//! Most messages are acknowledged within a second of their push; then one journal entry records both. A push
+//! that is not acknowledged in time gets an entry of its own. A killed process loses at most one second of
+//! pushes, and no message.
 
 use std::collections::VecDeque;
 use uuid::Uuid;
 
-/// How long an acknowledgement is waited for, microseconds.
+/// How long a push waits for its acknowledgement, in microseconds.
 const ACKNOWLEDGEMENT_TIMEOUT_US: i64 = 1_000_000;
 
-/// Hand-overs that wait. With one more the oldest gets its entry.
+/// Most pushes that may wait. One more evicts the oldest, which the caller records.
 const UNACKNOWLEDGED_MAX: usize = 256;
 
-/// A message handed to a socket.
+/// A message that was pushed to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Push {
     /// The message's number.
     pub number: i64,
-    /// The identity that clients see.
+    /// The id that clients see.
     pub msg_id: Uuid,
-    /// When, in microseconds of the database's clock.
+    /// Time of the push, in microseconds of the database's clock.
     pub pushed_us: i64,
 }
 
-/// Those of one session, the oldest first.
+/// The unacknowledged pushes of one session, oldest first.
 #[derive(Debug, Default)]
 pub struct UnacknowledgedPushes(VecDeque<Push>);
 
 impl UnacknowledgedPushes {
-    /// Adds the newest. Returns the one that waits no longer.
+    /// Adds a push. Returns the oldest push when there is no room for it; the caller must record it.
     pub fn add(&mut self, push: Push) -> Option<Push> {
         self.0.push_back(push);
         if self.0.len() > UNACKNOWLEDGED_MAX { self.0.pop_front() } else { None }
     }
 
-    /// A message is being acknowledged: when it was handed over, unless that is recorded or never was. It waits no longer.
+    /// Removes the push of a message that is being acknowledged and returns its time; `None` when the push
+    /// has already been recorded or never happened.
     pub fn take_acknowledged(&mut self, msg_id: Uuid) -> Option<i64> {
-        let place = self.0.iter().position(|push| push.msg_id == msg_id)?;
-        self.0.remove(place).map(|push| push.pushed_us)
+        let index = self.0.iter().position(|push| push.msg_id == msg_id)?;
+        self.0.remove(index).map(|push| push.pushed_us)
     }
 
-    /// Until when the oldest waits, in microseconds of the database's clock.
+    /// When the oldest push must be recorded, in microseconds of the database's clock.
     #[must_use]
     pub fn next_due_us(&self) -> Option<i64> {
         self.0.front().map(|push| push.pushed_us.saturating_add(ACKNOWLEDGEMENT_TIMEOUT_US))
     }
 
-    /// The next one that has waited long enough.
+    /// Removes the oldest push whose wait is over at `now_us`.
     pub fn pop_due(&mut self, now_us: i64) -> Option<Push> {
         self.0.pop_front_if(|push| push.pushed_us.saturating_add(ACKNOWLEDGEMENT_TIMEOUT_US) <= now_us)
     }
 
-    /// The next one, however long it has waited.
+    /// Removes the oldest push, however long it has waited.
     pub fn pop(&mut self) -> Option<Push> {
         self.0.pop_front()
     }
@@ -64,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_recorded_once_with_its_acknowledgement_or_by_itself() {
+    fn each_push_is_recorded_once_with_its_acknowledgement_or_alone() {
         let mut pushes = UnacknowledgedPushes::default();
         for number in 1..=3 {
             assert_eq!(pushes.add(push(number, number * ACKNOWLEDGEMENT_TIMEOUT_US)), None);
@@ -73,18 +77,18 @@ mod tests {
         assert_eq!(pushes.take_acknowledged(Uuid::from_u128(2)), None, "a repeat");
         assert_eq!(pushes.next_due_us(), Some(2 * ACKNOWLEDGEMENT_TIMEOUT_US));
         assert_eq!(pushes.pop_due(2 * ACKNOWLEDGEMENT_TIMEOUT_US - 1), None);
-        assert_eq!(pushes.pop_due(2 * ACKNOWLEDGEMENT_TIMEOUT_US).map(|h| h.number), Some(1));
+        assert_eq!(pushes.pop_due(2 * ACKNOWLEDGEMENT_TIMEOUT_US).map(|push| push.number), Some(1));
         assert_eq!(pushes.pop_due(2 * ACKNOWLEDGEMENT_TIMEOUT_US), None);
-        assert_eq!(pushes.pop().map(|h| h.number), Some(3), "at the end of a session");
+        assert_eq!(pushes.pop().map(|push| push.number), Some(3), "at the end of a session");
         assert_eq!((pushes.pop(), pushes.next_due_us()), (None, None));
     }
 
     #[test]
-    fn a_client_that_acknowledges_nothing_holds_no_more_than_the_bound() {
+    fn a_client_that_acknowledges_nothing_keeps_a_bounded_number_of_pushes() {
         let mut pushes = UnacknowledgedPushes::default();
-        let most = i64::try_from(UNACKNOWLEDGED_MAX).unwrap();
+        let limit = i64::try_from(UNACKNOWLEDGED_MAX).unwrap();
         let evicted: Vec<i64> =
-            (1..=most + 2).filter_map(|n| pushes.add(push(n, 0))).map(|h| h.number).collect();
+            (1..=limit + 2).filter_map(|n| pushes.add(push(n, 0))).map(|push| push.number).collect();
         assert_eq!(evicted, [1, 2]);
     }
 }

@@ -1,12 +1,13 @@
-//! How long a message lives.
+//! Computes the time to live of a message.
 
 use crate::services::messages::event::Generation;
 
-/// What a message of the second generation lives when its sender says nothing, in seconds.
+/// Time to live of a second-generation message whose sender requests none, in seconds.
 pub const TTL_S_DEFAULT: i64 = 3_600;
 
-/// Seconds to live as asked for, and after the limit. The first generation takes nothing, 0 and less for "as long as can be"; the
-/// second has a default. Neither can ask for more than `longest_s`.
+/// Returns the requested time to live and the one after the limit, both in seconds. In the first generation a
+/// missing, zero or negative value means the longest life allowed; in the second it means the default.
+/// Neither generation gets more than `max_s`.
 #[must_use]
 pub fn effective_ttl(requested_s: Option<i64>, generation: Generation, max_s: i64) -> (i64, i64) {
     let requested = match (requested_s, generation) {
@@ -22,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_generation_has_its_own_default_and_both_the_same_limit() {
+    fn generations_have_their_own_default_and_share_the_limit() {
         for (requested, generation, expected) in [
             (None, Generation::One, (604_800, 604_800)),
             (Some(0), Generation::One, (604_800, 604_800)),
