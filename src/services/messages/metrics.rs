@@ -43,7 +43,7 @@ impl MessageMetrics {
         );
         registry.register(
             "messages_dropped",
-            "Connections closed because they did not take what was sent",
+            "Connections closed because the client did not read in time",
             self.dropped.clone(),
         );
         registry.register("store_errors", "Requests that the store failed", self.store_errors.clone());

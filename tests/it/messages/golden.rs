@@ -146,7 +146,7 @@ async fn g2_5_3_frames_before_hello_are_refused_in_both_generations_words() {
         a> {"type":"nonsense"}
         a< {"code":"INVALID_PAYLOAD","message":"unknown frame type","msg_id":"unknown frame type","type":"error"}
         a> {"type":"auth","public_key_b64":"","signature_b64":""}
-        a< {"code":"AUTH_FAILED","message":"nothing was asked","msg_id":"nothing was asked","type":"error"}
+        a< {"code":"AUTH_FAILED","message":"no challenge is pending: send hello with `auth` first","msg_id":"no challenge is pending: send hello with `auth` first","type":"error"}
         a> {"type":"hello","wayfarer_id":"user-a"}
         a< {"type":"hello_ok"}
         a> {"type":"pull"}
@@ -224,9 +224,9 @@ async fn g2_3_2_every_error_has_a_code_and_a_message() {
         a> {"type":"send","to":"A2","payload_b64":"+/8"}
         a< {"type":"error","code":"INVALID_PAYLOAD","message":"invalid payload_b64"}
         a> {"type":"send","to":"A2","payload_b64":"SGVsbG8","client_msg_id":""}
-        a< {"type":"error","code":"INVALID_PAYLOAD","message":"client_msg_id must be 1 to 128 ASCII characters without blanks"}
+        a< {"type":"error","code":"INVALID_PAYLOAD","message":"client_msg_id must be 1 to 128 ASCII characters without spaces"}
         a> {"type":"send","to":"A2","payload_b64":"SGVsbG8","client_msg_id":"a b"}
-        a< {"type":"error","code":"INVALID_PAYLOAD","message":"client_msg_id must be 1 to 128 ASCII characters without blanks"}
+        a< {"type":"error","code":"INVALID_PAYLOAD","message":"client_msg_id must be 1 to 128 ASCII characters without spaces"}
         a> {"type":"ack"}
         a< {"type":"error","code":"INVALID_PAYLOAD","message":"msg_id required"}
         a> {"type":"ack","msg_id":"no uuid"}
@@ -330,10 +330,10 @@ async fn what_is_no_json_is_told_so_and_ends_nothing() {
         ("[\"hello\"]", "not a JSON object"),
         ("{\"type\":", "not JSON (line 1, column 8)"),
         ("{\"type\":\"pull\"", "not JSON (line 1, column 14)"),
-        ("{\"type\":1}", "a field is there twice or of the wrong type (line 1, column 9)"),
+        ("{\"type\":1}", "a field is duplicated or has the wrong type (line 1, column 9)"),
         (
             "{\"type\":\"pull\",\"type\":\"pull\"}",
-            "a field is there twice or of the wrong type (line 1, column 21)",
+            "a field is duplicated or has the wrong type (line 1, column 21)",
         ),
     ] {
         client.say(said).await;

@@ -211,7 +211,7 @@ async fn one_sender_fills_a_tenth_of_an_inbox_and_others_still_reach_it() {
     for _ in 0..5 {
         hostile.send_frame(to.clone()).await;
     }
-    let message = "5 messages of yours wait for this recipient; at most 5 of one sender are allowed";
+    let message = "5 messages that you sent wait for this recipient; at most 5 of one sender are allowed";
     for _ in 0..3 {
         let refused = json!({ "type": "error", "code": "RATE_LIMITED", "message": message });
         assert_eq!(hostile.ask(to.clone()).await, refused);

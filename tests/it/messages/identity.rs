@@ -51,7 +51,7 @@ fn welcome() -> Value {
 #[tokio::test]
 async fn g2_4_1_a_claimed_identity_is_believed_on_loopback_addresses_alone_unless_the_operator_says_otherwise()
  {
-    const WHY: &str = "prove who you are: a bearer token, or `auth` in hello";
+    const WHY: &str = "identity not proven: connect with a bearer token, or send `auth` in hello";
     let database = TestDatabase::new().await;
     let path = format!("/v1/messages?wayfarer_id={}", wayfarer(1));
     for (everywhere, said, is_believed) in
@@ -157,7 +157,7 @@ async fn g2_4_4_a_token_of_one_device_proves_that_device_alone() {
     let database = TestDatabase::new().await;
     let room = strict(&database).await;
     create(&room, "phone's", &wayfarer(1), Some("phone"), None).await;
-    let why = "the token is good for another device_id";
+    let why = "the token is valid only for another device_id";
     let mut client = bearing(&room, "phone's").await.ok().unwrap();
     assert_eq!(client.ask(hello(&wayfarer(1), "tablet")).await, refused(why));
     let nameless = client.ask(json!({ "type": "hello", "wayfarer_id": wayfarer(1) })).await;
@@ -214,7 +214,7 @@ async fn g2_4_a_signed_challenge_proves_the_id_that_is_the_hash_of_the_key() {
     assert_eq!(client.waiting().await[0]["from"], id);
     // A challenge is answered once.
     let again = client.ask(answer.clone()).await;
-    assert_eq!(again, refused("nothing was asked"));
+    assert_eq!(again, refused("no challenge is pending: send hello with `auth` first"));
     // The answer is good on no other connection.
     let (mut thief, other) = challenged(&room, &id, "phone").await;
     assert_ne!(other["challenge"], challenge["challenge"]);
@@ -301,7 +301,10 @@ async fn a_token_is_given_for_a_proof_over_http_and_a_challenge_is_good_once() {
     assert_eq!((status, &given["wayfarer_id"], &given["lives_s"]), (201, &id.clone().into(), &86_400.into()));
     let token = given["token"].as_str().unwrap();
     let mut client = bearing(&room, token).await.ok().unwrap();
-    assert_eq!(client.ask(hello(&id, "tablet")).await, refused("the token is good for another device_id"));
+    assert_eq!(
+        client.ask(hello(&id, "tablet")).await,
+        refused("the token is valid only for another device_id")
+    );
     assert_eq!(client.ask(hello(&id, "phone")).await, welcome());
     let stored = format!("SELECT count(*) FROM message_tokens t WHERE t::text LIKE '%{token}%'");
     assert_eq!(number(&database, &stored).await, 0, "the token itself is stored nowhere");

@@ -1,7 +1,8 @@
-//! Who in this process waits for messages of whom.
+//! Registry of the sessions of this process that wait for messages.
 //!
-//! A session has a seat, with room for a few messages that were just committed. When it is full, or something was written
-//! elsewhere, the seat only remembers that there is more: its session reads the database.
+//! A session subscribes as one device of one recipient and gets a mailbox with room for a few updates that
+//! were just committed. When the mailbox is full, or another process committed something, the mailbox only
+//! records that the database holds more, and the session reads the database.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -13,44 +14,46 @@ use tokio::sync::Notify;
 
 use crate::services::messages::event::{Message, Page};
 
-/// Messages and acknowledgements that may wait in a seat for a slow socket.
+/// Most messages and acknowledgements that a mailbox holds for a session whose socket is slow.
 const PENDING_MAX: usize = 64;
 
-/// All seats of this process. Cloning shares them.
+/// The mailboxes of all sessions of this process. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Exchange {
     mailboxes: Arc<Mutex<Mailboxes>>,
 }
 
-/// Those of the recipients that a word stands for, nearly always one.
+/// Mailboxes by the short hash of their recipient. Few recipients share a hash, so the lists are short.
 type Mailboxes = HashMap<String, Vec<Arc<Mailbox>>>;
 
-/// Where a session waits.
+/// The updates that wait for one session.
 #[derive(Debug)]
 pub struct Mailbox {
     recipient: String,
     device: String,
     pending: Mutex<PendingUpdates>,
     wake: Notify,
-    /// Up to where its session has read; for whoever looks whether there is more.
+    /// Position up to which the session has read the database; the follower polls for messages after it.
     read_to: AtomicI64,
-    /// How often something came on another way than by reading ahead, or acknowledgements were left out. What was read before that
-    /// is not all, or may hold what was acknowledged since.
+    /// Incremented by every update except pages read ahead and acknowledgements that fit. A page read ahead
+    /// before an increment is stale: it may lack messages, or hold acknowledged ones.
     version: AtomicU64,
 }
 
-/// What waits in a seat.
+/// Updates that wait in a mailbox.
 #[derive(Debug, Default)]
 pub struct PendingUpdates {
-    /// Just committed, in the order of their numbers as far as this process wrote them.
+    /// Messages committed by this process, in ascending order as far as one writer committed them.
     pub messages: VecDeque<Arc<Message>>,
-    /// Acknowledged by this device, on whatever way.
+    /// Numbers of the messages that this device has acknowledged, over any connection.
     pub acknowledged: Vec<i64>,
-    /// Read for the session after another process wrote something. Of use if it has not read on by itself.
+    /// A page that the follower read ahead after another process committed messages. It is valid only if the
+    /// session's read position has not moved since.
     pub page: Option<Page>,
-    /// Whether the database holds more than what waits here.
+    /// Whether the database holds messages that are not in `messages`.
     pub has_more: bool,
-    /// Whether acknowledgements were left out: the database alone knows what is still to be handed over.
+    /// Whether acknowledgements were dropped: then only the database knows which messages are still to be
+    /// pushed.
     pub lost_acknowledgements: bool,
 }
 
@@ -59,7 +62,7 @@ impl PendingUpdates {
         self.messages.len() + self.acknowledged.len() >= PENDING_MAX
     }
 
-    /// The database knows it all.
+    /// Drops all updates. The session has to read the database instead.
     fn overflow(&mut self) {
         self.lost_acknowledgements |= !self.acknowledged.is_empty();
         self.messages = VecDeque::new();
@@ -70,7 +73,7 @@ impl PendingUpdates {
 }
 
 impl Exchange {
-    /// A seat for a device of a recipient, until it is given up with [`Exchange::leave`].
+    /// Registers a mailbox for one device of a recipient, until [`Exchange::unsubscribe`].
     #[must_use]
     pub fn subscribe(&self, recipient: &str, device: &str) -> Arc<Mailbox> {
         let mailbox = Arc::new(Mailbox {
@@ -86,7 +89,7 @@ impl Exchange {
         mailbox
     }
 
-    /// Gives a seat up.
+    /// Removes a mailbox.
     pub fn unsubscribe(&self, mailbox: &Arc<Mailbox>) {
         let hash = recipient_hash(&mailbox.recipient);
         if let Entry::Occupied(mut sharing_hash) = self.mailboxes().entry(hash) {
@@ -97,7 +100,7 @@ impl Exchange {
         }
     }
 
-    /// Whether anybody waits for a recipient's messages.
+    /// Whether a session of this process waits for messages of this recipient.
     #[must_use]
     pub fn has_subscriber(&self, recipient: &str) -> bool {
         let mut found = false;
@@ -105,7 +108,7 @@ impl Exchange {
         found
     }
 
-    /// A message was committed.
+    /// Puts a committed message into the mailboxes of its recipient.
     pub fn publish(&self, message: &Arc<Message>) {
         self.for_each_mailbox(&message.recipient, |mailbox| {
             mailbox.update(|pending| {
@@ -118,7 +121,7 @@ impl Exchange {
         });
     }
 
-    /// An acknowledgement of a device was committed.
+    /// Records a committed acknowledgement in the mailboxes of the device.
     pub(in crate::services::messages) fn acknowledge(&self, recipient: &str, device: &str, number: i64) {
         self.for_each_mailbox(recipient, |mailbox| {
             if mailbox.device != device {
@@ -132,24 +135,23 @@ impl Exchange {
             } else {
                 pending.acknowledged.push(number);
             }
-            // Nobody is woken: there is nothing to hand over.
+            // The session is not woken: an acknowledgement gives it nothing to push.
         });
     }
 
-    /// The seats of the recipients that these words stand for.
+    /// The mailboxes of the recipients that have one of these hashes.
     #[must_use]
     pub fn mailboxes_for(&self, hashes: &HashSet<String>) -> Vec<Arc<Mailbox>> {
         let mailboxes = self.mailboxes();
         hashes.iter().filter_map(|hash| mailboxes.get(hash)).flatten().cloned().collect()
     }
 
-    /// Every seat: for whoever looks whether the database holds more for it.
+    /// All mailboxes, for the follower's polling.
     #[must_use]
     pub fn all_mailboxes(&self) -> Vec<Arc<Mailbox>> {
         self.mailboxes().values().flatten().cloned().collect()
     }
 
-    /// For each seat of a recipient.
     fn for_each_mailbox(&self, recipient: &str, action: impl FnMut(&Arc<Mailbox>)) {
         let hash = recipient_hash(recipient);
         let mailboxes = self.mailboxes();
@@ -167,47 +169,48 @@ impl Exchange {
 }
 
 impl Mailbox {
-    /// Whose messages.
+    /// `wayfarer_id` of the recipient.
     #[must_use]
     pub fn recipient(&self) -> &str {
         &self.recipient
     }
 
-    /// Of which device.
+    /// The recipient's device.
     #[must_use]
     pub fn device(&self) -> &str {
         &self.device
     }
 
-    /// Waits until there is something. A wake-up between two calls is not lost.
+    /// Waits for an update. An update between two calls is not lost.
     pub async fn changed(&self) {
         self.wake.notified().await;
     }
 
-    /// What waits now; the seat is empty after it.
+    /// Takes all updates; the mailbox is empty afterwards.
     #[must_use]
     pub fn take(&self) -> PendingUpdates {
         std::mem::take(&mut *self.pending())
     }
 
-    /// Whether the device has acknowledged a message since the last [`Seat::take`].
+    /// Whether the device has acknowledged a message since the last [`Mailbox::take`].
     #[must_use]
     pub fn is_acknowledged(&self, number: i64) -> bool {
         self.pending().acknowledged.contains(&number)
     }
 
-    /// The database holds more.
+    /// Tells the session that the database holds more messages.
     pub fn signal_more(&self) {
         self.update(|pending| pending.has_more = true);
     }
 
-    /// What to give to [`Seat::has_read`], asked for before the reading.
+    /// The version to pass to [`Mailbox::offer_page`]; get it before reading the page.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
 
-    /// The database holds more, and this is it, unless something else came since the mark.
+    /// Tells the session that the database holds more messages, with a page of them. The page is dropped if
+    /// the mailbox has changed since `version`.
     pub fn offer_page(&self, version: u64, page: Page) {
         let mut pending = self.pending();
         pending.page = (self.version() == version).then_some(page);
@@ -221,13 +224,13 @@ impl Mailbox {
         pending.overflow();
     }
 
-    /// Up to where the session has read.
+    /// Position up to which the session has read the database.
     #[must_use]
     pub fn read_to(&self) -> i64 {
         self.read_to.load(Ordering::Relaxed)
     }
 
-    /// Says up to where the session has read.
+    /// Sets the position up to which the session has read the database.
     pub fn set_read_to(&self, number: i64) {
         self.read_to.store(number, Ordering::Relaxed);
     }
@@ -246,7 +249,8 @@ impl Mailbox {
     }
 }
 
-/// What stands for a recipient in a hint: short, and no name. Two recipients with one word wake each other in vain.
+/// The first six bytes of the SHA-256 of a recipient, in hexadecimal, which stand for the recipient in hints
+/// between processes. A collision only wakes a session that has nothing to read.
 pub(super) fn recipient_hash(recipient: &str) -> String {
     hex::encode(&Sha256::digest(recipient.as_bytes())[..6])
 }

@@ -40,10 +40,12 @@ pub struct ChallengeScope<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ChallengeError {
     /// It was not made with this key, or for another relay, wayfarer or device.
-    #[error("not a challenge of this relay for this wayfarer_id and device_id: ask for one at /v1/challenge")]
+    #[error(
+        "this relay did not issue the challenge for this wayfarer_id and device_id: request one at /v1/challenge"
+    )]
     Foreign,
     /// It has expired.
-    #[error("the challenge is older than 60 seconds: ask for another")]
+    #[error("the challenge is older than 60 seconds: request a new one")]
     Expired,
 }
 

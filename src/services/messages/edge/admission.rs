@@ -1,4 +1,4 @@
-//! Who comes in: origins, bearer tokens, challenges, and how many at once.
+//! Admits clients: checks origins, bearer tokens and proofs, and limits connections.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,17 +19,17 @@ use crate::http::{ClientAddress, Failure, Rejection, is_ours, subscriber};
 use crate::services::messages::decide::{Challenge, proof_relay, prove_key, prove_nostr, token_sha256};
 use crate::services::messages::read::{self, Token};
 
-/// Random bytes of a challenge and of a token.
+/// Random bytes of a challenge, and of a token.
 const SECRET_BYTES: usize = 32;
 
-/// Somebody who has not said who he is.
+/// What a client presents to prove an identity, and which proofs its listener accepts.
 #[derive(Debug, Clone)]
 pub(super) struct Credentials {
-    /// What he brought along.
+    /// The bearer token of the request.
     pub(super) token: Option<Token>,
-    /// Whether his word is enough here.
+    /// Whether this listener accepts a claimed identity without proof.
     pub(super) trusts_claims: bool,
-    /// The relay that key proofs must be made for; `None` where none is taken.
+    /// URL of the relay that key proofs must be made for; `None` if key proofs are not accepted.
     relay: Option<RelayUrl>,
 }
 
@@ -42,7 +42,7 @@ pub(super) enum ClaimCheck {
     NeedsProof,
 }
 
-/// How somebody proves who he is, beyond a token.
+/// A proof of an identity with a key.
 #[derive(Debug)]
 pub(super) enum Proof<'a> {
     /// A signature by the key whose hash is the `wayfarer_id`.
@@ -52,8 +52,8 @@ pub(super) enum Proof<'a> {
 }
 
 impl Listener {
-    /// Reads the bearer token of a request, and decides whether a claimed identity is believed. An unknown or expired token is
-    /// refused, not ignored.
+    /// Reads the bearer token of a request and decides whether claimed identities are trusted. An unknown or
+    /// expired token is refused, not ignored.
     pub(super) async fn credentials(
         &self,
         headers: &HeaderMap,
@@ -72,7 +72,7 @@ impl Listener {
                 None => None,
             };
             if token.is_none() {
-                let why = "this bearer token proves nothing: create one with `quipu messages token create`";
+                let why = "this bearer token is unknown, expired or revoked: create one with `quipu messages token create`";
                 return Err(Rejection::new(StatusCode::UNAUTHORIZED, why).field("authorization").into());
             }
         }
@@ -80,25 +80,27 @@ impl Listener {
         Ok(Credentials { token, trusts_claims, relay: self.proof_relay(headers, client) })
     }
 
-    /// The relay that key proofs of this request must be made for. The `Host` of a request counts if a program on this machine
-    /// sent it without a proxy.
+    /// URL of the relay that key proofs of this request must be made for. The `Host` header counts only if a
+    /// program on this machine sent the request without a proxy.
     pub(super) fn proof_relay(&self, headers: &HeaderMap, client: ClientAddress) -> Option<RelayUrl> {
         let host =
             headers.get(HOST).filter(|_| client.is_loopback_direct).and_then(|host| host.to_str().ok());
         proof_relay(&self.state.parts().settings.relay_id, self.address, host)
     }
 
-    /// Refuses web pages that were not allowed. A client that names no origin is no web page; nor is one whose origin is this very
-    /// address, as some libraries of clients have it: no page comes from here.
+    /// Refuses requests of web pages whose origin is not allowed. A request without an origin does not come
+    /// from a web page, and neither does one whose origin is this listener, which some client libraries send:
+    /// this listener serves no pages.
     pub(super) fn check_origin(&self, headers: &HeaderMap) -> Result<(), Failure> {
         let settings = &self.state.parts().settings;
         let Some(origin) = headers.get(ORIGIN) else {
-            // Browsers leave Origin out of some requests, an image's for example, and say in this header where they come from.
+            // Browsers leave out Origin in some requests, for images for example, and name the relation of
+            // the sites in this header instead.
             let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
             if settings.dev_mode || matches!(site, None | Some(b"none" | b"same-origin")) {
                 return Ok(());
             }
-            let why = "a web page of another site asks, and names no origin";
+            let why = "a web page of another site sent this request without an Origin header";
             return Err(Rejection::new(StatusCode::FORBIDDEN, why).field("sec-fetch-site").into());
         };
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
@@ -110,24 +112,24 @@ impl Listener {
         if settings.dev_mode || is_allowed {
             return Ok(());
         }
-        let why = "origin not allowed: name it in services.messages.allowed_origins";
+        let why = "origin not allowed: the operator can add it to services.messages.allowed_origins";
         Err(Rejection::new(StatusCode::FORBIDDEN, why).field("origin").into())
     }
 }
 
 pub(super) fn no_key_proofs() -> Refusal {
-    let why = "key proofs are not taken here: this relay does not know its own URL, and a proof must be made for one relay alone. \
-               Use a bearer token; the operator sets services.messages.relay_id to the URL that clients dial (wss://…/ws)";
+    let why = "key proofs are disabled: this relay does not know its own URL, which a proof must name. \
+               Use a bearer token, or ask the operator to set services.messages.relay_id to the URL that clients dial (wss://…/ws)";
     Refusal::request(ErrorCode::AuthFailed, "relay_id", why)
 }
 
 impl Credentials {
-    /// The relay that a key proof must be made for.
+    /// URL of the relay that a key proof must be made for.
     pub(super) fn proof_relay(&self) -> Result<&RelayUrl, Refusal> {
         self.relay.as_ref().ok_or_else(no_key_proofs)
     }
 
-    /// Who he says he is, where a token or his word is enough. `None` when he has to prove it.
+    /// Checks a claimed identity against the token, or against the listener's trust.
     pub(super) fn check_claim(&self, identity: &Identity) -> Result<ClaimCheck, Refusal> {
         check_wayfarer("wayfarer_id", &identity.wayfarer_id, identity.generation)?;
         check_name("device_id", &identity.device, ErrorCode::InvalidPayload)?;
@@ -139,7 +141,7 @@ impl Credentials {
             return Err(Refusal::request(ErrorCode::AuthFailed, "wayfarer_id", why));
         }
         if token.device.as_ref().is_some_and(|device| *device != identity.device) {
-            let why = "the token is good for another device_id";
+            let why = "the token is valid only for another device_id";
             return Err(Refusal::request(ErrorCode::AuthFailed, "device_id", why));
         }
         Ok(ClaimCheck::Accepted)
@@ -147,7 +149,7 @@ impl Credentials {
 }
 
 impl MessagesState {
-    /// Checks a proof, made for `relay`, for a challenge of ours.
+    /// Verifies a proof, made for `relay`, of a challenge that this relay issued.
     pub(super) fn prove(
         &self,
         identity: &Identity,
@@ -168,9 +170,10 @@ impl MessagesState {
         proven.map_err(|unproven| Refusal::request(ErrorCode::AuthFailed, "proof", unproven.to_string()))
     }
 
-    /// A place for one more connection, or `None`.
+    /// Returns a permit for one more connection, or `None` when the limit of all connections or of this
+    /// address is reached.
     pub(super) fn acquire_connection(&self, address: IpAddr) -> Option<ConnectionPermit> {
-        // Of a socket for both families an IPv4 address comes in its IPv6 form.
+        // A dual-stack socket reports IPv4 addresses in their IPv6 form.
         let address = address.to_canonical();
         let permit = Arc::clone(&self.0.connection_permits).try_acquire_owned().ok()?;
         let connections_by_address = Arc::clone(&self.0.connections_by_address);
@@ -187,7 +190,7 @@ impl MessagesState {
     }
 }
 
-/// A connection's place, until it is dropped.
+/// The right to hold one connection, until it is dropped.
 pub(super) struct ConnectionPermit {
     state: MessagesState,
     address: IpAddr,
@@ -212,7 +215,7 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// Random bytes, as base64url.
+/// Random bytes in base64url.
 pub(super) fn random_base64url() -> String {
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; SECRET_BYTES]>())
 }

@@ -1,4 +1,4 @@
-//! One device's messages, in the order in which they are handed over: what was just committed, and what the database holds.
+//! Delivers the messages of one device: combines its mailbox, its queue and the database, and records pushes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::services::messages::event::{Message, Page};
 use crate::services::messages::read::{self, PageLimit, PageRequest};
 use crate::store::Error;
 
-/// Messages read at once.
+/// Messages of one page.
 const PAGE_MESSAGES: i64 = 64;
 
 pub(super) struct Delivery {
@@ -27,14 +27,15 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// Begins where the device left off, or after number `since`. Where the client is told numbers, they go up.
+    /// Begins after the device's read cursor, or after number `since` if that is higher. With
+    /// `sends_positions`, messages are pushed in ascending order of their numbers.
     pub(super) async fn begin(
         state: &MessagesState,
         identity: &Identity,
         since: Option<i64>,
         sends_positions: bool,
     ) -> Result<Self, Refusal> {
-        // The seat first: what is committed from here on comes by it, what was before is read.
+        // Subscribe first: messages committed from now on reach the mailbox, and earlier ones are read.
         let mailbox = state.parts().exchange.subscribe(&identity.wayfarer_id, &identity.device);
         let mut delivery = Self {
             state: state.clone(),
@@ -47,14 +48,14 @@ impl Delivery {
         Ok(delivery)
     }
 
-    /// Waits until there may be something. A wake-up between two calls is not lost.
+    /// Waits until there may be a message to push. An update between two calls is not lost.
     pub(super) async fn changed(&self) {
         if self.queue.is_idle() {
             self.mailbox.changed().await;
         }
     }
 
-    /// Takes what was just committed, and reads a page when there is nothing else to hand over and the database may hold more.
+    /// Applies the mailbox's updates, and reads the database when the queue requires it.
     pub(super) async fn refill(&mut self) -> Result<(), Error> {
         let mut pending = self.mailbox.take();
         let mut ahead = pending.page.take();
@@ -62,7 +63,7 @@ impl Delivery {
         while let Some(after) = self.queue.next_read_after() {
             let page = match ahead.take().filter(|page| page.after == after) {
                 Some(page) => page,
-                // On the heap while it runs: most sessions wait.
+                // On the heap while it runs, because most sessions are idle and must stay small.
                 None => Box::pin(self.read(after)).await?,
             };
             self.queue.apply_page(page);
@@ -80,7 +81,8 @@ impl Delivery {
         Ok(pages.into_iter().next().unwrap_or_default())
     }
 
-    /// The next message to hand over now; one that may be over, or that the device has acknowledged meanwhile, is passed over.
+    /// The next message to push. Messages that may have expired, or that the device has acknowledged
+    /// meanwhile, are skipped.
     pub(super) fn next(&mut self) -> Option<Arc<Message>> {
         while let Some(message) = self.queue.next() {
             let is_expired = self.state.parts().database_clock.may_be_expired(message.expires_at);
@@ -91,7 +93,8 @@ impl Delivery {
         None
     }
 
-    /// A message was handed over. It is recorded with its acknowledgement if that comes at once.
+    /// Notes a push. It is recorded together with its acknowledgement, or alone if that does not arrive in
+    /// time.
     pub(super) async fn track_push(&mut self, message: &Message) -> Result<(), Error> {
         match self.pushes.add(self.push_of(message)) {
             Some(oldest) => self.record(oldest).await,
@@ -99,24 +102,24 @@ impl Delivery {
         }
     }
 
-    /// As [`Delivery::handed_over`], where no acknowledgement comes the same way.
+    /// Records a push at once, for connections over which no acknowledgements arrive.
     pub(super) async fn record_push(&self, message: &Message) -> Result<(), Error> {
         self.record(self.push_of(message)).await
     }
 
-    /// As [`Handed::acknowledged`].
+    /// As [`UnacknowledgedPushes::take_acknowledged`].
     pub(super) fn take_pushed_at(&mut self, msg_id: Uuid) -> Option<i64> {
         self.pushes.take_acknowledged(msg_id)
     }
 
-    /// Waits until hand-overs are due to be recorded.
+    /// Waits until a push must be recorded.
     pub(super) async fn due(&self) {
         let Some(next_due_us) = self.pushes.next_due_us() else { return std::future::pending().await };
         let rest_us = next_due_us.saturating_sub(self.state.parts().database_clock.latest_us());
         tokio::time::sleep(Duration::from_micros(u64::try_from(rest_us).unwrap_or(0))).await;
     }
 
-    /// Records those that are due.
+    /// Records the pushes whose wait for an acknowledgement is over.
     pub(super) async fn record_due(&mut self) -> Result<(), Error> {
         let now_us = self.state.parts().database_clock.latest_us();
         while let Some(push) = self.pushes.pop_due(now_us) {
@@ -125,7 +128,7 @@ impl Delivery {
         Ok(())
     }
 
-    /// Records all that wait: nobody will acknowledge them on this way.
+    /// Records all unacknowledged pushes. Call it when no acknowledgement can arrive any more.
     pub(super) async fn record_all(&mut self) -> Result<(), Error> {
         while let Some(push) = self.pushes.pop() {
             self.record(push).await?;

@@ -1,4 +1,17 @@
-//! What is to be handed to one device next: what was just committed, and what the database holds. No I/O.
+//! Decides which message to push next to one device: from updates in its mailbox, or from pages of the
+//! database. No I/O.
+//!
+//! | state | event | next state |
+//! |---|---|---|
+//! | behind (`is_behind`) | page with more after it | behind |
+//! | behind | page with nothing after it | live |
+//! | live | update that is complete: its messages are queued | live |
+//! | live | update that says `has_more`, a full cursor, or any message if ordered | behind |
+//! | any, messages queued | update with `lost_acknowledgements` | recheck (`recheck_after`) |
+//! | recheck | page that does not reach the last queued message | recheck, after the page |
+//! | recheck | page that does | behind |
+//!
+//! In the state `recheck`, a page removes the queued messages that it covers and does not hold.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -7,37 +20,38 @@ use crate::services::messages::append::PendingUpdates;
 use crate::services::messages::decide::DeliveryCursor;
 use crate::services::messages::event::{Message, Page};
 
-/// What waits and what was handed over.
+/// The queue of one session.
 #[derive(Debug, Default)]
 pub(super) struct DeliveryQueue {
     cursor: DeliveryCursor,
-    /// To be handed over; the outbox counts them as that already.
+    /// Messages to push. The cursor already counts them as pushed.
     ready: VecDeque<Arc<Message>>,
-    /// Whether the database may hold more.
+    /// Whether the database may hold more messages.
     is_behind: bool,
-    /// Whether messages go out in the order of their numbers: whoever resumes by number has everything before it.
+    /// Whether messages must be pushed in ascending order of their numbers. A client that resumes by number
+    /// needs this: it assumes that it has every message before the last number.
     is_ordered: bool,
-    /// What is ready after this number is handed over only if the database still holds it for the device.
+    /// Messages in `ready` after this number are pushed only if the database still holds them for the device.
     recheck_after: Option<i64>,
 }
 
 impl DeliveryQueue {
-    /// The line of a device that has settled everything up to `settled`.
+    /// A queue for a device that needs no message up to number `acknowledged`.
     pub(super) fn resume(acknowledged: i64, is_ordered: bool) -> Self {
         Self { cursor: DeliveryCursor::resume(acknowledged), is_behind: true, is_ordered, ..Self::default() }
     }
 
-    /// Whether there is nothing to do.
+    /// Whether there is nothing to push and nothing to read.
     pub(super) fn is_idle(&self) -> bool {
         self.ready.is_empty() && !self.is_behind
     }
 
-    /// Takes what waited in the seat.
+    /// Applies the updates of the mailbox.
     pub(super) fn apply(&mut self, pending: PendingUpdates) {
         if pending.lost_acknowledgements
             && let Some(first) = self.ready.front()
         {
-            // Any of these may be acknowledged by now.
+            // Any of the queued messages may have been acknowledged.
             self.recheck_after = Some(first.number - 1);
         }
         for number in pending.acknowledged {
@@ -45,8 +59,9 @@ impl DeliveryQueue {
             self.ready.retain(|message| message.number != number);
         }
         self.is_behind |= pending.has_more || (self.is_ordered && !pending.messages.is_empty());
-        // As long as the database is to be read, it brings them, in their order. And it alone knows which of them the device has
-        // acknowledged elsewhere: a process may hear of its own commit after others have handed the message over.
+        // While a read of the database is due, direct messages are ignored: the read returns them, in order.
+        // And only the database knows which of them the device has acknowledged elsewhere, because a process
+        // may learn of its own commit after another process has pushed the message.
         if !self.is_behind {
             self.ready
                 .extend(pending.messages.into_iter().filter(|message| self.cursor.claim(message.number)));
@@ -54,13 +69,13 @@ impl DeliveryQueue {
         }
     }
 
-    /// After which number the database is to be read before anything else is handed over, if at all.
+    /// The number after which the database must be read before the next push, if it must be read.
     pub(super) fn next_read_after(&self) -> Option<i64> {
         self.recheck_after
             .or_else(|| (self.is_behind && self.ready.is_empty()).then(|| self.cursor.read_to()))
     }
 
-    /// What it held there.
+    /// Applies a page read after the number that `next_read_after` returned.
     pub(super) fn apply_page(&mut self, page: Page) {
         if let Some(after) = self.recheck_after.take() {
             let waiting: HashSet<i64> = page.messages.iter().map(|message| message.number).collect();
@@ -76,12 +91,12 @@ impl DeliveryQueue {
         self.is_behind = page.has_more;
     }
 
-    /// Up to where the database was read.
+    /// The number up to which the database was read.
     pub(super) fn read_to(&self) -> i64 {
         self.cursor.read_to()
     }
 
-    /// The next one.
+    /// Removes the next message to push.
     pub(super) fn next(&mut self) -> Option<Arc<Message>> {
         self.ready.pop_front()
     }
@@ -100,7 +115,7 @@ mod tests {
 
     const RECIPIENT: &str = "r";
     const DEVICE: &str = "d";
-    /// Messages read at once.
+    /// Messages of one page.
     const PAGE: usize = 16;
 
     fn message(number: i64) -> Message {
@@ -116,31 +131,25 @@ mod tests {
         }
     }
 
-    /// A session, its seat, and a database in memory.
-    struct World {
+    /// A session, its mailbox, and a database in memory.
+    struct Simulation {
         exchange: Exchange,
         mailbox: Arc<Mailbox>,
         queue: DeliveryQueue,
-        /// Every message, and whether the device has acknowledged it.
+        /// All messages, and whether the device has acknowledged them.
         stored: BTreeMap<i64, bool>,
-        delivered: BTreeSet<i64>,
-        /// Acknowledged before the session last looked at its seat: since then it may have said `ack_ok`.
+        pushed: BTreeSet<i64>,
+        /// Messages acknowledged before the session last emptied its mailbox: for these it may have sent
+        /// `ack_ok`.
         answered: BTreeSet<i64>,
     }
 
-    impl World {
+    impl Simulation {
         fn new(is_ordered: bool) -> Self {
             let exchange = Exchange::default();
             let mailbox = exchange.subscribe(RECIPIENT, DEVICE);
-            let (stored, delivered, answered) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-            Self {
-                exchange,
-                mailbox,
-                queue: DeliveryQueue::resume(0, is_ordered),
-                stored,
-                delivered,
-                answered,
-            }
+            let (stored, pushed, answered) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+            Self { exchange, mailbox, queue: DeliveryQueue::resume(0, is_ordered), stored, pushed, answered }
         }
 
         fn commit(&mut self, notice: Notice) {
@@ -170,7 +179,12 @@ mod tests {
             let mut pending = self.mailbox.take();
             let mut ahead = pending.page.take();
             self.queue.apply(pending);
-            self.answered = self.stored.iter().filter(|(_, is_done)| **is_done).map(|(n, _)| *n).collect();
+            self.answered = self
+                .stored
+                .iter()
+                .filter(|(_, is_acknowledged)| **is_acknowledged)
+                .map(|(n, _)| *n)
+                .collect();
             while let Some(after) = self.queue.next_read_after() {
                 let page = ahead.take().filter(|page| page.after == after);
                 self.queue.apply_page(page.unwrap_or_else(|| self.page(after)));
@@ -179,7 +193,7 @@ mod tests {
         }
 
         fn page(&self, after: i64) -> Page {
-            let waiting = self.stored.range(after + 1..).filter(|(_, is_done)| !**is_done);
+            let waiting = self.stored.range(after + 1..).filter(|(_, is_acknowledged)| !**is_acknowledged);
             let messages: Vec<Message> = waiting.take(PAGE).map(|(number, _)| message(*number)).collect();
             let has_more = messages.len() == PAGE;
             let last =
@@ -187,14 +201,14 @@ mod tests {
             Page { after, messages, read_to: last.unwrap_or(0).max(after), has_more }
         }
 
-        fn deliver(&mut self, limit: usize) -> Result<(), TestCaseError> {
+        fn push(&mut self, limit: usize) -> Result<(), TestCaseError> {
             self.refill();
             for _ in 0..limit {
                 let Some(message) = self.queue.next() else { break };
                 prop_assert!(!self.answered.contains(&message.number), "{} after ack_ok", message.number);
-                let is_next = self.delivered.last().is_none_or(|last| *last < message.number);
+                let is_next = self.pushed.last().is_none_or(|last| *last < message.number);
                 prop_assert!(is_next || !self.queue.is_ordered, "{} out of order", message.number);
-                prop_assert!(self.delivered.insert(message.number), "{} twice", message.number);
+                prop_assert!(self.pushed.insert(message.number), "{} twice", message.number);
             }
             Ok(())
         }
@@ -204,9 +218,9 @@ mod tests {
     enum Notice {
         Directly,
         ByHint,
-        /// Directly, while somebody was reading ahead.
+        /// Directly, while the follower was reading ahead: its page is stale.
         DirectlyAndStalePage,
-        /// By a hint, and read ahead.
+        /// By a hint, and the follower read ahead.
         ByPage,
         Never,
     }
@@ -217,7 +231,7 @@ mod tests {
             count: usize,
             notice: Notice,
         },
-        /// Those from the nth on, whichever way the device has got them.
+        /// Acknowledges `count` messages from the nth on, over any connection of the device.
         Acknowledge {
             nth: usize,
             count: usize,
@@ -230,7 +244,7 @@ mod tests {
     fn ops() -> impl Strategy<Value = Vec<Op>> {
         let notice = prop_oneof![4 => Just(Notice::Directly), 2 => Just(Notice::ByHint), 2 => Just(Notice::ByPage), 2 => Just(Notice::DirectlyAndStalePage), 1 => Just(Notice::Never)];
         let op = prop_oneof![
-            // A seat holds 64.
+            // A mailbox holds 64 updates.
             (prop_oneof![4 => 1..4_usize, 1 => 40..90_usize], notice)
                 .prop_map(|(count, notice)| Op::Commit { count, notice }),
             (0..100_usize, prop_oneof![4 => 1..4_usize, 1 => 40..90_usize])
@@ -241,27 +255,27 @@ mod tests {
     }
 
     proptest! {
-        /// Seats overflow, hints are lost: each message goes out once and none after its acknowledgement was answered; once
-        /// somebody has looked, none that waits is missing.
+        /// Mailboxes overflow and hints are lost. Each message is pushed once, and not after its
+        /// acknowledgement was answered; after a poll, no waiting message is missing.
         #[test]
-        fn every_message_goes_out_once_unless_it_is_acknowledged(ops in ops(), is_ordered in any::<bool>()) {
-            let mut world = World::new(is_ordered);
+        fn every_message_is_pushed_once_unless_it_is_acknowledged(ops in ops(), is_ordered in any::<bool>()) {
+            let mut simulation = Simulation::new(is_ordered);
             for op in ops {
                 match op {
-                    Op::Commit { count, notice } => (0..count).for_each(|_| world.commit(notice)),
+                    Op::Commit { count, notice } => (0..count).for_each(|_| simulation.commit(notice)),
                     Op::Acknowledge { nth, count } => {
-                        let these: Vec<i64> = world.stored.keys().skip(nth).take(count).copied().collect();
-                        for number in these {
-                            world.acknowledge(number);
+                        let numbers: Vec<i64> = simulation.stored.keys().skip(nth).take(count).copied().collect();
+                        for number in numbers {
+                            simulation.acknowledge(number);
                         }
                     }
-                    Op::Push { limit } => world.deliver(limit)?,
+                    Op::Push { limit } => simulation.push(limit)?,
                 }
             }
-            world.mailbox.signal_more();
-            while { world.deliver(7)?; !world.queue.is_idle() } {}
-            for (number, is_done) in &world.stored {
-                prop_assert!(*is_done || world.delivered.contains(number), "{number} is missing");
+            simulation.mailbox.signal_more();
+            while { simulation.push(7)?; !simulation.queue.is_idle() } {}
+            for (number, is_acknowledged) in &simulation.stored {
+                prop_assert!(*is_acknowledged || simulation.pushed.contains(number), "{number} is missing");
             }
         }
     }

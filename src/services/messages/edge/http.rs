@@ -1,4 +1,4 @@
-//! The socket's twins for clients without a `WebSocket`, and the original's pages for machines.
+//! The requests of the socket over HTTP, and the health and metrics endpoints of aethos-relay.
 
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
@@ -17,14 +17,16 @@ use super::socket::status_json;
 use crate::http::{Failure, Rejection, RequestContext, Verdict};
 use crate::services::messages::event::{Generation, Message};
 
-/// Most messages in one answer.
+/// Most messages in one answer to `GET /v1/messages`.
 const PULL_MAX: i64 = 1_000;
 
-/// Sweeps that may fail in a row, and the seconds that one may take, before the sweeper counts as stalled.
+/// The sweeper counts as stalled when its last success is older than this many sweep intervals plus this many
+/// seconds, which one sweep may take.
 const MISSED_SWEEPS_MAX: i64 = 3;
 const SWEEP_DURATION_MAX_S: i64 = 60;
 
-/// What a request says beside its body. Who it is comes from the token, or is believed on loopback addresses.
+/// The query of a request. A listener that trusts claims takes the identity from it; otherwise the token
+/// decides.
 #[derive(Debug, Deserialize)]
 pub(super) struct RequestQuery {
     wayfarer_id: Option<String>,
@@ -43,8 +45,8 @@ pub(super) struct SendBody {
     client_msg_id: Option<String>,
 }
 
-/// A client that has proven who it is, and what its URL asks. Extracted before the body: nothing is read of the body of a client that
-/// has not.
+/// The proven identity of a client, and the query of its request. Extracted before the body, so that the body
+/// of an unproven client is not read.
 pub(super) struct AuthenticatedClient {
     pub(super) identity: Identity,
     pub(super) query: RequestQuery,
@@ -67,7 +69,7 @@ impl FromRequestParts<Listener> for AuthenticatedClient {
 }
 
 impl Listener {
-    /// Who asks.
+    /// Authenticates a request.
     async fn authenticate(
         &self,
         headers: &HeaderMap,
@@ -80,7 +82,7 @@ impl Listener {
         let wayfarer_id = query.wayfarer_id.clone().or_else(|| token.map(|t| t.wayfarer_id.clone()));
         let device = query.device_id.clone().or_else(|| token.and_then(|t| t.device.clone()));
         let unproven = || {
-            Rejection::new(StatusCode::UNAUTHORIZED, "prove who you are: a bearer token")
+            Rejection::new(StatusCode::UNAUTHORIZED, "identity not proven: send a bearer token")
                 .field("authorization")
         };
         let wayfarer_id = wayfarer_id.ok_or_else(unproven)?;
@@ -93,7 +95,7 @@ impl Listener {
     }
 }
 
-/// A message as JSON.
+/// A message in the JSON form of HTTP and of event streams.
 pub(super) fn message_json(message: &Message) -> Value {
     json!({
         "position": message.number,
@@ -133,7 +135,7 @@ pub(super) async fn pull(
     listener.state.remove_expired(&mut page.messages);
     let messages: Vec<Value> = page.messages.iter().map(message_json).collect();
     if messages.is_empty() && query.since.is_none() {
-        // Everything is acknowledged: the next one need not look at it.
+        // Every message is acknowledged, so later reads can begin after them.
         listener.state.move_position(&identity).await;
     }
     Ok(Json(json!({ "messages": messages, "next": page.read_to, "more": page.has_more })))
@@ -166,7 +168,7 @@ pub(super) async fn message_status(
     Ok(Json(status_json(&msg_id, &status)))
 }
 
-/// The original's words: `ok`, `store unhealthy`, `sweeper stalled`.
+/// Answers as aethos-relay does: `ok`, `store unhealthy` or `sweeper stalled`.
 pub(super) async fn healthz(State(listener): State<Listener>) -> Response {
     let (status, text) = health(&listener);
     (status, Extension(Verdict), text).into_response()

@@ -1,4 +1,4 @@
-//! Rates and quotas of clients, as this process knows them. Rates are kept in memory.
+//! Limits of clients as far as this process knows them: rates, kept in memory, and quotas.
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -14,49 +14,49 @@ use crate::http::{ClientAddress, subscriber};
 use crate::services::messages::decide::Quota;
 use crate::store::Error;
 
-/// After so many requests the clients that are quiet are forgotten.
+/// Checks of a rate between two removals of idle clients from memory.
 const CLEANUP_INTERVAL: u64 = 100_000;
 
-/// A rate a second allows this many seconds' worth at once.
+/// Seconds' worth of requests that a rate per second allows in a burst.
 const BURST_S: u32 = 5;
 
-/// A bound that one more request would pass.
+/// A limit that one more request would exceed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum LimitExceeded {
-    /// Too many in too short a time.
+    /// Too many requests in a unit of time.
     Rate {
-        /// Which rate.
+        /// The field that the refusal names.
         field: &'static str,
-        /// What is counted.
+        /// The kind of requests counted, for people.
         counted: &'static str,
         /// The unit of time.
         per: &'static str,
         /// How many are allowed.
         limit: u32,
     },
-    /// The sender has sent enough within 24 hours.
+    /// The sender's quota for 24 hours.
     Sent {
         /// `messages` or `bytes`.
         unit: &'static str,
-        /// The bound.
+        /// The limit.
         limit: u64,
-        /// What is used.
+        /// The usage before this message.
         used: u64,
     },
-    /// The sender has enough waiting for the recipient.
+    /// The sender's share of the recipient's inbox.
     Share {
         /// `messages` or `bytes`.
         unit: &'static str,
-        /// The bound.
+        /// The limit.
         limit: u64,
-        /// What waits of this sender.
+        /// Messages or bytes of this sender that wait.
         used: u64,
     },
-    /// As much waits for the recipient as may.
+    /// The recipient's inbox is full.
     Inbox,
 }
 
-/// A rate for each of many clients. 0 is no bound.
+/// Limits the rate of each of many clients. A limit of 0 means no limit.
 struct RateLimits<K: Hash + Eq + Clone> {
     exceeded: LimitExceeded,
     limiter: Option<DefaultKeyedRateLimiter<K>>,
@@ -83,7 +83,7 @@ impl<K: Hash + Eq + Clone> RateLimits<K> {
         Self { exceeded, limiter: rate.map(RateLimiter::keyed), checks: AtomicU64::new(0) }
     }
 
-    /// Counts one request; whether it is too many.
+    /// Counts a request of `client`. Returns the exceeded limit if the request is too many.
     fn check(&self, client: &K) -> Option<LimitExceeded> {
         let limiter = self.limiter.as_ref()?;
         if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CLEANUP_INTERVAL) {
@@ -123,28 +123,29 @@ impl Limits {
         }
     }
 
-    /// Whether a sender sends too many messages.
+    /// Counts a message of a sender.
     pub(super) fn send(&self, sender: &String) -> Option<LimitExceeded> {
         self.sends.check(sender)
     }
 
-    /// Whether a wayfarer acknowledges too many messages.
+    /// Counts an acknowledgement of a wayfarer.
     pub(super) fn acknowledgement(&self, recipient: &String) -> Option<LimitExceeded> {
         self.acknowledgements.check(recipient)
     }
 
-    /// Whether a wayfarer gives too many proofs.
+    /// Counts a proof of a wayfarer.
     pub(super) fn proofs_of(&self, wayfarer: &String) -> Option<LimitExceeded> {
         self.proofs.check(wayfarer)
     }
 
-    /// Whether too many proofs come from a client's address, over HTTP and on sockets. Only a program on this machine that connects
-    /// directly is not counted; clients of a proxy that is not in `http.trusted_proxies` are counted together.
+    /// Counts a proof from a client's address, over HTTP and on sockets. Programs on this machine that
+    /// connect without a proxy are not counted. Clients behind a proxy that is not in `http.trusted_proxies`
+    /// are counted together.
     pub(super) fn proofs_from(&self, client: ClientAddress) -> Option<LimitExceeded> {
         if client.is_loopback_direct { None } else { self.proofs_from.check(&subscriber(client.address)) }
     }
 
-    /// Whether both quotas have room for one more message of `bytes`. It counts from here on.
+    /// Checks both quotas for one more message of `bytes` and counts the message if both have room.
     pub(super) async fn quotas(
         &self,
         pool: &PgPool,
@@ -166,7 +167,7 @@ impl Limits {
     }
 }
 
-/// How much of what may wait for a recipient one sender may have: at least one message, and the longest payload.
+/// The part of a recipient's quota that one sender may use: at least one message, and the longest payload.
 fn share(settings: &Messages, recipient: Quota) -> Quota {
     let percent = u64::from(settings.sender_share_percent.get());
     if percent >= 100 {

@@ -1,4 +1,5 @@
-//! `GET /v1/challenge` and `POST /v1/tokens`: a token for a day, for a proof of who the client is.
+//! `GET /v1/challenge` and `POST /v1/tokens`: issue a token that is valid for 24 hours for a proof of the
+//! client's identity.
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Query, Request, State};
@@ -23,10 +24,10 @@ use crate::services::messages::decide::{ChallengeKey, ChallengeScope, token_sha2
 use crate::services::messages::event::Generation;
 use crate::store::Error;
 
-/// How long a token lives that was given for a proof, in seconds.
+/// Lifetime of a token that was issued for a proof, in seconds.
 const TOKEN_LIFE_S: i64 = 86_400;
 
-/// For whom a challenge is asked.
+/// The claim for which a challenge is requested.
 #[derive(Debug, Deserialize)]
 pub(super) struct ChallengeQuery {
     #[serde(default)]
@@ -47,10 +48,10 @@ pub(super) struct ProofBody {
     event: Option<Box<RawValue>>,
 }
 
-/// Longest body of a proof, in bytes.
+/// Longest body with a proof, in bytes.
 const PROOF_BYTES_MAX: usize = 16 * 1024;
 
-/// JSON of a client that has not proven who it is: the body has at most [`PROOF_BYTES_MAX`] bytes.
+/// A JSON body of at most [`PROOF_BYTES_MAX`] bytes, because its sender has not proven an identity yet.
 pub(super) struct SmallJson<T>(T);
 
 impl<T, S> FromRequest<S> for SmallJson<T>
@@ -66,7 +67,7 @@ where
     }
 }
 
-/// A client that can be proven.
+/// Checks that the claimed names are valid.
 fn check_identity(wayfarer_id: String, device: String) -> Result<Identity, Refusal> {
     check_wayfarer("wayfarer_id", &wayfarer_id, Generation::Two)?;
     check_name("device_id", &device, ErrorCode::InvalidPayload)?;
@@ -78,13 +79,13 @@ fn challenge_for<'a>(identity: &'a Identity, relay: &'a RelayUrl) -> ChallengeSc
 }
 
 impl MessagesState {
-    /// The key of challenges, as all processes of the database have it.
+    /// The key of challenges that all processes of the database share.
     async fn challenge_key(&self) -> Result<ChallengeKey, Error> {
         let read = challenge_key(&self.parts().doors, rand::random());
         self.0.challenge_key.try_get_with((), read).await.map_err(|error| Error::clone(&error))
     }
 
-    /// Unix seconds of the database's clock, which all processes share.
+    /// Unix seconds of the database's clock, so that all processes agree on the expiry of challenges.
     fn now_s(&self) -> i64 {
         self.parts().database_clock.latest_us() / 1_000_000
     }
@@ -140,12 +141,12 @@ impl MessagesState {
             (Some(event), _, _) => Proof::Nostr { event: event.get() },
             (None, Some(public_key_b64), Some(signature_b64)) => Proof::Key { public_key_b64, signature_b64 },
             _ => {
-                let why = "a signature or an event is required";
+                let why = "public_key_b64 and signature_b64, or event, are required";
                 return Err(Refusal::request(ErrorCode::InvalidPayload, "signature_b64", why));
             }
         };
         self.prove(&identity, relay, &body.challenge, &proof)?;
-        // Counted only for a client that is the wayfarer: other clients cannot use up its rate.
+        // Counted after the proof, so that other clients cannot use up the wayfarer's rate.
         if let Some(exceeded) = self.0.limits.proofs_of(&identity.wayfarer_id) {
             return Err(exceeded.into());
         }
@@ -153,7 +154,8 @@ impl MessagesState {
         Ok(json!({ "token": token, "wayfarer_id": identity.wayfarer_id, "lives_s": TOKEN_LIFE_S }))
     }
 
-    /// A new token for the answer to a challenge. A challenge is good once, in whichever process.
+    /// Issues a token for an answered challenge. A challenge is good for one token across all processes: its
+    /// hash has a unique key.
     async fn token(&self, identity: &Identity, challenge: &str) -> Result<String, Refusal> {
         let token = format!("qm_{}", random_base64url());
         let limit = self.parts().settings.tokens_per_wayfarer_max.get();
@@ -179,7 +181,7 @@ impl MessagesState {
                 Err(Refusal::limit_exceeded(ErrorCode::QuotaExceeded, "tokens", message, limit, value))
             }
             TokenAnswer::ChallengeUsed | TokenAnswer::Unknown => {
-                let why = "the challenge was answered before: ask for another";
+                let why = "the challenge has already been used: request a new one";
                 Err(Refusal::request(ErrorCode::AuthFailed, "challenge", why))
             }
         }

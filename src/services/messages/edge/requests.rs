@@ -1,4 +1,4 @@
-//! What a proven client can ask for, whatever it came by.
+//! Handles the requests of a client whose identity is proven, independently of the transport.
 
 use std::time::Duration;
 
@@ -14,27 +14,27 @@ use crate::services::messages::event::{Accepted, Generation, Message, MessageSta
 use crate::services::messages::read::{self, PageLimit, PageRequest};
 use crate::store::Error;
 
-/// Longest name of a wayfarer, a device or a message of a client, in bytes.
+/// Longest `wayfarer_id` or `device_id`, in bytes.
 const NAME_BYTES_MAX: usize = 256;
 const CLIENT_MSG_ID_BYTES_MAX: usize = 128;
 
-/// Most messages in one answer to a socket, and what it is when nothing fits.
-const PULL_MAX: i64 = 100;
+/// Default number of messages in one answer to a `pull`, when the client requests none or a number out of
+/// range.
 const PULL_DEFAULT: i64 = 50;
 
-/// Most devices in the answer about a message's life.
+/// Most devices in the status of a message.
 pub(super) const STATUS_DEVICES_MAX: usize = 100;
 
-/// Who a client has proven to be.
+/// The identity of a client.
 #[derive(Debug, Clone)]
 pub(super) struct Identity {
     pub(super) wayfarer_id: String,
-    /// Empty in the first generation, whose clients are one device.
+    /// Empty in the first generation, where a wayfarer is one device without a name.
     pub(super) device: String,
     pub(super) generation: Generation,
 }
 
-/// A message to send.
+/// A request to send a message.
 #[derive(Debug)]
 pub(super) struct SendRequest {
     pub(super) to: String,
@@ -43,7 +43,7 @@ pub(super) struct SendRequest {
     pub(super) client_msg_id: Option<String>,
 }
 
-/// A name that can be stored and looked up.
+/// Checks that a name can be stored and looked up.
 pub(super) fn check_name(field: &'static str, name: &str, code: ErrorCode) -> Result<(), Refusal> {
     if name.len() > NAME_BYTES_MAX {
         let message = format!("{field} has {} bytes; at most {NAME_BYTES_MAX} are allowed", name.len());
@@ -55,7 +55,7 @@ pub(super) fn check_name(field: &'static str, name: &str, code: ErrorCode) -> Re
     Ok(())
 }
 
-/// A wayfarer's name as a generation has it.
+/// Checks that a `wayfarer_id` is valid in a generation.
 pub(super) fn check_wayfarer(field: &'static str, name: &str, generation: Generation) -> Result<(), Refusal> {
     check_name(field, name, ErrorCode::InvalidWayfarerId)?;
     if generation == Generation::Two && !is_wayfarer_id_v1(name) {
@@ -66,7 +66,7 @@ pub(super) fn check_wayfarer(field: &'static str, name: &str, generation: Genera
 }
 
 impl MessagesState {
-    /// Accepts a message. Returns after the commit.
+    /// Stores a message. Returns after the commit.
     pub(super) async fn send(&self, identity: &Identity, request: SendRequest) -> Result<Accepted, Refusal> {
         let parts = self.parts();
         let new = self.check(identity, request)?;
@@ -76,7 +76,7 @@ impl MessagesState {
         let bytes = u64::try_from(new.payload_bytes).unwrap_or(0);
         let pool = &parts.doors.session;
         if let Some(exceeded) = self.0.limits.quotas(pool, &new.sender, &new.recipient, bytes).await? {
-            // What was stored before takes nothing: its repeat is answered as it was.
+            // A repeated send stores nothing, so it is answered as the first one even if a quota is used up.
             let is_repeat = match &new.client_msg_id {
                 Some(id) => read::client_msg_id_exists(pool, &new.sender, id).await?,
                 None => false,
@@ -92,7 +92,11 @@ impl MessagesState {
                 "client_msg_id",
                 "client_msg_id was used for another message",
             )),
-            _ => Err(Error::inconsistent("message_log", "a message was not answered").into()),
+            _ => Err(Error::inconsistent(
+                "message_log",
+                "quipu_append_messages returned no answer to a message",
+            )
+            .into()),
         }
     }
 
@@ -110,7 +114,7 @@ impl MessagesState {
             let is_valid = (1..=CLIENT_MSG_ID_BYTES_MAX).contains(&id.len())
                 && id.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
             if !is_valid {
-                let message = "client_msg_id must be 1 to 128 ASCII characters without blanks";
+                let message = "client_msg_id must be 1 to 128 ASCII characters without spaces";
                 return Err(Refusal::request(ErrorCode::InvalidPayload, "client_msg_id", message));
             }
         }
@@ -152,8 +156,8 @@ impl MessagesState {
         })
     }
 
-    /// Acknowledges a message for a device, to which it was pushed at that time if no entry says so yet. Returns after the
-    /// commit.
+    /// Acknowledges a message for a device. `pushed_us` is the time of the push if no entry records it yet.
+    /// Returns after the commit.
     pub(super) async fn acknowledge(
         &self,
         identity: &Identity,
@@ -185,8 +189,9 @@ impl MessagesState {
         }
     }
 
-    /// A device shows itself: it says hello, or asks for messages. Returns up to which number it has settled everything. A wayfarer
-    /// has a bounded number of devices, because each can acknowledge each message, which is an entry for good.
+    /// Registers the client's device, or marks it as seen. Returns the number up to which every message is
+    /// acknowledged by the device or expired. The devices of a wayfarer are bounded, because each can
+    /// acknowledge each message, and acknowledgements are never deleted.
     pub(super) async fn register_device(&self, identity: &Identity) -> Result<i64, Refusal> {
         let parts = self.parts();
         let record = read::device(&parts.doors.session, &identity.wayfarer_id, &identity.device).await?;
@@ -205,11 +210,11 @@ impl MessagesState {
         })
     }
 
-    /// Refuses a device that has not shown itself. A known one counts as seen.
+    /// Refuses a device that is not registered. Marks a registered device as seen.
     pub(super) async fn check_registered(&self, identity: &Identity) -> Result<(), Refusal> {
         let record =
             read::device(&self.parts().doors.session, &identity.wayfarer_id, &identity.device).await?;
-        let unknown = "this device has not asked for messages: pull, stream or say hello as it first";
+        let unknown = "this device is not registered: pull, open a stream or send hello as this device first";
         match record {
             Some(record) if record.is_recent => Ok(()),
             Some(_) => self.register_device(identity).await.map(drop),
@@ -217,7 +222,8 @@ impl MessagesState {
         }
     }
 
-    /// Messages that wait for a device, after number `since` or where it left off. Some may be over when they are handed over.
+    /// Reads messages that wait for a device, after number `since` or after the device's read cursor. Some
+    /// may have expired when they are sent.
     pub(super) async fn pull(
         &self,
         identity: &Identity,
@@ -232,12 +238,12 @@ impl MessagesState {
         Ok(read::pages(pool, &[page_request], PageLimit::messages(limit)).await?.pop().unwrap_or_default())
     }
 
-    /// Leaves out what may be over by now. Called right before messages are handed over.
+    /// Removes messages that may have expired. Call it right before sending them.
     pub(super) fn remove_expired(&self, messages: &mut Vec<Message>) {
         messages.retain(|message| !self.parts().database_clock.may_be_expired(message.expires_at));
     }
 
-    /// What became of a message, for its sender.
+    /// The delivery status of a message, for its sender.
     pub(super) async fn message_status(
         &self,
         identity: &Identity,
@@ -255,19 +261,19 @@ impl MessagesState {
         status.ok_or_else(unknown)
     }
 
-    /// Remembers where a device goes on reading. What fails here is read again, and no more.
+    /// Moves the read cursor of a device. A failure only costs reading acknowledged messages again.
     pub(super) async fn move_position(&self, identity: &Identity) {
         let result = move_positions(&self.parts().doors, &[(&identity.wayfarer_id, &identity.device)]).await;
         if let Err(error) = result {
-            tracing::debug!(error = %error, "a device's place was not remembered");
+            tracing::debug!(error = %error, "the read cursor of a device was not moved");
         }
     }
 
-    /// How long a client may leave what it was sent untaken.
+    /// How long a client may take to accept a frame.
     pub(super) fn write_timeout(&self) -> Duration {
         Duration::from_secs(self.parts().settings.write_timeout_s.get().into())
     }
 }
 
-/// Most messages in one answer to a socket's `pull`.
-pub(super) const SOCKET_PULL_MAX: i64 = PULL_MAX;
+/// Most messages in one answer to a `pull` over a socket.
+pub(super) const SOCKET_PULL_MAX: i64 = 100;

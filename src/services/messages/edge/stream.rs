@@ -1,5 +1,5 @@
-//! `GET /v1/stream`: a device's messages as server-sent events. An event's id is the message's number, which `since` of a pull
-//! and `Last-Event-ID` take alike.
+//! `GET /v1/stream`: pushes a device's messages as server-sent events. The id of an event is the message's
+//! number. A client resumes with `Last-Event-ID`, or with `since`, which `pull` takes as well.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::refusal::Refusal;
 use super::{Listener, MessagesState};
 use crate::http::{Failure, Rejection, RequestContext};
 
-/// Silence after which a comment is sent.
+/// A comment is sent after this time without an event.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 pub(super) async fn stream(
@@ -45,7 +45,7 @@ pub(super) async fn stream(
     let delivery = delivery.map_err(|refusal| state.refuse(refusal))?;
     let drain = state.parts().lifecycle.drain_token();
     let stream = MessageStream { state, context, delivery, drain, _permit: permit };
-    // A message is taken when the connection is ready for it, so that it is not over by then.
+    // A message is taken only when the connection is ready for it, so that it has not expired by then.
     let events = stream::unfold(Some(stream), |stream| async move {
         let mut stream = stream?;
         match stream.next().await {
@@ -57,7 +57,7 @@ pub(super) async fn stream(
     Ok(([("x-accel-buffering", "no")], Sse::new(events).keep_alive(keep_alive)).into_response())
 }
 
-/// A client's stream.
+/// The state of one stream.
 struct MessageStream {
     state: MessagesState,
     context: RequestContext,
@@ -67,7 +67,7 @@ struct MessageStream {
 }
 
 impl MessageStream {
-    /// The next message; `None` when the relay stops. A client that resumes gets what this did not bring.
+    /// The next event; `None` when the relay shuts down. The client can resume after its last event.
     async fn next(&mut self) -> Result<Option<Event>, Refusal> {
         let message = loop {
             self.delivery.refill().await?;
@@ -83,7 +83,7 @@ impl MessageStream {
         Ok(Some(event.data(message_json(&message).to_string())))
     }
 
-    /// The last event of a stream that cannot go on, with the body that an error has over HTTP.
+    /// The last event of a stream that failed. Its data is the body that HTTP returns for the same error.
     fn failed(&self, refusal: Refusal) -> Event {
         let body = self.context.report(&self.state.refuse(refusal));
         Event::default().event("error").data(json!(body).to_string())

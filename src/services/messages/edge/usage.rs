@@ -1,10 +1,12 @@
-//! What is used of quotas, as this process knows it.
+//! Caches the usage of quotas in this process.
 //!
-//! What is used is read from the database, remembered for half a minute while this process adds what it accepts, and read again
-//! before a client is refused by what is older than a second: several processes together may pass a quota by what they accept in
-//! that time. A refusal causes no more than one reading a second, whatever the recipient acknowledges meanwhile. What a client uses
-//! is not counted from the start each time, but from where the last count ended; what was on its way to disk just then is counted
-//! with the next whole count.
+//! Usage is read from the database and cached for 30 seconds, during which this process adds the messages
+//! that it accepts. Before a client is refused by a count older than one second, it is counted again. Several
+//! processes together can therefore exceed a quota by what they accept within 30 seconds, and refusals cause
+//! at most one count per second and client.
+//!
+//! A count does not start from the beginning each time but from the checkpoint of the previous count. A
+//! message that was being committed during that count may be missed until the next full count.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,53 +24,54 @@ use crate::services::messages::decide::{Quota, Usage, exceeded_bound};
 use crate::services::messages::read::{recipient_usage, sender_usage};
 use crate::store::Error;
 
-/// How long what is used is remembered.
+/// How long a count is cached.
 const CACHE_TTL: Duration = Duration::from_secs(30);
 
-/// How old a count may be by which a client is refused: what was acknowledged since then makes room after this time. A reading can
-/// take up to 200,000 rows, so a client that keeps asking is not counted each time.
+/// Greatest age of a count by which a client is refused. Acknowledgements make room after this time. A count
+/// can read up to 200,000 rows, so a client that keeps sending must not cause one for each request.
 const REFUSAL_AGE_MAX: Duration = Duration::from_secs(1);
 
-/// How long what a sender has sent is only added to, and for how long when the sender is to be refused. Entries that are older than
-/// 24 hours by so much may still be counted.
+/// How long the counts of a sender only add new messages to a checkpoint, normally and before a refusal.
+/// Messages up to this much older than 24 hours can still be counted.
 const CHECKPOINT_AGE_MAX: Duration = Duration::from_hours(1);
 const CHECKPOINT_AGE_MAX_BEFORE_REFUSAL: Duration = Duration::from_mins(1);
 
-/// Senders and recipients that are remembered, and for how long once they are quiet.
+/// Most cached senders or recipients, and how long a checkpoint is kept without use.
 const CACHE_ENTRIES_MAX: u64 = 100_000;
 const CHECKPOINT_IDLE_MAX: Duration = Duration::from_mins(10);
 
-/// What was read, and where the next reading goes on.
+/// The result of a count, and where the next count begins.
 #[derive(Clone, Copy)]
 struct UsageCheckpoint {
     used: Usage,
-    /// A sender's: when all of it was read.
+    /// For a sender: when all its messages were counted.
     full_count_at: Instant,
-    /// A sender's: what was sent up to then is in it.
+    /// For a sender: messages up to this time are counted.
     after: Option<DateTime<Utc>>,
-    /// A recipient's: nothing up to this number waits.
+    /// For a recipient: no message up to this number waits.
     after_position: i64,
 }
 
-/// What one sender has waiting for a recipient.
+/// The messages of one sender that wait for a recipient.
 #[derive(Debug, Clone, Copy, Default)]
 struct SenderUsage {
     used: Usage,
-    /// Whether the reading told it. Otherwise the sender had at most half a share, and `used` is what it sent since.
+    /// Whether the count reported this sender. Otherwise the sender had at most half its share then, and
+    /// `used` holds only what it sent since.
     is_counted: bool,
 }
 
-/// What was read, and what was accepted since.
+/// The result of a count, plus the messages accepted since.
 pub(super) struct CachedUsage {
     read_at: Instant,
     messages: AtomicU64,
     bytes: AtomicU64,
-    /// A recipient's: by sender, those who had much, and those who sent since.
+    /// For a recipient: the senders that the count reported, and those that sent since.
     senders: Mutex<HashMap<String, SenderUsage>>,
 }
 
 impl CachedUsage {
-    /// Read at `at`: when the reading ended.
+    /// `read_at` is the time at which the count ended.
     fn of(read_at: Instant, Usage { messages, bytes }: Usage, senders: HashMap<String, Usage>) -> Arc<Self> {
         let (messages, bytes) = (AtomicU64::new(messages), AtomicU64::new(bytes));
         let senders = senders.into_iter().map(|(key, used)| (key, SenderUsage { used, is_counted: true }));
@@ -92,15 +95,15 @@ impl CachedUsage {
     }
 }
 
-/// Whose use is counted.
+/// What a cache counts.
 enum Scope {
-    /// What a sender has sent within 24 hours.
+    /// Messages that a sender has sent within 24 hours.
     Sender,
-    /// What waits for a recipient, and the share of it that one sender may have.
+    /// Messages that wait for a recipient. `share` is the part that one sender may use.
     Recipient { share: Quota },
 }
 
-/// What is known of all senders, or of all recipients.
+/// The usage of all senders, or of all recipients.
 pub(super) struct UsageCache {
     scope: Scope,
     quota: Quota,
@@ -109,12 +112,12 @@ pub(super) struct UsageCache {
 }
 
 impl UsageCache {
-    /// Of senders.
+    /// A cache for senders.
     pub(super) fn for_senders(quota: Quota) -> Self {
         Self::new(Scope::Sender, quota)
     }
 
-    /// Of recipients. One sender may have `share` of what waits; 0 there is no bound.
+    /// A cache for recipients. One sender may use `share` of an inbox; 0 there means no limit.
     pub(super) fn for_recipients(quota: Quota, share: Quota) -> Self {
         Self::new(Scope::Recipient { share }, quota)
     }
@@ -131,7 +134,8 @@ impl UsageCache {
         }
     }
 
-    /// The count to which a message of `bytes` by `sender` may be added, or the bound that it would pass. `None` without bounds.
+    /// Checks a quota for one more message of `bytes` by `sender`. Returns the usage to add the message to
+    /// (`None` without a quota), or the exceeded limit.
     pub(super) async fn check(
         &self,
         pool: &PgPool,
@@ -154,7 +158,7 @@ impl UsageCache {
         })
     }
 
-    /// A message of `bytes` by `sender` is accepted.
+    /// Adds an accepted message of `bytes` by `sender`.
     pub(super) fn add(&self, usage: &CachedUsage, sender: &str, bytes: u64) {
         usage.messages.fetch_add(1, Ordering::Relaxed);
         usage.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -166,7 +170,7 @@ impl UsageCache {
         }
     }
 
-    /// Forgets an old count. One that another request has read since then stays.
+    /// Removes an old count from the cache, unless another request has replaced it.
     async fn invalidate(&self, key: &str, old: &Arc<CachedUsage>) {
         let invalidate = |entry: Option<Entry<String, Arc<CachedUsage>>>| {
             let is_old = entry.is_some_and(|entry| Arc::ptr_eq(entry.value(), old));
@@ -189,7 +193,8 @@ impl UsageCache {
         }
     }
 
-    /// Whether a sender of whom the reading told nothing may pass its share: it had up to half a share then.
+    /// Whether a sender that the count did not report may exceed its share: at the count it had up to half of
+    /// it.
     fn may_pass_share(&self, usage: &CachedUsage, sender: &str, bytes: u64) -> bool {
         let Scope::Recipient { share } = self.scope else { return false };
         let SenderUsage { used, is_counted } = usage.sender_usage_of(sender);
@@ -207,7 +212,7 @@ impl UsageCache {
         if let Some(usage) = self.usages.get(key).await {
             return Ok(usage);
         }
-        // One of those who ask at once reads; the others are told what it read, or why it could not.
+        // One of concurrent requests counts; the others get its result or its error.
         let read = async {
             let read_at = Instant::now();
             let old = self.checkpoints.get(key).await;
@@ -236,12 +241,12 @@ impl UsageCache {
     }
 }
 
-/// Senders that have more than this are told by a reading.
+/// Half of a share. A count reports the senders that use more.
 fn half_of(share: Quota) -> Quota {
     Quota { messages: share.messages / 2, bytes: share.bytes / 2 }
 }
 
-/// What a sender has used, with what the old reading holds of it.
+/// Counts the usage of a sender, continuing from the previous checkpoint if there is one.
 async fn read_sender(
     pool: &PgPool,
     sender: &str,
@@ -277,9 +282,10 @@ mod tests {
         )
     }
 
-    /// Nothing listens at port 1 of loopback: every reading fails, which shows that there was one.
+    /// Nothing listens at port 1 of the loopback address, so a count fails, which shows that it was
+    /// attempted.
     #[tokio::test]
-    async fn a_full_inbox_is_read_again_once_a_second_and_by_one_request() {
+    async fn a_full_inbox_is_counted_again_once_a_second_by_one_request() {
         let wait = Duration::from_millis(200);
         let pool =
             PgPoolOptions::new().acquire_timeout(wait).connect_lazy("postgres://127.0.0.1:1/x").unwrap();
@@ -289,7 +295,7 @@ mod tests {
         for _ in 0..100 {
             assert!(matches!(cache.check(&pool, &key, "s", 5).await, Ok(Err(LimitExceeded::Inbox))));
         }
-        // Two requests saw an old count. One has read since then; the other must not have it read again.
+        // Two requests saw an old count. One has counted again; the other must not cause another count.
         let (old, new) = (full_inbox(REFUSAL_AGE_MAX), full_inbox(Duration::ZERO));
         cache.usages.insert(key.clone(), Arc::clone(&new)).await;
         cache.invalidate(&key, &old).await;

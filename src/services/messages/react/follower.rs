@@ -1,6 +1,8 @@
-//! Finds what other processes wrote for the sessions of this one: hints say at once for whom, and it is read for all of these in one
-//! question. Every few seconds the database is asked about some of the sessions, and about all of them in turn, because a hint may
-//! be lost.
+//! Finds messages that other processes committed for the sessions of this process.
+//!
+//! Hints name the recipients at once, and one query reads ahead for all their sessions. Because hints can be
+//! lost, the database is also polled every few seconds for a part of the sessions, so that all sessions are
+//! polled in turn.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -12,30 +14,32 @@ use crate::services::messages::append::{Exchange, Mailbox};
 use crate::services::messages::read::{self, PageLimit, PageRequest};
 use crate::store::{Doors, Error, Hints, Words};
 
-/// Sessions asked about at a time: a question about ten thousand takes a processor away from those that send meanwhile.
+/// Sessions polled in one query. A query about ten thousand sessions would take a whole processor away from
+/// concurrent senders.
 const POLL_BATCH: usize = 1_000;
 
-/// Sessions whose messages are read in one question, and how much of each: a session that has more waiting reads itself.
+/// Sessions for which one query reads ahead, and how much for each. A session that has more waiting reads it
+/// itself.
 const READ_BATCH: usize = 256;
 const READ_LIMIT: PageLimit = PageLimit { messages: 8, bytes: 4 * 1_024 };
 
-/// The loop that looks at the database, and the one that hears hints.
+/// Polls the database ([`Service::cycle`]) and listens to hints ([`Follower::listen`]).
 #[derive(Debug, Clone)]
 pub struct Follower {
     doors: Doors,
     exchange: Exchange,
-    /// Those not asked about since the last time that this was empty.
+    /// Sessions not polled yet in this round. When the list is empty, a new round begins.
     unpolled: Arc<Mutex<Vec<Weak<Mailbox>>>>,
 }
 
 impl Follower {
-    /// A follower for the sessions of this process.
+    /// Creates a follower for the sessions of this process.
     #[must_use]
     pub fn new(doors: Doors, exchange: Exchange) -> Self {
         Self { doors, exchange, unpolled: Arc::default() }
     }
 
-    /// Reads for sessions by the words of hints, until stopped.
+    /// Reads ahead for the sessions that hints concern, until stopped.
     pub async fn listen(self, hints: Hints, stop: CancellationToken) {
         let mut received = hints.words();
         while let Some(words) = stop.run_until_cancelled(received.recv()).await {
@@ -51,7 +55,7 @@ impl Follower {
         }
     }
 
-    /// Whose turn it is to be asked about; those that have left take nobody's.
+    /// The mailboxes to poll next. Mailboxes of ended sessions are skipped.
     fn next_mailboxes(&self) -> Vec<Arc<Mailbox>> {
         let mut unpolled = self.unpolled.lock().unwrap_or_else(PoisonError::into_inner);
         unpolled.retain(|mailbox| mailbox.strong_count() > 0);
@@ -80,7 +84,7 @@ impl Follower {
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(error = %error, "messages were not read ahead: {error}");
+                    tracing::debug!(error = %error, "reading messages ahead failed; the sessions read them themselves: {error}");
                     for mailbox in mailboxes {
                         mailbox.signal_more();
                     }

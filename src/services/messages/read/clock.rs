@@ -1,4 +1,5 @@
-//! The database's clock, as this process knows it: never behind the true one.
+//! Estimates the database's clock without asking for it each time. The estimate is never behind the true
+//! time, so a message is never pushed after its expiry.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,17 +9,18 @@ use tokio::time::Instant;
 
 use crate::store::Error;
 
-/// How much two clocks may drift apart: a tenth of a millisecond a second is more than any of them does.
+/// Assumed drift between the clocks: one part in 10,000 (0.1 ms per second), more than real clocks have.
 const DRIFT_DIVISOR: u32 = 10_000;
 
-/// How often it is asked when it is measured; the quickest answer counts.
+/// Requests of one measurement; the one with the shortest round trip counts.
 const SAMPLES: usize = 3;
 
-/// Says how late it may be in the database. Cloning shares it.
+/// An upper bound of the database's time. Clones share it.
 #[derive(Debug, Clone)]
 pub struct DatabaseClock(Arc<Mutex<Sample>>);
 
-/// What the database said, and when it was asked: it said so later than that.
+/// A reading of the database's clock. The database answered after `requested_at`, so adding all time since
+/// then gives an upper bound.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     requested_at: Instant,
@@ -26,7 +28,7 @@ struct Sample {
 }
 
 impl DatabaseClock {
-    /// A clock that was measured just now.
+    /// Measures the database's clock.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -34,18 +36,18 @@ impl DatabaseClock {
         Ok(Self(Arc::new(Mutex::new(sample(pool).await?))))
     }
 
-    /// Measures again.
+    /// Measures the clock again.
     ///
     /// # Errors
-    /// When the database does not answer; what was known is still good.
+    /// When the database does not answer; the previous measurement stays valid.
     pub async fn measure(&self, pool: &PgPool) -> Result<(), Error> {
         let sample = sample(pool).await?;
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = sample;
         Ok(())
     }
 
-    /// The latest that it can be in the database, in microseconds since 1970: what was said, and all the time since it was
-    /// asked for, so that the whole uncertainty of the answer's way counts as past.
+    /// The latest time that the database's clock can show now, in microseconds since 1970. The whole round
+    /// trip of the measurement counts as elapsed.
     #[must_use]
     pub fn latest_us(&self) -> i64 {
         let sample = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,7 +56,7 @@ impl DatabaseClock {
         sample.database_us.saturating_add(i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX))
     }
 
-    /// Whether a message that ends at this unix second may be over.
+    /// Whether a message that expires at this Unix second may have expired.
     #[must_use]
     pub fn may_be_expired(&self, expires_at: i64) -> bool {
         self.latest_us() >= expires_at.saturating_mul(1_000_000)
@@ -75,5 +77,5 @@ async fn sample(pool: &PgPool) -> Result<Sample, Error> {
             best = Some((round_trip, Sample { requested_at, database_us }));
         }
     }
-    Ok(best.expect("it was asked at least once").1)
+    Ok(best.expect("SAMPLES is at least 1").1)
 }

@@ -1,4 +1,4 @@
-//! What the room asks the database.
+//! Queries of the messages service.
 
 mod clock;
 mod queue;

@@ -1,8 +1,9 @@
-//! What waits for a device, and what became of a message.
+//! Reads the messages that wait for a device, and the status of a message.
 //!
-//! Whether there is an entry about a message is asked by a subquery with LIMIT, here and in the functions of the migrations: such a one is
-//! answered from the index, message by message. `EXISTS` may become a join with the whole journal, and does while the statistics
-//! are those of an empty table. Wayfarers are found by their hash, which is what the indexes hold; the name decides.
+//! Here and in the functions of the migrations, a subquery with LIMIT 1 tests whether an entry about a
+//! message exists: PostgreSQL answers it from the index, message by message. It may turn `EXISTS` into a join
+//! with the whole journal, and does so while the statistics are those of an empty table. The indexes hold
+//! hashes of wayfarers, so each condition names the hash and the id; the id decides.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,44 +14,45 @@ use uuid::Uuid;
 use crate::services::messages::event::{DeviceStatus, Generation, Message, MessageStatus, Page};
 use crate::store::Error;
 
-/// Whose messages are asked for.
+/// A request for one page of messages.
 #[derive(Debug, Clone, Copy)]
 pub struct PageRequest<'request> {
-    /// `wayfarer_id`.
+    /// `wayfarer_id` of the recipient.
     pub recipient: &'request str,
-    /// His device.
+    /// The recipient's device.
     pub device: &'request str,
-    /// After which number.
+    /// The page holds messages after this number.
     pub after: i64,
 }
 
-/// How much of each.
+/// The size of a page.
 #[derive(Debug, Clone, Copy)]
 pub struct PageLimit {
-    /// Messages.
+    /// Most messages.
     pub messages: i64,
-    /// Bytes of their decoded payloads together: a page ends before the message that would pass it.
+    /// Most bytes of their decoded payloads together: a page ends before the message that would exceed them.
     pub bytes: i64,
 }
 
 impl PageLimit {
-    /// So many messages, as long as they fit into memory. The largest payload does by itself, so that every page goes on.
+    /// A page of at most `messages` messages and 4 MiB. The largest payload allowed, 1 MiB, fits, so every
+    /// page makes progress.
     #[must_use]
     pub const fn messages(messages: i64) -> Self {
         Self { messages, bytes: 4 * 1024 * 1024 }
     }
 }
 
-/// A device that its wayfarer has shown.
+/// A registered device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceRecord {
-    /// Up to which number it has settled everything.
+    /// Every message up to this number is acknowledged by the device or expired.
     pub settled: i64,
-    /// Whether it was seen within a day.
+    /// Whether the device was seen within the last day.
     pub is_recent: bool,
 }
 
-/// What is known of a device; `None` when its wayfarer has not shown it.
+/// The record of a device; `None` when the device is not registered.
 pub async fn device(pool: &PgPool, recipient: &str, device: &str) -> Result<Option<DeviceRecord>, Error> {
     Ok(sqlx::query_as!(
         DeviceRecord,
@@ -63,8 +65,8 @@ pub async fn device(pool: &PgPool, recipient: &str, device: &str) -> Result<Opti
     .await?)
 }
 
-/// A page for each, in their order. A recipient's numbers become visible in their order, so nothing below the last one can appear
-/// later.
+/// Reads one page for each request, in the order of the requests. One recipient's numbers become visible in
+/// ascending order, so no message can appear later at or below `read_to`.
 pub async fn pages(
     pool: &PgPool,
     requests: &[PageRequest<'_>],
@@ -94,18 +96,18 @@ pub async fn pages(
     )
     .fetch_all(pool)
     .await?;
-    let place_of = |place: i64| usize::try_from(place - 1).expect("places are counted from 1");
-    // What is left of each page after a row, negative from the first that does not fit.
+    let index_of = |index: i64| usize::try_from(index - 1).expect("ORDINALITY counts from 1");
+    // Bytes left of each page after each row; negative from the first message that does not fit.
     let mut bytes_left = vec![limit.bytes; requests.len()];
     let fits: Vec<bool> = rows
         .iter()
         .map(|row| {
-            let bytes_left = &mut bytes_left[place_of(row.place)];
+            let bytes_left = &mut bytes_left[index_of(row.place)];
             *bytes_left -= i64::from(row.payload_bytes.unwrap_or(0));
             *bytes_left >= 0
         })
         .collect();
-    // Two devices may ask for one message.
+    // A set, because two devices of one recipient may request the same message.
     let wanted: BTreeSet<(i64, i64)> = rows
         .iter()
         .zip(&fits)
@@ -117,24 +119,23 @@ pub async fn pages(
         .iter()
         .map(|request| Page { after: request.after, read_to: request.after, ..Page::default() })
         .collect();
-    let recipients_by_place: Vec<Arc<str>> =
-        requests.iter().map(|request| request.recipient.into()).collect();
+    let recipient_names: Vec<Arc<str>> = requests.iter().map(|request| request.recipient.into()).collect();
     let mut counts = vec![0; requests.len()];
     let mut newest = afters;
     for (row, fits) in rows.into_iter().zip(fits) {
-        let place = place_of(row.place);
-        let (page, newest_of_page) = (&mut pages[place], &mut newest[place]);
+        let index = index_of(row.place);
+        let (page, newest_of_page) = (&mut pages[index], &mut newest[index]);
         *newest_of_page = row.top.unwrap_or(0).max(*newest_of_page);
-        // Where nothing was found there is a row all the same: for the top.
+        // A request without messages still has a row, which holds the recipient's newest number.
         let Some(number) = row.position else { continue };
-        counts[place] += 1;
+        counts[index] += 1;
         if !fits {
             page.has_more = true;
             continue;
         }
-        page.has_more = counts[place] == limit.messages;
+        page.has_more = counts[index] == limit.messages;
         page.read_to = number;
-        // Not there when its hour was dropped between the two looks.
+        // The payload is missing if its partition was dropped between the two queries.
         let (Some((generation, payload)), Some(msg_id), Some(sender)) =
             (payloads.get(&number), row.msg_id, row.sender)
         else {
@@ -144,7 +145,7 @@ pub async fn pages(
             number,
             msg_id,
             sender,
-            recipient: Arc::clone(&recipients_by_place[place]),
+            recipient: Arc::clone(&recipient_names[index]),
             received_at: row.received_at.unwrap_or(0),
             expires_at: row.expires_at.unwrap_or(0),
             generation: Generation::of_number(*generation),
@@ -157,7 +158,8 @@ pub async fn pages(
     Ok(pages)
 }
 
-/// What messages say, by number. Asked with the span of their ends, so that the plan knows the few hours it is about.
+/// Reads payloads by message number. The span of expiries lets the planner select the few partitions
+/// concerned.
 async fn payloads(
     pool: &PgPool,
     wanted: &BTreeSet<(i64, i64)>,
@@ -182,7 +184,8 @@ async fn payloads(
     Ok(rows.into_iter().map(|row| (row.message, (row.generation, row.payload))).collect())
 }
 
-/// Which of these recipients have messages after the number given with each; as places in the lists, which are equally long.
+/// Returns the indexes of the recipients that have messages after the number given for each. Both lists have
+/// the same length.
 pub async fn recipients_with_more(
     pool: &PgPool,
     recipients: &[String],
@@ -201,7 +204,7 @@ pub async fn recipients_with_more(
     Ok(places.iter().filter_map(|place| usize::try_from(place - 1).ok()).collect())
 }
 
-/// Whether a sender has used a `client_msg_id`.
+/// Whether the sender has used this `client_msg_id`.
 pub async fn client_msg_id_exists(pool: &PgPool, sender: &str, client_msg_id: &str) -> Result<bool, Error> {
     Ok(sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM message_log WHERE sender = $1 AND client_msg_id = $2) AS "is_known!""#,
@@ -212,7 +215,8 @@ pub async fn client_msg_id_exists(pool: &PgPool, sender: &str, client_msg_id: &s
     .await?)
 }
 
-/// The life of a message, for its sender alone, with at most `devices_max` devices. `None` when the sender sent no such message.
+/// Reads the status of a message for its sender, with at most `devices_max` devices. `None` when the sender
+/// sent no such message.
 pub async fn message_status(
     pool: &PgPool,
     sender: &str,

@@ -1,4 +1,5 @@
-//! How much of the quotas is used. Whoever remembers an answer asks for what came after it.
+//! Counts how much of the quotas is in use. Each query continues after the position where the caller's
+//! previous count ended.
 
 use std::collections::HashMap;
 
@@ -8,35 +9,37 @@ use sqlx::PgPool;
 use crate::services::messages::decide::{Quota, Usage};
 use crate::store::Error;
 
-/// Rows that are looked at: as many as the quota allows, or this many where it bounds bytes alone.
+/// Most rows that a count reads when the quota limits bytes only. With a limit on messages it reads as many
+/// rows as that.
 const ROWS_MAX_WITHOUT_MESSAGE_QUOTA: u64 = 1_000_000;
 
 fn row_limit(messages: u64) -> i64 {
-    bound(if messages == 0 { ROWS_MAX_WITHOUT_MESSAGE_QUOTA } else { messages })
+    limit_parameter(if messages == 0 { ROWS_MAX_WITHOUT_MESSAGE_QUOTA } else { messages })
 }
 
-/// A bound as PostgreSQL has it; 0 is none.
-fn bound(bound: u64) -> i64 {
-    i64::try_from(bound).ok().filter(|bound| *bound > 0).unwrap_or(i64::MAX)
+/// The limit as a query parameter. 0 means no limit.
+fn limit_parameter(limit: u64) -> i64 {
+    i64::try_from(limit).ok().filter(|limit| *limit > 0).unwrap_or(i64::MAX)
 }
 
 fn usage_of(messages: i64, bytes: i64) -> Usage {
     Usage { messages: messages.unsigned_abs(), bytes: bytes.unsigned_abs() }
 }
 
-/// What waits for a recipient.
+/// The messages that wait for a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboxUsage {
-    /// All of it.
+    /// Usage of all senders together.
     pub used: Usage,
-    /// What waits of single senders, of those who have more than was asked for.
+    /// Usage of each sender that exceeds the `report_above` of the query.
     pub senders: HashMap<String, Usage>,
-    /// Nothing up to this number waits: the next reading begins after it.
+    /// No message up to this number waits, so the next count can begin after it.
     pub after: i64,
 }
 
-/// What waits for a recipient: neither over nor acknowledged by any of its devices. None of it has a number up to `after`. Senders
-/// are told who have more messages or more bytes than `told_above`; 0 there tells none by that unit.
+/// Counts the messages of a recipient after number `after` that have neither expired nor been acknowledged by
+/// any of its devices; the caller knows that no message up to `after` waits. Senders with more messages or
+/// bytes than `report_above` are listed; 0 there lists none by that unit.
 pub async fn recipient_usage(
     pool: &PgPool,
     recipient: &str,
@@ -60,8 +63,8 @@ pub async fn recipient_usage(
         recipient,
         row_limit(quota.messages),
         after,
-        bound(report_above.messages),
-        bound(report_above.bytes)
+        limit_parameter(report_above.messages),
+        limit_parameter(report_above.bytes)
     )
     .fetch_all(pool)
     .await?;
@@ -78,8 +81,9 @@ pub async fn recipient_usage(
     Ok(inbox)
 }
 
-/// What a sender has sent within the last 24 hours, and `after` that moment if there is one; the second value is the next. The
-/// bound is read off the index, which `clock_timestamp()`, being volatile, would not allow.
+/// Counts what a sender has sent within the last 24 hours and, if `after` is given, after that time. Returns
+/// the usage and the `after` of the next count. The bound in time is `statement_timestamp()`, because
+/// PostgreSQL cannot use the volatile `clock_timestamp()` as an index bound.
 pub async fn sender_usage(
     pool: &PgPool,
     sender: &str,

@@ -168,7 +168,7 @@ impl Ledger {
                 let is_away = frame["code"] == "INTERNAL_ERROR"
                     || frame["msg_id"]
                         .as_str()
-                        .is_some_and(|why| why.starts_with("the store does not answer"));
+                        .is_some_and(|why| why.starts_with("the store is unavailable"));
                 self.figures.not_served += 1;
                 if !is_away {
                     self.wrong(format!("{asked:?} was refused: {frame}"));

@@ -1,4 +1,5 @@
-//! How a connection ends: by the client's goodbye, by ours, or because nothing more can be read from it.
+//! Ends a connection: after a close frame of the client, with a close frame of ours, or without one when the
+//! socket is unusable.
 
 use std::time::Duration;
 
@@ -10,27 +11,28 @@ use crate::http::{CloseCode, CloseFrame, MessageTooLong, SocketError, SocketMess
 use crate::services::messages::edge::frame::ErrorCode;
 use crate::services::messages::edge::refusal::Refusal;
 
-/// How long a client has to take our goodbye, to take the refusal at the end of the hello time limit, and to read why its frame is
-/// too long.
+/// How long a client may take to accept our close frame, to accept the refusal at the end of the hello time
+/// limit, and to read why its frame is too long.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why a session is over.
+/// Why a session ends.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum SessionEnd {
-    /// The connection is gone, or its client was told all there is to say.
+    /// The connection is lost, or the client has been sent its last refusal. No close frame is sent.
     Disconnected,
-    /// The client said goodbye.
+    /// The client sent a close frame.
     ClosedByClient,
-    /// Nothing was heard of it for too long.
+    /// No frame arrived within two ping intervals.
     TimedOut,
-    /// It was told that it sent too long a frame.
+    /// The client sent a frame that is too long and has been sent a refusal.
     FrameTooLong,
-    /// The relay stops.
+    /// The relay shuts down.
     Shutdown,
 }
 
 impl Session {
-    /// Nothing can be read from here on. A client that sent too long a frame is told its size and the limit.
+    /// Handles a read error, after which the socket cannot be read any more. A client that sent too long a
+    /// frame is told its size and the limit.
     pub(super) async fn frame_error(&mut self, error: &SocketError) -> SessionEnd {
         let SocketError::Io(error) = error else { return SessionEnd::Disconnected };
         let too_long = error.get_ref().and_then(|error| error.downcast_ref::<MessageTooLong>());
@@ -41,24 +43,29 @@ impl Session {
         self.refuse(refusal).await.err().unwrap_or(SessionEnd::FrameTooLong)
     }
 
-    /// Says goodbye, as far as the client takes it.
+    /// Closes the connection with a close frame where one is due.
     pub(super) async fn close(&mut self, end: SessionEnd) {
         match end {
             SessionEnd::Disconnected => {}
-            // The library has the answer ready (RFC 6455, 5.5.1), and sends it with whatever is sent next. Without it many a
-            // client takes its own end for a failure.
+            // The library has queued the answering close frame (RFC 6455, 5.5.1) and sends it with the next
+            // write or flush. Many clients report a failure if it is missing.
             SessionEnd::ClosedByClient => {
                 let _ = timeout(CLOSE_TIMEOUT, self.socket.flush()).await;
             }
             SessionEnd::TimedOut => {
-                self.send_close(CloseCode::Away, "nothing was heard for too long, not even a pong").await;
+                self.send_close(
+                    CloseCode::Away,
+                    "no frame was received for two ping intervals, not even a pong",
+                )
+                .await;
             }
             SessionEnd::FrameTooLong => {
                 self.send_close(CloseCode::Size, "the frame is too long").await;
-                // What he still sends is not read: hanging up now would take the words away before he has read them.
+                // The socket stays open without being read: closing it with unread data would reset the
+                // connection, and the client could lose the refusal.
                 sleep(CLOSE_TIMEOUT).await;
             }
-            SessionEnd::Shutdown => self.send_close(CloseCode::Away, "the relay stops").await,
+            SessionEnd::Shutdown => self.send_close(CloseCode::Away, "the relay is shutting down").await,
         }
     }
 

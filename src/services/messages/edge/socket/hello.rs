@@ -1,4 +1,5 @@
-//! Who speaks on a socket: claimed in `hello`, proven by a token or by an answer to a challenge.
+//! Authenticates a socket: the client claims an identity in `hello` and proves it with a token, or with
+//! `auth`, the answer to a challenge.
 
 use super::close::SessionEnd;
 use super::reply::next_reply;
@@ -47,7 +48,7 @@ impl Session {
             }
             Ok(ClaimCheck::Accepted) => self.accept(identity, since).await,
             Ok(ClaimCheck::NeedsProof) => {
-                let why = "prove who you are: a bearer token, or `auth` in hello";
+                let why = "identity not proven: connect with a bearer token, or send `auth` in hello";
                 self.refuse_as(generation, Refusal::request(ErrorCode::AuthFailed, "wayfarer_id", why))
                     .await?;
                 Err(SessionEnd::Disconnected)
@@ -58,9 +59,16 @@ impl Session {
 
     pub(super) async fn authenticate(&mut self, proof: Option<&Proof<'_>>) -> Result<(), SessionEnd> {
         let Some(PendingClaim { identity, since, challenge }) = self.pending_claim.take() else {
-            return self.refuse(Refusal::request(ErrorCode::AuthFailed, "auth", "nothing was asked")).await;
+            return self
+                .refuse(Refusal::request(
+                    ErrorCode::AuthFailed,
+                    "auth",
+                    "no challenge is pending: send hello with `auth` first",
+                ))
+                .await;
         };
-        // Each proven client leaves a row for its device, so proofs have a rate also where they go on after one another on one socket.
+        // Each proven identity leaves a row for its device. The rate of proofs therefore also limits
+        // identities that follow one another on one socket.
         if let Some(exceeded) = self.state.0.limits.proofs_from(self.context.client()) {
             self.refuse_as(identity.generation, exceeded.into()).await?;
             return Err(SessionEnd::Disconnected);
@@ -73,7 +81,7 @@ impl Session {
             None => Err(Refusal::request(
                 ErrorCode::AuthFailed,
                 "auth",
-                "public_key_b64 and signature_b64, or event",
+                "auth needs public_key_b64 and signature_b64, or event",
             )),
         };
         match proven {
@@ -85,7 +93,7 @@ impl Session {
         }
     }
 
-    /// From here on the client is known. A second hello on one socket is another client.
+    /// Accepts an identity. A second `hello` on the same socket replaces the first identity.
     async fn accept(&mut self, identity: Identity, since: Option<i64>) -> Result<(), SessionEnd> {
         while let Some(reply) = next_reply(&mut self.replies, &mut self.requests).await {
             self.reply(reply).await?;
@@ -110,10 +118,10 @@ impl Session {
         self.send_text(frame).await
     }
 
-    /// The device's place is remembered.
+    /// Records unacknowledged pushes and moves the device's read cursor. Resets the identity.
     pub(super) async fn end_delivery(&mut self) {
         if let Some(mut delivery) = self.delivery.take() {
-            // That is all they are for: whoever stops now loses no message.
+            // A failure loses records of pushes, but no message.
             let _ = delivery.record_all().await;
         }
         if let Some(identity) = self.identity.take().filter(|_| std::mem::take(&mut self.acknowledged_any)) {

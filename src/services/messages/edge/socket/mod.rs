@@ -1,7 +1,21 @@
-//! `GET /ws`: both generations' frames on one socket.
+//! `GET /ws`: frames of both generations on one socket.
 //!
-//! A session is one task: it reads, asks, answers in the order of the questions, and hands messages over. What a client asks
-//! while earlier questions are on their way to disk is taken, up to a bound; then it is not read on.
+//! A session is one task. It reads frames, starts requests, sends replies in the order of the requests, and
+//! pushes messages. While requests are being committed it accepts further ones up to a limit; then it stops
+//! reading.
+//!
+//! | state | event | next state |
+//! |---|---|---|
+//! | unproven | `hello`, accepted by token or trusted listener | proven |
+//! | unproven | `hello` that offers a key proof | challenged (`pending_claim`) |
+//! | unproven | `hello` that can prove nothing | ended |
+//! | challenged | `auth` with a valid proof | proven |
+//! | challenged | `auth` with an invalid proof | ended |
+//! | unproven, challenged | `hello_deadline` | ended |
+//! | proven | `send`, `ack`, `pull`, `status` | proven, one more pending request |
+//! | proven | another `hello` | as from unproven; acceptance replaces the identity |
+//! | any | malformed or unexpected frame | same, after a refusal |
+//! | any | no frame for two ping intervals, write timeout, frame too long, close, shutdown | ended |
 
 mod close;
 mod hello;
@@ -36,19 +50,19 @@ use crate::lifecycle::beside;
 use crate::services::messages::event::{Generation, MessageStatus};
 use crate::store::Error;
 
-/// Longest message of a client that has not proven who it is, in bytes: a `hello` or an `auth` with a Nostr event.
+/// Longest frame of an unproven client, in bytes: a `hello`, or an `auth` with a Nostr event.
 const UNPROVEN_BYTES_MAX: usize = 2 * 1024;
 
-/// What surrounds a payload in its message, in bytes at most: names, and their escapes.
+/// Most bytes of a frame besides its payload: names, and their escapes.
 const FRAME_OVERHEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// What a connection keeps ready for reading, in bytes: ten thousand idle ones have it, too.
+/// Read buffer of a connection, in bytes. Ten thousand idle connections each have one.
 const READ_BUFFER_BYTES: usize = 1024;
 
-/// Questions of one client that may be on their way to disk.
+/// Most pending requests of one client.
 const REQUESTS_MAX: usize = 64;
 
-/// Messages handed over before the client is listened to again.
+/// Most messages pushed before the session reads frames again.
 const PUSH_BATCH: usize = 32;
 
 pub(super) async fn upgrade(
@@ -72,8 +86,9 @@ pub(super) async fn upgrade(
     Ok(upgrade.serve(&lifecycle, client, READ_BUFFER_BYTES, UNPROVEN_BYTES_MAX, session))
 }
 
-/// Longest message of a proven client, in bytes. The longest payload takes 4/3 of its length in base64; one that is up to half as
-/// long again is still read, so that its sender is told the payload's length and limit and stays connected.
+/// Longest frame of a proven client, in bytes. The longest payload takes 4/3 of its length in base64. A
+/// payload of up to 1.5 times the limit is still read, so that its sender learns its length and the limit and
+/// stays connected.
 const fn proven_bytes_max(payload_bytes_max: usize) -> usize {
     2 * payload_bytes_max + FRAME_OVERHEAD_BYTES_MAX
 }
@@ -89,21 +104,20 @@ struct PendingClaim {
 struct Session {
     socket: ServerSocket,
     state: MessagesState,
-    /// Of the upgrade request: failures are reported under its id.
+    /// Context of the upgrade request, under whose id failures are reported.
     context: RequestContext,
     credentials: Credentials,
     identity: Option<Identity>,
     delivery: Option<Delivery>,
-    /// Whether frames tell the numbers of messages: whoever resumes by number wants to know them.
+    /// Whether frames carry message numbers: only for a client that resumes by number.
     sends_positions: bool,
-    /// A claim that waits for its proof.
     pending_claim: Option<PendingClaim>,
     requests: FuturesOrdered<PendingReply>,
-    /// What was answered while something else was done.
+    /// Replies that became ready while the session did something else.
     replies: VecDeque<Result<Reply, Refusal>>,
     acknowledged_any: bool,
     last_frame_at: Instant,
-    /// When a client that has not proven who it is is cut off. Nothing that it sends, and nothing that it leaves unread, postpones it.
+    /// When an unproven client is disconnected. Neither its frames nor a full send buffer postpone it.
     hello_deadline: Instant,
     _permit: ConnectionPermit,
 }
@@ -141,7 +155,8 @@ impl Session {
             Err(end) = self.serve() => end,
             () = drain.cancelled() => SessionEnd::Shutdown,
         };
-        // What is not answered by now never is, and must not keep what it holds while the rest ends.
+        // Pending requests are dropped here: their replies cannot be sent any more, and they must not hold
+        // database connections while the session ends.
         self.requests.clear();
         self.close(end).await;
         Box::pin(self.end_delivery()).await;
@@ -149,24 +164,26 @@ impl Session {
 
     async fn serve(&mut self) -> Result<Infallible, SessionEnd> {
         let interval = Duration::from_secs(self.state.parts().settings.ping_interval_s.get().into());
-        // Ten thousand that came back in the same second are not pinged in the same second. Nobody is pinged before the original
-        // would: there are clients that ask, wait for one answer, and take a ping for a wrong one.
+        // The first ping is randomly delayed, so that ten thousand clients that reconnected in the same
+        // second are not pinged in the same second. It is not earlier than in aethos-relay, because some
+        // clients send a request, wait for one frame, and take a ping for a wrong reply.
         let first_ping = interval.mul_f64(rand::rng().random_range(1.0..=2.0));
         let mut ping = interval_at(Instant::now() + first_ping, interval);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut frames_read = 0;
         loop {
-            // Who asks without end gets what is his, too.
+            // A client that keeps sending requests must still receive its messages.
             if frames_read >= REQUESTS_MAX {
                 self.push_messages().await?;
                 frames_read = 0;
             }
             let accepts_requests = self.requests.len() + self.replies.len() < REQUESTS_MAX;
-            // What a client says comes before what it is handed: one that acknowledges each message would else be left waiting to
-            // be heard while it is waited for to read. A long queue keeps neither records nor pings waiting.
+            // Frames are read before messages are pushed. Otherwise a client that acknowledges each message
+            // and the session could wait for each other with full buffers. Records and pings come before
+            // pushes, so that a long queue does not delay them.
             tokio::select! {
                 biased;
-                // First, so that frames and pings of a client that proves nothing cannot postpone its end.
+                // First, so that frames and pings of an unproven client cannot postpone its end.
                 () = sleep_until(self.hello_deadline), if self.identity.is_none() => {
                     self.refuse(Refusal::request(ErrorCode::AuthFailed, "hello", "hello required first")).await?;
                     return Err(SessionEnd::Disconnected);
@@ -202,18 +219,19 @@ impl Session {
         }
     }
 
-    /// The session cannot go on. Its client is told why.
+    /// Reports an error that ends the session.
     async fn fail<T>(&mut self, error: Error) -> Result<T, SessionEnd> {
         self.refuse(error).await?;
         Err(SessionEnd::Disconnected)
     }
 
-    /// Hands some messages over.
+    /// Pushes a batch of messages.
     async fn push_messages(&mut self) -> Result<(), SessionEnd> {
         let Some(delivery) = &mut self.delivery else { return Ok(()) };
-        // What was asked for may hold the connection that this waits for.
+        // Pending requests are polled meanwhile, because they may hold the database connection that this read
+        // needs.
         if let Err(error) = beside(delivery.refill(), &mut self.requests, &mut self.replies).await {
-            // The client comes back, and is served from where it was.
+            // The client can reconnect and continue after what it acknowledged.
             return self.fail(error).await;
         }
         for _ in 0..PUSH_BATCH {
@@ -237,7 +255,7 @@ impl Session {
     async fn handle_frame(&mut self, frame: Frame) -> Result<(), SessionEnd> {
         let parsed = match &frame {
             Frame::Text(text) => parse(text),
-            // The original looked at what is in a frame, not at its kind.
+            // aethos-relay reads JSON from text and binary frames alike.
             Frame::Binary(bytes) => {
                 let Ok(text) = str::from_utf8(bytes) else {
                     let why = "binary frames are of the third generation; this relay speaks JSON";
@@ -259,7 +277,7 @@ impl Session {
         drop(frame);
         match inbound {
             Inbound::Hello { wayfarer_id, device_id, auth, since } => {
-                // On the heap while it runs: an idle session must not hold the size of what it does once.
+                // On the heap while it runs, so that an idle session does not keep space for it.
                 Box::pin(self.hello(wayfarer_id, device_id, auth.is_some(), since)).await
             }
             Inbound::Auth { public_key_b64, signature_b64, event } => {
@@ -282,7 +300,7 @@ impl Session {
         }
     }
 
-    /// A question of somebody we know.
+    /// Starts a request of a proven client.
     async fn start_request(&mut self, identity: Identity, inbound: Inbound) -> Result<(), SessionEnd> {
         let (state, generation) = (self.state.clone(), identity.generation);
         let reply: PendingReply = match inbound {
@@ -303,7 +321,8 @@ impl Session {
                 })
             }
             Inbound::Pull { limit, since } => {
-                // What was acknowledged before must not come again.
+                // Earlier acknowledgements are completed first, so that the page does not hold their
+                // messages.
                 while let Some(reply) = next_reply(&mut self.replies, &mut self.requests).await {
                     self.reply(reply).await?;
                 }
@@ -333,14 +352,16 @@ impl Session {
         self.send_frame(Frame::Text(frame.into())).await
     }
 
-    /// A client that does not take what it is sent is cut off: nothing of it counts as handed over.
+    /// Sends a frame. A client that does not read it in time is disconnected; an unsent message does not
+    /// count as pushed.
     async fn send_frame(&mut self, frame: Frame) -> Result<(), SessionEnd> {
         let now = Instant::now();
         let mut deadline = now + self.state.write_timeout();
         if self.identity.is_none() {
             deadline = deadline.min(self.hello_deadline.max(now + CLOSE_TIMEOUT));
         }
-        // However long it takes: what it asked for goes on, and keeps no connection from others.
+        // Pending requests are polled meanwhile, so that they do not hold database connections for as long as
+        // the client does not read.
         let sending = timeout_at(deadline, self.socket.send(frame));
         match beside(sending, &mut self.requests, &mut self.replies).await {
             Ok(Ok(())) => Ok(()),
@@ -371,7 +392,7 @@ async fn push_due(delivery: Option<&Delivery>) {
     }
 }
 
-/// A message's life as JSON.
+/// The status of a message as JSON.
 pub(super) fn status_json(msg_id: &str, status: &MessageStatus) -> Value {
     let devices: Vec<Value> = status
         .devices

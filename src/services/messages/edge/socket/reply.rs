@@ -1,4 +1,4 @@
-//! Answers to what a client asked, in the order of its questions.
+//! Sends replies to the requests of a client, in the order of the requests.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -14,20 +14,21 @@ use crate::services::messages::edge::frame::{Delivered, ErrorCode, Outbound, for
 use crate::services::messages::edge::refusal::Refusal;
 use crate::services::messages::event::{Generation, Message};
 
-/// What a client is told.
+/// The reply to a request.
 pub(super) enum Reply {
     Frame(String),
-    /// What it pulled. It becomes a frame when its turn comes, so that nothing is in it that is over by then.
+    /// A page of messages. It is rendered when it is sent, so that messages that expired meanwhile are left
+    /// out.
     Messages {
         messages: Vec<Message>,
         sends_positions: bool,
     },
 }
 
-/// An answer under way.
+/// A request being processed.
 pub(super) type PendingReply = Pin<Box<dyn Future<Output = Result<Reply, Refusal>> + Send>>;
 
-/// The next answer, in the order of the questions; none when nothing was asked.
+/// The next reply, in the order of the requests; `None` when no request is pending.
 pub(super) async fn next_reply(
     replies: &mut VecDeque<Result<Reply, Refusal>>,
     requests: &mut FuturesOrdered<PendingReply>,
@@ -64,7 +65,8 @@ impl Session {
         if self.identity.is_some() {
             return self.refuse_as(self.generation(), refusal).await;
         }
-        // Which generation the client speaks is not known yet: both find their error in it.
+        // The generation of an unproven client is unknown, so the frame carries the error for both
+        // generations.
         let (code, message) = self.report(refusal);
         self.send_text(
             json!({ "type": "error", "msg_id": message, "code": code.as_str(), "message": message })
@@ -82,7 +84,7 @@ impl Session {
         self.send_text(render(&Outbound::Error { code, message: &message }, generation)).await
     }
 
-    /// Counts and logs a refusal as HTTP does; what the client is told.
+    /// Counts and logs a refusal as HTTP does. Returns the code and the message for the client.
     fn report(&self, refusal: Refusal) -> (ErrorCode, String) {
         let code = refusal.code();
         let failure = self.state.refuse(refusal);
@@ -90,7 +92,7 @@ impl Session {
         let message = match failure {
             Failure::Rejected(_) | Failure::NoSpace => body.message.into_owned(),
             Failure::Busy { .. } => {
-                "the store does not answer; send it again, with the same client_msg_id it is stored once"
+                "the store is unavailable; send the request again: with the same client_msg_id a message is stored once"
                     .to_owned()
             }
             Failure::Internal(_) => format!("{}: {}", body.message, self.context.id()),
@@ -99,7 +101,7 @@ impl Session {
     }
 }
 
-/// A message as it is told.
+/// A message in the form in which it is sent.
 pub(super) fn wire_message<'a>(
     message: &'a Message,
     payload: &'a str,
