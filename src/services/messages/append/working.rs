@@ -38,8 +38,8 @@ pub async fn move_positions(doors: &Doors, devices: &[(&str, &str)]) -> Result<(
     Ok(())
 }
 
-/// The HMAC key of challenges that all processes of this database share. Stores `candidate` if the database has
-/// none yet.
+/// The HMAC key of challenges that all processes of this database share. If the database has none yet,
+/// `candidate` is stored.
 pub async fn challenge_key(doors: &Doors, candidate: [u8; 32]) -> Result<[u8; 32], Error> {
     let client = doors.write.get().await?;
     let rows = client

@@ -164,7 +164,7 @@ mod tests {
                 }
                 Notice::ByHint => self.mailbox.signal_more(),
                 Notice::ByPage => {
-                    self.mailbox.offer_page(self.mailbox.version(), self.page(self.mailbox.read_to()))
+                    self.mailbox.offer_page(self.mailbox.version(), self.page(self.mailbox.read_to()));
                 }
                 Notice::Never => {}
             }

@@ -1,4 +1,4 @@
-//! The listeners for clients: the WebSocket of both generations, the same requests over HTTP, and the health
+//! The listeners for clients: the `WebSocket` of both generations, the same requests over HTTP, and the health
 //! and metrics endpoints of aethos-relay.
 
 mod admission;

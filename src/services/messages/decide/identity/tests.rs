@@ -135,7 +135,8 @@ fn a_signature_is_accepted_in_one_encoding_only() {
 
 #[test]
 fn a_key_of_small_order_proves_nothing() {
-    // The neutral element, -1, and a point of order 4: with them R = the key, s = 0 would often pass a lenient verifier.
+    // The neutral element, -1, and a point of order 4: for these keys, R = the key and s = 0 often pass a
+    // lenient verifier.
     let mut minus_one = [0xff; 32];
     (minus_one[0], minus_one[31]) = (0xec, 0x7f);
     let mut one = [0; 32];
