@@ -204,9 +204,16 @@ impl MessagesState {
             register_device(&parts.doors, &identity.wayfarer_id, &identity.device, devices_max).await?;
         acknowledged_to.ok_or_else(|| {
             let message = format!(
-                "{limit} other devices of this wayfarer_id were seen within 30 days; at most {limit} are allowed"
+                "{limit} other devices of this wayfarer_id were seen within 30 days; at most {limit} are \
+                 allowed"
             );
-            Refusal::limit_exceeded(ErrorCode::QuotaExceeded, "device_id", message, limit.into(), u64::from(limit) + 1)
+            Refusal::limit_exceeded(
+                ErrorCode::QuotaExceeded,
+                "device_id",
+                message,
+                limit.into(),
+                u64::from(limit) + 1,
+            )
         })
     }
 
