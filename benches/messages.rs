@@ -1,9 +1,10 @@
-//! `make bench-messages`: the room `messages` as its user runs it (`quipu up` as a child process, durable), against `pgbench`
-//! in the same run.
+//! `make bench-messages`: measures the messages service as a user runs it (`quipu up` as a child process,
+//! durable), against `pgbench` in the same run.
 //!
-//! The load is made by this process, on the same machine, with one task a connection and frames rendered beforehand.
-//! `cargo bench … -- send`, `deliver`, `queue`, `pull`, `idle`, `stored`, `expire` or `processes` runs one part alone;
-//! `generator` shows what the load generator itself costs, against a relay that keeps everything in memory.
+//! This process generates the load on the same machine, with one task for each connection and frames rendered
+//! beforehand. `cargo bench … -- send`, `deliver`, `queue`, `pull`, `idle`, `stored`, `expire` or `processes`
+//! runs one part alone; `generator` measures the load generator itself, against a relay that keeps everything
+//! in memory.
 
 #![expect(clippy::cast_precision_loss, reason = "counts and sizes of a bench are far below 2^52")]
 
@@ -15,8 +16,6 @@ mod support;
 mod client;
 #[path = "messages/deliver.rs"]
 mod deliver;
-#[path = "messages/draft.rs"]
-mod draft;
 #[path = "messages/expire.rs"]
 mod expire;
 #[path = "messages/generator.rs"]
@@ -39,6 +38,8 @@ mod room;
 mod send;
 #[path = "messages/stored.rs"]
 mod stored;
+#[path = "messages/template.rs"]
+mod template;
 
 use std::time::Duration;
 
@@ -46,15 +47,15 @@ use helper::Role;
 use support::figure::{Bar, Row, row};
 use support::print_table;
 
-/// Rounds whose median counts.
+/// Rounds of a measurement; the median counts.
 pub(crate) const ROUNDS: usize = 5;
 pub(crate) const ROUND: Duration = Duration::from_secs(4);
 
-// One thread: the generator has to leave the two cores of a small machine to the server.
+// One thread, so that the server can use both cores of a small machine.
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     if let Some(role) = Role::of_this_process() {
-        return role.play().await;
+        return role.run().await;
     }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|word| word == part);
@@ -87,12 +88,12 @@ async fn main() {
     }
 }
 
-/// The heading of the tables that are no table of runs.
+/// The heading of tables without runs.
 pub(crate) fn heading() -> Row {
     ["figure", "Quipu", "reference", "ratio", "bar", ""].map(str::to_owned).to_vec()
 }
 
-/// A part's table, as soon as it is there: the whole takes a quarter of an hour.
+/// Prints the table of a part as soon as it is measured: all parts together take a quarter of an hour.
 fn show(part: &str, table: &[Row]) {
     println!("\n{part}");
     print_table(table);

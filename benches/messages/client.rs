@@ -1,4 +1,5 @@
-//! A client of the room, as cheap as can be: frames come rendered, and what arrives is told apart by its `type` alone.
+//! A client with little overhead: frames are rendered by the caller, and received frames are recognised by
+//! their `type` without parsing.
 
 use std::net::SocketAddr;
 
@@ -10,70 +11,70 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-/// Buffers of a connection: ten thousand of them have to fit into a helper, and a frame is half a KiB.
+/// Buffers of a connection, small because a helper holds ten thousand connections; a frame has half a KiB.
 const BUFFER_BYTES: usize = 4 * 1_024;
 
-/// A connection that was greeted.
+/// An accepted connection.
 pub(crate) struct Client {
-    ear: Ear,
-    mouth: Mouth,
+    reader: Reader,
+    writer: Writer,
 }
 
-/// What comes in.
-pub(crate) struct Ear(SplitStream<WebSocketStream<TcpStream>>);
+/// The receiving half.
+pub(crate) struct Reader(SplitStream<WebSocketStream<TcpStream>>);
 
-/// What goes out.
-pub(crate) struct Mouth(SplitSink<WebSocketStream<TcpStream>, Message>);
+/// The sending half.
+pub(crate) struct Writer(SplitSink<WebSocketStream<TcpStream>, Message>);
 
 impl Client {
-    /// Connects, claims to be `wayfarer` on the device `d1`, and waits until that is accepted.
+    /// Connects as `wayfarer` with the device `d1` and waits until the relay accepts it.
     pub(crate) async fn connect(to: SocketAddr, wayfarer: &str) -> Self {
-        let mut client = Self::dial(to).await;
+        let mut client = Self::open(to).await;
         let hello = format!(r#"{{"type":"hello","wayfarer_id":"{wayfarer}","device_id":"d1"}}"#);
-        client.say(hello).await;
-        client.hear_only("hello_ok").await;
+        client.send(hello).await;
+        client.next_of_type("hello_ok").await;
         client
     }
 
-    /// Connects and says nothing.
-    async fn dial(to: SocketAddr) -> Self {
+    /// Connects without sending a frame.
+    async fn open(to: SocketAddr) -> Self {
         let stream = TcpStream::connect(to).await.expect("the relay listens");
         stream.set_nodelay(true).expect("a TCP socket");
         let config =
             WebSocketConfig::default().read_buffer_size(BUFFER_BYTES).write_buffer_size(BUFFER_BYTES);
         let upgrade = client_async_with_config(format!("ws://{to}/ws"), stream, Some(config)).await;
         let (socket, _) = upgrade.expect("the relay speaks WebSocket");
-        let (mouth, ear) = socket.split();
-        Self { ear: Ear(ear), mouth: Mouth(mouth) }
+        let (writer, reader) = socket.split();
+        Self { reader: Reader(reader), writer: Writer(writer) }
     }
 
-    pub(crate) async fn say(&mut self, frame: String) {
-        self.mouth.say(frame).await;
+    pub(crate) async fn send(&mut self, frame: String) {
+        self.writer.send(frame).await;
     }
 
-    pub(crate) async fn hear(&mut self) -> Utf8Bytes {
-        self.ear.hear().await
+    pub(crate) async fn next_frame(&mut self) -> Utf8Bytes {
+        self.reader.next_frame().await
     }
 
-    /// The next frame of this type; others are passed over.
-    pub(crate) async fn hear_only(&mut self, kind: &str) -> Utf8Bytes {
+    /// The next frame of this type; others are skipped.
+    pub(crate) async fn next_of_type(&mut self, kind: &str) -> Utf8Bytes {
         loop {
-            let frame = self.ear.hear().await;
+            let frame = self.reader.next_frame().await;
             if kind_of(&frame) == kind {
                 return frame;
             }
         }
     }
 
-    /// For a reader and a writer that do not wait for each other.
-    pub(crate) fn split(self) -> (Ear, Mouth) {
-        (self.ear, self.mouth)
+    /// Splits the client into halves that do not wait for each other.
+    pub(crate) fn split(self) -> (Reader, Writer) {
+        (self.reader, self.writer)
     }
 }
 
-impl Ear {
-    /// The next frame. An error or the end of the connection ends the bench.
-    pub(crate) async fn hear(&mut self) -> Utf8Bytes {
+impl Reader {
+    /// The next frame. An error frame or the end of the connection ends the benchmark.
+    pub(crate) async fn next_frame(&mut self) -> Utf8Bytes {
         loop {
             match self.0.next().await {
                 Some(Ok(Message::Text(frame))) => {
@@ -87,13 +88,13 @@ impl Ear {
     }
 }
 
-impl Mouth {
-    pub(crate) async fn say(&mut self, frame: String) {
+impl Writer {
+    pub(crate) async fn send(&mut self, frame: String) {
         self.0.send(Message::text(frame)).await.expect("the relay listens");
     }
 
-    /// Leaves the frame in the buffer, where others join it, unless that is full.
-    pub(crate) async fn begin(&mut self, frame: String) {
+    /// Puts a frame into the write buffer without flushing it, unless the buffer is full.
+    pub(crate) async fn feed(&mut self, frame: String) {
         self.0.feed(Message::text(frame)).await.expect("the relay listens");
     }
 
@@ -102,24 +103,24 @@ impl Mouth {
     }
 }
 
-/// The frame's type, found without parsing.
+/// The `type` of a frame, found without parsing.
 pub(crate) fn kind_of(frame: &str) -> &str {
     text_of(frame, "\"type\":\"")
 }
 
-/// What stands behind `key` (quotes, colon and quote included) up to the next quote.
+/// The text after `key` (which includes quotes, colon and opening quote) up to the next quote.
 pub(crate) fn text_of<'a>(frame: &'a str, key: &str) -> &'a str {
     let value = frame.split_once(key).map_or("", |(_, rest)| rest);
     value.split_once('"').map_or("", |(value, _)| value)
 }
 
-/// The acknowledgement of a message.
+/// The frame that acknowledges a message.
 pub(crate) fn ack_of(message: &str) -> String {
     let msg_id = text_of(message, "\"msg_id\":\"");
     format!(r#"{{"type":"ack","msg_id":"{msg_id}"}}"#)
 }
 
-/// The n-th of a group of identities.
+/// The `wayfarer_id` with this number in a group.
 pub(crate) fn wayfarer(group: &str, number: usize) -> String {
     hex::encode(Sha256::digest(format!("{group}/{number}")))
 }

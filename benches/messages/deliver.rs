@@ -1,4 +1,5 @@
-//! Part `deliver`: from a send to the receipt at its online recipient. Each pair keeps one message in flight.
+//! Part `deliver`: the time from sending a message to its receipt by an online recipient. Each pair keeps one
+//! message in flight.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -6,17 +7,17 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::client::{Client, ack_of, kind_of, wayfarer};
-use super::draft::{Draft, number_of};
 use super::room::Room;
 use super::support::instance::Instance;
 use super::support::run::{Run, middle_ms, run_heading, run_row};
 use super::support::verdict;
+use super::template::{SendTemplate, number_of};
 use super::{ROUND, ROUNDS, Row};
 
 pub(crate) const PAIRS: usize = 64;
 const P99_MS_MAX: f64 = 20.0;
 
-/// Senders and their recipients, connected from round to round.
+/// Senders and their recipients, which stay connected between rounds.
 pub(crate) struct Pairs {
     pairs: Vec<Pair>,
 }
@@ -24,19 +25,19 @@ pub(crate) struct Pairs {
 struct Pair {
     sender: Client,
     recipient: Client,
-    draft: Draft,
+    template: SendTemplate,
     sent: usize,
 }
 
 impl Pairs {
-    /// Senders connect to the first address, recipients to the second.
+    /// Connects senders to the first address and recipients to the second.
     pub(crate) async fn connect(from: SocketAddr, to: SocketAddr, group: &str, count: usize) -> Self {
         let mut pairs = Vec::with_capacity(count);
         for number in 0..count {
             let recipient = wayfarer(&format!("{group}-to"), number);
             pairs.push(Pair {
                 sender: Client::connect(from, &wayfarer(group, number)).await,
-                draft: Draft::to(&recipient),
+                template: SendTemplate::to(&recipient),
                 recipient: Client::connect(to, &recipient).await,
                 sent: 0,
             });
@@ -44,7 +45,7 @@ impl Pairs {
         Self { pairs }
     }
 
-    /// For so long; the latencies of all messages, and how long it took.
+    /// Exchanges messages for `length`. Returns the latencies of all messages and the time taken.
     pub(crate) async fn exchange(&mut self, length: Duration) -> (Vec<Duration>, Duration) {
         let mut tasks = JoinSet::new();
         let started = Instant::now();
@@ -52,19 +53,19 @@ impl Pairs {
             tasks.spawn(pair.exchange(started, length));
         }
         let (pairs, latencies): (Vec<_>, Vec<_>) = tasks.join_all().await.into_iter().unzip();
-        let took = started.elapsed();
+        let elapsed = started.elapsed();
         self.pairs = pairs;
-        (latencies.concat(), took)
+        (latencies.concat(), elapsed)
     }
 
-    /// One round on an instance.
+    /// Runs one round on an instance.
     pub(crate) async fn round(&mut self, instance: &Instance, length: Duration) -> Run {
         let wal = instance.wal().await;
-        let (latencies, took) = self.exchange(length).await;
-        Run::of(latencies, took, instance.wal().await - wal)
+        let (latencies, elapsed) = self.exchange(length).await;
+        Run::of(latencies, elapsed, instance.wal().await - wal)
     }
 
-    /// All rounds, after a short one that warms everything.
+    /// Runs all rounds, after a short one as a warm-up.
     pub(crate) async fn rounds(&mut self, instance: &Instance) -> Vec<Run> {
         self.exchange(Duration::from_secs(1)).await;
         let mut runs = Vec::with_capacity(ROUNDS);
@@ -80,21 +81,21 @@ impl Pair {
         let mut latencies = Vec::new();
         while started.elapsed() < length {
             self.sent += 1;
-            let frame = self.draft.numbered(self.sent);
-            let asked = Instant::now();
-            self.sender.say(frame).await;
+            let frame = self.template.frame(self.sent);
+            let sent_at = Instant::now();
+            self.sender.send(frame).await;
             let message = self.received().await;
-            latencies.push(asked.elapsed());
-            self.recipient.say(ack_of(&message)).await;
-            self.sender.hear_only("send_ok").await;
+            latencies.push(sent_at.elapsed());
+            self.recipient.send(ack_of(&message)).await;
+            self.sender.next_of_type("send_ok").await;
         }
         (self, latencies)
     }
 
-    /// The message that was just sent. An earlier one may come again: delivery is at least once.
+    /// Waits for the message just sent. An earlier message may come again, since delivery is at least once.
     async fn received(&mut self) -> String {
         loop {
-            let frame = self.recipient.hear().await;
+            let frame = self.recipient.next_frame().await;
             if kind_of(&frame) == "message" && number_of(&frame) == self.sent {
                 return frame.to_string();
             }

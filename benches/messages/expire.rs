@@ -1,18 +1,19 @@
-//! Part `expire`: the hour of a million messages is over. What the sweeper calls drops it.
+//! Part `expire`: a partition with a million expired messages is dropped by the function that the sweeper
+//! calls.
 
 use std::time::Instant;
 
 use super::client::wayfarer;
-use super::draft::payload;
 use super::room::Room;
+use super::template::payload;
 use super::{Bar, Row, heading, row};
 
 const EXPIRED: i64 = 1_000_000;
 const SECONDS_MAX: f64 = 1.0;
-/// The sweeper of the instance is not to come first.
+/// Keeps the instance's sweeper from dropping the partition first.
 const SWEEP_LATE: &str = "services.messages.sweep_interval_s=86400";
 
-/// Dead rows in all tables of the room.
+/// Dead rows in all tables of messages.
 const DEAD: &str =
     "SELECT coalesce(sum(n_dead_tup), 0)::bigint FROM pg_stat_user_tables WHERE relname LIKE 'message\\_%'";
 
@@ -43,7 +44,7 @@ pub(crate) async fn measure() -> Vec<Row> {
     ]
 }
 
-/// A million messages that expired in an hour that is over, seen by others only once all of them are there.
+/// Stores a million expired messages in the partition of an hour in the past, in one transaction.
 async fn fill(room: &mut Room) {
     let transaction = room.instance.client.transaction().await.expect("the server answers");
     let name = "SELECT format('message_payloads_%s', to_char(h AT TIME ZONE 'UTC', 'YYYYMMDD\"h\"HH24')), h::text, (h + interval '1 hour')::text \

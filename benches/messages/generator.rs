@@ -1,5 +1,5 @@
-//! Part `generator`: the same load against a relay that stores nothing. Were it no faster than Quipu, the other parts would
-//! measure the generator.
+//! Part `generator`: the same load against a relay that stores nothing. If this were not faster than Quipu,
+//! the other parts would measure the generator.
 
 use super::deliver::{PAIRS, Pairs};
 use super::helper::{Helper, Role};
@@ -13,16 +13,22 @@ const QUEUED: usize = 5_000;
 
 pub(crate) async fn measure() -> Vec<Row> {
     let helper = Helper::start(&Role::Memory);
-    let relay = helper.said.parse().expect("it says its address");
+    let relay = helper.ready_line.parse().expect("the helper prints its address");
     let mut table = vec![run_heading("a relay in memory", "message")];
     let mut senders = Senders::connect(relay, "send", 256).await;
     for connections in [1, 64, 256] {
-        let (latencies, took) = senders.send(connections, ROUND).await;
+        let (latencies, elapsed) = senders.send(connections, ROUND).await;
         let name = format!("send to send_ok, {connections} connections");
-        table.push(run_row(&name, &[Run::of(latencies, took, 0)], String::new(), "", ""));
+        table.push(run_row(&name, &[Run::of(latencies, elapsed, 0)], String::new(), "", ""));
     }
-    let (latencies, took) = Pairs::connect(relay, relay, "deliver", PAIRS).await.exchange(ROUND).await;
-    table.push(run_row("send to receipt, 64 pairs", &[Run::of(latencies, took, 0)], String::new(), "", ""));
+    let (latencies, elapsed) = Pairs::connect(relay, relay, "deliver", PAIRS).await.exchange(ROUND).await;
+    table.push(run_row(
+        "send to receipt, 64 pairs",
+        &[Run::of(latencies, elapsed, 0)],
+        String::new(),
+        "",
+        "",
+    ));
     let recipient = wayfarer("queued", 0);
     fill(relay, &recipient, QUEUED).await;
     let arrival = receive(relay, &recipient, QUEUED).await;

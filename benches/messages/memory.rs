@@ -1,4 +1,5 @@
-//! A relay that keeps everything in memory: what the load generator does when nothing is stored, and a check of its frames.
+//! A relay that keeps everything in memory. It shows what the load generator can do when nothing is stored,
+//! and checks its frames.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
@@ -15,10 +16,10 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use super::client::{kind_of, text_of};
 use super::helper::Work;
 
-/// Frames that may wait for a socket.
+/// Most frames queued for a socket.
 const FRAMES_MAX: usize = 1_024;
 
-/// One recipient: its socket, and what it has not acknowledged.
+/// A recipient: its socket and its unacknowledged messages.
 #[derive(Default)]
 struct Mailbox {
     socket: Option<mpsc::Sender<String>>,
@@ -33,10 +34,10 @@ struct State {
 
 type Shared = Arc<Mutex<State>>;
 
-/// Listens on a free port, and says which.
+/// Listens on a free port and reports the address.
 pub(crate) async fn serve() -> Work {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-    let said = listener.local_addr().expect("bound").to_string();
+    let ready_line = listener.local_addr().expect("bound").to_string();
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let state = Shared::default();
@@ -44,32 +45,32 @@ pub(crate) async fn serve() -> Work {
         loop {
             let (stream, _) = listener.accept().await.expect("open files are left");
             stream.set_nodelay(true).expect("a TCP socket");
-            sockets.spawn(answer(stream, Arc::clone(&state)));
+            sockets.spawn(serve_client(stream, Arc::clone(&state)));
         }
     });
-    Work { said, tasks }
+    Work { ready_line, tasks }
 }
 
-async fn answer(stream: TcpStream, state: Shared) {
+async fn serve_client(stream: TcpStream, state: Shared) {
     let config = WebSocketConfig::default().read_buffer_size(4_096).write_buffer_size(4_096);
     let Ok(socket) = accept_async_with_config(stream, Some(config)).await else { return };
-    let (mut mouth, mut ear) = socket.split();
+    let (mut writer, mut reader) = socket.split();
     let (frames, mut outgoing) = mpsc::channel::<String>(FRAMES_MAX);
     let writing = async {
         while let Some(frame) = outgoing.recv().await {
-            if mouth.send(Message::text(frame)).await.is_err() {
+            if writer.send(Message::text(frame)).await.is_err() {
                 return;
             }
         }
     };
     let reading = async {
-        let mut own = String::new();
-        while let Some(Ok(Message::Text(frame))) = ear.next().await {
+        let mut wayfarer = String::new();
+        while let Some(Ok(Message::Text(frame))) = reader.next().await {
             if kind_of(&frame) == "hello" {
-                text_of(&frame, "\"wayfarer_id\":\"").clone_into(&mut own);
+                text_of(&frame, "\"wayfarer_id\":\"").clone_into(&mut wayfarer);
             }
-            for (to, answer) in answers(&frame, &own, &state, &frames) {
-                let _ = to.send(answer).await;
+            for (to, reply) in handle_frame(&frame, &wayfarer, &state, &frames) {
+                let _ = to.send(reply).await;
             }
         }
     };
@@ -79,10 +80,10 @@ async fn answer(stream: TcpStream, state: Shared) {
     }
 }
 
-/// What a frame leads to, and whose sockets it goes to.
-fn answers(
+/// Executes a frame. Returns the frames to send, each with its socket.
+fn handle_frame(
     frame: &str,
-    own: &str,
+    wayfarer: &str,
     state: &Shared,
     socket: &mpsc::Sender<String>,
 ) -> Vec<(mpsc::Sender<String>, String)> {
@@ -90,7 +91,7 @@ fn answers(
     let reply = |frame: String| (socket.clone(), frame);
     match kind_of(frame) {
         "hello" => {
-            let mailbox = state.mailboxes.entry(own.to_owned()).or_default();
+            let mailbox = state.mailboxes.entry(wayfarer.to_owned()).or_default();
             mailbox.socket = Some(socket.clone());
             let queued = mailbox.queued.iter().map(|(_, message)| reply(pushed(message)));
             std::iter::once(reply(r#"{"type":"hello_ok","relay_id":"memory"}"#.to_owned()))
@@ -101,8 +102,9 @@ fn answers(
             state.messages += 1;
             let msg_id = format!("{:032x}", state.messages);
             let payload = text_of(frame, "\"payload_b64\":\"");
-            let message =
-                format!(r#""msg_id":"{msg_id}","from":"{own}","payload_b64":"{payload}","received_at":1"#);
+            let message = format!(
+                r#""msg_id":"{msg_id}","from":"{wayfarer}","payload_b64":"{payload}","received_at":1"#
+            );
             let to = text_of(frame, "\"to\":\"");
             let mailbox = state.mailboxes.entry(to.to_owned()).or_default();
             let push = mailbox.socket.clone().map(|socket| (socket, pushed(&message)));
@@ -112,14 +114,14 @@ fn answers(
         }
         "ack" => {
             let msg_id = text_of(frame, "\"msg_id\":\"");
-            let mailbox = state.mailboxes.entry(own.to_owned()).or_default();
-            if let Some(place) = mailbox.queued.iter().position(|(queued, _)| queued == msg_id) {
-                mailbox.queued.remove(place);
+            let mailbox = state.mailboxes.entry(wayfarer.to_owned()).or_default();
+            if let Some(index) = mailbox.queued.iter().position(|(queued, _)| queued == msg_id) {
+                mailbox.queued.remove(index);
             }
             vec![reply(format!(r#"{{"type":"ack_ok","msg_id":"{msg_id}"}}"#))]
         }
         "pull" => {
-            let queued = state.mailboxes.get(own).into_iter().flat_map(|mailbox| mailbox.queued.iter());
+            let queued = state.mailboxes.get(wayfarer).into_iter().flat_map(|mailbox| mailbox.queued.iter());
             let mut list = String::new();
             for (_, message) in queued.take(100) {
                 let comma = if list.is_empty() { "" } else { "," };

@@ -1,4 +1,4 @@
-//! Part `queue`: what is queued for an offline recipient arrives once it connects, every message exactly once.
+//! Part `queue`: messages queued for an offline recipient arrive when it connects, each exactly once.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -6,59 +6,65 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::client::{Client, Ear, Mouth, ack_of, kind_of, wayfarer};
-use super::draft::{Draft, number_of};
+use super::client::{Client, Reader, Writer, ack_of, kind_of, wayfarer};
 use super::room::Room;
+use super::template::{SendTemplate, number_of};
 use super::{Row, heading};
 use crate::support::verdict;
 
 /// Connections that fill a queue.
 const SENDERS: usize = 64;
-/// Acknowledgements that may wait for the socket: all of them, so that this client never stops reading.
+/// Most acknowledgements queued for sending; enough that this client never stops reading.
 const ACKS_MAX: usize = 1_024;
 
-/// What a recipient got on its first connection.
+/// What a recipient received on its first connection.
 pub(crate) struct Arrival {
-    /// From the greeting to the last message.
+    /// Time from `hello_ok` to the last message.
     pub(crate) received: Duration,
-    /// From the greeting to the last `ack_ok`.
+    /// Time from `hello_ok` to the last `ack_ok`.
     pub(crate) acknowledged: Duration,
-    /// Messages that came more than once.
+    /// Number of repeated messages.
     pub(crate) repeated: usize,
 }
 
 /// Queues messages numbered from 0 for one recipient.
 pub(crate) async fn fill(to: SocketAddr, recipient: &str, count: usize) {
     let mut tasks = JoinSet::new();
-    let draft = Draft::to(recipient);
+    let template = SendTemplate::to(recipient);
     for sender in 0..SENDERS {
-        let draft = draft.clone();
+        let template = template.clone();
         tasks.spawn(async move {
             let mut client = Client::connect(to, &wayfarer("fill", sender)).await;
             for number in (sender..count).step_by(SENDERS) {
-                client.say(draft.numbered(number)).await;
-                client.hear_only("send_ok").await;
+                client.send(template.frame(number)).await;
+                client.next_of_type("send_ok").await;
             }
         });
     }
     tasks.join_all().await;
 }
 
-/// Connects and acknowledges what comes, without waiting for the answers.
+/// Connects and acknowledges each message without waiting for the replies.
 pub(crate) async fn receive(to: SocketAddr, recipient: &str, count: usize) -> Arrival {
     let (acks, waiting) = mpsc::channel(ACKS_MAX);
     let started = Instant::now();
-    let (ear, mouth) = Client::connect(to, recipient).await.split();
-    let (arrival, ()) = tokio::join!(hear_all(ear, acks, started, count), say_all(mouth, waiting));
+    let (reader, writer) = Client::connect(to, recipient).await.split();
+    let (arrival, ()) =
+        tokio::join!(receive_all(reader, acks, started, count), send_acknowledgements(writer, waiting));
     arrival
 }
 
-async fn hear_all(mut ear: Ear, acks: mpsc::Sender<String>, started: Instant, count: usize) -> Arrival {
+async fn receive_all(
+    mut reader: Reader,
+    acks: mpsc::Sender<String>,
+    started: Instant,
+    count: usize,
+) -> Arrival {
     let mut times = vec![0_usize; count];
     let (mut missing, mut answered) = (count, 0_usize);
     let mut received = Duration::ZERO;
     while missing > 0 || answered < count {
-        let frame = ear.hear().await;
+        let frame = reader.next_frame().await;
         match kind_of(&frame) {
             "message" => {
                 let times = &mut times[number_of(&frame)];
@@ -77,22 +83,22 @@ async fn hear_all(mut ear: Ear, acks: mpsc::Sender<String>, started: Instant, co
     Arrival { received, acknowledged: started.elapsed(), repeated }
 }
 
-/// Acknowledgements that wait at the same time leave together.
-async fn say_all(mut mouth: Mouth, mut waiting: mpsc::Receiver<String>) {
+/// Sends acknowledgements that are queued at the same time with one flush.
+async fn send_acknowledgements(mut writer: Writer, mut waiting: mpsc::Receiver<String>) {
     let mut frames = Vec::new();
     while waiting.recv_many(&mut frames, ACKS_MAX).await > 0 {
         for frame in frames.drain(..) {
-            mouth.begin(frame).await;
+            writer.feed(frame).await;
         }
-        mouth.flush().await;
+        writer.flush().await;
     }
 }
 
-/// Whether nothing is left for a recipient that connects again.
+/// Whether a new connection of the recipient finds no message.
 pub(crate) async fn is_empty(to: SocketAddr, recipient: &str) -> bool {
     let mut client = Client::connect(to, recipient).await;
-    client.say(r#"{"type":"pull","limit":100}"#.to_owned()).await;
-    let frame = client.hear().await;
+    client.send(r#"{"type":"pull","limit":100}"#.to_owned()).await;
+    let frame = client.next_frame().await;
     kind_of(&frame) == "messages" && !frame.contains("\"msg_id\"")
 }
 

@@ -1,4 +1,4 @@
-//! Part `send`: committed sends, each connection waiting for `send_ok` before it sends again.
+//! Part `send`: committed sends. Each connection waits for `send_ok` before it sends the next message.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::client::{Client, wayfarer};
-use super::draft::{Draft, payload};
 use super::room::Room;
 use super::support::instance::Instance;
 use super::support::pgbench::Pgbench;
 use super::support::run::{Run, middle, middle_ms, run_heading, run_row};
 use super::support::verdict;
+use super::template::{SendTemplate, payload};
 use super::{ROUND, ROUNDS, Row};
 
-/// What the p99 at 64 connections has to stay below.
+/// The bar for the p99 with 64 connections.
 const P99_MS_MAX: f64 = 15.0;
 
-/// Senders, each with an offline recipient of its own. They stay connected from round to round.
+/// Senders, each with an offline recipient of its own. They stay connected between rounds.
 pub(crate) struct Senders(Vec<Sender>);
 
 struct Sender {
     client: Client,
-    draft: Draft,
+    template: SendTemplate,
     sent: usize,
 }
 
@@ -32,12 +32,12 @@ impl Senders {
         for number in 0..count {
             let client = Client::connect(to, &wayfarer(group, number)).await;
             let recipient = wayfarer(&format!("{group}-to"), number);
-            senders.push(Sender { client, draft: Draft::to(&recipient), sent: 0 });
+            senders.push(Sender { client, template: SendTemplate::to(&recipient), sent: 0 });
         }
         Self(senders)
     }
 
-    /// So many of them, for so long; the latencies of all sends, and how long it took.
+    /// Sends with this many connections for `length`. Returns the latencies of all sends and the time taken.
     pub(crate) async fn send(&mut self, connections: usize, length: Duration) -> (Vec<Duration>, Duration) {
         let mut tasks = JoinSet::new();
         let started = Instant::now();
@@ -45,16 +45,16 @@ impl Senders {
             tasks.spawn(sender.send(started, length));
         }
         let (senders, latencies): (Vec<_>, Vec<_>) = tasks.join_all().await.into_iter().unzip();
-        let took = started.elapsed();
+        let elapsed = started.elapsed();
         self.0.extend(senders);
-        (latencies.concat(), took)
+        (latencies.concat(), elapsed)
     }
 
-    /// One round on an instance.
+    /// Runs one round on an instance.
     pub(crate) async fn round(&mut self, instance: &Instance, connections: usize, length: Duration) -> Run {
         let wal = instance.wal().await;
-        let (latencies, took) = self.send(connections, length).await;
-        Run::of(latencies, took, instance.wal().await - wal)
+        let (latencies, elapsed) = self.send(connections, length).await;
+        Run::of(latencies, elapsed, instance.wal().await - wal)
     }
 }
 
@@ -63,17 +63,17 @@ impl Sender {
         let mut latencies = Vec::new();
         while started.elapsed() < length {
             self.sent += 1;
-            let frame = self.draft.numbered(self.sent);
-            let asked = Instant::now();
-            self.client.say(frame).await;
-            self.client.hear_only("send_ok").await;
-            latencies.push(asked.elapsed());
+            let frame = self.template.frame(self.sent);
+            let sent_at = Instant::now();
+            self.client.send(frame).await;
+            self.client.next_of_type("send_ok").await;
+            latencies.push(sent_at.elapsed());
         }
         (self, latencies)
     }
 }
 
-/// The reference: an INSERT of an equal row, committed by itself.
+/// The reference: `INSERT`s of similar rows, each committed by itself.
 pub(crate) struct Reference {
     script: String,
 }
@@ -104,17 +104,17 @@ pub(crate) async fn measure() -> Vec<Row> {
     let reference = Reference::prepare(&room.instance).await;
     let mut senders = Senders::connect(room.ws, "send", 256).await;
     senders.send(64, Duration::from_secs(1)).await;
-    let mut plain = Vec::new();
-    let mut ours: [Vec<Run>; 4] = Default::default();
+    let mut reference_runs = Vec::new();
+    let mut runs_by_connections: [Vec<Run>; 4] = Default::default();
     for _ in 0..ROUNDS {
-        plain.push(reference.round(&room.instance).await);
-        for (runs, connections) in ours.iter_mut().zip(CONNECTIONS) {
+        reference_runs.push(reference.round(&room.instance).await);
+        for (runs, connections) in runs_by_connections.iter_mut().zip(CONNECTIONS) {
             runs.push(senders.round(&room.instance, connections, ROUND).await);
         }
     }
-    let mut table = vec![run_heading("committed sends", "message"), reference_row(&plain)];
-    for (runs, connections) in ours.iter().zip(CONNECTIONS) {
-        let ratio = middle(runs, |run| run.per_second) / middle(&plain, |run| run.per_second);
+    let mut table = vec![run_heading("committed sends", "message"), reference_row(&reference_runs)];
+    for (runs, connections) in runs_by_connections.iter().zip(CONNECTIONS) {
+        let ratio = middle(runs, |run| run.per_second) / middle(&reference_runs, |run| run.per_second);
         let p99 = middle_ms(runs, |run| run.p99);
         let (bar, passed) = match connections {
             64 => (">= 0.5, p99 < 15 ms", verdict(ratio >= 0.5 && p99 < P99_MS_MAX)),

@@ -1,33 +1,35 @@
-//! Part `stored`: sends and deliveries with five million messages stored, against an instance without any. They take turns,
-//! short ones and each first as often as second, so that a machine whose pace changes disturbs both alike.
+//! Part `stored`: sends and deliveries with five million messages stored, compared with an empty instance.
+//! The two instances take short turns in alternating order, so that a machine with varying speed affects both
+//! alike.
 
 use std::time::{Duration, Instant};
 
 use super::client::wayfarer;
 use super::deliver::{PAIRS, Pairs};
-use super::draft::payload;
 use super::room::Room;
 use super::send::Senders;
 use super::support::instance::Instance;
 use super::support::percentile;
 use super::support::run::{Run, middle};
+use super::template::payload;
 use super::{Bar, Row, heading, row};
 
 const STORED: i64 = 5_000_000;
-/// Messages of one statement.
+/// Messages inserted by one statement.
 const CHUNK: i64 = 250_000;
 const RECIPIENTS: i64 = 10_000;
-/// Turns of each instance, and how long each figure is measured in one. The slowest percent of deliveries is made by a few
-/// stalls of a shared machine: it takes many turns. For sends every fifth one is enough.
+/// Turns of each instance, and the duration of each measurement in a turn. The slowest percent of deliveries
+/// is caused by a few stalls of a shared machine, so many turns are needed. Sends are measured only in every
+/// fifth turn.
 const TURNS: usize = 45;
 const TURN: Duration = Duration::from_millis(1_500);
 const SENDS_EVERY: usize = 5;
-/// Hours over which they expire, from an hour after now on.
+/// The messages expire over this many hours, beginning one hour from now.
 const HOURS: i64 = 5;
-/// How far a figure may be from that of the empty instance.
-const APART_MAX: f64 = 0.15;
+/// Largest difference to the empty instance.
+const DIFFERENCE_MAX: f64 = 0.15;
 
-/// As the room's own append does it: the fact, then the payload under its position.
+/// Inserts as the service does: the fact first, then the payload under its position.
 const FILL: &str = "
     WITH fresh AS (
         INSERT INTO message_log (kind, msg_id, sender, recipient, ttl_s, expires_at, payload_sha256, payload_bytes)
@@ -38,18 +40,18 @@ const FILL: &str = "
     INSERT INTO message_payloads (expires_at, message, generation, payload)
     SELECT expires_at, position, 2, $6::text FROM fresh";
 
-/// One instance and its load.
-struct Side {
+/// An instance and its clients.
+struct Load {
     room: Room,
     senders: Senders,
     pairs: Pairs,
-    /// Sends by 64 connections, and by 256.
+    /// Runs of sends with 64 and with 256 connections.
     sends: [Vec<Run>; 2],
     /// Latencies of all deliveries.
     deliveries: Vec<Duration>,
 }
 
-impl Side {
+impl Load {
     async fn prepare(room: Room) -> Self {
         let mut senders = Senders::connect(room.ws, "send", 256).await;
         let mut pairs = Pairs::connect(room.ws, room.ws, "deliver", PAIRS).await;
@@ -78,7 +80,7 @@ pub(crate) async fn measure() -> Vec<Row> {
     let each = full.instance.count(bytes).await / STORED;
     println!("{STORED} messages stored in {:.0} s, {each} bytes each", started.elapsed().as_secs_f64());
 
-    let (mut empty, mut full) = (Side::prepare(empty).await, Side::prepare(full).await);
+    let (mut empty, mut full) = (Load::prepare(empty).await, Load::prepare(full).await);
     for turn in 0..TURNS {
         let (first, second) = if turn % 2 == 0 { (&mut empty, &mut full) } else { (&mut full, &mut empty) };
         if turn % SENDS_EVERY == 0 {
@@ -88,32 +90,32 @@ pub(crate) async fn measure() -> Vec<Row> {
         first.deliver().await;
         second.deliver().await;
     }
-    let wal = |side: &Side| middle(&side.sends[0], |run| run.wal_each);
+    let wal = |load: &Load| middle(&load.sends[0], |run| run.wal_each);
     println!("WAL bytes a message at 64 connections: {:.0}, with none stored {:.0}", wal(&full), wal(&empty));
     let mut table = vec![heading()];
     for (number, name) in ["sends, 64 connections", "sends, 256 connections"].into_iter().enumerate() {
-        let rate = |side: &Side| middle(&side.sends[number], |run| run.per_second);
+        let rate = |load: &Load| middle(&load.sends[number], |run| run.per_second);
         let (full, empty) = (rate(&full), rate(&empty));
         table.push(row(
             &format!("{name}, 5,000,000 stored"),
             format!("{full:.0} messages/s"),
             format!("{empty:.0}/s with none stored"),
             full / empty,
-            Bar::AtLeast(1.0 - APART_MAX),
+            Bar::AtLeast(1.0 - DIFFERENCE_MAX),
         ));
     }
-    // Of all turns together: a stall that comes every few seconds would be in no middle turn.
+    // All turns together: a stall every few seconds would not appear in a median of turns.
     empty.deliveries.sort_unstable();
     full.deliveries.sort_unstable();
     for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
-        let latency = |side: &Side| percentile(&side.deliveries, share).as_secs_f64() * 1e3;
+        let latency = |load: &Load| percentile(&load.deliveries, share).as_secs_f64() * 1e3;
         let (full, empty) = (latency(&full), latency(&empty));
         table.push(row(
             &format!("send to receipt, 64 pairs, {name}, 5,000,000 stored"),
             format!("{full:.2} ms"),
             format!("{empty:.2} ms with none stored"),
             full / empty,
-            Bar::AtMost(1.0 + APART_MAX),
+            Bar::AtMost(1.0 + DIFFERENCE_MAX),
         ));
     }
     table
@@ -135,7 +137,7 @@ async fn fill(instance: &Instance) {
             .await
             .expect("they are stored");
     }
-    // Else both come during the rounds.
+    // Otherwise vacuum and checkpoint would run during the measurement.
     client.batch_execute("VACUUM (ANALYZE) message_log, message_payloads").await.expect("the owner may");
     instance.checkpoint().await;
 }

@@ -1,4 +1,4 @@
-//! Messages: what is on the wire, what the running room makes of it, and what becomes of it when everything may die.
+//! Tests of messages: the wire protocol, the running service, and its behaviour when parts of it are killed.
 
 mod cli;
 mod delivery;

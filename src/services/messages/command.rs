@@ -1,4 +1,4 @@
-//! What can be asked of the journal of messages.
+//! Commands for the journals of messages and of tokens.
 
 use std::sync::Arc;
 
@@ -6,37 +6,39 @@ use uuid::Uuid;
 
 use super::event::Generation;
 
-/// One command. Its rules were checked before; what depends on stored rows is decided where it is appended.
+/// One command for the journal of messages. Rules that need no stored rows were checked before;
+/// `quipu_append_messages` decides the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MessageCommand {
     /// Store a message.
     Send(Box<NewMessage>),
-    /// A device has it.
+    /// A device acknowledges a message.
     Acknowledge {
-        /// Which.
+        /// The message to acknowledge.
         msg_id: Uuid,
-        /// Whose message it must be.
+        /// `wayfarer_id` of the recipient. A message of another recipient is reported as unknown.
         recipient: String,
-        /// The recipient's device.
+        /// The device of the recipient.
         device: String,
-        /// When it was handed to a socket of the device, in microseconds of the database's clock, if no entry says so yet.
+        /// When the message was pushed to the device, in microseconds of the database's clock. `None` when an
+        /// entry of its own already records the push, or it was never pushed.
         pushed_us: Option<i64>,
     },
-    /// It was handed to a socket of a device, which has not acknowledged it at once.
+    /// A message was pushed to a device that did not acknowledge it at once.
     Push {
         /// The message's number.
         message: i64,
-        /// Whose message it is.
+        /// `wayfarer_id` of the recipient.
         recipient: Arc<str>,
         /// The recipient's device.
         device: String,
-        /// When, in microseconds of the database's clock.
+        /// Time of the push, in microseconds of the database's clock.
         pushed_us: i64,
     },
 }
 
 impl MessageCommand {
-    /// Whose message it is about.
+    /// `wayfarer_id` of the recipient, by which commands are assigned to a writer.
     #[must_use]
     pub fn recipient(&self) -> &str {
         match self {
@@ -50,60 +52,60 @@ impl MessageCommand {
 /// A message to store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewMessage {
-    /// Drawn for it; the answer has another one when the message was there already.
+    /// A new id. The answer has another one when the message was stored before.
     pub msg_id: Uuid,
-    /// Proven `wayfarer_id`.
+    /// `wayfarer_id` of the sender, which the sender has proven.
     pub sender: String,
-    /// `wayfarer_id`.
+    /// `wayfarer_id` of the recipient.
     pub recipient: String,
-    /// The sender's own identity of the message.
+    /// The id that the sender chose. A message with the same id is stored once.
     pub client_msg_id: Option<String>,
-    /// Seconds to live as asked for.
+    /// Seconds to live as the sender requested.
     pub ttl_s: i64,
-    /// Seconds to live after the limit.
-    pub life_s: i64,
+    /// Seconds to live after `max_ttl_s` was applied.
+    pub effective_ttl_s: i64,
     /// SHA-256 of the decoded payload.
     pub payload_sha256: [u8; 32],
     /// Decoded length of the payload, bytes.
     pub payload_bytes: i32,
-    /// What wire protocol it was sent in.
+    /// Generation of the protocol in which the sender sent it.
     pub generation: Generation,
-    /// As sent.
+    /// The payload as the sender sent it.
     pub payload: String,
 }
 
-/// What a token is given for.
+/// The proof for which a token is issued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenProof {
-    /// SHA-256 of the challenge that was answered, which is good once.
+    /// SHA-256 of the answered challenge. A challenge is good for one token.
     pub challenge_sha256: [u8; 32],
-    /// Tokens for proofs that the wayfarer may have at a time.
+    /// Most tokens issued for proofs that the wayfarer may hold at the same time.
     pub tokens_max: i32,
 }
 
-/// Tokens that prove who somebody is.
+/// One command for the journal of bearer tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenCommand {
-    /// Good from now on.
+    /// Issue a token.
     Create {
         /// SHA-256 of the token.
         token_sha256: [u8; 32],
-        /// Whose it is.
+        /// `wayfarer_id` that the token proves.
         wayfarer_id: String,
-        /// The one device it is good for; `None` for all.
+        /// The only device that the token is valid for; `None` for all devices.
         device: Option<String>,
-        /// The operator's words.
+        /// A label for people.
         label: String,
-        /// Seconds until it ends by itself; `None` for never.
+        /// Seconds until the token expires; `None` for never.
         life_s: Option<i64>,
-        /// What it is given for; `None` for the operator's word.
+        /// The proof for which it is issued; `None` for a token that the operator creates.
         proof: Option<TokenProof>,
     },
-    /// Good for nothing from now on.
+    /// Revoke a token.
     Revoke {
         /// SHA-256 of the token.
         token_sha256: [u8; 32],
-        /// Whose it is.
+        /// `wayfarer_id` that the token proves.
         wayfarer_id: String,
     },
 }

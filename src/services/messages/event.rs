@@ -1,15 +1,15 @@
-//! What entries of the journal of messages record.
+//! Facts that the journal of messages records, and the results of its queries.
 
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-/// Generation of the wire protocol (aethos-relay's two JSON generations).
+/// A generation of the wire protocol (the two JSON generations of aethos-relay).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Generation {
-    /// The first: `hello` names no device, payloads are any text.
+    /// `hello` names no device; payloads are arbitrary text.
     One,
-    /// Canonical JSON v1: `hello` names a device, payloads are base64url without padding.
+    /// Canonical JSON v1: `hello` names a device; payloads are base64url without padding.
     Two,
 }
 
@@ -23,84 +23,85 @@ impl Generation {
         }
     }
 
-    /// The one with this number; what is not 2 is the first, whose payloads may be anything.
+    /// The generation with this number. Every number but 2 is the first generation, which accepts any
+    /// payload.
     #[must_use]
     pub const fn of_number(number: i16) -> Self {
         if number == 2 { Self::Two } else { Self::One }
     }
 }
 
-/// A stored message with what it says.
+/// A stored message with its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Its number: the position of its accepted entry. A recipient's messages have theirs in the order in which they can be seen.
+    /// The position of its `accepted` entry. One recipient's numbers become visible in ascending order.
     pub number: i64,
-    /// The identity that clients see.
+    /// The id that clients see.
     pub msg_id: Uuid,
-    /// Proven `wayfarer_id` of the sender.
+    /// `wayfarer_id` of the sender, which the sender has proven.
     pub sender: String,
     /// `wayfarer_id` of the recipient.
     pub recipient: Arc<str>,
-    /// When it was accepted, unix seconds of the database's clock.
+    /// Acceptance time, Unix seconds of the database's clock.
     pub received_at: i64,
-    /// From when on nobody gets it, unix seconds of the database's clock.
+    /// Expiry, Unix seconds of the database's clock: from then on the message is not delivered.
     pub expires_at: i64,
-    /// What wire protocol it was sent in.
+    /// Generation of the protocol in which the sender sent it.
     pub generation: Generation,
-    /// As sent.
+    /// The payload as the sender sent it.
     pub payload: String,
 }
 
-/// Messages of a recipient for a device, in the order of their numbers.
+/// A page of a recipient's messages for one device, in ascending order of their numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
-    /// After which number they come.
+    /// The page holds messages after this number.
     pub after: i64,
-    /// Those that the device has not acknowledged and that are not over.
+    /// Messages that the device has not acknowledged and that have not expired.
     pub messages: Vec<Message>,
-    /// Up to which number this answers: nothing between waits for the device beyond what is here.
+    /// The page covers all numbers up to this one: no other message up to it waits for the device.
     pub read_to: i64,
-    /// Whether there may be more after it.
+    /// Whether more messages may follow after `read_to`.
     pub has_more: bool,
 }
 
-/// What became of a message that was to be stored.
+/// The result of storing a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {
-    /// Its number.
+    /// The message's number.
     pub number: i64,
-    /// The identity that clients see; of the first one where it was sent twice.
+    /// The id that clients see. For a repeated send it is the id of the first one.
     pub msg_id: Uuid,
-    /// Unix seconds of the database's clock.
+    /// Acceptance time, Unix seconds of the database's clock.
     pub received_at: i64,
-    /// Unix seconds of the database's clock.
+    /// Expiry, Unix seconds of the database's clock.
     pub expires_at: i64,
-    /// Whether it was there already, under the same `client_msg_id`.
+    /// Whether a message with the same `client_msg_id` had been stored before.
     pub is_repeated: bool,
 }
 
-/// The life of a message, as its sender may know it.
+/// The delivery status of a message, which only its sender may see.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Life {
-    /// When it was accepted, unix seconds.
+pub struct MessageStatus {
+    /// Acceptance time, Unix seconds.
     pub accepted_at: i64,
-    /// When it ends, unix seconds.
+    /// Expiry, Unix seconds.
     pub expires_at: i64,
-    /// Whether that is over.
+    /// Whether the message has expired.
     pub is_expired: bool,
-    /// What its recipient's devices did with it.
-    pub devices: Vec<DeviceLife>,
-    /// Whether there are more devices than these.
+    /// Status for each device of the recipient that received it.
+    pub devices: Vec<DeviceStatus>,
+    /// Whether `devices` leaves some devices out.
     pub has_more_devices: bool,
 }
 
-/// What one device did with a message.
+/// The status of a message for one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceLife {
-    /// As it names itself.
+pub struct DeviceStatus {
+    /// The name that the device gave itself.
     pub device: String,
-    /// First handed to a socket of it, unix seconds.
+    /// When the message was first pushed to the device, Unix seconds.
     pub pushed_at: Option<i64>,
-    /// Acknowledged, unix seconds.
+    /// When the device acknowledged the message, Unix seconds.
     pub acknowledged_at: Option<i64>,
 }

@@ -1,4 +1,4 @@
-//! What is counted, under the original's names.
+//! Metrics of the messages relay, with the names that aethos-relay gave them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -10,11 +10,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfReason {
+struct ReasonLabel {
     reason: &'static str,
 }
 
-/// Counters of one process. Cloning shares them.
+/// Metrics of one process. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct MessageMetrics {
     connections: Gauge,
@@ -24,13 +24,13 @@ pub struct MessageMetrics {
     expired: Counter,
     dropped: Counter,
     store_errors: Counter,
-    refused: Family<OfReason, Counter>,
-    swept_at: Arc<AtomicI64>,
-    store_answers: Arc<AtomicBool>,
+    refused: Family<ReasonLabel, Counter>,
+    last_success_at: Arc<AtomicI64>,
+    last_sweep_succeeded: Arc<AtomicBool>,
 }
 
 impl MessageMetrics {
-    /// Enters them, with the original's names and meanings.
+    /// Registers the metrics with the names and meanings of aethos-relay.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("connections_current", "WebSocket connections now", self.connections.clone());
         registry.register("messages_received", "Frames received from clients", self.received.clone());
@@ -43,7 +43,7 @@ impl MessageMetrics {
         );
         registry.register(
             "messages_dropped",
-            "Connections closed because they did not take what was sent",
+            "Connections closed because the client did not read in time",
             self.dropped.clone(),
         );
         registry.register("store_errors", "Requests that the store failed", self.store_errors.clone());
@@ -54,62 +54,63 @@ impl MessageMetrics {
         );
     }
 
-    /// A connection begins.
+    /// Counts a connection as open.
     pub fn connected(&self) {
         self.connections.inc();
     }
 
-    /// A connection has ended.
+    /// Counts a connection as closed.
     pub fn disconnected(&self) {
         self.connections.dec();
     }
 
-    /// A frame came.
+    /// Counts a frame received from a client.
     pub fn received(&self) {
         self.received.inc();
     }
 
-    /// A message was committed.
+    /// Counts a committed message.
     pub fn persisted(&self) {
         self.persisted.inc();
     }
 
-    /// A device acknowledged a message.
+    /// Counts an acknowledged message.
     pub fn delivered(&self) {
         self.delivered.inc();
     }
 
-    /// So many payloads were dropped.
+    /// Counts payloads dropped after their expiry.
     pub fn expired(&self, messages: u64) {
         self.expired.inc_by(messages);
     }
 
-    /// A slow client was cut off.
+    /// Counts a client that was disconnected because it did not read.
     pub fn dropped(&self) {
         self.dropped.inc();
     }
 
-    /// The store failed a request.
+    /// Counts a request that failed in the store.
     pub fn store_error(&self) {
         self.store_errors.inc();
     }
 
-    /// A request was refused. `reason` is one of a fixed list of words.
+    /// Counts a refused request. `reason` is one of a fixed list, so that the number of time series is
+    /// bounded.
     pub fn refused(&self, reason: &'static str) {
-        self.refused.get_or_create(&OfReason { reason }).inc();
+        self.refused.get_or_create(&ReasonLabel { reason }).inc();
     }
 
-    /// A sweep ended: when, unix seconds, and whether it succeeded.
+    /// Records the end of a sweep: `now_s` in Unix seconds, and whether it succeeded.
     pub fn swept(&self, now_s: i64, has_succeeded: bool) {
         if has_succeeded {
-            self.swept_at.store(now_s, Ordering::Relaxed);
+            self.last_success_at.store(now_s, Ordering::Relaxed);
         }
-        self.store_answers.store(has_succeeded, Ordering::Relaxed);
+        self.last_sweep_succeeded.store(has_succeeded, Ordering::Relaxed);
     }
 
-    /// When the last sweep succeeded, unix seconds, and whether the last one did.
+    /// Time of the last successful sweep in Unix seconds, and whether the most recent sweep succeeded.
     #[must_use]
     pub fn sweep(&self) -> (i64, bool) {
-        (self.swept_at.load(Ordering::Relaxed), self.store_answers.load(Ordering::Relaxed))
+        (self.last_success_at.load(Ordering::Relaxed), self.last_sweep_succeeded.load(Ordering::Relaxed))
     }
 }

@@ -1,13 +1,23 @@
-//! Messages: stored, then forwarded, until each device of the recipient has acknowledged them or their time is over.
+//! Stores messages and forwards them until each device of the recipient has acknowledged them or they expire.
 //!
-//! Journals: `message_log` (accepted, pushed, acknowledged, expired), `message_payloads` (what they say, in a partition for each
-//! hour of expiry), `message_tokens` (who may say who he is). Working: `message_positions` (devices, and where each goes on
-//! reading), `message_challenge_key`.
-//! Invariants: `send_ok` is said after the commit, and a message is handed to a socket after it, too. Whoever accepts a message
-//! holds its recipient's lock until the commit: one recipient's numbers become visible in their order, and a reader may go on
-//! after the last one it saw. Nothing is handed over at or after its expiry by the database's clock. Only a recipient gets or
-//! acknowledges its messages. What one device acknowledged is never handed to it again; the others still get it.
-//! Hints and the memory of a process make it quick; the database, asked about all sessions in turn, makes it true.
+//! Journals: `message_log` (accepted, pushed, acknowledged, expired), `message_payloads` (the payloads, one
+//! partition for each hour of expiry), `message_tokens` (bearer tokens). Working tables: `message_positions`
+//! (devices and their read cursors), `message_challenge_key`.
+//!
+//! Invariants:
+//!
+//! - `send_ok` is sent, and a message is pushed to a socket, only after the commit.
+//! - The transaction that accepts a message holds the recipient's lock until it commits. One recipient's
+//!   message numbers therefore become visible in ascending order, and a reader can continue after the last
+//!   number it saw.
+//! - No message is pushed at or after its expiry by the database's clock.
+//! - Only the recipient receives or acknowledges its messages.
+//! - A device never receives a message again that it has acknowledged; the recipient's other devices still
+//!   receive it.
+//!
+//! Hints between processes and memory within a process only reduce latency. Correctness comes from the
+//! database, which is polled for all sessions in turn.
+//!
 //! Absent on purpose: federation between relays, and the third generation's binary frames.
 
 pub mod append;

@@ -1,4 +1,4 @@
-//! `quipu messages` as somebody types it, against a running instance that believes nobody.
+//! `quipu messages` as a user types it, against a running instance that does not trust claimed identities.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,15 +22,15 @@ fn instance() -> (Instance, String) {
     (instance, url)
 }
 
-/// Runs `quipu messages …` with a token in its environment.
-fn bearing(instance: &Instance, token: &str, arguments: &[&str]) -> Ran {
+/// Runs `quipu messages …` with a token in the environment.
+fn run_with_token(instance: &Instance, token: &str, arguments: &[&str]) -> Ran {
     let mut command = instance.command(&["messages"]);
     command.args(arguments).env("QUIPU_MESSAGES_TOKEN", token);
     run(&mut command, instance.folder())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_are_created_listed_and_revoked_and_prove_somebody_meanwhile() {
+async fn tokens_are_created_listed_used_and_revoked() {
     let (instance, url) = instance();
     let (id, other) = (wayfarer(1), wayfarer(2));
     let create = ["messages", "token", "create", "--wayfarer", &id];
@@ -51,21 +51,21 @@ async fn tokens_are_created_listed_and_revoked_and_prove_somebody_meanwhile() {
     assert!(table.contains("the laptop's") && table.contains(&other) && !table.contains("qm_"), "{table}");
 
     let send = ["send", "--url", &url, "--as", &id, "--to", &other, "hi"];
-    assert!(bearing(&instance, token, &send).ok().stdout.contains("stored until"));
-    let said = bearing(&instance, bound_token, &send).refusal();
-    assert!(said.contains("another device_id"), "{said}");
-    bearing(&instance, bound_token, &[&send[..], &["--device", "phone"]].concat()).ok();
-    let said = bearing(&instance, "qm_wrong", &send).refusal();
-    assert!(said.contains("token"), "{said}");
-    let said = instance.run(&[&["messages"], &send[..]].concat()).refusal();
-    assert!(said.contains("token"), "{said}");
+    assert!(run_with_token(&instance, token, &send).ok().stdout.contains("stored until"));
+    let refusal = run_with_token(&instance, bound_token, &send).refusal();
+    assert!(refusal.contains("another device_id"), "{refusal}");
+    run_with_token(&instance, bound_token, &[&send[..], &["--device", "phone"]].concat()).ok();
+    let refusal = run_with_token(&instance, "qm_wrong", &send).refusal();
+    assert!(refusal.contains("token"), "{refusal}");
+    let refusal = instance.run(&[&["messages"], &send[..]].concat()).refusal();
+    assert!(refusal.contains("token"), "{refusal}");
 
     let prefix = listed[0]["sha256"].as_str().unwrap().get(..12).unwrap();
     assert!(instance.run(&["messages", "token", "revoke", prefix]).ok().stdout.contains("revoked"));
     assert!(instance.run(&["messages", "token", "revoke", bound_token]).ok().stdout.contains("revoked"));
-    for gone in [token, bound_token] {
-        bearing(&instance, gone, &send).refusal();
-        assert!(instance.run(&["messages", "token", "revoke", gone]).refusal().contains("no such token"));
+    for revoked in [token, bound_token] {
+        run_with_token(&instance, revoked, &send).refusal();
+        assert!(instance.run(&["messages", "token", "revoke", revoked]).refusal().contains("no such token"));
     }
     assert_eq!(instance.run(&["messages", "token", "list", "--json"]).ok().json_lines().len(), 1);
     let log = instance.log();
@@ -92,8 +92,8 @@ async fn send_pull_and_tail_with_a_key_and_a_token() {
     let again =
         instance.run(&[&send[..], &["--client-msg-id", "x", "grüße"]].concat()).ok().json_lines().remove(0);
     assert_eq!(first, again);
-    let said = instance.run(&[&send[..], &["--client-msg-id", "x", "other"]].concat()).refusal();
-    assert!(said.contains("client_msg_id"), "{said}");
+    let refusal = instance.run(&[&send[..], &["--client-msg-id", "x", "other"]].concat()).refusal();
+    assert!(refusal.contains("client_msg_id"), "{refusal}");
     let input = instance.folder().join("input");
     fs::write(&input, b"two\nlines").unwrap();
     let mut command = instance.command(&send);
@@ -103,16 +103,17 @@ async fn send_pull_and_tail_with_a_key_and_a_token() {
     assert_eq!(span, 60);
 
     let pull = ["pull", "--url", &url, "--as", &recipient];
-    let lines = bearing(&instance, token, &pull).ok().stdout;
+    let lines = run_with_token(&instance, token, &pull).ok().stdout;
     let lines: Vec<&str> = lines.lines().collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].contains(&id) && lines[0].ends_with("  grüße"), "{lines:?}");
     assert!(lines[1].ends_with("  base64:dHdvCmxpbmVz"), "{lines:?}");
-    let pulled = bearing(&instance, token, &[&pull[..], &["--limit", "1", "--ack", "--json"]].concat()).ok();
+    let pulled =
+        run_with_token(&instance, token, &[&pull[..], &["--limit", "1", "--ack", "--json"]].concat()).ok();
     let pulled = pulled.json_lines();
     assert_eq!((pulled.len(), &pulled[0]["msg_id"], &pulled[0]["from"]), (1, &first["msg_id"], &json!(id)));
 
-    // What waits first, then what comes, until Ctrl-C; the other device has acknowledged nothing.
+    // Waiting messages first, then new ones, until Ctrl-C; the other device has acknowledged nothing.
     let shown = instance.folder().join("tail");
     let mut tail = instance.command(&["messages", "tail", "--url", &url, "--as", &recipient, "--ack"]);
     tail.env("QUIPU_MESSAGES_TOKEN", token).stdin(Stdio::null());
@@ -124,25 +125,29 @@ async fn send_pull_and_tail_with_a_key_and_a_token() {
     assert!(lines()[1].ends_with("  live"), "{:?}", lines());
     let pull_all = [&pull[..], &["--json"]].concat();
     await_some("both are acknowledged", || {
-        bearing(&instance, token, &pull_all).ok().stdout.is_empty().then_some(())
+        run_with_token(&instance, token, &pull_all).ok().stdout.is_empty().then_some(())
     });
     signal(tail.id(), Signal::SIGINT);
     assert_eq!(wait(&mut tail).unwrap().code(), Some(0));
-    let other_device = bearing(&instance, token, &[&pull_all[..], &["--device", "tablet"]].concat()).ok();
+    let other_device =
+        run_with_token(&instance, token, &[&pull_all[..], &["--device", "tablet"]].concat()).ok();
     assert_eq!(other_device.json_lines().len(), 3);
     instance.stop();
 }
 
-/// The flag is of aethos-relay's own quick start.
+/// The flag is in aethos-relay's quick start.
 #[test]
-fn store_path_is_accepted_and_its_user_is_told_where_messages_are() {
+fn store_path_is_accepted_with_a_note_that_messages_are_in_postgresql() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = quipu(folder.path());
-    // It ends at the unknown key, before anything starts.
+    // The command ends at the unknown key, before anything starts.
     command.args(["run", "messages", "--store-path", "./relay.db", "--set", "services.messages.unknown=1"]);
-    let said = run(&mut command, folder.path()).refusal();
-    assert!(said.contains("--store-path ./relay.db is ignored: messages are kept in PostgreSQL"), "{said}");
-    assert!(said.contains("services.messages.unknown"), "{said}");
+    let refusal = run(&mut command, folder.path()).refusal();
+    assert!(
+        refusal.contains("--store-path ./relay.db is ignored: messages are kept in PostgreSQL"),
+        "{refusal}"
+    );
+    assert!(refusal.contains("services.messages.unknown"), "{refusal}");
     let mut other = quipu(folder.path());
     other.args(["run", "console", "--store-path", "./relay.db"]);
     assert!(run(&mut other, folder.path()).refusal().contains("quipu run messages"));

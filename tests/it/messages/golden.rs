@@ -1,4 +1,4 @@
-//! Whole conversations of both generations, as the originals' clients have them: byte for byte.
+//! Whole conversations of both generations, byte for byte as clients of aethos-relay expect them.
 
 use std::collections::BTreeMap;
 
@@ -6,17 +6,18 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use super::kit::{Client, Room, Scribe, wayfarer};
+use super::kit::{Client, Normalizer, Room, wayfarer};
 use crate::support::database::TestDatabase;
 
-/// Plays a conversation on a room of its own: `a> frame` is said by the socket called a, `a< frame` is the next that it hears,
-/// `a< (end)` its end. `M1` is the first identity that was seen, `NOW` the time; `A1` to `A9` are wayfarers of the second generation.
-/// Nobody hears more than what is written.
-async fn play(conversation: &str) {
+/// Plays a conversation with a service of its own. `a> frame` is sent by the socket named a, `a< frame` is
+/// the next frame that it receives, and `a< (end)` means that its connection ends. `M1` stands for the first
+/// message id seen, `NOW` for the time, `A1` to `A9` for wayfarers of the second generation. At the end, no
+/// socket may have received more frames than listed.
+async fn play_conversation(conversation: &str) {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let mut sockets: BTreeMap<&str, Client> = BTreeMap::new();
-    let mut scribe = Scribe::default();
+    let mut normalizer = Normalizer::default();
     for line in conversation.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (name, frame) = line.split_once(' ').unwrap();
         let (name, direction) = name.split_at(name.len() - 1);
@@ -32,29 +33,33 @@ async fn play(conversation: &str) {
             (">", _) => {
                 for number in 1..10 {
                     if frame.contains(&format!("M{number}")) {
-                        frame = frame.replace(&format!("M{number}"), scribe.id(number));
+                        frame = frame.replace(&format!("M{number}"), normalizer.id(number));
                     }
                 }
-                socket.say(frame).await;
+                socket.send_text(frame).await;
             }
             (_, "(end)") => {
-                assert_eq!(socket.hear().await, None, "{line}");
+                assert_eq!(socket.next_text().await, None, "{line}");
                 sockets.remove(name);
             }
             _ => {
-                let heard = socket.hear().await.unwrap_or_else(|| panic!("closed before: {line}"));
-                assert_eq!(scribe.told(&heard), frame, "{line}");
+                let received = socket.next_text().await.unwrap_or_else(|| panic!("closed before: {line}"));
+                assert_eq!(normalizer.normalize(&received), frame, "{line}");
             }
         }
     }
     for (name, socket) in &mut sockets {
-        assert_eq!(socket.waiting().await, Vec::<serde_json::Value>::new(), "{name} hears more");
+        assert_eq!(
+            socket.pending_frames().await,
+            Vec::<serde_json::Value>::new(),
+            "{name} received more frames"
+        );
     }
 }
 
 #[tokio::test]
-async fn g1_the_example_of_the_originals_readme() {
-    play(
+async fn g1_the_example_of_aethos_relays_readme() {
+    play_conversation(
         r#"
         a> {"type":"hello","wayfarer_id":"user-a"}
         a< {"type":"hello_ok"}
@@ -74,7 +79,7 @@ async fn g1_the_example_of_the_originals_readme() {
 
 #[tokio::test]
 async fn g1_push_to_an_online_recipient_and_pull_of_what_is_not_acknowledged() {
-    play(
+    play_conversation(
         r#"
         b> {"type":"hello","wayfarer_id":"user-456"}
         b< {"type":"hello_ok"}
@@ -101,7 +106,7 @@ async fn g1_push_to_an_online_recipient_and_pull_of_what_is_not_acknowledged() {
 
 #[tokio::test]
 async fn g1_every_error_is_a_text_in_msg_id() {
-    play(
+    play_conversation(
         r#"
         a> {"type":"hello"}
         a< {"type":"error","msg_id":"wayfarer_id required"}
@@ -132,10 +137,10 @@ async fn g1_every_error_is_a_text_in_msg_id() {
     .await;
 }
 
-/// Before hello nobody knows what a client speaks: the error is one of both generations.
+/// The generation of a client is unknown before hello, so the error fits both.
 #[tokio::test]
 async fn g2_5_3_frames_before_hello_are_refused_in_both_generations_words() {
-    play(
+    play_conversation(
         r#"
         a> {"type":"send","to":"user-b","payload_b64":"SGVsbG8g"}
         a< {"code":"AUTH_FAILED","message":"not authenticated","msg_id":"not authenticated","type":"error"}
@@ -146,7 +151,7 @@ async fn g2_5_3_frames_before_hello_are_refused_in_both_generations_words() {
         a> {"type":"nonsense"}
         a< {"code":"INVALID_PAYLOAD","message":"unknown frame type","msg_id":"unknown frame type","type":"error"}
         a> {"type":"auth","public_key_b64":"","signature_b64":""}
-        a< {"code":"AUTH_FAILED","message":"nothing was asked","msg_id":"nothing was asked","type":"error"}
+        a< {"code":"AUTH_FAILED","message":"no challenge is pending: send hello with `auth` first","msg_id":"no challenge is pending: send hello with `auth` first","type":"error"}
         a> {"type":"hello","wayfarer_id":"user-a"}
         a< {"type":"hello_ok"}
         a> {"type":"pull"}
@@ -158,7 +163,7 @@ async fn g2_5_3_frames_before_hello_are_refused_in_both_generations_words() {
 
 #[tokio::test]
 async fn g2_8_1_the_happy_path_pushed_and_pulled() {
-    play(
+    play_conversation(
         r#"
         b> {"type":"hello","wayfarer_id":"A2","device_id":"phone"}
         b< {"type":"hello_ok","relay_id":"quipu"}
@@ -180,7 +185,7 @@ async fn g2_8_1_the_happy_path_pushed_and_pulled() {
 
 #[tokio::test]
 async fn g2_7_1_7_3_ttl_is_an_hour_by_default_and_never_longer_than_the_relay_allows() {
-    play(
+    play_conversation(
         r#"
         a> {"type":"hello","wayfarer_id":"A1","device_id":"laptop"}
         a< {"type":"hello_ok","relay_id":"quipu"}
@@ -199,7 +204,7 @@ async fn g2_7_1_7_3_ttl_is_an_hour_by_default_and_never_longer_than_the_relay_al
 
 #[tokio::test]
 async fn g2_3_2_every_error_has_a_code_and_a_message() {
-    play(
+    play_conversation(
         r#"
         a> {"type":"hello","device_id":"laptop"}
         a< {"type":"error","code":"INVALID_WAYFARER_ID","message":"wayfarer_id required"}
@@ -224,9 +229,9 @@ async fn g2_3_2_every_error_has_a_code_and_a_message() {
         a> {"type":"send","to":"A2","payload_b64":"+/8"}
         a< {"type":"error","code":"INVALID_PAYLOAD","message":"invalid payload_b64"}
         a> {"type":"send","to":"A2","payload_b64":"SGVsbG8","client_msg_id":""}
-        a< {"type":"error","code":"INVALID_PAYLOAD","message":"client_msg_id must be 1 to 128 ASCII characters without blanks"}
+        a< {"type":"error","code":"INVALID_PAYLOAD","message":"client_msg_id must be 1 to 128 ASCII characters without spaces"}
         a> {"type":"send","to":"A2","payload_b64":"SGVsbG8","client_msg_id":"a b"}
-        a< {"type":"error","code":"INVALID_PAYLOAD","message":"client_msg_id must be 1 to 128 ASCII characters without blanks"}
+        a< {"type":"error","code":"INVALID_PAYLOAD","message":"client_msg_id must be 1 to 128 ASCII characters without spaces"}
         a> {"type":"ack"}
         a< {"type":"error","code":"INVALID_PAYLOAD","message":"msg_id required"}
         a> {"type":"ack","msg_id":"no uuid"}
@@ -240,7 +245,7 @@ async fn g2_3_2_every_error_has_a_code_and_a_message() {
     .await;
 }
 
-/// The envelope is that of `frames.md`, "Test Vector 1": it names 1111….
+/// The envelope of `frames.md`, "Test Vector 1", which names 1111….
 #[tokio::test]
 async fn g2_6_1_3_to_must_be_the_recipient_of_the_envelope() {
     let envelope = "o2Rib2R5RWhlbGxva21hbmlmZXN0X2lkWCAiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIm50b193YXlmYXJlcl9pZFggERERERERERERERERERERERERERERERERERERERERERE";
@@ -255,12 +260,12 @@ async fn g2_6_1_3_to_must_be_the_recipient_of_the_envelope() {
         b< {"type":"hello_ok","relay_id":"quipu"}
         b< {"type":"message","from":"A1","payload_b64":"ENVELOPE","msg_id":"M1","received_at":NOW}
         "#;
-    play(&conversation.replace("ENVELOPE", envelope).replace("ELEVENS", &"11".repeat(32))).await;
+    play_conversation(&conversation.replace("ENVELOPE", envelope).replace("ELEVENS", &"11".repeat(32))).await;
 }
 
 #[tokio::test]
 async fn both_generations_send_to_each_other_in_their_own_spelling() {
-    play(
+    play_conversation(
         r#"
         b> {"type":"hello","wayfarer_id":"A2","device_id":"phone"}
         b< {"type":"hello_ok","relay_id":"quipu"}
@@ -284,10 +289,10 @@ async fn both_generations_send_to_each_other_in_their_own_spelling() {
     .await;
 }
 
-/// Seed bug 8: the original panicked when somebody sent to whoever this socket had been.
+/// Bug 8 of aethos-relay: it panicked when a message was sent to the previous identity of a socket.
 #[tokio::test]
 async fn a_second_hello_on_one_socket_is_another_client() {
-    play(
+    play_conversation(
         r#"
         x> {"type":"hello","wayfarer_id":"A9","device_id":"d"}
         x< {"type":"hello_ok","relay_id":"quipu"}
@@ -320,77 +325,80 @@ async fn a_second_hello_on_one_socket_is_another_client() {
 }
 
 #[tokio::test]
-async fn what_is_no_json_is_told_so_and_ends_nothing() {
+async fn malformed_json_is_refused_and_does_not_end_the_connection() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let mut client = room.two(&wayfarer(1), "laptop").await;
-    for (said, message) in [
+    for (text, message) in [
         ("", "not a JSON object"),
         ("hello", "not a JSON object"),
         ("[\"hello\"]", "not a JSON object"),
         ("{\"type\":", "not JSON (line 1, column 8)"),
         ("{\"type\":\"pull\"", "not JSON (line 1, column 14)"),
-        ("{\"type\":1}", "a field is there twice or of the wrong type (line 1, column 9)"),
+        ("{\"type\":1}", "a field is duplicated or has the wrong type (line 1, column 9)"),
         (
             "{\"type\":\"pull\",\"type\":\"pull\"}",
-            "a field is there twice or of the wrong type (line 1, column 21)",
+            "a field is duplicated or has the wrong type (line 1, column 21)",
         ),
     ] {
-        client.say(said).await;
+        client.send_text(text).await;
         let answer = client.next().await;
-        assert_eq!(answer["code"], "INVALID_PAYLOAD", "{said}");
-        assert_eq!(answer["message"], message, "{said}");
+        assert_eq!(answer["code"], "INVALID_PAYLOAD", "{text}");
+        assert_eq!(answer["message"], message, "{text}");
     }
-    client.say("[".repeat(100_000)).await;
+    client.send_text("[".repeat(100_000)).await;
     assert_eq!(client.next().await["code"], "INVALID_PAYLOAD");
-    client.say(format!("{{\"type\":{}", "{\"a\":".repeat(20_000))).await;
+    client.send_text(format!("{{\"type\":{}", "{\"a\":".repeat(20_000))).await;
     assert_eq!(client.next().await["code"], "INVALID_PAYLOAD");
-    client.hears_nothing().await;
+    client.expect_no_frames().await;
 }
 
-/// What no text can be is a frame of the third generation.
+/// Bytes that are not UTF-8 are a frame of the third generation.
 #[tokio::test]
-async fn a_binary_frame_is_told_that_this_relay_speaks_json() {
+async fn a_binary_frame_is_refused_because_this_relay_speaks_json() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let mut stranger = room.connect().await;
-    stranger.put(Message::binary(vec![0, 0, 0, 1, 0xa0])).await;
+    stranger.send_message(Message::binary(vec![0, 0, 0, 1, 0xa0])).await;
     let answer = stranger.next().await;
     let message = "binary frames are of the third generation; this relay speaks JSON";
     assert_eq!((&answer["code"], &answer["message"]), (&"INVALID_PAYLOAD".into(), &message.into()));
     let mut known = room.one("user-a").await;
-    known.put(Message::binary(vec![0, 0, 0, 1, 0xa0])).await;
+    known.send_message(Message::binary(vec![0, 0, 0, 1, 0xa0])).await;
     assert_eq!(known.next().await, serde_json::json!({ "type": "error", "msg_id": message }));
-    known.hears_nothing().await;
+    known.expect_no_frames().await;
 }
 
-/// Neither generation of the original looked at the kind of a frame.
+/// aethos-relay reads text and binary frames alike.
 #[tokio::test]
-async fn json_in_binary_frames_is_json() {
+async fn json_in_binary_frames_is_accepted() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let mut client = room.connect().await;
     let hello = serde_json::json!({ "type": "hello", "wayfarer_id": wayfarer(1), "device_id": "laptop" });
-    client.put(Message::binary(hello.to_string())).await;
+    client.send_message(Message::binary(hello.to_string())).await;
     assert_eq!(client.next().await["type"], "hello_ok");
-    client.put(Message::binary(r#"{"type":"pull"}"#)).await;
+    client.send_message(Message::binary(r#"{"type":"pull"}"#)).await;
     assert_eq!(client.next().await["type"], "messages");
-    client.put(Message::binary("[]")).await;
+    client.send_message(Message::binary("[]")).await;
     assert_eq!(client.next().await["code"], "INVALID_PAYLOAD");
 }
 
-/// As at the original; browsers and others take an end without it for a failure (RFC 6455, 5.5.1).
+/// As in aethos-relay. Browsers report a failure if a connection ends without a close frame (RFC 6455,
+/// 5.5.1).
 #[tokio::test]
-async fn a_goodbye_is_answered() {
+async fn a_close_frame_is_answered() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     for mut client in [room.connect().await, room.one("user-a").await] {
-        client.put(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await;
-        assert_eq!(client.ended().await, Some(1000));
+        client
+            .send_message(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })))
+            .await;
+        assert_eq!(client.closed().await, Some(1000));
     }
 }
 
-/// Both of the original's ports have all of its paths.
+/// Both ports of aethos-relay serve all of its paths.
 #[tokio::test]
 async fn both_addresses_answer_on_every_path() {
     let database = TestDatabase::new().await;

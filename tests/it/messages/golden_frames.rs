@@ -1,6 +1,6 @@
-//! Every frame of both generations, byte for byte, and what must hold for any other.
+//! Every frame of both generations, byte for byte, and properties of all other frames.
 //!
-//! The same texts are where the fuzz target `frames` starts: `fuzz/seeds/frames/<name>.json`.
+//! The fuzz target `frames` starts from the same texts: `fuzz/seeds/frames/<name>.json`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,8 +21,8 @@ const ALICE: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f
 const BOB: &str = "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752";
 const RECEIVED_AT: i64 = 1_772_971_200;
 
-/// What clients send: name, text, and how it is understood.
-const SAID: &[(&str, &str, &str)] = &[
+/// Frames that clients send: name, text, and how it is parsed.
+const INBOUND_FRAMES: &[(&str, &str, &str)] = &[
     ("g1-hello", r#"{"type":"hello","wayfarer_id":"user-123"}"#, "hello user-123 None None None"),
     (
         "g1-send",
@@ -75,7 +75,7 @@ const SAID: &[(&str, &str, &str)] = &[
     ("relay-frame", r#"{"type":"relay_hello","relay_id":"r","version":"1"}"#, "unknown"),
 ];
 
-fn understood(text: &str) -> String {
+fn describe(text: &str) -> String {
     match parse(text).unwrap() {
         Inbound::Hello { wayfarer_id, device_id, auth, since } => {
             format!("hello {wayfarer_id} {device_id:?} {auth:?} {since:?}")
@@ -110,8 +110,8 @@ const SECOND: Delivered<'_> = Delivered {
     position: None,
 };
 
-/// What clients are told: name, frame, whose, and the text.
-fn told() -> Vec<(&'static str, Outbound<'static>, Generation, &'static str)> {
+/// Frames that clients receive: name, frame, generation, and text.
+fn outbound_frames() -> Vec<(&'static str, Outbound<'static>, Generation, &'static str)> {
     const TWO_OF_FIRST: &[Delivered<'_>] =
         &[FIRST, Delivered { msg_id: OTHER_ID, from: "\"<é>\"\n", payload_b64: "", received_at: 0, ..FIRST }];
     const TWO_OF_SECOND: &[Delivered<'_>] =
@@ -212,35 +212,35 @@ fn told() -> Vec<(&'static str, Outbound<'static>, Generation, &'static str)> {
 }
 
 #[test]
-fn what_clients_say_is_understood() {
-    for (name, text, expected) in SAID {
-        assert_eq!(understood(text), *expected, "{name}");
+fn frames_of_clients_are_parsed() {
+    for (name, text, expected) in INBOUND_FRAMES {
+        assert_eq!(describe(text), *expected, "{name}");
     }
 }
 
 #[test]
-fn what_clients_are_told_is_golden() {
-    for (name, frame, generation, expected) in told() {
+fn frames_for_clients_are_rendered() {
+    for (name, frame, generation, expected) in outbound_frames() {
         assert_eq!(render(&frame, generation), expected, "{name}");
     }
 }
 
 #[test]
 fn extensions_look_the_same_in_both_generations() {
-    for (name, frame, ..) in told() {
+    for (name, frame, ..) in outbound_frames() {
         if matches!(frame, Outbound::Challenge { .. } | Outbound::Status(_)) {
             assert_eq!(render(&frame, One), render(&frame, Two), "{name}");
         }
     }
 }
 
-/// Fuzzing starts from what is known to be right; a frame added here is added there.
+/// The fuzz target starts from these frames; a frame added here must be added there.
 #[test]
 fn golden_frames_are_the_seeds_of_the_fuzz_target() {
-    let golden: BTreeMap<_, _> = SAID
+    let golden: BTreeMap<_, _> = INBOUND_FRAMES
         .iter()
         .map(|(name, text, _)| (*name, *text))
-        .chain(told().into_iter().map(|(name, _, _, text)| (name, text)))
+        .chain(outbound_frames().into_iter().map(|(name, _, _, text)| (name, text)))
         .map(|(name, text)| (format!("{name}.json"), text.to_owned()))
         .collect();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/frames");
@@ -259,15 +259,15 @@ fn any_delivered() -> impl Strategy<Value = (u128, String, String, String, i64, 
 }
 
 proptest! {
-    /// No text of a stranger and no number breaks a frame.
+    /// No text or number from a client makes a frame invalid.
     #[test]
-    fn what_is_rendered_is_json_with_its_type_first(
+    fn rendered_frames_are_json_with_their_type_first(
         (id, from, to, payload, at, position) in any_delivered(),
         expires_at in any::<i64>(),
         count in 0..4_usize,
-        is_two in any::<bool>(),
+        is_second in any::<bool>(),
     ) {
-        let generation = if is_two { Two } else { One };
+        let generation = if is_second { Two } else { One };
         let message = Delivered {
             msg_id: Uuid::from_u128(id), from: &from, to: &to, payload_b64: &payload, received_at: at, position,
         };
@@ -293,22 +293,22 @@ proptest! {
             if kind == "messages" {
                 prop_assert_eq!(value["messages"].as_array().map_or(0, Vec::len), count);
             }
-            // A client's frame or not, it can be read.
+            // Every rendered frame can be parsed as a client's frame of some type.
             prop_assert!(parse(&text).is_ok() || kind == "status", "{}", text);
         }
     }
 
     #[test]
-    fn any_text_is_survived(text in any::<String>()) {
+    fn any_text_is_handled(text in any::<String>()) {
         if let Err(Malformed(reason)) = parse(&text) {
             prop_assert!(reason.len() < 100);
         }
     }
 
-    /// Frames of which a stretch is missing, or replaced.
+    /// Frames with a part removed or replaced.
     #[test]
-    fn altered_frames_are_survived(frame in 0..SAID.len(), from in 0..400_usize, length in 0..20_usize, with in "[\"{}\\[\\]:,\\\\a0\u{0}é ]{0,6}") {
-        let text: Vec<char> = SAID[frame].1.chars().collect();
+    fn altered_frames_are_handled(frame in 0..INBOUND_FRAMES.len(), from in 0..400_usize, length in 0..20_usize, with in "[\"{}\\[\\]:,\\\\a0\u{0}é ]{0,6}") {
+        let text: Vec<char> = INBOUND_FRAMES[frame].1.chars().collect();
         let from = from % text.len();
         let until = (from + length).min(text.len());
         let altered: String =

@@ -1,4 +1,4 @@
-//! What one client can make grow has a bound, and no client can use up another's.
+//! Everything that one client can make grow is bounded, and no client can use up the share of another.
 
 use std::time::{Duration, Instant};
 
@@ -9,26 +9,26 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::identity::{identity, signature};
-use super::kit::{Client, Room, number, soon, wayfarer};
+use super::kit::{Client, Room, number, wayfarer, within_deadline};
 use crate::support::database::TestDatabase;
 use crate::support::proxy::eventually;
 
 const HELLO: &str = "SGVsbG8";
 
-/// A token for a challenge of one room, asked for at another.
-async fn prove(asked: &Room, proven: &Room, key: &SigningKey) -> (Value, (u16, Value)) {
+/// Requests a challenge at one process and a token for it at another.
+async fn prove(issuer: &Room, verifier: &Room, key: &SigningKey) -> (Value, (u16, Value)) {
     let (id, public) = identity(key);
-    let (status, challenge) = asked.get(&format!("/v1/challenge?wayfarer_id={id}&device_id=phone")).await;
+    let (status, challenge) = issuer.get(&format!("/v1/challenge?wayfarer_id={id}&device_id=phone")).await;
     assert_eq!(status, 200, "{challenge}");
     let proof = json!({
         "wayfarer_id": id, "device_id": "phone", "challenge": challenge["challenge"], "public_key_b64": public,
         "signature_b64": signature(key, &challenge, &id, "phone"),
     });
-    let answer = proven.post("/v1/tokens", &proof).await;
+    let answer = verifier.post("/v1/tokens", &proof).await;
     (proof, answer)
 }
 
-/// Two processes with one URL: a client asks one and proves itself to the other.
+/// Two processes with one URL: a client gets the challenge from one and sends the proof to the other.
 #[tokio::test]
 async fn a_challenge_of_one_process_is_answered_at_another_and_once() {
     let database = TestDatabase::new().await;
@@ -41,23 +41,23 @@ async fn a_challenge_of_one_process_is_answered_at_another_and_once() {
     };
     let (one, two) = (named().await, named().await);
     let key = SigningKey::from_bytes(&[7; 32]);
-    let (proof, (status, said)) = prove(&one, &two, &key).await;
-    assert_eq!(status, 201, "{said}");
+    let (proof, (status, response)) = prove(&one, &two, &key).await;
+    assert_eq!(status, 201, "{response}");
     for room in [&one, &two] {
-        let (status, said) = room.post("/v1/tokens", &proof).await;
-        assert_eq!((status, &said["field"]), (401, &"challenge".into()), "{said}");
-        assert!(said["message"].as_str().unwrap().contains("answered before"), "{said}");
+        let (status, response) = room.post("/v1/tokens", &proof).await;
+        assert_eq!((status, &response["field"]), (401, &"challenge".into()), "{response}");
+        assert!(response["message"].as_str().unwrap().contains("already been used"), "{response}");
     }
-    // For another device, or made up, it is none.
+    // The challenge is not valid for another device.
     let (mut proof, _) = prove(&one, &two, &key).await;
     proof["device_id"] = "tablet".into();
-    let (status, said) = two.post("/v1/tokens", &proof).await;
-    assert_eq!((status, &said["field"]), (401, &"challenge".into()), "{said}");
+    let (status, response) = two.post("/v1/tokens", &proof).await;
+    assert_eq!((status, &response["field"]), (401, &"challenge".into()), "{response}");
     assert_eq!(number(&database, "SELECT count(*) FROM message_tokens").await, 2);
-    // It is for somebody.
-    let (status, said) = one.get("/v1/challenge").await;
-    assert_eq!((status, &said["field"]), (400, &"wayfarer_id".into()));
-    // The key is nothing that analysts may read.
+    // A challenge needs a `wayfarer_id`.
+    let (status, response) = one.get("/v1/challenge").await;
+    assert_eq!((status, &response["field"]), (400, &"wayfarer_id".into()));
+    // Analysts must not be able to read the key.
     let reads = "SELECT count(*) FROM information_schema.role_table_grants
                  WHERE table_name = 'message_challenge_key' AND grantee NOT IN ('quipu', 'quipu_owner')";
     assert_eq!(number(&database, reads).await, 0);
@@ -79,10 +79,13 @@ async fn challenges_of_others_push_none_out_and_tokens_of_one_wayfarer_are_bound
     }
     let statuses: Vec<u16> = answers.iter().map(|(status, _)| *status).collect();
     assert_eq!(statuses, [201, 201, 429, 429, 429], "{answers:?}");
-    let (_, over) = &answers[2];
-    assert_eq!((&over["field"], &over["limit"], &over["value"]), (&"tokens".into(), &2.into(), &3.into()));
+    let (_, exceeded) = &answers[2];
+    assert_eq!(
+        (&exceeded["field"], &exceeded["limit"], &exceeded["value"]),
+        (&"tokens".into(), &2.into(), &3.into())
+    );
     assert_eq!(answers[4].1["field"], "wayfarer_id", "the fifth proof within a minute");
-    // A wrong proof in somebody's name does not use up that wayfarer's rate.
+    // A wrong proof in the name of a wayfarer does not use up the wayfarer's rate.
     let (id, _) = identity(&other);
     for _ in 0..6 {
         let (_, challenge) = room.get(&format!("/v1/challenge?wayfarer_id={id}&device_id=phone")).await;
@@ -95,7 +98,7 @@ async fn challenges_of_others_push_none_out_and_tokens_of_one_wayfarer_are_bound
     }
     assert_eq!(prove(&room, &room, &other).await.1.0, 201);
     assert_eq!(number(&database, "SELECT count(*) FROM message_tokens").await, 3);
-    // A token of the operator is none of these.
+    // Two refusals name the limit on tokens.
     let metrics = room.metric("messages_refused_total{reason=\"tokens\"}").await;
     assert_eq!(metrics, 2);
 }
@@ -110,8 +113,8 @@ async fn a_wayfarer_has_a_bounded_number_of_devices_and_only_these_acknowledge()
         format!("/v1/messages{rest}wayfarer_id={}&device_id={device}", wayfarer(2))
     };
     let ack = |device: &str| path(&format!("/{sent}/ack?"), device);
-    let (status, said) = room.post(&ack("a"), &Value::Null).await;
-    assert_eq!((status, &said["field"]), (400, &"device_id".into()), "{said}");
+    let (status, response) = room.post(&ack("a"), &Value::Null).await;
+    assert_eq!((status, &response["field"]), (400, &"device_id".into()), "{response}");
     let mut first = room.two(&wayfarer(2), "a").await;
     assert_eq!(room.post(&ack("a"), &Value::Null).await.0, 200);
     for device in ["b", "c"] {
@@ -120,26 +123,31 @@ async fn a_wayfarer_has_a_bounded_number_of_devices_and_only_these_acknowledge()
     }
     for number in 0..20 {
         let device = format!("further-{number}");
-        let (status, said) = room.get(&path("?", &device)).await;
-        assert_eq!((status, &said["field"], &said["limit"]), (429, &"device_id".into(), &3.into()), "{said}");
+        let (status, response) = room.get(&path("?", &device)).await;
+        assert_eq!(
+            (status, &response["field"], &response["limit"]),
+            (429, &"device_id".into(), &3.into()),
+            "{response}"
+        );
         assert_eq!(room.post(&ack(&device), &Value::Null).await.0, 400);
     }
     let mut refused = room.connect().await;
     let hello = json!({ "type": "hello", "wayfarer_id": wayfarer(2), "device_id": "d" });
-    assert_eq!(refused.ask(hello.clone()).await["code"], "RATE_LIMITED");
-    assert_eq!(refused.hear().await, None);
+    assert_eq!(refused.request(hello.clone()).await["code"], "RATE_LIMITED");
+    assert_eq!(refused.next_text().await, None);
     let entries = "SELECT count(*) FROM message_log WHERE kind = 'acknowledged'";
     assert_eq!(number(&database, entries).await, 3);
-    // Those that are known go on, and one that is not seen for long makes room.
-    first.waiting().await;
+    // Registered devices are not affected, and a device not seen for 30 days makes room.
+    first.pending_frames().await;
     assert_eq!(room.get(&path("?", "b")).await.0, 200);
     let forget = "UPDATE message_positions SET seen_at = now() - interval '31 days' WHERE device = 'c'";
     database.owner().await.execute(forget, &[]).await.unwrap();
-    assert_eq!(room.connect().await.ask(hello).await["type"], "hello_ok");
+    assert_eq!(room.connect().await.request(hello).await["type"], "hello_ok");
     assert_eq!(room.get(&path("?", "c")).await.0, 429);
 }
 
-/// A client that makes keys leaves a device for each proof: proofs have a rate also on one socket, and the rows end.
+/// A client with ever new keys leaves a device row for each proof. So proofs have a rate on one socket as
+/// well, and the rows are removed later.
 #[tokio::test]
 async fn new_keys_on_one_socket_behind_a_proxy_have_a_rate_and_their_devices_are_forgotten() {
     let database = TestDatabase::new().await;
@@ -150,25 +158,25 @@ async fn new_keys_on_one_socket_behind_a_proxy_have_a_rate_and_their_devices_are
         settings.sweep_interval_s = 1.try_into().unwrap();
     })
     .await;
-    let proven = async |client: &mut Client, seed: u8| {
+    let authenticate = async |client: &mut Client, seed: u8| {
         let key = SigningKey::from_bytes(&[seed; 32]);
         let (id, public) = identity(&key);
         let hello = json!({ "type": "hello", "wayfarer_id": id, "device_id": "a", "auth": "ed25519" });
-        let challenge = client.ask(hello).await;
+        let challenge = client.request(hello).await;
         let signature = signature(&key, &challenge, &id, "a");
-        client.ask(json!({ "type": "auth", "public_key_b64": public, "signature_b64": signature })).await
+        client.request(json!({ "type": "auth", "public_key_b64": public, "signature_b64": signature })).await
     };
     let mut proxied = Client::connect(room.ws, &[("x-forwarded-for", "192.0.2.1")]).await;
     for seed in 1..=2 {
-        assert_eq!(proven(&mut proxied, seed).await["type"], "hello_ok");
+        assert_eq!(authenticate(&mut proxied, seed).await["type"], "hello_ok");
     }
-    let refused = proven(&mut proxied, 3).await;
+    let refused = authenticate(&mut proxied, 3).await;
     assert_eq!(refused["code"], "RATE_LIMITED", "{refused}");
-    assert_eq!(proxied.hear().await, None);
-    // A program on this machine is not counted.
+    assert_eq!(proxied.next_text().await, None);
+    // Programs on this machine are not counted.
     let mut direct = room.connect().await;
     for seed in 4..=7 {
-        assert_eq!(proven(&mut direct, seed).await["type"], "hello_ok");
+        assert_eq!(authenticate(&mut direct, seed).await["type"], "hello_ok");
     }
     let devices = "SELECT count(*) FROM message_positions";
     assert_eq!(number(&database, devices).await, 6);
@@ -191,14 +199,20 @@ async fn the_life_of_a_message_names_a_bounded_number_of_devices() {
         database.owner().await.execute(devices, &[&first, &last]).await.unwrap();
     };
     devices(1, 100).await;
-    let life = sender.ask(json!({ "type": "status", "msg_id": sent })).await;
-    assert_eq!((life["devices"].as_array().unwrap().len(), &life["more_devices"]), (100, &Value::Null));
+    let message_status = sender.request(json!({ "type": "status", "msg_id": sent })).await;
+    assert_eq!(
+        (message_status["devices"].as_array().unwrap().len(), &message_status["more_devices"]),
+        (100, &Value::Null)
+    );
     devices(101, 3_000).await;
-    let (_, told) = room.get(&format!("/v1/messages/{sent}?wayfarer_id={}", wayfarer(1))).await;
-    let life = sender.ask(json!({ "type": "status", "msg_id": sent })).await;
-    for life in [told, life] {
-        assert_eq!(life["devices"].as_array().unwrap().len(), 100);
-        assert_eq!((&life["more_devices"], &life["devices_max"]), (&true.into(), &100.into()));
+    let (_, body) = room.get(&format!("/v1/messages/{sent}?wayfarer_id={}", wayfarer(1))).await;
+    let message_status = sender.request(json!({ "type": "status", "msg_id": sent })).await;
+    for message_status in [body, message_status] {
+        assert_eq!(message_status["devices"].as_array().unwrap().len(), 100);
+        assert_eq!(
+            (&message_status["more_devices"], &message_status["devices_max"]),
+            (&true.into(), &100.into())
+        );
     }
 }
 
@@ -211,23 +225,26 @@ async fn one_sender_fills_a_tenth_of_an_inbox_and_others_still_reach_it() {
     for _ in 0..5 {
         hostile.send_frame(to.clone()).await;
     }
-    let message = "5 messages of yours wait for this recipient; at most 5 of one sender are allowed";
+    let message = "5 messages that you sent wait for this recipient; at most 5 of one sender are allowed";
     for _ in 0..3 {
         let refused = json!({ "type": "error", "code": "RATE_LIMITED", "message": message });
-        assert_eq!(hostile.ask(to.clone()).await, refused);
+        assert_eq!(hostile.request(to.clone()).await, refused);
     }
-    let (status, said) = room.post(&format!("/v1/messages?wayfarer_id={}", wayfarer(1)), &to).await;
-    assert_eq!((status, &said["message"], &said["field"]), (429, &message.into(), &"sender_share".into()));
-    assert_eq!((&said["limit"], &said["value"]), (&5.into(), &5.into()));
-    // Of others, and to others, everything is as before.
+    let (status, response) = room.post(&format!("/v1/messages?wayfarer_id={}", wayfarer(1)), &to).await;
+    assert_eq!(
+        (status, &response["message"], &response["field"]),
+        (429, &message.into(), &"sender_share".into())
+    );
+    assert_eq!((&response["limit"], &response["value"]), (&5.into(), &5.into()));
+    // Other senders, and other recipients, are not affected.
     room.two(&wayfarer(3), "laptop").await.send(&wayfarer(2), HELLO).await;
     hostile.send(&wayfarer(4), HELLO).await;
-    // An acknowledgement makes room, with the next count.
+    // An acknowledgement makes room after the next count.
     let mut recipient = room.two(&wayfarer(2), "phone").await;
-    let came = recipient.messages(6).await;
-    recipient.acknowledge(&came[0]).await;
+    let received = recipient.messages(6).await;
+    recipient.acknowledge(&received[0]).await;
     hostile.send_when_there_is_room(to.clone()).await;
-    assert_eq!(hostile.ask(to).await["message"], message);
+    assert_eq!(hostile.request(to).await["message"], message);
 }
 
 #[tokio::test]
@@ -238,7 +255,7 @@ async fn acknowledgements_have_a_rate() {
     let ack = json!({ "type": "ack", "msg_id": "0196a5a0-0000-7000-8000-000000000000" });
     let mut unknown = 0;
     let refused = loop {
-        let answer = client.ask(ack.clone()).await;
+        let answer = client.request(ack.clone()).await;
         if answer["code"] == "RATE_LIMITED" {
             break answer;
         }
@@ -249,7 +266,7 @@ async fn acknowledgements_have_a_rate() {
     assert!((10..40).contains(&unknown), "{unknown}");
 }
 
-/// A client that has proven nothing announces a body; it is refused before a byte of the body has come.
+/// An unproven client announces a body; it is refused before it sends a byte of the body.
 #[tokio::test]
 async fn the_body_of_a_client_that_has_not_proven_who_it_is_is_not_read() {
     let database = TestDatabase::new().await;
@@ -262,20 +279,21 @@ async fn the_body_of_a_client_that_has_not_proven_who_it_is_is_not_read() {
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = [0; 12];
-    let began = Instant::now();
-    soon("an answer", stream.read_exact(&mut answer)).await.unwrap();
+    let started = Instant::now();
+    within_deadline("an answer", stream.read_exact(&mut answer)).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 401");
-    assert!(began.elapsed() < Duration::from_secs(10), "it waited for the body: {:?}", began.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "it waited for the body: {:?}", started.elapsed());
 
-    // A proof is small.
+    // The body with a proof is limited.
     let long = json!({ "wayfarer_id": wayfarer(1), "challenge": "x".repeat(20_000) });
-    let (status, said) = room.post("/v1/tokens", &long).await;
-    assert_eq!(status, 413, "{said}");
+    let (status, response) = room.post("/v1/tokens", &long).await;
+    assert_eq!(status, 413, "{response}");
     let short = json!({ "wayfarer_id": wayfarer(1), "challenge": "x".repeat(10_000) });
     assert_eq!(room.post("/v1/tokens", &short).await.0, 401);
 }
 
-/// Analysts and the console see in the view of all journals that there are messages, and neither whose nor which.
+/// In the view of all journals, analysts and the console see that there are messages, but no party and no
+/// message id.
 #[tokio::test]
 async fn the_view_of_all_journals_names_no_party_and_no_message() {
     let database = TestDatabase::new().await;

@@ -1,5 +1,5 @@
-//! The socket's twins for clients without a `WebSocket`: one queue, one position, the same answers; and the original's pages for
-//! machines.
+//! The service over HTTP: the same queue, positions and replies as on a socket; and the health and metrics
+//! endpoints of aethos-relay.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,11 +15,11 @@ use crate::support::proxy::eventually;
 
 const HELLO: &str = "SGVsbG8";
 
-fn numbered(many: usize) -> Vec<String> {
+fn numbered_payloads(many: usize) -> Vec<String> {
     (0..many).map(|number| format!("{number:04}")).collect()
 }
 
-/// Path of a page of A2's, as a device.
+/// Path of a page of wayfarer 2 for a device.
 fn page(device: &str, more: &str) -> String {
     format!("/v1/messages?wayfarer_id={}&device_id={device}{more}", wayfarer(2))
 }
@@ -30,7 +30,7 @@ fn ids(pulled: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_message_is_sent_pulled_acknowledged_and_followed_without_a_socket() {
+async fn a_message_is_sent_pulled_and_acknowledged_and_its_status_read_over_http() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let sending = json!({ "to": wayfarer(2), "payload_b64": HELLO, "ttl_seconds": 60, "client_msg_id": "x" });
@@ -41,8 +41,8 @@ async fn a_message_is_sent_pulled_acknowledged_and_followed_without_a_socket() {
     assert_eq!(room.post(&path, &sending).await, (200, sent.clone()), "a repeat creates nothing");
     let mut mismatch = sending.clone();
     mismatch["ttl_seconds"] = 61.into();
-    let (status, said) = room.post(&path, &mismatch).await;
-    assert_eq!((status, &said["field"]), (409, &"client_msg_id".into()));
+    let (status, response) = room.post(&path, &mismatch).await;
+    assert_eq!((status, &response["field"]), (409, &"client_msg_id".into()));
     let (status, pulled) = room.get(&page("phone", "")).await;
     let position = number(&database, "SELECT position FROM message_log WHERE kind = 'accepted'").await;
     let entry = json!({
@@ -51,22 +51,28 @@ async fn a_message_is_sent_pulled_acknowledged_and_followed_without_a_socket() {
     });
     assert_eq!((status, pulled), (200, json!({ "messages": [entry], "next": position, "more": false })));
     let msg_id = sent["msg_id"].as_str().unwrap();
-    let ack = |who: u8| format!("/v1/messages/{msg_id}/ack?wayfarer_id={}&device_id=phone", wayfarer(who));
+    let ack = |wayfarer_number: u8| {
+        format!("/v1/messages/{msg_id}/ack?wayfarer_id={}&device_id=phone", wayfarer(wayfarer_number))
+    };
     assert_eq!(http(room.http, "POST", &ack(3), &[], None).await.0, 400, "a stranger");
     for _ in 0..2 {
         assert_eq!(http(room.http, "POST", &ack(2), &[], None).await, (200, json!({ "msg_id": msg_id })));
     }
     assert_eq!(room.get(&page("phone", "")).await.1["messages"], json!([]));
     assert_eq!(ids(&room.get(&page("tablet", "")).await.1), [msg_id]);
-    let life = |who: u8| format!("/v1/messages/{msg_id}?wayfarer_id={}", wayfarer(who));
-    assert_eq!(room.get(&life(2)).await.0, 400, "the recipient is not the sender");
-    let (status, life) = room.get(&life(1)).await;
-    assert_eq!((status, &life["devices"][0]["device_id"]), (200, &"phone".into()));
-    assert!(life["devices"][0]["acknowledged_at"].is_i64() && life["devices"][0]["pushed_at"].is_null());
+    let message_status =
+        |wayfarer_number: u8| format!("/v1/messages/{msg_id}?wayfarer_id={}", wayfarer(wayfarer_number));
+    assert_eq!(room.get(&message_status(2)).await.0, 400, "the recipient is not the sender");
+    let (status, message_status) = room.get(&message_status(1)).await;
+    assert_eq!((status, &message_status["devices"][0]["device_id"]), (200, &"phone".into()));
+    assert!(
+        message_status["devices"][0]["acknowledged_at"].is_i64()
+            && message_status["devices"][0]["pushed_at"].is_null()
+    );
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_refused_with_its_field() {
+async fn invalid_requests_are_refused_with_the_field_at_fault() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let path = format!("/v1/messages?wayfarer_id={}", wayfarer(1));
@@ -78,19 +84,19 @@ async fn what_cannot_be_read_is_refused_with_its_field() {
         (json!({ "to": wayfarer(2), "payload_b64": "A".repeat(90_000) }), 413, "payload_b64"),
         (json!({ "to": wayfarer(2), "payload_b64": HELLO, "client_msg_id": " " }), 400, "client_msg_id"),
     ] {
-        let (said, body) = room.post(&path, &sending).await;
-        assert_eq!((said, &body["field"]), (status, &field.into()), "{body}");
+        let (actual, body) = room.post(&path, &sending).await;
+        assert_eq!((actual, &body["field"]), (status, &field.into()), "{body}");
     }
     assert_eq!(room.get("/v1/messages").await.1["field"], "authorization");
-    let (status, said) = room.get("/v1/messages?wayfarer_id=user-a").await;
+    let (status, response) = room.get("/v1/messages?wayfarer_id=user-a").await;
     let message = "wayfarer_id must be 64 lower-case hexadecimal characters";
     assert_eq!(
-        (status, &said["code"], &said["message"]),
+        (status, &response["code"], &response["message"]),
         (400, &"INVALID_WAYFARER_ID".into(), &message.into())
     );
-    assert_eq!(said["field"], "wayfarer_id");
+    assert_eq!(response["field"], "wayfarer_id");
     assert_eq!(room.get(&page("a%00b", "")).await.1["field"], "device_id");
-    // A device shows itself before it acknowledges.
+    // A device is registered by its first pull, before it can acknowledge.
     assert_eq!(room.get(&format!("/v1/messages?wayfarer_id={}", wayfarer(1))).await.0, 200);
     assert_eq!(
         http(room.http, "POST", &format!("/v1/messages/no-uuid/ack?wayfarer_id={}", wayfarer(1)), &[], None)
@@ -98,20 +104,20 @@ async fn what_cannot_be_read_is_refused_with_its_field() {
             .1["field"],
         "msg_id"
     );
-    for broken in ["&since=x", "&limit=x", "&since=99999999999999999999"] {
-        assert_eq!(room.get(&page("d", broken)).await.0, 400, "{broken}");
+    for malformed in ["&since=x", "&limit=x", "&since=99999999999999999999"] {
+        assert_eq!(room.get(&page("d", malformed)).await.0, 400, "{malformed}");
     }
     let query = format!("wayfarer_id={}", wayfarer(1));
     assert_eq!(Stream::open(&room, &query, &[("last-event-id", "x")]).await.err(), Some(400));
 }
 
-/// Seed: a client that lost one of three connections goes on with another, by the same number.
+/// A client that lost its connection continues over another transport from the same number.
 #[tokio::test]
-async fn one_position_serves_the_socket_pull_and_the_stream() {
+async fn one_position_serves_the_socket_the_pull_and_the_stream() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
-    let sent = room.two(&wayfarer(1), "laptop").await.send_all(&wayfarer(2), &numbered(30)).await;
-    // Ten by pages of four…
+    let sent = room.two(&wayfarer(1), "laptop").await.send_all(&wayfarer(2), &numbered_payloads(30)).await;
+    // The first messages by pages of four,
     let (mut since, mut seen) = (0, Vec::new());
     while seen.len() < 10 {
         let (_, pulled) = room.get(&page("phone", &format!("&limit=4&since={since}"))).await;
@@ -120,7 +126,7 @@ async fn one_position_serves_the_socket_pull_and_the_stream() {
         since = pulled["next"].as_i64().unwrap();
     }
     assert_eq!(seen, sent[..12]);
-    // …then by the stream…
+    // then by the stream,
     let query = format!("wayfarer_id={}&device_id=phone&since={since}", wayfarer(2));
     let mut stream = Stream::open(&room, &query, &[]).await.unwrap();
     let mut last = 0;
@@ -129,41 +135,42 @@ async fn one_position_serves_the_socket_pull_and_the_stream() {
         assert_eq!((&message["msg_id"], &message["position"]), (&json!(expected), &json!(id)));
         last = id;
     }
-    // …which resumes by Last-Event-ID, whatever its query says…
+    // which resumes by Last-Event-ID, which overrides the query,
     let mut stream = Stream::open(&room, &query, &[("last-event-id", &last.to_string())]).await.unwrap();
     assert_eq!(stream.messages(4).await, sent[20..24]);
-    // …then by a socket that says where it is…
+    // then by a socket with `since`,
     let (_, pulled) = room.get(&page("phone", &format!("&limit=24&since={}", 0))).await;
     let hello =
         json!({ "type": "hello", "wayfarer_id": wayfarer(2), "device_id": "phone", "since": pulled["next"] });
     let mut socket = room.connect().await;
-    assert_eq!(socket.ask(hello).await["type"], "hello_ok");
+    assert_eq!(socket.request(hello).await["type"], "hello_ok");
     for expected in &sent[24..] {
         let message = socket.next().await;
         assert_eq!(message["msg_id"], **expected);
         assert!(message["position"].is_i64(), "{message}");
     }
-    socket.hears_nothing().await;
-    // …and by its pull.
-    let answer = socket.ask(json!({ "type": "pull", "since": last, "limit": 3 })).await;
+    socket.expect_no_frames().await;
+    // and by a pull over it.
+    let answer = socket.request(json!({ "type": "pull", "since": last, "limit": 3 })).await;
     assert_eq!(ids(&answer), sent[20..23]);
-    // Without a number, everything that is not acknowledged.
+    // A pull without a number returns all unacknowledged messages.
     assert_eq!(socket.pull(100).await, sent);
-    // Numbers beyond everything, and below.
+    // Numbers beyond all messages, and below them.
     assert_eq!(ids(&room.get(&page("phone", &format!("&since={}", i64::MAX))).await.1), Vec::<String>::new());
     assert_eq!(ids(&room.get(&page("phone", &format!("&limit=1000&since={}", i64::MIN))).await.1), sent);
 }
 
-/// What another process wrote may be told late. Whoever resumes by number has everything before it nevertheless.
+/// Messages of another process can be noticed late. A client that resumes by number must have every message
+/// before that number nevertheless.
 #[tokio::test]
-async fn a_stream_tells_numbers_that_go_up_also_when_hints_are_lost() {
+async fn numbers_in_a_stream_ascend_even_if_hints_are_lost() {
     let database = TestDatabase::new().await;
-    let near = deaf_room(&database).await;
-    let far = deaf_room(&database).await;
+    let near = room_without_hints(&database).await;
+    let far = room_without_hints(&database).await;
     let mut stream = Stream::open(&near, &format!("wayfarer_id={}", wayfarer(2)), &[]).await.unwrap();
     let mut socket = near.connect().await;
     let hello = json!({ "type": "hello", "wayfarer_id": wayfarer(2), "device_id": "phone", "since": 0 });
-    assert_eq!(socket.ask(hello).await["type"], "hello_ok");
+    assert_eq!(socket.request(hello).await["type"], "hello_ok");
     let (mut here, mut there) = (near.two(&wayfarer(1), "a").await, far.two(&wayfarer(1), "b").await);
     let mut sent = Vec::new();
     for _ in 0..10 {
@@ -172,31 +179,31 @@ async fn a_stream_tells_numbers_that_go_up_also_when_hints_are_lost() {
     }
     assert_eq!(stream.messages(20).await, sent);
     assert_eq!(socket.messages(20).await, sent);
-    socket.hears_nothing().await;
+    socket.expect_no_frames().await;
 }
 
-/// A room that neither gives hints nor hears any.
-async fn deaf_room(database: &TestDatabase) -> Room {
+/// The service without hints: it neither sends nor receives them.
+async fn room_without_hints(database: &TestDatabase) -> Room {
     let mut parts = Room::parts(&database.urls(), |_| {});
     parts.hints = Hints::default();
     Room::open(parts).await
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_with_what_comes_stops_at_what_is_acknowledged_and_ends_with_the_room() {
+async fn a_stream_continues_with_new_messages_skips_acknowledged_ones_and_ends_at_shutdown() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let mut sender = room.one("user-a").await;
     let mut stream =
         Stream::open(&room, &format!("wayfarer_id={}&device_id=phone", wayfarer(2)), &[]).await.unwrap();
-    // The first generation's spelling is not the stream's.
+    // The stream uses the encoding of the second generation.
     let first = sender.send(&wayfarer(2), "+/8=").await;
     let (_, message) = stream.next().await.unwrap();
     assert_eq!((&message["msg_id"], &message["payload_b64"]), (&json!(first), &"-_8".into()));
     room.two(&wayfarer(2), "phone").await.acknowledge_first(&first).await;
     let second = sender.send(&wayfarer(2), HELLO).await;
     assert_eq!(stream.messages(1).await, [&*second]);
-    // The device's own queue: what it acknowledged on a socket does not come again.
+    // The stream shares the device's queue: messages acknowledged on a socket do not come again.
     let mut again =
         Stream::open(&room, &format!("wayfarer_id={}&device_id=phone", wayfarer(2)), &[]).await.unwrap();
     assert_eq!(again.messages(1).await, [second]);
@@ -205,11 +212,11 @@ async fn a_stream_goes_on_with_what_comes_stops_at_what_is_acknowledged_and_ends
     assert!(stream.next().await.is_none() && again.next().await.is_none());
 }
 
-/// A clock that the test moves.
+/// A clock that the test can move forward.
 #[derive(Debug, Default)]
-struct Late(AtomicI64);
+struct ShiftedClock(AtomicI64);
 
-impl Clock for Late {
+impl Clock for ShiftedClock {
     fn now(&self) -> DateTime<Utc> {
         SystemClock.now() + TimeDelta::seconds(self.0.load(Ordering::SeqCst))
     }
@@ -218,7 +225,7 @@ impl Clock for Late {
 #[tokio::test]
 async fn healthz_says_ok_store_unhealthy_and_sweeper_stalled() {
     let database = TestDatabase::new().await;
-    let clock = Arc::new(Late::default());
+    let clock = Arc::new(ShiftedClock::default());
     let mut parts =
         Room::parts(&database.urls(), |settings| settings.sweep_interval_s = 3_600.try_into().unwrap());
     parts.clock = clock.clone();
@@ -244,12 +251,12 @@ async fn metrics_have_the_originals_names_and_meanings() {
     let room = Room::on(&database).await;
     let mut sender = room.one("user-a").await;
     let mut recipient = room.one("user-b").await;
-    let sent = sender.send_all("user-b", &numbered(5)).await;
+    let sent = sender.send_all("user-b", &numbered_payloads(5)).await;
     recipient.messages(5).await;
     for msg_id in &sent[..3] {
         recipient.acknowledge(msg_id).await;
     }
-    // Two hellos, five messages, three acknowledgements.
+    // Frames received: two `hello`, five `send`, three `ack`.
     for (name, expected) in [
         ("connections_current", 2),
         ("messages_received_total", 10),

@@ -1,4 +1,4 @@
-//! The room in the test's process, and clients of it that wait for nothing longer than a deadline.
+//! The service in the test's process, and clients of it. Every wait has a deadline.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,25 +23,25 @@ use uuid::Uuid;
 
 use crate::support::database::TestDatabase;
 
-/// Longest that anything may take before the test fails.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait before a test fails.
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Waits, within the deadline.
-pub(super) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
+/// Waits for a future, at most for [`DEADLINE`].
+pub(super) async fn within_deadline<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("timed out waiting for: {what}"))
 }
 
-/// One number.
+/// The result of a query for one number.
 pub(super) async fn number(database: &TestDatabase, sql: &str) -> i64 {
     database.owner().await.query_one(sql, &[]).await.unwrap().get(0)
 }
 
-/// An id of the second generation.
+/// A `wayfarer_id` of the second generation.
 pub(super) fn wayfarer(number: u8) -> String {
     hex::encode([number; 32])
 }
 
-/// The room as one process has it. Dropping it drains it.
+/// The service as one process runs it. Dropping it drains it.
 pub(super) struct Room {
     pub(super) parts: Parts,
     pub(super) ws: SocketAddr,
@@ -49,34 +49,34 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// The room on a test's database.
+    /// Starts the service on a test's database.
     pub(super) async fn on(database: &TestDatabase) -> Self {
         Self::with(database, |_| {}).await
     }
 
-    /// The same with other settings.
+    /// Starts it with changed settings.
     pub(super) async fn with(database: &TestDatabase, change: impl FnOnce(&mut config::Messages)) -> Self {
         Self::through(&database.urls(), change).await
     }
 
-    /// The same, whatever lies between it and the database.
+    /// Starts it with the given URLs, which may lead through a proxy.
     pub(super) async fn through(urls: &DatabaseUrls, change: impl FnOnce(&mut config::Messages)) -> Self {
         Self::open(Self::parts(urls, change)).await
     }
 
-    /// What a room is made of, before it starts.
+    /// The parts of the service before it starts.
     pub(super) fn parts(urls: &DatabaseUrls, change: impl FnOnce(&mut config::Messages)) -> Parts {
         let mut settings = Settings::default();
         let messages = &mut settings.services.messages;
         messages.ws_address = Some(([127, 0, 0, 1], 0).into());
         messages.http_address = Some(([127, 0, 0, 1], 0).into());
-        // A partition for each hour of it is made at the start.
+        // Short, because a partition is created for each hour at the start.
         messages.max_ttl_s = 7_200.try_into().unwrap();
         change(messages);
         Parts::open(urls, settings, Lifecycle::new(Duration::from_secs(5)), Metrics::new("test")).unwrap()
     }
 
-    /// Starts a room made of these.
+    /// Starts the service from its parts.
     pub(super) async fn open(parts: Parts) -> Self {
         let mut addresses = BTreeMap::new();
         start_messages(&parts, &mut addresses).await.unwrap();
@@ -84,47 +84,47 @@ impl Room {
         Self { parts, ws, http }
     }
 
-    /// A socket that has said nothing yet.
+    /// A socket that has sent nothing yet.
     pub(super) async fn connect(&self) -> Client {
         Client::connect(self.ws, &[]).await
     }
 
-    /// A client of the first generation, welcomed.
+    /// A client of the first generation that has been accepted.
     pub(super) async fn one(&self, wayfarer: &str) -> Client {
         let mut client = self.connect().await;
-        let answer = client.ask(json!({ "type": "hello", "wayfarer_id": wayfarer })).await;
+        let answer = client.request(json!({ "type": "hello", "wayfarer_id": wayfarer })).await;
         assert_eq!(answer, json!({ "type": "hello_ok" }));
         client
     }
 
-    /// A client of the second generation, welcomed.
+    /// A client of the second generation that has been accepted.
     pub(super) async fn two(&self, wayfarer: &str, device: &str) -> Client {
         let mut client = self.connect().await;
         client.hello(wayfarer, device).await;
         client
     }
 
-    /// The same with as little room as can be for what it does not read.
-    pub(super) async fn unread(&self, wayfarer: &str, device: &str) -> Client {
+    /// The same with a small receive buffer, so that a client that does not read blocks its sender early.
+    pub(super) async fn two_with_small_buffer(&self, wayfarer: &str, device: &str) -> Client {
         let tcp = TcpSocket::new_v4().unwrap();
         tcp.set_recv_buffer_size(4_096).unwrap();
-        let stream = soon("a connection", tcp.connect(self.ws)).await.unwrap();
+        let stream = within_deadline("a connection", tcp.connect(self.ws)).await.unwrap();
         let mut client = Client::on(stream, &[]).await.unwrap_or_else(|status| panic!("{status}"));
         client.hello(wayfarer, device).await;
         client
     }
 
-    /// Asks over HTTP; the answer is its status and its body, JSON where it is some.
+    /// Sends a GET request. Returns the status and the body, as JSON if it is JSON.
     pub(super) async fn get(&self, path: &str) -> (u16, Value) {
         http(self.http, "GET", path, &[], None).await
     }
 
-    /// Sends over HTTP.
+    /// Sends a POST request.
     pub(super) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         http(self.http, "POST", path, &[], Some(body)).await
     }
 
-    /// A number of `/metrics`.
+    /// The value of a metric in `/metrics`.
     pub(super) async fn metric(&self, name: &str) -> u64 {
         let (status, text) = self.get("/metrics").await;
         assert_eq!(status, 200);
@@ -133,7 +133,7 @@ impl Room {
         line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse().unwrap()
     }
 
-    /// Ends it as a signal does, and waits for the end.
+    /// Shuts the service down as a signal does, and waits for the end.
     pub(super) async fn stop(self) {
         self.parts.lifecycle.drain();
         let ending = self.parts.lifecycle.run_until_stopped(futures_util::stream::pending::<&str>()).await;
@@ -151,85 +151,89 @@ impl Drop for Room {
 pub(super) struct Client(WebSocketStream<TcpStream>);
 
 impl Client {
-    /// Shakes hands with further headers.
+    /// Connects with further headers.
     pub(super) async fn connect(address: SocketAddr, headers: &[(&'static str, &str)]) -> Self {
         Self::try_connect(address, headers).await.unwrap_or_else(|status| panic!("HTTP status {status}"))
     }
 
-    /// The same; the HTTP status where hands are not shaken.
+    /// Connects; the HTTP status if the handshake is refused.
     pub(super) async fn try_connect(
         address: SocketAddr,
         headers: &[(&'static str, &str)],
     ) -> Result<Self, u16> {
-        let stream = soon("a connection", TcpStream::connect(address)).await.unwrap();
+        let stream = within_deadline("a connection", TcpStream::connect(address)).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self::on(stream, headers).await
     }
 
-    /// Shakes hands on a connection of one's own.
+    /// Performs the handshake on an existing connection.
     pub(super) async fn on(stream: TcpStream, headers: &[(&'static str, &str)]) -> Result<Self, u16> {
         let mut request = format!("ws://{}/ws", stream.peer_addr().unwrap()).into_client_request().unwrap();
         for (name, value) in headers {
             let value = HeaderValue::from_str(value).unwrap();
             request.headers_mut().insert(HeaderName::from_static(name), value);
         }
-        match soon("the handshake", client_async(request, stream)).await {
+        match within_deadline("the handshake", client_async(request, stream)).await {
             Ok((socket, _)) => Ok(Self(socket)),
             Err(tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("{error}"),
         }
     }
 
-    /// Says hello in the second generation and is welcomed.
+    /// Sends `hello` of the second generation and is accepted.
     pub(super) async fn hello(&mut self, wayfarer: &str, device: &str) {
         let hello = json!({ "type": "hello", "wayfarer_id": wayfarer, "device_id": device });
-        assert_eq!(self.ask(hello).await, json!({ "type": "hello_ok", "relay_id": "quipu" }));
+        assert_eq!(self.request(hello).await, json!({ "type": "hello_ok", "relay_id": "quipu" }));
     }
 
     /// Sends one WebSocket message.
-    pub(super) async fn put(&mut self, message: Message) {
-        soon("a message to be taken", self.0.send(message)).await.unwrap();
+    pub(super) async fn send_message(&mut self, message: Message) {
+        within_deadline("a message to be sent", self.0.send(message)).await.unwrap();
     }
 
-    /// Sends a text as it is.
-    pub(super) async fn say(&mut self, text: impl Into<String>) {
-        self.put(Message::text(text.into())).await;
+    /// Sends a text frame.
+    pub(super) async fn send_text(&mut self, text: impl Into<String>) {
+        self.send_message(Message::text(text.into())).await;
     }
 
-    /// Sends a text to a relay that may close before it has taken it.
-    pub(super) async fn try_say(&mut self, text: impl Into<String>) {
-        let _ = soon("a message to be taken", self.0.send(Message::text(text.into()))).await;
+    /// Sends a text frame to a relay that may close the connection.
+    pub(super) async fn try_send_text(&mut self, text: impl Into<String>) {
+        let _ = within_deadline("a message to be sent", self.0.send(Message::text(text.into()))).await;
     }
 
-    /// Sends one WebSocket message to a relay that may close; whether it was taken.
-    pub(super) async fn try_put(&mut self, message: Message) -> bool {
-        soon("a message to be taken or refused", self.0.send(message)).await.is_ok()
+    /// Sends one WebSocket message to a relay that may close the connection. Returns whether it was sent.
+    pub(super) async fn try_send_message(&mut self, message: Message) -> bool {
+        within_deadline("a message to be sent or refused", self.0.send(message)).await.is_ok()
     }
 
-    /// Sends a text to a relay that may close; the next frame, if there is one.
-    pub(super) async fn try_ask(&mut self, text: &str) -> Option<Value> {
-        self.try_say(text).await;
-        self.hear().await.map(|text| serde_json::from_str(&text).unwrap())
+    /// Sends a text frame to a relay that may close the connection. Returns the next frame, if there is one.
+    pub(super) async fn try_request(&mut self, text: &str) -> Option<Value> {
+        self.try_send_text(text).await;
+        self.next_text().await.map(|text| serde_json::from_str(&text).unwrap())
     }
 
-    /// Reads while it sends a text that the relay does not take: what is said to it, and the code of the farewell.
-    pub(super) async fn try_say_and_hear(&mut self, text: String) -> (Value, Option<u16>) {
-        let (mut mouth, mut ear) = (&mut self.0).split();
-        let heard = async {
-            let Some(Ok(Message::Text(said))) = ear.next().await else { panic!("nothing was said") };
-            let Some(Ok(Message::Close(farewell))) = ear.next().await else { panic!("no farewell") };
-            (serde_json::from_str(&said).unwrap(), farewell.map(|frame| frame.code.into()))
+    /// Reads while it sends a text that the relay refuses. Returns the refusal and the code of the close
+    /// frame.
+    pub(super) async fn send_text_while_reading(&mut self, text: String) -> (Value, Option<u16>) {
+        let (mut sender, mut receiver) = (&mut self.0).split();
+        let reply = async {
+            let Some(Ok(Message::Text(text))) = receiver.next().await else { panic!("no refusal") };
+            let Some(Ok(Message::Close(close_frame))) = receiver.next().await else {
+                panic!("no close frame")
+            };
+            (serde_json::from_str(&text).unwrap(), close_frame.map(|frame| frame.code.into()))
         };
-        // It ends when the relay hangs up.
-        let (_sent, heard) =
-            soon("a refusal", async { tokio::join!(mouth.send(Message::text(text)), heard) }).await;
-        heard
+        // The send ends when the relay closes the connection.
+        let (_sent, reply) =
+            within_deadline("a refusal", async { tokio::join!(sender.send(Message::text(text)), reply) })
+                .await;
+        reply
     }
 
-    /// The next text as it came; pings are passed over. `None` when the relay has closed or is gone.
-    pub(super) async fn hear(&mut self) -> Option<String> {
+    /// The next text frame, unparsed; pings are skipped. `None` when the relay has closed the connection.
+    pub(super) async fn next_text(&mut self) -> Option<String> {
         loop {
-            match soon("a frame", self.0.next()).await {
+            match within_deadline("a frame", self.0.next()).await {
                 Some(Ok(Message::Text(text))) => return Some(text.as_str().to_owned()),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
@@ -238,22 +242,23 @@ impl Client {
         }
     }
 
-    /// The next frame.
+    /// The next frame, parsed.
     pub(super) async fn next(&mut self) -> Value {
-        let text = self.hear().await.expect("the relay does not close");
+        let text = self.next_text().await.expect("the relay does not close");
         serde_json::from_str(&text).unwrap()
     }
 
-    /// Sends a frame and gives the next one.
-    pub(super) async fn ask(&mut self, frame: Value) -> Value {
-        self.say(frame.to_string()).await;
+    /// Sends a frame and returns the next one.
+    pub(super) async fn request(&mut self, frame: Value) -> Value {
+        self.send_text(frame.to_string()).await;
         self.next().await
     }
 
-    /// Waits for the end; the code of the relay's farewell, where it gave one. Frames before it are passed over.
-    pub(super) async fn ended(&mut self) -> Option<u16> {
+    /// Waits until the relay closes the connection, skipping frames. Returns the code of the close frame, if
+    /// there was one.
+    pub(super) async fn closed(&mut self) -> Option<u16> {
         loop {
-            match soon("the end", self.0.next()).await {
+            match within_deadline("the end", self.0.next()).await {
                 Some(Ok(Message::Close(frame))) => return frame.map(|frame| frame.code.into()),
                 Some(Err(_)) | None => return None,
                 Some(Ok(_)) => {}
@@ -261,59 +266,60 @@ impl Client {
         }
     }
 
-    /// Everything that comes before the answer to a question asked now: what was committed before is handed over before it.
-    pub(super) async fn waiting(&mut self) -> Vec<Value> {
-        self.say(r#"{"type":"is anything there"}"#).await;
-        let mut came = Vec::new();
+    /// All frames before the reply to a request sent now. Messages committed before are pushed before it.
+    pub(super) async fn pending_frames(&mut self) -> Vec<Value> {
+        self.send_text(r#"{"type":"is anything there"}"#).await;
+        let mut frames = Vec::new();
         loop {
             let frame = self.next().await;
             if frame["type"] == "error" {
-                return came;
+                return frames;
             }
-            came.push(frame);
+            frames.push(frame);
         }
     }
 
-    /// Nothing is there.
-    pub(super) async fn hears_nothing(&mut self) {
-        assert_eq!(self.waiting().await, Vec::<Value>::new());
+    /// Asserts that no frame is pending.
+    pub(super) async fn expect_no_frames(&mut self) {
+        assert_eq!(self.pending_frames().await, Vec::<Value>::new());
     }
 
-    /// Sends a message that is accepted; its `msg_id`.
+    /// Sends a message that is accepted. Returns its `msg_id`.
     pub(super) async fn send(&mut self, to: &str, payload_b64: &str) -> String {
         let frame = json!({ "type": "send", "to": to, "payload_b64": payload_b64 });
         self.send_frame(frame).await["msg_id"].as_str().unwrap().to_owned()
     }
 
-    /// Sends a message that is accepted; the answer.
+    /// Sends a message that is accepted. Returns the reply.
     pub(super) async fn send_frame(&mut self, frame: Value) -> Value {
-        let answer = self.ask(frame).await;
+        let answer = self.request(frame).await;
         assert_eq!(answer["type"], "send_ok", "{answer}");
         answer
     }
 
-    /// Sends a message again until the recipient's inbox has room; its `msg_id`. What is full is counted once a second.
+    /// Sends a message again until the recipient's inbox has room. Returns its `msg_id`. A full inbox is
+    /// counted once a second.
     pub(super) async fn send_when_there_is_room(&mut self, frame: Value) -> String {
         let sent = async {
             loop {
-                let answer = self.ask(frame.clone()).await;
+                let answer = self.request(frame.clone()).await;
                 if answer["code"] != "RATE_LIMITED" {
                     break answer["msg_id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        soon("room in the inbox", sent).await
+        within_deadline("room in the inbox", sent).await
     }
 
-    /// Sends one message for each payload, many at a time; their `msg_id`s in that order.
+    /// Sends one message for each payload, many at a time. Returns their `msg_id`s in the same order.
     pub(super) async fn send_all(&mut self, to: &str, payloads: &[String]) -> Vec<String> {
         let mut ids = Vec::new();
-        for some in payloads.chunks(50) {
-            for payload in some {
-                self.say(json!({ "type": "send", "to": to, "payload_b64": payload }).to_string()).await;
+        for chunk in payloads.chunks(50) {
+            for payload in chunk {
+                self.send_text(json!({ "type": "send", "to": to, "payload_b64": payload }).to_string()).await;
             }
-            for _ in some {
+            for _ in chunk {
                 let answer = self.next().await;
                 assert_eq!(answer["type"], "send_ok", "{answer}");
                 ids.push(answer["msg_id"].as_str().unwrap().to_owned());
@@ -322,7 +328,7 @@ impl Client {
         ids
     }
 
-    /// The next so many frames are messages; their `msg_id`s.
+    /// Expects `number` messages as the next frames. Returns their `msg_id`s.
     pub(super) async fn messages(&mut self, number: usize) -> Vec<String> {
         let mut ids = Vec::new();
         while ids.len() < number {
@@ -333,33 +339,33 @@ impl Client {
 
     /// Acknowledges a message.
     pub(super) async fn acknowledge(&mut self, msg_id: &str) {
-        let answer = self.ask(json!({ "type": "ack", "msg_id": msg_id })).await;
+        let answer = self.request(json!({ "type": "ack", "msg_id": msg_id })).await;
         assert_eq!(answer, json!({ "type": "ack_ok", "msg_id": msg_id }));
     }
 
-    /// Acknowledges the message that comes first.
+    /// Expects a message as the next frame and acknowledges it.
     pub(super) async fn acknowledge_first(&mut self, msg_id: &str) {
         assert_eq!(self.message().await, msg_id);
         self.acknowledge(msg_id).await;
     }
 
-    /// The next frame is a message; its `msg_id`.
+    /// Expects a message as the next frame. Returns its `msg_id`.
     pub(super) async fn message(&mut self) -> String {
         let frame = self.next().await;
         assert_eq!(frame["type"], "message", "{frame}");
         frame["msg_id"].as_str().unwrap().to_owned()
     }
 
-    /// What a pull lists, as `msg_id`s.
+    /// Pulls messages. Returns their `msg_id`s.
     pub(super) async fn pull(&mut self, limit: u32) -> Vec<String> {
-        let answer = self.ask(json!({ "type": "pull", "limit": limit })).await;
+        let answer = self.request(json!({ "type": "pull", "limit": limit })).await;
         assert_eq!(answer["type"], "messages", "{answer}");
         let listed = answer["messages"].as_array().into_iter().flatten();
         listed.map(|message| message["msg_id"].as_str().unwrap().to_owned()).collect()
     }
 }
 
-/// One request on a connection of its own. A body that is no JSON is given as a string.
+/// Sends one request on its own connection. A body that is not JSON is returned as a string.
 pub(super) async fn http(
     address: SocketAddr,
     method: &str,
@@ -367,7 +373,7 @@ pub(super) async fn http(
     headers: &[(&str, &str)],
     body: Option<&Value>,
 ) -> (u16, Value) {
-    let answer = soon(path, async {
+    let answer = within_deadline(path, async {
         let mut stream = open(address, method, path, headers, body).await;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
@@ -379,7 +385,7 @@ pub(super) async fn http(
     (status, serde_json::from_str(body).unwrap_or_else(|_| body.into()))
 }
 
-/// Sends a request, and leaves the answer to be read until the relay closes.
+/// Sends a request. The caller reads the response until the relay closes the connection.
 pub(super) async fn open(
     address: SocketAddr,
     method: &str,
@@ -388,7 +394,7 @@ pub(super) async fn open(
     body: Option<&Value>,
 ) -> TcpStream {
     let body = body.map(Value::to_string).unwrap_or_default();
-    // HTTP/1.0: the answer is not chunked and ends with the connection.
+    // HTTP/1.0, so that the response is not chunked and ends with the connection.
     let mut request = format!("{method} {path} HTTP/1.0\r\ncontent-length: {}\r\n", body.len());
     if headers.iter().all(|(name, _)| *name != "host") {
         let _ = write!(request, "host: {address}\r\n");
@@ -412,11 +418,11 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Opens `/v1/stream` with a query and further headers; the status where it is refused.
+    /// Opens `/v1/stream` with a query and further headers; the status if it is refused.
     pub(super) async fn open(room: &Room, query: &str, headers: &[(&str, &str)]) -> Result<Self, u16> {
         let stream = open(room.http, "GET", &format!("/v1/stream?{query}"), headers, None).await;
         let mut lines = BufReader::new(stream).lines();
-        let mut line = async || soon("a head", lines.next_line()).await.unwrap().unwrap();
+        let mut line = async || within_deadline("a head", lines.next_line()).await.unwrap().unwrap();
         let status = line().await.split(' ').nth(1).unwrap().parse().unwrap();
         if status != 200 {
             return Err(status);
@@ -425,15 +431,15 @@ impl Stream {
         Ok(Self { lines })
     }
 
-    /// The next event: its id and its data. `None` at the stream's end.
+    /// The next event: its id and its data. `None` at the end of the stream.
     pub(super) async fn next(&mut self) -> Option<(i64, Value)> {
         let (mut id, mut data) = (None, None);
         loop {
-            let line = soon("an event", self.lines.next_line()).await.ok()??;
-            if let Some(said) = line.strip_prefix("id: ") {
-                id = Some(said.parse().unwrap());
-            } else if let Some(said) = line.strip_prefix("data: ") {
-                data = Some(serde_json::from_str(said).unwrap());
+            let line = within_deadline("an event", self.lines.next_line()).await.ok()??;
+            if let Some(text) = line.strip_prefix("id: ") {
+                id = Some(text.parse().unwrap());
+            } else if let Some(text) = line.strip_prefix("data: ") {
+                data = Some(serde_json::from_str(text).unwrap());
             } else if line.is_empty()
                 && let (Some(id), Some(data)) = (id, data.take())
             {
@@ -442,11 +448,11 @@ impl Stream {
         }
     }
 
-    /// The last event of a stream that cannot go on: its data. The stream ends after it.
+    /// The data of the last event of a stream that failed. The stream ends after it.
     pub(super) async fn error(&mut self) -> Value {
-        let data = soon("an error and the end", async {
+        let data = within_deadline("an error and the end", async {
             let mut line = async || self.lines.next_line().await.unwrap();
-            while line().await.expect("an error is told before the end") != "event: error" {}
+            while line().await.expect("an error event comes before the end") != "event: error" {}
             let data = line().await.expect("an error has data");
             while line().await.is_some() {}
             data
@@ -454,7 +460,7 @@ impl Stream {
         serde_json::from_str(data.await.strip_prefix("data: ").unwrap()).unwrap()
     }
 
-    /// The next so many messages; their `msg_id`s.
+    /// Expects `number` messages. Returns their `msg_id`s.
     pub(super) async fn messages(&mut self, number: usize) -> Vec<String> {
         let mut ids = Vec::new();
         while ids.len() < number {
@@ -465,21 +471,21 @@ impl Stream {
     }
 }
 
-/// Rewrites what differs from run to run: identities become `M1`, `M2`… in the order in which they are first seen, times `NOW`
-/// and what is added to it.
+/// Replaces the values that differ between runs: ids become `M1`, `M2`… in the order in which they appear,
+/// times become `NOW` plus an offset.
 #[derive(Default)]
-pub(super) struct Scribe(Vec<String>);
+pub(super) struct Normalizer(Vec<String>);
 
-impl Scribe {
-    /// The frame as it came, with what differs rewritten.
-    pub(super) fn told(&mut self, frame: &str) -> String {
+impl Normalizer {
+    /// The frame with these values replaced.
+    pub(super) fn normalize(&mut self, frame: &str) -> String {
         let parsed: Value = serde_json::from_str(frame).unwrap();
         let mut text = frame.to_owned();
         self.rewrite(&parsed, &mut text);
         text
     }
 
-    /// The text that stands for an identity.
+    /// The id for which `M{number}` stands.
     pub(super) fn id(&self, number: usize) -> &str {
         &self.0[number - 1]
     }

@@ -1,4 +1,4 @@
-//! Several processes on one database are one relay.
+//! Several processes on one database act as one relay.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,71 +17,72 @@ async fn rooms(database: &TestDatabase) -> [Room; 2] {
     [Room::on(database).await, Room::on(database).await]
 }
 
-/// The sessions that listen; seen by the superuser alone.
+/// The database sessions that listen for hints; only a superuser sees them.
 const LISTENING: &str = "FROM pg_stat_activity WHERE datname = current_database() AND query ILIKE 'LISTEN%'";
 
-/// Waits until so many processes listen: before that, they only poll.
-async fn are_listening(database: &TestDatabase, many: i64) {
+/// Waits until `count` processes listen; before that, they only poll.
+async fn wait_for_listeners(database: &TestDatabase, count: i64) {
     let superuser = owner::connect(&database.superuser_url()).await.unwrap();
     let listening = format!("SELECT count(*) {LISTENING}");
-    eventually("everybody listens", async || {
-        superuser.query_one(&listening, &[]).await.unwrap().get::<_, i64>(0) >= many
+    eventually("all processes listen", async || {
+        superuser.query_one(&listening, &[]).await.unwrap().get::<_, i64>(0) >= count
     })
     .await;
 }
 
-/// How long a message takes from its sender to its recipient.
-async fn passed_on(from: &mut Client, into: &mut Client, to: u8) -> Duration {
-    let begun = Instant::now();
+/// The time from sending a message to its arrival.
+async fn delivery_latency(from: &mut Client, into: &mut Client, to: u8) -> Duration {
+    let started = Instant::now();
     let sent = from.send(&wayfarer(to), HELLO).await;
     assert_eq!(into.message().await, sent);
-    begun.elapsed()
+    started.elapsed()
 }
 
 #[tokio::test]
 async fn two_processes_deliver_to_each_others_clients_long_before_the_next_poll() {
     let database = TestDatabase::new().await;
     let [one, two] = rooms(&database).await;
-    are_listening(&database, 2).await;
+    wait_for_listeners(&database, 2).await;
     let mut a = one.two(&wayfarer(1), "laptop").await;
     let mut b = two.two(&wayfarer(2), "phone").await;
-    let mut took = Vec::new();
+    let mut latencies = Vec::new();
     for _ in 0..30 {
-        took.push(passed_on(&mut a, &mut b, 2).await);
-        took.push(passed_on(&mut b, &mut a, 1).await);
+        latencies.push(delivery_latency(&mut a, &mut b, 2).await);
+        latencies.push(delivery_latency(&mut b, &mut a, 1).await);
     }
-    took.sort_unstable();
-    let (median, slowest) = (took[took.len() / 2], took[took.len() - 1]);
+    latencies.sort_unstable();
+    let (median, slowest) = (latencies[latencies.len() / 2], latencies[latencies.len() - 1]);
     println!("from send to another process's client: median {median:?}, slowest {slowest:?}");
-    // The figure of 50 ms is the bench's; here a hint is told from a poll of three seconds.
+    // The benchmark checks 50 ms; this only distinguishes a hint from a poll, which takes up to three
+    // seconds.
     assert!(median < Duration::from_millis(500), "{median:?}");
 }
 
 #[tokio::test]
-async fn a_lost_hint_is_made_up_for_by_the_next_poll() {
+async fn after_a_lost_hint_the_next_poll_finds_the_message() {
     let database = TestDatabase::new().await;
     let mut parts = Room::parts(&database.urls(), |_| {});
     parts.hints = Hints::default();
-    let [silent, other] = [Room::open(parts).await, Room::on(&database).await];
-    let mut sender = silent.two(&wayfarer(1), "laptop").await;
+    let [without_hints, other] = [Room::open(parts).await, Room::on(&database).await];
+    let mut sender = without_hints.two(&wayfarer(1), "laptop").await;
     let mut recipient = other.two(&wayfarer(2), "phone").await;
     let mut stream = Stream::open(&other, &format!("wayfarer_id={}", wayfarer(2)), &[]).await.unwrap();
     for _ in 0..2 {
-        let begun = Instant::now();
+        let started = Instant::now();
         let sent = sender.send(&wayfarer(2), HELLO).await;
         assert_eq!(recipient.message().await, sent);
         assert_eq!(stream.messages(1).await, [sent]);
-        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     }
-    recipient.hears_nothing().await;
+    recipient.expect_no_frames().await;
 }
 
-/// The session that listens is killed, with everything that it would have heard.
+/// The listening session is killed and misses hints.
 #[tokio::test]
-async fn a_process_whose_listener_is_killed_finds_what_it_missed_and_listens_again() {
+async fn a_process_whose_listener_is_killed_finds_missed_messages_and_listens_again() {
     let database = TestDatabase::new().await;
     let [one, two] = rooms(&database).await;
-    are_listening(&database, 2).await;
+    wait_for_listeners(&database, 2).await;
     let mut sender = one.two(&wayfarer(1), "laptop").await;
     let mut recipient = two.two(&wayfarer(2), "phone").await;
     let superuser = owner::connect(&database.superuser_url()).await.unwrap();
@@ -89,9 +90,9 @@ async fn a_process_whose_listener_is_killed_finds_what_it_missed_and_listens_aga
         superuser.execute(&format!("SELECT pg_terminate_backend(pid) {LISTENING}"), &[]).await.unwrap();
         let sent = sender.send(&wayfarer(2), HELLO).await;
         assert_eq!(recipient.message().await, sent);
-        are_listening(&database, 2).await;
+        wait_for_listeners(&database, 2).await;
     }
-    recipient.hears_nothing().await;
+    recipient.expect_no_frames().await;
 }
 
 #[tokio::test]
@@ -104,24 +105,25 @@ async fn an_acknowledgement_in_one_process_counts_in_the_other() {
     assert_eq!(phone.message().await, sent);
     phone.acknowledge(&sent).await;
     let mut phone = two.two(&wayfarer(2), "phone").await;
-    phone.hears_nothing().await;
+    phone.expect_no_frames().await;
     assert_eq!(phone.pull(10).await, Vec::<String>::new());
     let mut tablet = two.two(&wayfarer(2), "tablet").await;
     assert_eq!(tablet.message().await, sent);
-    // The sender sees both, wherever he asks.
+    // The sender sees both acknowledgements at either process.
     tablet.acknowledge(&sent).await;
     let mut sender = two.two(&wayfarer(1), "laptop").await;
-    let life = sender.ask(json!({ "type": "status", "msg_id": sent })).await;
-    assert_eq!(life["devices"].as_array().unwrap().len(), 2);
+    let message_status = sender.request(json!({ "type": "status", "msg_id": sent })).await;
+    assert_eq!(message_status["devices"].as_array().unwrap().len(), 2);
     assert!(
-        life["devices"].as_array().unwrap().iter().all(|device| device["acknowledged_at"].is_i64()),
-        "{life}"
+        message_status["devices"].as_array().unwrap().iter().all(|device| device["acknowledged_at"].is_i64()),
+        "{message_status}"
     );
 }
 
-/// What lets a device remember a number and nothing else: a recipient's messages become visible in the order of their numbers.
+/// A device can resume with a number alone, because one recipient's messages become visible in ascending
+/// order of their numbers.
 #[tokio::test]
-async fn a_reader_that_remembers_the_last_number_misses_nothing_of_eight_writers_in_two_processes() {
+async fn a_reader_that_resumes_by_number_misses_no_message_of_eight_writers_in_two_processes() {
     const EACH: usize = 100;
     let database = TestDatabase::new().await;
     let [one, two] = rooms(&database).await;
@@ -134,7 +136,7 @@ async fn a_reader_that_remembers_the_last_number_misses_nothing_of_eight_writers
     let writing = join_all(writers.iter_mut().map(async |writer| {
         let mut sent = Vec::new();
         for number in 0..EACH {
-            // Others' recipients in between make batches of all kinds.
+            // Messages to another recipient in between vary the batches.
             let to = if number % 5 == 4 { 3 } else { 2 };
             let msg_id = writer.send(&wayfarer(to), HELLO).await;
             if to == 2 {
@@ -180,11 +182,11 @@ async fn a_reader_that_remembers_the_last_number_misses_nothing_of_eight_writers
         list.sort_unstable();
     }
     assert!(read == written && pushed == written && streamed == written);
-    phone.hears_nothing().await;
+    phone.expect_no_frames().await;
 }
 
 #[tokio::test]
-async fn a_room_that_stops_says_farewell_and_the_other_goes_on_where_it_was() {
+async fn a_stopping_process_sends_a_close_frame_and_clients_resume_at_the_other() {
     let database = TestDatabase::new().await;
     let [one, two] = rooms(&database).await;
     let mut sender = two.two(&wayfarer(1), "laptop").await;
@@ -193,9 +195,9 @@ async fn a_room_that_stops_says_farewell_and_the_other_goes_on_where_it_was() {
     assert_eq!(phone.message().await, first);
     phone.acknowledge(&first).await;
     one.stop().await;
-    assert_eq!(phone.ended().await, Some(1001));
+    assert_eq!(phone.closed().await, Some(1001));
     let second = sender.send(&wayfarer(2), HELLO).await;
     let mut phone = two.two(&wayfarer(2), "phone").await;
     assert_eq!(phone.message().await, second);
-    phone.hears_nothing().await;
+    phone.expect_no_frames().await;
 }

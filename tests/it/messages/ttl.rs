@@ -1,4 +1,5 @@
-//! A message's end is exact by the database's clock, whatever the sweeper does; its payload leaves the disk with its hour.
+//! Messages expire exactly by the database's clock, independently of the sweeper; their payloads leave the
+//! disk with the partition of their hour.
 
 use std::time::{Duration, Instant};
 
@@ -11,21 +12,21 @@ use crate::support::proxy::eventually;
 
 const HELLO: &str = "SGVsbG8";
 
-/// A room whose sweeper sleeps.
-async fn unswept(database: &TestDatabase) -> Room {
+/// The service with a sweeper that sleeps after the start.
+async fn room_without_sweeper(database: &TestDatabase) -> Room {
     Room::with(database, |settings| settings.sweep_interval_s = 1_000_000.try_into().unwrap()).await
 }
 
-/// The database's clock, microseconds since 1970.
+/// The database's clock, in microseconds since 1970.
 async fn clock(sql: &Sql) -> i64 {
     let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
     sql.query_one(now, &[]).await.unwrap().get(0)
 }
 
-/// Waits until a moment of the database's clock, in unix seconds.
-async fn until(sql: &Sql, second: &Value) {
+/// Waits until the database's clock shows this Unix second.
+async fn wait_until(sql: &Sql, second: &Value) {
     let end = second.as_i64().unwrap() * 1_000_000;
-    eventually("the message is over", async || clock(sql).await >= end).await;
+    eventually("the message has expired", async || clock(sql).await >= end).await;
 }
 
 async fn send(client: &mut Client, ttl_s: i64, payload: &str) -> Value {
@@ -33,13 +34,15 @@ async fn send(client: &mut Client, ttl_s: i64, payload: &str) -> Value {
     client.send_frame(frame).await
 }
 
-/// Asks again and again while two messages end: at no moment is one of them given that was over when it was asked for.
+/// Pulls repeatedly while two messages expire. No pull may return a message that had expired before the pull
+/// began.
 #[tokio::test]
 async fn g2_7_6_a_message_is_given_until_its_end_and_never_after() {
     let database = TestDatabase::new().await;
-    let (room, sql) = (unswept(&database).await, database.owner().await);
+    let (room, sql) = (room_without_sweeper(&database).await, database.owner().await);
     let mut sender = room.two(&wayfarer(1), "laptop").await;
-    // The recipient is there before the messages are: on a loaded machine a hello can take longer than a short life.
+    // The recipient connects first, because on a loaded machine a hello can take longer than a short time to
+    // live.
     let mut recipient = room.two(&wayfarer(2), "phone").await;
     let mut sent = Vec::new();
     for ttl_s in [4, 6] {
@@ -57,13 +60,14 @@ async fn g2_7_6_a_message_is_given_until_its_end_and_never_after() {
         let (_, asked) = room.get(&path).await;
         let after = clock(&sql).await;
         for ((msg_id, end), seen) in sent.iter().zip(&mut seen) {
-            let is_asked = asked["messages"].as_array().unwrap().iter().any(|m| m["msg_id"] == **msg_id);
-            for is_given in [pulled.contains(msg_id), is_asked] {
-                if is_given {
+            let is_pulled = asked["messages"].as_array().unwrap().iter().any(|m| m["msg_id"] == **msg_id);
+            for is_returned in [pulled.contains(msg_id), is_pulled] {
+                if is_returned {
                     *seen += 1;
                     assert!(before < *end, "given {} us after its end", before - end);
                 } else {
-                    // What may be over by the uncertainty of our clock is not given either.
+                    // Messages that may have expired within the uncertainty of the clock are left out as
+                    // well.
                     assert!(after > end - 100_000, "gone {} us before its end", end - after);
                 }
             }
@@ -76,17 +80,21 @@ async fn g2_7_6_a_message_is_given_until_its_end_and_never_after() {
 }
 
 #[tokio::test]
-async fn g2_7_6_who_comes_after_the_end_finds_nothing_on_any_way() {
+async fn g2_7_6_an_expired_message_is_delivered_on_no_transport() {
     let database = TestDatabase::new().await;
-    let (room, sql) = (unswept(&database).await, database.owner().await);
+    let (room, sql) = (room_without_sweeper(&database).await, database.owner().await);
     let mut sender = room.two(&wayfarer(1), "laptop").await;
     let short = send(&mut sender, 1, HELLO).await;
     let long = send(&mut sender, 60, HELLO).await["msg_id"].as_str().unwrap().to_owned();
-    until(&sql, &short["expires_at"]).await;
-    assert_eq!(number(&database, "SELECT count(*) FROM message_payloads").await, 2, "nobody swept");
+    wait_until(&sql, &short["expires_at"]).await;
+    assert_eq!(
+        number(&database, "SELECT count(*) FROM message_payloads").await,
+        2,
+        "the sweeper has not run"
+    );
     let mut recipient = room.two(&wayfarer(2), "phone").await;
     assert_eq!(recipient.message().await, long);
-    recipient.hears_nothing().await;
+    recipient.expect_no_frames().await;
     assert_eq!(recipient.pull(10).await, std::slice::from_ref(&long));
     let mut nameless = room.one(&wayfarer(2)).await;
     assert_eq!(nameless.message().await, long);
@@ -96,47 +104,47 @@ async fn g2_7_6_who_comes_after_the_end_finds_nothing_on_any_way() {
     assert_eq!(pulled["messages"].as_array().unwrap().len(), 1);
     let mut stream = Stream::open(&room, &query, &[]).await.unwrap();
     assert_eq!(stream.messages(1).await, [long]);
-    let life = sender.ask(json!({ "type": "status", "msg_id": short["msg_id"] })).await;
-    assert_eq!((&life["expired"], &life["devices"]), (&true.into(), &json!([])));
+    let message_status = sender.request(json!({ "type": "status", "msg_id": short["msg_id"] })).await;
+    assert_eq!((&message_status["expired"], &message_status["devices"]), (&true.into(), &json!([])));
 }
 
-/// A socket that is not read, of a room that is patient.
-async fn jammed(room: &Room, sender: &mut Client) -> (Client, Vec<String>) {
-    let slow = room.unread(&wayfarer(2), "slow").await;
+/// A socket that is not read, and whose write timeout is long.
+async fn stalled(room: &Room, sender: &mut Client) -> (Client, Vec<String>) {
+    let slow = room.two_with_small_buffer(&wayfarer(2), "slow").await;
     let payloads = vec!["A".repeat(80_000); 120];
     (slow, sender.send_all(&wayfarer(2), &payloads).await)
 }
 
-/// What waits behind a jammed socket, in this process's memory or in the database, ends while it waits.
+/// Messages that wait for a stalled socket, in memory or in the database, expire while they wait.
 #[tokio::test]
-async fn what_ends_while_its_socket_is_not_ready_is_not_handed_to_it() {
+async fn a_message_that_expires_while_its_socket_is_stalled_is_not_pushed() {
     let database = TestDatabase::new().await;
-    let (room, sql) = (unswept(&database).await, database.owner().await);
+    let (room, sql) = (room_without_sweeper(&database).await, database.owner().await);
     let mut sender = room.two(&wayfarer(1), "laptop").await;
-    // Three fit in memory, eighty do not.
+    // Three messages fit into the mailbox, eighty do not.
     for short in [3, 80] {
-        let (mut slow, large) = jammed(&room, &mut sender).await;
+        let (mut slow, large) = stalled(&room, &mut sender).await;
         let mut ends = Value::Null;
         for _ in 0..short {
             ends = send(&mut sender, 1, HELLO).await["expires_at"].clone();
         }
         let last = sender.send(&wayfarer(2), HELLO).await;
-        until(&sql, &ends).await;
-        let mut came = Vec::new();
-        while came.last() != Some(&last) {
-            came.push(slow.message().await);
+        wait_until(&sql, &ends).await;
+        let mut received = Vec::new();
+        while received.last() != Some(&last) {
+            received.push(slow.message().await);
         }
-        assert_eq!(came.len(), large.len() + 1, "{short}");
-        for msg_id in came {
+        assert_eq!(received.len(), large.len() + 1, "{short}");
+        for msg_id in received {
             slow.acknowledge(&msg_id).await;
         }
         drop(slow);
     }
 }
 
-/// A page that was read in time waits behind a jammed socket until one of its messages is over.
+/// A page read in time waits for a stalled socket until one of its messages has expired.
 #[tokio::test]
-async fn what_was_pulled_is_left_out_when_it_ends_before_its_socket_is_ready() {
+async fn a_pulled_message_that_expires_before_its_socket_is_ready_is_left_out() {
     let database = TestDatabase::new().await;
     let room =
         Room::with(&database, |settings| settings.payload_bytes_max = (1024 * 1024).try_into().unwrap())
@@ -144,50 +152,51 @@ async fn what_was_pulled_is_left_out_when_it_ends_before_its_socket_is_ready() {
     let (mut sql, watcher) = (database.owner().await, database.owner().await);
     let mut sender = room.two(&wayfarer(1), "laptop").await;
     let mut quick = room.two(&wayfarer(2), "quick").await;
-    let mut slow = room.unread(&wayfarer(2), "slow").await;
-    // From here on nobody is counted anew: that reads what is locked.
+    let mut slow = room.two_with_small_buffer(&wayfarer(2), "slow").await;
+    // The quotas are cached from here on: a count would read the locked table.
     let first = sender.send(&wayfarer(2), HELLO).await;
     assert_eq!((quick.message().await, slow.message().await), (first.clone(), first.clone()));
     let lock = sql.transaction().await.unwrap();
     lock.batch_execute("LOCK TABLE message_positions").await.unwrap();
-    slow.say(r#"{"type":"pull"}"#).await;
+    slow.send_text(r#"{"type":"pull"}"#).await;
     let short = send(&mut sender, 4, HELLO).await;
-    // More than any buffer between them holds.
+    // More than all buffers between the two ends hold.
     let large = vec!["A".repeat(1_300_000); 10];
     sender.send_all(&wayfarer(2), &large).await;
-    let mut came = quick.messages(large.len() + 1).await.into_iter();
+    let mut received = quick.messages(large.len() + 1).await.into_iter();
     lock.rollback().await.unwrap();
-    // Whoever asks later is answered: so was the other.
+    // A later request is answered, so the earlier one has been answered as well.
     assert_eq!(quick.pull(1).await, [first]);
-    until(&watcher, &short["expires_at"]).await;
-    // What is left of the page has its place among what is handed over.
+    wait_until(&watcher, &short["expires_at"]).await;
+    // The rest of the page arrives somewhere among the pushed messages.
     let page = loop {
         let frame = slow.next().await;
         if frame["type"] == "messages" {
             break frame["messages"].as_array().unwrap().clone();
         }
-        assert_eq!(frame["msg_id"].as_str(), came.next().as_deref());
+        assert_eq!(frame["msg_id"].as_str(), received.next().as_deref());
     };
-    assert!(page.iter().all(|message| message["msg_id"] != short["msg_id"]), "it was over");
-    assert!(!page.is_empty(), "large ones live on");
+    assert!(page.iter().all(|message| message["msg_id"] != short["msg_id"]), "it had expired");
+    assert!(!page.is_empty(), "the large messages have not expired");
 }
 
-/// A retry that comes late learns that the message was accepted; it does not live again.
+/// A late retry is answered as accepted, but the message is not delivered again.
 #[tokio::test]
-async fn g2_7_5_a_repeat_after_the_end_is_answered_the_same_and_extends_nothing() {
+async fn g2_7_5_a_repeat_after_the_expiry_is_answered_the_same_and_extends_nothing() {
     let database = TestDatabase::new().await;
-    let (room, sql) = (unswept(&database).await, database.owner().await);
+    let (room, sql) = (room_without_sweeper(&database).await, database.owner().await);
     let mut sender = room.two(&wayfarer(1), "laptop").await;
     let frame = json!({
         "type": "send", "to": wayfarer(2), "payload_b64": HELLO, "ttl_seconds": 1, "client_msg_id": "x",
     });
     let first = sender.send_frame(frame.clone()).await;
-    until(&sql, &first["expires_at"]).await;
+    wait_until(&sql, &first["expires_at"]).await;
     assert_eq!(sender.send_frame(frame).await, first);
-    room.two(&wayfarer(2), "phone").await.hears_nothing().await;
+    room.two(&wayfarer(2), "phone").await.expect_no_frames().await;
 }
 
-/// An hour that is over, with `many` messages of A1 to A2, as if they had been sent long ago.
+/// An expired hourly partition with `many` messages from wayfarer 1 to wayfarer 2, as if they had been sent
+/// long ago.
 async fn old_hour(owner: &Sql, many: i32) {
     owner
         .batch_execute(&format!(
@@ -210,7 +219,7 @@ async fn old_hour(owner: &Sql, many: i32) {
 const OLD_HOURS: &str = "SELECT count(*) FROM pg_class WHERE relname = 'message_payloads_20240101h05'";
 
 #[tokio::test]
-async fn an_hour_that_is_over_leaves_the_disk_and_the_journal_keeps_the_facts() {
+async fn an_expired_hour_leaves_the_disk_and_the_journal_keeps_the_facts() {
     let database = TestDatabase::new().await;
     let owner = database.owner().await;
     old_hour(&owner, 2_000).await;
@@ -220,7 +229,7 @@ async fn an_hour_that_is_over_leaves_the_disk_and_the_journal_keeps_the_facts() 
     let size = "SELECT coalesce((pg_stat_file($1, true)).size, 0)";
     let held: i64 = superuser.query_one(size, &[&file]).await.unwrap().get(0);
     assert!(held > 100_000, "{held}");
-    let room = unswept(&database).await;
+    let room = room_without_sweeper(&database).await;
     assert_eq!(number(&database, OLD_HOURS).await, 0);
     let held: i64 = superuser.query_one(size, &[&file]).await.unwrap().get(0);
     assert_eq!(held, 0);
@@ -229,7 +238,7 @@ async fn an_hour_that_is_over_leaves_the_disk_and_the_journal_keeps_the_facts() 
     assert_eq!(owner.query_one(record, &[]).await.unwrap().get::<_, String>(0), "20240101h05 2000");
     assert_eq!(room.metric("messages_expired_total").await, 2_000);
     assert_eq!(number(&database, "SELECT count(*) FROM message_log WHERE kind = 'accepted'").await, 2_000);
-    // No row was ever changed or deleted, so there is nothing to vacuum.
+    // No row was ever updated or deleted, so there is nothing to vacuum.
     let dead = "SELECT coalesce(sum(n_dead_tup + n_tup_upd + n_tup_del), 0)::bigint FROM pg_stat_user_tables
                 WHERE relname LIKE 'message_log%' OR relname LIKE 'message_payloads%'";
     let inserted = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'message_log'";
@@ -238,26 +247,26 @@ async fn an_hour_that_is_over_leaves_the_disk_and_the_journal_keeps_the_facts() 
     let mut sender = room.two(&wayfarer(1), "laptop").await;
     let some = "SELECT msg_id::text FROM message_log WHERE kind = 'accepted' LIMIT 1";
     let msg_id: String = owner.query_one(some, &[]).await.unwrap().get(0);
-    let life = sender.ask(json!({ "type": "status", "msg_id": msg_id })).await;
-    assert_eq!(life["expired"], true, "{life}");
+    let message_status = sender.request(json!({ "type": "status", "msg_id": msg_id })).await;
+    assert_eq!(message_status["expired"], true, "{message_status}");
     let mut recipient = room.two(&wayfarer(2), "phone").await;
-    recipient.hears_nothing().await;
+    recipient.expect_no_frames().await;
     assert_eq!(recipient.pull(100).await, Vec::<String>::new());
-    // What was acknowledged late is acknowledged.
+    // An expired message can still be acknowledged.
     recipient.acknowledge(&msg_id).await;
 }
 
-/// An analyst's long look at payloads: the sweeper tries again later, and nobody queues up behind it.
+/// A long query on payloads: the sweeper retries later, and senders do not queue behind it.
 #[tokio::test]
-async fn a_long_reader_holds_up_neither_senders_nor_health() {
+async fn a_long_query_delays_neither_senders_nor_health_checks() {
     let database = TestDatabase::new().await;
     let owner = database.owner().await;
     old_hour(&owner, 10).await;
     owner.batch_execute("BEGIN; SELECT count(*) FROM message_payloads").await.unwrap();
     let room = Room::with(&database, |settings| settings.sweep_interval_s = 1.try_into().unwrap()).await;
     let mut sender = room.two(&wayfarer(1), "laptop").await;
-    let (begun, mut slowest, mut sent) = (Instant::now(), Duration::ZERO, 0);
-    while begun.elapsed() < Duration::from_secs(4) {
+    let (started, mut slowest, mut sent) = (Instant::now(), Duration::ZERO, 0);
+    while started.elapsed() < Duration::from_secs(4) {
         let asked = Instant::now();
         sender.send(&wayfarer(2), HELLO).await;
         slowest = slowest.max(asked.elapsed());

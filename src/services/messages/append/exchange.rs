@@ -1,7 +1,8 @@
-//! Who in this process waits for messages of whom.
+//! Registry of the sessions of this process that wait for messages.
 //!
-//! A session has a seat, with room for a few messages that were just committed. When it is full, or something was written
-//! elsewhere, the seat only remembers that there is more: its session reads the database.
+//! A session subscribes as one device of one recipient and gets a mailbox with room for a few updates that
+//! were just committed. When the mailbox is full, or another process committed something, the mailbox only
+//! records that the database holds more, and the session reads the database.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -13,235 +14,243 @@ use tokio::sync::Notify;
 
 use crate::services::messages::event::{Message, Page};
 
-/// Messages and acknowledgements that may wait in a seat for a slow socket.
-const WAITING_MAX: usize = 64;
+/// Most messages and acknowledgements that a mailbox holds for a session whose socket is slow.
+const PENDING_MAX: usize = 64;
 
-/// All seats of this process. Cloning shares them.
+/// The mailboxes of all sessions of this process. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Exchange {
-    seats: Arc<Mutex<Seats>>,
+    mailboxes: Arc<Mutex<Mailboxes>>,
 }
 
-/// Those of the recipients that a word stands for, nearly always one.
-type Seats = HashMap<String, Vec<Arc<Seat>>>;
+/// Mailboxes by the short hash of their recipient. Few recipients share a hash, so the lists are short.
+type Mailboxes = HashMap<String, Vec<Arc<Mailbox>>>;
 
-/// Where a session waits.
+/// The updates that wait for one session.
 #[derive(Debug)]
-pub struct Seat {
+pub struct Mailbox {
     recipient: String,
     device: String,
-    news: Mutex<News>,
+    pending: Mutex<PendingUpdates>,
     wake: Notify,
-    /// Up to where its session has read; for whoever looks whether there is more.
+    /// Position up to which the session has read the database; the follower polls for messages after it.
     read_to: AtomicI64,
-    /// How often something came on another way than by reading ahead, or acknowledgements were left out. What was read before that
-    /// is not all, or may hold what was acknowledged since.
-    changes: AtomicU64,
+    /// Incremented by every update except pages read ahead and acknowledgements that fit. A page read ahead
+    /// before an increment is stale: it may lack messages, or hold acknowledged ones.
+    version: AtomicU64,
 }
 
-/// What waits in a seat.
+/// Updates that wait in a mailbox.
 #[derive(Debug, Default)]
-pub struct News {
-    /// Just committed, in the order of their numbers as far as this process wrote them.
+pub struct PendingUpdates {
+    /// Messages committed by this process, in ascending order as far as one writer committed them.
     pub messages: VecDeque<Arc<Message>>,
-    /// Acknowledged by this device, on whatever way.
-    pub settled: Vec<i64>,
-    /// Read for the session after another process wrote something. Of use if it has not read on by itself.
+    /// Numbers of the messages that this device has acknowledged, over any connection.
+    pub acknowledged: Vec<i64>,
+    /// A page that the follower read ahead after another process committed messages. It is valid only if the
+    /// session's read position has not moved since.
     pub page: Option<Page>,
-    /// Whether the database holds more than what waits here.
+    /// Whether the database holds messages that are not in `messages`.
     pub has_more: bool,
-    /// Whether acknowledgements were left out: the database alone knows what is still to be handed over.
-    pub has_forgotten: bool,
+    /// Whether acknowledgements were dropped: then only the database knows which messages are still to be
+    /// pushed.
+    pub lost_acknowledgements: bool,
 }
 
-impl News {
+impl PendingUpdates {
     fn is_full(&self) -> bool {
-        self.messages.len() + self.settled.len() >= WAITING_MAX
+        self.messages.len() + self.acknowledged.len() >= PENDING_MAX
     }
 
-    /// The database knows it all.
+    /// Drops all updates. The session has to read the database instead.
     fn overflow(&mut self) {
-        self.has_forgotten |= !self.settled.is_empty();
+        self.lost_acknowledgements |= !self.acknowledged.is_empty();
         self.messages = VecDeque::new();
-        self.settled = Vec::new();
+        self.acknowledged = Vec::new();
         self.page = None;
         self.has_more = true;
     }
 }
 
 impl Exchange {
-    /// A seat for a device of a recipient, until it is given up with [`Exchange::leave`].
+    /// Registers a mailbox for one device of a recipient, until [`Exchange::unsubscribe`].
     #[must_use]
-    pub fn enter(&self, recipient: &str, device: &str) -> Arc<Seat> {
-        let seat = Arc::new(Seat {
+    pub fn subscribe(&self, recipient: &str, device: &str) -> Arc<Mailbox> {
+        let mailbox = Arc::new(Mailbox {
             recipient: recipient.to_owned(),
             device: device.to_owned(),
-            news: Mutex::default(),
+            pending: Mutex::default(),
             wake: Notify::new(),
             read_to: AtomicI64::new(0),
-            changes: AtomicU64::new(0),
+            version: AtomicU64::new(0),
         });
-        let word = word(recipient);
-        self.seats().entry(word).or_default().push(Arc::clone(&seat));
-        seat
+        let hash = recipient_hash(recipient);
+        self.mailboxes().entry(hash).or_default().push(Arc::clone(&mailbox));
+        mailbox
     }
 
-    /// Gives a seat up.
-    pub fn leave(&self, seat: &Arc<Seat>) {
-        let word = word(&seat.recipient);
-        if let Entry::Occupied(mut sharing) = self.seats().entry(word) {
-            sharing.get_mut().retain(|other| !Arc::ptr_eq(other, seat));
-            if sharing.get().is_empty() {
-                sharing.remove();
+    /// Removes a mailbox.
+    pub fn unsubscribe(&self, mailbox: &Arc<Mailbox>) {
+        let hash = recipient_hash(&mailbox.recipient);
+        if let Entry::Occupied(mut sharing_hash) = self.mailboxes().entry(hash) {
+            sharing_hash.get_mut().retain(|other| !Arc::ptr_eq(other, mailbox));
+            if sharing_hash.get().is_empty() {
+                sharing_hash.remove();
             }
         }
     }
 
-    /// Whether anybody waits for a recipient's messages.
+    /// Whether a session of this process waits for messages of this recipient.
     #[must_use]
-    pub fn has(&self, recipient: &str) -> bool {
-        let mut has = false;
-        self.each(recipient, |_| has = true);
-        has
+    pub fn has_subscriber(&self, recipient: &str) -> bool {
+        let mut found = false;
+        self.for_each_mailbox(recipient, |_| found = true);
+        found
     }
 
-    /// A message was committed.
-    pub fn offer(&self, message: &Arc<Message>) {
-        self.each(&message.recipient, |seat| {
-            seat.change(|news| {
-                if news.is_full() {
-                    seat.overflow(news);
+    /// Puts a committed message into the mailboxes of its recipient.
+    pub fn publish(&self, message: &Arc<Message>) {
+        self.for_each_mailbox(&message.recipient, |mailbox| {
+            mailbox.update(|pending| {
+                if pending.is_full() {
+                    mailbox.overflow(pending);
                 } else {
-                    news.messages.push_back(Arc::clone(message));
+                    pending.messages.push_back(Arc::clone(message));
                 }
             });
         });
     }
 
-    /// An acknowledgement of a device was committed.
-    pub(in crate::services::messages) fn settle(&self, recipient: &str, device: &str, number: i64) {
-        self.each(recipient, |seat| {
-            if seat.device != device {
+    /// Records a committed acknowledgement in the mailboxes of the device.
+    pub(in crate::services::messages) fn acknowledge(&self, recipient: &str, device: &str, number: i64) {
+        self.for_each_mailbox(recipient, |mailbox| {
+            if mailbox.device != device {
                 return;
             }
-            let mut news = seat.news();
-            news.messages.retain(|message| message.number != number);
-            if news.is_full() {
-                seat.overflow(&mut news);
-                news.has_forgotten = true;
+            let mut pending = mailbox.pending();
+            pending.messages.retain(|message| message.number != number);
+            if pending.is_full() {
+                mailbox.overflow(&mut pending);
+                pending.lost_acknowledgements = true;
             } else {
-                news.settled.push(number);
+                pending.acknowledged.push(number);
             }
-            // Nobody is woken: there is nothing to hand over.
+            // The session is not woken: an acknowledgement gives it nothing to push.
         });
     }
 
-    /// The seats of the recipients that these words stand for.
+    /// The mailboxes of the recipients that have one of these hashes.
     #[must_use]
-    pub fn meant(&self, words: &HashSet<String>) -> Vec<Arc<Seat>> {
-        let seats = self.seats();
-        words.iter().filter_map(|word| seats.get(word)).flatten().cloned().collect()
+    pub fn mailboxes_for(&self, hashes: &HashSet<String>) -> Vec<Arc<Mailbox>> {
+        let mailboxes = self.mailboxes();
+        hashes.iter().filter_map(|hash| mailboxes.get(hash)).flatten().cloned().collect()
     }
 
-    /// Every seat: for whoever looks whether the database holds more for it.
+    /// All mailboxes, for the follower's polling.
     #[must_use]
-    pub fn all(&self) -> Vec<Arc<Seat>> {
-        self.seats().values().flatten().cloned().collect()
+    pub fn all_mailboxes(&self) -> Vec<Arc<Mailbox>> {
+        self.mailboxes().values().flatten().cloned().collect()
     }
 
-    /// For each seat of a recipient.
-    fn each(&self, recipient: &str, what: impl FnMut(&Arc<Seat>)) {
-        let word = word(recipient);
-        let seats = self.seats();
-        seats.get(&word).into_iter().flatten().filter(|seat| seat.recipient == recipient).for_each(what);
+    fn for_each_mailbox(&self, recipient: &str, action: impl FnMut(&Arc<Mailbox>)) {
+        let hash = recipient_hash(recipient);
+        let mailboxes = self.mailboxes();
+        mailboxes
+            .get(&hash)
+            .into_iter()
+            .flatten()
+            .filter(|mailbox| mailbox.recipient == recipient)
+            .for_each(action);
     }
 
-    fn seats(&self) -> MutexGuard<'_, Seats> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    fn mailboxes(&self) -> MutexGuard<'_, Mailboxes> {
+        self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Seat {
-    /// Whose messages.
+impl Mailbox {
+    /// `wayfarer_id` of the recipient.
     #[must_use]
     pub fn recipient(&self) -> &str {
         &self.recipient
     }
 
-    /// Of which device.
+    /// The recipient's device.
     #[must_use]
     pub fn device(&self) -> &str {
         &self.device
     }
 
-    /// Waits until there is something. A wake-up between two calls is not lost.
-    pub async fn woken(&self) {
+    /// Waits for an update. An update between two calls is not lost.
+    pub async fn changed(&self) {
         self.wake.notified().await;
     }
 
-    /// What waits now; the seat is empty after it.
+    /// Takes all updates; the mailbox is empty afterwards.
     #[must_use]
-    pub fn take(&self) -> News {
-        std::mem::take(&mut *self.news())
+    pub fn take(&self) -> PendingUpdates {
+        std::mem::take(&mut *self.pending())
     }
 
-    /// Whether the device has acknowledged a message since the last [`Seat::take`].
+    /// Whether the device has acknowledged a message since the last [`Mailbox::take`].
     #[must_use]
-    pub fn has_settled(&self, number: i64) -> bool {
-        self.news().settled.contains(&number)
+    pub fn is_acknowledged(&self, number: i64) -> bool {
+        self.pending().acknowledged.contains(&number)
     }
 
-    /// The database holds more.
-    pub fn has_more(&self) {
-        self.change(|news| news.has_more = true);
+    /// Tells the session that the database holds more messages.
+    pub fn signal_more(&self) {
+        self.update(|pending| pending.has_more = true);
     }
 
-    /// What to give to [`Seat::has_read`], asked for before the reading.
+    /// The version to pass to [`Mailbox::offer_page`]; get it before reading the page.
     #[must_use]
-    pub fn mark(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
-    /// The database holds more, and this is it, unless something else came since the mark.
-    pub fn has_read(&self, mark: u64, page: Page) {
-        let mut news = self.news();
-        news.page = (self.mark() == mark).then_some(page);
-        news.has_more = true;
-        drop(news);
+    /// Tells the session that the database holds more messages, with a page of them. The page is dropped if
+    /// the mailbox has changed since `version`.
+    pub fn offer_page(&self, version: u64, page: Page) {
+        let mut pending = self.pending();
+        pending.page = (self.version() == version).then_some(page);
+        pending.has_more = true;
+        drop(pending);
         self.wake.notify_one();
     }
 
-    fn overflow(&self, news: &mut News) {
-        self.changes.fetch_add(1, Ordering::AcqRel);
-        news.overflow();
+    fn overflow(&self, pending: &mut PendingUpdates) {
+        self.version.fetch_add(1, Ordering::AcqRel);
+        pending.overflow();
     }
 
-    /// Up to where the session has read.
+    /// Position up to which the session has read the database.
     #[must_use]
     pub fn read_to(&self) -> i64 {
         self.read_to.load(Ordering::Relaxed)
     }
 
-    /// Says up to where the session has read.
+    /// Sets the position up to which the session has read the database.
     pub fn set_read_to(&self, number: i64) {
         self.read_to.store(number, Ordering::Relaxed);
     }
 
-    fn change(&self, change: impl FnOnce(&mut News)) {
-        let mut news = self.news();
-        self.changes.fetch_add(1, Ordering::AcqRel);
-        news.page = None;
-        change(&mut news);
-        drop(news);
+    fn update(&self, update: impl FnOnce(&mut PendingUpdates)) {
+        let mut pending = self.pending();
+        self.version.fetch_add(1, Ordering::AcqRel);
+        pending.page = None;
+        update(&mut pending);
+        drop(pending);
         self.wake.notify_one();
     }
 
-    fn news(&self) -> MutexGuard<'_, News> {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, PendingUpdates> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What stands for a recipient in a hint: short, and no name. Two recipients with one word wake each other in vain.
-pub(super) fn word(recipient: &str) -> String {
+/// The first six bytes of the SHA-256 of a recipient, in hexadecimal, which stand for the recipient in hints
+/// between processes. A collision only wakes a session that has nothing to read.
+pub(super) fn recipient_hash(recipient: &str) -> String {
     hex::encode(&Sha256::digest(recipient.as_bytes())[..6])
 }

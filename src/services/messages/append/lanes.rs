@@ -1,4 +1,5 @@
-//! Two writers of one journal: while the batch of one is on its way to disk, that of the other is carried out.
+//! Shards the commands for `message_log` over two writers: while the batch of one is being written to disk,
+//! PostgreSQL executes the batch of the other.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 
@@ -7,37 +8,38 @@ use crate::services::messages::command::MessageCommand;
 use crate::store::Error;
 use crate::store::append::Writer;
 
-/// How many. More would only wait for each other: what they wait for is one disk.
+/// Number of shards. More would only wait for each other, since all of them wait for the same disk.
 pub const LANES: usize = 2;
 
-/// The way in for messages. Everything about one recipient takes one lane, so that it is committed in the order in which it came.
+/// Sends each command to the writer of its recipient's shard. All commands of one recipient use the same
+/// writer, so they are committed in the order in which they arrived.
 #[derive(Debug, Clone)]
 pub struct Lanes([Writer<MessageJournal>; LANES]);
 
 impl Lanes {
-    /// Lanes of these writers.
+    /// Creates one shard for each writer.
     #[must_use]
     pub fn new(writers: [Writer<MessageJournal>; LANES]) -> Self {
         Self(writers)
     }
 
-    /// As [`Writer::append`].
+    /// Queues a command and waits until it is committed.
     ///
     /// # Errors
     /// As [`Writer::append`].
     pub async fn append(&self, command: MessageCommand) -> Result<MessageAnswer, Error> {
-        self.of(&command).append(command).await
+        self.writer_for(&command).append(command).await
     }
 
-    /// As [`Writer::post`].
+    /// Queues a command without waiting for its commit.
     ///
     /// # Errors
     /// As [`Writer::post`].
     pub async fn post(&self, command: MessageCommand) -> Result<(), Error> {
-        self.of(&command).post(command).await
+        self.writer_for(&command).post(command).await
     }
 
-    fn of(&self, command: &MessageCommand) -> &Writer<MessageJournal> {
+    fn writer_for(&self, command: &MessageCommand) -> &Writer<MessageJournal> {
         let [first, second] = &self.0;
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(command.recipient());
         if hash.is_multiple_of(2) { first } else { second }

@@ -1,4 +1,5 @@
-//! `message_log` and `message_tokens`: how commands are committed, and who in this process is told after it.
+//! Commits commands to `message_log` and `message_tokens`, and notifies the sessions that wait for their
+//! effects.
 
 mod exchange;
 mod lanes;
@@ -11,10 +12,10 @@ use std::sync::Arc;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-pub use exchange::{Exchange, News, Seat};
+pub use exchange::{Exchange, Mailbox, PendingUpdates};
 pub use lanes::{LANES, Lanes};
 pub use tokens::{TokenAnswer, TokenJournal};
-pub use working::{challenge_key, move_positions, show_device};
+pub use working::{challenge_key, move_positions, register_device};
 
 use super::command::{MessageCommand, NewMessage};
 use super::event::{Accepted, Message};
@@ -22,35 +23,36 @@ use super::metrics::MessageMetrics;
 use crate::store::append::{Client, Journal};
 use crate::store::{Error, Hints};
 
-/// Most weight in one transaction: a command weighs a kilobyte at least, and its payload.
+/// Most weight in one transaction. A command weighs 1, and a message 1 more for each KiB of its payload.
 const BATCH_WEIGHT_MAX: usize = 4_096;
 
-/// What a caller is told.
+/// The answer to a command, given after the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageAnswer {
-    /// It is on disk.
+    /// The message is on disk.
     Accepted(Accepted),
-    /// The same `client_msg_id` was used for another message, which stays.
+    /// The `client_msg_id` was used for another message, which stays unchanged.
     Mismatch,
-    /// The device's acknowledgement is on disk.
+    /// The acknowledgement is on disk.
     Acknowledged {
         /// The message's number.
         number: i64,
     },
-    /// There is no such message for this recipient.
+    /// The recipient has no message with this id.
     Unknown,
-    /// Nothing is told about a hand-over.
+    /// The answer to a recorded push, for which no caller waits.
     Noted,
 }
 
-/// The journal of messages. After each commit it tells the sessions of this process, and hints at the others.
+/// The journal of messages. After each commit it notifies the sessions of this process, and sends hints to
+/// other processes.
 #[derive(Debug, Clone)]
 pub struct MessageJournal {
-    /// The sessions of this process.
+    /// The registry of this process's sessions.
     pub exchange: Exchange,
-    /// The way to other processes.
+    /// Hints for other processes.
     pub hints: Hints,
-    /// What is counted.
+    /// Metrics of committed messages.
     pub metrics: MessageMetrics,
 }
 
@@ -58,7 +60,7 @@ const APPEND: &str = "
     SELECT is_send, place, status, number, id, received_s, expires_s
     FROM quipu_append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
 
-/// The function's arguments, one array a column, and the places of their commands.
+/// The arguments of `quipu_append_messages`, one array for each column, and the indexes of their commands.
 #[derive(Default)]
 struct Columns<'a> {
     sends: Vec<usize>,
@@ -76,14 +78,14 @@ struct Columns<'a> {
 impl<'a> Columns<'a> {
     fn of(commands: &'a [MessageCommand]) -> Self {
         let mut columns = Self::default();
-        for (place, command) in commands.iter().enumerate() {
+        for (index, command) in commands.iter().enumerate() {
             match command {
                 MessageCommand::Send(message) => {
-                    columns.sends.push(place);
+                    columns.sends.push(index);
                     columns.messages.push(message);
                 }
                 MessageCommand::Acknowledge { msg_id, recipient, device, pushed_us } => {
-                    columns.acks.push(place);
+                    columns.acks.push(index);
                     columns.ack_ids.push(*msg_id);
                     columns.ack_recipients.push(recipient);
                     columns.ack_devices.push(device);
@@ -106,7 +108,7 @@ impl<'a> Columns<'a> {
         let recipients: Vec<&str> = m.iter().map(|m| m.recipient.as_str()).collect();
         let client_ids: Vec<Option<&str>> = m.iter().map(|m| m.client_msg_id.as_deref()).collect();
         let ttls: Vec<i64> = m.iter().map(|m| m.ttl_s).collect();
-        let lives: Vec<i64> = m.iter().map(|m| m.life_s).collect();
+        let effective_ttls: Vec<i64> = m.iter().map(|m| m.effective_ttl_s).collect();
         let hashes: Vec<&[u8]> = m.iter().map(|m| m.payload_sha256.as_slice()).collect();
         let sizes: Vec<i32> = m.iter().map(|m| m.payload_bytes).collect();
         let generations: Vec<i16> = m.iter().map(|m| m.generation.number()).collect();
@@ -120,7 +122,7 @@ impl<'a> Columns<'a> {
                     (&recipients, Type::TEXT_ARRAY),
                     (&client_ids, Type::TEXT_ARRAY),
                     (&ttls, Type::INT8_ARRAY),
-                    (&lives, Type::INT8_ARRAY),
+                    (&effective_ttls, Type::INT8_ARRAY),
                     (&hashes, Type::BYTEA_ARRAY),
                     (&sizes, Type::INT4_ARRAY),
                     (&generations, Type::INT2_ARRAY),
@@ -139,28 +141,28 @@ impl<'a> Columns<'a> {
 }
 
 impl MessageJournal {
-    /// Tells whoever waits for what was committed.
-    fn tell(&self, commands: &[MessageCommand], answers: &[MessageAnswer]) {
-        let mut elsewhere: HashSet<&str> = HashSet::new();
+    /// Notifies waiting sessions, here and in other processes, of committed commands.
+    fn notify(&self, commands: &[MessageCommand], answers: &[MessageAnswer]) {
+        let mut recipients: HashSet<&str> = HashSet::new();
         for (command, answer) in commands.iter().zip(answers) {
             match (command, answer) {
                 (MessageCommand::Send(new), MessageAnswer::Accepted(accepted)) if !accepted.is_repeated => {
                     self.metrics.persisted();
-                    elsewhere.insert(&new.recipient);
-                    if self.exchange.has(&new.recipient) {
-                        self.exchange.offer(&Arc::new(message(new, accepted)));
+                    recipients.insert(&new.recipient);
+                    if self.exchange.has_subscriber(&new.recipient) {
+                        self.exchange.publish(&Arc::new(message(new, accepted)));
                     }
                 }
                 (
                     MessageCommand::Acknowledge { recipient, device, .. },
                     MessageAnswer::Acknowledged { number },
                 ) => {
-                    self.exchange.settle(recipient, device, *number);
+                    self.exchange.acknowledge(recipient, device, *number);
                 }
                 _ => {}
             }
         }
-        self.hints.tell(elsewhere.into_iter().map(exchange::word));
+        self.hints.tell(recipients.into_iter().map(exchange::recipient_hash));
     }
 }
 
@@ -205,8 +207,8 @@ impl Journal for MessageJournal {
         let rows = columns.send(client).await?;
         let mut answers = vec![MessageAnswer::Noted; commands.len()];
         for row in rows {
-            let (is_send, place, status): (bool, i32, &str) = (row.get(0), row.get(1), row.get(2));
-            let places = if is_send { &columns.sends } else { &columns.acks };
+            let (is_send, index, status): (bool, i32, &str) = (row.get(0), row.get(1), row.get(2));
+            let indexes = if is_send { &columns.sends } else { &columns.acks };
             let answer = match status {
                 "accepted" | "repeated" => MessageAnswer::Accepted(Accepted {
                     number: row.get(3),
@@ -217,19 +219,23 @@ impl Journal for MessageJournal {
                 }),
                 "mismatch" => MessageAnswer::Mismatch,
                 "acknowledged" => MessageAnswer::Acknowledged { number: row.get(3) },
-                _ => MessageAnswer::Unknown,
+                "unknown" => MessageAnswer::Unknown,
+                other => {
+                    let problem = format!("quipu_append_messages returned the unknown status {other}");
+                    return Err(Error::inconsistent("message_log", problem));
+                }
             };
-            let told = usize::try_from(place).ok().and_then(|place| places.get(place));
-            if let Some(slot) = told.and_then(|place| answers.get_mut(*place)) {
+            let index = usize::try_from(index).ok().and_then(|index| indexes.get(index));
+            if let Some(slot) = index.and_then(|index| answers.get_mut(*index)) {
                 *slot = answer;
             }
         }
-        self.tell(commands, &answers);
+        self.notify(commands, &answers);
         Ok(answers)
     }
 
-    /// A message has its identity before it is sent, an acknowledgement is its own: sending a batch again changes nothing, and is
-    /// answered as the first time.
+    /// Always `None`, so the batch is sent again: each message has its id before it is sent and
+    /// acknowledgements are unique, so a repeated batch changes nothing and gets the same answers.
     async fn lookup(
         &self,
         _client: &Client,

@@ -1,33 +1,33 @@
-//! `message_tokens`: who may say who he is.
+//! Commits commands to `message_tokens`, the journal of bearer tokens.
 
 use std::collections::HashSet;
 
+use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Row, Transaction};
 use uuid::Uuid;
 
 use crate::services::messages::command::TokenCommand;
 use crate::store::Error;
 use crate::store::append::{Client, Journal};
 
-/// What a token command's caller is told.
+/// The answer to a token command, given after the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenAnswer {
-    /// It is on disk.
+    /// The command is on disk.
     Recorded,
-    /// There is no such token to revoke.
+    /// The token to revoke does not exist.
     Unknown,
-    /// The challenge was answered before.
-    Used,
-    /// The wayfarer has as many tokens as it may.
-    Over,
+    /// The challenge was already used for another token.
+    ChallengeUsed,
+    /// The wayfarer holds as many tokens as it may.
+    TooManyTokens,
 }
 
-/// The journal of tokens.
+/// The journal of bearer tokens.
 #[derive(Debug)]
 pub struct TokenJournal;
 
-// Both statements may be sent again: the same token is created and revoked once.
+// Both statements are idempotent: a token is created once and revoked once, so a batch can be sent again.
 const CREATE: &str = "SELECT place, status FROM quipu_create_message_tokens($1, $2, $3, $4, $5, $6, $7)";
 
 const REVOKE: &str = "
@@ -59,8 +59,8 @@ impl Journal for TokenJournal {
     ) -> Result<Vec<TokenAnswer>, Error> {
         let mut answers = vec![TokenAnswer::Recorded; commands.len()];
         let transaction = client.transaction().await?;
-        for (place, answer) in create(&transaction, commands).await? {
-            if let Some(slot) = answers.get_mut(place) {
+        for (index, answer) in create(&transaction, commands).await? {
+            if let Some(slot) = answers.get_mut(index) {
                 *slot = answer;
             }
         }
@@ -76,7 +76,7 @@ impl Journal for TokenJournal {
         Ok(answers)
     }
 
-    /// A batch may be sent again.
+    /// Always `None`, so the batch is sent again: both statements are idempotent.
     async fn lookup(
         &self,
         _client: &Client,
@@ -87,28 +87,28 @@ impl Journal for TokenJournal {
     }
 }
 
-/// Creates the tokens among the commands; what became of each, by its place.
+/// Executes the `Create` commands. Returns the answers with the indexes of their commands.
 async fn create(
     transaction: &Transaction<'_>,
     commands: &[TokenCommand],
 ) -> Result<Vec<(usize, TokenAnswer)>, Error> {
-    let mut places = Vec::new();
+    let mut indexes = Vec::new();
     let (mut tokens, mut wayfarers, mut devices, mut labels) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut lives, mut challenges, mut mosts) = (Vec::new(), Vec::new(), Vec::new());
-    for (place, command) in commands.iter().enumerate() {
+    let (mut lifetimes, mut challenges, mut limits) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, command) in commands.iter().enumerate() {
         if let TokenCommand::Create { token_sha256, wayfarer_id, device, label, life_s, proof } = command {
-            places.push(place);
+            indexes.push(index);
             tokens.push(token_sha256.as_slice());
             wayfarers.push(wayfarer_id.as_str());
             devices.push(device.as_deref());
             labels.push(label.as_str());
-            lives.push(*life_s);
+            lifetimes.push(*life_s);
             challenges.push(proof.as_ref().map(|proof| proof.challenge_sha256.as_slice()));
-            mosts.push(proof.map(|proof| proof.tokens_max));
+            limits.push(proof.map(|proof| proof.tokens_max));
         }
     }
-    if places.is_empty() {
+    if indexes.is_empty() {
         return Ok(Vec::new());
     }
     let rows = transaction
@@ -119,33 +119,40 @@ async fn create(
                 (&wayfarers, Type::TEXT_ARRAY),
                 (&devices, Type::TEXT_ARRAY),
                 (&labels, Type::TEXT_ARRAY),
-                (&lives, Type::INT8_ARRAY),
+                (&lifetimes, Type::INT8_ARRAY),
                 (&challenges, Type::BYTEA_ARRAY),
-                (&mosts, Type::INT4_ARRAY),
+                (&limits, Type::INT4_ARRAY),
             ],
         )
         .await?;
-    let answer = |row: &Row| {
-        let place = usize::try_from(row.get::<_, i32>(0)).ok().and_then(|place| places.get(place))?;
-        let answer = match row.get(1) {
-            "used" => TokenAnswer::Used,
-            "over" => TokenAnswer::Over,
-            _ => TokenAnswer::Recorded,
+    let mut answers = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (index, status): (i32, &str) = (row.get(0), row.get(1));
+        let answer = match status {
+            "recorded" => TokenAnswer::Recorded,
+            "used" => TokenAnswer::ChallengeUsed,
+            "over" => TokenAnswer::TooManyTokens,
+            other => {
+                let problem = format!("quipu_create_message_tokens returned the unknown status {other}");
+                return Err(Error::inconsistent("message_tokens", problem));
+            }
         };
-        Some((*place, answer))
-    };
-    Ok(rows.iter().filter_map(answer).collect())
+        if let Some(index) = usize::try_from(index).ok().and_then(|index| indexes.get(index)) {
+            answers.push((*index, answer));
+        }
+    }
+    Ok(answers)
 }
 
-/// Revokes the tokens among the commands; the hashes of those that there are.
+/// Executes the `Revoke` commands. Returns the hashes of the tokens that exist.
 async fn revoke(transaction: &Transaction<'_>, commands: &[TokenCommand]) -> Result<HashSet<Vec<u8>>, Error> {
-    let gone = commands.iter().filter_map(|command| match command {
+    let revocations = commands.iter().filter_map(|command| match command {
         TokenCommand::Revoke { token_sha256, wayfarer_id } => {
             Some((token_sha256.as_slice(), wayfarer_id.as_str()))
         }
         TokenCommand::Create { .. } => None,
     });
-    let (tokens, wayfarers): (Vec<&[u8]>, Vec<&str>) = gone.unzip();
+    let (tokens, wayfarers): (Vec<&[u8]>, Vec<&str>) = revocations.unzip();
     if tokens.is_empty() {
         return Ok(HashSet::new());
     }

@@ -1,5 +1,8 @@
-//! Challenges that are given over HTTP. The relay keeps nothing for a challenge until it is answered, so no client can displace
-//! another's, and any process that knows the key can check it.
+//! Makes and checks the challenges that clients request over HTTP.
+//!
+//! A challenge is an HMAC over its scope, its expiry and a nonce. The relay stores nothing until a challenge
+//! is answered, so no client can displace another client's challenge, and every process that has the key can
+//! check it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,81 +10,84 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use thiserror::Error;
 
-/// First bytes under the code: one made with the same key for anything else fits nothing here.
+/// First input of the HMAC, so that a code made with the same key for another purpose is not accepted here.
 const PURPOSE: &[u8] = b"quipu-challenge-v1";
 
-/// How long a challenge may be answered, in seconds.
-const LIFE_S: i64 = 60;
+/// Lifetime of a challenge, in seconds.
+const LIFETIME_S: i64 = 60;
 
-/// Bytes that make each challenge another one.
+/// Random bytes that make each challenge unique.
 pub const NONCE_BYTES: usize = 16;
 const TIME_BYTES: usize = 8;
-const CODE_BYTES: usize = 32;
-const CHALLENGE_BYTES: usize = TIME_BYTES + NONCE_BYTES + CODE_BYTES;
+const HMAC_BYTES: usize = 32;
+const CHALLENGE_BYTES: usize = TIME_BYTES + NONCE_BYTES + HMAC_BYTES;
 
-/// The key that challenges are made with, the same in all processes of a database.
+/// The HMAC key of challenges. All processes of a database share it.
 pub type ChallengeKey = [u8; 32];
 
-/// Whom a challenge is for.
+/// The claim for which a challenge is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChallengeFor<'a> {
-    /// The relay that the proof is made for.
+pub struct ChallengeScope<'a> {
+    /// URL of the relay for which the proof is made.
     pub relay_id: &'a str,
-    /// Who wants to prove an identity.
+    /// The identity to prove.
     pub wayfarer_id: &'a str,
-    /// The device that the token will be good for, empty for all of them.
+    /// The device that the token will be valid for; empty for all devices.
     pub device: &'a str,
 }
 
-/// Why a challenge is not accepted.
+/// Why a challenge is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum ChallengeRefused {
-    /// It was not made here, or for another relay, wayfarer or device.
-    #[error("not a challenge of this relay for this wayfarer_id and device_id: ask for one at /v1/challenge")]
+pub enum ChallengeError {
+    /// It was not made with this key, or for another relay, wayfarer or device.
+    #[error(
+        "this relay did not issue the challenge for this wayfarer_id and device_id: request one at /v1/challenge"
+    )]
     Foreign,
-    /// It is too old.
-    #[error("the challenge is older than 60 seconds: ask for another")]
+    /// It has expired.
+    #[error("the challenge is older than 60 seconds: request a new one")]
     Expired,
 }
 
-impl ChallengeFor<'_> {
-    /// A challenge that is good from `now_s` on, unix seconds, for a minute.
+impl ChallengeScope<'_> {
+    /// Makes a challenge that is valid for 60 seconds from `now_s`, in Unix seconds.
     #[must_use]
     pub fn make(&self, key: &ChallengeKey, nonce: [u8; NONCE_BYTES], now_s: i64) -> String {
-        let expires_s = now_s.saturating_add(LIFE_S).to_be_bytes();
-        let code = self.code(key, expires_s, nonce).finalize().into_bytes();
-        URL_SAFE_NO_PAD.encode([&expires_s[..], &nonce, &code].concat())
+        let expires_s = now_s.saturating_add(LIFETIME_S).to_be_bytes();
+        let hmac = self.hmac(key, expires_s, nonce).finalize().into_bytes();
+        URL_SAFE_NO_PAD.encode([&expires_s[..], &nonce, &hmac].concat())
     }
 
-    /// Whether `challenge` was made for this, and may still be answered at `now_s`, unix seconds.
+    /// Checks that `challenge` was made for this scope and has not expired at `now_s`, in Unix seconds.
     ///
     /// # Errors
-    /// Why not.
-    pub fn check(&self, key: &ChallengeKey, challenge: &str, now_s: i64) -> Result<(), ChallengeRefused> {
+    /// Why the challenge is refused.
+    pub fn check(&self, key: &ChallengeKey, challenge: &str, now_s: i64) -> Result<(), ChallengeError> {
         let bytes = URL_SAFE_NO_PAD.decode(challenge).ok().and_then(|bytes| bytes.try_into().ok());
-        let bytes: [u8; CHALLENGE_BYTES] = bytes.ok_or(ChallengeRefused::Foreign)?;
-        let (time, rest) = bytes.split_first_chunk::<TIME_BYTES>().ok_or(ChallengeRefused::Foreign)?;
-        let (nonce, code) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(ChallengeRefused::Foreign)?;
-        self.code(key, *time, *nonce).verify_slice(code).map_err(|_| ChallengeRefused::Foreign)?;
-        if i64::from_be_bytes(*time) <= now_s { Err(ChallengeRefused::Expired) } else { Ok(()) }
+        let bytes: [u8; CHALLENGE_BYTES] = bytes.ok_or(ChallengeError::Foreign)?;
+        let (time, rest) = bytes.split_first_chunk::<TIME_BYTES>().ok_or(ChallengeError::Foreign)?;
+        let (nonce, hmac) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(ChallengeError::Foreign)?;
+        self.hmac(key, *time, *nonce).verify_slice(hmac).map_err(|_| ChallengeError::Foreign)?;
+        if i64::from_be_bytes(*time) <= now_s { Err(ChallengeError::Expired) } else { Ok(()) }
     }
 
-    fn code(
+    fn hmac(
         &self,
         key: &ChallengeKey,
         expires_s: [u8; TIME_BYTES],
         nonce: [u8; NONCE_BYTES],
     ) -> Hmac<Sha256> {
-        let mut code = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
-        code.update(PURPOSE);
-        // With their lengths: otherwise two different lists of names could be one text.
+        let mut hmac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
+        hmac.update(PURPOSE);
+        // Each name is preceded by its length: otherwise two different lists of names could give the same
+        // input.
         for name in [self.relay_id, self.wayfarer_id, self.device] {
-            code.update(&(name.len() as u64).to_be_bytes());
-            code.update(name.as_bytes());
+            hmac.update(&(name.len() as u64).to_be_bytes());
+            hmac.update(name.as_bytes());
         }
-        code.update(&expires_s);
-        code.update(&nonce);
-        code
+        hmac.update(&expires_s);
+        hmac.update(&nonce);
+        hmac
     }
 }
 
@@ -90,40 +96,40 @@ mod tests {
     use super::*;
 
     const KEY: ChallengeKey = [7; 32];
-    const FOR: ChallengeFor<'_> =
-        ChallengeFor { relay_id: "ws://127.0.0.1:1/ws", wayfarer_id: "alice", device: "phone" };
+    const SCOPE: ChallengeScope<'_> =
+        ChallengeScope { relay_id: "ws://127.0.0.1:1/ws", wayfarer_id: "alice", device: "phone" };
 
     #[test]
-    fn a_challenge_is_good_for_a_minute_and_for_what_it_was_made_for() {
-        let challenge = FOR.make(&KEY, [1; 16], 1_000);
-        assert_eq!(FOR.check(&KEY, &challenge, 1_000), Ok(()));
-        assert_eq!(FOR.check(&KEY, &challenge, 1_059), Ok(()));
-        assert_eq!(FOR.check(&KEY, &challenge, 1_060), Err(ChallengeRefused::Expired));
-        assert_ne!(FOR.make(&KEY, [2; 16], 1_000), challenge);
+    fn a_challenge_is_valid_for_a_minute_and_for_its_scope_only() {
+        let challenge = SCOPE.make(&KEY, [1; 16], 1_000);
+        assert_eq!(SCOPE.check(&KEY, &challenge, 1_000), Ok(()));
+        assert_eq!(SCOPE.check(&KEY, &challenge, 1_059), Ok(()));
+        assert_eq!(SCOPE.check(&KEY, &challenge, 1_060), Err(ChallengeError::Expired));
+        assert_ne!(SCOPE.make(&KEY, [2; 16], 1_000), challenge);
         for other in [
-            ChallengeFor { relay_id: "wss://r.example", ..FOR },
-            ChallengeFor { wayfarer_id: "bob", ..FOR },
-            ChallengeFor { device: "", ..FOR },
-            ChallengeFor { wayfarer_id: "alicephone", device: "", ..FOR },
+            ChallengeScope { relay_id: "wss://r.example", ..SCOPE },
+            ChallengeScope { wayfarer_id: "bob", ..SCOPE },
+            ChallengeScope { device: "", ..SCOPE },
+            ChallengeScope { wayfarer_id: "alicephone", device: "", ..SCOPE },
         ] {
-            assert_eq!(other.check(&KEY, &challenge, 1_000), Err(ChallengeRefused::Foreign), "{other:?}");
+            assert_eq!(other.check(&KEY, &challenge, 1_000), Err(ChallengeError::Foreign), "{other:?}");
         }
-        assert_eq!(FOR.check(&[8; 32], &challenge, 1_000), Err(ChallengeRefused::Foreign));
+        assert_eq!(SCOPE.check(&[8; 32], &challenge, 1_000), Err(ChallengeError::Foreign));
     }
 
     #[test]
-    fn nothing_of_a_challenge_can_be_changed() {
-        let challenge = FOR.make(&KEY, [1; 16], 1_000);
-        for place in 0..challenge.len() {
+    fn an_altered_challenge_is_refused() {
+        let challenge = SCOPE.make(&KEY, [1; 16], 1_000);
+        for index in 0..challenge.len() {
             let mut other = challenge.clone().into_bytes();
-            other[place] = if other[place] == b'A' { b'B' } else { b'A' };
+            other[index] = if other[index] == b'A' { b'B' } else { b'A' };
             let other = String::from_utf8(other).unwrap();
-            assert_eq!(FOR.check(&KEY, &other, 1_000), Err(ChallengeRefused::Foreign), "{place}");
+            assert_eq!(SCOPE.check(&KEY, &other, 1_000), Err(ChallengeError::Foreign), "{index}");
         }
         for other in
             ["", "AAAA", "not base64!", &challenge[1..], &format!("{challenge}A"), &format!("{challenge}=")]
         {
-            assert_eq!(FOR.check(&KEY, other, 1_000), Err(ChallengeRefused::Foreign), "{other}");
+            assert_eq!(SCOPE.check(&KEY, other, 1_000), Err(ChallengeError::Foreign), "{other}");
         }
     }
 }

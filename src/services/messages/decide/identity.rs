@@ -1,7 +1,8 @@
-//! Who somebody is: the proofs that are taken for a `wayfarer_id`.
+//! Verifies proofs of a `wayfarer_id`.
 //!
-//! An ed25519 key proves the id that is its SHA-256, a Nostr key the id that is itself. Nobody has a key of each kind for one id:
-//! that would take a preimage of SHA-256, or the discrete logarithm of somebody's hash.
+//! An ed25519 key proves the id that is the SHA-256 of the key; a Nostr key proves the id that equals the
+//! key. No attacker can hold a key of each kind for one id: that would take a preimage of SHA-256, or the
+//! discrete logarithm of a hash.
 
 use std::net::SocketAddr;
 
@@ -14,13 +15,13 @@ use thiserror::Error;
 
 use crate::base::{NostrEvent, RelayUrl, nostr_event};
 
-/// First line of the text that is signed: a signature made for anything else fits nothing here.
+/// First line of the signed text, so that a signature made for another purpose is not accepted here.
 const PURPOSE: &str = "quipu-messages-v1";
 
-/// How far a Nostr event's time may be from ours, in seconds (N-42.4).
+/// Largest difference between a Nostr event's time and ours, in seconds (N-42.4).
 const EVENT_AGE_S_MAX: i64 = 600;
 
-/// Whether this is an id of the second generation: 64 characters of lower-case hex.
+/// Whether `id` has the form of the second generation: 64 characters of lower-case hexadecimal.
 #[must_use]
 pub fn is_wayfarer_id_v1(id: &str) -> bool {
     id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -32,31 +33,32 @@ pub fn wayfarer_id_of(public_key: &[u8; 32]) -> String {
     hex::encode(Sha256::digest(public_key))
 }
 
-/// How a bearer token is known where it is stored.
+/// The hash under which a bearer token is stored and looked up.
 #[must_use]
 pub fn token_sha256(token: &str) -> [u8; 32] {
     Sha256::digest(token).into()
 }
 
-/// What is to be proven, on one connection.
+/// A claim and the challenge that its proof must answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Challenge<'a> {
-    /// Drawn for this connection.
+    /// The challenge: random for each connection, or issued over HTTP.
     pub challenge: &'a str,
-    /// The relay that the proof is made for, as [`proof_relay`] gives it.
+    /// The relay that the proof must be made for, as returned by [`proof_relay`].
     pub relay_id: &'a str,
-    /// Who the client says he is.
+    /// The claimed identity.
     pub wayfarer_id: &'a str,
-    /// Which of his devices it says it is.
+    /// The claimed device.
     pub device: &'a str,
 }
 
 impl Challenge<'_> {
-    /// The text that an ed25519 key signs: a line for the purpose, and one for each part.
+    /// The text that an ed25519 key signs: one line for the purpose, and one for each part.
     ///
     /// # Errors
-    /// [`Unproven::Ambiguous`]: with a line break in a part one text could be read as two different claims, and a relay could
-    /// have a client sign one that is good at another relay. So neither side takes such a part.
+    /// [`Unproven::Ambiguous`]: with a line break inside a part, one text could be read as two
+    /// different claims, and a relay could make a client sign a text that is valid at another relay. So
+    /// neither side accepts such a part.
     pub fn text(&self) -> Result<String, Unproven> {
         let parts = [self.relay_id, self.challenge, self.wayfarer_id, self.device];
         if parts.iter().any(|part| part.contains(char::is_control)) {
@@ -66,59 +68,60 @@ impl Challenge<'_> {
     }
 }
 
-/// Why a proof is none.
+/// Why a proof is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Unproven {
-    /// One text could stand for two claims.
+    /// The signed text could be read as two different claims.
     #[error(
         "relay_id, challenge, wayfarer_id and device_id must not hold control characters, such as line breaks"
     )]
     Ambiguous,
-    /// No ed25519 key.
+    /// The public key is not an ed25519 key.
     #[error("public_key_b64 is not the base64url, without padding, of the 32 bytes of an ed25519 public key")]
     BadKey,
-    /// A key of small order.
+    /// The key has small order.
     #[error("public_key_b64 is a key of small order, which proves nothing: many signatures fit it")]
     WeakKey,
-    /// No ed25519 signature.
+    /// The signature is not an ed25519 signature.
     #[error("signature_b64 is not the base64url, without padding, of 64 bytes")]
     BadSignature,
-    /// The key is somebody else's.
+    /// The key does not hash to the claimed `wayfarer_id`.
     #[error("wayfarer_id is not the lower-case hex of the SHA-256 of the public key")]
     OtherKey,
-    /// The signature does not fit.
+    /// The signature does not match the key and the text.
     #[error(
         "the signature is not this key's, or not over this connection's text: \
          quipu-messages-v1, relay_id, challenge, wayfarer_id and device_id, joined by single line feeds"
     )]
     Forged,
-    /// No Nostr event.
+    /// The event cannot be parsed.
     #[error("event is not a Nostr event")]
     NoEvent,
-    /// Another kind of event.
+    /// The event has another kind.
     #[error("event is not of kind 22242")]
     OtherKind,
-    /// The event answers something else.
+    /// The event answers another challenge.
     #[error("the event's challenge tag is not this connection's challenge")]
     OtherChallenge,
     /// The event was made for another relay.
     #[error("the event's relay tag is not the relay_id of the challenge")]
     OtherRelay,
-    /// The event is old, or of the future.
+    /// The event's time differs too much from ours.
     #[error("the event's created_at is more than 600 seconds away from now")]
     OtherTime,
-    /// The event is somebody else's.
+    /// The event's author is not the claimed `wayfarer_id`.
     #[error("wayfarer_id is not the event's pubkey, in lower-case hex")]
     OtherAuthor,
-    /// The event's id or signature does not fit.
+    /// The event's id or signature is not valid.
     #[error("the event's id or signature is not valid")]
     ForgedEvent,
 }
 
-/// Whether an ed25519 key proves the claim: it hashes to the id, and has signed [`Challenge::text`].
+/// Verifies that an ed25519 key proves the claim: the key hashes to the id and has signed
+/// [`Challenge::text`].
 ///
 /// # Errors
-/// Why not, as [`Unproven`].
+/// Why the proof is refused.
 pub fn prove_key(claim: &Challenge<'_>, public_key_b64: &str, signature_b64: &str) -> Result<(), Unproven> {
     let text = claim.text()?;
     let bytes: [u8; 32] = bytes_of(public_key_b64).ok_or(Unproven::BadKey)?;
@@ -137,12 +140,13 @@ fn bytes_of<const N: usize>(text: &str) -> Option<[u8; N]> {
     URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
 }
 
-/// The relay that a key proof must be made for, as a canonical URL: `relay_id` where that is a URL, else the address of a loopback
-/// `listener`, or `localhost` with its port, if the client dialled that. Without either a proof could be one that was made for
-/// another relay, so `None`: no proof is taken.
+/// The relay that a key proof must be made for, as a canonical URL: `relay_id` if it is a URL; otherwise the
+/// address of a loopback `listener`, or `localhost` with its port, if the client dialled that. `None` if
+/// neither applies: then a proof could have been made for another relay, so key proofs are refused.
 ///
-/// `dialled` is the `Host` of a request that came directly from this machine. The client chooses it, and another local service can
-/// pass on a request with its own `Host`, so only names of this listener count. Without a port it names port 80.
+/// `dialled` is the `Host` header of a request that came directly from this machine. The client chooses it,
+/// and another local service can forward a request with its own `Host`, so only names of this listener count.
+/// A `Host` without a port means port 80.
 #[must_use]
 pub fn proof_relay(relay_id: &str, listener: SocketAddr, dialled: Option<&str>) -> Option<RelayUrl> {
     RelayUrl::parse(relay_id).ok().or_else(|| {
@@ -154,10 +158,11 @@ pub fn proof_relay(relay_id: &str, listener: SocketAddr, dialled: Option<&str>) 
     })
 }
 
-/// Whether a Nostr key proves the claim, with an event of kind 22242 (NIP-42). Its `relay` tag must be `relay_id` (N-42.8).
+/// Verifies that a Nostr key proves the claim with an event of kind 22242 (NIP-42). Its `relay` tag must be
+/// `relay_id` (N-42.8).
 ///
 /// # Errors
-/// Why not, as [`Unproven`].
+/// Why the proof is refused.
 pub fn prove_nostr(claim: &Challenge<'_>, event_json: &str, now_s: i64) -> Result<(), Unproven> {
     let event = nostr_event::parse(event_json).map_err(|_| Unproven::NoEvent)?;
     if event.kind != Kind::Authentication {
@@ -181,7 +186,7 @@ pub fn prove_nostr(claim: &Challenge<'_>, event_json: &str, now_s: i64) -> Resul
     if event.verify_id() && event.verify_signature() { Ok(()) } else { Err(Unproven::ForgedEvent) }
 }
 
-/// The first value of the first tag of this name.
+/// The value of the first tag with this name.
 fn tag<'a>(event: &'a NostrEvent, name: &str) -> Option<&'a str> {
     event.tags.iter().find_map(|tag| match tag.as_slice() {
         [first, value, ..] if first == name => Some(value.as_str()),

@@ -1,17 +1,17 @@
-//! The rules of messages.
+//! The rules of messages. They see neither the database nor the clock.
 
 mod challenge;
-mod handed;
+mod cursor;
 mod identity;
-mod life;
-mod outbox;
+mod pushes;
 mod quota;
+mod ttl;
 
-pub use challenge::{ChallengeFor, ChallengeKey, ChallengeRefused, NONCE_BYTES};
-pub use handed::{HandOver, Handed};
+pub use challenge::{ChallengeError, ChallengeKey, ChallengeScope, NONCE_BYTES};
+pub use cursor::DeliveryCursor;
 pub use identity::{
     Challenge, Unproven, is_wayfarer_id_v1, proof_relay, prove_key, prove_nostr, token_sha256, wayfarer_id_of,
 };
-pub use life::{TTL_S_DEFAULT, life_of};
-pub use outbox::Outbox;
-pub use quota::{Quota, Used, over_quota};
+pub use pushes::{Push, UnacknowledgedPushes};
+pub use quota::{Quota, Usage, exceeded_bound};
+pub use ttl::{TTL_S_DEFAULT, effective_ttl};

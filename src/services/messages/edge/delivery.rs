@@ -1,4 +1,4 @@
-//! One device's messages, in the order in which they are handed over: what was just committed, and what the database holds.
+//! Delivers the messages of one device: combines its mailbox, its queue and the database, and records pushes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,144 +6,154 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::MessagesState;
-use super::desk::Who;
-use super::line::Line;
-use super::refused::Refused;
-use crate::services::messages::append::Seat;
+use super::delivery_queue::DeliveryQueue;
+use super::refusal::Refusal;
+use super::requests::Identity;
+use crate::services::messages::append::Mailbox;
 use crate::services::messages::command::MessageCommand;
-use crate::services::messages::decide::{HandOver, Handed};
+use crate::services::messages::decide::{Push, UnacknowledgedPushes};
 use crate::services::messages::event::{Message, Page};
-use crate::services::messages::read::{self, Asked, Most};
+use crate::services::messages::read::{self, PageLimit, PageRequest};
 use crate::store::Error;
 
-/// Messages read at once.
-const PAGE: i64 = 64;
+/// Messages of one page.
+const PAGE_MESSAGES: i64 = 64;
 
 pub(super) struct Delivery {
     state: MessagesState,
-    seat: Arc<Seat>,
-    line: Line,
-    handed: Handed,
+    mailbox: Arc<Mailbox>,
+    queue: DeliveryQueue,
+    pushes: UnacknowledgedPushes,
 }
 
 impl Delivery {
-    /// Begins where the device left off, or after number `since`. Where the client is told numbers, they go up.
+    /// Begins after the device's read cursor, or after number `since` if that is higher. With
+    /// `sends_positions`, messages are pushed in ascending order of their numbers.
     pub(super) async fn begin(
         state: &MessagesState,
-        who: &Who,
+        identity: &Identity,
         since: Option<i64>,
-        tells_numbers: bool,
-    ) -> Result<Self, Refused> {
-        // The seat first: what is committed from here on comes by it, what was before is read.
-        let seat = state.parts().exchange.enter(&who.wayfarer_id, &who.device);
-        let mut delivery =
-            Self { state: state.clone(), seat, line: Line::default(), handed: Handed::default() };
-        let settled = state.show(who).await?;
-        delivery.line = Line::resume(settled.max(since.unwrap_or(0)), tells_numbers);
+        sends_positions: bool,
+    ) -> Result<Self, Refusal> {
+        // Subscribe first: messages committed from now on reach the mailbox, and earlier ones are read.
+        let mailbox = state.parts().exchange.subscribe(&identity.wayfarer_id, &identity.device);
+        let mut delivery = Self {
+            state: state.clone(),
+            mailbox,
+            queue: DeliveryQueue::default(),
+            pushes: UnacknowledgedPushes::default(),
+        };
+        let acknowledged_to = state.register_device(identity).await?;
+        delivery.queue = DeliveryQueue::resume(acknowledged_to.max(since.unwrap_or(0)), sends_positions);
         Ok(delivery)
     }
 
-    /// Waits until there may be something. A wake-up between two calls is not lost.
-    pub(super) async fn woken(&self) {
-        if self.line.is_quiet() {
-            self.seat.woken().await;
+    /// Waits until there may be a message to push. An update between two calls is not lost.
+    pub(super) async fn changed(&self) {
+        if self.queue.is_idle() {
+            self.mailbox.changed().await;
         }
     }
 
-    /// Takes what was just committed, and reads a page when there is nothing else to hand over and the database may hold more.
+    /// Applies the mailbox's updates, and reads the database when the queue requires it.
     pub(super) async fn refill(&mut self) -> Result<(), Error> {
-        let mut news = self.seat.take();
-        let mut ahead = news.page.take();
-        self.line.take(news);
-        while let Some(after) = self.line.reads_after() {
+        let mut pending = self.mailbox.take();
+        let mut ahead = pending.page.take();
+        self.queue.apply(pending);
+        while let Some(after) = self.queue.next_read_after() {
             let page = match ahead.take().filter(|page| page.after == after) {
                 Some(page) => page,
-                // On the heap while it runs: most sessions wait.
+                // On the heap while it runs, because most sessions are idle and must stay small.
                 None => Box::pin(self.read(after)).await?,
             };
-            self.line.has_read(page);
-            self.seat.set_read_to(self.line.read_to());
+            self.queue.apply_page(page);
+            self.mailbox.set_read_to(self.queue.read_to());
         }
         Ok(())
     }
 
     async fn read(&self, after: i64) -> Result<Page, Error> {
-        let asked = Asked { recipient: self.seat.recipient(), device: self.seat.device(), after };
-        let pages = read::pages(&self.state.parts().doors.session, &[asked], Most::messages(PAGE)).await?;
+        let request =
+            PageRequest { recipient: self.mailbox.recipient(), device: self.mailbox.device(), after };
+        let pages =
+            read::pages(&self.state.parts().doors.session, &[request], PageLimit::messages(PAGE_MESSAGES))
+                .await?;
         Ok(pages.into_iter().next().unwrap_or_default())
     }
 
-    /// The next message to hand over now; one that may be over, or that the device has acknowledged meanwhile, is passed over.
+    /// The next message to push. Messages that may have expired, or that the device has acknowledged
+    /// meanwhile, are skipped.
     pub(super) fn next(&mut self) -> Option<Arc<Message>> {
-        while let Some(message) = self.line.next() {
-            let is_over = self.state.parts().database_clock.may_be_over(message.expires_at);
-            if !is_over && !self.seat.has_settled(message.number) {
+        while let Some(message) = self.queue.next() {
+            let is_expired = self.state.parts().database_clock.may_be_expired(message.expires_at);
+            if !is_expired && !self.mailbox.is_acknowledged(message.number) {
                 return Some(message);
             }
         }
         None
     }
 
-    /// A message was handed over. It is recorded with its acknowledgement if that comes at once.
-    pub(super) async fn handed_over(&mut self, message: &Message) -> Result<(), Error> {
-        match self.handed.add(self.hand_over(message)) {
+    /// Notes a push. It is recorded together with its acknowledgement, or alone if that does not arrive in
+    /// time.
+    pub(super) async fn track_push(&mut self, message: &Message) -> Result<(), Error> {
+        match self.pushes.add(self.push_of(message)) {
             Some(oldest) => self.record(oldest).await,
             None => Ok(()),
         }
     }
 
-    /// As [`Delivery::handed_over`], where no acknowledgement comes the same way.
-    pub(super) async fn handed_over_for_good(&self, message: &Message) -> Result<(), Error> {
-        self.record(self.hand_over(message)).await
+    /// Records a push at once, for connections over which no acknowledgements arrive.
+    pub(super) async fn record_push(&self, message: &Message) -> Result<(), Error> {
+        self.record(self.push_of(message)).await
     }
 
-    /// As [`Handed::acknowledged`].
-    pub(super) fn acknowledged(&mut self, msg_id: Uuid) -> Option<i64> {
-        self.handed.acknowledged(msg_id)
+    /// As [`UnacknowledgedPushes::take_acknowledged`].
+    pub(super) fn take_pushed_at(&mut self, msg_id: Uuid) -> Option<i64> {
+        self.pushes.take_acknowledged(msg_id)
     }
 
-    /// Waits until hand-overs are due to be recorded.
+    /// Waits until a push must be recorded.
     pub(super) async fn due(&self) {
-        let Some(until_us) = self.handed.until_us() else { return std::future::pending().await };
-        let rest_us = until_us.saturating_sub(self.state.parts().database_clock.latest_us());
+        let Some(next_due_us) = self.pushes.next_due_us() else { return std::future::pending().await };
+        let rest_us = next_due_us.saturating_sub(self.state.parts().database_clock.latest_us());
         tokio::time::sleep(Duration::from_micros(u64::try_from(rest_us).unwrap_or(0))).await;
     }
 
-    /// Records those that are due.
+    /// Records the pushes whose wait for an acknowledgement is over.
     pub(super) async fn record_due(&mut self) -> Result<(), Error> {
         let now_us = self.state.parts().database_clock.latest_us();
-        while let Some(handed) = self.handed.pop_due(now_us) {
-            self.record(handed).await?;
+        while let Some(push) = self.pushes.pop_due(now_us) {
+            self.record(push).await?;
         }
         Ok(())
     }
 
-    /// Records all that wait: nobody will acknowledge them on this way.
+    /// Records all unacknowledged pushes. Call it when no acknowledgement can arrive any more.
     pub(super) async fn record_all(&mut self) -> Result<(), Error> {
-        while let Some(handed) = self.handed.pop() {
-            self.record(handed).await?;
+        while let Some(push) = self.pushes.pop() {
+            self.record(push).await?;
         }
         Ok(())
     }
 
-    async fn record(&self, handed: HandOver) -> Result<(), Error> {
-        let push = MessageCommand::Push {
-            message: handed.number,
-            recipient: self.seat.recipient().into(),
-            device: self.seat.device().to_owned(),
-            pushed_us: handed.at_us,
+    async fn record(&self, push: Push) -> Result<(), Error> {
+        let command = MessageCommand::Push {
+            message: push.number,
+            recipient: self.mailbox.recipient().into(),
+            device: self.mailbox.device().to_owned(),
+            pushed_us: push.pushed_us,
         };
-        self.state.parts().messages.post(push).await
+        self.state.parts().messages.post(command).await
     }
 
-    fn hand_over(&self, message: &Message) -> HandOver {
-        let at_us = self.state.parts().database_clock.latest_us();
-        HandOver { number: message.number, msg_id: message.msg_id, at_us }
+    fn push_of(&self, message: &Message) -> Push {
+        let pushed_us = self.state.parts().database_clock.latest_us();
+        Push { number: message.number, msg_id: message.msg_id, pushed_us }
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        self.state.parts().exchange.leave(&self.seat);
+        self.state.parts().exchange.unsubscribe(&self.mailbox);
     }
 }

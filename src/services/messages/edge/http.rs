@@ -1,4 +1,4 @@
-//! The socket's twins for clients without a `WebSocket`, and the original's pages for machines.
+//! The requests of the socket over HTTP, and the health and metrics endpoints of aethos-relay.
 
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
@@ -10,22 +10,25 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Listener;
-use super::desk::{Letter, Who};
+use super::admission::ClaimCheck;
 use super::frame::for_recipient;
-use super::socket::told;
+use super::requests::{Identity, SendRequest};
+use super::socket::status_json;
 use crate::http::{Failure, Rejection, RequestContext, Verdict};
 use crate::services::messages::event::{Generation, Message};
 
-/// Most messages in one answer.
+/// Most messages in one answer to `GET /v1/messages`.
 const PULL_MAX: i64 = 1_000;
 
-/// Sweeps that may fail in a row, and the seconds that one may take, before the sweeper counts as stalled.
-const SWEEPS_MISSED: i64 = 3;
-const SWEEP_S: i64 = 60;
+/// The sweeper counts as stalled when its last success is older than this many sweep intervals plus this many
+/// seconds, which one sweep may take.
+const MISSED_SWEEPS_MAX: i64 = 3;
+const SWEEP_DURATION_MAX_S: i64 = 60;
 
-/// What a request says beside its body. Who it is comes from the token, or is believed on loopback addresses.
+/// The query of a request. A listener that trusts claims takes the identity from it; otherwise the token
+/// decides.
 #[derive(Debug, Deserialize)]
-pub(super) struct Asking {
+pub(super) struct RequestQuery {
     wayfarer_id: Option<String>,
     device_id: Option<String>,
     pub(super) since: Option<i64>,
@@ -33,7 +36,7 @@ pub(super) struct Asking {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Sending {
+pub(super) struct SendBody {
     #[serde(default)]
     to: String,
     #[serde(default)]
@@ -42,53 +45,58 @@ pub(super) struct Sending {
     client_msg_id: Option<String>,
 }
 
-/// A client that has proven who it is, and what its URL asks. Extracted before the body: nothing is read of the body of a client that
-/// has not.
-pub(super) struct Asked {
-    pub(super) who: Who,
-    pub(super) asking: Asking,
+/// The proven identity of a client, and the query of its request. Extracted before the body, so that the body
+/// of an unproven client is not read.
+pub(super) struct AuthenticatedClient {
+    pub(super) identity: Identity,
+    pub(super) query: RequestQuery,
 }
 
-impl FromRequestParts<Listener> for Asked {
+impl FromRequestParts<Listener> for AuthenticatedClient {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, listener: &Listener) -> Result<Self, Response> {
-        let asking = Query::<Asking>::from_request_parts(parts, listener).await;
-        let Query(asking) = asking.map_err(IntoResponse::into_response)?;
+        let query = Query::<RequestQuery>::from_request_parts(parts, listener).await;
+        let Query(query) = query.map_err(IntoResponse::into_response)?;
         let context = Extension::<RequestContext>::from_request_parts(parts, listener).await;
         let Extension(context) = context.map_err(IntoResponse::into_response)?;
-        let who =
-            listener.who(&parts.headers, &context, &asking).await.map_err(IntoResponse::into_response)?;
-        Ok(Self { who, asking })
+        let identity = listener
+            .authenticate(&parts.headers, &context, &query)
+            .await
+            .map_err(IntoResponse::into_response)?;
+        Ok(Self { identity, query })
     }
 }
 
 impl Listener {
-    /// Who asks.
-    async fn who(
+    /// Authenticates a request.
+    async fn authenticate(
         &self,
         headers: &HeaderMap,
         context: &RequestContext,
-        asking: &Asking,
-    ) -> Result<Who, Failure> {
+        query: &RequestQuery,
+    ) -> Result<Identity, Failure> {
         self.check_origin(headers)?;
-        let visitor = self.visitor(headers, context.client()).await?;
-        let token = visitor.token.as_ref();
-        let wayfarer_id = asking.wayfarer_id.clone().or_else(|| token.map(|t| t.wayfarer_id.clone()));
-        let device = asking.device_id.clone().or_else(|| token.and_then(|t| t.device.clone()));
+        let credentials = self.credentials(headers, context.client()).await?;
+        let token = credentials.token.as_ref();
+        let wayfarer_id = query.wayfarer_id.clone().or_else(|| token.map(|t| t.wayfarer_id.clone()));
+        let device = query.device_id.clone().or_else(|| token.and_then(|t| t.device.clone()));
         let unproven = || {
-            Rejection::new(StatusCode::UNAUTHORIZED, "prove who you are: a bearer token")
+            Rejection::new(StatusCode::UNAUTHORIZED, "identity not proven: send a bearer token")
                 .field("authorization")
         };
         let wayfarer_id = wayfarer_id.ok_or_else(unproven)?;
-        let who = Who { wayfarer_id, device: device.unwrap_or_default(), generation: Generation::Two };
-        visitor.identify(&who).map_err(|refused| self.state.refuse(refused))?.ok_or_else(unproven)?;
-        Ok(who)
+        let identity =
+            Identity { wayfarer_id, device: device.unwrap_or_default(), generation: Generation::Two };
+        match credentials.check_claim(&identity).map_err(|refusal| self.state.refuse(refusal))? {
+            ClaimCheck::Accepted => Ok(identity),
+            ClaimCheck::NeedsProof => Err(unproven().into()),
+        }
     }
 }
 
-/// A message as JSON.
-pub(super) fn entry(message: &Message) -> Value {
+/// A message in the JSON form of HTTP and of event streams.
+pub(super) fn message_json(message: &Message) -> Value {
     json!({
         "position": message.number,
         "msg_id": message.msg_id,
@@ -101,13 +109,13 @@ pub(super) fn entry(message: &Message) -> Value {
 
 pub(super) async fn send(
     State(listener): State<Listener>,
-    Asked { who, .. }: Asked,
-    Json(sending): Json<Sending>,
+    AuthenticatedClient { identity, .. }: AuthenticatedClient,
+    Json(body): Json<SendBody>,
 ) -> Result<Response, Failure> {
-    let Sending { to, payload_b64, ttl_seconds, client_msg_id } = sending;
-    let letter = Letter { to, payload: payload_b64, ttl_s: ttl_seconds, client_msg_id };
+    let SendBody { to, payload_b64, ttl_seconds, client_msg_id } = body;
+    let request = SendRequest { to, payload: payload_b64, ttl_s: ttl_seconds, client_msg_id };
     let accepted =
-        listener.state.send(&who, letter).await.map_err(|refused| listener.state.refuse(refused))?;
+        listener.state.send(&identity, request).await.map_err(|refusal| listener.state.refuse(refusal))?;
     let status = if accepted.is_repeated { StatusCode::OK } else { StatusCode::CREATED };
     let body = json!({
         "msg_id": accepted.msg_id, "received_at": accepted.received_at, "expires_at": accepted.expires_at,
@@ -117,49 +125,53 @@ pub(super) async fn send(
 
 pub(super) async fn pull(
     State(listener): State<Listener>,
-    Asked { who, asking }: Asked,
+    AuthenticatedClient { identity, query }: AuthenticatedClient,
 ) -> Result<Json<Value>, Failure> {
     let mut page = listener
         .state
-        .pull(&who, asking.since, asking.limit, PULL_MAX)
+        .pull(&identity, query.since, query.limit, PULL_MAX)
         .await
-        .map_err(|refused| listener.state.refuse(refused))?;
-    listener.state.leave_out_what_is_over(&mut page.messages);
-    let entries: Vec<Value> = page.messages.iter().map(entry).collect();
-    if entries.is_empty() && asking.since.is_none() {
-        // Everything is acknowledged: the next one need not look at it.
-        listener.state.move_position(&who).await;
+        .map_err(|refusal| listener.state.refuse(refusal))?;
+    listener.state.remove_expired(&mut page.messages);
+    let messages: Vec<Value> = page.messages.iter().map(message_json).collect();
+    if messages.is_empty() && query.since.is_none() {
+        // Every message is acknowledged, so later reads can begin after them.
+        listener.state.move_position(&identity).await;
     }
-    Ok(Json(json!({ "messages": entries, "next": page.read_to, "more": page.has_more })))
+    Ok(Json(json!({ "messages": messages, "next": page.read_to, "more": page.has_more })))
 }
 
 pub(super) async fn acknowledge(
     State(listener): State<Listener>,
     Path(msg_id): Path<String>,
-    Asked { who, .. }: Asked,
+    AuthenticatedClient { identity, .. }: AuthenticatedClient,
 ) -> Result<Json<Value>, Failure> {
-    listener.state.check_shown(&who).await.map_err(|refused| listener.state.refuse(refused))?;
+    listener.state.check_registered(&identity).await.map_err(|refusal| listener.state.refuse(refusal))?;
     listener
         .state
-        .acknowledge(&who, &msg_id, None)
+        .acknowledge(&identity, &msg_id, None)
         .await
-        .map_err(|refused| listener.state.refuse(refused))?;
+        .map_err(|refusal| listener.state.refuse(refusal))?;
     Ok(Json(json!({ "msg_id": msg_id })))
 }
 
-pub(super) async fn life(
+pub(super) async fn message_status(
     State(listener): State<Listener>,
     Path(msg_id): Path<String>,
-    Asked { who, .. }: Asked,
+    AuthenticatedClient { identity, .. }: AuthenticatedClient,
 ) -> Result<Json<Value>, Failure> {
-    let life = listener.state.life(&who, &msg_id).await.map_err(|refused| listener.state.refuse(refused))?;
-    Ok(Json(told(&msg_id, &life)))
+    let status = listener
+        .state
+        .message_status(&identity, &msg_id)
+        .await
+        .map_err(|refusal| listener.state.refuse(refusal))?;
+    Ok(Json(status_json(&msg_id, &status)))
 }
 
-/// The original's words: `ok`, `store unhealthy`, `sweeper stalled`.
+/// Answers as aethos-relay does: `ok`, `store unhealthy` or `sweeper stalled`.
 pub(super) async fn healthz(State(listener): State<Listener>) -> Response {
-    let (status, word) = health(&listener);
-    (status, Extension(Verdict), word).into_response()
+    let (status, text) = health(&listener);
+    (status, Extension(Verdict), text).into_response()
 }
 
 fn health(listener: &Listener) -> (StatusCode, &'static str) {
@@ -169,8 +181,8 @@ fn health(listener: &Listener) -> (StatusCode, &'static str) {
         return (StatusCode::SERVICE_UNAVAILABLE, "store unhealthy");
     }
     let interval = i64::from(parts.settings.sweep_interval_s.get());
-    let late = parts.clock.now().timestamp() - swept_at;
-    if late > SWEEPS_MISSED * interval + SWEEP_S {
+    let since_success_s = parts.clock.now().timestamp() - swept_at;
+    if since_success_s > MISSED_SWEEPS_MAX * interval + SWEEP_DURATION_MAX_S {
         return (StatusCode::SERVICE_UNAVAILABLE, "sweeper stalled");
     }
     (StatusCode::OK, "ok")

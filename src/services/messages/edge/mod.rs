@@ -1,17 +1,18 @@
-//! What clients reach: the socket of both generations, its twins over HTTP, and the original's pages for machines.
+//! The listeners for clients: the `WebSocket` of both generations, the same requests over HTTP, and the health
+//! and metrics endpoints of aethos-relay.
 
+mod admission;
 mod delivery;
-mod desk;
+mod delivery_queue;
 pub mod frame;
-mod gate;
 mod http;
-mod ledger;
 mod limits;
-mod line;
 mod proof;
-mod refused;
+mod refusal;
+mod requests;
 mod socket;
 mod stream;
+mod usage;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -36,49 +37,50 @@ use crate::telemetry::Metrics;
 
 use limits::Limits;
 
-/// How long the key of challenges is remembered: so long another process may use another one after the table was emptied.
+/// How long a process keeps using the key of challenges. After the table was emptied, processes can use
+/// different keys for this long.
 const KEY_REMEMBERED: Duration = Duration::from_secs(10);
 
-/// What the edge is made of.
+/// Parts that the handlers need.
 #[derive(Debug)]
 pub struct MessagesParts {
-    /// Reads must be current: the session door.
+    /// PostgreSQL pools. Reads use the session pool, because they must see the latest commits.
     pub doors: Doors,
-    /// The way in for messages.
+    /// Writers of messages.
     pub messages: Lanes,
-    /// The way in for tokens.
+    /// Writer of bearer tokens.
     pub tokens: Writer<TokenJournal>,
-    /// The sessions of this process.
+    /// Registry of the sessions of this process.
     pub exchange: Exchange,
-    /// The database's time.
+    /// Estimate of the database's clock.
     pub database_clock: DatabaseClock,
-    /// The time.
+    /// The clock of this machine.
     pub clock: Arc<dyn Clock>,
-    /// Streams run on it and end at its drain.
+    /// Sockets and streams run on it and end when it drains.
     pub lifecycle: Lifecycle,
-    /// What is counted.
+    /// Metrics of messages.
     pub counted: MessageMetrics,
-    /// What `/metrics` shows.
+    /// All metrics of this process, which `/metrics` shows.
     pub metrics: Metrics,
-    /// Settings in force.
+    /// Effective settings.
     pub settings: Messages,
 }
 
-/// What its routes share. Clones are the same edge.
+/// State that all routes share. Clones share it.
 #[derive(Clone)]
 pub struct MessagesState(Arc<Inner>);
 
 struct Inner {
     parts: MessagesParts,
     limits: Limits,
-    seats: Arc<Semaphore>,
-    addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    /// The key of challenges that are given over HTTP.
+    connection_permits: Arc<Semaphore>,
+    connections_by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    /// The key of HTTP challenges, read from the database.
     challenge_key: Cache<(), ChallengeKey>,
 }
 
 impl MessagesState {
-    /// An edge without connections.
+    /// Creates the state, without connections.
     #[must_use]
     pub fn new(parts: MessagesParts) -> Self {
         let connections = parts.settings.connections_max.get();
@@ -86,13 +88,13 @@ impl MessagesState {
         Self(Arc::new(Inner {
             parts,
             limits,
-            seats: Arc::new(Semaphore::new(connections)),
-            addresses: Arc::default(),
+            connection_permits: Arc::new(Semaphore::new(connections)),
+            connections_by_address: Arc::default(),
             challenge_key: Cache::builder().max_capacity(1).time_to_live(KEY_REMEMBERED).build(),
         }))
     }
 
-    /// What it is made of.
+    /// The parts that the state was created from.
     #[must_use]
     pub fn parts(&self) -> &MessagesParts {
         &self.0.parts
@@ -105,14 +107,14 @@ impl fmt::Debug for MessagesState {
     }
 }
 
-/// A listener's own view: whether it believes claimed identities depends on its address.
+/// The state of one listener. Whether it trusts claimed identities depends on its address.
 #[derive(Debug, Clone)]
 struct Listener {
     state: MessagesState,
     address: SocketAddr,
 }
 
-/// The routes at one address. Both addresses of the original have all of them.
+/// The routes of one listener. Both addresses of aethos-relay have all of them.
 pub fn routes(state: &MessagesState, address: SocketAddr) -> Routes {
     let listener = Listener { state: state.clone(), address };
     Routes::new()
@@ -123,7 +125,7 @@ pub fn routes(state: &MessagesState, address: SocketAddr) -> Routes {
         .post("/v1/tokens", Access::Proof, proof::prove)
         .get("/v1/messages", Access::Identity, http::pull)
         .post("/v1/messages", Access::Identity, http::send)
-        .get("/v1/messages/{msg_id}", Access::Identity, http::life)
+        .get("/v1/messages/{msg_id}", Access::Identity, http::message_status)
         .post("/v1/messages/{msg_id}/ack", Access::Identity, http::acknowledge)
         .get("/v1/stream", Access::Identity, stream::stream)
         .with_state(listener)

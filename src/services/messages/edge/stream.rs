@@ -1,5 +1,5 @@
-//! `GET /v1/stream`: a device's messages as server-sent events. An event's id is the message's number, which `since` of a pull
-//! and `Last-Event-ID` take alike.
+//! `GET /v1/stream`: pushes a device's messages as server-sent events. The id of an event is the message's
+//! number. A client resumes with `Last-Event-ID`, or with `since`, which `pull` takes as well.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -13,21 +13,21 @@ use futures_util::stream;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::ConnectionPermit;
 use super::delivery::Delivery;
-use super::gate::Admission;
-use super::http::{Asked, entry};
-use super::refused::Refused;
+use super::http::{AuthenticatedClient, message_json};
+use super::refusal::Refusal;
 use super::{Listener, MessagesState};
 use crate::http::{Failure, Rejection, RequestContext};
 
-/// Silence after which a comment is sent.
-const QUIET: Duration = Duration::from_secs(15);
+/// A comment is sent after this time without an event.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 pub(super) async fn stream(
     State(listener): State<Listener>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
-    Asked { who, asking }: Asked,
+    AuthenticatedClient { identity, query }: AuthenticatedClient,
 ) -> Result<Response, Failure> {
     let since = match headers.get("last-event-id") {
         Some(id) => {
@@ -35,57 +35,57 @@ pub(super) async fn stream(
             let malformed = || Rejection::bad_field("last_event_id", "not a message's number");
             Some(number.ok_or_else(malformed)?)
         }
-        None => asking.since,
+        None => query.since,
     };
     let state = listener.state;
-    let Some(admission) = state.admit(context.client().address) else {
+    let Some(permit) = state.acquire_connection(context.client().address) else {
         return Err(Failure::Busy { retry_after: Duration::from_secs(5) });
     };
-    let delivery = Delivery::begin(&state, &who, since, true).await;
-    let delivery = delivery.map_err(|refused| state.refuse(refused))?;
+    let delivery = Delivery::begin(&state, &identity, since, true).await;
+    let delivery = delivery.map_err(|refusal| state.refuse(refusal))?;
     let drain = state.parts().lifecycle.drain_token();
-    let following = Following { state, context, delivery, drain, _admission: admission };
-    // A message is taken when the connection is ready for it, so that it is not over by then.
-    let events = stream::unfold(Some(following), |following| async move {
-        let mut following = following?;
-        match following.next().await {
-            Ok(event) => Some((Ok::<_, Infallible>(event?), Some(following))),
-            Err(refused) => Some((Ok(following.failed(refused)), None)),
+    let stream = MessageStream { state, context, delivery, drain, _permit: permit };
+    // A message is taken only when the connection is ready for it, so that it has not expired by then.
+    let events = stream::unfold(Some(stream), |stream| async move {
+        let mut stream = stream?;
+        match stream.next().await {
+            Ok(event) => Some((Ok::<_, Infallible>(event?), Some(stream))),
+            Err(refusal) => Some((Ok(stream.failed(refusal)), None)),
         }
     });
-    let alive = KeepAlive::new().interval(QUIET);
-    Ok(([("x-accel-buffering", "no")], Sse::new(events).keep_alive(alive)).into_response())
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE_INTERVAL);
+    Ok(([("x-accel-buffering", "no")], Sse::new(events).keep_alive(keep_alive)).into_response())
 }
 
-/// A client's stream.
-struct Following {
+/// The state of one stream.
+struct MessageStream {
     state: MessagesState,
     context: RequestContext,
     delivery: Delivery,
     drain: CancellationToken,
-    _admission: Admission,
+    _permit: ConnectionPermit,
 }
 
-impl Following {
-    /// The next message; `None` when the relay stops. A client that resumes gets what this did not bring.
-    async fn next(&mut self) -> Result<Option<Event>, Refused> {
+impl MessageStream {
+    /// The next event; `None` when the relay shuts down. The client can resume after its last event.
+    async fn next(&mut self) -> Result<Option<Event>, Refusal> {
         let message = loop {
             self.delivery.refill().await?;
             if let Some(message) = self.delivery.next() {
                 break message;
             }
-            if self.drain.run_until_cancelled(self.delivery.woken()).await.is_none() {
+            if self.drain.run_until_cancelled(self.delivery.changed()).await.is_none() {
                 return Ok(None);
             }
         };
-        self.delivery.handed_over_for_good(&message).await?;
+        self.delivery.record_push(&message).await?;
         let event = Event::default().event("message").id(message.number.to_string());
-        Ok(Some(event.data(entry(&message).to_string())))
+        Ok(Some(event.data(message_json(&message).to_string())))
     }
 
-    /// The last event of a stream that cannot go on, with the body that an error has over HTTP.
-    fn failed(&self, refused: Refused) -> Event {
-        let body = self.context.report(&self.state.refuse(refused));
+    /// The last event of a stream that failed. Its data is the body that HTTP returns for the same error.
+    fn failed(&self, refusal: Refusal) -> Event {
+        let body = self.context.report(&self.state.refuse(refusal));
         Event::default().event("error").data(json!(body).to_string())
     }
 }

@@ -1,6 +1,8 @@
-//! Finds what other processes wrote for the sessions of this one: hints say at once for whom, and it is read for all of these in one
-//! question. Every few seconds the database is asked about some of the sessions, and about all of them in turn, because a hint may
-//! be lost.
+//! Finds messages that other processes committed for the sessions of this process.
+//!
+//! Hints name the recipients at once, and one query reads ahead for all their sessions. Because hints can be
+//! lost, the database is also polled every few seconds for a part of the sessions, so that all sessions are
+//! polled in turn.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -8,42 +10,44 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::lifecycle::{Cycle, Service};
-use crate::services::messages::append::{Exchange, Seat};
-use crate::services::messages::read::{self, Asked, Most};
+use crate::services::messages::append::{Exchange, Mailbox};
+use crate::services::messages::read::{self, PageLimit, PageRequest};
 use crate::store::{Doors, Error, Hints, Words};
 
-/// Sessions asked about at a time: a question about ten thousand takes a processor away from those that send meanwhile.
-const ASKED_AT_ONCE: usize = 1_000;
+/// Sessions polled in one query. A query about ten thousand sessions would take a whole processor away from
+/// concurrent senders.
+const POLL_BATCH: usize = 1_000;
 
-/// Sessions whose messages are read in one question, and how much of each: a session that has more waiting reads itself.
-const READ_AT_ONCE: usize = 256;
-const READ: Most = Most { messages: 8, bytes: 4 * 1_024 };
+/// Sessions for which one query reads ahead, and how much for each. A session that has more waiting reads it
+/// itself.
+const READ_BATCH: usize = 256;
+const READ_LIMIT: PageLimit = PageLimit { messages: 8, bytes: 4 * 1_024 };
 
-/// The loop that looks at the database, and the one that hears hints.
+/// Polls the database ([`Service::cycle`]) and listens to hints ([`Follower::listen`]).
 #[derive(Debug, Clone)]
 pub struct Follower {
     doors: Doors,
     exchange: Exchange,
-    /// Those not asked about since the last time that this was empty.
-    unasked: Arc<Mutex<Vec<Weak<Seat>>>>,
+    /// Sessions not polled yet in this round. When the list is empty, a new round begins.
+    unpolled: Arc<Mutex<Vec<Weak<Mailbox>>>>,
 }
 
 impl Follower {
-    /// A follower for the sessions of this process.
+    /// Creates a follower for the sessions of this process.
     #[must_use]
     pub fn new(doors: Doors, exchange: Exchange) -> Self {
-        Self { doors, exchange, unasked: Arc::default() }
+        Self { doors, exchange, unpolled: Arc::default() }
     }
 
-    /// Reads for sessions by the words of hints, until stopped.
+    /// Reads ahead for the sessions that hints concern, until stopped.
     pub async fn listen(self, hints: Hints, stop: CancellationToken) {
-        let mut heard = hints.words();
-        while let Some(words) = stop.run_until_cancelled(heard.recv()).await {
+        let mut received = hints.words();
+        while let Some(words) = stop.run_until_cancelled(received.recv()).await {
             match words {
-                Ok(Words::These(words)) => self.read(&self.exchange.meant(&words)).await,
+                Ok(Words::These(hashes)) => self.read_ahead(&self.exchange.mailboxes_for(&hashes)).await,
                 Ok(Words::Anything) | Err(RecvError::Lagged(_)) => {
-                    for seat in self.exchange.all() {
-                        seat.has_more();
+                    for mailbox in self.exchange.all_mailboxes() {
+                        mailbox.signal_more();
                     }
                 }
                 Err(RecvError::Closed) => return,
@@ -51,38 +55,38 @@ impl Follower {
         }
     }
 
-    /// Whose turn it is to be asked about; those that have left take nobody's.
-    fn next(&self) -> Vec<Arc<Seat>> {
-        let mut unasked = self.unasked.lock().unwrap_or_else(PoisonError::into_inner);
-        unasked.retain(|seat| seat.strong_count() > 0);
-        if unasked.is_empty() {
-            *unasked = self.exchange.all().iter().map(Arc::downgrade).collect();
+    /// The mailboxes to poll next. Mailboxes of ended sessions are skipped.
+    fn next_mailboxes(&self) -> Vec<Arc<Mailbox>> {
+        let mut unpolled = self.unpolled.lock().unwrap_or_else(PoisonError::into_inner);
+        unpolled.retain(|mailbox| mailbox.strong_count() > 0);
+        if unpolled.is_empty() {
+            *unpolled = self.exchange.all_mailboxes().iter().map(Arc::downgrade).collect();
         }
-        let rest = unasked.len().saturating_sub(ASKED_AT_ONCE);
-        unasked.drain(rest..).filter_map(|seat| seat.upgrade()).collect()
+        let rest = unpolled.len().saturating_sub(POLL_BATCH);
+        unpolled.drain(rest..).filter_map(|mailbox| mailbox.upgrade()).collect()
     }
 
-    async fn read(&self, seats: &[Arc<Seat>]) {
-        for seats in seats.chunks(READ_AT_ONCE) {
-            let asked: Vec<Asked<'_>> = seats
+    async fn read_ahead(&self, mailboxes: &[Arc<Mailbox>]) {
+        for mailboxes in mailboxes.chunks(READ_BATCH) {
+            let requests: Vec<PageRequest<'_>> = mailboxes
                 .iter()
-                .map(|seat| Asked {
-                    recipient: seat.recipient(),
-                    device: seat.device(),
-                    after: seat.read_to(),
+                .map(|mailbox| PageRequest {
+                    recipient: mailbox.recipient(),
+                    device: mailbox.device(),
+                    after: mailbox.read_to(),
                 })
                 .collect();
-            let marks: Vec<u64> = seats.iter().map(|seat| seat.mark()).collect();
-            match read::pages(&self.doors.session, &asked, READ).await {
+            let versions: Vec<u64> = mailboxes.iter().map(|mailbox| mailbox.version()).collect();
+            match read::pages(&self.doors.session, &requests, READ_LIMIT).await {
                 Ok(pages) => {
-                    for ((seat, mark), page) in seats.iter().zip(marks).zip(pages) {
-                        seat.has_read(mark, page);
+                    for ((mailbox, version), page) in mailboxes.iter().zip(versions).zip(pages) {
+                        mailbox.offer_page(version, page);
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(error = %error, "messages were not read ahead: {error}");
-                    for seat in seats {
-                        seat.has_more();
+                    tracing::debug!(error = %error, "reading messages ahead failed; the sessions read them themselves: {error}");
+                    for mailbox in mailboxes {
+                        mailbox.signal_more();
                     }
                 }
             }
@@ -98,15 +102,16 @@ impl Service for Follower {
     }
 
     async fn cycle(&self, _drain: &CancellationToken) -> Result<Cycle, Error> {
-        let seats = self.next();
-        if seats.is_empty() {
+        let mailboxes = self.next_mailboxes();
+        if mailboxes.is_empty() {
             return Ok(Cycle::Idle);
         }
-        let recipients: Vec<String> = seats.iter().map(|seat| seat.recipient().to_owned()).collect();
-        let read_to: Vec<i64> = seats.iter().map(|seat| seat.read_to()).collect();
-        for place in read::with_more(&self.doors.session, &recipients, &read_to).await? {
-            if let Some(seat) = seats.get(place) {
-                seat.has_more();
+        let recipients: Vec<String> =
+            mailboxes.iter().map(|mailbox| mailbox.recipient().to_owned()).collect();
+        let read_to: Vec<i64> = mailboxes.iter().map(|mailbox| mailbox.read_to()).collect();
+        for place in read::recipients_with_more(&self.doors.session, &recipients, &read_to).await? {
+            if let Some(mailbox) = mailboxes.get(place) {
+                mailbox.signal_more();
             }
         }
         Ok(Cycle::Idle)

@@ -1,4 +1,4 @@
-//! What runs beside the edge: the sweeper, and who looks for what other processes wrote.
+//! Background tasks: the sweeper, and the follower of other processes' commits.
 
 mod follower;
 mod sweeper;

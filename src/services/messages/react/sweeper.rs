@@ -1,6 +1,7 @@
-//! Drops hours of payloads that are over, prepares those to come, forgets devices that are gone, and measures the database's clock.
+//! Drops partitions of expired payloads, creates partitions for coming hours, removes devices that were not
+//! seen for 30 days, and measures the database's clock.
 //!
-//! Whether a message is handed over does not depend on it: that is decided by the message's own time.
+//! Delivery does not depend on the sweeper: whether a message is pushed depends on the message's own expiry.
 
 use std::sync::Arc;
 
@@ -14,46 +15,46 @@ use crate::services::messages::metrics::MessageMetrics;
 use crate::services::messages::read::DatabaseClock;
 use crate::store::{Doors, Error};
 
-/// Hours are prepared this far beyond the longest life, in seconds: a process that starts later finds them.
-const AHEAD_S: i64 = 6 * 3_600;
+/// Partitions are created this far beyond the longest time to live, in seconds, so that they exist even if
+/// the sweeper pauses for hours.
+const PREPARE_AHEAD_S: i64 = 6 * 3_600;
 
-/// Devices that are forgotten in one transaction.
-const FORGOTTEN_AT_ONCE: i32 = 1_000;
+/// Devices removed in one transaction.
+const FORGET_BATCH: i32 = 1_000;
 
-/// What the sweeper works with.
+/// Parts of the sweeper.
 #[derive(Debug)]
 pub struct SweeperParts {
-    /// The write door's functions drop and prepare; the session door tells the time.
+    /// The write pool runs the maintenance functions; the session pool measures the clock.
     pub doors: Doors,
-    /// Measured again with every sweep.
+    /// The clock that each sweep measures.
     pub database_clock: DatabaseClock,
-    /// The time.
+    /// The clock of this machine, for the metrics.
     pub clock: Arc<dyn Clock>,
-    /// Where it says that it has swept.
+    /// The metrics that record each sweep.
     pub metrics: MessageMetrics,
     /// Settings in force.
     pub settings: Messages,
 }
 
-/// The service `messages`, beside its listeners.
+/// The service `messages` apart from its listeners.
 #[derive(Debug)]
 pub struct Sweeper(SweeperParts);
 
 impl Sweeper {
-    /// A sweeper.
+    /// Creates a sweeper.
     #[must_use]
     pub fn new(parts: SweeperParts) -> Self {
         Self(parts)
     }
 
-    /// One sweep: prepares what is to come, drops what is over, forgets devices, measures the clock. One that fails does not keep
-    /// the others from being done.
+    /// Runs all four steps once. A step that fails does not prevent the others.
     ///
     /// # Errors
-    /// The first one, as PostgreSQL answers. What was dropped before is dropped.
+    /// The first error, in the order of the steps. What other steps did stays done.
     pub async fn sweep(&self) -> Result<(), Error> {
         let prepared = self.prepare().await;
-        let dropped = self.drop_what_is_over().await;
+        let dropped = self.drop_expired().await;
         let forgotten = self.forget_devices().await;
         let measured = self.0.database_clock.measure(&self.0.doors.session).await;
         prepared.and(dropped).and(forgotten).and(measured)
@@ -62,18 +63,18 @@ impl Sweeper {
     async fn prepare(&self) -> Result<(), Error> {
         let parts = &self.0;
         let now_s = parts.database_clock.latest_us() / 1_000_000;
-        let until = now_s + i64::from(parts.settings.max_ttl_s.get()) + AHEAD_S;
+        let until = now_s + i64::from(parts.settings.max_ttl_s.get()) + PREPARE_AHEAD_S;
         let client = parts.doors.write.get().await?;
         let rows =
             client.query_typed("SELECT quipu_ensure_message_hours($1)", &[(&until, Type::INT8)]).await?;
-        let made: i32 = rows.first().map_or(0, |row| row.get(0));
-        if made > 1 {
-            tracing::info!("{made} hours of messages prepared ahead");
+        let created: i32 = rows.first().map_or(0, |row| row.get(0));
+        if created > 1 {
+            tracing::info!("created {created} hourly partitions for payloads");
         }
         Ok(())
     }
 
-    async fn drop_what_is_over(&self) -> Result<(), Error> {
+    async fn drop_expired(&self) -> Result<(), Error> {
         let client = self.0.doors.write.get().await?;
         loop {
             let rows = client.query_typed("SELECT quipu_drop_message_hour()", &[]).await?;
@@ -84,14 +85,15 @@ impl Sweeper {
         }
     }
 
-    /// Removes the rows of devices that were not seen for 30 days: their number is bounded by what arrives in that time.
+    /// Removes devices that were not seen for 30 days, so that their number is bounded by the arrivals of 30
+    /// days.
     async fn forget_devices(&self) -> Result<(), Error> {
         let client = self.0.doors.write.get().await?;
         loop {
             let sql = "SELECT quipu_forget_message_devices($1)";
-            let rows = client.query_typed(sql, &[(&FORGOTTEN_AT_ONCE, Type::INT4)]).await?;
+            let rows = client.query_typed(sql, &[(&FORGET_BATCH, Type::INT4)]).await?;
             let forgotten: i32 = rows.first().map_or(0, |row| row.get(0));
-            if forgotten < FORGOTTEN_AT_ONCE {
+            if forgotten < FORGET_BATCH {
                 return Ok(());
             }
         }

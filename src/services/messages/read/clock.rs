@@ -1,4 +1,5 @@
-//! The database's clock, as this process knows it: never behind the true one.
+//! Estimates the database's clock without asking for it each time. The estimate is never behind the true
+//! time, so a message is never pushed after its expiry.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,25 +9,26 @@ use tokio::time::Instant;
 
 use crate::store::Error;
 
-/// How much two clocks may drift apart: a tenth of a millisecond a second is more than any of them does.
-const DRIFT: u32 = 10_000;
+/// Assumed drift between the clocks: one part in 10,000 (0.1 ms per second), more than real clocks have.
+const DRIFT_DIVISOR: u32 = 10_000;
 
-/// How often it is asked when it is measured; the quickest answer counts.
+/// Requests of one measurement; the one with the shortest round trip counts.
 const SAMPLES: usize = 3;
 
-/// Says how late it may be in the database. Cloning shares it.
+/// An upper bound of the database's time. Clones share it.
 #[derive(Debug, Clone)]
 pub struct DatabaseClock(Arc<Mutex<Sample>>);
 
-/// What the database said, and when it was asked: it said so later than that.
+/// A reading of the database's clock. The database answered after `requested_at`, so adding all time since
+/// then gives an upper bound.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
-    asked: Instant,
-    said_us: i64,
+    requested_at: Instant,
+    database_us: i64,
 }
 
 impl DatabaseClock {
-    /// A clock that was measured just now.
+    /// Measures the database's clock.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -34,29 +36,29 @@ impl DatabaseClock {
         Ok(Self(Arc::new(Mutex::new(sample(pool).await?))))
     }
 
-    /// Measures again.
+    /// Measures the clock again.
     ///
     /// # Errors
-    /// When the database does not answer; what was known is still good.
+    /// When the database does not answer; the previous measurement stays valid.
     pub async fn measure(&self, pool: &PgPool) -> Result<(), Error> {
         let sample = sample(pool).await?;
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = sample;
         Ok(())
     }
 
-    /// The latest that it can be in the database, in microseconds since 1970: what was said, and all the time since it was
-    /// asked for, so that the whole uncertainty of the answer's way counts as past.
+    /// The latest time that the database's clock can show now, in microseconds since 1970. The whole round
+    /// trip of the measurement counts as elapsed.
     #[must_use]
     pub fn latest_us(&self) -> i64 {
         let sample = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let passed = sample.asked.elapsed();
-        let passed = passed + passed / DRIFT;
-        sample.said_us.saturating_add(i64::try_from(passed.as_micros()).unwrap_or(i64::MAX))
+        let elapsed = sample.requested_at.elapsed();
+        let elapsed = elapsed + elapsed / DRIFT_DIVISOR;
+        sample.database_us.saturating_add(i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX))
     }
 
-    /// Whether a message that ends at this unix second may be over.
+    /// Whether a message that expires at this Unix second may have expired.
     #[must_use]
-    pub fn may_be_over(&self, expires_at: i64) -> bool {
+    pub fn may_be_expired(&self, expires_at: i64) -> bool {
         self.latest_us() >= expires_at.saturating_mul(1_000_000)
     }
 }
@@ -64,16 +66,16 @@ impl DatabaseClock {
 async fn sample(pool: &PgPool) -> Result<Sample, Error> {
     let mut best: Option<(Duration, Sample)> = None;
     for _ in 0..SAMPLES {
-        let asked = Instant::now();
-        let said_us = sqlx::query_scalar!(
+        let requested_at = Instant::now();
+        let database_us = sqlx::query_scalar!(
             r#"SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS "us!""#
         )
         .fetch_one(pool)
         .await?;
-        let took = asked.elapsed();
-        if best.is_none_or(|(quickest, _)| took < quickest) {
-            best = Some((took, Sample { asked, said_us }));
+        let round_trip = requested_at.elapsed();
+        if best.is_none_or(|(best_round_trip, _)| round_trip < best_round_trip) {
+            best = Some((round_trip, Sample { requested_at, database_us }));
         }
     }
-    Ok(best.expect("it was asked at least once").1)
+    Ok(best.expect("SAMPLES is at least 1").1)
 }

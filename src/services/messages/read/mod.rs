@@ -1,11 +1,14 @@
-//! What the room asks the database.
+//! Queries of the messages service.
 
 mod clock;
 mod queue;
 mod tokens;
-mod used;
+mod usage;
 
 pub use clock::DatabaseClock;
-pub use queue::{Asked, Most, Shown, is_known, life, pages, shown, with_more};
+pub use queue::{
+    DeviceRecord, PageLimit, PageRequest, client_msg_id_exists, device, message_status, pages,
+    recipients_with_more,
+};
 pub use tokens::{Token, token, tokens};
-pub use used::{Waiting, used_by_recipient, used_by_sender};
+pub use usage::{InboxUsage, recipient_usage, sender_usage};

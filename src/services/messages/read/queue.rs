@@ -1,8 +1,9 @@
-//! What waits for a device, and what became of a message.
+//! Reads the messages that wait for a device, and the status of a message.
 //!
-//! Whether there is an entry about a message is asked by a subquery with LIMIT, here and in the functions of the migrations: such a one is
-//! answered from the index, message by message. `EXISTS` may become a join with the whole journal, and does while the statistics
-//! are those of an empty table. Wayfarers are found by their hash, which is what the indexes hold; the name decides.
+//! Here and in the functions of the migrations, a subquery with LIMIT 1 tests whether an entry about a
+//! message exists: PostgreSQL answers it from the index, message by message. It may turn `EXISTS` into a join
+//! with the whole journal, and does so while the statistics are those of an empty table. The indexes hold
+//! hashes of wayfarers, so each condition names the hash and the id; the id decides.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -10,50 +11,51 @@ use std::sync::Arc;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::services::messages::event::{DeviceLife, Generation, Life, Message, Page};
+use crate::services::messages::event::{DeviceStatus, Generation, Message, MessageStatus, Page};
 use crate::store::Error;
 
-/// Whose messages are asked for.
+/// A request for one page of messages.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
-    /// `wayfarer_id`.
-    pub recipient: &'a str,
-    /// His device.
-    pub device: &'a str,
-    /// After which number.
+pub struct PageRequest<'request> {
+    /// `wayfarer_id` of the recipient.
+    pub recipient: &'request str,
+    /// The recipient's device.
+    pub device: &'request str,
+    /// The page holds messages after this number.
     pub after: i64,
 }
 
-/// How much of each.
+/// The size of a page.
 #[derive(Debug, Clone, Copy)]
-pub struct Most {
-    /// Messages.
+pub struct PageLimit {
+    /// Most messages.
     pub messages: i64,
-    /// Bytes of their decoded payloads together: a page ends before the message that would pass it.
+    /// Most bytes of their decoded payloads together: a page ends before the message that would exceed them.
     pub bytes: i64,
 }
 
-impl Most {
-    /// So many messages, as long as they fit into memory. The largest payload does by itself, so that every page goes on.
+impl PageLimit {
+    /// A page of at most `messages` messages and 4 MiB. The largest payload allowed, 1 MiB, fits, so every
+    /// page makes progress.
     #[must_use]
     pub const fn messages(messages: i64) -> Self {
         Self { messages, bytes: 4 * 1024 * 1024 }
     }
 }
 
-/// A device that its wayfarer has shown.
+/// A registered device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shown {
-    /// Up to which number it has settled everything.
+pub struct DeviceRecord {
+    /// Every message up to this number is acknowledged by the device or expired.
     pub settled: i64,
-    /// Whether it was seen within a day.
+    /// Whether the device was seen within the last day.
     pub is_recent: bool,
 }
 
-/// What is known of a device; `None` when its wayfarer has not shown it.
-pub async fn shown(pool: &PgPool, recipient: &str, device: &str) -> Result<Option<Shown>, Error> {
+/// The record of a device; `None` when the device is not registered.
+pub async fn device(pool: &PgPool, recipient: &str, device: &str) -> Result<Option<DeviceRecord>, Error> {
     Ok(sqlx::query_as!(
-        Shown,
+        DeviceRecord,
         r#"SELECT position AS settled, seen_at > clock_timestamp() - interval '1 day' AS "is_recent!"
            FROM message_positions WHERE recipient = $1 AND device = $2"#,
         recipient,
@@ -63,12 +65,16 @@ pub async fn shown(pool: &PgPool, recipient: &str, device: &str) -> Result<Optio
     .await?)
 }
 
-/// A page for each, in their order. A recipient's numbers become visible in their order, so nothing below the last one can appear
-/// later.
-pub async fn pages(pool: &PgPool, asked: &[Asked<'_>], most: Most) -> Result<Vec<Page>, Error> {
-    let recipients: Vec<String> = asked.iter().map(|a| a.recipient.to_owned()).collect();
-    let devices: Vec<String> = asked.iter().map(|a| a.device.to_owned()).collect();
-    let afters: Vec<i64> = asked.iter().map(|a| a.after).collect();
+/// Reads one page for each request, in the order of the requests. One recipient's numbers become visible in
+/// ascending order, so no message can appear later at or below `read_to`.
+pub async fn pages(
+    pool: &PgPool,
+    requests: &[PageRequest<'_>],
+    limit: PageLimit,
+) -> Result<Vec<Page>, Error> {
+    let recipients: Vec<String> = requests.iter().map(|request| request.recipient.to_owned()).collect();
+    let devices: Vec<String> = requests.iter().map(|request| request.device.to_owned()).collect();
+    let afters: Vec<i64> = requests.iter().map(|request| request.after).collect();
     let rows = sqlx::query!(
         r#"SELECT o.place AS "place!", t.top, l.position AS "position?", l.msg_id AS "msg_id?", l.sender AS "sender?",
                   extract(epoch FROM date_trunc('second', l.recorded_at))::bigint AS received_at,
@@ -86,48 +92,50 @@ pub async fn pages(pool: &PgPool, asked: &[Asked<'_>], most: Most) -> Result<Vec
         &recipients,
         &devices,
         &afters,
-        most.messages
+        limit.messages
     )
     .fetch_all(pool)
     .await?;
-    let place_of = |place: i64| usize::try_from(place - 1).expect("places are counted from 1");
-    // What is left of each page after a row, negative from the first that does not fit.
-    let mut left = vec![most.bytes; asked.len()];
+    let index_of = |index: i64| usize::try_from(index - 1).expect("ORDINALITY counts from 1");
+    // Bytes left of each page after each row; negative from the first message that does not fit.
+    let mut bytes_left = vec![limit.bytes; requests.len()];
     let fits: Vec<bool> = rows
         .iter()
         .map(|row| {
-            let left = &mut left[place_of(row.place)];
-            *left -= i64::from(row.payload_bytes.unwrap_or(0));
-            *left >= 0
+            let bytes_left = &mut bytes_left[index_of(row.place)];
+            *bytes_left -= i64::from(row.payload_bytes.unwrap_or(0));
+            *bytes_left >= 0
         })
         .collect();
-    // Two devices may ask for one message.
-    let heads: BTreeSet<(i64, i64)> = rows
+    // A set, because two devices of one recipient may request the same message.
+    let wanted: BTreeSet<(i64, i64)> = rows
         .iter()
         .zip(&fits)
         .filter_map(|(row, fits)| fits.then_some((row.position?, row.expires_at?)))
         .collect();
-    let payloads = payloads(pool, &heads).await?;
+    let payloads = payloads(pool, &wanted).await?;
 
-    let mut pages: Vec<Page> =
-        asked.iter().map(|a| Page { after: a.after, read_to: a.after, ..Page::default() }).collect();
-    let names: Vec<Arc<str>> = asked.iter().map(|a| a.recipient.into()).collect();
-    let mut counts = vec![0; asked.len()];
-    let mut tops = afters;
+    let mut pages: Vec<Page> = requests
+        .iter()
+        .map(|request| Page { after: request.after, read_to: request.after, ..Page::default() })
+        .collect();
+    let recipient_names: Vec<Arc<str>> = requests.iter().map(|request| request.recipient.into()).collect();
+    let mut counts = vec![0; requests.len()];
+    let mut newest = afters;
     for (row, fits) in rows.into_iter().zip(fits) {
-        let place = place_of(row.place);
-        let (page, top) = (&mut pages[place], &mut tops[place]);
-        *top = row.top.unwrap_or(0).max(*top);
-        // Where nothing was found there is a row all the same: for the top.
+        let index = index_of(row.place);
+        let (page, newest_of_page) = (&mut pages[index], &mut newest[index]);
+        *newest_of_page = row.top.unwrap_or(0).max(*newest_of_page);
+        // A request without messages still has a row, which holds the recipient's newest number.
         let Some(number) = row.position else { continue };
-        counts[place] += 1;
+        counts[index] += 1;
         if !fits {
             page.has_more = true;
             continue;
         }
-        page.has_more = counts[place] == most.messages;
+        page.has_more = counts[index] == limit.messages;
         page.read_to = number;
-        // Not there when its hour was dropped between the two looks.
+        // The payload is missing if its partition was dropped between the two queries.
         let (Some((generation, payload)), Some(msg_id), Some(sender)) =
             (payloads.get(&number), row.msg_id, row.sender)
         else {
@@ -137,23 +145,27 @@ pub async fn pages(pool: &PgPool, asked: &[Asked<'_>], most: Most) -> Result<Vec
             number,
             msg_id,
             sender,
-            recipient: Arc::clone(&names[place]),
+            recipient: Arc::clone(&recipient_names[index]),
             received_at: row.received_at.unwrap_or(0),
             expires_at: row.expires_at.unwrap_or(0),
             generation: Generation::of_number(*generation),
             payload: payload.clone(),
         });
     }
-    for (page, top) in pages.iter_mut().zip(tops).filter(|(page, _)| !page.has_more) {
-        page.read_to = top;
+    for (page, newest_of_page) in pages.iter_mut().zip(newest).filter(|(page, _)| !page.has_more) {
+        page.read_to = newest_of_page;
     }
     Ok(pages)
 }
 
-/// What messages say, by number. Asked with the span of their ends, so that the plan knows the few hours it is about.
-async fn payloads(pool: &PgPool, heads: &BTreeSet<(i64, i64)>) -> Result<HashMap<i64, (i16, String)>, Error> {
-    let (numbers, ends): (Vec<i64>, Vec<i64>) = heads.iter().copied().unzip();
-    let (Some(first), Some(last)) = (ends.iter().min().copied(), ends.iter().max().copied()) else {
+/// Reads payloads by message number. The span of expiries lets the planner select the few partitions
+/// concerned.
+async fn payloads(
+    pool: &PgPool,
+    wanted: &BTreeSet<(i64, i64)>,
+) -> Result<HashMap<i64, (i16, String)>, Error> {
+    let (numbers, expiries): (Vec<i64>, Vec<i64>) = wanted.iter().copied().unzip();
+    let (Some(first), Some(last)) = (expiries.iter().min().copied(), expiries.iter().max().copied()) else {
         return Ok(HashMap::new());
     };
     let rows = sqlx::query!(
@@ -163,7 +175,7 @@ async fn payloads(pool: &PgPool, heads: &BTreeSet<(i64, i64)>) -> Result<HashMap
                                WHERE p.expires_at = to_timestamp(o.expires_s) AND p.message = o.message
                                  AND p.expires_at BETWEEN to_timestamp($3::bigint) AND to_timestamp($4::bigint) LIMIT 1) p"#,
         &numbers,
-        &ends,
+        &expiries,
         first,
         last
     )
@@ -172,8 +184,13 @@ async fn payloads(pool: &PgPool, heads: &BTreeSet<(i64, i64)>) -> Result<HashMap
     Ok(rows.into_iter().map(|row| (row.message, (row.generation, row.payload))).collect())
 }
 
-/// Which of these recipients have messages after the number given with each; as places in the lists, which are equally long.
-pub async fn with_more(pool: &PgPool, recipients: &[String], after: &[i64]) -> Result<Vec<usize>, Error> {
+/// Returns the indexes of the recipients that have messages after the number given for each. Both lists have
+/// the same length.
+pub async fn recipients_with_more(
+    pool: &PgPool,
+    recipients: &[String],
+    after: &[i64],
+) -> Result<Vec<usize>, Error> {
     let places = sqlx::query_scalar!(
         r#"SELECT o.place AS "place!" FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS o (recipient, after, place)
            WHERE (SELECT m.position FROM message_log m
@@ -187,8 +204,8 @@ pub async fn with_more(pool: &PgPool, recipients: &[String], after: &[i64]) -> R
     Ok(places.iter().filter_map(|place| usize::try_from(place - 1).ok()).collect())
 }
 
-/// Whether a sender has used a `client_msg_id`.
-pub async fn is_known(pool: &PgPool, sender: &str, client_msg_id: &str) -> Result<bool, Error> {
+/// Whether the sender has used this `client_msg_id`.
+pub async fn client_msg_id_exists(pool: &PgPool, sender: &str, client_msg_id: &str) -> Result<bool, Error> {
     Ok(sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM message_log WHERE sender = $1 AND client_msg_id = $2) AS "is_known!""#,
         sender,
@@ -198,13 +215,14 @@ pub async fn is_known(pool: &PgPool, sender: &str, client_msg_id: &str) -> Resul
     .await?)
 }
 
-/// The life of a message, for its sender alone, with at most `devices_max` devices. `None` when the sender sent no such message.
-pub async fn life(
+/// Reads the status of a message for its sender, with at most `devices_max` devices. `None` when the sender
+/// sent no such message.
+pub async fn message_status(
     pool: &PgPool,
     sender: &str,
     msg_id: Uuid,
     devices_max: usize,
-) -> Result<Option<Life>, Error> {
+) -> Result<Option<MessageStatus>, Error> {
     let Some(row) = sqlx::query!(
         r#"SELECT position, extract(epoch FROM date_trunc('second', recorded_at))::bigint AS "accepted_at!",
                   extract(epoch FROM expires_at)::bigint AS "expires_at!", expires_at <= clock_timestamp() AS "is_expired!"
@@ -217,21 +235,21 @@ pub async fn life(
     else {
         return Ok(None);
     };
-    let asked = i64::try_from(devices_max).unwrap_or(i64::MAX).saturating_add(1);
+    let devices_limit = i64::try_from(devices_max).unwrap_or(i64::MAX).saturating_add(1);
     let mut devices = sqlx::query_as!(
-        DeviceLife,
+        DeviceStatus,
         r#"SELECT device AS "device!",
                   extract(epoch FROM min(coalesce(pushed_at, CASE kind WHEN 'pushed' THEN recorded_at END)))::bigint AS pushed_at,
                   extract(epoch FROM min(recorded_at) FILTER (WHERE kind = 'acknowledged'))::bigint AS acknowledged_at
            FROM message_log WHERE message = $1 GROUP BY device ORDER BY device LIMIT $2"#,
         row.position,
-        asked
+        devices_limit
     )
     .fetch_all(pool)
     .await?;
     let has_more_devices = devices.len() > devices_max;
     devices.truncate(devices_max);
-    Ok(Some(Life {
+    Ok(Some(MessageStatus {
         accepted_at: row.accepted_at,
         expires_at: row.expires_at,
         is_expired: row.is_expired,

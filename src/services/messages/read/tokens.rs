@@ -1,27 +1,27 @@
-//! Who a token belongs to.
+//! Reads bearer tokens.
 
 use sqlx::PgPool;
 
 use crate::store::Error;
 
-/// A token that is good now.
+/// A token that has neither expired nor been revoked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// SHA-256 of it.
+    /// SHA-256 of the token.
     pub sha256: Vec<u8>,
-    /// Whose it is.
+    /// `wayfarer_id` that the token proves.
     pub wayfarer_id: String,
-    /// The one device it is good for; `None` for all of them.
+    /// The only device that the token is valid for; `None` for all devices.
     pub device: Option<String>,
-    /// The operator's words.
+    /// A label for people.
     pub label: String,
-    /// When it was created, unix seconds.
+    /// Creation time, Unix seconds.
     pub created_at: i64,
-    /// When it ends by itself, unix seconds.
+    /// Expiry, Unix seconds; `None` for never.
     pub expires_at: Option<i64>,
 }
 
-/// The token with this hash, if it is good now.
+/// Reads the token with this hash if it is valid now.
 pub async fn token(pool: &PgPool, sha256: &[u8]) -> Result<Option<Token>, Error> {
     Ok(sqlx::query_as!(
         Token,
@@ -36,8 +36,8 @@ pub async fn token(pool: &PgPool, sha256: &[u8]) -> Result<Option<Token>, Error>
     .await?)
 }
 
-/// The tokens that are good now, of one wayfarer or of all, oldest first; at most `most`.
-pub async fn tokens(pool: &PgPool, wayfarer_id: Option<&str>, most: i64) -> Result<Vec<Token>, Error> {
+/// Reads at most `limit` tokens that are valid now, of one wayfarer or of all, oldest first.
+pub async fn tokens(pool: &PgPool, wayfarer_id: Option<&str>, limit: i64) -> Result<Vec<Token>, Error> {
     Ok(sqlx::query_as!(
         Token,
         r#"SELECT t.token_sha256 AS sha256, t.wayfarer_id, t.device, t.label,
@@ -48,7 +48,7 @@ pub async fn tokens(pool: &PgPool, wayfarer_id: Option<&str>, most: i64) -> Resu
              AND NOT EXISTS (SELECT FROM message_tokens r WHERE r.token_sha256 = t.token_sha256 AND r.kind = 'revoked')
            ORDER BY t.position LIMIT $2"#,
         wayfarer_id,
-        most
+        limit
     )
     .fetch_all(pool)
     .await?)

@@ -1,4 +1,4 @@
-//! Proofs as stories: given a claim, when somebody signs, then he is believed or not.
+//! Tests of proofs: given a claim, when a key signs it, then the proof is accepted or refused.
 
 use ed25519_dalek::{Signer, SigningKey};
 use nostr_sdk::{EventBuilder, JsonUtil, Keys, Tag, Timestamp};
@@ -35,17 +35,17 @@ fn claim(wayfarer_id: &str) -> Challenge<'_> {
     Challenge { challenge: "c1", relay_id: RELAY, wayfarer_id, device: "phone" }
 }
 
-/// What a claim comes to when it is signed, and held against itself or another one.
-struct Story<'a> {
+/// A signed claim, checked against the same or another claim.
+struct SignedClaim<'a> {
     signed: Challenge<'a>,
     by: SigningKey,
 }
 
-fn given(signed: Challenge<'_>) -> Story<'_> {
-    Story { signed, by: key(1) }
+fn given(signed: Challenge<'_>) -> SignedClaim<'_> {
+    SignedClaim { signed, by: key(1) }
 }
 
-impl Story<'_> {
+impl SignedClaim<'_> {
     fn signed_by(self, by: SigningKey) -> Self {
         Self { by, ..self }
     }
@@ -77,7 +77,7 @@ fn another_key_does_not_prove_the_id() {
 }
 
 #[test]
-fn a_proof_is_good_for_its_own_connection_device_and_relay_alone() {
+fn a_proof_is_valid_only_for_its_own_challenge_device_and_relay() {
     let id = id(&key(1));
     let made = claim(&id);
     for other in [
@@ -99,7 +99,8 @@ fn an_id_in_upper_case_is_another_id() {
 #[test]
 fn a_line_break_cannot_move_one_part_into_the_next() {
     let id = id(&key(1));
-    // A relay named "wss://r.example\nc1", whose challenge is the victim's id, would get the text of challenge c1 at this relay.
+    // A relay with the name "wss://r.example\nc1" that sends the victim's id as the challenge would obtain
+    // the text of challenge c1 at this relay.
     let lure =
         Challenge { relay_id: "wss://r.example\nc1", challenge: &id, wayfarer_id: &id, device: "phone" };
     let broken_device = format!("{id}\nphone");
@@ -111,7 +112,7 @@ fn a_line_break_cannot_move_one_part_into_the_next() {
 }
 
 #[test]
-fn a_signature_is_taken_in_one_form_only() {
+fn a_signature_is_accepted_in_one_encoding_only() {
     let id = id(&key(1));
     let honest: [u8; 64] = bytes_of(&signed(&key(1), &claim(&id))).unwrap();
     let mut bent = honest;
@@ -134,7 +135,8 @@ fn a_signature_is_taken_in_one_form_only() {
 
 #[test]
 fn a_key_of_small_order_proves_nothing() {
-    // The neutral element, -1, and a point of order 4: with them R = the key, s = 0 would often pass a lenient verifier.
+    // The neutral element, -1, and a point of order 4: for these keys, R = the key and s = 0 often pass a
+    // lenient verifier.
     let mut minus_one = [0xff; 32];
     (minus_one[0], minus_one[31]) = (0xec, 0x7f);
     let mut one = [0; 32];
@@ -148,7 +150,7 @@ fn a_key_of_small_order_proves_nothing() {
 }
 
 #[test]
-fn what_is_no_key_is_said_to_be_none() {
+fn malformed_keys_and_signatures_are_named_as_such() {
     let id = id(&key(1));
     let padded = public(&key(1)) + "=";
     for no_key in ["", "AAAA", "not base64!", &padded] {
@@ -167,7 +169,7 @@ fn ids_of_the_second_generation_are_64_lower_case_hex() {
 
 proptest! {
     #[test]
-    fn nobody_elses_signature_is_taken(
+    fn only_the_owners_signature_is_accepted(
         owner in any::<[u8; 32]>(), thief in any::<[u8; 32]>(), noise in any::<[u8; 64]>(),
         challenge in "[ -~]{0,40}", device in "\\PC{0,20}", signs_device in "\\PC{0,20}",
     ) {
@@ -185,14 +187,14 @@ proptest! {
     }
 
     #[test]
-    fn whatever_comes_as_a_proof_is_answered(challenge in ".*", key in ".*", signature in ".*", event in ".*") {
+    fn arbitrary_proofs_are_refused_without_panicking(challenge in ".*", key in ".*", signature in ".*", event in ".*") {
         let claim = Challenge { challenge: &challenge, relay_id: "quipu", wayfarer_id: &key, device: "" };
         prop_assert!(prove_key(&claim, &key, &signature).is_err());
         prop_assert!(prove_nostr(&claim, &event, NOW_S).is_err());
     }
 }
 
-/// An event that answers challenge c1 of this relay, at `at_s`.
+/// An event that answers challenge c1 of this relay, created at `at_s`.
 fn answer(keys: &Keys, relay: &str, at_s: i64) -> String {
     let builder = EventBuilder::auth("c1", nostr_sdk::RelayUrl::parse(relay).unwrap());
     let at = Timestamp::from(u64::try_from(at_s).unwrap());
@@ -271,7 +273,7 @@ fn proofs_are_made_for_the_url_of_the_relay_or_for_the_loopback_listener_that_wa
         assert_eq!(of("quipu", listener, Some(host)), some(url), "{listener} {host}");
     }
     let others = [
-        // Another service on this machine passes on what its client dialled.
+        // Another service on this machine forwards the `Host` that its client dialled.
         "127.0.0.1:9000",
         "localhost:9000",
         "127.0.0.2:4705",

@@ -1,14 +1,15 @@
-//! The one thing that a relay reads of an envelope: for whom it is.
+//! Reads the recipient of an envelope, the only part of it that a relay reads.
 //!
-//! An envelope is a CBOR map (aethos, `frames.md` section 5.4.1). Its body is encrypted, its other fields are the clients' matter;
-//! a later version may add more. So this asks for no more than a map with text for keys that names its recipient.
+//! An envelope is a CBOR map (aethos, `frames.md` section 5.4.1). Its body is encrypted, the clients define
+//! its other fields, and later versions may add more. So this requires only a map with text keys that names
+//! its recipient.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 
-/// How deep a field that we do not know may be nested. An envelope's own are flat.
+/// Greatest nesting depth of an unknown field. Known fields are flat.
 const DEPTH_MAX: usize = 16;
 
 #[derive(Deserialize)]
@@ -39,7 +40,7 @@ impl<'de> Deserialize<'de> for Recipient {
     }
 }
 
-/// The `wayfarer_id` that an envelope names as its recipient; `None` where the bytes are no envelope.
+/// The `wayfarer_id` of the recipient of an envelope; `None` if the bytes are not an envelope.
 #[must_use]
 pub fn envelope_recipient(payload: &[u8]) -> Option<String> {
     let mut rest = payload;
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_later_versions_add_is_read_over() {
+    fn unknown_fields_are_ignored() {
         for added in [
             ("author_sig", Value::Bytes(vec![1; 64])),
             ("body", Value::Bytes(vec![1; 70_000])),
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_envelope_names_nobody() {
+    fn other_bytes_name_no_recipient() {
         let good = envelope(vec![to(1)]);
         for (what, bytes) in [
             ("nothing", Vec::new()),
@@ -115,15 +116,15 @@ mod tests {
             ("a recipient in numbers", envelope(vec![("to_wayfarer_id", Value::Array(vec![1.into(); 32]))])),
             ("two recipients", envelope(vec![to(1), to(2)])),
             (
-                "a key that is no text",
+                "a key that is not text",
                 cbor(&Value::Map(vec![(1.into(), 1.into()), (to(1).0.into(), to(1).1)])),
             ),
             ("too deep", envelope(vec![("list", nested(10_000)), to(1)])),
             ("cut short", good[..good.len() - 1].to_vec()),
-            ("more behind it", [&good[..], b"\0"].concat()),
-            // A map, and a string, of 2^64-1 elements, of which there are none.
-            ("a boast", [&[0xbb][..], &[0xff; 8]].concat()),
-            ("another boast", [&[0xa1, 0x61, b'x', 0x5b][..], &[0xff; 8]].concat()),
+            ("trailing bytes", [&good[..], b"\0"].concat()),
+            // A map and a string that announce 2^64-1 elements and hold none.
+            ("a map that announces too much", [&[0xbb][..], &[0xff; 8]].concat()),
+            ("a string that announces too much", [&[0xa1, 0x61, b'x', 0x5b][..], &[0xff; 8]].concat()),
         ] {
             assert_eq!(envelope_recipient(&bytes), None, "{what}");
         }
@@ -131,13 +132,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn any_bytes_are_handled(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(envelope_recipient(&bytes).is_none_or(|named| named.len() == 64));
         }
 
-        /// An envelope of which one byte was altered names a recipient of 64 hex digits, or none.
+        /// An envelope with one altered byte names a recipient of 64 hexadecimal digits, or none.
         #[test]
-        fn an_altered_envelope_is_survived(at in 0..107_usize, byte in any::<u8>()) {
+        fn an_altered_envelope_is_handled(at in 0..107_usize, byte in any::<u8>()) {
             let mut bytes = hex::decode(PUBLISHED).unwrap();
             bytes[at] = byte;
             if let Some(named) = envelope_recipient(&bytes) {

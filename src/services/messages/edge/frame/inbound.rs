@@ -1,4 +1,4 @@
-//! What a client says.
+//! Parses frames of clients.
 
 use std::fmt;
 
@@ -7,61 +7,62 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-/// A frame of a client. Strings that it leaves out are empty, as in the originals; none is checked yet.
+/// A frame of a client. Missing strings are empty, as in aethos-relay. No field is checked yet.
 pub enum Inbound {
-    /// Who is there. The first frame.
+    /// Claims an identity. The first frame of a client.
     Hello {
-        /// Who it says it is.
+        /// The claimed `wayfarer_id`.
         wayfarer_id: String,
-        /// Its device, which a client of the second generation names. An empty one is named, too: badly.
+        /// The device, which a second-generation client names. An empty name also makes it a
+        /// second-generation client.
         device_id: Option<String>,
-        /// Extension: a token that proves it.
+        /// Extension: present if the client offers to prove the identity with a key. The value is ignored.
         auth: Option<String>,
-        /// Extension: the position after which it wants messages.
+        /// Extension: the client requests messages after this number, and the numbers of messages.
         since: Option<i64>,
     },
-    /// Extension: the answer to a challenge, by one of two kinds of key.
+    /// Extension: the answer to a challenge, with one of two kinds of key.
     Auth {
         /// ed25519 public key, base64.
         public_key_b64: Option<String>,
-        /// Its signature of the challenge, base64.
+        /// Signature of the challenge by this key, base64.
         signature_b64: Option<String>,
         /// A signed Nostr event (NIP-42), unparsed.
         event: Option<Box<RawValue>>,
     },
-    /// Store this and forward it.
+    /// Stores a message and forwards it.
     Send {
         /// The recipient's `wayfarer_id`.
         to: String,
-        /// As sent; [`read_payload`](super::read_payload) checks it.
+        /// The payload, unchecked; see [`read_payload`](super::read_payload).
         payload_b64: String,
-        /// Seconds to live, as asked for.
+        /// Requested seconds to live.
         ttl_seconds: Option<i64>,
-        /// The sender's own identity of the message (second generation).
+        /// The id that the sender chose (second generation).
         client_msg_id: Option<String>,
     },
-    /// This device has the message.
+    /// Acknowledges a message.
     Ack {
-        /// Which, as text.
+        /// The id of the message, unparsed.
         msg_id: String,
     },
-    /// What is there for me?
+    /// Requests waiting messages.
     Pull {
-        /// Messages at most, as asked for.
+        /// Requested number of messages.
         limit: Option<i64>,
-        /// Extension: only those after this position.
+        /// Extension: only messages after this number.
         since: Option<i64>,
     },
-    /// Extension: what became of the message that I sent?
+    /// Extension: requests the delivery status of a message that the client sent.
     Status {
-        /// Which, as text.
+        /// The id of the message, unparsed.
         msg_id: String,
     },
     /// A frame of any other `type`, or of none.
     Unknown,
 }
 
-/// Says the type alone: what clients say is private, and some of it proves who they are.
+/// Shows the type only: the content of frames is private, and some of it is secret.
 impl fmt::Debug for Inbound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -76,13 +77,13 @@ impl fmt::Debug for Inbound {
     }
 }
 
-/// The text is no frame. Says why in a few words, and nothing of the text.
+/// The text is not a frame. The message gives the reason and quotes nothing of the text.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct Malformed(pub String);
 
-/// All that frames may hold. A field has one type, whichever frame it is in; `null` counts as left out. Unknown fields are read
-/// over, one that is there twice is refused: two readers would not agree on it.
+/// All fields of all frames. A field has the same type in every frame, and `null` counts as missing. Unknown
+/// fields are ignored. A duplicate field is refused, because parsers differ in which value they take.
 #[derive(Deserialize)]
 struct Fields {
     #[serde(rename = "type")]
@@ -102,9 +103,9 @@ struct Fields {
     limit: Option<i64>,
 }
 
-/// Reads one text message. Its length is the caller's to bound.
+/// Parses one text frame. The caller limits its length.
 pub fn parse(text: &str) -> Result<Inbound, Malformed> {
-    // An array would do for serde: the fields in their order.
+    // serde would also accept an array with the fields in their order.
     if !text.trim_start().starts_with('{') {
         return Err(Malformed("not a JSON object".to_owned()));
     }
@@ -134,10 +135,10 @@ pub fn parse(text: &str) -> Result<Inbound, Malformed> {
     })
 }
 
-/// serde's own words quote what they do not like, at any length.
+/// serde's messages quote the input at any length, so they are replaced.
 fn malformed(error: &serde_json::Error) -> Malformed {
     let what = match error.classify() {
-        Category::Data => "a field is there twice or of the wrong type",
+        Category::Data => "a field is duplicated or has the wrong type",
         Category::Io | Category::Syntax | Category::Eof => "not JSON",
     };
     Malformed(format!("{what} (line {}, column {})", error.line(), error.column()))
@@ -148,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_out_or_null_is_empty() {
+    fn missing_and_null_fields_are_empty() {
         for text in [
             r#"{"type":"hello"}"#,
             r#"{"type":"hello","wayfarer_id":null,"device_id":null,"auth":null,"since":null}"#,
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_device_is_one_that_is_named() {
+    fn an_empty_device_counts_as_named() {
         assert!(
             matches!(parse(r#"{"type":"hello","device_id":""}"#), Ok(Inbound::Hello { device_id: Some(device), .. }) if device.is_empty())
         );
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_are_read_over_however_they_look() {
+    fn unknown_fields_are_ignored_whatever_they_hold() {
         let deep = format!(r#"{{"type":"ack","x":{}{},"msg_id":"m"}}"#, "[".repeat(1000), "]".repeat(1000));
         for text in [r#"{"v":[{"type":"send"}],"type":"ack","msg_id":"m","type2":{}}"#, &*deep] {
             assert!(matches!(parse(text), Ok(Inbound::Ack { msg_id }) if msg_id == "m"), "{text}");
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_stays_as_it_was_signed() {
+    fn an_event_is_kept_unparsed() {
         let text = r#"{"type":"auth","event": {"id" : "0",  "created_at":1e3} }"#;
         assert!(
             matches!(parse(text), Ok(Inbound::Auth { event: Some(event), .. }) if event.get() == r#"{"id" : "0",  "created_at":1e3}"#)
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_whole_and_keep_their_value() {
+    fn numbers_are_integers_and_keep_their_value() {
         for (number, expected) in [
             ("-1", Some(-1)),
             ("0", Some(0)),
@@ -235,9 +236,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_refused_in_few_words_that_are_ours() {
+    fn malformed_frames_are_refused_without_quoting_them() {
         let long = format!(r#"{{"type":"send","ttl_seconds":"{}"}}"#, "x".repeat(100_000));
-        let wrong_type = "a field is there twice or of the wrong type (line 1, column ";
+        let wrong_type = "a field is duplicated or has the wrong type (line 1, column ";
         for (text, reason) in [
             ("", "not a JSON object"),
             ("null", "not a JSON object"),
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_frame_is_shown_by_debug() {
+    fn debug_shows_nothing_of_a_frames_content() {
         let frame = parse(r#"{"type":"hello","wayfarer_id":"w","auth":"token"}"#).unwrap();
         assert_eq!(format!("{frame:?}"), "Hello");
     }

@@ -1,9 +1,10 @@
-//! The frames of both JSON generations of the wire protocol: text to words, words to text.
+//! Parses and renders the frames of both JSON generations of the wire protocol.
 //!
-//! Nothing here waits, knows the time or remembers anything. What a frame means, and who may say it, is decided elsewhere.
-//! The shapes are aethos-relay's: its first release, and `CLIENT_RELAY_PROTOCOL_V1` ("G2" in the names of tests, with the
-//! section). What neither has (`challenge`, `auth`, `status`, `since`, `position`) is an extension that their clients never
-//! see unless they ask. The fuzz target `frames` compiles this folder by itself: it names nothing of ours but `event`.
+//! The code here does no I/O, has no state and does not know the time. The handlers decide what a frame does
+//! and who may send it. The formats are those of aethos-relay: its first release, and
+//! `CLIENT_RELAY_PROTOCOL_V1` ("G2" in the names of tests, with the section). What neither has (`challenge`,
+//! `auth`, `status`, `since`, `position`) is an extension that is used only if the client requests it. The
+//! fuzz target `frames` compiles this folder by itself, so it may import nothing of this crate but `event`.
 
 mod envelope;
 mod inbound;

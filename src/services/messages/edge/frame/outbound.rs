@@ -1,4 +1,4 @@
-//! What clients are told.
+//! Renders frames for clients.
 
 use std::num::NonZeroI64;
 
@@ -9,97 +9,99 @@ use uuid::Uuid;
 
 use super::Generation;
 
-/// What the first generation says for "no time", as Go writes it.
+/// The zero time of the first generation, as Go writes it.
 const NO_TIME: &str = "0001-01-01T00:00:00Z";
 
 /// A frame for a client.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outbound<'a> {
-    /// Extension: prove who you are by signing this.
+    /// Extension: asks the client to sign a challenge.
     Challenge {
-        /// What is to be signed.
+        /// The text to sign with the other parts of the claim.
         challenge: &'a str,
-        /// Who asks.
+        /// URL of this relay, which the proof must name.
         relay_id: &'a str,
     },
-    /// You are who you say.
+    /// The identity is accepted.
     HelloOk {
-        /// This relay's name; the first generation is not told.
+        /// Name of this relay. Not sent to the first generation.
         relay_id: &'a str,
     },
-    /// The message is on disk.
+    /// The message is committed.
     SendOk {
-        /// The relay's identity of it.
+        /// The relay's id of the message.
         msg_id: Uuid,
-        /// When it was accepted, unix seconds.
+        /// Acceptance time, Unix seconds.
         received_at: i64,
-        /// From when on nobody gets it, unix seconds; the first generation is not told.
+        /// Expiry, Unix seconds. Not sent to the first generation.
         expires_at: i64,
     },
-    /// A message, unasked.
+    /// A pushed message.
     Message(Delivered<'a>),
-    /// The acknowledgement is on disk.
+    /// The acknowledgement is committed.
     AckOk {
-        /// As it was said.
+        /// The id as the client sent it.
         msg_id: &'a str,
     },
     /// The answer to `pull`.
     Messages(&'a [Delivered<'a>]),
-    /// Extension: a message's life. The fields of an object stand beside `type`; anything else is the field `status`.
+    /// Extension: the delivery status of a message. The fields of an object stand beside `type`; any other
+    /// value becomes the field `status`.
     Status(Value),
     /// A refusal.
     Error {
-        /// Which; the first generation is not told.
+        /// The error code. Not sent to the first generation.
         code: ErrorCode,
-        /// In words. An empty one is replaced by the code.
+        /// The message for people. An empty one is replaced by the code.
         message: &'a str,
     },
 }
 
-/// A message as its recipient gets it.
+/// A message in the form for its recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivered<'a> {
-    /// The relay's identity of it.
+    /// The relay's id of the message.
     pub msg_id: Uuid,
     /// `wayfarer_id` of the sender.
     pub from: &'a str,
-    /// `wayfarer_id` of the recipient; told in the first generation's `messages` alone.
+    /// `wayfarer_id` of the recipient, sent only in `messages` of the first generation.
     pub to: &'a str,
-    /// In the spelling of the recipient's generation: see [`for_recipient`](super::for_recipient).
+    /// The payload in the encoding of the recipient's generation: see
+    /// [`for_recipient`](super::for_recipient).
     pub payload_b64: &'a str,
-    /// When it was accepted, unix seconds.
+    /// Acceptance time, Unix seconds.
     pub received_at: i64,
-    /// Extension: its place in the recipient's queue, told only to who asked for it.
+    /// Extension: its number, sent only to clients that request it.
     pub position: Option<i64>,
 }
 
-/// Why something was refused.
+/// The error codes of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
-    /// It cannot be a `wayfarer_id`.
+    /// Not a valid `wayfarer_id`.
     InvalidWayfarerId,
     /// The envelope names another recipient than the frame.
     ToMismatch,
-    /// The payload, or the frame, is not what it must be.
+    /// The payload or the frame is invalid.
     InvalidPayload,
-    /// Larger than this relay stores.
+    /// The payload is longer than this relay accepts.
     PayloadTooLarge,
-    /// In the protocol's list; a relay that stores never says it.
+    /// Part of the protocol, but unused: a relay that stores messages does not need it.
     RecipientOffline,
-    /// Too much in too short a time.
+    /// Too many requests in a unit of time.
     RateLimited,
-    /// Not proven, or not allowed.
+    /// The identity is not proven, or the request is not allowed.
     AuthFailed,
-    /// The same `client_msg_id` with something else.
+    /// The `client_msg_id` was used for another message.
     IdempotencyMismatch,
-    /// The sender's or the recipient's quota is used up. The protocol has no code of its own for it.
+    /// A quota is used up. The protocol has no code of its own for this.
     QuotaExceeded,
-    /// The relay's own failure.
+    /// The relay failed.
     InternalError,
 }
 
 impl ErrorCode {
-    /// The second generation's word for it.
+    /// The code as the second generation spells it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -116,7 +118,8 @@ impl ErrorCode {
     }
 }
 
-/// All that frames may hold, in the order in which the originals write it. As there, what is empty or zero is left out.
+/// All fields of frames, in the order in which aethos-relay writes them. As there, empty and zero fields are
+/// left out.
 #[derive(Default, Serialize)]
 struct Fields<'a> {
     #[serde(rename = "type")]
@@ -147,7 +150,7 @@ struct Fields<'a> {
     position: Option<i64>,
 }
 
-/// What `messages` lists.
+/// The list in a `messages` frame.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Entries<'a> {
@@ -155,7 +158,8 @@ enum Entries<'a> {
     Two(Vec<EntryTwo<'a>>),
 }
 
-/// The first generation lists messages as it stored them, with two fields that never say anything.
+/// The first generation lists messages in their stored form, with two fields (`expires_at`, `delivered`) that
+/// are constant.
 #[derive(Serialize)]
 struct EntryOne<'a> {
     msg_id: Uuid,
@@ -184,25 +188,25 @@ struct Status<'a> {
     #[serde(rename = "type")]
     frame: &'a str,
     #[serde(flatten)]
-    life: Map<String, Value>,
+    status: Map<String, Value>,
 }
 
-/// Writes one frame as a client of that generation expects it.
+/// Renders a frame for a client of a generation.
 #[must_use]
 pub fn render(frame: &Outbound<'_>, generation: Generation) -> String {
-    let is_told = generation == Generation::Two;
+    let is_second = generation == Generation::Two;
     let mut id = Uuid::encode_buffer();
     let fields = match frame {
         Outbound::Challenge { challenge, relay_id } => {
             Fields { frame: "challenge", challenge, relay_id, ..Fields::default() }
         }
         Outbound::HelloOk { relay_id } => {
-            Fields { frame: "hello_ok", relay_id: if is_told { relay_id } else { "" }, ..Fields::default() }
+            Fields { frame: "hello_ok", relay_id: if is_second { relay_id } else { "" }, ..Fields::default() }
         }
         Outbound::SendOk { msg_id, received_at, expires_at } => Fields {
             frame: "send_ok",
             msg_id: msg_id.hyphenated().encode_lower(&mut id),
-            expires_at: NonZeroI64::new(*expires_at).filter(|_| is_told),
+            expires_at: NonZeroI64::new(*expires_at).filter(|_| is_second),
             ..Fields::accepted_at(*received_at, generation)
         },
         Outbound::Message(message) => Fields {
@@ -217,7 +221,7 @@ pub fn render(frame: &Outbound<'_>, generation: Generation) -> String {
         Outbound::Messages(messages) => {
             Fields { frame: "messages", messages: entries(messages, generation), ..Fields::default() }
         }
-        Outbound::Status(life) => return json(&Status { frame: "status", life: beside_type(life) }),
+        Outbound::Status(status) => return json(&Status { frame: "status", status: status_fields(status) }),
         Outbound::Error { code, message } => {
             let message = if message.is_empty() { code.as_str() } else { message };
             match generation {
@@ -232,7 +236,7 @@ pub fn render(frame: &Outbound<'_>, generation: Generation) -> String {
 }
 
 impl Fields<'_> {
-    /// A frame that says when a message was accepted, under the generation's name for it.
+    /// A frame with the acceptance time, under the generation's name for it.
     fn accepted_at(unix_s: i64, generation: Generation) -> Self {
         let unix_s = NonZeroI64::new(unix_s);
         match generation {
@@ -242,7 +246,8 @@ impl Fields<'_> {
     }
 }
 
-/// The list. The first generation leaves an empty one out; the second's clients rely on it.
+/// The list of a `messages` frame. The first generation leaves an empty list out; clients of the second rely
+/// on it.
 fn entries<'a>(messages: &[Delivered<'a>], generation: Generation) -> Option<Entries<'a>> {
     match generation {
         Generation::One if messages.is_empty() => None,
@@ -266,16 +271,16 @@ impl<'a> EntryTwo<'a> {
     }
 }
 
-/// A time as text. RFC 3339 ends with the year 9999; what lies beyond is no time.
+/// A time in RFC 3339, which ends with the year 9999. Later times become the zero time.
 fn rfc3339(unix_s: i64) -> String {
     DateTime::from_timestamp(unix_s, 0)
         .filter(|time| (0..=9999).contains(&time.year()))
         .map_or_else(|| NO_TIME.to_owned(), |time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
-/// The fields of a life, without one that would contradict the frame's own.
-fn beside_type(life: &Value) -> Map<String, Value> {
-    match life {
+/// The fields of a status, without a `type` that would contradict the frame's.
+fn status_fields(status: &Value) -> Map<String, Value> {
+    match status {
         Value::Object(fields) => fields
             .iter()
             .filter(|(name, _)| *name != "type")
@@ -286,7 +291,7 @@ fn beside_type(life: &Value) -> Map<String, Value> {
 }
 
 fn json(frame: &impl Serialize) -> String {
-    serde_json::to_string(frame).expect("maps of strings and numbers can be written")
+    serde_json::to_string(frame).expect("strings, numbers and maps with string keys always serialize")
 }
 
 #[cfg(test)]
@@ -296,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_that_rfc_3339_cannot_say_is_no_time() {
+    fn a_time_beyond_rfc_3339_is_the_zero_time() {
         for (unix_s, expected) in [
             (0, "1970-01-01T00:00:00Z"),
             (1_771_502_400, "2026-02-19T12:00:00Z"),
@@ -312,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_or_zero_is_left_out() {
+    fn empty_and_zero_fields_are_left_out() {
         let sent = Outbound::SendOk { msg_id: Uuid::nil(), received_at: 0, expires_at: 0 };
         let nil = r#"{"type":"send_ok","msg_id":"00000000-0000-0000-0000-000000000000"}"#;
         for generation in [Generation::One, Generation::Two] {
@@ -323,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_without_words_says_its_code() {
+    fn a_refusal_without_a_message_carries_its_code() {
         let refusal = Outbound::Error { code: ErrorCode::QuotaExceeded, message: "" };
         assert_eq!(render(&refusal, Generation::One), r#"{"type":"error","msg_id":"RATE_LIMITED"}"#);
         assert_eq!(
@@ -333,14 +338,14 @@ mod tests {
     }
 
     #[test]
-    fn a_status_has_one_type_and_it_is_the_first_field() {
-        for (life, expected) in [
+    fn a_status_has_one_type_as_its_first_field() {
+        for (status, expected) in [
             (json!({"accepted_at": 1, "type": "error"}), r#"{"type":"status","accepted_at":1}"#),
             (json!({}), r#"{"type":"status"}"#),
             (json!("unknown"), r#"{"type":"status","status":"unknown"}"#),
             (json!(null), r#"{"type":"status","status":null}"#),
         ] {
-            assert_eq!(render(&Outbound::Status(life), Generation::Two), expected);
+            assert_eq!(render(&Outbound::Status(status), Generation::Two), expected);
         }
     }
 

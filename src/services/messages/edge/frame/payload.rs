@@ -1,7 +1,7 @@
-//! What a message carries: bytes, spelled as base64 in two ways.
+//! Checks payloads and converts them between the base64 encodings of the generations.
 //!
-//! A payload is kept as it was sent, and is handed to a client of the same generation exactly so. The other generation gets the
-//! same bytes in its own spelling.
+//! A payload is stored as it was sent, and a client of the same generation receives it unchanged. The other
+//! generation receives the same bytes in its own encoding.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,47 +15,47 @@ use thiserror::Error;
 
 use super::Generation;
 
-/// The first generation's readers never agreed on a spelling, so any counts.
+/// Clients of the first generation never agreed on one base64 variant, so all variants are accepted.
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_padding_mode(DecodePaddingMode::Indifferent)
     .with_decode_allow_trailing_bits(true);
 const LENIENT_STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 const LENIENT_URL: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
-/// A payload that may be stored.
+/// A checked payload.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Payload {
-    /// As it was sent.
+    /// The text as the client sent it.
     pub text: String,
-    /// Length of what it stands for, in bytes; of the text itself where that is no base64.
+    /// Decoded length in bytes, or the length of the text if it is not base64.
     pub bytes: usize,
-    /// SHA-256 of what it stands for, or of the text.
+    /// SHA-256 of the decoded bytes, or of the text if it is not base64.
     pub sha256: [u8; 32],
 }
 
-/// Says how large it is, never what.
+/// Shows the length only, because payloads are private.
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Payload").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 
-/// Why a payload is refused, in the originals' words where they have some.
+/// Why a payload is refused, with aethos-relay's messages where it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum PayloadError {
-    /// There is none.
+    /// The payload is empty.
     #[error("payload required")]
     Empty,
-    /// The first generation may send any text, and the database cannot hold NUL in one.
+    /// The first generation may send any text, but PostgreSQL cannot store NUL in text.
     #[error("payload_b64 contains NUL")]
     Nul,
-    /// The second generation's must be base64url without padding, without white space, and in the one spelling that its
-    /// bytes have.
+    /// The second generation must send base64url without padding or white space, in the canonical form of its
+    /// bytes.
     #[error("invalid payload_b64")]
     NotBase64Url,
 }
 
-/// Checks and measures a payload. Its length is the caller's to judge.
+/// Checks a payload and computes its length and hash. The caller limits its length.
 pub fn read_payload(text: String, generation: Generation) -> Result<Payload, PayloadError> {
     if text.is_empty() {
         return Err(PayloadError::Empty);
@@ -69,7 +69,7 @@ pub fn read_payload(text: String, generation: Generation) -> Result<Payload, Pay
     Ok(Payload { text, bytes, sha256 })
 }
 
-/// The bytes that an accepted payload stands for: the text's own, where that is no base64.
+/// The decoded bytes of an accepted payload; the bytes of the text itself if it is not base64.
 #[must_use]
 pub fn decoded(text: &str, sent_by: Generation) -> Cow<'_, [u8]> {
     let content = match sent_by {
@@ -79,7 +79,7 @@ pub fn decoded(text: &str, sent_by: Generation) -> Cow<'_, [u8]> {
     content.map_or(Cow::Borrowed(text.as_bytes()), Cow::Owned)
 }
 
-/// An accepted payload as its recipient spells it.
+/// An accepted payload in the encoding of the recipient's generation.
 #[must_use]
 pub fn for_recipient(text: &str, sent_by: Generation, to: Generation) -> Cow<'_, str> {
     match (sent_by, to) {
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_generation_spells_as_it_likes() {
+    fn the_first_generation_may_use_any_base64_variant() {
         for text in ["+/8=", "+/8", "-_8=", "-_8", "-_9", "+/+/+/8"] {
             let expected: &[u8] =
                 if text.len() > 4 { &[0xfb, 0xff, 0xbf, 0xfb, 0xff] } else { &[0xfb, 0xff] };
@@ -125,7 +125,7 @@ mod tests {
     fn g2_1_3_a_payload_is_base64url_without_padding() {
         assert_eq!(read("-_8", Two), Ok(measured(&[0xfb, 0xff])));
         assert_eq!(read("", Two), Err(PayloadError::Empty));
-        // Padding, the other alphabet, white space, an impossible length, bits that say nothing.
+        // Padding, the other alphabet, white space, an impossible length, non-zero trailing bits.
         for text in ["-_8=", "+/8=", "+/8", " -_8", "-_8\n", "-_\r\n8", "%%%", "a", "-_9", "=", "\0", "äöü"]
         {
             assert_eq!(read(text, Two), Err(PayloadError::NotBase64Url), "{text:?}");
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn who_speaks_the_same_generation_gets_what_was_sent() {
+    fn a_recipient_of_the_same_generation_gets_the_text_unchanged() {
         for (text, generation) in [("-_9", One), ("hello", One), ("-_8", Two)] {
             assert!(
                 matches!(for_recipient(text, generation, generation), Cow::Borrowed(same) if same == text)
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_generation_gets_the_same_bytes_in_its_own_spelling() {
+    fn the_other_generation_gets_the_same_bytes_in_its_own_encoding() {
         for (text, expected) in
             [("+/8=", "-_8"), ("-_8=", "-_8"), ("-_9", "-_8"), ("hello", "aGVsbG8"), ("====", "PT09PQ")]
         {
@@ -154,15 +154,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_payload_is_shown_by_debug() {
+    fn debug_shows_nothing_of_a_payloads_content() {
         let payload = read_payload("aGVsbG8".to_owned(), Two).unwrap();
         assert_eq!(format!("{payload:?}"), "Payload { bytes: 5, .. }");
     }
 
     proptest! {
-        /// Whatever the spelling, the bytes are the same on both sides, in both directions.
+        /// Both generations decode each encoding to the same bytes, in both directions.
         #[test]
-        fn bytes_survive_every_way(bytes in prop::collection::vec(any::<u8>(), 1..200)) {
+        fn bytes_survive_every_conversion(bytes in prop::collection::vec(any::<u8>(), 1..200)) {
             let strict = URL_SAFE_NO_PAD.encode(&bytes);
             let padded = STANDARD.encode(&bytes);
             for (text, generation) in [
@@ -182,11 +182,11 @@ mod tests {
             }
         }
 
-        /// Whatever the first generation may send, the second can read, and as the same bytes.
+        /// Every text of the first generation becomes a valid second-generation payload with the same bytes.
         #[test]
         fn any_text_becomes_a_payload_of_the_second_generation(text in "\\PC{1,60}|[A-Za-z0-9+/=_-]{1,20}") {
-            let told = for_recipient(&text, One, Two);
-            prop_assert_eq!(read(&told, Two), read(&text, One));
+            let converted = for_recipient(&text, One, Two);
+            prop_assert_eq!(read(&converted, Two), read(&text, One));
         }
     }
 }

@@ -1,13 +1,14 @@
-//! Who speaks on a socket: claimed in `hello`, proven by a token or by an answer to a challenge.
+//! Authenticates a socket: the client claims an identity in `hello` and proves it with a token, or with
+//! `auth`, the answer to a challenge.
 
-use super::answers::next;
-use super::farewell::Ended;
-use super::{Session, proven_bytes_max};
+use super::close::SessionEnd;
+use super::reply::next_reply;
+use super::{PendingClaim, Session, proven_bytes_max};
+use crate::services::messages::edge::admission::{ClaimCheck, Proof, random_base64url};
 use crate::services::messages::edge::delivery::Delivery;
-use crate::services::messages::edge::desk::Who;
 use crate::services::messages::edge::frame::{ErrorCode, Outbound, render};
-use crate::services::messages::edge::gate::{Proof, random};
-use crate::services::messages::edge::refused::Refused;
+use crate::services::messages::edge::refusal::Refusal;
+use crate::services::messages::edge::requests::Identity;
 use crate::services::messages::event::Generation;
 
 impl Session {
@@ -15,108 +16,116 @@ impl Session {
         &mut self,
         wayfarer_id: String,
         device_id: Option<String>,
-        has_key: bool,
+        offers_key_proof: bool,
         since: Option<i64>,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), SessionEnd> {
         let generation = if device_id.is_some() { Generation::Two } else { Generation::One };
-        let who = Who { wayfarer_id, device: device_id.unwrap_or_default(), generation };
-        let refusal = if who.wayfarer_id.is_empty() {
+        let identity = Identity { wayfarer_id, device: device_id.unwrap_or_default(), generation };
+        let refusal = if identity.wayfarer_id.is_empty() {
             Some((ErrorCode::InvalidWayfarerId, "wayfarer_id", "wayfarer_id required"))
-        } else if generation == Generation::Two && who.device.is_empty() {
+        } else if generation == Generation::Two && identity.device.is_empty() {
             Some((ErrorCode::InvalidPayload, "device_id", "device_id required"))
         } else {
             None
         };
         if let Some((code, field, why)) = refusal {
-            return self.refuse_as(generation, Refused::request(code, field, why)).await;
+            return self.refuse_as(generation, Refusal::request(code, field, why)).await;
         }
-        match self.visitor.identify(&who) {
-            Ok(_) if has_key && self.visitor.token.is_none() => {
-                let relay = match self.visitor.proof_relay() {
+        match self.credentials.check_claim(&identity) {
+            Ok(_) if offers_key_proof && self.credentials.token.is_none() => {
+                let relay = match self.credentials.proof_relay() {
                     Ok(relay) => relay,
-                    Err(refused) => {
-                        self.refuse_as(generation, refused).await?;
-                        return Err(Ended::Gone);
+                    Err(refusal) => {
+                        self.refuse_as(generation, refusal).await?;
+                        return Err(SessionEnd::Disconnected);
                     }
                 };
-                let challenge = random();
+                let challenge = random_base64url();
                 let frame = Outbound::Challenge { challenge: &challenge, relay_id: relay.as_str() };
                 let frame = render(&frame, generation);
-                self.claimed = Some((who, since, challenge));
-                self.say(frame).await
+                self.pending_claim = Some(PendingClaim { identity, since, challenge });
+                self.send_text(frame).await
             }
-            Ok(Some(())) => self.welcome(who, since).await,
-            Ok(None) => {
-                let why = "prove who you are: a bearer token, or `auth` in hello";
-                self.refuse_as(generation, Refused::request(ErrorCode::AuthFailed, "wayfarer_id", why))
+            Ok(ClaimCheck::Accepted) => self.accept(identity, since).await,
+            Ok(ClaimCheck::NeedsProof) => {
+                let why = "identity not proven: connect with a bearer token, or send `auth` in hello";
+                self.refuse_as(generation, Refusal::request(ErrorCode::AuthFailed, "wayfarer_id", why))
                     .await?;
-                Err(Ended::Gone)
+                Err(SessionEnd::Disconnected)
             }
-            Err(refused) => self.refuse_as(generation, refused).await,
+            Err(refusal) => self.refuse_as(generation, refusal).await,
         }
     }
 
-    pub(super) async fn authenticate(&mut self, proof: Option<&Proof<'_>>) -> Result<(), Ended> {
-        let Some((who, since, challenge)) = self.claimed.take() else {
-            return self.refuse(Refused::request(ErrorCode::AuthFailed, "auth", "nothing was asked")).await;
+    pub(super) async fn authenticate(&mut self, proof: Option<&Proof<'_>>) -> Result<(), SessionEnd> {
+        let Some(PendingClaim { identity, since, challenge }) = self.pending_claim.take() else {
+            return self
+                .refuse(Refusal::request(
+                    ErrorCode::AuthFailed,
+                    "auth",
+                    "no challenge is pending: send hello with `auth` first",
+                ))
+                .await;
         };
-        // Each proven client leaves a row for its device, so proofs have a rate also where they go on after one another on one socket.
-        if let Some(over) = self.state.0.limits.proofs_from(self.context.client()) {
-            self.refuse_as(who.generation, over.into()).await?;
-            return Err(Ended::Gone);
+        // Each proven identity leaves a row for its device. The rate of proofs therefore also limits
+        // identities that follow one another on one socket.
+        if let Some(exceeded) = self.state.0.limits.proofs_from(self.context.client()) {
+            self.refuse_as(identity.generation, exceeded.into()).await?;
+            return Err(SessionEnd::Disconnected);
         }
         let proven = match proof {
-            Some(proof) => {
-                self.visitor.proof_relay().and_then(|relay| self.state.prove(&who, relay, &challenge, proof))
-            }
-            None => Err(Refused::request(
+            Some(proof) => self
+                .credentials
+                .proof_relay()
+                .and_then(|relay| self.state.prove(&identity, relay, &challenge, proof)),
+            None => Err(Refusal::request(
                 ErrorCode::AuthFailed,
                 "auth",
-                "public_key_b64 and signature_b64, or event",
+                "auth needs public_key_b64 and signature_b64, or event",
             )),
         };
         match proven {
-            Ok(()) => self.welcome(who, since).await,
-            Err(refused) => {
-                self.refuse_as(who.generation, refused).await?;
-                Err(Ended::Gone)
+            Ok(()) => self.accept(identity, since).await,
+            Err(refusal) => {
+                self.refuse_as(identity.generation, refusal).await?;
+                Err(SessionEnd::Disconnected)
             }
         }
     }
 
-    /// From here on the client is known. A second hello on one socket is another client.
-    async fn welcome(&mut self, who: Who, since: Option<i64>) -> Result<(), Ended> {
-        while let Some(answer) = next(&mut self.answered, &mut self.asked).await {
-            self.answer(answer).await?;
+    /// Accepts an identity. A second `hello` on the same socket replaces the first identity.
+    async fn accept(&mut self, identity: Identity, since: Option<i64>) -> Result<(), SessionEnd> {
+        while let Some(reply) = next_reply(&mut self.replies, &mut self.requests).await {
+            self.reply(reply).await?;
         }
-        self.leave().await;
-        let delivery = Delivery::begin(&self.state, &who, since, since.is_some()).await;
+        self.end_delivery().await;
+        let delivery = Delivery::begin(&self.state, &identity, since, since.is_some()).await;
         let delivery = match delivery {
             Ok(delivery) => delivery,
-            Err(refused) => {
-                self.refuse_as(who.generation, refused).await?;
-                return Err(Ended::Gone);
+            Err(refusal) => {
+                self.refuse_as(identity.generation, refusal).await?;
+                return Err(SessionEnd::Disconnected);
             }
         };
         let relay_id = self.state.parts().settings.relay_id.clone();
-        let frame = render(&Outbound::HelloOk { relay_id: &relay_id }, who.generation);
+        let frame = render(&Outbound::HelloOk { relay_id: &relay_id }, identity.generation);
         self.socket
             .get_mut()
             .set_limit(proven_bytes_max(self.state.parts().settings.payload_bytes_max.get()));
-        self.who = Some(who);
+        self.identity = Some(identity);
         self.delivery = Some(delivery);
-        self.tells_numbers = since.is_some();
-        self.say(frame).await
+        self.sends_positions = since.is_some();
+        self.send_text(frame).await
     }
 
-    /// The device's place is remembered.
-    pub(super) async fn leave(&mut self) {
+    /// Records unacknowledged pushes and moves the device's read cursor. Resets the identity.
+    pub(super) async fn end_delivery(&mut self) {
         if let Some(mut delivery) = self.delivery.take() {
-            // That is all they are for: whoever stops now loses no message.
+            // A failure loses records of pushes, but no message.
             let _ = delivery.record_all().await;
         }
-        if let Some(who) = self.who.take().filter(|_| std::mem::take(&mut self.has_acknowledged)) {
-            self.state.move_position(&who).await;
+        if let Some(identity) = self.identity.take().filter(|_| std::mem::take(&mut self.acknowledged_any)) {
+            self.state.move_position(&identity).await;
         }
     }
 }

@@ -1,11 +1,25 @@
-//! `GET /ws`: both generations' frames on one socket.
+//! `GET /ws`: frames of both generations on one socket.
 //!
-//! A session is one task: it reads, asks, answers in the order of the questions, and hands messages over. What a client asks
-//! while earlier questions are on their way to disk is taken, up to a bound; then it is not read on.
+//! A session is one task. It reads frames, starts requests, sends replies in the order of the requests, and
+//! pushes messages. While requests are being committed it accepts further ones up to a limit; then it stops
+//! reading.
+//!
+//! | state | event | next state |
+//! |---|---|---|
+//! | unproven | `hello`, accepted by token or trusted listener | proven |
+//! | unproven | `hello` that offers a key proof | challenged (`pending_claim`) |
+//! | unproven | `hello` that can prove nothing | ended |
+//! | challenged | `auth` with a valid proof | proven |
+//! | challenged | `auth` with an invalid proof | ended |
+//! | unproven, challenged | `hello_deadline` | ended |
+//! | proven | `send`, `ack`, `pull`, `status` | proven, one more pending request |
+//! | proven | another `hello` | as from unproven; acceptance replaces the identity |
+//! | any | malformed or unexpected frame | same, after a refusal |
+//! | any | no frame for two ping intervals, write timeout, frame too long, close, shutdown | ended |
 
-mod answers;
-mod farewell;
+mod close;
 mod hello;
+mod reply;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -22,34 +36,34 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout_at};
 use uuid::Uuid;
 
-use answers::{Answer, Reply, delivered, next};
-use farewell::{Ended, FAREWELL};
+use close::{CLOSE_TIMEOUT, SessionEnd};
+use reply::{PendingReply, Reply, next_reply, wire_message};
 
+use super::admission::{ConnectionPermit, Credentials, Proof};
 use super::delivery::Delivery;
-use super::desk::{LIFE_DEVICES_MAX, Letter, SOCKET_PULL_MAX, Who};
 use super::frame::{ErrorCode, Inbound, Outbound, for_recipient, parse, render};
-use super::gate::{Admission, Proof, Visitor};
-use super::refused::Refused;
+use super::refusal::Refusal;
+use super::requests::{Identity, SOCKET_PULL_MAX, STATUS_DEVICES_MAX, SendRequest};
 use super::{Listener, MessagesState};
 use crate::http::{Failure, RequestContext, ServerSocket, SocketMessage as Frame, SocketUpgrade};
 use crate::lifecycle::beside;
-use crate::services::messages::event::{Generation, Life};
+use crate::services::messages::event::{Generation, MessageStatus};
 use crate::store::Error;
 
-/// Longest message of a client that has not proven who it is, in bytes: a `hello` or an `auth` with a Nostr event.
+/// Longest frame of an unproven client, in bytes: a `hello`, or an `auth` with a Nostr event.
 const UNPROVEN_BYTES_MAX: usize = 2 * 1024;
 
-/// What surrounds a payload in its message, in bytes at most: names, and their escapes.
-const AROUND_PAYLOAD_BYTES_MAX: usize = 16 * 1024;
+/// Most bytes of a frame besides its payload: names, and their escapes.
+const FRAME_OVERHEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// What a connection keeps ready for reading, in bytes: ten thousand idle ones have it, too.
-const BUFFER_BYTES: usize = 1024;
+/// Read buffer of a connection, in bytes. Ten thousand idle connections each have one.
+const READ_BUFFER_BYTES: usize = 1024;
 
-/// Questions of one client that may be on their way to disk.
-const ASKED_MAX: usize = 64;
+/// Most pending requests of one client.
+const REQUESTS_MAX: usize = 64;
 
-/// Messages handed over before the client is listened to again.
-const AT_ONCE: usize = 32;
+/// Most messages pushed before the session reads frames again.
+const PUSH_BATCH: usize = 32;
 
 pub(super) async fn upgrade(
     State(listener): State<Listener>,
@@ -58,46 +72,54 @@ pub(super) async fn upgrade(
     upgrade: SocketUpgrade,
 ) -> Result<Response, Failure> {
     listener.check_origin(&headers)?;
-    let visitor = listener.visitor(&headers, context.client()).await?;
+    let credentials = listener.credentials(&headers, context.client()).await?;
     let state = listener.state;
-    let Some(admission) = state.admit(context.client().address) else {
+    let Some(permit) = state.acquire_connection(context.client().address) else {
         return Err(Failure::Busy { retry_after: Duration::from_secs(5) });
     };
     let lifecycle = state.parts().lifecycle.clone();
     let client = context.client().address;
     let session = move |socket| {
-        let mut session = Box::new(Session::new(socket, state, context, visitor, admission));
+        let mut session = Box::new(Session::new(socket, state, context, credentials, permit));
         async move { session.run().await }
     };
-    Ok(upgrade.serve(&lifecycle, client, BUFFER_BYTES, UNPROVEN_BYTES_MAX, session))
+    Ok(upgrade.serve(&lifecycle, client, READ_BUFFER_BYTES, UNPROVEN_BYTES_MAX, session))
 }
 
-/// Longest message of a proven client, in bytes. The longest payload takes 4/3 of its length in base64; one that is up to half as
-/// long again is still read, so that its sender is told the payload's length and limit and stays connected.
+/// Longest frame of a proven client, in bytes. The longest payload takes 4/3 of its length in base64. A
+/// payload of up to 1.5 times the limit is still read, so that its sender learns its length and the limit and
+/// stays connected.
 const fn proven_bytes_max(payload_bytes_max: usize) -> usize {
-    2 * payload_bytes_max + AROUND_PAYLOAD_BYTES_MAX
+    2 * payload_bytes_max + FRAME_OVERHEAD_BYTES_MAX
+}
+
+/// A claimed identity that waits for the answer to its challenge.
+struct PendingClaim {
+    identity: Identity,
+    /// `since` of the `hello` that made the claim.
+    since: Option<i64>,
+    challenge: String,
 }
 
 struct Session {
     socket: ServerSocket,
     state: MessagesState,
-    /// Of the upgrade request: failures are reported under its id.
+    /// Context of the upgrade request, under whose id failures are reported.
     context: RequestContext,
-    visitor: Visitor,
-    who: Option<Who>,
+    credentials: Credentials,
+    identity: Option<Identity>,
     delivery: Option<Delivery>,
-    /// Whether frames tell the numbers of messages: whoever resumes by number wants to know them.
-    tells_numbers: bool,
-    /// A claim that waits for its proof.
-    claimed: Option<(Who, Option<i64>, String)>,
-    asked: FuturesOrdered<Answer>,
-    /// What was answered while something else was done.
-    answered: VecDeque<Result<Reply, Refused>>,
-    has_acknowledged: bool,
-    heard: Instant,
-    /// When a client that has not proven who it is is cut off. Nothing that it sends, and nothing that it leaves unread, postpones it.
-    hello_until: Instant,
-    _admission: Admission,
+    /// Whether frames carry message numbers: only for a client that resumes by number.
+    sends_positions: bool,
+    pending_claim: Option<PendingClaim>,
+    requests: FuturesOrdered<PendingReply>,
+    /// Replies that became ready while the session did something else.
+    replies: VecDeque<Result<Reply, Refusal>>,
+    acknowledged_any: bool,
+    last_frame_at: Instant,
+    /// When an unproven client is disconnected. Neither its frames nor a full send buffer postpone it.
+    hello_deadline: Instant,
+    _permit: ConnectionPermit,
 }
 
 impl Session {
@@ -105,151 +127,157 @@ impl Session {
         socket: ServerSocket,
         state: MessagesState,
         context: RequestContext,
-        visitor: Visitor,
-        admission: Admission,
+        credentials: Credentials,
+        permit: ConnectionPermit,
     ) -> Self {
-        let hello = Duration::from_secs(state.parts().settings.hello_timeout_s.get().into());
+        let hello_timeout = Duration::from_secs(state.parts().settings.hello_timeout_s.get().into());
         Self {
             socket,
             state,
             context,
-            visitor,
-            who: None,
+            credentials,
+            identity: None,
             delivery: None,
-            tells_numbers: false,
-            claimed: None,
-            asked: FuturesOrdered::new(),
-            answered: VecDeque::new(),
-            has_acknowledged: false,
-            heard: Instant::now(),
-            hello_until: Instant::now() + hello,
-            _admission: admission,
+            sends_positions: false,
+            pending_claim: None,
+            requests: FuturesOrdered::new(),
+            replies: VecDeque::new(),
+            acknowledged_any: false,
+            last_frame_at: Instant::now(),
+            hello_deadline: Instant::now() + hello_timeout,
+            _permit: permit,
         }
     }
 
     async fn run(&mut self) {
         let drain = self.state.parts().lifecycle.drain_token();
-        let ended = tokio::select! {
-            Err(ended) = self.serve() => ended,
-            () = drain.cancelled() => Ended::Stopped,
+        let end = tokio::select! {
+            Err(end) = self.serve() => end,
+            () = drain.cancelled() => SessionEnd::Shutdown,
         };
-        // What is not answered by now never is, and must not keep what it holds while the rest ends.
-        self.asked.clear();
-        self.part(ended).await;
-        Box::pin(self.leave()).await;
+        // Pending requests are dropped here: their replies cannot be sent any more, and they must not hold
+        // database connections while the session ends.
+        self.requests.clear();
+        self.close(end).await;
+        Box::pin(self.end_delivery()).await;
     }
 
-    async fn serve(&mut self) -> Result<Infallible, Ended> {
-        let pause = Duration::from_secs(self.state.parts().settings.ping_interval_s.get().into());
-        // Ten thousand that came back in the same second are not pinged in the same second. Nobody is pinged before the original
-        // would: there are clients that ask, wait for one answer, and take a ping for a wrong one.
-        let first = pause.mul_f64(rand::rng().random_range(1.0..=2.0));
-        let mut ping = interval_at(Instant::now() + first, pause);
+    async fn serve(&mut self) -> Result<Infallible, SessionEnd> {
+        let interval = Duration::from_secs(self.state.parts().settings.ping_interval_s.get().into());
+        // The first ping is randomly delayed, so that ten thousand clients that reconnected in the same
+        // second are not pinged in the same second. It is not earlier than in aethos-relay, because some
+        // clients send a request, wait for one frame, and take a ping for a wrong reply.
+        let first_ping = interval.mul_f64(rand::rng().random_range(1.0..=2.0));
+        let mut ping = interval_at(Instant::now() + first_ping, interval);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut taken = 0;
+        let mut frames_read = 0;
         loop {
-            // Who asks without end gets what is his, too.
-            if taken >= ASKED_MAX {
-                self.hand_over().await?;
-                taken = 0;
+            // A client that keeps sending requests must still receive its messages.
+            if frames_read >= REQUESTS_MAX {
+                self.push_messages().await?;
+                frames_read = 0;
             }
-            let may_ask = self.asked.len() + self.answered.len() < ASKED_MAX;
-            // What a client says comes before what it is handed: one that acknowledges each message would else be left waiting to
-            // be heard while it is waited for to read. A long queue keeps neither records nor pings waiting.
+            let accepts_requests = self.requests.len() + self.replies.len() < REQUESTS_MAX;
+            // Frames are read before messages are pushed. Otherwise a client that acknowledges each message
+            // and the session could wait for each other with full buffers. Records and pings come before
+            // pushes, so that a long queue does not delay them.
             tokio::select! {
                 biased;
-                // First, so that frames and pings of a client that proves nothing cannot postpone its end.
-                () = sleep_until(self.hello_until), if self.who.is_none() => {
-                    self.refuse(Refused::request(ErrorCode::AuthFailed, "hello", "hello required first")).await?;
-                    return Err(Ended::Gone);
+                // First, so that frames and pings of an unproven client cannot postpone its end.
+                () = sleep_until(self.hello_deadline), if self.identity.is_none() => {
+                    self.refuse(Refusal::request(ErrorCode::AuthFailed, "hello", "hello required first")).await?;
+                    return Err(SessionEnd::Disconnected);
                 }
-                Some(answer) = next(&mut self.answered, &mut self.asked) => self.answer(answer).await?,
-                frame = self.socket.next(), if may_ask => {
-                    taken += 1;
-                    self.heard = Instant::now();
+                Some(reply) = next_reply(&mut self.replies, &mut self.requests) => self.reply(reply).await?,
+                frame = self.socket.next(), if accepts_requests => {
+                    frames_read += 1;
+                    self.last_frame_at = Instant::now();
                     match frame {
-                        Some(Ok(frame)) => self.take(frame).await?,
-                        Some(Err(error)) => return Err(self.unreadable(&error).await),
-                        None => return Err(Ended::Gone),
+                        Some(Ok(frame)) => self.handle_frame(frame).await?,
+                        Some(Err(error)) => return Err(self.frame_error(&error).await),
+                        None => return Err(SessionEnd::Disconnected),
                     }
                 }
-                () = due(self.delivery.as_ref()) => {
+                () = push_due(self.delivery.as_ref()) => {
                     if let Some(delivery) = &mut self.delivery
                         && let Err(error) = delivery.record_due().await
                     {
-                        return self.broken(error).await;
+                        return self.fail(error).await;
                     }
                 }
                 _ = ping.tick() => {
-                    if self.heard.elapsed() > pause * 2 {
-                        return Err(Ended::Silent);
+                    if self.last_frame_at.elapsed() > interval * 2 {
+                        return Err(SessionEnd::TimedOut);
                     }
-                    self.put(Frame::Ping(Vec::new().into())).await?;
+                    self.send_frame(Frame::Ping(Vec::new().into())).await?;
                 }
-                () = woken(self.delivery.as_ref()), if may_ask => {
-                    self.hand_over().await?;
-                    taken = 0;
+                () = delivery_changed(self.delivery.as_ref()), if accepts_requests => {
+                    self.push_messages().await?;
+                    frames_read = 0;
                 }
             }
         }
     }
 
-    /// The session cannot go on. Its client is told why.
-    async fn broken<T>(&mut self, error: Error) -> Result<T, Ended> {
+    /// Reports an error that ends the session.
+    async fn fail<T>(&mut self, error: Error) -> Result<T, SessionEnd> {
         self.refuse(error).await?;
-        Err(Ended::Gone)
+        Err(SessionEnd::Disconnected)
     }
 
-    /// Hands some messages over.
-    async fn hand_over(&mut self) -> Result<(), Ended> {
+    /// Pushes a batch of messages.
+    async fn push_messages(&mut self) -> Result<(), SessionEnd> {
         let Some(delivery) = &mut self.delivery else { return Ok(()) };
-        // What was asked for may hold the connection that this waits for.
-        if let Err(error) = beside(delivery.refill(), &mut self.asked, &mut self.answered).await {
-            // The client comes back, and is served from where it was.
-            return self.broken(error).await;
+        // Pending requests are polled meanwhile, because they may hold the database connection that this read
+        // needs.
+        if let Err(error) = beside(delivery.refill(), &mut self.requests, &mut self.replies).await {
+            // The client can reconnect and continue after what it acknowledged.
+            return self.fail(error).await;
         }
-        for _ in 0..AT_ONCE {
+        for _ in 0..PUSH_BATCH {
             let Some(message) = self.delivery.as_mut().and_then(Delivery::next) else { return Ok(()) };
             let generation = self.generation();
             let payload = for_recipient(&message.payload, message.generation, generation);
-            let frame =
-                render(&Outbound::Message(delivered(&message, &payload, self.tells_numbers)), generation);
-            self.say(frame).await?;
+            let frame = render(
+                &Outbound::Message(wire_message(&message, &payload, self.sends_positions)),
+                generation,
+            );
+            self.send_text(frame).await?;
             if let Some(delivery) = &mut self.delivery
-                && let Err(error) = delivery.handed_over(&message).await
+                && let Err(error) = delivery.track_push(&message).await
             {
-                return self.broken(error).await;
+                return self.fail(error).await;
             }
         }
         Ok(())
     }
 
-    async fn take(&mut self, frame: Frame) -> Result<(), Ended> {
-        let read = match &frame {
+    async fn handle_frame(&mut self, frame: Frame) -> Result<(), SessionEnd> {
+        let parsed = match &frame {
             Frame::Text(text) => parse(text),
-            // The original looked at what is in a frame, not at its kind.
+            // aethos-relay reads JSON from text and binary frames alike.
             Frame::Binary(bytes) => {
                 let Ok(text) = str::from_utf8(bytes) else {
                     let why = "binary frames are of the third generation; this relay speaks JSON";
-                    return self.refuse(Refused::request(ErrorCode::InvalidPayload, "frame", why)).await;
+                    return self.refuse(Refusal::request(ErrorCode::InvalidPayload, "frame", why)).await;
                 };
                 parse(text)
             }
-            Frame::Close(_) => return Err(Ended::Left),
+            Frame::Close(_) => return Err(SessionEnd::ClosedByClient),
             Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_) => return Ok(()),
         };
         self.state.parts().counted.received();
-        let inbound = match read {
+        let inbound = match parsed {
             Ok(inbound) => inbound,
             Err(malformed) => {
                 let why = malformed.to_string();
-                return self.refuse(Refused::request(ErrorCode::InvalidPayload, "frame", why)).await;
+                return self.refuse(Refusal::request(ErrorCode::InvalidPayload, "frame", why)).await;
             }
         };
         drop(frame);
         match inbound {
             Inbound::Hello { wayfarer_id, device_id, auth, since } => {
-                // On the heap while it runs: an idle session must not hold the size of what it does once.
+                // On the heap while it runs, so that an idle session does not keep space for it.
                 Box::pin(self.hello(wayfarer_id, device_id, auth.is_some(), since)).await
             }
             Inbound::Auth { public_key_b64, signature_b64, event } => {
@@ -262,119 +290,122 @@ impl Session {
                 };
                 Box::pin(self.authenticate(proof.as_ref())).await
             }
-            other => match self.who.clone() {
-                Some(who) => self.ask(who, other).await,
+            other => match self.identity.clone() {
+                Some(identity) => self.start_request(identity, other).await,
                 None if matches!(other, Inbound::Unknown) => self.refuse(unknown_frame()).await,
                 None => {
-                    self.refuse(Refused::request(ErrorCode::AuthFailed, "hello", "not authenticated")).await
+                    self.refuse(Refusal::request(ErrorCode::AuthFailed, "hello", "not authenticated")).await
                 }
             },
         }
     }
 
-    /// A question of somebody we know.
-    async fn ask(&mut self, who: Who, inbound: Inbound) -> Result<(), Ended> {
-        let (state, generation) = (self.state.clone(), who.generation);
-        let answer: Answer = match inbound {
+    /// Starts a request of a proven client.
+    async fn start_request(&mut self, identity: Identity, inbound: Inbound) -> Result<(), SessionEnd> {
+        let (state, generation) = (self.state.clone(), identity.generation);
+        let reply: PendingReply = match inbound {
             Inbound::Send { to, payload_b64, ttl_seconds, client_msg_id } => Box::pin(async move {
-                let letter = Letter { to, payload: payload_b64, ttl_s: ttl_seconds, client_msg_id };
-                let accepted = state.send(&who, letter).await?;
+                let request = SendRequest { to, payload: payload_b64, ttl_s: ttl_seconds, client_msg_id };
+                let accepted = state.send(&identity, request).await?;
                 let (msg_id, received_at) = (accepted.msg_id, accepted.received_at);
                 let expires_at = accepted.expires_at;
                 Ok(Reply::Frame(render(&Outbound::SendOk { msg_id, received_at, expires_at }, generation)))
             }),
             Inbound::Ack { msg_id } => {
-                self.has_acknowledged = true;
+                self.acknowledged_any = true;
                 let id = Uuid::try_parse(&msg_id).ok();
-                let pushed_us = id.and_then(|id| self.delivery.as_mut()?.acknowledged(id));
+                let pushed_us = id.and_then(|id| self.delivery.as_mut()?.take_pushed_at(id));
                 Box::pin(async move {
-                    state.acknowledge(&who, &msg_id, pushed_us).await?;
+                    state.acknowledge(&identity, &msg_id, pushed_us).await?;
                     Ok(Reply::Frame(render(&Outbound::AckOk { msg_id: &msg_id }, generation)))
                 })
             }
             Inbound::Pull { limit, since } => {
-                // What was acknowledged before must not come again.
-                while let Some(answer) = next(&mut self.answered, &mut self.asked).await {
-                    self.answer(answer).await?;
+                // Earlier acknowledgements are completed first, so that the page does not hold their
+                // messages.
+                while let Some(reply) = next_reply(&mut self.replies, &mut self.requests).await {
+                    self.reply(reply).await?;
                 }
-                let tells_numbers = self.tells_numbers || since.is_some();
+                let sends_positions = self.sends_positions || since.is_some();
                 Box::pin(async move {
-                    let page = state.pull(&who, since, limit, SOCKET_PULL_MAX).await?;
-                    Ok(Reply::Messages { messages: page.messages, tells_numbers })
+                    let page = state.pull(&identity, since, limit, SOCKET_PULL_MAX).await?;
+                    Ok(Reply::Messages { messages: page.messages, sends_positions })
                 })
             }
             Inbound::Status { msg_id } => Box::pin(async move {
-                let life = state.life(&who, &msg_id).await?;
-                Ok(Reply::Frame(render(&Outbound::Status(told(&msg_id, &life)), generation)))
+                let status = state.message_status(&identity, &msg_id).await?;
+                Ok(Reply::Frame(render(&Outbound::Status(status_json(&msg_id, &status)), generation)))
             }),
             Inbound::Hello { .. } | Inbound::Auth { .. } | Inbound::Unknown => {
                 Box::pin(async { Err(unknown_frame()) })
             }
         };
-        self.asked.push_back(answer);
+        self.requests.push_back(reply);
         Ok(())
     }
 
     fn generation(&self) -> Generation {
-        self.who.as_ref().map_or(Generation::Two, |who| who.generation)
+        self.identity.as_ref().map_or(Generation::Two, |identity| identity.generation)
     }
 
-    async fn say(&mut self, frame: String) -> Result<(), Ended> {
-        self.put(Frame::Text(frame.into())).await
+    async fn send_text(&mut self, frame: String) -> Result<(), SessionEnd> {
+        self.send_frame(Frame::Text(frame.into())).await
     }
 
-    /// A client that does not take what it is sent is cut off: nothing of it counts as handed over.
-    async fn put(&mut self, frame: Frame) -> Result<(), Ended> {
+    /// Sends a frame. A client that does not read it in time is disconnected; an unsent message does not
+    /// count as pushed.
+    async fn send_frame(&mut self, frame: Frame) -> Result<(), SessionEnd> {
         let now = Instant::now();
-        let mut until = now + self.state.write_timeout();
-        if self.who.is_none() {
-            until = until.min(self.hello_until.max(now + FAREWELL));
+        let mut deadline = now + self.state.write_timeout();
+        if self.identity.is_none() {
+            deadline = deadline.min(self.hello_deadline.max(now + CLOSE_TIMEOUT));
         }
-        // However long it takes: what it asked for goes on, and keeps no connection from others.
-        let sent = timeout_at(until, self.socket.send(frame));
-        match beside(sent, &mut self.asked, &mut self.answered).await {
+        // Pending requests are polled meanwhile, so that they do not hold database connections for as long as
+        // the client does not read.
+        let sending = timeout_at(deadline, self.socket.send(frame));
+        match beside(sending, &mut self.requests, &mut self.replies).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Ended::Gone),
+            Ok(Err(_)) => Err(SessionEnd::Disconnected),
             Err(_) => {
                 self.state.parts().counted.dropped();
-                Err(Ended::Gone)
+                Err(SessionEnd::Disconnected)
             }
         }
     }
 }
 
-fn unknown_frame() -> Refused {
-    Refused::request(ErrorCode::InvalidPayload, "type", "unknown frame type")
+fn unknown_frame() -> Refusal {
+    Refusal::request(ErrorCode::InvalidPayload, "type", "unknown frame type")
 }
 
-async fn woken(delivery: Option<&Delivery>) {
+async fn delivery_changed(delivery: Option<&Delivery>) {
     match delivery {
-        Some(delivery) => delivery.woken().await,
+        Some(delivery) => delivery.changed().await,
         None => std::future::pending().await,
     }
 }
 
-async fn due(delivery: Option<&Delivery>) {
+async fn push_due(delivery: Option<&Delivery>) {
     match delivery {
         Some(delivery) => delivery.due().await,
         None => std::future::pending().await,
     }
 }
 
-/// A message's life as JSON.
-pub(super) fn told(msg_id: &str, life: &Life) -> Value {
-    let devices: Vec<Value> = life
+/// The status of a message as JSON.
+pub(super) fn status_json(msg_id: &str, status: &MessageStatus) -> Value {
+    let devices: Vec<Value> = status
         .devices
         .iter()
         .map(|d| json!({ "device_id": d.device, "pushed_at": d.pushed_at, "acknowledged_at": d.acknowledged_at }))
         .collect();
-    let mut told = json!({
-        "type": "status", "msg_id": msg_id, "accepted_at": life.accepted_at, "expires_at": life.expires_at,
-        "expired": life.is_expired, "devices": devices,
+    let mut body = json!({
+        "type": "status", "msg_id": msg_id, "accepted_at": status.accepted_at, "expires_at": status.expires_at,
+        "expired": status.is_expired, "devices": devices,
     });
-    if life.has_more_devices {
-        told["more_devices"] = true.into();
-        told["devices_max"] = LIFE_DEVICES_MAX.into();
+    if status.has_more_devices {
+        body["more_devices"] = true.into();
+        body["devices_max"] = STATUS_DEVICES_MAX.into();
     }
-    told
+    body
 }

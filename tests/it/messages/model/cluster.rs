@@ -1,4 +1,5 @@
-//! What may die: two `quipu run messages` on one durable PostgreSQL, each with a wire of its own to its write door.
+//! The processes that tests kill: two `quipu run messages` on one durable PostgreSQL, each connected through
+//! a proxy of its own.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -14,23 +15,24 @@ use tokio_postgres::Client;
 use crate::support::instance::{Instance, await_some, signal};
 use crate::support::proxy::{Fault, Proxy};
 
-/// What every commit of messages says on the wire.
+/// Text that every commit of messages has in its statement.
 const APPEND: &str = "quipu_append_messages";
 
-/// `quipu up` gives up at the fifth within a minute each.
+/// `quipu up` gives up a server that fails five times, each within a minute.
 const POSTGRES_KILLS_MAX: usize = 2;
 
-/// Longest that PostgreSQL may take to come back.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Longest time until PostgreSQL answers again.
+const RECOVERY_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// `quipu run messages`. Dropping it kills it.
+/// A `quipu run messages`. Dropping it kills it.
 pub(crate) struct Process {
     child: Child,
     pub(crate) address: SocketAddr,
 }
 
 impl Process {
-    /// Starts one on any free ports; returns when it listens. `None` when it ended first, as it does while PostgreSQL is away.
+    /// Starts a process on free ports and waits until it listens. `None` if it ended first, as it does while
+    /// PostgreSQL is unavailable.
     pub(crate) fn start(mut command: Command, log: &std::path::Path) -> Option<Self> {
         let addresses = ["--ws-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0"];
         command.args(["run", "messages"]).args(addresses).args(["--set", "http.ops_address=127.0.0.1:0"]);
@@ -40,8 +42,8 @@ impl Process {
             if child.try_wait().unwrap().is_some() {
                 return Some(None);
             }
-            let said = fs::read_to_string(log).unwrap_or_default();
-            let (_, rest) = said.split_once("messages on ")?;
+            let output = fs::read_to_string(log).unwrap_or_default();
+            let (_, rest) = output.split_once("messages on ")?;
             let (address, _) = rest.split_once('\n')?;
             Some(Some(address.trim().parse().unwrap()))
         })?;
@@ -57,7 +59,7 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and a clean end.
+    /// Sends SIGTERM and expects a clean exit.
     pub(crate) fn stop(mut self) {
         signal(self.child.id(), Signal::SIGTERM);
         let status = await_some("messages ends", || self.child.try_wait().unwrap());
@@ -72,45 +74,46 @@ impl Drop for Process {
     }
 }
 
-/// Both processes and what they stand on.
-pub(super) struct Stage {
+/// Both processes, their proxies and their database.
+pub(super) struct Cluster {
     instance: Instance,
-    wires: [Proxy; 2],
+    proxies: [Proxy; 2],
     processes: [Option<Process>; 2],
     starts: usize,
-    /// How often PostgreSQL was killed since `quipu up` was started: it gives up a server that keeps failing.
+    /// How often PostgreSQL was killed since `quipu up` was started, which gives up a server that keeps
+    /// failing.
     postgres_kills: usize,
 }
 
-impl Stage {
-    /// Both run.
+impl Cluster {
+    /// Starts PostgreSQL and both processes.
     pub(super) async fn start() -> Self {
         let instance = tokio::task::spawn_blocking(server).await.unwrap();
-        let door = instance.url("database_url");
-        let wires = [Proxy::before(&door).await, Proxy::before(&door).await];
-        let mut stage = Self { instance, wires, processes: [None, None], starts: 0, postgres_kills: 0 };
-        stage.start_both().await;
-        stage
+        let database_url = instance.url("database_url");
+        let proxies = [Proxy::before(&database_url).await, Proxy::before(&database_url).await];
+        let mut cluster = Self { instance, proxies, processes: [None, None], starts: 0, postgres_kills: 0 };
+        cluster.start_both().await;
+        cluster
     }
 
-    /// Where a process listens, if it lives.
+    /// The address of a process, if it runs.
     pub(super) fn address(&self, process: usize) -> Option<SocketAddr> {
         self.processes[process].as_ref().map(|process| process.address)
     }
 
-    /// Where either listens, this one if it lives.
+    /// The address of this process if it runs, otherwise of the other.
     pub(super) fn any_address(&self, process: usize) -> Option<SocketAddr> {
         self.address(process).or_else(|| self.address(1 - process))
     }
 
-    /// Starts a process that does not run. It may not come up while PostgreSQL is away.
+    /// Starts a process that does not run. It may fail while PostgreSQL is unavailable.
     pub(super) fn start_process(&mut self, number: usize) {
         if self.processes[number].is_some() {
             return;
         }
         self.starts += 1;
         let mut command = self.instance.command(&[]);
-        command.env("DATABASE_URL", self.wires[number].url(&self.instance.url("database_url")).expose());
+        command.env("DATABASE_URL", self.proxies[number].url(&self.instance.url("database_url")).expose());
         for (name, key) in [
             ("QUIPU_SESSION_DATABASE_URL", "session_database_url"),
             ("QUIPU_READ_DATABASE_URL", "session_database_url"),
@@ -122,23 +125,23 @@ impl Stage {
         self.processes[number] = tokio::task::block_in_place(|| Process::start(command, &log));
     }
 
-    /// Both run, and PostgreSQL answers.
+    /// Starts what does not run and waits until PostgreSQL answers.
     pub(super) async fn start_both(&mut self) {
         self.client().await;
         let started = Instant::now();
         while self.processes.iter().any(Option::is_none) {
-            assert!(started.elapsed() < PATIENCE, "the processes do not come back:\n{}", self.logs());
+            assert!(started.elapsed() < RECOVERY_TIMEOUT, "the processes do not come back:\n{}", self.logs());
             self.start_process(0);
             self.start_process(1);
         }
     }
 
-    /// kill -9. Returns whether it lived.
+    /// Kills a process with SIGKILL. Returns whether it was running.
     pub(super) fn kill_process(&mut self, number: usize) -> bool {
         self.processes[number].take().map(Process::kill_9).is_some()
     }
 
-    /// kill -9 of `quipu up`, which adopts its servers when it is started again.
+    /// Kills `quipu up` with SIGKILL and starts it again; it adopts its servers.
     pub(super) fn kill_instance(&mut self) {
         self.postgres_kills = 0;
         tokio::task::block_in_place(|| {
@@ -147,41 +150,42 @@ impl Stage {
         });
     }
 
-    /// kill -9 of PostgreSQL's first process; `quipu up` starts it again. Returns whether it lived.
+    /// Kills PostgreSQL's postmaster with SIGKILL; `quipu up` starts it again. Returns whether it was
+    /// running.
     pub(super) fn kill_postgres(&mut self) -> bool {
         if self.postgres_kills == POSTGRES_KILLS_MAX {
             return false;
         }
-        // Its file outlives it: it may be on its way back from the last time.
+        // The PID file can be stale while PostgreSQL is restarting.
         let pid = self.instance.postmaster_pid().map(|pid| Pid::from_raw(pid.try_into().unwrap()));
         let has_died = pid.is_some_and(|pid| kill(pid, Signal::SIGKILL).is_ok());
         self.postgres_kills += usize::from(has_died);
         has_died
     }
 
-    /// The next commit of a process happens, and it is not told so.
-    pub(super) fn lose_answer(&self, number: usize) {
-        self.wires[number].strike(APPEND, Fault::SwallowAnswer);
+    /// The next commit of a process succeeds, but its answer is dropped.
+    pub(super) fn lose_commit_answer(&self, number: usize) {
+        self.proxies[number].strike(APPEND, Fault::SwallowAnswer);
     }
 
-    /// As [`Stage::lose_answer`], and it is cut off only when the token says so.
-    pub(super) fn hold_answer(&self, number: usize, until: tokio_util::sync::CancellationToken) {
-        self.wires[number].strike(APPEND, Fault::ResetAfter(until));
+    /// As [`Cluster::lose_commit_answer`], but the connection is reset only when the token is cancelled.
+    pub(super) fn hold_commit_answer(&self, number: usize, until: tokio_util::sync::CancellationToken) {
+        self.proxies[number].strike(APPEND, Fault::ResetAfter(until));
     }
 
-    /// How many commits were not told of.
-    pub(super) fn lost_answers(&self) -> usize {
-        self.wires.iter().map(Proxy::struck).sum()
+    /// Number of commits whose answer was dropped.
+    pub(super) fn lost_commit_answers(&self) -> usize {
+        self.proxies.iter().map(Proxy::struck).sum()
     }
 
-    /// The owner, as soon as PostgreSQL answers.
+    /// A connection as the owner, as soon as PostgreSQL answers.
     pub(super) async fn client(&self) -> Client {
         let started = Instant::now();
         loop {
             match owner::connect(&self.instance.url("owner_database_url")).await {
                 Ok(client) if client.batch_execute("SELECT 1").await.is_ok() => return client,
                 _ => assert!(
-                    started.elapsed() < PATIENCE,
+                    started.elapsed() < RECOVERY_TIMEOUT,
                     "PostgreSQL does not come back:\n{}",
                     self.instance.log()
                 ),
@@ -190,22 +194,22 @@ impl Stage {
         }
     }
 
-    /// What the processes said last.
+    /// The last lines of the processes' logs.
     pub(super) fn logs(&self) -> String {
         let mut files: Vec<_> = fs::read_dir(self.instance.folder()).unwrap().flatten().collect();
         files.retain(|file| file.file_name().to_string_lossy().starts_with("messages-"));
         files.sort_by_key(std::fs::DirEntry::path);
-        let mut said = String::new();
+        let mut output = String::new();
         for file in files {
             let text = fs::read_to_string(file.path()).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
             let last = lines.len().saturating_sub(8);
-            let _ = writeln!(said, "{}\n{}", file.path().display(), lines[last..].join("\n"));
+            let _ = writeln!(output, "{}\n{}", file.path().display(), lines[last..].join("\n"));
         }
-        said
+        output
     }
 
-    /// Everything ends as it should.
+    /// Stops everything and expects clean exits.
     pub(super) fn stop(mut self) {
         tokio::task::block_in_place(|| {
             for process in self.processes.iter_mut().filter_map(Option::take) {
@@ -216,7 +220,7 @@ impl Stage {
     }
 }
 
-/// A durable server, and as little else as can be.
+/// A durable server without other services.
 pub(crate) fn server() -> Instance {
     let mut settings = Vec::new();
     for service in ["messages", "console", "finder", "projector"] {

@@ -1,4 +1,4 @@
-//! Why a request is not carried out, in the one form that HTTP, sockets and event streams report.
+//! Why a request is refused or fails, in one form for HTTP, sockets and event streams.
 
 use std::time::Duration;
 
@@ -6,34 +6,34 @@ use axum::http::StatusCode;
 
 use super::MessagesState;
 use super::frame::ErrorCode;
-use super::limits::Over;
+use super::limits::LimitExceeded;
 use crate::http::{Failure, Rejection};
 use crate::store::Error;
 
-/// When a client may try again while the database is away or busy.
+/// How long a client should wait before a retry while the database is unavailable or busy.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Why a request is not carried out.
+/// Why a request is refused or fails.
 #[derive(Debug)]
-pub(super) enum Refused {
-    /// The request is at fault.
+pub(super) enum Refusal {
+    /// The request is invalid or exceeds a limit.
     Request {
         code: ErrorCode,
         field: &'static str,
         message: String,
-        /// The bound that was passed, and by what.
+        /// The exceeded limit and the value that exceeds it.
         limit: Option<(u64, u64)>,
     },
-    /// The database refuses the data, is away, or is broken.
+    /// The database rejected the data, is unavailable, or failed.
     Store(Error),
 }
 
-impl Refused {
+impl Refusal {
     pub(super) fn request(code: ErrorCode, field: &'static str, message: impl Into<String>) -> Self {
         Self::Request { code, field, message: message.into(), limit: None }
     }
 
-    pub(super) fn over(
+    pub(super) fn limit_exceeded(
         code: ErrorCode,
         field: &'static str,
         message: String,
@@ -43,7 +43,7 @@ impl Refused {
         Self::Request { code, field, message, limit: Some((limit, value)) }
     }
 
-    /// As metrics count it: the field that is at fault, or what is wrong with the store.
+    /// The label in metrics: the field at fault, or the kind of database failure.
     fn reason(&self) -> &'static str {
         match self {
             Self::Request { field, .. } => field,
@@ -54,12 +54,12 @@ impl Refused {
         }
     }
 
-    /// The code that a socket's client is told.
+    /// The error code for a client of a socket.
     pub(super) fn code(&self) -> ErrorCode {
         match self {
             Self::Request { code, .. } => *code,
             Self::Store(Error::Data(_)) => ErrorCode::InvalidPayload,
-            // The protocol has no word for busy.
+            // The protocol has no code for an unavailable or busy relay.
             Self::Store(_) => ErrorCode::InternalError,
         }
     }
@@ -72,10 +72,10 @@ impl Refused {
                 let message = "the database refuses this data; the same request cannot succeed".to_owned();
                 (ErrorCode::InvalidPayload, "data", message, None)
             }
-            // The log has one line for the whole time, not one for each request.
+            // Not logged here: the log reports the lack of space once, not for each request.
             Self::Store(Error::NoSpace(_)) => return Failure::NoSpace,
             Self::Store(error) if error.is_outage() => {
-                tracing::warn!(error = %error, "a request was not served: {error}");
+                tracing::warn!(error = %error, "a request failed because the database is unavailable: {error}");
                 return Failure::Busy { retry_after: RETRY_AFTER };
             }
             Self::Store(error) => return error.into(),
@@ -102,31 +102,31 @@ fn status(code: ErrorCode) -> StatusCode {
     }
 }
 
-impl From<Error> for Refused {
+impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         Self::Store(error)
     }
 }
 
-impl From<Over> for Refused {
-    fn from(over: Over) -> Self {
-        match over {
-            Over::Rate { field, what, per, limit } => {
-                let message = format!("more than {limit} {what} a {per}; slow down and send it again");
+impl From<LimitExceeded> for Refusal {
+    fn from(exceeded: LimitExceeded) -> Self {
+        match exceeded {
+            LimitExceeded::Rate { field, counted, per, limit } => {
+                let message = format!("more than {limit} {counted} a {per}; slow down and send it again");
                 Self::request(ErrorCode::RateLimited, field, message)
             }
-            Over::Sent { unit, limit, used } => {
+            LimitExceeded::Sent { unit, limit, used } => {
                 let message = format!("you sent {used} {unit} within 24 hours; at most {limit} are allowed");
-                Self::over(ErrorCode::QuotaExceeded, "sender", message, limit, used)
+                Self::limit_exceeded(ErrorCode::QuotaExceeded, "sender", message, limit, used)
             }
-            Over::Share { unit, limit, used } => {
+            LimitExceeded::Share { unit, limit, used } => {
                 let message = format!(
-                    "{used} {unit} of yours wait for this recipient; at most {limit} of one sender are allowed"
+                    "{used} {unit} that you sent wait for this recipient; at most {limit} of one sender are allowed"
                 );
-                Self::over(ErrorCode::QuotaExceeded, "sender_share", message, limit, used)
+                Self::limit_exceeded(ErrorCode::QuotaExceeded, "sender_share", message, limit, used)
             }
-            // How much waits for a recipient is not the sender's to know.
-            Over::Inbox => {
+            // The usage is left out, because a sender must not learn how many messages wait for a recipient.
+            LimitExceeded::Inbox => {
                 let message = "the recipient's inbox has no room for this message; send it again later";
                 Self::request(ErrorCode::QuotaExceeded, "recipient", message)
             }
@@ -135,13 +135,13 @@ impl From<Over> for Refused {
 }
 
 impl MessagesState {
-    /// Counts a refusal; it is reported as the failure that is returned.
-    pub(super) fn refuse(&self, refused: impl Into<Refused>) -> Failure {
-        let refused = refused.into();
-        self.parts().counted.refused(refused.reason());
-        if let Refused::Store(_) = &refused {
+    /// Counts a refusal and converts it to the failure that the transport reports.
+    pub(super) fn refuse(&self, refusal: impl Into<Refusal>) -> Failure {
+        let refusal = refusal.into();
+        self.parts().counted.refused(refusal.reason());
+        if let Refusal::Store(_) = &refusal {
             self.parts().counted.store_error();
         }
-        refused.failure()
+        refusal.failure()
     }
 }
