@@ -290,3 +290,23 @@ async fn logins_that_fail_say_why(server: &OperatorServer, owner: &Secret) {
         assert!(!told.contains("db error"), "{told}");
     }
 }
+
+/// The roles and the database that the PostgreSQL container makes are what a start requires.
+#[tokio::test]
+async fn what_the_container_prepares_is_enough() {
+    let server = OperatorServer::start().await;
+    let admin = url::Url::parse(server.superuser_url("postgres").expose()).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/container-roles");
+    let mut command = std::process::Command::new(script);
+    command.env("PGHOST", "127.0.0.1").env("PGPORT", server.port().to_string());
+    command.env("PGPASSWORD", admin.password().unwrap());
+    for role in ["QUIPU_OWNER", "QUIPU", "QUIPU_SESSION", "QUIPU_READER"] {
+        command.env(format!("{role}_PASSWORD"), "secret");
+    }
+    let made = command.output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let owner_url = Secret::new(server.url("quipu_owner", "secret", "127.0.0.1", "quipu"));
+    check_roles(&owner_url).await.unwrap();
+    owner::migrate(&owner_url, &procedures("bigbrotr")).await.unwrap();
+    check_tables(&owner_url).await.unwrap();
+}

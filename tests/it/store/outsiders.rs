@@ -254,6 +254,9 @@ async fn analysts_call_no_procedure_and_programs_call_four() {
         let readable = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v')
                         AND has_table_privilege(oid, 'SELECT')";
         assert_eq!(texts(&client, readable).await.is_empty(), person == Person::Writer);
+        if person == Person::Writer {
+            assert_eq!(number(&client, "SELECT delete_orphan_events('2024-01-01')").await, 0);
+        }
     }
     let owner = kit.database.owner().await;
     let bare = "SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace

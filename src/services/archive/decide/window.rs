@@ -42,6 +42,18 @@ pub fn open_windows(since: i64, now: i64, rechecks: &[Recheck]) -> Vec<Window> {
     merged(open)
 }
 
+/// Length from which the newest part of a time line is recorded although it holds no event, in seconds.
+const EMPTY_S_MIN: i64 = 3_600;
+
+/// True if an open window of `open_windows` is the newest part of the time line at one of the ages and is
+/// shorter than an hour. While it holds no events it is not recorded, so that an idle relay gets one entry an
+/// hour for each age, however often it is asked. The window stays open and grows.
+#[must_use]
+pub fn may_stay_open(window: Window, now: i64, rechecks: &[Recheck]) -> bool {
+    window.until - window.since < EMPTY_S_MIN
+        && rechecks.iter().any(|recheck| window.until == now.saturating_sub(recheck.age_s))
+}
+
 /// Merges adjacent and overlapping windows, newest first.
 fn merged(mut windows: Vec<Window>) -> Vec<Window> {
     windows.sort_unstable_by_key(|window| std::cmp::Reverse(window.until));
@@ -87,6 +99,18 @@ mod tests {
         assert_eq!(unproven(w(0, 100), &[]), [w(0, 100)]);
         assert_eq!(unproven(w(0, 100), &[w(50, 200), w(-5, 49)]), []);
         assert_eq!(unproven(w(0, i64::MAX), &[w(0, i64::MAX)]), []);
+    }
+
+    #[test]
+    fn only_a_short_window_at_the_end_of_a_time_line_may_stay_open() {
+        let rechecks = [60, 3_600].map(|age_s| Recheck { age_s, settled: Vec::new() });
+        assert!(may_stay_open(w(9_000, 9_940), 10_000, &rechecks));
+        assert!(may_stay_open(w(6_400, 6_400), 10_000, &rechecks));
+        assert!(
+            !may_stay_open(w(9_000, 9_939), 10_000, &rechecks),
+            "a hole in the time line is filled at once"
+        );
+        assert!(!may_stay_open(w(6_340, 9_940), 10_000, &rechecks), "an hour has passed");
     }
 
     #[test]

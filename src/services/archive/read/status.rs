@@ -6,6 +6,9 @@ use sqlx::PgPool;
 use crate::store::Error;
 use crate::store::registry::{TABLES, TableKind};
 
+/// Shortest span from which a rate per day is derived: an hour, in days.
+const DAYS_MIN: f64 = 1.0 / 24.0;
+
 /// Figures of the archive.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Status {
@@ -27,8 +30,11 @@ pub struct Status {
     pub events_last_day: i64,
     /// Sightings recorded in the last 24 hours.
     pub sightings_last_day: i64,
-    /// Mean events stored per day, over the last seven days or since the first event, if that is later.
-    pub events_per_day: f64,
+    /// Days over which the two rates below are taken: seven, or since the first event if that is later.
+    pub growth_days: f64,
+    /// Mean events stored per day; nothing while `growth_days` is less than an hour, which says nothing about a
+    /// day.
+    pub events_per_day: Option<f64>,
     /// Mean bytes per day of those events and the sightings of the same days, at the current sizes per row.
     pub bytes_per_day: Option<f64>,
     /// Requests to vanish that were received.
@@ -119,9 +125,10 @@ pub async fn status(pool: &PgPool) -> Result<Status, Error> {
     let (events_bytes, sightings_bytes, journals) = sizes(pool).await?;
     let bytes_per_event = each(events_bytes, counts.events);
     let bytes_per_sighting = each(sightings_bytes, counts.sightings);
-    let days = growth.days.unwrap_or(1.0);
-    let bytes_per_day = bytes_per_event.map(|event| {
-        (growth.events * event + growth.sightings * bytes_per_sighting.unwrap_or_default()) / days
+    let days = growth.days.unwrap_or(0.0);
+    let per_day = |amount: f64| (days >= DAYS_MIN).then(|| amount / days);
+    let bytes_per_day = bytes_per_event.and_then(|event| {
+        per_day(growth.events * event + growth.sightings * bytes_per_sighting.unwrap_or_default())
     });
     Ok(Status {
         events: counts.events,
@@ -133,7 +140,8 @@ pub async fn status(pool: &PgPool) -> Result<Status, Error> {
         bytes_per_sighting,
         events_last_day: growth.events_day,
         sightings_last_day: growth.sightings_day,
-        events_per_day: growth.events / days,
+        growth_days: days,
+        events_per_day: per_day(growth.events),
         bytes_per_day,
         vanish_requests: counts.vanish,
         vanish_honoured: counts.honoured,

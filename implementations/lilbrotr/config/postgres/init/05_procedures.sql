@@ -236,7 +236,7 @@ END $$;
 -- Counts the events of one month that no relay has sent (imported events, for example). Despite its name,
 -- which the seed project defined, it deletes nothing: journals are append-only.
 CREATE OR REPLACE FUNCTION delete_orphan_events(month date DEFAULT date_trunc('month', now())::date)
-RETURNS bigint LANGUAGE sql STABLE AS $$
+RETURNS bigint LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT count(*) FROM events e
     WHERE e.created_at >= quipu_month_start(month) AND e.created_at < quipu_month_start((month + interval '1 month')::date)
       AND NOT EXISTS (SELECT FROM sightings s WHERE s.event = e.number)

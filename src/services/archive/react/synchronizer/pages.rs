@@ -166,9 +166,15 @@ impl Visit<'_> {
     /// Appends verdicts to `sync_log`. The tally is attached to the first one.
     pub(super) async fn record(
         &mut self,
-        verdicts: Vec<Verdict>,
+        mut verdicts: Vec<Verdict>,
         tally: &mut Tally,
     ) -> Result<(), SyncError> {
+        if tally.events == 0 {
+            let is_recent = |window: &Window| {
+                self.recent.iter().any(|open| open.contains(window.since) && open.contains(window.until))
+            };
+            verdicts.retain(|(window, outcome)| *outcome != WindowOutcome::Complete || !is_recent(window));
+        }
         if verdicts.is_empty() {
             return Ok(());
         }

@@ -30,7 +30,7 @@ use super::{Idle, IdleState};
 use crate::base::nostr_event::Refusals;
 use crate::net::relay::{AnswerPage, RelayError, RelaySession};
 use crate::services::archive::append::visits;
-use crate::services::archive::decide::{Habits, Recheck, open_windows};
+use crate::services::archive::decide::{Habits, Recheck, may_stay_open, open_windows};
 use crate::services::archive::event::Window;
 use crate::services::archive::read;
 use crate::store::Relay;
@@ -82,6 +82,8 @@ pub(super) struct Visit<'a> {
     pub(super) compares: bool,
     /// Earliest request time of the verdicts that are recorded next, unix seconds.
     pub(super) asked_at: i64,
+    /// Open windows that are recorded only if they hold events.
+    pub(super) recent: Vec<Window>,
     pub(super) read_mode: ReadMode,
     /// True while the live subscription is open.
     pub(super) listens: bool,
@@ -140,6 +142,7 @@ pub(super) async fn run(
         claims: Claims::default(),
         compares,
         asked_at: crawl.parts.clock.now().timestamp(),
+        recent: Vec::new(),
         read_mode,
         listens: false,
         live_closed: CancellationToken::new(),
@@ -216,7 +219,10 @@ impl Visit<'_> {
 
     /// Reads every window that is not settled, newest first.
     async fn catch_up(&mut self) -> Result<(), SyncError> {
-        for window in open(self.crawl, self.assignment.relay).await? {
+        let open = open(self.crawl, self.assignment.relay).await?;
+        self.recent =
+            open.iter().filter(|(_, may_stay_open)| *may_stay_open).map(|(window, _)| *window).collect();
+        for (window, _) in open {
             let left = if self.compares { self.compare(window).await? } else { vec![window] };
             for window in left {
                 if self.stop.is_cancelled() {
@@ -330,8 +336,9 @@ impl Visit<'_> {
     }
 }
 
-/// Windows of a relay that must be read now, newest first.
-async fn open(crawl: &Crawl, relay: Relay) -> Result<Vec<Window>, SyncError> {
+/// Windows of a relay that must be read now, newest first, and whether each may stay open while it holds no
+/// events.
+async fn open(crawl: &Crawl, relay: Relay) -> Result<Vec<(Window, bool)>, SyncError> {
     let settings = &crawl.settings;
     let now = crawl.parts.clock.now().timestamp();
     let mut ages = vec![i64::from(settings.end_lag_s)];
@@ -346,5 +353,6 @@ async fn open(crawl: &Crawl, relay: Relay) -> Result<Vec<Window>, SyncError> {
             settled: settled.iter().filter(|s| s.0 == *age).map(|s| s.1).collect(),
         })
         .collect();
-    Ok(open_windows(i64::try_from(settings.since_unix_s)?, now, &rechecks))
+    let open = open_windows(i64::try_from(settings.since_unix_s)?, now, &rechecks);
+    Ok(open.into_iter().map(|window| (window, may_stay_open(window, now, &rechecks))).collect())
 }
