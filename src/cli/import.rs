@@ -20,8 +20,8 @@ use crate::app::{Parts, instance};
 use crate::base::RelayUrl;
 use crate::base::nostr_event::{EVENT_BYTES_MAX, Refusal, Refusals};
 use crate::lifecycle::{Lifecycle, stop_signals, until_signals};
-use crate::services::archive::RelayAnswer;
 use crate::services::archive::command::RelayCommand;
+use crate::services::archive::{RelayAnswer, RelayJournal};
 use crate::store::ingest::{Intake, PageOutcome, Source, read_all};
 use crate::store::{self, Relay};
 use crate::telemetry::Metrics;
@@ -119,7 +119,7 @@ impl Import {
     async fn relay(&self, parts: &Parts) -> Result<Option<Relay>> {
         let Some(url) = &self.relay else { return Ok(None) };
         let url = RelayUrl::parse(url).context("--relay")?;
-        match parts.relay_writer().append(RelayCommand::Add { url, source: "operator" }).await? {
+        match parts.writer(RelayJournal).append(RelayCommand::Add { url, source: "operator" }).await? {
             RelayAnswer::Known { relay, .. } => Ok(Some(relay)),
             RelayAnswer::Recorded | RelayAnswer::Found(_) => Ok(None),
         }

@@ -23,6 +23,7 @@ use futures_util::StreamExt as _;
 use crate::app::{self, RunOptions, UpOptions};
 use crate::config::{Configuration, Sources};
 use crate::lifecycle::stop_signals;
+use crate::room::{Port, Ports};
 use crate::store::DatabaseUrls;
 use crate::{sample, telemetry};
 
@@ -36,7 +37,7 @@ pub struct Cli {
     command: Command,
 }
 
-/// What every command takes.
+/// Arguments that every command takes.
 #[derive(Debug, Clone, Args)]
 struct Common {
     /// The instance's data folder.
@@ -54,8 +55,7 @@ struct Common {
 enum Command {
     /// Run a whole instance; without DATABASE_URL with a PostgreSQL and PgBouncer of its own.
     Up {
-        /// First of seven ports in a row: console, health, PostgreSQL, PgBouncer, sample relay, messages and their health.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", help = port_base_help())]
         port_base: Option<u16>,
         /// Write one JSON object here once everything answers: console, database URLs, services.
         #[arg(long, value_name = "FILE")]
@@ -89,7 +89,7 @@ enum Command {
     SetupSql(setup::SetupSql),
     /// Recreate a projection from its journals.
     Rebuild {
-        /// Which: relays, candidates, relay_progress, requests, totals.
+        #[arg(help = rebuild_help())]
         name: String,
     },
     /// Prove that the tables are what the journals say.
@@ -113,8 +113,17 @@ enum Command {
     },
 }
 
+fn port_base_help() -> String {
+    let ports = Port::ALL.map(Port::as_str).join(", ");
+    format!("First of {} ports in a row: {ports}", Ports::COUNT)
+}
+
+fn rebuild_help() -> String {
+    format!("Which: {}", upkeep::projection_names())
+}
+
 impl Cli {
-    /// Carries the command out.
+    /// Runs the command.
     pub async fn run(self) -> Result<ExitCode> {
         let Self { common, command } = self;
         if let Command::Sample { count, seed } = command {
@@ -132,7 +141,7 @@ impl Cli {
             Configuration::load(Sources::of_process(common.implementation.clone(), overrides))?;
         if let Command::CheckConfig = command {
             output::say(format_args!("{:#}", configuration.effective_json()));
-            for warning in configuration.settings.services.messages.warnings() {
+            for warning in app::registry::warnings(&configuration.settings) {
                 eprintln!("quipu: {warning}");
             }
             return Ok(ExitCode::SUCCESS);
@@ -165,10 +174,10 @@ impl Cli {
     }
 }
 
-/// The exit code of a command that a signal ended: as shells have it for Ctrl-C, 128 and the signal's number.
+/// The exit code of a command that a signal ended: 128 plus the number of SIGINT, as shells have it for Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
-/// Runs a command to its end, or until a signal. PostgreSQL undoes what the command did not commit.
+/// Runs a command until it ends or a signal arrives. PostgreSQL rolls back what was not committed.
 async fn until_signal(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     let mut signals = stop_signals()?;
     tokio::select! {
@@ -183,7 +192,7 @@ async fn until_signal(command: impl Future<Output = Result<ExitCode>>) -> Result
     }
 }
 
-/// What a command works with.
+/// The configuration and the data folder of a command.
 #[derive(Debug)]
 struct Context {
     configuration: Configuration,
@@ -191,7 +200,7 @@ struct Context {
 }
 
 impl Context {
-    /// The doors of the environment or of the running instance.
+    /// The database URLs of the environment or of the running instance.
     fn urls(&self) -> Result<DatabaseUrls> {
         app::instance::find(&self.data, &self.configuration.database)
     }

@@ -18,7 +18,7 @@ use crate::base::{Network, RelayUrl};
 use crate::lifecycle::Lifecycle;
 use crate::services::archive::command::RelayCommand;
 use crate::services::archive::read::{self, RelayDetail, RelayFilter, RelayRow};
-use crate::services::archive::{RelayAnswer, ask};
+use crate::services::archive::{RelayAnswer, RelayJournal, ask};
 use crate::store::{DoorSizes, Doors};
 use crate::telemetry::Metrics;
 
@@ -141,7 +141,7 @@ async fn add(
     };
     let relays: Vec<RelayUrl> = urls.iter().map(parse).collect::<Result<_>>()?;
     let opened = Opened::new(context)?;
-    let writer = opened.parts.relay_writer();
+    let writer = opened.parts.writer(RelayJournal);
     let mut added = Vec::new();
     let bar = output::count_bar(relays.len() as u64, "relays");
     let offer = async |url: RelayUrl| {

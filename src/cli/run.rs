@@ -1,4 +1,4 @@
-//! `quipu run`: single services; with the flags of aethos-relay, which `quipu run messages` takes the place of.
+//! `quipu run`: single services. `quipu run messages` also takes the flags of aethos-relay, which it replaces.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,20 +6,20 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Args;
 
-/// The service that the flags below belong to.
-const MESSAGES: &str = "messages";
+use crate::room::ServiceName;
 
-/// Which services, and how.
+/// The service that the flags below belong to.
+const MESSAGES: &str = ServiceName::Messages.as_str();
+
 #[derive(Debug, Clone, Args)]
 pub(super) struct Run {
-    /// Which: initializer, ticker, projector, finder, validator, monitor, synchronizer, priority-synchronizer, vanisher, messages, console.
-    #[arg(required = true, value_name = "SERVICE")]
+    #[arg(required = true, value_name = "SERVICE", help = format!("Which: {}", ServiceName::list(&ServiceName::ALL)))]
     pub(super) services: Vec<String>,
     #[command(flatten)]
     flags: Flags,
 }
 
-/// As aethos-relay has them; each sets one setting of `services.messages`.
+/// The flags of aethos-relay. Each sets one setting of `services.messages`.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Flags of `run messages`, as aethos-relay has them")]
 struct Flags {
@@ -98,7 +98,7 @@ impl Run {
     }
 }
 
-/// Go's `:8080`, which names no address.
+/// Spells out Go's `:8080`, which names no IP address and means all of them.
 fn every_address(address: &str) -> String {
     if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.to_owned() }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{Opened, address, known};
 use crate::cli::{Context, output};
+use crate::services::archive::RelayJournal;
 use crate::services::archive::command::RelayCommand;
 use crate::services::archive::read::RelayRow;
 use crate::store::Relay;
@@ -52,7 +53,7 @@ impl Change {
             } else {
                 RelayCommand::Restore { relay, detail }
             };
-            opened.parts.relay_writer().append(command).await?;
+            opened.parts.writer(RelayJournal).append(command).await?;
         }
         let word = match (retired, is_new) {
             (true, true) => "retired",

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signer as _, SigningKey};
 use nostr_sdk::{EventBuilder, JsonUtil as _, Keys, Kind, Tag, Timestamp};
+use quipu::services::messages::append::TokenJournal;
 use quipu::services::messages::command::TokenCommand;
 use quipu::services::messages::decide::{token_sha256, wayfarer_id_of};
 use serde_json::{Value, json};
@@ -28,7 +29,7 @@ async fn create(room: &Room, token: &str, wayfarer_id: &str, device: Option<&str
         life_s,
         proof: None,
     };
-    room.parts.token_writer().append(create).await.unwrap();
+    room.parts.writer(TokenJournal).append(create).await.unwrap();
 }
 
 async fn bearing(room: &Room, token: &str) -> Result<Client, u16> {
@@ -124,7 +125,7 @@ async fn a_token_that_proves_nothing_is_refused_and_not_ignored() {
     create(&strict, "short", &wayfarer(1), None, Some(1)).await;
     let wayfarer_id = wayfarer(1);
     let revoke = TokenCommand::Revoke { token_sha256: token_sha256("revoked"), wayfarer_id };
-    strict.parts.token_writer().append(revoke).await.unwrap();
+    strict.parts.writer(TokenJournal).append(revoke).await.unwrap();
     let over = "SELECT count(*) FROM message_tokens WHERE expires_at <= clock_timestamp()";
     eventually("a token is over", async || number(&database, over).await == 1).await;
     for room in [&strict, &lenient] {

@@ -1,4 +1,4 @@
-//! Watches the space on the disk: for the gate that writers ask, for the health, and for the log.
+//! Watches the free space on the disk, and reports a shortage to the writers, the health and the log.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,14 +8,15 @@ use tokio::time::sleep;
 use super::Parts;
 use crate::lifecycle::BoxError;
 
-/// Its name among the services in the health.
+/// Its name in the health.
 const NAME: &str = "disk";
 
-/// How often the file system is looked at. At 200 MB a second it loses 50 MB meanwhile, a tenth of the default reserve.
+/// Pause between two checks of the file system. At 200 MB a second 50 MB are written meanwhile, a tenth of the default reserve.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 impl Parts {
-    /// Watches the space that PostgreSQL has in `folder` of this machine, or what it reports when it is elsewhere (`None`).
+    /// Watches the free space of the file system that holds `folder`, PostgreSQL's data. With `None` PostgreSQL runs elsewhere,
+    /// and a shortage is known from its errors alone (SQLSTATE 53100).
     pub fn watch_space(&self, folder: Option<PathBuf>) {
         if let Some(folder) = folder {
             self.space.is_at(folder);
