@@ -44,41 +44,40 @@ pub(super) async fn start(
     let parts = Parts::open(urls, settings, lifecycle.clone(), metrics)?;
     parts.watch_space(instance::own_database(data, &configuration.database));
 
-    let outside = Outside::new(&parts.settings.networks)?;
-    let projections: Vec<_> = registry::projections().collect();
-    let ticked = Wake::new();
-    let mut addresses = BTreeMap::new();
-    let run = async |service: &ServiceSpec, addresses: &mut BTreeMap<String, String>| {
-        for warning in (service.warnings)(&parts.settings) {
-            tracing::warn!("{warning}");
-        }
-        let starting = Starting {
-            parts: &parts,
-            configuration,
-            outside: &outside,
-            ticked: &ticked,
-            projections: &projections,
-            addresses,
-        };
-        (service.start)(starting).await.map_err(Error::from_boxed)
+    let mut starting = Starting {
+        parts: &parts,
+        configuration,
+        outside: &Outside::new(&parts.settings.networks)?,
+        ticked: &Wake::new(),
+        projections: &registry::projections().collect::<Vec<_>>(),
+        addresses: BTreeMap::new(),
     };
-    let loops: Vec<_> =
-        services.iter().copied().map(registry::service).filter(|spec| spec.listeners.is_empty()).collect();
-    let listening: Vec<_> = registry::services()
-        .filter(|spec| !spec.listeners.is_empty() && services.contains(&spec.name))
-        .collect();
-    for service in &loops {
-        run(service, &mut addresses).await?;
-        addresses.insert(service.name.as_str().to_owned(), ops_address.clone());
+    let mut started = Vec::new();
+    for service in services.iter().copied().map(registry::service).filter(|spec| !listens(spec)) {
+        run(service, &mut starting).await?;
+        starting.addresses.insert(service.name.as_str().to_owned(), ops_address.clone());
+        started.push(service.name);
     }
     let routes = ops_routes(parts.health.clone(), parts.metrics.clone(), parts.edge.clone());
     parts.edge.serve(lifecycle, ops, routes);
-    addresses.insert(OPS.0.as_str().to_owned(), ops_address);
-    for service in &listening {
-        run(service, &mut addresses).await?;
+    starting.addresses.insert(OPS.0.as_str().to_owned(), ops_address);
+    for service in registry::services().filter(|spec| listens(spec) && services.contains(&spec.name)) {
+        run(service, &mut starting).await?;
+        started.push(service.name);
     }
-    let services = loops.into_iter().chain(listening).map(|service| service.name).collect();
-    Ok(Started { parts, addresses, services })
+    let addresses = starting.addresses;
+    Ok(Started { parts, addresses, services: started })
+}
+
+fn listens(service: &ServiceSpec) -> bool {
+    !service.listeners.is_empty()
+}
+
+async fn run(service: &ServiceSpec, starting: &mut Starting<'_>) -> Result<()> {
+    for warning in (service.warnings)(&starting.parts.settings) {
+        tracing::warn!("{warning}");
+    }
+    (service.start)(starting).await.map_err(Error::from_boxed)
 }
 
 /// Checks the roles, migrates, and checks the tables.

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::Clock;
 use crate::lifecycle::{BoxError, Cycle, Pace, Service, Wake, guarded};
 use crate::room::{
-    Enabled, Parts, Room, ServiceName, ServiceSpec, Starting, no_warnings, same_alone, same_in_sample,
+    Enabled, Parts, Room, ServiceName, ServiceSpec, Starting, done, no_warnings, same_alone, same_in_sample,
 };
 use crate::services::archive::react::Offers;
 use crate::store::ingest::Source;
@@ -42,7 +41,7 @@ pub(super) const ROOM: Room = Room {
             listeners: &[],
             warnings: no_warnings,
             run_alone: same_alone,
-            start: start_ticker,
+            start: |starting| Box::pin(start_ticker(starting)),
         },
         ServiceSpec {
             name: ServiceName::Projector,
@@ -50,7 +49,10 @@ pub(super) const ROOM: Room = Room {
             listeners: &[],
             warnings: no_warnings,
             run_alone: same_alone,
-            start: start_projector,
+            start: |starting| {
+                start_projector(starting);
+                done(Ok(()))
+            },
         },
     ],
     journals: &["era", "erasure", "implementation_log"],
@@ -60,35 +62,30 @@ pub(super) const ROOM: Room = Room {
 };
 
 /// The ticker, and two loops that every instance needs beside it.
-fn start_ticker(starting: Starting<'_>) -> BoxFuture<'_, Result<(), BoxError>> {
-    Box::pin(async move {
-        let Starting { parts, ticked, .. } = starting;
-        let (lifecycle, health) = (&parts.lifecycle, &parts.health);
-        let ticker = Ticker::new(parts, ticked.clone()).await?;
-        lifecycle.run_service(ticker, Pace::every(POLL).woken_by(parts.hints.subscribe()), health.clone());
-        let guard = Guard { doors: parts.doors.clone() };
-        lifecycle.run_service(guard, Pace::every(GUARD), health.clone());
-        // SQL programs may offer events whichever services run, so this loop runs where the ticker does.
-        let offers = Offers {
-            doors: parts.doors.clone(),
-            leases: parts.leases.clone(),
-            intake: parts.intake(Source::Relay),
-        };
-        lifecycle.run_service(offers, Pace::every(POLL), health.clone());
-        Ok(())
-    })
+async fn start_ticker(starting: &Starting<'_>) -> Result<(), BoxError> {
+    let Starting { parts, ticked, .. } = *starting;
+    let (lifecycle, health) = (&parts.lifecycle, &parts.health);
+    let ticker = Ticker::new(parts, ticked.clone()).await?;
+    lifecycle.run_service(ticker, Pace::every(POLL).woken_by(parts.hints.subscribe()), health.clone());
+    let guard = Guard { doors: parts.doors.clone() };
+    lifecycle.run_service(guard, Pace::every(GUARD), health.clone());
+    // SQL programs may offer events whichever services run, so this loop runs where the ticker does.
+    let offers = Offers {
+        doors: parts.doors.clone(),
+        leases: parts.leases.clone(),
+        intake: parts.intake(Source::Relay),
+    };
+    lifecycle.run_service(offers, Pace::every(POLL), health.clone());
+    Ok(())
 }
 
-fn start_projector(starting: Starting<'_>) -> BoxFuture<'_, Result<(), BoxError>> {
-    Box::pin(async move {
-        let Starting { parts, ticked, projections, .. } = starting;
-        let interval = Duration::from_millis(parts.settings.services.projector.interval_ms.get());
-        let projections = projections.iter().copied().filter(|p| p.upkeep == Upkeep::Ticks).collect();
-        let projector = Projector { doors: parts.doors.clone(), projections };
-        let pace = Pace::every(interval).woken_by(ticked.clone());
-        parts.lifecycle.run_service(projector, pace, parts.health.clone());
-        Ok(())
-    })
+fn start_projector(starting: &Starting<'_>) {
+    let Starting { parts, ticked, projections, .. } = *starting;
+    let interval = Duration::from_millis(parts.settings.services.projector.interval_ms.get());
+    let projections = projections.iter().copied().filter(|p| p.upkeep == Upkeep::Ticks).collect();
+    let projector = Projector { doors: parts.doors.clone(), projections };
+    let pace = Pace::every(interval).woken_by(ticked.clone());
+    parts.lifecycle.run_service(projector, pace, parts.health.clone());
 }
 
 /// The service `ticker`.

@@ -12,6 +12,7 @@ mod space;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::ready;
 
 use futures_util::future::BoxFuture;
 
@@ -86,7 +87,7 @@ impl Enabled {
 }
 
 /// A function that starts a service: it makes its loops and hands them to [`Parts::lifecycle`].
-pub type Start = for<'a> fn(Starting<'a>) -> BoxFuture<'a, Result<(), BoxError>>;
+pub type Start = for<'a> fn(&'a mut Starting<'_>) -> BoxFuture<'a, Result<(), BoxError>>;
 
 /// What a service is started with.
 pub struct Starting<'a> {
@@ -102,13 +103,19 @@ pub struct Starting<'a> {
     pub projections: &'a [&'static Projection],
     /// The addresses of everything that was started before, as `host:port` by the names of the ready file. A service adds
     /// those of its listeners.
-    pub addresses: &'a mut BTreeMap<String, String>,
+    pub addresses: BTreeMap<String, String>,
 }
 
 impl fmt::Debug for Starting<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Starting").field("addresses", &self.addresses).finish_non_exhaustive()
     }
+}
+
+/// For services that start without waiting for anything.
+#[must_use]
+pub fn done<'a>(started: Result<(), BoxError>) -> BoxFuture<'a, Result<(), BoxError>> {
+    Box::pin(ready(started))
 }
 
 /// For services without warnings.

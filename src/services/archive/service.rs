@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use nostr_sdk::Keys;
 
 use super::append::{MetadataJournal, RelayJournal, SyncJournal};
@@ -17,7 +16,7 @@ use super::seeds::Seeds;
 use crate::base::RelayUrl;
 use crate::config::{Settings, Vanish};
 use crate::lifecycle::{BoxError, Pace};
-use crate::room::{Enabled, Room, ServiceName, ServiceSpec, Start, Starting, no_warnings, same_alone};
+use crate::room::{Enabled, Room, ServiceName, ServiceSpec, Start, Starting, done, no_warnings, same_alone};
 use crate::store::ingest::Source;
 
 /// Poll of loops whose work may arrive at any time.
@@ -36,27 +35,36 @@ pub const ROOM: Room = Room {
         service(
             ServiceName::Initializer,
             Enabled::If { setting: "services.initializer.enabled", rule: |s| s.initializer.enabled },
-            start_initializer,
+            |starting| {
+                start_initializer(starting);
+                done(Ok(()))
+            },
         ),
         service(
             ServiceName::Finder,
             Enabled::If { setting: "services.finder.enabled", rule: |s| s.finder.enabled },
-            start_finder,
+            |starting| {
+                start_finder(starting);
+                done(Ok(()))
+            },
         ),
         service(
             ServiceName::Validator,
             Enabled::If { setting: "services.validator.enabled", rule: |s| s.validator.enabled },
-            start_validator,
+            |starting| {
+                start_validator(starting);
+                done(Ok(()))
+            },
         ),
         service(
             ServiceName::Monitor,
             Enabled::If { setting: "services.monitor.enabled", rule: |s| s.monitor.enabled },
-            start_monitor,
+            |starting| done(start_monitor(starting)),
         ),
         service(
             ServiceName::Synchronizer,
             Enabled::If { setting: "services.synchronizer.enabled", rule: |s| s.synchronizer.enabled },
-            start_synchronizer,
+            |starting| done(start_synchronizer(starting)),
         ),
         service(
             ServiceName::PrioritySynchronizer,
@@ -64,12 +72,15 @@ pub const ROOM: Room = Room {
                 setting: "services.priority_synchronizer.enabled",
                 rule: |s| s.priority_synchronizer.enabled,
             },
-            start_priority_synchronizer,
+            |starting| done(start_priority_synchronizer(starting)),
         ),
         service(
             ServiceName::Vanisher,
             Enabled::If { setting: "services.ingest.vanish", rule: |s| s.ingest.vanish == Vanish::Honour },
-            start_vanisher,
+            |starting| {
+                start_vanisher(starting);
+                done(Ok(()))
+            },
         ),
     ],
     journals: &[
@@ -105,115 +116,98 @@ fn use_sample(settings: &mut Settings, relay: &RelayUrl) {
     services.synchronizer.interval_s = std::num::NonZeroU32::MIN.saturating_add(9);
 }
 
-fn start_initializer(starting: Starting<'_>) -> BoxFuture<'_, Result<(), BoxError>> {
-    Box::pin(async move {
-        let Starting { parts, configuration, .. } = starting;
-        let metrics = InitializerMetrics::default();
-        parts.metrics.register(|registry| metrics.register(registry));
-        let initializer = Initializer {
-            implementation: configuration.implementation.clone(),
-            seed_file: configuration.settings.services.initializer.seed_file.clone(),
+fn start_initializer(starting: &Starting<'_>) {
+    let Starting { parts, configuration, .. } = *starting;
+    let metrics = InitializerMetrics::default();
+    parts.metrics.register(|registry| metrics.register(registry));
+    let initializer = Initializer {
+        implementation: configuration.implementation.clone(),
+        seed_file: configuration.settings.services.initializer.seed_file.clone(),
+        relays: parts.writer(RelayJournal),
+        metrics,
+    };
+    parts.lifecycle.run_service(initializer, Pace::every(POLL), parts.health.clone());
+}
+
+fn start_finder(starting: &Starting<'_>) {
+    let Starting { parts, outside, .. } = *starting;
+    let settings = parts.settings.services.finder.clone();
+    let metrics = FinderMetrics::default();
+    parts.metrics.register(|registry| metrics.register(registry));
+    let interval = Duration::from_secs(settings.interval_s.get().into());
+    let finder = Finder::new(
+        FinderParts {
+            doors: parts.doors.clone(),
             relays: parts.writer(RelayJournal),
+            leases: parts.leases.clone(),
+            outside: outside.clone(),
             metrics,
-        };
-        parts.lifecycle.run_service(initializer, Pace::every(POLL), parts.health.clone());
-        Ok(())
-    })
+        },
+        settings,
+    );
+    parts.lifecycle.run_service(finder, Pace::every(interval).with_long_cycles(), parts.health.clone());
 }
 
-fn start_finder(starting: Starting<'_>) -> BoxFuture<'_, Result<(), BoxError>> {
-    Box::pin(async move {
-        let Starting { parts, outside, .. } = starting;
-        let settings = parts.settings.services.finder.clone();
-        let metrics = FinderMetrics::default();
-        parts.metrics.register(|registry| metrics.register(registry));
-        let interval = Duration::from_secs(settings.interval_s.get().into());
-        let finder = Finder::new(
-            FinderParts {
-                doors: parts.doors.clone(),
-                relays: parts.writer(RelayJournal),
-                leases: parts.leases.clone(),
-                outside: outside.clone(),
-                metrics,
-            },
-            settings,
-        );
-        parts.lifecycle.run_service(finder, Pace::every(interval).with_long_cycles(), parts.health.clone());
-        Ok(())
-    })
-}
-
-fn start_validator(starting: Starting<'_>) -> BoxFuture<'_, Result<(), BoxError>> {
-    Box::pin(async move {
-        let Starting { parts, outside, .. } = starting;
-        let services = &parts.settings.services;
-        let metrics = ValidatorMetrics::default();
-        parts.metrics.register(|registry| metrics.register(registry));
-        let validator = Validator::new(
-            ValidatorParts {
-                doors: parts.doors.clone(),
-                relays: parts.writer(RelayJournal),
-                leases: parts.leases.clone(),
-                outside: outside.clone(),
-                networks: parts.settings.networks.clone(),
-                candidates_max: services.finder.candidates_max,
-                metrics,
-            },
-            services.validator.clone(),
-        );
-        let pace = Pace::every(Duration::from_secs(services.validator.interval_s.get().into()));
-        parts.lifecycle.run_service(validator, pace.with_long_cycles(), parts.health.clone());
-        Ok(())
-    })
+fn start_validator(starting: &Starting<'_>) {
+    let Starting { parts, outside, .. } = *starting;
+    let services = &parts.settings.services;
+    let metrics = ValidatorMetrics::default();
+    parts.metrics.register(|registry| metrics.register(registry));
+    let validator = Validator::new(
+        ValidatorParts {
+            doors: parts.doors.clone(),
+            relays: parts.writer(RelayJournal),
+            leases: parts.leases.clone(),
+            outside: outside.clone(),
+            networks: parts.settings.networks.clone(),
+            candidates_max: services.finder.candidates_max,
+            metrics,
+        },
+        services.validator.clone(),
+    );
+    let pace = Pace::every(Duration::from_secs(services.validator.interval_s.get().into()));
+    parts.lifecycle.run_service(validator, pace.with_long_cycles(), parts.health.clone());
 }
 
 /// The monitor, and a loop that publishes its reports if the settings ask for that.
-fn start_monitor(starting: Starting<'_>) -> BoxFuture<'_, Result<(), BoxError>> {
-    Box::pin(async move {
-        let Starting { parts, configuration, outside, .. } = starting;
-        let metrics = MonitorMetrics::default();
-        parts.metrics.register(|registry| metrics.register(registry));
-        let (monitor, publisher) = Monitor::new(
-            MonitorParts {
-                doors: parts.doors.clone(),
-                snapshots: parts.writer(MetadataJournal),
-                leases: parts.leases.clone(),
-                outside: outside.clone(),
-                clock: Arc::clone(&parts.clock),
-                metrics,
-            },
-            parts.settings.services.monitor.clone(),
-            parts.settings.networks.clone(),
-            configuration.monitor_key.as_ref(),
-        )?;
-        let health = &parts.health;
-        parts.lifecycle.run_service(monitor, Pace::every(LOOK).with_long_cycles(), health.clone());
-        if let Some(publisher) = publisher {
-            parts.lifecycle.run_service(publisher, Pace::every(POLL).with_long_cycles(), health.clone());
-        }
-        Ok(())
-    })
+fn start_monitor(starting: &Starting<'_>) -> Result<(), BoxError> {
+    let Starting { parts, configuration, outside, .. } = *starting;
+    let metrics = MonitorMetrics::default();
+    parts.metrics.register(|registry| metrics.register(registry));
+    let (monitor, publisher) = Monitor::new(
+        MonitorParts {
+            doors: parts.doors.clone(),
+            snapshots: parts.writer(MetadataJournal),
+            leases: parts.leases.clone(),
+            outside: outside.clone(),
+            clock: Arc::clone(&parts.clock),
+            metrics,
+        },
+        parts.settings.services.monitor.clone(),
+        parts.settings.networks.clone(),
+        configuration.monitor_key.as_ref(),
+    )?;
+    let health = &parts.health;
+    parts.lifecycle.run_service(monitor, Pace::every(LOOK).with_long_cycles(), health.clone());
+    if let Some(publisher) = publisher {
+        parts.lifecycle.run_service(publisher, Pace::every(POLL).with_long_cycles(), health.clone());
+    }
+    Ok(())
 }
 
-fn start_synchronizer(starting: Starting<'_>) -> BoxFuture<'_, Result<(), BoxError>> {
-    Box::pin(async move {
-        run_synchronizer(&starting, Synchronizer::new)?;
-        Ok(())
-    })
+fn start_synchronizer(starting: &Starting<'_>) -> Result<(), BoxError> {
+    run_synchronizer(starting, Synchronizer::new)
 }
 
-fn start_priority_synchronizer(starting: Starting<'_>) -> BoxFuture<'_, Result<(), BoxError>> {
-    Box::pin(async move {
-        let name = &starting.parts.settings.services.priority_synchronizer.relays_file;
-        let file = starting.configuration.implementation.data_file(name)?;
-        let seeds = Seeds::read(file.as_bytes())?;
-        if let Some((line, reason)) = seeds.refused.first() {
-            return Err(format!("{name} line {line}: {reason}").into());
-        }
-        run_synchronizer(&starting, |sync, settings, networks| {
-            Synchronizer::with_priority(sync, settings, networks, seeds.relays)
-        })?;
-        Ok(())
+fn start_priority_synchronizer(starting: &Starting<'_>) -> Result<(), BoxError> {
+    let name = &starting.parts.settings.services.priority_synchronizer.relays_file;
+    let file = starting.configuration.implementation.data_file(name)?;
+    let seeds = Seeds::read(file.as_bytes())?;
+    if let Some((line, reason)) = seeds.refused.first() {
+        return Err(format!("{name} line {line}: {reason}").into());
+    }
+    run_synchronizer(starting, |sync, settings, networks| {
+        Synchronizer::with_priority(sync, settings, networks, seeds.relays)
     })
 }
 
@@ -222,7 +216,7 @@ fn run_synchronizer(
     starting: &Starting<'_>,
     make: impl FnOnce(SyncParts, crate::config::Synchronizer, crate::config::Networks) -> Synchronizer,
 ) -> Result<(), BoxError> {
-    let Starting { parts, configuration, outside, .. } = starting;
+    let Starting { parts, configuration, outside, .. } = *starting;
     let keys = match &configuration.synchronizer_key {
         Some(secret) => Keys::parse(secret.expose())?,
         None => Keys::generate(),
@@ -236,7 +230,7 @@ fn run_synchronizer(
         windows: parts.writer(SyncJournal),
         leases: parts.leases.clone(),
         clock: Arc::clone(&parts.clock),
-        outside: (*outside).clone(),
+        outside: outside.clone(),
         keys,
         metrics,
     };
@@ -250,12 +244,9 @@ fn run_synchronizer(
     Ok(())
 }
 
-fn start_vanisher(starting: Starting<'_>) -> BoxFuture<'_, Result<(), BoxError>> {
-    Box::pin(async move {
-        let parts = starting.parts;
-        let own_urls = parts.settings.services.ingest.vanish_relay_urls.clone();
-        let vanisher = Vanisher::new(parts.doors.clone(), parts.leases.clone(), own_urls);
-        parts.lifecycle.run_service(vanisher, Pace::every(VANISH), parts.health.clone());
-        Ok(())
-    })
+fn start_vanisher(starting: &Starting<'_>) {
+    let parts = starting.parts;
+    let own_urls = parts.settings.services.ingest.vanish_relay_urls.clone();
+    let vanisher = Vanisher::new(parts.doors.clone(), parts.leases.clone(), own_urls);
+    parts.lifecycle.run_service(vanisher, Pace::every(VANISH), parts.health.clone());
 }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
-
 use super::{ConsoleParts, ConsoleState, routes, watcher};
 use crate::http::Listener;
 use crate::lifecycle::BoxError;
@@ -29,7 +27,7 @@ pub const ROOM: Room = Room {
         listeners: &[LISTENER],
         warnings: no_warnings,
         run_alone: same_alone,
-        start,
+        start: |starting| Box::pin(start(starting)),
     }],
     journals: &[],
     projections: &[],
@@ -37,22 +35,20 @@ pub const ROOM: Room = Room {
     use_sample: same_in_sample,
 };
 
-fn start(starting: Starting<'_>) -> BoxFuture<'_, Result<(), BoxError>> {
-    Box::pin(async move {
-        let Starting { parts, addresses, .. } = starting;
-        let address = parts.settings.http.console_address;
-        let listener = Listener::bind(LISTENER.name(), LISTENER.setting, address).await?;
-        addresses.insert(LISTENER.name().to_owned(), listener.address().to_string());
-        let state = ConsoleState::new(ConsoleParts {
-            doors: parts.doors.clone(),
-            health: parts.health.clone(),
-            lifecycle: parts.lifecycle.clone(),
-            clock: Arc::clone(&parts.clock),
-            listeners: addresses.iter().map(|(name, address)| (name.clone(), address.clone())).collect(),
-        });
-        let (watcher, pace) = watcher(&state, &parts.hints);
-        parts.lifecycle.run_service(watcher, pace, parts.health.clone());
-        parts.edge.serve(&parts.lifecycle, listener, routes(state));
-        Ok(())
-    })
+async fn start(starting: &mut Starting<'_>) -> Result<(), BoxError> {
+    let parts = starting.parts;
+    let address = parts.settings.http.console_address;
+    let listener = Listener::bind(LISTENER.name(), LISTENER.setting, address).await?;
+    starting.addresses.insert(LISTENER.name().to_owned(), listener.address().to_string());
+    let state = ConsoleState::new(ConsoleParts {
+        doors: parts.doors.clone(),
+        health: parts.health.clone(),
+        lifecycle: parts.lifecycle.clone(),
+        clock: Arc::clone(&parts.clock),
+        listeners: starting.addresses.clone().into_iter().collect(),
+    });
+    let (watcher, pace) = watcher(&state, &parts.hints);
+    parts.lifecycle.run_service(watcher, pace, parts.health.clone());
+    parts.edge.serve(&parts.lifecycle, listener, routes(state));
+    Ok(())
 }

@@ -6,8 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-
 use super::append::{Exchange, LANES, Lanes, MessageJournal, TokenJournal};
 use super::edge::{MessagesParts, MessagesState, routes};
 use super::metrics::MessageMetrics;
@@ -17,7 +15,7 @@ use crate::config::Messages;
 use crate::http::Listener;
 use crate::lifecycle::{BoxError, Pace};
 use crate::room::{
-    Enabled, ListenerSpec, Parts, Port, Ports, Room, ServiceName, ServiceSpec, Starting, same_in_sample,
+    Enabled, ListenerSpec, Parts, Port, Ports, Room, ServiceName, ServiceSpec, same_in_sample,
 };
 
 /// Pause between two queries for messages whose hint was lost.
@@ -55,7 +53,7 @@ pub const ROOM: Room = Room {
             messages.ws_address.get_or_insert(local(ALONE[0]));
             messages.http_address.get_or_insert(local(ALONE[1]));
         },
-        start: start_service,
+        start: |starting| Box::pin(start(starting.parts, &mut starting.addresses)),
     }],
     journals: &["message_log", "message_payloads", "message_tokens"],
     projections: &[],
@@ -69,10 +67,6 @@ const fn local(port: u16) -> SocketAddr {
 
 fn move_to(address: &mut Option<SocketAddr>, port: u16) {
     address.get_or_insert(local(port)).set_port(port);
-}
-
-fn start_service(starting: Starting<'_>) -> BoxFuture<'_, Result<(), BoxError>> {
-    Box::pin(start(starting.parts, starting.addresses))
 }
 
 /// Starts the room, and adds the addresses of its listeners to `addresses`. Returns after the partitions of the coming hours
