@@ -1,5 +1,5 @@
-//! The database of an instance: Quipu's own PostgreSQL and PgBouncer, its own PgBouncer in front of a given PostgreSQL, or
-//! given servers alone.
+//! The database of an instance: Quipu's own PostgreSQL and PgBouncer, its own PgBouncer in front of a given
+//! PostgreSQL, or given servers alone.
 
 use std::path::Path;
 
@@ -28,8 +28,8 @@ pub enum Database {
 }
 
 impl Database {
-    /// Starts Quipu's own servers, if there are any. `None` when `stop` was cancelled before they answered; none of them runs
-    /// then.
+    /// Starts Quipu's own servers, if there are any. `None` when `stop` was cancelled before they answered;
+    /// none of them runs then.
     pub async fn acquire(
         configuration: &Configuration,
         data: &Path,
@@ -133,9 +133,9 @@ pub(super) fn is_same_database(one: &Secret, other: &Secret) -> Result<bool> {
     Ok(Server::parse(one)?.is_same_database(&Server::parse(other)?))
 }
 
-/// The URLs that the environment names. A URL that is not named has the address, parameters and password of `DATABASE_URL`,
-/// and a role of its own. URLs for people are derived only if the session's is: where the operator names roles one by one,
-/// each has its own password.
+/// The URLs that the environment names. A URL that is not named has the address, parameters and password of
+/// `DATABASE_URL`, and a role of its own. URLs for people are derived only if the session's is: where the
+/// operator names roles one by one, each has its own password.
 pub(super) fn given(write: &Secret, environment: &DatabaseEnv) -> Result<GivenDoors> {
     let like_write = |role: &str| -> Result<Secret> {
         let mut url = Url::parse(write.expose()).context("DATABASE_URL is not a URL")?;

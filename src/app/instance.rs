@@ -1,4 +1,5 @@
-//! The instance file, by which other commands find a running instance: `DATA/instance.json`. `--ready-file` writes a copy.
+//! The instance file, by which other commands find a running instance: `DATA/instance.json`. `--ready-file`
+//! writes a copy.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -101,8 +102,8 @@ pub fn own_database(data: &Path, environment: &DatabaseEnv) -> Option<PathBuf> {
     (environment.write.is_none() && cluster.is_dir()).then_some(cluster)
 }
 
-/// The URLs that a command uses: those of the environment, else those of the instance on `data`. With an administrator's URL
-/// in the environment they are those of the instance that was started with it.
+/// The URLs that a command uses: those of the environment, else those of the instance on `data`. With an
+/// administrator's URL in the environment they are those of the instance that was started with it.
 ///
 /// # Errors
 /// When there are none; the message says what to do.

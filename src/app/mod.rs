@@ -1,5 +1,5 @@
-//! The composition root: the only module that knows all rooms. `registry.rs` lists them; everything else here iterates over
-//! that list.
+//! The composition root: the only module that knows all rooms. `registry.rs` lists them; everything else here
+//! iterates over that list.
 
 mod announce;
 mod database;

@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result};
 
 use crate::sample::{SampleGenerator, SampleRelay};
 
-/// Fixed, so that every sample has the same events: the seed, the number of authors and events, and the time they span.
+/// Fixed, so that every sample has the same events: the seed, the number of authors and events, and the time
+/// they span.
 const SEED: u64 = 7;
 const AUTHORS: usize = 600;
 const EVENTS: u64 = 20_000;

@@ -1,4 +1,5 @@
-//! Starts services on a database that answers: migrations, connection pools, loops, the ops listener, other listeners.
+//! Starts services on a database that answers: migrations, connection pools, loops, the ops listener, other
+//! listeners.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,8 +28,8 @@ pub(super) struct Started {
     pub(super) services: Vec<ServiceName>,
 }
 
-/// Migrates the database and starts the services. Loops start first; then the ops listener answers, so that its health knows
-/// every loop; then the services that listen.
+/// Migrates the database and starts the services. Loops start first; then the ops listener answers, so that
+/// its health knows every loop; then the services that listen.
 pub(super) async fn start(
     configuration: &Configuration,
     urls: &DatabaseUrls,
@@ -86,8 +87,8 @@ async fn migrate(configuration: &Configuration, urls: &DatabaseUrls) -> Result<(
         implementation: configuration.implementation.name().to_owned(),
         sql: configuration.implementation.procedures_sql()?.into_owned(),
     };
-    // Roles are checked first, because a migration's own error would name only the first missing privilege; tables are
-    // checked afterwards, because migrations make them.
+    // Roles are checked first, because a migration's own error would name only the first missing privilege;
+    // tables are checked afterwards, because migrations make them.
     setup::check_roles(&urls.owner).await?;
     let migrated = unobstructed(&urls.session, Box::pin(owner::migrate(&urls.owner, &procedures))).await?;
     setup::check_tables(&urls.owner).await?;

@@ -11,7 +11,8 @@ use crate::lifecycle::{Lifecycle, StopSignals, until_signals};
 /// Longest time that tasks may take to finish after the first signal, before they are aborted.
 pub(super) const GRACE: Duration = Duration::from_secs(20);
 
-/// Starts services. `None` when a signal arrived before all had started; those that had started run until [`end`].
+/// Starts services. `None` when a signal arrived before all had started; those that had started run until
+/// [`end`].
 ///
 /// # Errors
 /// Those of `starting`; every task has ended then.
@@ -39,7 +40,8 @@ pub(super) async fn end(lifecycle: &Lifecycle, signals: &mut StopSignals) -> Exi
     ending.exit_code()
 }
 
-/// Prints the message after a second signal. The database's servers have been told to stop, but were not waited for.
+/// Prints the message after a second signal. The database's servers have been told to stop, but were not
+/// waited for.
 pub(super) fn aborted() -> ExitCode {
     eprintln!("quipu was aborted; PostgreSQL and PgBouncer end by themselves, or the next start stops them");
     ExitCode::FAILURE

@@ -72,7 +72,8 @@ pub async fn up(mut configuration: Configuration, options: &UpOptions) -> Result
     }
 }
 
-/// Everything between the start and the stop of the database. The caller stops the database however this ends.
+/// Everything between the start and the stop of the database. The caller stops the database however this
+/// ends.
 async fn run_on(
     configuration: Configuration,
     options: &UpOptions,
@@ -81,7 +82,8 @@ async fn run_on(
     lifecycle: &Lifecycle,
     signals: &mut StopSignals,
 ) -> Result<ExitCode> {
-    // The data folder is locked by this process now, so an instance file in it is of an instance that was killed.
+    // The data folder is locked by this process now, so an instance file in it is of an instance that was
+    // killed.
     remove_stale(&Instance::path(&options.data))?;
     let relay = if options.sample { Some(sample::start(ports.of(Port::SampleRelay)).await?) } else { None };
     let outcome = run_instance(configuration, options, database, relay.as_ref(), lifecycle, signals).await;

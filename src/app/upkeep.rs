@@ -1,4 +1,5 @@
-//! The services that serve all rooms: ticks for readers of the journals, partitions for coming months, projections.
+//! The services that serve all rooms: ticks for readers of the journals, partitions for coming months,
+//! projections.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -127,7 +128,8 @@ impl Ticker {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this process holds the lease and takes the ticks. The lease is renewed when a third of it is over.
+    /// Whether this process holds the lease and takes the ticks. The lease is renewed when a third of it is
+    /// over.
     async fn is_ours(&self) -> Result<bool, Error> {
         let now = Instant::now();
         if self.state().leased_until.is_some_and(|until| now + LEASE * 2 / 3 < until) {
@@ -178,8 +180,8 @@ impl Service for Ticker {
     }
 }
 
-/// The loop `guard`: ends sessions of analysts that hold up the services. It is a loop of its own, because the ticker itself
-/// may be waiting for such a session.
+/// The loop `guard`: ends sessions of analysts that hold up the services. It is a loop of its own, because
+/// the ticker itself may be waiting for such a session.
 #[derive(Debug)]
 struct Guard {
     doors: Doors,

@@ -53,14 +53,14 @@ struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a whole instance; without DATABASE_URL with a PostgreSQL and PgBouncer of its own.
+    /// Run a whole instance. Without DATABASE_URL it runs its own PostgreSQL and PgBouncer.
     Up {
         #[arg(long, value_name = "N", help = port_base_help())]
         port_base: Option<u16>,
-        /// Write one JSON object here once everything answers: console, database URLs, services.
+        /// Write one JSON object to this file once everything answers: console, database URLs, services.
         #[arg(long, value_name = "FILE")]
         ready_file: Option<PathBuf>,
-        /// Also start a small local relay full of generated events, and crawl that one alone.
+        /// Also start a small local relay with generated events, and crawl only that relay.
         #[arg(long)]
         sample: bool,
     },
@@ -70,41 +70,43 @@ enum Command {
     Import(import::Import),
     /// Write stored events as JSON lines, exactly as they were signed.
     Export(export::Export),
-    /// Look at, add and retire relays.
+    /// List, add, retire and restore relays.
     #[command(subcommand)]
     Relays(relays::Relays),
-    /// Tokens and keys, and a client that sends and receives messages.
+    /// Manage tokens and keys; send and receive messages.
     #[command(subcommand)]
     Messages(messages::Messages),
-    /// What the archive holds, and what it costs.
+    /// Show the content, size and progress of the archive.
     #[command(subcommand)]
     Archive(archive::Archive),
     /// Print a database URL of the environment or of the running instance: psql "$(quipu url)".
     Url {
-        /// Which way in.
+        /// The role and route.
         #[arg(value_enum, default_value_t = url::Door::Reader, value_name = "DOOR")]
         door: url::Door,
     },
-    /// Print an SQL script that prepares your own PostgreSQL, or what is missing there.
+    /// Print an SQL script that prepares your own PostgreSQL, or only the statements for what is missing
+    /// there.
     SetupSql(setup::SetupSql),
     /// Recreate a projection from its journals.
     Rebuild {
         #[arg(help = rebuild_help())]
         name: String,
     },
-    /// Prove that the tables are what the journals say.
+    /// Verify the tables against the journals.
     Verify(upkeep::Verify),
-    /// Erase an event or everything a key signed, leaving a tombstone that keeps it away.
+    /// Erase an event or everything that a key signed. A tombstone keeps the events from being stored again.
     Erase(leave::Erase),
     /// Drop whole months of events, leaving a record.
     Retention(leave::Retention),
-    /// After a logical restore into another cluster: let readers of the journals begin a new era.
+    /// After a logical restore into another cluster: open a new era, so that readers of the journals can go
+    /// on.
     Rebase,
-    /// Show the settings in force, or everything that is wrong with them.
+    /// Show the settings in force, or every error in them.
     CheckConfig,
     /// Write generated, validly signed events as JSON lines to standard output.
     Sample {
-        /// How many.
+        /// The number of events.
         #[arg(long, default_value_t = 1_000)]
         count: u64,
         /// The same seed gives the same bytes.
@@ -174,7 +176,8 @@ impl Cli {
     }
 }
 
-/// The exit code of a command that a signal ended: 128 plus the number of SIGINT, as shells have it for Ctrl-C.
+/// The exit code of a command that a signal ended: 128 plus the number of SIGINT, as shells have it for
+/// Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
 /// Runs a command until it ends or a signal arrives. PostgreSQL rolls back what was not committed.

@@ -1,4 +1,5 @@
-//! `quipu run`: single services. `quipu run messages` also takes the flags of aethos-relay, which it replaces.
+//! `quipu run`: single services. `quipu run messages` also takes the flags of aethos-relay, which it
+//! replaces.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,28 +24,28 @@ pub(super) struct Run {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Flags of `run messages`, as aethos-relay has them")]
 struct Flags {
-    /// Where clients connect [default: 127.0.0.1:8080]; `:8080` is every address of this machine.
+    /// Address for clients [default: 127.0.0.1:8080]; `:8080` means every address of this machine.
     #[arg(long, value_name = "ADDRESS")]
     ws_addr: Option<String>,
-    /// Where health and metrics are [default: 127.0.0.1:8081].
+    /// Address for health and metrics [default: 127.0.0.1:8081].
     #[arg(long, value_name = "ADDRESS")]
     http_addr: Option<String>,
-    /// Pause between two sweeps: 30s, 1m30s.
+    /// Pause between two removals of expired messages: 30s, 1m30s.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     sweep_interval: Option<Duration>,
-    /// Longest life of a message.
+    /// Longest time until a message expires.
     #[arg(long, value_name = "SECONDS")]
     max_ttl_seconds: Option<u32>,
     /// Log as JSON.
     #[arg(long)]
     log_json: bool,
-    /// What this relay calls itself.
+    /// The name of this relay.
     #[arg(long, value_name = "ID")]
     relay_id: Option<String>,
     /// Origins of web pages that may connect, separated by commas.
     #[arg(long, value_name = "ORIGINS", value_delimiter = ',')]
     allowed_origins: Vec<String>,
-    /// Let web pages of every origin connect.
+    /// Allow web pages of every origin to connect.
     #[arg(long)]
     dev_mode: bool,
     /// Accepted and ignored: messages are kept in PostgreSQL, not in a file.

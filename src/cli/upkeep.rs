@@ -15,13 +15,13 @@ use crate::store::projection::Upkeep;
 use crate::store::verify::Finding;
 use crate::store::{DoorSizes, Doors, owner};
 
-/// Prove that the tables are what the journals say. Ends with 1 when something is wrong.
+/// Verify the tables against the journals. The exit code is 1 when a check fails.
 #[derive(Debug, Args)]
 pub(super) struct Verify {
-    /// Also check id and signature of every stored event.
+    /// Also verify the id and signature of every stored event.
     #[arg(long)]
     events: bool,
-    /// One JSON object a check.
+    /// Print one JSON object for each check.
     #[arg(long)]
     json: bool,
 }
@@ -85,7 +85,7 @@ pub(super) fn projection_names() -> String {
     registry::projections().map(|projection| projection.name).collect::<Vec<_>>().join(", ")
 }
 
-/// Recreates one projection.
+/// Recreates one projection from its journals.
 pub(super) async fn rebuild(context: &Context, name: &str) -> Result<ExitCode> {
     let Some(projection) = registry::projections().find(|projection| projection.name == name) else {
         bail!("there is no projection `{name}`; there are: {}", projection_names());

@@ -1,5 +1,5 @@
-//! The process's limit of open descriptors: raised at the start, and divided between connections to relays, connections to
-//! the database and connections that listeners accept.
+//! The process's limit of open descriptors: raised at the start, and divided between connections to relays,
+//! connections to the database and connections that listeners accept.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -12,7 +12,8 @@ const OWN: u64 = 256;
 /// Connections that listeners may accept however low the limit is.
 const CONNECTIONS_MIN: u64 = 64;
 
-/// Services that connect to relays at the same time, each within `relays_at_once`: validator, monitor, synchronizer.
+/// Services that connect to relays at the same time, each within `relays_at_once`: validator, monitor,
+/// synchronizer.
 const DIALLING_SERVICES: u64 = 3;
 
 /// The division of the descriptors.

@@ -1,8 +1,10 @@
-//! What a room hands over to the composition root, as data: its services, their listeners, its journals and projections.
+//! What a room hands over to the composition root, as data: its services, their listeners, its journals and
+//! projections.
 //!
 //! A room describes itself in its `service.rs`; `app/registry.rs` lists the rooms. `quipu up`, `quipu run`,
-//! `quipu check-config`, `quipu rebuild`, `quipu verify`, the projector, the help of the command line and the layout of
-//! ports iterate over that list. No field of a description has a default, so a new room cannot forget one.
+//! `quipu check-config`, `quipu rebuild`, `quipu verify`, the projector, the help of the command line and the
+//! layout of ports iterate over that list. No field of a description has a default, so a new room cannot
+//! forget one.
 
 mod descriptors;
 mod name;
@@ -40,7 +42,8 @@ pub struct Room {
     pub projections: &'static [Projection],
     /// What `quipu verify` checks beyond its projections.
     pub checks: &'static [Check],
-    /// Changes the settings for `quipu up --sample`, so that the room contacts the sample relay and nothing else.
+    /// Changes the settings for `quipu up --sample`, so that the room contacts the sample relay and nothing
+    /// else.
     pub use_sample: fn(&mut Settings, &RelayUrl),
 }
 
@@ -53,7 +56,8 @@ pub struct ServiceSpec {
     pub enabled: Enabled,
     /// Its listeners. A service without any is found in the ready file at the address of the ops listener.
     pub listeners: &'static [ListenerSpec],
-    /// Settings that are accepted but probably not meant. `quipu check-config` prints the warnings, a start logs them.
+    /// Settings that are accepted but probably not meant. `quipu check-config` prints the warnings, a start
+    /// logs them.
     pub warnings: fn(&Settings) -> Vec<String>,
     /// Changes the settings when `quipu run` runs this service and no other one.
     pub run_alone: fn(&mut Settings),
@@ -101,8 +105,8 @@ pub struct Starting<'a> {
     pub ticked: &'a Wake,
     /// The projections of all rooms.
     pub projections: &'a [&'static Projection],
-    /// The addresses of everything that was started before, as `host:port` by the names of the ready file. A service adds
-    /// those of its listeners.
+    /// The addresses of everything that was started before, as `host:port` by the names of the ready file. A
+    /// service adds those of its listeners.
     pub addresses: BTreeMap<String, String>,
 }
 

@@ -1,7 +1,7 @@
 //! The names of all services, in the order in which they start.
 
-/// A service. The order of the variants is the order in which `quipu up` starts them; those with listeners start after all
-/// others.
+/// A service. The order of the variants is the order in which `quipu up` starts them; those with listeners
+/// start after all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ServiceName {
     /// Enters the seed relays.
@@ -29,7 +29,8 @@ pub enum ServiceName {
 }
 
 impl ServiceName {
-    /// All of them, in the order in which they start. A test compares this list with the descriptions of all rooms.
+    /// All of them, in the order in which they start. A test compares this list with the descriptions of all
+    /// rooms.
     pub const ALL: [Self; Self::Console as usize + 1] = [
         Self::Initializer,
         Self::Ticker,

@@ -1,4 +1,5 @@
-//! The parts that all services of a process share: connection pools, writers of journals, hints, health, metrics.
+//! The parts that all services of a process share: connection pools, writers of journals, hints, health,
+//! metrics.
 
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use crate::store::lease::Leases;
 use crate::store::{AppendMetrics, DatabaseUrls, DoorSizes, Doors, Error, Hints, Space};
 use crate::telemetry::Metrics;
 
-/// The parts of one process. A writer is made on demand; its task ends when the last clone of the writer is dropped.
+/// The parts of one process. A writer is made on demand; its task ends when the last clone of the writer is
+/// dropped.
 #[derive(Debug, Clone)]
 pub struct Parts {
     /// The connection pools of the database.
@@ -41,7 +43,8 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Raises the limit of open descriptors, opens the connection pools and starts sending and receiving hints.
+    /// Raises the limit of open descriptors, opens the connection pools and starts sending and receiving
+    /// hints.
     ///
     /// # Errors
     /// [`Error::Broken`] when a URL cannot be understood.

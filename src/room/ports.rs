@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::config::Settings;
 
-/// A place in the run of ports. The order of the variants is the layout and never changes: add new ones at the end.
+/// A place in the run of ports. The order of the variants is the layout and never changes: add new ones at
+/// the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Port {
     /// The console.
@@ -87,7 +88,8 @@ pub struct ListenerSpec {
     pub setting: &'static str,
     /// Moves it to another port of the same IP address, for `quipu up --port-base`.
     pub move_to: fn(&mut Settings, u16),
-    /// How the start-up summary shows its URL, with `{}` for `host:port`; `None` when it has no line of its own.
+    /// How the start-up summary shows its URL, with `{}` for `host:port`; `None` when it has no line of its
+    /// own.
     pub url: Option<&'static str>,
 }
 

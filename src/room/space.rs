@@ -11,12 +11,13 @@ use crate::lifecycle::BoxError;
 /// Its name in the health.
 const NAME: &str = "disk";
 
-/// Pause between two checks of the file system. At 200 MB a second 50 MB are written meanwhile, a tenth of the default reserve.
+/// Pause between two checks of the file system. At 200 MB a second 50 MB are written meanwhile, a tenth of
+/// the default reserve.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 impl Parts {
-    /// Watches the free space of the file system that holds `folder`, PostgreSQL's data. With `None` PostgreSQL runs elsewhere,
-    /// and a shortage is known from its errors alone (SQLSTATE 53100).
+    /// Watches the free space of the file system that holds `folder`, PostgreSQL's data. With `None`
+    /// PostgreSQL runs elsewhere, and a shortage is known from its errors alone (SQLSTATE 53100).
     pub fn watch_space(&self, folder: Option<PathBuf>) {
         if let Some(folder) = folder {
             self.space.is_at(folder);

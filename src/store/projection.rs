@@ -1,5 +1,6 @@
-//! Projections: rows computed from journals, which can be deleted and computed again. A projection is kept in the same commit
-//! as its journals, or brought up to date by ticks. Either way its statements rebuild it and verify it against a replay.
+//! Projections: rows computed from journals, which can be deleted and computed again. A projection is kept in
+//! the same commit as its journals, or brought up to date by ticks. Either way its statements rebuild it and
+//! verify it against a replay.
 
 use deadpool_postgres::Pool;
 use tokio_postgres::types::{FromSql, Type};
@@ -28,8 +29,8 @@ pub struct Projection {
     pub journals: &'static [&'static str],
     /// How it keeps up.
     pub upkeep: Upkeep,
-    /// Statements that add entries of the journals to the tables. With [`Upkeep::Ticks`] each reads `{<journal>}`, which
-    /// stands for the entries between two ticks, or for all entries.
+    /// Statements that add entries of the journals to the tables. With [`Upkeep::Ticks`] each reads
+    /// `{<journal>}`, which stands for the entries between two ticks, or for all entries.
     pub statements: &'static [&'static str],
 }
 
@@ -62,8 +63,8 @@ impl Projection {
         })
     }
 
-    /// Applies everything up to the newest tick, together with the checkpoint, in one transaction. Without a checkpoint the
-    /// tables are emptied and filled from the start. Returns whether there was anything to do.
+    /// Applies everything up to the newest tick, together with the checkpoint, in one transaction. Without a
+    /// checkpoint the tables are emptied and filled from the start. Returns whether there was anything to do.
     pub async fn catch_up(&self, pool: &Pool) -> Result<bool, Error> {
         let mut client = pool.get().await?;
         let transaction = client.transaction().await?;

@@ -1,4 +1,5 @@
-//! Proofs that the tables say what the journals say, from the checks and projections that the caller hands over.
+//! Proofs that the tables say what the journals say, from the checks and projections that the caller hands
+//! over.
 
 use serde::Serialize;
 use tokio_postgres::IsolationLevel;
@@ -25,8 +26,8 @@ pub struct Finding {
     pub problems: Vec<String>,
 }
 
-/// Verifies the catalog, runs `checks` in one snapshot, and compares each projection with a replay of its journals. The
-/// result is consistent even while other processes write.
+/// Verifies the catalog, runs `checks` in one snapshot, and compares each projection with a replay of its
+/// journals. The result is consistent even while other processes write.
 pub async fn tables(
     owner: &Secret,
     checks: impl IntoIterator<Item = &Check>,

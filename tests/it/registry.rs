@@ -1,4 +1,5 @@
-//! The registry of rooms is complete: nothing that a room describes is forgotten by the program, the documents or the containers.
+//! The registry of rooms is complete: nothing that a room describes is forgotten by the program, the
+//! documents or the containers.
 
 use std::collections::BTreeSet;
 use std::fs;

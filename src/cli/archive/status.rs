@@ -19,7 +19,7 @@ pub(super) async fn run(context: &Context, view: View) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How far the archive has come: of all relays those checked, readable and proven, and what grows.
+/// Bars for the relays that are checked, readable and proven, and lines for the counts that grow.
 struct Bars {
     checked: ProgressBar,
     readable: ProgressBar,
@@ -63,7 +63,7 @@ impl Bars {
     }
 }
 
-/// A count, which is never negative.
+/// A count of the database, which is never negative.
 fn of(count: i64) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }

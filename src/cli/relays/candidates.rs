@@ -1,4 +1,4 @@
-//! `quipu relays list --candidates`.
+//! `quipu relays list --candidates`: URLs that wait for the validator.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use crate::cli::{Context, output};
 use crate::services::archive::read::{self, CandidateRow};
 use crate::store::{DoorSizes, Doors};
 
-/// Lists those who wait, in the order of their URLs.
+/// Lists the candidates, ordered by URL.
 pub(super) async fn list(context: &Context, json: bool) -> Result<ExitCode> {
     let doors = Doors::open(&context.urls()?, DoorSizes::default())?;
     let mut after = String::new();

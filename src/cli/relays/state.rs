@@ -1,4 +1,4 @@
-//! `quipu relays retire` and `restore`, and the words that listings use for a relay's state.
+//! `quipu relays retire` and `restore`, and the text that listings show for a relay's state.
 
 use std::process::ExitCode;
 
@@ -16,13 +16,13 @@ use crate::store::Relay;
 /// Changes the state of one relay.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Change {
-    /// Its URL.
+    /// The relay's URL.
     #[arg(value_name = "URL")]
     url: String,
-    /// Why; it is recorded.
+    /// The reason. It is recorded with the change.
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// One JSON object.
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -36,7 +36,7 @@ impl Change {
         self.apply(context, false).await
     }
 
-    /// Records that the relay is retired or restored, unless it is so already.
+    /// Records that the relay is retired or restored. Records nothing if it is in that state already.
     async fn apply(self, context: Context, retired: bool) -> Result<ExitCode> {
         let reason = self.reason.trim();
         if reason.is_empty() {
@@ -71,8 +71,8 @@ impl Change {
     }
 }
 
-/// A relay's state in words: retired, refused with the reason, crawled, checked, dialled, or never dialled; and what its newest check
-/// says.
+/// The state of a relay as text: retired, refused (with the reason), crawled, checked, dialled or never
+/// dialled; then the result of its newest check.
 pub(super) fn words(relay: &RelayRow) -> String {
     let state = match &relay.refused_reason {
         _ if relay.retired_at.is_some() => "retired".to_owned(),

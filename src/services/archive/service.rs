@@ -25,7 +25,8 @@ const POLL: Duration = Duration::from_secs(1);
 /// Pause between two looks of an idle synchronizer or monitor for a relay that is due.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Pause between two looks for requests to vanish. Public answers leave out such a key's events from the request on.
+/// Pause between two looks for requests to vanish. Public answers leave out such a key's events from the
+/// request on.
 const VANISH: Duration = Duration::from_secs(10);
 
 /// The description of the room.
@@ -211,7 +212,8 @@ fn start_priority_synchronizer(starting: &Starting<'_>) -> Result<(), BoxError> 
     })
 }
 
-/// A synchronizer, and a loop that crawls relays which the operator has just added before the synchronizer does.
+/// A synchronizer, and a loop that crawls relays which the operator has just added before the synchronizer
+/// does.
 fn run_synchronizer(
     starting: &Starting<'_>,
     make: impl FnOnce(SyncParts, crate::config::Synchronizer, crate::config::Networks) -> Synchronizer,

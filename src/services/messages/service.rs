@@ -1,5 +1,5 @@
-//! The service `messages`: two listeners with the same routes, a loop that removes expired messages, and a loop that follows
-//! the messages that other processes accept.
+//! The service `messages`: two listeners with the same routes, a loop that removes expired messages, and a
+//! loop that follows the messages that other processes accept.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -69,8 +69,8 @@ fn move_to(address: &mut Option<SocketAddr>, port: u16) {
     address.get_or_insert(local(port)).set_port(port);
 }
 
-/// Starts the room, and adds the addresses of its listeners to `addresses`. Returns after the partitions of the coming hours
-/// exist, so that the first message finds its own.
+/// Starts the room, and adds the addresses of its listeners to `addresses`. Returns after the partitions of
+/// the coming hours exist, so that the first message finds its own.
 ///
 /// # Errors
 /// When the database does not answer, or an address cannot be listened on.
