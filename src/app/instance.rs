@@ -92,7 +92,9 @@ pub fn running(data: &Path) -> Result<Instance> {
             data.display()
         )
     })?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not as Quipu wrote it", path.display()))
+    serde_json::from_str(&text).with_context(|| {
+        format!("{} is damaged: restart the instance, which writes it again", path.display())
+    })
 }
 
 /// The folder of the instance's own PostgreSQL in `data`; `None` when the database is elsewhere.

@@ -43,6 +43,6 @@ pub(super) async fn end(lifecycle: &Lifecycle, signals: &mut StopSignals) -> Exi
 /// Prints the message after a second signal. The database's servers have been told to stop, but were not
 /// waited for.
 pub(super) fn aborted() -> ExitCode {
-    eprintln!("quipu was aborted; PostgreSQL and PgBouncer end by themselves, or the next start stops them");
+    eprintln!("quipu was aborted; PostgreSQL and PgBouncer stop by themselves, or the next start stops them");
     ExitCode::FAILURE
 }

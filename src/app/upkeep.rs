@@ -151,7 +151,7 @@ impl Ticker {
         let rows = client.query_typed("SELECT quipu_ensure_months($1)", &[(&seconds, Type::INT8)]).await?;
         let made: i32 = rows.first().map_or(0, |row| row.get(0));
         if made > 0 {
-            tracing::info!("{made} months of events prepared ahead");
+            tracing::info!("partitions for {made} coming months were made");
         }
         self.state().kept_house = Some(now);
         Ok(())

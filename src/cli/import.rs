@@ -92,9 +92,7 @@ impl Import {
         let outcome = until_signals(&mut signals, &stop, "events are imported", storing).await;
         bar.finish_and_clear();
         let Some(outcome) = outcome else {
-            eprintln!(
-                "quipu: aborted; import the file again, events that are stored already are passed over"
-            );
+            eprintln!("quipu: aborted; import the file again: events that are stored already are skipped");
             return Ok(ExitCode::from(INTERRUPTED));
         };
         let total = outcome?;

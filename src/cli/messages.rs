@@ -82,14 +82,14 @@ fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
 impl LoginArgs {
     fn login(self, context: &Context) -> Result<Login> {
         if !matches!(self.url.scheme(), "ws" | "wss") {
-            bail!("--url: `{}` is no WebSocket's URL: ws://host/ws or wss://host/ws", self.url);
+            bail!("--url: `{}` is not a WebSocket URL: expected ws://host/ws or wss://host/ws", self.url);
         }
         let proof = match (&self.key, self.token) {
             (Some(file), _) => Proof::Key(key::read(file)?),
             (None, Some(token)) => {
                 if is_exposed(&self.url) {
                     eprintln!(
-                        "quipu: the token goes to {} unencrypted, use wss:// where it is offered",
+                        "quipu: the token is sent to {} unencrypted; use wss:// if the relay offers it",
                         self.url
                     );
                 }
@@ -101,13 +101,13 @@ impl LoginArgs {
             (Proof::Key(key), claimed) => {
                 let own = wayfarer_id_of(&key.verifying_key().to_bytes());
                 if claimed.is_some_and(|claimed| claimed != own) {
-                    bail!("--as: the key proves {own} and nobody else; leave --as out");
+                    bail!("--as: the key proves another id, {own}; omit --as");
                 }
                 own
             }
             (_, Some(claimed)) => claimed,
             (_, None) => bail!(
-                "say who you are: `--as ID`, with a token of `quipu messages token create`, or `--key FILE`"
+                "an identity is needed: `--as ID` with a token of `quipu messages token create`, or `--key FILE`"
             ),
         };
         let outside = Outside::new(&context.configuration.settings.networks).context("networks")?;

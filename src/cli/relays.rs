@@ -216,7 +216,7 @@ impl List {
             eprintln!(
                 "{}",
                 if restricted {
-                    "no relay is like that: `quipu relays list` without filters shows all"
+                    "no relay matches: `quipu relays list` without filters shows all"
                 } else {
                     "no relays yet: `quipu up` enters the seeds, `quipu relays add URL` adds one"
                 }

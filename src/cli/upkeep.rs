@@ -107,7 +107,7 @@ pub(super) async fn rebuild(context: &Context, name: &str) -> Result<ExitCode> {
 pub(super) async fn rebase(context: &Context) -> Result<ExitCode> {
     match owner::rebase(&context.urls()?.owner).await? {
         Some(era) => println!("era {era} is open; projections will be rebuilt when the services start"),
-        None => println!("nothing to do: the database still lives in the cluster it was written in"),
+        None => println!("nothing to do: the database is still in the cluster in which it was written"),
     }
     Ok(ExitCode::SUCCESS)
 }

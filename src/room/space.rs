@@ -31,12 +31,12 @@ impl Parts {
                 if let Some(shortage) = &shortage {
                     let reason = format!("no space left: {shortage}");
                     if !was_short {
-                        tracing::error!("{reason}; until then nothing is accepted");
+                        tracing::error!("{reason}; commands are refused until there is enough space");
                     }
                     health.waiting(NAME, &reason);
                 } else {
                     if was_short {
-                        tracing::info!("there is space on the disk again: writing goes on");
+                        tracing::info!("there is enough space on the disk again: commands are accepted");
                     }
                     health.working(NAME);
                 }

@@ -95,6 +95,19 @@ fn every_service_is_enabled_by_the_setting_that_it_names() {
     }
 }
 
+/// Settings that all services share.
+const SHARED_SECTIONS: [&str; 1] = ["ingest"];
+
+#[test]
+fn every_section_of_services_is_that_of_a_service() {
+    let settings = shown(&Settings::default());
+    for section in settings["services"].as_object().unwrap().keys() {
+        let name = section.replace('_', "-");
+        let is_known = ServiceName::parse(&name).is_some() || SHARED_SECTIONS.contains(&section.as_str());
+        assert!(is_known, "services.{section} is the section of no service");
+    }
+}
+
 /// The order and the names are an interface: the summary and the ready file have them.
 #[test]
 fn the_services_that_run_by_default_are_these_in_this_order() {

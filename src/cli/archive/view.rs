@@ -123,7 +123,7 @@ async fn watch<T>(
                 Ok(answer) if show(&answer)? => has_answered = true,
                 Ok(_) => return Ok(()),
                 Err(error) if has_answered && error.is_passing() => {
-                    tracing::warn!(%error, "no answer; asked again soon");
+                    tracing::warn!(%error, "the database did not answer; trying again");
                     pause = PAUSE_MIN;
                 }
                 Err(error) => return Err(error.into()),

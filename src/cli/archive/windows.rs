@@ -39,7 +39,7 @@ pub(super) async fn gaps(context: &Context, relay: Option<&str>, json: bool) -> 
     line.finish_and_clear();
     if shown == 0 && !json {
         eprintln!(
-            "no gap is known; what is not proven yet either is in `quipu archive coverage --relay URL`"
+            "no gap is known; `quipu archive coverage --relay URL` also shows what was not requested yet"
         );
     }
     doors.close().await;

@@ -66,12 +66,12 @@ pub(super) enum Trouble {
     #[error("the relay refuses: {}{}: {}{}", Plain(.code), if .code.is_empty() { "error" } else { "" }, Plain(.message), advice(.code))]
     Refused { code: String, message: String },
     #[error(
-        "the relay wants proof of who you are: give `--key FILE`, or a token of `quipu messages token create`"
+        "the relay requires proof of the identity: give `--key FILE`, or a token of `quipu messages token create`"
     )]
     ProofWanted,
     #[error(
-        "the relay's challenge is for `{}`, which is not the URL that was dialled, so it is not signed: that relay would take the \
-         signature for you. Dial that URL, or give `--relay-id` if you know that this relay is the one that is named", Plain(.0)
+        "the relay's challenge is for `{}`, which is not the URL that was dialled, so it is not signed: the named relay \
+         would accept the signature as yours. Dial that URL, or give `--relay-id` if you know that this relay has that name", Plain(.0)
     )]
     OtherRelay(String),
     #[error("the relay's challenge cannot be signed: {0}")]

@@ -129,10 +129,12 @@ fn payload(text: String) -> Result<Vec<u8>> {
         io::stdin().take(most).read_to_end(&mut bytes).context("cannot read standard input")?;
     }
     if bytes.is_empty() {
-        bail!("a message must say something");
+        bail!("the message is empty");
     }
     if bytes.len() > PAYLOAD_BYTES_MAX {
-        bail!("no relay takes more than {PAYLOAD_BYTES_MAX} bytes: send it in parts");
+        bail!(
+            "the message has more than {PAYLOAD_BYTES_MAX} bytes, the most that any relay accepts: send it in parts"
+        );
     }
     Ok(bytes)
 }
@@ -150,7 +152,8 @@ impl Pull {
                 match line::write(message, self.json) {
                     Ok(()) => written += 1,
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-                    other => other.context("cannot write what came; it is not acknowledged")?,
+                    other => other
+                        .context("cannot write the message to standard output; it was not acknowledged")?,
                 }
             }
             if self.ack {
@@ -209,7 +212,9 @@ impl Tail {
                     match ended {
                         Err(Ended::Trouble(trouble)) => trouble,
                         Err(Ended::Output(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
-                            return Err(error).context("cannot write what came; it is not acknowledged");
+                            return Err(error).context(
+                                "cannot write the message to standard output; it was not acknowledged",
+                            );
                         }
                         Ok(()) | Err(Ended::Output(_)) => {
                             client.close().await;
@@ -222,7 +227,7 @@ impl Tail {
                 return Err(trouble.into());
             }
             let pause = pauses.next().unwrap_or(Duration::from_secs(30));
-            eprintln!("quipu: {trouble}; again in {:.1} s", pause.as_secs_f64());
+            eprintln!("quipu: {trouble}; trying again in {:.1} s", pause.as_secs_f64());
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 _ = stop.next() => return Ok(ExitCode::SUCCESS),

@@ -41,7 +41,7 @@ fn create(path: &Path) -> Result<String> {
     let key = SigningKey::from_bytes(&rand::rng().random());
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            bail!("{} is there already, and a key is never overwritten: name another file", path.display())
+            bail!("{} exists, and a key is never overwritten: name another file", path.display())
         }
         other => other.with_context(|| format!("cannot write {}", path.display()))?,
     };
@@ -55,10 +55,12 @@ fn create(path: &Path) -> Result<String> {
 pub(super) fn read(path: &Path) -> Result<SigningKey> {
     let shown = path.display();
     let file = File::open(path).with_context(|| {
-        format!("cannot read the key {shown}; `quipu messages key create {shown}` makes one")
+        format!("cannot read the key {shown}; `quipu messages key create {shown}` creates one")
     })?;
     if file.metadata()?.mode() & 0o077 != 0 {
-        bail!("others may use the key {shown}: `chmod 600 {shown}`, or make another one if they did");
+        bail!(
+            "other users can read the key {shown}: run `chmod 600 {shown}`, or create another key if they may have read it"
+        );
     }
     let mut text = String::new();
     file.take(FILE_BYTES_MAX).read_to_string(&mut text).with_context(|| format!("cannot read {shown}"))?;

@@ -114,7 +114,7 @@ impl Create {
         };
         append(doors, create).await?;
         let made = read::token(&doors.session, &token_sha256).await?;
-        let made = made.context("the token is over already: give it more --ttl-seconds")?;
+        let made = made.context("the token has expired already: give a longer --ttl-seconds")?;
         if self.json {
             let mut object = facts(&made);
             object["token"] = token.into();
@@ -122,7 +122,7 @@ impl Create {
         } else {
             output::say(token);
             eprintln!(
-                "good for {} from now on, and not shown again; `quipu messages token revoke {}` ends it",
+                "valid for {} from now on, and not shown again; `quipu messages token revoke {}` revokes it",
                 made.wayfarer_id,
                 shown(&made)
             );
@@ -149,7 +149,7 @@ async fn list(doors: &Doors, wayfarer: Option<&str>, json: bool) -> Result<()> {
         return Ok(());
     }
     if tokens.is_empty() {
-        eprintln!("no token is good: `quipu messages token create --wayfarer ID` makes one");
+        eprintln!("no token is valid: `quipu messages token create --wayfarer ID` creates one");
         return Ok(());
     }
     let rows = tokens.iter().map(|token| {
@@ -172,14 +172,14 @@ async fn revoke(doors: &Doors, named: &str, json: bool) -> Result<()> {
         object["revoked"] = true.into();
         output::say(object);
     } else {
-        output::say(format_args!("{}  revoked, was good for {}", shown(&found), found.wayfarer_id));
+        output::say(format_args!("{}  revoked, was valid for {}", shown(&found), found.wayfarer_id));
     }
     Ok(())
 }
 
 /// Finds a token by itself or by the first digits of its hash.
 async fn find(doors: &Doors, named: &str) -> Result<Token> {
-    const NONE: &str = "no such token is good: `quipu messages token list` shows those that are";
+    const NONE: &str = "no valid token matches: `quipu messages token list` shows the valid ones";
     if named.starts_with(PREFIX) {
         return read::token(&doors.session, &token_sha256(named)).await?.context(NONE);
     }

@@ -25,7 +25,7 @@ pub(super) async fn list(context: &Context, json: bool) -> Result<ExitCode> {
     }
     line.finish_and_clear();
     if shown == 0 && !json {
-        eprintln!("no candidates: whatever events and lists have named so far was looked at");
+        eprintln!("no candidates: every URL that events and lists have named so far was tried");
     }
     doors.close().await;
     Ok(ExitCode::SUCCESS)
