@@ -34,7 +34,7 @@ async fn main() {
     let server = Server::start().await;
     let lifecycle = lifecycle();
     let parts = parts(&server, &lifecycle);
-    let writer = parts.relay_writer();
+    let writer = parts.writer(RelayJournal);
     println!("{}; {ROUNDS} rounds of {ROUND:?} each, medians\n", server.durability().await);
 
     let mut reference_64 = Vec::new();

@@ -7,6 +7,7 @@ pub mod config;
 pub mod http;
 pub mod lifecycle;
 pub mod net;
+pub mod room;
 pub mod sample;
 pub mod services;
 pub mod store;

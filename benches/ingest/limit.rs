@@ -12,6 +12,7 @@ use quipu::sample::SampleGenerator;
 use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::metrics::SyncMetrics;
 use quipu::services::archive::react::{SyncParts, Synchronizer};
+use quipu::services::archive::{RelayJournal, SyncJournal};
 use quipu::store::ingest::Source;
 use tokio_util::sync::CancellationToken;
 
@@ -74,15 +75,15 @@ async fn synchronize(parts: &quipu::app::Parts, events: Vec<NostrEvent>) -> (f64
     let count = events.len() as f64;
     let bytes: usize = events.iter().map(|event| nostr_sdk::JsonUtil::as_json(event).len()).sum();
     let relay = WireRelay::start(events, 500).await.expect("a free port");
-    let url = RelayUrl::parse(&relay.url()).expect("a valid URL");
-    let writer = parts.relay_writer();
+    let url = RelayUrl::parse(&relay.url()).expect("a URL of ours");
+    let writer = parts.writer(RelayJournal);
     writer.append(RelayCommand::Add { url: url.clone(), source: "operator" }).await.expect("committed");
     let synchronizer = Synchronizer::new(
         SyncParts {
             doors: parts.doors.clone(),
             intake: parts.intake(Source::Relay),
             relays: writer,
-            windows: parts.window_writer(),
+            windows: parts.writer(SyncJournal),
             leases: parts.leases.clone(),
             clock: Arc::new(SystemClock),
             outside: Outside::new(&config::Networks::default()).expect("defaults"),

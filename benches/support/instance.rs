@@ -203,8 +203,10 @@ impl Drop for Instance {
     }
 }
 
-/// The first of seven consecutive free ports.
+/// The first port of a free run of ports for one instance.
 fn free_ports() -> u16 {
-    let is_free = |base: &u16| (*base..base + 7).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
-    (0..1_000).map(|n| 21_000 + n * 7).find(is_free).expect("seven free ports")
+    const PORTS: u16 = quipu::app::Ports::COUNT;
+    let is_free =
+        |base: &u16| (*base..base + PORTS).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+    (0..1_000).map(|n| 21_000 + n * PORTS).find(is_free).expect("a free run of ports")
 }

@@ -1,4 +1,5 @@
-//! Where the database comes from: our own servers, our own pooler in front of a server that was named, or URLs alone.
+//! The database of an instance: Quipu's own PostgreSQL and PgBouncer, its own PgBouncer in front of a given
+//! PostgreSQL, or given servers alone.
 
 use std::path::Path;
 
@@ -8,85 +9,27 @@ use url::Url;
 
 use crate::base::Secret;
 use crate::config::{Configuration, DatabaseEnv};
+use crate::room::{Port, Ports};
 use crate::store::embedded::{self, Embedded, EmbeddedConfig, Person, Pooler, PoolerConfig};
 use crate::store::{DatabaseUrls, Server};
 
-/// The database of Quipu's own PostgreSQL.
+/// The name of the database in Quipu's own PostgreSQL.
 const DATABASE: &str = "quipu";
 
-/// Every port of one instance, as one run of numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ports {
-    /// The first: the console's.
-    pub base: u16,
-}
-
-impl Ports {
-    /// Where an instance listens unless told otherwise.
-    pub const DEFAULT: Self = Self { base: 4700 };
-
-    /// The n-th port.
-    #[must_use]
-    fn nth(self, n: u16) -> u16 {
-        self.base.saturating_add(n)
-    }
-
-    /// The console.
-    #[must_use]
-    pub fn console(self) -> u16 {
-        self.nth(0)
-    }
-
-    /// `/healthz`, `/readyz`, `/metrics`.
-    #[must_use]
-    pub fn ops(self) -> u16 {
-        self.nth(1)
-    }
-
-    /// The private PostgreSQL.
-    #[must_use]
-    pub fn postgres(self) -> u16 {
-        self.nth(2)
-    }
-
-    /// The private PgBouncer.
-    #[must_use]
-    pub fn pgbouncer(self) -> u16 {
-        self.nth(3)
-    }
-
-    /// The sample relay.
-    #[must_use]
-    pub fn sample_relay(self) -> u16 {
-        self.nth(4)
-    }
-
-    /// Where clients of messages connect.
-    #[must_use]
-    pub fn messages(self) -> u16 {
-        self.nth(5)
-    }
-
-    /// Health and metrics of messages.
-    #[must_use]
-    pub fn messages_http(self) -> u16 {
-        self.nth(6)
-    }
-}
-
-/// A database that is there, and what of it is ours to stop.
+/// A database that answers, with the servers that this process started and has to stop.
 #[derive(Debug)]
 pub enum Database {
-    /// Our own PostgreSQL and PgBouncer.
+    /// Quipu's own PostgreSQL and PgBouncer.
     Embedded(Box<Embedded>),
-    /// Our own PgBouncer before an operator's PostgreSQL.
+    /// Quipu's own PgBouncer in front of the operator's PostgreSQL.
     Pooled(Box<Pooler>),
-    /// Nothing is ours.
+    /// The operator's servers: nothing to stop.
     Given(GivenDoors),
 }
 
 impl Database {
-    /// Starts what has to be started; `None` when `stop` was cancelled before that was done. Nothing runs then.
+    /// Starts Quipu's own servers, if there are any. `None` when `stop` was cancelled before they answered;
+    /// none of them runs then.
     pub async fn acquire(
         configuration: &Configuration,
         data: &Path,
@@ -97,8 +40,8 @@ impl Database {
             None => {
                 let config = EmbeddedConfig {
                     data: data.to_path_buf(),
-                    postgres_port: ports.postgres(),
-                    pgbouncer_port: ports.pgbouncer(),
+                    postgres_port: ports.of(Port::Postgres),
+                    pgbouncer_port: ports.of(Port::Pgbouncer),
                     postgresql_conf: configuration.implementation.postgresql_conf()?.into_owned(),
                     database: DATABASE.to_owned(),
                 };
@@ -109,12 +52,12 @@ impl Database {
             }
             Some(admin) if configuration.database.is_administrators() => {
                 let (data, admin) = (data.to_path_buf(), admin.clone());
-                let config = PoolerConfig { data, port: ports.pgbouncer(), admin };
+                let config = PoolerConfig { data, port: ports.of(Port::Pgbouncer), admin };
                 let pooler = stop.run_until_cancelled(Pooler::start(config)).await.transpose()?;
                 Ok(pooler.map(|pooler| Self::Pooled(Box::new(pooler))))
             }
             Some(url) => {
-                // No server lives in it, but other commands find the instance there.
+                // It holds no server, but the instance file, by which other commands find the instance.
                 let cannot = || format!("cannot make the data folder {}", data.display());
                 std::fs::create_dir_all(data).with_context(cannot)?;
                 Ok(Some(Self::Given(given(url, &configuration.database)?)))
@@ -122,7 +65,7 @@ impl Database {
         }
     }
 
-    /// The four doors.
+    /// The URLs of the services.
     #[must_use]
     pub fn urls(&self) -> DatabaseUrls {
         match self {
@@ -132,7 +75,7 @@ impl Database {
         }
     }
 
-    /// A role for people, where its password is known.
+    /// The URL of a role for people, if its password is known.
     #[must_use]
     pub fn person_url(&self, person: Person) -> Option<Secret> {
         match self {
@@ -142,10 +85,10 @@ impl Database {
         }
     }
 
-    /// Restarts what dies, until `stop`.
+    /// Restarts Quipu's own servers when they exit, until `stop`.
     ///
     /// # Errors
-    /// When it keeps dying.
+    /// When a server keeps exiting.
     pub async fn supervise(&self, stop: CancellationToken) -> Result<(), embedded::Error> {
         match self {
             Self::Embedded(embedded) => embedded.supervise(stop).await,
@@ -154,7 +97,7 @@ impl Database {
         }
     }
 
-    /// Stops what is ours, in order, and waits for its end.
+    /// Stops Quipu's own servers, PgBouncer first, and waits until they have exited.
     pub async fn stop(&self) {
         match self {
             Self::Embedded(embedded) => embedded.stop().await,
@@ -164,17 +107,17 @@ impl Database {
     }
 }
 
-/// The doors that the environment names.
+/// The URLs of the operator's servers.
 #[derive(Debug, Clone)]
 pub struct GivenDoors {
-    /// The four doors.
+    /// The URLs of the services.
     pub urls: DatabaseUrls,
-    /// `quipu_reader`, `quipu_messages_reader` and `quipu_writer`, where their URLs are known.
+    /// The URLs of `quipu_reader`, `quipu_messages_reader` and `quipu_writer`, if they are known.
     people: [Option<Secret>; 3],
 }
 
 impl GivenDoors {
-    /// A role for people.
+    /// The URL of a role for people, if it is known.
     pub(super) fn person_url(&self, person: Person) -> Option<&Secret> {
         let [reader, messages_reader, writer] = &self.people;
         match person {
@@ -185,14 +128,14 @@ impl GivenDoors {
     }
 }
 
-/// Whether both URLs lead to the same database of the same server, as whatever role.
+/// Whether both URLs name the same database of the same server; their roles may differ.
 pub(super) fn is_same_database(one: &Secret, other: &Secret) -> Result<bool> {
     Ok(Server::parse(one)?.is_same_database(&Server::parse(other)?))
 }
 
-/// The doors of the environment. What is not named has the address, parameters and password of `DATABASE_URL`, and the role of
-/// its door; the URLs for people are derived only where the session's is, since roles that are named one by one have passwords
-/// of their own.
+/// The URLs that the environment names. A URL that is not named has the address, parameters and password of
+/// `DATABASE_URL`, and a role of its own. URLs for people are derived only if the session's is: where the
+/// operator names roles one by one, each has its own password.
 pub(super) fn given(write: &Secret, environment: &DatabaseEnv) -> Result<GivenDoors> {
     let like_write = |role: &str| -> Result<Secret> {
         let mut url = Url::parse(write.expose()).context("DATABASE_URL is not a URL")?;

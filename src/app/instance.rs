@@ -1,4 +1,5 @@
-//! The file by which other commands find a running instance: `DATA/instance.json`, and wherever `--ready-file` says.
+//! The instance file, by which other commands find a running instance: `DATA/instance.json`. `--ready-file`
+//! writes a copy.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,27 +13,27 @@ use crate::config::DatabaseEnv;
 use crate::store::DatabaseUrls;
 use crate::store::embedded::{Person, write_whole};
 
-/// Where an instance is reached. The URLs hold passwords: the file is its owner's alone.
+/// The addresses of an instance. The URLs hold passwords, so only the file's owner may read it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Instance {
     /// The console's URL.
     pub console: String,
-    /// The write door.
+    /// Writes of the services, through the pooler by transaction.
     pub database_url: String,
-    /// The session door.
+    /// Reads of the services, through the pooler by session.
     pub session_database_url: String,
-    /// The owner's door.
+    /// Migrations and erasure, straight to the server.
     pub owner_database_url: String,
     /// For analysts: reads, with a time limit for each statement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reader_database_url: Option<String>,
-    /// For analysts who may read messages, too.
+    /// For analysts who may also read messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages_reader_database_url: Option<String>,
-    /// For programs that hand over events and relays by SQL.
+    /// For programs that insert events and relays by SQL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writer_database_url: Option<String>,
-    /// Who listens where, as `host:port`.
+    /// The address of each listener and service, as `host:port`.
     pub services: BTreeMap<String, String>,
 }
 
@@ -43,7 +44,7 @@ impl Instance {
         data.join("instance.json")
     }
 
-    /// Writes the file whole, readable by its owner alone.
+    /// Writes the file atomically, readable by its owner alone.
     ///
     /// # Errors
     /// When the folder cannot be written.
@@ -52,7 +53,7 @@ impl Instance {
         Ok(write_whole(path, &text)?)
     }
 
-    /// The doors it names.
+    /// The URLs of the services.
     #[must_use]
     pub fn urls(&self) -> DatabaseUrls {
         let session = Secret::new(&self.session_database_url);
@@ -65,10 +66,10 @@ impl Instance {
     }
 }
 
-/// Removes what an instance that was killed has left, so that nobody takes it for one that answers.
+/// Removes the file that a killed instance has left, so that no command takes it for a running one.
 ///
 /// # Errors
-/// When it is there and cannot be removed.
+/// When the file exists and cannot be removed.
 pub(super) fn remove_stale(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -81,7 +82,7 @@ pub(super) fn remove_stale(path: &Path) -> Result<()> {
 /// The instance that runs on `data`.
 ///
 /// # Errors
-/// When there is none; the message says what to do.
+/// When no instance runs there; the message says what to do.
 pub fn running(data: &Path) -> Result<Instance> {
     let path = Instance::path(data);
     let text = std::fs::read_to_string(&path).with_context(|| {
@@ -91,21 +92,23 @@ pub fn running(data: &Path) -> Result<Instance> {
             data.display()
         )
     })?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not as Quipu wrote it", path.display()))
+    serde_json::from_str(&text).with_context(|| {
+        format!("{} is damaged: restart the instance, which writes it again", path.display())
+    })
 }
 
-/// Where PostgreSQL keeps its data on this machine, when it is the instance's own on `data`.
+/// The folder of the instance's own PostgreSQL in `data`; `None` when the database is elsewhere.
 #[must_use]
 pub fn own_database(data: &Path, environment: &DatabaseEnv) -> Option<PathBuf> {
     let cluster = data.join("postgres");
     (environment.write.is_none() && cluster.is_dir()).then_some(cluster)
 }
 
-/// The doors that a command uses: those of the environment, else those of the instance on `data`. An administrator's URL
-/// names no doors: the instance that was started with it does.
+/// The URLs that a command uses: those of the environment, else those of the instance on `data`. With an
+/// administrator's URL in the environment they are those of the instance that was started with it.
 ///
 /// # Errors
-/// When there is neither; the message says what to do.
+/// When there are none; the message says what to do.
 pub fn find(data: &Path, environment: &DatabaseEnv) -> Result<DatabaseUrls> {
     match &environment.write {
         Some(admin) if environment.is_administrators() => {
@@ -127,7 +130,7 @@ pub fn find(data: &Path, environment: &DatabaseEnv) -> Result<DatabaseUrls> {
 /// The URL of a role for people: that of the environment, else that of the instance on `data`.
 ///
 /// # Errors
-/// When there is none; the message says what to do.
+/// When the password is not known; the message says what to do.
 pub fn find_person(data: &Path, environment: &DatabaseEnv, person: Person) -> Result<Secret> {
     let known = match &environment.write {
         Some(write) if !environment.is_administrators() => {

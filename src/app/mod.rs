@@ -1,19 +1,18 @@
-//! The composition root: the only place that knows all rooms.
+//! The composition root: the only module that knows all rooms. `registry.rs` lists them; everything else here
+//! iterates over that list.
 
+mod announce;
 mod database;
-mod descriptors;
 pub mod instance;
-mod messages;
-mod parts;
+pub mod registry;
+mod run;
 mod sample;
-mod services;
-mod space;
+mod start;
 mod stopping;
 mod up;
 mod upkeep;
 
-pub use database::{Database, Ports};
-pub use messages::start_messages;
-pub use parts::Parts;
-pub use services::ALL_SERVICES;
-pub use up::{RunOptions, UpOptions, run_services, up};
+pub use crate::room::{Parts, Ports};
+pub use database::Database;
+pub use run::{RunOptions, run_services};
+pub use up::{UpOptions, up};

@@ -1,4 +1,4 @@
-//! `--sample`: a small relay on loopback with generated events, and nothing else to crawl.
+//! The relay of `quipu up --sample`: on loopback, with generated events.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result};
 
 use crate::sample::{SampleGenerator, SampleRelay};
 
-/// The same sample every time: this seed, these authors, this many events over the year 2025.
+/// Fixed, so that every sample has the same events: the seed, the number of authors and events, and the time
+/// they span.
 const SEED: u64 = 7;
 const AUTHORS: usize = 600;
 const EVENTS: u64 = 20_000;

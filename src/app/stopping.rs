@@ -1,16 +1,21 @@
-//! How a start or a run ends when signals ask for it.
+//! How the start and the run of services end, by themselves or by a signal.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::base::with_causes;
 use crate::lifecycle::{Lifecycle, StopSignals, until_signals};
 
-/// Starts services, or does not when a signal arrives before that is done: `None` then. What was started goes on until [`end`].
+/// Longest time that tasks may take to finish after the first signal, before they are aborted.
+pub(super) const GRACE: Duration = Duration::from_secs(20);
+
+/// Starts services. `None` when a signal arrived before all had started; those that had started run until
+/// [`end`].
 ///
 /// # Errors
-/// Those of `starting`; everything has ended then.
+/// Those of `starting`; every task has ended then.
 pub(super) async fn start_under_signals<T>(
     starting: impl Future<Output = Result<T>>,
     lifecycle: &Lifecycle,
@@ -26,7 +31,7 @@ pub(super) async fn start_under_signals<T>(
     started
 }
 
-/// Runs until everything has ended, and says why if that is a failure.
+/// Waits until every task has ended, and prints the failure that ended them, if there was one.
 pub(super) async fn end(lifecycle: &Lifecycle, signals: &mut StopSignals) -> ExitCode {
     let ending = lifecycle.run_until_stopped(signals).await;
     if let Some(failure) = &ending.failure {
@@ -35,8 +40,9 @@ pub(super) async fn end(lifecycle: &Lifecycle, signals: &mut StopSignals) -> Exi
     ending.exit_code()
 }
 
-/// What is said after a second signal. The database's servers have been told to end.
+/// Prints the message after a second signal. The database's servers have been told to stop, but were not
+/// waited for.
 pub(super) fn aborted() -> ExitCode {
-    eprintln!("quipu was aborted; PostgreSQL and PgBouncer end by themselves, or the next start stops them");
+    eprintln!("quipu was aborted; PostgreSQL and PgBouncer stop by themselves, or the next start stops them");
     ExitCode::FAILURE
 }

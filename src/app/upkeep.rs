@@ -1,33 +1,101 @@
-//! The services every database needs: ticks for readers, months for events, projections for people.
+//! The services that serve all rooms: ticks for readers of the journals, partitions for coming months,
+//! projections.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
-use super::Parts;
-use crate::lifecycle::{BoxError, Cycle, Service, Wake, guarded};
-use crate::services::archive::project::PROJECTIONS;
+use crate::base::Clock;
+use crate::lifecycle::{BoxError, Cycle, Pace, Service, Wake, guarded};
+use crate::room::{
+    Enabled, Parts, Room, ServiceName, ServiceSpec, Starting, done, no_warnings, same_alone, same_in_sample,
+};
+use crate::services::archive::react::Offers;
+use crate::store::ingest::Source;
 use crate::store::lease::Leases;
-use crate::store::projection::Upkeep;
+use crate::store::projection::{Projection, Upkeep};
 use crate::store::tick;
 use crate::store::{Doors, Error, end_obstructions};
 
-/// One process takes the ticks; if it dies, another does after this.
+/// Lease of the process that takes the ticks. If it dies, another one takes over after this time.
 const LEASE: Duration = Duration::from_secs(15);
 
-/// How often old ticks are forgotten and months looked after.
+/// Pause between two rounds of housekeeping: old ticks are removed, partitions for coming months are made.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
+
+/// Poll of loops that hints wake.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Pause between two looks for sessions that hold up the services.
+const GUARD: Duration = Duration::from_secs(5);
+
+/// The description of the services in this file. They belong to no room; the journals are the store's own.
+pub(super) const ROOM: Room = Room {
+    name: "upkeep",
+    services: &[
+        ServiceSpec {
+            name: ServiceName::Ticker,
+            enabled: Enabled::Always,
+            listeners: &[],
+            warnings: no_warnings,
+            run_alone: same_alone,
+            start: |starting| Box::pin(start_ticker(starting)),
+        },
+        ServiceSpec {
+            name: ServiceName::Projector,
+            enabled: Enabled::If { setting: "services.projector.enabled", rule: |s| s.projector.enabled },
+            listeners: &[],
+            warnings: no_warnings,
+            run_alone: same_alone,
+            start: |starting| {
+                start_projector(starting);
+                done(Ok(()))
+            },
+        },
+    ],
+    journals: &["era", "erasure", "implementation_log"],
+    projections: &[],
+    checks: &[],
+    use_sample: same_in_sample,
+};
+
+/// The ticker, and two loops that every instance needs beside it.
+async fn start_ticker(starting: &Starting<'_>) -> Result<(), BoxError> {
+    let Starting { parts, ticked, .. } = *starting;
+    let (lifecycle, health) = (&parts.lifecycle, &parts.health);
+    let ticker = Ticker::new(parts, ticked.clone()).await?;
+    lifecycle.run_service(ticker, Pace::every(POLL).woken_by(parts.hints.subscribe()), health.clone());
+    let guard = Guard { doors: parts.doors.clone() };
+    lifecycle.run_service(guard, Pace::every(GUARD), health.clone());
+    // SQL programs may offer events whichever services run, so this loop runs where the ticker does.
+    let offers = Offers {
+        doors: parts.doors.clone(),
+        leases: parts.leases.clone(),
+        intake: parts.intake(Source::Relay),
+    };
+    lifecycle.run_service(offers, Pace::every(POLL), health.clone());
+    Ok(())
+}
+
+fn start_projector(starting: &Starting<'_>) {
+    let Starting { parts, ticked, projections, .. } = *starting;
+    let interval = Duration::from_millis(parts.settings.services.projector.interval_ms.get());
+    let projections = projections.iter().copied().filter(|p| p.upkeep == Upkeep::Ticks).collect();
+    let projector = Projector { doors: parts.doors.clone(), projections };
+    let pace = Pace::every(interval).woken_by(ticked.clone());
+    parts.lifecycle.run_service(projector, pace, parts.health.clone());
+}
 
 /// The service `ticker`.
 #[derive(Debug)]
-pub(super) struct Ticker {
+struct Ticker {
     ticks: tick::Ticker,
     leases: Leases,
     doors: Doors,
-    clock: std::sync::Arc<dyn crate::base::Clock>,
+    clock: Arc<dyn Clock>,
     pause: Duration,
     ticked: Wake,
     state: Mutex<State>,
@@ -44,12 +112,12 @@ impl Ticker {
     ///
     /// # Errors
     /// When the database was restored into another cluster and not rebased.
-    pub(super) async fn new(parts: &Parts, ticked: Wake) -> Result<Self, Error> {
+    async fn new(parts: &Parts, ticked: Wake) -> Result<Self, Error> {
         Ok(Self {
             ticks: tick::Ticker::new(parts.doors.write.clone()).await?,
             leases: parts.leases.clone(),
             doors: parts.doors.clone(),
-            clock: std::sync::Arc::clone(&parts.clock),
+            clock: Arc::clone(&parts.clock),
             pause: Duration::from_millis(parts.settings.services.ticker.tick_min_ms.get()),
             ticked,
             state: Mutex::default(),
@@ -60,7 +128,8 @@ impl Ticker {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this process takes the ticks now. The lease is renewed when a third of it is over.
+    /// Whether this process holds the lease and takes the ticks. The lease is renewed when a third of it is
+    /// over.
     async fn is_ours(&self) -> Result<bool, Error> {
         let now = Instant::now();
         if self.state().leased_until.is_some_and(|until| now + LEASE * 2 / 3 < until) {
@@ -82,7 +151,7 @@ impl Ticker {
         let rows = client.query_typed("SELECT quipu_ensure_months($1)", &[(&seconds, Type::INT8)]).await?;
         let made: i32 = rows.first().map_or(0, |row| row.get(0));
         if made > 0 {
-            tracing::info!("{made} months of events prepared ahead");
+            tracing::info!("partitions for {made} coming months were made");
         }
         self.state().kept_house = Some(now);
         Ok(())
@@ -98,11 +167,11 @@ impl Service for Ticker {
 
     async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, Error> {
         if self.is_ours().await? {
-            // Ticks go on while housekeeping fails: every reader of the journals waits for them.
+            // Ticks go on when housekeeping fails, because every reader of the journals waits for them.
             let kept = self.keep_house().await;
             if self.ticks.take().await?.is_some() {
                 self.ticked.wake();
-                // Ticks are at least this far apart, whatever the hints say.
+                // The shortest time between two ticks, however many hints arrive.
                 drain.run_until_cancelled(sleep(self.pause)).await;
             }
             kept?;
@@ -111,12 +180,11 @@ impl Service for Ticker {
     }
 }
 
-/// The loop `guard`: ends sessions of analysts that hold up the service. A loop of its own, because ticks and writers may be what waits
-/// for such a session.
+/// The loop `guard`: ends sessions of analysts that hold up the services. It is a loop of its own, because
+/// the ticker itself may be waiting for such a session.
 #[derive(Debug)]
-pub(super) struct Guard {
-    /// The database.
-    pub(super) doors: Doors,
+struct Guard {
+    doors: Doors,
 }
 
 impl Service for Guard {
@@ -132,17 +200,17 @@ impl Service for Guard {
     }
 }
 
-/// The service `projector`: every projection that is kept by ticks.
+/// The service `projector`: brings every projection that follows ticks up to date.
 #[derive(Debug)]
-pub(super) struct Projector {
-    /// The database.
-    pub(super) doors: Doors,
+struct Projector {
+    doors: Doors,
+    projections: Vec<&'static Projection>,
 }
 
 /// A projection could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
 #[error("projection {name}")]
-pub(super) struct ProjectionFailed {
+struct ProjectionFailed {
     name: &'static str,
     #[source]
     source: BoxError,
@@ -155,10 +223,10 @@ impl Service for Projector {
         "projector"
     }
 
-    /// A projection that fails does not keep the others from being brought up to date.
+    /// A projection that fails does not stop the others.
     async fn cycle(&self, _drain: &CancellationToken) -> Result<Cycle, ProjectionFailed> {
         let mut first = None;
-        for projection in PROJECTIONS.iter().filter(|p| p.upkeep == Upkeep::Ticks) {
+        for projection in &self.projections {
             let name = projection.name;
             let source = match guarded("projection", name, projection.catch_up(&self.doors.write)).await {
                 Ok(Ok(_)) => continue,

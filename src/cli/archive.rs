@@ -1,4 +1,4 @@
-//! `quipu archive`: what the archive holds, what it costs, and how far it has come.
+//! `quipu archive`: the content, size and progress of the archive.
 
 mod status;
 mod view;
@@ -12,28 +12,32 @@ use clap::Subcommand;
 use super::Context;
 use view::View;
 
-/// What the archive holds, and what it costs.
+/// Show the content, size and progress of the archive.
 #[derive(Debug, Subcommand)]
 pub(super) enum Archive {
-    /// Totals, bytes per event and sighting, growth, relays and what is proven of them, candidates, journals.
+    /// Show totals, bytes per event and sighting, growth, relays and their proven windows, candidates,
+    /// journals.
     ///
-    /// Events and sightings are counted by their projections (`kind_totals`, `relay_totals`; seconds behind) less what was erased, which is exact and
-    /// takes no longer in a large archive. Bytes are those of the files: all partitions with their indexes and oversized values
-    /// (`pg_total_relation_size`), divided by that count. Empty months count too, so a small archive looks dear. Bytes a day are the events and
-    /// sightings of the last seven days, from `minute_totals`, at what one costs now.
+    /// The numbers of events and sightings come from projections (`kind_totals`, `relay_totals`; some seconds
+    /// behind) minus erased rows, so they are exact and take no longer in a large archive. Bytes per event
+    /// are the size of all partitions with their indexes and oversized values (`pg_total_relation_size`),
+    /// divided by that number. Empty months have a size too, so the figure is high in a small archive. Bytes
+    /// a day are the events and sightings of the last seven days, from `minute_totals`, times the present
+    /// bytes per row.
     Status(View),
-    /// List what is known to be missing: windows in which a relay holds more than it gives.
+    /// List known gaps: windows in which a relay holds more events than it returns.
     Gaps {
-        /// Of this relay alone.
+        /// Only the gaps of this relay.
         #[arg(long, value_name = "URL")]
         relay: Option<String>,
-        /// One JSON object a gap.
+        /// Print one JSON object for each gap.
         #[arg(long)]
         json: bool,
     },
-    /// Show which windows of a relay's time line are proven complete, which are known gaps, and which were not asked for yet.
+    /// Show which windows of a relay's time line are proven complete, which are known gaps, and which were
+    /// not requested yet.
     Coverage {
-        /// Its URL.
+        /// The relay's URL.
         #[arg(long, value_name = "URL")]
         relay: String,
         #[command(flatten)]

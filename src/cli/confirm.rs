@@ -1,14 +1,14 @@
-//! Commands that remove something for good show it and ask first.
+//! The confirmation that commands ask for before they remove something for good.
 
 use std::io::{IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-/// Whether to remove what was shown.
+/// The flags that answer the question in advance.
 #[derive(Debug, Args)]
 pub(super) struct Confirm {
-    /// Remove it without asking.
+    /// Remove without asking.
     #[arg(long)]
     pub(super) yes: bool,
     /// Only show what would be removed.
@@ -17,10 +17,10 @@ pub(super) struct Confirm {
 }
 
 impl Confirm {
-    /// Decides, and asks at a terminal where no flag says it. `what` is what will be removed: "3 months".
+    /// Whether to remove `what`, such as "3 months". Asks on the terminal unless a flag decides.
     ///
     /// # Errors
-    /// When there is no terminal to ask at and no flag.
+    /// Without a terminal and without a flag.
     pub(super) async fn decide(&self, what: &str) -> Result<bool> {
         if self.yes {
             return Ok(true);
@@ -37,7 +37,7 @@ impl Confirm {
     }
 }
 
-/// Asks on a thread of its own, so that Ctrl-C is obeyed meanwhile.
+/// Asks on a thread of its own, so that the process still reacts to Ctrl-C.
 async fn ask(question: String) -> Result<bool> {
     let answer = tokio::task::spawn_blocking(move || {
         eprint!("{question}");

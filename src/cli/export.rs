@@ -33,7 +33,7 @@ pub(super) struct Export {
     /// Only events that this relay has shown.
     #[arg(long, value_name = "URL")]
     relay: Option<String>,
-    /// Write here instead of standard output.
+    /// Write to this file instead of standard output.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -76,7 +76,7 @@ impl Export {
     }
 }
 
-/// How many events were written, and how many could not be read.
+/// The numbers of events that were written and that could not be read.
 #[derive(Debug, Default)]
 struct Exported {
     written: u64,
@@ -105,7 +105,7 @@ async fn write_events(
             }
         };
         match writeln!(out, "{json}") {
-            // `quipu export | head` is no failure.
+            // A closed pipe (`quipu export | head`) is not a failure.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(exported),
             other => other?,
         }

@@ -20,28 +20,28 @@ use crate::app::{Parts, instance};
 use crate::base::RelayUrl;
 use crate::base::nostr_event::{EVENT_BYTES_MAX, Refusal, Refusals};
 use crate::lifecycle::{Lifecycle, stop_signals, until_signals};
-use crate::services::archive::RelayAnswer;
 use crate::services::archive::command::RelayCommand;
+use crate::services::archive::{RelayAnswer, RelayJournal};
 use crate::store::ingest::{Intake, PageOutcome, Source, read_all};
 use crate::store::{self, Relay};
 use crate::telemetry::Metrics;
 
-/// Lines handed over at once; fewer when they are long.
+/// Most lines and bytes of a chunk, which is verified and stored as one page.
 const CHUNK_LINES: usize = 1_000;
 const CHUNK_BYTES: usize = 2 * 1024 * 1024;
 
-/// Chunks between the reader and the database: verified, waiting for a commit.
+/// Most chunks that are being verified or wait for their commit.
 const CHUNKS_IN_FLIGHT: usize = 6;
 
 /// Verify and store Nostr events from JSON lines, one event a line.
 #[derive(Debug, Args)]
 pub(super) struct Import {
-    /// The file, or `-` for standard input.
+    /// The file to read, or `-` for standard input.
     file: PathBuf,
     /// Also record that this relay showed the events.
     #[arg(long, value_name = "URL")]
     relay: Option<String>,
-    /// One JSON object for each committed part of the file, and one for the whole at the end.
+    /// Print one JSON object for each committed part of the file, and one with the totals at the end.
     #[arg(long)]
     json: bool,
 }
@@ -56,10 +56,10 @@ struct Chunk {
     refused: Refusals,
 }
 
-/// What became of the whole file; a page's own counts are smaller.
+/// The totals of the whole file.
 #[derive(Debug, Default)]
 struct Totals {
-    /// The last line that was handed over.
+    /// The last line of the chunks whose storing has begun.
     last_line: u64,
     stored: u64,
     known: u64,
@@ -92,9 +92,7 @@ impl Import {
         let outcome = until_signals(&mut signals, &stop, "events are imported", storing).await;
         bar.finish_and_clear();
         let Some(outcome) = outcome else {
-            eprintln!(
-                "quipu: aborted; import the file again, events that are stored already are passed over"
-            );
+            eprintln!("quipu: aborted; import the file again: events that are stored already are skipped");
             return Ok(ExitCode::from(INTERRUPTED));
         };
         let total = outcome?;
@@ -119,7 +117,7 @@ impl Import {
     async fn relay(&self, parts: &Parts) -> Result<Option<Relay>> {
         let Some(url) = &self.relay else { return Ok(None) };
         let url = RelayUrl::parse(url).context("--relay")?;
-        match parts.relay_writer().append(RelayCommand::Add { url, source: "operator" }).await? {
+        match parts.writer(RelayJournal).append(RelayCommand::Add { url, source: "operator" }).await? {
             RelayAnswer::Known { relay, .. } => Ok(Some(relay)),
             RelayAnswer::Recorded | RelayAnswer::Found(_) => Ok(None),
         }
@@ -148,7 +146,7 @@ impl Import {
                 Some(done) = commits.next() => self.committed(&mut total, bar, done?),
             }
         }
-        // Nothing more to read: wait for what is under way.
+        // Wait for the chunks that are still being stored.
         while let Some(done) = commits.next().await {
             self.committed(&mut total, bar, done?);
         }
@@ -204,7 +202,8 @@ async fn store_chunk(
     Ok((chunk, outcome))
 }
 
-/// Cuts the input into chunks, on a thread of its own. A line that is too long or no text is counted and skipped.
+/// Cuts the input into chunks, on a thread of its own. A line that is too long or not UTF-8 is counted and
+/// skipped.
 fn read_chunks(reader: impl Read, chunks: &mpsc::Sender<Chunk>) -> Result<()> {
     let mut reader = BufReader::with_capacity(256 * 1024, reader);
     let longest = u64::try_from(EVENT_BYTES_MAX)? + 2;
@@ -243,13 +242,13 @@ fn read_chunks(reader: impl Read, chunks: &mpsc::Sender<Chunk>) -> Result<()> {
         }
     }
     if chunk.last_line > 0 {
-        // A receiver that is gone has said why.
+        // If the receiver was dropped, it has already reported its error.
         let _ = chunks.blocking_send(chunk);
     }
     Ok(())
 }
 
-/// Skips to the end of the line without keeping it. Returns the bytes skipped.
+/// Skips the rest of the line. Returns the number of skipped bytes.
 fn skip_line(reader: &mut impl BufRead) -> std::io::Result<u64> {
     Ok(reader.skip_until(b'\n')? as u64)
 }

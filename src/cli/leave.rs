@@ -1,4 +1,5 @@
-//! `quipu erase` and `quipu retention`: the two ways out, each leaving a record.
+//! `quipu erase` and `quipu retention`: the two commands that remove stored events. Both leave a record in
+//! `erasure`.
 
 use std::process::ExitCode;
 
@@ -14,7 +15,8 @@ use crate::store::leave::{self, ErasureSubject, Left, Month, PAST, Preview};
 /// Characters of an event's content in a listing.
 const CONTENT_CHARACTERS: usize = 60;
 
-/// Erase an event, or everything a key signed, leaving a tombstone that keeps it away. Shows what leaves, and asks.
+/// Erase an event, or everything that a key signed. A tombstone keeps the events from being stored again.
+/// Shows the events and asks first.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("subject").args(["event", "pubkey"]).required(true)))]
 pub(super) struct Erase {
@@ -24,15 +26,17 @@ pub(super) struct Erase {
     /// A public key, in hex or npub.
     #[arg(long, value_name = "KEY", value_parser = public_key)]
     pubkey: Option<[u8; 32]>,
-    /// With --pubkey: only events up to this `created_at` (unix seconds); later ones are kept and still taken.
+    /// With --pubkey: only events up to this `created_at` (unix seconds). Later events are kept, and further
+    /// ones are accepted.
     #[arg(long, value_name = "SECONDS", requires = "pubkey", conflicts_with = "event")]
     until: Option<i64>,
-    /// Why; it is recorded.
+    /// The reason. It is recorded with the removal.
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
     confirm: Confirm,
-    /// One JSON object: how many rows left; with --dry-run how many would, and the first ten events.
+    /// Print one JSON object: the numbers of removed rows; with --dry-run of those that would be removed, and
+    /// the first ten events.
     #[arg(long)]
     json: bool,
 }
@@ -79,7 +83,7 @@ impl Erase {
             let time = output::instant(event.created_at);
             [event.id.clone(), event.kind.to_string(), event.pubkey.clone(), time, content]
         });
-        // With --json standard output is for the result alone.
+        // Standard output holds only the result when --json is given.
         eprintln!("{}", output::table(["id", "kind", "author", "created at, UTC", "content"], rows));
         let shown = i64::try_from(preview.first.len())?;
         if preview.holds.events > shown {
@@ -89,23 +93,22 @@ impl Erase {
     }
 }
 
-/// Numbers of rows, for people.
 fn named_rows(left: Left) -> String {
     format!("{} events and {} sightings", left.events, left.sightings)
 }
 
-/// Drop whole months of events, leaving a record. Lists them, and asks.
+/// Drop whole months of events, leaving a record. Lists the months and asks first.
 #[derive(Debug, Args)]
 pub(super) struct Retention {
     /// Months that end before this one are dropped.
     #[arg(long, value_name = "YYYY-MM", value_parser = month)]
     before: NaiveDate,
-    /// Why; it is recorded.
+    /// The reason. It is recorded with the removal.
     #[arg(long, value_name = "TEXT", default_value = "retention")]
     reason: String,
     #[command(flatten)]
     confirm: Confirm,
-    /// One JSON object a month.
+    /// Print one JSON object for each month.
     #[arg(long)]
     json: bool,
 }
@@ -114,7 +117,7 @@ fn month(text: &str) -> Result<NaiveDate, String> {
     NaiveDate::parse_from_str(&format!("{text}-01"), "%Y-%m-%d").map_err(|_| "expected YYYY-MM".to_owned())
 }
 
-/// As listings name it.
+/// A month as listings name it.
 fn named(month: NaiveDate) -> String {
     if month == PAST { "before 2020-11".to_owned() } else { month.format("%Y-%m").to_string() }
 }

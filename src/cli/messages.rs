@@ -1,4 +1,4 @@
-//! `quipu messages`: tokens and keys that prove who somebody is, and a client that sends and receives.
+//! `quipu messages`: tokens and keys that prove an identity, and a client that sends and receives messages.
 
 mod client;
 mod exchange;
@@ -20,20 +20,20 @@ use crate::net::Outside;
 use crate::services::messages::decide::wayfarer_id_of;
 use client::{Login, Proof};
 
-/// Tokens, keys, and a client that sends and receives.
+/// Manage tokens and keys; send and receive messages.
 #[derive(Debug, Subcommand)]
 pub(super) enum Messages {
     /// Create, list and revoke the bearer tokens that prove a `wayfarer_id` to this relay.
     #[command(subcommand)]
     Token(token::Tokens),
-    /// Make an ed25519 key, which proves a `wayfarer_id` to any relay that asks for proof.
+    /// Create an ed25519 key, which proves a `wayfarer_id` to every relay that asks for proof.
     #[command(subcommand)]
     Key(key::Key),
-    /// Send a message; answered when it is on the relay's disk.
+    /// Send a message. Succeeds when the message is on the relay's disk.
     Send(exchange::Send),
-    /// Get the messages that wait.
+    /// Get waiting messages.
     Pull(exchange::Pull),
-    /// Show messages as they come, those that wait first; until Ctrl-C.
+    /// Show waiting messages, then new ones as they arrive, until Ctrl-C.
     Tail(exchange::Tail),
 }
 
@@ -49,25 +49,27 @@ impl Messages {
     }
 }
 
-/// Which relay, and as whom.
+/// The relay, and the identity of the client.
 #[derive(Debug, Args)]
-struct Who {
-    /// The relay.
+struct LoginArgs {
+    /// The relay's URL.
     #[arg(long, default_value = "ws://127.0.0.1:4705/ws", value_name = "URL")]
     url: Url,
-    /// Your `wayfarer_id`; with --key that of the key.
+    /// Your `wayfarer_id`. With --key it is that of the key.
     #[arg(long = "as", value_name = "ID")]
     wayfarer_id: Option<String>,
-    /// What this device is called; each device acknowledges for itself.
+    /// The name of this device. Each device acknowledges messages separately.
     #[arg(long, default_value = "cli", value_name = "NAME")]
     device: String,
-    /// A bearer token that proves --as; better in the environment, where other users do not see it.
+    /// A bearer token that proves --as. Prefer the environment variable: other users of the machine can see
+    /// arguments.
     #[arg(long, env = "QUIPU_MESSAGES_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = secret)]
     token: Option<Secret>,
-    /// A key of `quipu messages key create`, which answers the relay's challenge. It goes before a token.
+    /// A key file of `quipu messages key create`, which signs the relay's challenge. It takes precedence over
+    /// a token.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Sign challenges of the relay that calls itself this, and of no other.
+    /// Sign only challenges that name this relay.
     #[arg(long, requires = "key", value_name = "NAME")]
     relay_id: Option<String>,
 }
@@ -77,17 +79,17 @@ fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::new(text))
 }
 
-impl Who {
+impl LoginArgs {
     fn login(self, context: &Context) -> Result<Login> {
         if !matches!(self.url.scheme(), "ws" | "wss") {
-            bail!("--url: `{}` is no WebSocket's URL: ws://host/ws or wss://host/ws", self.url);
+            bail!("--url: `{}` is not a WebSocket URL: expected ws://host/ws or wss://host/ws", self.url);
         }
         let proof = match (&self.key, self.token) {
             (Some(file), _) => Proof::Key(key::read(file)?),
             (None, Some(token)) => {
-                if is_overheard(&self.url) {
+                if is_exposed(&self.url) {
                     eprintln!(
-                        "quipu: the token goes to {} unencrypted, use wss:// where it is offered",
+                        "quipu: the token is sent to {} unencrypted; use wss:// if the relay offers it",
                         self.url
                     );
                 }
@@ -99,13 +101,13 @@ impl Who {
             (Proof::Key(key), claimed) => {
                 let own = wayfarer_id_of(&key.verifying_key().to_bytes());
                 if claimed.is_some_and(|claimed| claimed != own) {
-                    bail!("--as: the key proves {own} and nobody else; leave --as out");
+                    bail!("--as: the key proves another id, {own}; omit --as");
                 }
                 own
             }
             (_, Some(claimed)) => claimed,
             (_, None) => bail!(
-                "say who you are: `--as ID`, with a token of `quipu messages token create`, or `--key FILE`"
+                "an identity is needed: `--as ID` with a token of `quipu messages token create`, or `--key FILE`"
             ),
         };
         let outside = Outside::new(&context.configuration.settings.networks).context("networks")?;
@@ -113,8 +115,8 @@ impl Who {
     }
 }
 
-/// Whether strangers may read what goes there.
-fn is_overheard(url: &Url) -> bool {
+/// Whether a token sent to this URL crosses a network unencrypted.
+fn is_exposed(url: &Url) -> bool {
     let is_local = match url.host() {
         Some(Host::Domain(name)) => is_local_name(name) || Network::of_host(name) != Network::Clearnet,
         Some(Host::Ipv4(ip)) => is_local_ip(ip.into()),

@@ -23,6 +23,7 @@ use futures_util::StreamExt as _;
 use crate::app::{self, RunOptions, UpOptions};
 use crate::config::{Configuration, Sources};
 use crate::lifecycle::stop_signals;
+use crate::room::{Port, Ports};
 use crate::store::DatabaseUrls;
 use crate::{sample, telemetry};
 
@@ -36,7 +37,7 @@ pub struct Cli {
     command: Command,
 }
 
-/// What every command takes.
+/// Arguments that every command takes.
 #[derive(Debug, Clone, Args)]
 struct Common {
     /// The instance's data folder.
@@ -52,15 +53,14 @@ struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a whole instance; without DATABASE_URL with a PostgreSQL and PgBouncer of its own.
+    /// Run a whole instance. Without DATABASE_URL it runs its own PostgreSQL and PgBouncer.
     Up {
-        /// First of seven ports in a row: console, health, PostgreSQL, PgBouncer, sample relay, messages and their health.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", help = port_base_help())]
         port_base: Option<u16>,
-        /// Write one JSON object here once everything answers: console, database URLs, services.
+        /// Write one JSON object to this file once everything answers: console, database URLs, services.
         #[arg(long, value_name = "FILE")]
         ready_file: Option<PathBuf>,
-        /// Also start a small local relay full of generated events, and crawl that one alone.
+        /// Also start a small local relay with generated events, and crawl only that relay.
         #[arg(long)]
         sample: bool,
     },
@@ -70,41 +70,43 @@ enum Command {
     Import(import::Import),
     /// Write stored events as JSON lines, exactly as they were signed.
     Export(export::Export),
-    /// Look at, add and retire relays.
+    /// List, add, retire and restore relays.
     #[command(subcommand)]
     Relays(relays::Relays),
-    /// Tokens and keys, and a client that sends and receives messages.
+    /// Manage tokens and keys; send and receive messages.
     #[command(subcommand)]
     Messages(messages::Messages),
-    /// What the archive holds, and what it costs.
+    /// Show the content, size and progress of the archive.
     #[command(subcommand)]
     Archive(archive::Archive),
     /// Print a database URL of the environment or of the running instance: psql "$(quipu url)".
     Url {
-        /// Which way in.
+        /// The role and route.
         #[arg(value_enum, default_value_t = url::Door::Reader, value_name = "DOOR")]
         door: url::Door,
     },
-    /// Print an SQL script that prepares your own PostgreSQL, or what is missing there.
+    /// Print an SQL script that prepares your own PostgreSQL, or only the statements for what is missing
+    /// there.
     SetupSql(setup::SetupSql),
     /// Recreate a projection from its journals.
     Rebuild {
-        /// Which: relays, candidates, relay_progress, requests, totals.
+        #[arg(help = rebuild_help())]
         name: String,
     },
-    /// Prove that the tables are what the journals say.
+    /// Verify the tables against the journals.
     Verify(upkeep::Verify),
-    /// Erase an event or everything a key signed, leaving a tombstone that keeps it away.
+    /// Erase an event or everything that a key signed. A tombstone keeps the events from being stored again.
     Erase(leave::Erase),
     /// Drop whole months of events, leaving a record.
     Retention(leave::Retention),
-    /// After a logical restore into another cluster: let readers of the journals begin a new era.
+    /// After a logical restore into another cluster: open a new era, so that readers of the journals can go
+    /// on.
     Rebase,
-    /// Show the settings in force, or everything that is wrong with them.
+    /// Show the settings in force, or every error in them.
     CheckConfig,
     /// Write generated, validly signed events as JSON lines to standard output.
     Sample {
-        /// How many.
+        /// The number of events.
         #[arg(long, default_value_t = 1_000)]
         count: u64,
         /// The same seed gives the same bytes.
@@ -113,8 +115,17 @@ enum Command {
     },
 }
 
+fn port_base_help() -> String {
+    let ports = Port::ALL.map(Port::as_str).join(", ");
+    format!("First of {} ports in a row: {ports}", Ports::COUNT)
+}
+
+fn rebuild_help() -> String {
+    format!("Which: {}", upkeep::projection_names())
+}
+
 impl Cli {
-    /// Carries the command out.
+    /// Runs the command.
     pub async fn run(self) -> Result<ExitCode> {
         let Self { common, command } = self;
         if let Command::Sample { count, seed } = command {
@@ -132,7 +143,7 @@ impl Cli {
             Configuration::load(Sources::of_process(common.implementation.clone(), overrides))?;
         if let Command::CheckConfig = command {
             output::say(format_args!("{:#}", configuration.effective_json()));
-            for warning in configuration.settings.services.messages.warnings() {
+            for warning in app::registry::warnings(&configuration.settings) {
                 eprintln!("quipu: {warning}");
             }
             return Ok(ExitCode::SUCCESS);
@@ -165,10 +176,11 @@ impl Cli {
     }
 }
 
-/// The exit code of a command that a signal ended: as shells have it for Ctrl-C, 128 and the signal's number.
+/// The exit code of a command that a signal ended: 128 plus the number of SIGINT, as shells have it for
+/// Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
-/// Runs a command to its end, or until a signal. PostgreSQL undoes what the command did not commit.
+/// Runs a command until it ends or a signal arrives. PostgreSQL rolls back what was not committed.
 async fn until_signal(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     let mut signals = stop_signals()?;
     tokio::select! {
@@ -183,7 +195,7 @@ async fn until_signal(command: impl Future<Output = Result<ExitCode>>) -> Result
     }
 }
 
-/// What a command works with.
+/// The configuration and the data folder of a command.
 #[derive(Debug)]
 struct Context {
     configuration: Configuration,
@@ -191,7 +203,7 @@ struct Context {
 }
 
 impl Context {
-    /// The doors of the environment or of the running instance.
+    /// The database URLs of the environment or of the running instance.
     fn urls(&self) -> Result<DatabaseUrls> {
         app::instance::find(&self.data, &self.configuration.database)
     }

@@ -1,4 +1,4 @@
-//! How commands show long work and listings.
+//! Progress bars, tables and lines of output, for all commands.
 
 use std::fmt::{self, Display};
 use std::fs::File;
@@ -13,24 +13,24 @@ use indicatif::{
     HumanFloatCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };
 
-/// Pause between two redraws of a bar of which nothing is heard meanwhile.
+/// Pause between two redraws of a bar that receives no update.
 const REDRAW: Duration = Duration::from_millis(200);
 
-/// Where all bars of this process are drawn; nowhere when standard error is no terminal.
+/// All bars of this process are drawn here; none is when standard error is not a terminal.
 static SCREEN: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// Whether anybody can see bars.
+/// Whether bars are drawn at all.
 pub(super) fn is_drawn() -> bool {
     !SCREEN.is_hidden()
 }
 
-/// Leaves what is drawn as it is; what is written next stands below it.
+/// Stops drawing. The bars stay on the screen, and later output goes below them.
 pub(super) fn leave_bars() {
     SCREEN.set_draw_target(ProgressDrawTarget::hidden());
     eprintln!();
 }
 
-/// Standard error for log lines: they stand above the bars.
+/// Standard error for log lines, which are written above the bars.
 #[derive(Debug)]
 pub(super) struct AboveBars;
 
@@ -44,23 +44,23 @@ impl io::Write for AboveBars {
     }
 }
 
-/// Puts a bar on the screen.
+/// Adds a bar to the screen.
 fn shown(bar: ProgressBar, template: &str) -> ProgressBar {
     let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
-        // Where it cannot be written there is nobody to read it.
+        // If the terminal does not accept output, no one misses the rate.
         let _ = write!(out, "{}/s", HumanFloatCount(state.per_sec().round()));
     };
     let style = ProgressStyle::with_template(template).expect("the template is valid").with_key("rate", rate);
     SCREEN.add(bar.with_style(style))
 }
 
-/// Keeps a bar moving while nothing is heard of what it shows.
+/// Redraws a bar regularly, so that its time moves even without an update.
 fn ticking(bar: ProgressBar, pause: Duration) -> ProgressBar {
     bar.enable_steady_tick(pause);
     bar
 }
 
-/// A bar of bytes read.
+/// A bar of bytes read, with a total if it is known.
 pub(super) fn byte_bar(total: Option<u64>) -> ProgressBar {
     let bar = match total {
         Some(total) => ProgressBar::new(total),
@@ -69,13 +69,14 @@ pub(super) fn byte_bar(total: Option<u64>) -> ProgressBar {
     ticking(shown(bar, "{bytes} of {total_bytes} {wide_bar} {eta}  {msg}"), REDRAW)
 }
 
-/// A bar of things done.
+/// A bar that counts items up to a known total.
 pub(super) fn count_bar(total: u64, what: &'static str) -> ProgressBar {
     let bar = ProgressBar::new(total).with_message(what);
     ticking(shown(bar, "{human_pos} of {human_len} {msg} {wide_bar} {per_sec} {eta}"), REDRAW)
 }
 
-/// A line that counts what a long listing has written so far. Where the listing itself is seen, or a pager shows it, it would disturb.
+/// A line that counts the rows of a long listing. It is shown only if the listing goes to a file: on a
+/// terminal or in a pager it would be mixed with the rows.
 pub(super) fn count_line(what: &'static str) -> ProgressBar {
     let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     if !stdout.and_then(|stdout| stdout.metadata()).is_ok_and(|stdout| stdout.is_file()) {
@@ -84,7 +85,7 @@ pub(super) fn count_line(what: &'static str) -> ProgressBar {
     ticking(shown(ProgressBar::no_length().with_message(what), "{human_pos} {msg}"), REDRAW)
 }
 
-/// A bar of so many of a whole that may grow; [`fill`] moves it.
+/// A bar that shows a part of a total which may grow; [`fill`] moves it.
 pub(super) fn part_bar(name: &'static str) -> ProgressBar {
     shown(
         ProgressBar::no_length().with_prefix(name),
@@ -92,7 +93,7 @@ pub(super) fn part_bar(name: &'static str) -> ProgressBar {
     )
 }
 
-/// Fills a [`part_bar`]. Nothing of nothing is an empty bar.
+/// Sets a [`part_bar`]. With a total of 0 it is empty.
 pub(super) fn fill(bar: &ProgressBar, part: u64, whole: u64) {
     if whole > 0 {
         bar.set_length(whole);
@@ -100,7 +101,8 @@ pub(super) fn fill(bar: &ProgressBar, part: u64, whole: u64) {
     bar.set_position(part);
 }
 
-/// A line of something that grows, with its rate. What is there at first came before anybody looked, and is no growth.
+/// A line with a growing count and its rate. The rate leaves out the first `there` items, which existed
+/// before the command.
 pub(super) fn growth_line(name: &'static str, there: u64) -> ProgressBar {
     let line = shown(
         ProgressBar::no_length().with_prefix(name).with_position(there),
@@ -116,7 +118,7 @@ pub(super) fn text_line(name: &'static str) -> ProgressBar {
     shown(ProgressBar::no_length().with_prefix(name), "{prefix:<26} {wide_msg}")
 }
 
-/// A line with a message, and for how long it has been there.
+/// A line with a message and the time since it was added.
 pub(super) fn clock_line() -> ProgressBar {
     ticking(shown(ProgressBar::no_length(), "{elapsed_precise}  {wide_msg}"), Duration::from_secs(1))
 }
@@ -134,19 +136,20 @@ pub(super) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<I
     table
 }
 
-/// Prints a line. A reader that has seen enough, such as `head`, is no failure.
+/// Prints a line to standard output. Errors are ignored, because a closed pipe (`| head`) is not a failure of
+/// the command.
 pub(super) fn say(line: impl Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// A second of unix time, for people, UTC.
+/// Unix seconds as a date and time, UTC.
 pub(super) fn instant(seconds: i64) -> String {
     DateTime::from_timestamp(seconds, 0)
         .map_or_else(|| seconds.to_string(), |time| time.format("%Y-%m-%d %H:%M:%S").to_string())
 }
 
-/// Text of a stranger on one line: blanks and what moves a cursor or turns the direction of writing become one blank,
-/// and what is longer than `characters` is cut.
+/// Untrusted text on one line: each run of white space, control characters and characters that change the
+/// direction of writing becomes one blank, and the text is cut after `characters`.
 pub(super) fn one_line(text: &str, characters: usize) -> String {
     let is_blank = |c: char| {
         c.is_whitespace()

@@ -1,9 +1,10 @@
-//! `quipu relays`: look at, add, retire and restore relays.
+//! `quipu relays`: list, show, add, retire and restore relays.
 
 mod candidates;
 mod state;
 mod wait;
 
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,46 +19,47 @@ use crate::base::{Network, RelayUrl};
 use crate::lifecycle::Lifecycle;
 use crate::services::archive::command::RelayCommand;
 use crate::services::archive::read::{self, RelayDetail, RelayFilter, RelayRow};
-use crate::services::archive::{RelayAnswer, ask};
+use crate::services::archive::{RelayAnswer, RelayJournal, ask};
 use crate::store::{DoorSizes, Doors};
 use crate::telemetry::Metrics;
 
-/// Relays read at once.
-const PAGE: i64 = 1_000;
+/// Relays in one query.
+const PAGE: usize = 1_000;
 
-/// Relays offered at once; the writer puts them into few transactions.
+/// Relays that wait for their commit at the same time; the writer puts them into few transactions.
 const AT_ONCE: usize = 256;
 
-/// Look at, add, retire and restore relays.
+/// List, show, add, retire and restore relays.
 #[derive(Debug, Subcommand)]
 pub(super) enum Relays {
-    /// Make relays known. A known one of the seeds or of others counts as named by you from then on.
+    /// Add relays. A relay that is known from seeds or events counts as named by you from then on.
     Add {
-        /// `wss://…` or `ws://…`. A private address or a local name is dialled, because you name it.
+        /// `wss://…` or `ws://…`. Private addresses and local names are allowed, because you name them.
         #[arg(required = true, value_name = "URL")]
         urls: Vec<String>,
-        /// Show how each is checked, dialled and read, until all that it holds is archived or a session with it fails.
+        /// Show how each relay is checked, dialled and read, until everything it holds is archived or a
+        /// session with it fails.
         #[arg(long)]
         wait: bool,
-        /// Longest that `--wait` waits, in seconds.
+        /// Timeout of `--wait`, in seconds.
         #[arg(long, value_name = "SECONDS", default_value = "60", requires = "wait", value_parser = clap::value_parser!(u32).range(1..=86_400))]
         timeout: u32,
-        /// One JSON object a relay; with `--wait` one each time a relay has come further.
+        /// Print one JSON object for each relay; with `--wait` one for each step of a relay.
         #[arg(long)]
         json: bool,
     },
-    /// Crawl a relay no longer. What it has shown stays, and `restore` takes it up again.
+    /// Stop crawling a relay. Its events stay, and `restore` starts crawling it again.
     Retire(state::Change),
     /// Crawl a retired relay again.
     Restore(state::Change),
-    /// List relays, in the order of their URLs.
+    /// List relays: first those that can be read, by the number of events they have.
     List(List),
     /// Show everything that is known about one relay.
     Show {
-        /// Its URL.
+        /// The relay's URL.
         #[arg(value_name = "URL")]
         url: String,
-        /// One JSON object.
+        /// Print one JSON object.
         #[arg(long)]
         json: bool,
     },
@@ -66,19 +68,19 @@ pub(super) enum Relays {
 /// List relays, in the order of their URLs.
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// Only those of this network: clearnet, tor, i2p or loki.
+    /// Only relays of this network: clearnet, tor, i2p or loki.
     #[arg(long, value_name = "NETWORK", value_parser = network)]
     network: Option<Network>,
-    /// Only those that the newest check could read; `--readable=false` for the others.
+    /// Only relays that the newest check could read; `--readable=false` for the others.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     readable: Option<bool>,
-    /// Only those that are retired; `--retired=false` for the others.
+    /// Only retired relays; `--retired=false` for the others.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     retired: Option<bool>,
-    /// List instead the URLs that somebody named and that have not proven to be relays yet.
+    /// List candidates instead: URLs that were found and have not proven to be relays yet.
     #[arg(long, conflicts_with_all = ["network", "readable", "retired"])]
     candidates: bool,
-    /// One JSON object a relay.
+    /// Print one JSON object for each relay.
     #[arg(long)]
     json: bool,
 }
@@ -93,8 +95,8 @@ impl Relays {
     pub(super) async fn run(self, context: Context) -> Result<ExitCode> {
         match self {
             Self::Add { urls, wait, timeout, json } => {
-                let patience = wait.then(|| Duration::from_secs(timeout.into()));
-                add(context, urls, patience, json).await
+                let wait_max = wait.then(|| Duration::from_secs(timeout.into()));
+                add(context, urls, wait_max, json).await
             }
             Self::Retire(change) => change.retire(context).await,
             Self::Restore(change) => change.restore(context).await,
@@ -105,7 +107,7 @@ impl Relays {
     }
 }
 
-/// The parts of a process for one command.
+/// The parts of the process, for one command.
 struct Opened {
     parts: Parts,
     lifecycle: Lifecycle,
@@ -130,10 +132,10 @@ impl Opened {
 async fn add(
     context: Context,
     urls: Vec<String>,
-    patience: Option<Duration>,
+    wait_max: Option<Duration>,
     json: bool,
 ) -> Result<ExitCode> {
-    // All are looked at before any is added.
+    // All URLs are parsed before any relay is added.
     let parse = |url: &String| {
         RelayUrl::parse(url).with_context(|| {
             format!("`{url}` cannot be added; nothing was: a relay is wss://host or ws://host")
@@ -141,7 +143,7 @@ async fn add(
     };
     let relays: Vec<RelayUrl> = urls.iter().map(parse).collect::<Result<_>>()?;
     let opened = Opened::new(context)?;
-    let writer = opened.parts.relay_writer();
+    let writer = opened.parts.writer(RelayJournal);
     let mut added = Vec::new();
     let bar = output::count_bar(relays.len() as u64, "relays");
     let offer = async |url: RelayUrl| {
@@ -152,7 +154,7 @@ async fn add(
     while let Some((url, answer)) = answers.try_next().await? {
         bar.inc(1);
         let RelayAnswer::Known { relay, is_new } = answer else { continue };
-        if patience.is_some() && !is_new {
+        if wait_max.is_some() && !is_new {
             ask(&opened.parts.doors, relay).await?;
         }
         added.push(url.to_string());
@@ -167,8 +169,8 @@ async fn add(
     bar.finish_and_clear();
     drop(answers);
     drop(writer);
-    let ended = match patience {
-        Some(patience) => wait::until_archived(&opened.parts.doors, added, patience, json).await,
+    let ended = match wait_max {
+        Some(wait_max) => wait::until_archived(&opened.parts.doors, added, wait_max, json).await,
         None => Ok(ExitCode::SUCCESS),
     };
     opened.close().await;
@@ -179,7 +181,7 @@ fn address(url: &str) -> Result<RelayUrl> {
     RelayUrl::parse(url).with_context(|| format!("`{url}` is no relay's URL: wss://host or ws://host"))
 }
 
-/// The relay with this URL, as of now.
+/// The current facts about the relay with this URL.
 async fn known(doors: &Doors, url: &RelayUrl) -> Result<RelayDetail> {
     let found = read::relay(&doors.session, url.as_str()).await?;
     found.with_context(|| {
@@ -198,13 +200,10 @@ impl List {
             readable: self.readable,
             retired: self.retired,
         };
-        let mut after = String::new();
         let mut shown = 0;
         let line = output::count_line("relays");
-        loop {
-            let page = read::relays(&doors.read, &filter, &after, PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after.clone_from(&last.url);
+        let mut pages = pin!(read::relays(&doors.read, &filter).try_chunks(PAGE));
+        while let Some(page) = pages.try_next().await.map_err(|error| error.1)? {
             shown += page.len();
             line.inc(page.len() as u64);
             line.suspend(|| list(&page, self.json))?;
@@ -215,7 +214,7 @@ impl List {
             eprintln!(
                 "{}",
                 if restricted {
-                    "no relay is like that: `quipu relays list` without filters shows all"
+                    "no relay matches: `quipu relays list` without filters shows all"
                 } else {
                     "no relays yet: `quipu up` enters the seeds, `quipu relays add URL` adds one"
                 }
@@ -254,7 +253,7 @@ async fn show(context: &Context, url: &str, json: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is known, as rows.
+/// The facts about a relay as rows of a table.
 fn facts(relay: &RelayDetail) -> Vec<[String; 2]> {
     let row = |name: &str, value: String| [name.to_owned(), value];
     let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());

@@ -1,4 +1,5 @@
-//! `quipu run`: single services; with the flags of aethos-relay, which `quipu run messages` takes the place of.
+//! `quipu run`: single services. `quipu run messages` also takes the flags of aethos-relay, which it
+//! replaces.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,45 +7,45 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Args;
 
-/// The service that the flags below belong to.
-const MESSAGES: &str = "messages";
+use crate::room::ServiceName;
 
-/// Which services, and how.
+/// The service that the flags below belong to.
+const MESSAGES: &str = ServiceName::Messages.as_str();
+
 #[derive(Debug, Clone, Args)]
 pub(super) struct Run {
-    /// Which: initializer, ticker, projector, finder, validator, monitor, synchronizer, priority-synchronizer, vanisher, messages, console.
-    #[arg(required = true, value_name = "SERVICE")]
+    #[arg(required = true, value_name = "SERVICE", help = format!("Which: {}", ServiceName::list(&ServiceName::ALL)))]
     pub(super) services: Vec<String>,
     #[command(flatten)]
     flags: Flags,
 }
 
-/// As aethos-relay has them; each sets one setting of `services.messages`.
+/// The flags of aethos-relay. Each sets one setting of `services.messages`.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Flags of `run messages`, as aethos-relay has them")]
 struct Flags {
-    /// Where clients connect [default: 127.0.0.1:8080]; `:8080` is every address of this machine.
+    /// Address for clients [default: 127.0.0.1:8080]; `:8080` means every address of this machine.
     #[arg(long, value_name = "ADDRESS")]
     ws_addr: Option<String>,
-    /// Where health and metrics are [default: 127.0.0.1:8081].
+    /// Address for health and metrics [default: 127.0.0.1:8081].
     #[arg(long, value_name = "ADDRESS")]
     http_addr: Option<String>,
-    /// Pause between two sweeps: 30s, 1m30s.
+    /// Pause between two removals of expired messages: 30s, 1m30s.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     sweep_interval: Option<Duration>,
-    /// Longest life of a message.
+    /// Longest time until a message expires.
     #[arg(long, value_name = "SECONDS")]
     max_ttl_seconds: Option<u32>,
     /// Log as JSON.
     #[arg(long)]
     log_json: bool,
-    /// What this relay calls itself.
+    /// The name of this relay.
     #[arg(long, value_name = "ID")]
     relay_id: Option<String>,
     /// Origins of web pages that may connect, separated by commas.
     #[arg(long, value_name = "ORIGINS", value_delimiter = ',')]
     allowed_origins: Vec<String>,
-    /// Let web pages of every origin connect.
+    /// Allow web pages of every origin to connect.
     #[arg(long)]
     dev_mode: bool,
     /// Accepted and ignored: messages are kept in PostgreSQL, not in a file.
@@ -98,7 +99,7 @@ impl Run {
     }
 }
 
-/// Go's `:8080`, which names no address.
+/// Spells out Go's `:8080`, which names no IP address and means all of them.
 fn every_address(address: &str) -> String {
     if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.to_owned() }
 }

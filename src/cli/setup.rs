@@ -1,4 +1,4 @@
-//! `quipu setup-sql`: prepares a PostgreSQL without giving Quipu an administrator's login.
+//! `quipu setup-sql`: an SQL script that prepares a PostgreSQL, so that Quipu needs no administrator's login.
 
 use std::process::ExitCode;
 
@@ -10,14 +10,15 @@ use crate::base::Secret;
 use crate::store::Server;
 use crate::store::setup::{self, Credentials};
 
-/// Print an SQL script that makes Quipu's roles, database and privileges, with new passwords and the URLs to use them.
+/// Print an SQL script that creates Quipu's roles, database and privileges with new passwords, and the URLs
+/// for the environment.
 #[derive(Debug, Args)]
 pub(super) struct SetupSql {
     /// The database [default: that of DATABASE_URL, else quipu].
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
-    /// Print nothing but what is missing in the database of the environment or of the running instance. Ends with 1 when
-    /// something is.
+    /// Print only the statements for what is missing in the database of the environment or of the running
+    /// instance. The exit code is 1 when something is missing.
     #[arg(long, conflicts_with = "database")]
     check: bool,
 }
@@ -51,7 +52,7 @@ impl SetupSql {
     }
 }
 
-/// Asks with an administrator's login where there is one, else with the owner's.
+/// Checks with an administrator's login if the environment has one, else with the owner's.
 async fn check(context: &Context) -> Result<ExitCode> {
     let environment = &context.configuration.database;
     let login = match &environment.write {

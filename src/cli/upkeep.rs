@@ -8,29 +8,31 @@ use clap::Args;
 use futures_util::StreamExt;
 
 use super::{Context, output};
-use crate::services::archive::project::PROJECTIONS;
-use crate::services::archive::project::verify::{self, Finding};
+use crate::app::registry;
+use crate::services::archive::project::verify;
 use crate::services::archive::read::event_total;
+use crate::store::projection::Upkeep;
+use crate::store::verify::Finding;
 use crate::store::{DoorSizes, Doors, owner};
 
-/// Prove that the tables are what the journals say. Ends with 1 when something is wrong.
+/// Verify the tables against the journals. The exit code is 1 when a check fails.
 #[derive(Debug, Args)]
 pub(super) struct Verify {
-    /// Also check id and signature of every stored event.
+    /// Also verify the id and signature of every stored event.
     #[arg(long)]
     events: bool,
-    /// One JSON object a check.
+    /// Print one JSON object for each check.
     #[arg(long)]
     json: bool,
 }
 
-/// Broken events shown by name; the rest are counted.
+/// Most broken events that are shown by name; further ones are counted.
 const SHOWN_MAX: usize = 20;
 
 impl Verify {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
         let urls = context.urls()?;
-        let mut findings = verify::tables(&urls.owner).await?;
+        let mut findings = registry::verify_tables(&urls.owner).await?;
         if self.events {
             let doors = Doors::open(&urls, DoorSizes::default())?;
             findings.push(check_events(&doors).await?);
@@ -78,18 +80,22 @@ async fn check_events(doors: &Doors) -> Result<Finding> {
     Ok(Finding { check: format!("id and signature of {checked} events"), problems })
 }
 
-/// Recreates one projection.
+/// The names of all projections, separated by commas.
+pub(super) fn projection_names() -> String {
+    registry::projections().map(|projection| projection.name).collect::<Vec<_>>().join(", ")
+}
+
+/// Recreates one projection from its journals.
 pub(super) async fn rebuild(context: &Context, name: &str) -> Result<ExitCode> {
-    let Some(projection) = PROJECTIONS.iter().find(|projection| projection.name == name) else {
-        let names: Vec<&str> = PROJECTIONS.iter().map(|projection| projection.name).collect();
-        bail!("there is no projection `{name}`; there are: {}", names.join(", "));
+    let Some(projection) = registry::projections().find(|projection| projection.name == name) else {
+        bail!("there is no projection `{name}`; there are: {}", projection_names());
     };
     let urls = context.urls()?;
     let mut client = owner::connect(&urls.owner).await?;
     projection.rebuild(&mut client).await?;
-    // What is kept by ticks is filled now too, whether or not a projector runs.
+    // A projection that follows ticks is filled now, whether or not a projector runs.
     let doors = Doors::open(&urls, DoorSizes::default())?;
-    if projection.upkeep == crate::store::projection::Upkeep::Ticks {
+    if projection.upkeep == Upkeep::Ticks {
         projection.catch_up(&doors.write).await?;
     }
     doors.close().await;
@@ -101,7 +107,7 @@ pub(super) async fn rebuild(context: &Context, name: &str) -> Result<ExitCode> {
 pub(super) async fn rebase(context: &Context) -> Result<ExitCode> {
     match owner::rebase(&context.urls()?.owner).await? {
         Some(era) => println!("era {era} is open; projections will be rebuilt when the services start"),
-        None => println!("nothing to do: the database still lives in the cluster it was written in"),
+        None => println!("nothing to do: the database is still in the cluster in which it was written"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! `quipu url`: where the database is, for other programs.
+//! `quipu url`: the URLs of the database, for other programs.
 
 use std::process::ExitCode;
 
@@ -9,24 +9,25 @@ use super::{Context, output};
 use crate::app::instance;
 use crate::store::embedded::Person;
 
-/// A way into the database.
+/// A role and a route into the database.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum Door {
     /// The services' writes, through the pooler by transaction.
     Write,
     /// The services' reads, through the pooler by session.
     Session,
-    /// For people: reads everything but messages, with a time limit for each statement.
+    /// For analysts: reads everything but messages, with a time limit for each statement.
     Reader,
-    /// The same, and reads messages.
+    /// For analysts who may also read messages.
     MessagesReader,
-    /// For programs that hand over events and relays by SQL: `insert_event`, `insert_relay`, `insert_relay_metadata`.
+    /// For programs that insert events and relays by SQL: `insert_event`, `insert_relay`,
+    /// `insert_relay_metadata`.
     Writer,
     /// Migrations and erasure, straight to the server.
     Owner,
 }
 
-/// Prints one URL of the environment or of the running instance. It holds a password.
+/// Prints one URL of the environment or of the running instance. The URL holds a password.
 pub(super) fn show(context: &Context, door: Door) -> Result<ExitCode> {
     let person = |person| instance::find_person(&context.data, &context.configuration.database, person);
     let url = match door {

@@ -1,4 +1,5 @@
-//! The rooms: each does one job of the product and meets the others through the database alone.
+//! The rooms: each does one job of the product, and meets the others only in the database. A room describes
+//! its services, journals and projections in its `service.rs`; `app/registry.rs` lists the rooms.
 
 pub mod archive;
 pub mod console;

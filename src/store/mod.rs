@@ -24,6 +24,7 @@ mod space;
 pub mod tick;
 mod tls;
 mod urls;
+pub mod verify;
 
 pub use doors::{DoorSizes, Doors};
 pub use error::Error;

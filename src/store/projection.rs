@@ -1,6 +1,6 @@
-//! Projections: tables that are computed from journals and can be rebuilt. A projection is updated in the
-//! commit of its journal, or later, by ticks. Either way, the same statements rebuild it and verify it
-//! against a replay.
+//! Projections: rows computed from journals, which can be deleted and computed again. A projection is kept in
+//! the same commit as its journals, or brought up to date by ticks. Either way its statements rebuild it and
+//! verify it against a replay.
 
 use deadpool_postgres::Pool;
 use tokio_postgres::types::{FromSql, Type};
@@ -24,15 +24,20 @@ pub struct Projection {
     pub name: &'static str,
     /// The tables of the projection.
     pub tables: &'static [&'static str],
-    /// How it is updated.
+    /// The journals from which its rows are computed. With [`Upkeep::Ticks`] each needs an SQL function
+    /// `<journal>_between(last pg_snapshot, this pg_snapshot)` that returns its entries between two ticks.
+    pub journals: &'static [&'static str],
+    /// How it keeps up.
     pub upkeep: Upkeep,
-    /// Statements that apply entries of the journals to the tables. With [`Upkeep::Ticks`] each reads
-    /// `{ingest_log}`, which is replaced by the entries of one batch, or of all time.
+    /// Statements that add entries of the journals to the tables. With [`Upkeep::Ticks`] each reads
+    /// `{<journal>}`, which stands for the entries between two ticks, or for all entries.
     pub statements: &'static [&'static str],
 }
 
-/// The entries between two snapshots, from the journal's set-returning function.
-const BETWEEN: &str = "ingest_log_between($1::text::pg_snapshot, $2::text::pg_snapshot)";
+/// The entries of a journal between two snapshots.
+fn between(journal: &str) -> String {
+    format!("{journal}_between($1::text::pg_snapshot, $2::text::pg_snapshot)")
+}
 
 /// A difference between a projection's table and a replay of its journals.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,19 +50,21 @@ pub struct Difference {
     pub missing: i64,
 }
 
-fn statement(template: &str) -> String {
-    template.replace("{ingest_log}", BETWEEN)
-}
-
-/// The first field of the first row.
+/// One field of a one-row answer.
 fn first<T: for<'a> FromSql<'a>>(rows: &[tokio_postgres::Row]) -> Option<T> {
     rows.first().and_then(|row| row.get(0))
 }
 
 impl Projection {
-    /// Applies all entries up to the newest tick and saves the checkpoint, in one transaction. Without a
-    /// checkpoint, the tables are emptied and filled from the start. Returns whether there was anything to
-    /// apply.
+    /// A statement with its journals in place.
+    fn statement(&self, template: &str) -> String {
+        self.journals.iter().fold(template.to_owned(), |statement, journal| {
+            statement.replace(&format!("{{{journal}}}"), &between(journal))
+        })
+    }
+
+    /// Applies everything up to the newest tick, together with the checkpoint, in one transaction. Without a
+    /// checkpoint the tables are emptied and filled from the start. Returns whether there was anything to do.
     pub async fn catch_up(&self, pool: &Pool) -> Result<bool, Error> {
         let mut client = pool.get().await?;
         let transaction = client.transaction().await?;
@@ -91,7 +98,7 @@ impl Projection {
         }
         for template in self.statements {
             transaction
-                .execute_typed(&statement(template), &[(&last, Type::TEXT), (&this, Type::TEXT)])
+                .execute_typed(&self.statement(template), &[(&last, Type::TEXT), (&this, Type::TEXT)])
                 .await?;
         }
         transaction
@@ -112,13 +119,14 @@ impl Projection {
         last: Option<&str>,
         this: &str,
     ) -> Result<bool, Error> {
-        let rows = transaction
-            .query_typed(
-                &format!("SELECT NOT EXISTS (SELECT FROM {BETWEEN})"),
-                &[(&last, Type::TEXT), (&this, Type::TEXT)],
-            )
-            .await?;
-        Ok(first(&rows).unwrap_or(true))
+        for journal in self.journals {
+            let sql = format!("SELECT NOT EXISTS (SELECT FROM {})", between(journal));
+            let rows = transaction.query_typed(&sql, &[(&last, Type::TEXT), (&this, Type::TEXT)]).await?;
+            if first(&rows) == Some(false) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Empties the tables and fills them from the journals, while writers wait. `client` is connected as the
@@ -207,7 +215,7 @@ impl Projection {
                 Upkeep::Ticks => {
                     let all: Option<&str> = None;
                     transaction
-                        .execute_typed(&statement(template), &[(&all, Type::TEXT), (&seen, Type::TEXT)])
+                        .execute_typed(&self.statement(template), &[(&all, Type::TEXT), (&seen, Type::TEXT)])
                         .await?;
                 }
             }

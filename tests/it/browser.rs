@@ -35,7 +35,7 @@ async fn archive(console: &Console) {
         pace.tick().await;
         console.owner.query(insert, &[&uuid::Uuid::new_v4().to_string()]).await.unwrap();
         console.tick().await;
-        for projection in quipu::services::archive::project::PROJECTIONS {
+        for projection in quipu::app::registry::projections() {
             if projection.upkeep == quipu::store::projection::Upkeep::Ticks {
                 projection.catch_up(&doors.write).await.unwrap();
             }

@@ -411,7 +411,7 @@ async fn the_page_and_its_numbers_say_the_same() {
         console.owner.query_one(insert, &[&id, &kind, &relay]).await.unwrap();
     }
     console.tick().await;
-    for projection in quipu::services::archive::project::PROJECTIONS {
+    for projection in quipu::app::registry::projections() {
         if projection.upkeep == quipu::store::projection::Upkeep::Ticks {
             projection.catch_up(&console.doors.write).await.unwrap();
         }

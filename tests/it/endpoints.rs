@@ -1,10 +1,12 @@
 //! The table of endpoints in docs/security.md equals what a running Quipu serves, and each endpoint treats
 //! strangers as the table says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use quipu::app::registry;
+use quipu::room::{ListenerSpec, Port};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -90,6 +92,9 @@ async fn every_endpoint_is_documented_and_treats_strangers_as_documented() {
         }
     }
     rows.sort();
+    let listening: BTreeSet<&str> = rows.iter().map(|row| row.listener.as_str()).collect();
+    let listeners = registry::listeners().map(ListenerSpec::name).chain([Port::Ops.as_str()]);
+    assert_eq!(listening, listeners.collect(), "what listens and the registry differ");
     let documented = documented();
     assert_eq!(
         rows,

@@ -20,6 +20,7 @@ mod lifecycle;
 mod messages;
 mod migrations;
 mod net;
+mod registry;
 mod sample_relay;
 mod store;
 mod wire;

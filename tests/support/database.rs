@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::thread::JoinHandle;
 
+use quipu::app::Ports;
 use quipu::base::Secret;
 use quipu::config::Implementation;
 use quipu::store::embedded::{Embedded, EmbeddedConfig, Person};
@@ -132,16 +133,17 @@ pub(crate) fn free_ports() -> (u16, u16) {
     (one, two)
 }
 
-/// The first of seven consecutive free ports, below the range from which the system assigns ports. Each
-/// process starts its search at another place, so that two concurrent processes seldom try the same ports.
+/// The first port of a free run of ports for one instance, below the ports that the system assigns. Each process begins its
+/// search elsewhere, so that two processes seldom try the same run at the same time.
 pub(crate) fn free_port_block() -> u16 {
-    const BLOCKS: u32 = 12_000 / 7;
+    const PORTS: u16 = Ports::COUNT;
+    const BLOCKS: u32 = 12_000 / PORTS as u32;
     static TRIED: AtomicU32 = AtomicU32::new(0);
     let first = std::process::id().wrapping_mul(0x9E37_79B9) % BLOCKS;
     loop {
         let block = (first + TRIED.fetch_add(1, Ordering::Relaxed)) % BLOCKS;
-        let base = 20_000 + u16::try_from(block * 7).unwrap();
-        if (base..base + 7).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+        let base = 20_000 + u16::try_from(block).unwrap() * PORTS;
+        if (base..base + PORTS).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return base;
         }
     }

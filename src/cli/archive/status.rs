@@ -19,7 +19,7 @@ pub(super) async fn run(context: &Context, view: View) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How far the archive has come: of all relays those checked, readable and proven, and what grows.
+/// Bars for the relays that are checked, readable and proven, and lines for the counts that grow.
 struct Bars {
     checked: ProgressBar,
     readable: ProgressBar,
@@ -63,7 +63,7 @@ impl Bars {
     }
 }
 
-/// A count, which is never negative.
+/// A count of the database, which is never negative.
 fn of(count: i64) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }
@@ -71,7 +71,7 @@ fn of(count: i64) -> u64 {
 fn print(status: &Status) {
     output::say(output::table(["", "now", "in the last day", "bytes", "bytes each"], totals(status)));
     output::say("");
-    output::say(output::table(["growth", "a day"], growth(status)));
+    output::say(output::table(["growth", "a day", ""], growth(status)));
     output::say("");
     let relays = status.relays.iter().map(|r| {
         [
@@ -143,16 +143,22 @@ fn totals(status: &Status) -> [[String; 5]; 6] {
     ]
 }
 
-fn growth(status: &Status) -> [[String; 2]; 2] {
+fn growth(status: &Status) -> [[String; 3]; 2] {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "rounded for people, never negative"
     )]
     let day = status.bytes_per_day.map(|bytes| HumanBytes(bytes.max(0.0) as u64).to_string());
+    let rate = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let span = match (status.events_per_day, status.growth_days) {
+        (None, _) => "known an hour after the first event".to_owned(),
+        (Some(_), days) if days < 2.0 => format!("from the last {:.1} hours", days * 24.0),
+        (Some(_), days) => format!("from the last {days:.1} days"),
+    };
     [
-        ["events".to_owned(), format!("{:.0}", status.events_per_day)],
-        ["bytes of events and sightings".to_owned(), day.unwrap_or_else(|| "-".to_owned())],
+        ["events".to_owned(), rate(status.events_per_day.map(|events| format!("{events:.0}"))), span],
+        ["bytes of events and sightings".to_owned(), rate(day), String::new()],
     ]
 }
 

@@ -1,4 +1,4 @@
-//! How an answer is shown: once, or again whenever something was written until the reader has seen enough.
+//! Shows the result of a query once, or with `--watch` again and again while the database changes.
 
 use std::io::{self, Write as _};
 use std::pin::pin;
@@ -15,34 +15,37 @@ use crate::cli::output;
 use crate::lifecycle::stop_signals;
 use crate::store::{Doors, Error, Hints};
 
-/// Shortest pause between two answers.
+/// Shortest pause between two queries.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 
-/// Longest pause.
+/// Longest pause between two queries.
 const PAUSE_MAX: Duration = Duration::from_mins(1);
 
-/// How many times as long as its answer took nothing is asked: who looks at a large archive does not keep it busy.
+/// The pause is this many times the duration of the query, so that watching takes at most a tenth of the
+/// database's time.
 const PAUSE_FACTOR: u32 = 9;
 
-/// After the pause a hint is waited for, this long: projections follow the journals, and nobody tells when they have.
+/// Longest wait for a hint after the pause. Without one the query runs again, because projections change
+/// without a hint.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// How long the reader waits for connections to be closed; a server that hangs does not hold up Ctrl-C.
+/// Longest wait for connections to close, so that a server that hangs does not hold up Ctrl-C.
 const CLOSING: Duration = Duration::from_secs(1);
 
-/// How an answer is shown.
+/// The flags that say how a result is shown.
 #[derive(Debug, Clone, Copy, Args)]
 pub(in crate::cli) struct View {
-    /// One JSON object; bytes and counts as numbers.
+    /// Print one JSON object, with bytes and counts as numbers.
     #[arg(long)]
     json: bool,
-    /// Follow what changes until Ctrl-C: bars on a terminal, with --json one object a line.
+    /// Follow changes until Ctrl-C: with bars on a terminal, or with --json one object a line.
     #[arg(long)]
     watch: bool,
 }
 
 impl View {
-    /// Asks once and prints the answer, or asks again and again and draws it. Closes the doors.
+    /// Runs the query `ask` once and prints its result, or repeatedly and draws it. Closes the connection
+    /// pools.
     pub(super) async fn show<T: Serialize>(
         self,
         doors: Doors,
@@ -81,7 +84,7 @@ impl View {
         mut draw: impl FnMut(&T),
     ) -> Result<()> {
         if self.json {
-            // A reader that is gone has seen enough.
+            // A closed pipe ends the watch without an error.
             let line = |answer: &T| Ok(writeln!(io::stdout(), "{}", serde_json::to_string(answer)?).is_ok());
             return watch(doors, ask, line).await;
         }
@@ -100,7 +103,8 @@ impl View {
     }
 }
 
-/// Asks and shows until Ctrl-C, or until `show` says that nobody looks. A database that has answered is waited for when it goes away.
+/// Runs the query and shows its result until Ctrl-C, or until `show` returns false. After the first result, a
+/// database that goes away is tried again.
 async fn watch<T>(
     doors: &Doors,
     mut ask: impl AsyncFnMut(&Doors) -> Result<T, Error>,
@@ -119,7 +123,7 @@ async fn watch<T>(
                 Ok(answer) if show(&answer)? => has_answered = true,
                 Ok(_) => return Ok(()),
                 Err(error) if has_answered && error.is_passing() => {
-                    tracing::warn!(%error, "no answer; asked again soon");
+                    tracing::warn!(%error, "the database did not answer; trying again");
                     pause = PAUSE_MIN;
                 }
                 Err(error) => return Err(error.into()),

@@ -1,4 +1,4 @@
-//! `quipu archive gaps` and `quipu archive coverage`: what is missing, and what is proven.
+//! `quipu archive gaps` and `quipu archive coverage`: known gaps, and proven windows.
 
 use std::process::ExitCode;
 
@@ -14,7 +14,7 @@ use crate::services::archive::event::Window;
 use crate::services::archive::read::{self, Gap};
 use crate::store::{DoorSizes, Doors, Error};
 
-/// Gaps read at once.
+/// Gaps in one query.
 const PAGE: i64 = 1_000;
 
 fn canonical(url: &str) -> Result<RelayUrl> {
@@ -39,7 +39,7 @@ pub(super) async fn gaps(context: &Context, relay: Option<&str>, json: bool) -> 
     line.finish_and_clear();
     if shown == 0 && !json {
         eprintln!(
-            "no gap is known; what is not proven yet either is in `quipu archive coverage --relay URL`"
+            "no gap is known; `quipu archive coverage --relay URL` also shows what was not requested yet"
         );
     }
     doors.close().await;
@@ -75,7 +75,7 @@ pub(super) async fn coverage(context: &Context, relay: &str, view: View) -> Resu
     Ok(ExitCode::SUCCESS)
 }
 
-/// A relay's time line from the oldest second that is wanted until now.
+/// A relay's time line from `services.synchronizer.since_unix_s` until now.
 #[derive(Debug, Serialize)]
 struct Coverage {
     relay: RelayUrl,
@@ -83,7 +83,7 @@ struct Coverage {
     proven: Vec<Window>,
     /// Known to be incomplete, oldest first.
     gaps: Vec<Gap>,
-    /// Not asked for yet, newest first.
+    /// Not requested yet, newest first.
     open: Vec<Window>,
 }
 
@@ -114,7 +114,7 @@ impl Coverage {
     }
 }
 
-/// How much of the time line is proven, in days.
+/// Bars that show how many days of the time line are proven.
 struct Bars {
     proven: ProgressBar,
     newest: ProgressBar,
@@ -145,7 +145,7 @@ impl Bars {
     }
 }
 
-/// What windows that do not overlap amount to, in whole days.
+/// The total length of windows that do not overlap, in whole days.
 fn days(windows: &[Window]) -> u64 {
     let seconds: i64 = windows.iter().map(|window| window.until.saturating_sub(window.since) + 1).sum();
     u64::try_from(seconds / 86_400).unwrap_or(0)

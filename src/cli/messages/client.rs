@@ -1,4 +1,5 @@
-//! A client of the second generation: hello, proof, questions and answers over one socket.
+//! A client of the wire protocol's second generation: hello, proof of identity, requests and responses over
+//! one WebSocket.
 
 use std::time::Duration;
 
@@ -16,30 +17,31 @@ use crate::base::{RelayUrl, Secret};
 use crate::net::{Dial, Outside, SocketError, TextSocket, Trust};
 use crate::services::messages::decide::{Challenge, Unproven};
 
-/// For the connection and the handshakes.
+/// Timeout for the connection and the handshakes.
 const CONNECT_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long the relay may say nothing before it is pinged.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The relay is pinged after this time without a frame.
+const PING_AFTER: Duration = Duration::from_secs(30);
 
-/// How long an answer may take.
+/// Timeout for a response.
 const ANSWER_WITHIN: Duration = Duration::from_mins(1);
 
-/// Longest frame taken, in bytes: a page of a hundred messages of the longest payload that a relay may be set to allow.
+/// Longest frame that is accepted, in bytes: a page of a hundred messages with the longest payload that a
+/// relay can be configured to accept.
 const FRAME_BYTES_MAX: usize = 160 * 1024 * 1024;
 
-/// How it is proven who we are.
+/// The proof of the client's identity.
 #[derive(Debug)]
 pub(super) enum Proof {
-    /// It is claimed.
+    /// None: the identity is only claimed.
     None,
-    /// By a bearer token, which goes with the upgrade request.
+    /// A bearer token, sent with the upgrade request.
     Token(Secret),
-    /// By a signature, when the relay asks for it.
+    /// A key, which signs the relay's challenge.
     Key(SigningKey),
 }
 
-/// Which relay, and as whom.
+/// The relay, and the identity of the client.
 #[derive(Debug)]
 pub(super) struct Login {
     pub(super) outside: Outside,
@@ -47,11 +49,12 @@ pub(super) struct Login {
     pub(super) wayfarer_id: String,
     pub(super) device: String,
     pub(super) proof: Proof,
-    /// The only relay whose challenges are signed, by the name in them. Without it the name must be the URL that was dialled.
+    /// Only challenges that name this relay are signed. Without a value the name must be the URL that was
+    /// dialled.
     pub(super) relay_id: Option<String>,
 }
 
-/// Why there is no answer.
+/// Why a request has no response.
 #[derive(Debug, Error)]
 pub(super) enum Trouble {
     #[error("{url}: {why}{}", advice_of_socket(.why))]
@@ -63,12 +66,12 @@ pub(super) enum Trouble {
     #[error("the relay refuses: {}{}: {}{}", Plain(.code), if .code.is_empty() { "error" } else { "" }, Plain(.message), advice(.code))]
     Refused { code: String, message: String },
     #[error(
-        "the relay wants proof of who you are: give `--key FILE`, or a token of `quipu messages token create`"
+        "the relay requires proof of the identity: give `--key FILE`, or a token of `quipu messages token create`"
     )]
     ProofWanted,
     #[error(
-        "the relay's challenge is for `{}`, which is not the URL that was dialled, so it is not signed: that relay would take the \
-         signature for you. Dial that URL, or give `--relay-id` if you know that this relay is the one that is named", Plain(.0)
+        "the relay's challenge is for `{}`, which is not the URL that was dialled, so it is not signed: the named relay \
+         would accept the signature as yours. Dial that URL, or give `--relay-id` if you know that this relay has that name", Plain(.0)
     )]
     OtherRelay(String),
     #[error("the relay's challenge cannot be signed: {0}")]
@@ -76,7 +79,7 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
-    /// Whether the same may succeed later.
+    /// Whether the same request may succeed later.
     pub(super) fn is_passing(&self) -> bool {
         match self {
             Self::Socket { why, .. } => match why {
@@ -91,7 +94,7 @@ impl Trouble {
     }
 }
 
-/// What to do about a refusal.
+/// Advice for the user after a refusal.
 fn advice(code: &str) -> &'static str {
     match code {
         "AUTH_FAILED" => {
@@ -120,16 +123,17 @@ fn advice_of_socket(why: &SocketError) -> &'static str {
     }
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// To show what is pushed.
+    /// To receive pushed messages.
     Listen,
-    /// To ask. Messages that nobody would look at are not pushed, nor counted as such, by relays that resume after a position.
+    /// To send requests. Relays that resume after a position push no messages on such a connection, and count
+    /// none as pushed.
     Ask,
 }
 
-/// A connection on which we are let in.
+/// A connection after a successful login.
 #[derive(Debug)]
 pub(super) struct Client<'a> {
     socket: TextSocket,
@@ -137,7 +141,7 @@ pub(super) struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    /// Connects, says hello, proves who we are.
+    /// Connects, sends hello and proves the identity.
     pub(super) async fn connect(login: &'a Login, purpose: Purpose) -> Result<Self, Trouble> {
         let bearer = match &login.proof {
             Proof::Token(token) => Some(format!("Bearer {}", token.expose())),
@@ -153,7 +157,7 @@ impl<'a> Client<'a> {
             message_bytes_max: FRAME_BYTES_MAX,
         };
         let socket =
-            TextSocket::connect(&login.outside, &dial, PATIENCE).await.map_err(|e| login.broken(e))?;
+            TextSocket::connect(&login.outside, &dial, PING_AFTER).await.map_err(|e| login.broken(e))?;
         let mut client = Self { socket, login };
         let mut hello =
             json!({ "type": "hello", "wayfarer_id": login.wayfarer_id, "device_id": login.device });
@@ -182,7 +186,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Sends a message. Answered when it is on the relay's disk.
+    /// Sends a message. Returns when the message is on the relay's disk.
     pub(super) async fn store(&mut self, message: &Value) -> Result<Stored, Trouble> {
         self.send(message).await?;
         loop {
@@ -192,23 +196,23 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Messages that wait: at most `limit`, after this position from a relay that knows positions.
+    /// Returns at most `limit` waiting messages; from a relay with positions, those after `after`.
     pub(super) async fn pull(&mut self, limit: usize, after: i64) -> Result<Vec<Message>, Trouble> {
         self.send(&json!({ "type": "pull", "limit": limit, "since": after })).await?;
         loop {
-            // What a relay pushes all the same is in the answer, too, or in the next one.
+            // Pushed frames are skipped: their messages are also in this response or in the next one.
             if let Frame::Messages { messages } = self.answer().await? {
                 return Ok(messages);
             }
         }
     }
 
-    /// Acknowledges a message. The answer comes among the next frames.
+    /// Acknowledges a message. The response is among the next frames.
     pub(super) async fn acknowledge(&mut self, msg_id: &str) -> Result<(), Trouble> {
         self.send(&json!({ "type": "ack", "msg_id": msg_id })).await
     }
 
-    /// Waits for as many acknowledgements to be on the relay's disk.
+    /// Waits until `many` acknowledgements are on the relay's disk.
     pub(super) async fn acknowledged(&mut self, many: usize) -> Result<(), Trouble> {
         let mut left = many;
         while left > 0 {
@@ -219,19 +223,19 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// The next frame, however long it takes. A refusal is an error.
+    /// The next frame, without a timeout. A refusal is an error.
     pub(super) async fn next(&mut self) -> Result<Frame, Trouble> {
         loop {
             let text = self.socket.next().await.map_err(|e| self.login.broken(e))?.ok_or(Trouble::Closed)?;
             match serde_json::from_str(&text) {
                 Ok(Frame::Error { code, message }) => return Err(Trouble::Refused { code, message }),
                 Ok(frame) => return Ok(frame),
-                Err(_) => tracing::debug!("a frame that is none was passed over"),
+                Err(_) => tracing::debug!("skipped a frame that cannot be parsed"),
             }
         }
     }
 
-    /// Says farewell.
+    /// Closes the connection.
     pub(super) async fn close(self) {
         self.socket.close().await;
     }
@@ -250,7 +254,7 @@ impl Login {
         Trouble::Socket { url: Box::new(self.url.clone()), why }
     }
 
-    /// The answer to a challenge.
+    /// The signed response to a challenge.
     fn proof(&self, challenge: &str, relay_id: &str) -> Result<Value, Trouble> {
         let Proof::Key(key) = &self.proof else { return Err(Trouble::ProofWanted) };
         if !self.may_sign_for(relay_id) {
@@ -264,8 +268,8 @@ impl Login {
         }))
     }
 
-    /// A relay can pass on another relay's challenge and log in there with our signature. So the name in a challenge must be the
-    /// one that was given, or the URL that we dialled (as N-42.9).
+    /// A relay could forward another relay's challenge and log in there with our signature. So the name in a
+    /// challenge must be the one that the user gave, or the URL that was dialled (as N-42.9).
     fn may_sign_for(&self, relay_id: &str) -> bool {
         match &self.relay_id {
             Some(given) => given == relay_id,

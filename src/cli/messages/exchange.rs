@@ -17,66 +17,68 @@ use uuid::Uuid;
 
 use super::client::{Client, Purpose, Trouble};
 use super::frame::{Frame, Message};
-use super::{Who, line};
+use super::{LoginArgs, line};
 use crate::cli::{Context, output};
 use crate::lifecycle::stop_signals;
 
-/// Longest payload that any relay can be set to take, in bytes.
+/// Longest payload that a relay can be configured to accept, in bytes.
 const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
 
-/// Messages asked for at once; relays give no more.
+/// Messages in one request. Relays return no more than this.
 const PAGE: usize = 100;
 
-/// Messages remembered as shown. A relay sends again, after a reconnect, what nobody acknowledged.
+/// Most messages that are remembered as shown: after a reconnect a relay sends again what was not
+/// acknowledged.
 const SHOWN_MAX: usize = 100_000;
 
-/// Send a message; answered when it is on the relay's disk.
+/// Send a message. Succeeds when the message is on the relay's disk.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Send {
     #[command(flatten)]
-    who: Who,
+    login: LoginArgs,
     /// The recipient's `wayfarer_id`.
     #[arg(long, value_name = "ID")]
     to: String,
-    /// Seconds that it lives if nobody gets it; else the relay's default.
+    /// Seconds after which the message expires [default: the relay's].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     ttl_seconds: Option<i64>,
-    /// Your own name for it: sent again under the same one, it is stored once. Drawn where you give none.
+    /// An id of your own for the message: sent again with the same id, it is stored once [default: a random
+    /// id].
     #[arg(long, value_name = "X")]
     client_msg_id: Option<String>,
-    /// One JSON object.
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// What it says; `-` for standard input, as it is.
+    /// The text of the message; `-` reads bytes from standard input.
     #[arg(value_name = "TEXT")]
     text: String,
 }
 
-/// Get the messages that wait.
+/// Get waiting messages.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Pull {
     #[command(flatten)]
-    who: Who,
-    /// At most so many.
+    login: LoginArgs,
+    /// Most messages to get.
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = limit)]
     limit: usize,
-    /// Acknowledge each after it was written, so that this device does not get it again.
+    /// Acknowledge each message after it was printed, so that this device does not get it again.
     #[arg(long)]
     ack: bool,
-    /// One JSON object a message.
+    /// Print one JSON object for each message.
     #[arg(long)]
     json: bool,
 }
 
-/// Show messages as they come, those that wait first.
+/// Show waiting messages, then new ones as they arrive, until Ctrl-C.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Tail {
     #[command(flatten)]
-    who: Who,
-    /// Acknowledge each after it was written, so that this device does not get it again.
+    login: LoginArgs,
+    /// Acknowledge each message after it was printed, so that this device does not get it again.
     #[arg(long)]
     ack: bool,
-    /// One JSON object a message.
+    /// Print one JSON object for each message.
     #[arg(long)]
     json: bool,
 }
@@ -95,7 +97,7 @@ impl Send {
         if let Some(seconds) = self.ttl_seconds {
             frame["ttl_seconds"] = seconds.into();
         }
-        let login = self.who.login(context)?;
+        let login = self.login.login(context)?;
         let mut client = Client::connect(&login, Purpose::Ask).await?;
         let stored = client.store(&frame).await.map_err(|trouble| match trouble {
             Trouble::Refused { .. } => anyhow::Error::new(trouble),
@@ -118,7 +120,7 @@ impl Send {
     }
 }
 
-/// The bytes to send.
+/// The payload: the argument, or standard input.
 fn payload(text: String) -> Result<Vec<u8>> {
     let mut bytes = text.into_bytes();
     if bytes == b"-" {
@@ -127,17 +129,19 @@ fn payload(text: String) -> Result<Vec<u8>> {
         io::stdin().take(most).read_to_end(&mut bytes).context("cannot read standard input")?;
     }
     if bytes.is_empty() {
-        bail!("a message must say something");
+        bail!("the message is empty");
     }
     if bytes.len() > PAYLOAD_BYTES_MAX {
-        bail!("no relay takes more than {PAYLOAD_BYTES_MAX} bytes: send it in parts");
+        bail!(
+            "the message has more than {PAYLOAD_BYTES_MAX} bytes, the most that any relay accepts: send it in parts"
+        );
     }
     Ok(bytes)
 }
 
 impl Pull {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
-        let login = self.who.login(context)?;
+        let login = self.login.login(context)?;
         let mut client = Client::connect(&login, Purpose::Ask).await?;
         let (mut left, mut after) = (self.limit, 0);
         loop {
@@ -148,7 +152,8 @@ impl Pull {
                 match line::write(message, self.json) {
                     Ok(()) => written += 1,
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-                    other => other.context("cannot write what came; it is not acknowledged")?,
+                    other => other
+                        .context("cannot write the message to standard output; it was not acknowledged")?,
                 }
             }
             if self.ack {
@@ -163,7 +168,7 @@ impl Pull {
             }
             match last.position {
                 Some(position) => after = position,
-                // A relay that knows no positions shows the same ones again until they are acknowledged.
+                // A relay without positions returns the same messages again until they are acknowledged.
                 None if self.ack => {}
                 None => break,
             }
@@ -179,7 +184,7 @@ impl Pull {
 impl Tail {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
         let mut stop = pin!(stop_signals()?);
-        let login = self.who.login(context)?;
+        let login = self.login.login(context)?;
         let mut shown = Shown::default();
         let backoff = || {
             ExponentialBuilder::default()
@@ -207,7 +212,9 @@ impl Tail {
                     match ended {
                         Err(Ended::Trouble(trouble)) => trouble,
                         Err(Ended::Output(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
-                            return Err(error).context("cannot write what came; it is not acknowledged");
+                            return Err(error).context(
+                                "cannot write the message to standard output; it was not acknowledged",
+                            );
                         }
                         Ok(()) | Err(Ended::Output(_)) => {
                             client.close().await;
@@ -220,7 +227,7 @@ impl Tail {
                 return Err(trouble.into());
             }
             let pause = pauses.next().unwrap_or(Duration::from_secs(30));
-            eprintln!("quipu: {trouble}; again in {:.1} s", pause.as_secs_f64());
+            eprintln!("quipu: {trouble}; trying again in {:.1} s", pause.as_secs_f64());
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 _ = stop.next() => return Ok(ExitCode::SUCCESS),
@@ -229,13 +236,13 @@ impl Tail {
     }
 }
 
-/// Why listening ended.
+/// The reason why [`listen`] ended.
 enum Ended {
     Trouble(Trouble),
     Output(io::Error),
 }
 
-/// Shows what comes, once. Ends with an error alone.
+/// Prints each message once. Returns only with an error.
 async fn listen(client: &mut Client<'_>, shown: &mut Shown, ack: bool, json: bool) -> Result<(), Ended> {
     loop {
         let Frame::Message(message) = client.next().await.map_err(Ended::Trouble)? else { continue };
@@ -248,7 +255,7 @@ async fn listen(client: &mut Client<'_>, shown: &mut Shown, ack: bool, json: boo
     }
 }
 
-/// The last messages that were shown.
+/// The messages that were printed last, up to [`SHOWN_MAX`].
 #[derive(Debug, Default)]
 struct Shown {
     ids: HashSet<String>,
@@ -256,7 +263,7 @@ struct Shown {
 }
 
 impl Shown {
-    /// Whether this one was not shown yet. From here on it was.
+    /// Whether the message was not printed yet. Remembers it as printed.
     fn is_new(&mut self, message: &Message) -> bool {
         if !self.ids.insert(message.msg_id.clone()) {
             return false;

@@ -1,4 +1,4 @@
-//! What a relay says to a client of the second generation.
+//! The frames that a relay sends to a client of the second generation.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Frame {
-    /// Prove who you are.
+    /// A request for proof of identity.
     Challenge { challenge: String, relay_id: String },
-    /// You are let in.
+    /// The login succeeded.
     HelloOk {},
     /// The message is on disk.
     SendOk(Stored),
-    /// A message, unasked.
+    /// A pushed message.
     Message(Message),
-    /// The answer to a pull.
+    /// The response to a pull.
     Messages {
         #[serde(default)]
         messages: Vec<Message>,
@@ -28,12 +28,12 @@ pub(super) enum Frame {
         #[serde(default)]
         message: String,
     },
-    /// Nothing that concerns us.
+    /// A frame that this client does not use.
     #[serde(other)]
     Other,
 }
 
-/// What became of a message that was sent.
+/// The response to a sent message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stored {
     pub(super) msg_id: String,
@@ -43,7 +43,7 @@ pub(super) struct Stored {
     pub(super) expires_at: i64,
 }
 
-/// A message that came.
+/// A received message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Message {
     pub(super) msg_id: String,
@@ -52,7 +52,7 @@ pub(super) struct Message {
     pub(super) received_at: i64,
     /// base64url without padding.
     pub(super) payload_b64: String,
-    /// Where it stands among the messages of its recipient, from relays that say so.
+    /// Its position among the recipient's messages, from relays that number them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) position: Option<i64>,
 }

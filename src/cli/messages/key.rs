@@ -14,15 +14,15 @@ use rand::Rng as _;
 use crate::cli::output;
 use crate::services::messages::decide::wayfarer_id_of;
 
-/// Longest key file that is read, in bytes: the hex of a seed, and some blanks.
+/// Longest key file that is read, in bytes: the hex digits of a seed, and some white space.
 const FILE_BYTES_MAX: u64 = 256;
 
 /// ed25519 keys in files.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Key {
-    /// Make a key, readable by you alone, and print the `wayfarer_id` that it proves.
+    /// Create a key file that only you can read, and print the `wayfarer_id` that the key proves.
     Create {
-        /// Where it goes; it must not be there yet.
+        /// The file to create. It must not exist yet.
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
@@ -36,12 +36,12 @@ impl Key {
     }
 }
 
-/// Makes a key. Returns its `wayfarer_id`.
+/// Creates a key file. Returns the key's `wayfarer_id`.
 fn create(path: &Path) -> Result<String> {
     let key = SigningKey::from_bytes(&rand::rng().random());
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            bail!("{} is there already, and a key is never overwritten: name another file", path.display())
+            bail!("{} exists, and a key is never overwritten: name another file", path.display())
         }
         other => other.with_context(|| format!("cannot write {}", path.display()))?,
     };
@@ -51,14 +51,16 @@ fn create(path: &Path) -> Result<String> {
     Ok(wayfarer_id_of(&key.verifying_key().to_bytes()))
 }
 
-/// The key in a file.
+/// Reads a key file.
 pub(super) fn read(path: &Path) -> Result<SigningKey> {
     let shown = path.display();
     let file = File::open(path).with_context(|| {
-        format!("cannot read the key {shown}; `quipu messages key create {shown}` makes one")
+        format!("cannot read the key {shown}; `quipu messages key create {shown}` creates one")
     })?;
     if file.metadata()?.mode() & 0o077 != 0 {
-        bail!("others may use the key {shown}: `chmod 600 {shown}`, or make another one if they did");
+        bail!(
+            "other users can read the key {shown}: run `chmod 600 {shown}`, or create another key if they may have read it"
+        );
     }
     let mut text = String::new();
     file.take(FILE_BYTES_MAX).read_to_string(&mut text).with_context(|| format!("cannot read {shown}"))?;

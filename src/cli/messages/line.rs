@@ -9,7 +9,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::frame::Message;
 use crate::cli::output;
 
-/// Writes a message. Whoever acknowledges it does so after this succeeded: nobody has seen what a closed pipe did not take.
+/// Writes a message. Acknowledge it only after this succeeded: a message that a closed pipe did not take was
+/// not seen.
 pub(super) fn write(message: &Message, json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if json {
@@ -20,7 +21,7 @@ pub(super) fn write(message: &Message, json: bool) -> io::Result<()> {
     out.flush()
 }
 
-/// Time, sender, and the payload: itself where it is plain text, else as it came.
+/// Time, sender and payload. The payload is shown as text if it is plain text, else as base64.
 struct Line<'a>(&'a Message);
 
 impl fmt::Display for Line<'_> {
@@ -35,12 +36,12 @@ impl fmt::Display for Line<'_> {
     }
 }
 
-/// Whether a text cannot break the line, or tell the terminal anything.
+/// Whether the text has no control characters, which would break the line or control the terminal.
 fn is_plain(text: &str) -> bool {
     !text.contains(char::is_control)
 }
 
-/// What a relay says, without anything that a terminal would obey.
+/// Untrusted text with its control characters escaped.
 pub(super) struct Plain<'a>(pub(super) &'a str);
 
 impl fmt::Display for Plain<'_> {

@@ -17,10 +17,10 @@ use crate::services::messages::read::{self, Token};
 use crate::store::append::Writer;
 use crate::store::{AppendMetrics, DoorSizes, Doors, Hints};
 
-/// What a token begins with.
+/// The prefix of every token.
 const PREFIX: &str = "qm_";
 
-/// Hex digits of the hash by which a token is shown.
+/// Hex digits of a token's hash in listings.
 const SHOWN_DIGITS: usize = 12;
 
 /// Most tokens that are listed.
@@ -35,23 +35,23 @@ const LIFE_S_MAX: i64 = 100 * 365 * 86_400;
 /// Bearer tokens.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Tokens {
-    /// Create a token. It is printed this once and stored nowhere.
+    /// Create a token. It is printed once and not stored.
     Create(Create),
-    /// List the tokens that are good, by the beginning of their hashes.
+    /// List the valid tokens, by the first digits of their hashes.
     List {
-        /// Only those of this `wayfarer_id`.
+        /// Only the tokens of this `wayfarer_id`.
         #[arg(long, value_name = "ID")]
         wayfarer: Option<String>,
-        /// One JSON object a token.
+        /// Print one JSON object for each token.
         #[arg(long)]
         json: bool,
     },
-    /// Make a token good for nothing.
+    /// Revoke a token.
     Revoke {
-        /// The token, or how its hash begins in the list.
+        /// The token, or the first digits of its hash as the list shows them.
         #[arg(value_name = "HASHPREFIX|TOKEN")]
         token: String,
-        /// One JSON object.
+        /// Print one JSON object.
         #[arg(long)]
         json: bool,
     },
@@ -60,19 +60,19 @@ pub(in crate::cli) enum Tokens {
 /// Create a token.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Create {
-    /// Whose it is.
+    /// The `wayfarer_id` that the token proves.
     #[arg(long, value_name = "ID", value_parser = text)]
     wayfarer: String,
-    /// The one device it is good for; else it is good for all of them.
+    /// The only device that may use the token [default: every device].
     #[arg(long, value_name = "D", value_parser = text)]
     device: Option<String>,
-    /// Your own words, for the list.
+    /// A note of your own, for the list.
     #[arg(long, default_value = "", value_name = "TEXT")]
     label: String,
-    /// Seconds until it ends by itself; else it does not.
+    /// Seconds after which the token expires [default: never].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=LIFE_S_MAX))]
     ttl_seconds: Option<i64>,
-    /// One JSON object.
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -114,7 +114,7 @@ impl Create {
         };
         append(doors, create).await?;
         let made = read::token(&doors.session, &token_sha256).await?;
-        let made = made.context("the token is over already: give it more --ttl-seconds")?;
+        let made = made.context("the token has expired already: give a longer --ttl-seconds")?;
         if self.json {
             let mut object = facts(&made);
             object["token"] = token.into();
@@ -122,7 +122,7 @@ impl Create {
         } else {
             output::say(token);
             eprintln!(
-                "good for {} from now on, and not shown again; `quipu messages token revoke {}` ends it",
+                "valid for {} from now on, and not shown again; `quipu messages token revoke {}` revokes it",
                 made.wayfarer_id,
                 shown(&made)
             );
@@ -135,7 +135,7 @@ impl Create {
 async fn append(doors: &Doors, command: TokenCommand) -> Result<TokenAnswer> {
     let (writer, task) =
         Writer::new(TokenJournal, doors.write.clone(), Hints::default(), AppendMetrics::default());
-    // The task ends when the writer, which is dropped with its only command, does.
+    // The writer is dropped after its only command, which ends the task.
     let (answer, ()) = tokio::join!(async move { writer.append(command).await }, task);
     Ok(answer?)
 }
@@ -149,7 +149,7 @@ async fn list(doors: &Doors, wayfarer: Option<&str>, json: bool) -> Result<()> {
         return Ok(());
     }
     if tokens.is_empty() {
-        eprintln!("no token is good: `quipu messages token create --wayfarer ID` makes one");
+        eprintln!("no token is valid: `quipu messages token create --wayfarer ID` creates one");
         return Ok(());
     }
     let rows = tokens.iter().map(|token| {
@@ -172,14 +172,14 @@ async fn revoke(doors: &Doors, named: &str, json: bool) -> Result<()> {
         object["revoked"] = true.into();
         output::say(object);
     } else {
-        output::say(format_args!("{}  revoked, was good for {}", shown(&found), found.wayfarer_id));
+        output::say(format_args!("{}  revoked, was valid for {}", shown(&found), found.wayfarer_id));
     }
     Ok(())
 }
 
-/// The token that is meant, by itself or by its hash.
+/// Finds a token by itself or by the first digits of its hash.
 async fn find(doors: &Doors, named: &str) -> Result<Token> {
-    const NONE: &str = "no such token is good: `quipu messages token list` shows those that are";
+    const NONE: &str = "no valid token matches: `quipu messages token list` shows the valid ones";
     if named.starts_with(PREFIX) {
         return read::token(&doors.session, &token_sha256(named)).await?.context(NONE);
     }

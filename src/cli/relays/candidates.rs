@@ -1,15 +1,17 @@
-//! `quipu relays list --candidates`.
+//! `quipu relays list --candidates`: URLs that wait for the validator.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::PAGE;
 use crate::cli::{Context, output};
 use crate::services::archive::read::{self, CandidateRow};
 use crate::store::{DoorSizes, Doors};
 
-/// Lists those who wait, in the order of their URLs.
+/// Candidates read at a time.
+const PAGE: i64 = 1_000;
+
+/// Lists the candidates, ordered by URL.
 pub(super) async fn list(context: &Context, json: bool) -> Result<ExitCode> {
     let doors = Doors::open(&context.urls()?, DoorSizes::default())?;
     let mut after = String::new();
@@ -25,7 +27,7 @@ pub(super) async fn list(context: &Context, json: bool) -> Result<ExitCode> {
     }
     line.finish_and_clear();
     if shown == 0 && !json {
-        eprintln!("no candidates: whatever events and lists have named so far was looked at");
+        eprintln!("no candidates: every URL that events and lists have named so far was tried");
     }
     doors.close().await;
     Ok(ExitCode::SUCCESS)

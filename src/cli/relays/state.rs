@@ -1,4 +1,4 @@
-//! `quipu relays retire` and `restore`, and the words that listings use for a relay's state.
+//! `quipu relays retire` and `restore`, and the text that listings show for a relay's state.
 
 use std::process::ExitCode;
 
@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{Opened, address, known};
 use crate::cli::{Context, output};
+use crate::services::archive::RelayJournal;
 use crate::services::archive::command::RelayCommand;
 use crate::services::archive::read::RelayRow;
 use crate::store::Relay;
@@ -15,13 +16,13 @@ use crate::store::Relay;
 /// Changes the state of one relay.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Change {
-    /// Its URL.
+    /// The relay's URL.
     #[arg(value_name = "URL")]
     url: String,
-    /// Why; it is recorded.
+    /// The reason. It is recorded with the change.
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// One JSON object.
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -35,7 +36,7 @@ impl Change {
         self.apply(context, false).await
     }
 
-    /// Records that the relay is retired or restored, unless it is so already.
+    /// Records that the relay is retired or restored. Records nothing if it is in that state already.
     async fn apply(self, context: Context, retired: bool) -> Result<ExitCode> {
         let reason = self.reason.trim();
         if reason.is_empty() {
@@ -52,7 +53,7 @@ impl Change {
             } else {
                 RelayCommand::Restore { relay, detail }
             };
-            opened.parts.relay_writer().append(command).await?;
+            opened.parts.writer(RelayJournal).append(command).await?;
         }
         let word = match (retired, is_new) {
             (true, true) => "retired",
@@ -70,8 +71,8 @@ impl Change {
     }
 }
 
-/// A relay's state in words: retired, refused with the reason, crawled, checked, dialled, or never dialled; and what its newest check
-/// says.
+/// The state of a relay as text: retired, refused (with the reason), crawled, checked, dialled or never
+/// dialled; then the result of its newest check.
 pub(super) fn words(relay: &RelayRow) -> String {
     let state = match &relay.refused_reason {
         _ if relay.retired_at.is_some() => "retired".to_owned(),

@@ -1,4 +1,4 @@
-//! `quipu relays add --wait`: shows how far the added relays have come.
+//! `quipu relays add --wait`: shows the progress of the added relays.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -11,13 +11,13 @@ use crate::cli::output;
 use crate::services::archive::read::{self, RelaySteps};
 use crate::store::Doors;
 
-/// Pause between two looks.
+/// Pause between two queries.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How far a relay has come.
+/// The progress of a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step<'a> {
-    /// It is known and waits.
+    /// It is known, and nothing has been tried yet.
     Added,
     /// The monitor has checked it.
     Checked,
@@ -25,9 +25,9 @@ enum Step<'a> {
     Dialled,
     /// Its first event is committed.
     FirstEvent,
-    /// All that it holds is archived.
+    /// Everything that it holds is archived.
     Complete,
-    /// It is not archived, for this reason.
+    /// It cannot be archived, for this reason.
     Failed(&'a str),
 }
 
@@ -64,14 +64,15 @@ impl<'a> Step<'a> {
     }
 }
 
-/// Outcomes of sessions after which the relay is dialled again at once.
+/// Outcomes of sessions that are not failures: the relay is connected to again at once.
 const PASSING: [&str; 4] = ["ok", "stopped", "narrowed", "lease_lost"];
 
-/// Waits until each relay is archived or has failed, at most for `patience`. The exit code says whether all are archived.
+/// Waits until each relay is archived or has failed, for `wait_max` at most. The exit code says whether all
+/// are archived.
 pub(super) async fn until_archived(
     doors: &Doors,
     urls: Vec<String>,
-    patience: Duration,
+    wait_max: Duration,
     json: bool,
 ) -> Result<ExitCode> {
     let begun = Instant::now();
@@ -94,7 +95,7 @@ pub(super) async fn until_archived(
             }
         }
         line.set_message(format!("{ended} of {} relays archived or failed, {events} events", relays.len()));
-        if ended == relays.len() || begun.elapsed() >= patience {
+        if ended == relays.len() || begun.elapsed() >= wait_max {
             line.finish_and_clear();
             if ended < relays.len() {
                 eprintln!(
@@ -102,7 +103,7 @@ pub(super) async fn until_archived(
                      reaches their network runs: `quipu relays show URL` and `quipu archive status` say more",
                     relays.len() - ended,
                     relays.len(),
-                    patience.as_secs()
+                    wait_max.as_secs()
                 );
             }
             let is_good = failed == 0 && ended == relays.len();

@@ -23,6 +23,8 @@ pub mod project;
 pub mod react;
 pub mod read;
 pub mod seeds;
+mod service;
 
 pub use append::visits::ask;
 pub use append::{Finding, MetadataJournal, RelayAnswer, RelayJournal, SyncJournal, WindowAnswer};
+pub use service::ROOM;

@@ -9,6 +9,7 @@
 mod edge;
 mod react;
 mod read;
+mod service;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 
 pub use edge::routes;
 pub use react::{Watcher, watcher};
+pub use service::ROOM;
 
 use crate::base::Clock;
 use crate::lifecycle::{HealthRegistry, Lifecycle};

@@ -28,3 +28,6 @@ pub mod event;
 pub mod metrics;
 pub mod react;
 pub mod read;
+mod service;
+
+pub use service::{ROOM, start};

@@ -11,10 +11,11 @@ pub(super) const LEVELS: &[(&str, u8)] = &[
     ("net", 2),
     ("http", 2),
     ("sample", 2),
-    ("services", 3),
-    ("app", 4),
-    ("cli", 5),
-    ("main", 6),
+    ("room", 3),
+    ("services", 4),
+    ("app", 5),
+    ("cli", 6),
+    ("main", 7),
 ];
 
 /// From, to, reason.
@@ -32,10 +33,10 @@ pub(super) struct Part {
     pub(super) other_rooms_events: bool,
 }
 
-const ALL_BELOW: &[&str] = &["base", "config", "telemetry", "lifecycle", "store", "net", "http"];
+const ALL_BELOW: &[&str] = &["base", "config", "telemetry", "lifecycle", "store", "net", "http", "room"];
 const ALL_OWN: &[&str] = &[
     "mod", "config", "command", "event", "decide", "append", "project", "read", "edge", "react", "metrics",
-    "seeds",
+    "seeds", "service",
 ];
 
 /// The parts of a room; a room has no other files. `mod` stands for the constants that the room's `mod.rs`
@@ -84,6 +85,8 @@ pub(super) const PARTS: &[Part] = &[
     },
     // Only in the archive: seed files are text, parsed by the initializer and by `quipu relays add`.
     Part { name: "seeds", below: &["base"], own: &[], other_rooms_events: false },
+    // The room's description for the composition root: it puts all of the room together.
+    Part { name: "service", below: ALL_BELOW, own: ALL_OWN, other_rooms_events: false },
     Part { name: "mod", below: ALL_BELOW, own: ALL_OWN, other_rooms_events: true },
 ];
 

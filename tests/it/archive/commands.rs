@@ -23,7 +23,10 @@ async fn the_ready_file_is_private_and_names_every_door() {
         assert_eq!(client.query_typed("SELECT 1", &[]).await.unwrap().len(), 1, "{key}");
     }
     let services = instance.ready["services"].as_object().unwrap();
-    for service in ["ticker", "projector", "synchronizer", "ops"] {
+    let expected =
+        ["console", "finder", "messages", "messages-http", "ops", "projector", "synchronizer", "ticker"];
+    assert_eq!(services.keys().collect::<Vec<_>>(), expected);
+    for service in expected {
         let address: std::net::SocketAddr = services[service].as_str().unwrap().parse().unwrap();
         assert!(address.ip().is_loopback() && std::net::TcpStream::connect(address).is_ok(), "{service}");
     }

@@ -16,6 +16,7 @@ use quipu::sample::SampleGenerator;
 use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::metrics::SyncMetrics;
 use quipu::services::archive::react::{SyncParts, Synchronizer};
+use quipu::services::archive::{RelayJournal, SyncJournal};
 use quipu::store::ingest::Source;
 use quipu::telemetry::Metrics;
 use tokio::net::{TcpListener, TcpStream};
@@ -102,7 +103,7 @@ async fn crawl_until<F: Future<Output = bool>>(
     let lifecycle = Lifecycle::new(Duration::from_secs(5));
     let parts =
         Parts::open(&database.urls(), Settings::default(), lifecycle.clone(), Metrics::new("test")).unwrap();
-    let relays = parts.relay_writer();
+    let relays = parts.writer(RelayJournal);
     for url in urls {
         let url = RelayUrl::parse(url).unwrap();
         relays.append(RelayCommand::Add { url, source: "operator" }).await.unwrap();
@@ -113,7 +114,7 @@ async fn crawl_until<F: Future<Output = bool>>(
             doors: parts.doors.clone(),
             intake: parts.intake(Source::Relay),
             relays,
-            windows: parts.window_writer(),
+            windows: parts.writer(SyncJournal),
             leases: parts.leases.clone(),
             clock: Arc::new(SystemClock),
             outside: Outside::new(&config::Networks::default()).unwrap(),

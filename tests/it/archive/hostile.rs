@@ -14,6 +14,7 @@ use quipu::sample::SampleGenerator;
 use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::metrics::SyncMetrics;
 use quipu::services::archive::react::{SyncParts, Synchronizer};
+use quipu::services::archive::{RelayJournal, SyncJournal};
 use quipu::store::ingest::Source;
 use quipu::telemetry::Metrics;
 use tokio::net::TcpListener;
@@ -58,7 +59,7 @@ async fn crawled_by(clock: Arc<dyn Clock>, database: &TestDatabase, urls: &[Stri
     let lifecycle = Lifecycle::new(std::time::Duration::from_secs(5));
     let parts =
         Parts::open(&database.urls(), Settings::default(), lifecycle.clone(), Metrics::new("test")).unwrap();
-    let relays = parts.relay_writer();
+    let relays = parts.writer(RelayJournal);
     for url in urls {
         let url = RelayUrl::parse(url).unwrap();
         relays.append(RelayCommand::Add { url, source: "operator" }).await.unwrap();
@@ -68,7 +69,7 @@ async fn crawled_by(clock: Arc<dyn Clock>, database: &TestDatabase, urls: &[Stri
             doors: parts.doors.clone(),
             intake: parts.intake(Source::Relay),
             relays,
-            windows: parts.window_writer(),
+            windows: parts.writer(SyncJournal),
             leases: parts.leases.clone(),
             clock,
             outside: Outside::new(&config::Networks::default()).unwrap(),

@@ -8,9 +8,9 @@ use quipu::app::Parts;
 use quipu::base::RelayUrl;
 use quipu::config::Settings;
 use quipu::lifecycle::Lifecycle;
-use quipu::services::archive::RelayAnswer;
 use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::decide::sample_size;
+use quipu::services::archive::{RelayAnswer, RelayJournal};
 use quipu::telemetry::Metrics;
 use serde_json::json;
 
@@ -87,7 +87,7 @@ async fn note_false_claim(database: &TestDatabase, url: &str) {
     let lifecycle = Lifecycle::new(std::time::Duration::from_secs(5));
     let parts =
         Parts::open(&database.urls(), Settings::default(), lifecycle.clone(), Metrics::new("test")).unwrap();
-    let relays = parts.relay_writer();
+    let relays = parts.writer(RelayJournal);
     let url = RelayUrl::parse(url).unwrap();
     let known = relays.append(RelayCommand::Add { url, source: "operator" }).await.unwrap();
     let RelayAnswer::Known { relay, .. } = known else { panic!("{known:?}") };

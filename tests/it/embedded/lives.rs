@@ -157,9 +157,11 @@ async fn after_kill_9_of_quipu_the_next_start_stops_what_is_left() {
     assert_eq!(processes_of(&data, &name), Vec::<String>::new());
 }
 
-/// The first of seven consecutive free ports.
+/// The first port of a free run of ports for one instance.
 fn free_port_block() -> u16 {
-    let free = |base: &u16| (*base..base + 7).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+    let free = |base: &u16| {
+        (*base..base + quipu::app::Ports::COUNT).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+    };
     (20_000..30_000)
         .step_by(5)
         .skip(std::process::id() as usize % 1_000)

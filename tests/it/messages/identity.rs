@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signer as _, SigningKey};
 use nostr_sdk::{EventBuilder, JsonUtil as _, Keys, Kind, Tag, Timestamp};
+use quipu::services::messages::append::TokenJournal;
 use quipu::services::messages::command::TokenCommand;
 use quipu::services::messages::decide::{token_sha256, wayfarer_id_of};
 use serde_json::{Value, json};
@@ -34,7 +35,7 @@ async fn create_token(
         life_s,
         proof: None,
     };
-    room.parts.token_writer().append(create_token).await.unwrap();
+    room.parts.writer(TokenJournal).append(create_token).await.unwrap();
 }
 
 async fn connect_with_token(room: &Room, token: &str) -> Result<Client, u16> {
@@ -129,9 +130,9 @@ async fn an_invalid_token_is_refused_and_not_ignored() {
     create_token(&strict, "short", &wayfarer(1), None, Some(1)).await;
     let wayfarer_id = wayfarer(1);
     let revoke = TokenCommand::Revoke { token_sha256: token_sha256("revoked"), wayfarer_id };
-    strict.parts.token_writer().append(revoke).await.unwrap();
-    let expired = "SELECT count(*) FROM message_tokens WHERE expires_at <= clock_timestamp()";
-    eventually("a token is over", async || number(&database, expired).await == 1).await;
+    strict.parts.writer(TokenJournal).append(revoke).await.unwrap();
+    let over = "SELECT count(*) FROM message_tokens WHERE expires_at <= clock_timestamp()";
+    eventually("a token is over", async || number(&database, over).await == 1).await;
     for room in [&strict, &lenient] {
         for header in
             ["Bearer wrong", "Bearer revoked", "Bearer short", "Bearer ", "Bearer", "Basic good", "good", ""]

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use quipu::app::{Parts, start_messages};
+use quipu::app::Parts;
 use quipu::config::{self, Settings};
 use quipu::lifecycle::Lifecycle;
+use quipu::services::messages;
 use quipu::store::DatabaseUrls;
 use quipu::telemetry::Metrics;
 use serde_json::{Value, json};
@@ -79,7 +80,7 @@ impl Room {
     /// Starts the service from its parts.
     pub(super) async fn open(parts: Parts) -> Self {
         let mut addresses = BTreeMap::new();
-        start_messages(&parts, &mut addresses).await.unwrap();
+        messages::start(&parts, &mut addresses).await.unwrap();
         let [ws, http] = ["messages", "messages-http"].map(|name| addresses[name].parse().unwrap());
         Self { parts, ws, http }
     }

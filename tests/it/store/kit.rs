@@ -1,12 +1,11 @@
 //! Helpers of the store's tests: a database, connection pools, and writers that end with the test.
 
 use nostr_sdk::{Event, EventBuilder, JsonUtil as _, Keys, Kind, Timestamp};
+use quipu::app::registry;
 use quipu::base::nostr_event::OfferedEvent;
 use quipu::base::{RelayUrl, Secret, VerifiedEvent};
 use quipu::sample::SampleGenerator;
 use quipu::services::archive::command::RelayCommand;
-use quipu::services::archive::project::PROJECTIONS;
-use quipu::services::archive::project::verify;
 use quipu::services::archive::{RelayAnswer, RelayJournal};
 use quipu::store::append::{Journal, RetryLimits, Writer};
 use quipu::store::ingest::{IngestJournal, IngestMetrics, IngestPage, Intake, Source};
@@ -90,7 +89,7 @@ impl Kit {
 
     /// The problems that `quipu verify` reports.
     pub(crate) async fn problems(&self) -> Vec<String> {
-        let findings = verify::tables(&self.database.urls().owner).await.unwrap();
+        let findings = registry::verify_tables(&self.database.urls().owner).await.unwrap();
         findings.into_iter().flat_map(|finding| finding.problems).collect()
     }
 
@@ -118,7 +117,7 @@ pub(crate) fn totals() -> Projection {
 }
 
 pub(crate) fn projection(name: &str) -> Projection {
-    *PROJECTIONS.iter().find(|projection| projection.name == name).unwrap()
+    *registry::projections().find(|projection| projection.name == name).unwrap()
 }
 
 pub(crate) fn add(name: &str) -> RelayCommand {

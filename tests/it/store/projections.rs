@@ -1,5 +1,6 @@
 //! Projections: rebuilt from their journals and verified against them, whatever was done to their rows.
 
+use quipu::app::registry;
 use quipu::base::RelayUrl;
 use quipu::services::archive::RelayJournal;
 use quipu::services::archive::command::{CandidateBounds, RelayCommand};
@@ -98,6 +99,23 @@ async fn a_wrong_unexpected_or_missing_row_is_found_and_a_rebuild_corrects_it() 
             }
             assert_eq!(kit.problems().await, Vec::<String>::new(), "{table}: {what}");
             assert_eq!(texts(&owner, &content).await, before, "{table}: {what}");
+        }
+    }
+}
+
+/// A projection of any room is reached: the commands and the projector iterate over the registry.
+#[tokio::test]
+async fn every_projection_is_verified_and_every_journal_that_ticks_follow_has_its_function() {
+    let kit = Kit::new().await;
+    let findings = registry::verify_tables(&kit.database.urls().owner).await.unwrap();
+    let owner = kit.database.owner().await;
+    for projection in registry::projections() {
+        let check = format!("projection {} equals a replay of its journals", projection.name);
+        assert!(findings.iter().any(|finding| finding.check == check), "{check}");
+        for journal in projection.journals.iter().filter(|_| projection.upkeep == Upkeep::Ticks) {
+            let function = format!("{journal}_between(pg_snapshot, pg_snapshot)");
+            let found = texts(&owner, &format!("SELECT to_regprocedure('{function}')::text")).await;
+            assert_eq!(found.len(), 1, "{function}");
         }
     }
 }

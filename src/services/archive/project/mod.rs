@@ -10,6 +10,7 @@ pub const PROJECTIONS: &[Projection] = &[RELAYS, CANDIDATES, RELAY_PROGRESS, REQ
 const RELAYS: Projection = Projection {
     name: "relays",
     tables: &["relays"],
+    journals: &["relay_log"],
     upkeep: Upkeep::SameCommit,
     statements: &["INSERT INTO relays (number, url, network, inserted_at, source, retired_at, refused_reason)
         SELECT a.relay, a.url, a.network, a.recorded_at, s.source, (quipu_relay_state(a.relay, s.source)).*
@@ -25,6 +26,7 @@ const RELAYS: Projection = Projection {
 const CANDIDATES: Projection = Projection {
     name: "candidates",
     tables: &["candidates"],
+    journals: &["relay_log"],
     upkeep: Upkeep::SameCommit,
     statements: &["INSERT INTO candidates (url, network, found_at, source, domain)
         SELECT l.url, l.network, l.recorded_at, l.detail ->> 'source', coalesce(l.detail ->> 'domain', quipu_wide_domain(l.url))
@@ -36,6 +38,7 @@ const CANDIDATES: Projection = Projection {
 const RELAY_PROGRESS: Projection = Projection {
     name: "relay_progress",
     tables: &["relay_progress"],
+    journals: &["events", "sightings"],
     upkeep: Upkeep::SameCommit,
     statements: &["INSERT INTO relay_progress (relay, last_created_at)
         SELECT s.relay, max(e.created_at) FROM sightings s JOIN events e ON e.number = s.event
@@ -47,6 +50,7 @@ const RELAY_PROGRESS: Projection = Projection {
 const REQUESTS: Projection = Projection {
     name: "requests",
     tables: &["deletions", "expirations"],
+    journals: &["events"],
     upkeep: Upkeep::SameCommit,
     statements: &[
         "INSERT INTO deletions (target, request, created_at, pubkey, by_address)
@@ -61,6 +65,7 @@ const REQUESTS: Projection = Projection {
 const TOTALS: Projection = Projection {
     name: "totals",
     tables: &["kind_totals", "relay_totals", "minute_totals"],
+    journals: &["ingest_log"],
     upkeep: Upkeep::Ticks,
     statements: &[
         "INSERT INTO kind_totals AS t (kind, events)

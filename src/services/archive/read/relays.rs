@@ -1,6 +1,9 @@
 //! Queries for listings of relays and for the details of one relay.
 
+use std::pin::pin;
+
 use chrono::{DateTime, Utc};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgPool;
@@ -58,17 +61,13 @@ pub struct RelayFilter {
     pub retired: Option<bool>,
 }
 
-/// Relays in the order of their URLs, after `after`, at most `limit`.
-///
-/// # Errors
-/// Errors of PostgreSQL.
-pub async fn relays(
-    pool: &PgPool,
-    filter: &RelayFilter,
-    after: &str,
-    limit: i64,
-) -> Result<Vec<RelayRow>, Error> {
-    Ok(sqlx::query_as!(
+/// Relays, first those that the latest check could read, each group by the number of sightings, then by URL.
+/// They are streamed, so memory does not grow with their number.
+pub fn relays<'a>(
+    pool: &'a PgPool,
+    filter: &'a RelayFilter,
+) -> impl Stream<Item = Result<RelayRow, Error>> + 'a {
+    sqlx::query_as!(
         RelayRow,
         r#"SELECT r.number, r.url, r.network, r.source, r.inserted_at, r.retired_at, r.refused_reason,
                   (v.began_at IS NOT NULL OR c.readable IS NOT NULL) AS "is_dialled!", v.outcome AS "last_session?",
@@ -80,20 +79,18 @@ pub async fn relays(
            LEFT JOIN relay_progress p ON p.relay = r.number LEFT JOIN relay_totals t ON t.relay = r.number
            LEFT JOIN LATERAL (SELECT n.readable, n.detail #>> '{failures,open,reason}' AS open_failure FROM relay_metadata m JOIN nip66 n ON n.id = m.nip66_id
                               WHERE m.relay_url = r.url ORDER BY m.generated_at DESC, m.position DESC LIMIT 1) c ON true
-           WHERE r.url > $1 AND ($2::text IS NULL OR r.network = $2)
-             AND ($3::boolean IS NULL OR coalesce(c.readable, false) = $3)
-             AND ($4::boolean IS NULL OR (r.retired_at IS NOT NULL) = $4)
-             AND ($5::text IS NULL OR r.url = $5)
-           ORDER BY r.url LIMIT $6"#,
-        after,
-        filter.network,
+           WHERE ($1::text IS NULL OR r.network = $1)
+             AND ($2::boolean IS NULL OR coalesce(c.readable, false) = $2)
+             AND ($3::boolean IS NULL OR (r.retired_at IS NOT NULL) = $3)
+             AND ($4::text IS NULL OR r.url = $4)
+           ORDER BY coalesce(c.readable, false) DESC, coalesce(t.sightings, 0) DESC, r.url"#,
+        filter.network.as_deref(),
         filter.readable,
         filter.retired,
-        filter.url,
-        limit
+        filter.url.as_deref()
     )
-    .fetch_all(pool)
-    .await?)
+    .fetch(pool)
+    .map(|row| row.map_err(Error::from))
 }
 
 /// Details of one relay.
@@ -129,7 +126,7 @@ pub struct RelayWindows {
 /// Errors of PostgreSQL.
 pub async fn relay(pool: &PgPool, url: &str) -> Result<Option<RelayDetail>, Error> {
     let only = RelayFilter { url: Some(url.to_owned()), ..RelayFilter::default() };
-    let row = relays(pool, &only, "", 1).await?.pop();
+    let row = pin!(relays(pool, &only)).try_next().await?;
     let Some(row) = row else { return Ok(None) };
     let check = newest_snapshot(pool, url).await?;
     let windows = sqlx::query_as!(

@@ -1,4 +1,5 @@
-//! What every service is made of: open doors, journals' writers, hints, metrics.
+//! The parts that all services of a process share: connection pools, writers of journals, hints, health,
+//! metrics.
 
 use std::sync::Arc;
 
@@ -7,43 +8,43 @@ use crate::base::{Clock, SystemClock};
 use crate::config::Settings;
 use crate::http::Edge;
 use crate::lifecycle::{BoxError, HealthRegistry, Lifecycle};
-use crate::services::archive::{MetadataJournal, RelayJournal, SyncJournal};
-use crate::services::messages::append::{LANES, Lanes, MessageJournal, TokenJournal};
 use crate::store::append::{Journal, Writer};
 use crate::store::ingest::{IngestJournal, IngestMetrics, Intake, Source};
 use crate::store::lease::Leases;
 use crate::store::{AppendMetrics, DatabaseUrls, DoorSizes, Doors, Error, Hints, Space};
 use crate::telemetry::Metrics;
 
-/// The parts of one process. Writers are made on demand and end when nobody can reach them any more.
+/// The parts of one process. A writer is made on demand; its task ends when the last clone of the writer is
+/// dropped.
 #[derive(Debug, Clone)]
 pub struct Parts {
-    /// The database.
+    /// The connection pools of the database.
     pub doors: Doors,
-    /// Wake-ups between processes.
+    /// Notifications between the processes on one database.
     pub hints: Hints,
-    /// The time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Where services say how they are.
+    /// The state of each service, for `/healthz` and the console.
     pub health: HealthRegistry,
-    /// What Prometheus reads.
+    /// The metrics of the process.
     pub metrics: Metrics,
-    /// What serves every listener.
+    /// Serves every listener, within shared limits.
     pub edge: Edge,
-    /// Where tasks run.
+    /// Runs every task, and ends them at the stop.
     pub lifecycle: Lifecycle,
-    /// Divided work, in this process's name.
+    /// Leases that divide work between processes, held in this process's name.
     pub leases: Leases,
-    /// Settings in force.
+    /// The settings in force.
     pub settings: Arc<Settings>,
-    /// Whether the disk has room for what is appended.
+    /// The free space on the disk. Writers refuse commands while it is below the reserve.
     pub(super) space: Space,
     append: AppendMetrics,
     ingest: IngestMetrics,
 }
 
 impl Parts {
-    /// Raises the limit of open descriptors, opens the doors and starts sending and receiving hints.
+    /// Raises the limit of open descriptors, opens the connection pools and starts sending and receiving
+    /// hints.
     ///
     /// # Errors
     /// [`Error::Broken`] when a URL cannot be understood.
@@ -102,7 +103,9 @@ impl Parts {
         });
     }
 
-    fn writer<J: Journal>(&self, journal: J) -> Writer<J> {
+    /// A writer of `journal`, with a task of its own that commits its commands in groups.
+    #[must_use]
+    pub fn writer<J: Journal>(&self, journal: J) -> Writer<J> {
         let (writer, task) =
             Writer::new(journal, self.doors.write.clone(), self.hints.clone(), self.append.clone());
         self.lifecycle.spawn(format!("writer of {}", J::NAME), async move {
@@ -112,41 +115,11 @@ impl Parts {
         writer.with_space(self.space.clone())
     }
 
-    /// A way in for Nostr events.
+    /// Verifies and stores Nostr events.
     #[must_use]
     pub fn intake(&self, source: Source) -> Intake {
         let batch_events_max = self.settings.services.ingest.batch_events_max.get();
         let writer = self.writer(IngestJournal { source, batch_events_max });
         Intake::new(self.doors.write.clone(), writer, self.ingest.clone())
-    }
-
-    /// A way in for facts about relays.
-    #[must_use]
-    pub fn relay_writer(&self) -> Writer<RelayJournal> {
-        self.writer(RelayJournal)
-    }
-
-    /// A way in for snapshots of relays.
-    #[must_use]
-    pub fn snapshot_writer(&self) -> Writer<MetadataJournal> {
-        self.writer(MetadataJournal)
-    }
-
-    /// A way in for finished windows.
-    #[must_use]
-    pub fn window_writer(&self) -> Writer<SyncJournal> {
-        self.writer(SyncJournal)
-    }
-
-    /// A way in for messages.
-    #[must_use]
-    pub fn message_lanes(&self, journal: &MessageJournal) -> Lanes {
-        Lanes::new([(); LANES].map(|()| self.writer(journal.clone())))
-    }
-
-    /// A way in for tokens of wayfarers.
-    #[must_use]
-    pub fn token_writer(&self) -> Writer<TokenJournal> {
-        self.writer(TokenJournal)
     }
 }

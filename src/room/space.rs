@@ -1,4 +1,4 @@
-//! Watches the space on the disk: for the gate that writers ask, for the health, and for the log.
+//! Watches the free space on the disk, and reports a shortage to the writers, the health and the log.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,14 +8,16 @@ use tokio::time::sleep;
 use super::Parts;
 use crate::lifecycle::BoxError;
 
-/// Its name among the services in the health.
+/// Its name in the health.
 const NAME: &str = "disk";
 
-/// How often the file system is looked at. At 200 MB a second it loses 50 MB meanwhile, a tenth of the default reserve.
+/// Pause between two checks of the file system. At 200 MB a second 50 MB are written meanwhile, a tenth of
+/// the default reserve.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 impl Parts {
-    /// Watches the space that PostgreSQL has in `folder` of this machine, or what it reports when it is elsewhere (`None`).
+    /// Watches the free space of the file system that holds `folder`, PostgreSQL's data. With `None`
+    /// PostgreSQL runs elsewhere, and a shortage is known from its errors alone (SQLSTATE 53100).
     pub fn watch_space(&self, folder: Option<PathBuf>) {
         if let Some(folder) = folder {
             self.space.is_at(folder);
@@ -29,12 +31,12 @@ impl Parts {
                 if let Some(shortage) = &shortage {
                     let reason = format!("no space left: {shortage}");
                     if !was_short {
-                        tracing::error!("{reason}; until then nothing is accepted");
+                        tracing::error!("{reason}; commands are refused until there is enough space");
                     }
                     health.waiting(NAME, &reason);
                 } else {
                     if was_short {
-                        tracing::info!("there is space on the disk again: writing goes on");
+                        tracing::info!("there is enough space on the disk again: commands are accepted");
                     }
                     health.working(NAME);
                 }

@@ -1,32 +1,34 @@
-//! The process's limit of open descriptors: raised at the start, and divided between what it dials and what it accepts.
+//! The process's limit of open descriptors: raised at the start, and divided between connections to relays,
+//! connections to the database and connections that listeners accept.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::base::Network;
 use crate::config::Settings;
 
-/// Descriptors for files, pipes and listeners.
+/// Descriptors reserved for files, pipes and listeners.
 const OWN: u64 = 256;
 
-/// Connections that listeners may have in any case.
+/// Connections that listeners may accept however low the limit is.
 const CONNECTIONS_MIN: u64 = 64;
 
-/// Services that dial relays at the same time, each within `relays_at_once`: validator, monitor, synchronizer.
+/// Services that connect to relays at the same time, each within `relays_at_once`: validator, monitor,
+/// synchronizer.
 const DIALLING_SERVICES: u64 = 3;
 
-/// How the descriptors are divided.
+/// The division of the descriptors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Descriptors {
-    /// The limit of this process.
+    /// The process's limit.
     pub(super) limit: u64,
-    /// What is kept for the database, the crawl and files.
+    /// Descriptors reserved for the database, connections to relays and files.
     pub(super) kept: u64,
-    /// Connections that all listeners together may have.
+    /// Most connections that all listeners together accept.
     pub(super) connections_max: usize,
 }
 
 impl Descriptors {
-    /// Raises the soft limit to the hard one and divides it. Logs both.
+    /// Raises the soft limit to the hard one, divides it and logs the result.
     pub(super) fn raise(settings: &Settings) -> Self {
         let limit = match raised() {
             Ok((before, limit)) => {
@@ -77,7 +79,7 @@ impl Descriptors {
     }
 }
 
-/// Connections that the settings allow: at one listener, and what the listeners of messages add.
+/// Connections that the settings allow at one listener, plus those that the listeners of messages add.
 fn allowed(settings: &Settings) -> u64 {
     let messages =
         settings.services.messages.enabled.then(|| settings.services.messages.connections_max.get());
@@ -88,7 +90,7 @@ fn number(size: usize) -> u64 {
     u64::try_from(size).unwrap_or(u64::MAX)
 }
 
-/// The soft limit before and after.
+/// Raises the soft limit to the hard one; returns the soft limit before and after.
 fn raised() -> nix::Result<(u64, u64)> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < hard {

@@ -1,0 +1,121 @@
+//! What `quipu up` says once every service has started: the instance file, the ready file and the summary.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::timeout;
+
+use super::database::Database;
+use super::instance::Instance;
+use super::registry;
+use super::up::UpOptions;
+use crate::base::RelayUrl;
+use crate::config::Configuration;
+use crate::lifecycle::HealthRegistry;
+use crate::room::{Port, ServiceName};
+use crate::store::DatabaseUrls;
+use crate::store::embedded::Person;
+
+/// After this time the log names the services that have not started yet.
+const START_MAX: Duration = Duration::from_mins(1);
+
+/// What is written, and when.
+pub(super) struct Announcement {
+    pub(super) instance: Instance,
+    /// The files that `instance` is written to.
+    pub(super) files: [Option<PathBuf>; 2],
+    pub(super) summary: String,
+    pub(super) health: HealthRegistry,
+}
+
+impl Announcement {
+    /// Waits until every service has started, then writes the files and prints the summary.
+    pub(super) async fn make(self) -> Result<()> {
+        if timeout(START_MAX, self.health.started()).await.is_err() {
+            let late = self.health.still_starting().join(", ");
+            tracing::warn!("not started after {START_MAX:?}: {late}; still waiting");
+            self.health.started().await;
+        }
+        for path in self.files.iter().flatten() {
+            self.instance.write(path)?;
+        }
+        eprintln!("{}", self.summary);
+        Ok(())
+    }
+}
+
+/// The content of the instance file.
+pub(super) fn describe(
+    urls: &DatabaseUrls,
+    database: &Database,
+    addresses: BTreeMap<String, String>,
+) -> Instance {
+    let url_of = |person| database.person_url(person).map(|url| url.expose().to_owned());
+    let console = addresses.get(Port::Console.as_str());
+    Instance {
+        console: console.map(|address| format!("http://{address}/")).unwrap_or_default(),
+        database_url: urls.write.expose().to_owned(),
+        session_database_url: urls.session.expose().to_owned(),
+        owner_database_url: urls.owner.expose().to_owned(),
+        reader_database_url: url_of(Person::Reader),
+        messages_reader_database_url: url_of(Person::MessagesReader),
+        writer_database_url: url_of(Person::Writer),
+        services: addresses,
+    }
+}
+
+/// The summary for people. `sample` is the URL of the sample relay and the number of its events.
+pub(super) fn summary(
+    configuration: &Configuration,
+    options: &UpOptions,
+    instance: &Instance,
+    services: &[ServiceName],
+    sample: Option<&(RelayUrl, usize)>,
+) -> String {
+    let data = options.data.display();
+    let database = match &configuration.database.write {
+        None => format!("its own PostgreSQL and PgBouncer, everything under {data}"),
+        Some(_) if configuration.database.is_administrators() => {
+            "the given server, behind its own PgBouncer".to_owned()
+        }
+        Some(_) => "the given server, through the given pooler".to_owned(),
+    };
+    let ops = instance.services.get(Port::Ops.as_str()).map_or("", String::as_str);
+    let mut lines = vec![
+        String::new(),
+        "Quipu runs.".to_owned(),
+        String::new(),
+        format!("console         {}", instance.console),
+        format!("implementation  {}", configuration.implementation.name()),
+        format!("database        {database}"),
+        format!("services        {}", ServiceName::list(services)),
+        format!("health          http://{ops}/healthz  /readyz  /metrics"),
+    ];
+    for listener in registry::listeners() {
+        if let (Some(url), Some(address)) = (listener.url, instance.services.get(listener.name())) {
+            lines.push(format!("{:<15} {}", listener.name(), url.replace("{}", address)));
+        }
+    }
+    if let Some((url, events)) = sample {
+        lines.extend([
+            format!("sample relay    {url} ({events} generated events)"),
+            String::new(),
+            "This is a demonstration: only the sample relay is crawled, nothing leaves this machine."
+                .to_owned(),
+            format!("For the real network stop it and run: quipu up --data {data}"),
+        ]);
+    }
+    let door = if instance.reader_database_url.is_some() { "" } else { " session" };
+    lines.extend([
+        String::new(),
+        "Next: open the console, or ask with SQL:".to_owned(),
+        format!(
+            "  psql \"$(quipu url{door} --data {data})\" -c 'SELECT kind, events FROM kind_totals ORDER BY 2 DESC'"
+        ),
+        format!("  quipu export --data {data} | head     quipu verify --data {data}"),
+        "Ctrl-C stops everything.".to_owned(),
+    ]);
+    lines.iter().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") }).collect()
+}

@@ -1,0 +1,103 @@
+//! Starts services on a database that answers: migrations, connection pools, loops, the ops listener, other
+//! listeners.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Error, Result, bail};
+
+use super::{instance, registry};
+use crate::config::Configuration;
+use crate::http::{Listener, ops_routes};
+use crate::lifecycle::{Lifecycle, Wake};
+use crate::net::Outside;
+use crate::room::{Parts, Port, ServiceName, ServiceSpec, Starting};
+use crate::store::owner::{self, Procedures};
+use crate::store::{DatabaseUrls, setup, unobstructed};
+use crate::telemetry::Metrics;
+
+/// The ops listener: health and metrics of the process. It belongs to no service.
+const OPS: (Port, &str) = (Port::Ops, "http.ops_address");
+
+/// What was started.
+pub(super) struct Started {
+    pub(super) parts: Parts,
+    /// The address of each listener and service, as `host:port` by the names of the ready file.
+    pub(super) addresses: BTreeMap<String, String>,
+    /// The services, in the order in which they started.
+    pub(super) services: Vec<ServiceName>,
+}
+
+/// Migrates the database and starts the services. Loops start first; then the ops listener answers, so that
+/// its health knows every loop; then the services that listen.
+pub(super) async fn start(
+    configuration: &Configuration,
+    urls: &DatabaseUrls,
+    data: &Path,
+    lifecycle: &Lifecycle,
+    services: &[ServiceName],
+) -> Result<Started> {
+    migrate(configuration, urls).await?;
+    let settings = configuration.settings.clone();
+    let ops = Listener::bind(OPS.0.as_str(), OPS.1, settings.http.ops_address).await?;
+    let ops_address = ops.address().to_string();
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+    let parts = Parts::open(urls, settings, lifecycle.clone(), metrics)?;
+    parts.watch_space(instance::own_database(data, &configuration.database));
+
+    let mut starting = Starting {
+        parts: &parts,
+        configuration,
+        outside: &Outside::new(&parts.settings.networks)?,
+        ticked: &Wake::new(),
+        projections: &registry::projections().collect::<Vec<_>>(),
+        addresses: BTreeMap::new(),
+    };
+    let mut started = Vec::new();
+    for service in services.iter().copied().map(registry::service).filter(|spec| !listens(spec)) {
+        run(service, &mut starting).await?;
+        starting.addresses.insert(service.name.as_str().to_owned(), ops_address.clone());
+        started.push(service.name);
+    }
+    let routes = ops_routes(parts.health.clone(), parts.metrics.clone(), parts.edge.clone());
+    parts.edge.serve(lifecycle, ops, routes);
+    starting.addresses.insert(OPS.0.as_str().to_owned(), ops_address);
+    for service in registry::services().filter(|spec| listens(spec) && services.contains(&spec.name)) {
+        run(service, &mut starting).await?;
+        started.push(service.name);
+    }
+    let addresses = starting.addresses;
+    Ok(Started { parts, addresses, services: started })
+}
+
+fn listens(service: &ServiceSpec) -> bool {
+    !service.listeners.is_empty()
+}
+
+async fn run(service: &ServiceSpec, starting: &mut Starting<'_>) -> Result<()> {
+    for warning in (service.warnings)(&starting.parts.settings) {
+        tracing::warn!("{warning}");
+    }
+    (service.start)(starting).await.map_err(Error::from_boxed)
+}
+
+/// Checks the roles, migrates, and checks the tables.
+async fn migrate(configuration: &Configuration, urls: &DatabaseUrls) -> Result<()> {
+    let procedures = Procedures {
+        implementation: configuration.implementation.name().to_owned(),
+        sql: configuration.implementation.procedures_sql()?.into_owned(),
+    };
+    // Roles are checked first, because a migration's own error would name only the first missing privilege;
+    // tables are checked afterwards, because migrations make them.
+    setup::check_roles(&urls.owner).await?;
+    let migrated = unobstructed(&urls.session, Box::pin(owner::migrate(&urls.owner, &procedures))).await?;
+    setup::check_tables(&urls.owner).await?;
+    urls.check().await?;
+    if !migrated.applied.is_empty() {
+        tracing::info!("{} migrations applied", migrated.applied.len());
+    }
+    if migrated.needs_rebase {
+        bail!("the database was restored into another cluster: run `quipu rebase` once, then start again");
+    }
+    Ok(())
+}

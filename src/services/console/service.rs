@@ -1,0 +1,54 @@
+//! The service `console`: one listener, and the loop behind its streams.
+
+use std::sync::Arc;
+
+use super::{ConsoleParts, ConsoleState, routes, watcher};
+use crate::http::Listener;
+use crate::lifecycle::BoxError;
+use crate::room::{
+    Enabled, ListenerSpec, Port, Room, ServiceName, ServiceSpec, Starting, no_warnings, same_alone,
+    same_in_sample,
+};
+
+const LISTENER: ListenerSpec = ListenerSpec {
+    port: Port::Console,
+    setting: "http.console_address",
+    move_to: |settings, port| settings.http.console_address.set_port(port),
+    // The summary's first line.
+    url: None,
+};
+
+/// The description of the room.
+pub const ROOM: Room = Room {
+    name: "console",
+    services: &[ServiceSpec {
+        name: ServiceName::Console,
+        enabled: Enabled::If { setting: "services.console.enabled", rule: |s| s.console.enabled },
+        listeners: &[LISTENER],
+        warnings: no_warnings,
+        run_alone: same_alone,
+        start: |starting| Box::pin(start(starting)),
+    }],
+    journals: &[],
+    projections: &[],
+    checks: &[],
+    use_sample: same_in_sample,
+};
+
+async fn start(starting: &mut Starting<'_>) -> Result<(), BoxError> {
+    let parts = starting.parts;
+    let address = parts.settings.http.console_address;
+    let listener = Listener::bind(LISTENER.name(), LISTENER.setting, address).await?;
+    starting.addresses.insert(LISTENER.name().to_owned(), listener.address().to_string());
+    let state = ConsoleState::new(ConsoleParts {
+        doors: parts.doors.clone(),
+        health: parts.health.clone(),
+        lifecycle: parts.lifecycle.clone(),
+        clock: Arc::clone(&parts.clock),
+        listeners: starting.addresses.clone().into_iter().collect(),
+    });
+    let (watcher, pace) = watcher(&state, &parts.hints);
+    parts.lifecycle.run_service(watcher, pace, parts.health.clone());
+    parts.edge.serve(&parts.lifecycle, listener, routes(state));
+    Ok(())
+}
