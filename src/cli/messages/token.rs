@@ -179,7 +179,7 @@ async fn revoke(doors: &Doors, named: &str, json: bool) -> Result<()> {
 
 /// Finds a token by itself or by the first digits of its hash.
 async fn find(doors: &Doors, named: &str) -> Result<Token> {
-    const NONE: &str = "no valid token matches: `quipu messages token list` shows the valid ones";
+    const NONE: &str = "no such token is valid: `quipu messages token list` shows the valid ones";
     if named.starts_with(PREFIX) {
         return read::token(&doors.session, &token_sha256(named)).await?.context(NONE);
     }
