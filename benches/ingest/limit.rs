@@ -7,7 +7,7 @@ use std::time::Instant;
 use quipu::base::{NostrEvent, RelayUrl, SystemClock};
 use quipu::config;
 use quipu::lifecycle::Service as _;
-use quipu::net::Outside;
+use quipu::net::Egress;
 use quipu::sample::SampleGenerator;
 use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::metrics::SyncMetrics;
@@ -80,13 +80,13 @@ async fn synchronize(parts: &quipu::app::Parts, events: Vec<NostrEvent>) -> (f64
     writer.append(RelayCommand::Add { url: url.clone(), source: "operator" }).await.expect("committed");
     let synchronizer = Synchronizer::new(
         SyncParts {
-            doors: parts.doors.clone(),
+            pools: parts.pools.clone(),
             intake: parts.intake(Source::Relay),
             relays: writer,
             windows: parts.writer(SyncJournal),
             leases: parts.leases.clone(),
             clock: Arc::new(SystemClock),
-            outside: Outside::new(&config::Networks::default()).expect("defaults"),
+            outside: Egress::new(&config::Networks::default()).expect("defaults"),
             keys: nostr_sdk::Keys::generate(),
             metrics: SyncMetrics::default(),
         },

@@ -173,10 +173,10 @@ impl Instance {
             of.insert(pid.parse().unwrap_or(0), (field(1).unwrap_or(0), ticks));
         }
         let root = u64::from(self.child.id());
-        let is_ours = |pid: &u64| {
+        let is_own_host = |pid: &u64| {
             std::iter::successors(Some(*pid), |pid| of.get(pid).map(|p| p.0)).any(|pid| pid == root)
         };
-        let ticks = of.iter().filter(|(pid, _)| is_ours(pid)).map(|(_, p)| p.1).sum::<u64>();
+        let ticks = of.iter().filter(|(pid, _)| is_own_host(pid)).map(|(_, p)| p.1).sum::<u64>();
         // Linux counts 100 ticks per second.
         Duration::from_millis(ticks * 10)
     }

@@ -13,13 +13,13 @@ use negentropy::{Id, NegentropyStorageVector};
 use nostr_sdk::Filter;
 use quipu::base::RelayUrl;
 use quipu::config::Networks;
-use quipu::net::relay::{ANNOUNCED_IDS_MAX, PAGE_BYTES_MAX, Patience, RelaySession};
-use quipu::net::{Outside, Trust};
+use quipu::net::relay::{ANNOUNCED_IDS_MAX, PAGE_BYTES_MAX, Timeouts, RelaySession};
+use quipu::net::{Egress, Trust};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_tungstenite::tungstenite::Message;
 
-const PATIENCE: Patience = Patience { connect: Duration::from_secs(5), idle: Duration::from_millis(200) };
+const PATIENCE: Timeouts = Timeouts { connect: Duration::from_secs(5), idle: Duration::from_millis(200) };
 
 type Script = Arc<Mutex<Vec<String>>>;
 
@@ -27,7 +27,7 @@ type Script = Arc<Mutex<Vec<String>>>;
 struct Relay {
     runtime: Runtime,
     script: Script,
-    outside: Outside,
+    outside: Egress,
     url: RelayUrl,
 }
 
@@ -41,7 +41,7 @@ static RELAY: LazyLock<Relay> = LazyLock::new(|| {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a loopback port is free");
     let url = format!("ws://{}", listener.local_addr().expect("it is bound"));
     runtime.spawn(serve(listener, Arc::clone(&script)));
-    let outside = Outside::asking(&Networks::default(), &[]).expect("the default settings are good");
+    let outside = Egress::with_dns_servers(&Networks::default(), &[]).expect("the default settings are good");
     Relay { runtime, script, outside, url: RelayUrl::parse(&url).expect("it is canonical") }
 });
 

@@ -16,7 +16,7 @@ use crate::config::Configuration;
 use crate::lifecycle::HealthRegistry;
 use crate::room::{Port, ServiceName};
 use crate::store::DatabaseUrls;
-use crate::store::embedded::Person;
+use crate::store::embedded::SharedRole;
 
 /// After this time the log names the services that have not started yet.
 const START_MAX: Duration = Duration::from_mins(1);
@@ -52,16 +52,16 @@ pub(super) fn describe(
     database: &Database,
     addresses: BTreeMap<String, String>,
 ) -> Instance {
-    let url_of = |person| database.person_url(person).map(|url| url.expose().to_owned());
+    let url_of = |person| database.shared_role_url(person).map(|url| url.expose().to_owned());
     let console = addresses.get(Port::Console.as_str());
     Instance {
         console: console.map(|address| format!("http://{address}/")).unwrap_or_default(),
         database_url: urls.write.expose().to_owned(),
         session_database_url: urls.session.expose().to_owned(),
         owner_database_url: urls.owner.expose().to_owned(),
-        reader_database_url: url_of(Person::Reader),
-        messages_reader_database_url: url_of(Person::MessagesReader),
-        writer_database_url: url_of(Person::Writer),
+        reader_database_url: url_of(SharedRole::Reader),
+        messages_reader_database_url: url_of(SharedRole::MessagesReader),
+        writer_database_url: url_of(SharedRole::Writer),
         services: addresses,
     }
 }

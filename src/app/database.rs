@@ -10,7 +10,7 @@ use url::Url;
 use crate::base::Secret;
 use crate::config::{Configuration, DatabaseEnv};
 use crate::room::{Port, Ports};
-use crate::store::embedded::{self, Embedded, EmbeddedConfig, Person, Pooler, PoolerConfig};
+use crate::store::embedded::{self, Embedded, EmbeddedConfig, Pooler, PoolerConfig, SharedRole};
 use crate::store::{DatabaseUrls, Server};
 
 /// The name of the database in Quipu's own PostgreSQL.
@@ -77,11 +77,11 @@ impl Database {
 
     /// The URL of a role for people, if its password is known.
     #[must_use]
-    pub fn person_url(&self, person: Person) -> Option<Secret> {
+    pub fn shared_role_url(&self, person: SharedRole) -> Option<Secret> {
         match self {
-            Self::Embedded(embedded) => Some(embedded.person_url(person)),
-            Self::Pooled(pooler) => Some(pooler.person_url(person)),
-            Self::Given(given) => given.person_url(person).cloned(),
+            Self::Embedded(embedded) => Some(embedded.shared_role_url(person)),
+            Self::Pooled(pooler) => Some(pooler.shared_role_url(person)),
+            Self::Given(given) => given.shared_role_url(person).cloned(),
         }
     }
 
@@ -118,12 +118,12 @@ pub struct GivenDoors {
 
 impl GivenDoors {
     /// The URL of a role for people, if it is known.
-    pub(super) fn person_url(&self, person: Person) -> Option<&Secret> {
+    pub(super) fn shared_role_url(&self, person: SharedRole) -> Option<&Secret> {
         let [reader, messages_reader, writer] = &self.people;
         match person {
-            Person::Reader => reader.as_ref(),
-            Person::MessagesReader => messages_reader.as_ref(),
-            Person::Writer => writer.as_ref(),
+            SharedRole::Reader => reader.as_ref(),
+            SharedRole::MessagesReader => messages_reader.as_ref(),
+            SharedRole::Writer => writer.as_ref(),
         }
     }
 }
@@ -150,15 +150,15 @@ pub(super) fn given(write: &Secret, environment: &DatabaseEnv) -> Result<GivenDo
         Some(url) => url.clone(),
         None => like_write("quipu_owner")?,
     };
-    let person = |named: &Option<Secret>, person: Person| match (named, &environment.session) {
+    let person = |named: &Option<Secret>, person: SharedRole| match (named, &environment.session) {
         (Some(url), _) => Ok(Some(url.clone())),
         (None, Some(_)) => Ok(None),
         (None, None) => like_write(person.role()).map(Some),
     };
     let people = [
-        person(&environment.reader, Person::Reader)?,
-        person(&environment.messages_reader, Person::MessagesReader)?,
-        person(&environment.writer, Person::Writer)?,
+        person(&environment.reader, SharedRole::Reader)?,
+        person(&environment.messages_reader, SharedRole::MessagesReader)?,
+        person(&environment.writer, SharedRole::Writer)?,
     ];
     let read = environment.read.clone().unwrap_or_else(|| session.clone());
     Ok(GivenDoors { urls: DatabaseUrls { write: write.clone(), session, read, owner }, people })

@@ -11,7 +11,7 @@ use super::database::{given, is_same_database};
 use crate::base::Secret;
 use crate::config::DatabaseEnv;
 use crate::store::DatabaseUrls;
-use crate::store::embedded::{Person, write_whole};
+use crate::store::embedded::{SharedRole, write_whole};
 
 /// The addresses of an instance. The URLs hold passwords, so only the file's owner may read it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -131,17 +131,17 @@ pub fn find(data: &Path, environment: &DatabaseEnv) -> Result<DatabaseUrls> {
 ///
 /// # Errors
 /// When the password is not known; the message says what to do.
-pub fn find_person(data: &Path, environment: &DatabaseEnv, person: Person) -> Result<Secret> {
+pub fn find_person(data: &Path, environment: &DatabaseEnv, person: SharedRole) -> Result<Secret> {
     let known = match &environment.write {
         Some(write) if !environment.is_administrators() => {
-            given(write, environment)?.person_url(person).cloned()
+            given(write, environment)?.shared_role_url(person).cloned()
         }
         _ => {
             let instance = running(data)?;
             let url = match person {
-                Person::Reader => instance.reader_database_url,
-                Person::MessagesReader => instance.messages_reader_database_url,
-                Person::Writer => instance.writer_database_url,
+                SharedRole::Reader => instance.reader_database_url,
+                SharedRole::MessagesReader => instance.messages_reader_database_url,
+                SharedRole::Writer => instance.writer_database_url,
             };
             url.map(Secret::new)
         }

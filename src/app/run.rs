@@ -40,11 +40,11 @@ pub async fn run_services(mut configuration: Configuration, options: &RunOptions
     for (name, address) in &started.addresses {
         tracing::info!("{name} on {address}");
     }
-    let doors = started.parts.doors.clone();
+    let pools = started.parts.pools.clone();
     // The writers' tasks end with the last clone of the parts.
     drop(started);
     let code = end(&lifecycle, &mut signals).await;
-    doors.close().await;
+    pools.close().await;
     Ok(code)
 }
 

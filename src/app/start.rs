@@ -10,10 +10,10 @@ use super::{instance, registry};
 use crate::config::Configuration;
 use crate::http::{Listener, ops_routes};
 use crate::lifecycle::{Lifecycle, Wake};
-use crate::net::Outside;
+use crate::net::Egress;
 use crate::room::{Parts, Port, ServiceName, ServiceSpec, Starting};
 use crate::store::owner::{self, Procedures};
-use crate::store::{DatabaseUrls, setup, unobstructed};
+use crate::store::{DatabaseUrls, setup, while_ending_blocking_sessions};
 use crate::telemetry::Metrics;
 
 /// The ops listener: health and metrics of the process. It belongs to no service.
@@ -48,7 +48,7 @@ pub(super) async fn start(
     let mut starting = Starting {
         parts: &parts,
         configuration,
-        outside: &Outside::new(&parts.settings.networks)?,
+        outside: &Egress::new(&parts.settings.networks)?,
         ticked: &Wake::new(),
         projections: &registry::projections().collect::<Vec<_>>(),
         addresses: BTreeMap::new(),
@@ -90,7 +90,9 @@ async fn migrate(configuration: &Configuration, urls: &DatabaseUrls) -> Result<(
     // Roles are checked first, because a migration's own error would name only the first missing privilege;
     // tables are checked afterwards, because migrations make them.
     setup::check_roles(&urls.owner).await?;
-    let migrated = unobstructed(&urls.session, Box::pin(owner::migrate(&urls.owner, &procedures))).await?;
+    let migrated =
+        while_ending_blocking_sessions(&urls.session, Box::pin(owner::migrate(&urls.owner, &procedures)))
+            .await?;
     setup::check_tables(&urls.owner).await?;
     urls.check().await?;
     if !migrated.applied.is_empty() {

@@ -138,11 +138,11 @@ async fn run_instance(
     lifecycle.spawn("announcement", async move {
         stop.run_until_cancelled(announcement.make()).await.unwrap_or(Ok(()))
     });
-    let doors = parts.doors.clone();
+    let pools = parts.pools.clone();
     // The writers' tasks end with the last clone of the parts.
     drop(parts);
     let code = end(lifecycle, signals).await;
-    doors.close().await;
+    pools.close().await;
     Ok(code)
 }
 

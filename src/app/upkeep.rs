@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::Clock;
-use crate::lifecycle::{BoxError, Cycle, Pace, Service, Wake, guarded};
+use crate::lifecycle::{BoxError, CycleOutcome, Schedule, Service, Wake, guarded};
 use crate::room::{
     Enabled, Parts, Room, ServiceName, ServiceSpec, Starting, done, no_warnings, same_alone, same_in_sample,
 };
@@ -18,7 +18,7 @@ use crate::store::ingest::Source;
 use crate::store::lease::Leases;
 use crate::store::projection::{Projection, Upkeep};
 use crate::store::tick;
-use crate::store::{Doors, Error, end_obstructions};
+use crate::store::{Error, Pools, end_blocking_sessions};
 
 /// Lease of the process that takes the ticks. If it dies, another one takes over after this time.
 const LEASE: Duration = Duration::from_secs(15);
@@ -67,16 +67,16 @@ async fn start_ticker(starting: &Starting<'_>) -> Result<(), BoxError> {
     let Starting { parts, ticked, .. } = *starting;
     let (lifecycle, health) = (&parts.lifecycle, &parts.health);
     let ticker = Ticker::new(parts, ticked.clone()).await?;
-    lifecycle.run_service(ticker, Pace::every(POLL).woken_by(parts.hints.subscribe()), health.clone());
-    let guard = Guard { doors: parts.doors.clone() };
-    lifecycle.run_service(guard, Pace::every(GUARD), health.clone());
+    lifecycle.run_service(ticker, Schedule::every(POLL).woken_by(parts.hints.subscribe()), health.clone());
+    let guard = Guard { pools: parts.pools.clone() };
+    lifecycle.run_service(guard, Schedule::every(GUARD), health.clone());
     // SQL programs may offer events whichever services run, so this loop runs where the ticker does.
     let offers = Offers {
-        doors: parts.doors.clone(),
+        pools: parts.pools.clone(),
         leases: parts.leases.clone(),
         intake: parts.intake(Source::Relay),
     };
-    lifecycle.run_service(offers, Pace::every(POLL), health.clone());
+    lifecycle.run_service(offers, Schedule::every(POLL), health.clone());
     Ok(())
 }
 
@@ -84,8 +84,8 @@ fn start_projector(starting: &Starting<'_>) {
     let Starting { parts, ticked, projections, .. } = *starting;
     let interval = Duration::from_millis(parts.settings.services.projector.interval_ms.get());
     let projections = projections.iter().copied().filter(|p| p.upkeep == Upkeep::Ticks).collect();
-    let projector = Projector { doors: parts.doors.clone(), projections };
-    let pace = Pace::every(interval).woken_by(ticked.clone());
+    let projector = Projector { pools: parts.pools.clone(), projections };
+    let pace = Schedule::every(interval).woken_by(ticked.clone());
     parts.lifecycle.run_service(projector, pace, parts.health.clone());
 }
 
@@ -94,7 +94,7 @@ fn start_projector(starting: &Starting<'_>) {
 struct Ticker {
     ticks: tick::Ticker,
     leases: Leases,
-    doors: Doors,
+    pools: Pools,
     clock: Arc<dyn Clock>,
     pause: Duration,
     ticked: Wake,
@@ -114,9 +114,9 @@ impl Ticker {
     /// When the database was restored into another cluster and not rebased.
     async fn new(parts: &Parts, ticked: Wake) -> Result<Self, Error> {
         Ok(Self {
-            ticks: tick::Ticker::new(parts.doors.write.clone()).await?,
+            ticks: tick::Ticker::new(parts.pools.write.clone()).await?,
             leases: parts.leases.clone(),
-            doors: parts.doors.clone(),
+            pools: parts.pools.clone(),
             clock: Arc::clone(&parts.clock),
             pause: Duration::from_millis(parts.settings.services.ticker.tick_min_ms.get()),
             ticked,
@@ -130,7 +130,7 @@ impl Ticker {
 
     /// Whether this process holds the lease and takes the ticks. The lease is renewed when a third of it is
     /// over.
-    async fn is_ours(&self) -> Result<bool, Error> {
+    async fn is_own_host(&self) -> Result<bool, Error> {
         let now = Instant::now();
         if self.state().leased_until.is_some_and(|until| now + LEASE * 2 / 3 < until) {
             return Ok(true);
@@ -146,7 +146,7 @@ impl Ticker {
             return Ok(());
         }
         self.ticks.forget().await?;
-        let client = self.doors.write.get().await?;
+        let client = self.pools.write.get().await?;
         let seconds = self.clock.now().timestamp();
         let rows = client.query_typed("SELECT quipu_ensure_months($1)", &[(&seconds, Type::INT8)]).await?;
         let made: i32 = rows.first().map_or(0, |row| row.get(0));
@@ -165,8 +165,8 @@ impl Service for Ticker {
         "ticker"
     }
 
-    async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, Error> {
-        if self.is_ours().await? {
+    async fn cycle(&self, drain: &CancellationToken) -> Result<CycleOutcome, Error> {
+        if self.is_own_host().await? {
             // Ticks go on when housekeeping fails, because every reader of the journals waits for them.
             let kept = self.keep_house().await;
             if self.ticks.take().await?.is_some() {
@@ -176,7 +176,7 @@ impl Service for Ticker {
             }
             kept?;
         }
-        Ok(Cycle::Idle)
+        Ok(CycleOutcome::Idle)
     }
 }
 
@@ -184,7 +184,7 @@ impl Service for Ticker {
 /// the ticker itself may be waiting for such a session.
 #[derive(Debug)]
 struct Guard {
-    doors: Doors,
+    pools: Pools,
 }
 
 impl Service for Guard {
@@ -194,16 +194,16 @@ impl Service for Guard {
         "guard"
     }
 
-    async fn cycle(&self, _drain: &CancellationToken) -> Result<Cycle, Error> {
-        end_obstructions(&self.doors.urls().session).await?;
-        Ok(Cycle::Idle)
+    async fn cycle(&self, _drain: &CancellationToken) -> Result<CycleOutcome, Error> {
+        end_blocking_sessions(&self.pools.urls().session).await?;
+        Ok(CycleOutcome::Idle)
     }
 }
 
 /// The service `projector`: brings every projection that follows ticks up to date.
 #[derive(Debug)]
 struct Projector {
-    doors: Doors,
+    pools: Pools,
     projections: Vec<&'static Projection>,
 }
 
@@ -224,17 +224,17 @@ impl Service for Projector {
     }
 
     /// A projection that fails does not stop the others.
-    async fn cycle(&self, _drain: &CancellationToken) -> Result<Cycle, ProjectionFailed> {
+    async fn cycle(&self, _drain: &CancellationToken) -> Result<CycleOutcome, ProjectionFailed> {
         let mut first = None;
         for projection in &self.projections {
             let name = projection.name;
-            let source = match guarded("projection", name, projection.catch_up(&self.doors.write)).await {
+            let source = match guarded("projection", name, projection.catch_up(&self.pools.write)).await {
                 Ok(Ok(_)) => continue,
                 Ok(Err(error)) => error.into(),
                 Err(panicked) => panicked.into(),
             };
             first.get_or_insert(ProjectionFailed { name, source });
         }
-        first.map_or(Ok(Cycle::Idle), Err)
+        first.map_or(Ok(CycleOutcome::Idle), Err)
     }
 }

@@ -136,7 +136,7 @@ pub struct OfferedEvent {
     /// The stated id, which should be the SHA-256 of the signed serialization.
     pub id: EventId,
     /// Whether `id` is the hash of the fields.
-    pub is_its_id: bool,
+    pub id_matches: bool,
     /// Unix seconds.
     pub created_at: i64,
     /// The stated signature of `id`.
@@ -156,8 +156,8 @@ impl OfferedEvent {
         if written.tags.iter().any(Vec::is_empty) {
             return Err(Refusal::Malformed);
         }
-        let is_its_id = written.id_of_fields() == id;
-        Ok(Self { id: EventId::from_byte_array(id), is_its_id, created_at, sig, json: json.into() })
+        let id_matches = written.id_of_fields() == id;
+        Ok(Self { id: EventId::from_byte_array(id), id_matches, created_at, sig, json: json.into() })
     }
 
     /// The JSON as it was offered.
@@ -265,7 +265,7 @@ impl VerifiedEvent {
     /// # Errors
     /// [`Refusal::BadId`], [`Refusal::BadSignature`].
     pub fn verify(event: &OfferedEvent) -> Result<Self, Refusal> {
-        if !event.is_its_id {
+        if !event.id_matches {
             return Err(Refusal::BadId);
         }
         let written = Written::read(&event.json)?;
@@ -332,13 +332,13 @@ mod tests {
             prop_assert!(event.verify_id());
             prop_assert_eq!(parse(&event.as_json()), Ok(event.clone()));
             let offered = OfferedEvent::read(&event.as_json()).expect("it is one");
-            prop_assert!(offered.is_its_id);
+            prop_assert!(offered.id_matches);
             prop_assert_eq!((offered.id, offered.created_at, &offered.sig), (event.id, i64::from(second), event.sig.as_ref()));
             prop_assert_eq!(offered.event(), Ok(event.clone()));
             let mut other = event.clone();
             other.content.push('.');
             let other = OfferedEvent::read(&other.as_json()).expect("it is one");
-            prop_assert!(!other.is_its_id);
+            prop_assert!(!other.id_matches);
             prop_assert_eq!(VerifiedEvent::verify(&other).err(), Some(Refusal::BadId));
         }
     }

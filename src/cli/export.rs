@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use super::{Context, output};
 use crate::base::RelayUrl;
 use crate::services::archive::read::{EventFilter, event_total, stored_events};
-use crate::store::{DoorSizes, Doors};
+use crate::store::{PoolSizes, Pools};
 
 /// Write stored events as JSON lines, oldest first, exactly as they were signed.
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ pub(super) fn public_key(text: &str) -> Result<[u8; 32], String> {
 
 impl Export {
     pub(super) async fn run(self, context: Context) -> Result<ExitCode> {
-        let doors = Doors::open(&context.urls()?, DoorSizes::default())?;
+        let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
         let relay = self.relay.as_deref().map(RelayUrl::parse).transpose().context("--relay")?;
         let filter = EventFilter {
             since: self.since,
@@ -60,11 +60,11 @@ impl Export {
             }
             None => Box::new(std::io::stdout()),
         };
-        let total = u64::try_from(event_total(&doors.read).await?).unwrap_or(0);
+        let total = u64::try_from(event_total(&pools.read).await?).unwrap_or(0);
         let bar = output::count_bar(total, "events");
-        let exported = write_events(&doors, &filter, &mut out, &bar).await;
+        let exported = write_events(&pools, &filter, &mut out, &bar).await;
         bar.finish_and_clear();
-        doors.close().await;
+        pools.close().await;
         let Exported { written, unreadable } = exported?;
         eprintln!("{written} events");
         if unreadable > 0 {
@@ -84,13 +84,13 @@ struct Exported {
 }
 
 async fn write_events(
-    doors: &Doors,
+    pools: &Pools,
     filter: &EventFilter,
     out: &mut dyn Write,
     bar: &indicatif::ProgressBar,
 ) -> Result<Exported> {
     let mut out = BufWriter::with_capacity(256 * 1024, out);
-    let mut events = pin!(stored_events(&doors.read, filter));
+    let mut events = pin!(stored_events(&pools.read, filter));
     let mut exported = Exported::default();
     while let Some(event) = events.next().await {
         let json = match event?.json() {

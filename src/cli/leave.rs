@@ -10,7 +10,7 @@ use clap::{ArgGroup, Args};
 use super::confirm::Confirm;
 use super::export::public_key;
 use super::{Context, output};
-use crate::store::leave::{self, ErasureSubject, Left, Month, PAST, Preview};
+use crate::store::removal::{self, ErasureSubject, Month, PAST, Preview, RemovedRows};
 
 /// Characters of an event's content in a listing.
 const CONTENT_CHARACTERS: usize = 60;
@@ -57,13 +57,13 @@ impl Erase {
         };
         let owner = context.urls()?.owner;
         if !self.confirm.yes {
-            let preview = leave::preview(&owner, subject).await?;
+            let preview = removal::preview(&owner, subject).await?;
             self.show(&preview)?;
             if !self.confirm.decide(&named_rows(preview.holds)).await? {
                 return Ok(ExitCode::SUCCESS);
             }
         }
-        let left = leave::erase(&owner, subject, self.reason.trim()).await?;
+        let left = removal::erase(&owner, subject, self.reason.trim()).await?;
         if self.json {
             output::say(serde_json::to_string(&left)?);
         } else {
@@ -93,7 +93,7 @@ impl Erase {
     }
 }
 
-fn named_rows(left: Left) -> String {
+fn named_rows(left: RemovedRows) -> String {
     format!("{} events and {} sightings", left.events, left.sightings)
 }
 
@@ -125,14 +125,14 @@ fn named(month: NaiveDate) -> String {
 impl Retention {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
         let owner = context.urls()?.owner;
-        let months = leave::months_before(&owner, self.before).await?;
+        let months = removal::months_before(&owner, self.before).await?;
         self.show(&months)?;
         if !self.confirm.decide(&format!("{} months", months.len())).await? {
             return Ok(ExitCode::SUCCESS);
         }
         let bar = output::count_bar(months.len() as u64, "months");
         for month in &months {
-            leave::drop_month(&owner, month.month, &self.reason)
+            removal::drop_month(&owner, month.month, &self.reason)
                 .await
                 .with_context(|| format!("month {}", named(month.month)))?;
             bar.inc(1);

@@ -16,7 +16,7 @@ use url::{Host, Url};
 
 use super::Context;
 use crate::base::{Network, Secret, is_local_ip, is_local_name};
-use crate::net::Outside;
+use crate::net::Egress;
 use crate::services::messages::decide::wayfarer_id_of;
 use client::{Login, Proof};
 
@@ -110,7 +110,7 @@ impl LoginArgs {
                 "an identity is needed: `--as ID` with a token of `quipu messages token create`, or `--key FILE`"
             ),
         };
-        let outside = Outside::new(&context.configuration.settings.networks).context("networks")?;
+        let outside = Egress::new(&context.configuration.settings.networks).context("networks")?;
         Ok(Login { outside, url: self.url, wayfarer_id, device: self.device, proof, relay_id: self.relay_id })
     }
 }

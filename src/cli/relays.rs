@@ -20,7 +20,7 @@ use crate::lifecycle::Lifecycle;
 use crate::services::archive::command::RelayCommand;
 use crate::services::archive::read::{self, RelayDetail, RelayFilter, RelayRow};
 use crate::services::archive::{RelayAnswer, RelayJournal, ask};
-use crate::store::{DoorSizes, Doors};
+use crate::store::{PoolSizes, Pools};
 use crate::telemetry::Metrics;
 
 /// Relays in one query.
@@ -155,7 +155,7 @@ async fn add(
         bar.inc(1);
         let RelayAnswer::Known { relay, is_new } = answer else { continue };
         if wait_max.is_some() && !is_new {
-            ask(&opened.parts.doors, relay).await?;
+            ask(&opened.parts.pools, relay).await?;
         }
         added.push(url.to_string());
         bar.suspend(|| {
@@ -170,7 +170,7 @@ async fn add(
     drop(answers);
     drop(writer);
     let ended = match wait_max {
-        Some(wait_max) => wait::until_archived(&opened.parts.doors, added, wait_max, json).await,
+        Some(wait_max) => wait::until_archived(&opened.parts.pools, added, wait_max, json).await,
         None => Ok(ExitCode::SUCCESS),
     };
     opened.close().await;
@@ -182,8 +182,8 @@ fn address(url: &str) -> Result<RelayUrl> {
 }
 
 /// The current facts about the relay with this URL.
-async fn known(doors: &Doors, url: &RelayUrl) -> Result<RelayDetail> {
-    let found = read::relay(&doors.session, url.as_str()).await?;
+async fn known(pools: &Pools, url: &RelayUrl) -> Result<RelayDetail> {
+    let found = read::relay(&pools.session, url.as_str()).await?;
     found.with_context(|| {
         format!(
             "{url} is not known: `quipu relays list` shows those that are, `quipu relays add {url}` adds it"
@@ -193,7 +193,7 @@ async fn known(doors: &Doors, url: &RelayUrl) -> Result<RelayDetail> {
 
 impl List {
     async fn run(self, context: &Context) -> Result<ExitCode> {
-        let doors = Doors::open(&context.urls()?, DoorSizes::default())?;
+        let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
         let filter = RelayFilter {
             url: None,
             network: self.network.map(|network| network.as_str().to_owned()),
@@ -202,7 +202,7 @@ impl List {
         };
         let mut shown = 0;
         let line = output::count_line("relays");
-        let mut pages = pin!(read::relays(&doors.read, &filter).try_chunks(PAGE));
+        let mut pages = pin!(read::relays(&pools.read, &filter).try_chunks(PAGE));
         while let Some(page) = pages.try_next().await.map_err(|error| error.1)? {
             shown += page.len();
             line.inc(page.len() as u64);
@@ -220,7 +220,7 @@ impl List {
                 }
             );
         }
-        doors.close().await;
+        pools.close().await;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -242,14 +242,14 @@ fn list(page: &[RelayRow], json: bool) -> Result<()> {
 
 async fn show(context: &Context, url: &str, json: bool) -> Result<ExitCode> {
     let url = address(url)?;
-    let doors = Doors::open(&context.urls()?, DoorSizes::default())?;
-    let relay = known(&doors, &url).await?;
+    let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
+    let relay = known(&pools, &url).await?;
     if json {
         output::say(serde_json::to_string(&relay)?);
     } else {
         output::say(output::table(["", url.as_str()], facts(&relay)));
     }
-    doors.close().await;
+    pools.close().await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -13,7 +13,7 @@ use crate::services::archive::project::verify;
 use crate::services::archive::read::event_total;
 use crate::store::projection::Upkeep;
 use crate::store::verify::Finding;
-use crate::store::{DoorSizes, Doors, owner};
+use crate::store::{PoolSizes, Pools, owner};
 
 /// Verify the tables against the journals. The exit code is 1 when a check fails.
 #[derive(Debug, Args)]
@@ -34,9 +34,9 @@ impl Verify {
         let urls = context.urls()?;
         let mut findings = registry::verify_tables(&urls.owner).await?;
         if self.events {
-            let doors = Doors::open(&urls, DoorSizes::default())?;
-            findings.push(check_events(&doors).await?);
-            doors.close().await;
+            let pools = Pools::open(&urls, PoolSizes::default())?;
+            findings.push(check_events(&pools).await?);
+            pools.close().await;
         }
         for finding in &findings {
             if self.json {
@@ -57,12 +57,12 @@ impl Verify {
     }
 }
 
-async fn check_events(doors: &Doors) -> Result<Finding> {
-    let total = u64::try_from(event_total(&doors.read).await?).unwrap_or(0);
+async fn check_events(pools: &Pools) -> Result<Finding> {
+    let total = u64::try_from(event_total(&pools.read).await?).unwrap_or(0);
     let bar = output::count_bar(total, "events");
     let mut problems = Vec::new();
     let (mut checked, mut broken) = (0_u64, 0_usize);
-    let mut proofs = pin!(verify::events(&doors.read));
+    let mut proofs = pin!(verify::events(&pools.read));
     while let Some(proof) = proofs.next().await {
         checked += 1;
         bar.inc(1);
@@ -94,11 +94,11 @@ pub(super) async fn rebuild(context: &Context, name: &str) -> Result<ExitCode> {
     let mut client = owner::connect(&urls.owner).await?;
     projection.rebuild(&mut client).await?;
     // A projection that follows ticks is filled now, whether or not a projector runs.
-    let doors = Doors::open(&urls, DoorSizes::default())?;
+    let pools = Pools::open(&urls, PoolSizes::default())?;
     if projection.upkeep == Upkeep::Ticks {
-        projection.catch_up(&doors.write).await?;
+        projection.catch_up(&pools.write).await?;
     }
-    doors.close().await;
+    pools.close().await;
     output::say(format_args!("{name} was recreated from its journals"));
     Ok(ExitCode::SUCCESS)
 }

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use super::{Context, output};
 use crate::app::instance;
-use crate::store::embedded::Person;
+use crate::store::embedded::SharedRole;
 
 /// A role and a route into the database.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -34,9 +34,9 @@ pub(super) fn show(context: &Context, door: Door) -> Result<ExitCode> {
         Door::Write => context.urls()?.write,
         Door::Session => context.urls()?.session,
         Door::Owner => context.urls()?.owner,
-        Door::Reader => person(Person::Reader)?,
-        Door::MessagesReader => person(Person::MessagesReader)?,
-        Door::Writer => person(Person::Writer)?,
+        Door::Reader => person(SharedRole::Reader)?,
+        Door::MessagesReader => person(SharedRole::MessagesReader)?,
+        Door::Writer => person(SharedRole::Writer)?,
     };
     output::say(url.expose());
     Ok(ExitCode::SUCCESS)

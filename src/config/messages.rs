@@ -116,7 +116,7 @@ impl Messages {
     /// Whether a claimed identity is believed without proof. Without a setting only at a loopback listener,
     /// and only for a client that connects directly, without a proxy.
     #[must_use]
-    pub fn believes(&self, listener: SocketAddr, is_loopback_direct: bool) -> bool {
+    pub fn trusts_claims(&self, listener: SocketAddr, is_loopback_direct: bool) -> bool {
         let is_local = listener.ip().to_canonical().is_loopback() && is_loopback_direct;
         self.compat_unauthenticated.unwrap_or(is_local)
     }

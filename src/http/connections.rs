@@ -17,7 +17,7 @@ const IPV6_PREFIX: u128 = !0 << 64;
 /// The key by which limits per address count a client: an IPv4 address (also in its IPv6-mapped form), or the
 /// /64 network of an IPv6 address.
 #[must_use]
-pub fn subscriber(address: IpAddr) -> IpAddr {
+pub fn client_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & IPV6_PREFIX).into(),
         address @ IpAddr::V4(_) => address,
@@ -96,7 +96,7 @@ impl ConnectionLimits {
     }
 
     fn acquire_address(&self, peer: IpAddr) -> Option<AddressPermit> {
-        let address = subscriber(peer);
+        let address = client_key(peer);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
         if *count >= self.per_address_max {

@@ -48,7 +48,7 @@ const TEXT_BYTES_MAX: usize = 4096;
 /// Marks a response whose 4xx or 5xx status is its result and not an error, as on a health page:
 /// `Extension(Verdict)`.
 #[derive(Debug, Clone, Copy)]
-pub struct Verdict;
+pub struct ExpectedStatus;
 
 /// Address of the peer of a request's connection.
 #[derive(Debug, Clone, Copy)]
@@ -129,7 +129,7 @@ async fn unify_error(mut response: Response, context: &RequestContext) -> Respon
     let is_error = status.is_client_error() || status.is_server_error();
     let is_text =
         response.headers().get(CONTENT_TYPE).is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
-    if !is_error || !is_text || response.extensions().get::<Verdict>().is_some() {
+    if !is_error || !is_text || response.extensions().get::<ExpectedStatus>().is_some() {
         return response;
     }
     let (mut head, body) = response.into_parts();

@@ -19,7 +19,7 @@ const SHOWN_MAX: usize = 64;
 /// Whether `host`, the value of a `Host` field, is an IP address, `localhost`, or one of `hosts`. Any port is
 /// accepted.
 #[must_use]
-pub fn is_ours(host: &str, hosts: &[String]) -> bool {
+pub fn is_own_host(host: &str, hosts: &[String]) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     // A field value with user information is malformed (RFC 9110, 7.2).
     if host.contains('@') {
@@ -50,13 +50,13 @@ pub(super) fn check(request: &Request, hosts: &[String]) -> Result<(), Rejection
         return Err(malformed("host_repeated", "more than one Host field"));
     }
     match first {
-        Some(host) if host.to_str().is_ok_and(|host| is_ours(host, hosts)) => {}
+        Some(host) if host.to_str().is_ok_and(|host| is_own_host(host, hosts)) => {}
         Some(host) => return Err(foreign(&String::from_utf8_lossy(host.as_bytes()))),
         None if request.version() == Version::HTTP_10 => {}
         None => return Err(malformed("host_missing", "HTTP/1.1 needs a Host field")),
     }
     match request.uri().authority() {
-        Some(target) if !is_ours(target.as_str(), hosts) => Err(foreign(target.as_str())),
+        Some(target) if !is_own_host(target.as_str(), hosts) => Err(foreign(target.as_str())),
         _ => Ok(()),
     }
 }
@@ -86,7 +86,7 @@ mod tests {
             "QUIPU.EXAMPLE.",
             "localhost:",
         ] {
-            assert!(is_ours(host, &hosts), "{host}");
+            assert!(is_own_host(host, &hosts), "{host}");
         }
         for host in [
             "rebind.example",
@@ -107,7 +107,7 @@ mod tests {
             "127.0.0.1/",
             "xlocalhost",
         ] {
-            assert!(!is_ours(host, &hosts), "{host}");
+            assert!(!is_own_host(host, &hosts), "{host}");
         }
     }
 }

@@ -21,11 +21,11 @@ mod socket;
 mod websocket;
 
 pub use client::ClientAddress;
-pub use connections::subscriber;
+pub use connections::client_key;
 pub use context::RequestContext;
 pub use failure::{ErrorBody, Failure, FailureClass, Rejection};
-pub use guard::Verdict;
-pub use host::is_ours;
+pub use guard::ExpectedStatus;
+pub use host::is_own_host;
 pub use ops::ops_routes;
 pub use routes::{Access, Endpoint, Routes};
 pub use serve::{BindError, Edge, Listener};

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde_json::json;
 
-use super::{Access, Edge, Failure, Routes, Verdict};
+use super::{Access, Edge, ExpectedStatus, Failure, Routes};
 use crate::lifecycle::HealthRegistry;
 use crate::telemetry::Metrics;
 
@@ -41,7 +41,7 @@ fn answer(health: &HealthRegistry, is_good: bool, otherwise: &str) -> Response {
     let (status, word) =
         if is_good { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, otherwise) };
     let body = Json(json!({ "status": word, "services": health.snapshot() }));
-    (status, Extension(Verdict), body).into_response()
+    (status, Extension(ExpectedStatus), body).into_response()
 }
 
 async fn exposition(State(metrics): State<Metrics>) -> Result<Response, Failure> {

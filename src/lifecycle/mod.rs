@@ -15,10 +15,10 @@
 //! **Architecture Invariant:** nothing else in Quipu spawns a task, so no task outlives the shutdown.
 
 mod aside;
-mod beside;
 mod guard;
 mod health;
 mod metrics;
+mod poll_while;
 mod service;
 mod signals;
 
@@ -36,10 +36,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use aside::{SetAside, set_aside, set_aside_by_unit};
-pub use beside::beside;
 pub use guard::{Panicked, guarded, guarded_call, panicked, panics_by_unit};
 pub use health::{HealthRegistry, Liveness, ServiceHealth, ServiceState};
-pub use service::{Cycle, Pace, Service, Wake};
+pub use poll_while::poll_while;
+pub use service::{CycleOutcome, Schedule, Service, Wake};
 pub use signals::{StopSignals, stop_signals, until_signals};
 
 /// Any error with which a task may end.

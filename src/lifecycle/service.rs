@@ -1,5 +1,5 @@
-//! Runs services: a service is a name and a cycle of work. After a cycle that returns [`Cycle::Done`] it
-//! never runs again; after [`Cycle::More`] it runs again at once; after [`Cycle::Idle`] it runs again after
+//! Runs services: a service is a name and a cycle of work. After a cycle that returns [`CycleOutcome::Done`] it
+//! never runs again; after [`CycleOutcome::More`] it runs again at once; after [`CycleOutcome::Idle`] it runs again after
 //! its interval or a hint; after an error it runs again after a back-off.
 
 use std::error::Error;
@@ -22,7 +22,7 @@ const RECOVERED_AFTER: Duration = Duration::from_secs(30);
 
 /// When a service runs again after a successful cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cycle {
+pub enum CycleOutcome {
     /// There is more work: run again at once.
     More,
     /// No work at the moment: run again after the interval, or earlier after a hint.
@@ -42,7 +42,10 @@ pub trait Service: Send + Sync + 'static {
     /// Runs one round of work. A round that fails or panics is logged, shown in the health, and repeated
     /// after a growing pause, without end. A long round must return early, with its results so far, when
     /// `drain` is cancelled; an abort drops it at an await point.
-    fn cycle(&self, drain: &CancellationToken) -> impl Future<Output = Result<Cycle, Self::Error>> + Send;
+    fn cycle(
+        &self,
+        drain: &CancellationToken,
+    ) -> impl Future<Output = Result<CycleOutcome, Self::Error>> + Send;
 }
 
 /// A hint that there may be work, without content. A hint that arrives during a cycle is kept; several hints
@@ -70,7 +73,7 @@ impl Wake {
 
 /// When a service runs.
 #[derive(Debug, Clone)]
-pub struct Pace {
+pub struct Schedule {
     /// Pause after an idle cycle.
     pub interval: Duration,
     /// Random addition to the interval, at most this long, so that processes do not run in step.
@@ -86,7 +89,7 @@ pub struct Pace {
     pub has_long_cycles: bool,
 }
 
-impl Pace {
+impl Schedule {
     /// Every `interval`, with up to a tenth of it as jitter; after failures 1 s, growing to 60 s.
     #[must_use]
     pub fn every(interval: Duration) -> Self {
@@ -130,7 +133,7 @@ impl Pace {
 
 impl Lifecycle {
     /// Spawns `service` as a task with the schedule `pace`, and reports its state to `health`.
-    pub fn run_service(&self, service: impl Service, pace: Pace, health: HealthRegistry) {
+    pub fn run_service(&self, service: impl Service, pace: Schedule, health: HealthRegistry) {
         let drain = self.drain_token();
         health.starting(service.name());
         self.spawn(service.name(), async move {
@@ -140,15 +143,15 @@ impl Lifecycle {
     }
 }
 
-async fn run(service: &impl Service, pace: &Pace, health: &HealthRegistry, drain: &CancellationToken) {
+async fn run(service: &impl Service, pace: &Schedule, health: &HealthRegistry, drain: &CancellationToken) {
     let name = service.name();
     let mut backoff = pace.backoff();
     while !drain.is_cancelled() {
         let cycle = guarded(name, "its cycle", run_cycle(service, pace, health, drain)).await;
-        let ended: Result<Cycle, BoxError> =
+        let ended: Result<CycleOutcome, BoxError> =
             cycle.map_err(Into::into).and_then(|ended| ended.map_err(Into::into));
         match ended {
-            Ok(Cycle::Done) => {
+            Ok(CycleOutcome::Done) => {
                 health.cycle_succeeded(name);
                 health.done(name);
                 return;
@@ -156,7 +159,7 @@ async fn run(service: &impl Service, pace: &Pace, health: &HealthRegistry, drain
             Ok(next) => {
                 health.cycle_succeeded(name);
                 backoff = pace.backoff();
-                if next == Cycle::More {
+                if next == CycleOutcome::More {
                     // Yields, so that a service that always has more work lets other tasks run.
                     tokio::task::yield_now().await;
                     continue;
@@ -190,10 +193,10 @@ async fn run(service: &impl Service, pace: &Pace, health: &HealthRegistry, drain
 /// it has run for [`RECOVERED_AFTER`].
 async fn run_cycle<S: Service>(
     service: &S,
-    pace: &Pace,
+    pace: &Schedule,
     health: &HealthRegistry,
     drain: &CancellationToken,
-) -> Result<Cycle, S::Error> {
+) -> Result<CycleOutcome, S::Error> {
     let mut cycle = pin!(service.cycle(drain));
     if pace.has_long_cycles {
         if health.is_starting(service.name()) {

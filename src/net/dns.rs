@@ -35,7 +35,7 @@ const RECORDS_MAX: usize = 32;
 
 /// DNS records of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Names {
+pub struct DnsRecords {
     /// A records.
     pub a: Vec<Ipv4Addr>,
     /// AAAA records.
@@ -144,9 +144,9 @@ impl Resolver {
     }
 
     /// Collects the DNS records of `host`.
-    pub(super) async fn records(&self, host: &str) -> Result<Names, DialError> {
+    pub(super) async fn records(&self, host: &str) -> Result<DnsRecords, DialError> {
         let host = host.to_ascii_lowercase();
-        let mut names = Names::default();
+        let mut names = DnsRecords::default();
         if let Some(ip) = ip_literal(&host) {
             match ip {
                 IpAddr::V4(ip) => names.a.push(ip),

@@ -7,13 +7,13 @@ use super::dns::Resolver;
 use super::fetch::Clients;
 use super::socks::Isolation;
 use super::tls::Tls;
-use super::{DialError, FetchError, Fetched, Get, Names};
+use super::{DialError, DnsRecords, FetchError, Fetched, Get};
 use crate::base::Network;
 use crate::config;
 
 /// Outgoing connections: networks, DNS and TLS trust. Built once per process; clones share the state.
 #[derive(Debug, Clone)]
-pub struct Outside(pub(super) Arc<Inner>);
+pub struct Egress(pub(super) Arc<Inner>);
 
 /// State shared by dials and HTTP requests.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(super) struct Inner {
     pub(super) clients: Clients,
 }
 
-impl Outside {
+impl Egress {
     /// Uses the DNS configuration of the system.
     ///
     /// # Errors
@@ -34,11 +34,11 @@ impl Outside {
         Self::with(networks, Resolver::from_system()?)
     }
 
-    /// As [`Outside::new`], but with these DNS servers instead of the system's.
+    /// As [`Egress::new`], but with these DNS servers instead of the system's.
     ///
     /// # Errors
-    /// As [`Outside::new`].
-    pub fn asking(networks: &config::Networks, servers: &[SocketAddr]) -> Result<Self, DialError> {
+    /// As [`Egress::new`].
+    pub fn with_dns_servers(networks: &config::Networks, servers: &[SocketAddr]) -> Result<Self, DialError> {
         Self::with(networks, Resolver::with_servers(servers)?)
     }
 
@@ -60,7 +60,7 @@ impl Outside {
     ///
     /// # Errors
     /// [`DialError::Hidden`], [`DialError::Dns`].
-    pub async fn lookup(&self, host: &str) -> Result<Names, DialError> {
+    pub async fn lookup(&self, host: &str) -> Result<DnsRecords, DialError> {
         self.0.resolver.records(host).await
     }
 

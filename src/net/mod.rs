@@ -1,6 +1,6 @@
 //! Outgoing connections: WebSocket sessions and HTTP requests, all checked by one guard.
 //!
-//! Every dial starts at an [`Outside`], which chooses the network by the host's last label. Clearnet names
+//! Every dial starts at an [`Egress`], which chooses the network by the host's last label. Clearnet names
 //! are resolved here, and a private address is dialled only as [`Trust`] allows. Names of Tor, I2P and
 //! Lokinet never reach DNS: they are sent unresolved to the SOCKS proxy of their network.
 //!
@@ -23,8 +23,8 @@ mod socks;
 mod tls;
 
 pub use certificate::Certificate;
-pub use dns::Names;
-pub use egress::Outside;
+pub use dns::DnsRecords;
+pub use egress::Egress;
 pub use error::{DialError, FetchError, SocksReply};
 pub use fetch::{Fetched, Get};
 pub use socket::{Dial, Handshake, SocketError, TextSocket};

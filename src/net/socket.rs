@@ -17,7 +17,7 @@ use url::Url;
 use super::dial::Stream;
 use super::error::sanitize;
 use super::fetch::bounded_headers;
-use super::{Certificate, DialError, Outside, Trust};
+use super::{Certificate, DialError, Egress, Trust};
 
 /// Read buffer in bytes, held for each open socket.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
@@ -81,7 +81,7 @@ pub enum SocketError {
 
 /// Connects and performs the WebSocket handshake.
 pub(super) async fn open(
-    outside: &Outside,
+    outside: &Egress,
     dial: &Dial<'_>,
 ) -> Result<(WebSocketStream<Stream>, Handshake), SocketError> {
     // Boxed: the futures of TLS and SOCKS take 20 KB, which the session's future would otherwise hold until
@@ -92,7 +92,7 @@ pub(super) async fn open(
 }
 
 async fn shake_hands(
-    outside: &Outside,
+    outside: &Egress,
     dial: &Dial<'_>,
 ) -> Result<(WebSocketStream<Stream>, Handshake), SocketError> {
     let begun = Instant::now();
@@ -153,7 +153,7 @@ impl TextSocket {
     /// # Errors
     /// [`SocketError::Dial`], [`SocketError::Status`], [`SocketError::NoWebSocket`].
     pub async fn connect(
-        outside: &Outside,
+        outside: &Egress,
         dial: &Dial<'_>,
         idle_timeout: Duration,
     ) -> Result<Self, SocketError> {

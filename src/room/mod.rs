@@ -25,7 +25,7 @@ pub use ports::{ListenerSpec, Port, Ports};
 use crate::base::RelayUrl;
 use crate::config::{Configuration, Services, Settings};
 use crate::lifecycle::{BoxError, Wake};
-use crate::net::Outside;
+use crate::net::Egress;
 use crate::store::projection::Projection;
 use crate::store::verify::Check;
 
@@ -100,7 +100,7 @@ pub struct Starting<'a> {
     /// The configuration; its settings are those of `parts`.
     pub configuration: &'a Configuration,
     /// The way to other machines, one for all services of the process.
-    pub outside: &'a Outside,
+    pub outside: &'a Egress,
     /// Woken after each tick that this process takes.
     pub ticked: &'a Wake,
     /// The projections of all rooms.

@@ -11,7 +11,7 @@ use crate::lifecycle::{BoxError, HealthRegistry, Lifecycle};
 use crate::store::append::{Journal, Writer};
 use crate::store::ingest::{IngestJournal, IngestMetrics, Intake, Source};
 use crate::store::lease::Leases;
-use crate::store::{AppendMetrics, DatabaseUrls, DoorSizes, Doors, Error, Hints, Space};
+use crate::store::{AppendMetrics, DatabaseUrls, Error, Hints, PoolSizes, Pools, Space};
 use crate::telemetry::Metrics;
 
 /// The parts of one process. A writer is made on demand; its task ends when the last clone of the writer is
@@ -19,7 +19,7 @@ use crate::telemetry::Metrics;
 #[derive(Debug, Clone)]
 pub struct Parts {
     /// The connection pools of the database.
-    pub doors: Doors,
+    pub pools: Pools,
     /// Notifications between the processes on one database.
     pub hints: Hints,
     /// The clock.
@@ -55,12 +55,12 @@ impl Parts {
         metrics: Metrics,
     ) -> Result<Self, Error> {
         let database = &settings.database;
-        let sizes = DoorSizes {
+        let sizes = PoolSizes {
             write: database.write_connections_max.get().into(),
             session: database.session_connections_max.get().into(),
             read: database.read_connections_max.get().into(),
         };
-        let doors = Doors::open(urls, sizes)?;
+        let pools = Pools::open(urls, sizes)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let health = HealthRegistry::new(Arc::clone(&clock));
         let (append, ingest) = (AppendMetrics::default(), IngestMetrics::default());
@@ -73,9 +73,9 @@ impl Parts {
         });
         let edge = Edge::new(settings.http.clone(), &metrics, Descriptors::raise(&settings).connections_max);
         let hints = Hints::default();
-        let leases = Leases::new(doors.write.clone());
+        let leases = Leases::new(pools.write.clone());
         let parts = Self {
-            doors,
+            pools,
             hints,
             clock,
             health,
@@ -94,7 +94,7 @@ impl Parts {
 
     fn spawn_hints(&self) {
         let (pool, session, stop) =
-            (self.doors.write.clone(), self.doors.session.clone(), self.lifecycle.drain_token());
+            (self.pools.write.clone(), self.pools.session.clone(), self.lifecycle.drain_token());
         let send = self.hints.clone().send(pool, stop.clone());
         let receive = self.hints.clone().receive(session, stop);
         self.lifecycle.spawn("hints", async move {
@@ -107,7 +107,7 @@ impl Parts {
     #[must_use]
     pub fn writer<J: Journal>(&self, journal: J) -> Writer<J> {
         let (writer, task) =
-            Writer::new(journal, self.doors.write.clone(), self.hints.clone(), self.append.clone());
+            Writer::new(journal, self.pools.write.clone(), self.hints.clone(), self.append.clone());
         self.lifecycle.spawn(format!("writer of {}", J::NAME), async move {
             task.await;
             Ok::<(), BoxError>(())
@@ -120,6 +120,6 @@ impl Parts {
     pub fn intake(&self, source: Source) -> Intake {
         let batch_events_max = self.settings.services.ingest.batch_events_max.get();
         let writer = self.writer(IngestJournal { source, batch_events_max });
-        Intake::new(self.doors.write.clone(), writer, self.ingest.clone())
+        Intake::new(self.pools.write.clone(), writer, self.ingest.clone())
     }
 }

@@ -20,7 +20,7 @@ impl Parts {
     /// PostgreSQL runs elsewhere, and a shortage is known from its errors alone (SQLSTATE 53100).
     pub fn watch_space(&self, folder: Option<PathBuf>) {
         if let Some(folder) = folder {
-            self.space.is_at(folder);
+            self.space.set_folder(folder);
         }
         let (space, health, stop) = (self.space.clone(), self.health.clone(), self.lifecycle.drain_token());
         health.starting(NAME);

@@ -61,7 +61,7 @@ pub trait Journal: Send + Sync + 'static {
     /// Maximum number of commands that wait in the queue.
     const QUEUE_MAX: usize;
     /// Whether loops wait for entries of this journal; if so, they are woken after each commit.
-    const HAS_FOLLOWERS: bool = true;
+    const WAKES_LOOPS: bool = true;
     /// Minimum time from the start of one commit to the start of the next. Commands that arrive faster share
     /// a commit; a command that arrives later is not delayed. Zero for journals whose callers wait for each
     /// answer before they send the next command: a delay would not merge anything.
@@ -229,7 +229,7 @@ async fn run_writer<J: Journal>(
         started = Some(Instant::now());
         let (commands, answers) = take_batch(&mut pending, context.journal.batch_weight_max());
         commit(&context, commands, answers).await;
-        if J::HAS_FOLLOWERS {
+        if J::WAKES_LOOPS {
             hints.written();
         }
     }
@@ -359,7 +359,7 @@ async fn send<J: Journal>(
         // Disk space does not return within seconds. The callers are told at once, and `Space` refuses
         // further commands.
         .when(|error: &Error| {
-            error.is_passing() && !matches!(error, Error::NoSpace(_)) && started.elapsed() < limits.total
+            error.is_transient() && !matches!(error, Error::NoSpace(_)) && started.elapsed() < limits.total
         })
         .notify(|error, after| {
             metrics.retried(J::NAME);

@@ -60,7 +60,7 @@ pub enum Error {
 impl Error {
     /// Whether a retry can succeed.
     #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(self, Self::Busy { .. } | Self::Unavailable(_) | Self::NoSpace(_))
     }
 
@@ -69,7 +69,7 @@ impl Error {
     /// goes on.
     #[must_use]
     pub fn is_outage(&self) -> bool {
-        self.is_passing() || matches!(self, Self::Stopped)
+        self.is_transient() || matches!(self, Self::Stopped)
     }
 
     /// An inconsistency of `table`.

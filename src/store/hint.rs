@@ -26,10 +26,10 @@ const COALESCE: Duration = Duration::from_millis(10);
 /// Maximum length of one NOTIFY payload, in bytes. PostgreSQL accepts less than 8,000.
 const TEXT_BYTES_MAX: usize = 7_900;
 
-/// Maximum number of words that wait to be sent. Beyond it the next hint says [`Words::Anything`].
-const WORDS_MAX: usize = 10_000;
+/// Maximum number of topics that wait to be sent. Beyond it the next hint says [`Topics::Anything`].
+const TOPICS_MAX: usize = 10_000;
 
-/// Capacity of the channel to receivers of words. A receiver that lags behind further is told that it missed
+/// Capacity of the channel to receivers of topics. A receiver that lags behind further is told that it missed
 /// some.
 const WAITING_MAX: usize = 256;
 
@@ -40,7 +40,7 @@ pub struct Hints {
     outgoing: Wake,
     subscribers: Arc<Mutex<Vec<Wake>>>,
     waiting: Arc<Mutex<Waiting>>,
-    heard: broadcast::Sender<Words>,
+    heard: broadcast::Sender<Topics>,
 }
 
 /// Contents of the next hint.
@@ -48,19 +48,19 @@ pub struct Hints {
 struct Waiting {
     /// Whether loops should look for new entries.
     is_written: bool,
-    words: Words,
+    topics: Topics,
 }
 
-/// The subjects that a hint is about, as short words (such as the prefix of a hash).
+/// The subjects that a hint is about, as short topics (such as the prefix of a hash).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Words {
+pub enum Topics {
     /// One or more of these subjects.
     These(HashSet<String>),
     /// Any subject.
     Anything,
 }
 
-impl Default for Words {
+impl Default for Topics {
     fn default() -> Self {
         Self::These(HashSet::new())
     }
@@ -79,17 +79,17 @@ impl Default for Hints {
 }
 
 impl Hints {
-    /// Announces to other processes that commits concerned these subjects. Each word is short and has no
-    /// blanks. Only receivers of [`Hints::words`] get them; loops are not woken.
-    pub fn tell(&self, words: impl Iterator<Item = String>) {
+    /// Announces to other processes that commits concerned these subjects. Each topic is short and has no
+    /// blanks. Only receivers of [`Hints::topics`] get them; loops are not woken.
+    pub fn announce(&self, topics: impl Iterator<Item = String>) {
         let mut waiting = self.waiting();
-        if let Words::These(these) = &mut waiting.words {
-            these.extend(words);
+        if let Topics::These(these) = &mut waiting.topics {
+            these.extend(topics);
             if these.is_empty() {
                 return;
             }
-            if these.len() > WORDS_MAX {
-                waiting.words = Words::Anything;
+            if these.len() > TOPICS_MAX {
+                waiting.topics = Topics::Anything;
             }
         }
         drop(waiting);
@@ -99,7 +99,7 @@ impl Hints {
     /// The subjects that other processes announce. A receiver that lags behind has missed some and must check
     /// everything.
     #[must_use]
-    pub fn words(&self) -> broadcast::Receiver<Words> {
+    pub fn topics(&self) -> broadcast::Receiver<Topics> {
         self.heard.subscribe()
     }
 
@@ -107,25 +107,25 @@ impl Hints {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The payloads to send. Each begins with this process's id. A payload without words tells loops to look;
-    /// the words are split over as many payloads as they need.
+    /// The payloads to send. Each begins with this process's id. A payload without topics tells loops to look;
+    /// the topics are split over as many payloads as they need.
     fn texts(&self) -> Vec<String> {
-        let Waiting { is_written, words } = std::mem::take(&mut *self.waiting());
+        let Waiting { is_written, topics } = std::mem::take(&mut *self.waiting());
         let mut texts = Vec::new();
         if is_written {
             texts.push(self.process.to_string());
         }
-        match words {
-            Words::Anything => texts.push(format!("{} *", self.process)),
-            Words::These(words) => {
+        match topics {
+            Topics::Anything => texts.push(format!("{} *", self.process)),
+            Topics::These(topics) => {
                 let mut room = 0;
-                for word in words {
+                for topic in topics {
                     match texts.last_mut() {
-                        Some(text) if word.len() < room => {
+                        Some(text) if topic.len() < room => {
                             text.push(' ');
-                            text.push_str(&word);
+                            text.push_str(&topic);
                         }
-                        _ => texts.push(format!("{} {word}", self.process)),
+                        _ => texts.push(format!("{} {topic}", self.process)),
                     }
                     room = TEXT_BYTES_MAX.saturating_sub(texts.last().map_or(0, String::len));
                 }
@@ -137,13 +137,13 @@ impl Hints {
     fn hear(&self, text: &str) {
         let mut parts = text.split(' ');
         let is_own = parts.next() == Some(self.process.to_string().as_str());
-        let words: HashSet<String> = parts.map(str::to_owned).collect();
-        if words.is_empty() {
+        let topics: HashSet<String> = parts.map(str::to_owned).collect();
+        if topics.is_empty() {
             self.wake_subscribers();
         } else if !is_own {
-            let words = if words.contains("*") { Words::Anything } else { Words::These(words) };
+            let topics = if topics.contains("*") { Topics::Anything } else { Topics::These(topics) };
             // Without receivers `send` fails, which is fine.
-            let _ = self.heard.send(words);
+            let _ = self.heard.send(topics);
         }
     }
 
@@ -201,7 +201,7 @@ impl Hints {
                 && listener.listen(CHANNEL).await.is_ok()
             {
                 // Hints from before the LISTEN were missed, so receivers have to check everything.
-                let _ = self.heard.send(Words::Anything);
+                let _ = self.heard.send(Topics::Anything);
                 while let Some(Ok(said)) = stop.run_until_cancelled(listener.recv()).await {
                     self.hear(said.payload());
                 }

@@ -63,7 +63,7 @@ impl Leases {
     }
 
     /// Returns leases before they expire, so that other processes can take them at once.
-    pub async fn give_back(&self, names: &[String]) -> Result<(), Error> {
+    pub async fn release(&self, names: &[String]) -> Result<(), Error> {
         let client = self.pool.get().await?;
         client.execute_typed(GIVE_BACK, &[(&names, Type::TEXT_ARRAY), (&self.holder, Type::UUID)]).await?;
         Ok(())

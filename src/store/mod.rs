@@ -4,20 +4,20 @@
 //! **Architecture Invariant:** only this module opens connections, and it depends on no room.
 
 pub mod append;
-mod doors;
 pub mod embedded;
 mod error;
 mod failure;
 mod hint;
 pub mod ingest;
 pub mod lease;
-pub mod leave;
 mod metrics;
 mod obstructions;
 pub mod owner;
+mod pools;
 pub mod projection;
 pub mod reading;
 pub mod registry;
+pub mod removal;
 mod server;
 pub mod setup;
 mod space;
@@ -26,12 +26,12 @@ mod tls;
 mod urls;
 pub mod verify;
 
-pub use doors::{DoorSizes, Doors};
 pub use error::Error;
 pub use failure::Failure;
-pub use hint::{Hints, Words};
+pub use hint::{Hints, Topics};
 pub use metrics::AppendMetrics;
-pub use obstructions::{end_obstructions, unobstructed};
+pub use obstructions::{end_blocking_sessions, while_ending_blocking_sessions};
+pub use pools::{PoolSizes, Pools};
 pub use server::Server;
 pub use space::{Shortage, Space};
 pub use urls::DatabaseUrls;

@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// As the database answers; for instance, the service's role may not be a member of the roles for people.
-pub async fn end_obstructions(session: &Secret) -> Result<i32, Error> {
+pub async fn end_blocking_sessions(session: &Secret) -> Result<i32, Error> {
     let client = Server::parse(session)?.connect().await?;
     let statement = "SELECT quipu_end_obstructions($1)";
     let rows = client.query_typed(statement, &[(&TRANSACTION_S_MAX, Type::INT4)]).await?;
@@ -36,12 +36,12 @@ pub async fn end_obstructions(session: &Secret) -> Result<i32, Error> {
 
 /// Runs `work`, which takes locks before the services run, and meanwhile ends sessions of people that block
 /// it.
-pub async fn unobstructed<T>(session: &Secret, work: impl Future<Output = T>) -> T {
+pub async fn while_ending_blocking_sessions<T>(session: &Secret, work: impl Future<Output = T>) -> T {
     let guard = async {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             // Before the first migration neither the function nor any analyst exists.
-            if let Err(error) = end_obstructions(session).await {
+            if let Err(error) = end_blocking_sessions(session).await {
                 tracing::debug!("cannot look for sessions that block the start: {error}");
             }
         }

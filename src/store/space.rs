@@ -114,7 +114,7 @@ impl Space {
     }
 
     /// Sets the folder whose file system [`Space::look`] measures: PostgreSQL's data on this machine.
-    pub fn is_at(&self, folder: PathBuf) {
+    pub fn set_folder(&self, folder: PathBuf) {
         // Only the first call has an effect.
         let _ = self.0.folder.set(folder);
     }
@@ -193,7 +193,7 @@ mod tests {
         let (closed, open) = (Space::with_reserve(Some(u32::MAX)), Space::with_reserve(Some(0)));
         for space in [&closed, &open] {
             assert!(space.check("journal").is_ok(), "not looked yet");
-            space.is_at("/".into());
+            space.set_folder("/".into());
             let _ = space.look();
         }
         assert!(matches!(closed.check("journal"), Err(Error::NoSpace(_))));

@@ -29,7 +29,7 @@ async fn archive(console: &Console) {
                          insert_relay((ARRAY['wss://relay.one.example', 'wss://two.example', 'wss://three.example'])[1 + g % 3]),
                          '{}', '{}', '{}', '{}', 0)
                   FROM generate_series(1, 20) g";
-    let doors = console.database.doors();
+    let pools = console.database.pools();
     let mut pace = interval(Duration::from_millis(200));
     loop {
         pace.tick().await;
@@ -37,7 +37,7 @@ async fn archive(console: &Console) {
         console.tick().await;
         for projection in quipu::app::registry::projections() {
             if projection.upkeep == quipu::store::projection::Upkeep::Ticks {
-                projection.catch_up(&doors.write).await.unwrap();
+                projection.catch_up(&pools.write).await.unwrap();
             }
         }
     }

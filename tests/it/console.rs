@@ -14,7 +14,7 @@ use quipu::config::Http;
 use quipu::http::Edge;
 use quipu::lifecycle::{HealthRegistry, Lifecycle};
 use quipu::services::console::{ConsoleParts, ConsoleState, STREAMS_MAX, routes, watcher};
-use quipu::store::{Doors, Hints};
+use quipu::store::{Hints, Pools};
 use quipu::telemetry::Metrics;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
@@ -33,7 +33,7 @@ pub(crate) struct Console {
     pub(crate) lifecycle: Lifecycle,
     pub(crate) health: HealthRegistry,
     pub(crate) owner: Client,
-    doors: Doors,
+    pools: Pools,
     /// The last field, so that it is dropped after its clients.
     pub(crate) database: TestDatabase,
 }
@@ -41,11 +41,11 @@ pub(crate) struct Console {
 pub(crate) async fn console_under_test() -> Console {
     let database = TestDatabase::new().await;
     let owner = database.owner().await;
-    let doors = database.doors();
+    let pools = database.pools();
     let health = HealthRegistry::new(Arc::new(SystemClock));
     let lifecycle = Lifecycle::new(PATIENCE);
     let state = ConsoleState::new(ConsoleParts {
-        doors: doors.clone(),
+        pools: pools.clone(),
         health: health.clone(),
         lifecycle: lifecycle.clone(),
         clock: Arc::new(SystemClock),
@@ -56,7 +56,7 @@ pub(crate) async fn console_under_test() -> Console {
     let settings = Http { hosts: vec!["quipu.example".to_owned()], ..Http::default() };
     let edge = Edge::new(settings, &Metrics::new("test"), 1_000);
     let router = edge.router("console", &[], routes(state.clone()));
-    Console { edge, state, router, lifecycle, health, owner, doors, database }
+    Console { edge, state, router, lifecycle, health, owner, pools, database }
 }
 
 /// A request with the console's address in `Host`.
@@ -100,7 +100,7 @@ impl Console {
     async fn stop(self) {
         self.lifecycle.drain();
         self.lifecycle.run_until_stopped(futures_util::stream::pending::<&str>()).await;
-        self.doors.close().await;
+        self.pools.close().await;
     }
 }
 
@@ -413,7 +413,7 @@ async fn the_page_and_its_numbers_say_the_same() {
     console.tick().await;
     for projection in quipu::app::registry::projections() {
         if projection.upkeep == quipu::store::projection::Upkeep::Ticks {
-            projection.catch_up(&console.doors.write).await.unwrap();
+            projection.catch_up(&console.pools.write).await.unwrap();
         }
     }
     console.health.starting("finder");
@@ -477,7 +477,7 @@ async fn without_a_database_the_page_still_shows_the_services() {
     let console = console_under_test().await;
     console.health.starting("finder");
     let mut frames = Frames::of(console.get(named("/events")).await);
-    console.doors.close().await;
+    console.pools.close().await;
     let failure = loop {
         let frame = frames.next().await.expect("it says why before it ends");
         if frame.event == "failure" {

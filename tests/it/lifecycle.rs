@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::{Stream, stream};
 use quipu::base::SystemClock;
 use quipu::lifecycle::{
-    Cycle, Ending, HealthRegistry, Lifecycle, Pace, Service, ServiceState, Wake, until_signals,
+    CycleOutcome, Ending, HealthRegistry, Lifecycle, Schedule, Service, ServiceState, Wake, until_signals,
 };
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
@@ -128,7 +128,7 @@ async fn a_run_of_tasks_that_end_by_themselves_needs_no_signal() {
 
 /// Returns the results of a list, then stays idle; reports when each cycle began.
 struct Scripted {
-    answers: Mutex<VecDeque<io::Result<Cycle>>>,
+    answers: Mutex<VecDeque<io::Result<CycleOutcome>>>,
     began: UnboundedSender<Instant>,
 }
 
@@ -139,29 +139,29 @@ impl Service for Scripted {
         "scripted"
     }
 
-    async fn cycle(&self, _: &CancellationToken) -> io::Result<Cycle> {
+    async fn cycle(&self, _: &CancellationToken) -> io::Result<CycleOutcome> {
         self.began.send(Instant::now()).unwrap();
-        self.answers.lock().unwrap().pop_front().unwrap_or(Ok(Cycle::Idle))
+        self.answers.lock().unwrap().pop_front().unwrap_or(Ok(CycleOutcome::Idle))
     }
 }
 
-fn scripted(answers: Vec<io::Result<Cycle>>) -> (Scripted, UnboundedReceiver<Instant>) {
+fn scripted(answers: Vec<io::Result<CycleOutcome>>) -> (Scripted, UnboundedReceiver<Instant>) {
     let (began, times) = mpsc::unbounded_channel();
     (Scripted { answers: Mutex::new(answers.into()), began }, times)
 }
 
-fn pace(interval_s: u64) -> Pace {
-    Pace { jitter: Duration::ZERO, ..Pace::every(Duration::from_secs(interval_s)) }
+fn pace(interval_s: u64) -> Schedule {
+    Schedule { jitter: Duration::ZERO, ..Schedule::every(Duration::from_secs(interval_s)) }
 }
 
-fn broken() -> io::Result<Cycle> {
+fn broken() -> io::Result<CycleOutcome> {
     Err(io::Error::other("no database"))
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_loop_keeps_its_interval_and_stops_at_the_drain() {
     let (send, signals) = signals();
-    let (service, mut times) = scripted(vec![Ok(Cycle::More)]);
+    let (service, mut times) = scripted(vec![Ok(CycleOutcome::More)]);
     let (lifecycle, health) = (Lifecycle::new(GRACE), health());
     lifecycle.run_service(service, pace(60), health.clone());
     assert_eq!(health.snapshot()["scripted"].state, ServiceState::Starting);
@@ -191,7 +191,7 @@ async fn a_hint_wakes_a_loop_before_its_interval_even_if_it_came_during_the_cycl
 
 #[tokio::test(start_paused = true)]
 async fn failures_back_off_ever_longer_are_visible_and_a_success_resets_them() {
-    let (service, mut times) = scripted(vec![broken(), broken(), broken(), Ok(Cycle::Idle), broken()]);
+    let (service, mut times) = scripted(vec![broken(), broken(), broken(), Ok(CycleOutcome::Idle), broken()]);
     let (lifecycle, health) = (Lifecycle::new(GRACE), health());
     lifecycle.run_service(service, pace(600), health.clone());
     let mut at = Vec::new();
@@ -212,7 +212,7 @@ async fn failures_back_off_ever_longer_are_visible_and_a_success_resets_them() {
 #[tokio::test(start_paused = true)]
 async fn a_run_once_service_is_tried_until_it_succeeds_and_then_is_done() {
     let (_send, signals) = signals();
-    let (service, mut times) = scripted(vec![broken(), Ok(Cycle::Done)]);
+    let (service, mut times) = scripted(vec![broken(), Ok(CycleOutcome::Done)]);
     let (lifecycle, health) = (Lifecycle::new(GRACE), health());
     lifecycle.run_service(service, pace(1), health.clone());
     assert!(run(&lifecycle, signals).await.is_clean());
@@ -231,12 +231,12 @@ impl Service for Careless {
         "careless"
     }
 
-    async fn cycle(&self, _: &CancellationToken) -> io::Result<Cycle> {
+    async fn cycle(&self, _: &CancellationToken) -> io::Result<CycleOutcome> {
         self.0.send(Instant::now()).unwrap();
         let mut cycles = self.1.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *cycles += 1;
         assert!(*cycles > 1, "the first cycle");
-        Ok(Cycle::Done)
+        Ok(CycleOutcome::Done)
     }
 }
 
@@ -256,7 +256,7 @@ async fn a_panic_in_a_cycle_fails_that_cycle_is_counted_and_the_service_backs_of
 }
 
 /// Fails once, then works until the drain.
-struct Endless(Mutex<Vec<io::Result<Cycle>>>);
+struct Endless(Mutex<Vec<io::Result<CycleOutcome>>>);
 
 impl Service for Endless {
     type Error = io::Error;
@@ -265,13 +265,13 @@ impl Service for Endless {
         "endless"
     }
 
-    async fn cycle(&self, drain: &CancellationToken) -> io::Result<Cycle> {
+    async fn cycle(&self, drain: &CancellationToken) -> io::Result<CycleOutcome> {
         let answer = self.0.lock().unwrap().pop();
         if let Some(answer) = answer {
             return answer;
         }
         drain.cancelled().await;
-        Ok(Cycle::Idle)
+        Ok(CycleOutcome::Idle)
     }
 }
 

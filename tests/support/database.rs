@@ -11,10 +11,10 @@ use std::thread::JoinHandle;
 use quipu::app::Ports;
 use quipu::base::Secret;
 use quipu::config::Implementation;
-use quipu::store::embedded::{Embedded, EmbeddedConfig, Person};
+use quipu::store::embedded::{Embedded, EmbeddedConfig, SharedRole};
 use quipu::store::owner::{self, Procedures};
 use quipu::store::setup::create_database;
-use quipu::store::{DatabaseUrls, DoorSizes, Doors};
+use quipu::store::{DatabaseUrls, PoolSizes, Pools};
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
@@ -26,7 +26,7 @@ const POSTGRESQL_CONF: &str =
     "shared_buffers = '128MB'\nmax_connections = 300\nfsync = off\nfull_page_writes = off\njit = off\n";
 
 /// The roles for people.
-const PEOPLE: [Person; 3] = [Person::Reader, Person::MessagesReader, Person::Writer];
+const PEOPLE: [SharedRole; 3] = [SharedRole::Reader, SharedRole::MessagesReader, SharedRole::Writer];
 
 static SERVER: Mutex<Weak<Server>> = Mutex::new(Weak::new());
 static NUMBER: AtomicU32 = AtomicU32::new(1);
@@ -35,7 +35,7 @@ static NUMBER: AtomicU32 = AtomicU32::new(1);
 struct Server {
     superuser: Secret,
     /// URLs of a database named `DATABASE`; the name is replaced per test.
-    doors: DatabaseUrls,
+    pools: DatabaseUrls,
     /// URLs of `PEOPLE`.
     people: [Secret; 3],
     stop: Option<mpsc::Sender<()>>,
@@ -66,15 +66,15 @@ impl Server {
                 .send((
                     embedded.superuser_url(),
                     embedded.urls_for("DATABASE"),
-                    PEOPLE.map(|p| embedded.person_url(p)),
+                    PEOPLE.map(|p| embedded.shared_role_url(p)),
                 ))
                 .unwrap();
             // Ends when the last database is dropped.
             let _ = stopping.recv();
             runtime.block_on(embedded.stop());
         });
-        let (superuser, doors, people) = answers.recv().expect("the test server starts");
-        Self { superuser, doors, people, stop: Some(stop), thread: Some(thread) }
+        let (superuser, pools, people) = answers.recv().expect("the test server starts");
+        Self { superuser, pools, people, stop: Some(stop), thread: Some(thread) }
     }
 }
 
@@ -199,12 +199,12 @@ impl TestDatabase {
     /// The URLs of this database.
     pub(crate) fn urls(&self) -> DatabaseUrls {
         let named = |url: &Secret| Secret::new(url.expose().replace("/DATABASE", &format!("/{}", self.name)));
-        let doors = &self.server.doors;
+        let pools = &self.server.pools;
         DatabaseUrls {
-            write: named(&doors.write),
-            session: named(&doors.session),
-            read: named(&doors.read),
-            owner: named(&doors.owner),
+            write: named(&pools.write),
+            session: named(&pools.session),
+            read: named(&pools.read),
+            owner: named(&pools.owner),
         }
     }
 
@@ -217,11 +217,11 @@ impl TestDatabase {
 
     /// The URL of the role for analysts.
     pub(crate) fn reader_url(&self) -> Secret {
-        self.person_url(Person::Reader)
+        self.shared_role_url(SharedRole::Reader)
     }
 
     /// The URL of a role for people.
-    pub(crate) fn person_url(&self, person: Person) -> Secret {
+    pub(crate) fn shared_role_url(&self, person: SharedRole) -> Secret {
         let place = PEOPLE.iter().position(|known| *known == person).unwrap();
         let url = self.server.people[place].expose();
         let (server, _) = url.rsplit_once('/').unwrap();
@@ -230,8 +230,8 @@ impl TestDatabase {
 
     /// Connection pools. Close them before the test ends; otherwise the database's drop waits until their
     /// connections are cut.
-    pub(crate) fn doors(&self) -> Doors {
-        Doors::open(&self.urls(), DoorSizes { write: 4, session: 3, read: 2 }).unwrap()
+    pub(crate) fn pools(&self) -> Pools {
+        Pools::open(&self.urls(), PoolSizes { write: 4, session: 3, read: 2 }).unwrap()
     }
 
     /// A connection as the owner.

@@ -8,14 +8,14 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use super::View;
 use crate::cli::{Context, output};
 use crate::services::archive::read::{self, RelayCount, Status};
-use crate::store::{DoorSizes, Doors};
+use crate::store::{PoolSizes, Pools};
 
 pub(super) async fn run(context: &Context, view: View) -> Result<ExitCode> {
-    let doors = Doors::open(&context.urls()?, DoorSizes::default())?;
+    let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
     let mut bars = None;
-    let ask = async |doors: &Doors| read::status(&doors.read).await;
+    let ask = async |pools: &Pools| read::status(&pools.read).await;
     let draw = |status: &Status| bars.get_or_insert_with(|| Bars::new(status)).set(status);
-    view.show(doors, ask, print, draw).await?;
+    view.show(pools, ask, print, draw).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::output;
 use crate::lifecycle::stop_signals;
-use crate::store::{Doors, Error, Hints};
+use crate::store::{Error, Hints, Pools};
 
 /// Shortest pause between two queries.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -48,27 +48,27 @@ impl View {
     /// pools.
     pub(super) async fn show<T: Serialize>(
         self,
-        doors: Doors,
-        ask: impl AsyncFnMut(&Doors) -> Result<T, Error>,
+        pools: Pools,
+        ask: impl AsyncFnMut(&Pools) -> Result<T, Error>,
         print: impl Fn(&T),
         draw: impl FnMut(&T),
     ) -> Result<()> {
         let shown = if self.watch {
-            self.follow(&doors, ask, draw).await
+            self.follow(&pools, ask, draw).await
         } else {
-            self.once(&doors, ask, print).await
+            self.once(&pools, ask, print).await
         };
-        let _ = timeout(CLOSING, doors.close()).await;
+        let _ = timeout(CLOSING, pools.close()).await;
         shown
     }
 
     async fn once<T: Serialize>(
         self,
-        doors: &Doors,
-        mut ask: impl AsyncFnMut(&Doors) -> Result<T, Error>,
+        pools: &Pools,
+        mut ask: impl AsyncFnMut(&Pools) -> Result<T, Error>,
         print: impl Fn(&T),
     ) -> Result<()> {
-        let answer = ask(doors).await?;
+        let answer = ask(pools).await?;
         if self.json {
             output::say(serde_json::to_string(&answer)?);
         } else {
@@ -79,14 +79,14 @@ impl View {
 
     async fn follow<T: Serialize>(
         self,
-        doors: &Doors,
-        ask: impl AsyncFnMut(&Doors) -> Result<T, Error>,
+        pools: &Pools,
+        ask: impl AsyncFnMut(&Pools) -> Result<T, Error>,
         mut draw: impl FnMut(&T),
     ) -> Result<()> {
         if self.json {
             // A closed pipe ends the watch without an error.
             let line = |answer: &T| Ok(writeln!(io::stdout(), "{}", serde_json::to_string(answer)?).is_ok());
-            return watch(doors, ask, line).await;
+            return watch(pools, ask, line).await;
         }
         if !output::is_drawn() {
             bail!(
@@ -97,7 +97,7 @@ impl View {
             draw(answer);
             Ok(true)
         };
-        let watched = watch(doors, ask, bars).await;
+        let watched = watch(pools, ask, bars).await;
         output::leave_bars();
         watched
     }
@@ -106,8 +106,8 @@ impl View {
 /// Runs the query and shows its result until Ctrl-C, or until `show` returns false. After the first result, a
 /// database that goes away is tried again.
 async fn watch<T>(
-    doors: &Doors,
-    mut ask: impl AsyncFnMut(&Doors) -> Result<T, Error>,
+    pools: &Pools,
+    mut ask: impl AsyncFnMut(&Pools) -> Result<T, Error>,
     mut show: impl FnMut(&T) -> Result<bool>,
 ) -> Result<()> {
     let mut stop = pin!(stop_signals()?);
@@ -117,12 +117,12 @@ async fn watch<T>(
         let mut has_answered = false;
         loop {
             let asked = Instant::now();
-            let answer = ask(doors).await;
+            let answer = ask(pools).await;
             let mut pause = (asked.elapsed() * PAUSE_FACTOR).clamp(PAUSE_MIN, PAUSE_MAX);
             match answer {
                 Ok(answer) if show(&answer)? => has_answered = true,
                 Ok(_) => return Ok(()),
-                Err(error) if has_answered && error.is_passing() => {
+                Err(error) if has_answered && error.is_transient() => {
                     tracing::warn!(%error, "the database did not answer; trying again");
                     pause = PAUSE_MIN;
                 }
@@ -134,7 +134,7 @@ async fn watch<T>(
     };
     tokio::select! {
         ended = watching => ended,
-        () = hints.receive(doors.session.clone(), CancellationToken::new()) => Ok(()),
+        () = hints.receive(pools.session.clone(), CancellationToken::new()) => Ok(()),
         _ = stop.next() => Ok(()),
     }
 }

@@ -12,7 +12,7 @@ use crate::cli::{Context, output};
 use crate::services::archive::decide::unproven;
 use crate::services::archive::event::Window;
 use crate::services::archive::read::{self, Gap};
-use crate::store::{DoorSizes, Doors, Error};
+use crate::store::{Error, PoolSizes, Pools};
 
 /// Gaps in one query.
 const PAGE: i64 = 1_000;
@@ -23,13 +23,13 @@ fn canonical(url: &str) -> Result<RelayUrl> {
 
 pub(super) async fn gaps(context: &Context, relay: Option<&str>, json: bool) -> Result<ExitCode> {
     let relay = relay.map(canonical).transpose()?;
-    let doors = Doors::open(&context.urls()?, DoorSizes::default())?;
+    let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
     let mut after = (String::new(), i64::MIN);
     let mut shown = 0;
     let line = output::count_line("gaps");
     loop {
         let only = relay.as_ref().map(RelayUrl::as_str);
-        let page = read::gaps(&doors.read, only, (&after.0, after.1), PAGE).await?;
+        let page = read::gaps(&pools.read, only, (&after.0, after.1), PAGE).await?;
         let Some(last) = page.last() else { break };
         after = (last.relay_url.clone(), last.since);
         shown += page.len();
@@ -42,7 +42,7 @@ pub(super) async fn gaps(context: &Context, relay: Option<&str>, json: bool) -> 
             "no gap is known; `quipu archive coverage --relay URL` also shows what was not requested yet"
         );
     }
-    doors.close().await;
+    pools.close().await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -63,15 +63,15 @@ fn show_gaps(page: &[Gap], json: bool) -> Result<()> {
 
 pub(super) async fn coverage(context: &Context, relay: &str, view: View) -> Result<ExitCode> {
     let url = canonical(relay)?;
-    let doors = Doors::open(&context.urls()?, DoorSizes::default())?;
-    if read::relay_number(&doors.read, url.as_str()).await?.is_none() {
+    let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
+    if read::relay_number(&pools.read, url.as_str()).await?.is_none() {
         bail!("{url} is not known: `quipu relays list` shows those that are");
     }
     let since = i64::try_from(context.configuration.settings.services.synchronizer.since_unix_s)?;
     let mut bars = None;
-    let ask = async |doors: &Doors| Coverage::of(&url, since, doors).await;
+    let ask = async |pools: &Pools| Coverage::of(&url, since, pools).await;
     let draw = |coverage: &Coverage| bars.get_or_insert_with(Bars::new).set(coverage);
-    view.show(doors, ask, Coverage::print, draw).await?;
+    view.show(pools, ask, Coverage::print, draw).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -88,8 +88,8 @@ struct Coverage {
 }
 
 impl Coverage {
-    async fn of(url: &RelayUrl, since: i64, doors: &Doors) -> Result<Self, Error> {
-        let (proven, gaps) = read::time_line(&doors.read, url.as_str()).await?;
+    async fn of(url: &RelayUrl, since: i64, pools: &Pools) -> Result<Self, Error> {
+        let (proven, gaps) = read::time_line(&pools.read, url.as_str()).await?;
         let mut known = proven.clone();
         known.extend(gaps.iter().filter_map(|gap| Window::new(gap.since, gap.until)));
         let open = Window::new(since, SystemClock.now().timestamp())

@@ -14,7 +14,7 @@ use url::Url;
 use super::frame::{Frame, Message, Stored};
 use super::line::Plain;
 use crate::base::{RelayUrl, Secret};
-use crate::net::{Dial, Outside, SocketError, TextSocket, Trust};
+use crate::net::{Dial, Egress, SocketError, TextSocket, Trust};
 use crate::services::messages::decide::{Challenge, Unproven};
 
 /// Timeout for the connection and the handshakes.
@@ -44,7 +44,7 @@ pub(super) enum Proof {
 /// The relay, and the identity of the client.
 #[derive(Debug)]
 pub(super) struct Login {
-    pub(super) outside: Outside,
+    pub(super) outside: Egress,
     pub(super) url: Url,
     pub(super) wayfarer_id: String,
     pub(super) device: String,
@@ -80,7 +80,7 @@ pub(super) enum Trouble {
 
 impl Trouble {
     /// Whether the same request may succeed later.
-    pub(super) fn is_passing(&self) -> bool {
+    pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Socket { why, .. } => match why {
                 SocketError::Status(status) => *status >= 500 || *status == 429,

@@ -223,7 +223,7 @@ impl Tail {
                     }
                 }
             };
-            if !trouble.is_passing() {
+            if !trouble.is_transient() {
                 return Err(trouble.into());
             }
             let pause = pauses.next().unwrap_or(Duration::from_secs(30));

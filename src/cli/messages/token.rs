@@ -15,7 +15,7 @@ use crate::services::messages::command::TokenCommand;
 use crate::services::messages::decide::token_sha256;
 use crate::services::messages::read::{self, Token};
 use crate::store::append::Writer;
-use crate::store::{AppendMetrics, DoorSizes, Doors, Hints};
+use crate::store::{AppendMetrics, Hints, PoolSizes, Pools};
 
 /// The prefix of every token.
 const PREFIX: &str = "qm_";
@@ -86,19 +86,19 @@ fn text(text: &str) -> Result<String, String> {
 
 impl Tokens {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
-        let doors = Doors::open(&context.urls()?, DoorSizes::default())?;
+        let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
         let done = match self {
-            Self::Create(create) => create.run(&doors).await,
-            Self::List { wayfarer, json } => list(&doors, wayfarer.as_deref(), json).await,
-            Self::Revoke { token, json } => revoke(&doors, &token, json).await,
+            Self::Create(create) => create.run(&pools).await,
+            Self::List { wayfarer, json } => list(&pools, wayfarer.as_deref(), json).await,
+            Self::Revoke { token, json } => revoke(&pools, &token, json).await,
         };
-        doors.close().await;
+        pools.close().await;
         done.map(|()| ExitCode::SUCCESS)
     }
 }
 
 impl Create {
-    async fn run(self, doors: &Doors) -> Result<()> {
+    async fn run(self, pools: &Pools) -> Result<()> {
         if self.label.len() > TEXT_BYTES_MAX {
             bail!("--label: at most {TEXT_BYTES_MAX} bytes");
         }
@@ -109,11 +109,11 @@ impl Create {
             wayfarer_id: self.wayfarer,
             device: self.device,
             label: self.label,
-            life_s: self.ttl_seconds,
+            lifetime_s: self.ttl_seconds,
             proof: None,
         };
-        append(doors, create).await?;
-        let made = read::token(&doors.session, &token_sha256).await?;
+        append(pools, create).await?;
+        let made = read::token(&pools.session, &token_sha256).await?;
         let made = made.context("the token has expired already: give a longer --ttl-seconds")?;
         if self.json {
             let mut object = facts(&made);
@@ -132,16 +132,16 @@ impl Create {
 }
 
 /// Commits one command.
-async fn append(doors: &Doors, command: TokenCommand) -> Result<TokenAnswer> {
+async fn append(pools: &Pools, command: TokenCommand) -> Result<TokenAnswer> {
     let (writer, task) =
-        Writer::new(TokenJournal, doors.write.clone(), Hints::default(), AppendMetrics::default());
+        Writer::new(TokenJournal, pools.write.clone(), Hints::default(), AppendMetrics::default());
     // The writer is dropped after its only command, which ends the task.
     let (answer, ()) = tokio::join!(async move { writer.append(command).await }, task);
     Ok(answer?)
 }
 
-async fn list(doors: &Doors, wayfarer: Option<&str>, json: bool) -> Result<()> {
-    let tokens = read::tokens(&doors.session, wayfarer, LISTED_MAX).await?;
+async fn list(pools: &Pools, wayfarer: Option<&str>, json: bool) -> Result<()> {
+    let tokens = read::tokens(&pools.session, wayfarer, LISTED_MAX).await?;
     if json {
         for token in &tokens {
             output::say(facts(token));
@@ -162,11 +162,11 @@ async fn list(doors: &Doors, wayfarer: Option<&str>, json: bool) -> Result<()> {
     Ok(())
 }
 
-async fn revoke(doors: &Doors, named: &str, json: bool) -> Result<()> {
-    let found = find(doors, named).await?;
+async fn revoke(pools: &Pools, named: &str, json: bool) -> Result<()> {
+    let found = find(pools, named).await?;
     let token_sha256 =
         found.sha256.as_slice().try_into().context("a hash in message_tokens is not of 32 bytes")?;
-    append(doors, TokenCommand::Revoke { token_sha256, wayfarer_id: found.wayfarer_id.clone() }).await?;
+    append(pools, TokenCommand::Revoke { token_sha256, wayfarer_id: found.wayfarer_id.clone() }).await?;
     if json {
         let mut object = facts(&found);
         object["revoked"] = true.into();
@@ -178,10 +178,10 @@ async fn revoke(doors: &Doors, named: &str, json: bool) -> Result<()> {
 }
 
 /// Finds a token by itself or by the first digits of its hash.
-async fn find(doors: &Doors, named: &str) -> Result<Token> {
+async fn find(pools: &Pools, named: &str) -> Result<Token> {
     const NONE: &str = "no such token is valid: `quipu messages token list` shows the valid ones";
     if named.starts_with(PREFIX) {
-        return read::token(&doors.session, &token_sha256(named)).await?.context(NONE);
+        return read::token(&pools.session, &token_sha256(named)).await?.context(NONE);
     }
     let beginning = named.to_ascii_lowercase();
     if beginning.len() < 4 || !beginning.bytes().all(|digit| digit.is_ascii_hexdigit()) {
@@ -189,7 +189,7 @@ async fn find(doors: &Doors, named: &str) -> Result<Token> {
             "`{named}` is neither a token ({PREFIX}…) nor the first four or more hex digits of a token's hash"
         );
     }
-    let tokens = read::tokens(&doors.session, None, LISTED_MAX).await?;
+    let tokens = read::tokens(&pools.session, None, LISTED_MAX).await?;
     let mut meant = tokens.into_iter().filter(|token| hex::encode(&token.sha256).starts_with(&beginning));
     let found = meant.next().context(NONE)?;
     if meant.next().is_some() {

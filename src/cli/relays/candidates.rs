@@ -6,19 +6,19 @@ use anyhow::Result;
 
 use crate::cli::{Context, output};
 use crate::services::archive::read::{self, CandidateRow};
-use crate::store::{DoorSizes, Doors};
+use crate::store::{PoolSizes, Pools};
 
 /// Candidates read at a time.
 const PAGE: i64 = 1_000;
 
 /// Lists the candidates, ordered by URL.
 pub(super) async fn list(context: &Context, json: bool) -> Result<ExitCode> {
-    let doors = Doors::open(&context.urls()?, DoorSizes::default())?;
+    let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
     let mut after = String::new();
     let mut shown = 0;
     let line = output::count_line("candidates");
     loop {
-        let page = read::candidate_rows(&doors.read, &after, PAGE).await?;
+        let page = read::candidate_rows(&pools.read, &after, PAGE).await?;
         let Some(last) = page.last() else { break };
         after.clone_from(&last.url);
         shown += page.len();
@@ -29,7 +29,7 @@ pub(super) async fn list(context: &Context, json: bool) -> Result<ExitCode> {
     if shown == 0 && !json {
         eprintln!("no candidates: every URL that events and lists have named so far was tried");
     }
-    doors.close().await;
+    pools.close().await;
     Ok(ExitCode::SUCCESS)
 }
 

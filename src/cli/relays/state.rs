@@ -44,7 +44,7 @@ impl Change {
         }
         let url = address(&self.url)?;
         let opened = Opened::new(context)?;
-        let row = known(&opened.parts.doors, &url).await?.row;
+        let row = known(&opened.parts.pools, &url).await?.row;
         let is_new = row.retired_at.is_some() != retired;
         if is_new {
             let (relay, detail) = (Relay(row.number), json!({ "reason": reason }));

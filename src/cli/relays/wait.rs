@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cli::output;
 use crate::services::archive::read::{self, RelaySteps};
-use crate::store::Doors;
+use crate::store::Pools;
 
 /// Pause between two queries.
 const LOOK: Duration = Duration::from_millis(200);
@@ -70,7 +70,7 @@ const PASSING: [&str; 4] = ["ok", "stopped", "narrowed", "lease_lost"];
 /// Waits until each relay is archived or has failed, for `wait_max` at most. The exit code says whether all
 /// are archived.
 pub(super) async fn until_archived(
-    doors: &Doors,
+    pools: &Pools,
     urls: Vec<String>,
     wait_max: Duration,
     json: bool,
@@ -79,7 +79,7 @@ pub(super) async fn until_archived(
     let line = output::clock_line();
     let mut told: HashMap<String, (&'static str, i64)> = HashMap::new();
     loop {
-        let relays = read::relay_steps(&doors.session, &urls).await?;
+        let relays = read::relay_steps(&pools.session, &urls).await?;
         let (mut ended, mut failed, mut events) = (0, 0, 0);
         for relay in &relays {
             let step = Step::of(relay);

@@ -4,12 +4,12 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::live::Live;
-use super::{Patience, RelayError, RelaySession, Traffic, page};
+use super::{RelayError, RelaySession, Timeouts, Traffic, page};
 use crate::base::RelayUrl;
 use crate::base::nostr_event::EVENT_BYTES_MAX;
 use crate::net::error::sanitize;
 use crate::net::socket::{self, Dial, SocketError};
-use crate::net::{Outside, Trust};
+use crate::net::{Egress, Trust};
 
 /// Longest message received, in bytes, in one frame or several. It leaves 64 KiB above the largest event, so
 /// that a slightly too large event is refused alone and does not end the session.
@@ -21,10 +21,10 @@ impl RelaySession {
     /// # Errors
     /// [`RelayError::Connect`], [`RelayError::NotARelay`].
     pub async fn connect(
-        outside: &Outside,
+        outside: &Egress,
         url: &RelayUrl,
         trust: Trust,
-        timeouts: Patience,
+        timeouts: Timeouts,
     ) -> Result<Self, RelayError> {
         let parsed = Url::parse(url.as_str()).map_err(|e| RelayError::NotARelay(sanitize(&e.to_string())))?;
         let dial = Dial {
@@ -50,7 +50,7 @@ impl RelaySession {
             answer_timeout: page::ANSWER_TIME_MAX,
             live: Live::new(Instant::now() + timeouts.idle),
             notice: None,
-            odd_frames: 0,
+            invalid_frames: 0,
             unrequested_bytes: 0,
         })
     }

@@ -55,7 +55,7 @@ const UNREQUESTED_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Timeouts of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
+pub struct Timeouts {
     /// Timeout for the connection with all handshakes.
     pub connect: Duration,
     /// Timeout for the next frame of a response. For a session that only listens: the time without received
@@ -63,15 +63,15 @@ pub struct Patience {
     pub idle: Duration,
 }
 
-impl Patience {
+impl Timeouts {
     /// Longest time for a connection, one request with its response, and the closing handshake.
     #[must_use]
-    pub fn one_question(&self) -> Duration {
+    pub fn one_request(&self) -> Duration {
         self.connect + page::ANSWER_TIME_MAX + self.idle + 2 * CLOSE_MAX
     }
 }
 
-impl From<&NetworkSettings> for Patience {
+impl From<&NetworkSettings> for Timeouts {
     fn from(settings: &NetworkSettings) -> Self {
         Self {
             connect: Duration::from_secs(settings.connect_timeout_s.get().into()),
@@ -93,7 +93,7 @@ pub struct Traffic {
 pub struct RelaySession {
     url: RelayUrl,
     socket: WebSocketStream<Stream>,
-    timeouts: Patience,
+    timeouts: Timeouts,
     handshake: Handshake,
     traffic: Traffic,
     /// The newest challenge (NIP-42).
@@ -107,7 +107,7 @@ pub struct RelaySession {
     /// The last NOTICE since a page was returned.
     notice: Option<String>,
     /// Frames since the last returned page that were not Nostr messages.
-    odd_frames: usize,
+    invalid_frames: usize,
     /// Bytes received since the last requested message.
     unrequested_bytes: usize,
 }
@@ -216,7 +216,7 @@ impl RelaySession {
         match message {
             Message::Text(text) => Ok(Some(text)),
             Message::Binary(_) => {
-                self.odd_frames += 1;
+                self.invalid_frames += 1;
                 Ok(None)
             }
             _ => Ok(None),
@@ -229,7 +229,7 @@ impl RelaySession {
         let frame = frame::read(text);
         match &frame {
             Frame::Invalid => {
-                self.odd_frames += 1;
+                self.invalid_frames += 1;
                 return Ok(None);
             }
             Frame::Auth { challenge } => {

@@ -33,7 +33,7 @@ pub struct AnswerPage {
     /// Bytes of the events that were parsed.
     bytes: usize,
     /// Frames that were not Nostr messages.
-    pub odd_frames: usize,
+    pub invalid_frames: usize,
     /// Whether the response was cut because it was too long or too slow.
     pub is_cut: bool,
     /// The last NOTICE. It often explains a short page.
@@ -133,7 +133,7 @@ impl RelaySession {
 
     /// Moves the notices and counts collected since the last page into `page`.
     pub(super) fn attach_notes(&mut self, page: &mut AnswerPage) {
-        page.odd_frames = std::mem::take(&mut self.odd_frames);
+        page.invalid_frames = std::mem::take(&mut self.invalid_frames);
         page.notice = self.notice.take();
     }
 

@@ -15,7 +15,7 @@ use super::react::{
 use super::seeds::Seeds;
 use crate::base::RelayUrl;
 use crate::config::{Settings, Vanish};
-use crate::lifecycle::{BoxError, Pace};
+use crate::lifecycle::{BoxError, Schedule};
 use crate::room::{Enabled, Room, ServiceName, ServiceSpec, Start, Starting, done, no_warnings, same_alone};
 use crate::store::ingest::Source;
 
@@ -127,7 +127,7 @@ fn start_initializer(starting: &Starting<'_>) {
         relays: parts.writer(RelayJournal),
         metrics,
     };
-    parts.lifecycle.run_service(initializer, Pace::every(POLL), parts.health.clone());
+    parts.lifecycle.run_service(initializer, Schedule::every(POLL), parts.health.clone());
 }
 
 fn start_finder(starting: &Starting<'_>) {
@@ -138,7 +138,7 @@ fn start_finder(starting: &Starting<'_>) {
     let interval = Duration::from_secs(settings.interval_s.get().into());
     let finder = Finder::new(
         FinderParts {
-            doors: parts.doors.clone(),
+            pools: parts.pools.clone(),
             relays: parts.writer(RelayJournal),
             leases: parts.leases.clone(),
             outside: outside.clone(),
@@ -146,7 +146,7 @@ fn start_finder(starting: &Starting<'_>) {
         },
         settings,
     );
-    parts.lifecycle.run_service(finder, Pace::every(interval).with_long_cycles(), parts.health.clone());
+    parts.lifecycle.run_service(finder, Schedule::every(interval).with_long_cycles(), parts.health.clone());
 }
 
 fn start_validator(starting: &Starting<'_>) {
@@ -156,7 +156,7 @@ fn start_validator(starting: &Starting<'_>) {
     parts.metrics.register(|registry| metrics.register(registry));
     let validator = Validator::new(
         ValidatorParts {
-            doors: parts.doors.clone(),
+            pools: parts.pools.clone(),
             relays: parts.writer(RelayJournal),
             leases: parts.leases.clone(),
             outside: outside.clone(),
@@ -166,7 +166,7 @@ fn start_validator(starting: &Starting<'_>) {
         },
         services.validator.clone(),
     );
-    let pace = Pace::every(Duration::from_secs(services.validator.interval_s.get().into()));
+    let pace = Schedule::every(Duration::from_secs(services.validator.interval_s.get().into()));
     parts.lifecycle.run_service(validator, pace.with_long_cycles(), parts.health.clone());
 }
 
@@ -177,7 +177,7 @@ fn start_monitor(starting: &Starting<'_>) -> Result<(), BoxError> {
     parts.metrics.register(|registry| metrics.register(registry));
     let (monitor, publisher) = Monitor::new(
         MonitorParts {
-            doors: parts.doors.clone(),
+            pools: parts.pools.clone(),
             snapshots: parts.writer(MetadataJournal),
             leases: parts.leases.clone(),
             outside: outside.clone(),
@@ -189,9 +189,9 @@ fn start_monitor(starting: &Starting<'_>) -> Result<(), BoxError> {
         configuration.monitor_key.as_ref(),
     )?;
     let health = &parts.health;
-    parts.lifecycle.run_service(monitor, Pace::every(LOOK).with_long_cycles(), health.clone());
+    parts.lifecycle.run_service(monitor, Schedule::every(LOOK).with_long_cycles(), health.clone());
     if let Some(publisher) = publisher {
-        parts.lifecycle.run_service(publisher, Pace::every(POLL).with_long_cycles(), health.clone());
+        parts.lifecycle.run_service(publisher, Schedule::every(POLL).with_long_cycles(), health.clone());
     }
     Ok(())
 }
@@ -226,7 +226,7 @@ fn run_synchronizer(
     let metrics = SyncMetrics::default();
     parts.metrics.register(|registry| metrics.register(registry));
     let sync = SyncParts {
-        doors: parts.doors.clone(),
+        pools: parts.pools.clone(),
         intake: parts.intake(Source::Relay),
         relays: parts.writer(RelayJournal),
         windows: parts.writer(SyncJournal),
@@ -241,14 +241,14 @@ fn run_synchronizer(
     let first_look = FirstLook::new(sync, settings.clone(), networks.clone());
     let synchronizer = first_look.before(synchronizer);
     let health = &parts.health;
-    parts.lifecycle.run_service(first_look, Pace::every(POLL).with_long_cycles(), health.clone());
-    parts.lifecycle.run_service(synchronizer, Pace::every(LOOK).with_long_cycles(), health.clone());
+    parts.lifecycle.run_service(first_look, Schedule::every(POLL).with_long_cycles(), health.clone());
+    parts.lifecycle.run_service(synchronizer, Schedule::every(LOOK).with_long_cycles(), health.clone());
     Ok(())
 }
 
 fn start_vanisher(starting: &Starting<'_>) {
     let parts = starting.parts;
     let own_urls = parts.settings.services.ingest.vanish_relay_urls.clone();
-    let vanisher = Vanisher::new(parts.doors.clone(), parts.leases.clone(), own_urls);
-    parts.lifecycle.run_service(vanisher, Pace::every(VANISH), parts.health.clone());
+    let vanisher = Vanisher::new(parts.pools.clone(), parts.leases.clone(), own_urls);
+    parts.lifecycle.run_service(vanisher, Schedule::every(VANISH), parts.health.clone());
 }

@@ -23,7 +23,7 @@ pub use service::ROOM;
 
 use crate::base::Clock;
 use crate::lifecycle::{HealthRegistry, Lifecycle};
-use crate::store::Doors;
+use crate::store::Pools;
 
 /// Streams served at the same time; a further request gets 503. Each stream holds a connection and reads the
 /// journal itself.
@@ -58,7 +58,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct ConsoleParts {
     /// Only the read pool is used.
-    pub doors: Doors,
+    pub pools: Pools,
     /// Health of the services on the page.
     pub health: HealthRegistry,
     /// Streams run as its tasks and end at its drain.

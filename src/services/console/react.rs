@@ -6,7 +6,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{ConsoleState, read};
-use crate::lifecycle::{Cycle, Pace, Service};
+use crate::lifecycle::{CycleOutcome, Schedule, Service};
 use crate::store::{Error, Hints};
 
 /// Interval between two polls; needed because hints can be lost.
@@ -29,16 +29,19 @@ pub struct Watcher {
 /// Creates the watcher and its schedule for
 /// [`Lifecycle::run_service`](crate::lifecycle::Lifecycle::run_service).
 #[must_use]
-pub fn watcher(state: &ConsoleState, hints: &Hints) -> (Watcher, Pace) {
-    let pace =
-        Pace { jitter: Duration::ZERO, backoff_max: Duration::from_secs(2), ..Pace::every(POLL_INTERVAL) };
+pub fn watcher(state: &ConsoleState, hints: &Hints) -> (Watcher, Schedule) {
+    let pace = Schedule {
+        jitter: Duration::ZERO,
+        backoff_max: Duration::from_secs(2),
+        ..Schedule::every(POLL_INTERVAL)
+    };
     (Watcher { state: state.clone() }, pace.woken_by(hints.subscribe()))
 }
 
 impl Watcher {
     /// Reads the newest tick; returns whether it has changed.
     async fn poll(&self) -> Result<bool, Error> {
-        let newest = read::with_timeout(read::newest_tick(&self.state.0.parts.doors.read)).await?;
+        let newest = read::with_timeout(read::newest_tick(&self.state.0.parts.pools.read)).await?;
         Ok(self.state.0.newest_tick.send_if_modified(|known| std::mem::replace(known, newest) != newest))
     }
 }
@@ -50,13 +53,13 @@ impl Service for Watcher {
         "console"
     }
 
-    async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, Error> {
+    async fn cycle(&self, drain: &CancellationToken) -> Result<CycleOutcome, Error> {
         for _ in 0..POLLS_PER_CYCLE {
             if drain.run_until_cancelled(sleep(SETTLE_DELAY)).await.is_some() && self.poll().await? {
                 // Another tick is likely to follow.
-                return Ok(Cycle::More);
+                return Ok(CycleOutcome::More);
             }
         }
-        Ok(Cycle::Idle)
+        Ok(CycleOutcome::Idle)
     }
 }

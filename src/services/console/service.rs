@@ -41,7 +41,7 @@ async fn start(starting: &mut Starting<'_>) -> Result<(), BoxError> {
     let listener = Listener::bind(LISTENER.name(), LISTENER.setting, address).await?;
     starting.addresses.insert(LISTENER.name().to_owned(), listener.address().to_string());
     let state = ConsoleState::new(ConsoleParts {
-        doors: parts.doors.clone(),
+        pools: parts.pools.clone(),
         health: parts.health.clone(),
         lifecycle: parts.lifecycle.clone(),
         clock: Arc::clone(&parts.clock),

@@ -97,7 +97,7 @@ pub enum TokenCommand {
         /// A label for people.
         label: String,
         /// Seconds until the token expires; `None` for never.
-        life_s: Option<i64>,
+        lifetime_s: Option<i64>,
         /// The proof for which it is issued; `None` for a token that the operator creates.
         proof: Option<TokenProof>,
     },

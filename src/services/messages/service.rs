@@ -6,14 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::append::{Exchange, LANES, Lanes, MessageJournal, TokenJournal};
+use super::append::{MessageJournal, SHARDS, Shards, Subscribers, TokenJournal};
 use super::edge::{MessagesParts, MessagesState, routes};
 use super::metrics::MessageMetrics;
 use super::react::{Follower, Sweeper, SweeperParts};
 use super::read::DatabaseClock;
 use crate::config::Messages;
 use crate::http::Listener;
-use crate::lifecycle::{BoxError, Pace};
+use crate::lifecycle::{BoxError, Schedule};
 use crate::room::{
     Enabled, ListenerSpec, Parts, Port, Ports, Room, ServiceName, ServiceSpec, same_in_sample,
 };
@@ -76,37 +76,40 @@ fn move_to(address: &mut Option<SocketAddr>, port: u16) {
 /// When the database does not answer, or an address cannot be listened on.
 pub async fn start(parts: &Parts, addresses: &mut BTreeMap<String, String>) -> Result<(), BoxError> {
     let settings = parts.settings.services.messages.clone();
-    let counted = MessageMetrics::default();
-    parts.metrics.register(|registry| counted.register(registry));
-    let exchange = Exchange::default();
-    let database_clock = DatabaseClock::measured(&parts.doors.session).await?;
+    let message_metrics = MessageMetrics::default();
+    parts.metrics.register(|registry| message_metrics.register(registry));
+    let subscribers = Subscribers::default();
+    let database_clock = DatabaseClock::measured(&parts.pools.session).await?;
     let sweeper = Sweeper::new(SweeperParts {
-        doors: parts.doors.clone(),
+        pools: parts.pools.clone(),
         database_clock: database_clock.clone(),
         clock: Arc::clone(&parts.clock),
-        metrics: counted.clone(),
+        metrics: message_metrics.clone(),
         settings: settings.clone(),
     });
     sweeper.sweep().await?;
-    counted.swept(parts.clock.now().timestamp(), true);
-    let journal =
-        MessageJournal { exchange: exchange.clone(), hints: parts.hints.clone(), metrics: counted.clone() };
+    message_metrics.swept(parts.clock.now().timestamp(), true);
+    let journal = MessageJournal {
+        subscribers: subscribers.clone(),
+        hints: parts.hints.clone(),
+        metrics: message_metrics.clone(),
+    };
     let state = MessagesState::new(MessagesParts {
-        doors: parts.doors.clone(),
-        messages: Lanes::new([(); LANES].map(|()| parts.writer(journal.clone()))),
+        pools: parts.pools.clone(),
+        messages: Shards::new([(); SHARDS].map(|()| parts.writer(journal.clone()))),
         tokens: parts.writer(TokenJournal),
-        exchange: exchange.clone(),
+        subscribers: subscribers.clone(),
         database_clock,
         clock: Arc::clone(&parts.clock),
         lifecycle: parts.lifecycle.clone(),
-        counted,
+        message_metrics,
         metrics: parts.metrics.clone(),
         settings: settings.clone(),
     });
     let pause = Duration::from_secs(settings.sweep_interval_s.get().into());
-    parts.lifecycle.run_service(sweeper, Pace::every(pause), parts.health.clone());
-    let follower = Follower::new(parts.doors.clone(), exchange);
-    parts.lifecycle.run_service(follower.clone(), Pace::every(LOOK), parts.health.clone());
+    parts.lifecycle.run_service(sweeper, Schedule::every(pause), parts.health.clone());
+    let follower = Follower::new(parts.pools.clone(), subscribers);
+    parts.lifecycle.run_service(follower.clone(), Schedule::every(LOOK), parts.health.clone());
     let (hints, stop) = (parts.hints.clone(), parts.lifecycle.drain_token());
     parts.lifecycle.spawn("messages of other processes", async move {
         follower.listen(hints, stop).await;

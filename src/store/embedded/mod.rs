@@ -49,7 +49,7 @@ pub use self::{
     pooler::{Pooler, PoolerConfig},
 };
 use super::DatabaseUrls;
-pub use super::setup::Person;
+pub use super::setup::SharedRole;
 use super::setup::{self, Credentials};
 use crate::base::Secret;
 
@@ -159,8 +159,8 @@ impl Embedded {
 
     /// The URL of a role for people, through PgBouncer.
     #[must_use]
-    pub fn person_url(&self, person: Person) -> Secret {
-        let (config, password) = (&self.config, self.credentials.of_person(person));
+    pub fn shared_role_url(&self, person: SharedRole) -> Secret {
+        let (config, password) = (&self.config, self.credentials.of_shared_role(person));
         role_url(person.role(), password, LOOPBACK, config.pgbouncer_port, &config.database)
     }
 

@@ -13,7 +13,7 @@ use super::{
     supervise::supervise,
 };
 use crate::base::Secret;
-use crate::store::setup::{self, Credentials, Person};
+use crate::store::setup::{self, Credentials, SharedRole};
 use crate::store::{DatabaseUrls, Server};
 
 /// The file in the data folder that holds the roles' passwords on an operator's server. It is not the private
@@ -70,8 +70,8 @@ impl Pooler {
 
     /// The URL of a role for people, through the pooler.
     #[must_use]
-    pub fn person_url(&self, person: Person) -> Secret {
-        let (database, password) = (self.server.database(), self.credentials.of_person(person));
+    pub fn shared_role_url(&self, person: SharedRole) -> Secret {
+        let (database, password) = (self.server.database(), self.credentials.of_shared_role(person));
         role_url(person.role(), password, LOOPBACK, self.port, database)
     }
 

@@ -77,12 +77,12 @@ impl Intake {
         mut refused: Refusals,
     ) -> Result<PageOutcome, Error> {
         let named = events.len();
-        events.retain(|event| event.is_its_id);
+        events.retain(|event| event.id_matches);
         refused.add_times(Refusal::BadId, named - events.len());
         // Retried for as long as the commit that follows, so a short outage of the server does not lose a
         // page.
         let pauses = append::retry_delays().with_total_delay(Some(RetryLimits::default().total));
-        let lookup = (|| self.look_up(&events)).retry(pauses).when(Error::is_passing).await?;
+        let lookup = (|| self.look_up(&events)).retry(pauses).when(Error::is_transient).await?;
         let offered = events.len();
         let (fresh, known, bad) = on_cores(move || verify(events, &lookup)).await;
         refused.merge(&bad);

@@ -17,7 +17,7 @@ const PASSWORD_CHARACTERS: usize = 32;
 
 /// A role for people and their programs. Quipu's services do not use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Person {
+pub enum SharedRole {
     /// `quipu_reader`: reads everything but messages; each statement may take a minute.
     Reader,
     /// `quipu_messages_reader`: reads messages too.
@@ -27,7 +27,7 @@ pub enum Person {
     Writer,
 }
 
-impl Person {
+impl SharedRole {
     /// Name of the role.
     #[must_use]
     pub fn role(self) -> &'static str {
@@ -82,19 +82,19 @@ impl Credentials {
             ("quipu_owner", &self.owner),
             ("quipu", &self.service),
             ("quipu_session", &self.session),
-            (Person::Reader.role(), &self.reader),
-            (Person::MessagesReader.role(), &self.messages_reader),
-            (Person::Writer.role(), &self.writer),
+            (SharedRole::Reader.role(), &self.reader),
+            (SharedRole::MessagesReader.role(), &self.messages_reader),
+            (SharedRole::Writer.role(), &self.writer),
         ]
     }
 
     /// The password of a role for people.
     #[must_use]
-    pub fn of_person(&self, person: Person) -> &Secret {
+    pub fn of_shared_role(&self, person: SharedRole) -> &Secret {
         match person {
-            Person::Reader => &self.reader,
-            Person::MessagesReader => &self.messages_reader,
-            Person::Writer => &self.writer,
+            SharedRole::Reader => &self.reader,
+            SharedRole::MessagesReader => &self.messages_reader,
+            SharedRole::Writer => &self.writer,
         }
     }
 

@@ -16,7 +16,7 @@ use std::path::Path;
 use tokio_postgres::{Client, GenericClient, Transaction};
 
 pub(super) use self::credentials::random_text;
-pub use self::credentials::{Credentials, Person};
+pub use self::credentials::{Credentials, SharedRole};
 pub use self::error::Error;
 pub use self::requirements::Requirement;
 pub use self::script::script;

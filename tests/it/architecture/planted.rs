@@ -42,17 +42,17 @@ fn a_lower_level_may_not_name_a_higher_one() {
         "use crate::config::Settings;",
         "`base` may not name `crate::config::Settings`",
     );
-    caught("src/lifecycle/mod.rs", "use crate::store::Doors;", "`lifecycle` may not name");
-    caught("src/store/doors.rs", "use crate::services::archive::read;", "`store` may not name");
-    caught("src/store/doors.rs", "use crate::app::App;", "`store` may not name");
+    caught("src/lifecycle/mod.rs", "use crate::store::Pools;", "`lifecycle` may not name");
+    caught("src/store/pools.rs", "use crate::services::archive::read;", "`store` may not name");
+    caught("src/store/pools.rs", "use crate::app::App;", "`store` may not name");
     caught("src/net/relay.rs", "use crate::services::archive::RelayJournal;", "`net` may not name");
     caught("src/app.rs", "use crate::cli::Arguments;", "`app` may not name");
 }
 
 #[test]
 fn one_level_may_not_name_itself_across() {
-    caught("src/net/relay.rs", "use crate::store::Doors;", "`net` may not name `crate::store::Doors`");
-    caught("src/store/doors.rs", "use crate::net::relay;", "`store` may not name");
+    caught("src/net/relay.rs", "use crate::store::Pools;", "`net` may not name `crate::store::Pools`");
+    caught("src/store/pools.rs", "use crate::net::relay;", "`store` may not name");
     caught("src/config/mod.rs", "use crate::telemetry::Metrics;", "`config` may not name");
     passes("src/telemetry/log.rs", "use crate::config::Log;");
     passes("src/http/ops.rs", "use crate::{lifecycle::HealthRegistry, telemetry::Metrics};");
@@ -129,8 +129,8 @@ fn each_part_of_a_room_stays_within_its_line_of_the_table() {
     caught("src/services/archive/event.rs", "use super::command::RelayCommand;", "its room's `command`");
     caught(
         "src/services/archive/command.rs",
-        "use crate::store::Doors;",
-        "may not name `crate::store::Doors`",
+        "use crate::store::Pools;",
+        "may not name `crate::store::Pools`",
     );
     passes("src/services/archive/command.rs", "use crate::store::Relay;");
     passes(REACT, "use super::{Parts, LEASE}; use crate::services::archive::{RelayJournal, read};");
@@ -146,14 +146,14 @@ fn only_the_store_opens_database_connections() {
     caught(READ, "use tokio_postgres::*;", "only `store` opens");
     caught("src/cli/mod.rs", "fn f() { PgPool::connect_lazy(\"\"); }", "only `store` opens");
     passes(READ, "use sqlx::PgPool; fn f() { sqlx::query!(\"SELECT\"); }");
-    passes("src/store/doors.rs", "use deadpool_postgres::Pool; use tokio_postgres::NoTls;");
+    passes("src/store/pools.rs", "use deadpool_postgres::Pool; use tokio_postgres::NoTls;");
 }
 
 #[test]
 fn other_crates_have_their_rooms() {
-    caught("src/store/doors.rs", "use anyhow::Context;", "reports errors by type");
+    caught("src/store/pools.rs", "use anyhow::Context;", "reports errors by type");
     caught(READ, "fn f() -> anyhow::Result<()> { Ok(()) }", "reports errors by type");
-    caught("src/store/doors.rs", "fn f() { anyhow::bail!(\"\"); }", "reports errors by type");
+    caught("src/store/pools.rs", "fn f() { anyhow::bail!(\"\"); }", "reports errors by type");
     caught(REACT, "use tokio_socks::tcp::Socks5Stream;", "only `net` opens");
     caught("src/app/up.rs", "fn f() { axum::serve(a, b); }", "only `http` serves");
     caught("src/services/jobs/edge/mod.rs", "use axum::routing::get;", "only `http` serves");
@@ -164,7 +164,7 @@ fn other_crates_have_their_rooms() {
 
 #[test]
 fn forbidden_calls_and_macros() {
-    let path = "src/store/doors.rs";
+    let path = "src/store/pools.rs";
     caught(path, "fn f() { g().unwrap(); }", "unwrap()");
     caught(path, "fn f() { vec![g().unwrap()]; }", "unwrap()");
     caught(path, "fn f() { g().map(Option::unwrap); }", "Option::unwrap");
@@ -189,20 +189,20 @@ fn files_and_names() {
         "src/services/archive/stuff.rs:1: a room has no file named `stuff`"
     );
     assert_eq!(only("src/gadgets.rs"), "src/gadgets.rs:1: module `gadgets` is not in the table of levels");
-    caught("src/store/doors.rs", "mod helpers {}", "`helpers` says nothing");
+    caught("src/store/pools.rs", "mod helpers {}", "`helpers` says nothing");
 }
 
 #[test]
 fn a_file_opens_with_its_purpose_and_has_a_bounded_length() {
     let tidy = |text: &str| {
-        let sources = source::of([("src/store/doors.rs".to_owned(), text.to_owned())]);
+        let sources = source::of([("src/store/pools.rs".to_owned(), text.to_owned())]);
         tidy::check(&sources).into_iter().map(|finding| finding.to_string()).collect::<Vec<_>>().join("\n")
     };
-    assert_eq!(tidy("use std::fmt;\n"), "src/store/doors.rs:1: opens with `//!`: what this file is for");
-    assert_eq!(tidy("//!\n"), "src/store/doors.rs:1: opens with `//!`: what this file is for");
+    assert_eq!(tidy("use std::fmt;\n"), "src/store/pools.rs:1: opens with `//!`: what this file is for");
+    assert_eq!(tidy("//!\n"), "src/store/pools.rs:1: opens with `//!`: what this file is for");
     let lines = |count: usize| format!("//! Long.\n{}", "// line\n".repeat(count - 1));
     assert_eq!(tidy(&lines(400)), "");
-    assert_eq!(tidy(&lines(401)), "src/store/doors.rs:401: 401 lines, at most 400: split it");
+    assert_eq!(tidy(&lines(401)), "src/store/pools.rs:401: 401 lines, at most 400: split it");
     assert_eq!(tidy(&format!("{}#[cfg(test)]\nmod tests {{\n{}}}\n", lines(400), lines(50))), "");
 }
 
@@ -210,9 +210,9 @@ fn a_file_opens_with_its_purpose_and_has_a_bounded_length() {
 #[test]
 fn a_file_declared_for_tests_is_one() {
     let files = |attribute: &str| {
-        let parent = format!("//! Doors.\n{attribute}\nmod tests;\n");
+        let parent = format!("//! Pools.\n{attribute}\nmod tests;\n");
         let tests = "//! Tests.\nuse crate::app::App;\nfn f() { g().unwrap(); }\n".to_owned();
-        [("src/store/doors.rs".to_owned(), parent), ("src/store/doors/tests.rs".to_owned(), tests)]
+        [("src/store/pools.rs".to_owned(), parent), ("src/store/pools/tests.rs".to_owned(), tests)]
     };
     assert_eq!(imports::check(&source::of(files("#[cfg(test)]"))).len(), 0);
     assert_eq!(imports::check(&source::of(files(""))).len(), 2);

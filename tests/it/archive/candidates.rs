@@ -3,7 +3,7 @@
 
 use quipu::base::RelayUrl;
 use quipu::config::Implementation;
-use quipu::lifecycle::{Cycle, Service as _};
+use quipu::lifecycle::{CycleOutcome, Service as _};
 use quipu::services::archive::command::{CandidateBounds, RelayCommand};
 use quipu::services::archive::metrics::InitializerMetrics;
 use quipu::services::archive::react::Initializer;
@@ -66,7 +66,7 @@ async fn a_candidate_is_found_once_and_leaves_in_the_commit_that_makes_it_a_rela
     assert_eq!(texts(&owner, WAITING).await, [""; 0]);
     assert_eq!(find(&writer, "wss://b.example.com", WIDE).await, Finding::Dropped);
     let named = ["wss://b.example.com", "wss://c.example.com"].map(str::to_owned);
-    let told = read::unknown_urls(&kit.doors.session, &named);
+    let told = read::unknown_urls(&kit.pools.session, &named);
     assert_eq!(told.await.unwrap(), ["wss://c.example.com"]);
     assert_eq!(
         texts(&owner, FACTS).await,
@@ -244,7 +244,7 @@ async fn a_seed_that_the_database_refuses_keeps_no_other_seed_out() {
         relays: kit.writer(RelayJournal),
         metrics: counted.clone(),
     };
-    assert_eq!(initializer.cycle(&CancellationToken::new()).await.unwrap(), Cycle::Done);
+    assert_eq!(initializer.cycle(&CancellationToken::new()).await.unwrap(), CycleOutcome::Done);
     let known = texts(&kit.database.owner().await, "SELECT url FROM relays ORDER BY 1").await;
     assert_eq!(known, ["ws://192.168.1.5", "wss://a.example.com", "wss://c.example.com"]);
     let exposed = metrics.encode().unwrap();

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nostr_sdk::{Event, EventBuilder, Keys, Kind, Tag, Timestamp};
 use quipu::config;
-use quipu::lifecycle::{Cycle, Service as _};
-use quipu::net::Outside;
+use quipu::lifecycle::{CycleOutcome, Service as _};
+use quipu::net::Egress;
 use quipu::services::archive::RelayJournal;
 use quipu::services::archive::metrics::FinderMetrics;
 use quipu::services::archive::react::{Finder, FinderParts};
@@ -27,10 +27,10 @@ use crate::support::instance::Instance;
 fn finder(kit: &mut Kit, settings: config::Finder) -> (Finder, FinderMetrics) {
     let metrics = FinderMetrics::default();
     let parts = FinderParts {
-        doors: kit.doors.clone(),
+        pools: kit.pools.clone(),
         relays: kit.writer(RelayJournal),
-        leases: Leases::new(kit.doors.write.clone()),
-        outside: Outside::new(&config::Networks::default()).unwrap(),
+        leases: Leases::new(kit.pools.write.clone()),
+        outside: Egress::new(&config::Networks::default()).unwrap(),
         metrics: metrics.clone(),
     };
     (Finder::new(parts, settings), metrics)
@@ -40,7 +40,7 @@ fn finder(kit: &mut Kit, settings: config::Finder) -> (Finder, FinderMetrics) {
 async fn read_all(kit: &mut Kit, settings: &config::Finder) -> u64 {
     kit.ticker().await.take().await.unwrap();
     let (finder, metrics) = finder(kit, settings.clone());
-    while finder.cycle(&CancellationToken::new()).await.unwrap() == Cycle::More {}
+    while finder.cycle(&CancellationToken::new()).await.unwrap() == CycleOutcome::More {}
     // Its process is gone and its lease has expired.
     kit.superuser().await.batch_execute("DELETE FROM lease").await.unwrap();
     metrics.events_read()
@@ -185,15 +185,15 @@ async fn an_old_archive_is_gone_through_in_bounded_steps_that_a_stop_does_not_un
     let (first, metrics) = finder(&mut kit, settings.clone());
     let draining = CancellationToken::new();
     draining.cancel();
-    assert_eq!(first.cycle(&draining).await.unwrap(), Cycle::Idle);
+    assert_eq!(first.cycle(&draining).await.unwrap(), CycleOutcome::Idle);
     assert_eq!(metrics.events_read(), 0, "a step that was broken off is not done");
-    assert_eq!(first.cycle(&CancellationToken::new()).await.unwrap(), Cycle::More);
+    assert_eq!(first.cycle(&CancellationToken::new()).await.unwrap(), CycleOutcome::More);
     assert_eq!(metrics.events_read(), 4_500);
     // The next process continues there once the lease has expired; more events have arrived meanwhile.
     let (second, _) = finder(&mut kit, settings.clone());
     assert_eq!(
         second.cycle(&CancellationToken::new()).await.unwrap(),
-        Cycle::Idle,
+        CycleOutcome::Idle,
         "another process holds the lease"
     );
     drop((first, second));
@@ -255,7 +255,7 @@ async fn n_65_4_a_hostile_flood_fills_nothing() {
 async fn an_implementation_without_tags_yields_no_candidates_and_no_error() {
     let database = TestDatabase::empty().await;
     owner::migrate(&database.urls().owner, &procedures("lilbrotr")).await.unwrap();
-    let mut kit = Kit { doors: database.doors(), tasks: tokio::task::JoinSet::new(), database };
+    let mut kit = Kit { pools: database.pools(), tasks: tokio::task::JoinSet::new(), database };
     let writer = kit.writer(ingest_journal());
     writer.append(page(None, &[signed(10_002, &[&["r", "wss://a.example.com"]], "", 9)])).await.unwrap();
     assert_eq!(read_all(&mut kit, &config::Finder::default()).await, 1);

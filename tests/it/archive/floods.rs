@@ -11,7 +11,7 @@ use quipu::app::Parts;
 use quipu::base::{RelayUrl, SystemClock};
 use quipu::config::{self, Settings};
 use quipu::lifecycle::{Lifecycle, Service as _};
-use quipu::net::Outside;
+use quipu::net::Egress;
 use quipu::sample::SampleGenerator;
 use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::metrics::SyncMetrics;
@@ -111,13 +111,13 @@ async fn crawl_until<F: Future<Output = bool>>(
     let settings = config::Synchronizer { only_relays: urls.to_vec(), ..config::Synchronizer::default() };
     let synchronizer = Synchronizer::new(
         SyncParts {
-            doors: parts.doors.clone(),
+            pools: parts.pools.clone(),
             intake: parts.intake(Source::Relay),
             relays,
             windows: parts.writer(SyncJournal),
             leases: parts.leases.clone(),
             clock: Arc::new(SystemClock),
-            outside: Outside::new(&config::Networks::default()).unwrap(),
+            outside: Egress::new(&config::Networks::default()).unwrap(),
             keys: nostr_sdk::Keys::generate(),
             metrics: SyncMetrics::default(),
         },

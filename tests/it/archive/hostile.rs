@@ -9,7 +9,7 @@ use quipu::app::Parts;
 use quipu::base::{Clock, RelayUrl, SystemClock};
 use quipu::config::{self, Settings};
 use quipu::lifecycle::{Lifecycle, Service as _};
-use quipu::net::Outside;
+use quipu::net::Egress;
 use quipu::sample::SampleGenerator;
 use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::metrics::SyncMetrics;
@@ -66,13 +66,13 @@ async fn crawled_by(clock: Arc<dyn Clock>, database: &TestDatabase, urls: &[Stri
     }
     let synchronizer = Synchronizer::new(
         SyncParts {
-            doors: parts.doors.clone(),
+            pools: parts.pools.clone(),
             intake: parts.intake(Source::Relay),
             relays,
             windows: parts.writer(SyncJournal),
             leases: parts.leases.clone(),
             clock,
-            outside: Outside::new(&config::Networks::default()).unwrap(),
+            outside: Egress::new(&config::Networks::default()).unwrap(),
             keys: nostr_sdk::Keys::generate(),
             metrics: SyncMetrics::default(),
         },

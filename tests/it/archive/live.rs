@@ -7,8 +7,8 @@ use nostr_relay_builder::{LocalRelay, RelayBuilder};
 use nostr_sdk::{Event, EventBuilder, Keys, Timestamp};
 use quipu::base::{RelayUrl, Secret};
 use quipu::config::Networks;
-use quipu::net::relay::{Patience, RelaySession};
-use quipu::net::{Outside, Trust};
+use quipu::net::relay::{RelaySession, Timeouts};
+use quipu::net::{Egress, Trust};
 use quipu::sample::SampleGenerator;
 use serde_json::Value;
 
@@ -23,8 +23,8 @@ fn note(seconds: i64, text: &str) -> Event {
 
 /// Publishes events as a client does.
 async fn publish(url: &str, events: &[Event]) {
-    let outside = Outside::new(&Networks::default()).unwrap();
-    let patience = Patience { connect: Duration::from_secs(10), idle: Duration::from_secs(10) };
+    let outside = Egress::new(&Networks::default()).unwrap();
+    let patience = Timeouts { connect: Duration::from_secs(10), idle: Duration::from_secs(10) };
     let url = RelayUrl::parse(url).unwrap();
     let mut session = RelaySession::connect(&outside, &url, Trust::Named, patience).await.unwrap();
     for event in events {
@@ -46,7 +46,7 @@ async fn await_live(instance: &Instance, relays: u32) {
 
 async fn metric(instance: &Instance, name: &str) -> f64 {
     let ops = instance.ready["services"]["ops"].as_str().unwrap().to_owned();
-    let outside = Outside::new(&Networks::default()).unwrap();
+    let outside = Egress::new(&Networks::default()).unwrap();
     let get = quipu::net::Get {
         url: &format!("http://{ops}/metrics"),
         trust: Trust::Named,

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use nostr_sdk::{Event, EventBuilder, JsonUtil as _, Keys, Timestamp};
 use quipu::sample::SampleGenerator;
 use quipu::services::archive::read;
-use quipu::store::{DatabaseUrls, DoorSizes, Doors, owner};
+use quipu::store::{DatabaseUrls, PoolSizes, Pools, owner};
 use serde_json::Value;
 
 use super::kit::{
@@ -103,17 +103,17 @@ async fn an_event_dated_2100_freezes_neither_its_relay_nor_the_others() {
         read: instance.url("session_database_url"),
         owner: instance.url("owner_database_url"),
     };
-    let doors = Doors::open(&urls, DoorSizes::default()).unwrap();
+    let pools = Pools::open(&urls, PoolSizes::default()).unwrap();
     let owner = owner::connect(&urls.owner).await.unwrap();
     let order = async |now: i64| -> Vec<String> {
         // Leased relays are left out of the query, so the leases are removed for this moment.
         owner.batch_execute("DELETE FROM lease WHERE name LIKE 'synchronizer/%'").await.unwrap();
-        read::relays_to_crawl(&doors.session, now, &[], 0).await.unwrap().into_iter().map(|c| c.url).collect()
+        read::relays_to_crawl(&pools.session, now, &[], 0).await.unwrap().into_iter().map(|c| c.url).collect()
     };
     assert_eq!(order(now()).await, [near.url.clone(), far.url.clone()]);
     // At this moment both are clamped: the relay known longer comes first.
     assert_eq!(order(1_000).await, [far.url.clone(), near.url.clone()]);
-    doors.close().await;
+    pools.close().await;
     instance.run(&["verify", "--events"]).ok();
     instance.stop();
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use nostr_sdk::{Event, EventId, Filter, JsonUtil as _, Timestamp};
 use quipu::base::RelayUrl;
 use quipu::config;
-use quipu::net::relay::{Patience, RelaySession};
-use quipu::net::{Get, Outside, Trust};
+use quipu::net::relay::{RelaySession, Timeouts};
+use quipu::net::{Egress, Get, Trust};
 use quipu::sample::{SampleGenerator, SampleRelay};
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ use crate::support::instance::Instance;
 use crate::support::socks::SocksProxy;
 use crate::support::tor::Tor;
 
-const PATIENCE: Patience = Patience { connect: Duration::from_mins(1), idle: Duration::from_mins(1) };
+const PATIENCE: Timeouts = Timeouts { connect: Duration::from_mins(1), idle: Duration::from_mins(1) };
 
 /// Settings that reach onion relays through this proxy, and no other network.
 fn through(proxy: &SocksProxy) -> config::Networks {
@@ -44,7 +44,7 @@ async fn a_tor_onion_names_go_to_the_proxy_with_a_circuit_of_their_own_and_never
     let (second, second_url) = onion_relay(&tor, 42, 50).await;
     let proxy = SocksProxy::before(tor.socks).await;
     let dns = DnsServer::start(&[]).await;
-    let outside = Outside::asking(&through(&proxy), &[dns.address()]).unwrap();
+    let outside = Egress::with_dns_servers(&through(&proxy), &[dns.address()]).unwrap();
 
     for (relay, url) in [(&first, &first_url), (&second, &second_url), (&first, &first_url)] {
         let mut session = RelaySession::connect(&outside, url, Trust::Discovered, PATIENCE).await.unwrap();
@@ -140,7 +140,7 @@ async fn a_tor_an_onion_relay_is_monitored_through_the_proxy() {
 
 /// Events that the relay sends to a direct connection.
 async fn held_by(relay: &SampleRelay) -> Vec<Value> {
-    let outside = Outside::new(&config::Networks::default()).unwrap();
+    let outside = Egress::new(&config::Networks::default()).unwrap();
     let mut session = RelaySession::connect(&outside, relay.url(), Trust::Named, PATIENCE).await.unwrap();
     let mut events: HashMap<EventId, Event> = HashMap::new();
     let mut until = u64::try_from(now()).unwrap();

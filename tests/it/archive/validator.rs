@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use futures_util::{SinkExt as _, StreamExt as _};
 use quipu::base::{Refusals, RelayUrl};
 use quipu::config::{self, Networks};
-use quipu::lifecycle::{Cycle, Service as _};
-use quipu::net::Outside;
+use quipu::lifecycle::{CycleOutcome, Service as _};
+use quipu::net::Egress;
 use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::metrics::ValidatorMetrics;
 use quipu::services::archive::react::{Validator, ValidatorParts};
@@ -53,10 +53,10 @@ async fn proxy() -> SocksProxy {
 /// The validator of one process.
 fn validator(kit: &mut Kit, networks: &Networks, settings: config::Validator) -> Validator {
     let parts = ValidatorParts {
-        doors: kit.doors.clone(),
+        pools: kit.pools.clone(),
         relays: kit.writer(RelayJournal),
-        leases: Leases::new(kit.doors.write.clone()),
-        outside: Outside::asking(networks, &[]).unwrap(),
+        leases: Leases::new(kit.pools.write.clone()),
+        outside: Egress::with_dns_servers(networks, &[]).unwrap(),
         networks: networks.clone(),
         candidates_max: config::Finder::default().candidates_max,
         metrics: ValidatorMetrics::default(),
@@ -66,7 +66,7 @@ fn validator(kit: &mut Kit, networks: &Networks, settings: config::Validator) ->
 
 async fn cycle(kit: &mut Kit, networks: &Networks, settings: &config::Validator) {
     let validator = validator(kit, networks, settings.clone());
-    assert_eq!(validator.cycle(&CancellationToken::new()).await.unwrap(), Cycle::Idle);
+    assert_eq!(validator.cycle(&CancellationToken::new()).await.unwrap(), CycleOutcome::Idle);
 }
 
 /// Serves each connection by `script`. Returns the port and the counter of connections.
@@ -343,7 +343,7 @@ async fn processes_share_the_candidates_and_try_each_once() {
     );
     let running = CancellationToken::new();
     let (first, second) = tokio::join!(one.cycle(&running), two.cycle(&running));
-    assert_eq!((first.unwrap(), second.unwrap()), (Cycle::Idle, Cycle::Idle));
+    assert_eq!((first.unwrap(), second.unwrap()), (CycleOutcome::Idle, CycleOutcome::Idle));
     let owner = kit.database.owner().await;
     assert_eq!(number(&owner, "SELECT count(*) FROM relays").await, 40);
     assert_eq!(came.load(Ordering::SeqCst), 40);
@@ -375,7 +375,7 @@ async fn a_drain_waits_for_no_answer_and_gives_back_what_was_taken() {
         Instant::now()
     };
     let (ended, stopped) = tokio::join!(validator.cycle(&drain), stop);
-    assert_eq!(ended.unwrap(), Cycle::Idle);
+    assert_eq!(ended.unwrap(), CycleOutcome::Idle);
     assert!(stopped.elapsed() < Duration::from_secs(5), "{:?}", stopped.elapsed());
     let owner = kit.database.owner().await;
     for (sql, expected) in [

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use quipu::store::embedded::{Embedded, Person};
+use quipu::store::embedded::{Embedded, SharedRole};
 use quipu::store::setup::{Credentials, create_database, create_roles};
 use sqlx::{Connection, PgConnection, Row, postgres::PgListener};
 use tokio::task::JoinSet;
@@ -35,14 +35,14 @@ async fn each_role_logs_in(embedded: &Embedded) {
         (&urls.session, "quipu_session"),
         (&urls.read, "quipu_session"),
         (&urls.owner, "quipu_owner"),
-        (&embedded.person_url(Person::Reader), "quipu_reader"),
+        (&embedded.shared_role_url(SharedRole::Reader), "quipu_reader"),
         (&embedded.superuser_url(), "postgres"),
     ] {
         assert_eq!(ask(url, "select current_user::text").await.unwrap(), role);
     }
     let wrong = embedded.urls().write.expose().replace("quipu:", "quipu:x");
     assert!(ask(&quipu::base::Secret::new(wrong), "select ''").await.is_err());
-    let reader = embedded.person_url(Person::Reader);
+    let reader = embedded.shared_role_url(SharedRole::Reader);
     assert_eq!(ask(&reader, "show statement_timeout").await.unwrap(), "1min");
     assert_eq!(ask(&reader, "show default_transaction_read_only").await.unwrap(), "on");
 }
@@ -67,7 +67,8 @@ async fn the_cluster_has_the_settings_that_the_schema_needs(embedded: &Embedded)
 async fn the_service_may_create_nothing(embedded: &Embedded) {
     let refused = ask(&embedded.urls().session, "create table mine (a int)").await.unwrap_err();
     assert!(refused.contains("permission denied"), "{refused}");
-    let refused = ask(&embedded.person_url(Person::Reader), "create table mine (a int)").await.unwrap_err();
+    let refused =
+        ask(&embedded.shared_role_url(SharedRole::Reader), "create table mine (a int)").await.unwrap_err();
     assert!(refused.contains("read-only") || refused.contains("permission denied"), "{refused}");
 }
 

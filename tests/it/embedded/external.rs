@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use quipu::base::Secret;
-use quipu::store::embedded::{Error, Person, Pooler, PoolerConfig};
+use quipu::store::embedded::{Error, Pooler, PoolerConfig, SharedRole};
 use quipu::store::setup::{self, check_roles, check_tables};
 use quipu::store::{DatabaseUrls, owner};
 use sha2::{Digest as _, Sha256};
@@ -37,7 +37,7 @@ async fn works(pooler: &Pooler, database: &str) -> DatabaseUrls {
         (&urls.write, "quipu"),
         (&urls.session, "quipu_session"),
         (&urls.owner, "quipu_owner"),
-        (&pooler.person_url(Person::Reader), "quipu_reader"),
+        (&pooler.shared_role_url(SharedRole::Reader), "quipu_reader"),
     ] {
         let asked = ask(url, "select current_user || ' ' || current_database()").await.unwrap();
         assert_eq!(asked, format!("{role} {database}"));

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use quipu::base::Secret;
 use quipu::store::embedded::{Pooler, PoolerConfig};
-use quipu::store::{DatabaseUrls, DoorSizes, Doors, Error, owner};
+use quipu::store::{DatabaseUrls, Error, PoolSizes, Pools, owner};
 use sqlx::postgres::PgListener;
 
 use super::kit::{eventually, free_ports};
@@ -16,7 +16,7 @@ const ENCRYPTED: &str = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid(
 /// Whether the connection with each URL is encrypted at PostgreSQL, or the error of the connection.
 async fn encrypted(urls: &DatabaseUrls) -> [Result<bool, String>; 4] {
     let said = |error: Error| error.to_string();
-    let pools = match Doors::open(urls, DoorSizes { write: 1, session: 2, read: 1 }) {
+    let pools = match Pools::open(urls, PoolSizes { write: 1, session: 2, read: 1 }) {
         Ok(pools) => pools,
         Err(error) => return std::array::from_fn(|_| Err(error.to_string())),
     };

@@ -25,14 +25,14 @@ async fn create_token(
     token: &str,
     wayfarer_id: &str,
     device: Option<&str>,
-    life_s: Option<i64>,
+    lifetime_s: Option<i64>,
 ) {
     let create_token = TokenCommand::Create {
         token_sha256: token_sha256(token),
         wayfarer_id: wayfarer_id.to_owned(),
         device: device.map(str::to_owned),
         label: String::new(),
-        life_s,
+        lifetime_s,
         proof: None,
     };
     room.parts.writer(TokenJournal).append(create_token).await.unwrap();

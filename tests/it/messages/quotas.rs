@@ -70,7 +70,7 @@ async fn a_senders_bytes_are_limited() {
 async fn a_continued_count_equals_a_full_count() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
-    let (pool, quota) = (&room.parts.doors.session, Quota { messages: 1_000, bytes: 0 });
+    let (pool, quota) = (&room.parts.pools.session, Quota { messages: 1_000, bytes: 0 });
     let (alice, bob) = (wayfarer(1), wayfarer(2));
     let mut sender = room.two(&alice, "laptop").await;
     let mut phone = room.two(&bob, "phone").await;

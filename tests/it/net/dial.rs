@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use quipu::base::Network;
 use quipu::config::Networks;
-use quipu::net::relay::{Patience, RelayError, RelaySession};
-use quipu::net::{DialError, Get, Outside, Trust};
+use quipu::net::relay::{RelayError, RelaySession, Timeouts};
+use quipu::net::{DialError, Egress, Get, Trust};
 use tokio::net::TcpListener;
 
 use super::kit::{ONION, OTHER_ONION, Peer, TIMEOUTS, counted, hidden, stay, url};
@@ -24,7 +24,7 @@ async fn a_tor_1_a_hidden_name_goes_to_the_proxy_and_nobody_asks_dns() {
     let dns = DnsServer::start(&[]).await;
     let peer = Peer::start(stay).await;
     let proxy = SocksProxy::start(Ok(peer.address)).await;
-    let outside = Outside::asking(&hidden(proxy.address()), &[dns.address()]).unwrap();
+    let outside = Egress::with_dns_servers(&hidden(proxy.address()), &[dns.address()]).unwrap();
     for name in [ONION, "relay.i2p", "relay.loki"] {
         // A-TOR.5: without TLS, as is usual there.
         let url = url(&format!("ws://{name}:7777/x"));
@@ -51,7 +51,7 @@ async fn a_tor_1_a_hidden_name_goes_to_the_proxy_and_nobody_asks_dns() {
 #[tokio::test]
 async fn a_tor_1_a_hidden_name_is_not_dialled_at_all_when_its_network_is_off() {
     let dns = DnsServer::start(&[]).await;
-    let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
+    let outside = Egress::with_dns_servers(&Networks::default(), &[dns.address()]).unwrap();
     assert!(outside.reaches(Network::Clearnet) && !outside.reaches(Network::Tor));
     let address = url(&format!("ws://{ONION}"));
     let refused = RelaySession::connect(&outside, &address, Trust::Named, TIMEOUTS).await.unwrap_err();
@@ -76,7 +76,7 @@ async fn a_tor_2_the_proxys_reply_codes_are_told_apart() {
         (0xf7, "onion_introduction_timeout"),
     ] {
         let proxy = SocksProxy::start(Err(code)).await;
-        let outside = Outside::asking(&hidden(proxy.address()), &[]).unwrap();
+        let outside = Egress::with_dns_servers(&hidden(proxy.address()), &[]).unwrap();
         let refused =
             RelaySession::connect(&outside, &url(&format!("ws://{ONION}")), Trust::Named, TIMEOUTS).await;
         assert_eq!(refused.unwrap_err().reason(), reason, "{code:x}");
@@ -86,7 +86,7 @@ async fn a_tor_2_the_proxys_reply_codes_are_told_apart() {
 #[tokio::test]
 async fn an_unreachable_proxy_is_reported_as_the_proxys_fault() {
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let outside = Outside::asking(&hidden(address), &[]).unwrap();
+    let outside = Egress::with_dns_servers(&hidden(address), &[]).unwrap();
     let refused =
         RelaySession::connect(&outside, &url(&format!("ws://{ONION}")), Trust::Named, TIMEOUTS).await;
     assert_eq!(refused.unwrap_err().reason(), "proxy");
@@ -96,7 +96,7 @@ async fn an_unreachable_proxy_is_reported_as_the_proxys_fault() {
 async fn a_tor_3_each_relay_has_a_circuit_of_its_own() {
     let peer = Peer::start(stay).await;
     let proxy = SocksProxy::start(Ok(peer.address)).await;
-    let outside = Outside::asking(&hidden(proxy.address()), &[]).unwrap();
+    let outside = Egress::with_dns_servers(&hidden(proxy.address()), &[]).unwrap();
     for name in [ONION, OTHER_ONION, ONION] {
         let url = url(&format!("ws://{name}"));
         RelaySession::connect(&outside, &url, Trust::Discovered, TIMEOUTS).await.unwrap();
@@ -115,7 +115,7 @@ async fn a_tor_3_each_relay_has_a_circuit_of_its_own() {
 #[test]
 fn a_tor_4_a_hidden_network_is_given_more_time() {
     let networks = Networks::default();
-    let (clearnet, tor) = (Patience::from(&networks.clearnet), Patience::from(&networks.tor));
+    let (clearnet, tor) = (Timeouts::from(&networks.clearnet), Timeouts::from(&networks.tor));
     assert!(tor.connect > clearnet.connect && tor.idle > clearnet.idle);
 }
 
@@ -127,7 +127,7 @@ async fn a_discovered_name_with_a_private_address_is_refused_without_a_connectio
     ])
     .await;
     let (peer, connections) = counted().await;
-    let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
+    let outside = Egress::with_dns_servers(&Networks::default(), &[dns.address()]).unwrap();
     let port = peer.address.port();
     let private = [
         "inside.example.com",
@@ -153,7 +153,7 @@ async fn a_discovered_name_with_a_private_address_is_refused_without_a_connectio
 async fn an_address_that_answers_is_found_behind_one_that_does_not() {
     let dns = DnsServer::start(&[("two.test", &[Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::LOCALHOST])]).await;
     let (peer, _) = counted().await;
-    let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
+    let outside = Egress::with_dns_servers(&Networks::default(), &[dns.address()]).unwrap();
     let address = url(&format!("ws://two.test:{}", peer.address.port()));
     RelaySession::connect(&outside, &address, Trust::Named, TIMEOUTS).await.unwrap();
 }
@@ -161,7 +161,7 @@ async fn an_address_that_answers_is_found_behind_one_that_does_not() {
 #[tokio::test]
 async fn lookup_returns_the_dns_records() {
     let dns = DnsServer::start(&[("relay.example.com", &[Ipv4Addr::new(10, 1, 2, 3)])]).await;
-    let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
+    let outside = Egress::with_dns_servers(&Networks::default(), &[dns.address()]).unwrap();
     let names = outside.lookup("Relay.Example.com").await.unwrap();
     assert_eq!((names.a, names.ttl_s, names.ptr), (vec![Ipv4Addr::new(10, 1, 2, 3)], Some(60), None));
     let missing = outside.lookup("nobody.example.com").await.unwrap_err();
@@ -198,7 +198,7 @@ async fn a_peer_that_never_shakes_hands_is_given_up_in_time() {
 #[tokio::test]
 async fn a_name_server_that_is_silent_is_given_up_in_time() {
     let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let outside = Outside::asking(&Networks::default(), &[silent.local_addr().unwrap()]).unwrap();
+    let outside = Egress::with_dns_servers(&Networks::default(), &[silent.local_addr().unwrap()]).unwrap();
     let asked = Instant::now();
     let address = url("ws://relay.example.com");
     let failed = RelaySession::connect(&outside, &address, Trust::Named, TIMEOUTS).await.unwrap_err();
@@ -210,7 +210,7 @@ async fn a_name_server_that_is_silent_is_given_up_in_time() {
 async fn of_a_name_with_many_addresses_four_are_dialled_and_32_are_kept() {
     let many: Vec<Ipv4Addr> = (2..42).map(|last| Ipv4Addr::new(127, 0, 0, last)).collect();
     let dns = DnsServer::start(&[("many.test", &many)]).await;
-    let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
+    let outside = Egress::with_dns_servers(&Networks::default(), &[dns.address()]).unwrap();
     assert_eq!(outside.lookup("many.test").await.unwrap().a.len(), 32);
     // The peer counts connections and sends nothing, whichever addresses are tried.
     let mut listeners = Vec::new();
@@ -227,7 +227,7 @@ async fn of_a_name_with_many_addresses_four_are_dialled_and_32_are_kept() {
             break port;
         }
     };
-    let patience = Patience { connect: Duration::from_secs(3), idle: Duration::from_secs(3) };
+    let patience = Timeouts { connect: Duration::from_secs(3), idle: Duration::from_secs(3) };
     let address = url(&format!("ws://many.test:{port}"));
     RelaySession::connect(&outside, &address, Trust::Named, patience).await.unwrap_err();
     let mut dialled = 0;

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::response::IntoResponse;
 use axum::routing::get as route;
 use quipu::config::Networks;
-use quipu::net::{FetchError, Fetched, Get, Outside, Trust};
+use quipu::net::{Egress, FetchError, Fetched, Get, Trust};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tower_http::compression::CompressionLayer;
@@ -190,7 +190,7 @@ async fn n_11_3_redirects_are_followed_a_few_times_and_never_inside() {
 #[tokio::test]
 async fn a_redirect_to_a_name_with_a_private_address_connects_to_nothing() {
     let dns = DnsServer::start(&[("inside.example.com", &[std::net::Ipv4Addr::LOCALHOST])]).await;
-    let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
+    let outside = Egress::with_dns_servers(&Networks::default(), &[dns.address()]).unwrap();
     let (inner, _) = raw(|_, _| async { panic!("reached") }).await;
     let (_peer, url) = redirecting(&format!("http://inside.example.com:{}/", inner.address.port())).await;
     assert_eq!(outside.get(get(&url)).await.unwrap_err().reason(), "private_address");

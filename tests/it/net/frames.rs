@@ -75,7 +75,7 @@ async fn n_01_15_n_01_21_n_67_a_page_takes_its_own_events_and_counts_other_frame
     for _ in 0..2 {
         let page = session.page(&filter()).await.unwrap();
         assert_eq!(page.events, [OfferedEvent::read(&note).unwrap()]);
-        assert_eq!((page.odd_frames, page.refused.total(), page.is_cut), (2, 0, false));
+        assert_eq!((page.invalid_frames, page.refused.total(), page.is_cut), (2, 0, false));
         assert_eq!(page.notice.as_deref(), Some("hello \u{2400}"));
     }
     let refusing = answering(vec![Message::text(r#"["CLOSED","ID","restricted: \u0000"]"#)]).await;

@@ -9,8 +9,8 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use nostr_sdk::{Event, EventBuilder, Keys, Timestamp};
 use quipu::base::RelayUrl;
 use quipu::config::Networks;
-use quipu::net::relay::{Patience, RelayError, RelaySession};
-use quipu::net::{Outside, Trust};
+use quipu::net::relay::{RelayError, RelaySession, Timeouts};
+use quipu::net::{Egress, Trust};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -21,16 +21,16 @@ pub(super) const ONION: &str = "vww6ybal4bd7szmgncyruucpgfkqahzddi37ktceo3ah7ngm
 pub(super) const OTHER_ONION: &str = "duckduckgogg42xjoc72x3sjasowoarfbgcmvfimaftt6twagswzczad.onion";
 
 /// Long enough for a loaded machine, short enough to notice a hang.
-pub(super) const TIMEOUTS: Patience =
-    Patience { connect: Duration::from_secs(20), idle: Duration::from_secs(20) };
+pub(super) const TIMEOUTS: Timeouts =
+    Timeouts { connect: Duration::from_secs(20), idle: Duration::from_secs(20) };
 
 pub(super) fn url(text: &str) -> RelayUrl {
     RelayUrl::parse(text).unwrap()
 }
 
 /// Clearnet only, without DNS.
-pub(super) fn outside() -> Outside {
-    Outside::asking(&Networks::default(), &[]).unwrap()
+pub(super) fn outside() -> Egress {
+    Egress::with_dns_servers(&Networks::default(), &[]).unwrap()
 }
 
 pub(super) async fn session(url: &str) -> Result<RelaySession, RelayError> {

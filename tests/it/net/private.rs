@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quipu::config::Networks;
 use quipu::net::relay::RelaySession;
-use quipu::net::{Get, Outside, Trust};
+use quipu::net::{Egress, Get, Trust};
 
 use super::kit::{TIMEOUTS, counted, url};
 use crate::support::dns::DnsServer;
@@ -17,7 +17,7 @@ fn get(url: &str, trust: Trust) -> Get<'_> {
 }
 
 /// The reasons with which a WebSocket and a request to `host` fail.
-async fn refused(outside: &Outside, host: &str, port: u16, trust: Trust) -> [&'static str; 2] {
+async fn refused(outside: &Egress, host: &str, port: u16, trust: Trust) -> [&'static str; 2] {
     let address = url(&format!("ws://{host}:{port}"));
     let session = RelaySession::connect(outside, &address, trust, TIMEOUTS).await.map(drop);
     let address = format!("http://{host}:{port}/");
@@ -34,7 +34,7 @@ async fn c_8_a_public_name_with_a_private_address_is_refused_also_when_the_opera
     .await;
     let (peer, connections) = counted().await;
     let port = peer.address.port();
-    let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
+    let outside = Egress::with_dns_servers(&Networks::default(), &[dns.address()]).unwrap();
     for host in ["seed.example.com", "cloud.example.com", "seed.example.com."] {
         assert_eq!(refused(&outside, host, port, Trust::Named).await, ["private_name"; 2], "{host}");
         assert_eq!(refused(&outside, host, port, Trust::Discovered).await, ["private_address"; 2], "{host}");
@@ -48,7 +48,7 @@ async fn c_8_a_public_name_with_a_private_address_is_refused_also_when_the_opera
     // The settings allow one name, but only for a relay that the operator named.
     let mut networks = Networks::default();
     networks.clearnet.private_names = vec!["seed.example.com".to_owned()];
-    let outside = Outside::asking(&networks, &[dns.address()]).unwrap();
+    let outside = Egress::with_dns_servers(&networks, &[dns.address()]).unwrap();
     assert_eq!(refused(&outside, "seed.example.com", port, Trust::Discovered).await, ["private_address"; 2]);
     assert_eq!(refused(&outside, "cloud.example.com", port, Trust::Named).await, ["private_name"; 2]);
     assert_eq!(connections.load(Ordering::SeqCst), 0);
@@ -63,7 +63,7 @@ async fn c_8_literals_and_local_names_of_the_operator_are_dialled_and_those_of_o
         ("nas.home.arpa", &[Ipv4Addr::LOCALHOST]),
     ])
     .await;
-    let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
+    let outside = Egress::with_dns_servers(&Networks::default(), &[dns.address()]).unwrap();
     let (peer, connections) = counted().await;
     let port = peer.address.port();
     let hosts = ["127.0.0.1", "[::ffff:127.0.0.1]", "localhost", "relay.test", "nas.home.arpa"];
@@ -84,7 +84,7 @@ async fn c_8_a_name_that_changes_its_address_leads_nowhere_else_than_the_answer_
     // A public name: each dial checks the DNS answer that it connects to.
     let documentation = Ipv4Addr::new(203, 0, 113, 1);
     let dns = DnsServer::rebinding("rebind.example.com", &[&[documentation], &[Ipv4Addr::LOCALHOST]]).await;
-    let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
+    let outside = Egress::with_dns_servers(&Networks::default(), &[dns.address()]).unwrap();
     let (peer, connections) = counted().await;
     let port = peer.address.port();
     for _ in 0..3 {
@@ -98,7 +98,7 @@ async fn c_8_a_name_that_changes_its_address_leads_nowhere_else_than_the_answer_
     // requested.
     let dns =
         DnsServer::rebinding("rebind.test", &[&[Ipv4Addr::new(127, 0, 0, 2)], &[Ipv4Addr::LOCALHOST]]).await;
-    let outside = Outside::asking(&Networks::default(), &[dns.address()]).unwrap();
+    let outside = Egress::with_dns_servers(&Networks::default(), &[dns.address()]).unwrap();
     let address = url(&format!("ws://rebind.test:{port}"));
     let failed = RelaySession::connect(&outside, &address, Trust::Named, TIMEOUTS).await.unwrap_err();
     assert_eq!(failed.reason(), "refused");

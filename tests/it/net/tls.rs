@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quipu::config::Networks;
 use quipu::net::relay::{RelayError, RelaySession};
-use quipu::net::{Certificate, DialError, Get, Outside, Trust};
+use quipu::net::{Certificate, DialError, Egress, Get, Trust};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -52,17 +52,17 @@ async fn relay(authority: &CertifiedIssuer<'static, KeyPair>, name: &str, until_
 }
 
 /// Outgoing connections that trust this authority.
-async fn trusting(authority: &CertifiedIssuer<'static, KeyPair>) -> (Outside, DnsServer) {
+async fn trusting(authority: &CertifiedIssuer<'static, KeyPair>) -> (Egress, DnsServer) {
     let folder = tempfile::tempdir().unwrap();
     let ca_file = folder.path().join("ca.pem");
     std::fs::write(&ca_file, authority.pem()).unwrap();
     let dns = DnsServer::start(&[(NAME, &[Ipv4Addr::LOCALHOST])]).await;
     let mut networks = Networks { ca_file: Some(ca_file), ..Networks::default() };
     networks.clearnet.private_names = vec![NAME.to_owned()];
-    (Outside::asking(&networks, &[dns.address()]).unwrap(), dns)
+    (Egress::with_dns_servers(&networks, &[dns.address()]).unwrap(), dns)
 }
 
-async fn dialled(outside: &Outside, address: SocketAddr) -> Result<Certificate, DialError> {
+async fn dialled(outside: &Egress, address: SocketAddr) -> Result<Certificate, DialError> {
     let url = url(&format!("wss://{NAME}:{}", address.port()));
     match RelaySession::connect(outside, &url, Trust::Named, TIMEOUTS).await {
         Ok(session) => Ok(session.handshake().certificate.clone().unwrap()),
@@ -72,7 +72,7 @@ async fn dialled(outside: &Outside, address: SocketAddr) -> Result<Certificate, 
 }
 
 /// Fetches a document; on failure the reason.
-async fn fetched(outside: &Outside, address: SocketAddr) -> Result<(), &'static str> {
+async fn fetched(outside: &Egress, address: SocketAddr) -> Result<(), &'static str> {
     let get = Get {
         url: &format!("https://{NAME}:{}/", address.port()),
         trust: Trust::Named,
@@ -126,7 +126,7 @@ async fn a_bad_certificate_is_refused_and_written_down_all_the_same() {
 async fn a_tor_5_inside_onion_a_certificate_proves_nothing_more_and_is_only_written_down() {
     let peer = relay(&authority(), ONION, 2020).await;
     let proxy = SocksProxy::start(Ok(peer.address)).await;
-    let outside = Outside::asking(&hidden(proxy.address()), &[]).unwrap();
+    let outside = Egress::with_dns_servers(&hidden(proxy.address()), &[]).unwrap();
     let session =
         RelaySession::connect(&outside, &url(&format!("wss://{ONION}")), Trust::Discovered, TIMEOUTS).await;
     let certificate = session.unwrap().handshake().certificate.clone().unwrap();
@@ -141,7 +141,7 @@ fn an_invalid_ca_file_is_refused_by_name() {
     for text in ["", "no certificate"] {
         std::fs::write(&ca_file, text).unwrap();
         let networks = Networks { ca_file: Some(ca_file.clone()), ..Networks::default() };
-        let refused = Outside::asking(&networks, &[]).unwrap_err().to_string();
+        let refused = Egress::with_dns_servers(&networks, &[]).unwrap_err().to_string();
         assert!(refused.contains("networks.ca_file") && refused.contains("ca.pem"), "{refused}");
     }
 }
@@ -154,7 +154,7 @@ async fn a_peer_that_never_answers_the_tls_handshake_is_given_up_in_time() {
     })
     .await;
     // By its IP address: a DNS query needs a running clock.
-    let outside = Outside::asking(&Networks::default(), &[]).unwrap();
+    let outside = Egress::with_dns_servers(&Networks::default(), &[]).unwrap();
     let address = url(&format!("wss://{}", mute.address));
     let refused = RelaySession::connect(&outside, &address, Trust::Named, TIMEOUTS).await.unwrap_err();
     assert!(matches!(refused, RelayError::Connect(DialError::Timeout(_))), "{refused}");

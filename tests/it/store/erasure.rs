@@ -5,7 +5,7 @@ use quipu::base::Refusals;
 use quipu::store::Error;
 use quipu::store::Relay;
 use quipu::store::ingest::Intake;
-use quipu::store::leave::{ErasureSubject, Left, erase};
+use quipu::store::removal::{ErasureSubject, RemovedRows, erase};
 
 use super::kit::{Kit, ingest_journal, note, number, offered, page, sample, texts};
 
@@ -43,7 +43,7 @@ async fn only_the_erased_event_is_removed_and_neither_import_nor_crawl_stores_it
     let newest = events.last().unwrap();
     let subject = ErasureSubject::Event(newest.id.to_bytes());
     let left = erase(&kit.database.urls().owner, subject, "asked by its author").await.unwrap();
-    assert_eq!(left, Left { events: 1, sightings: 2 });
+    assert_eq!(left, RemovedRows { events: 1, sightings: 2 });
     assert_eq!(stored(&kit).await, ids(&events[..19]));
     assert_eq!(
         kit.problems().await,
@@ -72,7 +72,7 @@ async fn the_erasure_of_a_key_removes_its_events_up_to_the_time_and_no_other_eve
     let until = events[10].created_at.as_secs().cast_signed();
     let subject = ErasureSubject::Pubkey(authors[0].public_key().to_bytes(), until);
     let left = erase(&kit.database.urls().owner, subject, "court order 7").await.unwrap();
-    assert_eq!(left, Left { events: 6, sightings: 12 });
+    assert_eq!(left, RemovedRows { events: 6, sightings: 12 });
     let expected =
         ids(events.iter().enumerate().filter(|(n, _)| n % 2 == 1 || *n > 10).map(|(_, event)| event));
     assert_eq!(stored(&kit).await, expected);
@@ -129,7 +129,7 @@ async fn an_event_in_a_batch_that_waits_for_its_erasure_is_not_stored() {
         batch.batch_execute("COMMIT").await.unwrap();
     };
     let (erased, ingested, ()) = tokio::join!(erasing, ingesting, releasing);
-    assert_eq!(erased.unwrap(), Left::default());
+    assert_eq!(erased.unwrap(), RemovedRows::default());
     assert_eq!(ingested.stored, 0);
     assert_eq!(stored(&kit).await, Vec::<String>::new());
     assert_eq!(number(&batch, "SELECT count(*) FROM sightings").await, 0);

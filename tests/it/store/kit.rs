@@ -11,7 +11,7 @@ use quipu::store::append::{Journal, RetryLimits, Writer};
 use quipu::store::ingest::{IngestJournal, IngestMetrics, IngestPage, Intake, Source};
 use quipu::store::projection::Projection;
 use quipu::store::tick::Ticker;
-use quipu::store::{AppendMetrics, DoorSizes, Doors, Hints, Relay};
+use quipu::store::{AppendMetrics, Hints, PoolSizes, Pools, Relay};
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
@@ -20,7 +20,7 @@ use crate::support::proxy::eventually;
 
 /// A database and the tasks that use it.
 pub(crate) struct Kit {
-    pub(crate) doors: Doors,
+    pub(crate) pools: Pools,
     pub(crate) tasks: JoinSet<()>,
     pub(crate) database: TestDatabase,
 }
@@ -28,14 +28,14 @@ pub(crate) struct Kit {
 impl Kit {
     pub(crate) async fn new() -> Self {
         let database = TestDatabase::new().await;
-        Self { doors: database.doors(), tasks: JoinSet::new(), database }
+        Self { pools: database.pools(), tasks: JoinSet::new(), database }
     }
 
     /// A kit whose write pool connects through a proxy.
     pub(crate) fn through(database: TestDatabase, write: Secret) -> Self {
         let urls = quipu::store::DatabaseUrls { write, ..database.urls() };
-        let doors = Doors::open(&urls, DoorSizes { write: 3, session: 1, read: 1 }).unwrap();
-        Self { doors, tasks: JoinSet::new(), database }
+        let pools = Pools::open(&urls, PoolSizes { write: 3, session: 1, read: 1 }).unwrap();
+        Self { pools, tasks: JoinSet::new(), database }
     }
 
     pub(crate) fn writer<J: Journal>(&mut self, journal: J) -> Writer<J> {
@@ -43,7 +43,7 @@ impl Kit {
     }
 
     pub(crate) fn writer_with_limits<J: Journal>(&mut self, journal: J, limits: RetryLimits) -> Writer<J> {
-        let (pool, hints, metrics) = (self.doors.write.clone(), Hints::default(), AppendMetrics::default());
+        let (pool, hints, metrics) = (self.pools.write.clone(), Hints::default(), AppendMetrics::default());
         let (writer, task) = Writer::with_retry_limits(journal, pool, hints, metrics, limits);
         self.tasks.spawn(task);
         writer
@@ -51,7 +51,7 @@ impl Kit {
 
     pub(crate) fn intake(&mut self) -> Intake {
         let writer = self.writer(ingest_journal());
-        Intake::new(self.doors.write.clone(), writer, IngestMetrics::default())
+        Intake::new(self.pools.write.clone(), writer, IngestMetrics::default())
     }
 
     /// Adds relays, numbered in the order of `names`.
@@ -78,13 +78,13 @@ impl Kit {
     }
 
     pub(crate) async fn ticker(&self) -> Ticker {
-        Ticker::new(self.doors.write.clone()).await.unwrap()
+        Ticker::new(self.pools.write.clone()).await.unwrap()
     }
 
     /// Takes ticks and projects until nothing is left to apply.
     pub(crate) async fn project(&self) {
         self.ticker().await.take().await.unwrap();
-        while totals().catch_up(&self.doors.write).await.unwrap() {}
+        while totals().catch_up(&self.pools.write).await.unwrap() {}
     }
 
     /// The problems that `quipu verify` reports.

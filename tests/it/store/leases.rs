@@ -15,7 +15,7 @@ async fn take(leases: &Leases, length: Duration) -> Option<i64> {
 }
 
 fn pair(kit: &Kit) -> (Leases, Leases) {
-    (Leases::new(kit.doors.write.clone()), Leases::new(kit.doors.write.clone()))
+    (Leases::new(kit.pools.write.clone()), Leases::new(kit.pools.write.clone()))
 }
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn of_many_processes_one_gets_each_lease() {
     let names: Vec<String> = (0..20).map(|n| format!("sync/{n}")).collect();
     let mut takers = tokio::task::JoinSet::new();
     for _ in 0..8 {
-        let (leases, names) = (Leases::new(kit.doors.write.clone()), names.clone());
+        let (leases, names) = (Leases::new(kit.pools.write.clone()), names.clone());
         takers.spawn(async move { leases.take(&names, LONG).await.unwrap() });
     }
     let mut held: Vec<String> =
@@ -77,8 +77,8 @@ async fn a_lease_given_back_is_free_and_only_its_holder_can_give_it() {
     let (one, other) = pair(&kit);
     let names = ["sync/1".to_owned()];
     let first = take(&one, LONG).await.unwrap();
-    other.give_back(&names).await.unwrap();
+    other.release(&names).await.unwrap();
     assert_eq!(take(&other, LONG).await, None);
-    one.give_back(&names).await.unwrap();
+    one.release(&names).await.unwrap();
     assert!(take(&other, LONG).await.unwrap() > first);
 }

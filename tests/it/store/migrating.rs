@@ -85,7 +85,7 @@ async fn procedures_are_applied_when_they_changed_and_only_then() {
 async fn lilbrotr_keeps_keys_and_times_but_neither_tags_nor_content() {
     let database = TestDatabase::empty().await;
     owner::migrate(&database.urls().owner, &procedures("lilbrotr")).await.unwrap();
-    let mut kit = Kit { doors: database.doors(), tasks: tokio::task::JoinSet::new(), database };
+    let mut kit = Kit { pools: database.pools(), tasks: tokio::task::JoinSet::new(), database };
     let relay = kit.relays(&["one"]).await[0];
     let events = sample(80, 60);
     let told = kit.writer(ingest_journal()).append(page(Some(relay), &events)).await.unwrap();
@@ -118,7 +118,7 @@ async fn a_third_implementation_needs_a_folder_but_no_code() {
     };
     let database = TestDatabase::empty().await;
     owner::migrate(&database.urls().owner, &its).await.unwrap();
-    let mut kit = Kit { doors: database.doors(), tasks: tokio::task::JoinSet::new(), database };
+    let mut kit = Kit { pools: database.pools(), tasks: tokio::task::JoinSet::new(), database };
     kit.writer(ingest_journal()).append(page(None, &sample(81, 10))).await.unwrap();
     let client = kit.database.owner().await;
     assert_eq!(

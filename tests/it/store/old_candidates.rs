@@ -36,6 +36,6 @@ async fn candidates_of_the_old_schema_get_the_domain_that_a_replay_gives() {
         "co.uk",
     ];
     assert_eq!(domains, expected);
-    let kit = Kit { doors: database.doors(), tasks: JoinSet::new(), database };
+    let kit = Kit { pools: database.pools(), tasks: JoinSet::new(), database };
     assert_eq!(kit.problems().await, Vec::<String>::new());
 }

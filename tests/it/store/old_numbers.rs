@@ -95,7 +95,7 @@ async fn rows_of_the_old_schema_keep_their_numbers_and_meaning() {
 
     // New events get numbers after those of batch 40, the last batch that stored events, and everything is
     // consistent.
-    let mut kit = Kit { doors: database.doors(), tasks: JoinSet::new(), database };
+    let mut kit = Kit { pools: database.pools(), tasks: JoinSet::new(), database };
     let newest = number(&client, "SELECT max(quipu_event_slot(number)) FROM events").await;
     let events = sample(113, 40);
     let two = quipu::store::Relay(2);

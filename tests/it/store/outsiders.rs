@@ -8,10 +8,10 @@ use quipu::base::RelayUrl;
 use quipu::lifecycle::Service as _;
 use quipu::services::archive::react::Offers;
 use quipu::services::archive::seeds::Seeds;
-use quipu::store::embedded::Person;
+use quipu::store::embedded::SharedRole;
 use quipu::store::lease::Leases;
 use quipu::store::owner::{self, connect};
-use quipu::store::{end_obstructions, unobstructed};
+use quipu::store::{end_blocking_sessions, while_ending_blocking_sessions};
 use serde_json::json;
 use tokio::time::timeout;
 use tokio_postgres::Client;
@@ -40,8 +40,8 @@ async fn offer(client: &Client, event: &Event, content: &str) -> Result<bool, to
 
 async fn verify_offers(kit: &mut Kit) {
     let offers = Offers {
-        doors: kit.doors.clone(),
-        leases: Leases::new(kit.doors.write.clone()),
+        pools: kit.pools.clone(),
+        leases: Leases::new(kit.pools.write.clone()),
         intake: kit.intake(),
     };
     offers.cycle(&CancellationToken::new()).await.unwrap();
@@ -50,7 +50,7 @@ async fn verify_offers(kit: &mut Kit) {
 #[tokio::test]
 async fn an_offered_event_is_stored_only_after_it_is_verified() {
     let mut kit = Kit::new().await;
-    let writer = connect(&kit.database.person_url(Person::Writer)).await.unwrap();
+    let writer = connect(&kit.database.shared_role_url(SharedRole::Writer)).await.unwrap();
     let owner = kit.database.owner().await;
     let keys = Keys::generate();
     let (good, forged) = (note(&keys, 1_700_000_000, "true"), note(&keys, 1_700_000_001, "true"));
@@ -78,7 +78,7 @@ async fn an_offered_event_is_stored_only_after_it_is_verified() {
 #[tokio::test]
 async fn an_offer_that_fails_alone_stays_and_is_tried_again() {
     let mut kit = Kit::new().await;
-    let writer = connect(&kit.database.person_url(Person::Writer)).await.unwrap();
+    let writer = connect(&kit.database.shared_role_url(SharedRole::Writer)).await.unwrap();
     let (owner, superuser) = (kit.database.owner().await, kit.superuser().await);
     let fail = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'planted' USING ERRCODE = '22023'; END $$;
                 CREATE TRIGGER fail BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.content = 'planted') EXECUTE FUNCTION fail()";
@@ -104,7 +104,7 @@ async fn an_offer_that_fails_alone_stays_and_is_tried_again() {
 #[tokio::test]
 async fn bad_arguments_are_refused_by_name_and_offers_are_bounded() {
     let kit = Kit::new().await;
-    let writer = connect(&kit.database.person_url(Person::Writer)).await.unwrap();
+    let writer = connect(&kit.database.shared_role_url(SharedRole::Writer)).await.unwrap();
     let call = |arguments: &str| format!("SELECT insert_event({arguments})");
     let ok = [
         r"sha256('i')",
@@ -142,7 +142,7 @@ async fn bad_arguments_are_refused_by_name_and_offers_are_bounded() {
 #[tokio::test]
 async fn a_snapshot_makes_its_relay_known() {
     let kit = Kit::new().await;
-    let writer = connect(&kit.database.person_url(Person::Writer)).await.unwrap();
+    let writer = connect(&kit.database.shared_role_url(SharedRole::Writer)).await.unwrap();
     let insert =
         "SELECT insert_relay_metadata('wss://new.example.com', 1700000000, '{\"name\": \"New\"}', NULL)";
     writer.batch_execute(insert).await.unwrap();
@@ -245,16 +245,19 @@ async fn analysts_call_no_procedure_and_programs_call_four() {
                     AND (p.provolatile = 'v' OR p.prosecdef OR p.proname LIKE 'insert%' OR p.proname LIKE 'delete%')
                     AND p.prorettype <> 'trigger'::regtype AND has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1";
     for (person, expected) in [
-        (Person::Reader, &[][..]),
-        (Person::MessagesReader, &[]),
-        (Person::Writer, &["delete_orphan_events", "insert_event", "insert_relay", "insert_relay_metadata"]),
+        (SharedRole::Reader, &[][..]),
+        (SharedRole::MessagesReader, &[]),
+        (
+            SharedRole::Writer,
+            &["delete_orphan_events", "insert_event", "insert_relay", "insert_relay_metadata"],
+        ),
     ] {
-        let client = connect(&kit.database.person_url(person)).await.unwrap();
+        let client = connect(&kit.database.shared_role_url(person)).await.unwrap();
         assert_eq!(texts(&client, callable).await, expected, "{person:?}");
         let readable = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v')
                         AND has_table_privilege(oid, 'SELECT')";
-        assert_eq!(texts(&client, readable).await.is_empty(), person == Person::Writer);
-        if person == Person::Writer {
+        assert_eq!(texts(&client, readable).await.is_empty(), person == SharedRole::Writer);
+        if person == SharedRole::Writer {
             assert_eq!(number(&client, "SELECT delete_orphan_events('2024-01-01')").await, 0);
         }
     }
@@ -270,7 +273,7 @@ async fn analysts_call_no_procedure_and_programs_call_four() {
 async fn an_analyst_cannot_hold_up_a_start() {
     let kit = Kit::new().await;
     let urls = kit.database.urls();
-    let analyst = connect(&kit.database.person_url(Person::Reader)).await.unwrap();
+    let analyst = connect(&kit.database.shared_role_url(SharedRole::Reader)).await.unwrap();
     analyst
         .batch_execute(
             "SET idle_session_timeout = 0; SELECT pg_advisory_lock(hashtextextended('quipu/migrations', 0))",
@@ -279,7 +282,7 @@ async fn an_analyst_cannot_hold_up_a_start() {
         .unwrap();
     let procedures = procedures("bigbrotr");
     let migrating = owner::migrate(&urls.owner, &procedures);
-    unobstructed(&urls.session, timeout(Duration::from_secs(30), migrating))
+    while_ending_blocking_sessions(&urls.session, timeout(Duration::from_secs(30), migrating))
         .await
         .expect("the start continues")
         .unwrap();
@@ -293,8 +296,8 @@ async fn a_session_that_holds_up_the_service_is_ended() {
     let end = "SELECT quipu_end_obstructions(3600)::bigint";
     // An analyst takes the lock that every batch of events shares, and lifts the limits of the role.
     let lock = "SET idle_in_transaction_session_timeout = 0; SELECT pg_advisory_lock(hashtextextended('quipu/erasure', 0))";
-    for person in [Person::Reader, Person::MessagesReader] {
-        let analyst = connect(&kit.database.person_url(person)).await.unwrap();
+    for person in [SharedRole::Reader, SharedRole::MessagesReader] {
+        let analyst = connect(&kit.database.shared_role_url(person)).await.unwrap();
         assert_eq!(number(&service, end).await, 0);
         analyst.batch_execute(lock).await.unwrap();
         assert_eq!(number(&service, end).await, 1, "{person:?}");
@@ -302,7 +305,7 @@ async fn a_session_that_holds_up_the_service_is_ended() {
         assert!(analyst.batch_execute("SELECT 1").await.is_err());
     }
     // The procedures that programs may call take locks too, which last as long as the transaction.
-    let writer = connect(&kit.database.person_url(Person::Writer)).await.unwrap();
+    let writer = connect(&kit.database.shared_role_url(SharedRole::Writer)).await.unwrap();
     writer.batch_execute("BEGIN; SELECT insert_relay('wss://new.example.com')").await.unwrap();
     assert_eq!(number(&service, end).await, 0);
     assert_eq!(number(&service, "SELECT quipu_end_obstructions(0)::bigint").await, 1);
@@ -310,7 +313,7 @@ async fn a_session_that_holds_up_the_service_is_ended() {
     let analyst = connect(&kit.database.reader_url()).await.unwrap();
     analyst.batch_execute("SELECT pg_advisory_lock(hashtextextended('quipu/tick', 0))").await.unwrap();
     assert_eq!(kit.ticker().await.take().await.unwrap(), None);
-    assert_eq!(end_obstructions(&kit.doors.urls().session).await.unwrap(), 1);
+    assert_eq!(end_blocking_sessions(&kit.pools.urls().session).await.unwrap(), 1);
     assert!(kit.ticker().await.take().await.unwrap().is_some());
     let analyst = connect(&kit.database.reader_url()).await.unwrap();
     analyst.batch_execute("BEGIN; SELECT count(*) FROM relays").await.unwrap();

@@ -95,7 +95,7 @@ async fn a_wrong_unexpected_or_missing_row_is_found_and_a_rebuild_corrects_it() 
 
             projection(name).rebuild(&mut owner).await.unwrap();
             if projection(name).upkeep == Upkeep::Ticks {
-                assert!(projection(name).catch_up(&kit.doors.write).await.unwrap());
+                assert!(projection(name).catch_up(&kit.pools.write).await.unwrap());
             }
             assert_eq!(kit.problems().await, Vec::<String>::new(), "{table}: {what}");
             assert_eq!(texts(&owner, &content).await, before, "{table}: {what}");
@@ -125,7 +125,7 @@ async fn the_archive_verifies_clean_while_a_writer_and_a_projector_run() {
     let mut kit = archive().await;
     let relay = kit.relays(&["busy"]).await[0];
     let (writer, done) = (kit.writer(ingest_journal()), CancellationToken::new());
-    let (ticker, pool, stop) = (kit.ticker().await, kit.doors.write.clone(), done.clone());
+    let (ticker, pool, stop) = (kit.ticker().await, kit.pools.write.clone(), done.clone());
     let mut load = tokio::task::JoinSet::new();
     load.spawn(async move {
         while !stop.is_cancelled() {
@@ -177,7 +177,7 @@ async fn a_rebuild_is_not_undone_by_a_projector_in_the_middle_of_a_batch() {
     let writer = kit.writer(ingest_journal());
     writer.append(page(None, &sample(52, 5))).await.unwrap();
     kit.ticker().await.take().await.unwrap();
-    let pool = kit.doors.write.clone();
+    let pool = kit.pools.write.clone();
     let totals = totals();
     let catch_up = totals.catch_up(&pool);
     let rebuild = async {

@@ -31,7 +31,7 @@ async fn after_a_restore_consumers_wait_for_a_rebase_and_are_exact_after_it() {
     writer.append(page(Some(relay), &events[20..30])).await.unwrap();
 
     kit.superuser().await.batch_execute(RESTORED).await.unwrap();
-    let refused = Ticker::new(kit.doors.write.clone()).await.unwrap_err();
+    let refused = Ticker::new(kit.pools.write.clone()).await.unwrap_err();
     assert!(
         matches!(&refused, Error::Inconsistent { table: "era", .. })
             && refused.to_string().contains("quipu rebase"),
@@ -49,7 +49,7 @@ async fn after_a_restore_consumers_wait_for_a_rebase_and_are_exact_after_it() {
         writer.append(page(Some(relay), chunk)).await.unwrap();
         let ticker = kit.ticker().await;
         eventually("a tick", || async { ticker.take().await.unwrap().is_some() }).await;
-        totals().catch_up(&kit.doors.write).await.unwrap();
+        totals().catch_up(&kit.pools.write).await.unwrap();
     }
     assert_eq!(number(&client, counted).await, 60);
     assert_eq!(kit.problems().await, Vec::<String>::new());

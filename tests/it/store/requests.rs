@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 
 use nostr_sdk::{Event, EventBuilder, JsonUtil as _, Keys, Kind, Tag, Timestamp};
 use quipu::base::Refusals;
-use quipu::lifecycle::{Cycle, Service as _};
+use quipu::lifecycle::{CycleOutcome, Service as _};
 use quipu::services::archive::react::Vanisher;
 use quipu::services::archive::read;
 use quipu::store::ingest::KnownEvent;
 use quipu::store::lease::Leases;
-use quipu::store::leave::{ErasureSubject, Left, erase};
+use quipu::store::removal::{ErasureSubject, RemovedRows, erase};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio_util::sync::CancellationToken;
@@ -66,12 +66,12 @@ async fn n_77_events_that_relays_remove_by_themselves_or_on_request_are_told_fro
     let now = i64::try_from(T).unwrap() + 100;
     for (events, is_removable) in [(&kept[..], false), (&removable, true)] {
         for event in events {
-            let found = read::removable(&kit.doors.session, &[known(event)], now).await.unwrap();
+            let found = read::removable(&kit.pools.session, &[known(event)], now).await.unwrap();
             assert_eq!(found == 1, is_removable, "{}", event.as_json());
         }
     }
     let all: Vec<_> = kept.iter().chain(&removable).map(known).collect();
-    assert_eq!(read::removable(&kit.doors.session, &all, now).await.unwrap(), removable.len());
+    assert_eq!(read::removable(&kit.pools.session, &all, now).await.unwrap(), removable.len());
 }
 
 /// Ids in the view `public_events`.
@@ -92,13 +92,13 @@ async fn stored(kit: &Kit) -> BTreeSet<String> {
 
 fn vanisher(kit: &Kit, own: &[&str]) -> Vanisher {
     let own_urls = own.iter().map(|url| (*url).to_owned()).collect();
-    Vanisher::new(kit.doors.clone(), Leases::new(kit.doors.write.clone()), own_urls)
+    Vanisher::new(kit.pools.clone(), Leases::new(kit.pools.write.clone()), own_urls)
 }
 
 /// Runs the vanisher until no request is left.
 async fn vanish(kit: &Kit, own: &[&str]) {
     let vanisher = vanisher(kit, own);
-    while vanisher.cycle(&CancellationToken::new()).await.unwrap() == Cycle::More {}
+    while vanisher.cycle(&CancellationToken::new()).await.unwrap() == CycleOutcome::More {}
 }
 
 #[tokio::test]
@@ -442,7 +442,7 @@ async fn an_interrupted_vanish_request_is_completed_later_and_by_one_of_two_proc
     let (one, other) = tokio::join!(erase(&owner, subject, "x"), erase(&owner, subject, "x"));
     let mut both = [one.unwrap(), other.unwrap()];
     both.sort_by_key(|left| left.events);
-    assert_eq!(both, [Left::default(), Left { events: 10, sightings: 0 }]);
+    assert_eq!(both, [RemovedRows::default(), RemovedRows { events: 10, sightings: 0 }]);
     vanish(&kit, &[OWN]).await;
     assert_eq!(number(&blocker, "SELECT count(*) FROM erasure").await, 1);
     let mut expected = ids(&notes[10..]);

@@ -3,7 +3,7 @@
 use chrono::NaiveDate;
 use nostr_sdk::Keys;
 use quipu::base::Refusals;
-use quipu::store::leave::{Left, Month, PAST, drop_month, months_before};
+use quipu::store::removal::{Month, PAST, RemovedRows, drop_month, months_before};
 use tokio_util::sync::CancellationToken;
 
 use super::kit::{Kit, ingest_journal, note, number, offered, page, texts};
@@ -28,7 +28,10 @@ async fn a_dropped_month_is_recorded_and_its_events_stay_away() {
     let months: Vec<NaiveDate> =
         months_before(&owner, day(2022, 4)).await.unwrap().iter().map(|m| m.month).collect();
     assert_eq!(months, [day(2022, 1), day(2022, 2), day(2022, 3)]);
-    assert_eq!(drop_month(&owner, day(2022, 2), "old").await.unwrap(), Left { events: 1, sightings: 1 });
+    assert_eq!(
+        drop_month(&owner, day(2022, 2), "old").await.unwrap(),
+        RemovedRows { events: 1, sightings: 1 }
+    );
     let told = intake.offer(Some(relay), offered(&events), Refusals::default()).await.unwrap();
     assert_eq!((told.stored, told.known), (0, 4));
     let client = kit.database.owner().await;
@@ -75,7 +78,10 @@ async fn retention_resumes_after_an_interrupted_detach() {
         1,
         "an unfinished month is offered again"
     );
-    assert_eq!(drop_month(&owner, day(2022, 5), "old").await.unwrap(), Left { events: 1, sightings: 1 });
+    assert_eq!(
+        drop_month(&owner, day(2022, 5), "old").await.unwrap(),
+        RemovedRows { events: 1, sightings: 1 }
+    );
     kit.project().await;
     assert_eq!(kit.problems().await, Vec::<String>::new());
 }
@@ -100,7 +106,7 @@ async fn a_month_that_was_detached_before_the_schema_changed_can_be_dropped() {
         .unwrap();
     let url = kit.database.urls().owner;
     assert_eq!(months_before(&url, day(2022, 6)).await.unwrap().len(), 1);
-    assert_eq!(drop_month(&url, day(2022, 5), "old").await.unwrap(), Left { events: 1, sightings: 1 });
+    assert_eq!(drop_month(&url, day(2022, 5), "old").await.unwrap(), RemovedRows { events: 1, sightings: 1 });
     kit.project().await;
     assert_eq!(kit.problems().await, Vec::<String>::new());
 }
@@ -155,7 +161,7 @@ async fn events_before_the_first_month_can_be_dropped_too() {
         "the month does not end before that day"
     );
     let months = months_before(&owner, day(2020, 11)).await.unwrap();
-    let both = Left { events: 2, sightings: 2 };
+    let both = RemovedRows { events: 2, sightings: 2 };
     assert_eq!(months, [Month { month: PAST, holds: both }]);
     assert_eq!(drop_month(&owner, PAST, "old").await.unwrap(), both);
     let told = intake.offer(Some(relay), offered(&events), Refusals::default()).await.unwrap();

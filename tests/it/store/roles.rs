@@ -1,7 +1,7 @@
 //! Privileges of each role: analysts read for a limited time, services append and read, and only the owner
 //! creates tables.
 
-use quipu::store::embedded::Person;
+use quipu::store::embedded::SharedRole;
 use quipu::store::registry::{TABLES, TableKind};
 use tokio_postgres::error::SqlState;
 
@@ -11,8 +11,9 @@ use super::kit::{Kit, texts};
 async fn an_analyst_reads_everything_but_messages_for_a_limited_time_and_writes_nothing() {
     let kit = Kit::new().await;
     let reader = quipu::store::owner::connect(&kit.database.reader_url()).await.unwrap();
-    let messages =
-        quipu::store::owner::connect(&kit.database.person_url(Person::MessagesReader)).await.unwrap();
+    let messages = quipu::store::owner::connect(&kit.database.shared_role_url(SharedRole::MessagesReader))
+        .await
+        .unwrap();
     for (table, kind) in TABLES.iter().filter(|(_, kind)| *kind != TableKind::Schema) {
         let query = format!("SELECT * FROM {table} LIMIT 1");
         let read = messages.query(&query, &[]).await;

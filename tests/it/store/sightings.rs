@@ -6,7 +6,7 @@ use quipu::base::Refusals;
 use quipu::services::archive::read;
 use quipu::store::Relay;
 use quipu::store::ingest::{IngestPage, KnownEvent, KnownEvents};
-use quipu::store::leave::{ErasureSubject, drop_month, erase};
+use quipu::store::removal::{ErasureSubject, drop_month, erase};
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
@@ -157,11 +157,11 @@ async fn sightings_learnt_by_comparison_are_marked_and_counted_separately() {
     assert_eq!(texts(&owner, counts).await, expected);
 
     kit.project().await;
-    let status = read::status(&kit.doors.read).await.unwrap();
+    let status = read::status(&kit.pools.read).await.unwrap();
     assert_eq!((status.sightings, status.sightings_compared), (120, 70));
     // Erasing an event reduces both counts.
     erase(&kit.database.urls().owner, ErasureSubject::Event(events[20].id.to_bytes()), "x").await.unwrap();
-    let status = read::status(&kit.doors.read).await.unwrap();
+    let status = read::status(&kit.pools.read).await.unwrap();
     assert_eq!((status.sightings, status.sightings_compared), (117, 68));
     assert_eq!(kit.problems().await, Vec::<String>::new());
 }

@@ -28,7 +28,7 @@ async fn counted(client: &Client) -> BTreeMap<i64, i64> {
 async fn tick(kit: &Kit) {
     let ticker = kit.ticker().await;
     eventually("a tick is taken", || async { ticker.take().await.unwrap().is_some() }).await;
-    totals().catch_up(&kit.doors.write).await.unwrap();
+    totals().catch_up(&kit.pools.write).await.unwrap();
 }
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn entries_that_commit_in_the_opposite_order_of_their_positions_are_seen_o
 
 async fn tick_if_any(kit: &Kit) {
     kit.ticker().await.take().await.unwrap();
-    totals().catch_up(&kit.doors.write).await.unwrap();
+    totals().catch_up(&kit.pools.write).await.unwrap();
 }
 
 #[tokio::test]
@@ -153,7 +153,7 @@ async fn concurrent_tickers_keep_one_order_and_concurrent_projectors_count_once(
     let writer = kit.writer(ingest_journal());
     let done = tokio_util::sync::CancellationToken::new();
     for _ in 0..2 {
-        let (ticker, pool, done) = (kit.ticker().await, kit.doors.write.clone(), done.clone());
+        let (ticker, pool, done) = (kit.ticker().await, kit.pools.write.clone(), done.clone());
         kit.tasks.spawn(async move {
             while !done.is_cancelled() {
                 ticker.take().await.unwrap();
@@ -195,7 +195,7 @@ async fn an_idle_database_takes_no_ticks() {
     assert!(taken <= strangers, "{taken} ticks in {:?} in which nothing was written here", started.elapsed());
     // A tick without new entries leaves no checkpoint.
     let before = number(&kit.superuser().await, "SELECT tick FROM checkpoint").await;
-    assert!(!totals().catch_up(&kit.doors.write).await.unwrap());
+    assert!(!totals().catch_up(&kit.pools.write).await.unwrap());
     assert_eq!(number(&kit.superuser().await, "SELECT tick FROM checkpoint").await, before);
 }
 
@@ -207,7 +207,7 @@ async fn when_ticks_are_deleted_a_reader_continues_from_its_checkpoint() {
     early.batch_execute(&entry(2)).await.unwrap();
     tick(&kit).await;
     kit.superuser().await.batch_execute("TRUNCATE tick").await.unwrap();
-    assert!(!totals().catch_up(&kit.doors.write).await.unwrap(), "without a tick there is nothing to apply");
+    assert!(!totals().catch_up(&kit.pools.write).await.unwrap(), "without a tick there is nothing to apply");
     late.batch_execute("COMMIT").await.unwrap();
     early.batch_execute(&entry(2)).await.unwrap();
     tick(&kit).await;

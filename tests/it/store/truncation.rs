@@ -18,8 +18,8 @@ async fn every_working_table_is_truncated_under_load_and_nothing_is_lost_or_coun
     let mut services = JoinSet::new();
     // Two processes of each service, which share the work by leases.
     for _ in 0..2 {
-        let (ticker, leases) = (kit.ticker().await, Leases::new(kit.doors.write.clone()));
-        let (pool, stop) = (kit.doors.write.clone(), done.clone());
+        let (ticker, leases) = (kit.ticker().await, Leases::new(kit.pools.write.clone()));
+        let (pool, stop) = (kit.pools.write.clone(), done.clone());
         services.spawn(async move {
             while !stop.is_cancelled() {
                 if !leases.take(&["ticker".to_owned()], Duration::from_millis(200)).await.unwrap().is_empty()

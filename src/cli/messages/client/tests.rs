@@ -63,7 +63,7 @@ async fn between<T>(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}/ws", listener.local_addr().unwrap());
     let login = Login {
-        outside: Outside::asking(&Networks::default(), &[]).unwrap(),
+        outside: Egress::with_dns_servers(&Networks::default(), &[]).unwrap(),
         url: Url::parse(&url).unwrap(),
         wayfarer_id: key_id(),
         device: "cli".to_owned(),
@@ -133,7 +133,7 @@ async fn a_challenge_that_would_let_a_relay_in_elsewhere_is_not_signed() {
         )
         .await;
         assert!(matches!(trouble, Trouble::OtherRelay(_) | Trouble::Unsignable(_)), "{trouble}");
-        assert!(!trouble.is_passing());
+        assert!(!trouble.is_transient());
     }
 }
 
@@ -173,7 +173,7 @@ async fn whoever_has_no_proof_is_told_what_to_give() {
 
 #[tokio::test]
 async fn refusals_say_what_to_do_and_whether_to_try_again() {
-    for (code, is_passing, advice) in [
+    for (code, is_transient, advice) in [
         ("AUTH_FAILED", false, "token list"),
         ("RATE_LIMITED", true, "later"),
         ("INVALID_WAYFARER_ID", false, "64 lower-case hex"),
@@ -189,7 +189,7 @@ async fn refusals_say_what_to_do_and_whether_to_try_again() {
             async |login| Client::connect(login, Purpose::Listen).await.unwrap_err(),
         )
         .await;
-        assert_eq!(trouble.is_passing(), is_passing, "{trouble}");
+        assert_eq!(trouble.is_transient(), is_transient, "{trouble}");
         let said = trouble.to_string();
         assert!(said.contains(code) && said.contains(advice), "{said}");
         assert!(!said.contains('\u{1b}'), "a relay does not command the terminal");
@@ -210,7 +210,7 @@ async fn a_refused_upgrade_is_an_http_status() {
     )
     .await;
     assert!(trouble.to_string().contains("401") && trouble.to_string().contains("token create"), "{trouble}");
-    assert!(!trouble.is_passing());
+    assert!(!trouble.is_transient());
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::services::archive::command::{CandidateBounds, RelayCommand};
 use crate::services::archive::decide::candidate::domain;
 use crate::store::append::Client;
-use crate::store::{Doors, Error};
+use crate::store::{Error, Pools};
 
 /// Outcome for a URL named by an event or a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -196,13 +196,13 @@ const PUT_OFF: &str = "
 
 /// Records that a candidate has failed `tries` times and is due again after `pause`.
 pub(in crate::services::archive) async fn put_off(
-    doors: &Doors,
+    pools: &Pools,
     url: &str,
     tries: i32,
     pause: Duration,
     reason: &str,
 ) -> Result<(), Error> {
-    let client = doors.write.get().await?;
+    let client = pools.write.get().await?;
     client
         .execute_typed(
             PUT_OFF,
@@ -226,11 +226,11 @@ const CLAIM_LIST: &str = "
 /// Returns true if this process must fetch the list at `url` now: no process has done so within `interval`.
 /// The row is written before the fetch, so that a crash or a failure does not repeat it.
 pub(in crate::services::archive) async fn claim_list(
-    doors: &Doors,
+    pools: &Pools,
     url: &str,
     interval: Duration,
 ) -> Result<bool, Error> {
-    let client = doors.write.get().await?;
+    let client = pools.write.get().await?;
     let rows = client
         .query_typed(CLAIM_LIST, &[(&url, Type::TEXT), (&interval.as_secs_f64(), Type::FLOAT8)])
         .await?;

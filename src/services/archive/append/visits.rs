@@ -3,7 +3,7 @@
 
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::store::{Doors, Error, Relay};
+use crate::store::{Error, Pools, Relay};
 
 // These rows are not facts, so no commit here needs to wait for the disk.
 
@@ -22,8 +22,8 @@ const ENDED: &str = "
     UPDATE relay_visits SET outcome = $2
     FROM set_config('synchronous_commit', 'off', true) WHERE relay = $1";
 
-async fn execute(doors: &Doors, sql: &str, arguments: &[(&(dyn ToSql + Sync), Type)]) -> Result<(), Error> {
-    let client = doors.write.get().await?;
+async fn execute(pools: &Pools, sql: &str, arguments: &[(&(dyn ToSql + Sync), Type)]) -> Result<(), Error> {
+    let client = pools.write.get().await?;
     client.execute_typed(sql, arguments).await?;
     Ok(())
 }
@@ -32,26 +32,26 @@ async fn execute(doors: &Doors, sql: &str, arguments: &[(&(dyn ToSql + Sync), Ty
 ///
 /// # Errors
 /// Errors of PostgreSQL.
-pub async fn ask(doors: &Doors, relay: Relay) -> Result<(), Error> {
-    execute(doors, ASK, &[(&relay.0, Type::INT4)]).await
+pub async fn ask(pools: &Pools, relay: Relay) -> Result<(), Error> {
+    execute(pools, ASK, &[(&relay.0, Type::INT4)]).await
 }
 
 /// Records that a session with the relay begins.
-pub(in crate::services::archive) async fn begun(doors: &Doors, relay: Relay) -> Result<(), Error> {
-    execute(doors, BEGUN, &[(&relay.0, Type::INT4)]).await
+pub(in crate::services::archive) async fn begun(pools: &Pools, relay: Relay) -> Result<(), Error> {
+    execute(pools, BEGUN, &[(&relay.0, Type::INT4)]).await
 }
 
 /// Records that every open window of the relay was walked.
-pub(in crate::services::archive) async fn caught_up(doors: &Doors, relay: Relay) -> Result<(), Error> {
-    execute(doors, CAUGHT_UP, &[(&relay.0, Type::INT4)]).await
+pub(in crate::services::archive) async fn caught_up(pools: &Pools, relay: Relay) -> Result<(), Error> {
+    execute(pools, CAUGHT_UP, &[(&relay.0, Type::INT4)]).await
 }
 
 /// Records that the session with the relay ended. `outcome` is `ok`, `stopped` or the reason of a failure, as
 /// in the metrics.
 pub(in crate::services::archive) async fn ended(
-    doors: &Doors,
+    pools: &Pools,
     relay: Relay,
     outcome: &str,
 ) -> Result<(), Error> {
-    execute(doors, ENDED, &[(&relay.0, Type::INT4), (&outcome, Type::TEXT)]).await
+    execute(pools, ENDED, &[(&relay.0, Type::INT4), (&outcome, Type::TEXT)]).await
 }

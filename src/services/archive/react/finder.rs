@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::RelayUrl;
 use crate::config;
-use crate::lifecycle::{Cycle, Service, guarded_call, set_aside};
-use crate::net::Outside;
+use crate::lifecycle::{CycleOutcome, Service, guarded_call, set_aside};
+use crate::net::Egress;
 use crate::services::archive::command::{CandidateBounds, RelayCommand};
 use crate::services::archive::decide::hints;
 use crate::services::archive::metrics::FinderMetrics;
@@ -27,7 +27,7 @@ use crate::services::archive::{Finding, RelayAnswer, RelayJournal, read};
 use crate::store::append::Writer;
 use crate::store::lease::Leases;
 use crate::store::reading::{Reader, Step};
-use crate::store::{self, Doors};
+use crate::store::{self, Pools};
 
 /// Most events in one step, unless a single batch has more.
 const STEP_EVENTS_MAX: i64 = 20_000;
@@ -45,13 +45,13 @@ const LEASE: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone)]
 pub struct FinderParts {
     /// Database pools.
-    pub doors: Doors,
+    pub pools: Pools,
     /// Writer of `relay_log`.
     pub relays: Writer<RelayJournal>,
     /// Lease that makes one process read at a time.
     pub leases: Leases,
     /// Outbound connections.
-    pub outside: Outside,
+    pub outside: Egress,
     /// Metrics of the finder.
     pub metrics: FinderMetrics,
 }
@@ -71,7 +71,7 @@ impl Finder {
     /// A finder that continues where the last one stopped.
     #[must_use]
     pub fn new(parts: FinderParts, settings: config::Finder) -> Self {
-        let reader = Reader::new(parts.doors.write.clone(), "finder");
+        let reader = Reader::new(parts.pools.write.clone(), "finder");
         Self { parts, settings, reader }
     }
 
@@ -104,7 +104,7 @@ impl Finder {
     async fn find_in(&self, step: &Step) -> Result<(), store::Error> {
         let mut held = Held::new();
         for month in read::months_of(&step.batches) {
-            let mut events = pin!(read::hinting_events(&self.parts.doors.session, &month));
+            let mut events = pin!(read::hinting_events(&self.parts.pools.session, &month));
             while let Some(event) = events.try_next().await? {
                 for url in named_by(&event) {
                     let detail = || json!({ "source": "event", "event": hex::encode(&event.id) });
@@ -124,7 +124,7 @@ impl Finder {
             return Ok(());
         }
         let urls: Vec<String> = held.keys().map(ToString::to_string).collect();
-        let unknown: Vec<(RelayUrl, Value)> = read::unknown_urls(&self.parts.doors.session, &urls)
+        let unknown: Vec<(RelayUrl, Value)> = read::unknown_urls(&self.parts.pools.session, &urls)
             .await?
             .into_iter()
             .filter_map(|url| held.remove_entry(&RelayUrl::parse(&url).ok()?))
@@ -193,12 +193,12 @@ impl Service for Finder {
         "finder"
     }
 
-    async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, store::Error> {
+    async fn cycle(&self, drain: &CancellationToken) -> Result<CycleOutcome, store::Error> {
         // A drain in the middle of a list loses its remaining URLs until the next interval.
         drain.run_until_cancelled(self.read_lists()).await.transpose()?;
         if self.settings.reads_events && self.read_events(drain).await? {
-            return Ok(Cycle::More);
+            return Ok(CycleOutcome::More);
         }
-        Ok(Cycle::Idle)
+        Ok(CycleOutcome::Idle)
     }
 }

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::RelayUrl;
 use crate::config::Implementation;
-use crate::lifecycle::{Cycle, Service, set_aside};
+use crate::lifecycle::{CycleOutcome, Service, set_aside};
 use crate::services::archive::command::RelayCommand;
 use crate::services::archive::decide::refusal;
 use crate::services::archive::metrics::InitializerMetrics;
@@ -49,7 +49,7 @@ impl Service for Initializer {
         "initializer"
     }
 
-    async fn cycle(&self, _drain: &CancellationToken) -> Result<Cycle, InitializerError> {
+    async fn cycle(&self, _drain: &CancellationToken) -> Result<CycleOutcome, InitializerError> {
         let unreadable = |error: &dyn std::error::Error| InitializerError::Seeds(error.to_string());
         let text = self.implementation.data_file(&self.seed_file).map_err(|e| unreadable(&e))?;
         let seeds = Seeds::read(text.as_bytes()).map_err(|e| unreadable(&e))?;
@@ -98,6 +98,6 @@ impl Service for Initializer {
             seeds.refused.len()
         );
         refusals::record(&self.relays, refused).await?;
-        Ok(Cycle::Done)
+        Ok(CycleOutcome::Done)
     }
 }

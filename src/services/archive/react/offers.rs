@@ -12,10 +12,10 @@ use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::nostr_event::{OfferedEvent, Refusals};
-use crate::lifecycle::{Cycle, Service, guarded, set_aside};
+use crate::lifecycle::{CycleOutcome, Service, guarded, set_aside};
 use crate::store::ingest::Intake;
 use crate::store::lease::Leases;
-use crate::store::{Doors, Error, Relay};
+use crate::store::{Error, Pools, Relay};
 
 /// Duration of the lease, renewed before each step.
 const LEASE: Duration = Duration::from_mins(1);
@@ -51,7 +51,7 @@ type Offer = (i64, OfferedEvent);
 #[derive(Debug)]
 pub struct Offers {
     /// Database pools; the write pool is used.
-    pub doors: Doors,
+    pub pools: Pools,
     /// Lease that makes one process work at a time.
     pub leases: Leases,
     /// Verifies and stores events.
@@ -65,11 +65,11 @@ impl Service for Offers {
         "offers"
     }
 
-    async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, Error> {
+    async fn cycle(&self, drain: &CancellationToken) -> Result<CycleOutcome, Error> {
         let work = ["offers".to_owned()];
         let mut is_leased = false;
         while !drain.is_cancelled() {
-            let client = self.doors.write.get().await?;
+            let client = self.pools.write.get().await?;
             let rows =
                 client.query_typed(NEXT, &[(&OFFERS_MAX, Type::INT8), (&BYTES_MAX, Type::INT8)]).await?;
             drop(client);
@@ -91,16 +91,16 @@ impl Service for Offers {
                 failed.extend(self.take_in(Relay(relay), offers, refused).await?);
             }
             done.retain(|number| !failed.contains(number));
-            let client = self.doors.write.get().await?;
+            let client = self.pools.write.get().await?;
             client.execute_typed(DONE, &[(&done, Type::INT8_ARRAY)]).await?;
             if !failed.is_empty() {
                 client.execute_typed(FAILED, &[(&failed, Type::INT8_ARRAY)]).await?;
             }
         }
         if is_leased {
-            self.leases.give_back(&work).await?;
+            self.leases.release(&work).await?;
         }
-        Ok(Cycle::Idle)
+        Ok(CycleOutcome::Idle)
     }
 }
 

@@ -32,9 +32,9 @@ use uplink::Uplink;
 
 use crate::base::{Network, RelayUrl};
 use crate::config;
-use crate::lifecycle::{Cycle, Service, beside, guarded, set_aside};
-use crate::net::relay::{Patience, RelayError, RelaySession};
-use crate::net::{Outside, Trust};
+use crate::lifecycle::{CycleOutcome, Service, guarded, poll_while, set_aside};
+use crate::net::relay::{RelayError, RelaySession, Timeouts};
+use crate::net::{Egress, Trust};
 use crate::services::archive::append::put_off;
 use crate::services::archive::command::RelayCommand;
 use crate::services::archive::decide::candidate::{
@@ -45,7 +45,7 @@ use crate::services::archive::read::DueCandidate;
 use crate::services::archive::{RelayJournal, read};
 use crate::store::append::Writer;
 use crate::store::lease::Leases;
-use crate::store::{self, Doors};
+use crate::store::{self, Pools};
 
 /// Margin of a lease beyond the duration of a try, for the database.
 const LEASE_MARGIN: Duration = Duration::from_mins(1);
@@ -57,13 +57,13 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct ValidatorParts {
     /// Database pools.
-    pub doors: Doors,
+    pub pools: Pools,
     /// Writer of `relay_log`.
     pub relays: Writer<RelayJournal>,
     /// Leases that assign each candidate to one process.
     pub leases: Leases,
     /// Outbound connections.
-    pub outside: Outside,
+    pub outside: Egress,
     /// Concurrency and timeouts of each network.
     pub networks: config::Networks,
     /// Limit of waiting candidates of a network, as set for the finder.
@@ -91,7 +91,7 @@ impl Validator {
     /// check of the uplink that another try has begun, and one such check of its own. The candidates of a
     /// killed process are free after that.
     fn lease(&self, network: Network) -> Duration {
-        3 * Patience::from(self.parts.networks.get(network)).one_question() + LEASE_MARGIN
+        3 * Timeouts::from(self.parts.networks.get(network)).one_request() + LEASE_MARGIN
     }
 
     fn retries(&self) -> Retries {
@@ -104,7 +104,7 @@ impl Validator {
 
     /// Returns whether the network's candidates are crowded, and claims at most `wanted` candidates to try.
     async fn poll(&self, network: Network, wanted: usize) -> Result<(bool, Vec<DueCandidate>), store::Error> {
-        let waiting = read::candidates_waiting(&self.parts.doors.session, network.as_str()).await?;
+        let waiting = read::candidates_waiting(&self.parts.pools.session, network.as_str()).await?;
         self.parts.metrics.waiting(network.as_str(), waiting);
         let is_crowded = is_crowded(waiting, self.parts.candidates_max.get());
         Ok((is_crowded, self.next(network, wanted).await?))
@@ -113,7 +113,7 @@ impl Validator {
     /// Claims due candidates of a network by lease, at most `wanted`.
     async fn next(&self, network: Network, wanted: usize) -> Result<Vec<DueCandidate>, store::Error> {
         let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
-        let session = &self.parts.doors.session;
+        let session = &self.parts.pools.session;
         let mut urls = read::due_urls(session, network.as_str(), limit).await?;
         if urls.is_empty() {
             return Ok(Vec::new());
@@ -132,7 +132,7 @@ impl Validator {
         if due.len() < urls.len() {
             urls.retain(|url| !due.iter().any(|candidate| candidate.url == *url));
             let over: Vec<String> = urls.iter().map(|url| lease_name(url)).collect();
-            self.parts.leases.give_back(&over).await?;
+            self.parts.leases.release(&over).await?;
         }
         Ok(due)
     }
@@ -158,7 +158,7 @@ impl Validator {
         self.parts.metrics.tried(outcome);
         let pause = self.retries().pause_max;
         set_aside("validator_try", &url, Some(pause), &reason);
-        match put_off(&self.parts.doors, &url, tries, pause, outcome).await {
+        match put_off(&self.parts.pools, &url, tries, pause, outcome).await {
             Ok(()) => Ok((network, Some(lease))),
             Err(error) if error.is_outage() => Err(error),
             // The lease is kept, so that the candidate is not tried again at once.
@@ -179,9 +179,9 @@ impl Validator {
                 "a row of candidates has a URL that cannot be parsed; it is tried again in a week"
             );
             let week = Duration::from_hours(168);
-            return put_off(&self.parts.doors, &candidate.url, candidate.tries, week, "bad_url").await;
+            return put_off(&self.parts.pools, &candidate.url, candidate.tries, week, "bad_url").await;
         };
-        let timeouts = Patience::from(self.parts.networks.get(network));
+        let timeouts = Timeouts::from(self.parts.networks.get(network));
         // Boxed because a session is large and hundreds of tries are polled together.
         let probe = Box::pin(self.judge(&url, network, timeouts));
         let Some(judged) = drain.run_until_cancelled(probe).await else { return Ok(()) };
@@ -204,7 +204,7 @@ impl Validator {
         &self,
         url: &RelayUrl,
         network: Network,
-        timeouts: Patience,
+        timeouts: Timeouts,
     ) -> Result<Result<(), &'static str>, store::Error> {
         let began = Instant::now();
         let Err(error) = probe(&self.parts.outside, url, Trust::Discovered, timeouts).await else {
@@ -212,8 +212,8 @@ impl Validator {
         };
         tracing::debug!(relay.url = %url, %error, "{url} is not a relay: {error}");
         let reason = error.reason();
-        let is_ours = may_be_ours(reason) && self.uplink.is_down(&self.parts, network, began).await?;
-        Ok(Err(if is_ours { "uplink" } else { reason }))
+        let is_own_host = may_be_ours(reason) && self.uplink.is_down(&self.parts, network, began).await?;
+        Ok(Err(if is_own_host { "uplink" } else { reason }))
     }
 
     async fn failed(
@@ -226,7 +226,7 @@ impl Validator {
         match after_failure(tries.unsigned_abs(), reason, is_crowded, self.retries()) {
             RetryDecision::Later { tries, pause } => {
                 let tries = i32::try_from(tries).unwrap_or(i32::MAX);
-                put_off(&self.parts.doors, url.as_str(), tries, pause, reason).await
+                put_off(&self.parts.pools, url.as_str(), tries, pause, reason).await
             }
             RetryDecision::Dropped { tries } => {
                 let detail = json!({ "reason": reason, "tries": tries });
@@ -237,12 +237,7 @@ impl Validator {
 }
 
 /// Sends one request. Succeeds if a relay answered.
-async fn probe(
-    outside: &Outside,
-    url: &RelayUrl,
-    trust: Trust,
-    timeouts: Patience,
-) -> Result<(), RelayError> {
+async fn probe(outside: &Egress, url: &RelayUrl, trust: Trust, timeouts: Timeouts) -> Result<(), RelayError> {
     let mut session = RelaySession::connect(outside, url, trust, timeouts).await?;
     let answer = session.page(&Filter::new().kind(Kind::TextNote).limit(1)).await;
     session.close().await;
@@ -263,7 +258,7 @@ impl Service for Validator {
         "validator"
     }
 
-    async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, store::Error> {
+    async fn cycle(&self, drain: &CancellationToken) -> Result<CycleOutcome, store::Error> {
         let mut slots = Slots::new(&self.parts.networks);
         let mut finished = Vec::new();
         let mut tries = FuturesUnordered::new();
@@ -273,10 +268,10 @@ impl Service for Validator {
                 if drain.is_cancelled() { Vec::new() } else { slots.to_poll(Instant::now(), POLL_INTERVAL) };
             if !polls.is_empty() {
                 let finished = std::mem::take(&mut finished);
-                beside(self.parts.leases.give_back(&finished), &mut tries, &mut ended).await?;
+                poll_while(self.parts.leases.release(&finished), &mut tries, &mut ended).await?;
             }
             for (network, free) in polls {
-                let (is_crowded, due) = beside(self.poll(network, free), &mut tries, &mut ended).await?;
+                let (is_crowded, due) = poll_while(self.poll(network, free), &mut tries, &mut ended).await?;
                 slots.take(network, due.len(), Instant::now());
                 self.parts.metrics.running(network.as_str(), slots.taken(network));
                 tries.extend(
@@ -287,8 +282,8 @@ impl Service for Validator {
                 match timeout(POLL_INTERVAL, tries.next()).await {
                     Ok(Some(done)) => ended.push(done),
                     Ok(None) => {
-                        self.parts.leases.give_back(&finished).await?;
-                        return Ok(Cycle::Idle);
+                        self.parts.leases.release(&finished).await?;
+                        return Ok(CycleOutcome::Idle);
                     }
                     Err(_) => {}
                 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::lifecycle::{Cycle, Service, SetAside, guarded};
+use crate::lifecycle::{CycleOutcome, Service, SetAside, guarded};
 use crate::services::archive::read::{VanishRequest, open_vanish_requests};
 use crate::store::lease::Leases;
-use crate::store::leave::{self, ErasureSubject};
-use crate::store::{Doors, Error};
+use crate::store::removal::{self, ErasureSubject};
+use crate::store::{Error, Pools};
 
 /// Duration of the lease, renewed before each request.
 const LEASE: Duration = Duration::from_mins(1);
@@ -32,7 +32,7 @@ const ASIDE_MAX: usize = 1_000;
 /// The service `vanisher`. It erases as the owner of the database.
 #[derive(Debug)]
 pub struct Vanisher {
-    doors: Doors,
+    pools: Pools,
     leases: Leases,
     own_urls: Vec<String>,
     aside: Mutex<SetAside<[u8; 32]>>,
@@ -45,17 +45,17 @@ impl Service for Vanisher {
         "vanisher"
     }
 
-    async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, Error> {
+    async fn cycle(&self, drain: &CancellationToken) -> Result<CycleOutcome, Error> {
         let not: Vec<Vec<u8>> = self.aside().now(Instant::now()).map(|id| id.to_vec()).collect();
-        let open = open_vanish_requests(&self.doors.session, &self.own_urls, &not, AT_ONCE).await?;
+        let open = open_vanish_requests(&self.pools.session, &self.own_urls, &not, AT_ONCE).await?;
         if open.is_empty() {
-            return Ok(Cycle::Idle);
+            return Ok(CycleOutcome::Idle);
         }
         let work = ["vanisher".to_owned()];
         for request in &open {
-            let is_ours = !self.leases.take(&work, LEASE).await?.is_empty();
-            if drain.is_cancelled() || !is_ours {
-                return Ok(Cycle::Idle);
+            let is_own_host = !self.leases.take(&work, LEASE).await?.is_empty();
+            if drain.is_cancelled() || !is_own_host {
+                return Ok(CycleOutcome::Idle);
             }
             let name = hex::encode(request.id);
             let reason = match guarded("vanish_request", &name, self.carry_out(request)).await {
@@ -66,8 +66,8 @@ impl Service for Vanisher {
             };
             self.aside().failed(request.id, &name, &reason, Instant::now());
         }
-        self.leases.give_back(&work).await?;
-        Ok(Cycle::More)
+        self.leases.release(&work).await?;
+        Ok(CycleOutcome::More)
     }
 }
 
@@ -75,9 +75,9 @@ impl Vanisher {
     /// Creates the vanisher. `leases` makes one process work at a time. `own_urls` are the URLs of this
     /// archive: requests to one of these or to all relays are carried out.
     #[must_use]
-    pub fn new(doors: Doors, leases: Leases, own_urls: Vec<String>) -> Self {
+    pub fn new(pools: Pools, leases: Leases, own_urls: Vec<String>) -> Self {
         let aside = Mutex::new(SetAside::new("vanish_request", ASIDE.0, ASIDE.1, ASIDE_MAX));
-        Self { doors, leases, own_urls, aside }
+        Self { pools, leases, own_urls, aside }
     }
 
     fn aside(&self) -> MutexGuard<'_, SetAside<[u8; 32]>> {
@@ -88,7 +88,7 @@ impl Vanisher {
         let VanishRequest { id, pubkey, created_at } = *request;
         let subject = ErasureSubject::Vanish { request: id, pubkey, until: created_at };
         let reason = "the key asked to vanish (NIP-62)";
-        let left = leave::erase(&self.doors.urls().owner, subject, reason).await?;
+        let left = removal::erase(&self.pools.urls().owner, subject, reason).await?;
         tracing::info!(
             request = hex::encode(id),
             "a request to vanish was carried out: {} events and {} sightings left",

@@ -44,11 +44,11 @@ impl Status {
 
 /// The totals, at most a second old.
 pub(super) async fn totals(state: &ConsoleState) -> Result<Arc<Totals>, Error> {
-    state.0.totals.get(read::totals(&state.0.parts.doors.read)).await
+    state.0.totals.get(read::totals(&state.0.parts.pools.read)).await
 }
 
 async fn archive(state: &ConsoleState) -> Result<Archive, Error> {
-    let pool = &state.0.parts.doors.read;
+    let pool = &state.0.parts.pools.read;
     let totals = totals(state).await?;
     let mut journals = state.0.journals.get(read::journals(pool)).await?.to_vec();
     for journal in &mut journals {
@@ -77,7 +77,7 @@ pub(super) async fn status(state: &ConsoleState) -> Status {
 
 /// The newest entries; empty while the database cannot be read.
 pub(super) async fn latest(state: &ConsoleState) -> Latest {
-    let latest = read::with_timeout(read::latest(&state.0.parts.doors.read)).await;
+    let latest = read::with_timeout(read::latest(&state.0.parts.pools.read)).await;
     latest.map_err(|error| log_error(&error)).unwrap_or(Latest { cursor: None, entries: Vec::new() })
 }
 

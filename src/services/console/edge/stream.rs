@@ -56,7 +56,7 @@ fn resume(headers: &HeaderMap, query: Resume) -> Result<Option<Cursor>, Rejectio
 }
 
 fn busy_or_broken(error: Error) -> Failure {
-    if error.is_passing() { Failure::Busy { retry_after: RETRY } } else { error.into() }
+    if error.is_transient() { Failure::Busy { retry_after: RETRY } } else { error.into() }
 }
 
 pub(super) async fn events(
@@ -74,7 +74,7 @@ pub(super) async fn events(
         return Err(Failure::Busy { retry_after: RETRY });
     }
     let newest =
-        read::with_timeout(read::newest_tick(&state.0.parts.doors.read)).await.map_err(busy_or_broken)?;
+        read::with_timeout(read::newest_tick(&state.0.parts.pools.read)).await.map_err(busy_or_broken)?;
     let (frames, queue) = mpsc::channel(FRAMES_WAITING_MAX);
     lifecycle.spawn("console stream", async move {
         let mut feed = Feed { state, frames, drain, cursor: resumed };
@@ -141,7 +141,7 @@ impl Feed {
 
     /// Sends the entries after the cursor, page by page. Returns whether it sent anything.
     async fn catch_up(&mut self) -> Result<bool, Ended> {
-        let pool = self.state.0.parts.doors.read.clone();
+        let pool = self.state.0.parts.pools.read.clone();
         let mut sent = false;
         loop {
             let Some(after) = self.cursor else {

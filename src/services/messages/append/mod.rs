@@ -1,8 +1,8 @@
 //! Commits commands to `message_log` and `message_tokens`, and notifies the sessions that wait for their
 //! effects.
 
-mod exchange;
-mod lanes;
+mod shards;
+mod subscribers;
 mod tokens;
 mod working;
 
@@ -12,8 +12,8 @@ use std::sync::Arc;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-pub use exchange::{Exchange, Mailbox, PendingUpdates};
-pub use lanes::{LANES, Lanes};
+pub use shards::{SHARDS, Shards};
+pub use subscribers::{Mailbox, PendingUpdates, Subscribers};
 pub use tokens::{TokenAnswer, TokenJournal};
 pub use working::{challenge_key, move_positions, register_device};
 
@@ -49,7 +49,7 @@ pub enum MessageAnswer {
 #[derive(Debug, Clone)]
 pub struct MessageJournal {
     /// The registry of this process's sessions.
-    pub exchange: Exchange,
+    pub subscribers: Subscribers,
     /// Hints for other processes.
     pub hints: Hints,
     /// Metrics of committed messages.
@@ -149,20 +149,20 @@ impl MessageJournal {
                 (MessageCommand::Send(new), MessageAnswer::Accepted(accepted)) if !accepted.is_repeated => {
                     self.metrics.persisted();
                     recipients.insert(&new.recipient);
-                    if self.exchange.has_subscriber(&new.recipient) {
-                        self.exchange.publish(&Arc::new(message(new, accepted)));
+                    if self.subscribers.has_subscriber(&new.recipient) {
+                        self.subscribers.publish(&Arc::new(message(new, accepted)));
                     }
                 }
                 (
                     MessageCommand::Acknowledge { recipient, device, .. },
                     MessageAnswer::Acknowledged { number },
                 ) => {
-                    self.exchange.acknowledge(recipient, device, *number);
+                    self.subscribers.acknowledge(recipient, device, *number);
                 }
                 _ => {}
             }
         }
-        self.hints.tell(recipients.into_iter().map(exchange::recipient_hash));
+        self.hints.announce(recipients.into_iter().map(subscribers::recipient_hash));
     }
 }
 
@@ -184,7 +184,7 @@ impl Journal for MessageJournal {
     type Answer = MessageAnswer;
     const NAME: &'static str = "message_log";
     const QUEUE_MAX: usize = 4_096;
-    const HAS_FOLLOWERS: bool = false;
+    const WAKES_LOOPS: bool = false;
 
     fn batch_weight_max(&self) -> usize {
         BATCH_WEIGHT_MAX

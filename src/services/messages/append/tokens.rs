@@ -97,13 +97,14 @@ async fn create(
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut lifetimes, mut challenges, mut limits) = (Vec::new(), Vec::new(), Vec::new());
     for (index, command) in commands.iter().enumerate() {
-        if let TokenCommand::Create { token_sha256, wayfarer_id, device, label, life_s, proof } = command {
+        if let TokenCommand::Create { token_sha256, wayfarer_id, device, label, lifetime_s, proof } = command
+        {
             indexes.push(index);
             tokens.push(token_sha256.as_slice());
             wayfarers.push(wayfarer_id.as_str());
             devices.push(device.as_deref());
             labels.push(label.as_str());
-            lifetimes.push(*life_s);
+            lifetimes.push(*lifetime_s);
             challenges.push(proof.as_ref().map(|proof| proof.challenge_sha256.as_slice()));
             limits.push(proof.map(|proof| proof.tokens_max));
         }

@@ -2,18 +2,18 @@
 
 use tokio_postgres::types::Type;
 
-use crate::store::{Doors, Error};
+use crate::store::{Error, Pools};
 
 /// Registers a device of a recipient, or marks it as seen. Returns the number up to which every message is
 /// acknowledged by the device or expired; `None` when `devices_max` other devices of the recipient were seen
 /// within 30 days.
 pub async fn register_device(
-    doors: &Doors,
+    pools: &Pools,
     recipient: &str,
     device: &str,
     devices_max: i32,
 ) -> Result<Option<i64>, Error> {
-    let client = doors.write.get().await?;
+    let client = pools.write.get().await?;
     let rows = client
         .query_typed(
             "SELECT quipu_show_message_device($1, $2, $3)",
@@ -25,10 +25,10 @@ pub async fn register_device(
 
 /// Moves the read cursors of devices, given as (recipient, device), up to the first message that is neither
 /// acknowledged nor expired.
-pub async fn move_positions(doors: &Doors, devices: &[(&str, &str)]) -> Result<(), Error> {
+pub async fn move_positions(pools: &Pools, devices: &[(&str, &str)]) -> Result<(), Error> {
     let recipients: Vec<&str> = devices.iter().map(|device| device.0).collect();
     let names: Vec<&str> = devices.iter().map(|device| device.1).collect();
-    let client = doors.write.get().await?;
+    let client = pools.write.get().await?;
     client
         .query_typed(
             "SELECT quipu_move_message_positions($1, $2)",
@@ -40,8 +40,8 @@ pub async fn move_positions(doors: &Doors, devices: &[(&str, &str)]) -> Result<(
 
 /// The HMAC key of challenges that all processes of this database share. If the database has none yet,
 /// `candidate` is stored.
-pub async fn challenge_key(doors: &Doors, candidate: [u8; 32]) -> Result<[u8; 32], Error> {
-    let client = doors.write.get().await?;
+pub async fn challenge_key(pools: &Pools, candidate: [u8; 32]) -> Result<[u8; 32], Error> {
+    let client = pools.write.get().await?;
     let rows = client
         .query_typed("SELECT quipu_message_challenge_key($1)", &[(&candidate.as_slice(), Type::BYTEA)])
         .await?;

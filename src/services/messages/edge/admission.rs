@@ -15,7 +15,7 @@ use super::refusal::Refusal;
 use super::requests::{Identity, check_name, check_wayfarer};
 use super::{Listener, MessagesState};
 use crate::base::RelayUrl;
-use crate::http::{ClientAddress, Failure, Rejection, is_ours, subscriber};
+use crate::http::{ClientAddress, Failure, Rejection, client_key, is_own_host};
 use crate::services::messages::decide::{Challenge, proof_relay, prove_key, prove_nostr, token_sha256};
 use crate::services::messages::read::{self, Token};
 
@@ -63,7 +63,7 @@ impl Listener {
         if let Some(value) = headers.get(AUTHORIZATION) {
             let parts = value.to_str().ok().and_then(|value| value.split_once(' '));
             let bearer = parts.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-            let pool = &self.state.parts().doors.session;
+            let pool = &self.state.parts().pools.session;
             token = match bearer {
                 Some((_, bearer)) => {
                     let token = read::token(pool, &token_sha256(bearer.trim())).await;
@@ -76,7 +76,8 @@ impl Listener {
                 return Err(Rejection::new(StatusCode::UNAUTHORIZED, why).field("authorization").into());
             }
         }
-        let trusts_claims = self.state.parts().settings.believes(self.address, client.is_loopback_direct);
+        let trusts_claims =
+            self.state.parts().settings.trusts_claims(self.address, client.is_loopback_direct);
         Ok(Credentials { token, trusts_claims, relay: self.proof_relay(headers, client) })
     }
 
@@ -106,7 +107,7 @@ impl Listener {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         let is_allowed = origin.to_str().is_ok_and(|origin| {
             let own = origin.split_once("://").map(|(_, authority)| authority);
-            let is_own = own == host && host.is_some_and(|host| is_ours(host, &[]));
+            let is_own = own == host && host.is_some_and(|host| is_own_host(host, &[]));
             is_own || settings.allowed_origins.iter().any(|allowed| allowed == origin)
         });
         if settings.dev_mode || is_allowed {
@@ -179,13 +180,13 @@ impl MessagesState {
         let connections_by_address = Arc::clone(&self.0.connections_by_address);
         if !address.is_loopback() {
             let mut counts = connections_by_address.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = counts.entry(subscriber(address)).or_default();
+            let count = counts.entry(client_key(address)).or_default();
             if *count >= self.parts().settings.connections_per_address_max.get() {
                 return None;
             }
             *count += 1;
         }
-        self.parts().counted.connected();
+        self.parts().message_metrics.connected();
         Some(ConnectionPermit { state: self.clone(), address, connections_by_address, _permit: permit })
     }
 }
@@ -200,16 +201,16 @@ pub(super) struct ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.state.parts().counted.disconnected();
+        self.state.parts().message_metrics.disconnected();
         if self.address.is_loopback() {
             return;
         }
         let mut counts = self.connections_by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let subscriber = subscriber(self.address);
-        if let Some(count) = counts.get_mut(&subscriber) {
+        let client_key = client_key(self.address);
+        if let Some(count) = counts.get_mut(&client_key) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&subscriber);
+                counts.remove(&client_key);
             }
         }
     }

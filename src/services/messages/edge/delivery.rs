@@ -36,7 +36,7 @@ impl Delivery {
         sends_positions: bool,
     ) -> Result<Self, Refusal> {
         // Subscribe first: messages committed from now on reach the mailbox, and earlier ones are read.
-        let mailbox = state.parts().exchange.subscribe(&identity.wayfarer_id, &identity.device);
+        let mailbox = state.parts().subscribers.subscribe(&identity.wayfarer_id, &identity.device);
         let mut delivery = Self {
             state: state.clone(),
             mailbox,
@@ -76,7 +76,7 @@ impl Delivery {
         let request =
             PageRequest { recipient: self.mailbox.recipient(), device: self.mailbox.device(), after };
         let pages =
-            read::pages(&self.state.parts().doors.session, &[request], PageLimit::messages(PAGE_MESSAGES))
+            read::pages(&self.state.parts().pools.session, &[request], PageLimit::messages(PAGE_MESSAGES))
                 .await?;
         Ok(pages.into_iter().next().unwrap_or_default())
     }
@@ -154,6 +154,6 @@ impl Delivery {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        self.state.parts().exchange.unsubscribe(&self.mailbox);
+        self.state.parts().subscribers.unsubscribe(&self.mailbox);
     }
 }

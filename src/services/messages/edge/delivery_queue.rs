@@ -110,7 +110,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::services::messages::append::{Exchange, Mailbox};
+    use crate::services::messages::append::{Mailbox, Subscribers};
     use crate::services::messages::event::Generation;
 
     const RECIPIENT: &str = "r";
@@ -133,7 +133,7 @@ mod tests {
 
     /// A session, its mailbox, and a database in memory.
     struct Simulation {
-        exchange: Exchange,
+        subscribers: Subscribers,
         mailbox: Arc<Mailbox>,
         queue: DeliveryQueue,
         /// All messages, and whether the device has acknowledged them.
@@ -146,10 +146,17 @@ mod tests {
 
     impl Simulation {
         fn new(is_ordered: bool) -> Self {
-            let exchange = Exchange::default();
-            let mailbox = exchange.subscribe(RECIPIENT, DEVICE);
+            let subscribers = Subscribers::default();
+            let mailbox = subscribers.subscribe(RECIPIENT, DEVICE);
             let (stored, pushed, answered) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-            Self { exchange, mailbox, queue: DeliveryQueue::resume(0, is_ordered), stored, pushed, answered }
+            Self {
+                subscribers,
+                mailbox,
+                queue: DeliveryQueue::resume(0, is_ordered),
+                stored,
+                pushed,
+                answered,
+            }
         }
 
         fn commit(&mut self, notice: Notice) {
@@ -157,9 +164,9 @@ mod tests {
             let number = self.stored.last_key_value().map_or(0, |(last, _)| *last) + 2;
             self.stored.insert(number, false);
             match notice {
-                Notice::Directly => self.exchange.publish(&Arc::new(message(number))),
+                Notice::Directly => self.subscribers.publish(&Arc::new(message(number))),
                 Notice::DirectlyAndStalePage => {
-                    self.exchange.publish(&Arc::new(message(number)));
+                    self.subscribers.publish(&Arc::new(message(number)));
                     self.mailbox.offer_page(version, old);
                 }
                 Notice::ByHint => self.mailbox.signal_more(),
@@ -172,7 +179,7 @@ mod tests {
 
         fn acknowledge(&mut self, number: i64) {
             self.stored.insert(number, true);
-            self.exchange.acknowledge(RECIPIENT, DEVICE, number);
+            self.subscribers.acknowledge(RECIPIENT, DEVICE, number);
         }
 
         fn refill(&mut self) {

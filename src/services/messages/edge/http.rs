@@ -14,7 +14,7 @@ use super::admission::ClaimCheck;
 use super::frame::for_recipient;
 use super::requests::{Identity, SendRequest};
 use super::socket::status_json;
-use crate::http::{Failure, Rejection, RequestContext, Verdict};
+use crate::http::{ExpectedStatus, Failure, Rejection, RequestContext};
 use crate::services::messages::event::{Generation, Message};
 
 /// Most messages in one answer to `GET /v1/messages`.
@@ -171,12 +171,12 @@ pub(super) async fn message_status(
 /// Answers as aethos-relay does: `ok`, `store unhealthy` or `sweeper stalled`.
 pub(super) async fn healthz(State(listener): State<Listener>) -> Response {
     let (status, text) = health(&listener);
-    (status, Extension(Verdict), text).into_response()
+    (status, Extension(ExpectedStatus), text).into_response()
 }
 
 fn health(listener: &Listener) -> (StatusCode, &'static str) {
     let parts = listener.state.parts();
-    let (swept_at, store_answers) = parts.counted.sweep();
+    let (swept_at, store_answers) = parts.message_metrics.sweep();
     if !store_answers {
         return (StatusCode::SERVICE_UNAVAILABLE, "store unhealthy");
     }

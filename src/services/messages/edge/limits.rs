@@ -10,7 +10,7 @@ use sqlx::PgPool;
 
 use super::usage::UsageCache;
 use crate::config::Messages;
-use crate::http::{ClientAddress, subscriber};
+use crate::http::{ClientAddress, client_key};
 use crate::services::messages::decide::Quota;
 use crate::store::Error;
 
@@ -142,7 +142,7 @@ impl Limits {
     /// connect without a proxy are not counted. Clients behind a proxy that is not in `http.trusted_proxies`
     /// are counted together.
     pub(super) fn proofs_from(&self, client: ClientAddress) -> Option<LimitExceeded> {
-        if client.is_loopback_direct { None } else { self.proofs_from.check(&subscriber(client.address)) }
+        if client.is_loopback_direct { None } else { self.proofs_from.check(&client_key(client.address)) }
     }
 
     /// Checks both quotas for one more message of `bytes` and counts the message if both have room.

@@ -23,7 +23,7 @@ use std::time::Duration;
 use moka::future::Cache;
 use tokio::sync::Semaphore;
 
-use super::append::{Exchange, Lanes, TokenJournal};
+use super::append::{Shards, Subscribers, TokenJournal};
 use super::decide::ChallengeKey;
 use super::metrics::MessageMetrics;
 use super::read::DatabaseClock;
@@ -31,7 +31,7 @@ use crate::base::Clock;
 use crate::config::Messages;
 use crate::http::{Access, Routes};
 use crate::lifecycle::Lifecycle;
-use crate::store::Doors;
+use crate::store::Pools;
 use crate::store::append::Writer;
 use crate::telemetry::Metrics;
 
@@ -45,13 +45,13 @@ const KEY_REMEMBERED: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct MessagesParts {
     /// PostgreSQL pools. Reads use the session pool, because they must see the latest commits.
-    pub doors: Doors,
+    pub pools: Pools,
     /// Writers of messages.
-    pub messages: Lanes,
+    pub messages: Shards,
     /// Writer of bearer tokens.
     pub tokens: Writer<TokenJournal>,
     /// Registry of the sessions of this process.
-    pub exchange: Exchange,
+    pub subscribers: Subscribers,
     /// Estimate of the database's clock.
     pub database_clock: DatabaseClock,
     /// The clock of this machine.
@@ -59,7 +59,7 @@ pub struct MessagesParts {
     /// Sockets and streams run on it and end when it drains.
     pub lifecycle: Lifecycle,
     /// Metrics of messages.
-    pub counted: MessageMetrics,
+    pub message_metrics: MessageMetrics,
     /// All metrics of this process, which `/metrics` shows.
     pub metrics: Metrics,
     /// Effective settings.

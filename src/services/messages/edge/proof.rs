@@ -81,7 +81,7 @@ fn challenge_for<'a>(identity: &'a Identity, relay: &'a RelayUrl) -> ChallengeSc
 impl MessagesState {
     /// The key of challenges that all processes of the database share.
     async fn challenge_key(&self) -> Result<ChallengeKey, Error> {
-        let read = challenge_key(&self.parts().doors, rand::random());
+        let read = challenge_key(&self.parts().pools, rand::random());
         self.0.challenge_key.try_get_with((), read).await.map_err(|error| Error::clone(&error))
     }
 
@@ -164,7 +164,7 @@ impl MessagesState {
             wayfarer_id: identity.wayfarer_id.clone(),
             device: (!identity.device.is_empty()).then(|| identity.device.clone()),
             label: "proven by signature".to_owned(),
-            life_s: Some(TOKEN_LIFE_S),
+            lifetime_s: Some(TOKEN_LIFE_S),
             proof: Some(TokenProof {
                 challenge_sha256: token_sha256(challenge),
                 tokens_max: i32::try_from(limit).unwrap_or(i32::MAX),

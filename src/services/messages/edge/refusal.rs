@@ -138,9 +138,9 @@ impl MessagesState {
     /// Counts a refusal and converts it to the failure that the transport reports.
     pub(super) fn refuse(&self, refusal: impl Into<Refusal>) -> Failure {
         let refusal = refusal.into();
-        self.parts().counted.refused(refusal.reason());
+        self.parts().message_metrics.refused(refusal.reason());
         if let Refusal::Store(_) = &refusal {
-            self.parts().counted.store_error();
+            self.parts().message_metrics.store_error();
         }
         refusal.failure()
     }

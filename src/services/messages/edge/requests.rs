@@ -74,7 +74,7 @@ impl MessagesState {
             return Err(exceeded.into());
         }
         let bytes = u64::try_from(new.payload_bytes).unwrap_or(0);
-        let pool = &parts.doors.session;
+        let pool = &parts.pools.session;
         if let Some(exceeded) = self.0.limits.quotas(pool, &new.sender, &new.recipient, bytes).await? {
             // A repeated send stores nothing, so it is answered as the first one even if a quota is used up.
             let is_repeat = match &new.client_msg_id {
@@ -182,7 +182,7 @@ impl MessagesState {
         };
         match self.parts().messages.append(command).await? {
             MessageAnswer::Acknowledged { .. } => {
-                self.parts().counted.delivered();
+                self.parts().message_metrics.delivered();
                 Ok(())
             }
             _ => Err(unknown()),
@@ -194,14 +194,14 @@ impl MessagesState {
     /// acknowledge each message, and acknowledgements are never deleted.
     pub(super) async fn register_device(&self, identity: &Identity) -> Result<i64, Refusal> {
         let parts = self.parts();
-        let record = read::device(&parts.doors.session, &identity.wayfarer_id, &identity.device).await?;
+        let record = read::device(&parts.pools.session, &identity.wayfarer_id, &identity.device).await?;
         if let Some(record) = record.filter(|record| record.is_recent) {
             return Ok(record.settled);
         }
         let limit = parts.settings.devices_per_wayfarer_max.get();
         let devices_max = i32::try_from(limit).unwrap_or(i32::MAX);
         let acknowledged_to =
-            register_device(&parts.doors, &identity.wayfarer_id, &identity.device, devices_max).await?;
+            register_device(&parts.pools, &identity.wayfarer_id, &identity.device, devices_max).await?;
         acknowledged_to.ok_or_else(|| {
             let message = format!(
                 "{limit} other devices of this wayfarer_id were seen within 30 days; at most {limit} are \
@@ -220,7 +220,7 @@ impl MessagesState {
     /// Refuses a device that is not registered. Marks a registered device as seen.
     pub(super) async fn check_registered(&self, identity: &Identity) -> Result<(), Refusal> {
         let record =
-            read::device(&self.parts().doors.session, &identity.wayfarer_id, &identity.device).await?;
+            read::device(&self.parts().pools.session, &identity.wayfarer_id, &identity.device).await?;
         let unknown = "this device is not registered: pull, open a stream or send hello as this device first";
         match record {
             Some(record) if record.is_recent => Ok(()),
@@ -238,7 +238,7 @@ impl MessagesState {
         limit: Option<i64>,
         limit_max: i64,
     ) -> Result<Page, Refusal> {
-        let pool = &self.parts().doors.session;
+        let pool = &self.parts().pools.session;
         let after = self.register_device(identity).await?.max(since.unwrap_or(0));
         let limit = limit.filter(|limit| (1..=limit_max).contains(limit)).unwrap_or(PULL_DEFAULT);
         let page_request = PageRequest { recipient: &identity.wayfarer_id, device: &identity.device, after };
@@ -259,7 +259,7 @@ impl MessagesState {
         let unknown = || Refusal::request(ErrorCode::InvalidPayload, "msg_id", "you sent no such message");
         let msg_id = Uuid::try_parse(msg_id).map_err(|_| unknown())?;
         let status = read::message_status(
-            &self.parts().doors.session,
+            &self.parts().pools.session,
             &identity.wayfarer_id,
             msg_id,
             STATUS_DEVICES_MAX,
@@ -270,7 +270,7 @@ impl MessagesState {
 
     /// Moves the read cursor of a device. A failure only costs reading acknowledged messages again.
     pub(super) async fn move_position(&self, identity: &Identity) {
-        let result = move_positions(&self.parts().doors, &[(&identity.wayfarer_id, &identity.device)]).await;
+        let result = move_positions(&self.parts().pools, &[(&identity.wayfarer_id, &identity.device)]).await;
         if let Err(error) = result {
             tracing::debug!(error = %error, "the read cursor of a device was not moved");
         }

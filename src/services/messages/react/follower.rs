@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use crate::lifecycle::{Cycle, Service};
-use crate::services::messages::append::{Exchange, Mailbox};
+use crate::lifecycle::{CycleOutcome, Service};
+use crate::services::messages::append::{Mailbox, Subscribers};
 use crate::services::messages::read::{self, PageLimit, PageRequest};
-use crate::store::{Doors, Error, Hints, Words};
+use crate::store::{Error, Hints, Pools, Topics};
 
 /// Sessions polled in one query. A query about ten thousand sessions would take a whole processor away from
 /// concurrent senders.
@@ -26,8 +26,8 @@ const READ_LIMIT: PageLimit = PageLimit { messages: 8, bytes: 4 * 1_024 };
 /// Polls the database ([`Service::cycle`]) and listens to hints ([`Follower::listen`]).
 #[derive(Debug, Clone)]
 pub struct Follower {
-    doors: Doors,
-    exchange: Exchange,
+    pools: Pools,
+    subscribers: Subscribers,
     /// Sessions not polled yet in this round. When the list is empty, a new round begins.
     unpolled: Arc<Mutex<Vec<Weak<Mailbox>>>>,
 }
@@ -35,18 +35,18 @@ pub struct Follower {
 impl Follower {
     /// Creates a follower for the sessions of this process.
     #[must_use]
-    pub fn new(doors: Doors, exchange: Exchange) -> Self {
-        Self { doors, exchange, unpolled: Arc::default() }
+    pub fn new(pools: Pools, subscribers: Subscribers) -> Self {
+        Self { pools, subscribers, unpolled: Arc::default() }
     }
 
     /// Reads ahead for the sessions that hints concern, until stopped.
     pub async fn listen(self, hints: Hints, stop: CancellationToken) {
-        let mut received = hints.words();
+        let mut received = hints.topics();
         while let Some(words) = stop.run_until_cancelled(received.recv()).await {
             match words {
-                Ok(Words::These(hashes)) => self.read_ahead(&self.exchange.mailboxes_for(&hashes)).await,
-                Ok(Words::Anything) | Err(RecvError::Lagged(_)) => {
-                    for mailbox in self.exchange.all_mailboxes() {
+                Ok(Topics::These(hashes)) => self.read_ahead(&self.subscribers.mailboxes_for(&hashes)).await,
+                Ok(Topics::Anything) | Err(RecvError::Lagged(_)) => {
+                    for mailbox in self.subscribers.all_mailboxes() {
                         mailbox.signal_more();
                     }
                 }
@@ -60,7 +60,7 @@ impl Follower {
         let mut unpolled = self.unpolled.lock().unwrap_or_else(PoisonError::into_inner);
         unpolled.retain(|mailbox| mailbox.strong_count() > 0);
         if unpolled.is_empty() {
-            *unpolled = self.exchange.all_mailboxes().iter().map(Arc::downgrade).collect();
+            *unpolled = self.subscribers.all_mailboxes().iter().map(Arc::downgrade).collect();
         }
         let rest = unpolled.len().saturating_sub(POLL_BATCH);
         unpolled.drain(rest..).filter_map(|mailbox| mailbox.upgrade()).collect()
@@ -77,7 +77,7 @@ impl Follower {
                 })
                 .collect();
             let versions: Vec<u64> = mailboxes.iter().map(|mailbox| mailbox.version()).collect();
-            match read::pages(&self.doors.session, &requests, READ_LIMIT).await {
+            match read::pages(&self.pools.session, &requests, READ_LIMIT).await {
                 Ok(pages) => {
                     for ((mailbox, version), page) in mailboxes.iter().zip(versions).zip(pages) {
                         mailbox.offer_page(version, page);
@@ -101,19 +101,19 @@ impl Service for Follower {
         "messages follower"
     }
 
-    async fn cycle(&self, _drain: &CancellationToken) -> Result<Cycle, Error> {
+    async fn cycle(&self, _drain: &CancellationToken) -> Result<CycleOutcome, Error> {
         let mailboxes = self.next_mailboxes();
         if mailboxes.is_empty() {
-            return Ok(Cycle::Idle);
+            return Ok(CycleOutcome::Idle);
         }
         let recipients: Vec<String> =
             mailboxes.iter().map(|mailbox| mailbox.recipient().to_owned()).collect();
         let read_to: Vec<i64> = mailboxes.iter().map(|mailbox| mailbox.read_to()).collect();
-        for place in read::recipients_with_more(&self.doors.session, &recipients, &read_to).await? {
+        for place in read::recipients_with_more(&self.pools.session, &recipients, &read_to).await? {
             if let Some(mailbox) = mailboxes.get(place) {
                 mailbox.signal_more();
             }
         }
-        Ok(Cycle::Idle)
+        Ok(CycleOutcome::Idle)
     }
 }

@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::Clock;
 use crate::config::Messages;
-use crate::lifecycle::{Cycle, Service};
+use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::messages::metrics::MessageMetrics;
 use crate::services::messages::read::DatabaseClock;
-use crate::store::{Doors, Error};
+use crate::store::{Error, Pools};
 
 /// Partitions are created this far beyond the longest time to live, in seconds, so that they exist even if
 /// the sweeper pauses for hours.
@@ -26,7 +26,7 @@ const FORGET_BATCH: i32 = 1_000;
 #[derive(Debug)]
 pub struct SweeperParts {
     /// The write pool runs the maintenance functions; the session pool measures the clock.
-    pub doors: Doors,
+    pub pools: Pools,
     /// The clock that each sweep measures.
     pub database_clock: DatabaseClock,
     /// The clock of this machine, for the metrics.
@@ -56,7 +56,7 @@ impl Sweeper {
         let prepared = self.prepare().await;
         let dropped = self.drop_expired().await;
         let forgotten = self.forget_devices().await;
-        let measured = self.0.database_clock.measure(&self.0.doors.session).await;
+        let measured = self.0.database_clock.measure(&self.0.pools.session).await;
         prepared.and(dropped).and(forgotten).and(measured)
     }
 
@@ -64,7 +64,7 @@ impl Sweeper {
         let parts = &self.0;
         let now_s = parts.database_clock.latest_us() / 1_000_000;
         let until = now_s + i64::from(parts.settings.max_ttl_s.get()) + PREPARE_AHEAD_S;
-        let client = parts.doors.write.get().await?;
+        let client = parts.pools.write.get().await?;
         let rows =
             client.query_typed("SELECT quipu_ensure_message_hours($1)", &[(&until, Type::INT8)]).await?;
         let created: i32 = rows.first().map_or(0, |row| row.get(0));
@@ -75,7 +75,7 @@ impl Sweeper {
     }
 
     async fn drop_expired(&self) -> Result<(), Error> {
-        let client = self.0.doors.write.get().await?;
+        let client = self.0.pools.write.get().await?;
         loop {
             let rows = client.query_typed("SELECT quipu_drop_message_hour()", &[]).await?;
             let Some(dropped) = rows.first().and_then(|row| row.get::<_, Option<i64>>(0)) else {
@@ -88,7 +88,7 @@ impl Sweeper {
     /// Removes devices that were not seen for 30 days, so that their number is bounded by the arrivals of 30
     /// days.
     async fn forget_devices(&self) -> Result<(), Error> {
-        let client = self.0.doors.write.get().await?;
+        let client = self.0.pools.write.get().await?;
         loop {
             let sql = "SELECT quipu_forget_message_devices($1)";
             let rows = client.query_typed(sql, &[(&FORGET_BATCH, Type::INT4)]).await?;
@@ -107,9 +107,9 @@ impl Service for Sweeper {
         "messages"
     }
 
-    async fn cycle(&self, _drain: &CancellationToken) -> Result<Cycle, Error> {
+    async fn cycle(&self, _drain: &CancellationToken) -> Result<CycleOutcome, Error> {
         let swept = self.sweep().await;
         self.0.metrics.swept(self.0.clock.now().timestamp(), swept.is_ok());
-        swept.map(|()| Cycle::Idle)
+        swept.map(|()| CycleOutcome::Idle)
     }
 }

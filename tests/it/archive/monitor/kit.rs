@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 use nostr_sdk::{Keys, ToBech32 as _};
 use quipu::base::{Clock, RelayUrl, Secret};
 use quipu::config;
-use quipu::lifecycle::{Cycle, Service as _};
-use quipu::net::Outside;
+use quipu::lifecycle::{CycleOutcome, Service as _};
+use quipu::net::Egress;
 use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::event::Snapshot;
 use quipu::services::archive::metrics::MonitorMetrics;
@@ -40,7 +40,7 @@ pub(super) struct Bench {
     pub(super) settings: config::Monitor,
     pub(super) networks: config::Networks,
     pub(super) metrics: MonitorMetrics,
-    pub(super) outside: Option<Outside>,
+    pub(super) outside: Option<Egress>,
     pub(super) keys: Keys,
 }
 
@@ -91,10 +91,10 @@ impl Bench {
     pub(super) fn monitor(&mut self) -> (Monitor, Option<Publisher>) {
         let outside = self.outside.clone();
         let parts = MonitorParts {
-            doors: self.kit.doors.clone(),
+            pools: self.kit.pools.clone(),
             snapshots: self.kit.writer(MetadataJournal),
-            leases: Leases::new(self.kit.doors.write.clone()),
-            outside: outside.unwrap_or_else(|| Outside::asking(&self.networks, &[]).unwrap()),
+            leases: Leases::new(self.kit.pools.write.clone()),
+            outside: outside.unwrap_or_else(|| Egress::with_dns_servers(&self.networks, &[]).unwrap()),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
         };
@@ -105,16 +105,16 @@ impl Bench {
     /// Checks all due relays, as a new process.
     pub(super) async fn round(&mut self) {
         let (monitor, _) = self.monitor();
-        assert_eq!(monitor.cycle(&CancellationToken::new()).await.unwrap(), Cycle::Idle);
+        assert_eq!(monitor.cycle(&CancellationToken::new()).await.unwrap(), CycleOutcome::Idle);
     }
 
     /// The relay's snapshots, newest first.
     pub(super) async fn snapshots(&self, url: &str) -> Vec<Snapshot> {
-        read::snapshots(&self.kit.doors.session, url, 100).await.unwrap()
+        read::snapshots(&self.kit.pools.session, url, 100).await.unwrap()
     }
 
     pub(super) async fn newest(&self, url: &str) -> Snapshot {
-        read::newest_snapshot(&self.kit.doors.session, url).await.unwrap().expect("it was checked")
+        read::newest_snapshot(&self.kit.pools.session, url).await.unwrap().expect("it was checked")
     }
 
     pub(super) async fn count(&self, sql: &str) -> i64 {

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 
-use quipu::net::Outside;
+use quipu::net::Egress;
 use serde_json::{Value, json};
 
 use super::kit::{Bench, failure};
@@ -94,7 +94,7 @@ async fn a_name_is_asked_for_and_what_dns_says_is_kept_without_its_time() {
     let honest = Stub::honest().await;
     let dns = DnsServer::start(&[("relay.example.com", &[Ipv4Addr::LOCALHOST])]).await;
     bench.networks.clearnet.private_names = vec!["relay.example.com".to_owned()];
-    bench.outside = Some(Outside::asking(&bench.networks, &[dns.address()]).unwrap());
+    bench.outside = Some(Egress::with_dns_servers(&bench.networks, &[dns.address()]).unwrap());
     let port = honest.address.port();
     let (known, unknown) =
         (format!("ws://relay.example.com:{port}"), format!("ws://gone.example.com:{port}"));
@@ -130,7 +130,7 @@ async fn a_tor_1_an_onion_relay_is_checked_through_the_proxy_and_no_name_is_aske
     let dns = DnsServer::start(&[]).await;
     bench.networks.tor.enabled = true;
     bench.networks.tor.proxy_address = Some(proxy.address().to_string());
-    bench.outside = Some(Outside::asking(&bench.networks, &[dns.address()]).unwrap());
+    bench.outside = Some(Egress::with_dns_servers(&bench.networks, &[dns.address()]).unwrap());
     let url = format!("ws://{ONION}");
     bench.add(&url, "validator").await;
     bench.round().await;

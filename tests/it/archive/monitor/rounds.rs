@@ -70,7 +70,7 @@ async fn what_another_process_holds_is_left_to_it_until_its_lease_ends() {
     let mut bench = Bench::new().await;
     let stub = Stub::honest().await;
     bench.add(&stub.url(), "operator").await;
-    let killed = Leases::new(bench.kit.doors.write.clone());
+    let killed = Leases::new(bench.kit.pools.write.clone());
     killed.take(&["monitor/1".to_owned()], Duration::from_secs(2)).await.unwrap();
     bench.round().await;
     assert_eq!(stub.sessions(), 0);
@@ -93,7 +93,7 @@ async fn relays_never_checked_come_first_and_retired_and_unnamed_ones_are_left_o
     bench.kit.writer(RelayJournal).append(retire).await.unwrap();
     let now = quipu::base::Clock::now(&*bench.clock).timestamp();
     let network = quipu::base::Network::Clearnet;
-    let due = read::due_relays(&bench.kit.doors.session, network, &[], now, 14_400, 10).await.unwrap();
+    let due = read::due_relays(&bench.kit.pools.session, network, &[], now, 14_400, 10).await.unwrap();
     let order: Vec<_> = due.iter().map(|due| (due.url.clone(), due.checked_at.is_none(), due.due)).collect();
     assert_eq!(order, [(stubs[1].url(), true, 2), (stubs[0].url(), false, 2)]);
     bench.settings.only_relays = vec![stubs[0].url()];

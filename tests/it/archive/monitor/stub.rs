@@ -157,9 +157,9 @@ async fn serve(
                 answers.push(json!(["EOSE", message[1]]));
             }
             Some("AUTH") => {
-                let is_ours =
+                let is_own_host =
                     message[1]["kind"] == 22_242 && message[1]["tags"].to_string().contains("challenge");
-                is_known = is_ours && manner == Manner::WantsAnyKey;
+                is_known = is_own_host && manner == Manner::WantsAnyKey;
                 answers.push(json!([
                     "OK",
                     message[1]["id"],

@@ -12,8 +12,8 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use quipu::base::{Network, Refusals, RelayUrl};
 use quipu::config;
-use quipu::lifecycle::{Cycle, Service as _};
-use quipu::net::Outside;
+use quipu::lifecycle::{CycleOutcome, Service as _};
+use quipu::net::Egress;
 use quipu::services::archive::command::SnapshotCommand;
 use quipu::services::archive::decide::report;
 use quipu::services::archive::event::Snapshot;
@@ -246,7 +246,7 @@ fn events(runner: &mut TestRunner) -> Vec<nostr_sdk::Event> {
 
 /// Runs every query over many relays, and every query about one relay for each of them.
 async fn ask_all(bench: &Bench, urls: &[String]) {
-    let session = &bench.kit.doors.session;
+    let session = &bench.kit.pools.session;
     let now = quipu::base::Clock::now(&*bench.clock).timestamp();
     let candidates = read::relays_to_crawl(session, now, &[], 0).await.unwrap();
     assert!(candidates.iter().all(|candidate| candidate.max_limit.is_none_or(|limit| limit >= 1)));
@@ -282,19 +282,19 @@ async fn ask_all(bench: &Bench, urls: &[String]) {
 async fn cycles(bench: &mut Bench) {
     bench.kit.ticker().await.take().await.unwrap();
     let drain = CancellationToken::new();
-    let leases = Leases::new(bench.kit.doors.write.clone());
-    let outside = Outside::asking(&bench.networks, &[]).unwrap();
+    let leases = Leases::new(bench.kit.pools.write.clone());
+    let outside = Egress::with_dns_servers(&bench.networks, &[]).unwrap();
     let parts = FinderParts {
-        doors: bench.kit.doors.clone(),
+        pools: bench.kit.pools.clone(),
         relays: bench.kit.writer(RelayJournal),
         leases: leases.clone(),
         outside: outside.clone(),
         metrics: FinderMetrics::default(),
     };
     let finder = Finder::new(parts, config::Finder::default());
-    while finder.cycle(&drain).await.unwrap() == Cycle::More {}
+    while finder.cycle(&drain).await.unwrap() == CycleOutcome::More {}
     let parts = ValidatorParts {
-        doors: bench.kit.doors.clone(),
+        pools: bench.kit.pools.clone(),
         relays: bench.kit.writer(RelayJournal),
         leases,
         outside,
@@ -302,7 +302,10 @@ async fn cycles(bench: &mut Bench) {
         candidates_max: config::Finder::default().candidates_max,
         metrics: ValidatorMetrics::default(),
     };
-    assert_eq!(Validator::new(parts, config::Validator::default()).cycle(&drain).await.unwrap(), Cycle::Idle);
+    assert_eq!(
+        Validator::new(parts, config::Validator::default()).cycle(&drain).await.unwrap(),
+        CycleOutcome::Idle
+    );
     bench.kit.project().await;
     assert_eq!(bench.kit.problems().await, Vec::<String>::new());
 }

@@ -56,7 +56,7 @@ impl Finder {
     pub(super) async fn read_lists(&self) -> Result<(), store::Error> {
         let interval = Duration::from_secs(self.settings.lists_interval_s.get().into());
         for list in &self.settings.lists {
-            if !claim_list(&self.parts.doors, &list.url, interval).await? {
+            if !claim_list(&self.parts.pools, &list.url, interval).await? {
                 continue;
             }
             match self.fetch(list).await {

@@ -13,8 +13,8 @@ use super::geo::{GeoFiles, filled};
 use super::session::{SessionCheck, SessionFindings};
 use crate::base::{Network, RelayUrl};
 use crate::config;
-use crate::net::relay::Patience;
-use crate::net::{Certificate, DialError, Fetched, Get, Names, Outside, Trust};
+use crate::net::relay::Timeouts;
+use crate::net::{Certificate, DialError, DnsRecords, Egress, Fetched, Get, Trust};
 use crate::services::archive::decide::{Checked, Document, Failure, Findings, document, steady};
 
 /// Media type required by NIP-11.
@@ -37,7 +37,7 @@ fn scaled_timeout(network: Network, seconds: u32) -> Duration {
 /// Settings and resources of the checks.
 #[derive(Debug)]
 pub(super) struct Checker {
-    pub(super) outside: Outside,
+    pub(super) outside: Egress,
     pub(super) settings: config::Monitor,
     pub(super) networks: config::Networks,
     pub(super) geo_files: GeoFiles,
@@ -64,7 +64,7 @@ impl Checker {
             outside: &self.outside,
             url,
             trust,
-            timeouts: Patience::from(self.networks.get(network)),
+            timeouts: Timeouts::from(self.networks.get(network)),
             deadline: Instant::now() + limit,
             limit,
             keys: &self.visitor,
@@ -101,7 +101,7 @@ impl Checker {
         trust: Trust,
         deadline: Instant,
         limit: Duration,
-    ) -> Option<Checked<Names>> {
+    ) -> Option<Checked<DnsRecords>> {
         let is_untrusted_local = trust == Trust::Discovered && url.is_local_address();
         if url.network() != Network::Clearnet || literal(url).is_some() || is_untrusted_local {
             return None;
@@ -115,7 +115,7 @@ impl Checker {
         &self,
         url: &RelayUrl,
         fetched: &Checked<Fetched>,
-        names: Option<&Checked<Names>>,
+        names: Option<&Checked<DnsRecords>>,
         session: SessionFindings,
     ) -> Findings {
         let known = names.and_then(|names| names.as_ref().ok());
@@ -144,7 +144,7 @@ fn literal(url: &RelayUrl) -> Option<IpAddr> {
 }
 
 /// The same address at every check, because addresses are sorted.
-fn first_address(names: &Names) -> Option<IpAddr> {
+fn first_address(names: &DnsRecords) -> Option<IpAddr> {
     names.a.first().map(|ip| IpAddr::V4(*ip)).or_else(|| names.aaaa.first().map(|ip| IpAddr::V6(*ip)))
 }
 
@@ -152,7 +152,7 @@ fn read(answer: &Fetched) -> Checked<Document> {
     document(answer.status, answer.headers.get("content-type").map(String::as_str), &answer.body)
 }
 
-fn facts(names: &Names) -> (Value, Option<u32>) {
+fn facts(names: &DnsRecords) -> (Value, Option<u32>) {
     let found =
         json!({ "a": names.a, "aaaa": names.aaaa, "cname": names.cname, "ns": names.ns, "ptr": names.ptr });
     (filled(&found).unwrap_or_else(|| json!({})), names.ttl_s)

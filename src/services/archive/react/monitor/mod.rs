@@ -29,8 +29,8 @@ use self::check::Checker;
 use self::geo::GeoFiles;
 use crate::base::{Clock, Network, RelayUrl, Secret};
 use crate::config;
-use crate::lifecycle::{Cycle, Service, SetAside, beside, guarded};
-use crate::net::{Outside, Trust};
+use crate::lifecycle::{CycleOutcome, Service, SetAside, guarded, poll_while};
+use crate::net::{Egress, Trust};
 use crate::services::archive::MetadataJournal;
 use crate::services::archive::command::SnapshotCommand;
 use crate::services::archive::event::Snapshot;
@@ -38,7 +38,7 @@ use crate::services::archive::metrics::MonitorMetrics;
 use crate::services::archive::read::{self, DueRelay};
 use crate::store::append::Writer;
 use crate::store::lease::Leases;
-use crate::store::{self, Doors, Relay};
+use crate::store::{self, Pools, Relay};
 
 /// How often the database is polled for due relays while others are checked.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
@@ -66,13 +66,13 @@ const NETWORKS: [Network; 4] = [Network::Clearnet, Network::Tor, Network::I2p, N
 #[derive(Debug, Clone)]
 pub struct MonitorParts {
     /// Database pools.
-    pub doors: Doors,
+    pub pools: Pools,
     /// Writer of `relay_metadata`.
     pub snapshots: Writer<MetadataJournal>,
     /// Leases that assign each relay to one process.
     pub leases: Leases,
     /// Outbound connections.
-    pub outside: Outside,
+    pub outside: Egress,
     /// Source of the current time.
     pub clock: Arc<dyn Clock>,
     /// Metrics of the monitor.
@@ -190,7 +190,7 @@ impl Monitor {
     /// Claims due relays of a network by lease, at most `wanted`. Also returns true if all due relays were
     /// found.
     async fn next(&self, network: Network, wanted: usize) -> Result<(Vec<ClaimedRelay>, bool), MonitorError> {
-        let (settings, session) = (&self.checker.settings, &self.parts.doors.session);
+        let (settings, session) = (&self.checker.settings, &self.parts.pools.session);
         let interval_s = i64::from(settings.interval_s.get());
         let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
         let due =
@@ -222,7 +222,7 @@ impl Monitor {
             }
         }
         if !unneeded.is_empty() {
-            self.parts.leases.give_back(&unneeded).await?;
+            self.parts.leases.release(&unneeded).await?;
         }
         Ok((claimed, was_all))
     }
@@ -293,9 +293,9 @@ impl Monitor {
     }
 
     /// Gives leases back once at least `at` of them are collected.
-    async fn give_back(&self, done: &mut Vec<String>, at: usize) -> Result<(), MonitorError> {
+    async fn release(&self, done: &mut Vec<String>, at: usize) -> Result<(), MonitorError> {
         if done.len() >= at {
-            self.parts.leases.give_back(done).await?;
+            self.parts.leases.release(done).await?;
             done.clear();
         }
         Ok(())
@@ -335,7 +335,7 @@ impl Service for Monitor {
         "monitor"
     }
 
-    async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, MonitorError> {
+    async fn cycle(&self, drain: &CancellationToken) -> Result<CycleOutcome, MonitorError> {
         let mut all_slots = self.network_slots();
         let mut visits = FuturesUnordered::new();
         let (mut done, mut ended) = (Vec::new(), Vec::new());
@@ -343,9 +343,9 @@ impl Service for Monitor {
             for slots in &mut all_slots {
                 let wanted = if drain.is_cancelled() { 0 } else { slots.wanted(Instant::now()) };
                 if wanted > 0 {
-                    beside(self.give_back(&mut done, 1), &mut visits, &mut ended).await?;
+                    poll_while(self.release(&mut done, 1), &mut visits, &mut ended).await?;
                     let claim = self.next(slots.network, wanted);
-                    let (claimed, was_all) = beside(claim, &mut visits, &mut ended).await?;
+                    let (claimed, was_all) = poll_while(claim, &mut visits, &mut ended).await?;
                     slots.poll_after = was_all.then(|| Instant::now() + POLL_INTERVAL);
                     slots.running += claimed.len();
                     visits.extend(claimed.into_iter().map(|claimed| self.check_claimed(claimed, drain)));
@@ -356,8 +356,8 @@ impl Service for Monitor {
                 match timeout(POLL_INTERVAL, visits.next()).await {
                     Ok(Some(visited)) => ended.push(visited),
                     Ok(None) => {
-                        self.give_back(&mut done, 1).await?;
-                        return Ok(Cycle::Idle);
+                        self.release(&mut done, 1).await?;
+                        return Ok(CycleOutcome::Idle);
                     }
                     Err(_) => {}
                 }
@@ -369,7 +369,7 @@ impl Service for Monitor {
                     slots.running -= 1;
                 }
             }
-            beside(self.give_back(&mut done, GIVE_BACK_AT), &mut visits, &mut ended).await?;
+            poll_while(self.release(&mut done, GIVE_BACK_AT), &mut visits, &mut ended).await?;
         }
     }
 }

@@ -13,9 +13,9 @@ use super::check::Checker;
 use super::{MonitorError, MonitorParts};
 use crate::base::{Network, RelayUrl};
 use crate::config;
-use crate::lifecycle::{Cycle, Service, guarded, set_aside};
+use crate::lifecycle::{CycleOutcome, Service, guarded, set_aside};
 use crate::net::Trust;
-use crate::net::relay::{Patience, RelayError, RelaySession};
+use crate::net::relay::{RelayError, RelaySession, Timeouts};
 use crate::services::archive::decide::{MonitorProfile, announcement, report};
 use crate::services::archive::read;
 
@@ -88,7 +88,7 @@ impl Publisher {
 
     /// The report of a relay's latest snapshot, dated like the snapshot; snapshots of a relay grow in time.
     async fn report_event(&self, url: &RelayUrl) -> Result<Option<Event>, MonitorError> {
-        let newest = read::newest_snapshot(&self.parts.doors.session, url.as_str()).await?;
+        let newest = read::newest_snapshot(&self.parts.pools.session, url.as_str()).await?;
         let Some(snapshot) = newest else { return Ok(None) };
         let at = Timestamp::from_secs(snapshot.generated_at.unsigned_abs());
         self.sign(report(url, &snapshot), at).map(Some)
@@ -149,7 +149,7 @@ impl Publisher {
             }
             Some(Target::RetryAt(_)) | None => {}
         }
-        let timeouts = Patience::from(self.networks.get(url.network()));
+        let timeouts = Timeouts::from(self.networks.get(url.network()));
         let mut session = RelaySession::connect(&self.parts.outside, url, Trust::Named, timeouts).await?;
         let accepted = self.send(event, &mut session).await?;
         targets.insert(url.clone(), Target::Open(Box::new(session)));
@@ -202,7 +202,7 @@ impl Service for Publisher {
         "monitor-publisher"
     }
 
-    async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, MonitorError> {
+    async fn cycle(&self, drain: &CancellationToken) -> Result<CycleOutcome, MonitorError> {
         let mut waiting = self.waiting.lock().await;
         let mut targets = Targets::new();
         let work = async {
@@ -211,12 +211,12 @@ impl Service for Publisher {
                 self.report(&url, &mut targets).await?;
                 sleep(Duration::from_millis(self.settings.publish_pause_ms.into())).await;
             }
-            Ok(Cycle::Idle)
+            Ok(CycleOutcome::Idle)
         };
         // Reports that wait when the process ends are published after the next check.
         let ended = tokio::select! {
             ended = work => ended,
-            () = drain.cancelled() => Ok(Cycle::Done),
+            () = drain.cancelled() => Ok(CycleOutcome::Done),
         };
         for (_, target) in targets {
             if let Target::Open(session) = target {

@@ -7,8 +7,8 @@ use nostr_sdk::{Event, EventBuilder, Filter, Keys, Kind, Tag, Timestamp};
 use tokio::time::{Instant, timeout_at};
 
 use crate::base::RelayUrl;
-use crate::net::relay::{Patience, Published, RelayError, RelaySession};
-use crate::net::{Certificate, DialError, Outside, Trust};
+use crate::net::relay::{Published, RelayError, RelaySession, Timeouts};
+use crate::net::{Certificate, DialError, Egress, Trust};
 use crate::services::archive::decide::{Auth, Checked, Failure};
 
 /// Kind of the write check's test event. It is ephemeral, so no relay stores it, and it is never a report,
@@ -30,10 +30,10 @@ pub(super) struct SessionFindings {
 
 /// Parameters of the session.
 pub(super) struct SessionCheck<'a> {
-    pub(super) outside: &'a Outside,
+    pub(super) outside: &'a Egress,
     pub(super) url: &'a RelayUrl,
     pub(super) trust: Trust,
-    pub(super) timeouts: Patience,
+    pub(super) timeouts: Timeouts,
     /// When all checks must have ended.
     pub(super) deadline: Instant,
     /// The time limit behind `deadline`, for messages.
@@ -108,7 +108,7 @@ impl SessionCheck<'_> {
         }
         let until = self.deadline.min(Instant::now() + self.timeouts.idle);
         while let Ok(Ok(())) = timeout_at(until, session.wait_live()).await {
-            if session.take_live().events.iter().any(|event| event.is_its_id && event.id == probe.id) {
+            if session.take_live().events.iter().any(|event| event.id_matches && event.id == probe.id) {
                 return Ok(took);
             }
         }

@@ -152,7 +152,7 @@ impl Visit<'_> {
         // The events still being committed may include a deletion request for a missing event.
         self.delivery.finish().await?;
         let now = self.crawl.parts.clock.now().timestamp();
-        Ok(read::removable(&self.crawl.parts.doors.session, missing, now).await? == lacking)
+        Ok(read::removable(&self.crawl.parts.pools.session, missing, now).await? == lacking)
     }
 
     /// Requests the sampled events, repeating while a round returns any. Returns how many arrived with their

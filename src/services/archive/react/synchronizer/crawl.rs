@@ -17,8 +17,8 @@ use super::refused::Unrecorded;
 use crate::base::{Clock, Network, RelayUrl};
 use crate::config;
 use crate::lifecycle::Panicked;
-use crate::net::relay::{Patience, RelayError};
-use crate::net::{Outside, Trust};
+use crate::net::relay::{RelayError, Timeouts};
+use crate::net::{Egress, Trust};
 use crate::services::archive::decide::{Oversized, refusal};
 use crate::services::archive::metrics::SyncMetrics;
 use crate::services::archive::react::refusals;
@@ -26,13 +26,13 @@ use crate::services::archive::{RelayJournal, SyncJournal, read};
 use crate::store::append::Writer;
 use crate::store::ingest::Intake;
 use crate::store::lease::Leases;
-use crate::store::{self, Doors, Relay};
+use crate::store::{self, Pools, Relay};
 
 /// Dependencies of the synchronizer.
 #[derive(Debug, Clone)]
 pub struct SyncParts {
     /// Database pools.
-    pub doors: Doors,
+    pub pools: Pools,
     /// Verifies and stores events.
     pub intake: Intake,
     /// Writer of `relay_log`.
@@ -44,7 +44,7 @@ pub struct SyncParts {
     /// Source of the current time.
     pub clock: Arc<dyn Clock>,
     /// Outbound connections.
-    pub outside: Outside,
+    pub outside: Egress,
     /// Key that authenticates this archive to relays (NIP-42).
     pub keys: Keys,
     /// Metrics of the synchronizer.
@@ -195,14 +195,14 @@ impl Crawl {
         look(self.agenda().oversized(relay.0))
     }
 
-    pub(super) fn timeouts(&self, network: Network) -> Patience {
+    pub(super) fn timeouts(&self, network: Network) -> Timeouts {
         self.networks.get(network).into()
     }
 
     /// Claims relays that are due, not running in this process, not leased by another one, and for which a
     /// connection slot is free.
     pub(super) async fn next(&self, running: &HashMap<i32, Running>) -> Result<ClaimedRelays, SyncError> {
-        let (session, now) = (&self.parts.doors.session, self.parts.clock.now().timestamp());
+        let (session, now) = (&self.parts.pools.session, self.parts.clock.now().timestamp());
         let all = read::relays_to_crawl(session, now, &self.settings.only_relays, self.first_look_s).await?;
         let mut claimed = ClaimedRelays::default();
         let (due, refused) = self.due(all, running, &mut claimed.waiting);

@@ -126,7 +126,7 @@ impl Delivery {
     /// Commits events of the live subscription.
     pub(super) async fn offer_live(&mut self, page: AnswerPage) -> Result<(), SyncError> {
         let AnswerPage { events, mut refused, .. } = page;
-        refused.add_times(Refusal::Malformed, page.odd_frames);
+        refused.add_times(Refusal::Malformed, page.invalid_frames);
         if events.is_empty() && refused.is_empty() {
             return Ok(());
         }

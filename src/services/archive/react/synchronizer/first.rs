@@ -17,7 +17,7 @@ use super::crawl::{Assignment, Crawl, SyncError, SyncParts, lease_name};
 use super::{IdleState, Synchronizer};
 use crate::base::{Network, RelayUrl};
 use crate::config;
-use crate::lifecycle::{Cycle, Service};
+use crate::lifecycle::{CycleOutcome, Service};
 use crate::net::Trust;
 use crate::services::archive::append::visits;
 use crate::services::archive::read;
@@ -80,7 +80,7 @@ impl Crawl {
         let networks: Vec<Network> = networks.into_iter().flatten().collect();
         let only = &self.settings.only_relays;
         let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
-        let asked = read::asked_relays(&self.parts.doors.session, &networks, only, limit).await?;
+        let asked = read::asked_relays(&self.parts.pools.session, &networks, only, limit).await?;
         if asked.is_empty() {
             return Ok(Vec::new());
         }
@@ -106,8 +106,8 @@ impl Crawl {
     /// Records that a session was dropped at its time limit, and gives the lease back.
     async fn given_up(&self, relay: Relay) -> Result<(), store::Error> {
         self.parts.metrics.session("slow");
-        visits::ended(&self.parts.doors, relay, "slow").await?;
-        self.parts.leases.give_back(&[lease_name(relay.0)]).await
+        visits::ended(&self.parts.pools, relay, "slow").await?;
+        self.parts.leases.release(&[lease_name(relay.0)]).await
     }
 }
 
@@ -141,7 +141,7 @@ impl Service for FirstLook {
         "first-look"
     }
 
-    async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, SyncError> {
+    async fn cycle(&self, drain: &CancellationToken) -> Result<CycleOutcome, SyncError> {
         // Dropping the set aborts the sessions.
         let mut sessions = JoinSet::new();
         loop {
@@ -151,7 +151,7 @@ impl Service for FirstLook {
                 }
             }
             match timeout(POLL_INTERVAL, sessions.join_next()).await {
-                Ok(None) => return Ok(Cycle::Idle),
+                Ok(None) => return Ok(CycleOutcome::Idle),
                 Ok(Some(ended)) => ended.map_err(SyncError::Session)?,
                 Err(_) => {}
             }

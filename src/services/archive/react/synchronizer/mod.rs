@@ -30,7 +30,7 @@ pub use first::FirstLook;
 
 use crate::base::{Network, RelayUrl};
 use crate::config;
-use crate::lifecycle::{Cycle, Service};
+use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::archive::RelayAnswer;
 use crate::services::archive::command::RelayCommand;
 use crate::store;
@@ -156,7 +156,7 @@ impl Service for Synchronizer {
         self.name
     }
 
-    async fn cycle(&self, drain: &CancellationToken) -> Result<Cycle, SyncError> {
+    async fn cycle(&self, drain: &CancellationToken) -> Result<CycleOutcome, SyncError> {
         self.make_known().await?;
         let lease = self.crawl.lease();
         let mut running = HashMap::new();
@@ -190,7 +190,7 @@ impl Service for Synchronizer {
             self.crawl.parts.metrics.connected(running.len(), live);
             let mut next = timeout(POLL_INTERVAL, sessions.join_next()).await.unwrap_or(None);
             if next.is_none() && sessions.is_empty() {
-                return Ok(Cycle::Idle);
+                return Ok(CycleOutcome::Idle);
             }
             while let Some(ended) = next {
                 // The way one session ended does not affect the others.

@@ -40,7 +40,7 @@ impl Crawl {
     ) {
         let (relay, url) = (assignment.relay, assignment.url.clone());
         let session = Box::pin(async {
-            visits::begun(&self.parts.doors, relay).await?;
+            visits::begun(&self.parts.pools, relay).await?;
             visit::run(&self, assignment, &stop, &idle_state).await
         });
         let ended = guarded("synchronizer_session", url.as_str(), session).await;
@@ -50,8 +50,8 @@ impl Crawl {
         let outcome = if ended.is_ok() && stop.is_cancelled() { "stopped" } else { outcome };
         let scheduled = self.schedule_next(relay, &url, ended).await;
         // A lease that is not given back expires.
-        let given_back = self.parts.leases.give_back(&[lease_name(relay.0)]).await;
-        let recorded = visits::ended(&self.parts.doors, relay, outcome).await;
+        let given_back = self.parts.leases.release(&[lease_name(relay.0)]).await;
+        let recorded = visits::ended(&self.parts.pools, relay, outcome).await;
         if let Err(error) = scheduled.and(given_back).and(recorded) {
             tracing::warn!(relay.url = %url, %error, "the end of the session with {url} could not be recorded: {error}");
         }

@@ -220,7 +220,7 @@ fn check(answer: AnswerPage, ask: Ask, goes_beyond: bool) -> Checked {
     });
     let unusable = refused.total();
     refused.merge(&answer.late_refused);
-    refused.add_times(Refusal::Malformed, answer.odd_frames);
+    refused.add_times(Refusal::Malformed, answer.invalid_frames);
     Checked { events, refused, unusable, is_cut: answer.is_cut, late: answer.late }
 }
 

@@ -89,7 +89,7 @@ impl Visit<'_> {
             let Some(permit) = self.take_comparing().await? else { return Ok(None) };
             let wanted = span.map_or(rest, |seconds| newest(rest, seconds));
             let ours =
-                read::holdings(&crawl.parts.doors.session, self.assignment.relay, wanted, most).await?;
+                read::holdings(&crawl.parts.pools.session, self.assignment.relay, wanted, most).await?;
             let Some(ours) = ours.filter(|ours| ours.held.len() >= COMPARED_MIN) else {
                 return Ok(Some(rest));
             };
@@ -126,7 +126,7 @@ impl Visit<'_> {
         let most = self.crawl.settings.negentropy_events_max.get();
         let Some(permit) = self.take_comparing().await? else { return Ok(false) };
         let ours =
-            read::holdings(&self.crawl.parts.doors.session, self.assignment.relay, second, most).await?;
+            read::holdings(&self.crawl.parts.pools.session, self.assignment.relay, second, most).await?;
         let Some(ours) = ours.filter(|ours| ours.window == second) else { return Ok(false) };
         // The pages recorded next were requested before this comparison, so their time of request is
         // restored.
@@ -241,10 +241,10 @@ impl Visit<'_> {
         wanted: &mut HashSet<EventId>,
     ) -> Result<(Vec<OfferedEvent>, Refusals), SyncError> {
         let filter = Filter::new().ids(ids.iter().copied()).limit(ids.len());
-        let AnswerPage { mut events, mut refused, odd_frames, .. } = self.ask(&filter).await?;
-        refused.add_times(Refusal::Malformed, odd_frames);
+        let AnswerPage { mut events, mut refused, invalid_frames, .. } = self.ask(&filter).await?;
+        refused.add_times(Refusal::Malformed, invalid_frames);
         events.retain(|event| {
-            let refusal = if !event.is_its_id {
+            let refusal = if !event.id_matches {
                 Refusal::BadId
             } else if !wanted.remove(&event.id) {
                 Refusal::Foreign

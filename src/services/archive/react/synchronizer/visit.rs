@@ -181,7 +181,7 @@ async fn compares(crawl: &Crawl, assignment: &Assignment) -> Result<bool, SyncEr
         return Ok(false);
     }
     let forgotten = i32::try_from(settings.recheck_all_days.get())?;
-    Ok(!read::is_false_in_comparisons(&crawl.parts.doors.session, relay, forgotten).await?)
+    Ok(!read::is_false_in_comparisons(&crawl.parts.pools.session, relay, forgotten).await?)
 }
 
 impl Visit<'_> {
@@ -236,7 +236,7 @@ impl Visit<'_> {
         }
         // A relay that is caught up starts in the first pool next time.
         self.crawl.set_slow(self.assignment.relay, false);
-        Ok(visits::caught_up(&self.crawl.parts.doors, self.assignment.relay).await?)
+        Ok(visits::caught_up(&self.crawl.parts.pools, self.assignment.relay).await?)
     }
 
     /// Subscribes to everything that the relay receives from now on, whatever its date, and to events too
@@ -344,7 +344,7 @@ async fn open(crawl: &Crawl, relay: Relay) -> Result<Vec<(Window, bool)>, SyncEr
     let mut ages = vec![i64::from(settings.end_lag_s)];
     ages.extend(settings.recheck_after_s.iter().map(|age| i64::from(*age)));
     let forgotten = i32::try_from(settings.recheck_all_days.get())?;
-    let session = &crawl.parts.doors.session;
+    let session = &crawl.parts.pools.session;
     let settled = read::settled_windows(session, relay, &ages, forgotten).await?;
     let rechecks: Vec<Recheck> = ages
         .iter()

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{ValidatorParts, probe};
 use crate::base::{Network, RelayUrl};
 use crate::net::Trust;
-use crate::net::relay::Patience;
+use crate::net::relay::Timeouts;
 use crate::services::archive::read;
 use crate::store;
 
@@ -52,8 +52,8 @@ impl Uplink {
         }
         let asked_at = Instant::now();
         let reference_relays =
-            read::reference_relays(&parts.doors.session, network.as_str(), REFERENCE_RELAYS).await?;
-        let timeouts = Patience::from(parts.networks.get(network));
+            read::reference_relays(&parts.pools.session, network.as_str(), REFERENCE_RELAYS).await?;
+        let timeouts = Timeouts::from(parts.networks.get(network));
         let mut answers: FuturesUnordered<_> = reference_relays
             .iter()
             .filter_map(|relay| {

@@ -46,7 +46,7 @@ use super::refusal::Refusal;
 use super::requests::{Identity, SOCKET_PULL_MAX, STATUS_DEVICES_MAX, SendRequest};
 use super::{Listener, MessagesState};
 use crate::http::{Failure, RequestContext, ServerSocket, SocketMessage as Frame, SocketUpgrade};
-use crate::lifecycle::beside;
+use crate::lifecycle::poll_while;
 use crate::services::messages::event::{Generation, MessageStatus};
 use crate::store::Error;
 
@@ -230,7 +230,7 @@ impl Session {
         let Some(delivery) = &mut self.delivery else { return Ok(()) };
         // Pending requests are polled meanwhile, because they may hold the database connection that this read
         // needs.
-        if let Err(error) = beside(delivery.refill(), &mut self.requests, &mut self.replies).await {
+        if let Err(error) = poll_while(delivery.refill(), &mut self.requests, &mut self.replies).await {
             // The client can reconnect and continue after what it acknowledged.
             return self.fail(error).await;
         }
@@ -266,7 +266,7 @@ impl Session {
             Frame::Close(_) => return Err(SessionEnd::ClosedByClient),
             Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_) => return Ok(()),
         };
-        self.state.parts().counted.received();
+        self.state.parts().message_metrics.received();
         let inbound = match parsed {
             Ok(inbound) => inbound,
             Err(malformed) => {
@@ -363,11 +363,11 @@ impl Session {
         // Pending requests are polled meanwhile, so that they do not hold database connections for as long as
         // the client does not read.
         let sending = timeout_at(deadline, self.socket.send(frame));
-        match beside(sending, &mut self.requests, &mut self.replies).await {
+        match poll_while(sending, &mut self.requests, &mut self.replies).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(SessionEnd::Disconnected),
             Err(_) => {
-                self.state.parts().counted.dropped();
+                self.state.parts().message_metrics.dropped();
                 Err(SessionEnd::Disconnected)
             }
         }

@@ -1,6 +1,6 @@
 //! Preview of an erasure.
 
-use super::{ErasureSubject, Left, count_listed, list_events};
+use super::{ErasureSubject, RemovedRows, count_listed, list_events};
 use crate::base::Secret;
 use crate::store::{Error, owner};
 
@@ -30,7 +30,7 @@ pub struct PreviewEvent {
 pub struct Preview {
     /// Number of rows.
     #[serde(flatten)]
-    pub holds: Left,
+    pub holds: RemovedRows,
     /// The oldest of these events, at most ten.
     pub first: Vec<PreviewEvent>,
 }

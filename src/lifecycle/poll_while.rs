@@ -9,7 +9,7 @@ use futures_util::{Stream, StreamExt as _};
 ///
 /// A future that is not polled keeps what it holds, such as a pooled connection. If `work` waited for a
 /// connection while all connections were held by futures of `under_way`, it would wait for ever (deadlock).
-pub async fn beside<S: Stream + Unpin, T>(
+pub async fn poll_while<S: Stream + Unpin, T>(
     work: impl Future<Output = T>,
     under_way: &mut S,
     ended: &mut impl Extend<S::Item>,
@@ -42,7 +42,7 @@ mod tests {
         // It has started, holds the only permit, and is not polled any more.
         assert!(futures_util::poll!(under_way.next()).is_pending());
         let work = async { connection.acquire().await.is_ok() };
-        assert!(beside(work, &mut under_way, &mut ended).await);
+        assert!(poll_while(work, &mut under_way, &mut ended).await);
         assert_eq!(ended, ["finished"]);
     }
 }

@@ -9,17 +9,17 @@ use crate::store::Error;
 use crate::store::append::Writer;
 
 /// Number of shards. More would only wait for each other, since all of them wait for the same disk.
-pub const LANES: usize = 2;
+pub const SHARDS: usize = 2;
 
 /// Sends each command to the writer of its recipient's shard. All commands of one recipient use the same
 /// writer, so they are committed in the order in which they arrived.
 #[derive(Debug, Clone)]
-pub struct Lanes([Writer<MessageJournal>; LANES]);
+pub struct Shards([Writer<MessageJournal>; SHARDS]);
 
-impl Lanes {
+impl Shards {
     /// Creates one shard for each writer.
     #[must_use]
-    pub fn new(writers: [Writer<MessageJournal>; LANES]) -> Self {
+    pub fn new(writers: [Writer<MessageJournal>; SHARDS]) -> Self {
         Self(writers)
     }
 

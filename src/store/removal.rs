@@ -67,7 +67,7 @@ impl ErasureSubject {
 
 /// Number of removed rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-pub struct Left {
+pub struct RemovedRows {
     /// Rows of `events`.
     pub events: i64,
     /// Rows of `sightings`.
@@ -124,12 +124,12 @@ const PROGRESS: &str = "
 /// # Errors
 /// As PostgreSQL answers; [`Error::Inconsistent`] when the number of removed rows differs from the number
 /// counted before. Nothing is erased then.
-pub async fn erase(owner: &Secret, subject: ErasureSubject, reason: &str) -> Result<Left, Error> {
+pub async fn erase(owner: &Secret, subject: ErasureSubject, reason: &str) -> Result<RemovedRows, Error> {
     let server = Server::parse(owner)?;
     erase_on(&server, subject, reason).await.map_err(|error| error.during("erase", &server))
 }
 
-async fn erase_on(server: &Server, subject: ErasureSubject, reason: &str) -> Result<Left, Error> {
+async fn erase_on(server: &Server, subject: ErasureSubject, reason: &str) -> Result<RemovedRows, Error> {
     let mut client = server.connect().await?;
     let transaction = client.transaction().await?;
     transaction.batch_execute(ERASURE_LOCK).await?;
@@ -143,7 +143,7 @@ async fn erase_on(server: &Server, subject: ErasureSubject, reason: &str) -> Res
         )
         .await?;
     if recorded == 0 {
-        return Ok(Left::default());
+        return Ok(RemovedRows::default());
     }
     let relays = transaction.query(RELAYS_TO_UPDATE, &[]).await?;
     let sightings = transaction.execute(DELETE_SIGHTINGS, &[]).await?;
@@ -175,10 +175,10 @@ async fn list_events(transaction: &Transaction<'_>, subject: ErasureSubject) -> 
 }
 
 /// Counts the listed events and their sightings, and how many of these sightings were learnt by comparison.
-async fn count_listed(transaction: &Transaction<'_>) -> Result<(Left, i64), Error> {
+async fn count_listed(transaction: &Transaction<'_>) -> Result<(RemovedRows, i64), Error> {
     let events = transaction.query_one("SELECT count(*) FROM leaving", &[]).await?.get(0);
     let sightings = transaction.query_one(LEAVING_SIGHTINGS, &[]).await?;
-    Ok((Left { events, sightings: sightings.get(0) }, sightings.get(1)))
+    Ok((RemovedRows { events, sightings: sightings.get(0) }, sightings.get(1)))
 }
 
 /// Detaches a partition without blocking its parent, or finishes a detach that a crash interrupted.

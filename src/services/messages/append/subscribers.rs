@@ -19,7 +19,7 @@ const PENDING_MAX: usize = 64;
 
 /// The mailboxes of all sessions of this process. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Exchange {
+pub struct Subscribers {
     mailboxes: Arc<Mutex<Mailboxes>>,
 }
 
@@ -72,8 +72,8 @@ impl PendingUpdates {
     }
 }
 
-impl Exchange {
-    /// Registers a mailbox for one device of a recipient, until [`Exchange::unsubscribe`].
+impl Subscribers {
+    /// Registers a mailbox for one device of a recipient, until [`Subscribers::unsubscribe`].
     #[must_use]
     pub fn subscribe(&self, recipient: &str, device: &str) -> Arc<Mailbox> {
         let mailbox = Arc::new(Mailbox {

@@ -19,7 +19,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum number of connections of one process, per pool. The defaults are small because `PgBouncer` and
 /// PostgreSQL may share two cores.
 #[derive(Debug, Clone, Copy)]
-pub struct DoorSizes {
+pub struct PoolSizes {
     /// Connections of the write pool.
     pub write: u32,
     /// Connections of the session pool.
@@ -28,7 +28,7 @@ pub struct DoorSizes {
     pub read: u32,
 }
 
-impl Default for DoorSizes {
+impl Default for PoolSizes {
     fn default() -> Self {
         Self { write: 8, session: 6, read: 6 }
     }
@@ -36,7 +36,7 @@ impl Default for DoorSizes {
 
 /// The connection pools of one process. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Doors {
+pub struct Pools {
     /// Appends, and rows that drive work (leases, cursors). Role `quipu`, transaction pooling.
     pub write: Pool,
     /// Reads that must be current, and LISTEN. Role `quipu_session`, session pooling.
@@ -46,12 +46,12 @@ pub struct Doors {
     urls: DatabaseUrls,
 }
 
-impl Doors {
+impl Pools {
     /// Creates the three pools. They connect at their first use.
     ///
     /// # Errors
     /// [`Error::Url`] when a URL cannot be parsed.
-    pub fn open(urls: &DatabaseUrls, sizes: DoorSizes) -> Result<Self, Error> {
+    pub fn open(urls: &DatabaseUrls, sizes: PoolSizes) -> Result<Self, Error> {
         Ok(Self {
             write: write_pool(&urls.write, sizes.write)?,
             session: session_pool(&urls.session, sizes.session)?,

@@ -3,7 +3,7 @@
 use chrono::NaiveDate;
 use tokio_postgres::{GenericClient, Transaction};
 
-use super::{ERASURE_LOCK, Left, PROGRESS, detach};
+use super::{ERASURE_LOCK, PROGRESS, RemovedRows, detach};
 use crate::base::Secret;
 use crate::store::{Error, owner};
 
@@ -19,7 +19,7 @@ pub struct Month {
     /// The first day of the month, or [`PAST`].
     pub month: NaiveDate,
     /// The number of rows it has.
-    pub holds: Left,
+    pub holds: RemovedRows,
 }
 
 /// The partitions of one month: the suffix of their names, their bounds, and the month's kind and date in
@@ -47,13 +47,13 @@ impl Partitions {
         }
     }
 
-    async fn count(&self, client: &impl GenericClient) -> Result<Left, Error> {
+    async fn count(&self, client: &impl GenericClient) -> Result<RemovedRows, Error> {
         let suffix = &self.suffix;
         let sql = format!(
             "SELECT (SELECT count(*) FROM events_{suffix}), (SELECT count(*) FROM sightings_{suffix})"
         );
         let row = client.query_one(&sql, &[]).await?;
-        Ok(Left { events: row.get(0), sightings: row.get(1) })
+        Ok(RemovedRows { events: row.get(0), sightings: row.get(1) })
     }
 
     /// Number of sightings that were learnt by comparing ids. A month that was detached before V18 and is not
@@ -73,7 +73,7 @@ impl Partitions {
         &self,
         transaction: &Transaction<'_>,
         reason: &str,
-        left: Left,
+        left: RemovedRows,
         compared: i64,
     ) -> Result<(), Error> {
         transaction
@@ -106,7 +106,7 @@ pub async fn months_before(owner: &Secret, before: NaiveDate) -> Result<Vec<Mont
     let mut months = Vec::new();
     for month in past.into_iter().chain(rows.iter().map(|row| row.get(0))) {
         let holds = Partitions::of(month).count(&client).await?;
-        if holds != Left::default() {
+        if holds != RemovedRows::default() {
             months.push(Month { month, holds });
         }
     }
@@ -128,13 +128,13 @@ const DELETE_REQUESTS: &str = "
 ///
 /// # Errors
 /// As PostgreSQL answers; another call continues where this one stopped.
-pub async fn drop_month(owner: &Secret, month: NaiveDate, reason: &str) -> Result<Left, Error> {
+pub async fn drop_month(owner: &Secret, month: NaiveDate, reason: &str) -> Result<RemovedRows, Error> {
     let mut client = owner::connect(owner).await?;
     let partitions = Partitions::of(month);
     let suffix = &partitions.suffix;
     let announcement = client.transaction().await?;
     announcement.batch_execute(ERASURE_LOCK).await?;
-    partitions.record(&announcement, reason, Left::default(), 0).await?;
+    partitions.record(&announcement, reason, RemovedRows::default(), 0).await?;
     announcement.commit().await?;
     for family in ["events", "sightings"] {
         detach(&client, family, &format!("{family}_{suffix}")).await?;
