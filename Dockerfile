@@ -6,10 +6,9 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /quipu
 COPY . .
-# The one profile of Cargo.toml: what is tested is what runs.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/quipu/target \
-    cargo build --locked --bin quipu && install target/debug/quipu /usr/local/bin/quipu
+    cargo build --locked --profile dist --bin quipu && install target/dist/quipu /usr/local/bin/quipu
 
 FROM debian:12.11-slim AS quipu
 RUN apt-get update \

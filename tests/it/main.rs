@@ -12,6 +12,7 @@ mod chromium;
 mod compose;
 mod config;
 mod console;
+mod documents;
 mod embedded;
 mod endpoints;
 mod http;

@@ -89,7 +89,12 @@ pub(crate) fn run(command: &mut Command, folder: &Path) -> Ran {
 
 /// The exit status of a child; `None` after two minutes.
 pub(crate) fn wait(child: &mut Child) -> Option<ExitStatus> {
-    let looks = PATIENCE.as_millis() / POLL_INTERVAL.as_millis();
+    wait_within(child, PATIENCE)
+}
+
+/// The exit status of a child; `None` after `longest`.
+pub(crate) fn wait_within(child: &mut Child, longest: Duration) -> Option<ExitStatus> {
+    let looks = longest.as_millis() / POLL_INTERVAL.as_millis();
     (0..looks).find_map(|_| {
         std::thread::sleep(POLL_INTERVAL);
         child.try_wait().unwrap()

@@ -15,7 +15,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::instance::{await_some, signal};
+use super::instance::{await_some, signal, wait_within};
+
+/// Longest that a node may take to exit, and tor-gencert to make an authority's keys.
+const EXIT_MAX: Duration = Duration::from_secs(10);
+const KEYS_MAX: Duration = Duration::from_mins(1);
 
 const AUTHORITIES: usize = 3;
 const RELAYS: usize = 3;
@@ -183,8 +187,12 @@ impl Drop for Tor {
         for node in &self.nodes {
             signal(node.id(), nix::sys::signal::Signal::SIGTERM);
         }
+        // A node may hang at its exit.
         for node in &mut self.nodes {
-            let _ = node.wait();
+            if wait_within(node, EXIT_MAX).is_none() {
+                let _ = node.kill();
+                let _ = node.wait();
+            }
         }
     }
 }
@@ -208,7 +216,9 @@ fn authority(root: &Path, number: usize, or_port: u16, dir_port: u16) -> (String
     let piped = gencert.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut making = piped.spawn().expect("`scripts/deps test` installs tor-gencert");
     making.stdin.take().unwrap().write_all(b"x\n").unwrap();
-    assert!(making.wait().unwrap().success(), "tor-gencert");
+    let made = wait_within(&mut making, KEYS_MAX)
+        .unwrap_or_else(|| panic!("tor-gencert did not end in {KEYS_MAX:?}"));
+    assert!(made.success(), "tor-gencert");
     let certificate = fs::read_to_string(keys.join("authority_certificate")).unwrap();
     let identity = certificate.lines().find_map(|line| line.strip_prefix("fingerprint ")).unwrap();
 

@@ -154,12 +154,12 @@ fn an_unknown_service_is_refused_with_the_known_ones() {
 async fn services_run_beside_an_instance_and_on_after_its_own() {
     let instance = Instance::start(&["--set", "services.projector.enabled=false"]);
     let mut command = instance.command(&["run", "ticker", "projector"]);
-    let mut poll_while = command.args(["--set", "http.ops_address=127.0.0.1:0"]).spawn().unwrap();
+    let mut second = command.args(["--set", "http.ops_address=127.0.0.1:0"]).spawn().unwrap();
     let sample = instance.run(&["sample", "--count", "500"]).ok();
     super::kit::import(&instance, sample.stdout.as_bytes(), &[]);
     await_count(&instance, "SELECT coalesce(sum(events), 0)::bigint FROM kind_totals", 500).await;
-    signal(poll_while.id(), Signal::SIGTERM);
-    assert_eq!(wait(&mut poll_while).unwrap().code(), Some(0));
+    signal(second.id(), Signal::SIGTERM);
+    assert_eq!(wait(&mut second).unwrap().code(), Some(0));
     instance.run(&["verify"]).ok();
     instance.stop();
 }

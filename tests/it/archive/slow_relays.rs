@@ -72,19 +72,19 @@ async fn time_to_archive(instance: &Instance, farm: &Farm) -> Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn honest_relays_beside_relays_that_drip_or_announce_take_at_most_twice_the_time_they_take_alone() {
-    let (honest, poll_while) = (Farm::start(&HONEST).await.unwrap(), Farm::start(&BESIDE).await.unwrap());
-    let all = [urls(&honest), urls(&poll_while)].concat();
+    let (honest, beside) = (Farm::start(&HONEST).await.unwrap(), Farm::start(&BESIDE).await.unwrap());
+    let all = [urls(&honest), urls(&beside)].concat();
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     let instance = Instance::crawling(&all, &SETTINGS);
     let alone = time_to_archive(&instance, &honest).await;
-    let together = time_to_archive(&instance, &poll_while).await;
+    let together = time_to_archive(&instance, &beside).await;
     println!("alone {alone:?}, beside ten that are too slow {together:?}");
     assert!(together <= alone * 2, "alone {alone:?}, beside relays that are too slow {together:?}");
 
     // Every relay that drips is recorded as too slow.
     let named = "SELECT count(DISTINCT r.url) FROM relay_log l JOIN relays r ON r.number = l.relay \
                  WHERE l.kind = 'observed' AND l.detail ->> 'what' = 'too_slow'";
-    let drips: Vec<String> = poll_while
+    let drips: Vec<String> = beside
         .of(|character| character == Character::Drips(1))
         .map(|r| format!("'{}'", r.url()))
         .collect();
