@@ -84,10 +84,8 @@ async fn honest_relays_beside_relays_that_drip_or_announce_take_at_most_twice_th
     // Every relay that drips is recorded as too slow.
     let named = "SELECT count(DISTINCT r.url) FROM relay_log l JOIN relays r ON r.number = l.relay \
                  WHERE l.kind = 'observed' AND l.detail ->> 'what' = 'too_slow'";
-    let drips: Vec<String> = beside
-        .of(|character| character == Character::Drips(1))
-        .map(|r| format!("'{}'", r.url()))
-        .collect();
+    let drips: Vec<String> =
+        beside.of(|character| character == Character::Drips(1)).map(|r| format!("'{}'", r.url())).collect();
     await_count(&instance, &format!("{named} AND r.url IN ({})", drips.join(", ")), 8).await;
     instance.stop();
 }

@@ -12,10 +12,9 @@ use serde_json::{Value, json};
 use super::Listener;
 use super::admission::ClaimCheck;
 use super::frame::for_recipient;
-use super::requests::{Identity, SendRequest};
-use super::socket::status_json;
+use super::requests::{Identity, STATUS_DEVICES_MAX, SendRequest};
 use crate::http::{ExpectedStatus, Failure, Rejection, RequestContext};
-use crate::services::messages::event::{Generation, Message};
+use crate::services::messages::event::{Generation, Message, MessageStatus};
 
 /// Most messages in one answer to `GET /v1/messages`.
 const PULL_MAX: i64 = 1_000;
@@ -105,6 +104,24 @@ pub(super) fn message_json(message: &Message) -> Value {
         "received_at": message.received_at,
         "expires_at": message.expires_at,
     })
+}
+
+/// The status of a message as JSON.
+pub(in crate::services::messages::edge) fn status_json(msg_id: &str, status: &MessageStatus) -> Value {
+    let devices: Vec<Value> = status
+        .devices
+        .iter()
+        .map(|d| json!({ "device_id": d.device, "pushed_at": d.pushed_at, "acknowledged_at": d.acknowledged_at }))
+        .collect();
+    let mut body = json!({
+        "type": "status", "msg_id": msg_id, "accepted_at": status.accepted_at, "expires_at": status.expires_at,
+        "expired": status.is_expired, "devices": devices,
+    });
+    if status.has_more_devices {
+        body["more_devices"] = true.into();
+        body["devices_max"] = STATUS_DEVICES_MAX.into();
+    }
+    body
 }
 
 pub(super) async fn send(

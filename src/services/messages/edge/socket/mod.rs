@@ -32,7 +32,6 @@ use axum::response::Response;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{SinkExt as _, StreamExt as _};
 use rand::Rng as _;
-use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout_at};
 use uuid::Uuid;
 
@@ -42,12 +41,13 @@ use reply::{PendingReply, Reply, next_reply, wire_message};
 use super::admission::{ConnectionPermit, Credentials, Proof};
 use super::delivery::Delivery;
 use super::frame::{ErrorCode, Inbound, Outbound, for_recipient, parse, render};
+use super::http::status_json;
 use super::refusal::Refusal;
-use super::requests::{Identity, SOCKET_PULL_MAX, STATUS_DEVICES_MAX, SendRequest};
+use super::requests::{Identity, SOCKET_PULL_MAX, SendRequest};
 use super::{Listener, MessagesState};
 use crate::http::{Failure, RequestContext, ServerSocket, SocketMessage as Frame, SocketUpgrade};
 use crate::lifecycle::poll_while;
-use crate::services::messages::event::{Generation, MessageStatus};
+use crate::services::messages::event::Generation;
 use crate::store::Error;
 
 /// Longest frame of an unproven client, in bytes: a `hello`, or an `auth` with a Nostr event.
@@ -390,22 +390,4 @@ async fn push_due(delivery: Option<&Delivery>) {
         Some(delivery) => delivery.due().await,
         None => std::future::pending().await,
     }
-}
-
-/// The status of a message as JSON.
-pub(super) fn status_json(msg_id: &str, status: &MessageStatus) -> Value {
-    let devices: Vec<Value> = status
-        .devices
-        .iter()
-        .map(|d| json!({ "device_id": d.device, "pushed_at": d.pushed_at, "acknowledged_at": d.acknowledged_at }))
-        .collect();
-    let mut body = json!({
-        "type": "status", "msg_id": msg_id, "accepted_at": status.accepted_at, "expires_at": status.expires_at,
-        "expired": status.is_expired, "devices": devices,
-    });
-    if status.has_more_devices {
-        body["more_devices"] = true.into();
-        body["devices_max"] = STATUS_DEVICES_MAX.into();
-    }
-    body
 }
