@@ -1,5 +1,6 @@
 //! The service `console`: one listener, and the loop behind its streams.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{ConsoleParts, ConsoleState, routes, watcher};
@@ -45,10 +46,17 @@ async fn start(starting: &mut Starting<'_>) -> Result<(), BoxError> {
         health: parts.health.clone(),
         lifecycle: parts.lifecycle.clone(),
         clock: Arc::clone(&parts.clock),
-        listeners: starting.addresses.clone().into_iter().collect(),
+        listeners: listeners(&starting.addresses),
     });
     let (watcher, pace) = watcher(&state, &parts.hints);
     parts.lifecycle.run_service(watcher, pace, parts.health.clone());
     parts.edge.serve(&parts.lifecycle, listener, routes(state));
     Ok(())
+}
+
+/// Each listener once. The ready file also names the services without a listener, at the address of `ops`.
+fn listeners(addresses: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let ops = addresses.get("ops");
+    let is_listener = |(name, address): &(&String, &String)| *name == "ops" || Some(*address) != ops;
+    addresses.iter().filter(is_listener).map(|(name, address)| (name.clone(), address.clone())).collect()
 }

@@ -39,18 +39,27 @@ function element(name, className, ...children) {
   return made;
 }
 
+// Members of details that hold unix seconds, as in format.rs.
+const TIMES = ["asked_at", "created_at", "expires_at", "generated_at", "since", "until"];
+const YEAR_10000 = 253402300800;
+
+function time(name, value) {
+  const isTime = TIMES.includes(name) && Number.isInteger(value) && value >= 0 && value < YEAR_10000;
+  return isTime ? new Date(value * 1000).toISOString().slice(0, 16).replace("T", " ") : null;
+}
+
 function line(entry, isCalm) {
-  const time = element("time", "", entry.recorded_at.slice(11, 19));
-  time.dateTime = entry.recorded_at;
+  const recorded = element("time", "", entry.recorded_at.slice(11, 19));
+  recorded.dateTime = entry.recorded_at;
   const detail = element("p", "detail");
   for (const [name, value] of Object.entries(entry.detail || {})) {
     const isEmpty = value === null || (typeof value === "object" && !Array.isArray(value) && Object.keys(value).length === 0);
     if (isEmpty) continue;
-    const text = typeof value === "string" ? value : JSON.stringify(value);
+    const text = time(name, value) ?? (typeof value === "string" ? value : JSON.stringify(value));
     detail.append(element("span", "", name.replaceAll("_", " ") + " ", element("i", "", text)));
   }
   const what = element("p", "", element("b", "", entry.kind.replaceAll("_", " ")), " ", element("span", "subject", entry.subject));
-  const made = element("li", isCalm ? "fresh" : "", time, what, detail);
+  const made = element("li", isCalm ? "fresh" : "", recorded, what, detail);
   made.dataset.kind = entry.kind;
   made.dataset.position = entry.position;
   made.dataset.live = "";

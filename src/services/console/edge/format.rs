@@ -91,9 +91,22 @@ pub(super) fn pairs(detail: &Value) -> Vec<(&str, Cow<'_, str>)> {
         .filter_map(|(name, value)| match value {
             Value::Null => None,
             Value::Object(object) if object.is_empty() => None,
-            _ => Some((name.as_str(), text(value))),
+            _ => Some((name.as_str(), time(name, value).map_or_else(|| text(value), Cow::Owned))),
         })
         .collect()
+}
+
+/// Members of details that hold unix seconds. The same list is in `console.js`.
+const TIMES: [&str; 6] = ["asked_at", "created_at", "expires_at", "generated_at", "since", "until"];
+
+/// Unix seconds of the year 10000.
+const YEAR_10000: i64 = 253_402_300_800;
+
+/// A member that holds unix seconds, as UTC to the minute. Seconds outside 1970 to 9999 stay numbers.
+fn time(name: &str, value: &Value) -> Option<String> {
+    let seconds = value.as_i64().filter(|_| TIMES.contains(&name))?;
+    let time = DateTime::from_timestamp(seconds, 0).filter(|_| (0..YEAR_10000).contains(&seconds))?;
+    Some(time.format("%Y-%m-%d %H:%M").to_string())
 }
 
 fn text(value: &Value) -> Cow<'_, str> {
@@ -234,5 +247,17 @@ mod tests {
         let detail = serde_json::json!({ "source": "relay", "stored": 3, "refused": {}, "none": null });
         assert_eq!(pairs(&detail), [("source", "relay".into()), ("stored", "3".into())]);
         assert!(pairs(&Value::Null).is_empty());
+    }
+
+    #[test]
+    fn times_of_a_detail_are_dates() {
+        let detail =
+            serde_json::json!({ "events": 1_735_689_600, "since": 1_735_689_600, "until": i64::MAX });
+        let expected = [
+            ("events", "1735689600".into()),
+            ("since", "2025-01-01 00:00".into()),
+            ("until", "9223372036854775807".into()),
+        ];
+        assert_eq!(pairs(&detail), expected);
     }
 }
