@@ -85,12 +85,15 @@ pub(super) fn remove_stale(path: &Path) -> Result<()> {
 /// When no instance runs there; the message says what to do.
 pub fn running(data: &Path) -> Result<Instance> {
     let path = Instance::path(data);
-    let text = std::fs::read_to_string(&path).with_context(|| {
-        format!(
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::PermissionDenied {
+            return anyhow::anyhow!("cannot read {}: {error}; run this as the user that started the instance", path.display());
+        }
+        anyhow::Error::new(error).context(format!(
             "no instance runs on {}: start one with `quipu up --data {0}`, name another folder with `--data`, or set \
              DATABASE_URL with QUIPU_SESSION_DATABASE_URL and QUIPU_OWNER_DATABASE_URL",
             data.display()
-        )
+        ))
     })?;
     serde_json::from_str(&text).with_context(|| {
         format!("{} is damaged: restart the instance, which writes it again", path.display())

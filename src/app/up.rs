@@ -65,6 +65,9 @@ pub async fn up(mut configuration: Configuration, options: &UpOptions) -> Result
     let outcome = run_on(configuration, options, &database, ports, &lifecycle, &mut signals).await;
     // Without the file other commands do not try to reach an instance that has stopped.
     let _ = std::fs::remove_file(Instance::path(&options.data));
+    if let Some(path) = &options.ready_file {
+        let _ = std::fs::remove_file(path);
+    }
     stop.cancel();
     match until_signals(&mut signals, &stop, "the database stops", database.stop()).await {
         Some(()) => outcome,

@@ -127,6 +127,10 @@ impl Retention {
         let owner = context.urls()?.owner;
         let months = removal::months_before(&owner, self.before).await?;
         self.show(&months)?;
+        if months.is_empty() {
+            eprintln!("no month before {} holds events: nothing to drop", self.before.format("%Y-%m"));
+            return Ok(ExitCode::SUCCESS);
+        }
         if !self.confirm.decide(&format!("{} months", months.len())).await? {
             return Ok(ExitCode::SUCCESS);
         }

@@ -15,6 +15,7 @@ use clap::{Args, Subcommand};
 use url::{Host, Url};
 
 use super::Context;
+use crate::app::instance;
 use crate::base::{Network, Secret, is_local_ip, is_local_name};
 use crate::net::Egress;
 use crate::services::messages::decide::wayfarer_id_of;
@@ -52,9 +53,9 @@ impl Messages {
 /// The relay, and the identity of the client.
 #[derive(Debug, Args)]
 struct LoginArgs {
-    /// The relay's URL.
-    #[arg(long, default_value = "ws://127.0.0.1:4705/ws", value_name = "URL")]
-    url: Url,
+    /// The relay's URL. Without it: that of the instance on `--data`, or else `ws://127.0.0.1:4705/ws`.
+    #[arg(long, value_name = "URL")]
+    url: Option<Url>,
     /// Your `wayfarer_id`. With --key it is that of the key.
     #[arg(long = "as", value_name = "ID")]
     wayfarer_id: Option<String>,
@@ -81,16 +82,16 @@ fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
 
 impl LoginArgs {
     fn login(self, context: &Context) -> Result<Login> {
-        if !matches!(self.url.scheme(), "ws" | "wss") {
-            bail!("--url: `{}` is not a WebSocket URL: expected ws://host/ws or wss://host/ws", self.url);
+        let url = self.url.map_or_else(|| instance_url(context), Ok)?;
+        if !matches!(url.scheme(), "ws" | "wss") {
+            bail!("--url: `{url}` is not a WebSocket URL: expected ws://host/ws or wss://host/ws");
         }
         let proof = match (&self.key, self.token) {
             (Some(file), _) => Proof::Key(key::read(file)?),
             (None, Some(token)) => {
-                if is_exposed(&self.url) {
+                if is_exposed(&url) {
                     eprintln!(
-                        "quipu: the token is sent to {} unencrypted; use wss:// if the relay offers it",
-                        self.url
+                        "quipu: the token is sent to {url} unencrypted; use wss:// if the relay offers it"
                     );
                 }
                 Proof::Token(token)
@@ -111,8 +112,16 @@ impl LoginArgs {
             ),
         };
         let outside = Egress::new(&context.configuration.settings.networks).context("networks")?;
-        Ok(Login { outside, url: self.url, wayfarer_id, device: self.device, proof, relay_id: self.relay_id })
+        Ok(Login { outside, url, wayfarer_id, device: self.device, proof, relay_id: self.relay_id })
     }
+}
+
+/// The relay of the instance that runs on the data folder, or the default address of one.
+fn instance_url(context: &Context) -> Result<Url> {
+    let running = instance::running(&context.data).ok();
+    let address = running.and_then(|instance| instance.services.get("messages").cloned());
+    let address = address.unwrap_or_else(|| "127.0.0.1:4705".to_owned());
+    Url::parse(&format!("ws://{address}/ws")).with_context(|| format!("the instance's address `{address}`"))
 }
 
 /// Whether a token sent to this URL crosses a network unencrypted.

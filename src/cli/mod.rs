@@ -55,7 +55,7 @@ struct Common {
 enum Command {
     /// Run a whole instance. Without DATABASE_URL it runs its own PostgreSQL and PgBouncer.
     Up {
-        #[arg(long, value_name = "N", help = port_base_help())]
+        #[arg(long, value_name = "N", help = port_base_help(), value_parser = port_base_range())]
         port_base: Option<u16>,
         /// Write one JSON object to this file once everything answers: console, database URLs, services.
         #[arg(long, value_name = "FILE")]
@@ -113,6 +113,11 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+}
+
+/// The first port may be so high that the last one is still a port.
+fn port_base_range() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..=i64::from(u16::MAX - Ports::COUNT + 1))
 }
 
 fn port_base_help() -> String {

@@ -82,7 +82,7 @@ pub(super) fn words(relay: &RelayRow) -> String {
         None => match relay.last_session.as_deref() {
             Some(reason) if reason != "ok" => format!("dialled: {reason}"),
             _ if relay.is_dialled => "dialled".to_owned(),
-            _ => "never dialled".to_owned(),
+            _ => "not dialled yet".to_owned(),
         },
     };
     match (relay.readable, &relay.open_failure) {

@@ -124,7 +124,7 @@ fn state(health: &ServiceHealth) -> Markup {
         ServiceState::Done => ("done", "done"),
         ServiceState::Stopped => ("done", "stopped"),
     };
-    html! { span class={ "mark " (class) } {} span.state class=(class) { (word) } }
+    html! { span class={ "mark " (class) } {} span class={ "state " (class) } { (word) } }
 }
 
 fn cycle(status: &Status, health: &ServiceHealth) -> Markup {
