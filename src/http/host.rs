@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use axum::extract::Request;
 use axum::http::header::HOST;
 use axum::http::uri::Authority;
-use axum::http::{StatusCode, Version};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
 
 use super::Rejection;
 
@@ -36,6 +36,14 @@ pub fn is_own_host(host: &str, hosts: &[String]) -> bool {
         || name == "localhost"
         || name.ends_with(".localhost")
         || hosts.iter().any(|known| known.trim_end_matches('.').eq_ignore_ascii_case(name))
+}
+
+/// Whether a browser says that a page of another site caused the request (`Sec-Fetch-Site`). Browsers leave
+/// out `Origin` in some requests, for images for example, but not this header.
+#[must_use]
+pub fn is_of_another_site(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    !matches!(site, None | Some(b"none" | b"same-origin"))
 }
 
 /// Refuses a request that is addressed to another name, or whose name is missing or ambiguous.

@@ -25,7 +25,7 @@ pub use connections::client_key;
 pub use context::RequestContext;
 pub use failure::{ErrorBody, Failure, FailureClass, Rejection};
 pub use guard::ExpectedStatus;
-pub use host::is_own_host;
+pub use host::{is_of_another_site, is_own_host};
 pub use ops::ops_routes;
 pub use routes::{Access, Endpoint, Routes};
 pub use serve::{BindError, Edge, Listener};

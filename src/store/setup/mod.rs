@@ -70,7 +70,9 @@ pub async fn create_roles(admin: &Secret, credentials: &Credentials) -> Result<(
 pub async fn create_database(admin: &Secret, name: &str) -> Result<(), Error> {
     let server = Server::parse(admin)?;
     let client = server.connect().await?;
-    ensure_database(&client, &server, name).await
+    ensure_database(&client, &server, name).await?;
+    let inside = server.in_database(name)?;
+    apply(&inside.connect().await?, &inside, &requirements::inside_database(name)).await
 }
 
 /// Prepares an operator's server: roles, passwords, database, privileges. `admin` is the login of an

@@ -138,6 +138,29 @@ fn compression() -> Requirement {
     }
 }
 
+/// Functions of PostgreSQL that every role may call and that write to disk, also in read-only transactions:
+/// large objects, which outlive the session and have no bound, and entries of the WAL.
+const WRITING_FUNCTIONS: &str = "'{lo_creat,lo_create,lo_from_bytea,lo_open,lo_put,lo_truncate,lo_truncate64,lowrite,pg_logical_emit_message}'";
+
+/// Closes [`WRITING_FUNCTIONS`] to PUBLIC. Only a superuser can; without one they stay open.
+fn large_objects() -> Requirement {
+    let open = format!(
+        "SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace
+         AND p.proname = ANY ({WRITING_FUNCTIONS}) AND has_function_privilege('public', p.oid, 'EXECUTE')"
+    );
+    let statement = format!(
+        "DO $$ DECLARE f regprocedure; BEGIN
+        IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+            FOR f IN {open} LOOP EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f); END LOOP;
+        END IF;
+    END $$"
+    );
+    Requirement {
+        is_needed: false,
+        ..needed("roles without rights write no large objects", format!("NOT EXISTS ({open})"), statement)
+    }
+}
+
 /// The database and the privileges on it. The statements run in any database of the server.
 pub(super) fn of_database(name: &str) -> Vec<Requirement> {
     let (literal, identifier) = (literal(name), identifier(name));
@@ -206,6 +229,7 @@ pub(super) fn inside_database(name: &str) -> Vec<Requirement> {
          WHERE n.nspname = 'public' AND a.grantee = 0 AND a.privilege_type = 'CREATE')",
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
     ));
+    all.push(large_objects());
     all
 }
 

@@ -47,6 +47,16 @@ async fn an_analyst_reads_everything_but_messages_for_a_limited_time_and_writes_
         reader.batch_execute(write).await.unwrap_err().code(),
         Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
     );
+    // PostgreSQL allows these in read-only transactions, and what they write stays.
+    for call in [
+        "lo_create(0)",
+        "lo_from_bytea(0, 'x')",
+        "lo_put(1, 0, 'x')",
+        "pg_logical_emit_message(false, 'a', 'b')",
+    ] {
+        let told = reader.batch_execute(&format!("SELECT {call}")).await;
+        assert_eq!(told.unwrap_err().code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{call}");
+    }
     // An analyst may change that setting, but still has no grant.
     reader.batch_execute("SET default_transaction_read_only = off").await.unwrap();
     let writable = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,7 +15,7 @@ use super::refusal::Refusal;
 use super::requests::{Identity, check_name, check_wayfarer};
 use super::{Listener, MessagesState};
 use crate::base::RelayUrl;
-use crate::http::{ClientAddress, Failure, Rejection, client_key, is_own_host};
+use crate::http::{ClientAddress, Failure, Rejection, client_key, is_of_another_site, is_own_host};
 use crate::services::messages::decide::{Challenge, proof_relay, prove_key, prove_nostr, token_sha256};
 use crate::services::messages::read::{self, Token};
 
@@ -95,10 +95,7 @@ impl Listener {
     pub(super) fn check_origin(&self, headers: &HeaderMap) -> Result<(), Failure> {
         let settings = &self.state.parts().settings;
         let Some(origin) = headers.get(ORIGIN) else {
-            // Browsers leave out Origin in some requests, for images for example, and name the relation of
-            // the sites in this header instead.
-            let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-            if settings.dev_mode || matches!(site, None | Some(b"none" | b"same-origin")) {
+            if settings.dev_mode || !is_of_another_site(headers) {
                 return Ok(());
             }
             let why = "a web page of another site sent this request without an Origin header";
