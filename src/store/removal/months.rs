@@ -50,7 +50,7 @@ impl Partitions {
     async fn count(&self, client: &impl GenericClient) -> Result<RemovedRows, Error> {
         let suffix = &self.suffix;
         let sql = format!(
-            "SELECT (SELECT count(*) FROM events_{suffix}), (SELECT count(*) FROM sightings_{suffix})"
+            "SELECT (SELECT count(*) FROM partitions.events_{suffix}), (SELECT count(*) FROM partitions.sightings_{suffix})"
         );
         let row = client.query_one(&sql, &[]).await?;
         Ok(RemovedRows { events: row.get(0), sightings: row.get(1) })
@@ -59,7 +59,7 @@ impl Partitions {
     /// Number of sightings that were learnt by comparing ids. A month that was detached before V18 and is not
     /// dropped yet lacks the column.
     async fn count_compared(&self, client: &impl GenericClient) -> Result<i64, Error> {
-        let table = format!("sightings_{}", self.suffix);
+        let table = format!("partitions.sightings_{}", self.suffix);
         let has_column = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = $1::text::regclass
                                          AND attname = 'compared' AND NOT attisdropped)";
         if !client.query_one(has_column, &[&table]).await?.get::<_, bool>(0) {
@@ -97,7 +97,7 @@ pub async fn months_before(owner: &Secret, before: NaiveDate) -> Result<Vec<Mont
         .query(
             "SELECT m.month FROM (
                 SELECT to_date(substring(c.relname FROM '^events_y(\\d{4}m\\d{2})$'), 'YYYY\"m\"MM') AS month
-                FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^events_y\\d{4}m\\d{2}$') m
+                FROM pg_class c WHERE c.relnamespace = 'partitions'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^events_y\\d{4}m\\d{2}$') m
              WHERE (m.month + interval '1 month')::date <= $1 ORDER BY 1",
             &[&before],
         )
@@ -137,16 +137,19 @@ pub async fn drop_month(owner: &Secret, month: NaiveDate, reason: &str) -> Resul
     partitions.record(&announcement, reason, RemovedRows::default(), 0).await?;
     announcement.commit().await?;
     for family in ["events", "sightings"] {
-        detach(&client, family, &format!("{family}_{suffix}")).await?;
+        detach(&client, family, &format!("partitions.{family}_{suffix}")).await?;
     }
     let transaction = client.transaction().await?;
     transaction.batch_execute(ERASURE_LOCK).await?;
     let left = partitions.count(&transaction).await?;
     let compared = partitions.count_compared(&transaction).await?;
     partitions.record(&transaction, reason, left, compared).await?;
-    let relays = transaction.query(&format!("SELECT DISTINCT relay FROM sightings_{suffix}"), &[]).await?;
+    let relays =
+        transaction.query(&format!("SELECT DISTINCT relay FROM partitions.sightings_{suffix}"), &[]).await?;
     let relays: Vec<i32> = relays.iter().map(|row| row.get(0)).collect();
-    transaction.batch_execute(&format!("DROP TABLE events_{suffix}, sightings_{suffix}")).await?;
+    transaction
+        .batch_execute(&format!("DROP TABLE partitions.events_{suffix}, partitions.sightings_{suffix}"))
+        .await?;
     let (low, high) = (&partitions.low, &partitions.high);
     transaction.execute("SELECT quipu_attach_partition($1, $2, $3)", &[suffix, low, high]).await?;
     transaction.execute(DELETE_REQUESTS, &[low, high]).await?;

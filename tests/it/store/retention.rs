@@ -97,10 +97,10 @@ async fn a_month_that_was_detached_before_the_schema_changed_can_be_dropped() {
     let owner = kit.database.owner().await;
     owner
         .batch_execute(
-            "ALTER TABLE events DETACH PARTITION events_y2022m05;
-             ALTER TABLE sightings DETACH PARTITION sightings_y2022m05;
-             ALTER TABLE sightings_y2022m05 DROP COLUMN compared;
-             ALTER TABLE sightings_y2022m05 RENAME COLUMN seen TO batch",
+            "ALTER TABLE events DETACH PARTITION partitions.events_y2022m05;
+             ALTER TABLE sightings DETACH PARTITION partitions.sightings_y2022m05;
+             ALTER TABLE partitions.sightings_y2022m05 DROP COLUMN compared;
+             ALTER TABLE partitions.sightings_y2022m05 RENAME COLUMN seen TO batch",
         )
         .await
         .unwrap();
