@@ -13,11 +13,12 @@ mod embedded_migrations {
 }
 
 /// Takes the advisory lock under which one process migrates while other processes wait.
-const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('quipu/migrations', 0))";
+const MIGRATION_LOCK: &str =
+    "-- wait_for_migration_lock\nSELECT pg_advisory_xact_lock(hashtextextended('quipu/migrations', 0))";
 
 /// Takes the same lock if it is free, and returns whether it was.
 const MIGRATION_LOCK_IF_FREE: &str =
-    "SELECT pg_try_advisory_xact_lock(hashtextextended('quipu/migrations', 0))";
+    "-- try_migration_lock\nSELECT pg_try_advisory_xact_lock(hashtextextended('quipu/migrations', 0))";
 
 /// The stored procedures of an implementation.
 #[derive(Debug, Clone)]
@@ -103,7 +104,9 @@ pub async fn connect(owner: &Secret) -> Result<Client, Error> {
 /// goes on, or waits for its lock, until it has rows to send. A server whose operating system cannot detect a
 /// lost client refuses the setting and works without it.
 async fn end_statements_of_lost_clients(client: &Client) {
-    let _ = client.batch_execute("SET client_connection_check_interval = '2s'").await;
+    let _ = client
+        .batch_execute("-- end_statements_of_lost_clients\nSET client_connection_check_interval = '2s'")
+        .await;
 }
 
 /// Migrates the schema to this binary's version, and applies the implementation's procedures if they changed,
@@ -136,7 +139,7 @@ async fn migrate_on(server: &Server, procedures: &Procedures) -> Result<Migrated
     let report = runner.set_abort_missing(false).run_async(&mut client).await?;
     let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
     let procedures_applied = apply_procedures(&mut client, procedures).await?;
-    client.batch_execute("SELECT quipu_close_functions()").await?;
+    client.batch_execute("-- close_functions\nSELECT quipu_close_functions()").await?;
     let needs_rebase = !same_cluster(&client).await?;
     lock.commit().await?;
     Ok(Migrated { applied, procedures_applied, needs_rebase })
@@ -144,8 +147,13 @@ async fn migrate_on(server: &Server, procedures: &Procedures) -> Result<Migrated
 
 async fn refuse_if_too_old(client: &Client, runner: &Runner) -> Result<(), MigrateError> {
     let known = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0);
-    if client.query_one("SELECT to_regproc('quipu_oldest_binary') IS NOT NULL", &[]).await?.get(0) {
-        let needed: i32 = client.query_one("SELECT quipu_oldest_binary()", &[]).await?.get(0);
+    if client
+        .query_one("-- knows_oldest_binary\nSELECT to_regproc('quipu_oldest_binary') IS NOT NULL", &[])
+        .await?
+        .get(0)
+    {
+        let needed: i32 =
+            client.query_one("-- oldest_binary\nSELECT quipu_oldest_binary()", &[]).await?.get(0);
         if needed > known {
             return Err(MigrateError::BinaryTooOld { known, needed });
         }
@@ -157,7 +165,7 @@ async fn apply_procedures(client: &mut Client, procedures: &Procedures) -> Resul
     let hash = Sha256::digest(procedures.sql.as_bytes()).to_vec();
     let last = client
         .query_opt(
-            "SELECT name, procedures_sha256 FROM implementation_log ORDER BY position DESC LIMIT 1",
+            "-- newest_implementation\nSELECT name, procedures_sha256 FROM implementation_log ORDER BY position DESC LIMIT 1",
             &[],
         )
         .await?;
@@ -177,7 +185,7 @@ async fn apply_procedures(client: &mut Client, procedures: &Procedures) -> Resul
     transaction.batch_execute(&procedures.sql).await?;
     transaction
         .execute(
-            "INSERT INTO implementation_log (name, procedures_sha256) VALUES ($1, $2)",
+            "-- record_implementation\nINSERT INTO implementation_log (name, procedures_sha256) VALUES ($1, $2)",
             &[&procedures.implementation, &hash],
         )
         .await?;
@@ -190,14 +198,16 @@ async fn apply_procedures(client: &mut Client, procedures: &Procedures) -> Resul
 async fn same_cluster(client: &Client) -> Result<bool, Error> {
     client
         .execute(
-            "INSERT INTO era (number, system_identifier, floor)
+            "-- open_first_era
+             INSERT INTO era (number, system_identifier, floor)
              SELECT 1, system_identifier, 0 FROM pg_control_system() WHERE NOT EXISTS (SELECT FROM era)",
             &[],
         )
         .await?;
     let row = client
         .query_one(
-            "SELECT (SELECT system_identifier FROM pg_control_system())
+            "-- is_same_cluster
+             SELECT (SELECT system_identifier FROM pg_control_system())
                   = (SELECT system_identifier FROM era ORDER BY number DESC LIMIT 1)",
             &[],
         )
@@ -226,17 +236,18 @@ async fn rebase_on(server: &Server) -> Result<Option<i32>, Error> {
     }
     let transaction = client.transaction().await?;
     // Running writers finish first: no consumer would ever see an entry below the floor that commits later.
-    transaction.batch_execute(&format!("LOCK TABLE {POSITIONED} IN SHARE MODE")).await?;
+    transaction.batch_execute(&format!("-- lock_journals\nLOCK TABLE {POSITIONED} IN SHARE MODE")).await?;
     let row = transaction
         .query_one(
-            "INSERT INTO era (number, system_identifier, floor)
+            "-- open_next_era
+             INSERT INTO era (number, system_identifier, floor)
              SELECT 1 + (SELECT max(number) FROM era), c.system_identifier, p.last_value
              FROM pg_control_system() c, journal_position p RETURNING number",
             &[],
         )
         .await?;
     transaction
-        .batch_execute("DELETE FROM tick; DELETE FROM checkpoint; DELETE FROM reading; DELETE FROM lease")
+        .batch_execute("-- empty_working_tables\nDELETE FROM tick; DELETE FROM checkpoint; DELETE FROM reading; DELETE FROM lease")
         .await?;
     transaction.commit().await?;
     Ok(Some(row.get(0)))

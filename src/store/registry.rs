@@ -84,7 +84,8 @@ pub struct CatalogTable {
 pub async fn catalog(client: &Client) -> Result<Vec<CatalogTable>, Error> {
     let rows = client
         .query(
-            "SELECT c.name, coalesce(p.relname::text, c.name),
+            "-- catalog
+             SELECT c.name, coalesce(p.relname::text, c.name),
                     (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgenabled = 'A' AND NOT t.tgisinternal)
              FROM (SELECT c.oid, CASE n.nspname WHEN 'public' THEN c.relname::text ELSE n.nspname || '.' || c.relname END AS name
                    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

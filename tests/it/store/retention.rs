@@ -60,7 +60,7 @@ async fn retention_resumes_after_an_interrupted_detach() {
             .unwrap();
         let cut = async {
             let waiting = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database()
-                           AND query LIKE 'ALTER TABLE%DETACH%' AND wait_event_type = 'Lock'";
+                           AND query LIKE '-- detach_partition%' AND wait_event_type = 'Lock'";
             let client = &client;
             crate::support::proxy::eventually("the detach waits", || async move {
                 number(client, waiting).await > 0
