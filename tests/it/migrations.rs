@@ -20,7 +20,7 @@ fn migrations() -> Vec<(String, String)> {
     let mut found: Vec<_> = fs::read_dir(folder())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.ends_with(".sql"))
+        .filter(|name| name.strip_suffix(".sql").is_some())
         .map(|name| {
             let text = fs::read_to_string(folder().join(&name)).unwrap();
             (name, text)
