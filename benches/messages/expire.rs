@@ -47,7 +47,7 @@ pub(crate) async fn measure() -> Vec<Row> {
 /// Stores a million expired messages in the partition of an hour in the past, in one transaction.
 async fn fill(room: &mut Room) {
     let transaction = room.instance.client.transaction().await.expect("the server answers");
-    let name = "SELECT format('message_payloads_%s', to_char(h AT TIME ZONE 'UTC', 'YYYYMMDD\"h\"HH24')), h::text, (h + interval '1 hour')::text \
+    let name = "SELECT format('partitions.message_payloads_%s', to_char(h AT TIME ZONE 'UTC', 'YYYYMMDD\"h\"HH24')), h::text, (h + interval '1 hour')::text \
                 FROM date_trunc('hour', now() - interval '3 hours') h";
     let hour = transaction.query_one(name, &[]).await.expect("the question is right");
     let [name, from, to]: [String; 3] = [0, 1, 2].map(|column| hour.get(column));

@@ -148,7 +148,9 @@ impl Ticker {
         self.ticks.forget().await?;
         let client = self.pools.write.get().await?;
         let seconds = self.clock.now().timestamp();
-        let rows = client.query_typed("SELECT quipu_ensure_months($1)", &[(&seconds, Type::INT8)]).await?;
+        let rows = client
+            .query_typed("-- ensure_months\nSELECT quipu_ensure_months($1)", &[(&seconds, Type::INT8)])
+            .await?;
         let made: i32 = rows.first().map_or(0, |row| row.get(0));
         if made > 0 {
             tracing::info!("partitions for {made} coming months were made");

@@ -180,7 +180,7 @@ impl Hints {
                 // A hint is not durable, so its commit does not wait for the disk.
                 let sent = client
                     .query_typed(
-                        "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, text) FROM unnest($2::text[]) AS text",
+                        "-- send_hints\nSELECT set_config('synchronous_commit', 'off', true), pg_notify($1, text) FROM unnest($2::text[]) AS text",
                         &[(&CHANNEL, Type::TEXT), (&texts, Type::TEXT_ARRAY)],
                     )
                     .await;

@@ -26,7 +26,7 @@ pub struct Lease {
     pub token: i64,
 }
 
-const TAKE: &str = "
+const TAKE: &str = "-- take_leases
     INSERT INTO lease AS l (name, holder, token, expires_at)
     SELECT n, $2, nextval('lease_token'), clock_timestamp() + make_interval(secs => $3)
     FROM unnest($1::text[]) n ORDER BY n
@@ -36,7 +36,7 @@ const TAKE: &str = "
     WHERE l.holder = excluded.holder OR l.expires_at <= clock_timestamp()
     RETURNING name, token";
 
-const GIVE_BACK: &str = "DELETE FROM lease WHERE holder = $2 AND name = ANY ($1)";
+const GIVE_BACK: &str = "-- give_back_leases\nDELETE FROM lease WHERE holder = $2 AND name = ANY ($1)";
 
 impl Leases {
     /// Leases of this process, under a new random holder id.

@@ -25,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// As the database answers; for instance, the service's role may not be a member of the roles for people.
 pub async fn end_blocking_sessions(session: &Secret) -> Result<i32, Error> {
     let client = Server::parse(session)?.connect().await?;
-    let statement = "SELECT quipu_end_obstructions($1)";
+    let statement = "-- end_obstructions\nSELECT quipu_end_obstructions($1)";
     let rows = client.query_typed(statement, &[(&TRANSACTION_S_MAX, Type::INT4)]).await?;
     let ended = rows.first().map_or(0, |row| row.get(0));
     if ended > 0 {

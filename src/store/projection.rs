@@ -70,12 +70,14 @@ impl Projection {
         let transaction = client.transaction().await?;
         // The lock keeps two projectors from applying the same batch: the second finds nothing left. The
         // commit does not wait for the disk, because a lost one is repeated from the journals.
-        let locked = "SELECT set_config('synchronous_commit', 'off', true),
+        let locked = "-- lock_projection
+                      SELECT set_config('synchronous_commit', 'off', true),
                              pg_advisory_xact_lock(hashtextextended('quipu/projection/' || $1, 0))";
         transaction.query_typed(locked, &[(&self.name, Type::TEXT)]).await?;
         let reached = transaction
             .query_typed(
-                "SELECT t.number, t.snapshot::text, (SELECT c.snapshot::text FROM checkpoint c WHERE c.projection = $1),
+                "-- projection_tick
+                 SELECT t.number, t.snapshot::text, (SELECT c.snapshot::text FROM checkpoint c WHERE c.projection = $1),
                         (SELECT c.tick FROM checkpoint c WHERE c.projection = $1)
                  FROM tick t ORDER BY t.number DESC LIMIT 1",
                 &[(&self.name, Type::TEXT)],
@@ -89,7 +91,7 @@ impl Projection {
         }
         if last.is_none() {
             for table in self.tables {
-                transaction.execute_typed(&format!("DELETE FROM {table}"), &[]).await?;
+                transaction.execute_typed(&format!("-- empty_projection\nDELETE FROM {table}"), &[]).await?;
             }
         } else if self.nothing_between(&transaction, last.as_deref(), &this).await? {
             // An idle database gets no new checkpoint. Otherwise each checkpoint would cause a tick and each
@@ -103,7 +105,8 @@ impl Projection {
         }
         transaction
             .execute_typed(
-                "INSERT INTO checkpoint (projection, tick, snapshot, updated_at)
+                "-- move_checkpoint
+                 INSERT INTO checkpoint (projection, tick, snapshot, updated_at)
                  VALUES ($1, $2, $3::text::pg_snapshot, clock_timestamp())
                  ON CONFLICT (projection) DO UPDATE SET tick = excluded.tick, snapshot = excluded.snapshot, updated_at = excluded.updated_at",
                 &[(&self.name, Type::TEXT), (&tick, Type::INT8), (&this, Type::TEXT)],
@@ -120,7 +123,7 @@ impl Projection {
         this: &str,
     ) -> Result<bool, Error> {
         for journal in self.journals {
-            let sql = format!("SELECT NOT EXISTS (SELECT FROM {})", between(journal));
+            let sql = format!("-- is_nothing_between\nSELECT NOT EXISTS (SELECT FROM {})", between(journal));
             let rows = transaction.query_typed(&sql, &[(&last, Type::TEXT), (&this, Type::TEXT)]).await?;
             if first(&rows) == Some(false) {
                 return Ok(false);
@@ -137,23 +140,32 @@ impl Projection {
         // is deleted.
         transaction
             .execute(
-                "SELECT pg_advisory_xact_lock(hashtextextended('quipu/projection/' || $1, 0))",
+                "-- lock_projection_for_rebuild\nSELECT pg_advisory_xact_lock(hashtextextended('quipu/projection/' || $1, 0))",
                 &[&self.name],
             )
             .await?;
         for table in self.tables {
-            transaction.batch_execute(&format!("LOCK TABLE {table} IN EXCLUSIVE MODE")).await?;
+            transaction
+                .batch_execute(&format!("-- lock_table_for_rebuild\nLOCK TABLE {table} IN EXCLUSIVE MODE"))
+                .await?;
         }
         match self.upkeep {
             Upkeep::SameCommit => {
                 for table in self.tables {
-                    transaction.batch_execute(&format!("DELETE FROM {table}")).await?;
+                    transaction
+                        .batch_execute(&format!("-- empty_projection_for_rebuild\nDELETE FROM {table}"))
+                        .await?;
                 }
                 self.replay(&transaction, None).await?;
             }
             // Without a checkpoint the projector rebuilds the tables at its next wake-up.
             Upkeep::Ticks => {
-                transaction.execute("DELETE FROM checkpoint WHERE projection = $1", &[&self.name]).await?;
+                transaction
+                    .execute(
+                        "-- forget_checkpoint\nDELETE FROM checkpoint WHERE projection = $1",
+                        &[&self.name],
+                    )
+                    .await?;
             }
         }
         Ok(transaction.commit().await?)
@@ -171,7 +183,7 @@ impl Projection {
             // A temporary table of the same name hides the real table, so the same statements fill it.
             transaction
                 .batch_execute(&format!(
-                    "CREATE TEMPORARY TABLE {table} (LIKE public.{table} INCLUDING ALL) ON COMMIT DROP"
+                    "-- create_replay_table\nCREATE TEMPORARY TABLE {table} (LIKE public.{table} INCLUDING ALL) ON COMMIT DROP"
                 ))
                 .await?;
         }
@@ -179,7 +191,10 @@ impl Projection {
             Upkeep::SameCommit => None,
             Upkeep::Ticks => {
                 let rows = transaction
-                    .query("SELECT snapshot::text FROM checkpoint WHERE projection = $1", &[&self.name])
+                    .query(
+                        "-- checkpoint_snapshot\nSELECT snapshot::text FROM checkpoint WHERE projection = $1",
+                        &[&self.name],
+                    )
                     .await?;
                 match first::<String>(&rows) {
                     Some(snapshot) => Some(snapshot),
@@ -194,7 +209,8 @@ impl Projection {
             let row = transaction
                 .query_one(
                     &format!(
-                        "SELECT (SELECT count(*) FROM (SELECT * FROM public.{table} EXCEPT SELECT * FROM pg_temp.{table}) a),
+                        "-- compare_replay
+                         SELECT (SELECT count(*) FROM (SELECT * FROM public.{table} EXCEPT SELECT * FROM pg_temp.{table}) a),
                                 (SELECT count(*) FROM (SELECT * FROM pg_temp.{table} EXCEPT SELECT * FROM public.{table}) b)"
                     ),
                     &[],

@@ -52,17 +52,17 @@ struct Cursor {
     batch: i64,
 }
 
-const CURSOR: &str = "
+const CURSOR: &str = "-- reader_cursor
     SELECT r.last::text, r.this::text, r.batch, (SELECT t.snapshot::text FROM tick t ORDER BY t.number DESC LIMIT 1)
     FROM (VALUES (1)) one LEFT JOIN reading r ON r.consumer = $1";
 
-const NEXT: &str = "
+const NEXT: &str = "-- next_batch
     SELECT l.batch, l.slots, l.created_at_min, l.created_at_max, l.stored
     FROM ingest_log_between($1::text::pg_snapshot, $2::text::pg_snapshot) l
     WHERE l.batch > $3 AND l.stored > 0 ORDER BY l.batch LIMIT $4";
 
 /// A lost commit only repeats work, so the commit does not wait for the disk.
-const DONE: &str = "
+const DONE: &str = "-- move_reader
     INSERT INTO reading (consumer, last, this, batch, updated_at)
     SELECT $1, $2::text::pg_snapshot, $3::text::pg_snapshot, $4, clock_timestamp() FROM set_config('synchronous_commit', 'off', true)
     ON CONFLICT (consumer) DO UPDATE SET last = excluded.last, this = excluded.this, batch = excluded.batch, updated_at = excluded.updated_at";

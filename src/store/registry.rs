@@ -72,7 +72,7 @@ pub const TABLES: &[(&str, TableKind)] = &[
 /// A table of the catalog, partitions included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogTable {
-    /// Name of the table.
+    /// Name of the table, with its schema if that is not `public`.
     pub name: String,
     /// The registered table: itself, or its parent when it is a partition.
     pub family: String,
@@ -84,12 +84,14 @@ pub struct CatalogTable {
 pub async fn catalog(client: &Client) -> Result<Vec<CatalogTable>, Error> {
     let rows = client
         .query(
-            "SELECT c.relname::text, coalesce(p.relname, c.relname)::text,
+            "-- catalog
+             SELECT c.name, coalesce(p.relname::text, c.name),
                     (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgenabled = 'A' AND NOT t.tgisinternal)
-             FROM pg_class c
+             FROM (SELECT c.oid, CASE n.nspname WHEN 'public' THEN c.relname::text ELSE n.nspname || '.' || c.relname END AS name
+                   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                   WHERE n.nspname IN ('public', 'partitions') AND c.relkind IN ('r', 'p')) c
              LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
              LEFT JOIN pg_class p ON p.oid = i.inhparent
-             WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
              ORDER BY 1",
             &[],
         )

@@ -14,7 +14,8 @@ pub use preview::{Preview, PreviewEvent, preview};
 
 /// Every batch of events holds this lock shared and an erasure holds it exclusively, so no batch can store an
 /// event while an erasure removes it.
-const ERASURE_LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('quipu/erasure', 0))";
+const ERASURE_LOCK: &str =
+    "-- lock_erasure\nSELECT pg_advisory_xact_lock(hashtextextended('quipu/erasure', 0))";
 
 /// The events that an erasure removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,38 +77,36 @@ pub struct RemovedRows {
 
 /// The list of events to remove. It is analyzed after it is filled, so that the planner uses indexes in the
 /// later statements.
-const LEAVING: &str =
-    "CREATE TEMPORARY TABLE leaving (created_at bigint, id bytea, number bigint) ON COMMIT DROP";
+const LEAVING: &str = "-- create_leaving\nCREATE TEMPORARY TABLE leaving (created_at bigint, id bytea, number bigint) ON COMMIT DROP";
 
 /// A request to vanish that was carried out before is not recorded again.
-const RECORD: &str = "
+const RECORD: &str = "-- record_erasure
     INSERT INTO erasure (kind, event_id, pubkey, until, reason, detail)
     VALUES ($1, $2, $3, $4, $5, quipu_erasure_detail($6, $7, $8))
     ON CONFLICT (event_id) WHERE kind = 'vanish' DO NOTHING";
 
 /// Relays whose newest sighting is removed.
-const RELAYS_TO_UPDATE: &str = "
+const RELAYS_TO_UPDATE: &str = "-- relays_to_update
     SELECT DISTINCT p.relay FROM leaving l JOIN sightings s ON s.event = l.number
     JOIN relay_progress p ON p.relay = s.relay WHERE l.created_at >= p.last_created_at";
 
 /// The sightings to remove, and how many of them were learnt by comparing ids.
-const LEAVING_SIGHTINGS: &str =
-    "SELECT count(*), count(s.compared) FROM sightings s JOIN leaving l ON s.event = l.number";
+const LEAVING_SIGHTINGS: &str = "-- count_leaving_sightings\nSELECT count(*), count(s.compared) FROM sightings s JOIN leaving l ON s.event = l.number";
 
-const DELETE_SIGHTINGS: &str = "DELETE FROM sightings s USING leaving l WHERE s.event = l.number";
+const DELETE_SIGHTINGS: &str =
+    "-- delete_sightings\nDELETE FROM sightings s USING leaving l WHERE s.event = l.number";
 
 /// Deletion and expiration requests are removed with the events that made them.
-const DELETE_REQUESTS: &str = "
+const DELETE_REQUESTS: &str = "-- delete_requests
     DELETE FROM expirations x USING leaving l WHERE x.event = l.number;
     DELETE FROM deletions d USING leaving l, events e, quipu_deletion_targets(e.pubkey, e.tags) t
     WHERE e.created_at = l.created_at AND e.id = l.id AND e.kind = 5 AND d.target = t.target AND d.request = l.number;";
 
-const DELETE_EVENTS: &str =
-    "DELETE FROM events e USING leaving l WHERE e.created_at = l.created_at AND e.id = l.id";
+const DELETE_EVENTS: &str = "-- delete_events\nDELETE FROM events e USING leaving l WHERE e.created_at = l.created_at AND e.id = l.id";
 
 /// Updates the progress of relays whose newest sighting was removed: to the newest remaining sighting,
 /// searched downwards from the old one, or to no progress at all.
-const PROGRESS: &str = "
+const PROGRESS: &str = "-- update_progress
     WITH newest AS (
         SELECT p.relay, (SELECT e.created_at FROM events e
                          WHERE e.created_at <= p.last_created_at
@@ -167,16 +166,16 @@ async fn list_events(transaction: &Transaction<'_>, subject: ErasureSubject) -> 
     transaction.batch_execute(LEAVING).await?;
     let (event_id, pubkey, until) = subject.columns();
     let fill = format!(
-        "INSERT INTO leaving SELECT e.created_at, e.id, e.number FROM events e WHERE {}",
+        "-- list_leaving\nINSERT INTO leaving SELECT e.created_at, e.id, e.number FROM events e WHERE {}",
         subject.condition()
     );
     transaction.execute(&fill, &[&event_id, &pubkey, &until]).await?;
-    Ok(transaction.batch_execute("ANALYZE leaving").await?)
+    Ok(transaction.batch_execute("-- analyze_leaving\nANALYZE leaving").await?)
 }
 
 /// Counts the listed events and their sightings, and how many of these sightings were learnt by comparison.
 async fn count_listed(transaction: &Transaction<'_>) -> Result<(RemovedRows, i64), Error> {
-    let events = transaction.query_one("SELECT count(*) FROM leaving", &[]).await?.get(0);
+    let events = transaction.query_one("-- count_leaving\nSELECT count(*) FROM leaving", &[]).await?.get(0);
     let sightings = transaction.query_one(LEAVING_SIGHTINGS, &[]).await?;
     Ok((RemovedRows { events, sightings: sightings.get(0) }, sightings.get(1)))
 }
@@ -185,7 +184,7 @@ async fn count_listed(transaction: &Transaction<'_>) -> Result<(RemovedRows, i64
 async fn detach(client: &Client, family: &str, partition: &str) -> Result<(), Error> {
     let row = client
         .query_opt(
-            "SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = to_regclass($1) AND inhparent = $2::text::regclass",
+            "-- is_detach_pending\nSELECT inhdetachpending FROM pg_inherits WHERE inhrelid = to_regclass($1) AND inhparent = $2::text::regclass",
             &[&partition, &family],
         )
         .await?;
@@ -194,5 +193,9 @@ async fn detach(client: &Client, family: &str, partition: &str) -> Result<(), Er
         Some(true) => "FINALIZE",
         None => return Ok(()),
     };
-    Ok(client.batch_execute(&format!("ALTER TABLE {family} DETACH PARTITION {partition} {how}")).await?)
+    Ok(client
+        .batch_execute(&format!(
+            "-- detach_partition\nALTER TABLE {family} DETACH PARTITION {partition} {how}"
+        ))
+        .await?)
 }

@@ -28,7 +28,7 @@ impl Ticker {
         let client = pool.get().await?;
         let rows = client
             .query_typed(
-                "SELECT c.system_identifier, (SELECT system_identifier FROM era ORDER BY number DESC LIMIT 1) FROM pg_control_system() c",
+                "-- is_same_era\nSELECT c.system_identifier, (SELECT system_identifier FROM era ORDER BY number DESC LIMIT 1) FROM pg_control_system() c",
                 &[],
             )
             .await?;
@@ -50,7 +50,7 @@ impl Ticker {
     pub async fn take(&self) -> Result<Option<i64>, Error> {
         let client = self.pool.get().await?;
         let rows = client
-            .query_typed("SELECT quipu_take_tick($1)", &[(&self.system_identifier, Type::INT8)])
+            .query_typed("-- take_tick\nSELECT quipu_take_tick($1)", &[(&self.system_identifier, Type::INT8)])
             .await?;
         Ok(rows.first().and_then(|row| row.get(0)))
     }
@@ -60,7 +60,7 @@ impl Ticker {
         let client = self.pool.get().await?;
         Ok(client
             .execute_typed(
-                "DELETE FROM tick WHERE number < (SELECT max(number) FROM tick) - $1",
+                "-- forget_ticks\nDELETE FROM tick WHERE number < (SELECT max(number) FROM tick) - $1",
                 &[(&KEPT, Type::INT8)],
             )
             .await?)

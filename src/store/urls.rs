@@ -26,7 +26,7 @@ impl DatabaseUrls {
         for (name, url) in [("write", &self.write), ("session", &self.session), ("read", &self.read)] {
             let server = Server::parse(url)?;
             // Behind PgBouncer, the login to PostgreSQL happens only with the first statement.
-            let asked = server.connect().await?.query_typed("SELECT 1", &[]).await;
+            let asked = server.connect().await?.query_typed("-- try_url\nSELECT 1", &[]).await;
             asked.map_err(|error| Error::from(error).during(format!("use the {name} URL"), &server))?;
         }
         Ok(())

@@ -7,6 +7,7 @@
 mod imports;
 mod planted;
 mod source;
+mod statements;
 mod table;
 mod tidy;
 
@@ -35,6 +36,12 @@ fn files_are_short_named_and_say_what_they_are_for() {
     println!("{} files, median {median} lines, longest {longest}: {path}", sources.len());
     let mut found = tidy::check(&sources);
     found.extend(tidy::silent_files(root()));
+    assert!(found.is_empty(), "{} broken rules:{}", found.len(), report(&found));
+}
+
+#[test]
+fn every_sql_statement_begins_with_a_name_of_its_own() {
+    let found = statements::check(&source::read(root()));
     assert!(found.is_empty(), "{} broken rules:{}", found.len(), report(&found));
 }
 

@@ -13,6 +13,7 @@ mod old_candidates;
 mod old_numbers;
 mod outsiders;
 mod overtaking;
+mod partition_schema;
 mod projections;
 mod rebase;
 mod requests;

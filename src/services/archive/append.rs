@@ -44,15 +44,15 @@ pub enum RelayAnswer {
 #[derive(Debug)]
 pub struct RelayJournal;
 
-const ADD: &str = "SELECT numbers, added FROM insert_relay_batch($1, $2, $3, $4)";
+const ADD: &str = "-- add_relays\nSELECT numbers, added FROM insert_relay_batch($1, $2, $3, $4)";
 
-const RECORD: &str = "SELECT quipu_record_relay_facts($1, $2, $3, $4, $5)";
+const RECORD: &str = "-- record_relay_facts\nSELECT quipu_record_relay_facts($1, $2, $3, $4, $5)";
 
-const ADDED_BEFORE: &str = "
+const ADDED_BEFORE: &str = "-- relays_added_before
     SELECT r.url, r.number, l.relay IS NOT NULL FROM unnest($2::text[]) AS o (url) JOIN relays r ON r.url = o.url
     LEFT JOIN relay_log l ON l.batch = $1 AND l.relay = r.number AND l.kind = 'added'";
 
-const RECORDED_BEFORE: &str = "
+const RECORDED_BEFORE: &str = "-- relay_facts_recorded_before
     SELECT count(*) FROM relay_log
     WHERE batch = $1 AND kind IN ('retired', 'restored', 'refused', 'observed') AND slot = 0";
 
@@ -272,7 +272,7 @@ pub enum WindowAnswer {
 pub struct SyncJournal;
 
 // The row of the lease stays locked until the commit, so that no process takes the relay over in between.
-const WINDOWS: &str = "
+const WINDOWS: &str = "-- record_windows
     WITH held AS MATERIALIZED (
         SELECT l.name, l.token FROM lease l
         WHERE l.name = ANY (SELECT 'synchronizer/' || r FROM unnest($2::integer[]) r) AND l.expires_at > clock_timestamp()
@@ -287,7 +287,7 @@ const WINDOWS: &str = "
         SELECT $1, a.slot, a.relay, a.outcome, a.since, a.until, a.events, a.requests, a.detail FROM accepted a ORDER BY a.slot)
     SELECT a.place - 1 FROM accepted a";
 
-const WINDOWS_BEFORE: &str = "
+const WINDOWS_BEFORE: &str = "-- windows_recorded_before
     SELECT s.relay, s.since, s.until FROM sync_log s
     WHERE s.xid = (SELECT f.xid FROM sync_log f WHERE f.batch = $1 AND f.slot = 0) AND s.batch = $1";
 

@@ -35,7 +35,7 @@ pub struct PageOutcome {
 
 /// Of the offered events, those that are stored: their places (from 1), their numbers, and whether their
 /// signature is the same. And the position of the newest erasure.
-const LOOK_UP: &str = "
+const LOOK_UP: &str = "-- look_up_events
     SELECT array_agg(o.place), array_agg(e.number), array_agg(e.sig = o.sig), (SELECT coalesce(max(x.position), 0) FROM erasure x)
     FROM unnest($1::bigint[], $2::bytea[], $3::bytea[]) WITH ORDINALITY AS o (created_at, id, sig, place)
     JOIN events e ON e.created_at = o.created_at AND e.id = o.id AND e.created_at BETWEEN $4 AND $5";

@@ -184,9 +184,9 @@ impl<'a> Columns<'a> {
     }
 }
 
-const INSERT: &str = "SELECT stored_places, newest_slot FROM insert_event_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+const INSERT: &str = "-- insert_event_batch\nSELECT stored_places, newest_slot FROM insert_event_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
 
-const LOOKUP: &str = "
+const LOOKUP: &str = "-- event_batch_inserted_before
     SELECT (SELECT array_agg((quipu_event_slot(e.number) - l.batch)::integer)
             FROM unnest($2::bigint[], $3::bytea[]) AS o (created_at, id)
             JOIN events e ON e.created_at = o.created_at AND e.id = o.id AND e.created_at BETWEEN $4 AND $5

@@ -50,7 +50,7 @@ impl Partitions {
     async fn count(&self, client: &impl GenericClient) -> Result<RemovedRows, Error> {
         let suffix = &self.suffix;
         let sql = format!(
-            "SELECT (SELECT count(*) FROM events_{suffix}), (SELECT count(*) FROM sightings_{suffix})"
+            "-- count_month\nSELECT (SELECT count(*) FROM partitions.events_{suffix}), (SELECT count(*) FROM partitions.sightings_{suffix})"
         );
         let row = client.query_one(&sql, &[]).await?;
         Ok(RemovedRows { events: row.get(0), sightings: row.get(1) })
@@ -59,13 +59,17 @@ impl Partitions {
     /// Number of sightings that were learnt by comparing ids. A month that was detached before V18 and is not
     /// dropped yet lacks the column.
     async fn count_compared(&self, client: &impl GenericClient) -> Result<i64, Error> {
-        let table = format!("sightings_{}", self.suffix);
-        let has_column = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = $1::text::regclass
+        let table = format!("partitions.sightings_{}", self.suffix);
+        let has_column = "-- has_compared
+                          SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = $1::text::regclass
                                          AND attname = 'compared' AND NOT attisdropped)";
         if !client.query_one(has_column, &[&table]).await?.get::<_, bool>(0) {
             return Ok(0);
         }
-        Ok(client.query_one(&format!("SELECT count(compared) FROM {table}"), &[]).await?.get(0))
+        Ok(client
+            .query_one(&format!("-- count_compared\nSELECT count(compared) FROM {table}"), &[])
+            .await?
+            .get(0))
     }
 
     /// `compared`: how many of the removed sightings were learnt by comparing ids.
@@ -78,7 +82,8 @@ impl Partitions {
     ) -> Result<(), Error> {
         transaction
             .execute(
-                "INSERT INTO erasure (kind, month, reason, detail)
+                "-- record_month
+                 INSERT INTO erasure (kind, month, reason, detail)
                  VALUES ($1, $2, $3, quipu_erasure_detail($4, $5, $6))",
                 &[&self.kind, &self.recorded, &reason, &left.events, &left.sightings, &compared],
             )
@@ -95,9 +100,10 @@ pub async fn months_before(owner: &Secret, before: NaiveDate) -> Result<Vec<Mont
     let client = owner::connect(owner).await?;
     let rows = client
         .query(
-            "SELECT m.month FROM (
+            "-- months_before
+             SELECT m.month FROM (
                 SELECT to_date(substring(c.relname FROM '^events_y(\\d{4}m\\d{2})$'), 'YYYY\"m\"MM') AS month
-                FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^events_y\\d{4}m\\d{2}$') m
+                FROM pg_class c WHERE c.relnamespace = 'partitions'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^events_y\\d{4}m\\d{2}$') m
              WHERE (m.month + interval '1 month')::date <= $1 ORDER BY 1",
             &[&before],
         )
@@ -115,7 +121,7 @@ pub async fn months_before(owner: &Secret, before: NaiveDate) -> Result<Vec<Mont
 
 /// Deletes the deletion and expiration requests of a dropped partition's events, by the range of their
 /// numbers.
-const DELETE_REQUESTS: &str = "
+const DELETE_REQUESTS: &str = "-- delete_requests_of_month
     WITH bounds AS (SELECT coalesce(quipu_event_number(quipu_month_start($1), 0), 0) AS low,
                            quipu_event_number(quipu_month_start($2), 0) AS high),
     requests AS (DELETE FROM deletions d USING bounds b WHERE d.request >= b.low AND d.request < b.high)
@@ -137,18 +143,26 @@ pub async fn drop_month(owner: &Secret, month: NaiveDate, reason: &str) -> Resul
     partitions.record(&announcement, reason, RemovedRows::default(), 0).await?;
     announcement.commit().await?;
     for family in ["events", "sightings"] {
-        detach(&client, family, &format!("{family}_{suffix}")).await?;
+        detach(&client, family, &format!("partitions.{family}_{suffix}")).await?;
     }
     let transaction = client.transaction().await?;
     transaction.batch_execute(ERASURE_LOCK).await?;
     let left = partitions.count(&transaction).await?;
     let compared = partitions.count_compared(&transaction).await?;
     partitions.record(&transaction, reason, left, compared).await?;
-    let relays = transaction.query(&format!("SELECT DISTINCT relay FROM sightings_{suffix}"), &[]).await?;
+    let relays = transaction
+        .query(&format!("-- relays_of_month\nSELECT DISTINCT relay FROM partitions.sightings_{suffix}"), &[])
+        .await?;
     let relays: Vec<i32> = relays.iter().map(|row| row.get(0)).collect();
-    transaction.batch_execute(&format!("DROP TABLE events_{suffix}, sightings_{suffix}")).await?;
+    transaction
+        .batch_execute(&format!(
+            "-- drop_month\nDROP TABLE partitions.events_{suffix}, partitions.sightings_{suffix}"
+        ))
+        .await?;
     let (low, high) = (&partitions.low, &partitions.high);
-    transaction.execute("SELECT quipu_attach_partition($1, $2, $3)", &[suffix, low, high]).await?;
+    transaction
+        .execute("-- attach_month\nSELECT quipu_attach_partition($1, $2, $3)", &[suffix, low, high])
+        .await?;
     transaction.execute(DELETE_REQUESTS, &[low, high]).await?;
     transaction.execute(PROGRESS, &[&relays]).await?;
     transaction.commit().await?;

@@ -36,7 +36,7 @@ pub struct Preview {
 }
 
 /// The contents are cut after the LIMIT, so only the contents that are shown are read.
-const FIRST: &str = "
+const FIRST: &str = "-- preview_events
     SELECT encode(id, 'hex'), kind, encode(pubkey, 'hex'), created_at, left(content, $2)
     FROM (SELECT e.* FROM leaving l JOIN events e ON e.created_at = l.created_at AND e.id = l.id
           ORDER BY e.created_at, e.id LIMIT $1) first

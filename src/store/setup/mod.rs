@@ -41,7 +41,7 @@ const DUPLICATE_DATABASE: &str = "42P04";
 
 /// Whether the administrator may act as `quipu_owner`. PostgreSQL 16 and newer separate that right from
 /// administering the role.
-const CAN_ACT_AS_OWNER: &str = "
+const CAN_ACT_AS_OWNER: &str = "-- can_act_as_owner
     SELECT pg_has_role(current_user, 'quipu_owner',
                        CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END)";
 
@@ -128,7 +128,7 @@ pub async fn missing(client: &Client, database: &str) -> Result<Vec<Requirement>
 async fn unmet(client: &Client, mut all: Vec<Requirement>) -> Result<Vec<Requirement>, super::Error> {
     all.retain(|requirement| requirement.is_needed);
     let question = all.iter().map(|requirement| requirement.holds.as_str()).collect::<Vec<_>>().join(",\n");
-    let row = client.query_one(&format!("SELECT ARRAY[{question}]"), &[]).await?;
+    let row = client.query_one(&format!("-- unmet_requirements\nSELECT ARRAY[{question}]"), &[]).await?;
     let holds: Vec<bool> = row.get(0);
     let mut holds = holds.into_iter();
     all.retain(|_| holds.next() == Some(false));
@@ -242,7 +242,7 @@ async fn holds(
     server: &Server,
     requirement: &Requirement,
 ) -> Result<bool, super::Error> {
-    let row = client.query_one(&format!("SELECT {}", requirement.holds), &[]).await;
+    let row = client.query_one(&format!("-- is_requirement_met\nSELECT {}", requirement.holds), &[]).await;
     Ok(row.map_err(|error| with_action(error, &format!("check that {requirement}"), server))?.get(0))
 }
 

@@ -34,7 +34,10 @@ pub(super) async fn settle(
 ) -> Result<Settled, Error> {
     let kept = Credentials::load(stored)?;
     let existing: i64 = transaction
-        .query_one("SELECT count(*) FROM pg_roles WHERE rolname::text = ANY ($1)", &[&&ROLES[..]])
+        .query_one(
+            "-- count_roles\nSELECT count(*) FROM pg_roles WHERE rolname::text = ANY ($1)",
+            &[&&ROLES[..]],
+        )
         .await
         .map_err(|error| store::Error::from(error).during("look for Quipu's roles", server))?
         .get(0);

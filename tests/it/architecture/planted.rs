@@ -1,6 +1,6 @@
 //! Tests of the checker itself: each rule is violated here once, and the checker must report it.
 
-use super::{imports, source, tidy};
+use super::{imports, source, statements, tidy};
 
 /// Findings of the checker in one file, beside a room `archive` that re-exports `RelayJournal`.
 fn found_in(path: &str, code: &str) -> Vec<String> {
@@ -14,6 +14,7 @@ fn found_in(path: &str, code: &str) -> Vec<String> {
     imports::check(&sources)
         .into_iter()
         .chain(tidy::check(&sources))
+        .chain(statements::check(&sources))
         .map(|finding| finding.to_string())
         .collect()
 }
@@ -216,4 +217,20 @@ fn a_file_declared_for_tests_is_one() {
     };
     assert_eq!(imports::check(&source::of(files("#[cfg(test)]"))).len(), 0);
     assert_eq!(imports::check(&source::of(files(""))).len(), 2);
+}
+
+#[test]
+fn a_statement_has_a_name_of_its_own() {
+    let rule = "an SQL statement begins with `-- name`";
+    caught(READ, "const NEWEST: &str = \"SELECT max(number) FROM tick\";", rule);
+    caught(READ, "const PUT: &str = \" INSERT INTO tick VALUES (1)\";", rule);
+    caught(READ, "fn a() { query!(r#\"WITH a AS (SELECT 1) SELECT\"#) }", rule);
+    caught(
+        READ,
+        "const A: [&str; 2] = [\"-- a\\nSELECT 1\", \"-- a\\nSELECT 2\"];",
+        "`a` is also the name of",
+    );
+    passes(READ, "const NEWEST: &str = \"-- newest_tick\\nSELECT max(number) FROM tick\";");
+    passes(READ, "const PRIVILEGES: [&str; 2] = [\"SELECT\", \"INSERT\"];");
+    passes(READ, "#[cfg(test)]\nmod tests { const A: &str = \"SELECT 1\"; }");
 }

@@ -55,6 +55,8 @@ pub(super) struct Source {
     pub(super) asyncs: Vec<usize>,
     /// Lines with `.unwrap()`.
     pub(super) unwraps: Vec<usize>,
+    /// String literals outside of tests.
+    pub(super) strings: Vec<(String, usize)>,
     /// Macros that are called.
     pub(super) macros: Vec<(String, usize)>,
     /// Declared modules: name, line, whether for tests only.
@@ -70,9 +72,10 @@ impl Source {
         let mut names =
             Names { module: module.clone(), locals: vec![declared(&syntax.items)], ..Names::default() };
         names.visit_file(&syntax);
-        let Names { mentions, asyncs, unwraps, macros, modules, test_lines, .. } = names;
+        let Names { mentions, asyncs, unwraps, strings, macros, modules, test_lines, .. } = names;
         let path = path.to_owned();
-        Self { path, text, module, is_test: false, mentions, asyncs, unwraps, macros, modules, test_lines }
+        let is_test = false;
+        Self { path, text, module, is_test, mentions, asyncs, unwraps, strings, macros, modules, test_lines }
     }
 
     /// Number of lines without test code.
@@ -140,6 +143,7 @@ struct Names {
     mentions: Vec<Mention>,
     asyncs: Vec<usize>,
     unwraps: Vec<usize>,
+    strings: Vec<(String, usize)>,
     macros: Vec<(String, usize)>,
     modules: Vec<(Vec<String>, usize, bool)>,
     test_lines: usize,
@@ -229,7 +233,12 @@ impl Names {
                         self.macros.push((segments[segments.len() - 1].clone(), line));
                     }
                 }
-                TokenTree::Punct(_) | TokenTree::Literal(_) => {}
+                TokenTree::Literal(literal) => {
+                    if let Ok(text) = syn::parse2::<syn::LitStr>(tokens[at].clone().into()) {
+                        self.strings.push((text.value(), literal.span().start().line));
+                    }
+                }
+                TokenTree::Punct(_) => {}
             }
             at += 1;
         }
@@ -300,6 +309,10 @@ impl<'ast> Visit<'ast> for Names {
         if let syn::Meta::List(list) = &attribute.meta {
             self.tokens(list.tokens.clone());
         }
+    }
+
+    fn visit_lit_str(&mut self, text: &'ast syn::LitStr) {
+        self.strings.push((text.value(), text.span().start().line));
     }
 
     fn visit_signature(&mut self, signature: &'ast syn::Signature) {

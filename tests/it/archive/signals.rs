@@ -68,10 +68,9 @@ async fn a_second_sigterm_aborts_what_cannot_finish() {
     // A lock of another session keeps the event from being committed.
     let mut stranger = owner::connect(&instance.url("owner_database_url")).await.unwrap();
     let transaction = stranger.transaction().await.unwrap();
-    transaction.batch_execute("LOCK TABLE events_y2023m11 IN EXCLUSIVE MODE").await.unwrap();
+    transaction.batch_execute("LOCK TABLE partitions.events_y2023m11 IN EXCLUSIVE MODE").await.unwrap();
     instance.run(&["relays", "add", &relay.url]).ok();
-    let waiting =
-        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'events_y2023m11'::regclass";
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'partitions.events_y2023m11'::regclass";
     await_count(&instance, waiting, 1).await;
 
     let started = Instant::now();

@@ -200,9 +200,9 @@ async fn g2_7_5_a_repeat_after_the_expiry_is_answered_the_same_and_extends_nothi
 async fn old_hour(owner: &Sql, many: i32) {
     owner
         .batch_execute(&format!(
-            "CREATE TABLE message_payloads_20240101h05 (LIKE message_payloads INCLUDING ALL);
-             SELECT quipu_make_journal('message_payloads_20240101h05');
-             ALTER TABLE message_payloads ATTACH PARTITION message_payloads_20240101h05
+            "CREATE TABLE partitions.message_payloads_20240101h05 (LIKE message_payloads INCLUDING ALL);
+             SELECT quipu_make_journal('partitions.message_payloads_20240101h05');
+             ALTER TABLE message_payloads ATTACH PARTITION partitions.message_payloads_20240101h05
                  FOR VALUES FROM ('2024-01-01 05:00+00') TO ('2024-01-01 06:00+00');
              WITH old AS (
                  INSERT INTO message_log (kind, msg_id, sender, recipient, ttl_s, expires_at, payload_sha256, payload_bytes)
@@ -224,7 +224,7 @@ async fn an_expired_hour_leaves_the_disk_and_the_journal_keeps_the_facts() {
     let owner = database.owner().await;
     old_hour(&owner, 2_000).await;
     let superuser = quipu::store::owner::connect(&database.superuser_url()).await.unwrap();
-    let file = "SELECT pg_relation_filepath('message_payloads_20240101h05')";
+    let file = "SELECT pg_relation_filepath('partitions.message_payloads_20240101h05')";
     let file: String = superuser.query_one(file, &[]).await.unwrap().get(0);
     let size = "SELECT coalesce((pg_stat_file($1, true)).size, 0)";
     let held: i64 = superuser.query_one(size, &[&file]).await.unwrap().get(0);

@@ -62,7 +62,7 @@ async fn events_of_every_age_are_in_their_month_and_move_there_unchanged() {
     ] {
         assert_eq!(
             partitions_of(&service, at).await,
-            [format!("events_{suffix}"), format!("sightings_{suffix}")]
+            ["events", "sightings"].map(|family| format!("partitions.{family}_{suffix}"))
         );
     }
 
@@ -71,9 +71,13 @@ async fn events_of_every_age_are_in_their_month_and_move_there_unchanged() {
     let (one, two) = tokio::join!(ensure_months(&service, YEAR_2028), ensure_months(&other, YEAR_2028));
     assert_eq!(one.max(two), 37, "2027-01 to 2030-01");
     assert_eq!(one.min(two), 0);
-    assert_eq!(partitions_of(&service, 1_798_761_600).await, ["events_y2027m01", "sightings_y2027m01"]);
-    assert_eq!(partitions_of(&service, december_2029).await, ["events_y2029m12", "sightings_y2029m12"]);
-    assert_eq!(partitions_of(&service, 4_102_444_800).await, ["events_future", "sightings_future"]);
+    for (at, suffix) in [(1_798_761_600, "y2027m01"), (december_2029, "y2029m12"), (4_102_444_800, "future")]
+    {
+        assert_eq!(
+            partitions_of(&service, at).await,
+            ["events", "sightings"].map(|family| format!("partitions.{family}_{suffix}"))
+        );
+    }
     assert_eq!(texts(&service, rows).await, before);
     assert_eq!(ensure_months(&service, YEAR_2028).await, 0);
 
@@ -103,7 +107,7 @@ async fn ingest_continues_while_months_are_created() {
     };
     tokio::join!(writing, making);
     assert_eq!(number(&service, "SELECT count(*) FROM events").await, 40);
-    assert_eq!(number(&service, "SELECT count(*) FROM events_future").await, 0);
+    assert_eq!(number(&service, "SELECT count(*) FROM partitions.events_future").await, 0);
     kit.project().await;
     assert_eq!(kit.problems().await, Vec::<String>::new());
 }

@@ -254,7 +254,7 @@ async fn analysts_call_no_procedure_and_programs_call_four() {
     ] {
         let client = connect(&kit.database.shared_role_url(person)).await.unwrap();
         assert_eq!(texts(&client, callable).await, expected, "{person:?}");
-        let readable = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v')
+        let readable = "SELECT relname::text FROM pg_class WHERE relnamespace IN ('public'::regnamespace, 'partitions'::regnamespace) AND relkind IN ('r', 'p', 'v')
                         AND has_table_privilege(oid, 'SELECT')";
         assert_eq!(texts(&client, readable).await.is_empty(), person == SharedRole::Writer);
         if person == SharedRole::Writer {

@@ -60,7 +60,7 @@ async fn retention_resumes_after_an_interrupted_detach() {
             .unwrap();
         let cut = async {
             let waiting = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database()
-                           AND query LIKE 'ALTER TABLE%DETACH%' AND wait_event_type = 'Lock'";
+                           AND query LIKE '-- detach_partition%' AND wait_event_type = 'Lock'";
             let client = &client;
             crate::support::proxy::eventually("the detach waits", || async move {
                 number(client, waiting).await > 0
@@ -97,10 +97,10 @@ async fn a_month_that_was_detached_before_the_schema_changed_can_be_dropped() {
     let owner = kit.database.owner().await;
     owner
         .batch_execute(
-            "ALTER TABLE events DETACH PARTITION events_y2022m05;
-             ALTER TABLE sightings DETACH PARTITION sightings_y2022m05;
-             ALTER TABLE sightings_y2022m05 DROP COLUMN compared;
-             ALTER TABLE sightings_y2022m05 RENAME COLUMN seen TO batch",
+            "ALTER TABLE events DETACH PARTITION partitions.events_y2022m05;
+             ALTER TABLE sightings DETACH PARTITION partitions.sightings_y2022m05;
+             ALTER TABLE partitions.sightings_y2022m05 DROP COLUMN compared;
+             ALTER TABLE partitions.sightings_y2022m05 RENAME COLUMN seen TO batch",
         )
         .await
         .unwrap();

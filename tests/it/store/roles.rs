@@ -30,7 +30,7 @@ async fn an_analyst_reads_everything_but_messages_for_a_limited_time_and_writes_
             told.unwrap_or_else(|e| panic!("{table} ({kind:?}): {e}"));
         }
     }
-    let private = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname LIKE 'message%'
+    let private = "SELECT relname::text FROM pg_class WHERE relnamespace IN ('public'::regnamespace, 'partitions'::regnamespace) AND relname LIKE 'message%'
                    AND relkind IN ('r', 'p', 'v', 'm') AND has_table_privilege(oid, 'SELECT')";
     assert_eq!(texts(&reader, private).await, Vec::<String>::new());
     for view in
@@ -59,7 +59,7 @@ async fn an_analyst_reads_everything_but_messages_for_a_limited_time_and_writes_
     }
     // An analyst may change that setting, but still has no grant.
     reader.batch_execute("SET default_transaction_read_only = off").await.unwrap();
-    let writable = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+    let writable = "SELECT relname::text FROM pg_class WHERE relnamespace IN ('public'::regnamespace, 'partitions'::regnamespace) AND relkind IN ('r', 'p')
                     AND has_table_privilege(oid, 'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')";
     assert_eq!(texts(&reader, writable).await, Vec::<String>::new());
     assert_eq!(
@@ -74,15 +74,16 @@ async fn a_service_appends_and_reads_and_makes_or_drops_nothing() {
     let service = kit.database.service().await;
     for ddl in [
         "CREATE TABLE mine (n integer)",
+        "CREATE TABLE partitions.mine (n integer)",
         "CREATE SCHEMA mine",
         "CREATE FUNCTION mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
         "DROP TABLE events",
         "DROP TABLE lease",
-        "DROP TABLE events_y2024m01",
+        "DROP TABLE partitions.events_y2024m01",
         "DROP FUNCTION insert_event_batch",
         "ALTER TABLE events DISABLE TRIGGER refuse_delete",
         "ALTER TABLE ingest_log DISABLE TRIGGER ALL",
-        "ALTER TABLE events DETACH PARTITION events_y2024m01",
+        "ALTER TABLE events DETACH PARTITION partitions.events_y2024m01",
         "CREATE TRIGGER mine BEFORE INSERT ON events EXECUTE FUNCTION quipu_refuse_change()",
         "SELECT quipu_make_changeable('events')",
         "SELECT quipu_attach_partition('x', '1970-01-01', '1970-02-01')",
@@ -106,7 +107,7 @@ async fn a_service_appends_and_reads_and_makes_or_drops_nothing() {
 async fn a_service_changes_only_projections_and_working_tables() {
     let kit = Kit::new().await;
     let service = kit.database.service().await;
-    let changeable = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+    let changeable = "SELECT relname::text FROM pg_class WHERE relnamespace IN ('public'::regnamespace, 'partitions'::regnamespace) AND relkind IN ('r', 'p')
                       AND has_table_privilege(oid, 'UPDATE, DELETE, TRUNCATE') ORDER BY 1";
     let expected: Vec<&str> = TABLES
         .iter()

@@ -54,12 +54,11 @@ impl Finding {
     }
 }
 
-const FIND: &str = "SELECT quipu_find_candidates($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+const FIND: &str = "-- find_candidates\nSELECT quipu_find_candidates($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
-const DROP: &str = "SELECT quipu_drop_candidates($1, $2, $3, $4)";
+const DROP: &str = "-- drop_candidates\nSELECT quipu_drop_candidates($1, $2, $3, $4)";
 
-const FOUND_BEFORE: &str =
-    "SELECT url, kind = 'found' FROM relay_log WHERE batch = $1 AND kind IN ('found', 'dropped')";
+const FOUND_BEFORE: &str = "-- candidates_found_before\nSELECT url, kind = 'found' FROM relay_log WHERE batch = $1 AND kind IN ('found', 'dropped')";
 
 /// The candidates of a batch, one array per column.
 #[derive(Default)]
@@ -188,7 +187,7 @@ impl<'a> Candidates<'a> {
 }
 
 /// Working rows are not facts, so the commit need not wait for the disk.
-const PUT_OFF: &str = "
+const PUT_OFF: &str = "-- put_off_candidate
     INSERT INTO candidate_tries (url, tries, next_try_at, last_reason)
     SELECT $1, $2, clock_timestamp() + make_interval(secs => $3), $4 FROM set_config('synchronous_commit', 'off', true)
     WHERE EXISTS (SELECT FROM candidates c WHERE c.url = $1)
@@ -217,7 +216,7 @@ pub(in crate::services::archive) async fn put_off(
     Ok(())
 }
 
-const CLAIM_LIST: &str = "
+const CLAIM_LIST: &str = "-- claim_list
     INSERT INTO list_fetches AS l (url, fetched_at) VALUES ($1, clock_timestamp())
     ON CONFLICT (url) DO UPDATE SET fetched_at = excluded.fetched_at
     WHERE l.fetched_at <= clock_timestamp() - make_interval(secs => $2)

@@ -18,9 +18,10 @@ const SNAPSHOT_BYTES: usize = 2 * 1024;
 #[derive(Debug)]
 pub struct MetadataJournal;
 
-const INSERT: &str = "SELECT insert_relay_metadata_batch($1, $2, $3, $4, $5)";
+const INSERT: &str = "-- insert_relay_metadata\nSELECT insert_relay_metadata_batch($1, $2, $3, $4, $5)";
 
-const INSERTED_BEFORE: &str = "SELECT count(*) FROM relay_metadata WHERE batch = $1 AND slot = 0";
+const INSERTED_BEFORE: &str =
+    "-- relay_metadata_inserted_before\nSELECT count(*) FROM relay_metadata WHERE batch = $1 AND slot = 0";
 
 /// Approximate length of a value as JSON text, without serializing it.
 fn bytes(value: &Value) -> usize {

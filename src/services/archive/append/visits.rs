@@ -7,18 +7,19 @@ use crate::store::{Error, Pools, Relay};
 
 // These rows are not facts, so no commit here needs to wait for the disk.
 
-const ASK: &str = "SELECT quipu_ask_for(ARRAY[$1]) FROM set_config('synchronous_commit', 'off', true)";
+const ASK: &str =
+    "-- ask_for_relay\nSELECT quipu_ask_for(ARRAY[$1]) FROM set_config('synchronous_commit', 'off', true)";
 
-const BEGUN: &str = "
+const BEGUN: &str = "-- visit_begun
     INSERT INTO relay_visits (relay, began_at)
     SELECT $1, clock_timestamp() FROM set_config('synchronous_commit', 'off', true)
     ON CONFLICT (relay) DO UPDATE SET began_at = excluded.began_at, outcome = NULL";
 
-const CAUGHT_UP: &str = "
+const CAUGHT_UP: &str = "-- visit_caught_up
     UPDATE relay_visits SET caught_up_at = clock_timestamp()
     FROM set_config('synchronous_commit', 'off', true) WHERE relay = $1";
 
-const ENDED: &str = "
+const ENDED: &str = "-- visit_ended
     UPDATE relay_visits SET outcome = $2
     FROM set_config('synchronous_commit', 'off', true) WHERE relay = $1";
 

@@ -12,7 +12,8 @@ const RELAYS: Projection = Projection {
     tables: &["relays"],
     journals: &["relay_log"],
     upkeep: Upkeep::SameCommit,
-    statements: &["INSERT INTO relays (number, url, network, inserted_at, source, retired_at, refused_reason)
+    statements: &["-- replay_relays
+        INSERT INTO relays (number, url, network, inserted_at, source, retired_at, refused_reason)
         SELECT a.relay, a.url, a.network, a.recorded_at, s.source, (quipu_relay_state(a.relay, s.source)).*
         FROM relay_log a
         CROSS JOIN LATERAL (
@@ -28,7 +29,8 @@ const CANDIDATES: Projection = Projection {
     tables: &["candidates"],
     journals: &["relay_log"],
     upkeep: Upkeep::SameCommit,
-    statements: &["INSERT INTO candidates (url, network, found_at, source, domain)
+    statements: &["-- replay_candidates
+        INSERT INTO candidates (url, network, found_at, source, domain)
         SELECT l.url, l.network, l.recorded_at, l.detail ->> 'source', coalesce(l.detail ->> 'domain', quipu_wide_domain(l.url))
         FROM (SELECT DISTINCT ON (c.url) c.* FROM relay_log c WHERE c.kind IN ('found', 'dropped') ORDER BY c.url, c.position DESC) l
         WHERE l.kind = 'found' AND NOT EXISTS (SELECT FROM relay_log a WHERE a.kind = 'added' AND a.url = l.url)"],
@@ -40,7 +42,8 @@ const RELAY_PROGRESS: Projection = Projection {
     tables: &["relay_progress"],
     journals: &["events", "sightings"],
     upkeep: Upkeep::SameCommit,
-    statements: &["INSERT INTO relay_progress (relay, last_created_at)
+    statements: &["-- replay_relay_progress
+        INSERT INTO relay_progress (relay, last_created_at)
         SELECT s.relay, max(e.created_at) FROM sightings s JOIN events e ON e.number = s.event
         GROUP BY s.relay"],
 };
@@ -53,10 +56,12 @@ const REQUESTS: Projection = Projection {
     journals: &["events"],
     upkeep: Upkeep::SameCommit,
     statements: &[
-        "INSERT INTO deletions (target, request, created_at, pubkey, by_address)
+        "-- replay_deletions
+         INSERT INTO deletions (target, request, created_at, pubkey, by_address)
          SELECT t.target, e.number, e.created_at, e.pubkey, t.by_address
          FROM events e CROSS JOIN LATERAL quipu_deletion_targets(e.pubkey, e.tags) t WHERE e.kind = 5",
-        "INSERT INTO expirations (event, expires_at)
+        "-- replay_expirations
+         INSERT INTO expirations (event, expires_at)
          SELECT e.number, quipu_expires_at(e.tags) FROM events e
          WHERE e.tags @> '[[\"expiration\"]]' AND quipu_expires_at(e.tags) IS NOT NULL",
     ],
@@ -68,16 +73,19 @@ const TOTALS: Projection = Projection {
     journals: &["ingest_log"],
     upkeep: Upkeep::Ticks,
     statements: &[
-        "INSERT INTO kind_totals AS t (kind, events)
+        "-- add_kind_totals
+         INSERT INTO kind_totals AS t (kind, events)
          SELECT k.kind, sum(k.n) FROM {ingest_log} l CROSS JOIN LATERAL unnest(l.kinds, l.kind_counts) AS k (kind, n)
          GROUP BY k.kind ORDER BY k.kind
          ON CONFLICT (kind) DO UPDATE SET events = t.events + excluded.events",
-        "INSERT INTO relay_totals AS t (relay, sightings, compared)
+        "-- add_relay_totals
+         INSERT INTO relay_totals AS t (relay, sightings, compared)
          SELECT r.relay, sum(r.n), sum(coalesce(r.compared, 0))
          FROM {ingest_log} l CROSS JOIN LATERAL unnest(l.relays, l.relay_counts, l.relay_compared) AS r (relay, n, compared)
          GROUP BY r.relay ORDER BY r.relay
          ON CONFLICT (relay) DO UPDATE SET sightings = t.sightings + excluded.sightings, compared = t.compared + excluded.compared",
-        "INSERT INTO minute_totals AS t (minute, offered, stored, sightings)
+        "-- add_minute_totals
+         INSERT INTO minute_totals AS t (minute, offered, stored, sightings)
          SELECT date_trunc('minute', l.recorded_at), sum(l.offered), sum(l.stored), sum(l.sighted) FROM {ingest_log} l
          GROUP BY 1 ORDER BY 1
          ON CONFLICT (minute) DO UPDATE SET offered = t.offered + excluded.offered, stored = t.stored + excluded.stored,

@@ -11,7 +11,8 @@ use crate::store::verify::Check;
 pub const CHECKS: &[Check] = &[
     Check {
         what: "every stored event is there or was erased",
-        query: "SELECT format('ingest_log says %s events were stored, events holds %s and %s were erased', l.n, e.n, x.n)
+        query: "-- verify_stored
+         SELECT format('ingest_log says %s events were stored, events holds %s and %s were erased', l.n, e.n, x.n)
          FROM (SELECT coalesce(sum(stored), 0) AS n FROM ingest_log) l,
               (SELECT count(*) AS n FROM events) e,
               (SELECT coalesce(sum((detail ->> 'events')::bigint), 0) AS n FROM erasure) x
@@ -19,7 +20,8 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         what: "every recorded sighting is there or was erased",
-        query: "SELECT format('ingest_log says %s sightings were recorded, sightings holds %s and %s were erased', l.n, s.n, x.n)
+        query: "-- verify_sightings
+         SELECT format('ingest_log says %s sightings were recorded, sightings holds %s and %s were erased', l.n, s.n, x.n)
          FROM (SELECT coalesce(sum(sighted), 0) AS n FROM ingest_log) l,
               (SELECT count(*) AS n FROM sightings) s,
               (SELECT coalesce(sum((detail ->> 'sightings')::bigint), 0) AS n FROM erasure) x
@@ -27,7 +29,8 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         what: "every sighting learnt by comparison is marked as such",
-        query: "SELECT format('ingest_log says %s sightings were learnt by comparison, sightings holds %s and %s were erased', l.n, s.n, x.n)
+        query: "-- verify_compared
+         SELECT format('ingest_log says %s sightings were learnt by comparison, sightings holds %s and %s were erased', l.n, s.n, x.n)
          FROM (SELECT coalesce(sum(c), 0) AS n FROM ingest_log, unnest(relay_compared) c) l,
               (SELECT count(compared) AS n FROM sightings) s,
               (SELECT coalesce(sum((detail ->> 'compared')::bigint), 0) AS n FROM erasure) x
@@ -35,7 +38,8 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         what: "every event belongs to a batch of ingest_log",
-        query: "SELECT format('batch %s holds %s events, ingest_log says %s', e.batch, e.n, coalesce(l.stored::text, 'nothing'))
+        query: "-- verify_batches
+         SELECT format('batch %s holds %s events, ingest_log says %s', e.batch, e.n, coalesce(l.stored::text, 'nothing'))
          FROM (SELECT b.batch, count(*) AS n FROM events v
                LEFT JOIN LATERAL (SELECT CASE WHEN quipu_event_slot(v.number) < l.batch + l.slots THEN l.batch END AS batch
                                   FROM ingest_log l WHERE l.batch <= quipu_event_slot(v.number) ORDER BY l.batch DESC LIMIT 1) b ON true
@@ -45,29 +49,34 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         what: "no two batches share a slot",
-        query: "SELECT format('batch %s has %s slots and the next batch begins at %s', batch, slots, next)
+        query: "-- verify_slots
+         SELECT format('batch %s has %s slots and the next batch begins at %s', batch, slots, next)
          FROM (SELECT batch, slots, lead(batch) OVER (ORDER BY batch) AS next FROM ingest_log WHERE batch IS NOT NULL) l
          WHERE next < batch + slots LIMIT 10",
     },
     Check {
         what: "every event's number names its month",
-        query: "SELECT format('event %s of %s has number %s', encode(id, 'hex'), created_at, number)
+        query: "-- verify_numbers
+         SELECT format('event %s of %s has number %s', encode(id, 'hex'), created_at, number)
          FROM events WHERE number >> 45 <> quipu_month_number(created_at) LIMIT 10",
     },
     Check {
         what: "every sighting is of a stored event",
-        query: "SELECT format('sighting of event %s has no event', s.event)
+        query: "-- verify_sighted_events
+         SELECT format('sighting of event %s has no event', s.event)
          FROM sightings s LEFT JOIN events e ON e.number = s.event
          WHERE e.number IS NULL LIMIT 10",
     },
     Check {
         what: "every stored request to vanish is kept as such",
-        query: "SELECT format('event %s asks to vanish and is not in vanish_requests', encode(e.id, 'hex')) FROM events e
+        query: "-- verify_vanish_requests
+         SELECT format('event %s asks to vanish and is not in vanish_requests', encode(e.id, 'hex')) FROM events e
          WHERE e.kind = 62 AND NOT EXISTS (SELECT FROM vanish_requests v WHERE v.request = e.id) LIMIT 10",
     },
     Check {
         what: "no erased event has come back",
-        query: "SELECT format('event %s was erased and is there', encode(id, 'hex')) FROM (
+        query: "-- verify_erased
+         SELECT format('event %s was erased and is there', encode(id, 'hex')) FROM (
             SELECT e.id FROM erasure x JOIN events e ON e.id = x.event_id WHERE x.kind = 'event'
             UNION ALL
             SELECT e.id FROM erasure x JOIN events e ON e.pubkey = x.pubkey

@@ -28,7 +28,8 @@ pub async fn asked_relays(
     let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
     Ok(sqlx::query_as!(
         AskedRelay,
-        r#"SELECT r.number, r.url, quipu_is_named(r.source) AS "is_named!"
+        r#"-- asked_relays
+           SELECT r.number, r.url, quipu_is_named(r.source) AS "is_named!"
            FROM relay_visits v JOIN relays r ON r.number = v.relay
            WHERE (v.began_at IS NULL OR v.began_at < v.asked_at) AND v.asked_at IS NOT NULL AND r.retired_at IS NULL AND r.network = ANY ($1)
              AND (r.url = ANY ($2::text[]) OR (cardinality($2::text[]) = 0 AND r.refused_reason IS NULL))
@@ -74,7 +75,8 @@ pub struct RelaySteps {
 pub async fn relay_steps(pool: &PgPool, urls: &[String]) -> Result<Vec<RelaySteps>, Error> {
     Ok(sqlx::query_as!(
         RelaySteps,
-        r#"SELECT r.url AS "url!", r.retired_at IS NOT NULL AS "is_retired!", r.refused_reason AS "refused_reason?",
+        r#"-- relay_steps
+           SELECT r.url AS "url!", r.retired_at IS NOT NULL AS "is_retired!", r.refused_reason AS "refused_reason?",
                   EXISTS (SELECT FROM relay_metadata m WHERE m.relay_url = r.url) AS "is_checked!",
                   v.began_at IS NOT NULL AND v.began_at >= coalesce(v.asked_at, v.began_at) AS "is_dialled!",
                   p.relay IS NOT NULL AS "has_events!", coalesce(t.sightings, 0) AS "events!",

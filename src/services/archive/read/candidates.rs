@@ -32,7 +32,8 @@ pub struct CandidateRow {
 pub async fn candidate_rows(pool: &PgPool, after: &str, limit: i64) -> Result<Vec<CandidateRow>, Error> {
     Ok(sqlx::query_as!(
         CandidateRow,
-        r#"SELECT c.url AS "url!", c.network AS "network!", c.found_at AS "found_at!", c.source AS "source!", coalesce(t.tries, 0) AS "tries!",
+        r#"-- candidate_rows
+           SELECT c.url AS "url!", c.network AS "network!", c.found_at AS "found_at!", c.source AS "source!", coalesce(t.tries, 0) AS "tries!",
                   t.next_try_at AS "next_try_at?", t.last_reason AS "last_reason?"
            FROM candidates c LEFT JOIN candidate_tries t ON t.url = c.url
            WHERE c.url > $1 ORDER BY c.url LIMIT $2"#,
@@ -56,7 +57,8 @@ pub struct DueCandidate {
 /// first.
 pub async fn due_urls(pool: &PgPool, network: &str, limit: i64) -> Result<Vec<String>, Error> {
     let rows = sqlx::query!(
-        r#"SELECT c.url AS "url!"
+        r#"-- due_urls
+           SELECT c.url AS "url!"
            FROM candidates c LEFT JOIN candidate_tries t ON t.url = c.url
            WHERE c.network = $1 AND (t.next_try_at IS NULL OR t.next_try_at <= now())
              AND NOT EXISTS (SELECT FROM lease l WHERE l.name = 'validator/' || c.url AND l.expires_at > now())
@@ -74,7 +76,8 @@ pub async fn due_urls(pool: &PgPool, network: &str, limit: i64) -> Result<Vec<St
 pub async fn due_candidates(pool: &PgPool, urls: &[String]) -> Result<Vec<DueCandidate>, Error> {
     Ok(sqlx::query_as!(
         DueCandidate,
-        r#"SELECT c.url AS "url!", coalesce(t.tries, 0) AS "tries!"
+        r#"-- due_candidates
+           SELECT c.url AS "url!", coalesce(t.tries, 0) AS "tries!"
            FROM candidates c LEFT JOIN candidate_tries t ON t.url = c.url
            WHERE c.url = ANY ($1) AND (t.next_try_at IS NULL OR t.next_try_at <= now())"#,
         urls
@@ -101,7 +104,8 @@ pub async fn reference_relays(
 ) -> Result<Vec<ReferenceRelay>, Error> {
     Ok(sqlx::query_as!(
         ReferenceRelay,
-        r#"SELECT r.url, quipu_is_named(r.source) AS "is_named!"
+        r#"-- reference_relays
+           SELECT r.url, quipu_is_named(r.source) AS "is_named!"
            FROM relay_progress p JOIN relays r ON r.number = p.relay WHERE r.network = $1 AND r.retired_at IS NULL AND r.refused_reason IS NULL
            ORDER BY least(p.last_created_at, extract(epoch FROM now())::bigint) DESC, r.number LIMIT $2"#,
         network,
@@ -113,16 +117,21 @@ pub async fn reference_relays(
 
 /// Number of candidates of a network that wait.
 pub async fn candidates_waiting(pool: &PgPool, network: &str) -> Result<i64, Error> {
-    let row = sqlx::query!(r#"SELECT count(*) AS "waiting!" FROM candidates WHERE network = $1"#, network)
-        .fetch_one(pool)
-        .await?;
+    let row = sqlx::query!(
+        r#"-- candidates_waiting
+       SELECT count(*) AS "waiting!" FROM candidates WHERE network = $1"#,
+        network
+    )
+    .fetch_one(pool)
+    .await?;
     Ok(row.waiting)
 }
 
 /// Those of `urls` that are neither relays nor candidates, and were not given up within the last 30 days.
 pub async fn unknown_urls(pool: &PgPool, urls: &[String]) -> Result<Vec<String>, Error> {
     let rows = sqlx::query!(
-        r#"SELECT o.url AS "url!" FROM unnest($1::text[]) AS o (url)
+        r#"-- unknown_urls
+           SELECT o.url AS "url!" FROM unnest($1::text[]) AS o (url)
            WHERE NOT EXISTS (SELECT FROM relays r WHERE r.url = o.url)
              AND NOT EXISTS (SELECT FROM candidates c WHERE c.url = o.url)
              AND NOT EXISTS (SELECT FROM relay_log l WHERE l.kind = 'dropped' AND l.url = o.url
@@ -180,7 +189,8 @@ pub fn hinting_events<'a>(
 ) -> impl Stream<Item = Result<HintingEvent, Error>> + 'a {
     sqlx::query_as!(
         HintingEvent,
-        r#"SELECT e.id, e.kind, e.tags::text AS "tags!",
+        r#"-- hinting_events
+           SELECT e.id, e.kind, e.tags::text AS "tags!",
                   CASE WHEN e.kind IN (2, 3) THEN coalesce(e.content, '') ELSE '' END AS "content!"
            FROM events e
            WHERE e.created_at BETWEEN $1 AND $2

@@ -40,7 +40,8 @@ pub async fn due_relays(
 ) -> Result<Vec<DueRelay>, Error> {
     Ok(sqlx::query_as!(
         DueRelay,
-        r#"SELECT r.number, r.url, quipu_is_named(r.source) AS "is_named!", m.generated_at AS "checked_at?",
+        r#"-- due_relays
+           SELECT r.number, r.url, quipu_is_named(r.source) AS "is_named!", m.generated_at AS "checked_at?",
                   count(*) OVER () AS "due!"
            FROM relays r
            LEFT JOIN relay_visits v ON v.relay = r.number
@@ -66,7 +67,8 @@ pub async fn due_relays(
 pub async fn checked_at(pool: &PgPool, relays: &[Relay]) -> Result<Vec<(Relay, Option<i64>)>, Error> {
     let numbers: Vec<i32> = relays.iter().map(|relay| relay.0).collect();
     let rows = sqlx::query!(
-        r#"SELECT r.number, m.generated_at AS "checked_at?"
+        r#"-- checked_at
+           SELECT r.number, m.generated_at AS "checked_at?"
            FROM relays r
            LEFT JOIN LATERAL (SELECT s.generated_at FROM relay_metadata s WHERE s.relay_url = r.url
                               ORDER BY s.generated_at DESC LIMIT 1) m ON true
@@ -173,7 +175,8 @@ impl From<Row> for Snapshot {
 pub async fn snapshots(pool: &PgPool, url: &str, limit: i64) -> Result<Vec<Snapshot>, Error> {
     let rows = sqlx::query_as!(
         Row,
-        r#"SELECT m.generated_at, d.name AS "name?", d.description AS "description?", d.banner AS "banner?", d.icon AS "icon?",
+        r#"-- snapshots
+           SELECT m.generated_at, d.name AS "name?", d.description AS "description?", d.banner AS "banner?", d.icon AS "icon?",
                   d.pubkey AS "pubkey?", d.contact AS "contact?", d.supported_nips::text AS "supported_nips?", d.software AS "software?",
                   d.version AS "version?", d.privacy_policy AS "privacy_policy?", d.terms_of_service AS "terms_of_service?",
                   d.limitation::text AS "limitation?", d.extra_fields::text AS "extra_fields?",

@@ -32,7 +32,8 @@ pub async fn gaps(
 ) -> Result<Vec<Gap>, Error> {
     Ok(sqlx::query_as!(
         Gap,
-        r#"SELECT relay_url AS "relay_url!", since AS "since!", until AS "until!", coalesce(reason, '') AS "reason!",
+        r#"-- gaps
+           SELECT relay_url AS "relay_url!", since AS "since!", until AS "until!", coalesce(reason, '') AS "reason!",
                   recorded_at AS "recorded_at!"
            FROM known_gaps WHERE ($1::text IS NULL OR relay_url = $1) AND (relay_url, since) > ($2, $3)
            ORDER BY relay_url, since LIMIT $4"#,
@@ -57,7 +58,8 @@ pub async fn time_line(pool: &PgPool, relay_url: &str) -> Result<(Vec<Window>, V
 /// The view merges adjacent windows, so the result is small.
 async fn proven_windows(database: impl PgExecutor<'_>, relay_url: &str) -> Result<Vec<Window>, Error> {
     let rows = sqlx::query!(
-        r#"SELECT since AS "since!", until AS "until!" FROM proven_windows WHERE relay_url = $1 ORDER BY since"#,
+        r#"-- proven_windows
+           SELECT since AS "since!", until AS "until!" FROM proven_windows WHERE relay_url = $1 ORDER BY since"#,
         relay_url
     )
     .fetch_all(database)

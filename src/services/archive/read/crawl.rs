@@ -36,7 +36,8 @@ pub async fn relays_to_crawl(
 ) -> Result<Vec<RelayToCrawl>, Error> {
     Ok(sqlx::query_as!(
         RelayToCrawl,
-        r#"SELECT r.number, r.url, quipu_is_named(r.source) AS "is_named!",
+        r#"-- relays_to_crawl
+           SELECT r.number, r.url, quipu_is_named(r.source) AS "is_named!",
                   m.max_limit, m.negentropy
            FROM relays r
            LEFT JOIN relay_progress p ON p.relay = r.number
@@ -68,7 +69,8 @@ pub async fn settled_windows(
 ) -> Result<Vec<(i64, Window)>, Error> {
     // The database merges adjacent windows: a relay visited every hour for a year still has one window.
     let rows = sqlx::query!(
-        r#"SELECT age AS "age!", lower(w) AS "since!", upper(w) - 1 AS "until!" FROM (
+        r#"-- settled_windows
+           SELECT age AS "age!", lower(w) AS "since!", upper(w) - 1 AS "until!" FROM (
                SELECT a.age, unnest(range_agg(int8range(s.since, least(s.until, s.settled_at - a.age), '[]'))) AS w
                FROM (SELECT since, until, least(extract(epoch FROM recorded_at)::bigint, (detail ->> 'asked_at')::bigint) AS settled_at FROM sync_log
                      WHERE relay = $1 AND recorded_at > now() - make_interval(days => $3)
@@ -88,7 +90,8 @@ pub async fn settled_windows(
 /// (NIP-77).
 pub async fn is_false_in_comparisons(pool: &PgPool, relay: Relay, days: i32) -> Result<bool, Error> {
     Ok(sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM relay_log
+        r#"-- is_false_in_comparisons
+           SELECT EXISTS (SELECT FROM relay_log
                           WHERE relay = $1 AND kind = 'observed' AND detail ->> 'what' = 'false_comparison'
                             AND recorded_at > now() - make_interval(days => $2)) AS "is_false!""#,
         relay.0,
@@ -106,7 +109,8 @@ pub async fn removable(pool: &PgPool, events: &[(KnownEvent, EventId)], now: i64
     let (created_ats, ids): (Vec<i64>, Vec<Vec<u8>>) =
         events.iter().map(|(event, id)| (event.created_at, id.as_bytes().to_vec())).unzip();
     let removable = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "count!"
+        r#"-- removable
+           SELECT count(*) AS "count!"
            FROM unnest($1::bigint[], $2::bytea[]) AS a (created_at, id)
            CROSS JOIN LATERAL (SELECT e.number, e.created_at, e.id, e.kind, e.pubkey FROM events e
                                WHERE e.created_at = a.created_at AND e.id = a.id LIMIT 1) e
@@ -154,12 +158,16 @@ pub async fn holdings(
     most: usize,
 ) -> Result<Option<Holdings>, Error> {
     // Read first, so that an event erased between the two queries counts as erased later.
-    let as_of = sqlx::query_scalar!(r#"SELECT coalesce(max(position), 0) AS "position!" FROM erasure"#)
-        .fetch_one(pool)
-        .await?;
+    let as_of = sqlx::query_scalar!(
+        r#"-- newest_erasure
+       SELECT coalesce(max(position), 0) AS "position!" FROM erasure"#
+    )
+    .fetch_one(pool)
+    .await?;
     let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
     let rows = sqlx::query!(
-        r#"SELECT e.created_at AS "created_at!", e.number AS "number!", e.id AS "id!", s.event IS NOT NULL AS "is_sighted!"
+        r#"-- holdings
+           SELECT e.created_at AS "created_at!", e.number AS "number!", e.id AS "id!", s.event IS NOT NULL AS "is_sighted!"
            FROM (SELECT created_at, id, number FROM events WHERE created_at BETWEEN $2 AND $3
                  ORDER BY created_at DESC LIMIT $4) e
            LEFT JOIN sightings s ON s.event = e.number AND s.relay = $1"#,

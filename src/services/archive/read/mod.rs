@@ -32,6 +32,8 @@ use crate::store::{Error, Relay};
 
 /// The number of a relay, by its canonical URL.
 pub async fn relay_number(pool: &PgPool, url: &str) -> Result<Option<Relay>, Error> {
-    let row = sqlx::query!("SELECT number FROM relays WHERE url = $1", url).fetch_optional(pool).await?;
+    let row = sqlx::query!("-- relay_number\nSELECT number FROM relays WHERE url = $1", url)
+        .fetch_optional(pool)
+        .await?;
     Ok(row.map(|row| Relay(row.number)))
 }

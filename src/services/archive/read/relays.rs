@@ -69,7 +69,8 @@ pub fn relays<'a>(
 ) -> impl Stream<Item = Result<RelayRow, Error>> + 'a {
     sqlx::query_as!(
         RelayRow,
-        r#"SELECT r.number, r.url, r.network, r.source, r.inserted_at, r.retired_at, r.refused_reason,
+        r#"-- relays
+           SELECT r.number, r.url, r.network, r.source, r.inserted_at, r.retired_at, r.refused_reason,
                   (v.began_at IS NOT NULL OR c.readable IS NOT NULL) AS "is_dialled!", v.outcome AS "last_session?",
                   (p.relay IS NOT NULL OR EXISTS (SELECT FROM sync_log s WHERE s.relay = r.number)) AS "is_crawled!",
                   c.readable AS "readable?", c.open_failure,
@@ -131,7 +132,8 @@ pub async fn relay(pool: &PgPool, url: &str) -> Result<Option<RelayDetail>, Erro
     let check = newest_snapshot(pool, url).await?;
     let windows = sqlx::query_as!(
         RelayWindows,
-        r#"SELECT count(*) FILTER (WHERE outcome = 'complete') AS "complete!", count(*) FILTER (WHERE outcome = 'gap') AS "gaps!",
+        r#"-- relay_windows
+           SELECT count(*) FILTER (WHERE outcome = 'complete') AS "complete!", count(*) FILTER (WHERE outcome = 'gap') AS "gaps!",
                   max(until) FILTER (WHERE outcome = 'complete') AS complete_until, max(recorded_at) AS last_at
            FROM sync_log WHERE relay = $1"#,
         row.number
@@ -139,7 +141,8 @@ pub async fn relay(pool: &PgPool, url: &str) -> Result<Option<RelayDetail>, Erro
     .fetch_one(pool)
     .await?;
     let entries = sqlx::query_scalar!(
-        r#"SELECT jsonb_build_object('at', recorded_at, 'kind', kind, 'detail', detail) AS "entry!"
+        r#"-- relay_entries
+           SELECT jsonb_build_object('at', recorded_at, 'kind', kind, 'detail', detail) AS "entry!"
            FROM relay_log WHERE relay = $1 ORDER BY position DESC LIMIT $2"#,
         row.number,
         ENTRIES

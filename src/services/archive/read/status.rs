@@ -101,7 +101,8 @@ pub struct JournalSize {
 /// Errors of PostgreSQL.
 pub async fn status(pool: &PgPool) -> Result<Status, Error> {
     let counts = sqlx::query!(
-        r#"SELECT (SELECT coalesce(sum(events), 0)::bigint FROM kind_totals) - x.events AS "events!",
+        r#"-- status_counts
+           SELECT (SELECT coalesce(sum(events), 0)::bigint FROM kind_totals) - x.events AS "events!",
                   (SELECT coalesce(sum(sightings), 0)::bigint FROM relay_totals) - x.sightings AS "sightings!",
                   (SELECT coalesce(sum(compared), 0)::bigint FROM relay_totals) - x.compared AS "compared!",
                   (SELECT count(*) FROM known_gaps) AS "gaps!", x.honoured AS "honoured!", (SELECT count(*) FROM vanish_requests) AS "vanish!",
@@ -114,7 +115,8 @@ pub async fn status(pool: &PgPool) -> Result<Status, Error> {
     .fetch_one(pool)
     .await?;
     let growth = sqlx::query!(
-        r#"SELECT coalesce(sum(stored) FILTER (WHERE minute > now() - interval '1 day'), 0)::bigint AS "events_day!",
+        r#"-- status_growth
+           SELECT coalesce(sum(stored) FILTER (WHERE minute > now() - interval '1 day'), 0)::bigint AS "events_day!",
                   coalesce(sum(sightings) FILTER (WHERE minute > now() - interval '1 day'), 0)::bigint AS "sightings_day!",
                   coalesce(sum(stored), 0)::float8 AS "events!", coalesce(sum(sightings), 0)::float8 AS "sightings!",
                   greatest(extract(epoch FROM now() - min(minute)) / 86400, 1.0 / 1440)::float8 AS days
@@ -167,7 +169,8 @@ async fn sizes(pool: &PgPool) -> Result<(i64, i64, Vec<JournalSize>), Error> {
         .collect();
     let journals = sqlx::query_as!(
         JournalSize,
-        r#"SELECT n AS "name!", coalesce((SELECT sum(pg_total_relation_size(t.relid)) FROM pg_partition_tree(n::regclass) t),
+        r#"-- journal_sizes
+           SELECT n AS "name!", coalesce((SELECT sum(pg_total_relation_size(t.relid)) FROM pg_partition_tree(n::regclass) t),
                                         pg_total_relation_size(n::regclass))::bigint AS "bytes!"
            FROM unnest($1::text[]) n ORDER BY 2 DESC, 1"#,
         &names
@@ -182,7 +185,8 @@ async fn sizes(pool: &PgPool) -> Result<(i64, i64, Vec<JournalSize>), Error> {
 async fn relay_counts(pool: &PgPool) -> Result<Vec<RelayCount>, Error> {
     Ok(sqlx::query_as!(
         RelayCount,
-        r#"SELECT r.network, count(*) AS "known!", count(r.retired_at) AS "retired!",
+        r#"-- relay_counts
+           SELECT r.network, count(*) AS "known!", count(r.retired_at) AS "retired!",
                   count(c.relay_url) AS "checked!", count(*) FILTER (WHERE c.readable) AS "readable!",
                   count(p.relay) AS "with_events!",
                   count(*) FILTER (WHERE EXISTS (SELECT FROM sync_log s WHERE s.relay = r.number AND s.outcome = 'complete')) AS "with_proofs!",
@@ -198,7 +202,8 @@ async fn relay_counts(pool: &PgPool) -> Result<Vec<RelayCount>, Error> {
 async fn candidate_counts(pool: &PgPool) -> Result<Vec<CandidateCount>, Error> {
     Ok(sqlx::query_as!(
         CandidateCount,
-        r#"SELECT c.network, count(*) AS "waiting!", count(t.url) FILTER (WHERE t.tries > 0) AS "failed!"
+        r#"-- candidate_counts
+           SELECT c.network, count(*) AS "waiting!", count(t.url) FILTER (WHERE t.tries > 0) AS "failed!"
            FROM candidates c LEFT JOIN candidate_tries t ON t.url = c.url GROUP BY c.network ORDER BY 2 DESC, 1"#
     )
     .fetch_all(pool)

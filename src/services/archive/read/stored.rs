@@ -120,7 +120,8 @@ pub fn stored_events<'a>(
     let until = filter.until.unwrap_or(i64::MAX);
     sqlx::query_as!(
         StoredEvent,
-        r#"SELECT e.id, e.pubkey, e.created_at, e.kind, e.tags::text AS tags, e.content, e.sig, e.raw
+        r#"-- stored_events
+           SELECT e.id, e.pubkey, e.created_at, e.kind, e.tags::text AS tags, e.content, e.sig, e.raw
            FROM events e
            WHERE e.created_at BETWEEN $1 AND $2
              AND (cardinality($3::integer[]) = 0 OR e.kind = ANY ($3))
@@ -141,8 +142,11 @@ pub fn stored_events<'a>(
 
 /// Total number of events ever stored, exact as of the latest projection.
 pub async fn event_total(pool: &PgPool) -> Result<i64, Error> {
-    let row = sqlx::query!(r#"SELECT coalesce(sum(events), 0)::bigint AS "total!" FROM kind_totals"#)
-        .fetch_one(pool)
-        .await?;
+    let row = sqlx::query!(
+        r#"-- event_total
+       SELECT coalesce(sum(events), 0)::bigint AS "total!" FROM kind_totals"#
+    )
+    .fetch_one(pool)
+    .await?;
     Ok(row.total)
 }

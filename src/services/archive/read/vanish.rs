@@ -27,7 +27,8 @@ pub async fn open_vanish_requests(
     limit: i64,
 ) -> Result<Vec<VanishRequest>, Error> {
     let rows = sqlx::query!(
-        "SELECT v.request, v.pubkey, v.created_at FROM vanish_requests v
+        "-- open_vanish_requests
+         SELECT v.request, v.pubkey, v.created_at FROM vanish_requests v
          WHERE quipu_reaches(v.relays, $1) AND v.request <> ALL ($3)
            AND NOT EXISTS (SELECT FROM erasure x WHERE x.kind = 'vanish' AND x.event_id = v.request)
          ORDER BY v.batch, v.request LIMIT $2",

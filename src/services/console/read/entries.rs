@@ -76,14 +76,15 @@ pub(in super::super) enum Page {
 
 /// The number of the newest tick.
 pub(in super::super) async fn newest_tick(pool: &PgPool) -> Result<Option<i64>, Error> {
-    Ok(sqlx::query_scalar!("SELECT max(number) FROM tick").fetch_one(pool).await?)
+    Ok(sqlx::query_scalar!("-- newest_tick\nSELECT max(number) FROM tick").fetch_one(pool).await?)
 }
 
 /// Reads the entries after `after`: the rest of its tick, then for each following tick the entries that its
 /// snapshot sees and the previous tick's does not. One statement, so that no tick can be deleted in between.
 pub(in super::super) async fn entries_after(pool: &PgPool, after: Cursor) -> Result<Page, Error> {
     let rows = sqlx::query!(
-        r#"WITH span AS MATERIALIZED (
+        r#"-- entries_after
+           WITH span AS MATERIALIZED (
                SELECT number, snapshot, lag(snapshot) OVER (ORDER BY number) AS last
                FROM (SELECT number, snapshot FROM tick
                      WHERE number >= coalesce((SELECT max(number) FROM tick WHERE number < $1), $1)
@@ -148,7 +149,7 @@ pub(in super::super) struct Latest {
 /// visible. Entries that commit later belong to a later tick.
 pub(in super::super) async fn latest(pool: &PgPool) -> Result<Latest, Error> {
     let tick = sqlx::query!(
-        "SELECT number, snapshot::text AS \"snapshot!\", last_position FROM tick ORDER BY number DESC LIMIT 1"
+        "-- latest_tick\nSELECT number, snapshot::text AS \"snapshot!\", last_position FROM tick ORDER BY number DESC LIMIT 1"
     )
     .fetch_optional(pool)
     .await?;
@@ -158,7 +159,8 @@ pub(in super::super) async fn latest(pool: &PgPool) -> Result<Latest, Error> {
         let from = tick.last_position.saturating_sub(width);
         let entries = sqlx::query_as!(
             Entry,
-            r#"SELECT position AS "position!", recorded_at AS "recorded_at!", room AS "room!", kind AS "kind!",
+            r#"-- latest_entries
+               SELECT position AS "position!", recorded_at AS "recorded_at!", room AS "room!", kind AS "kind!",
                       coalesce(subject, '') AS "subject!",
                       CASE WHEN octet_length(detail::text) <= $4 THEN detail
                            ELSE jsonb_build_object('detail_bytes', octet_length(detail::text)) END AS "detail!"

@@ -22,7 +22,8 @@ pub(in super::super) struct Journal {
 /// are returned as 0, because projections count them.
 pub(in super::super) async fn journals(pool: &PgPool) -> Result<Vec<Journal>, Error> {
     let rows = sqlx::query!(
-        r#"SELECT j.name AS "name!",
+        r#"-- console_journals
+           SELECT j.name AS "name!",
                   coalesce((SELECT sum(pg_total_relation_size(p.relid))::bigint FROM pg_partition_tree(j.name::regclass) p),
                            pg_total_relation_size(j.name::regclass)) AS "bytes!",
                   (SELECT greatest(c.reltuples, 0)::bigint FROM pg_class c WHERE c.oid = j.name::regclass) AS "estimate!",

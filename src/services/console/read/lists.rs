@@ -36,14 +36,15 @@ pub(in super::super) struct RelayRow {
 pub(in super::super) async fn lists(pool: &PgPool) -> Result<Lists, Error> {
     let kinds = sqlx::query_as!(
         KindRow,
-        "SELECT kind, events FROM kind_totals ORDER BY events DESC, kind LIMIT $1",
+        "-- console_kinds\nSELECT kind, events FROM kind_totals ORDER BY events DESC, kind LIMIT $1",
         LISTED
     )
     .fetch_all(pool)
     .await?;
     let relays = sqlx::query_as!(
         RelayRow,
-        r#"SELECT r.url, r.network, t.sightings, p.last_created_at AS "last_event_timestamp?"
+        r#"-- console_relays
+           SELECT r.url, r.network, t.sightings, p.last_created_at AS "last_event_timestamp?"
            FROM relay_totals t JOIN relays r ON r.number = t.relay LEFT JOIN relay_progress p ON p.relay = t.relay
            ORDER BY t.sightings DESC, r.url LIMIT $1"#,
         LISTED

@@ -50,13 +50,15 @@ pub(in super::super) struct Network {
 pub(in super::super) async fn totals(pool: &PgPool) -> Result<Totals, Error> {
     let networks = sqlx::query_as!(
         Network,
-        r#"SELECT r.network AS name, count(*) AS "relays!", count(p.relay) AS "with_events!"
+        r#"-- console_networks
+           SELECT r.network AS name, count(*) AS "relays!", count(p.relay) AS "with_events!"
            FROM relays r LEFT JOIN relay_progress p ON p.relay = r.number GROUP BY r.network ORDER BY 2 DESC, 1"#
     )
     .fetch_all(pool)
     .await?;
     let minutes = sqlx::query_scalar!(
-        r#"SELECT coalesce(t.stored, 0) AS "stored!"
+        r#"-- console_minutes
+           SELECT coalesce(t.stored, 0) AS "stored!"
            FROM generate_series(date_trunc('minute', now()) - make_interval(mins => $1 - 1), now(), interval '1 minute') m
            LEFT JOIN minute_totals t ON t.minute = m ORDER BY m"#,
         i32::try_from(MINUTES).unwrap_or(i32::MAX)
@@ -66,7 +68,8 @@ pub(in super::super) async fn totals(pool: &PgPool) -> Result<Totals, Error> {
     // Events stored in the last minute are those that the newest tick sees and the tick before that minute
     // does not.
     let row = sqlx::query!(
-        r#"SELECT (SELECT coalesce(sum(events), 0)::bigint FROM kind_totals) AS "events!",
+        r#"-- console_totals
+           SELECT (SELECT coalesce(sum(events), 0)::bigint FROM kind_totals) AS "events!",
                   (SELECT coalesce(sum(sightings), 0)::bigint FROM relay_totals) AS "sightings!",
                   (SELECT coalesce(sum(l.stored), 0)::bigint
                    FROM ingest_log_between((SELECT snapshot FROM tick WHERE taken_at <= now() - interval '60 seconds'
@@ -79,7 +82,8 @@ pub(in super::super) async fn totals(pool: &PgPool) -> Result<Totals, Error> {
     .fetch_one(pool)
     .await?;
     let behind = sqlx::query!(
-        r#"SELECT count(*) AS "batches!", coalesce(extract(epoch FROM clock_timestamp() - min(b.recorded_at)), 0)::float8 AS "oldest_s!"
+        r#"-- console_behind
+           SELECT count(*) AS "batches!", coalesce(extract(epoch FROM clock_timestamp() - min(b.recorded_at)), 0)::float8 AS "oldest_s!"
            FROM (SELECT l.recorded_at FROM checkpoint c, (SELECT snapshot FROM tick ORDER BY number DESC LIMIT 1) n,
                  LATERAL ingest_log_between(c.snapshot, n.snapshot) l WHERE c.projection = 'totals' LIMIT 1000) b"#
     )

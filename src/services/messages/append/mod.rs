@@ -56,7 +56,7 @@ pub struct MessageJournal {
     pub metrics: MessageMetrics,
 }
 
-const APPEND: &str = "
+const APPEND: &str = "-- append_messages
     SELECT is_send, place, status, number, id, received_s, expires_s
     FROM quipu_append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
 

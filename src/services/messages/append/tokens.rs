@@ -28,9 +28,9 @@ pub enum TokenAnswer {
 pub struct TokenJournal;
 
 // Both statements are idempotent: a token is created once and revoked once, so a batch can be sent again.
-const CREATE: &str = "SELECT place, status FROM quipu_create_message_tokens($1, $2, $3, $4, $5, $6, $7)";
+const CREATE: &str = "-- create_message_tokens\nSELECT place, status FROM quipu_create_message_tokens($1, $2, $3, $4, $5, $6, $7)";
 
-const REVOKE: &str = "
+const REVOKE: &str = "-- revoke_message_tokens
     WITH asked AS (
         SELECT t.token_sha256, t.wayfarer_id, t.device, t.label FROM message_tokens t
         JOIN unnest($1::bytea[], $2::text[]) AS o (token, wayfarer) ON o.token = t.token_sha256 AND o.wayfarer = t.wayfarer_id

@@ -16,7 +16,7 @@ pub async fn register_device(
     let client = pools.write.get().await?;
     let rows = client
         .query_typed(
-            "SELECT quipu_show_message_device($1, $2, $3)",
+            "-- register_device\nSELECT quipu_show_message_device($1, $2, $3)",
             &[(&recipient, Type::TEXT), (&device, Type::TEXT), (&devices_max, Type::INT4)],
         )
         .await?;
@@ -31,7 +31,7 @@ pub async fn move_positions(pools: &Pools, devices: &[(&str, &str)]) -> Result<(
     let client = pools.write.get().await?;
     client
         .query_typed(
-            "SELECT quipu_move_message_positions($1, $2)",
+            "-- move_positions\nSELECT quipu_move_message_positions($1, $2)",
             &[(&recipients, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)],
         )
         .await?;
@@ -43,7 +43,10 @@ pub async fn move_positions(pools: &Pools, devices: &[(&str, &str)]) -> Result<(
 pub async fn challenge_key(pools: &Pools, candidate: [u8; 32]) -> Result<[u8; 32], Error> {
     let client = pools.write.get().await?;
     let rows = client
-        .query_typed("SELECT quipu_message_challenge_key($1)", &[(&candidate.as_slice(), Type::BYTEA)])
+        .query_typed(
+            "-- challenge_key\nSELECT quipu_message_challenge_key($1)",
+            &[(&candidate.as_slice(), Type::BYTEA)],
+        )
         .await?;
     let key: Option<Vec<u8>> = rows.first().and_then(|row| row.get(0));
     key.and_then(|key| key.try_into().ok())

@@ -65,8 +65,12 @@ impl Sweeper {
         let now_s = parts.database_clock.latest_us() / 1_000_000;
         let until = now_s + i64::from(parts.settings.max_ttl_s.get()) + PREPARE_AHEAD_S;
         let client = parts.pools.write.get().await?;
-        let rows =
-            client.query_typed("SELECT quipu_ensure_message_hours($1)", &[(&until, Type::INT8)]).await?;
+        let rows = client
+            .query_typed(
+                "-- ensure_message_hours\nSELECT quipu_ensure_message_hours($1)",
+                &[(&until, Type::INT8)],
+            )
+            .await?;
         let created: i32 = rows.first().map_or(0, |row| row.get(0));
         if created > 1 {
             tracing::info!("created {created} hourly partitions for payloads");
@@ -77,7 +81,8 @@ impl Sweeper {
     async fn drop_expired(&self) -> Result<(), Error> {
         let client = self.0.pools.write.get().await?;
         loop {
-            let rows = client.query_typed("SELECT quipu_drop_message_hour()", &[]).await?;
+            let rows =
+                client.query_typed("-- drop_message_hour\nSELECT quipu_drop_message_hour()", &[]).await?;
             let Some(dropped) = rows.first().and_then(|row| row.get::<_, Option<i64>>(0)) else {
                 return Ok(());
             };
@@ -90,7 +95,7 @@ impl Sweeper {
     async fn forget_devices(&self) -> Result<(), Error> {
         let client = self.0.pools.write.get().await?;
         loop {
-            let sql = "SELECT quipu_forget_message_devices($1)";
+            let sql = "-- forget_message_devices\nSELECT quipu_forget_message_devices($1)";
             let rows = client.query_typed(sql, &[(&FORGET_BATCH, Type::INT4)]).await?;
             let forgotten: i32 = rows.first().map_or(0, |row| row.get(0));
             if forgotten < FORGET_BATCH {

@@ -68,7 +68,8 @@ async fn sample(pool: &PgPool) -> Result<Sample, Error> {
     for _ in 0..SAMPLES {
         let requested_at = Instant::now();
         let database_us = sqlx::query_scalar!(
-            r#"SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS "us!""#
+            r#"-- database_clock
+               SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS "us!""#
         )
         .fetch_one(pool)
         .await?;

@@ -56,7 +56,8 @@ pub struct DeviceRecord {
 pub async fn device(pool: &PgPool, recipient: &str, device: &str) -> Result<Option<DeviceRecord>, Error> {
     Ok(sqlx::query_as!(
         DeviceRecord,
-        r#"SELECT position AS settled, seen_at > clock_timestamp() - interval '1 day' AS "is_recent!"
+        r#"-- device
+           SELECT position AS settled, seen_at > clock_timestamp() - interval '1 day' AS "is_recent!"
            FROM message_positions WHERE recipient = $1 AND device = $2"#,
         recipient,
         device
@@ -76,7 +77,8 @@ pub async fn pages(
     let devices: Vec<String> = requests.iter().map(|request| request.device.to_owned()).collect();
     let afters: Vec<i64> = requests.iter().map(|request| request.after).collect();
     let rows = sqlx::query!(
-        r#"SELECT o.place AS "place!", t.top, l.position AS "position?", l.msg_id AS "msg_id?", l.sender AS "sender?",
+        r#"-- message_pages
+           SELECT o.place AS "place!", t.top, l.position AS "position?", l.msg_id AS "msg_id?", l.sender AS "sender?",
                   extract(epoch FROM date_trunc('second', l.recorded_at))::bigint AS received_at,
                   extract(epoch FROM l.expires_at)::bigint AS expires_at, l.payload_bytes AS "payload_bytes?"
            FROM (SELECT u.*, hashtextextended(u.recipient, 0) AS hash
@@ -169,7 +171,8 @@ async fn payloads(
         return Ok(HashMap::new());
     };
     let rows = sqlx::query!(
-        r#"SELECT p.message, p.generation, p.payload
+        r#"-- message_payloads
+           SELECT p.message, p.generation, p.payload
            FROM unnest($1::bigint[], $2::bigint[]) AS o (message, expires_s)
            CROSS JOIN LATERAL (SELECT p.message, p.generation, p.payload FROM message_payloads p
                                WHERE p.expires_at = to_timestamp(o.expires_s) AND p.message = o.message
@@ -192,7 +195,8 @@ pub async fn recipients_with_more(
     after: &[i64],
 ) -> Result<Vec<usize>, Error> {
     let places = sqlx::query_scalar!(
-        r#"SELECT o.place AS "place!" FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS o (recipient, after, place)
+        r#"-- recipients_with_more
+           SELECT o.place AS "place!" FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS o (recipient, after, place)
            WHERE (SELECT m.position FROM message_log m
                   WHERE hashtextextended(m.recipient, 0) = hashtextextended(o.recipient, 0) AND m.recipient = o.recipient
                     AND m.position > o.after LIMIT 1) IS NOT NULL"#,
@@ -207,7 +211,8 @@ pub async fn recipients_with_more(
 /// Whether the sender has used this `client_msg_id`.
 pub async fn client_msg_id_exists(pool: &PgPool, sender: &str, client_msg_id: &str) -> Result<bool, Error> {
     Ok(sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM message_log WHERE sender = $1 AND client_msg_id = $2) AS "is_known!""#,
+        r#"-- client_msg_id_exists
+           SELECT EXISTS (SELECT FROM message_log WHERE sender = $1 AND client_msg_id = $2) AS "is_known!""#,
         sender,
         client_msg_id
     )
@@ -224,7 +229,8 @@ pub async fn message_status(
     devices_max: usize,
 ) -> Result<Option<MessageStatus>, Error> {
     let Some(row) = sqlx::query!(
-        r#"SELECT position, extract(epoch FROM date_trunc('second', recorded_at))::bigint AS "accepted_at!",
+        r#"-- message_status
+           SELECT position, extract(epoch FROM date_trunc('second', recorded_at))::bigint AS "accepted_at!",
                   extract(epoch FROM expires_at)::bigint AS "expires_at!", expires_at <= clock_timestamp() AS "is_expired!"
            FROM message_log WHERE msg_id = $1 AND sender = $2"#,
         msg_id,
@@ -238,7 +244,8 @@ pub async fn message_status(
     let devices_limit = i64::try_from(devices_max).unwrap_or(i64::MAX).saturating_add(1);
     let mut devices = sqlx::query_as!(
         DeviceStatus,
-        r#"SELECT device AS "device!",
+        r#"-- message_status_devices
+           SELECT device AS "device!",
                   extract(epoch FROM min(coalesce(pushed_at, CASE kind WHEN 'pushed' THEN recorded_at END)))::bigint AS pushed_at,
                   extract(epoch FROM min(recorded_at) FILTER (WHERE kind = 'acknowledged'))::bigint AS acknowledged_at
            FROM message_log WHERE message = $1 GROUP BY device ORDER BY device LIMIT $2"#,

@@ -25,7 +25,8 @@ pub struct Token {
 pub async fn token(pool: &PgPool, sha256: &[u8]) -> Result<Option<Token>, Error> {
     Ok(sqlx::query_as!(
         Token,
-        r#"SELECT t.token_sha256 AS sha256, t.wayfarer_id, t.device, t.label,
+        r#"-- message_token
+           SELECT t.token_sha256 AS sha256, t.wayfarer_id, t.device, t.label,
                   extract(epoch FROM t.recorded_at)::bigint AS "created_at!", extract(epoch FROM t.expires_at)::bigint AS expires_at
            FROM message_tokens t
            WHERE t.token_sha256 = $1 AND t.kind = 'created' AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())
@@ -40,7 +41,8 @@ pub async fn token(pool: &PgPool, sha256: &[u8]) -> Result<Option<Token>, Error>
 pub async fn tokens(pool: &PgPool, wayfarer_id: Option<&str>, limit: i64) -> Result<Vec<Token>, Error> {
     Ok(sqlx::query_as!(
         Token,
-        r#"SELECT t.token_sha256 AS sha256, t.wayfarer_id, t.device, t.label,
+        r#"-- message_tokens
+           SELECT t.token_sha256 AS sha256, t.wayfarer_id, t.device, t.label,
                   extract(epoch FROM t.recorded_at)::bigint AS "created_at!", extract(epoch FROM t.expires_at)::bigint AS expires_at
            FROM message_tokens t
            WHERE t.kind = 'created' AND ($1::text IS NULL OR t.wayfarer_id = $1)

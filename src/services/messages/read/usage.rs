@@ -48,7 +48,8 @@ pub async fn recipient_usage(
     report_above: Quota,
 ) -> Result<InboxUsage, Error> {
     let rows = sqlx::query!(
-        r#"SELECT w.sender AS "sender?", grouping(w.sender) = 1 AS "is_all!", count(w.position) AS "messages!",
+        r#"-- recipient_usage
+           SELECT w.sender AS "sender?", grouping(w.sender) = 1 AS "is_all!", count(w.position) AS "messages!",
                   coalesce(sum(w.payload_bytes), 0)::bigint AS "bytes!", coalesce(min(w.position) - 1, min(t.top), 0) AS "after!"
            FROM quipu_newest_message($1) AS t (top)
            LEFT JOIN LATERAL (
@@ -91,7 +92,8 @@ pub async fn sender_usage(
     after: Option<DateTime<Utc>>,
 ) -> Result<(Usage, Option<DateTime<Utc>>), Error> {
     let row = sqlx::query!(
-        r#"SELECT count(*) AS "messages!", coalesce(sum(w.payload_bytes), 0)::bigint AS "bytes!", max(w.recorded_at) AS after FROM (
+        r#"-- sender_usage
+           SELECT count(*) AS "messages!", coalesce(sum(w.payload_bytes), 0)::bigint AS "bytes!", max(w.recorded_at) AS after FROM (
                SELECT m.payload_bytes, m.recorded_at FROM message_log m
                WHERE hashtextextended(m.sender, 0) = hashtextextended($1, 0) AND m.sender = $1
                  AND m.recorded_at > greatest($3, statement_timestamp() - interval '24 hours')
