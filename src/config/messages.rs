@@ -106,7 +106,7 @@ impl Default for Messages {
             connections_max: nonzero!(NonZeroUsize, 20_000),
             connections_per_address_max: nonzero!(NonZeroUsize, 1_000),
             ping_interval_s: nonzero!(NonZeroU32, 30),
-            hello_timeout_s: nonzero!(NonZeroU32, 60),
+            hello_timeout_s: nonzero!(NonZeroU32, 10),
             write_timeout_s: nonzero!(NonZeroU32, 20),
         }
     }
