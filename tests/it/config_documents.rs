@@ -84,7 +84,7 @@ fn the_files_of_implementations_hold_only_what_differs_from_the_defaults() {
         }
     }
     let text = "networks: { tor: { enabled: false, relays_at_once: 7 } }\nlog: { files_max: 7 }";
-    assert_eq!(repeated("", text), ["networks.tor.enabled", "log.files_max"]);
+    assert_eq!(repeated("", text), ["log.files_max", "networks.tor.enabled"]);
     assert_eq!(repeated("services.projector", "interval_ms: 1000"), ["services.projector.interval_ms"]);
 }
 
