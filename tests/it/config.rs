@@ -266,7 +266,7 @@ fn the_bare_binary_holds_the_same_files_as_the_folder() {
             files.into_iter().map(|file| (file.section, file.text.into_owned())).collect::<Vec<_>>()
         };
         assert_eq!(files(&built_in), files(&on_disk));
-        assert!(files(&built_in).len() >= 5);
+        assert!(!files(&built_in).is_empty());
         assert_eq!(built_in.postgresql_conf().unwrap(), on_disk.postgresql_conf().unwrap());
         assert_eq!(
             built_in.data_file("seed_relays.txt").unwrap(),
