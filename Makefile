@@ -51,6 +51,12 @@ deps-bench: ## Likewise what `make bench-archive` compares with
 fmt: ## Format the code
 	$(CARGO) fmt
 
+.PHONY: docs
+docs: build ## Renew the settings in docs/configuration.md from the code
+	@file=docs/configuration.md; \
+	{ sed '/^<!-- Generated /,$$d' "$$file" && $(TARGET)/debug/quipu check-config --markdown; } > "$$file.new"; \
+	mv "$$file.new" "$$file"
+
 .PHONY: queries
 queries: ## Renew .sqlx/, the checked queries of the session door
 	scripts/queries

@@ -21,7 +21,7 @@ use clap::{Args, Parser, Subcommand};
 use futures_util::StreamExt as _;
 
 use crate::app::{self, RunOptions, UpOptions};
-use crate::config::{Configuration, Sources};
+use crate::config::{Configuration, Settings, Sources};
 use crate::lifecycle::stop_signals;
 use crate::room::{Port, Ports};
 use crate::store::DatabaseUrls;
@@ -103,7 +103,11 @@ enum Command {
     /// on.
     Rebase,
     /// Show the settings in force, or every error in them.
-    CheckConfig,
+    CheckConfig {
+        /// Print the table of all settings with their defaults instead, as docs/configuration.md has it.
+        #[arg(long)]
+        markdown: bool,
+    },
     /// Write generated, validly signed events as JSON lines to standard output.
     Sample {
         /// The number of events.
@@ -135,13 +139,17 @@ impl Cli {
             bar.finish_and_clear();
             return Ok(ExitCode::SUCCESS);
         }
+        if let Command::CheckConfig { markdown: true } = command {
+            output::say(Settings::markdown().trim_end());
+            return Ok(ExitCode::SUCCESS);
+        }
         let mut overrides = common.overrides.clone();
         if let Command::Run(run) = &command {
             overrides.extend(run.overrides()?);
         }
         let configuration =
             Configuration::load(Sources::of_process(common.implementation.clone(), overrides))?;
-        if let Command::CheckConfig = command {
+        if let Command::CheckConfig { .. } = command {
             output::say(format_args!("{:#}", configuration.effective_json()));
             for warning in app::registry::warnings(&configuration.settings) {
                 eprintln!("quipu: {warning}");
@@ -171,7 +179,7 @@ impl Cli {
             Command::Erase(erase) => until_signal(erase.run(&context)).await,
             Command::Retention(retention) => until_signal(retention.run(&context)).await,
             Command::Rebase => until_signal(upkeep::rebase(&context)).await,
-            Command::CheckConfig | Command::Sample { .. } => Ok(ExitCode::SUCCESS),
+            Command::CheckConfig { .. } | Command::Sample { .. } => Ok(ExitCode::SUCCESS),
         }
     }
 }

@@ -4,33 +4,38 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Section `http`. By default nothing listens beyond loopback.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
     /// Address of the console.
+    #[schemars(extend("format" = "address:port"))]
     pub console_address: SocketAddr,
     /// Address of `/healthz`, `/readyz` and `/metrics`.
+    #[schemars(extend("format" = "address:port"))]
     pub ops_address: SocketAddr,
-    /// Host names of the listeners, without scheme and port. IP addresses and `localhost` need not be listed;
-    /// a request with any other name in `Host` is refused.
+    /// Host names by which clients reach the listeners, without scheme and port. IP addresses, `localhost`
+    /// and names below it need not be listed, nor at the messages listeners the host of
+    /// `services.messages.relay_id`. A request with any other `Host` is refused with 421.
     pub hosts: Vec<String>,
     /// Addresses or prefixes of proxies in front of the listeners. `X-Forwarded-For` is believed only from
-    /// these.
+    /// these; from any other address it only means that the request does not count as local.
     pub trusted_proxies: Vec<AddressPrefix>,
-    /// Time until a response must begin, in seconds. A streaming response may then last.
+    /// Time until a response must begin. A streaming response may then last.
     pub request_timeout_s: NonZeroU32,
-    /// Time until the head of a request must be complete, in seconds, measured from the start of the
-    /// connection or the end of the previous response. So it also limits how long an idle connection is kept
-    /// alive.
+    /// Time until the head of a request must be complete, measured from the start of the connection or the
+    /// end of the previous response. So it also limits how long an idle connection is kept alive.
     pub header_timeout_s: NonZeroU32,
-    /// Time until the body of a request must be complete, in seconds.
+    /// Time until the body of a request must be complete.
     pub body_timeout_s: NonZeroU32,
-    /// Time that a client may leave sent data unread, in seconds.
+    /// Time that a client may leave sent data unread.
     pub write_timeout_s: NonZeroU32,
-    /// Connections of one listener at the same time. `services.messages` adds its own `connections_max`.
+    /// Connections of one listener at the same time. `services.messages` adds its own `connections_max`. At
+    /// the start the process raises its limit of open descriptors, and keeps a share of them for the database
+    /// and the crawl.
     pub connections_max: NonZeroUsize,
     /// Connections of one address at the same time. An IPv6 address counts by its first 64 bits, and trusted
     /// proxies are not counted. `services.messages` adds its own `connections_per_address_max`.
@@ -72,7 +77,7 @@ impl Http {
 }
 
 /// An IP address, or a prefix such as `10.0.0.0/8`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct AddressPrefix(IpNet);
 

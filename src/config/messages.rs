@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::layer::Problem;
@@ -18,17 +19,22 @@ const TTL_S_MAX: u32 = 390 * 86_400;
 /// Upper limit of the number of devices and of tokens per wayfarer.
 const COUNT_MAX: u32 = 10_000;
 
+/// Upper limit of [`Messages::sender_share_percent`].
+const PERCENT_MAX: u32 = 100;
+
 /// Section `services.messages`. A limit of 0 means no limit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Messages {
     /// Whether `quipu up` runs it.
     pub enabled: bool,
     /// Address of the WebSocket listener. Both listeners serve all paths, as the original implementation
-    /// does. Without a value 127.0.0.1:4705, or 127.0.0.1:8080 if `quipu run messages` runs nothing else.
+    /// does. Without a value `127.0.0.1:4705`, or `127.0.0.1:8080` if `quipu run messages` runs nothing else.
+    #[schemars(extend("format" = "address:port"))]
     pub ws_address: Option<SocketAddr>,
-    /// Address of the HTTP listener with health and metrics. Without a value 127.0.0.1:4706, or
-    /// 127.0.0.1:8081 if nothing else runs.
+    /// Address of the HTTP listener with health and metrics. Without a value `127.0.0.1:4706`, or
+    /// `127.0.0.1:8081` if `quipu run messages` runs nothing else.
+    #[schemars(extend("format" = "address:port"))]
     pub http_address: Option<SocketAddr>,
     /// Name of this relay in `hello_ok`. Key proofs are made for it: beyond loopback addresses they are
     /// accepted only if it is the URL that clients connect to (`wss://…/ws`).
@@ -38,18 +44,21 @@ pub struct Messages {
     pub compat_unauthenticated: Option<bool>,
     /// Origins of web pages that may connect. A client that sends no `Origin` may always connect.
     pub allowed_origins: Vec<String>,
-    /// Allows every origin.
+    /// Whether every origin may connect.
     pub dev_mode: bool,
-    /// Longest time to live of a message, in seconds; a longer request is shortened to it. At most 390 days.
+    /// Longest time to live of a message; a longer request is shortened to it.
+    #[schemars(range(max = TTL_S_MAX))]
     pub max_ttl_s: NonZeroU32,
-    /// Interval between two sweeps, in seconds. A sweep drops expired payloads and creates the partitions of
+    /// Interval between two sweeps. A sweep drops expired payloads and creates the partitions of
     /// the next hours.
     pub sweep_interval_s: NonZeroU32,
-    /// Longest payload, in bytes after decoding; at most 1,048,576. A longer one is refused.
+    /// Longest payload, after decoding. A longer one is refused.
+    #[schemars(range(max = PAYLOAD_BYTES_MAX))]
     pub payload_bytes_max: NonZeroUsize,
     /// Messages per second that one sender may send, with bursts of five seconds' worth.
     pub sender_messages_per_second: u32,
-    /// Messages that one sender may send within 24 hours.
+    /// Messages that one sender may send within 24 hours. Several processes may together exceed a sender's
+    /// limits by what they accept in 30 seconds.
     pub sender_messages_per_day: u64,
     /// Bytes that one sender may send within 24 hours.
     pub sender_bytes_per_day: u64,
@@ -57,26 +66,30 @@ pub struct Messages {
     pub recipient_messages_max: u64,
     /// Bytes that may wait for one recipient.
     pub recipient_bytes_max: u64,
-    /// Share of a recipient's limits that one sender may fill, in percent, 1 to 100.
+    /// Share of `recipient_messages_max` and `recipient_bytes_max` that one sender may fill.
+    #[schemars(range(max = PERCENT_MAX))]
     pub sender_share_percent: NonZeroU32,
     /// Devices of one wayfarer that were seen within 30 days. A further device is refused.
+    #[schemars(range(max = COUNT_MAX))]
     pub devices_per_wayfarer_max: NonZeroU32,
     /// Acknowledgements per second of one wayfarer, with bursts of five seconds' worth.
     pub acknowledgements_per_second: u32,
-    /// Tokens that one wayfarer may have at the same time; each is valid for a day.
+    /// Tokens that one wayfarer may get by proofs and have at the same time; each is valid for a day.
+    #[schemars(range(max = COUNT_MAX))]
     pub tokens_per_wayfarer_max: NonZeroU32,
-    /// Proofs per minute: over HTTP per wayfarer; over HTTP and on sockets per address (for IPv6 per /64).
-    /// Programs on this machine that connect without a proxy are not counted.
+    /// Proofs of identity per minute: of one wayfarer at `/v1/tokens`, and of one address (for IPv6 of one
+    /// /64) there and on sockets. Programs on this machine that connect without a proxy are not counted;
+    /// clients of a proxy that `http.trusted_proxies` does not list are counted together.
     pub proofs_per_minute: u32,
-    /// Connections at the same time.
+    /// Connections of clients at the same time.
     pub connections_max: NonZeroUsize,
     /// Connections of one address at the same time; loopback addresses are not counted.
     pub connections_per_address_max: NonZeroUsize,
-    /// Interval between two pings, in seconds. A client that sends nothing for twice as long is disconnected.
+    /// Interval between two pings. A client that sends nothing for twice as long is disconnected.
     pub ping_interval_s: NonZeroU32,
-    /// Time within which a client must prove its identity, in seconds.
+    /// Time within which a client must prove its identity; afterwards an unproven connection is closed.
     pub hello_timeout_s: NonZeroU32,
-    /// Time that a client may leave sent data unread, in seconds.
+    /// Time that a client may leave sent data unread.
     pub write_timeout_s: NonZeroU32,
 }
 
@@ -160,7 +173,7 @@ impl Messages {
             format!("{seconds}: at most {TTL_S_MAX}, which are 390 days"),
         );
         for (key, value, most) in [
-            ("sender_share_percent", self.sender_share_percent, 100),
+            ("sender_share_percent", self.sender_share_percent, PERCENT_MAX),
             ("devices_per_wayfarer_max", self.devices_per_wayfarer_max, COUNT_MAX),
             ("tokens_per_wayfarer_max", self.tokens_per_wayfarer_max, COUNT_MAX),
         ] {

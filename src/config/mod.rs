@@ -23,10 +23,12 @@ mod networks;
 mod sections;
 mod services;
 mod synchronizer;
+mod table;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json_path::JsonPath;
@@ -51,16 +53,17 @@ pub use services::{
 pub use synchronizer::{PrioritySynchronizer, Synchronizer};
 
 /// All settings.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Sizes of the connection pools, and who runs PgBouncer.
+    /// The connections of this process to PostgreSQL, and the disk reserve. The URLs of databases are secrets
+    /// and come only from the environment.
     pub database: Database,
     /// Logging.
     pub log: Log,
-    /// The HTTP listeners and their limits.
+    /// The HTTP listeners of this process and the limits of each. By default nothing listens beyond loopback.
     pub http: Http,
-    /// How other machines are reached.
+    /// How relays and web servers are reached.
     pub networks: Networks,
     /// One section per service.
     pub services: Services,
@@ -190,6 +193,13 @@ impl Configuration {
 }
 
 impl Settings {
+    /// The table of all settings for `docs/configuration.md`, as Markdown: key, type, default and doc
+    /// comment.
+    #[must_use]
+    pub fn markdown() -> String {
+        table::markdown()
+    }
+
     /// Problems that the types cannot express.
     fn problems(&self, merged: &Merged) -> Vec<Problem> {
         let mut problems = Vec::new();

@@ -3,6 +3,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::keys;
@@ -10,35 +11,36 @@ use super::layer::Problem;
 use super::merge::Merged;
 use crate::base::{RelayUrl, Secret};
 
-/// Section `services.monitor`. The number of concurrent relays and the connection timeouts are set in
-/// `networks`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Section `services.monitor`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Monitor {
     /// Whether `quipu up` runs it.
     pub enabled: bool,
     /// Check only these relays, as canonical URLs; empty for all that are known.
     pub only_relays: Vec<String>,
-    /// Interval between two checks of a relay, in seconds; up to a tenth is added at random.
+    /// Interval between two checks of a relay; up to a tenth is added at random.
     pub interval_s: NonZeroU32,
-    /// Time limit for all checks of one relay together, in seconds; four times as long on hidden networks.
+    /// Time limit for all checks of one relay together; four times as long beyond clearnet.
     pub relay_timeout_s: NonZeroU32,
-    /// Time limit for fetching an information document, in seconds; four times as long on hidden networks.
+    /// Time limit for fetching the information document (NIP-11); four times as long beyond clearnet.
     pub nip11_timeout_s: NonZeroU32,
-    /// Longest information document in bytes, after decompression.
+    /// Longest information document, after decompression.
     pub nip11_bytes_max: NonZeroUsize,
     /// Whether to check writing: an ephemeral event is published and read back by a subscription. Needs
     /// `QUIPU_MONITOR_SECRET_KEY`.
     pub write_check: bool,
     /// A MaxMind database of cities, such as `GeoLite2-City.mmdb`.
+    #[schemars(extend("format" = "path"))]
     pub geo_city_file: Option<PathBuf>,
     /// A MaxMind database of autonomous systems, such as `GeoLite2-ASN.mmdb`.
+    #[schemars(extend("format" = "path"))]
     pub geo_asn_file: Option<PathBuf>,
     /// Whether to publish the results (NIP-66: kinds 30166 and 10166). Needs `QUIPU_MONITOR_SECRET_KEY`.
     pub publish: bool,
     /// Relays to publish to, as canonical URLs.
     pub publish_relays: Vec<String>,
-    /// Shortest pause between two published reports, in milliseconds.
+    /// Shortest pause between two published reports.
     pub publish_pause_ms: u32,
     /// The monitor's name. If set, a profile (kind 0) and a relay list (kind 10002) are published too. These
     /// replace existing ones of the same key, so set it only for a key that the monitor alone uses.

@@ -3,6 +3,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::base::{Network, RelayUrl};
@@ -12,10 +13,10 @@ use crate::base::{Network, RelayUrl};
 const TIMEOUT_S_MAX: u32 = 600;
 
 /// Section `networks`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Networks {
-    /// The public internet, dialled directly.
+    /// The public internet, dialled directly; it has no proxy.
     #[serde(deserialize_with = "clearnet")]
     pub clearnet: NetworkSettings,
     /// Onion services, through Tor's SOCKS port.
@@ -28,6 +29,7 @@ pub struct Networks {
     #[serde(deserialize_with = "loki")]
     pub loki: NetworkSettings,
     /// A PEM file of root certificates that are trusted in addition to Mozilla's: for private networks.
+    #[schemars(extend("format" = "path"))]
     pub ca_file: Option<PathBuf>,
 }
 
@@ -110,21 +112,25 @@ fn is_host_and_port(text: &str) -> bool {
 }
 
 /// Settings of one network; all networks have the same keys.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct NetworkSettings {
     /// Whether the network is used.
     pub enabled: bool,
-    /// The SOCKS5 proxy of the network, as `host:port`. It receives names unresolved.
+    /// The SOCKS5 proxy of the network; not for clearnet. Names are resolved there, never here. Each relay
+    /// has credentials of its own, which makes Tor build a separate circuit for it.
+    #[schemars(extend("format" = "host:port"))]
     pub proxy_address: Option<String>,
-    /// Relays of this network to which one service is connected at the same time.
+    /// Relays of this network to which one service of a process is connected at the same time. If more relays
+    /// wait, those that are archived and only followed for new events give way.
     pub relays_at_once: NonZeroUsize,
-    /// Time until a connection must be established, handshakes included, in seconds; at most 600.
+    /// Time until a connection must be established, handshakes included.
+    #[schemars(range(max = TIMEOUT_S_MAX))]
     pub connect_timeout_s: NonZeroU32,
-    /// Time without received data after which a pending response is given up, in seconds; at most 600.
+    /// Time without received data after which a pending response is given up.
+    #[schemars(range(max = TIMEOUT_S_MAX))]
     pub idle_timeout_s: NonZeroU32,
-    /// Public names, in lower case, that may resolve to a private address if the operator named the relay.
-    /// Clearnet only.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// Public names, in lower case, that may resolve to a private address if you name the relay; other names
+    /// that do are refused. Clearnet only.
     pub private_names: Vec<String>,
 }
 

@@ -3,15 +3,16 @@
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Pooler;
 
 /// Section `database`. The URLs are secrets and come only from the environment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Database {
-    /// Who runs PgBouncer: `embedded` or `external`. Also set by `QUIPU_POOLER`.
+    /// Which PgBouncer pools the connections. The variable `QUIPU_POOLER` sets it too.
     pub pooler: Pooler,
     /// Connections of this process in the write pool.
     pub write_connections_max: NonZeroU16,
@@ -19,9 +20,11 @@ pub struct Database {
     pub session_connections_max: NonZeroU16,
     /// Connections of this process in the read pool.
     pub read_connections_max: NonZeroU16,
-    /// Free space below which nothing is accepted, in MiB, on the file system of Quipu's own PostgreSQL.
-    /// Without a value 512, but at most an eighth of the file system; 0 accepts until the disk is full.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Free space to keep on the file system of Quipu's own PostgreSQL. With less, the services and
+    /// `quipu import` accept no events, messages or relays and `/readyz` says `disk: waiting`; they continue
+    /// by themselves once there is space. `quipu relays add` and procedures called by SQL (`insert_event`, at
+    /// most 1 GiB) are not held back. Without a value 512, but at most an eighth of the file system; 0
+    /// accepts until the disk is full.
     pub reserve_mb: Option<u32>,
 }
 
@@ -38,7 +41,7 @@ impl Default for Database {
 }
 
 /// Format of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// Text for people.
@@ -49,7 +52,7 @@ pub enum LogFormat {
 }
 
 /// When a new log file begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Rotation {
     /// At midnight, UTC.
@@ -62,14 +65,16 @@ pub enum Rotation {
 }
 
 /// Section `log`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// `text` or `json`, for stderr and files.
+    /// Format of log lines, on standard error and in files.
     pub format: LogFormat,
-    /// Log filter in the syntax of `RUST_LOG`: `info`, or `warn,quipu=debug`.
+    /// Log filter in the syntax of `RUST_LOG`, such as `info` or `warn,quipu=debug`. The default hides what
+    /// some libraries log at level `info`, PostgreSQL's notices among them.
     pub level: String,
-    /// Folder for log files, created if missing. Without it logs go only to stderr.
+    /// Folder for log files, created if missing. Without it logs go only to standard error.
+    #[schemars(extend("format" = "path"))]
     pub directory: Option<PathBuf>,
     /// When a new file begins.
     pub rotation: Rotation,

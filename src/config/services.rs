@@ -2,45 +2,54 @@
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Messages, Monitor, PrioritySynchronizer, Synchronizer};
 
 /// Section `services`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Services {
-    /// Adds the seed relays.
+    /// Adds the seed relays once; known ones stay as they are.
     pub initializer: Initializer,
-    /// Finds relays in events and in lists on the web.
+    /// Finds relays that stored events and lists on the web name, and hands them to the validator.
     pub finder: Finder,
-    /// Checks whether candidates are relays.
+    /// Checks whether candidates are relays. The number of concurrent checks and their timeouts are set in
+    /// `networks`.
     pub validator: Validator,
-    /// Archives the events of relays.
+    /// Archives the events of relays, those furthest behind first. The priority synchronizer uses this
+    /// section too. The number of connections and their timeouts are set in `networks`.
     pub synchronizer: Synchronizer,
-    /// Archives like the synchronizer, but some relays first.
+    /// Archives like the synchronizer, but some relays before all others. Only one of the two runs.
     pub priority_synchronizer: PrioritySynchronizer,
-    /// Checks relays and publishes the results.
+    /// Checks every relay (information document, opening, reading, DNS, certificate, HTTP headers), records a
+    /// snapshot and publishes the results if told to. The number of concurrent relays and the timeouts of
+    /// connections are set in `networks`.
     pub monitor: Monitor,
     /// Updates the analytic projections.
     pub projector: Projector,
-    /// Writes ticks for the readers of the journals.
+    /// Writes ticks for the readers of the journals. It runs wherever a journal is written; one process holds
+    /// its lease.
     pub ticker: Ticker,
-    /// Stores and forwards messages.
+    /// Stores and forwards messages. In `sender_…`, `recipient_…`, `acknowledgements_per_second` and
+    /// `proofs_per_minute` 0 means no limit.
     pub messages: Messages,
-    /// Serves the console.
+    /// Serves the console at `http.console_address`.
     pub console: Console,
     /// Verifies and appends Nostr events, for every service that receives them.
     pub ingest: Ingest,
 }
 
 /// Section `services.initializer`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Initializer {
     /// Whether `quipu up` runs it.
     pub enabled: bool,
-    /// A file in the implementation's `data/`, or an absolute path: one relay URL per line.
+    /// A file in the implementation's `data/`, or an absolute path: one relay URL per line. Invalid lines are
+    /// reported with their number and skipped. Private addresses and local names in it are listed as refused
+    /// and never dialled; add such a relay with `quipu relays add`.
     pub seed_file: String,
 }
 
@@ -51,26 +60,30 @@ impl Default for Initializer {
 }
 
 /// Section `services.finder`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Finder {
     /// Whether `quipu up` runs it.
     pub enabled: bool,
     /// Whether it searches the stored events. In an implementation that stores no tags it would find nothing.
     pub reads_events: bool,
-    /// Lists of relays on the web. Empty by default: no server is contacted unless you name it.
+    /// Lists of relays on the web, such as
+    /// `[{url: "https://lists.example.com/relays.json", path: "$[*].url"}]`. `path` is a `JSONPath` to the
+    /// relay URLs in a JSON response; without it the response has one URL per line. Empty by default: no
+    /// server is contacted unless you name it.
     pub lists: Vec<RelayList>,
-    /// Interval between two requests for the same list, in seconds, failed ones included.
+    /// Interval between two requests for the same list, failed ones included.
     pub lists_interval_s: NonZeroU32,
-    /// Interval between two searches for new events, in seconds.
+    /// Interval between two searches for new events.
     pub interval_s: NonZeroU32,
     /// Candidates of one network that may wait for the validator; further ones are dropped.
     pub candidates_max: NonZeroU32,
-    /// Candidates of one registrable domain that may wait, over all its sub-domains, ports and paths.
+    /// Candidates of one registrable domain (by the public suffix list) that may wait, over all its
+    /// sub-domains, ports and paths. IP addresses are counted by their /24 or /48.
     pub candidates_per_domain_max: NonZeroU32,
     /// Candidates of one network that may be found within 24 hours.
     pub candidates_per_day_max: NonZeroU32,
-    /// Candidates of one registrable domain that may be found within 24 hours.
+    /// Candidates of one registrable domain that may be found within 24 hours, counted in the same way.
     pub candidates_per_domain_day_max: NonZeroU32,
 }
 
@@ -91,7 +104,7 @@ impl Default for Finder {
 }
 
 /// One list of relays.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RelayList {
     /// URL, `http://…` or `https://…`. It may have a private address, because you name it.
@@ -102,18 +115,17 @@ pub struct RelayList {
     pub path: Option<String>,
 }
 
-/// Section `services.validator`. The number of concurrent candidates and the timeouts are set per network in
-/// `networks`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Section `services.validator`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Validator {
     /// Whether `quipu up` runs it.
     pub enabled: bool,
-    /// Interval between two searches for due candidates, in seconds.
+    /// Interval between two searches for due candidates.
     pub interval_s: NonZeroU32,
-    /// Pause after a candidate's first failed check, in seconds; it doubles with each further failure.
+    /// Pause after a candidate's first failed check; it doubles with each further failure.
     pub retry_min_s: NonZeroU32,
-    /// Longest pause between two checks, in seconds.
+    /// Longest pause between two checks of a candidate.
     pub retry_max_s: NonZeroU32,
     /// Failed checks after which a candidate is dropped.
     pub tries_max: NonZeroU32,
@@ -132,12 +144,12 @@ impl Default for Validator {
 }
 
 /// Section `services.projector`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Projector {
     /// Whether `quipu up` runs it.
     pub enabled: bool,
-    /// Interval between two polls for a new tick, in milliseconds; a hint shortens it.
+    /// Longest interval between two looks for a new tick; a hint shortens it.
     pub interval_ms: NonZeroU64,
 }
 
@@ -147,11 +159,11 @@ impl Default for Projector {
     }
 }
 
-/// Section `services.ticker`. It runs wherever a journal is written; one process holds its lease.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Section `services.ticker`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ticker {
-    /// Shortest time between two ticks, in milliseconds.
+    /// Shortest time between two ticks.
     pub tick_min_ms: NonZeroU64,
 }
 
@@ -161,8 +173,8 @@ impl Default for Ticker {
     }
 }
 
-/// Section `services.console`. Its address is `http.console_address`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Section `services.console`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Console {
     /// Whether `quipu up` runs it.
@@ -176,7 +188,7 @@ impl Default for Console {
 }
 
 /// How a request to vanish (NIP-62) is handled. Public queries omit the key's events in either case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Vanish {
     /// The request is stored, and nothing is erased.
@@ -187,12 +199,12 @@ pub enum Vanish {
 }
 
 /// Section `services.ingest`: limits on the path from a received event to its commit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ingest {
     /// Events in one transaction. A larger batch is not faster and delays the commit.
     pub batch_events_max: NonZeroUsize,
-    /// How requests to vanish are handled: `record` or `honour`.
+    /// How requests to vanish (NIP-62) are handled.
     pub vanish: Vanish,
     /// Canonical URLs of this archive. Requests to vanish that name one of them count, as do requests to all
     /// relays.

@@ -2,43 +2,47 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Section `services.synchronizer`. The priority synchronizer uses it too.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the settings file")]
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Synchronizer {
     /// Whether `quipu up` runs it.
     pub enabled: bool,
-    /// Crawl only these relays, as canonical URLs; empty for all that are known.
+    /// Crawl only these relays, as canonical URLs; empty for all that are known. They may have private
+    /// addresses, because you name them.
     pub only_relays: Vec<String>,
     /// Relays whose stored events are read at the same time. The number of connections is set in `networks`.
     pub catching_up_max: NonZeroUsize,
-    /// Additional relays that are too slow for `catching_up_max` and are read at the same time.
+    /// Relays that are too slow for a place among `catching_up_max` and whose stored events are read at the
+    /// same time, in addition to those.
     pub slow_catching_up_max: NonZeroUsize,
     /// Events per second that a relay must deliver to stay among `catching_up_max`: new events, and events of
-    /// windows that they prove complete. Only time spent waiting for the relay counts.
+    /// windows that they prove complete. Only time spent waiting for the relay counts. A slower relay
+    /// continues among the slow ones.
     pub catching_up_events_per_s_min: NonZeroU32,
-    /// Time for which a relay may deliver less than that, in seconds of waiting for it.
+    /// Time of waiting for a relay over which its speed is judged, after each half of it. No response may
+    /// take longer.
     pub slow_after_s: NonZeroU32,
-    /// Time after which a relay queues for its next turn, in seconds.
+    /// Longest turn of a relay while others wait for a place.
     pub turn_s: NonZeroU32,
     /// Events per request, the `limit` of a REQ. Relays cap it, often at 500.
     pub page_events: NonZeroUsize,
-    /// Interval after which a relay's new events are compared again, in seconds.
+    /// Interval after which a relay's new events are compared again.
     pub interval_s: NonZeroU32,
-    /// Oldest `created_at` requested, in Unix seconds.
+    /// Oldest `created_at` requested.
     pub since_unix_s: u64,
-    /// Distance between the present and the end of a window, in seconds: younger events may still be
-    /// arriving.
+    /// Distance between the present and the end of a window: younger events may still be arriving.
     pub end_lag_s: u32,
     /// Whether to stay connected and receive new events at once.
     pub live: bool,
-    /// Ages at which every second of a relay's time line is requested again, in seconds, to find late and
-    /// backdated events.
+    /// Ages at which every second of a relay's time line is requested again, to find late and backdated
+    /// events.
     pub recheck_after_s: Vec<u32>,
-    /// Days after which proofs of completeness expire and all events of a relay are requested again.
+    /// Time after which proofs of completeness expire and all events of a relay are requested again.
     pub recheck_all_days: NonZeroU32,
     /// Whether relays that support NIP-77 are compared by reconciliation instead of read page by page.
     pub negentropy: bool,
@@ -50,11 +54,12 @@ pub struct Synchronizer {
     /// Whether to authenticate to relays that require it (NIP-42), with `QUIPU_SYNCHRONIZER_SECRET_KEY` or a
     /// key generated for this run.
     pub authenticate: bool,
-    /// Lease on a relay, in seconds. The relays of a killed process are taken over after that time.
+    /// Lease on a relay. The relays of a killed process are taken over after that time.
     pub lease_s: NonZeroU32,
-    /// Pause after a failed session, in seconds; it doubles with each further failure in a row.
+    /// Pause after a failed session; it doubles with each further failure in a row.
     pub retry_min_s: NonZeroU32,
-    /// Longest such pause, in seconds.
+    /// Longest pause after a failed session. It also follows a session that ended because the relay sent
+    /// mostly invalid events.
     pub retry_max_s: NonZeroU32,
 }
 
@@ -87,7 +92,7 @@ impl Default for Synchronizer {
 }
 
 /// Section `services.priority_synchronizer`. Only one of the two synchronizers runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PrioritySynchronizer {
     /// Whether `quipu up` runs it; then `services.synchronizer.enabled` must be false.

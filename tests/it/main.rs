@@ -11,6 +11,7 @@ mod browser;
 mod chromium;
 mod compose;
 mod config;
+mod config_documents;
 mod console;
 mod embedded;
 mod endpoints;
