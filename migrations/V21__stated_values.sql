@@ -1,19 +1,16 @@
 -- Values that third parties state are parsed when they are stored, into typed columns with limits; a value of
 -- another type or out of range becomes NULL. The document itself is stored unchanged. Queries over many
 -- relays read these columns and need no casts: one document with "max_limit": -1e19 made the query over all
--- relays fail.
+-- relays fail. The generated columns need the two functions; their current text is in functions/relays.sql.
 
 CREATE FUNCTION quipu_stated_integer(value jsonb, low bigint, high bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
     CASE WHEN jsonb_typeof(value) = 'number' THEN
         CASE WHEN value::numeric BETWEEN low AND high AND value::numeric = trunc(value::numeric) THEN value::numeric::bigint END
     END;
-COMMENT ON FUNCTION quipu_stated_integer(jsonb, bigint, bigint) IS 'the JSON value as an integer if it is a whole number from low to high; NULL for any other JSON';
 
 CREATE FUNCTION quipu_stated_boolean(value jsonb) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
     CASE jsonb_typeof(value) WHEN 'boolean' THEN value::boolean END;
-COMMENT ON FUNCTION quipu_stated_boolean(jsonb) IS 'the JSON value as a boolean if it is one; NULL for any other JSON';
-GRANT EXECUTE ON FUNCTION quipu_stated_integer(jsonb, bigint, bigint), quipu_stated_boolean(jsonb) TO PUBLIC;
 
 -- Generated columns also cover existing rows, and an implementation's procedure cannot forget them.
 ALTER TABLE nip11

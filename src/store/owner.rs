@@ -12,6 +12,16 @@ mod embedded_migrations {
     refinery::embed_migrations!("migrations");
 }
 
+/// The current text of every function, in the order in which it is applied.
+const FUNCTIONS: [&str; 6] = [
+    include_str!("../../migrations/functions/events.sql"),
+    include_str!("../../migrations/functions/journals.sql"),
+    include_str!("../../migrations/functions/messages.sql"),
+    include_str!("../../migrations/functions/months.sql"),
+    include_str!("../../migrations/functions/relays.sql"),
+    include_str!("../../migrations/functions/requests.sql"),
+];
+
 /// Takes the advisory lock under which one process migrates while other processes wait.
 const MIGRATION_LOCK: &str =
     "-- wait_for_migration_lock\nSELECT pg_advisory_xact_lock(hashtextextended('quipu/migrations', 0))";
@@ -84,7 +94,7 @@ impl From<tokio_postgres::Error> for MigrateError {
 pub struct Migrated {
     /// Migrations that were applied, as `V<n> <name>`.
     pub applied: Vec<String>,
-    /// Whether the implementation's procedures were applied, for the first time or again.
+    /// Whether functions and the implementation's procedures were applied, for the first time or again.
     pub procedures_applied: bool,
     /// The database was restored into another cluster: no consumer may run before `quipu rebase`.
     pub needs_rebase: bool,
@@ -109,8 +119,8 @@ async fn end_statements_of_lost_clients(client: &Client) {
         .await;
 }
 
-/// Migrates the schema to this binary's version, and applies the implementation's procedures if they changed,
-/// while other processes wait.
+/// Migrates the schema to this binary's version, and applies functions and the implementation's procedures if
+/// they changed, while other processes wait.
 ///
 /// # Errors
 /// [`MigrateError`]. Each migration is one transaction, so nothing of a failed migration remains.
@@ -134,19 +144,20 @@ async fn migrate_on(server: &Server, procedures: &Procedures) -> Result<Migrated
 
     let mut client = server.connect().await?;
     let runner: Runner = embedded_migrations::migrations::runner();
-    refuse_if_too_old(&client, &runner).await?;
+    let known = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0);
+    refuse_if_too_old(&client, known).await?;
+    refuse_other_implementation(&client, procedures).await?;
     // A newer schema that still supports this binary has migrations that this binary does not know.
     let report = runner.set_abort_missing(false).run_async(&mut client).await?;
     let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
-    let procedures_applied = apply_procedures(&mut client, procedures).await?;
+    let procedures_applied = apply_procedures(&mut client, procedures, known).await?;
     client.batch_execute("-- close_functions\nSELECT quipu_close_functions()").await?;
     let needs_rebase = !same_cluster(&client).await?;
     lock.commit().await?;
     Ok(Migrated { applied, procedures_applied, needs_rebase })
 }
 
-async fn refuse_if_too_old(client: &Client, runner: &Runner) -> Result<(), MigrateError> {
-    let known = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0);
+async fn refuse_if_too_old(client: &Client, known: i32) -> Result<(), MigrateError> {
     if client
         .query_one("-- knows_oldest_binary\nSELECT to_regproc('quipu_oldest_binary') IS NOT NULL", &[])
         .await?
@@ -161,28 +172,54 @@ async fn refuse_if_too_old(client: &Client, runner: &Runner) -> Result<(), Migra
     Ok(())
 }
 
-async fn apply_procedures(client: &mut Client, procedures: &Procedures) -> Result<bool, MigrateError> {
-    let hash = Sha256::digest(procedures.sql.as_bytes()).to_vec();
-    let last = client
+/// The implementation that was applied last, and the SHA-256 of the applied text.
+async fn newest_implementation(client: &Client) -> Result<Option<(String, Vec<u8>)>, MigrateError> {
+    let row = client
         .query_opt(
             "-- newest_implementation\nSELECT name, procedures_sha256 FROM implementation_log ORDER BY position DESC LIMIT 1",
             &[],
         )
         .await?;
-    if let Some(last) = last {
-        let there: String = last.get(0);
-        if there != procedures.implementation {
-            return Err(MigrateError::OtherImplementation {
-                there,
-                asked: procedures.implementation.clone(),
-            });
+    Ok(row.map(|row| (row.get(0), row.get(1))))
+}
+
+/// Refuses before anything is migrated.
+async fn refuse_other_implementation(client: &Client, procedures: &Procedures) -> Result<(), MigrateError> {
+    let exists = "-- has_implementation_log\nSELECT to_regclass('implementation_log') IS NOT NULL";
+    if !client.query_one(exists, &[]).await?.get::<_, bool>(0) {
+        return Ok(());
+    }
+    match newest_implementation(client).await? {
+        Some((there, _)) if there != procedures.implementation => {
+            Err(MigrateError::OtherImplementation { there, asked: procedures.implementation.clone() })
         }
-        if last.get::<_, Vec<u8>>(1) == hash {
-            return Ok(false);
-        }
+        _ => Ok(()),
+    }
+}
+
+/// Applies functions and procedures in one transaction, if their text is not the one that was applied last.
+/// `known` is the newest migration in this binary.
+async fn apply_procedures(
+    client: &mut Client,
+    procedures: &Procedures,
+    known: i32,
+) -> Result<bool, MigrateError> {
+    let mut hash = Sha256::new();
+    let texts = || FUNCTIONS.into_iter().chain([procedures.sql.as_str()]);
+    texts().for_each(|text| hash.update(text));
+    let hash = hash.finalize().to_vec();
+    if newest_implementation(client).await?.is_some_and(|(_, applied)| applied == hash) {
+        return Ok(false);
+    }
+    // The text of this binary may not fit a newer schema, which a newer binary has given its own.
+    let newest = "-- newest_migration\nSELECT coalesce(max(version), 0) FROM refinery_schema_history";
+    if client.query_one(newest, &[]).await?.get::<_, i32>(0) > known {
+        return Ok(false);
     }
     let transaction = client.transaction().await?;
-    transaction.batch_execute(&procedures.sql).await?;
+    for text in texts() {
+        transaction.batch_execute(text).await?;
+    }
     transaction
         .execute(
             "-- record_implementation\nINSERT INTO implementation_log (name, procedures_sha256) VALUES ($1, $2)",

@@ -20,7 +20,7 @@ fn migrations() -> Vec<(String, String)> {
     let mut found: Vec<_> = fs::read_dir(folder())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name != "SHA256SUMS")
+        .filter(|name| name.strip_suffix(".sql").is_some())
         .map(|name| {
             let text = fs::read_to_string(folder().join(&name)).unwrap();
             (name, text)
@@ -206,6 +206,71 @@ fn an_edit_of_a_landed_migration_is_noticed() {
         ]
     );
     assert_eq!(thawed("# nothing yet\n", &edited), Vec::<String>::new());
+}
+
+/// Names and texts of the files in `migrations/functions`.
+fn function_files() -> Vec<(String, String)> {
+    let mut files: Vec<_> = fs::read_dir(folder().join("functions"))
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// The migrations define only functions that they call themselves, and `quipu_oldest_binary`. V1 to V28 are
+/// from before the functions had files.
+#[test]
+fn new_migrations_create_no_functions() {
+    let found: Vec<_> = migrations()
+        .into_iter()
+        .filter(|(name, _)| number(name) > Some(28))
+        .flat_map(|(name, text)| {
+            let created = text
+                .lines()
+                .filter(|line| line.starts_with("CREATE") && line.contains(" FUNCTION "))
+                .filter(|line| !line.contains("quipu_oldest_binary") && !line.contains("pg_temp."));
+            created.map(|line| format!("{name}: {line}")).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(found, Vec::<String>::new(), "a function belongs into migrations/functions");
+}
+
+/// Each function of the schema has its current text in one file, and that text is the one in the database.
+#[tokio::test]
+async fn every_function_stands_once_in_the_function_files() {
+    let files = function_files();
+    let database = TestDatabase::new().await;
+    let procedures = crate::support::database::procedures("bigbrotr").sql;
+    let functions = database
+        .owner()
+        .await
+        .query("SELECT proname::text, prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace", &[])
+        .await
+        .unwrap();
+    let mut problems = Vec::new();
+    let mut known = 0;
+    for (name, source) in functions.iter().map(|row| (row.get::<_, &str>(0), row.get::<_, &str>(1))) {
+        let begins = format!("\nCREATE OR REPLACE FUNCTION {name}(");
+        if name == "quipu_oldest_binary" || procedures.contains(&begins) {
+            continue;
+        }
+        known += 1;
+        let texts: Vec<_> = files.iter().filter(|(_, text)| text.contains(&begins)).collect();
+        let times: usize = texts.iter().map(|(_, text)| text.matches(&begins).count()).sum();
+        if times != 1 {
+            problems.push(format!("{name} stands {times} times"));
+        } else if !texts[0].1.contains(source) {
+            problems.push(format!("{name} has another text in the database than in {}", texts[0].0));
+        }
+    }
+    let defined: usize =
+        files.iter().map(|(_, text)| text.matches("\nCREATE OR REPLACE FUNCTION ").count()).sum();
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(defined, known, "a function of the files is not in the database");
 }
 
 /// Columns of the catalog without a comment, as `table.column`: of tables, not of their partitions.

@@ -38,8 +38,14 @@ async fn a_schema_with_a_newer_migration_is_used_when_it_supports_this_binary() 
     let newer = "INSERT INTO refinery_schema_history (version, name, applied_on, checksum)
                  SELECT 998, 'from_the_future', applied_on, '1' FROM refinery_schema_history LIMIT 1";
     client.batch_execute(newer).await.unwrap();
-    let migrated = owner::migrate(&database.urls().owner, &procedures("bigbrotr")).await.unwrap();
-    assert_eq!(migrated.applied, Vec::<String>::new());
+    let mut changed = procedures("bigbrotr");
+    changed.sql.push_str("\n-- another text\n");
+    let migrated = owner::migrate(&database.urls().owner, &changed).await.unwrap();
+    assert_eq!(
+        migrated,
+        Migrated { applied: Vec::new(), procedures_applied: false, needs_rebase: false },
+        "the functions and procedures of the newer binary stay"
+    );
 }
 
 #[tokio::test]
@@ -79,6 +85,24 @@ async fn procedures_are_applied_when_they_changed_and_only_then() {
     assert!(owner::migrate(&owner, &broken).await.is_err());
     assert_eq!(number(&client, "SELECT added_later()::bigint").await, 7);
     assert_eq!(number(&client, applied).await, 2);
+}
+
+/// A database that an earlier binary has left after its migrations, or with an older text of its functions.
+#[tokio::test]
+async fn older_functions_are_replaced() {
+    let database = TestDatabase::new().await;
+    let (client, owner) = (database.owner().await, database.urls().owner);
+    let source = "SELECT md5(prosrc) FROM pg_proc WHERE proname IN ('quipu_close_batch', 'quipu_drop_message_hour') ORDER BY proname";
+    let current = texts(&client, source).await;
+    let older = "DROP FUNCTION quipu_close_batch;
+                 CREATE OR REPLACE FUNCTION quipu_drop_message_hour() RETURNS bigint LANGUAGE sql AS 'SELECT NULL::bigint';
+                 INSERT INTO implementation_log (name, procedures_sha256) VALUES ('bigbrotr', sha256('older'))";
+    client.batch_execute(older).await.unwrap();
+    assert!(owner::migrate(&owner, &procedures("bigbrotr")).await.unwrap().procedures_applied);
+    assert_eq!(texts(&client, source).await, current);
+    let granted = "SELECT count(*) FROM pg_proc WHERE proname = 'quipu_close_batch'
+                   AND has_function_privilege('quipu', oid, 'EXECUTE') AND NOT has_function_privilege('quipu_reader', oid, 'EXECUTE')";
+    assert_eq!(number(&client, granted).await, 1);
 }
 
 #[tokio::test]
