@@ -13,11 +13,12 @@ mod embedded_migrations {
 }
 
 /// The current text of every function, in the order in which it is applied.
-const FUNCTIONS: [&str; 6] = [
+const FUNCTIONS: [&str; 7] = [
     include_str!("../../migrations/functions/events.sql"),
     include_str!("../../migrations/functions/journals.sql"),
     include_str!("../../migrations/functions/messages.sql"),
     include_str!("../../migrations/functions/months.sql"),
+    include_str!("../../migrations/functions/procedures.sql"),
     include_str!("../../migrations/functions/relays.sql"),
     include_str!("../../migrations/functions/requests.sql"),
 ];

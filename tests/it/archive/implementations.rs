@@ -47,12 +47,9 @@ END $$;
 
 const KEPT: [u64; 3] = [0, 3, 10_002];
 
-/// Writes the folder. Everything that does not concern events is the same as in bigbrotr.
+/// Writes the folder. All procedures but `insert_event_batch` are those of every implementation.
 fn peoplebrotr(parent: &Path) -> PathBuf {
     let folder = parent.join("peoplebrotr");
-    let bigbrotr = Path::new(env!("CARGO_MANIFEST_DIR")).join("implementations/bigbrotr");
-    let theirs = fs::read_to_string(bigbrotr.join("config/postgres/init/05_procedures.sql")).unwrap();
-    let (_, rest) = theirs.split_once("-- One event that one relay showed.").unwrap();
     for (path, text) in [
         ("config/brotr.yaml", "services:\n  console:\n    enabled: false\n".to_owned()),
         ("config/services/initializer.yaml", "seed_file: three.txt\n".to_owned()),
@@ -61,7 +58,7 @@ fn peoplebrotr(parent: &Path) -> PathBuf {
             "config/postgres/postgresql.conf",
             "shared_buffers = '32MB'\nmax_connections = 100\nsynchronous_commit = on\n".to_owned(),
         ),
-        ("config/postgres/init/05_procedures.sql", PROCEDURES.to_owned() + "--" + rest),
+        ("config/postgres/init/05_procedures.sql", PROCEDURES.to_owned()),
         ("data/three.txt", "ws://127.0.0.1:1\nws://127.0.0.1:2\nws://127.0.0.1:3\n".to_owned()),
     ] {
         let path = folder.join(path);
