@@ -90,7 +90,7 @@ async fn when_the_slots_are_used_up_the_error_says_so_and_stored_events_stay() {
     let error = writer.append(page(None, &events[3..])).await.unwrap_err();
     assert!(matches!(error, quipu::store::Error::Broken(_)), "{error:?}");
     let told = format!("{error:?}");
-    assert!(told.contains("the numbers for events are used;"), "{told}");
+    assert!(told.contains("the numbers for events are used up: "), "{told}");
     assert_eq!(number(&owner, "SELECT count(*) FROM events").await, 3);
     let months = "SELECT count(*) FROM events WHERE number >> 45 = quipu_month_number(created_at)";
     assert_eq!(number(&owner, months).await, 3, "the last slots do not touch the month");
