@@ -145,19 +145,23 @@ const WRITING_FUNCTIONS: &str = "'{lo_creat,lo_create,lo_from_bytea,lo_open,lo_p
 /// Closes [`WRITING_FUNCTIONS`] to PUBLIC. Only a superuser can; without one they stay open.
 fn large_objects() -> Requirement {
     let open = format!(
-        "SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace
+        "FROM pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace
          AND p.proname = ANY ({WRITING_FUNCTIONS}) AND has_function_privilege('public', p.oid, 'EXECUTE')"
     );
     let statement = format!(
         "DO $$ DECLARE f regprocedure; BEGIN
         IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-            FOR f IN {open} LOOP EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f); END LOOP;
+            FOR f IN SELECT p.oid::regprocedure {open} LOOP EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f); END LOOP;
         END IF;
     END $$"
     );
     Requirement {
         is_needed: false,
-        ..needed("roles without rights write no large objects", format!("NOT EXISTS ({open})"), statement)
+        ..needed(
+            "roles without rights write no large objects",
+            format!("NOT EXISTS (SELECT {open})"),
+            statement,
+        )
     }
 }
 
