@@ -46,7 +46,7 @@ impl Descriptors {
         };
         let divided = Self::divided(limit, settings);
         let (Self { limit, kept, connections_max }, allowed) = (divided, allowed(settings));
-        tracing::debug!(
+        tracing::info!(
             limit,
             kept,
             connections_max,

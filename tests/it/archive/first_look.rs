@@ -91,6 +91,6 @@ async fn waiting_ends_with_the_reason_of_a_failure_or_with_its_time() {
     let onion = "ws://vww6ybal4bd7szmgncyruucpgfkqahzddi37ktceo3ah7ngmcopnpyyd.onion";
     instance.run(&["relays", "add", onion]).ok();
     let told = instance.run(&["relays", "show", onion]).ok().stdout;
-    assert!(told.contains("never dialled"), "{told}");
+    assert!(told.contains("not dialled yet"), "{told}");
     instance.stop();
 }

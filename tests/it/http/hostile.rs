@@ -40,7 +40,7 @@ async fn victim(change: impl FnOnce(&mut Http)) -> Victim {
         }))
     }
     async fn broken() -> Result<(), Failure> {
-        Ok(Err(io::Error::other("the cause"))?)
+        Ok(Err(io::Error::other("a planted cause"))?)
     }
     async fn who(Extension(context): Extension<RequestContext>) -> String {
         format!("{} {}", context.client().address, context.client().is_loopback_direct)
@@ -302,7 +302,7 @@ async fn a_panic_ends_its_request_alone_and_the_log_has_the_id_that_the_client_g
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
     let _default = tracing::subscriber::set_default(subscriber);
     let victim = victim(|_| {}).await;
-    for (path, cause) in [("/panics", "panicked: a bug in a route"), ("/broken", "the cause")] {
+    for (path, cause) in [("/panics", "panicked: a bug in a route"), ("/broken", "a planted cause")] {
         let answer =
             victim.ask(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")).await;
         assert!(answer.starts_with("HTTP/1.1 500") && answer.contains(r#""code":"internal""#), "{answer}");
