@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt as _};
 /// `ended`.
 ///
 /// A future that is not polled keeps what it holds, such as a pooled connection. If `work` waited for a
-/// connection while all connections were held by futures of `under_way`, it would wait for ever (deadlock).
+/// connection while all connections were held by futures of `under_way`, it would deadlock.
 pub async fn poll_while<S: Stream + Unpin, T>(
     work: impl Future<Output = T>,
     under_way: &mut S,

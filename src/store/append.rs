@@ -255,7 +255,7 @@ fn take_batch<J: Journal>(
     let mut weight = 0;
     while let Some(waiting) = pending.pop_front() {
         let adds = J::weight(&waiting.command).max(1);
-        // The first command goes in whatever its weight, or a heavy command would wait for ever.
+        // The first command goes in whatever its weight, or a heavy command would never be sent.
         if !commands.is_empty() && weight + adds > weight_max {
             pending.push_front(waiting);
             break;

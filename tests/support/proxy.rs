@@ -79,7 +79,7 @@ impl Proxy {
                         tokio::select! {
                             // Broken connections are the purpose of this proxy.
                             _ = relay(&mut client, &mut server, &plan) => {}
-                            // Half open for ever: the client is not told.
+                            // Half open: the client is not told that the connection is gone.
                             () = fallen_silent => std::future::pending().await,
                         }
                     }

@@ -16,7 +16,7 @@ const HONEST: Plan = Plan {
     port: 0,
 };
 
-/// The same number of honest relays, and ten that try to hold their places for ever and are crawled first.
+/// The same number of honest relays, and ten that never give up their places and are crawled first.
 const BESIDE: Plan = Plan {
     relays: 20,
     character: |number| match number {

@@ -301,7 +301,7 @@ async fn connections_of_one_address_are_limited_except_on_loopback() {
     eventually("there is room", async || Client::try_connect(outside, &[]).await.is_ok()).await;
 }
 
-/// Bug 9 of aethos-relay: a half-open socket lived for ever.
+/// Bug 9 of aethos-relay: a half-open socket was never closed.
 #[tokio::test]
 async fn a_client_that_does_not_answer_pings_is_disconnected() {
     let database = TestDatabase::new().await;

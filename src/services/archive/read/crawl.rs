@@ -24,7 +24,7 @@ pub struct RelayToCrawl {
 }
 
 /// Relays to crawl, those furthest behind first: by `relay_last_event_timestamp`, clamped to `now` so that
-/// one event dated 2100 does not keep its relay last for ever. Included are the `readable_relays`, relays
+/// one event dated 2100 does not keep its relay in the last place. Included are the `readable_relays`, relays
 /// that only demand authentication (NIP-42; our key may be accepted), and relays never checked. Excluded are
 /// leased relays; refused relays unless `only`, from the operator's settings, names them; and, for
 /// `first_look_s` seconds, relays that the operator waits for, which are left to the `first-look` service.

@@ -269,7 +269,7 @@ impl Crawl {
                 }
             }
         }
-        // Relays never visited go first, so that no relay waits for ever. The sort is stable and keeps the
+        // Relays never visited go first, so that each relay gets its turn. The sort is stable and keeps the
         // order of the query otherwise.
         due.sort_by_key(|(c, url)| (!self.first.contains(url), agenda.knows(c.number)));
         let mut free: HashMap<Network, usize> = HashMap::new();
