@@ -15,7 +15,7 @@ CREATE OR REPLACE FUNCTION quipu_wide_domain(url text) RETURNS text LANGUAGE sql
          ELSE substring(quipu_relay_host(url) FROM '(?:[^.]*\.)?[^.]*$') END;
 COMMENT ON FUNCTION quipu_wide_domain(text) IS 'the last two labels of a canonical URL''s host, or the host if it is an address';
 
--- Whether a text is a relay's URL in Quipu's canonical form (base/relay_url.rs). Accepts less than `quipu
+-- Whether a text is a relay's URL in Quipu's canonical form (base/relay_url/mod.rs). Accepts less than `quipu
 -- relays add`, which converts every spelling into this form: no international names, no `%2e`.
 CREATE OR REPLACE FUNCTION quipu_is_canonical_relay_url(url text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
