@@ -3,4 +3,5 @@
 
 pub mod archive;
 pub mod console;
+pub mod jobs;
 pub mod messages;

@@ -1,0 +1,507 @@
+-- Jobs: states, claims, appends, the table of ready jobs, partitions.
+
+CREATE OR REPLACE FUNCTION quipu_us(moment timestamptz) RETURNS bigint LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN
+    (extract(epoch FROM moment) * 1000000)::bigint;
+COMMENT ON FUNCTION quipu_us(timestamptz) IS 'microseconds since 1970';
+
+CREATE OR REPLACE FUNCTION quipu_at_us(us bigint) RETURNS timestamptz LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN
+    timestamptz 'epoch' + us * interval '1 microsecond';
+COMMENT ON FUNCTION quipu_at_us(bigint) IS 'the time that is so many microseconds after 1970';
+
+-- As ingest_log_between.
+CREATE OR REPLACE FUNCTION jobs_between(last pg_snapshot, this pg_snapshot) RETURNS SETOF jobs LANGUAGE sql STABLE AS $$
+    SELECT * FROM jobs
+    WHERE last IS NULL AND (position <= (SELECT max(floor) FROM era) OR pg_visible_in_snapshot(xid, this))
+    UNION ALL
+    SELECT * FROM jobs
+    WHERE xid >= pg_snapshot_xmax(last) AND xid < pg_snapshot_xmax(this) AND pg_visible_in_snapshot(xid, this)
+      AND position > (SELECT max(floor) FROM era)
+    UNION ALL
+    SELECT * FROM jobs
+    WHERE xid = ANY (quipu_in_progress(last)) AND pg_visible_in_snapshot(xid, this) AND position > (SELECT max(floor) FROM era)
+$$;
+COMMENT ON FUNCTION jobs_between(pg_snapshot, pg_snapshot) IS 'entries of jobs that the second snapshot sees and the first does not';
+
+CREATE OR REPLACE FUNCTION job_log_between(last pg_snapshot, this pg_snapshot) RETURNS SETOF job_log LANGUAGE sql STABLE AS $$
+    SELECT * FROM job_log
+    WHERE last IS NULL AND (position <= (SELECT max(floor) FROM era) OR pg_visible_in_snapshot(xid, this))
+    UNION ALL
+    SELECT * FROM job_log
+    WHERE xid >= pg_snapshot_xmax(last) AND xid < pg_snapshot_xmax(this) AND pg_visible_in_snapshot(xid, this)
+      AND position > (SELECT max(floor) FROM era)
+    UNION ALL
+    SELECT * FROM job_log
+    WHERE xid = ANY (quipu_in_progress(last)) AND pg_visible_in_snapshot(xid, this) AND position > (SELECT max(floor) FROM era)
+$$;
+COMMENT ON FUNCTION job_log_between(pg_snapshot, pg_snapshot) IS 'entries of job_log that the second snapshot sees and the first does not';
+
+CREATE OR REPLACE FUNCTION job_worker_log_between(last pg_snapshot, this pg_snapshot) RETURNS SETOF job_worker_log LANGUAGE sql STABLE AS $$
+    SELECT * FROM job_worker_log
+    WHERE xid >= pg_snapshot_xmax(last) AND xid < pg_snapshot_xmax(this) AND pg_visible_in_snapshot(xid, this)
+      AND position > (SELECT max(floor) FROM era)
+    UNION ALL
+    SELECT * FROM job_worker_log
+    WHERE xid = ANY (quipu_in_progress(last)) AND pg_visible_in_snapshot(xid, this) AND position > (SELECT max(floor) FROM era)
+$$;
+COMMENT ON FUNCTION job_worker_log_between(pg_snapshot, pg_snapshot) IS 'entries of job_worker_log that the second snapshot sees and the first does not';
+
+-- The present states of jobs, one row per job that exists, by one index lookup each. The planner would read
+-- whole tables while the statistics are those of empty ones. `now_us` is the clock at the end of the lookup.
+CREATE OR REPLACE FUNCTION quipu_job_states(wanted bigint[])
+RETURNS TABLE (job bigint, step integer, kind text, type text, status text, priority smallint, attempt integer, failures integer,
+               attempts_max integer, worker text, claim uuid, lease_s integer, expires_us bigint, ready_us bigint, logged_us bigint, now_us bigint)
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    RETURN QUERY
+    SELECT j.job, coalesce(l.step, 0), coalesce(l.kind, 'submitted'), j.type, coalesce(l.status, j.status), coalesce(l.priority, j.priority),
+           coalesce(l.attempt, 0), coalesce(l.failures, 0), j.attempts_max, l.worker, l.claim, l.lease_s, quipu_us(l.expires_at),
+           quipu_us(CASE WHEN l.step IS NULL OR l.status = 'waiting' THEN j.ready_at ELSE l.ready_at END), quipu_us(coalesce(l.recorded_at, j.recorded_at)), quipu_us(clock_timestamp())
+    FROM unnest(wanted) AS w (job)
+    CROSS JOIN LATERAL (SELECT x.job, x.type, x.status, x.priority, x.ready_at, x.attempts_max, x.recorded_at FROM jobs x WHERE x.job = w.job) j
+    LEFT JOIN LATERAL (SELECT x.* FROM job_log x WHERE x.job = w.job ORDER BY x.step DESC LIMIT 1) l ON true;
+END $$;
+COMMENT ON FUNCTION quipu_job_states(bigint[]) IS 'present state of each of these jobs; unknown numbers give no row';
+
+-- How attempts of jobs ended, for answers to repeated requests: one row per attempt that has ended.
+CREATE OR REPLACE FUNCTION quipu_job_outcomes(wanted bigint[], attempts integer[])
+RETURNS TABLE (job bigint, attempt integer, kind text, status text, worker text)
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    RETURN QUERY
+    SELECT w.job, w.attempt, l.kind, l.status, l.worker
+    FROM (SELECT DISTINCT * FROM unnest(wanted, attempts) AS w (job, attempt)) w
+    CROSS JOIN LATERAL (
+        SELECT x.kind, x.status, x.worker FROM job_log x
+        WHERE x.job = w.job AND x.attempt = w.attempt AND x.was = 'running' AND x.status <> 'running' ORDER BY x.step LIMIT 1) l;
+END $$;
+COMMENT ON FUNCTION quipu_job_outcomes(bigint[], integer[]) IS 'how these attempts ended; an attempt that has not ended gives no row';
+
+-- What could be claimed now: of each type and priority the first `most` jobs in the order in which they became
+-- ready. `starts` has five elements per type, one per priority, in microseconds since 1970: the search begins
+-- there, because everything before is done or known to the caller. The last row has no job and the time of
+-- the search. Another process may claim a job meanwhile, then its next step exists; nothing is decided here.
+CREATE OR REPLACE FUNCTION quipu_ready_jobs(types text[], starts bigint[], most integer)
+RETURNS TABLE (type text, priority smallint, ready_us bigint, job bigint, step integer, status text, attempt integer, failures integer)
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    moment timestamptz;
+BEGIN
+    -- The search begins after a segment was truncated, not while: it would miss what was copied last.
+    PERFORM pg_advisory_xact_lock_shared(hashtextextended('quipu/job_ready', 0));
+    moment := clock_timestamp();
+    RETURN QUERY
+    SELECT t.type, p.priority::smallint, quipu_us(e.ready_at), e.job, e.step, e.status, e.attempt, e.failures
+    FROM unnest(types) WITH ORDINALITY AS t (type, nth)
+    CROSS JOIN generate_series(1, 5) AS p (priority)
+    CROSS JOIN LATERAL (
+        SELECT r.ready_at, r.job, r.step, r.status, r.attempt, r.failures FROM job_ready r
+        WHERE r.type = t.type AND r.priority = p.priority::smallint
+          AND r.ready_at >= quipu_at_us(starts[(t.nth - 1) * 5 + p.priority]) AND r.ready_at <= moment
+          AND NOT EXISTS (SELECT FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1)
+        ORDER BY r.ready_at, r.job LIMIT most) e
+    UNION ALL
+    SELECT NULL, NULL, quipu_us(moment), NULL, NULL, NULL, NULL, NULL;
+END $$;
+COMMENT ON FUNCTION quipu_ready_jobs(text[], bigint[], integer) IS 'jobs that could be claimed now, by type and priority, and the time of the search';
+
+-- What a worker is told about jobs that it claimed.
+CREATE OR REPLACE FUNCTION quipu_job_facts(wanted bigint[])
+RETURNS TABLE (job bigint, type text, attempts_max integer, source_hash text, source_path text, source_size bigint, tags jsonb, metadata jsonb,
+               created_at timestamptz)
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    RETURN QUERY
+    SELECT j.job, j.type, j.attempts_max, j.source_hash, j.source_path, j.source_size, j.tags, j.metadata, j.recorded_at
+    FROM unnest(wanted) AS w (job) CROSS JOIN LATERAL (SELECT x.* FROM jobs x WHERE x.job = w.job) j;
+END $$;
+COMMENT ON FUNCTION quipu_job_facts(bigint[]) IS 'jobs as they were submitted';
+
+CREATE OR REPLACE FUNCTION quipu_ready_segment() RETURNS smallint LANGUAGE sql STABLE AS $$
+    SELECT coalesce((SELECT c.value::smallint FROM job_cursors c WHERE c.name = 'segment'), 0::smallint)
+$$;
+COMMENT ON FUNCTION quipu_ready_segment() IS 'the segment of job_ready that is written';
+
+-- Commits a batch: new steps of jobs, and new jobs. May be sent again: a step that exists and a job that
+-- exists are left alone.
+--   steps    e_…  one element per step. lease_s for a lease; ready_after_us, counted from now, for a job to be
+--                 claimed again. slot and turn for a lease of a type with a limit.
+--   new jobs j_…  one element per job. ready_us NULL for now; depends_on as text of an array.
+-- Returns a row per inserted step (is_new false, place from 0; moment_us: when it was inserted) and per new job (is_new true):
+-- status as it is now; is_known: another job has the same unique key, whose number is `job`; status unknown:
+-- a job in depends_on does not exist, and nothing is stored.
+CREATE OR REPLACE FUNCTION quipu_append_jobs(
+    e_jobs bigint[], e_steps integer[], e_kinds text[], e_was text[], e_statuses text[], e_types text[], e_priorities smallint[],
+    e_attempts integer[], e_failures integer[], e_workers text[], e_claims uuid[], e_leases integer[], e_ready_after_us bigint[],
+    e_actors text[], e_whys text[], e_details jsonb[], e_slots integer[], e_turns bigint[],
+    j_jobs bigint[], j_types text[], j_priorities smallint[], j_ready_us bigint[], j_attempts_max integer[], j_keys bytea[],
+    j_hashes text[], j_paths text[], j_sizes bigint[], j_tags jsonb[], j_metadata jsonb[], j_depends_on text[], j_actors text[])
+RETURNS TABLE (is_new boolean, place integer, job bigint, status text, is_known boolean, moment_us bigint)
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    moment timestamptz := clock_timestamp();
+    segment smallint := quipu_ready_segment();
+    granted integer[]; mine boolean[]; unknown boolean[]; waits boolean[];
+BEGIN
+    IF cardinality(e_jobs) > 0 THEN
+        IF cardinality(array_remove(e_slots, NULL)) > 0 THEN
+            WITH asked AS (
+                SELECT s.* FROM unnest(e_types, e_slots, e_turns, e_jobs, e_attempts, e_claims) WITH ORDINALITY
+                    AS s (type, slot, turn, job, attempt, claim, nth) WHERE s.slot IS NOT NULL),
+            taken AS (
+                INSERT INTO job_slots AS t (type, slot, turn, job, attempt, claim)
+                SELECT a.type, a.slot, a.turn, a.job, a.attempt, a.claim FROM asked a ORDER BY 1, 2, 3
+                ON CONFLICT DO NOTHING RETURNING t.type, t.slot, t.turn)
+            SELECT array_agg(a.nth::integer) INTO granted FROM asked a JOIN taken t USING (type, slot, turn);
+        END IF;
+        RETURN QUERY
+        WITH stored AS (
+            INSERT INTO job_log AS l (job, step, recorded_at, kind, was, status, type, priority, attempt, failures, worker, claim, lease_s,
+                                      expires_at, ready_at, actor, why, detail)
+            SELECT e.job, e.step, moment, e.kind, e.was, e.status, e.type, e.priority, e.attempt, e.failures, e.worker, e.claim, e.lease_s,
+                   moment + make_interval(secs => e.lease_s), moment + e.ready_after_us * interval '1 microsecond', e.actor, e.why, e.detail
+            FROM unnest(e_jobs, e_steps, e_kinds, e_was, e_statuses, e_types, e_priorities, e_attempts, e_failures, e_workers, e_claims, e_leases,
+                        e_ready_after_us, e_actors, e_whys, e_details, e_slots) WITH ORDINALITY
+                 AS e (job, step, kind, was, status, type, priority, attempt, failures, worker, claim, lease_s, ready_after_us, actor, why,
+                       detail, slot, nth)
+            WHERE (e.slot IS NULL OR e.nth = ANY (granted))
+              -- A claim that another process is about to commit is passed over instead of waited for.
+              AND (e.kind <> 'leased' OR pg_try_advisory_xact_lock(hashtextextended('quipu/claim', e.job)))
+            -- Two batches wait for each other's keys. With one order they cannot deadlock.
+            ORDER BY e.job
+            ON CONFLICT DO NOTHING
+            RETURNING l.job, l.step, l.status, l.type, l.priority, l.ready_at, l.attempt, l.failures),
+        ready AS (
+            INSERT INTO job_ready (segment, type, priority, ready_at, job, step, status, attempt, failures)
+            SELECT segment, s.type, s.priority, s.ready_at, s.job, s.step, s.status, s.attempt, s.failures FROM stored s WHERE s.ready_at IS NOT NULL)
+        SELECT false, (e.nth - 1)::integer, s.job, s.status, false, quipu_us(moment)
+        FROM unnest(e_jobs, e_steps) WITH ORDINALITY AS e (job, step, nth) JOIN stored s ON s.job = e.job AND s.step = e.step;
+    END IF;
+
+    IF cardinality(j_jobs) > 0 THEN
+        unknown := ARRAY(SELECT j_depends_on[n] IS NOT NULL AND EXISTS (
+                             SELECT FROM unnest(j_depends_on[n]::bigint[]) AS d (job) WHERE NOT EXISTS (SELECT FROM jobs x WHERE x.job = d.job))
+                         FROM generate_subscripts(j_jobs, 1) n ORDER BY n);
+        -- A dependency that is completed by a transaction in progress counts as not completed:
+        -- quipu_unblocked_jobs() finds it later.
+        waits := ARRAY(SELECT j_depends_on[n] IS NOT NULL AND EXISTS (
+                           SELECT FROM unnest(j_depends_on[n]::bigint[]) AS d (job) WHERE 'completed' IS DISTINCT FROM
+                               (SELECT l.status FROM job_log l WHERE l.job = d.job ORDER BY l.step DESC LIMIT 1))
+                       FROM generate_subscripts(j_jobs, 1) n ORDER BY n);
+        INSERT INTO job_keys (key, job)
+        SELECT k.key, k.job FROM unnest(j_keys, j_jobs, unknown) AS k (key, job, is_unknown) WHERE k.key IS NOT NULL AND NOT k.is_unknown
+        ORDER BY 1, 2 ON CONFLICT DO NOTHING;
+        mine := ARRAY(SELECT NOT unknown[n] AND (j_keys[n] IS NULL OR (SELECT k.job FROM job_keys k WHERE k.key = j_keys[n]) = j_jobs[n])
+                      FROM generate_subscripts(j_jobs, 1) n ORDER BY n);
+        WITH stored AS (
+            INSERT INTO jobs AS j (job, recorded_at, type, status, priority, ready_at, attempts_max, unique_key, source_hash, source_path,
+                                   source_size, tags, metadata, depends_on, actor)
+            SELECT o.job, moment, o.type, CASE WHEN waits[o.nth] THEN 'waiting' ELSE 'pending' END, o.priority,
+                   -- One microsecond apart, so that a search can begin behind any of them.
+                   greatest(moment - (cardinality(j_jobs) - o.nth) * interval '1 microsecond', quipu_at_us(o.ready_us)), o.attempts_max, o.key, o.hash, o.path, o.size, o.tags, o.metadata,
+                   o.depends_on::bigint[], o.actor
+            FROM unnest(j_jobs, j_types, j_priorities, j_ready_us, j_attempts_max, j_keys, j_hashes, j_paths, j_sizes, j_tags, j_metadata,
+                        j_depends_on, j_actors) WITH ORDINALITY
+                 AS o (job, type, priority, ready_us, attempts_max, key, hash, path, size, tags, metadata, depends_on, actor, nth)
+            WHERE mine[o.nth] ORDER BY o.job
+            ON CONFLICT DO NOTHING
+            RETURNING j.job, j.type, j.priority, j.ready_at, j.status)
+        INSERT INTO job_ready (segment, type, priority, ready_at, job, step, status, attempt, failures)
+        SELECT segment, s.type, s.priority, s.ready_at, s.job, 0, s.status, 0, 0 FROM stored s WHERE s.status = 'pending';
+        RETURN QUERY
+        SELECT true, (o.nth - 1)::integer, k.job,
+               CASE WHEN unknown[o.nth] THEN 'unknown' ELSE s.status END, NOT unknown[o.nth] AND NOT mine[o.nth], quipu_us(moment)
+        FROM unnest(j_jobs, j_keys) WITH ORDINALITY AS o (job, key, nth)
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN mine[o.nth] OR unknown[o.nth] THEN o.job ELSE (SELECT x.job FROM job_keys x WHERE x.key = o.key) END AS job) k
+        LEFT JOIN LATERAL (
+            SELECT coalesce((SELECT l.status FROM job_log l WHERE l.job = x.job ORDER BY l.step DESC LIMIT 1), x.status) AS status
+            FROM jobs x WHERE x.job = k.job) s ON true;
+    END IF;
+END $$;
+COMMENT ON FUNCTION quipu_append_jobs(bigint[], integer[], text[], text[], text[], text[], smallint[], integer[], integer[], text[], uuid[], integer[], bigint[], text[], text[], jsonb[], integer[], bigint[], bigint[], text[], smallint[], bigint[], integer[], bytea[], text[], text[], bigint[], jsonb[], jsonb[], text[], text[]) IS 'appends one batch of steps and of new jobs; returns what was stored';
+
+-- Submits a job in the caller's transaction, for programs on the same database; it runs when that transaction
+-- has committed. Returns its number, or that of the job with the same idempotency key or, if `source_hash` is
+-- given, of the same type and source hash. NULL arguments stand for the defaults.
+CREATE OR REPLACE FUNCTION quipu_submit_job(
+    type text, metadata jsonb DEFAULT NULL, priority integer DEFAULT 3, run_at timestamptz DEFAULT NULL, attempts_max integer DEFAULT 3,
+    idempotency_key text DEFAULT NULL, source_hash text DEFAULT NULL, depends_on bigint[] DEFAULT NULL, tags jsonb DEFAULT NULL)
+RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    refused text; number bigint; unique_key bytea; found record;
+BEGIN
+    refused := CASE
+        WHEN coalesce($1, '') = '' OR octet_length($1) > 64 THEN 'type: 1 to 64 bytes are required'
+        WHEN coalesce($3, 3) NOT BETWEEN 1 AND 5 THEN 'priority: 1 to 5 are accepted'
+        WHEN coalesce($5, 3) NOT BETWEEN 1 AND 100 THEN 'attempts_max: 1 to 100 are accepted'
+        WHEN NOT isfinite(coalesce($4, now())) THEN 'run_at: a finite time is required'
+        WHEN octet_length($6) NOT BETWEEN 1 AND 256 THEN 'idempotency_key: 1 to 256 bytes are accepted'
+        WHEN octet_length($7) NOT BETWEEN 1 AND 256 THEN 'source_hash: 1 to 256 bytes are accepted'
+        WHEN octet_length($2::text) > 65536 THEN 'metadata: at most 65536 bytes are accepted'
+        WHEN octet_length($9::text) > 4096 THEN 'tags: at most 4096 bytes are accepted'
+        WHEN cardinality($8) > 64 THEN 'depends_on: at most 64 jobs are accepted'
+        WHEN array_position($8, NULL) IS NOT NULL THEN 'depends_on: NULL is not a job' END;
+    IF refused IS NOT NULL THEN
+        RAISE EXCEPTION 'quipu_submit_job: %', refused USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    number := nextval('job_number');
+    unique_key := quipu_job_key($1, $7, $6);
+    SELECT a.* INTO found FROM quipu_append_jobs(
+        '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
+        ARRAY[number], ARRAY[$1], ARRAY[coalesce($3, 3)::smallint], ARRAY[quipu_us($4)], ARRAY[coalesce($5, 3)], ARRAY[unique_key], ARRAY[$7],
+        ARRAY[NULL::text], ARRAY[NULL::bigint], ARRAY[$9], ARRAY[$2], ARRAY[nullif($8, '{}')::text], ARRAY['sql:' || session_user]) a;
+    IF found.status = 'unknown' THEN
+        RAISE EXCEPTION 'quipu_submit_job: depends_on: one of the jobs % does not exist', $8 USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN found.job;
+END $$;
+COMMENT ON FUNCTION quipu_submit_job(text, jsonb, integer, timestamptz, integer, text, text, bigint[], jsonb) IS 'submits a job in the transaction of the caller; returns its number';
+REVOKE ALL ON FUNCTION quipu_submit_job(text, jsonb, integer, timestamptz, integer, text, text, bigint[], jsonb) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION quipu_submit_job(text, jsonb, integer, timestamptz, integer, text, text, bigint[], jsonb) TO quipu, quipu_writer;
+
+-- Each part is preceded by its length, so that no two jobs have the same text.
+CREATE OR REPLACE FUNCTION quipu_job_key(type text, source_hash text, idempotency_key text) RETURNS bytea LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
+    CASE WHEN idempotency_key IS NOT NULL THEN sha256(convert_to('key ' || octet_length(idempotency_key) || ' ' || idempotency_key, 'UTF8'))
+         WHEN source_hash IS NOT NULL THEN sha256(convert_to('source ' || octet_length(type) || ' ' || type || ' ' || source_hash, 'UTF8')) END;
+COMMENT ON FUNCTION quipu_job_key(text, text, text) IS 'the unique key of a job: by its idempotency key, else by type and source hash, else NULL';
+
+CREATE OR REPLACE FUNCTION quipu_draw_job_numbers(wanted integer) RETURNS SETOF bigint LANGUAGE sql AS $$
+    SELECT nextval('job_number') FROM generate_series(1, wanted)
+$$;
+COMMENT ON FUNCTION quipu_draw_job_numbers(integer) IS 'draws numbers for new jobs';
+REVOKE ALL ON FUNCTION quipu_draw_job_numbers(integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION quipu_draw_job_numbers(integer) TO quipu;
+
+-- Jobs that were leased by these claims and still are, and claims that leased jobs which have ended since: these
+-- in a row without a job.
+CREATE OR REPLACE FUNCTION quipu_claimed_jobs(claims uuid[])
+RETURNS TABLE (claim uuid, worker text, job bigint, type text, priority smallint, attempt integer, failures integer, lease_s integer,
+               expires_us bigint, leased_us bigint)
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    RETURN QUERY
+    SELECT c.claim, c.worker, l.job, l.type, l.priority, l.attempt, l.failures, l.lease_s, quipu_us(l.expires_at), quipu_us(c.recorded_at)
+    FROM unnest(claims) AS w (claim)
+    CROSS JOIN LATERAL (SELECT x.* FROM job_log x WHERE x.claim = w.claim AND x.kind = 'leased') c
+    LEFT JOIN LATERAL (
+        SELECT z.* FROM (SELECT x.* FROM job_log x WHERE x.job = c.job ORDER BY x.step DESC LIMIT 1) z
+        WHERE z.status = 'running' AND z.claim = c.claim) l ON true;
+END $$;
+COMMENT ON FUNCTION quipu_claimed_jobs(uuid[]) IS 'the jobs that these claims have leased, for answers to repeated claims';
+
+-- The present states of workers, one row per worker that exists.
+CREATE OR REPLACE FUNCTION quipu_job_workers(workers text[])
+RETURNS TABLE (worker text, step integer, status text, is_enabled boolean, type text, name text, metadata jsonb)
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    RETURN QUERY
+    SELECT l.worker, l.step, l.status, l.is_enabled, l.type, l.name, l.metadata
+    FROM (SELECT DISTINCT unnest(workers) AS worker) w
+    CROSS JOIN LATERAL (SELECT x.* FROM job_worker_log x WHERE x.worker = w.worker ORDER BY x.step DESC LIMIT 1) l;
+END $$;
+COMMENT ON FUNCTION quipu_job_workers(text[]) IS 'present state of each of these workers; unknown ids give no row';
+
+-- The slots of types with a limit: which are free, and the next turn of each.
+CREATE OR REPLACE FUNCTION quipu_job_slots(types text[], limits integer[]) RETURNS TABLE (type text, slot integer, next_turn bigint, is_free boolean)
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    RETURN QUERY
+    SELECT t.type, n.slot, coalesce(s.turn, 0) + 1, l.job IS NULL
+    FROM unnest(types, limits) AS t (type, running_max)
+    CROSS JOIN LATERAL generate_series(1, t.running_max) AS n (slot)
+    LEFT JOIN LATERAL (SELECT x.* FROM job_slots x WHERE x.type = t.type AND x.slot = n.slot ORDER BY x.turn DESC LIMIT 1) s ON true
+    LEFT JOIN LATERAL (
+        SELECT z.job FROM (SELECT x.* FROM job_log x WHERE x.job = s.job ORDER BY x.step DESC LIMIT 1) z
+        WHERE z.status = 'running' AND z.attempt = s.attempt AND z.claim = s.claim) l ON true;
+END $$;
+COMMENT ON FUNCTION quipu_job_slots(text[], integer[]) IS 'the slots of types of which only so many jobs may run, and which of them are free';
+
+-- Deletes all but the newest turns of slots.
+CREATE OR REPLACE FUNCTION quipu_forget_job_slots() RETURNS void LANGUAGE sql AS $$
+    DELETE FROM job_slots s USING (SELECT type, slot, max(turn) AS turn FROM job_slots GROUP BY type, slot) n
+    WHERE s.type = n.type AND s.slot = n.slot AND s.turn < n.turn
+$$;
+COMMENT ON FUNCTION quipu_forget_job_slots() IS 'deletes used turns of slots';
+REVOKE ALL ON FUNCTION quipu_forget_job_slots() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION quipu_forget_job_slots() TO quipu;
+
+-- Jobs whose lease has expired. Leases that ended before `since_us` are settled. Returns at most `most` jobs,
+-- and in a row without a job from where the next search begins.
+CREATE OR REPLACE FUNCTION quipu_expired_leases(since_us bigint, most integer) RETURNS TABLE (job bigint, expires_us bigint)
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE moment timestamptz := clock_timestamp();
+BEGIN
+    RETURN QUERY
+    WITH over AS MATERIALIZED (
+        SELECT l.job, l.expires_at FROM job_log l
+        WHERE l.expires_at >= quipu_at_us(since_us) AND l.expires_at <= moment
+          AND NOT EXISTS (SELECT FROM job_log n WHERE n.job = l.job AND n.step = l.step + 1)
+        ORDER BY l.expires_at LIMIT most)
+    SELECT o.job, quipu_us(o.expires_at) FROM over o
+    UNION ALL
+    SELECT NULL, coalesce(quipu_us(min(o.expires_at)), quipu_us(moment)) FROM over o;
+END $$;
+COMMENT ON FUNCTION quipu_expired_leases(bigint, integer) IS 'jobs whose lease has expired, and from where the next search begins';
+
+-- Waiting jobs whose dependencies are all completed, as far as one of the two became visible between the
+-- snapshots: the job itself, or the completion of a dependency. Whichever becomes visible later is found with the other one.
+CREATE OR REPLACE FUNCTION quipu_unblocked_jobs(last pg_snapshot, this pg_snapshot) RETURNS SETOF bigint LANGUAGE sql STABLE AS $$
+    SELECT j.job FROM (
+        SELECT n.job FROM jobs_between(last, this) n WHERE n.depends_on IS NOT NULL
+        UNION
+        SELECT d.job FROM job_log_between(last, this) c JOIN jobs d ON d.depends_on @> ARRAY[c.job] WHERE c.status = 'completed') n
+    JOIN jobs j USING (job)
+    WHERE coalesce((SELECT l.status FROM job_log l WHERE l.job = j.job ORDER BY l.step DESC LIMIT 1), j.status) = 'waiting'
+      AND NOT EXISTS (SELECT FROM unnest(j.depends_on) AS d (job) WHERE 'completed' IS DISTINCT FROM
+                          (SELECT l.status FROM job_log l WHERE l.job = d.job ORDER BY l.step DESC LIMIT 1))
+$$;
+COMMENT ON FUNCTION quipu_unblocked_jobs(pg_snapshot, pg_snapshot) IS 'waiting jobs all of whose dependencies are completed, of those for which something became visible between the snapshots';
+
+-- Jobs to claim and expired leases that a search may have gone past since snapshot `last`: those of
+-- transactions that were in progress then and have committed; those that were recorded later than they became
+-- ready (another priority); and those that SQL programs submitted, who send no hints.
+CREATE OR REPLACE FUNCTION quipu_late_jobs(last pg_snapshot) RETURNS TABLE (type text, priority smallint, ready_us bigint, expired_job bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT j.type, j.priority, quipu_us(j.ready_at), NULL::bigint FROM jobs j WHERE j.xid = ANY (quipu_in_progress(last)) AND j.status = 'pending'
+    UNION ALL
+    SELECT j.type, j.priority, quipu_us(j.ready_at), NULL FROM jobs j
+    WHERE j.xid >= pg_snapshot_xmax(last) AND j.actor LIKE 'sql:%' AND j.status = 'pending'
+    UNION ALL
+    SELECT l.type, l.priority, quipu_us(l.ready_at), NULL FROM job_log l WHERE l.xid >= pg_snapshot_xmax(last) AND l.ready_at < l.recorded_at
+    UNION ALL
+    SELECT l.type, l.priority, quipu_us(l.ready_at), CASE WHEN l.expires_at <= clock_timestamp() THEN l.job END
+    FROM job_log l WHERE l.xid = ANY (quipu_in_progress(last)) AND (l.ready_at IS NOT NULL OR l.expires_at <= clock_timestamp())
+$$;
+COMMENT ON FUNCTION quipu_late_jobs(pg_snapshot) IS 'jobs to claim and expired leases that a search may have gone past since the snapshot';
+
+-- Which of these types have a job that could be claimed now. `starts` as for quipu_ready_jobs().
+CREATE OR REPLACE FUNCTION quipu_types_with_ready_jobs(types text[], starts bigint[]) RETURNS SETOF text
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE moment timestamptz := clock_timestamp();
+BEGIN
+    RETURN QUERY
+    SELECT t.type FROM unnest(types) WITH ORDINALITY AS t (type, nth)
+    WHERE EXISTS (
+        SELECT FROM generate_series(1, 5) AS p (priority)
+        CROSS JOIN LATERAL (
+            SELECT r.job FROM job_ready r
+            WHERE r.type = t.type AND r.priority = p.priority::smallint
+              AND r.ready_at >= quipu_at_us(starts[(t.nth - 1) * 5 + p.priority]) AND r.ready_at <= moment
+              AND NOT EXISTS (SELECT FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1)
+            ORDER BY r.ready_at, r.job LIMIT 1) e);
+END $$;
+COMMENT ON FUNCTION quipu_types_with_ready_jobs(text[], bigint[]) IS 'the types, of those given, with a job that could be claimed now';
+
+-- Partitions of jobs and job_log: a million numbers each, two of them ahead of the newest number.
+CREATE OR REPLACE FUNCTION quipu_ensure_job_partitions() RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '2s' AS $$
+DECLARE
+    millions CONSTANT bigint := 1000000;
+    first bigint; family text; name text; made integer := 0;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('quipu/job_partitions', 0));
+    FOR first IN SELECT generate_series((SELECT last_value / millions FROM job_number), (SELECT last_value / millions FROM job_number) + 2) LOOP
+        FOREACH family IN ARRAY ARRAY['jobs', 'job_log'] LOOP
+            name := format('%s_m%s', family, to_char(first, 'FM0000'));
+            IF to_regclass('partitions.' || name) IS NULL THEN
+                EXECUTE format('CREATE TABLE partitions.%I (LIKE %I INCLUDING ALL)', name, family);
+                PERFORM quipu_make_journal(format('partitions.%I', name)::regclass);
+                EXECUTE format('ALTER TABLE %I ATTACH PARTITION partitions.%I FOR VALUES FROM (%s) TO (%s)', family, name,
+                               first * millions, (first + 1) * millions);
+                made := made + 1;
+            END IF;
+        END LOOP;
+    END LOOP;
+    RETURN made;
+END $$;
+COMMENT ON FUNCTION quipu_ensure_job_partitions() IS 'creates the partitions of jobs and job_log for the coming numbers; returns how many';
+REVOKE ALL ON FUNCTION quipu_ensure_job_partitions() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION quipu_ensure_job_partitions() TO quipu;
+SELECT quipu_ensure_job_partitions();
+
+-- Fills job_ready from the journals if its marks are missing, which shows that it was truncated. Entries that
+-- are there already are doubled, which is harmless: the key (job, step) decides. Returns whether it had to.
+CREATE OR REPLACE FUNCTION quipu_fill_ready() RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('quipu/job_ready', 0));
+    IF (SELECT count(*) FROM job_ready r WHERE r.type = '' AND r.priority = 1) >= 2 THEN
+        RETURN false;
+    END IF;
+    INSERT INTO job_ready (segment, type, priority, ready_at, job, step, status, attempt, failures)
+    SELECT quipu_ready_segment(), j.type, coalesce(l.priority, j.priority), coalesce(l.ready_at, j.ready_at), j.job, coalesce(l.step, 0),
+           coalesce(l.status, j.status), coalesce(l.attempt, 0), coalesce(l.failures, 0)
+    FROM jobs j LEFT JOIN LATERAL (SELECT * FROM job_log l WHERE l.job = j.job ORDER BY l.step DESC LIMIT 1) l ON true
+    WHERE coalesce(l.status, j.status) IN ('pending', 'failed');
+    INSERT INTO job_ready (segment, type, priority, ready_at, job, step, status, attempt, failures)
+    SELECT s, '', 1, '-infinity', 0, 0, '', 0, 0 FROM generate_series(0, 1) s
+    WHERE NOT EXISTS (SELECT FROM job_ready r WHERE r.segment = s AND r.type = '');
+    RETURN true;
+END $$;
+COMMENT ON FUNCTION quipu_fill_ready() IS 'fills job_ready from the journals if it was truncated; returns whether it was';
+REVOKE ALL ON FUNCTION quipu_fill_ready() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION quipu_fill_ready() TO quipu;
+
+-- One step of the rotation of job_ready: from the segment that is not written, copies up to `most` entries
+-- that are not done after the key (type, priority, ready_at, job), or, without more, truncates the segment.
+-- `after` is the key of the last entry that was copied, NULL at the beginning. Returns the next key, or NULL
+-- when the segment is empty. Copied entries are in both segments for a while, which is harmless.
+CREATE OR REPLACE FUNCTION quipu_empty_ready_segment(after text[], most integer) RETURNS text[]
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '50ms'
+SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE old smallint := 1 - quipu_ready_segment(); reached text[]; is_left boolean;
+BEGIN
+    WITH rest AS (
+        SELECT r.* FROM job_ready r
+        WHERE r.segment = old AND r.type <> ''
+          AND (after IS NULL OR (r.type, r.priority, r.ready_at, r.job) > (after[1], after[2]::smallint, after[3]::timestamptz, after[4]::bigint))
+          AND NOT EXISTS (SELECT FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1)
+        ORDER BY r.type, r.priority, r.ready_at, r.job LIMIT most),
+    copied AS (
+        INSERT INTO job_ready SELECT 1 - old, r.type, r.priority, r.ready_at, r.job, r.step, r.status, r.attempt, r.failures FROM rest r)
+    SELECT ARRAY[r.type, r.priority::text, r.ready_at::text, r.job::text] INTO reached
+    FROM rest r ORDER BY r.type DESC, r.priority DESC, r.ready_at DESC, r.job DESC LIMIT 1;
+    IF reached IS NOT NULL THEN
+        RETURN reached;
+    END IF;
+    -- With the locks no search is in progress, and no transaction has entries of this segment to commit: those
+    -- that came while it was copied are copied now.
+    PERFORM pg_advisory_xact_lock(hashtextextended('quipu/job_ready', 0));
+    EXECUTE format('LOCK TABLE partitions.job_ready_%s IN ACCESS EXCLUSIVE MODE', old);
+    INSERT INTO job_ready
+    SELECT 1 - old, r.type, r.priority, r.ready_at, r.job, r.step, r.status, r.attempt, r.failures FROM job_ready r
+    WHERE r.segment = old AND r.type <> ''
+      AND NOT EXISTS (SELECT FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1)
+      AND NOT EXISTS (SELECT FROM job_ready n WHERE n.segment = 1 - old AND n.type = r.type AND n.priority = r.priority
+                      AND n.ready_at = r.ready_at AND n.job = r.job AND n.step = r.step);
+    EXECUTE format('TRUNCATE partitions.job_ready_%s', old);
+    INSERT INTO job_ready VALUES (old, '', 1, '-infinity', 0, 0, '', 0, 0);
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION quipu_empty_ready_segment(text[], integer) IS 'copies what is not done out of the segment of job_ready that is not written, then empties it';
+REVOKE ALL ON FUNCTION quipu_empty_ready_segment(text[], integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION quipu_empty_ready_segment(text[], integer) TO quipu;
+
+-- Whether most of the segment of job_ready that is written is done: it has 100,000 entries, and twice as many as
+-- there are jobs to be claimed. An entry has about 100 bytes.
+CREATE OR REPLACE FUNCTION quipu_ready_is_worn() RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT pg_relation_size(format('partitions.job_ready_%s', quipu_ready_segment())::regclass) / 100
+           > 100000 + 2 * coalesce((SELECT sum(c.jobs) FROM job_counts c WHERE c.status IN ('pending', 'failed')), 0)
+$$;
+COMMENT ON FUNCTION quipu_ready_is_worn() IS 'whether most entries of the segment of job_ready that is written are done';
+
+-- The stored key; stores `drawn` as the key if there is none.
+CREATE OR REPLACE FUNCTION quipu_job_lease_key(drawn bytea) RETURNS bytea LANGUAGE plpgsql AS $$
+DECLARE known bytea;
+BEGIN
+    SELECT k.key INTO known FROM job_lease_key k;
+    IF known IS NULL THEN
+        INSERT INTO job_lease_key (key) VALUES (drawn) ON CONFLICT DO NOTHING;
+        SELECT k.key INTO known FROM job_lease_key k;
+    END IF;
+    RETURN known;
+END $$;
+COMMENT ON FUNCTION quipu_job_lease_key(bytea) IS 'the secret with which lease tokens are made and checked; stores the argument if there is none';
+REVOKE ALL ON FUNCTION quipu_job_lease_key(bytea) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION quipu_job_lease_key(bytea) TO quipu;

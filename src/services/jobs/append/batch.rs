@@ -1,0 +1,332 @@
+//! Decides and commits one batch of commands: reads the present states, decides by the rules of `decide`, and
+//! appends what was decided in one statement. A step that another process has taken meanwhile is decided
+//! again from the new state.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::JobJournal;
+use super::queue::{ReadyNotice, merged};
+use super::rows::{self, Claimed};
+use super::statement::{PlannedStep, StoredJob, append};
+use super::{JobAnswer, Submitted};
+use crate::services::jobs::command::{Claim, JobChange, JobCommand, Submission};
+use crate::services::jobs::decide::{
+    Candidate, Decision, NotServed, Refusal, Settled, SlotOffer, decide, may_claim, repeated,
+};
+use crate::services::jobs::event::{ClaimedJob, Entry, JobFacts, JobState, Kind, Lease, Status, WorkerState};
+use crate::store::Error;
+use crate::store::append::Client;
+
+/// Rounds after which a command whose step was always taken by others is given up.
+const ROUNDS_MAX: usize = 8;
+
+/// Candidates that a search reads ahead, of each type and priority, beyond those that are wanted.
+const READ_AHEAD: usize = 128;
+
+/// What a round has read.
+#[derive(Default)]
+struct Read {
+    states: HashMap<i64, (JobState, i64)>,
+    claimed: HashMap<uuid::Uuid, Claimed>,
+    workers: HashMap<String, WorkerState>,
+    slots: HashMap<String, Vec<SlotOffer>>,
+    facts: HashMap<i64, JobFacts>,
+}
+
+/// What a round appends: steps, and for each the command and, of a claim, the candidate.
+#[derive(Default)]
+struct Plan<'a> {
+    steps: Vec<PlannedStep>,
+    of: Vec<(usize, Option<Candidate>)>,
+    jobs: Vec<&'a Submission>,
+    jobs_of: Vec<usize>,
+    lookups: Vec<(usize, i64, i32)>,
+}
+
+/// A batch at work.
+pub(super) struct Batch<'a> {
+    pub(super) journal: &'a JobJournal,
+    pub(super) client: &'a Client,
+    pub(super) commands: &'a [JobCommand],
+    answers: Vec<Option<JobAnswer>>,
+    /// What became ready.
+    notices: Vec<ReadyNotice>,
+    /// Candidates that could not be claimed.
+    left: Vec<Candidate>,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(journal: &'a JobJournal, client: &'a Client, commands: &'a [JobCommand]) -> Self {
+        let answers = vec![None; commands.len()];
+        Self { journal, client, commands, answers, notices: Vec::new(), left: Vec::new() }
+    }
+
+    /// Answers every command. Everything that is said to be done is committed.
+    pub(super) async fn run(mut self) -> Result<(Vec<JobAnswer>, Vec<ReadyNotice>), Error> {
+        for _ in 0..ROUNDS_MAX {
+            let open: Vec<usize> =
+                (0..self.commands.len()).filter(|place| self.answers[*place].is_none()).collect();
+            if open.is_empty() {
+                break;
+            }
+            let mut read = self.read(&open).await?;
+            let plan = self.plan(&open, &mut read);
+            let candidates: Vec<i64> =
+                plan.of.iter().filter_map(|(_, candidate)| Some(candidate.as_ref()?.job)).collect();
+            let lookups: Vec<(i64, i32)> =
+                plan.lookups.iter().map(|(_, job, attempt)| (*job, *attempt)).collect();
+            // Sent together: what a worker is told about its jobs never changes.
+            let (stored, facts, outcomes) = tokio::try_join!(
+                append(self.client, &plan.steps, &plan.jobs),
+                rows::facts(self.client, &candidates),
+                rows::outcomes(self.client, &lookups),
+            )?;
+            read.facts = facts;
+            for (place, job, attempt) in &plan.lookups {
+                if let JobCommand::Change(change) = &self.commands[*place] {
+                    let told = repeated(&change.change, outcomes.get(&(*job, *attempt)));
+                    self.answers[*place] = Some(told.map_or_else(JobAnswer::Refused, JobAnswer::Settled));
+                }
+            }
+            for job in stored.jobs {
+                if let Some(place) = plan.jobs_of.get(job.place) {
+                    self.submitted(*place, &job, stored.moment_us);
+                }
+            }
+            let is_stored: HashSet<usize> = stored.steps.into_iter().collect();
+            self.settle(plan, &read, &is_stored, stored.moment_us);
+        }
+        // Their steps may be free after all: another transaction was rolled back, or only the slot was taken.
+        self.journal.queue.index().put_back(self.left);
+        let answers = self.answers.into_iter().map(|answer| answer.unwrap_or(JobAnswer::Contended)).collect();
+        Ok((answers, merged(self.notices)))
+    }
+
+    /// Reads what the open commands need, in one round trip.
+    async fn read(&self, open: &[usize]) -> Result<Read, Error> {
+        let commands = || open.iter().map(|place| &self.commands[*place]);
+        let jobs: Vec<i64> = commands().filter_map(|command| Some(change_of(command)?.job)).collect();
+        let claims: Vec<&Claim> = commands().filter_map(claim_of).collect();
+        let workers: Vec<&str> = claims.iter().map(|claim| claim.worker.as_str()).collect();
+        let mut wanted: BTreeMap<&str, usize> = BTreeMap::new();
+        for claim in &claims {
+            for job_type in &claim.types {
+                *wanted.entry(job_type).or_default() += claim.count;
+            }
+        }
+        let limits: Vec<(&str, i32)> = wanted
+            .keys()
+            .filter_map(|job_type| Some((*job_type, *self.journal.running_max.get(*job_type)?)))
+            .collect();
+        let most = wanted.values().max().copied().unwrap_or(0) + READ_AHEAD;
+        let (queue, now_ms) = (&self.journal.queue, self.journal.queue.now_ms());
+        let searches = queue.index().searches(wanted.iter().map(|(t, count)| (*t, *count)), now_ms);
+        let (states, claimed, workers, slots, (mut found, moment_us)) = tokio::try_join!(
+            rows::states(self.client, &jobs),
+            rows::claimed(self.client, &claims),
+            rows::workers(self.client, &workers),
+            rows::slots(self.client, &limits),
+            rows::ready(self.client, &searches, most),
+        )?;
+        let mut index = queue.index();
+        for search in &searches {
+            let rows = found.remove(&search.job_type).unwrap_or_default();
+            index.found(search, rows, moment_us, most, now_ms);
+        }
+        drop(index);
+        Ok(Read { states, claimed, workers, slots, facts: HashMap::new() })
+    }
+
+    /// Decides the open commands. Those that change nothing are answered.
+    fn plan(&mut self, open: &[usize], read: &mut Read) -> Plan<'a> {
+        let mut plan = Plan::default();
+        for place in open {
+            match &self.commands[*place] {
+                JobCommand::Submit(submission) => {
+                    plan.jobs.push(submission);
+                    plan.jobs_of.push(*place);
+                }
+                JobCommand::Change(change) => self.plan_change(*place, change, read, &mut plan),
+                JobCommand::Claim(_) => {}
+            }
+        }
+        // Claims come last: a job that this batch changes is not claimed by it.
+        let mut changed: HashSet<i64> = plan.steps.iter().map(|step| step.entry.job).collect();
+        for place in open {
+            if let JobCommand::Claim(claim) = &self.commands[*place] {
+                self.plan_claim(*place, claim, read, &mut changed, &mut plan);
+            }
+        }
+        plan
+    }
+
+    fn plan_change(&mut self, place: usize, change: &JobChange, read: &Read, plan: &mut Plan<'a>) {
+        let decision = match read.states.get(&change.job) {
+            None => Decision::Refused(Refusal::Unknown),
+            Some((state, now_us)) => decide(state, change, *now_us),
+        };
+        match decision {
+            Decision::Append(entry) => {
+                plan.steps.push(PlannedStep { entry: *entry, slot: None });
+                plan.of.push((place, None));
+            }
+            Decision::LookUp { attempt } => plan.lookups.push((place, change.job, attempt)),
+            Decision::Settled(settled) => self.answers[place] = Some(JobAnswer::Settled(settled)),
+            Decision::Refused(refusal) => self.answers[place] = Some(JobAnswer::Refused(refusal)),
+        }
+    }
+
+    fn plan_claim(
+        &mut self,
+        place: usize,
+        claim: &Claim,
+        read: &mut Read,
+        changed: &mut HashSet<i64>,
+        plan: &mut Plan<'a>,
+    ) {
+        if let Some(earlier) = read.claimed.remove(&claim.id) {
+            self.answers[place] = Some(earlier_answer(claim, earlier));
+            return;
+        }
+        if let Err(why) = may_claim(read.workers.get(&claim.worker), &claim.types) {
+            self.answers[place] = Some(JobAnswer::NotServed(why));
+            return;
+        }
+        let is_open = |job_type: &&String| match self.journal.running_max.get(*job_type) {
+            None => true,
+            Some(_) => read.slots.get(*job_type).is_some_and(|free| !free.is_empty()),
+        };
+        let types: Vec<String> = claim.types.iter().filter(is_open).cloned().collect();
+        let mut planned = 0;
+        let candidates = self.journal.queue.index().take(&types, claim.count);
+        for candidate in candidates {
+            let limited = self.journal.running_max.contains_key(&candidate.job_type);
+            let slot = read.slots.get_mut(&candidate.job_type).and_then(Vec::pop);
+            if (limited && slot.is_none()) || !changed.insert(candidate.job) {
+                self.left.push(candidate);
+                continue;
+            }
+            plan.steps.push(PlannedStep { entry: leased(claim, &candidate), slot });
+            plan.of.push((place, Some(candidate)));
+            planned += 1;
+        }
+        if planned == 0 {
+            self.answers[place] = Some(JobAnswer::Claimed(Vec::new()));
+        }
+    }
+
+    fn submitted(&mut self, place: usize, stored: &StoredJob, moment_us: i64) {
+        let JobCommand::Submit(submission) = &self.commands[place] else { return };
+        self.answers[place] = Some(match stored.status {
+            None => JobAnswer::UnknownDependency,
+            Some(status) => {
+                if !stored.is_known && status == Status::Pending {
+                    let ready_us = submission.run_at_us.unwrap_or(moment_us);
+                    let jobs = usize::from(ready_us <= moment_us);
+                    self.became_ready(&submission.job_type, submission.priority, ready_us, jobs);
+                }
+                JobAnswer::Submitted(Submitted { job: stored.job, status, is_known: stored.is_known })
+            }
+        });
+    }
+
+    /// Answers the commands whose steps were stored. Of a claim, a candidate that was taken by others is
+    /// dropped; a claim that got none is decided again.
+    fn settle(&mut self, plan: Plan<'a>, read: &Read, is_stored: &HashSet<usize>, moment_us: i64) {
+        let mut claimed: BTreeMap<usize, Vec<ClaimedJob>> = BTreeMap::new();
+        let (mut tried, mut in_vain) = (0_usize, 0_usize);
+        for (place, (step, (command, candidate))) in plan.steps.into_iter().zip(plan.of).enumerate() {
+            let (entry, is_stored) = (step.entry, is_stored.contains(&place));
+            let expires_us = entry.lease.map(|(_, length_s)| moment_us + i64::from(length_s) * 1_000_000);
+            if let Some(candidate) = candidate {
+                tried += 1;
+                let jobs = claimed.entry(command).or_default();
+                match (is_stored, entry.lease, expires_us, read.facts.get(&entry.job)) {
+                    (true, Some((claim, length_s)), Some(expires_us), Some(facts)) => {
+                        jobs.push(ClaimedJob {
+                            facts: facts.clone(),
+                            priority: entry.priority,
+                            attempt: entry.attempt,
+                            failures: entry.failures,
+                            lease: Lease { claim, length_s, expires_us },
+                            leased_us: moment_us,
+                        });
+                    }
+                    _ => {
+                        in_vain += 1;
+                        self.left.push(candidate);
+                    }
+                }
+            } else if is_stored {
+                if let Some(after_us) = entry.ready_after_us {
+                    let jobs = usize::from(after_us <= 0);
+                    self.became_ready(&entry.job_type, entry.priority, moment_us + after_us, jobs);
+                }
+                self.journal.metrics.changed(entry.kind, entry.status);
+                self.answers[command] = Some(JobAnswer::Settled(Settled {
+                    status: entry.status,
+                    expires_us,
+                    is_repeated: false,
+                }));
+            }
+        }
+        for (command, jobs) in claimed {
+            if !jobs.is_empty() {
+                self.journal.metrics.leased(jobs.len());
+                self.answers[command] = Some(JobAnswer::Claimed(jobs));
+            }
+        }
+        if in_vain * 2 > tried {
+            self.journal.queue.index().forget_ahead();
+        }
+        self.journal.metrics.claimed_in_vain(in_vain);
+    }
+
+    fn became_ready(&mut self, job_type: &str, priority: i16, ready_us: i64, jobs: usize) {
+        self.notices.push(ReadyNotice { job_type: job_type.to_owned(), priority, ready_us, jobs });
+    }
+}
+
+fn change_of(command: &JobCommand) -> Option<&JobChange> {
+    match command {
+        JobCommand::Change(change) => Some(change),
+        JobCommand::Submit(_) | JobCommand::Claim(_) => None,
+    }
+}
+
+fn claim_of(command: &JobCommand) -> Option<&Claim> {
+    match command {
+        JobCommand::Claim(claim) => Some(claim),
+        JobCommand::Submit(_) | JobCommand::Change(_) => None,
+    }
+}
+
+/// The answer to a claim that has leased jobs before: the jobs that it still holds.
+fn earlier_answer(claim: &Claim, earlier: Claimed) -> JobAnswer {
+    if earlier.worker.as_ref() == Some(&claim.worker) {
+        JobAnswer::Claimed(earlier.jobs)
+    } else {
+        JobAnswer::NotServed(NotServed::OtherWorker)
+    }
+}
+
+/// The step by which a candidate is leased.
+fn leased(claim: &Claim, candidate: &Candidate) -> Entry {
+    Entry {
+        job: candidate.job,
+        step: candidate.step + 1,
+        kind: Kind::Leased,
+        was: if candidate.is_failed { Status::Failed } else { Status::Pending },
+        status: Status::Running,
+        job_type: candidate.job_type.clone(),
+        priority: candidate.priority,
+        attempt: candidate.attempt + 1,
+        failures: candidate.failures,
+        worker: Some(claim.worker.clone()),
+        lease: Some((claim.id, claim.lease_s)),
+        ready_after_us: None,
+        actor: claim.actor.clone(),
+        why: None,
+        detail: None,
+    }
+}

@@ -1,0 +1,140 @@
+//! Commits commands to the journals of jobs, workers, credentials and schedules, and wakes the workers that
+//! wait for their effects.
+
+mod batch;
+mod credentials;
+mod numbers;
+mod queue;
+mod rows;
+mod schedules;
+mod statement;
+mod waiters;
+mod workers;
+mod working;
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+pub use credentials::{CredentialAnswer, CredentialJournal};
+pub use numbers::JobNumbers;
+pub use queue::{Queue, ReadyNotice};
+pub use schedules::{ScheduleAnswer, ScheduleJournal};
+pub use waiters::{Waiters, Waiting};
+pub use workers::{WorkerAnswer, WorkerJournal};
+pub use working::{
+    Beat, LateJobs, ensure_partitions, expired_leases, fill_ready, forget_slots, late_jobs, lease_key,
+    move_cursor, read_cursor, ready_now, record_beats, rotate_ready, types_with_ready_jobs, unblocked_jobs,
+};
+
+use super::command::JobCommand;
+use super::decide::{NotServed, Refusal, Settled};
+use super::event::{ClaimedJob, Status};
+use super::metrics::JobMetrics;
+use crate::store::append::{Client, Journal};
+use crate::store::{Error, Hints};
+
+/// Most weight in one transaction. A command weighs 1, a claim 1 for each job, and a submission or result 1
+/// more for each 4 KiB of its data.
+const BATCH_WEIGHT_MAX: usize = 1_024;
+
+/// The answer to a command, given after the commit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JobAnswer {
+    /// The job is on disk, or was before.
+    Submitted(Submitted),
+    /// A job that it depends on does not exist; nothing was stored.
+    UnknownDependency,
+    /// The leased jobs; empty if none is ready.
+    Claimed(Vec<ClaimedJob>),
+    /// The worker gets no jobs.
+    NotServed(NotServed),
+    /// The job is in this state.
+    Settled(Settled),
+    /// The change is refused; nothing was stored.
+    Refused(Refusal),
+    /// Others changed the job each time before this command could. It may be sent again.
+    Contended,
+}
+
+/// A stored job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Submitted {
+    /// Its number.
+    pub job: i64,
+    /// Its status.
+    pub status: Status,
+    /// Whether it was submitted before under the same unique key.
+    pub is_known: bool,
+}
+
+/// The journal of jobs. After each commit it wakes workers of this process, and sends hints to other
+/// processes.
+#[derive(Debug, Clone)]
+pub struct JobJournal {
+    /// The queue as this process sees it.
+    pub queue: Queue,
+    /// Hints for other processes.
+    pub hints: Hints,
+    /// Metrics of committed steps.
+    pub metrics: JobMetrics,
+    /// Types of which only so many jobs may run.
+    pub running_max: BTreeMap<String, i32>,
+}
+
+impl Journal for JobJournal {
+    type Command = JobCommand;
+    type Answer = JobAnswer;
+    const NAME: &'static str = "job_log";
+    const QUEUE_MAX: usize = 4_096;
+
+    fn batch_weight_max(&self) -> usize {
+        BATCH_WEIGHT_MAX
+    }
+
+    fn weight(command: &JobCommand) -> usize {
+        match command {
+            JobCommand::Submit(submission) => {
+                // Tags and metadata are bounded; metadata is by far the larger.
+                1 + submission.metadata.as_ref().map_or(0, |metadata| metadata.to_string().len()) / 4_096
+            }
+            JobCommand::Claim(claim) => claim.count.max(1),
+            JobCommand::Change(_) => 1,
+        }
+    }
+
+    fn subject(command: &JobCommand) -> Option<&str> {
+        match command {
+            JobCommand::Change(change) => Some(&change.subject),
+            JobCommand::Submit(_) | JobCommand::Claim(_) => None,
+        }
+    }
+
+    async fn append(
+        &self,
+        client: &mut Client,
+        _batch: Uuid,
+        commands: &[JobCommand],
+    ) -> Result<Vec<JobAnswer>, Error> {
+        let (answers, notices) = batch::Batch::new(self, client, commands).run().await?;
+        for answer in &answers {
+            if let JobAnswer::Submitted(Submitted { is_known: false, .. }) = answer {
+                self.metrics.submitted();
+            }
+        }
+        self.queue.notice(&notices);
+        self.hints.announce(notices.iter().map(queue::topic));
+        Ok(answers)
+    }
+
+    /// Always `None`, so the batch is sent again: a submission has its number and a claim its id before it is
+    /// sent, and every other change of a job that was made gets the same answer again.
+    async fn lookup(
+        &self,
+        _client: &Client,
+        _batch: Uuid,
+        _commands: &[JobCommand],
+    ) -> Result<Option<Vec<JobAnswer>>, Error> {
+        Ok(None)
+    }
+}

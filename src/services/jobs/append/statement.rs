@@ -1,0 +1,149 @@
+//! The statement that commits a batch: steps of jobs, and new jobs.
+
+use serde_json::Value;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::rows::status;
+use crate::services::jobs::command::Submission;
+use crate::services::jobs::decide::SlotOffer;
+use crate::services::jobs::event::{Entry, Status};
+use crate::store::Error;
+use crate::store::append::Client;
+
+const APPEND: &str = "-- append_jobs
+    SELECT is_new, place, job, status, is_known, moment_us FROM quipu_append_jobs(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+        $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31)";
+
+/// A step, with its slot if its type has a limit.
+#[derive(Debug)]
+pub(super) struct PlannedStep {
+    pub(super) entry: Entry,
+    pub(super) slot: Option<SlotOffer>,
+}
+
+/// What a batch stored.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    /// Places of the steps that were stored.
+    pub(super) steps: Vec<usize>,
+    /// The new jobs, by their places.
+    pub(super) jobs: Vec<StoredJob>,
+    /// When it was stored, microseconds since 1970 by the database's clock.
+    pub(super) moment_us: i64,
+}
+
+/// The result of one submission.
+#[derive(Debug)]
+pub(super) struct StoredJob {
+    pub(super) place: usize,
+    /// The number of the job: another one if the unique key was used before.
+    pub(super) job: i64,
+    /// Status of the job; `None` if a dependency does not exist, then nothing was stored.
+    pub(super) status: Option<Status>,
+    /// Whether the unique key was used before.
+    pub(super) is_known: bool,
+}
+
+/// Commits steps and new jobs in one statement. A step that exists already is not stored.
+pub(super) async fn append(
+    client: &Client,
+    steps: &[PlannedStep],
+    jobs: &[&Submission],
+) -> Result<Stored, Error> {
+    if steps.is_empty() && jobs.is_empty() {
+        return Ok(Stored::default());
+    }
+    let entries: Vec<&Entry> = steps.iter().map(|step| &step.entry).collect();
+    let e_jobs: Vec<i64> = entries.iter().map(|e| e.job).collect();
+    let e_steps: Vec<i32> = entries.iter().map(|e| e.step).collect();
+    let e_kinds: Vec<&str> = entries.iter().map(|e| e.kind.as_str()).collect();
+    let e_was: Vec<&str> = entries.iter().map(|e| e.was.as_str()).collect();
+    let e_statuses: Vec<&str> = entries.iter().map(|e| e.status.as_str()).collect();
+    let e_types: Vec<&str> = entries.iter().map(|e| e.job_type.as_str()).collect();
+    let e_priorities: Vec<i16> = entries.iter().map(|e| e.priority).collect();
+    let e_attempts: Vec<i32> = entries.iter().map(|e| e.attempt).collect();
+    let e_failures: Vec<i32> = entries.iter().map(|e| e.failures).collect();
+    let e_workers: Vec<Option<&str>> = entries.iter().map(|e| e.worker.as_deref()).collect();
+    let e_claims: Vec<Option<Uuid>> = entries.iter().map(|e| e.lease.map(|lease| lease.0)).collect();
+    let e_leases: Vec<Option<i32>> = entries.iter().map(|e| e.lease.map(|lease| lease.1)).collect();
+    let e_ready_after: Vec<Option<i64>> = entries.iter().map(|e| e.ready_after_us).collect();
+    let e_actors: Vec<&str> = entries.iter().map(|e| e.actor.as_str()).collect();
+    let e_whys: Vec<Option<&str>> = entries.iter().map(|e| e.why.as_deref()).collect();
+    let e_details: Vec<Option<&Value>> = entries.iter().map(|e| e.detail.as_ref()).collect();
+    let e_slots: Vec<Option<i32>> = steps.iter().map(|step| step.slot.map(|slot| slot.slot)).collect();
+    let e_turns: Vec<Option<i64>> = steps.iter().map(|step| step.slot.map(|slot| slot.turn)).collect();
+
+    let numbers: Vec<i64> = jobs.iter().map(|j| j.number).collect();
+    let types: Vec<&str> = jobs.iter().map(|j| j.job_type.as_str()).collect();
+    let priorities: Vec<i16> = jobs.iter().map(|j| j.priority).collect();
+    let run_ats: Vec<Option<i64>> = jobs.iter().map(|j| j.run_at_us).collect();
+    let attempts_max: Vec<i32> = jobs.iter().map(|j| j.attempts_max).collect();
+    let keys: Vec<Option<&[u8]>> = jobs.iter().map(|j| j.unique_key.as_ref().map(|k| &k[..])).collect();
+    let hashes: Vec<Option<&str>> = jobs.iter().map(|j| j.source_hash.as_deref()).collect();
+    let paths: Vec<Option<&str>> = jobs.iter().map(|j| j.source_path.as_deref()).collect();
+    let sizes: Vec<Option<i64>> = jobs.iter().map(|j| j.source_size).collect();
+    let tags: Vec<Option<&Value>> = jobs.iter().map(|j| j.tags.as_ref()).collect();
+    let metadata: Vec<Option<&Value>> = jobs.iter().map(|j| j.metadata.as_ref()).collect();
+    let depends_on: Vec<Option<String>> = jobs.iter().map(|j| array_text(&j.depends_on)).collect();
+    let actors: Vec<&str> = jobs.iter().map(|j| j.actor.as_str()).collect();
+
+    let rows = client
+        .query_typed(
+            APPEND,
+            &[
+                (&e_jobs, Type::INT8_ARRAY),
+                (&e_steps, Type::INT4_ARRAY),
+                (&e_kinds, Type::TEXT_ARRAY),
+                (&e_was, Type::TEXT_ARRAY),
+                (&e_statuses, Type::TEXT_ARRAY),
+                (&e_types, Type::TEXT_ARRAY),
+                (&e_priorities, Type::INT2_ARRAY),
+                (&e_attempts, Type::INT4_ARRAY),
+                (&e_failures, Type::INT4_ARRAY),
+                (&e_workers, Type::TEXT_ARRAY),
+                (&e_claims, Type::UUID_ARRAY),
+                (&e_leases, Type::INT4_ARRAY),
+                (&e_ready_after, Type::INT8_ARRAY),
+                (&e_actors, Type::TEXT_ARRAY),
+                (&e_whys, Type::TEXT_ARRAY),
+                (&e_details, Type::JSONB_ARRAY),
+                (&e_slots, Type::INT4_ARRAY),
+                (&e_turns, Type::INT8_ARRAY),
+                (&numbers, Type::INT8_ARRAY),
+                (&types, Type::TEXT_ARRAY),
+                (&priorities, Type::INT2_ARRAY),
+                (&run_ats, Type::INT8_ARRAY),
+                (&attempts_max, Type::INT4_ARRAY),
+                (&keys, Type::BYTEA_ARRAY),
+                (&hashes, Type::TEXT_ARRAY),
+                (&paths, Type::TEXT_ARRAY),
+                (&sizes, Type::INT8_ARRAY),
+                (&tags, Type::JSONB_ARRAY),
+                (&metadata, Type::JSONB_ARRAY),
+                (&depends_on, Type::TEXT_ARRAY),
+                (&actors, Type::TEXT_ARRAY),
+            ],
+        )
+        .await?;
+    let mut stored = Stored::default();
+    for row in &rows {
+        let place = usize::try_from(row.get::<_, i32>(1)).unwrap_or(usize::MAX);
+        stored.moment_us = row.get(5);
+        if row.get(0) {
+            let word: &str = row.get(3);
+            let status = if word == "unknown" { None } else { Some(status(word)?) };
+            stored.jobs.push(StoredJob { place, job: row.get(2), status, is_known: row.get(4) });
+        } else {
+            stored.steps.push(place);
+        }
+    }
+    Ok(stored)
+}
+
+/// Numbers as the text of an array; `None` for none.
+fn array_text(numbers: &[i64]) -> Option<String> {
+    let texts: Vec<String> = numbers.iter().map(i64::to_string).collect();
+    (!texts.is_empty()).then(|| format!("{{{}}}", texts.join(",")))
+}

@@ -1,0 +1,149 @@
+//! Commits commands to `job_worker_log`, the journal of workers.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::rows;
+use crate::services::jobs::command::WorkerCommand;
+use crate::services::jobs::decide::{WorkerRefusal, change_worker};
+use crate::services::jobs::event::{WorkerEvent, WorkerState};
+use crate::store::Error;
+use crate::store::append::{Client, Journal};
+
+/// Rounds after which a command whose step was always taken by others is given up.
+const ROUNDS_MAX: usize = 8;
+
+/// The answer to a worker command, given after the commit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WorkerAnswer {
+    /// The worker is in this state.
+    Changed(WorkerState),
+    /// The command is refused.
+    Refused(WorkerRefusal),
+    /// Others changed the worker each time before this command could. It may be sent again.
+    Contended,
+}
+
+/// The journal of workers.
+#[derive(Debug)]
+pub struct WorkerJournal;
+
+const APPEND: &str = "-- append_worker_steps
+    INSERT INTO job_worker_log (worker, step, kind, status, is_enabled, type, name, metadata, actor)
+    SELECT * FROM unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::boolean[], $6::text[], $7::text[], $8::jsonb[], $9::text[])
+    ORDER BY 1
+    ON CONFLICT DO NOTHING RETURNING worker";
+
+impl Journal for WorkerJournal {
+    type Command = WorkerCommand;
+    type Answer = WorkerAnswer;
+    const NAME: &'static str = "job_worker_log";
+    const QUEUE_MAX: usize = 1_024;
+
+    fn batch_weight_max(&self) -> usize {
+        256
+    }
+
+    fn subject(command: &WorkerCommand) -> Option<&str> {
+        Some(&command.worker)
+    }
+
+    async fn append(
+        &self,
+        client: &mut Client,
+        _batch: Uuid,
+        commands: &[WorkerCommand],
+    ) -> Result<Vec<WorkerAnswer>, Error> {
+        let mut answers: Vec<Option<WorkerAnswer>> = vec![None; commands.len()];
+        for _ in 0..ROUNDS_MAX {
+            let open: Vec<usize> = (0..commands.len()).filter(|place| answers[*place].is_none()).collect();
+            if open.is_empty() {
+                break;
+            }
+            let ids: Vec<&str> = open.iter().map(|place| commands[*place].worker.as_str()).collect();
+            let states = rows::workers(client, &ids).await?;
+            let mut steps: Vec<(usize, WorkerState)> = Vec::new();
+            for place in open {
+                match decided(&states, &commands[place]) {
+                    Ok(Some(state)) => steps.push((place, state)),
+                    Ok(None) => {
+                        let state = states.get(&commands[place].worker).cloned();
+                        answers[place] = state.map(WorkerAnswer::Changed);
+                    }
+                    Err(refusal) => answers[place] = Some(WorkerAnswer::Refused(refusal)),
+                }
+            }
+            let stored = append(client, commands, &steps).await?;
+            for (place, state) in steps {
+                if stored.contains(&state.worker) {
+                    answers[place] = Some(WorkerAnswer::Changed(state));
+                }
+            }
+        }
+        Ok(answers.into_iter().map(|answer| answer.unwrap_or(WorkerAnswer::Contended)).collect())
+    }
+
+    /// Always `None`, so the batch is sent again: an event that has happened changes nothing. Only the creation
+    /// of a worker is then refused, because the worker exists.
+    async fn lookup(
+        &self,
+        _client: &Client,
+        _batch: Uuid,
+        _commands: &[WorkerCommand],
+    ) -> Result<Option<Vec<WorkerAnswer>>, Error> {
+        Ok(None)
+    }
+}
+
+/// The next state of a worker; `None` if nothing changes. A worker that registers as it is registered already
+/// changes nothing.
+fn decided(
+    states: &HashMap<String, WorkerState>,
+    command: &WorkerCommand,
+) -> Result<Option<WorkerState>, WorkerRefusal> {
+    let known = states.get(&command.worker);
+    let next = change_worker(known, command)?;
+    Ok(next.filter(|next| {
+        command.event != WorkerEvent::Registered
+            || known.is_none_or(|known| WorkerState { step: next.step, ..known.clone() } != *next)
+    }))
+}
+
+async fn append(
+    client: &Client,
+    commands: &[WorkerCommand],
+    steps: &[(usize, WorkerState)],
+) -> Result<Vec<String>, Error> {
+    if steps.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<&str> = steps.iter().map(|(_, state)| state.worker.as_str()).collect();
+    let numbers: Vec<i32> = steps.iter().map(|(_, state)| state.step).collect();
+    let kinds: Vec<&str> = steps.iter().map(|(place, _)| commands[*place].event.as_str()).collect();
+    let statuses: Vec<&str> = steps.iter().map(|(_, state)| state.status.as_str()).collect();
+    let enabled: Vec<bool> = steps.iter().map(|(_, state)| state.is_enabled).collect();
+    let types: Vec<&str> = steps.iter().map(|(_, state)| state.job_type.as_str()).collect();
+    let names: Vec<Option<&str>> = steps.iter().map(|(_, state)| state.name.as_deref()).collect();
+    let metadata: Vec<Option<&Value>> = steps.iter().map(|(_, state)| state.metadata.as_ref()).collect();
+    let actors: Vec<&str> = steps.iter().map(|(place, _)| commands[*place].actor.as_str()).collect();
+    let rows = client
+        .query_typed(
+            APPEND,
+            &[
+                (&ids, Type::TEXT_ARRAY),
+                (&numbers, Type::INT4_ARRAY),
+                (&kinds, Type::TEXT_ARRAY),
+                (&statuses, Type::TEXT_ARRAY),
+                (&enabled, Type::BOOL_ARRAY),
+                (&types, Type::TEXT_ARRAY),
+                (&names, Type::TEXT_ARRAY),
+                (&metadata, Type::JSONB_ARRAY),
+                (&actors, Type::TEXT_ARRAY),
+            ],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}

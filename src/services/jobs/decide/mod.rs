@@ -1,0 +1,41 @@
+//! The rules of jobs. They see neither the database nor the clock.
+//!
+//! | status | entered by | left by |
+//! |---|---|---|
+//! | waiting | submission of a job that depends on others | unblocked; cancelled |
+//! | pending | submission, unblocked, released, retried, expired with attempts left | leased; cancelled |
+//! | running | leased | completed, failed, released, expired, cancelled |
+//! | failed | failed with attempts left | leased after the pause; retried; cancelled |
+//! | completed | completed | (final) |
+//! | dead | failed or expired without attempts left | retried |
+//! | cancelled | cancelled | retried |
+//!
+//! Renewed, progress and reprioritized leave the status as it is. Every transition starts from the last step
+//! of the job and is stored as the next one; of two that start from the same step, one is stored, and the
+//! other is decided again from the new state.
+
+mod access;
+mod backoff;
+mod claims;
+mod lease_token;
+mod ready_index;
+mod recurrence;
+mod submission;
+mod transition;
+mod worker;
+
+#[cfg(test)]
+mod lives;
+
+pub use access::{Actor, Scope};
+pub use backoff::{BACKOFF_MAX_S, backoff_us};
+pub use claims::{NotServed, SlotOffer, may_claim};
+pub use lease_token::{LeaseKey, LeaseTokenError, lease_token, read_lease_token};
+pub use ready_index::{Candidate, PRIORITIES, ReadyIndex, Search};
+pub use recurrence::{CronError, check_cron, last_due};
+pub use submission::{
+    ATTEMPTS_MAX, DEPENDS_ON_MAX, SubmissionError, SubmissionFields, TYPE_BYTES_MAX, check_submission,
+    check_text, unique_key,
+};
+pub use transition::{Decision, Refusal, Settled, decide, repeated};
+pub use worker::{WorkerRefusal, change_worker, is_new_beat};

@@ -1,0 +1,217 @@
+//! Limits of a new job, and what makes it unique.
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+/// Longest type, bytes.
+pub const TYPE_BYTES_MAX: usize = 64;
+
+/// Most attempts.
+pub const ATTEMPTS_MAX: i32 = 100;
+
+/// Most jobs that one job may depend on.
+pub const DEPENDS_ON_MAX: usize = 64;
+
+/// Longest hash, idempotency key and other short texts, bytes.
+const TEXT_BYTES_MAX: usize = 256;
+
+/// Longest path of a source, bytes.
+const PATH_BYTES_MAX: usize = 4_096;
+
+/// Largest tags, as JSON, bytes.
+const TAGS_BYTES_MAX: usize = 4_096;
+
+/// Largest metadata, as JSON, bytes.
+const METADATA_BYTES_MAX: usize = 65_536;
+
+/// The fields of a submission as they were received.
+#[derive(Debug, Clone, Copy)]
+pub struct SubmissionFields<'a> {
+    /// Type.
+    pub job_type: &'a str,
+    /// Hash of the source.
+    pub source_hash: Option<&'a str>,
+    /// Path of the source.
+    pub source_path: Option<&'a str>,
+    /// Size of the source, bytes.
+    pub source_size: Option<i64>,
+    /// Priority.
+    pub priority: i64,
+    /// Attempts.
+    pub attempts_max: i64,
+    /// Idempotency key.
+    pub idempotency_key: Option<&'a str>,
+    /// Tags.
+    pub tags: Option<&'a Value>,
+    /// Metadata.
+    pub metadata: Option<&'a Value>,
+    /// Dependencies.
+    pub depends_on: &'a [i64],
+}
+
+/// What is wrong with a field.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{field}: {problem}")]
+pub struct SubmissionError {
+    /// The field, as clients name it.
+    pub field: &'static str,
+    /// The problem and what is accepted.
+    pub problem: String,
+}
+
+fn error(field: &'static str, problem: impl Into<String>) -> SubmissionError {
+    SubmissionError { field, problem: problem.into() }
+}
+
+/// Checks the fields of a submission.
+///
+/// # Errors
+/// The first field that is out of its limits.
+pub fn check_submission(fields: &SubmissionFields<'_>) -> Result<(), SubmissionError> {
+    check_text("type", fields.job_type, TYPE_BYTES_MAX)?;
+    for (field, text, most) in [
+        ("source_hash", fields.source_hash, TEXT_BYTES_MAX),
+        ("source_path", fields.source_path, PATH_BYTES_MAX),
+        ("idempotency_key", fields.idempotency_key, TEXT_BYTES_MAX),
+    ] {
+        if let Some(text) = text {
+            check_text(field, text, most)?;
+        }
+    }
+    if fields.source_size.is_some_and(|size| size < 0) {
+        return Err(error("source_size", "must not be negative"));
+    }
+    if !(1..=5).contains(&fields.priority) {
+        return Err(error("priority", "must be between 1 and 5"));
+    }
+    if !(1..=i64::from(ATTEMPTS_MAX)).contains(&fields.attempts_max) {
+        return Err(error("max_attempts", format!("must be between 1 and {ATTEMPTS_MAX}")));
+    }
+    for (field, value, most) in
+        [("tags", fields.tags, TAGS_BYTES_MAX), ("metadata", fields.metadata, METADATA_BYTES_MAX)]
+    {
+        if let Some(value) = value {
+            check_json(field, value, most)?;
+        }
+    }
+    if fields.depends_on.len() > DEPENDS_ON_MAX {
+        return Err(error("depends_on", format!("at most {DEPENDS_ON_MAX} jobs")));
+    }
+    Ok(())
+}
+
+/// Checks a text: not empty, at most `most` bytes, without NUL, which PostgreSQL cannot store.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_text(field: &'static str, text: &str, most: usize) -> Result<(), SubmissionError> {
+    if text.is_empty() {
+        return Err(error(field, "is required"));
+    }
+    if text.len() > most {
+        return Err(error(field, format!("{} bytes, at most {most}", text.len())));
+    }
+    if text.contains('\0') {
+        return Err(error(field, "must not contain NUL"));
+    }
+    Ok(())
+}
+
+/// Checks a JSON value: at most `most` bytes as text, without NUL.
+pub(super) fn check_json(field: &'static str, value: &Value, most: usize) -> Result<(), SubmissionError> {
+    let text = value.to_string();
+    if text.len() > most {
+        return Err(error(field, format!("{} bytes, at most {most}", text.len())));
+    }
+    // serde_json writes NUL as this escape. An escaped backslash before `u0000` is not one.
+    let has_nul = text.replace("\\\\", "").contains("\\u0000");
+    if has_nul { Err(error(field, "must not contain NUL")) } else { Ok(()) }
+}
+
+/// The unique key of a job: by its idempotency key, else by its type and source hash, else none. The SQL
+/// function `quipu_job_key` computes the same.
+#[must_use]
+pub fn unique_key(
+    job_type: &str,
+    source_hash: Option<&str>,
+    idempotency_key: Option<&str>,
+) -> Option<[u8; 32]> {
+    // Each part is preceded by its length, so that no two jobs have the same text.
+    let text = match (idempotency_key, source_hash) {
+        (Some(key), _) => format!("key {} {key}", key.len()),
+        (None, Some(hash)) => format!("source {} {job_type} {hash}", job_type.len()),
+        (None, None) => return None,
+    };
+    Some(Sha256::digest(text.as_bytes()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const FIELDS: SubmissionFields<'static> = SubmissionFields {
+        job_type: "pdf",
+        source_hash: Some("abc"),
+        source_path: None,
+        source_size: None,
+        priority: 3,
+        attempts_max: 3,
+        idempotency_key: None,
+        tags: None,
+        metadata: None,
+        depends_on: &[],
+    };
+
+    fn field_of(fields: SubmissionFields<'_>) -> &'static str {
+        check_submission(&fields).unwrap_err().field
+    }
+
+    #[test]
+    fn each_field_has_its_limits() {
+        assert_eq!(check_submission(&FIELDS), Ok(()));
+        assert_eq!(field_of(SubmissionFields { job_type: "", ..FIELDS }), "type");
+        let long = "x".repeat(257);
+        assert_eq!(field_of(SubmissionFields { job_type: &long, ..FIELDS }), "type");
+        assert_eq!(field_of(SubmissionFields { source_hash: Some(&long), ..FIELDS }), "source_hash");
+        assert_eq!(field_of(SubmissionFields { idempotency_key: Some("a\0"), ..FIELDS }), "idempotency_key");
+        assert_eq!(field_of(SubmissionFields { source_size: Some(-1), ..FIELDS }), "source_size");
+        assert_eq!(field_of(SubmissionFields { priority: 6, ..FIELDS }), "priority");
+        assert_eq!(field_of(SubmissionFields { attempts_max: 101, ..FIELDS }), "max_attempts");
+        let large = json!("x".repeat(5_000));
+        assert_eq!(field_of(SubmissionFields { tags: Some(&large), ..FIELDS }), "tags");
+        assert_eq!(check_submission(&SubmissionFields { metadata: Some(&large), ..FIELDS }), Ok(()));
+        assert_eq!(field_of(SubmissionFields { depends_on: &[1; 65], ..FIELDS }), "depends_on");
+    }
+
+    #[test]
+    fn nul_is_refused_and_its_escape_in_a_text_is_not() {
+        let check = |value: Value| check_json("metadata", &value, 100).is_ok();
+        assert!(!check(json!({ "a": "x\0" })));
+        assert!(!check(json!({ "\0": 1 })));
+        assert!(check(json!("\\u0000")));
+        assert!(!check(json!("\\\0")));
+    }
+
+    #[test]
+    fn jobs_differ_in_their_keys_unless_they_are_the_same() {
+        let key = |job_type, hash, key| unique_key(job_type, hash, key);
+        assert_eq!(key("pdf", None, None), None);
+        assert_eq!(key("pdf", Some("a"), None), key("pdf", Some("a"), None));
+        let keys = [
+            key("pdf", Some("a"), None),
+            key("pdf", Some("b"), None),
+            key("image", Some("a"), None),
+            key("pdf a", Some("a"), None),
+            key("pdf", Some("a a"), None),
+            key("pdf", Some("a"), Some("k")),
+            key("pdf", None, Some("source 3 pdf a")),
+        ];
+        for (place, one) in keys.iter().enumerate() {
+            assert!(one.is_some() && keys.iter().skip(place + 1).all(|other| other != one), "{place}");
+        }
+        assert_eq!(key("pdf", Some("a"), Some("k")), key("image", None, Some("k")));
+    }
+}

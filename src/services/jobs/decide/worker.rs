@@ -1,0 +1,165 @@
+//! Decides what happens to a worker.
+
+use crate::services::jobs::command::WorkerCommand;
+use crate::services::jobs::event::{WorkerEvent, WorkerState, WorkerStatus};
+
+/// Least time between two records of a worker's heartbeat, microseconds.
+const BEAT_INTERVAL_US: i64 = 5_000_000;
+
+/// Why a change of a worker is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WorkerRefusal {
+    /// There is no such worker.
+    #[error("worker not found")]
+    Unknown,
+    /// A worker of this id exists.
+    #[error("worker already exists")]
+    Exists,
+    /// It is disabled or removed.
+    #[error("the worker is disabled")]
+    Disabled,
+}
+
+/// The state of a worker after an event; `None` if the event changes nothing.
+///
+/// # Errors
+/// Why the event is refused.
+pub fn change_worker(
+    state: Option<&WorkerState>,
+    command: &WorkerCommand,
+) -> Result<Option<WorkerState>, WorkerRefusal> {
+    let present = state.filter(|state| state.status != WorkerStatus::Removed);
+    let step = state.map_or(0, |state| state.step) + 1;
+    let profile = command.profile.as_ref();
+    let with_profile = |status, is_enabled| {
+        let known = present;
+        Some(WorkerState {
+            worker: command.worker.clone(),
+            step,
+            status,
+            is_enabled,
+            job_type: profile
+                .map(|profile| profile.job_type.clone())
+                .or_else(|| known.map(|known| known.job_type.clone()))
+                .unwrap_or_default(),
+            name: profile
+                .and_then(|profile| profile.name.clone())
+                .or_else(|| known.and_then(|k| k.name.clone())),
+            metadata: profile
+                .and_then(|profile| profile.metadata.clone())
+                .or_else(|| known.and_then(|k| k.metadata.clone())),
+        })
+    };
+    if command.event == WorkerEvent::Created {
+        return if present.is_some() {
+            Err(WorkerRefusal::Exists)
+        } else {
+            Ok(with_profile(WorkerStatus::Offline, true))
+        };
+    }
+    if command.event == WorkerEvent::Registered {
+        return match present {
+            Some(known) if !known.is_enabled => Err(WorkerRefusal::Disabled),
+            _ => Ok(with_profile(WorkerStatus::Online, true)),
+        };
+    }
+    let known = present.ok_or(WorkerRefusal::Unknown)?;
+    let (status, is_enabled) = match command.event {
+        WorkerEvent::Unregistered => (WorkerStatus::Offline, known.is_enabled),
+        // A worker that is not online stays what it is.
+        WorkerEvent::Lost if known.status == WorkerStatus::Online => {
+            (WorkerStatus::Offline, known.is_enabled)
+        }
+        WorkerEvent::Returned if known.status == WorkerStatus::Offline => {
+            (WorkerStatus::Online, known.is_enabled)
+        }
+        WorkerEvent::Lost | WorkerEvent::Returned => (known.status, known.is_enabled),
+        WorkerEvent::Draining => (WorkerStatus::Draining, known.is_enabled),
+        WorkerEvent::Suspended => (WorkerStatus::Suspended, known.is_enabled),
+        WorkerEvent::Resumed => (WorkerStatus::Online, known.is_enabled),
+        WorkerEvent::Enabled => (known.status, true),
+        WorkerEvent::Disabled => (known.status, false),
+        WorkerEvent::Removed => (WorkerStatus::Removed, false),
+        WorkerEvent::Created | WorkerEvent::Registered => (known.status, known.is_enabled),
+    };
+    if (status, is_enabled) == (known.status, known.is_enabled) {
+        return Ok(None);
+    }
+    Ok(Some(WorkerState { step, status, is_enabled, ..known.clone() }))
+}
+
+/// Whether a heartbeat is recorded: the last record is five seconds old, or the worker works on another job.
+#[must_use]
+pub fn is_new_beat(last: Option<(i64, Option<i64>)>, now_us: i64, job: Option<i64>) -> bool {
+    last.is_none_or(|(seen_us, known)| known != job || now_us - seen_us >= BEAT_INTERVAL_US)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::jobs::command::WorkerProfile;
+
+    fn event(event: WorkerEvent) -> WorkerCommand {
+        let profile = WorkerProfile { job_type: "pdf".to_owned(), name: None, metadata: None };
+        let brings = matches!(event, WorkerEvent::Created | WorkerEvent::Registered);
+        WorkerCommand {
+            worker: "w".to_owned(),
+            event,
+            profile: brings.then_some(profile),
+            actor: "local".to_owned(),
+        }
+    }
+
+    /// Plays events from nothing; returns the last state.
+    fn play(events: &[WorkerEvent]) -> Result<Option<WorkerState>, WorkerRefusal> {
+        let mut state: Option<WorkerState> = None;
+        for happened in events {
+            if let Some(next) = change_worker(state.as_ref(), &event(*happened))? {
+                assert_eq!(next.step, state.map_or(0, |state| state.step) + 1);
+                state = Some(next);
+            }
+        }
+        Ok(state)
+    }
+
+    fn status(events: &[WorkerEvent]) -> (WorkerStatus, bool) {
+        let state = play(events).unwrap().unwrap();
+        (state.status, state.is_enabled)
+    }
+
+    #[test]
+    fn a_worker_registers_is_lost_and_returns() {
+        use WorkerEvent::{Lost, Registered, Returned, Unregistered};
+        assert_eq!(status(&[Registered]), (WorkerStatus::Online, true));
+        assert_eq!(status(&[Registered, Lost]), (WorkerStatus::Offline, true));
+        assert_eq!(status(&[Registered, Lost, Lost, Returned]), (WorkerStatus::Online, true));
+        assert_eq!(status(&[Registered, Unregistered]), (WorkerStatus::Offline, true));
+        assert_eq!(play(&[Lost]), Err(WorkerRefusal::Unknown));
+    }
+
+    #[test]
+    fn a_draining_worker_stays_so_until_it_registers_again() {
+        use WorkerEvent::{Draining, Lost, Registered, Resumed, Returned, Suspended};
+        assert_eq!(status(&[Registered, Draining, Lost, Returned]), (WorkerStatus::Draining, true));
+        assert_eq!(status(&[Registered, Draining, Registered]), (WorkerStatus::Online, true));
+        assert_eq!(status(&[Registered, Suspended, Resumed]), (WorkerStatus::Online, true));
+    }
+
+    #[test]
+    fn a_disabled_worker_cannot_register_and_a_removed_one_begins_anew() {
+        use WorkerEvent::{Created, Disabled, Enabled, Registered, Removed};
+        assert_eq!(play(&[Created, Disabled, Registered]), Err(WorkerRefusal::Disabled));
+        assert_eq!(status(&[Created, Disabled, Enabled, Registered]), (WorkerStatus::Online, true));
+        assert_eq!(play(&[Created, Created]), Err(WorkerRefusal::Exists));
+        assert_eq!(play(&[Created, Removed, Disabled]), Err(WorkerRefusal::Unknown));
+        assert_eq!(status(&[Created, Removed, Created]), (WorkerStatus::Offline, true));
+    }
+
+    #[test]
+    fn heartbeats_are_recorded_every_five_seconds_and_with_each_new_job() {
+        assert!(is_new_beat(None, 0, None));
+        assert!(!is_new_beat(Some((0, Some(1))), 4_999_999, Some(1)));
+        assert!(is_new_beat(Some((0, Some(1))), 5_000_000, Some(1)));
+        assert!(is_new_beat(Some((0, Some(1))), 1, Some(2)));
+    }
+}

@@ -1,0 +1,135 @@
+//! Metrics of the queue.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use super::event::{Kind, Status};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StepLabels {
+    kind: &'static str,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// Metrics of one process. Clones share them.
+#[derive(Debug, Clone)]
+pub struct JobMetrics {
+    submitted: Counter,
+    leased: Counter,
+    steps: Family<StepLabels, Counter>,
+    in_vain: Counter,
+    refused: Family<ReasonLabel, Counter>,
+    waiting: Gauge,
+    streams: Gauge,
+    wait: Histogram,
+}
+
+impl Default for JobMetrics {
+    fn default() -> Self {
+        Self {
+            submitted: Counter::default(),
+            leased: Counter::default(),
+            steps: Family::default(),
+            in_vain: Counter::default(),
+            refused: Family::default(),
+            waiting: Gauge::default(),
+            streams: Gauge::default(),
+            // From 1 ms to 9 hours.
+            wait: Histogram::new(exponential_buckets(0.001, 4.0, 13)),
+        }
+    }
+}
+
+impl JobMetrics {
+    /// Registers the metrics.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("quipu_jobs_submitted", "Jobs submitted", self.submitted.clone());
+        registry.register("quipu_jobs_leased", "Leases taken", self.leased.clone());
+        registry.register(
+            "quipu_jobs_steps",
+            "Steps of jobs apart from leases, by what happened and the status after it",
+            self.steps.clone(),
+        );
+        registry.register(
+            "quipu_jobs_claims_in_vain",
+            "Candidates that another process had claimed already",
+            self.in_vain.clone(),
+        );
+        registry.register(
+            "quipu_jobs_refused",
+            "Requests refused, by the field at fault or the reason",
+            self.refused.clone(),
+        );
+        registry.register(
+            "quipu_jobs_workers_waiting",
+            "Claims that wait for jobs now",
+            self.waiting.clone(),
+        );
+        registry.register("quipu_jobs_streams", "Streams of events open now", self.streams.clone());
+        registry.register_with_unit(
+            "quipu_jobs_wait",
+            "Time from the submission of a job to its first lease",
+            Unit::Seconds,
+            self.wait.clone(),
+        );
+    }
+
+    /// Counts a new job.
+    pub fn submitted(&self) {
+        self.submitted.inc();
+    }
+
+    /// Counts leases.
+    pub fn leased(&self, jobs: usize) {
+        self.leased.inc_by(u64::try_from(jobs).unwrap_or(u64::MAX));
+    }
+
+    /// Records the time from the submission of a job to its first lease, seconds.
+    pub fn waited(&self, seconds: f64) {
+        self.wait.observe(seconds);
+    }
+
+    /// Counts another step of a job.
+    pub fn changed(&self, kind: Kind, status: Status) {
+        self.steps.get_or_create(&StepLabels { kind: kind.as_str(), status: status.as_str() }).inc();
+    }
+
+    /// Counts candidates that were claimed already.
+    pub fn claimed_in_vain(&self, candidates: usize) {
+        self.in_vain.inc_by(u64::try_from(candidates).unwrap_or(u64::MAX));
+    }
+
+    /// Counts a refused request. `reason` is one of a fixed list, so that the number of time series is bounded.
+    pub fn refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Counts a claim that begins to wait.
+    pub fn wait_began(&self) {
+        self.waiting.inc();
+    }
+
+    /// Counts a claim that no longer waits.
+    pub fn wait_ended(&self) {
+        self.waiting.dec();
+    }
+
+    /// Counts a stream that begins.
+    pub fn stream_began(&self) {
+        self.streams.inc();
+    }
+
+    /// Counts a stream that ended.
+    pub fn stream_ended(&self) {
+        self.streams.dec();
+    }
+}

@@ -1,0 +1,26 @@
+//! A job queue: jobs are submitted, leased to workers, completed or tried again, and every transition is an
+//! entry of a journal.
+//!
+//! Journals: `jobs` (jobs as they were submitted), `job_log` (what happened to them), `job_worker_log`,
+//! `job_credentials` (API tokens and secrets of workers), `job_schedules`. Projections: `job_keys` (in the
+//! same commit), `job_totals` (by ticks). Working tables: `job_ready`, `job_slots`, `job_cursors`, `job_beats`,
+//! `job_lease_key`.
+//!
+//! Invariants:
+//!
+//! - A job's entries are numbered without gaps, and the key (job, step) decides every race. No row is updated
+//!   or deleted for a job, so a long-running query does not slow the queue down.
+//! - One worker holds a job at a time. Who lost the lease can neither complete nor fail the job.
+//! - An answer that is repeated is the same as the first one.
+//! - What a process remembers of ready jobs may make it try in vain, never decide wrongly; a job that it
+//!   overlooks is found by its next look at the database.
+//!
+//! Limits, with their reasons: `decide/submission.rs` (fields), `edge/limits.rs` (requests), `decide/ready_index`
+//! (memory).
+
+pub mod append;
+pub mod command;
+pub mod decide;
+pub mod event;
+pub mod metrics;
+pub mod read;
