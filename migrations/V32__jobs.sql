@@ -118,6 +118,8 @@ CREATE INDEX job_log_xid ON job_log (xid);
 CREATE INDEX job_log_expires_at ON job_log (expires_at) WHERE expires_at IS NOT NULL;
 -- A client that repeats a claim gets the jobs of the first one.
 CREATE INDEX job_log_claim ON job_log (claim) WHERE kind = 'leased';
+-- For lists of dead and cancelled jobs.
+CREATE INDEX job_log_ended ON job_log (position) WHERE status IN ('dead', 'cancelled');
 -- Searches for ready jobs may have gone past these: see quipu_late_jobs().
 CREATE INDEX job_log_early ON job_log (xid) WHERE ready_at < recorded_at;
 SELECT quipu_make_journal('job_log');
@@ -170,7 +172,7 @@ CREATE INDEX job_ready_order ON job_ready (type, priority, ready_at, job);
 CREATE TABLE partitions.job_ready_0 PARTITION OF job_ready FOR VALUES IN (0);
 CREATE TABLE partitions.job_ready_1 PARTITION OF job_ready FOR VALUES IN (1);
 -- Internal: a reader's transaction would delay the truncation of a segment.
-GRANT SELECT, INSERT, UPDATE, DELETE ON job_ready, partitions.job_ready_0, partitions.job_ready_1 TO quipu;
+GRANT SELECT, INSERT, UPDATE, DELETE ON job_ready TO quipu;
 INSERT INTO job_ready SELECT s, '', 1, '-infinity', 0, 0, '', 0, 0 FROM generate_series(0, 1) s;
 
 CREATE TABLE job_slots (
@@ -182,7 +184,7 @@ CREATE TABLE job_slots (
     claim   uuid    NOT NULL,
     PRIMARY KEY (type, slot, turn)
 );
-COMMENT ON TABLE job_slots IS 'working: leases of types with a limit (services.jobs.running_max), each in a slot of its own; without its rows more jobs than the limit can run until their leases end';
+COMMENT ON TABLE job_slots IS 'working: leases of types with a limit (services.jobs.limits), each in a slot of its own; without its rows more jobs than the limit can run until their leases end';
 COMMENT ON COLUMN job_slots.type IS 'as in jobs';
 COMMENT ON COLUMN job_slots.slot IS 'from 1 to the limit';
 COMMENT ON COLUMN job_slots.turn IS 'uses of the slot, from 1: the key (type, slot, turn) decides who gets it';
@@ -197,7 +199,7 @@ CREATE TABLE job_cursors (
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE job_cursors IS 'working: how far loops of the service have come; without its row a loop begins at the start';
-COMMENT ON COLUMN job_cursors.name IS 'segment: the one that is written. expiry: leases up to this time are settled, microseconds since 1970. dependencies: the snapshot that was read';
+COMMENT ON COLUMN job_cursors.name IS 'segment: the one that is written. expiry: leases up to this time are settled, microseconds since 1970. dependencies: the snapshot that was read. filled: when job_ready was filled from the journals, microseconds since 1970';
 COMMENT ON COLUMN job_cursors.value IS 'see name';
 COMMENT ON COLUMN job_cursors.updated_at IS 'database clock';
 SELECT quipu_make_changeable('job_cursors');

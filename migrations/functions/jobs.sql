@@ -437,6 +437,9 @@ BEGIN
     INSERT INTO job_ready (segment, type, priority, ready_at, job, step, status, attempt, failures)
     SELECT s, '', 1, '-infinity', 0, 0, '', 0, 0 FROM generate_series(0, 1) s
     WHERE NOT EXISTS (SELECT FROM job_ready r WHERE r.segment = s AND r.type = '');
+    -- Every process forgets then what it knows of ready jobs.
+    INSERT INTO job_cursors (name, value) VALUES ('filled', quipu_us(clock_timestamp())::text)
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = clock_timestamp();
     RETURN true;
 END $$;
 COMMENT ON FUNCTION quipu_fill_ready() IS 'fills job_ready from the journals if it was truncated; returns whether it was';
@@ -505,3 +508,61 @@ END $$;
 COMMENT ON FUNCTION quipu_job_lease_key(bytea) IS 'the secret with which lease tokens are made and checked; stores the argument if there is none';
 REVOKE ALL ON FUNCTION quipu_job_lease_key(bytea) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_job_lease_key(bytea) TO quipu;
+
+-- Numbers of jobs for a list, at most `most`: by priority, then the newest first. With a status, or a type, or
+-- both; NULL for any. Jobs with numbers below `before`, NULL for all. A list is made of 10,000 jobs
+-- of that status at most, the newest where the status has an order of time; `before` lists older ones.
+CREATE OR REPLACE FUNCTION quipu_list_jobs(of_status text, of_type text, before bigint, skip integer, most integer)
+RETURNS TABLE (job bigint) LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+DECLARE bound CONSTANT integer := 10000; top bigint := coalesce(before, 9223372036854775807);
+BEGIN
+    RETURN QUERY
+    WITH newest AS MATERIALIZED (
+        (SELECT j.job FROM jobs j WHERE of_status IS NULL AND j.job < top AND (of_type IS NULL OR j.type = of_type) ORDER BY j.job DESC LIMIT bound)
+        UNION
+        (SELECT r.job FROM job_ready r
+         WHERE of_status IN ('pending', 'failed') AND r.status = of_status AND r.job > 0 AND r.job < top AND (of_type IS NULL OR r.type = of_type)
+           AND NOT EXISTS (SELECT FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1)
+         LIMIT bound)
+        UNION
+        (SELECT j.job FROM jobs j WHERE of_status = 'waiting' AND j.depends_on IS NOT NULL AND j.job < top
+           AND (of_type IS NULL OR j.type = of_type)
+           AND coalesce((SELECT l.status FROM job_log l WHERE l.job = j.job ORDER BY l.step DESC LIMIT 1), j.status) = 'waiting'
+         LIMIT bound)
+        UNION
+        (SELECT l.job FROM job_log l
+         WHERE of_status = 'running' AND l.expires_at IS NOT NULL AND l.expires_at > now() - interval '1 hour' AND l.job < top
+           AND (of_type IS NULL OR l.type = of_type)
+           AND NOT EXISTS (SELECT FROM job_log n WHERE n.job = l.job AND n.step = l.step + 1)
+         ORDER BY l.expires_at DESC LIMIT bound)
+        UNION
+        (SELECT l.job FROM job_log l
+         WHERE of_status = 'completed' AND l.status = 'completed' AND l.kind = 'completed' AND l.job < top AND (of_type IS NULL OR l.type = of_type)
+         ORDER BY l.position DESC LIMIT bound)
+        UNION
+        (SELECT l.job FROM job_log l
+         WHERE of_status IN ('dead', 'cancelled') AND l.status IN ('dead', 'cancelled') AND l.status = of_status AND l.job < top
+           AND (of_type IS NULL OR l.type = of_type)
+           AND NOT EXISTS (SELECT FROM job_log n WHERE n.job = l.job AND n.step = l.step + 1)
+         ORDER BY l.position DESC LIMIT bound))
+    SELECT n.job FROM newest n
+    CROSS JOIN LATERAL (
+        SELECT coalesce((SELECT l.priority FROM job_log l WHERE l.job = n.job ORDER BY l.step DESC LIMIT 1),
+                        (SELECT j.priority FROM jobs j WHERE j.job = n.job)) AS priority) p
+    ORDER BY p.priority, n.job DESC OFFSET skip LIMIT most;
+END $$;
+COMMENT ON FUNCTION quipu_list_jobs(text, text, bigint, integer, integer) IS 'numbers of jobs of a status and type, by priority and the newest first';
+
+-- What became visible between two snapshots, for the stream of events, in the order of positions, after one of them.
+CREATE OR REPLACE FUNCTION quipu_job_events(last pg_snapshot, this pg_snapshot, after bigint, most integer)
+RETURNS TABLE (pos bigint, kind text, job bigint, type text, status text, worker text, why text) LANGUAGE sql STABLE AS $$
+    SELECT * FROM (
+        SELECT j.position, 'submitted', j.job, j.type, j.status, NULL::text, NULL::text FROM jobs_between(last, this) j
+        UNION ALL
+        SELECT l.position, l.kind, l.job, l.type, l.status, l.worker, left(l.why, 1000) FROM job_log_between(last, this) l WHERE l.kind <> 'renewed'
+        UNION ALL
+        SELECT w.position, 'worker_' || w.kind, NULL, w.type, w.status, w.worker, NULL FROM job_worker_log_between(last, this) w) e (position)
+    WHERE position > after ORDER BY position LIMIT most
+$$;
+COMMENT ON FUNCTION quipu_job_events(pg_snapshot, pg_snapshot, bigint, integer) IS 'entries of jobs and workers that the second snapshot sees and the first does not';

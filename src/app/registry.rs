@@ -4,13 +4,13 @@ use super::upkeep;
 use crate::base::Secret;
 use crate::config::{Services, Settings};
 use crate::room::{ListenerSpec, Room, ServiceName, ServiceSpec};
-use crate::services::{archive, console, messages};
+use crate::services::{archive, console, jobs, messages};
 use crate::store::Error;
 use crate::store::projection::Projection;
 use crate::store::verify::{self, Finding};
 
 /// Every room, and the services that serve all rooms.
-pub const ROOMS: &[Room] = &[upkeep::ROOM, archive::ROOM, messages::ROOM, console::ROOM];
+pub const ROOMS: &[Room] = &[upkeep::ROOM, archive::ROOM, messages::ROOM, jobs::ROOM, console::ROOM];
 
 /// The description of one service.
 #[must_use]

@@ -10,6 +10,7 @@ mod output;
 mod relays;
 mod run;
 mod setup;
+mod tokens;
 mod upkeep;
 mod url;
 
@@ -76,6 +77,9 @@ enum Command {
     /// Manage tokens and keys; send and receive messages.
     #[command(subcommand)]
     Messages(messages::Messages),
+    /// Create, list and revoke API tokens of the job queue.
+    #[command(subcommand)]
+    Tokens(tokens::Tokens),
     /// Show the content, size and progress of the archive.
     #[command(subcommand)]
     Archive(archive::Archive),
@@ -176,6 +180,7 @@ impl Cli {
             Command::Export(export) => until_signal(export.run(context)).await,
             Command::Relays(relays) => until_signal(relays.run(context)).await,
             Command::Messages(messages) => messages.run(&context).await,
+            Command::Tokens(tokens) => until_signal(tokens.run(&context)).await,
             Command::Archive(archive) => archive.run(&context).await,
             Command::Url { door } => url::show(&context, door),
             Command::SetupSql(setup) => setup.run(&context).await,

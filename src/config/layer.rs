@@ -30,6 +30,16 @@ impl fmt::Display for Problem {
 /// Prefix of the environment variables that are settings.
 const PREFIX: &str = "QUIPU__";
 
+/// The variables of BlobForge that are settings of the room `jobs`.
+const BLOBFORGE: [(&str, &str); 3] = [
+    ("BLOBFORGE_WORKER_TIMEOUT", "services.jobs.worker_timeout_s"),
+    ("BLOBFORGE_MAX_ATTEMPTS", "services.jobs.attempts_max"),
+    ("BLOBFORGE_LOG_LEVEL", "log.level"),
+];
+
+/// The variable of BlobForge for its port.
+const BLOBFORGE_PORT: &str = "BLOBFORGE_PORT";
+
 /// Source name of the environment.
 pub(super) const ENVIRONMENT: &str = "environment";
 
@@ -57,12 +67,21 @@ impl Layer {
         Ok(Self { source: source.to_owned(), dict })
     }
 
-    /// Reads the variables `QUIPU__SECTION__KEY`, and `QUIPU_POOLER` as another name of
-    /// `QUIPU__DATABASE__POOLER`. An empty variable counts as unset.
+    /// Reads the variables `QUIPU__SECTION__KEY`, `QUIPU_POOLER` as another name of `QUIPU__DATABASE__POOLER`,
+    /// and the variables of BlobForge. An empty variable counts as unset.
     pub(super) fn environment(variables: &BTreeMap<String, String>) -> Self {
         let mut dict = Dict::new();
         if let Some(pooler) = variables.get("QUIPU_POOLER").filter(|value| !value.is_empty()) {
             put(&mut dict, "database.pooler", scalar(pooler));
+        }
+        for (name, key) in BLOBFORGE {
+            if let Some(value) = variables.get(name).filter(|value| !value.is_empty()) {
+                put(&mut dict, key, scalar(value));
+            }
+        }
+        // The original listens on all addresses; Quipu does so only if it is told the address.
+        if let Some(port) = variables.get(BLOBFORGE_PORT).filter(|port| !port.is_empty()) {
+            put(&mut dict, "services.jobs.address", Value::from(format!("127.0.0.1:{port}")));
         }
         for (name, value) in variables {
             if let Some(key) = name.strip_prefix(PREFIX).filter(|_| !value.is_empty()) {

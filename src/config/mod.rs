@@ -14,6 +14,7 @@ macro_rules! nonzero {
 mod environment;
 mod http;
 mod implementation;
+mod jobs;
 mod keys;
 mod layer;
 mod merge;
@@ -42,6 +43,7 @@ use merge::Merged;
 pub use environment::{DatabaseEnv, Environment, Pooler};
 pub use http::{AddressPrefix, Http};
 pub use implementation::{Implementation, ImplementationError, SettingsFile};
+pub use jobs::{Jobs, TypeLimit};
 pub use layer::Problem;
 pub use messages::Messages;
 pub use monitor::Monitor;
@@ -159,6 +161,7 @@ impl Configuration {
         let settings = settings.map_err(|found| problems.extend(found)).unwrap_or_default();
         problems.extend(settings.problems(&merged));
         problems.extend(settings.services.messages.problems(&merged));
+        problems.extend(settings.services.jobs.problems(&merged));
         let synchronizer_key = keys::key(&environment, keys::SYNCHRONIZER);
         let synchronizer_key = synchronizer_key.map_err(|found| problems.push(found)).unwrap_or_default();
         let monitor_key = keys::key(&environment, keys::MONITOR);

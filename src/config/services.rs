@@ -5,7 +5,7 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Messages, Monitor, PrioritySynchronizer, Synchronizer};
+use super::{Jobs, Messages, Monitor, PrioritySynchronizer, Synchronizer};
 
 /// Section `services`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -35,6 +35,8 @@ pub struct Services {
     /// Stores and forwards messages. In `sender_…`, `recipient_…`, `acknowledgements_per_second` and
     /// `proofs_per_minute` 0 means no limit.
     pub messages: Messages,
+    /// Queues jobs and leases them to workers.
+    pub jobs: Jobs,
     /// Serves the console at `http.console_address`.
     pub console: Console,
     /// Verifies and appends Nostr events, for every service that receives them.

@@ -15,6 +15,8 @@ pub struct RequestContext {
     pub(super) client: ClientAddress,
     pub(super) listener: &'static str,
     pub(super) metrics: HttpMetrics,
+    /// Whether errors have their text under `error` as well.
+    pub(super) has_error_field: bool,
 }
 
 impl RequestContext {
@@ -35,7 +37,8 @@ impl RequestContext {
     /// call this for failures after their response has begun.
     #[must_use]
     pub fn report(&self, failure: &Failure) -> ErrorBody {
-        let body = failure.body(Some(&self.id));
+        let mut body = failure.body(Some(&self.id));
+        body.error = self.has_error_field.then(|| body.message.clone());
         self.metrics.failed(self.listener, failure, body.code);
         let (listener, request_id, code) = (self.listener, &*self.id, body.code);
         if let Failure::Internal(error) = failure {

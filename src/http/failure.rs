@@ -79,6 +79,9 @@ pub struct ErrorBody {
     pub code: &'static str,
     /// Text for people.
     pub message: Cow<'static, str>,
+    /// The same text, on listeners whose clients expect it under this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Cow<'static, str>>,
     /// The field of the request that is at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<Cow<'static, str>>,
@@ -210,6 +213,7 @@ impl Failure {
         let plain = |code, message: &'static str| ErrorBody {
             code,
             message: message.into(),
+            error: None,
             field: None,
             limit: None,
             value: None,

@@ -66,6 +66,7 @@ pub(super) struct Guard {
     pub(super) hosts: Vec<String>,
     pub(super) settings: Arc<Http>,
     pub(super) metrics: HttpMetrics,
+    pub(super) has_error_field: bool,
 }
 
 /// Handles one request.
@@ -76,6 +77,7 @@ pub(super) async fn guard(State(guard): State<Arc<Guard>>, mut request: Request,
         client: client(peer, request.headers(), &guard.settings.trusted_proxies),
         listener: guard.listener,
         metrics: guard.metrics.clone(),
+        has_error_field: guard.has_error_field,
     };
     // Only the path: the query may contain a token.
     let span = tracing::info_span!(

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::handler::Handler;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, patch, post};
 use serde::Serialize;
 
 /// What a client needs for an endpoint.
@@ -17,12 +17,17 @@ pub enum Access {
     Handshake,
     /// Every client may send the request, which must contain a valid proof.
     Proof,
+    /// An API token with the right scope, or a worker's secret; where the settings allow it, a program on this
+    /// machine needs neither.
+    Token,
+    /// An API token of an administrator.
+    Admin,
 }
 
 /// A method on a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Endpoint {
-    /// `GET` (which includes `HEAD`) or `POST`.
+    /// `GET` (which includes `HEAD`), `POST`, `PATCH` or `DELETE`.
     pub method: &'static str,
     /// The route's path: `/v1/messages/{msg_id}`.
     pub path: &'static str,
@@ -64,6 +69,28 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     {
         self.endpoints.push(Endpoint { method: "POST", path, access });
         Self { router: self.router.route(path, post(handler)), ..self }
+    }
+
+    /// Adds a handler of PATCH.
+    #[must_use]
+    pub fn patch<H, T>(mut self, path: &'static str, access: Access, handler: H) -> Self
+    where
+        H: Handler<T, S>,
+        T: 'static,
+    {
+        self.endpoints.push(Endpoint { method: "PATCH", path, access });
+        Self { router: self.router.route(path, patch(handler)), ..self }
+    }
+
+    /// Adds a handler of DELETE.
+    #[must_use]
+    pub fn delete<H, T>(mut self, path: &'static str, access: Access, handler: H) -> Self
+    where
+        H: Handler<T, S>,
+        T: 'static,
+    {
+        self.endpoints.push(Endpoint { method: "DELETE", path, access });
+        Self { router: self.router.route(path, delete(handler)), ..self }
     }
 
     /// Sets the state that the handlers share.

@@ -45,6 +45,7 @@ pub struct Listener {
     address: SocketAddr,
     hosts: Vec<String>,
     sockets: Option<(usize, usize)>,
+    has_error_field: bool,
 }
 
 impl Listener {
@@ -60,7 +61,7 @@ impl Listener {
         let failed = |source| BindError { setting, address, source };
         let tcp = TcpListener::bind(address).await.map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
-        Ok(Self { name, tcp, address, hosts: Vec::new(), sockets: None })
+        Ok(Self { name, tcp, address, hosts: Vec::new(), sockets: None, has_error_field: false })
     }
 
     /// Adds a host name that only this listener accepts.
@@ -75,6 +76,12 @@ impl Listener {
     #[must_use]
     pub fn with_sockets(self, connections_max: usize, per_address_max: usize) -> Self {
         Self { sockets: Some((connections_max, per_address_max)), ..self }
+    }
+
+    /// Gives errors their text under `error` as well, where clients of the original read it.
+    #[must_use]
+    pub fn with_error_field(self) -> Self {
+        Self { has_error_field: true, ..self }
     }
 
     /// The bound address.
@@ -106,6 +113,16 @@ impl Edge {
 
     /// Wraps the routes in the guard, as [`Edge::serve`] does, and records their endpoints.
     pub fn router(&self, name: &'static str, own_hosts: &[String], routes: Routes) -> Router {
+        self.guarded(name, own_hosts, false, routes)
+    }
+
+    fn guarded(
+        &self,
+        name: &'static str,
+        own_hosts: &[String],
+        has_error_field: bool,
+        routes: Routes,
+    ) -> Router {
         let (unguarded, endpoints) = routes.into_parts();
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).insert(name, endpoints);
         let hosts = self.settings.hosts.iter().chain(own_hosts).cloned().collect();
@@ -114,6 +131,7 @@ impl Edge {
             hosts,
             settings: Arc::clone(&self.settings),
             metrics: self.metrics.clone(),
+            has_error_field,
         };
         unguarded.layer(from_fn_with_state(Arc::new(state), guard))
     }
@@ -128,8 +146,8 @@ impl Edge {
     /// connections. An endless stream must watch the drain itself; otherwise the end of the grace time aborts
     /// it.
     pub fn serve(&self, lifecycle: &Lifecycle, listener: Listener, routes: Routes) {
-        let Listener { name, tcp, hosts, sockets, .. } = listener;
-        let guarded = self.router(name, &hosts, routes);
+        let Listener { name, tcp, hosts, sockets, has_error_field, .. } = listener;
+        let guarded = self.guarded(name, &hosts, has_error_field, routes);
         let settings = &self.settings;
         let (sockets_max, sockets_per_address_max) = sockets.unwrap_or_default();
         let connection_limits = ConnectionLimits::new(

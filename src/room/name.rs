@@ -24,6 +24,8 @@ pub enum ServiceName {
     Vanisher,
     /// Stores and forwards messages.
     Messages,
+    /// Queues jobs.
+    Jobs,
     /// Serves the pages.
     Console,
 }
@@ -42,6 +44,7 @@ impl ServiceName {
         Self::PrioritySynchronizer,
         Self::Vanisher,
         Self::Messages,
+        Self::Jobs,
         Self::Console,
     ];
 
@@ -59,6 +62,7 @@ impl ServiceName {
             Self::PrioritySynchronizer => "priority-synchronizer",
             Self::Vanisher => "vanisher",
             Self::Messages => "messages",
+            Self::Jobs => "jobs",
             Self::Console => "console",
         }
     }

@@ -22,11 +22,13 @@ pub enum Port {
     Messages,
     /// Health and metrics of messages.
     MessagesHttp,
+    /// Clients and workers of jobs.
+    Jobs,
 }
 
 impl Port {
     /// All of them, in their order.
-    pub const ALL: [Self; Self::MessagesHttp as usize + 1] = [
+    pub const ALL: [Self; Self::Jobs as usize + 1] = [
         Self::Console,
         Self::Ops,
         Self::Postgres,
@@ -34,6 +36,7 @@ impl Port {
         Self::SampleRelay,
         Self::Messages,
         Self::MessagesHttp,
+        Self::Jobs,
     ];
 
     /// The name of what listens there, as the ready file, logs and metrics have it.
@@ -47,6 +50,7 @@ impl Port {
             Self::SampleRelay => "sample-relay",
             Self::Messages => "messages",
             Self::MessagesHttp => "messages-http",
+            Self::Jobs => "jobs",
         }
     }
 }

@@ -117,6 +117,15 @@ async fn every_endpoint_is_documented_and_treats_strangers_as_documented() {
         };
         let (status, answer) = ask(&address, row, "", &host, body).await;
         assert!(stranger.split(':').next().unwrap().contains(&status.to_string()), "{row:?}: {answer}");
+        if row.access == "token" || row.access == "admin" {
+            // A program on this machine needs no token, but for administration. A forwarded request does, and
+            // an invalid token is refused from everywhere.
+            for line in ["x-forwarded-for: 127.0.0.1", "forwarded: for=127.0.0.1", "authorization: bearer x"]
+            {
+                let (status, answer) = ask(&address, row, "", &format!("{host}{line}\r\n"), body).await;
+                assert_eq!(status, 401, "{row:?} {line}: {answer}");
+            }
+        }
         if row.access != "identity" {
             continue;
         }

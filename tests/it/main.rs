@@ -17,6 +17,7 @@ mod documents;
 mod embedded;
 mod endpoints;
 mod http;
+mod jobs;
 mod journals;
 mod lifecycle;
 mod messages;

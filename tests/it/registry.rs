@@ -113,7 +113,7 @@ fn every_section_of_services_is_that_of_a_service() {
 fn the_services_that_run_by_default_are_these_in_this_order() {
     assert_eq!(
         ServiceName::list(&registry::enabled(&Settings::default().services)),
-        "initializer, ticker, projector, finder, validator, monitor, synchronizer, messages, console"
+        "initializer, ticker, projector, finder, validator, monitor, synchronizer, messages, jobs, console"
     );
     let mut sample = Settings::default();
     for room in ROOMS {
@@ -121,7 +121,7 @@ fn the_services_that_run_by_default_are_these_in_this_order() {
     }
     assert_eq!(
         ServiceName::list(&registry::enabled(&sample.services)),
-        "initializer, ticker, projector, monitor, synchronizer, messages, console"
+        "initializer, ticker, projector, monitor, synchronizer, messages, jobs, console"
     );
     let only = ["ws://127.0.0.1:4704".to_owned()];
     assert_eq!(sample.services.synchronizer.only_relays, only);
@@ -140,6 +140,7 @@ fn every_listener_has_a_port_of_its_own_and_moves_its_own_setting_alone() {
             ("sample-relay", 4704),
             ("messages", 4705),
             ("messages-http", 4706),
+            ("jobs", 4707),
         ]
     );
     let used: Vec<Port> = registry::listeners().map(|listener| listener.port).chain(NO_SERVICE).collect();
@@ -254,17 +255,19 @@ fn the_containers_publish_every_listener_and_the_implementations_have_every_serv
     }
 }
 
-/// `quipu run messages` takes the ports of aethos-relay.
+/// `quipu run messages` takes the ports of aethos-relay, `quipu run jobs` that of BlobForge.
 #[test]
-fn only_messages_changes_its_settings_when_it_runs_alone() {
+fn only_services_that_replace_another_program_change_their_settings_when_they_run_alone() {
     for service in registry::services() {
         let mut settings = Settings::default();
         (service.run_alone)(&mut settings);
-        let addresses = [settings.services.messages.ws_address, settings.services.messages.http_address];
-        if service.name == ServiceName::Messages {
-            assert_eq!(addresses.map(|address| address.unwrap().port()), [8080, 8081]);
-        } else {
-            assert_eq!(settings, Settings::default(), "{:?}", service.name);
+        let Settings { services, .. } = &settings;
+        let addresses = [services.messages.ws_address, services.messages.http_address, services.jobs.address];
+        let ports = addresses.map(|address| address.map(|address| address.port()));
+        match service.name {
+            ServiceName::Messages => assert_eq!(ports, [Some(8080), Some(8081), None]),
+            ServiceName::Jobs => assert_eq!(ports, [None, None, Some(8080)]),
+            _ => assert_eq!(settings, Settings::default(), "{:?}", service.name),
         }
     }
 }

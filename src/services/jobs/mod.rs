@@ -21,6 +21,12 @@
 pub mod append;
 pub mod command;
 pub mod decide;
+pub mod edge;
 pub mod event;
 pub mod metrics;
+pub mod project;
+pub mod react;
 pub mod read;
+mod service;
+
+pub use service::{ROOM, Started, start};

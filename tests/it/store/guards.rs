@@ -25,7 +25,14 @@ const FILL: &str = "
     SELECT quipu_ensure_message_hours(extract(epoch FROM now())::bigint + 7200);
     SELECT quipu_append_messages(ARRAY[gen_random_uuid()], '{a}', '{b}', '{NULL}', '{60}', '{60}', ARRAY[sha256('hello')], '{5}', '{1}', '{hello}',
                                  '{}', '{}', '{}', '{}', '{}', '{}', '{}');
-    INSERT INTO message_tokens (kind, token_sha256, wayfarer_id) VALUES ('created', sha256('token'), 'a');";
+    INSERT INTO message_tokens (kind, token_sha256, wayfarer_id) VALUES ('created', sha256('token'), 'a');
+    INSERT INTO jobs (job, type, status, priority, ready_at, attempts_max, actor)
+    SELECT n * 1000000, 'pdf', 'pending', 3, now(), 3, 'test' FROM generate_series(0, 2) n;
+    INSERT INTO job_log (job, step, kind, was, status, type, priority, attempt, failures, worker, claim, lease_s, expires_at, actor)
+    SELECT n * 1000000, 1, 'leased', 'pending', 'running', 'pdf', 3, 1, 0, 'w', gen_random_uuid(), 60, now(), 'test' FROM generate_series(0, 2) n;
+    INSERT INTO job_worker_log (worker, step, kind, status, is_enabled, type, actor) VALUES ('w', 1, 'registered', 'online', true, 'pdf', 'test');
+    INSERT INTO job_credentials (kind, secret_sha256, name, is_admin, scopes, actor) VALUES ('created', sha256('secret'), 'a', true, '{}', 'test');
+    INSERT INTO job_schedules (name, step, kind, cron, type, priority, attempts_max, actor) VALUES ('s', 1, 'set', '* * * * *', 'pdf', 3, 3, 'test');";
 
 /// Tries every change on every table of the list. Reports changes that were allowed or failed for another
 /// reason.

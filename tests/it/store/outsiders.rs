@@ -239,7 +239,7 @@ async fn sql_accepts_a_relay_address_only_in_its_canonical_spelling() {
 }
 
 #[tokio::test]
-async fn analysts_call_no_procedure_and_programs_call_four() {
+async fn analysts_call_no_procedure_and_programs_call_five() {
     let kit = Kit::new().await;
     let callable = "SELECT p.proname::text FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
                     AND (p.provolatile = 'v' OR p.prosecdef OR p.proname LIKE 'insert%' OR p.proname LIKE 'delete%')
@@ -249,7 +249,7 @@ async fn analysts_call_no_procedure_and_programs_call_four() {
         (SharedRole::MessagesReader, &[]),
         (
             SharedRole::Writer,
-            &["delete_orphan_events", "insert_event", "insert_relay", "insert_relay_metadata"],
+            &["delete_orphan_events", "insert_event", "insert_relay", "insert_relay_metadata", "quipu_submit_job"],
         ),
     ] {
         let client = connect(&kit.database.shared_role_url(person)).await.unwrap();

@@ -3,6 +3,9 @@
 //! again from the new state.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use super::JobJournal;
 use super::queue::{ReadyNotice, merged};
@@ -18,7 +21,11 @@ use crate::store::Error;
 use crate::store::append::Client;
 
 /// Rounds after which a command whose step was always taken by others is given up.
-const ROUNDS_MAX: usize = 8;
+const ROUNDS_MAX: u32 = 8;
+
+/// Pause before the next round, times the number of rounds, when all candidates are about to be committed by
+/// others: another process, or an earlier attempt of this batch whose answer was lost.
+const HELD_UP: Duration = Duration::from_millis(5);
 
 /// Candidates that a search reads ahead, of each type and priority, beyond those that are wanted.
 const READ_AHEAD: usize = 128;
@@ -51,19 +58,32 @@ pub(super) struct Batch<'a> {
     answers: Vec<Option<JobAnswer>>,
     /// What became ready.
     notices: Vec<ReadyNotice>,
-    /// Candidates that could not be claimed.
+    /// Candidates that were not tried: no slot was free, or another command of the batch changes the job.
     left: Vec<Candidate>,
+    /// Candidates that were tried in vain.
+    in_vain: Vec<Candidate>,
+    /// Whether a claim found only candidates that others are about to commit.
+    is_held_up: bool,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(journal: &'a JobJournal, client: &'a Client, commands: &'a [JobCommand]) -> Self {
         let answers = vec![None; commands.len()];
-        Self { journal, client, commands, answers, notices: Vec::new(), left: Vec::new() }
+        Self {
+            journal,
+            client,
+            commands,
+            answers,
+            notices: Vec::new(),
+            left: Vec::new(),
+            in_vain: Vec::new(),
+            is_held_up: false,
+        }
     }
 
     /// Answers every command. Everything that is said to be done is committed.
     pub(super) async fn run(mut self) -> Result<(Vec<JobAnswer>, Vec<ReadyNotice>), Error> {
-        for _ in 0..ROUNDS_MAX {
+        for round in 1..=ROUNDS_MAX {
             let open: Vec<usize> =
                 (0..self.commands.len()).filter(|place| self.answers[*place].is_none()).collect();
             if open.is_empty() {
@@ -95,11 +115,21 @@ impl<'a> Batch<'a> {
             }
             let is_stored: HashSet<usize> = stored.steps.into_iter().collect();
             self.settle(plan, &read, &is_stored, stored.moment_us);
+            if std::mem::take(&mut self.is_held_up) {
+                sleep(HELD_UP * round).await;
+                self.journal.queue.index().put_back(std::mem::take(&mut self.in_vain));
+            }
         }
         // Their steps may be free after all: another transaction was rolled back, or only the slot was taken.
+        self.left.append(&mut self.in_vain);
         self.journal.queue.index().put_back(self.left);
-        let answers = self.answers.into_iter().map(|answer| answer.unwrap_or(JobAnswer::Contended)).collect();
-        Ok((answers, merged(self.notices)))
+        let given_up = |command: &JobCommand| match command {
+            JobCommand::Claim(_) => JobAnswer::Claimed(Vec::new()),
+            JobCommand::Submit(_) | JobCommand::Change(_) => JobAnswer::Contended,
+        };
+        let answers = self.answers.into_iter().zip(self.commands);
+        let answers = answers.map(|(answer, command)| answer.unwrap_or_else(|| given_up(command)));
+        Ok((answers.collect(), merged(self.notices)))
     }
 
     /// Reads what the open commands need, in one round trip.
@@ -210,8 +240,13 @@ impl<'a> Batch<'a> {
             plan.of.push((place, Some(candidate)));
             planned += 1;
         }
-        if planned == 0 {
+        if planned > 0 {
+            return;
+        }
+        if self.in_vain.is_empty() {
             self.answers[place] = Some(JobAnswer::Claimed(Vec::new()));
+        } else {
+            self.is_held_up = true;
         }
     }
 
@@ -254,7 +289,7 @@ impl<'a> Batch<'a> {
                     }
                     _ => {
                         in_vain += 1;
-                        self.left.push(candidate);
+                        self.in_vain.push(candidate);
                     }
                 }
             } else if is_stored {

@@ -2,6 +2,7 @@
 //! wait for their effects.
 
 mod batch;
+mod beats;
 mod credentials;
 mod numbers;
 mod queue;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
+pub use beats::Beats;
 pub use credentials::{CredentialAnswer, CredentialJournal};
 pub use numbers::JobNumbers;
 pub use queue::{Queue, ReadyNotice};

@@ -126,6 +126,8 @@ pub struct LateJobs {
     pub expired: Vec<i64>,
     /// The snapshot to go on from.
     pub snapshot: String,
+    /// The database's clock, microseconds since 1970.
+    pub now_us: i64,
 }
 
 /// What searches may have gone past since snapshot `last`; nothing without one.
@@ -134,20 +136,20 @@ pub async fn late_jobs(pools: &Pools, last: Option<&str>) -> Result<LateJobs, Er
     let rows = client
         .query_typed(
             "-- late_jobs
-             SELECT s.snapshot::text, l.type, l.priority, l.ready_us, l.expired_job FROM (SELECT pg_current_snapshot() AS snapshot) s
+             SELECT s.snapshot::text, quipu_us(clock_timestamp()), l.type, l.priority, l.ready_us, l.expired_job FROM (SELECT pg_current_snapshot() AS snapshot) s
              LEFT JOIN LATERAL quipu_late_jobs($1::text::pg_snapshot) l ON $1 IS NOT NULL",
             &[(&last, Type::TEXT)],
         )
         .await?;
     let mut late = LateJobs::default();
     for row in &rows {
-        late.snapshot = row.get(0);
+        (late.snapshot, late.now_us) = (row.get(0), row.get(1));
         let (job_type, priority, ready_us): (Option<String>, Option<i16>, Option<i64>) =
-            (row.get(1), row.get(2), row.get(3));
+            (row.get(2), row.get(3), row.get(4));
         if let ((Some(job_type), Some(priority)), Some(ready_us)) = ((job_type, priority), ready_us) {
             late.ready.push(ReadyNotice { job_type, priority, ready_us, jobs: 1 });
         }
-        late.expired.extend(row.get::<_, Option<i64>>(4));
+        late.expired.extend(row.get::<_, Option<i64>>(5));
     }
     Ok(late)
 }

@@ -32,6 +32,12 @@ impl Scope {
         }
     }
 
+    /// The scopes of these words; `None`, which is all of them, for no words. A word that is none grants nothing.
+    #[must_use]
+    pub fn parse_all(words: &[String]) -> Option<Vec<Self>> {
+        (!words.is_empty()).then(|| words.iter().filter_map(|word| Self::parse(word)).collect())
+    }
+
     /// The scope that can be granted with this word.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
@@ -48,8 +54,8 @@ pub enum Actor {
         name: String,
         /// Whether it may do everything.
         is_admin: bool,
-        /// What it may do otherwise; empty for everything but administration.
-        scopes: Vec<Scope>,
+        /// What it may do otherwise; `None` for everything but administration.
+        scopes: Option<Vec<Scope>>,
     },
     /// A worker with its own secret.
     Worker {
@@ -67,7 +73,7 @@ impl Actor {
         match self {
             Self::Token { is_admin: true, .. } => true,
             Self::Token { scopes, .. } => {
-                scope != Scope::Admin && (scopes.is_empty() || scopes.contains(&scope))
+                scope != Scope::Admin && scopes.as_ref().is_none_or(|scopes| scopes.contains(&scope))
             }
             Self::Worker { .. } => scope == Scope::Work,
             Self::Local => scope != Scope::Admin,
@@ -98,20 +104,20 @@ impl Actor {
 mod tests {
     use super::*;
 
-    fn token(is_admin: bool, scopes: &[Scope]) -> Actor {
-        Actor::Token { name: "t".to_owned(), is_admin, scopes: scopes.to_vec() }
+    fn token(is_admin: bool, scopes: Option<&[Scope]>) -> Actor {
+        Actor::Token { name: "t".to_owned(), is_admin, scopes: scopes.map(<[Scope]>::to_vec) }
     }
 
     #[test]
     fn a_token_may_do_what_its_scopes_say() {
-        let reader = token(false, &[Scope::Read]);
+        let reader = token(false, Some(&[Scope::Read]));
         assert!(reader.may(Scope::Read));
         for scope in [Scope::Submit, Scope::Manage, Scope::Work, Scope::Admin] {
             assert!(!reader.may(scope), "{scope:?}");
         }
-        let any = token(false, &[]);
+        let any = token(false, None);
         assert!(Scope::GRANTABLE.into_iter().all(|scope| any.may(scope)) && !any.may(Scope::Admin));
-        assert!(token(true, &[Scope::Read]).may(Scope::Admin));
+        assert!(token(true, Some(&[Scope::Read])).may(Scope::Admin));
     }
 
     #[test]
@@ -120,7 +126,7 @@ mod tests {
         assert!(worker.may_be("w1") && !worker.may_be("w2"));
         assert!(worker.may(Scope::Work) && !worker.may(Scope::Read) && !worker.may(Scope::Manage));
         assert!(Actor::Local.may(Scope::Manage) && !Actor::Local.may(Scope::Admin));
-        assert!(!token(false, &[Scope::Submit]).may_be("w1"));
+        assert!(!token(false, Some(&[Scope::Submit])).may_be("w1"));
     }
 
     #[test]
@@ -129,5 +135,11 @@ mod tests {
             assert_eq!(Scope::parse(scope.as_str()), Some(scope));
         }
         assert_eq!(Scope::parse("admin"), None);
+        assert_eq!(Scope::parse_all(&[]), None);
+        assert_eq!(
+            Scope::parse_all(&["upload".to_owned()]),
+            Some(Vec::new()),
+            "an unknown word grants nothing"
+        );
     }
 }

@@ -31,8 +31,8 @@ impl NotServed {
     }
 }
 
-/// Whether a worker may claim jobs of these types. A worker that never registered may claim every type: other
-/// rooms of this program work without registration, and the edge registers all others.
+/// Whether a worker may claim jobs of these types. A worker that never registered may claim every type:
+/// registration is for those that people want to see and to stop.
 ///
 /// # Errors
 /// Why it gets none.

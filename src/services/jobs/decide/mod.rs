@@ -20,6 +20,7 @@ mod claims;
 mod lease_token;
 mod ready_index;
 mod recurrence;
+mod stream_cursor;
 mod submission;
 mod transition;
 mod worker;
@@ -33,9 +34,10 @@ pub use claims::{NotServed, SlotOffer, may_claim};
 pub use lease_token::{LeaseKey, LeaseTokenError, lease_token, read_lease_token};
 pub use ready_index::{Candidate, PRIORITIES, ReadyIndex, Search};
 pub use recurrence::{CronError, check_cron, last_due};
+pub use stream_cursor::{NotACursor, StreamCursor};
 pub use submission::{
-    ATTEMPTS_MAX, DEPENDS_ON_MAX, SubmissionError, SubmissionFields, TYPE_BYTES_MAX, check_submission,
-    check_text, unique_key,
+    ATTEMPTS_MAX, DEPENDS_ON_MAX, SubmissionError, SubmissionFields, TYPE_BYTES_MAX, check_detail,
+    check_submission, check_text, unique_key,
 };
 pub use transition::{Decision, Refusal, Settled, decide, repeated};
 pub use worker::{WorkerRefusal, change_worker, is_new_beat};

@@ -118,8 +118,15 @@ pub fn check_text(field: &'static str, text: &str, most: usize) -> Result<(), Su
     Ok(())
 }
 
-/// Checks a JSON value: at most `most` bytes as text, without NUL.
-pub(super) fn check_json(field: &'static str, value: &Value, most: usize) -> Result<(), SubmissionError> {
+/// Checks a JSON value that may be missing: at most `most` bytes as text, without NUL.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_detail(field: &'static str, value: Option<&Value>, most: usize) -> Result<(), SubmissionError> {
+    value.map_or(Ok(()), |value| check_json(field, value, most))
+}
+
+fn check_json(field: &'static str, value: &Value, most: usize) -> Result<(), SubmissionError> {
     let text = value.to_string();
     if text.len() > most {
         return Err(error(field, format!("{} bytes, at most {most}", text.len())));

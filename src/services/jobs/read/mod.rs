@@ -1,1 +1,15 @@
-//! Queries.
+//! Queries of jobs, workers, tokens and schedules. Each reads the present state.
+
+mod access;
+mod jobs;
+mod schedules;
+mod stats;
+mod stream;
+mod workers;
+
+pub use access::{StoredToken, TokenRecord, WorkerRecord, token, tokens, worker_by_secret};
+pub use jobs::{HistoryEntry, JobFilter, JobView, history, job, jobs};
+pub use schedules::{Schedule, schedules};
+pub use stats::{Stats, TypeCount, counts, stats};
+pub use stream::{StreamEntry, StreamPage, entries, newest_snapshot};
+pub use workers::{RestlessWorkers, WorkerView, restless_workers, worker, workers};

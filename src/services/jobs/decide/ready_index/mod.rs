@@ -52,6 +52,14 @@ pub struct Search {
     pub starts: [i64; PRIORITIES],
 }
 
+impl Search {
+    /// From where jobs of this priority are searched.
+    #[must_use]
+    pub fn start_of(&self, priority: i16) -> Option<i64> {
+        place_of(priority).map(|place| self.starts[place])
+    }
+}
+
 /// The ready jobs of one type and priority.
 #[derive(Debug, Clone)]
 struct Level {

@@ -1,0 +1,197 @@
+//! Authenticates requests, and reads their bodies.
+
+use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::request::Parts;
+use axum::response::{IntoResponse as _, Response};
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+
+use super::JobsState;
+use super::refusal::Refused;
+use crate::http::{RequestContext, is_of_another_site};
+use crate::services::jobs::decide::{Actor, LeaseKey, Scope, check_text};
+use crate::services::jobs::{append, read};
+
+/// SHA-256 of a token or secret, as the journal stores it.
+#[must_use]
+pub fn hash(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+/// A credential that was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Credential {
+    /// An API token.
+    Token(read::TokenRecord),
+    /// A worker's secret.
+    Worker(read::WorkerRecord),
+}
+
+/// The authenticated client of a request. Extracted before the body, so that the body of a stranger is not
+/// read.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    /// Who it is.
+    pub(super) actor: Actor,
+    /// The hash of its credential, by which a stream checks it again; `None` for a program on this machine.
+    pub(super) credential: Option<[u8; 32]>,
+}
+
+impl Client {
+    /// Requires a scope.
+    pub(super) fn require(&self, scope: Scope) -> Result<(), Refused> {
+        if self.actor.may(scope) {
+            return Ok(());
+        }
+        Err(Refused::forbidden(match scope {
+            Scope::Admin => "an administrator's token is required".to_owned(),
+            scope => format!("the scope `{}` is required", scope.as_str()),
+        }))
+    }
+
+    /// Requires that the client may act as this worker.
+    pub(super) fn require_worker(&self, worker: &str) -> Result<(), Refused> {
+        check_text("worker_id", worker, super::limits::NAME_BYTES_MAX)?;
+        if self.actor.may_be(worker) {
+            return Ok(());
+        }
+        Err(Refused::forbidden("the credential is not that of this worker, and has no scope `work`"))
+    }
+}
+
+impl FromRequestParts<JobsState> for Client {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &JobsState) -> Result<Self, Response> {
+        let context = Extension::<RequestContext>::from_request_parts(parts, state).await;
+        let Extension(context) = context.map_err(axum::response::IntoResponse::into_response)?;
+        let client = state.authenticate(&parts.headers, &context).await;
+        client.map_err(|refused| state.refuse(refused).into_response())
+    }
+}
+
+impl JobsState {
+    /// Authenticates a request by its API token, by its worker's secret, or by its origin.
+    pub(super) async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        context: &RequestContext,
+    ) -> Result<Client, Refused> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        if let (Some(id), Some(secret)) = (text("x-worker-id"), text("x-worker-secret")) {
+            let sha256 = hash(secret);
+            return match self.credential(sha256).await? {
+                Some(Credential::Worker(record)) if record.worker == id && record.is_enabled => {
+                    Ok(Client { actor: Actor::Worker { id: record.worker }, credential: Some(sha256) })
+                }
+                _ => Err(Refused::unauthorized()),
+            };
+        }
+        if headers.contains_key(AUTHORIZATION) {
+            let token = text(AUTHORIZATION.as_str()).and_then(|value| {
+                let (scheme, token) = value.split_once(' ')?;
+                scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+            });
+            let sha256 = hash(token.ok_or_else(Refused::unauthorized)?);
+            return match self.credential(sha256).await? {
+                Some(Credential::Token(record)) => {
+                    let scopes = Scope::parse_all(&record.scopes);
+                    let actor = Actor::Token { name: record.name, is_admin: record.is_admin, scopes };
+                    Ok(Client { actor, credential: Some(sha256) })
+                }
+                Some(Credential::Worker(record)) if record.is_enabled => {
+                    Ok(Client { actor: Actor::Worker { id: record.worker }, credential: Some(sha256) })
+                }
+                _ => Err(Refused::unauthorized()),
+            };
+        }
+        let is_direct = context.client().is_loopback_direct;
+        if !self.parts().settings.serves_unauthenticated(self.0.address, is_direct) {
+            return Err(Refused::unauthorized());
+        }
+        // A browser on this machine sends requests of any page; those of other sites are refused.
+        if is_of_another_site(headers) || is_of_another_origin(headers) {
+            return Err(Refused::forbidden("a web page of another site asks without a token"));
+        }
+        Ok(Client { actor: Actor::Local, credential: None })
+    }
+
+    /// The credential with this hash. An unknown one is remembered as well.
+    pub(super) async fn credential(&self, sha256: [u8; 32]) -> Result<Option<Credential>, Refused> {
+        if let Some(known) = self.0.credentials.get(&sha256).await {
+            return Ok(known);
+        }
+        let pool = &self.parts().pools.session;
+        let found = match read::token(pool, &sha256).await? {
+            Some(record) => Some(Credential::Token(record)),
+            None => read::worker_by_secret(pool, &sha256).await?.map(Credential::Worker),
+        };
+        self.0.credentials.insert(sha256, found.clone()).await;
+        Ok(found)
+    }
+
+    /// Forgets what was checked, after a credential or a worker was changed by this process.
+    pub(super) fn forget_credentials(&self) {
+        self.0.credentials.invalidate_all();
+    }
+
+    /// The key of lease tokens.
+    pub(super) async fn lease_key(&self) -> Result<LeaseKey, Refused> {
+        let read = async { append::lease_key(&self.parts().pools, rand::random()).await };
+        self.0.lease_key.try_get_with((), read).await.map_err(|error| Refused::Store((*error).clone()))
+    }
+}
+
+/// Whether a page of another origin sends the request. Browsers send `Origin` with every request that changes
+/// something.
+fn is_of_another_origin(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return false };
+    let own = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let named = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    named.is_none() || named != own
+}
+
+/// The JSON body of a request, whatever its content type says: clients of the original do not always say it.
+#[derive(Debug)]
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<JobsState> for Body<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &JobsState) -> Result<Self, Response> {
+        let bytes = Bytes::from_request(request, state).await;
+        let bytes = bytes.map_err(axum::response::IntoResponse::into_response)?;
+        // An empty body is an empty object: the original ignores the body of requests that need none.
+        let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        serde_json::from_slice(text).map(Self).map_err(|error| {
+            let refused = Refused::field("body", format!("is not the expected JSON: {error}"));
+            state.refuse(refused).into_response()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn other(fields: &[(&'static str, &str)]) -> bool {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.insert(*name, value.parse().unwrap());
+        }
+        is_of_another_origin(&headers)
+    }
+
+    #[test]
+    fn a_request_without_origin_or_with_the_own_one_is_no_page_of_others() {
+        assert!(!other(&[("host", "127.0.0.1:4707")]));
+        assert!(!other(&[("host", "127.0.0.1:4707"), ("origin", "http://127.0.0.1:4707")]));
+        assert!(other(&[("host", "127.0.0.1:4707"), ("origin", "http://evil.example")]));
+        assert!(other(&[("host", "127.0.0.1:4707"), ("origin", "http://127.0.0.1:4708")]));
+        assert!(other(&[("host", "127.0.0.1:4707"), ("origin", "null")]));
+    }
+}

@@ -1,0 +1,214 @@
+//! API tokens and secrets of workers, for administrators.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::JobsState;
+use super::access::{Body, Client, hash};
+use super::limits::{NAME_BYTES_MAX, TOKEN_DAYS_MAX};
+use super::refusal::Refused;
+use super::shapes::{list_or_null, token_json};
+use super::workers::profile;
+use crate::http::Failure;
+use crate::services::jobs::append::CredentialAnswer;
+use crate::services::jobs::command::{CredentialCommand, NewCredential};
+use crate::services::jobs::decide::{Scope, check_text};
+use crate::services::jobs::event::WorkerEvent;
+use crate::services::jobs::read;
+
+/// A new secret with this beginning: 32 random bytes.
+fn draw(prefix: &str) -> String {
+    format!("{prefix}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
+}
+
+pub(super) async fn tokens(State(state): State<JobsState>, client: Client) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        client.require(Scope::Admin)?;
+        let tokens = read::tokens(&state.parts().pools.session).await?;
+        let tokens: Vec<Value> = tokens.iter().map(token_json).collect();
+        Ok(list_or_null(&tokens))
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}
+
+/// The body of a new token.
+#[derive(Debug, Deserialize)]
+pub(super) struct TokenBody {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    is_admin: bool,
+    scopes: Option<Vec<String>>,
+    /// Days until it expires; 0 for never.
+    expires_in: Option<i64>,
+}
+
+pub(super) async fn create_token(
+    State(state): State<JobsState>,
+    client: Client,
+    Body(body): Body<TokenBody>,
+) -> Result<Response, Failure> {
+    let answer = async {
+        client.require(Scope::Admin)?;
+        check_text("name", &body.name, NAME_BYTES_MAX)?;
+        let scopes = body.scopes.unwrap_or_default();
+        if let Some(wrong) = scopes.iter().find(|word| Scope::parse(word).is_none()) {
+            let known = Scope::GRANTABLE.map(Scope::as_str).join(", ");
+            return Err(Refused::field("scopes", format!("has `{wrong}`, which is none of {known}")));
+        }
+        let days = body.expires_in.unwrap_or(0);
+        if !(0..=TOKEN_DAYS_MAX).contains(&days) {
+            return Err(Refused::field("expires_in", format!("must be between 0 and {TOKEN_DAYS_MAX} days")));
+        }
+        let token = draw("bf_");
+        let new = NewCredential {
+            sha256: hash(&token),
+            name: body.name.clone(),
+            worker: None,
+            is_admin: body.is_admin,
+            scopes,
+            lifetime_s: (days > 0).then_some(days * 86_400),
+            actor: client.actor.label(),
+        };
+        let id = state.credential_id(CredentialCommand::Create(Box::new(new))).await?;
+        let body = json!({ "id": id, "token": token, "name": body.name });
+        Ok((StatusCode::CREATED, Json(body)).into_response())
+    };
+    answer.await.map_err(|refused: Refused| state.refuse(refused))
+}
+
+pub(super) async fn delete_token(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        client.require(Scope::Admin)?;
+        let id = id.parse().map_err(|_| Refused::field("id", "is not the id of a token"))?;
+        let revoke = CredentialCommand::RevokeToken { id, actor: client.actor.label() };
+        match state.parts().credentials.append(revoke).await? {
+            CredentialAnswer::Unknown => Err(Refused::not_found("token")),
+            CredentialAnswer::Created { .. } | CredentialAnswer::Revoked => {
+                state.forget_credentials();
+                Ok(json!({ "status": "deleted" }))
+            }
+        }
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}
+
+/// The body of a new worker.
+#[derive(Debug, Deserialize)]
+pub(super) struct WorkerBody {
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    r#type: String,
+}
+
+impl JobsState {
+    /// Commits a new credential; returns its id.
+    async fn credential_id(&self, command: CredentialCommand) -> Result<i64, Refused> {
+        match self.parts().credentials.append(command).await? {
+            CredentialAnswer::Created { id } => {
+                self.forget_credentials();
+                Ok(id)
+            }
+            CredentialAnswer::Revoked | CredentialAnswer::Unknown => Err(Refused::Contended),
+        }
+    }
+
+    /// Gives a worker a new secret; its old ones are refused from then on.
+    async fn new_secret(&self, client: &Client, worker: &str) -> Result<String, Refused> {
+        let secret = draw("bfw_");
+        let new = NewCredential {
+            sha256: hash(&secret),
+            name: worker.to_owned(),
+            worker: Some(worker.to_owned()),
+            is_admin: false,
+            scopes: vec![Scope::Work.as_str().to_owned()],
+            lifetime_s: None,
+            actor: client.actor.label(),
+        };
+        self.credential_id(CredentialCommand::ReplaceSecret(Box::new(new))).await?;
+        Ok(secret)
+    }
+}
+
+pub(super) async fn create_worker(
+    State(state): State<JobsState>,
+    client: Client,
+    Body(body): Body<WorkerBody>,
+) -> Result<Response, Failure> {
+    let answer = async {
+        client.require(Scope::Admin)?;
+        if body.id.is_empty() || body.r#type.is_empty() {
+            return Err(Refused::field("id", "and type are required"));
+        }
+        let name = Some(body.name.clone()).filter(|name| !name.is_empty());
+        let profile = profile(body.r#type.clone(), name, None)?;
+        state.worker_event(&client, &body.id, WorkerEvent::Created, Some(profile)).await?;
+        let secret = state.new_secret(&client, &body.id).await?;
+        let body = json!({ "id": body.id, "name": body.name, "type": body.r#type, "secret": secret });
+        Ok((StatusCode::CREATED, Json(body)).into_response())
+    };
+    answer.await.map_err(|refused: Refused| state.refuse(refused))
+}
+
+pub(super) async fn regenerate_secret(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        client.require(Scope::Admin)?;
+        let known = read::worker(&state.parts().pools.session, &id).await?;
+        if known.is_none_or(|(_, status, _)| status == "removed") {
+            return Err(Refused::not_found("worker"));
+        }
+        let secret = state.new_secret(&client, &id).await?;
+        Ok(json!({ "id": id, "secret": secret }))
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}
+
+/// Enables or disables a worker.
+async fn switched(
+    state: JobsState,
+    client: Client,
+    id: String,
+    event: WorkerEvent,
+    word: &'static str,
+) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        client.require(Scope::Admin)?;
+        state.worker_event(&client, &id, event, None).await?;
+        state.forget_credentials();
+        Ok(json!({ "status": word }))
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}
+
+pub(super) async fn enable_worker(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    switched(state, client, id, WorkerEvent::Enabled, "enabled").await
+}
+
+pub(super) async fn disable_worker(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    switched(state, client, id, WorkerEvent::Disabled, "disabled").await
+}

@@ -1,0 +1,55 @@
+//! Limits of requests, each with its reason.
+
+/// Jobs of one claim: more would keep other workers waiting for what one of them cannot finish within its lease.
+pub(super) const CLAIM_JOBS_MAX: usize = 100;
+
+/// Types of one claim: each is searched.
+pub(super) const CLAIM_TYPES_MAX: usize = 16;
+
+/// Length of a lease that a worker can ask for, seconds: below, its heartbeats could not keep it; above, a
+/// crashed worker would keep its job for more than a day.
+pub(super) const LEASE_S_MIN: i64 = 10;
+pub(super) const LEASE_S_MAX: i64 = 86_400;
+
+/// Longest id of a worker, name of a token or a schedule, bytes.
+pub(super) const NAME_BYTES_MAX: usize = 256;
+
+/// Longest error and reason, bytes; a longer one is cut, because a worker that failed has no use for a
+/// refusal.
+pub(super) const ERROR_BYTES_MAX: usize = 4_000;
+
+/// Largest result, context and progress as JSON, bytes: large results belong into objects.
+pub(super) const DETAIL_BYTES_MAX: usize = 262_144;
+
+/// Largest metadata of a worker as JSON, bytes.
+pub(super) const WORKER_METADATA_BYTES_MAX: usize = 65_536;
+
+/// Jobs of one page, and how far a page may begin from the first job; older jobs are listed with `before`.
+pub(super) const PAGE_MAX: i32 = 100;
+pub(super) const PAGE_DEFAULT: i32 = 50;
+pub(super) const OFFSET_MAX: i32 = 10_000;
+
+/// Time between the answer to a waiting claim and the end of the request's time, seconds.
+pub(super) const WAIT_MARGIN_S: u32 = 5;
+
+/// Days until a token expires, at most.
+pub(super) const TOKEN_DAYS_MAX: i64 = 36_500;
+
+/// `text` cut to [`ERROR_BYTES_MAX`], without NUL, which PostgreSQL cannot store.
+pub(super) fn cut(text: &str) -> String {
+    let end = text.floor_char_boundary(ERROR_BYTES_MAX);
+    text[..end].replace('\0', "\u{2400}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_cut_between_characters_and_has_no_nul() {
+        assert_eq!(cut("a\0b"), "a\u{2400}b");
+        let long = "é".repeat(3_000);
+        assert_eq!(cut(&long).len(), 4_000);
+        assert_eq!(cut(&format!("x{long}")).len(), 3_999);
+    }
+}

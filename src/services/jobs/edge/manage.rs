@@ -1,0 +1,83 @@
+//! What people do to jobs: retry, cancel, another priority.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::JobsState;
+use super::access::{Body, Client};
+use super::limits::cut;
+use super::refusal::Refused;
+use super::submit::number;
+use crate::http::Failure;
+use crate::services::jobs::command::Change;
+use crate::services::jobs::decide::Scope;
+
+/// The body of these requests. Each uses some of the members.
+#[derive(Debug, Deserialize)]
+pub(super) struct ManageBody {
+    #[serde(default)]
+    reset_attempts: bool,
+    priority: Option<i64>,
+    why: Option<String>,
+}
+
+/// A priority; `None` for none.
+fn checked(priority: Option<i64>) -> Result<Option<i16>, Refused> {
+    let in_range = |priority: i64| {
+        let small = i16::try_from(priority).ok().filter(|priority| (1..=5).contains(priority));
+        small.ok_or_else(|| Refused::field("priority", "must be between 1 and 5"))
+    };
+    priority.map(in_range).transpose()
+}
+
+pub(super) async fn retry(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+    Body(body): Body<ManageBody>,
+) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        client.require(Scope::Manage)?;
+        let change = Change::Retry {
+            resets_failures: body.reset_attempts,
+            priority: checked(body.priority)?,
+            why: body.why.as_deref().map(cut),
+        };
+        state.change(&client, number(&id)?, change).await?;
+        Ok(json!({ "status": "retrying" }))
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}
+
+pub(super) async fn cancel(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+    Body(body): Body<ManageBody>,
+) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        client.require(Scope::Manage)?;
+        let why = body.why.as_deref().map(cut);
+        state.change(&client, number(&id)?, Change::Cancel { why }).await?;
+        Ok(json!({ "status": "cancelled" }))
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}
+
+pub(super) async fn priority(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+    Body(body): Body<ManageBody>,
+) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        client.require(Scope::Manage)?;
+        let missing = || Refused::field("priority", "must be between 1 and 5");
+        let priority = checked(body.priority)?.ok_or_else(missing)?;
+        state.change(&client, number(&id)?, Change::Reprioritize { priority }).await?;
+        Ok(json!({ "status": "updated" }))
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}

@@ -1,0 +1,166 @@
+//! The HTTP interface of jobs: the requests of BlobForge under both of its spellings, and what it lacked.
+
+mod access;
+mod admin;
+mod events;
+mod limits;
+mod manage;
+mod refusal;
+mod schedules;
+mod shapes;
+mod submit;
+mod totals;
+mod work;
+mod workers;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::future::Cache;
+use tokio::sync::{Semaphore, watch};
+
+use super::append::{
+    Beats, CredentialJournal, JobJournal, JobNumbers, Queue, ScheduleJournal, WorkerJournal,
+};
+use super::decide::LeaseKey;
+use super::metrics::JobMetrics;
+use crate::config::Jobs;
+use crate::http::{Access, Routes};
+use crate::lifecycle::{HealthRegistry, Lifecycle};
+use crate::store::Pools;
+use crate::store::append::Writer;
+
+pub use access::hash;
+
+use access::Credential;
+
+/// How long a process believes a credential that it has checked. A revoked one is accepted for so long.
+const CREDENTIAL_REMEMBERED: Duration = Duration::from_secs(5);
+
+/// Credentials remembered at the same time.
+const CREDENTIALS_MAX: u64 = 10_000;
+
+/// How long a process keeps using the key of lease tokens. After the table was emptied, processes can use
+/// different keys for this long.
+const KEY_REMEMBERED: Duration = Duration::from_secs(10);
+
+/// Parts that the handlers need.
+#[derive(Debug)]
+pub struct JobsParts {
+    /// PostgreSQL pools. Reads use the session pool, because they must see the latest commits.
+    pub pools: Pools,
+    /// Writer of jobs.
+    pub jobs: Writer<JobJournal>,
+    /// Writer of workers.
+    pub workers: Writer<WorkerJournal>,
+    /// Writer of credentials.
+    pub credentials: Writer<CredentialJournal>,
+    /// Writer of schedules.
+    pub schedules: Writer<ScheduleJournal>,
+    /// Numbers for new jobs.
+    pub numbers: JobNumbers,
+    /// The queue as this process sees it.
+    pub queue: Queue,
+    /// Heartbeats of workers.
+    pub beats: Beats,
+    /// Era and newest snapshot, for streams.
+    pub newest: watch::Receiver<Option<(i32, Arc<str>)>>,
+    /// Streams run on it and end when it drains.
+    pub lifecycle: Lifecycle,
+    /// Health of the process.
+    pub health: HealthRegistry,
+    /// Metrics of jobs.
+    pub metrics: JobMetrics,
+    /// Effective settings.
+    pub settings: Jobs,
+    /// Time until a response must begin, seconds: a claim waits less.
+    pub request_timeout_s: u32,
+}
+
+/// State that all routes share. Clones share it.
+#[derive(Clone)]
+pub struct JobsState(Arc<Inner>);
+
+struct Inner {
+    parts: JobsParts,
+    address: SocketAddr,
+    credentials: Cache<[u8; 32], Option<Credential>>,
+    lease_key: Cache<(), LeaseKey>,
+    streams: Arc<Semaphore>,
+}
+
+impl JobsState {
+    /// The state of the listener at `address`.
+    #[must_use]
+    pub fn new(parts: JobsParts, address: SocketAddr) -> Self {
+        let streams = Arc::new(Semaphore::new(parts.settings.streams_max.get().min(Semaphore::MAX_PERMITS)));
+        let remembered = |lifetime| Cache::builder().time_to_live(lifetime);
+        Self(Arc::new(Inner {
+            parts,
+            address,
+            credentials: remembered(CREDENTIAL_REMEMBERED).max_capacity(CREDENTIALS_MAX).build(),
+            lease_key: Cache::builder().max_capacity(1).time_to_live(KEY_REMEMBERED).build(),
+            streams,
+        }))
+    }
+
+    /// The parts that the state was created from.
+    #[must_use]
+    pub fn parts(&self) -> &JobsParts {
+        &self.0.parts
+    }
+}
+
+impl fmt::Debug for JobsState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobsState").field("parts", &self.0.parts).finish_non_exhaustive()
+    }
+}
+
+/// The routes. Where the README of BlobForge and its code name different paths, both are served.
+pub fn routes(state: JobsState) -> Routes {
+    use Access::{Admin, Anyone, Token};
+    Routes::new()
+        .get("/health", Anyone, totals::health)
+        .get("/api/health", Anyone, totals::health)
+        .get("/api/auth/info", Anyone, totals::auth_info)
+        .get("/api/stats", Token, totals::stats)
+        .post("/api/jobs", Token, submit::submit)
+        .get("/api/jobs", Token, submit::list)
+        .get("/api/jobs/{id}", Token, submit::job)
+        .get("/api/jobs/{id}/history", Token, submit::history)
+        .post("/api/jobs/claim", Token, work::claim)
+        .post("/api/jobs/{id}/heartbeat", Token, work::heartbeat)
+        .post("/api/jobs/{id}/complete", Token, work::complete)
+        .post("/api/jobs/{id}/fail", Token, work::fail)
+        .post("/api/jobs/{id}/release", Token, work::release)
+        .post("/api/jobs/{id}/retry", Token, manage::retry)
+        .post("/api/jobs/{id}/cancel", Token, manage::cancel)
+        .post("/api/jobs/{id}/priority", Token, manage::priority)
+        .patch("/api/jobs/{id}/priority", Token, manage::priority)
+        .post("/api/workers/register", Token, workers::register)
+        .post("/api/workers/{id}/heartbeat", Token, workers::heartbeat)
+        .post("/api/workers/{id}/unregister", Token, workers::unregister)
+        .get("/api/workers", Token, workers::list)
+        .post("/api/workers/{id}/drain", Token, workers::drain)
+        .post("/api/workers/{id}/suspend", Token, workers::suspend)
+        .post("/api/workers/{id}/resume", Token, workers::resume)
+        .delete("/api/workers/{id}", Token, workers::remove)
+        .get("/api/schedules", Token, schedules::list)
+        .post("/api/schedules", Token, schedules::set)
+        .delete("/api/schedules/{name}", Token, schedules::remove)
+        .get("/api/tokens", Admin, admin::tokens)
+        .post("/api/tokens", Admin, admin::create_token)
+        .delete("/api/tokens/{id}", Admin, admin::delete_token)
+        .get("/api/admin/tokens", Admin, admin::tokens)
+        .post("/api/admin/tokens", Admin, admin::create_token)
+        .delete("/api/admin/tokens/{id}", Admin, admin::delete_token)
+        .post("/api/admin/workers", Admin, admin::create_worker)
+        .post("/api/admin/workers/{id}/regenerate", Admin, admin::regenerate_secret)
+        .post("/api/admin/workers/{id}/enable", Admin, admin::enable_worker)
+        .post("/api/admin/workers/{id}/disable", Admin, admin::disable_worker)
+        .get("/events", Token, events::events)
+        .with_state(state)
+}

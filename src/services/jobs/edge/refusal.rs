@@ -1,0 +1,131 @@
+//! Refusals and failures as answers.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+
+use super::JobsState;
+use crate::http::{Failure, Rejection};
+use crate::services::jobs::decide::{Refusal, SubmissionError, WorkerRefusal};
+use crate::store::Error;
+
+/// How long a client should wait before a retry while the database is unavailable or busy.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a request is refused or fails.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// One field is out of its limits.
+    Field(SubmissionError),
+    /// The change of a job is refused.
+    Change(Refusal),
+    /// The change of a worker is refused.
+    Worker(WorkerRefusal),
+    /// Any other rejection, and the reason under which it is counted.
+    Other(&'static str, Rejection),
+    /// The database rejected the data, is unavailable, or failed.
+    Store(Error),
+    /// Others changed the same subject each time before this request could.
+    Contended,
+}
+
+impl Refused {
+    /// 400 for a field.
+    pub(super) fn field(field: &'static str, problem: impl Into<String>) -> Self {
+        Self::Field(SubmissionError { field, problem: problem.into() })
+    }
+
+    /// 404 for a missing `what`.
+    pub(super) fn not_found(what: &str) -> Self {
+        Self::Other("not_found", Rejection::not_found(what))
+    }
+
+    /// 401.
+    pub(super) fn unauthorized() -> Self {
+        let message = "a valid API token or worker secret is required";
+        Self::Other("unauthorized", Rejection::new(StatusCode::UNAUTHORIZED, message).field("authorization"))
+    }
+
+    /// 403.
+    pub(super) fn forbidden(why: impl Into<String>) -> Self {
+        Self::Other("forbidden", Rejection::new(StatusCode::FORBIDDEN, why.into()))
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Field(error) => error.field,
+            Self::Change(refusal) => refusal.reason(),
+            Self::Worker(WorkerRefusal::Unknown) => "worker_unknown",
+            Self::Worker(WorkerRefusal::Exists) => "worker_exists",
+            Self::Worker(WorkerRefusal::Disabled) => "worker_disabled",
+            Self::Other(reason, _) => reason,
+            Self::Store(Error::Data(_)) => "store_data",
+            Self::Store(Error::NoSpace(_)) => "no_space",
+            Self::Store(error) if error.is_outage() => "store_busy",
+            Self::Store(_) => "store_broken",
+            Self::Contended => "contended",
+        }
+    }
+
+    fn failure(self) -> Failure {
+        match self {
+            Self::Field(SubmissionError { field, problem }) => {
+                Rejection::bad_field(field, format!("{field} {problem}")).into()
+            }
+            Self::Change(refusal) => change(&refusal).into(),
+            Self::Worker(refusal) => {
+                let status = match refusal {
+                    WorkerRefusal::Unknown => StatusCode::NOT_FOUND,
+                    WorkerRefusal::Exists => StatusCode::CONFLICT,
+                    WorkerRefusal::Disabled => StatusCode::FORBIDDEN,
+                };
+                Rejection::new(status, refusal.to_string()).field("worker_id").into()
+            }
+            Self::Other(_, rejection) => rejection.into(),
+            Self::Store(Error::Data(error)) => {
+                tracing::warn!(error = %error, "the database refuses a client's data: {error}");
+                let message = "the database refuses this data; the same request cannot succeed";
+                Rejection::new(StatusCode::BAD_REQUEST, message).into()
+            }
+            // Not logged here: the log reports the lack of space once, not for each request.
+            Self::Store(Error::NoSpace(_)) => Failure::NoSpace,
+            Self::Store(error) if error.is_outage() => {
+                tracing::warn!(error = %error, "a request failed because the database is unavailable: {error}");
+                Failure::Busy { retry_after: RETRY_AFTER }
+            }
+            Self::Store(error) => error.into(),
+            Self::Contended => Failure::Busy { retry_after: RETRY_AFTER },
+        }
+    }
+}
+
+fn change(refusal: &Refusal) -> Rejection {
+    let rejection = match refusal {
+        Refusal::Unknown => Rejection::not_found("job"),
+        Refusal::LeaseEnded(_) | Refusal::NotLeased | Refusal::OtherWorker | Refusal::Status { .. } => {
+            Rejection::new(StatusCode::CONFLICT, refusal.to_string())
+        }
+    };
+    rejection.code(refusal.reason())
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<SubmissionError> for Refused {
+    fn from(error: SubmissionError) -> Self {
+        Self::Field(error)
+    }
+}
+
+impl JobsState {
+    /// Counts a refusal and converts it to the failure that is answered.
+    pub(super) fn refuse(&self, refused: impl Into<Refused>) -> Failure {
+        let refused = refused.into();
+        self.parts().metrics.refused(refused.reason());
+        refused.failure()
+    }
+}

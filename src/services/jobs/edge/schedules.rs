@@ -1,0 +1,103 @@
+//! Schedules of recurring jobs.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::JobsState;
+use super::access::{Body, Client};
+use super::limits::NAME_BYTES_MAX;
+use super::refusal::Refused;
+use crate::http::Failure;
+use crate::services::jobs::append::ScheduleAnswer;
+use crate::services::jobs::command::{Recurrence, ScheduleCommand};
+use crate::services::jobs::decide::{Scope, SubmissionFields, check_cron, check_submission, check_text};
+use crate::services::jobs::read::{self, Schedule};
+
+fn schedule_json(schedule: &Schedule) -> Value {
+    json!({
+        "name": schedule.name, "cron": schedule.cron, "type": schedule.job_type, "priority": schedule.priority,
+        "max_attempts": schedule.attempts_max, "tags": schedule.tags, "metadata": schedule.metadata, "since": schedule.since,
+    })
+}
+
+pub(super) async fn list(State(state): State<JobsState>, client: Client) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        client.require(Scope::Read)?;
+        let (schedules, _) = read::schedules(&state.parts().pools.session).await?;
+        Ok(json!({ "schedules": schedules.iter().map(schedule_json).collect::<Vec<_>>() }))
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}
+
+/// The body of a schedule.
+#[derive(Debug, Deserialize)]
+pub(super) struct ScheduleBody {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    cron: String,
+    #[serde(default)]
+    r#type: String,
+    priority: Option<i64>,
+    max_attempts: Option<i64>,
+    tags: Option<Value>,
+    metadata: Option<Value>,
+}
+
+pub(super) async fn set(
+    State(state): State<JobsState>,
+    client: Client,
+    Body(body): Body<ScheduleBody>,
+) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        client.require(Scope::Manage)?;
+        check_text("name", &body.name, NAME_BYTES_MAX)?;
+        check_cron(&body.cron).map_err(|error| Refused::field("cron", format!("is {error}")))?;
+        let fields = SubmissionFields {
+            job_type: &body.r#type,
+            source_hash: None,
+            source_path: None,
+            source_size: None,
+            priority: body.priority.unwrap_or(3),
+            attempts_max: body.max_attempts.unwrap_or(i64::from(state.parts().settings.attempts_max.get())),
+            idempotency_key: None,
+            tags: body.tags.as_ref(),
+            metadata: body.metadata.as_ref(),
+            depends_on: &[],
+        };
+        check_submission(&fields)?;
+        let out_of_range = || Refused::field("priority", "is out of range");
+        let (priority, attempts) = (i16::try_from(fields.priority), i32::try_from(fields.attempts_max));
+        let set = Recurrence {
+            priority: priority.map_err(|_| out_of_range())?,
+            attempts_max: attempts.map_err(|_| out_of_range())?,
+            name: body.name,
+            cron: body.cron,
+            job_type: body.r#type,
+            tags: body.tags.filter(|tags| !tags.is_null()),
+            metadata: body.metadata.filter(|metadata| !metadata.is_null()),
+            actor: client.actor.label(),
+        };
+        state.parts().schedules.append(ScheduleCommand::Set(Box::new(set))).await?;
+        Ok(json!({ "status": "set" }))
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}
+
+pub(super) async fn remove(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        client.require(Scope::Manage)?;
+        let remove = ScheduleCommand::Remove { name, actor: client.actor.label() };
+        match state.parts().schedules.append(remove).await? {
+            ScheduleAnswer::Unknown => Err(Refused::not_found("schedule")),
+            ScheduleAnswer::Changed => Ok(json!({ "status": "removed" })),
+        }
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}

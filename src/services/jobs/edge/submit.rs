@@ -1,0 +1,219 @@
+//! Submitting jobs, and reading them.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::JobsState;
+use super::access::{Body, Client};
+use super::limits::{OFFSET_MAX, PAGE_DEFAULT, PAGE_MAX};
+use super::refusal::Refused;
+use super::shapes::{JobJson, history_json, list_or_null};
+use crate::http::Failure;
+use crate::services::jobs::append::JobAnswer;
+use crate::services::jobs::command::{JobCommand, Submission};
+use crate::services::jobs::decide::{Scope, SubmissionFields, check_submission, unique_key};
+use crate::services::jobs::event::Status;
+use crate::services::jobs::read;
+
+/// Priority of a job whose submitter names none.
+const PRIORITY_DEFAULT: i64 = 3;
+
+/// The body of `POST /api/jobs`.
+#[derive(Debug, Deserialize)]
+pub(super) struct SubmitBody {
+    #[serde(default)]
+    r#type: String,
+    #[serde(default)]
+    source_hash: String,
+    #[serde(default)]
+    source_path: String,
+    #[serde(default)]
+    source_size: i64,
+    priority: Option<i64>,
+    max_attempts: Option<i64>,
+    tags: Option<Value>,
+    metadata: Option<Value>,
+    /// Two jobs with the same key are one, whatever their type and source.
+    idempotency_key: Option<String>,
+    /// `false`: a job of the same type and source may be submitted again.
+    unique: Option<bool>,
+    /// Not to be claimed before.
+    run_at: Option<DateTime<Utc>>,
+    #[serde(default)]
+    depends_on: Vec<i64>,
+}
+
+/// A text; `None` for an empty one, which the original writes for none.
+fn given(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+impl SubmitBody {
+    /// Checks the fields, and makes a submission without its number.
+    fn checked(
+        self,
+        settings_attempts: u32,
+        key: Option<String>,
+        actor: String,
+    ) -> Result<Submission, Refused> {
+        let key = self.idempotency_key.or(key);
+        let is_unique = self.unique.unwrap_or(true);
+        if self.r#type.is_empty() || (self.source_hash.is_empty() && key.is_none() && is_unique) {
+            let problem =
+                "and source_hash are required (source_hash not with idempotency_key or \"unique\": false)";
+            return Err(Refused::field("type", problem));
+        }
+        let source_hash = given(&self.source_hash);
+        let fields = SubmissionFields {
+            job_type: &self.r#type,
+            source_hash,
+            source_path: given(&self.source_path),
+            source_size: Some(self.source_size),
+            priority: self.priority.unwrap_or(PRIORITY_DEFAULT),
+            attempts_max: self.max_attempts.unwrap_or(i64::from(settings_attempts)),
+            idempotency_key: key.as_deref(),
+            tags: self.tags.as_ref(),
+            metadata: self.metadata.as_ref(),
+            depends_on: &self.depends_on,
+        };
+        check_submission(&fields)?;
+        let out_of_range = || Refused::field("priority", "is out of range");
+        Ok(Submission {
+            number: 0,
+            priority: i16::try_from(fields.priority).map_err(|_| out_of_range())?,
+            run_at_us: self.run_at.map(|at| at.timestamp_micros()),
+            attempts_max: i32::try_from(fields.attempts_max).map_err(|_| out_of_range())?,
+            unique_key: unique_key(&self.r#type, source_hash.filter(|_| is_unique), key.as_deref()),
+            source_hash: source_hash.map(str::to_owned),
+            source_path: given(&self.source_path).map(str::to_owned),
+            source_size: (self.source_size > 0).then_some(self.source_size),
+            tags: self.tags.filter(|tags| !tags.is_null()),
+            metadata: self.metadata.filter(|metadata| !metadata.is_null()),
+            depends_on: self.depends_on,
+            job_type: self.r#type,
+            actor,
+        })
+    }
+}
+
+pub(super) async fn submit(
+    State(state): State<JobsState>,
+    client: Client,
+    headers: HeaderMap,
+    Body(body): Body<SubmitBody>,
+) -> Result<Response, Failure> {
+    let answer = submit_job(&state, &client, &headers, body).await;
+    answer.map_err(|refused| state.refuse(refused))
+}
+
+async fn submit_job(
+    state: &JobsState,
+    client: &Client,
+    headers: &HeaderMap,
+    body: SubmitBody,
+) -> Result<Response, Refused> {
+    client.require(Scope::Submit)?;
+    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
+    let attempts = state.parts().settings.attempts_max.get();
+    let submission = body.checked(attempts, key, client.actor.label())?;
+    let submission = Submission { number: state.parts().numbers.next().await?, ..submission };
+    match state.parts().jobs.append(JobCommand::Submit(Box::new(submission))).await? {
+        JobAnswer::Submitted(stored) if stored.is_known => {
+            let body = json!({ "job_id": stored.job, "existing": true, "status": stored.status });
+            Ok((StatusCode::OK, Json(body)).into_response())
+        }
+        JobAnswer::Submitted(stored) => {
+            let body = json!({ "job_id": stored.job, "existing": false });
+            Ok((StatusCode::CREATED, Json(body)).into_response())
+        }
+        JobAnswer::UnknownDependency => Err(Refused::field("depends_on", "names a job that does not exist")),
+        _ => Err(Refused::Contended),
+    }
+}
+
+/// The query of a list. A value out of range is ignored, as in the original.
+#[derive(Debug, Deserialize)]
+pub(super) struct ListQuery {
+    status: Option<String>,
+    r#type: Option<String>,
+    limit: Option<String>,
+    offset: Option<String>,
+    before: Option<i64>,
+}
+
+pub(super) async fn list(
+    State(state): State<JobsState>,
+    client: Client,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        client.require(Scope::Read)?;
+        let status = query.status.as_deref().and_then(given);
+        if let Some(word) = status
+            && Status::parse(word).is_none()
+        {
+            let words: Vec<_> = Status::ALL.iter().map(|status| status.as_str()).collect();
+            return Err(Refused::field("status", format!("is none of {}", words.join(", "))));
+        }
+        let job_type = query.r#type.as_deref().and_then(given);
+        let number = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<i32>().ok());
+        let limit = number(&query.limit).filter(|n| (1..=PAGE_MAX).contains(n)).unwrap_or(PAGE_DEFAULT);
+        let offset = number(&query.offset).filter(|n| *n >= 0).unwrap_or(0);
+        if offset > OFFSET_MAX {
+            return Err(Refused::field("offset", format!("is more than {OFFSET_MAX}: use `before`")));
+        }
+        let filter = read::JobFilter { status, job_type, before: query.before };
+        let pool = &state.parts().pools.session;
+        let jobs = read::jobs(pool, filter, offset, limit).await?;
+        let counted = read::counts(pool).await?.into_iter().filter(|count| {
+            status.is_none_or(|status| status == count.status)
+                && job_type.is_none_or(|job_type| job_type == count.job_type)
+        });
+        let total: i64 = counted.map(|count| count.jobs).sum();
+        let jobs: Vec<JobJson<'_>> = jobs.iter().map(JobJson::of).collect();
+        Ok(json!({ "jobs": list_or_null(&jobs), "total": total, "limit": limit, "offset": offset }))
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}
+
+/// A job's number in a path.
+pub(super) fn number(text: &str) -> Result<i64, Refused> {
+    text.parse().map_err(|_| Refused::field("id", "is not the number of a job"))
+}
+
+pub(super) async fn job(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        client.require(Scope::Read)?;
+        let view = read::job(&state.parts().pools.session, number(&id)?).await?;
+        let view = view.ok_or_else(|| Refused::not_found("job"))?;
+        Ok(json!(JobJson::of(&view)))
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}
+
+pub(super) async fn history(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        client.require(Scope::Read)?;
+        let id = number(&id)?;
+        let entries = read::history(&state.parts().pools.session, id).await?;
+        if entries.is_empty() {
+            return Err(Refused::not_found("job"));
+        }
+        let entries: Vec<Value> = entries.iter().map(history_json).collect();
+        Ok(json!({ "job_id": id, "history": entries }))
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}

@@ -1,0 +1,58 @@
+//! Totals, health, and what the client is known as.
+
+use axum::extract::{FromRequestParts as _, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde_json::{Value, json};
+
+use super::JobsState;
+use super::access::Client;
+use super::refusal::Refused;
+use crate::http::{ExpectedStatus, Failure};
+use crate::services::jobs::decide::{Actor, Scope};
+use crate::services::jobs::read;
+
+pub(super) async fn stats(State(state): State<JobsState>, client: Client) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        client.require(Scope::Read)?;
+        let stats = read::stats(&state.parts().pools.session).await?;
+        Ok(json!({
+            "total_jobs": stats.jobs(None),
+            "pending_jobs": stats.jobs(Some("pending")),
+            "running_jobs": stats.jobs(Some("running")),
+            "completed_jobs": stats.jobs(Some("completed")),
+            "failed_jobs": stats.jobs(Some("failed")),
+            "dead_jobs": stats.jobs(Some("dead")),
+            "total_workers": stats.workers,
+            "online_workers": stats.online,
+            "offline_workers": stats.offline,
+            "waiting_jobs": stats.jobs(Some("waiting")),
+            "cancelled_jobs": stats.jobs(Some("cancelled")),
+        }))
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}
+
+pub(super) async fn health(State(state): State<JobsState>) -> Response {
+    let is_healthy = state.parts().health.liveness().is_healthy;
+    let (status, word) =
+        if is_healthy { (StatusCode::OK, "healthy") } else { (StatusCode::SERVICE_UNAVAILABLE, "unhealthy") };
+    (status, Extension(ExpectedStatus), Json(json!({ "status": word }))).into_response()
+}
+
+/// Who the client is, without an error for a stranger.
+pub(super) async fn auth_info(State(state): State<JobsState>, request: Request) -> Json<Value> {
+    let (mut parts, _) = request.into_parts();
+    Json(match Client::from_request_parts(&mut parts, &state).await {
+        Err(_) => json!({ "authenticated": false, "oidc_enabled": false }),
+        Ok(client) => {
+            let (name, is_admin) = match &client.actor {
+                Actor::Token { name, is_admin, .. } => (name.as_str(), *is_admin),
+                Actor::Worker { id } => (id.as_str(), false),
+                Actor::Local => ("local", false),
+            };
+            json!({ "authenticated": true, "user": { "name": name, "is_admin": is_admin } })
+        }
+    })
+}

@@ -1,0 +1,180 @@
+//! Workers: what they say of themselves, and what people do to them.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::JobsState;
+use super::access::{Body, Client};
+use super::limits::{DETAIL_BYTES_MAX, NAME_BYTES_MAX, WORKER_METADATA_BYTES_MAX};
+use super::refusal::Refused;
+use super::shapes::{WorkerJson, list_or_null, worker_config};
+use crate::http::Failure;
+use crate::services::jobs::append::WorkerAnswer;
+use crate::services::jobs::command::{Change, Fence, WorkerCommand, WorkerProfile};
+use crate::services::jobs::decide::{Scope, TYPE_BYTES_MAX, check_detail, check_text};
+use crate::services::jobs::event::{WorkerEvent, WorkerState};
+use crate::services::jobs::read;
+
+impl JobsState {
+    /// Commits an event of a worker.
+    pub(super) async fn worker_event(
+        &self,
+        client: &Client,
+        worker: &str,
+        event: WorkerEvent,
+        profile: Option<WorkerProfile>,
+    ) -> Result<WorkerState, Refused> {
+        check_text("worker_id", worker, NAME_BYTES_MAX)?;
+        let command =
+            WorkerCommand { worker: worker.to_owned(), event, profile, actor: client.actor.label() };
+        match self.parts().workers.append(command).await? {
+            WorkerAnswer::Changed(worker) => Ok(worker),
+            WorkerAnswer::Refused(refusal) => Err(Refused::Worker(refusal)),
+            WorkerAnswer::Contended => Err(Refused::Contended),
+        }
+    }
+}
+
+/// The body of a registration.
+#[derive(Debug, Deserialize)]
+pub(super) struct RegisterBody {
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    r#type: String,
+    metadata: Option<Value>,
+}
+
+/// Type, name and metadata of a worker, checked.
+pub(super) fn profile(
+    job_type: String,
+    name: Option<String>,
+    metadata: Option<Value>,
+) -> Result<WorkerProfile, Refused> {
+    check_text("type", &job_type, TYPE_BYTES_MAX)?;
+    if let Some(name) = &name {
+        check_text("name", name, NAME_BYTES_MAX)?;
+    }
+    check_detail("metadata", metadata.as_ref(), WORKER_METADATA_BYTES_MAX)?;
+    Ok(WorkerProfile { job_type, name, metadata: metadata.filter(|metadata| !metadata.is_null()) })
+}
+
+pub(super) async fn register(
+    State(state): State<JobsState>,
+    client: Client,
+    Body(body): Body<RegisterBody>,
+) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        if body.id.is_empty() || body.r#type.is_empty() {
+            return Err(Refused::field("id", "and type are required"));
+        }
+        client.require_worker(&body.id)?;
+        let profile = profile(body.r#type, None, body.metadata)?;
+        state.worker_event(&client, &body.id, WorkerEvent::Registered, Some(profile)).await?;
+        state.parts().beats.heard(&body.id, None);
+        Ok(json!({ "status": "registered", "config": worker_config(&state.parts().settings) }))
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}
+
+/// The body of a worker's heartbeat.
+#[derive(Debug, Deserialize)]
+pub(super) struct BeatBody {
+    job_id: Option<i64>,
+    progress: Option<Value>,
+}
+
+/// A heartbeat of the original, which renews the lease of the job that it names.
+pub(super) async fn heartbeat(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+    Body(body): Body<BeatBody>,
+) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        client.require_worker(&id)?;
+        check_detail("progress", body.progress.as_ref(), DETAIL_BYTES_MAX)?;
+        state.parts().beats.heard(&id, body.job_id);
+        if let Some(job) = body.job_id {
+            let fence = Fence { worker: Some(id), lease: None };
+            let change = Change::Heartbeat { fence, lease_s: None, progress: body.progress };
+            state.change(&client, job, change).await?;
+        }
+        Ok(json!({ "status": "ok", "config": worker_config(&state.parts().settings) }))
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}
+
+pub(super) async fn unregister(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        client.require_worker(&id)?;
+        state.worker_event(&client, &id, WorkerEvent::Unregistered, None).await?;
+        Ok(json!({ "status": "unregistered" }))
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}
+
+pub(super) async fn list(State(state): State<JobsState>, client: Client) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        client.require(Scope::Read)?;
+        let workers = read::workers(&state.parts().pools.session).await?;
+        let workers: Vec<WorkerJson<'_>> = workers.iter().map(WorkerJson::of).collect();
+        Ok(list_or_null(&workers))
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}
+
+/// Something that people do to a worker.
+async fn managed(
+    state: JobsState,
+    client: Client,
+    id: String,
+    event: WorkerEvent,
+    word: &'static str,
+) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        client.require(Scope::Manage)?;
+        state.worker_event(&client, &id, event, None).await?;
+        state.forget_credentials();
+        Ok(json!({ "status": word }))
+    };
+    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+}
+
+pub(super) async fn drain(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    managed(state, client, id, WorkerEvent::Draining, "draining").await
+}
+
+pub(super) async fn suspend(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    managed(state, client, id, WorkerEvent::Suspended, "suspended").await
+}
+
+pub(super) async fn resume(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    managed(state, client, id, WorkerEvent::Resumed, "resumed").await
+}
+
+pub(super) async fn remove(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    managed(state, client, id, WorkerEvent::Removed, "removed").await
+}

@@ -1,0 +1,154 @@
+//! Finds what other processes, SQL programs and time make ready to claim, and records heartbeats.
+//!
+//! Hints name ready jobs at once. Because hints can be lost, and SQL programs send none, each process also
+//! looks at the database every second.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use crate::lifecycle::{CycleOutcome, Service};
+use crate::services::jobs::append::{
+    Beats, JobJournal, Queue, late_jobs, read_cursor, ready_now, record_beats, types_with_ready_jobs,
+};
+use crate::services::jobs::command::{Change, JobChange, JobCommand};
+use crate::services::jobs::decide::Search;
+use crate::store::append::Writer;
+use crate::store::{Error, Hints, Pools, Topics};
+
+/// Microseconds between two second looks, which find jobs whose hint was lost.
+const SECOND_LOOK_US: i64 = 15_000_000;
+
+/// How far before the last one a second look begins, microseconds: longer than a commit of this program takes.
+const OVERLAP_US: i64 = 10_000_000;
+
+/// Jobs that a second look reads of each type and priority.
+const LOOKED_AT: usize = 16;
+
+/// Parts of the follower.
+#[derive(Debug)]
+pub struct FollowerParts {
+    /// The pools.
+    pub pools: Pools,
+    /// The queue as this process sees it.
+    pub queue: Queue,
+    /// Writer of jobs.
+    pub jobs: Writer<JobJournal>,
+    /// Heartbeats that wait to be recorded.
+    pub beats: Beats,
+}
+
+/// Looks at the database ([`Service::cycle`]) and listens to hints ([`Follower::listen`]).
+#[derive(Debug)]
+pub struct Follower {
+    parts: FollowerParts,
+    seen: Mutex<Seen>,
+}
+
+/// What was seen so far.
+#[derive(Debug, Default)]
+struct Seen {
+    snapshot: Option<String>,
+    /// Time of the last second look, microseconds since 1970.
+    looked_us: Option<i64>,
+    /// When the table of ready jobs was last filled from the journals.
+    filled: Option<String>,
+}
+
+impl Follower {
+    /// A follower that has seen nothing.
+    #[must_use]
+    pub fn new(parts: FollowerParts) -> Self {
+        Self { parts, seen: Mutex::default() }
+    }
+
+    /// Acts on hints until stopped.
+    pub async fn listen(queue: Queue, hints: Hints, stop: CancellationToken) {
+        let mut received = hints.topics();
+        while let Some(words) = stop.run_until_cancelled(received.recv()).await {
+            match words {
+                Ok(Topics::These(topics)) => queue.hear(topics.iter()),
+                Ok(Topics::Anything) | Err(RecvError::Lagged(_)) => queue.forget(),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Jobs and expired leases of transactions that ended late, and jobs of SQL programs. Returns the
+    /// database's clock.
+    async fn look_for_late(&self) -> Result<i64, Error> {
+        let last = self.seen().snapshot.clone();
+        let late = late_jobs(&self.parts.pools, last.as_deref()).await?;
+        self.parts.queue.notice(&late.ready);
+        for job in late.expired {
+            let change = JobChange::new(job, Change::Expire, "quipu");
+            self.parts.jobs.post(JobCommand::Change(Box::new(change))).await?;
+        }
+        self.seen().snapshot = Some(late.snapshot);
+        Ok(late.now_us)
+    }
+
+    /// Wakes the workers for whose types there is a ready job: its time has come, or its hint was lost.
+    async fn wake_waiters(&self) -> Result<(), Error> {
+        let waited = self.parts.queue.waiters().types();
+        let mut searches = self.parts.queue.index().known();
+        searches.retain(|search| waited.contains(&search.job_type));
+        let types = types_with_ready_jobs(&self.parts.pools, &searches).await?;
+        self.parts.queue.waiters().wake_all(types);
+        Ok(())
+    }
+
+    /// Looks at the jobs that became ready lately, whatever the index says. A job that the index has gone past
+    /// moves it back.
+    async fn look_again(&self, now_us: i64) -> Result<(), Error> {
+        let Some(since_us) = self.seen().looked_us.replace(now_us) else { return Ok(()) };
+        let filled = read_cursor(&self.parts.pools, "filled").await?;
+        if self.seen().filled != filled {
+            self.seen().filled = filled;
+            self.parts.queue.forget();
+            return Ok(());
+        }
+        let known = self.parts.queue.index().known();
+        let earlier = |start: i64| start.min(since_us - OVERLAP_US);
+        let searches: Vec<Search> = known
+            .iter()
+            .map(|known| Search { job_type: known.job_type.clone(), starts: known.starts.map(earlier) })
+            .collect();
+        let found = ready_now(&self.parts.pools, &searches, LOOKED_AT).await?;
+        let mut index = self.parts.queue.index();
+        for job in found {
+            let known = known.iter().find(|known| known.job_type == job.job_type);
+            let start = known.and_then(|known| known.start_of(job.priority));
+            if start.is_some_and(|start| job.ready_us < start) {
+                index.notice(&job.job_type, job.priority, job.ready_us);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Service for Follower {
+    type Error = Error;
+
+    fn name(&self) -> &'static str {
+        "jobs"
+    }
+
+    async fn cycle(&self, _drain: &CancellationToken) -> Result<CycleOutcome, Error> {
+        let beats = self.parts.beats.take();
+        if !beats.is_empty() {
+            record_beats(&self.parts.pools, &beats).await?;
+        }
+        let now_us = self.look_for_late().await?;
+        if self.seen().looked_us.is_none_or(|at| now_us - at >= SECOND_LOOK_US) {
+            self.look_again(now_us).await?;
+        }
+        self.wake_waiters().await?;
+        Ok(CycleOutcome::Idle)
+    }
+}

@@ -1,0 +1,91 @@
+//! Submits the jobs of schedules when they are due.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
+
+use super::turn::Turn;
+use crate::lifecycle::{CycleOutcome, Service, set_aside};
+use crate::services::jobs::append::{JobJournal, JobNumbers};
+use crate::services::jobs::command::{JobCommand, Submission};
+use crate::services::jobs::decide::{last_due, unique_key};
+use crate::services::jobs::read::{Schedule, schedules};
+use crate::store::append::Writer;
+use crate::store::lease::Leases;
+use crate::store::{Error, Pools};
+
+/// The loop of schedules.
+#[derive(Debug)]
+pub struct Schedules {
+    pools: Pools,
+    turn: Turn,
+    jobs: Writer<JobJournal>,
+    numbers: JobNumbers,
+    /// The newest time for which each schedule has submitted a job, as this process knows. The unique key of
+    /// the job decides; this only saves submissions in vain.
+    done: Mutex<HashMap<(String, i32), DateTime<Utc>>>,
+}
+
+impl Schedules {
+    /// A loop that has not begun.
+    #[must_use]
+    pub fn new(pools: Pools, leases: Leases, jobs: Writer<JobJournal>, numbers: JobNumbers) -> Self {
+        Self { pools, turn: Turn::new(leases, "jobs/schedules"), jobs, numbers, done: Mutex::default() }
+    }
+
+    /// Submits the job of a schedule that is due.
+    async fn submit(&self, schedule: &Schedule, due: DateTime<Utc>) -> Result<(), Error> {
+        let key = format!("schedule {} {} {}", schedule.name, schedule.step, due.timestamp());
+        let submission = Submission {
+            number: self.numbers.next().await?,
+            job_type: schedule.job_type.clone(),
+            priority: schedule.priority,
+            run_at_us: None,
+            attempts_max: schedule.attempts_max,
+            unique_key: unique_key(&schedule.job_type, None, Some(&key)),
+            source_hash: None,
+            source_path: None,
+            source_size: None,
+            tags: schedule.tags.clone(),
+            metadata: schedule.metadata.clone(),
+            depends_on: Vec::new(),
+            actor: format!("schedule:{}", schedule.name),
+        };
+        self.jobs.append(JobCommand::Submit(Box::new(submission))).await.map(|_| ())
+    }
+}
+
+impl Service for Schedules {
+    type Error = Error;
+
+    fn name(&self) -> &'static str {
+        "jobs-schedules"
+    }
+
+    async fn cycle(&self, _drain: &CancellationToken) -> Result<CycleOutcome, Error> {
+        if !self.turn.is_ours().await? {
+            return Ok(CycleOutcome::Idle);
+        }
+        let (schedules, now) = schedules(&self.pools.session).await?;
+        let known: Vec<(String, i32)> = schedules.iter().map(|s| (s.name.clone(), s.step)).collect();
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| known.contains(key));
+        for schedule in &schedules {
+            let key = (schedule.name.clone(), schedule.step);
+            let due = match last_due(&schedule.cron, schedule.since, now) {
+                Ok(due) => due,
+                Err(error) => {
+                    set_aside("job_schedule", &schedule.name, None, &error);
+                    continue;
+                }
+            };
+            let done = self.done.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
+            if let Some(due) = due.filter(|due| done != Some(*due)) {
+                self.submit(schedule, due).await?;
+                self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(key, due);
+            }
+        }
+        Ok(CycleOutcome::Idle)
+    }
+}

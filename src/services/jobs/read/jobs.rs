@@ -1,0 +1,175 @@
+//! Jobs with their present state, lists of jobs, and the history of a job.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::PgPool;
+
+use crate::store::Error;
+
+/// Most entries of a history. The oldest of a longer one are left out.
+const HISTORY_MAX: i64 = 1_000;
+
+/// A job with its present state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobView {
+    /// Number.
+    pub job: i64,
+    /// Type.
+    pub job_type: String,
+    /// Status, a word of `Status`.
+    pub status: String,
+    /// 1 (first) to 5 (last).
+    pub priority: i16,
+    /// Leases so far.
+    pub attempt: i32,
+    /// Attempts that count against `attempts_max`.
+    pub failures: i32,
+    /// Attempts that may fail before the job is dead.
+    pub attempts_max: i32,
+    /// The worker that holds or held the lease.
+    pub worker: Option<String>,
+    /// End of the lease.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it can be claimed.
+    pub ready_at: Option<DateTime<Utc>>,
+    /// Hash of the source.
+    pub source_hash: Option<String>,
+    /// Path of the source.
+    pub source_path: Option<String>,
+    /// Size of the source, bytes.
+    pub source_size: Option<i64>,
+    /// Tags.
+    pub tags: Option<Value>,
+    /// Data for the worker.
+    pub metadata: Option<Value>,
+    /// Jobs that have to be completed first.
+    pub depends_on: Option<Vec<i64>>,
+    /// When it was submitted.
+    pub created_at: DateTime<Utc>,
+    /// Time of its last entry.
+    pub updated_at: DateTime<Utc>,
+    /// Start of the newest attempt.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it was completed.
+    pub completed_at: Option<DateTime<Utc>>,
+    /// The result.
+    pub result: Option<Value>,
+    /// The newest error.
+    pub last_error: Option<String>,
+    /// The newest progress of the present attempt.
+    pub progress: Option<Value>,
+}
+
+/// Which jobs a list has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JobFilter<'a> {
+    /// Only jobs of this status.
+    pub status: Option<&'a str>,
+    /// Only jobs of this type.
+    pub job_type: Option<&'a str>,
+    /// Only jobs with lower numbers.
+    pub before: Option<i64>,
+}
+
+/// The present state of one job; `None` if there is none.
+pub async fn job(pool: &PgPool, number: i64) -> Result<Option<JobView>, Error> {
+    Ok(views(pool, &[number]).await?.pop())
+}
+
+/// A page of jobs, by priority and then the newest first.
+pub async fn jobs(pool: &PgPool, filter: JobFilter<'_>, skip: i32, most: i32) -> Result<Vec<JobView>, Error> {
+    let numbers = sqlx::query_scalar!(
+        r#"-- job_list
+           SELECT job AS "job!" FROM quipu_list_jobs($1, $2, $3, $4, $5)"#,
+        filter.status,
+        filter.job_type,
+        filter.before,
+        skip,
+        most
+    )
+    .fetch_all(pool)
+    .await?;
+    let mut views = views(pool, &numbers).await?;
+    // A job may have moved on between the two queries.
+    views.retain(|view| filter.status.is_none_or(|status| status == view.status));
+    views.sort_by_key(|view| (view.priority, std::cmp::Reverse(view.job)));
+    Ok(views)
+}
+
+async fn views(pool: &PgPool, numbers: &[i64]) -> Result<Vec<JobView>, Error> {
+    Ok(sqlx::query_as!(
+        JobView,
+        r#"-- job_views
+           SELECT s.job AS "job!", s.type AS "job_type!", s.status AS "status!", s.priority AS "priority!", s.attempt AS "attempt!",
+                  s.failures AS "failures!", s.attempts_max AS "attempts_max!", s.worker, s.expires_at, s.ready_at, s.source_hash,
+                  s.source_path, s.source_size, s.tags, s.metadata, s.depends_on, s.created_at AS "created_at!",
+                  s.updated_at AS "updated_at!", started.recorded_at AS "started_at?", done.recorded_at AS "completed_at?",
+                  done.detail AS "result?", failed.why AS "last_error?", progress.detail AS "progress?"
+           FROM unnest($1::bigint[]) AS w (job)
+           CROSS JOIN LATERAL (SELECT * FROM job_states x WHERE x.job = w.job) s
+           LEFT JOIN LATERAL (SELECT l.recorded_at FROM job_log l WHERE l.job = s.job AND l.kind = 'leased' ORDER BY l.step DESC LIMIT 1) started ON true
+           LEFT JOIN LATERAL (SELECT l.recorded_at, l.detail FROM job_log l
+                              WHERE l.job = s.job AND l.kind = 'completed' ORDER BY l.step DESC LIMIT 1) done ON true
+           LEFT JOIN LATERAL (SELECT l.why FROM job_log l
+                              WHERE l.job = s.job AND l.kind IN ('failed', 'expired') ORDER BY l.step DESC LIMIT 1) failed ON true
+           LEFT JOIN LATERAL (SELECT l.detail FROM job_log l
+                              WHERE l.job = s.job AND l.kind = 'progress' AND l.attempt = s.attempt ORDER BY l.step DESC LIMIT 1) progress ON true"#,
+        numbers
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
+/// One entry of a job's history.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistoryEntry {
+    /// Place among the entries of the job, from 0.
+    pub step: i32,
+    /// Position in the order of all journals.
+    pub position: i64,
+    /// When it was recorded.
+    pub recorded_at: DateTime<Utc>,
+    /// What happened.
+    pub kind: String,
+    /// Status before.
+    pub was: Option<String>,
+    /// Status after.
+    pub status: String,
+    /// Priority after.
+    pub priority: i16,
+    /// Leases so far.
+    pub attempt: i32,
+    /// Attempts that count against the most allowed.
+    pub failures: i32,
+    /// The worker.
+    pub worker: Option<String>,
+    /// End of the lease.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When the job can be claimed.
+    pub ready_at: Option<DateTime<Utc>>,
+    /// Who caused it.
+    pub actor: String,
+    /// The reason in words.
+    pub why: Option<String>,
+    /// Progress, result or context.
+    pub detail: Option<Value>,
+}
+
+/// The entries of a job, oldest first; empty if there is no such job. At most 1,000: of a longer history the
+/// newest.
+pub async fn history(pool: &PgPool, number: i64) -> Result<Vec<HistoryEntry>, Error> {
+    Ok(sqlx::query_as!(
+        HistoryEntry,
+        r#"-- job_history
+           SELECT * FROM (
+               SELECT step AS "step!", position AS "position!", recorded_at AS "recorded_at!", kind AS "kind!", was, status AS "status!",
+                      priority AS "priority!", attempt AS "attempt!", failures AS "failures!", worker, expires_at, ready_at,
+                      actor AS "actor!", why, detail
+               FROM job_history WHERE job = $1 ORDER BY step DESC LIMIT $2) h
+           ORDER BY 1"#,
+        number,
+        HISTORY_MAX
+    )
+    .fetch_all(pool)
+    .await?)
+}

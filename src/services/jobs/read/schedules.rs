@@ -1,0 +1,55 @@
+//! The schedules of recurring jobs that are in force.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::PgPool;
+
+use crate::store::Error;
+
+/// Most schedules that are read.
+const SCHEDULES_MAX: i64 = 10_000;
+
+/// A schedule in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schedule {
+    /// Its name.
+    pub name: String,
+    /// Its step: it changes whenever the schedule is set.
+    pub step: i32,
+    /// Times in UTC, as a cron expression.
+    pub cron: String,
+    /// Type of its jobs.
+    pub job_type: String,
+    /// Their priority.
+    pub priority: i16,
+    /// Attempts that may fail before such a job is dead.
+    pub attempts_max: i32,
+    /// Their tags.
+    pub tags: Option<Value>,
+    /// Their data for the worker.
+    pub metadata: Option<Value>,
+    /// When it came into force as it is.
+    pub since: DateTime<Utc>,
+}
+
+/// The schedules in force by name, and the database's clock.
+pub async fn schedules(pool: &PgPool) -> Result<(Vec<Schedule>, DateTime<Utc>), Error> {
+    let now = sqlx::query_scalar!(
+        r#"-- job_schedule_clock
+           SELECT date_trunc('second', clock_timestamp()) AS "now!""#
+    )
+    .fetch_one(pool)
+    .await?;
+    let schedules = sqlx::query_as!(
+        Schedule,
+        r#"-- job_schedule_list
+           SELECT l.name AS "name!", l.step AS "step!", l.cron AS "cron!", l.type AS "job_type!", l.priority AS "priority!",
+                  l.attempts_max AS "attempts_max!", l.tags, l.metadata, l.recorded_at AS "since!"
+           FROM (SELECT DISTINCT ON (name) * FROM job_schedules ORDER BY name, step DESC) l
+           WHERE l.kind = 'set' ORDER BY l.name LIMIT $1"#,
+        SCHEDULES_MAX
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok((schedules, now))
+}

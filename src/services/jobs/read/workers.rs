@@ -1,0 +1,104 @@
+//! Workers with their present state.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::PgPool;
+
+use crate::store::Error;
+
+/// Most workers that are listed.
+const WORKERS_MAX: i64 = 10_000;
+
+/// A worker with its present state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerView {
+    /// Its id.
+    pub worker: String,
+    /// A name for people.
+    pub name: Option<String>,
+    /// The type of jobs that it works on.
+    pub job_type: String,
+    /// Status, a word of `WorkerStatus`.
+    pub status: String,
+    /// Whether it may log in and claim.
+    pub is_enabled: bool,
+    /// When it was last heard of.
+    pub seen_at: Option<DateTime<Utc>>,
+    /// The job that it said it works on.
+    pub job: Option<i64>,
+    /// What it said of itself.
+    pub metadata: Option<Value>,
+    /// Time of its first entry.
+    pub created_at: DateTime<Utc>,
+    /// Time of its last entry.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// The workers that are not removed, by status and id. The list of ids is walked from index entry to index
+/// entry: each worker has many steps.
+pub async fn workers(pool: &PgPool) -> Result<Vec<WorkerView>, Error> {
+    Ok(sqlx::query_as!(
+        WorkerView,
+        r#"-- job_worker_list
+           WITH RECURSIVE ids AS (
+               (SELECT worker FROM job_worker_log ORDER BY worker LIMIT 1)
+               UNION ALL
+               SELECT (SELECT l.worker FROM job_worker_log l WHERE l.worker > i.worker ORDER BY l.worker LIMIT 1)
+               FROM ids i WHERE i.worker IS NOT NULL)
+           SELECT l.worker AS "worker!", l.name, l.type AS "job_type!", l.status AS "status!", l.is_enabled AS "is_enabled!",
+                  b.seen_at AS "seen_at?", b.job AS "job?", l.metadata, f.recorded_at AS "created_at!", l.recorded_at AS "updated_at!"
+           FROM ids i
+           CROSS JOIN LATERAL (SELECT * FROM job_worker_log x WHERE x.worker = i.worker ORDER BY x.step DESC LIMIT 1) l
+           CROSS JOIN LATERAL (SELECT x.recorded_at FROM job_worker_log x WHERE x.worker = i.worker ORDER BY x.step LIMIT 1) f
+           LEFT JOIN job_beats b ON b.worker = l.worker
+           WHERE l.status <> 'removed' ORDER BY l.status, l.worker LIMIT $1"#,
+        WORKERS_MAX
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
+/// Type, status and permission of one worker; `None` if it is not known.
+pub async fn worker(pool: &PgPool, id: &str) -> Result<Option<(String, String, bool)>, Error> {
+    let row = sqlx::query!(
+        r#"-- job_worker
+           SELECT type, status, is_enabled FROM job_worker_log WHERE worker = $1 ORDER BY step DESC LIMIT 1"#,
+        id
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|row| (row.r#type, row.status, row.is_enabled)))
+}
+
+/// Workers whose status contradicts what was heard of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestlessWorkers {
+    /// Online, and not heard of for too long.
+    pub quiet: Vec<String>,
+    /// Offline, and heard of since they went.
+    pub back: Vec<String>,
+}
+
+/// Workers that were not heard of for `timeout_s` seconds, and those that are back.
+pub async fn restless_workers(pool: &PgPool, timeout_s: u32) -> Result<RestlessWorkers, Error> {
+    let timeout = f64::from(timeout_s);
+    let limit = sqlx::query_scalar!(
+        r#"-- job_worker_limit
+           SELECT clock_timestamp() - make_interval(secs => $1) AS "limit!""#,
+        timeout
+    )
+    .fetch_one(pool)
+    .await?;
+    let mut restless = RestlessWorkers::default();
+    for worker in workers(pool).await? {
+        let heard_at = worker.seen_at.map_or(worker.updated_at, |seen| seen.max(worker.updated_at));
+        if worker.status == "online" && heard_at < limit {
+            restless.quiet.push(worker.worker);
+        } else if worker.status == "offline"
+            && worker.seen_at.is_some_and(|seen| seen > worker.updated_at && seen >= limit)
+        {
+            restless.back.push(worker.worker);
+        }
+    }
+    Ok(restless)
+}

@@ -1,0 +1,74 @@
+//! `quipu_submit_job` in other programs' transactions, and what analysts read.
+
+use quipu::store::embedded::SharedRole;
+use quipu::store::owner;
+use serde_json::json;
+use tokio_postgres::error::SqlState;
+
+use super::kit::{Room, number};
+use crate::support::database::TestDatabase;
+
+#[tokio::test]
+async fn a_job_is_submitted_with_the_transaction_of_its_submitter_or_not_at_all() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    let writer = owner::connect(&database.shared_role_url(SharedRole::Writer)).await.unwrap();
+    writer.batch_execute("BEGIN; SELECT quipu_submit_job('pdf'); ROLLBACK").await.unwrap();
+    assert_eq!(number(&database, "SELECT count(*) FROM jobs").await, 0);
+    let submit = "SELECT quipu_submit_job('pdf', '{\"pages\": 3}', priority => 1, idempotency_key => 'once')";
+    let job: i64 = writer.query_one(submit, &[]).await.unwrap().get(0);
+    let again: i64 = writer.query_one(submit, &[]).await.unwrap().get(0);
+    assert_eq!(again, job);
+    let claim = json!({ "worker_id": "w", "job_type": "pdf", "wait_s": 20 });
+    let claimed = room.ok("/api/jobs/claim", &claim).await;
+    assert_eq!((&claimed["job"]["id"], &claimed["job"]["metadata"]), (&json!(job), &json!({ "pages": 3 })));
+    let actor = format!("SELECT count(*) FROM jobs WHERE job = {job} AND actor = 'sql:quipu_writer'");
+    assert_eq!(number(&database, &actor).await, 1);
+    // The same key over HTTP is the same job.
+    let (status, answer) = room.post("/api/jobs", &json!({ "type": "pdf", "idempotency_key": "once" })).await;
+    assert_eq!((status, &answer["job_id"], &answer["status"]), (200, &json!(job), &json!("running")));
+    let by_source: i64 =
+        writer.query_one("SELECT quipu_submit_job('pdf', source_hash => 'abc')", &[]).await.unwrap().get(0);
+    let known = room.ok("/api/jobs", &json!({ "type": "pdf", "source_hash": "abc" })).await;
+    assert_eq!(known["job_id"], by_source);
+}
+
+#[tokio::test]
+async fn bad_arguments_are_refused_by_name() {
+    let database = TestDatabase::new().await;
+    let writer = owner::connect(&database.shared_role_url(SharedRole::Writer)).await.unwrap();
+    for (call, name) in [
+        ("quipu_submit_job('')", "type"),
+        ("quipu_submit_job(NULL)", "type"),
+        ("quipu_submit_job(repeat('x', 65))", "type"),
+        ("quipu_submit_job('pdf', priority => 0)", "priority"),
+        ("quipu_submit_job('pdf', attempts_max => 101)", "attempts_max"),
+        ("quipu_submit_job('pdf', run_at => 'infinity')", "run_at"),
+        ("quipu_submit_job('pdf', idempotency_key => '')", "idempotency_key"),
+        ("quipu_submit_job('pdf', to_jsonb(repeat('x', 70000)))", "metadata"),
+        ("quipu_submit_job('pdf', depends_on => '{12345}')", "depends_on"),
+        ("quipu_submit_job('pdf', depends_on => '{NULL}')", "depends_on"),
+    ] {
+        let error = writer.query(&format!("SELECT {call}"), &[]).await.unwrap_err();
+        assert_eq!(error.code(), Some(&SqlState::INVALID_PARAMETER_VALUE), "{call}: {error}");
+        let message = error.as_db_error().unwrap().message();
+        assert!(message.contains(name), "{call}: {message}");
+    }
+    assert_eq!(number(&database, "SELECT count(*) FROM jobs").await, 0);
+}
+
+#[tokio::test]
+async fn an_analyst_reads_jobs_and_no_credentials() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    room.ok("/api/jobs", &json!({ "type": "pdf", "source_hash": "abc" })).await;
+    let reader = owner::connect(&database.reader_url()).await.unwrap();
+    for view in ["job_states", "job_history", "job_counts"] {
+        let count: i64 = reader.query_one(&format!("SELECT count(*) FROM {view}"), &[]).await.unwrap().get(0);
+        assert_eq!(count, 1, "{view}");
+    }
+    for private in ["job_credentials", "job_lease_key", "job_ready"] {
+        let told = reader.query(&format!("SELECT * FROM {private}"), &[]).await;
+        assert_eq!(told.unwrap_err().code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{private}");
+    }
+}
