@@ -249,7 +249,13 @@ async fn analysts_call_no_procedure_and_programs_call_five() {
         (SharedRole::MessagesReader, &[]),
         (
             SharedRole::Writer,
-            &["delete_orphan_events", "insert_event", "insert_relay", "insert_relay_metadata", "quipu_submit_job"],
+            &[
+                "delete_orphan_events",
+                "insert_event",
+                "insert_relay",
+                "insert_relay_metadata",
+                "quipu_submit_job",
+            ],
         ),
     ] {
         let client = connect(&kit.database.shared_role_url(person)).await.unwrap();
