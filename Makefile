@@ -99,6 +99,10 @@ bench-archive: deps-bench build ## The archive against relays: events a second, 
 bench-messages: deps build ## Messages: sends, deliveries, queues, idle connections, with five million stored
 	ulimit -n "$$(ulimit -Hn)"; $(CARGO) bench --locked --profile dev --bench messages
 
+.PHONY: bench-jobs
+bench-jobs: deps ## Jobs: submit, claim and complete, against pgbench in the same run; claims with a million pending
+	$(CARGO) bench --locked --profile dev --bench jobs
+
 .PHONY: farm
 farm: ## A thousand relays of all characters on the loopback, to try an archive on
 	ulimit -n 8192; $(CARGO) bench --locked --profile dev --bench farm

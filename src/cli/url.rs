@@ -20,8 +20,8 @@ pub(super) enum Door {
     Reader,
     /// For analysts who may also read messages.
     MessagesReader,
-    /// For programs that insert events and relays by SQL: `insert_event`, `insert_relay`,
-    /// `insert_relay_metadata`.
+    /// For programs that insert events, relays and jobs by SQL: `insert_event`, `insert_relay`,
+    /// `insert_relay_metadata`, `quipu_submit_job`.
     Writer,
     /// Migrations and erasure, straight to the server.
     Owner,

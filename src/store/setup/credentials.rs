@@ -22,8 +22,8 @@ pub enum SharedRole {
     Reader,
     /// `quipu_messages_reader`: reads messages too.
     MessagesReader,
-    /// `quipu_writer`: may call `insert_event`, `insert_relay`, `insert_relay_metadata` and
-    /// `delete_orphan_events`.
+    /// `quipu_writer`: may call `insert_event`, `insert_relay`, `insert_relay_metadata`, `quipu_submit_job`
+    /// and `delete_orphan_events`.
     Writer,
 }
 

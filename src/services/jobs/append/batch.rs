@@ -276,21 +276,20 @@ impl<'a> Batch<'a> {
             if let Some(candidate) = candidate {
                 tried += 1;
                 let jobs = claimed.entry(command).or_default();
-                match (is_stored, entry.lease, expires_us, read.facts.get(&entry.job)) {
-                    (true, Some((claim, length_s)), Some(expires_us), Some(facts)) => {
-                        jobs.push(ClaimedJob {
-                            facts: facts.clone(),
-                            priority: entry.priority,
-                            attempt: entry.attempt,
-                            failures: entry.failures,
-                            lease: Lease { claim, length_s, expires_us },
-                            leased_us: moment_us,
-                        });
-                    }
-                    _ => {
-                        in_vain += 1;
-                        self.in_vain.push(candidate);
-                    }
+                if let (true, Some((claim, length_s)), Some(expires_us), Some(facts)) =
+                    (is_stored, entry.lease, expires_us, read.facts.get(&entry.job))
+                {
+                    jobs.push(ClaimedJob {
+                        facts: facts.clone(),
+                        priority: entry.priority,
+                        attempt: entry.attempt,
+                        failures: entry.failures,
+                        lease: Lease { claim, length_s, expires_us },
+                        leased_us: moment_us,
+                    });
+                } else {
+                    in_vain += 1;
+                    self.in_vain.push(candidate);
                 }
             } else if is_stored {
                 if let Some(after_us) = entry.ready_after_us {

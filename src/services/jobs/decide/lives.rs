@@ -1,4 +1,5 @@
 //! Lives of jobs: given, when, then; and random lives against a naive model.
+#![expect(clippy::needless_pass_by_value, reason = "a life reads as a list of changes and what they lead to")]
 
 use proptest::prelude::*;
 use uuid::Uuid;

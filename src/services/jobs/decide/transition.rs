@@ -93,23 +93,7 @@ impl Refusal {
 /// before anyone else has the job does no harm.
 #[must_use]
 pub fn decide(state: &JobState, change: &JobChange, now_us: i64) -> Decision {
-    let entry = |kind, status| Entry {
-        job: state.job,
-        step: state.step + 1,
-        kind,
-        was: state.status,
-        status,
-        job_type: state.job_type.clone(),
-        priority: state.priority,
-        attempt: state.attempt,
-        failures: state.failures,
-        worker: state.worker.clone(),
-        lease: None,
-        ready_after_us: None,
-        actor: change.actor.clone(),
-        why: None,
-        detail: None,
-    };
+    let entry = |kind, status| next_entry(state, &change.actor, kind, status);
     match &change.change {
         Change::Heartbeat { fence, lease_s, progress } => with_lease(state, fence, |lease| {
             let length_s = lease_s.unwrap_or(lease.length_s);
@@ -202,18 +186,39 @@ pub fn decide(state: &JobState, change: &JobChange, now_us: i64) -> Decision {
     }
 }
 
+/// The next entry of a job, which holds no lease and is not ready.
+fn next_entry(state: &JobState, actor: &str, kind: Kind, status: Status) -> Entry {
+    Entry {
+        job: state.job,
+        step: state.step + 1,
+        kind,
+        was: state.status,
+        status,
+        job_type: state.job_type.clone(),
+        priority: state.priority,
+        attempt: state.attempt,
+        failures: state.failures,
+        worker: state.worker.clone(),
+        lease: None,
+        ready_after_us: None,
+        actor: actor.to_owned(),
+        why: None,
+        detail: None,
+    }
+}
+
 /// The answer to a change whose lease is not the present one, from the outcome of that attempt: the same as
 /// the first one if it is the same change.
 ///
 /// # Errors
 /// Why the lease is not valid.
 pub fn repeated(change: &Change, outcome: Option<&Outcome>) -> Result<Settled, Refusal> {
-    let fence = match change {
-        Change::Heartbeat { fence, .. }
-        | Change::Complete { fence, .. }
-        | Change::Fail { fence, .. }
-        | Change::Release { fence, .. } => fence,
-        _ => return Err(Refusal::NotLeased),
+    let (Change::Heartbeat { fence, .. }
+    | Change::Complete { fence, .. }
+    | Change::Fail { fence, .. }
+    | Change::Release { fence, .. }) = change
+    else {
+        return Err(Refusal::NotLeased);
     };
     let outcome = outcome.ok_or(Refusal::NotLeased)?;
     if fence.worker.is_some() && fence.worker != outcome.worker {

@@ -73,14 +73,15 @@ pub fn change_worker(
         WorkerEvent::Returned if known.status == WorkerStatus::Offline => {
             (WorkerStatus::Online, known.is_enabled)
         }
-        WorkerEvent::Lost | WorkerEvent::Returned => (known.status, known.is_enabled),
         WorkerEvent::Draining => (WorkerStatus::Draining, known.is_enabled),
         WorkerEvent::Suspended => (WorkerStatus::Suspended, known.is_enabled),
         WorkerEvent::Resumed => (WorkerStatus::Online, known.is_enabled),
         WorkerEvent::Enabled => (known.status, true),
         WorkerEvent::Disabled => (known.status, false),
         WorkerEvent::Removed => (WorkerStatus::Removed, false),
-        WorkerEvent::Created | WorkerEvent::Registered => (known.status, known.is_enabled),
+        WorkerEvent::Lost | WorkerEvent::Returned | WorkerEvent::Created | WorkerEvent::Registered => {
+            (known.status, known.is_enabled)
+        }
     };
     if (status, is_enabled) == (known.status, known.is_enabled) {
         return Ok(None);

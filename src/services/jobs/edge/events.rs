@@ -77,15 +77,12 @@ pub(super) async fn events(
 /// Where the stream begins: at the id that the reader names, or now.
 async fn begin(state: &JobsState, client: &Client, headers: &HeaderMap) -> Result<StreamCursor, Refused> {
     client.require(Scope::Read)?;
-    match headers.get("last-event-id") {
-        Some(id) => {
-            let cursor = id.to_str().ok().and_then(|id| id.parse().ok());
-            cursor.ok_or_else(|| Refused::field("last_event_id", "is not an event id of this stream"))
-        }
-        None => {
-            let (era, snapshot) = newest_snapshot(&state.parts().pools.session).await?;
-            Ok(StreamCursor::after(era, snapshot))
-        }
+    if let Some(id) = headers.get("last-event-id") {
+        let cursor = id.to_str().ok().and_then(|id| id.parse().ok());
+        cursor.ok_or_else(|| Refused::field("last_event_id", "is not an event id of this stream"))
+    } else {
+        let (era, snapshot) = newest_snapshot(&state.parts().pools.session).await?;
+        Ok(StreamCursor::after(era, snapshot))
     }
 }
 

@@ -16,19 +16,19 @@ use crate::services::jobs::read;
 pub(super) async fn stats(State(state): State<JobsState>, client: Client) -> Result<Json<Value>, Failure> {
     let answer = async {
         client.require(Scope::Read)?;
-        let stats = read::stats(&state.parts().pools.session).await?;
+        let totals = read::stats(&state.parts().pools.session).await?;
         Ok(json!({
-            "total_jobs": stats.jobs(None),
-            "pending_jobs": stats.jobs(Some("pending")),
-            "running_jobs": stats.jobs(Some("running")),
-            "completed_jobs": stats.jobs(Some("completed")),
-            "failed_jobs": stats.jobs(Some("failed")),
-            "dead_jobs": stats.jobs(Some("dead")),
-            "total_workers": stats.workers,
-            "online_workers": stats.online,
-            "offline_workers": stats.offline,
-            "waiting_jobs": stats.jobs(Some("waiting")),
-            "cancelled_jobs": stats.jobs(Some("cancelled")),
+            "total_jobs": totals.jobs(None),
+            "pending_jobs": totals.jobs(Some("pending")),
+            "running_jobs": totals.jobs(Some("running")),
+            "completed_jobs": totals.jobs(Some("completed")),
+            "failed_jobs": totals.jobs(Some("failed")),
+            "dead_jobs": totals.jobs(Some("dead")),
+            "total_workers": totals.workers,
+            "online_workers": totals.online,
+            "offline_workers": totals.offline,
+            "waiting_jobs": totals.jobs(Some("waiting")),
+            "cancelled_jobs": totals.jobs(Some("cancelled")),
         }))
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
