@@ -97,7 +97,7 @@ async fn pgbench(server: &Server) -> Run {
 async fn fill(server: &Server, job_type: &str, batches: usize) {
     // A part at a time, so that partitions for the numbers exist.
     for part in (0..batches).step_by(200) {
-        let sql = FILL.replace("BATCHES", &200.min(batches - part).to_string()).replace("TYPE", job_type);
+        let sql = FILL.replace("BATCHES", &(batches - part).min(200).to_string()).replace("TYPE", job_type);
         server.run("SELECT quipu_ensure_job_partitions()").await;
         server.run(&sql).await;
     }
