@@ -20,9 +20,9 @@ fn replace(value: &mut Value) {
                 if let Value::String(text) = member {
                     let is_time = name.ends_with("_at") || name == "at" || name == "last_heartbeat";
                     if is_time && chrono::DateTime::parse_from_rfc3339(text).is_ok() {
-                        *text = "NOW".to_owned();
+                        "NOW".clone_into(text);
                     } else if ["lease_token", "secret", "token"].contains(&name.as_str()) {
-                        *text = "SECRET".to_owned();
+                        "SECRET".clone_into(text);
                     }
                 } else {
                     replace(member);
@@ -184,11 +184,11 @@ async fn a_failed_job_is_retried_cancelled_and_given_another_priority() {
             "priority": 3, "attempt": 1, "failures": 1, "actor": "local", "worker_id": "w1", "why": "no pages", "run_at": "NOW",
         })
     );
-    let stats = json!({
+    let totals = json!({
         "total_jobs": 1, "pending_jobs": 0, "running_jobs": 0, "completed_jobs": 0, "failed_jobs": 0, "dead_jobs": 0,
         "total_workers": 0, "online_workers": 0, "offline_workers": 0, "waiting_jobs": 0, "cancelled_jobs": 1,
     });
-    golden(room, "GET", "/api/stats", None, 200, stats).await;
+    golden(room, "GET", "/api/stats", None, 200, totals).await;
     golden(room, "GET", "/api/workers", None, 200, Value::Null).await;
 }
 

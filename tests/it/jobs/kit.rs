@@ -184,6 +184,7 @@ impl Drop for Room {
 
 /// A job to submit.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_field_names, reason = "the fields are named as those of `Submission`")]
 pub(super) struct Job<'a> {
     pub(super) job_type: &'a str,
     pub(super) priority: i16,
