@@ -39,6 +39,15 @@ quick: deps ## While you work: formatting, lints, unit tests, rules of the archi
 try: deps-test ## One test or a few, soon after an edit: make try TEST=messages::ttl
 	$(UNOPTIMISED) $(CARGO) test --locked --test it -- $(TEST)
 
+# How many times as long as in `make test` the tests of random lives, crashes and memory are.
+ROUNDS ?= 5
+SOAKED := archive::chaos archive::crashes archive::memory messages::model store::overtaking store::requests store::ticks
+
+.PHONY: soak
+soak: deps-test ## The tests of random lives, crashes and memory, ROUNDS=5 times as long as in `make test`
+	QUIPU_TEST_ROUNDS='$(ROUNDS)' PROPTEST_CASES=$$((256 * $(ROUNDS))) CARGO='$(CARGO)' \
+	    scripts/test $(SOAKED) messages::golden_frames messages::edge messages::decide
+
 .PHONY: build
 build: deps ## Build the program
 	$(CARGO) build --locked

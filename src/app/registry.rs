@@ -3,7 +3,7 @@
 use super::upkeep;
 use crate::base::Secret;
 use crate::config::{Services, Settings};
-use crate::room::{ListenerSpec, Room, ServiceName, ServiceSpec};
+use crate::room::{ListenerSpec, Page, Room, ServiceName, ServiceSpec};
 use crate::services::{archive, console, messages};
 use crate::store::Error;
 use crate::store::projection::Projection;
@@ -33,6 +33,11 @@ pub fn enabled(settings: &Services) -> Vec<ServiceName> {
 /// Every listener of every service.
 pub fn listeners() -> impl Iterator<Item = &'static ListenerSpec> {
     services().flat_map(|service| service.listeners)
+}
+
+/// The pages of the console, in the order of its navigation.
+pub fn pages() -> impl Iterator<Item = Page> {
+    ROOMS.iter().filter_map(|room| room.page)
 }
 
 /// Warnings about settings that are accepted but probably not meant.

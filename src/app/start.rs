@@ -42,7 +42,8 @@ pub(super) async fn start(
     let ops = Listener::bind(OPS.0.as_str(), OPS.1, settings.http.ops_address).await?;
     let ops_address = ops.address().to_string();
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
-    let parts = Parts::open(urls, settings, lifecycle.clone(), metrics)?;
+    let specs: Vec<&ServiceSpec> = services.iter().copied().map(registry::service).collect();
+    let parts = Parts::open_for(&specs, urls, settings, lifecycle.clone(), metrics)?;
     parts.watch_space(instance::own_database(data, &configuration.database));
 
     let mut starting = Starting {
@@ -51,10 +52,11 @@ pub(super) async fn start(
         outside: &Egress::new(&parts.settings.networks)?,
         ticked: &Wake::new(),
         projections: &registry::projections().collect::<Vec<_>>(),
+        pages: &registry::pages().collect::<Vec<_>>(),
         addresses: BTreeMap::new(),
     };
     let mut started = Vec::new();
-    for service in services.iter().copied().map(registry::service).filter(|spec| !listens(spec)) {
+    for service in specs.into_iter().filter(|spec| !listens(spec)) {
         run(service, &mut starting).await?;
         starting.addresses.insert(service.name.as_str().to_owned(), ops_address.clone());
         started.push(service.name);
@@ -78,7 +80,8 @@ async fn run(service: &ServiceSpec, starting: &mut Starting<'_>) -> Result<()> {
     for warning in (service.warnings)(&starting.parts.settings) {
         tracing::warn!("{warning}");
     }
-    (service.start)(starting).await.map_err(Error::from_boxed)
+    let launch = starting.parts.metrics.register(service.start);
+    launch(starting).await.map_err(Error::from_boxed)
 }
 
 /// Checks the roles, migrates, and checks the tables.

@@ -9,9 +9,10 @@ use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::Clock;
-use crate::lifecycle::{BoxError, CycleOutcome, Schedule, Service, Wake, guarded};
+use crate::lifecycle::{BoxError, CycleOutcome, Service, Wake, guarded};
 use crate::room::{
-    Enabled, Parts, Room, ServiceName, ServiceSpec, Starting, done, no_warnings, same_alone, same_in_sample,
+    Enabled, LoopSpec, Parts, Room, ServiceName, ServiceSpec, Starting, done, no_sockets, no_warnings,
+    same_alone, same_in_sample, uncounted,
 };
 use crate::services::archive::react::Offers;
 use crate::store::ingest::Source;
@@ -29,8 +30,19 @@ const HOUSEKEEPING: Duration = Duration::from_mins(10);
 /// Poll of loops that hints wake.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Pause between two looks for sessions that hold up the services.
-const GUARD: Duration = Duration::from_secs(5);
+const TICKER: LoopSpec = LoopSpec { name: "ticker", pause: |_| POLL, has_long_cycles: false };
+
+/// Ends sessions that hold up the services.
+const GUARD: LoopSpec = LoopSpec { name: "guard", pause: |_| Duration::from_secs(5), has_long_cycles: false };
+
+/// Takes over the events that SQL programs offer.
+const OFFERS: LoopSpec = LoopSpec { name: "offers", pause: |_| POLL, has_long_cycles: false };
+
+const PROJECTOR: LoopSpec = LoopSpec {
+    name: "projector",
+    pause: |settings| Duration::from_millis(settings.services.projector.interval_ms.get()),
+    has_long_cycles: false,
+};
 
 /// The description of the services in this file. They belong to no room; the journals are the store's own.
 pub(super) const ROOM: Room = Room {
@@ -38,24 +50,35 @@ pub(super) const ROOM: Room = Room {
     services: &[
         ServiceSpec {
             name: ServiceName::Ticker,
+            section: "services.ticker",
             enabled: Enabled::Always,
             listeners: &[],
+            sockets_max: no_sockets,
+            dials_relays: false,
+            loops: &[TICKER, GUARD, OFFERS],
             warnings: no_warnings,
             run_alone: same_alone,
-            start: |starting| Box::pin(start_ticker(starting)),
+            start: |_| uncounted(|starting| Box::pin(start_ticker(starting))),
         },
         ServiceSpec {
             name: ServiceName::Projector,
+            section: "services.projector",
             enabled: Enabled::If { setting: "services.projector.enabled", rule: |s| s.projector.enabled },
             listeners: &[],
+            sockets_max: no_sockets,
+            dials_relays: false,
+            loops: &[PROJECTOR],
             warnings: no_warnings,
             run_alone: same_alone,
-            start: |starting| {
-                start_projector(starting);
-                done(Ok(()))
+            start: |_| {
+                uncounted(|starting| {
+                    start_projector(starting);
+                    done(Ok(()))
+                })
             },
         },
     ],
+    page: None,
     journals: &["era", "erasure", "implementation_log"],
     projections: &[],
     checks: &[],
@@ -65,27 +88,25 @@ pub(super) const ROOM: Room = Room {
 /// The ticker, and two loops that every instance needs beside it.
 async fn start_ticker(starting: &Starting<'_>) -> Result<(), BoxError> {
     let Starting { parts, ticked, .. } = *starting;
-    let (lifecycle, health) = (&parts.lifecycle, &parts.health);
     let ticker = Ticker::new(parts, ticked.clone()).await?;
-    lifecycle.run_service(ticker, Schedule::every(POLL).woken_by(parts.hints.subscribe()), health.clone());
-    let guard = Guard { pools: parts.pools.clone() };
-    lifecycle.run_service(guard, Schedule::every(GUARD), health.clone());
+    let pace = TICKER.schedule(&parts.settings).woken_by(parts.hints.subscribe());
+    parts.lifecycle.run_service(ticker, pace, parts.health.clone());
+    parts.run(&GUARD, Guard { pools: parts.pools.clone() });
     // SQL programs may offer events whichever services run, so this loop runs where the ticker does.
     let offers = Offers {
         pools: parts.pools.clone(),
         leases: parts.leases.clone(),
         intake: parts.intake(Source::Relay),
     };
-    lifecycle.run_service(offers, Schedule::every(POLL), health.clone());
+    parts.run(&OFFERS, offers);
     Ok(())
 }
 
 fn start_projector(starting: &Starting<'_>) {
     let Starting { parts, ticked, projections, .. } = *starting;
-    let interval = Duration::from_millis(parts.settings.services.projector.interval_ms.get());
     let projections = projections.iter().copied().filter(|p| p.upkeep == Upkeep::Ticks).collect();
     let projector = Projector { pools: parts.pools.clone(), projections };
-    let pace = Schedule::every(interval).woken_by(ticked.clone());
+    let pace = PROJECTOR.schedule(&parts.settings).woken_by(ticked.clone());
     parts.lifecycle.run_service(projector, pace, parts.health.clone());
 }
 

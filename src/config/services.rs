@@ -4,7 +4,9 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json_path::JsonPath;
 
+use super::problems::{Problems, Section};
 use super::{Messages, Monitor, PrioritySynchronizer, Synchronizer};
 
 /// Section `services`.
@@ -99,6 +101,22 @@ impl Default for Finder {
             candidates_per_domain_max: nonzero!(NonZeroU32, 50),
             candidates_per_day_max: nonzero!(NonZeroU32, 100_000),
             candidates_per_domain_day_max: nonzero!(NonZeroU32, 200),
+        }
+    }
+}
+
+impl Section for Finder {
+    fn problems(&self, problems: &mut Problems<'_>) {
+        for RelayList { url, path } in &self.lists {
+            let is_web = |url: &url::Url| matches!(url.scheme(), "http" | "https");
+            if !url::Url::parse(url).is_ok_and(|url| is_web(&url)) {
+                problems.refuse("lists", format!("`{url}`: expected an http or https URL"));
+            }
+            if let Some(path) = path
+                && let Err(error) = JsonPath::parse(path)
+            {
+                problems.refuse("lists", format!("`{path}` is not a JSONPath: {error}"));
+            }
         }
     }
 }
@@ -218,5 +236,11 @@ impl Default for Ingest {
             vanish: Vanish::Record,
             vanish_relay_urls: Vec::new(),
         }
+    }
+}
+
+impl Section for Ingest {
+    fn problems(&self, problems: &mut Problems<'_>) {
+        problems.refuse_other_than_relays("vanish_relay_urls", &self.vanish_relay_urls);
     }
 }

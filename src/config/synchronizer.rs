@@ -5,6 +5,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::problems::{Problems, Section};
+
 /// Section `services.synchronizer`. The priority synchronizer uses it too.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the settings file")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -88,6 +90,12 @@ impl Default for Synchronizer {
             retry_min_s: nonzero!(NonZeroU32, 60),
             retry_max_s: nonzero!(NonZeroU32, 21_600),
         }
+    }
+}
+
+impl Section for Synchronizer {
+    fn problems(&self, problems: &mut Problems<'_>) {
+        problems.refuse_other_than_relays("only_relays", &self.only_relays);
     }
 }
 

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use super::descriptors::Descriptors;
+use super::{LoopSpec, ServiceSpec};
 use crate::base::{Clock, SystemClock};
 use crate::config::Settings;
 use crate::http::Edge;
-use crate::lifecycle::{BoxError, HealthRegistry, Lifecycle};
+use crate::lifecycle::{BoxError, HealthRegistry, Lifecycle, Service};
 use crate::store::append::{Journal, Writer};
 use crate::store::ingest::{IngestJournal, IngestMetrics, Intake, Source};
 use crate::store::lease::Leases;
@@ -43,12 +44,26 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Raises the limit of open descriptors, opens the connection pools and starts sending and receiving
-    /// hints.
+    /// As [`Parts::open_for`], for a process that runs no service.
     ///
     /// # Errors
     /// [`Error::Broken`] when a URL cannot be understood.
     pub fn open(
+        urls: &DatabaseUrls,
+        settings: Settings,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        Self::open_for(&[], urls, settings, lifecycle, metrics)
+    }
+
+    /// Raises the limit of open descriptors and divides it for `services`, opens the connection pools and
+    /// starts sending and receiving hints.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] when a URL cannot be understood.
+    pub fn open_for(
+        services: &[&ServiceSpec],
         urls: &DatabaseUrls,
         settings: Settings,
         lifecycle: Lifecycle,
@@ -71,7 +86,8 @@ impl Parts {
             ingest.register(registry);
             registry.register_collector(Box::new(health.clone()));
         });
-        let edge = Edge::new(settings.http.clone(), &metrics, Descriptors::raise(&settings).connections_max);
+        let descriptors = Descriptors::raise(&settings, services);
+        let edge = Edge::new(settings.http.clone(), &metrics, descriptors.connections_max);
         let hints = Hints::default();
         let leases = Leases::new(pools.write.clone());
         let parts = Self {
@@ -101,6 +117,11 @@ impl Parts {
             tokio::join!(send, receive);
             Ok::<(), BoxError>(())
         });
+    }
+
+    /// Runs `service` as the loop that `spec` describes.
+    pub fn run(&self, spec: &LoopSpec, service: impl Service) {
+        self.lifecycle.run_service(service, spec.schedule(&self.settings), self.health.clone());
     }
 
     /// A writer of `journal`, with a task of its own that commits its commands in groups.

@@ -356,7 +356,7 @@ async fn send<J: Journal>(
     };
     let outcome = attempt
         .retry(retry_delays())
-        // Disk space does not return within seconds. The callers are told at once, and `Space` refuses
+        // Disk space does not return within seconds. The callers get the error at once, and `Space` refuses
         // further commands.
         .when(|error: &Error| {
             error.is_transient() && !matches!(error, Error::NoSpace(_)) && started.elapsed() < limits.total

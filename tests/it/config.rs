@@ -188,6 +188,47 @@ fn problems_beyond_types_name_their_source_too() {
 }
 
 #[test]
+fn every_section_refuses_what_its_types_allow() {
+    let folder = implementation(&[(
+        "config/brotr.yaml",
+        "
+log: { level: 'quipu=loud' }
+services:
+  finder: { lists: [{ url: 'ftp://lists.example.com' }, { url: 'https://lists.example.com', path: '$[' }] }
+  synchronizer: { only_relays: ['relay.example.com'] }
+  priority_synchronizer: { enabled: true }
+  monitor: { publish: true, only_relays: ['wss://Relay.example.com'] }
+  messages: { relay_id: '' }
+  ingest: { vanish_relay_urls: ['wss://Relay.example.com'] }
+",
+    )]);
+    let keys = |environment: &[(&str, &str)]| -> Vec<String> {
+        let refused = refusal(&folder, environment, &[]);
+        refused.iter().map(|line| line.split(": ").nth(1).unwrap().to_owned()).collect()
+    };
+    let [before, monitor, after] = [
+        &[
+            "log.level",
+            "services.finder.lists",
+            "services.finder.lists",
+            "services.synchronizer.only_relays",
+            "services.priority_synchronizer.enabled",
+            "services.monitor.only_relays",
+        ][..],
+        &["services.monitor.publish"],
+        &[
+            "services.monitor.publish_relays",
+            "services.messages.relay_id",
+            "services.ingest.vanish_relay_urls",
+        ],
+    ];
+    assert_eq!(keys(&[]), [before, monitor, after].concat());
+    // A key that cannot be read is one problem, not two.
+    let bad_key = [("QUIPU_MONITOR_SECRET_KEY", "hunter2")];
+    assert_eq!(keys(&bad_key), [&["QUIPU_MONITOR_SECRET_KEY"][..], before, after].concat());
+}
+
+#[test]
 fn a_key_twice_in_a_file_is_refused() {
     let folder = implementation(&[("config/services/console.yaml", "enabled: true\nenabled: false")]);
     assert!(refusal(&folder, &[], &[])[0].starts_with("config/services/console.yaml: not readable as YAML"));

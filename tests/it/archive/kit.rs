@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use nostr_relay_builder::prelude::{MemoryDatabase, MemoryDatabaseOptions, NostrDatabase as _};
 use nostr_relay_builder::{LocalRelay, RelayBuilder};
@@ -123,7 +122,7 @@ pub(crate) fn now() -> i64 {
     quipu::base::SystemClock.now().timestamp()
 }
 
-/// A file of 200,000 generated events, shared by tests that run at the same time.
+/// A file of generated events.
 pub(crate) struct Sample {
     folder: TempDir,
     /// The id of each line.
@@ -131,32 +130,20 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Number of events that the requirements of the archive refer to.
-    pub(crate) const EVENTS: usize = 200_000;
-
-    pub(crate) fn get() -> Arc<Self> {
-        static SAMPLE: Mutex<Weak<Sample>> = Mutex::new(Weak::new());
-        let mut shared = SAMPLE.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.upgrade().unwrap_or_else(|| {
-            let sample = Arc::new(Self::make());
-            *shared = Arc::downgrade(&sample);
-            sample
-        })
-    }
-
-    fn make() -> Self {
+    /// Makes a file of `events` events, always the same ones.
+    pub(crate) fn of(events: usize) -> Self {
         let folder = enterable_folder();
         let mut command = quipu(folder.path());
         let file = File::create(folder.path().join("sample.jsonl")).unwrap();
         let mut child = command
-            .args(["sample", "--seed", "7", "--count", &Self::EVENTS.to_string()])
+            .args(["sample", "--seed", "7", "--count", &events.to_string()])
             .stdout(file)
             .spawn()
             .unwrap();
         assert!(await_some("the sample", || child.try_wait().unwrap()).success());
         let mut sample = Self { folder, ids: Vec::new() };
         sample.ids = ids_of(&sample.path());
-        assert_eq!(sample.ids.len(), Self::EVENTS);
+        assert_eq!(sample.ids.len(), events);
         sample
     }
 

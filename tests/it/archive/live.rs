@@ -45,17 +45,7 @@ async fn await_live(instance: &Instance, relays: u32) {
 }
 
 async fn metric(instance: &Instance, name: &str) -> f64 {
-    let ops = instance.ready["services"]["ops"].as_str().unwrap().to_owned();
-    let outside = Egress::new(&Networks::default()).unwrap();
-    let get = quipu::net::Get {
-        url: &format!("http://{ops}/metrics"),
-        trust: Trust::Named,
-        accept: "text/plain",
-        bytes_max: 1 << 20,
-        timeout: Duration::from_secs(10),
-        redirects_max: 0,
-    };
-    let text = String::from_utf8(outside.get(get).await.unwrap().body).unwrap();
+    let (_, text) = instance.fetch("ops", "/metrics").await;
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.map_or(0.0, |value| value.trim().parse().unwrap())
 }

@@ -10,6 +10,7 @@ use quipu::app::Parts;
 use quipu::config::{self, Settings};
 use quipu::lifecycle::Lifecycle;
 use quipu::services::messages;
+use quipu::services::messages::metrics::MessageMetrics;
 use quipu::store::DatabaseUrls;
 use quipu::telemetry::Metrics;
 use serde_json::{Value, json};
@@ -79,8 +80,10 @@ impl Room {
 
     /// Starts the service from its parts.
     pub(super) async fn open(parts: Parts) -> Self {
+        let metrics = MessageMetrics::default();
+        parts.metrics.register(|registry| metrics.register(registry));
         let mut addresses = BTreeMap::new();
-        messages::start(&parts, &mut addresses).await.unwrap();
+        messages::start(&parts, metrics, &mut addresses).await.unwrap();
         let [ws, http] = ["messages", "messages-http"].map(|name| addresses[name].parse().unwrap());
         Self { parts, ws, http }
     }

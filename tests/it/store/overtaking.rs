@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::kit::{Kit, add, ingest_journal, number, page, sample};
 use crate::support::database::TestDatabase;
 use crate::support::proxy::{Fault, Proxy, eventually};
+use crate::support::rounds::rounds;
 
 /// Timeouts so long that no attempt times out during a test.
 const LONG_LIMITS: RetryLimits =
@@ -73,7 +74,7 @@ impl Race {
 
 #[tokio::test]
 async fn two_running_attempts_of_events_are_one_commit_and_one_true_answer() {
-    for seed in 0..3 {
+    for seed in 0..3 * rounds() {
         let mut race = Race::new().await;
         let relay = race.kit.relays(&["one"]).await[0];
         let writer = race.kit.writer_with_limits(ingest_journal(), LONG_LIMITS);
@@ -90,7 +91,7 @@ async fn two_running_attempts_of_events_are_one_commit_and_one_true_answer() {
 
 #[tokio::test]
 async fn two_running_attempts_to_add_a_relay_are_one_entry_and_one_true_answer() {
-    for _ in 0..3 {
+    for _ in 0..3 * rounds() {
         let mut race = Race::new().await;
         let writer = race.kit.writer_with_limits(RelayJournal, LONG_LIMITS);
         let lock = "LOCK TABLE relays IN EXCLUSIVE MODE";
