@@ -44,6 +44,7 @@ pub(super) async fn start(
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let parts = Parts::open(urls, settings, lifecycle.clone(), metrics)?;
     parts.watch_space(instance::own_database(data, &configuration.database));
+    parts.watch_database()?;
 
     let mut starting = Starting {
         parts: &parts,
