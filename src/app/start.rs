@@ -8,6 +8,7 @@ use anyhow::{Error, Result, bail};
 
 use super::{instance, registry};
 use crate::config::Configuration;
+use crate::base::counted;
 use crate::http::{Listener, ops_routes};
 use crate::lifecycle::{Lifecycle, Wake};
 use crate::net::Egress;
@@ -97,7 +98,7 @@ async fn migrate(configuration: &Configuration, urls: &DatabaseUrls) -> Result<(
     setup::check_tables(&urls.owner).await?;
     urls.check().await?;
     if !migrated.applied.is_empty() {
-        tracing::info!("{} migrations applied", migrated.applied.len());
+        tracing::info!("{} applied", counted(migrated.applied.len(), "migration", "migrations"));
     }
     if migrated.needs_rebase {
         bail!("the database was restored into another cluster: run `quipu rebase` once, then start again");
