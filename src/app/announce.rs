@@ -17,6 +17,7 @@ use crate::lifecycle::HealthRegistry;
 use crate::room::{Port, ServiceName};
 use crate::store::DatabaseUrls;
 use crate::store::embedded::SharedRole;
+use crate::telemetry::notice;
 
 /// After this time the log names the services that have not started yet.
 const START_MAX: Duration = Duration::from_mins(1);
@@ -41,7 +42,7 @@ impl Announcement {
         for path in self.files.iter().flatten() {
             self.instance.write(path)?;
         }
-        eprintln!("{}", self.summary);
+        notice(self.summary);
         Ok(())
     }
 }
@@ -114,7 +115,8 @@ pub(super) fn summary(
         format!(
             "  psql \"$(quipu url{door} --data {data})\" -c 'SELECT kind, events FROM kind_totals ORDER BY 2 DESC'"
         ),
-        format!("  quipu export --data {data} | head     quipu verify --data {data}"),
+        // What every implementation can do: not all can export.
+        format!("  quipu archive status --data {data}     quipu verify --data {data}"),
         "Ctrl-C stops everything.".to_owned(),
     ]);
     lines.iter().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") }).collect()

@@ -27,6 +27,7 @@ use crate::room::{Port, Ports};
 use crate::sample::SampleRelay;
 use crate::services::archive::RelayJournal;
 use crate::services::archive::command::RelayCommand;
+use crate::telemetry::notice;
 
 /// The arguments of `quipu up`.
 #[derive(Debug, Clone)]
@@ -59,7 +60,7 @@ pub async fn up(mut configuration: Configuration, options: &UpOptions) -> Result
         None => return Ok(aborted()),
     };
     let Some(database) = database.map(Arc::new) else {
-        eprintln!("quipu stopped before its database was ready; nothing was left running");
+        notice("quipu stopped before its database was ready; nothing was left running");
         return Ok(ExitCode::SUCCESS);
     };
     let outcome = run_on(configuration, options, &database, ports, &lifecycle, &mut signals).await;

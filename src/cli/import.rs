@@ -24,7 +24,7 @@ use crate::services::archive::command::RelayCommand;
 use crate::services::archive::{RelayAnswer, RelayJournal};
 use crate::store::ingest::{Intake, PageOutcome, Source, read_all};
 use crate::store::{self, Relay};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, notice};
 
 /// Most lines and bytes of a chunk, which is verified and stored as one page.
 const CHUNK_LINES: usize = 1_000;
@@ -92,7 +92,7 @@ impl Import {
         let outcome = until_signals(&mut signals, &stop, "events are imported", storing).await;
         bar.finish_and_clear();
         let Some(outcome) = outcome else {
-            eprintln!("quipu: aborted; import the file again: events that are stored already are skipped");
+            notice("quipu: aborted; import the file again: events that are stored already are skipped");
             return Ok(ExitCode::from(INTERRUPTED));
         };
         let total = outcome?;
@@ -106,11 +106,11 @@ impl Import {
         if !stop.is_cancelled() {
             return Ok(ExitCode::SUCCESS);
         }
-        eprintln!(
+        notice(format_args!(
             "quipu: stopped after line {} of {}; everything up to it was imported",
             total.last_line,
             self.file.display()
-        );
+        ));
         Ok(ExitCode::from(INTERRUPTED))
     }
 

@@ -1,8 +1,9 @@
 //! Messages of the commands when they fail, and the contents of the ready file.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -183,6 +184,55 @@ fn check_config_shows_json_and_refuses_by_key_and_reason() {
     let said = check(&["services.synchronizer.catching_up_max=many", "log.colour=red"]).refusal();
     for words in ["services.synchronizer.catching_up_max", "log.colour: unknown key"] {
         assert!(said.contains(words), "{said}");
+/// As `quipu … | head` when `head` has ended. A closed standard error (`2>&1 | head`) is no failure either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_pipe_ends_a_listing_silently() {
+    const RELAY: &str = "ws://127.0.0.1:5";
+    let instance = Instance::start(&[]);
+    instance.run(&["relays", "add", RELAY]).ok();
+    instance.run(&["messages", "token", "create", "--wayfarer", "w"]).ok();
+    let sample = instance.run(&["sample", "--count", "50"]).ok();
+    super::kit::import(&instance, sample.stdout.as_bytes(), &["--relay", RELAY]);
+    let said = instance.folder().join("closed.err");
+    for arguments in [
+        &["sample", "--count", "5000"][..],
+        &["export"],
+        &["relays", "list"],
+        &["relays", "list", "--json"],
+        &["relays", "show", RELAY],
+        &["archive", "status"],
+        &["archive", "status", "--json"],
+        &["archive", "coverage", "--relay", RELAY],
+        &["messages", "token", "list"],
+        &["messages", "token", "list", "--json"],
+        &["check-config"],
+        &["check-config", "--markdown"],
+        &["setup-sql"],
+        &["url"],
+        &["verify"],
+    ] {
+        let status = |stderr: Stdio| {
+            let mut child = instance.command(arguments).stdout(closed_pipe()).stderr(stderr).spawn().unwrap();
+            wait(&mut child).unwrap_or_else(|| panic!("{arguments:?} does not end")).code()
+        };
+        assert_eq!(status(File::create(&said).unwrap().into()), Some(0), "{arguments:?}");
+        assert_eq!(fs::read_to_string(&said).unwrap(), "", "{arguments:?}");
+        assert_eq!(status(closed_pipe()), Some(0), "{arguments:?}");
+    }
+    // A command that fails reports it by its code, even if no one reads the reason.
+    let mut child =
+        instance.command(&["relays", "show", "wss://unknown.example"]).stderr(closed_pipe()).spawn();
+    assert_eq!(wait(child.as_mut().unwrap()).unwrap().code(), Some(1));
+    instance.stop();
+}
+
+/// The writing end of a pipe that has no reader.
+fn closed_pipe() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
     }
     let said = check(&["nonsense"]).refusal();
     assert!(said.contains("nonsense: expected `section.key=value`"), "{said}");

@@ -68,7 +68,7 @@ async fn an_event_that_cannot_be_read_is_named_and_the_others_are_exported() {
     let told = instance.run(&["export"]);
     assert_eq!(told.json_lines().len(), 300);
     let why = told.refusal();
-    assert!(why.contains(&"ab".repeat(32)) && why.contains("1 events cannot be read"), "{why}");
+    assert!(why.contains(&"ab".repeat(32)) && why.contains("1 event cannot be read"), "{why}");
     let verified = instance.run(&["verify", "--events"]);
     assert!(verified.stdout.contains(&format!("{}: tags", "ab".repeat(32))), "{verified:?}");
     verified.refusal();
