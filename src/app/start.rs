@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Error, Result, bail};
 
+use super::addresses::OPS_SETTING;
 use super::{instance, registry};
 use crate::config::Configuration;
 use crate::base::counted;
@@ -16,9 +17,6 @@ use crate::room::{Parts, Port, ServiceName, ServiceSpec, Starting};
 use crate::store::owner::{self, Procedures};
 use crate::store::{DatabaseUrls, setup, while_ending_blocking_sessions};
 use crate::telemetry::Metrics;
-
-/// The ops listener: health and metrics of the process. It belongs to no service.
-const OPS: (Port, &str) = (Port::Ops, "http.ops_address");
 
 /// What was started.
 pub(super) struct Started {
@@ -40,7 +38,7 @@ pub(super) async fn start(
 ) -> Result<Started> {
     migrate(configuration, urls).await?;
     let settings = configuration.settings.clone();
-    let ops = Listener::bind(OPS.0.as_str(), OPS.1, settings.http.ops_address).await?;
+    let ops = Listener::bind(Port::Ops.as_str(), OPS_SETTING, settings.http.ops_address).await?;
     let ops_address = ops.address().to_string();
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let parts = Parts::open(urls, settings, lifecycle.clone(), metrics)?;
@@ -63,7 +61,7 @@ pub(super) async fn start(
     }
     let routes = ops_routes(parts.health.clone(), parts.metrics.clone(), parts.edge.clone());
     parts.edge.serve(lifecycle, ops, routes);
-    starting.addresses.insert(OPS.0.as_str().to_owned(), ops_address);
+    starting.addresses.insert(Port::Ops.as_str().to_owned(), ops_address);
     for service in registry::services().filter(|spec| listens(spec) && services.contains(&spec.name)) {
         run(service, &mut starting).await?;
         started.push(service.name);

@@ -2,6 +2,7 @@
 //!
 //! | phase | what happens | a signal |
 //! |---|---|---|
+//! | addresses | every address that is going to be listened on is tried | ends the run |
 //! | database | its own servers start, or the given one is reached | ends the run; nothing is left running |
 //! | sample relay | with `--sample` alone | waits for the next phase |
 //! | start | migrations, loops, listeners ([`start`]) | drains what has started |
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use super::addresses::{try_all, wanted, wanted_by_instance};
 use super::announce::{Announcement, describe, summary};
 use super::database::Database;
 use super::instance::{Instance, remove_stale};
@@ -27,6 +29,7 @@ use crate::room::{Port, Ports};
 use crate::sample::SampleRelay;
 use crate::services::archive::RelayJournal;
 use crate::services::archive::command::RelayCommand;
+use crate::store::embedded::check_unused;
 use crate::telemetry::notice;
 
 /// The arguments of `quipu up`.
@@ -52,6 +55,12 @@ pub async fn up(mut configuration: Configuration, options: &UpOptions) -> Result
         remove_stale(path)?;
     }
     let ports = place_listeners(&mut configuration, options.port_base);
+    // First, because a second start on the same folder finds its ports taken as well.
+    check_unused(&options.data)?;
+    let mut addresses = wanted(&configuration.settings, &registry::enabled(&configuration.settings.services));
+    let database = &configuration.database;
+    addresses.extend(wanted_by_instance(database, &options.data, ports, options.sample));
+    try_all(&addresses, true)?;
     let lifecycle = Lifecycle::new(GRACE);
     let stop = lifecycle.drain_token();
     let acquiring = Database::acquire(&configuration, &options.data, ports, &stop);

@@ -118,18 +118,37 @@ async fn a_data_folder_in_use_is_refused_and_the_one_that_uses_it_goes_on() {
 }
 
 #[test]
-fn a_taken_port_is_refused_by_its_number() {
+fn every_taken_port_is_named_with_its_setting_and_the_remedy_before_anything_starts() {
     let folder = enterable_folder();
-    for place in [1, 2, 3] {
-        let base = free_port_block();
-        let _taken = TcpListener::bind(("127.0.0.1", base + place)).unwrap();
+    let base = free_port_block();
+    let up = || {
         let mut command = quipu(folder.path());
-        command.args(["up", "--set", "services.initializer.enabled=false", "--port-base", &base.to_string()]);
-        let said = run(command.arg("--data").arg(folder.path().join("data")), folder.path()).refusal();
-        assert!(said.contains(&(base + place).to_string()), "port {place} of the block: {said}");
-        assert!(!folder.path().join("data/instance.json").exists());
-        assert!(!folder.path().join("data/postgres/postmaster.pid").exists(), "nothing stays behind");
+        command.args(["up", "--sample", "--port-base", &base.to_string()]);
+        run(command.arg("--data").arg(folder.path().join("data")), folder.path()).refusal()
+    };
+    let names = [
+        "console (`http.console_address`)",
+        "ops (`http.ops_address`)",
+        "postgres",
+        "pgbouncer",
+        "sample-relay",
+        "messages (`services.messages.ws_address`)",
+        "messages-http (`services.messages.http_address`)",
+    ];
+    for (place, name) in names.into_iter().enumerate() {
+        let port = base + u16::try_from(place).unwrap();
+        let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let said = up();
+        assert!(said.contains(&format!("127.0.0.1:{port} for {name}: ")), "{said}");
+        assert!(
+            said.contains("stop the program that listens there") && said.contains("--port-base N"),
+            "{said}"
+        );
+        assert_eq!(said.matches(" for ").count(), 1, "{said}");
+        assert!(!folder.path().join("data").exists(), "nothing is made");
     }
+    let _taken = [0, 3, 5].map(|place| TcpListener::bind(("127.0.0.1", base + place)).unwrap());
+    assert_eq!(up().matches(" for ").count(), 3);
 }
 
 #[test]
@@ -165,25 +184,6 @@ async fn services_run_beside_an_instance_and_on_after_its_own() {
     instance.stop();
 }
 
-#[test]
-fn check_config_shows_json_and_refuses_by_key_and_reason() {
-    let folder = enterable_folder();
-    let check = |set: &[&str]| {
-        let mut command = quipu(folder.path());
-        command.arg("check-config");
-        for text in set {
-            command.args(["--set", text]);
-        }
-        run(&mut command, folder.path())
-    };
-    let shown: Value =
-        serde_json::from_str(&check(&["services.synchronizer.catching_up_max=7"]).ok().stdout).unwrap();
-    assert_eq!(shown["settings"]["services"]["synchronizer"]["catching_up_max"], 7);
-    assert_eq!(shown["implementation"]["name"], "bigbrotr");
-
-    let said = check(&["services.synchronizer.catching_up_max=many", "log.colour=red"]).refusal();
-    for words in ["services.synchronizer.catching_up_max", "log.colour: unknown key"] {
-        assert!(said.contains(words), "{said}");
 /// As `quipu … | head` when `head` has ended. A closed standard error (`2>&1 | head`) is no failure either.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_closed_pipe_ends_a_listing_silently() {
