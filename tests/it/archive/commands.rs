@@ -233,7 +233,29 @@ fn closed_pipe() -> Stdio {
     writer.into()
 }
 
+#[test]
+fn check_config_shows_json_and_refuses_by_key_and_reason() {
+    let folder = enterable_folder();
+    let check = |set: &[&str]| {
+        let mut command = quipu(folder.path());
+        command.arg("check-config");
+        for text in set {
+            command.args(["--set", text]);
+        }
+        run(&mut command, folder.path())
+    };
+    let shown: Value =
+        serde_json::from_str(&check(&["services.synchronizer.catching_up_max=7"]).ok().stdout).unwrap();
+    assert_eq!(shown["settings"]["services"]["synchronizer"]["catching_up_max"], 7);
+    assert_eq!(shown["implementation"]["name"], "bigbrotr");
+
+    let said = check(&["services.synchronizer.catching_up_max=many", "log.colour=red"]).refusal();
+    for words in ["services.synchronizer.catching_up_max", "log.colour: unknown key"] {
+        assert!(said.contains(words), "{said}");
     }
-    let said = check(&["nonsense"]).refusal();
-    assert!(said.contains("nonsense: expected `section.key=value`"), "{said}");
+    // An argument that is no setting is reported together with the others.
+    let said = check(&["nonsense", "log.colour=red", " =1"]).refusal();
+    for words in ["nonsense: expected `section.key=value`", "log.colour: unknown key", " =1: expected"] {
+        assert!(said.contains(words), "{said}");
+    }
 }
