@@ -8,8 +8,8 @@ use anyhow::{Error, Result, bail};
 
 use super::addresses::OPS_SETTING;
 use super::{instance, registry};
-use crate::config::Configuration;
 use crate::base::counted;
+use crate::config::Configuration;
 use crate::http::{Listener, ops_routes};
 use crate::lifecycle::{Lifecycle, Wake};
 use crate::net::Egress;
@@ -42,6 +42,7 @@ pub(super) async fn start(
     let ops_address = ops.address().to_string();
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let parts = Parts::open(urls, settings, lifecycle.clone(), metrics)?;
+    parts.log_descriptors();
     parts.watch_space(instance::own_database(data, &configuration.database));
     parts.watch_database()?;
 

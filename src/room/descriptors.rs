@@ -28,7 +28,7 @@ pub(super) struct Descriptors {
 }
 
 impl Descriptors {
-    /// Raises the soft limit to the hard one, divides it and logs the result.
+    /// Raises the soft limit to the hard one and divides it.
     pub(super) fn raise(settings: &Settings) -> Self {
         let limit = match raised() {
             Ok((before, limit)) => {
@@ -44,8 +44,13 @@ impl Descriptors {
                 getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft)
             }
         };
-        let divided = Self::divided(limit, settings);
-        let (Self { limit, kept, connections_max }, allowed) = (divided, allowed(settings));
+        Self::divided(limit, settings)
+    }
+
+    /// Logs the division, and a warning if the limit is too low. For processes that run services: a command
+    /// of the command line listens nowhere.
+    pub(super) fn log(self, settings: &Settings) {
+        let (Self { limit, kept, connections_max }, allowed) = (self, allowed(settings));
         tracing::info!(
             limit,
             kept,
@@ -58,7 +63,6 @@ impl Descriptors {
                 "the limit of {limit} descriptors is too low for these settings: raise it (ulimit -n)"
             );
         }
-        divided
     }
 
     fn divided(limit: u64, settings: &Settings) -> Self {

@@ -38,6 +38,7 @@ pub struct Parts {
     pub settings: Arc<Settings>,
     /// The free space on the disk. Writers refuse commands while it is below the reserve.
     pub(super) space: Space,
+    descriptors: Descriptors,
     append: AppendMetrics,
     ingest: IngestMetrics,
 }
@@ -71,7 +72,8 @@ impl Parts {
             ingest.register(registry);
             registry.register_collector(Box::new(health.clone()));
         });
-        let edge = Edge::new(settings.http.clone(), &metrics, Descriptors::raise(&settings).connections_max);
+        let descriptors = Descriptors::raise(&settings);
+        let edge = Edge::new(settings.http.clone(), &metrics, descriptors.connections_max);
         let hints = Hints::default();
         let leases = Leases::new(pools.write.clone());
         let parts = Self {
@@ -85,11 +87,17 @@ impl Parts {
             leases,
             settings: Arc::new(settings),
             space,
+            descriptors,
             append,
             ingest,
         };
         parts.spawn_hints();
         Ok(parts)
+    }
+
+    /// Logs how the limit of open descriptors is divided.
+    pub fn log_descriptors(&self) {
+        self.descriptors.log(&self.settings);
     }
 
     fn spawn_hints(&self) {
