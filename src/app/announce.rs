@@ -12,7 +12,7 @@ use super::instance::Instance;
 use super::registry;
 use super::up::UpOptions;
 use crate::base::RelayUrl;
-use crate::config::Configuration;
+use crate::config::{Configuration, Settings};
 use crate::lifecycle::HealthRegistry;
 use crate::room::{Port, ServiceName};
 use crate::store::DatabaseUrls;
@@ -52,6 +52,7 @@ pub(super) fn describe(
     urls: &DatabaseUrls,
     database: &Database,
     addresses: BTreeMap<String, String>,
+    settings: &Settings,
 ) -> Instance {
     let url_of = |person| database.shared_role_url(person).map(|url| url.expose().to_owned());
     let console = addresses.get(Port::Console.as_str());
@@ -64,6 +65,7 @@ pub(super) fn describe(
         messages_reader_database_url: url_of(SharedRole::MessagesReader),
         writer_database_url: url_of(SharedRole::Writer),
         services: addresses,
+        only_relays: settings.services.synchronizer.only_relays.clone(),
     }
 }
 

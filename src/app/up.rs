@@ -132,7 +132,7 @@ async fn run_instance(
     if let Some(relay) = relay {
         addresses.insert(Port::SampleRelay.as_str().to_owned(), relay.address().to_string());
     }
-    let instance = describe(&urls, database, addresses);
+    let instance = describe(&urls, database, addresses, &configuration.settings);
     let sample = relay.map(|relay| (relay.url().clone(), relay.events()));
     let announcement = Announcement {
         summary: summary(&configuration, options, &instance, &services, sample.as_ref()),

@@ -14,7 +14,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
 use super::{Context, output};
-use crate::app::Parts;
+use crate::app::{Parts, instance};
 use crate::base::{Network, RelayUrl};
 use crate::lifecycle::Lifecycle;
 use crate::services::archive::command::RelayCommand;
@@ -142,6 +142,10 @@ async fn add(
         })
     };
     let relays: Vec<RelayUrl> = urls.iter().map(parse).collect::<Result<_>>()?;
+    let only = match wait_max {
+        Some(_) => instance::only_relays(&context.data, &context.urls()?),
+        None => Vec::new(),
+    };
     let opened = Opened::new(context)?;
     let writer = opened.parts.writer(RelayJournal);
     let mut added = Vec::new();
@@ -170,7 +174,13 @@ async fn add(
     drop(answers);
     drop(writer);
     let ended = match wait_max {
-        Some(wait_max) => wait::until_archived(&opened.parts.pools, added, wait_max, json).await,
+        Some(wait_max) => {
+            let is_dialled = |url: &String| only.is_empty() || only.contains(url);
+            let (dialled, left_out): (Vec<String>, Vec<String>) = added.into_iter().partition(is_dialled);
+            wait::say_left_out(&left_out, &only, json);
+            let ended = wait::until_archived(&opened.parts.pools, dialled, wait_max, json).await;
+            if left_out.is_empty() { ended } else { ended.map(|_| ExitCode::FAILURE) }
+        }
         None => Ok(ExitCode::SUCCESS),
     };
     opened.close().await;

@@ -16,6 +16,9 @@ use crate::telemetry::notice;
 /// Pause between two queries.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// Most relays of `services.synchronizer.only_relays` that a message names.
+const NAMED_MAX: usize = 3;
+
 /// The progress of a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step<'a> {
@@ -116,6 +119,24 @@ pub(super) async fn until_archived(
             return Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Reports the relays that the running instance does not dial, because it dials `only` others.
+pub(super) fn say_left_out(urls: &[String], only: &[String], json: bool) {
+    let others =
+        if only.len() <= NAMED_MAX { only.join(", ") } else { counted(only.len(), "other", "others") };
+    for url in urls {
+        let reason = format!(
+            "the running instance dials only {others} (services.synchronizer.only_relays, which `quipu up --sample` sets)"
+        );
+        if json {
+            output::say(
+                json!({ "url": url, "step": "failed", "events": 0, "reason": reason, "elapsed_ms": 0 }),
+            );
+        } else {
+            output::say(format_args!("{url}  not waited for: {reason}"));
+        }
     }
 }
 
