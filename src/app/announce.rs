@@ -12,11 +12,12 @@ use super::instance::Instance;
 use super::registry;
 use super::up::UpOptions;
 use crate::base::RelayUrl;
-use crate::config::Configuration;
+use crate::config::{Configuration, Settings};
 use crate::lifecycle::HealthRegistry;
 use crate::room::{Port, ServiceName};
 use crate::store::DatabaseUrls;
 use crate::store::embedded::SharedRole;
+use crate::telemetry::notice;
 
 /// After this time the log names the services that have not started yet.
 const START_MAX: Duration = Duration::from_mins(1);
@@ -41,7 +42,7 @@ impl Announcement {
         for path in self.files.iter().flatten() {
             self.instance.write(path)?;
         }
-        eprintln!("{}", self.summary);
+        notice(self.summary);
         Ok(())
     }
 }
@@ -51,6 +52,7 @@ pub(super) fn describe(
     urls: &DatabaseUrls,
     database: &Database,
     addresses: BTreeMap<String, String>,
+    settings: &Settings,
 ) -> Instance {
     let url_of = |person| database.shared_role_url(person).map(|url| url.expose().to_owned());
     let console = addresses.get(Port::Console.as_str());
@@ -63,6 +65,7 @@ pub(super) fn describe(
         messages_reader_database_url: url_of(SharedRole::MessagesReader),
         writer_database_url: url_of(SharedRole::Writer),
         services: addresses,
+        only_relays: settings.services.synchronizer.only_relays.clone(),
     }
 }
 
@@ -114,7 +117,8 @@ pub(super) fn summary(
         format!(
             "  psql \"$(quipu url{door} --data {data})\" -c 'SELECT kind, events FROM kind_totals ORDER BY 2 DESC'"
         ),
-        format!("  quipu export --data {data} | head     quipu verify --data {data}"),
+        // What every implementation can do: not all can export.
+        format!("  quipu archive status --data {data}     quipu verify --data {data}"),
         "Ctrl-C stops everything.".to_owned(),
     ]);
     lines.iter().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") }).collect()

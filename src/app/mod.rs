@@ -1,6 +1,7 @@
 //! The composition root: the only module that knows all rooms. `registry.rs` lists them; everything else here
 //! iterates over that list.
 
+mod addresses;
 mod announce;
 mod database;
 pub mod instance;

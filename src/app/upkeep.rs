@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::Clock;
+use crate::base::{Clock, counted};
 use crate::lifecycle::{BoxError, CycleOutcome, Service, Wake, guarded};
 use crate::room::{
     Enabled, LoopSpec, Parts, Room, ServiceName, ServiceSpec, Starting, done, no_sockets, no_warnings,
@@ -174,7 +174,7 @@ impl Ticker {
             .await?;
         let made: i32 = rows.first().map_or(0, |row| row.get(0));
         if made > 0 {
-            tracing::info!("partitions for {made} coming months were made");
+            tracing::info!("made the partitions for {}", counted(made, "coming month", "coming months"));
         }
         self.state().kept_house = Some(now);
         Ok(())

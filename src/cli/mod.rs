@@ -25,6 +25,7 @@ use crate::config::{Configuration, Settings, Sources};
 use crate::lifecycle::stop_signals;
 use crate::room::{Port, Ports};
 use crate::store::DatabaseUrls;
+use crate::telemetry::notice;
 use crate::{sample, telemetry};
 
 /// One program on PostgreSQL in which what happened is appended and never changed.
@@ -134,18 +135,25 @@ fn rebuild_help() -> String {
 }
 
 impl Cli {
-    /// Runs the command.
+    /// Runs the command. A closed pipe (`quipu relays list | head`) ends a listing like its end does.
     pub async fn run(self) -> Result<ExitCode> {
+        match self.run_command().await {
+            Err(error) if error.is::<output::Closed>() => Ok(ExitCode::SUCCESS),
+            ended => ended,
+        }
+    }
+
+    async fn run_command(self) -> Result<ExitCode> {
         let Self { common, command } = self;
         if let Command::Sample { count, seed } = command {
-            let bar = output::count_bar(count, "events");
+            let bar = output::count_bar(count, "event", "events");
             let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-            sample::write_sample(&mut out, count, seed, |done| bar.set_position(done))?;
+            let written = sample::write_sample(&mut out, count, seed, |done| bar.set_position(done));
             bar.finish_and_clear();
-            return Ok(ExitCode::SUCCESS);
+            return output::written(written).map(|()| ExitCode::SUCCESS);
         }
         if let Command::CheckConfig { markdown: true } = command {
-            output::say(Settings::markdown().trim_end());
+            output::list(Settings::markdown().trim_end())?;
             return Ok(ExitCode::SUCCESS);
         }
         let mut overrides = common.overrides.clone();
@@ -155,9 +163,9 @@ impl Cli {
         let configuration =
             Configuration::load(Sources::of_process(common.implementation.clone(), overrides))?;
         if let Command::CheckConfig { .. } = command {
-            output::say(format_args!("{:#}", configuration.effective_json()));
+            output::list(format_args!("{:#}", configuration.effective_json()))?;
             for warning in app::registry::warnings(&configuration.settings) {
-                eprintln!("quipu: {warning}");
+                notice(format_args!("quipu: {warning}"));
             }
             return Ok(ExitCode::SUCCESS);
         }
@@ -202,7 +210,7 @@ async fn until_signal(command: impl Future<Output = Result<ExitCode>>) -> Result
             if output::is_drawn() {
                 output::leave_bars();
             }
-            eprintln!("quipu: stopped by {name} before the command was done");
+            notice(format_args!("quipu: stopped by {name} before the command was done"));
             Ok(ExitCode::from(INTERRUPTED))
         }
     }

@@ -9,6 +9,7 @@ use super::{Context, output};
 use crate::base::Secret;
 use crate::store::Server;
 use crate::store::setup::{self, Credentials};
+use crate::telemetry::notice;
 
 /// Print an SQL script that creates Quipu's roles, database and privileges with new passwords, and the URLs
 /// for the environment.
@@ -33,8 +34,8 @@ impl SetupSql {
         let server = Server::parse(context.configuration.database.write.as_ref().unwrap_or(&unknown))?;
         let database = self.database.as_deref().unwrap_or(server.database());
         let credentials = Credentials::random();
-        output::say(setup::script(&credentials, database));
-        output::say("-- For Quipu's environment (.env); these lines hold the passwords.");
+        output::list(setup::script(&credentials, database))?;
+        output::list("-- For Quipu's environment (.env); these lines hold the passwords.")?;
         for (variable, role, password) in [
             ("DATABASE_URL", "quipu", &credentials.service),
             ("QUIPU_SESSION_DATABASE_URL", "quipu_session", &credentials.session),
@@ -43,10 +44,10 @@ impl SetupSql {
             ("QUIPU_MESSAGES_READER_DATABASE_URL", "quipu_messages_reader", &credentials.messages_reader),
             ("QUIPU_WRITER_DATABASE_URL", "quipu_writer", &credentials.writer),
         ] {
-            output::say(format_args!(
+            output::list(format_args!(
                 "-- {variable}={}",
                 server.with_role(role, password, database)?.expose()
-            ));
+            ))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -71,6 +72,6 @@ async fn check(context: &Context) -> Result<ExitCode> {
             Err(error) => return Err(error.into()),
         }
     }
-    eprintln!("roles, database and privileges are as Quipu needs them");
+    notice("roles, database and privileges are as Quipu needs them");
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 
 use super::{Context, output};
 use crate::app::registry;
+use crate::base::counted;
 use crate::services::archive::project::verify;
 use crate::services::archive::read::event_total;
 use crate::store::projection::Upkeep;
@@ -59,7 +60,7 @@ impl Verify {
 
 async fn check_events(pools: &Pools) -> Result<Finding> {
     let total = u64::try_from(event_total(&pools.read).await?).unwrap_or(0);
-    let bar = output::count_bar(total, "events");
+    let bar = output::count_bar(total, "event", "events");
     let mut problems = Vec::new();
     let (mut checked, mut broken) = (0_u64, 0_usize);
     let mut proofs = pin!(verify::events(&pools.read));
@@ -77,7 +78,8 @@ async fn check_events(pools: &Pools) -> Result<Finding> {
     if broken > problems.len() {
         problems.push(format!("and {} more", broken - problems.len()));
     }
-    Ok(Finding { check: format!("id and signature of {checked} events"), problems })
+    let check = format!("id and signature of {}", counted(checked, "event", "events"));
+    Ok(Finding { check, problems })
 }
 
 /// The names of all projections, separated by commas.
@@ -106,8 +108,10 @@ pub(super) async fn rebuild(context: &Context, name: &str) -> Result<ExitCode> {
 /// Opens a new era.
 pub(super) async fn rebase(context: &Context) -> Result<ExitCode> {
     match owner::rebase(&context.urls()?.owner).await? {
-        Some(era) => println!("era {era} is open; projections will be rebuilt when the services start"),
-        None => println!("nothing to do: the database is still in the cluster in which it was written"),
+        Some(era) => output::say(format_args!(
+            "era {era} is open; projections will be rebuilt when the services start"
+        )),
+        None => output::say("nothing to do: the database is still in the cluster in which it was written"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use url::Url;
 
+use super::dotenv;
 use super::layer::{ENVIRONMENT, Problem};
 use crate::base::Secret;
 
@@ -44,18 +45,7 @@ impl Environment {
     /// When the file cannot be read or a line is not `NAME=value`. The line is not shown, because it may
     /// contain a secret.
     pub fn with_dotenv(mut self, path: &Path) -> Result<Self, Problem> {
-        let problem =
-            |reason: String| Problem { source: path.display().to_string(), key: String::new(), reason };
-        let lines = match dotenvy::from_path_iter(path) {
-            Ok(lines) => lines,
-            Err(error) if error.not_found() => return Ok(self),
-            Err(error) => return Err(problem(error.to_string())),
-        };
-        for (index, line) in lines.enumerate() {
-            let (name, value) = line.map_err(|error| match error {
-                dotenvy::Error::LineParse(..) => problem(format!("entry {} is not `NAME=value`", index + 1)),
-                other => problem(other.to_string()),
-            })?;
+        for (name, value) in dotenv::read(path)? {
             self.0.entry(name).or_insert(value);
         }
         Ok(self)

@@ -11,6 +11,7 @@ macro_rules! nonzero {
     };
 }
 
+mod dotenv;
 mod environment;
 mod http;
 mod implementation;
@@ -151,7 +152,9 @@ impl Configuration {
             add(Layer::yaml(&file.path, &file.section, &file.text));
         }
         add(Ok(Layer::environment(environment.variables())));
-        add(Layer::overrides(&sources.overrides));
+        let (overrides, malformed) = Layer::overrides(&sources.overrides);
+        add(Ok(overrides));
+        problems.extend(malformed);
 
         let merged = Merged::new(layers);
         let settings = merged.extract::<Settings>();

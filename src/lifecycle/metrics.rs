@@ -34,6 +34,14 @@ impl Collector for HealthRegistry {
             let labels = [("service", name.as_str())];
             ConstGauge::new(i64::from(is_healthy)).encode(healthy.encode_family(&labels)?)?;
         }
+        let help = "1 while the service waits for the disk, the database or anything else outside of Quipu";
+        let mut waiting =
+            encoder.encode_descriptor("quipu_service_waiting", help, None, MetricType::Gauge)?;
+        for (name, service) in &services {
+            let is_waiting = matches!(service.state, ServiceState::Waiting { .. });
+            let labels = [("service", name.as_str())];
+            ConstGauge::new(i64::from(is_waiting)).encode(waiting.encode_family(&labels)?)?;
+        }
         let help = "Cycles that ended, failed ones included";
         let mut cycles =
             encoder.encode_descriptor("quipu_service_cycles", help, None, MetricType::Counter)?;

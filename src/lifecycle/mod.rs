@@ -35,6 +35,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::base::counted;
+
 pub use aside::{SetAside, set_aside, set_aside_by_unit};
 pub use guard::{Panicked, guarded, guarded_call, panicked, panics_by_unit};
 pub use health::{HealthRegistry, Liveness, ServiceHealth, ServiceState};
@@ -148,7 +150,7 @@ impl Lifecycle {
         // Aborted tasks end at their next await point. A task that never awaits must not keep the process
         // alive.
         if timeout(ABORT_S_MAX, self.tasks.wait()).await.is_err() {
-            tracing::error!("{} tasks did not stop in time and are abandoned", self.tasks.len());
+            tracing::error!("{} did not stop in time: abandoned", counted(self.tasks.len(), "task", "tasks"));
         }
         self.ending(!drained)
     }

@@ -6,6 +6,7 @@
 //! the command line and the layout of ports iterate over that list. No field of a description has a default,
 //! so a new room cannot forget one.
 
+mod database;
 mod descriptors;
 mod name;
 mod parts;

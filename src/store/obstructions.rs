@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 
 use super::Error;
 use super::server::Server;
-use crate::base::Secret;
+use crate::base::{Secret, counted};
 
 /// Maximum age of a transaction of the roles for people, in seconds.
 const TRANSACTION_S_MAX: i32 = 120;
@@ -29,7 +29,8 @@ pub async fn end_blocking_sessions(session: &Secret) -> Result<i32, Error> {
     let rows = client.query_typed(statement, &[(&TRANSACTION_S_MAX, Type::INT4)]).await?;
     let ended = rows.first().map_or(0, |row| row.get(0));
     if ended > 0 {
-        tracing::warn!(sessions = ended, "ended {ended} sessions of analysts that blocked the service");
+        let sessions = counted(ended, "session", "sessions");
+        tracing::warn!(sessions = ended, "ended {sessions} of analysts that blocked the service");
     }
     Ok(ended)
 }

@@ -6,7 +6,7 @@ use tokio_postgres::IsolationLevel;
 
 use super::projection::{Difference, Projection};
 use super::{Error, owner, registry};
-use crate::base::Secret;
+use crate::base::{Secret, counted};
 
 /// A check of one room.
 #[derive(Debug, Clone, Copy)]
@@ -54,8 +54,11 @@ pub async fn tables(
         let differences = projection.verify(&mut client).await?;
         let describe = |d: &Difference| {
             format!(
-                "{}: {} rows that a replay does not give, {} missing; `quipu rebuild {}` recreates it",
-                d.table, d.unexpected, d.missing, projection.name
+                "{}: {} that a replay does not give, {} missing; `quipu rebuild {}` recreates it",
+                d.table,
+                counted(d.unexpected, "row", "rows"),
+                d.missing,
+                projection.name
             )
         };
         findings.push(Finding {

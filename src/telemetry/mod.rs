@@ -5,7 +5,9 @@
 mod exposition;
 mod log;
 mod metrics;
+mod notice;
 mod process;
 
 pub use log::{LogError, LogGuard, init};
 pub use metrics::Metrics;
+pub use notice::notice;

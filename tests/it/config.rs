@@ -236,9 +236,9 @@ fn a_key_twice_in_a_file_is_refused() {
 
 #[test]
 fn a_bad_line_of_an_env_file_is_named_but_not_shown() {
-    let folder = implementation(&[(".env", "GOOD=1\nPASS WORD hunter2\n")]);
+    let folder = implementation(&[(".env", "# ours\n\nGOOD=1\nPASS WORD hunter2\n")]);
     let refused = refusal(&folder, &[], &[]);
-    assert_eq!(refused, [".env: entry 2 is not `NAME=value`"]);
+    assert_eq!(refused, [".env: line 4 is not `NAME=value`"]);
 }
 
 #[test]

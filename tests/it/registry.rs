@@ -241,7 +241,9 @@ fn every_listener_has_a_port_of_its_own_and_moves_its_own_setting_alone() {
     assert!(used.iter().all(|port| Port::ALL.contains(port)), "a port is missing in Port::ALL: {used:?}");
 
     let default = shown(&Settings::default());
-    for ListenerSpec { port, setting, move_to, .. } in registry::listeners() {
+    for ListenerSpec { port, setting, address, move_to, .. } in registry::listeners() {
+        assert_eq!(address(&Settings::default()), Ports::DEFAULT.local(*port), "{setting}");
+        assert_eq!(address(&with(setting, json!("10.0.0.1:1"))).to_string(), "10.0.0.1:1", "{setting}");
         match default.pointer(&pointer(setting)).unwrap_or_else(|| panic!("no setting {setting}")) {
             Value::Null => {}
             address => assert_eq!(*address, Ports::DEFAULT.local(*port).to_string(), "{setting}"),

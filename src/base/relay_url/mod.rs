@@ -24,7 +24,7 @@ use self::host::check_name;
 pub use self::host::{is_local_ip, is_local_name};
 use super::Network;
 
-/// Longest URL, in bytes, before and after normalization. The longest of 8,865 known relays has 97 bytes. 512
+/// Longest URL, in bytes, before and after normalization. The longest of 8,859 known relays has 97 bytes. 512
 /// leaves room for a DNS name of full length and keeps an index row far below its limit.
 pub const RELAY_URL_BYTES_MAX: usize = 512;
 /// The URL of a relay: always canonical, at most [`RELAY_URL_BYTES_MAX`] bytes, without credentials.

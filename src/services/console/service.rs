@@ -15,6 +15,7 @@ use crate::room::{
 const LISTENER: ListenerSpec = ListenerSpec {
     port: Port::Console,
     setting: "http.console_address",
+    address: |settings| settings.http.console_address,
     move_to: |settings, port| settings.http.console_address.set_port(port),
     // The summary's first line.
     url: None,
@@ -48,7 +49,7 @@ pub const ROOM: Room = Room {
 
 async fn start(starting: &mut Starting<'_>) -> Result<(), BoxError> {
     let parts = starting.parts;
-    let address = parts.settings.http.console_address;
+    let address = (LISTENER.address)(&parts.settings);
     let listener = Listener::bind(LISTENER.name(), LISTENER.setting, address).await?;
     starting.addresses.insert(LISTENER.name().to_owned(), listener.address().to_string());
     let state = ConsoleState::new(ConsoleParts {

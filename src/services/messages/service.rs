@@ -26,6 +26,7 @@ const ALONE: [u16; 2] = [8080, 8081];
 const SOCKETS: ListenerSpec = ListenerSpec {
     port: Port::Messages,
     setting: "services.messages.ws_address",
+    address: |settings| or_local(settings.services.messages.ws_address, Port::Messages),
     move_to: |settings, port| move_to(&mut settings.services.messages.ws_address, port),
     url: Some("ws://{}/ws"),
 };
@@ -34,6 +35,7 @@ const SOCKETS: ListenerSpec = ListenerSpec {
 const HTTP: ListenerSpec = ListenerSpec {
     port: Port::MessagesHttp,
     setting: "services.messages.http_address",
+    address: |settings| or_local(settings.services.messages.http_address, Port::MessagesHttp),
     move_to: |settings, port| move_to(&mut settings.services.messages.http_address, port),
     url: None,
 };
@@ -81,6 +83,10 @@ pub const ROOM: Room = Room {
 
 const fn local(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+fn or_local(address: Option<SocketAddr>, port: Port) -> SocketAddr {
+    address.unwrap_or(Ports::DEFAULT.local(port))
 }
 
 fn move_to(address: &mut Option<SocketAddr>, port: u16) {
@@ -134,9 +140,8 @@ pub async fn start(
         follower.listen(hints, stop).await;
         Ok::<(), BoxError>(())
     });
-    for (spec, address) in [(SOCKETS, settings.ws_address), (HTTP, settings.http_address)] {
-        let address = address.unwrap_or(Ports::DEFAULT.local(spec.port));
-        let listener = Listener::bind(spec.name(), spec.setting, address)
+    for spec in [SOCKETS, HTTP] {
+        let listener = Listener::bind(spec.name(), spec.setting, (spec.address)(&parts.settings))
             .await?
             .with_host(relay_host(&settings))
             .with_sockets(settings.connections_max.get(), settings.connections_per_address_max.get());

@@ -46,6 +46,7 @@ use self::{
 pub use self::{
     directory::write_whole,
     error::Error,
+    folder::{check_unused, has_pid_files},
     pooler::{Pooler, PoolerConfig},
 };
 use super::DatabaseUrls;
@@ -108,6 +109,7 @@ impl Embedded {
             tls: None,
         };
         // The pooler of an earlier run is stopped first, because its connections would keep the server busy.
+        // Both try their ports before either starts, and before a cluster is made.
         let pooler = PgBouncer::prepare(&folder, &kept.roles, config.pgbouncer_port, &upstream);
         let pgbouncer = stop.run_until_cancelled(pooler).await.unwrap_or(Err(Error::Stopped))?;
         let postgres =

@@ -30,7 +30,7 @@ const MAIN_FILE: &str = "pgbouncer.ini";
 const USERS_FILE: &str = "users.txt";
 
 /// The process id of the running pooler.
-const PID_FILE: &str = "pgbouncer.pid";
+pub(super) const PID_FILE: &str = "pgbouncer.pid";
 
 /// Up to version 1.22 the first SIGTERM ends PgBouncer at once. Since 1.23 it waits until its clients have
 /// disconnected, and a second SIGTERM ends it.
@@ -63,7 +63,7 @@ impl PgBouncer {
     /// Stops a pooler of an earlier run and writes the configuration; does not start PgBouncer.
     ///
     /// # Errors
-    /// [`Error::PgbouncerMissing`], [`Error::LeftoverStays`], [`Error::Io`].
+    /// [`Error::PgbouncerMissing`], [`Error::LeftoverStays`], [`Error::PortInUse`], [`Error::Io`].
     pub(super) async fn prepare(
         folder: &Folder,
         credentials: &Credentials,
@@ -90,6 +90,7 @@ impl PgBouncer {
             files: Arc::clone(files),
         };
         pgbouncer.remove_leftovers().await?;
+        pgbouncer.daemon.check_port()?;
         let databases = format!("* = host={} port={}\n", quoted(&upstream.host, '\''), upstream.port);
         let here = format!(
             ";; Written by Quipu at every start.

@@ -30,7 +30,7 @@ const STOP: StopSteps = &[
 ];
 
 /// The process id of the running postmaster, in the cluster's folder.
-const PID_FILE: &str = "postmaster.pid";
+pub(super) const PID_FILE: &str = "postmaster.pid";
 
 /// PostgreSQL on one data folder.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Postgres {
     ///
     /// # Errors
     /// [`Error::PostgresMissing`], [`Error::PostgresOtherVersion`], [`Error::Initdb`],
-    /// [`Error::LeftoverStays`], [`Error::Io`], [`Error::Stopped`].
+    /// [`Error::LeftoverStays`], [`Error::PortInUse`], [`Error::Io`], [`Error::Stopped`].
     pub(super) async fn prepare(
         folder: &Folder,
         kept: &StoredCredentials,
@@ -77,10 +77,12 @@ impl Postgres {
             superuser: role_url("postgres", &kept.superuser, LOOPBACK, port, "postgres"),
             cluster_name,
         };
+        if made_by.is_some() {
+            stop.run_until_cancelled(postgres.remove_leftovers()).await.unwrap_or(Err(Error::Stopped))?;
+        }
+        postgres.daemon.check_port()?;
         if made_by.is_none() {
             cluster::create(folder, &programs, kept, stop).await?;
-        } else {
-            stop.run_until_cancelled(postgres.remove_leftovers()).await.unwrap_or(Err(Error::Stopped))?;
         }
         cluster::configure(folder, settings, port, &postgres.cluster_name)?;
         Ok(postgres)

@@ -31,6 +31,8 @@ pub struct PageOutcome {
     pub known: u32,
     /// Events refused, by reason.
     pub refused: Refusals,
+    /// The offered events that were refused, each by its place in the page, from 0.
+    pub refused_at: Vec<(usize, Refusal)>,
 }
 
 /// Of the offered events, those that are stored: their places (from 1), their numbers, and whether their
@@ -76,16 +78,29 @@ impl Intake {
         mut events: Vec<OfferedEvent>,
         mut refused: Refusals,
     ) -> Result<PageOutcome, Error> {
-        let named = events.len();
-        events.retain(|event| event.id_matches);
-        refused.add_times(Refusal::BadId, named - events.len());
+        let mut refused_at: Vec<(usize, Refusal)> = Vec::new();
+        // Of the events that remain.
+        let mut places = Vec::with_capacity(events.len());
+        let mut place = 0..;
+        events.retain(|event| {
+            let place = place.next().unwrap_or_default();
+            if event.id_matches {
+                places.push(place);
+            } else {
+                refused_at.push((place, Refusal::BadId));
+            }
+            event.id_matches
+        });
         // Retried for as long as the commit that follows, so a short outage of the server does not lose a
         // page.
         let pauses = append::retry_delays().with_total_delay(Some(RetryLimits::default().total));
         let lookup = (|| self.look_up(&events)).retry(pauses).when(Error::is_transient).await?;
         let offered = events.len();
         let (fresh, known, bad) = on_cores(move || verify(events, &lookup)).await;
-        refused.merge(&bad);
+        refused_at.extend(bad.into_iter().filter_map(|(place, reason)| Some((*places.get(place)?, reason))));
+        for (_, reason) in &refused_at {
+            refused.add(*reason);
+        }
         let valid = fresh.len() + known.events.len();
         self.metrics.offered(offered, &refused);
         // A page of refused events alone causes no commit: a relay can send thousands of such events a
@@ -99,7 +114,7 @@ impl Intake {
         };
         self.metrics.stored(answer);
         let known = u32::try_from(valid).unwrap_or(u32::MAX).saturating_sub(answer.stored);
-        Ok(PageOutcome { stored: answer.stored, known, refused })
+        Ok(PageOutcome { stored: answer.stored, known, refused, refused_at })
     }
 
     /// Records that a relay has events which are stored, as learnt by comparing ids (NIP-77). Events erased
@@ -153,44 +168,45 @@ impl Intake {
     }
 }
 
-/// Parses events on all cores and counts the texts that are no event. The order is kept.
-pub async fn read_all<T: AsRef<str> + Send + Sync + 'static>(texts: Vec<T>) -> (Vec<OfferedEvent>, Refusals) {
+/// Parses events on all cores, in their order. A text that is no event has the reason.
+pub async fn read_all<T: AsRef<str> + Send + Sync + 'static>(
+    texts: Vec<T>,
+) -> Vec<Result<OfferedEvent, Refusal>> {
     on_cores(move || {
-        let parsed: Vec<_> =
-            texts.par_iter().with_min_len(32).map(|text| OfferedEvent::read(text.as_ref())).collect();
-        let mut refused = Refusals::default();
-        let events =
-            parsed.into_iter().filter_map(|event| event.map_err(|reason| refused.add(reason)).ok()).collect();
-        (events, refused)
+        texts.par_iter().with_min_len(32).map(|text| OfferedEvent::read(text.as_ref())).collect()
     })
     .await
 }
 
-fn verify(events: Vec<OfferedEvent>, lookup: &Lookup) -> (Vec<VerifiedEvent>, KnownEvents, Refusals) {
+/// The new events, the stored ones, and the places of those that are refused.
+fn verify(
+    events: Vec<OfferedEvent>,
+    lookup: &Lookup,
+) -> (Vec<VerifiedEvent>, KnownEvents, Vec<(usize, Refusal)>) {
     let mut known = KnownEvents { events: Vec::new(), as_of: lookup.as_of };
     let mut doubtful = Vec::new();
-    for (event, stored) in events.into_iter().zip(&lookup.stored) {
+    for (place, (event, stored)) in events.into_iter().zip(&lookup.stored).enumerate() {
         match stored {
             Some(Stored { number, is_same: true }) => {
                 known.events.push(KnownEvent { number: *number, created_at: event.created_at });
             }
-            other => doubtful.push((event, other.map(|stored| stored.number))),
+            other => doubtful.push((place, event, other.map(|stored| stored.number))),
         }
     }
-    let mut refused = Refusals::default();
+    let mut refused = Vec::new();
     let mut fresh = Vec::with_capacity(doubtful.len());
     let verdicts: Vec<_> = doubtful
         .into_par_iter()
         .with_min_len(8)
-        .map(|(event, number)| (VerifiedEvent::verify(&event), number))
+        .map(|(place, event, number)| (place, VerifiedEvent::verify(&event), number))
         .collect();
     for verdict in verdicts {
         match verdict {
-            (Ok(event), None) => fresh.push(event),
-            (Ok(event), Some(number)) => {
+            (_, Ok(event), None) => fresh.push(event),
+            (_, Ok(event), Some(number)) => {
                 known.events.push(KnownEvent { number, created_at: event.created_at });
             }
-            (Err(reason), _) => refused.add(reason),
+            (place, Err(reason), _) => refused.push((place, reason)),
         }
     }
     (fresh, known, refused)

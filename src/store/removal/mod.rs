@@ -4,10 +4,12 @@
 mod months;
 mod preview;
 
+use std::fmt;
+
 use tokio_postgres::{Client, Transaction};
 
 use super::{Error, Server};
-use crate::base::Secret;
+use crate::base::{Secret, counted};
 
 pub use months::{Month, PAST, drop_month, months_before};
 pub use preview::{Preview, PreviewEvent, preview};
@@ -73,6 +75,14 @@ pub struct RemovedRows {
     pub events: i64,
     /// Rows of `sightings`.
     pub sightings: i64,
+}
+
+impl fmt::Display for RemovedRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let events = counted(self.events, "event", "events");
+        let sightings = counted(self.sightings, "sighting", "sightings");
+        write!(f, "{events} and {sightings}")
+    }
 }
 
 /// The list of events to remove. It is analyzed after it is filled, so that the planner uses indexes in the

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::database::enterable_folder;
-use crate::support::instance::{Instance, await_some, quipu, run};
+use crate::support::instance::{Instance, Ran, await_some, quipu, run};
 
 /// A relay of another project (nostr-sdk), in this process.
 pub(crate) struct Relay {
@@ -173,12 +173,26 @@ pub(crate) fn free_port() -> u16 {
 
 /// Imports lines and returns the summary of the import.
 pub(crate) fn import(instance: &Instance, lines: &[u8], arguments: &[&str]) -> Value {
+    total_of(&import_of(instance, lines, arguments).ok())
+}
+
+/// Imports lines of which every one is refused, and returns the summary of the import.
+pub(crate) fn import_refused(instance: &Instance, lines: &[u8]) -> Value {
+    let ran = import_of(instance, lines, &[]);
+    assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("nothing was imported: every line was refused"), "{ran:?}");
+    total_of(&ran)
+}
+
+fn import_of(instance: &Instance, lines: &[u8], arguments: &[&str]) -> Ran {
     let file = instance.folder().join("import.jsonl");
     fs::write(&file, lines).unwrap();
     let mut command = instance.command(&["import", "--json"]);
-    let ran = run(command.arg(&file).args(arguments), instance.folder()).ok();
-    let all = ran.json_lines();
-    let total = all.last().unwrap().clone();
+    run(command.arg(&file).args(arguments), instance.folder())
+}
+
+fn total_of(ran: &Ran) -> Value {
+    let total = ran.json_lines().pop().unwrap();
     assert_eq!(total["total"], true);
     total
 }

@@ -5,6 +5,7 @@ mod external;
 mod kit;
 mod links;
 mod lives;
+mod readiness;
 mod refusals;
 mod signals;
 mod space;

@@ -225,7 +225,8 @@ async fn one_sender_fills_a_tenth_of_an_inbox_and_others_still_reach_it() {
     for _ in 0..5 {
         hostile.send_frame(to.clone()).await;
     }
-    let message = "5 messages that you sent wait for this recipient; at most 5 of one sender are allowed";
+    let message = "5 messages that you sent wait for this recipient; at most 5 of one sender are allowed; try again \
+                   after 60 s";
     for _ in 0..3 {
         let refused = json!({ "type": "error", "code": "RATE_LIMITED", "message": message });
         assert_eq!(hostile.request(to.clone()).await, refused);
@@ -236,6 +237,8 @@ async fn one_sender_fills_a_tenth_of_an_inbox_and_others_still_reach_it() {
         (429, &message.into(), &"sender_share".into())
     );
     assert_eq!((&response["limit"], &response["value"]), (&5.into(), &5.into()));
+    // When the recipient makes room cannot be known; a retry every second would be in vain.
+    assert_eq!(response["retry_after_s"], 60);
     // Other senders, and other recipients, are not affected.
     room.two(&wayfarer(3), "laptop").await.send(&wayfarer(2), HELLO).await;
     hostile.send(&wayfarer(4), HELLO).await;

@@ -7,6 +7,7 @@ use nostr_sdk::{Event, Keys};
 use quipu::base::RelayUrl;
 use quipu::lifecycle::Service as _;
 use quipu::services::archive::react::Offers;
+use quipu::services::archive::read::relays_to_crawl;
 use quipu::services::archive::seeds::Seeds;
 use quipu::store::embedded::SharedRole;
 use quipu::store::lease::Leases;
@@ -154,6 +155,29 @@ async fn a_snapshot_makes_its_relay_known() {
     let owner = kit.database.owner().await;
     assert_eq!(texts(&owner, "SELECT url FROM relays").await, ["wss://new.example.com"]);
     assert_eq!(texts(&owner, "SELECT relay_url FROM relay_metadata_latest").await, ["wss://new.example.com"]);
+}
+
+#[tokio::test]
+async fn a_snapshot_of_another_program_keeps_no_relay_that_the_operator_named_from_the_crawl() {
+    let mut kit = Kit::new().await;
+    kit.relays(&["named"]).await;
+    let writer = connect(&kit.database.shared_role_url(SharedRole::Writer)).await.unwrap();
+    let (named, other) = ("wss://named.example.com", "wss://other.example.com");
+    for url in [named, other] {
+        let unreadable =
+            format!("SELECT insert_relay_metadata('{url}', 1700000000, NULL, '{{\"readable\": false}}')");
+        writer.batch_execute(&unreadable).await.unwrap();
+    }
+    let owner = kit.database.owner().await;
+    let unreadable = "SELECT count(*) FROM relay_metadata_latest WHERE NOT readable";
+    assert_eq!(number(&owner, unreadable).await, 2);
+    let crawled = async |only: &[String]| -> Vec<String> {
+        let relays = relays_to_crawl(&kit.pools.session, 1_700_000_000, only, 0).await.unwrap();
+        relays.into_iter().map(|relay| relay.url).collect()
+    };
+    assert_eq!(crawled(&[]).await, [named]);
+    // Named by the operator's settings.
+    assert_eq!(crawled(&[other.to_owned()]).await, [named, other]);
 }
 
 #[tokio::test]

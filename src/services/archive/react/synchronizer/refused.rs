@@ -84,7 +84,7 @@ mod tests {
     }
 
     fn page(stored: u32, refused: Refusals) -> PageOutcome {
-        PageOutcome { stored, known: 0, refused }
+        PageOutcome { stored, refused, ..PageOutcome::default() }
     }
 
     #[test]

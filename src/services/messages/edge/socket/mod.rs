@@ -278,7 +278,7 @@ impl Session {
         match inbound {
             Inbound::Hello { wayfarer_id, device_id, auth, since } => {
                 // On the heap while it runs, so that an idle session does not keep space for it.
-                Box::pin(self.hello(wayfarer_id, device_id, auth.is_some(), since)).await
+                Box::pin(self.hello(wayfarer_id, device_id, auth.as_deref(), since)).await
             }
             Inbound::Auth { public_key_b64, signature_b64, event } => {
                 let proof = match (&event, &public_key_b64, &signature_b64) {
