@@ -6,9 +6,8 @@
 //! show more than n in two halves. Otherwise each half is bisected in the same way. A single second with as
 //! many events as an answer was once cut at becomes a gap.
 
-use super::page::Page;
+use super::page::{Ask, CAP_MIN, Page};
 use super::verdicts::Verdicts;
-use super::walk::{Ask, CAP_MIN};
 use crate::services::archive::event::{Window, WindowOutcome};
 
 /// Most requests for one window. Honest answers to all of them would be many thousand events. A relay that
