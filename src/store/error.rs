@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio_postgres::error::SqlState;
 
-use super::failure::Failure;
-use super::{Server, Shortage};
+use super::Shortage;
+use super::failure::{Failure, Target};
 
 /// An error of the store. Cheap to clone, because one failed batch answers many callers.
 ///
@@ -87,11 +87,10 @@ impl Error {
         Self::Broken(Arc::new(Failure::new(Arc::new(cause))))
     }
 
-    /// Adds what was tried (a verb and its object), and the server. An error that has an action already keeps
-    /// it.
+    /// Adds what was tried (a verb and its object), and where. An error that has an action already keeps it.
     #[must_use]
-    pub fn during(self, action: impl Into<String>, server: &Server) -> Self {
-        let named = |failure: Arc<Failure>| Arc::new(Arc::unwrap_or_clone(failure).during(action, server));
+    pub(super) fn during(self, action: impl Into<String>, target: Target) -> Self {
+        let named = |failure: Arc<Failure>| Arc::new(Arc::unwrap_or_clone(failure).during(action, target));
         match self {
             Self::Data(failure) => Self::Data(named(failure)),
             Self::Unavailable(failure) => Self::Unavailable(named(failure)),

@@ -128,7 +128,9 @@ async fn end_statements_of_lost_clients(client: &Client) {
 pub async fn migrate(owner: &Secret, procedures: &Procedures) -> Result<Migrated, MigrateError> {
     let server = Server::parse(owner)?;
     migrate_on(&server, procedures).await.map_err(|error| match error {
-        MigrateError::Store(error) => MigrateError::Store(error.during("migrate the schema", &server)),
+        MigrateError::Store(error) => {
+            MigrateError::Store(error.during("migrate the schema", server.target()))
+        }
         other => other,
     })
 }
@@ -264,7 +266,7 @@ const POSITIONED: &str = "ingest_log, relay_log, sync_log, relay_metadata, erasu
 /// As PostgreSQL answers; then nothing has changed.
 pub async fn rebase(owner: &Secret) -> Result<Option<i32>, Error> {
     let server = Server::parse(owner)?;
-    rebase_on(&server).await.map_err(|error| error.during("open a new era", &server))
+    rebase_on(&server).await.map_err(|error| error.during("open a new era", server.target()))
 }
 
 async fn rebase_on(server: &Server) -> Result<Option<i32>, Error> {
