@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use governor::{DefaultKeyedRateLimiter, Quota as Rate, RateLimiter};
 use sqlx::PgPool;
 
+use super::limit_exceeded::LimitExceeded;
 use super::usage::UsageCache;
 use crate::config::Messages;
 use crate::http::{ClientAddress, client_key};
@@ -19,42 +20,6 @@ const CLEANUP_INTERVAL: u64 = 100_000;
 
 /// Seconds' worth of requests that a rate per second allows in a burst.
 const BURST_S: u32 = 5;
-
-/// A limit that one more request would exceed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum LimitExceeded {
-    /// Too many requests in a unit of time.
-    Rate {
-        /// The field that the refusal names.
-        field: &'static str,
-        /// The kind of requests counted, for people.
-        counted: &'static str,
-        /// The unit of time.
-        per: &'static str,
-        /// How many are allowed.
-        limit: u32,
-    },
-    /// The sender's quota for 24 hours.
-    Sent {
-        /// `messages` or `bytes`.
-        unit: &'static str,
-        /// The limit.
-        limit: u64,
-        /// The usage before this message.
-        used: u64,
-    },
-    /// The sender's share of the recipient's inbox.
-    Share {
-        /// `messages` or `bytes`.
-        unit: &'static str,
-        /// The limit.
-        limit: u64,
-        /// Messages or bytes of this sender that wait.
-        used: u64,
-    },
-    /// The recipient's inbox is full.
-    Inbox,
-}
 
 /// Limits the rate of each of many clients. A limit of 0 means no limit.
 struct RateLimits<K: Hash + Eq + Clone> {

@@ -19,7 +19,7 @@ use moka::future::Cache;
 use moka::ops::compute::Op;
 use sqlx::PgPool;
 
-use super::limits::LimitExceeded;
+use super::limit_exceeded::LimitExceeded;
 use crate::services::messages::decide::{Quota, Usage, exceeded_bound};
 use crate::services::messages::read::{recipient_usage, sender_usage};
 use crate::store::Error;
