@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use super::frame::Frame;
 use super::page::PAGE_EVENTS_MAX;
 use super::{AnswerPage, RelayError, RelaySession};
-use crate::net::error::sanitize;
+use crate::net::remote_text::sanitize;
 
 /// Unanswered pings after which the relay counts as gone.
 const PINGS_UNANSWERED_MAX: u32 = 2;

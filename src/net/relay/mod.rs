@@ -11,7 +11,7 @@
 //! |---|---|
 //! | AUTH | stores the challenge |
 //! | NOTICE | is stored for the next page, and passed to the pending request |
-//! | binary, or not a Nostr message | is counted in `odd_frames` |
+//! | binary, or not a Nostr message | is counted in `invalid_frames` |
 //! | EVENT, EOSE, CLOSED of the live subscription | is buffered; more than a page ends the session |
 //! | answer to the pending request | is returned by the request |
 //! | anything else | is ignored; its bytes count towards `UNREQUESTED_BYTES_MAX` |
@@ -34,9 +34,10 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::dial::Stream;
-use super::error::sanitize;
+use super::remote_text::sanitize;
 use super::socket::Handshake;
 use crate::base::RelayUrl;
+use crate::base::nostr_event::EVENT_BYTES_MAX;
 use crate::config::NetworkSettings;
 pub use error::RelayError;
 use frame::Frame;
@@ -48,6 +49,10 @@ pub use reconcile::{ANNOUNCED_IDS_MAX, Difference};
 
 /// Timeout for each half of the closing handshake.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// Longest message received, in bytes, in one frame or several. It leaves 64 KiB above the largest event, so
+/// that a slightly too large event is refused alone and does not end the session.
+const MESSAGE_BYTES_MAX: usize = EVENT_BYTES_MAX + 64 * 1024;
 
 /// Bytes of unrequested messages between two requested ones after which the session ends. The rest of a
 /// response that was cut is of this kind.
