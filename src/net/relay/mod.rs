@@ -213,7 +213,7 @@ impl RelaySession {
             Some(Err(error)) => return Err(RelayError::broken(error)),
         };
         self.traffic.received += u64::try_from(message.len()).unwrap_or(u64::MAX);
-        self.live.mark_alive();
+        self.live.mark_alive(Instant::now() + self.timeouts.idle);
         self.unrequested_bytes += message.len() + 1;
         if self.unrequested_bytes > UNREQUESTED_BYTES_MAX {
             return Err(RelayError::Flooded);
