@@ -65,7 +65,8 @@ pub(super) fn describe(
     }
 }
 
-/// The summary for people. `data` is the data folder; `sample` is the URL of the sample relay and the number of its events.
+/// The summary for people. `data` is the data folder; `sample` is the URL of the sample relay and the number
+/// of its events.
 pub(super) fn summary(
     configuration: &Configuration,
     data: &Path,
