@@ -17,6 +17,7 @@
 //! | `Page` | empty, first page | `Probe(Empty)` |
 //! | `Page` | empty, later page | `Probe(Vanished)` of the second that held events |
 //! | `Page` | later page without the known second `until` | `Page` again, one second further, once |
+//! | `Page` | the second appears there, and nothing is settled yet | `Page` from the end of the window |
 //! | `Page` | not sorted newest first | `Halves` |
 //! | `Page` | first page, or nothing at `until` | `Probe(Again)` of its newer half |
 //! | `Page` | older events | `Page` from the oldest second on |
