@@ -27,7 +27,7 @@ mod reconcile;
 
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt as _, SinkExt, StreamExt};
 use nostr_sdk::{ClientMessage, JsonUtil};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
@@ -146,6 +146,22 @@ impl RelaySession {
     /// Sets the time limit of one response; at most 40 s, which is the default. At the limit a page is cut.
     pub fn answer_within(&mut self, longest: Duration) {
         self.answer_timeout = longest.min(ANSWER_TIME_MAX);
+    }
+
+    /// Whether the connection is open, as far as this side knows: reads the messages that have already
+    /// arrived, without waiting. Call it before the first request after a time without any.
+    pub fn is_open(&mut self) -> bool {
+        while let Some(message) = self.socket.next().now_or_never() {
+            let handled = match self.receive(message) {
+                Ok(Some(text)) => self.handle_session_frame(&text).map(drop),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if handled.is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Closes the session. Does not wait for a relay that no longer responds.

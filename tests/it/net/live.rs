@@ -126,6 +126,30 @@ async fn a_half_open_peer_is_silent_after_two_pings() {
 }
 
 #[tokio::test]
+async fn a_session_that_the_relay_has_closed_is_noticed_without_a_request() {
+    let go = Arc::new(Notify::new());
+    let told = Arc::clone(&go);
+    let peer = Peer::start(move |mut socket: Socket| {
+        let go = Arc::clone(&told);
+        async move {
+            say(&mut socket, &json!(["NOTICE", "closing soon"])).await;
+            go.notified().await;
+            let _ = socket.close(None).await;
+        }
+    })
+    .await;
+    let mut session = session(&peer.url()).await.unwrap();
+    assert!(session.is_open());
+    go.notify_one();
+    let closed = async {
+        while session.is_open() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(TIMEOUTS.idle, closed).await.expect("the close frame arrives");
+}
+
+#[tokio::test]
 async fn more_live_events_than_are_kept_aside_end_the_session() {
     let peer = Peer::start(|mut socket: Socket| async move {
         let live = receive_kind(&mut socket, "REQ").await.unwrap()[1].clone();
