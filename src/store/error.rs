@@ -14,14 +14,6 @@ use super::failure::{Failure, Target};
 /// detail and hint, and a remedy. `source` is empty.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The queue is full; the same request may succeed a moment later.
-    #[error("the store's queue for {journal} is full ({limit} commands waiting)")]
-    Busy {
-        /// The journal.
-        journal: &'static str,
-        /// The queue's limit, in commands.
-        limit: usize,
-    },
     /// PostgreSQL refuses the data itself; sending it again does not help.
     #[error("PostgreSQL refuses the data: {0}")]
     Data(Arc<Failure>),
@@ -61,7 +53,7 @@ impl Error {
     /// Whether a retry can succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::Unavailable(_) | Self::NoSpace(_))
+        matches!(self, Self::Unavailable(_) | Self::NoSpace(_))
     }
 
     /// Whether all other work would fail now, too: the store is unreachable, full or stopping. Any other
