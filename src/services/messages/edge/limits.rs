@@ -9,7 +9,7 @@ use governor::{DefaultKeyedRateLimiter, Quota as Rate, RateLimiter};
 use sqlx::PgPool;
 
 use super::limit_exceeded::LimitExceeded;
-use super::usage::UsageCache;
+use super::usage::Quotas;
 use crate::config::Messages;
 use crate::http::{ClientAddress, client_key};
 use crate::services::messages::decide::Quota;
@@ -63,8 +63,7 @@ pub(super) struct Limits {
     acknowledgements: RateLimits<String>,
     proofs: RateLimits<String>,
     proofs_from: RateLimits<IpAddr>,
-    senders: UsageCache,
-    recipients: UsageCache,
+    quotas: Quotas,
 }
 
 impl Limits {
@@ -83,8 +82,7 @@ impl Limits {
             ),
             proofs: RateLimits::per_minute("wayfarer_id", "proofs of one wayfarer_id", proofs),
             proofs_from: RateLimits::per_minute("address", "proofs from one address", proofs),
-            senders: UsageCache::for_senders(sender),
-            recipients: UsageCache::for_recipients(recipient, share(settings, recipient)),
+            quotas: Quotas::new(sender, recipient, share(settings, recipient)),
         }
     }
 
@@ -110,7 +108,7 @@ impl Limits {
         if client.is_loopback_direct { None } else { self.proofs_from.check(&client_key(client.address)) }
     }
 
-    /// Checks both quotas for one more message of `bytes` and counts the message if both have room.
+    /// See [`Quotas::take`].
     pub(super) async fn quotas(
         &self,
         pool: &PgPool,
@@ -118,17 +116,7 @@ impl Limits {
         recipient: &str,
         bytes: u64,
     ) -> Result<Option<LimitExceeded>, Error> {
-        let mut checked = Vec::with_capacity(2);
-        for (cache, key) in [(&self.senders, sender), (&self.recipients, recipient)] {
-            match cache.check(pool, key, sender, bytes).await? {
-                Ok(usage) => checked.extend(usage.map(|usage| (cache, usage))),
-                Err(exceeded) => return Ok(Some(exceeded)),
-            }
-        }
-        for (cache, usage) in checked {
-            cache.add(&usage, sender, bytes);
-        }
-        Ok(None)
+        self.quotas.take(pool, sender, recipient, bytes).await
     }
 }
 
