@@ -5,7 +5,7 @@ use refinery::Runner;
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
-use super::{Error, Server};
+use super::{Error, Server, registry};
 use crate::base::Secret;
 
 mod embedded_migrations {
@@ -255,8 +255,12 @@ async fn same_cluster(client: &Client) -> Result<bool, Error> {
     Ok(row.get(0))
 }
 
-/// Journals whose rows have a position.
-const POSITIONED: &str = "ingest_log, relay_log, sync_log, relay_metadata, erasure, implementation_log";
+/// The journals whose rows have a position, as a list for a statement.
+const POSITIONED: &str = "-- positioned_journals
+    SELECT string_agg(c.relname::text, ', ' ORDER BY c.relname)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'position' AND NOT a.attisdropped
+    WHERE n.nspname = 'public' AND c.relname::text = ANY ($1)";
 
 /// Opens a new era after a logical restore: every existing entry counts as committed, ticks start anew, and
 /// projections that follow ticks are rebuilt. Returns the number of the era, or `None` when the cluster is
@@ -276,7 +280,9 @@ async fn rebase_on(server: &Server) -> Result<Option<i32>, Error> {
     }
     let transaction = client.transaction().await?;
     // Running writers finish first: no consumer would ever see an entry below the floor that commits later.
-    transaction.batch_execute(&format!("-- lock_journals\nLOCK TABLE {POSITIONED} IN SHARE MODE")).await?;
+    let journals: Vec<&str> = registry::journals().collect();
+    let positioned: String = transaction.query_one(POSITIONED, &[&journals]).await?.get(0);
+    transaction.batch_execute(&format!("-- lock_journals\nLOCK TABLE {positioned} IN SHARE MODE")).await?;
     let row = transaction
         .query_one(
             "-- open_next_era
