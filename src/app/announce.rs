@@ -1,7 +1,7 @@
 //! What `quipu up` says once every service has started: the instance file, the ready file and the summary.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -10,7 +10,6 @@ use tokio::time::timeout;
 use super::database::Database;
 use super::instance::Instance;
 use super::registry;
-use super::up::UpOptions;
 use crate::base::RelayUrl;
 use crate::config::{Configuration, Settings};
 use crate::lifecycle::HealthRegistry;
@@ -69,15 +68,16 @@ pub(super) fn describe(
     }
 }
 
-/// The summary for people. `sample` is the URL of the sample relay and the number of its events.
+/// The summary for people. `data` is the data folder; `sample` is the URL of the sample relay and the number
+/// of its events.
 pub(super) fn summary(
     configuration: &Configuration,
-    options: &UpOptions,
+    data: &Path,
     instance: &Instance,
     services: &[ServiceName],
     sample: Option<&(RelayUrl, usize)>,
 ) -> String {
-    let data = options.data.display();
+    let data = data.display();
     let database = match &configuration.database.write {
         None => format!("its own PostgreSQL and PgBouncer, everything under {data}"),
         Some(_) if configuration.database.is_administrators() => {

@@ -135,7 +135,7 @@ async fn run_instance(
     let instance = describe(&urls, database, addresses, &configuration.settings);
     let sample = relay.map(|relay| (relay.url().clone(), relay.events()));
     let announcement = Announcement {
-        summary: summary(&configuration, options, &instance, &services, sample.as_ref()),
+        summary: summary(&configuration, &options.data, &instance, &services, sample.as_ref()),
         instance,
         files: [Some(Instance::path(&options.data)), options.ready_file.clone()],
         health: parts.health.clone(),

@@ -19,7 +19,7 @@ pub struct Synchronizer {
     pub only_relays: Vec<String>,
     /// Relays whose stored events are read at the same time. The number of connections is set in `networks`.
     pub catching_up_max: NonZeroUsize,
-    /// Relays that are too slow for a place among `catching_up_max` and whose stored events are read at the
+    /// Relays that are too slow for a slot among `catching_up_max` and whose stored events are read at the
     /// same time, in addition to those.
     pub slow_catching_up_max: NonZeroUsize,
     /// Events per second that a relay must deliver to stay among `catching_up_max`: new events, and events of
@@ -29,7 +29,7 @@ pub struct Synchronizer {
     /// Time of waiting for a relay over which its speed is judged, after each half of it. No response may
     /// take longer.
     pub slow_after_s: NonZeroU32,
-    /// Longest turn of a relay while others wait for a place.
+    /// Longest turn of a relay while others wait for a slot.
     pub turn_s: NonZeroU32,
     /// Events per request, the `limit` of a REQ. Relays cap it, often at 500.
     pub page_events: NonZeroUsize,

@@ -69,13 +69,7 @@ impl Parts {
         lifecycle: Lifecycle,
         metrics: Metrics,
     ) -> Result<Self, Error> {
-        let database = &settings.database;
-        let sizes = PoolSizes {
-            write: database.write_connections_max.get().into(),
-            session: database.session_connections_max.get().into(),
-            read: database.read_connections_max.get().into(),
-        };
-        let pools = Pools::open(urls, sizes)?;
+        let pools = Pools::open(urls, PoolSizes::from(&settings.database))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let health = HealthRegistry::new(Arc::clone(&clock));
         let (append, ingest) = (AppendMetrics::default(), IngestMetrics::default());

@@ -176,20 +176,6 @@ impl<J: Journal> Writer<J> {
         let (answer, _) = oneshot::channel();
         self.queue.send(Waiting { command, answer }).await.map_err(|_| Error::Stopped)
     }
-
-    /// Appends, or returns at once when the queue is full, so that an edge can tell its client.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] when the queue is full; otherwise as [`Writer::append`].
-    pub async fn try_append(&self, command: J::Command) -> Result<J::Answer, Error> {
-        self.space.check(J::NAME)?;
-        let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Waiting { command, answer }).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => Error::Busy { journal: J::NAME, limit: J::QUEUE_MAX },
-            mpsc::error::TrySendError::Closed(_) => Error::Stopped,
-        })?;
-        self.space.observe(answered.await.map_err(|_| Error::Stopped)?)
-    }
 }
 
 /// State that every commit of one writer needs.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio_postgres::error::SqlState;
 
-use super::failure::Failure;
-use super::{Server, Shortage};
+use super::Shortage;
+use super::failure::{Failure, Target};
 
 /// An error of the store. Cheap to clone, because one failed batch answers many callers.
 ///
@@ -14,14 +14,6 @@ use super::{Server, Shortage};
 /// detail and hint, and a remedy. `source` is empty.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The queue is full; the same request may succeed a moment later.
-    #[error("the store's queue for {journal} is full ({limit} commands waiting)")]
-    Busy {
-        /// The journal.
-        journal: &'static str,
-        /// The queue's limit, in commands.
-        limit: usize,
-    },
     /// PostgreSQL refuses the data itself; sending it again does not help.
     #[error("PostgreSQL refuses the data: {0}")]
     Data(Arc<Failure>),
@@ -61,7 +53,7 @@ impl Error {
     /// Whether a retry can succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::Unavailable(_) | Self::NoSpace(_))
+        matches!(self, Self::Unavailable(_) | Self::NoSpace(_))
     }
 
     /// Whether all other work would fail now, too: the store is unreachable, full or stopping. Any other
@@ -87,11 +79,10 @@ impl Error {
         Self::Broken(Arc::new(Failure::new(Arc::new(cause))))
     }
 
-    /// Adds what was tried (a verb and its object), and the server. An error that has an action already keeps
-    /// it.
+    /// Adds what was tried (a verb and its object), and where. An error that has an action already keeps it.
     #[must_use]
-    pub fn during(self, action: impl Into<String>, server: &Server) -> Self {
-        let named = |failure: Arc<Failure>| Arc::new(Arc::unwrap_or_clone(failure).during(action, server));
+    pub(super) fn during(self, action: impl Into<String>, target: Target) -> Self {
+        let named = |failure: Arc<Failure>| Arc::new(Arc::unwrap_or_clone(failure).during(action, target));
         match self {
             Self::Data(failure) => Self::Data(named(failure)),
             Self::Unavailable(failure) => Self::Unavailable(named(failure)),

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use sqlx::postgres::PgDatabaseError;
 use tokio_postgres::error::DbError;
 
-use super::Server;
 use crate::base::with_causes;
 
 /// The error of a driver, a pool or a timer.
@@ -21,13 +20,21 @@ pub struct Failure {
     cause: Cause,
 }
 
+/// Where an operation was tried.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    /// The role that logs in.
+    pub(super) role: String,
+    pub(super) database: String,
+    /// `host:port`.
+    pub(super) address: String,
+}
+
 /// What was tried, and where.
 #[derive(Debug, Clone)]
 struct Attempt {
     action: String,
-    role: String,
-    database: String,
-    address: String,
+    target: Target,
 }
 
 impl Failure {
@@ -38,13 +45,8 @@ impl Failure {
 
     /// Adds action, role and database. An action that is set already stays: it was added closer to the
     /// failure and is more exact.
-    pub(super) fn during(self, action: impl Into<String>, server: &Server) -> Self {
-        let attempt = self.attempt.unwrap_or_else(|| Attempt {
-            action: action.into(),
-            role: server.role().to_owned(),
-            database: server.database().to_owned(),
-            address: server.address(),
-        });
+    pub(super) fn during(self, action: impl Into<String>, target: Target) -> Self {
+        let attempt = self.attempt.unwrap_or_else(|| Attempt { action: action.into(), target });
         Self { attempt: Some(attempt), cause: self.cause }
     }
 
@@ -57,7 +59,8 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(Attempt { action, role, database, address }) = &self.attempt {
+        if let Some(Attempt { action, target }) = &self.attempt {
+            let Target { role, database, address } = target;
             write!(f, "cannot {action} as role `{role}` in database `{database}` of {address}: ")?;
         }
         match report(&*self.cause) {
@@ -83,7 +86,7 @@ impl Failure {
                 .to_owned(),
             "3D000" => "Create the database (`quipu setup-sql` prints the script) or correct its name in the URL".to_owned(),
             "42501" => match logging_in {
-                Some(Attempt { role, database, .. }) => {
+                Some(Attempt { target: Target { role, database, .. }, .. }) => {
                     format!("As the database's owner run: GRANT CONNECT ON DATABASE \"{database}\" TO {role}")
                 }
                 None => "Grant what is missing: `quipu setup-sql --check` names each missing privilege with the statement \

@@ -21,6 +21,7 @@ pub mod registry;
 pub mod removal;
 mod server;
 pub mod setup;
+mod shortage;
 mod space;
 pub mod tick;
 mod tls;
@@ -35,7 +36,8 @@ pub use obstructions::{end_blocking_sessions, while_ending_blocking_sessions};
 pub use pools::{PoolSizes, Pools};
 pub use probe::Probe;
 pub use server::Server;
-pub use space::{Shortage, Space};
+pub use shortage::Shortage;
+pub use space::Space;
 pub use urls::DatabaseUrls;
 
 /// The short number of a relay: `relays.number`.

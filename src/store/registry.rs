@@ -69,6 +69,11 @@ pub const TABLES: &[(&str, TableKind)] = &[
     ("vanish_requests", TableKind::Journal),
 ];
 
+/// The journals.
+pub(super) fn journals() -> impl Iterator<Item = &'static str> {
+    TABLES.iter().filter(|(_, kind)| *kind == TableKind::Journal).map(|(name, _)| *name)
+}
+
 /// A table of the catalog, partitions included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogTable {

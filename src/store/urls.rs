@@ -27,7 +27,8 @@ impl DatabaseUrls {
             let server = Server::parse(url)?;
             // Behind PgBouncer, the login to PostgreSQL happens only with the first statement.
             let asked = server.connect().await?.query_typed("-- try_url\nSELECT 1", &[]).await;
-            asked.map_err(|error| Error::from(error).during(format!("use the {name} URL"), &server))?;
+            asked
+                .map_err(|error| Error::from(error).during(format!("use the {name} URL"), server.target()))?;
         }
         Ok(())
     }

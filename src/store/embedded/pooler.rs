@@ -13,7 +13,7 @@ use super::{
     supervise::supervise,
 };
 use crate::base::Secret;
-use crate::store::setup::{self, Credentials, SharedRole};
+use crate::store::setup::{self, Credentials, PasswordFile, SharedRole};
 use crate::store::{DatabaseUrls, Server};
 
 /// The file in the data folder that holds the roles' passwords on an operator's server. It is not the private
@@ -53,7 +53,9 @@ impl Pooler {
     pub async fn start(config: PoolerConfig) -> Result<Self, Error> {
         let folder = Folder::open(&config.data, &[config.port])?;
         let server = Server::parse(&config.admin)?;
-        let credentials = setup::prepare(&server, &folder.root().path().join(STORED)).await?;
+        let path = folder.root().path().join(STORED);
+        let write = |text: &str| folder.root().write(STORED, text, None).map_err(|error| error.to_string());
+        let credentials = setup::prepare(&server, &PasswordFile { path, write: &write }).await?;
         let upstream = Upstream { host: server.host(), port: server.port(), tls: Some(server.tls().clone()) };
         let pgbouncer = PgBouncer::prepare(&folder, &credentials, config.port, &upstream).await?;
         pgbouncer.start(&mut *pgbouncer.daemon().slot().await).await?;

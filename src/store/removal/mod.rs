@@ -135,7 +135,7 @@ const PROGRESS: &str = "-- update_progress
 /// counted before. Nothing is erased then.
 pub async fn erase(owner: &Secret, subject: ErasureSubject, reason: &str) -> Result<RemovedRows, Error> {
     let server = Server::parse(owner)?;
-    erase_on(&server, subject, reason).await.map_err(|error| error.during("erase", &server))
+    erase_on(&server, subject, reason).await.map_err(|error| error.during("erase", server.target()))
 }
 
 async fn erase_on(server: &Server, subject: ErasureSubject, reason: &str) -> Result<RemovedRows, Error> {

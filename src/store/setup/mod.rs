@@ -11,12 +11,10 @@ mod passwords;
 mod requirements;
 mod script;
 
-use std::path::Path;
-
 use tokio_postgres::{Client, GenericClient, Transaction};
 
-pub(super) use self::credentials::random_text;
 pub use self::credentials::{Credentials, SharedRole};
+pub(super) use self::credentials::{PasswordFile, random_text};
 pub use self::error::Error;
 pub use self::requirements::Requirement;
 pub use self::script::script;
@@ -81,7 +79,7 @@ pub async fn create_database(admin: &Secret, name: &str) -> Result<(), Error> {
 ///
 /// # Errors
 /// [`Error`].
-pub(super) async fn prepare(admin: &Server, stored: &Path) -> Result<Credentials, Error> {
+pub(super) async fn prepare(admin: &Server, stored: &PasswordFile<'_>) -> Result<Credentials, Error> {
     let name = admin.database();
     // The database may not exist yet, or may be closed to all but its roles. `postgres` exists on every
     // server.
@@ -156,7 +154,7 @@ pub async fn check_tables(login: &Secret) -> Result<(), Error> {
 }
 
 fn require_none(server: &Server, missing: Result<Vec<Requirement>, super::Error>) -> Result<(), Error> {
-    let missing = missing.map_err(|error| error.during("check the roles' privileges", server))?;
+    let missing = missing.map_err(|error| error.during("check the roles' privileges", server.target()))?;
     if missing.is_empty() { Ok(()) } else { Err(Error::missing(server, missing)) }
 }
 
@@ -169,7 +167,7 @@ pub(super) async fn log_in(url: &Secret) -> Result<(), super::Error> {
 }
 
 fn with_action(error: tokio_postgres::Error, action: &str, server: &Server) -> super::Error {
-    super::Error::from(error).during(action, server)
+    super::Error::from(error).during(action, server.target())
 }
 
 /// Begins a transaction that holds the lock of the roles. Every role of the server can take that lock, so the

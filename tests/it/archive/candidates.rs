@@ -42,7 +42,7 @@ async fn add(writer: &Writer<RelayJournal>, text: &str, source: &'static str) ->
 
 async fn drop_it(writer: &Writer<RelayJournal>, text: &str) {
     let detail = json!({ "reason": "silent", "tries": 12 });
-    writer.append(RelayCommand::Drop { url: url(text), detail }).await.unwrap();
+    writer.append(RelayCommand::Drop { url: text.to_owned(), detail }).await.unwrap();
 }
 
 const WAITING: &str = "SELECT url FROM candidates ORDER BY 1";

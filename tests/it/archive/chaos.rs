@@ -77,14 +77,14 @@ async fn assert_whole(instance: &Instance, truth: &Pairs) {
 }
 
 /// Connection slots for half of the relays in each process, so that both crawl some.
-const PLACES: &str = "networks.clearnet.relays_at_once=8";
+const SLOTS: &str = "networks.clearnet.relays_at_once=8";
 
 /// `quipu run synchronizer` on an instance whose own synchronizer is off.
 fn synchronizer(instance: &Instance, farm: &Farm, name: &str) -> Child {
     let urls: Vec<String> = farm.relays().iter().map(|relay| relay.url()).collect();
     let only = format!("services.synchronizer.only_relays={}", serde_json::json!(urls));
     // Each process has its own operations listener.
-    let settings = ["--set", LEASE, "--set", PLACES, "--set", "http.ops_address=127.0.0.1:0", "--set", &only];
+    let settings = ["--set", LEASE, "--set", SLOTS, "--set", "http.ops_address=127.0.0.1:0", "--set", &only];
     let mut command: Command = instance.command(&[&["run", "synchronizer"], settings.as_slice()].concat());
     let log = File::create(instance.folder().join(name)).unwrap();
     command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()

@@ -29,7 +29,7 @@ fn steps(lines: &[Value]) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_4_an_added_relays_first_event_is_committed_within_5_s_while_300_silent_relays_hold_every_place() {
+async fn a_4_an_added_relays_first_event_is_committed_within_5_s_while_300_silent_relays_hold_every_slot() {
     let (port, _tasks) = silent().await;
     let relay = Relay::start(SampleGenerator::paced(71, 60)).await;
     let arguments = [
@@ -51,7 +51,7 @@ async fn a_4_an_added_relays_first_event_is_committed_within_5_s_while_300_silen
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(instance.count(held).await > 40, "first looks and ordinary places are taken");
+    assert!(instance.count(held).await > 40, "first looks and ordinary slots are taken");
 
     let ran = instance.run(&["relays", "add", &relay.url, "--wait", "--json", "--timeout", "30"]).ok();
     let lines = ran.json_lines();

@@ -1,5 +1,8 @@
 //! Projections: rebuilt from their journals and verified against them, whatever was done to their rows.
 
+use std::collections::BTreeSet;
+
+use nostr_sdk::{EventBuilder, Keys, Kind, Tag, Timestamp};
 use quipu::app::registry;
 use quipu::base::RelayUrl;
 use quipu::services::archive::RelayJournal;
@@ -30,13 +33,24 @@ async fn archive() -> Kit {
     let bounds = CandidateBounds { waiting_max: 1, domain_max: 1, day_max: 1, domain_day_max: 1 };
     let detail = serde_json::json!({ "source": "list" });
     writer.append(RelayCommand::Find { url, detail, bounds }).await.unwrap();
+    let keys = Keys::generate();
+    let request = |kind: u16, tag: [&str; 2]| {
+        let tagged = EventBuilder::new(Kind::from(kind), "").tags([Tag::parse(tag).unwrap()]);
+        tagged.custom_created_at(Timestamp::from_secs(1_700_000_000)).sign_with_keys(&keys).unwrap()
+    };
+    let requests = [request(5, ["e", &"ab".repeat(32)]), request(1, ["expiration", "4000000000"])];
+    let writer = kit.writer(ingest_journal());
+    writer.append(page(Some(relays[0]), &requests)).await.unwrap();
     kit.project().await;
     assert_eq!(kit.problems().await, Vec::<String>::new());
     kit
 }
 
+/// Events in the archive of [`archive`].
+const EVENTS: i64 = 122;
+
 /// The tables of each projection, and ways to corrupt each.
-const TABLES: [(&str, &str, &str, &str); 6] = [
+const TABLES: [(&str, &str, &str, &str); 8] = [
     (
         "relays",
         "relays",
@@ -54,6 +68,18 @@ const TABLES: [(&str, &str, &str, &str); 6] = [
         "relay_progress",
         "UPDATE relay_progress SET last_created_at = 1 WHERE relay = (SELECT min(relay) FROM relay_progress)",
         "INSERT INTO relay_progress VALUES (99, 1)",
+    ),
+    (
+        "requests",
+        "deletions",
+        "UPDATE deletions SET created_at = created_at + 1 WHERE ctid = (SELECT min(ctid) FROM deletions)",
+        "INSERT INTO deletions VALUES (sha256('target'), 99, 1, sha256('pubkey'), false)",
+    ),
+    (
+        "requests",
+        "expirations",
+        "UPDATE expirations SET expires_at = expires_at + 1 WHERE ctid = (SELECT min(ctid) FROM expirations)",
+        "INSERT INTO expirations VALUES (99, 1)",
     ),
     (
         "totals",
@@ -77,6 +103,11 @@ const TABLES: [(&str, &str, &str, &str); 6] = [
 
 #[tokio::test]
 async fn a_wrong_unexpected_or_missing_row_is_found_and_a_rebuild_corrects_it() {
+    let corrupted: BTreeSet<_> = TABLES.iter().map(|(name, table, ..)| (*name, *table)).collect();
+    let projected: BTreeSet<_> = registry::projections()
+        .flat_map(|projection| projection.tables.iter().map(move |table| (projection.name, *table)))
+        .collect();
+    assert_eq!(corrupted, projected, "every table of every projection is corrupted here");
     let kit = archive().await;
     let mut owner = kit.database.owner().await;
     for (name, table, wrong, unexpected) in TABLES {
@@ -162,7 +193,7 @@ async fn the_archive_verifies_clean_while_a_writer_and_a_projector_run() {
     assert!(seen.windows(2).any(|pair| pair[0] < pair[1]), "the writer ran meanwhile: {seen:?}");
     kit.project().await;
     assert_eq!(kit.problems().await, Vec::<String>::new());
-    assert_eq!(number(&owner, "SELECT sum(events)::bigint FROM kind_totals").await, 120 + written);
+    assert_eq!(number(&owner, "SELECT sum(events)::bigint FROM kind_totals").await, EVENTS + written);
 }
 
 #[tokio::test]

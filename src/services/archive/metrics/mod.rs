@@ -33,7 +33,7 @@ pub struct SyncMetrics {
     comparisons: Counter,
     comparisons_given_up: Family<Reason, Counter>,
     sampled: Counter,
-    places_lost: Family<Reason, Counter>,
+    slots_lost: Family<Reason, Counter>,
 }
 
 impl SyncMetrics {
@@ -50,8 +50,8 @@ impl SyncMetrics {
         registry.register("comparisons_given_up", help, self.comparisons_given_up.clone());
         let help = "Events requested to verify what relays claim in comparisons (NIP-77)";
         registry.register("sampled_events", help, self.sampled.clone());
-        let help = "Permits to read stored events that a relay lost, by reason: too_slow, turn_over";
-        registry.register("places_lost", help, self.places_lost.clone());
+        let help = "Slots for reading stored events that a relay lost, by reason: too_slow, turn_over";
+        registry.register("slots_lost", help, self.slots_lost.clone());
     }
 
     pub(super) fn session(&self, outcome: &'static str) {
@@ -75,8 +75,8 @@ impl SyncMetrics {
         self.sampled.inc_by(u64::try_from(events).unwrap_or(u64::MAX));
     }
 
-    pub(super) fn place_lost(&self, reason: &'static str) {
-        self.places_lost.get_or_create(&Reason { reason }).inc();
+    pub(super) fn slot_lost(&self, reason: &'static str) {
+        self.slots_lost.get_or_create(&Reason { reason }).inc();
     }
 
     pub(super) fn compared(&self) {

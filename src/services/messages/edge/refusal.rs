@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 
 use super::MessagesState;
 use super::frame::ErrorCode;
-use super::limits::LimitExceeded;
+use super::limit_exceeded::LimitExceeded;
 use crate::http::{Failure, Rejection};
 use crate::store::Error;
 

@@ -1,15 +1,14 @@
 //! Caches the usage of quotas in this process.
 //!
 //! Usage is read from the database and cached for 30 seconds, during which this process adds the messages
-//! that it accepts. Before a client is refused by a count older than one second, it is counted again. Several
-//! processes together can therefore exceed a quota by what they accept within 30 seconds, and refusals cause
-//! at most one count per second and client.
+//! that it accepts; checking and adding are one step. Before a client is refused by a count older than one
+//! second, it is counted again. Several processes together can therefore exceed a quota by what they accept
+//! within 30 seconds, and refusals cause at most one count per second and client.
 //!
 //! A count does not start from the beginning each time but from the checkpoint of the previous count. A
 //! message that was being committed during that count may be missed until the next full count.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use moka::future::Cache;
 use moka::ops::compute::Op;
 use sqlx::PgPool;
 
-use super::limits::LimitExceeded;
+use super::limit_exceeded::LimitExceeded;
 use crate::services::messages::decide::{Quota, Usage, exceeded_bound};
 use crate::services::messages::read::{recipient_usage, sender_usage};
 use crate::store::Error;
@@ -62,36 +61,36 @@ struct SenderUsage {
 }
 
 /// The result of a count, plus the messages accepted since.
-pub(super) struct CachedUsage {
+struct CachedUsage {
     read_at: Instant,
-    messages: AtomicU64,
-    bytes: AtomicU64,
+    counts: Mutex<Counts>,
+}
+
+struct Counts {
+    used: Usage,
     /// For a recipient: the senders that the count reported, and those that sent since.
-    senders: Mutex<HashMap<String, SenderUsage>>,
+    senders: HashMap<String, SenderUsage>,
 }
 
 impl CachedUsage {
     /// `read_at` is the time at which the count ended.
-    fn of(read_at: Instant, Usage { messages, bytes }: Usage, senders: HashMap<String, Usage>) -> Arc<Self> {
-        let (messages, bytes) = (AtomicU64::new(messages), AtomicU64::new(bytes));
+    fn of(read_at: Instant, used: Usage, senders: HashMap<String, Usage>) -> Arc<Self> {
         let senders = senders.into_iter().map(|(key, used)| (key, SenderUsage { used, is_counted: true }));
-        Arc::new(Self { read_at, messages, bytes, senders: Mutex::new(senders.collect()) })
+        Arc::new(Self { read_at, counts: Mutex::new(Counts { used, senders: senders.collect() }) })
     }
 
     fn is_fresh(&self) -> bool {
         self.read_at.elapsed() < REFUSAL_AGE_MAX
     }
 
-    fn used(&self) -> Usage {
-        Usage { messages: self.messages.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn sender_usage_of(&self, sender: &str) -> SenderUsage {
-        self.senders().get(sender).copied().unwrap_or_default()
-    }
-
-    fn senders(&self) -> MutexGuard<'_, HashMap<String, SenderUsage>> {
-        self.senders.lock().unwrap_or_else(PoisonError::into_inner)
+impl Counts {
+    fn of_sender(&self, sender: &str) -> SenderUsage {
+        self.senders.get(sender).copied().unwrap_or_default()
     }
 }
 
@@ -104,7 +103,7 @@ enum Scope {
 }
 
 /// The usage of all senders, or of all recipients.
-pub(super) struct UsageCache {
+struct UsageCache {
     scope: Scope,
     quota: Quota,
     usages: Cache<String, Arc<CachedUsage>>,
@@ -112,16 +111,6 @@ pub(super) struct UsageCache {
 }
 
 impl UsageCache {
-    /// A cache for senders.
-    pub(super) fn for_senders(quota: Quota) -> Self {
-        Self::new(Scope::Sender, quota)
-    }
-
-    /// A cache for recipients. One sender may use `share` of an inbox; 0 there means no limit.
-    pub(super) fn for_recipients(quota: Quota, share: Quota) -> Self {
-        Self::new(Scope::Recipient { share }, quota)
-    }
-
     fn new(scope: Scope, quota: Quota) -> Self {
         Self {
             scope,
@@ -134,37 +123,54 @@ impl UsageCache {
         }
     }
 
-    /// Checks a quota for one more message of `bytes` by `sender`. Returns the usage to add the message to
-    /// (`None` without a quota), or the exceeded limit.
-    pub(super) async fn check(
+    /// The usage by which one more message of `bytes` by `sender` may be judged: counted again if the message
+    /// would be refused by an old count. `None` without a quota.
+    async fn usage_for(
         &self,
         pool: &PgPool,
         key: &str,
         sender: &str,
         bytes: u64,
-    ) -> Result<Result<Option<Arc<CachedUsage>>, LimitExceeded>, Error> {
+    ) -> Result<Option<Arc<CachedUsage>>, Error> {
         if self.quota == Quota::default() {
-            return Ok(Ok(None));
+            return Ok(None);
         }
-        let mut usage = self.usage(pool, key, CHECKPOINT_AGE_MAX).await?;
-        let is_exceeded = self.exceeded(&usage, sender, bytes).is_some();
-        if (is_exceeded && !usage.is_fresh()) || self.may_pass_share(&usage, sender, bytes) {
-            self.invalidate(key, &usage).await;
-            usage = self.usage(pool, key, CHECKPOINT_AGE_MAX_BEFORE_REFUSAL).await?;
+        let usage = self.usage(pool, key, CHECKPOINT_AGE_MAX).await?;
+        if !self.must_count_again(&usage, &usage.counts(), sender, bytes) {
+            return Ok(Some(usage));
         }
-        Ok(match self.exceeded(&usage, sender, bytes) {
-            None => Ok(Some(usage)),
-            Some(exceeded) => Err(exceeded),
-        })
+        self.invalidate(key, &usage).await;
+        self.usage(pool, key, CHECKPOINT_AGE_MAX_BEFORE_REFUSAL).await.map(Some)
+    }
+
+    /// Whether a count is too old to judge a message by.
+    fn must_count_again(&self, usage: &CachedUsage, counts: &Counts, sender: &str, bytes: u64) -> bool {
+        (!usage.is_fresh() && self.exceeded(counts, sender, bytes).is_some())
+            || self.may_pass_share(counts, sender, bytes)
+    }
+
+    /// Why a message must not be counted now, if anything. With `is_last` it is judged by this count, whatever
+    /// the count's age.
+    fn objection(
+        &self,
+        usage: &CachedUsage,
+        counts: &Counts,
+        sender: &str,
+        bytes: u64,
+        is_last: bool,
+    ) -> Option<Outcome> {
+        if !is_last && self.must_count_again(usage, counts, sender, bytes) {
+            return Some(Outcome::CountAgain);
+        }
+        self.exceeded(counts, sender, bytes).map(Outcome::Exceeded)
     }
 
     /// Adds an accepted message of `bytes` by `sender`.
-    pub(super) fn add(&self, usage: &CachedUsage, sender: &str, bytes: u64) {
-        usage.messages.fetch_add(1, Ordering::Relaxed);
-        usage.bytes.fetch_add(bytes, Ordering::Relaxed);
+    fn add(&self, counts: &mut Counts, sender: &str, bytes: u64) {
+        counts.used.messages += 1;
+        counts.used.bytes += bytes;
         if let Scope::Recipient { .. } = self.scope {
-            let mut senders = usage.senders();
-            let used = &mut senders.entry(sender.to_owned()).or_default().used;
+            let used = &mut counts.senders.entry(sender.to_owned()).or_default().used;
             used.messages += 1;
             used.bytes += bytes;
         }
@@ -179,15 +185,15 @@ impl UsageCache {
         self.usages.entry_by_ref(key).and_compute_with(invalidate).await;
     }
 
-    fn exceeded(&self, usage: &CachedUsage, sender: &str, bytes: u64) -> Option<LimitExceeded> {
-        let exceeded = exceeded_bound(self.quota, usage.used(), bytes);
+    fn exceeded(&self, counts: &Counts, sender: &str, bytes: u64) -> Option<LimitExceeded> {
+        let exceeded = exceeded_bound(self.quota, counts.used, bytes);
         match (&self.scope, exceeded) {
             (Scope::Sender, exceeded) => {
                 exceeded.map(|(unit, limit, used)| LimitExceeded::Sent { unit, limit, used })
             }
             (Scope::Recipient { .. }, Some(_)) => Some(LimitExceeded::Inbox),
             (Scope::Recipient { share }, None) => {
-                exceeded_bound(*share, usage.sender_usage_of(sender).used, bytes)
+                exceeded_bound(*share, counts.of_sender(sender).used, bytes)
                     .map(|(unit, limit, used)| LimitExceeded::Share { unit, limit, used })
             }
         }
@@ -195,9 +201,9 @@ impl UsageCache {
 
     /// Whether a sender that the count did not report may exceed its share: at the count it had up to half of
     /// it.
-    fn may_pass_share(&self, usage: &CachedUsage, sender: &str, bytes: u64) -> bool {
+    fn may_pass_share(&self, counts: &Counts, sender: &str, bytes: u64) -> bool {
         let Scope::Recipient { share } = self.scope else { return false };
-        let SenderUsage { used, is_counted } = usage.sender_usage_of(sender);
+        let SenderUsage { used, is_counted } = counts.of_sender(sender);
         let half = half_of(share);
         let possible = Usage { messages: used.messages + half.messages, bytes: used.bytes + half.bytes };
         !is_counted && used != Usage::default() && exceeded_bound(share, possible, bytes).is_some()
@@ -241,6 +247,84 @@ impl UsageCache {
     }
 }
 
+/// The quotas of senders and of recipients.
+pub(super) struct Quotas {
+    senders: UsageCache,
+    recipients: UsageCache,
+}
+
+/// What came of a message at its quotas.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Counted,
+    Exceeded(LimitExceeded),
+    /// Other messages took the room meanwhile, and the count is too old to refuse this one by.
+    CountAgain,
+}
+
+impl Quotas {
+    /// `sender`: within 24 hours. `recipient`: of its inbox, of which one sender may use `share`. 0 means no
+    /// limit.
+    pub(super) fn new(sender: Quota, recipient: Quota, share: Quota) -> Self {
+        Self {
+            senders: UsageCache::new(Scope::Sender, sender),
+            recipients: UsageCache::new(Scope::Recipient { share }, recipient),
+        }
+    }
+
+    /// Counts one more message of `bytes` in both quotas if both have room, and in neither otherwise.
+    pub(super) async fn take(
+        &self,
+        pool: &PgPool,
+        sender: &str,
+        recipient: &str,
+        bytes: u64,
+    ) -> Result<Option<LimitExceeded>, Error> {
+        for is_last in [false, true] {
+            let sent = self.senders.usage_for(pool, sender, sender, bytes).await?;
+            // A sender that has used up its quota causes no count of an inbox.
+            let objection =
+                |sent: &CachedUsage| self.senders.objection(sent, &sent.counts(), sender, bytes, is_last);
+            if let Some(Outcome::Exceeded(exceeded)) = sent.as_deref().and_then(objection) {
+                return Ok(Some(exceeded));
+            }
+            let inbox = self.recipients.usage_for(pool, recipient, sender, bytes).await?;
+            match self.take_counted([sent.as_deref(), inbox.as_deref()], sender, bytes, is_last) {
+                Outcome::Counted => break,
+                Outcome::Exceeded(exceeded) => return Ok(Some(exceeded)),
+                Outcome::CountAgain => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Checks both counts and adds the message to them in one step, so that two messages at once cannot take
+    /// the same room. With `is_last` the message is judged by these counts, whatever their age.
+    fn take_counted(
+        &self,
+        usages: [Option<&CachedUsage>; 2],
+        sender: &str,
+        bytes: u64,
+        is_last: bool,
+    ) -> Outcome {
+        // Locked in this order by every request: a sender's count, then a recipient's.
+        let mut locked: Vec<_> = [&self.senders, &self.recipients]
+            .into_iter()
+            .zip(usages)
+            .filter_map(|(cache, usage)| usage.map(|usage| (cache, usage, usage.counts())))
+            .collect();
+        for (cache, usage, counts) in &locked {
+            if let Some(objection) = cache.objection(usage, counts, sender, bytes, is_last) {
+                return objection;
+            }
+        }
+        for (cache, _, counts) in &mut locked {
+            cache.add(counts, sender, bytes);
+        }
+        Outcome::Counted
+    }
+}
+
 /// Half of a share. A count reports the senders that use more.
 fn half_of(share: Quota) -> Quota {
     Quota { messages: share.messages / 2, bytes: share.bytes / 2 }
@@ -273,11 +357,12 @@ mod tests {
     use super::*;
 
     const FULL: Usage = Usage { messages: 3, bytes: 15 };
+    const THREE: Quota = Quota { messages: 3, bytes: 0 };
 
-    fn full_inbox(age: Duration) -> Arc<CachedUsage> {
+    fn counted(used: Usage, age: Duration) -> Arc<CachedUsage> {
         CachedUsage::of(
             Instant::now().checked_sub(age).expect("the machine runs for seconds"),
-            FULL,
+            used,
             HashMap::new(),
         )
     }
@@ -289,18 +374,44 @@ mod tests {
         let wait = Duration::from_millis(200);
         let pool =
             PgPoolOptions::new().acquire_timeout(wait).connect_lazy("postgres://127.0.0.1:1/x").unwrap();
-        let cache = UsageCache::for_recipients(Quota { messages: 3, bytes: 0 }, Quota::default());
-        let key = "r".to_owned();
-        cache.usages.insert(key.clone(), full_inbox(Duration::ZERO)).await;
+        let quotas = Quotas::new(Quota::default(), THREE, Quota::default());
+        let (cache, key) = (&quotas.recipients, "r".to_owned());
+        cache.usages.insert(key.clone(), counted(FULL, Duration::ZERO)).await;
         for _ in 0..100 {
-            assert!(matches!(cache.check(&pool, &key, "s", 5).await, Ok(Err(LimitExceeded::Inbox))));
+            let refused = quotas.take(&pool, "s", &key, 5).await;
+            assert_eq!(refused.unwrap(), Some(LimitExceeded::Inbox));
         }
         // Two requests saw an old count. One has counted again; the other must not cause another count.
-        let (old, new) = (full_inbox(REFUSAL_AGE_MAX), full_inbox(Duration::ZERO));
+        let (old, new) = (counted(FULL, REFUSAL_AGE_MAX), counted(FULL, Duration::ZERO));
         cache.usages.insert(key.clone(), Arc::clone(&new)).await;
         cache.invalidate(&key, &old).await;
         assert!(Arc::ptr_eq(&cache.usage(&pool, &key, CHECKPOINT_AGE_MAX).await.unwrap(), &new));
         cache.usages.insert(key.clone(), old).await;
-        assert!(cache.check(&pool, &key, "s", 5).await.is_err());
+        assert!(quotas.take(&pool, "s", &key, 5).await.is_err());
+    }
+
+    #[test]
+    fn of_two_messages_at_once_one_takes_the_last_room() {
+        let quotas = Quotas::new(THREE, THREE, Quota::default());
+        let two = Usage { messages: 2, bytes: 10 };
+        // Both requests have read these counts before either takes room.
+        let (sent, inbox) = (counted(two, Duration::ZERO), counted(two, Duration::ZERO));
+        let take = || quotas.take_counted([Some(&sent), Some(&inbox)], "s", 5, false);
+        assert_eq!(take(), Outcome::Counted);
+        let exceeded = LimitExceeded::Sent { unit: "messages", limit: 3, used: 3 };
+        assert_eq!(take(), Outcome::Exceeded(exceeded));
+        // By an old count a message is refused only when it cannot be counted again.
+        let old = counted(FULL, REFUSAL_AGE_MAX);
+        assert_eq!(quotas.take_counted([Some(&old), None], "s", 5, false), Outcome::CountAgain);
+        assert!(matches!(quotas.take_counted([Some(&old), None], "s", 5, true), Outcome::Exceeded(_)));
+    }
+
+    #[test]
+    fn a_message_that_one_quota_refuses_is_counted_in_neither() {
+        let quotas = Quotas::new(THREE, THREE, Quota::default());
+        let (sent, full) = (counted(Usage::default(), Duration::ZERO), counted(FULL, Duration::ZERO));
+        let refused = quotas.take_counted([Some(&sent), Some(&full)], "s", 5, false);
+        assert_eq!(refused, Outcome::Exceeded(LimitExceeded::Inbox));
+        assert_eq!((sent.counts().used, full.counts().used), (Usage::default(), FULL));
     }
 }

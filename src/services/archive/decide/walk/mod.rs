@@ -17,6 +17,7 @@
 //! | `Page` | empty, first page | `Probe(Empty)` |
 //! | `Page` | empty, later page | `Probe(Vanished)` of the second that held events |
 //! | `Page` | later page without the known second `until` | `Page` again, one second further, once |
+//! | `Page` | the second appears there, and nothing is settled yet | `Page` from the end of the window |
 //! | `Page` | not sorted newest first | `Halves` |
 //! | `Page` | first page, or nothing at `until` | `Probe(Again)` of its newer half |
 //! | `Page` | older events | `Page` from the oldest second on |
@@ -33,12 +34,9 @@
 //! | any | many late events, or no usable event | `Done`, the rest is a gap |
 
 use super::halves::Halves;
-use super::page::Page;
+use super::page::{Ask, CAP_MIN, Page};
 use super::verdicts::{Verdict, Verdicts};
 use crate::services::archive::event::{Window, WindowOutcome};
-
-/// The next request: the relay's events in a window, newest first.
-pub type Ask = Window;
 
 /// Limit on events that arrive after the end (EOSE) of the answer they belong to; above it, and above a tenth
 /// of the next answer, the relay's EOSE proves nothing. A few late events are normal: new events with an old
@@ -46,10 +44,6 @@ pub type Ask = Window;
 const LATE_MAX: usize = 5;
 
 const LATE: &str = "events arrive after the end of the answer they belong to";
-
-/// No relay limits its answers to fewer events than this. A smaller answer is complete unless the relay
-/// itself says otherwise.
-pub(super) const CAP_MIN: usize = 10;
 
 /// Observed behaviour of a relay. It is passed from one walk to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -6,15 +6,13 @@
 //! and delivers live events until another relay needs its connection slot.
 
 mod agenda;
-mod claims;
 mod crawl;
-mod delivery;
+mod error;
 mod first;
 mod outcome;
-mod pages;
-mod places;
-mod reconcile;
 mod refused;
+mod report;
+mod slots;
 mod visit;
 
 use std::collections::HashMap;
@@ -25,7 +23,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-pub use crawl::{SyncError, SyncParts};
+pub use crawl::SyncParts;
+pub use error::SyncError;
 pub use first::FirstLook;
 
 use crate::base::{Network, RelayUrl};
@@ -43,7 +42,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy)]
 struct Idle {
     since: Instant,
-    /// True if the relay is caught up. False while it waits for a place in the pool of slow relays.
+    /// True if the relay is caught up. False while it waits for a reading slot in the pool of slow relays.
     is_up_to_date: bool,
 }
 

@@ -18,8 +18,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::IdleState;
-use super::crawl::{Assignment, Crawl, SyncError, lease_name};
-use super::visit::{self, Report};
+use super::crawl::{Assignment, Crawl, lease_name};
+use super::error::SyncError;
+use super::visit;
 use crate::base::RelayUrl;
 use crate::lifecycle::{guarded, set_aside};
 use crate::services::archive::append::visits;
@@ -101,24 +102,6 @@ impl Crawl {
             "what": "session_failed", "reason": reason(&error), "message": error.to_string(), "again_in_s": pause.as_secs(),
         });
         self.parts.relays.append(RelayCommand::Observe { relay, detail }).await?;
-        Ok(())
-    }
-
-    /// Logs and records what a session delivered since its last report.
-    pub(super) async fn record_report(
-        &self,
-        relay: Relay,
-        url: &RelayUrl,
-        report: Report,
-    ) -> Result<(), store::Error> {
-        if report.stored > 0 {
-            tracing::info!(relay.url = %url, events = report.stored, known = report.known, "{url}: {} new events", report.stored);
-        }
-        let refused = self.unrecorded().add(relay.0, &report.refused, Instant::now());
-        if let Some(refused) = refused {
-            let detail = json!({ "what": "refused", "reasons": refused.to_json() });
-            self.parts.relays.append(RelayCommand::Observe { relay, detail }).await?;
-        }
         Ok(())
     }
 }

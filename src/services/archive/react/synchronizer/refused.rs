@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::crawl::SyncError;
+use super::error::SyncError;
 use crate::base::nostr_event::Refusals;
 use crate::store::ingest::PageOutcome;
 

@@ -8,7 +8,7 @@
 //! | outcome of a try | follows |
 //! |---|---|
 //! | EOSE or CLOSED | the candidate becomes a relay |
-//! | private address | the candidate is dropped |
+//! | private address, or a URL that cannot be parsed | the candidate is dropped |
 //! | failure on our side (uplink, proxy, settings) | retried after the shortest pause, not counted |
 //! | other failure | retried after a doubled pause; dropped after `tries_max` tries, or at once if crowded |
 //! | error of this program or of one row | set aside for the longest pause |
@@ -173,13 +173,14 @@ impl Validator {
         is_crowded: bool,
         drain: &CancellationToken,
     ) -> Result<(), store::Error> {
-        let Ok(url) = RelayUrl::parse(&candidate.url) else {
-            tracing::warn!(
-                relay.url = candidate.url,
-                "a row of candidates has a URL that cannot be parsed; it is tried again in a week"
-            );
-            let week = Duration::from_hours(168);
-            return put_off(&self.parts.pools, &candidate.url, candidate.tries, week, "bad_url").await;
+        let url = match RelayUrl::parse(&candidate.url) {
+            Ok(url) => url,
+            // An earlier version accepted it, or it was inserted by SQL.
+            Err(error) => {
+                tracing::warn!(relay.url = candidate.url, %error, "a candidate has a URL that cannot be parsed; it is dropped");
+                self.parts.metrics.tried("bad_url");
+                return self.failed(candidate.url, candidate.tries, "bad_url", is_crowded).await;
+            }
         };
         let timeouts = Timeouts::from(self.parts.networks.get(network));
         // Boxed because a session is large and hundreds of tries are polled together.
@@ -193,7 +194,7 @@ impl Validator {
             }
             Err(reason) => {
                 self.parts.metrics.tried(reason);
-                self.failed(url, candidate.tries, reason, is_crowded).await?;
+                self.failed(candidate.url, candidate.tries, reason, is_crowded).await?;
             }
         }
         Ok(())
@@ -218,7 +219,7 @@ impl Validator {
 
     async fn failed(
         &self,
-        url: RelayUrl,
+        url: String,
         tries: i32,
         reason: &'static str,
         is_crowded: bool,
@@ -226,7 +227,7 @@ impl Validator {
         match after_failure(tries.unsigned_abs(), reason, is_crowded, self.retries()) {
             RetryDecision::Later { tries, pause } => {
                 let tries = i32::try_from(tries).unwrap_or(i32::MAX);
-                put_off(&self.parts.pools, url.as_str(), tries, pause, reason).await
+                put_off(&self.parts.pools, &url, tries, pause, reason).await
             }
             RetryDecision::Dropped { tries } => {
                 let detail = json!({ "reason": reason, "tries": tries });

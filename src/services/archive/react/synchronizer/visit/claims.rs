@@ -11,10 +11,10 @@ use std::collections::HashSet;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::crawl::SyncError;
-use super::pages::Tally;
-use super::reconcile::IDS_MAX;
-use super::visit::Visit;
+use super::super::error::SyncError;
+use super::Visit;
+use super::ask::IDS_MAX;
+use super::record::Tally;
 use crate::base::nostr_event::EventId;
 use crate::net::relay::RelayError;
 use crate::services::archive::command::RelayCommand;

@@ -12,12 +12,13 @@ use nostr_sdk::{Filter, Timestamp};
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
+use super::super::error::SyncError;
+use super::Visit;
+use super::ask::IDS_MAX;
 use super::claims::Claims;
-use super::crawl::SyncError;
-use super::pages::Tally;
-use super::visit::Visit;
-use crate::base::nostr_event::{EventId, OfferedEvent, Refusal, Refusals};
-use crate::net::relay::{AnswerPage, Difference, RelayError};
+use super::record::Tally;
+use crate::base::nostr_event::EventId;
+use crate::net::relay::{Difference, RelayError};
 use crate::services::archive::decide::{compares_well, newest};
 use crate::services::archive::event::{Window, WindowOutcome};
 use crate::services::archive::read::{self, Held, Holdings};
@@ -38,9 +39,6 @@ const PARTS_MAX: i64 = 64;
 /// Consecutive comparisons that the relay refused as too large, or that announced too much, after which the
 /// relay is read page by page.
 const TOO_MUCH_MAX: u32 = 8;
-
-/// Ids in one request.
-pub(super) const IDS_MAX: usize = 250;
 
 /// Result of one comparison.
 enum Compared {
@@ -80,7 +78,7 @@ impl Visit<'_> {
             if self.claims.are_many() || self.is_rate_due() {
                 doubted.extend(self.check_claims().await?);
             }
-            if !self.keep_place().await? {
+            if !self.keep_slot().await? {
                 return Ok(None);
             }
             if !self.compares || !self.may_claim() {
@@ -231,30 +229,6 @@ impl Visit<'_> {
             self.give_up_comparing("day_full");
         }
         may
-    }
-
-    /// Requests events by id. Returns those that were wanted, and removes them from `wanted`. An event whose
-    /// id is not its own hash is refused and stays wanted.
-    pub(super) async fn ask_for(
-        &mut self,
-        ids: &[EventId],
-        wanted: &mut HashSet<EventId>,
-    ) -> Result<(Vec<OfferedEvent>, Refusals), SyncError> {
-        let filter = Filter::new().ids(ids.iter().copied()).limit(ids.len());
-        let AnswerPage { mut events, mut refused, invalid_frames, .. } = self.ask(&filter).await?;
-        refused.add_times(Refusal::Malformed, invalid_frames);
-        events.retain(|event| {
-            let refusal = if !event.id_matches {
-                Refusal::BadId
-            } else if !wanted.remove(&event.id) {
-                Refusal::Foreign
-            } else {
-                return true;
-            };
-            refused.add(refusal);
-            false
-        });
-        Ok((events, refused))
     }
 
     /// Fetches the events that only the relay has, repeating while a round returns any. Returns how many

@@ -6,9 +6,9 @@
 
 use tokio::task::JoinSet;
 
-use super::crawl::SyncError;
-use super::refused::Balance;
-use super::visit::Report;
+use super::super::error::SyncError;
+use super::super::refused::Balance;
+use super::super::report::Report;
 use crate::base::nostr_event::{OfferedEvent, Refusal, Refusals};
 use crate::net::relay::{AnswerPage, PAGE_BYTES_MAX};
 use crate::store::ingest::{Intake, KnownEvents, PageOutcome};

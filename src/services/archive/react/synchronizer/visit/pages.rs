@@ -9,32 +9,17 @@ use std::time::Duration;
 use nostr_sdk::{Filter, Timestamp};
 use tokio::time::Instant;
 
-use super::agenda::ReadMode;
-use super::crawl::SyncError;
-use super::visit::Visit;
+use super::super::agenda::ReadMode;
+use super::super::error::SyncError;
+use super::Visit;
+use super::record::Tally;
 use crate::base::nostr_event::{EventId, OfferedEvent, Refusal, Refusals};
 use crate::net::relay::{AnswerPage, RelayError};
-use crate::services::archive::WindowAnswer;
-use crate::services::archive::command::WindowCommand;
 use crate::services::archive::decide::{Ask, Page, Until, Verdict, Walk};
 use crate::services::archive::event::{Window, WindowOutcome};
 
 /// Verdicts are recorded at least this often, so that a killed process repeats little.
 const RECORD_EVERY: Duration = Duration::from_secs(10);
-
-/// Events and requests since the last record.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    pub(super) events: i32,
-    pub(super) requests: i32,
-}
-
-impl Tally {
-    pub(super) fn add(&mut self, events: usize, requests: i32) {
-        self.events = self.events.saturating_add(i32::try_from(events).unwrap_or(i32::MAX));
-        self.requests = self.requests.saturating_add(requests);
-    }
-}
 
 impl Visit<'_> {
     /// Walks an open window; in careful mode in parts, newest first.
@@ -109,7 +94,7 @@ impl Visit<'_> {
                     // A walk that waits for the answer to a probe has no verdict yet that could be recorded.
                     is_due |= self.is_rate_due() && walk.ask().is_some() && !walk.is_probing();
                 }
-                // The request is repeated once the relay has another place.
+                // The request is repeated once the relay has another slot.
                 Err(error) if self.mark_too_slow(&error) => is_due = true,
                 Err(error) => return Err(error),
             }
@@ -118,7 +103,7 @@ impl Visit<'_> {
                 self.record_walk(walk.take_verdicts(), tally).await?;
                 recorded = Instant::now();
                 self.asked_at = self.crawl.parts.clock.now().timestamp();
-                if !self.keep_place().await? {
+                if !self.keep_slot().await? {
                     break;
                 }
             }
@@ -161,37 +146,6 @@ impl Visit<'_> {
         let filter = Filter::new().since(Timestamp::from_secs(since)).until(Timestamp::from_secs(until));
         let answer = self.ask(&filter.limit(self.limit)).await?;
         Ok(check(answer, ask, beyond > 0))
-    }
-
-    /// Appends verdicts to `sync_log`. The tally is attached to the first one.
-    pub(super) async fn record(
-        &mut self,
-        mut verdicts: Vec<Verdict>,
-        tally: &mut Tally,
-    ) -> Result<(), SyncError> {
-        if tally.events == 0 {
-            let is_recent = |window: &Window| {
-                self.recent.iter().any(|open| open.contains(window.since) && open.contains(window.until))
-            };
-            verdicts.retain(|(window, outcome)| *outcome != WindowOutcome::Complete || !is_recent(window));
-        }
-        if verdicts.is_empty() {
-            return Ok(());
-        }
-        let counted = std::mem::take(tally);
-        for (place, (window, outcome)) in verdicts.into_iter().enumerate() {
-            let (events, requests) = if place == 0 { (counted.events, counted.requests) } else { (0, 0) };
-            let (relay, fence) = (self.assignment.relay, self.assignment.fence);
-            self.crawl.parts.metrics.window(&outcome);
-            self.count_shown(0, outcome == WindowOutcome::Complete);
-            let asked_at = self.asked_at;
-            let command = WindowCommand { relay, window, outcome, events, requests, asked_at, fence };
-            match self.crawl.parts.windows.append(command).await? {
-                WindowAnswer::Recorded => {}
-                WindowAnswer::LeaseLost => return Err(SyncError::LeaseLost),
-            }
-        }
-        Ok(())
     }
 }
 

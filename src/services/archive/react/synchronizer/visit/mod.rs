@@ -3,102 +3,103 @@
 //!
 //! | state | event | next state |
 //! |---|---|---|
-//! | waiting for a place before connecting (`live: false`) | place granted | connecting |
-//! | connecting | connected | reading if it holds a place; else waiting for one (normal mode: listening) |
-//! | waiting for a place | place granted | reading |
-//! | reading | relay below the minimum rate, or turn over | waiting for a place (see `places.rs`) |
-//! | reading | all windows walked | idle if it may listen; else ended |
-//! | idle, listening | `interval_s` passed | waiting for a place |
+//! | waiting for a slot before connecting (`live: false`) | slot granted | connecting |
+//! | connecting | connected | reading if it holds a slot; else waiting for one (normal mode: listening) |
+//! | waiting for a slot | slot granted | reading |
+//! | reading | relay below the minimum rate, or turn over | waiting for a slot (see `slots.rs`) |
+//! | reading | all windows settled | idle if it may listen; else ended |
+//! | idle, listening | `interval_s` passed | waiting for a slot |
 //! | any, listening | relay closes the subscription | same if NIP-42 reopens it; if not, idle becomes ended |
 //! | any | `stop` or an error | ended (see `outcome.rs`); events received so far are committed |
 //!
-//! In careful mode (`ReadMode`) the session listens only after reading, or not at all.
+//! In careful mode (`ReadMode`) the session listens only after reading, or not at all. An idle session, and
+//! one of a slow relay that waits for a slot, may be stopped in favour of another relay.
+//!
+//! Reading goes through the open windows, newest first. Each window is read as follows:
+//!
+//! | state | event | next state |
+//! |---|---|---|
+//! | open | it may be compared (NIP-77) and holds enough archived events | comparing; else walking |
+//! | comparing a part (`reconcile.rs`) | the differences are fetched | claimed; the next older part |
+//! | comparing a part | too much for the relay, or announced | comparing its newer half; after 8 times walking |
+//! | comparing a part | the relay cannot compare, or is too slow | walking, without comparing from now on |
+//! | claimed (`claims.rs`) | the relay sends the sample of its claims | recorded as complete or as a gap |
+//! | claimed | it does not, or is too slow in it | walking, without comparing from now on |
+//! | walking (`pages.rs`) | an answer | by the table in `decide/walk/mod.rs`; verdicts are recorded |
+//! | walking | one second fills a page | comparing that second, if it may be compared |
+//! | walking | a message over the size limit, not listening | its part of the window is narrowed; ended |
+//!
+//! Below these steps lie `record.rs` (verdicts), `ask.rs` (one request), `slot.rs` (the slot and the delivery
+//! rate), `live.rs` (the subscription), `authentication.rs` (NIP-42) and `delivery.rs` (commits). A step, and
+//! each of these files, calls only what is named after it: pages, reconcile, claims, record, ask, and so on.
 
-use std::future::Future;
+mod ask;
+mod authentication;
+mod claims;
+mod delivery;
+mod live;
+mod pages;
+mod reconcile;
+mod record;
+mod slot;
+
 use std::time::Duration;
 
-use nostr_sdk::{Filter, Timestamp};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::agenda::ReadMode;
-use super::claims::Claims;
-use super::crawl::{Assignment, Crawl, SyncError};
-use super::delivery::Delivery;
-use super::places::Place;
+use super::crawl::{Assignment, Crawl};
+use super::error::SyncError;
+use super::slots::Slot;
 use super::{Idle, IdleState};
-use crate::base::nostr_event::Refusals;
-use crate::net::relay::{AnswerPage, RelayError, RelaySession};
+use crate::net::relay::{RelayError, RelaySession};
 use crate::services::archive::append::visits;
 use crate::services::archive::decide::{Habits, Recheck, may_stay_open, open_windows};
 use crate::services::archive::event::Window;
 use crate::services::archive::read;
 use crate::store::Relay;
-use crate::store::ingest::PageOutcome;
+use authentication::Authentication;
+use claims::Claims;
+use delivery::Delivery;
 
 /// A smaller announced limit is ignored; the answers themselves show the relay's limit. Some relays announce
 /// 0 and mean "no limit".
 const LIMIT_MIN: usize = 10;
 
-/// Counts of a session since its last report.
-#[derive(Debug, Default)]
-pub(super) struct Report {
-    pub(super) stored: u64,
-    /// Events that were stored before.
-    pub(super) known: u64,
-    pub(super) refused: Refusals,
-}
-
-impl Report {
-    pub(super) fn add(&mut self, outcome: &PageOutcome) {
-        self.stored += u64::from(outcome.stored);
-        self.known += u64::from(outcome.known);
-        self.refused.merge(&outcome.refused);
-    }
-}
-
-pub(super) struct Visit<'a> {
-    pub(super) crawl: &'a Crawl,
-    pub(super) assignment: Assignment,
+struct Visit<'a> {
+    crawl: &'a Crawl,
+    assignment: Assignment,
     /// Cancelled when the session must end.
-    pub(super) stop: &'a CancellationToken,
+    stop: &'a CancellationToken,
     /// Set while the session may be ended in favour of another relay.
-    pub(super) idle_state: &'a IdleState,
+    idle_state: &'a IdleState,
     /// Held while stored events of the relay are read.
-    pub(super) place: Option<Place<'a>>,
+    slot: Option<Slot<'a>>,
     /// Events of answers since the delivery rate was last judged, each counted once.
-    pub(super) shown: u64,
+    shown: u64,
     /// True if these events prove a window or were requested by id.
-    pub(super) has_proven: bool,
-    pub(super) session: RelaySession,
-    pub(super) delivery: Delivery,
+    has_proven: bool,
+    session: RelaySession,
+    delivery: Delivery,
     /// Limit on events per request.
-    pub(super) limit: usize,
+    limit: usize,
     /// What its answers have shown about its behaviour.
-    pub(super) habits: Habits,
+    habits: Habits,
     /// Claims from comparisons that are not checked yet.
-    pub(super) claims: Claims,
+    claims: Claims,
     /// True while windows are compared (NIP-77) rather than downloaded.
-    pub(super) compares: bool,
+    compares: bool,
     /// Earliest request time of the verdicts that are recorded next, unix seconds.
-    pub(super) asked_at: i64,
+    asked_at: i64,
     /// Open windows that are recorded only if they hold events.
-    pub(super) recent: Vec<Window>,
-    pub(super) read_mode: ReadMode,
+    recent: Vec<Window>,
+    read_mode: ReadMode,
     /// True while the live subscription is open.
-    pub(super) listens: bool,
+    listens: bool,
     /// Cancelled when the relay closes the live subscription; ends the wait for the next round.
     live_closed: CancellationToken,
     authentication: Authentication,
-}
-
-/// Progress of authentication (NIP-42) within a session. It is done at most once, and reopens the live
-/// subscription at most once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Authentication {
-    NotDone,
-    Done,
-    DoneAndResubscribed,
 }
 
 /// Runs until the relay or `stop` ends the session. `idle_state` is set while the session is idle.
@@ -109,14 +110,14 @@ pub(super) async fn run(
     idle_state: &IdleState,
 ) -> Result<(), SyncError> {
     let (url, timeouts) = (assignment.url.clone(), crawl.timeouts(assignment.url.network()));
-    // A session that does not listen connects only when it has its place: until then it would not read from
+    // A session that does not listen connects only when it has its slot: until then it would not read from
     // the connection.
-    let place = if crawl.settings.live {
+    let slot = if crawl.settings.live {
         None
     } else {
-        let taken = stop.run_until_cancelled(crawl.places.take(crawl.is_slow(assignment.relay))).await;
-        let Some(place) = taken else { return Ok(()) };
-        Some(place)
+        let taken = stop.run_until_cancelled(crawl.slots.take(crawl.is_slow(assignment.relay))).await;
+        let Some(slot) = taken else { return Ok(()) };
+        Some(slot)
     };
     let compares = compares(crawl, &assignment).await?;
     let connecting = RelaySession::connect(&crawl.parts.outside, &url, assignment.trust, timeouts);
@@ -133,7 +134,7 @@ pub(super) async fn run(
         assignment,
         stop,
         idle_state,
-        place,
+        slot,
         shown: 0,
         has_proven: false,
         session: session?,
@@ -163,7 +164,7 @@ pub(super) async fn run(
     if ended.is_ok() {
         ended = delivered;
     }
-    visit.place = None;
+    visit.slot = None;
     let recorded = visit.record_report().await;
     visit.session.close().await;
     ended.and(recorded)
@@ -194,7 +195,7 @@ impl Visit<'_> {
             self.listen().await?;
         }
         loop {
-            if !self.take_place().await? {
+            if !self.take_slot().await? {
                 return Ok(());
             }
             self.catch_up().await?;
@@ -205,7 +206,7 @@ impl Visit<'_> {
             if !self.listens || self.stop.is_cancelled() {
                 return Ok(());
             }
-            self.place = None;
+            self.slot = None;
             self.crawl.went_well(self.assignment.relay);
             self.idle_state.set(Some(Idle { since: Instant::now(), is_up_to_date: true }));
             let interval = Duration::from_secs(self.crawl.settings.interval_s.get().into());
@@ -237,97 +238,6 @@ impl Visit<'_> {
         // A relay that is caught up starts in the first pool next time.
         self.crawl.set_slow(self.assignment.relay, false);
         Ok(visits::caught_up(&self.crawl.parts.pools, self.assignment.relay).await?)
-    }
-
-    /// Subscribes to everything that the relay receives from now on, whatever its date, and to events too
-    /// recent for a window.
-    async fn listen(&mut self) -> Result<(), SyncError> {
-        let now = self.crawl.parts.clock.now().timestamp();
-        let young = now - i64::from(self.crawl.settings.end_lag_s);
-        let recent = Filter::new().since(Timestamp::from_secs(u64::try_from(young)?)).limit(self.limit);
-        // A limit applies to stored events only (N-01.8).
-        self.session.listen(&[recent, Filter::new().limit(1)]).await?;
-        self.listens = true;
-        Ok(())
-    }
-
-    /// Waits for `what` and stores live events meanwhile. `None` when stopped.
-    pub(super) async fn while_storing_live<T>(
-        &mut self,
-        what: impl Future<Output = T> + Send,
-    ) -> Result<Option<T>, SyncError> {
-        let stop = self.stop;
-        let mut what = std::pin::pin!(what);
-        loop {
-            let received = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(None),
-                value = &mut what => return Ok(Some(value)),
-                delivered = self.delivery.next(), if !self.delivery.is_empty() => {
-                    delivered?;
-                    continue;
-                }
-                received = self.session.wait_live(), if self.listens && !self.delivery.is_full() => received,
-            };
-            match received {
-                Ok(()) => self.deliver_live().await?,
-                Err(RelayError::Closed(why)) => self.handle_live_closed(&why).await?,
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// Handles the end of the live subscription by the relay.
-    async fn handle_live_closed(&mut self, why: &str) -> Result<(), SyncError> {
-        self.listens = false;
-        let wants_key = why.starts_with("auth-required:");
-        // The relay may have closed the subscription before it processed our authentication, so subscribe
-        // once more.
-        let is_now_known = wants_key && self.authentication == Authentication::Done;
-        if is_now_known || self.may_authenticate(why).await? {
-            self.authentication = Authentication::DoneAndResubscribed;
-            self.listen().await?;
-        } else {
-            self.live_closed.cancel();
-            tracing::debug!(relay.url = %self.assignment.url, why, "the relay refuses the live subscription: {why}");
-        }
-        Ok(())
-    }
-
-    /// Passes live events that arrived during another request to the intake.
-    pub(super) async fn deliver_live(&mut self) -> Result<(), SyncError> {
-        let received = self.session.take_live();
-        self.delivery.offer_live(received).await
-    }
-
-    /// Sends a request, and repeats it once after authenticating if the relay demands that (N-42.6).
-    pub(super) async fn ask(&mut self, filter: &Filter) -> Result<AnswerPage, SyncError> {
-        let page = match self.ask_once(filter).await {
-            Err(RelayError::Closed(why)) if self.may_authenticate(&why).await? => self.ask_once(filter).await,
-            page => page,
-        };
-        Ok(page?)
-    }
-
-    async fn ask_once(&mut self, filter: &Filter) -> Result<AnswerPage, RelayError> {
-        self.limit_answer();
-        let asked = Instant::now();
-        let page = self.session.page(filter).await;
-        self.waited_since(asked);
-        page
-    }
-
-    /// Authenticates if that is why the relay refused. Returns true if the request may be repeated.
-    pub(super) async fn may_authenticate(&mut self, why: &str) -> Result<bool, SyncError> {
-        let may = self.crawl.settings.authenticate
-            && self.authentication == Authentication::NotDone
-            && why.starts_with("auth-required:")
-            && self.session.auth_challenge().is_some();
-        if may {
-            self.authentication = Authentication::Done;
-            self.session.authenticate(&self.crawl.parts.keys).await?;
-        }
-        Ok(may)
     }
 
     async fn record_report(&mut self) -> Result<(), SyncError> {
