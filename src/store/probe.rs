@@ -61,7 +61,7 @@ impl Door {
         };
         let answer =
             timeout(limit, answer).await.unwrap_or_else(|_| Err(Error::unavailable(NoAnswer(limit))));
-        self.client = Some(answer.map_err(|error| error.during("get an answer", &self.server))?);
+        self.client = Some(answer.map_err(|error| error.during("get an answer", self.server.target()))?);
         Ok(())
     }
 }

@@ -74,7 +74,7 @@ fn bound_names(code: &[&Source]) -> BTreeMap<Vec<String>, Vec<String>> {
     for source in code {
         for mention in &source.mentions {
             if let (Some(name), Target::Ours(path)) = (&mention.bound, &mention.target) {
-                bound.insert([&source.module[..], &[name.clone()]].concat(), path.clone());
+                bound.insert([&source.module[..], std::slice::from_ref(name)].concat(), path.clone());
             }
         }
     }
