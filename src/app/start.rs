@@ -42,7 +42,8 @@ pub(super) async fn start(
     let ops_address = ops.address().to_string();
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let specs: Vec<&ServiceSpec> = services.iter().copied().map(registry::service).collect();
-    let parts = Parts::open_for(&specs, urls, settings, lifecycle.clone(), metrics)?;
+    let needs = ServiceSpec::descriptor_needs(&specs, &settings);
+    let parts = Parts::open_for(Some(needs), urls, settings, lifecycle.clone(), metrics)?;
     parts.watch_space(instance::own_database(data, &configuration.database));
     parts.watch_database()?;
 

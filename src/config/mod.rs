@@ -11,6 +11,7 @@ macro_rules! nonzero {
     };
 }
 
+mod check;
 mod dotenv;
 mod environment;
 mod http;
@@ -165,7 +166,7 @@ impl Configuration {
         // A key that cannot be read is a problem of its own, not a missing key.
         let has_monitor_key = !matches!(monitor_key, Ok(None));
         let monitor_key = monitor_key.map_err(|found| problems.push(found)).unwrap_or_default();
-        problems.extend(problems::find(&settings, &merged, has_monitor_key));
+        problems.extend(check::find(&settings, &merged, has_monitor_key));
         let database = DatabaseEnv::read(&environment, settings.database.pooler);
         let database = database.map_err(|found| problems.extend(found)).unwrap_or_default();
         if problems.is_empty() {

@@ -1,11 +1,8 @@
-//! What the types of the settings cannot express: each section checks its own values, and one list, which the
-//! compiler holds complete, names all sections.
+//! What the types of the settings cannot express: each section checks its own values.
 
+use super::Settings;
 use super::layer::Problem;
 use super::merge::Merged;
-use super::{
-    Console, Database, Initializer, PrioritySynchronizer, Projector, Services, Settings, Ticker, Validator,
-};
 use crate::base::RelayUrl;
 
 /// A section of the settings.
@@ -25,7 +22,23 @@ pub(super) struct Problems<'a> {
     found: Vec<Problem>,
 }
 
-impl Problems<'_> {
+impl<'a> Problems<'a> {
+    /// None so far.
+    pub(super) fn new(settings: &'a Settings, merged: &'a Merged, has_monitor_key: bool) -> Self {
+        Self { settings, has_monitor_key, merged, section: "", found: Vec::new() }
+    }
+
+    /// Checks `section`, named as in the files.
+    pub(super) fn check(&mut self, name: &'static str, section: &dyn Section) {
+        self.section = name;
+        section.problems(self);
+    }
+
+    /// What was found, in the order of the checks.
+    pub(super) fn found(self) -> Vec<Problem> {
+        self.found
+    }
+
     /// Reports the value at `key` of the section that is being checked.
     pub(super) fn refuse(&mut self, key: &str, reason: impl Into<String>) {
         self.found.push(self.merged.refuse(&format!("{}.{key}", self.section), reason));
@@ -40,92 +53,5 @@ impl Problems<'_> {
                 Err(error) => self.refuse(key, format!("`{url}`: {error}")),
             }
         }
-    }
-}
-
-/// Checks every section.
-pub(super) fn find(settings: &Settings, merged: &Merged, has_monitor_key: bool) -> Vec<Problem> {
-    let mut problems = Problems { settings, has_monitor_key, merged, section: "", found: Vec::new() };
-    for (name, section) in sections(settings) {
-        problems.section = name;
-        section.problems(&mut problems);
-    }
-    problems.found
-}
-
-/// Every section with its name. The patterns have no `..`: a section that is not listed does not compile.
-fn sections(settings: &Settings) -> [(&'static str, &dyn Section); 15] {
-    let Settings { database, log, http, networks, services } = settings;
-    let Services {
-        initializer,
-        finder,
-        validator,
-        synchronizer,
-        priority_synchronizer,
-        monitor,
-        projector,
-        ticker,
-        messages,
-        console,
-        ingest,
-    } = services;
-    [
-        ("database", database),
-        ("log", log),
-        ("http", http),
-        ("networks", networks),
-        ("services.initializer", initializer),
-        ("services.finder", finder),
-        ("services.validator", validator),
-        ("services.synchronizer", synchronizer),
-        ("services.priority_synchronizer", priority_synchronizer),
-        ("services.monitor", monitor),
-        ("services.projector", projector),
-        ("services.ticker", ticker),
-        ("services.messages", messages),
-        ("services.console", console),
-        ("services.ingest", ingest),
-    ]
-}
-
-impl Section for PrioritySynchronizer {
-    fn problems(&self, problems: &mut Problems<'_>) {
-        if self.enabled && problems.settings.services.synchronizer.enabled {
-            let reason = "one of the two synchronizers runs: set `services.synchronizer.enabled` to false";
-            problems.refuse("enabled", reason);
-        }
-    }
-}
-
-/// Sections whose types say everything.
-macro_rules! without_problems {
-    ($($section:ty),+) => {
-        $(impl Section for $section {
-            fn problems(&self, _: &mut Problems<'_>) {}
-        })+
-    };
-}
-
-without_problems!(Console, Database, Initializer, Projector, Ticker, Validator);
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn every_section_is_listed_by_its_name() {
-        let settings = Settings::default();
-        let shown = serde_json::to_value(&settings).unwrap();
-        let names = |value: &serde_json::Value, prefix: &str| -> BTreeSet<String> {
-            value.as_object().unwrap().keys().map(|key| format!("{prefix}{key}")).collect()
-        };
-        let mut expected = names(&shown, "");
-        expected.remove("services");
-        expected.extend(names(&shown["services"], "services."));
-        let listed: BTreeSet<String> =
-            sections(&settings).iter().map(|(name, _)| (*name).to_owned()).collect();
-        assert_eq!(listed, expected);
     }
 }

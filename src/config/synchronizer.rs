@@ -115,3 +115,12 @@ impl Default for PrioritySynchronizer {
         Self { enabled: false, relays_file: "priority_relays.txt".to_owned() }
     }
 }
+
+impl Section for PrioritySynchronizer {
+    fn problems(&self, problems: &mut Problems<'_>) {
+        if self.enabled && problems.settings.services.synchronizer.enabled {
+            let reason = "one of the two synchronizers runs: set `services.synchronizer.enabled` to false";
+            problems.refuse("enabled", reason);
+        }
+    }
+}

@@ -3,7 +3,6 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::ServiceSpec;
 use crate::base::Network;
 use crate::config::Settings;
 
@@ -24,9 +23,18 @@ pub(super) struct Descriptors {
     pub(super) connections_max: usize,
 }
 
+/// What the services of a process need descriptors for.
+#[derive(Debug, Clone, Copy)]
+pub struct DescriptorNeeds {
+    /// Services that connect to relays at the same time.
+    pub dialling: usize,
+    /// Connections that the settings of the services allow at their listeners beyond `http.connections_max`.
+    pub sockets: usize,
+}
+
 impl Descriptors {
-    /// Raises the soft limit to the hard one, divides it for `services` and logs the result.
-    pub(super) fn raise(settings: &Settings, services: &[&ServiceSpec]) -> Self {
+    /// Raises the soft limit to the hard one, divides it for services with these `needs` and logs the result.
+    pub(super) fn raise(settings: &Settings, needs: Option<DescriptorNeeds>) -> Self {
         let limit = match raised() {
             Ok((before, limit)) => {
                 tracing::debug!(
@@ -41,13 +49,13 @@ impl Descriptors {
                 getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft)
             }
         };
-        let dialling = number(services.iter().filter(|service| service.dials_relays).count());
-        let divided = Self::divided(limit, settings, dialling);
         // A command runs no service and listens nowhere.
-        if services.is_empty() {
-            return divided;
-        }
-        let (Self { limit, kept, connections_max }, allowed) = (divided, allowed(settings, services));
+        let Some(DescriptorNeeds { dialling, sockets }) = needs else {
+            return Self::divided(limit, settings, 0);
+        };
+        let divided = Self::divided(limit, settings, number(dialling));
+        let Self { limit, kept, connections_max } = divided;
+        let allowed = number(settings.http.connections_max.get()).saturating_add(number(sockets));
         tracing::info!(
             limit,
             kept,
@@ -80,12 +88,6 @@ impl Descriptors {
         let left = limit.saturating_sub(kept).max(CONNECTIONS_MIN);
         Self { limit, kept, connections_max: usize::try_from(left).unwrap_or(usize::MAX) }
     }
-}
-
-/// Connections that the settings allow at one listener, plus those that the services' own settings add.
-fn allowed(settings: &Settings, services: &[&ServiceSpec]) -> u64 {
-    let sockets = services.iter().map(|service| number((service.sockets_max)(settings)));
-    sockets.fold(number(settings.http.connections_max.get()), u64::saturating_add)
 }
 
 fn number(size: usize) -> u64 {

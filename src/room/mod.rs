@@ -8,6 +8,7 @@
 
 mod database;
 mod descriptors;
+mod loops;
 mod name;
 mod parts;
 mod ports;
@@ -15,10 +16,12 @@ mod service;
 mod space;
 mod starting;
 
+pub use descriptors::DescriptorNeeds;
+pub use loops::LoopSpec;
 pub use name::ServiceName;
 pub use parts::Parts;
 pub use ports::{ListenerSpec, Port, Ports};
-pub use service::{Enabled, LoopSpec, ServiceSpec, no_sockets, no_warnings, same_alone};
+pub use service::{Enabled, ServiceSpec, no_sockets, no_warnings, same_alone};
 pub use starting::{Launch, Start, Starting, counted, done, uncounted};
 
 use crate::base::RelayUrl;

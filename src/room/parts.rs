@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::descriptors::Descriptors;
-use super::{LoopSpec, ServiceSpec};
+use super::{DescriptorNeeds, LoopSpec};
 use crate::base::{Clock, SystemClock};
 use crate::config::Settings;
 use crate::http::Edge;
@@ -54,16 +54,16 @@ impl Parts {
         lifecycle: Lifecycle,
         metrics: Metrics,
     ) -> Result<Self, Error> {
-        Self::open_for(&[], urls, settings, lifecycle, metrics)
+        Self::open_for(None, urls, settings, lifecycle, metrics)
     }
 
-    /// Raises the limit of open descriptors and divides it for `services`, opens the connection pools and
+    /// Raises the limit of open descriptors and divides it for services with these `needs`, opens the connection pools and
     /// starts sending and receiving hints.
     ///
     /// # Errors
     /// [`Error::Broken`] when a URL cannot be understood.
     pub fn open_for(
-        services: &[&ServiceSpec],
+        needs: Option<DescriptorNeeds>,
         urls: &DatabaseUrls,
         settings: Settings,
         lifecycle: Lifecycle,
@@ -80,7 +80,7 @@ impl Parts {
             ingest.register(registry);
             registry.register_collector(Box::new(health.clone()));
         });
-        let descriptors = Descriptors::raise(&settings, services);
+        let descriptors = Descriptors::raise(&settings, needs);
         let edge = Edge::new(settings.http.clone(), &metrics, descriptors.connections_max);
         let hints = Hints::default();
         let leases = Leases::new(pools.write.clone());

@@ -1,10 +1,7 @@
 //! The description of a service.
 
-use std::time::Duration;
-
-use super::{ListenerSpec, ServiceName, Start};
+use super::{DescriptorNeeds, ListenerSpec, LoopSpec, ServiceName, Start};
 use crate::config::{Services, Settings};
-use crate::lifecycle::Schedule;
 
 /// One service: what `quipu run` calls by name.
 #[derive(Debug)]
@@ -33,6 +30,17 @@ pub struct ServiceSpec {
     pub start: Start,
 }
 
+impl ServiceSpec {
+    /// What `services` together need descriptors for.
+    #[must_use]
+    pub fn descriptor_needs(services: &[&Self], settings: &Settings) -> DescriptorNeeds {
+        DescriptorNeeds {
+            dialling: services.iter().filter(|service| service.dials_relays).count(),
+            sockets: services.iter().map(|service| (service.sockets_max)(settings)).sum(),
+        }
+    }
+}
+
 /// When `quipu up` runs a service. `quipu run` runs it in any case.
 #[derive(Debug)]
 pub enum Enabled {
@@ -55,26 +63,6 @@ impl Enabled {
             Self::Always => true,
             Self::If { rule, .. } => rule(services),
         }
-    }
-}
-
-/// One loop of a service.
-#[derive(Debug)]
-pub struct LoopSpec {
-    /// Its name, which [`Service::name`](crate::lifecycle::Service::name) returns.
-    pub name: &'static str,
-    /// The pause after a cycle that found no work.
-    pub pause: fn(&Settings) -> Duration,
-    /// Whether one cycle may last for hours.
-    pub has_long_cycles: bool,
-}
-
-impl LoopSpec {
-    /// The schedule with these settings.
-    #[must_use]
-    pub fn schedule(&self, settings: &Settings) -> Schedule {
-        let schedule = Schedule::every((self.pause)(settings));
-        if self.has_long_cycles { schedule.with_long_cycles() } else { schedule }
     }
 }
 

@@ -24,14 +24,19 @@ use super::{
     account::{Account, check_socket_path},
     directory::Directory,
     error::{At, Error},
-    pgbouncer, postgres,
 };
 
 /// Name of the cluster's folder.
 pub(super) const CLUSTER: &str = "postgres";
 
+/// Name of PostgreSQL's pid file in the cluster's folder.
+pub(super) const POSTGRES_PID: &str = "postmaster.pid";
+
 /// Name of the folder of the pooler's files.
 const PGBOUNCER: &str = "pgbouncer";
+
+/// Name of the pooler's pid file in its folder.
+pub(super) const PGBOUNCER_PID: &str = "pgbouncer.pid";
 
 /// The file that the Quipu on a data folder locks.
 const LOCK: &str = "quipu.lock";
@@ -55,7 +60,7 @@ pub fn check_unused(data: &Path) -> Result<(), Error> {
 /// before it tries their ports.
 #[must_use]
 pub fn has_pid_files(data: &Path) -> bool {
-    [(CLUSTER, postgres::PID_FILE), (PGBOUNCER, pgbouncer::PID_FILE)]
+    [(CLUSTER, POSTGRES_PID), (PGBOUNCER, PGBOUNCER_PID)]
         .iter()
         .any(|(folder, file)| data.join(folder).join(file).exists())
 }
