@@ -16,6 +16,7 @@ mod console;
 mod documents;
 mod embedded;
 mod endpoints;
+mod health;
 mod http;
 mod journals;
 mod lifecycle;
