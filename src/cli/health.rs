@@ -19,7 +19,7 @@ const SHOWN_MAX: usize = 500;
 /// Ask a listener for its health with one GET request, which follows no redirect.
 #[derive(Debug, Args)]
 pub(super) struct Health {
-    /// URL of the page, such as http://127.0.0.1:4701/healthz.
+    /// URL of the page, such as `http://127.0.0.1:4701/healthz`.
     url: String,
     /// Seconds within which the answer must be complete.
     #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=600))]

@@ -17,8 +17,8 @@ use crate::store::setup::{self, Credentials};
 /// roles' passwords. DATABASE_URL is the login of an administrator, and names the database.
 #[derive(Debug, Args)]
 pub(super) struct Setup {
-    /// A folder with one file for each role, named as the role, which holds its password: quipu_owner, quipu,
-    /// quipu_session, quipu_reader, quipu_messages_reader, quipu_writer.
+    /// A folder with one file for each role, named as the role, which holds its password. The roles are those
+    /// that `quipu setup-sql` makes.
     #[arg(long, value_name = "DIR")]
     passwords: PathBuf,
 }
