@@ -137,10 +137,14 @@ deny: ## Licences, sources, banned crates and known vulnerabilities (needs cargo
 compose-check: ## Check the container files, with docker compose itself where it is installed
 	@if docker compose version >/dev/null 2>&1; then \
 	    for file in docker-compose.yaml implementations/*/docker-compose.yaml; do \
-	        docker compose --env-file <(sed 's/=$$/=x/' .env.example) -f "$$file" config --quiet && echo "$$file is accepted"; \
+	        docker compose --env-file "$$(dirname "$$file")/.env.example" -f "$$file" config --quiet && echo "$$file is accepted"; \
 	    done; \
 	else echo 'docker compose is not installed: only what can be read is checked'; fi
 	$(CARGO) test --locked --test it compose::
+
+.PHONY: compose-test
+compose-test: build ## Run docker-compose.yaml for real, with podman and stand-ins from Debian's packages; PREBUILT=program (root, 10 minutes)
+	scripts/compose-test
 
 .PHONY: real-events
 real-events: build ## Import FILE=… twice into a fresh instance and compare what comes out

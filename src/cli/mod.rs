@@ -3,6 +3,7 @@
 mod archive;
 mod confirm;
 mod export;
+mod health;
 mod import;
 mod leave;
 mod messages;
@@ -86,6 +87,8 @@ enum Command {
         #[arg(value_enum, default_value_t = url::Door::Reader, value_name = "DOOR")]
         door: url::Door,
     },
+    /// Prepare your own PostgreSQL with the login of an administrator.
+    Setup(setup::Setup),
     /// Print an SQL script that prepares your own PostgreSQL, or only the statements for what is missing
     /// there.
     SetupSql(setup::SetupSql),
@@ -103,6 +106,8 @@ enum Command {
     /// After a logical restore into another cluster: open a new era, so that readers of the journals can go
     /// on.
     Rebase,
+    /// Ask a listener for its health: the exit code is 0 when it answers with success (2xx), else 1.
+    Health(health::Health),
     /// Show the settings in force, or every error in them.
     CheckConfig {
         /// Print the table of all settings with their defaults instead, as docs/configuration.md has it.
@@ -152,6 +157,10 @@ impl Cli {
             bar.finish_and_clear();
             return output::written(written).map(|()| ExitCode::SUCCESS);
         }
+        // Needs no settings: containers call it every few seconds.
+        if let Command::Health(health) = command {
+            return health.run().await;
+        }
         if let Command::CheckConfig { markdown: true } = command {
             output::list(Settings::markdown().trim_end())?;
             return Ok(ExitCode::SUCCESS);
@@ -186,13 +195,16 @@ impl Cli {
             Command::Messages(messages) => messages.run(&context).await,
             Command::Archive(archive) => archive.run(&context).await,
             Command::Url { door } => url::show(&context, door),
+            Command::Setup(setup) => until_signal(setup.run(&context)).await,
             Command::SetupSql(setup) => setup.run(&context).await,
             Command::Rebuild { name } => until_signal(upkeep::rebuild(&context, &name)).await,
             Command::Verify(verify) => until_signal(verify.run(&context)).await,
             Command::Erase(erase) => until_signal(erase.run(&context)).await,
             Command::Retention(retention) => until_signal(retention.run(&context)).await,
             Command::Rebase => until_signal(upkeep::rebase(&context)).await,
-            Command::CheckConfig { .. } | Command::Sample { .. } => Ok(ExitCode::SUCCESS),
+            Command::CheckConfig { .. } | Command::Health(_) | Command::Sample { .. } => {
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 }

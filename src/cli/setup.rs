@@ -1,15 +1,47 @@
-//! `quipu setup-sql`: an SQL script that prepares a PostgreSQL, so that Quipu needs no administrator's login.
+//! `quipu setup` prepares a PostgreSQL with an administrator's login; `quipu setup-sql` prints an SQL script
+//! that does the same, so that Quipu needs no such login.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::{Context, output};
 use crate::base::Secret;
+use crate::config::read_secret_file;
 use crate::store::Server;
 use crate::store::setup::{self, Credentials};
 use crate::telemetry::notice;
+
+/// Create Quipu's roles, database and privileges on your own PostgreSQL where they are missing, and set the
+/// roles' passwords. DATABASE_URL is the login of an administrator, and names the database.
+#[derive(Debug, Args)]
+pub(super) struct Setup {
+    /// A folder with one file for each role, named as the role, which holds its password. The roles are those
+    /// that `quipu setup-sql` makes.
+    #[arg(long, value_name = "DIR")]
+    passwords: PathBuf,
+}
+
+impl Setup {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
+        let admin = context.configuration.database.write.as_ref();
+        let admin = admin.context("set DATABASE_URL to the login of an administrator")?;
+        let credentials = Credentials::by_role(|role| password(&self.passwords.join(role)))?;
+        setup::prepare_with(admin, &credentials).await?;
+        eprintln!("roles, database and privileges are as Quipu needs them");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn password(path: &Path) -> Result<Secret> {
+    let password = read_secret_file(path)?;
+    if password.expose().is_empty() {
+        bail!("{}: the file is empty; it has to hold a password", path.display());
+    }
+    Ok(password)
+}
 
 /// Print an SQL script that creates Quipu's roles, database and privileges with new passwords, and the URLs
 /// for the environment.

@@ -2,7 +2,7 @@
 //! with `.env`, then `--set`. Later sources override earlier ones, key by key. Unknown keys are refused.
 //!
 //! **Architecture Invariant:** nothing else reads the environment or a settings file. No setting is a secret:
-//! secrets come only from the environment, as [`Secret`]s.
+//! secrets come only from the environment, or from files that it names, as [`Secret`]s.
 
 /// A default that cannot be zero, checked at compile time.
 macro_rules! nonzero {
@@ -23,6 +23,7 @@ mod messages;
 mod monitor;
 mod networks;
 mod problems;
+mod secret_file;
 mod sections;
 mod services;
 mod synchronizer;
@@ -47,6 +48,7 @@ pub use layer::Problem;
 pub use messages::Messages;
 pub use monitor::Monitor;
 pub use networks::{NetworkSettings, Networks};
+pub use secret_file::{SecretFileError, read_secret_file};
 pub use sections::{Database, Log, LogFormat, Rotation};
 pub use services::{
     Console, Finder, Ingest, Initializer, Projector, RelayList, Services, Ticker, Validator, Vanish,
@@ -143,7 +145,7 @@ impl Configuration {
             environment =
                 environment.with_dotenv(&folder.join(".env")).map_err(|p| ConfigError::Refused(vec![p]))?;
         }
-        let mut problems = Vec::new();
+        let mut problems = secret_file::read_secret_files(&mut environment);
         let mut layers = Vec::new();
         let mut add = |layer: Result<Layer, Problem>| match layer {
             Ok(layer) => layers.push(layer),

@@ -258,6 +258,71 @@ fn secrets_are_masked_everywhere() {
 }
 
 #[test]
+fn secrets_come_from_files_and_complete_their_urls() {
+    let folder = implementation(&[
+        ("url", "postgres://quipu:s3cret@db/archive\n"),
+        ("password", "a b/c@d:e%41?g#h'ü\r\n"),
+        ("key", "0000000000000000000000000000000000000000000000000000000000000001"),
+        ("none", "\n"),
+    ]);
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (url, password, key, none) = (file("url"), file("password"), file("key"), file("none"));
+    let environment = [
+        ("DATABASE_URL_FILE", url.as_str()),
+        ("QUIPU_SESSION_DATABASE_URL", "postgres://quipu_session@db:6432/archive?sslmode=require"),
+        ("QUIPU_SESSION_DATABASE_PASSWORD_FILE", password.as_str()),
+        ("QUIPU_OWNER_DATABASE_URL", "postgres://quipu_owner@db/archive"),
+        ("QUIPU_OWNER_DATABASE_PASSWORD", "hunter2"),
+        ("QUIPU_MONITOR_SECRET_KEY_FILE", key.as_str()),
+        ("QUIPU_SYNCHRONIZER_SECRET_KEY_FILE", none.as_str()),
+    ];
+    let configuration = load(folder.path(), &environment, &[]).unwrap_or_else(|error| panic!("{error}"));
+    let database = &configuration.database;
+    assert_eq!(database.write.as_ref().unwrap().expose(), "postgres://quipu:s3cret@db/archive");
+    let owner = "postgres://quipu_owner:hunter2@db/archive";
+    assert_eq!(database.owner.as_ref().unwrap().expose(), owner);
+    let session: tokio_postgres::Config = database.session.as_ref().unwrap().expose().parse().unwrap();
+    assert_eq!(session.get_password(), Some("a b/c@d:e%41?g#h'ü".as_bytes()));
+    assert_eq!(session.get_ports(), [6432]);
+    assert!(configuration.monitor_key.is_some());
+    assert!(configuration.synchronizer_key.is_none(), "an empty file is no key");
+    let shown = format!("{configuration:?} {}", configuration.effective_json());
+    for secret in ["s3cret", "hunter2", "%41", "00000001"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
+#[test]
+fn a_secret_that_is_missing_doubtful_or_given_twice_is_refused_by_variable_and_file() {
+    let folder = implementation(&[("secret", "one\ntwo\n"), ("long", &"x".repeat(8_193))]);
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (secret, long, absent) = (file("secret"), file("long"), file("absent"));
+    let environment = [
+        ("DATABASE_URL", "postgres://quipu:s3cret@db/archive"),
+        ("DATABASE_PASSWORD", "s3cret"),
+        ("QUIPU_SESSION_DATABASE_URL", "postgres://quipu_session@db/archive"),
+        ("QUIPU_SESSION_DATABASE_URL_FILE", secret.as_str()),
+        ("QUIPU_OWNER_DATABASE_URL_FILE", secret.as_str()),
+        ("QUIPU_READER_DATABASE_URL_FILE", absent.as_str()),
+        ("QUIPU_WRITER_DATABASE_PASSWORD", "s3cret"),
+        ("QUIPU_MONITOR_SECRET_KEY_FILE", long.as_str()),
+    ];
+    let mut refused = refusal(&folder, &environment, &[]);
+    refused.sort();
+    assert_eq!(
+        refused,
+        [
+            "environment: DATABASE_PASSWORD: DATABASE_URL has a password already; set one of them",
+            "environment: QUIPU_MONITOR_SECRET_KEY_FILE: long: longer than 8192 bytes",
+            "environment: QUIPU_OWNER_DATABASE_URL_FILE: secret: more than one line",
+            "environment: QUIPU_READER_DATABASE_URL_FILE: absent: No such file or directory (os error 2)",
+            "environment: QUIPU_SESSION_DATABASE_URL_FILE: QUIPU_SESSION_DATABASE_URL is set, too; set one of them",
+            "environment: QUIPU_WRITER_DATABASE_PASSWORD: needs QUIPU_WRITER_DATABASE_URL, which it is the password of",
+        ]
+    );
+}
+
+#[test]
 fn every_implementation_of_the_repository_is_accepted_and_holds_nothing_else() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("implementations");
     let mut names = Vec::new();

@@ -17,6 +17,7 @@ mod documents;
 mod embedded;
 mod endpoints;
 mod examples;
+mod health;
 mod http;
 mod journals;
 mod lifecycle;

@@ -75,6 +75,21 @@ impl Credentials {
         }
     }
 
+    /// Passwords that are kept elsewhere: `password` returns that of the role it is given.
+    ///
+    /// # Errors
+    /// The first error of `password`.
+    pub fn by_role<E>(mut password: impl FnMut(&str) -> Result<Secret, E>) -> Result<Self, E> {
+        Ok(Self {
+            owner: password("quipu_owner")?,
+            service: password("quipu")?,
+            session: password("quipu_session")?,
+            reader: password(SharedRole::Reader.role())?,
+            messages_reader: password(SharedRole::MessagesReader.role())?,
+            writer: password(SharedRole::Writer.role())?,
+        })
+    }
+
     /// Each role with its password.
     pub(in crate::store) fn roles(&self) -> [(&'static str, &Secret); 6] {
         [

@@ -1,7 +1,8 @@
 //! Quipu's roles, database and privileges on any PostgreSQL: a private one, an operator's, or a test's.
 //!
 //! `requirements.rs` lists what Quipu requires, each item with the statement that establishes it. The login
-//! of an administrator applies the missing statements ([`create_roles`], [`create_database`], `prepare`),
+//! of an administrator applies the missing statements ([`create_roles`], [`create_database`], `prepare`,
+//! [`prepare_with`]),
 //! `quipu setup-sql` prints them ([`script()`]), and every start checks the requirements ([`check_roles`],
 //! [`check_tables`]). The administrator need not be a superuser: CREATEROLE and CREATEDB are enough.
 
@@ -16,6 +17,7 @@ use tokio_postgres::{Client, GenericClient, Transaction};
 pub use self::credentials::{Credentials, SharedRole};
 pub(super) use self::credentials::{PasswordFile, random_text};
 pub use self::error::Error;
+use self::passwords::Settled;
 pub use self::requirements::Requirement;
 pub use self::script::script;
 use super::Server;
@@ -73,13 +75,33 @@ pub async fn create_database(admin: &Secret, name: &str) -> Result<(), Error> {
     apply(&inside.connect().await?, &inside, &requirements::inside_database(name)).await
 }
 
+/// Where the passwords of the roles come from.
+enum Passwords<'a> {
+    /// They are random and kept in this file.
+    Kept(&'a PasswordFile<'a>),
+    /// The operator keeps them.
+    Given(&'a Credentials),
+}
+
 /// Prepares an operator's server: roles, passwords, database, privileges. `admin` is the login of an
-/// administrator, and its URL names the database. Passwords are random and kept in `stored`. The passwords of
-/// existing roles change only if this installation set them.
+/// administrator, and its URL names the database. Every role gets the password in `credentials`.
+///
+/// # Errors
+/// [`Error`].
+pub async fn prepare_with(admin: &Secret, credentials: &Credentials) -> Result<(), Error> {
+    prepare_server(&Server::parse(admin)?, Passwords::Given(credentials)).await.map(|_same| ())
+}
+
+/// As [`prepare_with`], with random passwords that are kept in `stored`. The passwords of existing roles
+/// change only if this installation set them.
 ///
 /// # Errors
 /// [`Error`].
 pub(super) async fn prepare(admin: &Server, stored: &PasswordFile<'_>) -> Result<Credentials, Error> {
+    prepare_server(admin, Passwords::Kept(stored)).await
+}
+
+async fn prepare_server(admin: &Server, passwords: Passwords<'_>) -> Result<Credentials, Error> {
     let name = admin.database();
     // The database may not exist yet, or may be closed to all but its roles. `postgres` exists on every
     // server.
@@ -91,7 +113,10 @@ pub(super) async fn prepare(admin: &Server, stored: &PasswordFile<'_>) -> Result
     };
     let mut client = server.connect().await?;
     let transaction = lock(&mut client, &server).await?;
-    let settled = passwords::settle(&transaction, &server, stored).await?;
+    let settled = match passwords {
+        Passwords::Kept(stored) => passwords::settle(&transaction, &server, stored).await?,
+        Passwords::Given(credentials) => Settled { credentials: credentials.clone(), must_be_set: true },
+    };
     apply(&transaction, &server, &requirements::of_roles()).await?;
     if settled.must_be_set {
         passwords::set(&transaction, &server, &settled.credentials).await?;
