@@ -84,6 +84,10 @@ docs: build ## Renew the settings in docs/configuration.md from the code
 	{ sed '/^<!-- Generated /,$$d' "$$file" && $(TARGET)/debug/quipu check-config --markdown; } > "$$file.new"; \
 	mv "$$file.new" "$$file"
 
+.PHONY: dashboards
+dashboards: ## Renew monitoring/grafana/dashboards from their sources
+	python3 monitoring/grafana/build.py
+
 .PHONY: queries
 queries: ## Renew .sqlx/, the checked queries of the session door
 	scripts/queries

@@ -23,6 +23,7 @@ mod journals;
 mod lifecycle;
 mod messages;
 mod migrations;
+mod monitoring;
 mod net;
 mod registry;
 mod sample_relay;

@@ -39,7 +39,7 @@ pub(super) async fn number(database: &TestDatabase, sql: &str) -> i64 {
 }
 
 /// A `wayfarer_id` of the second generation.
-pub(super) fn wayfarer(number: u8) -> String {
+pub(crate) fn wayfarer(number: u8) -> String {
     hex::encode([number; 32])
 }
 
@@ -370,7 +370,7 @@ impl Client {
 }
 
 /// Sends one request on its own connection. A body that is not JSON is returned as a string.
-pub(super) async fn http(
+pub(crate) async fn http(
     address: SocketAddr,
     method: &str,
     path: &str,
