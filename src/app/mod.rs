@@ -4,6 +4,7 @@
 mod announce;
 mod database;
 pub mod instance;
+pub mod metrics_table;
 pub mod registry;
 mod run;
 mod sample;

@@ -9,7 +9,8 @@ use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::Clock;
-use crate::lifecycle::{BoxError, CycleOutcome, Schedule, Service, Wake, guarded};
+use crate::http;
+use crate::lifecycle::{self, BoxError, CycleOutcome, Schedule, Service, Wake, guarded};
 use crate::room::{
     Enabled, Parts, Room, ServiceName, ServiceSpec, Starting, done, no_warnings, same_alone, same_in_sample,
 };
@@ -18,7 +19,8 @@ use crate::store::ingest::Source;
 use crate::store::lease::Leases;
 use crate::store::projection::{Projection, Upkeep};
 use crate::store::tick;
-use crate::store::{Error, Pools, end_blocking_sessions};
+use crate::store::{self, Error, Pools, end_blocking_sessions};
+use crate::telemetry::{self, Metric};
 
 /// Lease of the process that takes the ticks. If it dies, another one takes over after this time.
 const LEASE: Duration = Duration::from_secs(15);
@@ -31,6 +33,13 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// Pause between two looks for sessions that hold up the services.
 const GUARD: Duration = Duration::from_secs(5);
+
+/// The metrics of what all rooms share.
+const METRICS: &[&[Metric]] = &{
+    let [append, space, pools, leases, ingest] = store::METRICS;
+    let [build, process] = telemetry::METRICS;
+    [append, space, pools, leases, ingest, lifecycle::METRICS, http::METRICS, build, process]
+};
 
 /// The description of the services in this file. They belong to no room; the journals are the store's own.
 pub(super) const ROOM: Room = Room {
@@ -59,6 +68,7 @@ pub(super) const ROOM: Room = Room {
     journals: &["era", "erasure", "implementation_log"],
     projections: &[],
     checks: &[],
+    metrics: METRICS,
     use_sample: same_in_sample,
 };
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use nostr_sdk::Keys;
 
 use super::append::{MetadataJournal, RelayJournal, SyncJournal};
-use super::metrics::{FinderMetrics, InitializerMetrics, MonitorMetrics, SyncMetrics, ValidatorMetrics};
+use super::metrics::{
+    FinderMetrics, InitializerMetrics, METRICS, MonitorMetrics, SyncMetrics, ValidatorMetrics,
+};
 use super::project::{PROJECTIONS, verify};
 use super::react::{
     Finder, FinderParts, FirstLook, Initializer, Monitor, MonitorParts, SyncParts, Synchronizer, Validator,
@@ -97,6 +99,7 @@ pub const ROOM: Room = Room {
     ],
     projections: PROJECTIONS,
     checks: verify::CHECKS,
+    metrics: METRICS,
     use_sample,
 };
 
@@ -153,7 +156,7 @@ fn start_validator(starting: &Starting<'_>) {
     let Starting { parts, outside, .. } = *starting;
     let services = &parts.settings.services;
     let metrics = ValidatorMetrics::default();
-    parts.metrics.register(|registry| metrics.register(registry));
+    parts.metrics.register(|registry| metrics.register(registry, services.finder.candidates_max.get()));
     let validator = Validator::new(
         ValidatorParts {
             pools: parts.pools.clone(),

@@ -33,6 +33,7 @@ pub const ROOM: Room = Room {
     journals: &[],
     projections: &[],
     checks: &[],
+    metrics: &[],
     use_sample: same_in_sample,
 };
 

@@ -18,6 +18,7 @@ use tokio_postgres::{Client, GenericClient, Transaction};
 pub(super) use self::credentials::random_text;
 pub use self::credentials::{Credentials, SharedRole};
 pub use self::error::Error;
+pub(super) use self::requirements::ROLES;
 pub use self::requirements::Requirement;
 pub use self::script::script;
 use super::Server;

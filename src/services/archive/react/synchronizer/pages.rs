@@ -17,7 +17,7 @@ use crate::net::relay::{AnswerPage, RelayError};
 use crate::services::archive::WindowAnswer;
 use crate::services::archive::command::WindowCommand;
 use crate::services::archive::decide::{Ask, Page, Until, Verdict, Walk};
-use crate::services::archive::event::{Window, WindowOutcome};
+use crate::services::archive::event::{GapCause, Window, WindowOutcome};
 
 /// Verdicts are recorded at least this often, so that a killed process repeats little.
 const RECORD_EVERY: Duration = Duration::from_secs(10);
@@ -74,7 +74,7 @@ impl Visit<'_> {
             return ended;
         };
         let gap = self.crawl.oversized(self.assignment.relay, |oversized| oversized.narrow(asked, since));
-        let outcome = WindowOutcome::Gap { reason: error.to_string() };
+        let outcome = WindowOutcome::Gap { cause: GapCause::OversizedMessage, reason: error.to_string() };
         self.record(gap.map(|gap| (gap, outcome)).into_iter().collect(), &mut tally).await?;
         Err(SyncError::Narrowed)
     }
@@ -182,7 +182,7 @@ impl Visit<'_> {
         for (place, (window, outcome)) in verdicts.into_iter().enumerate() {
             let (events, requests) = if place == 0 { (counted.events, counted.requests) } else { (0, 0) };
             let (relay, fence) = (self.assignment.relay, self.assignment.fence);
-            self.crawl.parts.metrics.window(&outcome);
+            self.crawl.parts.metrics.window(self.assignment.url.network(), &outcome);
             self.count_shown(0, outcome == WindowOutcome::Complete);
             let asked_at = self.asked_at;
             let command = WindowCommand { relay, window, outcome, events, requests, asked_at, fence };

@@ -212,14 +212,14 @@ impl<'a> Visit<'a> {
         let is_over = place.ends_at <= Instant::now();
         match (is_fast_enough, place.is_slow) {
             (false, false) => {
-                self.crawl.parts.metrics.place_lost("too_slow");
+                self.crawl.parts.metrics.slot_lost("too_slow");
                 self.note_slowness().await?;
             }
             (true, true) if is_over => {
                 self.crawl.set_slow(relay, false);
             }
             (_, is_slow) if is_over && places.pool(is_slow).places.available_permits() == 0 => {
-                self.crawl.parts.metrics.place_lost("turn_over");
+                self.crawl.parts.metrics.slot_lost("turn_over");
             }
             _ => {
                 place.is_lost = false;
