@@ -79,10 +79,10 @@ fmt: ## Format the code
 	$(CARGO) fmt
 
 .PHONY: docs
-docs: build ## Renew the settings in docs/configuration.md from the code
-	@file=docs/configuration.md; \
-	{ sed '/^<!-- Generated /,$$d' "$$file" && $(TARGET)/debug/quipu check-config --markdown; } > "$$file.new"; \
-	mv "$$file.new" "$$file"
+docs: build ## Renew docs/configuration.md and docs/metrics.md from the code
+	@renew() { { sed '/^<!-- Generated /,$$d' "$$1" && $(TARGET)/debug/quipu $$2; } > "$$1.new"; mv "$$1.new" "$$1"; }; \
+	renew docs/configuration.md 'check-config --markdown'; \
+	renew docs/metrics.md metrics
 
 .PHONY: dashboards
 dashboards: ## Renew monitoring/grafana/dashboards from their sources

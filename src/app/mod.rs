@@ -5,6 +5,7 @@ mod addresses;
 mod announce;
 mod database;
 pub mod instance;
+pub mod metrics_table;
 pub mod registry;
 mod run;
 mod sample;

@@ -4,13 +4,14 @@ use super::upkeep;
 use crate::base::Secret;
 use crate::config::{Services, Settings};
 use crate::room::{ListenerSpec, Page, Room, ServiceName, ServiceSpec};
-use crate::services::{archive, console, messages};
+use crate::services::{archive, console, messages, observer};
 use crate::store::Error;
 use crate::store::projection::Projection;
 use crate::store::verify::{self, Finding};
+use crate::telemetry::Metric;
 
 /// Every room, and the services that serve all rooms.
-pub const ROOMS: &[Room] = &[upkeep::ROOM, archive::ROOM, messages::ROOM, console::ROOM];
+pub const ROOMS: &[Room] = &[upkeep::ROOM, archive::ROOM, observer::ROOM, messages::ROOM, console::ROOM];
 
 /// The description of one service.
 #[must_use]
@@ -49,6 +50,11 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
 /// The projections of all rooms.
 pub fn projections() -> impl Iterator<Item = &'static Projection> {
     ROOMS.iter().flat_map(|room| room.projections)
+}
+
+/// The metrics of all rooms.
+pub fn metrics() -> impl Iterator<Item = &'static Metric> {
+    ROOMS.iter().flat_map(|room| room.metrics).copied().flatten()
 }
 
 /// Verifies the catalog, and the checks and projections of all rooms. `owner` is the owner's URL.

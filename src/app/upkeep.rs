@@ -9,7 +9,8 @@ use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::{Clock, counted};
-use crate::lifecycle::{BoxError, CycleOutcome, Service, Wake, guarded};
+use crate::http;
+use crate::lifecycle::{self, BoxError, CycleOutcome, Service, Wake, guarded};
 use crate::room::{
     Enabled, LoopSpec, Parts, Room, ServiceName, ServiceSpec, Starting, done, no_sockets, no_warnings,
     same_alone, same_in_sample, uncounted,
@@ -19,7 +20,8 @@ use crate::store::ingest::Source;
 use crate::store::lease::Leases;
 use crate::store::projection::{Projection, Upkeep};
 use crate::store::tick;
-use crate::store::{Error, Pools, end_blocking_sessions};
+use crate::store::{self, Error, Pools, end_blocking_sessions};
+use crate::telemetry::{self, Metric};
 
 /// Lease of the process that takes the ticks. If it dies, another one takes over after this time.
 const LEASE: Duration = Duration::from_secs(15);
@@ -42,6 +44,13 @@ const PROJECTOR: LoopSpec = LoopSpec {
     name: "projector",
     pause: |settings| Duration::from_millis(settings.services.projector.interval_ms.get()),
     has_long_cycles: false,
+};
+
+/// The metrics of what all rooms share.
+const METRICS: &[&[Metric]] = &{
+    let [append, space, pools, leases, ingest] = store::METRICS;
+    let [build, process] = telemetry::METRICS;
+    [append, space, pools, leases, ingest, lifecycle::METRICS, http::METRICS, build, process]
 };
 
 /// The description of the services in this file. They belong to no room; the journals are the store's own.
@@ -82,6 +91,7 @@ pub(super) const ROOM: Room = Room {
     journals: &["era", "erasure", "implementation_log"],
     projections: &[],
     checks: &[],
+    metrics: METRICS,
     use_sample: same_in_sample,
 };
 

@@ -114,6 +114,9 @@ enum Command {
         #[arg(long)]
         markdown: bool,
     },
+    /// Print the table of all metrics, as docs/metrics.md has it.
+    #[command(hide = true)]
+    Metrics,
     /// Write generated, validly signed events as JSON lines to standard output.
     Sample {
         /// The number of events.
@@ -165,6 +168,10 @@ impl Cli {
             output::list(Settings::markdown().trim_end())?;
             return Ok(ExitCode::SUCCESS);
         }
+        if let Command::Metrics = command {
+            output::say(app::metrics_table::markdown().trim_end());
+            return Ok(ExitCode::SUCCESS);
+        }
         let mut overrides = common.overrides.clone();
         if let Command::Run(run) = &command {
             overrides.extend(run.overrides()?);
@@ -202,7 +209,7 @@ impl Cli {
             Command::Erase(erase) => until_signal(erase.run(&context)).await,
             Command::Retention(retention) => until_signal(retention.run(&context)).await,
             Command::Rebase => until_signal(upkeep::rebase(&context)).await,
-            Command::CheckConfig { .. } | Command::Health(_) | Command::Sample { .. } => {
+            Command::CheckConfig { .. } | Command::Health(_) | Command::Metrics | Command::Sample { .. } => {
                 Ok(ExitCode::SUCCESS)
             }
         }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Args;
 use futures_util::StreamExt;
+use tokio::time::Instant;
 
 use super::{Context, output};
 use crate::app::registry;
@@ -13,7 +14,7 @@ use crate::base::counted;
 use crate::services::archive::project::verify;
 use crate::services::archive::read::event_total;
 use crate::store::projection::Upkeep;
-use crate::store::verify::Finding;
+use crate::store::verify::{self as store_verify, Finding};
 use crate::store::{PoolSizes, Pools, owner};
 
 /// Verify the tables against the journals. The exit code is 1 when a check fails.
@@ -33,11 +34,17 @@ const SHOWN_MAX: usize = 20;
 impl Verify {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
         let urls = context.urls()?;
+        let started = Instant::now();
         let mut findings = registry::verify_tables(&urls.owner).await?;
         if self.events {
             let pools = Pools::open(&urls, PoolSizes::default())?;
             findings.push(check_events(&pools).await?);
             pools.close().await;
+        }
+        let scope = if self.events { "events" } else { "tables" };
+        // The result is printed even if it cannot be recorded, for instance in a read-only database.
+        if let Err(error) = store_verify::record(&urls.owner, scope, started.elapsed(), &findings).await {
+            eprintln!("quipu: the result is not recorded for the metrics: {error}");
         }
         for finding in &findings {
             if self.json {

@@ -3,7 +3,7 @@
 use super::layer::Problem;
 use super::merge::Merged;
 use super::problems::{Problems, Section};
-use super::{Console, Database, Initializer, Projector, Services, Settings, Ticker, Validator};
+use super::{Console, Database, Initializer, Observer, Projector, Services, Settings, Ticker, Validator};
 
 /// Checks every section.
 pub(super) fn find(settings: &Settings, merged: &Merged, has_monitor_key: bool) -> Vec<Problem> {
@@ -15,7 +15,7 @@ pub(super) fn find(settings: &Settings, merged: &Merged, has_monitor_key: bool) 
 }
 
 /// Every section with its name. The patterns have no `..`: a section that is not listed does not compile.
-fn all(settings: &Settings) -> [(&'static str, &dyn Section); 15] {
+fn all(settings: &Settings) -> [(&'static str, &dyn Section); 16] {
     let Settings { database, log, http, networks, services } = settings;
     let Services {
         initializer,
@@ -26,6 +26,7 @@ fn all(settings: &Settings) -> [(&'static str, &dyn Section); 15] {
         monitor,
         projector,
         ticker,
+        observer,
         messages,
         console,
         ingest,
@@ -43,6 +44,7 @@ fn all(settings: &Settings) -> [(&'static str, &dyn Section); 15] {
         ("services.monitor", monitor),
         ("services.projector", projector),
         ("services.ticker", ticker),
+        ("services.observer", observer),
         ("services.messages", messages),
         ("services.console", console),
         ("services.ingest", ingest),
@@ -58,7 +60,7 @@ macro_rules! without_problems {
     };
 }
 
-without_problems!(Console, Database, Initializer, Projector, Ticker, Validator);
+without_problems!(Console, Database, Initializer, Observer, Projector, Ticker, Validator);
 
 #[cfg(test)]
 mod tests {

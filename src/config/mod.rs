@@ -51,7 +51,7 @@ pub use networks::{NetworkSettings, Networks};
 pub use secret_file::{SecretFileError, read_secret_file};
 pub use sections::{Database, Log, LogFormat, Rotation};
 pub use services::{
-    Console, Finder, Ingest, Initializer, Projector, RelayList, Services, Ticker, Validator, Vanish,
+    Console, Finder, Ingest, Initializer, Observer, Projector, RelayList, Services, Ticker, Validator, Vanish,
 };
 pub use synchronizer::{PrioritySynchronizer, Synchronizer};
 

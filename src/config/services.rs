@@ -34,6 +34,9 @@ pub struct Services {
     /// Writes ticks for the readers of the journals. It runs wherever a journal is written; one process holds
     /// its lease.
     pub ticker: Ticker,
+    /// Reads the state of the database for the metrics that one process exports for all. Wherever it runs, one
+    /// process holds its lease.
+    pub observer: Observer,
     /// Stores and forwards messages. In `sender_…`, `recipient_…`, `acknowledgements_per_second` and
     /// `proofs_per_minute` 0 means no limit.
     pub messages: Messages,
@@ -188,6 +191,23 @@ pub struct Ticker {
 impl Default for Ticker {
     fn default() -> Self {
         Self { tick_min_ms: nonzero!(NonZeroU64, 100) }
+    }
+}
+
+/// Section `services.observer`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Observer {
+    /// Whether `quipu up` runs it.
+    pub enabled: bool,
+    /// Interval between two readings, usually that of the scrapes. What costs more is read every fourth or
+    /// twentieth time. It is also the interval at which each process measures its connection pools.
+    pub interval_s: NonZeroU32,
+}
+
+impl Default for Observer {
+    fn default() -> Self {
+        Self { enabled: true, interval_s: nonzero!(NonZeroU32, 15) }
     }
 }
 

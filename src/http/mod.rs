@@ -27,6 +27,7 @@ pub use context::RequestContext;
 pub use failure::{ErrorBody, Failure, FailureClass, Rejection};
 pub use guard::ExpectedStatus;
 pub use host::{is_of_another_site, is_own_host};
+pub(crate) use metrics::METRICS;
 pub use ops::ops_routes;
 pub use query::StrictQuery;
 pub use routes::{Access, Endpoint, Routes};

@@ -40,6 +40,7 @@ use crate::base::counted;
 pub use aside::{SetAside, set_aside, set_aside_by_unit};
 pub use guard::{Panicked, guarded, guarded_call, panicked, panics_by_unit};
 pub use health::{HealthRegistry, Liveness, ServiceHealth, ServiceState};
+pub(crate) use metrics::METRICS;
 pub use poll_while::poll_while;
 pub use service::{CycleOutcome, Schedule, Service, Wake};
 pub use signals::{StopSignals, stop_signals, until_signals};

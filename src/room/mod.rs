@@ -28,6 +28,7 @@ use crate::base::RelayUrl;
 use crate::config::Settings;
 use crate::store::projection::Projection;
 use crate::store::verify::Check;
+use crate::telemetry::Metric;
 
 /// One room.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub struct Room {
     pub projections: &'static [Projection],
     /// What `quipu verify` checks beyond its projections.
     pub checks: &'static [Check],
+    /// The metrics that it exports, for `docs/metrics.md`.
+    pub metrics: &'static [&'static [Metric]],
     /// Changes the settings for `quipu up --sample`, so that the room contacts the sample relay and nothing
     /// else.
     pub use_sample: fn(&mut Settings, &RelayUrl),

@@ -22,6 +22,8 @@ pub enum ServiceName {
     PrioritySynchronizer,
     /// Erases what a key signed when it asks to vanish.
     Vanisher,
+    /// Reads the state of the database for metrics.
+    Observer,
     /// Stores and forwards messages.
     Messages,
     /// Serves the pages.
@@ -41,6 +43,7 @@ impl ServiceName {
         Self::Synchronizer,
         Self::PrioritySynchronizer,
         Self::Vanisher,
+        Self::Observer,
         Self::Messages,
         Self::Console,
     ];
@@ -58,6 +61,7 @@ impl ServiceName {
             Self::Synchronizer => "synchronizer",
             Self::PrioritySynchronizer => "priority-synchronizer",
             Self::Vanisher => "vanisher",
+            Self::Observer => "observer",
             Self::Messages => "messages",
             Self::Console => "console",
         }

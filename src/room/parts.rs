@@ -2,6 +2,7 @@
 //! metrics.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::descriptors::Descriptors;
 use super::{DescriptorNeeds, LoopSpec};
@@ -12,7 +13,7 @@ use crate::lifecycle::{BoxError, HealthRegistry, Lifecycle, Service};
 use crate::store::append::{Journal, Writer};
 use crate::store::ingest::{IngestJournal, IngestMetrics, Intake, Source};
 use crate::store::lease::Leases;
-use crate::store::{AppendMetrics, DatabaseUrls, Error, Hints, PoolSizes, Pools, Space};
+use crate::store::{AppendMetrics, DatabaseUrls, Error, Hints, PoolMetrics, PoolSizes, Pools, Space};
 use crate::telemetry::Metrics;
 
 /// The parts of one process. A writer is made on demand; its task ends when the last clone of the writer is
@@ -74,16 +75,20 @@ impl Parts {
         let health = HealthRegistry::new(Arc::clone(&clock));
         let (append, ingest) = (AppendMetrics::default(), IngestMetrics::default());
         let space = Space::with_reserve(settings.database.reserve_mb);
+        let leases = Leases::new(pools.write.clone());
+        let pool_metrics = PoolMetrics::new(pools.clone());
         metrics.register(|registry| {
             append.register(registry);
             space.register(registry);
             ingest.register(registry);
+            leases.register(registry);
+            pool_metrics.register(registry);
             registry.register_collector(Box::new(health.clone()));
         });
         let descriptors = Descriptors::raise(&settings, needs);
         let edge = Edge::new(settings.http.clone(), &metrics, descriptors.connections_max);
         let hints = Hints::default();
-        let leases = Leases::new(pools.write.clone());
+        let probe = Duration::from_secs(settings.services.observer.interval_s.get().into());
         let parts = Self {
             pools,
             hints,
@@ -99,6 +104,11 @@ impl Parts {
             ingest,
         };
         parts.spawn_hints();
+        let stop = parts.lifecycle.drain_token();
+        parts.lifecycle.spawn("probe of the pools", async move {
+            pool_metrics.probe(probe, stop).await;
+            Ok::<(), BoxError>(())
+        });
         Ok(parts)
     }
 
@@ -121,8 +131,7 @@ impl Parts {
     /// A writer of `journal`, with a task of its own that commits its commands in groups.
     #[must_use]
     pub fn writer<J: Journal>(&self, journal: J) -> Writer<J> {
-        let (writer, task) =
-            Writer::new(journal, self.pools.write.clone(), self.hints.clone(), self.append.clone());
+        let (writer, task) = Writer::new(journal, self.pools.write.clone(), self.hints.clone(), &self.append);
         self.lifecycle.spawn(format!("writer of {}", J::NAME), async move {
             task.await;
             Ok::<(), BoxError>(())

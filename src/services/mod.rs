@@ -4,3 +4,4 @@
 pub mod archive;
 pub mod console;
 pub mod messages;
+pub mod observer;

@@ -67,6 +67,7 @@ pub const TABLES: &[(&str, TableKind)] = &[
     ("sync_log", TableKind::Journal),
     ("tick", TableKind::Working),
     ("vanish_requests", TableKind::Journal),
+    ("verification", TableKind::Working),
 ];
 
 /// The journals.

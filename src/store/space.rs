@@ -13,11 +13,13 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use super::Error;
+use super::labels::JOURNAL;
 use super::shortage::{MIB, Shortage, resume_bytes};
+use crate::telemetry::{Label, describe_metrics};
 
 /// The default reserve, in bytes.
 const RESERVE_BYTES: u64 = 512 * MIB;
@@ -28,6 +30,20 @@ const RESERVE_PART: u64 = 8;
 /// How long commands are refused after PostgreSQL has reported that it has no space. The next write after
 /// that tries again.
 const REPORTED_PAUSE: Duration = Duration::from_secs(10);
+
+/// Reasons of refusals, as in the metrics.
+const NO_SPACE: &str = "no_space";
+pub(super) const QUEUE_FULL: &str = "queue_full";
+
+const REASON: Label = Label::listed("reason", &[&[NO_SPACE, QUEUE_FULL]]);
+
+describe_metrics! { Process;
+    FREE: Gauge = "quipu_store_space_free_bytes" [],
+        "Free space on the file system of the database; 0 when Quipu cannot measure it";
+    RESERVE: Gauge = "quipu_store_space_reserve_bytes" [],
+        "Reserve on that file system: with less free space, no command is accepted";
+    REFUSALS: Counter = "quipu_store_refusals_total" [JOURNAL, REASON], "Commands refused before they were queued";
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusalLabels {
@@ -73,12 +89,14 @@ impl Space {
 
     /// Registers its metrics.
     pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("store");
-        let help = "Free space on the file system of the database; 0 when Quipu cannot measure it";
-        registry.register_with_unit("space_free", help, Unit::Bytes, self.0.free.clone());
-        let help = "Reserve on that file system: with less free space, no command is accepted";
-        registry.register_with_unit("space_reserve", help, Unit::Bytes, self.0.reserved.clone());
-        registry.register("refusals", "Commands refused, by journal and reason", self.0.refusals.clone());
+        FREE.register(registry, self.0.free.clone());
+        RESERVE.register(registry, self.0.reserved.clone());
+        REFUSALS.register(registry, self.0.refusals.clone());
+    }
+
+    /// Counts a refused command.
+    pub(super) fn refused(&self, journal: &'static str, reason: &'static str) {
+        self.0.refusals.get_or_create(&RefusalLabels { journal, reason }).inc();
     }
 
     /// Sets the folder whose file system [`Space::look`] measures: PostgreSQL's data on this machine.
@@ -119,7 +137,7 @@ impl Space {
         let found = self.found();
         match &found.shortage {
             Some(shortage) if found.until.is_none_or(|until| until > Instant::now()) => {
-                self.0.refusals.get_or_create(&RefusalLabels { journal, reason: "no_space" }).inc();
+                self.refused(journal, NO_SPACE);
                 Err(Error::NoSpace(Arc::clone(shortage)))
             }
             _ => Ok(()),

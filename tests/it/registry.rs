@@ -204,7 +204,7 @@ async fn what_runs_is_what_the_services_describe() {
 fn the_services_that_run_by_default_are_these_in_this_order() {
     assert_eq!(
         ServiceName::list(&registry::enabled(&Settings::default().services)),
-        "initializer, ticker, projector, finder, validator, monitor, synchronizer, messages, console"
+        "initializer, ticker, projector, finder, validator, monitor, synchronizer, observer, messages, console"
     );
     let mut sample = Settings::default();
     for room in ROOMS {
@@ -212,7 +212,7 @@ fn the_services_that_run_by_default_are_these_in_this_order() {
     }
     assert_eq!(
         ServiceName::list(&registry::enabled(&sample.services)),
-        "initializer, ticker, projector, monitor, synchronizer, messages, console"
+        "initializer, ticker, projector, monitor, synchronizer, observer, messages, console"
     );
     let only = ["ws://127.0.0.1:4704".to_owned()];
     assert_eq!(sample.services.synchronizer.only_relays, only);

@@ -135,7 +135,7 @@ impl Create {
 /// Commits one command.
 async fn append(pools: &Pools, command: TokenCommand) -> Result<TokenAnswer> {
     let (writer, task) =
-        Writer::new(TokenJournal, pools.write.clone(), Hints::default(), AppendMetrics::default());
+        Writer::new(TokenJournal, pools.write.clone(), Hints::default(), &AppendMetrics::default());
     // The writer is dropped after its only command, which ends the task.
     let (answer, ()) = tokio::join!(async move { writer.append(command).await }, task);
     Ok(answer?)

@@ -44,6 +44,7 @@ pub const ROOM: Room = Room {
     journals: &[],
     projections: &[],
     checks: &[],
+    metrics: &[],
     use_sample: same_in_sample,
 };
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::append::{MessageJournal, SHARDS, Shards, Subscribers, TokenJournal};
 use super::edge::{MessagesParts, MessagesState, routes};
-use super::metrics::MessageMetrics;
+use super::metrics::{METRICS, MessageMetrics};
 use super::react::{Follower, Sweeper, SweeperParts};
 use super::read::DatabaseClock;
 use crate::config::Messages;
@@ -78,6 +78,7 @@ pub const ROOM: Room = Room {
     journals: &["message_log", "message_payloads", "message_tokens"],
     projections: &[],
     checks: &[],
+    metrics: &[METRICS],
     use_sample: same_in_sample,
 };
 

@@ -3,13 +3,17 @@
 //! Most events that relays offer are already stored. The signature of a stored event was verified before, so
 //! a signature is verified only when its event is new or comes with another signature.
 
+use std::sync::Arc;
+
 use backon::Retryable;
 use deadpool_postgres::Pool;
+use prometheus_client::metrics::histogram::Histogram;
 use rayon::prelude::*;
 use tokio_postgres::types::Type;
 
 use super::journal::{How, IngestJournal, IngestPage, Ingested, KnownEvent, KnownEvents};
 use super::metrics::IngestMetrics;
+use crate::base::Clock;
 use crate::base::nostr_event::{OfferedEvent, Refusal, Refusals, VerifiedEvent};
 use crate::store::append::{self, RetryLimits, Writer};
 use crate::store::{Error, Relay};
@@ -20,6 +24,26 @@ pub struct Intake {
     pool: Pool,
     writer: Writer<IngestJournal>,
     metrics: IngestMetrics,
+    lag: Option<Lag>,
+}
+
+/// Measures the time from `created_at` to the commit.
+#[derive(Debug, Clone)]
+struct Lag {
+    /// In seconds.
+    histogram: Histogram,
+    clock: Arc<dyn Clock>,
+}
+
+impl Lag {
+    fn observe(&self, created_ats: &[i64]) {
+        let now_ms = self.clock.now().timestamp_millis();
+        for created_at in created_ats {
+            let lag_ms = now_ms.saturating_sub(created_at.saturating_mul(1_000)).max(0);
+            #[expect(clippy::cast_precision_loss, reason = "exact for 285,000 years")]
+            self.histogram.observe(lag_ms as f64 / 1_000.0);
+        }
+    }
 }
 
 /// The outcome of one offered page, after its commit.
@@ -63,7 +87,14 @@ impl Intake {
     /// An intake in front of `writer`; `pool` is the write pool.
     #[must_use]
     pub fn new(pool: Pool, writer: Writer<IngestJournal>, metrics: IngestMetrics) -> Self {
-        Self { pool, writer, metrics }
+        Self { pool, writer, metrics, lag: None }
+    }
+
+    /// The same intake; it also measures the seconds from `created_at` to the commit of events that were not
+    /// stored at the lookup. An event from the future counts as 0.
+    #[must_use]
+    pub fn measuring_lag(self, histogram: Histogram, clock: Arc<dyn Clock>) -> Self {
+        Self { lag: Some(Lag { histogram, clock }), ..self }
     }
 
     /// Stores the new events of a page and records that the relay sent them. `refused` counts the events of
@@ -106,6 +137,7 @@ impl Intake {
         // A page of refused events alone causes no commit: a relay can send thousands of such events a
         // second.
         let has_rows = !fresh.is_empty() || (relay.is_some() && !known.events.is_empty());
+        let measured = self.lag.as_ref().map(|lag| (lag, times(&fresh)));
         let answer = if has_rows {
             let page = IngestPage { relay, fresh, known, how: How::Shown, refused: refused.clone() };
             self.writer.append(page).await?
@@ -113,6 +145,9 @@ impl Intake {
             Ingested::default()
         };
         self.metrics.stored(answer);
+        if let Some((lag, created_ats)) = measured {
+            lag.observe(&created_ats);
+        }
         let known = u32::try_from(valid).unwrap_or(u32::MAX).saturating_sub(answer.stored);
         Ok(PageOutcome { stored: answer.stored, known, refused, refused_at })
     }
@@ -176,6 +211,10 @@ pub async fn read_all<T: AsRef<str> + Send + Sync + 'static>(
         texts.par_iter().with_min_len(32).map(|text| OfferedEvent::read(text.as_ref())).collect()
     })
     .await
+}
+
+fn times(events: &[VerifiedEvent]) -> Vec<i64> {
+    events.iter().map(|event| event.created_at).collect()
 }
 
 /// The new events, the stored ones, and the places of those that are refused.

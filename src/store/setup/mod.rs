@@ -18,6 +18,7 @@ pub use self::credentials::{Credentials, SharedRole};
 pub(super) use self::credentials::{PasswordFile, random_text};
 pub use self::error::Error;
 use self::passwords::Settled;
+pub(super) use self::requirements::ROLES;
 pub use self::requirements::Requirement;
 pub use self::script::script;
 use super::Server;

@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::store::registry::{TABLES, TableKind};
 
-pub(super) const ROLES: [&str; 6] =
+pub(in crate::store) const ROLES: [&str; 6] =
     ["quipu_owner", "quipu", "quipu_session", "quipu_reader", "quipu_messages_reader", "quipu_writer"];
 
 /// Roles and their members. The service is a member of the roles for people so that it may end their sessions

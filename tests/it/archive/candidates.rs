@@ -256,7 +256,7 @@ async fn a_seed_that_the_database_refuses_keeps_no_other_seed_out() {
         ("refused_by_database", 1),
         ("private_address", 1),
     ] {
-        let line = format!("initializer_seeds_total{{outcome=\"{outcome}\"}} {lines}\n");
+        let line = format!("quipu_archive_seeds_total{{outcome=\"{outcome}\"}} {lines}\n");
         assert!(exposed.contains(&line), "{line}{exposed}");
     }
 }

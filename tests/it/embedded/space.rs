@@ -133,9 +133,9 @@ impl Try {
         assert!(!self.import(10), "nothing is accepted");
         assert!(!self.send().await, "nothing is accepted");
         let metrics = http(&self.ops, "GET", "/metrics", &Value::Null).await.2;
-        let refused = "store_refusals_total{journal=\"message_log\",reason=\"no_space\"} ";
+        let refused = "quipu_store_refusals_total{journal=\"message_log\",reason=\"no_space\"} ";
         assert!(metrics.contains(refused), "{metrics}");
-        assert!(metrics.contains("store_space_reserve_bytes "), "{metrics}");
+        assert!(metrics.contains("quipu_store_space_reserve_bytes "), "{metrics}");
         assert!(self.instance.log().contains("no space left: "), "{}", self.instance.log());
     }
 

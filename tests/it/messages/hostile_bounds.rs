@@ -99,7 +99,7 @@ async fn challenges_of_others_push_none_out_and_tokens_of_one_wayfarer_are_bound
     assert_eq!(prove(&room, &room, &other).await.1.0, 201);
     assert_eq!(number(&database, "SELECT count(*) FROM message_tokens").await, 3);
     // Two refusals name the limit on tokens.
-    let metrics = room.metric("messages_refused_total{reason=\"tokens\"}").await;
+    let metrics = room.metric("quipu_messages_refusals_total{reason=\"tokens\"}").await;
     assert_eq!(metrics, 2);
 }
 

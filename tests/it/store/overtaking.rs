@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quipu::services::archive::command::{RelayCommand, WindowCommand};
-use quipu::services::archive::event::{Window, WindowOutcome};
+use quipu::services::archive::event::{GapCause, Window, WindowOutcome};
 use quipu::services::archive::{RelayAnswer, RelayJournal, SyncJournal};
 use quipu::store::append::RetryLimits;
 use serde_json::json;
@@ -139,7 +139,7 @@ async fn an_attempt_that_arrives_after_its_successor_changes_nothing() {
 
     let windows = race.kit.writer_with_limits(SyncJournal, SHORT_LIMITS);
     let window = Window::new(0, 9).unwrap();
-    let outcome = WindowOutcome::Gap { reason: "more than it gives".to_owned() };
+    let outcome = WindowOutcome::Gap { cause: GapCause::Withheld, reason: "more than it gives".to_owned() };
     let fence = race.kit.fence(relay).await;
     let call =
         windows.append(WindowCommand { relay, window, outcome, events: 1, requests: 1, asked_at: 0, fence });

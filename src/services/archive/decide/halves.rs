@@ -18,7 +18,7 @@
 
 use super::page::{Ask, CAP_MIN, Page};
 use super::verdicts::Verdicts;
-use crate::services::archive::event::{Window, WindowOutcome};
+use crate::services::archive::event::{GapCause, Window, WindowOutcome};
 
 /// Most requests for one window. Honest answers to all of them would be many thousand events. A relay that
 /// still contradicts itself after that is left with a gap, which is requested again when it expires.
@@ -120,7 +120,8 @@ impl Halves {
         while let Some(shown) = self.waiting.pop() {
             if self.asks >= ASKS_MAX {
                 let reason = format!("the relay still contradicted itself after {ASKS_MAX} requests");
-                verdicts.settle(self.since, &WindowOutcome::Gap { reason });
+                let cause = GapCause::Contradictory;
+                verdicts.settle(self.since, &WindowOutcome::Gap { cause, reason });
                 self.waiting.clear();
             } else if shown.events == 0 && !shown.is_cut {
                 verdicts.complete(shown.window.since);
@@ -129,7 +130,8 @@ impl Halves {
                 return;
             } else if self.may_hide_some(shown) {
                 let reason = "one second holds more than the relay shows".to_owned();
-                verdicts.settle(shown.window.since, &WindowOutcome::Gap { reason });
+                let cause = GapCause::CrowdedSecond;
+                verdicts.settle(shown.window.since, &WindowOutcome::Gap { cause, reason });
             } else {
                 verdicts.complete(shown.window.since);
             }

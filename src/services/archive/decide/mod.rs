@@ -31,4 +31,4 @@ pub use refusal::refusal;
 pub use report::{MonitorProfile, announcement, report};
 pub use verdicts::Verdict;
 pub use walk::{Habits, Until, Walk};
-pub use window::{Recheck, compares_well, may_stay_open, newest, open_windows, unproven};
+pub use window::{Recheck, compares_well, may_stay_open, newest, open_windows, unproven, unsettled_since};

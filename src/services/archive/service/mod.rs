@@ -4,7 +4,9 @@ mod start;
 
 use std::time::Duration;
 
-use super::metrics::{FinderMetrics, InitializerMetrics, MonitorMetrics, SyncMetrics, ValidatorMetrics};
+use super::metrics::{
+    FinderMetrics, InitializerMetrics, METRICS, MonitorMetrics, SyncMetrics, ValidatorMetrics,
+};
 use super::project::{PROJECTIONS, verify};
 use crate::base::RelayUrl;
 use crate::config::{Settings, Vanish};
@@ -201,6 +203,7 @@ pub const ROOM: Room = Room {
     ],
     projections: PROJECTIONS,
     checks: verify::CHECKS,
+    metrics: METRICS,
     use_sample,
 };
 

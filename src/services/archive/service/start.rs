@@ -50,6 +50,7 @@ pub(super) fn start_finder(starting: &Starting<'_>, metrics: FinderMetrics) {
 pub(super) fn start_validator(starting: &Starting<'_>, metrics: ValidatorMetrics) {
     let Starting { parts, outside, .. } = *starting;
     let services = &parts.settings.services;
+    metrics.set_limit(services.finder.candidates_max.get());
     let validator = Validator::new(
         ValidatorParts {
             pools: parts.pools.clone(),

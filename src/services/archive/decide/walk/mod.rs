@@ -36,7 +36,7 @@
 use super::halves::Halves;
 use super::page::{Ask, CAP_MIN, Page};
 use super::verdicts::{Verdict, Verdicts};
-use crate::services::archive::event::{Window, WindowOutcome};
+use crate::services::archive::event::{GapCause, Window, WindowOutcome};
 
 /// Limit on events that arrive after the end (EOSE) of the answer they belong to; above it, and above a tenth
 /// of the next answer, the relay's EOSE proves nothing. A few late events are normal: new events with an old
@@ -153,7 +153,7 @@ impl Walk {
     /// Processes the answer to [`Walk::ask`].
     pub fn answered(&mut self, page: Page) {
         if page.late > LATE_MAX.max(page.events / 10) {
-            return self.give_up(LATE);
+            return self.give_up(GapCause::LateEvents, LATE);
         }
         match std::mem::replace(&mut self.mode, Mode::Page) {
             Mode::Page => self.answered_page(page),
@@ -253,7 +253,9 @@ impl Walk {
                 }
             }
             (Probe::Below(second), Some(_)) => self.skip_flooded_second(second),
-            (Probe::Vanished | Probe::Empty, _) if answer.late > 0 => self.give_up(LATE),
+            (Probe::Vanished | Probe::Empty, _) if answer.late > 0 => {
+                self.give_up(GapCause::LateEvents, LATE);
+            }
             // Two empty answers prove the end.
             (Probe::Below(_) | Probe::Vanished | Probe::Empty, None) => {
                 self.complete_down_to(self.window.since);
@@ -265,7 +267,8 @@ impl Walk {
     /// Processes an answer to [`Walk::ask`] without a single event that is valid and matches the request.
     /// Nothing below is proven empty, and repeating the request would not help, so the walk ends.
     pub fn answered_nothing_usable(&mut self, refused: u64) {
-        self.give_up(&format!("none of the {refused} events of an answer could be used"));
+        let reason = format!("none of the {refused} events of an answer could be used");
+        self.give_up(GapCause::Unusable, &reason);
     }
 
     /// Verdicts since the last call: at the end of the walk everything that remains, before that everything
@@ -289,7 +292,8 @@ impl Walk {
     fn skip_flooded_second(&mut self, second: i64) {
         self.settle(second.saturating_add(1), &WindowOutcome::Complete);
         let reason = "one second fills a whole page: the relay may hold more of it than it shows";
-        self.settle(second, &WindowOutcome::Gap { reason: reason.to_owned() });
+        let cause = GapCause::CrowdedSecond;
+        self.settle(second, &WindowOutcome::Gap { cause, reason: reason.to_owned() });
         if second == self.window.since {
             self.mode = Mode::Done;
         } else {
@@ -312,11 +316,11 @@ impl Walk {
         self.verdicts.settle(since, outcome);
     }
 
-    fn give_up(&mut self, reason: &str) {
+    fn give_up(&mut self, cause: GapCause, reason: &str) {
         if matches!(self.mode, Mode::Page) {
             self.settle(self.until.saturating_add(1), &WindowOutcome::Complete);
         }
-        self.settle(self.window.since, &WindowOutcome::Gap { reason: reason.to_owned() });
+        self.settle(self.window.since, &WindowOutcome::Gap { cause, reason: reason.to_owned() });
         self.mode = Mode::Done;
     }
 }

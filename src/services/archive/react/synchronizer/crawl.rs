@@ -76,8 +76,8 @@ pub(super) struct ClaimedRelays {
 /// A relay that is due, with its parsed URL.
 type Due = (read::RelayToCrawl, RelayUrl);
 
-/// A relay that must never be dialled, with the reason.
-type Refused = (Relay, &'static str);
+/// A relay that must never be dialled, with its network and the reason.
+type Refused = (Relay, Network, &'static str);
 
 #[derive(Debug)]
 pub(super) struct Crawl {
@@ -168,9 +168,10 @@ impl Crawl {
         let all = read::relays_to_crawl(session, now, &self.settings.only_relays, self.first_look_s).await?;
         let mut claimed = ClaimedRelays::default();
         let (due, refused) = self.due(all, running, &mut claimed.waiting);
-        for (_, reason) in &refused {
-            self.parts.metrics.session(reason);
+        for (_, network, reason) in &refused {
+            self.parts.metrics.session_refused(*network, reason);
         }
+        let refused = refused.into_iter().map(|(relay, _, reason)| (relay, reason)).collect();
         refusals::record(&self.parts.relays, refused).await?;
         if due.is_empty() {
             return Ok(claimed);
@@ -221,7 +222,7 @@ impl Crawl {
             relay.is_named |= only.contains(&relay.url);
             match RelayUrl::parse(&relay.url) {
                 Ok(url) => match refusal(&url, relay.is_named) {
-                    Some(reason) => refused.push((Relay(relay.number), reason)),
+                    Some(reason) => refused.push((Relay(relay.number), url.network(), reason)),
                     None => due.push((relay, url)),
                 },
                 // The row was inserted by SQL without the parser; one bad row must not stop the crawl.

@@ -105,8 +105,8 @@ impl Crawl {
     }
 
     /// Records that a session was dropped at its time limit, and gives the lease back.
-    async fn given_up(&self, relay: Relay) -> Result<(), store::Error> {
-        self.parts.metrics.session("slow");
+    async fn given_up(&self, relay: Relay, network: Network) -> Result<(), store::Error> {
+        self.parts.metrics.session_failed(network, "slow");
         visits::ended(&self.parts.pools, relay, "slow").await?;
         self.parts.leases.release(&[lease_name(relay.0)]).await
     }
@@ -129,7 +129,7 @@ async fn run_first_look(crawl: Arc<Crawl>, assignment: Assignment, drain: Cancel
         }
     });
     if ended.await.is_err()
-        && let Err(error) = crawl.given_up(relay).await
+        && let Err(error) = crawl.given_up(relay, url.network()).await
     {
         tracing::warn!(relay.url = %url, %error, "the end of a first look could not be recorded: {error}");
     }

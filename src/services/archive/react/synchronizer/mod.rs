@@ -148,6 +148,17 @@ impl Synchronizer {
     }
 }
 
+impl Synchronizer {
+    /// Sets the gauges of running sessions.
+    fn count(&self, running: &HashMap<i32, Running>) {
+        for network in Network::ALL {
+            let of_network = || running.values().filter(|entry| entry.network == network);
+            let live = of_network().filter(|r| r.idle_state.idle().is_some_and(|idle| idle.is_up_to_date));
+            self.crawl.parts.metrics.connected(network, of_network().count(), live.count());
+        }
+    }
+}
+
 impl Service for Synchronizer {
     type Error = SyncError;
 
@@ -182,11 +193,7 @@ impl Service for Synchronizer {
                 }
                 Err(error) => return Err(error),
             }
-            let live = running
-                .values()
-                .filter(|r| r.idle_state.idle().is_some_and(|idle| idle.is_up_to_date))
-                .count();
-            self.crawl.parts.metrics.connected(running.len(), live);
+            self.count(&running);
             let mut next = timeout(POLL_INTERVAL, sessions.join_next()).await.unwrap_or(None);
             if next.is_none() && sessions.is_empty() {
                 return Ok(CycleOutcome::Idle);

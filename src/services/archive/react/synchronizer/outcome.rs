@@ -46,9 +46,16 @@ impl Crawl {
         });
         let ended = guarded("synchronizer_session", url.as_str(), session).await;
         let ended = ended.unwrap_or_else(|panicked| Err(panicked.into()));
-        let outcome = outcome_name(&ended);
-        self.parts.metrics.session(outcome);
-        let outcome = if ended.is_ok() && stop.is_cancelled() { "stopped" } else { outcome };
+        let is_stopped = stop.is_cancelled();
+        let outcome = match &ended {
+            Ok(()) if is_stopped => "stopped",
+            Ok(()) => "ok",
+            Err(error) => reason(error),
+        };
+        match &ended {
+            Ok(()) => self.parts.metrics.session_ended(url.network(), is_stopped),
+            Err(error) => self.parts.metrics.session_failed(url.network(), reason(error)),
+        }
         let scheduled = self.schedule_next(relay, &url, ended).await;
         // A lease that is not given back expires.
         let given_back = self.parts.leases.release(&[lease_name(relay.0)]).await;
@@ -118,8 +125,4 @@ fn reason(error: &SyncError) -> &'static str {
         SyncError::Store(_) => "database",
         SyncError::Count(_) | SyncError::Comparison(_) => "error",
     }
-}
-
-fn outcome_name(ended: &Result<(), SyncError>) -> &'static str {
-    ended.as_ref().map_or_else(reason, |()| "ok")
 }

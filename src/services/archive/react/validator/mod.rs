@@ -105,7 +105,6 @@ impl Validator {
     /// Returns whether the network's candidates are crowded, and claims at most `wanted` candidates to try.
     async fn poll(&self, network: Network, wanted: usize) -> Result<(bool, Vec<DueCandidate>), store::Error> {
         let waiting = read::candidates_waiting(&self.parts.pools.session, network.as_str()).await?;
-        self.parts.metrics.waiting(network.as_str(), waiting);
         let is_crowded = is_crowded(waiting, self.parts.candidates_max.get());
         Ok((is_crowded, self.next(network, wanted).await?))
     }
@@ -155,7 +154,7 @@ impl Validator {
                 Ok(Err(error)) => ("failed", error.to_string()),
                 Err(panicked) => ("panicked", panicked.to_string()),
             };
-        self.parts.metrics.tried(outcome);
+        self.parts.metrics.tried(network, outcome);
         let pause = self.retries().pause_max;
         set_aside("validator_try", &url, Some(pause), &reason);
         match put_off(&self.parts.pools, &url, tries, pause, outcome).await {
@@ -188,12 +187,12 @@ impl Validator {
         let Some(judged) = drain.run_until_cancelled(probe).await else { return Ok(()) };
         match judged? {
             Ok(()) => {
-                self.parts.metrics.tried("valid");
+                self.parts.metrics.tried(network, "valid");
                 tracing::info!(relay.url = %url, "{url} is a relay");
                 self.parts.relays.append(RelayCommand::Add { url, source: "validator" }).await?;
             }
             Err(reason) => {
-                self.parts.metrics.tried(reason);
+                self.parts.metrics.tried(network, reason);
                 self.failed(candidate.url, candidate.tries, reason, is_crowded).await?;
             }
         }
@@ -274,7 +273,7 @@ impl Service for Validator {
             for (network, free) in polls {
                 let (is_crowded, due) = poll_while(self.poll(network, free), &mut tries, &mut ended).await?;
                 slots.take(network, due.len(), Instant::now());
-                self.parts.metrics.running(network.as_str(), slots.taken(network));
+                self.parts.metrics.running(network, slots.taken(network));
                 tries.extend(
                     due.into_iter().map(|candidate| self.try_claimed(network, candidate, is_crowded, drain)),
                 );
@@ -292,7 +291,7 @@ impl Service for Validator {
             for done in ended.drain(..) {
                 let (network, lease) = done?;
                 slots.free(network);
-                self.parts.metrics.running(network.as_str(), slots.taken(network));
+                self.parts.metrics.running(network, slots.taken(network));
                 finished.extend(lease);
             }
         }

@@ -4,13 +4,17 @@
 //! Limits: at most `PAGES_IN_FLIGHT` pages, and reading pauses while the pages in flight weigh
 //! `PAGE_BYTES_MAX` or more.
 
+use std::sync::Arc;
+
 use tokio::task::JoinSet;
 
+use super::super::crawl::{Assignment, SyncParts};
 use super::super::error::SyncError;
 use super::super::refused::Balance;
 use super::super::report::Report;
 use crate::base::nostr_event::{OfferedEvent, Refusal, Refusals};
 use crate::net::relay::{AnswerPage, PAGE_BYTES_MAX};
+use crate::services::archive::metrics::SessionMetrics;
 use crate::store::ingest::{Intake, KnownEvents, PageOutcome};
 use crate::store::{self, Relay};
 
@@ -19,6 +23,9 @@ const PAGES_IN_FLIGHT: usize = 6;
 
 pub(super) struct Delivery {
     intake: Intake,
+    /// The same intake; it measures how old new events are when they are committed.
+    live_intake: Intake,
+    metrics: SessionMetrics,
     relay: Relay,
     /// Commits run as tasks of their own, so that they progress while the session waits for the relay.
     commits: JoinSet<Commit>,
@@ -47,10 +54,14 @@ pub(super) struct CommittedAnswers {
 }
 
 impl Delivery {
-    pub(super) fn new(intake: Intake, relay: Relay) -> Self {
+    pub(super) fn new(parts: &SyncParts, assignment: &Assignment) -> Self {
+        let metrics = parts.metrics.of(assignment.url.network());
+        let live_intake = parts.intake.clone().measuring_lag(metrics.live_lag(), Arc::clone(&parts.clock));
         Self {
-            intake,
-            relay,
+            intake: parts.intake.clone(),
+            live_intake,
+            metrics,
+            relay: assignment.relay,
             commits: JoinSet::new(),
             weight: 0,
             report: Report::default(),
@@ -90,6 +101,7 @@ impl Delivery {
     fn add(&mut self, outcome: &PageOutcome, is_answer: bool) {
         self.balance.add(outcome);
         self.report.add(outcome);
+        self.metrics.stored(outcome.stored);
         if is_answer {
             self.committed.stored += u64::from(outcome.stored);
             self.committed.known += u64::from(outcome.known);
@@ -118,6 +130,7 @@ impl Delivery {
         events: Vec<OfferedEvent>,
         refused: Refusals,
     ) -> Result<PageOutcome, SyncError> {
+        self.count_received(&events, &refused);
         let outcome = self.intake.offer(Some(self.relay), events, refused).await?;
         self.add(&outcome, true);
         Ok(outcome)
@@ -139,9 +152,18 @@ impl Delivery {
         events: Vec<OfferedEvent>,
         refused: Refusals,
     ) -> Result<(), SyncError> {
-        let (intake, relay) = (self.intake.clone(), self.relay);
-        let weight = events.iter().map(|event| event.json().len()).sum();
+        let intake = if is_answer { self.intake.clone() } else { self.live_intake.clone() };
+        let relay = self.relay;
+        let weight = self.count_received(&events, &refused);
         self.start(weight, is_answer, async move { intake.offer(Some(relay), events, refused).await }).await
+    }
+
+    /// Counts received events. Returns their bytes as JSON.
+    fn count_received(&self, events: &[OfferedEvent], refused: &Refusals) -> usize {
+        let bytes = events.iter().map(|event| event.json().len()).sum();
+        let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
+        self.metrics.received(count.saturating_add(refused.total()), bytes);
+        bytes
     }
 
     /// Records sightings of events that are already stored.

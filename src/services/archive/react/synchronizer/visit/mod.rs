@@ -55,7 +55,7 @@ use super::slots::Slot;
 use super::{Idle, IdleState};
 use crate::net::relay::{RelayError, RelaySession};
 use crate::services::archive::append::visits;
-use crate::services::archive::decide::{Habits, Recheck, may_stay_open, open_windows};
+use crate::services::archive::decide::{Habits, Recheck, may_stay_open, open_windows, unsettled_since};
 use crate::services::archive::event::Window;
 use crate::services::archive::read;
 use crate::store::Relay;
@@ -130,7 +130,7 @@ pub(super) async fn run(
     let read_mode = crawl.read_mode(relay);
     let mut visit = Visit {
         crawl,
-        delivery: Delivery::new(crawl.parts.intake.clone(), assignment.relay),
+        delivery: Delivery::new(&crawl.parts, &assignment),
         assignment,
         stop,
         idle_state,
@@ -220,7 +220,11 @@ impl Visit<'_> {
 
     /// Reads every window that is not settled, newest first.
     async fn catch_up(&mut self) -> Result<(), SyncError> {
-        let open = open(self.crawl, self.assignment.relay).await?;
+        let relay = self.assignment.relay;
+        let (open, unsettled_since) = open(self.crawl, relay).await?;
+        if let Some(since) = unsettled_since {
+            visits::windows_left(&self.crawl.parts.pools, relay, since).await?;
+        }
         self.recent =
             open.iter().filter(|(_, may_stay_open)| *may_stay_open).map(|(window, _)| *window).collect();
         for (window, _) in open {
@@ -236,8 +240,8 @@ impl Visit<'_> {
             }
         }
         // A relay that is caught up starts in the first pool next time.
-        self.crawl.set_slow(self.assignment.relay, false);
-        Ok(visits::caught_up(&self.crawl.parts.pools, self.assignment.relay).await?)
+        self.crawl.set_slow(relay, false);
+        Ok(visits::caught_up(&self.crawl.parts.pools, relay).await?)
     }
 
     async fn record_report(&mut self) -> Result<(), SyncError> {
@@ -247,8 +251,8 @@ impl Visit<'_> {
 }
 
 /// Windows of a relay that must be read now, newest first, and whether each may stay open while it holds no
-/// events.
-async fn open(crawl: &Crawl, relay: Relay) -> Result<Vec<(Window, bool)>, SyncError> {
+/// events; and the oldest second that was never settled, as [`unsettled_since`].
+async fn open(crawl: &Crawl, relay: Relay) -> Result<(Vec<(Window, bool)>, Option<i64>), SyncError> {
     let settings = &crawl.settings;
     let now = crawl.parts.clock.now().timestamp();
     let mut ages = vec![i64::from(settings.end_lag_s)];
@@ -263,6 +267,8 @@ async fn open(crawl: &Crawl, relay: Relay) -> Result<Vec<(Window, bool)>, SyncEr
             settled: settled.iter().filter(|s| s.0 == *age).map(|s| s.1).collect(),
         })
         .collect();
-    let open = open_windows(i64::try_from(settings.since_unix_s)?, now, &rechecks);
-    Ok(open.into_iter().map(|window| (window, may_stay_open(window, now, &rechecks))).collect())
+    let since = i64::try_from(settings.since_unix_s)?;
+    let open = open_windows(since, now, &rechecks);
+    let open = open.into_iter().map(|window| (window, may_stay_open(window, now, &rechecks))).collect();
+    Ok((open, unsettled_since(since, now, &rechecks)))
 }

@@ -16,7 +16,7 @@ use super::record::Tally;
 use crate::base::nostr_event::{EventId, OfferedEvent, Refusal, Refusals};
 use crate::net::relay::{AnswerPage, RelayError};
 use crate::services::archive::decide::{Ask, Page, Until, Verdict, Walk};
-use crate::services::archive::event::{Window, WindowOutcome};
+use crate::services::archive::event::{GapCause, Window, WindowOutcome};
 
 /// Verdicts are recorded at least this often, so that a killed process repeats little.
 const RECORD_EVERY: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ impl Visit<'_> {
             return ended;
         };
         let gap = self.crawl.oversized(self.assignment.relay, |oversized| oversized.narrow(asked, since));
-        let outcome = WindowOutcome::Gap { reason: error.to_string() };
+        let outcome = WindowOutcome::Gap { cause: GapCause::OversizedMessage, reason: error.to_string() };
         self.record(gap.map(|gap| (gap, outcome)).into_iter().collect(), &mut tally).await?;
         Err(SyncError::Narrowed)
     }

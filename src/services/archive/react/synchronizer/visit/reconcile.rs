@@ -20,7 +20,7 @@ use super::record::Tally;
 use crate::base::nostr_event::EventId;
 use crate::net::relay::{Difference, RelayError};
 use crate::services::archive::decide::{compares_well, newest};
-use crate::services::archive::event::{Window, WindowOutcome};
+use crate::services::archive::event::{GapCause, Window, WindowOutcome};
 use crate::services::archive::read::{self, Held, Holdings};
 
 /// A window with fewer archived events is read page by page, because there is nothing to save.
@@ -171,10 +171,10 @@ impl Visit<'_> {
                 return Err(error.into());
             }
         };
-        self.crawl.parts.metrics.compared();
         let mut tally = Tally::default();
         tally.add(0, i32::try_from(difference.rounds).unwrap_or(i32::MAX));
         let (claims, shared) = claimed(&ours, &difference);
+        self.crawl.parts.metrics.compared(self.assignment.url.network(), shared, difference.need.len());
         // Frees the ids before the relay's events are fetched, which may take long.
         drop((ours, permit));
         let suspended = self.suspend_rate();
@@ -199,7 +199,7 @@ impl Visit<'_> {
             WindowOutcome::Complete
         } else {
             let reason = format!("the relay announced {withheld} events that it does not send");
-            WindowOutcome::Gap { reason }
+            WindowOutcome::Gap { cause: GapCause::Withheld, reason }
         };
         self.claim(part, outcome, tally, claims);
         self.compares = compares_well(held, shared);

@@ -41,7 +41,7 @@ impl Visit<'_> {
         for (index, (window, outcome)) in verdicts.into_iter().enumerate() {
             let (events, requests) = if index == 0 { (counted.events, counted.requests) } else { (0, 0) };
             let (relay, fence) = (self.assignment.relay, self.assignment.fence);
-            self.crawl.parts.metrics.window(&outcome);
+            self.crawl.parts.metrics.window(self.assignment.url.network(), &outcome);
             self.count_shown(0, outcome == WindowOutcome::Complete);
             let asked_at = self.asked_at;
             let command = WindowCommand { relay, window, outcome, events, requests, asked_at, fence };
