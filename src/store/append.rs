@@ -22,7 +22,6 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use deadpool_postgres::Pool;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, Permit};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -30,7 +29,6 @@ use uuid::Uuid;
 
 use super::hint::Hints;
 use super::metrics::WriterMetrics;
-use super::space::QUEUE_FULL;
 use super::{AppendMetrics, Error, Space};
 use crate::lifecycle::guarded;
 

@@ -33,9 +33,8 @@ const REPORTED_PAUSE: Duration = Duration::from_secs(10);
 
 /// Reasons of refusals, as in the metrics.
 const NO_SPACE: &str = "no_space";
-pub(super) const QUEUE_FULL: &str = "queue_full";
 
-const REASON: Label = Label::listed("reason", &[&[NO_SPACE, QUEUE_FULL]]);
+const REASON: Label = Label::listed("reason", &[&[NO_SPACE]]);
 
 describe_metrics! { Process;
     FREE: Gauge = "quipu_store_space_free_bytes" [],

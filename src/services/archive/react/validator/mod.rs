@@ -177,7 +177,7 @@ impl Validator {
             // An earlier version accepted it, or it was inserted by SQL.
             Err(error) => {
                 tracing::warn!(relay.url = candidate.url, %error, "a candidate has a URL that cannot be parsed; it is dropped");
-                self.parts.metrics.tried("bad_url");
+                self.parts.metrics.tried(network, "bad_url");
                 return self.failed(candidate.url, candidate.tries, "bad_url", is_crowded).await;
             }
         };
