@@ -150,8 +150,8 @@ impl Ticker {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this process holds the ticker's lease, and so takes the ticks. Takes the lease if it is free, and
-    /// renews it when a third of it is over.
+    /// Whether this process holds the ticker's lease, and so takes the ticks. Takes the lease if it is free,
+    /// and renews it when a third of it is over.
     async fn holds_lease(&self) -> Result<bool, Error> {
         let now = Instant::now();
         if self.state().leased_until.is_some_and(|until| now + LEASE * 2 / 3 < until) {

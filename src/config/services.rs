@@ -1,5 +1,6 @@
 //! Section `services`: a struct for each service, and `ingest`, which the services that receive events share.
-//! Long ones have a file of their own. `config/services/<name>.yaml` of an implementation fills `services.<name>`.
+//! Long ones have a file of their own. `config/services/<name>.yaml` of an implementation fills
+//! `services.<name>`.
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 

@@ -36,8 +36,8 @@ pub struct PageOutcome {
 }
 
 /// Answers one row: of the offered events that are stored, the places in the offer (from 1), the numbers, and
-/// whether the stored signature is the offered one, as three arrays; and the position of the newest erasure, 0
-/// for none.
+/// whether the stored signature is the offered one, as three arrays; and the position of the newest erasure,
+/// 0 for none.
 const LOOK_UP: &str = "-- look_up_events
     SELECT array_agg(o.place), array_agg(e.number), array_agg(e.sig = o.sig), (SELECT coalesce(max(x.position), 0) FROM erasure x)
     FROM unnest($1::bigint[], $2::bytea[], $3::bytea[]) WITH ORDINALITY AS o (created_at, id, sig, place)

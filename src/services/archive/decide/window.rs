@@ -47,7 +47,8 @@ const EMPTY_S_MIN: i64 = 3_600;
 
 /// Whether a window, if it turns out to hold no events, is left open instead of being recorded as complete.
 /// True if it ends at the newest second that has reached one of the ages, and is shorter than an hour. At the
-/// next request it has grown. So an idle relay gets one entry an hour for each age, however often it is asked.
+/// next request it has grown. So an idle relay gets one entry an hour for each age, however often it is
+/// asked.
 #[must_use]
 pub fn may_stay_open(window: Window, now: i64, rechecks: &[Recheck]) -> bool {
     window.until - window.since < EMPTY_S_MIN

@@ -35,9 +35,9 @@ pub struct Mailbox {
     wake: Notify,
     /// Position up to which the session has read the database; the follower polls for messages after it.
     read_to: AtomicI64,
-    /// Number of the mailbox's changes that make a page stale which was read ahead before them: such a page may
-    /// lack a message, or hold an acknowledged one. Acknowledgements that fit into the mailbox do not count,
-    /// because the session filters by them.
+    /// Number of changes of the mailbox. A page that was read ahead before a change is stale: it may lack a
+    /// message, or hold an acknowledged one. Acknowledgements that fit into the mailbox do not count, because
+    /// the session filters by them.
     version: AtomicU64,
 }
 

@@ -16,7 +16,7 @@
 //! |---|---|---|
 //! | `Page` | empty, first page | `Probe(EmptyWindow)` |
 //! | `Page` | empty, later page | `Probe(VanishedSecond)` of the second that held events |
-//! | `Page` | later page lacks the second `until`, which held events | once: `Page` again, `until` 1 s later |
+//! | `Page` | later page lacks the second `until`, which held events | `Page`, once, `until` 1 s later |
 //! | `Page` | the repeated page shows it, and there is no verdict yet | `Page` from the end of the window |
 //! | `Page` | not sorted newest first | `Halves` |
 //! | `Page` | first page, or nothing at `until` | `Probe(NewerHalf)` of its newer half |
