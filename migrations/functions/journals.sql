@@ -28,7 +28,9 @@ END $$;
 COMMENT ON FUNCTION quipu_make_changeable(regclass, name) IS 'grants of a projection or working table: the service may change it, the named role may read it';
 REVOKE ALL ON FUNCTION quipu_make_changeable(regclass, name) FROM PUBLIC;
 
--- As before, but without waiting: every role may take this lock, and the next tick covers the same entries.
+-- Takes a tick, unless another session is taking one or nothing was written since the last. It never waits for the
+-- lock: every role may hold an advisory lock, and the next tick covers the same entries. `cluster`: system
+-- identifier of the PostgreSQL cluster. Returns the tick's number, NULL for none.
 CREATE OR REPLACE FUNCTION quipu_take_tick(cluster bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE drawn bigint; last tick%ROWTYPE; taken bigint;
 BEGIN

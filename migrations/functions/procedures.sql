@@ -107,7 +107,8 @@ BEGIN
 END $$;
 
 -- Stores snapshots of relays as one batch.
---   command        id of this batch: a second call with the same id fails on relay_metadata_batch
+--   command        id of this group commit, stored as relay_metadata.batch. A second call with the same id is
+--                  refused by the unique index relay_metadata_batch, so a batch is stored once
 --   generated_ats  unix seconds
 --   nip11s         information documents, or NULL; each distinct document is stored once, under the SHA-256
 --                  of its canonical text

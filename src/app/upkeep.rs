@@ -53,7 +53,8 @@ const METRICS: &[&[Metric]] = &{
     [append, space, pools, leases, ingest, lifecycle::METRICS, http::METRICS, build, process]
 };
 
-/// The description of the services in this file. They belong to no room; the journals are the store's own.
+/// Describes the services in this file in the same form as a room, so that the registry treats all services
+/// alike. There is no such folder below `services/`; the journals are those that only the store writes.
 pub(super) const ROOM: Room = Room {
     name: "upkeep",
     services: &[
@@ -159,9 +160,9 @@ impl Ticker {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this process holds the lease and takes the ticks. The lease is renewed when a third of it is
-    /// over.
-    async fn is_own_host(&self) -> Result<bool, Error> {
+    /// Whether this process holds the ticker's lease, and so takes the ticks. Takes the lease if it is free,
+    /// and renews it when a third of it is over.
+    async fn holds_lease(&self) -> Result<bool, Error> {
         let now = Instant::now();
         if self.state().leased_until.is_some_and(|until| now + LEASE * 2 / 3 < until) {
             return Ok(true);
@@ -199,7 +200,7 @@ impl Service for Ticker {
     }
 
     async fn cycle(&self, drain: &CancellationToken) -> Result<CycleOutcome, Error> {
-        if self.is_own_host().await? {
+        if self.holds_lease().await? {
             // Ticks go on when housekeeping fails, because every reader of the journals waits for them.
             let kept = self.keep_house().await;
             if self.ticks.take().await?.is_some() {

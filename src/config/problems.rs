@@ -1,4 +1,5 @@
-//! What the types of the settings cannot express: each section checks its own values.
+//! How a section checks what the types of its settings cannot express, and how problems are reported.
+//! `check.rs` lists the sections.
 
 use super::Settings;
 use super::layer::Problem;

@@ -1,4 +1,6 @@
-//! Section `services`: one struct per service, filled by `config/services/<service>.yaml`.
+//! Section `services`: a struct for each service, and `ingest`, which the services that receive events share.
+//! Long ones have a file of their own. `config/services/<name>.yaml` of an implementation fills
+//! `services.<name>`.
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 

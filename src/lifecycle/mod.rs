@@ -150,7 +150,7 @@ impl Lifecycle {
         self.abort.cancel();
         // Aborted tasks end at their next await point. A task that never awaits must not keep the process
         // alive.
-        if timeout(ABORT_S_MAX, self.tasks.wait()).await.is_err() {
+        if timeout(ABORT_MAX, self.tasks.wait()).await.is_err() {
             tracing::error!("{} did not stop in time: abandoned", counted(self.tasks.len(), "task", "tasks"));
         }
         self.ending(!drained)
@@ -175,4 +175,4 @@ impl Lifecycle {
 }
 
 /// Longest wait for aborted tasks.
-const ABORT_S_MAX: Duration = Duration::from_secs(2);
+const ABORT_MAX: Duration = Duration::from_secs(2);

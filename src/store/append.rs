@@ -82,8 +82,10 @@ pub trait Journal: Send + Sync + 'static {
         None
     }
 
-    /// Commits the batch in one transaction and returns one answer per command, in the same order. Each
-    /// appended row carries `batch` under a unique key, which makes the lookup possible.
+    /// Commits the batch in one transaction and returns one answer per command, in the same order. The same
+    /// batch may arrive twice and must be stored once. Most journals store `batch` under a unique key, which
+    /// [`Journal::lookup`] searches. In the others a repeated append changes nothing and gives the same
+    /// answers.
     fn append(
         &self,
         client: &mut Client,
@@ -91,8 +93,8 @@ pub trait Journal: Send + Sync + 'static {
         commands: &[Self::Command],
     ) -> impl Future<Output = Result<Vec<Self::Answer>, Error>> + Send;
 
-    /// The answers of a batch that was committed earlier, or `None` when it was not committed. Called before
-    /// a batch is sent a second time.
+    /// The answers of a batch that was committed earlier, or `None` when it was not committed or may be
+    /// appended again without effect. Called before a batch is sent a second time.
     fn lookup(
         &self,
         client: &Client,

@@ -31,7 +31,7 @@ const RESERVE_PART: u64 = 8;
 /// that tries again.
 const REPORTED_PAUSE: Duration = Duration::from_secs(10);
 
-/// Reasons of refusals, as in the metrics.
+/// Why a command is refused, as in the metrics.
 const NO_SPACE: &str = "no_space";
 
 const REASON: Label = Label::listed("reason", &[&[NO_SPACE]]);

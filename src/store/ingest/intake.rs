@@ -55,12 +55,13 @@ pub struct PageOutcome {
     pub known: u32,
     /// Events refused, by reason.
     pub refused: Refusals,
-    /// The offered events that were refused, each by its place in the page, from 0.
+    /// The refused events: place in the offered page, from 0, and reason.
     pub refused_at: Vec<(usize, Refusal)>,
 }
 
-/// Of the offered events, those that are stored: their places (from 1), their numbers, and whether their
-/// signature is the same. And the position of the newest erasure.
+/// Answers one row: of the offered events that are stored, the places in the offer (from 1), the numbers, and
+/// whether the stored signature is the offered one, as three arrays; and the position of the newest erasure,
+/// 0 for none.
 const LOOK_UP: &str = "-- look_up_events
     SELECT array_agg(o.place), array_agg(e.number), array_agg(e.sig = o.sig), (SELECT coalesce(max(x.position), 0) FROM erasure x)
     FROM unnest($1::bigint[], $2::bytea[], $3::bytea[]) WITH ORDINALITY AS o (created_at, id, sig, place)

@@ -45,9 +45,10 @@ pub fn open_windows(since: i64, now: i64, rechecks: &[Recheck]) -> Vec<Window> {
 /// Length from which the newest part of a time line is recorded although it holds no event, in seconds.
 const EMPTY_S_MIN: i64 = 3_600;
 
-/// True if an open window of `open_windows` is the newest part of the time line at one of the ages and is
-/// shorter than an hour. While it holds no events it is not recorded, so that an idle relay gets one entry an
-/// hour for each age, however often it is asked. The window stays open and grows.
+/// Whether a window, if it turns out to hold no events, is left open instead of being recorded as complete.
+/// True if it ends at the newest second that has reached one of the ages, and is shorter than an hour. At the
+/// next request it has grown. So an idle relay gets one entry an hour for each age, however often it is
+/// asked.
 #[must_use]
 pub fn may_stay_open(window: Window, now: i64, rechecks: &[Recheck]) -> bool {
     window.until - window.since < EMPTY_S_MIN

@@ -53,8 +53,8 @@ impl Service for Vanisher {
         }
         let work = ["vanisher".to_owned()];
         for request in &open {
-            let is_own_host = !self.leases.take(&work, LEASE).await?.is_empty();
-            if drain.is_cancelled() || !is_own_host {
+            let holds_lease = !self.leases.take(&work, LEASE).await?.is_empty();
+            if drain.is_cancelled() || !holds_lease {
                 return Ok(CycleOutcome::Idle);
             }
             let name = hex::encode(request.id);

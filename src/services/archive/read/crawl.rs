@@ -58,11 +58,12 @@ pub async fn relays_to_crawl(
     .await?)
 }
 
-/// Settled windows of a relay: complete ones, and gaps recorded in the last seven days. An older gap is
-/// requested again, because the relay may have changed. Windows settled more than `days` ago do not count.
+/// The settled windows of a relay, by age: complete ones, and gaps recorded in the last seven days. An older
+/// gap is requested again, because the relay may have changed. Windows settled more than `days` ago do not
+/// count.
 ///
-/// Each window comes with one of `ages` and holds the seconds that had reached that age (in seconds) when
-/// they were requested.
+/// Each element is one of `ages`, in seconds, and a window. Every second of the window was at least that old
+/// when it was requested. A second that was requested late appears under several ages.
 pub async fn settled_windows(
     pool: &PgPool,
     relay: Relay,

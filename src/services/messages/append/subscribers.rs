@@ -35,8 +35,9 @@ pub struct Mailbox {
     wake: Notify,
     /// Position up to which the session has read the database; the follower polls for messages after it.
     read_to: AtomicI64,
-    /// Incremented by every update except pages read ahead and acknowledgements that fit. A page read ahead
-    /// before an increment is stale: it may lack messages, or hold acknowledged ones.
+    /// Number of changes of the mailbox. A page that was read ahead before a change is stale: it may lack a
+    /// message, or hold an acknowledged one. Acknowledgements that fit into the mailbox do not count, because
+    /// the session filters by them.
     version: AtomicU64,
 }
 

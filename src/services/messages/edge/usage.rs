@@ -23,15 +23,17 @@ use crate::services::messages::decide::{Quota, Usage, exceeded_bound};
 use crate::services::messages::read::{recipient_usage, sender_usage};
 use crate::store::Error;
 
-/// How long a count is cached.
+/// How long a count is used before the next one, unless a refusal needs a newer one.
 const CACHE_TTL: Duration = Duration::from_secs(30);
 
-/// Greatest age of a count by which a client is refused. Acknowledgements make room after this time. A count
-/// can read up to 200,000 rows, so a client that keeps sending must not cause one for each request.
+/// Greatest age of a count by which a client may be refused; an older one is repeated first. So room made by
+/// an acknowledgement is seen after this time. The age is not zero because a count can read up to 200,000
+/// rows, and a client at its limit that keeps sending must not cause one for each request.
 const REFUSAL_AGE_MAX: Duration = Duration::from_secs(1);
 
-/// How long the counts of a sender only add new messages to a checkpoint, normally and before a refusal.
-/// Messages up to this much older than 24 hours can still be counted.
+/// Time after which a sender's messages are all counted again, normally and before a refusal. Until then a
+/// count only adds the new messages to the checkpoint, so messages that are older than 24 hours by up to this
+/// time are still counted.
 const CHECKPOINT_AGE_MAX: Duration = Duration::from_hours(1);
 const CHECKPOINT_AGE_MAX_BEFORE_REFUSAL: Duration = Duration::from_mins(1);
 

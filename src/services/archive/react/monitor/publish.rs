@@ -1,5 +1,5 @@
-//! The service `monitor-publisher`: publishes one report per snapshot (NIP-66), with a pause between reports,
-//! and the monitor's announcement.
+//! The loop `monitor-publisher` of the monitor: publishes one report per snapshot (NIP-66), with a pause
+//! between reports, and the monitor's announcement.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -37,7 +37,7 @@ enum Target {
 
 type Targets = HashMap<RelayUrl, Target>;
 
-/// The service `monitor-publisher`. Its sessions stay open while there are reports.
+/// The loop `monitor-publisher`. Its sessions stay open while there are reports.
 #[derive(Debug)]
 pub struct Publisher {
     parts: MonitorParts,

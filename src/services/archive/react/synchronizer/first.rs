@@ -1,4 +1,4 @@
-//! The service `first-look`: dials relays that the operator has just added, ahead of all others, in
+//! The loop `first-look` of the synchronizer: dials relays that the operator has just added, ahead of all others, in
 //! connection slots of its own. So a new relay is read at once even when every slot of the crawl is taken.
 //!
 //! A first look is short: it reads the newest events and ends. Afterwards the relay is crawled like every

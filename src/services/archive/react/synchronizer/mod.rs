@@ -137,8 +137,8 @@ impl Synchronizer {
         for (network, waiting) in claimed.waiting {
             let others = running.values().filter(|r| r.network == network && !r.is_first);
             let mut idle: Vec<_> = others.filter_map(|r| Some((r.idle_state.idle()?, &r.stop))).collect();
-            // Sessions already asked to stop sort first again, so that no further sessions are ended for the
-            // same demand.
+            // The order is the same in each round. So sessions that were asked to stop and have not ended yet
+            // are chosen again, and no others are ended for connections that are about to become free.
             idle.sort_unstable_by_key(|(idle, _)| (idle.is_up_to_date, idle.since));
             for (_, stop) in idle.into_iter().take(waiting) {
                 stop.cancel();

@@ -212,8 +212,8 @@ impl Validator {
         };
         tracing::debug!(relay.url = %url, %error, "{url} is not a relay: {error}");
         let reason = error.reason();
-        let is_own_host = may_be_ours(reason) && self.uplink.is_down(&self.parts, network, began).await?;
-        Ok(Err(if is_own_host { "uplink" } else { reason }))
+        let is_uplink_down = may_be_ours(reason) && self.uplink.is_down(&self.parts, network, began).await?;
+        Ok(Err(if is_uplink_down { "uplink" } else { reason }))
     }
 
     async fn failed(

@@ -29,9 +29,10 @@
 //! | walking | one second fills a page | comparing that second, if it may be compared |
 //! | walking | a message over the size limit, not listening | its part of the window is narrowed; ended |
 //!
-//! Below these steps lie `record.rs` (verdicts), `ask.rs` (one request), `slot.rs` (the slot and the delivery
-//! rate), `live.rs` (the subscription), `authentication.rs` (NIP-42) and `delivery.rs` (commits). A step, and
-//! each of these files, calls only what is named after it: pages, reconcile, claims, record, ask, and so on.
+//! The files are layers, listed from the top; each calls only files below it: `pages.rs` (walking),
+//! `reconcile.rs` (comparing), `claims.rs` (samples), `record.rs` (verdicts), `ask.rs` (one request),
+//! `slot.rs` (the slot and the delivery rate), `live.rs` (the subscription), `authentication.rs` (NIP-42),
+//! `delivery.rs` (commits).
 
 mod ask;
 mod authentication;
