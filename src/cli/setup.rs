@@ -30,7 +30,7 @@ impl Setup {
         let admin = admin.context("set DATABASE_URL to the login of an administrator")?;
         let credentials = Credentials::by_role(|role| password(&self.passwords.join(role)))?;
         setup::prepare_with(admin, &credentials).await?;
-        eprintln!("roles, database and privileges are as Quipu needs them");
+        notice("roles, database and privileges are as Quipu needs them");
         Ok(ExitCode::SUCCESS)
     }
 }

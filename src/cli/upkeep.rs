@@ -16,6 +16,7 @@ use crate::services::archive::read::event_total;
 use crate::store::projection::Upkeep;
 use crate::store::verify::{self as store_verify, Finding};
 use crate::store::{PoolSizes, Pools, owner};
+use crate::telemetry::notice;
 
 /// Verify the tables against the journals. The exit code is 1 when a check fails.
 #[derive(Debug, Args)]
@@ -44,7 +45,7 @@ impl Verify {
         let scope = if self.events { "events" } else { "tables" };
         // The result is printed even if it cannot be recorded, for instance in a read-only database.
         if let Err(error) = store_verify::record(&urls.owner, scope, started.elapsed(), &findings).await {
-            eprintln!("quipu: the result is not recorded for the metrics: {error}");
+            notice(format_args!("the result is not recorded for the metrics: {error}"));
         }
         for finding in &findings {
             if self.json {
