@@ -153,8 +153,8 @@ fn rooms_register_metrics_and_pace_loops_by_their_descriptions_alone() {
 /// Loops that only a setting adds to a service that runs.
 const OPTIONAL_LOOPS: [&str; 1] = ["monitor-publisher"];
 
-/// Units of the health that are no loops of a service: the free space on the disk.
-const NO_LOOPS: [&str; 1] = ["disk"];
+/// Units of the health that are no loops of a service: the free space on the disk, and whether PostgreSQL answers.
+const NO_LOOPS: [&str; 2] = ["database", "disk"];
 
 /// An instance in which every service runs, and none has anything to dial.
 #[tokio::test]
