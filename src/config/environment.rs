@@ -11,8 +11,14 @@ use serde_json::json;
 use url::Url;
 
 use super::layer::{ENVIRONMENT, Problem};
-use super::{dotenv, keys};
+use super::dotenv;
 use crate::base::Secret;
+
+/// The variable with the monitor's secret key: hex or `nsec1…`.
+pub(super) const MONITOR_KEY: &str = "QUIPU_MONITOR_SECRET_KEY";
+
+/// The variable with the key by which the synchronizer authenticates to relays (NIP-42).
+pub(super) const SYNCHRONIZER_KEY: &str = "QUIPU_SYNCHRONIZER_SECRET_KEY";
 
 /// The variables with database URLs.
 const URLS: [&str; 7] = [
@@ -33,7 +39,7 @@ fn password_variable(url_variable: &str) -> String {
 /// Every variable that may hold a secret.
 pub(super) fn secret_variables() -> Vec<String> {
     let urls = URLS.iter().flat_map(|url| [(*url).to_owned(), password_variable(url)]);
-    urls.chain([keys::MONITOR, keys::SYNCHRONIZER].map(str::to_owned)).collect()
+    urls.chain([MONITOR_KEY, SYNCHRONIZER_KEY].map(str::to_owned)).collect()
 }
 
 /// Variables by name. Values may be secrets, so `Debug` prints only the names.

@@ -162,9 +162,9 @@ impl Configuration {
         let merged = Merged::new(layers);
         let settings = merged.extract::<Settings>();
         let settings = settings.map_err(|found| problems.extend(found)).unwrap_or_default();
-        let synchronizer_key = keys::key(&environment, keys::SYNCHRONIZER);
+        let synchronizer_key = keys::key(&environment, environment::SYNCHRONIZER_KEY);
         let synchronizer_key = synchronizer_key.map_err(|found| problems.push(found)).unwrap_or_default();
-        let monitor_key = keys::key(&environment, keys::MONITOR);
+        let monitor_key = keys::key(&environment, environment::MONITOR_KEY);
         // A key that cannot be read is a problem of its own, not a missing key.
         let has_monitor_key = !matches!(monitor_key, Ok(None));
         let monitor_key = monitor_key.map_err(|found| problems.push(found)).unwrap_or_default();

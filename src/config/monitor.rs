@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::keys;
+use super::environment;
 use super::problems::{Problems, Section};
 
 /// Section `services.monitor`.
@@ -71,7 +71,7 @@ impl Section for Monitor {
         problems.refuse_other_than_relays("publish_relays", &self.publish_relays);
         for (key, is_on) in [("write_check", self.write_check), ("publish", self.publish)] {
             if is_on && !problems.has_monitor_key {
-                problems.refuse(key, format!("needs a key in {}", keys::MONITOR));
+                problems.refuse(key, format!("needs a key in {}", environment::MONITOR_KEY));
             }
         }
         if self.publish && self.publish_relays.is_empty() {

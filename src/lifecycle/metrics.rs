@@ -15,7 +15,8 @@ const SERVICE: Label = Label::constants("service", "the name of the service or l
 
 describe_metrics! { Process;
     PANICS: Counter = "quipu_panics_total" [UNIT], "Units of work that ended with a panic";
-    SET_ASIDE: Counter = "quipu_set_aside_total" [UNIT], "Subjects (relays, URLs, events) set aside after a failure";
+    SET_ASIDE: Counter = "quipu_set_aside_total" [UNIT],
+        "Subjects (relays, URLs, events) set aside after a failure";
     HEALTHY: Gauge = "quipu_service_healthy" [SERVICE], "1 unless the last cycle of the service failed";
     WAITING: Gauge = "quipu_service_waiting" [SERVICE],
         "1 while the service waits for the disk, the database or anything else outside of Quipu";

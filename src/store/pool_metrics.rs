@@ -29,9 +29,11 @@ const WRITE_POOL: Label = Label::listed("pool", &[&[WRITE]]);
 const STATE: Label = Label::listed("state", &[&[IN_USE, IDLE]]);
 
 describe_metrics! { Process;
-    CONNECTIONS: Gauge = "quipu_store_pool_connections" [POOL, STATE], "Open connections of the process's pools";
+    CONNECTIONS: Gauge = "quipu_store_pool_connections" [POOL, STATE],
+        "Open connections of the process's pools";
     LIMIT: Gauge = "quipu_store_pool_limit_connections" [POOL], "Connections that the pool may have";
-    WAITING: Gauge = "quipu_store_pool_waiting_requests" [WRITE_POOL], "Callers that wait for a connection now";
+    WAITING: Gauge = "quipu_store_pool_waiting_requests" [WRITE_POOL],
+        "Callers that wait for a connection now";
     WAIT: Histogram = "quipu_store_pool_wait_seconds" [POOL],
         "Time for which a probe waited for a connection; the probe runs every `services.observer.interval_s` \
          on pools that have connections";

@@ -41,7 +41,8 @@ describe_metrics! { Process;
         "Free space on the file system of the database; 0 when Quipu cannot measure it";
     RESERVE: Gauge = "quipu_store_space_reserve_bytes" [],
         "Reserve on that file system: with less free space, no command is accepted";
-    REFUSALS: Counter = "quipu_store_refusals_total" [JOURNAL, REASON], "Commands refused before they were queued";
+    REFUSALS: Counter = "quipu_store_refusals_total" [JOURNAL, REASON],
+        "Commands refused before they were queued";
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -16,7 +16,8 @@ describe_metrics! { Process;
     RESIDENT: Gauge = "process_resident_memory_bytes" [], "Resident memory size in bytes";
     DESCRIPTORS: Gauge = "process_open_fds" [], "Number of open file descriptors";
     DESCRIPTORS_MAX: Gauge = "process_max_fds" [], "Maximum number of open file descriptors";
-    STARTED: Gauge = "process_start_time_seconds" [], "Start time of the process since the Unix epoch in seconds";
+    STARTED: Gauge = "process_start_time_seconds" [],
+        "Start time of the process since the Unix epoch in seconds";
     CPU: Counter = "process_cpu_seconds_total" [], "Total user and system CPU time spent in seconds";
 }
 

@@ -65,10 +65,9 @@ impl Published {
         self.lock().insert(group, Reading { samples, until });
     }
 
-    /// Exports what `group` read last until `until`, if it has not expired.
+    /// Exports what `group` read last until `until`, even if it had expired.
     pub fn extend(&self, group: &'static str, until: Instant) {
-        let now = Instant::now();
-        if let Some(reading) = self.lock().get_mut(group).filter(|reading| reading.until > now) {
+        if let Some(reading) = self.lock().get_mut(group) {
             reading.until = until;
         }
     }
@@ -163,8 +162,11 @@ mod tests {
         assert_eq!(exported(&published), expected);
         tokio::time::advance(Duration::from_secs(10)).await;
         assert_eq!(exported(&published), Vec::<String>::new());
-        published.extend("cars", Instant::now() + Duration::from_secs(20));
-        assert_eq!(exported(&published), Vec::<String>::new(), "an expired reading does not return");
+        published.extend("cars", Instant::now() + Duration::from_secs(1));
+        assert_eq!(exported(&published), expected, "its owner says that it still holds");
+        published.clear();
+        published.extend("cars", Instant::now() + Duration::from_secs(1));
+        assert_eq!(exported(&published), Vec::<String>::new(), "what was cleared does not return");
     }
 
     #[tokio::test]

@@ -62,7 +62,7 @@ const UNITS: [&str; 20] = [
 ];
 
 /// Flags, whose value is 0 or 1.
-const FLAGS: [&str; 2] = ["healthy", "info"];
+const FLAGS: [&str; 3] = ["healthy", "waiting", "info"];
 
 /// Labels whose number of values is known to be small. A URL, a key or an address is never a label.
 const LABELS: [&str; 22] = [

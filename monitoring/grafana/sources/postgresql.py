@@ -335,7 +335,8 @@ DASHBOARD = dashboard(
                     ("from clients", rate("quipu_pgbouncer_received_bytes_total", where=EVERYWHERE)),
                     ("to clients", rate("quipu_pgbouncer_sent_bytes_total", where=EVERYWHERE)),
                 ],
-                "Bytes a second.",
+                "Bytes a second between the processes of Quipu, people and PgBouncer. Much more than PostgreSQL writes to its log (WAL): "
+                "a client reads whole tables; pg_stat_activity names it.",
                 unit="Bps",
             ),
         ],

@@ -153,7 +153,7 @@ FROM relay_last_event_timestamp WHERE relay_url = {RELAY}""",
         [
             sql_table(
                 "Document (NIP-11)",
-                f"""SELECT name, software, version, contact, supported_nips::text AS nips, max_limit, auth_required, payment_required,
+                f"""SELECT nip11_success AS document_read, name, software, version, contact, supported_nips::text AS nips, max_limit, auth_required, payment_required,
        restricted_writes
 {LATEST}""",
                 "Its information document, as far as it was read. Empty columns: the document does not say.",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::metrics::{METRICS, ObserverMetrics};
+use super::metrics::{ALL, ObserverMetrics};
 use super::react::{Observer, ObserverParts};
 use crate::config::Settings;
 use crate::lifecycle::BoxError;
@@ -35,7 +35,7 @@ pub const ROOM: Room = Room {
     journals: &[],
     projections: &[],
     checks: &[],
-    metrics: METRICS,
+    metrics: ALL,
     use_sample: same_in_sample,
 };
 

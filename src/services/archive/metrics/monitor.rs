@@ -27,7 +27,8 @@ const DURATIONS: [f64; 8] = [0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 describe_metrics! { Process;
     CHECKS: Counter = "quipu_archive_checks_total" [NETWORK, CHECKED], "Relays checked";
-    DURATION: Histogram = "quipu_archive_check_duration_seconds" [NETWORK], "Duration of all checks of one relay";
+    DURATION: Histogram = "quipu_archive_check_duration_seconds" [NETWORK],
+        "Duration of all checks of one relay";
     DUE: Gauge = "quipu_archive_due_relays" [NETWORK], "Relays whose check was due at the last poll";
     CHECKING: Gauge = "quipu_archive_checking_relays" [NETWORK], "Relays being checked";
     REPORTS: Counter = "quipu_archive_reports_total" [REPORTED],

@@ -41,13 +41,14 @@ describe_metrics! { Observer;
         "Requests to vanish (NIP-62) that were received, and that were carried out";
     GAPS: Gauge = "quipu_archive_known_gaps" [CAUSE], "Windows known to be incomplete";
     GAP_RELAYS: Gauge = "quipu_archive_gap_relays" [NETWORK], "Relays with such a window";
-    PROVEN_RELAYS: Gauge = "quipu_archive_proven_relays" [NETWORK], "Relays with a window proven to be complete";
+    PROVEN_RELAYS: Gauge = "quipu_archive_proven_relays" [NETWORK],
+        "Relays with a window proven to be complete";
     UNVISITED: Gauge = "quipu_archive_unvisited_relays" [NETWORK],
         "Relays to crawl of which no session has read anything";
     OPEN: Gauge = "quipu_archive_open_relays" [NETWORK], "Relays whose newest session left windows to read";
     OLDEST_OPEN: Gauge = "quipu_archive_oldest_open_window_seconds" [NETWORK, SHARE],
-        "Age of the oldest second that no window settles: years while history is read, minutes when a relay is \
-         caught up. `share`: of the relays to crawl, so many are not further behind";
+        "Age of the oldest second that no window settles: years while history is read, minutes when a relay \
+         is caught up. `share`: of the relays to crawl, so many are not further behind";
     CERTIFICATES: Gauge = "quipu_archive_expiring_certificate_relays" [NETWORK],
         "Active relays whose TLS certificate ends within seven days or has ended, by the latest check";
 }

@@ -1,6 +1,7 @@
 //! Metrics that the observer exports for the whole database.
 
 pub(super) mod archive;
+pub(super) mod readings;
 pub(super) mod server;
 pub(super) mod store;
 
@@ -12,8 +13,8 @@ use prometheus_client::registry::Registry;
 use crate::telemetry::{Label, Metric, Published, describe_metrics};
 
 /// All metrics of the room.
-pub(super) const METRICS: &[&[Metric]] =
-    &[store::METRICS, archive::METRICS, server::METRICS, readings::METRICS, failures::METRICS];
+pub(super) const ALL: &[&[Metric]] =
+    &[store::METRICS, archive::METRICS, server::METRICS, readings::METRICS, METRICS];
 
 /// What is read together.
 const READ: Label = Label::listed("read", &[&Group::NAMES]);
@@ -80,22 +81,8 @@ impl Group {
     }
 }
 
-pub(super) mod readings {
-    use super::{READ, describe_metrics};
-
-    describe_metrics! { Observer;
-        LAST: Gauge = "quipu_observer_last_read_timestamp_seconds" [READ],
-            "Time of the newest successful reading, Unix time";
-        DURATION: Gauge = "quipu_observer_read_duration_seconds" [READ], "Duration of that reading";
-    }
-}
-
-mod failures {
-    use super::{READ, describe_metrics};
-
-    describe_metrics! { Process;
-        FAILURES: Counter = "quipu_observer_read_failures_total" [READ], "Readings that failed or took too long";
-    }
+describe_metrics! { Process;
+    FAILURES: Counter = "quipu_observer_read_failures_total" [READ], "Readings that failed or took too long";
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -114,7 +101,7 @@ pub(super) struct ObserverMetrics {
 impl ObserverMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(self.published.clone()));
-        failures::FAILURES.register(registry, self.failures.clone());
+        FAILURES.register(registry, self.failures.clone());
     }
 
     pub(super) fn failed(&self, group: Group) {

@@ -14,7 +14,8 @@ describe_metrics! { Observer;
         "Ticks that the projection has to read; 0 when it has read every batch";
     LAG_SECONDS: Gauge = "quipu_store_projection_lag_seconds" [PROJECTION],
         "Age of the oldest batch that the projection has not read";
-    TICK_AGE: Gauge = "quipu_store_tick_age_seconds" [], "Age of the newest tick; an idle database takes none";
+    TICK_AGE: Gauge = "quipu_store_tick_age_seconds" [],
+        "Age of the newest tick; an idle database takes none";
     ROWS: Gauge = "quipu_store_journal_rows" [JOURNAL], "Rows of a journal, by PostgreSQL's estimate";
     BYTES: Gauge = "quipu_store_journal_bytes" [JOURNAL],
         "Bytes of a journal on disk, with indexes and TOAST, over all partitions";

@@ -1,5 +1,5 @@
-//! The service `observer`: takes the lease, reads each group of figures when it is due, and exports them while
-//! the lease is certain.
+//! The service `observer`: takes the lease, reads each group of figures when it is due, and exports them
+//! while the lease is certain.
 //!
 //! | event | what happens |
 //! |---|---|
@@ -134,7 +134,7 @@ impl Observer {
         }
         let read = group.as_str();
         if group == Group::Pgbouncer {
-            tracing::info!(error = %error, "there are no metrics of PgBouncer: its admin console cannot be read: {error}");
+            tracing::info!(error = %error, "PgBouncer's admin console cannot be read, so it has no metrics: {error}");
         } else {
             tracing::warn!(read, error = %error, "the metrics of group {read} cannot be read: {error}");
         }

@@ -25,7 +25,7 @@ LEFT JOIN nip66 n66 ON n66.id = m.nip66_id;
 COMMENT ON VIEW relay_metadata_latest IS 'the newest snapshot of each relay, by one index lookup per relay; max_limit to negentropy are parsed from the document, certificate_until from the check; detail has further checks by name and reasons of failures';
 
 -- The cause of a gap is a word to count by; the reason is a text for people.
-COMMENT ON COLUMN sync_log.detail IS 'asked_at: earliest request for the window, unix seconds. Of a gap also cause (crowded_second, withheld, oversized_message, contradictory, unusable or late_events; absent in rows from before V31) and reason, a text';
+COMMENT ON COLUMN sync_log.detail IS 'asked_at: earliest request for the window, unix seconds. Of a gap also cause (crowded_second, withheld, oversized_message, contradictory, unusable or late_events; absent in rows from before V30) and reason, a text';
 CREATE OR REPLACE VIEW known_gaps AS
 SELECT r.url AS relay_url, lower(w.window) AS since, upper(w.window) - 1 AS until, g.detail ->> 'reason' AS reason, g.recorded_at,
        coalesce(g.detail ->> 'cause', 'other') AS cause
