@@ -91,8 +91,7 @@ async fn migrate(configuration: &Configuration, urls: &DatabaseUrls) -> Result<(
     // tables are checked afterwards, because migrations make them.
     setup::check_roles(&urls.owner).await?;
     let migrated =
-        while_ending_blocking_sessions(&urls.session, Box::pin(owner::migrate(&urls.owner, &procedures)))
-            .await?;
+        while_ending_blocking_sessions(urls, Box::pin(owner::migrate(&urls.owner, &procedures))).await?;
     setup::check_tables(&urls.owner).await?;
     urls.check().await?;
     if !migrated.applied.is_empty() {
