@@ -77,15 +77,19 @@ impl Credentials {
     }
 
     /// Each role with its password.
-    pub(in crate::store) fn roles(&self) -> [(&'static str, &Secret); 6] {
-        [
-            ("quipu_owner", &self.owner),
-            ("quipu", &self.service),
-            ("quipu_session", &self.session),
-            (SharedRole::Reader.role(), &self.reader),
-            (SharedRole::MessagesReader.role(), &self.messages_reader),
-            (SharedRole::Writer.role(), &self.writer),
-        ]
+    pub(in crate::store) fn roles(&self) -> impl Iterator<Item = (&'static str, &Secret)> {
+        self.roles_of_services().into_iter().chain(self.roles_of_people())
+    }
+
+    /// Each role of Quipu itself with its password.
+    pub(in crate::store) fn roles_of_services(&self) -> [(&'static str, &Secret); 3] {
+        [("quipu_owner", &self.owner), ("quipu", &self.service), ("quipu_session", &self.session)]
+    }
+
+    /// Each role for people with its password.
+    pub(super) fn roles_of_people(&self) -> [(&'static str, &Secret); 3] {
+        [SharedRole::Reader, SharedRole::MessagesReader, SharedRole::Writer]
+            .map(|person| (person.role(), self.of_shared_role(person)))
     }
 
     /// The password of a role for people.
@@ -114,7 +118,7 @@ impl Credentials {
     /// Writes the passwords to a file of mode 0600.
     pub(super) fn save(&self, path: &Path) -> Result<(), Error> {
         let roles = self.roles().map(|(role, password)| (role.to_owned(), password.expose().into()));
-        let text = format!("{:#}\n", serde_json::Value::Object(roles.into_iter().collect()));
+        let text = format!("{:#}\n", serde_json::Value::Object(roles.collect()));
         write_whole(path, &text).map_err(|error| Error::Passwords {
             action: "write",
             path: path.to_path_buf(),

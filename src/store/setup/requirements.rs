@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use super::functions::of_functions;
+use super::people::PEOPLE;
 use crate::store::registry::{TABLES, TableKind};
 
 pub(super) const ROLES: [&str; 6] =
@@ -21,20 +23,11 @@ const MEMBERS: [(&str, &str); 5] = [
     ("quipu_writer", "quipu"),
 ];
 
-/// Roles for people and their programs. Each has a connection limit, so that enough of PostgreSQL's
-/// connections remain for the services.
-const PEOPLE: [&str; 3] = ["quipu_reader", "quipu_messages_reader", "quipu_writer"];
+/// Connections of each role for people.
 const PEOPLE_CONNECTIONS_MAX: u32 = 20;
 
-/// Settings of the roles for people.
-const SETTINGS: [(&str, &[(&str, &str)]); 3] = [
-    ("quipu_reader", &[LIMITS[0], LIMITS[1], LIMITS[2], READ_ONLY]),
-    ("quipu_messages_reader", &[LIMITS[0], LIMITS[1], LIMITS[2], READ_ONLY]),
-    ("quipu_writer", &LIMITS),
-];
-const LIMITS: [(&str, &str); 3] =
-    [("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "60s"), ("lock_timeout", "10s")];
-const READ_ONLY: (&str, &str) = ("default_transaction_read_only", "on");
+/// The smallest `max_locks_per_transaction` that fits a query over all months.
+const LOCKS_MIN: u32 = 1024;
 
 /// Journals that only the owner writes.
 const OWNERS_JOURNALS: [&str; 3] = ["era", "erasure", "implementation_log"];
@@ -47,8 +40,18 @@ pub struct Requirement {
     pub(super) holds: String,
     /// The statement that establishes it; contains no secret.
     pub statement: String,
-    /// Whether Quipu refuses to start without it. Other requirements are settings that help.
-    pub(super) is_needed: bool,
+    pub(super) weight: Weight,
+}
+
+/// What follows when a requirement is not met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// Quipu refuses to start.
+    Needed,
+    /// Each start warns.
+    Advised,
+    /// Nothing: it helps where the administrator can establish it.
+    Helpful,
 }
 
 impl fmt::Display for Requirement {
@@ -57,11 +60,25 @@ impl fmt::Display for Requirement {
     }
 }
 
-fn needed(what: impl Into<String>, holds: impl Into<String>, statement: impl Into<String>) -> Requirement {
-    Requirement { what: what.into(), holds: holds.into(), statement: statement.into(), is_needed: true }
+pub(super) fn needed(
+    what: impl Into<String>,
+    holds: impl Into<String>,
+    statement: impl Into<String>,
+) -> Requirement {
+    let (what, holds, statement) = (what.into(), holds.into(), statement.into());
+    Requirement { what, holds, statement, weight: Weight::Needed }
 }
 
-/// The roles, their attributes, memberships and settings.
+/// What a start only warns about.
+pub(super) fn advised(
+    what: impl Into<String>,
+    holds: impl Into<String>,
+    statement: impl Into<String>,
+) -> Requirement {
+    Requirement { weight: Weight::Advised, ..needed(what, holds, statement) }
+}
+
+/// The roles, their attributes and memberships. `people.rs` has the settings of the roles for people.
 pub(super) fn of_roles() -> Vec<Requirement> {
     let mut all = Vec::new();
     for role in ROLES {
@@ -101,27 +118,8 @@ pub(super) fn of_roles() -> Vec<Requirement> {
             format!("ALTER ROLE {role} CONNECTION LIMIT {PEOPLE_CONNECTIONS_MAX}"),
         ));
     }
-    for (role, settings) in SETTINGS {
-        all.extend(settings.iter().map(|(setting, value)| role_setting(role, setting, value)));
-    }
     all.push(compression());
     all
-}
-
-/// A setting of a role. Any value that the operator chose is accepted.
-fn role_setting(role: &str, setting: &str, value: &str) -> Requirement {
-    needed(
-        format!("role {role} has a {setting}"),
-        has_setting(role, setting),
-        format!("ALTER ROLE {role} SET {setting} = '{value}'"),
-    )
-}
-
-fn has_setting(role: &str, setting: &str) -> String {
-    format!(
-        "EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole, unnest(s.setconfig) AS c
-         WHERE r.rolname = '{role}' AND c LIKE '{setting}=%')"
-    )
 }
 
 /// Full-page images in the WAL, compressed with lz4, if the server supports it and the administrator may set
@@ -132,37 +130,18 @@ fn compression() -> Requirement {
         ALTER ROLE quipu SET wal_compression = lz4;
     EXCEPTION WHEN invalid_parameter_value OR insufficient_privilege THEN NULL;
     END $$";
-    Requirement {
-        is_needed: false,
-        ..needed("role quipu compresses its WAL", has_setting("quipu", "wal_compression"), statement)
-    }
+    let holds = "EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole, unnest(s.setconfig) AS c
+         WHERE r.rolname = 'quipu' AND c LIKE 'wal_compression=%')";
+    Requirement { weight: Weight::Helpful, ..needed("role quipu compresses its WAL", holds, statement) }
 }
 
-/// Functions of PostgreSQL that every role may call and that write to disk, also in read-only transactions:
-/// large objects, which outlive the session and have no bound, and entries of the WAL.
-const WRITING_FUNCTIONS: &str = "'{lo_creat,lo_create,lo_from_bytea,lo_open,lo_put,lo_truncate,lo_truncate64,lowrite,pg_logical_emit_message}'";
-
-/// Closes [`WRITING_FUNCTIONS`] to PUBLIC. Only a superuser can; without one they stay open.
-fn large_objects() -> Requirement {
-    let open = format!(
-        "FROM pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace
-         AND p.proname = ANY ({WRITING_FUNCTIONS}) AND has_function_privilege('public', p.oid, 'EXECUTE')"
-    );
-    let statement = format!(
-        "DO $$ DECLARE f regprocedure; BEGIN
-        IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-            FOR f IN SELECT p.oid::regprocedure {open} LOOP EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f); END LOOP;
-        END IF;
-    END $$"
-    );
-    Requirement {
-        is_needed: false,
-        ..needed(
-            "roles without rights write no large objects",
-            format!("NOT EXISTS (SELECT {open})"),
-            statement,
-        )
-    }
+/// Queries over all months lock every partition with its indexes, and hours of payloads are made in batches.
+fn room_for_locks() -> Requirement {
+    advised(
+        format!("max_locks_per_transaction is at least {LOCKS_MIN}"),
+        format!("current_setting('max_locks_per_transaction')::integer >= {LOCKS_MIN}"),
+        format!("-- set max_locks_per_transaction = {LOCKS_MIN} in postgresql.conf and restart PostgreSQL"),
+    )
 }
 
 /// The database and the privileges on it. The statements run in any database of the server.
@@ -178,7 +157,7 @@ pub(super) fn of_database(name: &str) -> Vec<Requirement> {
         ),
         // Only for a database that Quipu owns: other databases may serve other programs.
         Requirement {
-            is_needed: false,
+            weight: Weight::Helpful,
             ..needed(
                 format!("database {identifier} is closed to roles that are not Quipu's, if quipu_owner owns it"),
                 format!(
@@ -233,7 +212,8 @@ pub(super) fn inside_database(name: &str) -> Vec<Requirement> {
          WHERE n.nspname = 'public' AND a.grantee = 0 AND a.privilege_type = 'CREATE')",
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
     ));
-    all.push(large_objects());
+    all.extend(of_functions());
+    all.push(room_for_locks());
     all
 }
 

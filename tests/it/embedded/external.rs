@@ -158,7 +158,6 @@ const TAKEN: &[(&str, &str)] = &[
     ("REVOKE quipu FROM quipu_session", "role quipu_session has the privileges of role quipu"),
     ("ALTER ROLE quipu NOLOGIN", "role quipu may log in"),
     ("ALTER ROLE quipu CREATEDB", "role quipu has no attribute of an administrator"),
-    ("ALTER ROLE quipu_reader RESET statement_timeout", "role quipu_reader has a statement_timeout"),
     ("REVOKE INSERT ON ingest_log FROM quipu", "role quipu has the privilege INSERT on table ingest_log"),
     (
         "REVOKE SELECT ON events FROM quipu, quipu_reader",
