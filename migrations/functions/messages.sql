@@ -222,6 +222,8 @@ COMMENT ON FUNCTION quipu_create_message_tokens(bytea[], text[], text[], text[],
 REVOKE ALL ON FUNCTION quipu_create_message_tokens(bytea[], text[], text[], text[], bigint[], bytea[], integer[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_create_message_tokens(bytea[], text[], text[], text[], bigint[], bytea[], integer[]) TO quipu;
 
+-- Creates at most 200 hours, because the transaction holds a lock on each and its indexes. The caller repeats it
+-- until it creates fewer.
 CREATE OR REPLACE FUNCTION quipu_ensure_message_hours(until_s bigint) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
@@ -233,7 +235,7 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('quipu/message_hours', 0));
     existing := ARRAY(SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
                       WHERE i.inhparent = 'message_payloads'::regclass);
-    WHILE hour <= last LOOP
+    WHILE hour <= last AND made < 200 LOOP
         name := 'message_payloads_' || to_char(hour AT TIME ZONE 'UTC', 'YYYYMMDD"h"HH24');
         IF name <> ALL (existing) THEN
             EXECUTE format('CREATE TABLE partitions.%I (LIKE message_payloads INCLUDING ALL)', name);
@@ -245,9 +247,17 @@ BEGIN
     END LOOP;
     RETURN made;
 END $$;
-COMMENT ON FUNCTION quipu_ensure_message_hours(bigint) IS 'creates partitions of message_payloads up to the given hour of expiry, at most 400 days ahead; returns their number';
+COMMENT ON FUNCTION quipu_ensure_message_hours(bigint) IS 'creates partitions of message_payloads up to the given hour of expiry, at most 400 days ahead and 200 a call; returns their number';
 REVOKE ALL ON FUNCTION quipu_ensure_message_hours(bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_ensure_message_hours(bigint) TO quipu;
+
+-- Whether an expired hour of payloads still exists: after quipu_drop_message_hour returned NULL, a read delays it.
+CREATE OR REPLACE FUNCTION quipu_has_expired_message_hour() RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                   WHERE i.inhparent = 'message_payloads'::regclass
+                     AND c.relname < 'message_payloads_' || to_char((clock_timestamp() - interval '1 minute') AT TIME ZONE 'UTC', 'YYYYMMDD"h"HH24'))
+$$;
+COMMENT ON FUNCTION quipu_has_expired_message_hour() IS 'whether an expired hour of payloads is not dropped yet';
 
 -- Drops the oldest expired hour of payloads and records it. Returns the number of its messages, NULL when no
 -- hour has expired or when a read delays it: senders would queue behind the lock. The caller tries again

@@ -93,10 +93,13 @@ async fn migrate(configuration: &Configuration, urls: &DatabaseUrls) -> Result<(
     };
     // Roles are checked first, because a migration's own error would name only the first missing privilege;
     // tables are checked afterwards, because migrations make them.
-    setup::check_roles(&urls.owner).await?;
+    for advice in setup::check_roles(&urls.owner).await? {
+        tracing::warn!(
+            "PostgreSQL is not as advised: {advice}; `quipu setup-sql --check` prints the statement"
+        );
+    }
     let migrated =
-        while_ending_blocking_sessions(&urls.session, Box::pin(owner::migrate(&urls.owner, &procedures)))
-            .await?;
+        while_ending_blocking_sessions(urls, Box::pin(owner::migrate(&urls.owner, &procedures))).await?;
     setup::check_tables(&urls.owner).await?;
     urls.check().await?;
     if !migrated.applied.is_empty() {

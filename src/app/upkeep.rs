@@ -20,7 +20,7 @@ use crate::store::ingest::Source;
 use crate::store::lease::Leases;
 use crate::store::projection::{Projection, Upkeep};
 use crate::store::tick;
-use crate::store::{self, Error, Pools, end_blocking_sessions};
+use crate::store::{self, Error, GuardError, Patience, Pools, SessionGuard};
 use crate::telemetry::{self, Metric};
 
 /// Lease of the process that takes the ticks. If it dies, another one takes over after this time.
@@ -28,6 +28,9 @@ const LEASE: Duration = Duration::from_secs(15);
 
 /// Pause between two rounds of housekeeping: old ticks are removed, partitions for coming months are made.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
+
+/// Pause before housekeeping that failed is tried again.
+const HOUSEKEEPING_AGAIN: Duration = Duration::from_secs(30);
 
 /// Poll of loops that hints wake.
 const POLL: Duration = Duration::from_secs(1);
@@ -102,7 +105,7 @@ async fn start_ticker(starting: &Starting<'_>) -> Result<(), BoxError> {
     let ticker = Ticker::new(parts, ticked.clone()).await?;
     let pace = TICKER.schedule(&parts.settings).woken_by(parts.hints.subscribe());
     parts.lifecycle.run_service(ticker, pace, parts.health.clone());
-    parts.run(&GUARD, Guard { pools: parts.pools.clone() });
+    parts.run(&GUARD, Guard { sessions: SessionGuard::new(parts.pools.urls())? });
     // SQL programs may offer events whichever services run, so this loop runs where the ticker does.
     let offers = Offers {
         pools: parts.pools.clone(),
@@ -131,12 +134,14 @@ struct Ticker {
     pause: Duration,
     ticked: Wake,
     state: Mutex<State>,
+    /// Readers keep new months from `events`.
+    patience: Patience,
 }
 
 #[derive(Debug, Default)]
 struct State {
     leased_until: Option<Instant>,
-    kept_house: Option<Instant>,
+    keep_house_at: Option<Instant>,
 }
 
 impl Ticker {
@@ -153,6 +158,7 @@ impl Ticker {
             pause: Duration::from_millis(parts.settings.services.ticker.tick_min_ms.get()),
             ticked,
             state: Mutex::default(),
+            patience: Patience::default(),
         })
     }
 
@@ -174,21 +180,29 @@ impl Ticker {
 
     async fn keep_house(&self) -> Result<(), Error> {
         let now = Instant::now();
-        if self.state().kept_house.is_some_and(|last| now < last + HOUSEKEEPING) {
+        if self.state().keep_house_at.is_some_and(|next| now < next) {
             return Ok(());
         }
+        // Each attempt to make months may hold up writers until it is refused.
+        self.state().keep_house_at = Some(now + HOUSEKEEPING_AGAIN);
         self.ticks.forget().await?;
+        let made = self.patience.attempt(&self.pools, self.ensure_months()).await;
+        self.patience.record(made.is_err());
+        let made = made?;
+        if made > 0 {
+            tracing::info!("made the partitions for {}", counted(made, "coming month", "coming months"));
+        }
+        self.state().keep_house_at = Some(now + HOUSEKEEPING);
+        Ok(())
+    }
+
+    async fn ensure_months(&self) -> Result<i32, Error> {
         let client = self.pools.write.get().await?;
         let seconds = self.clock.now().timestamp();
         let rows = client
             .query_typed("-- ensure_months\nSELECT quipu_ensure_months($1)", &[(&seconds, Type::INT8)])
             .await?;
-        let made: i32 = rows.first().map_or(0, |row| row.get(0));
-        if made > 0 {
-            tracing::info!("made the partitions for {}", counted(made, "coming month", "coming months"));
-        }
-        self.state().kept_house = Some(now);
-        Ok(())
+        Ok(rows.first().map_or(0, |row| row.get(0)))
     }
 }
 
@@ -218,18 +232,18 @@ impl Service for Ticker {
 /// the ticker itself may be waiting for such a session.
 #[derive(Debug)]
 struct Guard {
-    pools: Pools,
+    sessions: SessionGuard,
 }
 
 impl Service for Guard {
-    type Error = Error;
+    type Error = GuardError;
 
     fn name(&self) -> &'static str {
         "guard"
     }
 
-    async fn cycle(&self, _drain: &CancellationToken) -> Result<CycleOutcome, Error> {
-        end_blocking_sessions(&self.pools.urls().session).await?;
+    async fn cycle(&self, _drain: &CancellationToken) -> Result<CycleOutcome, GuardError> {
+        self.sessions.look().await?;
         Ok(CycleOutcome::Idle)
     }
 }

@@ -145,7 +145,7 @@ fn rebuild_help() -> String {
 impl Cli {
     /// Runs the command. A closed pipe (`quipu relays list | head`) ends a listing like its end does.
     pub async fn run(self) -> Result<ExitCode> {
-        match self.run_command().await {
+        match Box::pin(self.run_command()).await {
             Err(error) if error.is::<output::Closed>() => Ok(ExitCode::SUCCESS),
             ended => ended,
         }

@@ -51,7 +51,7 @@ pub(super) struct SetupSql {
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
     /// Print only the statements for what is missing in the database of the environment or of the running
-    /// instance. The exit code is 1 when something is missing.
+    /// instance. The exit code is 1 when something is missing without which Quipu does not start.
     #[arg(long, conflicts_with = "database")]
     check: bool,
 }
@@ -92,9 +92,14 @@ async fn check(context: &Context) -> Result<ExitCode> {
         Some(admin) if environment.is_administrators() => admin.clone(),
         _ => context.urls()?.owner,
     };
-    for checked in [setup::check_roles(&login).await, setup::check_tables(&login).await] {
+    let tables = setup::check_tables(&login).await.map(|()| Vec::new());
+    for checked in [setup::check_roles(&login).await, tables] {
         match checked {
-            Ok(()) => {}
+            Ok(advised) => {
+                for requirement in advised {
+                    output::say(format_args!("-- advised: {requirement}\n{};", requirement.statement));
+                }
+            }
             Err(setup::Error::Missing { missing, .. }) => {
                 for requirement in missing {
                     output::say(format_args!("-- missing: {requirement}\n{};", requirement.statement));

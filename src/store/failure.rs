@@ -50,6 +50,15 @@ impl Failure {
         Self { attempt: Some(attempt), cause: self.cause }
     }
 
+    /// What a passing failure means: the server answered, or nothing did.
+    pub(super) fn unavailable(&self) -> &'static str {
+        if self.sqlstate().is_some() {
+            "PostgreSQL cannot do this now"
+        } else {
+            "PostgreSQL cannot be reached"
+        }
+    }
+
     /// The SQLSTATE of the server's answer: five characters.
     #[must_use]
     pub fn sqlstate(&self) -> Option<&str> {
@@ -94,11 +103,17 @@ impl Failure {
                     .to_owned(),
             },
             "53300" => "All connections are in use: raise max_connections, or put PgBouncer in front".to_owned(),
+            "53200" => "Where the hint says so, raise max_locks_per_transaction (1024) at the server; otherwise give it memory".to_owned(),
             "53100" => "Free or add disk space on the database server".to_owned(),
             "57P03" => "The server is starting or stopping: try again".to_owned(),
+            "08P01" if self.is_refused_parameter() => "Remove the parameter from the database URL: PgBouncer would drop it".to_owned(),
             "08P01" => "PgBouncer cannot log in to the server behind it: its log (DATA/logs/pgbouncer.log) says why".to_owned(),
             _ => return None,
         })
+    }
+
+    fn is_refused_parameter(&self) -> bool {
+        report(&*self.cause).is_some_and(|report| is_refused_parameter(report.message))
     }
 
     /// What an operator can do when the server did not answer with a SQLSTATE.
@@ -155,6 +170,11 @@ fn report<'a>(cause: &'a (dyn StdError + Send + Sync + 'static)) -> Option<Repor
         let db = db.try_downcast_ref::<PgDatabaseError>()?;
         Some(Report { code: db.code(), message: db.message(), detail: db.detail(), hint: db.hint() })
     })
+}
+
+/// Whether PgBouncer refuses a parameter of the URL, which it reports with the SQLSTATE of a lost connection.
+pub(super) fn is_refused_parameter(message: &str) -> bool {
+    message.starts_with("unsupported startup parameter")
 }
 
 fn causes<'a>(

@@ -35,7 +35,7 @@ pub use error::Error;
 pub use failure::Failure;
 pub use hint::{Hints, Topics};
 pub use metrics::AppendMetrics;
-pub use obstructions::{end_blocking_sessions, while_ending_blocking_sessions};
+pub use obstructions::{GuardError, Patience, SessionGuard, while_ending_blocking_sessions};
 pub use pool_metrics::PoolMetrics;
 pub use pooler::{PoolerConsole, PoolerFigures, RolePool};
 pub use pools::{PoolSizes, Pools};

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::append::{MessageJournal, SHARDS, Shards, Subscribers, TokenJournal};
+use super::append::{MessageJournal, SHARDS, Shards, Subscribers, TokenJournal, challenge_key};
 use super::edge::{MessagesParts, MessagesState, routes};
 use super::metrics::{METRICS, MessageMetrics};
 use super::react::{Follower, Sweeper, SweeperParts};
@@ -105,7 +105,7 @@ pub async fn start(
     addresses: &mut BTreeMap<String, String>,
 ) -> Result<(), BoxError> {
     let settings = parts.settings.services.messages.clone();
-    let subscribers = Subscribers::default();
+    let subscribers = Subscribers::new(challenge_key(&parts.pools, rand::random()).await?);
     let database_clock = DatabaseClock::measured(&parts.pools.session).await?;
     let sweeper = Sweeper::new(SweeperParts {
         pools: parts.pools.clone(),

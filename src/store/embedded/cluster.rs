@@ -20,6 +20,7 @@ use super::{
     directory::Directory,
     error::{At, Error},
     folder::{CLUSTER, Folder},
+    log_files,
     processes::kill_group,
 };
 
@@ -159,17 +160,18 @@ port = {port}
 unix_socket_directories = {sockets}
 # Appears in the title of each process, so that a later start can recognise orphans of this folder.
 cluster_name = '{cluster_name}'
-# A week of logs, one file for each day.
+# A new file each day and at this size. Quipu removes the oldest files.
 log_destination = 'stderr'
 logging_collector = on
 log_directory = {logs}
-log_filename = 'postgresql-%a.log'
+log_filename = '{prefix}%Y-%m-%d_%H%M%S.log'
 log_rotation_age = 1d
-log_rotation_size = 0
-log_truncate_on_rotation = on
+log_rotation_size = {size}MB
 ",
         sockets = quoted(folder.run().path()),
         logs = quoted(folder.logs().path()),
+        prefix = log_files::PREFIX,
+        size = log_files::FILE_MIB_MAX,
     );
     conf_d.write("20-quipu.conf", &ours, Some(folder.account()))
 }

@@ -102,7 +102,8 @@ pidfile = {pid}
             pid = files.path().join(PGBOUNCER_PID).display(),
             tls = tls_settings(folder, upstream.tls.as_ref())?,
         );
-        let users = credentials.roles().map(|(role, password)| {
+        // Without the roles for people: see `Embedded::shared_role_url`.
+        let users = credentials.roles_of_services().map(|(role, password)| {
             let (role, password) = (quoted(role, '"'), quoted(password.expose(), '"'));
             format!("{role} {password}\n")
         });

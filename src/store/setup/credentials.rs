@@ -91,15 +91,19 @@ impl Credentials {
     }
 
     /// Each role with its password.
-    pub(in crate::store) fn roles(&self) -> [(&'static str, &Secret); 6] {
-        [
-            ("quipu_owner", &self.owner),
-            ("quipu", &self.service),
-            ("quipu_session", &self.session),
-            (SharedRole::Reader.role(), &self.reader),
-            (SharedRole::MessagesReader.role(), &self.messages_reader),
-            (SharedRole::Writer.role(), &self.writer),
-        ]
+    pub(in crate::store) fn roles(&self) -> impl Iterator<Item = (&'static str, &Secret)> {
+        self.roles_of_services().into_iter().chain(self.roles_of_people())
+    }
+
+    /// Each role of Quipu itself with its password.
+    pub(in crate::store) fn roles_of_services(&self) -> [(&'static str, &Secret); 3] {
+        [("quipu_owner", &self.owner), ("quipu", &self.service), ("quipu_session", &self.session)]
+    }
+
+    /// Each role for people with its password.
+    pub(super) fn roles_of_people(&self) -> [(&'static str, &Secret); 3] {
+        [SharedRole::Reader, SharedRole::MessagesReader, SharedRole::Writer]
+            .map(|person| (person.role(), self.of_shared_role(person)))
     }
 
     /// The password of a role for people.
@@ -138,7 +142,7 @@ impl PasswordFile<'_> {
     /// Stores the passwords.
     pub(super) fn save(&self, credentials: &Credentials) -> Result<(), Error> {
         let roles = credentials.roles().map(|(role, password)| (role.to_owned(), password.expose().into()));
-        let text = format!("{:#}\n", serde_json::Value::Object(roles.into_iter().collect()));
+        let text = format!("{:#}\n", serde_json::Value::Object(roles.collect()));
         (self.write)(&text).map_err(|problem| self.failed("write", problem))
     }
 

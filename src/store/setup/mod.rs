@@ -8,7 +8,10 @@
 
 mod credentials;
 mod error;
+mod functions;
 mod passwords;
+mod people;
+mod requirement;
 mod requirements;
 mod script;
 
@@ -18,8 +21,9 @@ pub use self::credentials::{Credentials, SharedRole};
 pub(super) use self::credentials::{PasswordFile, random_text};
 pub use self::error::Error;
 use self::passwords::Settled;
+pub use self::requirement::Requirement;
+use self::requirement::Weight;
 pub(super) use self::requirements::ROLES;
-pub use self::requirements::Requirement;
 pub use self::script::script;
 use super::Server;
 use super::failure::LOG_IN;
@@ -46,8 +50,8 @@ const CAN_ACT_AS_OWNER: &str = "-- can_act_as_owner
     SELECT pg_has_role(current_user, 'quipu_owner',
                        CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END)";
 
-/// Creates Quipu's roles where they are missing and sets the passwords of all of them. The server receives
-/// SCRAM verifiers, so no password appears in its log.
+/// Creates Quipu's roles where they are missing, and sets the passwords of all of them and the settings of the
+/// roles for people. The server receives SCRAM verifiers, so no password appears in its log.
 ///
 /// Roles belong to the whole server, so two Quipus on one server must share their credentials.
 ///
@@ -58,7 +62,8 @@ pub async fn create_roles(admin: &Secret, credentials: &Credentials) -> Result<(
     let mut client = server.connect().await?;
     let transaction = lock(&mut client, &server).await?;
     apply(&transaction, &server, &requirements::of_roles()).await?;
-    passwords::set(&transaction, &server, credentials).await?;
+    passwords::set(&transaction, &server, &credentials.roles_of_services()).await?;
+    renew_people(&transaction, &server, credentials).await?;
     Ok(transaction.commit().await.map_err(|error| with_action(error, "create Quipu's roles", &server))?)
 }
 
@@ -84,17 +89,42 @@ enum Passwords<'a> {
     Given(&'a Credentials),
 }
 
+/// Closes the databases that every PostgreSQL has to roles without rights: there they could take advisory locks
+/// and open transactions that the guard of Quipu's database does not see. `admin` is the superuser of a server
+/// that serves Quipu alone.
+///
+/// # Errors
+/// [`Error`].
+pub(super) async fn close_other_databases(admin: &Secret) -> Result<(), Error> {
+    let server = Server::parse(admin)?;
+    let action = "close the databases postgres and template1";
+    run(&server.connect().await?, &server, action, requirements::CLOSE_OTHER_DATABASES).await
+}
+
 /// Prepares an operator's server: roles, passwords, database, privileges. `admin` is the login of an
-/// administrator, and its URL names the database. Every role gets the password in `credentials`.
+/// administrator, and its URL names the database. Every role gets the password in `credentials`. On a server
+/// that serves Quipu alone, a superuser also closes the databases `postgres` and `template1`.
 ///
 /// # Errors
 /// [`Error`].
 pub async fn prepare_with(admin: &Secret, credentials: &Credentials) -> Result<(), Error> {
-    prepare_server(&Server::parse(admin)?, Passwords::Given(credentials)).await.map(|_same| ())
+    let server = Server::parse(admin)?;
+    prepare_server(&server, Passwords::Given(credentials)).await?;
+    close_other_databases_if_alone(&server).await
+}
+
+async fn close_other_databases_if_alone(admin: &Server) -> Result<(), Error> {
+    let requirement = requirements::of_other_databases(admin.database());
+    match admin.connect().await {
+        // Not a superuser; then the server has another role that logs in, and the databases stay as they are.
+        Err(error) if error.sqlstate() == Some(NO_PRIVILEGE) => Ok(()),
+        answer => apply(&answer?, admin, &[requirement]).await,
+    }
 }
 
 /// As [`prepare_with`], with random passwords that are kept in `stored`. The passwords of existing roles
-/// change only if this installation set them.
+/// change only if this installation set them; those of the roles for people are set at each start, because
+/// these roles can change them.
 ///
 /// # Errors
 /// [`Error`].
@@ -120,8 +150,9 @@ async fn prepare_server(admin: &Server, passwords: Passwords<'_>) -> Result<Cred
     };
     apply(&transaction, &server, &requirements::of_roles()).await?;
     if settled.must_be_set {
-        passwords::set(&transaction, &server, &settled.credentials).await?;
+        passwords::set(&transaction, &server, &settled.credentials.roles_of_services()).await?;
     }
+    renew_people(&transaction, &server, &settled.credentials).await?;
     transaction.commit().await.map_err(|error| with_action(error, "create Quipu's roles", &server))?;
     ensure_database(&client, &server, name).await?;
     // An administrator who is not a superuser cannot enter a database of quipu_owner. The owner grants the
@@ -134,23 +165,49 @@ async fn prepare_server(admin: &Server, passwords: Passwords<'_>) -> Result<Cred
     };
     let client = inside.connect().await?;
     apply(&client, &inside, &requirements::inside_database(name)).await?;
-    require_none(&inside, missing(&client, name).await)?;
+    advised(&inside, missing(&client, name).await)?;
     Ok(settled.credentials)
 }
 
-/// The requirements that the database of `client` does not meet, without those on tables. Needs no privilege.
-///
-/// # Errors
-/// As PostgreSQL answers.
-pub async fn missing(client: &Client, database: &str) -> Result<Vec<Requirement>, super::Error> {
+/// Sets the settings and passwords of the roles for people. These roles may hold or change the same rows of
+/// the catalog at this moment, so a failure is only a warning.
+async fn renew_people(
+    transaction: &Transaction<'_>,
+    server: &Server,
+    credentials: &Credentials,
+) -> Result<(), Error> {
+    let action = "set the settings and passwords of the roles for people";
+    let begin = "SAVEPOINT people; SET LOCAL lock_timeout = '5s'";
+    transaction.batch_execute(begin).await.map_err(|error| with_action(error, action, server))?;
+    let renewed = async {
+        for statement in people::renewal() {
+            let answer = transaction.batch_execute(&statement).await;
+            answer.map_err(|error| Error::refused(error, action, &statement, server))?;
+        }
+        passwords::set(transaction, server, &credentials.roles_of_people()).await
+    };
+    let end = match renewed.await {
+        Ok(()) => "-- end_wait_for_people\nSET LOCAL lock_timeout = DEFAULT",
+        Err(error) => {
+            tracing::warn!("{error}");
+            "ROLLBACK TO SAVEPOINT people"
+        }
+    };
+    Ok(transaction.batch_execute(end).await.map_err(|error| with_action(error, action, server))?)
+}
+
+/// The requirements that the database of `client` does not meet, without those on tables and those that only
+/// help. Needs no privilege.
+async fn missing(client: &Client, database: &str) -> Result<Vec<Requirement>, super::Error> {
     let mut all = requirements::of_roles();
+    all.extend(people::of_people());
     all.extend(requirements::of_database(database));
     all.extend(requirements::inside_database(database));
     unmet(client, all).await
 }
 
 async fn unmet(client: &Client, mut all: Vec<Requirement>) -> Result<Vec<Requirement>, super::Error> {
-    all.retain(|requirement| requirement.is_needed);
+    all.retain(|requirement| requirement.weight != Weight::Helpful);
     let question = all.iter().map(|requirement| requirement.holds.as_str()).collect::<Vec<_>>().join(",\n");
     let row = client.query_one(&format!("-- unmet_requirements\nSELECT ARRAY[{question}]"), &[]).await?;
     let holds: Vec<bool> = row.get(0);
@@ -159,14 +216,16 @@ async fn unmet(client: &Client, mut all: Vec<Requirement>) -> Result<Vec<Require
     Ok(all)
 }
 
-/// Checks the roles and their privileges on database and schema, with the login of any role.
+/// Checks the roles and their privileges on database and schema, with the login of any role. Returns what is
+/// not met and only advised: settings that the roles for people can undo, and what only a superuser can
+/// establish.
 ///
 /// # Errors
 /// [`Error::Missing`] with each missing requirement and the statement that grants it.
-pub async fn check_roles(login: &Secret) -> Result<(), Error> {
+pub async fn check_roles(login: &Secret) -> Result<Vec<Requirement>, Error> {
     let server = Server::parse(login)?;
     let client = server.connect().await?;
-    require_none(&server, missing(&client, server.database()).await)
+    advised(&server, missing(&client, server.database()).await)
 }
 
 /// Checks the service's privileges on the tables. Call it after the schema was migrated.
@@ -176,12 +235,18 @@ pub async fn check_roles(login: &Secret) -> Result<(), Error> {
 pub async fn check_tables(login: &Secret) -> Result<(), Error> {
     let server = Server::parse(login)?;
     let client = server.connect().await?;
-    require_none(&server, unmet(&client, requirements::of_tables()).await)
+    advised(&server, unmet(&client, requirements::of_tables()).await).map(|_| ())
 }
 
-fn require_none(server: &Server, missing: Result<Vec<Requirement>, super::Error>) -> Result<(), Error> {
-    let missing = missing.map_err(|error| error.during("check the roles' privileges", server.target()))?;
-    if missing.is_empty() { Ok(()) } else { Err(Error::missing(server, missing)) }
+/// The advised ones of the requirements that are not met; an error if one of them is needed.
+fn advised(
+    server: &Server,
+    unmet: Result<Vec<Requirement>, super::Error>,
+) -> Result<Vec<Requirement>, Error> {
+    let unmet = unmet.map_err(|error| error.during("check the roles' privileges", server.target()))?;
+    let (needed, advised): (Vec<_>, Vec<_>) =
+        unmet.into_iter().partition(|requirement| requirement.weight == Weight::Needed);
+    if needed.is_empty() { Ok(advised) } else { Err(Error::missing(server, needed)) }
 }
 
 /// Logs in once and disconnects.
@@ -196,8 +261,9 @@ fn with_action(error: tokio_postgres::Error, action: &str, server: &Server) -> s
     super::Error::from(error).during(action, server.target())
 }
 
-/// Begins a transaction that holds the lock of the roles. Every role of the server can take that lock, so the
-/// wait for it is limited. Going on without the lock is safe: at worst PostgreSQL refuses one of two
+/// Begins a transaction that holds the lock of the roles. In a database whose functions no superuser has
+/// closed, every role can take that lock, so the wait for it is limited; in other databases the administrator
+/// may lack the privilege. Going on without the lock is safe: at worst PostgreSQL refuses one of two
 /// simultaneous setups ("tuple concurrently updated").
 async fn lock<'a>(client: &'a mut Client, server: &Server) -> Result<Transaction<'a>, super::Error> {
     let transaction = client.transaction().await.map_err(|error| with_action(error, LOG_IN, server))?;
@@ -206,9 +272,11 @@ async fn lock<'a>(client: &'a mut Client, server: &Server) -> Result<Transaction
                         SET LOCAL lock_timeout = DEFAULT"
     );
     match transaction.batch_execute(&wait).await {
-        Err(error) if error.code().is_some_and(|code| code.code() == LOCK_NOT_AVAILABLE) => {
+        Err(error)
+            if error.code().is_some_and(|code| matches!(code.code(), LOCK_NOT_AVAILABLE | NO_PRIVILEGE)) =>
+        {
             tracing::warn!(
-                "another session has held the lock of Quipu's roles for 10 s: continuing without it"
+                "cannot take the lock of Quipu's roles within 10 s: continuing without it: {error}"
             );
             let back = transaction.batch_execute("ROLLBACK TO SAVEPOINT lock").await;
             back.map_err(|error| with_action(error, "continue without the lock of the roles", server))?;

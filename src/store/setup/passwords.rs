@@ -86,13 +86,13 @@ async fn accepts(server: &Server, password: &Secret) -> Result<bool, Error> {
     }
 }
 
-/// Sets the password of each role, as a SCRAM verifier.
+/// Sets the password of each of these roles, as a SCRAM verifier.
 pub(super) async fn set(
     transaction: &Transaction<'_>,
     server: &Server,
-    credentials: &Credentials,
+    roles: &[(&'static str, &Secret)],
 ) -> Result<(), Error> {
-    for (role, password) in credentials.roles() {
+    for (role, password) in roles {
         let verifier = verifier(password);
         transaction.batch_execute(&format!("ALTER ROLE {role} PASSWORD '{verifier}'")).await.map_err(
             |error| {

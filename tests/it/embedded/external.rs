@@ -158,7 +158,6 @@ const TAKEN: &[(&str, &str)] = &[
     ("REVOKE quipu FROM quipu_session", "role quipu_session has the privileges of role quipu"),
     ("ALTER ROLE quipu NOLOGIN", "role quipu may log in"),
     ("ALTER ROLE quipu CREATEDB", "role quipu has no attribute of an administrator"),
-    ("ALTER ROLE quipu_reader RESET statement_timeout", "role quipu_reader has a statement_timeout"),
     ("REVOKE INSERT ON ingest_log FROM quipu", "role quipu has the privilege INSERT on table ingest_log"),
     (
         "REVOKE SELECT ON events FROM quipu, quipu_reader",
@@ -331,6 +330,8 @@ async fn setup_with_passwords_in_files_prepares_what_a_start_requires() {
     check_tables(&owner_url).await.unwrap();
     let service = Secret::new(server.url("quipu", "s3cret", "127.0.0.1", "quipu"));
     assert_eq!(ask(&service, "SHOW wal_compression").await.unwrap(), "lz4");
+    let is_closed = "SELECT (NOT has_database_privilege('quipu_reader', 'postgres', 'CONNECT'))::text";
+    assert_eq!(ask(&service, is_closed).await.unwrap(), "true");
     let refused = Secret::new(server.url("quipu", "first", "127.0.0.1", "quipu"));
     assert!(ask(&refused, "SELECT 1").await.is_err(), "the first password is replaced");
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use ed25519_dalek::SigningKey;
 use quipu::store::owner;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use sqlx::postgres::PgListener;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -312,4 +314,29 @@ async fn the_view_of_all_journals_names_no_party_and_no_message() {
     let rows = analyst.query(entries, &[]).await.unwrap();
     let seen: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     assert_eq!(seen, ["message_accepted {}", "message_acknowledged {}"]);
+}
+
+/// Every role may LISTEN. A hint stands for its recipient by an HMAC whose key only the service reads.
+#[tokio::test]
+async fn a_hint_tells_an_analyst_no_recipient() {
+    let database = TestDatabase::new().await;
+    let [room, other] = [Room::on(&database).await, Room::on(&database).await];
+    let mut analyst = PgListener::connect(database.reader_url().expose()).await.unwrap();
+    analyst.listen("quipu").await.unwrap();
+    let mut recipient = other.two(&wayfarer(2), "phone").await;
+    let mut sender = room.two(&wayfarer(1), "laptop").await;
+    sender.send_all(&wayfarer(2), &[HELLO.to_owned()]).await;
+    recipient.message().await;
+    let topic = within_deadline("a hint with a topic", async {
+        loop {
+            let hint = analyst.recv().await.unwrap();
+            if let Some((_process, topics)) = hint.payload().split_once(' ') {
+                break topics.to_owned();
+            }
+        }
+    })
+    .await;
+    assert_eq!(topic.len(), 12, "one recipient: {topic}");
+    let plain = hex::encode(Sha256::digest(wayfarer(2).as_bytes()));
+    assert!(!plain.contains(&topic), "the topic is a part of the recipient's hash");
 }
