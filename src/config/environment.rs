@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use url::Url;
 
-use super::layer::{ENVIRONMENT, Problem};
 use super::dotenv;
+use super::layer::{ENVIRONMENT, Problem};
 use crate::base::Secret;
 
 /// The variable with the monitor's secret key: hex or `nsec1…`.
