@@ -24,8 +24,17 @@ async fn the_ready_file_is_private_and_names_every_door() {
         assert_eq!(client.query_typed("SELECT 1", &[]).await.unwrap().len(), 1, "{key}");
     }
     let services = instance.ready["services"].as_object().unwrap();
-    let expected =
-        ["console", "finder", "messages", "messages-http", "ops", "projector", "synchronizer", "ticker"];
+    let expected = [
+        "console",
+        "finder",
+        "messages",
+        "messages-http",
+        "observer",
+        "ops",
+        "projector",
+        "synchronizer",
+        "ticker",
+    ];
     assert_eq!(services.keys().collect::<Vec<_>>(), expected);
     for service in expected {
         let address: std::net::SocketAddr = services[service].as_str().unwrap().parse().unwrap();
