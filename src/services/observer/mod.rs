@@ -3,9 +3,9 @@
 //! Every process may run it; one holds the lease and exports the values, so a scrape never causes a query
 //! and several processes do not repeat one. It writes nothing but its lease. It reads public views of other
 //! rooms, which the console and the command line read too, PostgreSQL's statistics, and PgBouncer's admin
-//! console. Invariants: at most one process exports a value; a value that is older than [`INTERVALS_KEPT`]
+//! console. Invariants: at most one process exports a value; a value that is older than `INTERVALS_KEPT`
 //! intervals of its group is not exported; no query scans events or sightings. Limits, with their reasons:
-//! [`STATEMENT_MAX`], [`READING_MAX`], [`PENDING_MAX`].
+//! `STATEMENT_MAX`, `READING_MAX`, `PENDING_MAX`.
 
 mod metrics;
 mod react;
