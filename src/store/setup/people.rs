@@ -103,7 +103,7 @@ fn set(role: &str, Setting { name, value, .. }: &Setting) -> String {
 fn reset_all(role: &str) -> String {
     format!(
         "DO $$ DECLARE place text; BEGIN
-        FOR place IN SELECT coalesce(format('IN DATABASE %I', d.datname), '')
+        FOR place IN SELECT coalesce('IN DATABASE ' || quote_ident(d.datname), '')
                      FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase
                      WHERE r.rolname = '{role}' LOOP
             EXECUTE format('ALTER ROLE {role} %s RESET ALL', place);
@@ -116,7 +116,7 @@ fn reset_all(role: &str) -> String {
 fn reset_other(role: &str, known: &[&str]) -> String {
     format!(
         "DO $$ DECLARE place text; name text; BEGIN
-        FOR place, name IN SELECT coalesce(format('IN DATABASE %I', d.datname), ''), split_part(c, '=', 1)
+        FOR place, name IN SELECT coalesce('IN DATABASE ' || quote_ident(d.datname), ''), split_part(c, '=', 1)
                      FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase,
                           unnest(s.setconfig) AS c
                      WHERE r.rolname = '{role}' AND (s.setdatabase <> 0 OR split_part(c, '=', 1) <> ALL ('{{{}}}')) LOOP
