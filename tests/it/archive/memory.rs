@@ -47,12 +47,10 @@ fn quarter_and_rest(file: &Path, lines: u64, folder: &Path) -> [std::path::PathB
     paths
 }
 
-/// Imports a quarter of a file and then the rest. What the rest needed more than the quarter is what each
-/// further event costs, so the peak of an import of [`EVENTS`] events follows. In `make test` the file is
-/// shorter than that import, in `make soak` it is longer.
+/// Imports a quarter of a file and then the rest, which is at least [`EVENTS`] events.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_import_of_200_000_events_stays_under_200_mb() {
-    let lines = if rounds() == 1 { 75_000 } else { EVENTS * 4 / 3 + 4 };
+    let lines = (EVENTS * 4 / 3 + 4) * rounds();
     let sample = Sample::of(usize::try_from(lines).unwrap());
     let instance = Instance::start(&[]);
     let parts = quarter_and_rest(&sample.path(), lines, instance.folder());
