@@ -300,7 +300,7 @@ const MANY: &str = "
     FROM generate_series(1, 9000) n;
     INSERT INTO candidates (url, network, found_at, source, domain)
     SELECT 'wss://c' || n || '.example', 'clearnet', now(), 'event', 'c' || n || '.example' FROM generate_series(1, 1000) n;
-    INSERT INTO relays (number, url, network, inserted_at) VALUES (20000, 'wss://odd.example', 'a network of nobody', now());
+    INSERT INTO relays (number, url, network, inserted_at) VALUES (20000, 'wss://odd.example', 'an unknown network', now());
     ANALYZE;";
 
 /// Scrapes whose cost is measured.
