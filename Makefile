@@ -39,6 +39,15 @@ quick: deps ## While you work: formatting, lints, unit tests, rules of the archi
 try: deps-test ## One test or a few, soon after an edit: make try TEST=messages::ttl
 	$(UNOPTIMISED) $(CARGO) test --locked --test it -- $(TEST)
 
+# How many times as long as in `make test` the tests of random lives, crashes and memory are.
+ROUNDS ?= 5
+SOAKED := archive::chaos archive::crashes archive::memory messages::model store::overtaking store::requests store::ticks
+
+.PHONY: soak
+soak: deps-test ## The tests of random lives, crashes and memory, ROUNDS=5 times as long as in `make test`
+	QUIPU_TEST_ROUNDS='$(ROUNDS)' PROPTEST_CASES=$$((256 * $(ROUNDS))) CARGO='$(CARGO)' \
+	    scripts/test $(SOAKED) messages::golden_frames messages::edge messages::decide
+
 .PHONY: build
 build: deps ## Build the program
 	$(CARGO) build --locked
@@ -70,10 +79,14 @@ fmt: ## Format the code
 	$(CARGO) fmt
 
 .PHONY: docs
-docs: build ## Renew the settings in docs/configuration.md from the code
-	@file=docs/configuration.md; \
-	{ sed '/^<!-- Generated /,$$d' "$$file" && $(TARGET)/debug/quipu check-config --markdown; } > "$$file.new"; \
-	mv "$$file.new" "$$file"
+docs: build ## Renew docs/configuration.md and docs/metrics.md from the code
+	@renew() { { sed '/^<!-- Generated /,$$d' "$$1" && $(TARGET)/debug/quipu $$2; } > "$$1.new"; mv "$$1.new" "$$1"; }; \
+	renew docs/configuration.md 'check-config --markdown'; \
+	renew docs/metrics.md metrics
+
+.PHONY: dashboards
+dashboards: ## Renew monitoring/grafana/dashboards from their sources
+	python3 monitoring/grafana/build.py
 
 .PHONY: queries
 queries: ## Renew .sqlx/, the checked queries of the session door
@@ -132,10 +145,14 @@ deny: ## Licences, sources, banned crates and known vulnerabilities (needs cargo
 compose-check: ## Check the container files, with docker compose itself where it is installed
 	@if docker compose version >/dev/null 2>&1; then \
 	    for file in docker-compose.yaml implementations/*/docker-compose.yaml; do \
-	        docker compose --env-file <(sed 's/=$$/=x/' .env.example) -f "$$file" config --quiet && echo "$$file is accepted"; \
+	        docker compose --env-file "$$(dirname "$$file")/.env.example" -f "$$file" config --quiet && echo "$$file is accepted"; \
 	    done; \
 	else echo 'docker compose is not installed: only what can be read is checked'; fi
 	$(CARGO) test --locked --test it compose::
+
+.PHONY: compose-test
+compose-test: build ## Run docker-compose.yaml for real, with podman and stand-ins from Debian's packages; PREBUILT=program (root, 10 minutes)
+	scripts/compose-test
 
 .PHONY: real-events
 real-events: build ## Import FILE=… twice into a fresh instance and compare what comes out

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use quipu::services::jobs::append::JobAnswer;
 use quipu::services::jobs::command::{Change, Claim, Fence, FencedLease, JobChange, JobCommand, Submission};
+use quipu::services::jobs::metrics::JobMetrics;
 use quipu::services::jobs::{self, Started};
 use support::pgbench::Pgbench;
 use support::run::{Run, middle, run_heading, run_row};
@@ -58,7 +59,8 @@ async fn main() {
     let server = Server::start().await;
     let lifecycle = lifecycle();
     let parts = parts(&server, &lifecycle);
-    let started = jobs::start(&parts, &mut BTreeMap::new()).await.expect("the room starts");
+    let started =
+        jobs::start(&parts, JobMetrics::default(), &mut BTreeMap::new()).await.expect("the room starts");
     println!("{}; {ROUNDS} rounds, medians\n", server.durability().await);
     server.run("CREATE TABLE bench_rows (number bigserial PRIMARY KEY, kind text, hash text)").await;
 

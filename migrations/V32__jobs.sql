@@ -128,7 +128,7 @@ CREATE TABLE job_keys (
     key bytea  PRIMARY KEY CONSTRAINT job_keys_key CHECK (octet_length(key) = 32),
     job bigint NOT NULL
 );
-COMMENT ON TABLE job_keys IS 'projection: the job that was submitted under a unique key; a second one with the same key is not stored';
+COMMENT ON TABLE job_keys IS 'projection of jobs, kept in the same commit: the job that was submitted under a unique key; a second one with the same key is not stored';
 COMMENT ON COLUMN job_keys.key IS 'jobs.unique_key';
 COMMENT ON COLUMN job_keys.job IS 'number of the job';
 SELECT quipu_make_changeable('job_keys');
@@ -139,7 +139,7 @@ CREATE TABLE job_totals (
     jobs   bigint NOT NULL,
     PRIMARY KEY (type, status)
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE job_totals IS 'projection: number of jobs by type and status, up to the newest tick; the view job_counts is exact';
+COMMENT ON TABLE job_totals IS 'projection of jobs and job_log by ticks: number of jobs by type and status; the view job_counts is exact';
 COMMENT ON COLUMN job_totals.type IS 'as in jobs';
 COMMENT ON COLUMN job_totals.status IS 'as in job_log';
 COMMENT ON COLUMN job_totals.jobs IS 'number of jobs';
@@ -325,21 +325,30 @@ CREATE INDEX job_schedules_xid ON job_schedules (xid);
 CREATE INDEX job_schedules_position ON job_schedules (position);
 SELECT quipu_make_journal('job_schedules');
 
--- The entries of a journal that snapshot `this` sees and snapshot `last` does not. Their current text, and
--- that of all other functions, is in functions/jobs.sql; the view job_counts needs these two.
-CREATE FUNCTION jobs_between(last pg_snapshot, this pg_snapshot) RETURNS SETOF jobs LANGUAGE sql STABLE AS 'SELECT * FROM jobs WHERE false';
-CREATE FUNCTION job_log_between(last pg_snapshot, this pg_snapshot) RETURNS SETOF job_log LANGUAGE sql STABLE AS 'SELECT * FROM job_log WHERE false';
-
+-- The conditions on `xid` are those of jobs_between() and job_log_between(), up to the snapshot of the query.
 CREATE VIEW job_counts AS
-WITH reached AS MATERIALIZED (SELECT (SELECT c.snapshot FROM checkpoint c WHERE c.projection = 'job_totals') AS snapshot)
+WITH reached AS MATERIALIZED (
+    SELECT (SELECT c.snapshot FROM checkpoint c WHERE c.projection = 'job_totals') AS snapshot, (SELECT max(e.floor) FROM era e) AS floor),
+later (type, status, was) AS (
+    SELECT n.* FROM reached r CROSS JOIN LATERAL (
+        SELECT j.type, j.status, NULL::text FROM jobs j WHERE r.snapshot IS NULL
+        UNION ALL
+        SELECT j.type, j.status, NULL FROM jobs j WHERE j.xid >= pg_snapshot_xmax(r.snapshot) AND j.position > r.floor
+        UNION ALL
+        SELECT j.type, j.status, NULL FROM jobs j WHERE j.xid = ANY (quipu_in_progress(r.snapshot)) AND j.position > r.floor
+        UNION ALL
+        SELECT l.type, l.status, l.was FROM job_log l WHERE r.snapshot IS NULL AND l.status <> l.was
+        UNION ALL
+        SELECT l.type, l.status, l.was FROM job_log l
+        WHERE l.xid >= pg_snapshot_xmax(r.snapshot) AND l.position > r.floor AND l.status <> l.was
+        UNION ALL
+        SELECT l.type, l.status, l.was FROM job_log l
+        WHERE l.xid = ANY (quipu_in_progress(r.snapshot)) AND l.position > r.floor AND l.status <> l.was) n)
 SELECT d.type, d.status, sum(d.jobs)::bigint AS jobs FROM (
     SELECT t.type, t.status, t.jobs FROM job_totals t, reached r WHERE r.snapshot IS NOT NULL
     UNION ALL
-    SELECT j.type, j.status, 1 FROM reached r, jobs_between(r.snapshot, pg_current_snapshot()) j
-    UNION ALL
-    SELECT l.type, s.status, s.change FROM reached r, job_log_between(r.snapshot, pg_current_snapshot()) l,
-           (VALUES (1), (-1)) AS c (change), LATERAL (SELECT CASE c.change WHEN 1 THEN l.status ELSE l.was END AS status, c.change) s
-    WHERE l.status <> l.was) d
+    SELECT l.type, s.status, s.jobs FROM later l CROSS JOIN LATERAL (VALUES (l.status, 1), (l.was, -1)) AS s (status, jobs)
+    WHERE s.status IS NOT NULL) d
 GROUP BY d.type, d.status HAVING sum(d.jobs) <> 0;
 COMMENT ON VIEW job_counts IS 'number of jobs by type and status: job_totals and the entries since then';
 

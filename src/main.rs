@@ -6,6 +6,7 @@ use clap::Parser as _;
 use mimalloc::MiMalloc;
 use quipu::base::with_causes;
 use quipu::cli::Cli;
+use quipu::telemetry::notice;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -23,6 +24,6 @@ fn main() -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("quipu: {}", with_causes(error.as_ref()));
+    notice(format_args!("quipu: {}", with_causes(error.as_ref())));
     ExitCode::FAILURE
 }

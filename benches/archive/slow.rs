@@ -1,4 +1,4 @@
-//! Measures fifty honest relays, alone and together with 72 relays that try to hold every place of the crawl:
+//! Measures fifty honest relays, alone and together with 72 relays that try to hold every slot of the crawl:
 //! 64 send one event every 39 seconds, and 8 announce a million events that they do not have. Default
 //! settings.
 
@@ -11,7 +11,7 @@ const DRIPS: usize = 64;
 const ANNOUNCE: usize = 8;
 /// Events of each honest relay. The relay pauses before each answer and event, so that it takes about 20
 /// seconds whatever the load of the machine, and all of them together take longer than a slow relay keeps its
-/// place.
+/// slot.
 const EVENTS_EACH: usize = 8_000;
 
 const ALONE: Plan = Plan {

@@ -19,7 +19,7 @@ const PLAN: Plan = Plan {
 };
 /// Default number of concurrent connections of the synchronizer. The monitor checks as many relays, with two
 /// connections each: one to the relay and one for its document.
-const PLACES: f64 = 256.0;
+const CONNECTIONS: f64 = 256.0;
 /// Files and connections of the program other than those to relays.
 const OTHER_FILES: f64 = 64.0;
 /// Limit in seconds until every event is archived or its absence has a reason, and the timeout of the bench.
@@ -60,7 +60,7 @@ pub(crate) async fn measure() -> Vec<Row> {
     );
     assert_eq!(farm.trapped(), 0, "a redirect to a private address was followed");
     let (mib, files) = (instance.peak_mib(), files as f64);
-    let files_max = 3.0 * PLACES + OTHER_FILES;
+    let files_max = 3.0 * CONNECTIONS + OTHER_FILES;
     vec![
         row(
             "1,000 relays archived whole, or with their reason",

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use libfuzzer_sys::fuzz_target;
 use quipu::app::{UpOptions, up};
 use quipu::config::{Configuration, Environment, Sources};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The addresses of its listeners. The instance ends with the process; the next run of the target reuses its
 /// folder.
@@ -40,7 +41,11 @@ static LISTENERS: LazyLock<Vec<SocketAddr>> = LazyLock::new(|| {
             .enable_all()
             .build()
             .expect("threads can be started");
-        let ended = runtime.block_on(up(configuration, &options));
+        let ended = runtime.block_on(async {
+            // Rust's own `main`, which ignores SIGPIPE, does not run here: a closed connection would end the process.
+            let _pipe = signal(SignalKind::pipe()).expect("the signal can be handled");
+            up(configuration, &options).await
+        });
         panic!("the instance ended: {ended:?}");
     });
     listeners(&ready)

@@ -13,17 +13,19 @@ use negentropy::{Id, NegentropyStorageVector};
 use nostr_sdk::Filter;
 use quipu::base::RelayUrl;
 use quipu::config::Networks;
-use quipu::net::relay::{ANNOUNCED_IDS_MAX, PAGE_BYTES_MAX, Timeouts, RelaySession};
+use quipu::net::relay::{ANNOUNCED_IDS_MAX, PAGE_BYTES_MAX, RelaySession, Timeouts};
 use quipu::net::{Egress, Trust};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_tungstenite::tungstenite::Message;
 
-const PATIENCE: Timeouts = Timeouts { connect: Duration::from_secs(5), idle: Duration::from_millis(200) };
+const MOMENT: Duration = Duration::from_millis(5);
+const TIMEOUTS: Timeouts = Timeouts { connect: Duration::from_secs(5), idle: Duration::from_millis(200) };
 
 type Script = Arc<Mutex<Vec<String>>>;
 
-/// A relay that answers each message of its client with the next line of the script, and then closes.
+/// A relay that answers each message of its client with the next line of the script, and closes after the
+/// last: an input must not wait for the client's time limit, or five inputs a second would be tried.
 struct Relay {
     runtime: Runtime,
     script: Script,
@@ -47,22 +49,35 @@ static RELAY: LazyLock<Relay> = LazyLock::new(|| {
 
 async fn serve(listener: TcpListener, script: Script) {
     while let Ok((stream, _)) = listener.accept().await {
-        let lines = script.lock().expect("no one panics while holding it").clone();
+        let lines = script.lock().expect("it is held for one statement").clone();
         tokio::spawn(async move {
             let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
-            let mut lines = lines.into_iter();
-            while let Some(Ok(message)) = socket.next().await {
-                let Message::Text(asked) = message else { continue };
-                if asked.starts_with("[\"CLOSE\"") {
-                    continue;
+            let mut lines = lines.into_iter().peekable();
+            let mut id = String::new();
+            loop {
+                // A client that sends nothing for a moment waits for more: it gets the next line all the same.
+                if let Ok(message) = tokio::time::timeout(MOMENT, socket.next()).await {
+                    let Some(Ok(message)) = message else { return };
+                    match message {
+                        Message::Text(text) if !text.starts_with("[\"CLOSE\"") => {
+                            text.split('"').nth(3).unwrap_or_default().clone_into(&mut id);
+                        }
+                        _ => continue,
+                    }
                 }
                 // `ID` in the script stands for the request's subscription id. A line that ends with `+` is
                 // followed by the next line at once.
-                let id = asked.split('"').nth(3).unwrap_or_default().to_owned();
                 loop {
                     let Some(line) = lines.next() else { return };
                     let text = line.trim_end_matches('+').replace("\"ID\"", &format!("\"{id}\""));
-                    if socket.send(Message::Text(text.into())).await.is_err() || !line.ends_with('+') {
+                    if socket.send(Message::Text(text.into())).await.is_err() {
+                        return;
+                    }
+                    if lines.peek().is_none() {
+                        let _ = socket.close(None).await;
+                        return;
+                    }
+                    if !line.ends_with('+') {
                         break;
                     }
                 }
@@ -74,9 +89,9 @@ async fn serve(listener: TcpListener, script: Script) {
 fuzz_target!(|bytes: &[u8]| {
     let Some((first, script)) = bytes.split_first() else { return };
     let text = String::from_utf8_lossy(script);
-    *RELAY.script.lock().expect("no one panics while holding it") = text.lines().map(str::to_owned).collect();
+    *RELAY.script.lock().expect("it is held for one statement") = text.lines().map(str::to_owned).collect();
     RELAY.runtime.block_on(async {
-        let Ok(mut session) = RelaySession::connect(&RELAY.outside, &RELAY.url, Trust::Named, PATIENCE).await
+        let Ok(mut session) = RelaySession::connect(&RELAY.outside, &RELAY.url, Trust::Named, TIMEOUTS).await
         else {
             return;
         };

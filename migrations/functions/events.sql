@@ -171,7 +171,8 @@ REVOKE ALL ON FUNCTION quipu_open_batch(bytea[], bytea[], bigint[], integer[]) F
 GRANT EXECUTE ON FUNCTION quipu_open_batch(bytea[], bytea[], bigint[], integer[]) TO quipu;
 
 -- Ends every batch of events: writes its sightings, the relays' progress, and its entry in ingest_log.
---   first            ingest_log.batch: the first slot of the batch; NULL when it drew none
+--   first            the first slot that the batch drew, stored as ingest_log.batch; NULL when it drew none
+--   command          id of the group commit, stored as ingest_log.command, by which its outcome is looked up
 --   stored_numbers   numbers of the new events
 --   oldest, newest   least and greatest created_at of the new events
 --   other arguments  as passed to insert_event_batch

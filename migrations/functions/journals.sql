@@ -28,7 +28,9 @@ END $$;
 COMMENT ON FUNCTION quipu_make_changeable(regclass, name) IS 'grants of a projection or working table: the service may change it, the named role may read it';
 REVOKE ALL ON FUNCTION quipu_make_changeable(regclass, name) FROM PUBLIC;
 
--- As before, but without waiting: every role may take this lock, and the next tick covers the same entries.
+-- Takes a tick, unless another session is taking one or nothing was written since the last. It never waits for the
+-- lock: every role may hold an advisory lock, and the next tick covers the same entries. `cluster`: system
+-- identifier of the PostgreSQL cluster. Returns the tick's number, NULL for none.
 CREATE OR REPLACE FUNCTION quipu_take_tick(cluster bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE drawn bigint; last tick%ROWTYPE; taken bigint;
 BEGIN
@@ -83,24 +85,51 @@ CREATE OR REPLACE FUNCTION journal_between(last pg_snapshot, this pg_snapshot) R
 $$;
 COMMENT ON FUNCTION journal_between(pg_snapshot, pg_snapshot) IS 'entries of all journals that the second snapshot sees and the first does not';
 
--- Ends sessions of the roles for people that block the service: with a transaction older than
--- `transaction_s_max` seconds, or with an advisory lock, which every role may take. A lock of quipu_writer
--- counts only after ten seconds. The service calls it every few seconds. Sessions of an administrator are
--- left alone. Returns the number of ended sessions.
-CREATE OR REPLACE FUNCTION quipu_end_obstructions(transaction_s_max integer) RETURNS integer LANGUAGE sql AS $$
-    SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid))::integer
+-- Sessions of the roles for people that block the service: with a transaction older than `transaction_s_max`
+-- seconds, or with an advisory lock, which every role may take where no superuser has closed these functions. A
+-- lock of quipu_writer counts only after ten seconds: the procedures that it may call take such locks themselves,
+-- until its transaction ends. A transaction of any age counts while it may keep the queue of NOTIFY from being
+-- emptied. In the databases that every server has, such sessions fill the table of locks. Sessions of an
+-- administrator are left alone.
+CREATE OR REPLACE FUNCTION quipu_obstructions(transaction_s_max integer)
+RETURNS TABLE (pid integer, started_us bigint, role text, reason text) LANGUAGE sql STABLE AS $$
+    SELECT a.pid, (extract(epoch FROM a.backend_start) * 1000000)::bigint, a.usename::text,
+           CASE WHEN k.is_old THEN format('has a transaction of more than %s s', transaction_s_max)
+                WHEN k.is_locking THEN 'holds an advisory lock' ELSE 'keeps the queue of NOTIFY full' END
     FROM pg_stat_activity a
-    WHERE a.datname = current_database() AND a.usename IN ('quipu_reader', 'quipu_messages_reader', 'quipu_writer')
-      AND (a.xact_start < clock_timestamp() - make_interval(secs => transaction_s_max)
-           -- The procedures that quipu_writer may call take such locks themselves, until its transaction
-           -- ends.
-           OR (a.pid IN (SELECT l.pid FROM pg_locks l WHERE l.locktype = 'advisory' AND l.database = a.datid)
+    CROSS JOIN LATERAL (
+        SELECT coalesce(a.xact_start < clock_timestamp() - make_interval(secs => transaction_s_max), false) AS is_old,
+               a.pid IN (SELECT l.pid FROM pg_locks l WHERE l.locktype = 'advisory' AND l.database = a.datid)
                AND (a.usename <> 'quipu_writer'
-                    OR coalesce(a.xact_start, a.state_change) < clock_timestamp() - least(make_interval(secs => transaction_s_max), '10 s'))))
+                    OR coalesce(a.xact_start, a.state_change) < clock_timestamp() - least(make_interval(secs => transaction_s_max), '10 s')) AS is_locking) k
+    WHERE a.datname IN (current_database(), 'postgres', 'template1')
+      AND a.usename IN ('quipu_reader', 'quipu_messages_reader', 'quipu_writer')
+      AND (k.is_old OR k.is_locking OR (a.xact_start IS NOT NULL AND (SELECT pg_notification_queue_usage() > 0.5)))
+$$;
+COMMENT ON FUNCTION quipu_obstructions(integer) IS 'sessions of the roles for people that hold an advisory lock or a transaction of more seconds than this: process, start in microseconds since 1970, role, reason';
+REVOKE ALL ON FUNCTION quipu_obstructions(integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION quipu_obstructions(integer) TO quipu;
+
+-- For binaries that do not know quipu_obstructions, and for operators.
+CREATE OR REPLACE FUNCTION quipu_end_obstructions(transaction_s_max integer) RETURNS integer LANGUAGE sql AS $$
+    SELECT count(*) FILTER (WHERE pg_terminate_backend(o.pid))::integer FROM quipu_obstructions(transaction_s_max) o
 $$;
 COMMENT ON FUNCTION quipu_end_obstructions(integer) IS 'ends sessions of the roles for people that hold an advisory lock or a transaction of more seconds than this; returns their number';
 REVOKE ALL ON FUNCTION quipu_end_obstructions(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_end_obstructions(integer) TO quipu;
+
+-- Ends sessions of the roles for people, however young, for whose locks a statement of Quipu waits. Called while
+-- maintenance waits that readers have refused for a minute. Returns the number of ended sessions.
+CREATE OR REPLACE FUNCTION quipu_end_blockers() RETURNS integer LANGUAGE sql AS $$
+    SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid))::integer
+    FROM pg_stat_activity a
+    WHERE a.usename IN ('quipu_reader', 'quipu_messages_reader', 'quipu_writer')
+      AND a.pid IN (SELECT unnest(pg_blocking_pids(w.pid)) FROM pg_locks l JOIN pg_stat_activity w ON w.pid = l.pid
+                    WHERE NOT l.granted AND w.datname = current_database() AND w.usename IN ('quipu', 'quipu_session', 'quipu_owner'))
+$$;
+COMMENT ON FUNCTION quipu_end_blockers() IS 'ends sessions of the roles for people that hold a lock for which a statement of Quipu waits; returns their number';
+REVOKE ALL ON FUNCTION quipu_end_blockers() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION quipu_end_blockers() TO quipu;
 
 -- Leaves volatile functions to the service alone; functions that only compute or read stay executable by
 -- PUBLIC. Runs after migrations and procedures were applied.

@@ -1,13 +1,13 @@
 -- Messages: sending and acknowledging, devices, tokens, and the hours of payloads.
 
--- Commits sends, acknowledgements and hand-overs. May be sent again: rows that exist already give the same
--- answer as before.
---   sends  msg_ids … payloads   one element per message; ttls as requested, lives after the limit, in
---                               seconds; generations 1 or 2
---   acks   ack_…                one element per acknowledgement, by the message's recipient; time of the
---                               hand-over, NULL for none
---   pushes push_…               one element per hand-over: message number and time, microseconds since 1970
---                               by this server's clock
+-- Stores one batch of sent messages, acknowledgements and deliveries to devices (pushes). The same batch may
+-- be sent again: what is stored already is not stored twice and gets the same answer as before.
+--   msg_ids … payloads   one element for each sent message. ttls: lifetimes as requested, lives: after the
+--                        limit, both in seconds; generations: 1 or 2
+--   ack_…                one element for each acknowledgement by a device of the recipient. ack_pushed_us: when
+--                        the message was pushed to that device, NULL if it was not
+--   push_…               one element for each push: number of the message, device, and time
+-- Times are microseconds since 1970 by this server's clock.
 -- Returns a row per send and per ack: its place from 0, and the message. status: accepted, repeated (same
 -- client_msg_id, same message), mismatch (same client_msg_id, other message), acknowledged, unknown (no such
 -- message for this recipient).
@@ -125,8 +125,9 @@ COMMENT ON FUNCTION quipu_move_message_positions(text[], text[]) IS 'advances th
 REVOKE ALL ON FUNCTION quipu_move_message_positions(text[], text[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_move_message_positions(text[], text[]) TO quipu;
 
--- Registers a device of a recipient, or updates when it was seen. Returns its read position, or NULL when the
--- recipient has `most` other devices that were seen within 30 days. Deletes devices that were not.
+-- Registers device `shown` of recipient `of`, or records that a registered one was seen now. Returns the
+-- device's read position. Returns NULL, and registers nothing, when `most` other devices of the recipient were
+-- seen within 30 days; devices that were not are deleted first.
 CREATE OR REPLACE FUNCTION quipu_show_message_device(of text, shown text, most integer) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE place bigint;
 BEGIN
@@ -179,9 +180,13 @@ COMMENT ON FUNCTION quipu_message_challenge_key(bytea) IS 'the secret with which
 REVOKE ALL ON FUNCTION quipu_message_challenge_key(bytea) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_message_challenge_key(bytea) TO quipu;
 
--- Creates tokens; may be sent again. challenges: hash of the answered challenge, NULL for a token of the
--- operator; mosts: limit on a wayfarer's valid tokens for proofs. Returns a row per token: its place from 0,
--- and recorded, used (the challenge was answered before) or over (the wayfarer has reached the limit).
+-- Creates bearer tokens, one for each element of the arrays. The same call may be repeated.
+--   tokens      SHA-256 of each token
+--   lives       seconds until it expires, NULL for never
+--   challenges  SHA-256 of the challenge whose answer earned the token; NULL for a token that the operator made
+--   mosts       how many valid tokens earned by challenges the wayfarer may have; not applied to the operator's
+-- Returns one row for each token: its place in the arrays, from 0, and its status. recorded: it exists now.
+-- used: another token was earned by the same challenge. over: the wayfarer has as many as it may have.
 CREATE OR REPLACE FUNCTION quipu_create_message_tokens(
     tokens bytea[], wayfarers text[], devices text[], labels text[], lives bigint[], challenges bytea[], mosts integer[])
 RETURNS TABLE (place integer, status text) LANGUAGE plpgsql AS $$
@@ -217,6 +222,8 @@ COMMENT ON FUNCTION quipu_create_message_tokens(bytea[], text[], text[], text[],
 REVOKE ALL ON FUNCTION quipu_create_message_tokens(bytea[], text[], text[], text[], bigint[], bytea[], integer[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_create_message_tokens(bytea[], text[], text[], text[], bigint[], bytea[], integer[]) TO quipu;
 
+-- Creates at most 200 hours, because the transaction holds a lock on each and its indexes. The caller repeats it
+-- until it creates fewer.
 CREATE OR REPLACE FUNCTION quipu_ensure_message_hours(until_s bigint) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
@@ -228,7 +235,7 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('quipu/message_hours', 0));
     existing := ARRAY(SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
                       WHERE i.inhparent = 'message_payloads'::regclass);
-    WHILE hour <= last LOOP
+    WHILE hour <= last AND made < 200 LOOP
         name := 'message_payloads_' || to_char(hour AT TIME ZONE 'UTC', 'YYYYMMDD"h"HH24');
         IF name <> ALL (existing) THEN
             EXECUTE format('CREATE TABLE partitions.%I (LIKE message_payloads INCLUDING ALL)', name);
@@ -240,9 +247,17 @@ BEGIN
     END LOOP;
     RETURN made;
 END $$;
-COMMENT ON FUNCTION quipu_ensure_message_hours(bigint) IS 'creates partitions of message_payloads up to the given hour of expiry, at most 400 days ahead; returns their number';
+COMMENT ON FUNCTION quipu_ensure_message_hours(bigint) IS 'creates partitions of message_payloads up to the given hour of expiry, at most 400 days ahead and 200 a call; returns their number';
 REVOKE ALL ON FUNCTION quipu_ensure_message_hours(bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_ensure_message_hours(bigint) TO quipu;
+
+-- Whether an expired hour of payloads still exists: after quipu_drop_message_hour returned NULL, a read delays it.
+CREATE OR REPLACE FUNCTION quipu_has_expired_message_hour() RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                   WHERE i.inhparent = 'message_payloads'::regclass
+                     AND c.relname < 'message_payloads_' || to_char((clock_timestamp() - interval '1 minute') AT TIME ZONE 'UTC', 'YYYYMMDD"h"HH24'))
+$$;
+COMMENT ON FUNCTION quipu_has_expired_message_hour() IS 'whether an expired hour of payloads is not dropped yet';
 
 -- Drops the oldest expired hour of payloads and records it. Returns the number of its messages, NULL when no
 -- hour has expired or when a read delays it: senders would queue behind the lock. The caller tries again

@@ -46,8 +46,8 @@ COMMENT ON FUNCTION quipu_last_month() IS 'the last month with its own partition
 -- them move there unchanged, and their number is checked. The service calls this about once a day.
 CREATE OR REPLACE FUNCTION quipu_ensure_months(now_s bigint) RETURNS integer
 -- Does not wait for a long read, because all other sessions would queue behind the lock. The caller tries
--- again later.
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '2s' AS $$
+-- again later, and ends the reading sessions after a minute.
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '500ms' AS $$
 DECLARE
     wanted date := date_trunc('month', to_timestamp(least(now_s, 4102444800)) AT TIME ZONE 'UTC' + interval '2 years')::date;
     month date; made integer := 0; family text; before bigint; after bigint;

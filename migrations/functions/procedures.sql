@@ -40,8 +40,8 @@ BEGIN
 END $$;
 
 -- Adds relays. Returns their numbers in the order given; known relays keep their numbers. A relay of another
--- source gets source `operator` when the operator names it, and is then no longer refused. A candidate that
--- becomes a relay is removed from the candidates. A relay that the operator adds or names is dialled before
+-- source gets source `operator` when the operator names it, and is then no longer refused. Candidates among the
+-- URLs are removed: a URL is either a relay or a candidate. A relay that the operator adds or names is dialled before
 -- all other relays.
 --   urls must be canonical; networks: clearnet, tor, i2p, loki; sources: operator, seed, validator or
 --     insert_relay;
@@ -49,19 +49,22 @@ END $$;
 CREATE OR REPLACE FUNCTION insert_relay_batch(
     command uuid, urls text[], networks text[], sources text[], OUT numbers integer[], OUT added boolean[])
 LANGUAGE plpgsql AS $$
-DECLARE fresh_urls text[]; asked integer[];
+DECLARE fresh_urls text[]; asked integer[]; last integer;
 BEGIN
     -- Most calls name known relays and change nothing, so they take no lock.
     IF EXISTS (SELECT FROM unnest(urls, sources) AS o (url, source) LEFT JOIN relays r ON r.url = o.url
-               WHERE r.url IS NULL OR (quipu_is_named(o.source) AND NOT quipu_is_named(r.source))) THEN
+               WHERE r.url IS NULL OR (quipu_is_named(o.source) AND NOT quipu_is_named(r.source)))
+       OR EXISTS (SELECT FROM candidates c WHERE c.url = ANY (urls)) THEN
         PERFORM quipu_lock_candidates();
+        -- Under the lock, and without a sequence: transactions that roll back would use up its 31 bits.
+        SELECT coalesce(max(number), 0) INTO last FROM relays;
         WITH offered AS (
             SELECT DISTINCT ON (o.url) o.url, o.network, o.source, o.place
             FROM unnest(urls, networks, sources) WITH ORDINALITY AS o (url, network, source, place)
             ORDER BY o.url, o.place),
         fresh AS (
             INSERT INTO relays (number, url, network, inserted_at, source)
-            SELECT nextval('relay_number'), o.url, o.network, clock_timestamp(), o.source FROM offered o
+            SELECT last + row_number() OVER (ORDER BY o.url), o.url, o.network, clock_timestamp(), o.source FROM offered o
             WHERE NOT EXISTS (SELECT FROM relays r WHERE r.url = o.url) ORDER BY o.url
             ON CONFLICT (url) DO NOTHING RETURNING number, url, network, inserted_at),
         renamed AS (
@@ -79,18 +82,23 @@ BEGIN
                array_agg(l.relay) FILTER (WHERE quipu_is_named(l.detail ->> 'source'))
         INTO fresh_urls, asked FROM logged l;
         PERFORM quipu_ask_for(asked);
-        DELETE FROM candidates c WHERE c.url = ANY (fresh_urls);
-        DELETE FROM candidate_tries t WHERE t.url = ANY (fresh_urls);
+        DELETE FROM candidates c WHERE c.url = ANY (urls);
+        DELETE FROM candidate_tries t WHERE t.url = ANY (urls);
     END IF;
     SELECT array_agg(r.number ORDER BY o.place), array_agg(r.url = ANY (coalesce(fresh_urls, '{}')) ORDER BY o.place) INTO numbers, added
     FROM unnest(urls) WITH ORDINALITY AS o (url, place) JOIN relays r ON r.url = o.url;
 END $$;
 
 -- Adds one relay, whose URL must be canonical. For external programs (role quipu_writer); at most 10,000 new
--- relays in 24 hours.
+-- relays in 24 hours. In REPEATABLE READ or SERIALIZABLE a transaction would not see what others committed after
+-- its first statement, and would write against it: a candidate that is also a relay, a number that is taken.
 CREATE OR REPLACE FUNCTION insert_relay(url text) RETURNS integer[]
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'transaction_isolation: %, expected read committed', current_setting('transaction_isolation')
+            USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED, or no transaction at all';
+    END IF;
     IF quipu_is_canonical_relay_url(url) IS NOT TRUE THEN
         RAISE EXCEPTION 'url: % is not a canonical relay address', quote_nullable(left(url, 200)) USING ERRCODE = 'invalid_parameter_value',
             HINT = 'expected ws:// or wss:// and at most 512 bytes, scheme and host in lower case, no default port, credentials, fragment, '
@@ -107,7 +115,8 @@ BEGIN
 END $$;
 
 -- Stores snapshots of relays as one batch.
---   command        id of this batch: a second call with the same id fails on relay_metadata_batch
+--   command        id of this group commit, stored as relay_metadata.batch. A second call with the same id is
+--                  refused by the unique index relay_metadata_batch, so a batch is stored once
 --   generated_ats  unix seconds
 --   nip11s         information documents, or NULL; each distinct document is stored once, under the SHA-256
 --                  of its canonical text

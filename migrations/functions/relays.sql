@@ -8,8 +8,9 @@ CREATE OR REPLACE FUNCTION quipu_relay_host(url text) RETURNS text LANGUAGE sql 
     substring(url FROM '^wss?://(\[[^\]]*\]|[^:/?]*)');
 COMMENT ON FUNCTION quipu_relay_host(text) IS 'host of a relay''s URL';
 
--- The domain of a candidate that was stored before this migration: the last two labels of its host, or the
--- host itself if it is an address. It may be wider than the registrable domain (co.uk), never narrower.
+-- The domain of a candidate whose journal entry states none (it was written before V25): the last
+-- two labels of its host, or the host itself if it is an address. It may be wider than the registrable domain
+-- (co.uk), never narrower.
 CREATE OR REPLACE FUNCTION quipu_wide_domain(url text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
     CASE WHEN quipu_relay_host(url) ~ '^(\[|[0-9.]*$)' THEN quipu_relay_host(url)
          ELSE substring(quipu_relay_host(url) FROM '(?:[^.]*\.)?[^.]*$') END;

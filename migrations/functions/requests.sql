@@ -45,7 +45,8 @@ CREATE OR REPLACE FUNCTION quipu_vanish_relays(tags jsonb) RETURNS text[] LANGUA
     WHERE t ->> 0 = 'relay' AND t ->> 1 IS NOT NULL);
 COMMENT ON FUNCTION quipu_vanish_relays(jsonb) IS 'relays that a request to vanish (NIP-62) names';
 
--- It does if it names all relays, or one of these URLs.
+-- Whether a request to vanish that names `relays` covers a server with the URLs `own_urls`: it names all relays, or
+-- one of these URLs.
 CREATE OR REPLACE FUNCTION quipu_reaches(relays text[], own_urls text[]) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
     'ALL_RELAYS' = ANY (relays) OR relays && ARRAY(SELECT quipu_relay_key(u) FROM unnest(own_urls) u);
 COMMENT ON FUNCTION quipu_reaches(text[], text[]) IS 'whether a request to vanish covers one of this archive''s own URLs';

@@ -1,7 +1,7 @@
 //! What `quipu up` says once every service has started: the instance file, the ready file and the summary.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -10,13 +10,13 @@ use tokio::time::timeout;
 use super::database::Database;
 use super::instance::Instance;
 use super::registry;
-use super::up::UpOptions;
 use crate::base::RelayUrl;
-use crate::config::Configuration;
+use crate::config::{Configuration, Settings};
 use crate::lifecycle::HealthRegistry;
 use crate::room::{Port, ServiceName};
 use crate::store::DatabaseUrls;
 use crate::store::embedded::SharedRole;
+use crate::telemetry::notice;
 
 /// After this time the log names the services that have not started yet.
 const START_MAX: Duration = Duration::from_mins(1);
@@ -41,7 +41,7 @@ impl Announcement {
         for path in self.files.iter().flatten() {
             self.instance.write(path)?;
         }
-        eprintln!("{}", self.summary);
+        notice(self.summary);
         Ok(())
     }
 }
@@ -51,6 +51,7 @@ pub(super) fn describe(
     urls: &DatabaseUrls,
     database: &Database,
     addresses: BTreeMap<String, String>,
+    settings: &Settings,
 ) -> Instance {
     let url_of = |person| database.shared_role_url(person).map(|url| url.expose().to_owned());
     let console = addresses.get(Port::Console.as_str());
@@ -63,18 +64,20 @@ pub(super) fn describe(
         messages_reader_database_url: url_of(SharedRole::MessagesReader),
         writer_database_url: url_of(SharedRole::Writer),
         services: addresses,
+        only_relays: settings.services.synchronizer.only_relays.clone(),
     }
 }
 
-/// The summary for people. `sample` is the URL of the sample relay and the number of its events.
+/// The summary for people. `data` is the data folder; `sample` is the URL of the sample relay and the number
+/// of its events.
 pub(super) fn summary(
     configuration: &Configuration,
-    options: &UpOptions,
+    data: &Path,
     instance: &Instance,
     services: &[ServiceName],
     sample: Option<&(RelayUrl, usize)>,
 ) -> String {
-    let data = options.data.display();
+    let data = data.display();
     let database = match &configuration.database.write {
         None => format!("its own PostgreSQL and PgBouncer, everything under {data}"),
         Some(_) if configuration.database.is_administrators() => {
@@ -114,7 +117,8 @@ pub(super) fn summary(
         format!(
             "  psql \"$(quipu url{door} --data {data})\" -c 'SELECT kind, events FROM kind_totals ORDER BY 2 DESC'"
         ),
-        format!("  quipu export --data {data} | head     quipu verify --data {data}"),
+        // What every implementation can do: not all can export.
+        format!("  quipu archive status --data {data}     quipu verify --data {data}"),
         "Ctrl-C stops everything.".to_owned(),
     ]);
     lines.iter().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") }).collect()

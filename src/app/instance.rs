@@ -35,6 +35,9 @@ pub struct Instance {
     pub writer_database_url: Option<String>,
     /// The address of each listener and service, as `host:port`.
     pub services: BTreeMap<String, String>,
+    /// The only relays that its synchronizer dials (`services.synchronizer.only_relays`); empty for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only_relays: Vec<String>,
 }
 
 impl Instance {
@@ -98,6 +101,15 @@ pub fn running(data: &Path) -> Result<Instance> {
     serde_json::from_str(&text).with_context(|| {
         format!("{} is damaged: restart the instance, which writes it again", path.display())
     })
+}
+
+/// The only relays that the instance on `data` dials; empty if it dials all, or if the instance there has
+/// another database than `urls`.
+#[must_use]
+pub fn only_relays(data: &Path, urls: &DatabaseUrls) -> Vec<String> {
+    let Ok(instance) = running(data) else { return Vec::new() };
+    let is_same = is_same_database(&Secret::new(&instance.owner_database_url), &urls.owner);
+    if is_same.unwrap_or(false) { instance.only_relays } else { Vec::new() }
 }
 
 /// The folder of the instance's own PostgreSQL in `data`; `None` when the database is elsewhere.

@@ -1,9 +1,11 @@
 //! The composition root: the only module that knows all rooms. `registry.rs` lists them; everything else here
 //! iterates over that list.
 
+mod addresses;
 mod announce;
 mod database;
 pub mod instance;
+pub mod metrics_table;
 pub mod registry;
 mod run;
 mod sample;

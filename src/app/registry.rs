@@ -3,14 +3,16 @@
 use super::upkeep;
 use crate::base::Secret;
 use crate::config::{Services, Settings};
-use crate::room::{ListenerSpec, Room, ServiceName, ServiceSpec};
-use crate::services::{archive, console, jobs, messages};
+use crate::room::{ListenerSpec, Page, Room, ServiceName, ServiceSpec};
+use crate::services::{archive, console, jobs, messages, observer};
 use crate::store::Error;
 use crate::store::projection::Projection;
 use crate::store::verify::{self, Finding};
+use crate::telemetry::Metric;
 
 /// Every room, and the services that serve all rooms.
-pub const ROOMS: &[Room] = &[upkeep::ROOM, archive::ROOM, messages::ROOM, jobs::ROOM, console::ROOM];
+pub const ROOMS: &[Room] =
+    &[upkeep::ROOM, archive::ROOM, observer::ROOM, messages::ROOM, jobs::ROOM, console::ROOM];
 
 /// The description of one service.
 #[must_use]
@@ -35,6 +37,11 @@ pub fn listeners() -> impl Iterator<Item = &'static ListenerSpec> {
     services().flat_map(|service| service.listeners)
 }
 
+/// The pages of the console, in the order of its navigation.
+pub fn pages() -> impl Iterator<Item = Page> {
+    ROOMS.iter().filter_map(|room| room.page)
+}
+
 /// Warnings about settings that are accepted but probably not meant.
 #[must_use]
 pub fn warnings(settings: &Settings) -> Vec<String> {
@@ -44,6 +51,11 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
 /// The projections of all rooms.
 pub fn projections() -> impl Iterator<Item = &'static Projection> {
     ROOMS.iter().flat_map(|room| room.projections)
+}
+
+/// The metrics of all rooms.
+pub fn metrics() -> impl Iterator<Item = &'static Metric> {
+    ROOMS.iter().flat_map(|room| room.metrics).copied().flatten()
 }
 
 /// Verifies the catalog, and the checks and projections of all rooms. `owner` is the owner's URL.

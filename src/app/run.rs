@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
+use super::addresses::{try_all, wanted};
 use super::start::start;
 use super::stopping::{GRACE, end, start_under_signals};
 use super::{instance, registry};
@@ -32,6 +33,7 @@ pub async fn run_services(mut configuration: Configuration, options: &RunOptions
         (registry::service(service).run_alone)(&mut configuration.settings);
     }
     let urls = instance::find(&options.data, &configuration.database)?;
+    try_all(&wanted(&configuration.settings, &services), false)?;
     let lifecycle = Lifecycle::new(GRACE);
     let starting = start(&configuration, &urls, &options.data, &lifecycle, &services);
     let Some(started) = start_under_signals(starting, &lifecycle, &mut signals).await? else {

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use anyhow::{Error, Result, bail};
 
+use super::addresses::OPS_SETTING;
 use super::{instance, registry};
+use crate::base::counted;
 use crate::config::Configuration;
 use crate::http::{Listener, ops_routes};
 use crate::lifecycle::{Lifecycle, Wake};
@@ -15,9 +17,6 @@ use crate::room::{Parts, Port, ServiceName, ServiceSpec, Starting};
 use crate::store::owner::{self, Procedures};
 use crate::store::{DatabaseUrls, setup, while_ending_blocking_sessions};
 use crate::telemetry::Metrics;
-
-/// The ops listener: health and metrics of the process. It belongs to no service.
-const OPS: (Port, &str) = (Port::Ops, "http.ops_address");
 
 /// What was started.
 pub(super) struct Started {
@@ -39,11 +38,14 @@ pub(super) async fn start(
 ) -> Result<Started> {
     migrate(configuration, urls).await?;
     let settings = configuration.settings.clone();
-    let ops = Listener::bind(OPS.0.as_str(), OPS.1, settings.http.ops_address).await?;
+    let ops = Listener::bind(Port::Ops.as_str(), OPS_SETTING, settings.http.ops_address).await?;
     let ops_address = ops.address().to_string();
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
-    let parts = Parts::open(urls, settings, lifecycle.clone(), metrics)?;
+    let specs: Vec<&ServiceSpec> = services.iter().copied().map(registry::service).collect();
+    let needs = ServiceSpec::descriptor_needs(&specs, &settings);
+    let parts = Parts::open_for(Some(needs), urls, settings, lifecycle.clone(), metrics)?;
     parts.watch_space(instance::own_database(data, &configuration.database));
+    parts.watch_database()?;
 
     let mut starting = Starting {
         parts: &parts,
@@ -51,17 +53,18 @@ pub(super) async fn start(
         outside: &Egress::new(&parts.settings.networks)?,
         ticked: &Wake::new(),
         projections: &registry::projections().collect::<Vec<_>>(),
+        pages: &registry::pages().collect::<Vec<_>>(),
         addresses: BTreeMap::new(),
     };
     let mut started = Vec::new();
-    for service in services.iter().copied().map(registry::service).filter(|spec| !listens(spec)) {
+    for service in specs.into_iter().filter(|spec| !listens(spec)) {
         run(service, &mut starting).await?;
         starting.addresses.insert(service.name.as_str().to_owned(), ops_address.clone());
         started.push(service.name);
     }
     let routes = ops_routes(parts.health.clone(), parts.metrics.clone(), parts.edge.clone());
     parts.edge.serve(lifecycle, ops, routes);
-    starting.addresses.insert(OPS.0.as_str().to_owned(), ops_address);
+    starting.addresses.insert(Port::Ops.as_str().to_owned(), ops_address);
     for service in registry::services().filter(|spec| listens(spec) && services.contains(&spec.name)) {
         run(service, &mut starting).await?;
         started.push(service.name);
@@ -78,7 +81,8 @@ async fn run(service: &ServiceSpec, starting: &mut Starting<'_>) -> Result<()> {
     for warning in (service.warnings)(&starting.parts.settings) {
         tracing::warn!("{warning}");
     }
-    (service.start)(starting).await.map_err(Error::from_boxed)
+    let launch = starting.parts.metrics.register(service.start);
+    launch(starting).await.map_err(Error::from_boxed)
 }
 
 /// Checks the roles, migrates, and checks the tables.
@@ -89,14 +93,17 @@ async fn migrate(configuration: &Configuration, urls: &DatabaseUrls) -> Result<(
     };
     // Roles are checked first, because a migration's own error would name only the first missing privilege;
     // tables are checked afterwards, because migrations make them.
-    setup::check_roles(&urls.owner).await?;
+    for advice in setup::check_roles(&urls.owner).await? {
+        tracing::warn!(
+            "PostgreSQL is not as advised: {advice}; `quipu setup-sql --check` prints the statement"
+        );
+    }
     let migrated =
-        while_ending_blocking_sessions(&urls.session, Box::pin(owner::migrate(&urls.owner, &procedures)))
-            .await?;
+        while_ending_blocking_sessions(urls, Box::pin(owner::migrate(&urls.owner, &procedures))).await?;
     setup::check_tables(&urls.owner).await?;
     urls.check().await?;
     if !migrated.applied.is_empty() {
-        tracing::info!("{} migrations applied", migrated.applied.len());
+        tracing::info!("{} applied", counted(migrated.applied.len(), "migration", "migrations"));
     }
     if migrated.needs_rebase {
         bail!("the database was restored into another cluster: run `quipu rebase` once, then start again");

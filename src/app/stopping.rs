@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use crate::base::with_causes;
 use crate::lifecycle::{Lifecycle, StopSignals, until_signals};
+use crate::telemetry::notice;
 
 /// Longest time that tasks may take to finish after the first signal, before they are aborted.
 pub(super) const GRACE: Duration = Duration::from_secs(20);
@@ -35,7 +36,7 @@ pub(super) async fn start_under_signals<T>(
 pub(super) async fn end(lifecycle: &Lifecycle, signals: &mut StopSignals) -> ExitCode {
     let ending = lifecycle.run_until_stopped(signals).await;
     if let Some(failure) = &ending.failure {
-        eprintln!("quipu stopped: {}", with_causes(failure));
+        notice(format_args!("quipu stopped: {}", with_causes(failure)));
     }
     ending.exit_code()
 }
@@ -43,6 +44,6 @@ pub(super) async fn end(lifecycle: &Lifecycle, signals: &mut StopSignals) -> Exi
 /// Prints the message after a second signal. The database's servers have been told to stop, but were not
 /// waited for.
 pub(super) fn aborted() -> ExitCode {
-    eprintln!("quipu was aborted; PostgreSQL and PgBouncer stop by themselves, or the next start stops them");
+    notice("quipu was aborted; PostgreSQL and PgBouncer stop by themselves, or the next start stops them");
     ExitCode::FAILURE
 }

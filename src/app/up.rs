@@ -2,6 +2,7 @@
 //!
 //! | phase | what happens | a signal |
 //! |---|---|---|
+//! | addresses | every address that is going to be listened on is tried | ends the run |
 //! | database | its own servers start, or the given one is reached | ends the run; nothing is left running |
 //! | sample relay | with `--sample` alone | waits for the next phase |
 //! | start | migrations, loops, listeners ([`start`]) | drains what has started |
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use super::addresses::{try_all, wanted, wanted_by_instance};
 use super::announce::{Announcement, describe, summary};
 use super::database::Database;
 use super::instance::{Instance, remove_stale};
@@ -27,6 +29,8 @@ use crate::room::{Port, Ports};
 use crate::sample::SampleRelay;
 use crate::services::archive::RelayJournal;
 use crate::services::archive::command::RelayCommand;
+use crate::store::embedded::check_unused;
+use crate::telemetry::notice;
 
 /// The arguments of `quipu up`.
 #[derive(Debug, Clone)]
@@ -51,6 +55,12 @@ pub async fn up(mut configuration: Configuration, options: &UpOptions) -> Result
         remove_stale(path)?;
     }
     let ports = place_listeners(&mut configuration, options.port_base);
+    // First, because a second start on the same folder finds its ports taken as well.
+    check_unused(&options.data)?;
+    let mut addresses = wanted(&configuration.settings, &registry::enabled(&configuration.settings.services));
+    let database = &configuration.database;
+    addresses.extend(wanted_by_instance(database, &options.data, ports, options.sample));
+    try_all(&addresses, true)?;
     let lifecycle = Lifecycle::new(GRACE);
     let stop = lifecycle.drain_token();
     let acquiring = Database::acquire(&configuration, &options.data, ports, &stop);
@@ -59,7 +69,7 @@ pub async fn up(mut configuration: Configuration, options: &UpOptions) -> Result
         None => return Ok(aborted()),
     };
     let Some(database) = database.map(Arc::new) else {
-        eprintln!("quipu stopped before its database was ready; nothing was left running");
+        notice("quipu stopped before its database was ready; nothing was left running");
         return Ok(ExitCode::SUCCESS);
     };
     let outcome = run_on(configuration, options, &database, ports, &lifecycle, &mut signals).await;
@@ -122,10 +132,10 @@ async fn run_instance(
     if let Some(relay) = relay {
         addresses.insert(Port::SampleRelay.as_str().to_owned(), relay.address().to_string());
     }
-    let instance = describe(&urls, database, addresses);
+    let instance = describe(&urls, database, addresses, &configuration.settings);
     let sample = relay.map(|relay| (relay.url().clone(), relay.events()));
     let announcement = Announcement {
-        summary: summary(&configuration, options, &instance, &services, sample.as_ref()),
+        summary: summary(&configuration, &options.data, &instance, &services, sample.as_ref()),
         instance,
         files: [Some(Instance::path(&options.data)), options.ready_file.clone()],
         health: parts.health.clone(),

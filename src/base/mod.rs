@@ -5,6 +5,7 @@
 
 mod causes;
 mod clock;
+mod counted;
 mod network;
 pub mod nostr_event;
 mod relay_url;
@@ -12,6 +13,7 @@ mod secret;
 
 pub use causes::with_causes;
 pub use clock::{Clock, SystemClock};
+pub use counted::{counted, noun};
 pub use network::Network;
 pub use nostr_event::{NostrEvent, Refusals, VerifiedEvent};
 pub use relay_url::{RELAY_URL_BYTES_MAX, RelayUrl, RelayUrlError, is_local_ip, is_local_name};

@@ -19,6 +19,13 @@ pub enum Network {
 }
 
 impl Network {
+    /// All networks.
+    pub const ALL: [Self; 4] = [Self::Clearnet, Self::Tor, Self::I2p, Self::Loki];
+
+    /// Their names, in the same order.
+    pub const NAMES: [&'static str; 4] =
+        [Self::Clearnet.as_str(), Self::Tor.as_str(), Self::I2p.as_str(), Self::Loki.as_str()];
+
     /// The network of a host in lower case, by its last label. A final dot is ignored.
     #[must_use]
     pub fn of_host(host: &str) -> Self {

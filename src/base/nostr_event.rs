@@ -36,9 +36,19 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The names of all reasons.
+    pub const NAMES: [&'static str; 6] = [
+        Self::Malformed.as_str(),
+        Self::TooLarge.as_str(),
+        Self::BadId.as_str(),
+        Self::BadSignature.as_str(),
+        Self::BadTime.as_str(),
+        Self::Foreign.as_str(),
+    ];
+
     /// Name in journals, metrics and reports.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
             Self::TooLarge => "too_large",

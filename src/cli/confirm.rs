@@ -5,6 +5,8 @@ use std::io::{IsTerminal as _, Write as _};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
+use crate::telemetry::notice;
+
 /// The flags that answer the question in advance.
 #[derive(Debug, Args)]
 pub(super) struct Confirm {
@@ -31,7 +33,7 @@ impl Confirm {
         }
         let is_confirmed = !self.dry_run && ask(format!("Remove {what} for good? [y/N] ")).await?;
         if !is_confirmed {
-            eprintln!("nothing was removed");
+            notice("nothing was removed");
         }
         Ok(is_confirmed)
     }
@@ -40,8 +42,9 @@ impl Confirm {
 /// Asks on a thread of its own, so that the process still reacts to Ctrl-C.
 async fn ask(question: String) -> Result<bool> {
     let answer = tokio::task::spawn_blocking(move || {
-        eprint!("{question}");
-        std::io::stderr().flush()?;
+        let mut terminal = std::io::stderr();
+        write!(terminal, "{question}")?;
+        terminal.flush()?;
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
         Ok::<_, std::io::Error>(answer)

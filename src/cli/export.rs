@@ -11,9 +11,10 @@ use clap::Args;
 use futures_util::StreamExt;
 
 use super::{Context, output};
-use crate::base::RelayUrl;
+use crate::base::{RelayUrl, counted};
 use crate::services::archive::read::{EventFilter, event_total, stored_events};
 use crate::store::{PoolSizes, Pools};
+use crate::telemetry::notice;
 
 /// Write stored events as JSON lines, oldest first, exactly as they were signed.
 #[derive(Debug, Args)]
@@ -61,15 +62,16 @@ impl Export {
             None => Box::new(std::io::stdout()),
         };
         let total = u64::try_from(event_total(&pools.read).await?).unwrap_or(0);
-        let bar = output::count_bar(total, "events");
+        let bar = output::count_bar(total, "event", "events");
         let exported = write_events(&pools, &filter, &mut out, &bar).await;
         bar.finish_and_clear();
         pools.close().await;
         let Exported { written, unreadable } = exported?;
-        eprintln!("{written} events");
+        notice(counted(written, "event", "events"));
         if unreadable > 0 {
             bail!(
-                "{unreadable} events cannot be read and were not exported: `quipu verify --events` names them"
+                "{} cannot be read and had to be left out: `quipu verify --events` names what is broken",
+                counted(unreadable, "event", "events")
             );
         }
         Ok(ExitCode::SUCCESS)
@@ -99,21 +101,15 @@ async fn write_events(
                 "this implementation stores neither tags nor content, so events cannot be returned as they were signed"
             ),
             Err(unreadable) => {
-                bar.suspend(|| eprintln!("{unreadable}; skipped"));
+                bar.suspend(|| notice(format_args!("{unreadable}; skipped")));
                 exported.unreadable += 1;
                 continue;
             }
         };
-        match writeln!(out, "{json}") {
-            // A closed pipe (`quipu export | head`) is not a failure.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(exported),
-            other => other?,
-        }
+        output::written(writeln!(out, "{json}"))?;
         exported.written += 1;
         bar.inc(1);
     }
-    match out.flush() {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(exported),
-        other => Ok(other.map(|()| exported)?),
-    }
+    output::written(out.flush())?;
+    Ok(exported)
 }

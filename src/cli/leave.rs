@@ -10,7 +10,9 @@ use clap::{ArgGroup, Args};
 use super::confirm::Confirm;
 use super::export::public_key;
 use super::{Context, output};
+use crate::base::counted;
 use crate::store::removal::{self, ErasureSubject, Month, PAST, Preview, RemovedRows};
+use crate::telemetry::notice;
 
 /// Characters of an event's content in a listing.
 const CONTENT_CHARACTERS: usize = 60;
@@ -59,22 +61,40 @@ impl Erase {
         if !self.confirm.yes {
             let preview = removal::preview(&owner, subject).await?;
             self.show(&preview)?;
-            if !self.confirm.decide(&named_rows(preview.holds)).await? {
+            if !self.confirm.decide(&preview.holds.to_string()).await? {
                 return Ok(ExitCode::SUCCESS);
             }
         }
         let left = removal::erase(&owner, subject, self.reason.trim()).await?;
         if self.json {
             output::say(serde_json::to_string(&left)?);
+        } else if left == RemovedRows::default() {
+            output::say(self.nothing_stored("was"));
         } else {
-            output::say(format_args!("{} were erased; a tombstone keeps them away", named_rows(left)));
+            output::say(format_args!("erased: {left}; a tombstone keeps them away"));
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// The sentence for an erasure that removes no row. `verb` is "is" before it and "was" after it.
+    fn nothing_stored(&self, verb: &str) -> String {
+        let (subject, kept_away) = match (self.event, self.until) {
+            (Some(_), _) => ("under this id", "the event"),
+            (None, None) => ("of this key", "its events"),
+            (None, Some(_)) => ("of this key up to that time", "these events"),
+        };
+        format!(
+            "nothing {verb} stored {subject}; the erasure's tombstone keeps {kept_away} from being stored later"
+        )
     }
 
     fn show(&self, preview: &Preview) -> Result<()> {
         if self.json && self.confirm.dry_run {
             output::say(serde_json::to_string(preview)?);
+            return Ok(());
+        }
+        if preview.holds == RemovedRows::default() {
+            notice(self.nothing_stored("is"));
             return Ok(());
         }
         let rows = preview.first.iter().map(|event| {
@@ -84,17 +104,17 @@ impl Erase {
             [event.id.clone(), event.kind.to_string(), event.pubkey.clone(), time, content]
         });
         // Standard output holds only the result when --json is given.
-        eprintln!("{}", output::table(["id", "kind", "author", "created at, UTC", "content"], rows));
+        notice(output::table(["id", "kind", "author", "created at, UTC", "content"], rows));
         let shown = i64::try_from(preview.first.len())?;
         if preview.holds.events > shown {
-            eprintln!("and {} more", preview.holds.events - shown);
+            notice(format_args!("and {} more", preview.holds.events - shown));
         }
         Ok(())
     }
 }
 
-fn named_rows(left: RemovedRows) -> String {
-    format!("{} events and {} sightings", left.events, left.sightings)
+fn named_months(months: &[Month]) -> String {
+    counted(months.len(), "month", "months")
 }
 
 /// Drop whole months of events, leaving a record. Lists the months and asks first.
@@ -128,13 +148,16 @@ impl Retention {
         let months = removal::months_before(&owner, self.before).await?;
         self.show(&months)?;
         if months.is_empty() {
-            eprintln!("no month before {} holds events: nothing to drop", self.before.format("%Y-%m"));
+            notice(format_args!(
+                "no month before {} holds events: nothing to drop",
+                self.before.format("%Y-%m")
+            ));
             return Ok(ExitCode::SUCCESS);
         }
-        if !self.confirm.decide(&format!("{} months", months.len())).await? {
+        if !self.confirm.decide(&named_months(&months)).await? {
             return Ok(ExitCode::SUCCESS);
         }
-        let bar = output::count_bar(months.len() as u64, "months");
+        let bar = output::count_bar(months.len() as u64, "month", "months");
         for month in &months {
             removal::drop_month(&owner, month.month, &self.reason)
                 .await
@@ -142,7 +165,7 @@ impl Retention {
             bar.inc(1);
         }
         bar.finish_and_clear();
-        eprintln!("{} months were dropped; each left a record in `erasure`", months.len());
+        notice(format_args!("dropped: {}; each left a record in `erasure`", named_months(&months)));
         Ok(ExitCode::SUCCESS)
     }
 
@@ -156,6 +179,7 @@ impl Retention {
         let rows = months
             .iter()
             .map(|m| [named(m.month), m.holds.events.to_string(), m.holds.sightings.to_string()]);
+        // Not a listing: a closed pipe must not keep months from being dropped.
         output::say(output::table(["month", "events", "sightings"], rows));
         Ok(())
     }

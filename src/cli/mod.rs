@@ -3,6 +3,7 @@
 mod archive;
 mod confirm;
 mod export;
+mod health;
 mod import;
 mod leave;
 mod messages;
@@ -26,6 +27,7 @@ use crate::config::{Configuration, Settings, Sources};
 use crate::lifecycle::stop_signals;
 use crate::room::{Port, Ports};
 use crate::store::DatabaseUrls;
+use crate::telemetry::notice;
 use crate::{sample, telemetry};
 
 /// One program on PostgreSQL in which what happened is appended and never changed.
@@ -89,6 +91,8 @@ enum Command {
         #[arg(value_enum, default_value_t = url::Door::Reader, value_name = "DOOR")]
         door: url::Door,
     },
+    /// Prepare your own PostgreSQL with the login of an administrator.
+    Setup(setup::Setup),
     /// Print an SQL script that prepares your own PostgreSQL, or only the statements for what is missing
     /// there.
     SetupSql(setup::SetupSql),
@@ -106,12 +110,17 @@ enum Command {
     /// After a logical restore into another cluster: open a new era, so that readers of the journals can go
     /// on.
     Rebase,
+    /// Ask a listener for its health: the exit code is 0 when it answers with success (2xx), else 1.
+    Health(health::Health),
     /// Show the settings in force, or every error in them.
     CheckConfig {
         /// Print the table of all settings with their defaults instead, as docs/configuration.md has it.
         #[arg(long)]
         markdown: bool,
     },
+    /// Print the table of all metrics, as docs/metrics.md has it.
+    #[command(hide = true)]
+    Metrics,
     /// Write generated, validly signed events as JSON lines to standard output.
     Sample {
         /// The number of events.
@@ -138,18 +147,33 @@ fn rebuild_help() -> String {
 }
 
 impl Cli {
-    /// Runs the command.
+    /// Runs the command. A closed pipe (`quipu relays list | head`) ends a listing like its end does.
     pub async fn run(self) -> Result<ExitCode> {
+        match Box::pin(self.run_command()).await {
+            Err(error) if error.is::<output::Closed>() => Ok(ExitCode::SUCCESS),
+            ended => ended,
+        }
+    }
+
+    async fn run_command(self) -> Result<ExitCode> {
         let Self { common, command } = self;
         if let Command::Sample { count, seed } = command {
-            let bar = output::count_bar(count, "events");
+            let bar = output::count_bar(count, "event", "events");
             let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-            sample::write_sample(&mut out, count, seed, |done| bar.set_position(done))?;
+            let written = sample::write_sample(&mut out, count, seed, |done| bar.set_position(done));
             bar.finish_and_clear();
-            return Ok(ExitCode::SUCCESS);
+            return output::written(written).map(|()| ExitCode::SUCCESS);
+        }
+        // Needs no settings: containers call it every few seconds.
+        if let Command::Health(health) = command {
+            return health.run().await;
         }
         if let Command::CheckConfig { markdown: true } = command {
-            output::say(Settings::markdown().trim_end());
+            output::list(Settings::markdown().trim_end())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if let Command::Metrics = command {
+            output::say(app::metrics_table::markdown().trim_end());
             return Ok(ExitCode::SUCCESS);
         }
         let mut overrides = common.overrides.clone();
@@ -159,9 +183,9 @@ impl Cli {
         let configuration =
             Configuration::load(Sources::of_process(common.implementation.clone(), overrides))?;
         if let Command::CheckConfig { .. } = command {
-            output::say(format_args!("{:#}", configuration.effective_json()));
+            output::list(format_args!("{:#}", configuration.effective_json()))?;
             for warning in app::registry::warnings(&configuration.settings) {
-                eprintln!("quipu: {warning}");
+                notice(format_args!("quipu: {warning}"));
             }
             return Ok(ExitCode::SUCCESS);
         }
@@ -183,13 +207,16 @@ impl Cli {
             Command::Tokens(tokens) => until_signal(tokens.run(&context)).await,
             Command::Archive(archive) => archive.run(&context).await,
             Command::Url { door } => url::show(&context, door),
+            Command::Setup(setup) => until_signal(setup.run(&context)).await,
             Command::SetupSql(setup) => setup.run(&context).await,
             Command::Rebuild { name } => until_signal(upkeep::rebuild(&context, &name)).await,
             Command::Verify(verify) => until_signal(verify.run(&context)).await,
             Command::Erase(erase) => until_signal(erase.run(&context)).await,
             Command::Retention(retention) => until_signal(retention.run(&context)).await,
             Command::Rebase => until_signal(upkeep::rebase(&context)).await,
-            Command::CheckConfig { .. } | Command::Sample { .. } => Ok(ExitCode::SUCCESS),
+            Command::CheckConfig { .. } | Command::Health(_) | Command::Metrics | Command::Sample { .. } => {
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 }
@@ -207,7 +234,7 @@ async fn until_signal(command: impl Future<Output = Result<ExitCode>>) -> Result
             if output::is_drawn() {
                 output::leave_bars();
             }
-            eprintln!("quipu: stopped by {name} before the command was done");
+            notice(format_args!("quipu: stopped by {name} before the command was done"));
             Ok(ExitCode::from(INTERRUPTED))
         }
     }

@@ -7,11 +7,15 @@ use std::os::fd::AsFd as _;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use anyhow::{Context as _, Result};
 use chrono::DateTime;
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{
-    HumanFloatCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+    HumanCount, HumanFloatCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };
+
+use crate::base::noun;
+use crate::telemetry::notice;
 
 /// Pause between two redraws of a bar that receives no update.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -27,7 +31,7 @@ pub(super) fn is_drawn() -> bool {
 /// Stops drawing. The bars stay on the screen, and later output goes below them.
 pub(super) fn leave_bars() {
     SCREEN.set_draw_target(ProgressDrawTarget::hidden());
-    eprintln!();
+    notice("");
 }
 
 /// Standard error for log lines, which are written above the bars.
@@ -69,20 +73,25 @@ pub(super) fn byte_bar(total: Option<u64>) -> ProgressBar {
     ticking(shown(bar, "{bytes} of {total_bytes} {wide_bar} {eta}  {msg}"), REDRAW)
 }
 
-/// A bar that counts items up to a known total.
-pub(super) fn count_bar(total: u64, what: &'static str) -> ProgressBar {
-    let bar = ProgressBar::new(total).with_message(what);
+/// A bar that counts items up to a known total. The noun follows the total.
+pub(super) fn count_bar(total: u64, one: &'static str, many: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new(total).with_message(noun(total, one, many));
     ticking(shown(bar, "{human_pos} of {human_len} {msg} {wide_bar} {per_sec} {eta}"), REDRAW)
 }
 
 /// A line that counts the rows of a long listing. It is shown only if the listing goes to a file: on a
 /// terminal or in a pager it would be mixed with the rows.
-pub(super) fn count_line(what: &'static str) -> ProgressBar {
+pub(super) fn count_line(one: &'static str, many: &'static str) -> ProgressBar {
     let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     if !stdout.and_then(|stdout| stdout.metadata()).is_ok_and(|stdout| stdout.is_file()) {
         return ProgressBar::hidden();
     }
-    ticking(shown(ProgressBar::no_length().with_message(what), "{human_pos} {msg}"), REDRAW)
+    let number = move |state: &ProgressState, out: &mut dyn fmt::Write| {
+        let _ = write!(out, "{} {}", HumanCount(state.pos()), noun(state.pos(), one, many));
+    };
+    let style = ProgressStyle::with_template("{number}").expect("the template is valid");
+    let line = ProgressBar::no_length().with_style(style.with_key("number", number));
+    ticking(SCREEN.add(line), REDRAW)
 }
 
 /// A bar that shows a part of a total which may grow; [`fill`] moves it.
@@ -136,10 +145,35 @@ pub(super) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<I
     table
 }
 
-/// Prints a line to standard output. Errors are ignored, because a closed pipe (`| head`) is not a failure of
-/// the command.
+/// Standard output was closed by its reader (`| head`), so the rest of a listing has no use. It ends the
+/// command without a message and without a failure.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output was closed")]
+pub(super) struct Closed;
+
+/// Prints a line of a listing to standard output.
+///
+/// # Errors
+/// [`Closed`]; any other error with what failed.
+pub(super) fn list(line: impl Display) -> Result<()> {
+    written(writeln!(io::stdout(), "{line}"))
+}
+
+/// The outcome of a write of the command's output, as the outcome of the command.
+///
+/// # Errors
+/// As [`list`].
+pub(super) fn written(outcome: io::Result<()>) -> Result<()> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Closed.into()),
+        other => other.context("cannot write the output"),
+    }
+}
+
+/// Prints a line about what the command does. Errors are ignored: the work goes on, and its exit code counts,
+/// whether or not it is read.
 pub(super) fn say(line: impl Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// Unix seconds as a date and time, UTC.

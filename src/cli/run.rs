@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::room::ServiceName;
+use crate::telemetry::notice;
 
 /// The service that the flags below belong to.
 const MESSAGES: &str = ServiceName::Messages.as_str();
@@ -81,11 +82,11 @@ impl Run {
             set("services.messages.dev_mode", true.into());
         }
         if let Some(file) = &flags.store_path {
-            eprintln!(
+            notice(format_args!(
                 "quipu: --store-path {} is ignored: messages are kept in PostgreSQL, in the database that `quipu url` prints; \
                  the file is neither read nor written",
                 file.display()
-            );
+            ));
         }
         if (!settings.is_empty() || flags.store_path.is_some())
             && !self.services.iter().any(|service| service == MESSAGES)

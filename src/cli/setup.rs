@@ -1,14 +1,47 @@
-//! `quipu setup-sql`: an SQL script that prepares a PostgreSQL, so that Quipu needs no administrator's login.
+//! `quipu setup` prepares a PostgreSQL with an administrator's login; `quipu setup-sql` prints an SQL script
+//! that does the same, so that Quipu needs no such login.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::{Context, output};
 use crate::base::Secret;
+use crate::config::read_secret_file;
 use crate::store::Server;
 use crate::store::setup::{self, Credentials};
+use crate::telemetry::notice;
+
+/// Create Quipu's roles, database and privileges on your own PostgreSQL where they are missing, and set the
+/// roles' passwords. DATABASE_URL is the login of an administrator, and names the database.
+#[derive(Debug, Args)]
+pub(super) struct Setup {
+    /// A folder with one file for each role, named as the role, which holds its password. The roles are those
+    /// that `quipu setup-sql` makes.
+    #[arg(long, value_name = "DIR")]
+    passwords: PathBuf,
+}
+
+impl Setup {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
+        let admin = context.configuration.database.write.as_ref();
+        let admin = admin.context("set DATABASE_URL to the login of an administrator")?;
+        let credentials = Credentials::by_role(|role| password(&self.passwords.join(role)))?;
+        setup::prepare_with(admin, &credentials).await?;
+        notice("roles, database and privileges are as Quipu needs them");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn password(path: &Path) -> Result<Secret> {
+    let password = read_secret_file(path)?;
+    if password.expose().is_empty() {
+        bail!("{}: the file is empty; it has to hold a password", path.display());
+    }
+    Ok(password)
+}
 
 /// Print an SQL script that creates Quipu's roles, database and privileges with new passwords, and the URLs
 /// for the environment.
@@ -18,7 +51,7 @@ pub(super) struct SetupSql {
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
     /// Print only the statements for what is missing in the database of the environment or of the running
-    /// instance. The exit code is 1 when something is missing.
+    /// instance. The exit code is 1 when something is missing without which Quipu does not start.
     #[arg(long, conflicts_with = "database")]
     check: bool,
 }
@@ -33,8 +66,8 @@ impl SetupSql {
         let server = Server::parse(context.configuration.database.write.as_ref().unwrap_or(&unknown))?;
         let database = self.database.as_deref().unwrap_or(server.database());
         let credentials = Credentials::random();
-        output::say(setup::script(&credentials, database));
-        output::say("-- For Quipu's environment (.env); these lines hold the passwords.");
+        output::list(setup::script(&credentials, database))?;
+        output::list("-- For Quipu's environment (.env); these lines hold the passwords.")?;
         for (variable, role, password) in [
             ("DATABASE_URL", "quipu", &credentials.service),
             ("QUIPU_SESSION_DATABASE_URL", "quipu_session", &credentials.session),
@@ -43,10 +76,10 @@ impl SetupSql {
             ("QUIPU_MESSAGES_READER_DATABASE_URL", "quipu_messages_reader", &credentials.messages_reader),
             ("QUIPU_WRITER_DATABASE_URL", "quipu_writer", &credentials.writer),
         ] {
-            output::say(format_args!(
+            output::list(format_args!(
                 "-- {variable}={}",
                 server.with_role(role, password, database)?.expose()
-            ));
+            ))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -59,9 +92,14 @@ async fn check(context: &Context) -> Result<ExitCode> {
         Some(admin) if environment.is_administrators() => admin.clone(),
         _ => context.urls()?.owner,
     };
-    for checked in [setup::check_roles(&login).await, setup::check_tables(&login).await] {
+    let tables = setup::check_tables(&login).await.map(|()| Vec::new());
+    for checked in [setup::check_roles(&login).await, tables] {
         match checked {
-            Ok(()) => {}
+            Ok(advised) => {
+                for requirement in advised {
+                    output::say(format_args!("-- advised: {requirement}\n{};", requirement.statement));
+                }
+            }
             Err(setup::Error::Missing { missing, .. }) => {
                 for requirement in missing {
                     output::say(format_args!("-- missing: {requirement}\n{};", requirement.statement));
@@ -71,6 +109,6 @@ async fn check(context: &Context) -> Result<ExitCode> {
             Err(error) => return Err(error.into()),
         }
     }
-    eprintln!("roles, database and privileges are as Quipu needs them");
+    notice("roles, database and privileges are as Quipu needs them");
     Ok(ExitCode::SUCCESS)
 }

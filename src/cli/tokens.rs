@@ -16,6 +16,7 @@ use crate::services::jobs::edge::hash;
 use crate::services::jobs::read::{self, StoredToken};
 use crate::store::append::Writer;
 use crate::store::{AppendMetrics, Hints, PoolSizes, Pools};
+use crate::telemetry::notice;
 
 /// Beginning of every token, as in BlobForge.
 const PREFIX: &str = "bf_";
@@ -115,7 +116,10 @@ impl Create {
             output::say(json!({ "id": id, "token": token, "name": self.name, "is_admin": self.admin }));
         } else {
             output::say(token);
-            eprintln!("token {id} of {}, not shown again; `quipu tokens revoke {id}` revokes it", self.name);
+            notice(format_args!(
+                "token {id} of {}, not shown again; `quipu tokens revoke {id}` revokes it",
+                self.name
+            ));
         }
         Ok(())
     }
@@ -124,7 +128,7 @@ impl Create {
 /// Commits one command.
 async fn append(pools: &Pools, command: CredentialCommand) -> Result<CredentialAnswer> {
     let (writer, task) =
-        Writer::new(CredentialJournal, pools.write.clone(), Hints::default(), AppendMetrics::default());
+        Writer::new(CredentialJournal, pools.write.clone(), Hints::default(), &AppendMetrics::default());
     // The writer is dropped after its only command, which ends the task.
     let (answer, ()) = tokio::join!(async move { writer.append(command).await }, task);
     Ok(answer?)
@@ -134,12 +138,12 @@ async fn list(pools: &Pools, json: bool) -> Result<()> {
     let tokens = read::tokens(&pools.session).await?;
     if json {
         for token in &tokens {
-            output::say(facts(token));
+            output::list(facts(token))?;
         }
         return Ok(());
     }
     if tokens.is_empty() {
-        eprintln!("no token is valid: `quipu tokens create --admin --name NAME` creates one");
+        notice("no token is valid: `quipu tokens create --admin --name NAME` creates one");
         return Ok(());
     }
     let rows = tokens.iter().map(|token| {
@@ -149,10 +153,15 @@ async fn list(pools: &Pools, json: bool) -> Result<()> {
             (false, false) => token.scopes.join(", "),
         };
         let ends = token.expires_at.map_or_else(|| "-".to_owned(), |at| output::instant(at.timestamp()));
-        [token.id.to_string(), token.name.clone(), may, output::instant(token.created_at.timestamp()), ends]
+        [
+            token.id.to_string(),
+            output::one_line(&token.name, 64),
+            may,
+            output::instant(token.created_at.timestamp()),
+            ends,
+        ]
     });
-    output::say(output::table(["id", "name", "may", "created", "ends"], rows));
-    Ok(())
+    output::list(output::table(["id", "name", "may", "created", "ends"], rows))
 }
 
 async fn revoke(pools: &Pools, id: i64, json: bool) -> Result<()> {

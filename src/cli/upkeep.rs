@@ -6,14 +6,17 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Args;
 use futures_util::StreamExt;
+use tokio::time::Instant;
 
 use super::{Context, output};
 use crate::app::registry;
+use crate::base::counted;
 use crate::services::archive::project::verify;
 use crate::services::archive::read::event_total;
 use crate::store::projection::Upkeep;
-use crate::store::verify::Finding;
+use crate::store::verify::{self as store_verify, Finding};
 use crate::store::{PoolSizes, Pools, owner};
+use crate::telemetry::notice;
 
 /// Verify the tables against the journals. The exit code is 1 when a check fails.
 #[derive(Debug, Args)]
@@ -32,11 +35,17 @@ const SHOWN_MAX: usize = 20;
 impl Verify {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
         let urls = context.urls()?;
+        let started = Instant::now();
         let mut findings = registry::verify_tables(&urls.owner).await?;
         if self.events {
             let pools = Pools::open(&urls, PoolSizes::default())?;
             findings.push(check_events(&pools).await?);
             pools.close().await;
+        }
+        let scope = if self.events { "events" } else { "tables" };
+        // The result is printed even if it cannot be recorded, for instance in a read-only database.
+        if let Err(error) = store_verify::record(&urls.owner, scope, started.elapsed(), &findings).await {
+            notice(format_args!("the result is not recorded for the metrics: {error}"));
         }
         for finding in &findings {
             if self.json {
@@ -59,7 +68,7 @@ impl Verify {
 
 async fn check_events(pools: &Pools) -> Result<Finding> {
     let total = u64::try_from(event_total(&pools.read).await?).unwrap_or(0);
-    let bar = output::count_bar(total, "events");
+    let bar = output::count_bar(total, "event", "events");
     let mut problems = Vec::new();
     let (mut checked, mut broken) = (0_u64, 0_usize);
     let mut proofs = pin!(verify::events(&pools.read));
@@ -77,7 +86,8 @@ async fn check_events(pools: &Pools) -> Result<Finding> {
     if broken > problems.len() {
         problems.push(format!("and {} more", broken - problems.len()));
     }
-    Ok(Finding { check: format!("id and signature of {checked} events"), problems })
+    let check = format!("id and signature of {}", counted(checked, "event", "events"));
+    Ok(Finding { check, problems })
 }
 
 /// The names of all projections, separated by commas.
@@ -106,8 +116,10 @@ pub(super) async fn rebuild(context: &Context, name: &str) -> Result<ExitCode> {
 /// Opens a new era.
 pub(super) async fn rebase(context: &Context) -> Result<ExitCode> {
     match owner::rebase(&context.urls()?.owner).await? {
-        Some(era) => println!("era {era} is open; projections will be rebuilt when the services start"),
-        None => println!("nothing to do: the database is still in the cluster in which it was written"),
+        Some(era) => output::say(format_args!(
+            "era {era} is open; projections will be rebuilt when the services start"
+        )),
+        None => output::say("nothing to do: the database is still in the cluster in which it was written"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -38,6 +38,6 @@ pub(super) fn show(context: &Context, door: Door) -> Result<ExitCode> {
         Door::MessagesReader => person(SharedRole::MessagesReader)?,
         Door::Writer => person(SharedRole::Writer)?,
     };
-    output::say(url.expose());
+    output::list(url.expose())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -10,8 +10,37 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use url::Url;
 
+use super::dotenv;
 use super::layer::{ENVIRONMENT, Problem};
 use crate::base::Secret;
+
+/// The variable with the monitor's secret key: hex or `nsec1…`.
+pub(super) const MONITOR_KEY: &str = "QUIPU_MONITOR_SECRET_KEY";
+
+/// The variable with the key by which the synchronizer authenticates to relays (NIP-42).
+pub(super) const SYNCHRONIZER_KEY: &str = "QUIPU_SYNCHRONIZER_SECRET_KEY";
+
+/// The variables with database URLs.
+const URLS: [&str; 7] = [
+    "DATABASE_URL",
+    "QUIPU_SESSION_DATABASE_URL",
+    "QUIPU_READ_DATABASE_URL",
+    "QUIPU_OWNER_DATABASE_URL",
+    "QUIPU_READER_DATABASE_URL",
+    "QUIPU_MESSAGES_READER_DATABASE_URL",
+    "QUIPU_WRITER_DATABASE_URL",
+];
+
+/// The variable with the password of a URL that has none: `DATABASE_PASSWORD` for `DATABASE_URL`.
+fn password_variable(url_variable: &str) -> String {
+    url_variable.replace("_URL", "_PASSWORD")
+}
+
+/// Every variable that may hold a secret.
+pub(super) fn secret_variables() -> Vec<String> {
+    let urls = URLS.iter().flat_map(|url| [(*url).to_owned(), password_variable(url)]);
+    urls.chain([MONITOR_KEY, SYNCHRONIZER_KEY].map(str::to_owned)).collect()
+}
 
 /// Variables by name. Values may be secrets, so `Debug` prints only the names.
 #[derive(Clone, Default)]
@@ -44,18 +73,7 @@ impl Environment {
     /// When the file cannot be read or a line is not `NAME=value`. The line is not shown, because it may
     /// contain a secret.
     pub fn with_dotenv(mut self, path: &Path) -> Result<Self, Problem> {
-        let problem =
-            |reason: String| Problem { source: path.display().to_string(), key: String::new(), reason };
-        let lines = match dotenvy::from_path_iter(path) {
-            Ok(lines) => lines,
-            Err(error) if error.not_found() => return Ok(self),
-            Err(error) => return Err(problem(error.to_string())),
-        };
-        for (index, line) in lines.enumerate() {
-            let (name, value) = line.map_err(|error| match error {
-                dotenvy::Error::LineParse(..) => problem(format!("entry {} is not `NAME=value`", index + 1)),
-                other => problem(other.to_string()),
-            })?;
+        for (name, value) in dotenv::read(path)? {
             self.0.entry(name).or_insert(value);
         }
         Ok(self)
@@ -65,6 +83,10 @@ impl Environment {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    pub(super) fn set(&mut self, name: String, value: &str) {
+        self.0.insert(name, value.to_owned());
     }
 
     pub(super) fn variables(&self) -> &BTreeMap<String, String> {
@@ -106,31 +128,44 @@ pub struct DatabaseEnv {
 }
 
 impl DatabaseEnv {
-    /// Reads and checks the URLs.
+    /// Reads and checks the URLs, and completes them with their passwords where those have variables of their
+    /// own.
     ///
     /// # Errors
-    /// One problem for each variable that is not a PostgreSQL URL, and one if `DATABASE_URL` is missing while
-    /// others are set. No value is shown.
+    /// One problem for each variable that is not a PostgreSQL URL, for each password without a URL that needs
+    /// it, and one if `DATABASE_URL` is missing while others are set. No value is shown.
     pub fn read(environment: &Environment, pooler: Pooler) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut refuse = |key: &str, reason: &str| {
             problems.push(Problem { source: ENVIRONMENT.into(), key: key.into(), reason: reason.into() });
         };
         let mut url = |name: &str| {
-            let text = environment.get(name)?;
-            if !Url::parse(text).is_ok_and(|url| ["postgres", "postgresql"].contains(&url.scheme())) {
-                refuse(name, "not a URL that begins with postgres:// or postgresql://");
+            let variable = password_variable(name);
+            let password = environment.get(&variable);
+            let Some(text) = environment.get(name) else {
+                if password.is_some() {
+                    refuse(&variable, &format!("needs {name}, which it is the password of"));
+                }
+                return None;
+            };
+            match (postgres_url(text), password) {
+                (None, _) => refuse(name, "not a URL that begins with postgres:// or postgresql://"),
+                (Some(_), None) => {}
+                (Some(url), Some(password)) => match with_password(url, password) {
+                    Ok(complete) => return Some(complete),
+                    Err(problem) => refuse(&variable, &format!("{name} {problem}")),
+                },
             }
             Some(Secret::new(text))
         };
         let this = Self {
-            write: url("DATABASE_URL"),
-            session: url("QUIPU_SESSION_DATABASE_URL"),
-            read: url("QUIPU_READ_DATABASE_URL"),
-            owner: url("QUIPU_OWNER_DATABASE_URL"),
-            reader: url("QUIPU_READER_DATABASE_URL"),
-            messages_reader: url("QUIPU_MESSAGES_READER_DATABASE_URL"),
-            writer: url("QUIPU_WRITER_DATABASE_URL"),
+            write: url(URLS[0]),
+            session: url(URLS[1]),
+            read: url(URLS[2]),
+            owner: url(URLS[3]),
+            reader: url(URLS[4]),
+            messages_reader: url(URLS[5]),
+            writer: url(URLS[6]),
             pooler,
         };
         if this.write.is_none() && [&this.session, &this.read, &this.owner].iter().any(|url| url.is_some()) {
@@ -159,6 +194,21 @@ impl DatabaseEnv {
             "QUIPU_WRITER_DATABASE_URL": mask(&self.writer),
         })
     }
+}
+
+fn postgres_url(text: &str) -> Option<Url> {
+    Url::parse(text).ok().filter(|url| ["postgres", "postgresql"].contains(&url.scheme()))
+}
+
+/// The URL with its password, or why it takes none.
+fn with_password(mut url: Url, password: &str) -> Result<Secret, &'static str> {
+    if url.password().is_some() || url.query_pairs().any(|(key, _)| key == "password") {
+        return Err("has a password already; set one of them");
+    }
+    // The percent sign is the only character that `set_password` leaves as it is.
+    let encoded = password.replace('%', "%25");
+    url.set_password(Some(&encoded)).map_err(|()| "has no host, so it takes no password")?;
+    Ok(Secret::new(url.as_str()))
 }
 
 fn masked(url: &Secret) -> String {

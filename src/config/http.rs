@@ -7,6 +7,8 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::problems::{Problems, Section};
+
 /// Section `http`. By default nothing listens beyond loopback.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -59,20 +61,17 @@ impl Default for Http {
     }
 }
 
-impl Http {
-    /// Problems that the types cannot express: key and reason.
-    pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
-        let mut problems = Vec::new();
+impl Section for Http {
+    fn problems(&self, problems: &mut Problems<'_>) {
         for host in &self.hosts {
             if host.is_empty() || host.contains(|c: char| "/:@ ".contains(c)) {
                 let reason = format!("`{host}`: expected a host name without scheme, port or path");
-                problems.push(("http.hosts", reason));
+                problems.refuse("hosts", reason);
             }
         }
         if self.console_address == self.ops_address && self.ops_address.port() != 0 {
-            problems.push(("http.ops_address", "the same as `http.console_address`".to_owned()));
+            problems.refuse("ops_address", "the same as `http.console_address`");
         }
-        problems
     }
 }
 

@@ -6,8 +6,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::layer::Problem;
-use super::merge::Merged;
+use super::problems::{Problems, Section};
 
 /// Shortest lease, seconds: a heartbeat every few seconds has to be enough.
 const LEASE_S_MIN: u32 = 10;
@@ -114,13 +113,13 @@ impl Jobs {
         }
         warnings
     }
+}
 
-    /// Problems that the types cannot express.
-    pub(super) fn problems(&self, merged: &Merged) -> Vec<Problem> {
-        let mut problems = Vec::new();
+impl Section for Jobs {
+    fn problems(&self, problems: &mut Problems<'_>) {
         let mut check = |is_good: bool, key: &str, reason: String| {
             if !is_good {
-                problems.push(merged.refuse(&format!("services.jobs.{key}"), reason));
+                problems.refuse(key, reason);
             }
         };
         let lease_s = self.lease_s.get();
@@ -141,6 +140,5 @@ impl Jobs {
             let others = self.limits.iter().filter(|other| other.r#type == limit.r#type).count();
             check(others == 1, "limits", format!("{}: more than one limit", limit.r#type));
         }
-        problems
     }
 }

@@ -6,12 +6,6 @@ use super::Environment;
 use super::layer::{ENVIRONMENT, Problem};
 use crate::base::Secret;
 
-/// The variable with the monitor's secret key: hex or `nsec1…`.
-pub(super) const MONITOR: &str = "QUIPU_MONITOR_SECRET_KEY";
-
-/// The variable with the key by which the synchronizer authenticates to relays (NIP-42).
-pub(super) const SYNCHRONIZER: &str = "QUIPU_SYNCHRONIZER_SECRET_KEY";
-
 /// The key in `variable`, if it is set.
 ///
 /// # Errors

@@ -91,19 +91,20 @@ impl Layer {
         Self { source: ENVIRONMENT.to_owned(), dict }
     }
 
-    /// Parses the `section.key=value` arguments of `--set`.
-    pub(super) fn overrides(texts: &[String]) -> Result<Self, Problem> {
-        let mut dict = Dict::new();
+    /// Parses the `section.key=value` arguments of `--set`; returns a problem for each that is none.
+    pub(super) fn overrides(texts: &[String]) -> (Self, Vec<Problem>) {
+        let (mut dict, mut problems) = (Dict::new(), Vec::new());
         for text in texts {
-            let (key, value) =
-                text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(|| Problem {
+            match text.split_once('=').filter(|(key, _)| !key.trim().is_empty()) {
+                Some((key, value)) => put(&mut dict, key.trim(), scalar(value)),
+                None => problems.push(Problem {
                     source: "--set".to_owned(),
                     key: text.clone(),
                     reason: "expected `section.key=value`".to_owned(),
-                })?;
-            put(&mut dict, key.trim(), scalar(value));
+                }),
+            }
         }
-        Ok(Self { source: "--set".to_owned(), dict })
+        (Self { source: "--set".to_owned(), dict }, problems)
     }
 }
 

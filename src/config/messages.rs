@@ -6,8 +6,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::layer::Problem;
-use super::merge::Merged;
+use super::problems::{Problems, Section};
 use crate::base::RelayUrl;
 
 /// Upper limit of [`Messages::payload_bytes_max`].
@@ -151,13 +150,13 @@ impl Messages {
         }
         warnings
     }
+}
 
-    /// Problems that the types cannot express.
-    pub(super) fn problems(&self, merged: &Merged) -> Vec<Problem> {
-        let mut problems = Vec::new();
+impl Section for Messages {
+    fn problems(&self, problems: &mut Problems<'_>) {
         let mut check = |is_good: bool, key: &str, reason: String| {
             if !is_good {
-                problems.push(merged.refuse(&format!("services.messages.{key}"), reason));
+                problems.refuse(key, reason);
             }
         };
         let bytes = self.payload_bytes_max.get();
@@ -181,6 +180,5 @@ impl Messages {
         }
         let is_plain = !self.relay_id.is_empty() && !self.relay_id.contains(char::is_control);
         check(is_plain, "relay_id", "must not be empty or contain control characters".to_owned());
-        problems
     }
 }

@@ -2,7 +2,7 @@
 //! with `.env`, then `--set`. Later sources override earlier ones, key by key. Unknown keys are refused.
 //!
 //! **Architecture Invariant:** nothing else reads the environment or a settings file. No setting is a secret:
-//! secrets come only from the environment, as [`Secret`]s.
+//! secrets come only from the environment, or from files that it names, as [`Secret`]s.
 
 /// A default that cannot be zero, checked at compile time.
 macro_rules! nonzero {
@@ -11,6 +11,8 @@ macro_rules! nonzero {
     };
 }
 
+mod check;
+mod dotenv;
 mod environment;
 mod http;
 mod implementation;
@@ -21,6 +23,8 @@ mod merge;
 mod messages;
 mod monitor;
 mod networks;
+mod problems;
+mod secret_file;
 mod sections;
 mod services;
 mod synchronizer;
@@ -32,10 +36,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use serde_json_path::JsonPath;
-use tracing_subscriber::EnvFilter;
 
-use crate::base::{RelayUrl, Secret};
+use crate::base::Secret;
 
 use layer::Layer;
 use merge::Merged;
@@ -48,9 +50,10 @@ pub use layer::Problem;
 pub use messages::Messages;
 pub use monitor::Monitor;
 pub use networks::{NetworkSettings, Networks};
+pub use secret_file::{SecretFileError, read_secret_file};
 pub use sections::{Database, Log, LogFormat, Rotation};
 pub use services::{
-    Console, Finder, Ingest, Initializer, Projector, RelayList, Services, Ticker, Validator, Vanish,
+    Console, Finder, Ingest, Initializer, Observer, Projector, RelayList, Services, Ticker, Validator, Vanish,
 };
 pub use synchronizer::{PrioritySynchronizer, Synchronizer};
 
@@ -144,7 +147,7 @@ impl Configuration {
             environment =
                 environment.with_dotenv(&folder.join(".env")).map_err(|p| ConfigError::Refused(vec![p]))?;
         }
-        let mut problems = Vec::new();
+        let mut problems = secret_file::read_secret_files(&mut environment);
         let mut layers = Vec::new();
         let mut add = |layer: Result<Layer, Problem>| match layer {
             Ok(layer) => layers.push(layer),
@@ -154,22 +157,20 @@ impl Configuration {
             add(Layer::yaml(&file.path, &file.section, &file.text));
         }
         add(Ok(Layer::environment(environment.variables())));
-        add(Layer::overrides(&sources.overrides));
+        let (overrides, malformed) = Layer::overrides(&sources.overrides);
+        add(Ok(overrides));
+        problems.extend(malformed);
 
         let merged = Merged::new(layers);
         let settings = merged.extract::<Settings>();
         let settings = settings.map_err(|found| problems.extend(found)).unwrap_or_default();
-        problems.extend(settings.problems(&merged));
-        problems.extend(settings.services.messages.problems(&merged));
-        problems.extend(settings.services.jobs.problems(&merged));
-        let synchronizer_key = keys::key(&environment, keys::SYNCHRONIZER);
+        let synchronizer_key = keys::key(&environment, environment::SYNCHRONIZER_KEY);
         let synchronizer_key = synchronizer_key.map_err(|found| problems.push(found)).unwrap_or_default();
-        let monitor_key = keys::key(&environment, keys::MONITOR);
-        let is_key_bad = monitor_key.is_err();
+        let monitor_key = keys::key(&environment, environment::MONITOR_KEY);
+        // A key that cannot be read is a problem of its own, not a missing key.
+        let has_monitor_key = !matches!(monitor_key, Ok(None));
         let monitor_key = monitor_key.map_err(|found| problems.push(found)).unwrap_or_default();
-        if !is_key_bad {
-            problems.extend(settings.services.monitor.problems(&merged, monitor_key.as_ref()));
-        }
+        problems.extend(check::find(&settings, &merged, has_monitor_key));
         let database = DatabaseEnv::read(&environment, settings.database.pooler);
         let database = database.map_err(|found| problems.extend(found)).unwrap_or_default();
         if problems.is_empty() {
@@ -201,49 +202,5 @@ impl Settings {
     #[must_use]
     pub fn markdown() -> String {
         table::markdown()
-    }
-
-    /// Problems that the types cannot express.
-    fn problems(&self, merged: &Merged) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        if let Err(error) = EnvFilter::builder().parse(&self.log.level) {
-            problems.push(merged.refuse("log.level", error.to_string()));
-        }
-        for (key, urls) in [
-            ("services.synchronizer.only_relays", &self.services.synchronizer.only_relays),
-            ("services.ingest.vanish_relay_urls", &self.services.ingest.vanish_relay_urls),
-        ] {
-            for url in urls {
-                match RelayUrl::parse(url) {
-                    Ok(relay) if relay.as_str() == url => {}
-                    Ok(relay) => problems.push(merged.refuse(key, format!("write `{url}` as `{relay}`"))),
-                    Err(error) => problems.push(merged.refuse(key, format!("`{url}`: {error}"))),
-                }
-            }
-        }
-        if self.services.synchronizer.enabled && self.services.priority_synchronizer.enabled {
-            let reason = "one of the two synchronizers runs: set `services.synchronizer.enabled` to false";
-            problems.push(merged.refuse("services.priority_synchronizer.enabled", reason));
-        }
-        for RelayList { url, path } in &self.services.finder.lists {
-            let is_web = |url: &url::Url| matches!(url.scheme(), "http" | "https");
-            if !url::Url::parse(url).is_ok_and(|url| is_web(&url)) {
-                let reason = format!("`{url}`: expected an http or https URL");
-                problems.push(merged.refuse("services.finder.lists", reason));
-            }
-            if let Some(path) = path
-                && let Err(error) = JsonPath::parse(path)
-            {
-                let reason = format!("`{path}` is not a JSONPath: {error}");
-                problems.push(merged.refuse("services.finder.lists", reason));
-            }
-        }
-        for (key, reason) in self.networks.problems() {
-            problems.push(merged.refuse(&key, reason));
-        }
-        for (key, reason) in self.http.problems() {
-            problems.push(merged.refuse(key, reason));
-        }
-        problems
     }
 }

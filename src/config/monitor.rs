@@ -6,10 +6,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::keys;
-use super::layer::Problem;
-use super::merge::Merged;
-use crate::base::{RelayUrl, Secret};
+use super::environment;
+use super::problems::{Problems, Section};
 
 /// Section `services.monitor`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -67,31 +65,17 @@ impl Default for Monitor {
     }
 }
 
-impl Monitor {
-    /// Problems that the types cannot express.
-    pub(super) fn problems(&self, merged: &Merged, key: Option<&Secret>) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        for (name, urls) in [("only_relays", &self.only_relays), ("publish_relays", &self.publish_relays)] {
-            let setting = format!("services.monitor.{name}");
-            for url in urls {
-                match RelayUrl::parse(url) {
-                    Ok(relay) if relay.as_str() == url => {}
-                    Ok(relay) => {
-                        problems.push(merged.refuse(&setting, format!("write `{url}` as `{relay}`")));
-                    }
-                    Err(error) => problems.push(merged.refuse(&setting, format!("`{url}`: {error}"))),
-                }
-            }
-        }
-        for (name, is_on) in [("write_check", self.write_check), ("publish", self.publish)] {
-            if is_on && key.is_none() {
-                let reason = format!("needs a key in {}", keys::MONITOR);
-                problems.push(merged.refuse(&format!("services.monitor.{name}"), reason));
+impl Section for Monitor {
+    fn problems(&self, problems: &mut Problems<'_>) {
+        problems.refuse_other_than_relays("only_relays", &self.only_relays);
+        problems.refuse_other_than_relays("publish_relays", &self.publish_relays);
+        for (key, is_on) in [("write_check", self.write_check), ("publish", self.publish)] {
+            if is_on && !problems.has_monitor_key {
+                problems.refuse(key, format!("needs a key in {}", environment::MONITOR_KEY));
             }
         }
         if self.publish && self.publish_relays.is_empty() {
-            problems.push(merged.refuse("services.monitor.publish_relays", "`publish` needs at least one"));
+            problems.refuse("publish_relays", "`publish` needs at least one");
         }
-        problems
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::problems::{Problems, Section};
 use crate::base::{Network, RelayUrl};
 
 /// Upper limit of a network's timeouts, in seconds. Leases on relays and candidates last as long as one
@@ -56,29 +57,27 @@ impl Networks {
             Network::Loki => &self.loki,
         }
     }
+}
 
-    /// Problems that the types cannot express: key and reason.
-    pub(super) fn problems(&self) -> Vec<(String, String)> {
-        let mut problems = Vec::new();
+impl Section for Networks {
+    fn problems(&self, problems: &mut Problems<'_>) {
         if self.clearnet.proxy_address.is_some() {
             // Behind a proxy the address of a name is unknown, so a private address could not be refused.
-            let reason = "clearnet is dialled directly".to_owned();
-            problems.push(("networks.clearnet.proxy_address".to_owned(), reason));
+            problems.refuse("clearnet.proxy_address", "clearnet is dialled directly");
         }
         for name in self.clearnet.private_names.iter().filter(|name| !is_public_name(name)) {
             let reason = format!("`{name}`: expected a public DNS name in lower case, without port");
-            problems.push(("networks.clearnet.private_names".to_owned(), reason));
+            problems.refuse("clearnet.private_names", reason);
         }
         for network in [Network::Tor, Network::I2p, Network::Loki] {
             if !self.get(network).private_names.is_empty() {
-                let reason = "only clearnet names are resolved".to_owned();
-                problems.push((format!("networks.{network}.private_names"), reason));
+                problems.refuse(&format!("{network}.private_names"), "only clearnet names are resolved");
             }
-            let key = format!("networks.{network}.proxy_address");
+            let key = format!("{network}.proxy_address");
             match &self.get(network).proxy_address {
                 Some(address) if is_host_and_port(address) => {}
-                Some(address) => problems.push((key, format!("`{address}`: expected host:port"))),
-                None => problems.push((key, "missing: set host:port of the SOCKS proxy".to_owned())),
+                Some(address) => problems.refuse(&key, format!("`{address}`: expected host:port")),
+                None => problems.refuse(&key, "missing: set host:port of the SOCKS proxy"),
             }
         }
         for network in [Network::Clearnet, Network::Tor, Network::I2p, Network::Loki] {
@@ -89,11 +88,10 @@ impl Networks {
             ] {
                 if seconds.get() > TIMEOUT_S_MAX {
                     let reason = format!("{seconds}: at most {TIMEOUT_S_MAX} seconds");
-                    problems.push((format!("networks.{network}.{name}"), reason));
+                    problems.refuse(&format!("{network}.{name}"), reason);
                 }
             }
         }
-        problems
     }
 }
 

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
 
 use super::Pooler;
+use super::problems::{Problems, Section};
 
 /// Section `database`. The URLs are secrets and come only from the environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -90,6 +92,14 @@ impl Default for Log {
             directory: None,
             rotation: Rotation::Daily,
             files_max: nonzero!(NonZeroUsize, 7),
+        }
+    }
+}
+
+impl Section for Log {
+    fn problems(&self, problems: &mut Problems<'_>) {
+        if let Err(error) = EnvFilter::builder().parse(&self.level) {
+            problems.refuse("level", error.to_string());
         }
     }
 }

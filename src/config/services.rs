@@ -1,10 +1,14 @@
-//! Section `services`: one struct per service, filled by `config/services/<service>.yaml`.
+//! Section `services`: a struct for each service, and `ingest`, which the services that receive events share.
+//! Long ones have a file of their own. `config/services/<name>.yaml` of an implementation fills
+//! `services.<name>`.
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json_path::JsonPath;
 
+use super::problems::{Problems, Section};
 use super::{Jobs, Messages, Monitor, PrioritySynchronizer, Synchronizer};
 
 /// Section `services`.
@@ -32,6 +36,9 @@ pub struct Services {
     /// Writes ticks for the readers of the journals. It runs wherever a journal is written; one process holds
     /// its lease.
     pub ticker: Ticker,
+    /// Reads the state of the database for the metrics that one process exports for all. Wherever it runs, one
+    /// process holds its lease.
+    pub observer: Observer,
     /// Stores and forwards messages. In `sender_…`, `recipient_…`, `acknowledgements_per_second` and
     /// `proofs_per_minute` 0 means no limit.
     pub messages: Messages,
@@ -101,6 +108,22 @@ impl Default for Finder {
             candidates_per_domain_max: nonzero!(NonZeroU32, 50),
             candidates_per_day_max: nonzero!(NonZeroU32, 100_000),
             candidates_per_domain_day_max: nonzero!(NonZeroU32, 200),
+        }
+    }
+}
+
+impl Section for Finder {
+    fn problems(&self, problems: &mut Problems<'_>) {
+        for RelayList { url, path } in &self.lists {
+            let is_web = |url: &url::Url| matches!(url.scheme(), "http" | "https");
+            if !url::Url::parse(url).is_ok_and(|url| is_web(&url)) {
+                problems.refuse("lists", format!("`{url}`: expected an http or https URL"));
+            }
+            if let Some(path) = path
+                && let Err(error) = JsonPath::parse(path)
+            {
+                problems.refuse("lists", format!("`{path}` is not a JSONPath: {error}"));
+            }
         }
     }
 }
@@ -175,6 +198,23 @@ impl Default for Ticker {
     }
 }
 
+/// Section `services.observer`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Observer {
+    /// Whether `quipu up` runs it.
+    pub enabled: bool,
+    /// Interval between two readings, usually that of the scrapes. What costs more is read every fourth or
+    /// twentieth time. It is also the interval at which each process measures its connection pools.
+    pub interval_s: NonZeroU32,
+}
+
+impl Default for Observer {
+    fn default() -> Self {
+        Self { enabled: true, interval_s: nonzero!(NonZeroU32, 15) }
+    }
+}
+
 /// Section `services.console`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -220,5 +260,11 @@ impl Default for Ingest {
             vanish: Vanish::Record,
             vanish_relay_urls: Vec::new(),
         }
+    }
+}
+
+impl Section for Ingest {
+    fn problems(&self, problems: &mut Problems<'_>) {
+        problems.refuse_other_than_relays("vanish_relay_urls", &self.vanish_relay_urls);
     }
 }

@@ -5,6 +5,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::problems::{Problems, Section};
+
 /// Section `services.synchronizer`. The priority synchronizer uses it too.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the settings file")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -17,7 +19,7 @@ pub struct Synchronizer {
     pub only_relays: Vec<String>,
     /// Relays whose stored events are read at the same time. The number of connections is set in `networks`.
     pub catching_up_max: NonZeroUsize,
-    /// Relays that are too slow for a place among `catching_up_max` and whose stored events are read at the
+    /// Relays that are too slow for a slot among `catching_up_max` and whose stored events are read at the
     /// same time, in addition to those.
     pub slow_catching_up_max: NonZeroUsize,
     /// Events per second that a relay must deliver to stay among `catching_up_max`: new events, and events of
@@ -27,7 +29,7 @@ pub struct Synchronizer {
     /// Time of waiting for a relay over which its speed is judged, after each half of it. No response may
     /// take longer.
     pub slow_after_s: NonZeroU32,
-    /// Longest turn of a relay while others wait for a place.
+    /// Longest turn of a relay while others wait for a slot.
     pub turn_s: NonZeroU32,
     /// Events per request, the `limit` of a REQ. Relays cap it, often at 500.
     pub page_events: NonZeroUsize,
@@ -91,6 +93,12 @@ impl Default for Synchronizer {
     }
 }
 
+impl Section for Synchronizer {
+    fn problems(&self, problems: &mut Problems<'_>) {
+        problems.refuse_other_than_relays("only_relays", &self.only_relays);
+    }
+}
+
 /// Section `services.priority_synchronizer`. Only one of the two synchronizers runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -105,5 +113,14 @@ pub struct PrioritySynchronizer {
 impl Default for PrioritySynchronizer {
     fn default() -> Self {
         Self { enabled: false, relays_file: "priority_relays.txt".to_owned() }
+    }
+}
+
+impl Section for PrioritySynchronizer {
+    fn problems(&self, problems: &mut Problems<'_>) {
+        if self.enabled && problems.settings.services.synchronizer.enabled {
+            let reason = "one of the two synchronizers runs: set `services.synchronizer.enabled` to false";
+            problems.refuse("enabled", reason);
+        }
     }
 }

@@ -7,6 +7,25 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::Failure;
+use crate::telemetry::{Label, describe_metrics};
+
+const LISTENER: Label = Label::constants("listener", "the name of the listener, as in the ready file");
+const CLASS: Label = Label::listed("class", &[&["rejected", "busy", "broken"]]);
+const CODE: Label = Label::constants("code", "the error code of the answer");
+const REFUSED_FOR: Label =
+    Label::listed("reason", &[&["connections_max", "connections_per_address_max", "descriptors", "accept"]]);
+const CLOSED_FOR: Label =
+    Label::listed("reason", &[&["header_timeout", "head_too_large", "malformed", "write_timeout", "panic"]]);
+
+describe_metrics! { Process;
+    CONNECTIONS: Gauge = "quipu_http_connections" [LISTENER], "Open connections, upgraded ones included";
+    ERRORS: Counter = "quipu_http_errors_total" [LISTENER, CLASS, CODE],
+        "Requests that failed: rejected (the request is at fault), busy or broken (Quipu is)";
+    CONNECTIONS_REFUSED: Counter = "quipu_http_connections_refused_total" [LISTENER, REFUSED_FOR],
+        "Connections closed at accept because a limit was reached";
+    CONNECTIONS_CLOSED: Counter = "quipu_http_connections_closed_total" [LISTENER, CLOSED_FOR],
+        "Connections closed because of a timeout, an oversized or malformed request, or a panic";
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ListenerLabels {
@@ -36,21 +55,12 @@ pub(super) struct HttpMetrics {
 }
 
 impl HttpMetrics {
-    /// Registers them under `quipu_http_…`.
+    /// Registers them.
     pub(super) fn register(&self, registry: &mut Registry) {
-        let http = registry.sub_registry_with_prefix("quipu_http");
-        http.register("connections", "Open connections, upgraded ones included", self.connections.clone());
-        http.register("errors", "Requests that failed, by class and code", self.errors.clone());
-        http.register(
-            "connections_refused",
-            "Connections closed at accept because a limit was reached",
-            self.refused.clone(),
-        );
-        http.register(
-            "connections_closed",
-            "Connections closed because of a timeout, an oversized or malformed request, or a panic",
-            self.closed.clone(),
-        );
+        CONNECTIONS.register(registry, self.connections.clone());
+        ERRORS.register(registry, self.errors.clone());
+        CONNECTIONS_REFUSED.register(registry, self.refused.clone());
+        CONNECTIONS_CLOSED.register(registry, self.closed.clone());
     }
 
     pub(super) fn failed(&self, listener: &'static str, failure: &Failure, code: &'static str) {

@@ -14,6 +14,7 @@ mod guard;
 mod host;
 mod metrics;
 mod ops;
+mod query;
 mod routes;
 mod serve;
 mod server;
@@ -26,7 +27,9 @@ pub use context::RequestContext;
 pub use failure::{ErrorBody, Failure, FailureClass, Rejection};
 pub use guard::ExpectedStatus;
 pub use host::{is_of_another_site, is_own_host};
+pub(crate) use metrics::METRICS;
 pub use ops::ops_routes;
+pub use query::StrictQuery;
 pub use routes::{Access, Endpoint, Routes};
 pub use serve::{BindError, Edge, Listener};
 pub use websocket::{

@@ -5,7 +5,7 @@
 //! | starting | registration | the end of the first cycle, or the start of a long one |
 //! | ok | a cycle that succeeded; a long cycle at work | a failed cycle, an obstacle, the end of a run-once service, the drain |
 //! | failing | a failed cycle | a cycle that succeeds; a long cycle that lasts for 30 s |
-//! | waiting | an external obstacle, such as a full disk | the next report of the service |
+//! | waiting | an external obstacle, such as a full disk or a database that does not answer | the next report of the service |
 //! | done | a run-once service that has finished | (final) |
 //! | stopped | the drain | (final) |
 
@@ -33,8 +33,8 @@ pub enum ServiceState {
         /// The last failure with its causes, in one line.
         reason: String,
     },
-    /// The service works, but waits for something outside of Quipu, such as space on a full disk. A restart
-    /// would not help.
+    /// The service works, but waits for something outside of Quipu, such as space on a full disk or an answer
+    /// of the database. A restart would not help.
     Waiting {
         /// Start of the wait.
         since: DateTime<Utc>,

@@ -35,9 +35,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::base::counted;
+
 pub use aside::{SetAside, set_aside, set_aside_by_unit};
 pub use guard::{Panicked, guarded, guarded_call, panicked, panics_by_unit};
 pub use health::{HealthRegistry, Liveness, ServiceHealth, ServiceState};
+pub(crate) use metrics::METRICS;
 pub use poll_while::poll_while;
 pub use service::{CycleOutcome, Schedule, Service, Wake};
 pub use signals::{StopSignals, stop_signals, until_signals};
@@ -147,8 +150,8 @@ impl Lifecycle {
         self.abort.cancel();
         // Aborted tasks end at their next await point. A task that never awaits must not keep the process
         // alive.
-        if timeout(ABORT_S_MAX, self.tasks.wait()).await.is_err() {
-            tracing::error!("{} tasks did not stop in time and are abandoned", self.tasks.len());
+        if timeout(ABORT_MAX, self.tasks.wait()).await.is_err() {
+            tracing::error!("{} did not stop in time: abandoned", counted(self.tasks.len(), "task", "tasks"));
         }
         self.ending(!drained)
     }
@@ -172,4 +175,4 @@ impl Lifecycle {
 }
 
 /// Longest wait for aborted tasks.
-const ABORT_S_MAX: Duration = Duration::from_secs(2);
+const ABORT_MAX: Duration = Duration::from_secs(2);

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 
-use super::error::sanitize;
+use super::remote_text::sanitize;
 
 /// Names kept per certificate. Certificates of shared hosts carry a hundred or more; the rest is dropped.
 const NAMES_MAX: usize = 50;

@@ -11,11 +11,13 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 use url::Url;
 
-use super::egress::Inner;
-use super::error::sanitize;
-use super::tls::Proof;
+use super::dns::Resolver;
+use super::remote_text::sanitize;
+use super::socks::Isolation;
+use super::tls::{Proof, Tls};
 use super::{Certificate, DialError, Trust, socks};
 use crate::base::Network;
+use crate::config;
 
 /// A connection, with or without TLS.
 pub(super) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
@@ -29,7 +31,16 @@ pub(super) struct Dialled {
     pub(super) certificate: Option<Certificate>,
 }
 
-impl Inner {
+/// Opens connections, directly or through the SOCKS proxy of the host's network.
+#[derive(Debug)]
+pub(super) struct Dialler {
+    pub(super) networks: config::Networks,
+    pub(super) resolver: Resolver,
+    pub(super) tls: Tls,
+    pub(super) isolation: Isolation,
+}
+
+impl Dialler {
     /// Connects to the host and port of `url`, with TLS for `wss` and `https`. `within` covers DNS, TCP or
     /// SOCKS, and TLS.
     pub(super) async fn dial(&self, url: &Url, trust: Trust, within: Duration) -> Result<Dialled, DialError> {

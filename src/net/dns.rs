@@ -14,7 +14,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 use serde::Serialize;
 
-use super::error::sanitize;
+use super::remote_text::sanitize;
 use super::{DialError, Trust};
 use crate::base::{Network, is_local_ip, is_local_name};
 

@@ -2,27 +2,27 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use url::Url;
+
+use super::dial::{Dialled, Dialler};
 use super::dns::Resolver;
-use super::fetch::Clients;
+use super::fetch::Fetcher;
 use super::socks::Isolation;
 use super::tls::Tls;
-use super::{DialError, DnsRecords, FetchError, Fetched, Get};
+use super::{DialError, DnsRecords, FetchError, Fetched, Get, Trust};
 use crate::base::Network;
 use crate::config;
 
 /// Outgoing connections: networks, DNS and TLS trust. Built once per process; clones share the state.
 #[derive(Debug, Clone)]
-pub struct Egress(pub(super) Arc<Inner>);
+pub struct Egress(Arc<Inner>);
 
-/// State shared by dials and HTTP requests.
 #[derive(Debug)]
-pub(super) struct Inner {
-    pub(super) networks: config::Networks,
-    pub(super) resolver: Resolver,
-    pub(super) tls: Tls,
-    pub(super) isolation: Isolation,
-    pub(super) clients: Clients,
+struct Inner {
+    dialler: Dialler,
+    fetcher: Fetcher,
 }
 
 impl Egress {
@@ -45,15 +45,15 @@ impl Egress {
     fn with(networks: &config::Networks, resolver: Resolver) -> Result<Self, DialError> {
         let resolver = resolver.with_private_names(&networks.clearnet.private_names);
         let tls = Tls::new(networks.ca_file.as_deref())?;
-        let isolation = Isolation::new();
-        let clients = Clients::new(networks, &resolver, &tls, &isolation)?;
-        Ok(Self(Arc::new(Inner { networks: networks.clone(), resolver, tls, isolation, clients })))
+        let dialler = Dialler { networks: networks.clone(), resolver, tls, isolation: Isolation::new() };
+        let fetcher = Fetcher::new(&dialler)?;
+        Ok(Self(Arc::new(Inner { dialler, fetcher })))
     }
 
     /// Whether this network is enabled in the settings.
     #[must_use]
     pub fn reaches(&self, network: Network) -> bool {
-        self.0.networks.get(network).enabled
+        self.0.dialler.networks.get(network).enabled
     }
 
     /// Looks up the DNS records of `host`. Names of Tor, I2P and Lokinet are refused without a query.
@@ -61,7 +61,7 @@ impl Egress {
     /// # Errors
     /// [`DialError::Hidden`], [`DialError::Dns`].
     pub async fn lookup(&self, host: &str) -> Result<DnsRecords, DialError> {
-        self.0.resolver.records(host).await
+        self.0.dialler.resolver.records(host).await
     }
 
     /// Sends a GET request over HTTP or HTTPS, within the limits in `get`.
@@ -69,6 +69,11 @@ impl Egress {
     /// # Errors
     /// Any [`FetchError`]. A response with an error status is not an error here.
     pub async fn get(&self, get: Get<'_>) -> Result<Fetched, FetchError> {
-        self.0.get(get).await
+        self.0.fetcher.get(get).await
+    }
+
+    /// See [`Dialler::dial`].
+    pub(super) async fn dial(&self, url: &Url, trust: Trust, within: Duration) -> Result<Dialled, DialError> {
+        self.0.dialler.dial(url, trust, within).await
     }
 }

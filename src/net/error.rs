@@ -8,15 +8,6 @@ use thiserror::Error;
 use super::Certificate;
 use crate::base::Network;
 
-/// Characters kept of a text that a remote host sent.
-pub(super) const TEXT_CHARS_MAX: usize = 500;
-
-/// Makes a text from a remote host safe to store: cuts it to [`TEXT_CHARS_MAX`] characters and replaces NUL,
-/// which PostgreSQL cannot store.
-pub(super) fn sanitize(text: &str) -> String {
-    text.chars().take(TEXT_CHARS_MAX).map(|c| if c == '\0' { '\u{2400}' } else { c }).collect()
-}
-
 /// Why a connection could not be opened.
 #[derive(Debug, Clone, Error)]
 pub enum DialError {
@@ -194,12 +185,6 @@ impl FetchError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn remote_text_is_cut_and_has_no_nul() {
-        assert_eq!(sanitize("a\0b"), "a\u{2400}b");
-        assert_eq!(sanitize(&"x".repeat(10_000)).len(), TEXT_CHARS_MAX);
-    }
 
     #[test]
     fn a_tor_2_reply_codes_have_reasons_of_their_own() {

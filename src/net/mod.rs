@@ -18,6 +18,7 @@ mod egress;
 mod error;
 mod fetch;
 pub mod relay;
+mod remote_text;
 mod socket;
 mod socks;
 mod tls;

@@ -15,8 +15,8 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use url::Url;
 
 use super::dial::Stream;
-use super::error::sanitize;
 use super::fetch::bounded_headers;
+use super::remote_text::sanitize;
 use super::{Certificate, DialError, Egress, Trust};
 
 /// Read buffer in bytes, held for each open socket.
@@ -99,7 +99,7 @@ async fn shake_hands(
     let mut request = dial.url.as_str().into_client_request().map_err(|e| unusable(&e))?;
     request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
     request.headers_mut().extend(header_map(dial.headers)?);
-    let dialled = outside.0.dial(dial.url, dial.trust, dial.connect_within).await?;
+    let dialled = outside.dial(dial.url, dial.trust, dial.connect_within).await?;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(Some(dial.message_bytes_max))

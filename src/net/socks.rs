@@ -11,7 +11,8 @@ use tokio_socks::io::AsyncSocket;
 use tokio_socks::tcp::Socks5Stream;
 
 use super::DialError;
-use super::error::{SocksReply, sanitize};
+use super::error::SocksReply;
+use super::remote_text::sanitize;
 
 /// User name of every circuit; circuits differ by their password.
 pub(super) const USER: &str = "quipu";

@@ -14,7 +14,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::error::sanitize;
+use super::remote_text::sanitize;
 use super::{Certificate, DialError};
 
 /// Trusted certificate authorities: Mozilla's roots and the operator's own (`networks.ca_file`).

@@ -12,10 +12,6 @@ const OWN: u64 = 256;
 /// Connections that listeners may accept however low the limit is.
 const CONNECTIONS_MIN: u64 = 64;
 
-/// Services that connect to relays at the same time, each within `relays_at_once`: validator, monitor,
-/// synchronizer.
-const DIALLING_SERVICES: u64 = 3;
-
 /// The division of the descriptors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Descriptors {
@@ -27,9 +23,18 @@ pub(super) struct Descriptors {
     pub(super) connections_max: usize,
 }
 
+/// What the services of a process need descriptors for.
+#[derive(Debug, Clone, Copy)]
+pub struct DescriptorNeeds {
+    /// Services that connect to relays at the same time.
+    pub dialling: usize,
+    /// Connections that the settings of the services allow at their listeners beyond `http.connections_max`.
+    pub sockets: usize,
+}
+
 impl Descriptors {
-    /// Raises the soft limit to the hard one, divides it and logs the result.
-    pub(super) fn raise(settings: &Settings) -> Self {
+    /// Raises the soft limit to the hard one, divides it for services with these `needs` and logs the result.
+    pub(super) fn raise(settings: &Settings, needs: Option<DescriptorNeeds>) -> Self {
         let limit = match raised() {
             Ok((before, limit)) => {
                 tracing::debug!(
@@ -44,8 +49,13 @@ impl Descriptors {
                 getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft)
             }
         };
-        let divided = Self::divided(limit, settings);
-        let (Self { limit, kept, connections_max }, allowed) = (divided, allowed(settings));
+        // A command runs no service and listens nowhere.
+        let Some(DescriptorNeeds { dialling, sockets }) = needs else {
+            return Self::divided(limit, settings, 0);
+        };
+        let divided = Self::divided(limit, settings, number(dialling));
+        let Self { limit, kept, connections_max } = divided;
+        let allowed = number(settings.http.connections_max.get()).saturating_add(number(sockets));
         tracing::info!(
             limit,
             kept,
@@ -61,7 +71,8 @@ impl Descriptors {
         divided
     }
 
-    fn divided(limit: u64, settings: &Settings) -> Self {
+    /// Divides `limit`. `dialling` is the number of services that connect to relays at the same time.
+    fn divided(limit: u64, settings: &Settings, dialling: u64) -> Self {
         let database = &settings.database;
         let pools =
             [database.write_connections_max, database.session_connections_max, database.read_connections_max];
@@ -70,20 +81,13 @@ impl Descriptors {
             .map(|network| settings.networks.get(network))
             .iter()
             .filter(|network| network.enabled)
-            .map(|network| number(network.relays_at_once.get()).saturating_mul(DIALLING_SERVICES))
+            .map(|network| number(network.relays_at_once.get()).saturating_mul(dialling))
             .fold(0, u64::saturating_add);
         let pooled: u64 = pools.iter().map(|pool| u64::from(pool.get())).sum();
         let kept = OWN.saturating_add(pooled).saturating_add(dialled);
         let left = limit.saturating_sub(kept).max(CONNECTIONS_MIN);
         Self { limit, kept, connections_max: usize::try_from(left).unwrap_or(usize::MAX) }
     }
-}
-
-/// Connections that the settings allow at one listener, plus those that the listeners of messages add.
-fn allowed(settings: &Settings) -> u64 {
-    let messages =
-        settings.services.messages.enabled.then(|| settings.services.messages.connections_max.get());
-    number(settings.http.connections_max.get()).saturating_add(messages.map_or(0, number))
 }
 
 fn number(size: usize) -> u64 {
@@ -106,10 +110,11 @@ mod tests {
     #[test]
     fn what_the_crawl_and_the_database_need_is_kept() {
         let settings = Settings::default();
-        let large = Descriptors::divided(1_048_576, &settings);
+        let large = Descriptors::divided(1_048_576, &settings, 3);
         // 256 of our own, three pools of 8, and three services with 256 relays each.
         assert_eq!((large.kept, large.connections_max), (1_048, 1_047_528));
-        assert_eq!(Descriptors::divided(1_024, &settings).connections_max, 64);
+        assert_eq!(Descriptors::divided(1_024, &settings, 3).connections_max, 64);
+        assert_eq!(Descriptors::divided(1_024, &settings, 0).connections_max, 744);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub enum ServiceName {
     PrioritySynchronizer,
     /// Erases what a key signed when it asks to vanish.
     Vanisher,
+    /// Reads the state of the database for metrics.
+    Observer,
     /// Stores and forwards messages.
     Messages,
     /// Queues jobs.
@@ -43,6 +45,7 @@ impl ServiceName {
         Self::Synchronizer,
         Self::PrioritySynchronizer,
         Self::Vanisher,
+        Self::Observer,
         Self::Messages,
         Self::Jobs,
         Self::Console,
@@ -61,6 +64,7 @@ impl ServiceName {
             Self::Synchronizer => "synchronizer",
             Self::PrioritySynchronizer => "priority-synchronizer",
             Self::Vanisher => "vanisher",
+            Self::Observer => "observer",
             Self::Messages => "messages",
             Self::Jobs => "jobs",
             Self::Console => "console",

@@ -2,16 +2,18 @@
 //! metrics.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::descriptors::Descriptors;
+use super::{DescriptorNeeds, LoopSpec};
 use crate::base::{Clock, SystemClock};
 use crate::config::Settings;
 use crate::http::Edge;
-use crate::lifecycle::{BoxError, HealthRegistry, Lifecycle};
+use crate::lifecycle::{BoxError, HealthRegistry, Lifecycle, Service};
 use crate::store::append::{Journal, Writer};
 use crate::store::ingest::{IngestJournal, IngestMetrics, Intake, Source};
 use crate::store::lease::Leases;
-use crate::store::{AppendMetrics, DatabaseUrls, Error, Hints, PoolSizes, Pools, Space};
+use crate::store::{AppendMetrics, DatabaseUrls, Error, Hints, PoolMetrics, PoolSizes, Pools, Space};
 use crate::telemetry::Metrics;
 
 /// The parts of one process. A writer is made on demand; its task ends when the last clone of the writer is
@@ -43,8 +45,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Raises the limit of open descriptors, opens the connection pools and starts sending and receiving
-    /// hints.
+    /// As [`Parts::open_for`], for a process that runs no service.
     ///
     /// # Errors
     /// [`Error::Broken`] when a URL cannot be understood.
@@ -54,26 +55,40 @@ impl Parts {
         lifecycle: Lifecycle,
         metrics: Metrics,
     ) -> Result<Self, Error> {
-        let database = &settings.database;
-        let sizes = PoolSizes {
-            write: database.write_connections_max.get().into(),
-            session: database.session_connections_max.get().into(),
-            read: database.read_connections_max.get().into(),
-        };
-        let pools = Pools::open(urls, sizes)?;
+        Self::open_for(None, urls, settings, lifecycle, metrics)
+    }
+
+    /// Raises the limit of open descriptors and divides it for services with these `needs`, opens the connection pools and
+    /// starts sending and receiving hints.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] when a URL cannot be understood.
+    pub fn open_for(
+        needs: Option<DescriptorNeeds>,
+        urls: &DatabaseUrls,
+        settings: Settings,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        let pools = Pools::open(urls, PoolSizes::from(&settings.database))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let health = HealthRegistry::new(Arc::clone(&clock));
         let (append, ingest) = (AppendMetrics::default(), IngestMetrics::default());
         let space = Space::with_reserve(settings.database.reserve_mb);
+        let leases = Leases::new(pools.write.clone());
+        let pool_metrics = PoolMetrics::new(pools.clone());
         metrics.register(|registry| {
             append.register(registry);
             space.register(registry);
             ingest.register(registry);
+            leases.register(registry);
+            pool_metrics.register(registry);
             registry.register_collector(Box::new(health.clone()));
         });
-        let edge = Edge::new(settings.http.clone(), &metrics, Descriptors::raise(&settings).connections_max);
+        let descriptors = Descriptors::raise(&settings, needs);
+        let edge = Edge::new(settings.http.clone(), &metrics, descriptors.connections_max);
         let hints = Hints::default();
-        let leases = Leases::new(pools.write.clone());
+        let probe = Duration::from_secs(settings.services.observer.interval_s.get().into());
         let parts = Self {
             pools,
             hints,
@@ -89,6 +104,11 @@ impl Parts {
             ingest,
         };
         parts.spawn_hints();
+        let stop = parts.lifecycle.drain_token();
+        parts.lifecycle.spawn("probe of the pools", async move {
+            pool_metrics.probe(probe, stop).await;
+            Ok::<(), BoxError>(())
+        });
         Ok(parts)
     }
 
@@ -103,11 +123,15 @@ impl Parts {
         });
     }
 
+    /// Runs `service` as the loop that `spec` describes.
+    pub fn run(&self, spec: &LoopSpec, service: impl Service) {
+        self.lifecycle.run_service(service, spec.schedule(&self.settings), self.health.clone());
+    }
+
     /// A writer of `journal`, with a task of its own that commits its commands in groups.
     #[must_use]
     pub fn writer<J: Journal>(&self, journal: J) -> Writer<J> {
-        let (writer, task) =
-            Writer::new(journal, self.pools.write.clone(), self.hints.clone(), self.append.clone());
+        let (writer, task) = Writer::new(journal, self.pools.write.clone(), self.hints.clone(), &self.append);
         self.lifecycle.spawn(format!("writer of {}", J::NAME), async move {
             task.await;
             Ok::<(), BoxError>(())

@@ -90,6 +90,8 @@ pub struct ListenerSpec {
     pub port: Port,
     /// The setting that holds its address.
     pub setting: &'static str,
+    /// The address that the settings give it.
+    pub address: fn(&Settings) -> SocketAddr,
     /// Moves it to another port of the same IP address, for `quipu up --port-base`.
     pub move_to: fn(&mut Settings, u16),
     /// How the start-up summary shows its URL, with `{}` for `host:port`; `None` when it has no line of its

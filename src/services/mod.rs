@@ -5,3 +5,4 @@ pub mod archive;
 pub mod console;
 pub mod jobs;
 pub mod messages;
+pub mod observer;

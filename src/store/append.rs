@@ -22,11 +22,13 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use deadpool_postgres::Pool;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc::{self, Permit};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::hint::Hints;
+use super::metrics::WriterMetrics;
 use super::{AppendMetrics, Error, Space};
 use crate::lifecycle::guarded;
 
@@ -80,8 +82,10 @@ pub trait Journal: Send + Sync + 'static {
         None
     }
 
-    /// Commits the batch in one transaction and returns one answer per command, in the same order. Each
-    /// appended row carries `batch` under a unique key, which makes the lookup possible.
+    /// Commits the batch in one transaction and returns one answer per command, in the same order. The same
+    /// batch may arrive twice and must be stored once. Most journals store `batch` under a unique key, which
+    /// [`Journal::lookup`] searches. In the others a repeated append changes nothing and gives the same
+    /// answers.
     fn append(
         &self,
         client: &mut Client,
@@ -89,8 +93,8 @@ pub trait Journal: Send + Sync + 'static {
         commands: &[Self::Command],
     ) -> impl Future<Output = Result<Vec<Self::Answer>, Error>> + Send;
 
-    /// The answers of a batch that was committed earlier, or `None` when it was not committed. Called before
-    /// a batch is sent a second time.
+    /// The answers of a batch that was committed earlier, or `None` when it was not committed or may be
+    /// appended again without effect. Called before a batch is sent a second time.
     fn lookup(
         &self,
         client: &Client,
@@ -104,15 +108,19 @@ struct Waiting<J: Journal> {
     answer: oneshot::Sender<Result<J::Answer, Error>>,
 }
 
+/// The answer to a queued command, after its commit.
+type Answered<J> = oneshot::Receiver<Result<<J as Journal>::Answer, Error>>;
+
 /// The queue of one journal. Clones share it; the writer task ends when the last clone is dropped.
 pub struct Writer<J: Journal> {
     queue: mpsc::Sender<Waiting<J>>,
     space: Space,
+    metrics: WriterMetrics,
 }
 
 impl<J: Journal> Clone for Writer<J> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), space: self.space.clone() }
+        Self { queue: self.queue.clone(), space: self.space.clone(), metrics: self.metrics.clone() }
     }
 }
 
@@ -129,8 +137,8 @@ impl<J: Journal> Writer<J> {
         journal: J,
         pool: Pool,
         hints: Hints,
-        metrics: AppendMetrics,
-    ) -> (Self, impl Future<Output = ()> + Send) {
+        metrics: &AppendMetrics,
+    ) -> (Self, impl Future<Output = ()> + Send + use<J>) {
         Self::with_retry_limits(journal, pool, hints, metrics, RetryLimits::default())
     }
 
@@ -139,12 +147,13 @@ impl<J: Journal> Writer<J> {
         journal: J,
         pool: Pool,
         hints: Hints,
-        metrics: AppendMetrics,
+        metrics: &AppendMetrics,
         limits: RetryLimits,
-    ) -> (Self, impl Future<Output = ()> + Send) {
+    ) -> (Self, impl Future<Output = ()> + Send + use<J>) {
         let (queue, arrivals) = mpsc::channel(J::QUEUE_MAX);
-        let context = CommitContext { journal, pool, metrics, limits };
-        (Self { queue, space: Space::default() }, run_writer(context, hints, arrivals))
+        let metrics = metrics.of(J::NAME);
+        let context = CommitContext { journal, pool, metrics: metrics.clone(), limits };
+        (Self { queue, space: Space::default(), metrics }, run_writer(context, hints, arrivals))
     }
 
     /// The same queue; it refuses commands while `space` reports a shortage.
@@ -160,9 +169,7 @@ impl<J: Journal> Writer<J> {
     /// data, [`Error::Unavailable`] when PostgreSQL could not be reached within the retry limits,
     /// [`Error::Stopped`] at shutdown.
     pub async fn append(&self, command: J::Command) -> Result<J::Answer, Error> {
-        self.space.check(J::NAME)?;
-        let (answer, answered) = oneshot::channel();
-        self.queue.send(Waiting { command, answer }).await.map_err(|_| Error::Stopped)?;
+        let answered = self.wait_and_queue(command).await?;
         self.space.observe(answered.await.map_err(|_| Error::Stopped)?)
     }
 
@@ -172,23 +179,20 @@ impl<J: Journal> Writer<J> {
     /// # Errors
     /// [`Error::NoSpace`] while the disk is full; [`Error::Stopped`] at shutdown.
     pub async fn post(&self, command: J::Command) -> Result<(), Error> {
-        self.space.check(J::NAME)?;
-        let (answer, _) = oneshot::channel();
-        self.queue.send(Waiting { command, answer }).await.map_err(|_| Error::Stopped)
+        self.wait_and_queue(command).await.map(drop)
     }
 
-    /// Appends, or returns at once when the queue is full, so that an edge can tell its client.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] when the queue is full; otherwise as [`Writer::append`].
-    pub async fn try_append(&self, command: J::Command) -> Result<J::Answer, Error> {
+    async fn wait_and_queue(&self, command: J::Command) -> Result<Answered<J>, Error> {
         self.space.check(J::NAME)?;
+        let place = self.queue.reserve().await.map_err(|_| Error::Stopped)?;
+        Ok(self.enqueue(place, command))
+    }
+
+    fn enqueue(&self, place: Permit<'_, Waiting<J>>, command: J::Command) -> Answered<J> {
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Waiting { command, answer }).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => Error::Busy { journal: J::NAME, limit: J::QUEUE_MAX },
-            mpsc::error::TrySendError::Closed(_) => Error::Stopped,
-        })?;
-        self.space.observe(answered.await.map_err(|_| Error::Stopped)?)
+        self.metrics.queued();
+        place.send(Waiting { command, answer });
+        answered
     }
 }
 
@@ -196,7 +200,7 @@ impl<J: Journal> Writer<J> {
 struct CommitContext<J> {
     journal: J,
     pool: Pool,
-    metrics: AppendMetrics,
+    metrics: WriterMetrics,
     limits: RetryLimits,
 }
 
@@ -205,6 +209,7 @@ async fn run_writer<J: Journal>(
     hints: Hints,
     mut arrivals: mpsc::Receiver<Waiting<J>>,
 ) {
+    let _places = context.metrics.open(J::QUEUE_MAX);
     let mut pending = VecDeque::new();
     let mut started: Option<Instant> = None;
     loop {
@@ -228,6 +233,7 @@ async fn run_writer<J: Journal>(
         }
         started = Some(Instant::now());
         let (commands, answers) = take_batch(&mut pending, context.journal.batch_weight_max());
+        context.metrics.taken(commands.len());
         commit(&context, commands, answers).await;
         if J::WAKES_LOOPS {
             hints.written();
@@ -356,17 +362,17 @@ async fn send<J: Journal>(
     };
     let outcome = attempt
         .retry(retry_delays())
-        // Disk space does not return within seconds. The callers are told at once, and `Space` refuses
+        // Disk space does not return within seconds. The callers get the error at once, and `Space` refuses
         // further commands.
         .when(|error: &Error| {
             error.is_transient() && !matches!(error, Error::NoSpace(_)) && started.elapsed() < limits.total
         })
         .notify(|error, after| {
-            metrics.retried(J::NAME);
+            metrics.retried();
             tracing::warn!(journal = J::NAME, error = %error, ?after, "an attempt to commit a batch failed: trying again");
         })
         .await;
-    metrics.committed(J::NAME, commands.len(), started.elapsed(), outcome.is_ok());
+    metrics.committed(commands.len(), started.elapsed(), outcome.is_ok());
     outcome
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio_postgres::error::SqlState;
 
-use super::failure::Failure;
-use super::{Server, Shortage};
+use super::Shortage;
+use super::failure::{Failure, Target, is_refused_parameter};
 
 /// An error of the store. Cheap to clone, because one failed batch answers many callers.
 ///
@@ -14,20 +14,12 @@ use super::{Server, Shortage};
 /// detail and hint, and a remedy. `source` is empty.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The queue is full; the same request may succeed a moment later.
-    #[error("the store's queue for {journal} is full ({limit} commands waiting)")]
-    Busy {
-        /// The journal.
-        journal: &'static str,
-        /// The queue's limit, in commands.
-        limit: usize,
-    },
     /// PostgreSQL refuses the data itself; sending it again does not help.
     #[error("PostgreSQL refuses the data: {0}")]
     Data(Arc<Failure>),
-    /// PostgreSQL was unreachable for longer than the retry limits. Whether the last attempt was committed is
-    /// unknown; sending the command again is safe.
-    #[error("PostgreSQL cannot be reached: {0}")]
+    /// PostgreSQL was unreachable, or refused for a passing reason such as missing memory, for longer than the
+    /// retry limits. Whether the last attempt was committed is unknown; sending the command again is safe.
+    #[error("{what}: {0}", what = .0.unavailable())]
     Unavailable(Arc<Failure>),
     /// Less than the reserve is free on PostgreSQL's disk, or PostgreSQL found no space. The command was not
     /// stored; it succeeds when there is space again.
@@ -61,7 +53,7 @@ impl Error {
     /// Whether a retry can succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::Unavailable(_) | Self::NoSpace(_))
+        matches!(self, Self::Unavailable(_) | Self::NoSpace(_))
     }
 
     /// Whether all other work would fail now, too: the store is unreachable, full or stopping. Any other
@@ -87,11 +79,10 @@ impl Error {
         Self::Broken(Arc::new(Failure::new(Arc::new(cause))))
     }
 
-    /// Adds what was tried (a verb and its object), and the server. An error that has an action already keeps
-    /// it.
+    /// Adds what was tried (a verb and its object), and where. An error that has an action already keeps it.
     #[must_use]
-    pub fn during(self, action: impl Into<String>, server: &Server) -> Self {
-        let named = |failure: Arc<Failure>| Arc::new(Arc::unwrap_or_clone(failure).during(action, server));
+    pub(super) fn during(self, action: impl Into<String>, target: Target) -> Self {
+        let named = |failure: Arc<Failure>| Arc::new(Arc::unwrap_or_clone(failure).during(action, target));
         match self {
             Self::Data(failure) => Self::Data(named(failure)),
             Self::Unavailable(failure) => Self::Unavailable(named(failure)),
@@ -124,12 +115,13 @@ impl From<tokio_postgres::Error> for Error {
                 error.as_db_error().map_or_else(|| error.to_string(), |said| said.message().to_owned());
             return Self::NoSpace(Arc::new(Shortage::Reported(said)));
         }
+        let is_misuse = error.as_db_error().is_some_and(|said| is_refused_parameter(said.message()));
         // Without a SQLSTATE the connection was lost or never made.
         let state = error.code().map(|state| state.code().to_owned());
         let failure = Arc::new(Failure::new(Arc::new(error)));
         match state.as_deref() {
             None => Self::Unavailable(failure),
-            Some(state) if is_transient(state) => Self::Unavailable(failure),
+            Some(state) if is_transient(state) && !is_misuse => Self::Unavailable(failure),
             Some(state) if matches!(state.get(..2), Some("22" | "23" | "54")) => Self::Data(failure),
             Some(_) => Self::Broken(failure),
         }
@@ -153,7 +145,9 @@ impl From<sqlx::Error> for Error {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::Protocol(_) => true,
-            sqlx::Error::Database(e) => e.code().is_some_and(|code| is_transient(&code)),
+            sqlx::Error::Database(e) => {
+                e.code().is_some_and(|code| is_transient(&code)) && !is_refused_parameter(e.message())
+            }
             _ => false,
         };
         if passing { Self::unavailable(error) } else { Self::broken(error) }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use sqlx::postgres::PgDatabaseError;
 use tokio_postgres::error::DbError;
 
-use super::Server;
 use crate::base::with_causes;
 
 /// The error of a driver, a pool or a timer.
@@ -21,13 +20,21 @@ pub struct Failure {
     cause: Cause,
 }
 
+/// Where an operation was tried.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    /// The role that logs in.
+    pub(super) role: String,
+    pub(super) database: String,
+    /// `host:port`.
+    pub(super) address: String,
+}
+
 /// What was tried, and where.
 #[derive(Debug, Clone)]
 struct Attempt {
     action: String,
-    role: String,
-    database: String,
-    address: String,
+    target: Target,
 }
 
 impl Failure {
@@ -38,14 +45,18 @@ impl Failure {
 
     /// Adds action, role and database. An action that is set already stays: it was added closer to the
     /// failure and is more exact.
-    pub(super) fn during(self, action: impl Into<String>, server: &Server) -> Self {
-        let attempt = self.attempt.unwrap_or_else(|| Attempt {
-            action: action.into(),
-            role: server.role().to_owned(),
-            database: server.database().to_owned(),
-            address: server.address(),
-        });
+    pub(super) fn during(self, action: impl Into<String>, target: Target) -> Self {
+        let attempt = self.attempt.unwrap_or_else(|| Attempt { action: action.into(), target });
         Self { attempt: Some(attempt), cause: self.cause }
+    }
+
+    /// What a passing failure means: the server answered, or nothing did.
+    pub(super) fn unavailable(&self) -> &'static str {
+        if self.sqlstate().is_some() {
+            "PostgreSQL cannot do this now"
+        } else {
+            "PostgreSQL cannot be reached"
+        }
     }
 
     /// The SQLSTATE of the server's answer: five characters.
@@ -57,7 +68,8 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(Attempt { action, role, database, address }) = &self.attempt {
+        if let Some(Attempt { action, target }) = &self.attempt {
+            let Target { role, database, address } = target;
             write!(f, "cannot {action} as role `{role}` in database `{database}` of {address}: ")?;
         }
         match report(&*self.cause) {
@@ -83,7 +95,7 @@ impl Failure {
                 .to_owned(),
             "3D000" => "Create the database (`quipu setup-sql` prints the script) or correct its name in the URL".to_owned(),
             "42501" => match logging_in {
-                Some(Attempt { role, database, .. }) => {
+                Some(Attempt { target: Target { role, database, .. }, .. }) => {
                     format!("As the database's owner run: GRANT CONNECT ON DATABASE \"{database}\" TO {role}")
                 }
                 None => "Grant what is missing: `quipu setup-sql --check` names each missing privilege with the statement \
@@ -91,11 +103,17 @@ impl Failure {
                     .to_owned(),
             },
             "53300" => "All connections are in use: raise max_connections, or put PgBouncer in front".to_owned(),
+            "53200" => "Where the hint says so, raise max_locks_per_transaction (1024) at the server; otherwise give it memory".to_owned(),
             "53100" => "Free or add disk space on the database server".to_owned(),
             "57P03" => "The server is starting or stopping: try again".to_owned(),
+            "08P01" if self.is_refused_parameter() => "Remove the parameter from the database URL: PgBouncer would drop it".to_owned(),
             "08P01" => "PgBouncer cannot log in to the server behind it: its log (DATA/logs/pgbouncer.log) says why".to_owned(),
             _ => return None,
         })
+    }
+
+    fn is_refused_parameter(&self) -> bool {
+        report(&*self.cause).is_some_and(|report| is_refused_parameter(report.message))
     }
 
     /// What an operator can do when the server did not answer with a SQLSTATE.
@@ -152,6 +170,11 @@ fn report<'a>(cause: &'a (dyn StdError + Send + Sync + 'static)) -> Option<Repor
         let db = db.try_downcast_ref::<PgDatabaseError>()?;
         Some(Report { code: db.code(), message: db.message(), detail: db.detail(), hint: db.hint() })
     })
+}
+
+/// Whether PgBouncer refuses a parameter of the URL, which it reports with the SQLSTATE of a lost connection.
+pub(super) fn is_refused_parameter(message: &str) -> bool {
+    message.starts_with("unsupported startup parameter")
 }
 
 fn causes<'a>(

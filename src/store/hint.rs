@@ -29,8 +29,8 @@ const TEXT_BYTES_MAX: usize = 7_900;
 /// Maximum number of topics that wait to be sent. Beyond it the next hint says [`Topics::Anything`].
 const TOPICS_MAX: usize = 10_000;
 
-/// Capacity of the channel to receivers of topics. A receiver that lags behind further is told that it missed
-/// some.
+/// Capacity of the channel to receivers of topics. A receiver that lags behind further gets an error
+/// that says how many it missed.
 const WAITING_MAX: usize = 256;
 
 /// Announces writes and wakes subscribers. Clones share it.
@@ -107,7 +107,7 @@ impl Hints {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The payloads to send. Each begins with this process's id. A payload without topics tells loops to look;
+    /// The payloads to send. Each begins with this process's id. A payload without topics wakes loops;
     /// the topics are split over as many payloads as they need.
     fn texts(&self) -> Vec<String> {
         let Waiting { is_written, topics } = std::mem::take(&mut *self.waiting());

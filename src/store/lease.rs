@@ -5,16 +5,33 @@
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::Error;
+use super::labels::{LEASE_KIND, lease_kind};
+use crate::telemetry::describe_metrics;
+
+describe_metrics! { Process;
+    TAKEN_OVER: Counter = "quipu_store_leases_taken_over_total" [LEASE_KIND],
+        "Leases that this process took after another process let them expire";
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
 
 /// Takes, renews and returns leases in the name of one process. Clones have the same name.
 #[derive(Debug, Clone)]
 pub struct Leases {
     pool: Pool,
     holder: Uuid,
+    taken_over: Family<KindLabel, Counter>,
 }
 
 /// A lease, as of its last renewal.
@@ -27,14 +44,17 @@ pub struct Lease {
 }
 
 const TAKE: &str = "-- take_leases
-    INSERT INTO lease AS l (name, holder, token, expires_at)
-    SELECT n, $2, nextval('lease_token'), clock_timestamp() + make_interval(secs => $3)
-    FROM unnest($1::text[]) n ORDER BY n
-    ON CONFLICT (name) DO UPDATE SET
-        holder = excluded.holder, expires_at = excluded.expires_at,
-        token = CASE WHEN l.holder = excluded.holder THEN l.token ELSE excluded.token END
-    WHERE l.holder = excluded.holder OR l.expires_at <= clock_timestamp()
-    RETURNING name, token";
+    WITH old AS MATERIALIZED (SELECT name, holder FROM lease WHERE name = ANY ($1)),
+    taken AS (
+        INSERT INTO lease AS l (name, holder, token, expires_at)
+        SELECT n, $2, nextval('lease_token'), clock_timestamp() + make_interval(secs => $3)
+        FROM unnest($1::text[]) n ORDER BY n
+        ON CONFLICT (name) DO UPDATE SET
+            holder = excluded.holder, expires_at = excluded.expires_at,
+            token = CASE WHEN l.holder = excluded.holder THEN l.token ELSE excluded.token END
+        WHERE l.holder = excluded.holder OR l.expires_at <= clock_timestamp()
+        RETURNING l.name, l.token)
+    SELECT t.name, t.token, coalesce(o.holder <> $2, false) FROM taken t LEFT JOIN old o ON o.name = t.name";
 
 const GIVE_BACK: &str = "-- give_back_leases\nDELETE FROM lease WHERE holder = $2 AND name = ANY ($1)";
 
@@ -42,7 +62,12 @@ impl Leases {
     /// Leases of this process, under a new random holder id.
     #[must_use]
     pub fn new(pool: Pool) -> Self {
-        Self { pool, holder: Uuid::new_v4() }
+        Self { pool, holder: Uuid::new_v4(), taken_over: Family::default() }
+    }
+
+    /// Registers the metric of these leases.
+    pub fn register(&self, registry: &mut Registry) {
+        TAKEN_OVER.register(registry, self.taken_over.clone());
     }
 
     /// Takes or renews those of `names` that are free, expired or already held by this process, for `length`
@@ -59,7 +84,15 @@ impl Leases {
                 ],
             )
             .await?;
-        Ok(rows.iter().map(|row| Lease { name: row.get(0), token: row.get(1) }).collect())
+        let mut leases = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let lease = Lease { name: row.get(0), token: row.get(1) };
+            if row.get(2) {
+                self.taken_over.get_or_create(&KindLabel { kind: lease_kind(&lease.name) }).inc();
+            }
+            leases.push(lease);
+        }
+        Ok(leases)
     }
 
     /// Returns leases before they expire, so that other processes can take them at once.

@@ -5,7 +5,7 @@ use refinery::Runner;
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
-use super::{Error, Server};
+use super::{Error, Server, registry};
 use crate::base::Secret;
 
 mod embedded_migrations {
@@ -13,8 +13,9 @@ mod embedded_migrations {
 }
 
 /// The current text of every function, in the order in which it is applied.
-const FUNCTIONS: [&str; 7] = [
+const FUNCTIONS: [&str; 8] = [
     include_str!("../../migrations/functions/events.sql"),
+    include_str!("../../migrations/functions/jobs.sql"),
     include_str!("../../migrations/functions/journals.sql"),
     include_str!("../../migrations/functions/messages.sql"),
     include_str!("../../migrations/functions/months.sql"),
@@ -128,7 +129,9 @@ async fn end_statements_of_lost_clients(client: &Client) {
 pub async fn migrate(owner: &Secret, procedures: &Procedures) -> Result<Migrated, MigrateError> {
     let server = Server::parse(owner)?;
     migrate_on(&server, procedures).await.map_err(|error| match error {
-        MigrateError::Store(error) => MigrateError::Store(error.during("migrate the schema", &server)),
+        MigrateError::Store(error) => {
+            MigrateError::Store(error.during("migrate the schema", server.target()))
+        }
         other => other,
     })
 }
@@ -253,8 +256,12 @@ async fn same_cluster(client: &Client) -> Result<bool, Error> {
     Ok(row.get(0))
 }
 
-/// Journals whose rows have a position.
-const POSITIONED: &str = "ingest_log, relay_log, sync_log, relay_metadata, erasure, implementation_log";
+/// The journals whose rows have a position, as a list for a statement.
+const POSITIONED: &str = "-- positioned_journals
+    SELECT string_agg(c.relname::text, ', ' ORDER BY c.relname)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'position' AND NOT a.attisdropped
+    WHERE n.nspname = 'public' AND c.relname::text = ANY ($1)";
 
 /// Opens a new era after a logical restore: every existing entry counts as committed, ticks start anew, and
 /// projections that follow ticks are rebuilt. Returns the number of the era, or `None` when the cluster is
@@ -264,7 +271,7 @@ const POSITIONED: &str = "ingest_log, relay_log, sync_log, relay_metadata, erasu
 /// As PostgreSQL answers; then nothing has changed.
 pub async fn rebase(owner: &Secret) -> Result<Option<i32>, Error> {
     let server = Server::parse(owner)?;
-    rebase_on(&server).await.map_err(|error| error.during("open a new era", &server))
+    rebase_on(&server).await.map_err(|error| error.during("open a new era", server.target()))
 }
 
 async fn rebase_on(server: &Server) -> Result<Option<i32>, Error> {
@@ -274,7 +281,9 @@ async fn rebase_on(server: &Server) -> Result<Option<i32>, Error> {
     }
     let transaction = client.transaction().await?;
     // Running writers finish first: no consumer would ever see an entry below the floor that commits later.
-    transaction.batch_execute(&format!("-- lock_journals\nLOCK TABLE {POSITIONED} IN SHARE MODE")).await?;
+    let journals: Vec<&str> = registry::journals().collect();
+    let positioned: String = transaction.query_one(POSITIONED, &[&journals]).await?.get(0);
+    transaction.batch_execute(&format!("-- lock_journals\nLOCK TABLE {positioned} IN SHARE MODE")).await?;
     let row = transaction
         .query_one(
             "-- open_next_era

@@ -12,12 +12,12 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 
 use super::{DatabaseUrls, Error, Server};
 use crate::base::Secret;
+use crate::config;
 
 /// How long a caller waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Maximum number of connections of one process, per pool. The defaults are small because `PgBouncer` and
-/// PostgreSQL may share two cores.
+/// Maximum number of connections of one process, per pool. The defaults are those of the settings.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolSizes {
     /// Connections of the write pool.
@@ -28,9 +28,19 @@ pub struct PoolSizes {
     pub read: u32,
 }
 
+impl From<&config::Database> for PoolSizes {
+    fn from(settings: &config::Database) -> Self {
+        Self {
+            write: settings.write_connections_max.get().into(),
+            session: settings.session_connections_max.get().into(),
+            read: settings.read_connections_max.get().into(),
+        }
+    }
+}
+
 impl Default for PoolSizes {
     fn default() -> Self {
-        Self { write: 8, session: 6, read: 6 }
+        Self::from(&config::Database::default())
     }
 }
 

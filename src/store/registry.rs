@@ -79,7 +79,13 @@ pub const TABLES: &[(&str, TableKind)] = &[
     ("sync_log", TableKind::Journal),
     ("tick", TableKind::Working),
     ("vanish_requests", TableKind::Journal),
+    ("verification", TableKind::Working),
 ];
+
+/// The journals.
+pub(super) fn journals() -> impl Iterator<Item = &'static str> {
+    TABLES.iter().filter(|(_, kind)| *kind == TableKind::Journal).map(|(name, _)| *name)
+}
 
 /// A table of the catalog, partitions included.
 #[derive(Debug, Clone, PartialEq, Eq)]

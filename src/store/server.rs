@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Config};
 use url::{Url, form_urlencoded};
 
 use super::Error;
-use super::failure::LOG_IN;
+use super::failure::{LOG_IN, Target};
 use super::tls::{Tls, TlsParameters};
 use crate::base::{Secret, with_causes};
 
@@ -75,7 +75,7 @@ impl Server {
         // Boxed, because the future is large and would be part of every caller's future.
         let connecting = Box::pin(self.config.connect(self.tls.connector()));
         let (client, connection) =
-            connecting.await.map_err(|error| Error::from(error).during(LOG_IN, self))?;
+            connecting.await.map_err(|error| Error::from(error).during(LOG_IN, self.target()))?;
         #[expect(clippy::disallowed_methods, reason = "ends by itself when the client is dropped")]
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -117,6 +117,11 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> String {
         format!("{}:{}", self.host(), self.port())
+    }
+
+    /// Role, database and address, for errors.
+    pub(super) fn target(&self) -> Target {
+        Target { role: self.role().to_owned(), database: self.database().to_owned(), address: self.address() }
     }
 
     /// Whether both URLs lead to the same database of the same server, whatever the role.

@@ -13,12 +13,13 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use super::Error;
-
-const MIB: u64 = 1024 * 1024;
+use super::labels::JOURNAL;
+use super::shortage::{MIB, Shortage, resume_bytes};
+use crate::telemetry::{Label, describe_metrics};
 
 /// The default reserve, in bytes.
 const RESERVE_BYTES: u64 = 512 * MIB;
@@ -30,35 +31,18 @@ const RESERVE_PART: u64 = 8;
 /// that tries again.
 const REPORTED_PAUSE: Duration = Duration::from_secs(10);
 
-/// Why no commands are accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Shortage {
-    /// Less than the reserve is free where PostgreSQL keeps its data.
-    #[error(
-        "{} MiB are free on the file system of {}, and {} MiB are kept in reserve (`database.reserve_mb`); free {} MiB \
-         there, then writing resumes by itself",
-        free_bytes / MIB, folder.display(), reserve_bytes / MIB, needed(*free_bytes, *reserve_bytes).div_ceil(MIB)
-    )]
-    Reserve {
-        /// PostgreSQL's data folder.
-        folder: PathBuf,
-        /// Free space, in bytes.
-        free_bytes: u64,
-        /// The reserve, in bytes.
-        reserve_bytes: u64,
-    },
-    /// PostgreSQL found no space for a write (SQLSTATE 53100).
-    #[error("PostgreSQL reports: {0}; free space for it, then writing resumes by itself")]
-    Reported(String),
-}
+/// Why a command is refused, as in the metrics.
+const NO_SPACE: &str = "no_space";
 
-/// Free space needed to resume: a quarter more than the reserve, so that writing does not stop again at once.
-fn resume_bytes(reserve_bytes: u64) -> u64 {
-    reserve_bytes.saturating_add(reserve_bytes / 4)
-}
+const REASON: Label = Label::listed("reason", &[&[NO_SPACE]]);
 
-fn needed(free_bytes: u64, reserve_bytes: u64) -> u64 {
-    resume_bytes(reserve_bytes).saturating_sub(free_bytes)
+describe_metrics! { Process;
+    FREE: Gauge = "quipu_store_space_free_bytes" [],
+        "Free space on the file system of the database; 0 when Quipu cannot measure it";
+    RESERVE: Gauge = "quipu_store_space_reserve_bytes" [],
+        "Reserve on that file system: with less free space, no command is accepted";
+    REFUSALS: Counter = "quipu_store_refusals_total" [JOURNAL, REASON],
+        "Commands refused before they were queued";
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -105,12 +89,14 @@ impl Space {
 
     /// Registers its metrics.
     pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("store");
-        let help = "Free space on the file system of the database; 0 when Quipu cannot measure it";
-        registry.register_with_unit("space_free", help, Unit::Bytes, self.0.free.clone());
-        let help = "Reserve on that file system: with less free space, no command is accepted";
-        registry.register_with_unit("space_reserve", help, Unit::Bytes, self.0.reserved.clone());
-        registry.register("refusals", "Commands refused, by journal and reason", self.0.refusals.clone());
+        FREE.register(registry, self.0.free.clone());
+        RESERVE.register(registry, self.0.reserved.clone());
+        REFUSALS.register(registry, self.0.refusals.clone());
+    }
+
+    /// Counts a refused command.
+    pub(super) fn refused(&self, journal: &'static str, reason: &'static str) {
+        self.0.refusals.get_or_create(&RefusalLabels { journal, reason }).inc();
     }
 
     /// Sets the folder whose file system [`Space::look`] measures: PostgreSQL's data on this machine.
@@ -151,7 +137,7 @@ impl Space {
         let found = self.found();
         match &found.shortage {
             Some(shortage) if found.until.is_none_or(|until| until > Instant::now()) => {
-                self.0.refusals.get_or_create(&RefusalLabels { journal, reason: "no_space" }).inc();
+                self.refused(journal, NO_SPACE);
                 Err(Error::NoSpace(Arc::clone(shortage)))
             }
             _ => Ok(()),
@@ -178,15 +164,6 @@ impl Space {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_shortage_says_where_how_much_is_free_and_how_much_is_needed() {
-        let shortage =
-            Shortage::Reserve { folder: "/data".into(), free_bytes: 10 * MIB, reserve_bytes: 40 * MIB };
-        let said = "10 MiB are free on the file system of /data, and 40 MiB are kept in reserve (`database.reserve_mb`); \
-                    free 40 MiB there, then writing resumes by itself";
-        assert_eq!(shortage.to_string(), said);
-    }
 
     #[test]
     fn a_reserve_larger_than_the_disk_refuses_commands_and_no_reserve_accepts_them() {

@@ -17,6 +17,18 @@ pub struct DatabaseUrls {
 }
 
 impl DatabaseUrls {
+    /// The role of the session URL at the owner's address, which is PostgreSQL's own; `None` where the session
+    /// URL has no password.
+    ///
+    /// # Errors
+    /// [`Error::Url`].
+    pub(super) fn direct_session(&self) -> Result<Option<Server>, Error> {
+        let (session, owner) = (Server::parse(&self.session)?, Server::parse(&self.owner)?);
+        let Some(password) = session.password() else { return Ok(None) };
+        let url = owner.with_role(session.role(), &Secret::new(password), owner.database())?;
+        Server::parse(&url).map(Some)
+    }
+
     /// Logs in with the write, session and read URLs, so that a refused login is reported at the start, with
     /// role and database.
     ///
@@ -27,7 +39,8 @@ impl DatabaseUrls {
             let server = Server::parse(url)?;
             // Behind PgBouncer, the login to PostgreSQL happens only with the first statement.
             let asked = server.connect().await?.query_typed("-- try_url\nSELECT 1", &[]).await;
-            asked.map_err(|error| Error::from(error).during(format!("use the {name} URL"), &server))?;
+            asked
+                .map_err(|error| Error::from(error).during(format!("use the {name} URL"), server.target()))?;
         }
         Ok(())
     }

@@ -1,12 +1,14 @@
 //! Proofs that the tables say what the journals say, from the checks and projections that the caller hands
 //! over.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use tokio_postgres::IsolationLevel;
 
 use super::projection::{Difference, Projection};
 use super::{Error, owner, registry};
-use crate::base::Secret;
+use crate::base::{Secret, counted};
 
 /// A check of one room.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +26,31 @@ pub struct Finding {
     pub check: String,
     /// What is wrong; empty when the proof succeeded.
     pub problems: Vec<String>,
+}
+
+/// Records the result of a run in `verification`, for the metrics. `scope` is `tables`, or `events` with the
+/// signatures of all events.
+///
+/// # Errors
+/// Errors of PostgreSQL.
+pub async fn record(
+    owner: &Secret,
+    scope: &'static str,
+    took: Duration,
+    findings: &[Finding],
+) -> Result<(), Error> {
+    let problems: usize = findings.iter().map(|finding| finding.problems.len()).sum();
+    let problems = i32::try_from(problems).unwrap_or(i32::MAX);
+    let client = owner::connect(owner).await?;
+    client
+        .execute(
+            "-- record_verification
+             INSERT INTO verification (scope, ended_at, seconds, problems) VALUES ($1, clock_timestamp(), $2, $3)
+             ON CONFLICT (scope) DO UPDATE SET ended_at = excluded.ended_at, seconds = excluded.seconds, problems = excluded.problems",
+            &[&scope, &took.as_secs_f64(), &problems],
+        )
+        .await?;
+    Ok(())
 }
 
 /// Verifies the catalog, runs `checks` in one snapshot, and compares each projection with a replay of its
@@ -54,8 +81,11 @@ pub async fn tables(
         let differences = projection.verify(&mut client).await?;
         let describe = |d: &Difference| {
             format!(
-                "{}: {} rows that a replay does not give, {} missing; `quipu rebuild {}` recreates it",
-                d.table, d.unexpected, d.missing, projection.name
+                "{}: {} that a replay does not give, {} missing; `quipu rebuild {}` recreates it",
+                d.table,
+                counted(d.unexpected, "row", "rows"),
+                d.missing,
+                projection.name
             )
         };
         findings.push(Finding {

@@ -9,8 +9,15 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::catalogue::{Label, describe_metrics};
 use super::exposition::to_text_0_0_4;
 use super::process::Process;
+
+const VERSION: Label = Label::constants("version", "the version of the program");
+
+describe_metrics! { Process;
+    BUILD: Gauge = "quipu_build_info" [VERSION], "Version of the running program; the value is always 1";
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Build {
@@ -30,13 +37,13 @@ impl Metrics {
         let mut registry = Registry::default();
         let build = Family::<Build, Gauge>::default();
         build.get_or_create(&Build { version }).set(1);
-        registry.register("quipu_build_info", "Version of the running program; the value is always 1", build);
+        BUILD.register(&mut registry, build);
         registry.register_collector(Box::new(Process));
         Self { registry: Arc::new(RwLock::new(registry)) }
     }
 
-    /// Lets a room register its families, under its own `sub_registry_with_prefix`. Call it once per room: a
-    /// second call would export every name twice, which Prometheus refuses.
+    /// Lets a room register its families. Call it once per room: a second call would export every name twice,
+    /// which Prometheus refuses.
     pub fn register<T>(&self, enter: impl FnOnce(&mut Registry) -> T) -> T {
         enter(&mut self.registry.write().unwrap_or_else(PoisonError::into_inner))
     }

@@ -4,10 +4,22 @@
 use std::fmt;
 use std::fs;
 
+use nix::sys::resource::{Resource, getrlimit};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::catalogue::describe_metrics;
+
+describe_metrics! { Process;
+    RESIDENT: Gauge = "process_resident_memory_bytes" [], "Resident memory size in bytes";
+    DESCRIPTORS: Gauge = "process_open_fds" [], "Number of open file descriptors";
+    DESCRIPTORS_MAX: Gauge = "process_max_fds" [], "Maximum number of open file descriptors";
+    STARTED: Gauge = "process_start_time_seconds" [],
+        "Start time of the process since the Unix epoch in seconds";
+    CPU: Counter = "process_cpu_seconds_total" [], "Total user and system CPU time spent in seconds";
+}
 
 /// Clock ticks per second in `/proc`, the kernel's `USER_HZ`: 100 on all architectures that Debian supports.
 const TICKS_PER_S: f64 = 100.0;
@@ -22,34 +34,24 @@ impl Collector for Process {
         let stat = read("/proc/self/stat");
         let boot = read("/proc/stat");
         if let Some(bytes) = read("/proc/self/status").and_then(|status| resident_bytes(&status)) {
-            gauge(&mut encoder, "process_resident_memory_bytes", "Resident memory size in bytes", bytes)?;
+            RESIDENT.encode(&mut encoder, &ConstGauge::new(bytes))?;
         }
-        if let Some(count) =
-            fs::read_dir("/proc/self/fd").ok().and_then(|fds| i64::try_from(fds.count()).ok())
-        {
-            gauge(&mut encoder, "process_open_fds", "Number of open file descriptors", count)?;
+        let open = fs::read_dir("/proc/self/fd").ok().and_then(|fds| i64::try_from(fds.count()).ok());
+        if let Some(count) = open {
+            DESCRIPTORS.encode(&mut encoder, &ConstGauge::new(count))?;
+        }
+        if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_NOFILE) {
+            DESCRIPTORS_MAX
+                .encode(&mut encoder, &ConstGauge::new(i64::try_from(soft).unwrap_or(i64::MAX)))?;
         }
         if let Some(started_s) = stat.as_deref().zip(boot.as_deref()).and_then(|(s, b)| start_time_s(s, b)) {
-            let help = "Start time of the process since the Unix epoch in seconds";
-            gauge(&mut encoder, "process_start_time_seconds", help, started_s)?;
+            STARTED.encode(&mut encoder, &ConstGauge::new(started_s))?;
         }
         if let Some(cpu_s) = stat.as_deref().and_then(cpu_s) {
-            let counter = ConstCounter::new(cpu_s);
-            let help = "Total user and system CPU time spent in seconds";
-            let kind = counter.metric_type();
-            counter.encode(encoder.encode_descriptor("process_cpu_seconds", help, None, kind)?)?;
+            CPU.encode(&mut encoder, &ConstCounter::new(cpu_s))?;
         }
         Ok(())
     }
-}
-
-fn gauge<N>(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: N) -> Result<(), fmt::Error>
-where
-    ConstGauge<N>: EncodeMetric,
-{
-    let gauge = ConstGauge::new(value);
-    let kind = gauge.metric_type();
-    gauge.encode(encoder.encode_descriptor(name, help, None, kind)?)
 }
 
 fn resident_bytes(status: &str) -> Option<i64> {

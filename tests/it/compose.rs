@@ -1,11 +1,16 @@
 //! Static checks of the container files: images are pinned, ports stay on loopback, every mounted or copied
-//! file exists, nothing runs as root, and no password is written down. Prometheus' own tool checks its file.
+//! file exists, nothing runs as root or writes to its root, everything has limits and a health check, only
+//! crawling services are on the network that leads outside, and secrets are files. Prometheus' own tool checks
+//! its file. `make compose-test` runs the file for real.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use quipu::config::{Configuration, Sources};
+use quipu::room::ServiceName;
 use serde_json::Value;
 
 fn root() -> &'static Path {
@@ -47,12 +52,29 @@ fn is_pinned(image: &str) -> bool {
     tag.is_some_and(|tag| tag.trim_start_matches('v').starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// The values of a path whose variable names an implementation.
-fn each_implementation(path: &str) -> Vec<String> {
-    let mut paths =
-        ["bigbrotr", "lilbrotr"].map(|name| path.replace("${QUIPU_IMPLEMENTATION:-bigbrotr}", name)).to_vec();
-    paths.dedup();
-    paths
+/// The images that this repository builds, by the stage of the Dockerfile.
+const OWN: [(&str, &str); 3] =
+    [("quipu:local", "quipu"), ("quipu-pgbouncer:local", "pgbouncer"), ("quipu-tor:local", "tor")];
+
+/// What may dial the world: services that dial relays and web servers, and Tor, through which they do.
+const CRAWLERS: [&str; 6] = ["finder", "validator", "monitor", "synchronizer", "quipu", "tor"];
+
+/// Variables of the compose file that change what is mounted, with every value that a shipped file gives them.
+const CHOICES: [(&str, &[&str]); 4] = [
+    ("${QUIPU_IMPLEMENTATION:-bigbrotr}", &["bigbrotr", "lilbrotr"]),
+    ("${QUIPU_ALERTMANAGER:-alertmanager.yml}", &["alertmanager.yml"]),
+    ("${QUIPU_GEO:-./geo}", &["./geo"]),
+    ("${QUIPU_ALERT_NETWORK:-doors}", &["doors"]),
+];
+
+/// The values of a text whose variables stand for these.
+fn each_choice(text: &str) -> Vec<String> {
+    CHOICES.iter().fold(vec![text.to_owned()], |texts, (variable, values)| {
+        let filled = |text: &String| values.iter().map(|value| text.replace(variable, value)).collect();
+        let mut all: Vec<String> = texts.iter().flat_map::<Vec<String>, _>(filled).collect();
+        all.dedup();
+        all
+    })
 }
 
 /// All problems of a compose file.
@@ -60,85 +82,240 @@ fn problems(text: &str) -> Vec<String> {
     let file = yaml(text);
     let mut problems = Vec::new();
     for (name, service) in file["services"].as_object().unwrap() {
-        match (service["image"].as_str(), service["build"]["target"].as_str()) {
-            (Some(image), None) if is_pinned(image) => {}
-            (None, Some(target)) if read("Dockerfile").contains(&format!(" AS {target}\n")) => {}
-            (image, target) => problems.push(format!("{name}: image {image:?}, target {target:?}")),
-        }
-        for port in list(service, "ports") {
-            if !port.starts_with("127.0.0.1:") {
-                problems.push(format!("{name}: port {port} is open to others"));
-            }
-        }
-        for volume in list(service, "volumes") {
-            let (from, _) = volume.rsplit_once(":/").unwrap_or((volume, ""));
-            if from.starts_with('.') {
-                let paths = each_implementation(from);
-                let missing = paths.into_iter().filter(|path| !root().join(path).is_file());
-                problems.extend(missing.map(|path| format!("{name}: {path} is not there")));
-                if !volume.ends_with(":ro") {
-                    problems.push(format!("{name}: {volume} can be written to"));
-                }
-            } else if file["volumes"].get(from).is_none() {
-                problems.push(format!("{name}: volume {from} is not declared"));
-            }
-        }
-        if service["healthcheck"]["test"].is_null() {
-            problems.push(format!("{name}: no health check"));
-        }
-        if service["privileged"] == true || service["network_mode"] == "host" || service["user"] == "root" {
-            problems.push(format!("{name}: more rights than it needs"));
-        }
-        if !list(service, "security_opt").contains(&"no-new-privileges:true") {
-            problems.push(format!("{name}: may gain rights"));
-        }
+        problems.extend(image_problems(name, service));
+        problems.extend(mount_problems(name, service, &file));
+        problems.extend(rights_problems(name, service));
         let mut found = Vec::new();
         strings(&service["environment"], name, &mut found);
         for (key, value) in found {
-            let refers = value.contains("${") && value.contains(":?");
-            if (key.ends_with("_PASSWORD") || key.ends_with("DATABASE_URL")) && !refers && !value.is_empty() {
-                problems.push(format!("{key} holds a secret, or nothing when .env lacks it"));
+            let names_a_file = value.starts_with("/run/secrets/");
+            if (key.ends_with("PASSWORD") || key.ends_with("_KEY")) && !value.is_empty() {
+                problems.push(format!("{key} holds a secret"));
+            }
+            if key.ends_with("_FILE") && !names_a_file {
+                problems.push(format!("{key} is no file of /run/secrets"));
+            }
+            let url = url::Url::parse(&value).ok();
+            if url.is_some_and(|url| url.password().is_some()) {
+                problems.push(format!("{key} holds a password"));
+            }
+            let secret = value.strip_prefix("/run/secrets/").unwrap_or_default();
+            if names_a_file && !list(service, "secrets").contains(&secret) {
+                problems.push(format!("{key}: {secret} is not mounted"));
+            }
+        }
+        for secret in list(service, "secrets") {
+            let from = file["secrets"][secret]["file"].as_str().unwrap_or_default();
+            if !from.starts_with("${QUIPU_SECRETS:-./secrets}/") {
+                problems.push(format!("{name}: secret {secret} is no file of secrets/"));
             }
         }
     }
     problems
 }
 
+fn image_problems(name: &str, service: &Value) -> Vec<String> {
+    let image = service["image"].as_str().unwrap_or_default();
+    let target = service["build"]["target"].as_str();
+    let own = OWN.iter().find(|(own, _)| *own == image).map(|(_, stage)| *stage);
+    let is_good = match (own, target) {
+        (Some(stage), None) => service["pull_policy"] == "never" && stage == "quipu",
+        (Some(stage), Some(target)) => {
+            stage == target && read("Dockerfile").contains(&format!(" AS {target}\n"))
+        }
+        (None, target) => is_pinned(image) && target.is_none(),
+    };
+    if is_good { Vec::new() } else { vec![format!("{name}: image {image:?}, target {target:?}")] }
+}
+
+fn mount_problems(name: &str, service: &Value, file: &Value) -> Vec<String> {
+    let mut problems = Vec::new();
+    for port in list(service, "ports") {
+        if !port.starts_with("127.0.0.1:") {
+            problems.push(format!("{name}: port {port} is open to others"));
+        }
+    }
+    for volume in list(service, "volumes") {
+        let (from, _) = volume.rsplit_once(":/").unwrap_or((volume, ""));
+        if from.starts_with(['.', '$']) {
+            let missing = each_choice(from).into_iter().filter(|path| !root().join(path).exists());
+            problems.extend(missing.map(|path| format!("{name}: {path} is not there")));
+            if !volume.ends_with(":ro") {
+                problems.push(format!("{name}: {volume} can be written to"));
+            }
+        } else if file["volumes"].get(from).is_none() {
+            problems.push(format!("{name}: volume {from} is not declared"));
+        }
+    }
+    let networks: Vec<String> = list(service, "networks").into_iter().flat_map(each_choice).collect();
+    let outside = networks.iter().any(|network| network == "outside");
+    if !networks.iter().any(|network| network == "inside") || outside != CRAWLERS.contains(&name) {
+        problems.push(format!("{name}: networks {networks:?}"));
+    }
+    // Docker publishes no port of a container that is on an internal network alone.
+    if !list(service, "ports").is_empty() && networks == ["inside"] {
+        problems.push(format!("{name}: its ports are not reached"));
+    }
+    problems
+}
+
+fn rights_problems(name: &str, service: &Value) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut refuse = |problem: &str| problems.push(format!("{name}: {problem}"));
+    let check = list(&service["healthcheck"], "test");
+    let ends_by_itself = service["restart"] == "no" && service["healthcheck"]["disable"] == true;
+    if check.first() != Some(&"CMD") && !ends_by_itself {
+        refuse("no health check");
+    }
+    if check.iter().any(|word| word.ends_with("sh") || word.contains("/dev/tcp")) {
+        refuse("its health check is a shell's trick");
+    }
+    if service["image"] == "quipu:local"
+        && !ends_by_itself
+        && !check.get(1..).is_some_and(|rest| rest.starts_with(&["quipu", "health"]))
+    {
+        refuse("its health check is not `quipu health`");
+    }
+    let user = service["user"].as_str().unwrap_or("root").split(':').next().unwrap();
+    if service["privileged"] == true || service["network_mode"] == "host" || ["root", "0"].contains(&user) {
+        refuse("more rights than it needs");
+    }
+    if !list(service, "security_opt").contains(&"no-new-privileges:true")
+        || list(service, "cap_drop") != ["ALL"]
+        || !list(service, "cap_add").is_empty()
+    {
+        refuse("may gain rights");
+    }
+    if service["read_only"] != true {
+        refuse("its root can be written to");
+    }
+    let limits = &service["deploy"]["resources"]["limits"];
+    if ["cpus", "memory", "pids"].iter().any(|limit| limits[limit].is_null()) {
+        refuse("no limit of cpus, memory or pids");
+    }
+    problems
+}
+
 #[test]
-fn the_containers_are_pinned_private_and_complete() {
+fn the_containers_are_pinned_private_bounded_and_complete() {
     assert_eq!(problems(&read("docker-compose.yaml")), Vec::<String>::new());
+}
+
+#[test]
+fn only_the_outside_leads_out() {
+    let networks = &yaml(&read("docker-compose.yaml"))["networks"];
+    assert_eq!(networks["inside"]["internal"], true);
+    let masquerade = "com.docker.network.bridge.enable_ip_masquerade";
+    assert_eq!(networks["doors"]["driver_opts"][masquerade], "false");
+    assert!(networks.get("outside").is_some());
+    assert_eq!(networks.as_object().unwrap().len(), 3);
+}
+
+/// Every service has a container in profile `services`, and only one process runs all of them in `all-in-one`.
+#[test]
+fn every_service_has_a_container() {
+    let file = yaml(&read("docker-compose.yaml"));
+    for service in ServiceName::ALL {
+        let name = service.as_str();
+        // Two that are not for every instance: one takes the place of the synchronizer, one erases.
+        let (container, profile) = match service {
+            ServiceName::PrioritySynchronizer => ("synchronizer", "services"),
+            ServiceName::Vanisher => (name, "vanisher"),
+            _ => (name, "services"),
+        };
+        let described = &file["services"][container];
+        assert_eq!(list(described, "profiles"), [profile], "{name}");
+        let command = list(described, "command");
+        assert!(command == ["run", name] || command[1].starts_with("${QUIPU_SYNCHRONIZER:-"), "{command:?}");
+    }
+    let all = &file["services"]["quipu"];
+    assert_eq!((list(all, "profiles"), list(all, "command")), (vec!["all-in-one"], vec!["up"]));
+}
+
+/// `scripts/compose-secrets` makes each file that the compose file reads, and no file twice.
+#[test]
+fn the_secrets_are_made_once_and_for_the_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let secrets = folder.path().join("secrets");
+    let make = || {
+        let made = Command::new(root().join("scripts/compose-secrets")).arg(&secrets).status().unwrap();
+        assert!(made.success());
+        let read = |entry: fs::DirEntry| {
+            let (name, path) = (entry.file_name().into_string().unwrap(), entry.path());
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o444, "{name}");
+            (name, fs::read_to_string(path).unwrap())
+        };
+        fs::read_dir(&secrets).unwrap().map(|entry| read(entry.unwrap())).collect::<BTreeMap<_, _>>()
+    };
+    let first = make();
+    assert_eq!(first, make(), "existing files stay");
+    assert_eq!(secrets.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    let file = yaml(&read("docker-compose.yaml"));
+    let named: Vec<&String> = file["secrets"].as_object().unwrap().keys().collect();
+    for name in &named {
+        assert!(first.contains_key(*name), "{name} is not made");
+    }
+    assert_eq!(first.len(), named.len());
+    let random: BTreeSet<&String> = first.values().filter(|value| value.len() == 48).collect();
+    assert_eq!(random.len(), 8, "each password is another");
 }
 
 #[test]
 fn a_compose_file_with_problems_is_refused() {
     let text = "
+x-base: &base
+  security_opt: ['no-new-privileges:true']
+  cap_drop: [ALL]
+  read_only: true
+  user: someone
+  deploy: { resources: { limits: { cpus: '1', memory: 1m, pids: 1 } } }
+  healthcheck: { test: [CMD, 'true'] }
 services:
   one:
     image: postgres
     ports: ['5432:5432', '0.0.0.0:1:1']
     volumes: ['./nowhere.conf:/etc/x.conf', 'lost:/data']
-    environment: { POSTGRES_PASSWORD: secret, DATABASE_URL: 'postgres://a:b@c/d' }
+    networks: [inside]
+    environment: { A_PASSWORD: secret, B_FILE: /run/secrets/b, C_FILE: ./c, URL: 'postgres://a:b@c/d' }
   two:
+    <<: *base
     build: { context: ., target: nothing }
     privileged: true
-    security_opt: ['no-new-privileges:true']
-    healthcheck: { test: ['CMD', 'true'] }
+    networks: [outside]
+  three:
+    <<: *base
+    image: quipu:local
+    pull_policy: never
+    networks: [inside]
+    secrets: [open]
+    healthcheck: { test: [CMD, bash, '-c', 'exec 3<>/dev/tcp/127.0.0.1/1'] }
+secrets: { open: { environment: OPEN } }
 volumes: {}
 ";
     assert_eq!(
         problems(text),
         [
-            "one: image Some(\"postgres\"), target None",
+            "one: image \"postgres\", target None",
             "one: port 5432:5432 is open to others",
             "one: port 0.0.0.0:1:1 is open to others",
             "one: ./nowhere.conf is not there",
             "one: ./nowhere.conf:/etc/x.conf can be written to",
             "one: volume lost is not declared",
+            "one: its ports are not reached",
             "one: no health check",
+            "one: more rights than it needs",
             "one: may gain rights",
-            "one.DATABASE_URL holds a secret, or nothing when .env lacks it",
-            "one.POSTGRES_PASSWORD holds a secret, or nothing when .env lacks it",
-            "two: image None, target Some(\"nothing\")",
+            "one: its root can be written to",
+            "one: no limit of cpus, memory or pids",
+            "one.A_PASSWORD holds a secret",
+            "one.B_FILE: b is not mounted",
+            "one.C_FILE is no file of /run/secrets",
+            "one.URL holds a password",
+            "three: its health check is a shell's trick",
+            "three: its health check is not `quipu health`",
+            "three: secret open is no file of secrets/",
+            "two: image \"\", target Some(\"nothing\")",
+            "two: networks [\"outside\"]",
             "two: more rights than it needs",
         ]
     );
@@ -215,7 +392,7 @@ fn each_variable_of_the_compose_file_is_in_the_example() {
         for variable in compose.split("${").skip(1) {
             let name = variable.split([':', '}']).next().unwrap();
             assert!(
-                known.lines().any(|line| line.starts_with(&format!("{name}="))),
+                known.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{name}="))),
                 "{example} lacks {name}"
             );
         }
@@ -241,22 +418,29 @@ fn each_implementation_is_the_one_compose_file_under_its_name() {
     }
 }
 
+/// A program that was built elsewhere; not in the repository.
+const PREBUILT: &str = "prebuilt/quipu";
+
 #[test]
 fn images_are_built_from_pinned_ones_and_run_without_rights() {
     let dockerfile = read("Dockerfile");
     let stages: Vec<&str> = dockerfile.split("\nFROM ").skip(1).collect();
-    assert_eq!(stages.len(), 4);
+    assert_eq!(stages.len(), 6);
+    // Stages that only hand over the program.
+    let is_made_of = |name: &str| ["source", "prebuilt", "program"].contains(&name);
     for stage in stages {
         let (image, name) = stage.lines().next().unwrap().split_once(" AS ").expect("a stage has a name");
-        assert!(is_pinned(image), "{name} is built from {image}");
+        assert!(is_pinned(image) || image == "${PROGRAM}", "{name} is built from {image}");
         let user = stage.lines().rev().find_map(|line| line.strip_prefix("USER "));
         assert!(
-            name == "build" || user.is_some_and(|user| user != "root" && user != "0"),
+            is_made_of(name)
+                || user.is_some_and(|user| !["root", "0"].contains(&user.split(':').next().unwrap())),
             "{name} runs as {user:?}"
         );
         for copied in stage.lines().filter_map(|line| line.strip_prefix("COPY ")) {
             let from = copied.split_whitespace().next().unwrap();
-            assert!(from.starts_with("--from=") || root().join(from).exists(), "{name} copies {from}");
+            let is_made = from.starts_with("--from=") || from == PREBUILT;
+            assert!(is_made || root().join(from).exists(), "{name} copies {from}");
         }
     }
 }
@@ -269,7 +453,7 @@ fn the_build_context_has_what_the_build_reads_and_no_secrets() {
     assert_eq!(lines.first(), Some(&"*"));
     assert_eq!(lines.last(), Some(&"**/.env"));
     for path in lines.iter().filter_map(|line| line.strip_prefix('!')) {
-        assert!(root().join(path).exists(), "{path} is not there");
+        assert!(path == PREBUILT || root().join(path).exists(), "{path} is not there");
     }
     for needed in [
         "Cargo.toml",
@@ -282,6 +466,7 @@ fn the_build_context_has_what_the_build_reads_and_no_secrets() {
         "migrations",
         "seeds",
         "pgbouncer",
+        "postgres",
     ] {
         assert!(lines.contains(&format!("!{needed}").as_str()), "the build reads {needed}");
     }

@@ -188,6 +188,47 @@ fn problems_beyond_types_name_their_source_too() {
 }
 
 #[test]
+fn every_section_refuses_what_its_types_allow() {
+    let folder = implementation(&[(
+        "config/brotr.yaml",
+        "
+log: { level: 'quipu=loud' }
+services:
+  finder: { lists: [{ url: 'ftp://lists.example.com' }, { url: 'https://lists.example.com', path: '$[' }] }
+  synchronizer: { only_relays: ['relay.example.com'] }
+  priority_synchronizer: { enabled: true }
+  monitor: { publish: true, only_relays: ['wss://Relay.example.com'] }
+  messages: { relay_id: '' }
+  ingest: { vanish_relay_urls: ['wss://Relay.example.com'] }
+",
+    )]);
+    let keys = |environment: &[(&str, &str)]| -> Vec<String> {
+        let refused = refusal(&folder, environment, &[]);
+        refused.iter().map(|line| line.split(": ").nth(1).unwrap().to_owned()).collect()
+    };
+    let [before, monitor, after] = [
+        &[
+            "log.level",
+            "services.finder.lists",
+            "services.finder.lists",
+            "services.synchronizer.only_relays",
+            "services.priority_synchronizer.enabled",
+            "services.monitor.only_relays",
+        ][..],
+        &["services.monitor.publish"],
+        &[
+            "services.monitor.publish_relays",
+            "services.messages.relay_id",
+            "services.ingest.vanish_relay_urls",
+        ],
+    ];
+    assert_eq!(keys(&[]), [before, monitor, after].concat());
+    // A key that cannot be read is one problem, not two.
+    let bad_key = [("QUIPU_MONITOR_SECRET_KEY", "hunter2")];
+    assert_eq!(keys(&bad_key), [&["QUIPU_MONITOR_SECRET_KEY"][..], before, after].concat());
+}
+
+#[test]
 fn a_key_twice_in_a_file_is_refused() {
     let folder = implementation(&[("config/services/console.yaml", "enabled: true\nenabled: false")]);
     assert!(refusal(&folder, &[], &[])[0].starts_with("config/services/console.yaml: not readable as YAML"));
@@ -195,9 +236,9 @@ fn a_key_twice_in_a_file_is_refused() {
 
 #[test]
 fn a_bad_line_of_an_env_file_is_named_but_not_shown() {
-    let folder = implementation(&[(".env", "GOOD=1\nPASS WORD hunter2\n")]);
+    let folder = implementation(&[(".env", "# ours\n\nGOOD=1\nPASS WORD hunter2\n")]);
     let refused = refusal(&folder, &[], &[]);
-    assert_eq!(refused, [".env: entry 2 is not `NAME=value`"]);
+    assert_eq!(refused, [".env: line 4 is not `NAME=value`"]);
 }
 
 #[test]
@@ -214,6 +255,71 @@ fn secrets_are_masked_everywhere() {
     assert!(shown.contains("postgres://***@db:6432/archive"), "{shown}");
     assert_eq!(configuration.database.pooler, Pooler::External);
     assert_eq!(configuration.database.write.unwrap().expose(), environment[0].1);
+}
+
+#[test]
+fn secrets_come_from_files_and_complete_their_urls() {
+    let folder = implementation(&[
+        ("url", "postgres://quipu:s3cret@db/archive\n"),
+        ("password", "a b/c@d:e%41?g#h'ü\r\n"),
+        ("key", "0000000000000000000000000000000000000000000000000000000000000001"),
+        ("none", "\n"),
+    ]);
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (url, password, key, none) = (file("url"), file("password"), file("key"), file("none"));
+    let environment = [
+        ("DATABASE_URL_FILE", url.as_str()),
+        ("QUIPU_SESSION_DATABASE_URL", "postgres://quipu_session@db:6432/archive?sslmode=require"),
+        ("QUIPU_SESSION_DATABASE_PASSWORD_FILE", password.as_str()),
+        ("QUIPU_OWNER_DATABASE_URL", "postgres://quipu_owner@db/archive"),
+        ("QUIPU_OWNER_DATABASE_PASSWORD", "hunter2"),
+        ("QUIPU_MONITOR_SECRET_KEY_FILE", key.as_str()),
+        ("QUIPU_SYNCHRONIZER_SECRET_KEY_FILE", none.as_str()),
+    ];
+    let configuration = load(folder.path(), &environment, &[]).unwrap_or_else(|error| panic!("{error}"));
+    let database = &configuration.database;
+    assert_eq!(database.write.as_ref().unwrap().expose(), "postgres://quipu:s3cret@db/archive");
+    let owner = "postgres://quipu_owner:hunter2@db/archive";
+    assert_eq!(database.owner.as_ref().unwrap().expose(), owner);
+    let session: tokio_postgres::Config = database.session.as_ref().unwrap().expose().parse().unwrap();
+    assert_eq!(session.get_password(), Some("a b/c@d:e%41?g#h'ü".as_bytes()));
+    assert_eq!(session.get_ports(), [6432]);
+    assert!(configuration.monitor_key.is_some());
+    assert!(configuration.synchronizer_key.is_none(), "an empty file is no key");
+    let shown = format!("{configuration:?} {}", configuration.effective_json());
+    for secret in ["s3cret", "hunter2", "%41", "00000001"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
+#[test]
+fn a_secret_that_is_missing_doubtful_or_given_twice_is_refused_by_variable_and_file() {
+    let folder = implementation(&[("secret", "one\ntwo\n"), ("long", &"x".repeat(8_193))]);
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (secret, long, absent) = (file("secret"), file("long"), file("absent"));
+    let environment = [
+        ("DATABASE_URL", "postgres://quipu:s3cret@db/archive"),
+        ("DATABASE_PASSWORD", "s3cret"),
+        ("QUIPU_SESSION_DATABASE_URL", "postgres://quipu_session@db/archive"),
+        ("QUIPU_SESSION_DATABASE_URL_FILE", secret.as_str()),
+        ("QUIPU_OWNER_DATABASE_URL_FILE", secret.as_str()),
+        ("QUIPU_READER_DATABASE_URL_FILE", absent.as_str()),
+        ("QUIPU_WRITER_DATABASE_PASSWORD", "s3cret"),
+        ("QUIPU_MONITOR_SECRET_KEY_FILE", long.as_str()),
+    ];
+    let mut refused = refusal(&folder, &environment, &[]);
+    refused.sort();
+    assert_eq!(
+        refused,
+        [
+            "environment: DATABASE_PASSWORD: DATABASE_URL has a password already; set one of them",
+            "environment: QUIPU_MONITOR_SECRET_KEY_FILE: long: longer than 8192 bytes",
+            "environment: QUIPU_OWNER_DATABASE_URL_FILE: secret: more than one line",
+            "environment: QUIPU_READER_DATABASE_URL_FILE: absent: No such file or directory (os error 2)",
+            "environment: QUIPU_SESSION_DATABASE_URL_FILE: QUIPU_SESSION_DATABASE_URL is set, too; set one of them",
+            "environment: QUIPU_WRITER_DATABASE_PASSWORD: needs QUIPU_WRITER_DATABASE_URL, which it is the password of",
+        ]
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use quipu::base::SystemClock;
 use quipu::config::Http;
 use quipu::http::Edge;
-use quipu::lifecycle::{HealthRegistry, Lifecycle};
+use quipu::lifecycle::{HealthRegistry, Lifecycle, Schedule};
 use quipu::services::console::{ConsoleParts, ConsoleState, STREAMS_MAX, routes, watcher};
 use quipu::store::{Hints, Pools};
 use quipu::telemetry::Metrics;
@@ -50,8 +50,9 @@ pub(crate) async fn console_under_test() -> Console {
         lifecycle: lifecycle.clone(),
         clock: Arc::new(SystemClock),
         listeners: vec![("console".to_owned(), "http://127.0.0.1:4700".to_owned())],
+        pages: vec![("/", "Overview")],
     });
-    let (service, pace) = watcher(&state, &Hints::default());
+    let (service, pace) = watcher(&state, Schedule::every(Duration::from_secs(1)), &Hints::default());
     lifecycle.run_service(service, pace, health.clone());
     let settings = Http { hosts: vec!["quipu.example".to_owned()], ..Http::default() };
     let edge = Edge::new(settings, &Metrics::new("test"), 1_000);

@@ -146,5 +146,9 @@ async fn every_endpoint_is_documented_and_treats_strangers_as_documented() {
         }
     }
     let log = instance.log();
-    assert!(log.contains("kept for the database and the crawl"), "{log}");
+    let descriptors = "kept for the database and the crawl";
+    assert!(log.contains(descriptors), "{log}");
+    // A command listens nowhere, and says nothing about it.
+    let said = instance.run(&["relays", "add", "ws://127.0.0.1:5"]).ok();
+    assert!(!said.stderr.contains(descriptors), "{}", said.stderr);
 }

@@ -43,13 +43,16 @@ fn without_comments(text: &str) -> String {
     text.lines().map(|line| line.split("--").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
-/// The tables that a text creates, with their columns, without partitions, which functions create by `CREATE
-/// TABLE %I (LIKE …`.
+/// The tables that a text creates, with their columns, without partitions (`CREATE TABLE … PARTITION OF`, and in
+/// functions `CREATE TABLE %I (LIKE …`).
 fn tables(text: &str) -> BTreeMap<String, Vec<String>> {
     let text = without_comments(text);
     let mut tables = BTreeMap::new();
     for after in text.split("CREATE TABLE ").skip(1).filter(|after| !after.starts_with('%')) {
         let (name, rest) = after.split_once('(').expect("a table has columns");
+        if name.contains(" PARTITION OF ") {
+            continue;
+        }
         let mut columns = Vec::new();
         let (mut depth, mut column) = (1, String::new());
         for c in rest.chars() {

@@ -15,6 +15,8 @@ use quipu::store::projection::Upkeep;
 use quipu::store::registry::{TABLES, TableKind};
 use serde_json::{Value, json};
 
+use crate::support::instance::Instance;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -83,6 +85,7 @@ fn every_service_is_enabled_by_the_setting_that_it_names() {
         match service.enabled {
             Enabled::Always => assert!(registry::enabled(&Settings::default().services).contains(&name)),
             Enabled::If { setting, .. } => {
+                assert!(setting.starts_with(&format!("{}.", service.section)), "{name:?}: {setting}");
                 let (on, off) = match shown(&Settings::default()).pointer(&pointer(setting)) {
                     Some(Value::Bool(_)) => (json!(true), json!(false)),
                     _ if setting == "services.ingest.vanish" => (json!("honour"), json!("record")),
@@ -95,17 +98,105 @@ fn every_service_is_enabled_by_the_setting_that_it_names() {
     }
 }
 
-/// Settings that all services share.
-const SHARED_SECTIONS: [&str; 1] = ["ingest"];
+#[test]
+fn every_section_of_services_is_that_of_one_service() {
+    let settings = shown(&Settings::default());
+    let sections = settings["services"].as_object().unwrap().keys();
+    let mut sections: Vec<String> = sections.map(|section| format!("services.{section}")).collect();
+    sections.sort_unstable();
+    let mut described: Vec<&str> = registry::services().map(|service| service.section).collect();
+    described.sort_unstable();
+    assert_eq!(described, sections, "the sections of the descriptions, and those of the settings");
+}
 
 #[test]
-fn every_section_of_services_is_that_of_a_service() {
-    let settings = shown(&Settings::default());
-    for section in settings["services"].as_object().unwrap().keys() {
-        let name = section.replace('_', "-");
-        let is_known = ServiceName::parse(&name).is_some() || SHARED_SECTIONS.contains(&section.as_str());
-        assert!(is_known, "services.{section} is the section of no service");
+fn every_page_has_a_path_and_a_title_of_its_own() {
+    let pages: Vec<_> = registry::pages().collect();
+    assert!(pages.iter().all(|page| page.path.starts_with('/') && !page.title.is_empty()), "{pages:?}");
+    let paths: BTreeSet<_> = pages.iter().map(|page| page.path).collect();
+    let titles: BTreeSet<_> = pages.iter().map(|page| page.title).collect();
+    assert_eq!((paths.len(), titles.len()), (pages.len(), pages.len()), "{pages:?}");
+}
+
+/// The texts of the Rust files below a folder, with their paths.
+fn sources(folder: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+        }
     }
+    found
+}
+
+/// What is neither in a description nor found through it: metrics that a room registers by itself, and loops
+/// with a schedule of their own.
+#[test]
+fn rooms_register_metrics_and_pace_loops_by_their_descriptions_alone() {
+    let mut files = sources(&root().join("src/services"));
+    files.push(("src/app/upkeep.rs".to_owned(), read("src/app/upkeep.rs")));
+    let mut found = Vec::new();
+    for (path, text) in &files {
+        for forbidden in ["metrics.register(", "Schedule::every("] {
+            if text.contains(forbidden) {
+                found.push(format!("{path}: {forbidden}"));
+            }
+        }
+    }
+    assert!(files.len() > 100, "{}", files.len());
+    assert_eq!(found, Vec::<String>::new());
+}
+
+/// Loops that only a setting adds to a service that runs.
+const OPTIONAL_LOOPS: [&str; 1] = ["monitor-publisher"];
+
+/// Units of the health that are no loops of a service: the free space on the disk, and whether PostgreSQL answers.
+const NO_LOOPS: [&str; 2] = ["database", "disk"];
+
+/// An instance in which every service runs, and none has anything to dial.
+#[tokio::test]
+async fn what_runs_is_what_the_services_describe() {
+    let folder = tempfile::tempdir().unwrap();
+    let seeds = folder.path().join("seeds.txt");
+    fs::write(&seeds, "").unwrap();
+    let mut settings = vec![
+        format!("services.initializer.seed_file={}", seeds.display()),
+        r#"services.monitor.only_relays=["ws://127.0.0.1:1"]"#.to_owned(),
+        "services.ingest.vanish=honour".to_owned(),
+    ];
+    for section in ["initializer", "validator", "monitor"] {
+        settings.push(format!("services.{section}.enabled=true"));
+    }
+    let arguments: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting.as_str()]).collect();
+    let instance = Instance::start(&arguments);
+
+    let (_, health) = instance.fetch("ops", "/healthz").await;
+    let health: Value = serde_json::from_str(&health).unwrap();
+    let running: BTreeSet<&str> =
+        health["services"].as_object().unwrap().keys().map(String::as_str).collect();
+    // One of the two synchronizers runs.
+    let services = registry::services().filter(|service| service.name != ServiceName::PrioritySynchronizer);
+    let described = services.flat_map(|service| service.loops).map(|spec| spec.name);
+    let described: BTreeSet<&str> = described.filter(|name| !OPTIONAL_LOOPS.contains(name)).collect();
+    assert_eq!(running, described.into_iter().chain(NO_LOOPS).collect());
+
+    let (_, metrics) = instance.fetch("ops", "/metrics").await;
+    let families: Vec<&str> = metrics.lines().filter(|line| line.starts_with("# TYPE ")).collect();
+    let distinct: BTreeSet<&str> = families.iter().copied().collect();
+    assert_eq!(families.len(), distinct.len(), "a metric is registered twice:\n{metrics}");
+
+    for page in registry::pages() {
+        let (status, html) = instance.fetch("console", page.path).await;
+        assert_eq!(status, 200, "{page:?}");
+        // With one page there is nothing to navigate to.
+        let links = registry::pages().filter(|to| html.contains(&format!("href=\"{}\"", to.path))).count();
+        let expected = registry::pages().count();
+        assert_eq!(links, if expected > 1 { expected } else { 0 }, "{page:?}");
+    }
+    instance.stop();
 }
 
 /// The order and the names are an interface: the summary and the ready file have them.
@@ -113,7 +204,7 @@ fn every_section_of_services_is_that_of_a_service() {
 fn the_services_that_run_by_default_are_these_in_this_order() {
     assert_eq!(
         ServiceName::list(&registry::enabled(&Settings::default().services)),
-        "initializer, ticker, projector, finder, validator, monitor, synchronizer, messages, jobs, console"
+        "initializer, ticker, projector, finder, validator, monitor, synchronizer, observer, messages, jobs, console"
     );
     let mut sample = Settings::default();
     for room in ROOMS {
@@ -121,7 +212,7 @@ fn the_services_that_run_by_default_are_these_in_this_order() {
     }
     assert_eq!(
         ServiceName::list(&registry::enabled(&sample.services)),
-        "initializer, ticker, projector, monitor, synchronizer, messages, jobs, console"
+        "initializer, ticker, projector, monitor, synchronizer, observer, messages, jobs, console"
     );
     let only = ["ws://127.0.0.1:4704".to_owned()];
     assert_eq!(sample.services.synchronizer.only_relays, only);
@@ -151,7 +242,9 @@ fn every_listener_has_a_port_of_its_own_and_moves_its_own_setting_alone() {
     assert!(used.iter().all(|port| Port::ALL.contains(port)), "a port is missing in Port::ALL: {used:?}");
 
     let default = shown(&Settings::default());
-    for ListenerSpec { port, setting, move_to, .. } in registry::listeners() {
+    for ListenerSpec { port, setting, address, move_to, .. } in registry::listeners() {
+        assert_eq!(address(&Settings::default()), Ports::DEFAULT.local(*port), "{setting}");
+        assert_eq!(address(&with(setting, json!("10.0.0.1:1"))).to_string(), "10.0.0.1:1", "{setting}");
         match default.pointer(&pointer(setting)).unwrap_or_else(|| panic!("no setting {setting}")) {
             Value::Null => {}
             address => assert_eq!(*address, Ports::DEFAULT.local(*port).to_string(), "{setting}"),

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use quipu::base::Secret;
+use quipu::config::Networks;
+use quipu::net::{Egress, Get, Trust};
 use quipu::store::owner;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -240,6 +242,22 @@ impl Instance {
     pub(crate) async fn count(&self, query: &str) -> i64 {
         // No prepared statement: the pooler may give each statement another connection.
         self.reader().await.query_typed(query, &[]).await.unwrap()[0].get(0)
+    }
+
+    /// Sends a GET request to one of its listeners; returns the status and the body.
+    pub(crate) async fn fetch(&self, listener: &str, path: &str) -> (u16, String) {
+        let address = self.ready["services"][listener].as_str().unwrap();
+        let outside = Egress::new(&Networks::default()).unwrap();
+        let get = Get {
+            url: &format!("http://{address}{path}"),
+            trust: Trust::Named,
+            accept: "*/*",
+            bytes_max: 1 << 20,
+            timeout: PATIENCE,
+            redirects_max: 0,
+        };
+        let fetched = outside.get(get).await.unwrap();
+        (fetched.status, String::from_utf8(fetched.body).unwrap())
     }
 
     /// The process id of `quipu up`.

@@ -8,6 +8,7 @@ pub(crate) mod farm;
 pub(crate) mod instance;
 pub(crate) mod operator;
 pub(crate) mod proxy;
+pub(crate) mod rounds;
 pub(crate) mod socks;
 pub(crate) mod terminal;
 pub(crate) mod tor;

@@ -34,7 +34,10 @@ impl OperatorServer {
         };
         let server = Self { embedded: Embedded::start(config).await.unwrap(), folder };
         server
-            .sql("DROP DATABASE quipu; DROP ROLE quipu, quipu_session, quipu_reader, quipu_messages_reader, quipu_writer, quipu_owner")
+            .sql(
+                "DROP DATABASE quipu; DROP ROLE quipu, quipu_session, quipu_reader, quipu_messages_reader, quipu_writer, quipu_owner; \
+                 GRANT CONNECT, TEMPORARY ON DATABASE postgres, template1 TO PUBLIC",
+            )
             .await;
         server
     }

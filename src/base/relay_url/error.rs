@@ -2,8 +2,7 @@
 
 use thiserror::Error;
 
-use super::RELAY_URL_BYTES_MAX;
-use super::host::{HOST_BYTES_MAX, LABEL_BYTES_MAX, ONION_CHARS};
+use super::{HOST_BYTES_MAX, LABEL_BYTES_MAX, ONION_CHARS, RELAY_URL_BYTES_MAX};
 
 /// Why a text is not the URL of a relay.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -2,14 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::RelayUrlError;
-
-/// Longest DNS name, in bytes (RFC 1035, without the final dot).
-pub(super) const HOST_BYTES_MAX: usize = 253;
-/// Longest part of a DNS name between two dots, in bytes (RFC 1035).
-pub(super) const LABEL_BYTES_MAX: usize = 63;
-/// Length of a version 3 onion name in base32 characters: 32 bytes key, 2 checksum, 1 version.
-pub(super) const ONION_CHARS: usize = 56;
+use super::{HOST_BYTES_MAX, LABEL_BYTES_MAX, ONION_CHARS, RelayUrlError};
 
 /// Refuses names that are invalid in DNS or Tor.
 pub(super) fn check_name(name: &str) -> Result<(), RelayUrlError> {

@@ -24,9 +24,19 @@ use self::host::check_name;
 pub use self::host::{is_local_ip, is_local_name};
 use super::Network;
 
-/// Longest URL, in bytes, before and after normalization. The longest of 8,865 known relays has 97 bytes. 512
+/// Longest URL, in bytes, before and after normalization. The longest of 8,859 known relays has 97 bytes. 512
 /// leaves room for a DNS name of full length and keeps an index row far below its limit.
 pub const RELAY_URL_BYTES_MAX: usize = 512;
+
+/// Longest DNS name, in bytes (RFC 1035, without the final dot).
+const HOST_BYTES_MAX: usize = 253;
+
+/// Longest part of a DNS name between two dots, in bytes (RFC 1035).
+const LABEL_BYTES_MAX: usize = 63;
+
+/// Length of a version 3 onion name in base32 characters: 32 bytes key, 2 checksum, 1 version.
+const ONION_CHARS: usize = 56;
+
 /// The URL of a relay: always canonical, at most [`RELAY_URL_BYTES_MAX`] bytes, without credentials.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -68,11 +68,11 @@ fn of(count: i64) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }
 
-fn print(status: &Status) {
-    output::say(output::table(["", "now", "in the last day", "bytes", "bytes each"], totals(status)));
-    output::say("");
-    output::say(output::table(["growth", "a day", ""], growth(status)));
-    output::say("");
+fn print(status: &Status) -> Result<()> {
+    output::list(output::table(["", "now", "in the last day", "bytes", "bytes each"], totals(status)))?;
+    output::list("")?;
+    output::list(output::table(["growth", "a day", ""], growth(status)))?;
+    output::list("")?;
     let relays = status.relays.iter().map(|r| {
         [
             r.network.clone(),
@@ -95,18 +95,18 @@ fn print(status: &Status) {
         "with gaps",
         "retired",
     ];
-    output::say(output::table(heading, relays));
-    output::say("");
+    output::list(output::table(heading, relays))?;
+    output::list("")?;
     if !status.candidates.is_empty() {
         let candidates = status
             .candidates
             .iter()
             .map(|c| [c.network.clone(), c.waiting.to_string(), c.failed.to_string()]);
-        output::say(output::table(["candidates", "waiting", "failed so far"], candidates));
-        output::say("");
+        output::list(output::table(["candidates", "waiting", "failed so far"], candidates))?;
+        output::list("")?;
     }
     let journals = status.journals.iter().map(|journal| [journal.name.clone(), bytes(journal.bytes)]);
-    output::say(output::table(["journal", "bytes"], journals));
+    output::list(output::table(["journal", "bytes"], journals))
 }
 
 fn totals(status: &Status) -> [[String; 5]; 6] {

@@ -1,6 +1,5 @@
 //! Shows the result of a query once, or with `--watch` again and again while the database changes.
 
-use std::io::{self, Write as _};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -50,7 +49,7 @@ impl View {
         self,
         pools: Pools,
         ask: impl AsyncFnMut(&Pools) -> Result<T, Error>,
-        print: impl Fn(&T),
+        print: impl Fn(&T) -> Result<()>,
         draw: impl FnMut(&T),
     ) -> Result<()> {
         let shown = if self.watch {
@@ -66,15 +65,10 @@ impl View {
         self,
         pools: &Pools,
         mut ask: impl AsyncFnMut(&Pools) -> Result<T, Error>,
-        print: impl Fn(&T),
+        print: impl Fn(&T) -> Result<()>,
     ) -> Result<()> {
         let answer = ask(pools).await?;
-        if self.json {
-            output::say(serde_json::to_string(&answer)?);
-        } else {
-            print(&answer);
-        }
-        Ok(())
+        if self.json { output::list(serde_json::to_string(&answer)?) } else { print(&answer) }
     }
 
     async fn follow<T: Serialize>(
@@ -84,9 +78,7 @@ impl View {
         mut draw: impl FnMut(&T),
     ) -> Result<()> {
         if self.json {
-            // A closed pipe ends the watch without an error.
-            let line = |answer: &T| Ok(writeln!(io::stdout(), "{}", serde_json::to_string(answer)?).is_ok());
-            return watch(pools, ask, line).await;
+            return watch(pools, ask, |answer| output::list(serde_json::to_string(answer)?)).await;
         }
         if !output::is_drawn() {
             bail!(
@@ -95,7 +87,7 @@ impl View {
         }
         let bars = |answer: &T| {
             draw(answer);
-            Ok(true)
+            Ok(())
         };
         let watched = watch(pools, ask, bars).await;
         output::leave_bars();
@@ -103,12 +95,12 @@ impl View {
     }
 }
 
-/// Runs the query and shows its result until Ctrl-C, or until `show` returns false. After the first result, a
+/// Runs the query and shows its result until Ctrl-C, or until `show` fails. After the first result, a
 /// database that goes away is tried again.
 async fn watch<T>(
     pools: &Pools,
     mut ask: impl AsyncFnMut(&Pools) -> Result<T, Error>,
-    mut show: impl FnMut(&T) -> Result<bool>,
+    mut show: impl FnMut(&T) -> Result<()>,
 ) -> Result<()> {
     let mut stop = pin!(stop_signals()?);
     let hints = Hints::default();
@@ -120,8 +112,10 @@ async fn watch<T>(
             let answer = ask(pools).await;
             let mut pause = (asked.elapsed() * PAUSE_FACTOR).clamp(PAUSE_MIN, PAUSE_MAX);
             match answer {
-                Ok(answer) if show(&answer)? => has_answered = true,
-                Ok(_) => return Ok(()),
+                Ok(answer) => {
+                    show(&answer)?;
+                    has_answered = true;
+                }
                 Err(error) if has_answered && error.is_transient() => {
                     tracing::warn!(%error, "the database did not answer; trying again");
                     pause = PAUSE_MIN;

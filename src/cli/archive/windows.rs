@@ -13,6 +13,7 @@ use crate::services::archive::decide::unproven;
 use crate::services::archive::event::Window;
 use crate::services::archive::read::{self, Gap};
 use crate::store::{Error, PoolSizes, Pools};
+use crate::telemetry::notice;
 
 /// Gaps in one query.
 const PAGE: i64 = 1_000;
@@ -26,7 +27,7 @@ pub(super) async fn gaps(context: &Context, relay: Option<&str>, json: bool) -> 
     let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
     let mut after = (String::new(), i64::MIN);
     let mut shown = 0;
-    let line = output::count_line("gaps");
+    let line = output::count_line("gap", "gaps");
     loop {
         let only = relay.as_ref().map(RelayUrl::as_str);
         let page = read::gaps(&pools.read, only, (&after.0, after.1), PAGE).await?;
@@ -38,9 +39,9 @@ pub(super) async fn gaps(context: &Context, relay: Option<&str>, json: bool) -> 
     }
     line.finish_and_clear();
     if shown == 0 && !json {
-        eprintln!(
+        notice(format_args!(
             "no gap is known; `quipu archive coverage --relay URL` also shows what was not requested yet"
-        );
+        ));
     }
     pools.close().await;
     Ok(ExitCode::SUCCESS)
@@ -49,7 +50,7 @@ pub(super) async fn gaps(context: &Context, relay: Option<&str>, json: bool) -> 
 fn show_gaps(page: &[Gap], json: bool) -> Result<()> {
     if json {
         for gap in page {
-            output::say(serde_json::to_string(gap)?);
+            output::list(serde_json::to_string(gap)?)?;
         }
         return Ok(());
     }
@@ -57,8 +58,7 @@ fn show_gaps(page: &[Gap], json: bool) -> Result<()> {
         let (since, until) = (output::instant(gap.since), output::instant(gap.until));
         [gap.relay_url.clone(), since, until, gap.reason.clone()]
     });
-    output::say(output::table(["relay", "from", "to", "reason"], rows));
-    Ok(())
+    output::list(output::table(["relay", "from", "to", "reason"], rows))
 }
 
 pub(super) async fn coverage(context: &Context, relay: &str, view: View) -> Result<ExitCode> {
@@ -97,7 +97,7 @@ impl Coverage {
         Ok(Self { relay: url.clone(), proven, gaps, open })
     }
 
-    fn print(&self) {
+    fn print(&self) -> Result<()> {
         let proven = self.proven.iter().map(|window| ("proven", *window, ""));
         let open = self.open.iter().map(|window| ("not asked yet", *window, ""));
         let gaps = self
@@ -110,7 +110,7 @@ impl Coverage {
             let (from, to) = (output::instant(window.since), output::instant(window.until));
             [from, to, state.to_owned(), reason.to_owned()]
         });
-        output::say(output::table(["from", "to", "state", "reason"], rows));
+        output::list(output::table(["from", "to", "state", "reason"], rows))
     }
 }
 

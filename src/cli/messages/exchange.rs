@@ -20,6 +20,7 @@ use super::frame::{Frame, Message};
 use super::{LoginArgs, line};
 use crate::cli::{Context, output};
 use crate::lifecycle::stop_signals;
+use crate::telemetry::notice;
 
 /// Longest payload that a relay can be configured to accept, in bytes.
 const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
@@ -174,7 +175,7 @@ impl Pull {
             }
         }
         if left == self.limit && !self.json {
-            eprintln!("no message waits for {} on device {}", login.wayfarer_id, login.device);
+            notice(format_args!("no message waits for {} on device {}", login.wayfarer_id, login.device));
         }
         client.close().await;
         Ok(ExitCode::SUCCESS)
@@ -227,7 +228,7 @@ impl Tail {
                 return Err(trouble.into());
             }
             let pause = pauses.next().unwrap_or(Duration::from_secs(30));
-            eprintln!("quipu: {trouble}; trying again in {:.1} s", pause.as_secs_f64());
+            notice(format_args!("quipu: {trouble}; trying again in {:.1} s", pause.as_secs_f64()));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 _ = stop.next() => return Ok(ExitCode::SUCCESS),

@@ -19,6 +19,7 @@ use crate::app::instance;
 use crate::base::{Network, Secret, is_local_ip, is_local_name};
 use crate::net::Egress;
 use crate::services::messages::decide::wayfarer_id_of;
+use crate::telemetry::notice;
 use client::{Login, Proof};
 
 /// Manage tokens and keys; send and receive messages.
@@ -90,9 +91,9 @@ impl LoginArgs {
             (Some(file), _) => Proof::Key(key::read(file)?),
             (None, Some(token)) => {
                 if is_exposed(&url) {
-                    eprintln!(
+                    notice(format_args!(
                         "quipu: the token is sent to {url} unencrypted; use wss:// if the relay offers it"
-                    );
+                    ));
                 }
                 Proof::Token(token)
             }

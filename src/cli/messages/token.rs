@@ -16,6 +16,7 @@ use crate::services::messages::decide::token_sha256;
 use crate::services::messages::read::{self, Token};
 use crate::store::append::Writer;
 use crate::store::{AppendMetrics, Hints, PoolSizes, Pools};
+use crate::telemetry::notice;
 
 /// The prefix of every token.
 const PREFIX: &str = "qm_";
@@ -121,11 +122,11 @@ impl Create {
             output::say(object);
         } else {
             output::say(token);
-            eprintln!(
+            notice(format_args!(
                 "valid for {} from now on, and not shown again; `quipu messages token revoke {}` revokes it",
                 made.wayfarer_id,
                 shown(&made)
-            );
+            ));
         }
         Ok(())
     }
@@ -134,7 +135,7 @@ impl Create {
 /// Commits one command.
 async fn append(pools: &Pools, command: TokenCommand) -> Result<TokenAnswer> {
     let (writer, task) =
-        Writer::new(TokenJournal, pools.write.clone(), Hints::default(), AppendMetrics::default());
+        Writer::new(TokenJournal, pools.write.clone(), Hints::default(), &AppendMetrics::default());
     // The writer is dropped after its only command, which ends the task.
     let (answer, ()) = tokio::join!(async move { writer.append(command).await }, task);
     Ok(answer?)
@@ -144,12 +145,12 @@ async fn list(pools: &Pools, wayfarer: Option<&str>, json: bool) -> Result<()> {
     let tokens = read::tokens(&pools.session, wayfarer, LISTED_MAX).await?;
     if json {
         for token in &tokens {
-            output::say(facts(token));
+            output::list(facts(token))?;
         }
         return Ok(());
     }
     if tokens.is_empty() {
-        eprintln!("no token is valid: `quipu messages token create --wayfarer ID` creates one");
+        notice("no token is valid: `quipu messages token create --wayfarer ID` creates one");
         return Ok(());
     }
     let rows = tokens.iter().map(|token| {
@@ -158,8 +159,7 @@ async fn list(pools: &Pools, wayfarer: Option<&str>, json: bool) -> Result<()> {
         let (made, label) = (output::instant(token.created_at), token.label.clone());
         [shown(token), token.wayfarer_id.clone(), device, made, ends, label]
     });
-    output::say(output::table(["token", "wayfarer", "device", "created", "ends", "label"], rows));
-    Ok(())
+    output::list(output::table(["token", "wayfarer", "device", "created", "ends", "label"], rows))
 }
 
 async fn revoke(pools: &Pools, named: &str, json: bool) -> Result<()> {

@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::cli::{Context, output};
 use crate::services::archive::read::{self, CandidateRow};
 use crate::store::{PoolSizes, Pools};
+use crate::telemetry::notice;
 
 /// Candidates read at a time.
 const PAGE: i64 = 1_000;
@@ -16,7 +17,7 @@ pub(super) async fn list(context: &Context, json: bool) -> Result<ExitCode> {
     let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
     let mut after = String::new();
     let mut shown = 0;
-    let line = output::count_line("candidates");
+    let line = output::count_line("candidate", "candidates");
     loop {
         let page = read::candidate_rows(&pools.read, &after, PAGE).await?;
         let Some(last) = page.last() else { break };
@@ -27,7 +28,7 @@ pub(super) async fn list(context: &Context, json: bool) -> Result<ExitCode> {
     }
     line.finish_and_clear();
     if shown == 0 && !json {
-        eprintln!("no candidates: every URL that events and lists have named so far was tried");
+        notice("no candidates: every URL that events and lists have named so far was tried");
     }
     pools.close().await;
     Ok(ExitCode::SUCCESS)
@@ -36,7 +37,7 @@ pub(super) async fn list(context: &Context, json: bool) -> Result<ExitCode> {
 fn show(page: &[CandidateRow], json: bool) -> Result<()> {
     if json {
         for candidate in page {
-            output::say(serde_json::to_string(candidate)?);
+            output::list(serde_json::to_string(candidate)?)?;
         }
         return Ok(());
     }
@@ -47,6 +48,5 @@ fn show(page: &[CandidateRow], json: bool) -> Result<()> {
         let source = candidate.source.clone();
         [candidate.url.clone(), candidate.network.clone(), source, candidate.tries.to_string(), next, reason]
     });
-    output::say(output::table(["candidate", "network", "source", "tries", "next try", "last failure"], rows));
-    Ok(())
+    output::list(output::table(["candidate", "network", "source", "tries", "next try", "last failure"], rows))
 }

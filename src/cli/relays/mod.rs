@@ -14,14 +14,14 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
 use super::{Context, output};
-use crate::app::Parts;
+use crate::app::{Parts, instance};
 use crate::base::{Network, RelayUrl};
 use crate::lifecycle::Lifecycle;
 use crate::services::archive::command::RelayCommand;
 use crate::services::archive::read::{self, RelayDetail, RelayFilter, RelayRow};
 use crate::services::archive::{RelayAnswer, RelayJournal, ask};
 use crate::store::{PoolSizes, Pools};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, notice};
 
 /// Relays in one query.
 const PAGE: usize = 1_000;
@@ -142,10 +142,14 @@ async fn add(
         })
     };
     let relays: Vec<RelayUrl> = urls.iter().map(parse).collect::<Result<_>>()?;
+    let only = match wait_max {
+        Some(_) => instance::only_relays(&context.data, &context.urls()?),
+        None => Vec::new(),
+    };
     let opened = Opened::new(context)?;
     let writer = opened.parts.writer(RelayJournal);
     let mut added = Vec::new();
-    let bar = output::count_bar(relays.len() as u64, "relays");
+    let bar = output::count_bar(relays.len() as u64, "relay", "relays");
     let offer = async |url: RelayUrl| {
         let answer = writer.append(RelayCommand::Add { url: url.clone(), source: "operator" }).await?;
         Ok::<_, anyhow::Error>((url, answer))
@@ -170,7 +174,13 @@ async fn add(
     drop(answers);
     drop(writer);
     let ended = match wait_max {
-        Some(wait_max) => wait::until_archived(&opened.parts.pools, added, wait_max, json).await,
+        Some(wait_max) => {
+            let is_dialled = |url: &String| only.is_empty() || only.contains(url);
+            let (dialled, left_out): (Vec<String>, Vec<String>) = added.into_iter().partition(is_dialled);
+            wait::say_left_out(&left_out, &only, json);
+            let ended = wait::until_archived(&opened.parts.pools, dialled, wait_max, json).await;
+            if left_out.is_empty() { ended } else { ended.map(|_| ExitCode::FAILURE) }
+        }
         None => Ok(ExitCode::SUCCESS),
     };
     opened.close().await;
@@ -201,7 +211,7 @@ impl List {
             retired: self.retired,
         };
         let mut shown = 0;
-        let line = output::count_line("relays");
+        let line = output::count_line("relay", "relays");
         let mut pages = pin!(read::relays(&pools.read, &filter).try_chunks(PAGE));
         while let Some(page) = pages.try_next().await.map_err(|error| error.1)? {
             shown += page.len();
@@ -211,14 +221,14 @@ impl List {
         line.finish_and_clear();
         if shown == 0 && !self.json {
             let restricted = self.network.is_some() || self.readable.is_some() || self.retired.is_some();
-            eprintln!(
+            notice(format_args!(
                 "{}",
                 if restricted {
                     "no relay matches: `quipu relays list` without filters shows all"
                 } else {
                     "no relays yet: `quipu up` enters the seeds, `quipu relays add URL` adds one"
                 }
-            );
+            ));
         }
         pools.close().await;
         Ok(ExitCode::SUCCESS)
@@ -228,7 +238,7 @@ impl List {
 fn list(page: &[RelayRow], json: bool) -> Result<()> {
     if json {
         for relay in page {
-            output::say(serde_json::to_string(relay)?);
+            output::list(serde_json::to_string(relay)?)?;
         }
         return Ok(());
     }
@@ -236,8 +246,7 @@ fn list(page: &[RelayRow], json: bool) -> Result<()> {
         let last = relay.last_event_timestamp.map_or_else(|| "-".to_owned(), output::instant);
         [relay.url.clone(), relay.network.clone(), state::words(relay), relay.sightings.to_string(), last]
     });
-    output::say(output::table(["relay", "network", "state", "sightings", "newest event"], rows));
-    Ok(())
+    output::list(output::table(["relay", "network", "state", "sightings", "newest event"], rows))
 }
 
 async fn show(context: &Context, url: &str, json: bool) -> Result<ExitCode> {
@@ -245,9 +254,9 @@ async fn show(context: &Context, url: &str, json: bool) -> Result<ExitCode> {
     let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
     let relay = known(&pools, &url).await?;
     if json {
-        output::say(serde_json::to_string(&relay)?);
+        output::list(serde_json::to_string(&relay)?)?;
     } else {
-        output::say(output::table(["", url.as_str()], facts(&relay)));
+        output::list(output::table(["", url.as_str()], facts(&relay)))?;
     }
     pools.close().await;
     Ok(ExitCode::SUCCESS)

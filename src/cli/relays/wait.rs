@@ -7,12 +7,17 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde_json::json;
 
+use crate::base::counted;
 use crate::cli::output;
 use crate::services::archive::read::{self, RelaySteps};
 use crate::store::Pools;
+use crate::telemetry::notice;
 
 /// Pause between two queries.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// Most relays of `services.synchronizer.only_relays` that a message names.
+const NAMED_MAX: usize = 3;
 
 /// The progress of a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,22 +99,44 @@ pub(super) async fn until_archived(
                 told.insert(relay.url.clone(), now);
             }
         }
-        line.set_message(format!("{ended} of {} relays archived or failed, {events} events", relays.len()));
+        line.set_message(format!(
+            "{ended} of {} archived or failed, {}",
+            counted(relays.len(), "relay", "relays"),
+            counted(events, "event", "events")
+        ));
         if ended == relays.len() || begun.elapsed() >= wait_max {
             line.finish_and_clear();
             if ended < relays.len() {
-                eprintln!(
-                    "{} of {} relays are not archived after {} s. What they hold is still being read, or no synchronizer that \
-                     reaches their network runs: `quipu relays show URL` and `quipu archive status` say more",
+                notice(format_args!(
+                    "{} of {} not archived after {} s: the rest is still being read, or no synchronizer that reaches the \
+                     network runs; `quipu relays show URL` and `quipu archive status` say more",
                     relays.len() - ended,
-                    relays.len(),
+                    counted(relays.len(), "relay", "relays"),
                     wait_max.as_secs()
-                );
+                ));
             }
             let is_good = failed == 0 && ended == relays.len();
             return Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Reports the relays that the running instance does not dial, because it dials `only` others.
+pub(super) fn say_left_out(urls: &[String], only: &[String], json: bool) {
+    let others =
+        if only.len() <= NAMED_MAX { only.join(", ") } else { counted(only.len(), "other", "others") };
+    for url in urls {
+        let reason = format!(
+            "the running instance dials only {others} (services.synchronizer.only_relays, which `quipu up --sample` sets)"
+        );
+        if json {
+            output::say(
+                json!({ "url": url, "step": "failed", "events": 0, "reason": reason, "elapsed_ms": 0 }),
+            );
+        } else {
+            output::say(format_args!("{url}  not waited for: {reason}"));
+        }
     }
 }
 
@@ -123,7 +150,7 @@ fn say(relay: &RelaySteps, step: Step<'_>, elapsed: Duration, json: bool) {
     }
     let words = match step {
         Step::FirstEvent => "first event".to_owned(),
-        Step::Complete => format!("complete, {} events", relay.events),
+        Step::Complete => format!("complete, {}", counted(relay.events, "event", "events")),
         Step::Failed(reason) => format!("failed: {reason}"),
         other => other.word().to_owned(),
     };

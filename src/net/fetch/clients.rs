@@ -12,12 +12,12 @@ use reqwest::tls::TlsInfo;
 use reqwest::{Client, ClientBuilder, Proxy, Response};
 use tokio_rustls::rustls;
 
-use super::Hop;
+use super::hops::Hop;
 use crate::base::Network;
 use crate::config;
-use crate::net::dial::{connect_error, required_proof};
+use crate::net::dial::{Dialler, connect_error, required_proof};
 use crate::net::dns::Resolver;
-use crate::net::error::sanitize;
+use crate::net::remote_text::sanitize;
 use crate::net::socks::{Isolation, USER};
 use crate::net::tls::{Proof, Tls};
 use crate::net::{Certificate, DialError, FetchError, Trust};
@@ -29,19 +29,15 @@ const READ_MAX: Duration = Duration::from_mins(1);
 
 /// HTTP clients by trust level, and one for hidden networks.
 #[derive(Debug)]
-pub(in crate::net) struct Clients {
+pub(super) struct Clients {
     named: Client,
     discovered: Client,
     hidden: Client,
 }
 
 impl Clients {
-    pub(in crate::net) fn new(
-        networks: &config::Networks,
-        resolver: &Resolver,
-        tls: &Tls,
-        isolation: &Isolation,
-    ) -> Result<Self, DialError> {
+    pub(super) fn new(dialler: &Dialler) -> Result<Self, DialError> {
+        let Dialler { networks, resolver, tls, isolation } = dialler;
         let built = |builder: ClientBuilder| builder.build().map_err(|e| DialError::Settings(e.to_string()));
         let direct = |trust: Trust| -> Result<Client, DialError> {
             let guard = GuardedResolver { resolver: resolver.clone(), trust };

@@ -4,11 +4,11 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, LOCATION};
 use url::Url;
 
-use super::super::dns::ip_literal;
-use super::super::egress::Inner;
-use super::super::{DialError, FetchError, Trust};
 use crate::base::{Network, is_local_ip, is_local_name};
-use crate::net::error::sanitize;
+use crate::config;
+use crate::net::dns::ip_literal;
+use crate::net::remote_text::sanitize;
+use crate::net::{DialError, FetchError, Trust};
 
 /// Redirects followed at most, whatever the caller asks for.
 pub(super) const REDIRECTS_MAX: usize = 3;
@@ -33,6 +33,29 @@ impl Hop {
     pub(super) fn network(&self) -> Network {
         Network::of_host(self.host())
     }
+
+    /// Refuses a URL by its text alone, before DNS. The resolver then checks the addresses.
+    pub(super) fn check(&self, networks: &config::Networks) -> Result<(), FetchError> {
+        let bad = |why: &str| Err(FetchError::BadUrl(why.to_owned()));
+        if !matches!(self.url.scheme(), "http" | "https") {
+            return bad("only http and https are fetched");
+        }
+        if !self.url.username().is_empty() || self.url.password().is_some() {
+            return bad("it contains a user name or password");
+        }
+        let host = self.host();
+        if host.is_empty() {
+            return bad("it has no host");
+        }
+        if !networks.get(self.network()).enabled {
+            return Err(DialError::Disabled(self.network()).into());
+        }
+        let is_local = ip_literal(host).map_or_else(|| is_local_name(host), is_local_ip);
+        if self.trust == Trust::Discovered && is_local {
+            return Err(DialError::PrivateAddress(sanitize(host)).into());
+        }
+        Ok(())
+    }
 }
 
 /// The target of a redirect, or `None` if the response is not a redirect.
@@ -54,31 +77,6 @@ pub(super) fn redirect_target(
         return Err(bad("it leaves the hidden network"));
     }
     Ok(Some(next))
-}
-
-impl Inner {
-    /// Refuses a URL by its text alone, before DNS. The resolver then checks the addresses.
-    pub(super) fn check_hop(&self, hop: &Hop) -> Result<(), FetchError> {
-        let bad = |why: &str| Err(FetchError::BadUrl(why.to_owned()));
-        if !matches!(hop.url.scheme(), "http" | "https") {
-            return bad("only http and https are fetched");
-        }
-        if !hop.url.username().is_empty() || hop.url.password().is_some() {
-            return bad("it contains a user name or password");
-        }
-        let host = hop.host();
-        if host.is_empty() {
-            return bad("it has no host");
-        }
-        if !self.networks.get(hop.network()).enabled {
-            return Err(DialError::Disabled(hop.network()).into());
-        }
-        let is_local = ip_literal(host).map_or_else(|| is_local_name(host), is_local_ip);
-        if hop.trust == Trust::Discovered && is_local {
-            return Err(DialError::PrivateAddress(sanitize(host)).into());
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -15,10 +15,12 @@ use reqwest::Response;
 use reqwest::header::{ACCEPT, HeaderMap};
 use tokio::time::{Instant, timeout};
 
-use super::egress::Inner;
-use super::error::{FetchError, sanitize};
-use super::{Certificate, Trust};
-pub(super) use clients::Clients;
+use super::dial::Dialler;
+use super::error::FetchError;
+use super::remote_text::sanitize;
+use super::{Certificate, DialError, Trust};
+use crate::config;
+use clients::Clients;
 use hops::Hop;
 
 /// Response headers kept; further headers are dropped.
@@ -59,7 +61,20 @@ pub struct Fetched {
     pub tls: Option<Certificate>,
 }
 
-impl Inner {
+/// Sends GET requests.
+#[derive(Debug)]
+pub(super) struct Fetcher {
+    networks: config::Networks,
+    clients: Clients,
+}
+
+impl Fetcher {
+    /// Requests use the networks, the DNS, the TLS trust and the circuits of `dialler`.
+    pub(super) fn new(dialler: &Dialler) -> Result<Self, DialError> {
+        Ok(Self { networks: dialler.networks.clone(), clients: Clients::new(dialler)? })
+    }
+
+    /// See [`super::Egress::get`].
     pub(super) async fn get(&self, get: Get<'_>) -> Result<Fetched, FetchError> {
         timeout(get.timeout, self.get_following_redirects(get))
             .await
@@ -81,7 +96,7 @@ impl Inner {
     }
 
     async fn request(&self, hop: &Hop, accept: &str) -> Result<Response, FetchError> {
-        self.check_hop(hop)?;
+        hop.check(&self.networks)?;
         let client = self.clients.for_hop(hop);
         client.get(hop.url.clone()).header(ACCEPT, accept).send().await.map_err(|e| clients::failure(&e))
     }

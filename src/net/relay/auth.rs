@@ -4,7 +4,7 @@ use nostr_sdk::{ClientMessage, EventBuilder, Keys, RelayUrl};
 use tokio::time::Instant;
 
 use super::{RelayError, RelaySession};
-use crate::net::error::sanitize;
+use crate::net::remote_text::sanitize;
 
 impl RelaySession {
     /// Answers the relay's challenge with `keys`. The answer is signed only for the URL that was dialled

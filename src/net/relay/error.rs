@@ -5,9 +5,9 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio_tungstenite::tungstenite;
 
-use super::handshake::MESSAGE_BYTES_MAX;
+use super::MESSAGE_BYTES_MAX;
 use crate::net::DialError;
-use crate::net::error::sanitize;
+use crate::net::remote_text::sanitize;
 
 /// Why a session, or one request in it, failed.
 #[derive(Debug, Clone, Error)]

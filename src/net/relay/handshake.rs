@@ -4,16 +4,11 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::live::Live;
-use super::{RelayError, RelaySession, Timeouts, Traffic, page};
+use super::{MESSAGE_BYTES_MAX, RelayError, RelaySession, Timeouts, Traffic, page};
 use crate::base::RelayUrl;
-use crate::base::nostr_event::EVENT_BYTES_MAX;
-use crate::net::error::sanitize;
+use crate::net::remote_text::sanitize;
 use crate::net::socket::{self, Dial, SocketError};
 use crate::net::{Egress, Trust};
-
-/// Longest message received, in bytes, in one frame or several. It leaves 64 KiB above the largest event, so
-/// that a slightly too large event is refused alone and does not end the session.
-pub(super) const MESSAGE_BYTES_MAX: usize = EVENT_BYTES_MAX + 64 * 1024;
 
 impl RelaySession {
     /// Connects: DNS, TCP or SOCKS, TLS and WebSocket, all within `timeouts.connect`.

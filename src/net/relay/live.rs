@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use super::frame::Frame;
 use super::page::PAGE_EVENTS_MAX;
 use super::{AnswerPage, RelayError, RelaySession};
-use crate::net::error::sanitize;
+use crate::net::remote_text::sanitize;
 
 /// Unanswered pings after which the relay counts as gone.
 const PINGS_UNANSWERED_MAX: u32 = 2;
@@ -28,7 +28,7 @@ pub(super) struct Live {
     buffered: AnswerPage,
     /// The reason, once the relay has closed the subscription.
     ended: Option<String>,
-    /// When a silent relay is pinged next.
+    /// When a silent relay is pinged next: one idle timeout after its last frame or the last ping.
     ping_due: Instant,
     /// Pings since the last received frame.
     unanswered: u32,
@@ -39,8 +39,9 @@ impl Live {
         Self { id: None, buffered: AnswerPage::default(), ended: None, ping_due, unanswered: 0 }
     }
 
-    /// Records that the relay sent something.
-    pub(super) const fn mark_alive(&mut self) {
+    /// Records that the relay sent something. It is pinged when it has sent nothing more by `ping_due`.
+    pub(super) const fn mark_alive(&mut self, ping_due: Instant) {
+        self.ping_due = ping_due;
         self.unanswered = 0;
     }
 
@@ -131,7 +132,8 @@ impl RelaySession {
 
     async fn ping(&mut self) -> Result<(), RelayError> {
         if self.live.unanswered >= PINGS_UNANSWERED_MAX {
-            return Err(RelayError::Silent(self.timeouts.idle * PINGS_UNANSWERED_MAX));
+            // One idle timeout before the first ping, and one after each ping.
+            return Err(RelayError::Silent(self.timeouts.idle * (PINGS_UNANSWERED_MAX + 1)));
         }
         self.live.ping_due = Instant::now() + self.timeouts.idle;
         self.live.unanswered += 1;

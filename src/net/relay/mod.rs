@@ -11,7 +11,7 @@
 //! |---|---|
 //! | AUTH | stores the challenge |
 //! | NOTICE | is stored for the next page, and passed to the pending request |
-//! | binary, or not a Nostr message | is counted in `odd_frames` |
+//! | binary, or not a Nostr message | is counted in `invalid_frames` |
 //! | EVENT, EOSE, CLOSED of the live subscription | is buffered; more than a page ends the session |
 //! | answer to the pending request | is returned by the request |
 //! | anything else | is ignored; its bytes count towards `UNREQUESTED_BYTES_MAX` |
@@ -27,16 +27,17 @@ mod reconcile;
 
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt as _, SinkExt, StreamExt};
 use nostr_sdk::{ClientMessage, JsonUtil};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::dial::Stream;
-use super::error::sanitize;
+use super::remote_text::sanitize;
 use super::socket::Handshake;
 use crate::base::RelayUrl;
+use crate::base::nostr_event::EVENT_BYTES_MAX;
 use crate::config::NetworkSettings;
 pub use error::RelayError;
 use frame::Frame;
@@ -48,6 +49,10 @@ pub use reconcile::{ANNOUNCED_IDS_MAX, Difference};
 
 /// Timeout for each half of the closing handshake.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// Longest message received, in bytes, in one frame or several. It leaves 64 KiB above the largest event, so
+/// that a slightly too large event is refused alone and does not end the session.
+const MESSAGE_BYTES_MAX: usize = EVENT_BYTES_MAX + 64 * 1024;
 
 /// Bytes of unrequested messages between two requested ones after which the session ends. The rest of a
 /// response that was cut is of this kind.
@@ -143,6 +148,22 @@ impl RelaySession {
         self.answer_timeout = longest.min(ANSWER_TIME_MAX);
     }
 
+    /// Whether the connection is open, as far as this side knows: reads the messages that have already
+    /// arrived, without waiting. Call it before the first request after a time without any.
+    pub fn is_open(&mut self) -> bool {
+        while let Some(message) = self.socket.next().now_or_never() {
+            let handled = match self.receive(message) {
+                Ok(Some(text)) => self.handle_session_frame(&text).map(drop),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if handled.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Closes the session. Does not wait for a relay that no longer responds.
     pub async fn close(mut self) {
         let _ = timeout(CLOSE_MAX, self.socket.send(Message::Close(None))).await;
@@ -208,7 +229,7 @@ impl RelaySession {
             Some(Err(error)) => return Err(RelayError::broken(error)),
         };
         self.traffic.received += u64::try_from(message.len()).unwrap_or(u64::MAX);
-        self.live.mark_alive();
+        self.live.mark_alive(Instant::now() + self.timeouts.idle);
         self.unrequested_bytes += message.len() + 1;
         if self.unrequested_bytes > UNREQUESTED_BYTES_MAX {
             return Err(RelayError::Flooded);

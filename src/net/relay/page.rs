@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::frame::Frame;
 use super::{RelayError, RelaySession};
 use crate::base::nostr_event::{EVENT_BYTES_MAX, OfferedEvent, Refusals};
-use crate::net::error::sanitize;
+use crate::net::remote_text::sanitize;
 
 /// Bytes of one page in memory. A longer response is cut: the page holds what was received so far.
 pub const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;

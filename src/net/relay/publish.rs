@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::frame::Frame;
 use super::{RelayError, RelaySession};
-use crate::net::error::sanitize;
+use crate::net::remote_text::sanitize;
 
 /// The relay's OK message for an event.
 #[derive(Debug, Clone, PartialEq, Eq)]

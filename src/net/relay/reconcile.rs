@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::frame::Frame;
 use super::{RelayError, RelaySession};
-use crate::net::error::sanitize;
+use crate::net::remote_text::sanitize;
 
 /// Longest message that we send, in bytes; hex encoding doubles it. nostr-sdk and the relays built with it
 /// use the same figure.

@@ -57,8 +57,8 @@ pub enum RelayCommand {
     },
     /// A candidate is given up.
     Drop {
-        /// Its canonical URL.
-        url: RelayUrl,
+        /// Its URL as it was found: canonical, unless the rules have changed since.
+        url: String,
         /// `{"reason": …, "tries": …}`.
         detail: Value,
     },

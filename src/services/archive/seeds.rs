@@ -152,8 +152,7 @@ mod tests {
     #[test]
     fn the_committed_seeds_are_read_whole() {
         let seeds = Seeds::read(&include_bytes!("../../../seeds/seed_relays.txt")[..]).unwrap();
-        let refused: Vec<_> = seeds.refused.iter().map(|(line, _)| *line).collect();
         assert_eq!((seeds.relays.len(), seeds.duplicates), (8_859, 3));
-        assert_eq!(refused, [1_610, 3_388, 6_710]);
+        assert!(seeds.refused.is_empty(), "{:?}", seeds.refused);
     }
 }

@@ -67,6 +67,8 @@ pub struct ConsoleParts {
     pub clock: Arc<dyn Clock>,
     /// Listeners as (name, address or URL).
     pub listeners: Vec<(String, String)>,
+    /// The pages of all rooms as (path, title), in the order of the navigation.
+    pub pages: Vec<(&'static str, &'static str)>,
 }
 
 /// State shared by the routes. Clones share it.

@@ -9,9 +9,6 @@ use super::{ConsoleState, read};
 use crate::lifecycle::{CycleOutcome, Schedule, Service};
 use crate::store::{Error, Hints};
 
-/// Interval between two polls; needed because hints can be lost.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
-
 /// Delay after a hint: the hint arrives with the commit, its tick up to 100 ms later. The delay also combines
 /// a burst of hints into one poll.
 const SETTLE_DELAY: Duration = Duration::from_millis(120);
@@ -26,15 +23,11 @@ pub struct Watcher {
     state: ConsoleState,
 }
 
-/// Creates the watcher and its schedule for
+/// Creates the watcher and its schedule, from that of its description, for
 /// [`Lifecycle::run_service`](crate::lifecycle::Lifecycle::run_service).
 #[must_use]
-pub fn watcher(state: &ConsoleState, hints: &Hints) -> (Watcher, Schedule) {
-    let pace = Schedule {
-        jitter: Duration::ZERO,
-        backoff_max: Duration::from_secs(2),
-        ..Schedule::every(POLL_INTERVAL)
-    };
+pub fn watcher(state: &ConsoleState, described: Schedule, hints: &Hints) -> (Watcher, Schedule) {
+    let pace = Schedule { jitter: Duration::ZERO, backoff_max: Duration::from_secs(2), ..described };
     (Watcher { state: state.clone() }, pace.woken_by(hints.subscribe()))
 }
 

@@ -2,43 +2,55 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{ConsoleParts, ConsoleState, routes, watcher};
 use crate::http::Listener;
 use crate::lifecycle::BoxError;
 use crate::room::{
-    Enabled, ListenerSpec, Port, Room, ServiceName, ServiceSpec, Starting, no_warnings, same_alone,
-    same_in_sample,
+    Enabled, ListenerSpec, LoopSpec, Page, Port, Room, ServiceName, ServiceSpec, Starting, no_sockets,
+    no_warnings, same_alone, same_in_sample, uncounted,
 };
 
 const LISTENER: ListenerSpec = ListenerSpec {
     port: Port::Console,
     setting: "http.console_address",
+    address: |settings| settings.http.console_address,
     move_to: |settings, port| settings.http.console_address.set_port(port),
     // The summary's first line.
     url: None,
 };
+
+/// Polls for new ticks, because hints can be lost.
+const WATCHER: LoopSpec =
+    LoopSpec { name: "console", pause: |_| Duration::from_secs(1), has_long_cycles: false };
 
 /// The description of the room.
 pub const ROOM: Room = Room {
     name: "console",
     services: &[ServiceSpec {
         name: ServiceName::Console,
+        section: "services.console",
         enabled: Enabled::If { setting: "services.console.enabled", rule: |s| s.console.enabled },
         listeners: &[LISTENER],
+        sockets_max: no_sockets,
+        dials_relays: false,
+        loops: &[WATCHER],
         warnings: no_warnings,
         run_alone: same_alone,
-        start: |starting| Box::pin(start(starting)),
+        start: |_| uncounted(|starting| Box::pin(start(starting))),
     }],
+    page: Some(Page { path: "/", title: "Overview" }),
     journals: &[],
     projections: &[],
     checks: &[],
+    metrics: &[],
     use_sample: same_in_sample,
 };
 
 async fn start(starting: &mut Starting<'_>) -> Result<(), BoxError> {
     let parts = starting.parts;
-    let address = parts.settings.http.console_address;
+    let address = (LISTENER.address)(&parts.settings);
     let listener = Listener::bind(LISTENER.name(), LISTENER.setting, address).await?;
     starting.addresses.insert(LISTENER.name().to_owned(), listener.address().to_string());
     let state = ConsoleState::new(ConsoleParts {
@@ -47,8 +59,9 @@ async fn start(starting: &mut Starting<'_>) -> Result<(), BoxError> {
         lifecycle: parts.lifecycle.clone(),
         clock: Arc::clone(&parts.clock),
         listeners: listeners(&starting.addresses),
+        pages: starting.pages.iter().map(|page| (page.path, page.title)).collect(),
     });
-    let (watcher, pace) = watcher(&state, &parts.hints);
+    let (watcher, pace) = watcher(&state, WATCHER.schedule(&parts.settings), &parts.hints);
     parts.lifecycle.run_service(watcher, pace, parts.health.clone());
     parts.edge.serve(&parts.lifecycle, listener, routes(state));
     Ok(())

@@ -17,6 +17,9 @@ macro_rules! words {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
+            /// The words of all of them.
+            pub const WORDS: &[&'static str] = &[$($word),+];
+
             /// The word in columns and in answers.
             #[must_use]
             pub const fn as_str(self) -> &'static str {

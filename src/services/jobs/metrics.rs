@@ -5,14 +5,39 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 
 use super::event::{Kind, Status};
+use crate::telemetry::{Label, describe_metrics};
+
+const KIND: Label = Label::listed("kind", &[Kind::WORDS]);
+
+/// The status of the job after the step.
+const STATE: Label = Label::listed("state", &[Status::WORDS]);
+
+const REASON: Label = Label::constants(
+    "reason",
+    "the field at fault (`type`, `worker_id`, `authorization`, …), why a lease does not hold (`lease_expired`, \
+     `other_worker`, …), or the store's failure: `store_data`, `no_space`, `store_busy`, `store_broken`, `contended`",
+);
+
+describe_metrics! { Process;
+    SUBMITTED: Counter = "quipu_jobs_submitted_total" [], "Jobs submitted through this process";
+    LEASED: Counter = "quipu_jobs_leased_total" [], "Leases taken";
+    STEPS: Counter = "quipu_jobs_steps_total" [KIND, STATE],
+        "Steps of jobs apart from leases, by what happened and the status after it";
+    CLAIMS_IN_VAIN: Counter = "quipu_jobs_claims_in_vain_total" [],
+        "Ready jobs that were tried to claim and that another process had claimed already";
+    REFUSALS: Counter = "quipu_jobs_refusals_total" [REASON], "Requests refused";
+    WAITING: Gauge = "quipu_jobs_waiting_requests" [], "Claims that wait for jobs now";
+    STREAMS: Gauge = "quipu_jobs_stream_connections" [], "Streams of events open now";
+    WAIT: Histogram = "quipu_jobs_wait_seconds" [], "Time from the submission of a job to its first lease";
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StepLabels {
     kind: &'static str,
-    status: &'static str,
+    state: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,35 +77,14 @@ impl Default for JobMetrics {
 impl JobMetrics {
     /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("quipu_jobs_submitted", "Jobs submitted", self.submitted.clone());
-        registry.register("quipu_jobs_leased", "Leases taken", self.leased.clone());
-        registry.register(
-            "quipu_jobs_steps",
-            "Steps of jobs apart from leases, by what happened and the status after it",
-            self.steps.clone(),
-        );
-        registry.register(
-            "quipu_jobs_claims_in_vain",
-            "Candidates that another process had claimed already",
-            self.in_vain.clone(),
-        );
-        registry.register(
-            "quipu_jobs_refused",
-            "Requests refused, by the field at fault or the reason",
-            self.refused.clone(),
-        );
-        registry.register(
-            "quipu_jobs_workers_waiting",
-            "Claims that wait for jobs now",
-            self.waiting.clone(),
-        );
-        registry.register("quipu_jobs_streams", "Streams of events open now", self.streams.clone());
-        registry.register_with_unit(
-            "quipu_jobs_wait",
-            "Time from the submission of a job to its first lease",
-            Unit::Seconds,
-            self.wait.clone(),
-        );
+        SUBMITTED.register(registry, self.submitted.clone());
+        LEASED.register(registry, self.leased.clone());
+        STEPS.register(registry, self.steps.clone());
+        CLAIMS_IN_VAIN.register(registry, self.in_vain.clone());
+        REFUSALS.register(registry, self.refused.clone());
+        WAITING.register(registry, self.waiting.clone());
+        STREAMS.register(registry, self.streams.clone());
+        WAIT.register(registry, self.wait.clone());
     }
 
     /// Counts a new job.
@@ -100,7 +104,7 @@ impl JobMetrics {
 
     /// Counts another step of a job.
     pub fn changed(&self, kind: Kind, status: Status) {
-        self.steps.get_or_create(&StepLabels { kind: kind.as_str(), status: status.as_str() }).inc();
+        self.steps.get_or_create(&StepLabels { kind: kind.as_str(), state: status.as_str() }).inc();
     }
 
     /// Counts candidates that were claimed already.

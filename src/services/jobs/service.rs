@@ -10,38 +10,52 @@ use super::append::{
     Beats, CredentialJournal, JobJournal, JobNumbers, Queue, ScheduleJournal, WorkerJournal,
 };
 use super::edge::{JobsParts, JobsState, routes};
-use super::metrics::JobMetrics;
+use super::metrics::{JobMetrics, METRICS};
 use super::project;
 use super::react::{
     Dependencies, Expiry, Follower, FollowerParts, Schedules, SnapshotReader, Upkeep, UpkeepParts,
 };
 use crate::config::Jobs;
 use crate::http::Listener;
-use crate::lifecycle::{BoxError, Schedule};
+use crate::lifecycle::{BoxError, Service};
 use crate::room::{
-    Enabled, ListenerSpec, Parts, Port, Ports, Room, ServiceName, ServiceSpec, same_in_sample,
+    Enabled, ListenerSpec, LoopSpec, Parts, Port, Ports, Room, ServiceName, ServiceSpec, counted, no_sockets,
+    same_in_sample,
 };
 use crate::store::append::Writer;
 
 /// The port of BlobForge, whose place `quipu run jobs` takes: its clients know it.
 const ALONE: u16 = 8080;
 
-/// Pause between two searches for expired leases: a job is claimed again within two seconds.
-const EXPIRY: Duration = Duration::from_millis(500);
-
 /// Pause between two looks of the loops that hints do not wake, or not in every case.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Pause between two rounds of upkeep.
-const UPKEEP: Duration = Duration::from_secs(5);
+/// Finds jobs that others made ready, and records heartbeats.
+const FOLLOWER: LoopSpec = LoopSpec { name: "jobs", pause: |_| LOOK, has_long_cycles: false };
+
+/// Finds expired leases. The pause is short: an expired job is claimed again within two seconds.
+const EXPIRY: LoopSpec =
+    LoopSpec { name: "jobs expiry", pause: |_| Duration::from_millis(500), has_long_cycles: false };
+
+/// Releases jobs whose dependencies are completed.
+const DEPENDENCIES: LoopSpec =
+    LoopSpec { name: "jobs dependencies", pause: |_| LOOK, has_long_cycles: false };
+
+/// Submits recurring jobs.
+const SCHEDULES: LoopSpec = LoopSpec { name: "jobs schedules", pause: |_| LOOK, has_long_cycles: false };
+
+/// Reads the newest snapshot for streams.
+const STREAM: LoopSpec = LoopSpec { name: "jobs stream", pause: |_| LOOK, has_long_cycles: false };
+
+/// Makes partitions, empties working tables and marks workers that were not heard of.
+const UPKEEP: LoopSpec =
+    LoopSpec { name: "jobs upkeep", pause: |_| Duration::from_secs(5), has_long_cycles: false };
 
 const LISTENER: ListenerSpec = ListenerSpec {
     port: Port::Jobs,
     setting: "services.jobs.address",
-    move_to: |settings, port| {
-        let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-        settings.services.jobs.address.get_or_insert(local).set_port(port);
-    },
+    address: |settings| settings.services.jobs.address.unwrap_or(Ports::DEFAULT.local(Port::Jobs)),
+    move_to: |settings, port| settings.services.jobs.address.get_or_insert(local(port)).set_port(port),
     url: Some("http://{}/api/jobs"),
 };
 
@@ -50,22 +64,35 @@ pub const ROOM: Room = Room {
     name: "jobs",
     services: &[ServiceSpec {
         name: ServiceName::Jobs,
+        section: "services.jobs",
         enabled: Enabled::If { setting: "services.jobs.enabled", rule: |s| s.jobs.enabled },
         listeners: &[LISTENER],
+        sockets_max: no_sockets,
+        dials_relays: false,
+        loops: &[FOLLOWER, EXPIRY, DEPENDENCIES, SCHEDULES, STREAM, UPKEEP],
         warnings: |settings| settings.services.jobs.warnings(),
         run_alone: |settings| {
-            let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), ALONE);
-            settings.services.jobs.address.get_or_insert(local);
+            settings.services.jobs.address.get_or_insert(local(ALONE));
         },
-        start: |starting| {
-            Box::pin(async move { start(starting.parts, &mut starting.addresses).await.map(|_| ()) })
+        start: |registry| {
+            counted(registry, JobMetrics::register, |starting, metrics| {
+                Box::pin(
+                    async move { start(starting.parts, metrics, &mut starting.addresses).await.map(drop) },
+                )
+            })
         },
     }],
+    page: None,
     journals: &["job_credentials", "job_log", "job_schedules", "job_worker_log", "jobs"],
     projections: project::PROJECTIONS,
     checks: project::CHECKS,
+    metrics: &[METRICS],
     use_sample: same_in_sample,
 };
+
+const fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
 
 /// What a started room gives to callers in the same process.
 #[derive(Debug, Clone)]
@@ -78,15 +105,17 @@ pub struct Started {
     pub queue: Queue,
 }
 
-/// Starts the room, and adds the address of its listener to `addresses`. Returns after the partitions of the
-/// coming jobs exist.
+/// Starts the room, and adds the address of its listener to `addresses`. `metrics` are registered. Returns
+/// after the partitions of the coming jobs exist.
 ///
 /// # Errors
 /// When the database does not answer, or the address cannot be listened on.
-pub async fn start(parts: &Parts, addresses: &mut BTreeMap<String, String>) -> Result<Started, BoxError> {
+pub async fn start(
+    parts: &Parts,
+    metrics: JobMetrics,
+    addresses: &mut BTreeMap<String, String>,
+) -> Result<Started, BoxError> {
     let settings = parts.settings.services.jobs.clone();
-    let metrics = JobMetrics::default();
-    parts.metrics.register(|registry| metrics.register(registry));
     let queue = Queue::new(i64::from(settings.aging_s.get()) * 1_000_000);
     let jobs = parts.writer(JobJournal {
         queue: queue.clone(),
@@ -107,7 +136,7 @@ pub async fn start(parts: &Parts, addresses: &mut BTreeMap<String, String>) -> R
     upkeep.run().await?;
     let (newest, newest_seen) = watch::channel(None);
 
-    let address = settings.address.unwrap_or(Ports::DEFAULT.local(LISTENER.port));
+    let address = (LISTENER.address)(&parts.settings);
     let listener = Listener::bind(LISTENER.name(), LISTENER.setting, address).await?.with_error_field();
     addresses.insert(LISTENER.name().to_owned(), listener.address().to_string());
     let state = JobsState::new(
@@ -130,32 +159,34 @@ pub async fn start(parts: &Parts, addresses: &mut BTreeMap<String, String>) -> R
         listener.address(),
     );
 
-    let (lifecycle, health) = (&parts.lifecycle, &parts.health);
-    let woken = || parts.hints.subscribe();
     let follower = Follower::new(FollowerParts {
         pools: parts.pools.clone(),
         queue: queue.clone(),
         jobs: jobs.clone(),
         beats,
     });
-    lifecycle.run_service(follower, Schedule::every(LOOK), health.clone());
-    let expiry = Expiry::new(parts.pools.clone(), jobs.clone());
-    lifecycle.run_service(expiry, Schedule::every(EXPIRY), health.clone());
+    parts.run(&FOLLOWER, follower);
+    parts.run(&EXPIRY, Expiry::new(parts.pools.clone(), jobs.clone()));
     let dependencies = Dependencies::new(parts.pools.clone(), parts.leases.clone(), jobs.clone());
-    lifecycle.run_service(dependencies, Schedule::every(LOOK).woken_by(woken()), health.clone());
+    run_woken(parts, &DEPENDENCIES, dependencies);
     let schedules = Schedules::new(parts.pools.clone(), parts.leases.clone(), jobs.clone(), numbers.clone());
-    lifecycle.run_service(schedules, Schedule::every(LOOK), health.clone());
+    parts.run(&SCHEDULES, schedules);
     // The receiver in the state of the routes belongs to no stream.
-    let reader = SnapshotReader::new(parts.pools.clone(), newest, 1);
-    lifecycle.run_service(reader, Schedule::every(LOOK).woken_by(woken()), health.clone());
-    lifecycle.run_service(upkeep, Schedule::every(UPKEEP), health.clone());
-    let (heard, hints, stop) = (queue.clone(), parts.hints.clone(), lifecycle.drain_token());
-    lifecycle.spawn("jobs of other processes", async move {
+    run_woken(parts, &STREAM, SnapshotReader::new(parts.pools.clone(), newest, 1));
+    parts.run(&UPKEEP, upkeep);
+    let (heard, hints, stop) = (queue.clone(), parts.hints.clone(), parts.lifecycle.drain_token());
+    parts.lifecycle.spawn("jobs of other processes", async move {
         Follower::listen(heard, hints, stop).await;
         Ok::<(), BoxError>(())
     });
-    parts.edge.serve(lifecycle, listener, routes(state));
+    parts.edge.serve(&parts.lifecycle, listener, routes(state));
     Ok(Started { jobs, numbers, queue })
+}
+
+/// Runs `service` as the loop that `spec` describes, and at once after a hint.
+fn run_woken(parts: &Parts, spec: &LoopSpec, service: impl Service) {
+    let schedule = spec.schedule(&parts.settings).woken_by(parts.hints.subscribe());
+    parts.lifecycle.run_service(service, schedule, parts.health.clone());
 }
 
 /// Most jobs that may run at the same time, by type.

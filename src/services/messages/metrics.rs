@@ -1,13 +1,35 @@
-//! Metrics of the messages relay, with the names that aethos-relay gave them.
+//! Metrics of the messages relay. Names without `quipu_` are those of aethos-relay.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+use crate::telemetry::{Label, describe_metrics};
+
+const REASON: Label = Label::constants(
+    "reason",
+    "the field at fault (`to`, `payload_b64`, `tokens`, `sender`, `recipient`, …) or the store's failure: \
+     `store_data`, `no_space`, `store_busy`, `store_broken`",
+);
+
+describe_metrics! { Process;
+    CONNECTIONS: Gauge = "connections_current" [], "WebSocket connections now";
+    RECEIVED: Counter = "messages_received_total" [], "Frames received from clients";
+    PERSISTED: Counter = "messages_persisted_total" [], "Messages committed";
+    DELIVERED: Counter = "messages_delivered_total" [], "Messages acknowledged by a device";
+    EXPIRED: Counter = "messages_expired_total" [], "Messages whose payload was dropped after its expiry";
+    DROPPED: Counter = "messages_dropped_total" [],
+        "Connections closed because the client did not read in time";
+    STORE_ERRORS: Counter = "store_errors_total" [], "Requests that the store failed";
+    REFUSALS: Counter = "quipu_messages_refusals_total" [REASON], "Requests and frames refused";
+    SWEPT: Gauge = "quipu_messages_sweep_timestamp_seconds" [],
+        "Time of the last successful removal of expired messages, Unix time";
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
@@ -25,33 +47,23 @@ pub struct MessageMetrics {
     dropped: Counter,
     store_errors: Counter,
     refused: Family<ReasonLabel, Counter>,
-    last_success_at: Arc<AtomicI64>,
+    /// Unix time.
+    last_success_at: Gauge,
     last_sweep_succeeded: Arc<AtomicBool>,
 }
 
 impl MessageMetrics {
-    /// Registers the metrics with the names and meanings of aethos-relay.
+    /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("connections_current", "WebSocket connections now", self.connections.clone());
-        registry.register("messages_received", "Frames received from clients", self.received.clone());
-        registry.register("messages_persisted", "Messages committed", self.persisted.clone());
-        registry.register("messages_delivered", "Messages acknowledged by a device", self.delivered.clone());
-        registry.register(
-            "messages_expired",
-            "Messages whose payload was dropped after its expiry",
-            self.expired.clone(),
-        );
-        registry.register(
-            "messages_dropped",
-            "Connections closed because the client did not read in time",
-            self.dropped.clone(),
-        );
-        registry.register("store_errors", "Requests that the store failed", self.store_errors.clone());
-        registry.register(
-            "messages_refused",
-            "Requests and frames refused, by the field that is at fault or the kind of the store's failure",
-            self.refused.clone(),
-        );
+        CONNECTIONS.register(registry, self.connections.clone());
+        RECEIVED.register(registry, self.received.clone());
+        PERSISTED.register(registry, self.persisted.clone());
+        DELIVERED.register(registry, self.delivered.clone());
+        EXPIRED.register(registry, self.expired.clone());
+        DROPPED.register(registry, self.dropped.clone());
+        STORE_ERRORS.register(registry, self.store_errors.clone());
+        REFUSALS.register(registry, self.refused.clone());
+        SWEPT.register(registry, self.last_success_at.clone());
     }
 
     /// Counts a connection as open.
@@ -103,7 +115,7 @@ impl MessageMetrics {
     /// Records the end of a sweep: `now_s` in Unix seconds, and whether it succeeded.
     pub fn swept(&self, now_s: i64, has_succeeded: bool) {
         if has_succeeded {
-            self.last_success_at.store(now_s, Ordering::Relaxed);
+            self.last_success_at.set(now_s);
         }
         self.last_sweep_succeeded.store(has_succeeded, Ordering::Relaxed);
     }
@@ -111,6 +123,6 @@ impl MessageMetrics {
     /// Time of the last successful sweep in Unix seconds, and whether the most recent sweep succeeded.
     #[must_use]
     pub fn sweep(&self) -> (i64, bool) {
-        (self.last_success_at.load(Ordering::Relaxed), self.last_sweep_succeeded.load(Ordering::Relaxed))
+        (self.last_success_at.get(), self.last_sweep_succeeded.load(Ordering::Relaxed))
     }
 }

@@ -6,20 +6,18 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::append::{MessageJournal, SHARDS, Shards, Subscribers, TokenJournal};
+use super::append::{MessageJournal, SHARDS, Shards, Subscribers, TokenJournal, challenge_key};
 use super::edge::{MessagesParts, MessagesState, routes};
-use super::metrics::MessageMetrics;
+use super::metrics::{METRICS, MessageMetrics};
 use super::react::{Follower, Sweeper, SweeperParts};
 use super::read::DatabaseClock;
 use crate::config::Messages;
 use crate::http::Listener;
-use crate::lifecycle::{BoxError, Schedule};
+use crate::lifecycle::BoxError;
 use crate::room::{
-    Enabled, ListenerSpec, Parts, Port, Ports, Room, ServiceName, ServiceSpec, same_in_sample,
+    Enabled, ListenerSpec, LoopSpec, Parts, Port, Ports, Room, ServiceName, ServiceSpec, counted,
+    same_in_sample,
 };
-
-/// Pause between two queries for messages whose hint was lost.
-const LOOK: Duration = Duration::from_secs(3);
 
 /// The ports of aethos-relay, whose place `quipu run messages` takes: its clients know them.
 const ALONE: [u16; 2] = [8080, 8081];
@@ -28,6 +26,7 @@ const ALONE: [u16; 2] = [8080, 8081];
 const SOCKETS: ListenerSpec = ListenerSpec {
     port: Port::Messages,
     setting: "services.messages.ws_address",
+    address: |settings| or_local(settings.services.messages.ws_address, Port::Messages),
     move_to: |settings, port| move_to(&mut settings.services.messages.ws_address, port),
     url: Some("ws://{}/ws"),
 };
@@ -36,28 +35,50 @@ const SOCKETS: ListenerSpec = ListenerSpec {
 const HTTP: ListenerSpec = ListenerSpec {
     port: Port::MessagesHttp,
     setting: "services.messages.http_address",
+    address: |settings| or_local(settings.services.messages.http_address, Port::MessagesHttp),
     move_to: |settings, port| move_to(&mut settings.services.messages.http_address, port),
     url: None,
 };
+
+/// Removes expired messages and makes the partitions of the coming hours.
+const SWEEPER: LoopSpec = LoopSpec {
+    name: "messages",
+    pause: |settings| Duration::from_secs(settings.services.messages.sweep_interval_s.get().into()),
+    has_long_cycles: false,
+};
+
+/// Reads messages of other processes whose hint was lost.
+const FOLLOWER: LoopSpec =
+    LoopSpec { name: "messages follower", pause: |_| Duration::from_secs(3), has_long_cycles: false };
 
 /// The description of the room.
 pub const ROOM: Room = Room {
     name: "messages",
     services: &[ServiceSpec {
         name: ServiceName::Messages,
+        section: "services.messages",
         enabled: Enabled::If { setting: "services.messages.enabled", rule: |s| s.messages.enabled },
         listeners: &[SOCKETS, HTTP],
+        sockets_max: |settings| settings.services.messages.connections_max.get(),
+        dials_relays: false,
+        loops: &[SWEEPER, FOLLOWER],
         warnings: |settings| settings.services.messages.warnings(),
         run_alone: |settings| {
             let messages = &mut settings.services.messages;
             messages.ws_address.get_or_insert(local(ALONE[0]));
             messages.http_address.get_or_insert(local(ALONE[1]));
         },
-        start: |starting| Box::pin(start(starting.parts, &mut starting.addresses)),
+        start: |registry| {
+            counted(registry, MessageMetrics::register, |starting, metrics| {
+                Box::pin(start(starting.parts, metrics, &mut starting.addresses))
+            })
+        },
     }],
+    page: None,
     journals: &["message_log", "message_payloads", "message_tokens"],
     projections: &[],
     checks: &[],
+    metrics: &[METRICS],
     use_sample: same_in_sample,
 };
 
@@ -65,20 +86,26 @@ const fn local(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
+fn or_local(address: Option<SocketAddr>, port: Port) -> SocketAddr {
+    address.unwrap_or(Ports::DEFAULT.local(port))
+}
+
 fn move_to(address: &mut Option<SocketAddr>, port: u16) {
     address.get_or_insert(local(port)).set_port(port);
 }
 
-/// Starts the room, and adds the addresses of its listeners to `addresses`. Returns after the partitions of
-/// the coming hours exist, so that the first message finds its own.
+/// Starts the room, and adds the addresses of its listeners to `addresses`. `message_metrics` are registered.
+/// Returns after the partitions of the coming hours exist, so that the first message finds its own.
 ///
 /// # Errors
 /// When the database does not answer, or an address cannot be listened on.
-pub async fn start(parts: &Parts, addresses: &mut BTreeMap<String, String>) -> Result<(), BoxError> {
+pub async fn start(
+    parts: &Parts,
+    message_metrics: MessageMetrics,
+    addresses: &mut BTreeMap<String, String>,
+) -> Result<(), BoxError> {
     let settings = parts.settings.services.messages.clone();
-    let message_metrics = MessageMetrics::default();
-    parts.metrics.register(|registry| message_metrics.register(registry));
-    let subscribers = Subscribers::default();
+    let subscribers = Subscribers::new(challenge_key(&parts.pools, rand::random()).await?);
     let database_clock = DatabaseClock::measured(&parts.pools.session).await?;
     let sweeper = Sweeper::new(SweeperParts {
         pools: parts.pools.clone(),
@@ -106,18 +133,16 @@ pub async fn start(parts: &Parts, addresses: &mut BTreeMap<String, String>) -> R
         metrics: parts.metrics.clone(),
         settings: settings.clone(),
     });
-    let pause = Duration::from_secs(settings.sweep_interval_s.get().into());
-    parts.lifecycle.run_service(sweeper, Schedule::every(pause), parts.health.clone());
+    parts.run(&SWEEPER, sweeper);
     let follower = Follower::new(parts.pools.clone(), subscribers);
-    parts.lifecycle.run_service(follower.clone(), Schedule::every(LOOK), parts.health.clone());
+    parts.run(&FOLLOWER, follower.clone());
     let (hints, stop) = (parts.hints.clone(), parts.lifecycle.drain_token());
     parts.lifecycle.spawn("messages of other processes", async move {
         follower.listen(hints, stop).await;
         Ok::<(), BoxError>(())
     });
-    for (spec, address) in [(SOCKETS, settings.ws_address), (HTTP, settings.http_address)] {
-        let address = address.unwrap_or(Ports::DEFAULT.local(spec.port));
-        let listener = Listener::bind(spec.name(), spec.setting, address)
+    for spec in [SOCKETS, HTTP] {
+        let listener = Listener::bind(spec.name(), spec.setting, (spec.address)(&parts.settings))
             .await?
             .with_host(relay_host(&settings))
             .with_sockets(settings.connections_max.get(), settings.connections_per_address_max.get());

@@ -20,8 +20,12 @@ use super::{
     directory::Directory,
     error::{At, Error},
     folder::{CLUSTER, Folder},
+    log_files,
     processes::kill_group,
 };
+
+/// Settings that every PostgreSQL of Quipu needs. docker compose mounts the same text.
+const SETTINGS: &str = include_str!("../../../postgres/quipu.conf");
 
 /// Prefix of the folders that `initdb` works in. Each has a unique name, because an `initdb` that outlives a
 /// killed Quipu must not write into the folder of its successor.
@@ -149,28 +153,25 @@ pub(super) fn configure(
     let conf_d = folder.cluster()?.ok_or_else(missing)?.private("conf.d", folder.account())?;
     conf_d.write("10-implementation.conf", implementation, Some(folder.account()))?;
     let ours = format!(
-        "# Written by Quipu at every start.
+        "{SETTINGS}
+# Written by Quipu at every start.
 listen_addresses = '{LOOPBACK}'
 port = {port}
 unix_socket_directories = {sockets}
 # Appears in the title of each process, so that a later start can recognise orphans of this folder.
 cluster_name = '{cluster_name}'
-password_encryption = 'scram-sha-256'
-# Ends a statement whose client is gone, even while it waits for a lock.
-client_connection_check_interval = '2s'
-# Monthly partitions: one query may lock hundreds of them.
-max_locks_per_transaction = 1024
-# A week of logs, one file for each day.
+# A new file each day and at this size. Quipu removes the oldest files.
 log_destination = 'stderr'
 logging_collector = on
 log_directory = {logs}
-log_filename = 'postgresql-%a.log'
+log_filename = '{prefix}%Y-%m-%d_%H%M%S.log'
 log_rotation_age = 1d
-log_rotation_size = 0
-log_truncate_on_rotation = on
+log_rotation_size = {size}MB
 ",
         sockets = quoted(folder.run().path()),
         logs = quoted(folder.logs().path()),
+        prefix = log_files::PREFIX,
+        size = log_files::FILE_MIB_MAX,
     );
     conf_d.write("20-quipu.conf", &ours, Some(folder.account()))
 }

@@ -117,7 +117,11 @@ impl Daemon {
         answer
     }
 
-    fn check_port(&self) -> Result<(), Error> {
+    /// Tries the port.
+    ///
+    /// # Errors
+    /// [`Error::PortInUse`].
+    pub(super) fn check_port(&self) -> Result<(), Error> {
         match TcpListener::bind(("127.0.0.1", self.port)) {
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
                 Err(Error::PortInUse { program: self.name, port: self.port })

@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -22,7 +22,7 @@ use super::error::{At, Error};
 /// Maximum number of symbolic links in one path.
 const LINKS_MAX: u8 = 40;
 
-/// Maximum number of bytes that [`Directory::read`] reads.
+/// Maximum size of a file that [`Directory::read`] reads, in bytes.
 const READ_BYTES_MAX: u64 = 1024 * 1024;
 
 /// How a directory is opened on the way to another directory: it need not be readable.
@@ -149,7 +149,7 @@ impl Directory {
     pub(super) fn open_to_append(&self, name: &str, account: &Account) -> Result<File, Error> {
         let open = || self.open_file(name, OFlag::O_WRONLY | OFlag::O_APPEND, account);
         let file = match open() {
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 self.write(name, "", Some(account))?;
                 open()
             }
@@ -164,15 +164,19 @@ impl Directory {
         Ok(file)
     }
 
-    /// The text of a regular file; at most 1 MiB is read.
+    /// The text of a regular file.
     ///
     /// # Errors
-    /// As the operating system answers. Symbolic links and anything but a regular file are refused.
+    /// As the operating system answers. Symbolic links, anything but a regular file, and files of more than
+    /// 1 MiB are refused.
     pub(super) fn read(&self, name: &str) -> std::io::Result<String> {
-        let file = self.open_to_read(name)?;
-        let mut text = String::new();
-        file.take(READ_BYTES_MAX).read_to_string(&mut text)?;
-        Ok(text)
+        let mut bytes = Vec::new();
+        self.open_to_read(name)?.take(READ_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > READ_BYTES_MAX {
+            let problem = format!("it has more than {READ_BYTES_MAX} bytes");
+            return Err(std::io::Error::new(ErrorKind::FileTooLarge, problem));
+        }
+        String::from_utf8(bytes).map_err(|error| std::io::Error::new(ErrorKind::InvalidData, error))
     }
 
     /// Opens a regular file for reading; its owner is not checked.
@@ -331,4 +335,21 @@ pub fn write_whole(path: &Path, text: &str) -> Result<(), Error> {
     let folder = path.parent().ok_or_else(missing)?;
     let name = path.file_name().and_then(OsStr::to_str).ok_or_else(missing)?;
     Directory::open(folder)?.ok_or_else(missing)?.write(name, text, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_over_the_limit_is_refused_and_not_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::open(folder.path()).unwrap().expect("it exists");
+        let limit = usize::try_from(READ_BYTES_MAX).unwrap();
+        let fits = "x".repeat(limit);
+        std::fs::write(folder.path().join("fits"), &fits).unwrap();
+        std::fs::write(folder.path().join("large"), fits.clone() + "x").unwrap();
+        assert!(directory.read("fits").unwrap() == fits);
+        assert_eq!(directory.read("large").unwrap_err().kind(), ErrorKind::FileTooLarge);
+    }
 }

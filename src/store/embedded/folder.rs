@@ -29,6 +29,42 @@ use super::{
 /// Name of the cluster's folder.
 pub(super) const CLUSTER: &str = "postgres";
 
+/// Name of PostgreSQL's pid file in the cluster's folder.
+pub(super) const POSTGRES_PID: &str = "postmaster.pid";
+
+/// Name of the folder of the pooler's files.
+const PGBOUNCER: &str = "pgbouncer";
+
+/// Name of the pooler's pid file in its folder.
+pub(super) const PGBOUNCER_PID: &str = "pgbouncer.pid";
+
+/// The file that the Quipu on a data folder locks.
+const LOCK: &str = "quipu.lock";
+
+/// Refuses a data folder that another Quipu runs on. Creates nothing and keeps no lock: the start itself
+/// locks the folder, and reports every other problem with it.
+///
+/// # Errors
+/// [`Error::InUse`].
+pub fn check_unused(data: &Path) -> Result<(), Error> {
+    let data = std::path::absolute(data).at("find", data)?;
+    let Ok(Some(root)) = Directory::open(&data) else { return Ok(()) };
+    let Ok(lock) = root.open_to_read(LOCK) else { return Ok(()) };
+    match lock.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::InUse { data: root.path().to_path_buf() }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether servers of an earlier run may hold their ports: their pid files exist. A start stops such servers
+/// before it tries their ports.
+#[must_use]
+pub fn has_pid_files(data: &Path) -> bool {
+    [(CLUSTER, POSTGRES_PID), (PGBOUNCER, PGBOUNCER_PID)]
+        .iter()
+        .any(|(folder, file)| data.join(folder).join(file).exists())
+}
+
 /// A data folder whose lock this process holds. Dropping it releases the lock.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -64,7 +100,7 @@ impl Folder {
         Self::check(root.path(), &account, ports)?;
         let lock = Self::lock(&root, &account)?;
         let private = |name| root.private(name, &account).map(Arc::new);
-        let (pgbouncer, run, logs) = (private("pgbouncer")?, private("run")?, private("logs")?);
+        let (pgbouncer, run, logs) = (private(PGBOUNCER)?, private("run")?, private("logs")?);
         Ok(Self { root: Arc::new(root), pgbouncer, run, logs, account, _lock: lock })
     }
 
@@ -76,12 +112,12 @@ impl Folder {
     }
 
     fn lock(root: &Directory, account: &Account) -> Result<File, Error> {
-        let file = root.open_file("quipu.lock", OFlag::O_RDWR | OFlag::O_CREAT, account)?;
+        let file = root.open_file(LOCK, OFlag::O_RDWR | OFlag::O_CREAT, account)?;
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => Err(Error::InUse { data: root.path().to_path_buf() }),
             Err(TryLockError::Error(source)) => {
-                Err(Error::Io { action: "lock", path: root.path().join("quipu.lock"), source })
+                Err(Error::Io { action: "lock", path: root.path().join(LOCK), source })
             }
         }
     }

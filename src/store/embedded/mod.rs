@@ -21,6 +21,7 @@ mod daemon;
 mod directory;
 mod error;
 mod folder;
+mod log_files;
 mod log_tail;
 mod pgbouncer;
 mod pooler;
@@ -46,6 +47,7 @@ use self::{
 pub use self::{
     directory::write_whole,
     error::Error,
+    folder::{check_unused, has_pid_files},
     pooler::{Pooler, PoolerConfig},
 };
 use super::DatabaseUrls;
@@ -79,7 +81,7 @@ pub struct Embedded {
     credentials: Credentials,
     config: EmbeddedConfig,
     closing: CancellationToken,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Embedded {
@@ -108,13 +110,13 @@ impl Embedded {
             tls: None,
         };
         // The pooler of an earlier run is stopped first, because its connections would keep the server busy.
+        // Both try their ports before either starts, and before a cluster is made.
         let pooler = PgBouncer::prepare(&folder, &kept.roles, config.pgbouncer_port, &upstream);
         let pgbouncer = stop.run_until_cancelled(pooler).await.unwrap_or(Err(Error::Stopped))?;
         let postgres =
             Postgres::prepare(&folder, &kept, config.postgres_port, &config.postgresql_conf, stop).await?;
         let closing = CancellationToken::new();
-        let embedded =
-            Self { pgbouncer, postgres, credentials: kept.roles, config, closing, _folder: folder };
+        let embedded = Self { pgbouncer, postgres, credentials: kept.roles, config, closing, folder };
         let started = stop.run_until_cancelled(embedded.start_servers()).await;
         if let Err(error) = started.unwrap_or(Err(Error::Stopped)) {
             embedded.stop().await;
@@ -132,6 +134,7 @@ impl Embedded {
     async fn start_servers(&self) -> Result<(), Error> {
         self.postgres.start(&mut *self.postgres.daemon().slot().await).await?;
         setup::create_roles(self.postgres.superuser(), &self.credentials).await?;
+        setup::close_other_databases(self.postgres.superuser()).await?;
         setup::create_database(self.postgres.superuser(), &self.config.database).await?;
         self.pgbouncer.start(&mut *self.pgbouncer.daemon().slot().await).await
     }
@@ -157,11 +160,12 @@ impl Embedded {
         self.postgres.superuser().clone()
     }
 
-    /// The URL of a role for people, through PgBouncer.
+    /// The URL of a role for people, without the pooler, whose clients they could use up: PgBouncer limits them
+    /// for each role only since 1.24.
     #[must_use]
     pub fn shared_role_url(&self, person: SharedRole) -> Secret {
         let (config, password) = (&self.config, self.credentials.of_shared_role(person));
-        role_url(person.role(), password, LOOPBACK, config.pgbouncer_port, &config.database)
+        role_url(person.role(), password, LOOPBACK, config.postgres_port, &config.database)
     }
 
     /// The postmaster's process id, while it runs.
@@ -176,8 +180,8 @@ impl Embedded {
         self.pgbouncer.daemon().pid()
     }
 
-    /// Restarts either server whenever it ends, with increasing delays, until `stop` or [`Embedded::stop`].
-    /// Dropping the future only ends the supervision.
+    /// Restarts either server whenever it ends, with increasing delays, and removes old log files, until `stop`
+    /// or [`Embedded::stop`]. Dropping the future only ends the supervision.
     ///
     /// # Errors
     /// [`Error::KeepsFailing`] when one of them failed five times in a row.
@@ -188,9 +192,16 @@ impl Embedded {
                 supervise(&self.pgbouncer, &self.closing)
             )
         };
+        let logs = async {
+            loop {
+                log_files::remove_oldest(self.folder.logs());
+                tokio::time::sleep(log_files::REMOVE_EVERY).await;
+            }
+        };
         tokio::select! {
             () = stop.cancelled() => Ok(()),
             answer = both => answer.map(|_| ()),
+            never = logs => never,
         }
     }
 

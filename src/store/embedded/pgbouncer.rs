@@ -11,7 +11,7 @@ use super::{
     daemon::{Daemon, Program},
     directory::Directory,
     error::Error,
-    folder::Folder,
+    folder::{Folder, PGBOUNCER_PID},
     processes::{PidFile, StopSteps, in_pid_file, stop_leftover},
     ready,
 };
@@ -28,9 +28,6 @@ const MAIN_FILE: &str = "pgbouncer.ini";
 
 /// Roles and passwords.
 const USERS_FILE: &str = "users.txt";
-
-/// The process id of the running pooler.
-const PID_FILE: &str = "pgbouncer.pid";
 
 /// Up to version 1.22 the first SIGTERM ends PgBouncer at once. Since 1.23 it waits until its clients have
 /// disconnected, and a second SIGTERM ends it.
@@ -63,7 +60,7 @@ impl PgBouncer {
     /// Stops a pooler of an earlier run and writes the configuration; does not start PgBouncer.
     ///
     /// # Errors
-    /// [`Error::PgbouncerMissing`], [`Error::LeftoverStays`], [`Error::Io`].
+    /// [`Error::PgbouncerMissing`], [`Error::LeftoverStays`], [`Error::PortInUse`], [`Error::Io`].
     pub(super) async fn prepare(
         folder: &Folder,
         credentials: &Credentials,
@@ -90,6 +87,7 @@ impl PgBouncer {
             files: Arc::clone(files),
         };
         pgbouncer.remove_leftovers().await?;
+        pgbouncer.daemon.check_port()?;
         let databases = format!("* = host={} port={}\n", quoted(&upstream.host, '\''), upstream.port);
         let here = format!(
             ";; Written by Quipu at every start.
@@ -101,10 +99,11 @@ pidfile = {pid}
 {tls}",
             sockets = folder.run().path().display(),
             users = files.path().join(USERS_FILE).display(),
-            pid = files.path().join(PID_FILE).display(),
+            pid = files.path().join(PGBOUNCER_PID).display(),
             tls = tls_settings(folder, upstream.tls.as_ref())?,
         );
-        let users = credentials.roles().map(|(role, password)| {
+        // Without the roles for people: see `Embedded::shared_role_url`.
+        let users = credentials.roles_of_services().map(|(role, password)| {
             let (role, password) = (quoted(role, '"'), quoted(password.expose(), '"'));
             format!("{role} {password}\n")
         });
@@ -124,10 +123,10 @@ pidfile = {pid}
     async fn remove_leftovers(&self) -> Result<(), Error> {
         let suffix = format!("pgbouncer {}", self.files.path().join(MAIN_FILE).display());
         let ours = |line: &str| line.ends_with(&suffix);
-        if let PidFile::Ours(pid) = in_pid_file(&self.files, PID_FILE, ours) {
+        if let PidFile::Ours(pid) = in_pid_file(&self.files, PGBOUNCER_PID, ours) {
             stop_leftover(self.daemon.name, pid, ours, STOP).await?;
         }
-        self.files.remove(PID_FILE)?;
+        self.files.remove(PGBOUNCER_PID)?;
         self.sockets.remove(&format!(".s.PGSQL.{}", self.daemon.port))
     }
 

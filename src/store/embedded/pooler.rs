@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    address::{LOOPBACK, database_urls, role_url},
+    address::database_urls,
     daemon::Program,
     error::Error,
     folder::Folder,
@@ -13,7 +13,7 @@ use super::{
     supervise::supervise,
 };
 use crate::base::Secret;
-use crate::store::setup::{self, Credentials, SharedRole};
+use crate::store::setup::{self, Credentials, PasswordFile, SharedRole};
 use crate::store::{DatabaseUrls, Server};
 
 /// The file in the data folder that holds the roles' passwords on an operator's server. It is not the private
@@ -39,6 +39,8 @@ pub struct Pooler {
     port: u16,
     server: Server,
     owner: Secret,
+    /// URLs of reader, messages reader and writer.
+    people: [Secret; 3],
     credentials: Credentials,
     closing: CancellationToken,
     _folder: Folder,
@@ -53,13 +55,28 @@ impl Pooler {
     pub async fn start(config: PoolerConfig) -> Result<Self, Error> {
         let folder = Folder::open(&config.data, &[config.port])?;
         let server = Server::parse(&config.admin)?;
-        let credentials = setup::prepare(&server, &folder.root().path().join(STORED)).await?;
+        let path = folder.root().path().join(STORED);
+        let write = |text: &str| folder.root().write(STORED, text, None).map_err(|error| error.to_string());
+        let credentials = setup::prepare(&server, &PasswordFile { path, write: &write }).await?;
         let upstream = Upstream { host: server.host(), port: server.port(), tls: Some(server.tls().clone()) };
         let pgbouncer = PgBouncer::prepare(&folder, &credentials, config.port, &upstream).await?;
         pgbouncer.start(&mut *pgbouncer.daemon().slot().await).await?;
         let owner = server.with_role("quipu_owner", &credentials.owner, server.database())?;
+        let url = |person: SharedRole| {
+            server.with_role(person.role(), credentials.of_shared_role(person), server.database())
+        };
+        let people = [url(SharedRole::Reader)?, url(SharedRole::MessagesReader)?, url(SharedRole::Writer)?];
         let closing = CancellationToken::new();
-        Ok(Self { pgbouncer, port: config.port, server, owner, credentials, closing, _folder: folder })
+        Ok(Self {
+            pgbouncer,
+            port: config.port,
+            server,
+            owner,
+            people,
+            credentials,
+            closing,
+            _folder: folder,
+        })
     }
 
     /// The URLs of the database.
@@ -68,11 +85,17 @@ impl Pooler {
         database_urls(&self.credentials, self.port, self.owner.clone(), self.server.database())
     }
 
-    /// The URL of a role for people, through the pooler.
+    /// The URL of a role for people, without the pooler, whose clients they could use up: PgBouncer limits them
+    /// for each role only since 1.24.
     #[must_use]
     pub fn shared_role_url(&self, person: SharedRole) -> Secret {
-        let (database, password) = (self.server.database(), self.credentials.of_shared_role(person));
-        role_url(person.role(), password, LOOPBACK, self.port, database)
+        let [reader, messages_reader, writer] = &self.people;
+        match person {
+            SharedRole::Reader => reader,
+            SharedRole::MessagesReader => messages_reader,
+            SharedRole::Writer => writer,
+        }
+        .clone()
     }
 
     /// PgBouncer's process id, while it runs.

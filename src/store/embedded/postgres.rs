@@ -15,7 +15,7 @@ use super::{
     daemon::{Daemon, Program},
     directory::Directory,
     error::Error,
-    folder::{CLUSTER, Folder},
+    folder::{CLUSTER, Folder, POSTGRES_PID},
     processes::{PidFile, StopSteps, in_pid_file, stop_leftover, stop_orphans},
     ready,
 };
@@ -28,9 +28,6 @@ const STOP: StopSteps = &[
     (Signal::SIGQUIT, Duration::from_secs(15)),
     (Signal::SIGKILL, Duration::from_secs(5)),
 ];
-
-/// The process id of the running postmaster, in the cluster's folder.
-const PID_FILE: &str = "postmaster.pid";
 
 /// PostgreSQL on one data folder.
 #[derive(Debug)]
@@ -48,7 +45,7 @@ impl Postgres {
     ///
     /// # Errors
     /// [`Error::PostgresMissing`], [`Error::PostgresOtherVersion`], [`Error::Initdb`],
-    /// [`Error::LeftoverStays`], [`Error::Io`], [`Error::Stopped`].
+    /// [`Error::LeftoverStays`], [`Error::PortInUse`], [`Error::Io`], [`Error::Stopped`].
     pub(super) async fn prepare(
         folder: &Folder,
         kept: &StoredCredentials,
@@ -77,10 +74,12 @@ impl Postgres {
             superuser: role_url("postgres", &kept.superuser, LOOPBACK, port, "postgres"),
             cluster_name,
         };
+        if made_by.is_some() {
+            stop.run_until_cancelled(postgres.remove_leftovers()).await.unwrap_or(Err(Error::Stopped))?;
+        }
+        postgres.daemon.check_port()?;
         if made_by.is_none() {
             cluster::create(folder, &programs, kept, stop).await?;
-        } else {
-            stop.run_until_cancelled(postgres.remove_leftovers()).await.unwrap_or(Err(Error::Stopped))?;
         }
         cluster::configure(folder, settings, port, &postgres.cluster_name)?;
         Ok(postgres)
@@ -96,7 +95,7 @@ impl Postgres {
         let suffix = format!("postgres -D {}", self.daemon.folder.display());
         let ours = |line: &str| line.ends_with(&suffix);
         let Some(cluster) = self.root.child(CLUSTER)? else { return Ok(()) };
-        let holder = in_pid_file(&cluster, PID_FILE, ours);
+        let holder = in_pid_file(&cluster, POSTGRES_PID, ours);
         if let PidFile::Ours(pid) = holder {
             stop_leftover(self.daemon.name, pid, ours, STOP).await?;
         }
@@ -110,7 +109,7 @@ impl Postgres {
                 process.pid = pid,
                 "postmaster.pid names process {pid}, which is another program: removing it"
             );
-            cluster.remove(PID_FILE)?;
+            cluster.remove(POSTGRES_PID)?;
         }
         // The lock file of a socket contains a process id too, with the same problem.
         for port_file in

@@ -3,13 +3,17 @@
 //! Most events that relays offer are already stored. The signature of a stored event was verified before, so
 //! a signature is verified only when its event is new or comes with another signature.
 
+use std::sync::Arc;
+
 use backon::Retryable;
 use deadpool_postgres::Pool;
+use prometheus_client::metrics::histogram::Histogram;
 use rayon::prelude::*;
 use tokio_postgres::types::Type;
 
 use super::journal::{How, IngestJournal, IngestPage, Ingested, KnownEvent, KnownEvents};
 use super::metrics::IngestMetrics;
+use crate::base::Clock;
 use crate::base::nostr_event::{OfferedEvent, Refusal, Refusals, VerifiedEvent};
 use crate::store::append::{self, RetryLimits, Writer};
 use crate::store::{Error, Relay};
@@ -20,6 +24,26 @@ pub struct Intake {
     pool: Pool,
     writer: Writer<IngestJournal>,
     metrics: IngestMetrics,
+    lag: Option<Lag>,
+}
+
+/// Measures the time from `created_at` to the commit.
+#[derive(Debug, Clone)]
+struct Lag {
+    /// In seconds.
+    histogram: Histogram,
+    clock: Arc<dyn Clock>,
+}
+
+impl Lag {
+    fn observe(&self, created_ats: &[i64]) {
+        let now_ms = self.clock.now().timestamp_millis();
+        for created_at in created_ats {
+            let lag_ms = now_ms.saturating_sub(created_at.saturating_mul(1_000)).max(0);
+            #[expect(clippy::cast_precision_loss, reason = "exact for 285,000 years")]
+            self.histogram.observe(lag_ms as f64 / 1_000.0);
+        }
+    }
 }
 
 /// The outcome of one offered page, after its commit.
@@ -31,10 +55,13 @@ pub struct PageOutcome {
     pub known: u32,
     /// Events refused, by reason.
     pub refused: Refusals,
+    /// The refused events: place in the offered page, from 0, and reason.
+    pub refused_at: Vec<(usize, Refusal)>,
 }
 
-/// Of the offered events, those that are stored: their places (from 1), their numbers, and whether their
-/// signature is the same. And the position of the newest erasure.
+/// Answers one row: of the offered events that are stored, the places in the offer (from 1), the numbers, and
+/// whether the stored signature is the offered one, as three arrays; and the position of the newest erasure,
+/// 0 for none.
 const LOOK_UP: &str = "-- look_up_events
     SELECT array_agg(o.place), array_agg(e.number), array_agg(e.sig = o.sig), (SELECT coalesce(max(x.position), 0) FROM erasure x)
     FROM unnest($1::bigint[], $2::bytea[], $3::bytea[]) WITH ORDINALITY AS o (created_at, id, sig, place)
@@ -61,7 +88,14 @@ impl Intake {
     /// An intake in front of `writer`; `pool` is the write pool.
     #[must_use]
     pub fn new(pool: Pool, writer: Writer<IngestJournal>, metrics: IngestMetrics) -> Self {
-        Self { pool, writer, metrics }
+        Self { pool, writer, metrics, lag: None }
+    }
+
+    /// The same intake; it also measures the seconds from `created_at` to the commit of events that were not
+    /// stored at the lookup. An event from the future counts as 0.
+    #[must_use]
+    pub fn measuring_lag(self, histogram: Histogram, clock: Arc<dyn Clock>) -> Self {
+        Self { lag: Some(Lag { histogram, clock }), ..self }
     }
 
     /// Stores the new events of a page and records that the relay sent them. `refused` counts the events of
@@ -76,21 +110,35 @@ impl Intake {
         mut events: Vec<OfferedEvent>,
         mut refused: Refusals,
     ) -> Result<PageOutcome, Error> {
-        let named = events.len();
-        events.retain(|event| event.id_matches);
-        refused.add_times(Refusal::BadId, named - events.len());
+        let mut refused_at: Vec<(usize, Refusal)> = Vec::new();
+        // Of the events that remain.
+        let mut places = Vec::with_capacity(events.len());
+        let mut place = 0..;
+        events.retain(|event| {
+            let place = place.next().unwrap_or_default();
+            if event.id_matches {
+                places.push(place);
+            } else {
+                refused_at.push((place, Refusal::BadId));
+            }
+            event.id_matches
+        });
         // Retried for as long as the commit that follows, so a short outage of the server does not lose a
         // page.
         let pauses = append::retry_delays().with_total_delay(Some(RetryLimits::default().total));
         let lookup = (|| self.look_up(&events)).retry(pauses).when(Error::is_transient).await?;
         let offered = events.len();
         let (fresh, known, bad) = on_cores(move || verify(events, &lookup)).await;
-        refused.merge(&bad);
+        refused_at.extend(bad.into_iter().filter_map(|(place, reason)| Some((*places.get(place)?, reason))));
+        for (_, reason) in &refused_at {
+            refused.add(*reason);
+        }
         let valid = fresh.len() + known.events.len();
         self.metrics.offered(offered, &refused);
         // A page of refused events alone causes no commit: a relay can send thousands of such events a
         // second.
         let has_rows = !fresh.is_empty() || (relay.is_some() && !known.events.is_empty());
+        let measured = self.lag.as_ref().map(|lag| (lag, times(&fresh)));
         let answer = if has_rows {
             let page = IngestPage { relay, fresh, known, how: How::Shown, refused: refused.clone() };
             self.writer.append(page).await?
@@ -98,8 +146,11 @@ impl Intake {
             Ingested::default()
         };
         self.metrics.stored(answer);
+        if let Some((lag, created_ats)) = measured {
+            lag.observe(&created_ats);
+        }
         let known = u32::try_from(valid).unwrap_or(u32::MAX).saturating_sub(answer.stored);
-        Ok(PageOutcome { stored: answer.stored, known, refused })
+        Ok(PageOutcome { stored: answer.stored, known, refused, refused_at })
     }
 
     /// Records that a relay has events which are stored, as learnt by comparing ids (NIP-77). Events erased
@@ -153,44 +204,49 @@ impl Intake {
     }
 }
 
-/// Parses events on all cores and counts the texts that are no event. The order is kept.
-pub async fn read_all<T: AsRef<str> + Send + Sync + 'static>(texts: Vec<T>) -> (Vec<OfferedEvent>, Refusals) {
+/// Parses events on all cores, in their order. A text that is no event has the reason.
+pub async fn read_all<T: AsRef<str> + Send + Sync + 'static>(
+    texts: Vec<T>,
+) -> Vec<Result<OfferedEvent, Refusal>> {
     on_cores(move || {
-        let parsed: Vec<_> =
-            texts.par_iter().with_min_len(32).map(|text| OfferedEvent::read(text.as_ref())).collect();
-        let mut refused = Refusals::default();
-        let events =
-            parsed.into_iter().filter_map(|event| event.map_err(|reason| refused.add(reason)).ok()).collect();
-        (events, refused)
+        texts.par_iter().with_min_len(32).map(|text| OfferedEvent::read(text.as_ref())).collect()
     })
     .await
 }
 
-fn verify(events: Vec<OfferedEvent>, lookup: &Lookup) -> (Vec<VerifiedEvent>, KnownEvents, Refusals) {
+fn times(events: &[VerifiedEvent]) -> Vec<i64> {
+    events.iter().map(|event| event.created_at).collect()
+}
+
+/// The new events, the stored ones, and the places of those that are refused.
+fn verify(
+    events: Vec<OfferedEvent>,
+    lookup: &Lookup,
+) -> (Vec<VerifiedEvent>, KnownEvents, Vec<(usize, Refusal)>) {
     let mut known = KnownEvents { events: Vec::new(), as_of: lookup.as_of };
     let mut doubtful = Vec::new();
-    for (event, stored) in events.into_iter().zip(&lookup.stored) {
+    for (place, (event, stored)) in events.into_iter().zip(&lookup.stored).enumerate() {
         match stored {
             Some(Stored { number, is_same: true }) => {
                 known.events.push(KnownEvent { number: *number, created_at: event.created_at });
             }
-            other => doubtful.push((event, other.map(|stored| stored.number))),
+            other => doubtful.push((place, event, other.map(|stored| stored.number))),
         }
     }
-    let mut refused = Refusals::default();
+    let mut refused = Vec::new();
     let mut fresh = Vec::with_capacity(doubtful.len());
     let verdicts: Vec<_> = doubtful
         .into_par_iter()
         .with_min_len(8)
-        .map(|(event, number)| (VerifiedEvent::verify(&event), number))
+        .map(|(place, event, number)| (place, VerifiedEvent::verify(&event), number))
         .collect();
     for verdict in verdicts {
         match verdict {
-            (Ok(event), None) => fresh.push(event),
-            (Ok(event), Some(number)) => {
+            (_, Ok(event), None) => fresh.push(event),
+            (_, Ok(event), Some(number)) => {
                 known.events.push(KnownEvent { number, created_at: event.created_at });
             }
-            (Err(reason), _) => refused.add(reason),
+            (place, Err(reason), _) => refused.push((place, reason)),
         }
     }
     (fresh, known, refused)

@@ -7,10 +7,11 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 
 use super::journal::Ingested;
-use crate::base::Refusals;
+use crate::base::nostr_event::{Refusal, Refusals};
+use crate::telemetry::{Label, describe_metrics};
 
 /// Number of slots from which the numbers of events are drawn: `quipu_slots_max()` + 1.
 const SLOTS: u64 = 1 << 45;
@@ -18,6 +19,17 @@ const SLOTS: u64 = 1 << 45;
 /// Percentage of used slots from which each further percent is logged as an error. At 1,000 commits a second
 /// with 11 events each, the remaining slots last ten years.
 const ALARM_PERCENT: u64 = 90;
+
+const REASON: Label = Label::listed("reason", &[&Refusal::NAMES]);
+
+describe_metrics! { Process;
+    OFFERED: Counter = "quipu_ingest_offered_events_total" [], "Events offered with a correct id";
+    STORED: Counter = "quipu_ingest_stored_events_total" [], "Events stored";
+    REFUSED: Counter = "quipu_ingest_refused_events_total" [REASON], "Events refused";
+    NUMBERS_USED: Gauge = "quipu_ingest_event_numbers_used_ratio" [],
+        "Share of the numbers for events that are used, as of this process's last batch with new events; at 1 \
+         no further event can be stored";
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
@@ -36,14 +48,12 @@ pub struct IngestMetrics {
 }
 
 impl IngestMetrics {
-    /// Registers the metrics under the prefix `ingest`.
+    /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("ingest");
-        registry.register("offered_events", "Events offered with a correct id", self.offered.clone());
-        registry.register("stored_events", "Events stored", self.stored.clone());
-        registry.register("refused_events", "Events refused, by reason", self.refused.clone());
-        let help = "Share of the numbers for events that are used, as of this process's last batch with new events; at 1 no further event can be stored";
-        registry.register_with_unit("event_numbers_used", help, Unit::Ratios, self.slots_used.clone());
+        OFFERED.register(registry, self.offered.clone());
+        STORED.register(registry, self.stored.clone());
+        REFUSED.register(registry, self.refused.clone());
+        NUMBERS_USED.register(registry, self.slots_used.clone());
     }
 
     pub(super) fn offered(&self, events: usize, refused: &Refusals) {

@@ -13,3 +13,4 @@ mod metrics;
 pub use intake::{Intake, PageOutcome, read_all};
 pub use journal::{How, IngestJournal, IngestPage, Ingested, KnownEvent, KnownEvents, Source};
 pub use metrics::IngestMetrics;
+pub(super) use metrics::METRICS;

@@ -4,10 +4,12 @@
 mod months;
 mod preview;
 
+use std::fmt;
+
 use tokio_postgres::{Client, Transaction};
 
 use super::{Error, Server};
-use crate::base::Secret;
+use crate::base::{Secret, counted};
 
 pub use months::{Month, PAST, drop_month, months_before};
 pub use preview::{Preview, PreviewEvent, preview};
@@ -75,6 +77,14 @@ pub struct RemovedRows {
     pub sightings: i64,
 }
 
+impl fmt::Display for RemovedRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let events = counted(self.events, "event", "events");
+        let sightings = counted(self.sightings, "sighting", "sightings");
+        write!(f, "{events} and {sightings}")
+    }
+}
+
 /// The list of events to remove. It is analyzed after it is filled, so that the planner uses indexes in the
 /// later statements.
 const LEAVING: &str = "-- create_leaving\nCREATE TEMPORARY TABLE leaving (created_at bigint, id bytea, number bigint) ON COMMIT DROP";
@@ -125,7 +135,7 @@ const PROGRESS: &str = "-- update_progress
 /// counted before. Nothing is erased then.
 pub async fn erase(owner: &Secret, subject: ErasureSubject, reason: &str) -> Result<RemovedRows, Error> {
     let server = Server::parse(owner)?;
-    erase_on(&server, subject, reason).await.map_err(|error| error.during("erase", &server))
+    erase_on(&server, subject, reason).await.map_err(|error| error.during("erase", server.target()))
 }
 
 async fn erase_on(server: &Server, subject: ErasureSubject, reason: &str) -> Result<RemovedRows, Error> {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::PathBuf;
 
 use rand::{Rng, distr::Alphanumeric};
 use serde::Deserialize;
@@ -10,7 +10,6 @@ use sha2::{Digest, Sha256};
 
 use super::Error;
 use crate::base::Secret;
-use crate::store::embedded::write_whole;
 
 /// Length of a generated password in letters and digits: 190 bits.
 const PASSWORD_CHARACTERS: usize = 32;
@@ -76,16 +75,35 @@ impl Credentials {
         }
     }
 
+    /// Passwords that are kept elsewhere: `password` returns that of the role it is given.
+    ///
+    /// # Errors
+    /// The first error of `password`.
+    pub fn by_role<E>(mut password: impl FnMut(&str) -> Result<Secret, E>) -> Result<Self, E> {
+        Ok(Self {
+            owner: password("quipu_owner")?,
+            service: password("quipu")?,
+            session: password("quipu_session")?,
+            reader: password(SharedRole::Reader.role())?,
+            messages_reader: password(SharedRole::MessagesReader.role())?,
+            writer: password(SharedRole::Writer.role())?,
+        })
+    }
+
     /// Each role with its password.
-    pub(in crate::store) fn roles(&self) -> [(&'static str, &Secret); 6] {
-        [
-            ("quipu_owner", &self.owner),
-            ("quipu", &self.service),
-            ("quipu_session", &self.session),
-            (SharedRole::Reader.role(), &self.reader),
-            (SharedRole::MessagesReader.role(), &self.messages_reader),
-            (SharedRole::Writer.role(), &self.writer),
-        ]
+    pub(in crate::store) fn roles(&self) -> impl Iterator<Item = (&'static str, &Secret)> {
+        self.roles_of_services().into_iter().chain(self.roles_of_people())
+    }
+
+    /// Each role of Quipu itself with its password.
+    pub(in crate::store) fn roles_of_services(&self) -> [(&'static str, &Secret); 3] {
+        [("quipu_owner", &self.owner), ("quipu", &self.service), ("quipu_session", &self.session)]
+    }
+
+    /// Each role for people with its password.
+    pub(super) fn roles_of_people(&self) -> [(&'static str, &Secret); 3] {
+        [SharedRole::Reader, SharedRole::MessagesReader, SharedRole::Writer]
+            .map(|person| (person.role(), self.of_shared_role(person)))
     }
 
     /// The password of a role for people.
@@ -97,29 +115,39 @@ impl Credentials {
             SharedRole::Writer => &self.writer,
         }
     }
+}
 
-    /// Reads the passwords from a file; `None` when it does not exist.
-    pub(super) fn load(path: &Path) -> Result<Option<Self>, Error> {
-        let failed = |problem: String| Error::Passwords { action: "read", path: path.to_path_buf(), problem };
-        match fs::read(path) {
+/// The file that stores the passwords of an operator's server. The caller writes it: it owns the folder, and
+/// knows how to replace a file there safely.
+pub(in crate::store) struct PasswordFile<'a> {
+    pub(in crate::store) path: PathBuf,
+    /// Replaces the file by one of mode 0600 with this text, or returns the problem.
+    pub(in crate::store) write: &'a (dyn Fn(&str) -> Result<(), String> + Sync),
+}
+
+impl PasswordFile<'_> {
+    /// Reads the passwords; `None` when the file does not exist.
+    pub(super) fn load(&self) -> Result<Option<Credentials>, Error> {
+        match fs::read(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed(error.to_string())),
+            Err(error) => Err(self.failed("read", error.to_string())),
             // The parser's own message could contain a password, so only its position is reported.
             Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| {
-                failed(format!("it is damaged (line {}, column {})", error.line(), error.column()))
+                let problem = format!("it is damaged (line {}, column {})", error.line(), error.column());
+                self.failed("read", problem)
             }),
         }
     }
 
-    /// Writes the passwords to a file of mode 0600.
-    pub(super) fn save(&self, path: &Path) -> Result<(), Error> {
-        let roles = self.roles().map(|(role, password)| (role.to_owned(), password.expose().into()));
-        let text = format!("{:#}\n", serde_json::Value::Object(roles.into_iter().collect()));
-        write_whole(path, &text).map_err(|error| Error::Passwords {
-            action: "write",
-            path: path.to_path_buf(),
-            problem: error.to_string(),
-        })
+    /// Stores the passwords.
+    pub(super) fn save(&self, credentials: &Credentials) -> Result<(), Error> {
+        let roles = credentials.roles().map(|(role, password)| (role.to_owned(), password.expose().into()));
+        let text = format!("{:#}\n", serde_json::Value::Object(roles.collect()));
+        (self.write)(&text).map_err(|problem| self.failed("write", problem))
+    }
+
+    fn failed(&self, action: &'static str, problem: String) -> Error {
+        Error::Passwords { action, path: self.path.clone(), problem }
     }
 }
 

@@ -71,7 +71,7 @@ impl Error {
         statement: &str,
         server: &Server,
     ) -> Self {
-        let error = store::Error::from(error).during(action, server);
+        let error = store::Error::from(error).during(action, server.target());
         // Only a missing privilege can be solved by another administrator.
         if error.sqlstate() == Some("42501") {
             Self::Refused { error, statement: statement.to_owned() }

@@ -1,11 +1,9 @@
 //! Decides which passwords the roles of an operator's server get: those of this data folder, or new random
 //! ones.
 
-use std::path::Path;
-
 use tokio_postgres::Transaction;
 
-use super::credentials::{Credentials, derived_owner};
+use super::credentials::{Credentials, PasswordFile, derived_owner};
 use super::error::Error;
 use super::requirements::ROLES;
 use crate::base::Secret;
@@ -30,16 +28,16 @@ pub(super) struct Settled {
 pub(super) async fn settle(
     transaction: &Transaction<'_>,
     server: &Server,
-    stored: &Path,
+    stored: &PasswordFile<'_>,
 ) -> Result<Settled, Error> {
-    let kept = Credentials::load(stored)?;
+    let kept = stored.load()?;
     let existing: i64 = transaction
         .query_one(
             "-- count_roles\nSELECT count(*) FROM pg_roles WHERE rolname::text = ANY ($1)",
             &[&&ROLES[..]],
         )
         .await
-        .map_err(|error| store::Error::from(error).during("look for Quipu's roles", server))?
+        .map_err(|error| store::Error::from(error).during("look for Quipu's roles", server.target()))?
         .get(0);
     if existing == 0 {
         let credentials = match kept {
@@ -59,7 +57,7 @@ pub(super) async fn settle(
         tracing::warn!(
             "the roles' passwords were derived from the administrator's: replacing them with random passwords, kept in {}; other \
              machines need a copy of that file",
-            stored.display()
+            stored.path.display()
         );
         let credentials = match kept {
             Some(kept) => kept,
@@ -67,12 +65,12 @@ pub(super) async fn settle(
         };
         return Ok(Settled { credentials, must_be_set: true });
     }
-    Err(Error::PasswordsUnknown { address: server.address(), stored: stored.to_path_buf() })
+    Err(Error::PasswordsUnknown { address: server.address(), stored: stored.path.clone() })
 }
 
-fn generate(stored: &Path) -> Result<Credentials, Error> {
+fn generate(stored: &PasswordFile<'_>) -> Result<Credentials, Error> {
     let credentials = Credentials::random();
-    credentials.save(stored)?;
+    stored.save(&credentials)?;
     Ok(credentials)
 }
 
@@ -88,13 +86,13 @@ async fn accepts(server: &Server, password: &Secret) -> Result<bool, Error> {
     }
 }
 
-/// Sets the password of each role, as a SCRAM verifier.
+/// Sets the password of each of these roles, as a SCRAM verifier.
 pub(super) async fn set(
     transaction: &Transaction<'_>,
     server: &Server,
-    credentials: &Credentials,
+    roles: &[(&'static str, &Secret)],
 ) -> Result<(), Error> {
-    for (role, password) in credentials.roles() {
+    for (role, password) in roles {
         let verifier = verifier(password);
         transaction.batch_execute(&format!("ALTER ROLE {role} PASSWORD '{verifier}'")).await.map_err(
             |error| {

@@ -4,11 +4,12 @@
 //! The conditions read only the catalog, so their result depends neither on the role that evaluates them nor
 //! on the requirements that are not met.
 
-use std::fmt;
-
+use super::functions::of_functions;
+use super::people::PEOPLE;
+use super::requirement::{Requirement, advised, helpful, needed};
 use crate::store::registry::{TABLES, TableKind};
 
-pub(super) const ROLES: [&str; 6] =
+pub(in crate::store) const ROLES: [&str; 6] =
     ["quipu_owner", "quipu", "quipu_session", "quipu_reader", "quipu_messages_reader", "quipu_writer"];
 
 /// Roles and their members. The service is a member of the roles for people so that it may end their sessions
@@ -21,47 +22,20 @@ const MEMBERS: [(&str, &str); 5] = [
     ("quipu_writer", "quipu"),
 ];
 
-/// Roles for people and their programs. Each has a connection limit, so that enough of PostgreSQL's
-/// connections remain for the services.
-const PEOPLE: [&str; 3] = ["quipu_reader", "quipu_messages_reader", "quipu_writer"];
+/// Connections of each role for people.
 const PEOPLE_CONNECTIONS_MAX: u32 = 20;
 
-/// Settings of the roles for people.
-const SETTINGS: [(&str, &[(&str, &str)]); 3] = [
-    ("quipu_reader", &[LIMITS[0], LIMITS[1], LIMITS[2], READ_ONLY]),
-    ("quipu_messages_reader", &[LIMITS[0], LIMITS[1], LIMITS[2], READ_ONLY]),
-    ("quipu_writer", &LIMITS),
-];
-const LIMITS: [(&str, &str); 3] =
-    [("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "60s"), ("lock_timeout", "10s")];
-const READ_ONLY: (&str, &str) = ("default_transaction_read_only", "on");
+/// The smallest `max_locks_per_transaction` that fits a query over all months.
+const LOCKS_MIN: u32 = 1024;
+
+/// Closes the databases that every PostgreSQL has to roles without rights.
+pub(super) const CLOSE_OTHER_DATABASES: &str =
+    "REVOKE CONNECT, TEMPORARY ON DATABASE postgres, template1 FROM PUBLIC";
 
 /// Journals that only the owner writes.
 const OWNERS_JOURNALS: [&str; 3] = ["era", "erasure", "implementation_log"];
 
-/// One requirement. `Display` describes it in words.
-#[derive(Debug, Clone)]
-pub struct Requirement {
-    what: String,
-    /// The condition, a boolean SQL expression.
-    pub(super) holds: String,
-    /// The statement that establishes it; contains no secret.
-    pub statement: String,
-    /// Whether Quipu refuses to start without it. Other requirements are settings that help.
-    pub(super) is_needed: bool,
-}
-
-impl fmt::Display for Requirement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
-    }
-}
-
-fn needed(what: impl Into<String>, holds: impl Into<String>, statement: impl Into<String>) -> Requirement {
-    Requirement { what: what.into(), holds: holds.into(), statement: statement.into(), is_needed: true }
-}
-
-/// The roles, their attributes, memberships and settings.
+/// The roles, their attributes and memberships. `people.rs` has the settings of the roles for people.
 pub(super) fn of_roles() -> Vec<Requirement> {
     let mut all = Vec::new();
     for role in ROLES {
@@ -101,27 +75,8 @@ pub(super) fn of_roles() -> Vec<Requirement> {
             format!("ALTER ROLE {role} CONNECTION LIMIT {PEOPLE_CONNECTIONS_MAX}"),
         ));
     }
-    for (role, settings) in SETTINGS {
-        all.extend(settings.iter().map(|(setting, value)| role_setting(role, setting, value)));
-    }
     all.push(compression());
     all
-}
-
-/// A setting of a role. Any value that the operator chose is accepted.
-fn role_setting(role: &str, setting: &str, value: &str) -> Requirement {
-    needed(
-        format!("role {role} has a {setting}"),
-        has_setting(role, setting),
-        format!("ALTER ROLE {role} SET {setting} = '{value}'"),
-    )
-}
-
-fn has_setting(role: &str, setting: &str) -> String {
-    format!(
-        "EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole, unnest(s.setconfig) AS c
-         WHERE r.rolname = '{role}' AND c LIKE '{setting}=%')"
-    )
 }
 
 /// Full-page images in the WAL, compressed with lz4, if the server supports it and the administrator may set
@@ -132,37 +87,18 @@ fn compression() -> Requirement {
         ALTER ROLE quipu SET wal_compression = lz4;
     EXCEPTION WHEN invalid_parameter_value OR insufficient_privilege THEN NULL;
     END $$";
-    Requirement {
-        is_needed: false,
-        ..needed("role quipu compresses its WAL", has_setting("quipu", "wal_compression"), statement)
-    }
+    let holds = "EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole, unnest(s.setconfig) AS c
+         WHERE r.rolname = 'quipu' AND c LIKE 'wal_compression=%')";
+    helpful("role quipu compresses its WAL", holds, statement)
 }
 
-/// Functions of PostgreSQL that every role may call and that write to disk, also in read-only transactions:
-/// large objects, which outlive the session and have no bound, and entries of the WAL.
-const WRITING_FUNCTIONS: &str = "'{lo_creat,lo_create,lo_from_bytea,lo_open,lo_put,lo_truncate,lo_truncate64,lowrite,pg_logical_emit_message}'";
-
-/// Closes [`WRITING_FUNCTIONS`] to PUBLIC. Only a superuser can; without one they stay open.
-fn large_objects() -> Requirement {
-    let open = format!(
-        "FROM pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace
-         AND p.proname = ANY ({WRITING_FUNCTIONS}) AND has_function_privilege('public', p.oid, 'EXECUTE')"
-    );
-    let statement = format!(
-        "DO $$ DECLARE f regprocedure; BEGIN
-        IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-            FOR f IN SELECT p.oid::regprocedure {open} LOOP EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f); END LOOP;
-        END IF;
-    END $$"
-    );
-    Requirement {
-        is_needed: false,
-        ..needed(
-            "roles without rights write no large objects",
-            format!("NOT EXISTS (SELECT {open})"),
-            statement,
-        )
-    }
+/// Queries over all months lock every partition with its indexes, and hours of payloads are made in batches.
+fn room_for_locks() -> Requirement {
+    advised(
+        format!("max_locks_per_transaction is at least {LOCKS_MIN}"),
+        format!("current_setting('max_locks_per_transaction')::integer >= {LOCKS_MIN}"),
+        format!("-- set max_locks_per_transaction = {LOCKS_MIN} in postgresql.conf and restart PostgreSQL"),
+    )
 }
 
 /// The database and the privileges on it. The statements run in any database of the server.
@@ -177,17 +113,14 @@ pub(super) fn of_database(name: &str) -> Vec<Requirement> {
             ),
         ),
         // Only for a database that Quipu owns: other databases may serve other programs.
-        Requirement {
-            is_needed: false,
-            ..needed(
+        helpful(
                 format!("database {identifier} is closed to roles that are not Quipu's, if quipu_owner owns it"),
                 format!(
                     "NOT EXISTS (SELECT FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
                      WHERE d.datname = {literal} AND pg_get_userbyid(d.datdba) = 'quipu_owner' AND a.grantee = 0)"
                 ),
                 format!("REVOKE ALL ON DATABASE {identifier} FROM PUBLIC"),
-            )
-        },
+),
         needed(
             format!("database {identifier} is encoded in UTF8"),
             format!(
@@ -209,6 +142,25 @@ pub(super) fn of_database(name: &str) -> Vec<Requirement> {
         ));
     }
     all
+}
+
+/// The databases that every PostgreSQL has, on a server that serves the database `name` alone: no other database and
+/// no other role that logs in and is not a superuser. In a database that is open to roles without rights they could
+/// take advisory locks. On any other server these databases may serve other programs.
+pub(super) fn of_other_databases(name: &str) -> Requirement {
+    let holds = format!(
+        "EXISTS (SELECT FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1', {}))
+         OR EXISTS (SELECT FROM pg_roles WHERE rolcanlogin AND NOT rolsuper AND rolname <> ALL ('{{{}}}'))
+         OR NOT EXISTS (SELECT FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+             WHERE d.datname IN ('postgres', 'template1') AND a.grantee = 0)",
+        literal(name),
+        ROLES.join(",")
+    );
+    helpful(
+        "the databases postgres and template1 are closed to other roles, if the server serves Quipu alone",
+        format!("({holds})"),
+        CLOSE_OTHER_DATABASES,
+    )
 }
 
 /// Privileges on schema `public`. The statements run in the database itself.
@@ -233,7 +185,8 @@ pub(super) fn inside_database(name: &str) -> Vec<Requirement> {
          WHERE n.nspname = 'public' AND a.grantee = 0 AND a.privilege_type = 'CREATE')",
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
     ));
-    all.push(large_objects());
+    all.extend(of_functions());
+    all.push(room_for_locks());
     all
 }
 

@@ -2,7 +2,9 @@
 
 use super::credentials::Credentials;
 use super::passwords::verifier;
-use super::requirements::{Requirement, identifier, inside_database, of_database, of_roles};
+use super::people;
+use super::requirement::Requirement;
+use super::requirements::{identifier, inside_database, of_database, of_roles};
 
 const HEAD: &str =
     "-- Prepares PostgreSQL for Quipu: roles, database, privileges. Run it with psql as an administrator: a superuser, or a
@@ -19,7 +21,8 @@ const END_MEMBERSHIP: &str =
 ";
 
 /// A script for psql that prepares a server for Quipu, however much of it exists already. It sets the
-/// passwords of the roles to `credentials`, as SCRAM verifiers. An administrator must run it.
+/// passwords of the roles to `credentials`, as SCRAM verifiers, and the settings of the roles for people. An
+/// administrator must run it.
 #[must_use]
 pub fn script(credentials: &Credentials, database: &str) -> String {
     let mut parts = vec![HEAD.to_owned()];
@@ -29,6 +32,8 @@ pub fn script(credentials: &Credentials, database: &str) -> String {
             .roles()
             .map(|(role, password)| format!("ALTER ROLE {role} PASSWORD '{}';\n", verifier(password))),
     );
+    parts.push("-- Settings of the roles for people, who can change them.".to_owned());
+    parts.extend(people::renewal().iter().map(|statement| format!("{statement};\n")));
     parts.push(BECOME_MEMBER.to_owned());
     parts.extend(of_database(database).iter().map(unless_it_holds));
     parts.push(format!("\\connect {}\n", identifier(database)));

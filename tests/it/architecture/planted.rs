@@ -1,6 +1,6 @@
 //! Tests of the checker itself: each rule is violated here once, and the checker must report it.
 
-use super::{imports, source, statements, tidy};
+use super::{circles, imports, source, statements, tidy};
 
 /// Findings of the checker in one file, beside a room `archive` that re-exports `RelayJournal`.
 fn found_in(path: &str, code: &str) -> Vec<String> {
@@ -176,6 +176,68 @@ fn forbidden_calls_and_macros() {
     caught(path, "use std::sync::mpsc::channel;", "every queue has a bound");
     caught(path, "fn f() { std::thread::sleep(d); }", "a sleeping thread");
     passes(path, "#[cfg(test)] mod tests { fn f() { g().unwrap(); std::thread::sleep(d); } }");
+}
+
+fn circles_in(files: &[(&str, &str)]) -> Vec<String> {
+    let files = files.iter().map(|(path, code)| ((*path).to_owned(), format!("//! Planted.\n{code}\n")));
+    circles::check(&source::of(files)).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn two_modules_side_by_side_may_not_name_each_other() {
+    let egress = ("src/net/egress.rs", "use super::fetch::Get;");
+    let named = [
+        "use crate::net::egress::Inner;",
+        "fn f(_: super::super::egress::Inner) {}",
+        "fn f() { vec![crate::net::egress::go()]; }",
+    ];
+    for code in named {
+        let found =
+            circles_in(&[egress, ("src/net/fetch/mod.rs", "mod hops;"), ("src/net/fetch/hops.rs", code)]);
+        assert_eq!(found.len(), 1, "{code}: {found:#?}");
+        let begin = "src/net/egress.rs:2: circle of imports in src/net: egress -> fetch -> egress \
+                     (src/net/egress.rs:2 names `crate::net::fetch::Get`, \
+                     src/net/fetch/hops.rs:2 names `crate::net::egress::";
+        assert!(found[0].starts_with(begin), "{}", found[0]);
+    }
+}
+
+#[test]
+fn a_circle_over_other_modules_and_a_reexport_is_found() {
+    let door = ("src/net/mod.rs", "mod dial; mod egress; mod fetch;\npub use fetch::Get;\npub struct Trust;");
+    let egress = ("src/net/egress.rs", "use super::{Get, Trust};");
+    let fetch = ("src/net/fetch.rs", "use super::dial::Stream; use super::Trust; pub struct Get;");
+    let dial = |code| ("src/net/dial.rs", code);
+    let found = circles_in(&[door, egress, fetch, dial("use super::egress::Inner; pub struct Stream;")]);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].contains("in src/net: dial -> egress -> fetch -> dial ("), "{}", found[0]);
+    // A chain, and a folder and its modules that name each other, are no circle.
+    for code in ["pub struct Stream;", "use crate::net::Trust; use crate::base::Network; pub struct Stream;"]
+    {
+        assert_eq!(circles_in(&[door, egress, fetch, dial(code)]), Vec::<String>::new(), "{code}");
+    }
+}
+
+#[test]
+fn circles_are_sought_in_every_folder_and_outside_of_tests() {
+    let pair = |left: &str, right: &str| {
+        let (one, other) = ("src/services/jobs/decide/one.rs", "src/services/jobs/decide/other.rs");
+        circles_in(&[(one, left), (other, right)])
+    };
+    let one = "use super::other::Other;";
+    let found = pair(one, "use super::one::One;");
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].contains("in src/services/jobs/decide: one -> other -> one ("), "{}", found[0]);
+    assert_eq!(pair(one, "#[cfg(test)]\nmod tests { use super::super::one::One; }"), Vec::<String>::new());
+    // The modules at which the paths part import each other, whichever of their files do it.
+    let far = [
+        ("src/store/ingest/intake.rs", "use crate::store::tick::Tick;"),
+        ("src/store/tick.rs", "use super::ingest::journal::Batch;"),
+        ("src/store/ingest/journal.rs", "pub struct Batch;"),
+    ];
+    let found = circles_in(&far);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].contains("in src/store: ingest -> tick -> ingest ("), "{}", found[0]);
 }
 
 #[test]

@@ -19,8 +19,10 @@ pub(super) const LEVELS: &[(&str, u8)] = &[
 ];
 
 /// From, to, reason.
-pub(super) const SAME_LEVEL: &[(&str, &str, &str)] =
-    &[("telemetry", "config", "logging is set up from its own section of the settings")];
+pub(super) const SAME_LEVEL: &[(&str, &str, &str)] = &[
+    ("telemetry", "config", "logging is set up from its own section of the settings"),
+    ("lifecycle", "telemetry", "its metrics are described as all others are"),
+];
 
 /// What a part of a room may import.
 pub(super) struct Part {
@@ -47,9 +49,10 @@ pub(super) const PARTS: &[Part] = &[
     Part { name: "command", below: &["base", "store::Relay"], own: &["event"], other_rooms_events: false },
     Part { name: "decide", below: &["base"], own: &["command", "event"], other_rooms_events: false },
     Part { name: "config", below: &["base", "config"], own: &[], other_rooms_events: false },
+    // `store::labels` are the labels of metrics about tables, leases and roles: the store knows their values.
     Part {
         name: "metrics",
-        below: &["base", "telemetry"],
+        below: &["base", "telemetry", "store::labels"],
         own: &["command", "event"],
         other_rooms_events: false,
     },

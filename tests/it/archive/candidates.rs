@@ -42,7 +42,7 @@ async fn add(writer: &Writer<RelayJournal>, text: &str, source: &'static str) ->
 
 async fn drop_it(writer: &Writer<RelayJournal>, text: &str) {
     let detail = json!({ "reason": "silent", "tries": 12 });
-    writer.append(RelayCommand::Drop { url: url(text), detail }).await.unwrap();
+    writer.append(RelayCommand::Drop { url: text.to_owned(), detail }).await.unwrap();
 }
 
 const WAITING: &str = "SELECT url FROM candidates ORDER BY 1";
@@ -256,7 +256,7 @@ async fn a_seed_that_the_database_refuses_keeps_no_other_seed_out() {
         ("refused_by_database", 1),
         ("private_address", 1),
     ] {
-        let line = format!("initializer_seeds_total{{outcome=\"{outcome}\"}} {lines}\n");
+        let line = format!("quipu_archive_seeds_total{{outcome=\"{outcome}\"}} {lines}\n");
         assert!(exposed.contains(&line), "{line}{exposed}");
     }
 }

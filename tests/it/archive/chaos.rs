@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use super::kit::now;
 use crate::support::farm::{Character, Extent, Farm, Plan};
 use crate::support::instance::{Instance, await_some, signal, wait};
+use crate::support::rounds::rounds;
 
 /// Timeout until the archive is complete again: two leases, a retry pause, and the work.
 const TIMEOUT: Duration = Duration::from_mins(3);
@@ -76,14 +77,14 @@ async fn assert_whole(instance: &Instance, truth: &Pairs) {
 }
 
 /// Connection slots for half of the relays in each process, so that both crawl some.
-const PLACES: &str = "networks.clearnet.relays_at_once=8";
+const SLOTS: &str = "networks.clearnet.relays_at_once=8";
 
 /// `quipu run synchronizer` on an instance whose own synchronizer is off.
 fn synchronizer(instance: &Instance, farm: &Farm, name: &str) -> Child {
     let urls: Vec<String> = farm.relays().iter().map(|relay| relay.url()).collect();
     let only = format!("services.synchronizer.only_relays={}", serde_json::json!(urls));
     // Each process has its own operations listener.
-    let settings = ["--set", LEASE, "--set", PLACES, "--set", "http.ops_address=127.0.0.1:0", "--set", &only];
+    let settings = ["--set", LEASE, "--set", SLOTS, "--set", "http.ops_address=127.0.0.1:0", "--set", &only];
     let mut command: Command = instance.command(&[&["run", "synchronizer"], settings.as_slice()].concat());
     let log = File::create(instance.folder().join(name)).unwrap();
     command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
@@ -97,6 +98,12 @@ fn add_all(instance: &Instance, farm: &Farm) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_relays_of_a_killed_synchronizer_are_taken_over_and_nothing_is_lost_or_doubled() {
+    for _ in 0..rounds() {
+        kill_a_synchronizer().await;
+    }
+}
+
+async fn kill_a_synchronizer() {
     let farm = Farm::start(&PLAN).await.unwrap();
     let instance = Instance::start(&["--set", "services.synchronizer.enabled=false"]);
     add_all(&instance, &farm);
@@ -141,6 +148,12 @@ fn pooler_pid(instance: &Instance) -> Option<u32> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crawl_survives_the_death_of_its_pooler_and_of_its_server() {
+    for _ in 0..rounds() {
+        kill_the_pooler_and_the_server().await;
+    }
+}
+
+async fn kill_the_pooler_and_the_server() {
     let farm = Farm::start(&PLAN).await.unwrap();
     let urls: Vec<String> = farm.relays().iter().map(|relay| relay.url()).collect();
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();

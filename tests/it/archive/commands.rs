@@ -1,8 +1,9 @@
 //! Messages of the commands when they fail, and the contents of the ready file.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -23,8 +24,17 @@ async fn the_ready_file_is_private_and_names_every_door() {
         assert_eq!(client.query_typed("SELECT 1", &[]).await.unwrap().len(), 1, "{key}");
     }
     let services = instance.ready["services"].as_object().unwrap();
-    let expected =
-        ["console", "finder", "messages", "messages-http", "ops", "projector", "synchronizer", "ticker"];
+    let expected = [
+        "console",
+        "finder",
+        "messages",
+        "messages-http",
+        "observer",
+        "ops",
+        "projector",
+        "synchronizer",
+        "ticker",
+    ];
     assert_eq!(services.keys().collect::<Vec<_>>(), expected);
     for service in expected {
         let address: std::net::SocketAddr = services[service].as_str().unwrap().parse().unwrap();
@@ -117,18 +127,37 @@ async fn a_data_folder_in_use_is_refused_and_the_one_that_uses_it_goes_on() {
 }
 
 #[test]
-fn a_taken_port_is_refused_by_its_number() {
+fn every_taken_port_is_named_with_its_setting_and_the_remedy_before_anything_starts() {
     let folder = enterable_folder();
-    for place in [1, 2, 3] {
-        let base = free_port_block();
-        let _taken = TcpListener::bind(("127.0.0.1", base + place)).unwrap();
+    let base = free_port_block();
+    let up = || {
         let mut command = quipu(folder.path());
-        command.args(["up", "--set", "services.initializer.enabled=false", "--port-base", &base.to_string()]);
-        let said = run(command.arg("--data").arg(folder.path().join("data")), folder.path()).refusal();
-        assert!(said.contains(&(base + place).to_string()), "port {place} of the block: {said}");
-        assert!(!folder.path().join("data/instance.json").exists());
-        assert!(!folder.path().join("data/postgres/postmaster.pid").exists(), "nothing stays behind");
+        command.args(["up", "--sample", "--port-base", &base.to_string()]);
+        run(command.arg("--data").arg(folder.path().join("data")), folder.path()).refusal()
+    };
+    let names = [
+        "console (`http.console_address`)",
+        "ops (`http.ops_address`)",
+        "postgres",
+        "pgbouncer",
+        "sample-relay",
+        "messages (`services.messages.ws_address`)",
+        "messages-http (`services.messages.http_address`)",
+    ];
+    for (place, name) in names.into_iter().enumerate() {
+        let port = base + u16::try_from(place).unwrap();
+        let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let said = up();
+        assert!(said.contains(&format!("127.0.0.1:{port} for {name}: ")), "{said}");
+        assert!(
+            said.contains("stop the program that listens there") && said.contains("--port-base N"),
+            "{said}"
+        );
+        assert_eq!(said.matches(" for ").count(), 1, "{said}");
+        assert!(!folder.path().join("data").exists(), "nothing is made");
     }
+    let _taken = [0, 3, 5].map(|place| TcpListener::bind(("127.0.0.1", base + place)).unwrap());
+    assert_eq!(up().matches(" for ").count(), 3);
 }
 
 #[test]
@@ -164,6 +193,55 @@ async fn services_run_beside_an_instance_and_on_after_its_own() {
     instance.stop();
 }
 
+/// As `quipu … | head` when `head` has ended. A closed standard error (`2>&1 | head`) is no failure either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_pipe_ends_a_listing_silently() {
+    const RELAY: &str = "ws://127.0.0.1:5";
+    let instance = Instance::start(&[]);
+    instance.run(&["relays", "add", RELAY]).ok();
+    instance.run(&["messages", "token", "create", "--wayfarer", "w"]).ok();
+    let sample = instance.run(&["sample", "--count", "50"]).ok();
+    super::kit::import(&instance, sample.stdout.as_bytes(), &["--relay", RELAY]);
+    let said = instance.folder().join("closed.err");
+    for arguments in [
+        &["sample", "--count", "5000"][..],
+        &["export"],
+        &["relays", "list"],
+        &["relays", "list", "--json"],
+        &["relays", "show", RELAY],
+        &["archive", "status"],
+        &["archive", "status", "--json"],
+        &["archive", "coverage", "--relay", RELAY],
+        &["messages", "token", "list"],
+        &["messages", "token", "list", "--json"],
+        &["check-config"],
+        &["check-config", "--markdown"],
+        &["setup-sql"],
+        &["url"],
+        &["verify"],
+    ] {
+        let status = |stderr: Stdio| {
+            let mut child = instance.command(arguments).stdout(closed_pipe()).stderr(stderr).spawn().unwrap();
+            wait(&mut child).unwrap_or_else(|| panic!("{arguments:?} does not end")).code()
+        };
+        assert_eq!(status(File::create(&said).unwrap().into()), Some(0), "{arguments:?}");
+        assert_eq!(fs::read_to_string(&said).unwrap(), "", "{arguments:?}");
+        assert_eq!(status(closed_pipe()), Some(0), "{arguments:?}");
+    }
+    // A command that fails reports it by its code, even if no one reads the reason.
+    let mut child =
+        instance.command(&["relays", "show", "wss://unknown.example"]).stderr(closed_pipe()).spawn();
+    assert_eq!(wait(child.as_mut().unwrap()).unwrap().code(), Some(1));
+    instance.stop();
+}
+
+/// The writing end of a pipe that has no reader.
+fn closed_pipe() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
 #[test]
 fn check_config_shows_json_and_refuses_by_key_and_reason() {
     let folder = enterable_folder();
@@ -184,6 +262,9 @@ fn check_config_shows_json_and_refuses_by_key_and_reason() {
     for words in ["services.synchronizer.catching_up_max", "log.colour: unknown key"] {
         assert!(said.contains(words), "{said}");
     }
-    let said = check(&["nonsense"]).refusal();
-    assert!(said.contains("nonsense: expected `section.key=value`"), "{said}");
+    // An argument that is no setting is reported together with the others.
+    let said = check(&["nonsense", "log.colour=red", " =1"]).refusal();
+    for words in ["nonsense: expected `section.key=value`", "log.colour: unknown key", " =1: expected"] {
+        assert!(said.contains(words), "{said}");
+    }
 }

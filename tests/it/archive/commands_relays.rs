@@ -137,12 +137,12 @@ async fn status_counts_exactly_what_is_there_also_after_an_erasure() {
     );
     let refused = instance.run(&["erase", "--event", &id, "--reason", "x"]).refusal();
     assert!(
-        refused.contains(&id) && refused.contains("1 events and 2 sightings would be removed for good"),
+        refused.contains(&id) && refused.contains("1 event and 2 sightings would be removed for good"),
         "{refused}"
     );
     assert_eq!(instance.count("SELECT count(*) FROM events").await, 2_000);
     let months = instance.run(&["retention", "--before", "2100-01"]).refusal();
-    assert!(months.contains("months would be removed for good"), "{months}");
+    assert!(months.contains(" month") && months.contains(" would be removed for good"), "{months}");
     let months = instance.run(&["retention", "--before", "2100-01", "--dry-run", "--json"]).ok().json_lines();
     assert!(!months.is_empty());
     let erased =
@@ -185,5 +185,16 @@ async fn status_counts_exactly_what_is_there_also_after_an_erasure() {
     ] {
         assert!(told.contains(words), "{words}: {told}");
     }
+
+    // An id under which nothing is stored gets a tombstone, too.
+    let unknown = "ab".repeat(32);
+    let dry = instance.run(&["erase", "--event", &unknown, "--reason", "x", "--dry-run"]).ok();
+    for words in ["nothing is stored under this id", "tombstone", "nothing was removed"] {
+        assert!(dry.stderr.contains(words), "{words}: {dry:?}");
+    }
+    let told = instance.run(&["erase", "--event", &unknown, "--reason", "x", "--yes"]).ok().stdout;
+    assert!(told.contains("nothing was stored under this id") && told.contains("tombstone"), "{told}");
+    let tombstones = format!("SELECT count(*) FROM erasure WHERE event_id = decode('{unknown}', 'hex')");
+    assert_eq!(instance.count(&tombstones).await, 1);
     instance.stop();
 }

@@ -17,30 +17,22 @@ use tokio_postgres::Client;
 
 use super::kit::{Sample, ids_of};
 use crate::support::instance::{Instance, await_some, signal};
+use crate::support::rounds::rounds;
 
-/// The processes to kill, in order: ten times Quipu and ten times PostgreSQL, each at a random moment.
-const ROUNDS: [Victim; 20] = [
+/// The processes to kill in each round, in order: three times Quipu and three times PostgreSQL, each at a
+/// random moment.
+const VICTIMS: [Victim; 6] = [
     Victim::Import,
     Victim::Postmaster,
     Victim::Instance,
     Victim::Backend,
-    Victim::Import,
-    Victim::Postmaster,
-    Victim::Instance,
-    Victim::Postmaster,
-    Victim::Import,
-    Victim::Backend,
-    Victim::Instance,
-    Victim::Postmaster,
-    Victim::Import,
-    Victim::Postmaster,
-    Victim::Instance,
-    Victim::Backend,
-    Victim::Import,
-    Victim::Postmaster,
     Victim::Instance,
     Victim::Postmaster,
 ];
+
+/// Events of the file for each round: twice as many as one round usually stores, so that every crash comes in
+/// the middle of an import.
+const EVENTS_A_ROUND: usize = 60_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Victim {
@@ -159,13 +151,16 @@ async fn crash(victim: Victim, instance: &mut Instance, mut importing: Importing
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_crashes_of_quipu_and_ten_of_postgresql_in_the_middle_of_an_import_lose_and_double_nothing() {
+async fn crashes_of_quipu_and_of_postgresql_in_the_middle_of_an_import_lose_and_double_nothing() {
     let seed: u64 = rand::random();
     println!("the seed of the moments is {seed}");
     let mut dice = ChaCha8Rng::seed_from_u64(seed);
-    let sample = Sample::get();
+    let rounds = usize::try_from(rounds()).unwrap();
+    let events = EVENTS_A_ROUND * rounds;
+    let sample = Arc::new(Sample::of(events));
     let mut instance = Instance::start(&[]);
-    for (round, victim) in ROUNDS.into_iter().enumerate() {
+    let victims = std::iter::repeat_n(VICTIMS, rounds).flatten();
+    for (number, victim) in victims.enumerate() {
         let started = Instant::now();
         let mut importing = Importing::start(&instance, &sample);
         importing.until_stored(dice.random_range(1..=8));
@@ -175,16 +170,16 @@ async fn ten_crashes_of_quipu_and_ten_of_postgresql_in_the_middle_of_an_import_l
         let stored = stored_ids(&reconnect(&instance.url("owner_database_url")).await).await;
         let missing = acknowledged.iter().filter(|id| !stored.contains(*id)).count();
         println!(
-            "round {round}, {victim:?}: {} acknowledged, {} stored, {:?}",
+            "crash {number}, {victim:?}: {} acknowledged, {} stored, {:?}",
             acknowledged.len(),
             stored.len(),
             started.elapsed()
         );
         assert_eq!(missing, 0, "acknowledged events are missing");
-        assert!(stored.len() < Sample::EVENTS, "the crash came in the middle");
+        assert!(stored.len() < events, "the crash came in the middle");
     }
 
-    assert_eq!(Importing::start(&instance, &sample).finish().len(), Sample::EVENTS);
+    assert_eq!(Importing::start(&instance, &sample).finish().len(), events);
     let file = instance.folder().join("exported.jsonl");
     instance.run(&["export", "--output", file.to_str().unwrap()]).ok();
     let mut exported = ids_of(&file);

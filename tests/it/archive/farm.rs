@@ -141,7 +141,7 @@ async fn a_relay_that_was_never_asked_comes_before_all_that_are_merely_listened_
         assert!(started.elapsed() < Duration::from_mins(1), "still missing:\n{}", left.join("\n"));
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
-    println!("sixty relays in fifteen places after {:?}", started.elapsed());
+    println!("sixty relays in fifteen slots after {:?}", started.elapsed());
     instance.stop();
 }
 

@@ -1,6 +1,6 @@
 //! Relays that the operator adds are dialled before all others, and `quipu relays add --wait` shows it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quipu::sample::SampleGenerator;
 use serde_json::Value;
@@ -29,7 +29,7 @@ fn steps(lines: &[Value]) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_4_an_added_relays_first_event_is_committed_within_5_s_while_300_silent_relays_hold_every_place() {
+async fn a_4_an_added_relays_first_event_is_committed_within_5_s_while_300_silent_relays_hold_every_slot() {
     let (port, _tasks) = silent().await;
     let relay = Relay::start(SampleGenerator::paced(71, 60)).await;
     let arguments = [
@@ -51,7 +51,7 @@ async fn a_4_an_added_relays_first_event_is_committed_within_5_s_while_300_silen
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(instance.count(held).await > 40, "first looks and ordinary places are taken");
+    assert!(instance.count(held).await > 40, "first looks and ordinary slots are taken");
 
     let ran = instance.run(&["relays", "add", &relay.url, "--wait", "--json", "--timeout", "30"]).ok();
     let lines = ran.json_lines();
@@ -65,6 +65,30 @@ async fn a_4_an_added_relays_first_event_is_committed_within_5_s_while_300_silen
     assert!(first < 5_000, "{lines:?}");
     let events = format!("SELECT count(*) FROM events_relays WHERE relay_url = '{}'", relay.url);
     assert_eq!(instance.count(&events).await, i64::try_from(relay.events.len()).unwrap());
+    instance.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_the_instance_does_not_dial_is_not_waited_for() {
+    let relay = Relay::start(SampleGenerator::paced(5, 20)).await;
+    let instance = Instance::crawling(&[&relay.url], &[]);
+    let other = format!("ws://127.0.0.1:{}", free_port());
+    let started = Instant::now();
+    let ran = instance.run(&["relays", "add", &other, "--wait", "--timeout", "600"]);
+    assert!(started.elapsed() < Duration::from_mins(1), "{:?}", started.elapsed());
+    assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+    for words in ["added", "not waited for", &relay.url, "services.synchronizer.only_relays", "--sample"] {
+        assert!(ran.stdout.contains(words), "{words}: {ran:?}");
+    }
+    // The one that is dialled is waited for all the same.
+    let ran = instance.run(&["relays", "add", &other, &relay.url, "--wait", "--json"]);
+    assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+    let last = |url: &str| {
+        let lines = ran.json_lines();
+        let line = lines.iter().rev().find(|line| line["url"] == url).unwrap();
+        line["step"].as_str().unwrap().to_owned()
+    };
+    assert_eq!((last(&other), last(&relay.url)), ("failed".to_owned(), "complete".to_owned()));
     instance.stop();
 }
 

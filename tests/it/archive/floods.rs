@@ -156,7 +156,8 @@ async fn a_flood_of_invalid_events_is_ended_and_fills_neither_journal_nor_number
     assert_eq!(number(&owner, why).await, 1);
     assert_eq!(flood.connections.load(Ordering::Relaxed), 1, "it is not dialled again soon");
     let entries = "SELECT count(*) FROM relay_log WHERE detail ->> 'what' = 'refused'";
-    assert_eq!(number(&owner, entries).await, 1);
+    // Refusals are summed for each minute, and the flood may run from one minute into the next.
+    assert!((1..=2).contains(&number(&owner, entries).await));
     let told = "SELECT sum((detail -> 'reasons' ->> 'malformed')::bigint)::bigint FROM relay_log WHERE detail ->> 'what' = 'refused'";
     assert!((1_000..20_000).contains(&number(&owner, told).await));
     // Only the pages of the other relay are recorded. Each event used one slot, or two where two pages of one

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::kit::{assert_exported_as_signed, exported, import, json_file, real_events};
+use super::kit::{assert_exported_as_signed, exported, import, import_refused, json_file, real_events};
 use crate::support::instance::{Instance, run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -17,7 +17,8 @@ async fn a_second_import_of_the_same_file_stores_nothing_and_says_so() {
 
     let first = instance.run(&["import", path, "--json"]).ok().json_lines();
     let (total, parts) = first.split_last().unwrap();
-    assert_eq!(*total, json!({ "total": true, "stored": 3_000, "known": 0, "refused": {} }));
+    let wanted = |stored: u64, known: u64| json!({ "total": true, "stored": stored, "known": known, "refused": {}, "refused_lines": [] });
+    assert_eq!(*total, wanted(3_000, 0));
     // The parts cover each line exactly once.
     let mut ranges: Vec<(u64, u64)> = parts
         .iter()
@@ -28,7 +29,7 @@ async fn a_second_import_of_the_same_file_stores_nothing_and_says_so() {
     assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0), "{ranges:?}");
 
     let second = instance.run(&["import", path, "--json"]).ok().json_lines();
-    assert_eq!(*second.last().unwrap(), json!({ "total": true, "stored": 0, "known": 3_000, "refused": {} }));
+    assert_eq!(*second.last().unwrap(), wanted(0, 3_000));
     let told = instance.run(&["import", path]).ok();
     assert_eq!(told.stdout, "0 new, 3000 stored before or kept away by an erasure, 0 refused\n");
     assert_eq!(instance.count("SELECT count(*) FROM events").await, 3_000);
@@ -36,6 +37,39 @@ async fn a_second_import_of_the_same_file_stores_nothing_and_says_so() {
 
     assert_exported_as_signed(&exported(&instance, &[]), &json_file(&file));
     instance.run(&["verify"]).ok();
+    instance.stop();
+}
+
+/// Lines are refused in three steps: when they are read, when their id is computed, when their signature is
+/// checked. Each keeps its number in the file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_lines_are_named_and_a_file_without_a_good_line_is_a_failure() {
+    let instance = Instance::start(&[]);
+    let sample = instance.run(&["sample", "--count", "4", "--seed", "6"]).ok();
+    let good: Vec<&str> = sample.stdout.lines().collect();
+    let mut bad_id = sample.json_lines()[0].clone();
+    bad_id["content"] = "changed".into();
+    let mut bad_signature = sample.json_lines()[1].clone();
+    bad_signature["sig"] = "00".repeat(64).into();
+    let bad = [bad_id.to_string(), "no JSON".to_owned(), bad_signature.to_string()];
+    let lines = ["", good[2], &bad[0], "", &bad[1], good[3], &bad[2]].join("\n");
+    let total = import(&instance, lines.as_bytes(), &[]);
+    assert_eq!((&total["stored"], &total["known"]), (&json!(2), &json!(0)), "{total}");
+    let named = json!([[3, "bad_id"], [5, "malformed"], [7, "bad_signature"]]);
+    assert_eq!(total["refused_lines"], named);
+    let file = instance.folder().join("import.jsonl");
+    let said = instance.run(&["import", file.to_str().unwrap()]).ok().stdout;
+    let head = "0 new, 2 stored before or kept away by an erasure, 3 refused\n  line 3: bad_id\n  line 5: malformed\n  \
+                line 7: bad_signature\n";
+    assert!(said.starts_with(head), "{said}");
+    for count in ["  1 malformed\n", "  1 bad_id\n", "  1 bad_signature\n"] {
+        assert!(said.contains(count), "{said}");
+    }
+
+    let total = import_refused(&instance, "no JSON\n".repeat(12).as_bytes());
+    assert_eq!(total["refused"], json!({ "malformed": 12 }));
+    let lines = total["refused_lines"].as_array().unwrap();
+    assert_eq!((lines.len(), &lines[9]), (10, &json!([10, "malformed"])));
     instance.stop();
 }
 
@@ -68,7 +102,7 @@ async fn an_event_that_cannot_be_read_is_named_and_the_others_are_exported() {
     let told = instance.run(&["export"]);
     assert_eq!(told.json_lines().len(), 300);
     let why = told.refusal();
-    assert!(why.contains(&"ab".repeat(32)) && why.contains("1 events cannot be read"), "{why}");
+    assert!(why.contains(&"ab".repeat(32)) && why.contains("1 event cannot be read"), "{why}");
     let verified = instance.run(&["verify", "--events"]);
     assert!(verified.stdout.contains(&format!("{}: tags", "ab".repeat(32))), "{verified:?}");
     verified.refusal();

@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use nostr_relay_builder::prelude::{MemoryDatabase, MemoryDatabaseOptions, NostrDatabase as _};
 use nostr_relay_builder::{LocalRelay, RelayBuilder};
@@ -14,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::database::enterable_folder;
-use crate::support::instance::{Instance, await_some, quipu, run};
+use crate::support::instance::{Instance, Ran, await_some, quipu, run};
 
 /// A relay of another project (nostr-sdk), in this process.
 pub(crate) struct Relay {
@@ -123,7 +122,7 @@ pub(crate) fn now() -> i64 {
     quipu::base::SystemClock.now().timestamp()
 }
 
-/// A file of 200,000 generated events, shared by tests that run at the same time.
+/// A file of generated events.
 pub(crate) struct Sample {
     folder: TempDir,
     /// The id of each line.
@@ -131,32 +130,20 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Number of events that the requirements of the archive refer to.
-    pub(crate) const EVENTS: usize = 200_000;
-
-    pub(crate) fn get() -> Arc<Self> {
-        static SAMPLE: Mutex<Weak<Sample>> = Mutex::new(Weak::new());
-        let mut shared = SAMPLE.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.upgrade().unwrap_or_else(|| {
-            let sample = Arc::new(Self::make());
-            *shared = Arc::downgrade(&sample);
-            sample
-        })
-    }
-
-    fn make() -> Self {
+    /// Makes a file of `events` events, always the same ones.
+    pub(crate) fn of(events: usize) -> Self {
         let folder = enterable_folder();
         let mut command = quipu(folder.path());
         let file = File::create(folder.path().join("sample.jsonl")).unwrap();
         let mut child = command
-            .args(["sample", "--seed", "7", "--count", &Self::EVENTS.to_string()])
+            .args(["sample", "--seed", "7", "--count", &events.to_string()])
             .stdout(file)
             .spawn()
             .unwrap();
         assert!(await_some("the sample", || child.try_wait().unwrap()).success());
         let mut sample = Self { folder, ids: Vec::new() };
         sample.ids = ids_of(&sample.path());
-        assert_eq!(sample.ids.len(), Self::EVENTS);
+        assert_eq!(sample.ids.len(), events);
         sample
     }
 
@@ -186,12 +173,26 @@ pub(crate) fn free_port() -> u16 {
 
 /// Imports lines and returns the summary of the import.
 pub(crate) fn import(instance: &Instance, lines: &[u8], arguments: &[&str]) -> Value {
+    total_of(&import_of(instance, lines, arguments).ok())
+}
+
+/// Imports lines of which every one is refused, and returns the summary of the import.
+pub(crate) fn import_refused(instance: &Instance, lines: &[u8]) -> Value {
+    let ran = import_of(instance, lines, &[]);
+    assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("nothing was imported: every line was refused"), "{ran:?}");
+    total_of(&ran)
+}
+
+fn import_of(instance: &Instance, lines: &[u8], arguments: &[&str]) -> Ran {
     let file = instance.folder().join("import.jsonl");
     fs::write(&file, lines).unwrap();
     let mut command = instance.command(&["import", "--json"]);
-    let ran = run(command.arg(&file).args(arguments), instance.folder()).ok();
-    let all = ran.json_lines();
-    let total = all.last().unwrap().clone();
+    run(command.arg(&file).args(arguments), instance.folder())
+}
+
+fn total_of(ran: &Ran) -> Value {
+    let total = ran.json_lines().pop().unwrap();
     assert_eq!(total["total"], true);
     total
 }

@@ -36,7 +36,7 @@ async fn publish(url: &str, events: &[Event]) {
 /// Waits until `relays` relays are caught up and have a live subscription.
 async fn await_live(instance: &Instance, relays: u32) {
     for _ in 0..1_200 {
-        if metric(instance, "synchronizer_live_relays").await >= f64::from(relays) {
+        if metric(instance, "quipu_archive_live_relays").await >= f64::from(relays) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -44,20 +44,12 @@ async fn await_live(instance: &Instance, relays: u32) {
     panic!("no relay is live within a minute:\n{}", instance.log());
 }
 
+/// The sum of all series of one name.
 async fn metric(instance: &Instance, name: &str) -> f64 {
-    let ops = instance.ready["services"]["ops"].as_str().unwrap().to_owned();
-    let outside = Egress::new(&Networks::default()).unwrap();
-    let get = quipu::net::Get {
-        url: &format!("http://{ops}/metrics"),
-        trust: Trust::Named,
-        accept: "text/plain",
-        bytes_max: 1 << 20,
-        timeout: Duration::from_secs(10),
-        redirects_max: 0,
-    };
-    let text = String::from_utf8(outside.get(get).await.unwrap().body).unwrap();
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.map_or(0.0, |value| value.trim().parse().unwrap())
+    let (_, text) = instance.fetch("ops", "/metrics").await;
+    let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+    let values = text.lines().filter(of_name).map(|line| line.rsplit_once(' ').unwrap().1);
+    values.map(|value| value.parse::<f64>().unwrap()).sum()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -123,7 +115,7 @@ async fn n_77_what_the_archive_has_already_is_compared_and_not_downloaded() {
     instance.run(&["relays", "add", &first.url]).ok();
     await_complete(&instance, &first.url, now() - 120).await;
     await_live(&instance, 1).await;
-    let received = metric(&instance, "ingest_offered_events_total").await;
+    let received = metric(&instance, "quipu_ingest_offered_events_total").await;
 
     instance.run(&["relays", "add", &second.url]).ok();
     await_complete(&instance, &second.url, now() - 120).await;
@@ -132,7 +124,7 @@ async fn n_77_what_the_archive_has_already_is_compared_and_not_downloaded() {
         let seen = format!("SELECT count(*) FROM events_relays WHERE relay_url = '{}'", relay.url);
         await_count(&instance, &seen, i64::try_from(relay.events.len()).unwrap()).await;
     }
-    assert!(metric(&instance, "synchronizer_comparisons_total").await >= 1.0);
+    assert!(metric(&instance, "quipu_archive_comparisons_total").await >= 1.0);
     // Requests, not pages: 3,000 events at 500 a page would take at least six.
     let asked = format!(
         "SELECT sum(requests)::bigint FROM sync_log JOIN relays r ON r.number = relay WHERE url = '{}'",

@@ -21,6 +21,7 @@ async fn lilbrotr_archives_without_tags_and_content_and_says_that_it_cannot_expo
     let kept = "SELECT count(*) FROM events WHERE coalesce(tags::text, content, array_to_string(tagvalues, '')) IS NOT NULL";
     assert_eq!(instance.count(kept).await, 0);
 
+    assert!(!instance.log().contains("quipu export"), "the summary suggests only what works");
     let refused = instance.run(&["export"]);
     assert_eq!(refused.stdout, "");
     assert!(refused.refusal().contains("stores neither tags nor content"));

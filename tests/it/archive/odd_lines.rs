@@ -8,7 +8,7 @@ use quipu::sample::SampleGenerator;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::kit::{Relay, assert_exported_as_signed, await_complete, exported, import, now};
+use super::kit::{Relay, assert_exported_as_signed, await_complete, exported, import, import_refused, now};
 use crate::support::instance::Instance;
 
 /// Largest `created_at` that fits a signed 64-bit number.
@@ -29,12 +29,16 @@ struct Odd {
     lines: Vec<u8>,
     stored: Vec<Value>,
     refused: BTreeMap<&'static str, u64>,
+    /// The number of each refused line, with its reason.
+    refused_lines: Vec<(usize, &'static str)>,
+    count: usize,
 }
 
 impl Odd {
     fn line(&mut self, line: impl AsRef<[u8]>) {
         self.lines.extend_from_slice(line.as_ref());
         self.lines.push(b'\n');
+        self.count += 1;
     }
 
     fn stored(&mut self, event: Value) {
@@ -45,6 +49,7 @@ impl Odd {
     fn refused(&mut self, reason: &'static str, line: impl AsRef<[u8]>) {
         self.line(line);
         *self.refused.entry(reason).or_default() += 1;
+        self.refused_lines.push((self.count, reason));
     }
 
     /// Adds lines that are hard to store and must be stored.
@@ -136,7 +141,9 @@ async fn each_odd_line_is_stored_as_signed_or_refused_for_its_reason_and_none_di
     let sample: Vec<Event> = SampleGenerator::paced(13, 300).collect();
     let relay = Relay::start(sample).await;
     let instance = Instance::crawling(&[&relay.url], &[]);
-    let total = import(&instance, &odd.lines, &["--relay", &relay.url]);
+    let mut total = import(&instance, &odd.lines, &["--relay", &relay.url]);
+    let named = total.as_object_mut().unwrap().remove("refused_lines").unwrap();
+    assert_eq!(named, json!(odd.refused_lines[..10]));
     let wanted = json!({ "total": true, "stored": odd.stored.len(), "known": 1, "refused": odd.refused });
     assert_eq!(total, wanted);
     let in_journal =
@@ -171,8 +178,8 @@ async fn each_odd_line_is_stored_as_signed_or_refused_for_its_reason_and_none_di
 async fn n_01_an_event_with_an_empty_tag_is_refused_as_malformed_although_its_signature_is_right() {
     let instance = Instance::start(&[]);
     let event = sign(&Keys::generate(), 1_700_000_000, 1, &json!([[]]), "an empty tag");
-    let total = import(&instance, event.to_string().as_bytes(), &[]);
-    assert_eq!(total, json!({ "total": true, "stored": 0, "known": 0, "refused": { "malformed": 1 } }));
+    let total = import_refused(&instance, event.to_string().as_bytes());
+    assert_eq!((&total["stored"], &total["refused"]), (&json!(0), &json!({ "malformed": 1 })));
     instance.stop();
 }
 
@@ -187,8 +194,8 @@ async fn n_01_2_upper_case_hex_is_refused() {
         event[field] = event[field].as_str().unwrap().to_uppercase().into();
         lines.push(event.to_string());
     }
-    let total = import(&instance, lines.join("\n").as_bytes(), &[]);
-    assert_eq!(total, json!({ "total": true, "stored": 0, "known": 0, "refused": { "malformed": 3 } }));
+    let total = import_refused(&instance, lines.join("\n").as_bytes());
+    assert_eq!((&total["stored"], &total["refused"]), (&json!(0), &json!({ "malformed": 3 })));
     instance.stop();
 }
 
@@ -201,8 +208,10 @@ async fn a_copy_with_a_broken_signature_does_not_keep_the_right_one_away_and_eve
     let lines = [&broken, &right, &broken, &right].map(ToString::to_string).join("\n");
     for (stored, known) in [(1, 1), (0, 2)] {
         let total = import(&instance, lines.as_bytes(), &["--relay", "ws://127.0.0.1:1"]);
-        let wanted =
-            json!({ "total": true, "stored": stored, "known": known, "refused": { "bad_signature": 2 } });
+        let wanted = json!({
+            "total": true, "stored": stored, "known": known, "refused": { "bad_signature": 2 },
+            "refused_lines": [[1, "bad_signature"], [3, "bad_signature"]],
+        });
         assert_eq!(total, wanted);
     }
     assert_exported_as_signed(&exported(&instance, &[]), [&right]);

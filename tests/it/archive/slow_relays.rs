@@ -16,7 +16,7 @@ const HONEST: Plan = Plan {
     port: 0,
 };
 
-/// The same number of honest relays, and ten that never give up their places and are crawled first.
+/// The same number of honest relays, and ten that never give up their slots and are crawled first.
 const BESIDE: Plan = Plan {
     relays: 20,
     character: |number| match number {
@@ -30,7 +30,7 @@ const BESIDE: Plan = Plan {
     port: 0,
 };
 
-/// Four places, and one for slow relays. A relay must deliver five events per second of waiting.
+/// Four reading slots, and one for slow relays. A relay must deliver five events per second of waiting.
 const SETTINGS: [&str; 8] = [
     "--set",
     "services.synchronizer.catching_up_max=4",

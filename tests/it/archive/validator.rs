@@ -232,6 +232,25 @@ async fn a_private_address_is_dropped_at_once_and_never_dialled() {
 }
 
 #[tokio::test]
+async fn a_candidate_whose_url_cannot_be_parsed_is_dropped_with_the_reason() {
+    let mut kit = Kit::new().await;
+    let owner = kit.database.owner().await;
+    let found = "
+        INSERT INTO relay_log (batch, slot, kind, url, network, detail)
+        VALUES (gen_random_uuid(), 0, 'found', 'wss://two words.example', 'clearnet',
+                '{\"source\": \"event\", \"domain\": \"words.example\"}');
+        INSERT INTO candidates (url, network, found_at, source, domain)
+        SELECT url, network, recorded_at, detail ->> 'source', detail ->> 'domain' FROM relay_log";
+    owner.batch_execute(found).await.unwrap();
+    cycle(&mut kit, &Networks::default(), &config::Validator::default()).await;
+    let dropped = "SELECT url || ' ' || (detail ->> 'reason') FROM relay_log WHERE kind = 'dropped'";
+    assert_eq!(texts(&owner, dropped).await, ["wss://two words.example bad_url"]);
+    assert_eq!(number(&owner, "SELECT count(*) FROM candidates").await, 0);
+    assert_eq!(number(&owner, "SELECT count(*) FROM candidate_tries").await, 0);
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_failing_candidate_is_tried_after_growing_pauses_and_given_up_with_the_last_reason() {
     let mut kit = Kit::new().await;
     let proxy = proxy().await;

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use quipu::base::Secret;
 use quipu::store::embedded::{Embedded, SharedRole};
 use quipu::store::setup::{Credentials, create_database, create_roles};
+use quipu::store::{self, owner};
 use sqlx::{Connection, PgConnection, Row, postgres::PgListener};
 use tokio::task::JoinSet;
 use tokio_postgres::{AsyncMessage, NoTls};
@@ -41,7 +43,7 @@ async fn each_role_logs_in(embedded: &Embedded) {
         assert_eq!(ask(url, "select current_user::text").await.unwrap(), role);
     }
     let wrong = embedded.urls().write.expose().replace("quipu:", "quipu:x");
-    assert!(ask(&quipu::base::Secret::new(wrong), "select ''").await.is_err());
+    assert!(ask(&Secret::new(wrong), "select ''").await.is_err());
     let reader = embedded.shared_role_url(SharedRole::Reader);
     assert_eq!(ask(&reader, "show statement_timeout").await.unwrap(), "1min");
     assert_eq!(ask(&reader, "show default_transaction_read_only").await.unwrap(), "on");
@@ -85,6 +87,9 @@ async fn the_write_url_pools_transactions(embedded: &Embedded) {
     assert_ne!(backends[2].1, backends[3].1, "two clients with the session URL do not");
     let options = format!("{}&options=-c%20work_mem%3D1MB", urls.write.expose());
     assert!(tokio_postgres::connect(&options, NoTls).await.is_err(), "startup options stay refused");
+    let told = owner::connect(&Secret::new(options)).await.unwrap_err();
+    assert!(matches!(told, store::Error::Broken(_)), "waiting does not help: {told}");
+    assert!(told.to_string().contains("Remove the parameter from the database URL"), "{told}");
 }
 
 async fn the_session_url_keeps_its_session(embedded: &Embedded) {
@@ -139,8 +144,8 @@ async fn other_databases_need_no_configuration(embedded: &Embedded) {
 async fn roles_can_be_made_again(embedded: &Embedded) {
     let credentials = Credentials::random();
     let superuser = embedded.superuser_url();
-    // Every role can take this lock; a session that holds it delays the setup but does not prevent it.
-    let holder = quipu::store::owner::connect(&superuser).await.unwrap();
+    // Where no superuser closed these functions, every role can take this lock; a session that holds it delays the setup but does not prevent it.
+    let holder = owner::connect(&superuser).await.unwrap();
     holder.batch_execute("SELECT pg_advisory_lock(487301148789)").await.unwrap();
     create_roles(&superuser, &credentials).await.unwrap();
     drop(holder);

@@ -158,7 +158,6 @@ const TAKEN: &[(&str, &str)] = &[
     ("REVOKE quipu FROM quipu_session", "role quipu_session has the privileges of role quipu"),
     ("ALTER ROLE quipu NOLOGIN", "role quipu may log in"),
     ("ALTER ROLE quipu CREATEDB", "role quipu has no attribute of an administrator"),
-    ("ALTER ROLE quipu_reader RESET statement_timeout", "role quipu_reader has a statement_timeout"),
     ("REVOKE INSERT ON ingest_log FROM quipu", "role quipu has the privilege INSERT on table ingest_log"),
     (
         "REVOKE SELECT ON events FROM quipu, quipu_reader",
@@ -291,22 +290,48 @@ async fn logins_that_fail_say_why(server: &OperatorServer, owner: &Secret) {
     }
 }
 
-/// The roles and the database that the PostgreSQL container makes are what a start requires.
+/// `quipu setup`, as docker compose runs it: passwords come from files, and the roles get the settings that the
+/// embedded server's have.
 #[tokio::test]
-async fn what_the_container_prepares_is_enough() {
+async fn setup_with_passwords_in_files_prepares_what_a_start_requires() {
     let server = OperatorServer::start().await;
-    let admin = url::Url::parse(server.superuser_url("postgres").expose()).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/container-roles");
-    let mut command = std::process::Command::new(script);
-    command.env("PGHOST", "127.0.0.1").env("PGPORT", server.port().to_string());
-    command.env("PGPASSWORD", admin.password().unwrap());
-    for role in ["QUIPU_OWNER", "QUIPU", "QUIPU_SESSION", "QUIPU_READER"] {
-        command.env(format!("{role}_PASSWORD"), "secret");
+    let folder = server.folder().join("secrets");
+    fs::create_dir(&folder).unwrap();
+    let admin = url::Url::parse(server.superuser_url("quipu").expose()).unwrap();
+    fs::write(folder.join("postgres"), format!("{}\n", admin.password().unwrap())).unwrap();
+    let mut without_password = admin.clone();
+    without_password.set_password(None).unwrap();
+    let setup = || {
+        let mut command = quipu(server.folder());
+        command.env("DATABASE_URL", without_password.as_str());
+        command.env("DATABASE_PASSWORD_FILE", folder.join("postgres"));
+        command.args(["setup", "--passwords"]).arg(&folder);
+        run(&mut command, server.folder())
+    };
+    let told = setup().refusal();
+    assert!(told.contains(folder.join("quipu_owner").to_str().unwrap()), "{told}");
+    let roles =
+        ["quipu_owner", "quipu", "quipu_session", "quipu_reader", "quipu_messages_reader", "quipu_writer"];
+    for role in roles {
+        fs::write(folder.join(role), "").unwrap();
     }
-    let made = command.output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let owner_url = Secret::new(server.url("quipu_owner", "secret", "127.0.0.1", "quipu"));
+    let told = setup().refusal();
+    assert!(told.contains("the file is empty"), "{told}");
+    // The second time another password: the roles get it.
+    for password in ["first", "s3cret"] {
+        for role in roles {
+            fs::write(folder.join(role), format!("{password}\n")).unwrap();
+        }
+        setup().ok();
+    }
+    let owner_url = Secret::new(server.url("quipu_owner", "s3cret", "127.0.0.1", "quipu"));
     check_roles(&owner_url).await.unwrap();
     owner::migrate(&owner_url, &procedures("bigbrotr")).await.unwrap();
     check_tables(&owner_url).await.unwrap();
+    let service = Secret::new(server.url("quipu", "s3cret", "127.0.0.1", "quipu"));
+    assert_eq!(ask(&service, "SHOW wal_compression").await.unwrap(), "lz4");
+    let is_closed = "SELECT (NOT has_database_privilege('quipu_reader', 'postgres', 'CONNECT'))::text";
+    assert_eq!(ask(&service, is_closed).await.unwrap(), "true");
+    let refused = Secret::new(server.url("quipu", "first", "127.0.0.1", "quipu"));
+    assert!(ask(&refused, "SELECT 1").await.is_err(), "the first password is replaced");
 }

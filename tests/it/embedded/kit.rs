@@ -4,7 +4,7 @@
 use std::{
     fs::{self, Permissions},
     future::Future,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
     path::Path,
     time::Duration,
@@ -15,8 +15,13 @@ use quipu::{
     base::Secret,
     store::embedded::{Embedded, EmbeddedConfig},
 };
+use serde_json::Value;
 use tempfile::TempDir;
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+};
 use tokio_postgres::{Client, NoTls};
 
 /// A short-lived folder that every user can enter.
@@ -64,6 +69,24 @@ pub(crate) async fn ask(url: &Secret, query: &str) -> Result<String, String> {
         Ok(row[0].get::<_, String>(0))
     };
     tokio::join!(work, connection).0
+}
+
+/// Sends one request; returns status, head and body of the response.
+pub(crate) async fn http(address: &str, method: &str, path: &str, body: &Value) -> (u16, String, String) {
+    let address: SocketAddr = address.parse().unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let body = body.to_string();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_ascii_lowercase(), body.to_owned())
 }
 
 /// Polls `look` until it succeeds, for at most a minute.

@@ -5,6 +5,8 @@ mod external;
 mod kit;
 mod links;
 mod lives;
+mod people;
+mod readiness;
 mod refusals;
 mod signals;
 mod space;

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -14,12 +13,8 @@ use nix::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
 
-use super::kit::{eventually, folder};
+use super::kit::{eventually, folder, http};
 use crate::support::instance::{Instance, Ran, run, signal};
 
 const MIB: u64 = 1024 * 1024;
@@ -59,24 +54,6 @@ impl Drop for Disk {
         // The instance could not remove the folder while it was mounted.
         let _ = fs::remove_dir(&self.0);
     }
-}
-
-/// Sends one request; returns status, head and body of the response.
-async fn ask(address: &str, method: &str, path: &str, body: &Value) -> (u16, String, String) {
-    let address: SocketAddr = address.parse().unwrap();
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let body = body.to_string();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, head.to_ascii_lowercase(), body.to_owned())
 }
 
 /// An instance whose disk the test fills and empties.
@@ -127,7 +104,7 @@ impl Try {
         let [from, to] = ["11", "22"].map(|byte| byte.repeat(32));
         let frame = json!({ "type": "send", "to": to, "payload_b64": "SGVsbG8" });
         let path = format!("/v1/messages?wayfarer_id={from}");
-        let (status, head, body) = ask(&self.messages, "POST", &path, &frame).await;
+        let (status, head, body) = http(&self.messages, "POST", &path, &frame).await;
         if status == 201 {
             self.sent += 1;
             return true;
@@ -138,7 +115,7 @@ impl Try {
     }
 
     async fn readiness(&self) -> (u16, Value) {
-        let (status, _, body) = ask(&self.ops, "GET", "/readyz", &Value::Null).await;
+        let (status, _, body) = http(&self.ops, "GET", "/readyz", &Value::Null).await;
         (status, serde_json::from_str(&body).unwrap())
     }
 
@@ -152,13 +129,13 @@ impl Try {
             other => Err(other),
         })
         .await;
-        assert_eq!(ask(&self.ops, "GET", "/healthz", &Value::Null).await.0, 200, "a restart would not help");
+        assert_eq!(http(&self.ops, "GET", "/healthz", &Value::Null).await.0, 200, "a restart would not help");
         assert!(!self.import(10), "nothing is accepted");
         assert!(!self.send().await, "nothing is accepted");
-        let metrics = ask(&self.ops, "GET", "/metrics", &Value::Null).await.2;
-        let refused = "store_refusals_total{journal=\"message_log\",reason=\"no_space\"} ";
+        let metrics = http(&self.ops, "GET", "/metrics", &Value::Null).await.2;
+        let refused = "quipu_store_refusals_total{journal=\"message_log\",reason=\"no_space\"} ";
         assert!(metrics.contains(refused), "{metrics}");
-        assert!(metrics.contains("store_space_reserve_bytes "), "{metrics}");
+        assert!(metrics.contains("quipu_store_space_reserve_bytes "), "{metrics}");
         assert!(self.instance.log().contains("no space left: "), "{}", self.instance.log());
     }
 

@@ -72,6 +72,8 @@ async fn promtool_accepts_the_metrics() {
     let (router, health, metrics) = ops();
     health.starting("finder");
     health.cycle_failed("finder", "no database");
+    health.starting("database");
+    health.waiting("database", "no answer");
     metrics.register(|registry| {
         registry.register_collector(Box::new(health.clone()));
         let room = registry.sub_registry_with_prefix("archive");
@@ -87,6 +89,7 @@ async fn promtool_accepts_the_metrics() {
         "# TYPE archive_events_total counter\narchive_events_total 0\n",
         "quipu_build_info{version=\"1.2.3\"} 1\n",
         "quipu_service_failures_total{service=\"finder\"} 1\n",
+        "quipu_service_waiting{service=\"database\"} 1\n",
         "\nprocess_resident_memory_bytes ",
         "\nprocess_start_time_seconds ",
     ] {

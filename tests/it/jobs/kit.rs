@@ -15,6 +15,7 @@ use quipu::services::jobs::command::{
 };
 use quipu::services::jobs::decide::{Refusal, Settled, unique_key};
 use quipu::services::jobs::event::ClaimedJob;
+use quipu::services::jobs::metrics::JobMetrics;
 use quipu::services::jobs::{self, Started};
 use quipu::store::DatabaseUrls;
 use quipu::telemetry::Metrics;
@@ -79,7 +80,7 @@ impl Room {
     /// Starts the service from its parts.
     pub(super) async fn open(parts: Parts) -> Self {
         let mut addresses = BTreeMap::new();
-        let started = jobs::start(&parts, &mut addresses).await.unwrap();
+        let started = jobs::start(&parts, JobMetrics::default(), &mut addresses).await.unwrap();
         let address = addresses["jobs"].parse().unwrap();
         Self { parts, address, started }
     }

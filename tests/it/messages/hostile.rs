@@ -95,7 +95,7 @@ async fn refused_data_and_store_failures_are_reported_alike_on_every_transport()
     assert_eq!((status, &body["code"], &body["field"]), (400, &"INVALID_PAYLOAD".into(), &"data".into()));
     assert!(body["request_id"].is_string(), "{body}");
     assert_eq!((&response["code"], &response["message"]), (&body["code"], &body["message"]));
-    assert_eq!(room.metric("messages_refused_total{reason=\"store_data\"}").await, 2);
+    assert_eq!(room.metric("quipu_messages_refusals_total{reason=\"store_data\"}").await, 2);
     owner.batch_execute("ALTER TABLE message_log DROP CONSTRAINT refused").await.unwrap();
 
     sender.send_frame(to.clone()).await;
@@ -116,5 +116,5 @@ async fn refused_data_and_store_failures_are_reported_alike_on_every_transport()
         "{response} {body}"
     );
     assert_eq!(phone.next_text().await, None);
-    assert_eq!(room.metric("messages_refused_total{reason=\"store_broken\"}").await, 3);
+    assert_eq!(room.metric("quipu_messages_refusals_total{reason=\"store_broken\"}").await, 3);
 }

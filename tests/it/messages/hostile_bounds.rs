@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use ed25519_dalek::SigningKey;
 use quipu::store::owner;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use sqlx::postgres::PgListener;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -99,7 +101,7 @@ async fn challenges_of_others_push_none_out_and_tokens_of_one_wayfarer_are_bound
     assert_eq!(prove(&room, &room, &other).await.1.0, 201);
     assert_eq!(number(&database, "SELECT count(*) FROM message_tokens").await, 3);
     // Two refusals name the limit on tokens.
-    let metrics = room.metric("messages_refused_total{reason=\"tokens\"}").await;
+    let metrics = room.metric("quipu_messages_refusals_total{reason=\"tokens\"}").await;
     assert_eq!(metrics, 2);
 }
 
@@ -225,7 +227,8 @@ async fn one_sender_fills_a_tenth_of_an_inbox_and_others_still_reach_it() {
     for _ in 0..5 {
         hostile.send_frame(to.clone()).await;
     }
-    let message = "5 messages that you sent wait for this recipient; at most 5 of one sender are allowed";
+    let message = "5 messages that you sent wait for this recipient; at most 5 of one sender are allowed; try again \
+                   after 60 s";
     for _ in 0..3 {
         let refused = json!({ "type": "error", "code": "RATE_LIMITED", "message": message });
         assert_eq!(hostile.request(to.clone()).await, refused);
@@ -236,6 +239,8 @@ async fn one_sender_fills_a_tenth_of_an_inbox_and_others_still_reach_it() {
         (429, &message.into(), &"sender_share".into())
     );
     assert_eq!((&response["limit"], &response["value"]), (&5.into(), &5.into()));
+    // When the recipient makes room cannot be known; a retry every second would be in vain.
+    assert_eq!(response["retry_after_s"], 60);
     // Other senders, and other recipients, are not affected.
     room.two(&wayfarer(3), "laptop").await.send(&wayfarer(2), HELLO).await;
     hostile.send(&wayfarer(4), HELLO).await;
@@ -309,4 +314,29 @@ async fn the_view_of_all_journals_names_no_party_and_no_message() {
     let rows = analyst.query(entries, &[]).await.unwrap();
     let seen: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     assert_eq!(seen, ["message_accepted {}", "message_acknowledged {}"]);
+}
+
+/// Every role may LISTEN. A hint stands for its recipient by an HMAC whose key only the service reads.
+#[tokio::test]
+async fn a_hint_tells_an_analyst_no_recipient() {
+    let database = TestDatabase::new().await;
+    let [room, other] = [Room::on(&database).await, Room::on(&database).await];
+    let mut analyst = PgListener::connect(database.reader_url().expose()).await.unwrap();
+    analyst.listen("quipu").await.unwrap();
+    let mut recipient = other.two(&wayfarer(2), "phone").await;
+    let mut sender = room.two(&wayfarer(1), "laptop").await;
+    sender.send_all(&wayfarer(2), &[HELLO.to_owned()]).await;
+    recipient.message().await;
+    let topic = within_deadline("a hint with a topic", async {
+        loop {
+            let hint = analyst.recv().await.unwrap();
+            if let Some((_process, topics)) = hint.payload().split_once(' ') {
+                break topics.to_owned();
+            }
+        }
+    })
+    .await;
+    assert_eq!(topic.len(), 12, "one recipient: {topic}");
+    let plain = hex::encode(Sha256::digest(wayfarer(2).as_bytes()));
+    assert!(!plain.contains(&topic), "the topic is a part of the recipient's hash");
 }

@@ -107,6 +107,17 @@ async fn invalid_requests_are_refused_with_the_field_at_fault() {
     for malformed in ["&since=x", "&limit=x", "&since=99999999999999999999"] {
         assert_eq!(room.get(&page("d", malformed)).await.0, 400, "{malformed}");
     }
+    // A broken escape is refused by the field's name, not taken for another device.
+    for broken in ["%zz", "d%", "%ff"] {
+        for path in [
+            page(broken, ""),
+            format!("/v1/stream?wayfarer_id={}&device_id={broken}", wayfarer(1)),
+            format!("/v1/challenge?wayfarer_id={}&device_id={broken}", wayfarer(1)),
+        ] {
+            let (status, response) = room.get(&path).await;
+            assert_eq!((status, &response["field"]), (400, &"device_id".into()), "{path}: {response}");
+        }
+    }
     let query = format!("wayfarer_id={}", wayfarer(1));
     assert_eq!(Stream::open(&room, &query, &[("last-event-id", "x")]).await.err(), Some(400));
 }

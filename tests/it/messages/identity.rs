@@ -203,6 +203,27 @@ async fn connect_challenged(room: &Room, wayfarer_id: &str, device: &str) -> (Cl
     (client, challenge)
 }
 
+/// A client that offers a proof that the relay does not know must not get a challenge that it cannot answer.
+#[tokio::test]
+async fn an_unknown_kind_of_proof_is_refused_by_the_fields_name() {
+    let database = TestDatabase::new().await;
+    for room in [strict(&database).await, Room::on(&database).await] {
+        let mut client = room.connect().await;
+        for kind in ["x", "", "ED25519"] {
+            let mut hello = hello(&wayfarer(1), "phone");
+            hello["auth"] = kind.into();
+            let refused = client.request(hello).await;
+            assert_eq!(refused["code"], "INVALID_PAYLOAD", "{refused}");
+            assert_eq!(refused["message"], "auth must be \"ed25519\" or \"nostr\"");
+        }
+        // The socket stays open for a hello that can be answered.
+        let (id, _) = identity(&SigningKey::from_bytes(&[7; 32]));
+        let mut hello = hello(&id, "phone");
+        hello["auth"] = "ed25519".into();
+        assert_eq!(client.request(hello).await["type"], "challenge");
+    }
+}
+
 #[tokio::test]
 async fn g2_4_a_signed_challenge_proves_the_id_that_is_the_hash_of_the_key() {
     let database = TestDatabase::new().await;

@@ -10,6 +10,7 @@ use quipu::app::Parts;
 use quipu::config::{self, Settings};
 use quipu::lifecycle::Lifecycle;
 use quipu::services::messages;
+use quipu::services::messages::metrics::MessageMetrics;
 use quipu::store::DatabaseUrls;
 use quipu::telemetry::Metrics;
 use serde_json::{Value, json};
@@ -38,7 +39,7 @@ pub(super) async fn number(database: &TestDatabase, sql: &str) -> i64 {
 }
 
 /// A `wayfarer_id` of the second generation.
-pub(super) fn wayfarer(number: u8) -> String {
+pub(crate) fn wayfarer(number: u8) -> String {
     hex::encode([number; 32])
 }
 
@@ -79,8 +80,10 @@ impl Room {
 
     /// Starts the service from its parts.
     pub(super) async fn open(parts: Parts) -> Self {
+        let metrics = MessageMetrics::default();
+        parts.metrics.register(|registry| metrics.register(registry));
         let mut addresses = BTreeMap::new();
-        messages::start(&parts, &mut addresses).await.unwrap();
+        messages::start(&parts, metrics, &mut addresses).await.unwrap();
         let [ws, http] = ["messages", "messages-http"].map(|name| addresses[name].parse().unwrap());
         Self { parts, ws, http }
     }
@@ -367,7 +370,7 @@ impl Client {
 }
 
 /// Sends one request on its own connection. A body that is not JSON is returned as a string.
-pub(super) async fn http(
+pub(crate) async fn http(
     address: SocketAddr,
     method: &str,
     path: &str,

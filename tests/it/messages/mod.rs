@@ -9,7 +9,7 @@ mod hostile_bounds;
 mod http;
 mod identity;
 mod idle;
-mod kit;
+pub(crate) mod kit;
 mod model;
 mod processes;
 mod quotas;

@@ -120,8 +120,33 @@ async fn a_half_open_peer_is_silent_after_two_pings() {
             break ended.unwrap_err();
         }
     };
-    assert!(matches!(ended, RelayError::Silent(_)), "{ended}");
-    assert_eq!(begun.elapsed().as_secs(), 3 * TIMEOUTS.idle.as_secs());
+    let silence = 3 * TIMEOUTS.idle;
+    assert!(matches!(ended, RelayError::Silent(time) if time == silence), "{ended}");
+    assert_eq!(begun.elapsed().as_secs(), silence.as_secs());
+}
+
+#[tokio::test]
+async fn a_session_that_the_relay_has_closed_is_noticed_without_a_request() {
+    let go = Arc::new(Notify::new());
+    let told = Arc::clone(&go);
+    let peer = Peer::start(move |mut socket: Socket| {
+        let go = Arc::clone(&told);
+        async move {
+            say(&mut socket, &json!(["NOTICE", "closing soon"])).await;
+            go.notified().await;
+            let _ = socket.close(None).await;
+        }
+    })
+    .await;
+    let mut session = session(&peer.url()).await.unwrap();
+    assert!(session.is_open());
+    go.notify_one();
+    let closed = async {
+        while session.is_open() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(TIMEOUTS.idle, closed).await.expect("the close frame arrives");
 }
 
 #[tokio::test]

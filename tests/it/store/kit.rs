@@ -44,7 +44,7 @@ impl Kit {
 
     pub(crate) fn writer_with_limits<J: Journal>(&mut self, journal: J, limits: RetryLimits) -> Writer<J> {
         let (pool, hints, metrics) = (self.pools.write.clone(), Hints::default(), AppendMetrics::default());
-        let (writer, task) = Writer::with_retry_limits(journal, pool, hints, metrics, limits);
+        let (writer, task) = Writer::with_retry_limits(journal, pool, hints, &metrics, limits);
         self.tasks.spawn(task);
         writer
     }

@@ -187,7 +187,7 @@ async fn a_candidate_is_found_and_given_up_once_when_the_answer_is_lost() {
         let again = writer.append(RelayCommand::Find { url: url.clone(), detail, bounds }).await;
         assert_eq!(again.unwrap(), RelayAnswer::Found(Finding::Known), "{name}");
         proxy.strike("quipu_drop_candidates", fault);
-        let dropped = RelayCommand::Drop { url, detail: json!({ "reason": "silent" }) };
+        let dropped = RelayCommand::Drop { url: url.to_string(), detail: json!({ "reason": "silent" }) };
         assert_eq!(writer.append(dropped).await.unwrap(), RelayAnswer::Recorded, "{name}");
     }
     assert_eq!(proxy.struck(), 8);

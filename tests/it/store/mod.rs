@@ -9,6 +9,7 @@ mod leases;
 mod lost_answers;
 mod migrating;
 mod months;
+mod obstructions;
 mod old_candidates;
 mod old_numbers;
 mod outsiders;

@@ -1,25 +1,21 @@
-//! What people and their programs can do by SQL: read, and offer events and relays, without blocking the
-//! service.
-
-use std::time::Duration;
+//! What people and their programs can do by SQL: read, and offer events and relays.
 
 use nostr_sdk::{Event, Keys};
 use quipu::base::RelayUrl;
 use quipu::lifecycle::Service as _;
 use quipu::services::archive::react::Offers;
+use quipu::services::archive::read::{self, relays_to_crawl};
 use quipu::services::archive::seeds::Seeds;
+use quipu::store::Relay;
 use quipu::store::embedded::SharedRole;
 use quipu::store::lease::Leases;
-use quipu::store::owner::{self, connect};
-use quipu::store::{end_blocking_sessions, while_ending_blocking_sessions};
+use quipu::store::owner::connect;
 use serde_json::json;
-use tokio::time::timeout;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_util::sync::CancellationToken;
 
 use super::kit::{Kit, note, number, texts};
-use crate::support::database::procedures;
 
 const RELAY: &str = "wss://relay.example.com";
 
@@ -157,6 +153,29 @@ async fn a_snapshot_makes_its_relay_known() {
 }
 
 #[tokio::test]
+async fn a_snapshot_of_another_program_keeps_no_relay_that_the_operator_named_from_the_crawl() {
+    let mut kit = Kit::new().await;
+    kit.relays(&["named"]).await;
+    let writer = connect(&kit.database.shared_role_url(SharedRole::Writer)).await.unwrap();
+    let (named, other) = ("wss://named.example.com", "wss://other.example.com");
+    for url in [named, other] {
+        let unreadable =
+            format!("SELECT insert_relay_metadata('{url}', 1700000000, NULL, '{{\"readable\": false}}')");
+        writer.batch_execute(&unreadable).await.unwrap();
+    }
+    let owner = kit.database.owner().await;
+    let unreadable = "SELECT count(*) FROM relay_metadata_latest WHERE NOT readable";
+    assert_eq!(number(&owner, unreadable).await, 2);
+    let crawled = async |only: &[String]| -> Vec<String> {
+        let relays = relays_to_crawl(&kit.pools.session, 1_700_000_000, only, 0).await.unwrap();
+        relays.into_iter().map(|relay| relay.url).collect()
+    };
+    assert_eq!(crawled(&[]).await, [named]);
+    // Named by the operator's settings.
+    assert_eq!(crawled(&[other.to_owned()]).await, [named, other]);
+}
+
+#[tokio::test]
 async fn sql_accepts_a_relay_address_only_in_its_canonical_spelling() {
     let kit = Kit::new().await;
     let owner = kit.database.owner().await;
@@ -273,57 +292,55 @@ async fn analysts_call_no_procedure_and_programs_call_five() {
     assert_eq!(texts(&owner, bare).await, Vec::<String>::new(), "functions without a comment");
 }
 
-/// Every role can take the migrations' advisory lock, and before the services run, none of them ends sessions
-/// that hold it.
+/// With an old snapshot, `insert_relay` would leave a URL in both `relays` and `candidates`.
 #[tokio::test]
-async fn an_analyst_cannot_hold_up_a_start() {
+async fn procedures_of_programs_refuse_transactions_with_an_old_snapshot() {
     let kit = Kit::new().await;
-    let urls = kit.database.urls();
-    let analyst = connect(&kit.database.shared_role_url(SharedRole::Reader)).await.unwrap();
-    analyst
-        .batch_execute(
-            "SET idle_session_timeout = 0; SELECT pg_advisory_lock(hashtextextended('quipu/migrations', 0))",
-        )
-        .await
-        .unwrap();
-    let procedures = procedures("bigbrotr");
-    let migrating = owner::migrate(&urls.owner, &procedures);
-    while_ending_blocking_sessions(&urls.session, timeout(Duration::from_secs(30), migrating))
-        .await
-        .expect("the start continues")
-        .unwrap();
-    assert!(analyst.batch_execute("SELECT 1").await.is_err(), "its session was ended");
+    let writer = connect(&kit.database.shared_role_url(SharedRole::Writer)).await.unwrap();
+    let event = "insert_event(sha256('i'), sha256('p'), 1, 1, '[]', 'c', sha256('s') || sha256('t'), 'wss://relay.example.com')";
+    let metadata = "insert_relay_metadata('wss://relay.example.com', 1700000000, NULL, NULL)";
+    for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+        for call in ["insert_relay('wss://relay.example.com')", event, metadata] {
+            let statements = format!("BEGIN ISOLATION LEVEL {level}; SELECT {call}");
+            let told = writer.batch_execute(&statements).await.unwrap_err();
+            let told = told.as_db_error().unwrap();
+            assert_eq!(told.code(), &SqlState::INVALID_TRANSACTION_STATE, "{call}");
+            assert!(told.message().starts_with("transaction_isolation: "), "{}", told.message());
+            writer.batch_execute("ROLLBACK").await.unwrap();
+        }
+    }
+    assert_eq!(number(&kit.database.owner().await, "SELECT count(*) FROM relays").await, 0);
 }
 
 #[tokio::test]
-async fn a_session_that_holds_up_the_service_is_ended() {
+async fn a_relay_is_no_candidate_and_is_not_tried_as_one() {
+    let mut kit = Kit::new().await;
+    kit.relays(&["one"]).await;
+    let superuser = kit.superuser().await;
+    let both = "INSERT INTO candidates (url, network, found_at, source, domain)
+                SELECT url, network, now(), 'event', 'example.com' FROM relays";
+    superuser.batch_execute(both).await.unwrap();
+    assert_eq!(read::due_urls(&kit.pools.session, "clearnet", 10).await.unwrap(), Vec::<String>::new());
+    let urls = ["wss://one.example.com".to_owned()];
+    assert!(read::due_candidates(&kit.pools.session, &urls).await.unwrap().is_empty());
+    // A try that finds it valid adds it once more, which ends its time as a candidate.
+    assert_eq!(kit.relays(&["one"]).await, [Relay(1)]);
+    assert_eq!(number(&superuser, "SELECT count(*) FROM candidates").await, 0);
+    assert_eq!(kit.problems().await, Vec::<String>::new());
+}
+
+/// The numbers of relays have 31 bits. A sequence would lose one to each transaction that rolls back.
+#[tokio::test]
+async fn relays_that_are_rolled_back_use_up_no_numbers() {
     let kit = Kit::new().await;
-    let service = kit.database.service().await;
-    let end = "SELECT quipu_end_obstructions(3600)::bigint";
-    // An analyst takes the lock that every batch of events shares, and lifts the limits of the role.
-    let lock = "SET idle_in_transaction_session_timeout = 0; SELECT pg_advisory_lock(hashtextextended('quipu/erasure', 0))";
-    for person in [SharedRole::Reader, SharedRole::MessagesReader] {
-        let analyst = connect(&kit.database.shared_role_url(person)).await.unwrap();
-        assert_eq!(number(&service, end).await, 0);
-        analyst.batch_execute(lock).await.unwrap();
-        assert_eq!(number(&service, end).await, 1, "{person:?}");
-        service.batch_execute("SELECT pg_advisory_lock_shared(hashtextextended('quipu/erasure', 0)), pg_advisory_unlock_all()").await.unwrap();
-        assert!(analyst.batch_execute("SELECT 1").await.is_err());
-    }
-    // The procedures that programs may call take locks too, which last as long as the transaction.
     let writer = connect(&kit.database.shared_role_url(SharedRole::Writer)).await.unwrap();
-    writer.batch_execute("BEGIN; SELECT insert_relay('wss://new.example.com')").await.unwrap();
-    assert_eq!(number(&service, end).await, 0);
-    assert_eq!(number(&service, "SELECT quipu_end_obstructions(0)::bigint").await, 1);
-    // A tick does not wait for its lock.
-    let analyst = connect(&kit.database.reader_url()).await.unwrap();
-    analyst.batch_execute("SELECT pg_advisory_lock(hashtextextended('quipu/tick', 0))").await.unwrap();
-    assert_eq!(kit.ticker().await.take().await.unwrap(), None);
-    assert_eq!(end_blocking_sessions(&kit.pools.urls().session).await.unwrap(), 1);
-    assert!(kit.ticker().await.take().await.unwrap().is_some());
-    let analyst = connect(&kit.database.reader_url()).await.unwrap();
-    analyst.batch_execute("BEGIN; SELECT count(*) FROM relays").await.unwrap();
-    assert_eq!(number(&service, end).await, 0);
-    assert_eq!(number(&service, "SELECT quipu_end_obstructions(0)::bigint").await, 1);
-    assert!(analyst.batch_execute("SELECT 1").await.is_err());
+    for _ in 0..10 {
+        let add = "BEGIN; SELECT insert_relay('wss://relay.example.com'); ROLLBACK";
+        writer.batch_execute(add).await.unwrap();
+    }
+    for (name, expected) in [("one", 1), ("two", 2), ("one", 1)] {
+        let add = format!("SELECT insert_relay('wss://{name}.example.com')");
+        let numbers: Vec<i32> = writer.query_one(&add, &[]).await.unwrap().get(0);
+        assert_eq!(numbers, [expected]);
+    }
 }

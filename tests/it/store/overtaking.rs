@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quipu::services::archive::command::{RelayCommand, WindowCommand};
-use quipu::services::archive::event::{Window, WindowOutcome};
+use quipu::services::archive::event::{GapCause, Window, WindowOutcome};
 use quipu::services::archive::{RelayAnswer, RelayJournal, SyncJournal};
 use quipu::store::append::RetryLimits;
 use serde_json::json;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::kit::{Kit, add, ingest_journal, number, page, sample};
 use crate::support::database::TestDatabase;
 use crate::support::proxy::{Fault, Proxy, eventually};
+use crate::support::rounds::rounds;
 
 /// Timeouts so long that no attempt times out during a test.
 const LONG_LIMITS: RetryLimits =
@@ -73,7 +74,7 @@ impl Race {
 
 #[tokio::test]
 async fn two_running_attempts_of_events_are_one_commit_and_one_true_answer() {
-    for seed in 0..3 {
+    for seed in 0..3 * rounds() {
         let mut race = Race::new().await;
         let relay = race.kit.relays(&["one"]).await[0];
         let writer = race.kit.writer_with_limits(ingest_journal(), LONG_LIMITS);
@@ -90,7 +91,7 @@ async fn two_running_attempts_of_events_are_one_commit_and_one_true_answer() {
 
 #[tokio::test]
 async fn two_running_attempts_to_add_a_relay_are_one_entry_and_one_true_answer() {
-    for _ in 0..3 {
+    for _ in 0..3 * rounds() {
         let mut race = Race::new().await;
         let writer = race.kit.writer_with_limits(RelayJournal, LONG_LIMITS);
         let lock = "LOCK TABLE relays IN EXCLUSIVE MODE";
@@ -138,7 +139,7 @@ async fn an_attempt_that_arrives_after_its_successor_changes_nothing() {
 
     let windows = race.kit.writer_with_limits(SyncJournal, SHORT_LIMITS);
     let window = Window::new(0, 9).unwrap();
-    let outcome = WindowOutcome::Gap { reason: "more than it gives".to_owned() };
+    let outcome = WindowOutcome::Gap { cause: GapCause::Withheld, reason: "more than it gives".to_owned() };
     let fence = race.kit.fence(relay).await;
     let call =
         windows.append(WindowCommand { relay, window, outcome, events: 1, requests: 1, asked_at: 0, fence });

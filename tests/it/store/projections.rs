@@ -1,5 +1,8 @@
 //! Projections: rebuilt from their journals and verified against them, whatever was done to their rows.
 
+use std::collections::BTreeSet;
+
+use nostr_sdk::{EventBuilder, Keys, Kind, Tag, Timestamp};
 use quipu::app::registry;
 use quipu::base::RelayUrl;
 use quipu::services::archive::RelayJournal;
@@ -9,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::kit::{Kit, ingest_journal, number, page, projection, sample, texts, totals};
 
-/// An archive of some relays and events; one relay is retired twice at once.
+/// An archive of some relays and events, and a job; one relay is retired twice at once.
 async fn archive() -> Kit {
     let mut kit = Kit::new().await;
     let relays = kit.relays(&["one", "two", "three"]).await;
@@ -30,13 +33,27 @@ async fn archive() -> Kit {
     let bounds = CandidateBounds { waiting_max: 1, domain_max: 1, day_max: 1, domain_day_max: 1 };
     let detail = serde_json::json!({ "source": "list" });
     writer.append(RelayCommand::Find { url, detail, bounds }).await.unwrap();
+    let keys = Keys::generate();
+    let request = |kind: u16, tag: [&str; 2]| {
+        let tagged = EventBuilder::new(Kind::from(kind), "").tags([Tag::parse(tag).unwrap()]);
+        tagged.custom_created_at(Timestamp::from_secs(1_700_000_000)).sign_with_keys(&keys).unwrap()
+    };
+    let requests = [request(5, ["e", &"ab".repeat(32)]), request(1, ["expiration", "4000000000"])];
+    let writer = kit.writer(ingest_journal());
+    writer.append(page(Some(relays[0]), &requests)).await.unwrap();
+    let job = "SELECT quipu_submit_job('pdf', source_hash => 'abc')";
+    kit.database.owner().await.batch_execute(job).await.unwrap();
     kit.project().await;
+    assert!(projection("job_totals").catch_up(&kit.pools.write).await.unwrap());
     assert_eq!(kit.problems().await, Vec::<String>::new());
     kit
 }
 
+/// Events in the archive of [`archive`].
+const EVENTS: i64 = 122;
+
 /// The tables of each projection, and ways to corrupt each.
-const TABLES: [(&str, &str, &str, &str); 6] = [
+const TABLES: [(&str, &str, &str, &str); 10] = [
     (
         "relays",
         "relays",
@@ -56,6 +73,18 @@ const TABLES: [(&str, &str, &str, &str); 6] = [
         "INSERT INTO relay_progress VALUES (99, 1)",
     ),
     (
+        "requests",
+        "deletions",
+        "UPDATE deletions SET created_at = created_at + 1 WHERE ctid = (SELECT min(ctid) FROM deletions)",
+        "INSERT INTO deletions VALUES (sha256('target'), 99, 1, sha256('pubkey'), false)",
+    ),
+    (
+        "requests",
+        "expirations",
+        "UPDATE expirations SET expires_at = expires_at + 1 WHERE ctid = (SELECT min(ctid) FROM expirations)",
+        "INSERT INTO expirations VALUES (99, 1)",
+    ),
+    (
         "totals",
         "kind_totals",
         "UPDATE kind_totals SET events = events + 1 WHERE kind = (SELECT min(kind) FROM kind_totals)",
@@ -73,10 +102,27 @@ const TABLES: [(&str, &str, &str, &str); 6] = [
         "UPDATE minute_totals SET stored = stored - 1 WHERE minute = (SELECT min(minute) FROM minute_totals)",
         "INSERT INTO minute_totals VALUES ('2001-01-01', 1, 1, 1)",
     ),
+    (
+        "job_keys",
+        "job_keys",
+        "UPDATE job_keys SET job = job + 1",
+        "INSERT INTO job_keys VALUES (sha256('another'), 99)",
+    ),
+    (
+        "job_totals",
+        "job_totals",
+        "UPDATE job_totals SET jobs = jobs + 1",
+        "INSERT INTO job_totals VALUES ('pdf', 'dead', 1)",
+    ),
 ];
 
 #[tokio::test]
 async fn a_wrong_unexpected_or_missing_row_is_found_and_a_rebuild_corrects_it() {
+    let corrupted: BTreeSet<_> = TABLES.iter().map(|(name, table, ..)| (*name, *table)).collect();
+    let projected: BTreeSet<_> = registry::projections()
+        .flat_map(|projection| projection.tables.iter().map(move |table| (projection.name, *table)))
+        .collect();
+    assert_eq!(corrupted, projected, "every table of every projection is corrupted here");
     let kit = archive().await;
     let mut owner = kit.database.owner().await;
     for (name, table, wrong, unexpected) in TABLES {
@@ -162,7 +208,7 @@ async fn the_archive_verifies_clean_while_a_writer_and_a_projector_run() {
     assert!(seen.windows(2).any(|pair| pair[0] < pair[1]), "the writer ran meanwhile: {seen:?}");
     kit.project().await;
     assert_eq!(kit.problems().await, Vec::<String>::new());
-    assert_eq!(number(&owner, "SELECT sum(events)::bigint FROM kind_totals").await, 120 + written);
+    assert_eq!(number(&owner, "SELECT sum(events)::bigint FROM kind_totals").await, EVENTS + written);
 }
 
 #[tokio::test]

@@ -57,6 +57,31 @@ async fn after_a_restore_consumers_wait_for_a_rebase_and_are_exact_after_it() {
     assert_eq!(owner::rebase(&kit.database.urls().owner).await.unwrap(), None);
 }
 
+/// An entry that commits after the floor was read would never be seen: its position lies below the floor.
+#[tokio::test]
+async fn a_new_era_waits_for_the_writers_of_every_journal_with_positions() {
+    let kit = Kit::new().await;
+    let (urls, session) = (kit.database.urls(), kit.database.owner().await);
+    let positioned = "SELECT c.relname::text FROM pg_attrdef d JOIN pg_class c ON c.oid = d.adrelid
+                      WHERE pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%journal_position%' AND NOT c.relispartition ORDER BY 1";
+    let journals = texts(&session, positioned).await;
+    for journal in ["ingest_log", "job_log", "jobs", "message_log", "message_tokens"] {
+        assert!(journals.iter().any(|name| name == journal), "{journal} in {journals:?}");
+    }
+    for journal in &journals {
+        kit.superuser().await.batch_execute(RESTORED).await.unwrap();
+        // The lock that an INSERT takes.
+        let locks = format!("BEGIN; LOCK TABLE {journal} IN ROW EXCLUSIVE MODE");
+        session.batch_execute(&locks).await.unwrap();
+        let finishing = async {
+            kit.waiting(1).await;
+            session.batch_execute("COMMIT").await.unwrap();
+        };
+        let (era, ()) = tokio::join!(owner::rebase(&urls.owner), finishing);
+        assert!(era.unwrap().is_some(), "{journal}");
+    }
+}
+
 #[tokio::test]
 async fn an_uncommitted_entry_is_counted_when_a_new_era_opens() {
     let kit = Kit::new().await;

@@ -16,6 +16,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio_util::sync::CancellationToken;
 
 use super::kit::{Kit, note, number, offered, projection, texts};
+use crate::support::rounds::rounds;
 
 /// A time in the middle of these tests' events.
 const T: u64 = 1_700_000_000;
@@ -323,7 +324,7 @@ fn random(dice: &mut StdRng, authors: &[Keys], count: usize) -> Vec<Event> {
 
 #[tokio::test]
 async fn the_public_view_follows_the_rules_for_random_events_in_any_order() {
-    for seed in 0..4 {
+    for seed in 0..4 * rounds() {
         let mut dice = StdRng::seed_from_u64(seed);
         let authors: Vec<Keys> = (0..4).map(|_| Keys::generate()).collect();
         let events = random(&mut dice, &authors, 300);

@@ -72,6 +72,27 @@ async fn an_analyst_reads_everything_but_messages_for_a_limited_time_and_writes_
     );
 }
 
+/// Functions of PostgreSQL that would let a role hold up the services, and that the current role may call.
+const HOLDING: &str = "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
+    AND (proname LIKE 'pg\\_advisory%' OR proname LIKE 'pg\\_try\\_advisory%' OR proname = 'pg_export_snapshot')
+    AND has_function_privilege(oid, 'EXECUTE')";
+
+/// Advisory locks stop writers, and 400,000 of them fill the table of locks of the whole server.
+#[tokio::test]
+async fn only_the_services_take_advisory_locks_and_export_snapshots() {
+    let kit = Kit::new().await;
+    for person in [SharedRole::Reader, SharedRole::MessagesReader, SharedRole::Writer] {
+        let client = quipu::store::owner::connect(&kit.database.shared_role_url(person)).await.unwrap();
+        assert_eq!(texts(&client, HOLDING).await, Vec::<String>::new(), "{person:?}");
+        let fill = "SELECT count(pg_advisory_lock(i)) FROM generate_series(1, 400000) i";
+        let told = client.batch_execute(fill).await.unwrap_err();
+        assert_eq!(told.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{person:?}");
+    }
+    for client in [kit.database.service().await, kit.database.owner().await] {
+        assert!(texts(&client, HOLDING).await.len() >= 22);
+    }
+}
+
 #[tokio::test]
 async fn a_service_appends_and_reads_and_makes_or_drops_nothing() {
     let kit = Kit::new().await;

@@ -184,9 +184,8 @@ impl Journal for RelayJournal {
 
     fn subject(command: &RelayCommand) -> Option<&str> {
         match command {
-            RelayCommand::Add { url, .. }
-            | RelayCommand::Find { url, .. }
-            | RelayCommand::Drop { url, .. } => Some(url.as_str()),
+            RelayCommand::Add { url, .. } | RelayCommand::Find { url, .. } => Some(url.as_str()),
+            RelayCommand::Drop { url, .. } => Some(url),
             RelayCommand::Retire { .. }
             | RelayCommand::Restore { .. }
             | RelayCommand::Refuse { .. }

@@ -15,8 +15,12 @@ const BEGUN: &str = "-- visit_begun
     SELECT $1, clock_timestamp() FROM set_config('synchronous_commit', 'off', true)
     ON CONFLICT (relay) DO UPDATE SET began_at = excluded.began_at, outcome = NULL";
 
+const LEFT: &str = "-- visit_windows_left
+    UPDATE relay_visits SET open_since = $2
+    FROM set_config('synchronous_commit', 'off', true) WHERE relay = $1";
+
 const CAUGHT_UP: &str = "-- visit_caught_up
-    UPDATE relay_visits SET caught_up_at = clock_timestamp()
+    UPDATE relay_visits SET caught_up_at = clock_timestamp(), open_since = NULL
     FROM set_config('synchronous_commit', 'off', true) WHERE relay = $1";
 
 const ENDED: &str = "-- visit_ended
@@ -40,6 +44,15 @@ pub async fn ask(pools: &Pools, relay: Relay) -> Result<(), Error> {
 /// Records that a session with the relay begins.
 pub(in crate::services::archive) async fn begun(pools: &Pools, relay: Relay) -> Result<(), Error> {
     execute(pools, BEGUN, &[(&relay.0, Type::INT4)]).await
+}
+
+/// Records that the relay has windows left to read; the oldest begins at `since`, in unix seconds.
+pub(in crate::services::archive) async fn windows_left(
+    pools: &Pools,
+    relay: Relay,
+    since: i64,
+) -> Result<(), Error> {
+    execute(pools, LEFT, &[(&relay.0, Type::INT4), (&since, Type::INT8)]).await
 }
 
 /// Records that every open window of the relay was walked.

@@ -58,14 +58,14 @@ pub enum RetryDecision {
 /// True when the waiting candidates take up at least nine tenths of the limit.
 #[must_use]
 pub fn is_crowded(waiting: i64, waiting_max: u32) -> bool {
-    waiting >= i64::from(waiting_max) / 10 * 9
+    waiting.saturating_mul(10) >= i64::from(waiting_max) * 9
 }
 
 /// What the reason of a failed try says about its cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
-    /// The candidate leads to a private address.
-    PrivateAddress,
+    /// The candidate can never be dialled: its URL cannot be parsed, or it leads to a private address.
+    Undiallable,
     /// Our own uplink, proxy or settings.
     OurSide,
     /// The candidate, or our uplink: nothing arrived that only the candidate or a host near it can have sent.
@@ -77,7 +77,7 @@ enum Cause {
 impl Cause {
     fn of(reason: &str) -> Self {
         match reason {
-            "private_address" => Self::PrivateAddress,
+            "bad_url" | "private_address" => Self::Undiallable,
             "uplink" | "proxy" | "settings" | "network_off" => Self::OurSide,
             "dns" | "unreachable" | "timeout" | "silent" => Self::Unclear,
             _ => Self::Candidate,
@@ -92,17 +92,17 @@ pub fn may_be_ours(reason: &str) -> bool {
 }
 
 /// Decides what follows when a candidate that has failed `before` times fails again. `reason` is a reason of
-/// the dialler, or `uplink`.
+/// the dialler, `uplink`, or `bad_url` for a URL that cannot be parsed.
 ///
-/// A private address can never be dialled, so the candidate is dropped at once. A failure on our own side
-/// (uplink, proxy, settings) does not count against the candidate. When `is_crowded`, one failure is enough:
-/// otherwise a flood of names that lead nowhere would keep other candidates out for weeks.
+/// A candidate that can never be dialled is dropped at once. A failure on our own side (uplink, proxy,
+/// settings) does not count against the candidate. When `is_crowded`, one failure is enough: otherwise a
+/// flood of names that lead nowhere would keep other candidates out for weeks.
 #[must_use]
 pub fn after_failure(before: u32, reason: &str, is_crowded: bool, retries: Retries) -> RetryDecision {
     let Retries { tries_max, pause_min, pause_max } = retries;
     let tries = before.saturating_add(1);
     match Cause::of(reason) {
-        Cause::PrivateAddress => RetryDecision::Dropped { tries },
+        Cause::Undiallable => RetryDecision::Dropped { tries },
         Cause::OurSide => RetryDecision::Later { tries: before, pause: pause_min.min(pause_max) },
         Cause::Unclear | Cause::Candidate if is_crowded || tries >= tries_max => {
             RetryDecision::Dropped { tries }
@@ -152,8 +152,10 @@ mod tests {
     }
 
     #[test]
-    fn a_private_address_is_dropped_at_once_and_a_failure_of_our_own_proxy_does_not_count() {
-        assert_eq!(after_failure(0, "private_address", false, RETRIES), RetryDecision::Dropped { tries: 1 });
+    fn what_can_never_be_dialled_is_dropped_at_once_and_a_failure_of_our_own_proxy_does_not_count() {
+        for reason in ["private_address", "bad_url"] {
+            assert_eq!(after_failure(0, reason, false, RETRIES), RetryDecision::Dropped { tries: 1 });
+        }
         let later = RetryDecision::Later { tries: 11, pause: Duration::from_hours(1) };
         for reason in ["proxy", "uplink"] {
             assert_eq!(after_failure(11, reason, true, RETRIES), later);
@@ -166,6 +168,9 @@ mod tests {
         assert_eq!(after_failure(0, "dns", true, RETRIES), RetryDecision::Dropped { tries: 1 });
         let crowded = [0, 89_999, 90_000, 100_000].map(|waiting| is_crowded(waiting, 100_000));
         assert_eq!(crowded, [false, false, true, true]);
+        assert_eq!([0, 4, 5].map(|waiting| is_crowded(waiting, 5)), [false, false, true]);
+        assert_eq!([0, 1].map(|waiting| is_crowded(waiting, 1)), [false, true]);
+        assert!(is_crowded(i64::MAX, u32::MAX));
     }
 
     #[test]

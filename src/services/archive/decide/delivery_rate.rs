@@ -1,4 +1,4 @@
-//! Decides whether a relay delivers events fast enough to keep its place.
+//! Decides whether a relay delivers events fast enough to keep its slot.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

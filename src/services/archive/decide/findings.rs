@@ -5,56 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::document::{Document, storable, without_nul};
+use super::document::Document;
+use super::failure::{Checked, Failure};
+use super::storable::storable;
 use crate::services::archive::event::Snapshot;
-
-const MESSAGE_MAX: usize = 200;
-
-/// Why a check failed: a stable reason to count by, and a message for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// A short constant such as `timeout`.
-    pub reason: &'static str,
-    /// What happened.
-    pub message: String,
-}
-
-impl Failure {
-    /// Cuts the message, and removes what cannot be stored and what differs at every check.
-    #[must_use]
-    pub fn new(reason: &'static str, message: &str) -> Self {
-        Self { reason, message: without_nul(steady(message), MESSAGE_MAX) }
-    }
-
-    /// The relay refused with a message `prefix: …` (NIP-01). Only prefixes defined by NIP-01 and NIP-42
-    /// become reasons; all others become `closed`.
-    #[must_use]
-    pub fn refused(said: &str) -> Self {
-        const PREFIXES: [(&str, &str); 8] = [
-            ("auth-required", "auth_required"),
-            ("restricted", "restricted"),
-            ("blocked", "blocked"),
-            ("rate-limited", "rate_limited"),
-            ("pow", "pow"),
-            ("invalid", "invalid"),
-            ("unsupported", "unsupported"),
-            ("error", "error"),
-        ];
-        let prefix = said.split_once(':').map_or("", |(prefix, _)| prefix.trim());
-        let reason =
-            PREFIXES.iter().find(|(known, _)| *known == prefix).map_or("closed", |(_, reason)| reason);
-        Self::new(reason, said)
-    }
-
-    /// True if the relay only demands authentication (NIP-42).
-    #[must_use]
-    pub fn wants_auth(&self) -> bool {
-        self.reason == "auth_required"
-    }
-}
-
-/// Outcome of one check.
-pub type Checked<T> = Result<T, Failure>;
 
 /// Whether a relay demands authentication for reading (NIP-42).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,13 +55,6 @@ pub struct Findings {
     pub geo: Option<Value>,
     /// Autonomous system of its address by the user's MaxMind ASN file.
     pub net: Option<Value>,
-}
-
-/// Cuts the time of verification off a certificate error, so that the same finding is the same text at every
-/// check.
-#[must_use]
-pub fn steady(message: &str) -> &str {
-    message.split(": verification time ").next().unwrap_or(message)
 }
 
 /// Milliseconds, rounded up to at least 1.
@@ -246,24 +193,9 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_certificate_is_the_same_finding_a_minute_later() {
-        let after = |seconds: u32| format!("TLS: expired: verification time {seconds} (UNIX), 5 seconds ago");
-        assert_eq!(Failure::new("tls", &after(1)), Failure::new("tls", &after(61)));
-        assert_eq!(Failure::new("tls", &after(1)).message, "TLS: expired");
-    }
-
-    #[test]
     fn a_success_takes_at_least_a_millisecond() {
         assert_eq!(millis(Duration::ZERO), 1);
         assert_eq!(millis(Duration::from_micros(1_001)), 2);
         assert_eq!(millis(Duration::MAX), i32::MAX);
-    }
-
-    #[test]
-    fn n_01_refusals_are_counted_by_the_words_that_the_protocol_defines() {
-        assert_eq!(Failure::refused("restricted: members only").reason, "restricted");
-        assert!(Failure::refused("auth-required: who are you").wants_auth());
-        assert_eq!(Failure::refused("nonsense: \0").reason, "closed");
-        assert_eq!(Failure::refused("nonsense: \0").message, "nonsense: \u{2400}");
     }
 }

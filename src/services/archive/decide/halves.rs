@@ -5,11 +5,20 @@
 //! together exactly as many as the whole window showed, nothing was cut: a limit of n events per answer would
 //! show more than n in two halves. Otherwise each half is bisected in the same way. A single second with as
 //! many events as an answer was once cut at becomes a gap.
+//!
+//! | step | answer | next step |
+//! |---|---|---|
+//! | `Whole` | any | the window waits |
+//! | `Newer` | any | `Older` |
+//! | `Older` | both halves hold events, as many as the whole, and nothing was cut | the window is complete |
+//! | `Older` | any other | both halves wait, the newer one first |
+//!
+//! The newest window that waits comes next. Without events it is complete; if it has halves, the next step is
+//! its `Newer`; a single second is complete or a gap. After `ASKS_MAX` requests the rest is a gap.
 
-use super::page::Page;
+use super::page::{Ask, CAP_MIN, Page};
 use super::verdicts::Verdicts;
-use super::walk::{Ask, CAP_MIN};
-use crate::services::archive::event::{Window, WindowOutcome};
+use crate::services::archive::event::{GapCause, Window, WindowOutcome};
 
 /// Most requests for one window. Honest answers to all of them would be many thousand events. A relay that
 /// still contradicts itself after that is left with a gap, which is requested again when it expires.
@@ -111,7 +120,8 @@ impl Halves {
         while let Some(shown) = self.waiting.pop() {
             if self.asks >= ASKS_MAX {
                 let reason = format!("the relay still contradicted itself after {ASKS_MAX} requests");
-                verdicts.settle(self.since, &WindowOutcome::Gap { reason });
+                let cause = GapCause::Contradictory;
+                verdicts.settle(self.since, &WindowOutcome::Gap { cause, reason });
                 self.waiting.clear();
             } else if shown.events == 0 && !shown.is_cut {
                 verdicts.complete(shown.window.since);
@@ -120,7 +130,8 @@ impl Halves {
                 return;
             } else if self.may_hide_some(shown) {
                 let reason = "one second holds more than the relay shows".to_owned();
-                verdicts.settle(shown.window.since, &WindowOutcome::Gap { reason });
+                let cause = GapCause::CrowdedSecond;
+                verdicts.settle(shown.window.since, &WindowOutcome::Gap { cause, reason });
             } else {
                 verdicts.complete(shown.window.since);
             }

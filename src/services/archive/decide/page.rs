@@ -1,6 +1,13 @@
-//! Summary of one answer of a relay, as far as a walk needs it.
+//! One request of a walk, and the summary of its answer.
 
 use crate::services::archive::event::Window;
+
+/// The next request: the relay's events in a window, newest first.
+pub type Ask = Window;
+
+/// No relay limits its answers to fewer events than this. A smaller answer is complete unless the relay
+/// itself says otherwise.
+pub(super) const CAP_MIN: usize = 10;
 
 /// Summary of one page. Only events inside the requested window count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -34,7 +34,7 @@ pub fn report(url: &RelayUrl, snapshot: &Snapshot) -> EventBuilder {
     let nothing = Map::new();
     let document = snapshot.nip11.as_ref().unwrap_or(&nothing);
     let mut tags = vec![tag(["d", &normalized(url)]), tag(["n", url.network().as_str()])];
-    // A dead relay has no times, and earlier ones are not repeated (N-66.11).
+    // A relay that was not reached has no times, and earlier ones are not repeated (N-66.11).
     let times =
         [("rtt-open", snapshot.rtt_open), ("rtt-read", snapshot.rtt_read), ("rtt-write", snapshot.rtt_write)];
     tags.extend(times.iter().filter_map(|(name, ms)| ms.map(|ms| tag([name, &ms.to_string()]))));

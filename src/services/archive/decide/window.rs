@@ -45,13 +45,26 @@ pub fn open_windows(since: i64, now: i64, rechecks: &[Recheck]) -> Vec<Window> {
 /// Length from which the newest part of a time line is recorded although it holds no event, in seconds.
 const EMPTY_S_MIN: i64 = 3_600;
 
-/// True if an open window of `open_windows` is the newest part of the time line at one of the ages and is
-/// shorter than an hour. While it holds no events it is not recorded, so that an idle relay gets one entry an
-/// hour for each age, however often it is asked. The window stays open and grows.
+/// Whether a window, if it turns out to hold no events, is left open instead of being recorded as complete.
+/// True if it ends at the newest second that has reached one of the ages, and is shorter than an hour. At the
+/// next request it has grown. So an idle relay gets one entry an hour for each age, however often it is
+/// asked.
 #[must_use]
 pub fn may_stay_open(window: Window, now: i64, rechecks: &[Recheck]) -> bool {
     window.until - window.since < EMPTY_S_MIN
         && rechecks.iter().any(|recheck| window.until == now.saturating_sub(recheck.age_s))
+}
+
+/// The oldest second from `since` on that no request has settled: what an archive that is behind still has to
+/// read. `None` if that is only the newest part of the time line, which every round reads. Seconds that are
+/// requested again at a greater age do not count.
+#[must_use]
+pub fn unsettled_since(since: i64, now: i64, rechecks: &[Recheck]) -> Option<i64> {
+    let first = rechecks.first()?;
+    let target = Window::new(since, now.saturating_sub(first.age_s))?;
+    let mut left = unproven(target, &first.settled);
+    left.retain(|window| !may_stay_open(*window, now, rechecks));
+    left.last().map(|window| window.since)
 }
 
 /// Merges adjacent and overlapping windows, newest first.
@@ -99,6 +112,20 @@ mod tests {
         assert_eq!(unproven(w(0, 100), &[]), [w(0, 100)]);
         assert_eq!(unproven(w(0, 100), &[w(50, 200), w(-5, 49)]), []);
         assert_eq!(unproven(w(0, i64::MAX), &[w(0, i64::MAX)]), []);
+    }
+
+    #[test]
+    fn an_archive_is_behind_by_the_oldest_second_that_was_never_settled() {
+        let rechecks = |first: &[Window]| {
+            let recheck = |age_s, settled: &[Window]| Recheck { age_s, settled: settled.to_vec() };
+            vec![recheck(60, first), recheck(3_600, &[])]
+        };
+        assert_eq!(unsettled_since(0, 100_000, &rechecks(&[])), Some(0));
+        assert_eq!(unsettled_since(0, 100_000, &rechecks(&[w(0, 40), w(60, 99_940)])), Some(41));
+        assert_eq!(unsettled_since(0, 100_000, &rechecks(&[w(0, 99_940)])), None, "only rechecks are open");
+        assert_eq!(unsettled_since(0, 100_000, &rechecks(&[w(0, 99_000)])), None, "the newest part");
+        assert_eq!(unsettled_since(0, 100_000, &rechecks(&[w(0, 50_000)])), Some(50_001));
+        assert_eq!(unsettled_since(0, 10, &rechecks(&[])), None, "nothing is old enough");
     }
 
     #[test]

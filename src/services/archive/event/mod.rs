@@ -29,6 +29,38 @@ impl Window {
     }
 }
 
+/// Why a window is incomplete, as a word to count by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GapCause {
+    /// One second holds more events than the relay shows.
+    CrowdedSecond,
+    /// The relay announced events that it does not send.
+    Withheld,
+    /// A message is longer than allowed.
+    OversizedMessage,
+    /// The relay contradicts itself.
+    Contradictory,
+    /// None of the events of an answer could be used.
+    Unusable,
+    /// Events arrive after the end of the answer that they belong to.
+    LateEvents,
+}
+
+impl GapCause {
+    /// Its name in `sync_log.detail` and in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CrowdedSecond => "crowded_second",
+            Self::Withheld => "withheld",
+            Self::OversizedMessage => "oversized_message",
+            Self::Contradictory => "contradictory",
+            Self::Unusable => "unusable",
+            Self::LateEvents => "late_events",
+        }
+    }
+}
+
 /// Outcome of a window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WindowOutcome {
@@ -36,7 +68,9 @@ pub enum WindowOutcome {
     Complete,
     /// The relay may hold more events than it sent.
     Gap {
-        /// Why the window is not complete.
+        /// Why the window is not complete, as a word.
+        cause: GapCause,
+        /// The same for people.
         reason: String,
     },
 }
@@ -56,7 +90,7 @@ impl WindowOutcome {
     pub fn detail(&self) -> Value {
         match self {
             Self::Complete => json!({}),
-            Self::Gap { reason } => json!({ "reason": reason }),
+            Self::Gap { cause, reason } => json!({ "cause": cause.as_str(), "reason": reason }),
         }
     }
 }

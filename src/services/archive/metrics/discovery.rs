@@ -1,16 +1,41 @@
 //! Prometheus metrics of the initializer, the finder and the validator.
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::Outcome;
+use super::{NetworkLabel, NetworkOutcome, Outcome};
+use crate::base::Network;
+use crate::telemetry::{Label, NETWORK, describe_metrics};
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Network {
-    network: &'static str,
+const SEED: Label = Label::listed(
+    "outcome",
+    &[&["new", "known", "repeated", "malformed", "refused_by_database", "private_address"]],
+);
+const FOUND: Label =
+    Label::listed("outcome", &[&["new", "known", "dropped", "domain_full", "full", "refused_by_database"]]);
+const LIST: Label = Label::constants(
+    "outcome",
+    "`ok`, `status`, `not_json`, `bad_path`, `too_large`, `timeout`, or another reason why it could not be fetched",
+);
+const TRIED: Label = Label::constants(
+    "outcome",
+    "`valid`, `uplink` (our own connection is down), `failed`, or the reason why the candidate failed: `dns`, \
+     `timeout`, `not_a_relay`, …",
+);
+
+describe_metrics! { Process;
+    SEEDS: Counter = "quipu_archive_seeds_total" [SEED],
+        "Lines of the seed file; private_address counts new or known relays that are not dialled";
+    SEARCHED: Counter = "quipu_archive_searched_events_total" [], "Stored events that the finder read";
+    URLS: Counter = "quipu_archive_found_urls_total" [FOUND],
+        "URLs named by events and lists that were not known as relays";
+    LISTS: Counter = "quipu_archive_lists_total" [LIST], "Lists of relays fetched";
+    TRIES: Counter = "quipu_archive_tries_total" [NETWORK, TRIED], "Candidates tried";
+    TRYING: Gauge = "quipu_archive_trying_candidates" [NETWORK], "Candidates being tried";
+    LIMIT: Gauge = "quipu_archive_limit_candidates" [],
+        "Candidates of one network that may wait (`services.finder.candidates_max`)";
 }
 
 /// Metrics of the initializer. Clones share the counters.
@@ -20,10 +45,9 @@ pub struct InitializerMetrics {
 }
 
 impl InitializerMetrics {
-    /// Registers the family under the prefix `initializer`.
+    /// Registers the metric.
     pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("initializer");
-        registry.register("seeds", "Lines of the seed file, by outcome: new, known, or the reason for skipping; private_address counts new or known relays that are not dialled", self.seeds.clone());
+        SEEDS.register(registry, self.seeds.clone());
     }
 
     pub(in crate::services::archive) fn seeds(&self, outcome: &'static str, lines: usize) {
@@ -40,16 +64,11 @@ pub struct FinderMetrics {
 }
 
 impl FinderMetrics {
-    /// Registers the families under the prefix `finder`.
+    /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("finder");
-        registry.register("events", "Stored events read", self.events.clone());
-        registry.register(
-            "urls",
-            "URLs named by events and lists that were not known as relays, by outcome",
-            self.urls.clone(),
-        );
-        registry.register("lists", "Lists fetched, by outcome", self.lists.clone());
+        SEARCHED.register(registry, self.events.clone());
+        URLS.register(registry, self.urls.clone());
+        LISTS.register(registry, self.lists.clone());
     }
 
     pub(in crate::services::archive) fn read(&self, events: u64) {
@@ -71,37 +90,33 @@ impl FinderMetrics {
     }
 }
 
-/// Metrics of the validator. Clones share the counters.
+/// Metrics of the validator. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct ValidatorMetrics {
-    tries: Family<Outcome, Counter>,
-    running: Family<Network, Gauge>,
-    waiting: Family<Network, Gauge>,
+    tries: Family<NetworkOutcome, Counter>,
+    running: Family<NetworkLabel, Gauge>,
+    limit: Gauge,
 }
 
 impl ValidatorMetrics {
-    /// Registers the families under the prefix `validator`.
+    /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("validator");
-        registry.register(
-            "tries",
-            "Candidates tried, by outcome: valid, or the reason of the failure",
-            self.tries.clone(),
-        );
-        registry.register("running", "Candidates being tried, by network", self.running.clone());
-        registry.register("candidates", "Candidates waiting, by network", self.waiting.clone());
+        TRIES.register(registry, self.tries.clone());
+        TRYING.register(registry, self.running.clone());
+        LIMIT.register(registry, self.limit.clone());
     }
 
-    pub(in crate::services::archive) fn tried(&self, outcome: &'static str) {
-        self.tries.get_or_create(&Outcome { outcome }).inc();
+    /// Exports the setting `candidates_max`.
+    pub(in crate::services::archive) fn set_limit(&self, candidates_max: u32) {
+        self.limit.set(i64::from(candidates_max));
     }
 
-    pub(in crate::services::archive) fn running(&self, network: &'static str, candidates: usize) {
+    pub(in crate::services::archive) fn tried(&self, network: Network, outcome: &'static str) {
+        self.tries.get_or_create(&NetworkOutcome { network: network.as_str(), outcome }).inc();
+    }
+
+    pub(in crate::services::archive) fn running(&self, network: Network, candidates: usize) {
         let running = i64::try_from(candidates).unwrap_or(i64::MAX);
-        self.running.get_or_create(&Network { network }).set(running);
-    }
-
-    pub(in crate::services::archive) fn waiting(&self, network: &'static str, candidates: i64) {
-        self.waiting.get_or_create(&Network { network }).set(candidates);
+        self.running.get_or_create(&NetworkLabel { network: network.as_str() }).set(running);
     }
 }

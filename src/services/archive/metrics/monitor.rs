@@ -2,31 +2,43 @@
 
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
 
-use super::Outcome;
+use super::{NetworkLabel, NetworkOutcome, Outcome};
 use crate::base::Network;
+use crate::telemetry::{Label, NETWORK, describe_metrics};
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Check {
-    network: &'static str,
-    outcome: &'static str,
-}
+const CHECKED: Label = Label::constants(
+    "outcome",
+    "`ok`, `auth`, `unchecked`, or the reason why the relay cannot be read: `dns`, `timeout`, `tls`, `closed`, …",
+);
+const REPORTED: Label = Label::constants(
+    "outcome",
+    "`accepted`, `refused`, `away` (paused after a failure), `queue_full`, `failed`, or the reason why the relay \
+     could not be used",
+);
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct NetworkLabel {
-    network: &'static str,
+/// Seconds.
+const DURATIONS: [f64; 8] = [0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+describe_metrics! { Process;
+    CHECKS: Counter = "quipu_archive_checks_total" [NETWORK, CHECKED], "Relays checked";
+    DURATION: Histogram = "quipu_archive_check_duration_seconds" [NETWORK],
+        "Duration of all checks of one relay";
+    DUE: Gauge = "quipu_archive_due_relays" [NETWORK], "Relays whose check was due at the last poll";
+    CHECKING: Gauge = "quipu_archive_checking_relays" [NETWORK], "Relays being checked";
+    REPORTS: Counter = "quipu_archive_reports_total" [REPORTED],
+        "Events offered to relays for publication (NIP-66)";
 }
 
 /// Metrics of checks and published reports. Clones share the counters.
 #[derive(Debug, Clone)]
 pub struct MonitorMetrics {
-    checks: Family<Check, Counter>,
+    checks: Family<NetworkOutcome, Counter>,
     duration: Family<NetworkLabel, Histogram, fn() -> Histogram>,
     due: Family<NetworkLabel, Gauge>,
     running: Family<NetworkLabel, Gauge>,
@@ -37,8 +49,7 @@ impl Default for MonitorMetrics {
     fn default() -> Self {
         Self {
             checks: Family::default(),
-            // From 10 ms to nearly three minutes.
-            duration: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.01, 2.0, 15))),
+            duration: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
             due: Family::default(),
             running: Family::default(),
             reports: Family::default(),
@@ -47,27 +58,13 @@ impl Default for MonitorMetrics {
 }
 
 impl MonitorMetrics {
-    /// Registers the families under the prefix `monitor`.
+    /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("monitor");
-        registry.register(
-            "checks",
-            "Relays checked, by network and outcome: ok, auth, or the reason why the relay cannot be read",
-            self.checks.clone(),
-        );
-        registry.register_with_unit(
-            "check_duration",
-            "Duration of all checks of one relay",
-            Unit::Seconds,
-            self.duration.clone(),
-        );
-        registry.register("relays_due", "Relays whose check was due at the last poll", self.due.clone());
-        registry.register("relays", "Relays being checked", self.running.clone());
-        registry.register(
-            "reports",
-            "Events offered to relays for publication, by outcome",
-            self.reports.clone(),
-        );
+        CHECKS.register(registry, self.checks.clone());
+        DURATION.register(registry, self.duration.clone());
+        DUE.register(registry, self.due.clone());
+        CHECKING.register(registry, self.running.clone());
+        REPORTS.register(registry, self.reports.clone());
     }
 
     pub(in crate::services::archive) fn checked(
@@ -76,7 +73,7 @@ impl MonitorMetrics {
         outcome: &'static str,
         took: Duration,
     ) {
-        self.checks.get_or_create(&Check { network: network.as_str(), outcome }).inc();
+        self.checks.get_or_create(&NetworkOutcome { network: network.as_str(), outcome }).inc();
         self.duration.get_or_create(&NetworkLabel { network: network.as_str() }).observe(took.as_secs_f64());
     }
 

@@ -53,8 +53,8 @@ impl Service for Vanisher {
         }
         let work = ["vanisher".to_owned()];
         for request in &open {
-            let is_own_host = !self.leases.take(&work, LEASE).await?.is_empty();
-            if drain.is_cancelled() || !is_own_host {
+            let holds_lease = !self.leases.take(&work, LEASE).await?.is_empty();
+            if drain.is_cancelled() || !holds_lease {
                 return Ok(CycleOutcome::Idle);
             }
             let name = hex::encode(request.id);
@@ -89,12 +89,7 @@ impl Vanisher {
         let subject = ErasureSubject::Vanish { request: id, pubkey, until: created_at };
         let reason = "the key asked to vanish (NIP-62)";
         let left = removal::erase(&self.pools.urls().owner, subject, reason).await?;
-        tracing::info!(
-            request = hex::encode(id),
-            "a request to vanish was carried out: {} events and {} sightings left",
-            left.events,
-            left.sightings
-        );
+        tracing::info!(request = hex::encode(id), "a request to vanish was carried out: {left} were removed");
         Ok(())
     }
 }

@@ -54,7 +54,7 @@ pub struct DueCandidate {
 }
 
 /// URLs of candidates of a network that are due and not leased under `validator/<url>`, those never tried
-/// first.
+/// first. A relay is no candidate.
 pub async fn due_urls(pool: &PgPool, network: &str, limit: i64) -> Result<Vec<String>, Error> {
     let rows = sqlx::query!(
         r#"-- due_urls
@@ -62,6 +62,7 @@ pub async fn due_urls(pool: &PgPool, network: &str, limit: i64) -> Result<Vec<St
            FROM candidates c LEFT JOIN candidate_tries t ON t.url = c.url
            WHERE c.network = $1 AND (t.next_try_at IS NULL OR t.next_try_at <= now())
              AND NOT EXISTS (SELECT FROM lease l WHERE l.name = 'validator/' || c.url AND l.expires_at > now())
+             AND NOT EXISTS (SELECT FROM relays r WHERE r.url = c.url)
            ORDER BY t.next_try_at NULLS FIRST, c.found_at LIMIT $2"#,
         network,
         limit
@@ -79,7 +80,8 @@ pub async fn due_candidates(pool: &PgPool, urls: &[String]) -> Result<Vec<DueCan
         r#"-- due_candidates
            SELECT c.url AS "url!", coalesce(t.tries, 0) AS "tries!"
            FROM candidates c LEFT JOIN candidate_tries t ON t.url = c.url
-           WHERE c.url = ANY ($1) AND (t.next_try_at IS NULL OR t.next_try_at <= now())"#,
+           WHERE c.url = ANY ($1) AND (t.next_try_at IS NULL OR t.next_try_at <= now())
+             AND NOT EXISTS (SELECT FROM relays r WHERE r.url = c.url)"#,
         urls
     )
     .fetch_all(pool)

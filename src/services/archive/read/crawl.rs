@@ -25,9 +25,11 @@ pub struct RelayToCrawl {
 
 /// Relays to crawl, those furthest behind first: by `relay_last_event_timestamp`, clamped to `now` so that
 /// one event dated 2100 does not keep its relay in the last place. Included are the `readable_relays`, relays
-/// that only demand authentication (NIP-42; our key may be accepted), and relays never checked. Excluded are
-/// leased relays; refused relays unless `only`, from the operator's settings, names them; and, for
-/// `first_look_s` seconds, relays that the operator waits for, which are left to the `first-look` service.
+/// that only demand authentication (NIP-42; our key may be accepted), relays never checked, and whatever the
+/// newest check says, relays that the operator named: programs of others may record checks
+/// (`insert_relay_metadata`). Excluded are leased relays; refused relays unless `only`, from the operator's
+/// settings, names them; and, for `first_look_s` seconds, relays that the operator waits for, which are left
+/// to the `first-look` service.
 pub async fn relays_to_crawl(
     pool: &PgPool,
     now: i64,
@@ -46,7 +48,7 @@ pub async fn relays_to_crawl(
              AND NOT EXISTS (SELECT FROM relay_visits v WHERE v.relay = r.number AND v.asked_at > now() - make_interval(secs => $3)
                              AND (v.began_at IS NULL OR v.began_at < v.asked_at))
              AND NOT EXISTS (SELECT FROM lease l WHERE l.name = 'synchronizer/' || r.number AND l.expires_at > clock_timestamp())
-             AND (m.relay_url IS NULL OR m.readable OR m.auth = 'refused')
+             AND (m.relay_url IS NULL OR m.readable OR m.auth = 'refused' OR quipu_is_named(r.source) OR r.url = ANY ($2))
            ORDER BY least(coalesce(p.last_created_at, 0), $1), r.number"#,
         now,
         only,
@@ -56,11 +58,12 @@ pub async fn relays_to_crawl(
     .await?)
 }
 
-/// Settled windows of a relay: complete ones, and gaps recorded in the last seven days. An older gap is
-/// requested again, because the relay may have changed. Windows settled more than `days` ago do not count.
+/// The settled windows of a relay, by age: complete ones, and gaps recorded in the last seven days. An older
+/// gap is requested again, because the relay may have changed. Windows settled more than `days` ago do not
+/// count.
 ///
-/// Each window comes with one of `ages` and holds the seconds that had reached that age (in seconds) when
-/// they were requested.
+/// Each element is one of `ages`, in seconds, and a window. Every second of the window was at least that old
+/// when it was requested. A second that was requested late appears under several ages.
 pub async fn settled_windows(
     pool: &PgPool,
     relay: Relay,

@@ -4,7 +4,6 @@ use serde::Serialize;
 use sqlx::PgPool;
 
 use crate::store::Error;
-use crate::store::registry::{TABLES, TableKind};
 
 /// Shortest span from which a rate per day is derived: an hour, in days.
 const DAYS_MIN: f64 = 1.0 / 24.0;
@@ -100,86 +99,60 @@ pub struct JournalSize {
 /// # Errors
 /// Errors of PostgreSQL.
 pub async fn status(pool: &PgPool) -> Result<Status, Error> {
-    let counts = sqlx::query!(
-        r#"-- status_counts
-           SELECT (SELECT coalesce(sum(events), 0)::bigint FROM kind_totals) - x.events AS "events!",
-                  (SELECT coalesce(sum(sightings), 0)::bigint FROM relay_totals) - x.sightings AS "sightings!",
-                  (SELECT coalesce(sum(compared), 0)::bigint FROM relay_totals) - x.compared AS "compared!",
-                  (SELECT count(*) FROM known_gaps) AS "gaps!", x.honoured AS "honoured!", (SELECT count(*) FROM vanish_requests) AS "vanish!",
-                  pg_database_size(current_database()) AS "database!"
-           FROM (SELECT coalesce(sum((detail ->> 'events')::bigint), 0)::bigint AS events,
-                        coalesce(sum((detail ->> 'sightings')::bigint), 0)::bigint AS sightings,
-                        coalesce(sum((detail ->> 'compared')::bigint), 0)::bigint AS compared,
-                        count(*) FILTER (WHERE kind = 'vanish') AS honoured FROM erasure) x"#
+    let totals = sqlx::query!(
+        r#"-- status_totals
+           SELECT events AS "events!", sightings AS "sightings!", sightings_compared AS "compared!",
+                  events_last_day AS "events_day!", sightings_last_day AS "sightings_day!",
+                  vanish_requests AS "vanish!", vanish_honoured AS "honoured!",
+                  (SELECT count(*) FROM known_gaps) AS "gaps!", pg_database_size(current_database()) AS "database!"
+           FROM archive_totals"#
     )
     .fetch_one(pool)
     .await?;
     let growth = sqlx::query!(
         r#"-- status_growth
-           SELECT coalesce(sum(stored) FILTER (WHERE minute > now() - interval '1 day'), 0)::bigint AS "events_day!",
-                  coalesce(sum(sightings) FILTER (WHERE minute > now() - interval '1 day'), 0)::bigint AS "sightings_day!",
-                  coalesce(sum(stored), 0)::float8 AS "events!", coalesce(sum(sightings), 0)::float8 AS "sightings!",
-                  greatest(extract(epoch FROM now() - min(minute)) / 86400, 1.0 / 1440)::float8 AS days
-           FROM minute_totals WHERE minute > now() - interval '7 days'"#
+           SELECT days, events_a_day, bytes_a_day FROM archive_growth"#
     )
     .fetch_one(pool)
     .await?;
-    let (events_bytes, sightings_bytes, journals) = sizes(pool).await?;
-    let bytes_per_event = each(events_bytes, counts.events);
-    let bytes_per_sighting = each(sightings_bytes, counts.sightings);
+    let journals = sqlx::query_as!(
+        JournalSize,
+        r#"-- status_journals
+           SELECT journal AS "name!", bytes AS "bytes!" FROM journal_sizes ORDER BY 2 DESC, 1"#
+    )
+    .fetch_all(pool)
+    .await?;
+    let bytes_of =
+        |name: &str| journals.iter().find(|journal| journal.name == name).map_or(0, |journal| journal.bytes);
+    let (events_bytes, sightings_bytes) = (bytes_of("events"), bytes_of("sightings"));
     let days = growth.days.unwrap_or(0.0);
-    let per_day = |amount: f64| (days >= DAYS_MIN).then(|| amount / days);
-    let bytes_per_day = bytes_per_event.and_then(|event| {
-        per_day(growth.events * event + growth.sightings * bytes_per_sighting.unwrap_or_default())
-    });
+    let says_something = days >= DAYS_MIN;
     Ok(Status {
-        events: counts.events,
-        sightings: counts.sightings,
-        sightings_compared: counts.compared,
+        events: totals.events,
+        sightings: totals.sightings,
+        sightings_compared: totals.compared,
         events_bytes,
         sightings_bytes,
-        bytes_per_event,
-        bytes_per_sighting,
-        events_last_day: growth.events_day,
-        sightings_last_day: growth.sightings_day,
+        bytes_per_event: each(events_bytes, totals.events),
+        bytes_per_sighting: each(sightings_bytes, totals.sightings),
+        events_last_day: totals.events_day,
+        sightings_last_day: totals.sightings_day,
         growth_days: days,
-        events_per_day: per_day(growth.events),
-        bytes_per_day,
-        vanish_requests: counts.vanish,
-        vanish_honoured: counts.honoured,
+        events_per_day: growth.events_a_day.filter(|_| says_something),
+        bytes_per_day: growth.bytes_a_day.filter(|_| says_something),
+        vanish_requests: totals.vanish,
+        vanish_honoured: totals.honoured,
         relays: relay_counts(pool).await?,
-        known_gaps: counts.gaps,
+        known_gaps: totals.gaps,
         candidates: candidate_counts(pool).await?,
         journals,
-        database_bytes: counts.database,
+        database_bytes: totals.database,
     })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a mean for people")]
 fn each(bytes: i64, rows: i64) -> Option<f64> {
     (rows > 0).then(|| bytes as f64 / rows as f64)
-}
-
-/// Bytes of events, of sightings, and of every journal.
-async fn sizes(pool: &PgPool) -> Result<(i64, i64, Vec<JournalSize>), Error> {
-    let names: Vec<String> = TABLES
-        .iter()
-        .filter(|(_, kind)| *kind == TableKind::Journal)
-        .map(|(name, _)| (*name).to_owned())
-        .collect();
-    let journals = sqlx::query_as!(
-        JournalSize,
-        r#"-- journal_sizes
-           SELECT n AS "name!", coalesce((SELECT sum(pg_total_relation_size(t.relid)) FROM pg_partition_tree(n::regclass) t),
-                                        pg_total_relation_size(n::regclass))::bigint AS "bytes!"
-           FROM unnest($1::text[]) n ORDER BY 2 DESC, 1"#,
-        &names
-    )
-    .fetch_all(pool)
-    .await?;
-    let of =
-        |name: &str| journals.iter().find(|journal| journal.name == name).map_or(0, |journal| journal.bytes);
-    Ok((of("events"), of("sightings"), journals))
 }
 
 async fn relay_counts(pool: &PgPool) -> Result<Vec<RelayCount>, Error> {
@@ -203,8 +176,9 @@ async fn candidate_counts(pool: &PgPool) -> Result<Vec<CandidateCount>, Error> {
     Ok(sqlx::query_as!(
         CandidateCount,
         r#"-- candidate_counts
-           SELECT c.network, count(*) AS "waiting!", count(t.url) FILTER (WHERE t.tries > 0) AS "failed!"
-           FROM candidates c LEFT JOIN candidate_tries t ON t.url = c.url GROUP BY c.network ORDER BY 2 DESC, 1"#
+           SELECT network AS "network!", sum(candidates)::bigint AS "waiting!",
+                  coalesce(sum(candidates) FILTER (WHERE state <> 'untried'), 0)::bigint AS "failed!"
+           FROM candidate_states GROUP BY network ORDER BY 2 DESC, 1"#
     )
     .fetch_all(pool)
     .await?)

@@ -41,7 +41,8 @@ fn code(status: &status::Status) -> StatusCode {
 async fn page(State(state): State<ConsoleState>) -> Response {
     let status = status::status(&state).await;
     let latest = status::latest(&state).await;
-    (code(&status), [(CACHE_CONTROL, "no-store")], page::page(&status, &latest)).into_response()
+    (code(&status), [(CACHE_CONTROL, "no-store")], page::page(&status, &latest, &state.0.parts.pages))
+        .into_response()
 }
 
 async fn panels(State(state): State<ConsoleState>) -> Response {

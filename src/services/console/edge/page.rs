@@ -8,7 +8,11 @@ use super::format::{pairs, spaced};
 use super::panels;
 use super::status::Status;
 
-pub(super) fn page(status: &Status, latest: &Latest) -> Markup {
+/// The path of this page.
+const PATH: &str = "/";
+
+/// The page. `pages` are those of all rooms as (path, title).
+pub(super) fn page(status: &Status, latest: &Latest, pages: &[(&str, &str)]) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -28,6 +32,7 @@ pub(super) fn page(status: &Status, latest: &Latest) -> Markup {
                     p.version { (status.version) }
                     (panels::health(status))
                     p #link .link role="status" { "no live updates without JavaScript" }
+                    (navigation(pages, PATH))
                 }
                 main {
                     (panels::pulse(status))
@@ -41,6 +46,19 @@ pub(super) fn page(status: &Status, latest: &Latest) -> Markup {
                     }
                 }
                 footer { p { "What happened is appended and never changed." } p { a href="/status.json" { "status.json" } } }
+            }
+        }
+    }
+}
+
+/// Links to the pages, if there are several. `here` is the path of the page that holds them.
+fn navigation(pages: &[(&str, &str)], here: &str) -> Markup {
+    html! {
+        @if pages.len() > 1 {
+            nav.pages aria-label="Pages" {
+                @for (path, title) in pages {
+                    a href=(path) aria-current=[(*path == here).then_some("page")] { (title) }
+                }
             }
         }
     }
@@ -73,5 +91,20 @@ fn line(now: DateTime<Utc>, entry: &Entry) -> Markup {
             p { b { (spaced(&entry.kind)) } " " span.subject { (entry.subject) } }
             p.detail { @for (name, value) in pairs(&entry.detail) { span { (spaced(name)) " " i { (value) } } } }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_navigation_links_to_every_page_and_marks_its_own() {
+        let pages = [("/", "Overview"), ("/messages", "Messages")];
+        assert_eq!(
+            navigation(&pages, "/").into_string(),
+            r#"<nav class="pages" aria-label="Pages"><a href="/" aria-current="page">Overview</a><a href="/messages">Messages</a></nav>"#
+        );
+        assert_eq!(navigation(&pages[..1], "/").into_string(), "");
     }
 }

@@ -83,11 +83,9 @@ pub(in super::super) async fn totals(pool: &PgPool) -> Result<Totals, Error> {
     .await?;
     let behind = sqlx::query!(
         r#"-- console_behind
-           SELECT count(*) AS "batches!", coalesce(extract(epoch FROM clock_timestamp() - min(b.recorded_at)), 0)::float8 AS "oldest_s!"
-           FROM (SELECT l.recorded_at FROM checkpoint c, (SELECT snapshot FROM tick ORDER BY number DESC LIMIT 1) n,
-                 LATERAL ingest_log_between(c.snapshot, n.snapshot) l WHERE c.projection = 'totals' LIMIT 1000) b"#
+           SELECT batches AS "batches!", seconds AS "seconds!" FROM projection_lag WHERE projection = 'totals'"#
     )
-    .fetch_one(pool)
+    .fetch_optional(pool)
     .await?;
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let events_per_second = row.stored as f64 / 60.0;
@@ -101,7 +99,7 @@ pub(in super::super) async fn totals(pool: &PgPool) -> Result<Totals, Error> {
         networks,
         newest_tick: row.newest_tick,
         projected_tick: row.projected_tick,
-        batches_behind: row.projected_tick.map(|_| behind.batches),
-        behind_s: behind.oldest_s.max(0.0),
+        batches_behind: behind.as_ref().map(|behind| behind.batches),
+        behind_s: behind.map_or(0.0, |behind| behind.seconds),
     })
 }

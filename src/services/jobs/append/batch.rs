@@ -8,9 +8,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::JobJournal;
-use super::queue::{ReadyNotice, merged};
+use super::queue::{Queue, ReadyNotice, merged};
 use super::rows::{self, Claimed};
 use super::statement::{PlannedStep, StoredJob, append};
+use super::taken::Taken;
 use super::{JobAnswer, Submitted};
 use crate::services::jobs::command::{Claim, JobChange, JobCommand, Submission};
 use crate::services::jobs::decide::{
@@ -40,14 +41,21 @@ struct Read {
     facts: HashMap<i64, JobFacts>,
 }
 
-/// What a round appends: steps, and for each the command and, of a claim, the candidate.
-#[derive(Default)]
+/// What a round appends: steps, for each the command and whether it claims the next of the candidates.
 struct Plan<'a> {
     steps: Vec<PlannedStep>,
-    of: Vec<(usize, Option<Candidate>)>,
+    of: Vec<(usize, bool)>,
+    candidates: Taken<'a>,
     jobs: Vec<&'a Submission>,
     jobs_of: Vec<usize>,
     lookups: Vec<(usize, i64, i32)>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(queue: &'a Queue) -> Self {
+        let (steps, of, candidates) = (Vec::new(), Vec::new(), Taken::new(queue));
+        Self { steps, of, candidates, jobs: Vec::new(), jobs_of: Vec::new(), lookups: Vec::new() }
+    }
 }
 
 /// A batch at work.
@@ -59,9 +67,9 @@ pub(super) struct Batch<'a> {
     /// What became ready.
     notices: Vec<ReadyNotice>,
     /// Candidates that were not tried: no slot was free, or another command of the batch changes the job.
-    left: Vec<Candidate>,
+    left: Taken<'a>,
     /// Candidates that were tried in vain.
-    in_vain: Vec<Candidate>,
+    in_vain: Taken<'a>,
     /// Whether a claim found only candidates that others are about to commit.
     is_held_up: bool,
 }
@@ -75,8 +83,8 @@ impl<'a> Batch<'a> {
             commands,
             answers,
             notices: Vec::new(),
-            left: Vec::new(),
-            in_vain: Vec::new(),
+            left: Taken::new(&journal.queue),
+            in_vain: Taken::new(&journal.queue),
             is_held_up: false,
         }
     }
@@ -92,7 +100,7 @@ impl<'a> Batch<'a> {
             let mut read = self.read(&open).await?;
             let plan = self.plan(&open, &mut read);
             let candidates: Vec<i64> =
-                plan.of.iter().filter_map(|(_, candidate)| Some(candidate.as_ref()?.job)).collect();
+                plan.candidates.as_slice().iter().map(|candidate| candidate.job).collect();
             let lookups: Vec<(i64, i32)> =
                 plan.lookups.iter().map(|(_, job, attempt)| (*job, *attempt)).collect();
             // Sent together: what a worker is told about its jobs never changes.
@@ -117,12 +125,12 @@ impl<'a> Batch<'a> {
             self.settle(plan, &read, &is_stored, stored.moment_us);
             if std::mem::take(&mut self.is_held_up) {
                 sleep(HELD_UP * round).await;
-                self.journal.queue.index().put_back(std::mem::take(&mut self.in_vain));
+                self.in_vain.put_back();
             }
         }
         // Their steps may be free after all: another transaction was rolled back, or only the slot was taken.
-        self.left.append(&mut self.in_vain);
-        self.journal.queue.index().put_back(self.left);
+        self.left.put_back();
+        self.in_vain.put_back();
         let given_up = |command: &JobCommand| match command {
             JobCommand::Claim(_) => JobAnswer::Claimed(Vec::new()),
             JobCommand::Submit(_) | JobCommand::Change(_) => JobAnswer::Contended,
@@ -169,7 +177,7 @@ impl<'a> Batch<'a> {
 
     /// Decides the open commands. Those that change nothing are answered.
     fn plan(&mut self, open: &[usize], read: &mut Read) -> Plan<'a> {
-        let mut plan = Plan::default();
+        let mut plan = Plan::new(&self.journal.queue);
         for place in open {
             match &self.commands[*place] {
                 JobCommand::Submit(submission) => {
@@ -198,7 +206,7 @@ impl<'a> Batch<'a> {
         match decision {
             Decision::Append(entry) => {
                 plan.steps.push(PlannedStep { entry: *entry, slot: None });
-                plan.of.push((place, None));
+                plan.of.push((place, false));
             }
             Decision::LookUp { attempt } => plan.lookups.push((place, change.job, attempt)),
             Decision::Settled(settled) => self.answers[place] = Some(JobAnswer::Settled(settled)),
@@ -237,13 +245,14 @@ impl<'a> Batch<'a> {
                 continue;
             }
             plan.steps.push(PlannedStep { entry: leased(claim, &candidate), slot });
-            plan.of.push((place, Some(candidate)));
+            plan.of.push((place, true));
+            plan.candidates.push(candidate);
             planned += 1;
         }
         if planned > 0 {
             return;
         }
-        if self.in_vain.is_empty() {
+        if self.in_vain.as_slice().is_empty() {
             self.answers[place] = Some(JobAnswer::Claimed(Vec::new()));
         } else {
             self.is_held_up = true;
@@ -267,13 +276,14 @@ impl<'a> Batch<'a> {
 
     /// Answers the commands whose steps were stored. Of a claim, a candidate that was taken by others is
     /// dropped; a claim that got none is decided again.
-    fn settle(&mut self, plan: Plan<'a>, read: &Read, is_stored: &HashSet<usize>, moment_us: i64) {
+    fn settle(&mut self, mut plan: Plan<'a>, read: &Read, is_stored: &HashSet<usize>, moment_us: i64) {
         let mut claimed: BTreeMap<usize, Vec<ClaimedJob>> = BTreeMap::new();
         let (mut tried, mut in_vain) = (0_usize, 0_usize);
-        for (place, (step, (command, candidate))) in plan.steps.into_iter().zip(plan.of).enumerate() {
+        let mut candidates = plan.candidates.hand_over().into_iter();
+        for (place, (step, (command, is_claim))) in plan.steps.into_iter().zip(plan.of).enumerate() {
             let (entry, is_stored) = (step.entry, is_stored.contains(&place));
             let expires_us = entry.lease.map(|(_, length_s)| moment_us + i64::from(length_s) * 1_000_000);
-            if let Some(candidate) = candidate {
+            if let Some(candidate) = is_claim.then(|| candidates.next()).flatten() {
                 tried += 1;
                 let jobs = claimed.entry(command).or_default();
                 if let (true, Some((claim, length_s)), Some(expires_us), Some(facts)) =

@@ -9,6 +9,7 @@ mod queue;
 mod rows;
 mod schedules;
 mod statement;
+mod taken;
 mod waiters;
 mod workers;
 mod working;

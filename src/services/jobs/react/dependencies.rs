@@ -40,7 +40,7 @@ impl Service for Dependencies {
     type Error = Error;
 
     fn name(&self) -> &'static str {
-        "jobs-dependencies"
+        "jobs dependencies"
     }
 
     async fn cycle(&self, drain: &CancellationToken) -> Result<CycleOutcome, Error> {

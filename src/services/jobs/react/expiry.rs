@@ -67,7 +67,7 @@ impl Service for Expiry {
     type Error = Error;
 
     fn name(&self) -> &'static str {
-        "jobs-expiry"
+        "jobs expiry"
     }
 
     async fn cycle(&self, _drain: &CancellationToken) -> Result<CycleOutcome, Error> {

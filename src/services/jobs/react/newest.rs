@@ -38,7 +38,7 @@ impl Service for SnapshotReader {
     type Error = Error;
 
     fn name(&self) -> &'static str {
-        "jobs-stream"
+        "jobs stream"
     }
 
     async fn cycle(&self, drain: &CancellationToken) -> Result<CycleOutcome, Error> {

@@ -61,7 +61,7 @@ impl Service for Schedules {
     type Error = Error;
 
     fn name(&self) -> &'static str {
-        "jobs-schedules"
+        "jobs schedules"
     }
 
     async fn cycle(&self, _drain: &CancellationToken) -> Result<CycleOutcome, Error> {

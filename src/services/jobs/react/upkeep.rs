@@ -82,7 +82,7 @@ impl Service for Upkeep {
     type Error = Error;
 
     fn name(&self) -> &'static str {
-        "jobs-upkeep"
+        "jobs upkeep"
     }
 
     async fn cycle(&self, _drain: &CancellationToken) -> Result<CycleOutcome, Error> {

@@ -162,7 +162,7 @@ impl MessageJournal {
                 _ => {}
             }
         }
-        self.hints.announce(recipients.into_iter().map(subscribers::recipient_hash));
+        self.hints.announce(recipients.into_iter().map(|recipient| self.subscribers.hash(recipient)));
     }
 }
 

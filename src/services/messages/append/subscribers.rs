@@ -6,20 +6,27 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sha2::{Digest as _, Sha256};
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
 use tokio::sync::Notify;
 
+use crate::services::messages::decide::ChallengeKey;
 use crate::services::messages::event::{Message, Page};
 
 /// Most messages and acknowledgements that a mailbox holds for a session whose socket is slow.
 const PENDING_MAX: usize = 64;
 
+/// First input of the HMAC of a recipient, so that it is no challenge made with the same key.
+const PURPOSE: &[u8] = b"quipu-hint-v1";
+
 /// The mailboxes of all sessions of this process. Clones share them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Subscribers {
+    key: HintKey,
     mailboxes: Arc<Mutex<Mailboxes>>,
 }
 
@@ -35,8 +42,9 @@ pub struct Mailbox {
     wake: Notify,
     /// Position up to which the session has read the database; the follower polls for messages after it.
     read_to: AtomicI64,
-    /// Incremented by every update except pages read ahead and acknowledgements that fit. A page read ahead
-    /// before an increment is stale: it may lack messages, or hold acknowledged ones.
+    /// Number of changes of the mailbox. A page that was read ahead before a change is stale: it may lack a
+    /// message, or hold an acknowledged one. Acknowledgements that fit into the mailbox do not count, because
+    /// the session filters by them.
     version: AtomicU64,
 }
 
@@ -73,6 +81,17 @@ impl PendingUpdates {
 }
 
 impl Subscribers {
+    /// A registry whose hints other processes with the same key understand.
+    #[must_use]
+    pub fn new(key: ChallengeKey) -> Self {
+        Self { key: HintKey(key), mailboxes: Arc::default() }
+    }
+
+    /// What stands for a recipient in hints.
+    pub(super) fn hash(&self, recipient: &str) -> String {
+        self.key.hash(recipient)
+    }
+
     /// Registers a mailbox for one device of a recipient, until [`Subscribers::unsubscribe`].
     #[must_use]
     pub fn subscribe(&self, recipient: &str, device: &str) -> Arc<Mailbox> {
@@ -84,14 +103,14 @@ impl Subscribers {
             read_to: AtomicI64::new(0),
             version: AtomicU64::new(0),
         });
-        let hash = recipient_hash(recipient);
+        let hash = self.hash(recipient);
         self.mailboxes().entry(hash).or_default().push(Arc::clone(&mailbox));
         mailbox
     }
 
     /// Removes a mailbox.
     pub fn unsubscribe(&self, mailbox: &Arc<Mailbox>) {
-        let hash = recipient_hash(&mailbox.recipient);
+        let hash = self.hash(&mailbox.recipient);
         if let Entry::Occupied(mut sharing_hash) = self.mailboxes().entry(hash) {
             sharing_hash.get_mut().retain(|other| !Arc::ptr_eq(other, mailbox));
             if sharing_hash.get().is_empty() {
@@ -153,7 +172,7 @@ impl Subscribers {
     }
 
     fn for_each_mailbox(&self, recipient: &str, action: impl FnMut(&Arc<Mailbox>)) {
-        let hash = recipient_hash(recipient);
+        let hash = self.hash(recipient);
         let mailboxes = self.mailboxes();
         mailboxes
             .get(&hash)
@@ -249,8 +268,24 @@ impl Mailbox {
     }
 }
 
-/// The first six bytes of the SHA-256 of a recipient, in hexadecimal, which stand for the recipient in hints
-/// between processes. A collision only wakes a session that has nothing to read.
-pub(super) fn recipient_hash(recipient: &str) -> String {
-    hex::encode(&Sha256::digest(recipient.as_bytes())[..6])
+/// The key of [`HintKey::hash`]; it appears in no output.
+#[derive(Clone)]
+struct HintKey(ChallengeKey);
+
+impl HintKey {
+    /// The first six bytes of an HMAC-SHA256 of a recipient, in hexadecimal, which stand for the recipient in
+    /// hints between processes. Every role may LISTEN, so a plain hash would let it guess recipients. A
+    /// collision only wakes a session that has nothing to read.
+    fn hash(&self, recipient: &str) -> String {
+        let mut hmac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of every length");
+        hmac.update(PURPOSE);
+        hmac.update(recipient.as_bytes());
+        hex::encode(&hmac.finalize().into_bytes()[..6])
+    }
+}
+
+impl fmt::Debug for HintKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HintKey")
+    }
 }

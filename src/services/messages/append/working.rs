@@ -38,7 +38,7 @@ pub async fn move_positions(pools: &Pools, devices: &[(&str, &str)]) -> Result<(
     Ok(())
 }
 
-/// The HMAC key of challenges that all processes of this database share. If the database has none yet,
+/// The HMAC key of challenges and hints that all processes of this database share. If the database has none yet,
 /// `candidate` is stored.
 pub async fn challenge_key(pools: &Pools, candidate: [u8; 32]) -> Result<[u8; 32], Error> {
     let client = pools.write.get().await?;

@@ -67,7 +67,7 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Op {
-        /// A message is committed; the session hears of it directly or has to read it.
+        /// A message is committed; the session is notified of it or has to read it.
         Commit { gap: i64, is_direct: bool },
         /// A page of at most `limit` messages is read.
         Read { limit: usize },

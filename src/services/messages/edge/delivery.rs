@@ -1,4 +1,18 @@
 //! Delivers the messages of one device: combines its mailbox, its queue and the database, and records pushes.
+//!
+//! A message, as seen from one session:
+//!
+//! | state | event | next state |
+//! |---|---|---|
+//! | committed | by this process | in the mailbox; unread if that is full (`append/subscribers.rs`) |
+//! | committed | by another process: a hint or polling tells | unread, or read ahead (`react/follower.rs`) |
+//! | in the mailbox | the session takes it | queued; unread if the database is read first (`delivery_queue.rs`) |
+//! | unread, read ahead | the session takes the page (`read/queue.rs`) | queued, once (`decide/cursor.rs`) |
+//! | queued | acknowledged over another connection, or possibly expired | dropped |
+//! | queued | the session sends it (`socket/mod.rs`, `stream.rs`) | pushed |
+//! | pushed | acknowledged within a second | recorded with the acknowledgement (`decide/pushes.rs`) |
+//! | pushed | not acknowledged in time, 256 later pushes wait, end of the session | recorded alone |
+//! | pushed on a stream | at once, because acknowledgements arrive elsewhere | recorded alone |
 
 use std::sync::Arc;
 use std::time::Duration;

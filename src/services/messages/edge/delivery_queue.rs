@@ -146,7 +146,7 @@ mod tests {
 
     impl Simulation {
         fn new(is_ordered: bool) -> Self {
-            let subscribers = Subscribers::default();
+            let subscribers = Subscribers::new([0; 32]);
             let mailbox = subscribers.subscribe(RECIPIENT, DEVICE);
             let (stored, pushed, answered) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
             Self {

@@ -1,6 +1,6 @@
 //! The requests of the socket over HTTP, and the health and metrics endpoints of aethos-relay.
 
-use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
@@ -13,7 +13,7 @@ use super::Listener;
 use super::admission::ClaimCheck;
 use super::frame::for_recipient;
 use super::requests::{Identity, STATUS_DEVICES_MAX, SendRequest};
-use crate::http::{ExpectedStatus, Failure, Rejection, RequestContext};
+use crate::http::{ExpectedStatus, Failure, Rejection, RequestContext, StrictQuery};
 use crate::services::messages::event::{Generation, Message, MessageStatus};
 
 /// Most messages in one answer to `GET /v1/messages`.
@@ -55,8 +55,7 @@ impl FromRequestParts<Listener> for AuthenticatedClient {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, listener: &Listener) -> Result<Self, Response> {
-        let query = Query::<RequestQuery>::from_request_parts(parts, listener).await;
-        let Query(query) = query.map_err(IntoResponse::into_response)?;
+        let StrictQuery(query) = StrictQuery::<RequestQuery>::from_request_parts(parts, listener).await?;
         let context = Extension::<RequestContext>::from_request_parts(parts, listener).await;
         let Extension(context) = context.map_err(IntoResponse::into_response)?;
         let identity = listener

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use governor::{DefaultKeyedRateLimiter, Quota as Rate, RateLimiter};
 use sqlx::PgPool;
 
-use super::usage::UsageCache;
+use super::limit_exceeded::LimitExceeded;
+use super::usage::Quotas;
 use crate::config::Messages;
 use crate::http::{ClientAddress, client_key};
 use crate::services::messages::decide::Quota;
@@ -19,42 +20,6 @@ const CLEANUP_INTERVAL: u64 = 100_000;
 
 /// Seconds' worth of requests that a rate per second allows in a burst.
 const BURST_S: u32 = 5;
-
-/// A limit that one more request would exceed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum LimitExceeded {
-    /// Too many requests in a unit of time.
-    Rate {
-        /// The field that the refusal names.
-        field: &'static str,
-        /// The kind of requests counted, for people.
-        counted: &'static str,
-        /// The unit of time.
-        per: &'static str,
-        /// How many are allowed.
-        limit: u32,
-    },
-    /// The sender's quota for 24 hours.
-    Sent {
-        /// `messages` or `bytes`.
-        unit: &'static str,
-        /// The limit.
-        limit: u64,
-        /// The usage before this message.
-        used: u64,
-    },
-    /// The sender's share of the recipient's inbox.
-    Share {
-        /// `messages` or `bytes`.
-        unit: &'static str,
-        /// The limit.
-        limit: u64,
-        /// Messages or bytes of this sender that wait.
-        used: u64,
-    },
-    /// The recipient's inbox is full.
-    Inbox,
-}
 
 /// Limits the rate of each of many clients. A limit of 0 means no limit.
 struct RateLimits<K: Hash + Eq + Clone> {
@@ -98,8 +63,7 @@ pub(super) struct Limits {
     acknowledgements: RateLimits<String>,
     proofs: RateLimits<String>,
     proofs_from: RateLimits<IpAddr>,
-    senders: UsageCache,
-    recipients: UsageCache,
+    quotas: Quotas,
 }
 
 impl Limits {
@@ -118,8 +82,7 @@ impl Limits {
             ),
             proofs: RateLimits::per_minute("wayfarer_id", "proofs of one wayfarer_id", proofs),
             proofs_from: RateLimits::per_minute("address", "proofs from one address", proofs),
-            senders: UsageCache::for_senders(sender),
-            recipients: UsageCache::for_recipients(recipient, share(settings, recipient)),
+            quotas: Quotas::new(sender, recipient, share(settings, recipient)),
         }
     }
 
@@ -145,7 +108,7 @@ impl Limits {
         if client.is_loopback_direct { None } else { self.proofs_from.check(&client_key(client.address)) }
     }
 
-    /// Checks both quotas for one more message of `bytes` and counts the message if both have room.
+    /// See [`Quotas::take`].
     pub(super) async fn quotas(
         &self,
         pool: &PgPool,
@@ -153,17 +116,7 @@ impl Limits {
         recipient: &str,
         bytes: u64,
     ) -> Result<Option<LimitExceeded>, Error> {
-        let mut checked = Vec::with_capacity(2);
-        for (cache, key) in [(&self.senders, sender), (&self.recipients, recipient)] {
-            match cache.check(pool, key, sender, bytes).await? {
-                Ok(usage) => checked.extend(usage.map(|usage| (cache, usage))),
-                Err(exceeded) => return Ok(Some(exceeded)),
-            }
-        }
-        for (cache, usage) in checked {
-            cache.add(&usage, sender, bytes);
-        }
-        Ok(None)
+        self.quotas.take(pool, sender, recipient, bytes).await
     }
 }
 

@@ -6,6 +6,7 @@ mod delivery;
 mod delivery_queue;
 pub mod frame;
 mod http;
+mod limit_exceeded;
 mod limits;
 mod proof;
 mod refusal;

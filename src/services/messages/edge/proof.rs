@@ -2,7 +2,7 @@
 //! client's identity.
 
 use axum::body::Body;
-use axum::extract::{FromRequest, Query, Request, State};
+use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -17,7 +17,7 @@ use super::refusal::Refusal;
 use super::requests::{Identity, check_name, check_wayfarer};
 use super::{Listener, MessagesState};
 use crate::base::RelayUrl;
-use crate::http::{ClientAddress, Failure, RequestContext};
+use crate::http::{ClientAddress, Failure, RequestContext, StrictQuery};
 use crate::services::messages::append::{TokenAnswer, challenge_key};
 use crate::services::messages::command::{TokenCommand, TokenProof};
 use crate::services::messages::decide::{ChallengeKey, ChallengeScope, token_sha256};
@@ -95,7 +95,7 @@ pub(super) async fn challenge(
     State(listener): State<Listener>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
-    Query(ChallengeQuery { wayfarer_id, device_id }): Query<ChallengeQuery>,
+    StrictQuery(ChallengeQuery { wayfarer_id, device_id }): StrictQuery<ChallengeQuery>,
 ) -> Result<Json<Value>, Failure> {
     listener.check_origin(&headers)?;
     let state = &listener.state;

@@ -6,12 +6,17 @@ use axum::http::StatusCode;
 
 use super::MessagesState;
 use super::frame::ErrorCode;
-use super::limits::LimitExceeded;
+use super::limit_exceeded::LimitExceeded;
 use crate::http::{Failure, Rejection};
 use crate::store::Error;
 
 /// How long a client should wait before a retry while the database is unavailable or busy.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a client should wait before a retry after it has reached a quota. When there is room again
+/// depends on others (a recipient that acknowledges) or on hours that pass, so it cannot be known; this keeps
+/// clients from asking every second.
+const QUOTA_RETRY_AFTER: Duration = Duration::from_mins(1);
 
 /// Why a request is refused or fails.
 #[derive(Debug)]
@@ -81,6 +86,10 @@ impl Refusal {
             Self::Store(error) => return error.into(),
         };
         let rejection = Rejection::new(status(code), message).code(code.as_str()).field(field);
+        let rejection = match code {
+            ErrorCode::QuotaExceeded => rejection.retry_after(QUOTA_RETRY_AFTER),
+            _ => rejection,
+        };
         match limit {
             Some((limit, value)) => rejection.over_limit(limit, value).into(),
             None => rejection.into(),
@@ -121,7 +130,9 @@ impl From<LimitExceeded> for Refusal {
             }
             LimitExceeded::Share { unit, limit, used } => {
                 let message = format!(
-                    "{used} {unit} that you sent wait for this recipient; at most {limit} of one sender are allowed"
+                    "{used} {unit} that you sent wait for this recipient; at most {limit} of one sender are allowed; \
+                     try again after {} s",
+                    QUOTA_RETRY_AFTER.as_secs()
                 );
                 Self::limit_exceeded(ErrorCode::QuotaExceeded, "sender_share", message, limit, used)
             }

@@ -13,11 +13,14 @@ use crate::config::Messages;
 use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::messages::metrics::MessageMetrics;
 use crate::services::messages::read::DatabaseClock;
-use crate::store::{Error, Pools};
+use crate::store::{Error, Patience, Pools};
 
 /// Partitions are created this far beyond the longest time to live, in seconds, so that they exist even if
 /// the sweeper pauses for hours.
 const PREPARE_AHEAD_S: i64 = 6 * 3_600;
+
+/// Partitions that `quipu_ensure_message_hours` creates in one transaction.
+const HOURS_PER_CALL: i32 = 200;
 
 /// Devices removed in one transaction.
 const FORGET_BATCH: i32 = 1_000;
@@ -39,13 +42,17 @@ pub struct SweeperParts {
 
 /// The service `messages` apart from its listeners.
 #[derive(Debug)]
-pub struct Sweeper(SweeperParts);
+pub struct Sweeper {
+    parts: SweeperParts,
+    /// Readers keep an expired hour from being dropped.
+    patience: Patience,
+}
 
 impl Sweeper {
     /// Creates a sweeper.
     #[must_use]
     pub fn new(parts: SweeperParts) -> Self {
-        Self(parts)
+        Self { parts, patience: Patience::default() }
     }
 
     /// Runs all four steps once. A step that fails does not prevent the others.
@@ -56,22 +63,29 @@ impl Sweeper {
         let prepared = self.prepare().await;
         let dropped = self.drop_expired().await;
         let forgotten = self.forget_devices().await;
-        let measured = self.0.database_clock.measure(&self.0.pools.session).await;
+        let measured = self.parts.database_clock.measure(&self.parts.pools.session).await;
         prepared.and(dropped).and(forgotten).and(measured)
     }
 
     async fn prepare(&self) -> Result<(), Error> {
-        let parts = &self.0;
+        let parts = &self.parts;
         let now_s = parts.database_clock.latest_us() / 1_000_000;
         let until = now_s + i64::from(parts.settings.max_ttl_s.get()) + PREPARE_AHEAD_S;
         let client = parts.pools.write.get().await?;
-        let rows = client
-            .query_typed(
-                "-- ensure_message_hours\nSELECT quipu_ensure_message_hours($1)",
-                &[(&until, Type::INT8)],
-            )
-            .await?;
-        let created: i32 = rows.first().map_or(0, |row| row.get(0));
+        let mut created = 0;
+        loop {
+            let rows = client
+                .query_typed(
+                    "-- ensure_message_hours\nSELECT quipu_ensure_message_hours($1)",
+                    &[(&until, Type::INT8)],
+                )
+                .await?;
+            let now_created: i32 = rows.first().map_or(0, |row| row.get(0));
+            created += now_created;
+            if now_created < HOURS_PER_CALL {
+                break;
+            }
+        }
         if created > 1 {
             tracing::info!("created {created} hourly partitions for payloads");
         }
@@ -79,21 +93,27 @@ impl Sweeper {
     }
 
     async fn drop_expired(&self) -> Result<(), Error> {
-        let client = self.0.pools.write.get().await?;
-        loop {
-            let rows =
-                client.query_typed("-- drop_message_hour\nSELECT quipu_drop_message_hour()", &[]).await?;
-            let Some(dropped) = rows.first().and_then(|row| row.get::<_, Option<i64>>(0)) else {
-                return Ok(());
-            };
-            self.0.metrics.expired(dropped.unsigned_abs());
+        while let Some(dropped) = self.patience.attempt(&self.parts.pools, self.drop_hour()).await? {
+            self.parts.metrics.expired(dropped.unsigned_abs());
         }
+        let client = self.parts.pools.write.get().await?;
+        let sql = "-- has_expired_message_hour\nSELECT quipu_has_expired_message_hour()";
+        let rows = client.query_typed(sql, &[]).await?;
+        self.patience.record(rows.first().is_some_and(|row| row.get(0)));
+        Ok(())
+    }
+
+    /// Drops one expired hour. Returns its number of messages; `None` if there is none, or a read delays it.
+    async fn drop_hour(&self) -> Result<Option<i64>, Error> {
+        let client = self.parts.pools.write.get().await?;
+        let rows = client.query_typed("-- drop_message_hour\nSELECT quipu_drop_message_hour()", &[]).await?;
+        Ok(rows.first().and_then(|row| row.get(0)))
     }
 
     /// Removes devices that were not seen for 30 days, so that their number is bounded by the arrivals of 30
     /// days.
     async fn forget_devices(&self) -> Result<(), Error> {
-        let client = self.0.pools.write.get().await?;
+        let client = self.parts.pools.write.get().await?;
         loop {
             let sql = "-- forget_message_devices\nSELECT quipu_forget_message_devices($1)";
             let rows = client.query_typed(sql, &[(&FORGET_BATCH, Type::INT4)]).await?;
@@ -114,7 +134,7 @@ impl Service for Sweeper {
 
     async fn cycle(&self, _drain: &CancellationToken) -> Result<CycleOutcome, Error> {
         let swept = self.sweep().await;
-        self.0.metrics.swept(self.0.clock.now().timestamp(), swept.is_ok());
+        self.parts.metrics.swept(self.parts.clock.now().timestamp(), swept.is_ok());
         swept.map(|()| CycleOutcome::Idle)
     }
 }

@@ -93,6 +93,19 @@ async fn n_66_8_a_monitor_with_a_name_also_says_who_it_is_and_where_it_writes() 
 }
 
 #[tokio::test]
+async fn an_event_whose_answer_was_lost_is_not_published_again() {
+    let hasty = Stub::start(Manner::HangsUp, Page::document(&json!({ "name": "hasty" }))).await;
+    let target = Stub::honest().await;
+    let mut bench = bench(&target).await;
+    // The relays are published to in their order, so the first one has everything when the last one has.
+    bench.settings.publish_relays.insert(0, hasty.url());
+    bench.settings.publish_name = Some("watcher".to_owned());
+    published(&mut bench, &target, 3).await;
+    let kinds: Vec<u64> = hasty.events().iter().map(|event| event["kind"].as_u64().unwrap()).collect();
+    assert_eq!(kinds, [10_166, 0], "the third one waits for the pause after the failure");
+}
+
+#[tokio::test]
 async fn nothing_is_published_unless_it_is_enabled() {
     let mut bench = Bench::new().await;
     assert!(bench.monitor().1.is_none());

@@ -196,11 +196,11 @@ async fn checks_are_counted_by_network_and_outcome() {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     for line in [
-        "monitor_checks_total{network=\"clearnet\",outcome=\"ok\"} 1",
-        "monitor_checks_total{network=\"clearnet\",outcome=\"refused\"} 1",
-        "monitor_check_duration_seconds_count{network=\"clearnet\"} 2",
-        "monitor_relays_due{network=\"clearnet\"} 2",
-        "monitor_relays{network=\"clearnet\"} 0",
+        "quipu_archive_checks_total{network=\"clearnet\",outcome=\"ok\"} 1",
+        "quipu_archive_checks_total{network=\"clearnet\",outcome=\"refused\"} 1",
+        "quipu_archive_check_duration_seconds_count{network=\"clearnet\"} 2",
+        "quipu_archive_due_relays{network=\"clearnet\"} 2",
+        "quipu_archive_checking_relays{network=\"clearnet\"} 0",
     ] {
         assert!(text.contains(line), "{line} is not in:\n{text}");
     }

@@ -24,6 +24,8 @@ pub(super) enum Manner {
     Forgetful,
     /// Refuses events.
     ReadOnly,
+    /// Accepts the first event of a session, and hangs up when it has received the second.
+    HangsUp,
     /// Never answers.
     Silent,
 }
@@ -139,7 +141,7 @@ async fn serve(
     let mut socket = tokio_tungstenite::accept_async(stream).await?;
     log.sessions.fetch_add(1, Ordering::SeqCst);
     let mut is_known = !matches!(manner, Manner::WantsAnyKey | Manner::WantsAnotherKey);
-    let mut open: Vec<Value> = Vec::new();
+    let (mut open, mut received): (Vec<Value>, usize) = (Vec::new(), 0);
     if !is_known {
         socket.send(Message::text(json!(["AUTH", "challenge"]).to_string())).await?;
     }
@@ -169,6 +171,10 @@ async fn serve(
             }
             Some("EVENT") => {
                 log.events.lock().unwrap().push(message[1].clone());
+                received += 1;
+                if manner == Manner::HangsUp && received == 2 {
+                    return Ok(());
+                }
                 let takes = is_known && manner != Manner::ReadOnly;
                 let word = if takes { "" } else { "blocked: nobody writes here" };
                 answers.push(json!(["OK", message[1]["id"], takes, word]));

@@ -32,12 +32,14 @@ use client::{Action, Connection, Login, Parked, Shared, now_ms};
 use cluster::Cluster;
 use state::{Device, Model, Request, SentMessage};
 
-/// Seeds of every test run, in addition to a random one. The seed of a failed run can be added here for a
-/// while.
+use crate::support::rounds::rounds;
+
+/// Seeds of known lives. The seed of a failed run can be added here for a while. `make test` runs the first
+/// one and a random one; `make soak` runs all of them, several random ones, and longer ones.
 const SEEDS: [u64; 2] = [4, 20_260_219];
 
-/// Operations of a run.
-const OPS: usize = 800;
+/// Operations of a life in `make test`, and in `make soak`.
+const OPS: [usize; 2] = [500, 800];
 
 /// The devices of each wayfarer. The device without a name uses the first generation.
 const DEVICES: [&[&str]; 4] = [&["a", "b", "c"], &["a", "b"], &["", "b"], &["a"]];
@@ -110,12 +112,13 @@ enum Disconnect {
 
 /// Draws the operations of a run.
 fn ops(rng: &mut ChaCha8Rng) -> Vec<Op> {
+    let count = OPS[usize::from(rounds() > 1)];
     let mut ops: Vec<Op> = (0..DEVICES_COUNT)
         .map(|device| Op::Connect { device, process: device % 2, by_stream: false })
         .collect();
     // Killed processes restart after a while, so that the run does not stop.
     let mut later: Vec<(usize, Op)> = Vec::new();
-    for nth in 0..OPS {
+    for nth in 0..count {
         let (device, to) = (rng.random_range(0..DEVICES_COUNT), rng.random_range(0..DEVICES.len()));
         let process = rng.random_range(0..2);
         let op = match rng.random_range(0..1_000) {
@@ -217,7 +220,7 @@ impl<'a> Run<'a> {
 
     async fn run(&mut self) {
         let ops = ops(&mut self.rng);
-        let started = Instant::now();
+        let (count, started) = (ops.len(), Instant::now());
         for op in ops {
             self.trace.push(format!("{} {op:?}", now_ms()));
             let before = Instant::now();
@@ -234,7 +237,7 @@ impl<'a> Run<'a> {
         self.finish().await;
         let model = self.model.lock().unwrap();
         println!(
-            "seed {}: {OPS} operations in {:?}, {} messages, {:?}, {:?}, longest pause {} ms",
+            "seed {}: {count} operations in {:?}, {} messages, {:?}, {:?}, longest pause {} ms",
             self.seed,
             started.elapsed(),
             model.sent_messages.len(),
@@ -603,7 +606,9 @@ fn watch_pauses(model: &Shared) -> JoinSet<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_lives_with_crashes_of_every_part_agree_with_the_model() {
     let mut cluster = Cluster::start().await;
-    for seed in SEEDS.into_iter().chain([rand::random()]) {
+    let rounds = usize::try_from(rounds()).unwrap();
+    let random = std::iter::repeat_with(rand::random).take(rounds);
+    for seed in SEEDS.into_iter().take(rounds).chain(random) {
         println!("seed {seed}");
         cluster.kill_instance();
         Run::new(&mut cluster, seed).run().await;

@@ -14,31 +14,29 @@
 //!
 //! | mode | answer | next mode |
 //! |---|---|---|
-//! | `Page` | empty, first page | `Probe(Empty)` |
-//! | `Page` | empty, later page | `Probe(Vanished)` of the second that held events |
-//! | `Page` | later page without the known second `until` | `Page` again, one second further, once |
+//! | `Page` | empty, first page | `Probe(EmptyWindow)` |
+//! | `Page` | empty, later page | `Probe(VanishedSecond)` of the second that held events |
+//! | `Page` | later page lacks the second `until`, which held events | `Page`, once, `until` 1 s later |
+//! | `Page` | the repeated page shows it, and there is no verdict yet | `Page` from the end of the window |
 //! | `Page` | not sorted newest first | `Halves` |
-//! | `Page` | first page, or nothing at `until` | `Probe(Again)` of its newer half |
+//! | `Page` | first page, or nothing at `until` | `Probe(NewerHalf)` of its newer half |
 //! | `Page` | older events | `Page` from the oldest second on |
 //! | `Page` | one second, full | `Page` below it; the second is a gap |
 //! | `Page` | one second, not full | `Probe(Below)`, or `Done` at the end of the window |
-//! | `Probe(Again)` | as many events or fewer | the page is accepted, as above |
-//! | `Probe(Again)` | more events | `Page` again; the second time `Halves` |
+//! | `Probe(NewerHalf)` | as many events or fewer | the page is accepted, as above |
+//! | `Probe(NewerHalf)` | more events | `Page` again; the second time `Halves` |
 //! | `Probe(Below)` | empty | `Done`, complete |
 //! | `Probe(Below)` | events | `Page` below the second, which is a gap |
-//! | `Probe(Empty)`, `Probe(Vanished)` | empty | `Done`, complete |
-//! | `Probe(Empty)`, `Probe(Vanished)` | events | `Halves` |
-//! | `Probe(Empty)`, `Probe(Vanished)` | late events | `Done`, the rest is a gap |
+//! | `Probe(EmptyWindow)`, `Probe(VanishedSecond)` | empty | `Done`, complete |
+//! | `Probe(EmptyWindow)`, `Probe(VanishedSecond)` | events | `Halves` |
+//! | `Probe(EmptyWindow)`, `Probe(VanishedSecond)` | late events | `Done`, the rest is a gap |
 //! | `Halves` | any | `Halves` until every second is settled, then `Done` |
 //! | any | many late events, or no usable event | `Done`, the rest is a gap |
 
 use super::halves::Halves;
-use super::page::Page;
+use super::page::{Ask, CAP_MIN, Page};
 use super::verdicts::{Verdict, Verdicts};
-use crate::services::archive::event::{Window, WindowOutcome};
-
-/// The next request: the relay's events in a window, newest first.
-pub type Ask = Window;
+use crate::services::archive::event::{GapCause, Window, WindowOutcome};
 
 /// Limit on events that arrive after the end (EOSE) of the answer they belong to; above it, and above a tenth
 /// of the next answer, the relay's EOSE proves nothing. A few late events are normal: new events with an old
@@ -46,10 +44,6 @@ pub type Ask = Window;
 const LATE_MAX: usize = 5;
 
 const LATE: &str = "events arrive after the end of the answer they belong to";
-
-/// No relay limits its answers to fewer events than this. A smaller answer is complete unless the relay
-/// itself says otherwise.
-pub(super) const CAP_MIN: usize = 10;
 
 /// Observed behaviour of a relay. It is passed from one walk to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,7 +60,8 @@ pub enum Until {
     /// Not known.
     #[default]
     Unknown,
-    /// It seems not to; the current request goes one second further.
+    /// A page lacked a second that is known to hold events. The request is being repeated with `until` one
+    /// second later, and its answer decides.
     Tried,
     /// It does, as NIP-01 requires.
     Included,
@@ -82,23 +77,26 @@ enum Mode {
     /// A request that verifies an earlier answer.
     Probe {
         window: Window,
-        of: Probe,
+        purpose: Probe,
     },
     /// The relay does not send its newest events first.
     Halves(Halves),
     Done,
 }
 
+/// The earlier answer that a probe verifies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Probe {
-    /// The newer half of this page, which is accepted if the half holds at most this many events again.
-    Again(Page, usize),
-    /// Everything below a page that lies in this one second: shows whether the page was cut.
+    /// A page and the number of events in its newer half. That half is requested again; the page is accepted
+    /// if no more events appear.
+    NewerHalf(Page, usize),
+    /// A page all of whose events lie in this second. Everything below the second is requested: events there
+    /// show that the page was cut.
     Below(i64),
-    /// A second that held events, but was missing from an empty page.
-    Vanished,
-    /// The whole window, which seems empty.
-    Empty,
+    /// An empty page, although the second at its upper end had shown events. The second is requested again.
+    VanishedSecond,
+    /// An empty first page. The whole window is requested again.
+    EmptyWindow,
 }
 
 /// A walk in progress.
@@ -159,11 +157,11 @@ impl Walk {
     /// Processes the answer to [`Walk::ask`].
     pub fn answered(&mut self, page: Page) {
         if page.late > LATE_MAX.max(page.events / 10) {
-            return self.give_up(LATE);
+            return self.give_up(GapCause::LateEvents, LATE);
         }
         match std::mem::replace(&mut self.mode, Mode::Page) {
             Mode::Page => self.answered_page(page),
-            Mode::Probe { of, .. } => self.answered_probe(of, page),
+            Mode::Probe { purpose, .. } => self.answered_probe(purpose, page),
             Mode::Halves(mut halves) => {
                 halves.answered(page, &mut self.verdicts);
                 self.mode = if halves.ask().is_some() { Mode::Halves(halves) } else { Mode::Done };
@@ -181,12 +179,12 @@ impl Walk {
             return;
         }
         let (Some(oldest), Some(newest)) = (page.oldest, page.newest) else {
-            let (window, of) = if is_first {
-                (self.window, Probe::Empty)
+            let (window, purpose) = if is_first {
+                (self.window, Probe::EmptyWindow)
             } else {
-                (Window { since: self.until, until: self.until }, Probe::Vanished)
+                (Window { since: self.until, until: self.until }, Probe::VanishedSecond)
             };
-            self.mode = Mode::Probe { window, of };
+            self.mode = Mode::Probe { window, purpose };
             return;
         };
         if !page.is_sorted {
@@ -194,7 +192,7 @@ impl Walk {
         }
         match page.proof(self.until) {
             Some((window, events)) if !self.is_confirmed || newest < self.until => {
-                self.mode = Mode::Probe { window, of: Probe::Again(page, events) };
+                self.mode = Mode::Probe { window, purpose: Probe::NewerHalf(page, events) };
             }
             _ => self.take(page, oldest),
         }
@@ -239,39 +237,42 @@ impl Walk {
             self.skip_flooded_second(oldest);
         } else if let Some(below) = Window::new(self.window.since, oldest.saturating_sub(1)) {
             // If the page was not cut, it would have shown older events too.
-            self.mode = Mode::Probe { window: below, of: Probe::Below(oldest) };
+            self.mode = Mode::Probe { window: below, purpose: Probe::Below(oldest) };
         } else {
             self.complete_down_to(oldest);
         }
     }
 
-    fn answered_probe(&mut self, of: Probe, answer: Page) {
-        match (of, answer.newest) {
-            (Probe::Again(_, expected), _) if answer.events > expected => {
+    fn answered_probe(&mut self, purpose: Probe, answer: Page) {
+        match (purpose, answer.newest) {
+            (Probe::NewerHalf(_, expected), _) if answer.events > expected => {
                 if self.was_doubted {
                     return self.walk_by_halves();
                 }
                 self.was_doubted = true;
             }
-            (Probe::Again(shown, _), _) => {
+            (Probe::NewerHalf(shown, _), _) => {
                 if let Some(oldest) = shown.oldest {
                     self.take(shown, oldest);
                 }
             }
             (Probe::Below(second), Some(_)) => self.skip_flooded_second(second),
-            (Probe::Vanished | Probe::Empty, _) if answer.late > 0 => self.give_up(LATE),
+            (Probe::VanishedSecond | Probe::EmptyWindow, _) if answer.late > 0 => {
+                self.give_up(GapCause::LateEvents, LATE);
+            }
             // Two empty answers prove the end.
-            (Probe::Below(_) | Probe::Vanished | Probe::Empty, None) => {
+            (Probe::Below(_) | Probe::VanishedSecond | Probe::EmptyWindow, None) => {
                 self.complete_down_to(self.window.since);
             }
-            (Probe::Vanished | Probe::Empty, Some(_)) => self.walk_by_halves(),
+            (Probe::VanishedSecond | Probe::EmptyWindow, Some(_)) => self.walk_by_halves(),
         }
     }
 
     /// Processes an answer to [`Walk::ask`] without a single event that is valid and matches the request.
     /// Nothing below is proven empty, and repeating the request would not help, so the walk ends.
     pub fn answered_nothing_usable(&mut self, refused: u64) {
-        self.give_up(&format!("none of the {refused} events of an answer could be used"));
+        let reason = format!("none of the {refused} events of an answer could be used");
+        self.give_up(GapCause::Unusable, &reason);
     }
 
     /// Verdicts since the last call: at the end of the walk everything that remains, before that everything
@@ -295,7 +296,8 @@ impl Walk {
     fn skip_flooded_second(&mut self, second: i64) {
         self.settle(second.saturating_add(1), &WindowOutcome::Complete);
         let reason = "one second fills a whole page: the relay may hold more of it than it shows";
-        self.settle(second, &WindowOutcome::Gap { reason: reason.to_owned() });
+        let cause = GapCause::CrowdedSecond;
+        self.settle(second, &WindowOutcome::Gap { cause, reason: reason.to_owned() });
         if second == self.window.since {
             self.mode = Mode::Done;
         } else {
@@ -318,11 +320,11 @@ impl Walk {
         self.verdicts.settle(since, outcome);
     }
 
-    fn give_up(&mut self, reason: &str) {
+    fn give_up(&mut self, cause: GapCause, reason: &str) {
         if matches!(self.mode, Mode::Page) {
             self.settle(self.until.saturating_add(1), &WindowOutcome::Complete);
         }
-        self.settle(self.window.since, &WindowOutcome::Gap { reason: reason.to_owned() });
+        self.settle(self.window.since, &WindowOutcome::Gap { cause, reason: reason.to_owned() });
         self.mode = Mode::Done;
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use serde_json_path::JsonPath;
 
 use super::{Finder, Held};
-use crate::base::RelayUrl;
+use crate::base::{RelayUrl, counted};
 use crate::config::RelayList;
 use crate::lifecycle::{Panicked, guarded_call};
 use crate::net::{FetchError, Get, Trust};
@@ -62,7 +62,12 @@ impl Finder {
             match self.fetch(list).await {
                 Ok(urls) => {
                     self.parts.metrics.list("ok");
-                    tracing::info!(list = list.url, "{}: {} relays", list.url, urls.len());
+                    tracing::info!(
+                        list = list.url,
+                        "{}: {}",
+                        list.url,
+                        counted(urls.len(), "relay", "relays")
+                    );
                     let detail = json!({ "source": "list", "list": list.url });
                     let mut held = Held::new();
                     for url in urls {

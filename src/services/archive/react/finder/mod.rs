@@ -162,7 +162,7 @@ impl Finder {
             Ok(_) => Ok(Finding::Known.as_str()),
             Err(store::Error::Data(error)) => {
                 set_aside("finder_url", url.as_str(), None, &error);
-                Ok("refused")
+                Ok("refused_by_database")
             }
             Err(error) => Err(error),
         }

@@ -1,5 +1,5 @@
-//! The service `monitor-publisher`: publishes one report per snapshot (NIP-66), with a pause between reports,
-//! and the monitor's announcement.
+//! The loop `monitor-publisher` of the monitor: publishes one report per snapshot (NIP-66), with a pause
+//! between reports, and the monitor's announcement.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -37,7 +37,7 @@ enum Target {
 
 type Targets = HashMap<RelayUrl, Target>;
 
-/// The service `monitor-publisher`. Its sessions stay open while there are reports.
+/// The loop `monitor-publisher`. Its sessions stay open while there are reports.
 #[derive(Debug)]
 pub struct Publisher {
     parts: MonitorParts,
@@ -142,9 +142,10 @@ impl Publisher {
         match targets.get_mut(url) {
             Some(Target::RetryAt(until)) if *until > Instant::now() => return Ok(None),
             Some(Target::Open(session)) => {
-                // A session lost while idle is noticed only here; then connect again.
-                if let Ok(accepted) = self.send(event, session).await {
-                    return Ok(Some(accepted));
+                // A session that the relay has closed while it was idle is replaced. After an error the event
+                // is not sent again, because the relay may have it.
+                if session.is_open() {
+                    return self.send(event, session).await.map(Some);
                 }
             }
             Some(Target::RetryAt(_)) | None => {}

@@ -1,7 +1,7 @@
 //! Per-relay state that outlasts a session: when the relay is due again, and how it must be read.
 //!
 //! The state lives in memory only; after a restart every relay is due. False claims in comparisons are the
-//! exception: they are in the journal (`claims.rs`).
+//! exception: they are in the journal (`visit/claims.rs`).
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(super) struct Agenda {
     comparing_disabled: HashSet<i32>,
     /// Sightings learnt by comparing, with the start of the current 24-hour period.
     compared: HashMap<i32, (Instant, u64)>,
-    /// Relays that use the pool for slow relays (`places.rs`).
+    /// Relays that use the pool for slow relays (`slots.rs`).
     slow: HashSet<i32>,
     /// Relays that have ended a session with a message over the size limit.
     with_oversized: HashMap<i32, OversizedState>,

@@ -2,22 +2,21 @@
 //! agenda.
 
 use std::collections::{HashMap, HashSet};
-use std::num::{NonZeroU32, TryFromIntError};
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nostr_sdk::Keys;
-use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::Running;
 use super::agenda::{Agenda, ReadMode};
-use super::places::Places;
+use super::error::SyncError;
 use super::refused::Unrecorded;
+use super::slots::Slots;
 use crate::base::{Clock, Network, RelayUrl};
 use crate::config;
-use crate::lifecycle::Panicked;
-use crate::net::relay::{RelayError, Timeouts};
+use crate::net::relay::Timeouts;
 use crate::net::{Egress, Trust};
 use crate::services::archive::decide::{Oversized, refusal};
 use crate::services::archive::metrics::SyncMetrics;
@@ -26,7 +25,7 @@ use crate::services::archive::{RelayJournal, SyncJournal, read};
 use crate::store::append::Writer;
 use crate::store::ingest::Intake;
 use crate::store::lease::Leases;
-use crate::store::{self, Pools, Relay};
+use crate::store::{Pools, Relay};
 
 /// Dependencies of the synchronizer.
 #[derive(Debug, Clone)]
@@ -49,43 +48,6 @@ pub struct SyncParts {
     pub keys: Keys,
     /// Metrics of the synchronizer.
     pub metrics: SyncMetrics,
-}
-
-/// Reason why a round of the synchronizer or one session failed.
-#[derive(Debug, thiserror::Error)]
-pub enum SyncError {
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// The relay failed.
-    #[error(transparent)]
-    Relay(#[from] RelayError),
-    /// Another process holds the relay's lease now.
-    #[error("the lease was lost to another process")]
-    LeaseLost,
-    /// A count does not fit its integer type.
-    #[error(transparent)]
-    Count(#[from] TryFromIntError),
-    /// The events of a window cannot be compared (NIP-77).
-    #[error("the events of a window cannot be compared: {0}")]
-    Comparison(negentropy::Error),
-    /// A message over the size limit ended the session; the window that holds it was narrowed.
-    #[error("the relay sent a message over the size limit; the next session narrows down where it lies")]
-    Narrowed,
-    /// The relay sent far more invalid events than valid ones.
-    #[error("the relay sent {invalid} invalid events and only {valid} valid ones")]
-    MostlyRefused {
-        /// Events that could not be parsed, or whose id or signature is wrong.
-        invalid: u64,
-        /// Events that were stored, now or before.
-        valid: u64,
-    },
-    /// A task of a session was aborted or panicked.
-    #[error("a task of a session was lost: {0}")]
-    Session(JoinError),
-    /// A session panicked, which is a bug in this program.
-    #[error("the session {0}")]
-    Panicked(#[from] Panicked),
 }
 
 /// A relay that this process may crawl until the lease ends.
@@ -114,8 +76,8 @@ pub(super) struct ClaimedRelays {
 /// A relay that is due, with its parsed URL.
 type Due = (read::RelayToCrawl, RelayUrl);
 
-/// A relay that must never be dialled, with the reason.
-type Refused = (Relay, &'static str);
+/// A relay that must never be dialled, with its network and the reason.
+type Refused = (Relay, Network, &'static str);
 
 #[derive(Debug)]
 pub(super) struct Crawl {
@@ -126,18 +88,18 @@ pub(super) struct Crawl {
     unrecorded: Mutex<Unrecorded>,
     first: HashSet<RelayUrl>,
     /// Pools that limit how many relays are caught up with at once.
-    pub(super) places: Places,
+    pub(super) slots: Slots,
     /// Seconds for which relays that the operator has just added are left to the `first-look` service.
     pub(super) first_look_s: i32,
 }
 
 impl Crawl {
     pub(super) fn new(parts: SyncParts, settings: config::Synchronizer, networks: config::Networks) -> Self {
-        let places = Places::new(&settings);
+        let slots = Slots::new(&settings);
         let seconds = |setting: NonZeroU32| Duration::from_secs(setting.get().into());
         let agenda = Agenda::new(seconds(settings.retry_min_s), seconds(settings.retry_max_s));
         let (agenda, unrecorded, first) = (Mutex::new(agenda), Mutex::default(), HashSet::new());
-        Self { parts, settings, networks, agenda, unrecorded, first, places, first_look_s: 0 }
+        Self { parts, settings, networks, agenda, unrecorded, first, slots, first_look_s: 0 }
     }
 
     pub(super) fn first(mut self, relays: &[RelayUrl]) -> Self {
@@ -206,9 +168,10 @@ impl Crawl {
         let all = read::relays_to_crawl(session, now, &self.settings.only_relays, self.first_look_s).await?;
         let mut claimed = ClaimedRelays::default();
         let (due, refused) = self.due(all, running, &mut claimed.waiting);
-        for (_, reason) in &refused {
-            self.parts.metrics.session(reason);
+        for (_, network, reason) in &refused {
+            self.parts.metrics.session_refused(*network, reason);
         }
+        let refused = refused.into_iter().map(|(relay, _, reason)| (relay, reason)).collect();
         refusals::record(&self.parts.relays, refused).await?;
         if due.is_empty() {
             return Ok(claimed);
@@ -259,7 +222,7 @@ impl Crawl {
             relay.is_named |= only.contains(&relay.url);
             match RelayUrl::parse(&relay.url) {
                 Ok(url) => match refusal(&url, relay.is_named) {
-                    Some(reason) => refused.push((Relay(relay.number), reason)),
+                    Some(reason) => refused.push((Relay(relay.number), url.network(), reason)),
                     None => due.push((relay, url)),
                 },
                 // The row was inserted by SQL without the parser; one bad row must not stop the crawl.
@@ -282,15 +245,15 @@ impl Crawl {
                 let taken = running.values().filter(|r| r.network == network).count();
                 self.networks.get(network).relays_at_once.get().saturating_sub(taken)
             });
-            let has_place = *free > 0;
+            let has_slot = *free > 0;
             *free = free.saturating_sub(1);
-            if !has_place {
+            if !has_slot {
                 let wanted = waiting.entry(network).or_default();
                 // All relays that failed last time together ask for one slot: they would end many idle
                 // sessions, and most of them need a slot for a few seconds only.
                 *wanted = if agenda.has_failed(relay.number) { (*wanted).max(1) } else { *wanted + 1 };
             }
-            has_place
+            has_slot
         });
         (due, refused)
     }

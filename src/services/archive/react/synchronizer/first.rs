@@ -1,4 +1,4 @@
-//! The service `first-look`: dials relays that the operator has just added, ahead of all others, in
+//! The loop `first-look` of the synchronizer: dials relays that the operator has just added, ahead of all others, in
 //! connection slots of its own. So a new relay is read at once even when every slot of the crawl is taken.
 //!
 //! A first look is short: it reads the newest events and ends. Afterwards the relay is crawled like every
@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::crawl::{Assignment, Crawl, SyncError, SyncParts, lease_name};
+use super::crawl::{Assignment, Crawl, SyncParts, lease_name};
+use super::error::SyncError;
 use super::{IdleState, Synchronizer};
 use crate::base::{Network, RelayUrl};
 use crate::config;
@@ -24,7 +25,7 @@ use crate::services::archive::read;
 use crate::store::{self, Relay};
 
 /// Sessions at the same time.
-const PLACES: usize = 64;
+const SLOTS: usize = 64;
 
 /// Each poll fills one in `SHARE` free slots, so that relays that do not answer can never take all slots at
 /// once.
@@ -52,7 +53,7 @@ impl FirstLook {
     /// A service that reads and compares as `settings` say, but does not listen.
     #[must_use]
     pub fn new(parts: SyncParts, settings: config::Synchronizer, networks: config::Networks) -> Self {
-        let catching_up_max = NonZeroUsize::new(PLACES).expect("the constant is not zero");
+        let catching_up_max = NonZeroUsize::new(SLOTS).expect("the constant is not zero");
         let settings = config::Synchronizer { live: false, catching_up_max, ..settings };
         Self { crawl: Arc::new(Crawl::new(parts, settings, networks)) }
     }
@@ -68,7 +69,7 @@ impl FirstLook {
 
     /// Number of sessions that may start now.
     fn wanted(running: usize) -> usize {
-        PLACES.saturating_sub(running).div_ceil(SHARE)
+        SLOTS.saturating_sub(running).div_ceil(SHARE)
     }
 }
 
@@ -104,8 +105,8 @@ impl Crawl {
     }
 
     /// Records that a session was dropped at its time limit, and gives the lease back.
-    async fn given_up(&self, relay: Relay) -> Result<(), store::Error> {
-        self.parts.metrics.session("slow");
+    async fn given_up(&self, relay: Relay, network: Network) -> Result<(), store::Error> {
+        self.parts.metrics.session_failed(network, "slow");
         visits::ended(&self.parts.pools, relay, "slow").await?;
         self.parts.leases.release(&[lease_name(relay.0)]).await
     }
@@ -128,7 +129,7 @@ async fn run_first_look(crawl: Arc<Crawl>, assignment: Assignment, drain: Cancel
         }
     });
     if ended.await.is_err()
-        && let Err(error) = crawl.given_up(relay).await
+        && let Err(error) = crawl.given_up(relay, url.network()).await
     {
         tracing::warn!(relay.url = %url, %error, "the end of a first look could not be recorded: {error}");
     }
@@ -164,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_stays_free_while_relays_that_do_not_answer_take_places() {
+    fn a_slot_stays_free_while_relays_that_do_not_answer_take_slots() {
         let (mut running, mut polls) = (0, 0);
         // The worst case: no session ends within its time limit.
         while polls * POLL_INTERVAL < SESSION_MAX {
@@ -173,7 +174,7 @@ mod tests {
             running += begin;
             polls += 1;
         }
-        assert!(running <= PLACES);
-        assert_eq!(FirstLook::wanted(PLACES), 0);
+        assert!(running <= SLOTS);
+        assert_eq!(FirstLook::wanted(SLOTS), 0);
     }
 }

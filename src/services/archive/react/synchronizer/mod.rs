@@ -6,15 +6,13 @@
 //! and delivers live events until another relay needs its connection slot.
 
 mod agenda;
-mod claims;
 mod crawl;
-mod delivery;
+mod error;
 mod first;
 mod outcome;
-mod pages;
-mod places;
-mod reconcile;
 mod refused;
+mod report;
+mod slots;
 mod visit;
 
 use std::collections::HashMap;
@@ -25,7 +23,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-pub use crawl::{SyncError, SyncParts};
+pub use crawl::SyncParts;
+pub use error::SyncError;
 pub use first::FirstLook;
 
 use crate::base::{Network, RelayUrl};
@@ -43,7 +42,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy)]
 struct Idle {
     since: Instant,
-    /// True if the relay is caught up. False while it waits for a place in the pool of slow relays.
+    /// True if the relay is caught up. False while it waits for a reading slot in the pool of slow relays.
     is_up_to_date: bool,
 }
 
@@ -138,14 +137,25 @@ impl Synchronizer {
         for (network, waiting) in claimed.waiting {
             let others = running.values().filter(|r| r.network == network && !r.is_first);
             let mut idle: Vec<_> = others.filter_map(|r| Some((r.idle_state.idle()?, &r.stop))).collect();
-            // Sessions already asked to stop sort first again, so that no further sessions are ended for the
-            // same demand.
+            // The order is the same in each round. So sessions that were asked to stop and have not ended yet
+            // are chosen again, and no others are ended for connections that are about to become free.
             idle.sort_unstable_by_key(|(idle, _)| (idle.is_up_to_date, idle.since));
             for (_, stop) in idle.into_iter().take(waiting) {
                 stop.cancel();
             }
         }
         Ok(())
+    }
+}
+
+impl Synchronizer {
+    /// Sets the gauges of running sessions.
+    fn count(&self, running: &HashMap<i32, Running>) {
+        for network in Network::ALL {
+            let of_network = || running.values().filter(|entry| entry.network == network);
+            let live = of_network().filter(|r| r.idle_state.idle().is_some_and(|idle| idle.is_up_to_date));
+            self.crawl.parts.metrics.connected(network, of_network().count(), live.count());
+        }
     }
 }
 
@@ -183,11 +193,7 @@ impl Service for Synchronizer {
                 }
                 Err(error) => return Err(error),
             }
-            let live = running
-                .values()
-                .filter(|r| r.idle_state.idle().is_some_and(|idle| idle.is_up_to_date))
-                .count();
-            self.crawl.parts.metrics.connected(running.len(), live);
+            self.count(&running);
             let mut next = timeout(POLL_INTERVAL, sessions.join_next()).await.unwrap_or(None);
             if next.is_none() && sessions.is_empty() {
                 return Ok(CycleOutcome::Idle);

@@ -18,8 +18,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::IdleState;
-use super::crawl::{Assignment, Crawl, SyncError, lease_name};
-use super::visit::{self, Report};
+use super::crawl::{Assignment, Crawl, lease_name};
+use super::error::SyncError;
+use super::visit;
 use crate::base::RelayUrl;
 use crate::lifecycle::{guarded, set_aside};
 use crate::services::archive::append::visits;
@@ -45,9 +46,16 @@ impl Crawl {
         });
         let ended = guarded("synchronizer_session", url.as_str(), session).await;
         let ended = ended.unwrap_or_else(|panicked| Err(panicked.into()));
-        let outcome = outcome_name(&ended);
-        self.parts.metrics.session(outcome);
-        let outcome = if ended.is_ok() && stop.is_cancelled() { "stopped" } else { outcome };
+        let is_stopped = stop.is_cancelled();
+        let outcome = match &ended {
+            Ok(()) if is_stopped => "stopped",
+            Ok(()) => "ok",
+            Err(error) => reason(error),
+        };
+        match &ended {
+            Ok(()) => self.parts.metrics.session_ended(url.network(), is_stopped),
+            Err(error) => self.parts.metrics.session_failed(url.network(), reason(error)),
+        }
         let scheduled = self.schedule_next(relay, &url, ended).await;
         // A lease that is not given back expires.
         let given_back = self.parts.leases.release(&[lease_name(relay.0)]).await;
@@ -103,24 +111,6 @@ impl Crawl {
         self.parts.relays.append(RelayCommand::Observe { relay, detail }).await?;
         Ok(())
     }
-
-    /// Logs and records what a session delivered since its last report.
-    pub(super) async fn record_report(
-        &self,
-        relay: Relay,
-        url: &RelayUrl,
-        report: Report,
-    ) -> Result<(), store::Error> {
-        if report.stored > 0 {
-            tracing::info!(relay.url = %url, events = report.stored, known = report.known, "{url}: {} new events", report.stored);
-        }
-        let refused = self.unrecorded().add(relay.0, &report.refused, Instant::now());
-        if let Some(refused) = refused {
-            let detail = json!({ "what": "refused", "reasons": refused.to_json() });
-            self.parts.relays.append(RelayCommand::Observe { relay, detail }).await?;
-        }
-        Ok(())
-    }
 }
 
 /// The failure as a short constant for metrics and the journal.
@@ -135,8 +125,4 @@ fn reason(error: &SyncError) -> &'static str {
         SyncError::Store(_) => "database",
         SyncError::Count(_) | SyncError::Comparison(_) => "error",
     }
-}
-
-fn outcome_name(ended: &Result<(), SyncError>) -> &'static str {
-    ended.as_ref().map_or_else(reason, |()| "ok")
 }

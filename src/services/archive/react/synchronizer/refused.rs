@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::crawl::SyncError;
+use super::error::SyncError;
 use crate::base::nostr_event::Refusals;
 use crate::store::ingest::PageOutcome;
 
@@ -84,7 +84,7 @@ mod tests {
     }
 
     fn page(stored: u32, refused: Refusals) -> PageOutcome {
-        PageOutcome { stored, known: 0, refused }
+        PageOutcome { stored, refused, ..PageOutcome::default() }
     }
 
     #[test]

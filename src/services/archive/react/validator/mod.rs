@@ -8,7 +8,7 @@
 //! | outcome of a try | follows |
 //! |---|---|
 //! | EOSE or CLOSED | the candidate becomes a relay |
-//! | private address | the candidate is dropped |
+//! | private address, or a URL that cannot be parsed | the candidate is dropped |
 //! | failure on our side (uplink, proxy, settings) | retried after the shortest pause, not counted |
 //! | other failure | retried after a doubled pause; dropped after `tries_max` tries, or at once if crowded |
 //! | error of this program or of one row | set aside for the longest pause |
@@ -105,7 +105,6 @@ impl Validator {
     /// Returns whether the network's candidates are crowded, and claims at most `wanted` candidates to try.
     async fn poll(&self, network: Network, wanted: usize) -> Result<(bool, Vec<DueCandidate>), store::Error> {
         let waiting = read::candidates_waiting(&self.parts.pools.session, network.as_str()).await?;
-        self.parts.metrics.waiting(network.as_str(), waiting);
         let is_crowded = is_crowded(waiting, self.parts.candidates_max.get());
         Ok((is_crowded, self.next(network, wanted).await?))
     }
@@ -155,7 +154,7 @@ impl Validator {
                 Ok(Err(error)) => ("failed", error.to_string()),
                 Err(panicked) => ("panicked", panicked.to_string()),
             };
-        self.parts.metrics.tried(outcome);
+        self.parts.metrics.tried(network, outcome);
         let pause = self.retries().pause_max;
         set_aside("validator_try", &url, Some(pause), &reason);
         match put_off(&self.parts.pools, &url, tries, pause, outcome).await {
@@ -173,13 +172,14 @@ impl Validator {
         is_crowded: bool,
         drain: &CancellationToken,
     ) -> Result<(), store::Error> {
-        let Ok(url) = RelayUrl::parse(&candidate.url) else {
-            tracing::warn!(
-                relay.url = candidate.url,
-                "a row of candidates has a URL that cannot be parsed; it is tried again in a week"
-            );
-            let week = Duration::from_hours(168);
-            return put_off(&self.parts.pools, &candidate.url, candidate.tries, week, "bad_url").await;
+        let url = match RelayUrl::parse(&candidate.url) {
+            Ok(url) => url,
+            // An earlier version accepted it, or it was inserted by SQL.
+            Err(error) => {
+                tracing::warn!(relay.url = candidate.url, %error, "a candidate has a URL that cannot be parsed; it is dropped");
+                self.parts.metrics.tried(network, "bad_url");
+                return self.failed(candidate.url, candidate.tries, "bad_url", is_crowded).await;
+            }
         };
         let timeouts = Timeouts::from(self.parts.networks.get(network));
         // Boxed because a session is large and hundreds of tries are polled together.
@@ -187,13 +187,13 @@ impl Validator {
         let Some(judged) = drain.run_until_cancelled(probe).await else { return Ok(()) };
         match judged? {
             Ok(()) => {
-                self.parts.metrics.tried("valid");
+                self.parts.metrics.tried(network, "valid");
                 tracing::info!(relay.url = %url, "{url} is a relay");
                 self.parts.relays.append(RelayCommand::Add { url, source: "validator" }).await?;
             }
             Err(reason) => {
-                self.parts.metrics.tried(reason);
-                self.failed(url, candidate.tries, reason, is_crowded).await?;
+                self.parts.metrics.tried(network, reason);
+                self.failed(candidate.url, candidate.tries, reason, is_crowded).await?;
             }
         }
         Ok(())
@@ -212,13 +212,13 @@ impl Validator {
         };
         tracing::debug!(relay.url = %url, %error, "{url} is not a relay: {error}");
         let reason = error.reason();
-        let is_own_host = may_be_ours(reason) && self.uplink.is_down(&self.parts, network, began).await?;
-        Ok(Err(if is_own_host { "uplink" } else { reason }))
+        let is_uplink_down = may_be_ours(reason) && self.uplink.is_down(&self.parts, network, began).await?;
+        Ok(Err(if is_uplink_down { "uplink" } else { reason }))
     }
 
     async fn failed(
         &self,
-        url: RelayUrl,
+        url: String,
         tries: i32,
         reason: &'static str,
         is_crowded: bool,
@@ -226,7 +226,7 @@ impl Validator {
         match after_failure(tries.unsigned_abs(), reason, is_crowded, self.retries()) {
             RetryDecision::Later { tries, pause } => {
                 let tries = i32::try_from(tries).unwrap_or(i32::MAX);
-                put_off(&self.parts.pools, url.as_str(), tries, pause, reason).await
+                put_off(&self.parts.pools, &url, tries, pause, reason).await
             }
             RetryDecision::Dropped { tries } => {
                 let detail = json!({ "reason": reason, "tries": tries });
@@ -273,7 +273,7 @@ impl Service for Validator {
             for (network, free) in polls {
                 let (is_crowded, due) = poll_while(self.poll(network, free), &mut tries, &mut ended).await?;
                 slots.take(network, due.len(), Instant::now());
-                self.parts.metrics.running(network.as_str(), slots.taken(network));
+                self.parts.metrics.running(network, slots.taken(network));
                 tries.extend(
                     due.into_iter().map(|candidate| self.try_claimed(network, candidate, is_crowded, drain)),
                 );
@@ -291,7 +291,7 @@ impl Service for Validator {
             for done in ended.drain(..) {
                 let (network, lease) = done?;
                 slots.free(network);
-                self.parts.metrics.running(network.as_str(), slots.taken(network));
+                self.parts.metrics.running(network, slots.taken(network));
                 finished.extend(lease);
             }
         }

@@ -16,7 +16,7 @@ pub enum Inbound {
         /// The device, which a second-generation client names. An empty name also makes it a
         /// second-generation client.
         device_id: Option<String>,
-        /// Extension: present if the client offers to prove the identity with a key. The value is ignored.
+        /// Extension: the kind of key with which the client offers to prove the identity.
         auth: Option<String>,
         /// Extension: the client requests messages after this number, and the numbers of messages.
         since: Option<i64>,

@@ -31,8 +31,8 @@ pub(super) enum SessionEnd {
 }
 
 impl Session {
-    /// Handles a read error, after which the socket cannot be read any more. A client that sent too long a
-    /// frame is told its size and the limit.
+    /// Handles a read error, after which the socket cannot be read any more. The error frame
+    /// for a frame that is too long names its size and the limit.
     pub(super) async fn frame_error(&mut self, error: &SocketError) -> SessionEnd {
         let SocketError::Io(error) = error else { return SessionEnd::Disconnected };
         let too_long = error.get_ref().and_then(|error| error.downcast_ref::<MessageTooLong>());

@@ -11,12 +11,15 @@ use crate::services::messages::edge::refusal::Refusal;
 use crate::services::messages::edge::requests::Identity;
 use crate::services::messages::event::Generation;
 
+/// The kinds of key by which a client may offer to prove its identity.
+const KEY_KINDS: [&str; 2] = ["ed25519", "nostr"];
+
 impl Session {
     pub(super) async fn hello(
         &mut self,
         wayfarer_id: String,
         device_id: Option<String>,
-        offers_key_proof: bool,
+        auth: Option<&str>,
         since: Option<i64>,
     ) -> Result<(), SessionEnd> {
         let generation = if device_id.is_some() { Generation::Two } else { Generation::One };
@@ -25,6 +28,8 @@ impl Session {
             Some((ErrorCode::InvalidWayfarerId, "wayfarer_id", "wayfarer_id required"))
         } else if generation == Generation::Two && identity.device.is_empty() {
             Some((ErrorCode::InvalidPayload, "device_id", "device_id required"))
+        } else if auth.is_some_and(|kind| !KEY_KINDS.contains(&kind)) {
+            Some((ErrorCode::InvalidPayload, "auth", "auth must be \"ed25519\" or \"nostr\""))
         } else {
             None
         };
@@ -32,7 +37,7 @@ impl Session {
             return self.refuse_as(generation, Refusal::request(code, field, why)).await;
         }
         match self.credentials.check_claim(&identity) {
-            Ok(_) if offers_key_proof && self.credentials.token.is_none() => {
+            Ok(_) if auth.is_some() && self.credentials.token.is_none() => {
                 let relay = match self.credentials.proof_relay() {
                     Ok(relay) => relay,
                     Err(refusal) => {

@@ -7,15 +7,21 @@
 //! | state | event | next state |
 //! |---|---|---|
 //! | unproven | `hello`, accepted by token or trusted listener | proven |
-//! | unproven | `hello` that offers a key proof | challenged (`pending_claim`) |
-//! | unproven | `hello` that can prove nothing | ended |
+//! | unproven | `hello` without a token that offers a key proof | challenged (`pending_claim`) |
+//! | unproven | `hello` without proof, or with the offer of one that this relay cannot take | ended |
+//! | unproven | `hello` with an invalid name, or with a token of another identity | same, after a refusal |
 //! | challenged | `auth` with a valid proof | proven |
-//! | challenged | `auth` with an invalid proof | ended |
+//! | challenged | `auth` with an invalid proof, or one proof too many of its address | ended |
+//! | challenged, proven | another `hello` | as from unproven; acceptance replaces claim and identity |
 //! | unproven, challenged | `hello_deadline` | ended |
-//! | proven | `send`, `ack`, `pull`, `status` | proven, one more pending request |
-//! | proven | another `hello` | as from unproven; acceptance replaces the identity |
+//! | proven | `send`, `ack`, `pull`, `status` | proven, one more pending request (at most `REQUESTS_MAX`) |
+//! | proven | a message waits for the device | proven, the message is pushed (`edge/delivery.rs`) |
 //! | any | malformed or unexpected frame | same, after a refusal |
+//! | any | too many devices, or an error of the store outside of a request | ended, after a refusal |
 //! | any | no frame for two ping intervals, write timeout, frame too long, close, shutdown | ended |
+//!
+//! `hello.rs` leads to proven, this file serves requests and pushes messages, `reply.rs` sends replies,
+//! `close.rs` ends.
 
 mod close;
 mod hello;
@@ -278,7 +284,7 @@ impl Session {
         match inbound {
             Inbound::Hello { wayfarer_id, device_id, auth, since } => {
                 // On the heap while it runs, so that an idle session does not keep space for it.
-                Box::pin(self.hello(wayfarer_id, device_id, auth.is_some(), since)).await
+                Box::pin(self.hello(wayfarer_id, device_id, auth.as_deref(), since)).await
             }
             Inbound::Auth { public_key_b64, signature_b64, event } => {
                 let proof = match (&event, &public_key_b64, &signature_b64) {

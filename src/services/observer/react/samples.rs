@@ -1,0 +1,136 @@
+//! From what was read to the values of metrics.
+
+use crate::services::observer::metrics::{archive as of_archive, server as of_server, store as of_store};
+use crate::services::observer::read::{Archive, Coverage, Messages, Sessions, Sizes, Store, Tables};
+use crate::store::PoolerFigures;
+use crate::store::labels::{lease_kind, role};
+use crate::telemetry::Samples;
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+pub(super) fn count(number: i64) -> f64 {
+    number as f64
+}
+
+pub(super) fn store(read: &Store, samples: &mut Samples) {
+    for (service, leases) in &read.leases {
+        samples.add(&of_store::LEASES, &[lease_kind(service)], count(*leases));
+    }
+    samples.add_some(&of_store::TICK_AGE, read.tick_age_s);
+    for lag in &read.lags {
+        samples.add(&of_store::LAG_TICKS, &[&lag.projection], count(lag.ticks));
+        samples.add(&of_store::LAG_SECONDS, &[&lag.projection], lag.seconds);
+    }
+}
+
+pub(super) fn sizes(read: &Sizes, samples: &mut Samples) {
+    for journal in &read.journals {
+        samples.add(&of_store::ROWS, &[&journal.journal], count(journal.rows));
+        samples.add(&of_store::BYTES, &[&journal.journal], count(journal.bytes));
+    }
+    samples.add(&of_store::DATABASE, &[], count(read.database_bytes));
+    samples.add_some(&of_archive::GROWTH, read.daily_growth_bytes);
+    samples.add(&of_store::PARTITIONS_AHEAD, &["events"], count(read.months_ahead));
+    samples.add(&of_store::PARTITIONS_AHEAD, &["message_payloads"], count(read.hours_ahead));
+}
+
+pub(super) fn archive(read: &Archive, samples: &mut Samples) {
+    for row in &read.relays {
+        samples.add(&of_archive::RELAYS, &[&row.network, &row.state, &row.readable], count(row.relays));
+    }
+    for row in &read.candidates {
+        samples.add(&of_archive::CANDIDATES, &[&row.network, &row.state], count(row.candidates));
+    }
+    for row in &read.backlog {
+        samples.add(&of_archive::UNVISITED, &[&row.network], count(row.unvisited));
+        samples.add(&of_archive::OPEN, &[&row.network], count(row.open));
+        for (share, age_s) in [("0.5", row.median_s), ("0.9", row.p90_s), ("1", row.oldest_s)] {
+            if let Some(age_s) = age_s {
+                samples.add(&of_archive::OLDEST_OPEN, &[&row.network, share], age_s);
+            }
+        }
+    }
+    let totals = &read.totals;
+    samples.add(&of_archive::EVENTS, &[], count(totals.events));
+    samples.add(&of_archive::SIGHTINGS, &["shown"], count(totals.sightings - totals.compared));
+    samples.add(&of_archive::SIGHTINGS, &["compared"], count(totals.compared));
+    samples.add(&of_archive::DAY_EVENTS, &[], count(totals.day_events));
+    samples.add(&of_archive::DAY_SIGHTINGS, &[], count(totals.day_sightings));
+    samples.add(&of_archive::VANISH_REQUESTS, &["received"], count(totals.vanish_requests));
+    samples.add(&of_archive::VANISH_REQUESTS, &["honoured"], count(totals.vanish_honoured));
+}
+
+pub(super) fn coverage(read: &Coverage, samples: &mut Samples) {
+    for (cause, gaps) in &read.gaps {
+        samples.add(&of_archive::GAPS, &[cause], count(*gaps));
+    }
+    for row in &read.networks {
+        let with_gaps = read.gap_relays.iter().find(|(network, _)| *network == row.network);
+        samples.add(&of_archive::GAP_RELAYS, &[&row.network], with_gaps.map_or(0.0, |found| count(found.1)));
+        samples.add(&of_archive::PROVEN_RELAYS, &[&row.network], count(row.proven));
+        samples.add(&of_archive::CERTIFICATES, &[&row.network], count(row.expiring));
+    }
+}
+
+pub(super) fn messages(read: &Messages, samples: &mut Samples) {
+    samples.add(&of_store::STORED, &[], count(read.stored));
+    samples.add(&of_store::PENDING, &[], count(read.pending));
+    samples.add(&of_store::OLDEST_PENDING, &[], read.oldest_s.unwrap_or(0.0));
+    samples.add_some(&of_store::NEXT_LOSS, read.next_loss_s);
+}
+
+pub(super) fn sessions(read: &Sessions, samples: &mut Samples) {
+    samples.add(&of_server::INFO, &[&read.version], 1.0);
+    for (state, sessions) in [
+        ("active", read.active),
+        ("idle", read.idle),
+        ("idle_in_transaction", read.idle_in_transaction),
+        ("hidden", read.hidden),
+    ] {
+        samples.add(&of_server::CONNECTIONS, &[state], count(sessions));
+    }
+    samples.add(&of_server::LIMIT, &[], f64::from(read.connections_max));
+    samples.add(&of_server::LONGEST, &[], read.longest_s);
+    samples.add(&of_server::WAITING, &[], count(read.waiting_locks));
+    samples.add(&of_server::TRANSACTIONS, &["committed"], count(read.committed));
+    samples.add(&of_server::TRANSACTIONS, &["rolled_back"], count(read.rolled_back));
+    samples.add(&of_server::HITS, &[], count(read.blocks_hit));
+    samples.add(&of_server::READS, &[], count(read.blocks_read));
+    samples.add(&of_server::TEMPORARY, &[], count(read.temporary_bytes));
+    samples.add(&of_server::DEADLOCKS, &[], count(read.deadlocks));
+    samples.add(&of_server::WAL, &[], read.wal_bytes);
+    samples.add(&of_server::REPLICAS, &[], count(read.replicas));
+    samples.add_some(&of_server::LAG_BYTES, read.replica_lag_bytes);
+}
+
+pub(super) fn replica(lag_s: Option<f64>, samples: &mut Samples) {
+    samples.add_some(&of_server::LAG_SECONDS, lag_s);
+}
+
+pub(super) fn tables(read: &Tables, samples: &mut Samples) {
+    for (table, rows) in &read.dead_rows {
+        samples.add(&of_server::DEAD, &[table], count(*rows));
+    }
+    samples.add(&of_server::UNFROZEN, &[], count(read.unfrozen));
+    if let Some(run) = &read.verification {
+        samples.add(&of_store::VERIFIED, &[], count(run.ended_at.timestamp()));
+        samples.add(&of_store::VERIFY_DURATION, &[], run.seconds);
+        samples.add(&of_store::VERIFY_PROBLEMS, &[], f64::from(run.problems));
+    }
+}
+
+pub(super) fn pooler(read: &PoolerFigures, samples: &mut Samples) {
+    for pool in &read.pools {
+        let role = role(&pool.role);
+        samples.add(&of_server::CLIENTS, &[role, "active"], pool.clients_active);
+        samples.add(&of_server::CLIENTS, &[role, "waiting"], pool.clients_waiting);
+        samples.add(&of_server::SERVERS, &[role, "active"], pool.servers_active);
+        samples.add(&of_server::SERVERS, &[role, "idle"], pool.servers_idle);
+        samples.add(&of_server::SERVERS, &[role, "other"], pool.servers_other);
+        samples.add(&of_server::POOLER_WAIT, &[role], pool.longest_wait_s);
+    }
+    samples.add(&of_server::POOLER_LIMIT, &[], read.clients_max);
+    samples.add(&of_server::POOLER_TRANSACTIONS, &[], read.transactions);
+    samples.add(&of_server::POOLER_WAITED, &[], read.waited_s);
+    samples.add(&of_server::POOLER_RECEIVED, &[], read.received_bytes);
+    samples.add(&of_server::POOLER_SENT, &[], read.sent_bytes);
+}

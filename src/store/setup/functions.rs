@@ -1,0 +1,55 @@
+//! Functions of PostgreSQL that every role may call, and that are closed to roles without rights.
+
+use super::requirement::{Requirement, advised, needed};
+
+/// Functions that write to disk, also in read-only transactions: large objects, which outlive the session and
+/// have no bound, and entries of the WAL.
+const WRITING: &str = "p.proname = ANY ('{lo_creat,lo_create,lo_from_bytea,lo_open,lo_put,lo_truncate,lo_truncate64,lowrite,pg_logical_emit_message}')";
+
+/// Functions that hold up the services: advisory locks, which a statement that PostgreSQL cannot interrupt may
+/// keep for hours, and which fill the table of locks that all sessions share; and snapshots in files, which
+/// stay until the transaction ends.
+const HOLDING: &str = "(p.proname ~ '^pg_(try_)?advisory_' OR p.proname = 'pg_export_snapshot')";
+
+/// The roles that call [`HOLDING`]; `pg_dump --jobs` as the owner exports a snapshot.
+const HOLDERS: &str = "quipu, quipu_session, quipu_owner";
+
+/// The conditions on functions in the database in which they are evaluated. Only a superuser can establish
+/// them; where none does, a start warns.
+pub(super) fn of_functions() -> Vec<Requirement> {
+    let holders = "FROM pg_roles r WHERE r.rolname IN ('quipu', 'quipu_session', 'quipu_owner')";
+    let barred = format!(
+        "NOT EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace AND {HOLDING}
+         AND EXISTS (SELECT {holders} AND NOT has_function_privilege(r.oid, p.oid, 'EXECUTE')))"
+    );
+    let grant = format!("EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO {HOLDERS}', f);");
+    vec![
+        needed("Quipu's services may take advisory locks", barred, for_each(HOLDING, &grant)),
+        closed("roles without rights write no large objects", WRITING, ""),
+        closed("roles without rights take no advisory lock and export no snapshot", HOLDING, &grant),
+    ]
+}
+
+fn closed(what: &str, functions: &str, before: &str) -> Requirement {
+    let holds = format!(
+        "NOT EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace
+         AND {functions} AND has_function_privilege('public', p.oid, 'EXECUTE'))"
+    );
+    let revoke = format!("{before} EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f);");
+    advised(what, holds, for_each(functions, &revoke))
+}
+
+/// Runs `action` for each function `f`, as a superuser alone.
+fn for_each(functions: &str, action: &str) -> String {
+    format!(
+        "DO $$ DECLARE f regprocedure; BEGIN
+        IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+            FOR f IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace AND {functions} LOOP
+                {action}
+            END LOOP;
+        ELSE
+            RAISE WARNING 'only a superuser can change who may call functions of PostgreSQL';
+        END IF;
+    END $$"
+    )
+}
