@@ -4,6 +4,7 @@
 //! entries that TO sees and FROM does not, after the one at POSITION. An entry that commits late is seen by a
 //! later snapshot, so a reader that resumes misses nothing.
 
+use std::cmp::{Ordering, Reverse};
 use std::fmt;
 use std::str::FromStr;
 
@@ -32,6 +33,21 @@ impl StreamCursor {
     pub fn after(era: i32, snapshot: impl Into<String>) -> Self {
         Self { era, from: snapshot.into(), within: None }
     }
+
+    /// Whether [`StreamCursor::from`] was taken before (`Less`) or after another snapshot of the same era.
+    #[must_use]
+    pub fn compare(&self, snapshot: &str) -> Ordering {
+        age(&self.from).cmp(&age(snapshot))
+    }
+}
+
+/// What grows from snapshot to snapshot: xmax and, while that stays, the number of transactions that have
+/// ended.
+fn age(snapshot: &str) -> (i64, Reverse<usize>) {
+    let mut parts = snapshot.split(':').skip(1);
+    let xmax = parts.next().and_then(|xmax| xmax.parse().ok()).unwrap_or_default();
+    let in_progress = parts.next().unwrap_or_default().split(',').filter(|xid| !xid.is_empty()).count();
+    (xmax, Reverse(in_progress))
 }
 
 impl fmt::Display for StreamCursor {
@@ -100,6 +116,16 @@ mod tests {
         }
         let cursor: StreamCursor = "1-745:745:/750:752:751/99".parse().unwrap();
         assert_eq!(cursor.within, Some(("750:752:751".to_owned(), 99)));
+    }
+
+    #[test]
+    fn the_order_of_snapshots_is_that_in_which_they_were_taken() {
+        let in_order = ["745:745:", "745:751:745,748", "748:751:748", "751:751:", "751:752:751"];
+        for (place, from) in in_order.iter().enumerate() {
+            for (other, snapshot) in in_order.iter().enumerate() {
+                assert_eq!(StreamCursor::after(1, *from).compare(snapshot), place.cmp(&other));
+            }
+        }
     }
 
     #[test]

@@ -5,10 +5,11 @@
 //! |---|---|---|
 //! | begun | - | `ping` with `connected` |
 //! | at its place | newer snapshot | the entries in between |
-//! | at its place | more than 10,000 entries in between, or an id of another era | `reset`, then from the newest snapshot on |
+//! | at its place | more than 10,000 entries in between, an id of another era, or one that lies ahead | `reset`, then from the newest snapshot on |
 //! | any | 25 s without a frame | `ping` with `keepalive` |
 //! | any | queue full for 20 s, drain, reader gone, read error, credential revoked | the stream ends |
 
+use std::cmp::Ordering;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,7 +109,12 @@ impl Feed {
     async fn run(&mut self) -> Result<(), Ended> {
         self.send(Event::default().event("ping").data("connected")).await?;
         let (era, snapshot) = newest_snapshot(&self.state.parts().pools.session).await?;
-        self.go_to(era, &snapshot).await?;
+        if self.cursor.era == era && self.cursor.compare(&snapshot) == Ordering::Greater {
+            // The database was set back, or the id is made up.
+            self.reset(era, &snapshot).await?;
+        } else {
+            self.go_to(era, &snapshot).await?;
+        }
         let mut last_sent = Instant::now();
         loop {
             tokio::select! {
@@ -152,7 +158,8 @@ impl Feed {
     }
 
     async fn read_to(&mut self, era: i32, to: &str) -> Result<bool, Ended> {
-        if self.cursor.within.is_none() && self.cursor.from == to {
+        // The snapshot that is read for all streams may be older than this stream.
+        if self.cursor.within.is_none() && self.cursor.compare(to) != Ordering::Less {
             return Ok(false);
         }
         let page = entries(&self.state.parts().pools.session, &self.cursor, to).await?;
