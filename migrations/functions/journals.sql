@@ -4,7 +4,7 @@ CREATE OR REPLACE FUNCTION quipu_refuse_change() RETURNS trigger LANGUAGE plpgsq
 BEGIN
     RAISE EXCEPTION 'journal % only grows: % is refused', TG_TABLE_NAME, TG_OP
         USING ERRCODE = 'insufficient_privilege',
-              HINT = 'whole months leave by `quipu retention`, single facts by `quipu erase`; both leave a record';
+              HINT = 'whole months leave by `quipu retention`, single facts by `quipu erase`, payloads when they expire; each leaves a record';
 END $$;
 COMMENT ON FUNCTION quipu_refuse_change() IS 'trigger of every journal table and partition: refuses UPDATE, DELETE and TRUNCATE for every role, empty or full';
 

@@ -1,5 +1,5 @@
-//! Starts services on a database that answers: migrations, connection pools, loops, the ops listener, other
-//! listeners.
+//! Starts services on a database that answers: migrations, the ops address, connection pools, loops, the
+//! ops listener's routes, other listeners.
 
 use std::collections::BTreeMap;
 use std::path::Path;

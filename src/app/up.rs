@@ -45,7 +45,8 @@ pub struct UpOptions {
     pub sample: bool,
 }
 
-/// Runs a whole instance until a signal arrives. A signal is obeyed in every phase, from the first moment on.
+/// Runs a whole instance until a signal arrives. A signal ends it in every phase; while the sample relay
+/// starts, which takes seconds, as soon as it has.
 ///
 /// # Errors
 /// When the database or a service cannot start, or a task failed.
@@ -55,7 +56,7 @@ pub async fn up(mut configuration: Configuration, options: &UpOptions) -> Result
         remove_stale(path)?;
     }
     let ports = place_listeners(&mut configuration, options.port_base);
-    // First, because a second start on the same folder finds its ports taken as well.
+    // Before the addresses: a second start on the same folder would name ports instead of the folder.
     check_unused(&options.data)?;
     let mut addresses = wanted(&configuration.settings, &registry::enabled(&configuration.settings.services));
     let database = &configuration.database;

@@ -133,7 +133,8 @@ impl DatabaseEnv {
     ///
     /// # Errors
     /// One problem for each variable that is not a PostgreSQL URL, for each password without a URL that needs
-    /// it, and one if `DATABASE_URL` is missing while others are set. No value is shown.
+    /// it, and one if `DATABASE_URL` is missing while the session, read or owner URL is set. No value is
+    /// shown.
     pub fn read(environment: &Environment, pooler: Pooler) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut refuse = |key: &str, reason: &str| {
@@ -169,7 +170,7 @@ impl DatabaseEnv {
             pooler,
         };
         if this.write.is_none() && [&this.session, &this.read, &this.owner].iter().any(|url| url.is_some()) {
-            refuse("DATABASE_URL", "must be set when another database URL is set");
+            refuse("DATABASE_URL", "must be set when the session, read or owner URL is set");
         }
         if problems.is_empty() { Ok(this) } else { Err(problems) }
     }

@@ -17,7 +17,7 @@ const NAME: &str = "database";
 /// Pause between two questions.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// Longest wait for the answer. With the pause, a database that stops answering is reported within 10 s.
+/// Longest wait for the answer. With the pause, a database that stops answering is reported within 15 s.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 impl Parts {

@@ -8,7 +8,7 @@ use super::Error;
 /// What may happen to the rows of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableKind {
-    /// Append-only. Rows are removed only by retention and erasure, which are recorded.
+    /// Append-only. Rows are removed only by retention, erasure and the expiry of payloads; each is recorded.
     Journal,
     /// Can be rebuilt from journals.
     Projection,

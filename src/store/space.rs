@@ -75,8 +75,8 @@ struct Found {
 }
 
 impl Space {
-    /// A reserve in MiB: 512 by default, or an eighth of a file system below 4 GiB. With 0 it never refuses
-    /// commands.
+    /// A reserve in MiB: 512 by default, or an eighth of a file system below 4 GiB. With 0 commands are refused
+    /// only for ten seconds after PostgreSQL reported a full disk.
     #[must_use]
     pub fn with_reserve(reserve_mb: Option<u32>) -> Self {
         let space = Self::default();
@@ -113,7 +113,7 @@ impl Space {
             *found = Found::default();
         }
         if let (Some(folder), None) = (self.0.folder.get(), found.until)
-            // A file system whose size cannot be read counts as having space.
+            // While the size of the file system cannot be read, the last result stays.
             && let Ok(now) = statvfs(folder)
         {
             let free = now.blocks_available().saturating_mul(now.fragment_size());
