@@ -49,6 +49,7 @@ pub struct Sweeper {
 }
 
 impl Sweeper {
+    /// Creates a sweeper.
     #[must_use]
     pub fn new(parts: SweeperParts) -> Self {
         Self { parts, patience: Patience::default() }
