@@ -293,6 +293,32 @@ fn secrets_come_from_files_and_complete_their_urls() {
 }
 
 #[test]
+fn a_secret_in_a_fifo_or_with_characters_that_programs_drop_is_refused_at_once() {
+    let folder = implementation(&[("nul", "a\0b\n"), ("mark", "\u{feff}s3cret\n")]);
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (nul, mark, fifo, directory) = (file("nul"), file("mark"), file("fifo"), file("."));
+    nix::unistd::mkfifo(fifo.as_str(), nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR)
+        .unwrap();
+    let environment = [
+        ("DATABASE_URL_FILE", fifo.as_str()),
+        ("QUIPU_SESSION_DATABASE_URL_FILE", directory.as_str()),
+        ("QUIPU_MONITOR_SECRET_KEY_FILE", nul.as_str()),
+        ("QUIPU_SYNCHRONIZER_SECRET_KEY_FILE", mark.as_str()),
+    ];
+    let mut refused = refusal(&folder, &environment, &[]);
+    refused.sort();
+    assert_eq!(
+        refused,
+        [
+            "environment: DATABASE_URL_FILE: fifo: not a regular file",
+            "environment: QUIPU_MONITOR_SECRET_KEY_FILE: nul: has a control character or a byte order mark",
+            "environment: QUIPU_SESSION_DATABASE_URL_FILE: .: not a regular file",
+            "environment: QUIPU_SYNCHRONIZER_SECRET_KEY_FILE: mark: has a control character or a byte order mark",
+        ]
+    );
+}
+
+#[test]
 fn a_secret_that_is_missing_doubtful_or_given_twice_is_refused_by_variable_and_file() {
     let folder = implementation(&[("secret", "one\ntwo\n"), ("long", &"x".repeat(8_193))]);
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
