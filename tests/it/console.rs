@@ -522,7 +522,7 @@ async fn the_page_says_in_words_what_is_wrong_and_nothing_when_nothing_is() {
         "11 messages were committed in the last 60 minutes, and no device acknowledged one.",
         "The service finder fails: no &lt;network&gt;.",
         "<b>Do: </b>Keep the output of <code>quipu verify</code>.",
-        r##"href="/alerts.md#:~:text=QuipuNetworkSilent""##,
+        r#"href="/alerts.md#:~:text=QuipuNetworkSilent""#,
     ] {
         assert!(page.contains(expected), "{expected} is missing in {page}");
     }

@@ -33,6 +33,7 @@ pub(super) fn page(status: &Status, latest: &Latest, pages: &[(&str, &str)], lin
                     (panels::health(status))
                     p #link .link role="status" { "no live updates without JavaScript" }
                     (navigation(pages, PATH))
+                    (links)
                 }
                 main {
                     (wrong::panel(status))
@@ -47,7 +48,7 @@ pub(super) fn page(status: &Status, latest: &Latest, pages: &[(&str, &str)], lin
                         (feed(status.now, latest))
                     }
                 }
-                footer { p { "What happened is appended and never changed." } (links) }
+                footer { p { "What happened is appended and never changed." } }
             }
         }
     }

@@ -52,7 +52,7 @@ fn entry(now: DateTime<Utc>, problem: &Problem) -> Markup {
                 } }
             p { (text(problem.why)) }
             p { b { "Do: " } (text(problem.action)) }
-            p.alert { small { (word) ", " a href=(format!("/alerts.md#:~:text={}", problem.alert)) { (problem.alert) } } }
+            p.alert { small { (word) ", more at " a href=(format!("/alerts.md#:~:text={}", problem.alert)) { (problem.alert) } } }
         }
     }
 }
