@@ -7,6 +7,7 @@ pub mod append;
 pub mod embedded;
 mod error;
 mod failure;
+pub(crate) mod figures;
 mod hint;
 pub mod ingest;
 pub mod labels;

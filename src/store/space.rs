@@ -129,6 +129,14 @@ impl Space {
         found.shortage.clone()
     }
 
+    /// Free bytes above the reserve as the last [`Space::look`] measured them, negative below it; `None` if
+    /// they cannot be measured.
+    #[must_use]
+    pub fn spare_bytes(&self) -> Option<i64> {
+        let free = self.0.free.get();
+        (free > 0).then(|| free.saturating_sub(self.0.reserved.get()))
+    }
+
     /// Whether `journal` may accept a command.
     ///
     /// # Errors
@@ -170,11 +178,13 @@ mod tests {
         let (closed, open) = (Space::with_reserve(Some(u32::MAX)), Space::with_reserve(Some(0)));
         for space in [&closed, &open] {
             assert!(space.check("journal").is_ok(), "not looked yet");
+            assert_eq!(space.spare_bytes(), None);
             space.set_folder("/".into());
             let _ = space.look();
         }
         assert!(matches!(closed.check("journal"), Err(Error::NoSpace(_))));
         assert!(open.check("journal").is_ok());
+        assert!(closed.spare_bytes() < Some(0) && open.spare_bytes() > Some(0));
     }
 
     #[tokio::test(start_paused = true)]

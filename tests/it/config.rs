@@ -199,6 +199,7 @@ services:
   priority_synchronizer: { enabled: true }
   monitor: { publish: true, only_relays: ['wss://Relay.example.com'] }
   messages: { relay_id: '' }
+  console: { grafana_url: 'javascript:alert(1)', prometheus_url: 'http://me:hunter2@127.0.0.1:9090/', alertmanager_url: 'http://127.0.0.1:9093/' }
   ingest: { vanish_relay_urls: ['wss://Relay.example.com'] }
 ",
     )]);
@@ -219,6 +220,8 @@ services:
         &[
             "services.monitor.publish_relays",
             "services.messages.relay_id",
+            "services.console.grafana_url",
+            "services.console.prometheus_url",
             "services.ingest.vanish_relay_urls",
         ],
     ];

@@ -1,29 +1,31 @@
-//! The console: one page that shows the services, the totals and the journal, live.
+//! The console: one page that says what is wrong and shows the services, the figures and the journal, live.
 //!
-//! It writes nothing. It reads the public tables of other rooms and, tick by tick, the `journal` view.
+//! It writes nothing. It reads the figures of `store/figures/`, as the observer does, the public tables of other
+//! rooms and, tick by tick, the `journal` view.
 //! Invariants: a stream that resumes by `Last-Event-ID` neither loses nor repeats an entry, or sends `reset`;
 //! an entry that commits late belongs to a later tick. The page makes no request to another host, and has no
 //! inline script or style. Limits, with their reasons: [`STREAMS_MAX`], [`ENTRIES_A_READ`], [`TICKS_A_READ`],
 //! [`DETAIL_BYTES_MAX`], [`FRAMES_WAITING_MAX`].
 
+mod decide;
 mod edge;
 mod react;
 mod read;
 mod service;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
 pub use edge::routes;
-pub use react::{Watcher, watcher};
+pub use react::{Trends, Watcher, trends, watcher};
 pub use service::ROOM;
 
 use crate::base::Clock;
 use crate::lifecycle::{HealthRegistry, Lifecycle};
-use crate::store::Pools;
+use crate::store::{Pools, Space, figures};
 
 /// Streams served at the same time; a further request gets 503. Each stream holds a connection and reads the
 /// journal itself.
@@ -57,18 +59,22 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Dependencies of the console.
 #[derive(Debug)]
 pub struct ConsoleParts {
-    /// Only the read pool is used.
+    /// The read pool is used, and the session pool for what only the primary knows.
     pub pools: Pools,
     /// Health of the services on the page.
     pub health: HealthRegistry,
     /// Streams run as its tasks and end at its drain.
     pub lifecycle: Lifecycle,
+    /// The free space on the disk of the database.
+    pub space: Space,
     /// Clock for the ages on the page.
     pub clock: Arc<dyn Clock>,
     /// Listeners as (name, address or URL).
     pub listeners: Vec<(String, String)>,
     /// The pages of all rooms as (path, title), in the order of the navigation.
     pub pages: Vec<(&'static str, &'static str)>,
+    /// Other programs that show this instance as (title, http or https URL).
+    pub links: Vec<(&'static str, String)>,
 }
 
 /// State shared by the routes. Clones share it.
@@ -79,9 +85,17 @@ struct Inner {
     parts: ConsoleParts,
     streams: Arc<Semaphore>,
     newest_tick: watch::Sender<Option<i64>>,
-    totals: read::Cached<read::Totals>,
+    pulse: read::Cached<read::Pulse>,
+    totals: read::Cached<figures::Totals>,
     lists: read::Cached<read::Lists>,
-    journals: read::Cached<Vec<read::Journal>>,
+    archive: read::Cached<figures::Archive>,
+    coverage: read::Cached<figures::Coverage>,
+    sizes: read::Cached<figures::Sizes>,
+    messages: read::Cached<figures::Messages>,
+    verification: read::Cached<Option<figures::Verification>>,
+    signs: read::Cached<read::Signs>,
+    traffic: read::Cached<read::Traffic>,
+    history: Mutex<decide::History>,
 }
 
 impl ConsoleState {
@@ -92,9 +106,17 @@ impl ConsoleState {
             parts,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             newest_tick: watch::Sender::new(None),
-            totals: read::Cached::new(Duration::from_secs(1)),
+            pulse: read::Cached::new(Duration::from_secs(1)),
+            totals: read::Cached::new(Duration::from_secs(2)),
             lists: read::Cached::new(Duration::from_secs(2)),
-            journals: read::Cached::new(Duration::from_secs(10)),
+            archive: read::Cached::new(Duration::from_secs(10)),
+            coverage: read::Cached::new(Duration::from_mins(1)),
+            sizes: read::Cached::new(Duration::from_secs(30)),
+            messages: read::Cached::new(Duration::from_secs(10)),
+            verification: read::Cached::new(Duration::from_secs(5)),
+            signs: read::Cached::new(Duration::from_secs(10)),
+            traffic: read::Cached::new(Duration::from_secs(10)),
+            history: Mutex::default(),
         }))
     }
 }

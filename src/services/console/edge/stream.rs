@@ -135,7 +135,7 @@ impl Feed {
                 _ = second.tick() => {
                     let current = status::totals(&self.state).await.map_err(|error| Ended(Some(error)))?;
                     if totals.as_ref() != Some(&current) {
-                        self.send(Event::default().event("totals").json_data(&*current)).await?;
+                        self.send(Event::default().event("totals").json_data(&current)).await?;
                         totals = Some(current);
                         last_sent = Instant::now();
                     }

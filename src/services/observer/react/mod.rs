@@ -21,7 +21,7 @@ use super::{INTERVALS_KEPT, READING_MAX, read};
 use crate::base::Clock;
 use crate::lifecycle::{CycleOutcome, Service};
 use crate::store::lease::Leases;
-use crate::store::{Error, PoolerConsole, Pools};
+use crate::store::{Error, PoolerConsole, Pools, figures};
 use crate::telemetry::Samples;
 
 /// The name of the service and of its lease.
@@ -152,11 +152,11 @@ impl Observer {
                 None => return Ok(None),
             },
             Group::Replica => samples::replica(read::replica_lag(read).await?, &mut samples),
-            Group::Archive => samples::archive(&read::archive(read).await?, &mut samples),
-            Group::Messages => samples::messages(&read::messages(session).await?, &mut samples),
+            Group::Archive => samples::archive(&figures::archive(read).await?, &mut samples),
+            Group::Messages => samples::messages(&figures::messages(session).await?, &mut samples),
             Group::Tables => samples::tables(&read::tables(session).await?, &mut samples),
-            Group::Coverage => samples::coverage(&read::coverage(read).await?, &mut samples),
-            Group::Sizes => samples::sizes(&read::sizes(session).await?, &mut samples),
+            Group::Coverage => samples::coverage(&figures::coverage(read).await?, &mut samples),
+            Group::Sizes => samples::sizes(&figures::sizes(session).await?, &mut samples),
         }
         Ok(Some(samples))
     }

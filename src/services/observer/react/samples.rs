@@ -1,8 +1,9 @@
 //! From what was read to the values of metrics.
 
 use crate::services::observer::metrics::{archive as of_archive, server as of_server, store as of_store};
-use crate::services::observer::read::{Archive, Coverage, Messages, Sessions, Sizes, Store, Tables};
+use crate::services::observer::read::{Sessions, Store, Tables};
 use crate::store::PoolerFigures;
+use crate::store::figures::{Archive, Coverage, Messages, Sizes};
 use crate::store::labels::{lease_kind, role};
 use crate::telemetry::Samples;
 

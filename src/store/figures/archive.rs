@@ -1,63 +1,63 @@
 //! The archive's figures, from its public views.
 
-use sqlx::PgPool;
+use serde::Serialize;
+use sqlx::{PgPool, Postgres, Transaction};
 
 use super::bounded;
-use crate::services::observer::STATEMENT_MAX;
 use crate::store::Error;
 
 /// Counts from projections.
-#[derive(Debug)]
-pub(in crate::services::observer) struct Archive {
-    pub(in crate::services::observer) relays: Vec<RelayState>,
-    pub(in crate::services::observer) candidates: Vec<CandidateState>,
-    pub(in crate::services::observer) backlog: Vec<Backlog>,
-    pub(in crate::services::observer) totals: Totals,
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Archive {
+    pub(crate) relays: Vec<RelayState>,
+    pub(crate) candidates: Vec<CandidateState>,
+    pub(crate) backlog: Vec<Backlog>,
+    pub(crate) totals: Totals,
 }
 
 /// A row of `relay_states`.
-#[derive(Debug)]
-pub(in crate::services::observer) struct RelayState {
-    pub(in crate::services::observer) network: String,
-    pub(in crate::services::observer) state: String,
-    pub(in crate::services::observer) readable: String,
-    pub(in crate::services::observer) relays: i64,
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct RelayState {
+    pub(crate) network: String,
+    pub(crate) state: String,
+    pub(crate) readable: String,
+    pub(crate) relays: i64,
 }
 
 /// A row of `candidate_states`.
-#[derive(Debug)]
-pub(in crate::services::observer) struct CandidateState {
-    pub(in crate::services::observer) network: String,
-    pub(in crate::services::observer) state: String,
-    pub(in crate::services::observer) candidates: i64,
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct CandidateState {
+    pub(crate) network: String,
+    pub(crate) state: String,
+    pub(crate) candidates: i64,
 }
 
 /// A row of `sync_backlog`.
-#[derive(Debug)]
-pub(in crate::services::observer) struct Backlog {
-    pub(in crate::services::observer) network: String,
-    pub(in crate::services::observer) unvisited: i64,
-    pub(in crate::services::observer) open: i64,
-    pub(in crate::services::observer) median_s: Option<f64>,
-    pub(in crate::services::observer) p90_s: Option<f64>,
-    pub(in crate::services::observer) oldest_s: Option<f64>,
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Backlog {
+    pub(crate) network: String,
+    pub(crate) unvisited: i64,
+    pub(crate) open: i64,
+    pub(crate) median_s: Option<f64>,
+    pub(crate) p90_s: Option<f64>,
+    pub(crate) oldest_s: Option<f64>,
 }
 
 /// The row of `archive_totals`.
-#[derive(Debug)]
-pub(in crate::services::observer) struct Totals {
-    pub(in crate::services::observer) events: i64,
-    pub(in crate::services::observer) sightings: i64,
-    pub(in crate::services::observer) compared: i64,
-    pub(in crate::services::observer) day_events: i64,
-    pub(in crate::services::observer) day_sightings: i64,
-    pub(in crate::services::observer) vanish_requests: i64,
-    pub(in crate::services::observer) vanish_honoured: i64,
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Totals {
+    pub(crate) events: i64,
+    pub(crate) sightings: i64,
+    pub(crate) compared: i64,
+    pub(crate) day_events: i64,
+    pub(crate) day_sightings: i64,
+    pub(crate) vanish_requests: i64,
+    pub(crate) vanish_honoured: i64,
 }
 
 /// With 10,000 relays a quarter of a second.
-pub(in crate::services::observer) async fn archive(read: &PgPool) -> Result<Archive, Error> {
-    let mut moment = bounded(read, STATEMENT_MAX).await?;
+pub(crate) async fn archive(read: &PgPool) -> Result<Archive, Error> {
+    let mut moment = bounded(read).await?;
     let relays = sqlx::query_as!(
         RelayState,
         r#"-- observer_relays
@@ -81,42 +81,55 @@ pub(in crate::services::observer) async fn archive(read: &PgPool) -> Result<Arch
     )
     .fetch_all(&mut *moment)
     .await?;
-    let totals = sqlx::query_as!(
+    let totals = totals_in(&mut moment).await?;
+    moment.commit().await?;
+    Ok(Archive { relays, candidates, backlog, totals })
+}
+
+/// The row of `archive_totals` alone.
+pub(crate) async fn totals(read: &PgPool) -> Result<Totals, Error> {
+    let mut moment = bounded(read).await?;
+    let found = totals_in(&mut moment).await?;
+    moment.commit().await?;
+    Ok(found)
+}
+
+async fn totals_in(moment: &mut Transaction<'static, Postgres>) -> Result<Totals, Error> {
+    let found = sqlx::query_as!(
         Totals,
         r#"-- observer_totals
            SELECT events AS "events!", sightings AS "sightings!", sightings_compared AS "compared!",
                   events_last_day AS "day_events!", sightings_last_day AS "day_sightings!",
                   vanish_requests AS "vanish_requests!", vanish_honoured AS "vanish_honoured!" FROM archive_totals"#
     )
-    .fetch_one(&mut *moment)
+    .fetch_one(&mut **moment)
     .await?;
-    moment.commit().await?;
-    Ok(Archive { relays, candidates, backlog, totals })
+    Ok(found)
 }
 
 /// What is proven, what is missing, and certificates.
-#[derive(Debug)]
-pub(in crate::services::observer) struct Coverage {
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Coverage {
     /// Gaps by cause.
-    pub(in crate::services::observer) gaps: Vec<(String, i64)>,
+    pub(crate) gaps: Vec<(String, i64)>,
     /// Relays with a gap, by network.
-    pub(in crate::services::observer) gap_relays: Vec<(String, i64)>,
-    pub(in crate::services::observer) networks: Vec<NetworkCoverage>,
+    pub(crate) gap_relays: Vec<(String, i64)>,
+    pub(crate) networks: Vec<NetworkCoverage>,
 }
 
 /// Relays of one network.
-#[derive(Debug)]
-pub(in crate::services::observer) struct NetworkCoverage {
-    pub(in crate::services::observer) network: String,
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct NetworkCoverage {
+    pub(crate) network: String,
     /// Relays with a proven window.
-    pub(in crate::services::observer) proven: i64,
+    pub(crate) proven: i64,
     /// Active relays whose certificate ends within seven days.
-    pub(in crate::services::observer) expiring: i64,
+    pub(crate) expiring: i64,
 }
 
 /// Looks at every gap and every relay, so it is read rarely.
-pub(in crate::services::observer) async fn coverage(read: &PgPool) -> Result<Coverage, Error> {
-    let mut moment = bounded(read, STATEMENT_MAX).await?;
+pub(crate) async fn coverage(read: &PgPool) -> Result<Coverage, Error> {
+    let mut moment = bounded(read).await?;
     let gaps = sqlx::query!(
         r#"-- observer_gaps
            SELECT g.cause, r.network AS "network?", count(*) AS "gaps!", count(DISTINCT g.relay_url) AS "relays!"
