@@ -56,8 +56,8 @@ DASHBOARD = dashboard(
             stat(
                 "Disk full in",
                 DISK_FULL_DAYS,
-                "Days until the free space falls to the reserve, at the speed of the last day; at most ten"
-                " years. Below 30: plan more space. Below the reserve nothing is accepted. Free space is"
+                "Days until the free space falls to the reserve, at the speed of the last day, known after an"
+                " hour; at most ten years. Below 30: plan more space. Below the reserve nothing is accepted. Free space is"
                 " unknown with a database of your own.",
                 unit="d",
                 steps=falling(7, 30),
