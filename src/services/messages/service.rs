@@ -18,7 +18,6 @@ use crate::room::{
     Enabled, ListenerSpec, LoopSpec, Parts, Port, Ports, Room, ServiceName, ServiceSpec, counted,
     same_in_sample,
 };
-use crate::telemetry::Metrics;
 
 /// The ports of aethos-relay, whose place `quipu run messages` takes: its clients know them.
 const ALONE: [u16; 2] = [8080, 8081];
@@ -122,7 +121,7 @@ pub async fn start(
         hints: parts.hints.clone(),
         metrics: message_metrics.clone(),
     };
-    let shown = Metrics::only(|registry| message_metrics.register(registry));
+    let shown = message_metrics.alone();
     let state = MessagesState::new(MessagesParts {
         pools: parts.pools.clone(),
         messages: Shards::new([(); SHARDS].map(|()| parts.writer(journal.clone()))),
