@@ -2,6 +2,7 @@
 
 mod documented;
 mod erasure;
+mod gaps;
 mod group_commit;
 mod guards;
 pub(crate) mod kit;

@@ -94,17 +94,16 @@ pub(in crate::services::observer) async fn archive(read: &PgPool) -> Result<Arch
     Ok(Archive { relays, candidates, backlog, totals })
 }
 
-/// What is proven, what is missing, and certificates.
+/// What is known to be missing.
 #[derive(Debug)]
-pub(in crate::services::observer) struct Coverage {
+pub(in crate::services::observer) struct Gaps {
     /// Gaps by cause.
-    pub(in crate::services::observer) gaps: Vec<(String, i64)>,
-    /// Relays with a gap, by network.
-    pub(in crate::services::observer) gap_relays: Vec<(String, i64)>,
-    pub(in crate::services::observer) networks: Vec<NetworkCoverage>,
+    pub(in crate::services::observer) causes: Vec<(String, i64)>,
+    /// Relays with a gap, by network; also networks without one.
+    pub(in crate::services::observer) relays: Vec<(String, i64)>,
 }
 
-/// Relays of one network.
+/// What is proven, and certificates: relays of one network.
 #[derive(Debug)]
 pub(in crate::services::observer) struct NetworkCoverage {
     pub(in crate::services::observer) network: String,
@@ -115,16 +114,32 @@ pub(in crate::services::observer) struct NetworkCoverage {
 }
 
 /// Looks at every gap and every relay, so it is read rarely.
-pub(in crate::services::observer) async fn coverage(read: &PgPool) -> Result<Coverage, Error> {
+pub(in crate::services::observer) async fn gaps(read: &PgPool) -> Result<Gaps, Error> {
     let mut moment = bounded(read, STATEMENT_MAX).await?;
-    let gaps = sqlx::query!(
+    let rows = sqlx::query!(
         r#"-- observer_gaps
-           SELECT g.cause, r.network AS "network?", count(*) AS "gaps!", count(DISTINCT g.relay_url) AS "relays!"
-           FROM known_gaps g JOIN relays r ON r.url = g.relay_url
+           SELECT g.cause, r.network AS "network?", count(g.relay_url) AS "gaps!", count(DISTINCT g.relay_url) AS "relays!"
+           FROM relays r LEFT JOIN known_gaps g ON g.relay_url = r.url
            GROUP BY GROUPING SETS ((g.cause), (r.network))"#
     )
     .fetch_all(&mut *moment)
     .await?;
+    moment.commit().await?;
+    let mut gaps = Gaps { causes: Vec::new(), relays: Vec::new() };
+    for row in rows {
+        match (row.cause, row.network) {
+            (Some(cause), None) => gaps.causes.push((cause, row.gaps)),
+            (None, Some(network)) => gaps.relays.push((network, row.relays)),
+            _ => {}
+        }
+    }
+    Ok(gaps)
+}
+
+/// Looks at every relay, so it is read rarely. Not in one transaction with [`gaps`]: a relay decides how many
+/// gaps it has, and where they take too long, these figures remain.
+pub(in crate::services::observer) async fn coverage(read: &PgPool) -> Result<Vec<NetworkCoverage>, Error> {
+    let mut moment = bounded(read, STATEMENT_MAX).await?;
     let networks = sqlx::query_as!(
         NetworkCoverage,
         r#"-- observer_coverage
@@ -137,13 +152,5 @@ pub(in crate::services::observer) async fn coverage(read: &PgPool) -> Result<Cov
     .fetch_all(&mut *moment)
     .await?;
     moment.commit().await?;
-    let (mut by_cause, mut by_network) = (Vec::new(), Vec::new());
-    for row in gaps {
-        match (row.cause, row.network) {
-            (Some(cause), None) => by_cause.push((cause, row.gaps)),
-            (None, Some(network)) => by_network.push((network, row.relays)),
-            _ => {}
-        }
-    }
-    Ok(Coverage { gaps: by_cause, gap_relays: by_network, networks })
+    Ok(networks)
 }

@@ -14,7 +14,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 
 use crate::store::Error;
 
-pub(super) use archive::{Archive, Coverage, archive, coverage};
+pub(super) use archive::{Archive, Gaps, NetworkCoverage, archive, coverage, gaps};
 pub(super) use messages::{Messages, messages};
 pub(super) use server::{Sessions, Tables, replica_lag, sessions, tables};
 pub(super) use store::{Sizes, Store, sizes, store};
