@@ -14,6 +14,7 @@ mod people;
 mod requirement;
 mod requirements;
 mod script;
+mod statements;
 
 use tokio_postgres::{Client, GenericClient, Transaction};
 

@@ -135,6 +135,8 @@ async fn on_an_operators_server_it_is_a_warning_until_an_administrator_starts() 
         "role quipu_reader has no other settings than Quipu's",
         // No superuser prepared this server.
         "roles without rights take no advisory lock and export no snapshot",
+        "roles without rights use up no transaction ids by a function",
+        "roles for people define nothing, so they take no lock that stops others",
         "roles quipu_reader, quipu_messages_reader, quipu_writer fill no log of the server",
     ] {
         assert!(advised.iter().any(|what| what == words), "{words}: {advised:?}");

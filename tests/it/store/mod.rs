@@ -1,5 +1,6 @@
 //! The store against a real PostgreSQL behind a real PgBouncer.
 
+mod definitions;
 mod documented;
 mod erasure;
 mod gaps;
