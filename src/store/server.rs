@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
+use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding, Host};
 use tokio_postgres::{Client, Config};
 use url::{Url, form_urlencoded};
@@ -14,6 +15,9 @@ use crate::base::{Secret, with_causes};
 
 /// Timeout of the TCP connection when the URL does not set `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A login that takes longer is logged. PostgreSQL makes logins wait while another session drops the database.
+const LOGIN_SLOW: Duration = Duration::from_secs(5);
 
 /// The database when the URL names none.
 const DATABASE: &str = "quipu";
@@ -67,15 +71,30 @@ impl Server {
         Ok(Self { url, given, config, tls })
     }
 
-    /// Opens one connection; its background task ends with the client.
+    /// Opens one connection; its background task ends with the client. Waits without a limit, and says so
+    /// after 5 s.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Broken`], with role, database and the server's answer.
     pub async fn connect(&self) -> Result<Client, Error> {
         // Boxed, because the future is large and would be part of every caller's future.
-        let connecting = Box::pin(self.config.connect(self.tls.connector()));
+        let mut connecting = Box::pin(self.config.connect(self.tls.connector()));
+        let answer = match timeout(LOGIN_SLOW, &mut connecting).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                tracing::warn!(
+                    "waiting for the login of role `{}` in database `{}` of {}, which takes more than {} s; \
+                     another session may hold a lock on the database or the roles",
+                    self.role(),
+                    self.database(),
+                    self.address(),
+                    LOGIN_SLOW.as_secs()
+                );
+                connecting.await
+            }
+        };
         let (client, connection) =
-            connecting.await.map_err(|error| Error::from(error).during(LOG_IN, self.target()))?;
+            answer.map_err(|error| Error::from(error).during(LOG_IN, self.target()))?;
         #[expect(clippy::disallowed_methods, reason = "ends by itself when the client is dropped")]
         tokio::spawn(async move {
             if let Err(error) = connection.await {

@@ -107,17 +107,16 @@ async fn totals_in(moment: &mut Transaction<'static, Postgres>) -> Result<Totals
     Ok(found)
 }
 
-/// What is proven, what is missing, and certificates.
+/// What is known to be missing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Coverage {
+pub(crate) struct Gaps {
     /// Gaps by cause.
-    pub(crate) gaps: Vec<(String, i64)>,
-    /// Relays with a gap, by network.
-    pub(crate) gap_relays: Vec<(String, i64)>,
-    pub(crate) networks: Vec<NetworkCoverage>,
+    pub(crate) causes: Vec<(String, i64)>,
+    /// Relays with a gap, by network; also networks without one.
+    pub(crate) relays: Vec<(String, i64)>,
 }
 
-/// Relays of one network.
+/// What is proven, and certificates: relays of one network.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct NetworkCoverage {
     pub(crate) network: String,
@@ -128,16 +127,32 @@ pub(crate) struct NetworkCoverage {
 }
 
 /// Looks at every gap and every relay, so it is read rarely.
-pub(crate) async fn coverage(read: &PgPool) -> Result<Coverage, Error> {
+pub(crate) async fn gaps(read: &PgPool) -> Result<Gaps, Error> {
     let mut moment = bounded(read).await?;
-    let gaps = sqlx::query!(
+    let rows = sqlx::query!(
         r#"-- observer_gaps
-           SELECT g.cause, r.network AS "network?", count(*) AS "gaps!", count(DISTINCT g.relay_url) AS "relays!"
-           FROM known_gaps g JOIN relays r ON r.url = g.relay_url
+           SELECT g.cause, r.network AS "network?", count(g.relay_url) AS "gaps!", count(DISTINCT g.relay_url) AS "relays!"
+           FROM relays r LEFT JOIN known_gaps g ON g.relay_url = r.url
            GROUP BY GROUPING SETS ((g.cause), (r.network))"#
     )
     .fetch_all(&mut *moment)
     .await?;
+    moment.commit().await?;
+    let mut gaps = Gaps { causes: Vec::new(), relays: Vec::new() };
+    for row in rows {
+        match (row.cause, row.network) {
+            (Some(cause), None) => gaps.causes.push((cause, row.gaps)),
+            (None, Some(network)) => gaps.relays.push((network, row.relays)),
+            _ => {}
+        }
+    }
+    Ok(gaps)
+}
+
+/// Looks at every relay, so it is read rarely. Not in one transaction with [`gaps`]: a relay decides how many
+/// gaps it has, and where they take too long, these figures remain.
+pub(crate) async fn coverage(read: &PgPool) -> Result<Vec<NetworkCoverage>, Error> {
+    let mut moment = bounded(read).await?;
     let networks = sqlx::query_as!(
         NetworkCoverage,
         r#"-- observer_coverage
@@ -150,13 +165,5 @@ pub(crate) async fn coverage(read: &PgPool) -> Result<Coverage, Error> {
     .fetch_all(&mut *moment)
     .await?;
     moment.commit().await?;
-    let (mut by_cause, mut by_network) = (Vec::new(), Vec::new());
-    for row in gaps {
-        match (row.cause, row.network) {
-            (Some(cause), None) => by_cause.push((cause, row.gaps)),
-            (None, Some(network)) => by_network.push((network, row.relays)),
-            _ => {}
-        }
-    }
-    Ok(Coverage { gaps: by_cause, gap_relays: by_network, networks })
+    Ok(networks)
 }

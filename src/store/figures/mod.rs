@@ -14,7 +14,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 
 use super::Error;
 
-pub(crate) use archive::{Archive, Coverage, Totals, archive, coverage, totals};
+pub(crate) use archive::{Archive, Gaps, NetworkCoverage, Totals, archive, coverage, gaps, totals};
 pub(crate) use messages::{Messages, messages};
 pub(crate) use sizes::{JournalSize, Sizes, sizes};
 pub(crate) use verification::{Verification, newest_verification, verification};

@@ -14,6 +14,7 @@ mod people;
 mod requirement;
 mod requirements;
 mod script;
+mod statements;
 
 use tokio_postgres::{Client, GenericClient, Transaction};
 
@@ -169,31 +170,34 @@ async fn prepare_server(admin: &Server, passwords: Passwords<'_>) -> Result<Cred
     Ok(settled.credentials)
 }
 
-/// Sets the settings and passwords of the roles for people. These roles may hold or change the same rows of
-/// the catalog at this moment, so a failure is only a warning.
+/// Sets the settings and passwords of the roles for people. A role may hold or change its own rows of the catalog at
+/// this moment, so a failure is only a warning, and the other roles are set all the same.
 async fn renew_people(
     transaction: &Transaction<'_>,
     server: &Server,
     credentials: &Credentials,
 ) -> Result<(), Error> {
-    let action = "set the settings and passwords of the roles for people";
-    let begin = "SAVEPOINT people; SET LOCAL lock_timeout = '5s'";
-    transaction.batch_execute(begin).await.map_err(|error| with_action(error, action, server))?;
-    let renewed = async {
-        for statement in people::renewal() {
-            let answer = transaction.batch_execute(&statement).await;
-            answer.map_err(|error| Error::refused(error, action, &statement, server))?;
-        }
-        passwords::set(transaction, server, &credentials.roles_of_people()).await
-    };
-    let end = match renewed.await {
-        Ok(()) => "-- end_wait_for_people\nSET LOCAL lock_timeout = DEFAULT",
-        Err(error) => {
-            tracing::warn!("{error}");
-            "ROLLBACK TO SAVEPOINT people"
-        }
-    };
-    Ok(transaction.batch_execute(end).await.map_err(|error| with_action(error, action, server))?)
+    for (role, password) in credentials.roles_of_people() {
+        let action = format!("set the settings and the password of role {role}");
+        let begin = "SAVEPOINT people; SET LOCAL lock_timeout = '5s'";
+        transaction.batch_execute(begin).await.map_err(|error| with_action(error, &action, server))?;
+        let renewed = async {
+            for statement in people::renewal(role) {
+                let answer = transaction.batch_execute(&statement).await;
+                answer.map_err(|error| Error::refused(error, &action, &statement, server))?;
+            }
+            passwords::set(transaction, server, &[(role, password)]).await
+        };
+        let end = match renewed.await {
+            Ok(()) => "-- end_wait_for_people\nSET LOCAL lock_timeout = DEFAULT; RELEASE SAVEPOINT people",
+            Err(error) => {
+                tracing::warn!("{error}");
+                "ROLLBACK TO SAVEPOINT people; RELEASE SAVEPOINT people"
+            }
+        };
+        transaction.batch_execute(end).await.map_err(|error| with_action(error, &action, server))?;
+    }
+    Ok(())
 }
 
 /// The requirements that the database of `client` does not meet, without those on tables and those that only

@@ -7,6 +7,7 @@
 use super::functions::of_functions;
 use super::people::PEOPLE;
 use super::requirement::{Requirement, advised, helpful, needed};
+use super::statements::of_statements;
 use crate::store::registry::{TABLES, TableKind};
 
 pub(in crate::store) const ROLES: [&str; 6] =
@@ -186,6 +187,7 @@ pub(super) fn inside_database(name: &str) -> Vec<Requirement> {
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
     ));
     all.extend(of_functions());
+    all.push(of_statements());
     all.push(room_for_locks());
     all
 }

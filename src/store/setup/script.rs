@@ -33,7 +33,9 @@ pub fn script(credentials: &Credentials, database: &str) -> String {
             .map(|(role, password)| format!("ALTER ROLE {role} PASSWORD '{}';\n", verifier(password))),
     );
     parts.push("-- Settings of the roles for people, who can change them.".to_owned());
-    parts.extend(people::renewal().iter().map(|statement| format!("{statement};\n")));
+    for role in people::PEOPLE {
+        parts.extend(people::renewal(role).iter().map(|statement| format!("{statement};\n")));
+    }
     parts.push(BECOME_MEMBER.to_owned());
     parts.extend(of_database(database).iter().map(unless_it_holds));
     parts.push(format!("\\connect {}\n", identifier(database)));

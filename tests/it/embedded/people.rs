@@ -135,6 +135,8 @@ async fn on_an_operators_server_it_is_a_warning_until_an_administrator_starts() 
         "role quipu_reader has no other settings than Quipu's",
         // No superuser prepared this server.
         "roles without rights take no advisory lock and export no snapshot",
+        "roles without rights use up no transaction ids by a function",
+        "roles for people define nothing, so they take no lock that stops others",
         "roles quipu_reader, quipu_messages_reader, quipu_writer fill no log of the server",
     ] {
         assert!(advised.iter().any(|what| what == words), "{words}: {advised:?}");
@@ -144,6 +146,35 @@ async fn on_an_operators_server_it_is_a_warning_until_an_administrator_starts() 
     is_as_made(&reader).await;
     let advised = check_roles(&owner).await.unwrap();
     assert!(!advised.iter().any(|what| what.to_string().contains("statement_timeout")), "{advised:?}");
+    pooler.stop().await;
+    server.stop().await;
+}
+
+/// An open transaction that changed the settings of its role keeps everyone else from changing them.
+#[tokio::test]
+async fn a_role_that_holds_its_own_settings_keeps_no_other_role_from_being_renewed() {
+    let server = OperatorServer::start().await;
+    server.sql("CREATE ROLE admin LOGIN CREATEROLE CREATEDB PASSWORD 'secret'").await;
+    let data = server.folder().join("ours");
+    let admin = Secret::new(server.url("admin", "secret", "127.0.0.1", "quipu"));
+    let start = async || {
+        let (data, admin) = (data.clone(), admin.clone());
+        Pooler::start(PoolerConfig { data, port: free_ports().0, admin }).await.unwrap()
+    };
+    let pooler = start().await;
+    let [reader, writer] =
+        [SharedRole::Reader, SharedRole::Writer].map(|person| pooler.shared_role_url(person));
+    pooler.stop().await;
+    drop(pooler);
+    let holder = owner::connect(&reader).await.unwrap();
+    let hold = "BEGIN READ WRITE; ALTER ROLE quipu_reader SET work_mem = '5MB'";
+    holder.batch_execute(hold).await.unwrap();
+    let spoil = "ALTER ROLE quipu_writer SET statement_timeout = 0";
+    owner::connect(&writer).await.unwrap().batch_execute(spoil).await.unwrap();
+    assert_eq!(ask(&writer, "SHOW statement_timeout").await.unwrap(), "0");
+    let pooler = start().await;
+    assert_eq!(ask(&writer, "SHOW statement_timeout").await.unwrap(), "1min");
+    holder.batch_execute("ROLLBACK").await.expect("its session goes on");
     pooler.stop().await;
     server.stop().await;
 }

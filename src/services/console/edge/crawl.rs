@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::format::{grouped, spaced, span};
 use super::status::Status;
-use crate::store::figures::{Archive, Coverage};
+use crate::store::figures::{Archive, Gaps};
 
 /// Networks that are listed.
 const NETWORKS_MAX: usize = 8;
@@ -20,7 +20,7 @@ pub(super) fn panel(status: &Status) -> Markup {
                 (backlog(archive))
             }
             div.pair {
-                @if let Some(coverage) = &status.figures.coverage { (gaps(coverage)) }
+                @if let Some(known) = &status.figures.gaps { (gaps(known)) }
                 @if let Some(archive) = &status.figures.archive { (candidates(archive)) }
             }
         }
@@ -85,10 +85,10 @@ fn backlog(archive: &Archive) -> Markup {
     }
 }
 
-fn gaps(coverage: &Coverage) -> Markup {
-    let mut causes = coverage.gaps.clone();
+fn gaps(known: &Gaps) -> Markup {
+    let mut causes = known.causes.clone();
     causes.sort_by_key(|(_, gaps)| -gaps);
-    let relays: i64 = coverage.gap_relays.iter().map(|(_, relays)| relays).sum();
+    let relays: i64 = known.relays.iter().map(|(_, relays)| relays).sum();
     html! {
         section {
             h2 { "Gaps" small { "windows known to be incomplete" } }

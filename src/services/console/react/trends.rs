@@ -34,12 +34,12 @@ impl Service for Trends {
         let inner = &self.state.0;
         let pool = &inner.parts.pools.read;
         let archive = inner.archive.get(figures::archive(pool)).await;
-        let coverage = inner.coverage.get(figures::coverage(pool)).await;
-        let (Ok(archive), Ok(coverage)) = (archive, coverage) else { return Ok(CycleOutcome::Idle) };
+        let gaps = inner.gaps.get(figures::gaps(pool)).await;
+        let (Ok(archive), Ok(gaps)) = (archive, gaps) else { return Ok(CycleOutcome::Idle) };
         let medians = archive.backlog.iter().filter_map(|row| Some((row.network.clone(), row.median_s?)));
         let sample = Sample {
             at: inner.parts.clock.now(),
-            gaps: coverage.gaps.iter().map(|(_, gaps)| gaps).sum(),
+            gaps: gaps.causes.iter().map(|(_, gaps)| gaps).sum(),
             medians: medians.collect(),
         };
         inner.history.lock().unwrap_or_else(PoisonError::into_inner).add(sample);

@@ -72,7 +72,7 @@ impl Group {
         match self {
             Self::Store | Self::Postgresql | Self::Pgbouncer | Self::Replica => 1,
             Self::Archive | Self::Messages | Self::Tables => 4,
-            Self::Coverage | Self::Sizes => 20,
+            Self::Gaps | Self::Coverage | Self::Sizes => 20,
         }
     }
 }
@@ -155,6 +155,7 @@ impl Observer {
             Group::Archive => samples::archive(&figures::archive(read).await?, &mut samples),
             Group::Messages => samples::messages(&figures::messages(session).await?, &mut samples),
             Group::Tables => samples::tables(&read::tables(session).await?, &mut samples),
+            Group::Gaps => samples::gaps(&figures::gaps(read).await?, &mut samples),
             Group::Coverage => samples::coverage(&figures::coverage(read).await?, &mut samples),
             Group::Sizes => samples::sizes(&figures::sizes(session).await?, &mut samples),
         }

@@ -30,7 +30,7 @@ pub(super) fn facts(status: &Status) -> Facts {
         last_stored_at: figures.signs.as_ref().and_then(|signs| signs.last_stored_at),
         first_relay_at: figures.signs.as_ref().and_then(|signs| signs.first_relay_at),
         networks: networks(figures),
-        gaps: figures.coverage.as_ref().map(|coverage| coverage.gaps.iter().map(|(_, gaps)| gaps).sum()),
+        gaps: figures.gaps.as_ref().map(|known| known.causes.iter().map(|(_, gaps)| gaps).sum()),
         messages: figures.traffic.as_ref().map(|traffic| Messages {
             accepted: traffic.accepted,
             acknowledged: traffic.acknowledged,
@@ -53,7 +53,8 @@ fn trouble(name: &str, health: &ServiceHealth) -> Option<Trouble> {
 fn unread(figures: &Figures) -> Vec<&'static str> {
     let groups = [
         ("relays and backlog", figures.archive.is_some()),
-        ("gaps and certificates", figures.coverage.is_some()),
+        ("gaps", figures.gaps.is_some()),
+        ("proofs and certificates", figures.coverage.is_some()),
         ("sizes", figures.sizes.is_some()),
         ("waiting messages", figures.messages.is_some()),
         ("the newest verification", figures.verification.is_some()),
@@ -76,7 +77,7 @@ fn networks(figures: &Figures) -> Vec<Network> {
     for row in archive.iter().flat_map(|archive| &archive.backlog) {
         found.entry(&row.network).or_default().median_s = row.median_s;
     }
-    for row in figures.coverage.iter().flat_map(|coverage| &coverage.networks) {
+    for row in figures.coverage.iter().flat_map(|networks| networks.iter()) {
         found.entry(&row.network).or_default().expiring = row.expiring;
     }
     for row in figures.signs.iter().flat_map(|signs| &signs.sessions) {

@@ -14,7 +14,7 @@ use super::super::ConsoleState;
 use super::super::decide::{self, Problem};
 use super::super::read::{self, Latest, Lists, Pulse, Signs, Traffic};
 use crate::lifecycle::{ServiceHealth, ServiceState};
-use crate::store::figures::{self, Coverage, Messages, Sizes, Verification};
+use crate::store::figures::{self, Gaps, Messages, NetworkCoverage, Sizes, Verification};
 use crate::store::{Error, figures::Archive as ArchiveFigures};
 
 /// The body of `/status.json`.
@@ -59,7 +59,8 @@ pub(super) struct Totals {
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Figures {
     pub(super) archive: Option<Arc<ArchiveFigures>>,
-    pub(super) coverage: Option<Arc<Coverage>>,
+    pub(super) gaps: Option<Arc<Gaps>>,
+    pub(super) coverage: Option<Arc<Vec<NetworkCoverage>>>,
     pub(super) sizes: Option<Arc<Sizes>>,
     pub(super) messages: Option<Arc<Messages>>,
     pub(super) verification: Option<Arc<Option<Verification>>>,
@@ -92,6 +93,7 @@ async fn figures(state: &ConsoleState) -> Figures {
     let (inner, pools) = (&state.0, &state.0.parts.pools);
     Figures {
         archive: read_or_log("archive", inner.archive.get(figures::archive(&pools.read)).await),
+        gaps: read_or_log("gaps", inner.gaps.get(figures::gaps(&pools.read)).await),
         coverage: read_or_log("coverage", inner.coverage.get(figures::coverage(&pools.read)).await),
         sizes: read_or_log("sizes", inner.sizes.get(figures::sizes(&pools.session)).await),
         messages: read_or_log("messages", inner.messages.get(figures::messages(&pools.session)).await),
