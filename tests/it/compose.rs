@@ -201,6 +201,24 @@ fn the_containers_are_pinned_private_bounded_and_complete() {
     assert_eq!(problems(&read("docker-compose.yaml")), Vec::<String>::new());
 }
 
+/// The owner can disable the triggers of journals, and a superuser everything.
+#[test]
+fn no_container_that_dials_relays_can_change_the_schema() {
+    let file = yaml(&read("docker-compose.yaml"));
+    let mut with_owner = Vec::new();
+    for (name, service) in file["services"].as_object().unwrap() {
+        let has = |secret| list(service, "secrets").contains(&secret);
+        if has("quipu_owner") || has("postgres") {
+            assert_eq!(list(service, "networks"), ["inside"], "{name}");
+            with_owner.push(name.as_str());
+        }
+        let has_url = service["environment"].get("QUIPU_OWNER_DATABASE_URL").is_some();
+        assert_eq!(has_url, ["owner", "vanisher"].contains(&name.as_str()), "{name}");
+    }
+    with_owner.sort_unstable();
+    assert_eq!(with_owner, ["owner", "postgres", "setup", "vanisher"]);
+}
+
 #[test]
 fn only_the_outside_leads_out() {
     let networks = &yaml(&read("docker-compose.yaml"))["networks"];
