@@ -96,7 +96,7 @@ async fn serve(folder: &TempDir) -> Embedded {
         postgresql_conf: POSTGRESQL_CONF.to_owned(),
         database: "quipu".to_owned(),
     };
-    let embedded = Embedded::start(config).await.unwrap();
+    let embedded = Embedded::start_for_all_databases(config).await.unwrap();
     create_database(&embedded.superuser_url(), TEMPLATE).await.unwrap();
     // Roles belong to the server, and all concurrent tests share it.
     let superuser = owner::connect(&embedded.superuser_url()).await.unwrap();
