@@ -219,6 +219,27 @@ fn no_container_that_dials_relays_can_change_the_schema() {
     assert_eq!(with_owner, ["owner", "postgres", "setup", "vanisher"]);
 }
 
+/// Any web page in a browser on the host could use them. Grafana, which asks for a password, shows both.
+#[test]
+fn prometheus_and_alertmanager_are_not_published() {
+    let file = yaml(&read("docker-compose.yaml"));
+    for name in ["prometheus", "alertmanager"] {
+        assert_eq!(list(&file["services"][name], "ports"), Vec::<&str>::new(), "{name}");
+    }
+    let no_origin = "--web.cors.origin=^$";
+    let command = list(&file["services"]["prometheus"], "command");
+    // Compose writes $ as $$.
+    assert!(command.contains(&format!("{no_origin}$").as_str()), "{command:?}");
+    let sources = yaml(&read("monitoring/grafana/provisioning/datasources/quipu.yaml"));
+    let sources = sources["datasources"].as_array().unwrap();
+    for shown in ["prometheus", "alertmanager"] {
+        assert!(sources.iter().any(|source| source["type"] == shown), "Grafana shows {shown}");
+    }
+    let document = read("docs/operations.md");
+    let arguments = document.lines().find(|line| line.contains("/etc/default/prometheus "));
+    assert!(arguments.unwrap().contains(no_origin), "without docker compose, too");
+}
+
 /// The number behind `key` in the text of a configuration file, with or without spaces around `=`.
 fn number_of(text: &str, key: &str) -> u32 {
     let lines =
