@@ -164,3 +164,6 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION quipu_close_functions() IS 'revokes EXECUTE on volatile functions from PUBLIC and grants it to the service; runs after migrations and procedures';
 REVOKE ALL ON FUNCTION quipu_close_functions() FROM PUBLIC;
+
+-- A service that cannot migrate checks at its start that the schema is as it needs it.
+GRANT SELECT ON refinery_schema_history TO quipu;

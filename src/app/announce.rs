@@ -59,7 +59,7 @@ pub(super) fn describe(
         console: console.map(|address| format!("http://{address}/")).unwrap_or_default(),
         database_url: urls.write.expose().to_owned(),
         session_database_url: urls.session.expose().to_owned(),
-        owner_database_url: urls.owner.expose().to_owned(),
+        owner_database_url: urls.owner.as_ref().map(|url| url.expose().to_owned()),
         reader_database_url: url_of(SharedRole::Reader),
         messages_reader_database_url: url_of(SharedRole::MessagesReader),
         writer_database_url: url_of(SharedRole::Writer),

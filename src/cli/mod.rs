@@ -87,11 +87,14 @@ enum Command {
         #[arg(value_enum, default_value_t = url::Door::Reader, value_name = "DOOR")]
         door: url::Door,
     },
-    /// Prepare your own PostgreSQL with the login of an administrator.
+    /// Prepare and migrate your own PostgreSQL with the login of an administrator.
     Setup(setup::Setup),
     /// Print an SQL script that prepares your own PostgreSQL, or only the statements for what is missing
     /// there.
     SetupSql(setup::SetupSql),
+    /// Bring the schema to this version and end, as the owner. A start does the same if it has the owner's URL;
+    /// services without it need this once for each version.
+    Migrate,
     /// Recreate a projection from its journals.
     Rebuild {
         #[arg(help = rebuild_help())]
@@ -204,6 +207,7 @@ impl Cli {
             Command::Url { door } => url::show(&context, door),
             Command::Setup(setup) => until_signal(setup.run(&context)).await,
             Command::SetupSql(setup) => setup.run(&context).await,
+            Command::Migrate => until_signal(upkeep::migrate(&context)).await,
             Command::Rebuild { name } => until_signal(upkeep::rebuild(&context, &name)).await,
             Command::Verify(verify) => until_signal(verify.run(&context)).await,
             Command::Erase(erase) => until_signal(erase.run(&context)).await,

@@ -8,14 +8,15 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::{Context, output};
+use crate::app;
 use crate::base::Secret;
 use crate::config::read_secret_file;
 use crate::store::Server;
 use crate::store::setup::{self, Credentials};
 use crate::telemetry::notice;
 
-/// Create Quipu's roles, database and privileges on your own PostgreSQL where they are missing, and set the
-/// roles' passwords. DATABASE_URL is the login of an administrator, and names the database.
+/// Create Quipu's roles, database and privileges on your own PostgreSQL where they are missing, set the roles'
+/// passwords, and migrate the schema. DATABASE_URL is the login of an administrator, and names the database.
 #[derive(Debug, Args)]
 pub(super) struct Setup {
     /// A folder with one file for each role, named as the role, which holds its password. The roles are those
@@ -30,7 +31,8 @@ impl Setup {
         let admin = admin.context("set DATABASE_URL to the login of an administrator")?;
         let credentials = Credentials::by_role(|role| password(&self.passwords.join(role)))?;
         setup::prepare_with(admin, &credentials).await?;
-        notice("roles, database and privileges are as Quipu needs them");
+        app::migrate(&context.configuration, &setup::urls(admin, &credentials)?).await?;
+        notice("roles, database, privileges and schema are as Quipu needs them");
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -85,12 +87,15 @@ impl SetupSql {
     }
 }
 
-/// Checks with an administrator's login if the environment has one, else with the owner's.
+/// Checks with an administrator's login if the environment has one, else with the owner's or a service's.
 async fn check(context: &Context) -> Result<ExitCode> {
     let environment = &context.configuration.database;
     let login = match &environment.write {
         Some(admin) if environment.is_administrators() => admin.clone(),
-        _ => context.urls()?.owner,
+        _ => {
+            let urls = context.urls()?;
+            urls.owner.unwrap_or(urls.session)
+        }
     };
     let tables = setup::check_tables(&login).await.map(|()| Vec::new());
     for checked in [setup::check_roles(&login).await, tables] {

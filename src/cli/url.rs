@@ -33,7 +33,7 @@ pub(super) fn show(context: &Context, door: Door) -> Result<ExitCode> {
     let url = match door {
         Door::Write => context.urls()?.write,
         Door::Session => context.urls()?.session,
-        Door::Owner => context.urls()?.owner,
+        Door::Owner => context.urls()?.owner()?.clone(),
         Door::Reader => person(SharedRole::Reader)?,
         Door::MessagesReader => person(SharedRole::MessagesReader)?,
         Door::Writer => person(SharedRole::Writer)?,

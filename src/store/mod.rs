@@ -23,6 +23,7 @@ pub mod projection;
 pub mod reading;
 pub mod registry;
 pub mod removal;
+pub mod schema;
 mod server;
 pub mod setup;
 mod shortage;

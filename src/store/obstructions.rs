@@ -60,7 +60,7 @@ pub enum GuardError {
 /// may use up the places of PostgreSQL or PgBouncer for new ones.
 #[derive(Debug)]
 pub struct SessionGuard {
-    /// Around PgBouncer; `None` where the session's URL has no password.
+    /// Around PgBouncer; `None` where the owner's URL is not known or the session's URL has no password.
     direct: Option<Server>,
     session: Server,
     state: tokio::sync::Mutex<State>,

@@ -45,6 +45,8 @@ pub(super) struct Upstream {
     pub(super) port: u16,
     /// TLS to the server; `None` on a unix socket.
     pub(super) tls: Option<Tls>,
+    /// The database that is served; `None` for every database of the server.
+    pub(super) database: Option<String>,
 }
 
 /// PgBouncer on one data folder.
@@ -88,7 +90,9 @@ impl PgBouncer {
         };
         pgbouncer.remove_leftovers().await?;
         pgbouncer.daemon.check_port()?;
-        let databases = format!("* = host={} port={}\n", quoted(&upstream.host, '\''), upstream.port);
+        // With `*` every name that a client makes up, before it logs in, takes memory for a while.
+        let served = upstream.database.as_ref().map_or_else(|| "*".to_owned(), |name| quoted(name, '"'));
+        let databases = format!("{served} = host={} port={}\n", quoted(&upstream.host, '\''), upstream.port);
         let here = format!(
             ";; Written by Quipu at every start.
 listen_addr = {LOOPBACK}

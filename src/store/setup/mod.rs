@@ -26,8 +26,8 @@ pub use self::requirement::Requirement;
 use self::requirement::Weight;
 pub(super) use self::requirements::ROLES;
 pub use self::script::script;
-use super::Server;
 use super::failure::LOG_IN;
+use super::{DatabaseUrls, Server};
 use crate::base::Secret;
 
 /// Key of the advisory lock held while roles are made: "quipu" in ASCII.
@@ -112,6 +112,19 @@ pub async fn prepare_with(admin: &Secret, credentials: &Credentials) -> Result<(
     let server = Server::parse(admin)?;
     prepare_server(&server, Passwords::Given(credentials)).await?;
     close_other_databases_if_alone(&server).await
+}
+
+/// The URLs of the services' roles and the owner, straight to the server of `admin`, for the time of a setup.
+///
+/// # Errors
+/// [`Error::Store`] when the URL cannot be parsed.
+pub fn urls(admin: &Secret, credentials: &Credentials) -> Result<DatabaseUrls, Error> {
+    let server = Server::parse(admin)?;
+    let url = |role, password| server.with_role(role, password, server.database());
+    let session = url("quipu_session", &credentials.session)?;
+    let owner = url("quipu_owner", &credentials.owner)?;
+    let write = url("quipu", &credentials.service)?;
+    Ok(DatabaseUrls { write, read: session.clone(), session, owner: Some(owner) })
 }
 
 async fn close_other_databases_if_alone(admin: &Server) -> Result<(), Error> {

@@ -59,7 +59,7 @@ async fn what_a_role_for_people_changes_of_itself_is_set_again_by_each_start() {
         ),
         "the role resets only what it may set: {kept}"
     );
-    let advised = check_roles(&embedded.urls().owner).await.unwrap();
+    let advised = check_roles(embedded.urls().owner().unwrap()).await.unwrap();
     for words in ["no other settings than Quipu's", "a statement_timeout", "a default_transaction_read_only"]
     {
         let words = format!("role quipu_reader has {words}");
@@ -70,7 +70,7 @@ async fn what_a_role_for_people_changes_of_itself_is_set_again_by_each_start() {
 
     let embedded = Embedded::start(config).await.unwrap();
     is_as_made(&embedded.shared_role_url(SharedRole::Reader)).await;
-    let advised = check_roles(&embedded.urls().owner).await.unwrap();
+    let advised = check_roles(embedded.urls().owner().unwrap()).await.unwrap();
     assert!(advised.is_empty(), "{advised:?}");
     the_log_stays_small(&embedded, &folder.path().join("data/logs")).await;
     people_stay_where_they_belong(&embedded).await;
@@ -122,7 +122,7 @@ async fn on_an_operators_server_it_is_a_warning_until_an_administrator_starts() 
         Pooler::start(PoolerConfig { data, port: free_ports().0, admin }).await.unwrap()
     };
     let pooler = start().await;
-    let (owner, reader) = (pooler.urls().owner, pooler.shared_role_url(SharedRole::Reader));
+    let (owner, reader) = (pooler.urls().owner.unwrap(), pooler.shared_role_url(SharedRole::Reader));
     spoil(&reader).await;
     pooler.stop().await;
     drop(pooler);

@@ -138,7 +138,7 @@ async fn a_wrong_unexpected_or_missing_row_is_found_and_a_rebuild_corrects_it() 
 #[tokio::test]
 async fn every_projection_is_verified_and_every_journal_that_ticks_follow_has_its_function() {
     let kit = Kit::new().await;
-    let findings = registry::verify_tables(&kit.database.urls().owner).await.unwrap();
+    let findings = registry::verify_tables(kit.database.urls().owner().unwrap()).await.unwrap();
     let owner = kit.database.owner().await;
     for projection in registry::projections() {
         let check = format!("projection {} equals a replay of its journals", projection.name);
