@@ -24,8 +24,10 @@ const START_MAX: Duration = Duration::from_mins(1);
 /// What is written, and when.
 pub(super) struct Announcement {
     pub(super) instance: Instance,
-    /// The files that `instance` is written to.
-    pub(super) files: [Option<PathBuf>; 2],
+    /// The file of the instance, in the data folder.
+    pub(super) file: PathBuf,
+    /// The file of `--ready-file`, which other programs may read: it lacks the superuser's URL.
+    pub(super) ready_file: Option<PathBuf>,
     pub(super) summary: String,
     pub(super) health: HealthRegistry,
 }
@@ -38,8 +40,9 @@ impl Announcement {
             tracing::warn!("not started after {START_MAX:?}: {late}; still waiting");
             self.health.started().await;
         }
-        for path in self.files.iter().flatten() {
-            self.instance.write(path)?;
+        self.instance.write(&self.file)?;
+        if let Some(path) = &self.ready_file {
+            Instance { admin_database_url: None, ..self.instance }.write(path)?;
         }
         notice(self.summary);
         Ok(())
@@ -63,6 +66,7 @@ pub(super) fn describe(
         reader_database_url: url_of(SharedRole::Reader),
         messages_reader_database_url: url_of(SharedRole::MessagesReader),
         writer_database_url: url_of(SharedRole::Writer),
+        admin_database_url: database.admin_url().map(|url| url.expose().to_owned()),
         services: addresses,
         only_relays: settings.services.synchronizer.only_relays.clone(),
     }

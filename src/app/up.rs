@@ -138,7 +138,8 @@ async fn run_instance(
     let announcement = Announcement {
         summary: summary(&configuration, &options.data, &instance, &services, sample.as_ref()),
         instance,
-        files: [Some(Instance::path(&options.data)), options.ready_file.clone()],
+        file: Instance::path(&options.data),
+        ready_file: options.ready_file.clone(),
         health: parts.health.clone(),
     };
     // Both are tasks, so that a signal is obeyed meanwhile, and an error of theirs stops everything in order.

@@ -57,6 +57,13 @@ async fn url_prints_each_database_url_and_a_retired_relay_is_known_as_such() {
     ] {
         assert_eq!(url(&["url", door]), instance.ready[key], "{door}");
     }
+    let admin = quipu::base::Secret::new(url(&["url", "admin"]));
+    let client = quipu::store::owner::connect(&admin).await.unwrap();
+    let rights =
+        "SELECT rolsuper AND current_database() = 'quipu' FROM pg_roles WHERE rolname = current_user";
+    assert!(client.query_one(rights, &[]).await.unwrap().get::<_, bool>(0));
+    let ready = fs::read_to_string(instance.ready_file()).unwrap();
+    assert!(!ready.contains("admin_database_url"), "other programs may read the ready file: {ready}");
 
     let relay = "ws://127.0.0.1:1";
     let said = instance.run(&["relays", "retire", relay, "--reason", "gone"]).refusal();

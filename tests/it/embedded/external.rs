@@ -258,6 +258,8 @@ async fn the_commands_say_the_same(
     {
         assert_eq!(command(&["url", door]).ok().stdout, format!("{url}\n"));
     }
+    let admin = command(&["url", "admin"]).refusal();
+    assert!(admin.contains("the login of its administrator"), "{admin}");
     let without = run(quipu(folder).args(["url", "reader"]).envs(environment[..3].iter().cloned()), folder);
     assert!(without.refusal().contains("set QUIPU_READER_DATABASE_URL"), "the reader's URL is unknown");
 }
