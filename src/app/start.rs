@@ -93,9 +93,10 @@ async fn migrate(configuration: &Configuration, urls: &DatabaseUrls) -> Result<(
     };
     // Roles are checked first, because a migration's own error would name only the first missing privilege;
     // tables are checked afterwards, because migrations make them.
-    for advice in setup::check_roles(&urls.owner).await? {
+    let checked = setup::check_roles(&urls.owner).await;
+    for advice in checked.map_err(|error| with_origin_of_owner(error, configuration))? {
         tracing::warn!(
-            "PostgreSQL is not as advised: {advice}; `quipu setup-sql --check` prints the statement"
+            "PostgreSQL is not as advised. Advised: {advice}; `quipu setup-sql --check` prints the statement"
         );
     }
     let migrated =
@@ -109,4 +110,17 @@ async fn migrate(configuration: &Configuration, urls: &DatabaseUrls) -> Result<(
         bail!("the database was restored into another cluster: run `quipu rebase` once, then start again");
     }
     Ok(())
+}
+
+/// Says that the owner's URL was derived, if it was: then the operator looks for the wrong password in vain.
+fn with_origin_of_owner(error: setup::Error, configuration: &Configuration) -> Error {
+    let database = &configuration.database;
+    let is_derived = database.write.is_some() && database.owner.is_none() && !database.is_administrators();
+    match error {
+        setup::Error::Store(_) if is_derived => Error::new(error).context(
+            "QUIPU_OWNER_DATABASE_URL is not set: the owner's URL has the address and password of DATABASE_URL. Set it, \
+             straight to PostgreSQL",
+        ),
+        other => other.into(),
+    }
 }
