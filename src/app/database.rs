@@ -85,6 +85,15 @@ impl Database {
         }
     }
 
+    /// The URL of the superuser of Quipu's own PostgreSQL; `None` where the server is the operator's.
+    #[must_use]
+    pub fn admin_url(&self) -> Option<Secret> {
+        match self {
+            Self::Embedded(embedded) => Some(embedded.admin_url()),
+            Self::Pooled(_) | Self::Given(_) => None,
+        }
+    }
+
     /// Restarts Quipu's own servers when they exit, until `stop`.
     ///
     /// # Errors

@@ -34,6 +34,9 @@ pub struct Instance {
     /// For programs that insert events and relays by SQL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writer_database_url: Option<String>,
+    /// The superuser of Quipu's own PostgreSQL, straight to the server. The ready file leaves it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_database_url: Option<String>,
     /// The address of each listener and service, as `host:port`.
     pub services: BTreeMap<String, String>,
     /// The only relays that its synchronizer dials (`services.synchronizer.only_relays`); empty for all.
@@ -174,4 +177,18 @@ pub fn find_person(data: &Path, environment: &DatabaseEnv, person: SharedRole) -
             role.to_uppercase()
         )
     })
+}
+
+/// The URL of the administrator: `DATABASE_URL` where it is an administrator's login, else that of the superuser of
+/// the instance's own PostgreSQL.
+///
+/// # Errors
+/// When the server is the operator's, so that its administrator's login is not known.
+pub fn find_admin(data: &Path, environment: &DatabaseEnv) -> Result<Secret> {
+    let known = match &environment.write {
+        Some(admin) if environment.is_administrators() => Some(admin.clone()),
+        Some(_) => None,
+        None => running(data)?.admin_database_url.map(Secret::new),
+    };
+    known.context("this PostgreSQL is not Quipu's own: log in to it with the login of its administrator")
 }

@@ -1,6 +1,6 @@
 //! Roles, schema and tables of a database, as this program needs them: migrated as the owner, or checked.
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 
 use crate::base::{Secret, counted};
 use crate::config::Configuration;
@@ -16,7 +16,7 @@ pub async fn migrate(configuration: &Configuration, urls: &DatabaseUrls) -> Resu
     let (owner, procedures) = (urls.owner()?, procedures(configuration)?);
     // Roles are checked first, because a migration's own error would name only the first missing privilege;
     // tables are checked afterwards, because migrations make them.
-    check_roles(owner).await?;
+    check_roles(owner).await.map_err(|error| with_origin_of_owner(error, configuration))?;
     let migrated = while_ending_blocking_sessions(urls, Box::pin(owner::migrate(owner, &procedures))).await?;
     setup::check_tables(owner).await?;
     urls.check().await?;
@@ -43,13 +43,26 @@ fn procedures(configuration: &Configuration) -> Result<Procedures> {
     })
 }
 
-async fn check_roles(login: &Secret) -> Result<()> {
+async fn check_roles(login: &Secret) -> Result<(), setup::Error> {
     for advice in setup::check_roles(login).await? {
         tracing::warn!(
-            "PostgreSQL is not as advised: {advice}; `quipu setup-sql --check` prints the statement"
+            "PostgreSQL is not as advised. Advised: {advice}; `quipu setup-sql --check` prints the statement"
         );
     }
     Ok(())
+}
+
+/// Says that the owner's URL was derived, if it was: then the operator looks for the wrong password in vain.
+fn with_origin_of_owner(error: setup::Error, configuration: &Configuration) -> Error {
+    let database = &configuration.database;
+    let is_derived = database.write.is_some() && database.owner.is_none() && !database.is_administrators();
+    match error {
+        setup::Error::Store(_) if is_derived => Error::new(error).context(
+            "QUIPU_OWNER_DATABASE_URL is not set: the owner's URL has the address and password of DATABASE_URL. Set it, \
+             straight to PostgreSQL",
+        ),
+        other => other.into(),
+    }
 }
 
 fn refuse_another_cluster(needs_rebase: bool) -> Result<()> {

@@ -16,16 +16,18 @@ mod url;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use futures_util::StreamExt as _;
 
 use crate::app::{self, RunOptions, UpOptions};
+use crate::base::Secret;
 use crate::config::{Configuration, Settings, Sources};
 use crate::lifecycle::stop_signals;
 use crate::room::{Port, Ports};
-use crate::store::DatabaseUrls;
+use crate::store::{DatabaseUrls, PoolSizes, Pools, Probe};
 use crate::telemetry::notice;
 use crate::{sample, telemetry};
 
@@ -251,4 +253,32 @@ impl Context {
     fn urls(&self) -> Result<DatabaseUrls> {
         app::instance::find(&self.data, &self.configuration.database)
     }
+
+    /// The URLs for a command that reads, once the database has answered.
+    async fn urls_to_read(&self) -> Result<DatabaseUrls> {
+        let urls = self.urls()?;
+        answers([&urls.session, &urls.read]).await?;
+        Ok(urls)
+    }
+
+    /// The URLs for a command that writes, once the database has answered.
+    async fn urls_to_write(&self) -> Result<DatabaseUrls> {
+        let urls = self.urls()?;
+        answers([&urls.write, &urls.session]).await?;
+        Ok(urls)
+    }
+
+    /// The pools of a command that reads, once the database has answered.
+    async fn pools_to_read(&self) -> Result<Pools> {
+        Ok(Pools::open(&self.urls_to_read().await?, PoolSizes::default())?)
+    }
+}
+
+/// Longest wait for the database at the start of a command.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// Asks the database once. Pools and writers would try again for 30 s or more in silence, and a pool's error
+/// names neither role nor address.
+async fn answers(urls: [&Secret; 2]) -> Result<()> {
+    Ok(Probe::new(urls)?.ask(ANSWER_MAX).await?)
 }

@@ -1,6 +1,7 @@
 //! `quipu setup` prepares a PostgreSQL with an administrator's login; `quipu setup-sql` prints an SQL script
 //! that does the same, so that Quipu needs no such login.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -29,13 +30,59 @@ impl Setup {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
         let admin = context.configuration.database.write.as_ref();
         let admin = admin.context("set DATABASE_URL to the login of an administrator")?;
-        let credentials = Credentials::by_role(|role| password(&self.passwords.join(role)))?;
+        let credentials = self.credentials()?;
         setup::prepare_with(admin, &credentials).await?;
         app::migrate(&context.configuration, &setup::urls(admin, &credentials)?).await?;
         notice("roles, database, privileges and schema are as Quipu needs them");
+        self.print(admin)?;
         Ok(ExitCode::SUCCESS)
     }
+
+    /// The passwords in the folder.
+    ///
+    /// # Errors
+    /// Every file that cannot be used.
+    fn credentials(&self) -> Result<Credentials> {
+        let mut problems = Vec::new();
+        let credentials = Credentials::by_role(|role| {
+            Ok::<_, Infallible>(password(&self.passwords.join(role)).unwrap_or_else(|error| {
+                problems.push(format!("\n  {error}"));
+                Secret::new("")
+            }))
+        });
+        if !problems.is_empty() {
+            bail!("a file with a password is needed for each role{}", problems.concat());
+        }
+        let Ok(credentials) = credentials;
+        Ok(credentials)
+    }
+
+    /// Prints the variables for Quipu's environment, which name the files instead of the passwords.
+    fn print(&self, admin: &Secret) -> Result<()> {
+        let server = Server::parse(admin)?;
+        let folder = std::path::absolute(&self.passwords)?;
+        output::list(
+            "# For Quipu's environment (.env). With a PgBouncer in front, put its address into all URLs",
+        )?;
+        output::list("# but QUIPU_OWNER_DATABASE_URL.")?;
+        for (variable, role) in VARIABLES {
+            let url = server.with_role_alone(role)?;
+            output::list(format_args!("{variable}_URL={url}"))?;
+            output::list(format_args!("{variable}_PASSWORD_FILE={}", folder.join(role).display()))?;
+        }
+        Ok(())
+    }
 }
+
+/// The variable of each role's database URL, without its end.
+const VARIABLES: [(&str, &str); 6] = [
+    ("DATABASE", "quipu"),
+    ("QUIPU_SESSION_DATABASE", "quipu_session"),
+    ("QUIPU_OWNER_DATABASE", "quipu_owner"),
+    ("QUIPU_READER_DATABASE", "quipu_reader"),
+    ("QUIPU_MESSAGES_READER_DATABASE", "quipu_messages_reader"),
+    ("QUIPU_WRITER_DATABASE", "quipu_writer"),
+];
 
 fn password(path: &Path) -> Result<Secret> {
     let password = read_secret_file(path)?;

@@ -27,7 +27,8 @@ impl Parts {
     /// # Errors
     /// [`Error::Url`] when a URL cannot be parsed.
     pub fn watch_database(&self) -> Result<(), Error> {
-        let mut probe = Probe::new(self.pools.urls())?;
+        let urls = self.pools.urls();
+        let mut probe = Probe::new([&urls.write, &urls.session])?;
         let (health, stop) = (self.health.clone(), self.lifecycle.drain_token());
         health.starting(NAME);
         self.lifecycle.spawn("database probe", async move {

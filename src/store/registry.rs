@@ -114,7 +114,8 @@ pub async fn problems(client: &Client) -> Result<Vec<String>, Error> {
             None => problems.push(format!("table {} is not registered", table.name)),
             Some((_, TableKind::Journal)) if table.guards < 2 => {
                 problems.push(format!(
-                    "journal {} is not guarded against UPDATE, DELETE and TRUNCATE",
+                    "journal {0} is not guarded against UPDATE, DELETE and TRUNCATE; as its owner run: ALTER TABLE {0} ENABLE ALWAYS \
+                     TRIGGER refuse_change, ENABLE ALWAYS TRIGGER refuse_truncate",
                     table.name
                 ));
             }

@@ -167,6 +167,19 @@ impl Server {
         Ok(Secret::new(url.as_str()))
     }
 
+    /// The URL of another role on the same server, in the same database, with the same parameters and without a
+    /// password.
+    ///
+    /// # Errors
+    /// [`Error::Url`] when the URL has no host.
+    pub fn with_role_alone(&self, role: &str) -> Result<Url, Error> {
+        let refuse = |()| Error::Url { url: masked(&self.given), problem: "has no host".to_owned() };
+        let mut url = self.given.clone();
+        url.set_username(role).map_err(refuse)?;
+        url.set_password(None).map_err(refuse)?;
+        Ok(url)
+    }
+
     /// The same role in another database.
     ///
     /// # Errors

@@ -238,6 +238,20 @@ fn a_key_twice_in_a_file_is_refused() {
 }
 
 #[test]
+fn a_problem_with_a_variable_names_the_file_that_it_comes_from() {
+    let folder = implementation(&[(".env", "QUIPU__LOG__FORMAT=xml\nDATABASE_URL=mysql://db\n")]);
+    let refused = refusal(&folder, &[("QUIPU_READER_DATABASE_URL", "mysql://db")], &[]);
+    assert_eq!(
+        refused,
+        [
+            ".env: QUIPU__LOG__FORMAT: `xml` is none of: text, json",
+            ".env: DATABASE_URL: not a URL that begins with postgres:// or postgresql://",
+            "environment: QUIPU_READER_DATABASE_URL: not a URL that begins with postgres:// or postgresql://",
+        ]
+    );
+}
+
+#[test]
 fn a_bad_line_of_an_env_file_is_named_but_not_shown() {
     let folder = implementation(&[(".env", "# ours\n\nGOOD=1\nPASS WORD hunter2\n")]);
     let refused = refusal(&folder, &[], &[]);

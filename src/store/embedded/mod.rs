@@ -180,6 +180,12 @@ impl Embedded {
         self.postgres.superuser().clone()
     }
 
+    /// The superuser `postgres` in the configured database, without the pooler: for the operator.
+    #[must_use]
+    pub fn admin_url(&self) -> Secret {
+        self.postgres.superuser_in(&self.config.database)
+    }
+
     /// The URL of a role for people, without the pooler, whose clients they could use up: PgBouncer limits them
     /// for each role only since 1.24.
     #[must_use]

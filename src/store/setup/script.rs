@@ -9,6 +9,8 @@ use super::requirements::{identifier, inside_database, of_database, of_roles};
 const HEAD: &str =
     "-- Prepares PostgreSQL for Quipu: roles, database, privileges. Run it with psql as an administrator: a superuser, or a
 -- role with CREATEROLE and CREATEDB. It can be run again; each time it gives the roles the passwords below.
+-- Roles belong to the whole server: a Quipu that uses another database of this server is locked out until its URLs
+-- have these passwords, too.
 \\set ON_ERROR_STOP on
 ";
 

@@ -70,6 +70,8 @@ async fn the_cluster_has_the_settings_that_the_schema_needs(embedded: &Embedded)
         ("show listen_addresses", "127.0.0.1"),
         ("show shared_buffers", "16MB"),
         ("select rolsuper::text from pg_roles where rolname = 'quipu_owner'", "false"),
+        ("select pg_has_role('quipu_session', 'pg_read_all_stats', 'USAGE')::text", "true"),
+        ("select pg_has_role('quipu', 'pg_read_all_stats', 'USAGE')::text", "false"),
     ] {
         assert_eq!(ask(&owner, query).await.unwrap(), expected, "{query}");
     }

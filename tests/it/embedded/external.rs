@@ -259,6 +259,8 @@ async fn the_commands_say_the_same(
     {
         assert_eq!(command(&["url", door]).ok().stdout, format!("{url}\n"));
     }
+    let admin = command(&["url", "admin"]).refusal();
+    assert!(admin.contains("the login of its administrator"), "{admin}");
     let without = run(quipu(folder).args(["url", "reader"]).envs(environment[..3].iter().cloned()), folder);
     assert!(without.refusal().contains("set QUIPU_READER_DATABASE_URL"), "the reader's URL is unknown");
 }
@@ -310,9 +312,11 @@ async fn setup_with_passwords_in_files_prepares_what_a_start_requires() {
         run(&mut command, server.folder())
     };
     let told = setup().refusal();
-    assert!(told.contains(folder.join("quipu_owner").to_str().unwrap()), "{told}");
     let roles =
         ["quipu_owner", "quipu", "quipu_session", "quipu_reader", "quipu_messages_reader", "quipu_writer"];
+    for role in roles {
+        assert!(told.contains(&format!("{}: No such file", folder.join(role).display())), "{told}");
+    }
     for role in roles {
         fs::write(folder.join(role), "").unwrap();
     }
@@ -323,7 +327,12 @@ async fn setup_with_passwords_in_files_prepares_what_a_start_requires() {
         for role in roles {
             fs::write(folder.join(role), format!("{password}\n")).unwrap();
         }
-        setup().ok();
+        let printed = setup().ok().stdout;
+        let owner = server.url("quipu_owner", "", "127.0.0.1", "quipu").replace(":@", "@");
+        assert!(printed.contains(&format!("\nQUIPU_OWNER_DATABASE_URL={owner}?")), "{printed}");
+        let file = folder.join("quipu_writer");
+        let variable = format!("\nQUIPU_WRITER_DATABASE_PASSWORD_FILE={}\n", file.display());
+        assert!(printed.contains(&variable) && !printed.contains(password), "{printed}");
     }
     let owner_url = Secret::new(server.url("quipu_owner", "s3cret", "127.0.0.1", "quipu"));
     check_roles(&owner_url).await.unwrap();

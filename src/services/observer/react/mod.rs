@@ -24,6 +24,9 @@ use crate::store::lease::Leases;
 use crate::store::{Error, PoolerConsole, Pools, figures};
 use crate::telemetry::Samples;
 
+/// SQLSTATE: the database does not exist. PgBouncer has its console in the database `pgbouncer`, PostgreSQL has none.
+const NO_DATABASE: &str = "3D000";
+
 /// The name of the service and of its lease.
 const NAME: &str = "observer";
 
@@ -133,10 +136,14 @@ impl Observer {
             return;
         }
         let read = group.as_str();
-        if group == Group::Pgbouncer {
-            tracing::info!(error = %error, "PgBouncer's admin console cannot be read, so it has no metrics: {error}");
+        if group == Group::Pgbouncer && error.sqlstate() == Some(NO_DATABASE) {
+            tracing::info!(
+                "DATABASE_URL leads to PostgreSQL itself: there is no PgBouncer to read metrics of"
+            );
+        } else if group == Group::Pgbouncer {
+            tracing::info!("PgBouncer's admin console cannot be read, so it has no metrics: {error}");
         } else {
-            tracing::warn!(read, error = %error, "the metrics of group {read} cannot be read: {error}");
+            tracing::warn!(read, "the metrics of group {read} cannot be read: {error}");
         }
     }
 
