@@ -79,19 +79,18 @@ impl Server {
     pub async fn connect(&self) -> Result<Client, Error> {
         // Boxed, because the future is large and would be part of every caller's future.
         let mut connecting = Box::pin(self.config.connect(self.tls.connector()));
-        let answer = match timeout(LOGIN_SLOW, &mut connecting).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                tracing::warn!(
-                    "waiting for the login of role `{}` in database `{}` of {}, which takes more than {} s; \
-                     another session may hold a lock on the database or the roles",
-                    self.role(),
-                    self.database(),
-                    self.address(),
-                    LOGIN_SLOW.as_secs()
-                );
-                connecting.await
-            }
+        let answer = if let Ok(answer) = timeout(LOGIN_SLOW, &mut connecting).await {
+            answer
+        } else {
+            tracing::warn!(
+                "waiting for the login of role `{}` in database `{}` of {}, which takes more than {} s; \
+                 another session may hold a lock on the database or the roles",
+                self.role(),
+                self.database(),
+                self.address(),
+                LOGIN_SLOW.as_secs()
+            );
+            connecting.await
         };
         let (client, connection) =
             answer.map_err(|error| Error::from(error).during(LOG_IN, self.target()))?;

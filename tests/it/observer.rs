@@ -362,8 +362,8 @@ async fn gaps_that_cannot_be_read_take_no_other_figures_with_them() {
     owner
         .batch_execute(
             "CREATE OR REPLACE VIEW known_gaps AS
-             SELECT url AS relay_url, 0::bigint AS since, (number / (number - number))::bigint AS until, 'planted'::text AS reason,
-                    inserted_at AS recorded_at, 'other'::text AS cause FROM relays;
+             SELECT url AS relay_url, 0::bigint AS since, 0::bigint AS until, 'planted'::text AS reason,
+                    inserted_at AS recorded_at, (number / (number - number))::text AS cause FROM relays;
              INSERT INTO relays (number, url, network, inserted_at) VALUES (30000, 'wss://gap.example', 'clearnet', now());
              INSERT INTO sync_log (batch, slot, relay, outcome, since, until, events, requests)
              VALUES (gen_random_uuid(), 0, 30000, 'complete', 1, 2, 0, 1)",
