@@ -102,7 +102,7 @@ async fn run_on(
     // killed.
     remove_stale(&Instance::path(&options.data))?;
     if configuration.database.write.is_none() && options.sample {
-        sample::mark(&options.data, &database.urls().owner).await?;
+        sample::mark(&options.data, database.urls().owner()?).await?;
     }
     let relay = if options.sample { Some(sample::start(ports.of(Port::SampleRelay)).await?) } else { None };
     let outcome = run_instance(configuration, options, database, relay.as_ref(), lifecycle, signals).await;

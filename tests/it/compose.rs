@@ -246,8 +246,8 @@ fn number_of(text: &str, key: &str) -> u32 {
         text.lines().filter(|line| !line.starts_with([';', '#'])).map(|line| line.replace(" = ", "="));
     let words: Vec<String> =
         lines.flat_map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
-    let values = words.iter().filter_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-    values.last().unwrap_or_else(|| panic!("no {key}")).parse().unwrap()
+    let mut values = words.iter().filter_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    values.next_back().unwrap_or_else(|| panic!("no {key}")).parse().unwrap()
 }
 
 /// What `pgbouncer/container/databases.ini` says about connections.

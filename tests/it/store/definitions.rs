@@ -50,7 +50,7 @@ async fn people_define_nothing_and_keep_no_one_from_logging_in() {
             assert!(told.message().contains("is refused for role"), "{person:?}: {statement}: {told}");
         }
     }
-    timeout(AT_ONCE, connect(&kit.database.urls().owner)).await.expect("logins work").unwrap();
+    timeout(AT_ONCE, connect(kit.database.urls().owner().unwrap())).await.expect("logins work").unwrap();
     // The owner and the superuser go on defining.
     kit.database.owner().await.batch_execute("CREATE TABLE mine (n integer); DROP TABLE mine").await.unwrap();
     kit.superuser().await.batch_execute("CREATE TABLE mine (n integer); DROP TABLE mine").await.unwrap();
