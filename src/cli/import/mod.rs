@@ -50,7 +50,7 @@ pub(super) struct Import {
 
 impl Import {
     pub(super) async fn run(self, context: Context) -> Result<ExitCode> {
-        let urls = context.urls_to_write().await?;
+        let urls = context.urls()?;
         let lifecycle = Lifecycle::new(Duration::from_secs(5));
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
         let database = instance::own_database(&context.data, &context.configuration.database);

@@ -179,7 +179,6 @@ fn commands_that_read_or_write_say_at_once_that_the_database_does_not_answer() {
         (&["relays", "add", "ws://127.0.0.1:1"], "quipu"),
         (&["messages", "token", "list"], "quipu"),
         (&["export"], "quipu_session"),
-        (&["import", "-"], "quipu"),
     ] {
         let mut command = quipu(folder.path());
         for (variable, role) in [
