@@ -115,7 +115,7 @@ async fn the_guard_ends_a_statement_that_commits_in_a_loop() {
     let mut looping = JoinSet::new();
     looping.spawn(async move {
         let forever = "DO $$ BEGIN LOOP NOTIFY mine; PERFORM pg_sleep(0.01); COMMIT; END LOOP; END $$";
-        timeout(Duration::from_secs(60), other.batch_execute(forever)).await
+        timeout(Duration::from_mins(1), other.batch_execute(forever)).await
     });
     eventually("the statement is old enough", || async {
         number(&service, "SELECT quipu_end_obstructions(1)::bigint").await == 1
