@@ -47,8 +47,8 @@ pub fn read_secret_file(path: &Path) -> Result<Secret, SecretFileError> {
     Ok(Secret::new(line))
 }
 
-/// Reads one byte more than the limit at most. A FIFO without a writer would wait for ever, so it is opened
-/// without waiting, and refused.
+/// Reads one byte more than the limit at most. Opening a FIFO waits for a writer, so the file is opened
+/// without waiting, and anything but a regular file is refused.
 fn read(path: &Path, text: &mut String) -> io::Result<()> {
     let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     if !file.metadata()?.is_file() {

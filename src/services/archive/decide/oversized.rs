@@ -3,9 +3,9 @@
 //! Such a message ends the session, wherever the requested window began. So the window is narrowed: first the
 //! newest second alone, then parts that double in length; the part that ends the session is bisected. One
 //! second remains and becomes a known gap; all other seconds are archived. Every failed session narrows the
-//! window, so the number of sessions is logarithmic. Seconds that become due meanwhile wait for the end of the
-//! search: otherwise each session would begin with new ones, and a relay whose every answer is oversized would
-//! be connected to for ever.
+//! window, so the number of sessions is logarithmic. Seconds that become due meanwhile are read after the
+//! search. Otherwise each session would begin with new seconds, and the search for a relay whose every answer
+//! is oversized would not end.
 
 use super::window::newest;
 use crate::services::archive::event::Window;
