@@ -179,8 +179,8 @@ pub fn find_person(data: &Path, environment: &DatabaseEnv, person: SharedRole) -
     })
 }
 
-/// The URL of the administrator: `DATABASE_URL` where it is an administrator's login, else that of the superuser of
-/// the instance's own PostgreSQL.
+/// The URL of the administrator: `DATABASE_URL` where it is an administrator's login, else that of the
+/// superuser of the instance's own PostgreSQL.
 ///
 /// # Errors
 /// When the server is the operator's, so that its administrator's login is not known.

@@ -1,5 +1,5 @@
-//! Starts services on a database that answers: migrations or their check, the ops address, connection pools, loops, the
-//! ops listener's routes, other listeners.
+//! Starts services on a database that answers: migrations or their check, the ops address, connection pools,
+//! loops, the ops listener's routes, other listeners.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,8 +26,9 @@ pub(super) struct Started {
     pub(super) services: Vec<ServiceName>,
 }
 
-/// Migrates the database, or checks it where the owner's URL is not known, and starts the services. Loops start first; then the ops listener answers, so that
-/// its health knows every loop; then the services that listen.
+/// Migrates the database, or checks it where the owner's URL is not known, and starts the services. Loops
+/// start first; then the ops listener answers, so that its health knows every loop; then the services that
+/// listen.
 pub(super) async fn start(
     configuration: &Configuration,
     urls: &DatabaseUrls,

@@ -219,8 +219,8 @@ impl Default for Observer {
 pub struct Console {
     /// Whether `quipu up` runs it.
     pub enabled: bool,
-    /// Where a browser reaches the Grafana with Quipu's dashboards, `http://…` or `https://…`. The console links
-    /// to it, and requests nothing from it. Without it there is no link.
+    /// Where a browser reaches the Grafana with Quipu's dashboards, `http://…` or `https://…`. The console
+    /// links to it, and requests nothing from it. Without it there is no link.
     pub grafana_url: Option<String>,
     /// Where a browser reaches the Prometheus that scrapes Quipu; likewise.
     pub prometheus_url: Option<String>,

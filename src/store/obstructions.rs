@@ -55,9 +55,10 @@ pub enum GuardError {
     },
 }
 
-/// Ends sessions of the roles for people that hold an advisory lock, hold or wait for a lock that stops others,
-/// or have a transaction or a statement older than 120 s. Keeps one connection: operations that wait for such a session may hold every connection of the pools, and people
-/// may use up the places of PostgreSQL or PgBouncer for new ones.
+/// Ends sessions of the roles for people that hold an advisory lock, hold or wait for a lock that stops
+/// others, or have a transaction or a statement older than 120 s. Keeps one connection: operations that wait
+/// for such a session may hold every connection of the pools, and people may use up the places of PostgreSQL
+/// or PgBouncer for new ones.
 #[derive(Debug)]
 pub struct SessionGuard {
     /// Around PgBouncer; `None` where the owner's URL is not known or the session's URL has no password.

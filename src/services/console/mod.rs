@@ -1,11 +1,10 @@
 //! The console: one page that says what is wrong and shows the services, the figures and the journal, live.
 //!
-//! It writes nothing. It reads the figures of `store/figures/`, as the observer does, the public tables of other
-//! rooms and, tick by tick, the `journal` view.
-//! Invariants: a stream that resumes by `Last-Event-ID` neither loses nor repeats an entry, or sends `reset`;
-//! an entry that commits late belongs to a later tick. The page makes no request to another host, and has no
-//! inline script or style. Limits, with their reasons: [`STREAMS_MAX`], [`ENTRIES_A_READ`], [`TICKS_A_READ`],
-//! [`DETAIL_BYTES_MAX`], [`FRAMES_WAITING_MAX`].
+//! It writes nothing. It reads the figures of `store/figures/`, as the observer does, the public tables of
+//! other rooms and, tick by tick, the `journal` view. Invariants: a stream that resumes by `Last-Event-ID`
+//! neither loses nor repeats an entry, or sends `reset`; an entry that commits late belongs to a later tick.
+//! The page makes no request to another host, and has no inline script or style. Limits, with their reasons:
+//! [`STREAMS_MAX`], [`ENTRIES_A_READ`], [`TICKS_A_READ`], [`DETAIL_BYTES_MAX`], [`FRAMES_WAITING_MAX`].
 
 mod decide;
 mod edge;

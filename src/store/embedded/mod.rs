@@ -93,8 +93,9 @@ impl Embedded {
         Self::start_unless_stopped(config, &CancellationToken::new()).await
     }
 
-    /// As [`Embedded::start`], with a PgBouncer that serves every database of the server: for tests, each of which
-    /// has a database of its own. Such a PgBouncer remembers for a minute each name that a client makes up.
+    /// As [`Embedded::start`], with a PgBouncer that serves every database of the server: for tests, each of
+    /// which has a database of its own. Such a PgBouncer remembers for a minute each name that a client makes
+    /// up.
     ///
     /// # Errors
     /// As [`Embedded::start`].

@@ -171,9 +171,9 @@ fn tls_settings(folder: &Folder, tls: Option<&Tls>) -> Result<String, Error> {
     Ok(settings)
 }
 
-/// How `databases.ini` names what is served. With `*`, which stands for every database, each name that a client makes
-/// up, before it logs in, takes memory for `autodb_idle_timeout`. `PgBouncer` 1.18 cannot quote a name with other
-/// characters than these: then it has to be `*`.
+/// How `databases.ini` names what is served. With `*`, which stands for every database, each name that a
+/// client makes up, before it logs in, takes memory for `autodb_idle_timeout`. `PgBouncer` 1.18 cannot quote
+/// a name with other characters than these: then it has to be `*`.
 fn served(database: Option<&str>) -> &str {
     let is_plain = |name: &&str| {
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))

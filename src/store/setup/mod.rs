@@ -183,8 +183,8 @@ async fn prepare_server(admin: &Server, passwords: Passwords<'_>) -> Result<Cred
     Ok(settled.credentials)
 }
 
-/// Sets the settings and passwords of the roles for people. A role may hold or change its own rows of the catalog at
-/// this moment, so a failure is only a warning, and the other roles are set all the same.
+/// Sets the settings and passwords of the roles for people. A role may hold or change its own rows of the
+/// catalog at this moment, so a failure is only a warning, and the other roles are set all the same.
 async fn renew_people(
     transaction: &Transaction<'_>,
     server: &Server,

@@ -1,4 +1,5 @@
-//! Statements that take a strong lock before PostgreSQL looks at privileges: every session queues behind the one that waits.
+//! Statements that take a strong lock before PostgreSQL looks at privileges: every session queues behind the
+//! one that waits.
 
 use std::time::Duration;
 

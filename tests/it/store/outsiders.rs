@@ -257,8 +257,8 @@ async fn sql_accepts_a_relay_address_only_in_its_canonical_spelling() {
     assert!(taken * 100 > known * 98, "{taken} of {known} seeds are accepted");
 }
 
-/// PL/pgSQL reads an expression when a session first gets to it, with the session's settings: a backslash in a text then means
-/// what the caller chose.
+/// PL/pgSQL reads an expression when a session first gets to it, with the session's settings: a backslash in
+/// a text then means what the caller chose.
 #[tokio::test]
 async fn a_setting_of_the_caller_changes_no_procedure() {
     let kit = Kit::new().await;

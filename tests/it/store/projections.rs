@@ -192,8 +192,8 @@ async fn the_archive_verifies_clean_while_a_writer_and_a_projector_run() {
     done.cancel();
     let written: i64 = load.join_all().await.iter().sum();
     assert!(seen.windows(2).any(|pair| pair[0] < pair[1]), "the writer ran meanwhile: {seen:?}");
-    // The last tick of the load may have been taken between the number of the last entry and its commit; such an
-    // entry is seen by a tick of the next second.
+    // The last tick of the load may have been taken between the number of the last entry and its commit; such
+    // an entry is seen by a tick of the next second.
     eventually("all that was written is projected", async || {
         kit.project().await;
         number(&owner, "SELECT sum(events)::bigint FROM kind_totals").await == EVENTS + written

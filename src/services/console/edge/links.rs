@@ -12,8 +12,8 @@ const OPS: &str = "ops";
 /// Pages of that listener.
 const OPS_PAGES: [&str; 3] = ["/metrics", "/readyz", "/healthz"];
 
-/// The links. `programs` are (title, URL); `listeners` are (name, address) and have the ops listener, to which a
-/// browser goes by `host`, the name in its own request, if that listener is on all addresses.
+/// The links. `programs` are (title, URL); `listeners` are (name, address) and have the ops listener, to
+/// which a browser goes by `host`, the name in its own request, if that listener is on all addresses.
 pub(super) fn links(
     programs: &[(&'static str, String)],
     listeners: &[(String, String)],

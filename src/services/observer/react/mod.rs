@@ -24,7 +24,8 @@ use crate::store::lease::Leases;
 use crate::store::{Error, PoolerConsole, Pools, figures};
 use crate::telemetry::Samples;
 
-/// SQLSTATE: the database does not exist. PgBouncer has its console in the database `pgbouncer`, PostgreSQL has none.
+/// SQLSTATE: the database does not exist. PgBouncer has its console in the database `pgbouncer`, PostgreSQL
+/// has none.
 const NO_DATABASE: &str = "3D000";
 
 /// The name of the service and of its lease.

@@ -14,8 +14,9 @@
 //! | rate below the minimum in a comparison (NIP-77) | stays, and is read page by page | the same |
 //! | caught up | gives its slot back | gives its slot back, next time first pool |
 //!
-//! [`next`] decides the first three rows; `visit/slot.rs` carries them out, the fourth is in `visit/claims.rs`. A relay in the first pool that
-//! does not answer in the time that the rate allows counts as below the minimum.
+//! [`next`] decides the first three rows; `visit/slot.rs` carries them out, the fourth is in
+//! `visit/claims.rs`. A relay in the first pool that does not answer in the time that the rate allows counts
+//! as below the minimum.
 
 use std::time::Duration;
 
