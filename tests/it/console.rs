@@ -358,8 +358,12 @@ async fn streams_are_bounded_and_a_reader_that_leaves_makes_room() {
     for _ in 0..STREAMS_MAX {
         streams.push(Frames::of(console.get(named("/events")).await));
     }
-    let of_a_page = named("/events").header("sec-fetch-site", "cross-site");
-    assert_eq!(console.get(of_a_page).await.status(), StatusCode::FORBIDDEN);
+    for path in ["/events", "/panels", "/status.json"] {
+        let of_a_page = named(path).header("sec-fetch-site", "cross-site");
+        assert_eq!(console.get(of_a_page).await.status(), StatusCode::FORBIDDEN, "{path}");
+    }
+    let link = named("/").header("sec-fetch-site", "cross-site");
+    assert_eq!(console.get(link).await.status(), StatusCode::OK, "another page may link to the console");
     let (status, headers, _) = console.ask("/events").await;
     assert_eq!((status, &headers["retry-after"]), (StatusCode::SERVICE_UNAVAILABLE, &"5".parse().unwrap()));
     streams.pop();

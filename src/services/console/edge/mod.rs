@@ -18,7 +18,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
 use axum::response::{IntoResponse, Response};
 
 use super::ConsoleState;
-use crate::http::{Access, Routes};
+use crate::http::{Access, Failure, Rejection, Routes, is_of_another_site};
 
 /// The routes: `/` for people, `/status.json` for scripts, `/events` for both; `/alerts.md` says what to do.
 pub fn routes(state: ConsoleState) -> Routes {
@@ -54,14 +54,26 @@ async fn page(State(state): State<ConsoleState>, headers: HeaderMap) -> Response
         .into_response()
 }
 
-async fn panels(State(state): State<ConsoleState>) -> Response {
+async fn panels(State(state): State<ConsoleState>, headers: HeaderMap) -> Result<Response, Failure> {
+    refuse_other_sites(&headers)?;
     let status = status::status(&state).await;
-    (code(&status), [(CACHE_CONTROL, "no-store")], panels::panels(&status)).into_response()
+    Ok((code(&status), [(CACHE_CONTROL, "no-store")], panels::panels(&status)).into_response())
 }
 
-async fn status_json(State(state): State<ConsoleState>) -> Response {
+async fn status_json(State(state): State<ConsoleState>, headers: HeaderMap) -> Result<Response, Failure> {
+    refuse_other_sites(&headers)?;
     let status = status::status(&state).await;
-    (code(&status), [(CACHE_CONTROL, "no-store")], Json(status)).into_response()
+    Ok((code(&status), [(CACHE_CONTROL, "no-store")], Json(status)).into_response())
+}
+
+/// Refuses what a web page of another site requests in its visitor's browser. `/` stays open: other pages may
+/// link to it.
+fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Rejection> {
+    if is_of_another_site(headers) {
+        let why = "a web page of another site asks for what the console reads";
+        return Err(Rejection::new(StatusCode::FORBIDDEN, why).field("sec-fetch-site"));
+    }
+    Ok(())
 }
 
 fn asset(content_type: &'static str, text: &'static str) -> Response {

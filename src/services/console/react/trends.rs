@@ -33,8 +33,8 @@ impl Service for Trends {
     async fn cycle(&self, _: &CancellationToken) -> Result<CycleOutcome, Infallible> {
         let inner = &self.state.0;
         let pool = &inner.parts.pools.read;
-        let archive = inner.archive.get(figures::archive(pool)).await;
-        let gaps = inner.gaps.get(figures::gaps(pool)).await;
+        let archive = inner.archive.get(pool, |pool| async move { figures::archive(&pool).await }).await;
+        let gaps = inner.gaps.get(pool, |pool| async move { figures::gaps(&pool).await }).await;
         let (Ok(archive), Ok(gaps)) = (archive, gaps) else { return Ok(CycleOutcome::Idle) };
         let medians = archive.backlog.iter().filter_map(|row| Some((row.network.clone(), row.median_s?)));
         let sample = Sample {
