@@ -91,8 +91,9 @@ COMMENT ON FUNCTION journal_between(pg_snapshot, pg_snapshot) IS 'entries of all
 --   with a lock on a table or another object that is stronger than those of reading and writing, held or waited for. Neither
 --     what they may read nor the procedures of quipu_writer need one, and all sessions queue behind it: PostgreSQL takes the
 --     lock of CREATE RULE or DROP DATABASE before it looks at privileges. NOTIFY takes a lock on database 0 while it commits;
---   with an advisory lock, which every role may take where no superuser has closed these functions. One of quipu_writer counts
---     only after ten seconds: the procedures that it may call take such locks themselves, until its transaction ends;
+--   that hold an advisory lock, which every role may take where no superuser has closed these functions. One of quipu_writer
+--     counts only in a transaction older than ten seconds: the procedures that it may call take such locks themselves, until
+--     its transaction ends;
 --   with a transaction of any age while it may keep the queue of NOTIFY from being emptied.
 -- In the databases that every server has, such sessions fill the table of locks. In any other database only a lock on what all
 -- databases share concerns this one. Sessions of an administrator are left alone.
@@ -101,7 +102,7 @@ RETURNS TABLE (pid integer, started_us bigint, role text, reason text) LANGUAGE 
     WITH locks AS MATERIALIZED (
         SELECT l.pid, l.locktype = 'advisory' AS is_advisory, l.locktype <> 'advisory' AND l.database = 0 AS is_shared
         FROM pg_locks l
-        WHERE l.locktype = 'advisory'
+        WHERE (l.locktype = 'advisory' AND l.granted)
            OR (l.locktype IN ('relation', 'object') AND NOT (l.locktype = 'object' AND l.classid = 'pg_catalog.pg_database'::regclass AND l.objid = 0)
                AND l.mode IN ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')))
     SELECT a.pid, (extract(epoch FROM a.backend_start) * 1000000)::bigint, a.usename::text,

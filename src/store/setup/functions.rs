@@ -15,6 +15,10 @@ const HOLDING: &str = "(p.proname ~ '^pg_(try_)?advisory_' OR p.proname = 'pg_ex
 /// 60,000 ids a second, and PostgreSQL has 2^31 before tables must be frozen.
 const NUMBERING: &str = "p.proname IN ('pg_current_xact_id', 'txid_current')";
 
+/// Functions that maintain an index. They wait for a lock before they look at privileges, also in read-only
+/// transactions, and PostgreSQL cancels the autovacuum of a table for which a session waits.
+const MAINTAINING: &str = "p.proname IN ('brin_summarize_new_values', 'brin_summarize_range', 'brin_desummarize_range', 'gin_clean_pending_list')";
+
 /// The roles that call [`HOLDING`] and [`NUMBERING`]; `pg_dump --jobs` as the owner exports a snapshot, and the
 /// columns `xid` of the journals have such a function as their default.
 const HOLDERS: &str = "quipu, quipu_session, quipu_owner";
@@ -29,6 +33,7 @@ pub(super) fn of_functions() -> Vec<Requirement> {
         closed("roles without rights write no large objects", WRITING, ""),
         closed("roles without rights take no advisory lock and export no snapshot", HOLDING, &grant),
         closed("roles without rights use up no transaction ids by a function", NUMBERING, &grant),
+        closed("roles without rights maintain no indexes by a function", MAINTAINING, ""),
     ]
 }
 

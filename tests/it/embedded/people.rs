@@ -136,6 +136,7 @@ async fn on_an_operators_server_it_is_a_warning_until_an_administrator_starts() 
         // No superuser prepared this server.
         "roles without rights take no advisory lock and export no snapshot",
         "roles without rights use up no transaction ids by a function",
+        "roles without rights maintain no indexes by a function",
         "roles for people define nothing, so they take no lock that stops others",
         "roles quipu_reader, quipu_messages_reader, quipu_writer fill no log of the server",
     ] {
