@@ -48,26 +48,27 @@ pub(super) async fn start(port: u16) -> Result<SampleRelay> {
 pub(super) fn check_real(data: &Path) -> Result<()> {
     if data.join(MARK).exists() {
         bail!(
-            "{0} holds the generated events of a sample: add `--sample`, name another folder with `--data`, or delete {0}",
+            "{0} holds the generated events of a sample: add `--sample`, or name another folder with `--data`",
             data.display()
         );
     }
     Ok(())
 }
 
-/// Refuses to add generated events to a real archive, and marks the data folder as that of a sample. `owner` is
-/// the URL of the owner of its own PostgreSQL.
+/// Refuses to add generated events to a real archive, and marks the data folder as that of a sample, before
+/// anything is stored.
 ///
 /// # Errors
-/// The database has relays beyond loopback; the message says what to do. Or it cannot be asked.
-pub(super) async fn mark(data: &Path, owner: &Secret) -> Result<()> {
+/// The database has relays or events; the message says what to do. Or it cannot be asked.
+pub(super) async fn mark(data: &Path, database: &Secret) -> Result<()> {
     let mark = data.join(MARK);
     if mark.exists() {
         return Ok(());
     }
-    if has_relays(owner).await? {
+    if is_in_use(database).await? {
         bail!(
-            "{} holds an archive, to which `--sample` would add generated events: name another folder with `--data`",
+            "the database of {} holds an archive, to which `--sample` would add generated events: name another folder with \
+             `--data`, or another database",
             data.display()
         );
     }
@@ -75,14 +76,14 @@ pub(super) async fn mark(data: &Path, owner: &Secret) -> Result<()> {
     Ok(write_whole(&mark, text)?)
 }
 
-/// Whether the database has relays that are no sample's. Before the first migration it has no table.
-async fn has_relays(url: &Secret) -> Result<bool, Error> {
+/// Whether the database has relays or events. Before the first migration it has no table.
+async fn is_in_use(url: &Secret) -> Result<bool, Error> {
     let client = owner::connect(url).await?;
     let migrated = "-- is_migrated\nSELECT to_regclass('relays') IS NOT NULL";
     if !client.query_one(migrated, &[]).await?.get::<_, bool>(0) {
         return Ok(false);
     }
-    let found = "-- has_relays\nSELECT EXISTS (SELECT FROM relays WHERE url NOT LIKE 'ws://127.0.0.1:%')";
+    let found = "-- is_in_use\nSELECT EXISTS (SELECT FROM relays) OR EXISTS (SELECT FROM events)";
     Ok(client.query_one(found, &[]).await?.get(0))
 }
 

@@ -57,7 +57,7 @@ pub async fn up(mut configuration: Configuration, options: &UpOptions) -> Result
     let ports = place_listeners(&mut configuration, options.port_base);
     // Before the addresses: a second start on the same folder would name ports instead of the folder.
     check_unused(&options.data)?;
-    if configuration.database.write.is_none() && !options.sample {
+    if !options.sample {
         sample::check_real(&options.data)?;
     }
     let mut addresses = wanted(&configuration.settings, &registry::enabled(&configuration.settings.services));
@@ -101,8 +101,8 @@ async fn run_on(
     // The data folder is locked by this process now, so an instance file in it is of an instance that was
     // killed.
     remove_stale(&Instance::path(&options.data))?;
-    if configuration.database.write.is_none() && options.sample {
-        sample::mark(&options.data, database.urls().owner()?).await?;
+    if options.sample {
+        sample::mark(&options.data, &database.urls().session).await?;
     }
     let relay = if options.sample { Some(sample::start(ports.of(Port::SampleRelay)).await?) } else { None };
     let outcome = run_instance(configuration, options, database, relay.as_ref(), lifecycle, signals).await;

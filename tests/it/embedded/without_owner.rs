@@ -8,7 +8,7 @@ use quipu::store::DatabaseUrls;
 
 use super::kit::folder;
 use super::signals::Under;
-use crate::support::database::TestDatabase;
+use crate::support::database::{TestDatabase, free_port_block};
 use crate::support::instance::{quipu, run};
 
 /// A command with the URLs of the services alone.
@@ -112,4 +112,14 @@ async fn what_only_the_owner_may_do_says_that_it_needs_the_owners_url() {
     }
     run(&mut service(folder, &urls, &["setup-sql", "--check"]), folder).ok();
     run(&mut service(folder, &urls, &["relays", "list"]), folder).ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sample_is_not_added_to_the_archive_of_a_given_database() {
+    let (folder, database) = (folder(), TestDatabase::new().await);
+    let (folder, urls, owner) = (folder.path(), database.urls(), database.owner().await);
+    owner.batch_execute("SELECT insert_relay('wss://relay.example.com')").await.unwrap();
+    let ports = free_port_block().to_string();
+    let told = run(&mut service(folder, &urls, &["up", "--sample", "--port-base", &ports]), folder).refusal();
+    assert!(told.contains("holds an archive") && told.contains("another database"), "{told}");
 }
