@@ -46,6 +46,7 @@ impl Server {
             url: "(hidden)".to_owned(),
             problem: format!("{error}; expected postgres://role:password@host:port/database"),
         })?;
+        let given = with_parts_in_place(given);
         let refuse = |problem: String| Error::Url { url: masked(&given), problem };
         let (url, parameters) = split(&given);
         // The parser's error names the parameter, never the password.
@@ -224,6 +225,28 @@ impl Server {
     }
 }
 
+/// The URL with the parameters `user`, `password` and `dbname` in the places of role, password and database,
+/// where another role and another database are put in by [`Server::with_role`]. As parameters they would win. A
+/// URL without a host has no such places, and no other role is put into it.
+fn with_parts_in_place(given: Url) -> Url {
+    let mut url = given.clone();
+    for (key, value) in pairs(&given) {
+        let placed = match key.as_str() {
+            "user" => url.set_username(&value),
+            "password" => url.set_password(Some(&value)),
+            "dbname" => url.path_segments_mut().map(|mut path| {
+                path.clear().push(&value);
+            }),
+            _ => Ok(()),
+        };
+        if placed.is_err() {
+            return given;
+        }
+    }
+    keep_parameters(&mut url, |key| !["user", "password", "dbname"].contains(&key));
+    url
+}
+
 /// Separates the TLS parameters from a URL.
 fn split(given: &Url) -> (Url, TlsParameters) {
     let mut parameters = TlsParameters::default();
@@ -319,5 +342,20 @@ mod tests {
             url.expose(),
             "postgres://quipu_owner:s3%2Fcret@db.example:5433/other?sslmode=disable&connect_timeout=3"
         );
+    }
+
+    #[test]
+    fn a_role_a_password_and_a_database_given_as_parameters_do_not_win_over_those_of_another_role() {
+        let server = parse(
+            "postgres://db.example/ignored?user=admin&password=hunter%262&dbname=my%20base&connect_timeout=3",
+        )
+        .unwrap();
+        assert_eq!((server.role(), server.database()), ("admin", "my base"));
+        let own = server.sqlx_options().unwrap();
+        assert_eq!((own.get_username(), own.get_database()), ("admin", Some("my base")));
+        let url = server.with_role("quipu_owner", &Secret::new("s3cret"), "other").unwrap();
+        assert_eq!(url.expose(), "postgres://quipu_owner:s3cret@db.example/other?connect_timeout=3");
+        let other = Server::parse(&url).unwrap();
+        assert_eq!((other.role(), other.database()), ("quipu_owner", "other"));
     }
 }
