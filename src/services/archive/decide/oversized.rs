@@ -104,6 +104,10 @@ impl Oversized {
         self.found += 1;
         self.in_a_row += 1;
         if self.in_a_row < IN_A_ROW_MAX && self.found < FOUND_MAX {
+            if asked.since <= since {
+                // Nothing is left below, whose walk would end the search.
+                self.top = None;
+            }
             return Finding::Second(asked);
         }
         *self = Self::default();
@@ -235,6 +239,15 @@ mod tests {
         let [left] = *unproven(Window { since: 0, until: now }, &gaps) else { panic!("{gaps:?}") };
         assert_eq!(oversized.part(left), Some(left));
         assert_eq!(left, Window { since: ALL.until + 1, until: now });
+    }
+
+    #[test]
+    fn a_message_in_the_oldest_open_second_does_not_keep_newer_seconds_from_being_read() {
+        let mut oversized = Oversized::default();
+        let open = Window { since: 100, until: 100 };
+        assert_eq!(oversized.narrow(oversized.part(open).unwrap(), open.since), Finding::Second(open));
+        let newer = Window { since: 101, until: 200 };
+        assert_eq!(oversized.part(newer), Some(newer));
     }
 
     proptest! {

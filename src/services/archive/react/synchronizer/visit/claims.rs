@@ -132,9 +132,10 @@ impl Visit<'_> {
         Ok(claims.windows())
     }
 
-    /// Stops comparing with a relay that is below the minimum rate in it. What it announces may be false, but
-    /// its pages may be quick: it keeps its slot and is judged anew by them.
+    /// Stops comparing with a relay that is below the minimum rate in it, in this session and later ones. What
+    /// it announces may be false, but its pages may be quick: it keeps its slot and is judged anew by them.
     pub(super) fn stop_slow_comparing(&mut self) {
+        self.crawl.disable_comparing(self.assignment.relay);
         self.give_up_comparing("too_slow");
         if let Some(slot) = &mut self.slot {
             slot.is_lost = false;

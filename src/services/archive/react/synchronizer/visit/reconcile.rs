@@ -186,7 +186,6 @@ impl Visit<'_> {
         let withheld = match fetched {
             Ok(Some(withheld)) => withheld,
             Ok(None) => {
-                self.crawl.disable_comparing(self.assignment.relay);
                 self.stop_slow_comparing();
                 return Ok(Compared::Unfit);
             }
