@@ -111,17 +111,24 @@ async fn people_stay_where_they_belong(embedded: &Embedded) {
     }
 }
 
-#[tokio::test]
-async fn on_an_operators_server_it_is_a_warning_until_an_administrator_starts() {
+/// A server whose role `admin` makes roles and databases and is no superuser.
+async fn server_with_an_administrator() -> OperatorServer {
     let server = OperatorServer::start().await;
     server.sql("CREATE ROLE admin LOGIN CREATEROLE CREATEDB PASSWORD 'secret'").await;
+    server
+}
+
+/// A start with the login of `admin`.
+async fn start_on(server: &OperatorServer) -> Pooler {
     let data = server.folder().join("ours");
     let admin = Secret::new(server.url("admin", "secret", "127.0.0.1", "quipu"));
-    let start = async || {
-        let (data, admin) = (data.clone(), admin.clone());
-        Pooler::start(PoolerConfig { data, port: free_ports().0, admin }).await.unwrap()
-    };
-    let pooler = start().await;
+    Pooler::start(PoolerConfig { data, port: free_ports().0, admin }).await.unwrap()
+}
+
+#[tokio::test]
+async fn on_an_operators_server_it_is_a_warning_until_an_administrator_starts() {
+    let server = server_with_an_administrator().await;
+    let pooler = start_on(&server).await;
     let (owner, reader) = (pooler.urls().owner.unwrap(), pooler.shared_role_url(SharedRole::Reader));
     spoil(&reader).await;
     pooler.stop().await;
@@ -143,7 +150,7 @@ async fn on_an_operators_server_it_is_a_warning_until_an_administrator_starts() 
         assert!(advised.iter().any(|what| what == words), "{words}: {advised:?}");
     }
 
-    let pooler = start().await;
+    let pooler = start_on(&server).await;
     is_as_made(&reader).await;
     let advised = check_roles(&owner).await.unwrap();
     assert!(!advised.iter().any(|what| what.to_string().contains("statement_timeout")), "{advised:?}");
@@ -154,15 +161,8 @@ async fn on_an_operators_server_it_is_a_warning_until_an_administrator_starts() 
 /// An open transaction that changed the settings of its role keeps everyone else from changing them.
 #[tokio::test]
 async fn a_role_that_holds_its_own_settings_keeps_no_other_role_from_being_renewed() {
-    let server = OperatorServer::start().await;
-    server.sql("CREATE ROLE admin LOGIN CREATEROLE CREATEDB PASSWORD 'secret'").await;
-    let data = server.folder().join("ours");
-    let admin = Secret::new(server.url("admin", "secret", "127.0.0.1", "quipu"));
-    let start = async || {
-        let (data, admin) = (data.clone(), admin.clone());
-        Pooler::start(PoolerConfig { data, port: free_ports().0, admin }).await.unwrap()
-    };
-    let pooler = start().await;
+    let server = server_with_an_administrator().await;
+    let pooler = start_on(&server).await;
     let [reader, writer] =
         [SharedRole::Reader, SharedRole::Writer].map(|person| pooler.shared_role_url(person));
     pooler.stop().await;
@@ -173,7 +173,7 @@ async fn a_role_that_holds_its_own_settings_keeps_no_other_role_from_being_renew
     let spoil = "ALTER ROLE quipu_writer SET statement_timeout = 0";
     owner::connect(&writer).await.unwrap().batch_execute(spoil).await.unwrap();
     assert_eq!(ask(&writer, "SHOW statement_timeout").await.unwrap(), "0");
-    let pooler = start().await;
+    let pooler = start_on(&server).await;
     assert_eq!(ask(&writer, "SHOW statement_timeout").await.unwrap(), "1min");
     holder.batch_execute("ROLLBACK").await.expect("its session goes on");
     pooler.stop().await;
