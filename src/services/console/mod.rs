@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
+use read::Cached;
+
 pub use edge::routes;
 pub use react::{Trends, Watcher, trends, watcher};
 pub use service::ROOM;
@@ -84,17 +86,17 @@ struct Inner {
     parts: ConsoleParts,
     streams: Arc<Semaphore>,
     newest_tick: watch::Sender<Option<i64>>,
-    pulse: read::Cached<read::Pulse>,
-    totals: read::Cached<figures::Totals>,
-    lists: read::Cached<read::Lists>,
-    archive: read::Cached<figures::Archive>,
-    gaps: read::Cached<figures::Gaps>,
-    coverage: read::Cached<Vec<figures::NetworkCoverage>>,
-    sizes: read::Cached<figures::Sizes>,
-    messages: read::Cached<figures::Messages>,
-    verification: read::Cached<Option<figures::Verification>>,
-    signs: read::Cached<read::Signs>,
-    traffic: read::Cached<read::Traffic>,
+    pulse: Cached<read::Pulse>,
+    totals: Cached<figures::Totals>,
+    lists: Cached<read::Lists>,
+    archive: Cached<figures::Archive>,
+    gaps: Cached<figures::Gaps>,
+    coverage: Cached<Vec<figures::NetworkCoverage>>,
+    sizes: Cached<figures::Sizes>,
+    messages: Cached<figures::Messages>,
+    verification: Cached<Option<figures::Verification>>,
+    signs: Cached<read::Signs>,
+    traffic: Cached<read::Traffic>,
     history: Mutex<decide::History>,
 }
 
@@ -102,21 +104,44 @@ impl ConsoleState {
     /// Creates the state of a console.
     #[must_use]
     pub fn new(parts: ConsoleParts) -> Self {
+        let pools = parts.pools.clone();
         Self(Arc::new(Inner {
             parts,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             newest_tick: watch::Sender::new(None),
-            pulse: read::Cached::new(Duration::from_secs(1)),
-            totals: read::Cached::new(Duration::from_secs(2)),
-            lists: read::Cached::new(Duration::from_secs(2)),
-            archive: read::Cached::new(Duration::from_secs(10)),
-            gaps: read::Cached::new(Duration::from_mins(1)),
-            coverage: read::Cached::new(Duration::from_mins(1)),
-            sizes: read::Cached::new(Duration::from_secs(30)),
-            messages: read::Cached::new(Duration::from_secs(10)),
-            verification: read::Cached::new(Duration::from_secs(5)),
-            signs: read::Cached::new(Duration::from_secs(10)),
-            traffic: read::Cached::new(Duration::from_secs(10)),
+            pulse: Cached::new(Duration::from_secs(1), &pools.read, |pool| async move {
+                read::pulse(&pool).await
+            }),
+            totals: Cached::new(Duration::from_secs(2), &pools.read, |pool| async move {
+                figures::totals(&pool).await
+            }),
+            lists: Cached::new(Duration::from_secs(2), &pools.read, |pool| async move {
+                read::lists(&pool).await
+            }),
+            archive: Cached::new(Duration::from_secs(10), &pools.read, |pool| async move {
+                figures::archive(&pool).await
+            }),
+            gaps: Cached::new(Duration::from_mins(1), &pools.read, |pool| async move {
+                figures::gaps(&pool).await
+            }),
+            coverage: Cached::new(Duration::from_mins(1), &pools.read, |pool| async move {
+                figures::coverage(&pool).await
+            }),
+            sizes: Cached::new(Duration::from_secs(30), &pools.session, |pool| async move {
+                figures::sizes(&pool).await
+            }),
+            messages: Cached::new(Duration::from_secs(10), &pools.session, |pool| async move {
+                figures::messages(&pool).await
+            }),
+            verification: Cached::new(Duration::from_secs(5), &pools.read, |pool| async move {
+                figures::newest_verification(&pool).await
+            }),
+            signs: Cached::new(Duration::from_secs(10), &pools.read, |pool| async move {
+                read::signs(&pool).await
+            }),
+            traffic: Cached::new(Duration::from_secs(10), &pools.session, |pool| async move {
+                read::traffic(&pool).await
+            }),
             history: Mutex::default(),
         }))
     }

@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::console::ConsoleState;
 use crate::services::console::decide::Sample;
-use crate::store::figures;
 
 /// Adds a sample to the history in each cycle.
 #[derive(Debug)]
@@ -32,9 +31,8 @@ impl Service for Trends {
 
     async fn cycle(&self, _: &CancellationToken) -> Result<CycleOutcome, Infallible> {
         let inner = &self.state.0;
-        let pool = &inner.parts.pools.read;
-        let archive = inner.archive.get(pool, |pool| async move { figures::archive(&pool).await }).await;
-        let gaps = inner.gaps.get(pool, |pool| async move { figures::gaps(&pool).await }).await;
+        let archive = inner.archive.get().await;
+        let gaps = inner.gaps.get().await;
         let (Ok(archive), Ok(gaps)) = (archive, gaps) else { return Ok(CycleOutcome::Idle) };
         let medians = archive.backlog.iter().filter_map(|row| Some((row.network.clone(), row.median_s?)));
         let sample = Sample {

@@ -78,65 +78,25 @@ impl Status {
 
 /// The totals, at most two seconds old.
 pub(super) async fn totals(state: &ConsoleState) -> Result<Totals, Error> {
-    let pool = &state.0.parts.pools.read;
-    let pulse = state.0.pulse.get(pool, |pool| async move { read::pulse(&pool).await }).await?;
-    Ok(Totals {
-        pulse,
-        totals: state.0.totals.get(pool, |pool| async move { figures::totals(&pool).await }).await?,
-    })
+    Ok(Totals { pulse: state.0.pulse.get().await?, totals: state.0.totals.get().await? })
 }
 
 async fn archive(state: &ConsoleState) -> Result<Archive, Error> {
-    let totals = totals(state).await?;
-    Ok(Archive {
-        totals,
-        lists: state
-            .0
-            .lists
-            .get(&state.0.parts.pools.read, |pool| async move { read::lists(&pool).await })
-            .await?,
-    })
+    Ok(Archive { totals: totals(state).await?, lists: state.0.lists.get().await? })
 }
 
 /// Reads the groups one after the other: the console has few connections.
 async fn figures(state: &ConsoleState) -> Figures {
-    let (inner, pools) = (&state.0, &state.0.parts.pools);
+    let inner = &state.0;
     Figures {
-        archive: read_or_log(
-            "archive",
-            inner.archive.get(&pools.read, |pool| async move { figures::archive(&pool).await }).await,
-        ),
-        gaps: read_or_log(
-            "gaps",
-            inner.gaps.get(&pools.read, |pool| async move { figures::gaps(&pool).await }).await,
-        ),
-        coverage: read_or_log(
-            "coverage",
-            inner.coverage.get(&pools.read, |pool| async move { figures::coverage(&pool).await }).await,
-        ),
-        sizes: read_or_log(
-            "sizes",
-            inner.sizes.get(&pools.session, |pool| async move { figures::sizes(&pool).await }).await,
-        ),
-        messages: read_or_log(
-            "messages",
-            inner.messages.get(&pools.session, |pool| async move { figures::messages(&pool).await }).await,
-        ),
-        verification: read_or_log(
-            "verification",
-            inner
-                .verification
-                .get(&pools.read, |pool| async move { figures::newest_verification(&pool).await })
-                .await,
-        ),
-        signs: read_or_log(
-            "signs",
-            inner.signs.get(&pools.read, |pool| async move { read::signs(&pool).await }).await,
-        ),
-        traffic: read_or_log(
-            "traffic",
-            inner.traffic.get(&pools.session, |pool| async move { read::traffic(&pool).await }).await,
-        ),
+        archive: read_or_log("archive", inner.archive.get().await),
+        gaps: read_or_log("gaps", inner.gaps.get().await),
+        coverage: read_or_log("coverage", inner.coverage.get().await),
+        sizes: read_or_log("sizes", inner.sizes.get().await),
+        messages: read_or_log("messages", inner.messages.get().await),
+        verification: read_or_log("verification", inner.verification.get().await),
+        signs: read_or_log("signs", inner.signs.get().await),
+        traffic: read_or_log("traffic", inner.traffic.get().await),
         spare_bytes: inner.parts.space.spare_bytes(),
     }
 }
