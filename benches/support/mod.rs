@@ -52,7 +52,9 @@ impl Server {
             implementation: "bigbrotr".to_owned(),
             sql: implementation.procedures_sql().expect("the implementation has procedures").into_owned(),
         };
-        owner::migrate(&embedded.urls().owner, &procedures).await.expect("the schema is migrated");
+        owner::migrate(embedded.urls().owner().expect("its own server has an owner"), &procedures)
+            .await
+            .expect("the schema is migrated");
         Self { embedded, _folder: folder }
     }
 

@@ -4,7 +4,7 @@ CREATE OR REPLACE FUNCTION quipu_refuse_change() RETURNS trigger LANGUAGE plpgsq
 BEGIN
     RAISE EXCEPTION 'journal % only grows: % is refused', TG_TABLE_NAME, TG_OP
         USING ERRCODE = 'insufficient_privilege',
-              HINT = 'whole months leave by `quipu retention`, single facts by `quipu erase`; both leave a record';
+              HINT = 'whole months leave by `quipu retention`, single facts by `quipu erase`, payloads when they expire; each leaves a record';
 END $$;
 COMMENT ON FUNCTION quipu_refuse_change() IS 'trigger of every journal table and partition: refuses UPDATE, DELETE and TRUNCATE for every role, empty or full';
 
@@ -85,28 +85,47 @@ CREATE OR REPLACE FUNCTION journal_between(last pg_snapshot, this pg_snapshot) R
 $$;
 COMMENT ON FUNCTION journal_between(pg_snapshot, pg_snapshot) IS 'entries of all journals that the second snapshot sees and the first does not';
 
--- Sessions of the roles for people that block the service: with a transaction older than `transaction_s_max`
--- seconds, or with an advisory lock, which every role may take where no superuser has closed these functions. A
--- lock of quipu_writer counts only after ten seconds: the procedures that it may call take such locks themselves,
--- until its transaction ends. A transaction of any age counts while it may keep the queue of NOTIFY from being
--- emptied. In the databases that every server has, such sessions fill the table of locks. Sessions of an
--- administrator are left alone.
+-- Sessions of the roles for people that block the service:
+--   with a transaction or a statement older than `transaction_s_max` seconds: a statement that commits in a loop always has a
+--     young transaction;
+--   with a lock on a table or another object that is stronger than those of reading and writing, held or waited for. Neither
+--     what they may read nor the procedures of quipu_writer need one, and all sessions queue behind it: PostgreSQL takes the
+--     lock of CREATE RULE or DROP DATABASE before it looks at privileges. NOTIFY takes a lock on database 0 while it commits;
+--   that hold an advisory lock, which every role may take where no superuser has closed these functions. One of quipu_writer
+--     counts only in a transaction older than ten seconds: the procedures that it may call take such locks themselves, until
+--     its transaction ends;
+--   with a transaction of any age while it may keep the queue of NOTIFY from being emptied.
+-- In the databases that every server has, such sessions fill the table of locks. In any other database only a lock on what all
+-- databases share concerns this one. Sessions of an administrator are left alone.
 CREATE OR REPLACE FUNCTION quipu_obstructions(transaction_s_max integer)
 RETURNS TABLE (pid integer, started_us bigint, role text, reason text) LANGUAGE sql STABLE AS $$
+    WITH locks AS MATERIALIZED (
+        SELECT l.pid, l.locktype = 'advisory' AS is_advisory, l.locktype <> 'advisory' AND l.database = 0 AS is_shared
+        FROM pg_locks l
+        WHERE (l.locktype = 'advisory' AND l.granted)
+           OR (l.locktype IN ('relation', 'object') AND NOT (l.locktype = 'object' AND l.classid = 'pg_catalog.pg_database'::regclass AND l.objid = 0)
+               AND l.mode IN ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')))
     SELECT a.pid, (extract(epoch FROM a.backend_start) * 1000000)::bigint, a.usename::text,
-           CASE WHEN k.is_old THEN format('has a transaction of more than %s s', transaction_s_max)
+           CASE WHEN k.is_barring THEN 'holds or waits for a lock that stops others'
+                WHEN k.is_old THEN format('has a transaction of more than %s s', transaction_s_max)
+                WHEN k.is_running THEN format('has run a statement for more than %s s', transaction_s_max)
                 WHEN k.is_locking THEN 'holds an advisory lock' ELSE 'keeps the queue of NOTIFY full' END
     FROM pg_stat_activity a
     CROSS JOIN LATERAL (
         SELECT coalesce(a.xact_start < clock_timestamp() - make_interval(secs => transaction_s_max), false) AS is_old,
-               a.pid IN (SELECT l.pid FROM pg_locks l WHERE l.locktype = 'advisory' AND l.database = a.datid)
+               a.state <> 'idle' AND a.query_start < clock_timestamp() - make_interval(secs => transaction_s_max) AS is_running,
+               a.pid IN (SELECT l.pid FROM locks l WHERE NOT l.is_advisory) AS is_barring,
+               a.pid IN (SELECT l.pid FROM locks l WHERE l.is_shared) AS is_barring_all,
+               a.pid IN (SELECT l.pid FROM locks l WHERE l.is_advisory)
                AND (a.usename <> 'quipu_writer'
                     OR coalesce(a.xact_start, a.state_change) < clock_timestamp() - least(make_interval(secs => transaction_s_max), '10 s')) AS is_locking) k
-    WHERE a.datname IN (current_database(), 'postgres', 'template1')
-      AND a.usename IN ('quipu_reader', 'quipu_messages_reader', 'quipu_writer')
-      AND (k.is_old OR k.is_locking OR (a.xact_start IS NOT NULL AND (SELECT pg_notification_queue_usage() > 0.5)))
+    WHERE a.usename IN ('quipu_reader', 'quipu_messages_reader', 'quipu_writer')
+      AND (k.is_barring_all
+           OR (a.datname IN (current_database(), 'postgres', 'template1')
+               AND (k.is_barring OR k.is_old OR k.is_running OR k.is_locking
+                    OR (a.xact_start IS NOT NULL AND (SELECT pg_notification_queue_usage() > 0.5)))))
 $$;
-COMMENT ON FUNCTION quipu_obstructions(integer) IS 'sessions of the roles for people that hold an advisory lock or a transaction of more seconds than this: process, start in microseconds since 1970, role, reason';
+COMMENT ON FUNCTION quipu_obstructions(integer) IS 'sessions of the roles for people that hold or wait for a lock that stops others, or have a transaction or statement of more seconds than this: process, start in microseconds since 1970, role, reason';
 REVOKE ALL ON FUNCTION quipu_obstructions(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_obstructions(integer) TO quipu;
 
@@ -114,7 +133,7 @@ GRANT EXECUTE ON FUNCTION quipu_obstructions(integer) TO quipu;
 CREATE OR REPLACE FUNCTION quipu_end_obstructions(transaction_s_max integer) RETURNS integer LANGUAGE sql AS $$
     SELECT count(*) FILTER (WHERE pg_terminate_backend(o.pid))::integer FROM quipu_obstructions(transaction_s_max) o
 $$;
-COMMENT ON FUNCTION quipu_end_obstructions(integer) IS 'ends sessions of the roles for people that hold an advisory lock or a transaction of more seconds than this; returns their number';
+COMMENT ON FUNCTION quipu_end_obstructions(integer) IS 'ends the sessions that quipu_obstructions lists; returns their number';
 REVOKE ALL ON FUNCTION quipu_end_obstructions(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_end_obstructions(integer) TO quipu;
 
@@ -146,3 +165,6 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION quipu_close_functions() IS 'revokes EXECUTE on volatile functions from PUBLIC and grants it to the service; runs after migrations and procedures';
 REVOKE ALL ON FUNCTION quipu_close_functions() FROM PUBLIC;
+
+-- A service that cannot migrate checks at its start that the schema is as it needs it.
+GRANT SELECT ON refinery_schema_history TO quipu;

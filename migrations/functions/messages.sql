@@ -228,7 +228,7 @@ CREATE OR REPLACE FUNCTION quipu_ensure_message_hours(until_s bigint) RETURNS in
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
     hour timestamptz := date_trunc('hour', clock_timestamp());
-    -- At most 400 days ahead: the longest lifetime is a year, and hours are created in advance.
+    -- At most 400 days ahead: the longest lifetime (`max_ttl_s`) is 390 days, and hours are created in advance.
     last timestamptz := least(to_timestamp(until_s), clock_timestamp() + interval '400 days');
     existing name[]; name text; made integer := 0;
 BEGIN
@@ -289,6 +289,6 @@ BEGIN
     END IF;
     RETURN held;
 END $$;
-COMMENT ON FUNCTION quipu_drop_message_hour() IS 'drops the oldest expired hour of payloads; returns the number of its messages, NULL when no hour has expired';
+COMMENT ON FUNCTION quipu_drop_message_hour() IS 'drops the oldest expired hour of payloads; returns the number of its messages; NULL when no hour has expired, or readers of the oldest one delay its removal';
 REVOKE ALL ON FUNCTION quipu_drop_message_hour() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_drop_message_hour() TO quipu;

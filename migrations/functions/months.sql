@@ -37,7 +37,7 @@ REVOKE ALL ON FUNCTION quipu_attach_partition(text, date, date) FROM PUBLIC;
 
 -- Read from the catalog.
 CREATE OR REPLACE FUNCTION quipu_last_month() RETURNS date LANGUAGE sql STABLE AS $$
-    SELECT max(to_date(substring(c.relname FROM 'events_y(\d{4}m\d{2})$'), 'YYYY"m"MM'))
+    SELECT max(to_date(substring(c.relname FROM 'events_y([0-9]{4}m[0-9]{2})$'), 'YYYY"m"MM'))
     FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'events'::regclass
 $$;
 COMMENT ON FUNCTION quipu_last_month() IS 'the last month with its own partition';

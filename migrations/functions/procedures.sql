@@ -1,5 +1,7 @@
--- Procedures that are the same in every implementation. The implementation's 05_procedures.sql is applied after
--- them and defines insert_event_batch; it may replace another one, with the same signature.
+-- Procedures that are the same in every implementation. Those of quipu_writer set what their caller could use
+-- to change the meaning of their text: where names are looked up, and what a backslash means. The
+-- implementation's 05_procedures.sql is applied after them and defines insert_event_batch; it may replace
+-- another one, with the same signature.
 
 -- One event that one relay showed. It is offered unverified: it waits in event_offers until a service has
 -- checked its id and signature, and only then appears in `events`. Returns whether it was accepted; false
@@ -7,7 +9,7 @@
 -- most 1 GiB in total.
 CREATE OR REPLACE FUNCTION insert_event(
     id bytea, pubkey bytea, created_at bigint, kind integer, tags jsonb, content text, sig bytea, relay_url text)
-RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE wrong text; waiting bigint; relay integer;
 BEGIN
     wrong := CASE
@@ -93,7 +95,7 @@ END $$;
 -- relays in 24 hours. In REPEATABLE READ or SERIALIZABLE a transaction would not see what others committed after
 -- its first statement, and would write against it: a candidate that is also a relay, a number that is taken.
 CREATE OR REPLACE FUNCTION insert_relay(url text) RETURNS integer[]
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET standard_conforming_strings = on AS $$
 BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
         RAISE EXCEPTION 'transaction_isolation: %, expected read committed', current_setting('transaction_isolation')
@@ -110,8 +112,8 @@ BEGIN
             USING ERRCODE = 'configuration_limit_exceeded', HINT = 'try again later, or use `quipu relays add`';
     END IF;
     RETURN (SELECT numbers FROM insert_relay_batch(gen_random_uuid(), ARRAY[url], ARRAY[CASE
-        WHEN url ~ '^wss?://[^/:]+\.onion([:/]|$)' THEN 'tor' WHEN url ~ '^wss?://[^/:]+\.i2p([:/]|$)' THEN 'i2p'
-        WHEN url ~ '^wss?://[^/:]+\.loki([:/]|$)' THEN 'loki' ELSE 'clearnet' END], ARRAY['insert_relay']));
+        WHEN url ~ '^wss?://[^/:]+[.]onion([:/]|$)' THEN 'tor' WHEN url ~ '^wss?://[^/:]+[.]i2p([:/]|$)' THEN 'i2p'
+        WHEN url ~ '^wss?://[^/:]+[.]loki([:/]|$)' THEN 'loki' ELSE 'clearnet' END], ARRAY['insert_relay']));
 END $$;
 
 -- Stores snapshots of relays as one batch.
@@ -169,7 +171,7 @@ END $$;
 -- Stores one snapshot of one relay, and adds the relay if it is unknown. For external programs (role
 -- quipu_writer).
 CREATE OR REPLACE FUNCTION insert_relay_metadata(relay_url text, generated_at bigint, nip11 jsonb, nip66 jsonb)
-RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET standard_conforming_strings = on AS $$
 BEGIN
     -- A snapshot with a future time would count as the newest one for ever.
     IF generated_at IS NULL OR generated_at NOT BETWEEN 0 AND extract(epoch FROM now())::bigint + 300 THEN
@@ -186,7 +188,7 @@ END $$;
 -- Counts the events of one month that no relay has sent (imported events, for example). Despite its name,
 -- which the seed project defined, it deletes nothing: journals are append-only.
 CREATE OR REPLACE FUNCTION delete_orphan_events(month date DEFAULT date_trunc('month', now())::date)
-RETURNS bigint LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+RETURNS bigint LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET standard_conforming_strings = on AS $$
     SELECT count(*) FROM events e
     WHERE e.created_at >= quipu_month_start(month) AND e.created_at < quipu_month_start((month + interval '1 month')::date)
       AND NOT EXISTS (SELECT FROM sightings s WHERE s.event = e.number)
@@ -195,7 +197,7 @@ $$;
 COMMENT ON FUNCTION insert_event(bytea, bytea, bigint, integer, jsonb, text, bytea, text) IS
     'offers one unverified event that a relay sent; a service verifies it and stores it in events if id and signature are right; returns whether it was accepted';
 COMMENT ON FUNCTION insert_relay_batch(uuid, text[], text[], text[]) IS 'adds relays; does not check that the URLs are canonical, so only the service may call it';
-COMMENT ON FUNCTION insert_relay(text) IS 'adds one relay; accepts only a canonical URL; returns its number as an array of one';
+COMMENT ON FUNCTION insert_relay(text) IS 'adds one relay; accepts only a canonical URL; returns its number as an array of one. Locks until the transaction ends, which has ten seconds';
 COMMENT ON FUNCTION insert_relay_metadata_batch(uuid, text[], bigint[], jsonb[], jsonb[]) IS
     'stores snapshots of relays: information document (NIP-11) and results of checks (NIP-66); only the service may call it';
 COMMENT ON FUNCTION insert_relay_metadata(text, bigint, jsonb, jsonb) IS

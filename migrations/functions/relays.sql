@@ -18,15 +18,16 @@ COMMENT ON FUNCTION quipu_wide_domain(text) IS 'the last two labels of a canonic
 
 -- Whether a text is a relay's URL in Quipu's canonical form (base/relay_url/mod.rs). Accepts less than `quipu
 -- relays add`, which converts every spelling into this form: no international names, no `%2e`.
-CREATE OR REPLACE FUNCTION quipu_is_canonical_relay_url(url text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+CREATE OR REPLACE FUNCTION quipu_is_canonical_relay_url(url text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET standard_conforming_strings = on AS $$
 DECLARE
-    part text[] := regexp_match(url, '^(wss?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?((?:/[!$%&()*+,.0-9:;=@A-Z_a-z~-]+)*)(\?[!$%&()*+,./0-9:;=?@A-Z_a-z~-]+)?$');
+    part text[] := regexp_match(url, '^(wss?)://([a-z0-9._-]+|[[][0-9a-f:.]+[]])(:[1-9][0-9]{0,4})?((?:/[!$%&()*+,.0-9:;=@A-Z_a-z~-]+)*)([?][!$%&()*+,./0-9:;=?@A-Z_a-z~-]+)?$');
     host text := part[2];
 BEGIN
     IF part IS NULL OR octet_length(url) > 512 OR length(host) > 253 THEN RETURN false; END IF;
     IF ltrim(part[3], ':')::integer > 65535 OR (part[1], part[3]) IN (('ws', ':80'), ('wss', ':443')) THEN RETURN false; END IF;
     -- Every client resolves such segments.
-    IF part[4] ~ '/\.{1,2}(/|$)' OR part[4] ~* '%2e' THEN RETURN false; END IF;
+    IF part[4] ~ '/[.]{1,2}(/|$)' OR part[4] ~* '%2e' THEN RETURN false; END IF;
     IF host LIKE '[%' THEN
         BEGIN
             RETURN host(btrim(host, '[]')::inet) = btrim(host, '[]');
@@ -34,11 +35,11 @@ BEGIN
         END;
     END IF;
     -- If the last label is a number, the whole host is an IPv4 address.
-    IF host ~ '(^|\.)(0x[0-9a-f]*|[0-9]+)$' THEN
-        RETURN host ~ '^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\.|$)){4}$' AND host !~ '\.$';
+    IF host ~ '(^|[.])(0x[0-9a-f]*|[0-9]+)$' THEN
+        RETURN host ~ '^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])([.]|$)){4}$' AND host !~ '[.]$';
     END IF;
-    IF host ~ '(^|\.)(xn--|\.|$)' OR host ~ '[^.]{64}' THEN RETURN false; END IF;
-    RETURN host !~ '(^|\.)onion$' OR host ~ '(^|\.)[a-z2-7]{54}[aiqy]d\.onion$';
+    IF host ~ '(^|[.])(xn--|[.]|$)' OR host ~ '[^.]{64}' THEN RETURN false; END IF;
+    RETURN host !~ '(^|[.])onion$' OR host ~ '(^|[.])[a-z2-7]{54}[aiqy]d[.]onion$';
 END $$;
 COMMENT ON FUNCTION quipu_is_canonical_relay_url(text) IS 'whether a text is a relay''s URL in canonical form';
 

@@ -74,11 +74,11 @@ BEGIN
     IF stored IS NULL THEN RETURN; END IF;
     WITH asking AS MATERIALIZED (
         -- Few events have such requests, so the text is searched before it is parsed. JSON may also write a
-        -- letter as \u0065.
+        -- letter as a backslash, u and four digits.
         SELECT s.number, o.pubkey, o.created_at, o.kind, o.tags::jsonb AS tags
         FROM unnest(pubkeys, created_ats, kinds, tags) WITH ORDINALITY AS o (pubkey, created_at, kind, tags, place)
         JOIN unnest(stored) AS s (number) ON quipu_event_slot(s.number) - first = o.place - 1
-        WHERE o.kind = 5 OR strpos(o.tags, '"expiration"') > 0 OR strpos(o.tags, '\u00') > 0),
+        WHERE o.kind = 5 OR strpos(o.tags, '"expiration"') > 0 OR strpos(o.tags, chr(92) || 'u00') > 0),
     named AS (
         INSERT INTO deletions (target, request, created_at, pubkey, by_address)
         SELECT t.target, a.number, a.created_at, a.pubkey, t.by_address

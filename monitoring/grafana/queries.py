@@ -34,10 +34,12 @@ def quantile(share, histogram, by="", where=INSTANCE, window="$__rate_interval")
     return or_zero(f"{query} >= 0")
 
 
-# Days until the reserve of the disk is reached at the speed of the last day, at most ten years. No series where Quipu
-# cannot measure the free space, which is then 0.
+# Days until the reserve of the disk is reached at the speed of the last day; at most ten years, and ten years until one
+# hour has been observed, because a start fills the disk much faster. No series where Quipu cannot measure the free space,
+# which is then 0.
 DISK_FULL_DAYS = (
     "min(clamp_min(clamp_max((quipu_store_space_free_bytes - quipu_store_space_reserve_bytes)"
-    " / clamp_min(-deriv(quipu_store_space_free_bytes[1d]), 1) / 86400, 3650), 0)"
+    " / clamp_min((-deriv(quipu_store_space_free_bytes[1d]) and quipu_store_space_free_bytes offset 1h)"
+    " or quipu_store_space_free_bytes * 0, 1) / 86400, 3650), 0)"
     " and quipu_store_space_free_bytes > 0)"
 )

@@ -3,7 +3,6 @@
 //! What a killed run left on the ports of the private servers is no reason to refuse them: then only
 //! [`crate::store::embedded`] tries these ports, after it has stopped what was left.
 
-use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
@@ -62,7 +61,7 @@ pub(super) fn wanted(settings: &Settings, services: &[ServiceName]) -> Vec<Wante
 pub(super) fn try_all(wanted: &[Wanted], can_move: bool) -> Result<()> {
     // All are held until the last one is tried: two listeners with one address are found, too.
     let mut held = Vec::new();
-    let mut refused = String::new();
+    let mut refused = Vec::new();
     let mut named = false;
     for Wanted { port, setting, address } in wanted {
         match TcpListener::bind(address) {
@@ -70,10 +69,11 @@ pub(super) fn try_all(wanted: &[Wanted], can_move: bool) -> Result<()> {
             Err(error) => {
                 named |= setting.is_some();
                 let setting = setting.map_or_else(String::new, |setting| format!(" (`{setting}`)"));
-                let _ = write!(refused, "\n  {address} for {}{setting}: {error}", port.as_str());
+                refused.push((address, format!("\n  {address} for {}{setting}: {error}", port.as_str())));
             }
         }
     }
+    refused.sort();
     if refused.is_empty() {
         return Ok(());
     }
@@ -84,6 +84,7 @@ pub(super) fn try_all(wanted: &[Wanted], can_move: bool) -> Result<()> {
     if can_move {
         remedies.push("move all listeners with `--port-base N`");
     }
+    let refused: String = refused.into_iter().map(|(_, line)| line).collect();
     bail!("cannot listen on{refused}\n{}", remedies.join(", or "))
 }
 
@@ -109,6 +110,8 @@ mod tests {
         assert!(error.contains(&format!("\n  {one} for ops (`http.ops_address`): ")), "{error}");
         assert!(error.contains(&format!("\n  {two} for sample-relay: ")), "{error}");
         assert!(!error.contains("console"), "{error}");
+        let places = [one.min(two), one.max(two)].map(|address| error.find(&format!("\n  {address} ")));
+        assert!(places[0] < places[1], "in order: {error}");
         assert!(error.contains("--set SETTING=HOST:PORT") && error.contains("--port-base N"), "{error}");
         assert!(!try_all(&all, false).unwrap_err().to_string().contains("--port-base"));
         drop(taken);

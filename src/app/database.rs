@@ -85,6 +85,15 @@ impl Database {
         }
     }
 
+    /// The URL of the superuser of Quipu's own PostgreSQL; `None` where the server is the operator's.
+    #[must_use]
+    pub fn admin_url(&self) -> Option<Secret> {
+        match self {
+            Self::Embedded(embedded) => Some(embedded.admin_url()),
+            Self::Pooled(_) | Self::Given(_) => None,
+        }
+    }
+
     /// Restarts Quipu's own servers when they exit, until `stop`.
     ///
     /// # Errors
@@ -134,8 +143,8 @@ pub(super) fn is_same_database(one: &Secret, other: &Secret) -> Result<bool> {
 }
 
 /// The URLs that the environment names. A URL that is not named has the address, parameters and password of
-/// `DATABASE_URL`, and a role of its own. URLs for people are derived only if the session's is: where the
-/// operator names roles one by one, each has its own password.
+/// `DATABASE_URL`, and a role of its own. The URLs of the owner and of people are derived only if the session's
+/// is: where the operator names roles one by one, each has its own password.
 pub(super) fn given(write: &Secret, environment: &DatabaseEnv) -> Result<GivenDoors> {
     let like_write = |role: &str| -> Result<Secret> {
         let mut url = Url::parse(write.expose()).context("DATABASE_URL is not a URL")?;
@@ -146,9 +155,10 @@ pub(super) fn given(write: &Secret, environment: &DatabaseEnv) -> Result<GivenDo
         Some(url) => url.clone(),
         None => like_write("quipu_session")?,
     };
-    let owner = match &environment.owner {
-        Some(url) => url.clone(),
-        None => like_write("quipu_owner")?,
+    let owner = match (&environment.owner, &environment.session) {
+        (Some(url), _) => Some(url.clone()),
+        (None, Some(_)) => None,
+        (None, None) => Some(like_write("quipu_owner")?),
     };
     let person = |named: &Option<Secret>, person: SharedRole| match (named, &environment.session) {
         (Some(url), _) => Ok(Some(url.clone())),

@@ -23,7 +23,8 @@ pub struct Instance {
     /// Reads of the services, through the pooler by session.
     pub session_database_url: String,
     /// Migrations and erasure, straight to the server.
-    pub owner_database_url: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner_database_url: Option<String>,
     /// For analysts: reads, with a time limit for each statement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reader_database_url: Option<String>,
@@ -33,6 +34,9 @@ pub struct Instance {
     /// For programs that insert events and relays by SQL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writer_database_url: Option<String>,
+    /// The superuser of Quipu's own PostgreSQL, straight to the server. The ready file leaves it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_database_url: Option<String>,
     /// The address of each listener and service, as `host:port`.
     pub services: BTreeMap<String, String>,
     /// The only relays that its synchronizer dials (`services.synchronizer.only_relays`); empty for all.
@@ -64,7 +68,7 @@ impl Instance {
             write: Secret::new(&self.database_url),
             read: session.clone(),
             session,
-            owner: Secret::new(&self.owner_database_url),
+            owner: self.owner_database_url.as_ref().map(Secret::new),
         }
     }
 }
@@ -108,7 +112,11 @@ pub fn running(data: &Path) -> Result<Instance> {
 #[must_use]
 pub fn only_relays(data: &Path, urls: &DatabaseUrls) -> Vec<String> {
     let Ok(instance) = running(data) else { return Vec::new() };
-    let is_same = is_same_database(&Secret::new(&instance.owner_database_url), &urls.owner);
+    let theirs = instance.urls();
+    let is_same = match (&theirs.owner, &urls.owner) {
+        (Some(theirs), Some(ours)) => is_same_database(theirs, ours),
+        _ => is_same_database(&theirs.write, &urls.write),
+    };
     if is_same.unwrap_or(false) { instance.only_relays } else { Vec::new() }
 }
 
@@ -127,15 +135,15 @@ pub fn own_database(data: &Path, environment: &DatabaseEnv) -> Option<PathBuf> {
 pub fn find(data: &Path, environment: &DatabaseEnv) -> Result<DatabaseUrls> {
     match &environment.write {
         Some(admin) if environment.is_administrators() => {
-            let instance = running(data)?;
-            if !is_same_database(admin, &Secret::new(&instance.owner_database_url))? {
+            let urls = running(data)?.urls();
+            if !is_same_database(admin, urls.owner()?)? {
                 bail!(
                     "the instance on {} has another database than DATABASE_URL: name its folder with `--data`, or unset \
                      DATABASE_URL",
                     data.display()
                 );
             }
-            Ok(instance.urls())
+            Ok(urls)
         }
         Some(write) => Ok(given(write, environment)?.urls),
         None => Ok(running(data)?.urls()),
@@ -169,4 +177,18 @@ pub fn find_person(data: &Path, environment: &DatabaseEnv, person: SharedRole) -
             role.to_uppercase()
         )
     })
+}
+
+/// The URL of the administrator: `DATABASE_URL` where it is an administrator's login, else that of the
+/// superuser of the instance's own PostgreSQL.
+///
+/// # Errors
+/// When the server is the operator's, so that its administrator's login is not known.
+pub fn find_admin(data: &Path, environment: &DatabaseEnv) -> Result<Secret> {
+    let known = match &environment.write {
+        Some(admin) if environment.is_administrators() => Some(admin.clone()),
+        Some(_) => None,
+        None => running(data)?.admin_database_url.map(Secret::new),
+    };
+    known.context("this PostgreSQL is not Quipu's own: log in to it with the login of its administrator")
 }

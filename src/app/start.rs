@@ -1,21 +1,20 @@
-//! Starts services on a database that answers: migrations, connection pools, loops, the ops listener, other
-//! listeners.
+//! Starts services on a database that answers: migrations or their check, the ops address, connection pools,
+//! loops, the ops listener's routes, other listeners.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Error, Result};
 
 use super::addresses::OPS_SETTING;
+use super::schema::{check, migrate};
 use super::{instance, registry};
-use crate::base::counted;
 use crate::config::Configuration;
 use crate::http::{Listener, ops_routes};
 use crate::lifecycle::{Lifecycle, Wake};
 use crate::net::Egress;
 use crate::room::{Parts, Port, ServiceName, ServiceSpec, Starting};
-use crate::store::owner::{self, Procedures};
-use crate::store::{DatabaseUrls, setup, while_ending_blocking_sessions};
+use crate::store::DatabaseUrls;
 use crate::telemetry::Metrics;
 
 /// What was started.
@@ -27,8 +26,9 @@ pub(super) struct Started {
     pub(super) services: Vec<ServiceName>,
 }
 
-/// Migrates the database and starts the services. Loops start first; then the ops listener answers, so that
-/// its health knows every loop; then the services that listen.
+/// Migrates the database, or checks it where the owner's URL is not known, and starts the services. Loops
+/// start first; then the ops listener answers, so that its health knows every loop; then the services that
+/// listen.
 pub(super) async fn start(
     configuration: &Configuration,
     urls: &DatabaseUrls,
@@ -36,7 +36,10 @@ pub(super) async fn start(
     lifecycle: &Lifecycle,
     services: &[ServiceName],
 ) -> Result<Started> {
-    migrate(configuration, urls).await?;
+    match &urls.owner {
+        Some(_) => migrate(configuration, urls).await?,
+        None => check(configuration, urls).await?,
+    }
     let settings = configuration.settings.clone();
     let ops = Listener::bind(Port::Ops.as_str(), OPS_SETTING, settings.http.ops_address).await?;
     let ops_address = ops.address().to_string();
@@ -83,30 +86,4 @@ async fn run(service: &ServiceSpec, starting: &mut Starting<'_>) -> Result<()> {
     }
     let launch = starting.parts.metrics.register(service.start);
     launch(starting).await.map_err(Error::from_boxed)
-}
-
-/// Checks the roles, migrates, and checks the tables.
-async fn migrate(configuration: &Configuration, urls: &DatabaseUrls) -> Result<()> {
-    let procedures = Procedures {
-        implementation: configuration.implementation.name().to_owned(),
-        sql: configuration.implementation.procedures_sql()?.into_owned(),
-    };
-    // Roles are checked first, because a migration's own error would name only the first missing privilege;
-    // tables are checked afterwards, because migrations make them.
-    for advice in setup::check_roles(&urls.owner).await? {
-        tracing::warn!(
-            "PostgreSQL is not as advised: {advice}; `quipu setup-sql --check` prints the statement"
-        );
-    }
-    let migrated =
-        while_ending_blocking_sessions(urls, Box::pin(owner::migrate(&urls.owner, &procedures))).await?;
-    setup::check_tables(&urls.owner).await?;
-    urls.check().await?;
-    if !migrated.applied.is_empty() {
-        tracing::info!("{} applied", counted(migrated.applied.len(), "migration", "migrations"));
-    }
-    if migrated.needs_rebase {
-        bail!("the database was restored into another cluster: run `quipu rebase` once, then start again");
-    }
-    Ok(())
 }

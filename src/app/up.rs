@@ -28,7 +28,6 @@ use crate::lifecycle::{Lifecycle, StopSignals, stop_signals, until_signals};
 use crate::room::{Port, Ports};
 use crate::sample::SampleRelay;
 use crate::services::archive::RelayJournal;
-use crate::services::archive::command::RelayCommand;
 use crate::store::embedded::check_unused;
 use crate::telemetry::notice;
 
@@ -45,7 +44,8 @@ pub struct UpOptions {
     pub sample: bool,
 }
 
-/// Runs a whole instance until a signal arrives. A signal is obeyed in every phase, from the first moment on.
+/// Runs a whole instance until a signal arrives. A signal ends it in every phase; while the sample relay
+/// starts, which takes seconds, as soon as it has.
 ///
 /// # Errors
 /// When the database or a service cannot start, or a task failed.
@@ -55,8 +55,11 @@ pub async fn up(mut configuration: Configuration, options: &UpOptions) -> Result
         remove_stale(path)?;
     }
     let ports = place_listeners(&mut configuration, options.port_base);
-    // First, because a second start on the same folder finds its ports taken as well.
+    // Before the addresses: a second start on the same folder would name ports instead of the folder.
     check_unused(&options.data)?;
+    if !options.sample {
+        sample::check_real(&options.data)?;
+    }
     let mut addresses = wanted(&configuration.settings, &registry::enabled(&configuration.settings.services));
     let database = &configuration.database;
     addresses.extend(wanted_by_instance(database, &options.data, ports, options.sample));
@@ -98,6 +101,9 @@ async fn run_on(
     // The data folder is locked by this process now, so an instance file in it is of an instance that was
     // killed.
     remove_stale(&Instance::path(&options.data))?;
+    if options.sample {
+        sample::mark(&options.data, &database.urls().session).await?;
+    }
     let relay = if options.sample { Some(sample::start(ports.of(Port::SampleRelay)).await?) } else { None };
     let outcome = run_instance(configuration, options, database, relay.as_ref(), lifecycle, signals).await;
     if let Some(relay) = relay {
@@ -135,16 +141,24 @@ async fn run_instance(
     let instance = describe(&urls, database, addresses, &configuration.settings);
     let sample = relay.map(|relay| (relay.url().clone(), relay.events()));
     let announcement = Announcement {
-        summary: summary(&configuration, &options.data, &instance, &services, sample.as_ref()),
+        summary: summary(
+            &configuration,
+            &options.data,
+            options.port_base,
+            &instance,
+            &services,
+            sample.as_ref(),
+        ),
         instance,
-        files: [Some(Instance::path(&options.data)), options.ready_file.clone()],
+        file: Instance::path(&options.data),
+        ready_file: options.ready_file.clone(),
         health: parts.health.clone(),
     };
     // Both are tasks, so that a signal is obeyed meanwhile, and an error of theirs stops everything in order.
     if let Some((url, _)) = sample {
-        let relays = parts.writer(RelayJournal);
+        let (relays, stop) = (parts.writer(RelayJournal), lifecycle.drain_token());
         lifecycle.spawn("sample relay", async move {
-            relays.append(RelayCommand::Add { url, source: "operator" }).await.map(|_| ())
+            stop.run_until_cancelled(sample::add(relays, url)).await.unwrap_or(Ok(()))
         });
     }
     let stop = lifecycle.drain_token();

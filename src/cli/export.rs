@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use super::{Context, output};
 use crate::base::{RelayUrl, counted};
 use crate::services::archive::read::{EventFilter, event_total, stored_events};
-use crate::store::{PoolSizes, Pools};
+use crate::store::Pools;
 use crate::telemetry::notice;
 
 /// Write stored events as JSON lines, oldest first, exactly as they were signed.
@@ -46,7 +46,6 @@ pub(super) fn public_key(text: &str) -> Result<[u8; 32], String> {
 
 impl Export {
     pub(super) async fn run(self, context: Context) -> Result<ExitCode> {
-        let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
         let relay = self.relay.as_deref().map(RelayUrl::parse).transpose().context("--relay")?;
         let filter = EventFilter {
             since: self.since,
@@ -55,6 +54,7 @@ impl Export {
             authors: self.authors.iter().map(|key| key.to_vec()).collect(),
             relay: relay.map(String::from),
         };
+        let pools = context.pools_to_read().await?;
         let mut out: Box<dyn Write> = match &self.output {
             Some(path) => {
                 Box::new(File::create(path).with_context(|| format!("cannot write {}", path.display()))?)

@@ -14,7 +14,7 @@ use crate::net::{Egress, Get, Trust};
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Characters of an answer that a failure shows.
-const SHOWN_MAX: usize = 500;
+const SHOWN_MAX: usize = 4_000;
 
 /// Ask a listener for its health with one GET request, which follows no redirect.
 #[derive(Debug, Args)]

@@ -57,15 +57,16 @@ impl Erase {
             (None, Some(key)) => ErasureSubject::Pubkey(key, self.until.unwrap_or(i64::MAX)),
             (None, None) => bail!("--event or --pubkey is needed"),
         };
-        let owner = context.urls()?.owner;
+        let urls = context.urls()?;
+        let owner = urls.owner()?;
         if !self.confirm.yes {
-            let preview = removal::preview(&owner, subject).await?;
+            let preview = removal::preview(owner, subject).await?;
             self.show(&preview)?;
             if !self.confirm.decide(&preview.holds.to_string()).await? {
                 return Ok(ExitCode::SUCCESS);
             }
         }
-        let left = removal::erase(&owner, subject, self.reason.trim()).await?;
+        let left = removal::erase(owner, subject, self.reason.trim()).await?;
         if self.json {
             output::say(serde_json::to_string(&left)?);
         } else if left == RemovedRows::default() {
@@ -144,8 +145,9 @@ fn named(month: NaiveDate) -> String {
 
 impl Retention {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
-        let owner = context.urls()?.owner;
-        let months = removal::months_before(&owner, self.before).await?;
+        let urls = context.urls()?;
+        let owner = urls.owner()?;
+        let months = removal::months_before(owner, self.before).await?;
         self.show(&months)?;
         if months.is_empty() {
             notice(format_args!(
@@ -159,7 +161,7 @@ impl Retention {
         }
         let bar = output::count_bar(months.len() as u64, "month", "months");
         for month in &months {
-            removal::drop_month(&owner, month.month, &self.reason)
+            removal::drop_month(owner, month.month, &self.reason)
                 .await
                 .with_context(|| format!("month {}", named(month.month)))?;
             bar.inc(1);

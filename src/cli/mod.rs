@@ -17,16 +17,18 @@ mod url;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use futures_util::StreamExt as _;
 
 use crate::app::{self, RunOptions, UpOptions};
+use crate::base::Secret;
 use crate::config::{Configuration, Settings, Sources};
 use crate::lifecycle::stop_signals;
 use crate::room::{Port, Ports};
-use crate::store::DatabaseUrls;
+use crate::store::{DatabaseUrls, PoolSizes, Pools, Probe};
 use crate::telemetry::notice;
 use crate::{sample, telemetry};
 
@@ -91,11 +93,14 @@ enum Command {
         #[arg(value_enum, default_value_t = url::Door::Reader, value_name = "DOOR")]
         door: url::Door,
     },
-    /// Prepare your own PostgreSQL with the login of an administrator.
+    /// Prepare and migrate your own PostgreSQL with the login of an administrator.
     Setup(setup::Setup),
     /// Print an SQL script that prepares your own PostgreSQL, or only the statements for what is missing
     /// there.
     SetupSql(setup::SetupSql),
+    /// Bring the schema to this version and end, as the owner. A start does the same if it has the owner's URL;
+    /// services without it need this once for each version.
+    Migrate,
     /// Recreate a projection from its journals.
     Rebuild {
         #[arg(help = rebuild_help())]
@@ -209,6 +214,7 @@ impl Cli {
             Command::Url { door } => url::show(&context, door),
             Command::Setup(setup) => until_signal(setup.run(&context)).await,
             Command::SetupSql(setup) => setup.run(&context).await,
+            Command::Migrate => until_signal(upkeep::migrate(&context)).await,
             Command::Rebuild { name } => until_signal(upkeep::rebuild(&context, &name)).await,
             Command::Verify(verify) => until_signal(verify.run(&context)).await,
             Command::Erase(erase) => until_signal(erase.run(&context)).await,
@@ -252,4 +258,32 @@ impl Context {
     fn urls(&self) -> Result<DatabaseUrls> {
         app::instance::find(&self.data, &self.configuration.database)
     }
+
+    /// The URLs for a command that reads, once the database has answered.
+    async fn urls_to_read(&self) -> Result<DatabaseUrls> {
+        let urls = self.urls()?;
+        answers([&urls.session, &urls.read]).await?;
+        Ok(urls)
+    }
+
+    /// The URLs for a command that writes, once the database has answered.
+    async fn urls_to_write(&self) -> Result<DatabaseUrls> {
+        let urls = self.urls()?;
+        answers([&urls.write, &urls.session]).await?;
+        Ok(urls)
+    }
+
+    /// The pools of a command that reads, once the database has answered.
+    async fn pools_to_read(&self) -> Result<Pools> {
+        Ok(Pools::open(&self.urls_to_read().await?, PoolSizes::default())?)
+    }
+}
+
+/// Longest wait for the database at the start of a command.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// Asks the database once. Pools and writers would try again for 30 s or more in silence, and a pool's error
+/// names neither role nor address.
+async fn answers(urls: [&Secret; 2]) -> Result<()> {
+    Ok(Probe::new(urls)?.ask(ANSWER_MAX).await?)
 }

@@ -113,13 +113,12 @@ pub(super) fn fill(bar: &ProgressBar, part: u64, whole: u64) {
 /// A line with a growing count and its rate. The rate leaves out the first `there` items, which existed
 /// before the command.
 pub(super) fn growth_line(name: &'static str, there: u64) -> ProgressBar {
-    let line = shown(
-        ProgressBar::no_length().with_prefix(name).with_position(there),
-        "{prefix:<26} {human_pos:>13} {rate:>16}",
-    );
+    // Counted before it is drawn: the first frame would show what was there as the rate.
+    let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+    let line = line.with_prefix(name).with_position(there);
     line.tick();
     line.reset_eta();
-    line
+    shown(line, "{prefix:<26} {human_pos:>13} {rate:>16}")
 }
 
 /// A line of text.

@@ -1,6 +1,7 @@
 //! `quipu setup` prepares a PostgreSQL with an administrator's login; `quipu setup-sql` prints an SQL script
 //! that does the same, so that Quipu needs no such login.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -8,14 +9,15 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::{Context, output};
+use crate::app;
 use crate::base::Secret;
 use crate::config::read_secret_file;
 use crate::store::Server;
 use crate::store::setup::{self, Credentials};
 use crate::telemetry::notice;
 
-/// Create Quipu's roles, database and privileges on your own PostgreSQL where they are missing, and set the
-/// roles' passwords. DATABASE_URL is the login of an administrator, and names the database.
+/// Create Quipu's roles, database and privileges on your own PostgreSQL where they are missing, set the roles'
+/// passwords, and migrate the schema. DATABASE_URL is the login of an administrator, and names the database.
 #[derive(Debug, Args)]
 pub(super) struct Setup {
     /// A folder with one file for each role, named as the role, which holds its password. The roles are those
@@ -28,12 +30,59 @@ impl Setup {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
         let admin = context.configuration.database.write.as_ref();
         let admin = admin.context("set DATABASE_URL to the login of an administrator")?;
-        let credentials = Credentials::by_role(|role| password(&self.passwords.join(role)))?;
+        let credentials = self.credentials()?;
         setup::prepare_with(admin, &credentials).await?;
-        notice("roles, database and privileges are as Quipu needs them");
+        app::migrate(&context.configuration, &setup::urls(admin, &credentials)?).await?;
+        notice("roles, database, privileges and schema are as Quipu needs them");
+        self.print(admin)?;
         Ok(ExitCode::SUCCESS)
     }
+
+    /// The passwords in the folder.
+    ///
+    /// # Errors
+    /// Every file that cannot be used.
+    fn credentials(&self) -> Result<Credentials> {
+        let mut problems = Vec::new();
+        let credentials = Credentials::by_role(|role| {
+            Ok::<_, Infallible>(password(&self.passwords.join(role)).unwrap_or_else(|error| {
+                problems.push(format!("\n  {error}"));
+                Secret::new("")
+            }))
+        });
+        if !problems.is_empty() {
+            bail!("a file with a password is needed for each role{}", problems.concat());
+        }
+        let Ok(credentials) = credentials;
+        Ok(credentials)
+    }
+
+    /// Prints the variables for Quipu's environment, which name the files instead of the passwords.
+    fn print(&self, admin: &Secret) -> Result<()> {
+        let server = Server::parse(admin)?;
+        let folder = std::path::absolute(&self.passwords)?;
+        output::list(
+            "# For Quipu's environment (.env). With a PgBouncer in front, put its address into all URLs",
+        )?;
+        output::list("# but QUIPU_OWNER_DATABASE_URL.")?;
+        for (variable, role) in VARIABLES {
+            let url = server.with_role_alone(role)?;
+            output::list(format_args!("{variable}_URL={url}"))?;
+            output::list(format_args!("{variable}_PASSWORD_FILE={}", folder.join(role).display()))?;
+        }
+        Ok(())
+    }
 }
+
+/// The variable of each role's database URL, without its end.
+const VARIABLES: [(&str, &str); 6] = [
+    ("DATABASE", "quipu"),
+    ("QUIPU_SESSION_DATABASE", "quipu_session"),
+    ("QUIPU_OWNER_DATABASE", "quipu_owner"),
+    ("QUIPU_READER_DATABASE", "quipu_reader"),
+    ("QUIPU_MESSAGES_READER_DATABASE", "quipu_messages_reader"),
+    ("QUIPU_WRITER_DATABASE", "quipu_writer"),
+];
 
 fn password(path: &Path) -> Result<Secret> {
     let password = read_secret_file(path)?;
@@ -85,12 +134,15 @@ impl SetupSql {
     }
 }
 
-/// Checks with an administrator's login if the environment has one, else with the owner's.
+/// Checks with an administrator's login if the environment has one, else with the owner's or a service's.
 async fn check(context: &Context) -> Result<ExitCode> {
     let environment = &context.configuration.database;
     let login = match &environment.write {
         Some(admin) if environment.is_administrators() => admin.clone(),
-        _ => context.urls()?.owner,
+        _ => {
+            let urls = context.urls()?;
+            urls.owner.unwrap_or(urls.session)
+        }
     };
     let tables = setup::check_tables(&login).await.map(|()| Vec::new());
     for checked in [setup::check_roles(&login).await, tables] {

@@ -1,4 +1,4 @@
-//! `quipu rebuild`, `quipu verify`, `quipu rebase`.
+//! `quipu migrate`, `quipu rebuild`, `quipu verify`, `quipu rebase`.
 
 use std::pin::pin;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use super::{Context, output};
-use crate::app::registry;
+use crate::app::{self, registry};
 use crate::base::counted;
 use crate::services::archive::project::verify;
 use crate::services::archive::read::event_total;
@@ -35,8 +35,9 @@ const SHOWN_MAX: usize = 20;
 impl Verify {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
         let urls = context.urls()?;
+        let owner = urls.owner()?;
         let started = Instant::now();
-        let mut findings = registry::verify_tables(&urls.owner).await?;
+        let mut findings = registry::verify_tables(owner).await?;
         if self.events {
             let pools = Pools::open(&urls, PoolSizes::default())?;
             findings.push(check_events(&pools).await?);
@@ -44,7 +45,7 @@ impl Verify {
         }
         let scope = if self.events { "events" } else { "tables" };
         // The result is printed even if it cannot be recorded, for instance in a read-only database.
-        if let Err(error) = store_verify::record(&urls.owner, scope, started.elapsed(), &findings).await {
+        if let Err(error) = store_verify::record(owner, scope, started.elapsed(), &findings).await {
             notice(format_args!("the result is not recorded for the metrics: {error}"));
         }
         for finding in &findings {
@@ -95,13 +96,20 @@ pub(super) fn projection_names() -> String {
     registry::projections().map(|projection| projection.name).collect::<Vec<_>>().join(", ")
 }
 
+/// Migrates the schema.
+pub(super) async fn migrate(context: &Context) -> Result<ExitCode> {
+    app::migrate(&context.configuration, &context.urls()?).await?;
+    notice("the schema is as this Quipu needs it");
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Recreates one projection from its journals.
 pub(super) async fn rebuild(context: &Context, name: &str) -> Result<ExitCode> {
     let Some(projection) = registry::projections().find(|projection| projection.name == name) else {
         bail!("there is no projection `{name}`; there are: {}", projection_names());
     };
     let urls = context.urls()?;
-    let mut client = owner::connect(&urls.owner).await?;
+    let mut client = owner::connect(urls.owner()?).await?;
     projection.rebuild(&mut client).await?;
     // A projection that follows ticks is filled now, whether or not a projector runs.
     let pools = Pools::open(&urls, PoolSizes::default())?;
@@ -115,7 +123,7 @@ pub(super) async fn rebuild(context: &Context, name: &str) -> Result<ExitCode> {
 
 /// Opens a new era.
 pub(super) async fn rebase(context: &Context) -> Result<ExitCode> {
-    match owner::rebase(&context.urls()?.owner).await? {
+    match owner::rebase(context.urls()?.owner()?).await? {
         Some(era) => output::say(format_args!(
             "era {era} is open; projections will be rebuilt when the services start"
         )),

@@ -25,6 +25,8 @@ pub(super) enum Door {
     Writer,
     /// Migrations and erasure, straight to the server.
     Owner,
+    /// The superuser of Quipu's own PostgreSQL, straight to the server: sees and ends sessions of every role.
+    Admin,
 }
 
 /// Prints one URL of the environment or of the running instance. The URL holds a password.
@@ -33,7 +35,8 @@ pub(super) fn show(context: &Context, door: Door) -> Result<ExitCode> {
     let url = match door {
         Door::Write => context.urls()?.write,
         Door::Session => context.urls()?.session,
-        Door::Owner => context.urls()?.owner,
+        Door::Owner => context.urls()?.owner()?.clone(),
+        Door::Admin => instance::find_admin(&context.data, &context.configuration.database)?,
         Door::Reader => person(SharedRole::Reader)?,
         Door::MessagesReader => person(SharedRole::MessagesReader)?,
         Door::Writer => person(SharedRole::Writer)?,

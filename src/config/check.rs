@@ -3,7 +3,7 @@
 use super::layer::Problem;
 use super::merge::Merged;
 use super::problems::{Problems, Section};
-use super::{Console, Database, Initializer, Observer, Projector, Services, Settings, Ticker, Validator};
+use super::{Database, Initializer, Observer, Projector, Services, Settings, Ticker, Validator};
 
 /// Checks every section.
 pub(super) fn find(settings: &Settings, merged: &Merged, has_monitor_key: bool) -> Vec<Problem> {
@@ -62,7 +62,7 @@ macro_rules! without_problems {
     };
 }
 
-without_problems!(Console, Database, Initializer, Observer, Projector, Ticker, Validator);
+without_problems!(Database, Initializer, Observer, Projector, Ticker, Validator);
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 //! set.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::path::Path;
 
@@ -44,17 +45,22 @@ pub(super) fn secret_variables() -> Vec<String> {
 
 /// Variables by name. Values may be secrets, so `Debug` prints only the names.
 #[derive(Clone, Default)]
-pub struct Environment(BTreeMap<String, String>);
+pub struct Environment {
+    variables: BTreeMap<String, String>,
+    /// The `.env` file of each variable that comes from one.
+    files: BTreeMap<String, String>,
+}
 
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.variables.keys()).finish()
     }
 }
 
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(variables: I) -> Self {
-        Self(variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+        let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
+        Self { variables: variables.collect(), files: BTreeMap::new() }
     }
 }
 
@@ -74,23 +80,37 @@ impl Environment {
     /// contain a secret.
     pub fn with_dotenv(mut self, path: &Path) -> Result<Self, Problem> {
         for (name, value) in dotenv::read(path)? {
-            self.0.entry(name).or_insert(value);
+            if let Entry::Vacant(place) = self.variables.entry(name) {
+                self.files.insert(place.key().clone(), path.display().to_string());
+                place.insert(value);
+            }
         }
         Ok(self)
+    }
+
+    /// Names the `.env` file as the source of each problem with a variable that comes from one.
+    pub(super) fn name_files(&self, problems: &mut [Problem]) {
+        for problem in problems.iter_mut().filter(|problem| problem.source == ENVIRONMENT) {
+            // The key of a setting is spelled in capitals, however the variable is.
+            let file = self.files.iter().find(|(name, _)| name.eq_ignore_ascii_case(&problem.key));
+            if let Some((_, file)) = file {
+                problem.source.clone_from(file);
+            }
+        }
     }
 
     /// The value of a variable that is set and not empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     pub(super) fn set(&mut self, name: String, value: &str) {
-        self.0.insert(name, value.to_owned());
+        self.variables.insert(name, value.to_owned());
     }
 
     pub(super) fn variables(&self) -> &BTreeMap<String, String> {
-        &self.0
+        &self.variables
     }
 }
 
@@ -133,7 +153,8 @@ impl DatabaseEnv {
     ///
     /// # Errors
     /// One problem for each variable that is not a PostgreSQL URL, for each password without a URL that needs
-    /// it, and one if `DATABASE_URL` is missing while others are set. No value is shown.
+    /// it, and one if `DATABASE_URL` is missing while the session, read or owner URL is set. No value is
+    /// shown.
     pub fn read(environment: &Environment, pooler: Pooler) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut refuse = |key: &str, reason: &str| {
@@ -169,7 +190,7 @@ impl DatabaseEnv {
             pooler,
         };
         if this.write.is_none() && [&this.session, &this.read, &this.owner].iter().any(|url| url.is_some()) {
-            refuse("DATABASE_URL", "must be set when another database URL is set");
+            refuse("DATABASE_URL", "must be set when the session, read or owner URL is set");
         }
         if problems.is_empty() { Ok(this) } else { Err(problems) }
     }

@@ -21,7 +21,7 @@ const COUNT_MAX: u32 = 10_000;
 /// Upper limit of [`Messages::sender_share_percent`].
 const PERCENT_MAX: u32 = 100;
 
-/// Section `services.messages`. A limit of 0 means no limit.
+/// Section `services.messages`. Where a limit may be 0, 0 means no limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Messages {

@@ -176,6 +176,7 @@ impl Configuration {
         if problems.is_empty() {
             Ok(Self { implementation, settings, database, monitor_key, synchronizer_key })
         } else {
+            environment.name_files(&mut problems);
             Err(ConfigError::Refused(problems))
         }
     }

@@ -1,8 +1,11 @@
 //! Secrets in files: `NAME_FILE` is the path of a file that holds the value of the variable `NAME`.
 
-use std::fs::File;
-use std::io::Read as _;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
 
 use super::environment::{Environment, secret_variables};
 use super::layer::{ENVIRONMENT, Problem};
@@ -22,15 +25,13 @@ pub struct SecretFileError {
 /// Reads a secret of one line. The line's end does not belong to it; an empty file is an empty secret.
 ///
 /// # Errors
-/// [`SecretFileError`]: the file cannot be read, is no text, has a second line or more than 8 KiB.
+/// [`SecretFileError`]: the file cannot be read, is no regular file or no text, has a second line, a control
+/// character, a byte order mark or more than 8 KiB.
 pub fn read_secret_file(path: &Path) -> Result<Secret, SecretFileError> {
     let failed =
         |problem: &dyn ToString| SecretFileError { path: path.to_path_buf(), problem: problem.to_string() };
     let mut text = String::new();
-    let limit = u64::try_from(BYTES_MAX + 1).expect("the limit fits");
-    File::open(path)
-        .and_then(|file| file.take(limit).read_to_string(&mut text))
-        .map_err(|error| failed(&error))?;
+    read(path, &mut text).map_err(|error| failed(&error))?;
     if text.len() > BYTES_MAX {
         return Err(failed(&format_args!("longer than {BYTES_MAX} bytes")));
     }
@@ -39,7 +40,22 @@ pub fn read_secret_file(path: &Path) -> Result<Secret, SecretFileError> {
     if line.contains(['\n', '\r']) {
         return Err(failed(&"more than one line"));
     }
+    // Programs between here and PostgreSQL (a shell, PgBouncer's file) drop or change these.
+    if line.chars().any(|c| c.is_control() || c == '\u{feff}') {
+        return Err(failed(&"has a control character or a byte order mark"));
+    }
     Ok(Secret::new(line))
+}
+
+/// Reads one byte more than the limit at most. Opening a FIFO waits for a writer, so the file is opened
+/// without waiting, and anything but a regular file is refused.
+fn read(path: &Path, text: &mut String) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let limit = u64::try_from(BYTES_MAX + 1).expect("the limit fits");
+    file.take(limit).read_to_string(text).map(|_| ())
 }
 
 /// Sets each variable that holds a secret and is named by its `…_FILE` variable. An empty file leaves it

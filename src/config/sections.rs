@@ -88,7 +88,7 @@ impl Default for Log {
     fn default() -> Self {
         Self {
             format: LogFormat::Text,
-            level: "info,refinery_core=warn,deadpool=error,nostr_relay_builder=off,tokio_postgres=warn,sqlx::postgres::notice=warn".to_owned(),
+            level: "info,refinery_core=warn,deadpool=error,nostr_relay_builder=off,tokio_postgres=warn,sqlx::postgres::notice=warn,sqlx_core::pool=error".to_owned(),
             directory: None,
             rotation: Rotation::Daily,
             files_max: nonzero!(NonZeroUsize, 7),

@@ -221,11 +221,38 @@ impl Default for Observer {
 pub struct Console {
     /// Whether `quipu up` runs it.
     pub enabled: bool,
+    /// Where a browser reaches the Grafana with Quipu's dashboards, `http://…` or `https://…`. The console
+    /// links to it, and requests nothing from it. Without it there is no link.
+    pub grafana_url: Option<String>,
+    /// Where a browser reaches the Prometheus that scrapes Quipu; likewise.
+    pub prometheus_url: Option<String>,
+    /// Where a browser reaches its Alertmanager; likewise.
+    pub alertmanager_url: Option<String>,
 }
 
 impl Default for Console {
     fn default() -> Self {
-        Self { enabled: true }
+        Self { enabled: true, grafana_url: None, prometheus_url: None, alertmanager_url: None }
+    }
+}
+
+impl Section for Console {
+    fn problems(&self, problems: &mut Problems<'_>) {
+        let links = [
+            ("grafana_url", &self.grafana_url),
+            ("prometheus_url", &self.prometheus_url),
+            ("alertmanager_url", &self.alertmanager_url),
+        ];
+        for (key, url) in links.into_iter().filter_map(|(key, url)| Some((key, url.as_ref()?))) {
+            match url::Url::parse(url) {
+                // The page shows it to everyone who reaches the console.
+                Ok(parsed) if !parsed.username().is_empty() || parsed.password().is_some() => {
+                    problems.refuse(key, "a URL without user and password is expected");
+                }
+                Ok(parsed) if matches!(parsed.scheme(), "http" | "https") => {}
+                _ => problems.refuse(key, format!("`{url}`: expected an http or https URL")),
+            }
+        }
     }
 }
 

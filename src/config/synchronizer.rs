@@ -71,7 +71,7 @@ impl Default for Synchronizer {
             enabled: true,
             only_relays: Vec::new(),
             catching_up_max: nonzero!(NonZeroUsize, 32),
-            slow_catching_up_max: nonzero!(NonZeroUsize, 4),
+            slow_catching_up_max: nonzero!(NonZeroUsize, 16),
             catching_up_events_per_s_min: nonzero!(NonZeroU32, 5),
             slow_after_s: nonzero!(NonZeroU32, 10),
             turn_s: nonzero!(NonZeroU32, 60),

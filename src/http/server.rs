@@ -85,7 +85,7 @@ impl Server {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     self.metrics.refused(self.name, "accept");
-                    tracing::warn!(listener = self.name, error = %error, "cannot accept connections, retrying: {error}");
+                    tracing::warn!(listener = self.name, "cannot accept connections, retrying: {error}");
                     drain.run_until_cancelled(sleep(ACCEPT_PAUSE)).await;
                 }
             }
@@ -154,7 +154,7 @@ impl Server {
             Ok(Err(error)) if error.is_parse_too_large() => "head_too_large",
             Ok(Err(error)) if error.is_parse() => "malformed",
             Ok(Err(error)) => {
-                tracing::debug!(listener = self.name, error = %error, "a connection broke: {error}");
+                tracing::debug!(listener = self.name, "a connection broke: {error}");
                 return;
             }
             Err(_) => "panic",

@@ -21,7 +21,7 @@ static TIMES: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
 pub fn set_aside(unit: &'static str, subject: &str, pause: Option<Duration>, reason: &dyn Display) {
     *times().entry(unit).or_default() += 1;
     let retry = pause.map_or_else(|| "skipped".to_owned(), |pause| format!("retried after {pause:?}"));
-    tracing::warn!(unit, subject, error = %reason, "{unit} of {subject} failed, {retry}: {reason}");
+    tracing::warn!(unit, subject, "{unit} of {subject} failed, {retry}: {reason}");
 }
 
 /// Number of times that a subject was set aside in this process, by kind of work.

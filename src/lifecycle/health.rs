@@ -66,7 +66,8 @@ pub struct ServiceHealth {
 pub struct Liveness {
     /// No service is failing. Decides the status of `/healthz`.
     pub is_healthy: bool,
-    /// Every service has succeeded at least once, and none fails, waits or was stopped. Decides the status of
+    /// Every service has succeeded at least once or is at work on its first long cycle, and none fails, waits
+    /// or was stopped. Decides the status of
     /// `/readyz`.
     pub is_ready: bool,
 }

@@ -19,7 +19,7 @@ describe_metrics! { Process;
         "Subjects (relays, URLs, events) set aside after a failure";
     HEALTHY: Gauge = "quipu_service_healthy" [SERVICE], "1 unless the last cycle of the service failed";
     WAITING: Gauge = "quipu_service_waiting" [SERVICE],
-        "1 while the service waits for the disk, the database or anything else outside of Quipu";
+        "1 while the process waits for what the label names: space on the disk, or an answer of the database";
     CYCLES: Counter = "quipu_service_cycles_total" [SERVICE], "Cycles that ended, failed ones included";
     FAILURES: Counter = "quipu_service_failures_total" [SERVICE], "Cycles that failed";
 }

@@ -12,7 +12,8 @@
 //! After a failed task the exit code is a failure; the first error is kept. A panic in a service's cycle
 //! fails only that cycle, and [`guarded`] confines a panic in a session, check or request to that unit.
 //!
-//! **Architecture Invariant:** nothing else in Quipu spawns a task, so no task outlives the shutdown.
+//! **Architecture Invariant:** long-lived tasks are spawned here only. Elsewhere a task belongs to a
+//! `JoinSet`, which aborts it when it is dropped, or is a bounded piece of blocking work.
 
 mod aside;
 mod guard;
@@ -112,7 +113,7 @@ impl Lifecycle {
 
     /// Spawns a task. If it fails or panics, the drain starts and the run counts as failed. An abort drops
     /// the task at its next await point.
-    #[expect(clippy::disallowed_methods, reason = "the one place that may spawn: shutdown waits for it")]
+    #[expect(clippy::disallowed_methods, reason = "shutdown waits for what is spawned here")]
     pub fn spawn<F, E>(&self, name: impl Into<String>, future: F)
     where
         F: Future<Output = Result<(), E>> + Send + 'static,

@@ -3,7 +3,6 @@
 //! its interval or a hint; after an error it runs again after a back-off.
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{BoxError, HealthRegistry, Lifecycle, guarded};
+use crate::base::with_causes;
 
 /// A long cycle that has run for this long after a failure counts as recovered.
 const RECOVERED_AFTER: Duration = Duration::from_secs(30);
@@ -31,7 +31,8 @@ pub enum CycleOutcome {
     Done,
 }
 
-/// A service that `quipu run` can run.
+/// A loop: one cycle of work at a time, with health, metrics and pauses. A service of the registry has one or
+/// more.
 pub trait Service: Send + Sync + 'static {
     /// Why a cycle failed.
     type Error: Error + Send + Sync + 'static;
@@ -171,7 +172,7 @@ async fn run(service: &impl Service, pace: &Schedule, health: &HealthRegistry, d
                 }
             }
             Err(error) => {
-                let reason = chain(&*error);
+                let reason = with_causes(&*error);
                 let pause = backoff.next().unwrap_or(pace.backoff_max);
                 tracing::warn!(
                     service.name = name,
@@ -208,15 +209,4 @@ async fn run_cycle<S: Service>(
         }
     }
     cycle.await
-}
-
-/// The error and its causes in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let _ = write!(line, ": {cause}");
-        source = cause.source();
-    }
-    line
 }

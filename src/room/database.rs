@@ -17,7 +17,7 @@ const NAME: &str = "database";
 /// Pause between two questions.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// Longest wait for the answer. With the pause, a database that stops answering is reported within 10 s.
+/// Longest wait for the answer. With the pause, a database that stops answering is reported within 15 s.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 impl Parts {
@@ -27,7 +27,8 @@ impl Parts {
     /// # Errors
     /// [`Error::Url`] when a URL cannot be parsed.
     pub fn watch_database(&self) -> Result<(), Error> {
-        let mut probe = Probe::new(self.pools.urls())?;
+        let urls = self.pools.urls();
+        let mut probe = Probe::new([&urls.write, &urls.session])?;
         let (health, stop) = (self.health.clone(), self.lifecycle.drain_token());
         health.starting(NAME);
         self.lifecycle.spawn("database probe", async move {

@@ -45,7 +45,7 @@ impl Descriptors {
                 limit
             }
             Err(error) => {
-                tracing::warn!(error = %error, "the limit of open descriptors cannot be raised: {error}");
+                tracing::warn!("the limit of open descriptors cannot be raised: {error}");
                 getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft)
             }
         };

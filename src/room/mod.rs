@@ -33,7 +33,7 @@ use crate::telemetry::Metric;
 /// One room.
 #[derive(Debug)]
 pub struct Room {
-    /// The name of its folder in `src/services/`.
+    /// The name of its folder in `src/services/`, or `upkeep`: the services that serve all rooms.
     pub name: &'static str,
     /// Its services.
     pub services: &'static [ServiceSpec],

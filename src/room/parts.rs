@@ -39,7 +39,7 @@ pub struct Parts {
     /// The settings in force.
     pub settings: Arc<Settings>,
     /// The free space on the disk. Writers refuse commands while it is below the reserve.
-    pub(super) space: Space,
+    pub space: Space,
     append: AppendMetrics,
     ingest: IngestMetrics,
 }

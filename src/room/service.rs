@@ -14,7 +14,7 @@ pub struct ServiceSpec {
     pub enabled: Enabled,
     /// Its listeners. A service without any is found in the ready file at the address of the ops listener.
     pub listeners: &'static [ListenerSpec],
-    /// The connections that its settings allow at one of its listeners beyond `http.connections_max`.
+    /// Connections that its listeners may hold in addition to `http.connections_max`.
     pub sockets_max: fn(&Settings) -> usize,
     /// Whether it connects to relays, in each network to at most `relays_at_once` at the same time. That many
     /// descriptors are kept for it.

@@ -39,6 +39,12 @@ pub enum Error {
         /// The problem, and what is accepted.
         problem: String,
     },
+    /// The work needs the owner's URL, which this process does not have.
+    #[error(
+        "this needs the login of quipu_owner: set QUIPU_OWNER_DATABASE_URL to its URL, straight to PostgreSQL \
+         (with docker compose: docker compose run --rm owner COMMAND)"
+    )]
+    NoOwner,
     /// Stored rows contradict what this program wrote or expects.
     #[error("{table}: {problem}")]
     Inconsistent {

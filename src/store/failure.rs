@@ -72,10 +72,10 @@ impl fmt::Display for Failure {
             let Target { role, database, address } = target;
             write!(f, "cannot {action} as role `{role}` in database `{database}` of {address}: ")?;
         }
-        match report(&*self.cause) {
-            Some(report) => write!(f, "{report}")?,
-            None => f.write_str(&with_causes(&*self.cause))?,
-        }
+        let said =
+            report(&*self.cause).map_or_else(|| with_causes(&*self.cause), |report| report.to_string());
+        // Hints of PostgreSQL end with a period; more text may follow.
+        f.write_str(said.strip_suffix('.').unwrap_or(&said))?;
         match self.remedy() {
             Some(remedy) => write!(f, ". {remedy}"),
             None => Ok(()),
@@ -107,6 +107,10 @@ impl Failure {
             "53100" => "Free or add disk space on the database server".to_owned(),
             "57P03" => "The server is starting or stopping: try again".to_owned(),
             "08P01" if self.is_refused_parameter() => "Remove the parameter from the database URL: PgBouncer would drop it".to_owned(),
+            "08P01" if self.is_late() => {
+                "PgBouncer had no connection to the server in time: the server does not answer, or all its connections are in use"
+                    .to_owned()
+            }
             "08P01" => "PgBouncer cannot log in to the server behind it: its log (DATA/logs/pgbouncer.log) says why".to_owned(),
             _ => return None,
         })
@@ -114,6 +118,11 @@ impl Failure {
 
     fn is_refused_parameter(&self) -> bool {
         report(&*self.cause).is_some_and(|report| is_refused_parameter(report.message))
+    }
+
+    /// Whether PgBouncer gave up waiting for a server connection.
+    fn is_late(&self) -> bool {
+        report(&*self.cause).is_some_and(|report| report.message == "query_wait_timeout")
     }
 
     /// What an operator can do when the server did not answer with a SQLSTATE.

@@ -54,7 +54,7 @@ const TAKE: &str = "-- take_leases
             token = CASE WHEN l.holder = excluded.holder THEN l.token ELSE excluded.token END
         WHERE l.holder = excluded.holder OR l.expires_at <= clock_timestamp()
         RETURNING l.name, l.token)
-    SELECT t.name, t.token, coalesce(o.holder <> $2, false) FROM taken t LEFT JOIN old o ON o.name = t.name";
+    SELECT t.name, t.token, coalesce(o.holder <> $2, false) AS was_anothers FROM taken t LEFT JOIN old o ON o.name = t.name";
 
 const GIVE_BACK: &str = "-- give_back_leases\nDELETE FROM lease WHERE holder = $2 AND name = ANY ($1)";
 

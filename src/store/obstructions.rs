@@ -13,7 +13,7 @@ use super::server::Server;
 use super::{DatabaseUrls, Error, Pools};
 use crate::base::{counted, noun};
 
-/// Maximum age of a transaction of the roles for people, in seconds.
+/// Maximum age of a transaction or statement of the roles for people, in seconds.
 const TRANSACTION_S_MAX: i32 = 120;
 
 /// Interval of the checks.
@@ -55,12 +55,13 @@ pub enum GuardError {
     },
 }
 
-/// Ends sessions of the roles for people that hold an advisory lock or a transaction older than 120 s. Keeps
-/// one connection: operations that wait for such a session may hold every connection of the pools, and people
-/// may use up the places of PostgreSQL or PgBouncer for new ones.
+/// Ends sessions of the roles for people that hold an advisory lock, hold or wait for a lock that stops
+/// others, or have a transaction or a statement older than 120 s. Keeps one connection: operations that wait
+/// for such a session may hold every connection of the pools, and people may use up the places of PostgreSQL
+/// or PgBouncer for new ones.
 #[derive(Debug)]
 pub struct SessionGuard {
-    /// Around PgBouncer; `None` where the session's URL has no password.
+    /// Around PgBouncer; `None` where the owner's URL is not known or the session's URL has no password.
     direct: Option<Server>,
     session: Server,
     state: tokio::sync::Mutex<State>,

@@ -66,6 +66,27 @@ pub enum MigrateError {
         /// The requested implementation.
         asked: String,
     },
+    /// The schema is older than this binary needs, and this process cannot migrate it.
+    #[error(
+        "the schema is at migration {found}, and this Quipu needs migration {needed}: run `quipu migrate` of this version once, \
+         with QUIPU_OWNER_DATABASE_URL (with docker compose: docker compose run --rm owner migrate)"
+    )]
+    SchemaTooOld {
+        /// The newest migration that was applied; 0 for an empty database.
+        found: i32,
+        /// The newest migration in this binary.
+        needed: i32,
+    },
+    /// The functions in the database are not those of this binary, and this process cannot replace them.
+    #[error(
+        "the functions and procedures in the database are not those of this Quipu, which needs them as of migration {needed}: run \
+         `quipu migrate` of this version once, with QUIPU_OWNER_DATABASE_URL (with docker compose: docker compose run --rm owner \
+         migrate)"
+    )]
+    OtherFunctions {
+        /// The newest migration in this binary.
+        needed: i32,
+    },
     /// An applied migration differs from the one in this binary.
     #[error("the schema cannot be migrated: {0}")]
     Refinery(String),
@@ -147,12 +168,11 @@ async fn migrate_on(server: &Server, procedures: &Procedures) -> Result<Migrated
     }
 
     let mut client = server.connect().await?;
-    let runner: Runner = embedded_migrations::migrations::runner();
-    let known = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0);
+    let known = newest_known();
     refuse_if_too_old(&client, known).await?;
     refuse_other_implementation(&client, procedures).await?;
     // A newer schema that still supports this binary has migrations that this binary does not know.
-    let report = runner.set_abort_missing(false).run_async(&mut client).await?;
+    let report = runner().set_abort_missing(false).run_async(&mut client).await?;
     let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
     let procedures_applied = apply_procedures(&mut client, procedures, known).await?;
     client.batch_execute("-- close_functions\nSELECT quipu_close_functions()").await?;
@@ -161,7 +181,16 @@ async fn migrate_on(server: &Server, procedures: &Procedures) -> Result<Migrated
     Ok(Migrated { applied, procedures_applied, needs_rebase })
 }
 
-async fn refuse_if_too_old(client: &Client, known: i32) -> Result<(), MigrateError> {
+fn runner() -> Runner {
+    embedded_migrations::migrations::runner()
+}
+
+/// The newest migration in this binary.
+pub(super) fn newest_known() -> i32 {
+    runner().get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0)
+}
+
+pub(super) async fn refuse_if_too_old(client: &Client, known: i32) -> Result<(), MigrateError> {
     if client
         .query_one("-- knows_oldest_binary\nSELECT to_regproc('quipu_oldest_binary') IS NOT NULL", &[])
         .await?
@@ -188,7 +217,10 @@ async fn newest_implementation(client: &Client) -> Result<Option<(String, Vec<u8
 }
 
 /// Refuses before anything is migrated.
-async fn refuse_other_implementation(client: &Client, procedures: &Procedures) -> Result<(), MigrateError> {
+pub(super) async fn refuse_other_implementation(
+    client: &Client,
+    procedures: &Procedures,
+) -> Result<(), MigrateError> {
     let exists = "-- has_implementation_log\nSELECT to_regclass('implementation_log') IS NOT NULL";
     if !client.query_one(exists, &[]).await?.get::<_, bool>(0) {
         return Ok(());
@@ -201,6 +233,29 @@ async fn refuse_other_implementation(client: &Client, procedures: &Procedures) -
     }
 }
 
+/// The texts of functions and procedures, in the order in which they are applied.
+fn texts_of_functions(procedures: &Procedures) -> impl Iterator<Item = &str> {
+    FUNCTIONS.into_iter().chain([procedures.sql.as_str()])
+}
+
+/// The SHA-256 of these texts.
+pub(super) fn hash_of_functions(procedures: &Procedures) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    texts_of_functions(procedures).for_each(|text| hash.update(text));
+    hash.finalize().to_vec()
+}
+
+/// Whether functions and procedures with this hash were applied last.
+pub(super) async fn has_functions(client: &Client, hash: &[u8]) -> Result<bool, MigrateError> {
+    Ok(newest_implementation(client).await?.is_some_and(|(_, applied)| applied == hash))
+}
+
+/// The newest migration that was applied; 0 if there is none.
+pub(super) async fn newest_migration(client: &Client) -> Result<i32, MigrateError> {
+    let newest = "-- newest_migration\nSELECT coalesce(max(version), 0) FROM refinery_schema_history";
+    Ok(client.query_one(newest, &[]).await?.get(0))
+}
+
 /// Applies functions and procedures in one transaction, if their text is not the one that was applied last.
 /// `known` is the newest migration in this binary.
 async fn apply_procedures(
@@ -208,20 +263,16 @@ async fn apply_procedures(
     procedures: &Procedures,
     known: i32,
 ) -> Result<bool, MigrateError> {
-    let mut hash = Sha256::new();
-    let texts = || FUNCTIONS.into_iter().chain([procedures.sql.as_str()]);
-    texts().for_each(|text| hash.update(text));
-    let hash = hash.finalize().to_vec();
-    if newest_implementation(client).await?.is_some_and(|(_, applied)| applied == hash) {
+    let hash = hash_of_functions(procedures);
+    if has_functions(client, &hash).await? {
         return Ok(false);
     }
     // The text of this binary may not fit a newer schema, which a newer binary has given its own.
-    let newest = "-- newest_migration\nSELECT coalesce(max(version), 0) FROM refinery_schema_history";
-    if client.query_one(newest, &[]).await?.get::<_, i32>(0) > known {
+    if newest_migration(client).await? > known {
         return Ok(false);
     }
     let transaction = client.transaction().await?;
-    for text in texts() {
+    for text in texts_of_functions(procedures) {
         transaction.batch_execute(text).await?;
     }
     transaction
@@ -245,6 +296,11 @@ async fn same_cluster(client: &Client) -> Result<bool, Error> {
             &[],
         )
         .await?;
+    is_same_cluster(client).await
+}
+
+/// Whether the newest era belongs to this cluster; `false` if there is no era.
+pub(super) async fn is_same_cluster(client: &Client) -> Result<bool, Error> {
     let row = client
         .query_one(
             "-- is_same_cluster
@@ -253,7 +309,7 @@ async fn same_cluster(client: &Client) -> Result<bool, Error> {
             &[],
         )
         .await?;
-    Ok(row.get(0))
+    Ok(row.get::<_, Option<bool>>(0).unwrap_or(false))
 }
 
 /// The journals whose rows have a position, as a list for a statement.

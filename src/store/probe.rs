@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
-use super::{DatabaseUrls, Error, Server};
+use super::{Error, Server};
 use crate::base::Secret;
 
-/// Asks on one connection for the write URL and one for the session URL. Both stay open between two
-/// questions.
+/// Asks on one connection for each of some database URLs. The connections stay open between two questions.
 #[derive(Debug)]
 pub struct Probe {
-    doors: [Door; 2],
+    doors: Vec<Door>,
 }
 
 #[derive(Debug)]
@@ -31,19 +31,19 @@ impl Probe {
     ///
     /// # Errors
     /// [`Error::Url`] when a URL cannot be parsed.
-    pub fn new(urls: &DatabaseUrls) -> Result<Self, Error> {
-        let door = |url: &Secret| Ok::<_, Error>(Door { server: Server::parse(url)?, client: None });
-        Ok(Self { doors: [door(&urls.write)?, door(&urls.session)?] })
+    pub fn new<'a>(urls: impl IntoIterator<Item = &'a Secret>) -> Result<Self, Error> {
+        let door = |url| Ok(Door { server: Server::parse(url)?, client: None });
+        Ok(Self { doors: urls.into_iter().map(door).collect::<Result<_, Error>>()? })
     }
 
-    /// Asks at both URLs, for at most `limit` in all. A connection that fails is replaced at the next call.
+    /// Asks at all URLs at once, for at most `limit` in all. A connection that fails is replaced at the next
+    /// call.
     ///
     /// # Errors
-    /// The first error, with role, database and address.
+    /// The first error, in the order of the URLs, with role, database and address.
     pub async fn ask(&mut self, limit: Duration) -> Result<(), Error> {
-        let [write, session] = &mut self.doors;
-        let (written, read) = tokio::join!(write.ask(limit), session.ask(limit));
-        written.and(read)
+        let answers = join_all(self.doors.iter_mut().map(|door| door.ask(limit))).await;
+        answers.into_iter().collect()
     }
 }
 

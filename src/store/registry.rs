@@ -8,7 +8,7 @@ use super::Error;
 /// What may happen to the rows of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableKind {
-    /// Append-only. Rows are removed only by retention and erasure, which are recorded.
+    /// Append-only. Rows are removed only by retention, erasure and the expiry of payloads; each is recorded.
     Journal,
     /// Can be rebuilt from journals.
     Projection,
@@ -126,7 +126,8 @@ pub async fn problems(client: &Client) -> Result<Vec<String>, Error> {
             None => problems.push(format!("table {} is not registered", table.name)),
             Some((_, TableKind::Journal)) if table.guards < 2 => {
                 problems.push(format!(
-                    "journal {} is not guarded against UPDATE, DELETE and TRUNCATE",
+                    "journal {0} is not guarded against UPDATE, DELETE and TRUNCATE; as its owner run: ALTER TABLE {0} ENABLE ALWAYS \
+                     TRIGGER refuse_change, ENABLE ALWAYS TRIGGER refuse_truncate",
                     table.name
                 ));
             }

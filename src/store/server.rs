@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
+use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding, Host};
 use tokio_postgres::{Client, Config};
 use url::{Url, form_urlencoded};
@@ -14,6 +15,9 @@ use crate::base::{Secret, with_causes};
 
 /// Timeout of the TCP connection when the URL does not set `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A login that takes longer is logged. PostgreSQL makes logins wait while another session drops the database.
+const LOGIN_SLOW: Duration = Duration::from_secs(5);
 
 /// The database when the URL names none.
 const DATABASE: &str = "quipu";
@@ -42,6 +46,7 @@ impl Server {
             url: "(hidden)".to_owned(),
             problem: format!("{error}; expected postgres://role:password@host:port/database"),
         })?;
+        let given = with_parts_in_place(given);
         let refuse = |problem: String| Error::Url { url: masked(&given), problem };
         let (url, parameters) = split(&given);
         // The parser's error names the parameter, never the password.
@@ -67,15 +72,29 @@ impl Server {
         Ok(Self { url, given, config, tls })
     }
 
-    /// Opens one connection; its background task ends with the client.
+    /// Opens one connection; its background task ends with the client. Waits without a limit, and says so
+    /// after 5 s.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Broken`], with role, database and the server's answer.
     pub async fn connect(&self) -> Result<Client, Error> {
         // Boxed, because the future is large and would be part of every caller's future.
-        let connecting = Box::pin(self.config.connect(self.tls.connector()));
+        let mut connecting = Box::pin(self.config.connect(self.tls.connector()));
+        let answer = if let Ok(answer) = timeout(LOGIN_SLOW, &mut connecting).await {
+            answer
+        } else {
+            tracing::warn!(
+                "waiting for the login of role `{}` in database `{}` of {}, which takes more than {} s; \
+                 another session may hold a lock on the database or the roles",
+                self.role(),
+                self.database(),
+                self.address(),
+                LOGIN_SLOW.as_secs()
+            );
+            connecting.await
+        };
         let (client, connection) =
-            connecting.await.map_err(|error| Error::from(error).during(LOG_IN, self.target()))?;
+            answer.map_err(|error| Error::from(error).during(LOG_IN, self.target()))?;
         #[expect(clippy::disallowed_methods, reason = "ends by itself when the client is dropped")]
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -148,6 +167,19 @@ impl Server {
         Ok(Secret::new(url.as_str()))
     }
 
+    /// The URL of another role on the same server, in the same database, with the same parameters and without a
+    /// password.
+    ///
+    /// # Errors
+    /// [`Error::Url`] when the URL has no host.
+    pub fn with_role_alone(&self, role: &str) -> Result<Url, Error> {
+        let refuse = |()| Error::Url { url: masked(&self.given), problem: "has no host".to_owned() };
+        let mut url = self.given.clone();
+        url.set_username(role).map_err(refuse)?;
+        url.set_password(None).map_err(refuse)?;
+        Ok(url)
+    }
+
     /// The same role in another database.
     ///
     /// # Errors
@@ -191,6 +223,28 @@ impl Server {
         };
         Ok(self.tls.apply(options))
     }
+}
+
+/// The URL with the parameters `user`, `password` and `dbname` in the places of role, password and database,
+/// where another role and another database are put in by [`Server::with_role`]. As parameters they would win. A
+/// URL without a host has no such places, and no other role is put into it.
+fn with_parts_in_place(given: Url) -> Url {
+    let mut url = given.clone();
+    for (key, value) in pairs(&given) {
+        let placed = match key.as_str() {
+            "user" => url.set_username(&value),
+            "password" => url.set_password(Some(&value)),
+            "dbname" => url.path_segments_mut().map(|mut path| {
+                path.clear().push(&value);
+            }),
+            _ => Ok(()),
+        };
+        if placed.is_err() {
+            return given;
+        }
+    }
+    keep_parameters(&mut url, |key| !["user", "password", "dbname"].contains(&key));
+    url
 }
 
 /// Separates the TLS parameters from a URL.
@@ -288,5 +342,20 @@ mod tests {
             url.expose(),
             "postgres://quipu_owner:s3%2Fcret@db.example:5433/other?sslmode=disable&connect_timeout=3"
         );
+    }
+
+    #[test]
+    fn a_role_a_password_and_a_database_given_as_parameters_do_not_win_over_those_of_another_role() {
+        let server = parse(
+            "postgres://db.example/ignored?user=admin&password=hunter%262&dbname=my%20base&connect_timeout=3",
+        )
+        .unwrap();
+        assert_eq!((server.role(), server.database()), ("admin", "my base"));
+        let own = server.sqlx_options().unwrap();
+        assert_eq!((own.get_username(), own.get_database()), ("admin", Some("my base")));
+        let url = server.with_role("quipu_owner", &Secret::new("s3cret"), "other").unwrap();
+        assert_eq!(url.expose(), "postgres://quipu_owner:s3cret@db.example/other?connect_timeout=3");
+        let other = Server::parse(&url).unwrap();
+        assert_eq!((other.role(), other.database()), ("quipu_owner", "other"));
     }
 }

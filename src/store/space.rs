@@ -75,8 +75,8 @@ struct Found {
 }
 
 impl Space {
-    /// A reserve in MiB: 512 by default, or an eighth of a file system below 4 GiB. With 0 it never refuses
-    /// commands.
+    /// A reserve in MiB: 512 by default, or an eighth of a file system below 4 GiB. With 0 commands are refused
+    /// only for ten seconds after PostgreSQL reported a full disk.
     #[must_use]
     pub fn with_reserve(reserve_mb: Option<u32>) -> Self {
         let space = Self::default();
@@ -113,7 +113,7 @@ impl Space {
             *found = Found::default();
         }
         if let (Some(folder), None) = (self.0.folder.get(), found.until)
-            // A file system whose size cannot be read counts as having space.
+            // While the size of the file system cannot be read, the last result stays.
             && let Ok(now) = statvfs(folder)
         {
             let free = now.blocks_available().saturating_mul(now.fragment_size());
@@ -127,6 +127,14 @@ impl Space {
             found.shortage = (free < least).then(|| Arc::new(shortage));
         }
         found.shortage.clone()
+    }
+
+    /// Free bytes above the reserve as the last [`Space::look`] measured them, negative below it; `None` if
+    /// they cannot be measured.
+    #[must_use]
+    pub fn spare_bytes(&self) -> Option<i64> {
+        let free = self.0.free.get();
+        (free > 0).then(|| free.saturating_sub(self.0.reserved.get()))
     }
 
     /// Whether `journal` may accept a command.
@@ -170,11 +178,13 @@ mod tests {
         let (closed, open) = (Space::with_reserve(Some(u32::MAX)), Space::with_reserve(Some(0)));
         for space in [&closed, &open] {
             assert!(space.check("journal").is_ok(), "not looked yet");
+            assert_eq!(space.spare_bytes(), None);
             space.set_folder("/".into());
             let _ = space.look();
         }
         assert!(matches!(closed.check("journal"), Err(Error::NoSpace(_))));
         assert!(open.check("journal").is_ok());
+        assert!(closed.spare_bytes() < Some(0) && open.spare_bytes() > Some(0));
     }
 
     #[tokio::test(start_paused = true)]

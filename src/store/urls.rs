@@ -12,18 +12,28 @@ pub struct DatabaseUrls {
     pub session: Secret,
     /// Role `quipu_session` on a replica if there is one, else the same as `session`: analytics.
     pub read: Secret,
-    /// Role `quipu_owner`, without PgBouncer: migrations, months, retention, erasure.
-    pub owner: Secret,
+    /// Role `quipu_owner`, without PgBouncer: migrations, retention, erasure. `None` where its password is not
+    /// known: services run without it, once another process has migrated the schema.
+    pub owner: Option<Secret>,
 }
 
 impl DatabaseUrls {
-    /// The role of the session URL at the owner's address, which is PostgreSQL's own; `None` where the session
-    /// URL has no password.
+    /// The owner's URL.
+    ///
+    /// # Errors
+    /// [`Error::NoOwner`].
+    pub fn owner(&self) -> Result<&Secret, Error> {
+        self.owner.as_ref().ok_or(Error::NoOwner)
+    }
+
+    /// The role of the session URL at the owner's address, which is PostgreSQL's own; `None` where there is no
+    /// owner's URL, or where the session URL has no password.
     ///
     /// # Errors
     /// [`Error::Url`].
     pub(super) fn direct_session(&self) -> Result<Option<Server>, Error> {
-        let (session, owner) = (Server::parse(&self.session)?, Server::parse(&self.owner)?);
+        let Some(owner) = &self.owner else { return Ok(None) };
+        let (session, owner) = (Server::parse(&self.session)?, Server::parse(owner)?);
         let Some(password) = session.password() else { return Ok(None) };
         let url = owner.with_role(session.role(), &Secret::new(password), owner.database())?;
         Server::parse(&url).map(Some)

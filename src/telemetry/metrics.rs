@@ -24,7 +24,7 @@ struct Build {
     version: &'static str,
 }
 
-/// All metrics of this process. Clones share the registry.
+/// Metrics of this process. Clones share the registry.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Arc<RwLock<Registry>>,
@@ -39,6 +39,15 @@ impl Metrics {
         build.get_or_create(&Build { version }).set(1);
         BUILD.register(&mut registry, build);
         registry.register_collector(Box::new(Process));
+        Self { registry: Arc::new(RwLock::new(registry)) }
+    }
+
+    /// The families that `enter` registers and nothing else, for a listener that strangers reach: a process may
+    /// also read the state of the database, which is none of their business.
+    #[must_use]
+    pub fn only(enter: impl FnOnce(&mut Registry)) -> Self {
+        let mut registry = Registry::default();
+        enter(&mut registry);
         Self { registry: Arc::new(RwLock::new(registry)) }
     }
 

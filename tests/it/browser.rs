@@ -59,6 +59,14 @@ async fn live_entries_reach_the_page_and_no_request_leaves_for_another_host() {
     // The archive is empty, and the page says what to do.
     browser.until("document.body.innerText.includes('Nothing archived yet.')").await;
     browser.until("document.getElementById('link').dataset.state === 'live'").await;
+    // What is wrong appears by itself, and disappears when it is healed.
+    let wrong = |words: &str| format!("document.getElementById('panel-wrong').innerText.includes('{words}')");
+    browser.until(&wrong("Nothing is wrong.")).await;
+    console.health.starting("finder");
+    console.health.cycle_failed("finder", "no network");
+    browser.until(&wrong("The service finder fails: no network.")).await;
+    console.health.cycle_succeeded("finder");
+    browser.until(&wrong("Nothing is wrong.")).await;
     let shown = meanwhile(&console, async {
         browser.until("document.querySelectorAll('#feed li[data-live]').length >= 40").await;
         // The counters arrive with the stream; the panels are polled.
@@ -104,7 +112,8 @@ async fn live_entries_reach_the_page_and_no_request_leaves_for_another_host() {
     .await;
 
     assert!(browser.complaints.is_empty(), "{:?}", browser.complaints);
-    let foreign = "[...document.querySelectorAll('[src],[href]')].map((e) => e.src || e.href).filter((u) => u && !u.startsWith(location.origin))";
+    // Only links lead elsewhere.
+    let foreign = "[...document.querySelectorAll('[src],[href]:not(a)')].map((e) => e.src || e.href).filter((u) => u && !u.startsWith(location.origin))";
     assert_eq!(browser.evaluate(foreign).await, serde_json::json!([]));
     let asked = &browser.requests;
     assert!(asked.iter().any(|asked| asked.starts_with(&format!("{url}events"))), "{asked:?}");

@@ -201,6 +201,96 @@ fn the_containers_are_pinned_private_bounded_and_complete() {
     assert_eq!(problems(&read("docker-compose.yaml")), Vec::<String>::new());
 }
 
+/// The owner can disable the triggers of journals, and a superuser everything.
+#[test]
+fn no_container_that_dials_relays_can_change_the_schema() {
+    let file = yaml(&read("docker-compose.yaml"));
+    let mut with_owner = Vec::new();
+    for (name, service) in file["services"].as_object().unwrap() {
+        let has = |secret| list(service, "secrets").contains(&secret);
+        if has("quipu_owner") || has("postgres") {
+            assert_eq!(list(service, "networks"), ["inside"], "{name}");
+            with_owner.push(name.as_str());
+        }
+        let has_url = service["environment"].get("QUIPU_OWNER_DATABASE_URL").is_some();
+        assert_eq!(has_url, ["owner", "vanisher"].contains(&name.as_str()), "{name}");
+    }
+    with_owner.sort_unstable();
+    assert_eq!(with_owner, ["owner", "postgres", "setup", "vanisher"]);
+}
+
+/// Any web page in a browser on the host could use them. Grafana, which asks for a password, shows both.
+#[test]
+fn prometheus_and_alertmanager_are_not_published() {
+    let file = yaml(&read("docker-compose.yaml"));
+    for name in ["prometheus", "alertmanager"] {
+        assert_eq!(list(&file["services"][name], "ports"), Vec::<&str>::new(), "{name}");
+    }
+    let no_origin = "--web.cors.origin=^$";
+    let command = list(&file["services"]["prometheus"], "command");
+    // Compose writes $ as $$.
+    assert!(command.contains(&format!("{no_origin}$").as_str()), "{command:?}");
+    let sources = yaml(&read("monitoring/grafana/provisioning/datasources/quipu.yaml"));
+    let sources = sources["datasources"].as_array().unwrap();
+    for shown in ["prometheus", "alertmanager"] {
+        assert!(sources.iter().any(|source| source["type"] == shown), "Grafana shows {shown}");
+    }
+    let document = read("docs/operations.md");
+    let arguments = document.lines().find(|line| line.contains("/etc/default/prometheus "));
+    assert!(arguments.unwrap().contains(no_origin), "without docker compose, too");
+}
+
+/// The number behind `key` in the text of a configuration file, with or without spaces around `=`.
+fn number_of(text: &str, key: &str) -> u32 {
+    let lines =
+        text.lines().filter(|line| !line.starts_with([';', '#'])).map(|line| line.replace(" = ", "="));
+    let words: Vec<String> =
+        lines.flat_map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
+    let mut values = words.iter().filter_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    values.next_back().unwrap_or_else(|| panic!("no {key}")).parse().unwrap()
+}
+
+/// What `pgbouncer/container/databases.ini` says about connections.
+#[test]
+fn postgresql_has_a_connection_for_every_container_and_every_role() {
+    let (file, databases) = (yaml(&read("docker-compose.yaml")), read("pgbouncer/container/databases.ini"));
+    let pools = read("pgbouncer/pgbouncer.ini");
+    let server = read("postgres/container/postgresql.conf");
+    let size = |service: &Value, pool: &str| -> u32 {
+        let value =
+            service["environment"][format!("QUIPU__DATABASE__{pool}_CONNECTIONS_MAX")].as_str().unwrap();
+        value.rsplit_once(":-").unwrap().1.trim_end_matches('}').parse().unwrap()
+    };
+    let (mut through_pgbouncer, mut direct_max) = (0, 0);
+    for service in file["services"].as_object().unwrap().values() {
+        let is_process = service["image"] == "quipu:local" && service["restart"] != "no";
+        if !is_process {
+            continue;
+        }
+        let (session, read) = (size(service, "SESSION"), size(service, "READ"));
+        let address =
+            |variable: &str| service["environment"][variable].as_str().map(|url| url.contains("@postgres:"));
+        match (address("QUIPU_SESSION_DATABASE_URL").unwrap(), address("QUIPU_READ_DATABASE_URL")) {
+            // With the probe, and the guard.
+            (true, read_is_direct) => {
+                direct_max = direct_max.max(session + 2 + if read_is_direct.is_none() { read } else { 0 });
+            }
+            (false, None) => through_pgbouncer += session + read + 1,
+            (false, Some(_)) => panic!("a read URL of its own"),
+        }
+    }
+    let (pool_size, all) = (number_of(&databases, "pool_size"), number_of(&databases, "max_db_connections"));
+    let commands = 10;
+    assert_eq!((through_pgbouncer, direct_max), (50, 10));
+    assert!(through_pgbouncer + commands <= pool_size);
+    let people = 3 * number_of(&pools, "max_user_connections");
+    let writers = 20;
+    assert!(pool_size + people + writers <= all);
+    let (of_the_owner, of_superusers) = (7, 3);
+    assert!(all + direct_max + of_the_owner + of_superusers <= number_of(&server, "max_connections"));
+    assert!(databases.lines().any(|line| line.starts_with("quipu = ")), "the database is named");
+}
+
 #[test]
 fn only_the_outside_leads_out() {
     let networks = &yaml(&read("docker-compose.yaml"))["networks"];

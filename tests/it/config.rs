@@ -199,6 +199,7 @@ services:
   priority_synchronizer: { enabled: true }
   monitor: { publish: true, only_relays: ['wss://Relay.example.com'] }
   messages: { relay_id: '' }
+  console: { grafana_url: 'javascript:alert(1)', prometheus_url: 'http://me:hunter2@127.0.0.1:9090/', alertmanager_url: 'http://127.0.0.1:9093/' }
   ingest: { vanish_relay_urls: ['wss://Relay.example.com'] }
 ",
     )]);
@@ -219,6 +220,8 @@ services:
         &[
             "services.monitor.publish_relays",
             "services.messages.relay_id",
+            "services.console.grafana_url",
+            "services.console.prometheus_url",
             "services.ingest.vanish_relay_urls",
         ],
     ];
@@ -232,6 +235,20 @@ services:
 fn a_key_twice_in_a_file_is_refused() {
     let folder = implementation(&[("config/services/console.yaml", "enabled: true\nenabled: false")]);
     assert!(refusal(&folder, &[], &[])[0].starts_with("config/services/console.yaml: not readable as YAML"));
+}
+
+#[test]
+fn a_problem_with_a_variable_names_the_file_that_it_comes_from() {
+    let folder = implementation(&[(".env", "QUIPU__LOG__FORMAT=xml\nDATABASE_URL=mysql://db\n")]);
+    let refused = refusal(&folder, &[("QUIPU_READER_DATABASE_URL", "mysql://db")], &[]);
+    assert_eq!(
+        refused,
+        [
+            ".env: QUIPU__LOG__FORMAT: `xml` is none of: text, json",
+            ".env: DATABASE_URL: not a URL that begins with postgres:// or postgresql://",
+            "environment: QUIPU_READER_DATABASE_URL: not a URL that begins with postgres:// or postgresql://",
+        ]
+    );
 }
 
 #[test]
@@ -290,6 +307,32 @@ fn secrets_come_from_files_and_complete_their_urls() {
     for secret in ["s3cret", "hunter2", "%41", "00000001"] {
         assert!(!shown.contains(secret), "{shown}");
     }
+}
+
+#[test]
+fn a_secret_in_a_fifo_or_with_characters_that_programs_drop_is_refused_at_once() {
+    let folder = implementation(&[("nul", "a\0b\n"), ("mark", "\u{feff}s3cret\n")]);
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (nul, mark, fifo, directory) = (file("nul"), file("mark"), file("fifo"), file("."));
+    nix::unistd::mkfifo(fifo.as_str(), nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR)
+        .unwrap();
+    let environment = [
+        ("DATABASE_URL_FILE", fifo.as_str()),
+        ("QUIPU_SESSION_DATABASE_URL_FILE", directory.as_str()),
+        ("QUIPU_MONITOR_SECRET_KEY_FILE", nul.as_str()),
+        ("QUIPU_SYNCHRONIZER_SECRET_KEY_FILE", mark.as_str()),
+    ];
+    let mut refused = refusal(&folder, &environment, &[]);
+    refused.sort();
+    assert_eq!(
+        refused,
+        [
+            "environment: DATABASE_URL_FILE: fifo: not a regular file",
+            "environment: QUIPU_MONITOR_SECRET_KEY_FILE: nul: has a control character or a byte order mark",
+            "environment: QUIPU_SESSION_DATABASE_URL_FILE: .: not a regular file",
+            "environment: QUIPU_SYNCHRONIZER_SECRET_KEY_FILE: mark: has a control character or a byte order mark",
+        ]
+    );
 }
 
 #[test]

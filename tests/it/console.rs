@@ -14,7 +14,7 @@ use quipu::config::Http;
 use quipu::http::Edge;
 use quipu::lifecycle::{HealthRegistry, Lifecycle, Schedule};
 use quipu::services::console::{ConsoleParts, ConsoleState, STREAMS_MAX, routes, watcher};
-use quipu::store::{Hints, Pools};
+use quipu::store::{Hints, Pools, Space};
 use quipu::telemetry::Metrics;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
@@ -48,9 +48,11 @@ pub(crate) async fn console_under_test() -> Console {
         pools: pools.clone(),
         health: health.clone(),
         lifecycle: lifecycle.clone(),
+        space: Space::default(),
         clock: Arc::new(SystemClock),
         listeners: vec![("console".to_owned(), "http://127.0.0.1:4700".to_owned())],
         pages: vec![("/", "Overview")],
+        links: vec![("Grafana", "https://grafana.example/?a=\"b".to_owned())],
     });
     let (service, pace) = watcher(&state, Schedule::every(Duration::from_secs(1)), &Hints::default());
     lifecycle.run_service(service, pace, health.clone());
@@ -76,6 +78,22 @@ impl Console {
         (head.status, head.headers, String::from_utf8(body.to_vec()).unwrap())
     }
 
+    /// The body of `/status.json` once `holds` says so of it.
+    async fn status_with(&self, holds: impl Fn(&Value) -> bool) -> Value {
+        let body = async {
+            loop {
+                let (status, _, json) = self.ask("/status.json").await;
+                assert_eq!(status, StatusCode::OK, "{json}");
+                let json = serde_json::from_str(&json).unwrap();
+                if holds(&json) {
+                    return json;
+                }
+                sleep(Duration::from_millis(200)).await;
+            }
+        };
+        timeout(PATIENCE, body).await.expect("the expected status in time")
+    }
+
     async fn stream(&self, last_event_id: &str) -> Frames {
         let answer = self.get(named("/events").header("last-event-id", last_event_id)).await;
         Frames::of(answer)
@@ -96,6 +114,15 @@ impl Console {
             got.push((frame.id.unwrap(), frame.data["position"].as_i64().unwrap()));
         }
         got
+    }
+
+    /// Lets the projections read everything up to the newest tick.
+    async fn project(&self) {
+        for projection in quipu::app::registry::projections() {
+            if projection.upkeep == quipu::store::projection::Upkeep::Ticks {
+                projection.catch_up(&self.pools.write).await.unwrap();
+            }
+        }
     }
 
     async fn stop(self) {
@@ -331,8 +358,12 @@ async fn streams_are_bounded_and_a_reader_that_leaves_makes_room() {
     for _ in 0..STREAMS_MAX {
         streams.push(Frames::of(console.get(named("/events")).await));
     }
-    let of_a_page = named("/events").header("sec-fetch-site", "cross-site");
-    assert_eq!(console.get(of_a_page).await.status(), StatusCode::FORBIDDEN);
+    for path in ["/events", "/panels", "/status.json"] {
+        let of_a_page = named(path).header("sec-fetch-site", "cross-site");
+        assert_eq!(console.get(of_a_page).await.status(), StatusCode::FORBIDDEN, "{path}");
+    }
+    let link = named("/").header("sec-fetch-site", "cross-site");
+    assert_eq!(console.get(link).await.status(), StatusCode::OK, "another page may link to the console");
     let (status, headers, _) = console.ask("/events").await;
     assert_eq!((status, &headers["retry-after"]), (StatusCode::SERVICE_UNAVAILABLE, &"5".parse().unwrap()));
     streams.pop();
@@ -414,32 +445,35 @@ async fn the_page_and_its_numbers_say_the_same() {
         console.owner.query_one(insert, &[&id, &kind, &relay]).await.unwrap();
     }
     console.tick().await;
-    for projection in quipu::app::registry::projections() {
-        if projection.upkeep == quipu::store::projection::Upkeep::Ticks {
-            projection.catch_up(&console.pools.write).await.unwrap();
-        }
-    }
+    console.project().await;
     console.health.starting("finder");
     console.health.cycle_failed("finder", "no <network>");
-    sleep(Duration::from_millis(2_100)).await;
-    let (status, _, json) = console.ask("/status.json").await;
-    assert_eq!(status, StatusCode::OK);
-    let json: Value = serde_json::from_str(&json).unwrap();
+    // Figures are kept for some seconds.
+    let json = console
+        .status_with(|json| {
+            json["figures"]["archive"]["relays"][0]["relays"] == 2 && json["archive"]["totals"]["events"] == 3
+        })
+        .await;
     let totals = &json["archive"]["totals"];
-    assert_eq!(
-        (&totals["events"], &totals["sightings"], &totals["relays"]),
-        (&3.into(), &3.into(), &2.into()),
-        "{json}"
-    );
+    assert_eq!((&totals["sightings"], &totals["day_events"]), (&3.into(), &3.into()), "{json}");
     assert_eq!(totals["events_per_second"], 0.05);
     assert_eq!(totals["minutes"].as_array().unwrap().len(), 60);
     assert_eq!(totals["minutes"].as_array().unwrap().iter().filter_map(Value::as_i64).sum::<i64>(), 3);
-    assert_eq!(totals["batches_behind"], 0);
+    assert_eq!(
+        (&totals["lags"][0]["projection"], &totals["lags"][0]["batches"]),
+        (&"totals".into(), &0.into())
+    );
     assert_eq!(json["archive"]["lists"]["kinds"][0], serde_json::json!({ "kind": 1, "events": 2 }));
     assert_eq!(json["archive"]["lists"]["relays"][0]["url"], "wss://one.example");
-    let journals = json["archive"]["journals"].as_array().unwrap();
-    assert_eq!(journals.len(), 6);
-    assert!(journals.iter().all(|journal| journal["bytes"].as_i64().unwrap() > 0), "{journals:?}");
+    let journals = json["figures"]["sizes"]["journals"].as_array().unwrap();
+    assert!(journals.len() > 6, "{journals:?}");
+    let bytes = |name: &str| {
+        journals
+            .iter()
+            .find(|journal| journal["journal"] == name)
+            .and_then(|journal| journal["bytes"].as_i64())
+    };
+    assert!(bytes("events") > Some(0) && bytes("relay_log") > Some(0), "{journals:?}");
     assert_eq!(json["services"]["finder"]["state"], "failing");
 
     let (_, _, page) = console.ask("/").await;
@@ -459,6 +493,84 @@ async fn the_page_and_its_numbers_say_the_same() {
     let position = entry(&console.owner, "after the page").await;
     console.tick().await;
     assert_eq!(console.after(&id, 1).await[0].1, position);
+    console.stop().await;
+}
+
+/// One relay that can be read and whose sessions fail; nothing archived for three hours; a verification that
+/// found differences; messages without an acknowledgement.
+const FAULTS: &str = "
+    INSERT INTO nip66 (id, openable, readable, writable, detail) VALUES (sha256('checked'), true, true, false, '{}');
+    INSERT INTO relay_metadata (relay_url, generated_at, nip66_id)
+    SELECT url, extract(epoch FROM now())::bigint, sha256('checked') FROM relays;
+    INSERT INTO relay_visits (relay, began_at, outcome) SELECT number, now() - interval '10 minutes', 'timeout' FROM relays
+    ON CONFLICT (relay) DO UPDATE SET began_at = excluded.began_at, outcome = excluded.outcome;
+    INSERT INTO minute_totals (minute, offered, stored, sightings) VALUES (date_trunc('minute', now()) - interval '3 hours', 5, 5, 5);
+    INSERT INTO verification (scope, ended_at, seconds, problems) VALUES ('tables', now() - interval '1 day', 1, 2);
+    INSERT INTO message_log (kind, msg_id, sender, recipient, ttl_s, expires_at, payload_sha256, payload_bytes)
+    SELECT 'accepted', gen_random_uuid(), 'a', 'b', 60, now() + interval '1 hour', sha256('x'), 1 FROM generate_series(1, 11)";
+
+#[tokio::test]
+async fn the_page_says_in_words_what_is_wrong_and_nothing_when_nothing_is() {
+    let fine = console_under_test().await;
+    let (_, _, page) = fine.ask("/").await;
+    assert!(page.contains("Nothing is wrong.") && page.contains("Checked at "), "{page}");
+    fine.stop().await;
+
+    let console = console_under_test().await;
+    console.owner.execute("SELECT insert_relay('wss://one.example')", &[]).await.unwrap();
+    // The first projection begins with empty totals.
+    console.tick().await;
+    console.project().await;
+    console.owner.batch_execute(FAULTS).await.unwrap();
+    console.tick().await;
+    console.project().await;
+    console.health.starting("finder");
+    console.health.cycle_failed("finder", "no <network>");
+    let (status, _, page) = console.ask("/").await;
+    assert_eq!(status, StatusCode::OK);
+    for expected in [
+        "Nothing is archived, although relays can be read.",
+        "The network clearnet is silent: 1 session failed within 60 minutes, and no relay answered.",
+        "The newest <code>quipu verify</code> found 2 differences.",
+        "11 messages were committed in the last 60 minutes, and no device acknowledged one.",
+        "The service finder fails: no &lt;network&gt;.",
+        "<b>Do: </b>Keep the output of <code>quipu verify</code>.",
+        r#"href="/alerts.md#:~:text=QuipuNetworkSilent""#,
+    ] {
+        assert!(page.contains(expected), "{expected} is missing in {page}");
+    }
+    assert!(!page.contains("Nothing is wrong."), "{page}");
+    let json = console.status_with(|_| true).await;
+    let problems: Vec<_> = json["problems"].as_array().unwrap().iter().map(|one| &one["alert"]).collect();
+    assert_eq!(
+        problems,
+        [
+            "QuipuVerifyFailed",
+            "QuipuNothingArchived",
+            "QuipuServiceFailing",
+            "QuipuMessagesNotDelivered",
+            "QuipuNetworkSilent"
+        ]
+    );
+    // The panels, which a page that is open polls, say the same; what is healed disappears.
+    console.health.cycle_succeeded("finder");
+    let (_, _, panels) = console.ask("/panels").await;
+    assert!(panels.contains("Nothing is archived,") && !panels.contains("The service finder"), "{panels}");
+    console.stop().await;
+}
+
+#[tokio::test]
+async fn the_page_links_to_other_programs_and_says_what_each_alert_means() {
+    let console = console_under_test().await;
+    let (_, _, page) = console.ask("/").await;
+    assert!(page.contains(r#"href="https://grafana.example/?a=&quot;b""#), "{page}");
+    assert!(!page.contains("Prometheus"), "{page}");
+    let (status, headers, alerts) = console.ask("/alerts.md").await;
+    assert_eq!(
+        (status, &headers["content-type"]),
+        (StatusCode::OK, &"text/plain; charset=utf-8".parse().unwrap())
+    );
+    assert!(alerts.contains("### QuipuNetworkSilent"), "{alerts}");
     console.stop().await;
 }
 

@@ -256,8 +256,12 @@ fn every_cause_of_a_gap_is_a_value_of_the_label() {
 #[tokio::test]
 async fn a_scrape_causes_no_query() {
     let away = Secret::new("postgres://quipu:x@127.0.0.1:1/quipu");
-    let urls =
-        DatabaseUrls { write: away.clone(), session: away.clone(), read: away.clone(), owner: away.clone() };
+    let urls = DatabaseUrls {
+        write: away.clone(),
+        session: away.clone(),
+        read: away.clone(),
+        owner: Some(away.clone()),
+    };
     let (lifecycle, metrics) = (Lifecycle::new(Duration::from_secs(5)), Metrics::new("test"));
     let parts = Parts::open(&urls, Settings::default(), lifecycle.clone(), metrics.clone()).unwrap();
     let started = std::time::Instant::now();

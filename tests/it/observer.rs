@@ -355,3 +355,31 @@ async fn ten_thousand_relays_cost_few_series_and_little_time() {
     assert!(each_ms < 20.0, "{each_ms} ms of CPU each");
     instance.stop();
 }
+
+/// The figures of gaps cost the most, and relays decide how many gaps there are.
+#[tokio::test(flavor = "multi_thread")]
+async fn gaps_that_cannot_be_read_take_no_other_figures_with_them() {
+    let instance = Instance::start(&EVERY_SECOND);
+    let owner = owner::connect(&instance.url("owner_database_url")).await.unwrap();
+    owner
+        .batch_execute(
+            "CREATE OR REPLACE VIEW known_gaps AS
+             SELECT url AS relay_url, 0::bigint AS since, 0::bigint AS until, 'planted'::text AS reason,
+                    inserted_at AS recorded_at, (number / (number - number))::text AS cause FROM relays;
+             INSERT INTO relays (number, url, network, inserted_at) VALUES (30000, 'wss://gap.example', 'clearnet', now());
+             INSERT INTO sync_log (batch, slot, relay, outcome, since, until, events, requests)
+             VALUES (gen_random_uuid(), 0, 30000, 'complete', 1, 2, 0, 1)",
+        )
+        .await
+        .unwrap();
+    let ops = ops(&instance);
+    let text = await_some("gaps fail, and proofs are read", || {
+        let text = scrape(&ops);
+        let failures = value(&text, "quipu_observer_read_failures_total{read=\"gaps\"}");
+        let proven = value(&text, "quipu_archive_proven_relays{network=\"clearnet\"}");
+        (failures > Some(0.0) && proven > Some(0.0)).then_some(text)
+    });
+    let failed = value(&text, "quipu_observer_read_failures_total{read=\"coverage\"}");
+    assert!(failed.is_none_or(|failures| failures == 0.0), "{failed:?}");
+    instance.stop();
+}

@@ -96,7 +96,7 @@ async fn serve(folder: &TempDir) -> Embedded {
         postgresql_conf: POSTGRESQL_CONF.to_owned(),
         database: "quipu".to_owned(),
     };
-    let embedded = Embedded::start(config).await.unwrap();
+    let embedded = Embedded::start_for_all_databases(config).await.unwrap();
     create_database(&embedded.superuser_url(), TEMPLATE).await.unwrap();
     // Roles belong to the server, and all concurrent tests share it.
     let superuser = owner::connect(&embedded.superuser_url()).await.unwrap();
@@ -106,7 +106,7 @@ async fn serve(folder: &TempDir) -> Embedded {
         .await
         .unwrap();
     // Migrated without the pooler, which would keep a connection to the template.
-    owner::migrate(&embedded.urls_for(TEMPLATE).owner, &procedures("bigbrotr")).await.unwrap();
+    owner::migrate(embedded.urls_for(TEMPLATE).owner().unwrap(), &procedures("bigbrotr")).await.unwrap();
     embedded
 }
 
@@ -204,7 +204,7 @@ impl TestDatabase {
             write: named(&pools.write),
             session: named(&pools.session),
             read: named(&pools.read),
-            owner: named(&pools.owner),
+            owner: pools.owner.as_ref().map(named),
         }
     }
 
@@ -236,13 +236,14 @@ impl TestDatabase {
 
     /// A connection as the owner.
     pub(crate) async fn owner(&self) -> Client {
-        owner::connect(&self.urls().owner).await.unwrap()
+        owner::connect(self.urls().owner().unwrap()).await.unwrap()
     }
 
     /// The service's role without the pooler.
     pub(crate) fn service_url(&self) -> Secret {
         let port = |url: &Secret| url::Url::parse(url.expose()).unwrap().port();
         let DatabaseUrls { write, owner, .. } = self.urls();
+        let owner = owner.unwrap();
         let mut direct = url::Url::parse(write.expose()).unwrap();
         direct.set_port(port(&owner)).unwrap();
         Secret::new(direct.as_str())

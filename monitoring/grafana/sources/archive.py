@@ -77,8 +77,8 @@ DASHBOARD = dashboard(
             stat(
                 "Disk full in",
                 DISK_FULL_DAYS,
-                "Days until the free space falls to the reserve, at the speed of the last day; at most ten"
-                " years. Below 30: plan more space. Free space is unknown with a database of your own.",
+                "Days until the free space falls to the reserve, at the speed of the last day, known after an"
+                " hour; at most ten years. Below 30: plan more space. Free space is unknown with a database of your own.",
                 unit="d",
                 steps=falling(7, 30),
                 decimals=0,

@@ -56,8 +56,8 @@ DASHBOARD = dashboard(
             stat(
                 "Disk full in",
                 DISK_FULL_DAYS,
-                "Days until the free space falls to the reserve, at the speed of the last day; at most ten"
-                " years. Below 30: plan more space. Below the reserve nothing is accepted. Free space is"
+                "Days until the free space falls to the reserve, at the speed of the last day, known after an"
+                " hour; at most ten years. Below 30: plan more space. Below the reserve nothing is accepted. Free space is"
                 " unknown with a database of your own.",
                 unit="d",
                 steps=falling(7, 30),
@@ -84,7 +84,7 @@ DASHBOARD = dashboard(
             ),
             stat(
                 "Live lag",
-                quantile(0.5, "quipu_archive_live_lag_seconds", where=EVERYWHERE, window="1h"),
+                quantile(0.5, "quipu_archive_live_lag_seconds", window="1h"),
                 "Median time from an event's `created_at` to its commit, of live events of the last hour. It"
                 " includes the relay's own delay. Minutes: the database or the network is slow.",
                 unit="s",
@@ -111,7 +111,7 @@ DASHBOARD = dashboard(
             ),
             stat(
                 "Panics",
-                or_zero("sum(increase(quipu_panics_total[1d]))"),
+                or_zero(f"sum(increase(quipu_panics_total{{{INSTANCE}}}[1d]))"),
                 "Units of work that ended with a panic in the last day. Above 0: a bug. The log has the"
                 " cause; report it.",
                 steps=BAD_ABOVE_0,
@@ -222,7 +222,7 @@ DASHBOARD = dashboard(
             ),
             graph(
                 "Leases taken over",
-                [("{{kind}}", rate("quipu_store_leases_taken_over_total", "kind", EVERYWHERE))],
+                [("{{kind}}", rate("quipu_store_leases_taken_over_total", "kind"))],
                 "Leases that a process took after another had let them expire, a second. A burst follows a"
                 " crash. Without one: processes cannot renew in time, because the database or the machine is"
                 " overloaded.",

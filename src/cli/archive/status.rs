@@ -8,10 +8,10 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use super::View;
 use crate::cli::{Context, output};
 use crate::services::archive::read::{self, RelayCount, Status};
-use crate::store::{PoolSizes, Pools};
+use crate::store::Pools;
 
 pub(super) async fn run(context: &Context, view: View) -> Result<ExitCode> {
-    let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
+    let pools = context.pools_to_read().await?;
     let mut bars = None;
     let ask = async |pools: &Pools| read::status(&pools.read).await;
     let draw = |status: &Status| bars.get_or_insert_with(|| Bars::new(status)).set(status);

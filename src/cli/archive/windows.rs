@@ -12,7 +12,7 @@ use crate::cli::{Context, output};
 use crate::services::archive::decide::unproven;
 use crate::services::archive::event::Window;
 use crate::services::archive::read::{self, Gap};
-use crate::store::{Error, PoolSizes, Pools};
+use crate::store::{Error, Pools};
 use crate::telemetry::notice;
 
 /// Gaps in one query.
@@ -24,7 +24,7 @@ fn canonical(url: &str) -> Result<RelayUrl> {
 
 pub(super) async fn gaps(context: &Context, relay: Option<&str>, json: bool) -> Result<ExitCode> {
     let relay = relay.map(canonical).transpose()?;
-    let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
+    let pools = context.pools_to_read().await?;
     let mut after = (String::new(), i64::MIN);
     let mut shown = 0;
     let line = output::count_line("gap", "gaps");
@@ -63,7 +63,7 @@ fn show_gaps(page: &[Gap], json: bool) -> Result<()> {
 
 pub(super) async fn coverage(context: &Context, relay: &str, view: View) -> Result<ExitCode> {
     let url = canonical(relay)?;
-    let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
+    let pools = context.pools_to_read().await?;
     if read::relay_number(&pools.read, url.as_str()).await?.is_none() {
         bail!("{url} is not known: `quipu relays list` shows those that are");
     }

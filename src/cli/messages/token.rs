@@ -87,7 +87,7 @@ fn text(text: &str) -> Result<String, String> {
 
 impl Tokens {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
-        let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
+        let pools = Pools::open(&context.urls_to_write().await?, PoolSizes::default())?;
         let done = match self {
             Self::Create(create) => create.run(&pools).await,
             Self::List { wayfarer, json } => list(&pools, wayfarer.as_deref(), json).await,

@@ -6,7 +6,6 @@ use anyhow::Result;
 
 use crate::cli::{Context, output};
 use crate::services::archive::read::{self, CandidateRow};
-use crate::store::{PoolSizes, Pools};
 use crate::telemetry::notice;
 
 /// Candidates read at a time.
@@ -14,7 +13,7 @@ const PAGE: i64 = 1_000;
 
 /// Lists the candidates, ordered by URL.
 pub(super) async fn list(context: &Context, json: bool) -> Result<ExitCode> {
-    let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
+    let pools = context.pools_to_read().await?;
     let mut after = String::new();
     let mut shown = 0;
     let line = output::count_line("candidate", "candidates");

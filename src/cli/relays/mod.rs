@@ -20,7 +20,7 @@ use crate::lifecycle::Lifecycle;
 use crate::services::archive::command::RelayCommand;
 use crate::services::archive::read::{self, RelayDetail, RelayFilter, RelayRow};
 use crate::services::archive::{RelayAnswer, RelayJournal, ask};
-use crate::store::{PoolSizes, Pools};
+use crate::store::Pools;
 use crate::telemetry::{Metrics, notice};
 
 /// Relays in one query.
@@ -114,8 +114,8 @@ struct Opened {
 }
 
 impl Opened {
-    fn new(context: Context) -> Result<Self> {
-        let database = context.urls()?;
+    async fn new(context: Context) -> Result<Self> {
+        let database = context.urls_to_write().await?;
         let lifecycle = Lifecycle::new(Duration::from_secs(5));
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
         let parts = Parts::open(&database, context.configuration.settings, lifecycle.clone(), metrics)?;
@@ -146,7 +146,7 @@ async fn add(
         Some(_) => instance::only_relays(&context.data, &context.urls()?),
         None => Vec::new(),
     };
-    let opened = Opened::new(context)?;
+    let opened = Opened::new(context).await?;
     let writer = opened.parts.writer(RelayJournal);
     let mut added = Vec::new();
     let bar = output::count_bar(relays.len() as u64, "relay", "relays");
@@ -203,7 +203,7 @@ async fn known(pools: &Pools, url: &RelayUrl) -> Result<RelayDetail> {
 
 impl List {
     async fn run(self, context: &Context) -> Result<ExitCode> {
-        let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
+        let pools = context.pools_to_read().await?;
         let filter = RelayFilter {
             url: None,
             network: self.network.map(|network| network.as_str().to_owned()),
@@ -251,7 +251,7 @@ fn list(page: &[RelayRow], json: bool) -> Result<()> {
 
 async fn show(context: &Context, url: &str, json: bool) -> Result<ExitCode> {
     let url = address(url)?;
-    let pools = Pools::open(&context.urls()?, PoolSizes::default())?;
+    let pools = context.pools_to_read().await?;
     let relay = known(&pools, &url).await?;
     if json {
         output::list(serde_json::to_string(&relay)?)?;

@@ -43,7 +43,7 @@ impl Change {
             bail!("--reason is empty: the reason is recorded with the change");
         }
         let url = address(&self.url)?;
-        let opened = Opened::new(context)?;
+        let opened = Opened::new(context).await?;
         let row = known(&opened.parts.pools, &url).await?.row;
         let is_new = row.retired_at.is_some() != retired;
         if is_new {

@@ -1,29 +1,32 @@
-//! The console: one page that shows the services, the totals and the journal, live.
+//! The console: one page that says what is wrong and shows the services, the figures and the journal, live.
 //!
-//! It writes nothing. It reads the public tables of other rooms and, tick by tick, the `journal` view.
-//! Invariants: a stream that resumes by `Last-Event-ID` neither loses nor repeats an entry, or sends `reset`;
-//! an entry that commits late belongs to a later tick. The page makes no request to another host, and has no
-//! inline script or style. Limits, with their reasons: [`STREAMS_MAX`], [`ENTRIES_A_READ`], [`TICKS_A_READ`],
-//! [`DETAIL_BYTES_MAX`], [`FRAMES_WAITING_MAX`].
+//! It writes nothing. It reads the figures of `store/figures/`, as the observer does, the public tables of
+//! other rooms and, tick by tick, the `journal` view. Invariants: a stream that resumes by `Last-Event-ID`
+//! neither loses nor repeats an entry, or sends `reset`; an entry that commits late belongs to a later tick.
+//! The page makes no request to another host, and has no inline script or style. Limits, with their reasons:
+//! [`STREAMS_MAX`], [`ENTRIES_A_READ`], [`TICKS_A_READ`], [`DETAIL_BYTES_MAX`], [`FRAMES_WAITING_MAX`].
 
+mod decide;
 mod edge;
 mod react;
 mod read;
 mod service;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
+use read::Cached;
+
 pub use edge::routes;
-pub use react::{Watcher, watcher};
+pub use react::{Trends, Watcher, trends, watcher};
 pub use service::ROOM;
 
 use crate::base::Clock;
 use crate::lifecycle::{HealthRegistry, Lifecycle};
-use crate::store::Pools;
+use crate::store::{Pools, Space, figures};
 
 /// Streams served at the same time; a further request gets 503. Each stream holds a connection and reads the
 /// journal itself.
@@ -57,18 +60,22 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Dependencies of the console.
 #[derive(Debug)]
 pub struct ConsoleParts {
-    /// Only the read pool is used.
+    /// The read pool is used, and the session pool for what only the primary knows.
     pub pools: Pools,
     /// Health of the services on the page.
     pub health: HealthRegistry,
     /// Streams run as its tasks and end at its drain.
     pub lifecycle: Lifecycle,
+    /// The free space on the disk of the database.
+    pub space: Space,
     /// Clock for the ages on the page.
     pub clock: Arc<dyn Clock>,
     /// Listeners as (name, address or URL).
     pub listeners: Vec<(String, String)>,
     /// The pages of all rooms as (path, title), in the order of the navigation.
     pub pages: Vec<(&'static str, &'static str)>,
+    /// Other programs that show this instance as (title, http or https URL).
+    pub links: Vec<(&'static str, String)>,
 }
 
 /// State shared by the routes. Clones share it.
@@ -79,22 +86,63 @@ struct Inner {
     parts: ConsoleParts,
     streams: Arc<Semaphore>,
     newest_tick: watch::Sender<Option<i64>>,
-    totals: read::Cached<read::Totals>,
-    lists: read::Cached<read::Lists>,
-    journals: read::Cached<Vec<read::Journal>>,
+    pulse: Cached<read::Pulse>,
+    totals: Cached<figures::Totals>,
+    lists: Cached<read::Lists>,
+    archive: Cached<figures::Archive>,
+    gaps: Cached<figures::Gaps>,
+    coverage: Cached<Vec<figures::NetworkCoverage>>,
+    sizes: Cached<figures::Sizes>,
+    messages: Cached<figures::Messages>,
+    verification: Cached<Option<figures::Verification>>,
+    signs: Cached<read::Signs>,
+    traffic: Cached<read::Traffic>,
+    history: Mutex<decide::History>,
 }
 
 impl ConsoleState {
     /// Creates the state of a console.
     #[must_use]
     pub fn new(parts: ConsoleParts) -> Self {
+        let pools = parts.pools.clone();
         Self(Arc::new(Inner {
             parts,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             newest_tick: watch::Sender::new(None),
-            totals: read::Cached::new(Duration::from_secs(1)),
-            lists: read::Cached::new(Duration::from_secs(2)),
-            journals: read::Cached::new(Duration::from_secs(10)),
+            pulse: Cached::new(Duration::from_secs(1), &pools.read, |pool| async move {
+                read::pulse(&pool).await
+            }),
+            totals: Cached::new(Duration::from_secs(2), &pools.read, |pool| async move {
+                figures::totals(&pool).await
+            }),
+            lists: Cached::new(Duration::from_secs(2), &pools.read, |pool| async move {
+                read::lists(&pool).await
+            }),
+            archive: Cached::new(Duration::from_secs(10), &pools.read, |pool| async move {
+                figures::archive(&pool).await
+            }),
+            gaps: Cached::new(Duration::from_mins(1), &pools.read, |pool| async move {
+                figures::gaps(&pool).await
+            }),
+            coverage: Cached::new(Duration::from_mins(1), &pools.read, |pool| async move {
+                figures::coverage(&pool).await
+            }),
+            sizes: Cached::new(Duration::from_secs(30), &pools.session, |pool| async move {
+                figures::sizes(&pool).await
+            }),
+            messages: Cached::new(Duration::from_secs(10), &pools.session, |pool| async move {
+                figures::messages(&pool).await
+            }),
+            verification: Cached::new(Duration::from_secs(5), &pools.read, |pool| async move {
+                figures::newest_verification(&pool).await
+            }),
+            signs: Cached::new(Duration::from_secs(10), &pools.read, |pool| async move {
+                read::signs(&pool).await
+            }),
+            traffic: Cached::new(Duration::from_secs(10), &pools.session, |pool| async move {
+                read::traffic(&pool).await
+            }),
+            history: Mutex::default(),
         }))
     }
 }

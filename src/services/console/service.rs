@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ConsoleParts, ConsoleState, routes, watcher};
+use super::{ConsoleParts, ConsoleState, routes, trends, watcher};
+use crate::config::Console;
 use crate::http::Listener;
 use crate::lifecycle::BoxError;
 use crate::room::{
@@ -25,6 +26,10 @@ const LISTENER: ListenerSpec = ListenerSpec {
 const WATCHER: LoopSpec =
     LoopSpec { name: "console", pause: |_| Duration::from_secs(1), has_long_cycles: false };
 
+/// Samples what has a trend; the history covers a day of such samples.
+const TRENDS: LoopSpec =
+    LoopSpec { name: "trends", pause: |_| Duration::from_mins(5), has_long_cycles: false };
+
 /// The description of the room.
 pub const ROOM: Room = Room {
     name: "console",
@@ -35,7 +40,7 @@ pub const ROOM: Room = Room {
         listeners: &[LISTENER],
         sockets_max: no_sockets,
         dials_relays: false,
-        loops: &[WATCHER],
+        loops: &[WATCHER, TRENDS],
         warnings: no_warnings,
         run_alone: same_alone,
         start: |_| uncounted(|starting| Box::pin(start(starting))),
@@ -57,12 +62,15 @@ async fn start(starting: &mut Starting<'_>) -> Result<(), BoxError> {
         pools: parts.pools.clone(),
         health: parts.health.clone(),
         lifecycle: parts.lifecycle.clone(),
+        space: parts.space.clone(),
         clock: Arc::clone(&parts.clock),
         listeners: listeners(&starting.addresses),
         pages: starting.pages.iter().map(|page| (page.path, page.title)).collect(),
+        links: links(&parts.settings.services.console),
     });
     let (watcher, pace) = watcher(&state, WATCHER.schedule(&parts.settings), &parts.hints);
     parts.lifecycle.run_service(watcher, pace, parts.health.clone());
+    parts.run(&TRENDS, trends(&state));
     parts.edge.serve(&parts.lifecycle, listener, routes(state));
     Ok(())
 }
@@ -72,4 +80,14 @@ fn listeners(addresses: &BTreeMap<String, String>) -> Vec<(String, String)> {
     let ops = addresses.get("ops");
     let is_listener = |(name, address): &(&String, &String)| *name == "ops" || Some(*address) != ops;
     addresses.iter().filter(is_listener).map(|(name, address)| (name.clone(), address.clone())).collect()
+}
+
+/// The programs whose address is set.
+fn links(settings: &Console) -> Vec<(&'static str, String)> {
+    let all = [
+        ("Grafana", &settings.grafana_url),
+        ("Prometheus", &settings.prometheus_url),
+        ("Alertmanager", &settings.alertmanager_url),
+    ];
+    all.into_iter().filter_map(|(title, url)| Some((title, url.clone()?))).collect()
 }

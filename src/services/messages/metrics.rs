@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::telemetry::{Label, describe_metrics};
+use crate::telemetry::{Label, Metrics, describe_metrics};
 
 const REASON: Label = Label::constants(
     "reason",
@@ -64,6 +64,11 @@ impl MessageMetrics {
         STORE_ERRORS.register(registry, self.store_errors.clone());
         REFUSALS.register(registry, self.refused.clone());
         SWEPT.register(registry, self.last_success_at.clone());
+    }
+
+    /// These metrics and no others, for listeners that strangers reach.
+    pub(super) fn alone(&self) -> Metrics {
+        Metrics::only(|registry| self.register(registry))
     }
 
     /// Counts a connection as open.

@@ -121,6 +121,7 @@ pub async fn start(
         hints: parts.hints.clone(),
         metrics: message_metrics.clone(),
     };
+    let shown = message_metrics.alone();
     let state = MessagesState::new(MessagesParts {
         pools: parts.pools.clone(),
         messages: Shards::new([(); SHARDS].map(|()| parts.writer(journal.clone()))),
@@ -130,7 +131,7 @@ pub async fn start(
         clock: Arc::clone(&parts.clock),
         lifecycle: parts.lifecycle.clone(),
         message_metrics,
-        metrics: parts.metrics.clone(),
+        metrics: shown,
         settings: settings.clone(),
     });
     parts.run(&SWEEPER, sweeper);

@@ -41,7 +41,8 @@ pub(super) fn database_urls(
 ) -> DatabaseUrls {
     let pooled = |role, password| role_url(role, password, LOOPBACK, pooler_port, database);
     let session = pooled("quipu_session", &credentials.session);
-    DatabaseUrls { write: pooled("quipu", &credentials.service), read: session.clone(), session, owner }
+    let write = pooled("quipu", &credentials.service);
+    DatabaseUrls { write, read: session.clone(), session, owner: Some(owner) }
 }
 
 #[cfg(test)]

@@ -93,6 +93,16 @@ impl Embedded {
         Self::start_unless_stopped(config, &CancellationToken::new()).await
     }
 
+    /// As [`Embedded::start`], with a PgBouncer that serves every database of the server: for tests, each of
+    /// which has a database of its own. Such a PgBouncer remembers for a minute each name that a client makes
+    /// up.
+    ///
+    /// # Errors
+    /// As [`Embedded::start`].
+    pub async fn start_for_all_databases(config: EmbeddedConfig) -> Result<Self, Error> {
+        Self::start_serving(None, config, &CancellationToken::new()).await
+    }
+
     /// Prepares the folder, stops processes of an earlier run, creates cluster, roles and database where they
     /// are missing, and starts both servers. Returns when both answer, or soon after `stop` is cancelled.
     ///
@@ -102,12 +112,22 @@ impl Embedded {
         config: EmbeddedConfig,
         stop: &CancellationToken,
     ) -> Result<Self, Error> {
+        Self::start_serving(Some(config.database.clone()), config, stop).await
+    }
+
+    /// `served` is the database that PgBouncer serves; `None` for all.
+    async fn start_serving(
+        served: Option<String>,
+        config: EmbeddedConfig,
+        stop: &CancellationToken,
+    ) -> Result<Self, Error> {
         let folder = Folder::open(&config.data, &[config.postgres_port, config.pgbouncer_port])?;
         let kept = StoredCredentials::load_or_make(&folder)?;
         let upstream = Upstream {
             host: folder.run().path().display().to_string(),
             port: config.postgres_port,
             tls: None,
+            database: served,
         };
         // The pooler of an earlier run is stopped first, because its connections would keep the server busy.
         // Both try their ports before either starts, and before a cluster is made.
@@ -146,7 +166,8 @@ impl Embedded {
     }
 
     /// The URLs of any database of this server. The database must have been made with
-    /// [`setup::create_database`] or cloned.
+    /// [`setup::create_database`] or cloned, and PgBouncer has to serve it
+    /// ([`Embedded::start_for_all_databases`]).
     #[must_use]
     pub fn urls_for(&self, database: &str) -> DatabaseUrls {
         let owner =
@@ -158,6 +179,12 @@ impl Embedded {
     #[must_use]
     pub fn superuser_url(&self) -> Secret {
         self.postgres.superuser().clone()
+    }
+
+    /// The superuser `postgres` in the configured database, without the pooler: for the operator.
+    #[must_use]
+    pub fn admin_url(&self) -> Secret {
+        self.postgres.superuser_in(&self.config.database)
     }
 
     /// The URL of a role for people, without the pooler, whose clients they could use up: PgBouncer limits them

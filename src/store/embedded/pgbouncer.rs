@@ -45,6 +45,8 @@ pub(super) struct Upstream {
     pub(super) port: u16,
     /// TLS to the server; `None` on a unix socket.
     pub(super) tls: Option<Tls>,
+    /// The database that is served; `None` for every database of the server.
+    pub(super) database: Option<String>,
 }
 
 /// PgBouncer on one data folder.
@@ -88,7 +90,8 @@ impl PgBouncer {
         };
         pgbouncer.remove_leftovers().await?;
         pgbouncer.daemon.check_port()?;
-        let databases = format!("* = host={} port={}\n", quoted(&upstream.host, '\''), upstream.port);
+        let served = served(upstream.database.as_deref());
+        let databases = format!("{served} = host={} port={}\n", quoted(&upstream.host, '\''), upstream.port);
         let here = format!(
             ";; Written by Quipu at every start.
 listen_addr = {LOOPBACK}
@@ -168,7 +171,33 @@ fn tls_settings(folder: &Folder, tls: Option<&Tls>) -> Result<String, Error> {
     Ok(settings)
 }
 
+/// How `databases.ini` names what is served. With `*`, which stands for every database, each name that a
+/// client makes up, before it logs in, takes memory for `autodb_idle_timeout`. `PgBouncer` 1.18 cannot quote
+/// a name with other characters than these: then it has to be `*`.
+fn served(database: Option<&str>) -> &str {
+    let is_plain = |name: &&str| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+    };
+    database.filter(is_plain).unwrap_or("*")
+}
+
 /// A quoted value; quotes inside it are doubled.
 fn quoted(text: &str, quote: char) -> String {
     format!("{quote}{}{quote}", text.replace(quote, &format!("{quote}{quote}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::served;
+
+    #[test]
+    fn a_database_is_served_by_its_name_where_pgbouncer_can_read_the_name() {
+        for name in ["quipu", "archive-2", "a.b", "A_1"] {
+            assert_eq!(served(Some(name)), name);
+        }
+        for name in [None, Some(""), Some("*"), Some("my base"), Some("größe"), Some("a\nb"), Some("a\"b")]
+        {
+            assert_eq!(served(name), "*", "{name:?}");
+        }
+    }
 }

@@ -58,7 +58,12 @@ impl Pooler {
         let path = folder.root().path().join(STORED);
         let write = |text: &str| folder.root().write(STORED, text, None).map_err(|error| error.to_string());
         let credentials = setup::prepare(&server, &PasswordFile { path, write: &write }).await?;
-        let upstream = Upstream { host: server.host(), port: server.port(), tls: Some(server.tls().clone()) };
+        let upstream = Upstream {
+            host: server.host(),
+            port: server.port(),
+            tls: Some(server.tls().clone()),
+            database: Some(server.database().to_owned()),
+        };
         let pgbouncer = PgBouncer::prepare(&folder, &credentials, config.port, &upstream).await?;
         pgbouncer.start(&mut *pgbouncer.daemon().slot().await).await?;
         let owner = server.with_role("quipu_owner", &credentials.owner, server.database())?;

@@ -37,6 +37,7 @@ pub(super) struct Postgres {
     sockets: Arc<Directory>,
     cluster_name: String,
     superuser: Secret,
+    superuser_password: Secret,
 }
 
 impl Postgres {
@@ -72,6 +73,7 @@ impl Postgres {
             root: Arc::clone(folder.root()),
             sockets: Arc::clone(folder.run()),
             superuser: role_url("postgres", &kept.superuser, LOOPBACK, port, "postgres"),
+            superuser_password: kept.superuser.clone(),
             cluster_name,
         };
         if made_by.is_some() {
@@ -85,9 +87,14 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// The superuser's URL, without the pooler.
+    /// The superuser's URL of the database `postgres`, without the pooler.
     pub(super) fn superuser(&self) -> &Secret {
         &self.superuser
+    }
+
+    /// The superuser's URL of any database, without the pooler.
+    pub(super) fn superuser_in(&self, database: &str) -> Secret {
+        role_url("postgres", &self.superuser_password, LOOPBACK, self.daemon.port, database)
     }
 
     /// Stops a postmaster and orphaned backends of an earlier run, and removes their lock files.

@@ -97,8 +97,8 @@ pub struct Ingested {
 pub struct IngestJournal {
     /// The origin of this process's batches.
     pub source: Source,
-    /// Maximum number of events that share a transaction, counted at 512 bytes each, so larger events count
-    /// as several. A single page may be larger than that, up to 16,384 events.
+    /// Maximum weight of a transaction, in units of 512 bytes of event: a larger event counts as several. A
+    /// single page may be larger than that, up to 16,384 events.
     pub batch_events_max: usize,
 }
 

@@ -11,23 +11,40 @@ const WRITING: &str = "p.proname = ANY ('{lo_creat,lo_create,lo_from_bytea,lo_op
 /// stay until the transaction ends.
 const HOLDING: &str = "(p.proname ~ '^pg_(try_)?advisory_' OR p.proname = 'pg_export_snapshot')";
 
-/// The roles that call [`HOLDING`]; `pg_dump --jobs` as the owner exports a snapshot.
+/// Functions that assign a transaction id, also in read-only transactions. In a loop with COMMIT they use up
+/// 60,000 ids a second, and PostgreSQL has 2^31 before tables must be frozen.
+const NUMBERING: &str = "p.proname IN ('pg_current_xact_id', 'txid_current')";
+
+/// Functions that maintain an index. They wait for a lock before they look at privileges, also in read-only
+/// transactions, and PostgreSQL cancels the autovacuum of a table for which a session waits.
+const MAINTAINING: &str = "p.proname IN ('brin_summarize_new_values', 'brin_summarize_range', 'brin_desummarize_range', 'gin_clean_pending_list')";
+
+/// The roles that call [`HOLDING`] and [`NUMBERING`]; `pg_dump --jobs` as the owner exports a snapshot, and the
+/// columns `xid` of the journals have such a function as their default.
 const HOLDERS: &str = "quipu, quipu_session, quipu_owner";
 
 /// The conditions on functions in the database in which they are evaluated. Only a superuser can establish
 /// them; where none does, a start warns.
 pub(super) fn of_functions() -> Vec<Requirement> {
-    let holders = "FROM pg_roles r WHERE r.rolname IN ('quipu', 'quipu_session', 'quipu_owner')";
-    let barred = format!(
-        "NOT EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace AND {HOLDING}
-         AND EXISTS (SELECT {holders} AND NOT has_function_privilege(r.oid, p.oid, 'EXECUTE')))"
-    );
     let grant = format!("EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO {HOLDERS}', f);");
     vec![
-        needed("Quipu's services may take advisory locks", barred, for_each(HOLDING, &grant)),
+        open("Quipu's services may take advisory locks", HOLDING, &grant),
+        open("Quipu's services may learn the id of their transaction", NUMBERING, &grant),
         closed("roles without rights write no large objects", WRITING, ""),
         closed("roles without rights take no advisory lock and export no snapshot", HOLDING, &grant),
+        closed("roles without rights use up no transaction ids by a function", NUMBERING, &grant),
+        closed("roles without rights maintain no indexes by a function", MAINTAINING, ""),
     ]
+}
+
+/// The functions are open to [`HOLDERS`].
+fn open(what: &str, functions: &str, grant: &str) -> Requirement {
+    let holders = "FROM pg_roles r WHERE r.rolname IN ('quipu', 'quipu_session', 'quipu_owner')";
+    let holds = format!(
+        "NOT EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace AND {functions}
+         AND EXISTS (SELECT {holders} AND NOT has_function_privilege(r.oid, p.oid, 'EXECUTE')))"
+    );
+    needed(what, holds, for_each(functions, grant))
 }
 
 fn closed(what: &str, functions: &str, before: &str) -> Requirement {

@@ -14,6 +14,7 @@ mod people;
 mod requirement;
 mod requirements;
 mod script;
+mod statements;
 
 use tokio_postgres::{Client, GenericClient, Transaction};
 
@@ -25,8 +26,8 @@ pub use self::requirement::Requirement;
 use self::requirement::Weight;
 pub(super) use self::requirements::ROLES;
 pub use self::script::script;
-use super::Server;
 use super::failure::LOG_IN;
+use super::{DatabaseUrls, Server};
 use crate::base::Secret;
 
 /// Key of the advisory lock held while roles are made: "quipu" in ASCII.
@@ -113,6 +114,19 @@ pub async fn prepare_with(admin: &Secret, credentials: &Credentials) -> Result<(
     close_other_databases_if_alone(&server).await
 }
 
+/// The URLs of the services' roles and the owner, straight to the server of `admin`, for the time of a setup.
+///
+/// # Errors
+/// [`Error::Store`] when the URL cannot be parsed.
+pub fn urls(admin: &Secret, credentials: &Credentials) -> Result<DatabaseUrls, Error> {
+    let server = Server::parse(admin)?;
+    let url = |role, password| server.with_role(role, password, server.database());
+    let session = url("quipu_session", &credentials.session)?;
+    let owner = url("quipu_owner", &credentials.owner)?;
+    let write = url("quipu", &credentials.service)?;
+    Ok(DatabaseUrls { write, read: session.clone(), session, owner: Some(owner) })
+}
+
 async fn close_other_databases_if_alone(admin: &Server) -> Result<(), Error> {
     let requirement = requirements::of_other_databases(admin.database());
     match admin.connect().await {
@@ -169,31 +183,34 @@ async fn prepare_server(admin: &Server, passwords: Passwords<'_>) -> Result<Cred
     Ok(settled.credentials)
 }
 
-/// Sets the settings and passwords of the roles for people. These roles may hold or change the same rows of
-/// the catalog at this moment, so a failure is only a warning.
+/// Sets the settings and passwords of the roles for people. A role may hold or change its own rows of the
+/// catalog at this moment, so a failure is only a warning, and the other roles are set all the same.
 async fn renew_people(
     transaction: &Transaction<'_>,
     server: &Server,
     credentials: &Credentials,
 ) -> Result<(), Error> {
-    let action = "set the settings and passwords of the roles for people";
-    let begin = "SAVEPOINT people; SET LOCAL lock_timeout = '5s'";
-    transaction.batch_execute(begin).await.map_err(|error| with_action(error, action, server))?;
-    let renewed = async {
-        for statement in people::renewal() {
-            let answer = transaction.batch_execute(&statement).await;
-            answer.map_err(|error| Error::refused(error, action, &statement, server))?;
-        }
-        passwords::set(transaction, server, &credentials.roles_of_people()).await
-    };
-    let end = match renewed.await {
-        Ok(()) => "-- end_wait_for_people\nSET LOCAL lock_timeout = DEFAULT",
-        Err(error) => {
-            tracing::warn!("{error}");
-            "ROLLBACK TO SAVEPOINT people"
-        }
-    };
-    Ok(transaction.batch_execute(end).await.map_err(|error| with_action(error, action, server))?)
+    for (role, password) in credentials.roles_of_people() {
+        let action = format!("set the settings and the password of role {role}");
+        let begin = "SAVEPOINT people; SET LOCAL lock_timeout = '5s'";
+        transaction.batch_execute(begin).await.map_err(|error| with_action(error, &action, server))?;
+        let renewed = async {
+            for statement in people::renewal(role) {
+                let answer = transaction.batch_execute(&statement).await;
+                answer.map_err(|error| Error::refused(error, &action, &statement, server))?;
+            }
+            passwords::set(transaction, server, &[(role, password)]).await
+        };
+        let end = match renewed.await {
+            Ok(()) => "-- end_wait_for_people\nSET LOCAL lock_timeout = DEFAULT; RELEASE SAVEPOINT people",
+            Err(error) => {
+                tracing::warn!("{error}");
+                "ROLLBACK TO SAVEPOINT people; RELEASE SAVEPOINT people"
+            }
+        };
+        transaction.batch_execute(end).await.map_err(|error| with_action(error, &action, server))?;
+    }
+    Ok(())
 }
 
 /// The requirements that the database of `client` does not meet, without those on tables and those that only

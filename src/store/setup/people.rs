@@ -79,19 +79,16 @@ pub(super) fn of_people() -> Vec<Requirement> {
             "NOT EXISTS (SELECT FROM unnest('{{{}}}'::name[]) p WHERE NOT ({has_all}))",
             PEOPLE.join(",")
         ),
-        set_logs(),
+        set_logs(&PEOPLE),
     ));
     all
 }
 
-/// The statements that leave the roles with exactly Quipu's settings.
-pub(super) fn renewal() -> Vec<String> {
-    let mut all = Vec::new();
-    for role in PEOPLE {
-        all.push(reset_all(role));
-        all.extend(settings(role).map(|setting| set(role, setting)));
-    }
-    all.push(set_logs());
+/// The statements that leave one of these roles with exactly Quipu's settings.
+pub(super) fn renewal(role: &str) -> Vec<String> {
+    let mut all = vec![reset_all(role)];
+    all.extend(settings(role).map(|setting| set(role, setting)));
+    all.push(set_logs(&[role]));
     all
 }
 
@@ -127,8 +124,8 @@ fn reset_other(role: &str, known: &[&str]) -> String {
     )
 }
 
-fn set_logs() -> String {
-    let statements: Vec<String> = PEOPLE
+fn set_logs(roles: &[&str]) -> String {
+    let statements: Vec<String> = roles
         .iter()
         .flat_map(|role| LOGS.iter().map(move |setting| format!("        {};\n", set(role, setting))))
         .collect();

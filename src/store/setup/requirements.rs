@@ -7,6 +7,7 @@
 use super::functions::of_functions;
 use super::people::PEOPLE;
 use super::requirement::{Requirement, advised, helpful, needed};
+use super::statements::of_statements;
 use crate::store::registry::{TABLES, TableKind};
 
 pub(in crate::store) const ROLES: [&str; 6] =
@@ -76,7 +77,21 @@ pub(super) fn of_roles() -> Vec<Requirement> {
         ));
     }
     all.push(compression());
+    all.push(statistics());
     all
+}
+
+/// The observer sees the transactions of all roles, so that the metric of the longest one includes dumps and
+/// migrations. Only a superuser, or a role with ADMIN OPTION on `pg_read_all_stats`, can grant it.
+fn statistics() -> Requirement {
+    let statement = "DO $$ BEGIN
+        GRANT pg_read_all_stats TO quipu_session;
+    EXCEPTION WHEN insufficient_privilege THEN
+        RAISE WARNING 'only a superuser can let quipu_session see the transactions of other roles';
+    END $$";
+    let holds = "EXISTS (SELECT FROM pg_roles r WHERE r.rolname = 'quipu_session'
+         AND pg_has_role(r.oid, 'pg_read_all_stats'::name, 'USAGE'))";
+    advised("role quipu_session sees the transactions of all roles (pg_read_all_stats)", holds, statement)
 }
 
 /// Full-page images in the WAL, compressed with lz4, if the server supports it and the administrator may set
@@ -186,6 +201,7 @@ pub(super) fn inside_database(name: &str) -> Vec<Requirement> {
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
     ));
     all.extend(of_functions());
+    all.push(of_statements());
     all.push(room_for_locks());
     all
 }

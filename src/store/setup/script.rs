@@ -9,6 +9,8 @@ use super::requirements::{identifier, inside_database, of_database, of_roles};
 const HEAD: &str =
     "-- Prepares PostgreSQL for Quipu: roles, database, privileges. Run it with psql as an administrator: a superuser, or a
 -- role with CREATEROLE and CREATEDB. It can be run again; each time it gives the roles the passwords below.
+-- Roles belong to the whole server: a Quipu that uses another database of this server is locked out until its URLs
+-- have these passwords, too.
 \\set ON_ERROR_STOP on
 ";
 
@@ -33,7 +35,9 @@ pub fn script(credentials: &Credentials, database: &str) -> String {
             .map(|(role, password)| format!("ALTER ROLE {role} PASSWORD '{}';\n", verifier(password))),
     );
     parts.push("-- Settings of the roles for people, who can change them.".to_owned());
-    parts.extend(people::renewal().iter().map(|statement| format!("{statement};\n")));
+    for role in people::PEOPLE {
+        parts.extend(people::renewal(role).iter().map(|statement| format!("{statement};\n")));
+    }
     parts.push(BECOME_MEMBER.to_owned());
     parts.extend(of_database(database).iter().map(unless_it_holds));
     parts.push(format!("\\connect {}\n", identifier(database)));

@@ -37,8 +37,8 @@ pub(super) struct Part {
 
 const ALL_BELOW: &[&str] = &["base", "config", "telemetry", "lifecycle", "store", "net", "http", "room"];
 const ALL_OWN: &[&str] = &[
-    "mod", "config", "command", "event", "decide", "append", "project", "read", "edge", "react", "metrics",
-    "seeds", "service",
+    "mod", "command", "event", "decide", "append", "project", "read", "edge", "react", "metrics", "seeds",
+    "service",
 ];
 
 /// The parts of a room; a room has no other files. `mod` stands for the constants that the room's `mod.rs`
@@ -48,7 +48,6 @@ pub(super) const PARTS: &[Part] = &[
     // `store::Relay` is a plain value: the number of a relay in rows.
     Part { name: "command", below: &["base", "store::Relay"], own: &["event"], other_rooms_events: false },
     Part { name: "decide", below: &["base"], own: &["command", "event"], other_rooms_events: false },
-    Part { name: "config", below: &["base", "config"], own: &[], other_rooms_events: false },
     // `store::labels` are the labels of metrics about tables, leases and roles: the store knows their values.
     Part {
         name: "metrics",
@@ -77,13 +76,13 @@ pub(super) const PARTS: &[Part] = &[
     Part {
         name: "edge",
         below: &["base", "config", "telemetry", "lifecycle", "store", "http"],
-        own: &["mod", "config", "command", "event", "decide", "append", "read", "metrics"],
+        own: &["mod", "command", "event", "decide", "append", "read", "metrics"],
         other_rooms_events: true,
     },
     Part {
         name: "react",
         below: &["base", "config", "telemetry", "lifecycle", "store", "net"],
-        own: &["mod", "config", "command", "event", "decide", "append", "read", "metrics", "seeds"],
+        own: &["mod", "command", "event", "decide", "append", "read", "metrics", "seeds"],
         other_rooms_events: true,
     },
     // Only in the archive: seed files are text, parsed by the initializer and by `quipu relays add`.

@@ -4,13 +4,14 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::kit::await_count;
 use crate::support::database::{enterable_folder, free_port_block};
-use crate::support::instance::{Instance, quipu, run, signal, wait};
+use crate::support::instance::{Instance, PATIENCE, quipu, run, signal, wait};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_ready_file_is_private_and_names_every_door() {
@@ -57,6 +58,13 @@ async fn url_prints_each_database_url_and_a_retired_relay_is_known_as_such() {
     ] {
         assert_eq!(url(&["url", door]), instance.ready[key], "{door}");
     }
+    let admin = quipu::base::Secret::new(url(&["url", "admin"]));
+    let client = quipu::store::owner::connect(&admin).await.unwrap();
+    let rights =
+        "SELECT rolsuper AND current_database() = 'quipu' FROM pg_roles WHERE rolname = current_user";
+    assert!(client.query_one(rights, &[]).await.unwrap().get::<_, bool>(0));
+    let ready = fs::read_to_string(instance.ready_file()).unwrap();
+    assert!(!ready.contains("admin_database_url"), "other programs may read the ready file: {ready}");
 
     let relay = "ws://127.0.0.1:1";
     let said = instance.run(&["relays", "retire", relay, "--reason", "gone"]).refusal();
@@ -158,6 +166,77 @@ fn every_taken_port_is_named_with_its_setting_and_the_remedy_before_anything_sta
     }
     let _taken = [0, 3, 5].map(|place| TcpListener::bind(("127.0.0.1", base + place)).unwrap());
     assert_eq!(up().matches(" for ").count(), 3);
+}
+
+/// A pool would try again for 30 s and then name neither role nor address.
+#[test]
+fn commands_that_read_or_write_say_at_once_that_the_database_does_not_answer() {
+    let folder = enterable_folder();
+    for (arguments, role) in [
+        (&["archive", "status"][..], "quipu_session"),
+        (&["archive", "gaps"], "quipu_session"),
+        (&["relays", "list"], "quipu_session"),
+        (&["relays", "add", "ws://127.0.0.1:1"], "quipu"),
+        (&["messages", "token", "list"], "quipu"),
+        (&["export"], "quipu_session"),
+    ] {
+        let mut command = quipu(folder.path());
+        for (variable, role) in [
+            ("DATABASE_URL", "quipu"),
+            ("QUIPU_SESSION_DATABASE_URL", "quipu_session"),
+            ("QUIPU_OWNER_DATABASE_URL", "quipu_owner"),
+        ] {
+            command.env(variable, format!("postgres://{role}:x@127.0.0.1:1/quipu"));
+        }
+        let started = Instant::now();
+        let said = run(command.args(arguments).stdin(Stdio::null()), folder.path()).refusal();
+        assert!(started.elapsed() < Duration::from_secs(10), "{arguments:?}: {:?}", started.elapsed());
+        let role = format!("role `{role}` in database `quipu` of 127.0.0.1:1");
+        assert!(said.contains(&role) && said.contains("Connection refused"), "{arguments:?}: {said}");
+    }
+}
+
+/// The relay of a sample has events that are generated, validly signed, and of no use to a real archive.
+#[test]
+fn a_sample_and_a_real_archive_keep_to_their_own_folders() {
+    let mut sample = Instance::start(&["--sample"]);
+    let end = |instance: &mut Instance| {
+        signal(instance.pid(), Signal::SIGTERM);
+        assert_eq!(instance.ended().code(), Some(0));
+    };
+    end(&mut sample);
+    let refused = |instance: &Instance, arguments: &[&str]| {
+        let port = free_port_block().to_string();
+        let mut command = instance.command(&["up", "--port-base", &port]);
+        command.args(["--set", "services.initializer.enabled=false"]).args(arguments);
+        run(&mut command, instance.folder()).refusal()
+    };
+    let said = refused(&sample, &[]);
+    assert!(said.contains("of a sample") && said.contains("--data"), "{said}");
+    sample.go();
+    sample.stop();
+
+    let mut real = Instance::start(&[]);
+    real.run(&["relays", "add", "wss://relay.example.com"]).ok();
+    end(&mut real);
+    let said = refused(&real, &["--sample"]);
+    assert!(said.contains("holds an archive") && said.contains("--data"), "{said}");
+    real.go();
+    real.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sample_waits_for_space_on_the_disk() {
+    let reserve = format!("database.reserve_mb={}", u32::MAX);
+    let instance = Instance::start(&["--sample", "--set", &reserve]);
+    let refused = "quipu_store_refusals_total{journal=\"relay_log\",reason=\"no_space\"} ";
+    let started = Instant::now();
+    while !instance.fetch("ops", "/metrics").await.1.contains(refused) {
+        assert!(started.elapsed() < PATIENCE, "the relay of the sample is refused");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(instance.count("SELECT count(*) FROM relays").await, 0);
+    instance.stop();
 }
 
 #[test]

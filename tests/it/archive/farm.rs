@@ -25,7 +25,7 @@ const PLAN: Plan = Plan {
 /// Timeout until every event is archived or has a reason.
 const TIMEOUT: Duration = Duration::from_mins(3);
 
-/// Limit on the memory of the process, in KiB, with twenty honest relays and twenty that try to exhaust it.
+/// Limit on the memory of the process, in KiB, with relays of all characters, most of which try to exhaust it.
 const RSS_KIB_MAX: u64 = 300 * 1_024;
 
 /// Characters whose information document cannot be read.

@@ -254,7 +254,7 @@ async fn n_65_4_a_hostile_flood_fills_nothing() {
 #[tokio::test]
 async fn an_implementation_without_tags_yields_no_candidates_and_no_error() {
     let database = TestDatabase::empty().await;
-    owner::migrate(&database.urls().owner, &procedures("lilbrotr")).await.unwrap();
+    owner::migrate(database.urls().owner().unwrap(), &procedures("lilbrotr")).await.unwrap();
     let mut kit = Kit { pools: database.pools(), tasks: tokio::task::JoinSet::new(), database };
     let writer = kit.writer(ingest_journal());
     writer.append(page(None, &[signed(10_002, &[&["r", "wss://a.example.com"]], "", 9)])).await.unwrap();

@@ -159,12 +159,14 @@ async fn a_flood_of_invalid_events_is_ended_and_fills_neither_journal_nor_number
     // Refusals are summed for each minute, and the flood may run from one minute into the next.
     assert!((1..=2).contains(&number(&owner, entries).await));
     let told = "SELECT sum((detail -> 'reasons' ->> 'malformed')::bigint)::bigint FROM relay_log WHERE detail ->> 'what' = 'refused'";
-    assert!((1_000..20_000).contains(&number(&owner, told).await));
+    let refused = number(&owner, told).await;
+    // At most one page of frames of 20 bytes, 8 MiB.
+    assert!((1_000..500_000).contains(&refused), "{refused} refused");
     // Only the pages of the other relay are recorded. Each event used one slot, or two where two pages of one
     // commit held it.
     assert_eq!(number(&owner, &format!("{batches} WHERE stored = 0 AND sighted = 0")).await, 0);
     let slots = number(&owner, "SELECT sum(slots)::bigint FROM ingest_log").await;
-    assert!((1_200..1_300).contains(&slots), "{slots} slots");
+    assert!((1_200..=2_400).contains(&slots), "{slots} slots");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

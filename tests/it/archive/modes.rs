@@ -105,7 +105,7 @@ async fn behind_an_external_pooler_quipu_starts_no_server_at_all() {
         ("DATABASE_URL", urls.write.expose()),
         ("QUIPU_SESSION_DATABASE_URL", urls.session.expose()),
         ("QUIPU_READ_DATABASE_URL", urls.read.expose()),
-        ("QUIPU_OWNER_DATABASE_URL", urls.owner.expose()),
+        ("QUIPU_OWNER_DATABASE_URL", urls.owner().unwrap().expose()),
     ];
     let instance = Instance::start_with(&[], &environment);
     for folder in ["postgres", "pgbouncer"] {

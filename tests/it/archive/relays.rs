@@ -107,10 +107,10 @@ async fn an_event_dated_2100_freezes_neither_its_relay_nor_the_others() {
         write: instance.url("database_url"),
         session: instance.url("session_database_url"),
         read: instance.url("session_database_url"),
-        owner: instance.url("owner_database_url"),
+        owner: Some(instance.url("owner_database_url")),
     };
     let pools = Pools::open(&urls, PoolSizes::default()).unwrap();
-    let owner = owner::connect(&urls.owner).await.unwrap();
+    let owner = owner::connect(urls.owner().unwrap()).await.unwrap();
     let order = async |now: i64| -> Vec<String> {
         // Leased relays are left out of the query, so the leases are removed for this moment.
         owner.batch_execute("DELETE FROM lease WHERE name LIKE 'synchronizer/%'").await.unwrap();

@@ -36,6 +36,16 @@ async fn status_draws_what_comes_until_ctrl_c() {
     prove(&instance, 0, 900).await;
     terminal.until_drawn(&["1 of 2"]);
     assert!(status.interrupt().success());
+
+    // What was there before is no rate.
+    let (terminal, status) = Terminal::of(&mut instance.command(&["archive", "status", "--watch"]));
+    terminal.until_drawn(&["events", "sightings", "1,234", "/s", "database"]);
+    assert!(status.interrupt().success());
+    let drawn = terminal.drawn();
+    let mut rates: Vec<&str> =
+        drawn.split("/s").map(|before| before.rsplit(' ').next().unwrap_or_default()).collect();
+    rates.pop();
+    assert!(rates.len() >= 2 && rates.iter().all(|rate| *rate == "0"), "{rates:?}");
     instance.stop();
 }
 

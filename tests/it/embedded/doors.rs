@@ -9,7 +9,7 @@ use quipu::store::setup::{Credentials, create_database, create_roles};
 use quipu::store::{self, owner};
 use sqlx::{Connection, PgConnection, Row, postgres::PgListener};
 use tokio::task::JoinSet;
-use tokio_postgres::{AsyncMessage, NoTls};
+use tokio_postgres::{AsyncMessage, NoTls, SimpleQueryMessage};
 
 use super::kit::{ask, config, connect, folder};
 
@@ -24,9 +24,18 @@ async fn every_door_opens_for_its_role_and_pools_as_it_should() {
     the_write_url_pools_transactions(&embedded).await;
     the_session_url_keeps_its_session(&embedded).await;
     sqlx_works_with_its_defaults(&embedded).await;
-    other_databases_need_no_configuration(&embedded).await;
+    made_up_databases_take_no_memory(&embedded).await;
     roles_can_be_made_again(&embedded).await;
 
+    embedded.stop().await;
+}
+
+#[tokio::test]
+async fn a_pooler_for_all_databases_needs_no_configuration_for_one() {
+    let folder = folder();
+    let config = config(&folder.path().join("data"));
+    let embedded = Embedded::start_for_all_databases(config).await.unwrap();
+    other_databases_need_no_configuration(&embedded).await;
     embedded.stop().await;
 }
 
@@ -36,7 +45,7 @@ async fn each_role_logs_in(embedded: &Embedded) {
         (&urls.write, "quipu"),
         (&urls.session, "quipu_session"),
         (&urls.read, "quipu_session"),
-        (&urls.owner, "quipu_owner"),
+        (urls.owner().unwrap(), "quipu_owner"),
         (&embedded.shared_role_url(SharedRole::Reader), "quipu_reader"),
         (&embedded.superuser_url(), "postgres"),
     ] {
@@ -50,7 +59,7 @@ async fn each_role_logs_in(embedded: &Embedded) {
 }
 
 async fn the_cluster_has_the_settings_that_the_schema_needs(embedded: &Embedded) {
-    let owner = embedded.urls().owner;
+    let owner = embedded.urls().owner.unwrap();
     for (query, expected) in [
         ("show server_encoding", "UTF8"),
         ("select datcollate || datctype from pg_database where datname = current_database()", "CC"),
@@ -61,6 +70,8 @@ async fn the_cluster_has_the_settings_that_the_schema_needs(embedded: &Embedded)
         ("show listen_addresses", "127.0.0.1"),
         ("show shared_buffers", "16MB"),
         ("select rolsuper::text from pg_roles where rolname = 'quipu_owner'", "false"),
+        ("select pg_has_role('quipu_session', 'pg_read_all_stats', 'USAGE')::text", "true"),
+        ("select pg_has_role('quipu', 'pg_read_all_stats', 'USAGE')::text", "false"),
     ] {
         assert_eq!(ask(&owner, query).await.unwrap(), expected, "{query}");
     }
@@ -130,13 +141,31 @@ async fn sqlx_works_with_its_defaults(embedded: &Embedded) {
     assert_eq!(hint.payload(), "here");
 }
 
+/// Before a login everyone on the machine may name a database: PgBouncer must not keep a record of it.
+async fn made_up_databases_take_no_memory(embedded: &Embedded) {
+    for number in 0..20 {
+        let urls = embedded.urls_for(&format!("made-up-{number}"));
+        assert!(ask(&urls.write, "select ''").await.is_err());
+    }
+    let mut tasks = JoinSet::new();
+    let console = connect(&embedded.urls_for("pgbouncer").write, &mut tasks).await;
+    let mut known = Vec::new();
+    for message in console.simple_query("SHOW DATABASES").await.unwrap() {
+        if let SimpleQueryMessage::Row(row) = message {
+            known.push(row.get("name").unwrap().to_owned());
+        }
+    }
+    known.sort();
+    assert_eq!(known, ["pgbouncer", "quipu"]);
+}
+
 async fn other_databases_need_no_configuration(embedded: &Embedded) {
     let superuser = embedded.superuser_url();
     for name in ["second", "with-\"odd\" name", "second"] {
         create_database(&superuser, name).await.unwrap();
     }
     let urls = embedded.urls_for("second");
-    for url in [&urls.write, &urls.session, &urls.read, &urls.owner] {
+    for url in [&urls.write, &urls.session, &urls.read, urls.owner().unwrap()] {
         assert_eq!(ask(url, "select current_database()::text").await.unwrap(), "second");
     }
 }
@@ -153,5 +182,8 @@ async fn roles_can_be_made_again(embedded: &Embedded) {
         tokio::join!(create_roles(&superuser, &credentials), create_roles(&superuser, &credentials));
     one.unwrap();
     two.unwrap();
-    assert!(ask(&embedded.urls().owner, "select ''").await.is_err(), "the old password is no longer valid");
+    assert!(
+        ask(embedded.urls().owner().unwrap(), "select ''").await.is_err(),
+        "the old password is no longer valid"
+    );
 }

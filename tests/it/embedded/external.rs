@@ -29,14 +29,14 @@ async fn start(server: &OperatorServer, role: &str, data: &Path, database: &str)
 /// Migrates, and checks the role behind each URL.
 async fn works(pooler: &Pooler, database: &str) -> DatabaseUrls {
     let urls = pooler.urls();
-    check_roles(&urls.owner).await.unwrap();
-    owner::migrate(&urls.owner, &procedures("bigbrotr")).await.unwrap();
-    check_tables(&urls.owner).await.unwrap();
+    check_roles(urls.owner().unwrap()).await.unwrap();
+    owner::migrate(urls.owner().unwrap(), &procedures("bigbrotr")).await.unwrap();
+    check_tables(urls.owner().unwrap()).await.unwrap();
     urls.check().await.unwrap();
     for (url, role) in [
         (&urls.write, "quipu"),
         (&urls.session, "quipu_session"),
-        (&urls.owner, "quipu_owner"),
+        (urls.owner().unwrap(), "quipu_owner"),
         (&pooler.shared_role_url(SharedRole::Reader), "quipu_reader"),
     ] {
         let asked = ask(url, "select current_user || ' ' || current_database()").await.unwrap();
@@ -89,7 +89,8 @@ async fn an_administrator_who_is_no_superuser_prepares_new_and_existing_database
     let second = works(&pooler, "theirs").await;
     end(pooler).await;
     assert_eq!(fs::read_to_string(&stored).unwrap(), kept);
-    assert_eq!(second.owner.expose(), first.owner.expose().replace("/fresh", "/theirs"));
+    let owner = |urls: &DatabaseUrls| urls.owner().unwrap().expose().to_owned();
+    assert_eq!(owner(&second), owner(&first).replace("/fresh", "/theirs"));
 
     // The database belongs to another role: this administrator cannot grant privileges on it, a superuser
     // can.
@@ -258,6 +259,8 @@ async fn the_commands_say_the_same(
     {
         assert_eq!(command(&["url", door]).ok().stdout, format!("{url}\n"));
     }
+    let admin = command(&["url", "admin"]).refusal();
+    assert!(admin.contains("the login of its administrator"), "{admin}");
     let without = run(quipu(folder).args(["url", "reader"]).envs(environment[..3].iter().cloned()), folder);
     assert!(without.refusal().contains("set QUIPU_READER_DATABASE_URL"), "the reader's URL is unknown");
 }
@@ -309,9 +312,11 @@ async fn setup_with_passwords_in_files_prepares_what_a_start_requires() {
         run(&mut command, server.folder())
     };
     let told = setup().refusal();
-    assert!(told.contains(folder.join("quipu_owner").to_str().unwrap()), "{told}");
     let roles =
         ["quipu_owner", "quipu", "quipu_session", "quipu_reader", "quipu_messages_reader", "quipu_writer"];
+    for role in roles {
+        assert!(told.contains(&format!("{}: No such file", folder.join(role).display())), "{told}");
+    }
     for role in roles {
         fs::write(folder.join(role), "").unwrap();
     }
@@ -322,11 +327,17 @@ async fn setup_with_passwords_in_files_prepares_what_a_start_requires() {
         for role in roles {
             fs::write(folder.join(role), format!("{password}\n")).unwrap();
         }
-        setup().ok();
+        let printed = setup().ok().stdout;
+        let owner = server.url("quipu_owner", "", "127.0.0.1", "quipu").replace(":@", "@");
+        assert!(printed.contains(&format!("\nQUIPU_OWNER_DATABASE_URL={owner}?")), "{printed}");
+        let file = folder.join("quipu_writer");
+        let variable = format!("\nQUIPU_WRITER_DATABASE_PASSWORD_FILE={}\n", file.display());
+        assert!(printed.contains(&variable) && !printed.contains(password), "{printed}");
     }
     let owner_url = Secret::new(server.url("quipu_owner", "s3cret", "127.0.0.1", "quipu"));
     check_roles(&owner_url).await.unwrap();
-    owner::migrate(&owner_url, &procedures("bigbrotr")).await.unwrap();
+    let migrated = owner::migrate(&owner_url, &procedures("bigbrotr")).await.unwrap();
+    assert!(migrated.applied.is_empty() && !migrated.procedures_applied, "setup has migrated: {migrated:?}");
     check_tables(&owner_url).await.unwrap();
     let service = Secret::new(server.url("quipu", "s3cret", "127.0.0.1", "quipu"));
     assert_eq!(ask(&service, "SHOW wal_compression").await.unwrap(), "lz4");

@@ -30,7 +30,7 @@ async fn stop_leaves_no_process_and_the_next_start_finds_the_data() {
     let embedded = Embedded::start(config(&data)).await.unwrap();
     let name = cluster_name(&embedded).await;
     assert!(!processes_of(&data, &name).is_empty());
-    create_table(&embedded.urls().owner, "kept").await;
+    create_table(embedded.urls().owner().unwrap(), "kept").await;
     let credentials = fs::read(data.join("credentials.json")).unwrap();
 
     embedded.stop().await;
@@ -41,7 +41,7 @@ async fn stop_leaves_no_process_and_the_next_start_finds_the_data() {
 
     let again = Embedded::start(config(&data)).await.unwrap();
     assert_eq!(fs::read(data.join("credentials.json")).unwrap(), credentials);
-    assert_eq!(ask(&again.urls().owner, "select to_regclass('kept')::text").await.unwrap(), "kept");
+    assert_eq!(ask(again.urls().owner().unwrap(), "select to_regclass('kept')::text").await.unwrap(), "kept");
     again.stop().await;
 }
 
@@ -101,7 +101,7 @@ async fn a_busy_backend_of_a_killed_postmaster_does_not_keep_the_next_one_from_s
         eventually(async || ask(&superuser, "select ''").await).await;
         stop.cancel();
     };
-    let owner = embedded.urls().owner;
+    let owner = embedded.urls().owner.unwrap();
     let (answer, (), lost) = tokio::join!(embedded.supervise(stop.clone()), life, ask(&owner, busy));
     answer.unwrap();
     assert!(lost.is_err(), "the busy statement was ended");
@@ -152,7 +152,10 @@ async fn after_kill_9_of_quipu_the_next_start_stops_what_is_left() {
 
     let config = EmbeddedConfig { postgres_port: base + 2, pgbouncer_port: base + 3, ..config(&data) };
     let embedded = Embedded::start(config).await.unwrap();
-    assert_eq!(ask(&embedded.urls().owner, "select to_regclass('kept')::text").await.unwrap(), "kept");
+    assert_eq!(
+        ask(embedded.urls().owner().unwrap(), "select to_regclass('kept')::text").await.unwrap(),
+        "kept"
+    );
     embedded.stop().await;
     assert_eq!(processes_of(&data, &name), Vec::<String>::new());
 }

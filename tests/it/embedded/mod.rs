@@ -1,4 +1,5 @@
-//! The private PostgreSQL and PgBouncer: database URLs, clean stop, crashes of each part, refused folders.
+//! The private PostgreSQL and PgBouncer: database URLs, clean stop, crashes of each part, refused folders; and
+//! what a process does with the URLs that it has.
 
 mod doors;
 mod external;
@@ -11,3 +12,4 @@ mod refusals;
 mod signals;
 mod space;
 mod tls;
+mod without_owner;

@@ -59,7 +59,7 @@ async fn what_a_role_for_people_changes_of_itself_is_set_again_by_each_start() {
         ),
         "the role resets only what it may set: {kept}"
     );
-    let advised = check_roles(&embedded.urls().owner).await.unwrap();
+    let advised = check_roles(embedded.urls().owner().unwrap()).await.unwrap();
     for words in ["no other settings than Quipu's", "a statement_timeout", "a default_transaction_read_only"]
     {
         let words = format!("role quipu_reader has {words}");
@@ -70,7 +70,7 @@ async fn what_a_role_for_people_changes_of_itself_is_set_again_by_each_start() {
 
     let embedded = Embedded::start(config).await.unwrap();
     is_as_made(&embedded.shared_role_url(SharedRole::Reader)).await;
-    let advised = check_roles(&embedded.urls().owner).await.unwrap();
+    let advised = check_roles(embedded.urls().owner().unwrap()).await.unwrap();
     assert!(advised.is_empty(), "{advised:?}");
     the_log_stays_small(&embedded, &folder.path().join("data/logs")).await;
     people_stay_where_they_belong(&embedded).await;
@@ -111,18 +111,25 @@ async fn people_stay_where_they_belong(embedded: &Embedded) {
     }
 }
 
-#[tokio::test]
-async fn on_an_operators_server_it_is_a_warning_until_an_administrator_starts() {
+/// A server whose role `admin` makes roles and databases and is no superuser.
+async fn server_with_an_administrator() -> OperatorServer {
     let server = OperatorServer::start().await;
     server.sql("CREATE ROLE admin LOGIN CREATEROLE CREATEDB PASSWORD 'secret'").await;
+    server
+}
+
+/// A start with the login of `admin`.
+async fn start_on(server: &OperatorServer) -> Pooler {
     let data = server.folder().join("ours");
     let admin = Secret::new(server.url("admin", "secret", "127.0.0.1", "quipu"));
-    let start = async || {
-        let (data, admin) = (data.clone(), admin.clone());
-        Pooler::start(PoolerConfig { data, port: free_ports().0, admin }).await.unwrap()
-    };
-    let pooler = start().await;
-    let (owner, reader) = (pooler.urls().owner, pooler.shared_role_url(SharedRole::Reader));
+    Pooler::start(PoolerConfig { data, port: free_ports().0, admin }).await.unwrap()
+}
+
+#[tokio::test]
+async fn on_an_operators_server_it_is_a_warning_until_an_administrator_starts() {
+    let server = server_with_an_administrator().await;
+    let pooler = start_on(&server).await;
+    let (owner, reader) = (pooler.urls().owner.unwrap(), pooler.shared_role_url(SharedRole::Reader));
     spoil(&reader).await;
     pooler.stop().await;
     drop(pooler);
@@ -135,15 +142,40 @@ async fn on_an_operators_server_it_is_a_warning_until_an_administrator_starts() 
         "role quipu_reader has no other settings than Quipu's",
         // No superuser prepared this server.
         "roles without rights take no advisory lock and export no snapshot",
+        "roles without rights use up no transaction ids by a function",
+        "roles without rights maintain no indexes by a function",
+        "roles for people define nothing, so they take no lock that stops others",
         "roles quipu_reader, quipu_messages_reader, quipu_writer fill no log of the server",
     ] {
         assert!(advised.iter().any(|what| what == words), "{words}: {advised:?}");
     }
 
-    let pooler = start().await;
+    let pooler = start_on(&server).await;
     is_as_made(&reader).await;
     let advised = check_roles(&owner).await.unwrap();
     assert!(!advised.iter().any(|what| what.to_string().contains("statement_timeout")), "{advised:?}");
+    pooler.stop().await;
+    server.stop().await;
+}
+
+/// An open transaction that changed the settings of its role keeps everyone else from changing them.
+#[tokio::test]
+async fn a_role_that_holds_its_own_settings_keeps_no_other_role_from_being_renewed() {
+    let server = server_with_an_administrator().await;
+    let pooler = start_on(&server).await;
+    let [reader, writer] =
+        [SharedRole::Reader, SharedRole::Writer].map(|person| pooler.shared_role_url(person));
+    pooler.stop().await;
+    drop(pooler);
+    let holder = owner::connect(&reader).await.unwrap();
+    let hold = "BEGIN READ WRITE; ALTER ROLE quipu_reader SET work_mem = '5MB'";
+    holder.batch_execute(hold).await.unwrap();
+    let spoil = "ALTER ROLE quipu_writer SET statement_timeout = 0";
+    owner::connect(&writer).await.unwrap().batch_execute(spoil).await.unwrap();
+    assert_eq!(ask(&writer, "SHOW statement_timeout").await.unwrap(), "0");
+    let pooler = start_on(&server).await;
+    assert_eq!(ask(&writer, "SHOW statement_timeout").await.unwrap(), "1min");
+    holder.batch_execute("ROLLBACK").await.expect("its session goes on");
     pooler.stop().await;
     server.stop().await;
 }

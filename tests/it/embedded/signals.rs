@@ -38,13 +38,13 @@ const UP: [&str; 11] = [
 ];
 
 /// A process whose output goes to a file.
-struct Under {
+pub(super) struct Under {
     child: Child,
     log: std::path::PathBuf,
 }
 
 impl Under {
-    fn start(folder: &Path, command: &mut Command) -> Self {
+    pub(super) fn start(folder: &Path, command: &mut Command) -> Self {
         let log = folder.join("log");
         let file = File::create(&log).unwrap();
         let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
@@ -55,12 +55,12 @@ impl Under {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    fn until_said(&self, words: &str) {
+    pub(super) fn until_said(&self, words: &str) {
         await_some(words, || self.said().contains(words).then_some(()));
     }
 
     /// Sends a signal; the process must end soon, with this exit code.
-    fn end(&mut self, with: Signal, code: i32) {
+    pub(super) fn end(&mut self, with: Signal, code: i32) {
         let asked = Instant::now();
         signal(self.child.id(), with);
         let status = wait(&mut self.child).expect("the process ends");
@@ -87,7 +87,7 @@ fn up(folder: &Path) -> Command {
 fn given(command: &mut Command, urls: &DatabaseUrls) {
     command.env("QUIPU_POOLER", "external").env("DATABASE_URL", urls.write.expose());
     command.env("QUIPU_SESSION_DATABASE_URL", urls.session.expose());
-    command.env("QUIPU_OWNER_DATABASE_URL", urls.owner.expose());
+    command.env("QUIPU_OWNER_DATABASE_URL", urls.owner().unwrap().expose());
 }
 
 fn drafts(data: &Path) -> usize {

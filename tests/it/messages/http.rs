@@ -287,4 +287,12 @@ async fn metrics_have_the_originals_names_and_meanings() {
     for line in ["# TYPE connections_current gauge", "# TYPE messages_delivered_total counter"] {
         assert!(text.as_str().unwrap().contains(line), "{line}");
     }
+    // Strangers reach this listener: it tells nothing of the process, the database or other rooms.
+    for family in text.as_str().unwrap().lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = family.split(' ').next().unwrap();
+        assert!(
+            quipu::services::messages::ROOM.metrics.concat().iter().any(|metric| metric.name == name),
+            "{name}"
+        );
+    }
 }

@@ -30,7 +30,7 @@ const MOVED: [&str; 7] = [
 
 /// A gap of the sample relay, which has none by itself.
 const GAP: &str = "INSERT INTO sync_log (batch, slot, relay, outcome, since, until, events, requests, detail)
-    SELECT gen_random_uuid(), 0, number, 'gap', 1735689600, 1735689600, 500, 3, '{\"reason\": \"crowded_second\"}'
+    SELECT gen_random_uuid(), 0, number, 'gap', 1735689600, 1735689600, 500, 3, '{\"cause\": \"crowded_second\", \"reason\": \"a second holds more than one answer\"}'
     FROM relays WHERE url = ";
 
 /// Quipu with its sample relay, scraped every second by a Prometheus.

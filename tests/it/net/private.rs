@@ -1,4 +1,5 @@
-//! Private addresses: dialled only if this operator named the relay by an address literal or a local name.
+//! Private addresses: dialled only if this operator named the relay by an address literal or a local
+//! name, or listed the name in `private_names`.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;

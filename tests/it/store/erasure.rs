@@ -42,7 +42,7 @@ async fn only_the_erased_event_is_removed_and_neither_import_nor_crawl_stores_it
     let (mut kit, intake, relays, _, events) = archive().await;
     let newest = events.last().unwrap();
     let subject = ErasureSubject::Event(newest.id.to_bytes());
-    let left = erase(&kit.database.urls().owner, subject, "asked by its author").await.unwrap();
+    let left = erase(kit.database.urls().owner().unwrap(), subject, "asked by its author").await.unwrap();
     assert_eq!(left, RemovedRows { events: 1, sightings: 2 });
     assert_eq!(stored(&kit).await, ids(&events[..19]));
     assert_eq!(
@@ -71,7 +71,7 @@ async fn the_erasure_of_a_key_removes_its_events_up_to_the_time_and_no_other_eve
     let (kit, intake, relays, authors, events) = archive().await;
     let until = events[10].created_at.as_secs().cast_signed();
     let subject = ErasureSubject::Pubkey(authors[0].public_key().to_bytes(), until);
-    let left = erase(&kit.database.urls().owner, subject, "court order 7").await.unwrap();
+    let left = erase(kit.database.urls().owner().unwrap(), subject, "court order 7").await.unwrap();
     assert_eq!(left, RemovedRows { events: 6, sightings: 12 });
     let expected =
         ids(events.iter().enumerate().filter(|(n, _)| n % 2 == 1 || *n > 10).map(|(_, event)| event));
@@ -101,7 +101,9 @@ async fn a_relay_that_showed_only_erased_events_has_no_progress_left() {
     let writer = kit.writer(ingest_journal());
     writer.append(page(Some(relays[0]), &events[..1])).await.unwrap();
     writer.append(page(Some(relays[1]), &events[1..])).await.unwrap();
-    erase(&kit.database.urls().owner, ErasureSubject::Event(events[0].id.to_bytes()), "x").await.unwrap();
+    erase(kit.database.urls().owner().unwrap(), ErasureSubject::Event(events[0].id.to_bytes()), "x")
+        .await
+        .unwrap();
     let owner = kit.database.owner().await;
     assert_eq!(texts(&owner, "SELECT relay::text FROM relay_progress").await, [relays[1].0.to_string()]);
     kit.project().await;
@@ -119,7 +121,7 @@ async fn an_event_in_a_batch_that_waits_for_its_erasure_is_not_stored() {
     batch.batch_execute(hold).await.unwrap();
     let writer = kit.writer(ingest_journal());
     let urls = kit.database.urls();
-    let erasing = erase(&urls.owner, ErasureSubject::Event(event[0].id.to_bytes()), "x");
+    let erasing = erase(urls.owner().unwrap(), ErasureSubject::Event(event[0].id.to_bytes()), "x");
     let ingesting = async {
         kit.waiting(1).await;
         writer.append(page(Some(relay), &event)).await.unwrap()
@@ -141,7 +143,10 @@ async fn only_the_owner_erases_and_a_reason_is_required() {
     let (urls, subject) = (kit.database.urls(), ErasureSubject::Event(events[0].id.to_bytes()));
     let direct = kit.database.service_url();
     assert!(matches!(erase(&direct, subject, "mine").await, Err(Error::Broken(_))), "the service may not");
-    assert!(matches!(erase(&urls.owner, subject, "").await, Err(Error::Data(_))), "a reason is required");
+    assert!(
+        matches!(erase(urls.owner().unwrap(), subject, "").await, Err(Error::Data(_))),
+        "a reason is required"
+    );
     assert_eq!(stored(&kit).await.len(), 20);
     let owner = kit.database.owner().await;
     assert_eq!(number(&owner, "SELECT count(*) FROM erasure").await, 0);

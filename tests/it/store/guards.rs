@@ -138,6 +138,14 @@ async fn a_month_made_later_is_guarded_like_the_others() {
         .map(|name| format!("partitions.{name}"));
     assert_refused("the owner, new months", &owner, &months).await;
     assert_refused("the service, new months", &service, &months).await;
+
+    // A guard that was switched off is noticed, and the remedy that is named puts it back.
+    owner.batch_execute("ALTER TABLE relay_log DISABLE TRIGGER refuse_change").await.unwrap();
+    let told = quipu::store::registry::problems(&owner).await.unwrap();
+    let [told] = &told[..] else { panic!("{told:?}") };
+    let (_, remedy) = told.split_once("; as its owner run: ").unwrap();
+    owner.batch_execute(remedy).await.unwrap();
+    assert_eq!(quipu::store::registry::problems(&owner).await.unwrap(), Vec::<String>::new());
 }
 
 #[tokio::test]

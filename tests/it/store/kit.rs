@@ -70,7 +70,7 @@ impl Kit {
     /// The fencing token of a relay's lease, taken for an hour.
     pub(crate) async fn fence(&self, relay: Relay) -> i64 {
         let name = format!("synchronizer/{}", relay.0);
-        let client = quipu::store::owner::connect(&self.database.urls().owner).await.unwrap();
+        let client = quipu::store::owner::connect(self.database.urls().owner().unwrap()).await.unwrap();
         let take = "INSERT INTO lease (name, holder, token, expires_at)
                     VALUES ($1, gen_random_uuid(), nextval('lease_token'), now() + interval '1 hour')
                     ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, token = excluded.token RETURNING token";
@@ -89,7 +89,7 @@ impl Kit {
 
     /// The problems that `quipu verify` reports.
     pub(crate) async fn problems(&self) -> Vec<String> {
-        let findings = registry::verify_tables(&self.database.urls().owner).await.unwrap();
+        let findings = registry::verify_tables(self.database.urls().owner().unwrap()).await.unwrap();
         findings.into_iter().flat_map(|finding| finding.problems).collect()
     }
 

@@ -11,7 +11,7 @@ use crate::support::database::{TestDatabase, procedures};
 #[tokio::test]
 async fn when_two_processes_migrate_at_once_both_succeed_and_one_applies_the_migrations() {
     let database = TestDatabase::empty().await;
-    let owner = database.urls().owner;
+    let owner = database.urls().owner.unwrap();
     let bigbrotr = procedures("bigbrotr");
     let (one, two) = tokio::join!(owner::migrate(&owner, &bigbrotr), owner::migrate(&owner, &bigbrotr));
     let (one, two) = (one.unwrap(), two.unwrap());
@@ -26,7 +26,8 @@ async fn a_schema_that_needs_a_newer_binary_is_refused() {
     let client = database.owner().await;
     let newer = "CREATE OR REPLACE FUNCTION quipu_oldest_binary() RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 999'";
     client.batch_execute(newer).await.unwrap();
-    let refused = owner::migrate(&database.urls().owner, &procedures("bigbrotr")).await.unwrap_err();
+    let refused =
+        owner::migrate(database.urls().owner().unwrap(), &procedures("bigbrotr")).await.unwrap_err();
     assert!(matches!(refused, MigrateError::BinaryTooOld { needed: 999, .. }), "{refused}");
     assert!(refused.to_string().contains("run a newer Quipu"), "{refused}");
 }
@@ -40,7 +41,7 @@ async fn a_schema_with_a_newer_migration_is_used_when_it_supports_this_binary() 
     client.batch_execute(newer).await.unwrap();
     let mut changed = procedures("bigbrotr");
     changed.sql.push_str("\n-- another text\n");
-    let migrated = owner::migrate(&database.urls().owner, &changed).await.unwrap();
+    let migrated = owner::migrate(database.urls().owner().unwrap(), &changed).await.unwrap();
     assert_eq!(
         migrated,
         Migrated { applied: Vec::new(), procedures_applied: false, needs_rebase: false },
@@ -54,7 +55,8 @@ async fn another_implementation_is_refused_and_changes_nothing() {
     let client = database.owner().await;
     let source = "SELECT md5(prosrc) FROM pg_proc WHERE proname = 'insert_event_batch'";
     let before = texts(&client, source).await;
-    let refused = owner::migrate(&database.urls().owner, &procedures("lilbrotr")).await.unwrap_err();
+    let refused =
+        owner::migrate(database.urls().owner().unwrap(), &procedures("lilbrotr")).await.unwrap_err();
     assert!(
         matches!(&refused, MigrateError::OtherImplementation { there, asked } if there == "bigbrotr" && asked == "lilbrotr"),
         "{refused}"
@@ -65,7 +67,7 @@ async fn another_implementation_is_refused_and_changes_nothing() {
 #[tokio::test]
 async fn procedures_are_applied_when_they_changed_and_only_then() {
     let database = TestDatabase::new().await;
-    let (client, owner) = (database.owner().await, database.urls().owner);
+    let (client, owner) = (database.owner().await, database.urls().owner.unwrap());
     let applied = "SELECT count(*) FROM implementation_log";
     assert!(!owner::migrate(&owner, &procedures("bigbrotr")).await.unwrap().procedures_applied);
     assert_eq!(number(&client, applied).await, 1);
@@ -91,7 +93,7 @@ async fn procedures_are_applied_when_they_changed_and_only_then() {
 #[tokio::test]
 async fn older_functions_are_replaced() {
     let database = TestDatabase::new().await;
-    let (client, owner) = (database.owner().await, database.urls().owner);
+    let (client, owner) = (database.owner().await, database.urls().owner.unwrap());
     let source = "SELECT md5(prosrc) FROM pg_proc WHERE proname IN ('quipu_close_batch', 'quipu_drop_message_hour') ORDER BY proname";
     let current = texts(&client, source).await;
     let older = "DROP FUNCTION quipu_close_batch;
@@ -108,7 +110,7 @@ async fn older_functions_are_replaced() {
 #[tokio::test]
 async fn lilbrotr_keeps_keys_and_times_but_neither_tags_nor_content() {
     let database = TestDatabase::empty().await;
-    owner::migrate(&database.urls().owner, &procedures("lilbrotr")).await.unwrap();
+    owner::migrate(database.urls().owner().unwrap(), &procedures("lilbrotr")).await.unwrap();
     let mut kit = Kit { pools: database.pools(), tasks: tokio::task::JoinSet::new(), database };
     let relay = kit.relays(&["one"]).await[0];
     let events = sample(80, 60);
@@ -141,7 +143,7 @@ async fn a_third_implementation_needs_a_folder_but_no_code() {
         sql: found.procedures_sql().unwrap().into_owned(),
     };
     let database = TestDatabase::empty().await;
-    owner::migrate(&database.urls().owner, &its).await.unwrap();
+    owner::migrate(database.urls().owner().unwrap(), &its).await.unwrap();
     let mut kit = Kit { pools: database.pools(), tasks: tokio::task::JoinSet::new(), database };
     kit.writer(ingest_journal()).append(page(None, &sample(81, 10))).await.unwrap();
     let client = kit.database.owner().await;

@@ -1,7 +1,9 @@
 //! The store against a real PostgreSQL behind a real PgBouncer.
 
+mod definitions;
 mod documented;
 mod erasure;
+mod gaps;
 mod group_commit;
 mod guards;
 pub(crate) mod kit;

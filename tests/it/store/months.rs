@@ -2,14 +2,23 @@
 
 use nostr_sdk::Keys;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use super::kit::{Kit, ingest_journal, note, number, page, texts};
 
 /// 2028-01-01.
 const YEAR_2028: u64 = 1_830_297_600;
 
+/// Creates the months, and repeats it while another session holds the lock for longer than the function waits
+/// (500 ms), as the ticker does.
 async fn ensure_months(client: &Client, now_s: u64) -> i32 {
-    client.query_one("SELECT quipu_ensure_months($1)", &[&now_s.cast_signed()]).await.unwrap().get(0)
+    loop {
+        match client.query_one("SELECT quipu_ensure_months($1)", &[&now_s.cast_signed()]).await {
+            Ok(row) => return row.get(0),
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {}
+            Err(error) => panic!("{error:?}"),
+        }
+    }
 }
 
 /// The partitions of an event and its sighting.

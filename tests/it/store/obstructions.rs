@@ -35,7 +35,7 @@ async fn an_analyst_cannot_hold_up_a_start() {
         .await
         .unwrap();
     let procedures = procedures("bigbrotr");
-    let migrating = owner::migrate(&urls.owner, &procedures);
+    let migrating = owner::migrate(urls.owner().unwrap(), &procedures);
     while_ending_blocking_sessions(&urls, timeout(Duration::from_secs(30), migrating))
         .await
         .expect("the start continues")

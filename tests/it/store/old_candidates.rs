@@ -23,7 +23,7 @@ async fn candidates_of_the_old_schema_get_the_domain_that_a_replay_gives() {
     let database = TestDatabase::empty().await;
     migrate_to(&database, OLD).await;
     database.owner().await.batch_execute(FILL).await.unwrap();
-    owner::migrate(&database.urls().owner, &procedures("bigbrotr")).await.unwrap();
+    owner::migrate(database.urls().owner().unwrap(), &procedures("bigbrotr")).await.unwrap();
     let client = database.owner().await;
     let domains = texts(&client, "SELECT domain FROM candidates ORDER BY url").await;
     let expected = [

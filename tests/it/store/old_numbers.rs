@@ -68,7 +68,7 @@ pub(super) async fn migrate_to(database: &TestDatabase, last: i32) {
         }
     }
     migrations.sort_by_key(Migration::version);
-    let mut client = owner::connect(&database.urls().owner).await.unwrap();
+    let mut client = owner::connect(database.urls().owner().unwrap()).await.unwrap();
     Runner::new(&migrations).run_async(&mut client).await.unwrap();
 }
 
@@ -84,7 +84,7 @@ async fn rows_of_the_old_schema_keep_their_numbers_and_meaning() {
     }
     assert_eq!(before.iter().map(Vec::len).collect::<Vec<_>>(), [2_400, 1_200, 1]);
 
-    owner::migrate(&database.urls().owner, &procedures("bigbrotr")).await.unwrap();
+    owner::migrate(database.urls().owner().unwrap(), &procedures("bigbrotr")).await.unwrap();
     // A new connection, without cached plans of the old tables.
     let client = database.owner().await;
     for (query, before) in SAID.iter().zip(before) {

@@ -257,6 +257,28 @@ async fn sql_accepts_a_relay_address_only_in_its_canonical_spelling() {
     assert!(taken * 100 > known * 98, "{taken} of {known} seeds are accepted");
 }
 
+/// PL/pgSQL reads an expression when a session first gets to it, with the session's settings: a backslash in
+/// a text then means what the caller chose.
+#[tokio::test]
+async fn a_setting_of_the_caller_changes_no_procedure() {
+    let kit = Kit::new().await;
+    let writer = connect(&kit.database.shared_role_url(SharedRole::Writer)).await.unwrap();
+    // The first call does not get to the last expression.
+    let prepare = "SELECT quipu_is_canonical_relay_url('wss://xn--a'); SET standard_conforming_strings = off; SET escape_string_warning = off";
+    writer.batch_execute(prepare).await.unwrap();
+    let url = format!("wss://z{}ad.onion", "a".repeat(54));
+    let told = writer.batch_execute(&format!("SELECT insert_relay('{url}')")).await.unwrap_err();
+    assert_eq!(told.code(), Some(&SqlState::INVALID_PARAMETER_VALUE));
+    let owner = kit.database.owner().await;
+    let unclear = "SELECT oid::regprocedure::text FROM pg_proc
+                   WHERE pronamespace = 'public'::regnamespace AND strpos(prosrc, chr(92)) > 0 ORDER BY 1";
+    assert_eq!(texts(&owner, unclear).await, Vec::<String>::new(), "write [.] or chr(92)");
+    let unset = "SELECT oid::regprocedure::text FROM pg_proc p
+                 WHERE pronamespace = 'public'::regnamespace AND prosecdef AND has_function_privilege('quipu_writer', oid, 'EXECUTE')
+                   AND NOT coalesce('standard_conforming_strings=on' = ANY (proconfig), false) ORDER BY 1";
+    assert_eq!(texts(&owner, unset).await, Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn analysts_call_no_procedure_and_programs_call_five() {
     let kit = Kit::new().await;

@@ -31,7 +31,7 @@ async fn partitions_of_an_older_database_move_and_a_detached_month_can_be_droppe
     let database = TestDatabase::empty().await;
     migrate_to(&database, OLD).await;
     database.owner().await.batch_execute(FILL).await.unwrap();
-    let url = database.urls().owner;
+    let url = database.urls().owner.unwrap();
     owner::migrate(&url, &procedures("bigbrotr")).await.unwrap();
     let client = database.owner().await;
     let tables = texts(

@@ -27,7 +27,11 @@ async fn after_a_restore_consumers_wait_for_a_rebase_and_are_exact_after_it() {
     let events = sample(90, 60);
     writer.append(page(Some(relay), &events[..20])).await.unwrap();
     kit.project().await;
-    assert_eq!(owner::rebase(&kit.database.urls().owner).await.unwrap(), None, "nothing was restored");
+    assert_eq!(
+        owner::rebase(kit.database.urls().owner().unwrap()).await.unwrap(),
+        None,
+        "nothing was restored"
+    );
     writer.append(page(Some(relay), &events[20..30])).await.unwrap();
 
     kit.superuser().await.batch_execute(RESTORED).await.unwrap();
@@ -38,9 +42,9 @@ async fn after_a_restore_consumers_wait_for_a_rebase_and_are_exact_after_it() {
         "{refused}"
     );
     let procedures = crate::support::database::procedures("bigbrotr");
-    assert!(owner::migrate(&kit.database.urls().owner, &procedures).await.unwrap().needs_rebase);
+    assert!(owner::migrate(kit.database.urls().owner().unwrap(), &procedures).await.unwrap().needs_rebase);
 
-    assert_eq!(owner::rebase(&kit.database.urls().owner).await.unwrap(), Some(2));
+    assert_eq!(owner::rebase(kit.database.urls().owner().unwrap()).await.unwrap(), Some(2));
     kit.project().await;
     let client = kit.database.owner().await;
     let counted = "SELECT coalesce(sum(events), 0)::bigint FROM kind_totals";
@@ -54,7 +58,7 @@ async fn after_a_restore_consumers_wait_for_a_rebase_and_are_exact_after_it() {
     assert_eq!(number(&client, counted).await, 60);
     assert_eq!(kit.problems().await, Vec::<String>::new());
     assert_eq!(texts(&client, "SELECT number::text FROM era ORDER BY number").await, ["1", "2"]);
-    assert_eq!(owner::rebase(&kit.database.urls().owner).await.unwrap(), None);
+    assert_eq!(owner::rebase(kit.database.urls().owner().unwrap()).await.unwrap(), None);
 }
 
 /// An entry that commits after the floor was read would never be seen: its position lies below the floor.
@@ -77,7 +81,7 @@ async fn a_new_era_waits_for_the_writers_of_every_journal_with_positions() {
             kit.waiting(1).await;
             session.batch_execute("COMMIT").await.unwrap();
         };
-        let (era, ()) = tokio::join!(owner::rebase(&urls.owner), finishing);
+        let (era, ()) = tokio::join!(owner::rebase(urls.owner().unwrap()), finishing);
         assert!(era.unwrap().is_some(), "{journal}");
     }
 }
@@ -98,7 +102,7 @@ async fn an_uncommitted_entry_is_counted_when_a_new_era_opens() {
         kit.waiting(1).await;
         late.batch_execute("COMMIT").await.unwrap();
     };
-    let (era, ()) = tokio::join!(owner::rebase(&urls.owner), finishing);
+    let (era, ()) = tokio::join!(owner::rebase(urls.owner().unwrap()), finishing);
     assert_eq!(era.unwrap(), Some(2));
     kit.project().await;
     assert_eq!(number(&watcher, "SELECT coalesce(sum(events), 0)::bigint FROM kind_totals").await, 1);

@@ -343,7 +343,7 @@ async fn the_public_view_follows_the_rules_for_random_events_in_any_order() {
             assert_eq!(public(&kit, now_s, own).await, expected, "seed {seed}, {now_s}, {own:?}");
         }
         // After erasures the projection still equals a replay.
-        let owner = kit.database.urls().owner;
+        let owner = kit.database.urls().owner.unwrap();
         erase(&owner, ErasureSubject::Pubkey(authors[0].public_key().to_bytes(), 1_701_000_000), "x")
             .await
             .unwrap();
@@ -439,7 +439,7 @@ async fn an_interrupted_vanish_request_is_completed_later_and_by_one_of_two_proc
         pubkey: author.public_key().to_bytes(),
         until: request.created_at.as_secs().cast_signed(),
     };
-    let owner = kit.database.urls().owner;
+    let owner = kit.database.urls().owner.unwrap();
     let (one, other) = tokio::join!(erase(&owner, subject, "x"), erase(&owner, subject, "x"));
     let mut both = [one.unwrap(), other.unwrap()];
     both.sort_by_key(|left| left.events);

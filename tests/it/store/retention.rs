@@ -24,7 +24,7 @@ async fn a_dropped_month_is_recorded_and_its_events_stay_away() {
     let events: Vec<_> = (1..=4).map(|month| note(&keys, at(2022, month), "x")).collect();
     let intake = kit.intake();
     intake.offer(Some(relay), offered(&events), Refusals::default()).await.unwrap();
-    let owner = kit.database.urls().owner;
+    let owner = kit.database.urls().owner.unwrap();
     let months: Vec<NaiveDate> =
         months_before(&owner, day(2022, 4)).await.unwrap().iter().map(|m| m.month).collect();
     assert_eq!(months, [day(2022, 1), day(2022, 2), day(2022, 3)]);
@@ -49,7 +49,7 @@ async fn retention_resumes_after_an_interrupted_detach() {
     let relay = kit.relays(&["one"]).await[0];
     let writer = kit.writer(ingest_journal());
     writer.append(page(Some(relay), &[note(&Keys::generate(), at(2022, 5), "x")])).await.unwrap();
-    let owner = kit.database.urls().owner;
+    let owner = kit.database.urls().owner.unwrap();
     let client = kit.superuser().await;
     for family in ["events", "sightings"] {
         // A reader of the whole table makes a concurrent detach wait; the detach is then interrupted.
@@ -104,7 +104,7 @@ async fn a_month_that_was_detached_before_the_schema_changed_can_be_dropped() {
         )
         .await
         .unwrap();
-    let url = kit.database.urls().owner;
+    let url = kit.database.urls().owner.unwrap();
     assert_eq!(months_before(&url, day(2022, 6)).await.unwrap().len(), 1);
     assert_eq!(drop_month(&url, day(2022, 5), "old").await.unwrap(), RemovedRows { events: 1, sightings: 1 });
     kit.project().await;
@@ -132,7 +132,7 @@ async fn ingest_continues_while_a_month_is_dropped_even_with_events_of_that_mont
         offered
     };
     let dropping = async {
-        let owner = kit.database.urls().owner;
+        let owner = kit.database.urls().owner.unwrap();
         let left = drop_month(&owner, day(2022, 7), "old").await.unwrap();
         done.cancel();
         left
@@ -155,7 +155,7 @@ async fn events_before_the_first_month_can_be_dropped_too() {
         [note(&keys, 0, "1970"), note(&keys, at(2020, 10), "the last"), note(&keys, at(2020, 11), "kept")];
     let intake = kit.intake();
     intake.offer(Some(relay), offered(&events), Refusals::default()).await.unwrap();
-    let owner = kit.database.urls().owner;
+    let owner = kit.database.urls().owner.unwrap();
     assert!(
         months_before(&owner, day(2020, 10)).await.unwrap().is_empty(),
         "the month does not end before that day"

@@ -93,6 +93,44 @@ async fn only_the_services_take_advisory_locks_and_export_snapshots() {
     }
 }
 
+/// In a loop with COMMIT these functions use up 60,000 ids a second, and PostgreSQL stops at 2^31.
+#[tokio::test]
+async fn only_the_services_use_up_transaction_ids_by_a_function() {
+    let kit = Kit::new().await;
+    let (service, owner) = (kit.database.service().await, kit.database.owner().await);
+    for call in ["SELECT pg_current_xact_id()::text", "SELECT txid_current()::text"] {
+        for person in [SharedRole::Reader, SharedRole::MessagesReader, SharedRole::Writer] {
+            let client = quipu::store::owner::connect(&kit.database.shared_role_url(person)).await.unwrap();
+            let told = client.batch_execute(call).await.unwrap_err();
+            assert_eq!(told.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{person:?}: {call}");
+        }
+        for client in [&service, &owner] {
+            client.batch_execute(call).await.unwrap();
+        }
+    }
+}
+
+/// These functions wait for a lock on the table before they look at privileges, and PostgreSQL cancels the
+/// autovacuum of a table for which a session waits.
+#[tokio::test]
+async fn no_role_for_people_maintains_an_index_by_a_function() {
+    let kit = Kit::new().await;
+    for person in [SharedRole::Reader, SharedRole::MessagesReader, SharedRole::Writer] {
+        let client = quipu::store::owner::connect(&kit.database.shared_role_url(person)).await.unwrap();
+        for call in [
+            "brin_summarize_new_values('events_pkey')",
+            "brin_summarize_range('events_pkey', 0)",
+            "brin_desummarize_range('events_pkey', 0)",
+            "gin_clean_pending_list('events_pkey')",
+        ] {
+            let told = client.batch_execute(&format!("SELECT {call}")).await.unwrap_err();
+            let said = told.as_db_error().expect("an answer of the database");
+            assert_eq!(said.code(), &SqlState::INSUFFICIENT_PRIVILEGE, "{person:?}: {call}");
+            assert!(said.message().contains("function"), "refused before a lock: {}", said.message());
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_service_appends_and_reads_and_makes_or_drops_nothing() {
     let kit = Kit::new().await;

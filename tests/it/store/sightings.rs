@@ -38,7 +38,7 @@ async fn an_event_erased_since_its_lookup_is_not_sighted() {
     let before = known(&owner).await;
 
     let subject = ErasureSubject::Event(events[7].id.to_bytes());
-    erase(&kit.database.urls().owner, subject, "x").await.unwrap();
+    erase(kit.database.urls().owner().unwrap(), subject, "x").await.unwrap();
     writer.append(sighting(relays[1], &before)).await.unwrap();
     assert_eq!(of(&owner, relays[1]).await, 39);
     // After a new lookup every event is sighted.
@@ -61,7 +61,7 @@ async fn a_month_dropped_since_the_lookup_gets_no_sightings() {
     let month = chrono::DateTime::from_timestamp(number(&owner, first).await, 0).unwrap().date_naive();
     let month =
         NaiveDate::from_ymd_opt(chrono::Datelike::year(&month), chrono::Datelike::month(&month), 1).unwrap();
-    drop_month(&kit.database.urls().owner, month, "old").await.unwrap();
+    drop_month(kit.database.urls().owner().unwrap(), month, "old").await.unwrap();
     let left = number(&owner, "SELECT count(*) FROM events").await;
     // Even by a writer that looked the event up after the month was announced and before it was dropped.
     let later = KnownEvents { as_of: i64::MAX, ..before.clone() };
@@ -160,7 +160,9 @@ async fn sightings_learnt_by_comparison_are_marked_and_counted_separately() {
     let status = read::status(&kit.pools.read).await.unwrap();
     assert_eq!((status.sightings, status.sightings_compared), (120, 70));
     // Erasing an event reduces both counts.
-    erase(&kit.database.urls().owner, ErasureSubject::Event(events[20].id.to_bytes()), "x").await.unwrap();
+    erase(kit.database.urls().owner().unwrap(), ErasureSubject::Event(events[20].id.to_bytes()), "x")
+        .await
+        .unwrap();
     let status = read::status(&kit.pools.read).await.unwrap();
     assert_eq!((status.sightings, status.sightings_compared), (117, 68));
     assert_eq!(kit.problems().await, Vec::<String>::new());

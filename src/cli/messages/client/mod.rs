@@ -110,7 +110,9 @@ fn advice(code: &str) -> &'static str {
 
 fn advice_of_socket(why: &SocketError) -> &'static str {
     match why {
-        SocketError::Dial(_) => "; does `quipu run messages` run there?",
+        SocketError::Dial(_) => {
+            "; does the service `messages` run there? `quipu run messages` alone listens elsewhere: `--url ws://127.0.0.1:8080/ws`"
+        }
         SocketError::Status(401 | 403) => {
             "; the token is not good here: `quipu messages token create` makes one"
         }

@@ -1,5 +1,5 @@
 //! Appends to `relay_log` (facts about relays), `sync_log` (outcomes of windows) and `relay_metadata`
-//! (snapshots).
+//! (snapshots), and maintains candidates.
 
 mod candidates;
 mod metadata;

@@ -21,7 +21,7 @@ use super::verdicts::Verdicts;
 use crate::services::archive::event::{GapCause, Window, WindowOutcome};
 
 /// Most requests for one window. Honest answers to all of them would be many thousand events. A relay that
-/// still contradicts itself after that is left with a gap, which is requested again when it expires.
+/// still contradicts itself after that is left with a gap, which is requested again after seven days.
 const ASKS_MAX: usize = 5_000;
 
 /// Result of requesting one window.

@@ -25,7 +25,7 @@ pub use delivery_rate::DeliveryRate;
 pub use document::{Document, document};
 pub use failure::{Checked, Failure, steady};
 pub use findings::{Auth, Findings};
-pub use oversized::Oversized;
+pub use oversized::{Finding, Oversized};
 pub use page::{Ask, Page};
 pub use refusal::refusal;
 pub use report::{MonitorProfile, announcement, report};

@@ -3,7 +3,9 @@
 //! Such a message ends the session, wherever the requested window began. So the window is narrowed: first the
 //! newest second alone, then parts that double in length; the part that ends the session is bisected. One
 //! second remains and becomes a known gap; all other seconds are archived. Every failed session narrows the
-//! window, so the number of sessions is logarithmic.
+//! window, so the number of sessions is logarithmic. Seconds that become due meanwhile are read after the
+//! search. Otherwise each session would begin with new seconds, and the search for a relay whose every answer
+//! is oversized would not end.
 
 use super::window::newest;
 use crate::services::archive::event::Window;
@@ -24,47 +26,68 @@ struct Narrowed {
     is_clear_above: bool,
 }
 
+/// What a failed session has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finding {
+    /// The message lies in a smaller window now.
+    Narrower,
+    /// It lies in this second, which becomes a gap.
+    Second(Window),
+    /// Too much is oversized: this window, all that is left, becomes a gap.
+    Rest(Window),
+}
+
 /// The search for one relay's oversized messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Oversized {
     narrowed: Option<Narrowed>,
     found: u32,
     in_a_row: u32,
+    /// The newest second of the search.
+    top: Option<i64>,
 }
 
 impl Oversized {
     /// The newest part of an open window, which must be walked before the rest. It may reach one second above
-    /// the window: a relay that treats `until` as exclusive shows the window's last second only then.
+    /// the window: a relay that treats `until` as exclusive shows the window's last second only then. `None`
+    /// for a window above the search, which waits for its end.
     #[must_use]
-    pub fn part(&self, open: Window) -> Window {
-        let Some(Narrowed { window, span, is_clear_above }) = self.narrowed else { return open };
+    pub fn part(&self, open: Window) -> Option<Window> {
+        let open = Window::new(open.since, self.top.map_or(open.until, |top| top.min(open.until)))?;
+        let Some(Narrowed { window, span, is_clear_above }) = self.narrowed else { return Some(open) };
         if open.until < window.since {
-            return open;
+            return Some(open);
         }
         if let Some(above) = Window::new(open.since.max(window.until + 1), open.until) {
-            return above;
+            return Some(above);
         }
         let part = newest(open, span.min(open.until - window.since + 1));
         let above = i64::from(is_clear_above && open.until == window.until);
-        Window { until: part.until + above, ..part }
+        Some(Window { until: part.until + above, ..part })
     }
 
     /// A part was walked without failure.
     pub fn walked(&mut self, part: Window) {
         self.in_a_row = 0;
-        let Some(mut narrowed) = self.narrowed.take() else { return };
+        let Some(mut narrowed) = self.narrowed.take() else {
+            self.top = None;
+            return;
+        };
         if part.since > narrowed.window.until {
             self.narrowed = Some(narrowed);
         } else if let Some(window) = Window::new(narrowed.window.since, part.since.saturating_sub(1)) {
             let half = (window.until - window.since + 1) / 2;
             narrowed.span = narrowed.span.saturating_mul(2).min(half).max(1);
             self.narrowed = Some(Narrowed { window, is_clear_above: true, ..narrowed });
+        } else {
+            self.top = None;
         }
     }
 
     /// A request for `asked`, the newest part of the open window that begins at `since`, was answered with an
-    /// oversized message. Returns the window that becomes a gap, if it is located.
-    pub fn narrow(&mut self, mut asked: Window, since: i64) -> Option<Window> {
+    /// oversized message.
+    pub fn narrow(&mut self, mut asked: Window, since: i64) -> Finding {
+        self.top.get_or_insert(asked.until);
         let before = self.narrowed.take();
         let is_clear_above = before.is_some_and(|n| {
             n.is_clear_above && (n.window.until..=n.window.until + 1).contains(&asked.until)
@@ -76,15 +99,19 @@ impl Oversized {
             let half = (asked.until - asked.since + 1) / 2;
             let span = if before.is_some() { half } else { 1 };
             self.narrowed = Some(Narrowed { window: asked, span, is_clear_above });
-            return None;
+            return Finding::Narrower;
         }
         self.found += 1;
         self.in_a_row += 1;
         if self.in_a_row < IN_A_ROW_MAX && self.found < FOUND_MAX {
-            return Some(asked);
+            if asked.since <= since {
+                // Nothing is left below, whose walk would end the search.
+                self.top = None;
+            }
+            return Finding::Second(asked);
         }
         *self = Self::default();
-        Window::new(since.min(asked.since), asked.until)
+        Finding::Rest(Window { since: since.min(asked.since), ..asked })
     }
 }
 
@@ -126,12 +153,12 @@ mod tests {
                 let ended_by_itself = open.into_iter().all(|open| {
                     let mut rest = Some(open);
                     while let Some(open) = rest {
-                        let part = oversized.part(open);
+                        let Some(part) = oversized.part(open) else { break };
                         let mut walk = Walk::new(part, self.cap, habits);
                         let mut went_well = true;
                         while let Some(ask) = walk.ask() {
                             let Some(answer) = self.answer(ask) else {
-                                gaps.extend(oversized.narrow(ask, open.since));
+                                gaps.extend(gap(oversized.narrow(ask, open.since)));
                                 went_well = false;
                                 break;
                             };
@@ -159,6 +186,14 @@ mod tests {
         }
     }
 
+    /// The window that becomes a gap.
+    fn gap(finding: Finding) -> Option<Window> {
+        match finding {
+            Finding::Narrower => None,
+            Finding::Second(gap) | Finding::Rest(gap) => Some(gap),
+        }
+    }
+
     const ALL: Window = Window { since: 0, until: 1_700_000_000 };
 
     #[test]
@@ -179,11 +214,40 @@ mod tests {
         let (mut open, mut sessions) = (Some(ALL), 0);
         while let Some(window) = open {
             sessions += 1;
-            if let Some(gap) = oversized.narrow(oversized.part(window), ALL.since) {
+            let part = oversized.part(window).unwrap();
+            if let Some(gap) = gap(oversized.narrow(part, ALL.since)) {
                 open = Window::new(ALL.since, gap.since - 1);
             }
         }
         assert_eq!(sessions, 6);
+    }
+
+    #[test]
+    fn such_a_relay_is_left_alone_also_when_new_seconds_become_due_between_its_sessions() {
+        let (mut oversized, mut gaps, mut now) = (Oversized::default(), Vec::new(), ALL.until);
+        for session in 1..=6 {
+            let windows = unproven(Window { since: 0, until: now }, &gaps);
+            let asked = windows.iter().find_map(|open| Some((oversized.part(*open)?, open.since)));
+            let (part, since) = asked.unwrap();
+            assert!(part.until <= ALL.until, "{part:?}");
+            let finding = oversized.narrow(part, since);
+            gaps.extend(gap(finding));
+            assert_eq!(matches!(finding, Finding::Rest(_)), session == 6, "{finding:?}");
+            now += 3;
+        }
+        // What has become due meanwhile is next.
+        let [left] = *unproven(Window { since: 0, until: now }, &gaps) else { panic!("{gaps:?}") };
+        assert_eq!(oversized.part(left), Some(left));
+        assert_eq!(left, Window { since: ALL.until + 1, until: now });
+    }
+
+    #[test]
+    fn a_message_in_the_oldest_open_second_does_not_keep_newer_seconds_from_being_read() {
+        let mut oversized = Oversized::default();
+        let open = Window { since: 100, until: 100 };
+        assert_eq!(oversized.narrow(oversized.part(open).unwrap(), open.since), Finding::Second(open));
+        let newer = Window { since: 101, until: 200 };
+        assert_eq!(oversized.part(newer), Some(newer));
     }
 
     proptest! {

@@ -88,7 +88,7 @@ impl Vanisher {
         let VanishRequest { id, pubkey, created_at } = *request;
         let subject = ErasureSubject::Vanish { request: id, pubkey, until: created_at };
         let reason = "the key asked to vanish (NIP-62)";
-        let left = removal::erase(&self.pools.urls().owner, subject, reason).await?;
+        let left = removal::erase(self.pools.urls().owner()?, subject, reason).await?;
         tracing::info!(request = hex::encode(id), "a request to vanish was carried out: {left} were removed");
         Ok(())
     }

@@ -181,12 +181,7 @@ pub const ROOM: Room = Room {
             loops: &[VANISHER],
             warnings: no_warnings,
             run_alone: same_alone,
-            start: |_| {
-                uncounted(|starting| {
-                    start_vanisher(starting);
-                    done(Ok(()))
-                })
-            },
+            start: |_| uncounted(|starting| done(start_vanisher(starting))),
         },
     ],
     page: None,

@@ -141,9 +141,12 @@ fn run_synchronizer(
     Ok(())
 }
 
-pub(super) fn start_vanisher(starting: &Starting<'_>) {
+pub(super) fn start_vanisher(starting: &Starting<'_>) -> Result<(), BoxError> {
     let parts = starting.parts;
+    // Without it every request would fail.
+    parts.pools.urls().owner()?;
     let own_urls = parts.settings.services.ingest.vanish_relay_urls.clone();
     let vanisher = Vanisher::new(parts.pools.clone(), parts.leases.clone(), own_urls);
     parts.run(&VANISHER, vanisher);
+    Ok(())
 }

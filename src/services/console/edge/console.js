@@ -112,7 +112,7 @@ function connect() {
       if (place && place.textContent !== text) place.textContent = text;
     };
     live("rate", rate(totals.events_per_second));
-    for (const name of ["events", "sightings", "relays", "relays_with_events"]) live(name, grouped(totals[name]));
+    for (const name of ["events", "sightings", "day_events", "day_sightings"]) live(name, grouped(totals[name]));
   });
   // Entries were skipped: reload to get the newest ones.
   source.addEventListener("reset", () => { source.close(); setTimeout(() => location.reload(), 500); });

@@ -71,6 +71,19 @@ pub(super) fn age(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
     }
 }
 
+/// A span of seconds in its largest fitting unit.
+pub(super) fn span(seconds: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, reason = "rounded for people; saturates")]
+    let seconds = seconds.max(0.0).round() as i64;
+    match seconds {
+        ..100 => format!("{seconds}{THIN}s"),
+        100..6_000 => format!("{}{THIN}min", seconds / 60),
+        6_000..172_800 => format!("{}{THIN}h", seconds / 3_600),
+        172_800..63_072_000 => format!("{} days", grouped(seconds / 86_400)),
+        _ => format!("{} years", grouped(seconds / 31_536_000)),
+    }
+}
+
 /// Age of an event by its signed time, which can be any number.
 pub(super) fn signed_age(now: DateTime<Utc>, created_at: i64) -> String {
     match DateTime::from_timestamp(created_at, 0) {
@@ -240,6 +253,15 @@ mod tests {
             ["just now", "59 s ago", "2 min ago", "2 h ago", "10 days ago", "dated 1970-04-26", "1970-01-01"]
         );
         assert_eq!(signed_age(at(0), i64::MAX), "date out of range");
+    }
+
+    #[test]
+    fn a_span_has_a_fitting_unit() {
+        let text = |seconds: f64| span(seconds).replace(THIN, " ");
+        assert_eq!(
+            [text(-1.0), text(59.6), text(100.0), text(7_200.0), text(864_000.0), text(1e8)],
+            ["0 s", "60 s", "1 min", "2 h", "10 days", "3 years"]
+        );
     }
 
     #[test]

@@ -1,22 +1,26 @@
 //! Routes of the console.
 
 mod chart;
+mod crawl;
 mod format;
+mod links;
 mod page;
 mod panels;
 mod status;
+mod storage;
 mod stream;
+mod wrong;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
 use axum::response::{IntoResponse, Response};
 
 use super::ConsoleState;
-use crate::http::{Access, Routes};
+use crate::http::{Access, Failure, Rejection, Routes, is_of_another_site};
 
-/// The routes: `/` for people, `/status.json` for scripts, `/events` for both.
+/// The routes: `/` for people, `/status.json` for scripts, `/events` for both; `/alerts.md` says what to do.
 pub fn routes(state: ConsoleState) -> Routes {
     Routes::new()
         .get("/", Access::Anyone, page)
@@ -29,6 +33,9 @@ pub fn routes(state: ConsoleState) -> Routes {
         .get("/console.js", Access::Anyone, async || {
             asset("text/javascript; charset=utf-8", include_str!("console.js"))
         })
+        .get("/alerts.md", Access::Anyone, async || {
+            asset("text/plain; charset=utf-8", include_str!("../../../../docs/alerts.md"))
+        })
         .get("/favicon.svg", Access::Anyone, async || asset("image/svg+xml", include_str!("favicon.svg")))
         .with_state(state)
 }
@@ -38,21 +45,35 @@ fn code(status: &status::Status) -> StatusCode {
     if status.archive.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-async fn page(State(state): State<ConsoleState>) -> Response {
+async fn page(State(state): State<ConsoleState>, headers: HeaderMap) -> Response {
     let status = status::status(&state).await;
     let latest = status::latest(&state).await;
-    (code(&status), [(CACHE_CONTROL, "no-store")], page::page(&status, &latest, &state.0.parts.pages))
+    let parts = &state.0.parts;
+    let links = links::links(&parts.links, &parts.listeners, &headers);
+    (code(&status), [(CACHE_CONTROL, "no-store")], page::page(&status, &latest, &parts.pages, &links))
         .into_response()
 }
 
-async fn panels(State(state): State<ConsoleState>) -> Response {
+async fn panels(State(state): State<ConsoleState>, headers: HeaderMap) -> Result<Response, Failure> {
+    refuse_other_sites(&headers)?;
     let status = status::status(&state).await;
-    (code(&status), [(CACHE_CONTROL, "no-store")], panels::panels(&status)).into_response()
+    Ok((code(&status), [(CACHE_CONTROL, "no-store")], panels::panels(&status)).into_response())
 }
 
-async fn status_json(State(state): State<ConsoleState>) -> Response {
+async fn status_json(State(state): State<ConsoleState>, headers: HeaderMap) -> Result<Response, Failure> {
+    refuse_other_sites(&headers)?;
     let status = status::status(&state).await;
-    (code(&status), [(CACHE_CONTROL, "no-store")], Json(status)).into_response()
+    Ok((code(&status), [(CACHE_CONTROL, "no-store")], Json(status)).into_response())
+}
+
+/// Refuses what a web page of another site requests in its visitor's browser. `/` stays open: other pages may
+/// link to it.
+fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Rejection> {
+    if is_of_another_site(headers) {
+        let why = "a web page of another site asks for what the console reads";
+        return Err(Rejection::new(StatusCode::FORBIDDEN, why).field("sec-fetch-site"));
+    }
+    Ok(())
 }
 
 fn asset(content_type: &'static str, text: &'static str) -> Response {

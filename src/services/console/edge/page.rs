@@ -5,14 +5,14 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::super::read::{Entry, Latest};
 use super::format::{pairs, spaced};
-use super::panels;
 use super::status::Status;
+use super::{crawl, panels, storage, wrong};
 
 /// The path of this page.
 const PATH: &str = "/";
 
-/// The page. `pages` are those of all rooms as (path, title).
-pub(super) fn page(status: &Status, latest: &Latest, pages: &[(&str, &str)]) -> Markup {
+/// The page. `pages` are those of all rooms as (path, title); `links` lead to other programs.
+pub(super) fn page(status: &Status, latest: &Latest, pages: &[(&str, &str)], links: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -33,19 +33,22 @@ pub(super) fn page(status: &Status, latest: &Latest, pages: &[(&str, &str)]) -> 
                     (panels::health(status))
                     p #link .link role="status" { "no live updates without JavaScript" }
                     (navigation(pages, PATH))
+                    (links)
                 }
                 main {
+                    (wrong::panel(status))
                     (panels::pulse(status))
                     div.columns {
                         div.left {
+                            (crawl::panel(status))
                             (panels::lists(status))
+                            (storage::panel(status))
                             (panels::services(status))
-                            (panels::journals(status))
                         }
                         (feed(status.now, latest))
                     }
                 }
-                footer { p { "What happened is appended and never changed." } p { a href="/status.json" { "status.json" } } }
+                footer { p { "What happened is appended and never changed." } }
             }
         }
     }

@@ -2,20 +2,24 @@
 
 use maud::{Markup, html};
 
-use super::super::read::{Journal, KindRow, RelayRow, Totals};
+use super::super::decide::full_in_days;
+use super::super::read::{KindRow, RelayRow};
 use super::chart::chart;
 use super::format::{age, bytes, grouped, kind_name, rate, signed_age};
-use super::status::{Archive, Status};
+use super::status::{Figures, Status, Totals};
+use super::{crawl, storage, wrong};
 use crate::lifecycle::{ServiceHealth, ServiceState};
 
 /// All panels; the script replaces each by its id.
 pub(super) fn panels(status: &Status) -> Markup {
     html! {
         (health(status))
+        (wrong::panel(status))
         (pulse(status))
-        (services(status))
+        (crawl::panel(status))
         (lists(status))
-        (journals(status))
+        (storage::panel(status))
+        (services(status))
     }
 }
 
@@ -36,57 +40,78 @@ pub(super) fn health(status: &Status) -> Markup {
 pub(super) fn pulse(status: &Status) -> Markup {
     html! {
         section #panel-pulse aria-label="Growth" {
-            @match &status.archive {
-                Some(archive) => {
-                    div.pulse {
-                        p.rate {
-                            strong data-live="rate" { (rate(archive.totals.events_per_second)) }
-                            span { "events a second" small { "stored, last minute" } }
-                        }
-                        figure {
-                            (chart(&archive.totals.minutes))
-                            figcaption { span { "an hour ago" } span { "one cord a minute, a knot for each decimal place" } span { "now" } }
-                        }
+            @if let Some(archive) = &status.archive {
+                div.pulse {
+                    p.rate {
+                        strong data-live="rate" { (rate(archive.totals.pulse.events_per_second)) }
+                        span { "events a second" small { "stored, last minute" } }
                     }
-                    @if archive.totals.events == 0 { (nothing_yet(&archive.totals)) }
-                    (figures(&archive.totals))
+                    figure {
+                        (chart(&archive.totals.pulse.minutes))
+                        figcaption { span { "an hour ago" } span { "one cord a minute, a knot for each decimal place" } span { "now" } }
+                    }
                 }
-                None => p.notice.bad {
-                    strong { "PostgreSQL does not answer." }
-                    " The numbers return when it does. The reason is shown at " em { "console" } " below and in the log."
-                },
+                @if archive.totals.totals.events == 0 { (nothing_yet(known(&status.figures))) }
+                (figures(&archive.totals, &status.figures))
             }
         }
     }
 }
 
-fn nothing_yet(totals: &Totals) -> Markup {
+/// Relays that were not retired or refused.
+fn known(figures: &Figures) -> i64 {
+    let rows = figures.archive.iter().flat_map(|archive| &archive.relays);
+    rows.filter(|row| row.state == "active").map(|row| row.relays).sum()
+}
+
+fn nothing_yet(relays: i64) -> Markup {
     html! {
         p.notice {
             strong { "Nothing archived yet." }
-            @if totals.relays == 0 {
+            @if relays == 0 {
                 " Add a relay with " code { "quipu relays add wss://…" } ", import a file with " code { "quipu import events.jsonl" }
                 ", or start with " code { "quipu up --sample" } " to see it work without the internet."
             } @else {
-                " " (grouped(totals.relays)) " relays are known, and the synchronizer reads them one after the other. You can also import a file: "
+                " " (grouped(relays)) " relays are known, and the synchronizer reads them one after the other. You can also import a file: "
                 code { "quipu import events.jsonl" } "."
             }
         }
     }
 }
 
-fn figures(totals: &Totals) -> Markup {
+fn figures(totals: &Totals, figures: &Figures) -> Markup {
+    let totals = &totals.totals;
+    let relays = figures.archive.iter().flat_map(|archive| &archive.relays);
+    let readable = relays.filter(|row| row.state == "active" && row.readable == "yes");
     html! {
         dl.figures {
-            div { dt { "events" } dd data-live="events" { (grouped(totals.events)) } }
-            div { dt { "sightings" } dd data-live="sightings" { (grouped(totals.sightings)) } }
-            div { dt { "relays known" } dd data-live="relays" { (grouped(totals.relays)) }
-                dd.note { span data-live="relays_with_events" { (grouped(totals.relays_with_events)) } " showed an event" } }
-            div { dt { "by network" } dd.note.networks {
-                @for network in &totals.networks { span { b { (grouped(network.relays)) } " " (network.name) } }
-                @if totals.networks.is_empty() { "none yet" }
-            } }
+            div { dt { "events" } dd data-live="events" { (grouped(totals.events)) }
+                dd.note { "+" span data-live="day_events" { (grouped(totals.day_events)) } " in 24 hours" } }
+            div { dt { "sightings" } dd data-live="sightings" { (grouped(totals.sightings)) }
+                dd.note { "+" span data-live="day_sightings" { (grouped(totals.day_sightings)) } " in 24 hours" } }
+            div { dt { "active relays" } @if figures.archive.is_some() {
+                dd { (grouped(known(figures))) }
+                dd.note { (grouped(readable.map(|row| row.relays).sum())) " can be read" }
+            } @else { dd.note { "cannot be read" } } }
+            div { dt { "database" } @if let Some(sizes) = &figures.sizes {
+                dd { (bytes(sizes.database_bytes)) }
+                dd.note { (disk(figures)) }
+            } @else { dd.note { "cannot be read" } } }
         }
+    }
+}
+
+/// In how many days the disk is full.
+fn disk(figures: &Figures) -> String {
+    let growth = figures.sizes.as_ref().and_then(|sizes| sizes.daily_growth_bytes);
+    match (figures.spare_bytes, growth) {
+        (None, _) => "free space is not measured".to_owned(),
+        (Some(spare), None) => format!("{} free", bytes(spare)),
+        (Some(spare), Some(growth)) => match full_in_days(spare, growth) {
+            None => format!("{} free", bytes(spare)),
+            Some(days @ ..3_650) => format!("disk full in {} days", grouped(days)),
+            Some(_) => "disk full in more than ten years".to_owned(),
+        },
     }
 }
 
@@ -189,40 +214,4 @@ fn relays(status: &Status, rows: &[RelayRow]) -> Markup {
 fn bar(count: i64, most: i64) -> Markup {
     let percent = (count.max(0)).saturating_mul(100) / most.max(1);
     html! { svg.bar aria-hidden="true" { rect width=(format!("{percent}%")) height="100%" rx="1" {} } }
-}
-
-/// Size of the journals, and how far the projections lag behind.
-pub(super) fn journals(status: &Status) -> Markup {
-    html! {
-        section #panel-journals {
-            @if let Some(Archive { totals, journals, .. }) = &status.archive {
-                h2 { "Journals" }
-                table { thead { tr { th { "journal" } th.number { "entries" } th.number { "on disk" } } }
-                    tbody { @for journal in journals.iter() { (journal_row(journal)) } } }
-                p.lag { (lag(totals)) }
-            }
-        }
-    }
-}
-
-fn journal_row(journal: &Journal) -> Markup {
-    html! {
-        tr { td { span.name { (journal.name) } }
-             td.number { @if !journal.is_exact { "about " } (grouped(journal.entries)) }
-             td.number { (bytes(journal.bytes)) } }
-    }
-}
-
-fn lag(totals: &Totals) -> Markup {
-    html! {
-        @match (totals.newest_tick, totals.batches_behind) {
-            (None, _) => { span.mark.wait {} "No tick yet: numbers appear after the first write." },
-            (_, None) => { span.mark.wait {} "The totals are being built; numbers grow until they have caught up." },
-            (Some(tick), Some(0)) => { span.mark.ok {} "Totals are up to date with tick " (grouped(tick)) "." },
-            (Some(tick), Some(batches)) => {
-                span.mark.wait {} "Totals are " @if batches >= 1000 { "more than " } (grouped(batches)) " batches and "
-                (format!("{:.1}", totals.behind_s)) "\u{202f}s behind tick " (grouped(tick)) "."
-            },
-        }
-    }
 }

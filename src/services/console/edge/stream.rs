@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
 use axum::http::header::{HeaderMap, HeaderName};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
@@ -30,8 +29,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::read::{self, Cursor, Page};
 use super::super::{ConsoleState, FRAMES_WAITING_MAX, SLOW_READER_TIMEOUT};
+use super::refuse_other_sites;
 use super::status;
-use crate::http::{Failure, Rejection, RequestContext, is_of_another_site};
+use crate::http::{Failure, Rejection, RequestContext};
 use crate::lifecycle::{BoxError, guarded};
 use crate::store::Error;
 
@@ -66,10 +66,7 @@ pub(super) async fn events(
     headers: HeaderMap,
     Query(query): Query<Resume>,
 ) -> Result<Response, Failure> {
-    if is_of_another_site(&headers) {
-        let why = "a web page of another site asks for the stream";
-        return Err(Rejection::new(StatusCode::FORBIDDEN, why).field("sec-fetch-site").into());
-    }
+    refuse_other_sites(&headers)?;
     let resumed = resume(&headers, query)?;
     let lifecycle = state.0.parts.lifecycle.clone();
     let drain = lifecycle.drain_token();
@@ -135,7 +132,7 @@ impl Feed {
                 _ = second.tick() => {
                     let current = status::totals(&self.state).await.map_err(|error| Ended(Some(error)))?;
                     if totals.as_ref() != Some(&current) {
-                        self.send(Event::default().event("totals").json_data(&*current)).await?;
+                        self.send(Event::default().event("totals").json_data(&current)).await?;
                         totals = Some(current);
                         last_sent = Instant::now();
                     }

@@ -1,13 +1,13 @@
-//! Queries of the console, in the read pool.
+//! Queries of the console. What the metrics show as well is in `store/figures/`.
 
 mod cache;
 mod entries;
-mod journals;
 mod lists;
-mod totals;
+mod pulse;
+mod signs;
 
 pub(super) use cache::{Cached, with_timeout};
 pub(super) use entries::{Cursor, Entry, Latest, Page, entries_after, latest, newest_tick};
-pub(super) use journals::{Journal, journals};
 pub(super) use lists::{KindRow, Lists, RelayRow, lists};
-pub(super) use totals::{Totals, totals};
+pub(super) use pulse::{Lag, Pulse, pulse};
+pub(super) use signs::{Signs, Traffic, signs, traffic};

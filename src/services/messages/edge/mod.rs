@@ -61,7 +61,7 @@ pub struct MessagesParts {
     pub lifecycle: Lifecycle,
     /// Metrics of messages.
     pub message_metrics: MessageMetrics,
-    /// All metrics of this process, which `/metrics` shows.
+    /// What `/metrics` shows: the same metrics.
     pub metrics: Metrics,
     /// Effective settings.
     pub settings: Messages,

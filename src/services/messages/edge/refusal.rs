@@ -73,14 +73,14 @@ impl Refusal {
         let (code, field, message, limit) = match self {
             Self::Request { code, field, message, limit } => (code, field, message, limit),
             Self::Store(Error::Data(error)) => {
-                tracing::warn!(error = %error, "the database refuses a client's data: {error}");
+                tracing::warn!("the database refuses a client's data: {error}");
                 let message = "the database refuses this data; the same request cannot succeed".to_owned();
                 (ErrorCode::InvalidPayload, "data", message, None)
             }
             // Not logged here: the log reports the lack of space once, not for each request.
             Self::Store(Error::NoSpace(_)) => return Failure::NoSpace,
             Self::Store(error) if error.is_outage() => {
-                tracing::warn!(error = %error, "a request failed because the database is unavailable: {error}");
+                tracing::warn!("a request failed because the database is unavailable: {error}");
                 return Failure::Busy { retry_after: RETRY_AFTER };
             }
             Self::Store(error) => return error.into(),

@@ -84,7 +84,9 @@ impl Follower {
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(error = %error, "reading messages ahead failed; the sessions read them themselves: {error}");
+                    tracing::debug!(
+                        "reading messages ahead failed; the sessions read them themselves: {error}"
+                    );
                     for mailbox in mailboxes {
                         mailbox.signal_more();
                     }

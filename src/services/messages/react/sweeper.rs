@@ -40,7 +40,7 @@ pub struct SweeperParts {
     pub settings: Messages,
 }
 
-/// The service `messages` apart from its listeners.
+/// The loop of `messages`: creates and drops hours of payloads, forgets devices, measures the clock.
 #[derive(Debug)]
 pub struct Sweeper {
     parts: SweeperParts,

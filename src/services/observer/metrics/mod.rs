@@ -36,14 +36,16 @@ pub(super) enum Group {
     Messages,
     /// Dead rows, the age of transaction ids, the last verification.
     Tables,
-    /// Gaps, proofs and certificates of all relays.
+    /// Gaps of all relays.
+    Gaps,
+    /// Proofs and certificates of all relays.
     Coverage,
     /// Sizes on disk.
     Sizes,
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Store,
         Self::Postgresql,
         Self::Pgbouncer,
@@ -51,12 +53,13 @@ impl Group {
         Self::Archive,
         Self::Messages,
         Self::Tables,
+        Self::Gaps,
         Self::Coverage,
         Self::Sizes,
     ];
 
-    const NAMES: [&'static str; 9] = {
-        let mut names = [""; 9];
+    const NAMES: [&'static str; 10] = {
+        let mut names = [""; 10];
         let mut group = 0;
         while group < Self::ALL.len() {
             names[group] = Self::ALL[group].as_str();
@@ -75,6 +78,7 @@ impl Group {
             Self::Archive => "archive",
             Self::Messages => "messages",
             Self::Tables => "tables",
+            Self::Gaps => "gaps",
             Self::Coverage => "coverage",
             Self::Sizes => "sizes",
         }

@@ -21,8 +21,12 @@ use super::{INTERVALS_KEPT, READING_MAX, read};
 use crate::base::Clock;
 use crate::lifecycle::{CycleOutcome, Service};
 use crate::store::lease::Leases;
-use crate::store::{Error, PoolerConsole, Pools};
+use crate::store::{Error, PoolerConsole, Pools, figures};
 use crate::telemetry::Samples;
+
+/// SQLSTATE: the database does not exist. PgBouncer has its console in the database `pgbouncer`, PostgreSQL
+/// has none.
+const NO_DATABASE: &str = "3D000";
 
 /// The name of the service and of its lease.
 const NAME: &str = "observer";
@@ -72,7 +76,7 @@ impl Group {
         match self {
             Self::Store | Self::Postgresql | Self::Pgbouncer | Self::Replica => 1,
             Self::Archive | Self::Messages | Self::Tables => 4,
-            Self::Coverage | Self::Sizes => 20,
+            Self::Gaps | Self::Coverage | Self::Sizes => 20,
         }
     }
 }
@@ -133,10 +137,14 @@ impl Observer {
             return;
         }
         let read = group.as_str();
-        if group == Group::Pgbouncer {
-            tracing::info!(error = %error, "PgBouncer's admin console cannot be read, so it has no metrics: {error}");
+        if group == Group::Pgbouncer && error.sqlstate() == Some(NO_DATABASE) {
+            tracing::info!(
+                "DATABASE_URL leads to PostgreSQL itself: there is no PgBouncer to read metrics of"
+            );
+        } else if group == Group::Pgbouncer {
+            tracing::info!("PgBouncer's admin console cannot be read, so it has no metrics: {error}");
         } else {
-            tracing::warn!(read, error = %error, "the metrics of group {read} cannot be read: {error}");
+            tracing::warn!(read, "the metrics of group {read} cannot be read: {error}");
         }
     }
 
@@ -152,11 +160,12 @@ impl Observer {
                 None => return Ok(None),
             },
             Group::Replica => samples::replica(read::replica_lag(read).await?, &mut samples),
-            Group::Archive => samples::archive(&read::archive(read).await?, &mut samples),
-            Group::Messages => samples::messages(&read::messages(session).await?, &mut samples),
+            Group::Archive => samples::archive(&figures::archive(read).await?, &mut samples),
+            Group::Messages => samples::messages(&figures::messages(session).await?, &mut samples),
             Group::Tables => samples::tables(&read::tables(session).await?, &mut samples),
-            Group::Coverage => samples::coverage(&read::coverage(read).await?, &mut samples),
-            Group::Sizes => samples::sizes(&read::sizes(session).await?, &mut samples),
+            Group::Gaps => samples::gaps(&figures::gaps(read).await?, &mut samples),
+            Group::Coverage => samples::coverage(&figures::coverage(read).await?, &mut samples),
+            Group::Sizes => samples::sizes(&figures::sizes(session).await?, &mut samples),
         }
         Ok(Some(samples))
     }

@@ -1,8 +1,9 @@
 //! From what was read to the values of metrics.
 
 use crate::services::observer::metrics::{archive as of_archive, server as of_server, store as of_store};
-use crate::services::observer::read::{Archive, Coverage, Messages, Sessions, Sizes, Store, Tables};
+use crate::services::observer::read::{Sessions, Store, Tables};
 use crate::store::PoolerFigures;
+use crate::store::figures::{Archive, Gaps, Messages, NetworkCoverage, Sizes};
 use crate::store::labels::{lease_kind, role};
 use crate::telemetry::Samples;
 
@@ -59,13 +60,17 @@ pub(super) fn archive(read: &Archive, samples: &mut Samples) {
     samples.add(&of_archive::VANISH_REQUESTS, &["honoured"], count(totals.vanish_honoured));
 }
 
-pub(super) fn coverage(read: &Coverage, samples: &mut Samples) {
-    for (cause, gaps) in &read.gaps {
+pub(super) fn gaps(read: &Gaps, samples: &mut Samples) {
+    for (cause, gaps) in &read.causes {
         samples.add(&of_archive::GAPS, &[cause], count(*gaps));
     }
-    for row in &read.networks {
-        let with_gaps = read.gap_relays.iter().find(|(network, _)| *network == row.network);
-        samples.add(&of_archive::GAP_RELAYS, &[&row.network], with_gaps.map_or(0.0, |found| count(found.1)));
+    for (network, relays) in &read.relays {
+        samples.add(&of_archive::GAP_RELAYS, &[network], count(*relays));
+    }
+}
+
+pub(super) fn coverage(read: &[NetworkCoverage], samples: &mut Samples) {
+    for row in read {
         samples.add(&of_archive::PROVEN_RELAYS, &[&row.network], count(row.proven));
         samples.add(&of_archive::CERTIFICATES, &[&row.network], count(row.expiring));
     }

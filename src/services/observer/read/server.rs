@@ -1,11 +1,9 @@
 //! PostgreSQL's statistics of the primary and of the replica.
 
-use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
-use super::bounded;
-use crate::services::observer::STATEMENT_MAX;
 use crate::store::Error;
+use crate::store::figures::{Verification, bounded, verification};
 
 /// Sessions and counters of the primary.
 #[derive(Debug)]
@@ -34,7 +32,7 @@ pub(in crate::services::observer) struct Sessions {
 
 /// The row of a session whose role we do not belong to has neither state nor type.
 pub(in crate::services::observer) async fn sessions(session: &PgPool) -> Result<Sessions, Error> {
-    let mut moment = bounded(session, STATEMENT_MAX).await?;
+    let mut moment = bounded(session).await?;
     let found = sqlx::query_as!(
         Sessions,
         r#"-- observer_sessions
@@ -67,7 +65,7 @@ pub(in crate::services::observer) async fn sessions(session: &PgPool) -> Result<
 
 /// How far the server of `read` is behind its primary, in seconds; `None` if it is a primary.
 pub(in crate::services::observer) async fn replica_lag(read: &PgPool) -> Result<Option<f64>, Error> {
-    let mut moment = bounded(read, STATEMENT_MAX).await?;
+    let mut moment = bounded(read).await?;
     let lag = sqlx::query_scalar!(
         r#"-- observer_replica_lag
            SELECT CASE WHEN NOT pg_is_in_recovery() THEN NULL
@@ -90,16 +88,8 @@ pub(in crate::services::observer) struct Tables {
     pub(in crate::services::observer) verification: Option<Verification>,
 }
 
-/// The newest run of `quipu verify`.
-#[derive(Debug)]
-pub(in crate::services::observer) struct Verification {
-    pub(in crate::services::observer) ended_at: DateTime<Utc>,
-    pub(in crate::services::observer) seconds: f64,
-    pub(in crate::services::observer) problems: i32,
-}
-
 pub(in crate::services::observer) async fn tables(session: &PgPool) -> Result<Tables, Error> {
-    let mut moment = bounded(session, STATEMENT_MAX).await?;
+    let mut moment = bounded(session).await?;
     let dead = sqlx::query!(
         r#"-- observer_dead_rows
            SELECT coalesce(p.relname, t.relname)::text AS "table!", sum(t.n_dead_tup)::bigint AS "dead!"
@@ -115,13 +105,7 @@ pub(in crate::services::observer) async fn tables(session: &PgPool) -> Result<Ta
     )
     .fetch_one(&mut *moment)
     .await?;
-    let verification = sqlx::query_as!(
-        Verification,
-        r#"-- observer_verification
-           SELECT ended_at, seconds, problems FROM verification ORDER BY ended_at DESC LIMIT 1"#
-    )
-    .fetch_optional(&mut *moment)
-    .await?;
+    let verification = verification(&mut moment).await?;
     moment.commit().await?;
     let dead_rows = dead.into_iter().map(|row| (row.table, row.dead)).collect();
     Ok(Tables { dead_rows, unfrozen, verification })

@@ -1,10 +1,9 @@
-//! Leases, ticks, projections, and sizes on disk.
+//! Leases, ticks and projections.
 
 use sqlx::PgPool;
 
-use super::bounded;
-use crate::services::observer::STATEMENT_MAX;
 use crate::store::Error;
+use crate::store::figures::bounded;
 
 /// Leases, ticks and projections.
 #[derive(Debug)]
@@ -26,7 +25,7 @@ pub(in crate::services::observer) struct Lag {
 
 /// From the primary: a replica's leases are those of a moment ago.
 pub(in crate::services::observer) async fn store(session: &PgPool) -> Result<Store, Error> {
-    let mut moment = bounded(session, STATEMENT_MAX).await?;
+    let mut moment = bounded(session).await?;
     let leases = sqlx::query!(
         r#"-- observer_leases
            SELECT split_part(name, '/', 1) AS "kind!", count(*) AS "leases!" FROM lease
@@ -50,59 +49,4 @@ pub(in crate::services::observer) async fn store(session: &PgPool) -> Result<Sto
     .await?;
     moment.commit().await?;
     Ok(Store { leases: leases.into_iter().map(|row| (row.kind, row.leases)).collect(), tick_age_s, lags })
-}
-
-/// Sizes on disk.
-#[derive(Debug)]
-pub(in crate::services::observer) struct Sizes {
-    pub(in crate::services::observer) journals: Vec<JournalSize>,
-    pub(in crate::services::observer) database_bytes: i64,
-    /// Bytes that a day adds to events and sightings; `None` in the first hour.
-    pub(in crate::services::observer) daily_growth_bytes: Option<f64>,
-    /// Months of events that begin in the future.
-    pub(in crate::services::observer) months_ahead: i64,
-    /// Hours of messages' payloads that begin in the future.
-    pub(in crate::services::observer) hours_ahead: i64,
-}
-
-/// Size of one journal.
-#[derive(Debug)]
-pub(in crate::services::observer) struct JournalSize {
-    pub(in crate::services::observer) journal: String,
-    /// An estimate.
-    pub(in crate::services::observer) rows: i64,
-    pub(in crate::services::observer) bytes: i64,
-}
-
-/// From the primary, whose statistics count rows.
-pub(in crate::services::observer) async fn sizes(session: &PgPool) -> Result<Sizes, Error> {
-    let mut moment = bounded(session, STATEMENT_MAX).await?;
-    let journals = sqlx::query_as!(
-        JournalSize,
-        r#"-- observer_journals
-           SELECT journal AS "journal!", rows AS "rows!", bytes AS "bytes!" FROM journal_sizes"#
-    )
-    .fetch_all(&mut *moment)
-    .await?;
-    let row = sqlx::query!(
-        r#"-- observer_sizes
-           SELECT pg_database_size(current_database()) AS "database!",
-                  (SELECT bytes_a_day FROM archive_growth WHERE days >= 1.0 / 24) AS growth,
-                  (SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-                   WHERE i.inhparent = 'events'::regclass AND c.relname ~ '^events_y\d{4}m\d{2}$'
-                     AND c.relname > 'events_y' || to_char(now() AT TIME ZONE 'UTC', 'YYYY"m"MM')) AS "months!",
-                  (SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-                   WHERE i.inhparent = 'message_payloads'::regclass
-                     AND c.relname > 'message_payloads_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD"h"HH24')) AS "hours!""#
-    )
-    .fetch_one(&mut *moment)
-    .await?;
-    moment.commit().await?;
-    Ok(Sizes {
-        journals,
-        database_bytes: row.database,
-        daily_growth_bytes: row.growth,
-        months_ahead: row.months,
-        hours_ahead: row.hours,
-    })
 }

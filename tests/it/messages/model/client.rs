@@ -270,6 +270,10 @@ async fn stream(
                 if read? == 0 {
                     return Ok(None);
                 }
+                // The last event of a stream whose store cannot be read; its data is no message.
+                if event.starts_with(b"event: error") {
+                    return Ok(None);
+                }
                 if let Some(data) = event.strip_prefix(b"data:") {
                     let frame = serde_json::from_slice(data).map_err(io_error)?;
                     model.lock().unwrap().delivered(connection, &frame, now_ms());

@@ -38,9 +38,9 @@ use super::page::{Ask, CAP_MIN, Page};
 use super::verdicts::{Verdict, Verdicts};
 use crate::services::archive::event::{GapCause, Window, WindowOutcome};
 
-/// Limit on events that arrive after the end (EOSE) of the answer they belong to; above it, and above a tenth
-/// of the next answer, the relay's EOSE proves nothing. A few late events are normal: new events with an old
-/// date.
+/// Limit on events that arrive after the end (EOSE) of the answer they belong to. When there are more, and
+/// more than a tenth of the next answer, the relay's EOSE proves nothing. A few late events are normal: new
+/// events with an old date.
 const LATE_MAX: usize = 5;
 
 const LATE: &str = "events arrive after the end of the answer they belong to";
@@ -260,7 +260,7 @@ impl Walk {
             (Probe::VanishedSecond | Probe::EmptyWindow, _) if answer.late > 0 => {
                 self.give_up(GapCause::LateEvents, LATE);
             }
-            // Two empty answers prove the end.
+            // Nothing is older: this answer and, except below a flooded second, the one before it say so.
             (Probe::Below(_) | Probe::VanishedSecond | Probe::EmptyWindow, None) => {
                 self.complete_down_to(self.window.since);
             }
@@ -275,8 +275,8 @@ impl Walk {
         self.give_up(GapCause::Unusable, &reason);
     }
 
-    /// Verdicts since the last call: at the end of the walk everything that remains, before that everything
-    /// above the oldest second seen.
+    /// Verdicts since the last call: at the end of the walk everything that remains; before that, unless a
+    /// probe is pending or the walk goes by halves, everything above the oldest second seen.
     pub fn take_verdicts(&mut self) -> Vec<Verdict> {
         // A pending probe may still disprove the last page.
         if matches!(self.mode, Mode::Page)

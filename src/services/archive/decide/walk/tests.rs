@@ -223,7 +223,7 @@ proptest! {
         }
     }
 
-    /// Every walk ends, and every second of the window has exactly one verdict.
+    /// Every walk ends, and every second of the window has exactly one verdict; the last one may have none.
     #[test]
     fn a_walk_ends_and_judges_each_second_once(
         seconds in prop::collection::vec(0_i64..40, 0..120), cap in 1_usize..30, habit in habits(),

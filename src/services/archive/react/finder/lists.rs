@@ -80,7 +80,7 @@ impl Finder {
                 }
                 Err(error) => {
                     self.parts.metrics.list(error.reason());
-                    tracing::warn!(list = list.url, %error, "list {} cannot be read: {error}", list.url);
+                    tracing::warn!(list = list.url, "list {} cannot be read: {error}", list.url);
                 }
             }
         }

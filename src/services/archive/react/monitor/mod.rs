@@ -285,7 +285,7 @@ impl Monitor {
         match append(snapshot).await {
             Ok(()) => return Ok(()),
             Err(store::Error::Data(error)) => {
-                tracing::warn!(relay.url = %url, %error, "{url}: its document cannot be stored: {error}");
+                tracing::warn!(relay.url = %url, "{url}: its document cannot be stored: {error}");
             }
             Err(error) => return Err(error.into()),
         }

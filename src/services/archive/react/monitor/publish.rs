@@ -122,7 +122,7 @@ impl Publisher {
                     Ok(Some(false)) => "refused",
                     Ok(None) => "away",
                     Err(error) => {
-                        tracing::warn!(relay.url = %url, %error, "publishing to {url} failed: {error}");
+                        tracing::warn!(relay.url = %url, "publishing to {url} failed: {error}");
                         targets.insert(url.clone(), Target::RetryAt(Instant::now() + RETRY_PAUSE));
                         error.reason()
                     }

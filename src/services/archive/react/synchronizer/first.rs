@@ -131,7 +131,7 @@ async fn run_first_look(crawl: Arc<Crawl>, assignment: Assignment, drain: Cancel
     if ended.await.is_err()
         && let Err(error) = crawl.given_up(relay, url.network()).await
     {
-        tracing::warn!(relay.url = %url, %error, "the end of a first look could not be recorded: {error}");
+        tracing::warn!(relay.url = %url, "the end of a first look could not be recorded: {error}");
     }
 }
 

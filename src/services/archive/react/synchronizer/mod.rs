@@ -189,7 +189,9 @@ impl Service for Synchronizer {
                 Ok(()) => reached = Instant::now(),
                 // A short outage of the database ends no session: the leases are still valid for `lease`.
                 Err(SyncError::Store(error)) if reached.elapsed() < lease => {
-                    tracing::warn!(%error, "no relays can be claimed at the moment; running sessions continue while their leases last: {error}");
+                    tracing::warn!(
+                        "no relays can be claimed at the moment; running sessions continue while their leases last: {error}"
+                    );
                 }
                 Err(error) => return Err(error),
             }

@@ -61,7 +61,7 @@ impl Crawl {
         let given_back = self.parts.leases.release(&[lease_name(relay.0)]).await;
         let recorded = visits::ended(&self.parts.pools, relay, outcome).await;
         if let Err(error) = scheduled.and(given_back).and(recorded) {
-            tracing::warn!(relay.url = %url, %error, "the end of the session with {url} could not be recorded: {error}");
+            tracing::warn!(relay.url = %url, "the end of the session with {url} could not be recorded: {error}");
         }
     }
 
@@ -89,7 +89,7 @@ impl Crawl {
                 return Ok(());
             }
             Err(SyncError::Store(error)) if error.is_outage() => {
-                tracing::warn!(relay.url = %url, %error, "session with {url} ended because PostgreSQL is away: {error}");
+                tracing::warn!(relay.url = %url, "session with {url} ended because PostgreSQL is away: {error}");
                 self.agenda().later(relay.0, now + OUTAGE_PAUSE);
                 return Ok(());
             }
@@ -101,7 +101,7 @@ impl Crawl {
         };
         match &error {
             SyncError::Relay(_) | SyncError::MostlyRefused { .. } => {
-                tracing::debug!(relay.url = %url, %error, ?pause, "session with {url} failed: {error}");
+                tracing::debug!(relay.url = %url, ?pause, "session with {url} failed: {error}");
             }
             _ => set_aside("synchronizer_session", url.as_str(), Some(pause), &error),
         }

@@ -11,10 +11,12 @@
 //! | rate below the minimum | moves to the slow pool | stays until its turn ends |
 //! | turn ended, rate reached | queues again if all slots are taken | moves to the first pool |
 //! | turn ended, rate not reached | moves to the slow pool | queues again if all slots are taken |
+//! | rate below the minimum in a comparison (NIP-77) | stays, and is read page by page | the same |
 //! | caught up | gives its slot back | gives its slot back, next time first pool |
 //!
-//! [`next`] decides the first three rows; `visit/slot.rs` carries them out. A relay in the first pool that
-//! does not answer in the time that the rate allows counts as below the minimum.
+//! [`next`] decides the first three rows; `visit/slot.rs` carries them out, the fourth is in
+//! `visit/claims.rs`. A relay in the first pool that does not answer in the time that the rate allows counts
+//! as below the minimum.
 
 use std::time::Duration;
 

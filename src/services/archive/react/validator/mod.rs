@@ -210,7 +210,7 @@ impl Validator {
         let Err(error) = probe(&self.parts.outside, url, Trust::Discovered, timeouts).await else {
             return Ok(Ok(()));
         };
-        tracing::debug!(relay.url = %url, %error, "{url} is not a relay: {error}");
+        tracing::debug!(relay.url = %url, "{url} is not a relay: {error}");
         let reason = error.reason();
         let is_uplink_down = may_be_ours(reason) && self.uplink.is_down(&self.parts, network, began).await?;
         Ok(Err(if is_uplink_down { "uplink" } else { reason }))

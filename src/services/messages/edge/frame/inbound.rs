@@ -109,7 +109,7 @@ pub fn parse(text: &str) -> Result<Inbound, Malformed> {
     if !text.trim_start().starts_with('{') {
         return Err(Malformed("not a JSON object".to_owned()));
     }
-    let fields: Fields = serde_json::from_str(text).map_err(|error| malformed(&error))?;
+    let fields: Fields = serde_json::from_str(text).map_err(|error| malformed(text, &error))?;
     Ok(match fields.frame.as_deref() {
         Some("hello") => Inbound::Hello {
             wayfarer_id: fields.wayfarer_id.unwrap_or_default(),
@@ -135,11 +135,22 @@ pub fn parse(text: &str) -> Result<Inbound, Malformed> {
     })
 }
 
-/// serde's messages quote the input at any length, so they are replaced.
-fn malformed(error: &serde_json::Error) -> Malformed {
+/// serde's messages quote the input at any length, so they are replaced. The text is parsed a second time to
+/// find the field, which valid frames need not pay for.
+fn malformed(text: &str, error: &serde_json::Error) -> Malformed {
     let what = match error.classify() {
-        Category::Data => "a field is duplicated or has the wrong type",
-        Category::Io | Category::Syntax | Category::Eof => "not JSON",
+        Category::Data => {
+            let mut parser = serde_json::Deserializer::from_str(text);
+            let place = serde_path_to_error::deserialize::<_, Fields>(&mut parser)
+                .err()
+                .map(|error| error.path().to_string())
+                .filter(|path| path != ".");
+            match place {
+                Some(field) => format!("{field} has the wrong type"),
+                None => "a field is duplicated".to_owned(),
+            }
+        }
+        Category::Io | Category::Syntax | Category::Eof => "not JSON".to_owned(),
     };
     Malformed(format!("{what} (line {}, column {})", error.line(), error.column()))
 }
@@ -238,7 +249,6 @@ mod tests {
     #[test]
     fn malformed_frames_are_refused_without_quoting_them() {
         let long = format!(r#"{{"type":"send","ttl_seconds":"{}"}}"#, "x".repeat(100_000));
-        let wrong_type = "a field is duplicated or has the wrong type (line 1, column ";
         for (text, reason) in [
             ("", "not a JSON object"),
             ("null", "not a JSON object"),
@@ -246,10 +256,10 @@ mod tests {
             ("{", "not JSON (line 1, column 1)"),
             (r#"{"type":"ack"} {}"#, "not JSON (line 1, column 16)"),
             (r#"{"type":"ack","msg_id":"\ud800"}"#, "not JSON (line 1, column "),
-            (r#"{"type":5}"#, wrong_type),
-            (r#"{"type":"ack","msg_id":"a","msg_id":"b"}"#, wrong_type),
-            (r#"{"type":"ack","msg_id":7}"#, wrong_type),
-            (&*long, wrong_type),
+            (r#"{"type":5}"#, "type has the wrong type (line 1, column "),
+            (r#"{"type":"ack","msg_id":"a","msg_id":"b"}"#, "a field is duplicated (line 1, column "),
+            (r#"{"type":"ack","msg_id":7}"#, "msg_id has the wrong type (line 1, column "),
+            (&*long, "ttl_seconds has the wrong type (line 1, column "),
         ] {
             let Malformed(found) = parse(text).unwrap_err();
             assert!(found.starts_with(reason) && found.len() < 100, "{text:.60}: {found}");

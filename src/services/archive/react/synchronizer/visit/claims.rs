@@ -85,6 +85,11 @@ impl Claims {
         self.ranked.iter().take(sample_size(self.events.len())).map(|(_, event)| *event).collect()
     }
 
+    /// The compared windows.
+    fn windows(self) -> Vec<Window> {
+        self.windows.into_iter().map(|claimed| claimed.window).collect()
+    }
+
     /// Removes `some` events from the claims.
     fn leave_out(&mut self, some: &[(KnownEvent, EventId)]) {
         self.events.retain(|event| some.iter().all(|(out, _)| out.number != event.number));
@@ -108,7 +113,7 @@ impl Visit<'_> {
         let suspended = self.suspend_rate();
         let Some(shown) = stop.run_until_cancelled(self.show(&sample)).await else { return Ok(Vec::new()) };
         self.resume_rate(suspended);
-        let reason = match shown {
+        match shown {
             Ok(Some((shown, missing))) => {
                 let lacking = sample.len() - shown;
                 if self.is_excused(sample.len(), lacking, &missing).await? {
@@ -117,15 +122,25 @@ impl Visit<'_> {
                     return Ok(Vec::new());
                 }
                 self.note_false_claim(claims.events.len(), sample.len(), lacking).await?;
-                "false_claim"
+                self.give_up_comparing("false_claim");
             }
-            Err(SyncError::Relay(RelayError::Closed(_))) => "unproven",
-            Ok(None) => "too_slow",
-            Err(error) if self.mark_too_slow(&error) => "too_slow",
+            Err(SyncError::Relay(RelayError::Closed(_))) => self.give_up_comparing("unproven"),
+            Ok(None) => self.stop_slow_comparing(),
+            Err(error) if self.mark_too_slow(&error) => self.stop_slow_comparing(),
             Err(error) => return Err(error),
-        };
-        self.give_up_comparing(reason);
-        Ok(claims.windows.into_iter().map(|claimed| claimed.window).collect())
+        }
+        Ok(claims.windows())
+    }
+
+    /// Stops comparing with a relay that is below the minimum rate in it, in this session and later ones. What
+    /// it announces may be false, but its pages may be quick: it keeps its slot and is judged anew by them.
+    pub(super) fn stop_slow_comparing(&mut self) {
+        self.crawl.disable_comparing(self.assignment.relay);
+        self.give_up_comparing("too_slow");
+        if let Some(slot) = &mut self.slot {
+            slot.is_lost = false;
+            slot.rate.restart();
+        }
     }
 
     /// Stops comparing for the rest of this session.

@@ -15,7 +15,7 @@ use super::Visit;
 use super::record::Tally;
 use crate::base::nostr_event::{EventId, OfferedEvent, Refusal, Refusals};
 use crate::net::relay::{AnswerPage, RelayError};
-use crate::services::archive::decide::{Ask, Page, Until, Verdict, Walk};
+use crate::services::archive::decide::{Ask, Finding, Page, Until, Verdict, Walk};
 use crate::services::archive::event::{GapCause, Window, WindowOutcome};
 
 /// Verdicts are recorded at least this often, so that a killed process repeats little.
@@ -30,7 +30,7 @@ impl Visit<'_> {
             if self.read_mode == ReadMode::Normal {
                 return self.walk_part(open, open.since).await;
             }
-            let part = crawl.oversized(relay, |oversized| oversized.part(open));
+            let Some(part) = crawl.oversized(relay, |oversized| oversized.part(open)) else { break };
             self.walk_part(part, open.since).await?;
             if !stop.is_cancelled() {
                 crawl.oversized(relay, |oversized| oversized.walked(part));
@@ -58,10 +58,20 @@ impl Visit<'_> {
         else {
             return ended;
         };
-        let gap = self.crawl.oversized(self.assignment.relay, |oversized| oversized.narrow(asked, since));
+        let finding = self.crawl.oversized(self.assignment.relay, |oversized| oversized.narrow(asked, since));
         let outcome = WindowOutcome::Gap { cause: GapCause::OversizedMessage, reason: error.to_string() };
-        self.record(gap.map(|gap| (gap, outcome)).into_iter().collect(), &mut tally).await?;
-        Err(SyncError::Narrowed)
+        match finding {
+            Finding::Narrower => Err(SyncError::Narrowed),
+            Finding::Second(gap) => {
+                self.record(vec![(gap, outcome)], &mut tally).await?;
+                Err(SyncError::Narrowed)
+            }
+            // The relay sends nothing else, so it is visited again after a pause, which grows.
+            Finding::Rest(gap) => {
+                self.record(vec![(gap, outcome)], &mut tally).await?;
+                ended
+            }
+        }
     }
 
     /// Records the verdicts of a walk. A second that pages cannot show completely may still be compared

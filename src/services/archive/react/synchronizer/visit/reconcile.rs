@@ -78,6 +78,9 @@ impl Visit<'_> {
             if self.claims.are_many() || self.is_rate_due() {
                 doubted.extend(self.check_claims().await?);
             }
+            if !self.judge_rate().await? {
+                self.stop_slow_comparing();
+            }
             if !self.keep_slot().await? {
                 return Ok(None);
             }
@@ -183,8 +186,7 @@ impl Visit<'_> {
         let withheld = match fetched {
             Ok(Some(withheld)) => withheld,
             Ok(None) => {
-                self.crawl.disable_comparing(self.assignment.relay);
-                self.give_up_comparing("too_slow");
+                self.stop_slow_comparing();
                 return Ok(Compared::Unfit);
             }
             Err(SyncError::Relay(RelayError::Closed(_))) => return Ok(Compared::Unfit),

@@ -1,9 +1,14 @@
-//! Polls for new ticks, once for all streams of the process.
+//! The loops of the console: one polls for new ticks, once for all streams of the process, the other keeps the
+//! past of the figures whose trend is a rule.
+
+mod trends;
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+
+pub use trends::{Trends, trends};
 
 use super::{ConsoleState, read};
 use crate::lifecycle::{CycleOutcome, Schedule, Service};

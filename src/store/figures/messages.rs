@@ -1,27 +1,30 @@
 //! Messages that wait. Only numbers are read: no identities and no payloads.
 
+use serde::Serialize;
 use sqlx::PgPool;
 
 use super::bounded;
-use crate::services::observer::{PENDING_MAX, STATEMENT_MAX};
 use crate::store::Error;
 
+/// Waiting messages that are looked at: each costs three index searches.
+const PENDING_MAX: i64 = 10_000;
+
 /// Messages that wait.
-#[derive(Debug)]
-pub(in crate::services::observer) struct Messages {
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Messages {
     /// An estimate.
-    pub(in crate::services::observer) stored: i64,
+    pub(crate) stored: i64,
     /// Of the messages that expire first, those that no device has acknowledged.
-    pub(in crate::services::observer) pending: i64,
+    pub(crate) pending: i64,
     /// Age of the oldest of these in seconds.
-    pub(in crate::services::observer) oldest_s: Option<f64>,
+    pub(crate) oldest_s: Option<f64>,
     /// Time until the first of these expires, in seconds.
-    pub(in crate::services::observer) next_loss_s: Option<f64>,
+    pub(crate) next_loss_s: Option<f64>,
 }
 
 /// From the primary: an acknowledgement that a replica has not seen yet would count as missing.
-pub(in crate::services::observer) async fn messages(session: &PgPool) -> Result<Messages, Error> {
-    let mut moment = bounded(session, STATEMENT_MAX).await?;
+pub(crate) async fn messages(session: &PgPool) -> Result<Messages, Error> {
+    let mut moment = bounded(session).await?;
     // While the statistics are those of an empty table, PostgreSQL would read and sort every payload.
     sqlx::query!(
         r#"-- search_message_indexes
