@@ -42,7 +42,7 @@ pub(super) async fn number(database: &TestDatabase, sql: &str) -> i64 {
 
 /// What `quipu verify` finds in this database.
 pub(super) async fn problems(database: &TestDatabase) -> Vec<String> {
-    let findings = verify_tables(&database.urls().owner).await.unwrap();
+    let findings = verify_tables(database.urls().owner().unwrap()).await.unwrap();
     findings.into_iter().flat_map(|finding| finding.problems).collect()
 }
 
