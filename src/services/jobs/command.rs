@@ -3,7 +3,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::event::WorkerEvent;
+use super::event::{Status, WorkerEvent};
 
 /// One command for the journal of jobs.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,13 +75,21 @@ pub struct JobChange {
     pub change: Change,
     /// Who asks.
     pub actor: String,
+    /// The status that the job must have: it was chosen by its status, and may have moved on since.
+    pub only_from: Option<Status>,
 }
 
 impl JobChange {
     /// A change of `job` by `actor`.
     #[must_use]
     pub fn new(job: i64, change: Change, actor: impl Into<String>) -> Self {
-        Self { job, subject: job.to_string(), change, actor: actor.into() }
+        Self { job, subject: job.to_string(), change, actor: actor.into(), only_from: None }
+    }
+
+    /// The same change, refused unless the job has this status.
+    #[must_use]
+    pub fn only_from(self, status: Status) -> Self {
+        Self { only_from: Some(status), ..self }
     }
 }
 

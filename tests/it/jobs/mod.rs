@@ -7,6 +7,7 @@ mod golden;
 mod kit;
 mod late;
 mod lives;
+mod many;
 mod processes;
 mod rules;
 mod sql;

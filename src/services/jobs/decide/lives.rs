@@ -289,6 +289,20 @@ fn what_is_over_cannot_be_cancelled_and_only_what_failed_is_retried() {
 }
 
 #[test]
+fn a_change_of_a_job_that_was_chosen_by_its_status_is_refused_once_it_has_moved_on() {
+    let life = Life::submitted(3).leased("a", 1);
+    let cancel = |life: &Life| {
+        let change = JobChange::new(1, CANCEL, "test").only_from(Status::Pending);
+        decide(&life.state, &change, 0)
+    };
+    assert_eq!(cancel(&life), Decision::Refused(Refusal::MovedOn(Status::Running)));
+    assert!(matches!(cancel(&Life::submitted(3)), Decision::Append(_)));
+    // A batch that is sent again finds its own change.
+    let settled = cancel(&life.when(CANCEL));
+    assert!(matches!(settled, Decision::Settled(Settled { is_repeated: true, .. })), "{settled:?}");
+}
+
+#[test]
 fn another_priority_keeps_the_place_by_age_and_the_lease() {
     let raise = Change::Reprioritize { priority: 1 };
     let life = Life::submitted(3).at(100).then(raise.clone(), Ok((Status::Pending, false)));

@@ -58,6 +58,9 @@ pub enum Refusal {
         /// The status.
         status: Status,
     },
+    /// The job was chosen by its status, and has another one now.
+    #[error("the job is {} by now", .0.as_str())]
+    MovedOn(Status),
 }
 
 fn ended_because(kind: Kind) -> &'static str {
@@ -81,7 +84,7 @@ impl Refusal {
             Self::LeaseEnded(kind) => kind.as_str(),
             Self::NotLeased => "not_leased",
             Self::OtherWorker => "other_worker",
-            Self::Status { .. } => "status",
+            Self::Status { .. } | Self::MovedOn(_) => "status",
         }
     }
 }
@@ -93,6 +96,16 @@ impl Refusal {
 /// before anyone else has the job does no harm.
 #[must_use]
 pub fn decide(state: &JobState, change: &JobChange, now_us: i64) -> Decision {
+    let decision = decide_from_any(state, change, now_us);
+    // A change that was made already is answered as before: a batch may be sent again.
+    let would_change = matches!(decision, Decision::Append(_));
+    if would_change && change.only_from.is_some_and(|expected| expected != state.status) {
+        return Decision::Refused(Refusal::MovedOn(state.status));
+    }
+    decision
+}
+
+fn decide_from_any(state: &JobState, change: &JobChange, now_us: i64) -> Decision {
     let entry = |kind, status| next_entry(state, &change.actor, kind, status);
     match &change.change {
         Change::Heartbeat { fence, lease_s, progress } => with_lease(state, fence, |lease| {

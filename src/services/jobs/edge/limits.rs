@@ -29,6 +29,12 @@ pub(super) const PAGE_MAX: i32 = 100;
 pub(super) const PAGE_DEFAULT: i32 = 50;
 pub(super) const OFFSET_MAX: i32 = 10_000;
 
+/// Jobs that one request changes: they are committed within the time of a request.
+pub(super) const CHANGED_MAX: i32 = 1_000;
+
+/// Changes of one such request that are on their way to the database at the same time.
+pub(super) const CHANGES_AT_ONCE: usize = 256;
+
 /// Time between the answer to a waiting claim and the end of the request's time, seconds.
 pub(super) const WAIT_MARGIN_S: u32 = 5;
 

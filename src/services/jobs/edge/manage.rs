@@ -24,7 +24,7 @@ pub(super) struct ManageBody {
 }
 
 /// A priority; `None` for none.
-fn checked(priority: Option<i64>) -> Result<Option<i16>, Refused> {
+pub(super) fn checked(priority: Option<i64>) -> Result<Option<i16>, Refused> {
     let in_range = |priority: i64| {
         let small = i16::try_from(priority).ok().filter(|priority| (1..=5).contains(priority));
         small.ok_or_else(|| Refused::field("priority", "must be between 1 and 5"))

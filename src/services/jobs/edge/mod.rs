@@ -5,6 +5,7 @@ mod admin;
 mod events;
 mod limits;
 mod manage;
+mod many;
 mod refusal;
 mod schedules;
 mod shapes;
@@ -132,6 +133,8 @@ pub fn routes(state: JobsState) -> Routes {
         .get("/api/jobs/{id}", Token, submit::job)
         .get("/api/jobs/{id}/history", Token, submit::history)
         .post("/api/jobs/claim", Token, work::claim)
+        .post("/api/jobs/cancel-all", Token, many::cancel_all)
+        .post("/api/jobs/retry-all", Token, many::retry_all)
         .post("/api/jobs/{id}/heartbeat", Token, work::heartbeat)
         .post("/api/jobs/{id}/complete", Token, work::complete)
         .post("/api/jobs/{id}/fail", Token, work::fail)

@@ -102,9 +102,11 @@ impl Refused {
 fn change(refusal: &Refusal) -> Rejection {
     let rejection = match refusal {
         Refusal::Unknown => Rejection::not_found("job"),
-        Refusal::LeaseEnded(_) | Refusal::NotLeased | Refusal::OtherWorker | Refusal::Status { .. } => {
-            Rejection::new(StatusCode::CONFLICT, refusal.to_string())
-        }
+        Refusal::LeaseEnded(_)
+        | Refusal::NotLeased
+        | Refusal::OtherWorker
+        | Refusal::Status { .. }
+        | Refusal::MovedOn(_) => Rejection::new(StatusCode::CONFLICT, refusal.to_string()),
     };
     rejection.code(refusal.reason())
 }

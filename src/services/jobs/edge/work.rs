@@ -212,9 +212,13 @@ impl JobsState {
         Ok(Fence { worker: Some(worker), lease: Some(lease) })
     }
 
-    /// Commits a change of a job.
+    /// Commits a change of a job by this client.
     pub(super) async fn change(&self, client: &Client, job: i64, change: Change) -> Result<Settled, Refused> {
-        let change = JobChange::new(job, change, client.actor.label());
+        self.commit(JobChange::new(job, change, client.actor.label())).await
+    }
+
+    /// Commits a change of a job.
+    pub(super) async fn commit(&self, change: JobChange) -> Result<Settled, Refused> {
         match self.parts().jobs.append(JobCommand::Change(Box::new(change))).await? {
             JobAnswer::Settled(settled) => Ok(settled),
             JobAnswer::Refused(refusal) => Err(Refused::Change(refusal)),

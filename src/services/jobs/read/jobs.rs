@@ -76,9 +76,15 @@ pub async fn job(pool: &PgPool, number: i64) -> Result<Option<JobView>, Error> {
     Ok(views(pool, &[number]).await?.pop())
 }
 
-/// A page of jobs, by priority and then the newest first.
-pub async fn jobs(pool: &PgPool, filter: JobFilter<'_>, skip: i32, most: i32) -> Result<Vec<JobView>, Error> {
-    let numbers = sqlx::query_scalar!(
+/// The numbers of a page of jobs, by priority and then the newest first. A job may have moved on by the time
+/// they are used.
+pub async fn job_numbers(
+    pool: &PgPool,
+    filter: JobFilter<'_>,
+    skip: i32,
+    most: i32,
+) -> Result<Vec<i64>, Error> {
+    Ok(sqlx::query_scalar!(
         r#"-- job_list
            SELECT job AS "job!" FROM quipu_list_jobs($1, $2, $3, $4, $5)"#,
         filter.status,
@@ -88,7 +94,12 @@ pub async fn jobs(pool: &PgPool, filter: JobFilter<'_>, skip: i32, most: i32) ->
         most
     )
     .fetch_all(pool)
-    .await?;
+    .await?)
+}
+
+/// A page of jobs, by priority and then the newest first.
+pub async fn jobs(pool: &PgPool, filter: JobFilter<'_>, skip: i32, most: i32) -> Result<Vec<JobView>, Error> {
+    let numbers = job_numbers(pool, filter, skip, most).await?;
     let mut views = views(pool, &numbers).await?;
     // A job may have moved on between the two queries.
     views.retain(|view| filter.status.is_none_or(|status| status == view.status));

@@ -8,7 +8,7 @@ mod stream;
 mod workers;
 
 pub use access::{StoredToken, TokenRecord, WorkerRecord, token, tokens, worker_by_secret};
-pub use jobs::{HistoryEntry, JobFilter, JobView, history, job, jobs};
+pub use jobs::{HistoryEntry, JobFilter, JobView, history, job, job_numbers, jobs};
 pub use schedules::{Schedule, schedules};
 pub use stats::{Stats, TypeCount, counts, stats};
 pub use stream::{StreamEntry, StreamPage, entries, newest_snapshot};
