@@ -3,12 +3,15 @@
 
 mod access;
 mod cli;
+mod client;
 mod golden;
 mod kit;
 mod late;
 mod lives;
+mod moving_in;
 mod processes;
 mod rules;
 mod sql;
 mod stream;
 mod waiting;
+mod worker;
