@@ -71,6 +71,7 @@ fn json_value(text: &str) -> Result<Value, String> {
 /// Submit one job for each PDF below a folder, as `blobforge ingest`. A pointer of Git LFS stands for the file that
 /// it names.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the original")]
 pub(super) struct Ingest {
     /// The folder.
     #[arg(value_name = "DIR")]

@@ -35,8 +35,8 @@ const SCHEMA: &str = "
     CREATE INDEX idx_files_job ON files (job_id);
     PRAGMA user_version = 6;";
 
-fn hex(text: &str) -> String {
-    hash(text).iter().map(|byte| format!("{byte:02x}")).collect()
+fn sha256(text: &str) -> String {
+    hex::encode(hash(text))
 }
 
 /// A database with one job of each status, two workers and three tokens, as BlobForge writes them: JSON as bytes.
@@ -87,15 +87,15 @@ fn fixture(folder: &Path) -> PathBuf {
         .unwrap();
     let worker = "INSERT INTO workers (id, type, name, metadata, secret_hash, enabled) VALUES (?1, 'pdf', ?2, ?3, ?4, ?5)";
     let metadata = br#"{"gpu": true}"#;
-    connection.execute(worker, params!["w1", "first", metadata, hex("bfw_one"), true]).unwrap();
-    connection.execute(worker, params!["w2", None::<&str>, None::<&[u8]>, hex("bfw_two"), false]).unwrap();
+    connection.execute(worker, params!["w1", "first", metadata, sha256("bfw_one"), true]).unwrap();
+    connection.execute(worker, params!["w2", None::<&str>, None::<&[u8]>, sha256("bfw_two"), false]).unwrap();
     let token =
         "INSERT INTO api_tokens (name, token_hash, is_admin, scopes, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)";
-    connection.execute(token, params!["root", hex("bf_root"), true, None::<&str>, None::<&str>]).unwrap();
+    connection.execute(token, params!["root", sha256("bf_root"), true, None::<&str>, None::<&str>]).unwrap();
     let later = "2999-01-01 00:00:00+00:00";
-    connection.execute(token, params!["reader", hex("bf_reader"), false, br#"["read"]"#, later]).unwrap();
+    connection.execute(token, params!["reader", sha256("bf_reader"), false, br#"["read"]"#, later]).unwrap();
     connection
-        .execute(token, params!["old", hex("bf_old"), false, None::<&str>, "2020-01-01 00:00:00+00:00"])
+        .execute(token, params!["old", sha256("bf_old"), false, None::<&str>, "2020-01-01 00:00:00+00:00"])
         .unwrap();
     path
 }

@@ -76,7 +76,7 @@ impl Drop for Worker {
 }
 
 /// Submits a job over HTTP. Returns its number.
-async fn submit(room: &Room, members: Value) -> i64 {
+async fn submit(room: &Room, members: &Value) -> i64 {
     let mut body = json!({ "type": "pdf", "unique": false });
     body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
     room.ok("/api/jobs", &body).await["job_id"].as_i64().unwrap()
@@ -123,7 +123,7 @@ async fn are_gone(processes: &[String]) {
 async fn a_command_gets_the_job_and_its_output_is_the_result() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
-    let id = submit(&room, json!({ "metadata": { "pages": 9 } })).await;
+    let id = submit(&room, &json!({ "metadata": { "pages": 9 } })).await;
     let exec = r#"sh -c 'printf "{\"input\": %s, \"same\": \"%s\", \"id\": \"%s\", \"secret\": \"%s\", \"kept\": \"%s\", \"pwd\": \"%s\"}" "$(cat "$1")" "$2" "$QUIPU_JOB_ID" "$SECRET" "$KEPT" "$HOME" > "$QUIPU_JOB_OUTPUT"' sh {input} {id}"#;
     let variables = [("SECRET", "s"), ("KEPT", "k")];
     let arguments = ["--until-idle", "--keep-env", "KEPT", "--id", "w1"];
@@ -147,7 +147,7 @@ async fn a_command_gets_the_job_and_its_output_is_the_result() {
 async fn a_failure_carries_the_exit_code_and_the_last_lines() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
-    let id = submit(&room, json!({})).await;
+    let id = submit(&room, &json!({})).await;
     let exec = "sh -c 'echo begun; echo warning >&2; echo no space left >&2; exit 3'";
     let mut worker = Worker::start(room.address, exec, &["--until-idle"]);
     assert_eq!(worker.ended(), Some(0), "{}", worker.text("err"));
@@ -158,13 +158,13 @@ async fn a_failure_carries_the_exit_code_and_the_last_lines() {
     assert_eq!(context["stderr"], "warning\nno space left");
 
     // An output that is no JSON has no place without a file storage.
-    let id = submit(&room, json!({})).await;
+    let id = submit(&room, &json!({})).await;
     let mut worker = Worker::start(room.address, "cp /etc/hostname {output}", &["--until-idle"]);
     assert_eq!(worker.ended(), Some(0), "{}", worker.text("err"));
     let failed = job(&room, id).await;
     assert!(failed["last_error"].as_str().unwrap().contains("stores no files"), "{failed}");
 
-    let id = submit(&room, json!({})).await;
+    let id = submit(&room, &json!({})).await;
     let mut worker = Worker::start(room.address, "/no/such/program", &["--until-idle"]);
     assert_eq!(worker.ended(), Some(0), "{}", worker.text("err"));
     let failed = job(&room, id).await;
@@ -175,7 +175,7 @@ async fn a_failure_carries_the_exit_code_and_the_last_lines() {
 async fn a_command_that_takes_too_long_or_too_much_memory_fails() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
-    let id = submit(&room, json!({})).await;
+    let id = submit(&room, &json!({})).await;
     let pids = tempfile::tempdir().unwrap();
     let file = pids.path().join("late");
     // It ignores SIGTERM, so that it has to be killed.
@@ -193,14 +193,14 @@ async fn a_command_that_takes_too_long_or_too_much_memory_fails() {
     are_gone(&command).await;
 
     // `tail` holds the last line, which has no end.
-    let id = submit(&room, json!({})).await;
+    let id = submit(&room, &json!({})).await;
     let limits = ["--until-idle", "--timeout", "60s", "--memory", "300"];
     let mut worker = Worker::start(room.address, "tail /dev/zero", &limits);
     assert_eq!(worker.ended(), Some(0), "{}", worker.text("err"));
     let failed = job(&room, id).await;
     assert!(failed["last_error"].as_str().unwrap().contains("memory exhausted"), "{failed}");
 
-    let id = submit(&room, json!({})).await;
+    let id = submit(&room, &json!({})).await;
     let limits = ["--until-idle", "--timeout", "60s", "--file-size", "1"];
     let mut worker = Worker::start(room.address, "dd if=/dev/zero of={output} bs=1M count=9", &limits);
     assert_eq!(worker.ended(), Some(0), "{}", worker.text("err"));
@@ -211,7 +211,7 @@ async fn a_command_that_takes_too_long_or_too_much_memory_fails() {
 async fn the_command_of_a_cancelled_job_is_ended_and_the_worker_goes_on() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
-    let (one, pids) = (submit(&room, json!({})).await, tempfile::tempdir().unwrap());
+    let (one, pids) = (submit(&room, &json!({})).await, tempfile::tempdir().unwrap());
     let file = pids.path().join("pids");
     let worker = Worker::start(room.address, &endless(&file), &["--heartbeat", "1s", "--kill-after", "1s"]);
     let command = processes(&file).await;
@@ -223,7 +223,7 @@ async fn the_command_of_a_cancelled_job_is_ended_and_the_worker_goes_on() {
     assert_eq!((&outcome["outcome"], &outcome["why"]), (&json!("lost"), &json!("cancelled")), "{outcome}");
     assert_eq!(job(&room, one).await["status"], "cancelled");
     fs::remove_file(&file).unwrap();
-    let two = submit(&room, json!({})).await;
+    let two = submit(&room, &json!({})).await;
     processes(&file).await;
     assert_eq!(job(&room, two).await["status"], "running");
 }
@@ -232,7 +232,7 @@ async fn the_command_of_a_cancelled_job_is_ended_and_the_worker_goes_on() {
 async fn a_worker_that_is_stopped_gives_its_job_back_and_a_killed_one_leaves_no_process() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
-    let (id, pids) = (submit(&room, json!({})).await, tempfile::tempdir().unwrap());
+    let (id, pids) = (submit(&room, &json!({})).await, tempfile::tempdir().unwrap());
     let file = pids.path().join("pids");
     let mut worker = Worker::start(room.address, &endless(&file), &["--kill-after", "2s"]);
     let command = processes(&file).await;
@@ -252,7 +252,7 @@ async fn a_worker_that_is_stopped_gives_its_job_back_and_a_killed_one_leaves_no_
     eventually("it waits", async || !room.started.queue.waiters().is_empty()).await;
     let (code, took) = idle.stop();
     assert!(code == Some(0) && took < Duration::from_secs(8), "{code:?} {took:?} {}", idle.text("err"));
-    let later = submit(&room, json!({})).await;
+    let later = submit(&room, &json!({})).await;
     assert_eq!(job(&room, later).await["status"], "pending");
 
     // SIGKILL gives the worker no chance; its command ends all the same, except what has left its process.
@@ -270,7 +270,7 @@ async fn a_worker_survives_a_restart_of_the_server_and_its_job_is_done_once() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let address = room.address;
-    let (id, pids) = (submit(&room, json!({})).await, tempfile::tempdir().unwrap());
+    let (id, pids) = (submit(&room, &json!({})).await, tempfile::tempdir().unwrap());
     let (begun, go) = (pids.path().join("begun"), pids.path().join("go"));
     let exec = format!(
         "sh -c 'touch {}; while [ ! -e {} ]; do sleep 0.1; done; echo {{}} > {{output}}'",
@@ -288,7 +288,7 @@ async fn a_worker_survives_a_restart_of_the_server_and_its_job_is_done_once() {
     let done = until(&room, id, "completed").await;
     assert_eq!((&done["attempts"], &done["result"]), (&json!(1), &json!({})), "{done}");
     // It goes on with the next one.
-    let next = submit(&room, json!({})).await;
+    let next = submit(&room, &json!({})).await;
     until(&room, next, "completed").await;
     assert_eq!(problems(&database).await, Vec::<String>::new());
 }
@@ -300,7 +300,7 @@ async fn two_workers_share_the_jobs_and_one_that_is_drained_ends() {
     let room = Room::on(&database).await;
     let mut ids = Vec::new();
     for number in 0..JOBS {
-        ids.push(submit(&room, json!({ "metadata": { "number": number } })).await);
+        ids.push(submit(&room, &json!({ "metadata": { "number": number } })).await);
     }
     let exec = "sh -c 'sleep 0.3; cp {input} {output}'";
     let mut one = Worker::start(room.address, exec, &["--id", "one", "--concurrency", "2"]);

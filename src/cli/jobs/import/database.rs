@@ -121,7 +121,7 @@ impl Database {
                 let id: i64 = row.get("id")?;
                 after = id;
                 let taken = rows::job(row, files.remove(&id).unwrap_or_default());
-                batch.push(taken.map(|job| (id, job)).map_err(|reason| Refused::new("jobs", id, reason)));
+                batch.push(taken.map(|job| (id, job)).map_err(|reason| Refused::new("jobs", &id, reason)));
             }
             if batch.is_empty() || !pass(batch) {
                 return Ok(());

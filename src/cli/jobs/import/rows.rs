@@ -1,5 +1,5 @@
-//! Rows of BlobForge as what is stored here. SQLite columns hold values of any type: JSON is stored as bytes or as
-//! text, times as text or as seconds.
+//! Rows of BlobForge as what is stored here. SQLite columns hold values of any type: JSON is stored as bytes
+//! or as text, times as text or as seconds.
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use rusqlite::Row;
@@ -35,7 +35,7 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    pub(super) fn new(table: &'static str, id: impl ToString, reason: impl Into<String>) -> Self {
+    pub(super) fn new(table: &'static str, id: &dyn ToString, reason: impl Into<String>) -> Self {
         Self { table, id: id.to_string(), reason: reason.into() }
     }
 
@@ -230,7 +230,7 @@ pub(super) fn worker(row: &Row<'_>) -> Result<WorkerRow, Refused> {
         let is_enabled = integer(row, "enabled")?.is_none_or(|enabled| enabled != 0);
         Ok(WorkerRow { id: id.clone(), job_type, name, metadata, secret_sha256, is_enabled })
     };
-    read().map_err(|reason| Refused::new("workers", cut(&id, 80), reason))
+    read().map_err(|reason| Refused::new("workers", &cut(&id, 80), reason))
 }
 
 /// An API token. The original never looked at scopes; a token with a scope that is unknown here is refused, rather
@@ -250,7 +250,7 @@ pub(super) fn token(row: &Row<'_>) -> Result<TokenRow, Refused> {
         let is_admin = integer(row, "is_admin")?.is_some_and(|is_admin| is_admin != 0);
         Ok(TokenRow { id, name, sha256, is_admin, scopes, expires_at: time(row, "expires_at")? })
     };
-    read().map_err(|reason| Refused::new("api_tokens", id, reason))
+    read().map_err(|reason| Refused::new("api_tokens", &id, reason))
 }
 
 #[cfg(test)]

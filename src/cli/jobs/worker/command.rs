@@ -59,16 +59,11 @@ fn filled(word: &str, values: &BTreeMap<&'static str, String>) -> String {
     let (mut text, mut rest) = (String::new(), word);
     while let Some((before, after)) = rest.split_once('{') {
         text.push_str(before);
-        match after.split_once('}').and_then(|(name, behind)| Some((values.get(name)?, behind))) {
-            Some((value, behind)) => {
-                text.push_str(value);
-                rest = behind;
-            }
-            None => {
-                text.push('{');
-                rest = after;
-            }
-        }
+        let place = after.split_once('}').and_then(|(name, behind)| Some((values.get(name)?, behind)));
+        // A brace that opens no place is text.
+        let (value, behind) = place.map_or(("{", after), |(value, behind)| (value.as_str(), behind));
+        text.push_str(value);
+        rest = behind;
     }
     text + rest
 }

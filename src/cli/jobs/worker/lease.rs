@@ -36,7 +36,7 @@ pub(super) async fn patiently<T, F: Future<Output = Result<T, Trouble>>>(
         .retry(backoff)
         .when(Trouble::is_transient)
         .notify(|trouble: &Trouble, pause: Duration| {
-            tracing::warn!("{trouble}; trying again in {:.1} s", pause.as_secs_f64())
+            tracing::warn!("{trouble}; trying again in {:.1} s", pause.as_secs_f64());
         })
         .await
 }

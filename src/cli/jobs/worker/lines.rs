@@ -127,7 +127,7 @@ mod tests {
     #[tokio::test]
     async fn output_is_read_to_its_end_and_little_of_it_is_kept() {
         let long = "x".repeat(3 * LINE_BYTES_MAX);
-        let numbers: String = (0..1_000).map(|n| format!("{n}\n")).collect();
+        let numbers = (0..1_000).map(|n| n.to_string()).collect::<Vec<_>>().join("\n") + "\n";
         let text = [numbers.as_bytes(), long.as_bytes(), b"\nprogress: 7\n\xff\xfe\nend\n\n"].concat();
         let (tail, (sender, receiver)) = (Tail::default(), watch::channel(None));
         read(Some(text.as_slice()), &tail, Some(&sender)).await;

@@ -49,11 +49,11 @@ const LEASE_S: std::ops::RangeInclusive<i64> = 10..=86_400;
 
 /// Work on jobs: run a command for each.
 ///
-/// The command gets a folder of its own, a process group of its own and only a few variables: PATH, HOME and
-/// TMPDIR (its folder), LANG, QUIPU_JOB_ID, QUIPU_JOB_TYPE, QUIPU_JOB_ATTEMPT, QUIPU_JOB_INPUT,
-/// QUIPU_JOB_OUTPUT, QUIPU_JOB_FILE (the whole job as JSON) and QUIPU_JOB_METADATA (its metadata as JSON). A line
-/// `progress: 40` or `progress: {"page": 3}` of its standard output is the job's progress. Exit code 0 completes
-/// the job.
+/// The command gets a folder and a process group of its own, and only a few variables: PATH, LANG, HOME and
+/// TMPDIR (in its folder), `QUIPU_JOB_ID`, `QUIPU_JOB_TYPE`, `QUIPU_JOB_ATTEMPT`, `QUIPU_JOB_INPUT`,
+/// `QUIPU_JOB_OUTPUT`, `QUIPU_JOB_FILE` (the whole job as JSON) and `QUIPU_JOB_METADATA` (its metadata).
+/// A line `progress: 40` or `progress: {"page": 3}` of its standard output is the job's progress. Exit
+/// code 0 completes the job.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(in crate::cli) struct Worker {
@@ -66,10 +66,12 @@ pub(in crate::cli) struct Worker {
     /// `{type}` and `{attempt}` stand for the source, the file to write, and facts of the job.
     #[arg(long, value_name = "COMMAND")]
     exec: Template,
-    /// The worker's id [default: QUIPU_WORKER_ID, BLOBFORGE_WORKER_ID, or the host's name and the process id].
+    /// The worker's id [default: `QUIPU_WORKER_ID`, `BLOBFORGE_WORKER_ID`, or the host's name and the
+    /// process id].
     #[arg(long, value_name = "ID")]
     id: Option<String>,
-    /// The worker's own secret. Prefer the variable QUIPU_WORKER_SECRET or BLOBFORGE_WORKER_SECRET.
+    /// The worker's own secret. Prefer the variable `QUIPU_WORKER_SECRET` or
+    /// `BLOBFORGE_WORKER_SECRET`.
     #[arg(long, value_name = "SECRET", value_parser = secret)]
     secret: Option<Secret>,
     /// Jobs at the same time.
@@ -90,8 +92,8 @@ pub(in crate::cli) struct Worker {
     /// A variable that the command gets as well; may be repeated.
     #[arg(long, value_name = "NAME")]
     keep_env: Vec<String>,
-    /// Pause between two heartbeats [default: QUIPU_WORKER_HEARTBEAT or BLOBFORGE_HEARTBEAT_INTERVAL in
-    /// seconds, or what the server says, at most a third of the lease].
+    /// Pause between two heartbeats [default: `QUIPU_WORKER_HEARTBEAT` or `BLOBFORGE_HEARTBEAT_INTERVAL`
+    /// in seconds, or what the server says]; at most a third of the lease.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     heartbeat: Option<Duration>,
     /// Length of a lease, seconds [default: the server's].
@@ -147,14 +149,12 @@ impl Worker {
         let shared = self.shared(context, server, id)?;
         let (mut signals, stop) = (stop_signals()?, shared.stop.clone());
         let working = shared.work(places);
-        match until_signals(&mut signals, &stop, "jobs are worked on", working).await {
-            Some(ended) => ended,
+        let ended = until_signals(&mut signals, &stop, "jobs are worked on", working).await;
+        ended.unwrap_or_else(|| {
             // Dropping the work has killed the commands.
-            None => {
-                notice("quipu: aborted; the jobs are pending again when their leases expire");
-                Ok(ExitCode::from(INTERRUPTED))
-            }
-        }
+            notice("quipu: aborted; the jobs are pending again when their leases expire");
+            Ok(ExitCode::from(INTERRUPTED))
+        })
     }
 
     fn shared(self, context: &Context, server: Server, id: String) -> Result<Shared> {
