@@ -87,6 +87,7 @@ CREATE TABLE job_log (
         WHEN 'reprioritized' THEN status = was
         WHEN 'retried' THEN was IN ('failed', 'dead', 'cancelled') AND status = 'pending'
         WHEN 'unblocked' THEN was = 'waiting' AND status = 'pending'
+        WHEN 'imported' THEN was = 'pending' AND status IN ('pending', 'completed', 'dead', 'cancelled')
         ELSE false END),
     CONSTRAINT job_log_lease CHECK (CASE status WHEN 'running' THEN num_nulls(worker, claim, lease_s, expires_at) = 0
         ELSE num_nonnulls(claim, lease_s, expires_at) = 0 END),
@@ -98,7 +99,7 @@ COMMENT ON COLUMN job_log.step IS 'place among the entries of the job, from 1, w
 COMMENT ON COLUMN job_log.position IS 'place in the order of all journals';
 COMMENT ON COLUMN job_log.xid IS 'transaction that wrote the row';
 COMMENT ON COLUMN job_log.recorded_at IS 'database clock';
-COMMENT ON COLUMN job_log.kind IS 'leased, renewed, progress, completed, failed, expired (the lease), released, cancelled, reprioritized, retried, unblocked';
+COMMENT ON COLUMN job_log.kind IS 'leased, renewed, progress, completed, failed, expired (the lease), released, cancelled, reprioritized, retried, unblocked, imported (the state that it had in another queue)';
 COMMENT ON COLUMN job_log.was IS 'status before the entry';
 COMMENT ON COLUMN job_log.status IS 'status after the entry: pending, waiting (for other jobs), running, failed (waits for its next attempt), completed, dead, cancelled';
 COMMENT ON COLUMN job_log.type IS 'as in jobs';

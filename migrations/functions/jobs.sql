@@ -274,6 +274,55 @@ COMMENT ON FUNCTION quipu_draw_job_numbers(integer) IS 'draws numbers for new jo
 REVOKE ALL ON FUNCTION quipu_draw_job_numbers(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_draw_job_numbers(integer) TO quipu;
 
+-- Stores jobs of another queue: each as a new job, and as its step 1 the state that it had there, with what else
+-- is known of it in `detail`. A job whose unique key is known is left alone, so a batch may be sent again. The
+-- arrays have one element per job. Returns a row per job, `place` from 0.
+CREATE OR REPLACE FUNCTION quipu_import_jobs(
+    i_types text[], i_priorities smallint[], i_attempts_max integer[], i_keys bytea[], i_hashes text[], i_paths text[], i_sizes bigint[],
+    i_tags jsonb[], i_metadata jsonb[], i_statuses text[], i_attempts integer[], i_failures integer[], i_ready_us bigint[], i_workers text[],
+    i_whys text[], i_details jsonb[], i_actor text)
+RETURNS TABLE (place integer, job bigint, is_known boolean)
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    moment timestamptz := clock_timestamp();
+    segment smallint := quipu_ready_segment();
+    numbers bigint[]; mine boolean[];
+BEGIN
+    numbers := ARRAY(SELECT CASE WHEN NOT EXISTS (SELECT FROM job_keys k WHERE k.key = i.key) THEN nextval('job_number') END
+                     FROM unnest(i_keys) WITH ORDINALITY AS i (key, nth) ORDER BY i.nth);
+    INSERT INTO job_keys (key, job)
+    SELECT i.key, i.job FROM unnest(i_keys, numbers) AS i (key, job) WHERE i.job IS NOT NULL ORDER BY 1, 2 ON CONFLICT DO NOTHING;
+    mine := ARRAY(SELECT i.job IS NOT NULL AND (SELECT k.job FROM job_keys k WHERE k.key = i.key) = i.job
+                  FROM unnest(i_keys, numbers) WITH ORDINALITY AS i (key, job, nth) ORDER BY i.nth);
+    WITH given AS MATERIALIZED (
+        -- Before now, so that searches that have gone past look again: see quipu_late_jobs().
+        SELECT i.*, least(quipu_at_us(i.ready_us), moment - (cardinality(i_keys) - i.nth + 1) * interval '1 microsecond') AS ready_at
+        FROM unnest(numbers, mine, i_types, i_priorities, i_attempts_max, i_keys, i_hashes, i_paths, i_sizes, i_tags, i_metadata, i_statuses,
+                    i_attempts, i_failures, i_ready_us, i_workers, i_whys, i_details) WITH ORDINALITY
+             AS i (job, is_mine, type, priority, attempts_max, key, hash, path, size, tags, metadata, status, attempt, failures, ready_us, worker,
+                   why, detail, nth)
+        WHERE i.is_mine),
+    new_jobs AS (
+        INSERT INTO jobs (job, recorded_at, type, status, priority, ready_at, attempts_max, unique_key, source_hash, source_path, source_size,
+                          tags, metadata, actor)
+        SELECT g.job, moment, g.type, 'pending', g.priority, g.ready_at, g.attempts_max, g.key, g.hash, g.path, g.size, g.tags, g.metadata, i_actor
+        FROM given g ORDER BY g.job),
+    new_steps AS (
+        INSERT INTO job_log (job, step, recorded_at, kind, was, status, type, priority, attempt, failures, worker, ready_at, actor, why, detail)
+        SELECT g.job, 1, moment, 'imported', 'pending', g.status, g.type, g.priority, g.attempt, g.failures, g.worker,
+               CASE WHEN g.status = 'pending' THEN g.ready_at END, i_actor, g.why, g.detail
+        FROM given g ORDER BY g.job)
+    INSERT INTO job_ready (segment, type, priority, ready_at, job, step, status, attempt, failures)
+    SELECT segment, g.type, g.priority, g.ready_at, g.job, 1, g.status, g.attempt, g.failures FROM given g WHERE g.status = 'pending';
+    RETURN QUERY
+    SELECT (i.nth - 1)::integer, (SELECT k.job FROM job_keys k WHERE k.key = i.key), NOT i.is_mine
+    FROM unnest(i_keys, mine) WITH ORDINALITY AS i (key, is_mine, nth);
+END $$;
+COMMENT ON FUNCTION quipu_import_jobs(text[], smallint[], integer[], bytea[], text[], text[], bigint[], jsonb[], jsonb[], text[], integer[], integer[], bigint[], text[], text[], jsonb[], text) IS 'stores jobs of another queue with the state that they had there; returns their numbers';
+REVOKE ALL ON FUNCTION quipu_import_jobs(text[], smallint[], integer[], bytea[], text[], text[], bigint[], jsonb[], jsonb[], text[], integer[], integer[], bigint[], text[], text[], jsonb[], text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION quipu_import_jobs(text[], smallint[], integer[], bytea[], text[], text[], bigint[], jsonb[], jsonb[], text[], integer[], integer[], bigint[], text[], text[], jsonb[], text) TO quipu;
+
 -- Jobs that were leased by these claims and still are, and claims that leased jobs which have ended since: these
 -- in a row without a job.
 CREATE OR REPLACE FUNCTION quipu_claimed_jobs(claims uuid[])
@@ -538,7 +587,7 @@ BEGIN
          ORDER BY l.expires_at DESC LIMIT bound)
         UNION
         (SELECT l.job FROM job_log l
-         WHERE of_status = 'completed' AND l.status = 'completed' AND l.kind = 'completed' AND l.job < top AND (of_type IS NULL OR l.type = of_type)
+         WHERE of_status = 'completed' AND l.status = 'completed' AND l.kind IN ('completed', 'imported') AND l.job < top AND (of_type IS NULL OR l.type = of_type)
          ORDER BY l.position DESC LIMIT bound)
         UNION
         (SELECT l.job FROM job_log l

@@ -3,8 +3,10 @@
 mod archive;
 mod confirm;
 mod export;
+mod exposure;
 mod health;
 mod import;
+mod jobs;
 mod leave;
 mod messages;
 mod output;
@@ -81,6 +83,15 @@ enum Command {
     /// Manage tokens and keys; send and receive messages.
     #[command(subcommand)]
     Messages(messages::Messages),
+    /// Submit, list, follow and change jobs, or import BlobForge's.
+    Jobs(jobs::Jobs),
+    /// List, drain and remove workers of the job queue; create their secrets.
+    Workers(jobs::workers::Workers),
+    /// Work on jobs: run a command for each.
+    Worker(Box<jobs::worker::Worker>),
+    /// Set limits, then become a command.
+    #[command(hide = true)]
+    Confined(jobs::worker::confine::Confined),
     /// Create, list and revoke API tokens of the job queue.
     #[command(subcommand)]
     Tokens(tokens::Tokens),
@@ -173,6 +184,9 @@ impl Cli {
         if let Command::Health(health) = command {
             return health.run().await;
         }
+        if let Command::Confined(confined) = command {
+            return Ok(confined.run());
+        }
         if let Command::CheckConfig { markdown: true } = command {
             output::list(Settings::markdown().trim_end())?;
             return Ok(ExitCode::SUCCESS);
@@ -199,7 +213,7 @@ impl Cli {
         match command {
             Command::Up { port_base, ready_file, sample } => {
                 let options = UpOptions { data: context.data, port_base, ready_file, sample };
-                app::up(context.configuration, &options).await
+                Box::pin(app::up(context.configuration, &options)).await
             }
             Command::Run(run) => {
                 let options = RunOptions { data: context.data, services: run.services };
@@ -209,6 +223,9 @@ impl Cli {
             Command::Export(export) => until_signal(export.run(context)).await,
             Command::Relays(relays) => until_signal(relays.run(context)).await,
             Command::Messages(messages) => messages.run(&context).await,
+            Command::Jobs(jobs) => jobs.run(&context).await,
+            Command::Workers(workers) => workers.run(&context).await,
+            Command::Worker(worker) => Box::pin(worker.run(&context)).await,
             Command::Tokens(tokens) => until_signal(tokens.run(&context)).await,
             Command::Archive(archive) => archive.run(&context).await,
             Command::Url { door } => url::show(&context, door),
@@ -220,9 +237,11 @@ impl Cli {
             Command::Erase(erase) => until_signal(erase.run(&context)).await,
             Command::Retention(retention) => until_signal(retention.run(&context)).await,
             Command::Rebase => until_signal(upkeep::rebase(&context)).await,
-            Command::CheckConfig { .. } | Command::Health(_) | Command::Metrics | Command::Sample { .. } => {
-                Ok(ExitCode::SUCCESS)
-            }
+            Command::CheckConfig { .. }
+            | Command::Confined(_)
+            | Command::Health(_)
+            | Command::Metrics
+            | Command::Sample { .. } => Ok(ExitCode::SUCCESS),
         }
     }
 }

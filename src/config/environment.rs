@@ -21,6 +21,11 @@ pub(super) const MONITOR_KEY: &str = "QUIPU_MONITOR_SECRET_KEY";
 /// The variable with the key by which the synchronizer authenticates to relays (NIP-42).
 pub(super) const SYNCHRONIZER_KEY: &str = "QUIPU_SYNCHRONIZER_SECRET_KEY";
 
+/// The variables with the API token and the worker's secret for a queue of jobs, each with Quipu's name and then
+/// BlobForge's.
+pub(super) const JOB_SECRETS: [&str; 4] =
+    ["QUIPU_JOBS_TOKEN", "BLOBFORGE_API_TOKEN", "QUIPU_WORKER_SECRET", "BLOBFORGE_WORKER_SECRET"];
+
 /// The variables with database URLs.
 const URLS: [&str; 7] = [
     "DATABASE_URL",
@@ -40,7 +45,8 @@ fn password_variable(url_variable: &str) -> String {
 /// Every variable that may hold a secret.
 pub(super) fn secret_variables() -> Vec<String> {
     let urls = URLS.iter().flat_map(|url| [(*url).to_owned(), password_variable(url)]);
-    urls.chain([MONITOR_KEY, SYNCHRONIZER_KEY].map(str::to_owned)).collect()
+    let keys = [MONITOR_KEY, SYNCHRONIZER_KEY].into_iter().chain(JOB_SECRETS);
+    urls.chain(keys.map(str::to_owned)).collect()
 }
 
 /// Variables by name. Values may be secrets, so `Debug` prints only the names.

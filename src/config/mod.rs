@@ -16,6 +16,7 @@ mod dotenv;
 mod environment;
 mod http;
 mod implementation;
+mod job_client;
 mod jobs;
 mod keys;
 mod layer;
@@ -45,6 +46,7 @@ use merge::Merged;
 pub use environment::{DatabaseEnv, Environment, Pooler};
 pub use http::{AddressPrefix, Http};
 pub use implementation::{Implementation, ImplementationError, SettingsFile};
+pub use job_client::JobClientEnv;
 pub use jobs::{Jobs, TypeLimit};
 pub use layer::Problem;
 pub use messages::Messages;
@@ -131,6 +133,10 @@ pub struct Configuration {
     pub monitor_key: Option<Secret>,
     /// `QUIPU_SYNCHRONIZER_SECRET_KEY`: the key for relays that require authentication (NIP-42).
     pub synchronizer_key: Option<Secret>,
+    /// What commands that talk to a job queue find in the environment.
+    pub job_client: JobClientEnv,
+    /// The environment itself, for variables that a command hands on to a program by name.
+    pub environment: Environment,
 }
 
 impl Configuration {
@@ -174,7 +180,16 @@ impl Configuration {
         let database = DatabaseEnv::read(&environment, settings.database.pooler);
         let database = database.map_err(|found| problems.extend(found)).unwrap_or_default();
         if problems.is_empty() {
-            Ok(Self { implementation, settings, database, monitor_key, synchronizer_key })
+            let job_client = JobClientEnv::read(&environment);
+            Ok(Self {
+                implementation,
+                settings,
+                database,
+                monitor_key,
+                synchronizer_key,
+                job_client,
+                environment,
+            })
         } else {
             environment.name_files(&mut problems);
             Err(ConfigError::Refused(problems))

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::dial::{Dialled, Dialler};
 use super::dns::Resolver;
-use super::fetch::Fetcher;
+use super::fetch::{Caller, Fetcher};
 use super::socks::Isolation;
 use super::tls::Tls;
 use super::{DialError, DnsRecords, FetchError, Fetched, Get, Trust};
@@ -70,6 +70,14 @@ impl Egress {
     /// Any [`FetchError`]. A response with an error status is not an error here.
     pub async fn get(&self, get: Get<'_>) -> Result<Fetched, FetchError> {
         self.0.fetcher.get(get).await
+    }
+
+    /// Clients for requests to servers that the operator named, which keep their connections.
+    ///
+    /// # Errors
+    /// [`DialError::Settings`]: `networks.ca_file` cannot be used.
+    pub fn caller(&self) -> Result<Caller, DialError> {
+        Caller::new(&self.0.dialler)
     }
 
     /// See [`Dialler::dial`].

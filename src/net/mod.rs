@@ -27,7 +27,7 @@ pub use certificate::Certificate;
 pub use dns::DnsRecords;
 pub use egress::Egress;
 pub use error::{DialError, FetchError, SocksReply};
-pub use fetch::{Fetched, Get};
+pub use fetch::{Call, Caller, Content, Fetched, Get, Reply, Verb};
 pub use socket::{Dial, Handshake, SocketError, TextSocket};
 
 /// Sent as `User-Agent`: some servers refuse requests without one.

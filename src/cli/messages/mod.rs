@@ -12,11 +12,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use url::{Host, Url};
+use url::Url;
 
 use super::Context;
+use super::exposure::is_exposed;
 use crate::app::instance;
-use crate::base::{Network, Secret, is_local_ip, is_local_name};
+use crate::base::Secret;
 use crate::net::Egress;
 use crate::services::messages::decide::wayfarer_id_of;
 use crate::telemetry::notice;
@@ -123,15 +124,4 @@ fn instance_url(context: &Context) -> Result<Url> {
     let address = running.and_then(|instance| instance.services.get("messages").cloned());
     let address = address.unwrap_or_else(|| "127.0.0.1:4705".to_owned());
     Url::parse(&format!("ws://{address}/ws")).with_context(|| format!("the instance's address `{address}`"))
-}
-
-/// Whether a token sent to this URL crosses a network unencrypted.
-fn is_exposed(url: &Url) -> bool {
-    let is_local = match url.host() {
-        Some(Host::Domain(name)) => is_local_name(name) || Network::of_host(name) != Network::Clearnet,
-        Some(Host::Ipv4(ip)) => is_local_ip(ip.into()),
-        Some(Host::Ipv6(ip)) => is_local_ip(ip.into()),
-        None => true,
-    };
-    url.scheme() == "ws" && !is_local
 }

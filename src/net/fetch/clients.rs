@@ -27,6 +27,23 @@ const HEADERS_BYTES_MAX: u32 = 64 * 1024;
 /// A connection without received data for this long is closed, whatever the timeout of the request.
 const READ_MAX: Duration = Duration::from_mins(1);
 
+/// How clients use their connections.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Habits {
+    /// Longest time without received data, from the request on.
+    read_max: Option<Duration>,
+    /// Idle connections that are kept for each host.
+    idle_max: usize,
+}
+
+impl Habits {
+    /// For single requests to any server.
+    pub(super) const ONCE: Self = Self { read_max: Some(READ_MAX), idle_max: 0 };
+    /// For many requests to a server that the operator named. The caller sets the time limits: while a long
+    /// body is sent, nothing is received.
+    pub(super) const REGULAR: Self = Self { read_max: None, idle_max: 8 };
+}
+
 /// HTTP clients by trust level, and one for hidden networks.
 #[derive(Debug)]
 pub(super) struct Clients {
@@ -36,19 +53,19 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    pub(super) fn new(dialler: &Dialler) -> Result<Self, DialError> {
+    pub(super) fn new(dialler: &Dialler, habits: Habits) -> Result<Self, DialError> {
         let Dialler { networks, resolver, tls, isolation } = dialler;
         let built = |builder: ClientBuilder| builder.build().map_err(|e| DialError::Settings(e.to_string()));
         let direct = |trust: Trust| -> Result<Client, DialError> {
             let guard = GuardedResolver { resolver: resolver.clone(), trust };
-            built(client_builder(tls, Proof::Name)?.dns_resolver(guard))
+            built(client_builder(tls, Proof::Name, habits)?.dns_resolver(guard))
         };
         let (networks, isolation) = (networks.clone(), isolation.clone());
         let proxy = Proxy::custom(move |url| proxy_for(&networks, &isolation, url));
         // This client resolves only the names of proxies. Names of hidden networks are sent to the proxy
         // unresolved.
         let proxies = GuardedResolver { resolver: resolver.clone(), trust: Trust::Named };
-        let hidden = built(client_builder(tls, Proof::Key)?.proxy(proxy).dns_resolver(proxies))?;
+        let hidden = built(client_builder(tls, Proof::Key, habits)?.proxy(proxy).dns_resolver(proxies))?;
         Ok(Self { named: direct(Trust::Named)?, discovered: direct(Trust::Discovered)?, hidden })
     }
 
@@ -62,19 +79,22 @@ impl Clients {
     }
 }
 
-fn client_builder(tls: &Tls, proof: Proof) -> Result<ClientBuilder, DialError> {
+fn client_builder(tls: &Tls, proof: Proof, habits: Habits) -> Result<ClientBuilder, DialError> {
     let (mut config, _verifier) = tls.config(proof)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Client::builder()
+    let builder = Client::builder()
         .tls_backend_preconfigured(config)
         .tls_info(true)
         .user_agent(crate::net::USER_AGENT)
         .redirect(Policy::none())
         .referer(false)
         .no_proxy()
-        .pool_max_idle_per_host(0)
-        .http2_max_header_list_size(HEADERS_BYTES_MAX)
-        .read_timeout(READ_MAX))
+        .pool_max_idle_per_host(habits.idle_max)
+        .http2_max_header_list_size(HEADERS_BYTES_MAX);
+    Ok(match habits.read_max {
+        Some(longest) => builder.read_timeout(longest),
+        None => builder,
+    })
 }
 
 /// The proxy for a host of a hidden network, with a circuit of its own for that host. A clearnet host has no

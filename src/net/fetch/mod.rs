@@ -1,9 +1,11 @@
-//! HTTP GET requests to URLs that third parties chose, for example in an event.
+//! HTTP GET requests to URLs that third parties chose, for example in an event; and, in `call`, requests to a
+//! server that the operator named.
 //!
 //! Limits: bytes after decompression, time for the whole exchange, and redirects, each of which is checked
 //! like the first URL. There are no cookies, no referrer and no proxy from the environment. Connections are
 //! not reused: a connection opened for a trusted URL must not serve a URL of lower trust.
 
+mod call;
 mod clients;
 mod hops;
 
@@ -20,8 +22,10 @@ use super::error::FetchError;
 use super::remote_text::sanitize;
 use super::{Certificate, DialError, Trust};
 use crate::config;
-use clients::Clients;
+use clients::{Clients, Habits};
 use hops::Hop;
+
+pub use call::{Call, Caller, Content, Reply, Verb};
 
 /// Response headers kept; further headers are dropped.
 const HEADERS_MAX: usize = 64;
@@ -71,7 +75,7 @@ pub(super) struct Fetcher {
 impl Fetcher {
     /// Requests use the networks, the DNS, the TLS trust and the circuits of `dialler`.
     pub(super) fn new(dialler: &Dialler) -> Result<Self, DialError> {
-        Ok(Self { networks: dialler.networks.clone(), clients: Clients::new(dialler)? })
+        Ok(Self { networks: dialler.networks.clone(), clients: Clients::new(dialler, Habits::ONCE)? })
     }
 
     /// See [`super::Egress::get`].

@@ -47,6 +47,44 @@ pub struct Submission {
     pub actor: String,
 }
 
+/// A job of another queue, with the state that it had there. Its fields are checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImportedJob {
+    /// Type.
+    pub job_type: String,
+    /// 1 (first) to 5 (last).
+    pub priority: i16,
+    /// Attempts that may fail before the job is dead.
+    pub attempts_max: i32,
+    /// SHA-256 of what makes it unique: imported again it is known.
+    pub unique_key: [u8; 32],
+    /// Hash of the source.
+    pub source_hash: String,
+    /// Path of the source.
+    pub source_path: Option<String>,
+    /// Size of the source, bytes.
+    pub source_size: Option<i64>,
+    /// Tags.
+    pub tags: Option<Value>,
+    /// Data for the worker.
+    pub metadata: Option<Value>,
+    /// Pending, completed, dead or cancelled.
+    pub status: Status,
+    /// Attempts so far.
+    pub attempts: i32,
+    /// Those of them that failed.
+    pub failures: i32,
+    /// Since when it can be claimed, microseconds since 1970; of a pending job. No two jobs of a batch have the
+    /// same.
+    pub ready_us: i64,
+    /// The worker of its newest attempt.
+    pub worker: Option<String>,
+    /// The newest error.
+    pub error: Option<String>,
+    /// What else is known of it.
+    pub facts: Value,
+}
+
 /// A request of a worker for jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {

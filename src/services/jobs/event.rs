@@ -1,7 +1,7 @@
 //! What the journal of jobs records, and the results of its queries.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -82,6 +82,8 @@ words! {
         Retried = "retried",
         /// All jobs that it waited for are completed.
         Unblocked = "unblocked",
+        /// It came from another queue, with the state that it had there.
+        Imported = "imported",
     }
 }
 
@@ -204,6 +206,42 @@ pub struct Entry {
     pub why: Option<String>,
     /// Progress, result or context.
     pub detail: Option<Value>,
+}
+
+/// What is known of a job that was imported, in the detail of its entry.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ImportedFacts {
+    /// Its number there.
+    pub id: i64,
+    /// Its status there.
+    pub status: String,
+    /// When it was submitted there.
+    pub created_at: Option<DateTime<Utc>>,
+    /// When its newest attempt began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it was completed.
+    pub completed_at: Option<DateTime<Utc>>,
+    /// Its result.
+    pub result: Option<Value>,
+    /// Where its output is, as a path.
+    pub output_path: Option<String>,
+    /// Its files.
+    pub files: Vec<ImportedFile>,
+}
+
+/// A file of a job that was imported.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ImportedFile {
+    /// `source` or `output`.
+    pub r#type: String,
+    /// Key of the object.
+    pub key: String,
+    /// Bytes.
+    pub size: Option<i64>,
+    /// Media type.
+    pub content_type: Option<String>,
+    /// Checksum as it was stored.
+    pub checksum: Option<String>,
 }
 
 /// How an attempt ended.

@@ -137,6 +137,11 @@ pub(super) const RESERVED: &[Reserved] = &[
         allowed: &["net", "store"],
         reason: "only `net` and the connections to PostgreSQL use TLS",
     },
+    Reserved {
+        names: &["rusqlite"],
+        allowed: &["cli"],
+        reason: "SQLite is read by the import of BlobForge's database alone",
+    },
     Reserved { names: &["nostr_relay_builder"], allowed: &["sample"], reason: "only `sample` runs a relay" },
     Reserved {
         names: &["anyhow"],

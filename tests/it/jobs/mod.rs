@@ -3,13 +3,16 @@
 
 mod access;
 mod cli;
+mod client;
 mod golden;
 mod kit;
 mod late;
 mod lives;
 mod many;
+mod moving_in;
 mod processes;
 mod rules;
 mod sql;
 mod stream;
 mod waiting;
+mod worker;

@@ -17,6 +17,7 @@
 mod access;
 mod backoff;
 mod claims;
+mod import;
 mod lease_token;
 mod ready_index;
 mod recurrence;
@@ -31,6 +32,7 @@ mod lives;
 pub use access::{Actor, Scope};
 pub use backoff::{BACKOFF_MAX_S, backoff_us};
 pub use claims::{NotServed, SlotOffer, may_claim};
+pub use import::{ImportedState, imported_state};
 pub use lease_token::{LeaseKey, LeaseTokenError, lease_token, read_lease_token};
 pub use ready_index::{Candidate, PRIORITIES, ReadyIndex, Search};
 pub use recurrence::{CronError, check_cron, last_due};

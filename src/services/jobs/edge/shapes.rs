@@ -1,14 +1,16 @@
 //! Jobs, workers and tokens as JSON, with the members of the original and, behind them, new ones. Members
 //! without a value are left out where the original leaves them out.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::{Value, json};
 
 use crate::config::Jobs;
 use crate::services::jobs::command::FencedLease;
 use crate::services::jobs::decide::{LeaseKey, lease_token};
-use crate::services::jobs::event::{ClaimedJob, Status};
+use crate::services::jobs::event::{ClaimedJob, ImportedFacts, Status};
 use crate::services::jobs::read::{HistoryEntry, JobView, StoredToken, WorkerView};
 
 /// A job.
@@ -38,7 +40,7 @@ pub(super) struct JobJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<&'a Value>,
+    result: Option<Cow<'a, Value>>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     /// Not to be claimed before; of a job that waits for its time, its next attempt or other jobs.
@@ -57,6 +59,9 @@ impl<'a> JobJson<'a> {
     pub(super) fn of(view: &'a JobView) -> Self {
         let is = |status: Status| view.status == status.as_str();
         let is_worked = is(Status::Running) || is(Status::Completed);
+        // What happened here comes before what another queue said.
+        let imported = view.imported.as_ref().and_then(|facts| ImportedFacts::deserialize(facts).ok());
+        let imported = imported.unwrap_or_default();
         Self {
             id: view.job,
             r#type: &view.job_type,
@@ -66,15 +71,15 @@ impl<'a> JobJson<'a> {
             source_path: view.source_path.as_deref(),
             source_size: view.source_size,
             worker_id: view.worker.as_deref().filter(|_| is_worked),
-            started_at: view.started_at,
-            completed_at: view.completed_at,
+            started_at: view.started_at.or(imported.started_at),
+            completed_at: view.completed_at.or(imported.completed_at),
             attempts: view.failures + i32::from(is_worked),
             max_attempts: view.attempts_max,
             last_error: view.last_error.as_deref(),
             tags: view.tags.as_ref(),
             metadata: view.metadata.as_ref(),
-            result: view.result.as_ref(),
-            created_at: view.created_at,
+            result: view.result.as_ref().map(Cow::Borrowed).or(imported.result.map(Cow::Owned)),
+            created_at: imported.created_at.unwrap_or(view.created_at),
             updated_at: view.updated_at,
             run_at: view.ready_at.filter(|at| *at > view.updated_at),
             lease_expires_at: view.expires_at,

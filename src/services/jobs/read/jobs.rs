@@ -58,6 +58,8 @@ pub struct JobView {
     pub last_error: Option<String>,
     /// The newest progress of the present attempt.
     pub progress: Option<Value>,
+    /// What another queue said of the job, if it was imported.
+    pub imported: Option<Value>,
 }
 
 /// Which jobs a list has.
@@ -115,16 +117,18 @@ async fn views(pool: &PgPool, numbers: &[i64]) -> Result<Vec<JobView>, Error> {
                   s.failures AS "failures!", s.attempts_max AS "attempts_max!", s.worker, s.expires_at, s.ready_at, s.source_hash,
                   s.source_path, s.source_size, s.tags, s.metadata, s.depends_on, s.created_at AS "created_at!",
                   s.updated_at AS "updated_at!", started.recorded_at AS "started_at?", done.recorded_at AS "completed_at?",
-                  done.detail AS "result?", failed.why AS "last_error?", progress.detail AS "progress?"
+                  done.detail AS "result?", failed.why AS "last_error?", progress.detail AS "progress?",
+                  imported.detail AS "imported?"
            FROM unnest($1::bigint[]) AS w (job)
            CROSS JOIN LATERAL (SELECT * FROM job_states x WHERE x.job = w.job) s
            LEFT JOIN LATERAL (SELECT l.recorded_at FROM job_log l WHERE l.job = s.job AND l.kind = 'leased' ORDER BY l.step DESC LIMIT 1) started ON true
            LEFT JOIN LATERAL (SELECT l.recorded_at, l.detail FROM job_log l
                               WHERE l.job = s.job AND l.kind = 'completed' ORDER BY l.step DESC LIMIT 1) done ON true
            LEFT JOIN LATERAL (SELECT l.why FROM job_log l
-                              WHERE l.job = s.job AND l.kind IN ('failed', 'expired') ORDER BY l.step DESC LIMIT 1) failed ON true
+                              WHERE l.job = s.job AND l.kind IN ('failed', 'expired', 'imported') ORDER BY l.step DESC LIMIT 1) failed ON true
            LEFT JOIN LATERAL (SELECT l.detail FROM job_log l
-                              WHERE l.job = s.job AND l.kind = 'progress' AND l.attempt = s.attempt ORDER BY l.step DESC LIMIT 1) progress ON true"#,
+                              WHERE l.job = s.job AND l.kind = 'progress' AND l.attempt = s.attempt ORDER BY l.step DESC LIMIT 1) progress ON true
+           LEFT JOIN LATERAL (SELECT l.detail FROM job_log l WHERE l.job = s.job AND l.step = 1 AND l.kind = 'imported' LIMIT 1) imported ON true"#,
         numbers
     )
     .fetch_all(pool)

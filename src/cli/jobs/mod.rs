@@ -1,0 +1,80 @@
+//! `quipu jobs`, `quipu workers` and `quipu worker`: clients of the queue of jobs over HTTP, and the import of
+//! BlobForge's database.
+
+mod change;
+mod client;
+mod files;
+mod import;
+mod look;
+mod server;
+mod submit;
+mod transfer;
+mod watch;
+pub(super) mod worker;
+pub(super) mod workers;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+use super::{Context, until_signal};
+use server::ServerArgs;
+
+/// Submit, list, follow and change jobs.
+#[derive(Debug, Args)]
+pub(super) struct Jobs {
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Submit files, or a job without a file.
+    Submit(submit::Submit),
+    /// Submit the files of a folder, with tags from their paths.
+    Ingest(submit::Ingest),
+    /// List jobs.
+    List(look::List),
+    /// Show a job and its history.
+    Show(look::Show),
+    /// Count jobs and workers by status.
+    Stats(look::Stats),
+    /// Show what happens to jobs and workers, until Ctrl-C or until the named jobs have ended.
+    Watch(watch::Watch),
+    /// Make failed, dead or cancelled jobs pending again.
+    Retry(change::Retry),
+    /// Cancel jobs. A worker learns it at its next heartbeat.
+    Cancel(change::Cancel),
+    /// Change the priority of jobs.
+    Priority(change::Priority),
+    /// Import BlobForge's database: jobs with their files, workers, and tokens by their hashes. May be
+    /// repeated: what is there already is left alone.
+    Import(import::Import),
+}
+
+impl Jobs {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
+        let Self { server, command } = self;
+        // The import writes to the database, not through the server.
+        let command = match command {
+            Command::Import(import) => return until_signal(import.run(context)).await,
+            other => other,
+        };
+        let server = server.open(context)?;
+        match command {
+            Command::Submit(submit) => until_signal(submit.run(&server)).await,
+            Command::Ingest(ingest) => until_signal(ingest.run(&server)).await,
+            Command::List(list) => until_signal(list.run(&server)).await,
+            Command::Show(show) => until_signal(show.run(&server)).await,
+            Command::Stats(stats) => until_signal(stats.run(&server)).await,
+            Command::Watch(watch) => watch.run(&server).await,
+            Command::Retry(retry) => until_signal(retry.run(&server)).await,
+            Command::Cancel(cancel) => until_signal(cancel.run(&server)).await,
+            Command::Priority(priority) => until_signal(priority.run(&server)).await,
+            Command::Import(_) => Ok(ExitCode::SUCCESS),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Where the queue of jobs is, and the credential for it.
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use url::Url;
+
+use super::client::Server;
+use crate::app::instance;
+use crate::base::Secret;
+use crate::cli::Context;
+use crate::cli::exposure::is_exposed;
+use crate::net::Egress;
+use crate::telemetry::notice;
+
+/// The address of `quipu run jobs`, which is BlobForge's.
+const DEFAULT: &str = "http://127.0.0.1:8080";
+
+/// The server of jobs, and a token for it.
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct ServerArgs {
+    /// The server's URL. Without it: the variable `QUIPU_JOBS_URL` or `BLOBFORGE_SERVER_URL`, the instance on
+    /// `--data`, or else `http://127.0.0.1:8080`.
+    #[arg(long, short, global = true, value_name = "URL")]
+    server: Option<Url>,
+    /// An API token. Prefer the variable `QUIPU_JOBS_TOKEN` or `BLOBFORGE_API_TOKEN`: other users of the
+    /// machine can see arguments. Programs on the server's machine may need none.
+    #[arg(long, short, global = true, value_name = "TOKEN", value_parser = secret)]
+    token: Option<Secret>,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the shape that clap asks for")]
+pub(super) fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret::new(text))
+}
+
+impl ServerArgs {
+    /// A client with the API token, if there is one.
+    pub(super) fn open(&self, context: &Context) -> Result<Server> {
+        let token = self.token.as_ref().or(context.configuration.job_client.token.as_ref());
+        let headers = token.map(|token| ("authorization", bearer(token)));
+        self.connect(context, headers.into_iter().collect())
+    }
+
+    /// A client with a worker's own secret, or else with the API token.
+    pub(super) fn open_as(&self, context: &Context, worker: &str, secret: Option<Secret>) -> Result<Server> {
+        let secret = secret.or_else(|| context.configuration.job_client.worker_secret.clone());
+        match secret {
+            // A token on the command line is meant; the secret may be in the environment for another worker.
+            Some(secret) if self.token.is_none() => {
+                let id = ("x-worker-id", Secret::new(worker));
+                self.connect(context, vec![id, ("x-worker-secret", secret)])
+            }
+            _ => self.open(context),
+        }
+    }
+
+    fn connect(&self, context: &Context, headers: Vec<(&'static str, Secret)>) -> Result<Server> {
+        let url = self.url(context)?;
+        if !headers.is_empty() && is_exposed(&url) {
+            notice(format_args!(
+                "quipu: the credential is sent to {url} unencrypted; use https:// if the server offers it"
+            ));
+        }
+        let outside = Egress::new(&context.configuration.settings.networks).context("networks")?;
+        Ok(Server::new(outside.caller().context("networks")?, url, headers))
+    }
+
+    fn url(&self, context: &Context) -> Result<Url> {
+        let (url, from) = if let Some(url) = &self.server {
+            (url.clone(), "--server")
+        } else if let Some(text) = &context.configuration.job_client.url {
+            let url = Url::parse(text).with_context(|| format!("QUIPU_JOBS_URL: `{text}` is not a URL"))?;
+            (url, "QUIPU_JOBS_URL")
+        } else {
+            let running = instance::running(&context.data).ok();
+            let address = running.and_then(|instance| instance.services.get("jobs").cloned());
+            let text = address.map_or_else(|| DEFAULT.to_owned(), |address| format!("http://{address}"));
+            (Url::parse(&text).with_context(|| format!("the instance's address `{text}`"))?, "instance.json")
+        };
+        if !matches!(url.scheme(), "http" | "https") || url.cannot_be_a_base() {
+            bail!("{from}: `{url}` is not the URL of a server: expected http://host or https://host");
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            bail!("{from}: the URL contains a user name or password: give a token with --token");
+        }
+        Ok(url)
+    }
+}
+
+fn bearer(token: &Secret) -> Secret {
+    Secret::new(format!("Bearer {}", token.expose()))
+}

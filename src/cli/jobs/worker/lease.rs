@@ -1,0 +1,166 @@
+//! Keeps the lease of a job: heartbeats, and what they say.
+
+use std::future::Future;
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable as _};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::super::client::{Server, Trouble};
+use super::super::transfer::Claimed;
+
+/// Least time between two records of progress: the server records it at most every 10 s.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(10_500);
+
+/// Pause before a heartbeat that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Time limit for the answer to a heartbeat.
+const BEAT_WITHIN: Duration = Duration::from_secs(10);
+
+/// Longest pause between two tries of a request that has to succeed.
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+
+/// Sends a request until it succeeds or is refused for good.
+pub(super) async fn patiently<T, F: Future<Output = Result<T, Trouble>>>(
+    request: impl FnMut() -> F,
+) -> Result<T, Trouble> {
+    let backoff = ExponentialBuilder::default()
+        .with_jitter()
+        .with_min_delay(Duration::from_millis(250))
+        .with_max_delay(PAUSE_MAX)
+        .without_max_times();
+    request
+        .retry(backoff)
+        .when(Trouble::is_transient)
+        .notify(|trouble: &Trouble, pause: Duration| {
+            tracing::warn!("{trouble}; trying again in {:.1} s", pause.as_secs_f64());
+        })
+        .await
+}
+
+/// Why a lease is not kept any longer.
+#[derive(Debug)]
+pub(super) enum Lost {
+    /// The server says so, with the reason as a word: `cancelled`, `lease_expired` and others.
+    Told(String),
+    /// The server could not be asked until its end.
+    Over,
+    /// The credential is refused.
+    Refused(Trouble),
+}
+
+/// A lease that this worker holds.
+#[derive(Debug)]
+pub(super) struct Lease<'a> {
+    server: &'a Server,
+    claimed: &'a Claimed,
+    length: Duration,
+    heartbeat: Duration,
+    /// Until when the lease lasts at least: from when the last request that renewed it was sent.
+    until: Instant,
+    /// When the last heartbeat was sent.
+    beat_at: Instant,
+    /// The newest progress, if the server has not recorded it.
+    unrecorded: Option<Value>,
+    /// When the server last recorded progress, or the lease.
+    recorded_at: Instant,
+}
+
+impl<'a> Lease<'a> {
+    /// A lease that was taken by a request that was sent at `sent_at`.
+    pub(super) fn new(
+        server: &'a Server,
+        claimed: &'a Claimed,
+        length: Duration,
+        heartbeat: Duration,
+        sent_at: Instant,
+    ) -> Self {
+        let until = sent_at + length;
+        let (beat_at, recorded_at, unrecorded) = (sent_at, sent_at, None);
+        Self { server, claimed, length, heartbeat, until, beat_at, unrecorded, recorded_at }
+    }
+
+    /// Renews the lease until it is lost. May be dropped and called again.
+    pub(super) async fn keep(&mut self, progress: &mut watch::Receiver<Option<Value>>) -> Lost {
+        let mut due = self.beat_at + self.heartbeat;
+        loop {
+            let next = match &self.unrecorded {
+                Some(_) => due.min(self.recorded_at + PROGRESS_PAUSE),
+                None => due,
+            };
+            tokio::select! {
+                () = sleep_until(next.min(self.until)) => {}
+                Ok(()) = progress.changed() => {
+                    self.unrecorded.clone_from(&progress.borrow_and_update());
+                    continue;
+                }
+            }
+            let sent_at = Instant::now();
+            if sent_at >= self.until {
+                return Lost::Over;
+            }
+            self.beat_at = sent_at;
+            match timeout(self.until - sent_at, self.beat()).await {
+                Ok(Ok(())) => {
+                    self.until = sent_at + self.length;
+                    due = sent_at + self.heartbeat;
+                    if sent_at >= self.recorded_at + PROGRESS_PAUSE && self.unrecorded.take().is_some() {
+                        self.recorded_at = sent_at;
+                    }
+                }
+                Ok(Err(trouble)) => match trouble.refusal() {
+                    Some((404 | 409, code)) => return Lost::Told(code.to_owned()),
+                    Some((401 | 403, _)) => return Lost::Refused(trouble),
+                    _ => {
+                        tracing::warn!("heartbeat of job {}: {trouble}", self.claimed.job);
+                        due = Instant::now() + AGAIN.min(self.heartbeat);
+                        self.recorded_at = Instant::now();
+                    }
+                },
+                Err(_) => return Lost::Over,
+            }
+        }
+    }
+
+    async fn beat(&self) -> Result<(), Trouble> {
+        let mut body = self.proof();
+        if let Some(progress) = &self.unrecorded {
+            body["progress"] = progress.clone();
+        }
+        let job = self.claimed.job.to_string();
+        let path = ["api", "jobs", job.as_str(), "heartbeat"];
+        self.server.post_within(&path, &body, BEAT_WITHIN).await.map(drop)
+    }
+
+    /// The members of every request about the lease.
+    fn proof(&self) -> Value {
+        json!({ "worker_id": self.claimed.worker, "lease_token": self.claimed.lease_token })
+    }
+
+    /// Reports the end of the work: `complete`, `fail` or `release`, with further members. The server answers a
+    /// repeated report as the first one, so it is sent again until it is answered, for at most `within` longer
+    /// than the lease. Returns the answer, or why it is refused; `None` without an answer.
+    pub(super) async fn report(
+        &self,
+        verb: &str,
+        members: Value,
+        within: Duration,
+    ) -> Option<Result<Value, Trouble>> {
+        let mut body = self.proof();
+        if let (Value::Object(body), Value::Object(members)) = (&mut body, members) {
+            body.extend(members);
+        }
+        let job = self.claimed.job.to_string();
+        let path = ["api", "jobs", job.as_str(), verb];
+        let sending = patiently(|| self.server.post(&path, &body));
+        timeout(within, sending).await.ok()
+    }
+
+    /// The time that is left of the lease.
+    pub(super) fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+}
