@@ -21,6 +21,9 @@ pub(super) const MONITOR_KEY: &str = "QUIPU_MONITOR_SECRET_KEY";
 /// The variable with the key by which the synchronizer authenticates to relays (NIP-42).
 pub(super) const SYNCHRONIZER_KEY: &str = "QUIPU_SYNCHRONIZER_SECRET_KEY";
 
+/// The variables with the access key and the secret key of the bucket for files of jobs, as BlobForge names them.
+pub(super) const OBJECT_KEYS: [&str; 2] = ["BLOBFORGE_S3_ACCESS_KEY", "BLOBFORGE_S3_SECRET_KEY"];
+
 /// The variables with database URLs.
 const URLS: [&str; 7] = [
     "DATABASE_URL",
@@ -40,7 +43,8 @@ fn password_variable(url_variable: &str) -> String {
 /// Every variable that may hold a secret.
 pub(super) fn secret_variables() -> Vec<String> {
     let urls = URLS.iter().flat_map(|url| [(*url).to_owned(), password_variable(url)]);
-    urls.chain([MONITOR_KEY, SYNCHRONIZER_KEY].map(str::to_owned)).collect()
+    let keys = [MONITOR_KEY, SYNCHRONIZER_KEY].into_iter().chain(OBJECT_KEYS);
+    urls.chain(keys.map(str::to_owned)).collect()
 }
 
 /// Variables by name. Values may be secrets, so `Debug` prints only the names.

@@ -16,6 +16,7 @@ mod dotenv;
 mod environment;
 mod http;
 mod implementation;
+mod job_files;
 mod jobs;
 mod keys;
 mod layer;
@@ -45,6 +46,7 @@ use merge::Merged;
 pub use environment::{DatabaseEnv, Environment, Pooler};
 pub use http::{AddressPrefix, Http};
 pub use implementation::{Implementation, ImplementationError, SettingsFile};
+pub use job_files::{JobFiles, ObjectKeys};
 pub use jobs::{Jobs, TypeLimit};
 pub use layer::Problem;
 pub use messages::Messages;
@@ -131,6 +133,8 @@ pub struct Configuration {
     pub monitor_key: Option<Secret>,
     /// `QUIPU_SYNCHRONIZER_SECRET_KEY`: the key for relays that require authentication (NIP-42).
     pub synchronizer_key: Option<Secret>,
+    /// `BLOBFORGE_S3_ACCESS_KEY` and `BLOBFORGE_S3_SECRET_KEY`: the keys of the bucket for files of jobs.
+    pub object_keys: Option<ObjectKeys>,
 }
 
 impl Configuration {
@@ -166,6 +170,8 @@ impl Configuration {
         let settings = settings.map_err(|found| problems.extend(found)).unwrap_or_default();
         let synchronizer_key = keys::key(&environment, environment::SYNCHRONIZER_KEY);
         let synchronizer_key = synchronizer_key.map_err(|found| problems.push(found)).unwrap_or_default();
+        let object_keys = ObjectKeys::read(&environment, &settings.services.jobs.files);
+        let object_keys = object_keys.map_err(|found| problems.push(found)).unwrap_or_default();
         let monitor_key = keys::key(&environment, environment::MONITOR_KEY);
         // A key that cannot be read is a problem of its own, not a missing key.
         let has_monitor_key = !matches!(monitor_key, Ok(None));
@@ -174,7 +180,7 @@ impl Configuration {
         let database = DatabaseEnv::read(&environment, settings.database.pooler);
         let database = database.map_err(|found| problems.extend(found)).unwrap_or_default();
         if problems.is_empty() {
-            Ok(Self { implementation, settings, database, monitor_key, synchronizer_key })
+            Ok(Self { implementation, settings, database, monitor_key, synchronizer_key, object_keys })
         } else {
             environment.name_files(&mut problems);
             Err(ConfigError::Refused(problems))
@@ -193,6 +199,7 @@ impl Configuration {
             "environment": self.database.masked(),
             "monitor_key": self.monitor_key.as_ref().map(|_| "***"),
             "synchronizer_key": self.synchronizer_key.as_ref().map(|_| "***"),
+            "object_keys": self.object_keys.as_ref().map(|_| "***"),
         })
     }
 }

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::dial::{Dialled, Dialler};
 use super::dns::Resolver;
-use super::fetch::Fetcher;
+use super::fetch::{self, Fetcher};
 use super::socks::Isolation;
 use super::tls::Tls;
 use super::{DialError, DnsRecords, FetchError, Fetched, Get, Trust};
@@ -70,6 +70,11 @@ impl Egress {
     /// Any [`FetchError`]. A response with an error status is not an error here.
     pub async fn get(&self, get: Get<'_>) -> Result<Fetched, FetchError> {
         self.0.fetcher.get(get).await
+    }
+
+    /// A client for the object storage that the operator names.
+    pub(super) fn storage_client(&self) -> Result<reqwest::Client, DialError> {
+        fetch::storage_client(&self.0.dialler)
     }
 
     /// See [`Dialler::dial`].

@@ -26,6 +26,10 @@ use crate::net::{Certificate, DialError, FetchError, Trust};
 const HEADERS_BYTES_MAX: u32 = 64 * 1024;
 /// A connection without received data for this long is closed, whatever the timeout of the request.
 const READ_MAX: Duration = Duration::from_mins(1);
+/// Time for a connection to an object storage.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// Idle connections kept to an object storage.
+const STORAGE_IDLE_MAX: usize = 8;
 
 /// HTTP clients by trust level, and one for hidden networks.
 #[derive(Debug)]
@@ -60,6 +64,18 @@ impl Clients {
             _ => &self.hidden,
         }
     }
+}
+
+/// A client for a server that the operator names, which keeps connections: all requests have the same trust. A
+/// response is not decompressed, because it is an object.
+pub(in crate::net) fn storage_client(dialler: &Dialler) -> Result<Client, DialError> {
+    let guard = GuardedResolver { resolver: dialler.resolver.clone(), trust: Trust::Named };
+    let builder = client_builder(&dialler.tls, Proof::Name)?
+        .dns_resolver(guard)
+        .no_gzip()
+        .connect_timeout(CONNECT_MAX)
+        .pool_max_idle_per_host(STORAGE_IDLE_MAX);
+    builder.build().map_err(|e| DialError::Settings(e.to_string()))
 }
 
 fn client_builder(tls: &Tls, proof: Proof) -> Result<ClientBuilder, DialError> {

@@ -21,6 +21,7 @@ use super::remote_text::sanitize;
 use super::{Certificate, DialError, Trust};
 use crate::config;
 use clients::Clients;
+pub(super) use clients::storage_client;
 use hops::Hop;
 
 /// Response headers kept; further headers are dropped.

@@ -3,12 +3,16 @@
 
 mod access;
 mod cli;
+mod file_kit;
+mod files;
+mod files_hostile;
 mod golden;
 mod kit;
 mod late;
 mod lives;
 mod processes;
 mod rules;
+mod s3;
 mod sql;
 mod stream;
 mod waiting;

@@ -4,6 +4,7 @@
 mod batch;
 mod beats;
 mod credentials;
+mod files;
 mod numbers;
 mod queue;
 mod rows;
@@ -20,6 +21,7 @@ use uuid::Uuid;
 
 pub use beats::Beats;
 pub use credentials::{CredentialAnswer, CredentialJournal};
+pub use files::{FileJournal, HeldLease, UncheckedSource, file_facts, held_lease, unchecked_sources};
 pub use numbers::JobNumbers;
 pub use queue::{Queue, ReadyNotice};
 pub use schedules::{ScheduleAnswer, ScheduleJournal};
