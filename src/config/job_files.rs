@@ -1,6 +1,6 @@
 //! Section `services.jobs.files`.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -17,14 +17,13 @@ const BUCKET: &str = "blobforge";
 /// Longest lifetime of a signed URL, seconds: SigV4 allows no more.
 const LIFETIME_S_MAX: u32 = 604_800;
 
-/// Largest file, MiB: S3 allows 5 TiB.
-const FILE_MB_MAX: u32 = 5 * 1024 * 1024;
+/// Largest file, bytes: S3 allows 5 TiB.
+const FILE_BYTES_MAX: u64 = 5 << 40;
 
 /// Longest time for an upload, seconds.
 const UPLOAD_S_MAX: u32 = 86_400;
 
-/// Section `services.jobs.files`. The keys of the bucket are secrets and come only from the environment:
-/// `BLOBFORGE_S3_ACCESS_KEY` and `BLOBFORGE_S3_SECRET_KEY`.
+/// Section `services.jobs.files`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct JobFiles {
@@ -42,7 +41,7 @@ pub struct JobFiles {
     /// `BLOBFORGE_S3_REGION` sets it too.
     pub s3_region: String,
     /// Prefix of all keys in the bucket. The variable `BLOBFORGE_S3_PREFIX` sets it too.
-    pub s3_prefix: String,
+    pub s3_prefix: Option<String>,
     /// URL by which clients reach this listener, for links to files in `folder`, such as
     /// `https://jobs.example.com`. Without a value the links name the `Host` that the client has sent, with
     /// `http`.
@@ -50,9 +49,9 @@ pub struct JobFiles {
     /// Time for which a signed URL is valid.
     #[schemars(range(max = LIFETIME_S_MAX))]
     pub url_lifetime_s: NonZeroU32,
-    /// Largest file in MiB.
-    #[schemars(range(max = FILE_MB_MAX))]
-    pub file_mb_max: NonZeroU32,
+    /// Largest file.
+    #[schemars(range(max = FILE_BYTES_MAX))]
+    pub file_bytes_max: NonZeroU64,
     /// Time for one upload to this listener, in place of `http.request_timeout_s`; nothing of it may pause for
     /// longer than `http.body_timeout_s`.
     #[schemars(range(max = UPLOAD_S_MAX))]
@@ -71,10 +70,10 @@ impl Default for JobFiles {
             s3_bucket: None,
             s3_endpoint: None,
             s3_region: "auto".to_owned(),
-            s3_prefix: String::new(),
+            s3_prefix: None,
             url: None,
             url_lifetime_s: nonzero!(NonZeroU32, 3_600),
-            file_mb_max: nonzero!(NonZeroU32, 5_120),
+            file_bytes_max: nonzero!(NonZeroU64, 5_368_709_120),
             upload_timeout_s: nonzero!(NonZeroU32, 3_600),
             uploads_max: nonzero!(NonZeroUsize, 32),
             compat_claim_upload_url: true,
@@ -90,12 +89,6 @@ impl JobFiles {
         named.or_else(|| self.s3_endpoint.is_some().then_some(BUCKET))
     }
 
-    /// Largest file in bytes.
-    #[must_use]
-    pub fn file_bytes_max(&self) -> u64 {
-        u64::from(self.file_mb_max.get()) * 1024 * 1024
-    }
-
     /// Values that are refused although their types allow them, by key.
     pub(super) fn refused(&self) -> Vec<(&'static str, String)> {
         let mut refused = Vec::new();
@@ -106,11 +99,13 @@ impl JobFiles {
         };
         for (key, value, most) in [
             ("files.url_lifetime_s", self.url_lifetime_s, LIFETIME_S_MAX),
-            ("files.file_mb_max", self.file_mb_max, FILE_MB_MAX),
             ("files.upload_timeout_s", self.upload_timeout_s, UPLOAD_S_MAX),
         ] {
             check(value.get() <= most, key, format!("{value}: at most {most}"));
         }
+        let bytes = self.file_bytes_max.get();
+        let most = FILE_BYTES_MAX;
+        check(bytes <= most, "files.file_bytes_max", format!("{bytes}: at most {most}"));
         for (key, url) in [("files.s3_endpoint", &self.s3_endpoint), ("files.url", &self.url)] {
             let Some(text) = url else { continue };
             // Not shown: it may contain a password.

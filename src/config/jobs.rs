@@ -56,7 +56,8 @@ pub struct Jobs {
     pub limits: Vec<TypeLimit>,
     /// Streams of events at the same time; a further request gets 503.
     pub streams_max: NonZeroUsize,
-    /// Sources and outputs of jobs.
+    /// Sources and outputs of jobs. The keys of the bucket are secrets and come only from the environment:
+    /// `BLOBFORGE_S3_ACCESS_KEY` and `BLOBFORGE_S3_SECRET_KEY`.
     pub files: JobFiles,
 }
 

@@ -131,7 +131,7 @@ pub fn open_objects(
             bucket,
             endpoint: files.s3_endpoint.as_deref(),
             region: &files.s3_region,
-            prefix: &files.s3_prefix,
+            prefix: files.s3_prefix.as_deref().unwrap_or_default(),
             access_key,
             secret_key,
         };

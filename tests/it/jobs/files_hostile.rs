@@ -68,7 +68,7 @@ async fn no_key_of_another_job_or_beside_the_files_gets_a_url() {
 
 #[tokio::test]
 async fn an_upload_has_the_type_the_size_and_the_content_that_its_url_binds() {
-    let files = FileRoom::with(|files| files.file_mb_max = 1.try_into().unwrap()).await;
+    let files = FileRoom::with(|files| files.file_bytes_max = 1_048_576.try_into().unwrap()).await;
     let room = &files.room;
     let content = b"0123456789";
     let ask = json!({ "key": source_key(content), "content_type": "text/plain", "size": 10 });

@@ -69,7 +69,7 @@ impl S3Room {
         let parts = Room::parts(&database.urls(), |jobs| {
             jobs.files.s3_bucket = Some("bucket".to_owned());
             jobs.files.s3_endpoint = Some(format!("http://{address}"));
-            jobs.files.s3_prefix = "files/".to_owned();
+            jobs.files.s3_prefix = Some("files/".to_owned());
             change(&mut jobs.files);
         });
         let keys = ObjectKeys { access_key: Secret::new("accesskey"), secret_key: Secret::new("hunter2") };

@@ -136,8 +136,8 @@ impl FileChecks {
             actor: "quipu".to_owned(),
             why: None,
         };
-        let why = if facts.size > self.parts.settings.file_bytes_max() {
-            Some(format!("{} bytes, at most {}", facts.size, self.parts.settings.file_bytes_max()))
+        let why = if facts.size > self.parts.settings.file_bytes_max.get() {
+            Some(format!("{} bytes, at most {}", facts.size, self.parts.settings.file_bytes_max.get()))
         } else if source.is_bound {
             None
         } else {

@@ -58,7 +58,7 @@ impl JobsState {
                 format!("the output `{key}` has {} bytes, not {}", facts.size, size.unwrap_or_default());
             return Err(conflict("output_size", why));
         }
-        let most = storage.settings().file_bytes_max();
+        let most = storage.settings().file_bytes_max.get();
         if facts.size > most {
             let why = format!("the output `{key}` has {} bytes, at most {most}", facts.size);
             return Err(conflict("output_too_large", why));

@@ -86,13 +86,13 @@ impl Storage {
         Ok(())
     }
 
-    /// Refuses a size beyond `services.jobs.files.file_mb_max`.
+    /// Refuses a size beyond `services.jobs.files.file_bytes_max`.
     pub(super) fn check_size(&self, field: &'static str, bytes: u64) -> Result<(), Refused> {
-        let most = self.settings.file_bytes_max();
+        let most = self.settings.file_bytes_max.get();
         if bytes <= most {
             return Ok(());
         }
-        let message = format!("{bytes} bytes, at most {most} (services.jobs.files.file_mb_max)");
+        let message = format!("{bytes} bytes, at most {most} (services.jobs.files.file_bytes_max)");
         let rejection = Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, message);
         Err(Refused::Other("too_large", rejection.field(field).over_limit(most, bytes)))
     }

@@ -172,7 +172,7 @@ async fn stream(
     body: Body,
     incoming: &mut Incoming,
 ) -> Result<(u64, [u8; 32]), Refused> {
-    let most = grant.size.unwrap_or_else(|| storage.settings().file_bytes_max());
+    let most = grant.size.unwrap_or_else(|| storage.settings().file_bytes_max.get());
     let (mut size, mut looked, mut hash) = (0_u64, 0_u64, Sha256::new());
     let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
