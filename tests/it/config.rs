@@ -283,8 +283,8 @@ fn the_bucket_of_jobs_is_named_by_the_variables_of_blobforge() {
     let configuration = load(folder.path(), &[endpoint, access, secret, prefix], &[]).unwrap();
     let files = &configuration.settings.services.jobs.files;
     assert_eq!(
-        (files.bucket(), files.s3_region.as_str(), files.s3_prefix.as_str()),
-        (Some("blobforge"), "auto", "007")
+        (files.bucket(), files.s3_region.as_str(), files.s3_prefix.as_deref()),
+        (Some("blobforge"), "auto", Some("007"))
     );
     assert_eq!(configuration.object_keys.as_ref().unwrap().secret_key.expose(), "hunter2");
     let shown = format!("{configuration:?} {}", configuration.effective_json());
