@@ -281,6 +281,45 @@ SELECT quipu_make_journal('job_credentials');
 -- Hashes of secrets are for the service alone.
 REVOKE SELECT ON job_credentials FROM quipu_reader;
 
+CREATE TABLE job_files (
+    id           uuid        PRIMARY KEY,
+    position     bigint      NOT NULL DEFAULT nextval('journal_position'),
+    xid          xid8        NOT NULL DEFAULT pg_current_xact_id(),
+    recorded_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    kind         text        NOT NULL CONSTRAINT job_files_kind CHECK (kind IN ('announced', 'stored', 'verified', 'refused')),
+    key          text        NOT NULL,
+    job          bigint,
+    attempt      integer,
+    size         bigint      CONSTRAINT job_files_size CHECK (size >= 0),
+    sha256       bytea       CONSTRAINT job_files_sha256 CHECK (octet_length(sha256) = 32),
+    is_bound     boolean     NOT NULL,
+    etag         text,
+    content_type text,
+    actor        text        NOT NULL,
+    why          text,
+    CONSTRAINT job_files_output CHECK ((key LIKE 'outputs/%') = (job IS NOT NULL) AND (job IS NULL) = (attempt IS NULL))
+);
+COMMENT ON TABLE job_files IS 'journal: sources and outputs of jobs: uploads that were allowed, arrived and checked; the contents are in the object storage';
+COMMENT ON COLUMN job_files.id IS 'drawn before the entry is sent, so that it is stored once';
+COMMENT ON COLUMN job_files.position IS 'place in the order of all journals';
+COMMENT ON COLUMN job_files.xid IS 'transaction that wrote the row';
+COMMENT ON COLUMN job_files.recorded_at IS 'database clock';
+COMMENT ON COLUMN job_files.kind IS 'announced: an upload URL was given. stored: Quipu received the content itself. verified: the content in the bucket is what its key says. refused: it is not, and was deleted';
+COMMENT ON COLUMN job_files.key IS 'sources/SHA-256 or outputs/JOB/ATTEMPT/NAME';
+COMMENT ON COLUMN job_files.job IS 'the job of an output';
+COMMENT ON COLUMN job_files.attempt IS 'the lease of an output';
+COMMENT ON COLUMN job_files.size IS 'bytes: stated when announced, measured otherwise; NULL when not stated';
+COMMENT ON COLUMN job_files.sha256 IS 'stated when announced, computed otherwise; NULL when not stated';
+COMMENT ON COLUMN job_files.is_bound IS 'whether the storage accepts no other content than that of sha256';
+COMMENT ON COLUMN job_files.etag IS 'the bucket''s mark of the version that was checked';
+COMMENT ON COLUMN job_files.content_type IS 'as the upload URL binds it';
+COMMENT ON COLUMN job_files.actor IS 'as in job_log';
+COMMENT ON COLUMN job_files.why IS 'what is wrong with a refused content';
+CREATE INDEX job_files_key ON job_files (key, position);
+CREATE INDEX job_files_position ON job_files (position);
+CREATE INDEX job_files_xid ON job_files (xid);
+SELECT quipu_make_journal('job_files');
+
 CREATE TABLE job_lease_key (
     is_only boolean     PRIMARY KEY DEFAULT true CONSTRAINT job_lease_key_only CHECK (is_only),
     key     bytea       NOT NULL CONSTRAINT job_lease_key_key CHECK (octet_length(key) = 32),
@@ -389,6 +428,10 @@ DO $$ BEGIN
     UNION ALL
     SELECT position, xid, recorded_at, ''jobs'', ''credential_'' || kind, coalesce(worker, name), jsonb_build_object(''is_admin'', is_admin, ''actor'', actor)
     FROM job_credentials
+    UNION ALL
+    SELECT position, xid, recorded_at, ''jobs'', ''file_'' || kind, key,
+           jsonb_strip_nulls(jsonb_build_object(''size'', size, ''actor'', actor, ''why'', left(why, 200)))
+    FROM job_files
     UNION ALL
     SELECT position, xid, recorded_at, ''jobs'', ''schedule_'' || kind, name, jsonb_build_object(''cron'', cron, ''type'', type, ''actor'', actor)
     FROM job_schedules';

@@ -40,7 +40,8 @@ pub(super) async fn start(
         Some(_) => migrate(configuration, urls).await?,
         None => check(configuration, urls).await?,
     }
-    let settings = configuration.settings.clone();
+    let mut settings = configuration.settings.clone();
+    settings.services.jobs.files.folder.get_or_insert_with(|| data.join("objects"));
     let ops = Listener::bind(Port::Ops.as_str(), OPS_SETTING, settings.http.ops_address).await?;
     let ops_address = ops.address().to_string();
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));

@@ -6,6 +6,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::JobFiles;
 use super::problems::{Problems, Section};
 
 /// Shortest lease, seconds: a heartbeat every few seconds has to be enough.
@@ -55,6 +56,9 @@ pub struct Jobs {
     pub limits: Vec<TypeLimit>,
     /// Streams of events at the same time; a further request gets 503.
     pub streams_max: NonZeroUsize,
+    /// Sources and outputs of jobs. The keys of the bucket are secrets and come only from the environment:
+    /// `BLOBFORGE_S3_ACCESS_KEY` and `BLOBFORGE_S3_SECRET_KEY`.
+    pub files: JobFiles,
 }
 
 /// A type of which only so many jobs may run.
@@ -80,6 +84,7 @@ impl Default for Jobs {
             aging_s: nonzero!(NonZeroU32, 3_600),
             limits: Vec::new(),
             streams_max: nonzero!(NonZeroUsize, 64),
+            files: JobFiles::default(),
         }
     }
 }
@@ -130,6 +135,9 @@ impl Section for Jobs {
         );
         let attempts = self.attempts_max.get();
         check(attempts <= ATTEMPTS_MAX, "attempts_max", format!("{attempts}: at most {ATTEMPTS_MAX}"));
+        for (key, reason) in self.files.refused() {
+            check(false, key, reason);
+        }
         for limit in &self.limits {
             let most = limit.running_max.get();
             check(

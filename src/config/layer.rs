@@ -37,6 +37,14 @@ const BLOBFORGE: [(&str, &str); 3] = [
     ("BLOBFORGE_LOG_LEVEL", "log.level"),
 ];
 
+/// Those that are texts, whatever they look like.
+const BLOBFORGE_TEXTS: [(&str, &str); 4] = [
+    ("BLOBFORGE_S3_BUCKET", "services.jobs.files.s3_bucket"),
+    ("BLOBFORGE_S3_ENDPOINT", "services.jobs.files.s3_endpoint"),
+    ("BLOBFORGE_S3_REGION", "services.jobs.files.s3_region"),
+    ("BLOBFORGE_S3_PREFIX", "services.jobs.files.s3_prefix"),
+];
+
 /// The variable of BlobForge for its port.
 const BLOBFORGE_PORT: &str = "BLOBFORGE_PORT";
 
@@ -77,6 +85,11 @@ impl Layer {
         for (name, key) in BLOBFORGE {
             if let Some(value) = variables.get(name).filter(|value| !value.is_empty()) {
                 put(&mut dict, key, scalar(value));
+            }
+        }
+        for (name, key) in BLOBFORGE_TEXTS {
+            if let Some(value) = variables.get(name).filter(|value| !value.is_empty()) {
+                put(&mut dict, key, Value::from(value.clone()));
             }
         }
         // The original listens on all addresses; Quipu does so only if it is told the address.

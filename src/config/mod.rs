@@ -17,6 +17,7 @@ mod environment;
 mod http;
 mod implementation;
 mod job_client;
+mod job_files;
 mod jobs;
 mod keys;
 mod layer;
@@ -47,6 +48,7 @@ pub use environment::{DatabaseEnv, Environment, Pooler};
 pub use http::{AddressPrefix, Http};
 pub use implementation::{Implementation, ImplementationError, SettingsFile};
 pub use job_client::JobClientEnv;
+pub use job_files::{JobFiles, ObjectKeys};
 pub use jobs::{Jobs, TypeLimit};
 pub use layer::Problem;
 pub use messages::Messages;
@@ -137,6 +139,8 @@ pub struct Configuration {
     pub job_client: JobClientEnv,
     /// The environment itself, for variables that a command hands on to a program by name.
     pub environment: Environment,
+    /// `BLOBFORGE_S3_ACCESS_KEY` and `BLOBFORGE_S3_SECRET_KEY`: the keys of the bucket for files of jobs.
+    pub object_keys: Option<ObjectKeys>,
 }
 
 impl Configuration {
@@ -172,6 +176,8 @@ impl Configuration {
         let settings = settings.map_err(|found| problems.extend(found)).unwrap_or_default();
         let synchronizer_key = keys::key(&environment, environment::SYNCHRONIZER_KEY);
         let synchronizer_key = synchronizer_key.map_err(|found| problems.push(found)).unwrap_or_default();
+        let object_keys = ObjectKeys::read(&environment, &settings.services.jobs.files);
+        let object_keys = object_keys.map_err(|found| problems.push(found)).unwrap_or_default();
         let monitor_key = keys::key(&environment, environment::MONITOR_KEY);
         // A key that cannot be read is a problem of its own, not a missing key.
         let has_monitor_key = !matches!(monitor_key, Ok(None));
@@ -188,6 +194,7 @@ impl Configuration {
                 monitor_key,
                 synchronizer_key,
                 job_client,
+                object_keys,
                 environment,
             })
         } else {
@@ -208,6 +215,7 @@ impl Configuration {
             "environment": self.database.masked(),
             "monitor_key": self.monitor_key.as_ref().map(|_| "***"),
             "synchronizer_key": self.synchronizer_key.as_ref().map(|_| "***"),
+            "object_keys": self.object_keys.as_ref().map(|_| "***"),
         })
     }
 }

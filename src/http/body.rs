@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// Whether the time limit of a body has passed. Clones share the state of one body.
 #[derive(Debug, Clone, Default)]
@@ -23,16 +23,27 @@ impl TimeLimit {
 
     /// Wraps `body` so that it fails if it is not complete after `limit`.
     pub(super) fn apply(&self, body: Body, limit: Duration) -> Body {
+        self.limited(body, limit, None)
+    }
+
+    /// Wraps `body` so that it fails if nothing of it arrives for `limit`.
+    pub(super) fn apply_between(&self, body: Body, limit: Duration) -> Body {
+        self.limited(body, limit, Some(limit))
+    }
+
+    fn limited(&self, body: Body, limit: Duration, between: Option<Duration>) -> Body {
         if body.is_end_stream() {
             return body;
         }
-        Body::new(Limited { body, until: Box::pin(sleep(limit)), limit: self.clone() })
+        Body::new(Limited { body, until: Box::pin(sleep(limit)), between, limit: self.clone() })
     }
 }
 
 struct Limited {
     body: Body,
     until: Pin<Box<Sleep>>,
+    /// Time until the next piece; with `None` the limit is that of the whole body.
+    between: Option<Duration>,
     limit: TimeLimit,
 }
 
@@ -48,7 +59,11 @@ impl http_body::Body for Limited {
             self.limit.0.store(true, Ordering::Relaxed);
             return Poll::Ready(Some(Err(axum::Error::new(io::Error::from(io::ErrorKind::TimedOut)))));
         }
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if let (Poll::Ready(Some(Ok(_))), Some(between)) = (&frame, self.between) {
+            self.until.as_mut().reset(Instant::now() + between);
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::to_bytes;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
     X_FRAME_OPTIONS,
@@ -23,6 +23,7 @@ use super::client::client;
 use super::context::RequestContext;
 use super::failure::answer;
 use super::metrics::HttpMetrics;
+use super::routes::SlowPath;
 use super::{Failure, Rejection, host};
 use crate::config::Http;
 use crate::lifecycle::guarded;
@@ -67,6 +68,7 @@ pub(super) struct Guard {
     pub(super) settings: Arc<Http>,
     pub(super) metrics: HttpMetrics,
     pub(super) has_error_field: bool,
+    pub(super) slow: Vec<SlowPath>,
 }
 
 /// Handles one request.
@@ -106,12 +108,22 @@ impl Guard {
         }
         let seconds = |seconds: std::num::NonZeroU32| Duration::from_secs(seconds.get().into());
         let limit = TimeLimit::default();
-        let request = request.map(|body| limit.apply(body, seconds(self.settings.body_timeout_s)));
+        let body_timeout = seconds(self.settings.body_timeout_s);
+        let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        let slow = self.slow.iter().find(|slow| Some(slow.path) == path);
+        let within = slow.map_or_else(|| seconds(self.settings.request_timeout_s), |slow| slow.within);
+        let request = request.map(|body| match slow {
+            None => limit.apply(body, body_timeout),
+            Some(_) => limit.apply_between(body, body_timeout),
+        });
         let answer = guarded("http_request", context.id(), next.run(request));
-        match timeout(seconds(self.settings.request_timeout_s), answer).await {
+        match timeout(within, answer).await {
             Ok(Ok(response)) if limit.has_passed() && response.status().is_client_error() => {
                 let allowed = self.settings.body_timeout_s.get();
-                let message = format!("the body was not complete after {allowed} s");
+                let message = match slow {
+                    None => format!("the body was not complete after {allowed} s"),
+                    Some(_) => format!("nothing of the body arrived for {allowed} s"),
+                };
                 let rejection = Rejection::new(StatusCode::REQUEST_TIMEOUT, message);
                 Failure::from(rejection.code("body_timeout").field("body")).into_response()
             }

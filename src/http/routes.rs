@@ -1,8 +1,10 @@
 //! Routes that declare their endpoints: a listener serves only what is declared.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::handler::Handler;
-use axum::routing::{delete, get, patch, post};
+use axum::routing::{delete, get, patch, post, put};
 use serde::Serialize;
 
 /// What a client needs for an endpoint.
@@ -27,7 +29,7 @@ pub enum Access {
 /// A method on a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Endpoint {
-    /// `GET` (which includes `HEAD`), `POST`, `PATCH` or `DELETE`.
+    /// `GET` (which includes `HEAD`), `POST`, `PUT`, `PATCH` or `DELETE`.
     pub method: &'static str,
     /// The route's path: `/v1/messages/{msg_id}`.
     pub path: &'static str,
@@ -40,13 +42,21 @@ pub struct Endpoint {
 pub struct Routes<S = ()> {
     router: Router<S>,
     endpoints: Vec<Endpoint>,
+    slow: Vec<SlowPath>,
+}
+
+/// A path whose requests may take longer than others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SlowPath {
+    pub(super) path: &'static str,
+    pub(super) within: Duration,
 }
 
 impl<S: Clone + Send + Sync + 'static> Routes<S> {
     /// No routes.
     #[must_use]
     pub fn new() -> Self {
-        Self { router: Router::new(), endpoints: Vec::new() }
+        Self { router: Router::new(), endpoints: Vec::new(), slow: Vec::new() }
     }
 
     /// Adds a handler of GET.
@@ -69,6 +79,25 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     {
         self.endpoints.push(Endpoint { method: "POST", path, access });
         Self { router: self.router.route(path, post(handler)), ..self }
+    }
+
+    /// Adds a handler of PUT.
+    #[must_use]
+    pub fn put<H, T>(mut self, path: &'static str, access: Access, handler: H) -> Self
+    where
+        H: Handler<T, S>,
+        T: 'static,
+    {
+        self.endpoints.push(Endpoint { method: "PUT", path, access });
+        Self { router: self.router.route(path, put(handler)), ..self }
+    }
+
+    /// Gives requests to `path` this time until their response begins, in place of `http.request_timeout_s`. Their
+    /// bodies may take it as well, as long as no pause between two pieces is longer than `http.body_timeout_s`.
+    #[must_use]
+    pub fn within(mut self, path: &'static str, within: Duration) -> Self {
+        self.slow.push(SlowPath { path, within });
+        self
     }
 
     /// Adds a handler of PATCH.
@@ -96,13 +125,14 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     /// Sets the state that the handlers share.
     #[must_use]
     pub fn with_state(self, state: S) -> Routes {
-        Routes { router: self.router.with_state(state), endpoints: self.endpoints }
+        Routes { router: self.router.with_state(state), endpoints: self.endpoints, slow: self.slow }
     }
 
     /// Adds the routes of `other`.
     #[must_use]
     pub fn merge(mut self, other: Self) -> Self {
         self.endpoints.extend(other.endpoints);
+        self.slow.extend(other.slow);
         Self { router: self.router.merge(other.router), ..self }
     }
 }
@@ -114,7 +144,7 @@ impl<S: Clone + Send + Sync + 'static> Default for Routes<S> {
 }
 
 impl Routes {
-    pub(super) fn into_parts(self) -> (Router, Vec<Endpoint>) {
-        (self.router, self.endpoints)
+    pub(super) fn into_parts(self) -> (Router, Vec<Endpoint>, Vec<SlowPath>) {
+        (self.router, self.endpoints, self.slow)
     }
 }

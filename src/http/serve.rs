@@ -123,7 +123,7 @@ impl Edge {
         has_error_field: bool,
         routes: Routes,
     ) -> Router {
-        let (unguarded, endpoints) = routes.into_parts();
+        let (unguarded, endpoints, slow) = routes.into_parts();
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).insert(name, endpoints);
         let hosts = self.settings.hosts.iter().chain(own_hosts).cloned().collect();
         let state = Guard {
@@ -132,6 +132,7 @@ impl Edge {
             settings: Arc::clone(&self.settings),
             metrics: self.metrics.clone(),
             has_error_field,
+            slow,
         };
         unguarded.layer(from_fn_with_state(Arc::new(state), guard))
     }

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::dial::{Dialled, Dialler};
 use super::dns::Resolver;
-use super::fetch::{Caller, Fetcher};
+use super::fetch::{self, Caller, Fetcher};
 use super::socks::Isolation;
 use super::tls::Tls;
 use super::{DialError, DnsRecords, FetchError, Fetched, Get, Trust};
@@ -78,6 +78,11 @@ impl Egress {
     /// [`DialError::Settings`]: `networks.ca_file` cannot be used.
     pub fn caller(&self) -> Result<Caller, DialError> {
         Caller::new(&self.0.dialler)
+    }
+
+    /// A client for the object storage that the operator names.
+    pub(super) fn storage_client(&self) -> Result<reqwest::Client, DialError> {
+        fetch::storage_client(&self.0.dialler)
     }
 
     /// See [`Dialler::dial`].

@@ -6,7 +6,7 @@
 //!
 //! Limits: four addresses per name, 4,096 cached DNS answers, about 4 MiB per message, 8 MiB per page, 8 MiB
 //! of buffered live events, 20,000 announced ids per reconciliation, the limits in [`Get`] for a body, and a
-//! timeout for every wait.
+//! timeout for every wait. Objects ([`objects`]) are read and written as streams.
 //!
 //! **Architecture Invariant:** only this module opens connections to other machines, and it knows neither the
 //! database nor any room.
@@ -17,6 +17,7 @@ mod dns;
 mod egress;
 mod error;
 mod fetch;
+pub mod objects;
 pub mod relay;
 mod remote_text;
 mod socket;

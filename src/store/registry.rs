@@ -47,6 +47,7 @@ pub const TABLES: &[(&str, TableKind)] = &[
     ("job_beats", TableKind::Working),
     ("job_credentials", TableKind::Journal),
     ("job_cursors", TableKind::Working),
+    ("job_files", TableKind::Journal),
     ("job_keys", TableKind::Projection),
     ("job_lease_key", TableKind::Working),
     ("job_log", TableKind::Journal),

@@ -275,6 +275,34 @@ fn secrets_are_masked_everywhere() {
 }
 
 #[test]
+fn the_bucket_of_jobs_is_named_by_the_variables_of_blobforge() {
+    let folder = implementation(&[]);
+    let endpoint = ("BLOBFORGE_S3_ENDPOINT", "http://minio.example:9000");
+    let (access, secret) = (("BLOBFORGE_S3_ACCESS_KEY", "accesskey"), ("BLOBFORGE_S3_SECRET_KEY", "hunter2"));
+    let prefix = ("BLOBFORGE_S3_PREFIX", "007");
+    let configuration = load(folder.path(), &[endpoint, access, secret, prefix], &[]).unwrap();
+    let files = &configuration.settings.services.jobs.files;
+    assert_eq!(
+        (files.bucket(), files.s3_region.as_str(), files.s3_prefix.as_deref()),
+        (Some("blobforge"), "auto", Some("007"))
+    );
+    assert_eq!(configuration.object_keys.as_ref().unwrap().secret_key.expose(), "hunter2");
+    let shown = format!("{configuration:?} {}", configuration.effective_json());
+    assert!(!shown.contains("hunter2") && !shown.contains("accesskey"), "{shown}");
+
+    let missing = "must be set: the bucket of services.jobs.files needs both keys";
+    let refused = |environment: &[(&str, &str)]| refusal(&folder, environment, &[]);
+    assert_eq!(refused(&[endpoint, access]), [format!("environment: BLOBFORGE_S3_SECRET_KEY: {missing}")]);
+    assert_eq!(refused(&[endpoint]), [format!("environment: BLOBFORGE_S3_ACCESS_KEY: {missing}")]);
+    let amazon = refused(&[("BLOBFORGE_S3_BUCKET", "files"), access, secret]);
+    assert!(amazon[0].ends_with("without s3_endpoint the region of the bucket is needed"), "{amazon:?}");
+    let with_password = refused(&[("BLOBFORGE_S3_ENDPOINT", "http://u:hunter2@minio:9000"), access, secret]);
+    assert!(!with_password.is_empty() && !with_password.concat().contains("hunter2"), "{with_password:?}");
+    let none = load(folder.path(), &[], &[]).unwrap();
+    assert!(none.object_keys.is_none() && none.settings.services.jobs.files.bucket().is_none());
+}
+
+#[test]
 fn secrets_come_from_files_and_complete_their_urls() {
     let folder = implementation(&[
         ("url", "postgres://quipu:s3cret@db/archive\n"),

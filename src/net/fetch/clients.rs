@@ -26,6 +26,10 @@ use crate::net::{Certificate, DialError, FetchError, Trust};
 const HEADERS_BYTES_MAX: u32 = 64 * 1024;
 /// A connection without received data for this long is closed, whatever the timeout of the request.
 const READ_MAX: Duration = Duration::from_mins(1);
+/// Time for a connection to an object storage.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// Idle connections kept to an object storage.
+const STORAGE_IDLE_MAX: usize = 8;
 
 /// How clients use their connections.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +81,21 @@ impl Clients {
             _ => &self.hidden,
         }
     }
+}
+
+/// A client for a server that the operator names, which keeps connections: all requests have the same trust. A
+/// response is not decompressed, because it is an object.
+pub(in crate::net) fn storage_client(dialler: &Dialler) -> Result<Client, DialError> {
+    let guard = GuardedResolver { resolver: dialler.resolver.clone(), trust: Trust::Named };
+    let builder = client_builder(
+        &dialler.tls,
+        Proof::Name,
+        Habits { read_max: Some(READ_MAX), idle_max: STORAGE_IDLE_MAX },
+    )?
+    .dns_resolver(guard)
+    .no_gzip()
+    .connect_timeout(CONNECT_MAX);
+    builder.build().map_err(|e| DialError::Settings(e.to_string()))
 }
 
 fn client_builder(tls: &Tls, proof: Proof, habits: Habits) -> Result<ClientBuilder, DialError> {

@@ -22,6 +22,7 @@ use super::error::FetchError;
 use super::remote_text::sanitize;
 use super::{Certificate, DialError, Trust};
 use crate::config;
+pub(super) use clients::storage_client;
 use clients::{Clients, Habits};
 use hops::Hop;
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::event::{Status, WorkerEvent};
+use super::event::{FileKind, Status, WorkerEvent};
 
 /// One command for the journal of jobs.
 #[derive(Debug, Clone, PartialEq)]
@@ -303,4 +303,31 @@ pub struct Recurrence {
     pub metadata: Option<Value>,
     /// Who sets it.
     pub actor: String,
+}
+
+/// One entry for the journal of files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileEntry {
+    /// Drawn before the entry is sent: an entry that is sent again is stored once.
+    pub id: Uuid,
+    /// What is known of the file.
+    pub kind: FileKind,
+    /// Its key.
+    pub key: String,
+    /// Job and lease of an output.
+    pub output_of: Option<(i64, i32)>,
+    /// Size in bytes.
+    pub size: Option<i64>,
+    /// SHA-256.
+    pub sha256: Option<[u8; 32]>,
+    /// Whether the storage accepts no other content than that of `sha256`.
+    pub is_bound: bool,
+    /// The bucket's mark of the version.
+    pub etag: Option<String>,
+    /// Content type.
+    pub content_type: Option<String>,
+    /// Who caused it.
+    pub actor: String,
+    /// What is wrong with a refused content.
+    pub why: Option<String>,
 }

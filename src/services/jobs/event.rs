@@ -131,6 +131,33 @@ words! {
     }
 }
 
+words! {
+    /// What is known of a file.
+    FileKind {
+        /// A URL for its upload was given.
+        Announced = "announced",
+        /// This server has received its content.
+        Stored = "stored",
+        /// Its content in the bucket is what its key says.
+        Verified = "verified",
+        /// Its content in the bucket is not, and was deleted.
+        Refused = "refused",
+    }
+}
+
+/// What the journal says of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileFacts {
+    /// What is known.
+    pub kind: FileKind,
+    /// Size in bytes: as stated when it was announced, else as measured.
+    pub size: Option<i64>,
+    /// SHA-256, likewise.
+    pub sha256: Option<[u8; 32]>,
+    /// Whether the storage accepts no other content than that of `sha256`.
+    pub is_bound: bool,
+}
+
 /// The lease of a running job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {

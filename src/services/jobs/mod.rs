@@ -2,9 +2,9 @@
 //! entry of a journal.
 //!
 //! Journals: `jobs` (jobs as they were submitted), `job_log` (what happened to them), `job_worker_log`,
-//! `job_credentials` (API tokens and secrets of workers), `job_schedules`. Projections: `job_keys` (in the
-//! same commit), `job_totals` (by ticks). Working tables: `job_ready`, `job_slots`, `job_cursors`, `job_beats`,
-//! `job_lease_key`.
+//! `job_credentials` (API tokens and secrets of workers), `job_schedules`, `job_files` (sources and outputs).
+//! Projections: `job_keys` (in the same commit), `job_totals` (by ticks). Working tables: `job_ready`,
+//! `job_slots`, `job_cursors`, `job_beats`, `job_lease_key`.
 //!
 //! Invariants:
 //!
@@ -12,6 +12,8 @@
 //!   or deleted for a job, so a long-running query does not slow the queue down.
 //! - One worker holds a job at a time. Who lost the lease can neither complete nor fail the job.
 //! - An answer that is repeated is the same as the first one.
+//! - A file is written only by the submitter of a source or under the lease of an output, and a job is
+//!   completed only with an output that is there.
 //! - What a process remembers of ready jobs may make it try in vain, never decide wrongly; a job that it
 //!   overlooks is found by its next look at the database.
 //!
@@ -29,4 +31,4 @@ pub mod react;
 pub mod read;
 mod service;
 
-pub use service::{ROOM, Started, start};
+pub use service::{ROOM, Started, open_objects, start};

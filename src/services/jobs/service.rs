@@ -7,17 +7,20 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::append::{
-    Beats, CredentialJournal, JobJournal, JobNumbers, Queue, ScheduleJournal, WorkerJournal,
+    Beats, CredentialJournal, FileJournal, JobJournal, JobNumbers, Queue, ScheduleJournal, WorkerJournal,
 };
-use super::edge::{JobsParts, JobsState, routes};
+use super::edge::{JobsParts, JobsState, MULTIPART_TIME, Storage, routes};
 use super::metrics::{JobMetrics, METRICS};
 use super::project;
 use super::react::{
-    Dependencies, Expiry, Follower, FollowerParts, Schedules, SnapshotReader, Upkeep, UpkeepParts,
+    Dependencies, Expiry, FileChecks, FileChecksParts, Follower, FollowerParts, Schedules, SnapshotReader,
+    Upkeep, UpkeepParts,
 };
-use crate::config::Jobs;
+use crate::config::{JobFiles, Jobs, ObjectKeys};
 use crate::http::Listener;
 use crate::lifecycle::{BoxError, Service};
+use crate::net::Egress;
+use crate::net::objects::{Bucket, BucketSettings, Folder, ObjectError, Objects};
 use crate::room::{
     Enabled, ListenerSpec, LoopSpec, Parts, Port, Ports, Room, ServiceName, ServiceSpec, counted, no_sockets,
     same_in_sample,
@@ -40,6 +43,10 @@ const EXPIRY: LoopSpec =
 /// Releases jobs whose dependencies are completed.
 const DEPENDENCIES: LoopSpec =
     LoopSpec { name: "jobs dependencies", pause: |_| LOOK, has_long_cycles: false };
+
+/// Checks sources in the bucket, which are read once, and sweeps the folder.
+const FILES: LoopSpec =
+    LoopSpec { name: "jobs files", pause: |_| Duration::from_secs(5), has_long_cycles: true };
 
 /// Submits recurring jobs.
 const SCHEDULES: LoopSpec = LoopSpec { name: "jobs schedules", pause: |_| LOOK, has_long_cycles: false };
@@ -69,21 +76,24 @@ pub const ROOM: Room = Room {
         listeners: &[LISTENER],
         sockets_max: no_sockets,
         dials_relays: false,
-        loops: &[FOLLOWER, EXPIRY, DEPENDENCIES, SCHEDULES, STREAM, UPKEEP],
+        loops: &[FOLLOWER, EXPIRY, DEPENDENCIES, FILES, SCHEDULES, STREAM, UPKEEP],
         warnings: |settings| settings.services.jobs.warnings(),
         run_alone: |settings| {
             settings.services.jobs.address.get_or_insert(local(ALONE));
         },
         start: |registry| {
             counted(registry, JobMetrics::register, |starting, metrics| {
-                Box::pin(
-                    async move { start(starting.parts, metrics, &mut starting.addresses).await.map(drop) },
-                )
+                Box::pin(async move {
+                    let keys = starting.configuration.object_keys.as_ref();
+                    let files = &starting.parts.settings.services.jobs.files;
+                    let objects = open_objects(files, keys, starting.outside)?;
+                    start(starting.parts, objects, metrics, &mut starting.addresses).await.map(drop)
+                })
             })
         },
     }],
     page: None,
-    journals: &["job_credentials", "job_log", "job_schedules", "job_worker_log", "jobs"],
+    journals: &["job_credentials", "job_files", "job_log", "job_schedules", "job_worker_log", "jobs"],
     projections: project::PROJECTIONS,
     checks: project::CHECKS,
     metrics: &[METRICS],
@@ -105,13 +115,40 @@ pub struct Started {
     pub queue: Queue,
 }
 
-/// Starts the room, and adds the address of its listener to `addresses`. `metrics` are registered. Returns
-/// after the partitions of the coming jobs exist.
+/// Opens the bucket or the folder for files; `None` if the settings name neither.
 ///
 /// # Errors
-/// When the database does not answer, or the address cannot be listened on.
+/// When the bucket has no keys, or the folder cannot be entered.
+pub fn open_objects(
+    files: &JobFiles,
+    keys: Option<&ObjectKeys>,
+    outside: &Egress,
+) -> Result<Option<Objects>, ObjectError> {
+    if let Some(bucket) = files.bucket() {
+        let missing = || ObjectError::Settings("the keys of the bucket are missing".to_owned());
+        let ObjectKeys { access_key, secret_key } = keys.ok_or_else(missing)?;
+        let settings = BucketSettings {
+            bucket,
+            endpoint: files.s3_endpoint.as_deref(),
+            region: &files.s3_region,
+            prefix: files.s3_prefix.as_deref().unwrap_or_default(),
+            access_key,
+            secret_key,
+        };
+        return Bucket::open(settings, outside).map(|bucket| Some(Objects::Bucket(bucket)));
+    }
+    let folder = files.folder.as_deref().map(Folder::open).transpose()?;
+    Ok(folder.map(Objects::Folder))
+}
+
+/// Starts the room, and adds the address of its listener to `addresses`. `metrics` are registered; without
+/// `objects` jobs have no files. Returns after the partitions of the coming jobs exist.
+///
+/// # Errors
+/// When the database does not answer, the folder cannot be written, or the address cannot be listened on.
 pub async fn start(
     parts: &Parts,
+    objects: Option<Objects>,
     metrics: JobMetrics,
     addresses: &mut BTreeMap<String, String>,
 ) -> Result<Started, BoxError> {
@@ -135,6 +172,23 @@ pub async fn start(
     });
     upkeep.run().await?;
     let (newest, newest_seen) = watch::channel(None);
+    let storage = objects.map(|objects| {
+        let reserve_mb = parts.settings.database.reserve_mb;
+        Storage::new(objects, settings.files.clone(), reserve_mb, parts.writer(FileJournal))
+    });
+    let checks = storage.as_ref().map(|storage| {
+        FileChecks::new(FileChecksParts {
+            pools: parts.pools.clone(),
+            leases: parts.leases.clone(),
+            objects: storage.objects().clone(),
+            settings: storage.settings().clone(),
+            journal: storage.journal().clone(),
+            multipart_time: MULTIPART_TIME,
+        })
+    });
+    if let Some(checks) = &checks {
+        checks.sweep().await?;
+    }
 
     let address = (LISTENER.address)(&parts.settings);
     let listener = Listener::bind(LISTENER.name(), LISTENER.setting, address).await?.with_error_field();
@@ -149,6 +203,7 @@ pub async fn start(
             numbers: numbers.clone(),
             queue: queue.clone(),
             beats: beats.clone(),
+            storage,
             newest: newest_seen,
             lifecycle: parts.lifecycle.clone(),
             health: parts.health.clone(),
@@ -174,6 +229,9 @@ pub async fn start(
     // The receiver in the state of the routes belongs to no stream.
     run_woken(parts, &STREAM, SnapshotReader::new(parts.pools.clone(), newest, 1));
     parts.run(&UPKEEP, upkeep);
+    if let Some(checks) = checks {
+        parts.run(&FILES, checks);
+    }
     let (heard, hints, stop) = (queue.clone(), parts.hints.clone(), parts.lifecycle.drain_token());
     parts.lifecycle.spawn("jobs of other processes", async move {
         Follower::listen(heard, hints, stop).await;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use quipu::app::Parts;
 use quipu::app::registry::verify_tables;
-use quipu::config::{self, Settings};
+use quipu::config::{self, ObjectKeys, Settings};
 use quipu::lifecycle::Lifecycle;
+use quipu::net::Egress;
 use quipu::services::jobs::append::{CredentialAnswer, CredentialJournal, JobAnswer, Submitted};
 use quipu::services::jobs::command::{
     Change, Claim, CredentialCommand, Fence, FencedLease, JobChange, JobCommand, NewCredential, Submission,
@@ -79,8 +80,16 @@ impl Room {
 
     /// Starts the service from its parts.
     pub(super) async fn open(parts: Parts) -> Self {
+        Self::open_with(parts, None).await
+    }
+
+    /// Starts the service with the keys of its bucket.
+    pub(super) async fn open_with(parts: Parts, keys: Option<&ObjectKeys>) -> Self {
         let mut addresses = BTreeMap::new();
-        let started = jobs::start(&parts, JobMetrics::default(), &mut addresses).await.unwrap();
+        let outside = Egress::new(&parts.settings.networks).unwrap();
+        let files = &parts.settings.services.jobs.files;
+        let objects = jobs::open_objects(files, keys, &outside).unwrap();
+        let started = jobs::start(&parts, objects, JobMetrics::default(), &mut addresses).await.unwrap();
         let address = addresses["jobs"].parse().unwrap();
         Self { parts, address, started }
     }

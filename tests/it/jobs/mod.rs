@@ -4,6 +4,9 @@
 mod access;
 mod cli;
 mod client;
+mod file_kit;
+mod files;
+mod files_hostile;
 mod golden;
 mod kit;
 mod late;
@@ -12,6 +15,7 @@ mod many;
 mod moving_in;
 mod processes;
 mod rules;
+mod s3;
 mod sql;
 mod stream;
 mod waiting;

@@ -4,6 +4,7 @@
 mod batch;
 mod beats;
 mod credentials;
+mod files;
 mod import;
 mod numbers;
 mod queue;
@@ -21,6 +22,7 @@ use uuid::Uuid;
 
 pub use beats::Beats;
 pub use credentials::{CredentialAnswer, CredentialJournal};
+pub use files::{FileJournal, HeldLease, UncheckedSource, file_facts, held_lease, unchecked_sources};
 pub use import::{StoredImport, import_jobs};
 pub use numbers::JobNumbers;
 pub use queue::{Queue, ReadyNotice};

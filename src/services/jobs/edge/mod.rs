@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod events;
+mod files;
 mod limits;
 mod manage;
 mod many;
@@ -34,6 +35,7 @@ use crate::store::Pools;
 use crate::store::append::Writer;
 
 pub use access::hash;
+pub use files::{MULTIPART_TIME, Storage};
 
 use access::Credential;
 
@@ -66,6 +68,8 @@ pub struct JobsParts {
     pub queue: Queue,
     /// Heartbeats of workers.
     pub beats: Beats,
+    /// Sources and outputs; `None` without a place for them.
+    pub storage: Option<Storage>,
     /// Era and newest snapshot, for streams.
     pub newest: watch::Receiver<Option<(i32, Arc<str>)>>,
     /// Streams run on it and end when it drains.
@@ -122,7 +126,8 @@ impl fmt::Debug for JobsState {
 
 /// The routes. Where the README of BlobForge and its code name different paths, both are served.
 pub fn routes(state: JobsState) -> Routes {
-    use Access::{Admin, Anyone, Token};
+    use Access::{Admin, Anyone, Proof, Token};
+    let upload = Duration::from_secs(state.parts().settings.files.upload_timeout_s.get().into());
     Routes::new()
         .get("/health", Anyone, totals::health)
         .get("/api/health", Anyone, totals::health)
@@ -143,6 +148,17 @@ pub fn routes(state: JobsState) -> Routes {
         .post("/api/jobs/{id}/cancel", Token, manage::cancel)
         .post("/api/jobs/{id}/priority", Token, manage::priority)
         .patch("/api/jobs/{id}/priority", Token, manage::priority)
+        .post("/api/jobs/{id}/upload-url", Token, files::output_url)
+        .get("/api/files/{job_id}/{type}/url", Token, files::download_url)
+        .post("/api/files/upload-url", Token, files::upload_url)
+        .post("/api/files/multipart", Token, files::begin)
+        .post("/api/files/multipart/parts", Token, files::parts)
+        .post("/api/files/multipart/complete", Token, files::complete)
+        .post("/api/files/multipart/abort", Token, files::abort)
+        .within("/api/files/multipart/complete", upload)
+        .get("/objects/{*key}", Proof, files::get)
+        .put("/objects/{*key}", Proof, files::put)
+        .within("/objects/{*key}", upload)
         .post("/api/workers/register", Token, workers::register)
         .post("/api/workers/{id}/heartbeat", Token, workers::heartbeat)
         .post("/api/workers/{id}/unregister", Token, workers::unregister)

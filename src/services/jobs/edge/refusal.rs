@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 
 use super::JobsState;
 use crate::http::{Failure, Rejection};
+use crate::net::objects::ObjectError;
 use crate::services::jobs::decide::{Refusal, SubmissionError, WorkerRefusal};
 use crate::store::Error;
 
@@ -25,6 +26,8 @@ pub(super) enum Refused {
     Other(&'static str, Rejection),
     /// The database rejected the data, is unavailable, or failed.
     Store(Error),
+    /// The object storage does not answer, refuses, or is full.
+    Objects(ObjectError),
     /// Others changed the same subject each time before this request could.
     Contended,
 }
@@ -51,6 +54,11 @@ impl Refused {
         Self::Other("forbidden", Rejection::new(StatusCode::FORBIDDEN, why.into()))
     }
 
+    /// A rejection with a code of its own.
+    pub(super) fn coded(status: StatusCode, code: &'static str, why: impl Into<String>) -> Self {
+        Self::Other(code, Rejection::new(status, why.into()).code(code))
+    }
+
     fn reason(&self) -> &'static str {
         match self {
             Self::Field(error) => error.field,
@@ -63,6 +71,9 @@ impl Refused {
             Self::Store(Error::NoSpace(_)) => "no_space",
             Self::Store(error) if error.is_outage() => "store_busy",
             Self::Store(_) => "store_broken",
+            Self::Objects(ObjectError::NoSpace) => "no_space",
+            Self::Objects(ObjectError::Unavailable(_)) => "objects_busy",
+            Self::Objects(_) => "objects_broken",
             Self::Contended => "contended",
         }
     }
@@ -94,6 +105,12 @@ impl Refused {
                 Failure::Busy { retry_after: RETRY_AFTER }
             }
             Self::Store(error) => error.into(),
+            Self::Objects(ObjectError::NoSpace) => Failure::NoSpace,
+            Self::Objects(ObjectError::Unavailable(problem)) => {
+                tracing::warn!("a request failed because the object storage does not answer: {problem}");
+                Failure::Busy { retry_after: RETRY_AFTER }
+            }
+            Self::Objects(error) => error.into(),
             Self::Contended => Failure::Busy { retry_after: RETRY_AFTER },
         }
     }
@@ -114,6 +131,12 @@ fn change(refusal: &Refusal) -> Rejection {
 impl From<Error> for Refused {
     fn from(error: Error) -> Self {
         Self::Store(error)
+    }
+}
+
+impl From<ObjectError> for Refused {
+    fn from(error: ObjectError) -> Self {
+        Self::Objects(error)
     }
 }
 

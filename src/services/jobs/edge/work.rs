@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::JobsState;
 use super::access::{Body, Client};
+use super::files::{Base, result_with};
 use super::limits::{
     CLAIM_JOBS_MAX, CLAIM_TYPES_MAX, DETAIL_BYTES_MAX, LEASE_S_MAX, LEASE_S_MIN, WAIT_MARGIN_S, cut,
 };
@@ -51,13 +52,19 @@ pub(super) struct ClaimBody {
 pub(super) async fn claim(
     State(state): State<JobsState>,
     client: Client,
+    base: Base,
     Body(body): Body<ClaimBody>,
 ) -> Result<Json<Value>, Failure> {
-    let answer = claim_jobs(&state, &client, body).await;
+    let answer = claim_jobs(&state, &client, &base, body).await;
     answer.map(Json).map_err(|refused| state.refuse(refused))
 }
 
-async fn claim_jobs(state: &JobsState, client: &Client, body: ClaimBody) -> Result<Value, Refused> {
+async fn claim_jobs(
+    state: &JobsState,
+    client: &Client,
+    base: &Base,
+    body: ClaimBody,
+) -> Result<Value, Refused> {
     let mut types = body.job_types;
     if !body.job_type.is_empty() {
         types.push(body.job_type);
@@ -95,7 +102,8 @@ async fn claim_jobs(state: &JobsState, client: &Client, body: ClaimBody) -> Resu
     let mut answer = json!({ "job": null });
     if !jobs.is_empty() {
         let key = state.lease_key().await?;
-        let leased: Vec<Value> = jobs.iter().map(|job| claimed_json(job, &claim.worker, &key)).collect();
+        let mut leased: Vec<Value> = jobs.iter().map(|job| claimed_json(job, &claim.worker, &key)).collect();
+        state.add_links(base, client, &jobs, &mut leased).await?;
         if let Some(first) = leased.first() {
             answer = first.clone();
         }
@@ -190,12 +198,18 @@ pub(super) struct WorkBody {
 
 impl JobsState {
     /// The lease that a worker names: by its token, or, of an old client, the lease that the worker holds.
-    async fn fence(&self, client: &Client, job: i64, body: &WorkBody) -> Result<Fence, Refused> {
+    pub(super) async fn fence(
+        &self,
+        client: &Client,
+        job: i64,
+        worker: &str,
+        token: Option<&str>,
+    ) -> Result<Fence, Refused> {
         let worker = match &client.actor {
-            Actor::Worker { id } if body.worker_id.is_empty() => id.clone(),
-            _ => body.worker_id.clone(),
+            Actor::Worker { id } if worker.is_empty() => id.clone(),
+            _ => worker.to_owned(),
         };
-        let Some(token) = body.lease_token.as_deref() else {
+        let Some(token) = token else {
             if worker.is_empty() {
                 return Err(Refused::field("worker_id", "is required without lease_token"));
             }
@@ -210,6 +224,11 @@ impl JobsState {
         }
         client.require_worker(&worker)?;
         Ok(Fence { worker: Some(worker), lease: Some(lease) })
+    }
+
+    /// The lease that the body of an answer names.
+    async fn fence_of(&self, client: &Client, job: i64, body: &WorkBody) -> Result<Fence, Refused> {
+        self.fence(client, job, &body.worker_id, body.lease_token.as_deref()).await
     }
 
     /// Commits a change of a job by this client.
@@ -235,7 +254,7 @@ pub(super) async fn heartbeat(
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
         let job = number(&id)?;
-        let fence = state.fence(&client, job, &body).await?;
+        let fence = state.fence_of(&client, job, &body).await?;
         check_detail("progress", body.progress.as_ref(), DETAIL_BYTES_MAX)?;
         if let Some(worker) = &fence.worker {
             state.parts().beats.heard(worker, Some(job));
@@ -259,14 +278,15 @@ pub(super) async fn complete(
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
         let job = number(&id)?;
-        let fence = state.fence(&client, job, &body).await?;
-        let result = match (body.result, body.output_key) {
-            (Some(Value::Object(mut result)), Some(key)) => {
-                result.entry("output_key").or_insert(key.into());
-                Some(Value::Object(result))
+        let fence = state.fence_of(&client, job, &body).await?;
+        let stated = body.result.as_ref().and_then(|result| result["output_key"].as_str());
+        let declared = body.output_key.or_else(|| stated.map(str::to_owned)).filter(|key| !key.is_empty());
+        let result = match declared {
+            None => body.result,
+            Some(key) => {
+                let output = state.declared_output(job, &fence, &key).await?;
+                Some(result_with(body.result, &key, output))
             }
-            (None, Some(key)) => Some(json!({ "output_key": key })),
-            (result, _) => result,
         };
         check_detail("result", result.as_ref(), DETAIL_BYTES_MAX)?;
         idle(&state, &fence);
@@ -287,7 +307,7 @@ pub(super) async fn fail(
         if body.error.is_empty() {
             return Err(Refused::field("worker_id", "and error are required"));
         }
-        let fence = state.fence(&client, job, &body).await?;
+        let fence = state.fence_of(&client, job, &body).await?;
         let context = match (&body.traceback, &body.context) {
             (None, None) => None,
             (traceback, context) => Some(json!({ "traceback": traceback, "context": context })),
@@ -309,7 +329,7 @@ pub(super) async fn release(
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
         let job = number(&id)?;
-        let fence = state.fence(&client, job, &body).await?;
+        let fence = state.fence_of(&client, job, &body).await?;
         idle(&state, &fence);
         let why = body.why.as_deref().map(cut);
         state.change(&client, job, Change::Release { fence, why }).await?;
