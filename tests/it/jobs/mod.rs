@@ -3,11 +3,13 @@
 
 mod access;
 mod cli;
+mod dashboard;
 mod golden;
 mod kit;
 mod late;
 mod lives;
 mod many;
+mod pages;
 mod processes;
 mod rules;
 mod sql;

@@ -6,6 +6,7 @@ mod events;
 mod limits;
 mod manage;
 mod many;
+mod pages;
 mod refusal;
 mod schedules;
 mod shapes;
@@ -27,6 +28,7 @@ use super::append::{
 };
 use super::decide::LeaseKey;
 use super::metrics::JobMetrics;
+use crate::base::Clock;
 use crate::config::Jobs;
 use crate::http::{Access, Routes};
 use crate::lifecycle::{HealthRegistry, Lifecycle};
@@ -72,6 +74,8 @@ pub struct JobsParts {
     pub lifecycle: Lifecycle,
     /// Health of the process.
     pub health: HealthRegistry,
+    /// The clock, for ages on pages.
+    pub clock: Arc<dyn Clock>,
     /// Metrics of jobs.
     pub metrics: JobMetrics,
     /// Effective settings.
@@ -165,5 +169,6 @@ pub fn routes(state: JobsState) -> Routes {
         .post("/api/admin/workers/{id}/enable", Admin, admin::enable_worker)
         .post("/api/admin/workers/{id}/disable", Admin, admin::disable_worker)
         .get("/events", Token, events::events)
+        .merge(pages::routes())
         .with_state(state)
 }
