@@ -121,7 +121,7 @@ async fn no_page_scrolls_sideways_at_any_width_in_either_scheme() {
     fits_everywhere(&mut browser, "empty").await;
     let long = "very-long-name-without-a-place-to-break-".repeat(4);
     for (number, job_type) in
-        ["pdf", "thumbnail", "a-type-whose-name-has-no-place-to-break-and-sixty-four-characters"]
+        ["pdf", "thumbnail", "a-type-whose-name-has-no-place-to-break-and-sixty-four-character"]
             .into_iter()
             .enumerate()
     {

@@ -233,12 +233,17 @@ impl Job {
 
     fn entry(&self, entry: &HistoryEntry) -> Markup {
         let has_own_text = entry.kind == Kind::Failed.as_str();
+        // Claimed with a token, or by a program on this machine.
+        let leased_to = entry.worker.as_deref().filter(|worker| {
+            entry.kind == Kind::Leased.as_str() && entry.actor != format!("worker:{worker}")
+        });
         html! {
             li data-kind=(entry.kind) data-status=(entry.status) {
                 p { b { (entry.kind) } @if entry.kind != entry.status { " " span.aside { "→ " (entry.status) } } }
                 (when(self.now, entry.recorded_at))
                 p.by {
                     "by " (foreign(&entry.actor, NAME_SHOWN))
+                    @if let Some(worker) = leased_to { " for " (foreign(worker, NAME_SHOWN)) }
                     @if entry.kind == Kind::Reprioritized.as_str() { ", priority " (entry.priority) }
                     @if let Some(why) = entry.why.as_deref().filter(|_| !has_own_text) { ": " (foreign(why, NAME_SHOWN)) }
                 }
