@@ -408,7 +408,52 @@ UNION ALL
 SELECT job, step, position, recorded_at, kind, was, status, priority, attempt, failures, worker, expires_at, ready_at, actor, why, detail
 FROM job_log;
 COMMENT ON VIEW job_history IS 'every entry of every job; a condition on job keeps a query small';
-GRANT SELECT ON job_counts, job_states, job_history TO quipu, quipu_reader;
+
+-- The list of ids is walked from index entry to index entry: each worker has many steps.
+CREATE VIEW job_workers AS
+WITH RECURSIVE ids AS (
+    (SELECT worker FROM job_worker_log ORDER BY worker LIMIT 1)
+    UNION ALL
+    SELECT (SELECT l.worker FROM job_worker_log l WHERE l.worker > i.worker ORDER BY l.worker LIMIT 1)
+    FROM ids i WHERE i.worker IS NOT NULL)
+SELECT l.worker, l.type, l.name, l.status, l.is_enabled, l.recorded_at AS updated_at
+FROM ids i CROSS JOIN LATERAL (SELECT * FROM job_worker_log x WHERE x.worker = i.worker ORDER BY x.step DESC LIMIT 1) l
+WHERE l.status <> 'removed';
+COMMENT ON VIEW job_workers IS 'each worker that is not removed, with its present state';
+GRANT SELECT ON job_counts, job_states, job_history, job_workers TO quipu, quipu_reader;
+
+-- As before, and for job_totals the entries of its own journals. The conditions on `xid` are those of
+-- jobs_between() and job_log_between().
+CREATE OR REPLACE VIEW projection_lag AS
+SELECT c.projection, n.number AS newest_tick, c.tick AS projected_tick, b.batches,
+       CASE WHEN b.batches = 0 THEN 0 ELSE n.number - c.tick END AS ticks,
+       greatest(coalesce(extract(epoch FROM clock_timestamp() - b.oldest), 0), 0)::double precision AS seconds
+FROM checkpoint c
+CROSS JOIN (SELECT number, snapshot FROM tick ORDER BY number DESC LIMIT 1) n
+CROSS JOIN (SELECT max(floor) AS floor FROM era) f
+CROSS JOIN LATERAL (
+    SELECT count(*) AS batches, min(l.recorded_at) AS oldest
+    FROM (
+        SELECT u.recorded_at FROM (
+            SELECT i.recorded_at FROM ingest_log_between(c.snapshot, n.snapshot) i WHERE c.projection <> 'job_totals'
+            UNION ALL
+            SELECT j.recorded_at FROM jobs j
+            WHERE c.projection = 'job_totals' AND j.xid >= pg_snapshot_xmax(c.snapshot) AND j.xid < pg_snapshot_xmax(n.snapshot)
+              AND pg_visible_in_snapshot(j.xid, n.snapshot) AND j.position > f.floor
+            UNION ALL
+            SELECT j.recorded_at FROM jobs j
+            WHERE c.projection = 'job_totals' AND j.xid = ANY (quipu_in_progress(c.snapshot))
+              AND pg_visible_in_snapshot(j.xid, n.snapshot) AND j.position > f.floor
+            UNION ALL
+            SELECT l.recorded_at FROM job_log l
+            WHERE c.projection = 'job_totals' AND l.xid >= pg_snapshot_xmax(c.snapshot) AND l.xid < pg_snapshot_xmax(n.snapshot)
+              AND pg_visible_in_snapshot(l.xid, n.snapshot) AND l.position > f.floor
+            UNION ALL
+            SELECT l.recorded_at FROM job_log l
+            WHERE c.projection = 'job_totals' AND l.xid = ANY (quipu_in_progress(c.snapshot))
+              AND pg_visible_in_snapshot(l.xid, n.snapshot) AND l.position > f.floor) u
+        LIMIT 1000) l) b;
+COMMENT ON VIEW projection_lag IS 'how far each projection is behind its journals: unread batches (of job_totals: entries; counted up to 1,000), ticks, and the age in seconds of the oldest unread one. A projection that is being built has no row';
 
 -- The view of all journals as it is, and the journals of jobs.
 DO $$ BEGIN

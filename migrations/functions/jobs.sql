@@ -443,6 +443,36 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION quipu_types_with_ready_jobs(text[], bigint[]) IS 'the types, of those given, with a job that could be claimed now';
 
+-- Of each type that has jobs to be claimed now: the oldest of them, the workers that could claim it, and how many
+-- jobs of the type run.
+CREATE OR REPLACE FUNCTION quipu_job_backlog()
+RETURNS TABLE (type text, oldest_job bigint, oldest_at timestamptz, workers bigint, running bigint)
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+#variable_conflict use_column
+DECLARE moment timestamptz := clock_timestamp();
+BEGIN
+    RETURN QUERY
+    WITH online AS MATERIALIZED (
+        SELECT w.type, count(*) AS workers FROM job_workers w WHERE w.status = 'online' AND w.is_enabled GROUP BY w.type),
+    counted AS MATERIALIZED (
+        SELECT c.type, coalesce(sum(c.jobs) FILTER (WHERE c.status IN ('pending', 'failed')), 0) AS waiting,
+               coalesce(sum(c.jobs) FILTER (WHERE c.status = 'running'), 0)::bigint AS running
+        FROM job_counts c GROUP BY c.type)
+    SELECT c.type, e.job, e.ready_at, coalesce(o.workers, 0), c.running
+    FROM counted c
+    CROSS JOIN LATERAL (
+        SELECT h.job, h.ready_at FROM generate_series(1, 5) AS p (priority)
+        CROSS JOIN LATERAL (
+            SELECT r.job, r.ready_at FROM job_ready r
+            WHERE r.type = c.type AND r.priority = p.priority::smallint AND r.ready_at <= moment
+              AND NOT EXISTS (SELECT FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1)
+            ORDER BY r.ready_at, r.job LIMIT 1) h
+        ORDER BY h.ready_at, h.job LIMIT 1) e
+    LEFT JOIN online o ON o.type = c.type
+    WHERE c.waiting > 0 ORDER BY e.ready_at LIMIT 1000;
+END $$;
+COMMENT ON FUNCTION quipu_job_backlog() IS 'of each type with jobs that could be claimed now: the oldest of them, workers online, and running jobs';
+
 -- Partitions of jobs and job_log: a million numbers each, two of them ahead of the newest number.
 CREATE OR REPLACE FUNCTION quipu_ensure_job_partitions() RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '2s' AS $$

@@ -30,7 +30,7 @@ use crate::lifecycle::guarded;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Added to every response: a browser must run and frame only our own content.
+/// Added to every response that has not its own: a browser must run and frame only our own content.
 const HEADERS: [(HeaderName, HeaderValue); 4] = [
     (
         CONTENT_SECURITY_POLICY,
@@ -91,7 +91,9 @@ pub(super) async fn guard(State(guard): State<Arc<Guard>>, mut request: Request,
         let response = guard.run(request, next, &context).await;
         let mut response = unify_error(response, &context).await;
         let headers = response.headers_mut();
-        headers.extend(HEADERS);
+        for (name, value) in HEADERS {
+            headers.entry(name).or_insert(value);
+        }
         if let Ok(id) = HeaderValue::from_str(&context.id) {
             headers.insert(REQUEST_ID, id);
         }

@@ -14,6 +14,7 @@ mod guard;
 mod host;
 mod metrics;
 mod ops;
+pub mod page;
 mod query;
 mod routes;
 mod serve;

@@ -46,7 +46,7 @@ const OF_AETHOS_RELAY: [&str; 7] = [
 ];
 
 /// The last word of a name that is not a counter: a base unit, what is counted, or a flag.
-const UNITS: [&str; 20] = [
+const UNITS: [&str; 23] = [
     // Base units of Prometheus.
     "bytes",
     "ratio",
@@ -57,6 +57,7 @@ const UNITS: [&str; 20] = [
     "connections",
     "events",
     "gaps",
+    "jobs",
     "leases",
     "locks",
     "messages",
@@ -69,6 +70,8 @@ const UNITS: [&str; 20] = [
     "sightings",
     "ticks",
     "transactions",
+    "types",
+    "workers",
 ];
 
 /// Flags, whose value is 0 or 1.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -63,7 +64,7 @@ const LISTENER: ListenerSpec = ListenerSpec {
     setting: "services.jobs.address",
     address: |settings| settings.services.jobs.address.unwrap_or(Ports::DEFAULT.local(Port::Jobs)),
     move_to: |settings, port| settings.services.jobs.address.get_or_insert(local(port)).set_port(port),
-    url: Some("http://{}/api/jobs"),
+    url: Some("http://{}/jobs"),
 };
 
 /// The description of the room.
@@ -207,6 +208,7 @@ pub async fn start(
             newest: newest_seen,
             lifecycle: parts.lifecycle.clone(),
             health: parts.health.clone(),
+            clock: Arc::clone(&parts.clock),
             metrics,
             settings,
             request_timeout_s: parts.settings.http.request_timeout_s.get(),

@@ -4,6 +4,7 @@
 //! one read-only transaction, whose statements PostgreSQL ends at [`STATEMENT_MAX`].
 
 mod archive;
+mod jobs;
 mod messages;
 mod sizes;
 mod verification;
@@ -15,6 +16,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 use super::Error;
 
 pub(crate) use archive::{Archive, Gaps, NetworkCoverage, Totals, archive, coverage, gaps, totals};
+pub(crate) use jobs::{JobBacklog, job_backlog};
 pub(crate) use messages::{Messages, messages};
 pub(crate) use sizes::{JournalSize, Sizes, sizes};
 pub(crate) use verification::{Verification, newest_verification, verification};

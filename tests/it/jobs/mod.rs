@@ -4,6 +4,7 @@
 mod access;
 mod cli;
 mod client;
+mod dashboard;
 mod file_kit;
 mod files;
 mod files_hostile;
@@ -13,6 +14,7 @@ mod late;
 mod lives;
 mod many;
 mod moving_in;
+mod pages;
 mod processes;
 mod rules;
 mod s3;

@@ -5,7 +5,7 @@ use quipu::store::owner;
 use serde_json::json;
 use tokio_postgres::error::SqlState;
 
-use super::kit::{Room, number};
+use super::kit::{Job, PDF, Room, number};
 use crate::support::database::TestDatabase;
 
 #[tokio::test]
@@ -71,4 +71,59 @@ async fn an_analyst_reads_jobs_and_no_credentials() {
         let told = reader.query(&format!("SELECT * FROM {private}"), &[]).await;
         assert_eq!(told.unwrap_err().code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{private}");
     }
+}
+
+#[tokio::test]
+async fn the_backlog_names_the_oldest_job_of_each_type_and_who_could_take_it() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    let zip = Job { job_type: "zip", ..PDF };
+    for job in [Job { priority: 5, ..PDF }, Job { priority: 1, ..PDF }, zip, zip] {
+        room.submit(job).await;
+    }
+    room.ok("/api/workers/register", &json!({ "id": "w1", "type": "pdf" })).await;
+    room.ok("/api/workers/register", &json!({ "id": "w2", "type": "zip" })).await;
+    room.ok("/api/workers/w2/drain", &json!({})).await;
+    assert_eq!(room.claim("w1", 1, 600).await[0].facts.job, 2, "the first by priority");
+    room.ok("/api/jobs/claim", &json!({ "worker_id": "w3", "job_type": "zip" })).await;
+    let of = |job_type: &str, oldest: i64, workers: i64, running: i64| {
+        format!(
+            "SELECT count(*) FROM quipu_job_backlog() WHERE type = '{job_type}' AND oldest_job = {oldest} AND workers = {workers}
+               AND running = {running} AND oldest_at <= now()"
+        )
+    };
+    assert_eq!(number(&database, &of("pdf", 1, 1, 1)).await, 1);
+    assert_eq!(number(&database, &of("zip", 4, 0, 1)).await, 1, "a draining worker gets no job");
+    let states =
+        "SELECT count(*) FROM job_workers WHERE (worker, status) IN (('w1', 'online'), ('w2', 'draining'))";
+    assert_eq!(number(&database, states).await, 2);
+    for worker in ["w1", "w3"] {
+        let body = json!({ "worker_id": worker, "job_type": if worker == "w1" { "pdf" } else { "zip" } });
+        room.ok("/api/jobs/claim", &body).await;
+    }
+    assert_eq!(number(&database, "SELECT count(*) FROM quipu_job_backlog()").await, 0);
+}
+
+#[tokio::test]
+async fn the_lag_of_the_totals_counts_entries_of_jobs() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    let (owner, pools) = (database.owner().await, database.pools());
+    let tick = async || {
+        let take = "SELECT quipu_take_tick(system_identifier) FROM pg_control_system()";
+        owner.query_one(take, &[]).await.unwrap();
+    };
+    let totals = quipu::app::registry::projections().find(|known| known.name == "job_totals").unwrap();
+    let lag = "SELECT batches::bigint FROM projection_lag WHERE projection = 'job_totals'";
+    room.submit(PDF).await;
+    tick().await;
+    while totals.catch_up(&pools.write).await.unwrap() {}
+    assert_eq!(number(&database, lag).await, 0);
+    room.submit(PDF).await;
+    room.claim("w1", 2, 600).await;
+    assert_eq!(number(&database, lag).await, 0, "without a tick there is nothing to read");
+    tick().await;
+    assert_eq!(number(&database, lag).await, 3, "a job and two leases");
+    while totals.catch_up(&pools.write).await.unwrap() {}
+    assert_eq!(number(&database, lag).await, 0);
 }

@@ -9,7 +9,10 @@ use maud::{Markup, html};
 /// The name of the listener with metrics and health.
 const OPS: &str = "ops";
 
-/// Pages of that listener.
+/// The name of the listener with the pages of jobs.
+const JOBS: &str = "jobs";
+
+/// Pages of the ops listener.
 const OPS_PAGES: [&str; 3] = ["/metrics", "/readyz", "/healthz"];
 
 /// The links. `programs` are (title, URL); `listeners` are (name, address) and have the ops listener, to
@@ -19,9 +22,13 @@ pub(super) fn links(
     listeners: &[(String, String)],
     headers: &HeaderMap,
 ) -> Markup {
-    let ops = listeners.iter().find(|(name, _)| name == OPS).map(|(_, address)| base(address, headers));
+    let of = |listener| {
+        listeners.iter().find(|(name, _)| name == listener).map(|(_, address)| base(address, headers))
+    };
+    let (ops, jobs) = (of(OPS), of(JOBS));
     html! {
         nav.links aria-label="More" {
+            @if let Some(base) = jobs { a href=(format!("{base}/jobs")) rel="noreferrer" { "Jobs" } }
             @for (title, url) in programs { a href=(url) rel="noreferrer" { (title) } }
             @if let Some(base) = ops { @for page in OPS_PAGES { a href=(format!("{base}{page}")) rel="noreferrer" { (page) } } }
             a href="/status.json" { "/status.json" }
@@ -61,7 +68,8 @@ mod tests {
 
     #[test]
     fn programs_are_linked_when_their_address_is_set() {
-        let listeners = [("ops".to_owned(), "127.0.0.1:4701".to_owned())];
+        let listener = |name: &str, port| (name.to_owned(), format!("127.0.0.1:{port}"));
+        let listeners = [listener("jobs", 4707), listener("ops", 4701)];
         let shown = links(
             &[("Grafana", "https://grafana.example/?a=\"b".to_owned())],
             &listeners,
@@ -70,6 +78,7 @@ mod tests {
         let shown = shown.into_string();
         assert!(shown.contains(r#"href="https://grafana.example/?a=&quot;b""#), "{shown}");
         assert!(shown.contains(r#"href="http://127.0.0.1:4701/readyz""#), "{shown}");
+        assert!(shown.contains(r#"href="http://127.0.0.1:4707/jobs""#), "{shown}");
         assert!(!shown.contains("Prometheus"), "{shown}");
     }
 }

@@ -14,10 +14,11 @@ mod wrong;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
+use axum::http::header::{CACHE_CONTROL, HeaderMap};
 use axum::response::{IntoResponse, Response};
 
 use super::ConsoleState;
+use crate::http::page::{asset, assets};
 use crate::http::{Access, Failure, Rejection, Routes, is_of_another_site};
 
 /// The routes: `/` for people, `/status.json` for scripts, `/events` for both; `/alerts.md` says what to do.
@@ -36,7 +37,7 @@ pub fn routes(state: ConsoleState) -> Routes {
         .get("/alerts.md", Access::Anyone, async || {
             asset("text/plain; charset=utf-8", include_str!("../../../../docs/alerts.md"))
         })
-        .get("/favicon.svg", Access::Anyone, async || asset("image/svg+xml", include_str!("favicon.svg")))
+        .merge(assets())
         .with_state(state)
 }
 
@@ -74,8 +75,4 @@ fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Rejection> {
         return Err(Rejection::new(StatusCode::FORBIDDEN, why).field("sec-fetch-site"));
     }
     Ok(())
-}
-
-fn asset(content_type: &'static str, text: &'static str) -> Response {
-    ([(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-cache")], text).into_response()
 }

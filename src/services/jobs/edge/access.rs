@@ -7,6 +7,8 @@ use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
@@ -69,17 +71,19 @@ impl FromRequestParts<JobsState> for Client {
     async fn from_request_parts(parts: &mut Parts, state: &JobsState) -> Result<Self, Response> {
         let context = Extension::<RequestContext>::from_request_parts(parts, state).await;
         let Extension(context) = context.map_err(axum::response::IntoResponse::into_response)?;
-        let client = state.authenticate(&parts.headers, &context).await;
+        let client = state.authenticate(&parts.headers, &context, false).await;
         client.map_err(|refused| state.refuse(refused).into_response())
     }
 }
 
 impl JobsState {
-    /// Authenticates a request by its API token, by its worker's secret, or by its origin.
+    /// Authenticates a request by its API token, by its worker's secret, or by its origin. `is_link`: it asks for
+    /// a page, to which pages of other sites may link.
     pub(super) async fn authenticate(
         &self,
         headers: &HeaderMap,
         context: &RequestContext,
+        is_link: bool,
     ) -> Result<Client, Refused> {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         if let (Some(id), Some(secret)) = (text("x-worker-id"), text("x-worker-secret")) {
@@ -92,11 +96,15 @@ impl JobsState {
             };
         }
         if headers.contains_key(AUTHORIZATION) {
-            let token = text(AUTHORIZATION.as_str()).and_then(|value| {
-                let (scheme, token) = value.split_once(' ')?;
-                scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-            });
-            let sha256 = hash(token.ok_or_else(Refused::unauthorized)?);
+            let presented =
+                text(AUTHORIZATION.as_str()).and_then(presented).ok_or_else(Refused::unauthorized)?;
+            let sha256 = match &presented {
+                Presented::Bearer(token) => hash(token),
+                Presented::Basic(token) => {
+                    refuse_other_pages(headers, is_link)?;
+                    hash(token)
+                }
+            };
             return match self.credential(sha256).await? {
                 Some(Credential::Token(record)) => {
                     let scopes = Scope::parse_all(&record.scopes);
@@ -113,10 +121,7 @@ impl JobsState {
         if !self.parts().settings.serves_unauthenticated(self.0.address, is_direct) {
             return Err(Refused::unauthorized());
         }
-        // A browser on this machine sends requests of any page; those of other sites are refused.
-        if is_of_another_site(headers) || is_of_another_origin(headers) {
-            return Err(Refused::forbidden("a web page of another site asks without a token"));
-        }
+        refuse_other_pages(headers, is_link)?;
         Ok(Client { actor: Actor::Local, credential: None })
     }
 
@@ -146,9 +151,41 @@ impl JobsState {
     }
 }
 
+/// A token as a request shows it.
+#[derive(Debug, PartialEq, Eq)]
+enum Presented {
+    /// Shown by a program.
+    Bearer(String),
+    /// Kept by a browser, which adds it to the requests of any page.
+    Basic(String),
+}
+
+/// The token in a field `Authorization`. With the scheme `Basic` it is the password, of any user.
+fn presented(value: &str) -> Option<Presented> {
+    let (scheme, rest) = value.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(Presented::Bearer(rest.trim().to_owned()));
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
+    let (_, password) = decoded.split_once(':')?;
+    Some(Presented::Basic(password.to_owned()))
+}
+
+/// Refuses what a page of another site makes a browser send with the authority of its user: that of a program on
+/// this machine, or of a token that the browser keeps.
+fn refuse_other_pages(headers: &HeaderMap, is_link: bool) -> Result<(), Refused> {
+    if (is_of_another_site(headers) && !is_link) || is_of_another_origin(headers) {
+        return Err(Refused::forbidden("a web page of another site asks without a token"));
+    }
+    Ok(())
+}
+
 /// Whether a page of another origin sends the request. Browsers send `Origin` with every request that changes
 /// something.
-fn is_of_another_origin(headers: &HeaderMap) -> bool {
+pub(super) fn is_of_another_origin(headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(ORIGIN) else { return false };
     let own = headers.get(HOST).and_then(|host| host.to_str().ok());
     let named = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
@@ -177,6 +214,27 @@ impl<T: DeserializeOwned> FromRequest<JobsState> for Body<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_shown_as_bearer_or_as_the_password_of_any_user() {
+        assert_eq!(presented("Bearer  bf_x "), Some(Presented::Bearer("bf_x".to_owned())));
+        // me:bf_x:y
+        assert_eq!(presented("basic bWU6YmZfeDp5"), Some(Presented::Basic("bf_x:y".to_owned())));
+        for wrong in ["", "bf_x", "Basic", "Basic ?", "Basic bWU=", "Digest x"] {
+            assert_eq!(presented(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn other_sites_may_link_to_a_page_and_cause_nothing_else() {
+        let from = |name: &'static str, value: &str| {
+            HeaderMap::from_iter([(name.parse::<axum::http::HeaderName>().unwrap(), value.parse().unwrap())])
+        };
+        let linked = from("sec-fetch-site", "cross-site");
+        assert!(refuse_other_pages(&linked, true).is_ok() && refuse_other_pages(&linked, false).is_err());
+        assert!(refuse_other_pages(&from("origin", "null"), true).is_err());
+        assert!(refuse_other_pages(&from("sec-fetch-site", "same-origin"), false).is_ok());
+    }
 
     fn other(fields: &[(&'static str, &str)]) -> bool {
         let mut headers = HeaderMap::new();

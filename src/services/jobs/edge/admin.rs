@@ -49,6 +49,28 @@ pub(super) struct TokenBody {
     expires_in: Option<i64>,
 }
 
+/// What a new token is.
+#[derive(Debug)]
+pub(super) struct TokenFields {
+    pub(super) name: String,
+    pub(super) is_admin: bool,
+    /// Words of scopes; none for all.
+    pub(super) scopes: Vec<String>,
+    /// Days until it expires; 0 for never.
+    pub(super) days: i64,
+}
+
+impl From<TokenBody> for TokenFields {
+    fn from(body: TokenBody) -> Self {
+        Self {
+            name: body.name,
+            is_admin: body.is_admin,
+            scopes: body.scopes.unwrap_or_default(),
+            days: body.expires_in.unwrap_or(0),
+        }
+    }
+}
+
 pub(super) async fn create_token(
     State(state): State<JobsState>,
     client: Client,
@@ -56,28 +78,9 @@ pub(super) async fn create_token(
 ) -> Result<Response, Failure> {
     let answer = async {
         client.require(Scope::Admin)?;
-        check_text("name", &body.name, NAME_BYTES_MAX)?;
-        let scopes = body.scopes.unwrap_or_default();
-        if let Some(wrong) = scopes.iter().find(|word| Scope::parse(word).is_none()) {
-            let known = Scope::GRANTABLE.map(Scope::as_str).join(", ");
-            return Err(Refused::field("scopes", format!("has `{wrong}`, which is none of {known}")));
-        }
-        let days = body.expires_in.unwrap_or(0);
-        if !(0..=TOKEN_DAYS_MAX).contains(&days) {
-            return Err(Refused::field("expires_in", format!("must be between 0 and {TOKEN_DAYS_MAX} days")));
-        }
-        let token = draw("bf_");
-        let new = NewCredential {
-            sha256: hash(&token),
-            name: body.name.clone(),
-            worker: None,
-            is_admin: body.is_admin,
-            scopes,
-            lifetime_s: (days > 0).then_some(days * 86_400),
-            actor: client.actor.label(),
-        };
-        let id = state.credential_id(CredentialCommand::Create(Box::new(new))).await?;
-        let body = json!({ "id": id, "token": token, "name": body.name });
+        let name = body.name.clone();
+        let (id, token) = state.new_token(&client, body.into()).await?;
+        let body = json!({ "id": id, "token": token, "name": name });
         Ok((StatusCode::CREATED, Json(body)).into_response())
     };
     answer.await.map_err(|refused: Refused| state.refuse(refused))
@@ -90,15 +93,8 @@ pub(super) async fn delete_token(
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
         client.require(Scope::Admin)?;
-        let id = id.parse().map_err(|_| Refused::field("id", "is not the id of a token"))?;
-        let revoke = CredentialCommand::RevokeToken { id, actor: client.actor.label() };
-        match state.parts().credentials.append(revoke).await? {
-            CredentialAnswer::Unknown => Err(Refused::not_found("token")),
-            CredentialAnswer::Created { .. } | CredentialAnswer::Revoked => {
-                state.forget_credentials();
-                Ok(json!({ "status": "deleted" }))
-            }
-        }
+        state.revoke_token(&client, &id).await?;
+        Ok(json!({ "status": "deleted" }))
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
 }
@@ -123,6 +119,47 @@ impl JobsState {
                 Ok(id)
             }
             CredentialAnswer::Revoked | CredentialAnswer::Unknown => Err(Refused::Contended),
+        }
+    }
+
+    /// Creates an API token. Returns its id and its text, which is not stored.
+    pub(super) async fn new_token(
+        &self,
+        client: &Client,
+        fields: TokenFields,
+    ) -> Result<(i64, String), Refused> {
+        check_text("name", &fields.name, NAME_BYTES_MAX)?;
+        if let Some(wrong) = fields.scopes.iter().find(|word| Scope::parse(word).is_none()) {
+            let known = Scope::GRANTABLE.map(Scope::as_str).join(", ");
+            return Err(Refused::field("scopes", format!("has `{wrong}`, which is none of {known}")));
+        }
+        if !(0..=TOKEN_DAYS_MAX).contains(&fields.days) {
+            return Err(Refused::field("expires_in", format!("must be between 0 and {TOKEN_DAYS_MAX} days")));
+        }
+        let token = draw("bf_");
+        let new = NewCredential {
+            sha256: hash(&token),
+            name: fields.name,
+            worker: None,
+            is_admin: fields.is_admin,
+            scopes: fields.scopes,
+            lifetime_s: (fields.days > 0).then_some(fields.days * 86_400),
+            actor: client.actor.label(),
+        };
+        let id = self.credential_id(CredentialCommand::Create(Box::new(new))).await?;
+        Ok((id, token))
+    }
+
+    /// Revokes the API token with this id.
+    pub(super) async fn revoke_token(&self, client: &Client, id: &str) -> Result<(), Refused> {
+        let id = id.parse().map_err(|_| Refused::field("id", "is not the id of a token"))?;
+        let revoke = CredentialCommand::RevokeToken { id, actor: client.actor.label() };
+        match self.parts().credentials.append(revoke).await? {
+            CredentialAnswer::Unknown => Err(Refused::not_found("token")),
+            CredentialAnswer::Created { .. } | CredentialAnswer::Revoked => {
+                self.forget_credentials();
+                Ok(())
+            }
         }
     }
 

@@ -7,6 +7,7 @@ mod files;
 mod limits;
 mod manage;
 mod many;
+mod pages;
 mod refusal;
 mod schedules;
 mod shapes;
@@ -28,6 +29,7 @@ use super::append::{
 };
 use super::decide::LeaseKey;
 use super::metrics::JobMetrics;
+use crate::base::Clock;
 use crate::config::Jobs;
 use crate::http::{Access, Routes};
 use crate::lifecycle::{HealthRegistry, Lifecycle};
@@ -76,6 +78,8 @@ pub struct JobsParts {
     pub lifecycle: Lifecycle,
     /// Health of the process.
     pub health: HealthRegistry,
+    /// The clock, for ages on pages.
+    pub clock: Arc<dyn Clock>,
     /// Metrics of jobs.
     pub metrics: JobMetrics,
     /// Effective settings.
@@ -181,5 +185,6 @@ pub fn routes(state: JobsState) -> Routes {
         .post("/api/admin/workers/{id}/enable", Admin, admin::enable_worker)
         .post("/api/admin/workers/{id}/disable", Admin, admin::disable_worker)
         .get("/events", Token, events::events)
+        .merge(pages::routes())
         .with_state(state)
 }

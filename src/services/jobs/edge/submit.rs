@@ -49,7 +49,7 @@ pub(super) struct SubmitBody {
 }
 
 /// A text; `None` for an empty one, which the original writes for none.
-fn given(text: &str) -> Option<&str> {
+pub(super) fn given(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 

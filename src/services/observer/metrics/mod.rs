@@ -1,6 +1,7 @@
 //! Metrics that the observer exports for the whole database.
 
 pub(super) mod archive;
+pub(super) mod jobs;
 pub(super) mod readings;
 pub(super) mod server;
 pub(super) mod store;
@@ -14,7 +15,7 @@ use crate::telemetry::{Label, Metric, Published, describe_metrics};
 
 /// All metrics of the room.
 pub(super) const ALL: &[&[Metric]] =
-    &[store::METRICS, archive::METRICS, server::METRICS, readings::METRICS, METRICS];
+    &[store::METRICS, archive::METRICS, jobs::METRICS, server::METRICS, readings::METRICS, METRICS];
 
 /// What is read together.
 const READ: Label = Label::listed("read", &[&Group::NAMES]);
@@ -34,6 +35,8 @@ pub(super) enum Group {
     Archive,
     /// Messages that wait.
     Messages,
+    /// Jobs and workers.
+    Jobs,
     /// Dead rows, the age of transaction ids, the last verification.
     Tables,
     /// Gaps of all relays.
@@ -45,21 +48,22 @@ pub(super) enum Group {
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Store,
         Self::Postgresql,
         Self::Pgbouncer,
         Self::Replica,
         Self::Archive,
         Self::Messages,
+        Self::Jobs,
         Self::Tables,
         Self::Gaps,
         Self::Coverage,
         Self::Sizes,
     ];
 
-    const NAMES: [&'static str; 10] = {
-        let mut names = [""; 10];
+    const NAMES: [&'static str; 11] = {
+        let mut names = [""; 11];
         let mut group = 0;
         while group < Self::ALL.len() {
             names[group] = Self::ALL[group].as_str();
@@ -77,6 +81,7 @@ impl Group {
             Self::Replica => "replica",
             Self::Archive => "archive",
             Self::Messages => "messages",
+            Self::Jobs => "jobs",
             Self::Tables => "tables",
             Self::Gaps => "gaps",
             Self::Coverage => "coverage",

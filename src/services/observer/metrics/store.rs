@@ -3,7 +3,7 @@
 use crate::store::labels::{JOURNAL, LEASE_KIND};
 use crate::telemetry::{Label, describe_metrics};
 
-const PROJECTION: Label = Label::listed("projection", &[&["totals"]]);
+const PROJECTION: Label = Label::listed("projection", &[&["totals", "job_totals"]]);
 
 /// Journals whose partitions are made in advance.
 const AHEAD: Label = Label::listed("journal", &[&["events", "message_payloads"]]);

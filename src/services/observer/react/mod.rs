@@ -75,7 +75,7 @@ impl Group {
     const fn intervals(self) -> u32 {
         match self {
             Self::Store | Self::Postgresql | Self::Pgbouncer | Self::Replica => 1,
-            Self::Archive | Self::Messages | Self::Tables => 4,
+            Self::Archive | Self::Messages | Self::Jobs | Self::Tables => 4,
             Self::Gaps | Self::Coverage | Self::Sizes => 20,
         }
     }
@@ -162,6 +162,7 @@ impl Observer {
             Group::Replica => samples::replica(read::replica_lag(read).await?, &mut samples),
             Group::Archive => samples::archive(&figures::archive(read).await?, &mut samples),
             Group::Messages => samples::messages(&figures::messages(session).await?, &mut samples),
+            Group::Jobs => samples::jobs(&read::jobs(session).await?, &mut samples),
             Group::Tables => samples::tables(&read::tables(session).await?, &mut samples),
             Group::Gaps => samples::gaps(&figures::gaps(read).await?, &mut samples),
             Group::Coverage => samples::coverage(&figures::coverage(read).await?, &mut samples),

@@ -1,7 +1,9 @@
 //! From what was read to the values of metrics.
 
-use crate::services::observer::metrics::{archive as of_archive, server as of_server, store as of_store};
-use crate::services::observer::read::{Sessions, Store, Tables};
+use crate::services::observer::metrics::{
+    archive as of_archive, jobs as of_jobs, server as of_server, store as of_store,
+};
+use crate::services::observer::read::{Jobs, Sessions, Store, Tables};
 use crate::store::PoolerFigures;
 use crate::store::figures::{Archive, Gaps, Messages, NetworkCoverage, Sizes};
 use crate::store::labels::{lease_kind, role};
@@ -81,6 +83,23 @@ pub(super) fn messages(read: &Messages, samples: &mut Samples) {
     samples.add(&of_store::PENDING, &[], count(read.pending));
     samples.add(&of_store::OLDEST_PENDING, &[], read.oldest_s.unwrap_or(0.0));
     samples.add_some(&of_store::NEXT_LOSS, read.next_loss_s);
+}
+
+/// A status without jobs or workers is exported as 0.
+pub(super) fn jobs(read: &Jobs, samples: &mut Samples) {
+    let of = |counts: &[(String, i64)], state: &str| {
+        counts.iter().find(|(known, _)| known == state).map_or(0, |(_, number)| *number)
+    };
+    for &state in of_jobs::STATES {
+        samples.add(&of_jobs::STORED, &[state], count(of(&read.jobs, state)));
+    }
+    for &state in of_jobs::WORKER_STATES {
+        samples.add(&of_jobs::WORKERS, &[state], count(of(&read.workers, state)));
+    }
+    let oldest_s = read.backlog.iter().map(|backlog| backlog.oldest_s).fold(0.0, f64::max);
+    samples.add(&of_jobs::OLDEST, &[], oldest_s);
+    let unserved = read.backlog.iter().filter(|backlog| backlog.is_unserved()).count();
+    samples.add(&of_jobs::UNSERVED, &[], count(i64::try_from(unserved).unwrap_or(i64::MAX)));
 }
 
 pub(super) fn sessions(read: &Sessions, samples: &mut Samples) {

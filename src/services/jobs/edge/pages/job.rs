@@ -1,0 +1,258 @@
+//! `/jobs/{id}`: one job, what happened to it, and what can be done.
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use chrono::{DateTime, Utc};
+use maud::{Markup, html};
+
+use super::parts::{NAME_SHOWN, TEXT_SHOWN, foreign, json, meaning, status, when};
+use super::refused::refused_page;
+use super::visitor::Visitor;
+use crate::http::page::{bytes, span};
+use crate::services::jobs::decide::Scope;
+use crate::services::jobs::edge::JobsState;
+use crate::services::jobs::edge::refusal::Refused;
+use crate::services::jobs::edge::submit::number;
+use crate::services::jobs::event::{Kind, Status};
+use crate::services::jobs::read::{self, HistoryEntry, JobView};
+
+/// Entries of the history that the page shows, the newest of them. The API has more.
+const HISTORY_SHOWN: usize = 200;
+
+/// What the page shows.
+struct Job {
+    now: DateTime<Utc>,
+    view: JobView,
+    history: Vec<HistoryEntry>,
+    /// Whether the client may change it.
+    is_manager: bool,
+}
+
+pub(super) async fn page(
+    visitor: Visitor,
+    State(state): State<JobsState>,
+    Path(id): Path<String>,
+) -> Response {
+    let read = async {
+        visitor.require(Scope::Read)?;
+        let (pool, id) = (&state.parts().pools.session, number(&id)?);
+        let view = read::job(pool, id).await?.ok_or_else(|| Refused::not_found("job"))?;
+        let history = read::history(pool, id).await?;
+        let now = state.parts().clock.now();
+        Ok::<_, Refused>(Job { now, view, history, is_manager: visitor.may(Scope::Manage) })
+    };
+    match read.await {
+        Ok(job) => super::answer(&visitor, "", &format!("job {}", job.view.job), true, job.main()),
+        Err(refused) => refused_page(&state, &visitor.context, refused),
+    }
+}
+
+impl Job {
+    fn is(&self, any: &[Status]) -> bool {
+        any.iter().any(|status| self.view.status == status.as_str())
+    }
+
+    fn main(&self) -> Markup {
+        let view = &self.view;
+        html! {
+            p.back { a href="/jobs" { "All jobs" } }
+            div.job-page data-job=(view.job) {
+                div.job-main {
+                    div #panel-job {
+                        h2.title { "#" (view.job) " " (foreign(&view.job_type, NAME_SHOWN)) (status(&view.status)) }
+                        p.meaning { (meaning(&view.status)) (self.next()) }
+                        (self.progress())
+                        (self.facts())
+                    }
+                    div #panel-result { (self.result()) }
+                    div #panel-failures { (self.failures()) }
+                    (self.submitted())
+                }
+                div.job-side {
+                    @if self.is_manager { div #panel-actions { (self.actions()) } }
+                    div #panel-history { (self.history()) }
+                }
+            }
+        }
+    }
+
+    /// What comes next, and when.
+    fn next(&self) -> Markup {
+        let view = &self.view;
+        html! {
+            @if self.is(&[Status::Running]) {
+                @if let Some(worker) = &view.worker { ": " b { (foreign(worker, NAME_SHOWN)) } }
+                @if let Some(expires_at) = view.expires_at { "; the lease ends " (when(self.now, expires_at)) }
+            } @else if let Some(ready_at) = view.ready_at.filter(|at| *at > self.now) {
+                ", " (when(self.now, ready_at))
+            }
+        }
+    }
+
+    /// The progress that the worker has reported last. A bar if it says `percent`.
+    fn progress(&self) -> Markup {
+        let Some(progress) = self.view.progress.as_ref().filter(|_| self.is(&[Status::Running])) else {
+            return html! {};
+        };
+        let percent = progress.get("percent").and_then(serde_json::Value::as_f64);
+        let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
+        html! {
+            section aria-label="Progress" {
+                @if let Some(percent) = percent { progress max="100" value=(percent) { (percent) " %" } }
+                (json(progress))
+            }
+        }
+    }
+
+    fn facts(&self) -> Markup {
+        let view = &self.view;
+        let taken = view.started_at.zip(view.completed_at).map(|(from, to)| (to - from).as_seconds_f64());
+        let submitter =
+            self.history.first().filter(|first| first.step == 0).map(|first| first.actor.as_str());
+        let attempts = view.failures + i32::from(self.is(&[Status::Running, Status::Completed]));
+        html! {
+            dl.facts {
+                div { dt { "priority" } dd { (view.priority) @if view.priority == 1 { " (first)" } @else if view.priority == 5 { " (last)" } } }
+                div { dt { "attempts" } dd { (attempts) " of " (view.attempts_max) } }
+                div {
+                    dt { "submitted" }
+                    dd { (when(self.now, view.created_at)) @if let Some(actor) = submitter { " by " (foreign(actor, NAME_SHOWN)) } }
+                }
+                @if let Some(started_at) = view.started_at { div { dt { "last attempt" } dd { (when(self.now, started_at)) } } }
+                @if let Some(taken) = taken.filter(|_| self.is(&[Status::Completed])) { div { dt { "took" } dd { (span(taken)) } } }
+                @if let Some(worker) = view.worker.as_ref().filter(|_| !self.is(&[Status::Running])) {
+                    div { dt { "last worker" } dd { (foreign(worker, NAME_SHOWN)) } }
+                }
+                @if let Some(path) = &view.source_path { div { dt { "source" } dd { (foreign(path, TEXT_SHOWN)) } } }
+                @if let Some(hash) = &view.source_hash { div { dt { "source hash" } dd.mono { (foreign(hash, TEXT_SHOWN)) } } }
+                @if let Some(size) = view.source_size { div { dt { "source size" } dd { (bytes(size)) } } }
+                @if let Some(jobs) = &view.depends_on {
+                    div { dt { "waits for" } dd { @for job in jobs { a href={ "/jobs/" (job) } { "#" (job) } " " } } }
+                }
+                @if let Some(tags) = &view.tags { div { dt { "tags" } dd { (foreign(&tags.to_string(), TEXT_SHOWN)) } } }
+            }
+        }
+    }
+
+    fn result(&self) -> Markup {
+        let result = self.view.result.as_ref().filter(|_| self.is(&[Status::Completed]));
+        html! { @if let Some(result) = result { section { h2 { "Result" } (json(result)) } } }
+    }
+
+    /// What the submitter gave to the worker.
+    fn submitted(&self) -> Markup {
+        html! {
+            @if let Some(metadata) = &self.view.metadata { section { h2 { "Metadata" } (json(metadata)) } }
+        }
+    }
+
+    /// The attempts that failed, the newest first.
+    fn failures(&self) -> Markup {
+        let is_failure = |kind: &str| kind == Kind::Failed.as_str() || kind == Kind::Expired.as_str();
+        let failures: Vec<_> = self.history.iter().rev().filter(|entry| is_failure(&entry.kind)).collect();
+        html! {
+            @if !failures.is_empty() {
+                section {
+                    h2 { "Failures" }
+                    ol.failures {
+                        @for entry in failures.iter().take(HISTORY_SHOWN) {
+                            li {
+                                p.failure-head {
+                                    "Attempt " (entry.attempt)
+                                    @if let Some(worker) = &entry.worker { " at " (foreign(worker, NAME_SHOWN)) }
+                                    ", " (when(self.now, entry.recorded_at))
+                                }
+                                p.error {
+                                    @if let Some(why) = &entry.why { (foreign(why, TEXT_SHOWN)) }
+                                    @else if entry.kind == Kind::Expired.as_str() { "the lease ended without an answer of the worker" }
+                                    @else { "the worker gave no reason" }
+                                }
+                                @if let Some(detail) = &entry.detail {
+                                    details id={ "failure-" (entry.step) } { summary { "Details" } (json(detail)) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn actions(&self) -> Markup {
+        let job = self.view.job;
+        let path = |action: &str| format!("/actions/jobs/{job}/{action}");
+        let can_retry = self.is(&[Status::Failed, Status::Dead, Status::Cancelled]);
+        let is_open = self.is(&[Status::Pending, Status::Waiting, Status::Failed, Status::Running]);
+        html! {
+            @if can_retry || is_open {
+                section.actions {
+                    h2 { "Actions" }
+                    @if can_retry {
+                        form action=(path("retry")) method="post" {
+                            label.check { input type="checkbox" name="reset_attempts" value="1" checked[self.is(&[Status::Dead])]; " forget its failures" }
+                            (why())
+                            button type="submit" { "Retry now" }
+                        }
+                    }
+                    @if is_open {
+                        form action=(path("priority")) method="post" {
+                            label {
+                                span { "priority" }
+                                select name="priority" {
+                                    @for (priority, text) in [(1, "1 (first)"), (2, "2"), (3, "3"), (4, "4"), (5, "5 (last)")] {
+                                        option value=(priority) selected[self.view.priority == priority] { (text) }
+                                    }
+                                }
+                            }
+                            button type="submit" { "Change" }
+                        }
+                        form action=(path("cancel")) method="post" {
+                            (why())
+                            button.danger type="submit" { "Cancel the job" }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Every entry, the newest first.
+    fn history(&self) -> Markup {
+        html! {
+            section {
+                h2 { "History" small { "newest first" } }
+                ol.history {
+                    @for entry in self.history.iter().rev().take(HISTORY_SHOWN) { (self.entry(entry)) }
+                }
+                @if self.history.len() > HISTORY_SHOWN {
+                    p.aside { a href={ "/api/jobs/" (self.view.job) "/history" } { "Earlier entries" } }
+                }
+            }
+        }
+    }
+
+    fn entry(&self, entry: &HistoryEntry) -> Markup {
+        let has_own_text = entry.kind == Kind::Failed.as_str();
+        // Claimed with a token, or by a program on this machine.
+        let leased_to = entry.worker.as_deref().filter(|worker| {
+            entry.kind == Kind::Leased.as_str() && entry.actor != format!("worker:{worker}")
+        });
+        html! {
+            li data-kind=(entry.kind) data-status=(entry.status) {
+                p { b { (entry.kind) } @if entry.kind != entry.status { " " span.aside { "→ " (entry.status) } } }
+                (when(self.now, entry.recorded_at))
+                p.by {
+                    "by " (foreign(&entry.actor, NAME_SHOWN))
+                    @if let Some(worker) = leased_to { " for " (foreign(worker, NAME_SHOWN)) }
+                    @if entry.kind == Kind::Reprioritized.as_str() { ", priority " (entry.priority) }
+                    @if let Some(why) = entry.why.as_deref().filter(|_| !has_own_text) { ": " (foreign(why, NAME_SHOWN)) }
+                }
+            }
+        }
+    }
+}
+
+/// The field for a reason, which the history keeps.
+fn why() -> Markup {
+    html! { label { span { "reason" } input type="text" name="why" maxlength="4000" placeholder="optional" autocomplete="off"; } }
+}
