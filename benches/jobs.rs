@@ -59,8 +59,9 @@ async fn main() {
     let server = Server::start().await;
     let lifecycle = lifecycle();
     let parts = parts(&server, &lifecycle);
-    let started =
-        jobs::start(&parts, JobMetrics::default(), &mut BTreeMap::new()).await.expect("the room starts");
+    let started = jobs::start(&parts, None, JobMetrics::default(), &mut BTreeMap::new())
+        .await
+        .expect("the room starts");
     println!("{}; {ROUNDS} rounds, medians\n", server.durability().await);
     server.run("CREATE TABLE bench_rows (number bigserial PRIMARY KEY, kind text, hash text)").await;
 

@@ -21,6 +21,9 @@ pub(super) const MONITOR_KEY: &str = "QUIPU_MONITOR_SECRET_KEY";
 /// The variable with the key by which the synchronizer authenticates to relays (NIP-42).
 pub(super) const SYNCHRONIZER_KEY: &str = "QUIPU_SYNCHRONIZER_SECRET_KEY";
 
+/// The variable with the secret by which the listener of jobs proves itself to the `OpenID` provider.
+pub(super) const OIDC_SECRET: &str = "BLOBFORGE_OIDC_CLIENT_SECRET";
+
 /// The variables with database URLs.
 const URLS: [&str; 7] = [
     "DATABASE_URL",
@@ -40,7 +43,7 @@ fn password_variable(url_variable: &str) -> String {
 /// Every variable that may hold a secret.
 pub(super) fn secret_variables() -> Vec<String> {
     let urls = URLS.iter().flat_map(|url| [(*url).to_owned(), password_variable(url)]);
-    urls.chain([MONITOR_KEY, SYNCHRONIZER_KEY].map(str::to_owned)).collect()
+    urls.chain([MONITOR_KEY, SYNCHRONIZER_KEY, OIDC_SECRET].map(str::to_owned)).collect()
 }
 
 /// Variables by name. Values may be secrets, so `Debug` prints only the names.

@@ -16,6 +16,7 @@ mod dotenv;
 mod environment;
 mod http;
 mod implementation;
+mod job_login;
 mod jobs;
 mod keys;
 mod layer;
@@ -45,6 +46,7 @@ use merge::Merged;
 pub use environment::{DatabaseEnv, Environment, Pooler};
 pub use http::{AddressPrefix, Http};
 pub use implementation::{Implementation, ImplementationError, SettingsFile};
+pub use job_login::JobLogin;
 pub use jobs::{Jobs, TypeLimit};
 pub use layer::Problem;
 pub use messages::Messages;
@@ -131,6 +133,8 @@ pub struct Configuration {
     pub monitor_key: Option<Secret>,
     /// `QUIPU_SYNCHRONIZER_SECRET_KEY`: the key for relays that require authentication (NIP-42).
     pub synchronizer_key: Option<Secret>,
+    /// `BLOBFORGE_OIDC_CLIENT_SECRET`: the client's secret for the `OpenID` provider of jobs.
+    pub oidc_secret: Option<Secret>,
 }
 
 impl Configuration {
@@ -166,6 +170,7 @@ impl Configuration {
         let settings = settings.map_err(|found| problems.extend(found)).unwrap_or_default();
         let synchronizer_key = keys::key(&environment, environment::SYNCHRONIZER_KEY);
         let synchronizer_key = synchronizer_key.map_err(|found| problems.push(found)).unwrap_or_default();
+        let oidc_secret = environment.get(environment::OIDC_SECRET).map(Secret::new);
         let monitor_key = keys::key(&environment, environment::MONITOR_KEY);
         // A key that cannot be read is a problem of its own, not a missing key.
         let has_monitor_key = !matches!(monitor_key, Ok(None));
@@ -174,7 +179,7 @@ impl Configuration {
         let database = DatabaseEnv::read(&environment, settings.database.pooler);
         let database = database.map_err(|found| problems.extend(found)).unwrap_or_default();
         if problems.is_empty() {
-            Ok(Self { implementation, settings, database, monitor_key, synchronizer_key })
+            Ok(Self { implementation, settings, database, monitor_key, synchronizer_key, oidc_secret })
         } else {
             environment.name_files(&mut problems);
             Err(ConfigError::Refused(problems))
@@ -193,6 +198,7 @@ impl Configuration {
             "environment": self.database.masked(),
             "monitor_key": self.monitor_key.as_ref().map(|_| "***"),
             "synchronizer_key": self.synchronizer_key.as_ref().map(|_| "***"),
+            "oidc_secret": self.oidc_secret.as_ref().map(|_| "***"),
         })
     }
 }

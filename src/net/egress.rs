@@ -11,7 +11,7 @@ use super::dns::Resolver;
 use super::fetch::Fetcher;
 use super::socks::Isolation;
 use super::tls::Tls;
-use super::{DialError, DnsRecords, FetchError, Fetched, Get, Trust};
+use super::{DialError, DnsRecords, Exchange, FetchError, Fetched, Get, Trust};
 use crate::base::Network;
 use crate::config;
 
@@ -70,6 +70,15 @@ impl Egress {
     /// Any [`FetchError`]. A response with an error status is not an error here.
     pub async fn get(&self, get: Get<'_>) -> Result<Fetched, FetchError> {
         self.0.fetcher.get(get).await
+    }
+
+    /// Sends one request with a method, headers and a body, within the limits in `exchange`. Redirects are not
+    /// followed.
+    ///
+    /// # Errors
+    /// Any [`FetchError`]. A response with an error status is not an error here.
+    pub async fn exchange(&self, exchange: Exchange) -> Result<http::Response<Vec<u8>>, FetchError> {
+        self.0.fetcher.exchange(exchange).await
     }
 
     /// See [`Dialler::dial`].

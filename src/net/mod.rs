@@ -17,6 +17,7 @@ mod dns;
 mod egress;
 mod error;
 mod fetch;
+pub mod oidc;
 pub mod relay;
 mod remote_text;
 mod socket;
@@ -27,7 +28,7 @@ pub use certificate::Certificate;
 pub use dns::DnsRecords;
 pub use egress::Egress;
 pub use error::{DialError, FetchError, SocksReply};
-pub use fetch::{Fetched, Get};
+pub use fetch::{Exchange, Fetched, Get};
 pub use socket::{Dial, Handshake, SocketError, TextSocket};
 
 /// Sent as `User-Agent`: some servers refuse requests without one.

@@ -5,6 +5,7 @@
 //! not reused: a connection opened for a trusted URL must not serve a URL of lower trust.
 
 mod clients;
+mod exchange;
 mod hops;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,8 @@ use super::{Certificate, DialError, Trust};
 use crate::config;
 use clients::Clients;
 use hops::Hop;
+
+pub use exchange::Exchange;
 
 /// Response headers kept; further headers are dropped.
 const HEADERS_MAX: usize = 64;

@@ -2,9 +2,9 @@
 //! entry of a journal.
 //!
 //! Journals: `jobs` (jobs as they were submitted), `job_log` (what happened to them), `job_worker_log`,
-//! `job_credentials` (API tokens and secrets of workers), `job_schedules`. Projections: `job_keys` (in the
-//! same commit), `job_totals` (by ticks). Working tables: `job_ready`, `job_slots`, `job_cursors`, `job_beats`,
-//! `job_lease_key`.
+//! `job_credentials` (API tokens and secrets of workers), `job_user_log` (people who log in), `job_schedules`.
+//! Projections: `job_keys` (in the same commit), `job_totals` (by ticks). Working tables: `job_ready`,
+//! `job_slots`, `job_cursors`, `job_beats`, `job_lease_key`, `job_sessions`, `job_logins`.
 //!
 //! Invariants:
 //!
@@ -29,4 +29,4 @@ pub mod react;
 pub mod read;
 mod service;
 
-pub use service::{ROOM, Started, start};
+pub use service::{ROOM, Started, open_login, start};

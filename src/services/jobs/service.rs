@@ -5,19 +5,23 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use url::Url;
 
 use super::append::{
-    Beats, CredentialJournal, JobJournal, JobNumbers, Queue, ScheduleJournal, WorkerJournal,
+    Beats, CredentialJournal, JobJournal, JobNumbers, Queue, ScheduleJournal, UserJournal, WorkerJournal,
 };
-use super::edge::{JobsParts, JobsState, routes};
+use super::edge::{JobsParts, JobsState, Login, routes};
 use super::metrics::{JobMetrics, METRICS};
 use super::project;
 use super::react::{
     Dependencies, Expiry, Follower, FollowerParts, Schedules, SnapshotReader, Upkeep, UpkeepParts,
 };
-use crate::config::Jobs;
+use crate::base::Secret;
+use crate::config::{JobLogin, Jobs};
 use crate::http::Listener;
 use crate::lifecycle::{BoxError, Service};
+use crate::net::Egress;
+use crate::net::oidc::{LoginError, Provider, ProviderSettings};
 use crate::room::{
     Enabled, ListenerSpec, LoopSpec, Parts, Port, Ports, Room, ServiceName, ServiceSpec, counted, no_sockets,
     same_in_sample,
@@ -76,14 +80,17 @@ pub const ROOM: Room = Room {
         },
         start: |registry| {
             counted(registry, JobMetrics::register, |starting, metrics| {
-                Box::pin(
-                    async move { start(starting.parts, metrics, &mut starting.addresses).await.map(drop) },
-                )
+                Box::pin(async move {
+                    let settings = &starting.parts.settings.services.jobs.oidc;
+                    let secret = starting.configuration.oidc_secret.as_ref();
+                    let login = open_login(settings, secret, starting.outside)?;
+                    start(starting.parts, login, metrics, &mut starting.addresses).await.map(drop)
+                })
             })
         },
     }],
     page: None,
-    journals: &["job_credentials", "job_log", "job_schedules", "job_worker_log", "jobs"],
+    journals: &["job_credentials", "job_log", "job_schedules", "job_user_log", "job_worker_log", "jobs"],
     projections: project::PROJECTIONS,
     checks: project::CHECKS,
     metrics: &[METRICS],
@@ -105,13 +112,38 @@ pub struct Started {
     pub queue: Queue,
 }
 
-/// Starts the room, and adds the address of its listener to `addresses`. `metrics` are registered. Returns
-/// after the partitions of the coming jobs exist.
+/// Login of people by the provider in the settings; `None` if they name none. The provider is not asked yet.
+///
+/// # Errors
+/// When the settings were not checked: a URL in them is none.
+pub fn open_login(
+    settings: &JobLogin,
+    secret: Option<&Secret>,
+    outside: &Egress,
+) -> Result<Option<Login>, LoginError> {
+    let Some(issuer) = settings.issuer.clone() else { return Ok(None) };
+    let redirect_url = settings.redirect_url.clone().unwrap_or_default();
+    let origin = Url::parse(&redirect_url).map_err(|error| LoginError::Provider(error.to_string()))?;
+    let provider = ProviderSettings {
+        issuer,
+        client_id: settings.client_id.clone().unwrap_or_default(),
+        secret: secret.cloned(),
+        redirect_url,
+        scopes: settings.scopes.clone(),
+        groups_claim: settings.groups_claim.clone(),
+    };
+    let provider = Provider::new(provider, outside.clone())?;
+    Ok(Some(Login::new(provider, settings.clone(), &origin)))
+}
+
+/// Starts the room, and adds the address of its listener to `addresses`. `metrics` are registered; without
+/// `login` people do not log in. Returns after the partitions of the coming jobs exist.
 ///
 /// # Errors
 /// When the database does not answer, or the address cannot be listened on.
 pub async fn start(
     parts: &Parts,
+    login: Option<Login>,
     metrics: JobMetrics,
     addresses: &mut BTreeMap<String, String>,
 ) -> Result<Started, BoxError> {
@@ -145,6 +177,8 @@ pub async fn start(
             jobs: jobs.clone(),
             workers,
             credentials: parts.writer(CredentialJournal),
+            users: parts.writer(UserJournal),
+            login,
             schedules: parts.writer(ScheduleJournal),
             numbers: numbers.clone(),
             queue: queue.clone(),

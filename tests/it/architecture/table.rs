@@ -73,9 +73,10 @@ pub(super) const PARTS: &[Part] = &[
         own: &["mod", "command", "event", "decide"],
         other_rooms_events: true,
     },
+    // A person who logs in waits while the edge asks the provider; nothing else of `net`.
     Part {
         name: "edge",
-        below: &["base", "config", "telemetry", "lifecycle", "store", "http"],
+        below: &["base", "config", "telemetry", "lifecycle", "store", "http", "net::oidc"],
         own: &["mod", "command", "event", "decide", "append", "read", "metrics"],
         other_rooms_events: true,
     },
@@ -118,7 +119,7 @@ pub(super) const RESERVED: &[Reserved] = &[
         reason: "only `store` opens connections to the database",
     },
     Reserved {
-        names: &["tokio_socks", "reqwest", "hickory_resolver"],
+        names: &["tokio_socks", "reqwest", "hickory_resolver", "openidconnect"],
         allowed: &["net"],
         reason: "only `net` opens connections to other machines",
     },

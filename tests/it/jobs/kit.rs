@@ -14,6 +14,7 @@ use quipu::services::jobs::command::{
     Change, Claim, CredentialCommand, Fence, FencedLease, JobChange, JobCommand, NewCredential, Submission,
 };
 use quipu::services::jobs::decide::{Refusal, Settled, unique_key};
+use quipu::services::jobs::edge::Login;
 use quipu::services::jobs::event::ClaimedJob;
 use quipu::services::jobs::metrics::JobMetrics;
 use quipu::services::jobs::{self, Started};
@@ -79,8 +80,13 @@ impl Room {
 
     /// Starts the service from its parts.
     pub(super) async fn open(parts: Parts) -> Self {
+        Self::open_with(parts, None).await
+    }
+
+    /// Starts the service with a login of people.
+    pub(super) async fn open_with(parts: Parts, login: Option<Login>) -> Self {
         let mut addresses = BTreeMap::new();
-        let started = jobs::start(&parts, JobMetrics::default(), &mut addresses).await.unwrap();
+        let started = jobs::start(&parts, login, JobMetrics::default(), &mut addresses).await.unwrap();
         let address = addresses["jobs"].parse().unwrap();
         Self { parts, address, started }
     }
