@@ -348,7 +348,7 @@ COMMENT ON COLUMN job_sessions.expires_at IS 'from this time of the database clo
 CREATE INDEX job_sessions_subject ON job_sessions (issuer, subject, created_at);
 CREATE INDEX job_sessions_expires_at ON job_sessions (expires_at);
 -- Hashes of secrets are for the service alone.
-GRANT SELECT, INSERT, DELETE ON job_sessions TO quipu;
+GRANT SELECT, INSERT, UPDATE, DELETE ON job_sessions TO quipu;
 
 CREATE TABLE job_logins (
     state_sha256   bytea       PRIMARY KEY CONSTRAINT job_logins_state CHECK (octet_length(state_sha256) = 32),
@@ -367,7 +367,7 @@ COMMENT ON COLUMN job_logins.return_to IS 'path of this listener to which the br
 COMMENT ON COLUMN job_logins.expires_at IS 'from this time of the database clock it is refused';
 CREATE INDEX job_logins_expires_at ON job_logins (expires_at);
 -- Secrets, for the service alone.
-GRANT SELECT, INSERT, DELETE ON job_logins TO quipu;
+GRANT SELECT, INSERT, UPDATE, DELETE ON job_logins TO quipu;
 
 CREATE TABLE job_lease_key (
     is_only boolean     PRIMARY KEY DEFAULT true CONSTRAINT job_lease_key_only CHECK (is_only),
