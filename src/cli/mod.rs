@@ -199,7 +199,7 @@ impl Cli {
         match command {
             Command::Up { port_base, ready_file, sample } => {
                 let options = UpOptions { data: context.data, port_base, ready_file, sample };
-                app::up(context.configuration, &options).await
+                Box::pin(app::up(context.configuration, &options)).await
             }
             Command::Run(run) => {
                 let options = RunOptions { data: context.data, services: run.services };

@@ -191,10 +191,12 @@ pub enum LoginError {
 }
 
 impl LoginError {
+    #[expect(clippy::needless_pass_by_value, reason = "`map_err` passes errors by value")]
     fn provider(why: impl ToString) -> Self {
         Self::Provider(sanitize(&why.to_string()))
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "`map_err` passes errors by value")]
     fn refused(why: impl ToString) -> Self {
         Self::Refused(sanitize(&why.to_string()))
     }

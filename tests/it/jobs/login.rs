@@ -93,15 +93,18 @@ async fn groups_decide_who_logs_in_and_who_administers() {
     let create = json!({ "name": "ci", "scopes": ["submit"] });
     assert_eq!(alice.post("/api/tokens", &create).await.status, 403);
 
-    let mut root = Browser::at(&room);
-    assert_eq!(root.log_in("root").await.status, 302);
-    assert_eq!(root.post("/api/tokens", &create).await.status, 201);
-    assert_eq!(root.post("/api/admin/workers", &json!({ "id": "w1", "type": "pdf" })).await.status, 201);
+    let mut admin = Browser::at(&room);
+    assert_eq!(admin.log_in("root").await.status, 302);
+    assert_eq!(admin.post("/api/tokens", &create).await.status, 201);
+    assert_eq!(admin.post("/api/admin/workers", &json!({ "id": "w1", "type": "pdf" })).await.status, 201);
     assert_eq!(
-        root.post("/api/schedules", &json!({ "name": "s", "cron": "0 0 * * *", "type": "pdf" })).await.status,
+        admin
+            .post("/api/schedules", &json!({ "name": "s", "cron": "0 0 * * *", "type": "pdf" }))
+            .await
+            .status,
         200
     );
-    let users = root.get("/api/users").await.json();
+    let users = admin.get("/api/users").await.json();
     let names: Vec<_> = users
         .as_array()
         .unwrap()
@@ -112,7 +115,7 @@ async fn groups_decide_who_logs_in_and_who_administers() {
         names,
         [(&json!("alice"), &json!(false), &json!(1)), (&json!("root"), &json!(true), &json!(1))]
     );
-    let audit = root.get("/api/admin/audit?limit=4").await.json();
+    let audit = admin.get("/api/admin/audit?limit=4").await.json();
     let done = |entry: &serde_json::Value| {
         (entry["action"].clone(), entry["subject"].clone(), entry["actor"].clone())
     };
@@ -126,7 +129,7 @@ async fn groups_decide_who_logs_in_and_who_administers() {
             (json!("token_created"), json!("ci"), by_root.clone()),
         ]
     );
-    let older = root.get(&format!("/api/admin/audit?before={}", audit["next_before"])).await.json();
+    let older = admin.get(&format!("/api/admin/audit?before={}", audit["next_before"])).await.json();
     assert_eq!(
         older["entries"].as_array().unwrap().iter().map(done).collect::<Vec<_>>(),
         [
@@ -135,7 +138,7 @@ async fn groups_decide_who_logs_in_and_who_administers() {
         ]
     );
     assert_eq!(older["next_before"], json!(null));
-    assert_eq!(root.get("/api/admin/audit?limit=101").await.status, 400);
+    assert_eq!(admin.get("/api/admin/audit?limit=101").await.status, 400);
 }
 
 #[tokio::test]
@@ -143,8 +146,8 @@ async fn a_session_ends_by_logout_revocation_and_time() {
     let database = TestDatabase::new().await;
     let provider = Provider::start().await;
     let room = provider.room(&database).await;
-    let mut root = Browser::at(&room);
-    root.log_in("root").await;
+    let mut admin = Browser::at(&room);
+    admin.log_in("root").await;
     let mut alice = Browser::at(&room);
     alice.log_in("alice").await;
 
@@ -157,18 +160,18 @@ async fn a_session_ends_by_logout_revocation_and_time() {
     alice.set_cookie(SESSION, &good);
     assert_eq!(alice.get("/api/jobs").await.status, 200);
 
-    let sessions = root.get("/api/admin/sessions").await.json();
+    let sessions = admin.get("/api/admin/sessions").await.json();
     let sessions = sessions["sessions"].as_array().unwrap();
     let users: Vec<_> = sessions.iter().map(|session| (&session["user"], &session["is_own"])).collect();
     assert_eq!(users, [(&json!("alice"), &json!(false)), (&json!("root@example.test"), &json!(true))]);
     let url = format!("{ORIGIN}/api/admin/sessions/{}", sessions[0]["id"].as_str().unwrap());
     assert_eq!(
-        root.send("DELETE", &url, &[("origin", ORIGIN)], "").await.json(),
+        admin.send("DELETE", &url, &[("origin", ORIGIN)], "").await.json(),
         json!({ "status": "revoked" })
     );
     assert_eq!(alice.get("/api/jobs").await.status, 401);
     let unknown = format!("{ORIGIN}/api/admin/sessions/00000000-0000-4000-8000-000000000000");
-    assert_eq!(root.send("DELETE", &unknown, &[("origin", ORIGIN)], "").await.status, 404);
+    assert_eq!(admin.send("DELETE", &unknown, &[("origin", ORIGIN)], "").await.status, 404);
 
     // The login begins anew, with a new session.
     alice.log_in("alice").await;
@@ -182,12 +185,12 @@ async fn a_session_ends_by_logout_revocation_and_time() {
     assert_eq!(alice.post("/logout", &json!({})).await.status, 200, "again");
 
     // 24 hours after it began, whatever its use. Another process has not seen the session before.
-    assert_eq!(root.get("/api/jobs").await.status, 200);
+    assert_eq!(admin.get("/api/jobs").await.status, 200);
     let late = "WITH old AS (UPDATE job_sessions SET expires_at = clock_timestamp() RETURNING 1) SELECT count(*) FROM old";
     assert_eq!(number(&database, late).await, 1);
     let second = provider.room(&database).await;
     let mut elsewhere = Browser::at(&second);
-    elsewhere.set_cookie(SESSION, root.cookie(SESSION).unwrap());
+    elsewhere.set_cookie(SESSION, admin.cookie(SESSION).unwrap());
     assert_eq!(elsewhere.get("/api/jobs").await.status, 401);
     forget_expired_sessions(&room.parts.pools).await.unwrap();
     assert_eq!(number(&database, "SELECT count(*) FROM job_sessions").await, 0);

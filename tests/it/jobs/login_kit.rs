@@ -1,6 +1,7 @@
 //! A certified `OpenID` provider in a process of its own, and a browser without a screen.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
@@ -185,10 +186,10 @@ impl Browser {
         let own = self.cookies.iter().filter(|((host, _), _)| *host == origin);
         let cookies: Vec<String> = own.map(|((_, name), value)| format!("{name}={value}")).collect();
         if !cookies.is_empty() {
-            request += &format!("cookie: {}\r\n", cookies.join("; "));
+            let _ = write!(request, "cookie: {}\r\n", cookies.join("; "));
         }
         for (name, value) in headers {
-            request += &format!("{name}: {value}\r\n");
+            let _ = write!(request, "{name}: {value}\r\n");
         }
         request += "\r\n";
         request += body;

@@ -76,7 +76,7 @@ impl Cookies {
 /// The value of the first cookie of this name, if it can be one of ours.
 fn read(headers: &HeaderMap, name: &str) -> Option<String> {
     let texts = headers.get_all(COOKIE).iter().filter_map(|header| header.to_str().ok());
-    let mut all = texts.flat_map(|text| Cookie::split_parse(text)).filter_map(Result::ok);
+    let mut all = texts.flat_map(Cookie::split_parse).filter_map(Result::ok);
     let found = all.find(|cookie| cookie.name() == name)?;
     let is_ours = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     let value = found.value();

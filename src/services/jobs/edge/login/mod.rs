@@ -131,9 +131,9 @@ impl JobsState {
     }
 
     /// The login, unless it is off or the address asks too often.
-    fn login(&self, context: &RequestContext) -> Result<&Login, Response> {
-        let Some(login) = &self.parts().login else { return Err(self.login_is_off()) };
-        if login.admits(context.client()) { Ok(login) } else { Err(self.page(Page::TooOften)) }
+    fn login(&self, context: &RequestContext) -> Result<&Login, Box<Response>> {
+        let Some(login) = &self.parts().login else { return Err(Box::new(self.login_is_off())) };
+        if login.admits(context.client()) { Ok(login) } else { Err(Box::new(self.page(Page::TooOften))) }
     }
 
     fn login_is_off(&self) -> Response {
@@ -164,7 +164,7 @@ pub(super) async fn login(
 ) -> Result<Response, Failure> {
     let login = match state.login(&context) {
         Ok(login) => login,
-        Err(answer) => return Ok(answer),
+        Err(answer) => return Ok(*answer),
     };
     let departure = match login.provider.depart().await {
         Ok(departure) => departure,
@@ -203,7 +203,7 @@ pub(super) async fn callback(
 ) -> Result<Response, Failure> {
     let login = match state.login(&context) {
         Ok(login) => login,
-        Err(answer) => return Ok(answer),
+        Err(answer) => return Ok(*answer),
     };
     let (Some(returned), Some(browser)) = (query.state.as_deref(), login.cookies.browser(&headers)) else {
         return Ok(state.page(Page::NotBegun));
