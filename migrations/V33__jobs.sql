@@ -45,7 +45,7 @@ COMMENT ON COLUMN jobs.source_size IS 'size of the source in bytes, as the submi
 COMMENT ON COLUMN jobs.tags IS 'the submitter''s tags';
 COMMENT ON COLUMN jobs.metadata IS 'the submitter''s data for the worker';
 COMMENT ON COLUMN jobs.depends_on IS 'jobs that have to be completed first';
-COMMENT ON COLUMN jobs.actor IS 'who submitted it: token:NAME, schedule:NAME, sql:ROLE, local (a program on this machine) or quipu';
+COMMENT ON COLUMN jobs.actor IS 'who submitted it: token:NAME, user:EMAIL, schedule:NAME, sql:ROLE, local (a program on this machine) or quipu';
 CREATE INDEX jobs_position ON jobs (position);
 CREATE INDEX jobs_xid ON jobs (xid);
 CREATE INDEX jobs_depends_on_xid ON jobs (xid) WHERE depends_on IS NOT NULL;
@@ -111,7 +111,7 @@ COMMENT ON COLUMN job_log.claim IS 'the request by which the job was leased; NUL
 COMMENT ON COLUMN job_log.lease_s IS 'length of the lease in seconds; NULL when no lease is held';
 COMMENT ON COLUMN job_log.expires_at IS 'end of the lease, database clock; NULL when no lease is held';
 COMMENT ON COLUMN job_log.ready_at IS 'the job is not claimed before this time of the database clock; NULL when it is not to be claimed';
-COMMENT ON COLUMN job_log.actor IS 'who caused it: worker:ID, token:NAME, local (a program on this machine) or quipu';
+COMMENT ON COLUMN job_log.actor IS 'who caused it: worker:ID, token:NAME, user:EMAIL, local (a program on this machine) or quipu';
 COMMENT ON COLUMN job_log.why IS 'the reason in words: the error of a failure, the comment of a person';
 COMMENT ON COLUMN job_log.detail IS 'progress, result or context, as the worker stated it';
 CREATE INDEX job_log_position ON job_log (position);
@@ -123,6 +123,8 @@ CREATE INDEX job_log_claim ON job_log (claim) WHERE kind = 'leased';
 CREATE INDEX job_log_ended ON job_log (position) WHERE status IN ('dead', 'cancelled');
 -- Searches for ready jobs may have gone past these: see quipu_late_jobs().
 CREATE INDEX job_log_early ON job_log (xid) WHERE ready_at < recorded_at;
+-- For job_audit.
+CREATE INDEX job_log_managed ON job_log (position) WHERE kind IN ('cancelled', 'reprioritized', 'retried');
 SELECT quipu_make_journal('job_log');
 
 CREATE TABLE job_keys (
@@ -236,6 +238,8 @@ COMMENT ON COLUMN job_worker_log.metadata IS 'what the worker said of itself whe
 COMMENT ON COLUMN job_worker_log.actor IS 'as in job_log';
 CREATE INDEX job_worker_log_position ON job_worker_log (position);
 CREATE INDEX job_worker_log_xid ON job_worker_log (xid);
+-- For job_audit.
+CREATE INDEX job_worker_log_managed ON job_worker_log (position) WHERE kind NOT IN ('registered', 'unregistered', 'lost', 'returned');
 SELECT quipu_make_journal('job_worker_log');
 
 CREATE TABLE job_beats (
@@ -319,6 +323,91 @@ CREATE INDEX job_files_key ON job_files (key, position);
 CREATE INDEX job_files_position ON job_files (position);
 CREATE INDEX job_files_xid ON job_files (xid);
 SELECT quipu_make_journal('job_files');
+
+-- That a person logged in, logged out or was logged out is a fact, and stays. The session itself is not: without its
+-- row the person logs in again, so it is in a working table, and a session ends by the removal of its row.
+CREATE TABLE job_user_log (
+    position    bigint      PRIMARY KEY DEFAULT nextval('journal_position'),
+    xid         xid8        NOT NULL DEFAULT pg_current_xact_id(),
+    recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    kind        text        NOT NULL CONSTRAINT job_user_log_kind CHECK (kind IN ('login', 'logout', 'revoked')),
+    session     uuid        NOT NULL,
+    issuer      text        NOT NULL,
+    subject     text        NOT NULL,
+    label       text        NOT NULL,
+    name        text,
+    email       text,
+    groups      text[]      NOT NULL,
+    is_admin    boolean     NOT NULL,
+    actor       text        NOT NULL,
+    CONSTRAINT job_user_log_once UNIQUE (session, kind)
+);
+COMMENT ON TABLE job_user_log IS 'journal: people who logged in by OpenID Connect, and how their sessions ended; a session without an end has expired or made room for a newer one of the same person';
+COMMENT ON COLUMN job_user_log.position IS 'place in the order of all journals';
+COMMENT ON COLUMN job_user_log.xid IS 'transaction that wrote the row';
+COMMENT ON COLUMN job_user_log.recorded_at IS 'database clock';
+COMMENT ON COLUMN job_user_log.kind IS 'login, logout by the person, revoked by an administrator';
+COMMENT ON COLUMN job_user_log.session IS 'id of the session, no secret';
+COMMENT ON COLUMN job_user_log.issuer IS 'URL of the provider';
+COMMENT ON COLUMN job_user_log.subject IS 'id of the person at the provider';
+COMMENT ON COLUMN job_user_log.label IS 'the person in the actor of entries, after user: the verified email address, or the subject';
+COMMENT ON COLUMN job_user_log.name IS 'the person''s name as the provider states it; people may be able to choose it';
+COMMENT ON COLUMN job_user_log.email IS 'email address, if the provider has verified it';
+COMMENT ON COLUMN job_user_log.groups IS 'the groups by which the login was allowed';
+COMMENT ON COLUMN job_user_log.is_admin IS 'whether the session may do everything';
+COMMENT ON COLUMN job_user_log.actor IS 'as in job_log';
+CREATE INDEX job_user_log_xid ON job_user_log (xid);
+CREATE INDEX job_user_log_subject ON job_user_log (issuer, subject, position);
+SELECT quipu_make_journal('job_user_log');
+
+CREATE TABLE job_sessions (
+    secret_sha256 bytea       PRIMARY KEY CONSTRAINT job_sessions_sha256 CHECK (octet_length(secret_sha256) = 32),
+    session       uuid        NOT NULL UNIQUE,
+    issuer        text        NOT NULL,
+    subject       text        NOT NULL,
+    label         text        NOT NULL,
+    name          text,
+    email         text,
+    groups        text[]      NOT NULL,
+    is_admin      boolean     NOT NULL,
+    created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at    timestamptz NOT NULL
+);
+COMMENT ON TABLE job_sessions IS 'working: sessions of people who are logged in; without its row a person logs in again';
+COMMENT ON COLUMN job_sessions.secret_sha256 IS 'SHA-256 of the cookie''s value, 32 bytes; the value itself is not stored';
+COMMENT ON COLUMN job_sessions.session IS 'as in job_user_log';
+COMMENT ON COLUMN job_sessions.issuer IS 'as in job_user_log';
+COMMENT ON COLUMN job_sessions.subject IS 'as in job_user_log';
+COMMENT ON COLUMN job_sessions.label IS 'as in job_user_log';
+COMMENT ON COLUMN job_sessions.name IS 'as in job_user_log';
+COMMENT ON COLUMN job_sessions.email IS 'as in job_user_log';
+COMMENT ON COLUMN job_sessions.groups IS 'as in job_user_log';
+COMMENT ON COLUMN job_sessions.is_admin IS 'as in job_user_log';
+COMMENT ON COLUMN job_sessions.created_at IS 'database clock';
+COMMENT ON COLUMN job_sessions.expires_at IS 'from this time of the database clock it is refused, whatever its use';
+CREATE INDEX job_sessions_subject ON job_sessions (issuer, subject, created_at);
+CREATE INDEX job_sessions_expires_at ON job_sessions (expires_at);
+-- Hashes of secrets are for the service alone.
+GRANT SELECT, INSERT, UPDATE, DELETE ON job_sessions TO quipu;
+
+CREATE TABLE job_logins (
+    state_sha256   bytea       PRIMARY KEY CONSTRAINT job_logins_state CHECK (octet_length(state_sha256) = 32),
+    browser_sha256 bytea       NOT NULL CONSTRAINT job_logins_browser CHECK (octet_length(browser_sha256) = 32),
+    nonce          text        NOT NULL,
+    verifier       text        NOT NULL,
+    return_to      text        NOT NULL,
+    expires_at     timestamptz NOT NULL
+);
+COMMENT ON TABLE job_logins IS 'working: browsers on their way to the provider and back; without its row a person begins the login again';
+COMMENT ON COLUMN job_logins.state_sha256 IS 'SHA-256 of the state that comes back with the browser; its row is removed when it does, so it counts once';
+COMMENT ON COLUMN job_logins.browser_sha256 IS 'SHA-256 of the cookie that the browser was given';
+COMMENT ON COLUMN job_logins.nonce IS 'comes back in the ID token';
+COMMENT ON COLUMN job_logins.verifier IS 'code verifier (RFC 7636); secret';
+COMMENT ON COLUMN job_logins.return_to IS 'path of this listener to which the browser goes after the login';
+COMMENT ON COLUMN job_logins.expires_at IS 'from this time of the database clock it is refused';
+CREATE INDEX job_logins_expires_at ON job_logins (expires_at);
+-- Secrets, for the service alone.
+GRANT SELECT, INSERT, UPDATE, DELETE ON job_logins TO quipu;
 
 CREATE TABLE job_lease_key (
     is_only boolean     PRIMARY KEY DEFAULT true CONSTRAINT job_lease_key_only CHECK (is_only),
@@ -420,7 +509,6 @@ SELECT l.worker, l.type, l.name, l.status, l.is_enabled, l.recorded_at AS update
 FROM ids i CROSS JOIN LATERAL (SELECT * FROM job_worker_log x WHERE x.worker = i.worker ORDER BY x.step DESC LIMIT 1) l
 WHERE l.status <> 'removed';
 COMMENT ON VIEW job_workers IS 'each worker that is not removed, with its present state';
-GRANT SELECT ON job_counts, job_states, job_history, job_workers TO quipu, quipu_reader;
 
 -- As before, and for job_totals the entries of its own journals. The conditions on `xid` are those of
 -- jobs_between() and job_log_between().
@@ -455,6 +543,27 @@ CROSS JOIN LATERAL (
         LIMIT 1000) l) b;
 COMMENT ON VIEW projection_lag IS 'how far each projection is behind its journals: unread batches (of job_totals: entries; counted up to 1,000), ticks, and the age in seconds of the oldest unread one. A projection that is being built has no row';
 
+-- Each part has an index by position with its condition, so a page of the newest entries reads little.
+CREATE VIEW job_audit AS
+SELECT position, recorded_at, actor, 'job_' || kind AS action, job::text AS subject,
+       jsonb_strip_nulls(jsonb_build_object('type', type, 'was', was, 'status', status, 'priority', priority, 'why', left(why, 200))) AS detail
+FROM job_log WHERE kind IN ('cancelled', 'reprioritized', 'retried')
+UNION ALL
+SELECT position, recorded_at, actor, 'worker_' || kind, worker, jsonb_strip_nulls(jsonb_build_object('type', type, 'status', status, 'name', name))
+FROM job_worker_log WHERE kind NOT IN ('registered', 'unregistered', 'lost', 'returned')
+UNION ALL
+SELECT position, recorded_at, actor, CASE WHEN worker IS NULL THEN 'token_' ELSE 'secret_' END || kind, coalesce(worker, name),
+       jsonb_strip_nulls(jsonb_build_object('is_admin', is_admin, 'scopes', scopes, 'expires_at', expires_at))
+FROM job_credentials
+UNION ALL
+SELECT position, recorded_at, actor, 'schedule_' || kind, name, jsonb_build_object('cron', cron, 'type', type) FROM job_schedules
+UNION ALL
+SELECT position, recorded_at, actor, 'user_' || kind, label,
+       jsonb_strip_nulls(jsonb_build_object('session', session, 'issuer', issuer, 'subject', subject, 'is_admin', is_admin, 'groups', groups))
+FROM job_user_log;
+COMMENT ON VIEW job_audit IS 'who did what to jobs, workers, credentials, schedules and sessions, apart from submitting and working; the newest entries have the highest positions';
+GRANT SELECT ON job_counts, job_states, job_history, job_workers, job_audit TO quipu, quipu_reader;
+
 -- The view of all journals as it is, and the journals of jobs.
 DO $$ BEGIN
     EXECUTE 'CREATE OR REPLACE VIEW journal AS ' || rtrim(pg_get_viewdef('journal'), E'; \n') || '
@@ -479,5 +588,8 @@ DO $$ BEGIN
     FROM job_files
     UNION ALL
     SELECT position, xid, recorded_at, ''jobs'', ''schedule_'' || kind, name, jsonb_build_object(''cron'', cron, ''type'', type, ''actor'', actor)
-    FROM job_schedules';
+    FROM job_schedules
+    UNION ALL
+    SELECT position, xid, recorded_at, ''jobs'', ''user_'' || kind, label, jsonb_build_object(''is_admin'', is_admin, ''session'', session, ''actor'', actor)
+    FROM job_user_log';
 END $$;

@@ -6,8 +6,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::JobFiles;
 use super::problems::{Problems, Section};
+use super::{JobFiles, JobLogin};
 
 /// Shortest lease, seconds: a heartbeat every few seconds has to be enough.
 const LEASE_S_MIN: u32 = 10;
@@ -32,8 +32,8 @@ pub struct Jobs {
     #[schemars(extend("format" = "address:port"))]
     pub address: Option<SocketAddr>,
     /// Whether requests without a token are served, apart from those that need an administrator. Without a
-    /// value: only at loopback addresses, and only requests that no proxy has forwarded and no web page of
-    /// another site has caused.
+    /// value: only at loopback addresses, only requests that no proxy has forwarded and no web page of another
+    /// site has caused, and not if people log in (`oidc.issuer`).
     pub compat_unauthenticated: Option<bool>,
     /// Length of a lease for which the worker asks for no other. A worker that sends no heartbeat for so long
     /// loses its job. A lease is renewed when half of it is over.
@@ -59,6 +59,9 @@ pub struct Jobs {
     /// Sources and outputs of jobs. The keys of the bucket are secrets and come only from the environment:
     /// `BLOBFORGE_S3_ACCESS_KEY` and `BLOBFORGE_S3_SECRET_KEY`.
     pub files: JobFiles,
+    /// Login of people by `OpenID` Connect. The client's secret is not a setting: it comes only from the
+    /// environment, `BLOBFORGE_OIDC_CLIENT_SECRET`.
+    pub oidc: JobLogin,
 }
 
 /// A type of which only so many jobs may run.
@@ -85,16 +88,18 @@ impl Default for Jobs {
             limits: Vec::new(),
             streams_max: nonzero!(NonZeroUsize, 64),
             files: JobFiles::default(),
+            oidc: JobLogin::default(),
         }
     }
 }
 
 impl Jobs {
-    /// Whether a request without a token is served. Without a setting only at a loopback listener, and only if
-    /// no proxy has forwarded it.
+    /// Whether a request without a token is served. Without a setting only at a loopback listener, only if no
+    /// proxy has forwarded it, and only if people do not log in: a proxy on this machine that encrypts for
+    /// browsers does not always say that it is one.
     #[must_use]
     pub fn serves_unauthenticated(&self, listener: SocketAddr, is_loopback_direct: bool) -> bool {
-        let is_local = listener.ip().to_canonical().is_loopback() && is_loopback_direct;
+        let is_local = listener.ip().to_canonical().is_loopback() && is_loopback_direct && !self.oidc.is_on();
         self.compat_unauthenticated.unwrap_or(is_local)
     }
 
@@ -135,7 +140,7 @@ impl Section for Jobs {
         );
         let attempts = self.attempts_max.get();
         check(attempts <= ATTEMPTS_MAX, "attempts_max", format!("{attempts}: at most {ATTEMPTS_MAX}"));
-        for (key, reason) in self.files.refused() {
+        for (key, reason) in self.files.refused().into_iter().chain(self.oidc.refused()) {
             check(false, key, reason);
         }
         for limit in &self.limits {

@@ -38,11 +38,21 @@ const BLOBFORGE: [(&str, &str); 3] = [
 ];
 
 /// Those that are texts, whatever they look like.
-const BLOBFORGE_TEXTS: [(&str, &str); 4] = [
+const BLOBFORGE_TEXTS: [(&str, &str); 8] = [
     ("BLOBFORGE_S3_BUCKET", "services.jobs.files.s3_bucket"),
     ("BLOBFORGE_S3_ENDPOINT", "services.jobs.files.s3_endpoint"),
     ("BLOBFORGE_S3_REGION", "services.jobs.files.s3_region"),
     ("BLOBFORGE_S3_PREFIX", "services.jobs.files.s3_prefix"),
+    ("BLOBFORGE_OIDC_ISSUER", "services.jobs.oidc.issuer"),
+    ("BLOBFORGE_OIDC_CLIENT_ID", "services.jobs.oidc.client_id"),
+    ("BLOBFORGE_OIDC_REDIRECT_URL", "services.jobs.oidc.redirect_url"),
+    ("BLOBFORGE_OIDC_GROUPS_CLAIM", "services.jobs.oidc.groups_claim"),
+];
+
+/// The variables of BlobForge that are lists, separated by commas.
+const BLOBFORGE_LISTS: [(&str, &str); 2] = [
+    ("BLOBFORGE_OIDC_ALLOWED_GROUPS", "services.jobs.oidc.allowed_groups"),
+    ("BLOBFORGE_OIDC_ADMIN_GROUPS", "services.jobs.oidc.admin_groups"),
 ];
 
 /// The variable of BlobForge for its port.
@@ -90,6 +100,12 @@ impl Layer {
         for (name, key) in BLOBFORGE_TEXTS {
             if let Some(value) = variables.get(name).filter(|value| !value.is_empty()) {
                 put(&mut dict, key, Value::from(value.clone()));
+            }
+        }
+        for (name, key) in BLOBFORGE_LISTS {
+            if let Some(list) = variables.get(name).filter(|value| !value.is_empty()) {
+                let words = list.split(',').map(str::trim).filter(|word| !word.is_empty());
+                put(&mut dict, key, Value::from(words.map(str::to_owned).collect::<Vec<_>>()));
             }
         }
         // The original listens on all addresses; Quipu does so only if it is told the address.

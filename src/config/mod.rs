@@ -18,6 +18,7 @@ mod http;
 mod implementation;
 mod job_client;
 mod job_files;
+mod job_login;
 mod jobs;
 mod keys;
 mod layer;
@@ -49,6 +50,7 @@ pub use http::{AddressPrefix, Http};
 pub use implementation::{Implementation, ImplementationError, SettingsFile};
 pub use job_client::JobClientEnv;
 pub use job_files::{JobFiles, ObjectKeys};
+pub use job_login::JobLogin;
 pub use jobs::{Jobs, TypeLimit};
 pub use layer::Problem;
 pub use messages::Messages;
@@ -141,6 +143,8 @@ pub struct Configuration {
     pub environment: Environment,
     /// `BLOBFORGE_S3_ACCESS_KEY` and `BLOBFORGE_S3_SECRET_KEY`: the keys of the bucket for files of jobs.
     pub object_keys: Option<ObjectKeys>,
+    /// `BLOBFORGE_OIDC_CLIENT_SECRET`: the client's secret for the `OpenID` provider of jobs.
+    pub oidc_secret: Option<Secret>,
 }
 
 impl Configuration {
@@ -178,6 +182,7 @@ impl Configuration {
         let synchronizer_key = synchronizer_key.map_err(|found| problems.push(found)).unwrap_or_default();
         let object_keys = ObjectKeys::read(&environment, &settings.services.jobs.files);
         let object_keys = object_keys.map_err(|found| problems.push(found)).unwrap_or_default();
+        let oidc_secret = environment.get(environment::OIDC_SECRET).map(Secret::new);
         let monitor_key = keys::key(&environment, environment::MONITOR_KEY);
         // A key that cannot be read is a problem of its own, not a missing key.
         let has_monitor_key = !matches!(monitor_key, Ok(None));
@@ -195,6 +200,7 @@ impl Configuration {
                 synchronizer_key,
                 job_client,
                 object_keys,
+                oidc_secret,
                 environment,
             })
         } else {
@@ -216,6 +222,7 @@ impl Configuration {
             "monitor_key": self.monitor_key.as_ref().map(|_| "***"),
             "synchronizer_key": self.synchronizer_key.as_ref().map(|_| "***"),
             "object_keys": self.object_keys.as_ref().map(|_| "***"),
+            "oidc_secret": self.oidc_secret.as_ref().map(|_| "***"),
         })
     }
 }

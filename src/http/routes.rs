@@ -19,10 +19,10 @@ pub enum Access {
     Handshake,
     /// Every client may send the request, which must contain a valid proof.
     Proof,
-    /// An API token with the right scope, or a worker's secret; where the settings allow it, a program on this
+    /// An API token with the right scope, a worker's secret, or the session of a person; where the settings allow it, a program on this
     /// machine needs neither.
     Token,
-    /// An API token of an administrator.
+    /// An API token or a session of an administrator.
     Admin,
 }
 

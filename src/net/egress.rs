@@ -11,7 +11,7 @@ use super::dns::Resolver;
 use super::fetch::{self, Caller, Fetcher};
 use super::socks::Isolation;
 use super::tls::Tls;
-use super::{DialError, DnsRecords, FetchError, Fetched, Get, Trust};
+use super::{DialError, DnsRecords, Exchange, FetchError, Fetched, Get, Trust};
 use crate::base::Network;
 use crate::config;
 
@@ -83,6 +83,15 @@ impl Egress {
     /// A client for the object storage that the operator names.
     pub(super) fn storage_client(&self) -> Result<reqwest::Client, DialError> {
         fetch::storage_client(&self.0.dialler)
+    }
+
+    /// Sends one request with a method, headers and a body, within the limits in `exchange`. Redirects are not
+    /// followed.
+    ///
+    /// # Errors
+    /// Any [`FetchError`]. A response with an error status is not an error here.
+    pub async fn exchange(&self, exchange: Exchange) -> Result<http::Response<Vec<u8>>, FetchError> {
+        self.0.fetcher.exchange(exchange).await
     }
 
     /// See [`Dialler::dial`].

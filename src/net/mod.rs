@@ -18,6 +18,7 @@ mod egress;
 mod error;
 mod fetch;
 pub mod objects;
+pub mod oidc;
 pub mod relay;
 mod remote_text;
 mod socket;
@@ -28,7 +29,7 @@ pub use certificate::Certificate;
 pub use dns::DnsRecords;
 pub use egress::Egress;
 pub use error::{DialError, FetchError, SocksReply};
-pub use fetch::{Call, Caller, Content, Fetched, Get, Reply, Verb};
+pub use fetch::{Call, Caller, Content, Exchange, Fetched, Get, Reply, Verb};
 pub use socket::{Dial, Handshake, SocketError, TextSocket};
 
 /// Sent as `User-Agent`: some servers refuse requests without one.

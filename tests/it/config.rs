@@ -473,3 +473,41 @@ fn stored_procedures_come_from_the_folder_or_their_absence_is_named() {
     let without = implementation(&[]);
     assert!(find(&without).procedures_sql().unwrap_err().to_string().contains(file));
 }
+
+#[test]
+fn the_login_of_jobs_is_set_as_blobforge_names_it() {
+    let folder = implementation(&[("secret", "hunter2\n")]);
+    let secret = folder.path().join("secret").to_str().unwrap().to_owned();
+    let environment = [
+        ("BLOBFORGE_OIDC_ISSUER", "https://id.example.com"),
+        ("BLOBFORGE_OIDC_CLIENT_ID", "4711"),
+        ("BLOBFORGE_OIDC_CLIENT_SECRET_FILE", secret.as_str()),
+        ("BLOBFORGE_OIDC_REDIRECT_URL", "https://jobs.example.com/auth/callback"),
+        ("BLOBFORGE_OIDC_ALLOWED_GROUPS", "staff, users,,"),
+        ("BLOBFORGE_OIDC_ADMIN_GROUPS", "admins"),
+        ("BLOBFORGE_OIDC_GROUPS_CLAIM", "/realm_access/roles"),
+    ];
+    let configuration = load(folder.path(), &environment, &[]).unwrap_or_else(|error| panic!("{error}"));
+    let login = &configuration.settings.services.jobs.oidc;
+    assert_eq!(
+        (login.issuer.as_deref(), login.client_id.as_deref()),
+        (Some("https://id.example.com"), Some("4711"))
+    );
+    assert_eq!(
+        (&*login.allowed_groups, &*login.admin_groups),
+        (&["staff".into(), "users".into()][..], &["admins".into()][..])
+    );
+    assert_eq!(login.groups_claim, "/realm_access/roles");
+    assert_eq!(configuration.oidc_secret.as_ref().unwrap().expose(), "hunter2");
+    let shown = format!("{configuration:?} {}", configuration.effective_json());
+    assert!(!shown.contains("hunter2"), "{shown}");
+    // A proxy on this machine may pass on requests without saying so.
+    let jobs = &configuration.settings.services.jobs;
+    assert!(!jobs.serves_unauthenticated(([127, 0, 0, 1], 4707).into(), true));
+    let refused = refusal(&folder, &environment[..2], &[]);
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert!(
+        refused[0].contains("services.jobs.oidc.redirect_url") || refused[0].contains("OIDC__REDIRECT_URL"),
+        "{refused:?}"
+    );
+}

@@ -7,6 +7,7 @@
 
 mod call;
 mod clients;
+mod exchange;
 mod hops;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use clients::{Clients, Habits};
 use hops::Hop;
 
 pub use call::{Call, Caller, Content, Reply, Verb};
+pub use exchange::Exchange;
 
 /// Response headers kept; further headers are dropped.
 const HEADERS_MAX: usize = 64;

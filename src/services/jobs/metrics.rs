@@ -18,8 +18,8 @@ const STATE: Label = Label::listed("state", &[Status::WORDS]);
 const REASON: Label = Label::constants(
     "reason",
     "the field at fault (`type`, `worker_id`, `authorization`, …), why a lease does not hold (`lease_expired`, \
-     `other_worker`, …), or the store's failure: `store_data`, `no_space`, `store_busy`, `store_broken`, `objects_busy`, \
-     `objects_broken`, `contended`",
+     `other_worker`, …), why a login fails (`login_denied`, `login_provider_down`, …), or the store's failure: \
+     `store_data`, `no_space`, `store_busy`, `store_broken`, `objects_busy`, `objects_broken`, `contended`",
 );
 
 describe_metrics! { Process;

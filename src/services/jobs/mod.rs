@@ -2,9 +2,10 @@
 //! entry of a journal.
 //!
 //! Journals: `jobs` (jobs as they were submitted), `job_log` (what happened to them), `job_worker_log`,
-//! `job_credentials` (API tokens and secrets of workers), `job_schedules`, `job_files` (sources and outputs).
+//! `job_credentials` (API tokens and secrets of workers), `job_user_log` (people who log in), `job_schedules`,
+//! `job_files` (sources and outputs).
 //! Projections: `job_keys` (in the same commit), `job_totals` (by ticks). Working tables: `job_ready`,
-//! `job_slots`, `job_cursors`, `job_beats`, `job_lease_key`.
+//! `job_slots`, `job_cursors`, `job_beats`, `job_lease_key`, `job_sessions`, `job_logins`.
 //!
 //! Invariants:
 //!
@@ -25,10 +26,12 @@ pub mod command;
 pub mod decide;
 pub mod edge;
 pub mod event;
+mod external;
 pub mod metrics;
 pub mod project;
 pub mod react;
 pub mod read;
 mod service;
 
-pub use service::{ROOM, Started, open_objects, start};
+pub use external::{External, Secrets};
+pub use service::{ROOM, Started, start};

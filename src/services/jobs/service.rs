@@ -8,20 +8,20 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::append::{
-    Beats, CredentialJournal, FileJournal, JobJournal, JobNumbers, Queue, ScheduleJournal, WorkerJournal,
+    Beats, CredentialJournal, FileJournal, JobJournal, JobNumbers, Queue, ScheduleJournal, UserJournal,
+    WorkerJournal,
 };
 use super::edge::{JobsParts, JobsState, MULTIPART_TIME, Storage, routes};
+use super::external::{External, Secrets};
 use super::metrics::{JobMetrics, METRICS};
 use super::project;
 use super::react::{
     Dependencies, Expiry, FileChecks, FileChecksParts, Follower, FollowerParts, Schedules, SnapshotReader,
     Upkeep, UpkeepParts,
 };
-use crate::config::{JobFiles, Jobs, ObjectKeys};
+use crate::config::Jobs;
 use crate::http::Listener;
 use crate::lifecycle::{BoxError, Service};
-use crate::net::Egress;
-use crate::net::objects::{Bucket, BucketSettings, Folder, ObjectError, Objects};
 use crate::room::{
     Enabled, ListenerSpec, LoopSpec, Parts, Port, Ports, Room, ServiceName, ServiceSpec, counted, no_sockets,
     same_in_sample,
@@ -85,16 +85,27 @@ pub const ROOM: Room = Room {
         start: |registry| {
             counted(registry, JobMetrics::register, |starting, metrics| {
                 Box::pin(async move {
-                    let keys = starting.configuration.object_keys.as_ref();
-                    let files = &starting.parts.settings.services.jobs.files;
-                    let objects = open_objects(files, keys, starting.outside)?;
-                    start(starting.parts, objects, metrics, &mut starting.addresses).await.map(drop)
+                    let secrets = Secrets {
+                        object_keys: starting.configuration.object_keys.as_ref(),
+                        oidc: starting.configuration.oidc_secret.as_ref(),
+                    };
+                    let settings = &starting.parts.settings.services.jobs;
+                    let external = External::open(settings, &secrets, starting.outside)?;
+                    start(starting.parts, external, metrics, &mut starting.addresses).await.map(drop)
                 })
             })
         },
     }],
     page: None,
-    journals: &["job_credentials", "job_files", "job_log", "job_schedules", "job_worker_log", "jobs"],
+    journals: &[
+        "job_credentials",
+        "job_files",
+        "job_log",
+        "job_schedules",
+        "job_user_log",
+        "job_worker_log",
+        "jobs",
+    ],
     projections: project::PROJECTIONS,
     checks: project::CHECKS,
     metrics: &[METRICS],
@@ -116,40 +127,13 @@ pub struct Started {
     pub queue: Queue,
 }
 
-/// Opens the bucket or the folder for files; `None` if the settings name neither.
-///
-/// # Errors
-/// When the bucket has no keys, or the folder cannot be entered.
-pub fn open_objects(
-    files: &JobFiles,
-    keys: Option<&ObjectKeys>,
-    outside: &Egress,
-) -> Result<Option<Objects>, ObjectError> {
-    if let Some(bucket) = files.bucket() {
-        let missing = || ObjectError::Settings("the keys of the bucket are missing".to_owned());
-        let ObjectKeys { access_key, secret_key } = keys.ok_or_else(missing)?;
-        let settings = BucketSettings {
-            bucket,
-            endpoint: files.s3_endpoint.as_deref(),
-            region: &files.s3_region,
-            prefix: files.s3_prefix.as_deref().unwrap_or_default(),
-            access_key,
-            secret_key,
-        };
-        return Bucket::open(settings, outside).map(|bucket| Some(Objects::Bucket(bucket)));
-    }
-    let folder = files.folder.as_deref().map(Folder::open).transpose()?;
-    Ok(folder.map(Objects::Folder))
-}
-
-/// Starts the room, and adds the address of its listener to `addresses`. `metrics` are registered; without
-/// `objects` jobs have no files. Returns after the partitions of the coming jobs exist.
+/// Starts the room, and adds the address of its listener to `addresses`. `metrics` are registered. Returns after the partitions of the coming jobs exist.
 ///
 /// # Errors
 /// When the database does not answer, the folder cannot be written, or the address cannot be listened on.
 pub async fn start(
     parts: &Parts,
-    objects: Option<Objects>,
+    external: External,
     metrics: JobMetrics,
     addresses: &mut BTreeMap<String, String>,
 ) -> Result<Started, BoxError> {
@@ -173,7 +157,7 @@ pub async fn start(
     });
     upkeep.run().await?;
     let (newest, newest_seen) = watch::channel(None);
-    let storage = objects.map(|objects| {
+    let storage = external.objects.map(|objects| {
         let reserve_mb = parts.settings.database.reserve_mb;
         Storage::new(objects, settings.files.clone(), reserve_mb, parts.writer(FileJournal))
     });
@@ -200,6 +184,8 @@ pub async fn start(
             jobs: jobs.clone(),
             workers,
             credentials: parts.writer(CredentialJournal),
+            users: parts.writer(UserJournal),
+            login: external.login,
             schedules: parts.writer(ScheduleJournal),
             numbers: numbers.clone(),
             queue: queue.clone(),

@@ -73,10 +73,11 @@ pub(super) const PARTS: &[Part] = &[
         own: &["mod", "command", "event", "decide"],
         other_rooms_events: true,
     },
-    // Objects are files of clients, which the edge receives, hands out and signs URLs for; nothing else of `net`.
+    // Objects are files of clients, which the edge receives, hands out and signs URLs for. A person who logs in waits
+    // while the edge asks the provider. Nothing else of `net`.
     Part {
         name: "edge",
-        below: &["base", "config", "telemetry", "lifecycle", "store", "http", "net::objects"],
+        below: &["base", "config", "telemetry", "lifecycle", "store", "http", "net::objects", "net::oidc"],
         own: &["mod", "command", "event", "decide", "append", "read", "metrics"],
         other_rooms_events: true,
     },
@@ -119,7 +120,7 @@ pub(super) const RESERVED: &[Reserved] = &[
         reason: "only `store` opens connections to the database",
     },
     Reserved {
-        names: &["tokio_socks", "reqwest", "hickory_resolver", "object_store"],
+        names: &["tokio_socks", "reqwest", "hickory_resolver", "object_store", "openidconnect"],
         allowed: &["net"],
         reason: "only `net` opens connections to other machines",
     },

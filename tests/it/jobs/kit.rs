@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quipu::app::Parts;
 use quipu::app::registry::verify_tables;
-use quipu::config::{self, ObjectKeys, Settings};
+use quipu::config::{self, Settings};
 use quipu::lifecycle::Lifecycle;
 use quipu::net::Egress;
 use quipu::services::jobs::append::{CredentialAnswer, CredentialJournal, JobAnswer, Submitted};
@@ -17,7 +17,7 @@ use quipu::services::jobs::command::{
 use quipu::services::jobs::decide::{Refusal, Settled, unique_key};
 use quipu::services::jobs::event::ClaimedJob;
 use quipu::services::jobs::metrics::JobMetrics;
-use quipu::services::jobs::{self, Started};
+use quipu::services::jobs::{self, External, Secrets, Started};
 use quipu::store::DatabaseUrls;
 use quipu::telemetry::Metrics;
 use serde_json::Value;
@@ -80,16 +80,20 @@ impl Room {
 
     /// Starts the service from its parts.
     pub(super) async fn open(parts: Parts) -> Self {
-        Self::open_with(parts, None).await
+        let external = Self::external(&parts, &Secrets::default());
+        Self::open_with(parts, external).await
     }
 
-    /// Starts the service with the keys of its bucket.
-    pub(super) async fn open_with(parts: Parts, keys: Option<&ObjectKeys>) -> Self {
-        let mut addresses = BTreeMap::new();
+    /// Its storage and its login.
+    pub(super) fn external(parts: &Parts, secrets: &Secrets<'_>) -> External {
         let outside = Egress::new(&parts.settings.networks).unwrap();
-        let files = &parts.settings.services.jobs.files;
-        let objects = jobs::open_objects(files, keys, &outside).unwrap();
-        let started = jobs::start(&parts, objects, JobMetrics::default(), &mut addresses).await.unwrap();
+        External::open(&parts.settings.services.jobs, secrets, &outside).unwrap()
+    }
+
+    /// Starts the service with its storage and its login.
+    pub(super) async fn open_with(parts: Parts, external: External) -> Self {
+        let mut addresses = BTreeMap::new();
+        let started = jobs::start(&parts, external, JobMetrics::default(), &mut addresses).await.unwrap();
         let address = addresses["jobs"].parse().unwrap();
         Self { parts, address, started }
     }

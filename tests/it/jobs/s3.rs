@@ -6,6 +6,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use quipu::base::Secret;
 use quipu::config::{JobFiles, ObjectKeys};
+use quipu::services::jobs::Secrets;
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use s3s_fs::FileSystem;
@@ -73,7 +74,8 @@ impl S3Room {
             change(&mut jobs.files);
         });
         let keys = ObjectKeys { access_key: Secret::new("accesskey"), secret_key: Secret::new("hunter2") };
-        let room = Room::open_with(parts, Some(&keys)).await;
+        let external = Room::external(&parts, &Secrets { object_keys: Some(&keys), oidc: None });
+        let room = Room::open_with(parts, external).await;
         Self { room, database, data, server }
     }
 

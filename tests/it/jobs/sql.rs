@@ -67,7 +67,7 @@ async fn an_analyst_reads_jobs_and_no_credentials() {
         let count: i64 = reader.query_one(&format!("SELECT count(*) FROM {view}"), &[]).await.unwrap().get(0);
         assert_eq!(count, 1, "{view}");
     }
-    for private in ["job_credentials", "job_lease_key", "job_ready"] {
+    for private in ["job_credentials", "job_lease_key", "job_logins", "job_ready", "job_sessions"] {
         let told = reader.query(&format!("SELECT * FROM {private}"), &[]).await;
         assert_eq!(told.unwrap_err().code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{private}");
     }

@@ -32,6 +32,7 @@ const FILL: &str = "
     SELECT n * 1000000, 1, 'leased', 'pending', 'running', 'pdf', 3, 1, 0, 'w', gen_random_uuid(), 60, now(), 'test' FROM generate_series(0, 2) n;
     INSERT INTO job_worker_log (worker, step, kind, status, is_enabled, type, actor) VALUES ('w', 1, 'registered', 'online', true, 'pdf', 'test');
     INSERT INTO job_files (id, kind, key, is_bound, actor) VALUES (gen_random_uuid(), 'announced', 'sources/a', false, 'test');
+    INSERT INTO job_user_log (kind, session, issuer, subject, label, groups, is_admin, actor) VALUES ('login', gen_random_uuid(), 'i', 's', 's', '{}', false, 'test');
     INSERT INTO job_credentials (kind, secret_sha256, name, is_admin, scopes, actor) VALUES ('created', sha256('secret'), 'a', true, '{}', 'test');
     INSERT INTO job_schedules (name, step, kind, cron, type, priority, attempts_max, actor) VALUES ('s', 1, 'set', '* * * * *', 'pdf', 3, 3, 'test');";
 

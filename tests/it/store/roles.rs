@@ -8,7 +8,8 @@ use tokio_postgres::error::SqlState;
 use super::kit::{Kit, texts};
 
 /// Tables that only services read.
-const SERVICES: [&str; 4] = ["message_challenge_key", "job_credentials", "job_lease_key", "job_ready"];
+const SERVICES: [&str; 6] =
+    ["message_challenge_key", "job_credentials", "job_lease_key", "job_logins", "job_ready", "job_sessions"];
 
 #[tokio::test]
 async fn an_analyst_reads_everything_but_messages_for_a_limited_time_and_writes_nothing() {

@@ -1,4 +1,4 @@
-//! Commits commands to the journals of jobs, workers, credentials and schedules, and wakes the workers that
+//! Commits commands to the journals of jobs, workers, credentials, people and schedules, and wakes the workers that
 //! wait for their effects.
 
 mod batch;
@@ -12,6 +12,7 @@ mod rows;
 mod schedules;
 mod statement;
 mod taken;
+mod users;
 mod waiters;
 mod workers;
 mod working;
@@ -27,6 +28,7 @@ pub use import::{StoredImport, import_jobs};
 pub use numbers::JobNumbers;
 pub use queue::{Queue, ReadyNotice};
 pub use schedules::{ScheduleAnswer, ScheduleJournal};
+pub use users::{UserAnswer, UserJournal, begin_login, forget_expired_sessions, take_login};
 pub use waiters::{Waiters, Waiting};
 pub use workers::{WorkerAnswer, WorkerJournal};
 pub use working::{

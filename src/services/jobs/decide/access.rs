@@ -1,4 +1,4 @@
-//! Who may do what: API tokens with scopes, workers, programs on this machine.
+//! Who may do what: API tokens with scopes, people who log in, workers, programs on this machine.
 
 /// What a token may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +57,13 @@ pub enum Actor {
         /// What it may do otherwise; `None` for everything but administration.
         scopes: Option<Vec<Scope>>,
     },
+    /// A person who has logged in.
+    User {
+        /// The person's verified email address, or the subject at the provider.
+        label: String,
+        /// Whether the person may do everything; otherwise read, submit and manage, but not work.
+        is_admin: bool,
+    },
     /// A worker with its own secret.
     Worker {
         /// Its id.
@@ -71,10 +78,11 @@ impl Actor {
     #[must_use]
     pub fn may(&self, scope: Scope) -> bool {
         match self {
-            Self::Token { is_admin: true, .. } => true,
+            Self::Token { is_admin: true, .. } | Self::User { is_admin: true, .. } => true,
             Self::Token { scopes, .. } => {
                 scope != Scope::Admin && scopes.as_ref().is_none_or(|scopes| scopes.contains(&scope))
             }
+            Self::User { .. } => matches!(scope, Scope::Read | Scope::Submit | Scope::Manage),
             Self::Worker { .. } => scope == Scope::Work,
             Self::Local => scope != Scope::Admin,
         }
@@ -85,7 +93,7 @@ impl Actor {
     pub fn may_be(&self, worker: &str) -> bool {
         match self {
             Self::Worker { id } => id == worker,
-            Self::Token { .. } | Self::Local => self.may(Scope::Work),
+            Self::Token { .. } | Self::User { .. } | Self::Local => self.may(Scope::Work),
         }
     }
 
@@ -94,6 +102,7 @@ impl Actor {
     pub fn label(&self) -> String {
         match self {
             Self::Token { name, .. } => format!("token:{name}"),
+            Self::User { label, .. } => format!("user:{label}"),
             Self::Worker { id } => format!("worker:{id}"),
             Self::Local => "local".to_owned(),
         }
@@ -127,6 +136,17 @@ mod tests {
         assert!(worker.may(Scope::Work) && !worker.may(Scope::Read) && !worker.may(Scope::Manage));
         assert!(Actor::Local.may(Scope::Manage) && !Actor::Local.may(Scope::Admin));
         assert!(!token(false, Some(&[Scope::Submit])).may_be("w1"));
+    }
+
+    #[test]
+    fn a_person_manages_jobs_and_an_administrator_does_everything() {
+        let user = |is_admin| Actor::User { label: "a@example.com".to_owned(), is_admin };
+        for scope in [Scope::Read, Scope::Submit, Scope::Manage] {
+            assert!(user(false).may(scope), "{scope:?}");
+        }
+        assert!(!user(false).may(Scope::Work) && !user(false).may(Scope::Admin) && !user(false).may_be("w1"));
+        assert!(user(true).may(Scope::Admin) && user(true).may_be("w1"));
+        assert_eq!(user(false).label(), "user:a@example.com");
     }
 
     #[test]

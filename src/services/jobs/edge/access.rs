@@ -8,7 +8,7 @@ use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
@@ -24,6 +24,11 @@ pub fn hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
 }
 
+/// A new secret with this beginning: 32 random bytes.
+pub(super) fn draw(prefix: &str) -> String {
+    format!("{prefix}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
+}
+
 /// A credential that was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Credential {
@@ -31,6 +36,8 @@ pub(super) enum Credential {
     Token(read::TokenRecord),
     /// A worker's secret.
     Worker(read::WorkerRecord),
+    /// The cookie of a session.
+    Session(read::SessionRecord),
 }
 
 /// The authenticated client of a request. Extracted before the body, so that the body of a stranger is not
@@ -41,16 +48,23 @@ pub(super) struct Client {
     pub(super) actor: Actor,
     /// The hash of its credential, by which a stream checks it again; `None` for a program on this machine.
     pub(super) credential: Option<[u8; 32]>,
+    /// The session, of a person who has logged in.
+    pub(super) session: Option<read::SessionRecord>,
 }
 
 impl Client {
+    /// A client with a credential that belongs to no person.
+    fn with(actor: Actor, sha256: [u8; 32]) -> Self {
+        Self { actor, credential: Some(sha256), session: None }
+    }
+
     /// Requires a scope.
     pub(super) fn require(&self, scope: Scope) -> Result<(), Refused> {
         if self.actor.may(scope) {
             return Ok(());
         }
         Err(Refused::forbidden(match scope {
-            Scope::Admin => "an administrator's token is required".to_owned(),
+            Scope::Admin => "an administrator's token or session is required".to_owned(),
             scope => format!("the scope `{}` is required", scope.as_str()),
         }))
     }
@@ -71,26 +85,27 @@ impl FromRequestParts<JobsState> for Client {
     async fn from_request_parts(parts: &mut Parts, state: &JobsState) -> Result<Self, Response> {
         let context = Extension::<RequestContext>::from_request_parts(parts, state).await;
         let Extension(context) = context.map_err(axum::response::IntoResponse::into_response)?;
-        let client = state.authenticate(&parts.headers, &context, false).await;
+        let client = state.authenticate(parts, &context, false).await;
         client.map_err(|refused| state.refuse(refused).into_response())
     }
 }
 
 impl JobsState {
-    /// Authenticates a request by its API token, by its worker's secret, or by its origin. `is_link`: it asks for
-    /// a page, to which pages of other sites may link.
+    /// Authenticates a request by its API token, by its worker's secret, by its session, or by its origin.
+    /// `is_link`: it asks for a page, to which pages of other sites may link.
     pub(super) async fn authenticate(
         &self,
-        headers: &HeaderMap,
+        parts: &Parts,
         context: &RequestContext,
         is_link: bool,
     ) -> Result<Client, Refused> {
+        let headers = &parts.headers;
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         if let (Some(id), Some(secret)) = (text("x-worker-id"), text("x-worker-secret")) {
             let sha256 = hash(secret);
             return match self.credential(sha256).await? {
                 Some(Credential::Worker(record)) if record.worker == id && record.is_enabled => {
-                    Ok(Client { actor: Actor::Worker { id: record.worker }, credential: Some(sha256) })
+                    Ok(Client::with(Actor::Worker { id: record.worker }, sha256))
                 }
                 _ => Err(Refused::unauthorized()),
             };
@@ -109,20 +124,23 @@ impl JobsState {
                 Some(Credential::Token(record)) => {
                     let scopes = Scope::parse_all(&record.scopes);
                     let actor = Actor::Token { name: record.name, is_admin: record.is_admin, scopes };
-                    Ok(Client { actor, credential: Some(sha256) })
+                    Ok(Client::with(actor, sha256))
                 }
                 Some(Credential::Worker(record)) if record.is_enabled => {
-                    Ok(Client { actor: Actor::Worker { id: record.worker }, credential: Some(sha256) })
+                    Ok(Client::with(Actor::Worker { id: record.worker }, sha256))
                 }
                 _ => Err(Refused::unauthorized()),
             };
+        }
+        if let Some(client) = self.session(parts, is_link).await? {
+            return Ok(client);
         }
         let is_direct = context.client().is_loopback_direct;
         if !self.parts().settings.serves_unauthenticated(self.0.address, is_direct) {
             return Err(Refused::unauthorized());
         }
         refuse_other_pages(headers, is_link)?;
-        Ok(Client { actor: Actor::Local, credential: None })
+        Ok(Client { actor: Actor::Local, credential: None, session: None })
     }
 
     /// The credential with this hash. An unknown one is remembered as well.
@@ -133,7 +151,11 @@ impl JobsState {
         let pool = &self.parts().pools.session;
         let found = match read::token(pool, &sha256).await? {
             Some(record) => Some(Credential::Token(record)),
-            None => read::worker_by_secret(pool, &sha256).await?.map(Credential::Worker),
+            None => match read::worker_by_secret(pool, &sha256).await? {
+                Some(record) => Some(Credential::Worker(record)),
+                None if self.parts().login.is_none() => None,
+                None => read::session(pool, &sha256).await?.map(Credential::Session),
+            },
         };
         self.0.credentials.insert(sha256, found.clone()).await;
         Ok(found)

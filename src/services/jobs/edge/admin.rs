@@ -4,13 +4,11 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::JobsState;
-use super::access::{Body, Client, hash};
+use super::access::{Body, Client, draw, hash};
 use super::limits::{NAME_BYTES_MAX, TOKEN_DAYS_MAX};
 use super::refusal::Refused;
 use super::shapes::{list_or_null, token_json};
@@ -21,11 +19,6 @@ use crate::services::jobs::command::{CredentialCommand, NewCredential};
 use crate::services::jobs::decide::{Scope, check_text};
 use crate::services::jobs::event::WorkerEvent;
 use crate::services::jobs::read;
-
-/// A new secret with this beginning: 32 random bytes.
-fn draw(prefix: &str) -> String {
-    format!("{prefix}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
-}
 
 pub(super) async fn tokens(State(state): State<JobsState>, client: Client) -> Result<Json<Value>, Failure> {
     let answer = async {

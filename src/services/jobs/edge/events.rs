@@ -7,6 +7,7 @@
 //! | at its place | newer snapshot | the entries in between |
 //! | at its place | more than 10,000 entries in between, an id of another era, or one that lies ahead | `reset`, then from the newest snapshot on |
 //! | any | 25 s without a frame | `ping` with `keepalive` |
+//! | any | 25 s | the credential is checked again |
 //! | any | queue full for 20 s, drain, reader gone, read error, credential revoked | the stream ends |
 
 use std::cmp::Ordering;
@@ -35,8 +36,11 @@ use crate::lifecycle::{BoxError, guarded};
 use crate::services::jobs::decide::{Scope, StreamCursor};
 use crate::services::jobs::read::{StreamEntry, StreamPage, entries, newest_snapshot};
 
-/// Time without a frame after which `ping` is sent, and the credential checked again.
+/// Time without a frame after which `ping` is sent.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
+
+/// Time after which the credential is checked again, whatever is sent meanwhile: sessions and tokens end.
+const CREDENTIAL_CHECK: Duration = Duration::from_secs(25);
 
 /// Frames queued for a slow reader.
 const FRAMES_WAITING_MAX: usize = 32;
@@ -115,7 +119,7 @@ impl Feed {
         } else {
             self.go_to(era, &snapshot).await?;
         }
-        let mut last_sent = Instant::now();
+        let (mut last_sent, mut last_checked) = (Instant::now(), Instant::now());
         loop {
             tokio::select! {
                 () = self.drain.cancelled() => return Ok(()),
@@ -131,8 +135,11 @@ impl Feed {
                         last_sent = Instant::now();
                     }
                 }
-                () = sleep_until(last_sent + KEEP_ALIVE) => {
+                () = sleep_until(last_checked + CREDENTIAL_CHECK) => {
                     self.check_credential().await?;
+                    last_checked = Instant::now();
+                }
+                () = sleep_until(last_sent + KEEP_ALIVE) => {
                     let id = self.cursor.to_string();
                     self.send(Event::default().event("ping").id(id).data("keepalive")).await?;
                     last_sent = Instant::now();
@@ -190,7 +197,7 @@ impl Feed {
         self.send(frame.data(data.to_string())).await
     }
 
-    /// Ends the stream of a reader whose credential was revoked.
+    /// Ends the stream of a reader whose credential was revoked or has expired.
     async fn check_credential(&self) -> Result<(), Ended> {
         let Some(sha256) = self.client.credential else { return Ok(()) };
         match self.state.credential(sha256).await {

@@ -5,9 +5,11 @@ mod admin;
 mod events;
 mod files;
 mod limits;
+mod login;
 mod manage;
 mod many;
 mod pages;
+mod people;
 mod refusal;
 mod schedules;
 mod shapes;
@@ -25,7 +27,7 @@ use moka::future::Cache;
 use tokio::sync::{Semaphore, watch};
 
 use super::append::{
-    Beats, CredentialJournal, JobJournal, JobNumbers, Queue, ScheduleJournal, WorkerJournal,
+    Beats, CredentialJournal, JobJournal, JobNumbers, Queue, ScheduleJournal, UserJournal, WorkerJournal,
 };
 use super::decide::LeaseKey;
 use super::metrics::JobMetrics;
@@ -38,6 +40,7 @@ use crate::store::append::Writer;
 
 pub use access::hash;
 pub use files::{MULTIPART_TIME, Storage};
+pub use login::Login;
 
 use access::Credential;
 
@@ -62,6 +65,10 @@ pub struct JobsParts {
     pub workers: Writer<WorkerJournal>,
     /// Writer of credentials.
     pub credentials: Writer<CredentialJournal>,
+    /// Writer of people who log in.
+    pub users: Writer<UserJournal>,
+    /// Login of people; `None` if it is off.
+    pub login: Option<Login>,
     /// Writer of schedules.
     pub schedules: Writer<ScheduleJournal>,
     /// Numbers for new jobs.
@@ -135,6 +142,11 @@ pub fn routes(state: JobsState) -> Routes {
     Routes::new()
         .get("/health", Anyone, totals::health)
         .get("/api/health", Anyone, totals::health)
+        .get("/login", Anyone, login::login)
+        .get("/auth/login", Anyone, login::login)
+        .get("/auth/callback", Anyone, login::callback)
+        .post("/logout", Anyone, login::logout)
+        .post("/auth/logout", Anyone, login::logout)
         .get("/api/auth/info", Anyone, totals::auth_info)
         .get("/api/stats", Token, totals::stats)
         .post("/api/jobs", Token, submit::submit)
@@ -184,6 +196,11 @@ pub fn routes(state: JobsState) -> Routes {
         .post("/api/admin/workers/{id}/regenerate", Admin, admin::regenerate_secret)
         .post("/api/admin/workers/{id}/enable", Admin, admin::enable_worker)
         .post("/api/admin/workers/{id}/disable", Admin, admin::disable_worker)
+        .get("/api/users", Admin, people::users)
+        .get("/api/admin/users", Admin, people::users)
+        .get("/api/admin/sessions", Admin, people::sessions)
+        .delete("/api/admin/sessions/{id}", Admin, people::revoke_session)
+        .get("/api/admin/audit", Admin, people::audit)
         .get("/events", Token, events::events)
         .merge(pages::routes())
         .with_state(state)

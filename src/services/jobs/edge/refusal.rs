@@ -45,7 +45,7 @@ impl Refused {
 
     /// 401.
     pub(super) fn unauthorized() -> Self {
-        let message = "a valid API token or worker secret is required";
+        let message = "a valid API token, worker secret or session is required";
         Self::Other("unauthorized", Rejection::new(StatusCode::UNAUTHORIZED, message).field("authorization"))
     }
 

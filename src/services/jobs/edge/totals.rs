@@ -45,10 +45,18 @@ pub(super) async fn health(State(state): State<JobsState>) -> Response {
 pub(super) async fn auth_info(State(state): State<JobsState>, request: Request) -> Json<Value> {
     let (mut parts, _) = request.into_parts();
     Json(match Client::from_request_parts(&mut parts, &state).await {
-        Err(_) => json!({ "authenticated": false, "oidc_enabled": false }),
+        Err(_) => json!({ "authenticated": false, "oidc_enabled": state.parts().login.is_some() }),
         Ok(client) => {
+            if let Some(own) = &client.session {
+                let user = json!({
+                    "id": own.subject, "name": own.name.as_ref().unwrap_or(&own.label), "email": own.email,
+                    "groups": own.groups, "is_admin": own.is_admin, "expires_at": own.expires_at,
+                });
+                return Json(json!({ "authenticated": true, "user": user }));
+            }
             let (name, is_admin) = match &client.actor {
                 Actor::Token { name, is_admin, .. } => (name.as_str(), *is_admin),
+                Actor::User { label, is_admin } => (label.as_str(), *is_admin),
                 Actor::Worker { id } => (id.as_str(), false),
                 Actor::Local => ("local", false),
             };

@@ -1,12 +1,12 @@
-//! Upkeep of the queue: partitions for coming numbers, the table of ready jobs, slots, and workers that were not
-//! heard of.
+//! Upkeep of the queue: partitions for coming numbers, the table of ready jobs, slots, expired sessions, and
+//! workers that were not heard of.
 
 use tokio_util::sync::CancellationToken;
 
 use super::turn::Turn;
 use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::jobs::append::{
-    WorkerJournal, ensure_partitions, fill_ready, forget_slots, rotate_ready,
+    WorkerJournal, ensure_partitions, fill_ready, forget_expired_sessions, forget_slots, rotate_ready,
 };
 use crate::services::jobs::command::WorkerCommand;
 use crate::services::jobs::event::WorkerEvent;
@@ -61,8 +61,14 @@ impl Upkeep {
         }
         let rotated = rotate_ready(&parts.pools).await;
         let forgotten = if parts.has_limits { forget_slots(&parts.pools).await } else { Ok(()) };
+        let swept = forget_expired_sessions(&parts.pools).await;
         let watched = self.watch_workers().await;
-        made.map(|_| ()).and(filled.map(|_| ())).and(rotated.map(|_| ())).and(forgotten).and(watched)
+        made.map(|_| ())
+            .and(filled.map(|_| ()))
+            .and(rotated.map(|_| ()))
+            .and(forgotten)
+            .and(swept)
+            .and(watched)
     }
 
     async fn watch_workers(&self) -> Result<(), Error> {

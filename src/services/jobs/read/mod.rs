@@ -5,6 +5,7 @@ mod jobs;
 mod schedules;
 mod stats;
 mod stream;
+mod users;
 mod workers;
 
 pub use access::{StoredToken, TokenRecord, WorkerRecord, token, tokens, worker_by_secret};
@@ -12,4 +13,5 @@ pub use jobs::{HistoryEntry, JobFilter, JobView, history, job, job_numbers, jobs
 pub use schedules::{Schedule, schedules};
 pub use stats::{Stats, TypeCount, counts, stats};
 pub use stream::{StreamEntry, StreamPage, entries, newest_snapshot};
+pub use users::{AuditEntry, SessionRecord, UserView, audit, session, sessions, users};
 pub use workers::{RestlessWorkers, WorkerView, restless_workers, worker, workers};

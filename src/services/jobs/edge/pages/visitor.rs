@@ -75,5 +75,5 @@ async fn visit(parts: &Parts, state: &JobsState, context: &RequestContext) -> Re
         |name: &str, value: &str| headers.get(name).is_some_and(|found| found.as_bytes() == value.as_bytes());
     // Other sites may link to a page. They cannot read what the browser then shows, nor frame it.
     let is_link = is_read && is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document");
-    state.authenticate(headers, context, is_link).await
+    state.authenticate(parts, context, is_link).await
 }
