@@ -459,10 +459,10 @@ async fn the_page_and_its_numbers_say_the_same() {
     assert_eq!(totals["events_per_second"], 0.05);
     assert_eq!(totals["minutes"].as_array().unwrap().len(), 60);
     assert_eq!(totals["minutes"].as_array().unwrap().iter().filter_map(Value::as_i64).sum::<i64>(), 3);
-    assert_eq!(
-        (&totals["lags"][0]["projection"], &totals["lags"][0]["batches"]),
-        (&"totals".into(), &0.into())
-    );
+    let lags = totals["lags"].as_array().unwrap();
+    let lag =
+        lags.iter().find(|lag| lag["projection"] == "totals").expect("the projection that follows ticks");
+    assert_eq!(lag["batches"], 0);
     assert_eq!(json["archive"]["lists"]["kinds"][0], serde_json::json!({ "kind": 1, "events": 2 }));
     assert_eq!(json["archive"]["lists"]["relays"][0]["url"], "wss://one.example");
     let journals = json["figures"]["sizes"]["journals"].as_array().unwrap();
