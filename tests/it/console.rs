@@ -14,6 +14,7 @@ use quipu::config::Http;
 use quipu::http::Edge;
 use quipu::lifecycle::{HealthRegistry, Lifecycle, Schedule};
 use quipu::services::console::{ConsoleParts, ConsoleState, STREAMS_MAX, routes, watcher};
+use quipu::store::owner::connect;
 use quipu::store::{Hints, Pools, Space};
 use quipu::telemetry::Metrics;
 use serde_json::Value;
@@ -379,6 +380,38 @@ async fn streams_are_bounded_and_a_reader_that_leaves_makes_room() {
         while frames.next().await.is_some() {}
     }
     assert_eq!(console.ask("/events").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    console.stop().await;
+}
+
+/// Requests that leave would otherwise take every connection of the console.
+#[tokio::test]
+async fn a_query_that_hangs_is_sent_once_and_ended_by_postgresql() {
+    let console = console_under_test().await;
+    console.tick().await;
+    let superuser = connect(&console.database.superuser_url()).await.unwrap();
+    console.owner.batch_execute("BEGIN; LOCK TABLE implementation_log IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let running = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND state = 'active' AND query LIKE '-- latest_entries%'";
+    let running = async || superuser.query_one(running, &[]).await.unwrap().get::<_, i64>(0);
+    let begun = async {
+        while running().await == 0 {
+            let _ = timeout(Duration::from_millis(100), console.get(named("/"))).await;
+        }
+    };
+    timeout(PATIENCE, begun).await.expect("the page reads the journal");
+    for _ in 0..12 {
+        let left = timeout(Duration::from_millis(20), console.get(named("/"))).await;
+        assert!(left.is_err(), "the query hangs");
+        assert_eq!(running().await, 1);
+    }
+    let ended = async {
+        while running().await > 0 {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(PATIENCE, ended).await.expect("it ends although the lock is held");
+    assert_eq!(console.ask("/").await.0, StatusCode::OK, "the page has no journal and the rest");
+    console.owner.batch_execute("ROLLBACK").await.unwrap();
     console.stop().await;
 }
 
