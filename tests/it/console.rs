@@ -389,7 +389,11 @@ async fn a_query_that_hangs_is_sent_once_and_ended_by_postgresql() {
     let console = console_under_test().await;
     console.tick().await;
     let superuser = connect(&console.database.superuser_url()).await.unwrap();
-    console.owner.batch_execute("BEGIN; LOCK TABLE implementation_log IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    console
+        .owner
+        .batch_execute("BEGIN; LOCK TABLE implementation_log IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
     let running = "SELECT count(*) FROM pg_stat_activity
                    WHERE datname = current_database() AND state = 'active' AND query LIKE '-- latest_entries%'";
     let running = async || superuser.query_one(running, &[]).await.unwrap().get::<_, i64>(0);
