@@ -93,15 +93,16 @@ COMMENT ON FUNCTION journal_between(pg_snapshot, pg_snapshot) IS 'entries of all
 --     lock of CREATE RULE or DROP DATABASE before it looks at privileges. NOTIFY takes a lock on database 0 while it commits;
 --   that hold or wait for an advisory lock, which every role may take where no superuser has closed these functions; those who
 --     wait would hold it one after the other. A session of quipu_writer counts only if it holds one in a transaction older
---     than ten seconds, or has been idle with one for a second: the procedures that it may call take such locks themselves, until
---     its transaction ends;
+--     than ten seconds, or outside a transaction: the procedures that it may call take such locks themselves, until its
+--     transaction ends. The lock's own row tells the latter, because pg_stat_activity is read at another moment;
 --   with a transaction of any age while it may keep the queue of NOTIFY from being emptied.
 -- In the databases that every server has, such sessions fill the table of locks. In any other database only a lock on what all
 -- databases share concerns this one. Sessions of an administrator are left alone.
 CREATE OR REPLACE FUNCTION quipu_obstructions(transaction_s_max integer)
 RETURNS TABLE (pid integer, started_us bigint, role text, reason text) LANGUAGE sql STABLE AS $$
     WITH locks AS MATERIALIZED (
-        SELECT l.pid, l.locktype = 'advisory' AS is_advisory, l.granted, l.locktype <> 'advisory' AND l.database = 0 AS is_shared
+        SELECT l.pid, l.locktype = 'advisory' AS is_advisory, l.locktype <> 'advisory' AND l.database = 0 AS is_shared,
+               l.granted, split_part(l.virtualtransaction, '/', 2) = '0' AS is_outside
         FROM pg_locks l
         WHERE l.locktype = 'advisory'
            OR (l.locktype IN ('relation', 'object') AND NOT (l.locktype = 'object' AND l.classid = 'pg_catalog.pg_database'::regclass AND l.objid = 0)
@@ -118,9 +119,9 @@ RETURNS TABLE (pid integer, started_us bigint, role text, reason text) LANGUAGE 
                a.pid IN (SELECT l.pid FROM locks l WHERE NOT l.is_advisory) AS is_barring,
                a.pid IN (SELECT l.pid FROM locks l WHERE l.is_shared) AS is_barring_all,
                CASE WHEN a.usename <> 'quipu_writer' THEN a.pid IN (SELECT l.pid FROM locks l WHERE l.is_advisory)
-                    ELSE a.pid IN (SELECT l.pid FROM locks l WHERE l.is_advisory AND l.granted)
-                         AND (a.xact_start < clock_timestamp() - least(make_interval(secs => transaction_s_max), '10 s')
-                              OR (a.state = 'idle' AND a.state_change < clock_timestamp() - interval '1 s')) END AS is_locking) k
+                    ELSE a.pid IN (SELECT l.pid FROM locks l WHERE l.is_advisory AND l.granted AND l.is_outside)
+                         OR (a.xact_start < clock_timestamp() - least(make_interval(secs => transaction_s_max), '10 s')
+                             AND a.pid IN (SELECT l.pid FROM locks l WHERE l.is_advisory AND l.granted)) END AS is_locking) k
     WHERE a.usename IN ('quipu_reader', 'quipu_messages_reader', 'quipu_writer')
       AND (k.is_barring_all
            OR (a.datname IN (current_database(), 'postgres', 'template1')
