@@ -46,8 +46,9 @@ impl Server {
             url: "(hidden)".to_owned(),
             problem: format!("{error}; expected postgres://role:password@host:port/database"),
         })?;
+        // Where the parts were not told apart, host and path may hold pieces of the password.
+        check_parts(&given).map_err(|problem| Error::Url { url: "(hidden)".to_owned(), problem })?;
         let refuse = |problem: String| Error::Url { url: masked(&given), problem };
-        check_parts(&given).map_err(refuse)?;
         let (url, parameters) = split(&given);
         // The parser's error names the parameter, never the password.
         let mut config: Config =

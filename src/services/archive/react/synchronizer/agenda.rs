@@ -90,7 +90,7 @@ impl Agenda {
         self.failures.remove(&relay);
     }
 
-    /// For a day: a relay may have been busy, and what it shows of a crowded second is learnt by comparing
+    /// For later sessions, for a day: a relay may have been busy, and what it shows of a crowded second is learnt by comparing
     /// alone.
     pub(super) fn disable_comparing(&mut self, relay: i32, now: Instant) {
         self.comparing_disabled.insert(relay, now + DAY);
