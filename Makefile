@@ -79,7 +79,8 @@ fmt: ## Format the code
 	$(CARGO) fmt
 
 .PHONY: docs
-docs: build ## Renew docs/configuration.md and docs/metrics.md from the code
+docs: deps ## Renew docs/configuration.md and docs/metrics.md from the code
+	$(UNOPTIMISED) $(CARGO) build --locked
 	@renew() { { sed '/^<!-- Generated /,$$d' "$$1" && $(TARGET)/debug/quipu $$2; } > "$$1.new"; mv "$$1.new" "$$1"; }; \
 	renew docs/configuration.md 'check-config --markdown'; \
 	renew docs/metrics.md metrics

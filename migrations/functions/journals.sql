@@ -91,34 +91,37 @@ COMMENT ON FUNCTION journal_between(pg_snapshot, pg_snapshot) IS 'entries of all
 --   with a lock on a table or another object that is stronger than those of reading and writing, held or waited for. Neither
 --     what they may read nor the procedures of quipu_writer need one, and all sessions queue behind it: PostgreSQL takes the
 --     lock of CREATE RULE or DROP DATABASE before it looks at privileges. NOTIFY takes a lock on database 0 while it commits;
---   that hold an advisory lock, which every role may take where no superuser has closed these functions. One of quipu_writer
---     counts only in a transaction older than ten seconds: the procedures that it may call take such locks themselves, until
---     its transaction ends;
+--   that hold or wait for an advisory lock, which every role may take where no superuser has closed these functions; those who
+--     wait would hold it one after the other. A session of quipu_writer counts only if it holds one in a transaction older
+--     than ten seconds, or outside a transaction: the procedures that it may call take such locks themselves, until its
+--     transaction ends. The lock's own row tells the latter, because pg_stat_activity is read at another moment;
 --   with a transaction of any age while it may keep the queue of NOTIFY from being emptied.
 -- In the databases that every server has, such sessions fill the table of locks. In any other database only a lock on what all
 -- databases share concerns this one. Sessions of an administrator are left alone.
 CREATE OR REPLACE FUNCTION quipu_obstructions(transaction_s_max integer)
 RETURNS TABLE (pid integer, started_us bigint, role text, reason text) LANGUAGE sql STABLE AS $$
     WITH locks AS MATERIALIZED (
-        SELECT l.pid, l.locktype = 'advisory' AS is_advisory, l.locktype <> 'advisory' AND l.database = 0 AS is_shared
+        SELECT l.pid, l.locktype = 'advisory' AS is_advisory, l.locktype <> 'advisory' AND l.database = 0 AS is_shared,
+               l.granted, split_part(l.virtualtransaction, '/', 2) = '0' AS is_outside
         FROM pg_locks l
-        WHERE (l.locktype = 'advisory' AND l.granted)
+        WHERE l.locktype = 'advisory'
            OR (l.locktype IN ('relation', 'object') AND NOT (l.locktype = 'object' AND l.classid = 'pg_catalog.pg_database'::regclass AND l.objid = 0)
                AND l.mode IN ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')))
     SELECT a.pid, (extract(epoch FROM a.backend_start) * 1000000)::bigint, a.usename::text,
            CASE WHEN k.is_barring THEN 'holds or waits for a lock that stops others'
                 WHEN k.is_old THEN format('has a transaction of more than %s s', transaction_s_max)
                 WHEN k.is_running THEN format('has run a statement for more than %s s', transaction_s_max)
-                WHEN k.is_locking THEN 'holds an advisory lock' ELSE 'keeps the queue of NOTIFY full' END
+                WHEN k.is_locking THEN 'holds or waits for an advisory lock' ELSE 'keeps the queue of NOTIFY full' END
     FROM pg_stat_activity a
     CROSS JOIN LATERAL (
         SELECT coalesce(a.xact_start < clock_timestamp() - make_interval(secs => transaction_s_max), false) AS is_old,
                a.state <> 'idle' AND a.query_start < clock_timestamp() - make_interval(secs => transaction_s_max) AS is_running,
                a.pid IN (SELECT l.pid FROM locks l WHERE NOT l.is_advisory) AS is_barring,
                a.pid IN (SELECT l.pid FROM locks l WHERE l.is_shared) AS is_barring_all,
-               a.pid IN (SELECT l.pid FROM locks l WHERE l.is_advisory)
-               AND (a.usename <> 'quipu_writer'
-                    OR coalesce(a.xact_start, a.state_change) < clock_timestamp() - least(make_interval(secs => transaction_s_max), '10 s')) AS is_locking) k
+               CASE WHEN a.usename <> 'quipu_writer' THEN a.pid IN (SELECT l.pid FROM locks l WHERE l.is_advisory)
+                    ELSE a.pid IN (SELECT l.pid FROM locks l WHERE l.is_advisory AND l.granted AND l.is_outside)
+                         OR (a.xact_start < clock_timestamp() - least(make_interval(secs => transaction_s_max), '10 s')
+                             AND a.pid IN (SELECT l.pid FROM locks l WHERE l.is_advisory AND l.granted)) END AS is_locking) k
     WHERE a.usename IN ('quipu_reader', 'quipu_messages_reader', 'quipu_writer')
       AND (k.is_barring_all
            OR (a.datname IN (current_database(), 'postgres', 'template1')

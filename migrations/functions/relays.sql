@@ -84,22 +84,25 @@ CREATE OR REPLACE FUNCTION quipu_record_relay_facts(batch uuid, slots integer[],
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE changed integer[];
 BEGIN
-    SELECT array_agg(DISTINCT o.relay) INTO changed FROM unnest(relays, kinds) AS o (relay, kind) WHERE o.kind <> 'observed';
-    IF changed IS NOT NULL THEN
-        PERFORM quipu_lock_candidates();
+    -- Nearly all batches, so they are kept cheap: observations change nothing else.
+    IF 'observed' = ALL (kinds) THEN
+        INSERT INTO relay_log (batch, slot, relay, kind, detail)
+        SELECT quipu_record_relay_facts.batch, o.slot, o.relay, o.kind, o.detail
+        FROM unnest(slots, relays, kinds, details) AS o (slot, relay, kind, detail);
+        RETURN;
     END IF;
+    PERFORM quipu_lock_candidates();
+    changed := ARRAY(SELECT DISTINCT o.relay FROM unnest(relays, kinds) AS o (relay, kind) WHERE o.kind <> 'observed');
     INSERT INTO relay_log (batch, slot, relay, kind, detail)
     SELECT quipu_record_relay_facts.batch, (row_number() OVER (ORDER BY o.slot) - 1)::integer, o.relay, o.kind, o.detail
     FROM unnest(slots, relays, kinds, details) AS o (slot, relay, kind, detail)
     -- A refusal is not recorded twice, nor for a relay that the operator has named.
     WHERE o.kind <> 'refused'
        OR EXISTS (SELECT FROM relays r WHERE r.number = o.relay AND r.refused_reason IS NULL AND NOT quipu_is_named(r.source));
-    IF changed IS NOT NULL THEN
-        UPDATE relays r SET retired_at = s.retired_at, refused_reason = s.refused_reason
-        FROM (SELECT k.number, (quipu_relay_state(k.number, k.source)).* FROM relays k WHERE k.number = ANY (changed)) s
-        WHERE r.number = s.number;
-        PERFORM quipu_ask_for(ARRAY(SELECT o.relay FROM unnest(relays, kinds) AS o (relay, kind) WHERE o.kind = 'restored'));
-    END IF;
+    UPDATE relays r SET retired_at = s.retired_at, refused_reason = s.refused_reason
+    FROM (SELECT k.number, (quipu_relay_state(k.number, k.source)).* FROM relays k WHERE k.number = ANY (changed)) s
+    WHERE r.number = s.number;
+    PERFORM quipu_ask_for(ARRAY(SELECT o.relay FROM unnest(relays, kinds) AS o (relay, kind) WHERE o.kind = 'restored'));
 END $$;
 COMMENT ON FUNCTION quipu_record_relay_facts(uuid, integer[], integer[], text[], jsonb[]) IS 'appends facts about known relays to relay_log and updates relays';
 REVOKE ALL ON FUNCTION quipu_record_relay_facts(uuid, integer[], integer[], text[], jsonb[]) FROM PUBLIC;

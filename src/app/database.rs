@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
 use crate::base::Secret;
 use crate::config::{Configuration, DatabaseEnv};
@@ -146,11 +145,8 @@ pub(super) fn is_same_database(one: &Secret, other: &Secret) -> Result<bool> {
 /// `DATABASE_URL`, and a role of its own. The URLs of the owner and of people are derived only if the session's
 /// is: where the operator names roles one by one, each has its own password.
 pub(super) fn given(write: &Secret, environment: &DatabaseEnv) -> Result<GivenDoors> {
-    let like_write = |role: &str| -> Result<Secret> {
-        let mut url = Url::parse(write.expose()).context("DATABASE_URL is not a URL")?;
-        url.set_username(role).ok().context("DATABASE_URL has no host")?;
-        Ok(Secret::new(url.as_str()))
-    };
+    let like_write =
+        |role: &str| -> Result<Secret> { Ok(Server::parse(write)?.with_role_and_its_password(role)?) };
     let session = match &environment.session {
         Some(url) => url.clone(),
         None => like_write("quipu_session")?,

@@ -1,12 +1,15 @@
 //! `quipu up --sample`: its relay, on loopback with generated events, and the mark of its data folder, which
 //! keeps generated events out of a real archive.
 
+use std::fs::read_to_string;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use backon::{ConstantBuilder, Retryable as _};
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 use crate::base::{RelayUrl, Secret};
 use crate::sample::{SampleGenerator, SampleRelay};
@@ -14,6 +17,7 @@ use crate::services::archive::RelayJournal;
 use crate::services::archive::command::RelayCommand;
 use crate::store::append::Writer;
 use crate::store::embedded::write_whole;
+use crate::store::registry::{TABLES, TableKind};
 use crate::store::{Error, owner};
 
 /// The file that marks the data folder of a sample.
@@ -55,36 +59,53 @@ pub(super) fn check_real(data: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses to add generated events to a real archive, and marks the data folder as that of a sample, before
-/// anything is stored.
+/// Refuses to add generated events to a database that is in use, and marks the data folder as that of a sample,
+/// with the identity of its database, before anything is stored.
 ///
 /// # Errors
-/// The database has relays or events; the message says what to do. Or it cannot be asked.
+/// Something is stored in the database, and the mark does not name it; the message says what to do. Or it
+/// cannot be asked.
 pub(super) async fn mark(data: &Path, database: &Secret) -> Result<()> {
-    let mark = data.join(MARK);
-    if mark.exists() {
+    let client = owner::connect(database).await?;
+    let (mark, identity) = (data.join(MARK), identity(&client).await?);
+    if read_to_string(&mark).is_ok_and(|marked| marked.lines().any(|line| line == identity)) {
         return Ok(());
     }
-    if is_in_use(database).await? {
+    if is_in_use(&client).await? {
         bail!(
-            "the database of {} holds an archive, to which `--sample` would add generated events: name another folder with \
+            "the database of {} is in use, and `--sample` would add generated events to it: name another folder with \
              `--data`, or another database",
             data.display()
         );
     }
-    let text = "Its events are generated: `quipu up` refuses this folder without `--sample`.\n";
-    Ok(write_whole(&mark, text)?)
+    let text = "Its events are generated: `quipu up` refuses this folder without `--sample`.";
+    Ok(write_whole(&mark, &format!("{text}\n{identity}\n"))?)
 }
 
-/// Whether the database has relays or events. Before the first migration it has no table.
-async fn is_in_use(url: &Secret) -> Result<bool, Error> {
-    let client = owner::connect(url).await?;
-    let migrated = "-- is_migrated\nSELECT to_regclass('relays') IS NOT NULL";
-    if !client.query_one(migrated, &[]).await?.get::<_, bool>(0) {
-        return Ok(false);
+/// A line that names the database.
+async fn identity(client: &Client) -> Result<String, Error> {
+    let sql = "-- database_identity
+        SELECT format('database %s of server %s', d.oid, s.system_identifier)
+        FROM pg_database d CROSS JOIN pg_control_system() s WHERE d.datname = current_database()";
+    Ok(client.query_one(sql, &[]).await?.get(0))
+}
+
+/// Whether a journal has entries, apart from those that each start writes. Before the first migration there is
+/// none, and an older schema has fewer.
+async fn is_in_use(client: &Client) -> Result<bool, Error> {
+    let journals: Vec<&str> = TABLES
+        .iter()
+        .filter(|(name, kind)| *kind == TableKind::Journal && !["era", "implementation_log"].contains(name))
+        .map(|(name, _)| *name)
+        .collect();
+    let sql = "-- existing_journals\nSELECT j FROM unnest($1::text[]) AS j WHERE to_regclass(j) IS NOT NULL";
+    for row in client.query_typed(sql, &[(&journals, Type::TEXT_ARRAY)]).await? {
+        let has_entries = format!("-- has_entries\nSELECT EXISTS (SELECT FROM {})", row.get::<_, &str>(0));
+        if client.query_typed(&has_entries, &[]).await?.iter().any(|row| row.get(0)) {
+            return Ok(true);
+        }
     }
-    let found = "-- is_in_use\nSELECT EXISTS (SELECT FROM relays) OR EXISTS (SELECT FROM events)";
-    Ok(client.query_one(found, &[]).await?.get(0))
+    Ok(false)
 }
 
 /// Adds the sample relay, once there is space on the disk.

@@ -20,6 +20,12 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// The value for `Url::set_password`, which encodes every character but the percent sign.
+    #[must_use]
+    pub fn for_url(&self) -> String {
+        self.0.replace('%', "%25")
+    }
 }
 
 impl fmt::Debug for Secret {

@@ -236,9 +236,8 @@ fn with_password(mut url: Url, password: &str) -> Result<Secret, &'static str> {
     if url.password().is_some() || url.query_pairs().any(|(key, _)| key == "password") {
         return Err("has a password already; set one of them");
     }
-    // The percent sign is the only character that `set_password` leaves as it is.
-    let encoded = password.replace('%', "%25");
-    url.set_password(Some(&encoded)).map_err(|()| "has no host, so it takes no password")?;
+    url.set_password(Some(&Secret::new(password).for_url()))
+        .map_err(|()| "has no host, so it takes no password")?;
     Ok(Secret::new(url.as_str()))
 }
 

@@ -46,7 +46,8 @@ impl Server {
             url: "(hidden)".to_owned(),
             problem: format!("{error}; expected postgres://role:password@host:port/database"),
         })?;
-        let given = with_parts_in_place(given);
+        // Where the parts were not told apart, host and path may hold pieces of the password.
+        check_parts(&given).map_err(|problem| Error::Url { url: "(hidden)".to_owned(), problem })?;
         let refuse = |problem: String| Error::Url { url: masked(&given), problem };
         let (url, parameters) = split(&given);
         // The parser's error names the parameter, never the password.
@@ -162,8 +163,19 @@ impl Server {
         let refuse = |()| Error::Url { url: masked(&self.given), problem: "has no host".to_owned() };
         let mut url = self.given.clone();
         url.set_username(role).map_err(refuse)?;
-        url.set_password(Some(password.expose())).map_err(refuse)?;
+        url.set_password(Some(&password.for_url())).map_err(refuse)?;
         url.path_segments_mut().map_err(refuse)?.clear().push(database);
+        Ok(Secret::new(url.as_str()))
+    }
+
+    /// The URL of another role that has the same password.
+    ///
+    /// # Errors
+    /// [`Error::Url`] when the URL has no host.
+    pub fn with_role_and_its_password(&self, role: &str) -> Result<Secret, Error> {
+        let mut url = self.given.clone();
+        let refuse = |()| Error::Url { url: masked(&self.given), problem: "has no host".to_owned() };
+        url.set_username(role).map_err(refuse)?;
         Ok(Secret::new(url.as_str()))
     }
 
@@ -225,26 +237,21 @@ impl Server {
     }
 }
 
-/// The URL with the parameters `user`, `password` and `dbname` in the places of role, password and database,
-/// where another role and another database are put in by [`Server::with_role`]. As parameters they would win. A
-/// URL without a host has no such places, and no other role is put into it.
-fn with_parts_in_place(given: Url) -> Url {
-    let mut url = given.clone();
-    for (key, value) in pairs(&given) {
-        let placed = match key.as_str() {
-            "user" => url.set_username(&value),
-            "password" => url.set_password(Some(&value)),
-            "dbname" => url.path_segments_mut().map(|mut path| {
-                path.clear().push(&value);
-            }),
-            _ => Ok(()),
-        };
-        if placed.is_err() {
-            return given;
-        }
+/// Refuses what would mean something else to one of the drivers, or once another role is put into the URL
+/// ([`Server::with_role`]): a parameter for role, password or database wins over its place, and what follows `#`
+/// is part of the last parameter for one driver and nothing for the other.
+fn check_parts(given: &Url) -> Result<(), String> {
+    if given.fragment().is_some() {
+        return Err("`#` has to be written %23".to_owned());
     }
-    keep_parameters(&mut url, |key| !["user", "password", "dbname"].contains(&key));
-    url
+    let misplaced =
+        pairs(given).into_iter().find(|(key, _)| ["user", "password", "dbname"].contains(&key.as_str()));
+    misplaced.map_or(Ok(()), |(key, _)| {
+        Err(format!(
+            "the parameter {key} is not accepted: write postgres://role:password@host:port/database; for a socket the \
+             host is its folder with / as %2F"
+        ))
+    })
 }
 
 /// Separates the TLS parameters from a URL.
@@ -274,10 +281,9 @@ fn pairs(url: &Url) -> Vec<(String, String)> {
 /// Keeps some of the parameters, in their encoded form.
 fn keep_parameters(url: &mut Url, keep: impl Fn(&str) -> bool) {
     let query = url.query().unwrap_or_default();
-    let kept: Vec<&str> = query
-        .split('&')
-        .filter(|pair| !pair.is_empty() && keep(pair.split('=').next().unwrap_or_default()))
-        .collect();
+    let is_kept =
+        |pair: &str| form_urlencoded::parse(pair.as_bytes()).next().is_some_and(|(key, _)| keep(&key));
+    let kept: Vec<&str> = query.split('&').filter(|pair| is_kept(pair)).collect();
     let kept = kept.join("&");
     url.set_query(Some(kept.as_str()).filter(|query| !query.is_empty()));
 }
@@ -324,6 +330,10 @@ mod tests {
             ("postgres://a:hunter2@h/d?sslcert=/etc/hostname", "sslcert needs sslkey"),
             ("postgres://a:hunter2@h/d?no_such=1", "no_such"),
             ("postgres://a:hunter2@h/d?hostaddr=127.0.0.1", "no hostaddr"),
+            ("postgres://h/d?user=a&password=hunter2", "the parameter user is not accepted"),
+            ("postgres://a@h/d?passwor%64=hunter2", "the parameter password is not accepted"),
+            ("postgres://a:x@h/d?dbname=hunter2", "the parameter dbname is not accepted"),
+            ("postgres://a:x@h/d?options=a#hunter2", "`#` has to be written %23"),
         ] {
             let error = parse(url).unwrap_err().to_string();
             assert!(error.contains(named), "{url}: {error}");
@@ -337,25 +347,10 @@ mod tests {
     fn the_url_of_another_role_keeps_server_and_parameters() {
         let server =
             parse("postgres://admin:x@db.example:5433/app?sslmode=disable&connect_timeout=3").unwrap();
-        let url = server.with_role("quipu_owner", &Secret::new("s3/cret"), "other").unwrap();
+        let url = server.with_role("quipu_owner", &Secret::new("s3/c%41ret"), "other").unwrap();
         assert_eq!(
             url.expose(),
-            "postgres://quipu_owner:s3%2Fcret@db.example:5433/other?sslmode=disable&connect_timeout=3"
+            "postgres://quipu_owner:s3%2Fc%2541ret@db.example:5433/other?sslmode=disable&connect_timeout=3"
         );
-    }
-
-    #[test]
-    fn a_role_a_password_and_a_database_given_as_parameters_do_not_win_over_those_of_another_role() {
-        let server = parse(
-            "postgres://db.example/ignored?user=admin&password=hunter%262&dbname=my%20base&connect_timeout=3",
-        )
-        .unwrap();
-        assert_eq!((server.role(), server.database()), ("admin", "my base"));
-        let own = server.sqlx_options().unwrap();
-        assert_eq!((own.get_username(), own.get_database()), ("admin", Some("my base")));
-        let url = server.with_role("quipu_owner", &Secret::new("s3cret"), "other").unwrap();
-        assert_eq!(url.expose(), "postgres://quipu_owner:s3cret@db.example/other?connect_timeout=3");
-        let other = Server::parse(&url).unwrap();
-        assert_eq!((other.role(), other.database()), ("quipu_owner", "other"));
     }
 }

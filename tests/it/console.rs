@@ -14,6 +14,7 @@ use quipu::config::Http;
 use quipu::http::Edge;
 use quipu::lifecycle::{HealthRegistry, Lifecycle, Schedule};
 use quipu::services::console::{ConsoleParts, ConsoleState, STREAMS_MAX, routes, watcher};
+use quipu::store::owner::connect;
 use quipu::store::{Hints, Pools, Space};
 use quipu::telemetry::Metrics;
 use serde_json::Value;
@@ -382,6 +383,42 @@ async fn streams_are_bounded_and_a_reader_that_leaves_makes_room() {
     console.stop().await;
 }
 
+/// Requests that leave would otherwise take every connection of the console.
+#[tokio::test]
+async fn a_query_that_hangs_is_sent_once_and_ended_by_postgresql() {
+    let console = console_under_test().await;
+    console.tick().await;
+    let superuser = connect(&console.database.superuser_url()).await.unwrap();
+    console
+        .owner
+        .batch_execute("BEGIN; LOCK TABLE implementation_log IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let running = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND state = 'active' AND query LIKE '-- latest_entries%'";
+    let running = async || superuser.query_one(running, &[]).await.unwrap().get::<_, i64>(0);
+    let begun = async {
+        while running().await == 0 {
+            let _ = timeout(Duration::from_millis(100), console.get(named("/"))).await;
+        }
+    };
+    timeout(PATIENCE, begun).await.expect("the page reads the journal");
+    for _ in 0..12 {
+        let left = timeout(Duration::from_millis(20), console.get(named("/"))).await;
+        assert!(left.is_err(), "the query hangs");
+        assert_eq!(running().await, 1);
+    }
+    let ended = async {
+        while running().await > 0 {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(PATIENCE, ended).await.expect("it ends although the lock is held");
+    assert_eq!(console.ask("/").await.0, StatusCode::OK, "the page has no journal and the rest");
+    console.owner.batch_execute("ROLLBACK").await.unwrap();
+    console.stop().await;
+}
+
 /// A-SSE.5
 #[tokio::test]
 async fn a_slow_reader_is_dropped_and_gets_the_rest_when_it_reconnects() {
@@ -459,8 +496,10 @@ async fn the_page_and_its_numbers_say_the_same() {
     assert_eq!(totals["events_per_second"], 0.05);
     assert_eq!(totals["minutes"].as_array().unwrap().len(), 60);
     assert_eq!(totals["minutes"].as_array().unwrap().iter().filter_map(Value::as_i64).sum::<i64>(), 3);
-    let mut lags = totals["lags"].as_array().unwrap().iter();
-    assert_eq!(lags.find(|lag| lag["projection"] == "totals").unwrap()["batches"], 0);
+    let lags = totals["lags"].as_array().unwrap();
+    let lag =
+        lags.iter().find(|lag| lag["projection"] == "totals").expect("the projection that follows ticks");
+    assert_eq!(lag["batches"], 0);
     assert_eq!(json["archive"]["lists"]["kinds"][0], serde_json::json!({ "kind": 1, "events": 2 }));
     assert_eq!(json["archive"]["lists"]["relays"][0]["url"], "wss://one.example");
     let journals = json["figures"]["sizes"]["journals"].as_array().unwrap();

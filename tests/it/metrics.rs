@@ -12,6 +12,7 @@ use quipu::lifecycle::Lifecycle;
 use quipu::room::Parts;
 use quipu::services::archive::event::GapCause;
 use quipu::store::DatabaseUrls;
+use quipu::store::projection::Upkeep;
 use quipu::telemetry::{Kind, Label, Metric, Metrics, Source, Values};
 
 use crate::support::database::enterable_folder;
@@ -120,7 +121,7 @@ fn problems(metric: &Metric) -> Vec<String> {
     let is_of_others = OF_AETHOS_RELAY.contains(&name) || name.starts_with("process_");
     let has_room = words[0] == "quipu" && words.len() > 2 && ROOMS.contains(&words[1]);
     if !(is_of_others || OF_NO_ROOM.contains(&name) || has_room) {
-        found.push(format!("{name}: begins with quipu_ and a room"));
+        found.push(format!("{name}: begins with quipu_ and a room (ROOMS)"));
     }
     if (kind == Kind::Counter) != (last == "total") {
         found.push(format!("{name}: a counter, and nothing else, ends in _total"));
@@ -149,6 +150,20 @@ fn problems(metric: &Metric) -> Vec<String> {
         }
     }
     found
+}
+
+/// A projection without it has no alert when it falls behind.
+#[test]
+fn every_projection_that_follows_ticks_is_a_value_of_its_metrics_of_lag() {
+    let lags: Vec<&Metric> =
+        registry::metrics().filter(|metric| metric.name.starts_with("quipu_store_projection_lag_")).collect();
+    assert_eq!(lags.len(), 2);
+    for projection in registry::projections().filter(|projection| projection.upkeep == Upkeep::Ticks) {
+        for lag in &lags {
+            let name = projection.name;
+            assert!(lag.labels[0].allows(name), "{}: PROJECTION does not list `{name}`", lag.name);
+        }
+    }
 }
 
 #[test]

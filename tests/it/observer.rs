@@ -158,7 +158,8 @@ const OFF: [&str; 6] = [
 ];
 const OFF_LIMIT: &str = "quipu_archive_limit_candidates";
 
-/// The listed metrics that an exposition lacks, apart from those above.
+/// The listed metrics that an exposition lacks, apart from those of the lists above. What a sample does not move
+/// belongs there.
 fn missing(text: &str) -> Vec<&'static str> {
     let may_lack = |name: &str| ABSENT.contains(&name) || OFF.contains(&name) || name == OFF_LIMIT;
     registry::metrics()

@@ -88,6 +88,7 @@ struct Inner {
     newest_tick: watch::Sender<Option<i64>>,
     pulse: Cached<read::Pulse>,
     totals: Cached<figures::Totals>,
+    latest: Cached<read::Latest>,
     lists: Cached<read::Lists>,
     archive: Cached<figures::Archive>,
     gaps: Cached<figures::Gaps>,
@@ -114,6 +115,9 @@ impl ConsoleState {
             }),
             totals: Cached::new(Duration::from_secs(2), &pools.read, |pool| async move {
                 figures::totals(&pool).await
+            }),
+            latest: Cached::new(Duration::from_secs(1), &pools.read, |pool| async move {
+                read::latest(&pool).await
             }),
             lists: Cached::new(Duration::from_secs(2), &pools.read, |pool| async move {
                 read::lists(&pool).await

@@ -15,9 +15,11 @@ const HOLDING: &str = "(p.proname ~ '^pg_(try_)?advisory_' OR p.proname = 'pg_ex
 /// 60,000 ids a second, and PostgreSQL has 2^31 before tables must be frozen.
 const NUMBERING: &str = "p.proname IN ('pg_current_xact_id', 'txid_current')";
 
-/// Functions that maintain an index. They wait for a lock before they look at privileges, also in read-only
+/// Functions that maintain an index or, from PostgreSQL 18 on, statistics. They wait for a lock before they look at privileges, also in read-only
 /// transactions, and PostgreSQL cancels the autovacuum of a table for which a session waits.
-const MAINTAINING: &str = "p.proname IN ('brin_summarize_new_values', 'brin_summarize_range', 'brin_desummarize_range', 'gin_clean_pending_list')";
+const MAINTAINING: &str = "p.proname IN ('brin_summarize_new_values', 'brin_summarize_range', 'brin_desummarize_range',
+    'gin_clean_pending_list', 'pg_restore_relation_stats', 'pg_restore_attribute_stats', 'pg_clear_relation_stats',
+    'pg_clear_attribute_stats')";
 
 /// The roles that call [`HOLDING`] and [`NUMBERING`]; `pg_dump --jobs` as the owner exports a snapshot, and the
 /// columns `xid` of the journals have such a function as their default.

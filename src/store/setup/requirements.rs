@@ -116,6 +116,15 @@ fn room_for_locks() -> Requirement {
     )
 }
 
+/// A prepared transaction has no session: its locks stay, also over a restart, and the guard cannot end it.
+fn no_prepared_transactions() -> Requirement {
+    advised(
+        "max_prepared_transactions is 0",
+        "current_setting('max_prepared_transactions')::integer = 0",
+        "-- set max_prepared_transactions = 0 in postgresql.conf and restart PostgreSQL",
+    )
+}
+
 /// The database and the privileges on it. The statements run in any database of the server.
 pub(super) fn of_database(name: &str) -> Vec<Requirement> {
     let (literal, identifier) = (literal(name), identifier(name));
@@ -203,6 +212,7 @@ pub(super) fn inside_database(name: &str) -> Vec<Requirement> {
     all.extend(of_functions());
     all.push(of_statements());
     all.push(room_for_locks());
+    all.push(no_prepared_transactions());
     all
 }
 

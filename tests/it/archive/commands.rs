@@ -220,7 +220,7 @@ fn a_sample_and_a_real_archive_keep_to_their_own_folders() {
     real.run(&["relays", "add", "wss://relay.example.com"]).ok();
     end(&mut real);
     let said = refused(&real, &["--sample"]);
-    assert!(said.contains("holds an archive") && said.contains("--data"), "{said}");
+    assert!(said.contains("is in use") && said.contains("--data"), "{said}");
     real.go();
     real.stop();
 }

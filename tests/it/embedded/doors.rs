@@ -67,6 +67,7 @@ async fn the_cluster_has_the_settings_that_the_schema_needs(embedded: &Embedded)
         ("show data_checksums", "on"),
         ("show synchronous_commit", "on"),
         ("show max_locks_per_transaction", "1024"),
+        ("show max_prepared_transactions", "0"),
         ("show listen_addresses", "127.0.0.1"),
         ("show shared_buffers", "16MB"),
         ("select rolsuper::text from pg_roles where rolname = 'quipu_owner'", "false"),

@@ -1,5 +1,6 @@
 //! A service without the owner's URL checks the schema with its own login, and runs if it is current.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -115,11 +116,21 @@ async fn what_only_the_owner_may_do_says_that_it_needs_the_owners_url() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sample_is_not_added_to_the_archive_of_a_given_database() {
-    let (folder, database) = (folder(), TestDatabase::new().await);
-    let (folder, urls, owner) = (folder.path(), database.urls(), database.owner().await);
-    owner.batch_execute("SELECT insert_relay('wss://relay.example.com')").await.unwrap();
-    let ports = free_port_block().to_string();
-    let told = run(&mut service(folder, &urls, &["up", "--sample", "--port-base", &ports]), folder).refusal();
-    assert!(told.contains("holds an archive") && told.contains("another database"), "{told}");
+async fn a_sample_is_not_added_to_a_given_database_that_is_in_use() {
+    let (folder, archive, messages) = (folder(), TestDatabase::new().await, TestDatabase::new().await);
+    let folder = folder.path();
+    archive.owner().await.batch_execute("SELECT insert_relay('wss://relay.example.com')").await.unwrap();
+    let token = ["messages", "token", "create", "--wayfarer", "alice"];
+    run(&mut service(folder, &messages.urls(), &token), folder).ok();
+    let refused = |database: &TestDatabase| {
+        let ports = free_port_block().to_string();
+        let arguments = ["up", "--sample", "--port-base", &ports];
+        let told = run(&mut service(folder, &database.urls(), &arguments), folder).refusal();
+        assert!(told.contains("is in use") && told.contains("another database"), "{told}");
+    };
+    refused(&archive);
+    refused(&messages);
+    // The mark of another database's sample changes nothing.
+    fs::write(folder.join("data/sample"), "database 1 of server 1\n").unwrap();
+    refused(&archive);
 }

@@ -9,7 +9,7 @@ use quipu::services::archive::command::RelayCommand;
 use quipu::services::archive::{RelayAnswer, RelayJournal};
 use quipu::store::append::{Journal, RetryLimits, Writer};
 use quipu::store::ingest::{IngestJournal, IngestMetrics, IngestPage, Intake, Source};
-use quipu::store::projection::Projection;
+use quipu::store::projection::{Projection, Upkeep};
 use quipu::store::tick::Ticker;
 use quipu::store::{AppendMetrics, Hints, PoolSizes, Pools, Relay};
 use tokio::task::JoinSet;
@@ -84,7 +84,9 @@ impl Kit {
     /// Takes ticks and projects until nothing is left to apply.
     pub(crate) async fn project(&self) {
         self.ticker().await.take().await.unwrap();
-        while totals().catch_up(&self.pools.write).await.unwrap() {}
+        for projection in registry::projections().filter(|projection| projection.upkeep == Upkeep::Ticks) {
+            while projection.catch_up(&self.pools.write).await.unwrap() {}
+        }
     }
 
     /// The problems that `quipu verify` reports.

@@ -59,11 +59,31 @@ async fn a_session_that_holds_up_the_service_is_ended() {
         service.batch_execute("SELECT pg_advisory_lock_shared(hashtextextended('quipu/erasure', 0)), pg_advisory_unlock_all()").await.unwrap();
         assert!(analyst.batch_execute("SELECT 1").await.is_err());
     }
+    // Those who wait for it would hold it one after the other. PostgreSQL signals one after the other, too:
+    // in between, the waiting session may get the lock and its statement succeed.
+    let holder = connect(&kit.database.reader_url()).await.unwrap();
+    holder.batch_execute(lock).await.unwrap();
+    let waiter = connect(&kit.database.reader_url()).await.unwrap();
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move {
+        let _: Result<(), _> = waiter.batch_execute(lock).await;
+        waiter
+    });
+    kit.waiting(1).await;
+    assert_eq!(number(&service, end).await, 2);
+    let waiter = waiting.join_next().await.unwrap().unwrap();
+    for ended in [holder, waiter] {
+        assert!(ended.batch_execute("SELECT 1").await.is_err());
+    }
     // The procedures that programs may call take locks too, which last as long as the transaction.
     let writer = connect(&kit.database.shared_role_url(SharedRole::Writer)).await.unwrap();
     writer.batch_execute("BEGIN; SELECT insert_relay('wss://new.example.com')").await.unwrap();
     assert_eq!(number(&service, end).await, 0);
     assert_eq!(number(&service, "SELECT quipu_end_obstructions(0)::bigint").await, 1);
+    // They take none that lasts longer.
+    let writer = connect(&kit.database.shared_role_url(SharedRole::Writer)).await.unwrap();
+    writer.batch_execute("SELECT pg_advisory_lock(hashtextextended('quipu/erasure', 0))").await.unwrap();
+    eventually("the idle session is ended", || async { number(&service, end).await == 1 }).await;
     // A tick does not wait for its lock.
     let analyst = connect(&kit.database.reader_url()).await.unwrap();
     analyst.batch_execute("SELECT pg_advisory_lock(hashtextextended('quipu/tick', 0))").await.unwrap();

@@ -66,6 +66,14 @@ impl Oversized {
         Some(Window { until: part.until + above, ..part })
     }
 
+    /// A session begins, and `oldest` is the oldest open second of the relay. The search is over if all of it is
+    /// settled, by its last second or by another process.
+    pub fn resume(&mut self, oldest: i64) {
+        if self.top.is_some_and(|top| top < oldest) {
+            (self.top, self.narrowed) = (None, None);
+        }
+    }
+
     /// A part was walked without failure.
     pub fn walked(&mut self, part: Window) {
         self.in_a_row = 0;
@@ -104,10 +112,6 @@ impl Oversized {
         self.found += 1;
         self.in_a_row += 1;
         if self.in_a_row < IN_A_ROW_MAX && self.found < FOUND_MAX {
-            if asked.since <= since {
-                // Nothing is left below, whose walk would end the search.
-                self.top = None;
-            }
             return Finding::Second(asked);
         }
         *self = Self::default();
@@ -242,11 +246,13 @@ mod tests {
     }
 
     #[test]
-    fn a_message_in_the_oldest_open_second_does_not_keep_newer_seconds_from_being_read() {
+    fn a_search_whose_seconds_are_all_settled_does_not_keep_newer_seconds_from_being_read() {
         let mut oversized = Oversized::default();
         let open = Window { since: 100, until: 100 };
         assert_eq!(oversized.narrow(oversized.part(open).unwrap(), open.since), Finding::Second(open));
         let newer = Window { since: 101, until: 200 };
+        assert_eq!(oversized.part(newer), None, "the search goes on");
+        oversized.resume(newer.since);
         assert_eq!(oversized.part(newer), Some(newer));
     }
 

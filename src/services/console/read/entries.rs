@@ -10,6 +10,7 @@ use sqlx::PgPool;
 
 use super::super::{DETAIL_BYTES_MAX, ENTRIES_A_READ, ENTRIES_SHOWN, TICKS_A_READ};
 use crate::store::Error;
+use crate::store::figures::bounded;
 
 /// Position of a reader: all entries of earlier ticks, and of this tick the entries up to `position`. As text
 /// `tick-position`, which is the event id of a stream.
@@ -76,12 +77,17 @@ pub(in super::super) enum Page {
 
 /// The number of the newest tick.
 pub(in super::super) async fn newest_tick(pool: &PgPool) -> Result<Option<i64>, Error> {
-    Ok(sqlx::query_scalar!("-- newest_tick\nSELECT max(number) FROM tick").fetch_one(pool).await?)
+    let mut moment = bounded(pool).await?;
+    let newest =
+        sqlx::query_scalar!("-- newest_tick\nSELECT max(number) FROM tick").fetch_one(&mut *moment).await?;
+    moment.commit().await?;
+    Ok(newest)
 }
 
 /// Reads the entries after `after`: the rest of its tick, then for each following tick the entries that its
 /// snapshot sees and the previous tick's does not. One statement, so that no tick can be deleted in between.
 pub(in super::super) async fn entries_after(pool: &PgPool, after: Cursor) -> Result<Page, Error> {
+    let mut moment = bounded(pool).await?;
     let rows = sqlx::query!(
         r#"-- entries_after
            WITH span AS MATERIALIZED (
@@ -103,8 +109,9 @@ pub(in super::super) async fn entries_after(pool: &PgPool, after: Cursor) -> Res
         ENTRIES_A_READ,
         DETAIL_BYTES_MAX
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *moment)
     .await?;
+    moment.commit().await?;
     let whole_tick_seen = after.position == i64::MAX;
     if !rows.first().is_some_and(|row| row.number == after.tick && (row.has_last || whole_tick_seen)) {
         return Ok(Page::TickMissing);
@@ -137,7 +144,7 @@ pub(in super::super) async fn entries_after(pool: &PgPool, after: Cursor) -> Res
 
 /// The newest entries that a tick has seen, newest first, with the cursor for a stream that continues from
 /// them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in super::super) struct Latest {
     /// Cursor for the stream; `None` while there is no tick.
     pub(in super::super) cursor: Option<Cursor>,
@@ -148,12 +155,13 @@ pub(in super::super) struct Latest {
 /// Reads the newest entries. Positions only bound the search; the tick's snapshot decides which entries are
 /// visible. Entries that commit later belong to a later tick.
 pub(in super::super) async fn latest(pool: &PgPool) -> Result<Latest, Error> {
+    let mut moment = bounded(pool).await?;
     let tick = sqlx::query!(
         "-- latest_tick\nSELECT number, snapshot::text AS \"snapshot!\", last_position FROM tick ORDER BY number DESC LIMIT 1"
     )
-    .fetch_optional(pool)
+    .fetch_optional(&mut *moment)
     .await?;
-    let Some(tick) = tick else { return Ok(Latest { cursor: None, entries: Vec::new() }) };
+    let Some(tick) = tick else { return Ok(Latest::default()) };
     let mut width = ENTRIES_SHOWN * 8;
     loop {
         let from = tick.last_position.saturating_sub(width);
@@ -173,9 +181,10 @@ pub(in super::super) async fn latest(pool: &PgPool) -> Result<Latest, Error> {
             ENTRIES_SHOWN,
             DETAIL_BYTES_MAX
         )
-        .fetch_all(pool)
+        .fetch_all(&mut *moment)
         .await?;
         if from <= 0 || i64::try_from(entries.len()).is_ok_and(|found| found >= ENTRIES_SHOWN) {
+            moment.commit().await?;
             return Ok(Latest { cursor: Some(Cursor::end_of(tick.number)), entries });
         }
         width = width.saturating_mul(64);

@@ -5,6 +5,7 @@ use sqlx::PgPool;
 
 use super::super::LISTED;
 use crate::store::Error;
+use crate::store::figures::bounded;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(in super::super) struct Lists {
@@ -34,12 +35,13 @@ pub(in super::super) struct RelayRow {
 }
 
 pub(in super::super) async fn lists(pool: &PgPool) -> Result<Lists, Error> {
+    let mut moment = bounded(pool).await?;
     let kinds = sqlx::query_as!(
         KindRow,
         "-- console_kinds\nSELECT kind, events FROM kind_totals ORDER BY events DESC, kind LIMIT $1",
         LISTED
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *moment)
     .await?;
     let relays = sqlx::query_as!(
         RelayRow,
@@ -49,7 +51,8 @@ pub(in super::super) async fn lists(pool: &PgPool) -> Result<Lists, Error> {
            ORDER BY t.sightings DESC, r.url LIMIT $1"#,
         LISTED
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *moment)
     .await?;
+    moment.commit().await?;
     Ok(Lists { kinds, relays })
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 
 use crate::store::Error;
+use crate::store::figures::bounded;
 
 /// Minutes of the chart.
 const MINUTES: usize = 60;
@@ -33,6 +34,7 @@ pub(in super::super) struct Lag {
 }
 
 pub(in super::super) async fn pulse(pool: &PgPool) -> Result<Pulse, Error> {
+    let mut moment = bounded(pool).await?;
     let minutes = sqlx::query_scalar!(
         r#"-- console_minutes
            SELECT coalesce(t.stored, 0) AS "stored!"
@@ -40,7 +42,7 @@ pub(in super::super) async fn pulse(pool: &PgPool) -> Result<Pulse, Error> {
            LEFT JOIN minute_totals t ON t.minute = m ORDER BY m"#,
         i32::try_from(MINUTES).unwrap_or(i32::MAX)
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *moment)
     .await?;
     // Events stored in the last minute are those that the newest tick sees and the tick before that minute
     // does not.
@@ -53,7 +55,7 @@ pub(in super::super) async fn pulse(pool: &PgPool) -> Result<Pulse, Error> {
                    WHERE l.recorded_at > now() - interval '60 seconds') AS "stored!",
                   (SELECT max(number) FROM tick) AS newest_tick"#
     )
-    .fetch_one(pool)
+    .fetch_one(&mut *moment)
     .await?;
     let lags = sqlx::query_as!(
         Lag,
@@ -61,8 +63,9 @@ pub(in super::super) async fn pulse(pool: &PgPool) -> Result<Pulse, Error> {
            SELECT projection AS "projection!", batches AS "batches!", seconds AS "seconds!"
            FROM projection_lag ORDER BY projection"#
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *moment)
     .await?;
+    moment.commit().await?;
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let events_per_second = row.stored as f64 / 60.0;
     Ok(Pulse { events_per_second, minutes, newest_tick: row.newest_tick, lags })

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::services::archive::decide::Oversized;
 
-/// Period of the daily limit on sightings learnt by comparing.
+/// Period of the daily limit on sightings learnt by comparing, and time without comparing after a failure.
 const DAY: Duration = Duration::from_hours(24);
 
 /// Consecutive failures are counted up to this number.
@@ -24,8 +24,9 @@ pub(super) struct Agenda {
     pause_max: Duration,
     due: HashMap<i32, Instant>,
     failures: HashMap<i32, usize>,
-    /// Relays with which a comparison (NIP-77) ended the session; they are read page by page.
-    comparing_disabled: HashSet<i32>,
+    /// Relays with which a comparison (NIP-77) failed or was slow, with the time from which they are compared
+    /// with again. Until then they are read page by page.
+    comparing_disabled: HashMap<i32, Instant>,
     /// Sightings learnt by comparing, with the start of the current 24-hour period.
     compared: HashMap<i32, (Instant, u64)>,
     /// Relays that use the pool for slow relays (`slots.rs`).
@@ -89,12 +90,14 @@ impl Agenda {
         self.failures.remove(&relay);
     }
 
-    pub(super) fn disable_comparing(&mut self, relay: i32) {
-        self.comparing_disabled.insert(relay);
+    /// For later sessions, for a day: a relay may have been busy, and what it shows of a crowded second is learnt by comparing
+    /// alone.
+    pub(super) fn disable_comparing(&mut self, relay: i32, now: Instant) {
+        self.comparing_disabled.insert(relay, now + DAY);
     }
 
-    pub(super) fn may_compare(&self, relay: i32) -> bool {
-        !self.comparing_disabled.contains(&relay)
+    pub(super) fn may_compare(&self, relay: i32, now: Instant) -> bool {
+        self.comparing_disabled.get(&relay).is_none_or(|until| *until <= now)
     }
 
     /// Adds sightings that were learnt by comparing. Returns the total of the current 24-hour period.
@@ -130,6 +133,13 @@ impl Agenda {
         self.with_oversized.entry(relay).or_default().skips_live = skips_live;
     }
 
+    /// A session with the relay begins, whose oldest open second is `oldest`.
+    pub(super) fn resume_search(&mut self, relay: i32, oldest: i64) {
+        if let Some(state) = self.with_oversized.get_mut(&relay) {
+            state.oversized.resume(oldest);
+        }
+    }
+
     /// The search for the relay's oversized messages.
     pub(super) fn oversized(&mut self, relay: i32) -> &mut Oversized {
         &mut self.with_oversized.entry(relay).or_default().oversized
@@ -161,6 +171,15 @@ impl Agenda {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_relay_with_which_a_comparison_failed_is_compared_with_again_after_a_day() {
+        let (mut agenda, now) = (Agenda::new(Duration::from_secs(1), DAY), Instant::now());
+        assert!(agenda.may_compare(1, now));
+        agenda.disable_comparing(1, now);
+        assert!(!agenda.may_compare(1, now + DAY - Duration::from_secs(1)) && agenda.may_compare(2, now));
+        assert!(agenda.may_compare(1, now + DAY));
+    }
 
     #[tokio::test]
     async fn sightings_by_comparison_are_counted_for_a_day_and_for_each_relay() {

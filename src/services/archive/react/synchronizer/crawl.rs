@@ -121,11 +121,11 @@ impl Crawl {
 
     /// See [`Agenda::disable_comparing`].
     pub(super) fn disable_comparing(&self, relay: Relay) {
-        self.agenda().disable_comparing(relay.0);
+        self.agenda().disable_comparing(relay.0, Instant::now());
     }
 
     pub(super) fn may_compare(&self, relay: Relay) -> bool {
-        self.agenda().may_compare(relay.0)
+        self.agenda().may_compare(relay.0, Instant::now())
     }
 
     pub(super) fn is_slow(&self, relay: Relay) -> bool {

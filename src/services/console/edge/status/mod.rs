@@ -12,7 +12,7 @@ use facts::facts;
 
 use super::super::ConsoleState;
 use super::super::decide::{self, Problem};
-use super::super::read::{self, Latest, Lists, Pulse, Signs, Traffic};
+use super::super::read::{Latest, Lists, Pulse, Signs, Traffic};
 use crate::lifecycle::{ServiceHealth, ServiceState};
 use crate::store::figures::{self, Gaps, Messages, NetworkCoverage, Sizes, Verification};
 use crate::store::{Error, figures::Archive as ArchiveFigures};
@@ -134,7 +134,6 @@ pub(super) async fn status(state: &ConsoleState) -> Status {
 }
 
 /// The newest entries; empty while the database cannot be read.
-pub(super) async fn latest(state: &ConsoleState) -> Latest {
-    let latest = read::with_timeout(read::latest(&state.0.parts.pools.read)).await;
-    read_or_log("journal", latest).unwrap_or(Latest { cursor: None, entries: Vec::new() })
+pub(super) async fn latest(state: &ConsoleState) -> Arc<Latest> {
+    read_or_log("journal", state.0.latest.get().await).unwrap_or_default()
 }

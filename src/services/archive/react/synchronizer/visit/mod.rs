@@ -219,30 +219,49 @@ impl Visit<'_> {
         }
     }
 
-    /// Reads every window that is not settled, newest first.
+    /// Reads every window that is not settled, newest first. What waited for the end of a search for an
+    /// oversized message is read after it.
     async fn catch_up(&mut self) -> Result<(), SyncError> {
+        if !self.read_open_windows().await? {
+            // All of the search was read without failure.
+            self.crawl.agenda().resume_search(self.assignment.relay.0, i64::MAX);
+            self.read_open_windows().await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the windows that are open. Returns false if the search for an oversized message has kept some of
+    /// them from being read.
+    async fn read_open_windows(&mut self) -> Result<bool, SyncError> {
         let relay = self.assignment.relay;
         let (open, unsettled_since) = open(self.crawl, relay).await?;
+        if let Some(oldest) = open.iter().map(|(window, _)| window.since).min() {
+            self.crawl.agenda().resume_search(relay.0, oldest);
+        }
         if let Some(since) = unsettled_since {
             visits::windows_left(&self.crawl.parts.pools, relay, since).await?;
         }
         self.recent =
             open.iter().filter(|(_, may_stay_open)| *may_stay_open).map(|(window, _)| *window).collect();
+        let mut is_whole = true;
         for (window, _) in open {
             let left = if self.compares { self.compare(window).await? } else { vec![window] };
             for window in left {
                 if self.stop.is_cancelled() {
-                    return Ok(());
+                    return Ok(true);
                 }
-                self.walk(window).await?;
+                is_whole &= self.walk(window).await?;
             }
             if self.stop.is_cancelled() {
-                return Ok(());
+                return Ok(true);
             }
         }
-        // A relay that is caught up starts in the first pool next time.
-        self.crawl.set_slow(relay, false);
-        Ok(visits::caught_up(&self.crawl.parts.pools, relay).await?)
+        if is_whole {
+            // A relay that is caught up starts in the first pool next time.
+            self.crawl.set_slow(relay, false);
+            visits::caught_up(&self.crawl.parts.pools, relay).await?;
+        }
+        Ok(is_whole)
     }
 
     async fn record_report(&mut self) -> Result<(), SyncError> {

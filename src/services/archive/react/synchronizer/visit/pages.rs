@@ -22,22 +22,26 @@ use crate::services::archive::event::{GapCause, Window, WindowOutcome};
 const RECORD_EVERY: Duration = Duration::from_secs(10);
 
 impl Visit<'_> {
-    /// Walks an open window; in careful mode in parts, newest first.
-    pub(super) async fn walk(&mut self, open: Window) -> Result<(), SyncError> {
+    /// Walks an open window; in careful mode in parts, newest first. Returns false if its newest seconds wait
+    /// for the end of the search for an oversized message.
+    pub(super) async fn walk(&mut self, open: Window) -> Result<bool, SyncError> {
         let (crawl, relay, stop) = (self.crawl, self.assignment.relay, self.stop);
-        let mut rest = Some(open);
+        let (mut rest, mut is_whole) = (Some(open), true);
         while let Some(open) = rest.filter(|_| !stop.is_cancelled()) {
             if self.read_mode == ReadMode::Normal {
-                return self.walk_part(open, open.since).await;
+                self.walk_part(open, open.since).await?;
+                return Ok(true);
             }
-            let Some(part) = crawl.oversized(relay, |oversized| oversized.part(open)) else { break };
+            let part = crawl.oversized(relay, |oversized| oversized.part(open));
+            is_whole &= part.is_some_and(|part| part.until >= open.until);
+            let Some(part) = part else { break };
             self.walk_part(part, open.since).await?;
             if !stop.is_cancelled() {
                 crawl.oversized(relay, |oversized| oversized.walked(part));
             }
             rest = Window::new(open.since, part.since.saturating_sub(1));
         }
-        Ok(())
+        Ok(is_whole)
     }
 
     /// Walks one window, the newest part of the open window that begins at `since`. However the walk ends,
