@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use quipu::services::jobs::append::JobAnswer;
 use quipu::services::jobs::command::{Change, Claim, Fence, FencedLease, JobChange, JobCommand, Submission};
 use quipu::services::jobs::metrics::JobMetrics;
-use quipu::services::jobs::{self, Started};
+use quipu::services::jobs::{self, External, Started};
 use support::pgbench::Pgbench;
 use support::run::{Run, middle, run_heading, run_row};
 use support::{Server, lifecycle, parts, print_table, verdict};
@@ -59,7 +59,7 @@ async fn main() {
     let server = Server::start().await;
     let lifecycle = lifecycle();
     let parts = parts(&server, &lifecycle);
-    let started = jobs::start(&parts, None, JobMetrics::default(), &mut BTreeMap::new())
+    let started = jobs::start(&parts, External::default(), JobMetrics::default(), &mut BTreeMap::new())
         .await
         .expect("the room starts");
     println!("{}; {ROUNDS} rounds, medians\n", server.durability().await);

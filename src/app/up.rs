@@ -75,7 +75,8 @@ pub async fn up(mut configuration: Configuration, options: &UpOptions) -> Result
         notice("quipu stopped before its database was ready; nothing was left running");
         return Ok(ExitCode::SUCCESS);
     };
-    let outcome = run_on(configuration, options, &database, ports, &lifecycle, &mut signals).await;
+    let running = run_on(configuration, options, &database, ports, &lifecycle, &mut signals);
+    let outcome = Box::pin(running).await;
     // Without the file other commands do not try to reach an instance that has stopped.
     let _ = std::fs::remove_file(Instance::path(&options.data));
     if let Some(path) = &options.ready_file {

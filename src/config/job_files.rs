@@ -14,7 +14,7 @@ use crate::base::Secret;
 /// The bucket when only `BLOBFORGE_S3_ENDPOINT` is set, as in the original.
 const BUCKET: &str = "blobforge";
 
-/// Longest lifetime of a signed URL, seconds: SigV4 allows no more.
+/// Longest lifetime of a signed URL, seconds: `SigV4` allows no more.
 const LIFETIME_S_MAX: u32 = 604_800;
 
 /// Largest file, bytes: S3 allows 5 TiB.

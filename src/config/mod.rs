@@ -199,9 +199,9 @@ impl Configuration {
                 monitor_key,
                 synchronizer_key,
                 job_client,
+                environment,
                 object_keys,
                 oidc_secret,
-                environment,
             })
         } else {
             environment.name_files(&mut problems);

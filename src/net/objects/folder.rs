@@ -92,13 +92,18 @@ impl Folder {
         }
     }
 
-    /// Deletes unfinished uploads that were not written to for `age`, and parts of which none arrived for
-    /// `parts_age`. Returns how many.
+    /// Deletes unfinished uploads that were not written to for `age` before `now`, and parts of which none arrived
+    /// for `parts_age`. Returns how many.
     ///
     /// # Errors
     /// When the folder cannot be read or written.
-    pub async fn sweep(&self, age: Duration, parts_age: Duration) -> Result<usize, ObjectError> {
-        let (staging, now) = (self.root.join(STAGING), SystemTime::now());
+    pub async fn sweep(
+        &self,
+        now: SystemTime,
+        age: Duration,
+        parts_age: Duration,
+    ) -> Result<usize, ObjectError> {
+        let staging = self.root.join(STAGING);
         let swept = tokio::task::spawn_blocking(move || sweep(&staging, now - age, now - parts_age));
         swept.await.map_err(|error| ObjectError::Unavailable(error.to_string()))?.map_err(|e| of_io(&e))
     }

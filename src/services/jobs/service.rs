@@ -168,6 +168,7 @@ pub async fn start(
             objects: storage.objects().clone(),
             settings: storage.settings().clone(),
             journal: storage.journal().clone(),
+            clock: Arc::clone(&parts.clock),
             multipart_time: MULTIPART_TIME,
         })
     });

@@ -1,5 +1,6 @@
 //! Rooms with files, and a client of signed URLs.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use quipu::net::objects::Folder;
@@ -142,7 +143,7 @@ pub(super) async fn send_raw(url: &str, method: &str, headers: &str, body: &[u8]
 pub(super) async fn upload(link: &Value, content: &[u8]) -> Answer {
     let mut headers = String::new();
     for (name, value) in link["headers"].as_object().unwrap() {
-        headers += &format!("{name}: {}\r\n", value.as_str().unwrap());
+        write!(headers, "{name}: {}\r\n", value.as_str().unwrap()).unwrap();
     }
     send(link["url"].as_str().unwrap(), "PUT", &headers, content).await
 }

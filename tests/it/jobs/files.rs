@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
 
+use quipu::base::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use super::file_kit::{FileRoom, claimed, download, send, sha256, source_key, upload};
@@ -116,11 +117,11 @@ async fn a_large_output_arrives_in_parts_in_any_order() {
     let content: Vec<u8> =
         (0..12 * 1024 * 1024_u32).map(|n| n.to_le_bytes()[1] ^ n.to_le_bytes()[0]).collect();
     let part_size = 5 * 1024 * 1024;
-    let begin = json!({
+    let wanted = json!({
         "key": "outputs/1/1/big", "worker_id": "w1", "lease_token": lease, "size": content.len(),
         "part_size": part_size, "sha256": sha256(&content),
     });
-    let begun = room.ok("/api/files/multipart", &begin).await;
+    let begun = room.ok("/api/files/multipart", &wanted).await;
     assert_eq!((&begun["parts"], &begun["part_size"]), (&json!(3), &json!(part_size)));
     let parts = links(room, &begun, lease).await;
     let sizes: Vec<_> = parts.iter().map(|part| part["size"].as_u64().unwrap()).collect();
@@ -156,8 +157,8 @@ async fn an_upload_in_parts_that_is_given_up_leaves_nothing() {
     let files = FileRoom::new().await;
     let room = &files.room;
     let content = b"source in one part";
-    let begin = json!({ "key": source_key(content), "size": content.len() });
-    let begun = room.ok("/api/files/multipart", &begin).await;
+    let wanted = json!({ "key": source_key(content), "size": content.len() });
+    let begun = room.ok("/api/files/multipart", &wanted).await;
     let parts = links(room, &begun, &Value::Null).await;
     assert_eq!(send(parts[0]["url"].as_str().unwrap(), "PUT", "", content).await.status, 200);
     assert_eq!(files.files().len(), 1);
@@ -186,7 +187,7 @@ async fn the_start_removes_what_a_crash_has_left() {
     fs::create_dir(&parts).unwrap();
     fs::write(parts.join("1"), b"part").unwrap();
     let aged = |path: &std::path::Path, hours: u64| {
-        let time = SystemTime::now() - Duration::from_secs(hours * 3_600);
+        let time = SystemTime::from(SystemClock.now()) - Duration::from_secs(hours * 3_600);
         File::open(path).unwrap().set_modified(time).unwrap();
     };
     aged(&old, 2);

@@ -1,5 +1,6 @@
 //! Clients that ask for files of others, or upload something else than what their URL is signed for.
 
+use quipu::base::{Clock as _, SystemClock};
 use quipu::config::Settings;
 use quipu::lifecycle::Lifecycle;
 use quipu::services::jobs::append;
@@ -141,7 +142,7 @@ async fn a_url_is_good_for_its_request_and_its_time_alone() {
     let mut made = Grant {
         method: GrantedMethod::Get,
         key: source_key(content),
-        expires: chrono::Utc::now().timestamp() + 60,
+        expires: SystemClock.now().timestamp() + 60,
         content_type: None,
         size: None,
         sha256: None,

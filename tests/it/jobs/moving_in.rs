@@ -163,7 +163,7 @@ async fn blobforge_moves_in_and_a_second_import_changes_nothing() {
     let entry = &history["history"][1];
     assert_eq!((&entry["event"], &entry["actor"]), (&json!("imported"), &json!("import")), "{history}");
     assert_eq!(entry["detail"]["files"][1]["key"], "outputs/hash1");
-    let states: Vec<(String, i64)> = {
+    let imported: Vec<(String, i64)> = {
         let mut found = Vec::new();
         for number in 1..=6 {
             let job = job(&room, &number.to_string()).await;
@@ -173,7 +173,7 @@ async fn blobforge_moves_in_and_a_second_import_changes_nothing() {
     };
     let expected =
         [("completed", 2), ("pending", 0), ("pending", 0), ("dead", 3), ("cancelled", 0), ("pending", 1)];
-    assert_eq!(states, expected.map(|(status, attempts)| (status.to_owned(), attempts)));
+    assert_eq!(imported, expected.map(|(status, attempts)| (status.to_owned(), attempts)));
 
     // Tokens and secrets are good; what they may do is what they might.
     let status =

@@ -1,5 +1,6 @@
 //! The pages of jobs: what they show, to whom, and what their forms do.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use base64::Engine as _;
@@ -49,7 +50,7 @@ async fn ask(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &s
         request += "content-type: application/x-www-form-urlencoded\r\n";
     }
     for (name, value) in headers {
-        request += &format!("{name}: {value}\r\n");
+        write!(request, "{name}: {value}\r\n").unwrap();
     }
     request += "\r\n";
     request += body;

@@ -68,10 +68,9 @@ impl Refused {
             Self::Worker(WorkerRefusal::Disabled) => "worker_disabled",
             Self::Other(reason, _) => reason,
             Self::Store(Error::Data(_)) => "store_data",
-            Self::Store(Error::NoSpace(_)) => "no_space",
+            Self::Store(Error::NoSpace(_)) | Self::Objects(ObjectError::NoSpace) => "no_space",
             Self::Store(error) if error.is_outage() => "store_busy",
             Self::Store(_) => "store_broken",
-            Self::Objects(ObjectError::NoSpace) => "no_space",
             Self::Objects(ObjectError::Unavailable(_)) => "objects_busy",
             Self::Objects(_) => "objects_broken",
             Self::Contended => "contended",
@@ -99,13 +98,12 @@ impl Refused {
                 Rejection::new(StatusCode::BAD_REQUEST, message).into()
             }
             // Not logged here: the log reports the lack of space once, not for each request.
-            Self::Store(Error::NoSpace(_)) => Failure::NoSpace,
+            Self::Store(Error::NoSpace(_)) | Self::Objects(ObjectError::NoSpace) => Failure::NoSpace,
             Self::Store(error) if error.is_outage() => {
                 tracing::warn!(error = %error, "a request failed because the database is unavailable: {error}");
                 Failure::Busy { retry_after: RETRY_AFTER }
             }
             Self::Store(error) => error.into(),
-            Self::Objects(ObjectError::NoSpace) => Failure::NoSpace,
             Self::Objects(ObjectError::Unavailable(problem)) => {
                 tracing::warn!("a request failed because the object storage does not answer: {problem}");
                 Failure::Busy { retry_after: RETRY_AFTER }

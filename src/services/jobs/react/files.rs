@@ -4,8 +4,9 @@
 //! original and multipart uploads bring is read once here, one object at a time, because a claim must not wait
 //! for gigabytes; until then the claim says `source_verified: false`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::turn::Turn;
+use crate::base::Clock;
 use crate::config::JobFiles;
 use crate::lifecycle::{CycleOutcome, Service};
 use crate::net::objects::{ObjectError, Objects};
@@ -48,6 +50,8 @@ pub struct FileChecksParts {
     pub settings: JobFiles,
     /// Writer of the journal of files.
     pub journal: Writer<FileJournal>,
+    /// The clock, for the age of files.
+    pub clock: Arc<dyn Clock>,
     /// Time in which a multipart upload has to be completed.
     pub multipart_time: Duration,
 }
@@ -93,7 +97,8 @@ impl FileChecks {
         }
         let upload = Duration::from_secs(self.parts.settings.upload_timeout_s.get().into());
         let age = upload + SWEEP_MARGIN;
-        let removed = folder.sweep(age, age + self.parts.multipart_time).await?;
+        let now = SystemTime::from(self.parts.clock.now());
+        let removed = folder.sweep(now, age, age + self.parts.multipart_time).await?;
         if removed > 0 {
             tracing::info!("{removed} unfinished uploads were removed");
         }

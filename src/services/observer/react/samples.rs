@@ -91,7 +91,7 @@ pub(super) fn jobs(read: &Jobs, samples: &mut Samples) {
         counts.iter().find(|(known, _)| known == state).map_or(0, |(_, number)| *number)
     };
     for &state in of_jobs::STATES {
-        samples.add(&of_jobs::STORED, &[state], count(of(&read.jobs, state)));
+        samples.add(&of_jobs::STORED, &[state], count(of(&read.by_status, state)));
     }
     for &state in of_jobs::WORKER_STATES {
         samples.add(&of_jobs::WORKERS, &[state], count(of(&read.workers, state)));

@@ -9,7 +9,7 @@ use crate::store::figures::{JobBacklog, bounded, job_backlog};
 #[derive(Debug)]
 pub(in crate::services::observer) struct Jobs {
     /// Number of jobs by status.
-    pub(in crate::services::observer) jobs: Vec<(String, i64)>,
+    pub(in crate::services::observer) by_status: Vec<(String, i64)>,
     /// Number of workers by status.
     pub(in crate::services::observer) workers: Vec<(String, i64)>,
     /// Types with jobs that could be claimed now.
@@ -33,7 +33,7 @@ pub(in crate::services::observer) async fn jobs(session: &PgPool) -> Result<Jobs
     .await?;
     moment.commit().await?;
     Ok(Jobs {
-        jobs: jobs.into_iter().map(|row| (row.status, row.jobs)).collect(),
+        by_status: jobs.into_iter().map(|row| (row.status, row.jobs)).collect(),
         workers: workers.into_iter().map(|row| (row.status, row.workers)).collect(),
         backlog: job_backlog(session).await?,
     })

@@ -177,7 +177,7 @@ impl JobsState {
             "url": link.url,
             "key": upload.key.to_string(),
             "method": "PUT",
-            "headers": Map::from_iter(headers),
+            "headers": headers.collect::<Map<_, _>>(),
             "expires_at": super::shapes::at(link.expires.saturating_mul(1_000_000)),
         }))
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use chrono::Utc;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::UploadBody;
-use super::storage::{Base, expiry};
+use super::storage::Base;
 use super::transfer::{record_stored, wrong_content};
 use crate::http::Failure;
 use crate::net::objects::{Bucket, Folder, Incoming, ObjectError, Objects};
@@ -98,7 +97,7 @@ async fn begin_upload(state: &JobsState, client: &Client, body: &UploadBody) -> 
         content_type: upload.content_type.clone(),
         sha256: upload.sha256.map(hex::encode),
         claim: upload.claim,
-        expires: expiry(MULTIPART_TIME),
+        expires: state.expiry(MULTIPART_TIME),
     };
     // In a bucket the content is not bound: S3 has no SHA-256 over all parts.
     let is_bound = matches!(storage.objects(), Objects::Folder(_)) && upload.sha256.is_some();
@@ -119,7 +118,7 @@ impl JobsState {
         client: &Client,
         body: &MultipartBody,
     ) -> Result<(MultipartGrant, ObjectKey), Refused> {
-        let now = Utc::now().timestamp();
+        let now = self.parts().clock.now().timestamp();
         let grant = unseal::<MultipartGrant>(&self.lease_key().await?, &body.upload_id, now);
         let grant = grant.map_err(|error| match error {
             SealError::Foreign => Refused::field("upload_id", "is not one of this server"),
@@ -163,7 +162,7 @@ pub(in super::super) async fn parts(
                     let grant = Grant {
                         method: GrantedMethod::Put,
                         key: upload.key.clone(),
-                        expires: expiry(storage.lifetime()),
+                        expires: state.expiry(storage.lifetime()),
                         content_type: None,
                         size: Some(size),
                         sha256: None,

@@ -9,7 +9,6 @@ use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::header::HOST;
 use axum::http::request::Parts;
-use chrono::Utc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
@@ -216,7 +215,7 @@ impl JobsState {
         let grant = Grant {
             method: GrantedMethod::Get,
             key: key.to_string(),
-            expires: expiry(storage.lifetime()),
+            expires: self.expiry(storage.lifetime()),
             content_type: None,
             size: None,
             sha256: None,
@@ -230,7 +229,7 @@ impl JobsState {
     /// A URL by which a file can be uploaded.
     pub(super) async fn upload_link(&self, base: &Base, upload: &Upload) -> Result<UploadLink, Refused> {
         let storage = self.storage()?;
-        let (key, expires) = (upload.key.to_string(), expiry(storage.lifetime()));
+        let (key, expires) = (upload.key.to_string(), self.expiry(storage.lifetime()));
         if let Objects::Bucket(bucket) = &storage.objects {
             let sha256 = upload.sha256.filter(|_| upload.sends_headers);
             let signed = bucket.sign_put(&key, &upload.content_type, sha256, storage.lifetime()).await?;
@@ -258,9 +257,10 @@ impl JobsState {
         let sealed = seal(&self.lease_key().await?, grant);
         Ok(format!("{}/objects/{}?grant={sealed}", base.0, grant.key))
     }
-}
 
-/// The time after `lifetime`, seconds since 1970.
-pub(super) fn expiry(lifetime: Duration) -> i64 {
-    Utc::now().timestamp().saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX))
+    /// The time after `lifetime`, seconds since 1970.
+    pub(super) fn expiry(&self, lifetime: Duration) -> i64 {
+        let lifetime = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        self.parts().clock.now().timestamp().saturating_add(lifetime)
+    }
 }

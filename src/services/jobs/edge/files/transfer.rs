@@ -6,7 +6,6 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use chrono::Utc;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -36,7 +35,8 @@ impl JobsState {
     /// What the URL of a request allows.
     async fn granted(&self, key: &str, query: &GrantQuery, method: GrantedMethod) -> Result<Grant, Refused> {
         let denied = |code, why: &str| Refused::coded(StatusCode::FORBIDDEN, code, why);
-        let grant = unseal::<Grant>(&self.lease_key().await?, &query.grant, Utc::now().timestamp());
+        let now = self.parts().clock.now().timestamp();
+        let grant = unseal::<Grant>(&self.lease_key().await?, &query.grant, now);
         let grant = grant.map_err(|error| match error {
             SealError::Expired => denied("url_expired", "the URL is no longer valid: ask for another one"),
             SealError::Foreign => denied("bad_signature", "the signature of the URL is not valid"),
