@@ -197,7 +197,7 @@ $$;
 COMMENT ON FUNCTION insert_event(bytea, bytea, bigint, integer, jsonb, text, bytea, text) IS
     'offers one unverified event that a relay sent; a service verifies it and stores it in events if id and signature are right; returns whether it was accepted';
 COMMENT ON FUNCTION insert_relay_batch(uuid, text[], text[], text[]) IS 'adds relays; does not check that the URLs are canonical, so only the service may call it';
-COMMENT ON FUNCTION insert_relay(text) IS 'adds one relay; accepts only a canonical URL; returns its number as an array of one. Locks until the transaction ends, which has ten seconds';
+COMMENT ON FUNCTION insert_relay(text) IS 'adds one relay; accepts only a canonical URL; returns its number as an array of one. Takes a lock until the transaction ends; a session that keeps its transaction open for more than ten seconds is ended';
 COMMENT ON FUNCTION insert_relay_metadata_batch(uuid, text[], bigint[], jsonb[], jsonb[]) IS
     'stores snapshots of relays: information document (NIP-11) and results of checks (NIP-66); only the service may call it';
 COMMENT ON FUNCTION insert_relay_metadata(text, bigint, jsonb, jsonb) IS

@@ -74,7 +74,7 @@ pub(super) async fn mark(data: &Path, database: &Secret) -> Result<()> {
     if is_in_use(&client).await? {
         bail!(
             "the database of {} is in use, and `--sample` would add generated events to it: name another folder with \
-             `--data`, or another database",
+             `--data`, or another database (a sample that was restored or copied counts as in use, too)",
             data.display()
         );
     }

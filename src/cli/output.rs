@@ -144,6 +144,12 @@ pub(super) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<I
     table
 }
 
+/// Names and values for people, a pair a line. No table: a long value would pad all lines.
+pub(super) fn pairs(pairs: &[[String; 2]]) -> String {
+    let width = pairs.iter().map(|[name, _]| name.chars().count()).max().unwrap_or_default();
+    pairs.iter().map(|[name, value]| format!(" {name:width$}  {value}")).collect::<Vec<_>>().join("\n")
+}
+
 /// Standard output was closed by its reader (`| head`), so the rest of a listing has no use. It ends the
 /// command without a message and without a failure.
 #[derive(Debug, thiserror::Error)]

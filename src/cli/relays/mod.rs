@@ -256,7 +256,7 @@ async fn show(context: &Context, url: &str, json: bool) -> Result<ExitCode> {
     if json {
         output::list(serde_json::to_string(&relay)?)?;
     } else {
-        output::list(output::table(["", url.as_str()], facts(&relay)))?;
+        output::list(format!(" {url}\n{}", output::pairs(&facts(&relay))))?;
     }
     pools.close().await;
     Ok(ExitCode::SUCCESS)
