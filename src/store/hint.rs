@@ -8,9 +8,10 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
+use deadpool_postgres::{Object, Pool};
 use sqlx::postgres::{PgListener, PgPool};
 use tokio::sync::broadcast;
+use tokio::time::timeout;
 use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -22,6 +23,9 @@ const CHANNEL: &str = "quipu";
 
 /// Minimum interval between hints. Writes within the interval share a hint.
 const COALESCE: Duration = Duration::from_millis(10);
+
+/// Longest time in which the database takes a hint. A later one has no use: loops look by themselves.
+const SEND_MAX: Duration = Duration::from_secs(2);
 
 /// Maximum length of one NOTIFY payload, in bytes. PostgreSQL accepts less than 8,000.
 const TEXT_BYTES_MAX: usize = 7_900;
@@ -174,19 +178,11 @@ impl Hints {
     pub async fn send(self, pool: Pool, stop: CancellationToken) {
         while stop.run_until_cancelled(self.outgoing.woken()).await.is_some() {
             let texts = self.texts();
+            // Neither a full pool nor a database that hangs may hold up the end of the process.
             if !texts.is_empty()
-                && let Ok(client) = pool.get().await
+                && let Some(Ok(client)) = stop.run_until_cancelled(pool.get()).await
             {
-                // A hint is not durable, so its commit does not wait for the disk.
-                let sent = client
-                    .query_typed(
-                        "-- send_hints\nSELECT set_config('synchronous_commit', 'off', true), pg_notify($1, text) FROM unnest($2::text[]) AS text",
-                        &[(&CHANNEL, Type::TEXT), (&texts, Type::TEXT_ARRAY)],
-                    )
-                    .await;
-                if let Err(error) = sent {
-                    tracing::debug!(error = %error, "a hint could not be sent; other processes will poll");
-                }
+                notify(client, &texts).await;
             }
             if stop.run_until_cancelled(tokio::time::sleep(COALESCE)).await.is_none() {
                 return;
@@ -197,9 +193,7 @@ impl Hints {
     /// Receives the hints of other processes until stopped, on its own session. Reconnects after errors.
     pub async fn receive(self, session: PgPool, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            if let Ok(mut listener) = PgListener::connect_with(&session).await
-                && listener.listen(CHANNEL).await.is_ok()
-            {
+            if let Some(Ok(mut listener)) = stop.run_until_cancelled(listen(&session)).await {
                 // Hints from before the LISTEN were missed, so receivers have to check everything.
                 let _ = self.heard.send(Topics::Anything);
                 while let Some(Ok(said)) = stop.run_until_cancelled(listener.recv()).await {
@@ -210,4 +204,26 @@ impl Hints {
             stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await;
         }
     }
+}
+
+async fn notify(client: Object, texts: &[String]) {
+    let sent = async {
+        // A hint is not durable, so its commit does not wait for the disk.
+        let sql = "-- send_hints\nSELECT set_config('synchronous_commit', 'off', true), pg_notify($1, text) FROM unnest($2::text[]) AS text";
+        client.query_typed(sql, &[(&CHANNEL, Type::TEXT), (&texts, Type::TEXT_ARRAY)]).await
+    };
+    match timeout(SEND_MAX, sent).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => {
+            tracing::debug!(error = %error, "a hint could not be sent; other processes will poll");
+        }
+        // The connection may hang, so it does not go back to the pool.
+        Err(_) => drop(Object::take(client)),
+    }
+}
+
+async fn listen(session: &PgPool) -> Result<PgListener, sqlx::Error> {
+    let mut listener = PgListener::connect_with(session).await?;
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
 }

@@ -6,6 +6,7 @@ mod erasure;
 mod gaps;
 mod group_commit;
 mod guards;
+mod hints;
 pub(crate) mod kit;
 mod leases;
 mod lost_answers;
