@@ -23,7 +23,8 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --uid 10001 --home-dir /quipu --create-home quipu \
- && install -d -m 1777 /quipu/data
+ && install -d -m 1777 /quipu/data \
+ && install -d -o quipu -g quipu -m 0700 /quipu/objects
 COPY --from=program /usr/local/bin/quipu /usr/local/bin/quipu
 USER 10001:10001
 WORKDIR /quipu

@@ -22,9 +22,9 @@ mod tests {
     #[test]
     fn a_token_is_exposed_on_the_way_to_a_public_host_without_tls() {
         let exposed = |url: &str| is_exposed(&Url::parse(url).unwrap());
-        assert!(exposed("ws://relay.example.com/ws") && exposed("http://192.0.2.7:8080/"));
+        assert!(exposed("ws://relay.example.com/ws") && exposed("http://93.184.215.14:8080/"));
         for url in
-            ["wss://relay.example.com/ws", "https://192.0.2.7/", "http://127.0.0.1:8080", "ws://[::1]/ws"]
+            ["wss://relay.example.com/ws", "https://93.184.215.14/", "http://127.0.0.1:8080", "ws://[::1]/ws"]
         {
             assert!(!exposed(url), "{url}");
         }

@@ -26,12 +26,10 @@ pub mod command;
 pub mod decide;
 pub mod edge;
 pub mod event;
-mod external;
 pub mod metrics;
 pub mod project;
 pub mod react;
 pub mod read;
 mod service;
 
-pub use external::{External, Secrets};
-pub use service::{ROOM, Started, start};
+pub use service::{External, ROOM, Secrets, Started, start};

@@ -2,13 +2,13 @@
 
 use url::Url;
 
-use super::edge::Login;
 use crate::base::Secret;
 use crate::config::{JobFiles, JobLogin, Jobs, ObjectKeys};
 use crate::lifecycle::BoxError;
 use crate::net::Egress;
 use crate::net::objects::{Bucket, BucketSettings, Folder, ObjectError, Objects};
 use crate::net::oidc::{LoginError, Provider, ProviderSettings};
+use crate::services::jobs::edge::Login;
 
 /// Secrets that are not settings.
 #[derive(Debug, Clone, Copy, Default)]

@@ -1,5 +1,7 @@
 //! The service `jobs`: one listener, and the loops behind it.
 
+mod external;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -12,7 +14,6 @@ use super::append::{
     WorkerJournal,
 };
 use super::edge::{JobsParts, JobsState, MULTIPART_TIME, Storage, routes};
-use super::external::{External, Secrets};
 use super::metrics::{JobMetrics, METRICS};
 use super::project;
 use super::react::{
@@ -27,6 +28,8 @@ use crate::room::{
     same_in_sample,
 };
 use crate::store::append::Writer;
+
+pub use external::{External, Secrets};
 
 /// The port of BlobForge, whose place `quipu run jobs` takes: its clients know it.
 const ALONE: u16 = 8080;
