@@ -71,7 +71,7 @@ deps-test: ## Likewise what the tests need
 	@scripts/deps test
 
 .PHONY: deps-bench
-deps-bench: ## Likewise what `make bench-archive` compares with
+deps-bench: ## Likewise what `make bench-archive` and `make bench-jobs` compare with
 	@scripts/deps bench
 
 .PHONY: fmt
@@ -114,7 +114,7 @@ bench-messages: deps build ## Messages: sends, deliveries, queues, idle connecti
 	ulimit -n "$$(ulimit -Hn)"; $(CARGO) bench --locked --profile dev --bench messages
 
 .PHONY: bench-jobs
-bench-jobs: deps ## Jobs: submit, claim and complete, against pgbench in the same run; claims with a million pending
+bench-jobs: deps-bench build ## Jobs against graphile-worker: drains, claim latency, a snapshot held open, a million pending
 	$(CARGO) bench --locked --profile dev --bench jobs
 
 .PHONY: farm

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use quipu::base::Secret;
-use quipu::store::owner;
+use quipu::store::{DatabaseUrls, owner};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio_postgres::Client;
@@ -47,7 +47,7 @@ impl Instance {
         command.arg("up").arg("--data").arg(folder.path().join("data")).arg("--ready-file").arg(&ready);
         command.arg("--port-base").arg(free_ports().to_string());
         for service in
-            ["initializer", "finder", "validator", "monitor", "synchronizer", "messages", "console"]
+            ["initializer", "finder", "validator", "monitor", "synchronizer", "messages", "jobs", "console"]
         {
             command.arg("--set").arg(format!("services.{service}.enabled=false"));
         }
@@ -117,14 +117,28 @@ impl Instance {
         self.superuser().await.batch_execute("CHECKPOINT").await.expect("the superuser may do this");
     }
 
-    async fn superuser(&self) -> Client {
+    /// A connection as the superuser.
+    pub(crate) async fn superuser(&self) -> Client {
+        let database = Url::parse(self.owner_url.expose()).expect("a valid URL");
+        let url = self.superuser_url(database.path().trim_start_matches('/'));
+        owner::connect(&url).await.expect("the server answers")
+    }
+
+    /// The superuser's URL of a database of the server.
+    pub(crate) fn superuser_url(&self, database: &str) -> Secret {
         let kept =
             fs::read_to_string(self.folder.path().join("data/credentials.json")).expect("a readable file");
         let kept: Value = serde_json::from_str(&kept).expect("valid JSON");
         let mut url = Url::parse(self.owner_url.expose()).expect("a valid URL");
         url.set_username("postgres").expect("the URL has a host");
         url.set_password(kept["postgres"].as_str()).expect("the URL has a host");
-        owner::connect(&Secret::new(url.as_str())).await.expect("the server answers")
+        url.set_path(database);
+        Secret::new(url.as_str())
+    }
+
+    /// The URLs of a further process of the instance.
+    pub(crate) fn urls(&self) -> DatabaseUrls {
+        quipu::app::instance::running(&self.folder.path().join("data")).expect("it runs").urls()
     }
 
     /// Runs a query that returns one number.
