@@ -202,7 +202,7 @@ CREATE TABLE job_cursors (
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE job_cursors IS 'working: how far loops of the service have come; without its row a loop begins at the start';
-COMMENT ON COLUMN job_cursors.name IS 'segment: the one that is written. expiry: leases up to this time are settled, microseconds since 1970. dependencies: the snapshot that was read. filled: when job_ready was filled from the journals, microseconds since 1970';
+COMMENT ON COLUMN job_cursors.name IS 'segment: the one that is written. expiry: leases up to this time are settled, microseconds since 1970. dependencies, webhooks: the snapshot that was read. filled: when job_ready was filled from the journals, microseconds since 1970';
 COMMENT ON COLUMN job_cursors.value IS 'see name';
 COMMENT ON COLUMN job_cursors.updated_at IS 'database clock';
 SELECT quipu_make_changeable('job_cursors');

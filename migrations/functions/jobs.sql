@@ -234,6 +234,7 @@ DECLARE
 BEGIN
     refused := CASE
         WHEN coalesce($1, '') = '' OR octet_length($1) > 64 THEN 'type: 1 to 64 bytes are required'
+        WHEN $1 = 'quipu.webhook' OR $1 LIKE 'quipu.webhook.%' THEN 'type: quipu.webhook and names below it are reserved'
         WHEN coalesce($3, 3) NOT BETWEEN 1 AND 5 THEN 'priority: 1 to 5 are accepted'
         WHEN coalesce($5, 3) NOT BETWEEN 1 AND 100 THEN 'attempts_max: 1 to 100 are accepted'
         WHEN NOT isfinite(coalesce($4, now())) THEN 'run_at: a finite time is required'

@@ -10,6 +10,7 @@ mod network;
 pub mod nostr_event;
 mod relay_url;
 mod secret;
+mod webhook_keys;
 
 pub use causes::with_causes;
 pub use clock::{Clock, SystemClock};
@@ -18,3 +19,4 @@ pub use network::Network;
 pub use nostr_event::{NostrEvent, Refusals, VerifiedEvent};
 pub use relay_url::{RELAY_URL_BYTES_MAX, RelayUrl, RelayUrlError, is_local_ip, is_local_name};
 pub use secret::Secret;
+pub use webhook_keys::{NotWebhookKeys, WebhookKeys};

@@ -29,6 +29,8 @@ pub(super) const JOB_SECRETS: [&str; 4] =
 pub(super) const OBJECT_KEYS: [&str; 2] = ["BLOBFORGE_S3_ACCESS_KEY", "BLOBFORGE_S3_SECRET_KEY"];
 /// The variable with the secret by which the listener of jobs proves itself to the `OpenID` provider.
 pub(super) const OIDC_SECRET: &str = "BLOBFORGE_OIDC_CLIENT_SECRET";
+/// The variable with the keys by which webhooks are signed.
+pub(super) const WEBHOOK_SECRET: &str = "QUIPU_JOBS_WEBHOOK_SECRET";
 
 /// The variables with database URLs.
 const URLS: [&str; 7] = [
@@ -49,7 +51,8 @@ fn password_variable(url_variable: &str) -> String {
 /// Every variable that may hold a secret.
 pub(super) fn secret_variables() -> Vec<String> {
     let urls = URLS.iter().flat_map(|url| [(*url).to_owned(), password_variable(url)]);
-    let keys = [MONITOR_KEY, SYNCHRONIZER_KEY, OIDC_SECRET].into_iter().chain(JOB_SECRETS).chain(OBJECT_KEYS);
+    let keys = [MONITOR_KEY, SYNCHRONIZER_KEY, OIDC_SECRET, WEBHOOK_SECRET];
+    let keys = keys.into_iter().chain(JOB_SECRETS).chain(OBJECT_KEYS);
     urls.chain(keys.map(str::to_owned)).collect()
 }
 

@@ -118,7 +118,7 @@ fn plain(text: &str) -> Option<Url> {
 }
 
 /// Whether the host is this machine or in a private network.
-fn is_local(url: &Url) -> bool {
+pub(super) fn is_local(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => is_local_name(name),
         Some(Host::Ipv4(ip)) => is_local_ip(ip.into()),

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::problems::{Problems, Section};
-use super::{JobFiles, JobLogin};
+use super::{JobFiles, JobLogin, JobWebhook};
 
 /// Shortest lease, seconds: a heartbeat every few seconds has to be enough.
 const LEASE_S_MIN: u32 = 10;
@@ -16,7 +16,7 @@ const LEASE_S_MIN: u32 = 10;
 const LEASE_S_MAX: u32 = 86_400;
 
 /// Most attempts of a job.
-const ATTEMPTS_MAX: u32 = 100;
+pub(super) const ATTEMPTS_MAX: u32 = 100;
 
 /// Most jobs of a limited type that may run: each has a place in a table.
 const RUNNING_MAX: u32 = 1_000;
@@ -54,6 +54,12 @@ pub struct Jobs {
     /// Types of which only so many jobs may run at the same time, such as `[{type: "pdf", running_max: 4}]`.
     /// All processes need the same list.
     pub limits: Vec<TypeLimit>,
+    /// Receivers of webhooks, such as `[{name: "billing", url: "https://billing.example.com/quipu"}]`. The keys by
+    /// which webhooks are signed are a secret and come only from the environment: `QUIPU_JOBS_WEBHOOK_SECRET`. All
+    /// processes need the same list. `name`: part of the type of its jobs, `quipu.webhook.NAME`. `types`, `statuses`
+    /// (`completed`, `dead`, `cancelled`): the jobs it is told of; without them all. `attempts_max`: 1 to 100,
+    /// else 20.
+    pub webhooks: Vec<JobWebhook>,
     /// Streams of events at the same time; a further request gets 503.
     pub streams_max: NonZeroUsize,
     /// Sources and outputs of jobs. The keys of the bucket are secrets and come only from the environment:
@@ -86,6 +92,7 @@ impl Default for Jobs {
             attempts_max: nonzero!(NonZeroU32, 3),
             aging_s: nonzero!(NonZeroU32, 3_600),
             limits: Vec::new(),
+            webhooks: Vec::new(),
             streams_max: nonzero!(NonZeroUsize, 64),
             files: JobFiles::default(),
             oidc: JobLogin::default(),
@@ -142,6 +149,9 @@ impl Section for Jobs {
         check(attempts <= ATTEMPTS_MAX, "attempts_max", format!("{attempts}: at most {ATTEMPTS_MAX}"));
         for (key, reason) in self.files.refused().into_iter().chain(self.oidc.refused()) {
             check(false, key, reason);
+        }
+        for reason in super::job_webhooks::refused(&self.webhooks) {
+            check(false, "webhooks", reason);
         }
         for limit in &self.limits {
             let most = limit.running_max.get();

@@ -19,6 +19,7 @@ mod implementation;
 mod job_client;
 mod job_files;
 mod job_login;
+mod job_webhooks;
 mod jobs;
 mod keys;
 mod layer;
@@ -40,7 +41,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::base::Secret;
+use crate::base::{Secret, WebhookKeys};
 
 use layer::Layer;
 use merge::Merged;
@@ -51,6 +52,7 @@ pub use implementation::{Implementation, ImplementationError, SettingsFile};
 pub use job_client::JobClientEnv;
 pub use job_files::{JobFiles, ObjectKeys};
 pub use job_login::JobLogin;
+pub use job_webhooks::JobWebhook;
 pub use jobs::{Jobs, TypeLimit};
 pub use layer::Problem;
 pub use messages::Messages;
@@ -145,6 +147,8 @@ pub struct Configuration {
     pub object_keys: Option<ObjectKeys>,
     /// `BLOBFORGE_OIDC_CLIENT_SECRET`: the client's secret for the `OpenID` provider of jobs.
     pub oidc_secret: Option<Secret>,
+    /// `QUIPU_JOBS_WEBHOOK_SECRET`: the keys by which webhooks are signed.
+    pub webhook_keys: Option<WebhookKeys>,
 }
 
 impl Configuration {
@@ -183,6 +187,8 @@ impl Configuration {
         let object_keys = ObjectKeys::read(&environment, &settings.services.jobs.files);
         let object_keys = object_keys.map_err(|found| problems.push(found)).unwrap_or_default();
         let oidc_secret = environment.get(environment::OIDC_SECRET).map(Secret::new);
+        let webhook_keys = job_webhooks::keys(&environment, &settings.services.jobs.webhooks);
+        let webhook_keys = webhook_keys.map_err(|found| problems.push(found)).unwrap_or_default();
         let monitor_key = keys::key(&environment, environment::MONITOR_KEY);
         // A key that cannot be read is a problem of its own, not a missing key.
         let has_monitor_key = !matches!(monitor_key, Ok(None));
@@ -202,6 +208,7 @@ impl Configuration {
                 environment,
                 object_keys,
                 oidc_secret,
+                webhook_keys,
             })
         } else {
             environment.name_files(&mut problems);
@@ -223,6 +230,7 @@ impl Configuration {
             "synchronizer_key": self.synchronizer_key.as_ref().map(|_| "***"),
             "object_keys": self.object_keys.as_ref().map(|_| "***"),
             "oidc_secret": self.oidc_secret.as_ref().map(|_| "***"),
+            "webhook_keys": self.webhook_keys.as_ref().map(|_| "***"),
         })
     }
 }

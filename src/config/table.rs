@@ -129,7 +129,10 @@ fn kind(key: &str, schema: &Value) -> String {
         }
     } else if is("object") {
         let keys: Vec<_> = properties(schema).map(|(key, _)| format!("`{key}`")).collect();
-        keys.join(" and ")
+        match keys.split_last() {
+            Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+            _ => keys.concat(),
+        }
     } else if is("integer") {
         let range = match (schema["minimum"].as_u64(), schema["maximum"].as_u64()) {
             (least, Some(most)) => format!("{} to {most}{}", least.unwrap_or(0), in_larger_units(key, most)),

@@ -151,7 +151,7 @@ fn rooms_register_metrics_and_pace_loops_by_their_descriptions_alone() {
 }
 
 /// Loops that only a setting adds to a service that runs.
-const OPTIONAL_LOOPS: [&str; 1] = ["monitor-publisher"];
+const OPTIONAL_LOOPS: [&str; 2] = ["monitor-publisher", "jobs webhooks"];
 
 /// Units of the health that are no loops of a service: the free space on the disk, and whether PostgreSQL answers.
 const NO_LOOPS: [&str; 2] = ["database", "disk"];

@@ -161,6 +161,8 @@ pub enum Change {
         context: Option<Value>,
         /// Chance for the pause before the next attempt, from 0 up to, but not including, 1.
         jitter: f64,
+        /// Whether no further attempt can succeed: the job is dead.
+        is_final: bool,
     },
     /// The worker gives the job back.
     Release {

@@ -305,6 +305,42 @@ pub struct JobFacts {
     pub created_at: DateTime<Utc>,
 }
 
+/// An entry by which a job was completed, dead or cancelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobEnd {
+    /// Place in the order of all journals.
+    pub position: i64,
+    /// Number of the job.
+    pub job: i64,
+    /// The step.
+    pub step: i32,
+    /// Type of the job.
+    pub job_type: String,
+    /// Completed, dead or cancelled.
+    pub status: Status,
+}
+
+/// What receivers of webhooks are told of the end of a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndFacts {
+    /// The entry.
+    pub end: JobEnd,
+    /// Leases of the job.
+    pub attempt: i32,
+    /// The error of the last attempt, or why it was cancelled.
+    pub why: Option<String>,
+    /// The result of a completed job.
+    pub result: Option<Value>,
+    /// Hash of the source.
+    pub source_hash: Option<String>,
+    /// The submitter's tags.
+    pub tags: Option<Value>,
+    /// When it was submitted.
+    pub created_at: DateTime<Utc>,
+    /// When it ended.
+    pub ended_at: DateTime<Utc>,
+}
+
 /// A job that was leased by a claim.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClaimedJob {

@@ -22,6 +22,31 @@ const REASON: Label = Label::constants(
      `store_data`, `no_space`, `store_busy`, `store_broken`, `objects_busy`, `objects_broken`, `contended`",
 );
 
+/// How an attempt to send a webhook ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryOutcome {
+    /// The receiver has it.
+    Delivered,
+    /// It answered with another status.
+    Refused,
+    /// It wants no such webhook any more.
+    Gone,
+    /// It did not answer in time, or could not be reached.
+    Unanswered,
+    /// There was nothing to send.
+    Unknown,
+}
+
+impl DeliveryOutcome {
+    const WORDS: [&str; 5] = ["delivered", "refused", "gone", "unanswered", "unknown"];
+
+    const fn as_str(self) -> &'static str {
+        Self::WORDS[self as usize]
+    }
+}
+
+const OUTCOME: Label = Label::listed("outcome", &[&DeliveryOutcome::WORDS]);
+
 describe_metrics! { Process;
     SUBMITTED: Counter = "quipu_jobs_submitted_total" [], "Jobs submitted through this process";
     LEASED: Counter = "quipu_jobs_leased_total" [], "Leases taken";
@@ -29,6 +54,7 @@ describe_metrics! { Process;
         "Steps of jobs apart from leases, by what happened and the status after it";
     CLAIMS_IN_VAIN: Counter = "quipu_jobs_claims_in_vain_total" [],
         "Ready jobs that were tried to claim and that another process had claimed already";
+    WEBHOOKS: Counter = "quipu_jobs_webhook_attempts_total" [OUTCOME], "Attempts to send a webhook, by how they ended";
     REFUSALS: Counter = "quipu_jobs_refusals_total" [REASON], "Requests refused";
     WAITING: Gauge = "quipu_jobs_waiting_requests" [], "Claims that wait for jobs now";
     STREAMS: Gauge = "quipu_jobs_stream_connections" [], "Streams of events open now";
@@ -46,6 +72,11 @@ struct ReasonLabel {
     reason: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
 /// Metrics of one process. Clones share them.
 #[derive(Debug, Clone)]
 pub struct JobMetrics {
@@ -53,6 +84,7 @@ pub struct JobMetrics {
     leased: Counter,
     steps: Family<StepLabels, Counter>,
     in_vain: Counter,
+    webhooks: Family<OutcomeLabel, Counter>,
     refused: Family<ReasonLabel, Counter>,
     waiting: Gauge,
     streams: Gauge,
@@ -66,6 +98,7 @@ impl Default for JobMetrics {
             leased: Counter::default(),
             steps: Family::default(),
             in_vain: Counter::default(),
+            webhooks: Family::default(),
             refused: Family::default(),
             waiting: Gauge::default(),
             streams: Gauge::default(),
@@ -82,6 +115,7 @@ impl JobMetrics {
         LEASED.register(registry, self.leased.clone());
         STEPS.register(registry, self.steps.clone());
         CLAIMS_IN_VAIN.register(registry, self.in_vain.clone());
+        WEBHOOKS.register(registry, self.webhooks.clone());
         REFUSALS.register(registry, self.refused.clone());
         WAITING.register(registry, self.waiting.clone());
         STREAMS.register(registry, self.streams.clone());
@@ -111,6 +145,11 @@ impl JobMetrics {
     /// Counts candidates that were claimed already.
     pub fn claimed_in_vain(&self, candidates: usize) {
         self.in_vain.inc_by(u64::try_from(candidates).unwrap_or(u64::MAX));
+    }
+
+    /// Counts an attempt to send a webhook.
+    pub fn webhook(&self, outcome: DeliveryOutcome) {
+        self.webhooks.get_or_create(&OutcomeLabel { outcome: outcome.as_str() }).inc();
     }
 
     /// Counts a refused request. `reason` is one of a fixed list, so that the number of time series is bounded.

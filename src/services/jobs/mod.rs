@@ -13,6 +13,7 @@
 //!   or deleted for a job, so a long-running query does not slow the queue down.
 //! - One worker holds a job at a time. Who lost the lease can neither complete nor fail the job.
 //! - An answer that is repeated is the same as the first one.
+//! - Each receiver of webhooks is told of each end of a job by one job of its own, which is stored once.
 //! - A file is written only by the submitter of a source or under the lease of an output, and a job is
 //!   completed only with an output that is there.
 //! - What a process remembers of ready jobs may make it try in vain, never decide wrongly; a job that it
@@ -32,4 +33,4 @@ pub mod react;
 pub mod read;
 mod service;
 
-pub use service::{External, ROOM, Secrets, Started, start};
+pub use service::{External, ROOM, Secrets, Started, WebhookReceivers, start};

@@ -240,7 +240,8 @@ async fn with_bad_workers_every_job_completes_exactly_once_and_nobody_acts_for_a
                     Deed::Fail => {
                         let fence = fence(&job, &name);
                         let error = "broken".to_owned();
-                        let fail = Change::Fail { fence, error, context: None, jitter: rng.random() };
+                        let jitter = rng.random();
+                        let fail = Change::Fail { fence, error, context: None, jitter, is_final: false };
                         let _ = room.change(job.facts.job, fail).await;
                     }
                     Deed::Release => {

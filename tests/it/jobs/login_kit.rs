@@ -98,7 +98,7 @@ impl Provider {
             };
             change(&mut settings.oidc);
         });
-        let secrets = Secrets { oidc: Some(&Secret::new(SECRET)), object_keys: None };
+        let secrets = Secrets { oidc: Some(&Secret::new(SECRET)), ..Secrets::default() };
         let external = Room::external(&parts, &secrets);
         Room::open_with(parts, external).await
     }

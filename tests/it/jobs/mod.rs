@@ -24,4 +24,6 @@ mod s3;
 mod sql;
 mod stream;
 mod waiting;
+mod webhook_kit;
+mod webhooks;
 mod worker;

@@ -69,7 +69,7 @@ impl S3Room {
             change(&mut jobs.files);
         });
         let keys = ObjectKeys { access_key: Secret::new("accesskey"), secret_key: Secret::new("hunter2") };
-        let external = Room::external(&parts, &Secrets { object_keys: Some(&keys), oidc: None });
+        let external = Room::external(&parts, &Secrets { object_keys: Some(&keys), ..Secrets::default() });
         let room = Room::open_with(parts, external).await;
         Self { room, database, data, server }
     }

@@ -93,6 +93,7 @@ async fn a_job_waits_for_others_and_is_unblocked_when_the_last_is_completed() {
         error: "not yet".to_owned(),
         context: None,
         jitter: 0.0,
+        is_final: false,
     };
     room.change(claimed[1].facts.job, fail).await.unwrap();
     let retry = Change::Retry { resets_failures: false, priority: None, why: None };

@@ -14,6 +14,7 @@ mod statement;
 mod taken;
 mod users;
 mod waiters;
+mod webhooks;
 mod workers;
 mod working;
 
@@ -30,6 +31,7 @@ pub use queue::{Queue, ReadyNotice};
 pub use schedules::{ScheduleAnswer, ScheduleJournal};
 pub use users::{UserAnswer, UserJournal, begin_login, forget_expired_sessions, take_login};
 pub use waiters::{Waiters, Waiting};
+pub use webhooks::{begin_webhooks, end_facts, ends, present_snapshot};
 pub use workers::{WorkerAnswer, WorkerJournal};
 pub use working::{
     Beat, LateJobs, ensure_partitions, expired_leases, fill_ready, forget_slots, late_jobs, lease_key,

@@ -147,7 +147,7 @@ fn complete(fence: Fence) -> Change {
 }
 
 fn fail(fence: Fence) -> Change {
-    Change::Fail { fence, error: "broken".to_owned(), context: None, jitter: 0.0 }
+    Change::Fail { fence, error: "broken".to_owned(), context: None, jitter: 0.0, is_final: false }
 }
 
 fn beat(fence: Fence) -> Change {
@@ -192,6 +192,19 @@ fn a_repeated_answer_is_the_same_as_the_first() {
         .then(fail(fence("a", 1, 1)), Ok((Status::Failed, true)))
         .when(Change::Release { fence: fence("b", 2, 2), why: None })
         .then(Change::Release { fence: fence("b", 2, 2), why: None }, Ok((Status::Pending, true)));
+}
+
+#[test]
+fn a_failure_that_is_final_leaves_no_attempt() {
+    let fence = || fence("a", 1, 1);
+    let gone =
+        Change::Fail { fence: fence(), error: "gone".to_owned(), context: None, jitter: 0.0, is_final: true };
+    Life::submitted(3)
+        .leased("a", 1)
+        .then(gone.clone(), Ok((Status::Dead, false)))
+        .then(gone, Ok((Status::Dead, true)))
+        .then(complete(fence()), Err(Refusal::LeaseEnded(Kind::Failed)))
+        .then(RETRY, Ok((Status::Pending, false)));
 }
 
 #[test]

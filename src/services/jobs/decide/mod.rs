@@ -7,7 +7,7 @@
 //! | running | leased | completed, failed, released, expired, cancelled |
 //! | failed | failed with attempts left | leased after the pause; retried; cancelled |
 //! | completed | completed | (final) |
-//! | dead | failed or expired without attempts left | retried |
+//! | dead | failed or expired without attempts left, failed for good | retried |
 //! | cancelled | cancelled | retried |
 //!
 //! Renewed, progress and reprioritized leave the status as it is. Every transition starts from the last step
@@ -27,6 +27,7 @@ mod recurrence;
 mod stream_cursor;
 mod submission;
 mod transition;
+mod webhook;
 mod worker;
 
 #[cfg(test)]
@@ -45,7 +46,8 @@ pub use recurrence::{CronError, check_cron, last_due};
 pub use stream_cursor::{NotACursor, StreamCursor};
 pub use submission::{
     ATTEMPTS_MAX, DEPENDS_ON_MAX, SubmissionError, SubmissionFields, TYPE_BYTES_MAX, check_detail,
-    check_submission, check_text, unique_key,
+    check_not_reserved, check_submission, check_text, unique_key,
 };
 pub use transition::{Decision, Refusal, Settled, decide, repeated};
+pub use webhook::{Answer, Receiver, WEBHOOK, WebhookTask, Window, body_of, signature, webhook_type, window};
 pub use worker::{WorkerRefusal, change_worker, is_new_beat};

@@ -4,6 +4,8 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use super::webhook::{WEBHOOK, is_reserved};
+
 /// Longest type, bytes.
 pub const TYPE_BYTES_MAX: usize = 64;
 
@@ -70,6 +72,7 @@ fn error(field: &'static str, problem: impl Into<String>) -> SubmissionError {
 /// The first field that is out of its limits.
 pub fn check_submission(fields: &SubmissionFields<'_>) -> Result<(), SubmissionError> {
     check_text("type", fields.job_type, TYPE_BYTES_MAX)?;
+    check_not_reserved("type", fields.job_type)?;
     for (field, text, most) in [
         ("source_hash", fields.source_hash, TEXT_BYTES_MAX),
         ("source_path", fields.source_path, PATH_BYTES_MAX),
@@ -114,6 +117,17 @@ pub fn check_text(field: &'static str, text: &str, most: usize) -> Result<(), Su
     }
     if text.contains('\0') {
         return Err(error(field, "must not contain NUL"));
+    }
+    Ok(())
+}
+
+/// Checks that a type, or the id of a worker, is not one of those that webhooks have.
+///
+/// # Errors
+/// That it is reserved.
+pub fn check_not_reserved(field: &'static str, word: &str) -> Result<(), SubmissionError> {
+    if is_reserved(word) {
+        return Err(error(field, format!("is reserved: `{WEBHOOK}` and names below it belong to webhooks")));
     }
     Ok(())
 }
@@ -180,6 +194,11 @@ mod tests {
     fn each_field_has_its_limits() {
         assert_eq!(check_submission(&FIELDS), Ok(()));
         assert_eq!(field_of(SubmissionFields { job_type: "", ..FIELDS }), "type");
+        for reserved in ["quipu.webhook", "quipu.webhook.billing"] {
+            assert_eq!(field_of(SubmissionFields { job_type: reserved, ..FIELDS }), "type");
+        }
+        let near = SubmissionFields { job_type: "quipu.webhooks", ..FIELDS };
+        assert_eq!(check_submission(&near), Ok(()));
         let long = "x".repeat(257);
         assert_eq!(field_of(SubmissionFields { job_type: &long, ..FIELDS }), "type");
         assert_eq!(field_of(SubmissionFields { source_hash: Some(&long), ..FIELDS }), "source_hash");

@@ -125,8 +125,9 @@ fn decide_from_any(state: &JobState, change: &JobChange, now_us: i64) -> Decisio
         Change::Complete { fence, result } => with_lease(state, fence, |_| {
             append(Entry { detail: result.clone(), ..entry(Kind::Completed, Status::Completed) })
         }),
-        Change::Fail { fence, error, context, jitter } => with_lease(state, fence, |_| {
-            let (status, failures) = after_failure(state, Status::Failed);
+        Change::Fail { fence, error, context, jitter, is_final } => with_lease(state, fence, |_| {
+            let otherwise = if *is_final { Status::Dead } else { Status::Failed };
+            let (status, failures) = after_failure(state, otherwise);
             append(Entry {
                 failures,
                 ready_after_us: (status == Status::Failed).then(|| backoff_us(state.failures, *jitter)),

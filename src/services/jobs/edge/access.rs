@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::JobsState;
 use super::refusal::Refused;
 use crate::http::{RequestContext, is_of_another_site};
-use crate::services::jobs::decide::{Actor, LeaseKey, Scope, check_text};
+use crate::services::jobs::decide::{Actor, LeaseKey, Scope, check_not_reserved, check_text};
 use crate::services::jobs::{append, read};
 
 /// SHA-256 of a token or secret, as the journal stores it.
@@ -72,6 +72,7 @@ impl Client {
     /// Requires that the client may act as this worker.
     pub(super) fn require_worker(&self, worker: &str) -> Result<(), Refused> {
         check_text("worker_id", worker, super::limits::NAME_BYTES_MAX)?;
+        check_not_reserved("worker_id", worker)?;
         if self.actor.may_be(worker) {
             return Ok(());
         }

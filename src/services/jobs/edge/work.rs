@@ -22,7 +22,8 @@ use crate::http::Failure;
 use crate::services::jobs::append::JobAnswer;
 use crate::services::jobs::command::{Change, Claim, Fence, JobChange, JobCommand};
 use crate::services::jobs::decide::{
-    Actor, NotServed, Scope, Settled, TYPE_BYTES_MAX, check_detail, check_text, read_lease_token,
+    Actor, NotServed, Scope, Settled, TYPE_BYTES_MAX, check_detail, check_not_reserved, check_text,
+    read_lease_token,
 };
 use crate::services::jobs::event::{ClaimedJob, Status};
 
@@ -80,6 +81,7 @@ async fn claim_jobs(
     }
     for job_type in &types {
         check_text("job_type", job_type, TYPE_BYTES_MAX)?;
+        check_not_reserved("job_type", job_type)?;
     }
     let count = body.count.unwrap_or(1);
     if !(1..=CLAIM_JOBS_MAX).contains(&count) {
@@ -314,7 +316,8 @@ pub(super) async fn fail(
         };
         check_detail("context", context.as_ref(), DETAIL_BYTES_MAX)?;
         idle(&state, &fence);
-        let change = Change::Fail { fence, error: cut(&body.error), context, jitter: rand::random() };
+        let error = cut(&body.error);
+        let change = Change::Fail { fence, error, context, jitter: rand::random(), is_final: false };
         let settled = state.change(&client, job, change).await?;
         Ok(json!({ "status": "failed", "will_retry": settled.status != Status::Dead }))
     };

@@ -1,6 +1,7 @@
-//! Background loops: each process follows what others commit and ends expired leases; of dependencies,
-//! schedules, files in a bucket and upkeep, one process at a time.
+//! Background loops: each process follows what others commit, ends expired leases and sends webhooks; of
+//! dependencies, schedules, new webhooks, files in a bucket and upkeep, one process at a time.
 
+mod deliveries;
 mod dependencies;
 mod expiry;
 mod files;
@@ -9,7 +10,9 @@ mod newest;
 mod schedules;
 mod turn;
 mod upkeep;
+mod webhooks;
 
+pub use deliveries::{Deliveries, DeliveryParts};
 pub use dependencies::Dependencies;
 pub use expiry::Expiry;
 pub use files::{FileChecks, FileChecksError, FileChecksParts};
@@ -17,3 +20,4 @@ pub use follower::{Follower, FollowerParts};
 pub use newest::{Newest, SnapshotReader};
 pub use schedules::Schedules;
 pub use upkeep::{Upkeep, UpkeepParts};
+pub use webhooks::{Webhooks, WebhooksParts};

@@ -11,14 +11,14 @@ use tokio::sync::watch;
 
 use super::append::{
     Beats, CredentialJournal, FileJournal, JobJournal, JobNumbers, Queue, ScheduleJournal, UserJournal,
-    WorkerJournal,
+    WorkerJournal, begin_webhooks,
 };
 use super::edge::{JobsParts, JobsState, MULTIPART_TIME, Storage, routes};
 use super::metrics::{JobMetrics, METRICS};
 use super::project;
 use super::react::{
-    Dependencies, Expiry, FileChecks, FileChecksParts, Follower, FollowerParts, Schedules, SnapshotReader,
-    Upkeep, UpkeepParts,
+    Deliveries, DeliveryParts, Dependencies, Expiry, FileChecks, FileChecksParts, Follower, FollowerParts,
+    Schedules, SnapshotReader, Upkeep, UpkeepParts, Webhooks, WebhooksParts,
 };
 use crate::config::Jobs;
 use crate::http::Listener;
@@ -29,7 +29,7 @@ use crate::room::{
 };
 use crate::store::append::Writer;
 
-pub use external::{External, Secrets};
+pub use external::{External, Secrets, WebhookReceivers};
 
 /// The port of BlobForge, whose place `quipu run jobs` takes: its clients know it.
 const ALONE: u16 = 8080;
@@ -54,6 +54,9 @@ const FILES: LoopSpec =
 
 /// Submits recurring jobs.
 const SCHEDULES: LoopSpec = LoopSpec { name: "jobs schedules", pause: |_| LOOK, has_long_cycles: false };
+
+/// Submits webhooks.
+const WEBHOOKS: LoopSpec = LoopSpec { name: "jobs webhooks", pause: |_| LOOK, has_long_cycles: false };
 
 /// Reads the newest snapshot for streams.
 const STREAM: LoopSpec = LoopSpec { name: "jobs stream", pause: |_| LOOK, has_long_cycles: false };
@@ -80,7 +83,7 @@ pub const ROOM: Room = Room {
         listeners: &[LISTENER],
         sockets_max: no_sockets,
         dials_relays: false,
-        loops: &[FOLLOWER, EXPIRY, DEPENDENCIES, FILES, SCHEDULES, STREAM, UPKEEP],
+        loops: &[FOLLOWER, EXPIRY, DEPENDENCIES, FILES, SCHEDULES, WEBHOOKS, STREAM, UPKEEP],
         warnings: |settings| settings.services.jobs.warnings(),
         run_alone: |settings| {
             settings.services.jobs.address.get_or_insert(local(ALONE));
@@ -91,6 +94,7 @@ pub const ROOM: Room = Room {
                     let secrets = Secrets {
                         object_keys: starting.configuration.object_keys.as_ref(),
                         oidc: starting.configuration.oidc_secret.as_ref(),
+                        webhooks: starting.configuration.webhook_keys.as_ref(),
                     };
                     let settings = &starting.parts.settings.services.jobs;
                     let external = External::open(settings, &secrets, starting.outside)?;
@@ -159,6 +163,9 @@ pub async fn start(
         has_limits: !settings.limits.is_empty(),
     });
     upkeep.run().await?;
+    if external.webhooks.is_some() {
+        begin_webhooks(&parts.pools, false).await?;
+    }
     let (newest, newest_seen) = watch::channel(None);
     let storage = external.objects.map(|objects| {
         let reserve_mb = parts.settings.database.reserve_mb;
@@ -199,7 +206,7 @@ pub async fn start(
             lifecycle: parts.lifecycle.clone(),
             health: parts.health.clone(),
             clock: Arc::clone(&parts.clock),
-            metrics,
+            metrics: metrics.clone(),
             settings,
             request_timeout_s: parts.settings.http.request_timeout_s.get(),
         },
@@ -230,7 +237,42 @@ pub async fn start(
         Ok::<(), BoxError>(())
     });
     parts.edge.serve(&parts.lifecycle, listener, routes(state));
-    Ok(Started { jobs, numbers, queue })
+    let started = Started { jobs, numbers, queue };
+    if let Some(webhooks) = external.webhooks {
+        run_webhooks(parts, webhooks, &started, metrics);
+    }
+    Ok(started)
+}
+
+/// Runs the loop that submits webhooks, and a worker for each receiver.
+fn run_webhooks(parts: &Parts, webhooks: WebhookReceivers, room: &Started, metrics: JobMetrics) {
+    let WebhookReceivers { receivers, keys, caller } = webhooks;
+    let submitting = Webhooks::new(WebhooksParts {
+        pools: parts.pools.clone(),
+        leases: parts.leases.clone(),
+        jobs: room.jobs.clone(),
+        numbers: room.numbers.clone(),
+        receivers: receivers.clone(),
+    });
+    run_woken(parts, &WEBHOOKS, submitting);
+    let shared = Arc::new(DeliveryParts {
+        pools: parts.pools.clone(),
+        queue: room.queue.clone(),
+        jobs: room.jobs.clone(),
+        caller,
+        keys,
+        clock: Arc::clone(&parts.clock),
+        metrics,
+    });
+    for receiver in receivers {
+        let name = format!("webhooks for {}", receiver.name);
+        let worker = Deliveries::new(Arc::clone(&shared), receiver);
+        let drain = parts.lifecycle.drain_token();
+        parts.lifecycle.spawn(name, async move {
+            worker.run(drain).await;
+            Ok::<(), BoxError>(())
+        });
+    }
 }
 
 /// Runs `service` as the loop that `spec` describes, and at once after a hint.
