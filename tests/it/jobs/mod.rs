@@ -23,5 +23,6 @@ mod rules;
 mod s3;
 mod sql;
 mod stream;
+mod transfer;
 mod waiting;
 mod worker;
