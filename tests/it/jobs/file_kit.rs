@@ -1,5 +1,6 @@
 //! Rooms with files, and a client of signed URLs.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use quipu::net::objects::Folder;
@@ -126,7 +127,6 @@ pub(super) async fn send_raw(url: &str, method: &str, headers: &str, body: &[u8]
         stream.write_all(head.as_bytes()).await.unwrap();
         // A server that refuses by the head may have closed the connection.
         let _ = stream.write_all(body).await;
-        let _ = stream.shutdown().await;
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
         let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
@@ -142,7 +142,7 @@ pub(super) async fn send_raw(url: &str, method: &str, headers: &str, body: &[u8]
 pub(super) async fn upload(link: &Value, content: &[u8]) -> Answer {
     let mut headers = String::new();
     for (name, value) in link["headers"].as_object().unwrap() {
-        headers += &format!("{name}: {}\r\n", value.as_str().unwrap());
+        write!(headers, "{name}: {}\r\n", value.as_str().unwrap()).unwrap();
     }
     send(link["url"].as_str().unwrap(), "PUT", &headers, content).await
 }

@@ -13,7 +13,7 @@ use s3s_fs::FileSystem;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use super::file_kit::{claimed, download, send, sha256, source_key, upload};
 use super::kit::{Room, number};
@@ -28,23 +28,18 @@ pub(super) struct S3Room {
     database: TestDatabase,
     /// The server's folder.
     data: TempDir,
-    server: JoinHandle<()>,
-}
-
-impl Drop for S3Room {
-    fn drop(&mut self) {
-        self.server.abort();
-    }
+    server: JoinSet<()>,
 }
 
 /// Serves the folder as S3 on a port of this machine.
-async fn serve(root: &std::path::Path) -> (SocketAddr, JoinHandle<()>) {
+async fn serve(root: &std::path::Path) -> (SocketAddr, JoinSet<()>) {
     let mut builder = S3ServiceBuilder::new(FileSystem::new(root).unwrap());
     builder.set_auth(SimpleAuth::from_single("accesskey", "hunter2"));
     let service = builder.build();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = tokio::spawn(async move {
+    let mut server = JoinSet::new();
+    server.spawn(async move {
         // Dropped with the server, and with it all connections.
         let mut connections = JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
@@ -190,8 +185,8 @@ async fn parts_go_to_the_bucket_and_a_whole_of_another_size_is_deleted() {
     let key = "outputs/1/1/big";
     for is_right in [false, true] {
         let part_size = 5 * 1024 * 1024;
-        let begin = json!({ "key": key, "worker_id": "w1", "size": content.len(), "part_size": part_size });
-        let begun = room.ok("/api/files/multipart", &begin).await;
+        let wanted = json!({ "key": key, "worker_id": "w1", "size": content.len(), "part_size": part_size });
+        let begun = room.ok("/api/files/multipart", &wanted).await;
         let body = |etags: Vec<String>| json!({ "upload_id": begun["upload_id"], "worker_id": "w1", "etags": etags });
         let parts = room.ok("/api/files/multipart/parts", &body(Vec::new())).await;
         let mut etags = Vec::new();
@@ -221,12 +216,12 @@ async fn parts_go_to_the_bucket_and_a_whole_of_another_size_is_deleted() {
 
 #[tokio::test]
 async fn a_url_expires_and_a_bucket_that_is_away_is_told_without_its_keys() {
-    let s3 = S3Room::with(|files| files.url_lifetime_s = 1.try_into().unwrap()).await;
+    let mut s3 = S3Room::with(|files| files.url_lifetime_s = 1.try_into().unwrap()).await;
     let room = &s3.room;
     let claim = claimed(room, b"a").await;
     let url = claim["source_url"].as_str().unwrap();
     eventually("the URL has expired", async || send(url, "GET", "", b"").await.status == 403).await;
-    s3.server.abort();
+    s3.server.shutdown().await;
     let closed = || async {
         let complete = json!({ "worker_id": "w1", "output_key": claim["output_key"] });
         let (status, answer) = room.post("/api/jobs/1/complete", &complete).await;
