@@ -56,8 +56,11 @@ pub(super) enum Tokens {
 #[derive(Debug, Args)]
 pub(super) struct Create {
     /// A name for people, which the history of jobs shows.
-    #[arg(long, value_name = "NAME", value_parser = name)]
-    name: String,
+    #[arg(long, value_name = "NAME", value_parser = name, required_unless_present = "place")]
+    name: Option<String>,
+    /// The name in BlobForge's place.
+    #[arg(id = "place", value_name = "NAME", value_parser = name, conflicts_with = "name")]
+    name_as_in_blobforge: Option<String>,
     /// Let the token do everything, tokens and secrets of workers included.
     #[arg(long)]
     admin: bool,
@@ -99,10 +102,11 @@ impl Tokens {
 
 impl Create {
     async fn run(self, pools: &Pools) -> Result<()> {
+        let name = self.name.or(self.name_as_in_blobforge).unwrap_or_default();
         let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()));
         let create = CredentialCommand::Create(Box::new(NewCredential {
             sha256: hash(&token),
-            name: self.name.clone(),
+            name: name.clone(),
             worker: None,
             is_admin: self.admin,
             scopes: self.scopes,
@@ -113,12 +117,11 @@ impl Create {
             bail!("the token was not created")
         };
         if self.json {
-            output::say(json!({ "id": id, "token": token, "name": self.name, "is_admin": self.admin }));
+            output::say(json!({ "id": id, "token": token, "name": name, "is_admin": self.admin }));
         } else {
             output::say(token);
             notice(format_args!(
-                "token {id} of {}, not shown again; `quipu tokens revoke {id}` revokes it",
-                self.name
+                "token {id} of {name}, not shown again; `quipu tokens revoke {id}` revokes it"
             ));
         }
         Ok(())

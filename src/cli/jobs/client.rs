@@ -100,6 +100,11 @@ impl Server {
         Self { caller, base, credential }
     }
 
+    /// The URL of the server.
+    pub(super) fn base(&self) -> &Url {
+        &self.base
+    }
+
     /// The URL of a path of the server: its segments, unescaped.
     pub(super) fn at(&self, segments: &[&str]) -> Url {
         let mut url = self.base.clone();

@@ -1,14 +1,18 @@
 //! `quipu jobs`, `quipu workers` and `quipu worker`: clients of the queue of jobs over HTTP, and the import of
 //! BlobForge's database.
 
+mod begun;
 mod change;
 mod client;
+mod download;
 mod files;
 mod import;
 mod look;
+mod retry;
 mod server;
 mod submit;
 mod transfer;
+mod upload;
 mod watch;
 pub(super) mod worker;
 pub(super) mod workers;
@@ -19,6 +23,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use super::{Context, until_signal};
+use begun::Notes;
 use server::ServerArgs;
 
 /// Submit, list, follow and change jobs.
@@ -40,6 +45,8 @@ enum Command {
     List(look::List),
     /// Show a job and its history.
     Show(look::Show),
+    /// Download the output of a job, or its source.
+    Download(download::Download),
     /// Count jobs and workers by status.
     Stats(look::Stats),
     /// Show what happens to jobs and workers, until Ctrl-C or until the named jobs have ended.
@@ -64,11 +71,13 @@ impl Jobs {
             other => other,
         };
         let server = server.open(context)?;
+        let notes = || Notes::of(&context.configuration.environment);
         match command {
-            Command::Submit(submit) => until_signal(submit.run(&server)).await,
-            Command::Ingest(ingest) => until_signal(ingest.run(&server)).await,
+            Command::Submit(submit) => until_signal(submit.run(&server, notes())).await,
+            Command::Ingest(ingest) => until_signal(ingest.run(&server, notes())).await,
             Command::List(list) => until_signal(list.run(&server)).await,
             Command::Show(show) => until_signal(show.run(&server)).await,
+            Command::Download(download) => until_signal(download.run(&server)).await,
             Command::Stats(stats) => until_signal(stats.run(&server)).await,
             Command::Watch(watch) => watch.run(&server).await,
             Command::Retry(retry) => until_signal(retry.run(&server)).await,

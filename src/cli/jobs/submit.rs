@@ -6,11 +6,14 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use chrono::{DateTime, Utc};
 use clap::{ArgAction, Args};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
+use super::begun::Notes;
 use super::client::{Server, Trouble};
 use super::files::{self, Source};
-use super::transfer;
+use super::transfer::{self, TransferError};
+use super::upload::Stored;
 use crate::cli::output;
 use crate::telemetry::notice;
 
@@ -56,12 +59,14 @@ pub(super) struct Submit {
     json: bool,
 }
 
-/// Whether the server stores files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Storage {
-    Unknown,
-    Present,
-    Missing,
+/// What the submissions of one command share.
+#[derive(Debug)]
+struct Run<'a> {
+    server: &'a Server,
+    notes: Option<Notes>,
+    bar: ProgressBar,
+    /// Whether the server has said that it stores no files.
+    has_no_storage: bool,
 }
 
 fn json_value(text: &str) -> Result<Value, String> {
@@ -103,7 +108,7 @@ pub(super) struct Ingest {
 }
 
 impl Ingest {
-    pub(super) async fn run(self, server: &Server) -> Result<ExitCode> {
+    pub(super) async fn run(self, server: &Server, notes: Option<Notes>) -> Result<ExitCode> {
         let levels = if self.recursive { files::DEPTH_MAX } else { 0 };
         let folders = [self.folder];
         let found = files::find(&folders, &self.job_type, levels)?;
@@ -123,12 +128,12 @@ impl Ingest {
         };
         let [folder] = &folders;
         let tags = |path: &Path| if self.tags { files::tags_of(folder, path) } else { Vec::new() };
-        submit.files(server, found, self.lfs, tags).await
+        submit.files(server, notes, found, self.lfs, tags).await
     }
 }
 
 impl Submit {
-    pub(super) async fn run(self, server: &Server) -> Result<ExitCode> {
+    pub(super) async fn run(self, server: &Server, notes: Option<Notes>) -> Result<ExitCode> {
         if self.paths.is_empty() {
             let body = self.body(None, &self.tags);
             if self.dry_run {
@@ -143,66 +148,70 @@ impl Submit {
         if self.idempotency_key.is_some() && found.len() > 1 {
             bail!("--idempotency-key: {} files would be one job; submit them one by one", found.len());
         }
-        self.files(server, found, true, |_| self.tags.clone()).await
+        self.files(server, notes, found, true, |_| self.tags.clone()).await
     }
 
     /// Submits files. One that cannot be read or is refused is named; the others are submitted.
     async fn files(
         &self,
         server: &Server,
+        notes: Option<Notes>,
         found: Vec<PathBuf>,
         with_pointers: bool,
         tags: impl Fn(&Path) -> Vec<String>,
     ) -> Result<ExitCode> {
         let sizes: u64 = found.iter().filter_map(|path| path.metadata().ok()).map(|about| about.len()).sum();
-        let bar = output::byte_bar(Some(sizes));
-        let (mut storage, mut code) = (Storage::Unknown, ExitCode::SUCCESS);
+        let bar = if self.json { ProgressBar::hidden() } else { output::byte_bar(Some(sizes)) };
+        if let Some(notes) = &notes {
+            notes.sweep();
+        }
+        let mut run = Run { server, notes, bar, has_no_storage: false };
+        let mut code = ExitCode::SUCCESS;
         for path in found {
-            let (reading, file) = (bar.clone(), path.clone());
+            run.bar.set_message(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+            let (reading, file) = (run.bar.clone(), path.clone());
             let source = tokio::task::spawn_blocking(move || files::hashed(&file, &reading)).await?;
             let submitted = match source {
                 Ok(source) if source.is_pointer && !with_pointers => continue,
-                Ok(source) => self.file(server, &source, &tags(&path), &mut storage).await,
+                Ok(source) => self.file(&mut run, &source, &tags(&path)).await,
                 Err(error) => Err(error),
             };
             let Err(error) = submitted else { continue };
-            let ends_all = |trouble: &Trouble| {
-                trouble.is_transient()
-                    || trouble.refusal().is_none_or(|(status, _)| matches!(status, 401 | 403))
-            };
-            if error.is::<output::Closed>() || error.downcast_ref().is_some_and(ends_all) {
-                return Err(error);
+            if ends_all(&error) {
+                return Err(error.context(path.display().to_string()));
             }
             notice(format_args!("quipu: {}: {error:#}", path.display()));
             code = ExitCode::FAILURE;
         }
-        bar.finish_and_clear();
+        run.bar.finish_and_clear();
         Ok(code)
     }
 
-    async fn file(
-        &self,
-        server: &Server,
-        source: &Source,
-        tags: &[String],
-        storage: &mut Storage,
-    ) -> Result<()> {
+    /// Uploads a file, and submits its job: a worker that claims it finds the source.
+    async fn file(&self, run: &mut Run<'_>, source: &Source, tags: &[String]) -> Result<()> {
         let body = self.body(Some(source), tags);
         if self.dry_run {
             return output::list(body);
         }
-        let answer = server.post(&["api", "jobs"], &body).await?;
-        if answer["existing"] != json!(true) && *storage != Storage::Missing {
-            let job = answer["job_id"].as_i64().context("the server's answer has no job_id")?;
-            let is_stored = transfer::store_source(server, job, source).await;
-            *storage = if is_stored.with_context(|| format!("job {job} has no source"))? {
-                Storage::Present
-            } else {
+        let mut stored = Stored::NoStorage;
+        if !run.has_no_storage {
+            run.bar.inc_length(source.size);
+            stored = transfer::store_source(run.server, source, run.notes.as_ref(), &run.bar)
+                .await
+                .context("the file is not stored, and no job was submitted")?;
+            if stored != Stored::Uploaded {
+                run.bar.inc(source.size);
+            }
+            if stored == Stored::NoStorage {
+                run.has_no_storage = true;
                 notice(
                     "quipu: this server stores no files: workers find the source by source_path and source_hash",
                 );
-                Storage::Missing
-            };
+            }
+        }
+        let mut answer = run.server.post(&["api", "jobs"], &body).await?;
+        if stored != Stored::NoStorage {
+            answer["uploaded"] = (stored == Stored::Uploaded).into();
         }
         self.say(&answer, Some(source))
     }
@@ -244,4 +253,14 @@ impl Submit {
         let word = if answer["existing"] == json!(true) { "known" } else { "submitted" };
         output::list(format_args!("{}  {word}  {}", answer["job_id"], path.unwrap_or_default()))
     }
+}
+
+/// Whether the files that are left would fail as well.
+fn ends_all(error: &anyhow::Error) -> bool {
+    let trouble = error.downcast_ref::<Trouble>();
+    let trouble = trouble.or_else(|| error.downcast_ref::<TransferError>()?.trouble());
+    let is_of_all = |trouble: &Trouble| {
+        trouble.is_transient() || trouble.refusal().is_none_or(|(status, _)| matches!(status, 401 | 403))
+    };
+    error.is::<output::Closed>() || trouble.is_some_and(is_of_all)
 }

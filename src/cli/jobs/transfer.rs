@@ -4,47 +4,73 @@
 use std::path::Path;
 use std::time::Duration;
 
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 use thiserror::Error;
 use tokio::fs::File;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::process::Command;
 
+use super::begun::Notes;
 use super::client::{Server, Trouble};
-use super::files::Source;
+use super::files::{self, Source};
+use super::retry::several_times;
+use super::upload::{Stored, Upload, put};
 use crate::net::{Call, Content, FetchError, Verb};
 
-/// The media type that the original's upload URLs are bound to.
-const MEDIA_TYPE: &str = "application/octet-stream";
-
-/// Longest time without a byte of a source.
+/// Longest time without a byte of a file.
 const SILENT_MAX: Duration = Duration::from_mins(1);
 
-/// Longest time of an upload. The lease is renewed meanwhile; this bounds an upload that hangs.
-const UPLOAD_WITHIN: Duration = Duration::from_hours(6);
-
-/// Longest source, bytes.
-const SOURCE_BYTES_MAX: u64 = 1 << 40;
+/// Longest file that is downloaded, bytes.
+const FILE_BYTES_MAX: u64 = 1 << 40;
 
 /// Why a file was not transferred.
 #[derive(Debug, Error)]
 pub(super) enum TransferError {
     #[error(transparent)]
     Server(#[from] Trouble),
-    #[error("the source breaks off: {0}")]
-    Source(#[from] FetchError),
+    #[error("the file breaks off: {0}")]
+    Broken(#[from] FetchError),
     #[error("the file: {0}")]
     File(#[from] std::io::Error),
     #[error("the server names a URL that cannot be used: {0}")]
     Url(#[from] url::ParseError),
-    #[error("the source has the SHA-256 {found}, and the job says {stated}")]
+    #[error("the server's answer has no {0}")]
+    Missing(&'static str),
+    #[error("the server asks for the header {0:?}, which this version does not send")]
+    Header(String),
+    #[error("the file has the SHA-256 {found}, and the job says {stated}")]
     OtherContent { found: String, stated: String },
     #[error("`git lfs smudge` does not give the file that the pointer names (exit code {0})")]
     Lfs(i32),
-    #[error("the source has more than {SOURCE_BYTES_MAX} bytes")]
+    #[error("the file has more than {FILE_BYTES_MAX} bytes")]
     TooLong,
+}
+
+impl TransferError {
+    /// Whether the same transfer may succeed later.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            Self::Server(trouble) => trouble.is_transient(),
+            Self::Broken(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the server or the storage has refused it for good.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Server(trouble) if trouble.refusal().is_some() && !trouble.is_transient())
+    }
+
+    /// The request that failed, if one did.
+    pub(super) fn trouble(&self) -> Option<&Trouble> {
+        match self {
+            Self::Server(trouble) => Some(trouble),
+            _ => None,
+        }
+    }
 }
 
 /// A claimed job, as far as transfers need it.
@@ -62,7 +88,7 @@ pub(super) struct Claimed {
     pub(super) source_url: Option<String>,
     /// Where the output goes, if the server said so with the claim, as the original does.
     pub(super) upload_url: Option<String>,
-    /// The object that the output becomes.
+    /// The object that the output becomes; `None` if the server stores no files.
     pub(super) output_key: Option<String>,
 }
 
@@ -73,26 +99,59 @@ pub(super) async fn fetch_source(
     to: &Path,
 ) -> Result<bool, TransferError> {
     let Some(url) = &claimed.source_url else { return Ok(false) };
+    let bar = ProgressBar::hidden();
+    let received = several_times(|| async {
+        let mut file = File::create(to).await?;
+        receive(server, url, &mut file, &bar).await
+    });
+    received.await?.check(Some(&claimed.source_hash))?;
+    Ok(true)
+}
+
+/// What was downloaded.
+#[derive(Debug)]
+pub(super) struct Received {
+    /// Bytes.
+    pub(super) size: u64,
+    /// Hex digits.
+    pub(super) sha256: String,
+}
+
+impl Received {
+    /// Refuses another content than the stated one, if that is named by its SHA-256.
+    pub(super) fn check(&self, stated: Option<&str>) -> Result<(), TransferError> {
+        let stated = stated.unwrap_or_default().to_ascii_lowercase();
+        let is_sha256 = stated.len() == 64 && stated.bytes().all(|digit| digit.is_ascii_hexdigit());
+        if is_sha256 && self.sha256 != stated {
+            return Err(TransferError::OtherContent { found: self.sha256.clone(), stated });
+        }
+        Ok(())
+    }
+}
+
+/// Downloads a file by a signed URL.
+pub(super) async fn receive(
+    server: &Server,
+    url: &str,
+    to: &mut (impl AsyncWrite + Unpin),
+    bar: &ProgressBar,
+) -> Result<Received, TransferError> {
     let url = server.named(url)?;
     let call =
         Call { verb: Verb::Get, url: &url, headers: &[], content: Content::None, head_within: SILENT_MAX };
     let mut reply = server.send(call).await?;
-    let (mut file, mut digest, mut bytes) = (File::create(to).await?, Sha256::new(), 0);
+    let (mut digest, mut size) = (Sha256::new(), 0);
     while let Some(chunk) = reply.chunk(SILENT_MAX).await? {
-        bytes += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-        if bytes > SOURCE_BYTES_MAX {
+        size += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+        if size > FILE_BYTES_MAX {
             return Err(TransferError::TooLong);
         }
         digest.update(&chunk);
-        file.write_all(&chunk).await?;
+        to.write_all(&chunk).await?;
+        bar.set_position(size);
     }
-    file.flush().await?;
-    let (found, stated) = (hex::encode(digest.finalize()), claimed.source_hash.to_ascii_lowercase());
-    let is_sha256 = stated.len() == 64 && stated.bytes().all(|digit| digit.is_ascii_hexdigit());
-    if is_sha256 && found != stated {
-        return Err(TransferError::OtherContent { found, stated });
-    }
-    Ok(true)
+    to.flush().await?;
+    Ok(Received { size, sha256: hex::encode(digest.finalize()) })
 }
 
 /// Uploads the output of a job. Returns the object's key; `None` if the server stores no files.
@@ -101,33 +160,51 @@ pub(super) async fn store_output(
     claimed: &Claimed,
     from: &Path,
 ) -> Result<Option<String>, TransferError> {
-    if let Some(url) = &claimed.upload_url {
-        put(server, url, from).await?;
-        return Ok(claimed.output_key.clone());
+    let Some(key) = &claimed.output_key else { return Ok(None) };
+    let (file, bar) = (from.to_owned(), ProgressBar::hidden());
+    let hashing = tokio::task::spawn_blocking(move || files::digest(&file, &ProgressBar::hidden()));
+    let (sha256, size) = hashing.await.map_err(std::io::Error::other)??;
+    let asked = json!({ "key": key, "worker_id": claimed.worker, "lease_token": claimed.lease_token });
+    let upload = Upload { server, path: from, size, sha256: &sha256, asked, notes: None, bar: &bar };
+    let is_refused =
+        |error: &TransferError| matches!(error.trouble().and_then(Trouble::refusal), Some((401 | 403, _)));
+    let stored = match upload.store().await {
+        // A server of the original lets workers upload by the claim's URL alone.
+        Err(error) if is_refused(&error) && claimed.upload_url.is_some() => Stored::NoStorage,
+        stored => stored?,
+    };
+    if stored == Stored::NoStorage {
+        let Some(url) = &claimed.upload_url else { return Ok(None) };
+        let again = || async { put(server, url, &Value::Null, File::open(from).await?, size).await };
+        several_times(again).await?;
     }
-    let size = tokio::fs::metadata(from).await?.len();
-    let asked = json!({
-        "job_id": claimed.job, "worker_id": claimed.worker, "lease_token": claimed.lease_token,
-        "key": claimed.output_key, "content_type": MEDIA_TYPE, "size": size,
-    });
-    let Some(answer) = upload_url(server, &asked).await? else { return Ok(None) };
-    put(server, answer["url"].as_str().unwrap_or_default(), from).await?;
-    Ok(answer["key"].as_str().map(str::to_owned).or_else(|| claimed.output_key.clone()))
+    Ok(Some(key.clone()))
 }
 
-/// Uploads the source of a new job. Returns `false` if the server stores no files.
-pub(super) async fn store_source(server: &Server, job: i64, source: &Source) -> Result<bool, TransferError> {
-    let key = format!("sources/{}", source.sha256);
-    let asked = json!({ "job_id": job, "key": key, "content_type": MEDIA_TYPE, "size": source.size });
-    let Some(answer) = upload_url(server, &asked).await? else { return Ok(false) };
-    let url = answer["url"].as_str().unwrap_or_default();
-    if source.is_pointer {
-        let content = pulled(source).await?;
-        put(server, url, content.path()).await?;
-    } else {
-        put(server, url, &source.path).await?;
+/// Uploads the source of a job that is to be submitted, unless the storage has it already.
+pub(super) async fn store_source(
+    server: &Server,
+    source: &Source,
+    notes: Option<&Notes>,
+    bar: &ProgressBar,
+) -> Result<Stored, TransferError> {
+    let upload = Upload {
+        server,
+        path: &source.path,
+        size: source.size,
+        sha256: &source.sha256,
+        asked: json!({ "key": format!("sources/{}", source.sha256) }),
+        notes,
+        bar,
+    };
+    if !source.is_pointer {
+        return upload.store().await;
     }
-    Ok(true)
+    if let Some(stored) = upload.look().await? {
+        return Ok(stored);
+    }
+    let content = pulled(source).await?;
+    Upload { path: content.path(), ..upload }.store().await
 }
 
 /// The content that a pointer of Git LFS names, in a file that is removed afterwards. The working tree stays as
@@ -145,25 +222,4 @@ async fn pulled(source: &Source) -> Result<NamedTempFile, TransferError> {
         return Err(TransferError::Lfs(status.code().unwrap_or(-1)));
     }
     Ok(content)
-}
-
-/// Asks for an upload URL; `None` if the server has no such request.
-async fn upload_url(server: &Server, asked: &Value) -> Result<Option<Value>, TransferError> {
-    match server.post(&["api", "files", "upload-url"], asked).await {
-        Ok(answer) => Ok(Some(answer)),
-        Err(trouble) if trouble.refusal().is_some_and(|(status, _)| matches!(status, 404 | 405 | 501)) => {
-            Ok(None)
-        }
-        Err(trouble) => Err(trouble.into()),
-    }
-}
-
-async fn put(server: &Server, url: &str, from: &Path) -> Result<(), TransferError> {
-    let url = server.named(url)?;
-    let file = File::open(from).await?;
-    let bytes = file.metadata().await?.len();
-    let content = Content::File { file, bytes, media_type: MEDIA_TYPE.to_owned() };
-    let call = Call { verb: Verb::Put, url: &url, headers: &[], content, head_within: UPLOAD_WITHIN };
-    server.send(call).await?;
-    Ok(())
 }

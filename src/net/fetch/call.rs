@@ -22,6 +22,9 @@ use crate::config;
 use crate::net::dial::Dialler;
 use crate::net::{DialError, FetchError, Trust};
 
+/// Bytes read from a file at a time.
+const READ_BYTES: usize = 256 * 1024;
+
 /// Method of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
@@ -105,7 +108,7 @@ impl Caller {
             Content::File { file, bytes, media_type } => request
                 .header(CONTENT_TYPE, media_type)
                 .header(CONTENT_LENGTH, bytes)
-                .body(Body::wrap_stream(ReaderStream::new(file.take(bytes)))),
+                .body(Body::wrap_stream(ReaderStream::with_capacity(file.take(bytes), READ_BYTES))),
         };
         let response = timeout(call.head_within, request.send())
             .await

@@ -23,6 +23,7 @@ mod rules;
 mod s3;
 mod sql;
 mod stream;
+mod transfer;
 mod waiting;
 mod webhook_kit;
 mod webhooks;

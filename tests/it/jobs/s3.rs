@@ -23,8 +23,8 @@ use crate::support::proxy::eventually;
 const OCTETS: &str = "content-type: application/octet-stream\r\n";
 
 /// An S3 server with an empty bucket, and a room that uses it.
-struct S3Room {
-    room: Room,
+pub(super) struct S3Room {
+    pub(super) room: Room,
     database: TestDatabase,
     /// The server's folder.
     data: TempDir,
@@ -54,7 +54,7 @@ async fn serve(root: &std::path::Path) -> (SocketAddr, JoinSet<()>) {
 }
 
 impl S3Room {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
@@ -75,12 +75,12 @@ impl S3Room {
     }
 
     /// Whether the bucket has this object.
-    fn has(&self, key: &str) -> bool {
+    pub(super) fn has(&self, key: &str) -> bool {
         self.data.path().join("bucket/files").join(key).exists()
     }
 
     /// How many entries of this kind the journal has about files.
-    async fn entries(&self, kind: &str) -> i64 {
+    pub(super) async fn entries(&self, kind: &str) -> i64 {
         number(&self.database, &format!("SELECT count(*) FROM job_files WHERE kind = '{kind}'")).await
     }
 }

@@ -1,14 +1,13 @@
 //! Keeps the lease of a job: heartbeats, and what they say.
 
-use std::future::Future;
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable as _};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::client::{Server, Trouble};
+use super::super::retry::patiently;
 use super::super::transfer::Claimed;
 
 /// Least time between two records of progress: the server records it at most every 10 s.
@@ -19,27 +18,6 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 /// Time limit for the answer to a heartbeat.
 const BEAT_WITHIN: Duration = Duration::from_secs(10);
-
-/// Longest pause between two tries of a request that has to succeed.
-const PAUSE_MAX: Duration = Duration::from_secs(15);
-
-/// Sends a request until it succeeds or is refused for good.
-pub(super) async fn patiently<T, F: Future<Output = Result<T, Trouble>>>(
-    request: impl FnMut() -> F,
-) -> Result<T, Trouble> {
-    let backoff = ExponentialBuilder::default()
-        .with_jitter()
-        .with_min_delay(Duration::from_millis(250))
-        .with_max_delay(PAUSE_MAX)
-        .without_max_times();
-    request
-        .retry(backoff)
-        .when(Trouble::is_transient)
-        .notify(|trouble: &Trouble, pause: Duration| {
-            tracing::warn!("{trouble}; trying again in {:.1} s", pause.as_secs_f64());
-        })
-        .await
-}
 
 /// Why a lease is not kept any longer.
 #[derive(Debug)]

@@ -29,6 +29,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Server, Trouble};
+use super::retry::patiently;
 use super::server::{ServerArgs, secret};
 use crate::base::Secret;
 use crate::cli::{Context, INTERRUPTED};
@@ -229,7 +230,7 @@ impl Shared {
         });
         let path = ["api", "workers", "register"];
         let registered = tokio::select! {
-            registered = lease::patiently(|| self.server.post(&path, &body)) => registered,
+            registered = patiently(|| self.server.post(&path, &body)) => registered,
             () = self.stop.cancelled() => return Ok(()),
         };
         registered.context("the worker cannot register")?;

@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::super::client::{ANSWER_WITHIN, Trouble};
+use super::super::retry::patiently;
 use super::super::transfer::{self, Claimed, TransferError};
 use super::Shared;
 use super::child::{self, Written};
-use super::lease::{Lease, Lost, patiently};
+use super::lease::{Lease, Lost};
 use super::outcome::{Outcome, report_of, stored};
 use crate::cli::output;
 use crate::telemetry::notice;

@@ -145,8 +145,9 @@ pub struct UncheckedSource {
 }
 
 /// At most `most` sources whose upload was allowed after `after`, and that are to be checked. One whose content the
-/// bucket does not check is checked as soon as it is there, and again when the URL is no longer valid after
-/// `lifetime_s`, because it can be replaced until then.
+/// bucket does not check is read as soon as it is there, and again when the URL is no longer valid after
+/// `lifetime_s`, because it can be replaced until then; a later URL whose content is bound changes nothing about
+/// that.
 pub async fn unchecked_sources(
     pools: &Pools,
     after: i64,
@@ -160,9 +161,11 @@ pub async fn unchecked_sources(
              SELECT a.position, a.key, a.is_bound FROM job_files a
              WHERE a.position > $1 AND a.kind = 'announced' AND a.job IS NULL
                AND a.recorded_at > clock_timestamp() - make_interval(secs => 2 * $2 + 3600)
-               AND NOT EXISTS (SELECT FROM job_files c WHERE c.key = a.key AND c.position > a.position AND (c.kind = 'announced'
-                   OR c.kind = 'verified' AND (a.is_bound OR clock_timestamp() < a.recorded_at + make_interval(secs => $2)
-                                               OR c.recorded_at >= a.recorded_at + make_interval(secs => $2))))
+               AND NOT EXISTS (SELECT FROM job_files c WHERE c.key = a.key AND c.position > a.position
+                               AND (a.is_bound AND c.kind IN ('announced', 'verified')
+                                 OR NOT c.is_bound AND (c.kind = 'announced'
+                                   OR c.kind = 'verified' AND (clock_timestamp() < a.recorded_at + make_interval(secs => $2)
+                                                               OR c.recorded_at >= a.recorded_at + make_interval(secs => $2)))))
              ORDER BY a.position LIMIT $3",
             &[(&after, Type::INT8), (&lifetime_s, Type::FLOAT8), (&most, Type::INT8)],
         )

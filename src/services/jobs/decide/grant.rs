@@ -111,6 +111,14 @@ impl MultipartGrant {
         self.size.div_ceil(self.part_size.max(1))
     }
 
+    /// SHA-256 of the object, if it is known before.
+    #[must_use]
+    pub fn sha256(&self) -> Option<[u8; 32]> {
+        let mut sha256 = [0; 32];
+        hex::decode_to_slice(self.sha256.as_deref()?, &mut sha256).ok()?;
+        Some(sha256)
+    }
+
     /// Size of a part, from 1, in bytes; `None` if there is no such part.
     #[must_use]
     pub fn size_of(&self, part: u32) -> Option<u64> {

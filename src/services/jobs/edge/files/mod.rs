@@ -58,6 +58,9 @@ pub(super) struct UploadBody {
     sha256: Option<String>,
     /// Of a multipart upload: size of each part but the last.
     part_size: Option<u64>,
+    /// A source that is there already is answered with `exists` instead of a URL.
+    #[serde(default)]
+    if_missing: bool,
     #[serde(default)]
     worker_id: String,
     lease_token: Option<String>,
@@ -167,6 +170,31 @@ impl JobsState {
         })
     }
 
+    /// The answer about a source that is there already, if the client asks for it.
+    async fn existing(&self, body: &UploadBody, upload: &Upload) -> Result<Option<Value>, Refused> {
+        let key = upload.key.to_string();
+        let exists = body.if_missing && self.has_source(&upload.key).await?;
+        Ok(exists.then(|| json!({ "key": key, "exists": true })))
+    }
+
+    /// Whether the storage has this source with the content that its key says.
+    async fn has_source(&self, key: &ObjectKey) -> Result<bool, Refused> {
+        if !matches!(key, ObjectKey::Source(_)) {
+            return Ok(false);
+        }
+        let (objects, text) = (self.storage()?.objects(), key.to_string());
+        if matches!(objects, Objects::Bucket(_)) {
+            // Another content may have come by a URL that was given after the check.
+            let kinds = [FileKind::Announced, FileKind::Verified, FileKind::Refused];
+            let keys = std::slice::from_ref(&text);
+            let newest = append::file_facts(&self.parts().pools, keys, &kinds).await?;
+            if newest.get(&text).is_none_or(|facts| facts.kind != FileKind::Verified) {
+                return Ok(false);
+            }
+        }
+        Ok(objects.head(&text).await?.is_some())
+    }
+
     /// Gives the URL, and records that it was given.
     async fn announce(&self, base: &Base, upload: &Upload) -> Result<Value, Refused> {
         let storage = self.storage()?;
@@ -237,7 +265,10 @@ pub(super) async fn upload_url(
     let answer = async {
         state.storage()?;
         let upload = state.upload(&client, &body).await?;
-        state.announce(&base, &upload).await
+        match state.existing(&body, &upload).await? {
+            Some(existing) => Ok(existing),
+            None => state.announce(&base, &upload).await,
+        }
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
 }

@@ -13,10 +13,11 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::UploadBody;
-use super::storage::Base;
+use super::storage::{Base, Upload};
 use super::transfer::{record_stored, wrong_content};
 use crate::http::Failure;
 use crate::net::objects::{Bucket, Folder, Incoming, ObjectError, Objects};
+use crate::services::jobs::append;
 use crate::services::jobs::decide::{
     Grant, GrantedMethod, MultipartGrant, ObjectKey, SealError, seal, unseal,
 };
@@ -75,6 +76,9 @@ async fn begin_upload(state: &JobsState, client: &Client, body: &UploadBody) -> 
     let upload = state.upload(client, body).await?;
     let size = upload.size.filter(|size| *size > 0);
     let size = size.ok_or_else(|| Refused::field("size", "is required and more than 0"))?;
+    if let Some(existing) = state.existing(body, &upload).await? {
+        return Ok(existing);
+    }
     let part_size = body.part_size.unwrap_or_else(|| PART_BYTES_DEFAULT.max(size.div_ceil(PARTS_MAX)));
     if !(PART_BYTES_MIN..=PART_BYTES_MAX).contains(&part_size) || size.div_ceil(part_size) > PARTS_MAX {
         let problem =
@@ -192,7 +196,15 @@ pub(in super::super) async fn complete(
     let answer = async {
         let (upload, key) = state.begun(&client, &body).await?;
         match state.storage()?.objects() {
-            Objects::Bucket(bucket) => complete_in_bucket(&state, bucket, &upload, &body.etags).await?,
+            Objects::Bucket(bucket) => {
+                complete_in_bucket(&state, bucket, &upload, &body.etags).await?;
+                // The check of sources looks at recent entries, and the upload may have begun a day ago.
+                let (size, sha256) = (Some(upload.size), upload.sha256());
+                let (content_type, claim) = (upload.content_type.clone(), upload.claim);
+                let actor = client.actor.label();
+                let arrived = Upload { key, content_type, size, sha256, sends_headers: false, claim, actor };
+                state.storage()?.record(arrived.entry(FileKind::Announced, false)).await?;
+            }
             Objects::Folder(folder) => {
                 put_together(&state, folder, &upload, key, client.actor.label()).await?;
             }
@@ -213,12 +225,16 @@ async fn complete_in_bucket(
         return Err(Refused::field("etags", problem));
     }
     let made = bucket.complete_multipart(&upload.key, &upload.upload, etags.to_vec()).await;
-    made.map_err(|error| match error {
-        ObjectError::Refused(why) => Refused::coded(StatusCode::CONFLICT, "parts_refused", why),
-        error => error.into(),
-    })?;
     let objects = state.storage()?.objects();
     let size = objects.head(&upload.key).await?.map_or(0, |facts| facts.size);
+    match made {
+        // A repeated request: the answer to the first one was lost.
+        Err(ObjectError::Refused(_)) if size == upload.size => return Ok(()),
+        Err(ObjectError::Refused(why)) => {
+            return Err(Refused::coded(StatusCode::CONFLICT, "parts_refused", why));
+        }
+        made => made?,
+    }
     if size != upload.size {
         objects.delete(&upload.key).await?;
         let why = format!("the parts have {size} bytes, not {}; the file was deleted", upload.size);
@@ -243,7 +259,7 @@ async fn put_together(
         Ok(sha256) => sha256,
         Err(refused) => {
             incoming.discard().await?;
-            return Err(refused);
+            return if was_put_together(state, upload).await? { Ok(()) } else { Err(refused) };
         }
     };
     let flushed = incoming.flush().await?;
@@ -259,6 +275,17 @@ async fn put_together(
     record_stored(storage, key, upload.content_type.clone(), upload.size, sha256, actor).await?;
     folder.delete_parts(id).await?;
     Ok(())
+}
+
+/// Whether the file is there already: the answer to an earlier request was lost.
+async fn was_put_together(state: &JobsState, upload: &MultipartGrant) -> Result<bool, Refused> {
+    let keys = std::slice::from_ref(&upload.key);
+    let stored = append::file_facts(&state.parts().pools, keys, &[FileKind::Stored]).await?;
+    let is_same = stored.get(&upload.key).is_some_and(|stored| {
+        stored.size.and_then(|size| u64::try_from(size).ok()) == Some(upload.size)
+            && (upload.sha256.is_none() || stored.sha256 == upload.sha256())
+    });
+    Ok(is_same && state.storage()?.objects().head(&upload.key).await?.is_some())
 }
 
 async fn copy_parts(
