@@ -116,7 +116,8 @@ pub(super) async fn send(url: &str, method: &str, headers: &str, body: &[u8]) ->
     send_raw(url, method, &format!("{length}{headers}"), body).await
 }
 
-/// As [`send`], without a length. The request ends with `body`.
+/// As [`send`], without a length. The connection stays open in both directions until the answer is there: a server
+/// drops the request of a client that has closed its side.
 pub(super) async fn send_raw(url: &str, method: &str, headers: &str, body: &[u8]) -> Answer {
     let (address, path) = parts_of(url);
     within_deadline(url, async {
@@ -126,7 +127,6 @@ pub(super) async fn send_raw(url: &str, method: &str, headers: &str, body: &[u8]
         stream.write_all(head.as_bytes()).await.unwrap();
         // A server that refuses by the head may have closed the connection.
         let _ = stream.write_all(body).await;
-        let _ = stream.shutdown().await;
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
         let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
