@@ -7,34 +7,20 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::TryStreamExt as _;
+use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _, WriteMultipart};
-use tokio_util::bytes::Bytes;
 use uuid::Uuid;
 
-use super::{ObjectError, found, of, of_io, path};
+use super::{ObjectError, of, of_io};
 
-/// Bytes that are written at a time, and how many such writes may be under way for one object.
-const WRITE_BYTES: usize = 1024 * 1024;
-const WRITES_MAX: usize = 2;
-
-/// The folder of unfinished uploads.
-const STAGING: &str = "staging";
+/// The folder of unfinished uploads, and the prefix of their keys.
+pub(super) const STAGING: &str = "staging";
 
 /// A folder. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Folder {
     store: Arc<LocalFileSystem>,
     root: PathBuf,
-}
-
-/// An object that is being written. Dropping it removes what was written.
-#[derive(Debug)]
-pub struct Incoming {
-    folder: Folder,
-    staged: Path,
-    writer: WriteMultipart,
 }
 
 impl Folder {
@@ -61,17 +47,6 @@ impl Folder {
 
     pub(super) fn store(&self) -> &dyn ObjectStore {
         &*self.store
-    }
-
-    /// Begins an object whose key is given when it is complete.
-    ///
-    /// # Errors
-    /// When the folder cannot be written.
-    pub async fn begin(&self) -> Result<Incoming, ObjectError> {
-        let staged = Path::from(format!("{STAGING}/{}", Uuid::new_v4().simple()));
-        let upload = self.store.put_multipart(&staged).await.map_err(|error| of(&error))?;
-        let writer = WriteMultipart::new_with_chunk_size(upload, WRITE_BYTES);
-        Ok(Incoming { folder: self.clone(), staged, writer })
     }
 
     /// The key of one part, from 1, of a multipart upload.
@@ -115,75 +90,6 @@ impl Folder {
     pub async fn keys(&self) -> Result<Vec<String>, ObjectError> {
         let objects = self.store.list(None).map_ok(|meta| meta.location.to_string());
         objects.try_collect().await.map_err(|error| of(&error))
-    }
-}
-
-impl Incoming {
-    /// Appends bytes.
-    ///
-    /// # Errors
-    /// When the folder cannot be written.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<(), ObjectError> {
-        self.writer.wait_for_capacity(WRITES_MAX).await.map_err(|error| of(&error))?;
-        self.writer.put(bytes);
-        Ok(())
-    }
-
-    /// Removes what was written.
-    ///
-    /// # Errors
-    /// As [`Incoming::write`].
-    pub async fn discard(self) -> Result<(), ObjectError> {
-        self.writer.abort().await.map_err(|error| of(&error))
-    }
-
-    /// Flushes the object to the disk under its temporary name. It does not exist yet.
-    ///
-    /// # Errors
-    /// As [`Incoming::write`].
-    pub async fn flush(self) -> Result<Flushed, ObjectError> {
-        self.writer.finish().await.map_err(|error| of(&error))?;
-        Ok(Flushed { folder: self.folder, staged: Some(self.staged) })
-    }
-}
-
-/// An object that is complete and has no key yet. Dropping it removes it.
-#[derive(Debug)]
-pub struct Flushed {
-    folder: Folder,
-    staged: Option<Path>,
-}
-
-impl Flushed {
-    /// Gives the object its key. An earlier object of the key is replaced.
-    ///
-    /// # Errors
-    /// When the folder cannot be written.
-    pub async fn publish(mut self, key: &str) -> Result<(), ObjectError> {
-        let to = path(key)?;
-        let Some(staged) = self.staged.as_ref() else { return Ok(()) };
-        self.folder.store.rename(staged, &to).await.map_err(|error| of(&error))?;
-        self.staged = None;
-        Ok(())
-    }
-
-    /// Removes the object.
-    ///
-    /// # Errors
-    /// When the folder cannot be written.
-    pub async fn discard(mut self) -> Result<(), ObjectError> {
-        let Some(staged) = self.staged.take() else { return Ok(()) };
-        found(self.folder.store.delete(&staged).await).map(|_| ())
-    }
-}
-
-impl Drop for Flushed {
-    fn drop(&mut self) {
-        let Some(staged) = self.staged.take() else { return };
-        // Only when the request is dropped in between; the sweep removes what remains.
-        if let Err(error) = std::fs::remove_file(self.folder.root.join(staged.as_ref())) {
-            tracing::debug!(error = %error, "an unfinished upload was not removed: {error}");
-        }
     }
 }
 

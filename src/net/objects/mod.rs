@@ -5,6 +5,7 @@
 
 mod bucket;
 mod folder;
+mod incoming;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -20,7 +21,8 @@ use tokio_util::io::ReaderStream;
 use super::remote_text::sanitize;
 
 pub use bucket::{Bucket, BucketSettings};
-pub use folder::{Flushed, Folder, Incoming};
+pub use folder::Folder;
+pub use incoming::{Flushed, Incoming};
 
 /// Bytes read from a file at a time.
 const READ_BYTES: usize = 256 * 1024;

@@ -117,7 +117,8 @@ pub(super) async fn send(url: &str, method: &str, headers: &str, body: &[u8]) ->
     send_raw(url, method, &format!("{length}{headers}"), body).await
 }
 
-/// As [`send`], without a length. The request ends with `body`.
+/// As [`send`], without a length. The connection stays open in both directions until the answer is there: a server
+/// drops the request of a client that has closed its side.
 pub(super) async fn send_raw(url: &str, method: &str, headers: &str, body: &[u8]) -> Answer {
     let (address, path) = parts_of(url);
     within_deadline(url, async {

@@ -43,7 +43,7 @@ async fn a_login_that_was_changed_on_its_way_gives_no_session() {
     let refused = format!("{ORIGIN}/auth/callback?error=access_denied&state={state}&iss={}", provider.issuer);
     let answer = browser.send("GET", &refused, &[], "").await;
     assert_eq!(answer.status, 403);
-    assert!(answer.body.contains("<h1>Login failed</h1>"), "{answer:?}");
+    assert!(answer.body.contains("<h2>Login failed</h2>"), "{answer:?}");
     let begun = browser.begin("/login").await;
     let back = browser.through_provider(&begun, "alice").await;
     assert_eq!(

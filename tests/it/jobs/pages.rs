@@ -14,28 +14,28 @@ use super::kit::{Job, PDF, Room, fence, number, within_deadline};
 use crate::support::database::TestDatabase;
 
 /// An answer of a page.
-struct Page {
-    status: u16,
+pub(super) struct Page {
+    pub(super) status: u16,
     head: String,
-    body: String,
+    pub(super) body: String,
 }
 
 impl Page {
     /// The value of a header.
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.lines().filter_map(|line| line.split_once(": "));
         lines.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
     #[track_caller]
-    fn has(&self, parts: &[&str]) {
+    pub(super) fn has(&self, parts: &[&str]) {
         for part in parts {
             assert!(self.body.contains(part), "{part} is not in {}", self.body);
         }
     }
 
     #[track_caller]
-    fn lacks(&self, parts: &[&str]) {
+    pub(super) fn lacks(&self, parts: &[&str]) {
         for part in parts {
             assert!(!self.body.contains(part), "{part} is in {}", self.body);
         }
@@ -43,7 +43,13 @@ impl Page {
 }
 
 /// Sends a request as a browser does: a form if there is a body.
-async fn ask(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Page {
+pub(super) async fn ask(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Page {
     let mut request =
         format!("{method} {path} HTTP/1.0\r\nhost: {address}\r\ncontent-length: {}\r\n", body.len());
     if method == "POST" && headers.iter().all(|(name, _)| *name != "content-type") {
@@ -67,16 +73,18 @@ async fn ask(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &s
     Page { status, head: head.to_owned(), body: body.to_owned() }
 }
 
-async fn page(room: &Room, path: &str) -> Page {
+/// Asks for a page.
+pub(super) async fn page(room: &Room, path: &str) -> Page {
     ask(room.address, "GET", path, &[], "").await
 }
 
-async fn form(room: &Room, path: &str, body: &str) -> Page {
+/// Sends a form.
+pub(super) async fn form(room: &Room, path: &str, body: &str) -> Page {
     ask(room.address, "POST", path, &[], body).await
 }
 
 /// What a browser sends for a token that it keeps.
-fn kept(token: &str) -> String {
+pub(super) fn kept(token: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("me:{token}")))
 }
 

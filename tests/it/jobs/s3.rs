@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use super::file_kit::{claimed, download, send, sha256, source_key, upload};
 use super::kit::{Room, number};
+use super::upload::{form, post};
 use crate::support::database::TestDatabase;
 use crate::support::proxy::eventually;
 
@@ -233,4 +234,24 @@ async fn a_url_expires_and_a_bucket_that_is_away_is_told_without_its_keys() {
     };
     eventually("the bucket is away", closed).await;
     assert_eq!(room.get("/api/jobs/1").await.1["status"], "running", "nothing was completed");
+}
+
+#[tokio::test]
+async fn a_file_of_a_form_reaches_the_bucket_under_its_hash() {
+    let s3 = S3Room::new().await;
+    let room = &s3.room;
+    // Several parts, and none.
+    let (large, empty) = (b"0123456789abcdef".repeat(700_000), Vec::new());
+    for (job, content) in [(1, &large), (2, &empty)] {
+        let answer = post(room, "", &form(&[("type", None, b"pdf"), ("file", Some("a.pdf"), content)])).await;
+        assert_eq!(answer.header("location"), Some(format!("/jobs/{job}")), "{answer:?}");
+        assert!(s3.has(&source_key(content)));
+        let claim = room.ok("/api/jobs/claim", &json!({ "worker_id": "w1", "job_type": "pdf" })).await;
+        assert_eq!((&claim["job"]["id"], &claim["source_verified"]), (&json!(job), &json!(true)), "{claim}");
+        assert!(download(&claim["source_url"]).await.body == *content, "the bytes differ");
+    }
+    let staging = s3.data.path().join("bucket/files/staging");
+    let left = std::fs::read_dir(&staging).map_or(0, |files| files.count());
+    assert_eq!(left, 0, "nothing is left under a temporary name");
+    assert_eq!(s3.entries("verified").await, 2);
 }

@@ -171,6 +171,32 @@ impl JobsState {
         self.credential_id(CredentialCommand::ReplaceSecret(Box::new(new))).await?;
         Ok(secret)
     }
+
+    /// Creates a worker. Returns its secret, which is not stored.
+    pub(super) async fn new_worker(
+        &self,
+        client: &Client,
+        id: &str,
+        name: &str,
+        job_type: &str,
+    ) -> Result<String, Refused> {
+        if id.is_empty() || job_type.is_empty() {
+            return Err(Refused::field("id", "and type are required"));
+        }
+        let name = Some(name.to_owned()).filter(|name| !name.is_empty());
+        let profile = profile(job_type.to_owned(), name, None)?;
+        self.worker_event(client, id, WorkerEvent::Created, Some(profile)).await?;
+        self.new_secret(client, id).await
+    }
+
+    /// Gives a worker that exists a new secret.
+    pub(super) async fn regenerated_secret(&self, client: &Client, id: &str) -> Result<String, Refused> {
+        let known = read::worker(&self.parts().pools.session, id).await?;
+        if known.is_none_or(|(_, status, _)| status == "removed") {
+            return Err(Refused::not_found("worker"));
+        }
+        self.new_secret(client, id).await
+    }
 }
 
 pub(super) async fn create_worker(
@@ -180,13 +206,7 @@ pub(super) async fn create_worker(
 ) -> Result<Response, Failure> {
     let answer = async {
         client.require(Scope::Admin)?;
-        if body.id.is_empty() || body.r#type.is_empty() {
-            return Err(Refused::field("id", "and type are required"));
-        }
-        let name = Some(body.name.clone()).filter(|name| !name.is_empty());
-        let profile = profile(body.r#type.clone(), name, None)?;
-        state.worker_event(&client, &body.id, WorkerEvent::Created, Some(profile)).await?;
-        let secret = state.new_secret(&client, &body.id).await?;
+        let secret = state.new_worker(&client, &body.id, &body.name, &body.r#type).await?;
         let body = json!({ "id": body.id, "name": body.name, "type": body.r#type, "secret": secret });
         Ok((StatusCode::CREATED, Json(body)).into_response())
     };
@@ -200,11 +220,7 @@ pub(super) async fn regenerate_secret(
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
         client.require(Scope::Admin)?;
-        let known = read::worker(&state.parts().pools.session, &id).await?;
-        if known.is_none_or(|(_, status, _)| status == "removed") {
-            return Err(Refused::not_found("worker"));
-        }
-        let secret = state.new_secret(&client, &id).await?;
+        let secret = state.regenerated_secret(&client, &id).await?;
         Ok(json!({ "id": id, "secret": secret }))
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))

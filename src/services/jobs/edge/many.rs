@@ -19,7 +19,47 @@ use crate::services::jobs::event::Status;
 use crate::services::jobs::read;
 
 /// Jobs that a preview names.
-const PREVIEWED: usize = 10;
+pub(super) const PREVIEWED: usize = 10;
+
+/// The statuses of jobs that can be retried.
+pub(super) const RETRIED: [Status; 3] = [Status::Failed, Status::Dead, Status::Cancelled];
+
+/// The statuses of jobs that can be cancelled.
+pub(super) const CANCELLED: [Status; 4] = [Status::Pending, Status::Waiting, Status::Failed, Status::Running];
+
+/// The status by which jobs are chosen. It has to be named: a job that is retried or cancelled by mistake stays so.
+pub(super) fn chosen(word: &str, allowed: &[Status]) -> Result<Status, Refused> {
+    let words = || allowed.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(", ");
+    let chosen = Status::parse(word).filter(|status| allowed.contains(status));
+    chosen.ok_or_else(|| Refused::field("status", format!("is none of {}", words())))
+}
+
+/// Which jobs a request changes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Choice<'a> {
+    pub(super) status: Status,
+    pub(super) job_type: Option<&'a str>,
+    /// Only jobs with lower numbers.
+    pub(super) before: Option<i64>,
+    /// Most jobs.
+    pub(super) most: i32,
+}
+
+/// The jobs of a choice.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) jobs: Vec<i64>,
+    /// Whether there are more than the choice allows.
+    pub(super) has_more: bool,
+}
+
+/// What became of them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Changed {
+    pub(super) changed: usize,
+    /// Jobs that had another status by the time of their change, and were left as they were.
+    pub(super) passed_over: usize,
+}
 
 /// The body of these requests: which jobs, and what `retry` and `cancel` of one job take.
 #[derive(Debug, Deserialize)]
@@ -38,14 +78,6 @@ pub(super) struct ManyBody {
 }
 
 impl ManyBody {
-    /// The status by which jobs are chosen. It has to be named: a job that is retried or cancelled by mistake
-    /// stays so.
-    fn chosen(&self, allowed: &[Status]) -> Result<Status, Refused> {
-        let words = || allowed.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(", ");
-        let chosen = Status::parse(&self.status).filter(|status| allowed.contains(status));
-        chosen.ok_or_else(|| Refused::field("status", format!("is none of {}", words())))
-    }
-
     fn most(&self) -> Result<i32, Refused> {
         let Some(limit) = self.limit else { return Ok(CHANGED_MAX) };
         let small = i32::try_from(limit).ok().filter(|limit| (1..=CHANGED_MAX).contains(limit));
@@ -64,7 +96,7 @@ pub(super) async fn retry_all(
             priority: checked(body.priority)?,
             why: body.why.as_deref().map(cut),
         };
-        change_all(&state, &client, &body, &[Status::Failed, Status::Dead, Status::Cancelled], change).await
+        change_all(&state, &client, &body, &RETRIED, change).await
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
 }
@@ -76,8 +108,7 @@ pub(super) async fn cancel_all(
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
         let change = Change::Cancel { why: body.why.as_deref().map(cut) };
-        let allowed = [Status::Pending, Status::Waiting, Status::Failed, Status::Running];
-        change_all(&state, &client, &body, &allowed, change).await
+        change_all(&state, &client, &body, &CANCELLED, change).await
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
 }
@@ -90,41 +121,61 @@ async fn change_all(
     change: Change,
 ) -> Result<Value, Refused> {
     client.require(Scope::Manage)?;
-    let (status, most) = (body.chosen(allowed)?, body.most()?);
-    let filter = read::JobFilter {
-        status: Some(status.as_str()),
+    let choice = Choice {
+        status: chosen(&body.status, allowed)?,
         job_type: body.r#type.as_deref(),
         before: body.before,
+        most: body.most()?,
     };
-    // One more, to know whether more are left.
-    let pool = &state.parts().pools.session;
-    let mut jobs = read::job_numbers(pool, filter, 0, most + 1).await?;
-    let has_more = i64::try_from(jobs.len()).is_ok_and(|found| found > i64::from(most));
-    jobs.truncate(usize::try_from(most).expect("most is positive"));
+    let Found { jobs, has_more } = state.choose(choice).await?;
     if body.preview {
         let first: Vec<_> = jobs.iter().take(PREVIEWED).collect();
         return Ok(json!({ "preview": true, "matched": jobs.len(), "more": has_more, "first": first }));
     }
-    let actor = client.actor.label();
-    let outcomes: Vec<bool> = stream::iter(jobs)
-        .map(|job| {
-            let change = JobChange::new(job, change.clone(), actor.clone()).only_from(status);
-            async move {
-                match state.commit(change).await {
-                    Ok(_) => Ok(true),
-                    // It has moved on since it was listed.
-                    Err(
-                        Refused::Change(Refusal::MovedOn(_) | Refusal::Status { .. }) | Refused::Contended,
-                    ) => Ok(false),
-                    Err(other) => Err(other),
+    let Changed { changed, passed_over } = state.change_many(client, jobs, choice.status, change).await?;
+    Ok(json!({ "preview": false, "changed": changed, "passed_over": passed_over, "more": has_more }))
+}
+
+impl JobsState {
+    /// The jobs of a choice.
+    pub(super) async fn choose(&self, choice: Choice<'_>) -> Result<Found, Refused> {
+        let Choice { status, job_type, before, most } = choice;
+        let filter = read::JobFilter { status: Some(status.as_str()), job_type, before };
+        // One more, to know whether more are left.
+        let mut jobs = read::job_numbers(&self.parts().pools.session, filter, 0, most + 1).await?;
+        let has_more = i64::try_from(jobs.len()).is_ok_and(|found| found > i64::from(most));
+        jobs.truncate(usize::try_from(most).expect("most is positive"));
+        Ok(Found { jobs, has_more })
+    }
+
+    /// Changes those of the jobs that still have the status.
+    pub(super) async fn change_many(
+        &self,
+        client: &Client,
+        jobs: Vec<i64>,
+        status: Status,
+        change: Change,
+    ) -> Result<Changed, Refused> {
+        let actor = client.actor.label();
+        let outcomes: Vec<bool> = stream::iter(jobs)
+            .map(|job| {
+                let change = JobChange::new(job, change.clone(), actor.clone()).only_from(status);
+                async move {
+                    match self.commit(change).await {
+                        Ok(_) => Ok(true),
+                        // It has moved on since it was listed.
+                        Err(
+                            Refused::Change(Refusal::MovedOn(_) | Refusal::Status { .. })
+                            | Refused::Contended,
+                        ) => Ok(false),
+                        Err(other) => Err(other),
+                    }
                 }
-            }
-        })
-        .buffer_unordered(CHANGES_AT_ONCE)
-        .try_collect()
-        .await?;
-    let changed = outcomes.iter().filter(|is_changed| **is_changed).count();
-    Ok(
-        json!({ "preview": false, "changed": changed, "passed_over": outcomes.len() - changed, "more": has_more }),
-    )
+            })
+            .buffer_unordered(CHANGES_AT_ONCE)
+            .try_collect()
+            .await?;
+        let changed = outcomes.iter().filter(|is_changed| **is_changed).count();
+        Ok(Changed { changed, passed_over: outcomes.len() - changed })
+    }
 }

@@ -202,6 +202,6 @@ pub fn routes(state: JobsState) -> Routes {
         .delete("/api/admin/sessions/{id}", Admin, people::revoke_session)
         .get("/api/admin/audit", Admin, people::audit)
         .get("/events", Token, events::events)
-        .merge(pages::routes())
+        .merge(pages::routes(upload))
         .with_state(state)
 }

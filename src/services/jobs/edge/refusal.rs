@@ -13,6 +13,9 @@ use crate::store::Error;
 /// How long a client should wait before a retry while the database is unavailable or busy.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// The reason under which requests without a valid credential are counted.
+const UNAUTHORIZED: &str = "unauthorized";
+
 /// Why a request is refused or fails.
 #[derive(Debug)]
 pub(super) enum Refused {
@@ -46,7 +49,12 @@ impl Refused {
     /// 401.
     pub(super) fn unauthorized() -> Self {
         let message = "a valid API token, worker secret or session is required";
-        Self::Other("unauthorized", Rejection::new(StatusCode::UNAUTHORIZED, message).field("authorization"))
+        Self::Other(UNAUTHORIZED, Rejection::new(StatusCode::UNAUTHORIZED, message).field("authorization"))
+    }
+
+    /// Whether it is [`Refused::unauthorized`].
+    pub(super) fn is_unauthorized(&self) -> bool {
+        matches!(self, Self::Other(UNAUTHORIZED, _))
     }
 
     /// 403.

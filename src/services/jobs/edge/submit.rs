@@ -14,38 +14,38 @@ use super::limits::{OFFSET_MAX, PAGE_DEFAULT, PAGE_MAX};
 use super::refusal::Refused;
 use super::shapes::{JobJson, history_json, list_or_null};
 use crate::http::Failure;
-use crate::services::jobs::append::JobAnswer;
+use crate::services::jobs::append::{JobAnswer, Submitted};
 use crate::services::jobs::command::{JobCommand, Submission};
 use crate::services::jobs::decide::{Scope, SubmissionFields, check_submission, unique_key};
 use crate::services::jobs::event::Status;
 use crate::services::jobs::read;
 
 /// Priority of a job whose submitter names none.
-const PRIORITY_DEFAULT: i64 = 3;
+pub(super) const PRIORITY_DEFAULT: i64 = 3;
 
 /// The body of `POST /api/jobs`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct SubmitBody {
     #[serde(default)]
-    r#type: String,
+    pub(super) r#type: String,
     #[serde(default)]
-    source_hash: String,
+    pub(super) source_hash: String,
     #[serde(default)]
-    source_path: String,
+    pub(super) source_path: String,
     #[serde(default)]
-    source_size: i64,
-    priority: Option<i64>,
-    max_attempts: Option<i64>,
-    tags: Option<Value>,
-    metadata: Option<Value>,
+    pub(super) source_size: i64,
+    pub(super) priority: Option<i64>,
+    pub(super) max_attempts: Option<i64>,
+    pub(super) tags: Option<Value>,
+    pub(super) metadata: Option<Value>,
     /// Two jobs with the same key are one, whatever their type and source.
-    idempotency_key: Option<String>,
+    pub(super) idempotency_key: Option<String>,
     /// `false`: a job of the same type and source may be submitted again.
-    unique: Option<bool>,
+    pub(super) unique: Option<bool>,
     /// Not to be claimed before.
-    run_at: Option<DateTime<Utc>>,
+    pub(super) run_at: Option<DateTime<Utc>>,
     #[serde(default)]
-    depends_on: Vec<i64>,
+    pub(super) depends_on: Vec<i64>,
 }
 
 /// A text; `None` for an empty one, which the original writes for none.
@@ -119,20 +119,37 @@ async fn submit_job(
 ) -> Result<Response, Refused> {
     client.require(Scope::Submit)?;
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
-    let attempts = state.parts().settings.attempts_max.get();
-    let submission = body.checked(attempts, key, client.actor.label())?;
-    let submission = Submission { number: state.parts().numbers.next().await?, ..submission };
-    match state.parts().jobs.append(JobCommand::Submit(Box::new(submission))).await? {
-        JobAnswer::Submitted(stored) if stored.is_known => {
-            let body = json!({ "job_id": stored.job, "existing": true, "status": stored.status });
-            Ok((StatusCode::OK, Json(body)).into_response())
+    let stored = state.submit(state.checked(client, body, key)?).await?;
+    if stored.is_known {
+        let body = json!({ "job_id": stored.job, "existing": true, "status": stored.status });
+        Ok((StatusCode::OK, Json(body)).into_response())
+    } else {
+        let body = json!({ "job_id": stored.job, "existing": false });
+        Ok((StatusCode::CREATED, Json(body)).into_response())
+    }
+}
+
+impl JobsState {
+    /// Checks what a client submits. `key` counts if the body has no idempotency key.
+    pub(super) fn checked(
+        &self,
+        client: &Client,
+        body: SubmitBody,
+        key: Option<String>,
+    ) -> Result<Submission, Refused> {
+        body.checked(self.parts().settings.attempts_max.get(), key, client.actor.label())
+    }
+
+    /// Stores a job, unless it is the same as an earlier one.
+    pub(super) async fn submit(&self, submission: Submission) -> Result<Submitted, Refused> {
+        let submission = Submission { number: self.parts().numbers.next().await?, ..submission };
+        match self.parts().jobs.append(JobCommand::Submit(Box::new(submission))).await? {
+            JobAnswer::Submitted(stored) => Ok(stored),
+            JobAnswer::UnknownDependency => {
+                Err(Refused::field("depends_on", "names a job that does not exist"))
+            }
+            _ => Err(Refused::Contended),
         }
-        JobAnswer::Submitted(stored) => {
-            let body = json!({ "job_id": stored.job, "existing": false });
-            Ok((StatusCode::CREATED, Json(body)).into_response())
-        }
-        JobAnswer::UnknownDependency => Err(Refused::field("depends_on", "names a job that does not exist")),
-        _ => Err(Refused::Contended),
     }
 }
 

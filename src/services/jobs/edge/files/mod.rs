@@ -3,6 +3,7 @@
 
 mod multipart;
 mod outputs;
+mod received;
 mod storage;
 mod transfer;
 

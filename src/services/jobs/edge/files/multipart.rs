@@ -254,7 +254,7 @@ async fn put_together(
     let (storage, id) = (state.storage()?, upload_id(upload)?);
     let _one_of_few = storage.begin_upload()?;
     storage.check_space(upload.size)?;
-    let mut incoming = folder.begin().await?;
+    let mut incoming = storage.objects().begin().await?;
     let sha256 = match copy_parts(storage.objects(), upload, id, &mut incoming).await {
         Ok(sha256) => sha256,
         Err(refused) => {

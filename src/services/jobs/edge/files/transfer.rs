@@ -99,7 +99,7 @@ pub(in super::super) async fn put(
 
 async fn receive(state: &JobsState, grant: &Grant, request: Request) -> Result<Response, Refused> {
     let storage = state.storage()?;
-    let folder = storage.folder()?;
+    storage.folder()?;
     let key = ObjectKey::parse("key", &grant.key)?;
     check_type(request.headers(), grant)?;
     let stated = request.body().size_hint().exact();
@@ -115,7 +115,7 @@ async fn receive(state: &JobsState, grant: &Grant, request: Request) -> Result<R
     state.check_lease(&key, grant.claim).await?;
     let _one_of_few = storage.begin_upload()?;
 
-    let mut incoming = folder.begin().await?;
+    let mut incoming = storage.objects().begin().await?;
     let received = stream(storage, grant, request.into_body(), &mut incoming).await;
     let (size, sha256) = match received {
         Ok(received) => received,
@@ -165,6 +165,37 @@ pub(super) async fn record_stored(
     storage.record(stored.entry(FileKind::Stored, true)).await
 }
 
+/// Counts and hashes what arrives, and looks at the free space.
+#[derive(Debug)]
+pub(super) struct Meter<'a> {
+    storage: &'a Storage,
+    looked: u64,
+    pub(super) size: u64,
+    hash: Sha256,
+}
+
+impl<'a> Meter<'a> {
+    pub(super) fn new(storage: &'a Storage) -> Self {
+        Self { storage, looked: 0, size: 0, hash: Sha256::new() }
+    }
+
+    /// Adds a piece that is kept.
+    pub(super) fn add(&mut self, piece: &[u8]) -> Result<(), Refused> {
+        self.size += piece.len() as u64;
+        if self.size - self.looked >= LOOK_BYTES {
+            self.looked = self.size;
+            self.storage.check_space(0)?;
+        }
+        self.hash.update(piece);
+        Ok(())
+    }
+
+    /// Size and SHA-256 of all pieces.
+    pub(super) fn end(self) -> (u64, [u8; 32]) {
+        (self.size, self.hash.finalize().into())
+    }
+}
+
 /// Writes a body, and returns its size and SHA-256.
 async fn stream(
     storage: &Storage,
@@ -173,30 +204,26 @@ async fn stream(
     incoming: &mut Incoming,
 ) -> Result<(u64, [u8; 32]), Refused> {
     let most = grant.size.unwrap_or_else(|| storage.settings().file_bytes_max.get());
-    let (mut size, mut looked, mut hash) = (0_u64, 0_u64, Sha256::new());
+    let mut meter = Meter::new(storage);
     let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|_| {
-            let why = format!("the body ended or broke off after {size} bytes; nothing was stored");
+            let why = format!("the body ended or broke off after {} bytes; nothing was stored", meter.size);
             Refused::coded(StatusCode::BAD_REQUEST, "body_cut", why)
         })?;
-        size += piece.len() as u64;
+        let size = meter.size + piece.len() as u64;
         if size > most {
             return Err(match grant.size {
                 Some(expected) => wrong_size(expected, size),
                 None => storage.check_size("body", size).err().unwrap_or(Refused::Contended),
             });
         }
-        if size - looked >= LOOK_BYTES {
-            looked = size;
-            storage.check_space(0)?;
-        }
-        hash.update(&piece);
+        meter.add(&piece)?;
         incoming.write(piece).await?;
     }
     match grant.size {
-        Some(expected) if expected != size => Err(wrong_size(expected, size)),
-        _ => Ok((size, hash.finalize().into())),
+        Some(expected) if expected != meter.size => Err(wrong_size(expected, meter.size)),
+        _ => Ok(meter.end()),
     }
 }
 

@@ -23,6 +23,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 use url::Url;
@@ -32,7 +33,7 @@ use super::JobsState;
 use super::access::{Client, Credential, draw, hash};
 use super::refusal::Refused;
 use crate::config::JobLogin;
-use crate::http::{ClientAddress, Failure, Rejection, RequestContext, client_key, is_of_another_site};
+use crate::http::{ClientAddress, Failure, RequestContext, client_key, is_of_another_site};
 use crate::net::oidc::{Arrival, LoginError, Person, Provider};
 use crate::services::jobs::append::{begin_login, take_login};
 use crate::services::jobs::command::{NewSession, PendingLogin, UserCommand};
@@ -119,10 +120,7 @@ impl JobsState {
             }
         } else if !login.is_of_own_page(headers) {
             let why = format!("by a session only pages of {} change something (`Origin`)", login.origin);
-            return Err(Refused::Other(
-                "cross_site",
-                Rejection::new(StatusCode::FORBIDDEN, why).code("cross_site"),
-            ));
+            return Err(Refused::coded(StatusCode::FORBIDDEN, "cross_site", why));
         }
         let actor = Actor::User { label: record.label.clone(), is_admin: record.is_admin };
         Ok(Some(Client { actor, credential: Some(sha256), session: Some(record) }))
@@ -134,7 +132,22 @@ impl JobsState {
         if login.admits(context.client()) { Ok(login) } else { Err(Box::new(self.page(Page::TooOften))) }
     }
 
-    fn login_is_off(&self) -> Response {
+    /// Ends the session of the request's cookie. A page of another site cannot do it. Returns the field `Set-Cookie`
+    /// by which the browser forgets the cookie; `None` where people do not log in.
+    pub(super) async fn end_session(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, Refused> {
+        let Some(login) = &self.parts().login else { return Ok(None) };
+        if !login.is_of_own_page(headers) {
+            let why = format!("only a page of {} logs a person out (`Origin`)", login.origin);
+            return Err(Refused::coded(StatusCode::FORBIDDEN, "cross_site", why));
+        }
+        if let Some(value) = login.cookies.session(headers) {
+            self.parts().users.append(UserCommand::Logout { sha256: hash(&value) }).await?;
+            self.forget_credentials();
+        }
+        Ok(Some(login.cookies.closed()))
+    }
+
+    pub(super) fn login_is_off(&self) -> Response {
         self.parts().metrics.refused("login_off");
         let message = "people do not log in here: services.jobs.oidc.issuer has no value";
         let body = json!({ "code": "login_off", "message": message, "error": message });
@@ -146,6 +159,11 @@ impl JobsState {
         self.parts().metrics.refused(page.reason());
         page.into_response()
     }
+}
+
+/// Where a login that leads back to this path begins.
+pub(super) fn address(return_to: &str) -> String {
+    format!("/login?return_to={}", utf8_percent_encode(return_to, NON_ALPHANUMERIC))
 }
 
 /// The query of a login.
@@ -246,21 +264,13 @@ fn session_of(person: Person, admission: Admission, sha256: [u8; 32]) -> NewSess
     }
 }
 
-/// Ends the session of the request's cookie. A page of another site cannot do it.
 pub(super) async fn logout(State(state): State<JobsState>, headers: HeaderMap) -> Result<Response, Failure> {
-    let Some(login) = &state.parts().login else { return Ok(state.login_is_off()) };
-    if !login.is_of_own_page(&headers) {
-        let why = format!("only a page of {} logs a person out (`Origin`)", login.origin);
-        let rejection = Rejection::new(StatusCode::FORBIDDEN, why).code("cross_site");
-        return Err(state.refuse(Refused::Other("cross_site", rejection)));
+    if state.parts().login.is_none() {
+        return Ok(state.login_is_off());
     }
-    if let Some(value) = login.cookies.session(&headers) {
-        let end = UserCommand::Logout { sha256: hash(&value) };
-        state.parts().users.append(end).await.map_err(|error| state.refuse(error))?;
-        state.forget_credentials();
-    }
+    let closed = state.end_session(&headers).await.map_err(|refused| state.refuse(refused))?;
     let mut response = Json(json!({ "status": "logged_out" })).into_response();
-    response.headers_mut().append(SET_COOKIE, login.cookies.closed());
+    response.headers_mut().extend(closed.map(|cookie| (SET_COOKIE, cookie)));
     Ok(response)
 }
 

@@ -1,9 +1,11 @@
 //! What a person sees when a login fails.
 
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, HeaderValue, RETRY_AFTER};
+use axum::http::header::{HeaderValue, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
-use maud::{DOCTYPE, html};
+use maud::html;
+
+use crate::http::page;
 
 /// Why a login failed.
 #[derive(Debug, Clone, Copy)]
@@ -78,25 +80,22 @@ impl Page {
 
 impl IntoResponse for Page {
     fn into_response(self) -> Response {
-        let page = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta name="color-scheme" content="light dark";
-                    title { "Login failed" }
-                }
-                body {
-                    h1 { "Login failed" }
-                    p { (self.text()) }
-                    p { a href="/login" { "Log in again" } }
-                }
+        let main = html! {
+            section.refused {
+                h2 { "Login failed" }
+                p { (self.text()) }
+                p { a href="/login" { "Log in again" } }
             }
         };
-        let mut response = (self.status(), page).into_response();
+        let page = page::Page {
+            title: Some("login failed"),
+            style: "/jobs.css",
+            script: "/jobs.js",
+            header: html! {},
+            main,
+        };
+        let mut response = page::with_forms(self.status(), page.document());
         let headers = response.headers_mut();
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if matches!(self, Self::ProviderDown | Self::TooMany | Self::TooOften) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("60"));
         }

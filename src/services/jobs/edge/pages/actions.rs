@@ -27,16 +27,21 @@ pub(super) struct JobForm {
 
 impl JobForm {
     fn priority(&self) -> Result<Option<i16>, Refused> {
-        let text = self.priority.trim();
-        if text.is_empty() {
-            return Ok(None);
-        }
-        checked(Some(text.parse().map_err(|_| Refused::field("priority", "is not a number"))?))
+        priority_of(&self.priority)
     }
 
     fn why(&self) -> Option<String> {
         Some(self.why.trim()).filter(|why| !why.is_empty()).map(cut)
     }
+}
+
+/// The priority in a field; `None` if it is empty.
+pub(super) fn priority_of(field: &str) -> Result<Option<i16>, Refused> {
+    let text = field.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    checked(Some(text.parse().map_err(|_| Refused::field("priority", "is not a number"))?))
 }
 
 /// Changes a job, and leads back to its page.

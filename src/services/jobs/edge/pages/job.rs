@@ -1,10 +1,12 @@
 //! `/jobs/{id}`: one job, what happened to it, and what can be done.
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
+use serde::Deserialize;
 
+use super::failures::{failures, last_error};
 use super::parts::{NAME_SHOWN, TEXT_SHOWN, foreign, json, meaning, status, when};
 use super::refused::refused_page;
 use super::visitor::Visitor;
@@ -26,12 +28,21 @@ struct Job {
     history: Vec<HistoryEntry>,
     /// Whether the client may change it.
     is_manager: bool,
+    /// Whether the client wanted to submit it, and it was there already.
+    was_known: bool,
+}
+
+/// The query of the page.
+#[derive(Debug, Deserialize)]
+pub(super) struct JobQuery {
+    known: Option<String>,
 }
 
 pub(super) async fn page(
     visitor: Visitor,
     State(state): State<JobsState>,
     Path(id): Path<String>,
+    Query(query): Query<JobQuery>,
 ) -> Response {
     let read = async {
         visitor.require(Scope::Read)?;
@@ -39,7 +50,8 @@ pub(super) async fn page(
         let view = read::job(pool, id).await?.ok_or_else(|| Refused::not_found("job"))?;
         let history = read::history(pool, id).await?;
         let now = state.parts().clock.now();
-        Ok::<_, Refused>(Job { now, view, history, is_manager: visitor.may(Scope::Manage) })
+        let (is_manager, was_known) = (visitor.may(Scope::Manage), query.known.is_some());
+        Ok::<_, Refused>(Job { now, view, history, is_manager, was_known })
     };
     match read.await {
         Ok(job) => super::answer(&visitor, "", &format!("job {}", job.view.job), true, job.main()),
@@ -52,20 +64,27 @@ impl Job {
         any.iter().any(|status| self.view.status == status.as_str())
     }
 
+    /// Whether its last attempt failed, and no later one was completed.
+    fn has_failed(&self) -> bool {
+        self.is(&[Status::Failed, Status::Dead]) || (self.is(&[Status::Pending]) && self.view.failures > 0)
+    }
+
     fn main(&self) -> Markup {
         let view = &self.view;
         html! {
             p.back { a href="/jobs" { "All jobs" } }
+            @if self.was_known { p.notice { "This file was submitted before under this type. This is its job; no other one was made." } }
             div.job-page data-job=(view.job) {
                 div.job-main {
                     div #panel-job {
                         h2.title { "#" (view.job) " " (foreign(&view.job_type, NAME_SHOWN)) (status(&view.status)) }
                         p.meaning { (meaning(&view.status)) (self.next()) }
+                        @if self.has_failed() { (last_error(view)) }
                         (self.progress())
                         (self.facts())
                     }
                     div #panel-result { (self.result()) }
-                    div #panel-failures { (self.failures()) }
+                    div #panel-failures { (failures(&self.history, self.now)) }
                     (self.submitted())
                 }
                 div.job-side {
@@ -143,38 +162,6 @@ impl Job {
     fn submitted(&self) -> Markup {
         html! {
             @if let Some(metadata) = &self.view.metadata { section { h2 { "Metadata" } (json(metadata)) } }
-        }
-    }
-
-    /// The attempts that failed, the newest first.
-    fn failures(&self) -> Markup {
-        let is_failure = |kind: &str| kind == Kind::Failed.as_str() || kind == Kind::Expired.as_str();
-        let failures: Vec<_> = self.history.iter().rev().filter(|entry| is_failure(&entry.kind)).collect();
-        html! {
-            @if !failures.is_empty() {
-                section {
-                    h2 { "Failures" }
-                    ol.failures {
-                        @for entry in failures.iter().take(HISTORY_SHOWN) {
-                            li {
-                                p.failure-head {
-                                    "Attempt " (entry.attempt)
-                                    @if let Some(worker) = &entry.worker { " at " (foreign(worker, NAME_SHOWN)) }
-                                    ", " (when(self.now, entry.recorded_at))
-                                }
-                                p.error {
-                                    @if let Some(why) = &entry.why { (foreign(why, TEXT_SHOWN)) }
-                                    @else if entry.kind == Kind::Expired.as_str() { "the lease ended without an answer of the worker" }
-                                    @else { "the worker gave no reason" }
-                                }
-                                @if let Some(detail) = &entry.detail {
-                                    details id={ "failure-" (entry.step) } { summary { "Details" } (json(detail)) }
-                                }
-                            }
-                        }
-                    }
-                }
-            }
         }
     }
 

@@ -94,6 +94,18 @@ function connect() {
   }
 }
 
+// A file that is too large is named before it is sent; while it is sent, the button says so.
+for (const input of document.querySelectorAll("input[data-bytes-max]")) {
+  const button = input.form.querySelector("button");
+  const title = button.textContent;
+  input.addEventListener("change", () => {
+    const isTooLarge = [...input.files].some((file) => file.size > Number(input.dataset.bytesMax));
+    input.setCustomValidity(isTooLarge ? "This file is too large." : "");
+  });
+  input.form.addEventListener("submit", () => { button.textContent = "Sending…"; });
+  addEventListener("pageshow", () => { button.textContent = title; });
+}
+
 // Pages without a place for the state are not live.
 if (link) {
   document.addEventListener("visibilitychange", () => {

@@ -13,11 +13,13 @@ use serde::Deserialize;
 
 use super::parts::{NAME_SHOWN, foreign, meaning, status, when};
 use super::refused::refused_page;
+use super::upload::{self, form_file_bytes_max};
 use super::visitor::Visitor;
 use crate::http::page::{grouped, span};
 use crate::services::jobs::decide::Scope;
 use crate::services::jobs::edge::JobsState;
 use crate::services::jobs::edge::limits::{OFFSET_MAX, PAGE_DEFAULT};
+use crate::services::jobs::edge::many::{CANCELLED, RETRIED};
 use crate::services::jobs::edge::refusal::Refused;
 use crate::services::jobs::edge::submit::given;
 use crate::services::jobs::event::Status;
@@ -59,6 +61,10 @@ struct Queue<'a> {
     stats: Stats,
     backlog: Vec<JobBacklog>,
     jobs: Vec<JobView>,
+    /// Whether the client may change jobs.
+    is_manager: bool,
+    /// The largest file that the client may submit, bytes; `None` if it may not, or there is no place for files.
+    file_bytes_max: Option<u64>,
 }
 
 pub(super) async fn page(
@@ -80,6 +86,8 @@ pub(super) async fn page(
             stats: read::stats(pool).await?,
             backlog: job_backlog(pool).await?,
             jobs: read::jobs(pool, filter, offset, PAGE_DEFAULT).await?,
+            is_manager: visitor.may(Scope::Manage),
+            file_bytes_max: visitor.may(Scope::Submit).then(|| form_file_bytes_max(&state)).flatten(),
         })
     };
     match read.await {
@@ -89,7 +97,7 @@ pub(super) async fn page(
 }
 
 /// The address of a list.
-fn address(status: Option<&str>, job_type: Option<&str>, offset: i32) -> String {
+pub(super) fn address(status: Option<&str>, job_type: Option<&str>, offset: i32) -> String {
     let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let fields = [
         status.map(|status| format!("status={}", encoded(status))),
@@ -113,7 +121,35 @@ impl Queue<'_> {
                     h2 #list-title { "Jobs" }
                     (self.filters())
                 }
+                (self.many())
                 div #panel-list { (self.list()) }
+            }
+            @if let Some(most) = self.file_bytes_max { (upload::form(most, &self.type_names())) }
+        }
+    }
+
+    /// The types that are known.
+    fn type_names(&self) -> Vec<&str> {
+        let mut types: Vec<&str> = self.stats.counts.iter().map(|count| count.job_type.as_str()).collect();
+        types.dedup();
+        types.truncate(TYPES_SHOWN);
+        types
+    }
+
+    /// What can be done to all jobs of the chosen status.
+    fn many(&self) -> Markup {
+        let status = self.filter.status.and_then(Status::parse).filter(|_| self.is_manager);
+        let offered = |any: &[Status]| status.is_some_and(|status| any.contains(&status));
+        let to = |action: &str| {
+            let list = address(self.filter.status, self.filter.job_type, 0);
+            list.replacen("/jobs", &format!("/jobs/{action}"), 1)
+        };
+        html! {
+            @if !self.jobs.is_empty() && (offered(&RETRIED) || offered(&CANCELLED)) {
+                p.buttons {
+                    @if offered(&RETRIED) { a.button href=(to("retry-all")) { "Retry all…" } }
+                    @if offered(&CANCELLED) { a.button.danger href=(to("cancel-all")) { "Cancel all…" } }
+                }
             }
         }
     }
@@ -233,8 +269,6 @@ impl Queue<'_> {
     }
 
     fn filters(&self) -> Markup {
-        let mut types: Vec<&str> = self.stats.counts.iter().map(|count| count.job_type.as_str()).collect();
-        types.dedup();
         html! {
             form.filters action="/jobs" method="get" role="search" {
                 label {
@@ -251,7 +285,7 @@ impl Queue<'_> {
                     input type="text" name="type" list="types" placeholder="any" maxlength="64" autocomplete="off"
                         value=[self.filter.job_type];
                 }
-                datalist #types { @for job_type in types.iter().take(TYPES_SHOWN) { option value=(job_type) {} } }
+                datalist #types { @for job_type in self.type_names() { option value=(job_type) {} } }
                 button type="submit" { "Show" }
             }
         }

@@ -17,11 +17,14 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Basic realm="Quipu jo
 pub(super) fn refused_page(state: &JobsState, context: &RequestContext, refused: Refused) -> Response {
     let failure = state.refuse(refused);
     let (status, body) = (failure.status(), context.report(&failure));
+    let has_login = state.parts().login.is_some();
     let main = html! {
         section.refused {
             h2 { (status.as_u16()) " " (status.canonical_reason().unwrap_or("Refused")) }
             p { (body.message) "." }
-            @if status == StatusCode::UNAUTHORIZED {
+            @if status == StatusCode::UNAUTHORIZED && has_login {
+                p { a href="/login" { "Log in" } }
+            } @else if status == StatusCode::UNAUTHORIZED {
                 p {
                     "The browser asks for a name and a password: any name, and an API token as the password. "
                     "An administrator makes tokens with " code { "quipu tokens create" } "."
@@ -34,11 +37,17 @@ pub(super) fn refused_page(state: &JobsState, context: &RequestContext, refused:
     let page =
         Page { title: Some("refused"), style: "/jobs.css", script: "/jobs.js", header: html! {}, main };
     let mut response = with_forms(status, page.document());
-    if status == StatusCode::UNAUTHORIZED {
-        response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
+    if status == StatusCode::UNAUTHORIZED && !has_login {
+        response = asked_for_token(response);
     }
     if let Some(seconds) = body.retry_after_s {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    response
+}
+
+/// Makes a browser ask its user for a token.
+pub(super) fn asked_for_token(mut response: Response) -> Response {
+    response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
     response
 }

@@ -1,16 +1,19 @@
-//! The client of a page: authenticated as every other one, and asked for a token if it has none.
+//! The client of a page: authenticated as every other one. A browser without a credential is asked for a token, or
+//! sent to the login where people log in.
 
 use axum::Extension;
 use axum::extract::FromRequestParts;
-use axum::http::Method;
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue};
 use axum::http::request::Parts;
-use axum::response::Response;
+use axum::http::{Method, Uri};
+use axum::response::{IntoResponse as _, Redirect, Response};
 
-use super::refused::refused_page;
+use super::refused::{asked_for_token, refused_page};
 use crate::http::{RequestContext, is_of_another_site};
 use crate::services::jobs::decide::{Actor, Scope};
 use crate::services::jobs::edge::JobsState;
 use crate::services::jobs::edge::access::{Client, is_of_another_origin};
+use crate::services::jobs::edge::login;
 use crate::services::jobs::edge::refusal::Refused;
 
 /// The client of a page or of a form. A refusal is a page as well.
@@ -18,6 +21,10 @@ use crate::services::jobs::edge::refusal::Refused;
 pub(super) struct Visitor {
     pub(super) client: Client,
     pub(super) context: RequestContext,
+    /// The page that was asked for, as path and query.
+    pub(super) at: String,
+    /// Whether people log in here.
+    pub(super) has_login: bool,
 }
 
 impl Visitor {
@@ -33,6 +40,12 @@ impl Visitor {
     pub(super) fn may(&self, scope: Scope) -> bool {
         self.client.actor.may(scope)
     }
+
+    /// Whether what administrators do is shown. A program on this machine is none, but its browser can be asked for a
+    /// token, or its user can log in.
+    pub(super) fn may_become_administrator(&self) -> bool {
+        self.client.actor == Actor::Local || self.may(Scope::Admin)
+    }
 }
 
 impl FromRequestParts<JobsState> for Visitor {
@@ -42,8 +55,11 @@ impl FromRequestParts<JobsState> for Visitor {
         let context = Extension::<RequestContext>::from_request_parts(parts, state).await;
         let Extension(context) = context.map_err(axum::response::IntoResponse::into_response)?;
         match visit(parts, state, &context).await {
-            Ok(client) => Ok(Self { client, context }),
-            Err(refused) => Err(refused_page(state, &context, refused)),
+            Ok(client) => {
+                let (at, has_login) = (path_of(&parts.uri).to_owned(), state.parts().login.is_some());
+                Ok(Self { client, context, at, has_login })
+            }
+            Err(refused) => Err(turned_away(parts, state, &context, refused)),
         }
     }
 }
@@ -59,9 +75,32 @@ impl FromRequestParts<JobsState> for Administrator {
         let visitor = Visitor::from_request_parts(parts, state).await?;
         match visitor.require(Scope::Admin) {
             Ok(()) => Ok(Self(visitor)),
-            Err(refused) => Err(refused_page(state, &visitor.context, refused)),
+            Err(refused) => Err(turned_away(parts, state, &visitor.context, refused)),
         }
     }
+}
+
+fn path_of(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", |path| path.as_str())
+}
+
+/// The answer to a visitor who is refused. Where people log in, a browser without a credential that asks for a page is
+/// sent to the login; a script of a page and a form are not, because they cannot follow.
+fn turned_away(parts: &Parts, state: &JobsState, context: &RequestContext, refused: Refused) -> Response {
+    let is_stranger = refused.is_unauthorized();
+    if !is_stranger || state.parts().login.is_none() {
+        return refused_page(state, context, refused);
+    }
+    let shows_token = parts.headers.contains_key(AUTHORIZATION);
+    let mode = parts.headers.get("sec-fetch-mode");
+    let is_page = parts.method == Method::GET && mode.is_none_or(|mode| mode.as_bytes() == b"navigate");
+    if is_page && !shows_token {
+        let mut response = Redirect::to(&login::address(path_of(&parts.uri))).into_response();
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        return response;
+    }
+    let response = refused_page(state, context, refused);
+    if shows_token { asked_for_token(response) } else { response }
 }
 
 async fn visit(parts: &Parts, state: &JobsState, context: &RequestContext) -> Result<Client, Refused> {

@@ -1,40 +1,128 @@
-//! `/workers`: who works, on what, and when each was last heard of.
+//! `/workers`: who works, on what, and when each was last heard of. Administrators create workers with secrets of
+//! their own, and enable and disable them.
 
-use axum::extract::State;
-use axum::response::Response;
+use axum::Form;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
 
 use super::parts::{NAME_SHOWN, foreign, status, when};
 use super::refused::refused_page;
-use super::visitor::Visitor;
+use super::visitor::{Administrator, Visitor};
 use crate::http::page::grouped;
 use crate::services::jobs::decide::Scope;
 use crate::services::jobs::edge::JobsState;
-use crate::services::jobs::edge::refusal::Refused;
-use crate::services::jobs::event::WorkerStatus;
+use crate::services::jobs::event::{WorkerEvent, WorkerStatus};
 use crate::services::jobs::read::{self, WorkerView};
 
 /// Workers that the page shows.
 const WORKERS_SHOWN: usize = 500;
 
+/// The path of the page.
+const PATH: &str = "/workers";
+
+/// The fields of a new worker.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct WorkerForm {
+    id: String,
+    name: String,
+    r#type: String,
+}
+
+/// What the visitor can do to workers.
+#[derive(Debug, Clone, Copy)]
+struct Rights {
+    is_manager: bool,
+    is_administrator: bool,
+}
+
+impl Rights {
+    fn of(visitor: &Visitor) -> Self {
+        Self { is_manager: visitor.may(Scope::Manage), is_administrator: visitor.may_become_administrator() }
+    }
+}
+
 pub(super) async fn page(visitor: Visitor, State(state): State<JobsState>) -> Response {
-    let read = async {
-        visitor.require(Scope::Read)?;
-        Ok::<_, Refused>(read::workers(&state.parts().pools.session).await?)
-    };
-    match read.await {
+    match visitor.require(Scope::Read) {
+        Ok(()) => shown(&state, &visitor, None).await,
+        Err(refused) => refused_page(&state, &visitor.context, refused),
+    }
+}
+
+/// The page; with the id of a worker and the secret that it was just given.
+async fn shown(state: &JobsState, visitor: &Visitor, new: Option<(&str, &str)>) -> Response {
+    match read::workers(&state.parts().pools.session).await {
         Ok(workers) => {
-            let main = main(&workers, state.parts().clock.now(), visitor.may(Scope::Manage));
-            super::answer(&visitor, "/workers", "workers", true, main)
+            let main = main(&workers, state.parts().clock.now(), Rights::of(visitor), new);
+            super::answer(visitor, PATH, "workers", new.is_none(), main)
+        }
+        Err(error) => refused_page(state, &visitor.context, error.into()),
+    }
+}
+
+pub(super) async fn create(
+    Administrator(visitor): Administrator,
+    State(state): State<JobsState>,
+    Form(form): Form<WorkerForm>,
+) -> Response {
+    let (id, name, job_type) = (form.id.trim(), form.name.trim(), form.r#type.trim());
+    match state.new_worker(&visitor.client, id, name, job_type).await {
+        Ok(secret) => shown(&state, &visitor, Some((id, &secret))).await,
+        Err(refused) => refused_page(&state, &visitor.context, refused),
+    }
+}
+
+pub(super) async fn regenerate(
+    Administrator(visitor): Administrator,
+    State(state): State<JobsState>,
+    Path(id): Path<String>,
+) -> Response {
+    match state.regenerated_secret(&visitor.client, &id).await {
+        Ok(secret) => shown(&state, &visitor, Some((&id, &secret))).await,
+        Err(refused) => refused_page(&state, &visitor.context, refused),
+    }
+}
+
+/// Enables or disables a worker, and leads back to the list.
+async fn switched(state: JobsState, visitor: Visitor, id: String, event: WorkerEvent) -> Response {
+    match state.worker_event(&visitor.client, &id, event, None).await {
+        Ok(_) => {
+            state.forget_credentials();
+            Redirect::to(PATH).into_response()
         }
         Err(refused) => refused_page(&state, &visitor.context, refused),
     }
 }
 
-fn main(workers: &[WorkerView], now: DateTime<Utc>, is_manager: bool) -> Markup {
+pub(super) async fn enable(
+    Administrator(visitor): Administrator,
+    State(state): State<JobsState>,
+    Path(id): Path<String>,
+) -> Response {
+    switched(state, visitor, id, WorkerEvent::Enabled).await
+}
+
+pub(super) async fn disable(
+    Administrator(visitor): Administrator,
+    State(state): State<JobsState>,
+    Path(id): Path<String>,
+) -> Response {
+    switched(state, visitor, id, WorkerEvent::Disabled).await
+}
+
+fn main(workers: &[WorkerView], now: DateTime<Utc>, rights: Rights, new: Option<(&str, &str)>) -> Markup {
     html! {
+        @if let Some((id, secret)) = new {
+            section.created role="status" {
+                h2 { "The secret of " (foreign(id, NAME_SHOWN)) }
+                p { "Copy it now: QUIPU_WORKER_SECRET of the worker. It is not stored and cannot be shown again. An earlier one is no longer accepted." }
+                pre #new-secret { (secret) }
+            }
+        }
         section #panel-workers.workers aria-labelledby="workers-title" {
             h2 #workers-title { "Workers" @if !workers.is_empty() { small { (grouped(i64::try_from(workers.len()).unwrap_or(i64::MAX))) } } }
             @if workers.is_empty() {
@@ -47,9 +135,25 @@ fn main(workers: &[WorkerView], now: DateTime<Utc>, is_manager: bool) -> Markup 
                     thead {
                         tr { th { "worker" } th { "state" } th.number.roomy { "job" } th.number { "heard of" } }
                     }
-                    tbody { @for worker in workers.iter().take(WORKERS_SHOWN) { (row(worker, now, is_manager)) } }
+                    tbody { @for worker in workers.iter().take(WORKERS_SHOWN) { (row(worker, now, rights)) } }
                 }
                 @if workers.len() > WORKERS_SHOWN { p.aside { a href="/api/workers" { "All workers" } } }
+            }
+        }
+        @if rights.is_administrator { (form()) }
+    }
+}
+
+/// The form of a new worker. One that shows a token with the scope `work` needs none.
+fn form() -> Markup {
+    html! {
+        section.actions.new-worker aria-labelledby="new-title" {
+            h2 #new-title { "New worker" small { "with a secret of its own, by which it acts as itself alone" } }
+            form action="/actions/workers" method="post" {
+                label { span { "id" } input type="text" name="id" maxlength="256" required autocomplete="off"; }
+                label { span { "type" } input type="text" name="type" maxlength="64" required autocomplete="off"; }
+                label { span { "name" } input type="text" name="name" maxlength="256" placeholder="optional" autocomplete="off"; }
+                button type="submit" { "Create" }
             }
         }
     }
@@ -61,14 +165,14 @@ fn job_of(worker: &WorkerView) -> Option<i64> {
     worker.job.filter(|_| !is_away)
 }
 
-fn row(worker: &WorkerView, now: DateTime<Utc>, is_manager: bool) -> Markup {
+fn row(worker: &WorkerView, now: DateTime<Utc>, rights: Rights) -> Markup {
     html! {
         tr {
             td.name {
                 b { (foreign(&worker.worker, NAME_SHOWN)) }
                 @if let Some(name) = worker.name.as_ref().filter(|name| **name != worker.worker) { " " (foreign(name, NAME_SHOWN)) }
                 span.source { (foreign(&worker.job_type, NAME_SHOWN)) @if !worker.is_enabled { ", disabled" } }
-                @if is_manager { (actions(worker)) }
+                (actions(worker, rights))
             }
             td { (status(&worker.status)) }
             td.number.roomy {
@@ -80,18 +184,28 @@ fn row(worker: &WorkerView, now: DateTime<Utc>, is_manager: bool) -> Markup {
 }
 
 /// What can be done to a worker in its state.
-fn actions(worker: &WorkerView) -> Markup {
+fn actions(worker: &WorkerView, rights: Rights) -> Markup {
     let offered: &[(&str, &str)] = match worker.status.as_str() {
+        _ if !rights.is_manager => &[],
         "online" => &[("drain", "Drain"), ("suspend", "Suspend")],
         "draining" => &[("resume", "Resume"), ("suspend", "Suspend")],
         "suspended" => &[("resume", "Resume"), ("remove", "Remove")],
         _ => &[("remove", "Remove")],
     };
+    let administrators: &[(&str, &str)] = if !rights.is_administrator {
+        &[]
+    } else if worker.is_enabled {
+        &[("disable", "Disable"), ("regenerate", "New secret")]
+    } else {
+        &[("enable", "Enable")]
+    };
     let id = utf8_percent_encode(&worker.worker, NON_ALPHANUMERIC).to_string();
     html! {
-        div.buttons {
-            @for (action, title) in offered {
-                form action={ "/actions/workers/" (id) "/" (action) } method="post" { button type="submit" { (title) } }
+        @if !offered.is_empty() || !administrators.is_empty() {
+            div.buttons {
+                @for (action, title) in offered.iter().chain(administrators) {
+                    form action={ "/actions/workers/" (id) "/" (action) } method="post" { button type="submit" { (title) } }
+                }
             }
         }
     }
@@ -116,7 +230,8 @@ mod tests {
             created_at: at,
             updated_at: at,
         };
-        let shown = main(&[worker], at, true).into_string();
+        let rights = Rights { is_manager: true, is_administrator: false };
+        let shown = main(&[worker], at, rights, None).into_string();
         assert!(
             shown.contains("action=\"/actions/workers/%2E%2E%2Fx%22%3E%3Cscript%3E%E2%80%AE/drain\""),
             "{shown}"
