@@ -305,12 +305,12 @@ fn the_bucket_of_jobs_is_named_by_the_variables_of_blobforge() {
 #[test]
 fn webhooks_of_jobs_need_keys_that_are_never_shown() {
     let key = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-    let folder = implementation(&[("keys", &format!("{key} {key}\n"))]);
+    let receivers = "webhooks: [{ name: billing, url: 'https://billing.example.com/quipu' }]";
+    let folder =
+        implementation(&[("keys", &format!("{key} {key}\n")), ("config/services/jobs.yaml", receivers)]);
     let keys = folder.path().join("keys").to_str().unwrap().to_owned();
-    let webhooks =
-        r#"services.jobs.webhooks=[{"name": "billing", "url": "https://billing.example.com/quipu"}]"#;
     let file = [("QUIPU_JOBS_WEBHOOK_SECRET_FILE", keys.as_str())];
-    let configuration = load(folder.path(), &file, &[webhooks]).unwrap_or_else(|error| panic!("{error}"));
+    let configuration = load(folder.path(), &file, &[]).unwrap_or_else(|error| panic!("{error}"));
     let [billing] = &*configuration.settings.services.jobs.webhooks else { panic!("one receiver") };
     assert_eq!((billing.attempts_max.get(), billing.types.len(), billing.statuses.len()), (20, 0, 0));
     assert_eq!(configuration.webhook_keys.as_ref().unwrap().expose().count(), 2);
@@ -319,10 +319,10 @@ fn webhooks_of_jobs_need_keys_that_are_never_shown() {
 
     let missing =
         "environment: QUIPU_JOBS_WEBHOOK_SECRET: must be set: webhooks of services.jobs.webhooks are signed";
-    assert_eq!(refusal(&folder, &[], &[webhooks]), [missing]);
-    let bad = refusal(&folder, &[("QUIPU_JOBS_WEBHOOK_SECRET", "hunter2")], &[webhooks]);
+    assert_eq!(refusal(&folder, &[], &[]), [missing]);
+    let bad = refusal(&folder, &[("QUIPU_JOBS_WEBHOOK_SECRET", "hunter2")], &[]);
     assert!(bad.len() == 1 && bad[0].contains("whsec_") && !bad[0].contains("hunter2"), "{bad:?}");
-    assert!(load(folder.path(), &[], &[]).unwrap().webhook_keys.is_none());
+    assert!(load(implementation(&[]).path(), &[], &[]).unwrap().webhook_keys.is_none());
 }
 
 #[test]

@@ -19,7 +19,7 @@ async fn history(room: &Room, job: i64) -> Vec<(String, String)> {
     let answer = room.get(&format!("/api/jobs/{job}/history")).await.1;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let entries = answer["history"].as_array().unwrap().iter();
-    entries.map(|entry| (text(&entry["kind"]), text(&entry["why"]))).collect()
+    entries.map(|entry| (text(&entry["event"]), text(&entry["why"]))).collect()
 }
 
 #[tokio::test]
