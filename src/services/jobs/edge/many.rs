@@ -33,20 +33,20 @@ pub(super) struct ManyBody {
     preview: bool,
     #[serde(default)]
     reset_attempts: bool,
-    priority: Option<i64>,
+    pub(super) priority: Option<i64>,
     why: Option<String>,
 }
 
 impl ManyBody {
     /// The status by which jobs are chosen. It has to be named: a job that is retried or cancelled by mistake
     /// stays so.
-    fn chosen(&self, allowed: &[Status]) -> Result<Status, Refused> {
+    pub(super) fn chosen(&self, allowed: &[Status]) -> Result<Status, Refused> {
         let words = || allowed.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(", ");
         let chosen = Status::parse(&self.status).filter(|status| allowed.contains(status));
         chosen.ok_or_else(|| Refused::field("status", format!("is none of {}", words())))
     }
 
-    fn most(&self) -> Result<i32, Refused> {
+    pub(super) fn most(&self) -> Result<i32, Refused> {
         let Some(limit) = self.limit else { return Ok(CHANGED_MAX) };
         let small = i32::try_from(limit).ok().filter(|limit| (1..=CHANGED_MAX).contains(limit));
         small.ok_or_else(|| Refused::field("limit", format!("must be between 1 and {CHANGED_MAX}")))
