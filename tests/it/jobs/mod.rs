@@ -2,6 +2,7 @@
 //! killed, late or doubled.
 
 mod access;
+mod chaos;
 mod cli;
 mod client;
 mod dashboard;
@@ -16,6 +17,7 @@ mod login;
 mod login_kit;
 mod login_provider;
 mod many;
+mod model;
 mod moving_in;
 mod pages;
 mod processes;
