@@ -41,7 +41,7 @@ try: deps-test ## One test or a few, soon after an edit: make try TEST=messages:
 
 # How many times as long as in `make test` the tests of random lives, crashes and memory are.
 ROUNDS ?= 5
-SOAKED := archive::chaos archive::crashes archive::memory messages::model store::overtaking store::requests store::ticks
+SOAKED := archive::chaos archive::crashes archive::memory jobs::chaos jobs::model messages::model store::overtaking store::requests store::ticks
 
 .PHONY: soak
 soak: deps-test ## The tests of random lives, crashes and memory, ROUNDS=5 times as long as in `make test`
@@ -124,7 +124,7 @@ farm: ## A thousand relays of all characters on the loopback, to try an archive 
 # Seconds that `make fuzz` gives to each of FUZZ_TARGETS. What it finds worth keeping stays in the target folder; a failure is written
 # to fuzz/artifacts/.
 FUZZ_S ?= 60
-FUZZ_TARGETS ?= frames relay documents lists configuration http
+FUZZ_TARGETS ?= frames relay documents lists configuration jobs http
 FUZZ := $(abspath $(TARGET))/fuzz
 
 .PHONY: fuzz

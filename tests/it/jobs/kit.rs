@@ -248,7 +248,7 @@ pub(super) async fn http(
 }
 
 /// Sends a request. The caller reads the response until the server closes the connection.
-async fn open(
+pub(super) async fn open(
     address: SocketAddr,
     method: &str,
     path: &str,

@@ -1,18 +1,14 @@
-//! Lives of jobs: rescue after a crash, lost answers, stolen and doubled ones, and many workers at once.
+//! Lives of jobs: rescue after a crash, lost answers, repeated claims, order, limits. `chaos` has many workers at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use quipu::services::jobs::append::JobAnswer;
-use quipu::services::jobs::command::{Change, Fence, JobCommand};
+use quipu::services::jobs::command::{Change, JobCommand};
 use quipu::services::jobs::decide::Refusal;
 use quipu::services::jobs::event::{Kind, Status};
 use quipu::store::DatabaseUrls;
-use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::kit::{Job, PDF, Room, claim_of, fence, number, problems};
@@ -125,6 +121,26 @@ async fn a_repeated_claim_gets_the_same_jobs_and_another_worker_gets_none_of_the
 }
 
 #[tokio::test]
+async fn copies_of_a_claim_that_arrive_together_get_the_same_jobs() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    for _ in 0..8 {
+        room.submit(PDF).await;
+    }
+    let claim = claim_of("w", 2, 60);
+    let copies = [(); 4].map(|()| room.claim_again(&claim));
+    let answers = futures_util::future::join_all(copies).await;
+    let jobs = |claimed: &[quipu::services::jobs::event::ClaimedJob]| -> BTreeSet<i64> {
+        claimed.iter().map(|job| job.facts.job).collect()
+    };
+    assert!(answers.iter().all(|answer| answer.len() == 2), "{answers:?}");
+    for answer in &answers {
+        assert_eq!(jobs(answer), jobs(&answers[0]));
+    }
+    assert_eq!(number(&database, "SELECT count(*) FROM job_log").await, 2);
+}
+
+#[tokio::test]
 async fn jobs_are_claimed_by_priority_and_then_by_age() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
@@ -166,122 +182,4 @@ async fn of_a_limited_type_only_so_many_jobs_run() {
     eventually("the free slot is used", async || !two.claim("b", 3, 60).await.is_empty()).await;
     next.extend(one.claim("c", 3, 60).await);
     assert_eq!(next, [], "one slot was free");
-}
-
-/// What a worker of the random test does with a job.
-#[derive(Debug, Clone, Copy)]
-enum Deed {
-    Complete,
-    CompleteTwice,
-    Fail,
-    Release,
-    Crash,
-    Stall,
-    UseForeignLease,
-}
-
-fn draw(rng: &mut StdRng) -> Deed {
-    match rng.random_range(0..20) {
-        0..9 => Deed::Complete,
-        9..12 => Deed::CompleteTwice,
-        12 => Deed::Fail,
-        13..15 => Deed::Release,
-        15..17 => Deed::Crash,
-        17..19 => Deed::Stall,
-        _ => Deed::UseForeignLease,
-    }
-}
-
-/// Sixteen workers at two processes, of which many crash, stall beyond their lease, answer twice, or use leases
-/// of others.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_bad_workers_every_job_completes_exactly_once_and_nobody_acts_for_another() {
-    const JOBS: usize = 120;
-    let database = TestDatabase::new().await;
-    let rooms = Arc::new([Room::on(&database).await, Room::on(&database).await]);
-    for _ in 0..JOBS {
-        rooms[0].submit(Job { attempts_max: 50, ..PDF }).await;
-    }
-    let done = Arc::new(AtomicUsize::new(0));
-    let completions: Arc<Mutex<BTreeMap<i64, usize>>> = Arc::default();
-    let mut workers = JoinSet::new();
-    for number in 0..16_usize {
-        let (rooms, done, completions) = (Arc::clone(&rooms), Arc::clone(&done), Arc::clone(&completions));
-        workers.spawn(async move {
-            let (room, name) = (&rooms[number % 2], format!("w{number}"));
-            let mut rng = StdRng::seed_from_u64(number as u64);
-            let started = Instant::now();
-            while done.load(Ordering::SeqCst) < JOBS {
-                assert!(started.elapsed() < Duration::from_mins(2), "the jobs are not done");
-                let Some(job) = room.claim(&name, 1, 1).await.pop() else {
-                    // Failed jobs pause for a minute: a person retries them.
-                    retry_failed(room).await;
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                };
-                let deed = draw(&mut rng);
-                let complete = async || {
-                    let told = room.complete(&job, &name).await;
-                    if matches!(&told, Ok(settled) if !settled.is_repeated) {
-                        *completions.lock().unwrap().entry(job.facts.job).or_default() += 1;
-                        done.fetch_add(1, Ordering::SeqCst);
-                    }
-                    told
-                };
-                match deed {
-                    Deed::Complete => {
-                        let _ = complete().await;
-                    }
-                    Deed::CompleteTwice => {
-                        let first = complete().await;
-                        let second = complete().await;
-                        assert_eq!(first.map(|s| s.status), second.map(|s| s.status), "{name}: {job:?}");
-                    }
-                    Deed::Fail => {
-                        let fence = fence(&job, &name);
-                        let error = "broken".to_owned();
-                        let jitter = rng.random();
-                        let fail = Change::Fail { fence, error, context: None, jitter, is_final: false };
-                        let _ = room.change(job.facts.job, fail).await;
-                    }
-                    Deed::Release => {
-                        let fence = fence(&job, &name);
-                        let _ = room.change(job.facts.job, Change::Release { fence, why: None }).await;
-                    }
-                    Deed::Crash => {}
-                    Deed::Stall => {
-                        tokio::time::sleep(Duration::from_millis(1_600)).await;
-                        let _ = complete().await;
-                    }
-                    Deed::UseForeignLease => {
-                        let foreign = Fence { worker: Some("thief".to_owned()), ..fence(&job, &name) };
-                        let steal = Change::Complete { fence: foreign, result: None };
-                        let told = room.change(job.facts.job, steal).await;
-                        assert!(told.is_err(), "{told:?}");
-                        let _ = complete().await;
-                    }
-                }
-            }
-        });
-    }
-    workers.join_all().await;
-    let completions = completions.lock().unwrap().clone();
-    assert_eq!(completions.len(), JOBS);
-    assert!(completions.values().all(|times| *times == 1), "{completions:?}");
-    assert_eq!(number(&database, "SELECT count(*) FROM job_log WHERE kind = 'completed'").await, 120);
-    assert_eq!(number(&database, "SELECT jobs FROM job_counts WHERE status = 'completed'").await, 120);
-    // Every lease is in the history, with one end at most.
-    let ends = "SELECT count(*) FROM (
-        SELECT job, attempt FROM job_log WHERE was = 'running' AND status <> 'running' GROUP BY 1, 2 HAVING count(*) > 1) d";
-    assert_eq!(number(&database, ends).await, 0);
-    assert_eq!(problems(&database).await, Vec::<String>::new());
-}
-
-async fn retry_failed(room: &Room) {
-    let filter = quipu::services::jobs::read::JobFilter { status: Some("failed"), ..Default::default() };
-    let failed = quipu::services::jobs::read::jobs(&room.parts.pools.session, filter, 0, 100).await.unwrap();
-    for job in failed {
-        let retry = Change::Retry { resets_failures: true, priority: None, why: None };
-        let _ = room.change(job.job, retry).await;
-    }
 }

@@ -2,6 +2,7 @@
 //! killed, late or doubled.
 
 mod access;
+mod chaos;
 mod cli;
 mod client;
 mod dashboard;
@@ -17,6 +18,7 @@ mod login_kit;
 mod login_pages;
 mod login_provider;
 mod many;
+mod model;
 mod moving_in;
 mod pages;
 mod pages_admin;

@@ -15,9 +15,9 @@ use super::taken::Taken;
 use super::{JobAnswer, Submitted};
 use crate::services::jobs::command::{Claim, JobChange, JobCommand, Submission};
 use crate::services::jobs::decide::{
-    Candidate, Decision, NotServed, Refusal, Settled, SlotOffer, decide, may_claim, repeated,
+    Decision, NotServed, Refusal, Settled, SlotOffer, decide, leased, may_claim, repeated,
 };
-use crate::services::jobs::event::{ClaimedJob, Entry, JobFacts, JobState, Kind, Lease, Status, WorkerState};
+use crate::services::jobs::event::{ClaimedJob, JobFacts, JobState, Lease, Status, WorkerState};
 use crate::store::Error;
 use crate::store::append::Client;
 
@@ -49,12 +49,20 @@ struct Plan<'a> {
     jobs: Vec<&'a Submission>,
     jobs_of: Vec<usize>,
     lookups: Vec<(usize, i64, i32)>,
+    claims: HashSet<uuid::Uuid>,
 }
 
 impl<'a> Plan<'a> {
     fn new(queue: &'a Queue) -> Self {
-        let (steps, of, candidates) = (Vec::new(), Vec::new(), Taken::new(queue));
-        Self { steps, of, candidates, jobs: Vec::new(), jobs_of: Vec::new(), lookups: Vec::new() }
+        Self {
+            steps: Vec::new(),
+            of: Vec::new(),
+            candidates: Taken::new(queue),
+            jobs: Vec::new(),
+            jobs_of: Vec::new(),
+            lookups: Vec::new(),
+            claims: HashSet::new(),
+        }
     }
 }
 
@@ -222,8 +230,12 @@ impl<'a> Batch<'a> {
         changed: &mut HashSet<i64>,
         plan: &mut Plan<'a>,
     ) {
-        if let Some(earlier) = read.claimed.remove(&claim.id) {
+        if let Some(earlier) = read.claimed.get(&claim.id) {
             self.answers[place] = Some(earlier_answer(claim, earlier));
+            return;
+        }
+        // A copy of a claim of this round waits for the next one, which sees what that claim has leased.
+        if !plan.claims.insert(claim.id) {
             return;
         }
         if let Err(why) = may_claim(read.workers.get(&claim.worker), &claim.types) {
@@ -346,31 +358,10 @@ fn claim_of(command: &JobCommand) -> Option<&Claim> {
 }
 
 /// The answer to a claim that has leased jobs before: the jobs that it still holds.
-fn earlier_answer(claim: &Claim, earlier: Claimed) -> JobAnswer {
+fn earlier_answer(claim: &Claim, earlier: &Claimed) -> JobAnswer {
     if earlier.worker.as_ref() == Some(&claim.worker) {
-        JobAnswer::Claimed(earlier.jobs)
+        JobAnswer::Claimed(earlier.jobs.clone())
     } else {
         JobAnswer::NotServed(NotServed::OtherWorker)
-    }
-}
-
-/// The step by which a candidate is leased.
-fn leased(claim: &Claim, candidate: &Candidate) -> Entry {
-    Entry {
-        job: candidate.job,
-        step: candidate.step + 1,
-        kind: Kind::Leased,
-        was: if candidate.is_failed { Status::Failed } else { Status::Pending },
-        status: Status::Running,
-        job_type: candidate.job_type.clone(),
-        priority: candidate.priority,
-        attempt: candidate.attempt + 1,
-        failures: candidate.failures,
-        worker: Some(claim.worker.clone()),
-        lease: Some((claim.id, claim.lease_s)),
-        ready_after_us: None,
-        actor: claim.actor.clone(),
-        why: None,
-        detail: None,
     }
 }

@@ -166,7 +166,10 @@ pub(super) async fn claimed(client: &Client, claims: &[&Claim]) -> Result<HashMa
     if claims.is_empty() {
         return Ok(HashMap::new());
     }
-    let ids: Vec<Uuid> = claims.iter().map(|claim| claim.id).collect();
+    let mut ids: Vec<Uuid> = claims.iter().map(|claim| claim.id).collect();
+    // The batch may hold copies of a claim.
+    ids.sort_unstable();
+    ids.dedup();
     let rows = client.query_typed(CLAIMED, &[(&ids, Type::UUID_ARRAY)]).await?;
     let jobs: Vec<i64> = rows.iter().filter_map(|row| row.get(2)).collect();
     let facts = facts(client, &jobs).await?;

@@ -1,6 +1,8 @@
-//! Decides whether a worker gets jobs.
+//! Decides whether a worker gets jobs, and how it gets one.
 
-use crate::services::jobs::event::{WorkerState, WorkerStatus};
+use super::ready_index::Candidate;
+use crate::services::jobs::command::Claim;
+use crate::services::jobs::event::{Entry, Kind, Status, WorkerState, WorkerStatus};
 
 /// Why a worker gets no jobs. It is no error: the worker asks again later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,29 @@ pub fn may_claim(worker: Option<&WorkerState>, types: &[String]) -> Result<(), N
         return Err(NotServed::OtherType);
     }
     Ok(())
+}
+
+/// The step by which a candidate is leased. It is stored unless another step has been stored since the candidate
+/// was read.
+#[must_use]
+pub fn leased(claim: &Claim, candidate: &Candidate) -> Entry {
+    Entry {
+        job: candidate.job,
+        step: candidate.step + 1,
+        kind: Kind::Leased,
+        was: if candidate.is_failed { Status::Failed } else { Status::Pending },
+        status: Status::Running,
+        job_type: candidate.job_type.clone(),
+        priority: candidate.priority,
+        attempt: candidate.attempt + 1,
+        failures: candidate.failures,
+        worker: Some(claim.worker.clone()),
+        lease: Some((claim.id, claim.lease_s)),
+        ready_after_us: None,
+        actor: claim.actor.clone(),
+        why: None,
+        detail: None,
+    }
 }
 
 /// A free place of a type of which only so many jobs may run.

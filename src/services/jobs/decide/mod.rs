@@ -35,7 +35,7 @@ mod lives;
 
 pub use access::{Actor, Scope};
 pub use backoff::{BACKOFF_MAX_S, backoff_us};
-pub use claims::{NotServed, SlotOffer, may_claim};
+pub use claims::{NotServed, SlotOffer, leased, may_claim};
 pub use grant::{Grant, GrantedMethod, MultipartGrant, SealError, seal, unseal};
 pub use import::{ImportedState, imported_state};
 pub use lease_token::{LeaseKey, LeaseTokenError, lease_token, read_lease_token};

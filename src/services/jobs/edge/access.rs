@@ -225,13 +225,16 @@ impl<T: DeserializeOwned> FromRequest<JobsState> for Body<T> {
     async fn from_request(request: Request, state: &JobsState) -> Result<Self, Response> {
         let bytes = Bytes::from_request(request, state).await;
         let bytes = bytes.map_err(axum::response::IntoResponse::into_response)?;
-        // An empty body is an empty object: the original ignores the body of requests that need none.
-        let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        serde_json::from_slice(text).map(Self).map_err(|error| {
-            let refused = Refused::field("body", format!("is not the expected JSON: {error}"));
-            state.refuse(refused).into_response()
-        })
+        parse(&bytes).map(Self).map_err(|refused| state.refuse(refused).into_response())
     }
+}
+
+/// The content of a body.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
+    // An empty body is an empty object: the original ignores the body of requests that need none.
+    let text = if bytes.is_empty() { b"{}" } else { bytes };
+    serde_json::from_slice(text)
+        .map_err(|error| Refused::field("body", format!("is not the expected JSON: {error}")))
 }
 
 #[cfg(test)]

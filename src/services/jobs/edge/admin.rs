@@ -53,6 +53,20 @@ pub(super) struct TokenFields {
     pub(super) days: i64,
 }
 
+impl TokenFields {
+    pub(super) fn check(&self) -> Result<(), Refused> {
+        check_text("name", &self.name, NAME_BYTES_MAX)?;
+        if let Some(wrong) = self.scopes.iter().find(|word| Scope::parse(word).is_none()) {
+            let known = Scope::GRANTABLE.map(Scope::as_str).join(", ");
+            return Err(Refused::field("scopes", format!("has `{wrong}`, which is none of {known}")));
+        }
+        if !(0..=TOKEN_DAYS_MAX).contains(&self.days) {
+            return Err(Refused::field("expires_in", format!("must be between 0 and {TOKEN_DAYS_MAX} days")));
+        }
+        Ok(())
+    }
+}
+
 impl From<TokenBody> for TokenFields {
     fn from(body: TokenBody) -> Self {
         Self {
@@ -121,14 +135,7 @@ impl JobsState {
         client: &Client,
         fields: TokenFields,
     ) -> Result<(i64, String), Refused> {
-        check_text("name", &fields.name, NAME_BYTES_MAX)?;
-        if let Some(wrong) = fields.scopes.iter().find(|word| Scope::parse(word).is_none()) {
-            let known = Scope::GRANTABLE.map(Scope::as_str).join(", ");
-            return Err(Refused::field("scopes", format!("has `{wrong}`, which is none of {known}")));
-        }
-        if !(0..=TOKEN_DAYS_MAX).contains(&fields.days) {
-            return Err(Refused::field("expires_in", format!("must be between 0 and {TOKEN_DAYS_MAX} days")));
-        }
+        fields.check()?;
         let token = draw("bf_");
         let new = NewCredential {
             sha256: hash(&token),

@@ -23,6 +23,22 @@ pub(super) struct ManageBody {
     why: Option<String>,
 }
 
+impl ManageBody {
+    pub(super) fn retry(&self) -> Result<Change, Refused> {
+        let (priority, why) = (checked(self.priority)?, self.why.as_deref().map(cut));
+        Ok(Change::Retry { resets_failures: self.reset_attempts, priority, why })
+    }
+
+    pub(super) fn cancel(&self) -> Change {
+        Change::Cancel { why: self.why.as_deref().map(cut) }
+    }
+
+    pub(super) fn reprioritize(&self) -> Result<Change, Refused> {
+        let missing = || Refused::field("priority", "must be between 1 and 5");
+        Ok(Change::Reprioritize { priority: checked(self.priority)?.ok_or_else(missing)? })
+    }
+}
+
 /// A priority; `None` for none.
 pub(super) fn checked(priority: Option<i64>) -> Result<Option<i16>, Refused> {
     let in_range = |priority: i64| {
@@ -40,12 +56,7 @@ pub(super) async fn retry(
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
         client.require(Scope::Manage)?;
-        let change = Change::Retry {
-            resets_failures: body.reset_attempts,
-            priority: checked(body.priority)?,
-            why: body.why.as_deref().map(cut),
-        };
-        state.change(&client, number(&id)?, change).await?;
+        state.change(&client, number(&id)?, body.retry()?).await?;
         Ok(json!({ "status": "retrying" }))
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
@@ -59,8 +70,7 @@ pub(super) async fn cancel(
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
         client.require(Scope::Manage)?;
-        let why = body.why.as_deref().map(cut);
-        state.change(&client, number(&id)?, Change::Cancel { why }).await?;
+        state.change(&client, number(&id)?, body.cancel()).await?;
         Ok(json!({ "status": "cancelled" }))
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
@@ -74,9 +84,7 @@ pub(super) async fn priority(
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
         client.require(Scope::Manage)?;
-        let missing = || Refused::field("priority", "must be between 1 and 5");
-        let priority = checked(body.priority)?.ok_or_else(missing)?;
-        state.change(&client, number(&id)?, Change::Reprioritize { priority }).await?;
+        state.change(&client, number(&id)?, body.reprioritize()?).await?;
         Ok(json!({ "status": "updated" }))
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))

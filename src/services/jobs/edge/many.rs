@@ -65,7 +65,7 @@ pub(super) struct Changed {
 #[derive(Debug, Deserialize)]
 pub(super) struct ManyBody {
     #[serde(default)]
-    status: String,
+    pub(super) status: String,
     r#type: Option<String>,
     before: Option<i64>,
     limit: Option<i64>,
@@ -73,12 +73,12 @@ pub(super) struct ManyBody {
     preview: bool,
     #[serde(default)]
     reset_attempts: bool,
-    priority: Option<i64>,
+    pub(super) priority: Option<i64>,
     why: Option<String>,
 }
 
 impl ManyBody {
-    fn most(&self) -> Result<i32, Refused> {
+    pub(super) fn most(&self) -> Result<i32, Refused> {
         let Some(limit) = self.limit else { return Ok(CHANGED_MAX) };
         let small = i32::try_from(limit).ok().filter(|limit| (1..=CHANGED_MAX).contains(limit));
         small.ok_or_else(|| Refused::field("limit", format!("must be between 1 and {CHANGED_MAX}")))

@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+pub mod dry_run;
 mod events;
 mod files;
 mod limits;
@@ -16,6 +17,7 @@ mod shapes;
 mod submit;
 mod totals;
 mod work;
+mod work_body;
 mod workers;
 
 use std::fmt;

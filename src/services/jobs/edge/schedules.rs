@@ -9,6 +9,7 @@ use super::JobsState;
 use super::access::{Body, Client};
 use super::limits::NAME_BYTES_MAX;
 use super::refusal::Refused;
+use crate::config::Jobs;
 use crate::http::Failure;
 use crate::services::jobs::append::ScheduleAnswer;
 use crate::services::jobs::command::{Recurrence, ScheduleCommand};
@@ -46,6 +47,39 @@ pub(super) struct ScheduleBody {
     metadata: Option<Value>,
 }
 
+impl ScheduleBody {
+    /// The schedule that this actor sets.
+    pub(super) fn checked(self, settings: &Jobs, actor: String) -> Result<Recurrence, Refused> {
+        check_text("name", &self.name, NAME_BYTES_MAX)?;
+        check_cron(&self.cron).map_err(|error| Refused::field("cron", format!("is {error}")))?;
+        let fields = SubmissionFields {
+            job_type: &self.r#type,
+            source_hash: None,
+            source_path: None,
+            source_size: None,
+            priority: self.priority.unwrap_or(3),
+            attempts_max: self.max_attempts.unwrap_or(i64::from(settings.attempts_max.get())),
+            idempotency_key: None,
+            tags: self.tags.as_ref(),
+            metadata: self.metadata.as_ref(),
+            depends_on: &[],
+        };
+        check_submission(&fields)?;
+        let out_of_range = || Refused::field("priority", "is out of range");
+        let (priority, attempts) = (i16::try_from(fields.priority), i32::try_from(fields.attempts_max));
+        Ok(Recurrence {
+            priority: priority.map_err(|_| out_of_range())?,
+            attempts_max: attempts.map_err(|_| out_of_range())?,
+            name: self.name,
+            cron: self.cron,
+            job_type: self.r#type,
+            tags: self.tags.filter(|tags| !tags.is_null()),
+            metadata: self.metadata.filter(|metadata| !metadata.is_null()),
+            actor,
+        })
+    }
+}
+
 pub(super) async fn set(
     State(state): State<JobsState>,
     client: Client,
@@ -53,33 +87,7 @@ pub(super) async fn set(
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
         client.require(Scope::Manage)?;
-        check_text("name", &body.name, NAME_BYTES_MAX)?;
-        check_cron(&body.cron).map_err(|error| Refused::field("cron", format!("is {error}")))?;
-        let fields = SubmissionFields {
-            job_type: &body.r#type,
-            source_hash: None,
-            source_path: None,
-            source_size: None,
-            priority: body.priority.unwrap_or(3),
-            attempts_max: body.max_attempts.unwrap_or(i64::from(state.parts().settings.attempts_max.get())),
-            idempotency_key: None,
-            tags: body.tags.as_ref(),
-            metadata: body.metadata.as_ref(),
-            depends_on: &[],
-        };
-        check_submission(&fields)?;
-        let out_of_range = || Refused::field("priority", "is out of range");
-        let (priority, attempts) = (i16::try_from(fields.priority), i32::try_from(fields.attempts_max));
-        let set = Recurrence {
-            priority: priority.map_err(|_| out_of_range())?,
-            attempts_max: attempts.map_err(|_| out_of_range())?,
-            name: body.name,
-            cron: body.cron,
-            job_type: body.r#type,
-            tags: body.tags.filter(|tags| !tags.is_null()),
-            metadata: body.metadata.filter(|metadata| !metadata.is_null()),
-            actor: client.actor.label(),
-        };
+        let set = body.checked(&state.parts().settings, client.actor.label())?;
         state.parts().schedules.append(ScheduleCommand::Set(Box::new(set))).await?;
         Ok(json!({ "status": "set" }))
     };

@@ -55,7 +55,7 @@ pub(super) fn given(text: &str) -> Option<&str> {
 
 impl SubmitBody {
     /// Checks the fields, and makes a submission without its number.
-    fn checked(
+    pub(super) fn checked(
         self,
         settings_attempts: u32,
         key: Option<String>,

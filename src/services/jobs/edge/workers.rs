@@ -61,19 +61,26 @@ pub(super) fn profile(
     Ok(WorkerProfile { job_type, name, metadata: metadata.filter(|metadata| !metadata.is_null()) })
 }
 
+impl RegisterBody {
+    /// Id and profile of the worker.
+    pub(super) fn checked(self, client: &Client) -> Result<(String, WorkerProfile), Refused> {
+        if self.id.is_empty() || self.r#type.is_empty() {
+            return Err(Refused::field("id", "and type are required"));
+        }
+        client.require_worker(&self.id)?;
+        Ok((self.id, profile(self.r#type, None, self.metadata)?))
+    }
+}
+
 pub(super) async fn register(
     State(state): State<JobsState>,
     client: Client,
     Body(body): Body<RegisterBody>,
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
-        if body.id.is_empty() || body.r#type.is_empty() {
-            return Err(Refused::field("id", "and type are required"));
-        }
-        client.require_worker(&body.id)?;
-        let profile = profile(body.r#type, None, body.metadata)?;
-        state.worker_event(&client, &body.id, WorkerEvent::Registered, Some(profile)).await?;
-        state.parts().beats.heard(&body.id, None);
+        let (id, profile) = body.checked(&client)?;
+        state.worker_event(&client, &id, WorkerEvent::Registered, Some(profile)).await?;
+        state.parts().beats.heard(&id, None);
         Ok(json!({ "status": "registered", "config": worker_config(&state.parts().settings) }))
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
@@ -86,6 +93,16 @@ pub(super) struct BeatBody {
     progress: Option<Value>,
 }
 
+impl BeatBody {
+    /// The job that a worker says it works on, and the heartbeat for it.
+    pub(super) fn checked(self, worker: String) -> Result<Option<(i64, Change)>, Refused> {
+        check_detail("progress", self.progress.as_ref(), DETAIL_BYTES_MAX)?;
+        let fence = Fence { worker: Some(worker), lease: None };
+        let beat = Change::Heartbeat { fence, lease_s: None, progress: self.progress };
+        Ok(self.job_id.map(|job| (job, beat)))
+    }
+}
+
 /// A heartbeat of the original, which renews the lease of the job that it names.
 pub(super) async fn heartbeat(
     State(state): State<JobsState>,
@@ -95,11 +112,9 @@ pub(super) async fn heartbeat(
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
         client.require_worker(&id)?;
-        check_detail("progress", body.progress.as_ref(), DETAIL_BYTES_MAX)?;
-        state.parts().beats.heard(&id, body.job_id);
-        if let Some(job) = body.job_id {
-            let fence = Fence { worker: Some(id), lease: None };
-            let change = Change::Heartbeat { fence, lease_s: None, progress: body.progress };
+        let beat = body.checked(id.clone())?;
+        state.parts().beats.heard(&id, beat.as_ref().map(|(job, _)| *job));
+        if let Some((job, change)) = beat {
             state.change(&client, job, change).await?;
         }
         Ok(json!({ "status": "ok", "config": worker_config(&state.parts().settings) }))

@@ -31,7 +31,7 @@ use crate::services::jobs::read;
 pub use multipart::MULTIPART_TIME;
 pub use storage::Storage;
 
-pub(super) use multipart::{abort, begin, complete, parts};
+pub(super) use multipart::{MultipartBody, abort, begin, complete, parts};
 pub(super) use outputs::result_with;
 pub(super) use storage::Base;
 pub(super) use transfer::{get, put};
@@ -49,7 +49,7 @@ const CONTENT_TYPE_BYTES_MAX: usize = 255;
 #[derive(Debug, Deserialize)]
 pub(super) struct UploadBody {
     #[serde(default)]
-    key: String,
+    pub(super) key: String,
     /// Of an output, instead of the key.
     name: Option<String>,
     content_type: Option<String>,
@@ -68,7 +68,7 @@ pub(super) struct UploadBody {
 }
 
 impl UploadBody {
-    fn content_type(&self) -> Result<String, Refused> {
+    pub(super) fn content_type(&self) -> Result<String, Refused> {
         let given = self.content_type.as_deref().filter(|given| !given.is_empty());
         let given = given.unwrap_or(CONTENT_TYPE_DEFAULT);
         check_text("content_type", given, CONTENT_TYPE_BYTES_MAX)?;
@@ -78,7 +78,7 @@ impl UploadBody {
         Ok(given.to_owned())
     }
 
-    fn sha256(&self) -> Result<Option<[u8; 32]>, Refused> {
+    pub(super) fn sha256(&self) -> Result<Option<[u8; 32]>, Refused> {
         let Some(text) = &self.sha256 else { return Ok(None) };
         match ObjectKey::of_source(text) {
             Some(ObjectKey::Source(sha256)) => Ok(Some(sha256)),

@@ -50,7 +50,7 @@ const ETAG_BYTES_MAX: usize = 256;
 #[derive(Debug, Deserialize)]
 pub(in super::super) struct MultipartBody {
     #[serde(default)]
-    upload_id: String,
+    pub(in super::super) upload_id: String,
     /// First part and number of parts whose URLs are wanted.
     from: Option<u32>,
     count: Option<u32>,
