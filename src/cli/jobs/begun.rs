@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
+use crate::base::{Clock as _, SystemClock};
 use crate::config::Environment;
 
 /// Age from which a note is deleted: the server gives an upload in parts one day.
@@ -93,10 +94,10 @@ impl Notes {
     /// Deletes notes about uploads whose time is over.
     pub(super) fn sweep(&self) {
         let Ok(entries) = std::fs::read_dir(&self.0) else { return };
+        let now = SystemTime::from(SystemClock.now());
         let is_old = |entry: &std::fs::DirEntry| {
             let changed = entry.metadata().and_then(|about| about.modified());
-            changed
-                .is_ok_and(|changed| SystemTime::now().duration_since(changed).is_ok_and(|age| age > AGE_MAX))
+            changed.is_ok_and(|changed| now.duration_since(changed).is_ok_and(|age| age > AGE_MAX))
         };
         for entry in entries.flatten().filter(is_old) {
             let _ = std::fs::remove_file(entry.path());
@@ -139,7 +140,8 @@ mod tests {
         assert_eq!((find("http://127.0.0.2/", 25), find(&begun.server, 24)), (None, None));
         notes.sweep();
         let path = notes.path(&begun.server, &begun.key);
-        std::fs::File::open(&path).unwrap().set_modified(SystemTime::now() - AGE_MAX * 2).unwrap();
+        let long_ago = SystemTime::from(SystemClock.now()) - AGE_MAX * 2;
+        std::fs::File::open(&path).unwrap().set_modified(long_ago).unwrap();
         notes.sweep();
         assert!(!path.exists());
         notes.keep(&begun).unwrap();

@@ -163,7 +163,7 @@ impl Upload<'_> {
         if answer["exists"] == json!(true) {
             return Ok(Some(Stored::Present));
         }
-        let mut begun = Begun {
+        let mut note = Begun {
             server: self.server.base().to_string(),
             key: self.key().to_owned(),
             size: self.size,
@@ -171,9 +171,9 @@ impl Upload<'_> {
             upload_id: text(&answer, "upload_id")?.to_owned(),
             etags: BTreeMap::new(),
         };
-        let ended = self.go_on(&mut begun).await;
+        let ended = self.go_on(&mut note).await;
         if ended.as_ref().is_err_and(TransferError::is_refusal) {
-            self.give_up(&begun).await;
+            self.give_up(&note).await;
         }
         ended.map(|()| Some(Stored::Uploaded))
     }

@@ -170,7 +170,7 @@ fn git_that_gives(folder: &Path, content: &str) -> String {
     fs::write(&git, format!("#!/bin/sh\n[ \"$1 $2\" = 'lfs smudge' ] && exec cat '{}'\n", held.display()))
         .unwrap();
     fs::set_permissions(&git, fs::Permissions::from_mode(0o755)).unwrap();
-    format!("{}:{}", folder.join("bin").display(), std::env::var("PATH").unwrap())
+    format!("{}:{}", folder.join("bin").display(), std::env::var_os("PATH").unwrap().display())
 }
 
 fn pointer(content: &str) -> String {
@@ -345,8 +345,8 @@ async fn a_part_that_breaks_off_is_sent_again_and_an_upload_that_is_unknown_begi
 /// Completes an upload in parts twice, as a client does that did not get the first answer.
 async fn completed_twice(room: &Room) {
     let content = b"source in one part";
-    let begin = json!({ "key": source_key(content), "size": content.len() });
-    let begun = room.ok("/api/files/multipart", &begin).await;
+    let wanted = json!({ "key": source_key(content), "size": content.len() });
+    let begun = room.ok("/api/files/multipart", &wanted).await;
     let id = &begun["upload_id"];
     let parts = room.ok("/api/files/multipart/parts", &json!({ "upload_id": id })).await;
     let sent = send(parts["parts"][0]["url"].as_str().unwrap(), "PUT", "", content).await;

@@ -64,7 +64,7 @@ pub fn dry_run(bytes: &[u8], state: &JobState, key: &LeaseKey, now_us: i64) -> V
         ("retry", with(bytes, |body: ManageBody| body.retry().map(changed))),
         ("cancel", with(bytes, |body: ManageBody| Ok(changed(body.cancel())))),
         ("priority", with(bytes, |body: ManageBody| body.reprioritize().map(changed))),
-        ("retry-all", with(bytes, many)),
+        ("retry-all", with(bytes, |body| many(&body))),
         (
             "schedules",
             with(bytes, |body: ScheduleBody| body.checked(&settings, actor.clone()).map(Asked::Schedule)),
@@ -83,7 +83,7 @@ pub fn dry_run(bytes: &[u8], state: &JobState, key: &LeaseKey, now_us: i64) -> V
         ),
         ("tokens", with(bytes, |body: TokenBody| TokenFields::from(body).check().map(|()| Asked::Other))),
         ("workers", with(bytes, |_: WorkerBody| Ok(Asked::Other))),
-        ("upload-url", with(bytes, upload)),
+        ("upload-url", with(bytes, |body| upload(&body))),
         (
             "parts",
             with(bytes, |body: MultipartBody| {
@@ -115,14 +115,14 @@ fn complete(body: WorkBody, fence: Fence) -> Result<Change, Refused> {
     completion(fence, result)
 }
 
-fn many(body: ManyBody) -> Result<Asked, Refused> {
+fn many(body: &ManyBody) -> Result<Asked, Refused> {
     chosen(&body.status, Status::ALL)?;
     body.most()?;
     checked(body.priority)?;
     Ok(Asked::Other)
 }
 
-fn upload(body: UploadBody) -> Result<Asked, Refused> {
+fn upload(body: &UploadBody) -> Result<Asked, Refused> {
     ObjectKey::parse("key", &body.key)?;
     body.content_type()?;
     body.sha256()?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, TimeDelta, Utc};
+use quipu::base::{Clock as _, SystemClock};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -77,7 +78,7 @@ pub(super) struct Worker {
 
 impl Worker {
     fn now(&self) -> DateTime<Utc> {
-        Utc::now() + self.skew
+        SystemClock.now() + self.skew
     }
 
     /// Sends a request to a process, again while the service is busy.
