@@ -8,9 +8,11 @@ use url::Url;
 
 use super::environment::{Environment, WEBHOOK_SECRET};
 use super::job_login::is_local;
-use super::jobs::ATTEMPTS_MAX;
 use super::layer::{ENVIRONMENT, Problem};
 use crate::base::WebhookKeys;
+
+/// Most attempts of a job, webhooks included.
+pub(super) const ATTEMPTS_MAX: u32 = 100;
 
 /// Most receivers: each has a queue and requests of its own.
 const RECEIVERS_MAX: usize = 16;

@@ -6,6 +6,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::job_webhooks::ATTEMPTS_MAX;
 use super::problems::{Problems, Section};
 use super::{JobFiles, JobLogin, JobWebhook};
 
@@ -14,9 +15,6 @@ const LEASE_S_MIN: u32 = 10;
 
 /// Longest lease, seconds.
 const LEASE_S_MAX: u32 = 86_400;
-
-/// Most attempts of a job.
-pub(super) const ATTEMPTS_MAX: u32 = 100;
 
 /// Most jobs of a limited type that may run: each has a place in a table.
 const RUNNING_MAX: u32 = 1_000;

@@ -12,6 +12,7 @@ mod retry;
 mod server;
 mod submit;
 mod transfer;
+mod transfer_error;
 mod upload;
 mod watch;
 pub(super) mod worker;

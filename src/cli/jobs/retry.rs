@@ -7,7 +7,7 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable as _};
 
 use super::client::Trouble;
-use super::transfer::TransferError;
+use super::transfer_error::TransferError;
 
 /// Longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(15);

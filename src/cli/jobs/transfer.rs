@@ -8,7 +8,6 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
-use thiserror::Error;
 use tokio::fs::File;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::process::Command;
@@ -17,61 +16,12 @@ use super::begun::Notes;
 use super::client::{Server, Trouble};
 use super::files::{self, Source};
 use super::retry::several_times;
+use super::transfer_error::{FILE_BYTES_MAX, TransferError};
 use super::upload::{Stored, Upload, put};
-use crate::net::{Call, Content, FetchError, Verb};
+use crate::net::{Call, Content, Verb};
 
 /// Longest time without a byte of a file.
 const SILENT_MAX: Duration = Duration::from_mins(1);
-
-/// Longest file that is downloaded, bytes.
-const FILE_BYTES_MAX: u64 = 1 << 40;
-
-/// Why a file was not transferred.
-#[derive(Debug, Error)]
-pub(super) enum TransferError {
-    #[error(transparent)]
-    Server(#[from] Trouble),
-    #[error("the file breaks off: {0}")]
-    Broken(#[from] FetchError),
-    #[error("the file: {0}")]
-    File(#[from] std::io::Error),
-    #[error("the server names a URL that cannot be used: {0}")]
-    Url(#[from] url::ParseError),
-    #[error("the server's answer has no {0}")]
-    Missing(&'static str),
-    #[error("the server asks for the header {0:?}, which this version does not send")]
-    Header(String),
-    #[error("the file has the SHA-256 {found}, and the job says {stated}")]
-    OtherContent { found: String, stated: String },
-    #[error("`git lfs smudge` does not give the file that the pointer names (exit code {0})")]
-    Lfs(i32),
-    #[error("the file has more than {FILE_BYTES_MAX} bytes")]
-    TooLong,
-}
-
-impl TransferError {
-    /// Whether the same transfer may succeed later.
-    pub(super) fn is_transient(&self) -> bool {
-        match self {
-            Self::Server(trouble) => trouble.is_transient(),
-            Self::Broken(_) => true,
-            _ => false,
-        }
-    }
-
-    /// Whether the server or the storage has refused it for good.
-    pub(super) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Server(trouble) if trouble.refusal().is_some() && !trouble.is_transient())
-    }
-
-    /// The request that failed, if one did.
-    pub(super) fn trouble(&self) -> Option<&Trouble> {
-        match self {
-            Self::Server(trouble) => Some(trouble),
-            _ => None,
-        }
-    }
-}
 
 /// A claimed job, as far as transfers need it.
 #[derive(Debug, Clone)]

@@ -16,7 +16,7 @@ use tokio::io::AsyncSeekExt as _;
 use super::begun::{Begun, Notes};
 use super::client::{Server, Trouble};
 use super::retry::several_times;
-use super::transfer::TransferError;
+use super::transfer_error::TransferError;
 use crate::base::Secret;
 use crate::net::{Call, Content, Reply, Verb};
 use crate::telemetry::notice;

@@ -16,7 +16,8 @@ use uuid::Uuid;
 
 use super::super::client::{ANSWER_WITHIN, Trouble};
 use super::super::retry::patiently;
-use super::super::transfer::{self, Claimed, TransferError};
+use super::super::transfer::{self, Claimed};
+use super::super::transfer_error::TransferError;
 use super::Shared;
 use super::child::{self, Written};
 use super::lease::{Lease, Lost};

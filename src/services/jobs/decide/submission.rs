@@ -4,7 +4,8 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use super::webhook::{WEBHOOK, is_reserved};
+/// Reserved for webhooks, with all names below it, as types of jobs and as ids of workers.
+pub const WEBHOOK: &str = "quipu.webhook";
 
 /// Longest type, bytes.
 pub const TYPE_BYTES_MAX: usize = 64;
@@ -119,6 +120,11 @@ pub fn check_text(field: &'static str, text: &str, most: usize) -> Result<(), Su
         return Err(error(field, "must not contain NUL"));
     }
     Ok(())
+}
+
+/// Whether a type, or the id of a worker, belongs to webhooks.
+pub(super) fn is_reserved(word: &str) -> bool {
+    word.strip_prefix(WEBHOOK).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Checks that a type, or the id of a worker, is not one of those that webhooks have.

@@ -13,24 +13,16 @@ use sha2::Sha256;
 use url::Url;
 use uuid::Uuid;
 
-use super::submission::unique_key;
+use super::submission::{WEBHOOK, is_reserved, unique_key};
 use crate::base::WebhookKeys;
 use crate::services::jobs::command::Submission;
 use crate::services::jobs::event::{EndFacts, JobEnd, Status};
-
-/// Reserved, with all names below it, as types of jobs and as ids of workers.
-pub const WEBHOOK: &str = "quipu.webhook";
 
 /// Priority of webhooks.
 const PRIORITY: i16 = 3;
 
 /// Most transactions that a reader of the journal covers at once.
 const TRANSACTIONS_MAX: u64 = 1_000;
-
-/// Whether a type, or the id of a worker, belongs to webhooks.
-pub(super) fn is_reserved(word: &str) -> bool {
-    word.strip_prefix(WEBHOOK).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-}
 
 /// The type of the webhooks for the receiver with this name. Each receiver has a queue of its own, so that one that
 /// does not answer delays no other.
