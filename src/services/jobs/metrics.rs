@@ -115,6 +115,9 @@ impl JobMetrics {
         LEASED.register(registry, self.leased.clone());
         STEPS.register(registry, self.steps.clone());
         CLAIMS_IN_VAIN.register(registry, self.in_vain.clone());
+        for outcome in DeliveryOutcome::WORDS {
+            self.webhooks.get_or_create(&OutcomeLabel { outcome });
+        }
         WEBHOOKS.register(registry, self.webhooks.clone());
         REFUSALS.register(registry, self.refused.clone());
         WAITING.register(registry, self.waiting.clone());
