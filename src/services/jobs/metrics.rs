@@ -116,7 +116,7 @@ impl JobMetrics {
         STEPS.register(registry, self.steps.clone());
         CLAIMS_IN_VAIN.register(registry, self.in_vain.clone());
         for outcome in DeliveryOutcome::WORDS {
-            self.webhooks.get_or_create(&OutcomeLabel { outcome });
+            drop(self.webhooks.get_or_create(&OutcomeLabel { outcome }));
         }
         WEBHOOKS.register(registry, self.webhooks.clone());
         REFUSALS.register(registry, self.refused.clone());
