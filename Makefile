@@ -1,5 +1,5 @@
-# The two commands: `make run` and `make test`. Both install what is missing first and share one build profile, so the
-# second builds little. CARGO_TARGET_DIR is respected.
+# The two commands: `make run` and `make test`. Both install what is missing first and share the dependencies that they build.
+# CARGO_TARGET_DIR is respected.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,7 +12,7 @@ DATA ?= ./data
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-# Our own code without optimisation compiles in a third of the time; dependencies stay as they are. Its frames need more stack.
+# Our own code without optimisation compiles in a quarter of the time; dependencies stay as they are. Its frames need more stack.
 UNOPTIMISED := CARGO_PROFILE_DEV_OPT_LEVEL=0 RUST_MIN_STACK=33554432
 
 .PHONY: help
@@ -26,7 +26,7 @@ run: build ## Archive the bundled sample: PostgreSQL, PgBouncer, Quipu and a sma
 
 .PHONY: test
 test: deps-test check ## Everything that CI checks: formatting, lints, documentation, all tests (about 30 minutes on 2 cores)
-	CARGO='$(CARGO)' scripts/test
+	$(UNOPTIMISED) CARGO='$(CARGO)' scripts/test
 
 .PHONY: quick
 quick: deps ## While you work: formatting, lints, unit tests, rules of the architecture (two minutes after a change)
@@ -59,8 +59,8 @@ dist: deps ## The program as images and packages ship it: smaller and stripped, 
 .PHONY: check
 check: ## Formatting, lints and documentation, each a refusal
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+	$(UNOPTIMISED) $(CARGO) clippy --locked --all-targets -- -D warnings
+	$(UNOPTIMISED) RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 
 .PHONY: deps
 deps: ## Install what running needs and this machine lacks (Debian, Ubuntu; elsewhere says what)
