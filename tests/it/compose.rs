@@ -281,7 +281,7 @@ fn postgresql_has_a_connection_for_every_container_and_every_role() {
     }
     let (pool_size, all) = (number_of(&databases, "pool_size"), number_of(&databases, "max_db_connections"));
     let commands = 10;
-    assert_eq!((through_pgbouncer, direct_max), (50, 10));
+    assert_eq!((through_pgbouncer, direct_max), (55, 10));
     assert!(through_pgbouncer + commands <= pool_size);
     let people = 3 * number_of(&pools, "max_user_connections");
     let writers = 20;

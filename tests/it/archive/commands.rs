@@ -28,6 +28,7 @@ async fn the_ready_file_is_private_and_names_every_door() {
     let expected = [
         "console",
         "finder",
+        "jobs",
         "messages",
         "messages-http",
         "observer",
