@@ -227,7 +227,7 @@ COMMENT ON FUNCTION quipu_append_jobs(bigint[], integer[], text[], text[], text[
 CREATE OR REPLACE FUNCTION quipu_submit_job(
     type text, metadata jsonb DEFAULT NULL, priority integer DEFAULT 3, run_at timestamptz DEFAULT NULL, attempts_max integer DEFAULT 3,
     idempotency_key text DEFAULT NULL, source_hash text DEFAULT NULL, depends_on bigint[] DEFAULT NULL, tags jsonb DEFAULT NULL)
-RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET standard_conforming_strings = on AS $$
 #variable_conflict use_column
 DECLARE
     refused text; number bigint; unique_key bytea; found record;
