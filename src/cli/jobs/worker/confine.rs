@@ -13,6 +13,9 @@ use nix::unistd::{Pid, getppid};
 
 use crate::telemetry::notice;
 
+/// Limits the address space to the first argument, KiB, and becomes the command in the others.
+const LIMIT_MEMORY: &str = "ulimit -v \"$1\" && shift && exec \"$@\"";
+
 /// The exit code of shells for a command that cannot be run.
 const NOT_RUN: u8 = 127;
 
@@ -37,9 +40,14 @@ impl Confined {
     /// Never returns if the command can be run.
     pub(in crate::cli) fn run(self) -> ExitCode {
         let Some((program, arguments)) = self.command.split_first() else { return ExitCode::from(NOT_RUN) };
-        // Made before the limits are set: afterwards there may be no memory for it.
         let mut command = Command::new(program);
         command.args(arguments);
+        // A shell limits the memory, because it needs little itself. This program may need more than the limit before the
+        // command takes its place, and would end by a signal.
+        if let Some(bytes) = self.memory {
+            command = Command::new("/bin/sh");
+            command.args(["-c", LIMIT_MEMORY, "sh"]).arg((bytes / 1024).to_string()).args(&self.command);
+        }
         if let Err(error) = self.confine() {
             notice(format_args!("quipu: the limits of the command cannot be set: {error}"));
             return ExitCode::from(NOT_RUN);
@@ -57,9 +65,6 @@ impl Confined {
         }
         setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
         setrlimit(Resource::RLIMIT_FSIZE, self.file_size, self.file_size)?;
-        if let Some(bytes) = self.memory {
-            setrlimit(Resource::RLIMIT_AS, bytes, bytes)?;
-        }
         Ok(())
     }
 }
