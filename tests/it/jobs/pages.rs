@@ -238,7 +238,7 @@ async fn workers_are_drained_suspended_resumed_and_removed() {
     }
     assert_eq!(form(room, "/actions/workers/w%2F1/remove", "").await.status, 303);
     page(room, "/workers").await.has(&["No worker has registered yet."]);
-    assert_eq!(form(room, "/actions/workers/nobody/drain", "").await.status, 404);
+    assert_eq!(form(room, "/actions/workers/unknown/drain", "").await.status, 404);
     let by = "SELECT count(*) FROM job_worker_log WHERE actor = 'local' AND kind IN ('draining', 'resumed', 'suspended', 'removed')";
     assert_eq!(number(&database, by).await, 4);
 }

@@ -131,7 +131,7 @@ async fn administrators_create_workers_with_secrets_and_enable_and_disable_them(
     assert_eq!(act("/actions/workers", "id=w%2F1&type=pdf").await.status, 409, "it exists");
     assert_eq!(act("/actions/workers", "id=&type=pdf").await.status, 400);
     for action in ["enable", "disable", "regenerate"] {
-        assert_eq!(act(&format!("/actions/workers/nobody/{action}"), "").await.status, 404, "{action}");
+        assert_eq!(act(&format!("/actions/workers/unknown/{action}"), "").await.status, 404, "{action}");
     }
     // A program on this machine is shown the forms, and asked for a token; others are not shown them.
     page(room, "/workers").await.has(&["<h2 id=\"new-title\">New worker"]);
