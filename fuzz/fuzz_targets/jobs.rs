@@ -43,6 +43,7 @@ fn state([status, attempt, failures, worker]: [u8; 4]) -> JobState {
     JobState {
         job: JOB,
         step: attempt * 2,
+        kind: if is_running { Kind::Leased } else { Kind::Submitted },
         job_type: "pdf".to_owned(),
         status,
         priority: 3,

@@ -176,6 +176,8 @@ pub struct JobState {
     pub job: i64,
     /// The last step; 0 right after the submission.
     pub step: i32,
+    /// What the last step recorded.
+    pub kind: Kind,
     /// Type of the job.
     pub job_type: String,
     /// Status.

@@ -18,7 +18,7 @@ const NAME_BYTES_MAX: usize = 256;
 
 /// Largest result and largest metadata of a worker as JSON, bytes, as the server has them.
 const RESULT_BYTES_MAX: usize = 262_144;
-const WORKER_METADATA_BYTES_MAX: usize = 65_536;
+const WORKER_METADATA_BYTES_MAX: usize = 4_096;
 
 /// Longest error, bytes; the rest is cut.
 const ERROR_BYTES_MAX: usize = 4_000;

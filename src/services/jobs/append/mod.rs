@@ -20,6 +20,7 @@ mod working;
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use uuid::Uuid;
 
 pub use beats::Beats;
@@ -38,7 +39,7 @@ pub use working::{
     move_cursor, read_cursor, ready_now, record_beats, rotate_ready, types_with_ready_jobs, unblocked_jobs,
 };
 
-use super::command::JobCommand;
+use super::command::{Change, JobCommand};
 use super::decide::{NotServed, Refusal, Settled};
 use super::event::{ClaimedJob, Status};
 use super::metrics::JobMetrics;
@@ -93,6 +94,26 @@ pub struct JobJournal {
     pub running_max: BTreeMap<String, i32>,
 }
 
+/// What a change adds to the journal beside words: progress, result or context.
+fn detail_of(change: &Change) -> Option<&Value> {
+    match change {
+        Change::Heartbeat { progress: detail, .. }
+        | Change::Complete { result: detail, .. }
+        | Change::Fail { context: detail, .. } => detail.as_ref(),
+        Change::Release { .. }
+        | Change::Cancel { .. }
+        | Change::Reprioritize { .. }
+        | Change::Retry { .. }
+        | Change::Expire
+        | Change::Unblock => None,
+    }
+}
+
+/// Bytes of a JSON value as text.
+fn bytes_of(value: &Value) -> usize {
+    value.to_string().len()
+}
+
 impl Journal for JobJournal {
     type Command = JobCommand;
     type Answer = JobAnswer;
@@ -106,11 +127,11 @@ impl Journal for JobJournal {
     fn weight(command: &JobCommand) -> usize {
         match command {
             JobCommand::Submit(submission) => {
-                // Tags and metadata are bounded; metadata is by far the larger.
-                1 + submission.metadata.as_ref().map_or(0, |metadata| metadata.to_string().len()) / 4_096
+                // Tags are bounded, and metadata is by far the larger.
+                1 + submission.metadata.as_ref().map_or(0, bytes_of) / 4_096
             }
             JobCommand::Claim(claim) => claim.count.max(1),
-            JobCommand::Change(_) => 1,
+            JobCommand::Change(change) => 1 + detail_of(&change.change).map_or(0, bytes_of) / 4_096,
         }
     }
 

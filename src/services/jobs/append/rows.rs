@@ -60,6 +60,7 @@ fn state(row: &Row) -> Result<(i64, (JobState, i64)), Error> {
     let state = JobState {
         job,
         step: row.get(1),
+        kind: kind(row.get(2))?,
         job_type: row.get(3),
         status: status(row.get(4))?,
         priority: row.get(5),

@@ -23,6 +23,7 @@ impl Life {
         let state = JobState {
             job: 1,
             step: 0,
+            kind: Kind::Submitted,
             job_type: "pdf".to_owned(),
             status: Status::Pending,
             priority: 3,
@@ -63,6 +64,7 @@ impl Life {
         };
         self.state = JobState {
             step: entry.step,
+            kind: entry.kind,
             status: entry.status,
             priority: entry.priority,
             attempt: entry.attempt,
@@ -270,6 +272,28 @@ fn progress_is_recorded_every_ten_seconds() {
     let life = life.at(10).when(progress(fence("a", 1, 1)));
     assert_eq!((life.entries.len(), life.entries[1].kind), (2, Kind::Progress));
     assert_eq!(life.state.lease.unwrap().expires_us, 70 * S);
+}
+
+#[test]
+fn a_worker_that_asks_for_other_lengths_is_not_recorded_each_time() {
+    let ask = |lease_s| Change::Heartbeat {
+        fence: fence("a", 1, 1),
+        lease_s: Some(lease_s),
+        progress: Some("x".into()),
+    };
+    let life = Life::submitted(3).leased("a", 1).at(1).when(ask(600));
+    assert_eq!(life.state.lease.as_ref().map(|lease| lease.length_s), Some(600), "the first one counts at once");
+    let mut life = life;
+    for second in 1..11 {
+        for lease_s in [601, 86_400, 10] {
+            life = life.at(second).when(ask(lease_s));
+        }
+    }
+    assert_eq!(life.entries.len(), 2, "nothing within ten seconds of the last entry");
+    let life = life.at(11).when(ask(10));
+    assert_eq!((life.entries.len(), life.state.lease.as_ref().unwrap().expires_us), (3, 21 * S));
+    let life = life.at(15).when(ask(601)).at(16).when(ask(601));
+    assert_eq!(life.entries.len(), 4, "half of it is over");
 }
 
 #[test]

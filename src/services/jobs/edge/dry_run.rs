@@ -137,7 +137,7 @@ mod tests {
     use super::*;
     use crate::services::jobs::command::FencedLease;
     use crate::services::jobs::decide::lease_token;
-    use crate::services::jobs::event::Lease;
+    use crate::services::jobs::event::{Kind, Lease};
 
     const KEY: LeaseKey = [7; 32];
     const LEASE: FencedLease = FencedLease { attempt: 1, claim: Uuid::nil() };
@@ -147,6 +147,7 @@ mod tests {
         let state = JobState {
             job: 1,
             step: 1,
+            kind: Kind::Leased,
             job_type: "pdf".to_owned(),
             status: Status::Running,
             priority: 3,

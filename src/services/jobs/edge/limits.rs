@@ -18,11 +18,14 @@ pub(super) const NAME_BYTES_MAX: usize = 256;
 /// refusal.
 pub(super) const ERROR_BYTES_MAX: usize = 4_000;
 
-/// Largest result, context and progress as JSON, bytes: large results belong into objects.
+/// Largest result and context as JSON, bytes: large results belong into objects.
 pub(super) const DETAIL_BYTES_MAX: usize = 262_144;
 
-/// Largest metadata of a worker as JSON, bytes.
-pub(super) const WORKER_METADATA_BYTES_MAX: usize = 65_536;
+/// Largest progress as JSON, bytes: each lease may record one every few seconds, and no entry is ever deleted.
+pub(super) const PROGRESS_BYTES_MAX: usize = 16_384;
+
+/// Largest metadata of a worker as JSON, bytes: all workers are listed together.
+pub(super) const WORKER_METADATA_BYTES_MAX: usize = 4_096;
 
 /// Jobs of one page, and how far a page may begin from the first job; older jobs are listed with `before`.
 pub(super) const PAGE_MAX: i32 = 100;

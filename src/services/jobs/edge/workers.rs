@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::JobsState;
 use super::access::{Body, Client};
-use super::limits::{DETAIL_BYTES_MAX, NAME_BYTES_MAX, WORKER_METADATA_BYTES_MAX};
+use super::limits::{NAME_BYTES_MAX, PROGRESS_BYTES_MAX, WORKER_METADATA_BYTES_MAX};
 use super::refusal::Refused;
 use super::shapes::{WorkerJson, list_or_null, worker_config};
 use crate::http::Failure;
@@ -96,7 +96,7 @@ pub(super) struct BeatBody {
 impl BeatBody {
     /// The job that a worker says it works on, and the heartbeat for it.
     pub(super) fn checked(self, worker: String) -> Result<Option<(i64, Change)>, Refused> {
-        check_detail("progress", self.progress.as_ref(), DETAIL_BYTES_MAX)?;
+        check_detail("progress", self.progress.as_ref(), PROGRESS_BYTES_MAX)?;
         let fence = Fence { worker: Some(worker), lease: None };
         let beat = Change::Heartbeat { fence, lease_s: None, progress: self.progress };
         Ok(self.job_id.map(|job| (job, beat)))

@@ -120,6 +120,7 @@ impl Journal {
         JobState {
             job: number(job),
             step: i32::try_from(steps.len()).unwrap(),
+            kind: last.map_or(Kind::Submitted, |step| step.kind),
             job_type: TYPE.to_owned(),
             status,
             priority: 3,
