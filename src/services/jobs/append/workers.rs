@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::rows;
 use crate::services::jobs::command::WorkerCommand;
-use crate::services::jobs::decide::{WorkerRefusal, change_worker};
-use crate::services::jobs::event::{WorkerEvent, WorkerState};
+use crate::services::jobs::decide::{WORKERS_MAX, WorkerRefusal, change_worker};
+use crate::services::jobs::event::{WorkerEvent, WorkerState, WorkerStatus};
 use crate::store::Error;
 use crate::store::append::{Client, Journal};
 
@@ -65,9 +65,18 @@ impl Journal for WorkerJournal {
             }
             let ids: Vec<&str> = open.iter().map(|place| commands[*place].worker.as_str()).collect();
             let states = rows::workers(client, &ids).await?;
+            let begins = |place: usize| begins(&states, &commands[place]);
+            let has_new = open.iter().any(|place| begins(*place));
+            let mut room = if has_new { room_for_workers(client).await? } else { 0 };
             let mut steps: Vec<(usize, WorkerState)> = Vec::new();
             for place in open {
-                match decided(&states, &commands[place]) {
+                let is_full = begins(place) && room <= 0;
+                let decided =
+                    if is_full { Err(WorkerRefusal::Full) } else { decided(&states, &commands[place]) };
+                if decided.is_ok() && begins(place) {
+                    room -= 1;
+                }
+                match decided {
                     Ok(Some(state)) => steps.push((place, state)),
                     Ok(None) => {
                         let state = states.get(&commands[place].worker).cloned();
@@ -96,6 +105,23 @@ impl Journal for WorkerJournal {
     ) -> Result<Option<Vec<WorkerAnswer>>, Error> {
         Ok(None)
     }
+}
+
+/// Whether a command is about a worker that is not known, or was removed, and begins it.
+fn begins(states: &HashMap<String, WorkerState>, command: &WorkerCommand) -> bool {
+    let is_known = states.get(&command.worker).is_some_and(|known| known.status != WorkerStatus::Removed);
+    !is_known && matches!(command.event, WorkerEvent::Created | WorkerEvent::Registered)
+}
+
+/// How many more workers there may be. Another process may begin some at the same time.
+async fn room_for_workers(client: &Client) -> Result<i64, Error> {
+    let rows = client
+        .query_typed(
+            "-- count_job_workers\nSELECT $1 - count(*) FROM (SELECT FROM job_workers LIMIT $1) w",
+            &[(&WORKERS_MAX, Type::INT8)],
+        )
+        .await?;
+    Ok(rows.first().map_or(0, |row| row.get(0)))
 }
 
 /// The next state of a worker; `None` if nothing changes. A worker that registers as it is registered already

@@ -20,7 +20,7 @@ pub struct Beat {
     pub job: Option<i64>,
 }
 
-/// Records heartbeats, one per worker. The commit does not wait for the disk: a lost one only makes a worker
+/// Records heartbeats of workers that have registered or were created, one per worker: a made-up id leaves nothing. The commit does not wait for the disk: a lost one only makes a worker
 /// look quiet for some seconds.
 pub async fn record_beats(pools: &Pools, beats: &[Beat]) -> Result<(), Error> {
     let workers: Vec<&str> = beats.iter().map(|beat| beat.worker.as_str()).collect();
@@ -31,7 +31,8 @@ pub async fn record_beats(pools: &Pools, beats: &[Beat]) -> Result<(), Error> {
             "-- record_job_beats
              INSERT INTO job_beats AS b (worker, seen_at, job)
              SELECT w.worker, clock_timestamp(), w.job
-             FROM set_config('synchronous_commit', 'off', true), unnest($1::text[], $2::bigint[]) AS w (worker, job) ORDER BY 1
+             FROM set_config('synchronous_commit', 'off', true), unnest($1::text[], $2::bigint[]) AS w (worker, job)
+             WHERE EXISTS (SELECT FROM job_worker_log l WHERE l.worker = w.worker) ORDER BY 1
              ON CONFLICT (worker) DO UPDATE SET seen_at = excluded.seen_at, job = excluded.job",
             &[(&workers, Type::TEXT_ARRAY), (&jobs, Type::INT8_ARRAY)],
         )

@@ -50,4 +50,4 @@ pub use submission::{
 };
 pub use transition::{Decision, Refusal, Settled, decide, repeated};
 pub use webhook::{Answer, Receiver, WebhookTask, Window, body_of, signature, webhook_type, window};
-pub use worker::{WorkerRefusal, change_worker, is_new_beat};
+pub use worker::{WORKERS_MAX, WorkerRefusal, change_worker, is_new_beat};

@@ -3,6 +3,9 @@
 use crate::services::jobs::command::WorkerCommand;
 use crate::services::jobs::event::{WorkerEvent, WorkerState, WorkerStatus};
 
+/// Most workers that are not removed. Each is looked at again and again, and listed.
+pub const WORKERS_MAX: i64 = 10_000;
+
 /// Least time between two records of a worker's heartbeat, microseconds.
 const BEAT_INTERVAL_US: i64 = 5_000_000;
 
@@ -18,6 +21,9 @@ pub enum WorkerRefusal {
     /// It is disabled or removed.
     #[error("the worker is disabled")]
     Disabled,
+    /// There are [`WORKERS_MAX`] others.
+    #[error("there are {WORKERS_MAX} workers, which is the most: remove those that are gone")]
+    Full,
 }
 
 /// The state of a worker after an event; `None` if the event changes nothing.

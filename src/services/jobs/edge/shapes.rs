@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize as _, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::config::Jobs;
@@ -186,7 +187,7 @@ pub(super) struct WorkerJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     current_job_id: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<&'a Value>,
+    metadata: Option<&'a RawValue>,
     enabled: bool,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
@@ -202,7 +203,7 @@ impl<'a> WorkerJson<'a> {
             status: &view.status,
             last_heartbeat: view.seen_at,
             current_job_id: view.job.filter(|_| view.status == "online" || view.status == "draining"),
-            metadata: view.metadata.as_ref(),
+            metadata: view.metadata.as_deref().and_then(raw),
             enabled: view.is_enabled,
             created_at: view.created_at,
             updated_at: view.updated_at,
@@ -222,6 +223,17 @@ pub(super) fn token_json(token: &StoredToken) -> Value {
         value["expires_at"] = json!(expires_at);
     }
     value
+}
+
+/// A JSON text as it is, which is written without being taken apart: a tree of it needs up to a hundred times its
+/// bytes, and a number or a depth that its parser refuses would be an error.
+fn raw(text: &str) -> Option<&RawValue> {
+    serde_json::from_str(text).ok()
+}
+
+/// A list as the original writes it: `null` instead of an empty one. It is serialized without a tree.
+pub(super) fn some_or_null<T>(items: Vec<T>) -> Option<Vec<T>> {
+    (!items.is_empty()).then_some(items)
 }
 
 /// A list as the original writes it: `null` instead of an empty one.

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -9,11 +10,11 @@ use super::JobsState;
 use super::access::{Body, Client};
 use super::limits::{NAME_BYTES_MAX, PROGRESS_BYTES_MAX, WORKER_METADATA_BYTES_MAX};
 use super::refusal::Refused;
-use super::shapes::{WorkerJson, list_or_null, worker_config};
+use super::shapes::{WorkerJson, some_or_null, worker_config};
 use crate::http::Failure;
 use crate::services::jobs::append::WorkerAnswer;
 use crate::services::jobs::command::{Change, Fence, WorkerCommand, WorkerProfile};
-use crate::services::jobs::decide::{Scope, TYPE_BYTES_MAX, check_detail, check_text};
+use crate::services::jobs::decide::{Scope, TYPE_BYTES_MAX, WORKERS_MAX, check_detail, check_text};
 use crate::services::jobs::event::{WorkerEvent, WorkerState};
 use crate::services::jobs::read;
 
@@ -135,14 +136,14 @@ pub(super) async fn unregister(
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
 }
 
-pub(super) async fn list(State(state): State<JobsState>, client: Client) -> Result<Json<Value>, Failure> {
+pub(super) async fn list(State(state): State<JobsState>, client: Client) -> Result<Response, Failure> {
     let answer = async {
         client.require(Scope::Read)?;
-        let workers = read::workers(&state.parts().pools.session).await?;
+        let workers = read::workers(&state.parts().pools.session, WORKERS_MAX, true).await?;
         let workers: Vec<WorkerJson<'_>> = workers.iter().map(WorkerJson::of).collect();
-        Ok(list_or_null(&workers))
+        Ok(Json(some_or_null(workers)).into_response())
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    answer.await.map_err(|refused: Refused| state.refuse(refused))
 }
 
 /// Something that people do to a worker.

@@ -14,4 +14,6 @@ pub use schedules::{Schedule, schedules};
 pub use stats::{Stats, TypeCount, counts, stats};
 pub use stream::{StreamEntry, StreamPage, entries, newest_snapshot};
 pub use users::{AuditEntry, SessionRecord, UserView, audit, session, sessions, users};
-pub use workers::{RestlessWorkers, WorkerView, restless_workers, worker, workers};
+pub use workers::{
+    RestlessWorkers, WorkerCounts, WorkerView, restless_workers, worker, worker_counts, workers,
+};

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use sqlx::PgPool;
 
+use super::workers::{WorkerCounts, worker_counts};
 use crate::store::Error;
 
 /// Number of jobs of a type and status.
@@ -21,12 +22,8 @@ pub struct TypeCount {
 pub struct Stats {
     /// Numbers of jobs by type and status.
     pub counts: Vec<TypeCount>,
-    /// Workers that are not removed.
-    pub workers: i64,
-    /// Workers that are online.
-    pub online: i64,
-    /// Workers that are offline.
-    pub offline: i64,
+    /// Numbers of workers.
+    pub workers: WorkerCounts,
 }
 
 impl Stats {
@@ -51,15 +48,5 @@ pub async fn counts(pool: &PgPool) -> Result<Vec<TypeCount>, Error> {
 
 /// Totals of jobs and workers.
 pub async fn stats(pool: &PgPool) -> Result<Stats, Error> {
-    let counts = counts(pool).await?;
-    let workers = super::workers::workers(pool).await?;
-    let of = |status: &str| {
-        i64::try_from(workers.iter().filter(|worker| worker.status == status).count()).unwrap_or(i64::MAX)
-    };
-    Ok(Stats {
-        counts,
-        workers: i64::try_from(workers.len()).unwrap_or(i64::MAX),
-        online: of("online"),
-        offline: of("offline"),
-    })
+    Ok(Stats { counts: counts(pool).await?, workers: worker_counts(pool).await? })
 }

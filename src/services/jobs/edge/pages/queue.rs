@@ -189,7 +189,7 @@ impl Queue<'_> {
                     dt { (link(Status::Running, "Running")) }
                     dd { (grouped(of(Status::Running))) }
                     dd.note {
-                        a href="/workers" { (grouped(self.stats.online)) " of " (grouped(self.stats.workers)) " workers online" }
+                        a href="/workers" { (grouped(self.stats.workers.online)) " of " (grouped(self.stats.workers.all)) " workers online" }
                     }
                 }
                 div {
