@@ -9,8 +9,8 @@ mod users;
 mod workers;
 
 pub use access::{StoredToken, TokenRecord, WorkerRecord, token, tokens, worker_by_secret};
-pub use jobs::{HistoryEntry, JobFilter, JobView, history, job, job_numbers, jobs};
-pub use schedules::{Schedule, schedules};
+pub use jobs::{HistoryEntry, JobFilter, JobView, bare_jobs, history, job, job_numbers, jobs};
+pub use schedules::{Schedule, schedule_values, schedules};
 pub use stats::{Stats, TypeCount, counts, stats};
 pub use stream::{StreamEntry, StreamPage, entries, newest_snapshot};
 pub use users::{AuditEntry, SessionRecord, UserView, audit, session, sessions, users};

@@ -85,7 +85,7 @@ pub(super) async fn page(
             offset,
             stats: read::stats(pool).await?,
             backlog: job_backlog(pool).await?,
-            jobs: read::jobs(pool, filter, offset, PAGE_DEFAULT).await?,
+            jobs: read::bare_jobs(pool, filter, offset, PAGE_DEFAULT).await?,
             is_manager: visitor.may(Scope::Manage),
             file_bytes_max: visitor.may(Scope::Submit).then(|| form_file_bytes_max(&state)).flatten(),
         })
