@@ -29,7 +29,7 @@ pub use files::{FileJournal, HeldLease, UncheckedSource, file_facts, held_lease,
 pub use import::{StoredImport, import_jobs};
 pub use numbers::JobNumbers;
 pub use queue::{Queue, ReadyNotice};
-pub use schedules::{SCHEDULES_MAX, ScheduleAnswer, ScheduleJournal};
+pub use schedules::{ScheduleAnswer, ScheduleJournal};
 pub use users::{UserAnswer, UserJournal, begin_login, forget_expired_sessions, take_login};
 pub use waiters::{Waiters, Waiting};
 pub use webhooks::{begin_webhooks, end_facts, ends, present_snapshot};

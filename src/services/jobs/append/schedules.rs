@@ -4,6 +4,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::services::jobs::command::ScheduleCommand;
+use crate::services::jobs::decide::SCHEDULES_MAX;
 use crate::store::Error;
 use crate::store::append::{Client, Journal};
 
@@ -17,9 +18,6 @@ pub enum ScheduleAnswer {
     /// There are [`SCHEDULES_MAX`] others.
     Full,
 }
-
-/// Most schedules in force. All are looked at each second.
-pub const SCHEDULES_MAX: i64 = 1_000;
 
 /// The journal of schedules.
 #[derive(Debug)]

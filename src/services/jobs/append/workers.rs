@@ -31,11 +31,20 @@ pub enum WorkerAnswer {
 #[derive(Debug)]
 pub struct WorkerJournal;
 
+/// The secrets of a worker end with it: a registration of the same id does not bring them back.
 const APPEND: &str = "-- append_worker_steps
-    INSERT INTO job_worker_log (worker, step, kind, status, is_enabled, type, name, metadata, actor)
-    SELECT * FROM unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::boolean[], $6::text[], $7::text[], $8::jsonb[], $9::text[])
-    ORDER BY 1
-    ON CONFLICT DO NOTHING RETURNING worker";
+    WITH stored AS (
+        INSERT INTO job_worker_log (worker, step, kind, status, is_enabled, type, name, metadata, actor)
+        SELECT * FROM unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::boolean[], $6::text[], $7::text[], $8::jsonb[], $9::text[])
+        ORDER BY 1
+        ON CONFLICT DO NOTHING RETURNING worker, status, actor),
+    revoked AS (
+        INSERT INTO job_credentials (kind, secret_sha256, name, worker, is_admin, scopes, expires_at, actor)
+        SELECT 'revoked', c.secret_sha256, c.name, c.worker, c.is_admin, c.scopes, c.expires_at, s.actor
+        FROM stored s JOIN job_credentials c ON c.worker = s.worker AND c.kind = 'created'
+        WHERE s.status = 'removed' ORDER BY c.secret_sha256
+        ON CONFLICT DO NOTHING)
+    SELECT worker FROM stored";
 
 impl Journal for WorkerJournal {
     type Command = WorkerCommand;

@@ -74,6 +74,8 @@ impl Refused {
             Self::Worker(WorkerRefusal::Unknown) => "worker_unknown",
             Self::Worker(WorkerRefusal::Exists) => "worker_exists",
             Self::Worker(WorkerRefusal::Disabled) => "worker_disabled",
+            Self::Worker(WorkerRefusal::OtherType) => "worker_other_type",
+            Self::Worker(WorkerRefusal::Reserved) => "worker_reserved",
             Self::Worker(WorkerRefusal::Full) => "workers_full",
             Self::Other(reason, _) => reason,
             Self::Store(Error::Data(_)) => "store_data",
@@ -96,7 +98,8 @@ impl Refused {
                 let status = match refusal {
                     WorkerRefusal::Unknown => StatusCode::NOT_FOUND,
                     WorkerRefusal::Exists | WorkerRefusal::Full => StatusCode::CONFLICT,
-                    WorkerRefusal::Disabled => StatusCode::FORBIDDEN,
+                    WorkerRefusal::Disabled | WorkerRefusal::OtherType => StatusCode::FORBIDDEN,
+                    WorkerRefusal::Reserved => StatusCode::BAD_REQUEST,
                 };
                 Rejection::new(status, refusal.to_string()).field("worker_id").into()
             }

@@ -13,9 +13,9 @@ use super::refusal::Refused;
 use super::shapes::{Members, member, raw};
 use crate::config::Jobs;
 use crate::http::Failure;
-use crate::services::jobs::append::{SCHEDULES_MAX, ScheduleAnswer};
+use crate::services::jobs::append::ScheduleAnswer;
 use crate::services::jobs::command::{Recurrence, ScheduleCommand};
-use crate::services::jobs::decide::{Scope, SubmissionFields, check_cron, check_submission, check_text};
+use crate::services::jobs::decide::{SCHEDULES_MAX, Scope, SubmissionFields, check_cron, check_submission, check_text};
 use crate::services::jobs::read::{self, Schedule};
 
 fn schedule_json(schedule: &Schedule) -> Members {

@@ -2,13 +2,14 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::JobsState;
 use super::access::{Body, Client};
-use super::limits::{NAME_BYTES_MAX, PROGRESS_BYTES_MAX, WORKER_METADATA_BYTES_MAX};
+use super::limits::{NAME_BYTES_MAX, PROGRESS_BYTES_MAX, REGISTRATIONS_PER_MINUTE, WORKER_METADATA_BYTES_MAX};
 use super::refusal::Refused;
 use super::shapes::{WorkerJson, some_or_null, worker_config};
 use crate::http::Failure;
@@ -28,6 +29,11 @@ impl JobsState {
         profile: Option<WorkerProfile>,
     ) -> Result<WorkerState, Refused> {
         check_text("worker_id", worker, NAME_BYTES_MAX)?;
+        let is_own = matches!(event, WorkerEvent::Registered | WorkerEvent::Unregistered);
+        if is_own && !self.admits_registration(worker) {
+            let why = format!("a worker registers and unregisters at most {REGISTRATIONS_PER_MINUTE} times a minute");
+            return Err(Refused::coded(StatusCode::TOO_MANY_REQUESTS, "too_many", why));
+        }
         let command =
             WorkerCommand { worker: worker.to_owned(), event, profile, actor: client.actor.label() };
         match self.parts().workers.append(command).await? {

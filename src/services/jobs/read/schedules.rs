@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgPool;
 
-use crate::services::jobs::append::SCHEDULES_MAX;
+use crate::services::jobs::decide::SCHEDULES_MAX;
 use crate::store::Error;
 
 /// A schedule in force.
