@@ -282,7 +282,11 @@ fn a_worker_that_asks_for_other_lengths_is_not_recorded_each_time() {
         progress: Some("x".into()),
     };
     let life = Life::submitted(3).leased("a", 1).at(1).when(ask(600));
-    assert_eq!(life.state.lease.as_ref().map(|lease| lease.length_s), Some(600), "the first one counts at once");
+    assert_eq!(
+        life.state.lease.as_ref().map(|lease| lease.length_s),
+        Some(600),
+        "the first one counts at once"
+    );
     let mut life = life;
     for second in 1..11 {
         for lease_s in [601, 86_400, 10] {

@@ -113,8 +113,7 @@ fn decide_from_any(state: &JobState, change: &JobChange, now_us: i64) -> Decisio
             let is_half_over = lease.expires_us - now_us <= i64::from(lease.length_s) * 500_000;
             let is_due = now_us - state.logged_us >= PROGRESS_INTERVAL_US;
             // The first time, another length counts at once: the worker may not be heard of for long afterwards.
-            let is_other_length =
-                length_s != lease.length_s && (is_due || state.kind == Kind::Leased);
+            let is_other_length = length_s != lease.length_s && (is_due || state.kind == Kind::Leased);
             if !is_half_over && !is_other_length && !(is_due && progress.is_some()) {
                 return settled(Status::Running, Some(lease.expires_us), false);
             }

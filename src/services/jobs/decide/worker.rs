@@ -84,9 +84,8 @@ pub fn change_worker(
         }
         // The actor of a request with the worker's own secret.
         let is_own = command.actor.strip_prefix("worker:") == Some(command.worker.as_str());
-        let is_other_type = |known: &WorkerState| {
-            profile.is_some_and(|profile| profile.job_type != known.job_type)
-        };
+        let is_other_type =
+            |known: &WorkerState| profile.is_some_and(|profile| profile.job_type != known.job_type);
         if is_own && present.is_some_and(is_other_type) {
             return Err(WorkerRefusal::OtherType);
         }
@@ -112,9 +111,11 @@ pub fn change_worker(
         WorkerEvent::Enabled => (known.status, true),
         WorkerEvent::Disabled => (known.status, false),
         WorkerEvent::Removed => (WorkerStatus::Removed, known.is_enabled),
-        WorkerEvent::Unregistered | WorkerEvent::Lost | WorkerEvent::Returned | WorkerEvent::Created | WorkerEvent::Registered => {
-            (known.status, known.is_enabled)
-        }
+        WorkerEvent::Unregistered
+        | WorkerEvent::Lost
+        | WorkerEvent::Returned
+        | WorkerEvent::Created
+        | WorkerEvent::Registered => (known.status, known.is_enabled),
     };
     if (status, is_enabled) == (known.status, known.is_enabled) {
         return Ok(None);
@@ -191,7 +192,9 @@ mod tests {
 
     #[test]
     fn a_registration_gives_back_nothing_that_a_person_took() {
-        use WorkerEvent::{Created, Disabled, Enabled, Registered, Removed, Resumed, Suspended, Unregistered};
+        use WorkerEvent::{
+            Created, Disabled, Enabled, Registered, Removed, Resumed, Suspended, Unregistered,
+        };
         assert_eq!(status(&[Registered, Suspended, Registered]), (WorkerStatus::Suspended, true));
         let away = [Registered, Suspended, Unregistered, Registered];
         assert_eq!(status(&away), (WorkerStatus::Suspended, true));

@@ -15,7 +15,9 @@ use crate::config::Jobs;
 use crate::http::Failure;
 use crate::services::jobs::append::ScheduleAnswer;
 use crate::services::jobs::command::{Recurrence, ScheduleCommand};
-use crate::services::jobs::decide::{SCHEDULES_MAX, Scope, SubmissionFields, check_cron, check_submission, check_text};
+use crate::services::jobs::decide::{
+    SCHEDULES_MAX, Scope, SubmissionFields, check_cron, check_submission, check_text,
+};
 use crate::services::jobs::read::{self, Schedule};
 
 fn schedule_json(schedule: &Schedule) -> Members {

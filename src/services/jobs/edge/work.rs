@@ -50,7 +50,8 @@ async fn claim_jobs(
     let mut answer = Members::from([("job", member(&Value::Null))]);
     if !jobs.is_empty() {
         let key = state.lease_key().await?;
-        let mut leased: Vec<Members> = jobs.iter().map(|job| claimed_json(job, &claim.worker, &key)).collect();
+        let mut leased: Vec<Members> =
+            jobs.iter().map(|job| claimed_json(job, &claim.worker, &key)).collect();
         state.add_links(base, client, &jobs, &mut leased).await?;
         if let Some(first) = leased.first() {
             answer.clone_from(first);

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::access::Client;
-use super::limits::{CLAIM_JOBS_MAX, CLAIM_TYPES_MAX, DETAIL_BYTES_MAX, LEASE_S_MAX, LEASE_S_MIN, PROGRESS_BYTES_MAX, cut};
+use super::limits::{
+    CLAIM_JOBS_MAX, CLAIM_TYPES_MAX, DETAIL_BYTES_MAX, LEASE_S_MAX, LEASE_S_MIN, PROGRESS_BYTES_MAX, cut,
+};
 use super::refusal::Refused;
 use crate::config::Jobs;
 use crate::services::jobs::command::{Change, Claim, Fence};

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use super::JobsState;
 use super::access::{Body, Client};
-use super::limits::{NAME_BYTES_MAX, PROGRESS_BYTES_MAX, REGISTRATIONS_PER_MINUTE, WORKER_METADATA_BYTES_MAX};
+use super::limits::{
+    NAME_BYTES_MAX, PROGRESS_BYTES_MAX, REGISTRATIONS_PER_MINUTE, WORKER_METADATA_BYTES_MAX,
+};
 use super::refusal::Refused;
 use super::shapes::{WorkerJson, some_or_null, worker_config};
 use crate::http::Failure;
@@ -31,7 +33,9 @@ impl JobsState {
         check_text("worker_id", worker, NAME_BYTES_MAX)?;
         let is_own = matches!(event, WorkerEvent::Registered | WorkerEvent::Unregistered);
         if is_own && !self.admits_registration(worker) {
-            let why = format!("a worker registers and unregisters at most {REGISTRATIONS_PER_MINUTE} times a minute");
+            let why = format!(
+                "a worker registers and unregisters at most {REGISTRATIONS_PER_MINUTE} times a minute"
+            );
             return Err(Refused::coded(StatusCode::TOO_MANY_REQUESTS, "too_many", why));
         }
         let command =

@@ -38,8 +38,7 @@ impl Schedules {
     /// Submits the job of a schedule that is due.
     async fn submit(&self, schedule: &Schedule, due: DateTime<Utc>) -> Result<(), Error> {
         let key = format!("schedule {} {} {}", schedule.name, schedule.step, due.timestamp());
-        let (tags, metadata) =
-            schedule_values(&self.pools.session, &schedule.name, schedule.step).await?;
+        let (tags, metadata) = schedule_values(&self.pools.session, &schedule.name, schedule.step).await?;
         let submission = Submission {
             number: self.numbers.next().await?,
             job_type: schedule.job_type.clone(),

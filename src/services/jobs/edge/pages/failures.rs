@@ -106,7 +106,8 @@ mod tests {
             is_detail_left_out: false,
         };
         let detail = json!({ "traceback": "line 1\n<line 2>", "context": null });
-        let history = [entry("leased", 0, None, None), entry("failed", 12, Some("no font"), Some(detail.to_string()))];
+        let history =
+            [entry("leased", 0, None, None), entry("failed", 12, Some("no font"), Some(detail.to_string()))];
         let shown = failures(&history, at(60)).into_string();
         assert!(shown.contains("<pre><bdi>line 1\n&lt;line 2&gt;</bdi></pre>"), "{shown}");
         assert!(shown.contains("after 12\u{202f}s") && !shown.contains("context"), "{shown}");
