@@ -100,8 +100,7 @@ async fn stored_data_that_no_parser_takes_stops_no_claim_and_no_page() {
     let superuser = owner::connect(&database.superuser_url()).await.unwrap();
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
     let change = format!(
-        "SET session_replication_role = replica;
-         UPDATE jobs SET metadata = '{deep}', tags = '{{\"x\": 1e999}}' WHERE job = 1"
+        "ALTER TABLE jobs DISABLE TRIGGER refuse_change; UPDATE jobs SET metadata = '{deep}', tags = '{{\"x\": 1e999}}' WHERE job = 1"
     );
     superuser.batch_execute(&change).await.unwrap();
 
