@@ -100,17 +100,21 @@ pub async fn expired_leases(pools: &Pools, since_us: i64, most: i32) -> Result<(
     Ok((jobs, next_us))
 }
 
-/// Waiting jobs whose dependencies are completed, of those for which something became visible after snapshot
-/// `last`; all of them without one. Returns the snapshot to go on from, too.
-pub async fn unblocked_jobs(pools: &Pools, last: Option<&str>) -> Result<(Vec<i64>, String), Error> {
+/// Up to `most` waiting jobs whose dependencies are completed, of those for which something became visible after
+/// snapshot `last`; without one, of all. Returns the snapshot to go on from, too, when there were no more.
+pub async fn unblocked_jobs(
+    pools: &Pools,
+    last: Option<&str>,
+    most: i64,
+) -> Result<(Vec<i64>, String), Error> {
     let client = pools.write.get().await?;
     // One statement, so that the search sees what its own snapshot says.
     let rows = client
         .query_typed(
             "-- unblocked_jobs
              SELECT s.snapshot::text, u.job FROM (SELECT pg_current_snapshot() AS snapshot) s
-             LEFT JOIN LATERAL quipu_unblocked_jobs($1::text::pg_snapshot, s.snapshot) AS u (job) ON true",
-            &[(&last, Type::TEXT)],
+             LEFT JOIN LATERAL quipu_unblocked_jobs($1::text::pg_snapshot, s.snapshot) AS u (job) ON true LIMIT $2",
+            &[(&last, Type::TEXT), (&most, Type::INT8)],
         )
         .await?;
     let snapshot = rows.first().map(|row| row.get(0));
