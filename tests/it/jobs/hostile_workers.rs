@@ -238,3 +238,23 @@ async fn lists_and_histories_have_bounds_in_bytes_and_all_of_it_can_be_read() {
     assert_eq!((last["step"].as_i64(), &last["detail"]["context"]), (Some(before - 1), &json!(text)));
     assert_eq!(room.get("/jobs/1").await.0, 200);
 }
+
+#[tokio::test]
+async fn a_time_that_some_reader_cannot_hold_is_refused() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    for run_at in ["+262142-12-31T23:59:59.999999Z", "-262143-01-01T00:00:00Z", "1969-12-31T23:59:59Z"] {
+        let (status, answer) =
+            room.post("/api/jobs", &json!({ "type": "pdf", "unique": false, "run_at": run_at })).await;
+        assert_eq!((status, &answer["field"]), (400, &json!("run_at")), "{run_at}: {answer}");
+    }
+    let owner = database.owner().await;
+    for run_at in ["290000-01-01", "infinity", "1900-01-01"] {
+        let submit = format!("SELECT quipu_submit_job('pdf', run_at => '{run_at}')");
+        let refused = owner.batch_execute(&submit).await.unwrap_err();
+        let message = refused.as_db_error().map(|error| error.message().to_owned()).unwrap_or_default();
+        assert!(message.contains("run_at"), "{refused:?}");
+    }
+    room.ok("/api/jobs", &json!({ "type": "pdf", "unique": false, "run_at": "9999-12-31T23:59:59Z" })).await;
+    assert_eq!(room.get("/api/jobs").await.1["total"], 1);
+}

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike as _, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -82,6 +82,9 @@ impl SubmitBody {
             depends_on: &self.depends_on,
         };
         check_submission(&fields)?;
+        if self.run_at.is_some_and(|at| !(1970..=9999).contains(&at.year())) {
+            return Err(Refused::field("run_at", "must lie between 1970 and 9999"));
+        }
         let out_of_range = || Refused::field("priority", "is out of range");
         Ok(Submission {
             number: 0,
