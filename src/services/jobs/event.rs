@@ -176,8 +176,6 @@ pub struct JobState {
     pub job: i64,
     /// The last step; 0 right after the submission.
     pub step: i32,
-    /// What the last step recorded.
-    pub kind: Kind,
     /// Type of the job.
     pub job_type: String,
     /// Status.
@@ -198,6 +196,8 @@ pub struct JobState {
     pub ready_us: Option<i64>,
     /// When the last step was recorded, microseconds since 1970.
     pub logged_us: i64,
+    /// Whether the last step is the claim.
+    pub is_just_leased: bool,
 }
 
 /// One step to append.

@@ -50,6 +50,21 @@ use crate::store::{Error, Hints};
 /// more for each 4 KiB of its data.
 const BATCH_WEIGHT_MAX: usize = 1_024;
 
+/// 1, and 1 more for each 4 KiB of the value as text.
+fn weight_of(value: Option<&Value>) -> usize {
+    1 + value.map_or(0, |value| value.to_string().len() / 4_096)
+}
+
+/// The progress, result or context that a change brings.
+fn detail(change: &Change) -> Option<&Value> {
+    match change {
+        Change::Heartbeat { progress, .. } => progress.as_ref(),
+        Change::Complete { result, .. } => result.as_ref(),
+        Change::Fail { context, .. } => context.as_ref(),
+        _ => None,
+    }
+}
+
 /// The answer to a command, given after the commit.
 #[derive(Debug, Clone, PartialEq)]
 pub enum JobAnswer {
@@ -65,7 +80,8 @@ pub enum JobAnswer {
     Settled(Settled),
     /// The change is refused; nothing was stored.
     Refused(Refusal),
-    /// Others changed the job each time before this command could. It may be sent again.
+    /// Others changed the job each time before this command could, or a transaction in progress has the unique key of
+    /// the submission. It may be sent again.
     Contended,
 }
 
@@ -94,26 +110,6 @@ pub struct JobJournal {
     pub running_max: BTreeMap<String, i32>,
 }
 
-/// What a change adds to the journal beside words: progress, result or context.
-fn detail_of(change: &Change) -> Option<&Value> {
-    match change {
-        Change::Heartbeat { progress: detail, .. }
-        | Change::Complete { result: detail, .. }
-        | Change::Fail { context: detail, .. } => detail.as_ref(),
-        Change::Release { .. }
-        | Change::Cancel { .. }
-        | Change::Reprioritize { .. }
-        | Change::Retry { .. }
-        | Change::Expire
-        | Change::Unblock => None,
-    }
-}
-
-/// Bytes of a JSON value as text.
-fn bytes_of(value: &Value) -> usize {
-    value.to_string().len()
-}
-
 impl Journal for JobJournal {
     type Command = JobCommand;
     type Answer = JobAnswer;
@@ -126,12 +122,10 @@ impl Journal for JobJournal {
 
     fn weight(command: &JobCommand) -> usize {
         match command {
-            JobCommand::Submit(submission) => {
-                // Tags are bounded, and metadata is by far the larger.
-                1 + submission.metadata.as_ref().map_or(0, bytes_of) / 4_096
-            }
+            // Tags and metadata are bounded; metadata is by far the larger.
+            JobCommand::Submit(submission) => weight_of(submission.metadata.as_ref()),
             JobCommand::Claim(claim) => claim.count.max(1),
-            JobCommand::Change(change) => 1 + detail_of(&change.change).map_or(0, bytes_of) / 4_096,
+            JobCommand::Change(change) => weight_of(detail(&change.change)),
         }
     }
 
@@ -168,5 +162,22 @@ impl Journal for JobJournal {
         _commands: &[JobCommand],
     ) -> Result<Option<Vec<JobAnswer>>, Error> {
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::jobs::command::{Fence, JobChange};
+
+    #[test]
+    fn a_change_weighs_by_what_it_brings() {
+        let brought = |bytes: usize| Some(Value::from("x".repeat(bytes)));
+        let weight =
+            |change| JobJournal::weight(&JobCommand::Change(Box::new(JobChange::new(1, change, "w"))));
+        let fence = Fence::default();
+        assert_eq!(weight(Change::Complete { fence: fence.clone(), result: None }), 1);
+        assert_eq!(weight(Change::Complete { fence: fence.clone(), result: brought(40_960) }), 11);
+        assert_eq!(weight(Change::Heartbeat { fence, lease_s: None, progress: brought(8_192) }), 3);
     }
 }

@@ -4,9 +4,9 @@ use super::backoff::backoff_us;
 use crate::services::jobs::command::{Change, Fence, JobChange};
 use crate::services::jobs::event::{Entry, JobState, Kind, Lease, Outcome, Status};
 
-/// Least time between two entries for the progress of one lease, or for another length of it, microseconds. What is
-/// asked in between is answered and not recorded: a worker fills no journal by its heartbeats.
-const PROGRESS_INTERVAL_US: i64 = 10_000_000;
+/// Least time from one entry to the next that records progress or another length of a lease, microseconds. What comes
+/// in between is answered and not recorded: a journal is for good. The first one after the claim is recorded at once.
+const BEAT_INTERVAL_US: i64 = 10_000_000;
 
 /// What a change leads to.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,10 +111,9 @@ fn decide_from_any(state: &JobState, change: &JobChange, now_us: i64) -> Decisio
         Change::Heartbeat { fence, lease_s, progress } => with_lease(state, fence, |lease| {
             let length_s = lease_s.unwrap_or(lease.length_s);
             let is_half_over = lease.expires_us - now_us <= i64::from(lease.length_s) * 500_000;
-            let is_due = now_us - state.logged_us >= PROGRESS_INTERVAL_US;
-            // The first time, another length counts at once: the worker may not be heard of for long afterwards.
-            let is_other_length = length_s != lease.length_s && (is_due || state.kind == Kind::Leased);
-            if !is_half_over && !is_other_length && !(is_due && progress.is_some()) {
+            let says_more = progress.is_some() || length_s != lease.length_s;
+            let is_due = state.is_just_leased || now_us - state.logged_us >= BEAT_INTERVAL_US;
+            if !is_half_over && !(says_more && is_due) {
                 return settled(Status::Running, Some(lease.expires_us), false);
             }
             let kind = if progress.is_some() { Kind::Progress } else { Kind::Renewed };

@@ -137,7 +137,7 @@ mod tests {
     use super::*;
     use crate::services::jobs::command::FencedLease;
     use crate::services::jobs::decide::lease_token;
-    use crate::services::jobs::event::{Kind, Lease};
+    use crate::services::jobs::event::Lease;
 
     const KEY: LeaseKey = [7; 32];
     const LEASE: FencedLease = FencedLease { attempt: 1, claim: Uuid::nil() };
@@ -147,7 +147,6 @@ mod tests {
         let state = JobState {
             job: 1,
             step: 1,
-            kind: Kind::Leased,
             job_type: "pdf".to_owned(),
             status: Status::Running,
             priority: 3,
@@ -158,6 +157,7 @@ mod tests {
             lease: Some(Lease { claim: LEASE.claim, length_s: 60, expires_us: 60_000_000 }),
             ready_us: None,
             logged_us: 0,
+            is_just_leased: true,
         };
         dry_run(body.to_string().as_bytes(), &state, &KEY, 45_000_000)
     }

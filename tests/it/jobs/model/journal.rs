@@ -120,7 +120,6 @@ impl Journal {
         JobState {
             job: number(job),
             step: i32::try_from(steps.len()).unwrap(),
-            kind: last.map_or(Kind::Submitted, |step| step.kind),
             job_type: TYPE.to_owned(),
             status,
             priority: 3,
@@ -131,6 +130,7 @@ impl Journal {
             lease: last.and_then(|step| step.claim).map(lease),
             ready_us: matches!(status, Status::Pending | Status::Failed).then_some(0),
             logged_us: 0,
+            is_just_leased: last.is_some_and(|step| step.kind == Kind::Leased),
         }
     }
 
