@@ -144,11 +144,33 @@ impl Server {
         self.ask(Verb::Delete, self.at(segments), Content::None, ANSWER_WITHIN).await
     }
 
+    /// As [`Server::post_within`], for an answer that `read` understands.
+    pub(super) async fn post_to_read<T>(
+        &self,
+        segments: &[&str],
+        body: &Value,
+        within: Duration,
+        read: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<T, Trouble> {
+        self.ask_to_read(Verb::Post, self.at(segments), Content::Json(body.to_string()), within, read).await
+    }
+
     async fn ask(&self, verb: Verb, url: Url, content: Content, within: Duration) -> Result<Value, Trouble> {
+        self.ask_to_read(verb, url, content, within, |body| serde_json::from_slice(body).ok()).await
+    }
+
+    async fn ask_to_read<T>(
+        &self,
+        verb: Verb,
+        url: Url,
+        content: Content,
+        within: Duration,
+        read: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<T, Trouble> {
         let reply = self.open(verb, &url, content, &[], within).await?;
         let body = reply.body(ANSWER_BYTES_MAX, ANSWER_WITHIN).await;
         let body = body.map_err(|why| Trouble::Unreachable { url: Box::new(url.clone()), why })?;
-        serde_json::from_slice(&body).map_err(|_| Trouble::NotJson(Box::new(url)))
+        read(&body).ok_or_else(|| Trouble::NotJson(Box::new(url)))
     }
 
     /// Sends a request with the credential. The body of a successful answer is left to the caller.

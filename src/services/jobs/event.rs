@@ -196,6 +196,8 @@ pub struct JobState {
     pub ready_us: Option<i64>,
     /// When the last step was recorded, microseconds since 1970.
     pub logged_us: i64,
+    /// Whether the last step is the claim.
+    pub is_just_leased: bool,
 }
 
 /// One step to append.
@@ -297,10 +299,10 @@ pub struct JobFacts {
     pub source_path: Option<String>,
     /// Size of the source, bytes.
     pub source_size: Option<i64>,
-    /// The submitter's tags.
-    pub tags: Option<Value>,
-    /// The submitter's data for the worker.
-    pub metadata: Option<Value>,
+    /// The submitter's tags, as JSON text.
+    pub tags: Option<String>,
+    /// The submitter's data for the worker, as JSON text.
+    pub metadata: Option<String>,
     /// When it was submitted.
     pub created_at: DateTime<Utc>,
 }
@@ -329,12 +331,12 @@ pub struct EndFacts {
     pub attempt: i32,
     /// The error of the last attempt, or why it was cancelled.
     pub why: Option<String>,
-    /// The result of a completed job.
-    pub result: Option<Value>,
+    /// The result of a completed job, as JSON text.
+    pub result: Option<String>,
     /// Hash of the source.
     pub source_hash: Option<String>,
-    /// The submitter's tags.
-    pub tags: Option<Value>,
+    /// The submitter's tags, as JSON text.
+    pub tags: Option<String>,
     /// When it was submitted.
     pub created_at: DateTime<Utc>,
     /// When it ended.

@@ -121,13 +121,13 @@ async fn blobforge_moves_in_and_a_second_import_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let file = fixture(folder.path());
 
-    let tried = import(&database, folder.path(), &file, &["--dry-run", "--json"]);
+    let tried = import(&database, folder.path(), &file, &["--dry-run", "--json", "--with-administrators"]);
     assert_eq!(tried.status.code(), Some(1), "{tried:?}");
     let totals = tried.json_lines().pop().unwrap();
     assert_eq!(totals["jobs"], json!({ "imported": 6, "known": 0, "refused": 2 }), "{totals}");
     assert_eq!(super::kit::number(&database, "SELECT count(*) FROM jobs").await, 0);
 
-    let first = import(&database, folder.path(), &file, &["--json"]);
+    let first = import(&database, folder.path(), &file, &["--json", "--with-administrators"]);
     assert_eq!(first.status.code(), Some(1), "{first:?}");
     let mut lines = first.json_lines();
     let totals = lines.pop().unwrap();
@@ -196,7 +196,7 @@ async fn blobforge_moves_in_and_a_second_import_changes_nothing() {
     }
     assert_eq!(claimed, ["hash2", "hash6", "hash3"]);
 
-    let second = import(&database, folder.path(), &file, &["--json"]);
+    let second = import(&database, folder.path(), &file, &["--json", "--with-administrators"]);
     let totals = second.json_lines().pop().unwrap();
     assert_eq!(totals["jobs"], json!({ "imported": 0, "known": 6, "refused": 2 }), "{totals}");
     assert_eq!(totals["workers"], json!({ "imported": 0, "known": 2, "refused": 0 }));
@@ -210,6 +210,78 @@ async fn blobforge_moves_in_and_a_second_import_changes_nothing() {
     let again = http(room.address, "POST", "/api/jobs", &bearer("Bearer bf_root"), Some(&body)).await;
     assert_eq!(again, (200, json!({ "job_id": 1, "existing": true, "status": "completed" })));
     assert_eq!(problems(&database).await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_made_file_brings_no_administrator_no_second_secret_and_stops_at_no_row() {
+    let database = TestDatabase::new().await;
+    let room = Room::with(&database, |settings| settings.compat_unauthenticated = Some(false)).await;
+    let admin = format!("Bearer {}", room.token("admin", true, &[]).await);
+    let create = json!({ "id": "known", "type": "pdf" });
+    let headers = [("authorization", admin.as_str())];
+    let made = http(room.address, "POST", "/api/admin/workers", &headers, Some(&create)).await;
+    assert_eq!(made.0, 201, "{made:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("made.db");
+    let connection = Connection::open(&file).unwrap();
+    connection.execute_batch(SCHEMA).unwrap();
+    let worker = "INSERT INTO workers (id, type, secret_hash) VALUES (?1, ?2, ?3)";
+    for (id, secret) in [("known", "bfw_stolen"), ("quipu.webhook", "bfw_webhook"), ("new", "bfw_new")] {
+        connection.execute(worker, params![id, "pdf", sha256(secret)]).unwrap();
+    }
+    let token = "INSERT INTO api_tokens (name, token_hash, is_admin, expires_at) VALUES (?1, ?2, ?3, ?4)";
+    connection.execute(token, params!["root", sha256("bf_root"), true, None::<&str>]).unwrap();
+    connection.execute(token, params!["late", sha256("bf_late"), false, "+99999-01-01 00:00:00"]).unwrap();
+    let job = "INSERT INTO jobs (type, source_hash, created_at, metadata) VALUES ('pdf', ?1, ?2, ?3)";
+    let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    let long_ago = -8_334_601_228_800_i64;
+    connection.execute(job, params!["far", long_ago, None::<&str>]).unwrap();
+    connection.execute(job, params!["deep", 1_700_000_000_i64, deep]).unwrap();
+    connection.execute(job, params!["good", 1_700_000_000_i64, None::<&str>]).unwrap();
+    connection
+        .execute_batch(
+            "WITH RECURSIVE n (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < 1000)
+             INSERT INTO files (job_id, type, s3_key) SELECT 3, 'output', 'outputs/' || n FROM n",
+        )
+        .unwrap();
+    drop(connection);
+
+    let ran = import(&database, folder.path(), &file, &["--json"]);
+    assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+    let mut lines = ran.json_lines();
+    let totals = lines.pop().unwrap();
+    let named: Vec<_> =
+        lines.iter().map(|line| format!("{} {}", line["refused"]["table"], line["refused"]["id"])).collect();
+    let expected = ["workers quipu.webhook", "api_tokens 1", "api_tokens 2", "jobs 1", "jobs 2"];
+    assert_eq!(named.iter().map(|name| name.replace('"', "")).collect::<Vec<_>>(), expected, "{lines:?}");
+    assert_eq!(totals["jobs"], json!({ "imported": 1, "known": 0, "refused": 2 }), "{totals}");
+    assert_eq!(totals["workers"], json!({ "imported": 1, "known": 1, "refused": 1 }), "{totals}");
+    assert_eq!(totals["files"], 64, "{totals}");
+
+    let root = [("authorization", "Bearer bf_root")];
+    assert_eq!(http(room.address, "GET", "/api/tokens", &root, None).await.0, 401);
+    for (worker, secret, expected) in [("known", "bfw_stolen", 401), ("new", "bfw_new", 200)] {
+        let headers = [("x-worker-id", worker), ("x-worker-secret", secret)];
+        let body = json!({ "worker_id": worker, "job_type": "none" });
+        let told = http(room.address, "POST", "/api/jobs/claim", &headers, Some(&body)).await;
+        assert_eq!(told.0, expected, "{worker}: {told:?}");
+    }
+
+    // A view may compute for ever.
+    let view = folder.path().join("view.db");
+    let connection = Connection::open(&view).unwrap();
+    connection.execute_batch(SCHEMA).unwrap();
+    connection
+        .execute_batch(
+            "DROP TABLE jobs;
+             CREATE VIEW jobs AS
+                 WITH RECURSIVE n (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n)
+                 SELECT n AS id, 'pdf' AS type, 'pending' AS status, 'h' AS source_hash FROM n",
+        )
+        .unwrap();
+    drop(connection);
+    let refusal = import(&database, folder.path(), &view, &[]).refusal();
+    assert!(refusal.contains("is a view or virtual"), "{refusal}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

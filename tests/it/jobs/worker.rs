@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use quipu::services::jobs::command::Change;
+use quipu::store::owner;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::kit::{Room, problems};
+use super::kit::{Room, number, problems};
 use crate::support::database::TestDatabase;
 use crate::support::instance::{quipu, signal, wait};
 use crate::support::proxy::eventually;
@@ -344,4 +345,26 @@ async fn progress_is_recorded_and_a_worker_needs_its_own_secret() {
     .await;
     let job = ask("GET", &path, None).await.1;
     assert_eq!((&job["status"], &job["worker_id"]), (&json!("running"), &json!("w1")), "{job}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_cannot_be_read_is_failed_and_the_worker_goes_on() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    let unreadable = submit(&room, &json!({ "metadata": {}, "priority": 1, "max_attempts": 1 })).await;
+    let other = submit(&room, &json!({})).await;
+    // As a program with a role of its own, or an earlier version, may have stored it.
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let change = format!(
+        "ALTER TABLE jobs DISABLE TRIGGER refuse_change; UPDATE jobs SET metadata = '{deep}' WHERE job = {unreadable}"
+    );
+    let superuser = owner::connect(&database.superuser_url()).await.unwrap();
+    superuser.batch_execute(&change).await.unwrap();
+    let mut worker = Worker::start(room.address, "true", &["--until-idle"]);
+    assert_eq!(worker.ended(), Some(0), "{}", worker.text("err"));
+    let outcomes: Vec<_> =
+        worker.outcomes().iter().map(|said| (said["job_id"].clone(), said["outcome"].clone())).collect();
+    assert_eq!(outcomes, [(json!(unreadable), json!("failed")), (json!(other), json!("completed"))]);
+    let dead = "SELECT count(*) FROM job_states WHERE status = 'dead'";
+    assert_eq!(number(&database, dead).await, 1);
 }

@@ -35,6 +35,8 @@ impl Database {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let open = || -> rusqlite::Result<(Connection, i64)> {
             let connection = Connection::open_with_flags(path, flags)?;
+            // The file is a stranger's: what its schema computes calls no function with effects.
+            connection.pragma_update(None, "trusted_schema", false)?;
             connection.busy_timeout(BUSY_WITHIN)?;
             connection.execute_batch("-- begin_blobforge_read\nBEGIN")?;
             let version = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -49,10 +51,22 @@ impl Database {
             );
         }
         let this = Self { connection };
+        if this.has_other_tables()? {
+            bail!("{shown} is not a database of BlobForge: one of its tables is a view or virtual");
+        }
         if !this.has("jobs", "source_hash")? || !this.has("workers", "id")? {
             bail!("{shown} is not a database of BlobForge: it has no jobs and workers");
         }
         Ok(this)
+    }
+
+    /// Whether one of the tables that are read is none: reading a view can take for ever.
+    fn has_other_tables(&self) -> Result<bool> {
+        let query = "-- blobforge_other_tables
+            SELECT EXISTS (SELECT 1 FROM sqlite_schema
+                WHERE name COLLATE NOCASE IN ('jobs', 'workers', 'files', 'api_tokens')
+                  AND (type <> 'table' OR coalesce(rootpage, 0) = 0))";
+        Ok(self.connection.query_row(query, [], |row| row.get(0))?)
     }
 
     /// Whether a table has this column: older schemas lack some.
@@ -129,13 +143,16 @@ impl Database {
         }
     }
 
-    /// The files of the next jobs, by job.
+    /// The first files of the next jobs, by job.
     fn files(&self, after: i64, limit: i64) -> Result<HashMap<i64, Vec<ImportedFile>>> {
         let query = "-- blobforge_files
-            SELECT job_id, type, s3_key, size, content_type, checksum FROM files
-            WHERE job_id IN (SELECT id FROM jobs WHERE id > ?1 ORDER BY id LIMIT ?2) ORDER BY id";
+            SELECT job_id, type, s3_key, size, content_type, checksum
+            FROM (SELECT *, row_number() OVER (PARTITION BY job_id ORDER BY id) AS nth FROM files
+                  WHERE job_id IN (SELECT id FROM jobs WHERE id > ?1 ORDER BY id LIMIT ?2))
+            WHERE nth <= ?3 ORDER BY id";
         let mut statement = self.connection.prepare(query)?;
-        let mut found = statement.query([after, limit])?;
+        let most = i64::try_from(rows::FILES_MAX).unwrap_or(i64::MAX);
+        let mut found = statement.query([after, limit, most])?;
         let mut files: HashMap<i64, Vec<ImportedFile>> = HashMap::new();
         while let Some(row) = found.next()? {
             files.entry(row.get(0)?).or_default().push(rows::file(row));

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use crate::base::{Clock as _, SystemClock};
 use crate::cli::{Context, output};
 use crate::services::jobs::append::{
-    CredentialJournal, WorkerAnswer, WorkerJournal, ensure_partitions, import_jobs,
+    CredentialJournal, StoredImport, WorkerAnswer, WorkerJournal, ensure_partitions, import_jobs,
 };
 use crate::services::jobs::command::{
     CredentialCommand, ImportedJob, NewCredential, WorkerCommand, WorkerProfile,
@@ -53,6 +53,9 @@ pub(super) struct Import {
     /// Read and check everything, and store nothing.
     #[arg(long, short = 'n')]
     dry_run: bool,
+    /// Import administrators' tokens as well: with one of them a client may do everything. Each is named.
+    #[arg(long)]
+    with_administrators: bool,
     /// Print one JSON object for each refused row, and one with the totals at the end.
     #[arg(long)]
     json: bool,
@@ -122,16 +125,17 @@ impl Import {
                 Part::Count(jobs) => bar = output::count_bar(jobs, "job", "jobs"),
                 Part::Workers(rows) => {
                     let rows = self.taken(rows, &mut done.workers, &bar)?;
-                    self.workers(pools.as_ref(), rows, &mut done).await?;
+                    self.workers(pools.as_ref(), rows, &mut done, &bar).await?;
                 }
                 Part::Tokens(rows) => {
+                    let rows = rows.into_iter().map(|row| row.and_then(|row| self.admitted(row))).collect();
                     let rows = self.taken(rows, &mut done.tokens, &bar)?;
                     tokens(pools.as_ref(), rows, &mut done).await?;
                 }
                 Part::Jobs(rows) => {
                     let read = u64::try_from(rows.len()).unwrap_or(u64::MAX);
                     let rows = self.taken(rows, &mut done.jobs, &bar)?;
-                    jobs(pools.as_ref(), rows, &mut done).await?;
+                    self.jobs(pools.as_ref(), rows, &mut done, &bar).await?;
                     bar.inc(read);
                 }
             }
@@ -164,6 +168,20 @@ impl Import {
         Ok(taken)
     }
 
+    /// A token, unless it is an administrator's and those were not asked for.
+    fn admitted(&self, row: TokenRow) -> Result<TokenRow, Refused> {
+        if !row.is_admin {
+            return Ok(row);
+        }
+        if self.with_administrators {
+            notice(format_args!("administrator's token: {}", output::one_line(&row.name, 80)));
+            return Ok(row);
+        }
+        let name = output::one_line(&row.name, 80);
+        let reason = format!("`{name}` is an administrator's token: --with-administrators imports it");
+        Err(Refused::new("api_tokens", &row.id, reason))
+    }
+
     fn name(&self, refused: &Refused) -> Result<()> {
         if self.json {
             return output::list(refused.to_json());
@@ -177,8 +195,14 @@ impl Import {
         Ok(())
     }
 
-    /// Stores workers and their secrets.
-    async fn workers(&self, pools: Option<&Pools>, rows: Vec<WorkerRow>, done: &mut Done) -> Result<()> {
+    /// Stores workers and their secrets. A worker that is known here keeps what it has: it gets no secret of the file.
+    async fn workers(
+        &self,
+        pools: Option<&Pools>,
+        rows: Vec<WorkerRow>,
+        done: &mut Done,
+        bar: &ProgressBar,
+    ) -> Result<()> {
         let Some(pools) = pools else {
             done.workers.imported += u64::try_from(rows.len()).unwrap_or(u64::MAX);
             return Ok(());
@@ -198,20 +222,27 @@ impl Import {
             })
             .collect();
         let answers = send(WorkerJournal, pools, created).await?;
-        let mut disabled = Vec::new();
-        for (row, answer) in rows.iter().zip(answers) {
-            let is_known = match answer {
-                WorkerAnswer::Changed(_) => false,
-                WorkerAnswer::Refused(WorkerRefusal::Exists) => true,
-                other => anyhow::bail!("worker {}: {other:?}", row.id),
-            };
-            done.workers.add(is_known);
-            if !is_known && !row.is_enabled {
-                disabled.push(command(row, WorkerEvent::Disabled, None));
+        let (mut disabled, mut created) = (Vec::new(), Vec::new());
+        for (row, answer) in rows.into_iter().zip(answers) {
+            match answer {
+                WorkerAnswer::Changed(_) => {
+                    done.workers.add(false);
+                    if !row.is_enabled {
+                        disabled.push(command(&row, WorkerEvent::Disabled, None));
+                    }
+                    created.push(row);
+                }
+                WorkerAnswer::Refused(WorkerRefusal::Exists) => done.workers.add(true),
+                WorkerAnswer::Refused(refusal) => {
+                    done.workers.refused += 1;
+                    let refused = Refused::new("workers", &row.id, refusal.to_string());
+                    bar.suspend(|| self.name(&refused))?;
+                }
+                WorkerAnswer::Contended => anyhow::bail!("worker {}: others change it", row.id),
             }
         }
         send(WorkerJournal, pools, disabled).await?;
-        let secrets = rows.into_iter().filter_map(|row| {
+        let secrets = created.into_iter().filter_map(|row| {
             Some(CredentialCommand::Create(Box::new(NewCredential {
                 sha256: row.secret_sha256?,
                 name: row.id.clone(),
@@ -223,6 +254,53 @@ impl Import {
             })))
         });
         send(CredentialJournal, pools, secrets.collect()).await?;
+        Ok(())
+    }
+
+    /// Stores a batch of jobs. If the database refuses it, each job by itself, and names those that it refuses.
+    async fn jobs(
+        &self,
+        pools: Option<&Pools>,
+        rows: Vec<(i64, ImportedJob)>,
+        done: &mut Done,
+        bar: &ProgressBar,
+    ) -> Result<()> {
+        let files = |job: &ImportedJob| job.facts["files"].as_array().map_or(0, Vec::len);
+        let Some(pools) = pools else {
+            done.jobs.imported += u64::try_from(rows.len()).unwrap_or(u64::MAX);
+            done.files += rows.iter().map(|(_, job)| files(job)).sum::<usize>();
+            return Ok(());
+        };
+        let (ids, batch): (Vec<i64>, Vec<ImportedJob>) = rows.into_iter().unzip();
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let mut stored: Vec<Option<StoredImport>> = Vec::with_capacity(batch.len());
+        match store(pools, &batch).await {
+            Ok(all) => stored.extend(all.into_iter().map(Some)),
+            Err(Error::Data(_)) => {
+                for (id, job) in ids.iter().zip(&batch) {
+                    match store(pools, std::slice::from_ref(job)).await {
+                        Ok(one) => stored.push(one.into_iter().next()),
+                        Err(Error::Data(error)) => {
+                            stored.push(None);
+                            done.jobs.refused += 1;
+                            let refused = Refused::new("jobs", id, error.to_string());
+                            bar.suspend(|| self.name(&refused))?;
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        for (job, stored) in batch.iter().zip(stored) {
+            let Some(stored) = stored else { continue };
+            done.jobs.add(stored.is_known);
+            if !stored.is_known {
+                done.files += files(job);
+            }
+        }
         Ok(())
     }
 
@@ -293,31 +371,14 @@ async fn tokens(pools: Option<&Pools>, rows: Vec<TokenRow>, done: &mut Done) -> 
 }
 
 /// Stores a batch of jobs.
-async fn jobs(pools: Option<&Pools>, rows: Vec<(i64, ImportedJob)>, done: &mut Done) -> Result<()> {
-    let files = |job: &ImportedJob| job.facts["files"].as_array().map_or(0, Vec::len);
-    let Some(pools) = pools else {
-        done.jobs.imported += u64::try_from(rows.len()).unwrap_or(u64::MAX);
-        done.files += rows.iter().map(|(_, job)| files(job)).sum::<usize>();
-        return Ok(());
-    };
-    let batch: Vec<ImportedJob> = rows.into_iter().map(|(_, job)| job).collect();
-    if batch.is_empty() {
-        return Ok(());
-    }
+async fn store(pools: &Pools, batch: &[ImportedJob]) -> Result<Vec<StoredImport>, Error> {
     let backoff = ExponentialBuilder::default().with_jitter();
     let store = || async {
         // The numbers of one batch lie in the partitions that exist after this.
         ensure_partitions(pools).await?;
-        import_jobs(pools, &batch, ACTOR).await
+        import_jobs(pools, batch, ACTOR).await
     };
-    let stored = store.retry(backoff).when(Error::is_transient).await?;
-    for (job, stored) in batch.iter().zip(stored) {
-        done.jobs.add(stored.is_known);
-        if !stored.is_known {
-            done.files += files(job);
-        }
-    }
-    Ok(())
+    store.retry(backoff).when(Error::is_transient).await
 }
 
 /// Commits commands to a journal. Returns their answers in their order.

@@ -1,15 +1,15 @@
 //! Rows of BlobForge as what is stored here. SQLite columns hold values of any type: JSON is stored as bytes
 //! or as text, times as text or as seconds.
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDateTime, Utc};
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
 use serde_json::{Value, json};
 
 use crate::services::jobs::command::ImportedJob;
 use crate::services::jobs::decide::{
-    ATTEMPTS_MAX, Scope, SubmissionFields, TYPE_BYTES_MAX, check_detail, check_submission, check_text,
-    imported_state, unique_key,
+    ATTEMPTS_MAX, Scope, SubmissionFields, TYPE_BYTES_MAX, check_detail, check_not_reserved,
+    check_submission, check_text, imported_state, unique_key,
 };
 use crate::services::jobs::event::{ImportedFacts, ImportedFile};
 
@@ -18,13 +18,13 @@ const NAME_BYTES_MAX: usize = 256;
 
 /// Largest result and largest metadata of a worker as JSON, bytes, as the server has them.
 const RESULT_BYTES_MAX: usize = 262_144;
-const WORKER_METADATA_BYTES_MAX: usize = 65_536;
+const WORKER_METADATA_BYTES_MAX: usize = 4_096;
 
 /// Longest error, bytes; the rest is cut.
 const ERROR_BYTES_MAX: usize = 4_000;
 
 /// Most files of a job that are recorded.
-const FILES_MAX: usize = 64;
+pub(super) const FILES_MAX: usize = 64;
 
 /// A row that is not imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,8 +103,18 @@ fn json_of(row: &Row<'_>, name: &str) -> Read<Option<Value>> {
     Ok((!value.is_null()).then_some(value))
 }
 
-/// A time: SQLite's text, that of Go's driver with a zone, or seconds since 1970.
+/// A time between 1970 and the year 9999, which the database and all its readers can hold.
 fn time(row: &Row<'_>, name: &str) -> Read<Option<DateTime<Utc>>> {
+    match any_time(row, name)? {
+        Some(time) if !(1970..=9999).contains(&time.year()) => {
+            Err(format!("{name}: the year {} is not between 1970 and 9999", time.year()))
+        }
+        time => Ok(time),
+    }
+}
+
+/// A time: SQLite's text, that of Go's driver with a zone, or seconds since 1970.
+fn any_time(row: &Row<'_>, name: &str) -> Read<Option<DateTime<Utc>>> {
     if let ValueRef::Integer(seconds) = value(row, name)? {
         let time = DateTime::from_timestamp(seconds, 0);
         return time.map(Some).ok_or_else(|| format!("{name}: {seconds} is not a time"));
@@ -132,7 +142,7 @@ fn cut(text: &str, bytes: usize) -> &str {
 }
 
 /// A job with its state. Priorities and numbers of attempts that are out of range here become the nearest ones.
-pub(super) fn job(row: &Row<'_>, mut files: Vec<ImportedFile>) -> Read<ImportedJob> {
+pub(super) fn job(row: &Row<'_>, files: Vec<ImportedFile>) -> Read<ImportedJob> {
     let id = integer(row, "id")?.unwrap_or_default();
     let job_type = text(row, "type")?.unwrap_or_default();
     let source_hash = text(row, "source_hash")?.unwrap_or_default();
@@ -160,7 +170,6 @@ pub(super) fn job(row: &Row<'_>, mut files: Vec<ImportedFile>) -> Read<ImportedJ
     let there = text(row, "status")?.unwrap_or_default();
     let state = imported_state(&there, integer(row, "attempts")?.unwrap_or_default(), attempts_max);
     let state = state.ok_or_else(|| format!("status: `{}` is unknown", cut(&there, 40)))?;
-    files.truncate(FILES_MAX);
     let created_at = time(row, "created_at")?;
     let facts = ImportedFacts {
         id,
@@ -222,6 +231,7 @@ pub(super) fn worker(row: &Row<'_>) -> Result<WorkerRow, Refused> {
         let job_type = text(row, "type")?.unwrap_or_default();
         let (name, metadata) = (text(row, "name")?, json_of(row, "metadata")?);
         check_text("id", &id, NAME_BYTES_MAX)
+            .and_then(|()| check_not_reserved("id", &id))
             .and_then(|()| check_text("type", &job_type, TYPE_BYTES_MAX))
             .and_then(|()| name.as_deref().map_or(Ok(()), |name| check_text("name", name, NAME_BYTES_MAX)))
             .and_then(|()| check_detail("metadata", metadata.as_ref(), WORKER_METADATA_BYTES_MAX))
@@ -279,6 +289,11 @@ mod tests {
             assert_eq!(seconds(text), Ok(Some(1_700_000_000)), "{text}");
         }
         assert_eq!(seconds("NULL"), Ok(None));
+        for far in
+            ["-8334601228800", "-1", "'-0044-03-15 12:00:00'", "'+10000-01-01 00:00:00'", "253402300800"]
+        {
+            assert!(seconds(far).is_err(), "{far}");
+        }
         assert!(seconds("'yesterday'").unwrap_err().contains("t: `yesterday` is not a time"));
     }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -68,12 +69,28 @@ impl Written {
 
 /// The process group of a command. Dropping it kills the group.
 #[derive(Debug)]
-pub(super) struct Group(Pid);
+pub(super) struct Group {
+    id: Pid,
+    /// Whether its leader was waited for: the system may give its number to another group.
+    is_over: AtomicBool,
+}
 
 impl Group {
+    fn new(id: Pid) -> Self {
+        Self { id, is_over: AtomicBool::new(false) }
+    }
+
     /// Signals every process of the group; it may have none left.
     pub(super) fn signal(&self, signal: Signal) {
-        let _ = killpg(self.0, signal);
+        if !self.is_over.load(Ordering::Relaxed) {
+            let _ = killpg(self.id, signal);
+        }
+    }
+
+    /// Kills what the leader has left behind, right after it was waited for; no later signal is sent.
+    fn end(&self) {
+        self.signal(Signal::SIGKILL);
+        self.is_over.store(true, Ordering::Relaxed);
     }
 }
 
@@ -103,7 +120,7 @@ pub(super) fn start(
     let child = command.spawn()?;
     let id = child.id().and_then(|id| i32::try_from(id).ok());
     let id = id.ok_or_else(|| io::Error::other("the process has no id"))?;
-    Ok((child, Group(Pid::from_raw(id))))
+    Ok((child, Group::new(Pid::from_raw(id))))
 }
 
 /// Waits for the end of a command and reads what it writes. Processes that it left behind are killed.
@@ -118,13 +135,13 @@ pub(super) async fn wait(child: &mut Child, group: &Group, written: &Written) ->
     // A command may close its output before its end, and leave processes that keep it open.
     tokio::select! {
         status = child.wait() => {
-            group.signal(Signal::SIGKILL);
+            group.end();
             let _ = timeout(DRAIN_WITHIN, reading).await;
             status
         }
         _ = &mut reading => {
             let status = child.wait().await;
-            group.signal(Signal::SIGKILL);
+            group.end();
             status
         }
     }

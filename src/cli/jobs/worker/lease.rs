@@ -96,6 +96,10 @@ impl<'a> Lease<'a> {
                         tracing::warn!("heartbeat of job {}: {trouble}", self.claimed.job);
                         due = Instant::now() + AGAIN.min(self.heartbeat);
                         self.recorded_at = Instant::now();
+                        if matches!(trouble.refusal(), Some((400, _))) {
+                            // The server cannot take this progress, and renews nothing with it.
+                            self.unrecorded = None;
+                        }
                     }
                 },
                 Err(_) => return Lost::Over,

@@ -3,6 +3,7 @@
 //! | state of a place | event | effect |
 //! |---|---|---|
 //! | free | a job is leased | its folder is made, its source fetched, the command started |
+//! | free | a job is leased that cannot be read | failed |
 //! | free | drained, or asked to stop | the place closes; a claim in progress is settled first |
 //! | running | the command ends with 0 | its output is uploaded or read as the result; completed |
 //! | running | the command ends otherwise, too late, or with an unusable output | failed |
@@ -10,6 +11,7 @@
 //! | running | asked to stop | the command's group is ended, the job is released |
 
 mod child;
+mod claim;
 mod command;
 pub(in crate::cli) mod confine;
 mod lease;

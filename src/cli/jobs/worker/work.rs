@@ -20,6 +20,7 @@ use super::super::transfer::{self, Claimed};
 use super::super::transfer_error::TransferError;
 use super::Shared;
 use super::child::{self, Written};
+use super::claim::Claim;
 use super::lease::{Lease, Lost};
 use super::outcome::{Outcome, report_of, stored};
 use crate::cli::output;
@@ -36,16 +37,6 @@ const RELEASE_WITHIN: Duration = Duration::from_secs(5);
 
 /// How much longer than its lease a report is sent again: the server accepts it until the expiry is recorded.
 const REPORT_LONGER: Duration = Duration::from_secs(30);
-
-/// What a claim led to.
-enum Claim {
-    /// A leased job.
-    Job(Box<Value>),
-    /// No job.
-    None,
-    /// The worker gets none, for this reason.
-    NotServed(String),
-}
 
 /// A place for one job at a time.
 pub(super) struct Place<'a> {
@@ -81,6 +72,7 @@ impl<'a> Place<'a> {
             };
             match claim {
                 Claim::Job(answer) => self.work_on(*answer, asked_at).await?,
+                Claim::Unreadable(answer) => self.give_up(&answer, asked_at).await,
                 Claim::None if shared.until_idle => return Ok(()),
                 Claim::None => self.pause(CLAIM_PAUSE.saturating_sub(asked_at.elapsed())).await,
                 Claim::NotServed(why) if why == "draining" || why == "other_type" || shared.until_idle => {
@@ -117,19 +109,23 @@ impl<'a> Place<'a> {
             body["lease_s"] = lease_s.into();
         }
         let within = ANSWER_WITHIN + Duration::from_secs(wait_s.into());
-        let answer = shared.server.post_within(&["api", "jobs", "claim"], &body, within).await?;
-        Ok(match answer["reason"].as_str() {
-            _ if answer["job"].is_object() => Claim::Job(Box::new(answer)),
-            Some(reason) => Claim::NotServed(output::one_line(reason, 40)),
-            None => Claim::None,
-        })
+        shared.server.post_to_read(&["api", "jobs", "claim"], &body, within, Claim::read).await
+    }
+
+    /// Fails a job that cannot be read.
+    async fn give_up(&self, answer: &Value, asked_at: Instant) {
+        let claimed = self.claimed(answer);
+        let why = "the worker cannot read this job: it has too many levels, or a number that is too large";
+        let held = self.lease(answer, &claimed, asked_at);
+        held.0.report("fail", json!({ "error": why }), REPORT_LONGER).await;
+        self.say(claimed.job, "failed", why, asked_at.elapsed());
     }
 
     /// Ends a claim whose answer was not waited for: what it has leased, or leases now, is given back.
     async fn settle(&self, id: Uuid) {
         let settling = async {
             let asked_at = Instant::now();
-            let Ok(Claim::Job(answer)) = self.claim(id, 0).await else { return };
+            let Ok(Claim::Job(answer) | Claim::Unreadable(answer)) = self.claim(id, 0).await else { return };
             let claimed = self.claimed(&answer);
             self.lease(&answer, &claimed, asked_at).release("the worker stops").await;
         };

@@ -25,7 +25,7 @@ const READY: &str = "-- ready_jobs
     SELECT type, priority, ready_us, job, step, status, attempt, failures FROM quipu_ready_jobs($1, $2, $3)";
 
 const FACTS: &str = "-- job_facts
-    SELECT job, type, attempts_max, source_hash, source_path, source_size, tags, metadata, created_at FROM quipu_job_facts($1)";
+    SELECT job, type, attempts_max, source_hash, source_path, source_size, tags::text, metadata::text, created_at FROM quipu_job_facts($1)";
 
 const CLAIMED: &str = "-- claimed_jobs
     SELECT claim, worker, job, priority, attempt, failures, lease_s, expires_us, leased_us FROM quipu_claimed_jobs($1)";
@@ -70,6 +70,7 @@ fn state(row: &Row) -> Result<(i64, (JobState, i64)), Error> {
         lease: lease.map(|((claim, length_s), expires_us)| Lease { claim, length_s, expires_us }),
         ready_us: row.get(13),
         logged_us: row.get(14),
+        is_just_leased: row.get::<_, &str>(2) == Kind::Leased.as_str(),
     };
     Ok((job, (state, row.get(15))))
 }

@@ -4,6 +4,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::services::jobs::command::ScheduleCommand;
+use crate::services::jobs::decide::SCHEDULES_MAX;
 use crate::store::Error;
 use crate::store::append::{Client, Journal};
 
@@ -14,6 +15,8 @@ pub enum ScheduleAnswer {
     Changed,
     /// There is no such schedule.
     Unknown,
+    /// There are [`SCHEDULES_MAX`] others.
+    Full,
 }
 
 /// The journal of schedules.
@@ -31,6 +34,10 @@ const SET: &str = "-- set_job_schedule
     FROM (VALUES (1)) one LEFT JOIN LATERAL (SELECT * FROM job_schedules WHERE name = $1 ORDER BY step DESC LIMIT 1) l ON true
     WHERE (l.kind, l.cron, l.type, l.priority, l.attempts_max, l.tags, l.metadata)
           IS DISTINCT FROM ('set', $2, $3, $4, $5, $6, $7)";
+
+const OTHERS: &str = "-- count_other_job_schedules
+    SELECT count(*) FROM (SELECT DISTINCT ON (name) name, kind FROM job_schedules ORDER BY name, step DESC) s
+    WHERE s.kind = 'set' AND s.name <> $1";
 
 const REMOVE: &str = "-- remove_job_schedule
     WITH last AS (SELECT * FROM job_schedules WHERE name = $1 ORDER BY step DESC LIMIT 1),
@@ -67,8 +74,13 @@ impl Journal for ScheduleJournal {
         transaction.query_typed(LOCK, &[]).await?;
         let mut answers = Vec::with_capacity(commands.len());
         for command in commands {
-            answers.push(match command {
+            let answer = match command {
                 ScheduleCommand::Set(set) => {
+                    let rows = transaction.query_typed(OTHERS, &[(&set.name, Type::TEXT)]).await?;
+                    if rows.first().is_some_and(|row| row.get::<_, i64>(0) >= SCHEDULES_MAX) {
+                        answers.push(ScheduleAnswer::Full);
+                        continue;
+                    }
                     transaction
                         .execute_typed(
                             SET,
@@ -91,7 +103,8 @@ impl Journal for ScheduleJournal {
                         transaction.query_typed(REMOVE, &[(name, Type::TEXT), (actor, Type::TEXT)]).await?;
                     if rows.is_empty() { ScheduleAnswer::Unknown } else { ScheduleAnswer::Changed }
                 }
-            });
+            };
+            answers.push(answer);
         }
         transaction.commit().await?;
         Ok(answers)

@@ -33,7 +33,7 @@ const ENDS: &str = "-- webhooks_ends
     ORDER BY l.position LIMIT $4";
 
 const FACTS: &str = "-- webhook_facts
-    SELECT l.position, l.job, l.step, l.type, l.status, l.attempt, l.why, l.detail, j.source_hash, j.tags, j.recorded_at, l.recorded_at
+    SELECT l.position, l.job, l.step, l.type, l.status, l.attempt, l.why, l.detail::text, j.source_hash, j.tags::text, j.recorded_at, l.recorded_at
     FROM job_log l JOIN jobs j USING (job) WHERE l.job = $1 AND l.step = $2 AND l.status IN ('completed', 'dead', 'cancelled')";
 
 /// Records where the reader of ends begins, if it has no place yet, or in any case (`anew`).

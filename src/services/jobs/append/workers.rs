@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::rows;
 use crate::services::jobs::command::WorkerCommand;
-use crate::services::jobs::decide::{WorkerRefusal, change_worker};
-use crate::services::jobs::event::{WorkerEvent, WorkerState};
+use crate::services::jobs::decide::{WORKERS_MAX, WorkerRefusal, change_worker};
+use crate::services::jobs::event::{WorkerEvent, WorkerState, WorkerStatus};
 use crate::store::Error;
 use crate::store::append::{Client, Journal};
 
@@ -31,11 +31,20 @@ pub enum WorkerAnswer {
 #[derive(Debug)]
 pub struct WorkerJournal;
 
+/// The secrets of a worker end with it: a registration of the same id does not bring them back.
 const APPEND: &str = "-- append_worker_steps
-    INSERT INTO job_worker_log (worker, step, kind, status, is_enabled, type, name, metadata, actor)
-    SELECT * FROM unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::boolean[], $6::text[], $7::text[], $8::jsonb[], $9::text[])
-    ORDER BY 1
-    ON CONFLICT DO NOTHING RETURNING worker";
+    WITH stored AS (
+        INSERT INTO job_worker_log (worker, step, kind, status, is_enabled, type, name, metadata, actor)
+        SELECT * FROM unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::boolean[], $6::text[], $7::text[], $8::jsonb[], $9::text[])
+        ORDER BY 1
+        ON CONFLICT DO NOTHING RETURNING worker, status, actor),
+    revoked AS (
+        INSERT INTO job_credentials (kind, secret_sha256, name, worker, is_admin, scopes, expires_at, actor)
+        SELECT 'revoked', c.secret_sha256, c.name, c.worker, c.is_admin, c.scopes, c.expires_at, s.actor
+        FROM stored s JOIN job_credentials c ON c.worker = s.worker AND c.kind = 'created'
+        WHERE s.status = 'removed' ORDER BY c.secret_sha256
+        ON CONFLICT DO NOTHING)
+    SELECT worker FROM stored";
 
 impl Journal for WorkerJournal {
     type Command = WorkerCommand;
@@ -65,9 +74,18 @@ impl Journal for WorkerJournal {
             }
             let ids: Vec<&str> = open.iter().map(|place| commands[*place].worker.as_str()).collect();
             let states = rows::workers(client, &ids).await?;
+            let begins = |place: usize| begins(&states, &commands[place]);
+            let has_new = open.iter().any(|place| begins(*place));
+            let mut room = if has_new { room_for_workers(client).await? } else { 0 };
             let mut steps: Vec<(usize, WorkerState)> = Vec::new();
             for place in open {
-                match decided(&states, &commands[place]) {
+                let is_full = begins(place) && room <= 0;
+                let decided =
+                    if is_full { Err(WorkerRefusal::Full) } else { decided(&states, &commands[place]) };
+                if decided.is_ok() && begins(place) {
+                    room -= 1;
+                }
+                match decided {
                     Ok(Some(state)) => steps.push((place, state)),
                     Ok(None) => {
                         let state = states.get(&commands[place].worker).cloned();
@@ -96,6 +114,23 @@ impl Journal for WorkerJournal {
     ) -> Result<Option<Vec<WorkerAnswer>>, Error> {
         Ok(None)
     }
+}
+
+/// Whether a command is about a worker that is not known, or was removed, and begins it.
+fn begins(states: &HashMap<String, WorkerState>, command: &WorkerCommand) -> bool {
+    let is_known = states.get(&command.worker).is_some_and(|known| known.status != WorkerStatus::Removed);
+    !is_known && matches!(command.event, WorkerEvent::Created | WorkerEvent::Registered)
+}
+
+/// How many more workers there may be. Another process may begin some at the same time.
+async fn room_for_workers(client: &Client) -> Result<i64, Error> {
+    let rows = client
+        .query_typed(
+            "-- count_job_workers\nSELECT $1 - count(*) FROM (SELECT FROM job_workers LIMIT $1) w",
+            &[(&WORKERS_MAX, Type::INT8)],
+        )
+        .await?;
+    Ok(rows.first().map_or(0, |row| row.get(0)))
 }
 
 /// The next state of a worker; `None` if nothing changes. A worker that registers as it is registered already

@@ -20,7 +20,7 @@ pub struct Beat {
     pub job: Option<i64>,
 }
 
-/// Records heartbeats, one per worker. The commit does not wait for the disk: a lost one only makes a worker
+/// Records heartbeats of workers that have registered or were created, one per worker: a made-up id leaves nothing. The commit does not wait for the disk: a lost one only makes a worker
 /// look quiet for some seconds.
 pub async fn record_beats(pools: &Pools, beats: &[Beat]) -> Result<(), Error> {
     let workers: Vec<&str> = beats.iter().map(|beat| beat.worker.as_str()).collect();
@@ -31,7 +31,8 @@ pub async fn record_beats(pools: &Pools, beats: &[Beat]) -> Result<(), Error> {
             "-- record_job_beats
              INSERT INTO job_beats AS b (worker, seen_at, job)
              SELECT w.worker, clock_timestamp(), w.job
-             FROM set_config('synchronous_commit', 'off', true), unnest($1::text[], $2::bigint[]) AS w (worker, job) ORDER BY 1
+             FROM set_config('synchronous_commit', 'off', true), unnest($1::text[], $2::bigint[]) AS w (worker, job)
+             WHERE EXISTS (SELECT FROM job_worker_log l WHERE l.worker = w.worker) ORDER BY 1
              ON CONFLICT (worker) DO UPDATE SET seen_at = excluded.seen_at, job = excluded.job",
             &[(&workers, Type::TEXT_ARRAY), (&jobs, Type::INT8_ARRAY)],
         )
@@ -99,17 +100,21 @@ pub async fn expired_leases(pools: &Pools, since_us: i64, most: i32) -> Result<(
     Ok((jobs, next_us))
 }
 
-/// Waiting jobs whose dependencies are completed, of those for which something became visible after snapshot
-/// `last`; all of them without one. Returns the snapshot to go on from, too.
-pub async fn unblocked_jobs(pools: &Pools, last: Option<&str>) -> Result<(Vec<i64>, String), Error> {
+/// Up to `most` waiting jobs whose dependencies are completed, of those for which something became visible after
+/// snapshot `last`; without one, of all. Returns the snapshot to go on from, too, when there were no more.
+pub async fn unblocked_jobs(
+    pools: &Pools,
+    last: Option<&str>,
+    most: i64,
+) -> Result<(Vec<i64>, String), Error> {
     let client = pools.write.get().await?;
     // One statement, so that the search sees what its own snapshot says.
     let rows = client
         .query_typed(
             "-- unblocked_jobs
              SELECT s.snapshot::text, u.job FROM (SELECT pg_current_snapshot() AS snapshot) s
-             LEFT JOIN LATERAL quipu_unblocked_jobs($1::text::pg_snapshot, s.snapshot) AS u (job) ON true",
-            &[(&last, Type::TEXT)],
+             LEFT JOIN LATERAL quipu_unblocked_jobs($1::text::pg_snapshot, s.snapshot) AS u (job) ON true LIMIT $2",
+            &[(&last, Type::TEXT), (&most, Type::INT8)],
         )
         .await?;
     let snapshot = rows.first().map(|row| row.get(0));

@@ -1,6 +1,7 @@
 //! Decides whether a worker gets jobs, and how it gets one.
 
 use super::ready_index::Candidate;
+use super::submission::is_reserved;
 use crate::services::jobs::command::Claim;
 use crate::services::jobs::event::{Entry, Kind, Status, WorkerState, WorkerStatus};
 
@@ -39,7 +40,8 @@ impl NotServed {
 /// # Errors
 /// Why it gets none.
 pub fn may_claim(worker: Option<&WorkerState>, types: &[String]) -> Result<(), NotServed> {
-    let Some(worker) = worker else { return Ok(()) };
+    // What an id that belongs to webhooks was registered as stops no webhook.
+    let Some(worker) = worker.filter(|worker| !is_reserved(&worker.worker)) else { return Ok(()) };
     if !worker.is_enabled {
         return Err(NotServed::Disabled);
     }

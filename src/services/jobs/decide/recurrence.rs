@@ -6,6 +6,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use croner::Cron;
 use thiserror::Error;
 
+/// Most schedules in force. All are looked at each second.
+pub const SCHEDULES_MAX: i64 = 1_000;
+
 /// Longest cron expression, bytes.
 const CRON_BYTES_MAX: usize = 128;
 

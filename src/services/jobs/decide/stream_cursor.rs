@@ -11,6 +11,9 @@ use std::str::FromStr;
 /// Longest snapshot, characters: some hundred transactions in progress.
 const SNAPSHOT_CHARS_MAX: usize = 4_000;
 
+/// Most transactions for which a reader that comes back gets what it missed.
+const TRANSACTIONS_MAX: i64 = 100_000;
+
 /// A place in the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamCursor {
@@ -32,6 +35,13 @@ impl StreamCursor {
     #[must_use]
     pub fn after(era: i32, snapshot: impl Into<String>) -> Self {
         Self { era, from: snapshot.into(), within: None }
+    }
+
+    /// Whether so many transactions lie between it and a snapshot of the same era that nothing is sent again: an old
+    /// id, or a made-up one, would have all journals read.
+    #[must_use]
+    pub fn is_far_behind(&self, snapshot: &str) -> bool {
+        age(snapshot).0.saturating_sub(age(&self.from).0) > TRANSACTIONS_MAX
     }
 
     /// Whether [`StreamCursor::from`] was taken before (`Less`) or after another snapshot of the same era.
@@ -126,6 +136,15 @@ mod tests {
                 assert_eq!(StreamCursor::after(1, *from).compare(snapshot), place.cmp(&other));
             }
         }
+    }
+
+    #[test]
+    fn an_old_or_made_up_id_is_far_behind() {
+        let cursor = |from: &str| StreamCursor::after(1, from);
+        assert!(cursor("1:1:").is_far_behind("200000:200000:"));
+        assert!(cursor("700:745:700").is_far_behind("100746:100746:"));
+        assert!(!cursor("700:745:700").is_far_behind("100745:100745:"));
+        assert!(!cursor("200000:200000:").is_far_behind("745:745:"));
     }
 
     #[test]

@@ -28,6 +28,17 @@ const TAGS_BYTES_MAX: usize = 4_096;
 /// Largest metadata, as JSON, bytes.
 const METADATA_BYTES_MAX: usize = 65_536;
 
+/// Deepest nesting of arrays and objects. Most readers of JSON refuse more than 127 levels, and answers hold a value
+/// a few levels deeper than it was received.
+const LEVELS_MAX: usize = 64;
+
+/// Most values of a JSON value, those of arrays and members of objects included: in memory each has 32 bytes, an
+/// object with one member more than 600.
+const VALUES_MAX: usize = 10_000;
+
+/// Largest number that is not a whole one, either side of zero. A larger one could be read back as infinite.
+const NUMBER_MAX: f64 = 1e300;
+
 /// The fields of a submission as they were received.
 #[derive(Debug, Clone, Copy)]
 pub struct SubmissionFields<'a> {
@@ -138,7 +149,8 @@ pub fn check_not_reserved(field: &'static str, word: &str) -> Result<(), Submiss
     Ok(())
 }
 
-/// Checks a JSON value that may be missing: at most `most` bytes as text, without NUL.
+/// Checks a JSON value that may be missing: at most `most` bytes as text, no deeper, larger or more numerous than
+/// every reader can take, and without NUL.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -148,12 +160,60 @@ pub fn check_detail(field: &'static str, value: Option<&Value>, most: usize) -> 
 
 fn check_json(field: &'static str, value: &Value, most: usize) -> Result<(), SubmissionError> {
     let text = value.to_string();
-    if text.len() > most {
-        return Err(error(field, format!("{} bytes, at most {most}", text.len())));
+    let mut measured = Measured::default();
+    measured.add(value, 0);
+    if measured.values > VALUES_MAX {
+        return Err(error(field, format!("has {} values, at most {VALUES_MAX}", measured.values)));
+    }
+    if measured.levels > LEVELS_MAX {
+        return Err(error(field, format!("is nested {} levels deep, at most {LEVELS_MAX}", measured.levels)));
+    }
+    if measured.has_huge {
+        return Err(error(field, format!("has a number beyond {NUMBER_MAX:e}")));
+    }
+    let bytes = text.len() + measured.written_out;
+    if bytes > most {
+        return Err(error(field, format!("{bytes} bytes, at most {most}")));
     }
     // serde_json writes NUL as this escape. An escaped backslash before `u0000` is not one.
     let has_nul = text.replace("\\\\", "").contains("\\u0000");
     if has_nul { Err(error(field, "must not contain NUL")) } else { Ok(()) }
+}
+
+/// What a JSON value costs its readers.
+#[derive(Debug, Default)]
+struct Measured {
+    levels: usize,
+    values: usize,
+    /// Bytes of numbers written out, as the database writes them: `1e300` has 301 digits.
+    written_out: usize,
+    has_huge: bool,
+}
+
+impl Measured {
+    /// Adds a value inside `levels` arrays and objects. The depth of the recursion is that of the parser, 128.
+    fn add(&mut self, value: &Value, levels: usize) {
+        self.values += 1;
+        match value {
+            Value::Array(items) => {
+                self.levels = self.levels.max(levels + 1);
+                items.iter().for_each(|item| self.add(item, levels + 1));
+            }
+            Value::Object(members) => {
+                self.levels = self.levels.max(levels + 1);
+                members.values().for_each(|member| self.add(member, levels + 1));
+            }
+            Value::Number(number) if number.is_f64() => {
+                let number = number.as_f64().unwrap_or(f64::INFINITY);
+                self.has_huge |= number.abs() > NUMBER_MAX;
+                // After 10,000 values the value is refused for their number.
+                if self.values <= VALUES_MAX {
+                    self.written_out += number.to_string().len();
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
 }
 
 /// The unique key of a job: by its idempotency key, else by its type and source hash, else none. The SQL
@@ -225,6 +285,22 @@ mod tests {
         assert!(!check(json!({ "\0": 1 })));
         assert!(check(json!("\\u0000")));
         assert!(!check(json!("\\\0")));
+    }
+
+    #[test]
+    fn a_value_that_some_reader_cannot_take_is_refused() {
+        let check = |value: &Value| check_json("metadata", value, 262_144).map_err(|error| error.problem);
+        let nested = |levels| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+        assert_eq!(check(&nested(64)), Ok(()));
+        assert_eq!(check(&nested(65)), Err("is nested 65 levels deep, at most 64".to_owned()));
+        let members = |levels| (0..levels).fold(json!(1), |inner, _| json!({ "a": inner }));
+        assert!(check(&members(64)).is_ok() && check(&members(65)).is_err());
+        assert_eq!(check(&json!(vec![0; 9_999])), Ok(()));
+        assert_eq!(check(&json!(vec![0; 10_000])), Err("has 10001 values, at most 10000".to_owned()));
+        assert_eq!(check(&json!([1e300, -1e300, 1e-300, 0.1, u64::MAX])), Ok(()));
+        assert_eq!(check(&json!([-1.1e300])), Err("has a number beyond 1e300".to_owned()));
+        // The database writes each with 301 digits.
+        assert!(check(&json!(vec![1e300; 9_000])).unwrap_err().ends_with("bytes, at most 262144"));
     }
 
     #[test]

@@ -6,9 +6,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, Utc};
 use hmac::{Hmac, Mac as _};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
+use serde_json::value::RawValue;
 use sha2::Sha256;
 use url::Url;
 use uuid::Uuid;
@@ -95,22 +97,45 @@ pub struct WebhookTask {
 #[must_use]
 pub fn body_of(facts: &EndFacts) -> String {
     let EndFacts { end, attempt, why, result, source_hash, tags, created_at, ended_at } = facts;
-    let data = json!({
-        "job_id": end.job,
-        "job_type": end.job_type,
-        "status": end.status,
-        "step": end.step,
-        "attempt": attempt,
-        "result": result,
-        "error": why,
-        "source_hash": source_hash,
-        "tags": tags,
-        "created_at": created_at,
-        "ended_at": ended_at,
-    });
-    let event: Value =
-        json!({ "type": format!("job.{}", end.status.as_str()), "timestamp": ended_at, "data": data });
-    event.to_string()
+    // A value of a client is passed on as it is stored.
+    let raw = |text: &Option<String>| text.clone().and_then(|text| RawValue::from_string(text).ok());
+    let data = Data {
+        attempt: *attempt,
+        created_at,
+        ended_at,
+        error: why.as_deref(),
+        job_id: end.job,
+        job_type: &end.job_type,
+        result: raw(result),
+        source_hash: source_hash.as_deref(),
+        status: end.status,
+        step: end.step,
+        tags: raw(tags),
+    };
+    let event = Event { data, timestamp: ended_at, r#type: format!("job.{}", end.status.as_str()) };
+    serde_json::to_string(&event).expect("names, numbers, times and JSON texts are JSON")
+}
+
+#[derive(Serialize)]
+struct Event<'a> {
+    data: Data<'a>,
+    timestamp: &'a DateTime<Utc>,
+    r#type: String,
+}
+
+#[derive(Serialize)]
+struct Data<'a> {
+    attempt: i32,
+    created_at: &'a DateTime<Utc>,
+    ended_at: &'a DateTime<Utc>,
+    error: Option<&'a str>,
+    job_id: i64,
+    job_type: &'a str,
+    result: Option<Box<RawValue>>,
+    source_hash: Option<&'a str>,
+    status: Status,
+    step: i32,
+    tags: Option<Box<RawValue>>,
 }
 
 /// The value of `webhook-signature`: for each key `v1,` and the Base64 of HMAC-SHA-256 over id, time of the attempt
@@ -177,7 +202,7 @@ pub fn window(last: &str, this: &str) -> Option<Window> {
 
 #[cfg(test)]
 mod tests {
-    use chrono::DateTime;
+    use serde_json::Value;
 
     use super::*;
 
@@ -243,7 +268,7 @@ mod tests {
             end: end("pdf", Status::Completed),
             attempt: 1,
             why: None,
-            result: Some(json!({ "pages": 9 })),
+            result: Some(r#"{"pages": 9}"#.to_owned()),
             source_hash: Some("abc".to_owned()),
             tags: None,
             created_at: at(1_700_000_000),

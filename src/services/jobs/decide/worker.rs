@@ -1,7 +1,11 @@
 //! Decides what happens to a worker.
 
+use super::submission::{WEBHOOK, is_reserved};
 use crate::services::jobs::command::WorkerCommand;
 use crate::services::jobs::event::{WorkerEvent, WorkerState, WorkerStatus};
+
+/// Most workers that are not removed. Each is looked at again and again, and listed.
+pub const WORKERS_MAX: i64 = 10_000;
 
 /// Least time between two records of a worker's heartbeat, microseconds.
 const BEAT_INTERVAL_US: i64 = 5_000_000;
@@ -18,9 +22,22 @@ pub enum WorkerRefusal {
     /// It is disabled or removed.
     #[error("the worker is disabled")]
     Disabled,
+    /// It has a secret for another type: an administrator chose the type.
+    #[error("the worker was created for another type")]
+    OtherType,
+    /// The id belongs to webhooks.
+    #[error("the id is reserved: `{WEBHOOK}` and names below it belong to webhooks")]
+    Reserved,
+    /// There are [`WORKERS_MAX`] others.
+    #[error("there are {WORKERS_MAX} workers, which is the most: remove those that are gone")]
+    Full,
 }
 
 /// The state of a worker after an event; `None` if the event changes nothing.
+///
+/// A worker registers by itself, so its registration gives it no right that a person took from it: suspended stays
+/// suspended, a worker that was disabled stays so after its removal, and one with a secret of its own keeps the type
+/// for which it was created.
 ///
 /// # Errors
 /// Why the event is refused.
@@ -50,6 +67,10 @@ pub fn change_worker(
                 .or_else(|| known.and_then(|k| k.metadata.clone())),
         })
     };
+    let begins = matches!(command.event, WorkerEvent::Created | WorkerEvent::Registered);
+    if begins && is_reserved(&command.worker) {
+        return Err(WorkerRefusal::Reserved);
+    }
     if command.event == WorkerEvent::Created {
         return if present.is_some() {
             Err(WorkerRefusal::Exists)
@@ -58,14 +79,25 @@ pub fn change_worker(
         };
     }
     if command.event == WorkerEvent::Registered {
-        return match present {
-            Some(known) if !known.is_enabled => Err(WorkerRefusal::Disabled),
-            _ => Ok(with_profile(WorkerStatus::Online, true)),
-        };
+        if state.is_some_and(|state| !state.is_enabled) {
+            return Err(WorkerRefusal::Disabled);
+        }
+        // The actor of a request with the worker's own secret.
+        let is_own = command.actor.strip_prefix("worker:") == Some(command.worker.as_str());
+        let is_other_type =
+            |known: &WorkerState| profile.is_some_and(|profile| profile.job_type != known.job_type);
+        if is_own && present.is_some_and(is_other_type) {
+            return Err(WorkerRefusal::OtherType);
+        }
+        let is_suspended = present.is_some_and(|known| known.status == WorkerStatus::Suspended);
+        let status = if is_suspended { WorkerStatus::Suspended } else { WorkerStatus::Online };
+        return Ok(with_profile(status, true));
     }
     let known = present.ok_or(WorkerRefusal::Unknown)?;
     let (status, is_enabled) = match command.event {
-        WorkerEvent::Unregistered => (WorkerStatus::Offline, known.is_enabled),
+        WorkerEvent::Unregistered if known.status != WorkerStatus::Suspended => {
+            (WorkerStatus::Offline, known.is_enabled)
+        }
         // A worker that is not online stays what it is.
         WorkerEvent::Lost if known.status == WorkerStatus::Online => {
             (WorkerStatus::Offline, known.is_enabled)
@@ -78,10 +110,12 @@ pub fn change_worker(
         WorkerEvent::Resumed => (WorkerStatus::Online, known.is_enabled),
         WorkerEvent::Enabled => (known.status, true),
         WorkerEvent::Disabled => (known.status, false),
-        WorkerEvent::Removed => (WorkerStatus::Removed, false),
-        WorkerEvent::Lost | WorkerEvent::Returned | WorkerEvent::Created | WorkerEvent::Registered => {
-            (known.status, known.is_enabled)
-        }
+        WorkerEvent::Removed => (WorkerStatus::Removed, known.is_enabled),
+        WorkerEvent::Unregistered
+        | WorkerEvent::Lost
+        | WorkerEvent::Returned
+        | WorkerEvent::Created
+        | WorkerEvent::Registered => (known.status, known.is_enabled),
     };
     if (status, is_enabled) == (known.status, known.is_enabled) {
         return Ok(None);
@@ -154,6 +188,42 @@ mod tests {
         assert_eq!(play(&[Created, Created]), Err(WorkerRefusal::Exists));
         assert_eq!(play(&[Created, Removed, Disabled]), Err(WorkerRefusal::Unknown));
         assert_eq!(status(&[Created, Removed, Created]), (WorkerStatus::Offline, true));
+    }
+
+    #[test]
+    fn a_registration_gives_back_nothing_that_a_person_took() {
+        use WorkerEvent::{
+            Created, Disabled, Enabled, Registered, Removed, Resumed, Suspended, Unregistered,
+        };
+        assert_eq!(status(&[Registered, Suspended, Registered]), (WorkerStatus::Suspended, true));
+        let away = [Registered, Suspended, Unregistered, Registered];
+        assert_eq!(status(&away), (WorkerStatus::Suspended, true));
+        assert_eq!(status(&[Registered, Suspended, Registered, Resumed]), (WorkerStatus::Online, true));
+        assert_eq!(play(&[Created, Disabled, Removed, Registered]), Err(WorkerRefusal::Disabled));
+        assert_eq!(play(&[Created, Disabled, Removed, Enabled]), Err(WorkerRefusal::Unknown));
+        assert_eq!(status(&[Created, Disabled, Removed, Created]), (WorkerStatus::Offline, true));
+        assert_eq!(status(&[Created, Removed, Registered]), (WorkerStatus::Online, true));
+    }
+
+    #[test]
+    fn a_worker_with_a_secret_keeps_its_type_and_reserved_ids_are_refused() {
+        let created = change_worker(None, &event(WorkerEvent::Created)).unwrap().unwrap();
+        let register = |actor: &str, job_type: &str| {
+            let profile = WorkerProfile { job_type: job_type.to_owned(), name: None, metadata: None };
+            let command = WorkerCommand {
+                profile: Some(profile),
+                actor: actor.to_owned(),
+                ..event(WorkerEvent::Registered)
+            };
+            change_worker(Some(&created), &command).map(|state| state.unwrap().job_type)
+        };
+        assert_eq!(register("worker:w", "pdf"), Ok("pdf".to_owned()));
+        assert_eq!(register("worker:w", "payroll"), Err(WorkerRefusal::OtherType));
+        assert_eq!(register("token:ci", "payroll"), Ok("payroll".to_owned()));
+        for begins in [WorkerEvent::Created, WorkerEvent::Registered] {
+            let reserved = WorkerCommand { worker: "quipu.webhook.billing".to_owned(), ..event(begins) };
+            assert_eq!(change_worker(None, &reserved), Err(WorkerRefusal::Reserved));
+        }
     }
 
     #[test]

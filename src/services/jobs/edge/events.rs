@@ -113,8 +113,9 @@ impl Feed {
     async fn run(&mut self) -> Result<(), Ended> {
         self.send(Event::default().event("ping").data("connected")).await?;
         let (era, snapshot) = newest_snapshot(&self.state.parts().pools.session).await?;
-        if self.cursor.era == era && self.cursor.compare(&snapshot) == Ordering::Greater {
-            // The database was set back, or the id is made up.
+        let is_ahead = self.cursor.compare(&snapshot) == Ordering::Greater;
+        if self.cursor.era == era && (is_ahead || self.cursor.is_far_behind(&snapshot)) {
+            // The database was set back, or the id is very old or made up.
             self.reset(era, &snapshot).await?;
         } else {
             self.go_to(era, &snapshot).await?;

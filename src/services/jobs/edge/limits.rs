@@ -1,5 +1,7 @@
 //! Limits of requests, each with its reason.
 
+use std::num::NonZeroU32;
+
 /// Jobs of one claim: more would keep other workers waiting for what one of them cannot finish within its lease.
 pub(super) const CLAIM_JOBS_MAX: usize = 100;
 
@@ -18,11 +20,17 @@ pub(super) const NAME_BYTES_MAX: usize = 256;
 /// refusal.
 pub(super) const ERROR_BYTES_MAX: usize = 4_000;
 
-/// Largest result, context and progress as JSON, bytes: large results belong into objects.
+/// Largest result and context as JSON, bytes: large results belong into objects.
 pub(super) const DETAIL_BYTES_MAX: usize = 262_144;
 
-/// Largest metadata of a worker as JSON, bytes.
-pub(super) const WORKER_METADATA_BYTES_MAX: usize = 65_536;
+/// Largest progress as JSON, bytes: each lease may record one every few seconds, and no entry is ever deleted.
+pub(super) const PROGRESS_BYTES_MAX: usize = 16_384;
+
+/// Largest metadata of a worker as JSON, bytes: all workers are listed together.
+pub(super) const WORKER_METADATA_BYTES_MAX: usize = 4_096;
+
+/// Registrations of one worker in a minute, the ends of its work included: each is an entry that is never deleted.
+pub(super) const REGISTRATIONS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60).expect("60 is not zero");
 
 /// Jobs of one page, and how far a page may begin from the first job; older jobs are listed with `before`.
 pub(super) const PAGE_MAX: i32 = 100;

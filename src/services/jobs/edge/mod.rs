@@ -23,8 +23,10 @@ mod workers;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use moka::future::Cache;
 use tokio::sync::{Semaphore, watch};
 
@@ -51,6 +53,9 @@ const CREDENTIAL_REMEMBERED: Duration = Duration::from_secs(5);
 
 /// Credentials remembered at the same time.
 const CREDENTIALS_MAX: u64 = 10_000;
+
+/// Registrations between two removals of workers that did not register for a minute.
+const REGISTRATIONS_CLEANUP: u64 = 256;
 
 /// How long a process keeps using the key of lease tokens. After the table was emptied, processes can use
 /// different keys for this long.
@@ -107,6 +112,8 @@ struct Inner {
     credentials: Cache<[u8; 32], Option<Credential>>,
     lease_key: Cache<(), LeaseKey>,
     streams: Arc<Semaphore>,
+    registrations: DefaultKeyedRateLimiter<String>,
+    registrations_counted: AtomicU64,
 }
 
 impl JobsState {
@@ -121,7 +128,18 @@ impl JobsState {
             credentials: remembered(CREDENTIAL_REMEMBERED).max_capacity(CREDENTIALS_MAX).build(),
             lease_key: Cache::builder().max_capacity(1).time_to_live(KEY_REMEMBERED).build(),
             streams,
+            registrations: RateLimiter::keyed(Quota::per_minute(limits::REGISTRATIONS_PER_MINUTE)),
+            registrations_counted: AtomicU64::new(0),
         }))
+    }
+
+    /// Whether this worker may register or unregister once more.
+    fn admits_registration(&self, worker: &str) -> bool {
+        let counted = self.0.registrations_counted.fetch_add(1, Ordering::Relaxed);
+        if counted.is_multiple_of(REGISTRATIONS_CLEANUP) {
+            self.0.registrations.retain_recent();
+        }
+        self.0.registrations.check_key(&worker.to_owned()).is_ok()
     }
 
     /// The parts that the state was created from.

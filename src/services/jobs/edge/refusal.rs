@@ -74,6 +74,9 @@ impl Refused {
             Self::Worker(WorkerRefusal::Unknown) => "worker_unknown",
             Self::Worker(WorkerRefusal::Exists) => "worker_exists",
             Self::Worker(WorkerRefusal::Disabled) => "worker_disabled",
+            Self::Worker(WorkerRefusal::OtherType) => "worker_other_type",
+            Self::Worker(WorkerRefusal::Reserved) => "worker_reserved",
+            Self::Worker(WorkerRefusal::Full) => "workers_full",
             Self::Other(reason, _) => reason,
             Self::Store(Error::Data(_)) => "store_data",
             Self::Store(Error::NoSpace(_)) | Self::Objects(ObjectError::NoSpace) => "no_space",
@@ -94,8 +97,9 @@ impl Refused {
             Self::Worker(refusal) => {
                 let status = match refusal {
                     WorkerRefusal::Unknown => StatusCode::NOT_FOUND,
-                    WorkerRefusal::Exists => StatusCode::CONFLICT,
-                    WorkerRefusal::Disabled => StatusCode::FORBIDDEN,
+                    WorkerRefusal::Exists | WorkerRefusal::Full => StatusCode::CONFLICT,
+                    WorkerRefusal::Disabled | WorkerRefusal::OtherType => StatusCode::FORBIDDEN,
+                    WorkerRefusal::Reserved => StatusCode::BAD_REQUEST,
                 };
                 Rejection::new(status, refusal.to_string()).field("worker_id").into()
             }

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -9,25 +10,35 @@ use super::JobsState;
 use super::access::{Body, Client};
 use super::limits::NAME_BYTES_MAX;
 use super::refusal::Refused;
+use super::shapes::{Members, member, raw};
 use crate::config::Jobs;
 use crate::http::Failure;
 use crate::services::jobs::append::ScheduleAnswer;
 use crate::services::jobs::command::{Recurrence, ScheduleCommand};
-use crate::services::jobs::decide::{Scope, SubmissionFields, check_cron, check_submission, check_text};
+use crate::services::jobs::decide::{
+    SCHEDULES_MAX, Scope, SubmissionFields, check_cron, check_submission, check_text,
+};
 use crate::services::jobs::read::{self, Schedule};
 
-fn schedule_json(schedule: &Schedule) -> Value {
-    json!({
-        "name": schedule.name, "cron": schedule.cron, "type": schedule.job_type, "priority": schedule.priority,
-        "max_attempts": schedule.attempts_max, "tags": schedule.tags, "metadata": schedule.metadata, "since": schedule.since,
-    })
+fn schedule_json(schedule: &Schedule) -> Members {
+    Members::from([
+        ("name", member(&schedule.name)),
+        ("cron", member(&schedule.cron)),
+        ("type", member(&schedule.job_type)),
+        ("priority", member(&schedule.priority)),
+        ("max_attempts", member(&schedule.attempts_max)),
+        ("tags", member(&schedule.tags.as_deref().and_then(raw))),
+        ("metadata", member(&schedule.metadata.as_deref().and_then(raw))),
+        ("since", member(&schedule.since)),
+    ])
 }
 
-pub(super) async fn list(State(state): State<JobsState>, client: Client) -> Result<Json<Value>, Failure> {
+pub(super) async fn list(State(state): State<JobsState>, client: Client) -> Result<Json<Members>, Failure> {
     let answer = async {
         client.require(Scope::Read)?;
-        let (schedules, _) = read::schedules(&state.parts().pools.session).await?;
-        Ok(json!({ "schedules": schedules.iter().map(schedule_json).collect::<Vec<_>>() }))
+        let (schedules, _) = read::schedules(&state.parts().pools.session, true).await?;
+        let schedules: Vec<Members> = schedules.iter().map(schedule_json).collect();
+        Ok(Members::from([("schedules", member(&schedules))]))
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
 }
@@ -88,8 +99,13 @@ pub(super) async fn set(
     let answer = async {
         client.require(Scope::Manage)?;
         let set = body.checked(&state.parts().settings, client.actor.label())?;
-        state.parts().schedules.append(ScheduleCommand::Set(Box::new(set))).await?;
-        Ok(json!({ "status": "set" }))
+        match state.parts().schedules.append(ScheduleCommand::Set(Box::new(set))).await? {
+            ScheduleAnswer::Full => {
+                let why = format!("there are {SCHEDULES_MAX} schedules, which is the most");
+                Err(Refused::coded(StatusCode::CONFLICT, "schedules_full", why))
+            }
+            ScheduleAnswer::Changed | ScheduleAnswer::Unknown => Ok(json!({ "status": "set" })),
+        }
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
 }
@@ -104,7 +120,7 @@ pub(super) async fn remove(
         let remove = ScheduleCommand::Remove { name, actor: client.actor.label() };
         match state.parts().schedules.append(remove).await? {
             ScheduleAnswer::Unknown => Err(Refused::not_found("schedule")),
-            ScheduleAnswer::Changed => Ok(json!({ "status": "removed" })),
+            ScheduleAnswer::Changed | ScheduleAnswer::Full => Ok(json!({ "status": "removed" })),
         }
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike as _, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use super::JobsState;
 use super::access::{Body, Client};
 use super::limits::{OFFSET_MAX, PAGE_DEFAULT, PAGE_MAX};
 use super::refusal::Refused;
-use super::shapes::{JobJson, history_json, list_or_null};
+use super::shapes::{HistoryJson, JobJson, Members, member, some_or_null};
 use crate::http::Failure;
 use crate::services::jobs::append::{JobAnswer, Submitted};
 use crate::services::jobs::command::{JobCommand, Submission};
@@ -82,6 +82,9 @@ impl SubmitBody {
             depends_on: &self.depends_on,
         };
         check_submission(&fields)?;
+        if self.run_at.is_some_and(|at| !(1970..=9999).contains(&at.year())) {
+            return Err(Refused::field("run_at", "must lie between 1970 and 9999"));
+        }
         let out_of_range = || Refused::field("priority", "is out of range");
         Ok(Submission {
             number: 0,
@@ -167,7 +170,7 @@ pub(super) async fn list(
     State(state): State<JobsState>,
     client: Client,
     Query(query): Query<ListQuery>,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Json<Members>, Failure> {
     let answer = async {
         client.require(Scope::Read)?;
         let status = query.status.as_deref().and_then(given);
@@ -186,14 +189,16 @@ pub(super) async fn list(
         }
         let filter = read::JobFilter { status, job_type, before: query.before };
         let pool = &state.parts().pools.session;
-        let jobs = read::jobs(pool, filter, offset, limit).await?;
-        let counted = read::counts(pool).await?.into_iter().filter(|count| {
-            status.is_none_or(|status| status == count.status)
-                && job_type.is_none_or(|job_type| job_type == count.job_type)
-        });
-        let total: i64 = counted.map(|count| count.jobs).sum();
+        let total = read::total(pool, status, job_type).await?;
+        // Without a look at the totals, the search for jobs of a type that has none reads all jobs.
+        let jobs = if total > 0 { read::jobs(pool, filter, offset, limit).await? } else { Vec::new() };
         let jobs: Vec<JobJson<'_>> = jobs.iter().map(JobJson::of).collect();
-        Ok(json!({ "jobs": list_or_null(&jobs), "total": total, "limit": limit, "offset": offset }))
+        Ok(Members::from([
+            ("jobs", member(&some_or_null(jobs))),
+            ("total", member(&total)),
+            ("limit", member(&limit)),
+            ("offset", member(&offset)),
+        ]))
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
 }
@@ -207,30 +212,42 @@ pub(super) async fn job(
     State(state): State<JobsState>,
     client: Client,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Response, Failure> {
     let answer = async {
         client.require(Scope::Read)?;
         let view = read::job(&state.parts().pools.session, number(&id)?).await?;
         let view = view.ok_or_else(|| Refused::not_found("job"))?;
-        Ok(json!(JobJson::of(&view)))
+        Ok(Json(JobJson::of(&view)).into_response())
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    answer.await.map_err(|refused: Refused| state.refuse(refused))
+}
+
+/// Bytes of the details in one answer. A request with `before` gets those of older entries.
+const DETAILS_BYTES_MAX: i64 = 4 * 1024 * 1024;
+
+/// The query of a history.
+#[derive(Debug, Deserialize)]
+pub(super) struct HistoryQuery {
+    /// Only entries before this step.
+    before: Option<i32>,
 }
 
 pub(super) async fn history(
     State(state): State<JobsState>,
     client: Client,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Failure> {
+    Query(query): Query<HistoryQuery>,
+) -> Result<Json<Members>, Failure> {
     let answer = async {
         client.require(Scope::Read)?;
         let id = number(&id)?;
-        let entries = read::history(&state.parts().pools.session, id).await?;
-        if entries.is_empty() {
+        let pool = &state.parts().pools.session;
+        let entries = read::history(pool, id, query.before, DETAILS_BYTES_MAX).await?;
+        if entries.is_empty() && query.before.is_none() {
             return Err(Refused::not_found("job"));
         }
-        let entries: Vec<Value> = entries.iter().map(history_json).collect();
-        Ok(json!({ "job_id": id, "history": entries }))
+        let entries: Vec<HistoryJson<'_>> = entries.iter().map(HistoryJson::of).collect();
+        Ok(Members::from([("job_id", member(&id)), ("history", member(&entries))]))
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
 }

@@ -24,9 +24,9 @@ pub(super) async fn stats(State(state): State<JobsState>, client: Client) -> Res
             "completed_jobs": totals.jobs(Some("completed")),
             "failed_jobs": totals.jobs(Some("failed")),
             "dead_jobs": totals.jobs(Some("dead")),
-            "total_workers": totals.workers,
-            "online_workers": totals.online,
-            "offline_workers": totals.offline,
+            "total_workers": totals.workers.all,
+            "online_workers": totals.workers.online,
+            "offline_workers": totals.workers.offline,
             "waiting_jobs": totals.jobs(Some("waiting")),
             "cancelled_jobs": totals.jobs(Some("cancelled")),
         }))

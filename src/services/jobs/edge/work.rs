@@ -12,7 +12,7 @@ use super::access::{Body, Client};
 use super::files::{Base, result_with};
 use super::limits::WAIT_MARGIN_S;
 use super::refusal::Refused;
-use super::shapes::{at, claimed_json, worker_config};
+use super::shapes::{Members, at, claimed_json, member, worker_config};
 use super::submit::number;
 use super::work_body::{ClaimBody, WorkBody, completion, read_fence};
 use crate::http::Failure;
@@ -29,7 +29,7 @@ pub(super) async fn claim(
     client: Client,
     base: Base,
     Body(body): Body<ClaimBody>,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Json<Members>, Failure> {
     let answer = claim_jobs(&state, &client, &base, body).await;
     answer.map(Json).map_err(|refused| state.refuse(refused))
 }
@@ -39,7 +39,7 @@ async fn claim_jobs(
     client: &Client,
     base: &Base,
     body: ClaimBody,
-) -> Result<Value, Refused> {
+) -> Result<Members, Refused> {
     let settings = &state.parts().settings;
     let (is_counted, wait_s) = (body.count.is_some(), body.wait_s.unwrap_or(0));
     let claim = body.checked(client, settings)?;
@@ -47,24 +47,25 @@ async fn claim_jobs(
     let wait = Duration::from_secs(wait_s.min(longest).into());
     let (jobs, why) = wait_for_jobs(state, &claim, wait).await?;
     state.parts().beats.heard(&claim.worker, jobs.first().map(|job| job.facts.job));
-    let mut answer = json!({ "job": null });
+    let mut answer = Members::from([("job", member(&Value::Null))]);
     if !jobs.is_empty() {
         let key = state.lease_key().await?;
-        let mut leased: Vec<Value> = jobs.iter().map(|job| claimed_json(job, &claim.worker, &key)).collect();
+        let mut leased: Vec<Members> =
+            jobs.iter().map(|job| claimed_json(job, &claim.worker, &key)).collect();
         state.add_links(base, client, &jobs, &mut leased).await?;
         if let Some(first) = leased.first() {
-            answer = first.clone();
+            answer.clone_from(first);
         }
         if is_counted {
-            answer["jobs"] = json!(leased);
+            answer.insert("jobs", member(&leased));
         }
     } else if is_counted {
-        answer["jobs"] = json!([]);
+        answer.insert("jobs", member::<[Value]>(&[]));
     }
     if let Some(why) = why {
-        answer["reason"] = json!(why.as_str());
+        answer.insert("reason", member(why.as_str()));
     }
-    answer["config"] = worker_config(settings);
+    answer.insert("config", member(&worker_config(settings)));
     Ok(answer)
 }
 

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::access::Client;
-use super::limits::{CLAIM_JOBS_MAX, CLAIM_TYPES_MAX, DETAIL_BYTES_MAX, LEASE_S_MAX, LEASE_S_MIN, cut};
+use super::limits::{
+    CLAIM_JOBS_MAX, CLAIM_TYPES_MAX, DETAIL_BYTES_MAX, LEASE_S_MAX, LEASE_S_MIN, PROGRESS_BYTES_MAX, cut,
+};
 use super::refusal::Refused;
 use crate::config::Jobs;
 use crate::services::jobs::command::{Change, Claim, Fence};
@@ -101,7 +103,7 @@ impl WorkBody {
     }
 
     pub(super) fn heartbeat(self, fence: Fence) -> Result<Change, Refused> {
-        check_detail("progress", self.progress.as_ref(), DETAIL_BYTES_MAX)?;
+        check_detail("progress", self.progress.as_ref(), PROGRESS_BYTES_MAX)?;
         Ok(Change::Heartbeat { fence, lease_s: lease_s(self.lease_s)?, progress: self.progress })
     }
 

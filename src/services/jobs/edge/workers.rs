@@ -2,18 +2,22 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::JobsState;
 use super::access::{Body, Client};
-use super::limits::{DETAIL_BYTES_MAX, NAME_BYTES_MAX, WORKER_METADATA_BYTES_MAX};
+use super::limits::{
+    NAME_BYTES_MAX, PROGRESS_BYTES_MAX, REGISTRATIONS_PER_MINUTE, WORKER_METADATA_BYTES_MAX,
+};
 use super::refusal::Refused;
-use super::shapes::{WorkerJson, list_or_null, worker_config};
+use super::shapes::{WorkerJson, some_or_null, worker_config};
 use crate::http::Failure;
 use crate::services::jobs::append::WorkerAnswer;
 use crate::services::jobs::command::{Change, Fence, WorkerCommand, WorkerProfile};
-use crate::services::jobs::decide::{Scope, TYPE_BYTES_MAX, check_detail, check_text};
+use crate::services::jobs::decide::{Scope, TYPE_BYTES_MAX, WORKERS_MAX, check_detail, check_text};
 use crate::services::jobs::event::{WorkerEvent, WorkerState};
 use crate::services::jobs::read;
 
@@ -27,6 +31,13 @@ impl JobsState {
         profile: Option<WorkerProfile>,
     ) -> Result<WorkerState, Refused> {
         check_text("worker_id", worker, NAME_BYTES_MAX)?;
+        let is_own = matches!(event, WorkerEvent::Registered | WorkerEvent::Unregistered);
+        if is_own && !self.admits_registration(worker) {
+            let why = format!(
+                "a worker registers and unregisters at most {REGISTRATIONS_PER_MINUTE} times a minute"
+            );
+            return Err(Refused::coded(StatusCode::TOO_MANY_REQUESTS, "too_many", why));
+        }
         let command =
             WorkerCommand { worker: worker.to_owned(), event, profile, actor: client.actor.label() };
         match self.parts().workers.append(command).await? {
@@ -96,7 +107,7 @@ pub(super) struct BeatBody {
 impl BeatBody {
     /// The job that a worker says it works on, and the heartbeat for it.
     pub(super) fn checked(self, worker: String) -> Result<Option<(i64, Change)>, Refused> {
-        check_detail("progress", self.progress.as_ref(), DETAIL_BYTES_MAX)?;
+        check_detail("progress", self.progress.as_ref(), PROGRESS_BYTES_MAX)?;
         let fence = Fence { worker: Some(worker), lease: None };
         let beat = Change::Heartbeat { fence, lease_s: None, progress: self.progress };
         Ok(self.job_id.map(|job| (job, beat)))
@@ -135,14 +146,14 @@ pub(super) async fn unregister(
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
 }
 
-pub(super) async fn list(State(state): State<JobsState>, client: Client) -> Result<Json<Value>, Failure> {
+pub(super) async fn list(State(state): State<JobsState>, client: Client) -> Result<Response, Failure> {
     let answer = async {
         client.require(Scope::Read)?;
-        let workers = read::workers(&state.parts().pools.session).await?;
+        let workers = read::workers(&state.parts().pools.session, WORKERS_MAX, true).await?;
         let workers: Vec<WorkerJson<'_>> = workers.iter().map(WorkerJson::of).collect();
-        Ok(list_or_null(&workers))
+        Ok(Json(some_or_null(workers)).into_response())
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    answer.await.map_err(|refused: Refused| state.refuse(refused))
 }
 
 /// Something that people do to a worker.

@@ -173,7 +173,7 @@ impl Deliveries {
     }
 
     async fn attempt(&self, job: &ClaimedJob) -> Attempt {
-        let task = job.facts.metadata.clone().and_then(|task| serde_json::from_value(task).ok());
+        let task = job.facts.metadata.as_deref().and_then(|task| serde_json::from_str(task).ok());
         let Some(WebhookTask { id, job, step }) = task else { return Attempt::Unknown };
         match end_facts(&self.parts.pools, job, step).await {
             Ok(Some(facts)) => self.send(id, body_of(&facts)).await,

@@ -1,8 +1,9 @@
 //! Makes jobs pending whose dependencies are completed.
 
+use std::future::ready;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,12 @@ use crate::store::{Error, Pools};
 
 /// The name of its cursor: the snapshot up to which the journals were read.
 const CURSOR: &str = "dependencies";
+
+/// Most jobs of one cycle: a million may wait for one job.
+const JOBS_MAX: i64 = 10_000;
+
+/// Changes that are on their way to the database at the same time: claims and completions come in between.
+const AT_ONCE: usize = 256;
 
 /// Least time between two cycles, however many hints arrive.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -48,13 +55,23 @@ impl Service for Dependencies {
             return Ok(CycleOutcome::Idle);
         }
         let last = read_cursor(&self.pools, CURSOR).await?;
-        let (jobs, snapshot) = unblocked_jobs(&self.pools, last.as_deref()).await?;
-        let unblocked = jobs.iter().map(|job| {
-            self.jobs.append(JobCommand::Change(Box::new(JobChange::new(*job, Change::Unblock, "quipu"))))
-        });
-        try_join_all(unblocked).await?;
+        let (jobs, snapshot) = unblocked_jobs(&self.pools, last.as_deref(), JOBS_MAX).await?;
+        let count = i64::try_from(jobs.len()).unwrap_or(i64::MAX);
+        let is_any = !jobs.is_empty();
+        stream::iter(jobs)
+            .map(|job| {
+                let change = JobChange::new(job, Change::Unblock, "quipu");
+                self.jobs.append(JobCommand::Change(Box::new(change)))
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_for_each(|_| ready(Ok(())))
+            .await?;
+        if count >= JOBS_MAX {
+            // These are no longer waiting: the same read finds the next ones.
+            return Ok(CycleOutcome::More);
+        }
         // An idle queue gets no new cursor: each would be a transaction, and so a new snapshot.
-        if !jobs.is_empty() || last.is_none() || is_far(last.as_deref(), &snapshot) {
+        if is_any || last.is_none() || is_far(last.as_deref(), &snapshot) {
             move_cursor(&self.pools, CURSOR, &snapshot).await?;
         }
         drain.run_until_cancelled(sleep(PAUSE)).await;

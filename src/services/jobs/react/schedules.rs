@@ -11,7 +11,7 @@ use crate::lifecycle::{CycleOutcome, Service, set_aside};
 use crate::services::jobs::append::{JobJournal, JobNumbers};
 use crate::services::jobs::command::{JobCommand, Submission};
 use crate::services::jobs::decide::{last_due, unique_key};
-use crate::services::jobs::read::{Schedule, schedules};
+use crate::services::jobs::read::{Schedule, schedule_values, schedules};
 use crate::store::append::Writer;
 use crate::store::lease::Leases;
 use crate::store::{Error, Pools};
@@ -38,6 +38,7 @@ impl Schedules {
     /// Submits the job of a schedule that is due.
     async fn submit(&self, schedule: &Schedule, due: DateTime<Utc>) -> Result<(), Error> {
         let key = format!("schedule {} {} {}", schedule.name, schedule.step, due.timestamp());
+        let (tags, metadata) = schedule_values(&self.pools.session, &schedule.name, schedule.step).await?;
         let submission = Submission {
             number: self.numbers.next().await?,
             job_type: schedule.job_type.clone(),
@@ -48,8 +49,8 @@ impl Schedules {
             source_hash: None,
             source_path: None,
             source_size: None,
-            tags: schedule.tags.clone(),
-            metadata: schedule.metadata.clone(),
+            tags,
+            metadata,
             depends_on: Vec::new(),
             actor: format!("schedule:{}", schedule.name),
         };
@@ -68,7 +69,7 @@ impl Service for Schedules {
         if !self.turn.is_ours().await? {
             return Ok(CycleOutcome::Idle);
         }
-        let (schedules, now) = schedules(&self.pools.session).await?;
+        let (schedules, now) = schedules(&self.pools.session, false).await?;
         let known: Vec<(String, i32)> = schedules.iter().map(|s| (s.name.clone(), s.step)).collect();
         self.done.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| known.contains(key));
         for schedule in &schedules {

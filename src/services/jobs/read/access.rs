@@ -66,7 +66,7 @@ pub async fn worker_by_secret(pool: &PgPool, sha256: &[u8]) -> Result<Option<Wor
         WorkerRecord,
         r#"-- job_worker_secret
            SELECT c.worker AS "worker!",
-                  coalesce((SELECT l.is_enabled FROM job_worker_log l WHERE l.worker = c.worker ORDER BY l.step DESC LIMIT 1), true) AS "is_enabled!"
+                  coalesce((SELECT l.is_enabled AND l.status <> 'removed' FROM job_worker_log l WHERE l.worker = c.worker ORDER BY l.step DESC LIMIT 1), true) AS "is_enabled!"
            FROM job_credentials c
            WHERE c.secret_sha256 = $1 AND c.kind = 'created' AND c.worker IS NOT NULL
              AND NOT EXISTS (SELECT FROM job_credentials r WHERE r.secret_sha256 = $1 AND r.kind = 'revoked')"#,

@@ -1,13 +1,15 @@
 //! Jobs with their present state, lists of jobs, and the history of a job.
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 use sqlx::PgPool;
 
 use crate::store::Error;
 
 /// Most entries of a history. The oldest of a longer one are left out.
 const HISTORY_MAX: i64 = 1_000;
+
+/// Longest value that a list has, bytes of JSON; a job by itself has all of them.
+const LISTED_BYTES_MAX: i32 = 16_384;
 
 /// A job with its present state.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,10 +40,10 @@ pub struct JobView {
     pub source_path: Option<String>,
     /// Size of the source, bytes.
     pub source_size: Option<i64>,
-    /// Tags.
-    pub tags: Option<Value>,
+    /// Tags, as JSON text, as are the other values.
+    pub tags: Option<String>,
     /// Data for the worker.
-    pub metadata: Option<Value>,
+    pub metadata: Option<String>,
     /// Jobs that have to be completed first.
     pub depends_on: Option<Vec<i64>>,
     /// When it was submitted.
@@ -53,13 +55,15 @@ pub struct JobView {
     /// When it was completed.
     pub completed_at: Option<DateTime<Utc>>,
     /// The result.
-    pub result: Option<Value>,
+    pub result: Option<String>,
     /// The newest error.
     pub last_error: Option<String>,
     /// The newest progress of the present attempt.
-    pub progress: Option<Value>,
+    pub progress: Option<String>,
     /// What another queue said of the job, if it was imported.
-    pub imported: Option<Value>,
+    pub imported: Option<String>,
+    /// The values that it has and that are longer than was asked for: `tags`, `metadata`, `result`, `progress`.
+    pub left_out: Vec<String>,
 }
 
 /// Which jobs a list has.
@@ -75,7 +79,7 @@ pub struct JobFilter<'a> {
 
 /// The present state of one job; `None` if there is none.
 pub async fn job(pool: &PgPool, number: i64) -> Result<Option<JobView>, Error> {
-    Ok(views(pool, &[number]).await?.pop())
+    Ok(views(pool, &[number], i32::MAX).await?.pop())
 }
 
 /// The numbers of a page of jobs, by priority and then the newest first. A job may have moved on by the time
@@ -99,26 +103,57 @@ pub async fn job_numbers(
     .await?)
 }
 
-/// A page of jobs, by priority and then the newest first.
+/// A page of jobs, by priority and then the newest first, without their longest values.
 pub async fn jobs(pool: &PgPool, filter: JobFilter<'_>, skip: i32, most: i32) -> Result<Vec<JobView>, Error> {
+    listed(pool, filter, skip, most, LISTED_BYTES_MAX).await
+}
+
+/// As [`jobs`], without any of their values.
+pub async fn bare_jobs(
+    pool: &PgPool,
+    filter: JobFilter<'_>,
+    skip: i32,
+    most: i32,
+) -> Result<Vec<JobView>, Error> {
+    listed(pool, filter, skip, most, 0).await
+}
+
+async fn listed(
+    pool: &PgPool,
+    filter: JobFilter<'_>,
+    skip: i32,
+    most: i32,
+    bytes_max: i32,
+) -> Result<Vec<JobView>, Error> {
     let numbers = job_numbers(pool, filter, skip, most).await?;
-    let mut views = views(pool, &numbers).await?;
+    let mut views = views(pool, &numbers, bytes_max).await?;
     // A job may have moved on between the two queries.
     views.retain(|view| filter.status.is_none_or(|status| status == view.status));
     views.sort_by_key(|view| (view.priority, std::cmp::Reverse(view.job)));
     Ok(views)
 }
 
-async fn views(pool: &PgPool, numbers: &[i64]) -> Result<Vec<JobView>, Error> {
+/// Jobs with their present states, without values of more than `bytes_max` bytes.
+async fn views(pool: &PgPool, numbers: &[i64], bytes_max: i32) -> Result<Vec<JobView>, Error> {
     Ok(sqlx::query_as!(
         JobView,
         r#"-- job_views
            SELECT s.job AS "job!", s.type AS "job_type!", s.status AS "status!", s.priority AS "priority!", s.attempt AS "attempt!",
                   s.failures AS "failures!", s.attempts_max AS "attempts_max!", s.worker, s.expires_at, s.ready_at, s.source_hash,
-                  s.source_path, s.source_size, s.tags, s.metadata, s.depends_on, s.created_at AS "created_at!",
+                  s.source_path, s.source_size, s.depends_on, s.created_at AS "created_at!",
                   s.updated_at AS "updated_at!", started.recorded_at AS "started_at?", done.recorded_at AS "completed_at?",
-                  done.detail AS "result?", failed.why AS "last_error?", progress.detail AS "progress?",
-                  imported.detail AS "imported?"
+                  failed.why AS "last_error?",
+                  CASE WHEN octet_length(s.tags::text) <= $2 THEN s.tags::text END AS tags,
+                  CASE WHEN octet_length(s.metadata::text) <= $2 THEN s.metadata::text END AS metadata,
+                  CASE WHEN octet_length(done.detail::text) <= $2 THEN done.detail::text END AS "result?",
+                  CASE WHEN octet_length(progress.detail::text) <= $2 THEN progress.detail::text END AS "progress?",
+                  CASE WHEN octet_length(imported.detail::text) <= $2 THEN imported.detail::text
+                       ELSE (imported.detail - ARRAY['result', 'files', 'output_path'] || '{"files": []}')::text END AS "imported?",
+                  array_remove(ARRAY[
+                      CASE WHEN octet_length(s.tags::text) > $2 THEN 'tags' END,
+                      CASE WHEN octet_length(s.metadata::text) > $2 THEN 'metadata' END,
+                      CASE WHEN octet_length(coalesce(done.detail, imported.detail -> 'result')::text) > $2 THEN 'result' END,
+                      CASE WHEN octet_length(progress.detail::text) > $2 THEN 'progress' END], NULL) AS "left_out!"
            FROM unnest($1::bigint[]) AS w (job)
            CROSS JOIN LATERAL (SELECT * FROM job_states x WHERE x.job = w.job) s
            LEFT JOIN LATERAL (SELECT l.recorded_at FROM job_log l WHERE l.job = s.job AND l.kind = 'leased' ORDER BY l.step DESC LIMIT 1) started ON true
@@ -129,7 +164,8 @@ async fn views(pool: &PgPool, numbers: &[i64]) -> Result<Vec<JobView>, Error> {
            LEFT JOIN LATERAL (SELECT l.detail FROM job_log l
                               WHERE l.job = s.job AND l.kind = 'progress' AND l.attempt = s.attempt ORDER BY l.step DESC LIMIT 1) progress ON true
            LEFT JOIN LATERAL (SELECT l.detail FROM job_log l WHERE l.job = s.job AND l.step = 1 AND l.kind = 'imported' LIMIT 1) imported ON true"#,
-        numbers
+        numbers,
+        bytes_max
     )
     .fetch_all(pool)
     .await?)
@@ -166,24 +202,37 @@ pub struct HistoryEntry {
     pub actor: String,
     /// The reason in words.
     pub why: Option<String>,
-    /// Progress, result or context.
-    pub detail: Option<Value>,
+    /// Progress, result or context, as JSON text.
+    pub detail: Option<String>,
+    /// Whether it has a detail that was left out.
+    pub is_detail_left_out: bool,
 }
 
-/// The entries of a job, oldest first; empty if there is no such job. At most 1,000: of a longer history the
-/// newest.
-pub async fn history(pool: &PgPool, number: i64) -> Result<Vec<HistoryEntry>, Error> {
+/// The entries of a job before step `before`, oldest first; empty if there is no such job. At most 1,000: of a longer
+/// history the newest. Their details have `bytes_max` bytes together, those of older entries are left out.
+pub async fn history(
+    pool: &PgPool,
+    number: i64,
+    before: Option<i32>,
+    bytes_max: i64,
+) -> Result<Vec<HistoryEntry>, Error> {
     Ok(sqlx::query_as!(
         HistoryEntry,
         r#"-- job_history
-           SELECT * FROM (
-               SELECT step AS "step!", position AS "position!", recorded_at AS "recorded_at!", kind AS "kind!", was, status AS "status!",
-                      priority AS "priority!", attempt AS "attempt!", failures AS "failures!", worker, expires_at, ready_at,
-                      actor AS "actor!", why, detail
-               FROM job_history WHERE job = $1 ORDER BY step DESC LIMIT $2) h
+           SELECT step AS "step!", position AS "position!", recorded_at AS "recorded_at!", kind AS "kind!", was, status AS "status!",
+                  priority AS "priority!", attempt AS "attempt!", failures AS "failures!", worker, expires_at, ready_at,
+                  actor AS "actor!", why, CASE WHEN bytes <= $4 THEN detail END AS "detail?",
+                  detail IS NOT NULL AND bytes > $4 AS "is_detail_left_out!"
+           FROM (
+               SELECT n.step, n.position, n.recorded_at, n.kind, n.was, n.status, n.priority, n.attempt, n.failures, n.worker,
+                      n.expires_at, n.ready_at, n.actor, n.why, n.detail::text AS detail,
+                      sum(octet_length(n.detail::text)) OVER (ORDER BY n.step DESC) AS bytes
+               FROM (SELECT * FROM job_history WHERE job = $1 AND ($2::integer IS NULL OR step < $2) ORDER BY step DESC LIMIT $3) n) h
            ORDER BY 1"#,
         number,
-        HISTORY_MAX
+        before,
+        HISTORY_MAX,
+        bytes_max
     )
     .fetch_all(pool)
     .await?)

@@ -1,13 +1,12 @@
 //! Workers with their present state.
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 use sqlx::PgPool;
 
 use crate::store::Error;
 
-/// Most workers that are listed.
-const WORKERS_MAX: i64 = 10_000;
+/// Most workers that one look finds restless; the next look finds the others.
+const RESTLESS_MAX: i64 = 1_000;
 
 /// A worker with its present state.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,17 +25,17 @@ pub struct WorkerView {
     pub seen_at: Option<DateTime<Utc>>,
     /// The job that it said it works on.
     pub job: Option<i64>,
-    /// What it said of itself.
-    pub metadata: Option<Value>,
+    /// What it said of itself, as JSON text; `None` in a list without it.
+    pub metadata: Option<String>,
     /// Time of its first entry.
     pub created_at: DateTime<Utc>,
     /// Time of its last entry.
     pub updated_at: DateTime<Utc>,
 }
 
-/// The workers that are not removed, by status and id. The list of ids is walked from index entry to index
-/// entry: each worker has many steps.
-pub async fn workers(pool: &PgPool) -> Result<Vec<WorkerView>, Error> {
+/// Up to `most` workers that are not removed, those that are online first, then by status and id. The list of ids is
+/// walked from index entry to index entry: each worker has many steps.
+pub async fn workers(pool: &PgPool, most: i64, has_metadata: bool) -> Result<Vec<WorkerView>, Error> {
     Ok(sqlx::query_as!(
         WorkerView,
         r#"-- job_worker_list
@@ -46,15 +45,40 @@ pub async fn workers(pool: &PgPool) -> Result<Vec<WorkerView>, Error> {
                SELECT (SELECT l.worker FROM job_worker_log l WHERE l.worker > i.worker ORDER BY l.worker LIMIT 1)
                FROM ids i WHERE i.worker IS NOT NULL)
            SELECT l.worker AS "worker!", l.name, l.type AS "job_type!", l.status AS "status!", l.is_enabled AS "is_enabled!",
-                  b.seen_at AS "seen_at?", b.job AS "job?", l.metadata, f.recorded_at AS "created_at!", l.recorded_at AS "updated_at!"
+                  b.seen_at AS "seen_at?", b.job AS "job?", CASE WHEN $2 THEN l.metadata::text END AS metadata,
+                  f.recorded_at AS "created_at!", l.recorded_at AS "updated_at!"
            FROM ids i
            CROSS JOIN LATERAL (SELECT * FROM job_worker_log x WHERE x.worker = i.worker ORDER BY x.step DESC LIMIT 1) l
            CROSS JOIN LATERAL (SELECT x.recorded_at FROM job_worker_log x WHERE x.worker = i.worker ORDER BY x.step LIMIT 1) f
            LEFT JOIN job_beats b ON b.worker = l.worker
-           WHERE l.status <> 'removed' ORDER BY l.status, l.worker LIMIT $1"#,
-        WORKERS_MAX
+           WHERE l.status <> 'removed' ORDER BY l.status <> 'online', l.status, l.worker LIMIT $1"#,
+        most,
+        has_metadata
     )
     .fetch_all(pool)
+    .await?)
+}
+
+/// Numbers of workers that are not removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WorkerCounts {
+    /// All of them.
+    pub all: i64,
+    /// Those that are online.
+    pub online: i64,
+    /// Those that are offline.
+    pub offline: i64,
+}
+
+/// Numbers of workers that are not removed.
+pub async fn worker_counts(pool: &PgPool) -> Result<WorkerCounts, Error> {
+    Ok(sqlx::query_as!(
+        WorkerCounts,
+        r#"-- job_worker_counts
+           SELECT count(*) AS "all!", count(*) FILTER (WHERE status = 'online') AS "online!",
+                  count(*) FILTER (WHERE status = 'offline') AS "offline!" FROM job_workers"#
+    )
+    .fetch_one(pool)
     .await?)
 }
 
@@ -79,26 +103,24 @@ pub struct RestlessWorkers {
     pub back: Vec<String>,
 }
 
-/// Workers that were not heard of for `timeout_s` seconds, and those that are back.
+/// Workers that were not heard of for `timeout_s` seconds, and those that are back; a thousand at most.
 pub async fn restless_workers(pool: &PgPool, timeout_s: u32) -> Result<RestlessWorkers, Error> {
-    let timeout = f64::from(timeout_s);
-    let limit = sqlx::query_scalar!(
-        r#"-- job_worker_limit
-           SELECT clock_timestamp() - make_interval(secs => $1) AS "limit!""#,
-        timeout
+    let rows = sqlx::query!(
+        r#"-- job_restless_workers
+           SELECT w.worker AS "worker!", w.status = 'online' AS "is_quiet!"
+           FROM job_workers w LEFT JOIN job_beats b ON b.worker = w.worker
+           WHERE (w.status = 'online' AND greatest(w.updated_at, b.seen_at) < clock_timestamp() - make_interval(secs => $1))
+              OR (w.status = 'offline' AND b.seen_at > w.updated_at AND b.seen_at >= clock_timestamp() - make_interval(secs => $1))
+           LIMIT $2"#,
+        f64::from(timeout_s),
+        RESTLESS_MAX
     )
-    .fetch_one(pool)
+    .fetch_all(pool)
     .await?;
     let mut restless = RestlessWorkers::default();
-    for worker in workers(pool).await? {
-        let heard_at = worker.seen_at.map_or(worker.updated_at, |seen| seen.max(worker.updated_at));
-        if worker.status == "online" && heard_at < limit {
-            restless.quiet.push(worker.worker);
-        } else if worker.status == "offline"
-            && worker.seen_at.is_some_and(|seen| seen > worker.updated_at && seen >= limit)
-        {
-            restless.back.push(worker.worker);
-        }
+    for row in rows {
+        let found = if row.is_quiet { &mut restless.quiet } else { &mut restless.back };
+        found.push(row.worker);
     }
     Ok(restless)
 }

@@ -15,7 +15,8 @@ use std::collections::{HashMap, VecDeque};
 /// Number of priorities.
 pub const PRIORITIES: usize = 5;
 
-/// Most types. With more, everything is forgotten and searched again.
+/// Most types that had jobs, and most types beside those of one batch that never had any. Of each kind those are
+/// forgotten that were asked for longest ago: types that a client makes up cost the others nothing.
 const TYPES_MAX: usize = 1_000;
 
 /// Time after which a level without news is searched again, because time passes for jobs that were not ready
@@ -95,10 +96,22 @@ impl Level {
     }
 }
 
+/// What is known of one type.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    levels: [Level; PRIORITIES],
+    /// Whether a job of this type was found or noticed.
+    has_had_jobs: bool,
+    /// The batch that asked for it last.
+    batch: u64,
+}
+
 /// The index of one process.
 #[derive(Debug, Clone)]
 pub struct ReadyIndex {
-    types: HashMap<String, [Level; PRIORITIES]>,
+    types: HashMap<String, Known>,
+    /// The number of this batch.
+    batch: u64,
     /// Allowance for each level of priority, microseconds.
     bonus_us: i64,
 }
@@ -108,7 +121,7 @@ impl ReadyIndex {
     /// before one of the next lower priority.
     #[must_use]
     pub fn new(bonus_us: i64) -> Self {
-        Self { types: HashMap::new(), bonus_us }
+        Self { types: HashMap::new(), batch: 0, bonus_us }
     }
 
     /// The searches that have to be made before `wanted` jobs can be taken from each of these types. Call
@@ -119,11 +132,12 @@ impl ReadyIndex {
         now_ms: u64,
     ) -> Vec<Search> {
         let mut searches = Vec::new();
+        let wanted: Vec<(&str, usize)> = wanted.into_iter().collect();
+        self.make_room(&wanted);
         for (job_type, wanted) in wanted {
-            if self.types.len() >= TYPES_MAX && !self.types.contains_key(job_type) {
-                self.types.clear();
-            }
-            let levels = self.types.entry(job_type.to_owned()).or_default();
+            let known = self.types.entry(job_type.to_owned()).or_default();
+            known.batch = self.batch;
+            let levels = &mut known.levels;
             if !levels.iter().any(|level| level.is_due(wanted, now_ms)) {
                 continue;
             }
@@ -136,10 +150,40 @@ impl ReadyIndex {
         searches
     }
 
+    /// Forgets types, but none of those that are wanted now, until the others fit.
+    fn make_room(&mut self, wanted: &[(&str, usize)]) {
+        self.batch += 1;
+        let mut new = 0;
+        for (job_type, _) in wanted {
+            match self.types.get_mut(*job_type) {
+                Some(known) => known.batch = self.batch,
+                None => new += 1,
+            }
+        }
+        let over = (self.types.len() + new).saturating_sub(TYPES_MAX);
+        if over == 0 {
+            return;
+        }
+        let others = self.types.iter().filter(|(_, known)| known.batch != self.batch);
+        let (mut real, mut made_up) = (Vec::new(), Vec::new());
+        for (job_type, known) in others {
+            let kind = if known.has_had_jobs { &mut real } else { &mut made_up };
+            kind.push((known.batch, job_type.clone()));
+        }
+        real.sort_unstable();
+        made_up.sort_unstable();
+        let excess = real.len().saturating_sub(TYPES_MAX);
+        for (_, job_type) in made_up.into_iter().take(over).chain(real.into_iter().take(excess)) {
+            self.types.remove(&job_type);
+        }
+    }
+
     /// Adds what a search found: of each level the first `most` candidates in order, ready at `moment_us` by
     /// the database's clock.
     pub fn found(&mut self, search: &Search, rows: Vec<Candidate>, moment_us: i64, most: usize, now_ms: u64) {
-        let Some(levels) = self.types.get_mut(&search.job_type) else { return };
+        let Some(known) = self.types.get_mut(&search.job_type) else { return };
+        known.has_had_jobs |= !rows.is_empty();
+        let levels = &mut known.levels;
         let mut counts = [0_usize; PRIORITIES];
         for candidate in rows {
             let Some(place) = place_of(candidate.priority) else { continue };
@@ -175,8 +219,8 @@ impl ReadyIndex {
         while taken.len() < count {
             let mut first: Option<((i64, i64), &String, usize)> = None;
             for job_type in types {
-                let Some(levels) = self.types.get(job_type) else { continue };
-                for (place, level) in levels.iter().enumerate() {
+                let Some(known) = self.types.get(job_type) else { continue };
+                for (place, level) in known.levels.iter().enumerate() {
                     let Some(head) = level.ahead.front() else { continue };
                     let score = (head.ready_us + i64::from(head.priority) * self.bonus_us, head.job);
                     if first.is_none_or(|(best, ..)| score < best) {
@@ -185,7 +229,7 @@ impl ReadyIndex {
                 }
             }
             let Some((_, job_type, place)) = first else { break };
-            let level = self.types.get_mut(job_type).map(|levels| &mut levels[place]);
+            let level = self.types.get_mut(job_type).map(|known| &mut known.levels[place]);
             taken.extend(level.and_then(|level| level.ahead.pop_front()));
         }
         taken
@@ -201,9 +245,9 @@ impl ReadyIndex {
     /// An entry became visible: a job of this type and priority is or will be ready at this time. The search
     /// for it goes back if it has gone past.
     pub fn notice(&mut self, job_type: &str, priority: i16, ready_us: i64) {
-        let levels = self.types.get_mut(job_type);
-        if let (Some(levels), Some(place)) = (levels, place_of(priority)) {
-            let level = &mut levels[place];
+        if let (Some(known), Some(place)) = (self.types.get_mut(job_type), place_of(priority)) {
+            known.has_had_jobs = true;
+            let level = &mut known.levels[place];
             level.noticed_us = Some(level.noticed_us.map_or(ready_us, |known| known.min(ready_us)));
             level.go_back(ready_us);
         }
@@ -211,7 +255,7 @@ impl ReadyIndex {
 
     /// Another process takes the same candidates: what was read ahead is old.
     pub fn forget_ahead(&mut self) {
-        for level in self.types.values_mut().flatten() {
+        for level in self.types.values_mut().flat_map(|known| &mut known.levels) {
             if let Some(first) = level.ahead.front().map(|first| first.ready_us) {
                 level.go_back(first);
             }
@@ -228,9 +272,9 @@ impl ReadyIndex {
     pub fn known(&self) -> Vec<Search> {
         let known = self.types.iter();
         known
-            .map(|(job_type, levels)| Search {
+            .map(|(job_type, known)| Search {
                 job_type: job_type.clone(),
-                starts: levels.each_ref().map(|level| {
+                starts: known.levels.each_ref().map(|level| {
                     level.ahead.front().map_or(level.next_us, |first| first.ready_us.min(level.next_us))
                 }),
             })

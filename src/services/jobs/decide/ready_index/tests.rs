@@ -195,3 +195,31 @@ fn an_idle_type_is_not_searched_for_each_claim() {
     assert_eq!(index.searches([("pdf", 1)], 1), []);
     assert_eq!(index.searches([("pdf", 1)], SEARCH_AGAIN_MS).len(), 1);
 }
+
+#[test]
+fn made_up_types_do_not_make_the_index_forget_real_ones() {
+    let mut index = ReadyIndex::new(BONUS);
+    let candidate = Candidate {
+        job_type: "pdf".to_owned(),
+        job: 1,
+        step: 0,
+        is_failed: false,
+        priority: 3,
+        ready_us: 5,
+        attempt: 0,
+        failures: 0,
+    };
+    let search = index.searches([("pdf", 1)], 0).remove(0);
+    index.found(&search, vec![candidate], 10, 100, 0);
+    for batch in 0..10 {
+        let made_up: Vec<String> = (0..TYPES_MAX + 8).map(|nth| format!("x{batch}-{nth}")).collect();
+        let searches = index.searches(made_up.iter().map(|made_up| (made_up.as_str(), 1)), 0);
+        assert_eq!(searches.len(), TYPES_MAX + 8, "all types of one batch are searched");
+        for search in &searches {
+            index.found(search, Vec::new(), 20, 100, 0);
+        }
+        assert!(index.known().len() <= TYPES_MAX + 9, "{}", index.known().len());
+    }
+    assert_eq!(index.searches([("pdf", 1)], 0), [], "what was read ahead is still there");
+    assert_eq!(index.take(&["pdf".to_owned()], 1).len(), 1);
+}

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::JobsState;
 use super::access::{Body, Client};
 use super::refusal::Refused;
+use super::shapes::{Members, member};
 use super::submit::number;
 use crate::http::Failure;
 use crate::net::objects::Objects;
@@ -217,7 +218,7 @@ impl JobsState {
         base: &Base,
         client: &Client,
         jobs: &[ClaimedJob],
-        leased: &mut [Value],
+        leased: &mut [Members],
     ) -> Result<(), Refused> {
         let Some(storage) = &self.parts().storage else { return Ok(()) };
         let actor = client.actor.label();
@@ -232,14 +233,15 @@ impl JobsState {
         };
         for (job, leased) in jobs.iter().zip(leased) {
             if let Some(key) = source(job) {
-                leased["source_url"] = self.download_link(base, &key, &actor).await?.into();
+                let link = self.download_link(base, &key, &actor).await?;
+                leased.insert("source_url", member(&link));
                 // In the folder there is no other content than that of the key.
                 let facts = checked.get(&key.to_string());
-                leased["source_verified"] =
-                    (!is_bucket || facts.is_some_and(|facts| facts.kind == FileKind::Verified)).into();
+                let is_verified = !is_bucket || facts.is_some_and(|facts| facts.kind == FileKind::Verified);
+                leased.insert("source_verified", member(&is_verified));
             }
             let output = ObjectKey::of_output(job.facts.job, job.attempt, OUTPUT_NAME)?;
-            leased["output_key"] = output.to_string().into();
+            leased.insert("output_key", member(&output.to_string()));
             if storage.settings().compat_claim_upload_url {
                 let upload = Upload {
                     key: output,
@@ -250,7 +252,8 @@ impl JobsState {
                     claim: Some(job.lease.claim),
                     actor: actor.clone(),
                 };
-                leased["upload_url"] = self.upload_link(base, &upload).await?.url.into();
+                let link = self.upload_link(base, &upload).await?;
+                leased.insert("upload_url", member(&link.url));
             }
         }
         Ok(())
@@ -311,11 +314,11 @@ pub(super) async fn download_url(
         }
         let view = read::job(&state.parts().pools.session, job).await?;
         let view = view.ok_or_else(|| Refused::not_found("job"))?;
-        let result = view.result.as_ref();
+        let result: Option<Value> = view.result.as_deref().and_then(|text| serde_json::from_str(text).ok());
         let key = if kind == "source" {
             view.source_hash.as_deref().and_then(ObjectKey::of_source)
         } else {
-            let key = result.and_then(|result| result["output_key"].as_str());
+            let key = result.as_ref().and_then(|result| result["output_key"].as_str());
             // What a worker writes into its result leads to its own job alone.
             let key = key.and_then(|key| ObjectKey::parse("key", key).ok());
             key.filter(|key| storage::output_of(key).is_some_and(|(of, _)| of == job))
@@ -323,7 +326,7 @@ pub(super) async fn download_url(
         let missing = || Refused::not_found("file");
         let key = key.ok_or_else(missing)?;
         let facts = storage.objects().head(&key.to_string()).await?.ok_or_else(missing)?;
-        let recorded = result.map_or(&Value::Null, |result| &result["output"]);
+        let recorded = result.as_ref().map_or(&Value::Null, |result| &result["output"]);
         if kind == "output" && outputs::has_changed(recorded, &facts) {
             let why = "the file is no longer the one with which the job was completed";
             return Err(Refused::coded(StatusCode::CONFLICT, "output_changed", why));

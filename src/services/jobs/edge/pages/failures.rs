@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::parts::{NAME_SHOWN, TEXT_SHOWN, foreign, json, when};
+use super::parts::{NAME_SHOWN, TEXT_SHOWN, foreign, json, json_text, when};
 use crate::http::page::{spaced, span};
 use crate::services::jobs::event::Kind;
 use crate::services::jobs::read::{HistoryEntry, JobView};
@@ -68,8 +68,8 @@ fn failure(entry: &HistoryEntry, began: Option<&DateTime<Utc>>, now: DateTime<Ut
 
 /// What a worker said beside the error. The members of an object are shown one by one, so that a traceback has its
 /// lines.
-fn details(detail: &Value) -> Markup {
-    let Value::Object(members) = detail else { return json(detail) };
+fn details(detail: &str) -> Markup {
+    let Ok(Value::Object(members)) = serde_json::from_str(detail) else { return json_text(detail) };
     html! {
         @for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
             p.aside { (foreign(&spaced(name), NAME_SHOWN)) }
@@ -103,9 +103,11 @@ mod tests {
             actor: "worker:w".to_owned(),
             why: why.map(str::to_owned),
             detail,
+            is_detail_left_out: false,
         };
         let detail = json!({ "traceback": "line 1\n<line 2>", "context": null });
-        let history = [entry("leased", 0, None, None), entry("failed", 12, Some("no font"), Some(detail))];
+        let history =
+            [entry("leased", 0, None, None), entry("failed", 12, Some("no font"), Some(detail.to_string()))];
         let shown = failures(&history, at(60)).into_string();
         assert!(shown.contains("<pre><bdi>line 1\n&lt;line 2&gt;</bdi></pre>"), "{shown}");
         assert!(shown.contains("after 12\u{202f}s") && !shown.contains("context"), "{shown}");

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::failures::{failures, last_error};
-use super::parts::{NAME_SHOWN, TEXT_SHOWN, foreign, json, meaning, status, when};
+use super::parts::{NAME_SHOWN, TEXT_SHOWN, foreign, json_text, meaning, status, when};
 use super::refused::refused_page;
 use super::visitor::Visitor;
 use crate::http::page::{bytes, span};
@@ -20,6 +20,9 @@ use crate::services::jobs::read::{self, HistoryEntry, JobView};
 
 /// Entries of the history that the page shows, the newest of them. The API has more.
 const HISTORY_SHOWN: usize = 200;
+
+/// Bytes of the details of failures that the page reads, those of the newest entries.
+const DETAILS_BYTES_MAX: i64 = 1024 * 1024;
 
 /// What the page shows.
 struct Job {
@@ -48,7 +51,7 @@ pub(super) async fn page(
         visitor.require(Scope::Read)?;
         let (pool, id) = (&state.parts().pools.session, number(&id)?);
         let view = read::job(pool, id).await?.ok_or_else(|| Refused::not_found("job"))?;
-        let history = read::history(pool, id).await?;
+        let history = read::history(pool, id, None, DETAILS_BYTES_MAX).await?;
         let now = state.parts().clock.now();
         let (is_manager, was_known) = (visitor.may(Scope::Manage), query.known.is_some());
         Ok::<_, Refused>(Job { now, view, history, is_manager, was_known })
@@ -110,15 +113,16 @@ impl Job {
 
     /// The progress that the worker has reported last. A bar if it says `percent`.
     fn progress(&self) -> Markup {
-        let Some(progress) = self.view.progress.as_ref().filter(|_| self.is(&[Status::Running])) else {
+        let Some(progress) = self.view.progress.as_deref().filter(|_| self.is(&[Status::Running])) else {
             return html! {};
         };
-        let percent = progress.get("percent").and_then(serde_json::Value::as_f64);
+        let value: serde_json::Value = serde_json::from_str(progress).unwrap_or_default();
+        let percent = value.get("percent").and_then(serde_json::Value::as_f64);
         let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
         html! {
             section aria-label="Progress" {
                 @if let Some(percent) = percent { progress max="100" value=(percent) { (percent) " %" } }
-                (json(progress))
+                (json_text(progress))
             }
         }
     }
@@ -148,20 +152,20 @@ impl Job {
                 @if let Some(jobs) = &view.depends_on {
                     div { dt { "waits for" } dd { @for job in jobs { a href={ "/jobs/" (job) } { "#" (job) } " " } } }
                 }
-                @if let Some(tags) = &view.tags { div { dt { "tags" } dd { (foreign(&tags.to_string(), TEXT_SHOWN)) } } }
+                @if let Some(tags) = &view.tags { div { dt { "tags" } dd { (foreign(tags, TEXT_SHOWN)) } } }
             }
         }
     }
 
     fn result(&self) -> Markup {
-        let result = self.view.result.as_ref().filter(|_| self.is(&[Status::Completed]));
-        html! { @if let Some(result) = result { section { h2 { "Result" } (json(result)) } } }
+        let result = self.view.result.as_deref().filter(|_| self.is(&[Status::Completed]));
+        html! { @if let Some(result) = result { section { h2 { "Result" } (json_text(result)) } } }
     }
 
     /// What the submitter gave to the worker.
     fn submitted(&self) -> Markup {
         html! {
-            @if let Some(metadata) = &self.view.metadata { section { h2 { "Metadata" } (json(metadata)) } }
+            @if let Some(metadata) = &self.view.metadata { section { h2 { "Metadata" } (json_text(metadata)) } }
         }
     }
 

@@ -119,7 +119,7 @@ async fn preview(state: &JobsState, visitor: &Visitor, form: &ManyForm, action: 
         let filter =
             JobFilter { status: Some(choice.status.as_str()), job_type: choice.job_type, before: None };
         let most = i32::try_from(PREVIEWED).unwrap_or(i32::MAX);
-        let first = read::jobs(&state.parts().pools.session, filter, 0, most).await?;
+        let first = read::bare_jobs(&state.parts().pools.session, filter, 0, most).await?;
         Ok::<_, Refused>(previewed(form, choice, action, &found, &first))
     };
     match read.await {

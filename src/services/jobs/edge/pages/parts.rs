@@ -58,6 +58,14 @@ pub(super) fn json(value: &Value) -> Markup {
     html! { pre { (foreign(&text, JSON_SHOWN)) } }
 }
 
+/// A stored JSON text over several lines; as it is if it cannot be read.
+pub(super) fn json_text(text: &str) -> Markup {
+    match serde_json::from_str(text) {
+        Ok(value) => json(&value),
+        Err(_) => html! { pre { (foreign(text, JSON_SHOWN)) } },
+    }
+}
+
 /// How long ago a time was, or in how long it will be; the time itself in the title.
 pub(super) fn when(now: DateTime<Utc>, then: DateTime<Utc>) -> Markup {
     #[expect(clippy::cast_precision_loss, reason = "a span for people")]

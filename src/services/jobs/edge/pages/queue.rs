@@ -59,6 +59,8 @@ struct Queue<'a> {
     filter: JobFilter<'a>,
     offset: i32,
     stats: Stats,
+    /// Number of jobs that the filter lets through.
+    total: i64,
     backlog: Vec<JobBacklog>,
     jobs: Vec<JobView>,
     /// Whether the client may change jobs.
@@ -78,14 +80,19 @@ pub(super) async fn page(
         visitor.require(Scope::Read)?;
         let pool = &state.parts().pools.session;
         let (filter, offset) = (query.filter()?, query.offset());
+        let total = read::total(pool, filter.status, filter.job_type).await?;
+        // The search for jobs of a type that has none reads all jobs.
+        let jobs =
+            if total > 0 { read::bare_jobs(pool, filter, offset, PAGE_DEFAULT).await? } else { Vec::new() };
         Ok(Queue {
             now: state.parts().clock.now(),
             host,
             filter,
             offset,
             stats: read::stats(pool).await?,
+            total,
             backlog: job_backlog(pool).await?,
-            jobs: read::jobs(pool, filter, offset, PAGE_DEFAULT).await?,
+            jobs,
             is_manager: visitor.may(Scope::Manage),
             file_bytes_max: visitor.may(Scope::Submit).then(|| form_file_bytes_max(&state)).flatten(),
         })
@@ -189,7 +196,7 @@ impl Queue<'_> {
                     dt { (link(Status::Running, "Running")) }
                     dd { (grouped(of(Status::Running))) }
                     dd.note {
-                        a href="/workers" { (grouped(self.stats.online)) " of " (grouped(self.stats.workers)) " workers online" }
+                        a href="/workers" { (grouped(self.stats.workers.online)) " of " (grouped(self.stats.workers.all)) " workers online" }
                     }
                 }
                 div {
@@ -291,15 +298,6 @@ impl Queue<'_> {
         }
     }
 
-    /// Number of jobs that the filter lets through.
-    fn total(&self) -> i64 {
-        let counted = self.stats.counts.iter().filter(|count| {
-            self.filter.status.is_none_or(|status| status == count.status)
-                && self.filter.job_type.is_none_or(|job_type| job_type == count.job_type)
-        });
-        counted.map(|count| count.jobs).sum()
-    }
-
     fn list(&self) -> Markup {
         let is_filtered = self.filter.status.is_some() || self.filter.job_type.is_some();
         html! {
@@ -355,7 +353,7 @@ impl Queue<'_> {
     }
 
     fn pages(&self) -> Markup {
-        let (total, offset) = (self.total(), i64::from(self.offset));
+        let (total, offset) = (self.total, i64::from(self.offset));
         let last = offset + i64::try_from(self.jobs.len()).unwrap_or(0);
         let next = self.offset + PAGE_DEFAULT;
         let to = |offset| address(self.filter.status, self.filter.job_type, offset);

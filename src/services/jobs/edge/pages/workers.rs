@@ -17,9 +17,10 @@ use crate::services::jobs::decide::Scope;
 use crate::services::jobs::edge::JobsState;
 use crate::services::jobs::event::{WorkerEvent, WorkerStatus};
 use crate::services::jobs::read::{self, WorkerView};
+use crate::store::Error;
 
 /// Workers that the page shows.
-const WORKERS_SHOWN: usize = 500;
+const WORKERS_SHOWN: i64 = 500;
 
 /// The path of the page.
 const PATH: &str = "/workers";
@@ -55,9 +56,14 @@ pub(super) async fn page(visitor: Visitor, State(state): State<JobsState>) -> Re
 
 /// The page; with the id of a worker and the secret that it was just given.
 async fn shown(state: &JobsState, visitor: &Visitor, new: Option<(&str, &str)>) -> Response {
-    match read::workers(&state.parts().pools.session).await {
-        Ok(workers) => {
-            let main = main(&workers, state.parts().clock.now(), Rights::of(visitor), new);
+    let pool = &state.parts().pools.session;
+    let read = async {
+        let counts = read::worker_counts(pool).await?;
+        Ok::<_, Error>((read::workers(pool, WORKERS_SHOWN, false).await?, counts.all))
+    };
+    match read.await {
+        Ok((workers, all)) => {
+            let main = main(&workers, all, state.parts().clock.now(), Rights::of(visitor), new);
             super::answer(visitor, PATH, "workers", new.is_none(), main)
         }
         Err(error) => refused_page(state, &visitor.context, error.into()),
@@ -114,7 +120,14 @@ pub(super) async fn disable(
     switched(state, visitor, id, WorkerEvent::Disabled).await
 }
 
-fn main(workers: &[WorkerView], now: DateTime<Utc>, rights: Rights, new: Option<(&str, &str)>) -> Markup {
+/// The page, with these of `all` workers.
+fn main(
+    workers: &[WorkerView],
+    all: i64,
+    now: DateTime<Utc>,
+    rights: Rights,
+    new: Option<(&str, &str)>,
+) -> Markup {
     html! {
         @if let Some((id, secret)) = new {
             section.created role="status" {
@@ -124,7 +137,7 @@ fn main(workers: &[WorkerView], now: DateTime<Utc>, rights: Rights, new: Option<
             }
         }
         section #panel-workers.workers aria-labelledby="workers-title" {
-            h2 #workers-title { "Workers" @if !workers.is_empty() { small { (grouped(i64::try_from(workers.len()).unwrap_or(i64::MAX))) } } }
+            h2 #workers-title { "Workers" @if !workers.is_empty() { small { (grouped(all)) } } }
             @if workers.is_empty() {
                 p.empty {
                     "No worker has registered yet. A worker that registers (POST /api/workers/register) is listed here; one that "
@@ -135,9 +148,9 @@ fn main(workers: &[WorkerView], now: DateTime<Utc>, rights: Rights, new: Option<
                     thead {
                         tr { th { "worker" } th { "state" } th.number.roomy { "job" } th.number { "heard of" } }
                     }
-                    tbody { @for worker in workers.iter().take(WORKERS_SHOWN) { (row(worker, now, rights)) } }
+                    tbody { @for worker in workers { (row(worker, now, rights)) } }
                 }
-                @if workers.len() > WORKERS_SHOWN { p.aside { a href="/api/workers" { "All workers" } } }
+                @if all > WORKERS_SHOWN { p.aside { a href="/api/workers" { "All workers" } } }
             }
         }
         @if rights.is_administrator { (form()) }
@@ -231,7 +244,7 @@ mod tests {
             updated_at: at,
         };
         let rights = Rights { is_manager: true, is_administrator: false };
-        let shown = main(&[worker], at, rights, None).into_string();
+        let shown = main(&[worker], 1, at, rights, None).into_string();
         assert!(
             shown.contains("action=\"/actions/workers/%2E%2E%2Fx%22%3E%3Cscript%3E%E2%80%AE/drain\""),
             "{shown}"
