@@ -247,15 +247,24 @@ BEGIN
     IF refused IS NOT NULL THEN
         RAISE EXCEPTION 'quipu_submit_job: %', refused USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    number := nextval('job_number');
+    IF EXISTS (SELECT FROM unnest($8) AS d (job) WHERE NOT EXISTS (SELECT FROM jobs x WHERE x.job = d.job)) THEN
+        RAISE EXCEPTION 'quipu_submit_job: depends_on: one of the jobs % does not exist', $8 USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     unique_key := quipu_job_key($1, $7, $6);
+    number := (SELECT k.job FROM job_keys k WHERE k.key = unique_key);
+    IF number IS NOT NULL THEN
+        RETURN number;
+    END IF;
+    -- A number is not given back when the transaction is rolled back, so it is drawn after all checks.
+    IF EXISTS (SELECT FROM job_cursors c WHERE c.name = 'sql_refused' AND c.updated_at > clock_timestamp() - interval '1 hour') THEN
+        RAISE EXCEPTION 'quipu_submit_job: most of the newest job numbers were drawn by transactions that were rolled back'
+            USING ERRCODE = 'configuration_limit_exceeded', HINT = 'Jobs are accepted again an hour after that was noticed.';
+    END IF;
+    number := nextval('job_number');
     SELECT a.* INTO found FROM quipu_append_jobs(
         '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
         ARRAY[number], ARRAY[$1], ARRAY[coalesce($3, 3)::smallint], ARRAY[quipu_us($4)], ARRAY[coalesce($5, 3)], ARRAY[unique_key], ARRAY[$7],
         ARRAY[NULL::text], ARRAY[NULL::bigint], ARRAY[$9], ARRAY[$2], ARRAY[nullif($8, '{}')::text], ARRAY['sql:' || session_user]) a;
-    IF found.status = 'unknown' THEN
-        RAISE EXCEPTION 'quipu_submit_job: depends_on: one of the jobs % does not exist', $8 USING ERRCODE = 'invalid_parameter_value';
-    END IF;
     RETURN found.job;
 END $$;
 COMMENT ON FUNCTION quipu_submit_job(text, jsonb, integer, timestamptz, integer, text, text, bigint[], jsonb) IS 'submits a job in the transaction of the caller; returns its number';
@@ -474,6 +483,45 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION quipu_job_backlog() IS 'of each type with jobs that could be claimed now: the oldest of them, workers online, and running jobs';
 
+-- A number that was drawn by a transaction that is rolled back stays unused, and every million of numbers costs two
+-- tables. Of each 100,000 numbers, at least half have to be jobs when the transactions that drew them have ended, or
+-- quipu_submit_job() refuses for an hour. Returns whether that begins.
+CREATE OR REPLACE FUNCTION quipu_watch_job_numbers() RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    newest bigint := (SELECT n.last_value FROM job_number n);
+    -- The number up to which all is judged; up to which to judge next; and from which transaction on.
+    known text[] := (SELECT string_to_array(c.value, ' ') FROM job_cursors c WHERE c.name = 'numbers');
+    half bigint; stored bigint;
+BEGIN
+    IF known IS NULL OR known[1]::bigint > newest THEN
+        INSERT INTO job_cursors (name, value) VALUES ('numbers', newest::text)
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = clock_timestamp();
+        RETURN false;
+    END IF;
+    IF cardinality(known) = 1 THEN
+        IF newest - known[1]::bigint >= 100000 THEN
+            UPDATE job_cursors SET value = format('%s %s %s', known[1], newest, pg_snapshot_xmax(pg_current_snapshot())), updated_at = clock_timestamp()
+            WHERE name = 'numbers';
+        END IF;
+        RETURN false;
+    END IF;
+    IF pg_snapshot_xmin(pg_current_snapshot()) < known[3]::xid8 THEN
+        RETURN false;
+    END IF;
+    half := (known[2]::bigint - known[1]::bigint) / 2;
+    SELECT count(*) INTO stored
+    FROM (SELECT FROM jobs j WHERE j.job > known[1]::bigint AND j.job <= known[2]::bigint LIMIT half) s;
+    UPDATE job_cursors SET value = known[2], updated_at = clock_timestamp() WHERE name = 'numbers';
+    IF stored < half THEN
+        INSERT INTO job_cursors (name, value) VALUES ('sql_refused', known[2])
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = clock_timestamp();
+        RETURN true;
+    END IF;
+    RETURN false;
+END $$;
+COMMENT ON FUNCTION quipu_watch_job_numbers() IS 'refuses jobs of SQL programs for an hour when most numbers were drawn by transactions that were rolled back';
+REVOKE ALL ON FUNCTION quipu_watch_job_numbers() FROM PUBLIC;
+
 -- Partitions of jobs and job_log: a million numbers each, two of them ahead of the newest number.
 CREATE OR REPLACE FUNCTION quipu_ensure_job_partitions() RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '2s' AS $$
@@ -482,9 +530,10 @@ DECLARE
     first bigint; family text; name text; made integer := 0;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('quipu/job_partitions', 0));
+    PERFORM quipu_watch_job_numbers();
     FOR first IN SELECT generate_series((SELECT last_value / millions FROM job_number), (SELECT last_value / millions FROM job_number) + 2) LOOP
         FOREACH family IN ARRAY ARRAY['jobs', 'job_log'] LOOP
-            name := format('%s_m%s', family, to_char(first, 'FM0000'));
+            name := format('%s_m%s', family, lpad(first::text, greatest(length(first::text), 4), '0'));
             IF to_regclass('partitions.' || name) IS NULL THEN
                 EXECUTE format('CREATE TABLE partitions.%I (LIKE %I INCLUDING ALL)', name, family);
                 PERFORM quipu_make_journal(format('partitions.%I', name)::regclass);

@@ -1,5 +1,5 @@
 //! Numbers for new jobs. A submission has its number before it is sent, so that it can be sent again after an
-//! answer was lost.
+//! answer was lost. A number that no job has used comes back: each million of numbers costs two tables.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,10 +7,16 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio_postgres::types::Type;
 
+use super::{JobAnswer, JobJournal, Submitted};
+use crate::services::jobs::command::{JobCommand, Submission};
+use crate::store::append::Writer;
 use crate::store::{Error, Pools};
 
 /// Numbers drawn at a time. A process that ends leaves at most so many unused.
 const DRAWN: i32 = 256;
+
+const UNKNOWN: &str = "-- unknown_jobs
+    SELECT EXISTS (SELECT FROM unnest($1::bigint[]) AS d (job) WHERE (SELECT x.job FROM jobs x WHERE x.job = d.job) IS NULL)";
 
 /// The numbers that this process has drawn. Clones share them.
 #[derive(Debug, Clone)]
@@ -44,5 +50,40 @@ impl JobNumbers {
             .await?;
         drawn.extend(rows.iter().map(|row| row.get::<_, i64>(0)));
         drawn.pop_front().ok_or_else(|| Error::inconsistent("job_number", "no number was drawn"))
+    }
+
+    /// Gives a submission its number and appends it.
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    pub async fn submit(
+        &self,
+        jobs: &Writer<JobJournal>,
+        submission: Submission,
+    ) -> Result<JobAnswer, Error> {
+        // A job is never deleted, so what exists now exists when the submission is appended.
+        if !submission.depends_on.is_empty() && self.is_unknown(&submission.depends_on).await? {
+            return Ok(JobAnswer::UnknownDependency);
+        }
+        let number = self.next().await?;
+        let submission = Submission { number, ..submission };
+        let answer = jobs.append(JobCommand::Submit(Box::new(submission))).await;
+        // Another job has the unique key for good, so no earlier attempt of this submission can store this number.
+        let is_unused = match &answer {
+            Ok(JobAnswer::Submitted(Submitted { job, is_known: true, .. })) => *job != number,
+            // PostgreSQL refuses the data with each attempt.
+            Err(Error::Data(_)) => true,
+            _ => false,
+        };
+        if is_unused {
+            self.drawn.lock().await.push_front(number);
+        }
+        answer
+    }
+
+    async fn is_unknown(&self, jobs: &[i64]) -> Result<bool, Error> {
+        let client = self.pools.write.get().await?;
+        let rows = client.query_typed(UNKNOWN, &[(&jobs, Type::INT8_ARRAY)]).await?;
+        Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 }
