@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::kit::{Room, number};
+use super::kit::{PDF, Room, number, within_deadline};
 use crate::support::database::TestDatabase;
 use crate::support::proxy::eventually;
 
@@ -92,5 +92,64 @@ async fn numbers_beyond_ten_thousand_millions_have_partitions() {
     for table in ["jobs_m9999", "jobs_m10000", "job_log_m10007"] {
         let exists = format!("SELECT count(*) FROM pg_class WHERE relname = '{table}'");
         assert_eq!(number(&database, &exists).await, 1, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn an_open_transaction_holds_up_only_submissions_with_its_keys() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    let program = writer(&database).await;
+    program.batch_execute("BEGIN").await.unwrap();
+    let keys = "SELECT quipu_submit_job('pdf', source_hash => 'held'), quipu_submit_job('zip', idempotency_key => 'key ' || n)
+                FROM generate_series(1, 40) n";
+    program.query(keys, &[]).await.unwrap();
+    room.submit(PDF).await;
+    let by_source = json!({ "type": "pdf", "source_hash": "held" });
+    let by_key = json!({ "type": "pdf", "idempotency_key": "key 7" });
+    let served = async {
+        for n in 0..20 {
+            room.ok("/api/jobs", &json!({ "type": "pdf", "source_hash": format!("other {n}") })).await;
+            let claimed = room.claim("w1", 1, 600).await;
+            room.complete(&claimed[0], "w1").await.unwrap();
+        }
+    };
+    let all = async { tokio::join!(room.post("/api/jobs", &by_source), room.post("/api/jobs", &by_key), served) };
+    let (first, second, ()) = within_deadline("the queue goes on", all).await;
+    assert_eq!((first.0, second.0), (503, 503), "{first:?} {second:?}");
+    program.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(room.ok("/api/jobs", &by_source).await["existing"], json!(false));
+    assert_eq!(room.ok("/api/jobs", &by_key).await["existing"], json!(false));
+    // Programs wait for each other, as they do for any unique key.
+    program.batch_execute("BEGIN; SELECT quipu_submit_job('pdf', idempotency_key => 'both')").await.unwrap();
+    let other = writer(&database).await;
+    let submit = "SELECT quipu_submit_job('pdf', idempotency_key => 'both')";
+    let (waited, committed) =
+        tokio::join!(other.query_one(submit, &[]), program.batch_execute("COMMIT"));
+    committed.unwrap();
+    let stored = format!("SELECT count(*) FROM jobs WHERE job = {}", waited.unwrap().get::<_, i64>(0));
+    assert_eq!(number(&database, &stored).await, 1);
+    assert_eq!(number(&database, "SELECT count(*) FROM jobs WHERE unique_key = quipu_job_key('pdf', NULL, 'both')").await, 1);
+}
+
+#[tokio::test]
+async fn a_submitter_cannot_take_the_key_of_a_scheduled_job() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    let taken = "DO $$ BEGIN FOR i IN 0..60 LOOP
+        PERFORM quipu_submit_job('noop', idempotency_key => format('schedule tick 1 %s', extract(epoch FROM now())::bigint + i));
+    END LOOP; END $$";
+    writer(&database).await.batch_execute(taken).await.unwrap();
+    room.ok("/api/schedules", &json!({ "name": "tick", "cron": "* * * * * *", "type": "tick" })).await;
+    let scheduled = "SELECT count(*) FROM jobs WHERE actor = 'schedule:tick'";
+    eventually("two jobs of the schedule", async || number(&database, scheduled).await >= 2).await;
+    // The space of those keys is that of a reserved type.
+    for reserved in ["quipu.schedule", "quipu.schedule.tick"] {
+        let body = json!({ "type": reserved, "source_hash": "1 1796083200 tick" });
+        let (status, answer) = room.post("/api/jobs", &body).await;
+        assert_eq!((status, &answer["field"]), (400, &json!("type")), "{answer}");
+        let submit = format!("SELECT quipu_submit_job('{reserved}', source_hash => '1 1796083200 tick')");
+        let refused = writer(&database).await.query(&submit, &[]).await.unwrap_err();
+        assert_eq!(refused.code(), Some(&SqlState::INVALID_PARAMETER_VALUE), "{refused}");
     }
 }

@@ -64,7 +64,8 @@ pub enum JobAnswer {
     Settled(Settled),
     /// The change is refused; nothing was stored.
     Refused(Refusal),
-    /// Others changed the job each time before this command could. It may be sent again.
+    /// Others changed the job each time before this command could, or a transaction in progress has the unique key of
+    /// the submission. It may be sent again.
     Contended,
 }
 

@@ -3,7 +3,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable as _};
 use tokio::sync::Mutex;
 use tokio_postgres::types::Type;
 
@@ -17,6 +19,14 @@ const DRAWN: i32 = 256;
 
 const UNKNOWN: &str = "-- unknown_jobs
     SELECT EXISTS (SELECT FROM unnest($1::bigint[]) AS d (job) WHERE (SELECT x.job FROM jobs x WHERE x.job = d.job) IS NULL)";
+
+/// A transaction in progress has the unique key.
+struct Contended;
+
+/// Pauses before a contended submission is sent again, 1.5 s altogether. Nothing else waits meanwhile.
+fn pauses() -> ExponentialBuilder {
+    ExponentialBuilder::default().with_min_delay(Duration::from_millis(50)).with_max_times(5)
+}
 
 /// The numbers that this process has drawn. Clones share them.
 #[derive(Debug, Clone)]
@@ -52,7 +62,8 @@ impl JobNumbers {
         drawn.pop_front().ok_or_else(|| Error::inconsistent("job_number", "no number was drawn"))
     }
 
-    /// Gives a submission its number and appends it.
+    /// Gives a submission its number and appends it. While a transaction in progress has its unique key, it is sent
+    /// again for a short time.
     ///
     /// # Errors
     /// As [`Writer::append`].
@@ -67,7 +78,13 @@ impl JobNumbers {
         }
         let number = self.next().await?;
         let submission = Submission { number, ..submission };
-        let answer = jobs.append(JobCommand::Submit(Box::new(submission))).await;
+        let send = || async {
+            match jobs.append(JobCommand::Submit(Box::new(submission.clone()))).await {
+                Ok(JobAnswer::Contended) => Err(Contended),
+                answer => Ok(answer),
+            }
+        };
+        let answer = send.retry(pauses()).await.unwrap_or(Ok(JobAnswer::Contended));
         // Another job has the unique key for good, so no earlier attempt of this submission can store this number.
         let is_unused = match &answer {
             Ok(JobAnswer::Submitted(Submitted { job, is_known: true, .. })) => *job != number,

@@ -15,7 +15,6 @@ use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::jobs::append::{
     JobAnswer, JobJournal, JobNumbers, begin_webhooks, ends, move_cursor, present_snapshot, read_cursor,
 };
-use crate::services::jobs::command::JobCommand;
 use crate::services::jobs::decide::{Receiver, window};
 use crate::services::jobs::event::JobEnd;
 use crate::store::append::Writer;
