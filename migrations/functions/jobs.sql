@@ -285,7 +285,7 @@ BEGIN
     IF refused IS NOT NULL THEN
         RAISE EXCEPTION 'quipu_submit_job: %', refused USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF EXISTS (SELECT FROM unnest($8) AS d (job) WHERE NOT EXISTS (SELECT FROM jobs x WHERE x.job = d.job)) THEN
+    IF EXISTS (SELECT FROM unnest($8) AS d (job) WHERE (SELECT x.job FROM jobs x WHERE x.job = d.job) IS NULL) THEN
         RAISE EXCEPTION 'quipu_submit_job: depends_on: one of the jobs % does not exist', $8 USING ERRCODE = 'invalid_parameter_value';
     END IF;
     unique_key := quipu_job_key($1, $7, $6);
@@ -530,8 +530,8 @@ END $$;
 COMMENT ON FUNCTION quipu_job_backlog() IS 'of each type with jobs that could be claimed now: the oldest of them, workers online, and running jobs';
 
 -- A number that was drawn by a transaction that is rolled back stays unused, and every million of numbers costs two
--- tables. Of each 100,000 numbers, at least half have to be jobs when the transactions that drew them have ended, or
--- quipu_submit_job() refuses for an hour. Returns whether that begins.
+-- tables. Of 100,000 numbers that are drawn within a day, at least half have to be jobs when the transactions that drew
+-- them have ended, or quipu_submit_job() refuses for an hour. Returns whether that begins.
 CREATE OR REPLACE FUNCTION quipu_watch_job_numbers() RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     newest bigint := (SELECT n.last_value FROM job_number n);
@@ -546,8 +546,11 @@ BEGIN
     END IF;
     IF cardinality(known) = 1 THEN
         IF newest - known[1]::bigint >= 100000 THEN
-            UPDATE job_cursors SET value = format('%s %s %s', known[1], newest, pg_snapshot_xmax(pg_current_snapshot())), updated_at = clock_timestamp()
-            WHERE name = 'numbers';
+            UPDATE job_cursors c
+            SET value = CASE WHEN c.updated_at < clock_timestamp() - interval '1 day' THEN newest::text
+                             ELSE format('%s %s %s', known[1], newest, pg_snapshot_xmax(pg_current_snapshot())) END,
+                updated_at = clock_timestamp()
+            WHERE c.name = 'numbers';
         END IF;
         RETURN false;
     END IF;

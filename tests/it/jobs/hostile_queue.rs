@@ -50,7 +50,7 @@ async fn programs_that_roll_most_jobs_back_are_refused_for_an_hour() {
     let (owner, writer) = (database.owner().await, writer(&database).await);
     let submit = "SELECT quipu_submit_job('pdf')";
     let judged = "SELECT count(*) FROM job_cursors WHERE name = 'numbers' AND value = (SELECT last_value::text FROM job_number)";
-    let judge = async || {
+    let judge = || async {
         owner.batch_execute("SELECT quipu_ensure_job_partitions()").await.unwrap();
         number(&database, judged).await == 1
     };

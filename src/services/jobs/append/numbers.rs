@@ -2,14 +2,13 @@
 //! answer was lost. A number that no job has used comes back: each million of numbers costs two tables.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
-use tokio::sync::Mutex;
 use tokio_postgres::types::Type;
 
-use super::{JobAnswer, JobJournal, Submitted};
+use super::{JobAnswer, JobJournal};
 use crate::services::jobs::command::{JobCommand, Submission};
 use crate::store::append::Writer;
 use crate::store::{Error, Pools};
@@ -33,13 +32,31 @@ fn pauses() -> ExponentialBuilder {
 pub struct JobNumbers {
     pools: Pools,
     drawn: Arc<Mutex<VecDeque<i64>>>,
+    /// Held while more are drawn.
+    drawing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl JobNumbers {
     /// No numbers yet.
     #[must_use]
     pub fn new(pools: Pools) -> Self {
-        Self { pools, drawn: Arc::default() }
+        Self { pools, drawn: Arc::default(), drawing: Arc::default() }
+    }
+
+    fn drawn(&self) -> MutexGuard<'_, VecDeque<i64>> {
+        self.drawn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a number back that no job has, and that no submission on its way can use.
+    pub(super) fn take_back(&self, number: i64) {
+        let mut drawn = self.drawn();
+        if !drawn.contains(&number) {
+            drawn.push_front(number);
+        }
+    }
+
+    fn first(&self) -> Option<i64> {
+        self.drawn().pop_front()
     }
 
     /// The next number.
@@ -47,8 +64,11 @@ impl JobNumbers {
     /// # Errors
     /// When the database does not answer.
     pub async fn next(&self) -> Result<i64, Error> {
-        let mut drawn = self.drawn.lock().await;
-        if let Some(number) = drawn.pop_front() {
+        if let Some(number) = self.first() {
+            return Ok(number);
+        }
+        let _alone = self.drawing.lock().await;
+        if let Some(number) = self.first() {
             return Ok(number);
         }
         let client = self.pools.write.get().await?;
@@ -58,8 +78,8 @@ impl JobNumbers {
                 &[(&DRAWN, Type::INT4)],
             )
             .await?;
-        drawn.extend(rows.iter().map(|row| row.get::<_, i64>(0)));
-        drawn.pop_front().ok_or_else(|| Error::inconsistent("job_number", "no number was drawn"))
+        self.drawn().extend(rows.iter().map(|row| row.get::<_, i64>(0)));
+        self.first().ok_or_else(|| Error::inconsistent("job_number", "no number was drawn"))
     }
 
     /// Gives a submission its number and appends it. While a transaction in progress has its unique key, it is sent
@@ -85,15 +105,9 @@ impl JobNumbers {
             }
         };
         let answer = send.retry(pauses()).await.unwrap_or(Ok(JobAnswer::Contended));
-        // Another job has the unique key for good, so no earlier attempt of this submission can store this number.
-        let is_unused = match &answer {
-            Ok(JobAnswer::Submitted(Submitted { job, is_known: true, .. })) => *job != number,
-            // PostgreSQL refuses the data with each attempt.
-            Err(Error::Data(_)) => true,
-            _ => false,
-        };
-        if is_unused {
-            self.drawn.lock().await.push_front(number);
+        // PostgreSQL refuses the data with each attempt.
+        if matches!(answer, Err(Error::Data(_))) {
+            self.take_back(number);
         }
         answer
     }
