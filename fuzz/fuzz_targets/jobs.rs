@@ -53,6 +53,7 @@ fn state([status, attempt, failures, worker]: [u8; 4]) -> JobState {
         lease: is_running.then_some(Lease { claim: CLAIM, length_s: 60, expires_us: 60_000_000 }),
         ready_us: matches!(status, Status::Pending | Status::Failed | Status::Waiting).then_some(0),
         logged_us: 0,
+        is_just_leased: is_running,
     }
 }
 

@@ -196,6 +196,8 @@ pub struct JobState {
     pub ready_us: Option<i64>,
     /// When the last step was recorded, microseconds since 1970.
     pub logged_us: i64,
+    /// Whether the last step is the claim.
+    pub is_just_leased: bool,
 }
 
 /// One step to append.

@@ -1,12 +1,13 @@
 //! Submitters and programs on the same database that try to stop the queue or to use it up.
 
+use quipu::services::jobs::command::Change;
 use quipu::store::embedded::SharedRole;
 use quipu::store::owner;
 use serde_json::json;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::kit::{PDF, Room, number, within_deadline};
+use super::kit::{Job, PDF, Room, fence, number, within_deadline};
 use crate::support::database::TestDatabase;
 use crate::support::proxy::eventually;
 
@@ -114,7 +115,8 @@ async fn an_open_transaction_holds_up_only_submissions_with_its_keys() {
             room.complete(&claimed[0], "w1").await.unwrap();
         }
     };
-    let all = async { tokio::join!(room.post("/api/jobs", &by_source), room.post("/api/jobs", &by_key), served) };
+    let all =
+        async { tokio::join!(room.post("/api/jobs", &by_source), room.post("/api/jobs", &by_key), served) };
     let (first, second, ()) = within_deadline("the queue goes on", all).await;
     assert_eq!((first.0, second.0), (503, 503), "{first:?} {second:?}");
     program.batch_execute("ROLLBACK").await.unwrap();
@@ -124,12 +126,15 @@ async fn an_open_transaction_holds_up_only_submissions_with_its_keys() {
     program.batch_execute("BEGIN; SELECT quipu_submit_job('pdf', idempotency_key => 'both')").await.unwrap();
     let other = writer(&database).await;
     let submit = "SELECT quipu_submit_job('pdf', idempotency_key => 'both')";
-    let (waited, committed) =
-        tokio::join!(other.query_one(submit, &[]), program.batch_execute("COMMIT"));
+    let (waited, committed) = tokio::join!(other.query_one(submit, &[]), program.batch_execute("COMMIT"));
     committed.unwrap();
     let stored = format!("SELECT count(*) FROM jobs WHERE job = {}", waited.unwrap().get::<_, i64>(0));
     assert_eq!(number(&database, &stored).await, 1);
-    assert_eq!(number(&database, "SELECT count(*) FROM jobs WHERE unique_key = quipu_job_key('pdf', NULL, 'both')").await, 1);
+    assert_eq!(
+        number(&database, "SELECT count(*) FROM jobs WHERE unique_key = quipu_job_key('pdf', NULL, 'both')")
+            .await,
+        1
+    );
 }
 
 #[tokio::test]
@@ -152,4 +157,69 @@ async fn a_submitter_cannot_take_the_key_of_a_scheduled_job() {
         let refused = writer(&database).await.query(&submit, &[]).await.unwrap_err();
         assert_eq!(refused.code(), Some(&SqlState::INVALID_PARAMETER_VALUE), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn heartbeats_fill_the_journal_no_faster_for_another_length_of_the_lease() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    room.submit(PDF).await;
+    let claimed = room.claim("w1", 1, 3_600).await.remove(0);
+    for n in 0..60 {
+        let beat = Change::Heartbeat {
+            fence: fence(&claimed, "w1"),
+            lease_s: Some(3_600 + n % 2),
+            progress: Some("x".repeat(1_000).into()),
+        };
+        room.change(claimed.facts.job, beat).await.unwrap();
+    }
+    // The claim, the first progress, and one of each 10 seconds.
+    let steps = number(&database, "SELECT count(*) FROM job_log").await;
+    assert!((2..=5).contains(&steps), "{steps} entries for 60 heartbeats");
+}
+
+#[tokio::test]
+async fn what_jobs_bring_is_bounded_in_bodies_lists_and_histories() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    let many = json!({ "type": "pdf", "unique": false, "metadata": vec![0; 20_000] });
+    let (status, answer) = room.post("/api/jobs", &many).await;
+    assert_eq!((status, &answer["field"]), (400, &json!("body")), "{answer}");
+
+    let large = "x".repeat(200_000);
+    let job = room.submit(Job { attempts_max: 100, ..PDF }).await.job;
+    for _ in 0..8 {
+        let claimed = room.claim("w1", 1, 600).await.remove(0);
+        let fail = Change::Fail {
+            fence: fence(&claimed, "w1"),
+            error: "no".to_owned(),
+            context: Some(large.clone().into()),
+            jitter: 0.0,
+            is_final: false,
+        };
+        room.change(job, fail).await.unwrap();
+        let retry = Change::Retry { resets_failures: false, priority: None, why: None };
+        room.change(job, retry).await.unwrap();
+    }
+    let claimed = room.claim("w1", 1, 600).await.remove(0);
+    let result = Some(json!({ "text": large }));
+    room.change(job, Change::Complete { fence: fence(&claimed, "w1"), result }).await.unwrap();
+
+    let (_, listed) = room.get("/api/jobs").await;
+    assert_eq!((&listed["jobs"][0]["id"], &listed["jobs"][0]["result"]), (&json!(job), &json!(null)));
+    let (_, shown) = room.get(&format!("/api/jobs/{job}")).await;
+    assert_eq!(shown["result"]["text"], json!(large));
+    let (_, told) = room.get(&format!("/api/jobs/{job}/history")).await;
+    let history = told["history"].as_array().unwrap();
+    assert_eq!(history.len(), 27);
+    let with_detail: Vec<bool> =
+        history.iter().filter(|e| e["event"] == "failed").map(|e| e["detail"].is_string()).collect();
+    assert_eq!(with_detail, [false, false, false, false, true, true, true, true], "the newest have it");
+    assert!(history[26]["detail"]["text"].is_string());
+    // A small result is in the list.
+    room.submit(Job { priority: 1, ..PDF }).await;
+    let claimed = room.claim("w1", 1, 600).await.remove(0);
+    let result = Some(json!({ "pages": 3 }));
+    room.change(claimed.facts.job, Change::Complete { fence: fence(&claimed, "w1"), result }).await.unwrap();
+    assert_eq!(room.get("/api/jobs").await.1["jobs"][0]["result"], json!({ "pages": 3 }));
 }

@@ -20,6 +20,7 @@ mod working;
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use uuid::Uuid;
 
 pub use beats::Beats;
@@ -38,7 +39,7 @@ pub use working::{
     move_cursor, read_cursor, ready_now, record_beats, rotate_ready, types_with_ready_jobs, unblocked_jobs,
 };
 
-use super::command::JobCommand;
+use super::command::{Change, JobCommand};
 use super::decide::{NotServed, Refusal, Settled};
 use super::event::{ClaimedJob, Status};
 use super::metrics::JobMetrics;
@@ -48,6 +49,21 @@ use crate::store::{Error, Hints};
 /// Most weight in one transaction. A command weighs 1, a claim 1 for each job, and a submission or result 1
 /// more for each 4 KiB of its data.
 const BATCH_WEIGHT_MAX: usize = 1_024;
+
+/// 1, and 1 more for each 4 KiB of the value as text.
+fn weight_of(value: Option<&Value>) -> usize {
+    1 + value.map_or(0, |value| value.to_string().len() / 4_096)
+}
+
+/// The progress, result or context that a change brings.
+fn detail(change: &Change) -> Option<&Value> {
+    match change {
+        Change::Heartbeat { progress, .. } => progress.as_ref(),
+        Change::Complete { result, .. } => result.as_ref(),
+        Change::Fail { context, .. } => context.as_ref(),
+        _ => None,
+    }
+}
 
 /// The answer to a command, given after the commit.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,12 +125,10 @@ impl Journal for JobJournal {
 
     fn weight(command: &JobCommand) -> usize {
         match command {
-            JobCommand::Submit(submission) => {
-                // Tags and metadata are bounded; metadata is by far the larger.
-                1 + submission.metadata.as_ref().map_or(0, |metadata| metadata.to_string().len()) / 4_096
-            }
+            // Tags and metadata are bounded; metadata is by far the larger.
+            JobCommand::Submit(submission) => weight_of(submission.metadata.as_ref()),
             JobCommand::Claim(claim) => claim.count.max(1),
-            JobCommand::Change(_) => 1,
+            JobCommand::Change(change) => weight_of(detail(&change.change)),
         }
     }
 
@@ -158,5 +172,22 @@ impl Journal for JobJournal {
         _commands: &[JobCommand],
     ) -> Result<Option<Vec<JobAnswer>>, Error> {
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::jobs::command::{Fence, JobChange};
+
+    #[test]
+    fn a_change_weighs_by_what_it_brings() {
+        let brought = |bytes: usize| Some(Value::from("x".repeat(bytes)));
+        let weight =
+            |change| JobJournal::weight(&JobCommand::Change(Box::new(JobChange::new(1, change, "w"))));
+        let fence = Fence::default();
+        assert_eq!(weight(Change::Complete { fence: fence.clone(), result: None }), 1);
+        assert_eq!(weight(Change::Complete { fence: fence.clone(), result: brought(40_960) }), 11);
+        assert_eq!(weight(Change::Heartbeat { fence, lease_s: None, progress: brought(8_192) }), 3);
     }
 }

@@ -70,6 +70,7 @@ fn state(row: &Row) -> Result<(i64, (JobState, i64)), Error> {
         lease: lease.map(|((claim, length_s), expires_us)| Lease { claim, length_s, expires_us }),
         ready_us: row.get(13),
         logged_us: row.get(14),
+        is_just_leased: row.get::<_, &str>(2) == Kind::Leased.as_str(),
     };
     Ok((job, (state, row.get(15))))
 }

@@ -33,6 +33,7 @@ impl Life {
             lease: None,
             ready_us: Some(0),
             logged_us: 0,
+            is_just_leased: false,
         };
         Self { state, entries: Vec::new(), now_us: 0 }
     }
@@ -71,6 +72,7 @@ impl Life {
             lease: entry.lease.map(lease),
             ready_us: entry.ready_after_us.map(|after| now_us + after),
             logged_us: now_us,
+            is_just_leased: entry.kind == Kind::Leased,
             ..self.state.clone()
         };
         self.entries.push(entry);
@@ -264,12 +266,36 @@ fn a_heartbeat_is_recorded_once_per_half_life_and_extends_the_lease() {
 }
 
 #[test]
-fn progress_is_recorded_every_ten_seconds() {
-    let life = Life::submitted(3).leased("a", 1).at(9).when(progress(fence("a", 1, 1)));
-    assert_eq!(life.entries.len(), 1);
-    let life = life.at(10).when(progress(fence("a", 1, 1)));
+fn progress_is_recorded_at_once_and_then_every_ten_seconds() {
+    let life = Life::submitted(3).leased("a", 1).at(1).when(progress(fence("a", 1, 1)));
     assert_eq!((life.entries.len(), life.entries[1].kind), (2, Kind::Progress));
-    assert_eq!(life.state.lease.unwrap().expires_us, 70 * S);
+    let life = life.at(10).when(progress(fence("a", 1, 1)));
+    assert_eq!(life.entries.len(), 2);
+    let life = life.at(11).when(progress(fence("a", 1, 1)));
+    assert_eq!((life.entries.len(), life.entries[2].kind), (3, Kind::Progress));
+    assert_eq!(life.state.lease.unwrap().expires_us, 71 * S);
+}
+
+#[test]
+fn another_length_of_the_lease_is_recorded_no_more_often_than_progress() {
+    let longer = |lease_s| Change::Heartbeat {
+        fence: fence("a", 1, 1),
+        lease_s: Some(lease_s),
+        progress: Some("half".into()),
+    };
+    let mut life = Life::submitted(3).leased("a", 1).at(1).when(longer(600));
+    assert_eq!(
+        life.state.lease.as_ref().unwrap().length_s,
+        600,
+        "the first one after the claim counts at once"
+    );
+    for lease_s in [601, 600, 86_400, 10] {
+        life = life.at(10).when(longer(lease_s));
+    }
+    assert_eq!(life.entries.len(), 2);
+    assert_eq!(life.state.lease.as_ref().unwrap().expires_us, 601 * S, "the answer says what counts");
+    let life = life.at(11).when(longer(601));
+    assert_eq!((life.entries.len(), life.state.lease.unwrap().length_s), (3, 601));
 }
 
 #[test]

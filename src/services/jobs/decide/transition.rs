@@ -4,9 +4,9 @@ use super::backoff::backoff_us;
 use crate::services::jobs::command::{Change, Fence, JobChange};
 use crate::services::jobs::event::{Entry, JobState, Kind, Lease, Outcome, Status};
 
-/// Least time between two entries for the progress of one lease, microseconds. Progress in between is
-/// answered and not recorded.
-const PROGRESS_INTERVAL_US: i64 = 10_000_000;
+/// Least time from one entry to the next that records progress or another length of a lease, microseconds. What comes
+/// in between is answered and not recorded: a journal is for good. The first one after the claim is recorded at once.
+const BEAT_INTERVAL_US: i64 = 10_000_000;
 
 /// What a change leads to.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,8 +111,9 @@ fn decide_from_any(state: &JobState, change: &JobChange, now_us: i64) -> Decisio
         Change::Heartbeat { fence, lease_s, progress } => with_lease(state, fence, |lease| {
             let length_s = lease_s.unwrap_or(lease.length_s);
             let is_half_over = lease.expires_us - now_us <= i64::from(lease.length_s) * 500_000;
-            let is_progress_due = progress.is_some() && now_us - state.logged_us >= PROGRESS_INTERVAL_US;
-            if !is_half_over && !is_progress_due && length_s == lease.length_s {
+            let says_more = progress.is_some() || length_s != lease.length_s;
+            let is_due = state.is_just_leased || now_us - state.logged_us >= BEAT_INTERVAL_US;
+            if !is_half_over && !(says_more && is_due) {
                 return settled(Status::Running, Some(lease.expires_us), false);
             }
             let kind = if progress.is_some() { Kind::Progress } else { Kind::Renewed };

@@ -157,6 +157,7 @@ mod tests {
             lease: Some(Lease { claim: LEASE.claim, length_s: 60, expires_us: 60_000_000 }),
             ready_us: None,
             logged_us: 0,
+            is_just_leased: true,
         };
         dry_run(body.to_string().as_bytes(), &state, &KEY, 45_000_000)
     }

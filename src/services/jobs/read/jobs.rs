@@ -9,6 +9,13 @@ use crate::store::Error;
 /// Most entries of a history. The oldest of a longer one are left out.
 const HISTORY_MAX: i64 = 1_000;
 
+/// Most bytes of the progress, results and contexts of one history, as text; those of the oldest entries are left out. In
+/// memory JSON takes up to 90 times as much.
+const HISTORY_DETAIL_BYTES: i64 = 1_048_576;
+
+/// Most bytes of the metadata, the result and the progress of a job in a list, as text; larger ones are left out.
+const LISTED_BYTES: i32 = 4_096;
+
 /// A job with its present state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobView {
@@ -75,7 +82,7 @@ pub struct JobFilter<'a> {
 
 /// The present state of one job; `None` if there is none.
 pub async fn job(pool: &PgPool, number: i64) -> Result<Option<JobView>, Error> {
-    Ok(views(pool, &[number]).await?.pop())
+    Ok(views(pool, &[number], i32::MAX).await?.pop())
 }
 
 /// The numbers of a page of jobs, by priority and then the newest first. A job may have moved on by the time
@@ -99,26 +106,28 @@ pub async fn job_numbers(
     .await?)
 }
 
-/// A page of jobs, by priority and then the newest first.
+/// A page of jobs, by priority and then the newest first, without metadata, results and progress above 4 KiB.
 pub async fn jobs(pool: &PgPool, filter: JobFilter<'_>, skip: i32, most: i32) -> Result<Vec<JobView>, Error> {
     let numbers = job_numbers(pool, filter, skip, most).await?;
-    let mut views = views(pool, &numbers).await?;
+    let mut views = views(pool, &numbers, LISTED_BYTES).await?;
     // A job may have moved on between the two queries.
     views.retain(|view| filter.status.is_none_or(|status| status == view.status));
     views.sort_by_key(|view| (view.priority, std::cmp::Reverse(view.job)));
     Ok(views)
 }
 
-async fn views(pool: &PgPool, numbers: &[i64]) -> Result<Vec<JobView>, Error> {
+async fn views(pool: &PgPool, numbers: &[i64], bytes_max: i32) -> Result<Vec<JobView>, Error> {
     Ok(sqlx::query_as!(
         JobView,
         r#"-- job_views
            SELECT s.job AS "job!", s.type AS "job_type!", s.status AS "status!", s.priority AS "priority!", s.attempt AS "attempt!",
                   s.failures AS "failures!", s.attempts_max AS "attempts_max!", s.worker, s.expires_at, s.ready_at, s.source_hash,
-                  s.source_path, s.source_size, s.tags, s.metadata, s.depends_on, s.created_at AS "created_at!",
+                  s.source_path, s.source_size, s.tags,
+                  CASE WHEN octet_length(s.metadata::text) <= $2::integer THEN s.metadata END AS "metadata?", s.depends_on, s.created_at AS "created_at!",
                   s.updated_at AS "updated_at!", started.recorded_at AS "started_at?", done.recorded_at AS "completed_at?",
-                  done.detail AS "result?", failed.why AS "last_error?", progress.detail AS "progress?",
-                  imported.detail AS "imported?"
+                  CASE WHEN octet_length(done.detail::text) <= $2 THEN done.detail END AS "result?", failed.why AS "last_error?",
+                  CASE WHEN octet_length(progress.detail::text) <= $2 THEN progress.detail END AS "progress?",
+                  CASE WHEN octet_length(imported.detail::text) <= $2 THEN imported.detail ELSE imported.detail - 'result' END AS "imported?"
            FROM unnest($1::bigint[]) AS w (job)
            CROSS JOIN LATERAL (SELECT * FROM job_states x WHERE x.job = w.job) s
            LEFT JOIN LATERAL (SELECT l.recorded_at FROM job_log l WHERE l.job = s.job AND l.kind = 'leased' ORDER BY l.step DESC LIMIT 1) started ON true
@@ -129,7 +138,8 @@ async fn views(pool: &PgPool, numbers: &[i64]) -> Result<Vec<JobView>, Error> {
            LEFT JOIN LATERAL (SELECT l.detail FROM job_log l
                               WHERE l.job = s.job AND l.kind = 'progress' AND l.attempt = s.attempt ORDER BY l.step DESC LIMIT 1) progress ON true
            LEFT JOIN LATERAL (SELECT l.detail FROM job_log l WHERE l.job = s.job AND l.step = 1 AND l.kind = 'imported' LIMIT 1) imported ON true"#,
-        numbers
+        numbers,
+        bytes_max
     )
     .fetch_all(pool)
     .await?)
@@ -171,19 +181,20 @@ pub struct HistoryEntry {
 }
 
 /// The entries of a job, oldest first; empty if there is no such job. At most 1,000: of a longer history the
-/// newest.
+/// newest. The newest of them have their detail, 1 MiB altogether.
 pub async fn history(pool: &PgPool, number: i64) -> Result<Vec<HistoryEntry>, Error> {
     Ok(sqlx::query_as!(
         HistoryEntry,
         r#"-- job_history
-           SELECT * FROM (
-               SELECT step AS "step!", position AS "position!", recorded_at AS "recorded_at!", kind AS "kind!", was, status AS "status!",
-                      priority AS "priority!", attempt AS "attempt!", failures AS "failures!", worker, expires_at, ready_at,
-                      actor AS "actor!", why, detail
-               FROM job_history WHERE job = $1 ORDER BY step DESC LIMIT $2) h
+           SELECT step AS "step!", position AS "position!", recorded_at AS "recorded_at!", kind AS "kind!", was, status AS "status!",
+                  priority AS "priority!", attempt AS "attempt!", failures AS "failures!", worker, expires_at, ready_at,
+                  actor AS "actor!", why,
+                  CASE WHEN sum(octet_length(detail::text)) OVER (ORDER BY step DESC) <= $3::bigint THEN detail END AS "detail?"
+           FROM (SELECT * FROM job_history WHERE job = $1 ORDER BY step DESC LIMIT $2) h
            ORDER BY 1"#,
         number,
-        HISTORY_MAX
+        HISTORY_MAX,
+        HISTORY_DETAIL_BYTES
     )
     .fetch_all(pool)
     .await?)

@@ -130,6 +130,7 @@ impl Journal {
             lease: last.and_then(|step| step.claim).map(lease),
             ready_us: matches!(status, Status::Pending | Status::Failed).then_some(0),
             logged_us: 0,
+            is_just_leased: last.is_some_and(|step| step.kind == Kind::Leased),
         }
     }
 
