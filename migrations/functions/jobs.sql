@@ -121,6 +121,35 @@ CREATE OR REPLACE FUNCTION quipu_ready_segment() RETURNS smallint LANGUAGE sql S
 $$;
 COMMENT ON FUNCTION quipu_ready_segment() IS 'the segment of job_ready that is written';
 
+-- Stores unique keys for new jobs, given in the order of the keys. A key that a transaction in progress is about to store
+-- is not waited for: a program that keeps its transaction open would stop all claims. Of a group that has to wait, each
+-- half is tried, and so on, at most 32 times. Returns the jobs whose key was not tried or has to be waited for.
+CREATE OR REPLACE FUNCTION quipu_take_job_keys(keys bytea[], jobs bigint[]) RETURNS bigint[] LANGUAGE plpgsql SET lock_timeout = '5ms' AS $$
+DECLARE
+    groups integer[] := ARRAY[1, cardinality(keys)]; first integer; last integer; tries integer := 32; held bigint[] := '{}';
+BEGIN
+    WHILE cardinality(groups) > 0 LOOP
+        first := groups[1]; last := groups[2]; groups := groups[3:];
+        IF tries = 0 THEN
+            held := held || jobs[first:last];
+            CONTINUE;
+        END IF;
+        BEGIN
+            INSERT INTO job_keys (key, job)
+            SELECT k.key, k.job FROM unnest(keys[first:last], jobs[first:last]) AS k (key, job) ORDER BY 1, 2 ON CONFLICT DO NOTHING;
+        EXCEPTION WHEN lock_not_available THEN
+            tries := tries - 1;
+            IF first = last THEN
+                held := held || jobs[first];
+            ELSE
+                groups := ARRAY[first, (first + last) / 2, (first + last) / 2 + 1, last] || groups;
+            END IF;
+        END;
+    END LOOP;
+    RETURN held;
+END $$;
+COMMENT ON FUNCTION quipu_take_job_keys(bytea[], bigint[]) IS 'stores unique keys without waiting for transactions in progress; returns the jobs whose key it did not store for that reason';
+
 -- Commits a batch: new steps of jobs, and new jobs. May be sent again: a step that exists and a job that
 -- exists are left alone.
 --   steps    e_…  one element per step. lease_s for a lease; ready_after_us, counted from now, for a job to be
@@ -128,7 +157,8 @@ COMMENT ON FUNCTION quipu_ready_segment() IS 'the segment of job_ready that is w
 --   new jobs j_…  one element per job. ready_us NULL for now; depends_on as text of an array.
 -- Returns a row per inserted step (is_new false, place from 0; moment_us: when it was inserted) and per new job (is_new true):
 -- status as it is now; is_known: another job has the same unique key, whose number is `job`; status unknown:
--- a job in depends_on does not exist, and nothing is stored.
+-- a job in depends_on does not exist, and nothing is stored; status contended: a transaction in progress has its key, and
+-- nothing is stored.
 CREATE OR REPLACE FUNCTION quipu_append_jobs(
     e_jobs bigint[], e_steps integer[], e_kinds text[], e_was text[], e_statuses text[], e_types text[], e_priorities smallint[],
     e_attempts integer[], e_failures integer[], e_workers text[], e_claims uuid[], e_leases integer[], e_ready_after_us bigint[],
@@ -142,6 +172,7 @@ DECLARE
     moment timestamptz := clock_timestamp();
     segment smallint := quipu_ready_segment();
     granted integer[]; mine boolean[]; unknown boolean[]; waits boolean[];
+    new_keys bytea[]; new_jobs bigint[]; held bigint[] := '{}'; contended boolean[];
 BEGIN
     IF cardinality(e_jobs) > 0 THEN
         IF cardinality(array_remove(e_slots, NULL)) > 0 THEN
@@ -188,10 +219,15 @@ BEGIN
                            SELECT FROM unnest(j_depends_on[n]::bigint[]) AS d (job) WHERE 'completed' IS DISTINCT FROM
                                (SELECT l.status FROM job_log l WHERE l.job = d.job ORDER BY l.step DESC LIMIT 1))
                        FROM generate_subscripts(j_jobs, 1) n ORDER BY n);
-        INSERT INTO job_keys (key, job)
-        SELECT k.key, k.job FROM unnest(j_keys, j_jobs, unknown) AS k (key, job, is_unknown) WHERE k.key IS NOT NULL AND NOT k.is_unknown
-        ORDER BY 1, 2 ON CONFLICT DO NOTHING;
-        mine := ARRAY(SELECT NOT unknown[n] AND (j_keys[n] IS NULL OR (SELECT k.job FROM job_keys k WHERE k.key = j_keys[n]) = j_jobs[n])
+        SELECT array_agg(k.key ORDER BY k.key, k.job), array_agg(k.job ORDER BY k.key, k.job) INTO new_keys, new_jobs
+        FROM unnest(j_keys, j_jobs, unknown) AS k (key, job, is_unknown)
+        WHERE k.key IS NOT NULL AND NOT k.is_unknown AND (SELECT x.job FROM job_keys x WHERE x.key = k.key) IS NULL;
+        IF new_keys IS NOT NULL THEN
+            held := quipu_take_job_keys(new_keys, new_jobs);
+        END IF;
+        contended := ARRAY(SELECT j_jobs[n] = ANY (held) FROM generate_subscripts(j_jobs, 1) n ORDER BY n);
+        mine := ARRAY(SELECT NOT unknown[n] AND NOT contended[n]
+                             AND (j_keys[n] IS NULL OR (SELECT k.job FROM job_keys k WHERE k.key = j_keys[n]) = j_jobs[n])
                       FROM generate_subscripts(j_jobs, 1) n ORDER BY n);
         WITH stored AS (
             INSERT INTO jobs AS j (job, recorded_at, type, status, priority, ready_at, attempts_max, unique_key, source_hash, source_path,
@@ -210,10 +246,11 @@ BEGIN
         SELECT segment, s.type, s.priority, s.ready_at, s.job, 0, s.status, 0, 0 FROM stored s WHERE s.status = 'pending';
         RETURN QUERY
         SELECT true, (o.nth - 1)::integer, k.job,
-               CASE WHEN unknown[o.nth] THEN 'unknown' ELSE s.status END, NOT unknown[o.nth] AND NOT mine[o.nth], quipu_us(moment)
+               CASE WHEN unknown[o.nth] THEN 'unknown' WHEN contended[o.nth] THEN 'contended' ELSE s.status END,
+               NOT unknown[o.nth] AND NOT contended[o.nth] AND NOT mine[o.nth], quipu_us(moment)
         FROM unnest(j_jobs, j_keys) WITH ORDINALITY AS o (job, key, nth)
         CROSS JOIN LATERAL (
-            SELECT CASE WHEN mine[o.nth] OR unknown[o.nth] THEN o.job ELSE (SELECT x.job FROM job_keys x WHERE x.key = o.key) END AS job) k
+            SELECT CASE WHEN mine[o.nth] OR unknown[o.nth] OR contended[o.nth] THEN o.job ELSE (SELECT x.job FROM job_keys x WHERE x.key = o.key) END AS job) k
         LEFT JOIN LATERAL (
             SELECT coalesce((SELECT l.status FROM job_log l WHERE l.job = x.job ORDER BY l.step DESC LIMIT 1), x.status) AS status
             FROM jobs x WHERE x.job = k.job) s ON true;
@@ -230,11 +267,12 @@ CREATE OR REPLACE FUNCTION quipu_submit_job(
 RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET standard_conforming_strings = on AS $$
 #variable_conflict use_column
 DECLARE
-    refused text; number bigint; unique_key bytea; found record;
+    refused text; number bigint; holder bigint; unique_key bytea; found record;
 BEGIN
     refused := CASE
         WHEN coalesce($1, '') = '' OR octet_length($1) > 64 THEN 'type: 1 to 64 bytes are required'
         WHEN $1 = 'quipu.webhook' OR $1 LIKE 'quipu.webhook.%' THEN 'type: quipu.webhook and names below it are reserved'
+        WHEN $1 = 'quipu.schedule' OR $1 LIKE 'quipu.schedule.%' THEN 'type: quipu.schedule and names below it are reserved'
         WHEN coalesce($3, 3) NOT BETWEEN 1 AND 5 THEN 'priority: 1 to 5 are accepted'
         WHEN coalesce($5, 3) NOT BETWEEN 1 AND 100 THEN 'attempts_max: 1 to 100 are accepted'
         WHEN coalesce($4, now()) NOT BETWEEN '1970-01-01 00:00Z' AND '9999-12-31 00:00Z' THEN 'run_at: a time between 1970 and 9999 is required'
@@ -247,15 +285,32 @@ BEGIN
     IF refused IS NOT NULL THEN
         RAISE EXCEPTION 'quipu_submit_job: %', refused USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    number := nextval('job_number');
+    IF EXISTS (SELECT FROM unnest($8) AS d (job) WHERE (SELECT x.job FROM jobs x WHERE x.job = d.job) IS NULL) THEN
+        RAISE EXCEPTION 'quipu_submit_job: depends_on: one of the jobs % does not exist', $8 USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     unique_key := quipu_job_key($1, $7, $6);
+    number := (SELECT k.job FROM job_keys k WHERE k.key = unique_key);
+    IF number IS NOT NULL THEN
+        RETURN number;
+    END IF;
+    -- A number is not given back when the transaction is rolled back, so it is drawn after all checks.
+    IF EXISTS (SELECT FROM job_cursors c WHERE c.name = 'sql_refused' AND c.updated_at > clock_timestamp() - interval '1 hour') THEN
+        RAISE EXCEPTION 'quipu_submit_job: most of the newest job numbers were drawn by transactions that were rolled back'
+            USING ERRCODE = 'configuration_limit_exceeded', HINT = 'Jobs are accepted again an hour after that was noticed.';
+    END IF;
+    number := nextval('job_number');
+    IF unique_key IS NOT NULL THEN
+        -- Waits for another program that has taken the key. The service does not.
+        INSERT INTO job_keys (key, job) VALUES (unique_key, number) ON CONFLICT DO NOTHING;
+        holder := (SELECT k.job FROM job_keys k WHERE k.key = unique_key);
+        IF holder <> number THEN
+            RETURN holder;
+        END IF;
+    END IF;
     SELECT a.* INTO found FROM quipu_append_jobs(
         '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
         ARRAY[number], ARRAY[$1], ARRAY[coalesce($3, 3)::smallint], ARRAY[quipu_us($4)], ARRAY[coalesce($5, 3)], ARRAY[unique_key], ARRAY[$7],
         ARRAY[NULL::text], ARRAY[NULL::bigint], ARRAY[$9], ARRAY[$2], ARRAY[nullif($8, '{}')::text], ARRAY['sql:' || session_user]) a;
-    IF found.status = 'unknown' THEN
-        RAISE EXCEPTION 'quipu_submit_job: depends_on: one of the jobs % does not exist', $8 USING ERRCODE = 'invalid_parameter_value';
-    END IF;
     RETURN found.job;
 END $$;
 COMMENT ON FUNCTION quipu_submit_job(text, jsonb, integer, timestamptz, integer, text, text, bigint[], jsonb) IS 'submits a job in the transaction of the caller; returns its number';
@@ -474,6 +529,48 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION quipu_job_backlog() IS 'of each type with jobs that could be claimed now: the oldest of them, workers online, and running jobs';
 
+-- A number that was drawn by a transaction that is rolled back stays unused, and every million of numbers costs two
+-- tables. Of 100,000 numbers that are drawn within a day, at least half have to be jobs when the transactions that drew
+-- them have ended, or quipu_submit_job() refuses for an hour. Returns whether that begins.
+CREATE OR REPLACE FUNCTION quipu_watch_job_numbers() RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    newest bigint := (SELECT n.last_value FROM job_number n);
+    -- The number up to which all is judged; up to which to judge next; and from which transaction on.
+    known text[] := (SELECT string_to_array(c.value, ' ') FROM job_cursors c WHERE c.name = 'numbers');
+    half bigint; stored bigint;
+BEGIN
+    IF known IS NULL OR known[1]::bigint > newest THEN
+        INSERT INTO job_cursors (name, value) VALUES ('numbers', newest::text)
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = clock_timestamp();
+        RETURN false;
+    END IF;
+    IF cardinality(known) = 1 THEN
+        IF newest - known[1]::bigint >= 100000 THEN
+            UPDATE job_cursors c
+            SET value = CASE WHEN c.updated_at < clock_timestamp() - interval '1 day' THEN newest::text
+                             ELSE format('%s %s %s', known[1], newest, pg_snapshot_xmax(pg_current_snapshot())) END,
+                updated_at = clock_timestamp()
+            WHERE c.name = 'numbers';
+        END IF;
+        RETURN false;
+    END IF;
+    IF pg_snapshot_xmin(pg_current_snapshot()) < known[3]::xid8 THEN
+        RETURN false;
+    END IF;
+    half := (known[2]::bigint - known[1]::bigint) / 2;
+    SELECT count(*) INTO stored
+    FROM (SELECT FROM jobs j WHERE j.job > known[1]::bigint AND j.job <= known[2]::bigint LIMIT half) s;
+    UPDATE job_cursors SET value = known[2], updated_at = clock_timestamp() WHERE name = 'numbers';
+    IF stored < half THEN
+        INSERT INTO job_cursors (name, value) VALUES ('sql_refused', known[2])
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = clock_timestamp();
+        RETURN true;
+    END IF;
+    RETURN false;
+END $$;
+COMMENT ON FUNCTION quipu_watch_job_numbers() IS 'refuses jobs of SQL programs for an hour when most numbers were drawn by transactions that were rolled back';
+REVOKE ALL ON FUNCTION quipu_watch_job_numbers() FROM PUBLIC;
+
 -- Partitions of jobs and job_log: a million numbers each, two of them ahead of the newest number.
 CREATE OR REPLACE FUNCTION quipu_ensure_job_partitions() RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '2s' AS $$
@@ -482,9 +579,10 @@ DECLARE
     first bigint; family text; name text; made integer := 0;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('quipu/job_partitions', 0));
+    PERFORM quipu_watch_job_numbers();
     FOR first IN SELECT generate_series((SELECT last_value / millions FROM job_number), (SELECT last_value / millions FROM job_number) + 2) LOOP
         FOREACH family IN ARRAY ARRAY['jobs', 'job_log'] LOOP
-            name := format('%s_m%s', family, to_char(first, 'FM0000'));
+            name := format('%s_m%s', family, lpad(first::text, greatest(length(first::text), 4), '0'));
             IF to_regclass('partitions.' || name) IS NULL THEN
                 EXECUTE format('CREATE TABLE partitions.%I (LIKE %I INCLUDING ALL)', name, family);
                 PERFORM quipu_make_journal(format('partitions.%I', name)::regclass);

@@ -13,6 +13,7 @@ use object_store::path::Path;
 use object_store::signer::{HeaderName, HeaderValue, Method, SignedUrlOptions, Signer as _};
 use object_store::{Attribute, Attributes, ClientOptions, ObjectStore, PutMultipartOptions, RetryConfig};
 
+use super::folder::STAGING;
 use super::{ObjectError, of, path};
 use crate::base::Secret;
 use crate::net::Egress;
@@ -137,6 +138,13 @@ impl Bucket {
             options = options.with_signed_header(HeaderName::from_static(name), value);
         }
         Ok((self.sign(Method::PUT, key, lifetime, options).await?, headers))
+    }
+
+    /// The key under which an upload for `key` goes that is not wanted: one for each key, which nothing reads. A lifecycle
+    /// rule for `staging/` deletes it.
+    #[must_use]
+    pub fn discarded_key(key: &str) -> String {
+        format!("{STAGING}/discarded/{key}")
     }
 
     /// A URL by which one part, from 1, of a multipart upload can be uploaded.

@@ -10,6 +10,7 @@ mod file_kit;
 mod files;
 mod files_hostile;
 mod golden;
+mod hostile_queue;
 mod hostile_workers;
 mod kit;
 mod late;

@@ -256,3 +256,37 @@ async fn a_file_of_a_form_reaches_the_bucket_under_its_hash() {
     assert_eq!(left, 0, "nothing is left under a temporary name");
     assert_eq!(s3.entries("verified").await, 2);
 }
+
+#[tokio::test]
+async fn a_checked_source_is_neither_replaced_nor_deleted_by_a_later_upload() {
+    let s3 = S3Room::new().await;
+    let room = &s3.room;
+    let source = b"the source of others".as_slice();
+    let key = source_key(source);
+    let link = room.ok("/api/files/upload-url", &json!({ "key": key, "size": source.len() })).await;
+    assert_eq!(upload(&link, source).await.status, 200);
+    eventually("the source is checked", async || s3.entries("verified").await == 1).await;
+    let claim = claimed(room, source).await;
+    assert_eq!(claim["source_verified"], json!(true));
+    // Without a size, as clients of the original ask, who send no checksum. What they send goes beside it.
+    for _ in 0..2 {
+        let link = room.ok("/api/files/upload-url", &json!({ "key": key })).await;
+        assert_eq!((&link["key"], upload(&link, b"another").await.status), (&json!(key), 200));
+        assert_eq!(download(&claim["source_url"]).await.body, source);
+    }
+    // In parts, for which S3 has no checksum of the whole: of another size than was announced, and of the same.
+    for size in [5, 6] {
+        let begun = room.ok("/api/files/multipart", &json!({ "key": key, "size": size })).await;
+        let named = json!({ "upload_id": begun["upload_id"] });
+        let parts = room.ok("/api/files/multipart/parts", &named).await;
+        let sent = send(parts["parts"][0]["url"].as_str().unwrap(), "PUT", "", b"123456").await;
+        let complete = json!({ "upload_id": begun["upload_id"], "etags": [sent.header("etag")] });
+        for _ in 0..2 {
+            room.ok("/api/files/multipart/complete", &complete).await;
+        }
+    }
+    assert_eq!(download(&claim["source_url"]).await.body, source);
+    let ask = json!({ "key": key, "size": source.len(), "if_missing": true });
+    assert_eq!(room.ok("/api/files/upload-url", &ask).await["exists"], json!(true));
+    assert_eq!(s3.entries("refused").await, 0);
+}

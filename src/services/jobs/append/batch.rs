@@ -274,6 +274,7 @@ impl<'a> Batch<'a> {
     fn submitted(&mut self, place: usize, stored: &StoredJob, moment_us: i64) {
         let JobCommand::Submit(submission) = &self.commands[place] else { return };
         self.answers[place] = Some(match stored.status {
+            None if stored.is_contended => JobAnswer::Contended,
             None => JobAnswer::UnknownDependency,
             Some(status) => {
                 if !stored.is_known && status == Status::Pending {

@@ -108,6 +108,9 @@ pub struct JobJournal {
     pub metrics: JobMetrics,
     /// Types of which only so many jobs may run.
     pub running_max: BTreeMap<String, i32>,
+    /// Where numbers of submissions come from, and where they go back when they stored no job. A client that does not
+    /// wait for its answer costs none, either.
+    pub numbers: JobNumbers,
 }
 
 impl Journal for JobJournal {
@@ -143,9 +146,16 @@ impl Journal for JobJournal {
         commands: &[JobCommand],
     ) -> Result<Vec<JobAnswer>, Error> {
         let (answers, notices) = batch::Batch::new(self, client, commands).run().await?;
-        for answer in &answers {
-            if let JobAnswer::Submitted(Submitted { is_known: false, .. }) = answer {
-                self.metrics.submitted();
+        for (command, answer) in commands.iter().zip(&answers) {
+            match (command, answer) {
+                (_, JobAnswer::Submitted(Submitted { is_known: false, .. })) => self.metrics.submitted(),
+                // The other job has the unique key for good: no attempt to send this submission can store its number.
+                (JobCommand::Submit(submission), JobAnswer::Submitted(known))
+                    if known.job != submission.number =>
+                {
+                    self.numbers.take_back(submission.number);
+                }
+                _ => {}
             }
         }
         self.queue.notice(&notices);

@@ -1,29 +1,62 @@
 //! Numbers for new jobs. A submission has its number before it is sent, so that it can be sent again after an
-//! answer was lost.
+//! answer was lost. A number that no job has used comes back: each million of numbers costs two tables.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::Mutex;
+use backon::{ExponentialBuilder, Retryable as _};
 use tokio_postgres::types::Type;
 
+use super::{JobAnswer, JobJournal};
+use crate::services::jobs::command::{JobCommand, Submission};
+use crate::store::append::Writer;
 use crate::store::{Error, Pools};
 
 /// Numbers drawn at a time. A process that ends leaves at most so many unused.
 const DRAWN: i32 = 256;
+
+const UNKNOWN: &str = "-- unknown_jobs
+    SELECT EXISTS (SELECT FROM unnest($1::bigint[]) AS d (job) WHERE (SELECT x.job FROM jobs x WHERE x.job = d.job) IS NULL)";
+
+/// A transaction in progress has the unique key.
+struct Contended;
+
+/// Pauses before a contended submission is sent again, 1.5 s altogether. Nothing else waits meanwhile.
+fn pauses() -> ExponentialBuilder {
+    ExponentialBuilder::default().with_min_delay(Duration::from_millis(50)).with_max_times(5)
+}
 
 /// The numbers that this process has drawn. Clones share them.
 #[derive(Debug, Clone)]
 pub struct JobNumbers {
     pools: Pools,
     drawn: Arc<Mutex<VecDeque<i64>>>,
+    /// Held while more are drawn.
+    drawing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl JobNumbers {
     /// No numbers yet.
     #[must_use]
     pub fn new(pools: Pools) -> Self {
-        Self { pools, drawn: Arc::default() }
+        Self { pools, drawn: Arc::default(), drawing: Arc::default() }
+    }
+
+    fn drawn(&self) -> MutexGuard<'_, VecDeque<i64>> {
+        self.drawn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a number back that no job has, and that no submission on its way can use.
+    pub(super) fn take_back(&self, number: i64) {
+        let mut drawn = self.drawn();
+        if !drawn.contains(&number) {
+            drawn.push_front(number);
+        }
+    }
+
+    fn first(&self) -> Option<i64> {
+        self.drawn().pop_front()
     }
 
     /// The next number.
@@ -31,8 +64,11 @@ impl JobNumbers {
     /// # Errors
     /// When the database does not answer.
     pub async fn next(&self) -> Result<i64, Error> {
-        let mut drawn = self.drawn.lock().await;
-        if let Some(number) = drawn.pop_front() {
+        if let Some(number) = self.first() {
+            return Ok(number);
+        }
+        let _alone = self.drawing.lock().await;
+        if let Some(number) = self.first() {
             return Ok(number);
         }
         let client = self.pools.write.get().await?;
@@ -42,7 +78,43 @@ impl JobNumbers {
                 &[(&DRAWN, Type::INT4)],
             )
             .await?;
-        drawn.extend(rows.iter().map(|row| row.get::<_, i64>(0)));
-        drawn.pop_front().ok_or_else(|| Error::inconsistent("job_number", "no number was drawn"))
+        self.drawn().extend(rows.iter().map(|row| row.get::<_, i64>(0)));
+        self.first().ok_or_else(|| Error::inconsistent("job_number", "no number was drawn"))
+    }
+
+    /// Gives a submission its number and appends it. While a transaction in progress has its unique key, it is sent
+    /// again for a short time.
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    pub async fn submit(
+        &self,
+        jobs: &Writer<JobJournal>,
+        submission: Submission,
+    ) -> Result<JobAnswer, Error> {
+        // A job is never deleted, so what exists now exists when the submission is appended.
+        if !submission.depends_on.is_empty() && self.is_unknown(&submission.depends_on).await? {
+            return Ok(JobAnswer::UnknownDependency);
+        }
+        let number = self.next().await?;
+        let submission = Submission { number, ..submission };
+        let send = || async {
+            match jobs.append(JobCommand::Submit(Box::new(submission.clone()))).await {
+                Ok(JobAnswer::Contended) => Err(Contended),
+                answer => Ok(answer),
+            }
+        };
+        let answer = send.retry(pauses()).await.unwrap_or(Ok(JobAnswer::Contended));
+        // PostgreSQL refuses the data with each attempt.
+        if matches!(answer, Err(Error::Data(_))) {
+            self.take_back(number);
+        }
+        answer
+    }
+
+    async fn is_unknown(&self, jobs: &[i64]) -> Result<bool, Error> {
+        let client = self.pools.write.get().await?;
+        let rows = client.query_typed(UNKNOWN, &[(&jobs, Type::INT8_ARRAY)]).await?;
+        Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 }

@@ -40,8 +40,10 @@ pub(super) struct StoredJob {
     pub(super) place: usize,
     /// The number of the job: another one if the unique key was used before.
     pub(super) job: i64,
-    /// Status of the job; `None` if a dependency does not exist, then nothing was stored.
+    /// Status of the job; `None` if nothing was stored: a dependency does not exist, or the key is contended.
     pub(super) status: Option<Status>,
+    /// Whether a transaction in progress has the unique key.
+    pub(super) is_contended: bool,
     /// Whether the unique key was used before.
     pub(super) is_known: bool,
 }
@@ -133,8 +135,9 @@ pub(super) async fn append(
         stored.moment_us = row.get(5);
         if row.get(0) {
             let word: &str = row.get(3);
-            let status = if word == "unknown" { None } else { Some(status(word)?) };
-            stored.jobs.push(StoredJob { place, job: row.get(2), status, is_known: row.get(4) });
+            let status = if ["unknown", "contended"].contains(&word) { None } else { Some(status(word)?) };
+            let (is_contended, is_known) = (word == "contended", row.get(4));
+            stored.jobs.push(StoredJob { place, job: row.get(2), status, is_contended, is_known });
         } else {
             stored.steps.push(place);
         }

@@ -7,6 +7,9 @@ use thiserror::Error;
 /// Reserved for webhooks, with all names below it, as types of jobs and as ids of workers.
 pub const WEBHOOK: &str = "quipu.webhook";
 
+/// Reserved for schedules, likewise: unique keys of their jobs begin with it.
+const SCHEDULE: &str = "quipu.schedule";
+
 /// Longest type, bytes.
 pub const TYPE_BYTES_MAX: usize = 64;
 
@@ -133,18 +136,28 @@ pub fn check_text(field: &'static str, text: &str, most: usize) -> Result<(), Su
     Ok(())
 }
 
-/// Whether a type, or the id of a worker, belongs to webhooks.
-pub(super) fn is_reserved(word: &str) -> bool {
-    word.strip_prefix(WEBHOOK).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+/// Whether a type, or the id of a worker, is this reserved name or one below it.
+fn is_below(word: &str, reserved: &str) -> bool {
+    word.strip_prefix(reserved).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Checks that a type, or the id of a worker, is not one of those that webhooks have.
+/// Whether a type, or the id of a worker, belongs to webhooks or schedules.
+pub(super) fn is_reserved(word: &str) -> bool {
+    is_below(word, WEBHOOK) || is_below(word, SCHEDULE)
+}
+
+/// Checks that a type, or the id of a worker, is not one of those that webhooks and schedules have.
 ///
 /// # Errors
 /// That it is reserved.
 pub fn check_not_reserved(field: &'static str, word: &str) -> Result<(), SubmissionError> {
-    if is_reserved(word) {
-        return Err(error(field, format!("is reserved: `{WEBHOOK}` and names below it belong to webhooks")));
+    for (reserved, owner) in [(WEBHOOK, "webhooks"), (SCHEDULE, "schedules")] {
+        if is_below(word, reserved) {
+            return Err(error(
+                field,
+                format!("is reserved: `{reserved}` and names below it belong to {owner}"),
+            ));
+        }
     }
     Ok(())
 }
@@ -231,6 +244,13 @@ pub fn unique_key(
         (None, None) => return None,
     };
     Some(Sha256::digest(text.as_bytes()).into())
+}
+
+/// The unique key of the job that a schedule submits for a time, in seconds since 1970. It contains the reserved type, so
+/// no client can submit a job with it.
+#[must_use]
+pub fn scheduled_key(name: &str, step: i32, due: i64) -> Option<[u8; 32]> {
+    unique_key(SCHEDULE, Some(&format!("{step} {due} {name}")), None)
 }
 
 #[cfg(test)]

@@ -57,15 +57,15 @@ impl Receiver {
             && (self.statuses.is_empty() || self.statuses.contains(&end.status))
     }
 
-    /// The webhook that tells it of this end; the same end gives the same unique key. `number`: that of the new job.
-    /// `id`: drawn by chance.
+    /// The webhook that tells it of this end, without a number; the same end gives the same unique key. `id`: drawn
+    /// by chance.
     #[must_use]
-    pub fn submission(&self, end: &JobEnd, number: i64, id: Uuid) -> Submission {
+    pub fn submission(&self, end: &JobEnd, id: Uuid) -> Submission {
         let job_type = webhook_type(&self.name);
         // Of the kind of key that has the type in it: no other submitter can take it first.
         let unique_key = unique_key(&job_type, Some(&format!("{} {}", end.job, end.step)), None);
         Submission {
-            number,
+            number: 0,
             job_type,
             priority: PRIORITY,
             run_at_us: None,
@@ -248,14 +248,14 @@ mod tests {
 
     #[test]
     fn each_end_and_receiver_has_a_webhook_of_its_own() {
-        let key = |receiver: &Receiver, end: &JobEnd| receiver.submission(end, 9, Uuid::nil()).unique_key;
+        let key = |receiver: &Receiver, end: &JobEnd| receiver.submission(end, Uuid::nil()).unique_key;
         let (one, done) = (receiver(&[], &[]), end("pdf", Status::Completed));
         let other = Receiver { name: "chat".to_owned(), ..one.clone() };
         assert!(key(&one, &done).is_some());
-        assert_eq!(key(&one, &done), one.submission(&done, 10, Uuid::max()).unique_key);
+        assert_eq!(key(&one, &done), one.submission(&done, Uuid::max()).unique_key);
         assert_ne!(key(&one, &done), key(&other, &done));
         assert_ne!(key(&one, &done), key(&one, &JobEnd { step: 4, ..done.clone() }));
-        let stored = one.submission(&done, 9, Uuid::nil());
+        let stored = one.submission(&done, Uuid::nil());
         assert_eq!(stored.job_type, "quipu.webhook.billing");
         let task: WebhookTask = serde_json::from_value(stored.metadata.unwrap()).unwrap();
         assert_eq!(task, WebhookTask { id: Uuid::nil(), job: 7, step: 2 });

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::JobsState;
 use super::refusal::Refused;
+use super::values::{VALUES_MAX, has_too_many};
 use crate::http::{RequestContext, is_of_another_site};
 use crate::services::jobs::decide::{Actor, LeaseKey, Scope, check_not_reserved, check_text};
 use crate::services::jobs::{append, read};
@@ -233,6 +234,9 @@ impl<T: DeserializeOwned> FromRequest<JobsState> for Body<T> {
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
     // An empty body is an empty object: the original ignores the body of requests that need none.
     let text = if bytes.is_empty() { b"{}" } else { bytes };
+    if has_too_many(text) {
+        return Err(Refused::field("body", format!("has more than {VALUES_MAX} values")));
+    }
     serde_json::from_slice(text)
         .map_err(|error| Refused::field("body", format!("is not the expected JSON: {error}")))
 }

@@ -16,6 +16,7 @@ mod schedules;
 mod shapes;
 mod submit;
 mod totals;
+mod values;
 mod work;
 mod work_body;
 mod workers;

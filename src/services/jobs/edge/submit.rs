@@ -15,7 +15,7 @@ use super::refusal::Refused;
 use super::shapes::{HistoryJson, JobJson, Members, member, some_or_null};
 use crate::http::Failure;
 use crate::services::jobs::append::{JobAnswer, Submitted};
-use crate::services::jobs::command::{JobCommand, Submission};
+use crate::services::jobs::command::Submission;
 use crate::services::jobs::decide::{Scope, SubmissionFields, check_submission, unique_key};
 use crate::services::jobs::event::Status;
 use crate::services::jobs::read;
@@ -145,8 +145,8 @@ impl JobsState {
 
     /// Stores a job, unless it is the same as an earlier one.
     pub(super) async fn submit(&self, submission: Submission) -> Result<Submitted, Refused> {
-        let submission = Submission { number: self.parts().numbers.next().await?, ..submission };
-        match self.parts().jobs.append(JobCommand::Submit(Box::new(submission))).await? {
+        let parts = self.parts();
+        match parts.numbers.submit(&parts.jobs, submission).await? {
             JobAnswer::Submitted(stored) => Ok(stored),
             JobAnswer::UnknownDependency => {
                 Err(Refused::field("depends_on", "names a job that does not exist"))

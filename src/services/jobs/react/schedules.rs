@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::turn::Turn;
 use crate::lifecycle::{CycleOutcome, Service, set_aside};
-use crate::services::jobs::append::{JobJournal, JobNumbers};
-use crate::services::jobs::command::{JobCommand, Submission};
-use crate::services::jobs::decide::{last_due, unique_key};
+use crate::services::jobs::append::{JobAnswer, JobJournal, JobNumbers};
+use crate::services::jobs::command::Submission;
+use crate::services::jobs::decide::{last_due, scheduled_key};
 use crate::services::jobs::read::{Schedule, schedule_values, schedules};
 use crate::store::append::Writer;
 use crate::store::lease::Leases;
@@ -35,17 +35,16 @@ impl Schedules {
         Self { pools, turn: Turn::new(leases, "jobs/schedules"), jobs, numbers, done: Mutex::default() }
     }
 
-    /// Submits the job of a schedule that is due.
-    async fn submit(&self, schedule: &Schedule, due: DateTime<Utc>) -> Result<(), Error> {
-        let key = format!("schedule {} {} {}", schedule.name, schedule.step, due.timestamp());
+    /// Submits the job of a schedule that is due. Returns whether it is stored.
+    async fn submit(&self, schedule: &Schedule, due: DateTime<Utc>) -> Result<bool, Error> {
         let (tags, metadata) = schedule_values(&self.pools.session, &schedule.name, schedule.step).await?;
         let submission = Submission {
-            number: self.numbers.next().await?,
+            number: 0,
             job_type: schedule.job_type.clone(),
             priority: schedule.priority,
             run_at_us: None,
             attempts_max: schedule.attempts_max,
-            unique_key: unique_key(&schedule.job_type, None, Some(&key)),
+            unique_key: scheduled_key(&schedule.name, schedule.step, due.timestamp()),
             source_hash: None,
             source_path: None,
             source_size: None,
@@ -54,7 +53,8 @@ impl Schedules {
             depends_on: Vec::new(),
             actor: format!("schedule:{}", schedule.name),
         };
-        self.jobs.append(JobCommand::Submit(Box::new(submission))).await.map(|_| ())
+        let answer = self.numbers.submit(&self.jobs, submission).await?;
+        Ok(matches!(answer, JobAnswer::Submitted(_)))
     }
 }
 
@@ -83,8 +83,9 @@ impl Service for Schedules {
             };
             let done = self.done.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
             if let Some(due) = due.filter(|due| done != Some(*due)) {
-                self.submit(schedule, due).await?;
-                self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(key, due);
+                if self.submit(schedule, due).await? {
+                    self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(key, due);
+                }
             }
         }
         Ok(CycleOutcome::Idle)

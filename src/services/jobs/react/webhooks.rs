@@ -15,7 +15,6 @@ use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::jobs::append::{
     JobAnswer, JobJournal, JobNumbers, begin_webhooks, ends, move_cursor, present_snapshot, read_cursor,
 };
-use crate::services::jobs::command::JobCommand;
 use crate::services::jobs::decide::{Receiver, window};
 use crate::services::jobs::event::JobEnd;
 use crate::store::append::Writer;
@@ -78,8 +77,8 @@ impl Webhooks {
     }
 
     async fn submit_one(&self, receiver: &Receiver, end: &JobEnd) -> Result<(), Error> {
-        let submission = receiver.submission(end, self.parts.numbers.next().await?, Uuid::now_v7());
-        match self.parts.jobs.append(JobCommand::Submit(Box::new(submission))).await? {
+        let submission = receiver.submission(end, Uuid::now_v7());
+        match self.parts.numbers.submit(&self.parts.jobs, submission).await? {
             JobAnswer::Submitted(_) => Ok(()),
             other => Err(Error::inconsistent("jobs", format!("a webhook was not stored: {other:?}"))),
         }

@@ -146,14 +146,15 @@ pub async fn start(
 ) -> Result<Started, BoxError> {
     let settings = parts.settings.services.jobs.clone();
     let queue = Queue::new(i64::from(settings.aging_s.get()) * 1_000_000);
+    let numbers = JobNumbers::new(parts.pools.clone());
     let jobs = parts.writer(JobJournal {
         queue: queue.clone(),
         hints: parts.hints.clone(),
         metrics: metrics.clone(),
         running_max: limits(&settings),
+        numbers: numbers.clone(),
     });
     let workers = parts.writer(WorkerJournal);
-    let numbers = JobNumbers::new(parts.pools.clone());
     let beats = Beats::default();
     let upkeep = Upkeep::new(UpkeepParts {
         pools: parts.pools.clone(),

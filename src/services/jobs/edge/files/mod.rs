@@ -143,6 +143,23 @@ impl JobsState {
         self.upload_of(client, body, key, claim)
     }
 
+    /// Whether the bucket has this source, and its content was checked: no other content may come under its key. In
+    /// the folder none can.
+    async fn is_protected(&self, key: &ObjectKey) -> Result<bool, Refused> {
+        let objects = self.storage()?.objects();
+        if !matches!((key, objects), (ObjectKey::Source(_), Objects::Bucket(_))) {
+            return Ok(false);
+        }
+        let text = key.to_string();
+        // A later URL whose content is bound does not count: it changes nothing.
+        let kinds = [FileKind::Verified, FileKind::Refused];
+        let newest = append::file_facts(&self.parts().pools, std::slice::from_ref(&text), &kinds).await?;
+        if newest.get(&text).is_none_or(|facts| facts.kind != FileKind::Verified) {
+            return Ok(false);
+        }
+        Ok(objects.head(&text).await?.is_some())
+    }
+
     fn upload_of(
         &self,
         client: &Client,
@@ -184,23 +201,21 @@ impl JobsState {
         if !matches!(key, ObjectKey::Source(_)) {
             return Ok(false);
         }
-        let (objects, text) = (self.storage()?.objects(), key.to_string());
-        if matches!(objects, Objects::Bucket(_)) {
-            // Another content may have come by a URL that was given after the check.
-            let kinds = [FileKind::Announced, FileKind::Verified, FileKind::Refused];
-            let keys = std::slice::from_ref(&text);
-            let newest = append::file_facts(&self.parts().pools, keys, &kinds).await?;
-            if newest.get(&text).is_none_or(|facts| facts.kind != FileKind::Verified) {
-                return Ok(false);
-            }
+        match self.storage()?.objects() {
+            Objects::Bucket(_) => self.is_protected(key).await,
+            folder @ Objects::Folder(_) => Ok(folder.head(&key.to_string()).await?.is_some()),
         }
-        Ok(objects.head(&text).await?.is_some())
     }
 
     /// Gives the URL, and records that it was given.
     async fn announce(&self, base: &Base, upload: &Upload) -> Result<Value, Refused> {
         let storage = self.storage()?;
-        let link = self.upload_link(base, upload).await?;
+        // By a URL that binds no checksum every client could replace what the jobs of others read.
+        let link = if !upload.sends_headers && self.is_protected(&upload.key).await? {
+            self.discarded_link(upload).await?
+        } else {
+            self.upload_link(base, upload).await?
+        };
         storage.record(upload.entry(FileKind::Announced, link.is_bound)).await?;
         let headers = link.headers.into_iter().map(|(name, value)| (name.to_owned(), Value::from(value)));
         Ok(json!({

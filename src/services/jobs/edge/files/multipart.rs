@@ -196,6 +196,14 @@ pub(in super::super) async fn complete(
     let answer = async {
         let (upload, key) = state.begun(&client, &body).await?;
         match state.storage()?.objects() {
+            // S3 has no SHA-256 over all parts, and the whole would replace what was checked. It is the same or wrong.
+            Objects::Bucket(bucket) if state.is_protected(&key).await? => {
+                match bucket.abort_multipart(&upload.key, &upload.upload).await {
+                    // A repeated request.
+                    Err(ObjectError::Refused(_)) => {}
+                    aborted => aborted?,
+                }
+            }
             Objects::Bucket(bucket) => {
                 complete_in_bucket(&state, bucket, &upload, &body.etags).await?;
                 // The check of sources looks at recent entries, and the upload may have begun a day ago.

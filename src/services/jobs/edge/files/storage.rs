@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::config::JobFiles;
 use crate::http::Rejection;
-use crate::net::objects::{Folder, ObjectError, Objects};
+use crate::net::objects::{Bucket, Folder, ObjectError, Objects};
 use crate::services::jobs::append::FileJournal;
 use crate::services::jobs::command::FileEntry;
 use crate::services::jobs::decide::{Grant, GrantedMethod, ObjectKey, seal};
@@ -250,6 +250,16 @@ impl JobsState {
         let headers = vec![("content-type", upload.content_type.clone())];
         let is_bound = upload.sha256.is_some();
         Ok(UploadLink { url: self.sealed_url(base, &grant).await?, headers, expires, is_bound })
+    }
+
+    /// A URL for an upload to the bucket whose content changes nothing: the key has what it says.
+    pub(super) async fn discarded_link(&self, upload: &Upload) -> Result<UploadLink, Refused> {
+        let storage = self.storage()?;
+        let Objects::Bucket(bucket) = &storage.objects else { return Err(Refused::not_found("file")) };
+        let key = Bucket::discarded_key(&upload.key.to_string());
+        let signed = bucket.sign_put(&key, &upload.content_type, None, storage.lifetime()).await?;
+        let (url, headers) = signed;
+        Ok(UploadLink { url, headers, expires: self.expiry(storage.lifetime()), is_bound: true })
     }
 
     /// The URL of a grant.
