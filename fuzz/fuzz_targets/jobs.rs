@@ -52,6 +52,8 @@ fn state([status, attempt, failures, worker]: [u8; 4]) -> JobState {
         worker: (attempt > 0).then(|| if worker % 2 == 0 { "w1".to_owned() } else { "w2".to_owned() }),
         lease: is_running.then_some(Lease { claim: CLAIM, length_s: 60, expires_us: 60_000_000 }),
         ready_us: matches!(status, Status::Pending | Status::Failed | Status::Waiting).then_some(0),
+        run_at_us: 0,
+        is_blocked: status == Status::Cancelled && failures >= 128,
         logged_us: 0,
     }
 }

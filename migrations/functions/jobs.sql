@@ -49,15 +49,22 @@ COMMENT ON FUNCTION job_worker_log_between(pg_snapshot, pg_snapshot) IS 'entries
 -- whole tables while the statistics are those of empty ones. `now_us` is the clock at the end of the lookup.
 CREATE OR REPLACE FUNCTION quipu_job_states(wanted bigint[])
 RETURNS TABLE (job bigint, step integer, kind text, type text, status text, priority smallint, attempt integer, failures integer,
-               attempts_max integer, worker text, claim uuid, lease_s integer, expires_us bigint, ready_us bigint, logged_us bigint, now_us bigint)
+               attempts_max integer, worker text, claim uuid, lease_s integer, expires_us bigint, ready_us bigint, run_at_us bigint,
+               is_blocked boolean, logged_us bigint, now_us bigint)
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     RETURN QUERY
     SELECT j.job, coalesce(l.step, 0), coalesce(l.kind, 'submitted'), j.type, coalesce(l.status, j.status), coalesce(l.priority, j.priority),
            coalesce(l.attempt, 0), coalesce(l.failures, 0), j.attempts_max, l.worker, l.claim, l.lease_s, quipu_us(l.expires_at),
-           quipu_us(CASE WHEN l.step IS NULL OR l.status = 'waiting' THEN j.ready_at ELSE l.ready_at END), quipu_us(coalesce(l.recorded_at, j.recorded_at)), quipu_us(clock_timestamp())
+           quipu_us(CASE WHEN l.step IS NULL OR l.status = 'waiting' THEN j.ready_at ELSE l.ready_at END), quipu_us(j.ready_at),
+           -- Only a cancelled job can go back to its dependencies.
+           coalesce(l.status = 'cancelled', false) AND EXISTS (
+               SELECT FROM unnest(j.depends_on) AS d (job) WHERE 'completed' IS DISTINCT FROM
+                   (SELECT x.status FROM job_log x WHERE x.job = d.job ORDER BY x.step DESC LIMIT 1)),
+           quipu_us(coalesce(l.recorded_at, j.recorded_at)), quipu_us(clock_timestamp())
     FROM unnest(wanted) AS w (job)
-    CROSS JOIN LATERAL (SELECT x.job, x.type, x.status, x.priority, x.ready_at, x.attempts_max, x.recorded_at FROM jobs x WHERE x.job = w.job) j
+    CROSS JOIN LATERAL (SELECT x.job, x.type, x.status, x.priority, x.ready_at, x.attempts_max, x.depends_on, x.recorded_at
+                        FROM jobs x WHERE x.job = w.job) j
     LEFT JOIN LATERAL (SELECT x.* FROM job_log x WHERE x.job = w.job ORDER BY x.step DESC LIMIT 1) l ON true;
 END $$;
 COMMENT ON FUNCTION quipu_job_states(bigint[]) IS 'present state of each of these jobs; unknown numbers give no row';
@@ -396,10 +403,13 @@ END $$;
 COMMENT ON FUNCTION quipu_expired_leases(bigint, integer) IS 'jobs whose lease has expired, and from where the next search begins';
 
 -- Waiting jobs whose dependencies are all completed, as far as one of the two became visible between the
--- snapshots: the job itself, or the completion of a dependency. Whichever becomes visible later is found with the other one.
+-- snapshots: the entry by which the job waits, or the completion of a dependency. Whichever becomes visible later is
+-- found with the other one.
 CREATE OR REPLACE FUNCTION quipu_unblocked_jobs(last pg_snapshot, this pg_snapshot) RETURNS SETOF bigint LANGUAGE sql STABLE AS $$
     SELECT j.job FROM (
         SELECT n.job FROM jobs_between(last, this) n WHERE n.depends_on IS NOT NULL
+        UNION
+        SELECT r.job FROM job_log_between(last, this) r WHERE r.kind = 'retried' AND r.status = 'waiting'
         UNION
         SELECT d.job FROM job_log_between(last, this) c JOIN jobs d ON d.depends_on @> ARRAY[c.job] WHERE c.status = 'completed') n
     JOIN jobs j USING (job)
@@ -411,7 +421,7 @@ COMMENT ON FUNCTION quipu_unblocked_jobs(pg_snapshot, pg_snapshot) IS 'waiting j
 
 -- Jobs to claim and expired leases that a search may have gone past since snapshot `last`: those of
 -- transactions that were in progress then and have committed; those that were recorded later than they became
--- ready (another priority); and those that SQL programs submitted, who send no hints.
+-- ready (another priority); and those that SQL programs submitted, because these send no hints.
 CREATE OR REPLACE FUNCTION quipu_late_jobs(last pg_snapshot) RETURNS TABLE (type text, priority smallint, ready_us bigint, expired_job bigint)
 LANGUAGE sql STABLE AS $$
     SELECT j.type, j.priority, quipu_us(j.ready_at), NULL::bigint FROM jobs j WHERE j.xid = ANY (quipu_in_progress(last)) AND j.status = 'pending'

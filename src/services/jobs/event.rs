@@ -194,6 +194,11 @@ pub struct JobState {
     pub lease: Option<Lease>,
     /// When the job becomes ready, microseconds since 1970; only while it is pending, failed or waiting.
     pub ready_us: Option<i64>,
+    /// Not to be claimed before this time, whatever has happened to it, microseconds since 1970.
+    pub run_at_us: i64,
+    /// Whether it is cancelled and not all jobs that it depends on are completed. Those of a job in another
+    /// status than `waiting` are.
+    pub is_blocked: bool,
     /// When the last step was recorded, microseconds since 1970.
     pub logged_us: i64,
 }

@@ -2,7 +2,7 @@
 //!
 //! | status | entered by | left by |
 //! |---|---|---|
-//! | waiting | submission of a job that depends on others | unblocked; cancelled |
+//! | waiting | submission of a job that depends on others; retried while they are not completed | unblocked; cancelled |
 //! | pending | submission, unblocked, released, retried, expired with attempts left | leased; cancelled |
 //! | running | leased | completed, failed, released, expired, cancelled |
 //! | failed | failed with attempts left | leased after the pause; retried; cancelled |
