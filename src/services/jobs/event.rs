@@ -92,11 +92,11 @@ words! {
     WorkerStatus {
         /// Works.
         Online = "online",
-        /// Has unregistered, or was not heard of for `worker_timeout_s`.
+        /// Has unregistered, or was online and not heard of for `worker_timeout_s`.
         Offline = "offline",
-        /// Finishes its jobs and gets no others, until it registers again.
+        /// Finishes its jobs and gets no others, until it unregisters, registers again or is resumed.
         Draining = "draining",
-        /// Gets no jobs until it is resumed.
+        /// Gets no jobs until it is resumed, also if it registers again.
         Suspended = "suspended",
         /// Removed by a person.
         Removed = "removed",

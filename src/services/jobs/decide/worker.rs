@@ -60,12 +60,19 @@ pub fn change_worker(
     if command.event == WorkerEvent::Registered {
         return match present {
             Some(known) if !known.is_enabled => Err(WorkerRefusal::Disabled),
+            // A restart of the worker does not undo what a person decided.
+            Some(known) if known.status == WorkerStatus::Suspended => {
+                Ok(with_profile(WorkerStatus::Suspended, true))
+            }
             _ => Ok(with_profile(WorkerStatus::Online, true)),
         };
     }
     let known = present.ok_or(WorkerRefusal::Unknown)?;
     let (status, is_enabled) = match command.event {
-        WorkerEvent::Unregistered => (WorkerStatus::Offline, known.is_enabled),
+        // An offline worker gets jobs when it claims, so a suspended one does not become offline.
+        WorkerEvent::Unregistered if known.status != WorkerStatus::Suspended => {
+            (WorkerStatus::Offline, known.is_enabled)
+        }
         // A worker that is not online stays what it is.
         WorkerEvent::Lost if known.status == WorkerStatus::Online => {
             (WorkerStatus::Offline, known.is_enabled)
@@ -79,9 +86,11 @@ pub fn change_worker(
         WorkerEvent::Enabled => (known.status, true),
         WorkerEvent::Disabled => (known.status, false),
         WorkerEvent::Removed => (WorkerStatus::Removed, false),
-        WorkerEvent::Lost | WorkerEvent::Returned | WorkerEvent::Created | WorkerEvent::Registered => {
-            (known.status, known.is_enabled)
-        }
+        WorkerEvent::Unregistered
+        | WorkerEvent::Lost
+        | WorkerEvent::Returned
+        | WorkerEvent::Created
+        | WorkerEvent::Registered => (known.status, known.is_enabled),
     };
     if (status, is_enabled) == (known.status, known.is_enabled) {
         return Ok(None);
@@ -139,11 +148,23 @@ mod tests {
     }
 
     #[test]
-    fn a_draining_worker_stays_so_until_it_registers_again() {
-        use WorkerEvent::{Draining, Lost, Registered, Resumed, Returned, Suspended};
+    fn a_draining_worker_stays_so_until_it_unregisters_or_registers_again() {
+        use WorkerEvent::{Draining, Lost, Registered, Resumed, Returned, Unregistered};
         assert_eq!(status(&[Registered, Draining, Lost, Returned]), (WorkerStatus::Draining, true));
+        assert_eq!(status(&[Registered, Draining, Unregistered]), (WorkerStatus::Offline, true));
         assert_eq!(status(&[Registered, Draining, Registered]), (WorkerStatus::Online, true));
+        assert_eq!(status(&[Registered, Draining, Resumed]), (WorkerStatus::Online, true));
+    }
+
+    #[test]
+    fn a_suspended_worker_stays_so_until_it_is_resumed() {
+        use WorkerEvent::{Lost, Registered, Resumed, Returned, Suspended, Unregistered};
+        let suspended = (WorkerStatus::Suspended, true);
+        assert_eq!(status(&[Registered, Suspended, Registered]), suspended);
+        assert_eq!(status(&[Registered, Suspended, Unregistered, Returned]), suspended);
+        assert_eq!(status(&[Registered, Suspended, Unregistered, Registered, Lost, Returned]), suspended);
         assert_eq!(status(&[Registered, Suspended, Resumed]), (WorkerStatus::Online, true));
+        assert_eq!(status(&[Registered, Suspended, Registered, Resumed]), (WorkerStatus::Online, true));
     }
 
     #[test]
