@@ -99,7 +99,7 @@ pub struct Claim {
     pub count: usize,
     /// Length of the leases, seconds.
     pub lease_s: i32,
-    /// Who claims.
+    /// The actor of the entry.
     pub actor: String,
 }
 
@@ -110,11 +110,14 @@ pub struct JobChange {
     pub job: i64,
     /// The number as text, by which the writer keeps two changes of one job apart.
     pub(super) subject: String,
+    /// Length of its progress, result or context as JSON, bytes.
+    pub(super) detail_bytes: usize,
     /// What is asked.
     pub change: Change,
-    /// Who asks.
+    /// The actor of the entry.
     pub actor: String,
-    /// The status that the job must have: it was chosen by its status, and may have moved on since.
+    /// The status that the job must have. A job that was chosen by its status may have another one by the time of
+    /// the change.
     pub only_from: Option<Status>,
 }
 
@@ -122,7 +125,9 @@ impl JobChange {
     /// A change of `job` by `actor`.
     #[must_use]
     pub fn new(job: i64, change: Change, actor: impl Into<String>) -> Self {
-        Self { job, subject: job.to_string(), change, actor: actor.into(), only_from: None }
+        // Here, once, because the writer asks for it with each batch.
+        let detail_bytes = change.detail().map_or(0, |detail| detail.to_string().len());
+        Self { job, subject: job.to_string(), detail_bytes, change, actor: actor.into(), only_from: None }
     }
 
     /// The same change, refused unless the job has this status.
@@ -194,6 +199,18 @@ pub enum Change {
     Expire,
     /// Make it pending: its dependencies are completed.
     Unblock,
+}
+
+impl Change {
+    /// The JSON that it stores.
+    fn detail(&self) -> Option<&Value> {
+        match self {
+            Self::Heartbeat { progress: detail, .. }
+            | Self::Complete { result: detail, .. }
+            | Self::Fail { context: detail, .. } => detail.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// What a worker proves about its lease. `None` is not checked.
