@@ -30,7 +30,7 @@ pub(super) const PAGE_DEFAULT: i32 = 50;
 pub(super) const OFFSET_MAX: i32 = 10_000;
 
 /// Jobs that one request changes: they are committed within the time of a request.
-pub(super) const CHANGED_MAX: i32 = 1_000;
+pub(super) const CHANGED_MAX: u16 = 1_000;
 
 /// Changes of one such request that are on their way to the database at the same time.
 pub(super) const CHANGES_AT_ONCE: usize = 256;

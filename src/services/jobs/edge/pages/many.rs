@@ -240,7 +240,7 @@ fn done(form: &ManyForm, choice: Choice<'_>, action: Action, changed: Changed, h
         section.many {
             h2 { (jobs_of(&count(changed.changed), choice)) " " @if changed.changed == 1 { "was " } @else { "were " } (action.done()) }
             @if changed.passed_over > 0 {
-                p.meaning { (count(changed.passed_over)) " had another status by then, and were left as they are." }
+                p.meaning { (count(changed.passed_over)) " were changed by other requests first." }
             }
             @if has_more {
                 p.meaning { "There are more." }
