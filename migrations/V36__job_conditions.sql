@@ -1,3 +1,5 @@
+-- Conditions of jobs that hold whatever happens to them.
+--
 -- A cancelled job that is retried keeps the conditions with which it was submitted: it waits for the jobs that it
 -- depends on and for its time.
 
@@ -29,3 +31,5 @@ FROM jobs j LEFT JOIN LATERAL (SELECT * FROM job_log l WHERE l.job = j.job ORDER
 
 -- For lists of waiting jobs in the order of their numbers.
 CREATE INDEX jobs_dependent ON jobs (job) WHERE depends_on IS NOT NULL;
+
+COMMENT ON COLUMN job_cursors.name IS 'segment: the one that is written. expiry: leases up to this time are settled, microseconds since 1970. schedules: jobs of schedules up to this time are submitted, microseconds since 1970. dependencies, webhooks: the snapshot that was read. filled: when job_ready was filled from the journals, microseconds since 1970';

@@ -42,7 +42,7 @@ pub use lease_token::{LeaseKey, LeaseTokenError, lease_token, read_lease_token};
 pub use login::{Admission, GroupRules, admit, local_path, user_label};
 pub use object_key::{OUTPUT_NAME, ObjectKey};
 pub use ready_index::{Candidate, PRIORITIES, ReadyIndex, Search};
-pub use recurrence::{CronError, check_cron, last_due};
+pub use recurrence::{CronError, check_cron, due_times};
 pub use stream_cursor::{NotACursor, StreamCursor};
 pub use submission::{
     ATTEMPTS_MAX, DEPENDS_ON_MAX, SubmissionError, SubmissionFields, TYPE_BYTES_MAX, WEBHOOK, check_detail,

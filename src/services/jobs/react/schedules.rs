@@ -1,20 +1,23 @@
 //! Submits the jobs of schedules when they are due.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::turn::Turn;
 use crate::lifecycle::{CycleOutcome, Service, set_aside};
-use crate::services::jobs::append::{JobJournal, JobNumbers};
+use crate::services::jobs::append::{JobJournal, JobNumbers, move_cursor, read_cursor};
 use crate::services::jobs::command::{JobCommand, Submission};
-use crate::services::jobs::decide::{last_due, unique_key};
+use crate::services::jobs::decide::{due_times, unique_key};
 use crate::services::jobs::read::{Schedule, schedules};
 use crate::store::append::Writer;
 use crate::store::lease::Leases;
 use crate::store::{Error, Pools};
+
+/// The name of its cursor: the time up to which all jobs of schedules are submitted, microseconds since 1970.
+const CURSOR: &str = "schedules";
 
 /// The loop of schedules.
 #[derive(Debug)]
@@ -23,16 +26,32 @@ pub struct Schedules {
     turn: Turn,
     jobs: Writer<JobJournal>,
     numbers: JobNumbers,
-    /// The newest time for which each schedule has submitted a job, as this process knows. The unique key of
-    /// the job decides; this only saves submissions in vain.
-    done: Mutex<HashMap<(String, i32), DateTime<Utc>>>,
+    /// `None` while another process does it.
+    looked: Mutex<Option<Looked>>,
+}
+
+/// Up to which time jobs are submitted.
+#[derive(Debug)]
+struct Looked {
+    /// By the process that did it before this one.
+    before: Option<DateTime<Utc>>,
+    /// By this process, of each schedule by name and step. The unique keys of the jobs decide; this only saves
+    /// submissions in vain.
+    here: HashMap<(String, i32), DateTime<Utc>>,
 }
 
 impl Schedules {
     /// A loop that has not begun.
     #[must_use]
     pub fn new(pools: Pools, leases: Leases, jobs: Writer<JobJournal>, numbers: JobNumbers) -> Self {
-        Self { pools, turn: Turn::new(leases, "jobs/schedules"), jobs, numbers, done: Mutex::default() }
+        Self { pools, turn: Turn::new(leases, "jobs/schedules"), jobs, numbers, looked: Mutex::default() }
+    }
+
+    /// What another process, or this one before it was started again, has recorded.
+    async fn taken_over(&self) -> Result<Looked, Error> {
+        let recorded = read_cursor(&self.pools, CURSOR).await?;
+        let before = recorded.and_then(|value| DateTime::from_timestamp_micros(value.parse().ok()?));
+        Ok(Looked { before, here: HashMap::new() })
     }
 
     /// Submits the job of a schedule that is due.
@@ -65,26 +84,37 @@ impl Service for Schedules {
     }
 
     async fn cycle(&self, _drain: &CancellationToken) -> Result<CycleOutcome, Error> {
+        let mut guard = self.looked.lock().await;
         if !self.turn.is_ours().await? {
+            *guard = None;
             return Ok(CycleOutcome::Idle);
         }
+        if guard.is_none() {
+            *guard = Some(self.taken_over().await?);
+        }
+        let Some(looked) = guard.as_mut() else { return Ok(CycleOutcome::Idle) };
         let (schedules, now) = schedules(&self.pools.session).await?;
         let known: Vec<(String, i32)> = schedules.iter().map(|s| (s.name.clone(), s.step)).collect();
-        self.done.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| known.contains(key));
-        for schedule in &schedules {
-            let key = (schedule.name.clone(), schedule.step);
-            let due = match last_due(&schedule.cron, schedule.since, now) {
-                Ok(due) => due,
-                Err(error) => {
-                    set_aside("job_schedule", &schedule.name, None, &error);
-                    continue;
+        looked.here.retain(|key, _| known.contains(key));
+        let mut has_submitted = false;
+        for (schedule, key) in schedules.iter().zip(known) {
+            // A schedule that came into force since then is looked at from its own beginning.
+            let before = looked.before.filter(|before| *before > schedule.since);
+            let last = looked.here.get(&key).copied().or(before);
+            match due_times(&schedule.cron, schedule.since, last, now) {
+                Ok(times) => {
+                    for due in times {
+                        self.submit(schedule, due).await?;
+                        has_submitted = true;
+                    }
                 }
-            };
-            let done = self.done.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
-            if let Some(due) = due.filter(|due| done != Some(*due)) {
-                self.submit(schedule, due).await?;
-                self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(key, due);
+                Err(error) => set_aside("job_schedule", &schedule.name, None, &error),
             }
+            looked.here.insert(key, now);
+        }
+        // Without a submission there is nothing to tell: an idle queue writes nothing.
+        if has_submitted {
+            move_cursor(&self.pools, CURSOR, &now.timestamp_micros().to_string()).await?;
         }
         Ok(CycleOutcome::Idle)
     }

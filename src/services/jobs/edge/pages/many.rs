@@ -288,7 +288,7 @@ mod tests {
         let shown = done(&form, choice, Action::Retry, changed, true).into_string();
         for part in [
             "1\u{202f}000 dead jobs of the type <b><bdi>&lt;b&gt;&quot;</bdi></b> were retried",
-            "2 had another status",
+            "2 were changed by other requests first",
             "name=\"type\" value=\"&lt;b&gt;&quot;\"",
             "name=\"priority\" value=\"2\"",
             "name=\"reset_attempts\" value=\"1\"",
