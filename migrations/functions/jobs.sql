@@ -599,40 +599,79 @@ COMMENT ON FUNCTION quipu_job_lease_key(bytea) IS 'the secret with which lease t
 REVOKE ALL ON FUNCTION quipu_job_lease_key(bytea) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_job_lease_key(bytea) TO quipu;
 
--- Numbers of jobs for a list, at most `most`: by priority, then the newest first. With a status, or a type, or
--- both; NULL for any. Jobs with numbers below `before`, NULL for all. A list is made of 10,000 jobs
--- of that status at most, the newest where the status has an order of time; `before` lists older ones.
+-- Numbers of jobs for a list, at most `most` after the first `skip`. With a status, or a type, or both; NULL for any.
+-- With `before`: jobs with lower numbers, the newest first, so that the last number of a page is the `before` of the
+-- next one and no job is left out. Without it: by priority, then the newest first. Such a list is made of 10,000
+-- jobs of that status at most: the newest, or for pending and failed jobs any.
 CREATE OR REPLACE FUNCTION quipu_list_jobs(of_status text, of_type text, before bigint, skip integer, most integer)
-RETURNS TABLE (job bigint) LANGUAGE plpgsql STABLE AS $$
+RETURNS TABLE (job bigint) LANGUAGE plpgsql STABLE SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
-DECLARE bound CONSTANT integer := 10000; top bigint := coalesce(before, 9223372036854775807);
+DECLARE
+    bound CONSTANT integer := 10000;
+    -- Leases that ended before are settled: see quipu_expired_leases(). The hour is for those that were committed late.
+    settled timestamptz := least(now() - interval '1 hour',
+                                 coalesce((SELECT quipu_at_us(c.value::bigint) FROM job_cursors c WHERE c.name = 'expiry'), '-infinity'));
 BEGIN
+    IF before IS NOT NULL THEN
+        RETURN QUERY
+        SELECT n.job FROM (
+            (SELECT j.job FROM jobs j
+             WHERE coalesce(of_status, 'completed') = 'completed' AND j.job < before AND (of_type IS NULL OR j.type = of_type)
+               AND (of_status IS NULL OR of_status = (SELECT l.status FROM job_log l WHERE l.job = j.job ORDER BY l.step DESC LIMIT 1))
+             ORDER BY j.job DESC LIMIT skip + most)
+            UNION ALL
+            -- An entry can be in both segments.
+            (SELECT DISTINCT r.job FROM (
+                SELECT e.job, e.step FROM job_ready e
+                WHERE of_status IN ('pending', 'failed') AND e.status = of_status AND e.job > 0 AND e.job < before
+                  AND (of_type IS NULL OR e.type = of_type)
+                ORDER BY e.job DESC OFFSET 0) r
+             WHERE NOT EXISTS (SELECT FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1)
+             ORDER BY r.job DESC LIMIT skip + most)
+            UNION ALL
+            (SELECT j.job FROM jobs j
+             WHERE of_status = 'waiting' AND j.depends_on IS NOT NULL AND j.job < before AND (of_type IS NULL OR j.type = of_type)
+               AND coalesce((SELECT l.status FROM job_log l WHERE l.job = j.job ORDER BY l.step DESC LIMIT 1), j.status) = 'waiting'
+             ORDER BY j.job DESC LIMIT skip + most)
+            UNION ALL
+            (SELECT l.job FROM job_log l
+             WHERE of_status = 'running' AND l.expires_at IS NOT NULL AND l.expires_at > settled AND l.job < before
+               AND (of_type IS NULL OR l.type = of_type)
+               AND NOT EXISTS (SELECT FROM job_log n WHERE n.job = l.job AND n.step = l.step + 1)
+             ORDER BY l.job DESC LIMIT skip + most)
+            UNION ALL
+            (SELECT l.job FROM job_log l
+             WHERE of_status IN ('dead', 'cancelled') AND l.status IN ('dead', 'cancelled') AND l.status = of_status AND l.job < before
+               AND (of_type IS NULL OR l.type = of_type)
+               AND NOT EXISTS (SELECT FROM job_log n WHERE n.job = l.job AND n.step = l.step + 1)
+             ORDER BY l.job DESC LIMIT skip + most)) n
+        ORDER BY n.job DESC OFFSET skip LIMIT most;
+        RETURN;
+    END IF;
     RETURN QUERY
     WITH newest AS MATERIALIZED (
-        (SELECT j.job FROM jobs j WHERE of_status IS NULL AND j.job < top AND (of_type IS NULL OR j.type = of_type) ORDER BY j.job DESC LIMIT bound)
+        (SELECT j.job FROM jobs j WHERE of_status IS NULL AND (of_type IS NULL OR j.type = of_type) ORDER BY j.job DESC LIMIT bound)
         UNION
         (SELECT r.job FROM job_ready r
-         WHERE of_status IN ('pending', 'failed') AND r.status = of_status AND r.job > 0 AND r.job < top AND (of_type IS NULL OR r.type = of_type)
+         WHERE of_status IN ('pending', 'failed') AND r.status = of_status AND r.job > 0 AND (of_type IS NULL OR r.type = of_type)
            AND NOT EXISTS (SELECT FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1)
          LIMIT bound)
         UNION
-        (SELECT j.job FROM jobs j WHERE of_status = 'waiting' AND j.depends_on IS NOT NULL AND j.job < top
-           AND (of_type IS NULL OR j.type = of_type)
+        (SELECT j.job FROM jobs j WHERE of_status = 'waiting' AND j.depends_on IS NOT NULL AND (of_type IS NULL OR j.type = of_type)
            AND coalesce((SELECT l.status FROM job_log l WHERE l.job = j.job ORDER BY l.step DESC LIMIT 1), j.status) = 'waiting'
-         LIMIT bound)
+         ORDER BY j.job DESC LIMIT bound)
         UNION
         (SELECT l.job FROM job_log l
-         WHERE of_status = 'running' AND l.expires_at IS NOT NULL AND l.expires_at > now() - interval '1 hour' AND l.job < top
-           AND (of_type IS NULL OR l.type = of_type)
+         WHERE of_status = 'running' AND l.expires_at IS NOT NULL AND l.expires_at > settled AND (of_type IS NULL OR l.type = of_type)
            AND NOT EXISTS (SELECT FROM job_log n WHERE n.job = l.job AND n.step = l.step + 1)
          ORDER BY l.expires_at DESC LIMIT bound)
         UNION
         (SELECT l.job FROM job_log l
-         WHERE of_status = 'completed' AND l.status = 'completed' AND l.kind IN ('completed', 'imported') AND l.job < top AND (of_type IS NULL OR l.type = of_type)
+         WHERE of_status = 'completed' AND l.status = 'completed' AND l.kind IN ('completed', 'imported') AND (of_type IS NULL OR l.type = of_type)
          ORDER BY l.position DESC LIMIT bound)
         UNION
         (SELECT l.job FROM job_log l
-         WHERE of_status IN ('dead', 'cancelled') AND l.status IN ('dead', 'cancelled') AND l.status = of_status AND l.job < top
+         WHERE of_status IN ('dead', 'cancelled') AND l.status IN ('dead', 'cancelled') AND l.status = of_status
            AND (of_type IS NULL OR l.type = of_type)
            AND NOT EXISTS (SELECT FROM job_log n WHERE n.job = l.job AND n.step = l.step + 1)
          ORDER BY l.position DESC LIMIT bound))
@@ -642,7 +681,7 @@ BEGIN
                         (SELECT j.priority FROM jobs j WHERE j.job = n.job)) AS priority) p
     ORDER BY p.priority, n.job DESC OFFSET skip LIMIT most;
 END $$;
-COMMENT ON FUNCTION quipu_list_jobs(text, text, bigint, integer, integer) IS 'numbers of jobs of a status and type, by priority and the newest first';
+COMMENT ON FUNCTION quipu_list_jobs(text, text, bigint, integer, integer) IS 'numbers of jobs of a status and type: with `before` the newest first, else by priority and the newest first';
 
 -- What became visible between two snapshots, for the stream of events, in the order of positions, after one of them.
 CREATE OR REPLACE FUNCTION quipu_job_events(last pg_snapshot, this pg_snapshot, after bigint, most integer)

@@ -12,6 +12,7 @@ mod files_hostile;
 mod golden;
 mod kit;
 mod late;
+mod lists;
 mod lives;
 mod login;
 mod login_kit;

@@ -24,7 +24,7 @@ pub(super) const DETAIL_BYTES_MAX: usize = 262_144;
 /// Largest metadata of a worker as JSON, bytes.
 pub(super) const WORKER_METADATA_BYTES_MAX: usize = 65_536;
 
-/// Jobs of one page, and how far a page may begin from the first job; older jobs are listed with `before`.
+/// Jobs of one page, and how far a page may begin from the first job; all jobs are listed by number, with `before`.
 pub(super) const PAGE_MAX: i32 = 100;
 pub(super) const PAGE_DEFAULT: i32 = 50;
 pub(super) const OFFSET_MAX: i32 = 10_000;

@@ -69,7 +69,7 @@ pub struct JobFilter<'a> {
     pub status: Option<&'a str>,
     /// Only jobs of this type.
     pub job_type: Option<&'a str>,
-    /// Only jobs with lower numbers.
+    /// Only jobs with lower numbers, by number: the last number of a page is the `before` of the next one.
     pub before: Option<i64>,
 }
 
@@ -78,8 +78,8 @@ pub async fn job(pool: &PgPool, number: i64) -> Result<Option<JobView>, Error> {
     Ok(views(pool, &[number]).await?.pop())
 }
 
-/// The numbers of a page of jobs, by priority and then the newest first. A job may have moved on by the time
-/// they are used.
+/// The numbers of a page of jobs: without `before` by priority, then the newest first. A job may have moved on by
+/// the time they are used.
 pub async fn job_numbers(
     pool: &PgPool,
     filter: JobFilter<'_>,
@@ -99,13 +99,14 @@ pub async fn job_numbers(
     .await?)
 }
 
-/// A page of jobs, by priority and then the newest first.
+/// A page of jobs: without `before` by priority, then the newest first.
 pub async fn jobs(pool: &PgPool, filter: JobFilter<'_>, skip: i32, most: i32) -> Result<Vec<JobView>, Error> {
     let numbers = job_numbers(pool, filter, skip, most).await?;
     let mut views = views(pool, &numbers).await?;
     // A job may have moved on between the two queries.
     views.retain(|view| filter.status.is_none_or(|status| status == view.status));
-    views.sort_by_key(|view| (view.priority, std::cmp::Reverse(view.job)));
+    let has_priorities = filter.before.is_none();
+    views.sort_by_key(|view| (has_priorities.then_some(view.priority), std::cmp::Reverse(view.job)));
     Ok(views)
 }
 
