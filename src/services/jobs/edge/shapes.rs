@@ -129,6 +129,7 @@ pub(super) fn claimed_json(job: &ClaimedJob, worker: &str, key: &LeaseKey) -> Va
     let lease = FencedLease { attempt: job.attempt, claim: job.lease.claim };
     json!({
         "job": JobJson::leased(job, worker),
+        "attempt": job.attempt,
         "lease_token": lease_token(key, job.facts.job, lease),
         "lease_expires_at": at(job.lease.expires_us),
         "lease_seconds": job.lease.length_s,
