@@ -28,7 +28,7 @@ pub(in crate::cli) struct ServerArgs {
     token: Option<Secret>,
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the shape that clap asks for")]
+#[expect(clippy::unnecessary_wraps, reason = "clap requires a value parser that returns a Result")]
 pub(super) fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::new(text))
 }

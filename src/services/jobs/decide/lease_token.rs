@@ -81,7 +81,6 @@ mod tests {
     fn a_token_names_its_lease_and_is_good_for_its_job_alone() {
         let token = lease_token(&KEY, 42, LEASE);
         assert_eq!(read_lease_token(&KEY, 42, &token), Ok(LEASE));
-        assert_eq!(lease_token(&KEY, 42, LEASE), token, "a repeated claim has the same token");
         assert_eq!(read_lease_token(&KEY, 43, &token), Err(LeaseTokenError::OtherJob));
         assert_eq!(read_lease_token(&[8; 32], 42, &token), Err(LeaseTokenError::Foreign));
     }
