@@ -27,7 +27,7 @@ const NAME_BYTES_MAX: usize = 256;
 /// A hundred years, in days.
 const DAYS_MAX: i64 = 36_500;
 
-/// Who the journal says did it.
+/// The actor in journal entries.
 const ACTOR: &str = "cli";
 
 /// API tokens of the job queue.

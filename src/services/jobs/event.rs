@@ -55,6 +55,14 @@ words! {
     }
 }
 
+impl Status {
+    /// Those of jobs that can be retried.
+    pub const RETRIABLE: &[Self] = &[Self::Failed, Self::Dead, Self::Cancelled];
+
+    /// Those of jobs that can be cancelled.
+    pub const CANCELLABLE: &[Self] = &[Self::Pending, Self::Waiting, Self::Failed, Self::Running];
+}
+
 words! {
     /// What happened to a job.
     Kind {

@@ -163,12 +163,17 @@ mod tests {
 
     #[test]
     fn a_batch_of_the_largest_details_has_at_most_four_mebibytes() {
-        let weight = |change| JobJournal::weight(&JobCommand::Change(Box::new(JobChange::new(1, change, "w"))));
+        let weight =
+            |change| JobJournal::weight(&JobCommand::Change(Box::new(JobChange::new(1, change, "w"))));
         let largest = || Some(json!("x".repeat(262_142)));
         let fence = Fence::default;
         let complete = |result: Option<Value>| Change::Complete { fence: fence(), result };
-        let fail = |context| {
-            Change::Fail { fence: fence(), error: String::new(), context, jitter: 0.0, is_final: false }
+        let fail = |context| Change::Fail {
+            fence: fence(),
+            error: String::new(),
+            context,
+            jitter: 0.0,
+            is_final: false,
         };
         let beat = |progress| Change::Heartbeat { fence: fence(), lease_s: None, progress };
         for change in [complete(largest()), fail(largest()), beat(largest())] {

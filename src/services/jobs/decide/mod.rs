@@ -24,6 +24,7 @@ mod login;
 mod object_key;
 mod ready_index;
 mod recurrence;
+mod snapshot;
 mod stream_cursor;
 mod submission;
 mod transition;
@@ -43,11 +44,12 @@ pub use login::{Admission, GroupRules, admit, local_path, user_label};
 pub use object_key::{OUTPUT_NAME, ObjectKey};
 pub use ready_index::{Candidate, PRIORITIES, ReadyIndex, Search};
 pub use recurrence::{CronError, check_cron, due_times};
+pub use snapshot::{Window, window};
 pub use stream_cursor::{NotACursor, StreamCursor};
 pub use submission::{
     ATTEMPTS_MAX, DEPENDS_ON_MAX, SubmissionError, SubmissionFields, TYPE_BYTES_MAX, WEBHOOK, check_detail,
     check_not_reserved, check_submission, check_text, unique_key,
 };
 pub use transition::{Decision, Refusal, Settled, decide, repeated};
-pub use webhook::{Answer, Receiver, WebhookTask, Window, body_of, signature, webhook_type, window};
+pub use webhook::{Answer, Receiver, WebhookTask, body_of, signature, webhook_type};
 pub use worker::{WorkerRefusal, change_worker, is_new_beat};

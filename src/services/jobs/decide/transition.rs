@@ -93,7 +93,7 @@ impl Refusal {
 /// 1970.
 ///
 /// A lease counts until its expiry is recorded, not until its time is over: a worker that answers late but
-/// before anyone else has the job does no harm.
+/// before another one has the job does no harm.
 #[must_use]
 pub fn decide(state: &JobState, change: &JobChange, now_us: i64) -> Decision {
     let decision = decide_from_any(state, change, now_us);
@@ -144,11 +144,11 @@ fn decide_from_any(state: &JobState, change: &JobChange, now_us: i64) -> Decisio
             })
         }),
         Change::Cancel { why } => match state.status {
-            Status::Pending | Status::Waiting | Status::Running | Status::Failed => {
+            status if Status::CANCELLABLE.contains(&status) => {
                 append(Entry { why: why.clone(), ..entry(Kind::Cancelled, Status::Cancelled) })
             }
             Status::Cancelled => settled(state.status, None, true),
-            status @ (Status::Completed | Status::Dead) => refused("cancelled", status),
+            status => refused("cancelled", status),
         },
         Change::Reprioritize { priority } => match state.status {
             status @ (Status::Completed | Status::Dead | Status::Cancelled) => {
@@ -168,7 +168,7 @@ fn decide_from_any(state: &JobState, change: &JobChange, now_us: i64) -> Decisio
             }),
         },
         Change::Retry { resets_failures, priority, why } => match state.status {
-            Status::Failed | Status::Dead | Status::Cancelled => {
+            status if Status::RETRIABLE.contains(&status) => {
                 // The pause after a failure is over; the conditions of the submission still hold.
                 let status = if state.is_blocked { Status::Waiting } else { Status::Pending };
                 append(Entry {
@@ -180,7 +180,7 @@ fn decide_from_any(state: &JobState, change: &JobChange, now_us: i64) -> Decisio
                 })
             }
             Status::Pending | Status::Waiting => settled(state.status, None, true),
-            status @ (Status::Running | Status::Completed) => refused("retried", status),
+            status => refused("retried", status),
         },
         Change::Expire => match &state.lease {
             Some(lease) if lease.expires_us <= now_us => {

@@ -21,12 +21,6 @@ use crate::services::jobs::read;
 /// Jobs that a preview names.
 pub(super) const PREVIEWED: usize = 10;
 
-/// The statuses of jobs that can be retried.
-pub(super) const RETRIED: [Status; 3] = [Status::Failed, Status::Dead, Status::Cancelled];
-
-/// The statuses of jobs that can be cancelled.
-pub(super) const CANCELLED: [Status; 4] = [Status::Pending, Status::Waiting, Status::Failed, Status::Running];
-
 /// The status by which jobs are chosen. It has to be named, since no request undoes a change of all jobs.
 pub(super) fn chosen(word: &str, allowed: &[Status]) -> Result<Status, Refused> {
     let words = || allowed.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(", ");
@@ -97,7 +91,7 @@ pub(super) async fn retry_all(
             priority: checked(body.priority)?,
             why: body.why.as_deref().map(cut),
         };
-        change_all(&state, &client, &body, &RETRIED, change).await
+        change_all(&state, &client, &body, Status::RETRIABLE, change).await
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
 }
@@ -109,7 +103,7 @@ pub(super) async fn cancel_all(
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
         let change = Change::Cancel { why: body.why.as_deref().map(cut) };
-        change_all(&state, &client, &body, &CANCELLED, change).await
+        change_all(&state, &client, &body, Status::CANCELLABLE, change).await
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
 }

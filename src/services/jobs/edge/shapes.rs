@@ -57,8 +57,7 @@ pub(super) struct JobJson<'a> {
 impl<'a> JobJson<'a> {
     /// A job with its present state.
     pub(super) fn of(view: &'a JobView) -> Self {
-        let is = |status: Status| view.status == status.as_str();
-        let is_worked = is(Status::Running) || is(Status::Completed);
+        let is_worked = view.is(&[Status::Running, Status::Completed]);
         // What happened here comes before what another queue said.
         let imported = view.imported.as_ref().and_then(|facts| ImportedFacts::deserialize(facts).ok());
         let imported = imported.unwrap_or_default();
@@ -73,7 +72,7 @@ impl<'a> JobJson<'a> {
             worker_id: view.worker.as_deref().filter(|_| is_worked),
             started_at: view.started_at.or(imported.started_at),
             completed_at: view.completed_at.or(imported.completed_at),
-            attempts: view.failures + i32::from(is_worked),
+            attempts: view.attempts(),
             max_attempts: view.attempts_max,
             last_error: view.last_error.as_deref(),
             tags: view.tags.as_ref(),
@@ -83,7 +82,7 @@ impl<'a> JobJson<'a> {
             updated_at: view.updated_at,
             run_at: view.ready_at.filter(|at| *at > view.updated_at),
             lease_expires_at: view.expires_at,
-            progress: view.progress.as_ref().filter(|_| is(Status::Running)),
+            progress: view.progress.as_ref().filter(|_| view.is(&[Status::Running])),
             depends_on: view.depends_on.as_deref(),
         }
     }

@@ -196,7 +196,10 @@ pub(super) async fn list(
         let limit = number(&query.limit).filter(|n| (1..=PAGE_MAX).contains(n)).unwrap_or(PAGE_DEFAULT);
         let offset = number(&query.offset).filter(|n| *n >= 0).unwrap_or(0);
         if offset > OFFSET_MAX {
-            return Err(Refused::field("offset", format!("is more than {OFFSET_MAX}: use `order=newest` and `before`")));
+            return Err(Refused::field(
+                "offset",
+                format!("is more than {OFFSET_MAX}: use `order=newest` and `before`"),
+            ));
         }
         let filter = read::JobFilter { status, job_type, before: query.before()? };
         let pool = &state.parts().pools.session;

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::turn::Turn;
+use super::loop_lease::LoopLease;
 use crate::lifecycle::{CycleOutcome, Service, set_aside};
 use crate::services::jobs::append::{JobJournal, JobNumbers, move_cursor, read_cursor};
 use crate::services::jobs::command::{JobCommand, Submission};
@@ -23,7 +23,7 @@ const CURSOR: &str = "schedules";
 #[derive(Debug)]
 pub struct Schedules {
     pools: Pools,
-    turn: Turn,
+    lease: LoopLease,
     jobs: Writer<JobJournal>,
     numbers: JobNumbers,
     /// `None` while another process does it.
@@ -44,7 +44,13 @@ impl Schedules {
     /// A loop that has not begun.
     #[must_use]
     pub fn new(pools: Pools, leases: Leases, jobs: Writer<JobJournal>, numbers: JobNumbers) -> Self {
-        Self { pools, turn: Turn::new(leases, "jobs/schedules"), jobs, numbers, looked: Mutex::default() }
+        Self {
+            pools,
+            lease: LoopLease::new(leases, "jobs/schedules"),
+            jobs,
+            numbers,
+            looked: Mutex::default(),
+        }
     }
 
     /// What another process, or this one before it was started again, has recorded.
@@ -85,7 +91,7 @@ impl Service for Schedules {
 
     async fn cycle(&self, _drain: &CancellationToken) -> Result<CycleOutcome, Error> {
         let mut guard = self.looked.lock().await;
-        if !self.turn.is_ours().await? {
+        if !self.lease.is_held().await? {
             *guard = None;
             return Ok(CycleOutcome::Idle);
         }

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgPool;
 
+use crate::services::jobs::event::Status;
 use crate::store::Error;
 
 /// Most entries of a history. The oldest of a longer one are left out.
@@ -60,6 +61,26 @@ pub struct JobView {
     pub progress: Option<Value>,
     /// What another queue said of the job, if it was imported.
     pub imported: Option<Value>,
+}
+
+impl JobView {
+    /// Whether it has one of these statuses.
+    #[must_use]
+    pub fn is(&self, any: &[Status]) -> bool {
+        any.iter().any(|status| self.status == status.as_str())
+    }
+
+    /// Attempts as BlobForge counts them: those that failed, and the one that runs or completed the job.
+    #[must_use]
+    pub fn attempts(&self) -> i32 {
+        self.failures + i32::from(self.is(&[Status::Running, Status::Completed]))
+    }
+
+    /// Whether its last attempt failed, and no later one was completed.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.is(&[Status::Failed, Status::Dead]) || (self.is(&[Status::Pending]) && self.failures > 0)
+    }
 }
 
 /// Which jobs a list has.

@@ -16,7 +16,7 @@ use crate::services::jobs::command::Change;
 use crate::services::jobs::decide::Scope;
 use crate::services::jobs::edge::JobsState;
 use crate::services::jobs::edge::limits::{CHANGED_MAX, cut};
-use crate::services::jobs::edge::many::{CANCELLED, Changed, Choice, Found, PREVIEWED, RETRIED, chosen};
+use crate::services::jobs::edge::many::{Changed, Choice, Found, PREVIEWED, chosen};
 use crate::services::jobs::edge::refusal::Refused;
 use crate::services::jobs::edge::submit::given;
 use crate::services::jobs::event::Status;
@@ -33,8 +33,8 @@ impl Action {
     /// The statuses of jobs to which it can be done.
     fn allowed(self) -> &'static [Status] {
         match self {
-            Self::Retry => &RETRIED,
-            Self::Cancel => &CANCELLED,
+            Self::Retry => Status::RETRIABLE,
+            Self::Cancel => Status::CANCELLABLE,
         }
     }
 
