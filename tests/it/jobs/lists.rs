@@ -61,7 +61,7 @@ async fn every_job_of_each_status_is_listed_from_page_to_page_whatever_its_prior
         owner.query(sql, &[&status]).await.unwrap().iter().map(|row| row.get(0)).collect()
     };
     let mut all = BTreeSet::new();
-    for status in Status::WORDS {
+    for &status in Status::WORDS {
         let jobs = expected(status).await;
         assert!(jobs.len() >= 4, "{status}: {jobs:?}");
         assert_eq!(paged(room, &format!("&status={status}&type=pdf")).await, jobs, "{status}");

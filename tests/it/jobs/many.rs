@@ -57,7 +57,8 @@ async fn all_pending_jobs_of_a_type_are_previewed_cancelled_and_retried_and_no_o
 async fn of_two_requests_at_the_same_time_each_job_counts_for_one() {
     const JOBS: i64 = 200;
     let database = TestDatabase::new().await;
-    let [one, two] = [&Room::on(&database).await, &Room::on(&database).await];
+    let rooms = [Room::on(&database).await, Room::on(&database).await];
+    let [one, two] = &rooms;
     for _ in 0..JOBS {
         one.submit(PDF).await;
     }
