@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::loop_lease::LoopLease;
 use crate::lifecycle::{CycleOutcome, Service, set_aside};
-use crate::services::jobs::append::{JobJournal, JobNumbers, move_cursor, read_cursor};
+use crate::services::jobs::append::{JobAnswer, JobJournal, JobNumbers, move_cursor, read_cursor};
 use crate::services::jobs::command::{JobCommand, Submission};
 use crate::services::jobs::decide::{due_times, unique_key};
 use crate::services::jobs::read::{Schedule, schedules};
@@ -60,8 +60,8 @@ impl Schedules {
         Ok(Looked { before, here: HashMap::new() })
     }
 
-    /// Submits the job of a schedule that is due.
-    async fn submit(&self, schedule: &Schedule, due: DateTime<Utc>) -> Result<(), Error> {
+    /// Submits the job of a schedule that is due. Returns whether it is stored.
+    async fn submit(&self, schedule: &Schedule, due: DateTime<Utc>) -> Result<bool, Error> {
         let key = format!("schedule {} {} {}", schedule.name, schedule.step, due.timestamp());
         let submission = Submission {
             number: self.numbers.next().await?,
@@ -78,7 +78,8 @@ impl Schedules {
             depends_on: Vec::new(),
             actor: format!("schedule:{}", schedule.name),
         };
-        self.jobs.append(JobCommand::Submit(Box::new(submission))).await.map(|_| ())
+        let answer = self.jobs.append(JobCommand::Submit(Box::new(submission))).await?;
+        Ok(matches!(answer, JobAnswer::Submitted(_)))
     }
 }
 
@@ -102,24 +103,31 @@ impl Service for Schedules {
         let (schedules, now) = schedules(&self.pools.session).await?;
         let known: Vec<(String, i32)> = schedules.iter().map(|s| (s.name.clone(), s.step)).collect();
         looked.here.retain(|key, _| known.contains(key));
-        let mut has_submitted = false;
+        let (mut has_submitted, mut is_complete) = (false, true);
         for (schedule, key) in schedules.iter().zip(known) {
             // A schedule that came into force since then is looked at from its own beginning.
             let before = looked.before.filter(|before| *before > schedule.since);
             let last = looked.here.get(&key).copied().or(before);
-            match due_times(&schedule.cron, schedule.since, last, now) {
-                Ok(times) => {
-                    for due in times {
-                        self.submit(schedule, due).await?;
-                        has_submitted = true;
-                    }
+            let times = match due_times(&schedule.cron, schedule.since, last, now) {
+                Ok(times) => times,
+                Err(error) => {
+                    set_aside("job_schedule", &schedule.name, None, &error);
+                    continue;
                 }
-                Err(error) => set_aside("job_schedule", &schedule.name, None, &error),
+            };
+            let mut is_stored = true;
+            for due in times {
+                is_stored &= self.submit(schedule, due).await?;
+                has_submitted = true;
             }
-            looked.here.insert(key, now);
+            // A time whose job is not stored comes again with the next look.
+            if is_stored {
+                looked.here.insert(key, now);
+            }
+            is_complete &= is_stored;
         }
         // Without a submission there is nothing to tell: an idle queue writes nothing.
-        if has_submitted {
+        if has_submitted && is_complete {
             move_cursor(&self.pools, CURSOR, &now.timestamp_micros().to_string()).await?;
         }
         Ok(CycleOutcome::Idle)
