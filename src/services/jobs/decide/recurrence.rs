@@ -12,8 +12,8 @@ const CRON_BYTES_MAX: usize = 128;
 /// How far back a missed time is looked for. A schedule that was last due longer ago is not made up for.
 const MISSED_MAX: TimeDelta = TimeDelta::days(1);
 
-/// Longest time since the last look of which all times are made up for: another process takes over within 15 s
-/// from one that was killed. After a longer one, only the newest time is.
+/// Longest time since the last recorded look of which all times are made up for: looks are recorded every 20 s, and
+/// another process takes over within 15 s from one that was killed. After a longer one, only the newest time is.
 const INTERRUPTION_MAX: TimeDelta = TimeDelta::minutes(1);
 
 /// Why a cron expression is refused.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,10 @@ use crate::store::{Error, Pools};
 
 /// The name of its cursor: the time up to which all jobs of schedules are submitted, microseconds since 1970.
 const CURSOR: &str = "schedules";
+
+/// Time between two records of the cursor: with the time until another process takes over, less than the longest
+/// interruption of which all times are made up for.
+const RECORD_EVERY: TimeDelta = TimeDelta::seconds(20);
 
 /// The loop of schedules.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ struct Looked {
     /// By this process, of each schedule by name and step. The unique keys of the jobs decide; this only saves
     /// submissions in vain.
     here: HashMap<(String, i32), DateTime<Utc>>,
+    /// When the cursor was recorded.
+    recorded: Option<DateTime<Utc>>,
 }
 
 impl Schedules {
@@ -57,7 +63,7 @@ impl Schedules {
     async fn taken_over(&self) -> Result<Looked, Error> {
         let recorded = read_cursor(&self.pools, CURSOR).await?;
         let before = recorded.and_then(|value| DateTime::from_timestamp_micros(value.parse().ok()?));
-        Ok(Looked { before, here: HashMap::new() })
+        Ok(Looked { before, here: HashMap::new(), recorded: None })
     }
 
     /// Submits the job of a schedule that is due. Returns whether it is stored.
@@ -103,7 +109,7 @@ impl Service for Schedules {
         let (schedules, now) = schedules(&self.pools.session).await?;
         let known: Vec<(String, i32)> = schedules.iter().map(|s| (s.name.clone(), s.step)).collect();
         looked.here.retain(|key, _| known.contains(key));
-        let (mut has_submitted, mut is_complete) = (false, true);
+        let mut is_complete = true;
         for (schedule, key) in schedules.iter().zip(known) {
             // A schedule that came into force since then is looked at from its own beginning.
             let before = looked.before.filter(|before| *before > schedule.since);
@@ -118,7 +124,6 @@ impl Service for Schedules {
             let mut is_stored = true;
             for due in times {
                 is_stored &= self.submit(schedule, due).await?;
-                has_submitted = true;
             }
             // A time whose job is not stored comes again with the next look.
             if is_stored {
@@ -126,9 +131,10 @@ impl Service for Schedules {
             }
             is_complete &= is_stored;
         }
-        // Without a submission there is nothing to tell: an idle queue writes nothing.
-        if has_submitted && is_complete {
+        let is_due = looked.recorded.is_none_or(|recorded| now - recorded >= RECORD_EVERY);
+        if is_complete && is_due && !schedules.is_empty() {
             move_cursor(&self.pools, CURSOR, &now.timestamp_micros().to_string()).await?;
+            looked.recorded = Some(now);
         }
         Ok(CycleOutcome::Idle)
     }
