@@ -204,10 +204,7 @@ pub(super) async fn list(
         let filter = read::JobFilter { status, job_type, before: query.before()? };
         let pool = &state.parts().pools.session;
         let jobs = read::jobs(pool, filter, offset, limit).await?;
-        let counted = read::counts(pool).await?.into_iter().filter(|count| {
-            status.is_none_or(|status| status == count.status)
-                && job_type.is_none_or(|job_type| job_type == count.job_type)
-        });
+        let counted = read::counts(pool).await?.into_iter().filter(|count| count.is_in(filter));
         let total: i64 = counted.map(|count| count.jobs).sum();
         let jobs: Vec<JobJson<'_>> = jobs.iter().map(JobJson::of).collect();
         Ok(json!({ "jobs": list_or_null(&jobs), "total": total, "limit": limit, "offset": offset }))

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use sqlx::PgPool;
 
+use super::jobs::JobFilter;
 use crate::store::Error;
 
 /// Number of jobs of a type and status.
@@ -14,6 +15,15 @@ pub struct TypeCount {
     pub status: String,
     /// Number of jobs.
     pub jobs: i64,
+}
+
+impl TypeCount {
+    /// Whether a list with this filter has these jobs, `before` apart.
+    #[must_use]
+    pub fn is_in(&self, filter: JobFilter<'_>) -> bool {
+        filter.status.is_none_or(|status| status == self.status)
+            && filter.job_type.is_none_or(|job_type| job_type == self.job_type)
+    }
 }
 
 /// Totals of jobs and workers.

@@ -292,10 +292,7 @@ impl Queue<'_> {
 
     /// Number of jobs that the filter lets through.
     fn total(&self) -> i64 {
-        let counted = self.stats.counts.iter().filter(|count| {
-            self.filter.status.is_none_or(|status| status == count.status)
-                && self.filter.job_type.is_none_or(|job_type| job_type == count.job_type)
-        });
+        let counted = self.stats.counts.iter().filter(|count| count.is_in(self.filter));
         counted.map(|count| count.jobs).sum()
     }
 
