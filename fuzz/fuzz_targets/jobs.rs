@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use quipu::services::jobs::command::{Change, FencedLease};
 use quipu::services::jobs::decide::{
     Decision, Grant, GrantedMethod, LeaseKey, MultipartGrant, ObjectKey, SealError, StreamCursor, check_cron,
-    last_due, lease_token, read_lease_token, repeated, seal, unseal,
+    due_times, lease_token, read_lease_token, repeated, seal, unseal,
 };
 use quipu::services::jobs::edge::dry_run::{Asked, dry_run};
 use quipu::services::jobs::event::{JobState, Kind, Lease, Outcome, Status};
@@ -52,6 +52,8 @@ fn state([status, attempt, failures, worker]: [u8; 4]) -> JobState {
         worker: (attempt > 0).then(|| if worker % 2 == 0 { "w1".to_owned() } else { "w2".to_owned() }),
         lease: is_running.then_some(Lease { claim: CLAIM, length_s: 60, expires_us: 60_000_000 }),
         ready_us: matches!(status, Status::Pending | Status::Failed | Status::Waiting).then_some(0),
+        run_at_us: 0,
+        is_blocked: status == Status::Cancelled && failures >= 128,
         logged_us: 0,
         is_just_leased: is_running,
     }
@@ -193,10 +195,12 @@ fn grants(chosen: [u8; 4], text: &str) {
 fn cron(chosen: [u8; 4], text: &str) {
     let now = DateTime::from_timestamp(i64::from(u32::from_be_bytes(chosen)), 0).expect("in range");
     let since = now - TimeDelta::hours(2);
-    let due = last_due(text, since, now);
-    assert_eq!(due.is_ok(), check_cron(text).is_ok(), "{text}");
-    if let Ok(Some(due)) = due {
-        assert!(due > since && due <= now, "{text}: {due}");
+    for looked in [None, Some(now - TimeDelta::seconds(20))] {
+        let due = due_times(text, since, looked, now);
+        assert_eq!(due.is_ok(), check_cron(text).is_ok(), "{text}");
+        let due = due.unwrap_or_default();
+        assert!(due.iter().all(|due| *due > since && *due <= now), "{text}: {due:?}");
+        assert!(due.len() <= looked.map_or(1, |_| 20) && due.is_sorted(), "{text}: {due:?}");
     }
 }
 

@@ -49,15 +49,22 @@ COMMENT ON FUNCTION job_worker_log_between(pg_snapshot, pg_snapshot) IS 'entries
 -- whole tables while the statistics are those of empty ones. `now_us` is the clock at the end of the lookup.
 CREATE OR REPLACE FUNCTION quipu_job_states(wanted bigint[])
 RETURNS TABLE (job bigint, step integer, kind text, type text, status text, priority smallint, attempt integer, failures integer,
-               attempts_max integer, worker text, claim uuid, lease_s integer, expires_us bigint, ready_us bigint, logged_us bigint, now_us bigint)
+               attempts_max integer, worker text, claim uuid, lease_s integer, expires_us bigint, ready_us bigint, run_at_us bigint,
+               is_blocked boolean, logged_us bigint, now_us bigint)
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     RETURN QUERY
     SELECT j.job, coalesce(l.step, 0), coalesce(l.kind, 'submitted'), j.type, coalesce(l.status, j.status), coalesce(l.priority, j.priority),
            coalesce(l.attempt, 0), coalesce(l.failures, 0), j.attempts_max, l.worker, l.claim, l.lease_s, quipu_us(l.expires_at),
-           quipu_us(CASE WHEN l.step IS NULL OR l.status = 'waiting' THEN j.ready_at ELSE l.ready_at END), quipu_us(coalesce(l.recorded_at, j.recorded_at)), quipu_us(clock_timestamp())
+           quipu_us(CASE WHEN l.step IS NULL OR l.status = 'waiting' THEN j.ready_at ELSE l.ready_at END), quipu_us(j.ready_at),
+           -- Only a cancelled job can go back to its dependencies.
+           coalesce(l.status = 'cancelled', false) AND EXISTS (
+               SELECT FROM unnest(j.depends_on) AS d (job) WHERE 'completed' IS DISTINCT FROM
+                   (SELECT x.status FROM job_log x WHERE x.job = d.job ORDER BY x.step DESC LIMIT 1)),
+           quipu_us(coalesce(l.recorded_at, j.recorded_at)), quipu_us(clock_timestamp())
     FROM unnest(wanted) AS w (job)
-    CROSS JOIN LATERAL (SELECT x.job, x.type, x.status, x.priority, x.ready_at, x.attempts_max, x.recorded_at FROM jobs x WHERE x.job = w.job) j
+    CROSS JOIN LATERAL (SELECT x.job, x.type, x.status, x.priority, x.ready_at, x.attempts_max, x.depends_on, x.recorded_at
+                        FROM jobs x WHERE x.job = w.job) j
     LEFT JOIN LATERAL (SELECT x.* FROM job_log x WHERE x.job = w.job ORDER BY x.step DESC LIMIT 1) l ON true;
 END $$;
 COMMENT ON FUNCTION quipu_job_states(bigint[]) IS 'present state of each of these jobs; unknown numbers give no row';
@@ -451,10 +458,13 @@ END $$;
 COMMENT ON FUNCTION quipu_expired_leases(bigint, integer) IS 'jobs whose lease has expired, and from where the next search begins';
 
 -- Waiting jobs whose dependencies are all completed, as far as one of the two became visible between the
--- snapshots: the job itself, or the completion of a dependency. Whichever becomes visible later is found with the other one.
+-- snapshots: the entry by which the job waits, or the completion of a dependency. Whichever becomes visible later is
+-- found with the other one.
 CREATE OR REPLACE FUNCTION quipu_unblocked_jobs(last pg_snapshot, this pg_snapshot) RETURNS SETOF bigint LANGUAGE sql STABLE AS $$
     SELECT j.job FROM (
         SELECT n.job FROM jobs_between(last, this) n WHERE n.depends_on IS NOT NULL
+        UNION
+        SELECT r.job FROM job_log_between(last, this) r WHERE r.kind = 'retried' AND r.status = 'waiting'
         UNION
         SELECT d.job FROM job_log_between(last, this) c JOIN jobs d ON d.depends_on @> ARRAY[c.job] WHERE c.status = 'completed') n
     JOIN jobs j USING (job)
@@ -466,7 +476,7 @@ COMMENT ON FUNCTION quipu_unblocked_jobs(pg_snapshot, pg_snapshot) IS 'waiting j
 
 -- Jobs to claim and expired leases that a search may have gone past since snapshot `last`: those of
 -- transactions that were in progress then and have committed; those that were recorded later than they became
--- ready (another priority); and those that SQL programs submitted, who send no hints.
+-- ready (another priority); and those that SQL programs submitted, because these send no hints.
 CREATE OR REPLACE FUNCTION quipu_late_jobs(last pg_snapshot) RETURNS TABLE (type text, priority smallint, ready_us bigint, expired_job bigint)
 LANGUAGE sql STABLE AS $$
     SELECT j.type, j.priority, quipu_us(j.ready_at), NULL::bigint FROM jobs j WHERE j.xid = ANY (quipu_in_progress(last)) AND j.status = 'pending'
@@ -687,40 +697,79 @@ COMMENT ON FUNCTION quipu_job_lease_key(bytea) IS 'the secret with which lease t
 REVOKE ALL ON FUNCTION quipu_job_lease_key(bytea) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_job_lease_key(bytea) TO quipu;
 
--- Numbers of jobs for a list, at most `most`: by priority, then the newest first. With a status, or a type, or
--- both; NULL for any. Jobs with numbers below `before`, NULL for all. A list is made of 10,000 jobs
--- of that status at most, the newest where the status has an order of time; `before` lists older ones.
+-- Numbers of jobs for a list, at most `most` after the first `skip`. With a status, or a type, or both; NULL for any.
+-- With `before`: jobs with lower numbers, the newest first, so that the last number of a page is the `before` of the
+-- next one and no job is left out. Without it: by priority, then the newest first. Such a list is made of 10,000
+-- jobs of that status at most: the newest, or for pending and failed jobs any.
 CREATE OR REPLACE FUNCTION quipu_list_jobs(of_status text, of_type text, before bigint, skip integer, most integer)
-RETURNS TABLE (job bigint) LANGUAGE plpgsql STABLE AS $$
+RETURNS TABLE (job bigint) LANGUAGE plpgsql STABLE SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
-DECLARE bound CONSTANT integer := 10000; top bigint := coalesce(before, 9223372036854775807);
+DECLARE
+    bound CONSTANT integer := 10000;
+    -- Leases that ended before are settled: see quipu_expired_leases(). The hour is for those that were committed late.
+    settled timestamptz := least(now() - interval '1 hour',
+                                 coalesce((SELECT quipu_at_us(c.value::bigint) FROM job_cursors c WHERE c.name = 'expiry'), '-infinity'));
 BEGIN
+    IF before IS NOT NULL THEN
+        RETURN QUERY
+        SELECT n.job FROM (
+            (SELECT j.job FROM jobs j
+             WHERE coalesce(of_status, 'completed') = 'completed' AND j.job < before AND (of_type IS NULL OR j.type = of_type)
+               AND (of_status IS NULL OR of_status = (SELECT l.status FROM job_log l WHERE l.job = j.job ORDER BY l.step DESC LIMIT 1))
+             ORDER BY j.job DESC LIMIT skip + most)
+            UNION ALL
+            -- An entry can be in both segments.
+            (SELECT DISTINCT r.job FROM (
+                SELECT e.job, e.step FROM job_ready e
+                WHERE of_status IN ('pending', 'failed') AND e.status = of_status AND e.job > 0 AND e.job < before
+                  AND (of_type IS NULL OR e.type = of_type)
+                ORDER BY e.job DESC OFFSET 0) r
+             WHERE NOT EXISTS (SELECT FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1)
+             ORDER BY r.job DESC LIMIT skip + most)
+            UNION ALL
+            (SELECT j.job FROM jobs j
+             WHERE of_status = 'waiting' AND j.depends_on IS NOT NULL AND j.job < before AND (of_type IS NULL OR j.type = of_type)
+               AND coalesce((SELECT l.status FROM job_log l WHERE l.job = j.job ORDER BY l.step DESC LIMIT 1), j.status) = 'waiting'
+             ORDER BY j.job DESC LIMIT skip + most)
+            UNION ALL
+            (SELECT l.job FROM job_log l
+             WHERE of_status = 'running' AND l.expires_at IS NOT NULL AND l.expires_at > settled AND l.job < before
+               AND (of_type IS NULL OR l.type = of_type)
+               AND NOT EXISTS (SELECT FROM job_log n WHERE n.job = l.job AND n.step = l.step + 1)
+             ORDER BY l.job DESC LIMIT skip + most)
+            UNION ALL
+            (SELECT l.job FROM job_log l
+             WHERE of_status IN ('dead', 'cancelled') AND l.status IN ('dead', 'cancelled') AND l.status = of_status AND l.job < before
+               AND (of_type IS NULL OR l.type = of_type)
+               AND NOT EXISTS (SELECT FROM job_log n WHERE n.job = l.job AND n.step = l.step + 1)
+             ORDER BY l.job DESC LIMIT skip + most)) n
+        ORDER BY n.job DESC OFFSET skip LIMIT most;
+        RETURN;
+    END IF;
     RETURN QUERY
     WITH newest AS MATERIALIZED (
-        (SELECT j.job FROM jobs j WHERE of_status IS NULL AND j.job < top AND (of_type IS NULL OR j.type = of_type) ORDER BY j.job DESC LIMIT bound)
+        (SELECT j.job FROM jobs j WHERE of_status IS NULL AND (of_type IS NULL OR j.type = of_type) ORDER BY j.job DESC LIMIT bound)
         UNION
         (SELECT r.job FROM job_ready r
-         WHERE of_status IN ('pending', 'failed') AND r.status = of_status AND r.job > 0 AND r.job < top AND (of_type IS NULL OR r.type = of_type)
+         WHERE of_status IN ('pending', 'failed') AND r.status = of_status AND r.job > 0 AND (of_type IS NULL OR r.type = of_type)
            AND NOT EXISTS (SELECT FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1)
          LIMIT bound)
         UNION
-        (SELECT j.job FROM jobs j WHERE of_status = 'waiting' AND j.depends_on IS NOT NULL AND j.job < top
-           AND (of_type IS NULL OR j.type = of_type)
+        (SELECT j.job FROM jobs j WHERE of_status = 'waiting' AND j.depends_on IS NOT NULL AND (of_type IS NULL OR j.type = of_type)
            AND coalesce((SELECT l.status FROM job_log l WHERE l.job = j.job ORDER BY l.step DESC LIMIT 1), j.status) = 'waiting'
-         LIMIT bound)
+         ORDER BY j.job DESC LIMIT bound)
         UNION
         (SELECT l.job FROM job_log l
-         WHERE of_status = 'running' AND l.expires_at IS NOT NULL AND l.expires_at > now() - interval '1 hour' AND l.job < top
-           AND (of_type IS NULL OR l.type = of_type)
+         WHERE of_status = 'running' AND l.expires_at IS NOT NULL AND l.expires_at > settled AND (of_type IS NULL OR l.type = of_type)
            AND NOT EXISTS (SELECT FROM job_log n WHERE n.job = l.job AND n.step = l.step + 1)
          ORDER BY l.expires_at DESC LIMIT bound)
         UNION
         (SELECT l.job FROM job_log l
-         WHERE of_status = 'completed' AND l.status = 'completed' AND l.kind IN ('completed', 'imported') AND l.job < top AND (of_type IS NULL OR l.type = of_type)
+         WHERE of_status = 'completed' AND l.status = 'completed' AND l.kind IN ('completed', 'imported') AND (of_type IS NULL OR l.type = of_type)
          ORDER BY l.position DESC LIMIT bound)
         UNION
         (SELECT l.job FROM job_log l
-         WHERE of_status IN ('dead', 'cancelled') AND l.status IN ('dead', 'cancelled') AND l.status = of_status AND l.job < top
+         WHERE of_status IN ('dead', 'cancelled') AND l.status IN ('dead', 'cancelled') AND l.status = of_status
            AND (of_type IS NULL OR l.type = of_type)
            AND NOT EXISTS (SELECT FROM job_log n WHERE n.job = l.job AND n.step = l.step + 1)
          ORDER BY l.position DESC LIMIT bound))
@@ -730,7 +779,7 @@ BEGIN
                         (SELECT j.priority FROM jobs j WHERE j.job = n.job)) AS priority) p
     ORDER BY p.priority, n.job DESC OFFSET skip LIMIT most;
 END $$;
-COMMENT ON FUNCTION quipu_list_jobs(text, text, bigint, integer, integer) IS 'numbers of jobs of a status and type, by priority and the newest first';
+COMMENT ON FUNCTION quipu_list_jobs(text, text, bigint, integer, integer) IS 'numbers of jobs of a status and type: with `before` the newest first, else by priority and the newest first';
 
 -- What became visible between two snapshots, for the stream of events, in the order of positions, after one of them.
 CREATE OR REPLACE FUNCTION quipu_job_events(last pg_snapshot, this pg_snapshot, after bigint, most integer)

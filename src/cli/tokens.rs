@@ -3,8 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -12,14 +10,11 @@ use super::{Context, output};
 use crate::services::jobs::append::{CredentialAnswer, CredentialJournal};
 use crate::services::jobs::command::{CredentialCommand, NewCredential};
 use crate::services::jobs::decide::Scope;
-use crate::services::jobs::edge::hash;
+use crate::services::jobs::edge::{draw_token, hash};
 use crate::services::jobs::read::{self, StoredToken};
 use crate::store::append::Writer;
 use crate::store::{AppendMetrics, Hints, PoolSizes, Pools};
 use crate::telemetry::notice;
-
-/// Beginning of every token, as in BlobForge.
-const PREFIX: &str = "bf_";
 
 /// Longest name, bytes.
 const NAME_BYTES_MAX: usize = 256;
@@ -27,7 +22,7 @@ const NAME_BYTES_MAX: usize = 256;
 /// A hundred years, in days.
 const DAYS_MAX: i64 = 36_500;
 
-/// Who the journal says did it.
+/// The actor in journal entries.
 const ACTOR: &str = "cli";
 
 /// API tokens of the job queue.
@@ -103,7 +98,7 @@ impl Tokens {
 impl Create {
     async fn run(self, pools: &Pools) -> Result<()> {
         let name = self.name.or(self.name_as_in_blobforge).unwrap_or_default();
-        let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()));
+        let token = draw_token();
         let create = CredentialCommand::Create(Box::new(NewCredential {
             sha256: hash(&token),
             name: name.clone(),

@@ -13,8 +13,8 @@ const HEARTBEAT: [&str; 2] = ["QUIPU_WORKER_HEARTBEAT", "BLOBFORGE_HEARTBEAT_INT
 /// What the environment says about the server of jobs and about this worker. Flags come before it.
 #[derive(Debug, Clone, Default)]
 pub struct JobClientEnv {
-    /// The server's URL, unchecked.
-    pub url: Option<String>,
+    /// The variable that has the server's URL, and the URL, unchecked.
+    pub url: Option<(&'static str, String)>,
     /// An API token.
     pub token: Option<Secret>,
     /// The worker's id.
@@ -31,8 +31,9 @@ impl JobClientEnv {
     pub(super) fn read(environment: &Environment) -> Self {
         let get = |names: [&str; 2]| names.into_iter().find_map(|name| environment.get(name));
         let text = |names| get(names).map(str::to_owned);
+        let url = URL.into_iter().find_map(|name| Some((name, environment.get(name)?.to_owned())));
         Self {
-            url: text(URL),
+            url,
             token: get(TOKEN).map(Secret::new),
             worker_id: text(WORKER_ID),
             worker_secret: get(WORKER_SECRET).map(Secret::new),
@@ -54,7 +55,9 @@ mod tests {
             ("BLOBFORGE_API_TOKEN", "bf_old"),
         ]);
         let found = JobClientEnv::read(&environment);
-        assert_eq!(found.url.as_deref(), Some("http://new"));
+        assert_eq!(found.url, Some(("QUIPU_JOBS_URL", "http://new".to_owned())));
+        let old = JobClientEnv::read(&Environment::from_iter([("BLOBFORGE_SERVER_URL", "http://old")]));
+        assert_eq!(old.url, Some(("BLOBFORGE_SERVER_URL", "http://old".to_owned())));
         assert_eq!(found.token, Some(Secret::new("bf_old")));
         assert!(found.worker_id.is_none() && !format!("{found:?}").contains("bf_old"));
     }

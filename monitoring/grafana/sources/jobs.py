@@ -175,7 +175,7 @@ DASHBOARD = dashboard(
             ),
             graph(
                 "Claimed in vain",
-                [("candidates", rate("quipu_jobs_claims_in_vain_total"))],
+                [("candidates", rate("quipu_jobs_claim_conflicts_total"))],
                 "Ready jobs that were tried to claim and that another process had claimed, a second. Many: several"
                 " processes compete for few jobs.",
             ),

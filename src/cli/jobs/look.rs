@@ -20,7 +20,7 @@ const OFFSET_MAX: usize = 10_000;
 /// Characters of a text from elsewhere that a table shows.
 const SHOWN: usize = 60;
 
-/// List jobs: by priority, the newest first.
+/// List jobs: by priority, the newest first, or by number.
 #[derive(Debug, Args)]
 pub(super) struct List {
     /// Only jobs of this status.
@@ -29,7 +29,10 @@ pub(super) struct List {
     /// Only jobs of this type.
     #[arg(long = "type", short = 'T', value_name = "TYPE")]
     job_type: Option<String>,
-    /// Only jobs with a lower number.
+    /// By number, the newest first.
+    #[arg(long)]
+    newest: bool,
+    /// Only jobs with a lower number, by number: the last one of a list begins the next list.
     #[arg(long, value_name = "ID")]
     before: Option<i64>,
     /// Most jobs, up to 10,000.
@@ -54,6 +57,9 @@ impl List {
                     if let Some(value) = value {
                         query.append_pair(name, value);
                     }
+                }
+                if self.newest {
+                    query.append_pair("order", "newest");
                 }
                 if let Some(before) = self.before {
                     query.append_pair("before", &before.to_string());

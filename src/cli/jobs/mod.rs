@@ -66,25 +66,21 @@ enum Command {
 impl Jobs {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
         let Self { server, command } = self;
-        // The import writes to the database, not through the server.
-        let command = match command {
-            Command::Import(import) => return until_signal(import.run(context)).await,
-            other => other,
-        };
-        let server = server.open(context)?;
+        let server = || server.open(context);
         let notes = || Notes::of(&context.configuration.environment);
         match command {
-            Command::Submit(submit) => until_signal(submit.run(&server, notes())).await,
-            Command::Ingest(ingest) => until_signal(ingest.run(&server, notes())).await,
-            Command::List(list) => until_signal(list.run(&server)).await,
-            Command::Show(show) => until_signal(show.run(&server)).await,
-            Command::Download(download) => until_signal(download.run(&server)).await,
-            Command::Stats(stats) => until_signal(stats.run(&server)).await,
-            Command::Watch(watch) => watch.run(&server).await,
-            Command::Retry(retry) => until_signal(retry.run(&server)).await,
-            Command::Cancel(cancel) => until_signal(cancel.run(&server)).await,
-            Command::Priority(priority) => until_signal(priority.run(&server)).await,
-            Command::Import(_) => Ok(ExitCode::SUCCESS),
+            Command::Submit(submit) => until_signal(submit.run(&server()?, notes())).await,
+            Command::Ingest(ingest) => until_signal(ingest.run(&server()?, notes())).await,
+            Command::List(list) => until_signal(list.run(&server()?)).await,
+            Command::Show(show) => until_signal(show.run(&server()?)).await,
+            Command::Download(download) => until_signal(download.run(&server()?)).await,
+            Command::Stats(stats) => until_signal(stats.run(&server()?)).await,
+            Command::Watch(watch) => watch.run(&server()?).await,
+            Command::Retry(retry) => until_signal(retry.run(&server()?)).await,
+            Command::Cancel(cancel) => until_signal(cancel.run(&server()?)).await,
+            Command::Priority(priority) => until_signal(priority.run(&server()?)).await,
+            // It writes to the database, not through the server.
+            Command::Import(import) => until_signal(import.run(context)).await,
         }
     }
 }

@@ -28,7 +28,7 @@ pub(in crate::cli) struct ServerArgs {
     token: Option<Secret>,
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the shape that clap asks for")]
+#[expect(clippy::unnecessary_wraps, reason = "clap requires a value parser that returns a Result")]
 pub(super) fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::new(text))
 }
@@ -68,14 +68,17 @@ impl ServerArgs {
     fn url(&self, context: &Context) -> Result<Url> {
         let (url, from) = if let Some(url) = &self.server {
             (url.clone(), "--server")
-        } else if let Some(text) = &context.configuration.job_client.url {
-            let url = Url::parse(text).with_context(|| format!("QUIPU_JOBS_URL: `{text}` is not a URL"))?;
-            (url, "QUIPU_JOBS_URL")
+        } else if let Some((name, text)) = &context.configuration.job_client.url {
+            let url = Url::parse(text).with_context(|| format!("{name}: `{text}` is not a URL"))?;
+            (url, *name)
         } else {
             let running = instance::running(&context.data).ok();
             let address = running.and_then(|instance| instance.services.get("jobs").cloned());
-            let text = address.map_or_else(|| DEFAULT.to_owned(), |address| format!("http://{address}"));
-            (Url::parse(&text).with_context(|| format!("the instance's address `{text}`"))?, "instance.json")
+            let (text, from) = match address {
+                Some(address) => (format!("http://{address}"), "instance.json"),
+                None => (DEFAULT.to_owned(), "the default"),
+            };
+            (Url::parse(&text).with_context(|| format!("{from}: `{text}` is not a URL"))?, from)
         };
         if !matches!(url.scheme(), "http" | "https") || url.cannot_be_a_base() {
             bail!("{from}: `{url}` is not the URL of a server: expected http://host or https://host");

@@ -28,6 +28,8 @@ const SILENT_MAX: Duration = Duration::from_mins(1);
 pub(super) struct Claimed {
     /// Number of the job.
     pub(super) job: i64,
+    /// Number of the lease among those of the job, from 1.
+    pub(super) attempt: i64,
     /// The proof of the lease.
     pub(super) lease_token: String,
     /// The worker that holds it.

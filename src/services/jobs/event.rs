@@ -55,6 +55,14 @@ words! {
     }
 }
 
+impl Status {
+    /// Those of jobs that can be retried.
+    pub const RETRIABLE: &[Self] = &[Self::Failed, Self::Dead, Self::Cancelled];
+
+    /// Those of jobs that can be cancelled.
+    pub const CANCELLABLE: &[Self] = &[Self::Pending, Self::Waiting, Self::Failed, Self::Running];
+}
+
 words! {
     /// What happened to a job.
     Kind {
@@ -92,11 +100,11 @@ words! {
     WorkerStatus {
         /// Works.
         Online = "online",
-        /// Has unregistered, or was not heard of for `worker_timeout_s`.
+        /// Has unregistered, or was online and not heard of for `worker_timeout_s`.
         Offline = "offline",
-        /// Finishes its jobs and gets no others, until it registers again.
+        /// Finishes its jobs and gets no others, until it unregisters, registers again or is resumed.
         Draining = "draining",
-        /// Gets no jobs until it is resumed.
+        /// Gets no jobs until it is resumed, also if it registers again.
         Suspended = "suspended",
         /// Removed by a person.
         Removed = "removed",
@@ -194,6 +202,11 @@ pub struct JobState {
     pub lease: Option<Lease>,
     /// When the job becomes ready, microseconds since 1970; only while it is pending, failed or waiting.
     pub ready_us: Option<i64>,
+    /// Not to be claimed before this time, whatever has happened to it, microseconds since 1970.
+    pub run_at_us: i64,
+    /// Whether it is cancelled and not all jobs that it depends on are completed. Those of a job in another
+    /// status than `waiting` are.
+    pub is_blocked: bool,
     /// When the last step was recorded, microseconds since 1970.
     pub logged_us: i64,
     /// Whether the last step is the claim.

@@ -52,8 +52,8 @@ describe_metrics! { Process;
     LEASED: Counter = "quipu_jobs_leased_total" [], "Leases taken";
     STEPS: Counter = "quipu_jobs_steps_total" [KIND, STATE],
         "Steps of jobs apart from leases, by what happened and the status after it";
-    CLAIMS_IN_VAIN: Counter = "quipu_jobs_claims_in_vain_total" [],
-        "Ready jobs that were tried to claim and that another process had claimed already";
+    CLAIM_CONFLICTS: Counter = "quipu_jobs_claim_conflicts_total" [],
+        "Attempts to claim a ready job that another process had claimed already";
     WEBHOOKS: Counter = "quipu_jobs_webhook_attempts_total" [OUTCOME], "Attempts to send a webhook, by how they ended";
     REFUSALS: Counter = "quipu_jobs_refusals_total" [REASON], "Requests refused";
     WAITING: Gauge = "quipu_jobs_waiting_requests" [], "Claims that wait for jobs now";
@@ -83,7 +83,7 @@ pub struct JobMetrics {
     submitted: Counter,
     leased: Counter,
     steps: Family<StepLabels, Counter>,
-    in_vain: Counter,
+    conflicts: Counter,
     webhooks: Family<OutcomeLabel, Counter>,
     refused: Family<ReasonLabel, Counter>,
     waiting: Gauge,
@@ -97,7 +97,7 @@ impl Default for JobMetrics {
             submitted: Counter::default(),
             leased: Counter::default(),
             steps: Family::default(),
-            in_vain: Counter::default(),
+            conflicts: Counter::default(),
             webhooks: Family::default(),
             refused: Family::default(),
             waiting: Gauge::default(),
@@ -114,7 +114,7 @@ impl JobMetrics {
         SUBMITTED.register(registry, self.submitted.clone());
         LEASED.register(registry, self.leased.clone());
         STEPS.register(registry, self.steps.clone());
-        CLAIMS_IN_VAIN.register(registry, self.in_vain.clone());
+        CLAIM_CONFLICTS.register(registry, self.conflicts.clone());
         for outcome in DeliveryOutcome::WORDS {
             drop(self.webhooks.get_or_create(&OutcomeLabel { outcome }));
         }
@@ -146,8 +146,8 @@ impl JobMetrics {
     }
 
     /// Counts candidates that were claimed already.
-    pub fn claimed_in_vain(&self, candidates: usize) {
-        self.in_vain.inc_by(u64::try_from(candidates).unwrap_or(u64::MAX));
+    pub fn claims_conflicted(&self, candidates: usize) {
+        self.conflicts.inc_by(u64::try_from(candidates).unwrap_or(u64::MAX));
     }
 
     /// Counts an attempt to send a webhook.

@@ -126,6 +126,10 @@ async fn draining_suspended_and_other_workers_get_no_jobs() {
         let answer = room.ok("/api/jobs/claim", &claim).await;
         assert_eq!((&answer["job"], &answer["reason"]), (&Value::Null, &json!(reason)));
     }
+    // A restart of the worker does not end its suspension.
+    room.ok("/api/workers/w/unregister", &json!({})).await;
+    room.ok("/api/workers/register", &json!({ "id": "w", "type": "pdf" })).await;
+    assert_eq!(room.ok("/api/jobs/claim", &claim).await["reason"], "suspended");
     room.ok("/api/workers/w/resume", &json!({})).await;
     let other = room.ok("/api/jobs/claim", &json!({ "worker_id": "w", "job_type": "image" })).await;
     assert_eq!(other["reason"], "other_type");

@@ -95,7 +95,7 @@ async fn a_worker_registers_claims_and_completes_as_in_the_original() {
         "attempts": 1, "max_attempts": 3, "created_at": "NOW", "updated_at": "NOW", "lease_expires_at": "NOW",
     });
     let claimed = json!({
-        "job": job, "lease_token": "SECRET", "lease_expires_at": "NOW", "lease_seconds": 900, "config": config(),
+        "job": job, "attempt": 1, "lease_token": "SECRET", "lease_expires_at": "NOW", "lease_seconds": 900, "config": config(),
     });
     golden(room, "POST", "/api/jobs/claim", Some(claim), 200, claimed).await;
     let beat = json!({ "job_id": 1, "progress": { "pages": 1 } });

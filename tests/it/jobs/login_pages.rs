@@ -59,7 +59,7 @@ async fn a_stranger_is_sent_to_the_login_and_comes_back_to_the_page() {
         assert!(shown.body.contains(part), "{part}: {}", shown.body);
     }
     assert_eq!(browser.get("/admin/audit").await.status, 200);
-    // Who is no administrator is refused, not sent to the login again.
+    // A person who is no administrator is refused, not sent to the login again.
     let mut alice = Browser::at(&room);
     alice.log_in("alice").await;
     let shown = alice.get("/workers").await;

@@ -54,6 +54,25 @@ async fn all_pending_jobs_of_a_type_are_previewed_cancelled_and_retried_and_no_o
 }
 
 #[tokio::test]
+async fn of_two_requests_at_the_same_time_each_job_counts_for_one() {
+    const JOBS: i64 = 200;
+    let database = TestDatabase::new().await;
+    let rooms = [Room::on(&database).await, Room::on(&database).await];
+    let [one, two] = &rooms;
+    for _ in 0..JOBS {
+        one.submit(PDF).await;
+    }
+    let cancel = &json!({ "status": "pending" });
+    let cancel_all = async |room: &Room| room.ok("/api/jobs/cancel-all", cancel).await;
+    let (first, second) = tokio::join!(cancel_all(one), cancel_all(two));
+    let of = |answer: &Value, member: &str| answer[member].as_i64().unwrap();
+    assert_eq!(of(&first, "changed") + of(&second, "changed"), JOBS, "{first} {second}");
+    let cancelled = "SELECT count(*) FROM job_log WHERE kind = 'cancelled'";
+    assert_eq!(number(&database, cancelled).await, JOBS);
+    println!("passed over: {} and {}", first["passed_over"], second["passed_over"]);
+}
+
+#[tokio::test]
 async fn the_status_has_to_be_named_and_has_to_allow_it() {
     let database = TestDatabase::new().await;
     let room = &Room::on(&database).await;

@@ -14,6 +14,7 @@ mod hostile_queue;
 mod hostile_workers;
 mod kit;
 mod late;
+mod lists;
 mod lives;
 mod login;
 mod login_kit;

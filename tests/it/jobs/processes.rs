@@ -56,18 +56,22 @@ async fn two_processes_share_the_work_and_no_job_is_done_twice() {
 async fn a_worker_that_waits_at_one_process_gets_a_job_that_another_one_accepts() {
     let database = TestDatabase::new().await;
     let [one, two] = [Room::on(&database).await, Room::on(&database).await];
+    let mut latencies = Vec::new();
     for turn in 0..5 {
         let claim = json!({ "worker_id": "w", "job_type": "pdf", "wait_s": 20 });
-        let started = Instant::now();
-        let (claimed, submitted) = tokio::join!(two.ok("/api/jobs/claim", &claim), async {
+        let (claimed, (submitted, at)) = tokio::join!(two.ok("/api/jobs/claim", &claim), async {
             while two.started.queue.waiters().is_empty() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            one.submit(PDF).await.job
+            let at = Instant::now();
+            (one.submit(PDF).await.job, at)
         });
+        latencies.push(at.elapsed());
         assert_eq!(claimed["job"]["id"], submitted, "{turn}");
-        assert!(started.elapsed() < Duration::from_secs(10), "{turn}: {:?}", started.elapsed());
     }
+    latencies.sort_unstable();
+    // Without hints the next look finds the job: it comes once in a second.
+    assert!(latencies[2] < Duration::from_millis(400), "{latencies:?}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -13,8 +13,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, TimeDelta, Utc};
 use hmac::{Hmac, Mac as _};
-use quipu::base::WebhookKeys;
+use quipu::base::{Clock, SystemClock, WebhookKeys};
 use quipu::config::JobWebhook;
 use quipu::services::jobs::Secrets;
 use quipu::services::jobs::command::Change;
@@ -145,10 +146,26 @@ pub(super) fn named(name: &str, address: SocketAddr) -> JobWebhook {
 
 /// A room with these receivers.
 pub(super) async fn room(database: &TestDatabase, webhooks: &[JobWebhook]) -> Room {
-    let parts = Room::parts(&database.urls(), |settings| settings.webhooks = webhooks.to_vec());
+    room_at(database, webhooks, Arc::new(SystemClock)).await
+}
+
+/// The same with a clock of the test.
+pub(super) async fn room_at(database: &TestDatabase, webhooks: &[JobWebhook], clock: Arc<dyn Clock>) -> Room {
+    let mut parts = Room::parts(&database.urls(), |settings| settings.webhooks = webhooks.to_vec());
+    parts.clock = clock;
     let keys = WebhookKeys::parse(SECRET).unwrap();
     let external = Room::external(&parts, &Secrets { webhooks: Some(&keys), ..Secrets::default() });
     Room::open_with(parts, external).await
+}
+
+/// A clock that is late by so many seconds.
+#[derive(Debug)]
+pub(super) struct LateClock(pub(super) AtomicI64);
+
+impl Clock for LateClock {
+    fn now(&self) -> DateTime<Utc> {
+        SystemClock.now() - TimeDelta::seconds(self.0.load(Ordering::SeqCst))
+    }
 }
 
 /// A job of type `pdf` that was completed.

@@ -12,7 +12,7 @@ use quipu::store::owner;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::kit::{Room, number, problems};
+use super::kit::{Room, fence, number, problems};
 use crate::support::database::TestDatabase;
 use crate::support::instance::{quipu, signal, wait};
 use crate::support::proxy::eventually;
@@ -226,6 +226,21 @@ async fn the_command_of_a_cancelled_job_is_ended_and_the_worker_goes_on() {
     let two = submit(&room, &json!({})).await;
     processes(&file).await;
     assert_eq!(job(&room, two).await["status"], "running");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_gets_the_number_of_the_lease() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    let id = submit(&room, &json!({})).await;
+    let claimed = room.claim("other", 1, 60).await.remove(0);
+    // A lease that was given back counts here, though not as a failed attempt.
+    let release = Change::Release { fence: fence(&claimed, "other"), why: None };
+    room.change(id, release).await.unwrap();
+    let exec = "sh -c 'printf \"[%s, %s]\" {attempt} $QUIPU_JOB_ATTEMPT > {output}'";
+    let mut worker = Worker::start(room.address, exec, &["--until-idle"]);
+    assert_eq!(worker.ended(), Some(0), "{}", worker.text("err"));
+    assert_eq!(job(&room, id).await["result"], json!([2, 2]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -136,6 +136,7 @@ impl<'a> Place<'a> {
         let string = |value: &Value| value.as_str().map(str::to_owned);
         Claimed {
             job: answer["job"]["id"].as_i64().unwrap_or_default(),
+            attempt: answer["attempt"].as_i64().unwrap_or_default(),
             lease_token: string(&answer["lease_token"]).unwrap_or_default(),
             worker: self.shared.id.clone(),
             source_hash: string(&answer["job"]["source_hash"]).unwrap_or_default(),
@@ -302,7 +303,7 @@ impl<'a> Place<'a> {
         } else {
             metadata.clone()
         };
-        let attempt = job["attempts"].to_string();
+        let attempt = claimed.attempt.to_string();
         let shown = |path: &Path| path.display().to_string();
         let values = BTreeMap::from([
             ("input", shown(&input)),

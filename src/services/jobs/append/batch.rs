@@ -24,9 +24,9 @@ use crate::store::append::Client;
 /// Rounds after which a command whose step was always taken by others is given up.
 const ROUNDS_MAX: u32 = 8;
 
-/// Pause before the next round, times the number of rounds, when all candidates are about to be committed by
-/// others: another process, or an earlier attempt of this batch whose answer was lost.
-const HELD_UP: Duration = Duration::from_millis(5);
+/// Pause before the next round, times the number of rounds, when others are about to commit all candidates: another
+/// process, or an earlier attempt of this batch whose answer was lost.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(5);
 
 /// Candidates that a search reads ahead, of each type and priority, beyond those that are wanted.
 const READ_AHEAD: usize = 128;
@@ -41,13 +41,21 @@ struct Read {
     facts: HashMap<i64, JobFacts>,
 }
 
-/// What a round appends: steps, for each the command and whether it claims the next of the candidates.
+/// The command that a step belongs to: its index in the batch, and whether it claims the next of the candidates.
+#[derive(Debug, Clone, Copy)]
+struct StepOwner {
+    command: usize,
+    is_claim: bool,
+}
+
+/// What a round appends. Steps and their owners have the same indexes.
 struct Plan<'a> {
     steps: Vec<PlannedStep>,
-    of: Vec<(usize, bool)>,
+    step_owners: Vec<StepOwner>,
     candidates: Taken<'a>,
-    jobs: Vec<&'a Submission>,
-    jobs_of: Vec<usize>,
+    submissions: Vec<&'a Submission>,
+    /// Their commands.
+    submission_commands: Vec<usize>,
     lookups: Vec<(usize, i64, i32)>,
     claims: HashSet<uuid::Uuid>,
 }
@@ -56,10 +64,10 @@ impl<'a> Plan<'a> {
     fn new(queue: &'a Queue) -> Self {
         Self {
             steps: Vec::new(),
-            of: Vec::new(),
+            step_owners: Vec::new(),
             candidates: Taken::new(queue),
-            jobs: Vec::new(),
-            jobs_of: Vec::new(),
+            submissions: Vec::new(),
+            submission_commands: Vec::new(),
             lookups: Vec::new(),
             claims: HashSet::new(),
         }
@@ -76,10 +84,10 @@ pub(super) struct Batch<'a> {
     notices: Vec<ReadyNotice>,
     /// Candidates that were not tried: no slot was free, or another command of the batch changes the job.
     left: Taken<'a>,
-    /// Candidates that were tried in vain.
-    in_vain: Taken<'a>,
+    /// Candidates that were tried, and that others had changed.
+    conflicting: Taken<'a>,
     /// Whether a claim found only candidates that others are about to commit.
-    is_held_up: bool,
+    must_wait: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -92,8 +100,8 @@ impl<'a> Batch<'a> {
             answers,
             notices: Vec::new(),
             left: Taken::new(&journal.queue),
-            in_vain: Taken::new(&journal.queue),
-            is_held_up: false,
+            conflicting: Taken::new(&journal.queue),
+            must_wait: false,
         }
     }
 
@@ -101,7 +109,7 @@ impl<'a> Batch<'a> {
     pub(super) async fn run(mut self) -> Result<(Vec<JobAnswer>, Vec<ReadyNotice>), Error> {
         for round in 1..=ROUNDS_MAX {
             let open: Vec<usize> =
-                (0..self.commands.len()).filter(|place| self.answers[*place].is_none()).collect();
+                (0..self.commands.len()).filter(|index| self.answers[*index].is_none()).collect();
             if open.is_empty() {
                 break;
             }
@@ -113,32 +121,32 @@ impl<'a> Batch<'a> {
                 plan.lookups.iter().map(|(_, job, attempt)| (*job, *attempt)).collect();
             // Sent together: what a worker is told about its jobs never changes.
             let (stored, facts, outcomes) = tokio::try_join!(
-                append(self.client, &plan.steps, &plan.jobs),
+                append(self.client, &plan.steps, &plan.submissions),
                 rows::facts(self.client, &candidates),
                 rows::outcomes(self.client, &lookups),
             )?;
             read.facts = facts;
-            for (place, job, attempt) in &plan.lookups {
-                if let JobCommand::Change(change) = &self.commands[*place] {
-                    let told = repeated(&change.change, outcomes.get(&(*job, *attempt)));
-                    self.answers[*place] = Some(told.map_or_else(JobAnswer::Refused, JobAnswer::Settled));
+            for (index, job, attempt) in &plan.lookups {
+                if let JobCommand::Change(change) = &self.commands[*index] {
+                    let answer = repeated(&change.change, outcomes.get(&(*job, *attempt)));
+                    self.answers[*index] = Some(answer.map_or_else(JobAnswer::Refused, JobAnswer::Settled));
                 }
             }
             for job in stored.jobs {
-                if let Some(place) = plan.jobs_of.get(job.place) {
-                    self.submitted(*place, &job, stored.moment_us);
+                if let Some(index) = plan.submission_commands.get(job.place) {
+                    self.submitted(*index, &job, stored.moment_us);
                 }
             }
             let is_stored: HashSet<usize> = stored.steps.into_iter().collect();
             self.settle(plan, &read, &is_stored, stored.moment_us);
-            if std::mem::take(&mut self.is_held_up) {
-                sleep(HELD_UP * round).await;
-                self.in_vain.put_back();
+            if std::mem::take(&mut self.must_wait) {
+                sleep(CONFLICT_PAUSE * round).await;
+                self.conflicting.put_back();
             }
         }
         // Their steps may be free after all: another transaction was rolled back, or only the slot was taken.
         self.left.put_back();
-        self.in_vain.put_back();
+        self.conflicting.put_back();
         let given_up = |command: &JobCommand| match command {
             JobCommand::Claim(_) => JobAnswer::Claimed(Vec::new()),
             JobCommand::Submit(_) | JobCommand::Change(_) => JobAnswer::Contended,
@@ -150,7 +158,7 @@ impl<'a> Batch<'a> {
 
     /// Reads what the open commands need, in one round trip.
     async fn read(&self, open: &[usize]) -> Result<Read, Error> {
-        let commands = || open.iter().map(|place| &self.commands[*place]);
+        let commands = || open.iter().map(|index| &self.commands[*index]);
         let jobs: Vec<i64> = commands().filter_map(|command| Some(change_of(command)?.job)).collect();
         let claims: Vec<&Claim> = commands().filter_map(claim_of).collect();
         let workers: Vec<&str> = claims.iter().map(|claim| claim.worker.as_str()).collect();
@@ -186,27 +194,27 @@ impl<'a> Batch<'a> {
     /// Decides the open commands. Those that change nothing are answered.
     fn plan(&mut self, open: &[usize], read: &mut Read) -> Plan<'a> {
         let mut plan = Plan::new(&self.journal.queue);
-        for place in open {
-            match &self.commands[*place] {
+        for index in open {
+            match &self.commands[*index] {
                 JobCommand::Submit(submission) => {
-                    plan.jobs.push(submission);
-                    plan.jobs_of.push(*place);
+                    plan.submissions.push(submission);
+                    plan.submission_commands.push(*index);
                 }
-                JobCommand::Change(change) => self.plan_change(*place, change, read, &mut plan),
+                JobCommand::Change(change) => self.plan_change(*index, change, read, &mut plan),
                 JobCommand::Claim(_) => {}
             }
         }
         // Claims come last: a job that this batch changes is not claimed by it.
         let mut changed: HashSet<i64> = plan.steps.iter().map(|step| step.entry.job).collect();
-        for place in open {
-            if let JobCommand::Claim(claim) = &self.commands[*place] {
-                self.plan_claim(*place, claim, read, &mut changed, &mut plan);
+        for index in open {
+            if let JobCommand::Claim(claim) = &self.commands[*index] {
+                self.plan_claim(*index, claim, read, &mut changed, &mut plan);
             }
         }
         plan
     }
 
-    fn plan_change(&mut self, place: usize, change: &JobChange, read: &Read, plan: &mut Plan<'a>) {
+    fn plan_change(&mut self, index: usize, change: &JobChange, read: &Read, plan: &mut Plan<'a>) {
         let decision = match read.states.get(&change.job) {
             None => Decision::Refused(Refusal::Unknown),
             Some((state, now_us)) => decide(state, change, *now_us),
@@ -214,24 +222,24 @@ impl<'a> Batch<'a> {
         match decision {
             Decision::Append(entry) => {
                 plan.steps.push(PlannedStep { entry: *entry, slot: None });
-                plan.of.push((place, false));
+                plan.step_owners.push(StepOwner { command: index, is_claim: false });
             }
-            Decision::LookUp { attempt } => plan.lookups.push((place, change.job, attempt)),
-            Decision::Settled(settled) => self.answers[place] = Some(JobAnswer::Settled(settled)),
-            Decision::Refused(refusal) => self.answers[place] = Some(JobAnswer::Refused(refusal)),
+            Decision::LookUp { attempt } => plan.lookups.push((index, change.job, attempt)),
+            Decision::Settled(settled) => self.answers[index] = Some(JobAnswer::Settled(settled)),
+            Decision::Refused(refusal) => self.answers[index] = Some(JobAnswer::Refused(refusal)),
         }
     }
 
     fn plan_claim(
         &mut self,
-        place: usize,
+        index: usize,
         claim: &Claim,
         read: &mut Read,
         changed: &mut HashSet<i64>,
         plan: &mut Plan<'a>,
     ) {
         if let Some(earlier) = read.claimed.get(&claim.id) {
-            self.answers[place] = Some(earlier_answer(claim, earlier));
+            self.answers[index] = Some(earlier_answer(claim, earlier));
             return;
         }
         // A copy of a claim of this round waits for the next one, which sees what that claim has leased.
@@ -239,7 +247,7 @@ impl<'a> Batch<'a> {
             return;
         }
         if let Err(why) = may_claim(read.workers.get(&claim.worker), &claim.types) {
-            self.answers[place] = Some(JobAnswer::NotServed(why));
+            self.answers[index] = Some(JobAnswer::NotServed(why));
             return;
         }
         let is_open = |job_type: &&String| match self.journal.running_max.get(*job_type) {
@@ -257,23 +265,23 @@ impl<'a> Batch<'a> {
                 continue;
             }
             plan.steps.push(PlannedStep { entry: leased(claim, &candidate), slot });
-            plan.of.push((place, true));
+            plan.step_owners.push(StepOwner { command: index, is_claim: true });
             plan.candidates.push(candidate);
             planned += 1;
         }
         if planned > 0 {
             return;
         }
-        if self.in_vain.as_slice().is_empty() {
-            self.answers[place] = Some(JobAnswer::Claimed(Vec::new()));
+        if self.conflicting.as_slice().is_empty() {
+            self.answers[index] = Some(JobAnswer::Claimed(Vec::new()));
         } else {
-            self.is_held_up = true;
+            self.must_wait = true;
         }
     }
 
-    fn submitted(&mut self, place: usize, stored: &StoredJob, moment_us: i64) {
-        let JobCommand::Submit(submission) = &self.commands[place] else { return };
-        self.answers[place] = Some(match stored.status {
+    fn submitted(&mut self, index: usize, stored: &StoredJob, moment_us: i64) {
+        let JobCommand::Submit(submission) = &self.commands[index] else { return };
+        self.answers[index] = Some(match stored.status {
             None if stored.is_contended => JobAnswer::Contended,
             None => JobAnswer::UnknownDependency,
             Some(status) => {
@@ -291,10 +299,11 @@ impl<'a> Batch<'a> {
     /// dropped; a claim that got none is decided again.
     fn settle(&mut self, mut plan: Plan<'a>, read: &Read, is_stored: &HashSet<usize>, moment_us: i64) {
         let mut claimed: BTreeMap<usize, Vec<ClaimedJob>> = BTreeMap::new();
-        let (mut tried, mut in_vain) = (0_usize, 0_usize);
+        let (mut tried, mut conflicting) = (0_usize, 0_usize);
         let mut candidates = plan.candidates.hand_over().into_iter();
-        for (place, (step, (command, is_claim))) in plan.steps.into_iter().zip(plan.of).enumerate() {
-            let (entry, is_stored) = (step.entry, is_stored.contains(&place));
+        for (index, (step, owner)) in plan.steps.into_iter().zip(plan.step_owners).enumerate() {
+            let StepOwner { command, is_claim } = owner;
+            let (entry, is_stored) = (step.entry, is_stored.contains(&index));
             let expires_us = entry.lease.map(|(_, length_s)| moment_us + i64::from(length_s) * 1_000_000);
             if let Some(candidate) = is_claim.then(|| candidates.next()).flatten() {
                 tried += 1;
@@ -311,8 +320,8 @@ impl<'a> Batch<'a> {
                         leased_us: moment_us,
                     });
                 } else {
-                    in_vain += 1;
-                    self.in_vain.push(candidate);
+                    conflicting += 1;
+                    self.conflicting.push(candidate);
                 }
             } else if is_stored {
                 if let Some(after_us) = entry.ready_after_us {
@@ -333,10 +342,10 @@ impl<'a> Batch<'a> {
                 self.answers[command] = Some(JobAnswer::Claimed(jobs));
             }
         }
-        if in_vain * 2 > tried {
+        if conflicting * 2 > tried {
             self.journal.queue.index().forget_ahead();
         }
-        self.journal.metrics.claimed_in_vain(in_vain);
+        self.journal.metrics.claims_conflicted(conflicting);
     }
 
     fn became_ready(&mut self, job_type: &str, priority: i16, ready_us: i64, jobs: usize) {

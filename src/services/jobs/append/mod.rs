@@ -46,24 +46,12 @@ use super::metrics::JobMetrics;
 use crate::store::append::{Client, Journal};
 use crate::store::{Error, Hints};
 
-/// Most weight in one transaction. A command weighs 1, a claim 1 for each job, and a submission or result 1
-/// more for each 4 KiB of its data.
+/// Most weight in one transaction. A command weighs 1, a claim 1 for each job, and a submission or change 1 more
+/// for each 4 KiB of its metadata, result, context or progress, so that a batch has at most 4 MiB of them.
 const BATCH_WEIGHT_MAX: usize = 1_024;
 
-/// 1, and 1 more for each 4 KiB of the value as text.
-fn weight_of(value: Option<&Value>) -> usize {
-    1 + value.map_or(0, |value| value.to_string().len() / 4_096)
-}
-
-/// The progress, result or context that a change brings.
-fn detail(change: &Change) -> Option<&Value> {
-    match change {
-        Change::Heartbeat { progress, .. } => progress.as_ref(),
-        Change::Complete { result, .. } => result.as_ref(),
-        Change::Fail { context, .. } => context.as_ref(),
-        _ => None,
-    }
-}
+/// Bytes of JSON that weigh as much as one command.
+const WEIGHED_BYTES: usize = 4_096;
 
 /// The answer to a command, given after the commit.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,10 +113,13 @@ impl Journal for JobJournal {
 
     fn weight(command: &JobCommand) -> usize {
         match command {
-            // Tags and metadata are bounded; metadata is by far the larger.
-            JobCommand::Submit(submission) => weight_of(submission.metadata.as_ref()),
+            JobCommand::Submit(submission) => {
+                // Tags and metadata are bounded; metadata is by far the larger.
+                let bytes = submission.metadata.as_ref().map_or(0, |metadata| metadata.to_string().len());
+                1 + bytes / WEIGHED_BYTES
+            }
             JobCommand::Claim(claim) => claim.count.max(1),
-            JobCommand::Change(change) => weight_of(detail(&change.change)),
+            JobCommand::Change(change) => 1 + change.detail_bytes / WEIGHED_BYTES,
         }
     }
 
@@ -177,17 +168,32 @@ impl Journal for JobJournal {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
-    use crate::services::jobs::command::{Fence, JobChange};
+    use crate::services::jobs::command::{Change, Fence, JobChange};
 
     #[test]
-    fn a_change_weighs_by_what_it_brings() {
-        let brought = |bytes: usize| Some(Value::from("x".repeat(bytes)));
+    fn a_batch_of_the_largest_details_has_at_most_four_mebibytes() {
         let weight =
             |change| JobJournal::weight(&JobCommand::Change(Box::new(JobChange::new(1, change, "w"))));
-        let fence = Fence::default();
-        assert_eq!(weight(Change::Complete { fence: fence.clone(), result: None }), 1);
-        assert_eq!(weight(Change::Complete { fence: fence.clone(), result: brought(40_960) }), 11);
-        assert_eq!(weight(Change::Heartbeat { fence, lease_s: None, progress: brought(8_192) }), 3);
+        let largest = || Some(json!("x".repeat(262_142)));
+        let fence = Fence::default;
+        let complete = |result: Option<Value>| Change::Complete { fence: fence(), result };
+        let fail = |context| Change::Fail {
+            fence: fence(),
+            error: String::new(),
+            context,
+            jitter: 0.0,
+            is_final: false,
+        };
+        let beat = |progress| Change::Heartbeat { fence: fence(), lease_s: None, progress };
+        for change in [complete(largest()), fail(largest()), beat(largest())] {
+            let batch = BATCH_WEIGHT_MAX / weight(change);
+            assert!(batch * 262_144 <= 4 << 20, "{batch} in a batch");
+        }
+        for change in [complete(None), fail(None), beat(None), complete(Some(json!({ "pages": 9 })))] {
+            assert_eq!(weight(change), 1);
+        }
     }
 }

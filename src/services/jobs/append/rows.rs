@@ -16,7 +16,7 @@ use crate::store::append::Client;
 
 const STATES: &str = "-- job_states
     SELECT job, step, kind, type, status, priority, attempt, failures, attempts_max, worker, claim, lease_s, expires_us, ready_us,
-           logged_us, now_us FROM quipu_job_states($1)";
+           run_at_us, is_blocked, logged_us, now_us FROM quipu_job_states($1)";
 
 const OUTCOMES: &str =
     "-- job_outcomes\nSELECT job, attempt, kind, status, worker FROM quipu_job_outcomes($1, $2)";
@@ -69,10 +69,12 @@ fn state(row: &Row) -> Result<(i64, (JobState, i64)), Error> {
         worker: row.get(9),
         lease: lease.map(|((claim, length_s), expires_us)| Lease { claim, length_s, expires_us }),
         ready_us: row.get(13),
-        logged_us: row.get(14),
+        run_at_us: row.get(14),
+        is_blocked: row.get(15),
+        logged_us: row.get(16),
         is_just_leased: row.get::<_, &str>(2) == Kind::Leased.as_str(),
     };
-    Ok((job, (state, row.get(15))))
+    Ok((job, (state, row.get(17))))
 }
 
 /// How attempts ended, by job and attempt.

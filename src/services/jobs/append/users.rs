@@ -12,7 +12,7 @@ use crate::store::{Error, Pools};
 /// Sessions of one person; a further one ends the oldest.
 const SESSIONS_MAX: i32 = 32;
 
-/// Browsers on their way to the provider at the same time: anyone can begin a login.
+/// Browsers on their way to the provider at the same time: a login begins without a credential.
 const LOGINS_MAX: i32 = 10_000;
 
 /// Time for a login, seconds.

@@ -1,7 +1,7 @@
 //! Workers of this process that wait for jobs.
 //!
-//! A worker whose claim found nothing waits for its types. Each job that becomes ready wakes one worker; who is
-//! woken in vain waits again. Wake-ups only save time: every waiting worker also claims again after a while.
+//! A worker whose claim found nothing waits for its types. Each job that becomes ready wakes one worker; a
+//! worker that is woken without getting a job waits again. Wake-ups only save time: every waiting worker also claims again after a while.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -5,21 +5,21 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, Mac as _};
+use hmac::Mac as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sha2::Sha256;
 use thiserror::Error;
 use uuid::Uuid;
 
 use super::LeaseKey;
+use super::lease_token::hmac;
 
 /// Longest sealed text, bytes: the longest that this server makes is shorter.
 const SEALED_BYTES_MAX: usize = 4_096;
 
 /// A text that can be sealed.
 pub trait Sealed: Serialize + DeserializeOwned {
-    /// First input of the HMAC, so that a seal made for one purpose is none for another.
+    /// First input of the HMAC, so that a seal for one purpose is not accepted for another.
     const PURPOSE: &'static [u8];
     /// From this time on it is refused, seconds since 1970.
     fn expires(&self) -> i64;
@@ -159,13 +159,6 @@ pub fn unseal<T: Sealed>(key: &LeaseKey, text: &str, now: i64) -> Result<T, Seal
     hmac(key, T::PURPOSE, &json).verify_slice(&code).map_err(|_| SealError::Foreign)?;
     let content: T = serde_json::from_slice(&json).map_err(|_| SealError::Foreign)?;
     if content.expires() <= now { Err(SealError::Expired) } else { Ok(content) }
-}
-
-fn hmac(key: &LeaseKey, purpose: &[u8], json: &[u8]) -> Hmac<Sha256> {
-    let mut hmac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
-    hmac.update(purpose);
-    hmac.update(json);
-    hmac
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! | status | entered by | left by |
 //! |---|---|---|
-//! | waiting | submission of a job that depends on others | unblocked; cancelled |
+//! | waiting | submission of a job that depends on others; retried while they are not completed | unblocked; cancelled |
 //! | pending | submission, unblocked, released, retried, expired with attempts left | leased; cancelled |
 //! | running | leased | completed, failed, released, expired, cancelled |
 //! | failed | failed with attempts left | leased after the pause; retried; cancelled |
@@ -24,6 +24,7 @@ mod login;
 mod object_key;
 mod ready_index;
 mod recurrence;
+mod snapshot;
 mod stream_cursor;
 mod submission;
 mod transition;
@@ -42,12 +43,13 @@ pub use lease_token::{LeaseKey, LeaseTokenError, lease_token, read_lease_token};
 pub use login::{Admission, GroupRules, admit, local_path, user_label};
 pub use object_key::{OUTPUT_NAME, ObjectKey};
 pub use ready_index::{Candidate, PRIORITIES, ReadyIndex, Search};
-pub use recurrence::{CronError, SCHEDULES_MAX, check_cron, last_due};
+pub use recurrence::{CronError, SCHEDULES_MAX, check_cron, due_times};
+pub use snapshot::{Window, window};
 pub use stream_cursor::{NotACursor, StreamCursor};
 pub use submission::{
     ATTEMPTS_MAX, DEPENDS_ON_MAX, SubmissionError, SubmissionFields, TYPE_BYTES_MAX, WEBHOOK, check_detail,
     check_not_reserved, check_submission, check_text, scheduled_key, unique_key,
 };
 pub use transition::{Decision, Refusal, Settled, decide, repeated};
-pub use webhook::{Answer, Receiver, WebhookTask, Window, body_of, signature, webhook_type, window};
+pub use webhook::{Answer, Receiver, WebhookTask, body_of, signature, webhook_type};
 pub use worker::{WORKERS_MAX, WorkerRefusal, change_worker, is_new_beat};

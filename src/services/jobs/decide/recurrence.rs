@@ -15,6 +15,10 @@ const CRON_BYTES_MAX: usize = 128;
 /// How far back a missed time is looked for. A schedule that was last due longer ago is not made up for.
 const MISSED_MAX: TimeDelta = TimeDelta::days(1);
 
+/// Longest time since the last recorded look of which all times are made up for: looks are recorded every 20 s, and
+/// another process takes over within 15 s from one that was killed. After a longer one, only the newest time is.
+const INTERRUPTION_MAX: TimeDelta = TimeDelta::minutes(1);
+
 /// Why a cron expression is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("not a cron expression of five or six fields, such as `30 4 * * 1`: {0}")]
@@ -28,20 +32,35 @@ pub fn check_cron(expression: &str) -> Result<(), CronError> {
     parse(expression).map(|_| ())
 }
 
-/// The newest time at which the schedule was due, up to `now` and after `since`, at which it came into force.
-/// Times in UTC. Of several times that were missed, only the newest is made up for, and only within a day.
+/// The times at which the schedule was due, up to `now`, the oldest first: after `since`, at which it came into
+/// force, and after `looked`, up to which its jobs were submitted, if that is known. After an interruption of more
+/// than a minute, only the newest, if it is less than a day ago. Times in UTC.
 ///
 /// # Errors
 /// When the expression is not one.
-pub fn last_due(
+pub fn due_times(
     expression: &str,
     since: DateTime<Utc>,
+    looked: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
-) -> Result<Option<DateTime<Utc>>, CronError> {
+) -> Result<Vec<DateTime<Utc>>, CronError> {
     let cron = parse(expression)?;
+    let is_interrupted = looked.is_none_or(|looked| now - looked > INTERRUPTION_MAX);
+    let mut times = Vec::new();
     // An expression that matches no time of the last years gives an error.
-    let Ok(due) = cron.find_previous_occurrence(&now, true) else { return Ok(None) };
-    Ok((due > since && now - due <= MISSED_MAX).then_some(due))
+    let mut found = cron.find_previous_occurrence(&now, true);
+    while let Ok(due) = found {
+        if due <= since || looked.is_some_and(|looked| due <= looked) || now - due > MISSED_MAX {
+            break;
+        }
+        times.push(due);
+        if is_interrupted {
+            break;
+        }
+        found = cron.find_previous_occurrence(&due, false);
+    }
+    times.reverse();
+    Ok(times)
 }
 
 fn parse(expression: &str) -> Result<Cron, CronError> {
@@ -61,20 +80,38 @@ mod tests {
 
     #[test]
     fn the_newest_due_time_counts_and_older_missed_ones_do_not() {
-        let due = |since: &str, now: &str| last_due("0 * * * *", at(since), at(now)).unwrap();
-        let hour = Some(at("2025-06-01T12:00:00Z"));
+        let due = |since: &str, now: &str| due_times("0 * * * *", at(since), None, at(now)).unwrap();
+        let hour = [at("2025-06-01T12:00:00Z")];
         assert_eq!(due("2025-05-01T00:00:00Z", "2025-06-01T12:00:00Z"), hour);
         assert_eq!(due("2025-05-01T00:00:00Z", "2025-06-01T12:59:59Z"), hour);
         // It came into force after the last full hour.
-        assert_eq!(due("2025-06-01T12:00:00Z", "2025-06-01T12:59:59Z"), None);
-        let yearly = last_due("0 0 1 1 *", at("2020-01-01T00:00:00Z"), at("2025-06-01T00:00:00Z"));
-        assert_eq!(yearly, Ok(None), "missed by more than a day");
+        assert!(due("2025-06-01T12:00:00Z", "2025-06-01T12:59:59Z").is_empty());
+        let yearly = due_times("0 0 1 1 *", at("2020-01-01T00:00:00Z"), None, at("2025-06-01T00:00:00Z"));
+        assert_eq!(yearly, Ok(Vec::new()), "missed by more than a day");
+    }
+
+    #[test]
+    fn no_time_is_left_out_between_two_looks() {
+        let due = |since: &str, looked: &str, now: &str| {
+            due_times("* * * * * *", at(since), Some(at(looked)), at(now)).unwrap()
+        };
+        let day = "2025-06-01T00:00:00Z";
+        let [first, second, third] =
+            ["2025-06-01T12:00:01Z", "2025-06-01T12:00:02Z", "2025-06-01T12:00:03Z"].map(at);
+        assert_eq!(due(day, "2025-06-01T12:00:00Z", "2025-06-01T12:00:03Z"), [first, second, third]);
+        assert!(due(day, "2025-06-01T12:00:03Z", "2025-06-01T12:00:03Z").is_empty());
+        assert_eq!(
+            due("2025-06-01T12:00:01.5Z", "2025-06-01T12:00:00Z", "2025-06-01T12:00:03Z"),
+            [second, third]
+        );
+        assert_eq!(due(day, "2025-06-01T11:59:03Z", "2025-06-01T12:00:03Z").len(), 60);
+        assert_eq!(due(day, "2025-06-01T11:59:02Z", "2025-06-01T12:00:03Z"), [third]);
     }
 
     #[test]
     fn seconds_are_a_sixth_field() {
-        let due = last_due("*/10 * * * * *", at("2025-06-01T00:00:00Z"), at("2025-06-01T12:00:09Z")).unwrap();
-        assert_eq!(due, Some(at("2025-06-01T12:00:00Z")));
+        let due = due_times("*/10 * * * * *", at("2025-06-01T00:00:00Z"), None, at("2025-06-01T12:00:09Z"));
+        assert_eq!(due, Ok(vec![at("2025-06-01T12:00:00Z")]));
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl Refusal {
 /// 1970.
 ///
 /// A lease counts until its expiry is recorded, not until its time is over: a worker that answers late but
-/// before anyone else has the job does no harm.
+/// before another one has the job does no harm.
 #[must_use]
 pub fn decide(state: &JobState, change: &JobChange, now_us: i64) -> Decision {
     let decision = decide_from_any(state, change, now_us);
@@ -145,11 +145,11 @@ fn decide_from_any(state: &JobState, change: &JobChange, now_us: i64) -> Decisio
             })
         }),
         Change::Cancel { why } => match state.status {
-            Status::Pending | Status::Waiting | Status::Running | Status::Failed => {
+            status if Status::CANCELLABLE.contains(&status) => {
                 append(Entry { why: why.clone(), ..entry(Kind::Cancelled, Status::Cancelled) })
             }
             Status::Cancelled => settled(state.status, None, true),
-            status @ (Status::Completed | Status::Dead) => refused("cancelled", status),
+            status => refused("cancelled", status),
         },
         Change::Reprioritize { priority } => match state.status {
             status @ (Status::Completed | Status::Dead | Status::Cancelled) => {
@@ -169,15 +169,19 @@ fn decide_from_any(state: &JobState, change: &JobChange, now_us: i64) -> Decisio
             }),
         },
         Change::Retry { resets_failures, priority, why } => match state.status {
-            Status::Failed | Status::Dead | Status::Cancelled => append(Entry {
-                priority: priority.unwrap_or(state.priority),
-                failures: if *resets_failures { 0 } else { state.failures },
-                ready_after_us: Some(0),
-                why: why.clone(),
-                ..entry(Kind::Retried, Status::Pending)
-            }),
-            Status::Pending => settled(state.status, None, true),
-            status @ (Status::Running | Status::Waiting | Status::Completed) => refused("retried", status),
+            status if Status::RETRIABLE.contains(&status) => {
+                // The pause after a failure is over; the conditions of the submission still hold.
+                let status = if state.is_blocked { Status::Waiting } else { Status::Pending };
+                append(Entry {
+                    priority: priority.unwrap_or(state.priority),
+                    failures: if *resets_failures { 0 } else { state.failures },
+                    ready_after_us: (status == Status::Pending).then(|| (state.run_at_us - now_us).max(0)),
+                    why: why.clone(),
+                    ..entry(Kind::Retried, status)
+                })
+            }
+            Status::Pending | Status::Waiting => settled(state.status, None, true),
+            status => refused("retried", status),
         },
         Change::Expire => match &state.lease {
             Some(lease) if lease.expires_us <= now_us => {
@@ -193,7 +197,7 @@ fn decide_from_any(state: &JobState, change: &JobChange, now_us: i64) -> Decisio
         },
         Change::Unblock => match state.status {
             Status::Waiting => append(Entry {
-                ready_after_us: Some(ready_after(state, now_us).max(0)),
+                ready_after_us: Some((state.run_at_us - now_us).max(0)),
                 ..entry(Kind::Unblocked, Status::Pending)
             }),
             status => settled(status, None, true),

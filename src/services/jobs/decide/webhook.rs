@@ -1,5 +1,5 @@
-//! Webhooks: who is told of which ends of jobs, with what, signed how (Standard Webhooks 1.0.0), and what an answer
-//! means.
+//! Webhooks: receivers and the ends of jobs of which they are told, the content, the signature (Standard Webhooks
+//! 1.0.0), and what an answer means.
 //!
 //! A webhook is a job of the type `quipu.webhook.NAME`. It names the entry that it tells of; the URL comes from the
 //! settings and the content from the journal, so that a job that was forged can at most repeat a webhook.
@@ -22,9 +22,6 @@ use crate::services::jobs::event::{EndFacts, JobEnd, Status};
 
 /// Priority of webhooks.
 const PRIORITY: i16 = 3;
-
-/// Most transactions that a reader of the journal covers at once.
-const TRANSACTIONS_MAX: u64 = 1_000;
 
 /// The type of the webhooks for the receiver with this name. Each receiver has a queue of its own, so that one that
 /// does not answer delays no other.
@@ -49,7 +46,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Whether it is told of this end. Of webhooks it never is.
+    /// Whether it is told of this end. Never of the end of a webhook.
     #[must_use]
     pub fn wants(&self, end: &JobEnd) -> bool {
         !is_reserved(&end.job_type)
@@ -62,7 +59,7 @@ impl Receiver {
     #[must_use]
     pub fn submission(&self, end: &JobEnd, id: Uuid) -> Submission {
         let job_type = webhook_type(&self.name);
-        // Of the kind of key that has the type in it: no other submitter can take it first.
+        // The key contains the reserved type, so no client can submit a job with it.
         let unique_key = unique_key(&job_type, Some(&format!("{} {}", end.job, end.step)), None);
         Submission {
             number: 0,
@@ -173,33 +170,6 @@ impl Answer {
     }
 }
 
-/// How far a reader of the journal goes in one turn.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Window {
-    /// The snapshot up to which it reads.
-    pub until: String,
-    /// Whether it spans so many transactions that the reader should record its place.
-    pub is_wide: bool,
-    /// Whether there is more behind it.
-    pub is_behind: bool,
-}
-
-/// The window from the snapshot `last` towards the snapshot `this`, both as PostgreSQL writes them
-/// (`xmin:xmax:in progress`). `None` if `last` is not of this database cluster, or no snapshot.
-#[must_use]
-pub fn window(last: &str, this: &str) -> Option<Window> {
-    let number = |snapshot: &str, place| snapshot.split(':').nth(place)?.parse::<u64>().ok();
-    let (from, ended, newest) = (number(last, 1)?, number(this, 0)?, number(this, 1)?);
-    if from > newest {
-        return None;
-    }
-    // Every transaction below `ended` is over, so a snapshot that ends there can be made up.
-    let part = from.saturating_add(TRANSACTIONS_MAX);
-    let is_behind = part < ended;
-    let until = if is_behind { format!("{part}:{part}:") } else { this.to_owned() };
-    Some(Window { until, is_wide: newest - from >= TRANSACTIONS_MAX, is_behind })
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
@@ -284,7 +254,6 @@ mod tests {
             },
         });
         assert_eq!(serde_json::from_str::<Value>(&body_of(&facts)).unwrap(), expected);
-        assert_eq!(body_of(&facts), body_of(&facts.clone()));
     }
 
     #[test]
@@ -304,18 +273,5 @@ mod tests {
             refused,
         ];
         assert_eq!(answers, expected);
-    }
-
-    #[test]
-    fn a_reader_that_is_far_behind_goes_on_in_parts() {
-        let told = |last, this| window(last, this).map(|w| (w.until, w.is_wide, w.is_behind));
-        assert_eq!(told("10:20:", "15:30:15"), Some(("15:30:15".to_owned(), false, false)));
-        assert_eq!(told("10:20:12", "5000:5100:"), Some(("1020:1020:".to_owned(), true, true)));
-        assert_eq!(told("10:20:", "1020:1020:"), Some(("1020:1020:".to_owned(), true, false)));
-        // A transaction that is not over keeps the window whole, and wide.
-        assert_eq!(told("10:20:", "30:2000:30"), Some(("30:2000:30".to_owned(), true, false)));
-        // Those of another cluster, or of before a restore.
-        assert_eq!(told("10:200:", "15:30:15"), None);
-        assert_eq!(told("x", "15:30:15"), None);
     }
 }

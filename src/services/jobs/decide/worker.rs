@@ -173,11 +173,23 @@ mod tests {
     }
 
     #[test]
-    fn a_draining_worker_stays_so_until_it_registers_again() {
-        use WorkerEvent::{Draining, Lost, Registered, Resumed, Returned, Suspended};
+    fn a_draining_worker_stays_so_until_it_unregisters_or_registers_again() {
+        use WorkerEvent::{Draining, Lost, Registered, Resumed, Returned, Unregistered};
         assert_eq!(status(&[Registered, Draining, Lost, Returned]), (WorkerStatus::Draining, true));
+        assert_eq!(status(&[Registered, Draining, Unregistered]), (WorkerStatus::Offline, true));
         assert_eq!(status(&[Registered, Draining, Registered]), (WorkerStatus::Online, true));
+        assert_eq!(status(&[Registered, Draining, Resumed]), (WorkerStatus::Online, true));
+    }
+
+    #[test]
+    fn a_suspended_worker_stays_so_until_it_is_resumed() {
+        use WorkerEvent::{Lost, Registered, Resumed, Returned, Suspended, Unregistered};
+        let suspended = (WorkerStatus::Suspended, true);
+        assert_eq!(status(&[Registered, Suspended, Registered]), suspended);
+        assert_eq!(status(&[Registered, Suspended, Unregistered, Returned]), suspended);
+        assert_eq!(status(&[Registered, Suspended, Unregistered, Registered, Lost, Returned]), suspended);
         assert_eq!(status(&[Registered, Suspended, Resumed]), (WorkerStatus::Online, true));
+        assert_eq!(status(&[Registered, Suspended, Registered, Resumed]), (WorkerStatus::Online, true));
     }
 
     #[test]

@@ -30,6 +30,12 @@ pub(super) fn draw(prefix: &str) -> String {
     format!("{prefix}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
 }
 
+/// A new API token. It begins as those of BlobForge.
+#[must_use]
+pub fn draw_token() -> String {
+    draw("bf_")
+}
+
 /// A credential that was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Credential {

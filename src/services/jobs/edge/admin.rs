@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::JobsState;
-use super::access::{Body, Client, draw, hash};
+use super::access::{Body, Client, draw, draw_token, hash};
 use super::limits::{NAME_BYTES_MAX, TOKEN_DAYS_MAX};
 use super::refusal::Refused;
 use super::shapes::{list_or_null, token_json};
@@ -136,7 +136,7 @@ impl JobsState {
         fields: TokenFields,
     ) -> Result<(i64, String), Refused> {
         fields.check()?;
-        let token = draw("bf_");
+        let token = draw_token();
         let new = NewCredential {
             sha256: hash(&token),
             name: fields.name,

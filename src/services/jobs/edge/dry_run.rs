@@ -156,6 +156,8 @@ mod tests {
             worker: Some("w".to_owned()),
             lease: Some(Lease { claim: LEASE.claim, length_s: 60, expires_us: 60_000_000 }),
             ready_us: None,
+            run_at_us: 0,
+            is_blocked: false,
             logged_us: 0,
             is_just_leased: true,
         };

@@ -21,13 +21,7 @@ use crate::services::jobs::read;
 /// Jobs that a preview names.
 pub(super) const PREVIEWED: usize = 10;
 
-/// The statuses of jobs that can be retried.
-pub(super) const RETRIED: [Status; 3] = [Status::Failed, Status::Dead, Status::Cancelled];
-
-/// The statuses of jobs that can be cancelled.
-pub(super) const CANCELLED: [Status; 4] = [Status::Pending, Status::Waiting, Status::Failed, Status::Running];
-
-/// The status by which jobs are chosen. It has to be named: a job that is retried or cancelled by mistake stays so.
+/// The status by which jobs are chosen. It has to be named, since no request undoes a change of all jobs.
 pub(super) fn chosen(word: &str, allowed: &[Status]) -> Result<Status, Refused> {
     let words = || allowed.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(", ");
     let chosen = Status::parse(word).filter(|status| allowed.contains(status));
@@ -42,7 +36,7 @@ pub(super) struct Choice<'a> {
     /// Only jobs with lower numbers.
     pub(super) before: Option<i64>,
     /// Most jobs.
-    pub(super) most: i32,
+    pub(super) most: u16,
 }
 
 /// The jobs of a choice.
@@ -56,8 +50,9 @@ pub(super) struct Found {
 /// What became of them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Changed {
+    /// Jobs that this request changed.
     pub(super) changed: usize,
-    /// Jobs that had another status by the time of their change, and were left as they were.
+    /// The others: another request changed them first.
     pub(super) passed_over: usize,
 }
 
@@ -78,9 +73,9 @@ pub(super) struct ManyBody {
 }
 
 impl ManyBody {
-    pub(super) fn most(&self) -> Result<i32, Refused> {
+    pub(super) fn most(&self) -> Result<u16, Refused> {
         let Some(limit) = self.limit else { return Ok(CHANGED_MAX) };
-        let small = i32::try_from(limit).ok().filter(|limit| (1..=CHANGED_MAX).contains(limit));
+        let small = u16::try_from(limit).ok().filter(|limit| (1..=CHANGED_MAX).contains(limit));
         small.ok_or_else(|| Refused::field("limit", format!("must be between 1 and {CHANGED_MAX}")))
     }
 }
@@ -96,7 +91,7 @@ pub(super) async fn retry_all(
             priority: checked(body.priority)?,
             why: body.why.as_deref().map(cut),
         };
-        change_all(&state, &client, &body, &RETRIED, change).await
+        change_all(&state, &client, &body, Status::RETRIABLE, change).await
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
 }
@@ -108,7 +103,7 @@ pub(super) async fn cancel_all(
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
         let change = Change::Cancel { why: body.why.as_deref().map(cut) };
-        change_all(&state, &client, &body, &CANCELLED, change).await
+        change_all(&state, &client, &body, Status::CANCELLABLE, change).await
     };
     answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
 }
@@ -142,9 +137,9 @@ impl JobsState {
         let Choice { status, job_type, before, most } = choice;
         let filter = read::JobFilter { status: Some(status.as_str()), job_type, before };
         // One more, to know whether more are left.
-        let mut jobs = read::job_numbers(&self.parts().pools.session, filter, 0, most + 1).await?;
-        let has_more = i64::try_from(jobs.len()).is_ok_and(|found| found > i64::from(most));
-        jobs.truncate(usize::try_from(most).expect("most is positive"));
+        let mut jobs = read::job_numbers(&self.parts().pools.session, filter, 0, i32::from(most) + 1).await?;
+        let has_more = jobs.len() > usize::from(most);
+        jobs.truncate(most.into());
         Ok(Found { jobs, has_more })
     }
 
@@ -162,7 +157,8 @@ impl JobsState {
                 let change = JobChange::new(job, change.clone(), actor.clone()).only_from(status);
                 async move {
                     match self.commit(change).await {
-                        Ok(_) => Ok(true),
+                        // A repeated change was made by another request.
+                        Ok(settled) => Ok(!settled.is_repeated),
                         // It has moved on since it was listed.
                         Err(
                             Refused::Change(Refusal::MovedOn(_) | Refusal::Status { .. })

@@ -43,7 +43,7 @@ use crate::lifecycle::{HealthRegistry, Lifecycle};
 use crate::store::Pools;
 use crate::store::append::Writer;
 
-pub use access::hash;
+pub use access::{draw_token, hash};
 pub use files::{MULTIPART_TIME, Storage};
 pub use login::Login;
 

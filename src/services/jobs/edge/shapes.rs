@@ -86,8 +86,7 @@ struct ImportedJson<'a> {
 impl<'a> JobJson<'a> {
     /// A job with its present state.
     pub(super) fn of(view: &'a JobView) -> Self {
-        let is = |status: Status| view.status == status.as_str();
-        let is_worked = is(Status::Running) || is(Status::Completed);
+        let is_worked = view.is(&[Status::Running, Status::Completed]);
         // What happened here comes before what another queue said.
         let imported = view.imported.as_deref().and_then(|facts| serde_json::from_str(facts).ok());
         let imported: ImportedJson<'a> = imported.unwrap_or_default();
@@ -102,7 +101,7 @@ impl<'a> JobJson<'a> {
             worker_id: view.worker.as_deref().filter(|_| is_worked),
             started_at: view.started_at.or(imported.started_at),
             completed_at: view.completed_at.or(imported.completed_at),
-            attempts: view.failures + i32::from(is_worked),
+            attempts: view.attempts(),
             max_attempts: view.attempts_max,
             last_error: view.last_error.as_deref(),
             tags: view.tags.as_deref().and_then(raw),
@@ -112,7 +111,7 @@ impl<'a> JobJson<'a> {
             updated_at: view.updated_at,
             run_at: view.ready_at.filter(|at| *at > view.updated_at),
             lease_expires_at: view.expires_at,
-            progress: view.progress.as_deref().filter(|_| is(Status::Running)).and_then(raw),
+            progress: view.progress.as_deref().filter(|_| view.is(&[Status::Running])).and_then(raw),
             depends_on: view.depends_on.as_deref(),
             left_out: &view.left_out,
         }
@@ -160,6 +159,7 @@ pub(super) fn claimed_json(job: &ClaimedJob, worker: &str, key: &LeaseKey) -> Me
     let lease = FencedLease { attempt: job.attempt, claim: job.lease.claim };
     Members::from([
         ("job", member(&JobJson::leased(job, worker))),
+        ("attempt", member(&job.attempt)),
         ("lease_token", member(&lease_token(key, job.facts.job, lease))),
         ("lease_expires_at", member(&at(job.lease.expires_us))),
         ("lease_seconds", member(&job.lease.length_s)),

@@ -163,7 +163,21 @@ pub(super) struct ListQuery {
     r#type: Option<String>,
     limit: Option<String>,
     offset: Option<String>,
+    order: Option<String>,
     before: Option<i64>,
+}
+
+impl ListQuery {
+    /// Below which number the list begins, if it is by number: with `before`, or with `order=newest`.
+    fn before(&self) -> Result<Option<i64>, Refused> {
+        match (self.order.as_deref().and_then(given), self.before) {
+            (Some("newest"), before) => Ok(before.or(Some(i64::MAX))),
+            (None, before) => Ok(before),
+            (Some("priority"), None) => Ok(None),
+            (Some("priority"), Some(_)) => Err(Refused::field("order", "is `newest` with `before`")),
+            (Some(_), _) => Err(Refused::field("order", "is none of priority, newest")),
+        }
+    }
 }
 
 pub(super) async fn list(
@@ -185,9 +199,12 @@ pub(super) async fn list(
         let limit = number(&query.limit).filter(|n| (1..=PAGE_MAX).contains(n)).unwrap_or(PAGE_DEFAULT);
         let offset = number(&query.offset).filter(|n| *n >= 0).unwrap_or(0);
         if offset > OFFSET_MAX {
-            return Err(Refused::field("offset", format!("is more than {OFFSET_MAX}: use `before`")));
+            return Err(Refused::field(
+                "offset",
+                format!("is more than {OFFSET_MAX}: use `order=newest` and `before`"),
+            ));
         }
-        let filter = read::JobFilter { status, job_type, before: query.before };
+        let filter = read::JobFilter { status, job_type, before: query.before()? };
         let pool = &state.parts().pools.session;
         let total = read::total(pool, status, job_type).await?;
         // Without a look at the totals, the search for jobs of a type that has none reads all jobs.

@@ -211,6 +211,7 @@ pub(super) async fn fail(
     let answer = async {
         let job = number(&id)?;
         if body.error.is_empty() {
+            // The field and the words of the original.
             return Err(Refused::field("worker_id", "and error are required"));
         }
         let fence = state.fence_of(&client, job, &body).await?;

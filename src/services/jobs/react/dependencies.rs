@@ -7,10 +7,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::turn::Turn;
+use super::loop_lease::LoopLease;
 use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::jobs::append::{JobJournal, move_cursor, read_cursor, unblocked_jobs};
 use crate::services::jobs::command::{Change, JobChange, JobCommand};
+use crate::services::jobs::decide::window;
 use crate::store::append::Writer;
 use crate::store::lease::Leases;
 use crate::store::{Error, Pools};
@@ -31,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Dependencies {
     pools: Pools,
-    turn: Turn,
+    lease: LoopLease,
     jobs: Writer<JobJournal>,
 }
 
@@ -39,7 +40,7 @@ impl Dependencies {
     /// A loop that has not begun.
     #[must_use]
     pub fn new(pools: Pools, leases: Leases, jobs: Writer<JobJournal>) -> Self {
-        Self { pools, turn: Turn::new(leases, "jobs/dependencies"), jobs }
+        Self { pools, lease: LoopLease::new(leases, "jobs/dependencies"), jobs }
     }
 }
 
@@ -51,7 +52,7 @@ impl Service for Dependencies {
     }
 
     async fn cycle(&self, drain: &CancellationToken) -> Result<CycleOutcome, Error> {
-        if !self.turn.is_ours().await? {
+        if !self.lease.is_held().await? {
             return Ok(CycleOutcome::Idle);
         }
         let last = read_cursor(&self.pools, CURSOR).await?;
@@ -70,33 +71,12 @@ impl Service for Dependencies {
             // These are no longer waiting: the same read finds the next ones.
             return Ok(CycleOutcome::More);
         }
+        let is_far = last.is_none_or(|last| window(&last, &snapshot).is_none_or(|window| window.is_wide));
         // An idle queue gets no new cursor: each would be a transaction, and so a new snapshot.
-        if is_any || last.is_none() || is_far(last.as_deref(), &snapshot) {
+        if is_any || is_far {
             move_cursor(&self.pools, CURSOR, &snapshot).await?;
         }
         drain.run_until_cancelled(sleep(PAUSE)).await;
         Ok(CycleOutcome::Idle)
-    }
-}
-
-/// Transactions after which the cursor moves in any case, so that a read covers no more than these.
-const FAR: u64 = 1_000;
-
-/// Whether so many transactions lie between two snapshots that the next read should not begin at the first.
-fn is_far(last: Option<&str>, this: &str) -> bool {
-    let newest = |snapshot: &str| snapshot.split(':').nth(1).and_then(|xmax| xmax.parse::<u64>().ok());
-    let (Some(last), Some(this)) = (last.and_then(newest), newest(this)) else { return true };
-    this.saturating_sub(last) >= FAR
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_cursor_of_an_idle_queue_stays() {
-        assert!(!is_far(Some("10:20:"), "10:1019:"));
-        assert!(is_far(Some("10:20:"), "10:1020:11"));
-        assert!(is_far(None, "10:20:"));
     }
 }

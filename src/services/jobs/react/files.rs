@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::turn::Turn;
+use super::loop_lease::LoopLease;
 use crate::base::Clock;
 use crate::config::JobFiles;
 use crate::lifecycle::{CycleOutcome, Service};
@@ -71,7 +71,7 @@ pub enum FileChecksError {
 #[derive(Debug)]
 pub struct FileChecks {
     parts: FileChecksParts,
-    turn: Turn,
+    lease: LoopLease,
     /// Position of the last source that was looked for; 0 for the oldest.
     after: AtomicI64,
     swept: Mutex<Option<Instant>>,
@@ -81,8 +81,8 @@ impl FileChecks {
     /// A loop that has not begun.
     #[must_use]
     pub fn new(parts: FileChecksParts) -> Self {
-        let turn = Turn::new(parts.leases.clone(), "jobs/files");
-        Self { parts, turn, after: AtomicI64::new(0), swept: Mutex::default() }
+        let lease = LoopLease::new(parts.leases.clone(), "jobs/files");
+        Self { parts, lease, after: AtomicI64::new(0), swept: Mutex::default() }
     }
 
     /// Removes what broken uploads have left in the folder. Every process sweeps: each can have a folder of its own.
@@ -183,7 +183,7 @@ impl Service for FileChecks {
     async fn cycle(&self, drain: &CancellationToken) -> Result<CycleOutcome, FileChecksError> {
         match self.parts.objects {
             Objects::Folder(_) => self.sweep().await.map(|()| CycleOutcome::Idle),
-            Objects::Bucket(_) if !self.turn.is_ours().await? => Ok(CycleOutcome::Idle),
+            Objects::Bucket(_) if !self.lease.is_held().await? => Ok(CycleOutcome::Idle),
             Objects::Bucket(_) => self.check_sources(drain).await,
         }
     }

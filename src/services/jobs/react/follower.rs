@@ -17,14 +17,14 @@ use crate::services::jobs::decide::Search;
 use crate::store::append::Writer;
 use crate::store::{Error, Hints, Pools, Topics};
 
-/// Microseconds between two second looks, which find jobs whose hint was lost.
-const SECOND_LOOK_US: i64 = 15_000_000;
+/// Microseconds between two rechecks, which find jobs whose hint was lost.
+const RECHECK_INTERVAL_US: i64 = 15_000_000;
 
-/// How far before the last one a second look begins, microseconds: longer than a commit of this program takes.
+/// How far before the last one a recheck begins, microseconds: longer than a commit of this program takes.
 const OVERLAP_US: i64 = 10_000_000;
 
-/// Jobs that a second look reads of each type and priority.
-const LOOKED_AT: usize = 16;
+/// Jobs that a recheck reads of each type and priority.
+const RECHECKED: usize = 16;
 
 /// Parts of the follower.
 #[derive(Debug)]
@@ -50,8 +50,8 @@ pub struct Follower {
 #[derive(Debug, Default)]
 struct Seen {
     snapshot: Option<String>,
-    /// Time of the last second look, microseconds since 1970.
-    looked_us: Option<i64>,
+    /// Time of the last recheck, microseconds since 1970.
+    rechecked_us: Option<i64>,
     /// When the table of ready jobs was last filled from the journals.
     filled: Option<String>,
 }
@@ -105,8 +105,8 @@ impl Follower {
 
     /// Looks at the jobs that became ready lately, whatever the index says. A job that the index has gone past
     /// moves it back.
-    async fn look_again(&self, now_us: i64) -> Result<(), Error> {
-        let Some(since_us) = self.seen().looked_us.replace(now_us) else { return Ok(()) };
+    async fn recheck(&self, now_us: i64) -> Result<(), Error> {
+        let Some(since_us) = self.seen().rechecked_us.replace(now_us) else { return Ok(()) };
         let filled = read_cursor(&self.parts.pools, "filled").await?;
         if self.seen().filled != filled {
             self.seen().filled = filled;
@@ -119,7 +119,7 @@ impl Follower {
             .iter()
             .map(|known| Search { job_type: known.job_type.clone(), starts: known.starts.map(earlier) })
             .collect();
-        let found = ready_now(&self.parts.pools, &searches, LOOKED_AT).await?;
+        let found = ready_now(&self.parts.pools, &searches, RECHECKED).await?;
         let mut index = self.parts.queue.index();
         for job in found {
             let known = known.iter().find(|known| known.job_type == job.job_type);
@@ -145,8 +145,8 @@ impl Service for Follower {
             record_beats(&self.parts.pools, &beats).await?;
         }
         let now_us = self.look_for_late().await?;
-        if self.seen().looked_us.is_none_or(|at| now_us - at >= SECOND_LOOK_US) {
-            self.look_again(now_us).await?;
+        if self.seen().rechecked_us.is_none_or(|at| now_us - at >= RECHECK_INTERVAL_US) {
+            self.recheck(now_us).await?;
         }
         self.wake_waiters().await?;
         Ok(CycleOutcome::Idle)

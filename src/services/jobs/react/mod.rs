@@ -6,9 +6,9 @@ mod dependencies;
 mod expiry;
 mod files;
 mod follower;
+mod loop_lease;
 mod newest;
 mod schedules;
-mod turn;
 mod upkeep;
 mod webhooks;
 

@@ -22,7 +22,7 @@ pub type Newest = watch::Sender<Option<(i32, Arc<str>)>>;
 pub struct SnapshotReader {
     pools: Pools,
     newest: Newest,
-    /// Receivers that belong to no stream.
+    /// Receivers of `newest` that are held for other reasons than an open stream.
     idle_receivers: usize,
 }
 

@@ -1,38 +1,69 @@
 //! Submits the jobs of schedules when they are due.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::turn::Turn;
+use super::loop_lease::LoopLease;
 use crate::lifecycle::{CycleOutcome, Service, set_aside};
-use crate::services::jobs::append::{JobAnswer, JobJournal, JobNumbers};
+use crate::services::jobs::append::{JobAnswer, JobJournal, JobNumbers, move_cursor, read_cursor};
 use crate::services::jobs::command::Submission;
-use crate::services::jobs::decide::{last_due, scheduled_key};
+use crate::services::jobs::decide::{due_times, scheduled_key};
 use crate::services::jobs::read::{Schedule, schedule_values, schedules};
 use crate::store::append::Writer;
 use crate::store::lease::Leases;
 use crate::store::{Error, Pools};
 
+/// The name of its cursor: the time up to which all jobs of schedules are submitted, microseconds since 1970.
+const CURSOR: &str = "schedules";
+
+/// Time between two records of the cursor: with the time until another process takes over, less than the longest
+/// interruption of which all times are made up for.
+const RECORD_EVERY: TimeDelta = TimeDelta::seconds(20);
+
 /// The loop of schedules.
 #[derive(Debug)]
 pub struct Schedules {
     pools: Pools,
-    turn: Turn,
+    lease: LoopLease,
     jobs: Writer<JobJournal>,
     numbers: JobNumbers,
-    /// The newest time for which each schedule has submitted a job, as this process knows. The unique key of
-    /// the job decides; this only saves submissions in vain.
-    done: Mutex<HashMap<(String, i32), DateTime<Utc>>>,
+    /// `None` while another process does it.
+    looked: Mutex<Option<Looked>>,
+}
+
+/// Up to which time jobs are submitted.
+#[derive(Debug)]
+struct Looked {
+    /// By the process that did it before this one.
+    before: Option<DateTime<Utc>>,
+    /// By this process, of each schedule by name and step. The unique keys of the jobs decide; this only saves
+    /// submissions in vain.
+    here: HashMap<(String, i32), DateTime<Utc>>,
+    /// When the cursor was recorded.
+    recorded: Option<DateTime<Utc>>,
 }
 
 impl Schedules {
     /// A loop that has not begun.
     #[must_use]
     pub fn new(pools: Pools, leases: Leases, jobs: Writer<JobJournal>, numbers: JobNumbers) -> Self {
-        Self { pools, turn: Turn::new(leases, "jobs/schedules"), jobs, numbers, done: Mutex::default() }
+        Self {
+            pools,
+            lease: LoopLease::new(leases, "jobs/schedules"),
+            jobs,
+            numbers,
+            looked: Mutex::default(),
+        }
+    }
+
+    /// What another process, or this one before it was started again, has recorded.
+    async fn taken_over(&self) -> Result<Looked, Error> {
+        let recorded = read_cursor(&self.pools, CURSOR).await?;
+        let before = recorded.and_then(|value| DateTime::from_timestamp_micros(value.parse().ok()?));
+        Ok(Looked { before, here: HashMap::new(), recorded: None })
     }
 
     /// Submits the job of a schedule that is due. Returns whether it is stored.
@@ -66,27 +97,44 @@ impl Service for Schedules {
     }
 
     async fn cycle(&self, _drain: &CancellationToken) -> Result<CycleOutcome, Error> {
-        if !self.turn.is_ours().await? {
+        let mut guard = self.looked.lock().await;
+        if !self.lease.is_held().await? {
+            *guard = None;
             return Ok(CycleOutcome::Idle);
         }
+        if guard.is_none() {
+            *guard = Some(self.taken_over().await?);
+        }
+        let Some(looked) = guard.as_mut() else { return Ok(CycleOutcome::Idle) };
         let (schedules, now) = schedules(&self.pools.session, false).await?;
         let known: Vec<(String, i32)> = schedules.iter().map(|s| (s.name.clone(), s.step)).collect();
-        self.done.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| known.contains(key));
-        for schedule in &schedules {
-            let key = (schedule.name.clone(), schedule.step);
-            let due = match last_due(&schedule.cron, schedule.since, now) {
-                Ok(due) => due,
+        looked.here.retain(|key, _| known.contains(key));
+        let mut is_complete = true;
+        for (schedule, key) in schedules.iter().zip(known) {
+            // A schedule that came into force since then is looked at from its own beginning.
+            let before = looked.before.filter(|before| *before > schedule.since);
+            let last = looked.here.get(&key).copied().or(before);
+            let times = match due_times(&schedule.cron, schedule.since, last, now) {
+                Ok(times) => times,
                 Err(error) => {
                     set_aside("job_schedule", &schedule.name, None, &error);
                     continue;
                 }
             };
-            let done = self.done.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
-            if let Some(due) = due.filter(|due| done != Some(*due)) {
-                if self.submit(schedule, due).await? {
-                    self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(key, due);
-                }
+            let mut is_stored = true;
+            for due in times {
+                is_stored &= self.submit(schedule, due).await?;
             }
+            // A time whose job is not stored comes again with the next look.
+            if is_stored {
+                looked.here.insert(key, now);
+            }
+            is_complete &= is_stored;
+        }
+        let is_due = looked.recorded.is_none_or(|recorded| now - recorded >= RECORD_EVERY);
+        if is_complete && is_due && !schedules.is_empty() {
+            move_cursor(&self.pools, CURSOR, &now.timestamp_micros().to_string()).await?;
+            looked.recorded = Some(now);
         }
         Ok(CycleOutcome::Idle)
     }

@@ -3,7 +3,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::turn::Turn;
+use super::loop_lease::LoopLease;
 use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::jobs::append::{
     WorkerJournal, ensure_partitions, fill_ready, forget_expired_sessions, forget_slots, rotate_ready,
@@ -34,15 +34,15 @@ pub struct UpkeepParts {
 #[derive(Debug)]
 pub struct Upkeep {
     parts: UpkeepParts,
-    turn: Turn,
+    lease: LoopLease,
 }
 
 impl Upkeep {
     /// A loop that has not begun.
     #[must_use]
     pub fn new(parts: UpkeepParts) -> Self {
-        let turn = Turn::new(parts.leases.clone(), "jobs/upkeep");
-        Self { parts, turn }
+        let lease = LoopLease::new(parts.leases.clone(), "jobs/upkeep");
+        Self { parts, lease }
     }
 
     /// Runs all steps once. A step that fails does not prevent the others.
@@ -92,7 +92,7 @@ impl Service for Upkeep {
     }
 
     async fn cycle(&self, _drain: &CancellationToken) -> Result<CycleOutcome, Error> {
-        if self.turn.is_ours().await? {
+        if self.lease.is_held().await? {
             self.run().await?;
         }
         Ok(CycleOutcome::Idle)

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::turn::Turn;
+use super::loop_lease::LoopLease;
 use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::jobs::append::{
     JobAnswer, JobJournal, JobNumbers, begin_webhooks, ends, move_cursor, present_snapshot, read_cursor,
@@ -44,7 +44,7 @@ pub struct WebhooksParts {
     pub jobs: Writer<JobJournal>,
     /// Numbers for new jobs.
     pub numbers: JobNumbers,
-    /// Who is told of what.
+    /// The receivers, and the ends of which each is told.
     pub receivers: Vec<Receiver>,
 }
 
@@ -52,15 +52,15 @@ pub struct WebhooksParts {
 #[derive(Debug)]
 pub struct Webhooks {
     parts: WebhooksParts,
-    turn: Turn,
+    lease: LoopLease,
 }
 
 impl Webhooks {
     /// A loop that has not begun.
     #[must_use]
     pub fn new(parts: WebhooksParts) -> Self {
-        let turn = Turn::new(parts.leases.clone(), "jobs/webhooks");
-        Self { parts, turn }
+        let lease = LoopLease::new(parts.leases.clone(), "jobs/webhooks");
+        Self { parts, lease }
     }
 
     /// Submits the webhooks for these ends.
@@ -93,7 +93,7 @@ impl Service for Webhooks {
     }
 
     async fn cycle(&self, drain: &CancellationToken) -> Result<CycleOutcome, Error> {
-        if !self.turn.is_ours().await? {
+        if !self.lease.is_held().await? {
             return Ok(CycleOutcome::Idle);
         }
         let pools = &self.parts.pools;

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
+use crate::services::jobs::event::Status;
 use crate::store::Error;
 
 /// Most entries of a history. The oldest of a longer one are left out.
@@ -66,6 +67,26 @@ pub struct JobView {
     pub left_out: Vec<String>,
 }
 
+impl JobView {
+    /// Whether it has one of these statuses.
+    #[must_use]
+    pub fn is(&self, any: &[Status]) -> bool {
+        any.iter().any(|status| self.status == status.as_str())
+    }
+
+    /// Attempts as BlobForge counts them: those that failed, and the one that runs or completed the job.
+    #[must_use]
+    pub fn attempts(&self) -> i32 {
+        self.failures + i32::from(self.is(&[Status::Running, Status::Completed]))
+    }
+
+    /// Whether its last attempt failed, and no later one was completed.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.is(&[Status::Failed, Status::Dead]) || (self.is(&[Status::Pending]) && self.failures > 0)
+    }
+}
+
 /// Which jobs a list has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct JobFilter<'a> {
@@ -73,7 +94,7 @@ pub struct JobFilter<'a> {
     pub status: Option<&'a str>,
     /// Only jobs of this type.
     pub job_type: Option<&'a str>,
-    /// Only jobs with lower numbers.
+    /// Only jobs with lower numbers, by number: the last number of a page is the `before` of the next one.
     pub before: Option<i64>,
 }
 
@@ -82,8 +103,8 @@ pub async fn job(pool: &PgPool, number: i64) -> Result<Option<JobView>, Error> {
     Ok(views(pool, &[number], i32::MAX).await?.pop())
 }
 
-/// The numbers of a page of jobs, by priority and then the newest first. A job may have moved on by the time
-/// they are used.
+/// The numbers of a page of jobs: without `before` by priority, then the newest first. A job may have moved on by
+/// the time they are used.
 pub async fn job_numbers(
     pool: &PgPool,
     filter: JobFilter<'_>,
@@ -103,7 +124,7 @@ pub async fn job_numbers(
     .await?)
 }
 
-/// A page of jobs, by priority and then the newest first, without their longest values.
+/// A page of jobs without their longest values: without `before` by priority, then the newest first.
 pub async fn jobs(pool: &PgPool, filter: JobFilter<'_>, skip: i32, most: i32) -> Result<Vec<JobView>, Error> {
     listed(pool, filter, skip, most, LISTED_BYTES_MAX).await
 }
@@ -129,7 +150,8 @@ async fn listed(
     let mut views = views(pool, &numbers, bytes_max).await?;
     // A job may have moved on between the two queries.
     views.retain(|view| filter.status.is_none_or(|status| status == view.status));
-    views.sort_by_key(|view| (view.priority, std::cmp::Reverse(view.job)));
+    let has_priorities = filter.before.is_none();
+    views.sort_by_key(|view| (has_priorities.then_some(view.priority), std::cmp::Reverse(view.job)));
     Ok(views)
 }
 

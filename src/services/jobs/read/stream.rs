@@ -5,7 +5,7 @@ use sqlx::PgPool;
 use crate::services::jobs::decide::StreamCursor;
 use crate::store::Error;
 
-/// Most entries that a reader is told of at once. If it has missed more, it is told so, and begins anew.
+/// Most entries that a reader is told of at once. If it has missed more, the reader is told so, and begins anew.
 const ENTRIES_MAX: i32 = 10_000;
 
 /// An entry of a job or a worker.

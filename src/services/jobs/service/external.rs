@@ -35,7 +35,7 @@ pub struct External {
     pub webhooks: Option<WebhookReceivers>,
 }
 
-/// Who is told of ends of jobs, and how.
+/// Webhook receivers, and what is needed to call them.
 #[derive(Debug)]
 pub struct WebhookReceivers {
     /// The receivers; at least one.

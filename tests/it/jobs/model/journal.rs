@@ -129,6 +129,8 @@ impl Journal {
             worker: last.and_then(|step| step.worker).map(name),
             lease: last.and_then(|step| step.claim).map(lease),
             ready_us: matches!(status, Status::Pending | Status::Failed).then_some(0),
+            run_at_us: 0,
+            is_blocked: false,
             logged_us: 0,
             is_just_leased: last.is_some_and(|step| step.kind == Kind::Leased),
         }

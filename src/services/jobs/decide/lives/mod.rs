@@ -33,6 +33,8 @@ impl Life {
             worker: None,
             lease: None,
             ready_us: Some(0),
+            run_at_us: 0,
+            is_blocked: false,
             logged_us: 0,
             is_just_leased: false,
         };
@@ -360,11 +362,28 @@ fn another_priority_keeps_the_place_by_age_and_the_lease() {
 #[test]
 fn a_waiting_job_is_unblocked_once_and_not_before_its_time() {
     let mut life = Life::waiting();
-    life.state.ready_us = Some(500 * S);
+    life.state.run_at_us = 500 * S;
     let life = life.at(100).then(Change::Unblock, Ok((Status::Pending, false)));
     assert_eq!(life.state.ready_us, Some(500 * S));
     life.then(Change::Unblock, Ok((Status::Pending, true)));
     Life::waiting()
         .then(CANCEL, Ok((Status::Cancelled, false)))
         .then(Change::Unblock, Ok((Status::Cancelled, true)));
+}
+
+#[test]
+fn a_cancelled_job_that_is_retried_keeps_its_time_and_its_dependencies() {
+    let mut life = Life::submitted(3);
+    life.state.run_at_us = 500 * S;
+    let life = life.at(100).when(CANCEL).then(RETRY, Ok((Status::Pending, false)));
+    assert_eq!(life.state.ready_us, Some(500 * S));
+    let life = life.at(600).when(CANCEL).then(RETRY, Ok((Status::Pending, false)));
+    assert_eq!(life.state.ready_us, Some(600 * S), "its time has come");
+
+    let mut life = Life::waiting().when(CANCEL);
+    life.state.is_blocked = true;
+    let mut life = life.then(RETRY, Ok((Status::Waiting, false))).then(RETRY, Ok((Status::Waiting, true)));
+    life.state.is_blocked = false;
+    let life = life.then(Change::Unblock, Ok((Status::Pending, false))).when(CANCEL);
+    life.then(RETRY, Ok((Status::Pending, false)));
 }

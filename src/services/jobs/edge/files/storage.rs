@@ -87,13 +87,15 @@ impl Storage {
 
     /// Refuses a size beyond `services.jobs.files.file_bytes_max`.
     pub(super) fn check_size(&self, field: &'static str, bytes: u64) -> Result<(), Refused> {
+        if bytes <= self.settings.file_bytes_max.get() { Ok(()) } else { Err(self.too_large(field, bytes)) }
+    }
+
+    /// 413: more than `services.jobs.files.file_bytes_max`.
+    pub(super) fn too_large(&self, field: &'static str, bytes: u64) -> Refused {
         let most = self.settings.file_bytes_max.get();
-        if bytes <= most {
-            return Ok(());
-        }
         let message = format!("{bytes} bytes, at most {most} (services.jobs.files.file_bytes_max)");
         let rejection = Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, message);
-        Err(Refused::Other("too_large", rejection.field(field).over_limit(most, bytes)))
+        Refused::Other("too_large", rejection.field(field).over_limit(most, bytes))
     }
 
     /// Records an entry.

@@ -215,7 +215,7 @@ async fn stream(
         if size > most {
             return Err(match grant.size {
                 Some(expected) => wrong_size(expected, size),
-                None => storage.check_size("body", size).err().unwrap_or(Refused::Contended),
+                None => storage.too_large("body", size),
             });
         }
         meter.add(&piece)?;

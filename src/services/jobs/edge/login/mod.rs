@@ -41,7 +41,8 @@ use crate::services::jobs::decide::{Actor, Admission, GroupRules, admit, local_p
 use cookies::Cookies;
 use pages::Page;
 
-/// How long a session lasts, seconds, whatever its use: a person who lost a group loses its rights with it.
+/// How long a session lasts, seconds, whatever its use, so that rights of a group that a person has left end within a
+/// day.
 const SESSION_S: i32 = 86_400;
 
 /// Requests for a login, and returns from one, of one address in a minute: each makes a row and asks the provider.

@@ -63,15 +63,6 @@ pub(super) async fn page(
 }
 
 impl Job {
-    fn is(&self, any: &[Status]) -> bool {
-        any.iter().any(|status| self.view.status == status.as_str())
-    }
-
-    /// Whether its last attempt failed, and no later one was completed.
-    fn has_failed(&self) -> bool {
-        self.is(&[Status::Failed, Status::Dead]) || (self.is(&[Status::Pending]) && self.view.failures > 0)
-    }
-
     fn main(&self) -> Markup {
         let view = &self.view;
         html! {
@@ -82,7 +73,7 @@ impl Job {
                     div #panel-job {
                         h2.title { "#" (view.job) " " (foreign(&view.job_type, NAME_SHOWN)) (status(&view.status)) }
                         p.meaning { (meaning(&view.status)) (self.next()) }
-                        @if self.has_failed() { (last_error(view)) }
+                        @if self.view.has_failed() { (last_error(view)) }
                         (self.progress())
                         (self.facts())
                     }
@@ -102,7 +93,7 @@ impl Job {
     fn next(&self) -> Markup {
         let view = &self.view;
         html! {
-            @if self.is(&[Status::Running]) {
+            @if self.view.is(&[Status::Running]) {
                 @if let Some(worker) = &view.worker { ": " b { (foreign(worker, NAME_SHOWN)) } }
                 @if let Some(expires_at) = view.expires_at { "; the lease ends " (when(self.now, expires_at)) }
             } @else if let Some(ready_at) = view.ready_at.filter(|at| *at > self.now) {
@@ -113,7 +104,8 @@ impl Job {
 
     /// The progress that the worker has reported last. A bar if it says `percent`.
     fn progress(&self) -> Markup {
-        let Some(progress) = self.view.progress.as_deref().filter(|_| self.is(&[Status::Running])) else {
+        let Some(progress) = self.view.progress.as_deref().filter(|_| self.view.is(&[Status::Running]))
+        else {
             return html! {};
         };
         let value: serde_json::Value = serde_json::from_str(progress).unwrap_or_default();
@@ -132,18 +124,17 @@ impl Job {
         let taken = view.started_at.zip(view.completed_at).map(|(from, to)| (to - from).as_seconds_f64());
         let submitter =
             self.history.first().filter(|first| first.step == 0).map(|first| first.actor.as_str());
-        let attempts = view.failures + i32::from(self.is(&[Status::Running, Status::Completed]));
         html! {
             dl.facts {
                 div { dt { "priority" } dd { (view.priority) @if view.priority == 1 { " (first)" } @else if view.priority == 5 { " (last)" } } }
-                div { dt { "attempts" } dd { (attempts) " of " (view.attempts_max) } }
+                div { dt { "attempts" } dd { (view.attempts()) " of " (view.attempts_max) } }
                 div {
                     dt { "submitted" }
                     dd { (when(self.now, view.created_at)) @if let Some(actor) = submitter { " by " (foreign(actor, NAME_SHOWN)) } }
                 }
                 @if let Some(started_at) = view.started_at { div { dt { "last attempt" } dd { (when(self.now, started_at)) } } }
-                @if let Some(taken) = taken.filter(|_| self.is(&[Status::Completed])) { div { dt { "took" } dd { (span(taken)) } } }
-                @if let Some(worker) = view.worker.as_ref().filter(|_| !self.is(&[Status::Running])) {
+                @if let Some(taken) = taken.filter(|_| self.view.is(&[Status::Completed])) { div { dt { "took" } dd { (span(taken)) } } }
+                @if let Some(worker) = view.worker.as_ref().filter(|_| !self.view.is(&[Status::Running])) {
                     div { dt { "last worker" } dd { (foreign(worker, NAME_SHOWN)) } }
                 }
                 @if let Some(path) = &view.source_path { div { dt { "source" } dd { (foreign(path, TEXT_SHOWN)) } } }
@@ -158,7 +149,7 @@ impl Job {
     }
 
     fn result(&self) -> Markup {
-        let result = self.view.result.as_deref().filter(|_| self.is(&[Status::Completed]));
+        let result = self.view.result.as_deref().filter(|_| self.view.is(&[Status::Completed]));
         html! { @if let Some(result) = result { section { h2 { "Result" } (json_text(result)) } } }
     }
 
@@ -172,15 +163,15 @@ impl Job {
     fn actions(&self) -> Markup {
         let job = self.view.job;
         let path = |action: &str| format!("/actions/jobs/{job}/{action}");
-        let can_retry = self.is(&[Status::Failed, Status::Dead, Status::Cancelled]);
-        let is_open = self.is(&[Status::Pending, Status::Waiting, Status::Failed, Status::Running]);
+        let can_retry = self.view.is(Status::RETRIABLE);
+        let is_open = self.view.is(Status::CANCELLABLE);
         html! {
             @if can_retry || is_open {
                 section.actions {
                     h2 { "Actions" }
                     @if can_retry {
                         form action=(path("retry")) method="post" {
-                            label.check { input type="checkbox" name="reset_attempts" value="1" checked[self.is(&[Status::Dead])]; " forget its failures" }
+                            label.check { input type="checkbox" name="reset_attempts" value="1" checked[self.view.is(&[Status::Dead])]; " forget its failures" }
                             (why())
                             button type="submit" { "Retry now" }
                         }

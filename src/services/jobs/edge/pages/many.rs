@@ -16,7 +16,7 @@ use crate::services::jobs::command::Change;
 use crate::services::jobs::decide::Scope;
 use crate::services::jobs::edge::JobsState;
 use crate::services::jobs::edge::limits::{CHANGED_MAX, cut};
-use crate::services::jobs::edge::many::{CANCELLED, Changed, Choice, Found, PREVIEWED, RETRIED, chosen};
+use crate::services::jobs::edge::many::{Changed, Choice, Found, PREVIEWED, chosen};
 use crate::services::jobs::edge::refusal::Refused;
 use crate::services::jobs::edge::submit::given;
 use crate::services::jobs::event::Status;
@@ -33,8 +33,8 @@ impl Action {
     /// The statuses of jobs to which it can be done.
     fn allowed(self) -> &'static [Status] {
         match self {
-            Self::Retry => &RETRIED,
-            Self::Cancel => &CANCELLED,
+            Self::Retry => Status::RETRIABLE,
+            Self::Cancel => Status::CANCELLABLE,
         }
     }
 
@@ -240,7 +240,7 @@ fn done(form: &ManyForm, choice: Choice<'_>, action: Action, changed: Changed, h
         section.many {
             h2 { (jobs_of(&count(changed.changed), choice)) " " @if changed.changed == 1 { "was " } @else { "were " } (action.done()) }
             @if changed.passed_over > 0 {
-                p.meaning { (count(changed.passed_over)) " had another status by then, and were left as they are." }
+                p.meaning { (count(changed.passed_over)) " were changed by other requests first." }
             }
             @if has_more {
                 p.meaning { "There are more." }
@@ -288,7 +288,7 @@ mod tests {
         let shown = done(&form, choice, Action::Retry, changed, true).into_string();
         for part in [
             "1\u{202f}000 dead jobs of the type <b><bdi>&lt;b&gt;&quot;</bdi></b> were retried",
-            "2 had another status",
+            "2 were changed by other requests first",
             "name=\"type\" value=\"&lt;b&gt;&quot;\"",
             "name=\"priority\" value=\"2\"",
             "name=\"reset_attempts\" value=\"1\"",

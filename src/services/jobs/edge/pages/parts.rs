@@ -68,7 +68,7 @@ pub(super) fn json_text(text: &str) -> Markup {
 
 /// How long ago a time was, or in how long it will be; the time itself in the title.
 pub(super) fn when(now: DateTime<Utc>, then: DateTime<Utc>) -> Markup {
-    #[expect(clippy::cast_precision_loss, reason = "a span for people")]
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds below 2^53 are exact: 285,000 years")]
     let ahead_s = ((then - now).num_milliseconds() as f64 / 1_000.0).ceil();
     let text = if ahead_s >= 1.0 { format!("in {}", span(ahead_s)) } else { age(now, then) };
     html! {

@@ -19,7 +19,6 @@ use crate::http::page::{grouped, span};
 use crate::services::jobs::decide::Scope;
 use crate::services::jobs::edge::JobsState;
 use crate::services::jobs::edge::limits::{OFFSET_MAX, PAGE_DEFAULT};
-use crate::services::jobs::edge::many::{CANCELLED, RETRIED};
 use crate::services::jobs::edge::refusal::Refused;
 use crate::services::jobs::edge::submit::given;
 use crate::services::jobs::event::Status;
@@ -152,10 +151,10 @@ impl Queue<'_> {
             list.replacen("/jobs", &format!("/jobs/{action}"), 1)
         };
         html! {
-            @if !self.jobs.is_empty() && (offered(&RETRIED) || offered(&CANCELLED)) {
+            @if !self.jobs.is_empty() && (offered(Status::RETRIABLE) || offered(Status::CANCELLABLE)) {
                 p.buttons {
-                    @if offered(&RETRIED) { a.button href=(to("retry-all")) { "Retry all…" } }
-                    @if offered(&CANCELLED) { a.button.danger href=(to("cancel-all")) { "Cancel all…" } }
+                    @if offered(Status::RETRIABLE) { a.button href=(to("retry-all")) { "Retry all…" } }
+                    @if offered(Status::CANCELLABLE) { a.button.danger href=(to("cancel-all")) { "Cancel all…" } }
                 }
             }
         }
@@ -323,25 +322,22 @@ impl Queue<'_> {
     }
 
     fn row(&self, job: &JobView) -> Markup {
-        let is = |status: Status| job.status == status.as_str();
-        let has_failed = is(Status::Failed) || is(Status::Dead) || (is(Status::Pending) && job.failures > 0);
         let source = job.source_path.as_deref().or(job.source_hash.as_deref());
-        let attempts = job.failures + i32::from(is(Status::Running) || is(Status::Completed));
         html! {
             tr {
                 td.name {
                     a.job href={ "/jobs/" (job.job) } { "#" (job.job) " " (foreign(&job.job_type, NAME_SHOWN)) }
                     @if let Some(source) = source { span.source { (foreign(source, NAME_SHOWN)) } }
-                    @if let Some(error) = job.last_error.as_deref().filter(|_| has_failed) {
+                    @if let Some(error) = job.last_error.as_deref().filter(|_| job.has_failed()) {
                         span.error { (foreign(error.lines().next().unwrap_or_default(), NAME_SHOWN)) }
                     }
-                    @if let Some(worker) = job.worker.as_deref().filter(|_| is(Status::Running)) {
+                    @if let Some(worker) = job.worker.as_deref().filter(|_| job.is(&[Status::Running])) {
                         span.source { "at " (foreign(worker, NAME_SHOWN)) }
                     }
                 }
                 td { (status(&job.status)) }
                 td.number.roomy { (job.priority) }
-                td.number.roomy { (attempts) " of " (job.attempts_max) }
+                td.number.roomy { (job.attempts()) " of " (job.attempts_max) }
                 td.number {
                     (when(self.now, job.updated_at))
                     @if let Some(ready_at) = job.ready_at.filter(|at| *at > self.now) {

@@ -1,4 +1,4 @@
-//! Whose turn it is: of some loops one process at a time runs, by a lease.
+//! Some loops run in one process at a time; a lease decides in which.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,20 +13,20 @@ const LENGTH: Duration = Duration::from_secs(15);
 
 /// The lease of one loop. It is renewed when a third of it is over.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct LoopLease {
     leases: Leases,
     name: &'static str,
     held_until: Mutex<Option<Instant>>,
 }
 
-impl Turn {
+impl LoopLease {
     /// A lease of this name that is not held.
     pub(super) fn new(leases: Leases, name: &'static str) -> Self {
         Self { leases, name, held_until: Mutex::default() }
     }
 
     /// Whether this process holds the lease.
-    pub(super) async fn is_ours(&self) -> Result<bool, Error> {
+    pub(super) async fn is_held(&self) -> Result<bool, Error> {
         let now = Instant::now();
         let held_until = *self.held_until.lock().unwrap_or_else(PoisonError::into_inner);
         if held_until.is_some_and(|until| now + LENGTH * 2 / 3 < until) {

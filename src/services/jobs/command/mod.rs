@@ -1,10 +1,13 @@
 //! Commands for the journals of jobs, workers, credentials, people and schedules.
 
+mod people;
+
 use serde_json::Value;
 use uuid::Uuid;
 
+pub use people::{NewSession, PendingLogin, UserCommand};
+
 use super::event::{FileKind, Status, WorkerEvent};
-use crate::base::Secret;
 
 /// One command for the journal of jobs.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,7 +102,7 @@ pub struct Claim {
     pub count: usize,
     /// Length of the leases, seconds.
     pub lease_s: i32,
-    /// Who claims.
+    /// The actor of the entry.
     pub actor: String,
 }
 
@@ -109,12 +112,15 @@ pub struct JobChange {
     /// Number of the job.
     pub job: i64,
     /// The number as text, by which the writer keeps two changes of one job apart.
-    pub(super) subject: String,
+    pub(in crate::services::jobs) subject: String,
+    /// Length of its progress, result or context as JSON, bytes.
+    pub(in crate::services::jobs) detail_bytes: usize,
     /// What is asked.
     pub change: Change,
-    /// Who asks.
+    /// The actor of the entry.
     pub actor: String,
-    /// The status that the job must have: it was chosen by its status, and may have moved on since.
+    /// The status that the job must have. A job that was chosen by its status may have another one by the time of
+    /// the change.
     pub only_from: Option<Status>,
 }
 
@@ -122,7 +128,9 @@ impl JobChange {
     /// A change of `job` by `actor`.
     #[must_use]
     pub fn new(job: i64, change: Change, actor: impl Into<String>) -> Self {
-        Self { job, subject: job.to_string(), change, actor: actor.into(), only_from: None }
+        // Here, once, because the writer asks for it with each batch.
+        let detail_bytes = change.detail().map_or(0, |detail| detail.to_string().len());
+        Self { job, subject: job.to_string(), detail_bytes, change, actor: actor.into(), only_from: None }
     }
 
     /// The same change, refused unless the job has this status.
@@ -194,6 +202,18 @@ pub enum Change {
     Expire,
     /// Make it pending: its dependencies are completed.
     Unblock,
+}
+
+impl Change {
+    /// The JSON that it stores.
+    fn detail(&self) -> Option<&Value> {
+        match self {
+            Self::Heartbeat { progress: detail, .. }
+            | Self::Complete { result: detail, .. }
+            | Self::Fail { context: detail, .. } => detail.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// What a worker proves about its lease. `None` is not checked.
@@ -333,63 +353,4 @@ pub struct FileEntry {
     pub actor: String,
     /// What is wrong with a refused content.
     pub why: Option<String>,
-}
-
-/// One command for the journal of people who log in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UserCommand {
-    /// Open a session.
-    Login(Box<NewSession>),
-    /// End the session whose cookie has this SHA-256: its person logs out.
-    Logout {
-        /// SHA-256 of the cookie's value.
-        sha256: [u8; 32],
-    },
-    /// End the session with this id.
-    Revoke {
-        /// Its id.
-        session: Uuid,
-        /// Who ends it.
-        actor: String,
-    },
-}
-
-/// A session to open.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewSession {
-    /// Its id, no secret.
-    pub session: Uuid,
-    /// SHA-256 of the cookie's value.
-    pub sha256: [u8; 32],
-    /// URL of the provider.
-    pub issuer: String,
-    /// Id of the person at the provider.
-    pub subject: String,
-    /// The person in the actor of entries.
-    pub label: String,
-    /// Name for people.
-    pub name: Option<String>,
-    /// Verified email address.
-    pub email: Option<String>,
-    /// Groups by which the login is allowed.
-    pub groups: Vec<String>,
-    /// Whether it may do everything.
-    pub is_admin: bool,
-    /// Seconds until it expires.
-    pub lifetime_s: i32,
-}
-
-/// A browser on its way to the provider. Secrets are stored as they are for ten minutes, since they come back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PendingLogin {
-    /// SHA-256 of the state.
-    pub state_sha256: [u8; 32],
-    /// SHA-256 of the cookie of the browser.
-    pub browser_sha256: [u8; 32],
-    /// Comes back in the ID token.
-    pub nonce: Secret,
-    /// Code verifier.
-    pub verifier: Secret,
-    /// Path to which the browser goes after the login.
-    pub return_to: String,
 }
