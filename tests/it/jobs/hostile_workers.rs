@@ -39,9 +39,9 @@ async fn made_up_workers_are_bounded_and_hide_no_other() {
     assert_eq!((status, &answer["field"]), (409, &json!("worker_id")), "{answer}");
     room.ok("/api/workers/register", &json!({ "id": "z", "type": "zip" })).await;
 
-    let (_, stats) = room.get("/api/stats").await;
+    let (_, totals) = room.get("/api/stats").await;
     assert_eq!(
-        (&stats["total_workers"], &stats["online_workers"], &stats["offline_workers"]),
+        (&totals["total_workers"], &totals["online_workers"], &totals["offline_workers"]),
         (&json!(10_000), &json!(1), &json!(9_999))
     );
     let (_, workers) = room.get("/api/workers").await;

@@ -88,7 +88,7 @@ async fn a_waiting_job_shows_its_time_after_another_priority() {
     let database = TestDatabase::new().await;
     let room = &Room::on(&database).await;
     let first = room.submit(PDF).await.job;
-    let run_at = chrono::Utc::now() + chrono::TimeDelta::hours(1);
+    let run_at = quipu::base::Clock::now(&quipu::base::SystemClock) + chrono::TimeDelta::hours(1);
     let body = json!({ "type": "pdf", "unique": false, "depends_on": [first], "run_at": run_at });
     let path = format!("/api/jobs/{}", room.ok("/api/jobs", &body).await["job_id"]);
     let before = room.get(&path).await.1;

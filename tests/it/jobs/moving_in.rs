@@ -258,8 +258,8 @@ async fn a_made_file_brings_no_administrator_no_second_secret_and_stops_at_no_ro
     assert_eq!(totals["workers"], json!({ "imported": 1, "known": 1, "refused": 1 }), "{totals}");
     assert_eq!(totals["files"], 64, "{totals}");
 
-    let root = [("authorization", "Bearer bf_root")];
-    assert_eq!(http(room.address, "GET", "/api/tokens", &root, None).await.0, 401);
+    let foreign = [("authorization", "Bearer bf_root")];
+    assert_eq!(http(room.address, "GET", "/api/tokens", &foreign, None).await.0, 401);
     for (worker, secret, expected) in [("known", "bfw_stolen", 401), ("new", "bfw_new", 200)] {
         let headers = [("x-worker-id", worker), ("x-worker-secret", secret)];
         let body = json!({ "worker_id": worker, "job_type": "none" });

@@ -196,7 +196,10 @@ async fn a_file_is_chosen_and_submitted_in_a_real_browser() {
     let files = FileRoom::with(|files| files.file_bytes_max = 100_000.try_into().unwrap()).await;
     let room = &files.room;
     let mut browser = Browser::open(&format!("http://{}/jobs", room.address)).await;
-    browser.until("document.querySelector('.upload form') !== null").await;
+    // The script of the page has run when the page is complete.
+    browser
+        .until("document.readyState === 'complete' && document.querySelector('.upload form') !== null")
+        .await;
     let choose = |bytes: usize| {
         format!(
             "(() => {{ const chosen = new DataTransfer();
@@ -204,7 +207,7 @@ async fn a_file_is_chosen_and_submitted_in_a_real_browser() {
                const form = document.querySelector('.upload form');
                form.elements.type.value = 'text';
                form.elements.file.files = chosen.files;
-               form.elements.file.dispatchEvent(new Event('change'));
+               form.elements.file.dispatchEvent(new Event('change', {{ bubbles: true }}));
                return form.checkValidity(); }})()"
         )
     };

@@ -116,7 +116,7 @@ async fn a_cancelled_job_that_is_retried_waits_for_its_time_and_for_its_dependen
     let room = Room::on(&database).await;
     let [first, second] = [room.submit(PDF).await.job, room.submit(PDF).await.job];
     let claimed = room.claim("w", 2, 60).await;
-    let later = chrono::Utc::now() + chrono::TimeDelta::hours(1);
+    let later = quipu::base::Clock::now(&quipu::base::SystemClock) + chrono::TimeDelta::hours(1);
     let ids =
         [json!({ "depends_on": [first] }), json!({ "depends_on": [second] }), json!({ "run_at": later })];
     let mut jobs = Vec::new();

@@ -20,7 +20,6 @@ mod working;
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
 use uuid::Uuid;
 
 pub use beats::Beats;
@@ -39,7 +38,7 @@ pub use working::{
     move_cursor, read_cursor, ready_now, record_beats, rotate_ready, types_with_ready_jobs, unblocked_jobs,
 };
 
-use super::command::{Change, JobCommand};
+use super::command::JobCommand;
 use super::decide::{NotServed, Refusal, Settled};
 use super::event::{ClaimedJob, Status};
 use super::metrics::JobMetrics;

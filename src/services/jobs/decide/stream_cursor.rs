@@ -43,7 +43,8 @@ impl StreamCursor {
     /// id, or a made-up one, would have all journals read.
     #[must_use]
     pub fn is_far_behind(&self, snapshot: &str) -> bool {
-        age(snapshot).0.saturating_sub(age(&self.from).0) > TRANSACTIONS_MAX
+        let xmax = |text: &str| text.parse().map_or(0, |snapshot: Snapshot| snapshot.age().0);
+        xmax(snapshot).saturating_sub(xmax(&self.from)) > TRANSACTIONS_MAX
     }
 
     /// Whether [`StreamCursor::from`] was taken before (`Less`) or after another snapshot of the same era.

@@ -210,11 +210,15 @@ impl Measured {
         match value {
             Value::Array(items) => {
                 self.levels = self.levels.max(levels + 1);
-                items.iter().for_each(|item| self.add(item, levels + 1));
+                for item in items {
+                    self.add(item, levels + 1);
+                }
             }
             Value::Object(members) => {
                 self.levels = self.levels.max(levels + 1);
-                members.values().for_each(|member| self.add(member, levels + 1));
+                for member in members.values() {
+                    self.add(member, levels + 1);
+                }
             }
             Value::Number(number) if number.is_f64() => {
                 let number = number.as_f64().unwrap_or(f64::INFINITY);

@@ -112,8 +112,9 @@ fn decide_from_any(state: &JobState, change: &JobChange, now_us: i64) -> Decisio
             let length_s = lease_s.unwrap_or(lease.length_s);
             let is_half_over = lease.expires_us - now_us <= i64::from(lease.length_s) * 500_000;
             let says_more = progress.is_some() || length_s != lease.length_s;
-            let is_due = state.is_just_leased || now_us - state.logged_us >= BEAT_INTERVAL_US;
-            if !is_half_over && !(says_more && is_due) {
+            let may_say_more = state.is_just_leased || now_us - state.logged_us >= BEAT_INTERVAL_US;
+            let is_due = is_half_over || (says_more && may_say_more);
+            if !is_due {
                 return settled(Status::Running, Some(lease.expires_us), false);
             }
             let kind = if progress.is_some() { Kind::Progress } else { Kind::Renewed };

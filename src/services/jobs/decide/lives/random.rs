@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{CANCEL, LEASE_S, Life, RETRY, S, beat, complete, fail, fence};
 use crate::services::jobs::command::Change;
-use crate::services::jobs::decide::{Settled, repeated};
+use crate::services::jobs::decide::Settled;
 use crate::services::jobs::event::{Kind, Status};
 
 /// A step of a random life: which of three workers, and what.

@@ -91,8 +91,29 @@ impl Level {
     /// Goes back to `us`: what was read ahead from there on is read again.
     fn go_back(&mut self, us: i64) {
         while self.ahead.pop_back_if(|last| last.ready_us >= us).is_some() {}
+        self.search_from(us);
+    }
+
+    /// The next search begins at `us` at the latest.
+    fn search_from(&mut self, us: i64) {
         self.next_us = self.next_us.min(us);
         self.may_have_more = true;
+    }
+
+    /// Adds a candidate in its place. It may be known: a search goes back behind what was read ahead, and two
+    /// segments may hold one entry.
+    fn add(&mut self, candidate: Candidate) {
+        let later = self.ahead.iter().rev().take_while(|known| known.ready_us > candidate.ready_us).count();
+        let place = self.ahead.len() - later;
+        let is_known = self
+            .ahead
+            .range(..place)
+            .rev()
+            .take_while(|known| known.ready_us == candidate.ready_us)
+            .any(|known| known.job == candidate.job && known.step == candidate.step);
+        if !is_known {
+            self.ahead.insert(place, candidate);
+        }
     }
 }
 
@@ -189,17 +210,8 @@ impl ReadyIndex {
             let Some(place) = place_of(candidate.priority) else { continue };
             let level = &mut levels[place];
             counts[place] += 1;
-            // The search goes back by less than the index knows, and two segments may hold one entry.
-            let is_known = level
-                .ahead
-                .iter()
-                .rev()
-                .take_while(|known| known.ready_us >= candidate.ready_us)
-                .any(|known| known.job == candidate.job && known.step == candidate.step);
             level.next_us = candidate.ready_us;
-            if !is_known {
-                level.ahead.push_back(candidate);
-            }
+            level.add(candidate);
         }
         for (level, count) in levels.iter_mut().zip(counts) {
             level.may_have_more = count >= most;
@@ -207,8 +219,9 @@ impl ReadyIndex {
             if !level.may_have_more {
                 level.next_us = moment_us;
             }
+            // What was found stays: a claim must not come away empty because others were noticed meanwhile.
             if let Some(us) = level.noticed_us.take() {
-                level.go_back(us);
+                level.search_from(us);
             }
         }
     }

@@ -188,6 +188,20 @@ fn an_entry_that_becomes_visible_during_a_search_is_searched_again() {
 }
 
 #[test]
+fn what_a_search_finds_can_be_claimed_although_others_are_noticed_meanwhile() {
+    let mut index = ReadyIndex::new(BONUS);
+    let search = index.searches([("pdf", 4)], 0).pop().unwrap();
+    index.notice("pdf", 1, 850);
+    index.found(&search, vec![candidate(2, 1, 900), candidate(3, 1, 910)], 1_000, 5, 0);
+    let again = index.searches([("pdf", 4)], 1).pop().unwrap();
+    assert_eq!(again.starts[0], 850);
+    // The next search finds the one that was noticed, before those that are known.
+    index.found(&again, vec![candidate(1, 1, 850), candidate(2, 1, 900), candidate(3, 1, 910)], 1_000, 5, 1);
+    let jobs: Vec<i64> = index.take(&["pdf".to_owned()], 9).iter().map(|taken| taken.job).collect();
+    assert_eq!(jobs, [1, 2, 3]);
+}
+
+#[test]
 fn an_idle_type_is_not_searched_for_each_claim() {
     let mut index = ReadyIndex::new(BONUS);
     let search = index.searches([("pdf", 1)], 0).pop().unwrap();

@@ -25,7 +25,8 @@ function say(state, text) {
 function isInUse(panel) {
   const active = document.activeElement;
   const isTyping = active && panel.contains(active) && active.matches("input, select, textarea");
-  return isTyping || [...panel.querySelectorAll("input[type=text]")].some((input) => input.value !== input.defaultValue);
+  const isFilled = (input) => (input.files ? input.files.length > 0 : input.value !== input.defaultValue);
+  return isTyping || [...panel.querySelectorAll("input[type=text], input[type=file]")].some(isFilled);
 }
 
 // Rows whose text has changed are marked for a moment; ages, which change by themselves, do not count.
@@ -94,17 +95,22 @@ function connect() {
   }
 }
 
-// A file that is too large is named before it is sent; while it is sent, the button says so.
-for (const input of document.querySelectorAll("input[data-bytes-max]")) {
-  const button = input.form.querySelector("button");
-  const title = button.textContent;
-  input.addEventListener("change", () => {
-    const isTooLarge = [...input.files].some((file) => file.size > Number(input.dataset.bytesMax));
-    input.setCustomValidity(isTooLarge ? "This file is too large." : "");
-  });
-  input.form.addEventListener("submit", () => { button.textContent = "Sending…"; });
-  addEventListener("pageshow", () => { button.textContent = title; });
-}
+// A file that is too large is named before it is sent; while it is sent, the button says so. Panels are replaced, so
+// the document listens.
+document.addEventListener("change", ({ target }) => {
+  if (!target.matches("input[data-bytes-max]")) return;
+  const isTooLarge = [...target.files].some((file) => file.size > Number(target.dataset.bytesMax));
+  target.setCustomValidity(isTooLarge ? "This file is too large." : "");
+});
+document.addEventListener("submit", ({ target }) => {
+  const button = target.querySelector("input[data-bytes-max]") && target.querySelector("button");
+  if (!button) return;
+  button.dataset.title = button.textContent;
+  button.textContent = "Sending…";
+});
+addEventListener("pageshow", () => {
+  for (const button of document.querySelectorAll("button[data-title]")) button.textContent = button.dataset.title;
+});
 
 // Pages without a place for the state are not live.
 if (link) {

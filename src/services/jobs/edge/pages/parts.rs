@@ -60,9 +60,10 @@ pub(super) fn json(value: &Value) -> Markup {
 
 /// A stored JSON text over several lines; as it is if it cannot be read.
 pub(super) fn json_text(text: &str) -> Markup {
-    match serde_json::from_str(text) {
-        Ok(value) => json(&value),
-        Err(_) => html! { pre { (foreign(text, JSON_SHOWN)) } },
+    if let Ok(value) = serde_json::from_str(text) {
+        json(&value)
+    } else {
+        html! { pre { (foreign(text, JSON_SHOWN)) } }
     }
 }
 
