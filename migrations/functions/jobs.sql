@@ -265,6 +265,13 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION quipu_append_jobs(bigint[], integer[], text[], text[], text[], text[], smallint[], integer[], integer[], text[], uuid[], integer[], bigint[], text[], text[], jsonb[], integer[], bigint[], bigint[], text[], smallint[], bigint[], integer[], bytea[], text[], text[], bigint[], jsonb[], jsonb[], text[], text[]) IS 'appends one batch of steps and of new jobs; returns what was stored';
 
+-- The same bounds as `check_json` in src/services/jobs/decide/submission.rs; the length is bounded before.
+CREATE OR REPLACE FUNCTION quipu_json_fault(value jsonb) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
+    CASE WHEN jsonb_path_exists(value, 'strict $.**{64} ? (@.type() == "array" || @.type() == "object")') THEN 'at most 64 levels are accepted'
+         WHEN (SELECT count(*) FROM jsonb_path_query(value, 'strict $.**')) > 10000 THEN 'at most 10000 values are accepted'
+         WHEN jsonb_path_exists(value, 'strict $.** ? (@.type() == "number" && (@ > 1e300 || @ < -1e300))') THEN 'no number beyond 1e300 is accepted' END;
+COMMENT ON FUNCTION quipu_json_fault(jsonb) IS 'why readers of JSON could not take a value, else NULL';
+
 -- Submits a job in the caller's transaction, for programs on the same database; it runs when that transaction
 -- has committed. Returns its number, or that of the job with the same idempotency key or, if `source_hash` is
 -- given, of the same type and source hash. NULL arguments stand for the defaults.
@@ -287,6 +294,8 @@ BEGIN
         WHEN octet_length($7) NOT BETWEEN 1 AND 256 THEN 'source_hash: 1 to 256 bytes are accepted'
         WHEN octet_length($2::text) > 65536 THEN 'metadata: at most 65536 bytes are accepted'
         WHEN octet_length($9::text) > 4096 THEN 'tags: at most 4096 bytes are accepted'
+        WHEN quipu_json_fault($2) IS NOT NULL THEN 'metadata: ' || quipu_json_fault($2)
+        WHEN quipu_json_fault($9) IS NOT NULL THEN 'tags: ' || quipu_json_fault($9)
         WHEN cardinality($8) > 64 THEN 'depends_on: at most 64 jobs are accepted'
         WHEN array_position($8, NULL) IS NOT NULL THEN 'depends_on: NULL is not a job' END;
     IF refused IS NOT NULL THEN

@@ -68,8 +68,12 @@ async fn a_value_that_some_reader_cannot_take_is_refused_wherever_it_is_sent() {
     let at = |action: &str| format!("/api/jobs/{job}/{action}");
     for value in [nested(65), json!(vec![0; 10_000]), json!([1e305])] {
         for (path, body, field) in [
-            ("/api/jobs".to_owned(), json!({ "type": "pdf", "metadata": value }), "metadata"),
-            ("/api/jobs".to_owned(), json!({ "type": "pdf", "tags": value }), "tags"),
+            (
+                "/api/jobs".to_owned(),
+                json!({ "type": "pdf", "unique": false, "metadata": value }),
+                "metadata",
+            ),
+            ("/api/jobs".to_owned(), json!({ "type": "pdf", "unique": false, "tags": value }), "tags"),
             (
                 "/api/workers/register".to_owned(),
                 json!({ "id": "w", "type": "pdf", "metadata": value }),
@@ -205,8 +209,9 @@ async fn lists_and_histories_have_bounds_in_bytes_and_all_of_it_can_be_read() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let metadata = "m".repeat(20_000);
-    room.ok("/api/jobs", &json!({ "type": "pdf", "max_attempts": 100, "tags": ["t"], "metadata": metadata }))
-        .await;
+    let submit =
+        json!({ "type": "pdf", "unique": false, "max_attempts": 100, "tags": ["t"], "metadata": metadata });
+    room.ok("/api/jobs", &submit).await;
     let text = "c".repeat(250_000);
     for _ in 0..18 {
         room.ok("/api/jobs/claim", &json!({ "worker_id": "w", "job_type": "pdf" })).await;

@@ -46,6 +46,15 @@ async fn bad_arguments_are_refused_by_name() {
         ("quipu_submit_job('pdf', run_at => 'infinity')", "run_at"),
         ("quipu_submit_job('pdf', idempotency_key => '')", "idempotency_key"),
         ("quipu_submit_job('pdf', to_jsonb(repeat('x', 70000)))", "metadata"),
+        (
+            "quipu_submit_job('pdf', (repeat('[', 65) || repeat(']', 65))::jsonb)",
+            "metadata: at most 64 levels",
+        ),
+        ("quipu_submit_job('pdf', tags => '{\"x\": [1, -1e301]}')", "tags: no number"),
+        (
+            "quipu_submit_job('pdf', ('[0' || repeat(',0', 10000) || ']')::jsonb)",
+            "metadata: at most 10000 values",
+        ),
         ("quipu_submit_job('pdf', depends_on => '{12345}')", "depends_on"),
         ("quipu_submit_job('pdf', depends_on => '{NULL}')", "depends_on"),
     ] {
@@ -55,6 +64,9 @@ async fn bad_arguments_are_refused_by_name() {
         assert!(message.contains(name), "{call}: {message}");
     }
     assert_eq!(number(&database, "SELECT count(*) FROM jobs").await, 0);
+    let deepest =
+        "SELECT quipu_submit_job('pdf', (repeat('[', 63) || '{\"x\": 1e300}' || repeat(']', 63))::jsonb)";
+    writer.query(deepest, &[]).await.unwrap();
 }
 
 #[tokio::test]

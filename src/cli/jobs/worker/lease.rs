@@ -10,7 +10,7 @@ use super::super::client::{Server, Trouble};
 use super::super::retry::patiently;
 use super::super::transfer::Claimed;
 
-/// Least time between two records of progress: the server records it at most every 10 s.
+/// Time after which progress is sent before a heartbeat is due: the server records it at most every 10 s.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(10_500);
 
 /// Pause before a heartbeat that failed is tried again.
@@ -43,8 +43,8 @@ pub(super) struct Lease<'a> {
     beat_at: Instant,
     /// The newest progress, if the server has not recorded it.
     unrecorded: Option<Value>,
-    /// When the server last recorded progress, or the lease.
-    recorded_at: Instant,
+    /// When progress was last sent, or the lease was taken.
+    offered_at: Instant,
 }
 
 impl<'a> Lease<'a> {
@@ -57,8 +57,8 @@ impl<'a> Lease<'a> {
         sent_at: Instant,
     ) -> Self {
         let until = sent_at + length;
-        let (beat_at, recorded_at, unrecorded) = (sent_at, sent_at, None);
-        Self { server, claimed, length, heartbeat, until, beat_at, unrecorded, recorded_at }
+        let (beat_at, offered_at, unrecorded) = (sent_at, sent_at, None);
+        Self { server, claimed, length, heartbeat, until, beat_at, unrecorded, offered_at }
     }
 
     /// Renews the lease until it is lost. May be dropped and called again.
@@ -66,7 +66,7 @@ impl<'a> Lease<'a> {
         let mut due = self.beat_at + self.heartbeat;
         loop {
             let next = match &self.unrecorded {
-                Some(_) => due.min(self.recorded_at + PROGRESS_PAUSE),
+                Some(_) => due.min(self.offered_at + PROGRESS_PAUSE),
                 None => due,
             };
             tokio::select! {
@@ -82,11 +82,12 @@ impl<'a> Lease<'a> {
             }
             self.beat_at = sent_at;
             match timeout(self.until - sent_at, self.beat()).await {
-                Ok(Ok(())) => {
+                Ok(Ok(is_recorded)) => {
                     self.until = sent_at + self.length;
                     due = sent_at + self.heartbeat;
-                    if sent_at >= self.recorded_at + PROGRESS_PAUSE && self.unrecorded.take().is_some() {
-                        self.recorded_at = sent_at;
+                    self.offered_at = sent_at;
+                    if is_recorded {
+                        self.unrecorded = None;
                     }
                 }
                 Ok(Err(trouble)) => match trouble.refusal() {
@@ -95,7 +96,7 @@ impl<'a> Lease<'a> {
                     _ => {
                         tracing::warn!("heartbeat of job {}: {trouble}", self.claimed.job);
                         due = Instant::now() + AGAIN.min(self.heartbeat);
-                        self.recorded_at = Instant::now();
+                        self.offered_at = Instant::now();
                         if matches!(trouble.refusal(), Some((400, _))) {
                             // The server cannot take this progress, and renews nothing with it.
                             self.unrecorded = None;
@@ -107,14 +108,16 @@ impl<'a> Lease<'a> {
         }
     }
 
-    async fn beat(&self) -> Result<(), Trouble> {
+    /// Renews the lease. Returns whether the server recorded it, and with it the progress.
+    async fn beat(&self) -> Result<bool, Trouble> {
         let mut body = self.proof();
         if let Some(progress) = &self.unrecorded {
             body["progress"] = progress.clone();
         }
         let job = self.claimed.job.to_string();
         let path = ["api", "jobs", job.as_str(), "heartbeat"];
-        self.server.post_within(&path, &body, BEAT_WITHIN).await.map(drop)
+        let answer = self.server.post_within(&path, &body, BEAT_WITHIN).await?;
+        Ok(answer["recorded"] != false)
     }
 
     /// The members of every request about the lease.

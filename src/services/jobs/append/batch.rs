@@ -333,6 +333,7 @@ impl<'a> Batch<'a> {
                     status: entry.status,
                     expires_us,
                     is_repeated: false,
+                    is_recorded: true,
                 }));
             }
         }

@@ -32,25 +32,24 @@ pub fn check_cron(expression: &str) -> Result<(), CronError> {
     parse(expression).map(|_| ())
 }
 
-/// The times at which the schedule was due, up to `now`, the oldest first: after `since`, at which it came into
-/// force, and after `looked`, up to which its jobs were submitted, if that is known. After an interruption of more
-/// than a minute, only the newest, if it is less than a day ago. Times in UTC.
+/// The times at which the schedule was due after `after` and up to `now`, the oldest first. `after` is the time up to
+/// which its jobs were submitted, or at which it came into force. If that is more than a minute ago, only the newest
+/// time, if it is less than a day ago. Times in UTC.
 ///
 /// # Errors
 /// When the expression is not one.
 pub fn due_times(
     expression: &str,
-    since: DateTime<Utc>,
-    looked: Option<DateTime<Utc>>,
+    after: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<Vec<DateTime<Utc>>, CronError> {
     let cron = parse(expression)?;
-    let is_interrupted = looked.is_none_or(|looked| now - looked > INTERRUPTION_MAX);
+    let is_interrupted = now - after > INTERRUPTION_MAX;
     let mut times = Vec::new();
     // An expression that matches no time of the last years gives an error.
     let mut found = cron.find_previous_occurrence(&now, true);
     while let Ok(due) = found {
-        if due <= since || looked.is_some_and(|looked| due <= looked) || now - due > MISSED_MAX {
+        if due <= after || now - due > MISSED_MAX {
             break;
         }
         times.push(due);
@@ -80,37 +79,31 @@ mod tests {
 
     #[test]
     fn the_newest_due_time_counts_and_older_missed_ones_do_not() {
-        let due = |since: &str, now: &str| due_times("0 * * * *", at(since), None, at(now)).unwrap();
+        let due = |after: &str, now: &str| due_times("0 * * * *", at(after), at(now)).unwrap();
         let hour = [at("2025-06-01T12:00:00Z")];
         assert_eq!(due("2025-05-01T00:00:00Z", "2025-06-01T12:00:00Z"), hour);
         assert_eq!(due("2025-05-01T00:00:00Z", "2025-06-01T12:59:59Z"), hour);
         // It came into force after the last full hour.
         assert!(due("2025-06-01T12:00:00Z", "2025-06-01T12:59:59Z").is_empty());
-        let yearly = due_times("0 0 1 1 *", at("2020-01-01T00:00:00Z"), None, at("2025-06-01T00:00:00Z"));
+        let yearly = due_times("0 0 1 1 *", at("2020-01-01T00:00:00Z"), at("2025-06-01T00:00:00Z"));
         assert_eq!(yearly, Ok(Vec::new()), "missed by more than a day");
     }
 
     #[test]
     fn no_time_is_left_out_between_two_looks() {
-        let due = |since: &str, looked: &str, now: &str| {
-            due_times("* * * * * *", at(since), Some(at(looked)), at(now)).unwrap()
-        };
-        let day = "2025-06-01T00:00:00Z";
+        let due = |after: &str, now: &str| due_times("* * * * * *", at(after), at(now)).unwrap();
         let [first, second, third] =
             ["2025-06-01T12:00:01Z", "2025-06-01T12:00:02Z", "2025-06-01T12:00:03Z"].map(at);
-        assert_eq!(due(day, "2025-06-01T12:00:00Z", "2025-06-01T12:00:03Z"), [first, second, third]);
-        assert!(due(day, "2025-06-01T12:00:03Z", "2025-06-01T12:00:03Z").is_empty());
-        assert_eq!(
-            due("2025-06-01T12:00:01.5Z", "2025-06-01T12:00:00Z", "2025-06-01T12:00:03Z"),
-            [second, third]
-        );
-        assert_eq!(due(day, "2025-06-01T11:59:03Z", "2025-06-01T12:00:03Z").len(), 60);
-        assert_eq!(due(day, "2025-06-01T11:59:02Z", "2025-06-01T12:00:03Z"), [third]);
+        assert_eq!(due("2025-06-01T12:00:00Z", "2025-06-01T12:00:03Z"), [first, second, third]);
+        assert!(due("2025-06-01T12:00:03Z", "2025-06-01T12:00:03Z").is_empty());
+        assert_eq!(due("2025-06-01T12:00:01.5Z", "2025-06-01T12:00:03Z"), [second, third]);
+        assert_eq!(due("2025-06-01T11:59:03Z", "2025-06-01T12:00:03Z").len(), 60);
+        assert_eq!(due("2025-06-01T11:59:02Z", "2025-06-01T12:00:03Z"), [third]);
     }
 
     #[test]
     fn seconds_are_a_sixth_field() {
-        let due = due_times("*/10 * * * * *", at("2025-06-01T00:00:00Z"), None, at("2025-06-01T12:00:09Z"));
+        let due = due_times("*/10 * * * * *", at("2025-06-01T00:00:00Z"), at("2025-06-01T12:00:09Z"));
         assert_eq!(due, Ok(vec![at("2025-06-01T12:00:00Z")]));
     }
 

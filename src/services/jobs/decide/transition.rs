@@ -33,6 +33,8 @@ pub struct Settled {
     pub expires_us: Option<i64>,
     /// Whether the change had been made before.
     pub is_repeated: bool,
+    /// Whether this request made an entry: a repeated one does not, and no heartbeat that comes soon after another.
+    pub is_recorded: bool,
 }
 
 /// Why a change is refused.
@@ -251,7 +253,7 @@ pub fn repeated(change: &Change, outcome: Option<&Outcome>) -> Result<Settled, R
         _ => false,
     };
     if is_same {
-        Ok(Settled { status: outcome.status, expires_us: None, is_repeated: true })
+        Ok(Settled { status: outcome.status, expires_us: None, is_repeated: true, is_recorded: false })
     } else {
         Err(Refusal::LeaseEnded(outcome.kind))
     }
@@ -291,7 +293,7 @@ fn append(entry: Entry) -> Decision {
 }
 
 fn settled(status: Status, expires_us: Option<i64>, is_repeated: bool) -> Decision {
-    Decision::Settled(Settled { status, expires_us, is_repeated })
+    Decision::Settled(Settled { status, expires_us, is_repeated, is_recorded: false })
 }
 
 fn refused(verb: &'static str, status: Status) -> Decision {

@@ -172,6 +172,7 @@ pub(super) async fn heartbeat(
         Ok(json!({
             "status": "ok",
             "lease_expires_at": settled.expires_us.map(at),
+            "recorded": settled.is_recorded,
             "config": worker_config(&state.parts().settings),
         }))
     };

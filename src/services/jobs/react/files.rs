@@ -31,6 +31,9 @@ use crate::store::{Error, Pools};
 /// Sources that one cycle looks for.
 const SOURCES: i64 = 64;
 
+/// Sources that cannot be read, after which a cycle ends: the bucket may be away.
+const FAILURES_MAX: usize = 3;
+
 /// Pause between two sweeps of the folder.
 const SWEEP_EVERY: Duration = Duration::from_mins(10);
 
@@ -111,11 +114,21 @@ impl FileChecks {
         let after = self.after.load(Ordering::Relaxed);
         let lifetime_s = f64::from(self.parts.settings.url_lifetime_s.get());
         let sources = unchecked_sources(&self.parts.pools, after, lifetime_s, SOURCES).await?;
+        let mut failures = Vec::new();
         for source in &sources {
-            if drain.run_until_cancelled(self.check(source)).await.transpose()?.is_none() {
-                return Ok(CycleOutcome::Idle);
+            match drain.run_until_cancelled(self.check(source)).await {
+                None => return Ok(CycleOutcome::Idle),
+                Some(Ok(())) => {}
+                Some(Err(error)) => failures.push(error),
             }
+            // One that cannot be read must not keep the others from being checked.
             self.after.store(source.position, Ordering::Relaxed);
+            if failures.len() >= FAILURES_MAX {
+                break;
+            }
+        }
+        if let Some(error) = failures.into_iter().next() {
+            return Err(error);
         }
         if i64::try_from(sources.len()).is_ok_and(|found| found == SOURCES) {
             return Ok(CycleOutcome::More);

@@ -112,9 +112,9 @@ impl Service for Schedules {
         let mut is_complete = true;
         for (schedule, key) in schedules.iter().zip(known) {
             // A schedule that came into force since then is looked at from its own beginning.
-            let before = looked.before.filter(|before| *before > schedule.since);
-            let last = looked.here.get(&key).copied().or(before);
-            let times = match due_times(&schedule.cron, schedule.since, last, now) {
+            let before = || looked.before.map_or(schedule.since, |before| before.max(schedule.since));
+            let after = looked.here.get(&key).copied().unwrap_or_else(before);
+            let times = match due_times(&schedule.cron, after, now) {
                 Ok(times) => times,
                 Err(error) => {
                     set_aside("job_schedule", &schedule.name, None, &error);

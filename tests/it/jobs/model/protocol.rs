@@ -228,7 +228,8 @@ impl Protocol {
             return;
         }
         state.broken = promises::broken_by(request, job, held);
-        let settled = Settled { status: step.status, expires_us: None, is_repeated: false };
+        let settled =
+            Settled { status: step.status, expires_us: None, is_repeated: false, is_recorded: true };
         state.answer(request, Ok(settled));
         if self.has_key {
             // Others that are about to append this step find it taken and decide again. That is as if their

@@ -118,7 +118,7 @@ impl Life {
             Decision::Append(entry) => {
                 self.append(*entry);
                 let expires_us = self.state.lease.as_ref().map(|lease| lease.expires_us);
-                Ok(Settled { status: self.state.status, expires_us, is_repeated: false })
+                Ok(Settled { status: self.state.status, expires_us, is_repeated: false, is_recorded: true })
             }
             Decision::Settled(settled) => Ok(settled),
             Decision::LookUp { attempt } => repeated(&change, self.outcome(attempt).as_ref()),
