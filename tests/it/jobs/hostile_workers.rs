@@ -60,6 +60,30 @@ async fn made_up_workers_are_bounded_and_hide_no_other() {
 }
 
 #[tokio::test]
+async fn workers_that_are_gone_make_room_for_others() {
+    let database = TestDatabase::new().await;
+    let owner = database.owner().await;
+    let gone = "INSERT INTO job_worker_log (recorded_at, worker, step, kind, status, is_enabled, type, metadata, actor)
+         SELECT clock_timestamp() - n * interval '1 minute', 'host-' || n, 1, 'registered', 'offline', true, 'x', '{}', 'token:x'
+         FROM generate_series(1, 9100) n";
+    let known = "INSERT INTO job_credentials (kind, secret_sha256, name, worker, is_admin, scopes, actor)
+         VALUES ('created', sha256('known'), 'host-9050', 'host-9050', false, '{}', 'local')";
+    owner.batch_execute(gone).await.unwrap();
+    owner.batch_execute(known).await.unwrap();
+    let _room = Room::on(&database).await;
+    eventually("the oldest are removed", async || {
+        number(&database, "SELECT count(*) FROM job_workers").await == 9_000
+    })
+    .await;
+    for (id, is_there) in
+        [("host-1", 1), ("host-8999", 1), ("host-9050", 1), ("host-9049", 0), ("host-9100", 0)]
+    {
+        let there = format!("SELECT count(*) FROM job_workers WHERE worker = '{id}'");
+        assert_eq!(number(&database, &there).await, is_there, "{id}");
+    }
+}
+
+#[tokio::test]
 async fn a_value_that_some_reader_cannot_take_is_refused_wherever_it_is_sent() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;

@@ -127,6 +127,10 @@ async fn blobforge_moves_in_and_a_second_import_changes_nothing() {
     assert_eq!(totals["jobs"], json!({ "imported": 6, "known": 0, "refused": 2 }), "{totals}");
     assert_eq!(super::kit::number(&database, "SELECT count(*) FROM jobs").await, 0);
 
+    // As an import leaves a worker that ends before it stores the secret.
+    let begun = "INSERT INTO job_worker_log (worker, step, kind, status, is_enabled, type, actor)
+         VALUES ('w2', 1, 'created', 'offline', true, 'pdf', 'import')";
+    database.owner().await.batch_execute(begun).await.unwrap();
     let first = import(&database, folder.path(), &file, &["--json", "--with-administrators"]);
     assert_eq!(first.status.code(), Some(1), "{first:?}");
     let mut lines = first.json_lines();

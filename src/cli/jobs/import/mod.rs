@@ -21,6 +21,7 @@ use crate::base::{Clock as _, SystemClock};
 use crate::cli::{Context, output};
 use crate::services::jobs::append::{
     CredentialJournal, StoredImport, WorkerAnswer, WorkerJournal, ensure_partitions, import_jobs,
+    unfinished_workers,
 };
 use crate::services::jobs::command::{
     CredentialCommand, ImportedJob, NewCredential, WorkerCommand, WorkerProfile,
@@ -221,18 +222,23 @@ impl Import {
                 command(row, WorkerEvent::Created, Some(WorkerProfile { job_type, name, metadata }))
             })
             .collect();
+        let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+        // Of an import that was interrupted after it had created them.
+        let unfinished = unfinished_workers(pools, &ids, ACTOR).await?;
         let answers = send(WorkerJournal, pools, created).await?;
         let (mut disabled, mut created) = (Vec::new(), Vec::new());
         for (row, answer) in rows.into_iter().zip(answers) {
             match answer {
-                WorkerAnswer::Changed(_) => {
+                WorkerAnswer::Refused(WorkerRefusal::Exists) if !unfinished.contains(&row.id) => {
+                    done.workers.add(true);
+                }
+                WorkerAnswer::Changed(_) | WorkerAnswer::Refused(WorkerRefusal::Exists) => {
                     done.workers.add(false);
                     if !row.is_enabled {
                         disabled.push(command(&row, WorkerEvent::Disabled, None));
                     }
                     created.push(row);
                 }
-                WorkerAnswer::Refused(WorkerRefusal::Exists) => done.workers.add(true),
                 WorkerAnswer::Refused(refusal) => {
                     done.workers.refused += 1;
                     let refused = Refused::new("workers", &row.id, refusal.to_string());

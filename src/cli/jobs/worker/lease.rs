@@ -64,6 +64,8 @@ impl<'a> Lease<'a> {
     /// Renews the lease until it is lost. May be dropped and called again.
     pub(super) async fn keep(&mut self, progress: &mut watch::Receiver<Option<Value>>) -> Lost {
         let mut due = self.beat_at + self.heartbeat;
+        // After progress that the server refuses, the lease is renewed without any.
+        let mut is_plain = false;
         loop {
             let next = match &self.unrecorded {
                 Some(_) => due.min(self.offered_at + PROGRESS_PAUSE),
@@ -71,7 +73,7 @@ impl<'a> Lease<'a> {
             };
             tokio::select! {
                 () = sleep_until(next.min(self.until)) => {}
-                Ok(()) = progress.changed() => {
+                Ok(()) = progress.changed(), if !is_plain => {
                     self.unrecorded.clone_from(&progress.borrow_and_update());
                     continue;
                 }
@@ -84,6 +86,7 @@ impl<'a> Lease<'a> {
             match timeout(self.until - sent_at, self.beat()).await {
                 Ok(Ok(is_recorded)) => {
                     self.until = sent_at + self.length;
+                    is_plain = false;
                     due = sent_at + self.heartbeat;
                     self.offered_at = sent_at;
                     if is_recorded {
@@ -100,6 +103,8 @@ impl<'a> Lease<'a> {
                         if matches!(trouble.refusal(), Some((400, _))) {
                             // The server cannot take this progress, and renews nothing with it.
                             self.unrecorded = None;
+                            is_plain = true;
+                            due = Instant::now();
                         }
                     }
                 },

@@ -1,5 +1,7 @@
 //! Stores jobs of another queue.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 use tokio_postgres::types::Type;
 
@@ -9,6 +11,13 @@ use crate::store::{Error, Pools};
 const IMPORT: &str = "-- import_jobs
     SELECT place, job, is_known FROM quipu_import_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
     ORDER BY place";
+
+const UNFINISHED: &str = "-- unfinished_job_workers
+    SELECT w.worker FROM unnest($1::text[]) AS w (worker)
+    WHERE EXISTS (SELECT FROM job_worker_log l WHERE l.worker = w.worker)
+      AND NOT EXISTS (SELECT FROM job_worker_log l
+                      WHERE l.worker = w.worker AND (l.actor <> $2 OR l.kind NOT IN ('created', 'disabled')))
+      AND NOT EXISTS (SELECT FROM job_credentials c WHERE c.worker = w.worker)";
 
 /// What became of an imported job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,4 +79,18 @@ pub async fn import_jobs(
         )
         .await?;
     Ok(rows.iter().map(|row| StoredImport { job: row.get(1), is_known: row.get(2) }).collect())
+}
+
+/// Of these workers those that `actor` has created, and of which nothing else has happened since: they have no secret.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn unfinished_workers(
+    pools: &Pools,
+    workers: &[&str],
+    actor: &str,
+) -> Result<HashSet<String>, Error> {
+    let client = pools.write.get().await?;
+    let rows = client.query_typed(UNFINISHED, &[(&workers, Type::TEXT_ARRAY), (&actor, Type::TEXT)]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }

@@ -25,7 +25,7 @@ use uuid::Uuid;
 pub use beats::Beats;
 pub use credentials::{CredentialAnswer, CredentialJournal};
 pub use files::{FileJournal, HeldLease, UncheckedSource, file_facts, held_lease, unchecked_sources};
-pub use import::{StoredImport, import_jobs};
+pub use import::{StoredImport, import_jobs, unfinished_workers};
 pub use numbers::JobNumbers;
 pub use queue::{Queue, ReadyNotice};
 pub use schedules::{ScheduleAnswer, ScheduleJournal};

@@ -1,7 +1,7 @@
 //! Numbers for new jobs. A submission has its number before it is sent, so that it can be sent again after an
 //! answer was lost. A number that no job has used comes back: each million of numbers costs two tables.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ use super::{JobAnswer, JobJournal};
 use crate::services::jobs::command::{JobCommand, Submission};
 use crate::store::append::Writer;
 use crate::store::{Error, Pools};
+
+/// Most unique keys of which numbers are kept.
+const GIVEN_UP_MAX: usize = 1_000;
 
 /// Numbers drawn at a time. A process that ends leaves at most so many unused.
 const DRAWN: i32 = 256;
@@ -32,6 +35,9 @@ fn pauses() -> ExponentialBuilder {
 pub struct JobNumbers {
     pools: Pools,
     drawn: Arc<Mutex<VecDeque<i64>>>,
+    /// Numbers of submissions that were given up because others held their unique key. An attempt whose answer was
+    /// lost may still store one, so each is for that key alone.
+    given_up: Arc<Mutex<HashMap<[u8; 32], Vec<i64>>>>,
     /// Held while more are drawn.
     drawing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -40,7 +46,7 @@ impl JobNumbers {
     /// No numbers yet.
     #[must_use]
     pub fn new(pools: Pools) -> Self {
-        Self { pools, drawn: Arc::default(), drawing: Arc::default() }
+        Self { pools, drawn: Arc::default(), given_up: Arc::default(), drawing: Arc::default() }
     }
 
     fn drawn(&self) -> MutexGuard<'_, VecDeque<i64>> {
@@ -52,6 +58,25 @@ impl JobNumbers {
         let mut drawn = self.drawn();
         if !drawn.contains(&number) {
             drawn.push_front(number);
+        }
+    }
+
+    fn given_up_of(&self, key: [u8; 32]) -> Option<i64> {
+        let mut given_up = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        let numbers = given_up.get_mut(&key)?;
+        let number = numbers.pop();
+        if numbers.is_empty() {
+            given_up.remove(&key);
+        }
+        number
+    }
+
+    fn give_up(&self, key: Option<[u8; 32]>, number: i64) {
+        let mut given_up = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = key
+            && given_up.len() < GIVEN_UP_MAX
+        {
+            given_up.entry(key).or_default().push(number);
         }
     }
 
@@ -96,7 +121,10 @@ impl JobNumbers {
         if !submission.depends_on.is_empty() && self.is_unknown(&submission.depends_on).await? {
             return Ok(JobAnswer::UnknownDependency);
         }
-        let number = self.next().await?;
+        let number = match submission.unique_key.and_then(|key| self.given_up_of(key)) {
+            Some(number) => number,
+            None => self.next().await?,
+        };
         let submission = Submission { number, ..submission };
         let send = || async {
             match jobs.append(JobCommand::Submit(Box::new(submission.clone()))).await {
@@ -105,9 +133,11 @@ impl JobNumbers {
             }
         };
         let answer = send.retry(pauses()).await.unwrap_or(Ok(JobAnswer::Contended));
-        // PostgreSQL refuses the data with each attempt.
-        if matches!(answer, Err(Error::Data(_))) {
-            self.take_back(number);
+        match &answer {
+            // PostgreSQL refuses the data with each attempt.
+            Err(Error::Data(_)) => self.take_back(number),
+            Ok(JobAnswer::Contended) => self.give_up(submission.unique_key, number),
+            _ => {}
         }
         answer
     }

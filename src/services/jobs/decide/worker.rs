@@ -7,6 +7,9 @@ use crate::services::jobs::event::{WorkerEvent, WorkerState, WorkerStatus};
 /// Most workers that are not removed. Each is looked at again and again, and listed.
 pub const WORKERS_MAX: i64 = 10_000;
 
+/// Workers up to which those that are gone are kept.
+pub const WORKERS_KEPT: i64 = 9_000;
+
 /// Least time between two records of a worker's heartbeat, microseconds.
 const BEAT_INTERVAL_US: i64 = 5_000_000;
 

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::loop_lease::LoopLease;
 use crate::lifecycle::{CycleOutcome, Service};
-use crate::services::jobs::append::{JobJournal, move_cursor, read_cursor, unblocked_jobs};
+use crate::services::jobs::append::{JobAnswer, JobJournal, move_cursor, read_cursor, unblocked_jobs};
 use crate::services::jobs::command::{Change, JobChange, JobCommand};
 use crate::services::jobs::decide::window;
 use crate::store::append::Writer;
@@ -59,16 +59,16 @@ impl Service for Dependencies {
         let (jobs, snapshot) = unblocked_jobs(&self.pools, last.as_deref(), JOBS_MAX).await?;
         let count = i64::try_from(jobs.len()).unwrap_or(i64::MAX);
         let is_any = !jobs.is_empty();
-        stream::iter(jobs)
+        let is_contended = stream::iter(jobs)
             .map(|job| {
                 let change = JobChange::new(job, Change::Unblock, "quipu");
                 self.jobs.append(JobCommand::Change(Box::new(change)))
             })
             .buffer_unordered(AT_ONCE)
-            .try_for_each(|_| ready(Ok(())))
+            .try_fold(false, |is_any, answer| ready(Ok(is_any || answer == JobAnswer::Contended)))
             .await?;
-        if count >= JOBS_MAX {
-            // These are no longer waiting: the same read finds the next ones.
+        if count >= JOBS_MAX || is_contended {
+            // Those that were unblocked are no longer waiting: the same read finds the others.
             return Ok(CycleOutcome::More);
         }
         let is_far = last.is_none_or(|last| window(&last, &snapshot).is_none_or(|window| window.is_wide));

@@ -123,7 +123,12 @@ impl Service for Schedules {
             };
             let mut is_stored = true;
             for due in times {
-                is_stored &= self.submit(schedule, due).await?;
+                match self.submit(schedule, due).await {
+                    Ok(stored) => is_stored &= stored,
+                    Err(error) if error.is_outage() => return Err(error),
+                    // Only this schedule fails: the others go on.
+                    Err(error) => set_aside("job_schedule", &schedule.name, None, &error),
+                }
             }
             // A time whose job is not stored comes again with the next look.
             if is_stored {

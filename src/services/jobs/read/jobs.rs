@@ -174,7 +174,9 @@ async fn views(pool: &PgPool, numbers: &[i64], bytes_max: i32) -> Result<Vec<Job
                   array_remove(ARRAY[
                       CASE WHEN octet_length(s.tags::text) > $2 THEN 'tags' END,
                       CASE WHEN octet_length(s.metadata::text) > $2 THEN 'metadata' END,
-                      CASE WHEN octet_length(coalesce(done.detail, imported.detail -> 'result')::text) > $2 THEN 'result' END,
+                      CASE WHEN octet_length(done.detail::text) > $2
+                             OR done.detail IS NULL AND octet_length(imported.detail::text) > $2
+                                AND jsonb_typeof(imported.detail -> 'result') <> 'null' THEN 'result' END,
                       CASE WHEN octet_length(progress.detail::text) > $2 THEN 'progress' END], NULL) AS "left_out!"
            FROM unnest($1::bigint[]) AS w (job)
            CROSS JOIN LATERAL (SELECT * FROM job_states x WHERE x.job = w.job) s

@@ -32,4 +32,4 @@ FROM jobs j LEFT JOIN LATERAL (SELECT * FROM job_log l WHERE l.job = j.job ORDER
 -- For lists of waiting jobs in the order of their numbers.
 CREATE INDEX jobs_dependent ON jobs (job) WHERE depends_on IS NOT NULL;
 
-COMMENT ON COLUMN job_cursors.name IS 'segment: the one that is written. expiry: leases up to this time are settled, microseconds since 1970. schedules: jobs of schedules up to this time are submitted, microseconds since 1970. dependencies, webhooks: the snapshot that was read. filled: when job_ready was filled from the journals, microseconds since 1970';
+COMMENT ON COLUMN job_cursors.name IS 'segment: the one that is written. expiry: leases up to this time are settled, microseconds since 1970. schedules: jobs of schedules up to this time are submitted, microseconds since 1970. dependencies, webhooks: the snapshot that was read. filled: when job_ready was filled from the journals, microseconds since 1970. numbers: the job number up to which quipu_watch_job_numbers() has judged; between two looks also the number up to which it judges next, and the transaction from which on. sql_refused: the job number at which it last refused jobs of SQL programs';
