@@ -14,6 +14,7 @@ use std::thread::panicking;
 use serde_json::{Value, json};
 
 use super::kit::{Room, http};
+use super::v1;
 use crate::support::database::TestDatabase;
 
 /// The routes of all golden requests. Each test sends those of its own list, or fails.
@@ -29,6 +30,10 @@ const ROUTES: &[&[&str]] = &[
     others::HEALTH,
     others::LOGIN,
     others::SCHEDULES,
+    v1::JOBS,
+    v1::MANAGING,
+    v1::WORKERS,
+    v1::TOTALS,
     work::WORKING,
     work::LEASES,
 ];
