@@ -44,11 +44,11 @@ async fn tokens_are_created_listed_and_deleted() {
         let expected = json!({ "id": id, "token": "SECRET", "name": "ci" });
         assert_eq!((status, plain(created)), (201, expected));
         let (status, listed) = golden.answer("GET", path, None).await;
-        let root = json!({ "id": listed[0]["id"], "name": "root", "is_admin": true, "created_at": "NOW" });
+        let first = json!({ "id": listed[0]["id"], "name": "root", "is_admin": true, "created_at": "NOW" });
         let ci = json!({
             "id": id, "name": "ci", "is_admin": false, "scopes": ["read", "submit"], "created_at": "NOW", "expires_at": "NOW",
         });
-        assert_eq!((status, plain(listed)), (200, json!([root, ci])));
+        assert_eq!((status, plain(listed)), (200, json!([first, ci])));
         for (body, field) in [
             (json!({}), "name"),
             (json!({ "name": "x", "scopes": ["everything"] }), "scopes"),

@@ -97,12 +97,12 @@ async fn a_source_comes_in_parts_or_is_given_up() {
     let files = FileRoom::new().await;
     let golden = Golden::of(&files.room, PARTS);
     let key = source_key(b"source");
-    let begin = json!({ "key": key, "size": 6 });
+    let wanted = json!({ "key": key, "size": 6 });
     let begun = json!({
         "upload_id": "SECRET", "key": key, "parts": 1, "part_size": 16_777_216, "expires_at": "NOW",
     });
     for ending in ["abort", "complete"] {
-        let (status, answer) = golden.answer("POST", "/api/files/multipart", Some(&begin)).await;
+        let (status, answer) = golden.answer("POST", "/api/files/multipart", Some(&wanted)).await;
         assert_eq!((status, plain(answer.clone())), (200, begun.clone()));
         let of = json!({ "upload_id": answer["upload_id"] });
         let (status, parts) = golden.answer("POST", "/api/files/multipart/parts", Some(&of)).await;
