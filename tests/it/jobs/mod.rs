@@ -32,6 +32,7 @@ mod sql;
 mod stream;
 mod transfer;
 mod upload;
+mod v1;
 mod waiting;
 mod webhook_kit;
 mod webhooks;

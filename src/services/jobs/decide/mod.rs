@@ -47,8 +47,8 @@ pub use recurrence::{CronError, SCHEDULES_MAX, check_cron, due_times};
 pub use snapshot::{Window, window};
 pub use stream_cursor::{NotACursor, StreamCursor};
 pub use submission::{
-    ATTEMPTS_MAX, DEPENDS_ON_MAX, SubmissionError, SubmissionFields, TYPE_BYTES_MAX, WEBHOOK, check_detail,
-    check_not_reserved, check_submission, check_text, scheduled_key, unique_key,
+    ATTEMPTS_MAX, DEPENDS_ON_MAX, SubmissionError, SubmissionFields, TEXT_BYTES_MAX, TYPE_BYTES_MAX, WEBHOOK,
+    check_detail, check_not_reserved, check_submission, check_text, scheduled_key, unique_key,
 };
 pub use transition::{Decision, Refusal, Settled, decide, repeated};
 pub use webhook::{Answer, Receiver, WebhookTask, body_of, signature, webhook_type};

@@ -20,7 +20,7 @@ pub const ATTEMPTS_MAX: i32 = 100;
 pub const DEPENDS_ON_MAX: usize = 64;
 
 /// Longest hash, idempotency key and other short texts, bytes.
-const TEXT_BYTES_MAX: usize = 256;
+pub const TEXT_BYTES_MAX: usize = 256;
 
 /// Longest path of a source, bytes.
 const PATH_BYTES_MAX: usize = 4_096;

@@ -16,6 +16,7 @@ mod schedules;
 mod shapes;
 mod submit;
 mod totals;
+mod v1;
 mod values;
 mod work;
 mod work_body;
@@ -156,7 +157,8 @@ impl fmt::Debug for JobsState {
     }
 }
 
-/// The routes. Where the README of BlobForge and its code name different paths, both are served.
+/// The routes. Where the README of BlobForge and its code name different paths, both are served; the paths of its
+/// rewrite are in `v1`.
 pub fn routes(state: JobsState) -> Routes {
     use Access::{Admin, Anyone, Proof, Token};
     let upload = Duration::from_secs(state.parts().settings.files.upload_timeout_s.get().into());
@@ -223,6 +225,7 @@ pub fn routes(state: JobsState) -> Routes {
         .delete("/api/admin/sessions/{id}", Admin, people::revoke_session)
         .get("/api/admin/audit", Admin, people::audit)
         .get("/events", Token, events::events)
+        .merge(v1::routes())
         .merge(pages::routes(upload))
         .with_state(state)
 }

@@ -18,7 +18,7 @@ use crate::services::jobs::append::{JobAnswer, Submitted};
 use crate::services::jobs::command::Submission;
 use crate::services::jobs::decide::{Scope, SubmissionFields, check_submission, unique_key};
 use crate::services::jobs::event::Status;
-use crate::services::jobs::read;
+use crate::services::jobs::read::{self, HistoryEntry};
 
 /// Priority of a job whose submitter names none.
 pub(super) const PRIORITY_DEFAULT: i64 = 3;
@@ -249,6 +249,18 @@ pub(super) struct HistoryQuery {
     before: Option<i32>,
 }
 
+impl JobsState {
+    /// The entries of a job that a query asks for.
+    pub(super) async fn history(&self, job: i64, query: &HistoryQuery) -> Result<Vec<HistoryEntry>, Refused> {
+        let pool = &self.parts().pools.session;
+        let entries = read::history(pool, job, query.before, DETAILS_BYTES_MAX).await?;
+        if entries.is_empty() && query.before.is_none() {
+            return Err(Refused::not_found("job"));
+        }
+        Ok(entries)
+    }
+}
+
 pub(super) async fn history(
     State(state): State<JobsState>,
     client: Client,
@@ -258,11 +270,7 @@ pub(super) async fn history(
     let answer = async {
         client.require(Scope::Read)?;
         let id = number(&id)?;
-        let pool = &state.parts().pools.session;
-        let entries = read::history(pool, id, query.before, DETAILS_BYTES_MAX).await?;
-        if entries.is_empty() && query.before.is_none() {
-            return Err(Refused::not_found("job"));
-        }
+        let entries = state.history(id, &query).await?;
         let entries: Vec<HistoryJson<'_>> = entries.iter().map(HistoryJson::of).collect();
         Ok(Members::from([("job_id", member(&id)), ("history", member(&entries))]))
     };

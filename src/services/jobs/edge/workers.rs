@@ -51,7 +51,8 @@ impl JobsState {
 /// The body of a registration.
 #[derive(Debug, Deserialize)]
 pub(super) struct RegisterBody {
-    #[serde(default)]
+    /// BlobForge's rewrite calls it `worker_id`.
+    #[serde(default, alias = "worker_id")]
     id: String,
     #[serde(default)]
     r#type: String,
@@ -98,8 +99,11 @@ pub(super) async fn register(
 }
 
 /// The body of a worker's heartbeat.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct BeatBody {
+    /// Where the path does not name the worker.
+    #[serde(default)]
+    pub(super) worker_id: String,
     job_id: Option<i64>,
     progress: Option<Value>,
 }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
-use crate::services::jobs::event::Status;
+use crate::services::jobs::event::{Kind, Status};
 use crate::store::Error;
 
 /// Most entries of a history. The oldest of a longer one are left out.
@@ -101,6 +101,41 @@ pub struct JobFilter<'a> {
 /// The present state of one job; `None` if there is none.
 pub async fn job(pool: &PgPool, number: i64) -> Result<Option<JobView>, Error> {
     Ok(views(pool, &[number], i32::MAX).await?.pop())
+}
+
+/// A job that is the only one of its type and source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceJob {
+    /// Type.
+    pub job_type: String,
+    /// Number.
+    pub job: i64,
+}
+
+/// Most jobs of one source that are named.
+const SOURCE_JOBS_MAX: i64 = 16;
+
+/// The jobs of a source by type, of one type if it is given; at most 16. Those that were submitted with an idempotency
+/// key, or may be submitted again, are not found by their source. Without a type all types are tried.
+pub async fn jobs_of_source(
+    pool: &PgPool,
+    source_hash: &str,
+    job_type: Option<&str>,
+) -> Result<Vec<SourceJob>, Error> {
+    Ok(sqlx::query_as!(
+        SourceJob,
+        r#"-- jobs_of_source
+           SELECT t.type AS "job_type!", k.job AS "job!"
+           FROM (SELECT $2::text AS type WHERE $2 IS NOT NULL
+                 UNION ALL SELECT DISTINCT c.type FROM job_counts c WHERE $2 IS NULL) t
+           CROSS JOIN LATERAL (SELECT x.job FROM job_keys x WHERE x.key = quipu_job_key(t.type, $1, NULL) LIMIT 1) k
+           ORDER BY 1 LIMIT $3"#,
+        source_hash,
+        job_type,
+        SOURCE_JOBS_MAX
+    )
+    .fetch_all(pool)
+    .await?)
 }
 
 /// The numbers of a page of jobs: without `before` by priority, then the newest first. A job may have moved on by
@@ -230,6 +265,14 @@ pub struct HistoryEntry {
     pub detail: Option<String>,
     /// Whether it has a detail that was left out.
     pub is_detail_left_out: bool,
+}
+
+impl HistoryEntry {
+    /// Whether an attempt failed, or its lease expired.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        [Kind::Failed, Kind::Expired].iter().any(|kind| self.kind == kind.as_str())
+    }
 }
 
 /// The entries of a job before step `before`, oldest first; empty if there is no such job. At most 1,000: of a longer

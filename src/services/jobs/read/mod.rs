@@ -9,11 +9,14 @@ mod users;
 mod workers;
 
 pub use access::{StoredToken, TokenRecord, WorkerRecord, token, tokens, worker_by_secret};
-pub use jobs::{HistoryEntry, JobFilter, JobView, bare_jobs, history, job, job_numbers, jobs};
+pub use jobs::{
+    HistoryEntry, JobFilter, JobView, SourceJob, bare_jobs, history, job, job_numbers, jobs, jobs_of_source,
+};
 pub use schedules::{Schedule, schedule_values, schedules};
 pub use stats::{Stats, StatusCount, TypeCount, stats, total};
 pub use stream::{StreamEntry, StreamPage, entries, newest_snapshot};
 pub use users::{AuditEntry, SessionRecord, UserView, audit, session, sessions, users};
 pub use workers::{
-    RestlessWorkers, WorkerCounts, WorkerView, gone_workers, restless_workers, worker, worker_counts, workers,
+    RestlessWorkers, WorkerCounts, WorkerView, gone_workers, restless_workers, worker, worker_counts,
+    worker_view, workers,
 };

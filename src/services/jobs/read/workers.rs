@@ -59,6 +59,24 @@ pub async fn workers(pool: &PgPool, most: i64, has_metadata: bool) -> Result<Vec
     .await?)
 }
 
+/// One worker with its present state; `None` if it is not known or was removed.
+pub async fn worker_view(pool: &PgPool, id: &str) -> Result<Option<WorkerView>, Error> {
+    Ok(sqlx::query_as!(
+        WorkerView,
+        r#"-- job_worker_view
+           SELECT l.worker AS "worker!", l.name, l.type AS "job_type!", l.status AS "status!", l.is_enabled AS "is_enabled!",
+                  b.seen_at AS "seen_at?", b.job AS "job?", l.metadata::text AS metadata,
+                  f.recorded_at AS "created_at!", l.recorded_at AS "updated_at!"
+           FROM (SELECT * FROM job_worker_log x WHERE x.worker = $1 ORDER BY x.step DESC LIMIT 1) l
+           CROSS JOIN LATERAL (SELECT x.recorded_at FROM job_worker_log x WHERE x.worker = l.worker ORDER BY x.step LIMIT 1) f
+           LEFT JOIN job_beats b ON b.worker = l.worker
+           WHERE l.status <> 'removed'"#,
+        id
+    )
+    .fetch_optional(pool)
+    .await?)
+}
+
 /// Numbers of workers that are not removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WorkerCounts {

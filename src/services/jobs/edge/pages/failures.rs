@@ -28,8 +28,7 @@ pub(super) fn last_error(view: &JobView) -> Markup {
 
 /// The attempts that failed, the newest first.
 pub(super) fn failures(history: &[HistoryEntry], now: DateTime<Utc>) -> Markup {
-    let is_failure = |kind: &str| kind == Kind::Failed.as_str() || kind == Kind::Expired.as_str();
-    let failed: Vec<_> = history.iter().rev().filter(|entry| is_failure(&entry.kind)).collect();
+    let failed: Vec<_> = history.iter().rev().filter(|entry| entry.is_failure()).collect();
     let leased = history.iter().filter(|entry| entry.kind == Kind::Leased.as_str());
     let began: HashMap<i32, DateTime<Utc>> = leased.map(|entry| (entry.attempt, entry.recorded_at)).collect();
     html! {
