@@ -5,6 +5,7 @@ mod access;
 mod chaos;
 mod cli;
 mod client;
+mod crashes;
 mod dashboard;
 mod file_kit;
 mod files;
