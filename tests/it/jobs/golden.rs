@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::kit::{Room, http};
+use super::kit::{Room, http, number};
 use crate::support::database::TestDatabase;
 
 /// Replaces what differs between runs: times by `NOW`, tokens and secrets by `SECRET`.
@@ -262,15 +262,32 @@ async fn health_and_what_is_not_there_answer_as_the_original() {
 async fn schedules_are_set_listed_and_removed() {
     let database = TestDatabase::new().await;
     let room = &Room::on(&database).await;
-    let set = json!({ "name": "nightly", "cron": "0 3 * * *", "type": "report", "metadata": { "a": 1 } });
-    golden(room, "POST", "/api/schedules", Some(set), 200, json!({ "status": "set" })).await;
-    let (_, listed) = room.get("/api/schedules").await;
-    assert_eq!(listed["schedules"][0]["cron"], "0 3 * * *");
-    let (status, answer) =
-        room.post("/api/schedules", &json!({ "name": "x", "cron": "now", "type": "y" })).await;
-    assert_eq!((status, &answer["field"]), (400, &json!("cron")), "{answer}");
+    let mut set = json!({ "name": "nightly", "cron": "0 3 * * *", "type": "report", "metadata": { "a": 1 } });
+    golden(room, "POST", "/api/schedules", Some(set.clone()), 200, json!({ "status": "set" })).await;
+    let listed = async || room.get("/api/schedules").await.1["schedules"][0].clone();
+    let first = listed().await;
+    assert_eq!((&first["cron"], &first["timezone"]), (&json!("0 3 * * *"), &json!("UTC")), "{first}");
+    // UTC by name is no change; another time zone is one.
+    for zone in ["UTC", "Europe/Berlin"] {
+        set["timezone"] = json!(zone);
+        golden(room, "POST", "/api/schedules", Some(set.clone()), 200, json!({ "status": "set" })).await;
+        let now = listed().await;
+        assert_eq!(now["timezone"], zone, "{now}");
+        assert_eq!(now["since"] == first["since"], zone == "UTC", "{now}");
+    }
+    for (field, wrong) in [
+        ("cron", json!({ "name": "x", "cron": "now", "type": "y" })),
+        ("timezone", json!({ "name": "x", "cron": "0 3 * * *", "type": "y", "timezone": "Europe/Atlantis" })),
+    ] {
+        let (status, answer) = room.post("/api/schedules", &wrong).await;
+        assert_eq!((status, &answer["field"]), (400, &json!(field)), "{answer}");
+        let is_named = field != "timezone" || answer["message"].as_str().unwrap().contains("Europe/Atlantis");
+        assert!(is_named, "{answer}");
+    }
     golden(room, "DELETE", "/api/schedules/nightly", None, 200, json!({ "status": "removed" })).await;
     golden(room, "GET", "/api/schedules", None, 200, json!({ "schedules": [] })).await;
+    let audit = "SELECT count(*) FROM job_audit WHERE detail ->> 'timezone' = 'Europe/Berlin'";
+    assert_eq!(number(&database, audit).await, 2, "set and removed");
     let (status, _) = http(room.address, "DELETE", "/api/schedules/none", &[], None).await;
     assert_eq!(status, 404);
 }
