@@ -37,3 +37,4 @@ mod waiting;
 mod webhook_kit;
 mod webhooks;
 mod worker;
+mod worker_secret;
