@@ -79,7 +79,10 @@ fn bodies(chosen: [u8; 4], bytes: &[u8]) {
             }
             Asked::Schedule(set) => {
                 assert!(
-                    [&set.name, &set.cron, &set.job_type].into_iter().all(|text| is_storable(text)),
+                    [&set.name, &set.cron, &set.job_type]
+                        .into_iter()
+                        .chain(&set.timezone)
+                        .all(|text| is_storable(text)),
                     "{set:?}"
                 );
             }
@@ -194,13 +197,14 @@ fn grants(chosen: [u8; 4], text: &str) {
 
 fn cron(chosen: [u8; 4], text: &str) {
     let now = DateTime::from_timestamp(i64::from(u32::from_be_bytes(chosen)), 0).expect("in range");
-    let since = now - TimeDelta::hours(2);
-    for looked in [None, Some(now - TimeDelta::seconds(20))] {
-        let due = due_times(text, since, looked, now);
+    let zones = [None, Some("Europe/Berlin"), Some("Australia/Lord_Howe"), Some("America/Havana")];
+    for (zone, (seconds, most)) in zones.into_iter().flat_map(|zone| [(zone, (7_200, 1)), (zone, (20, 20))]) {
+        let after = now - TimeDelta::seconds(seconds);
+        let due = due_times(text, zone, after, now);
         assert_eq!(due.is_ok(), check_cron(text).is_ok(), "{text}");
         let due = due.unwrap_or_default();
-        assert!(due.iter().all(|due| *due > since && *due <= now), "{text}: {due:?}");
-        assert!(due.len() <= looked.map_or(1, |_| 20) && due.is_sorted(), "{text}: {due:?}");
+        assert!(due.iter().all(|due| *due > after && *due <= now), "{zone:?} {text}: {due:?}");
+        assert!(due.len() <= most && due.is_sorted(), "{zone:?} {text}: {due:?}");
     }
 }
 

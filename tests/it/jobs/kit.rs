@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -247,6 +248,25 @@ pub(super) async fn http(
     (status, serde_json::from_str(body).unwrap_or_else(|_| body.into()))
 }
 
+/// As [`http`], to a server that may be killed: an error if it is away, or ends before its whole answer has arrived.
+pub(super) async fn try_http(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&Value>,
+) -> io::Result<(u16, Value)> {
+    let answer = within_deadline(path, async {
+        let mut answer = String::new();
+        try_open(address, method, path, headers, body).await?.read_to_string(&mut answer).await?;
+        io::Result::Ok(answer)
+    })
+    .await?;
+    // A head or a body that was cut off acknowledges nothing.
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok((head.split(' ').nth(1).unwrap().parse().unwrap(), serde_json::from_str(body)?))
+}
+
 /// Sends a request. The caller reads the response until the server closes the connection.
 pub(super) async fn open(
     address: SocketAddr,
@@ -255,6 +275,17 @@ pub(super) async fn open(
     headers: &[(&str, &str)],
     body: Option<&Value>,
 ) -> TcpStream {
+    try_open(address, method, path, headers, body).await.unwrap()
+}
+
+/// As [`open`]; an error if the server is away.
+async fn try_open(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&Value>,
+) -> io::Result<TcpStream> {
     let body = body.map(Value::to_string).unwrap_or_default();
     // HTTP/1.0, so that the response is not chunked and ends with the connection.
     let mut request = format!("{method} {path} HTTP/1.0\r\ncontent-length: {}\r\n", body.len());
@@ -266,9 +297,9 @@ pub(super) async fn open(
     }
     request += "\r\n";
     request += &body;
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
-    stream
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(request.as_bytes()).await?;
+    Ok(stream)
 }
 
 /// The stream of events.

@@ -26,6 +26,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use futures_util::future::join_all;
+use nix::sys::prctl::set_dumpable;
 use serde_json::json;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -145,6 +146,8 @@ struct Shared {
 
 impl Worker {
     pub(in crate::cli) async fn run(self, context: &Context) -> Result<ExitCode> {
+        // Commands of jobs run as the same user, who may otherwise read the secret in `/proc`.
+        set_dumpable(false).context("the worker's secret cannot be hidden from the commands of jobs")?;
         let environment = &context.configuration.job_client;
         let id = self.id.clone().or_else(|| environment.worker_id.clone()).map_or_else(own_name, Ok)?;
         let server = self.server.open_as(context, &id, self.secret.clone())?;

@@ -29,11 +29,11 @@ const LOCK: &str =
 
 // A schedule that is in force as it is set again gets no new step, so both statements can be sent again.
 const SET: &str = "-- set_job_schedule
-    INSERT INTO job_schedules (name, step, kind, cron, type, priority, attempts_max, tags, metadata, actor)
-    SELECT $1, coalesce(l.step, 0) + 1, 'set', $2, $3, $4, $5, $6, $7, $8
+    INSERT INTO job_schedules (name, step, kind, cron, timezone, type, priority, attempts_max, tags, metadata, actor)
+    SELECT $1, coalesce(l.step, 0) + 1, 'set', $2, $3, $4, $5, $6, $7, $8, $9
     FROM (VALUES (1)) one LEFT JOIN LATERAL (SELECT * FROM job_schedules WHERE name = $1 ORDER BY step DESC LIMIT 1) l ON true
-    WHERE (l.kind, l.cron, l.type, l.priority, l.attempts_max, l.tags, l.metadata)
-          IS DISTINCT FROM ('set', $2, $3, $4, $5, $6, $7)";
+    WHERE (l.kind, l.cron, l.timezone, l.type, l.priority, l.attempts_max, l.tags, l.metadata)
+          IS DISTINCT FROM ('set', $2, $3, $4, $5, $6, $7, $8)";
 
 const OTHERS: &str = "-- count_other_job_schedules
     SELECT count(*) FROM (SELECT DISTINCT ON (name) name, kind FROM job_schedules ORDER BY name, step DESC) s
@@ -42,8 +42,8 @@ const OTHERS: &str = "-- count_other_job_schedules
 const REMOVE: &str = "-- remove_job_schedule
     WITH last AS (SELECT * FROM job_schedules WHERE name = $1 ORDER BY step DESC LIMIT 1),
     gone AS (
-        INSERT INTO job_schedules (name, step, kind, cron, type, priority, attempts_max, tags, metadata, actor)
-        SELECT l.name, l.step + 1, 'removed', l.cron, l.type, l.priority, l.attempts_max, l.tags, l.metadata, $2
+        INSERT INTO job_schedules (name, step, kind, cron, timezone, type, priority, attempts_max, tags, metadata, actor)
+        SELECT l.name, l.step + 1, 'removed', l.cron, l.timezone, l.type, l.priority, l.attempts_max, l.tags, l.metadata, $2
         FROM last l WHERE l.kind = 'set')
     SELECT name FROM last";
 
@@ -87,6 +87,7 @@ impl Journal for ScheduleJournal {
                             &[
                                 (&set.name, Type::TEXT),
                                 (&set.cron, Type::TEXT),
+                                (&set.timezone, Type::TEXT),
                                 (&set.job_type, Type::TEXT),
                                 (&set.priority, Type::INT2),
                                 (&set.attempts_max, Type::INT4),

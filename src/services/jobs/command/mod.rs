@@ -312,8 +312,10 @@ pub enum ScheduleCommand {
 pub struct Recurrence {
     /// Name of the schedule.
     pub name: String,
-    /// Times in UTC, as a cron expression.
+    /// Times in the time zone, as a cron expression.
     pub cron: String,
+    /// IANA name of the time zone; `None` for UTC.
+    pub timezone: Option<String>,
     /// Type of the jobs.
     pub job_type: String,
     /// Their priority.

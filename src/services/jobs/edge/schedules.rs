@@ -16,7 +16,7 @@ use crate::http::Failure;
 use crate::services::jobs::append::ScheduleAnswer;
 use crate::services::jobs::command::{Recurrence, ScheduleCommand};
 use crate::services::jobs::decide::{
-    SCHEDULES_MAX, Scope, SubmissionFields, check_cron, check_submission, check_text,
+    SCHEDULES_MAX, Scope, SubmissionFields, UTC, check_cron, check_submission, check_text, time_zone,
 };
 use crate::services::jobs::read::{self, Schedule};
 
@@ -24,6 +24,7 @@ fn schedule_json(schedule: &Schedule) -> Members {
     Members::from([
         ("name", member(&schedule.name)),
         ("cron", member(&schedule.cron)),
+        ("timezone", member(schedule.timezone.as_deref().unwrap_or(UTC))),
         ("type", member(&schedule.job_type)),
         ("priority", member(&schedule.priority)),
         ("max_attempts", member(&schedule.attempts_max)),
@@ -50,6 +51,8 @@ pub(super) struct ScheduleBody {
     name: String,
     #[serde(default)]
     cron: String,
+    /// IANA name of the time zone of `cron`; UTC without it.
+    timezone: Option<String>,
     #[serde(default)]
     r#type: String,
     priority: Option<i64>,
@@ -63,6 +66,8 @@ impl ScheduleBody {
     pub(super) fn checked(self, settings: &Jobs, actor: String) -> Result<Recurrence, Refused> {
         check_text("name", &self.name, NAME_BYTES_MAX)?;
         check_cron(&self.cron).map_err(|error| Refused::field("cron", format!("is {error}")))?;
+        let zone = time_zone(self.timezone.as_deref());
+        let zone = zone.map_err(|error| Refused::field("timezone", format!("is {error}")))?.name();
         let fields = SubmissionFields {
             job_type: &self.r#type,
             source_hash: None,
@@ -83,6 +88,7 @@ impl ScheduleBody {
             attempts_max: attempts.map_err(|_| out_of_range())?,
             name: self.name,
             cron: self.cron,
+            timezone: (zone != UTC).then(|| zone.to_owned()),
             job_type: self.r#type,
             tags: self.tags.filter(|tags| !tags.is_null()),
             metadata: self.metadata.filter(|metadata| !metadata.is_null()),

@@ -114,7 +114,7 @@ impl Service for Schedules {
             // A schedule that came into force since then is looked at from its own beginning.
             let before = || looked.before.map_or(schedule.since, |before| before.max(schedule.since));
             let after = looked.here.get(&key).copied().unwrap_or_else(before);
-            let times = match due_times(&schedule.cron, after, now) {
+            let times = match due_times(&schedule.cron, schedule.timezone.as_deref(), after, now) {
                 Ok(times) => times,
                 Err(error) => {
                     set_aside("job_schedule", &schedule.name, None, &error);

@@ -14,8 +14,10 @@ pub struct Schedule {
     pub name: String,
     /// Its step: it changes whenever the schedule is set.
     pub step: i32,
-    /// Times in UTC, as a cron expression.
+    /// Times in the time zone, as a cron expression.
     pub cron: String,
+    /// IANA name of the time zone; `None` for UTC.
+    pub timezone: Option<String>,
     /// Type of its jobs.
     pub job_type: String,
     /// Their priority.
@@ -58,8 +60,8 @@ pub async fn schedules(pool: &PgPool, has_values: bool) -> Result<(Vec<Schedule>
     let schedules = sqlx::query_as!(
         Schedule,
         r#"-- job_schedule_list
-           SELECT l.name AS "name!", l.step AS "step!", l.cron AS "cron!", l.type AS "job_type!", l.priority AS "priority!",
-                  l.attempts_max AS "attempts_max!", CASE WHEN $2 THEN l.tags::text END AS tags,
+           SELECT l.name AS "name!", l.step AS "step!", l.cron AS "cron!", l.timezone AS "timezone?", l.type AS "job_type!",
+                  l.priority AS "priority!", l.attempts_max AS "attempts_max!", CASE WHEN $2 THEN l.tags::text END AS tags,
                   CASE WHEN $2 THEN l.metadata::text END AS metadata, l.recorded_at AS "since!"
            FROM (SELECT DISTINCT ON (name) * FROM job_schedules ORDER BY name, step DESC) l
            WHERE l.kind = 'set' ORDER BY l.name LIMIT $1"#,

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Golden, bad, missing};
-use crate::jobs::kit::Room;
+use crate::jobs::kit::{Room, number};
 use crate::support::database::TestDatabase;
 
 pub(super) const HEALTH: &[&str] = &["GET /health", "GET /api/health", "GET /api/auth/info"];
@@ -59,13 +59,27 @@ async fn schedules_are_set_listed_and_removed() {
     let database = TestDatabase::new().await;
     let room = &Room::on(&database).await;
     let golden = Golden::of(room, SCHEDULES);
-    let set = json!({ "name": "nightly", "cron": "0 3 * * *", "type": "report", "metadata": { "a": 1 } });
-    golden.ask("POST", "/api/schedules", Some(set), 200, json!({ "status": "set" })).await;
+    let mut set = json!({ "name": "nightly", "cron": "0 3 * * *", "type": "report", "metadata": { "a": 1 } });
+    golden.ask("POST", "/api/schedules", Some(set.clone()), 200, json!({ "status": "set" })).await;
     let nightly = json!({
-        "name": "nightly", "cron": "0 3 * * *", "type": "report", "priority": 3, "max_attempts": 3, "tags": null,
+        "name": "nightly", "cron": "0 3 * * *", "timezone": "UTC", "type": "report", "priority": 3, "max_attempts": 3, "tags": null,
         "metadata": { "a": 1 }, "since": "NOW",
     });
     golden.ask("GET", "/api/schedules", None, 200, json!({ "schedules": [nightly] })).await;
+    let listed = async || room.get("/api/schedules").await.1["schedules"][0].clone();
+    let first = listed().await;
+    // UTC by name is no change; another time zone is one.
+    for zone in ["UTC", "Europe/Berlin"] {
+        set["timezone"] = json!(zone);
+        golden.ask("POST", "/api/schedules", Some(set.clone()), 200, json!({ "status": "set" })).await;
+        let now = listed().await;
+        assert_eq!(now["timezone"], zone, "{now}");
+        assert_eq!(now["since"] == first["since"], zone == "UTC", "{now}");
+    }
+    let unknown = json!({ "name": "x", "cron": "0 3 * * *", "type": "y", "timezone": "Europe/Atlantis" });
+    let (status, answer) = room.post("/api/schedules", &unknown).await;
+    assert_eq!((status, &answer["field"]), (400, &json!("timezone")), "{answer}");
+    assert!(answer["message"].as_str().unwrap().contains("Europe/Atlantis"), "{answer}");
     for (body, field) in [
         (json!({}), "name"),
         (json!({ "name": "x", "cron": "now", "type": "y" }), "cron"),
@@ -76,5 +90,7 @@ async fn schedules_are_set_listed_and_removed() {
     }
     golden.ask("DELETE", "/api/schedules/nightly", None, 200, json!({ "status": "removed" })).await;
     golden.ask("GET", "/api/schedules", None, 200, json!({ "schedules": [] })).await;
+    let audit = "SELECT count(*) FROM job_audit WHERE detail ->> 'timezone' = 'Europe/Berlin'";
+    assert_eq!(number(&database, audit).await, 2, "set and removed");
     golden.ask("DELETE", "/api/schedules/none", None, 404, missing("schedule")).await;
 }
