@@ -102,8 +102,8 @@ impl Retention {
         for partition in &free {
             match drop_jobs(owner, partition.first_job, self.before, &self.reason).await {
                 Ok(left) => dropped += left.jobs,
-                Err(JobRemovalError::Held(hold)) => {
-                    stays(partition, &hold.to_string());
+                Err(JobRemovalError::Held(why)) => {
+                    stays(partition, &why.to_string());
                     stayed += 1;
                 }
                 Err(JobRemovalError::Store(error)) => {
