@@ -99,8 +99,8 @@ CREATE OR REPLACE FUNCTION quipu_erasure_detail(events bigint, sightings bigint,
     jsonb_strip_nulls(jsonb_build_object('events', events, 'sightings', sightings, 'compared', nullif(compared, 0)));
 COMMENT ON FUNCTION quipu_erasure_detail(bigint, bigint, bigint) IS 'erasure.detail: number of removed events and sightings, and how many of these sightings were learnt by comparing ids (absent for 0)';
 
--- Trigger of events and sightings. A row may be deleted only in the transaction that recorded its erasure. The
--- event of a sighting is looked up in its own month, so that the cost depends on the number of deleted rows.
+-- Trigger of events, sightings and the journals of jobs. A row may be deleted only in the transaction that recorded its
+-- erasure. The event of a sighting is looked up in its own month, so that the cost depends on the number of deleted rows.
 CREATE OR REPLACE FUNCTION quipu_refuse_unrecorded_delete() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 DECLARE mine erasure[]; uncovered boolean := false; left_event bigint;
 BEGIN
@@ -108,6 +108,9 @@ BEGIN
     IF cardinality(mine) > 0 AND TG_ARGV[0] = 'events' THEN
         SELECT EXISTS (SELECT FROM gone g WHERE NOT EXISTS (
             SELECT FROM unnest(mine) x WHERE quipu_covers(x, g.id, g.pubkey, g.created_at, g.kind))) INTO uncovered;
+    ELSIF cardinality(mine) > 0 AND TG_ARGV[0] = 'jobs' THEN
+        SELECT EXISTS (SELECT FROM gone g WHERE NOT EXISTS (
+            SELECT FROM unnest(mine) x WHERE x.kind IN ('job', 'jobs') AND g.job BETWEEN x.first_job AND x.last_job)) INTO uncovered;
     ELSIF cardinality(mine) > 0 THEN
         -- Sightings are deleted before their events: the event tells which erasure covers a sighting.
         FOR left_event IN SELECT DISTINCT g.event FROM gone g LOOP
@@ -124,7 +127,7 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
-COMMENT ON FUNCTION quipu_refuse_unrecorded_delete() IS 'trigger of events and sightings: a row may be deleted only in the transaction that recorded its erasure';
+COMMENT ON FUNCTION quipu_refuse_unrecorded_delete() IS 'trigger of events, sightings and journals of jobs: a row may be deleted only in the transaction that recorded its erasure';
 
 -- True if every event that was looked up when `as_of` was the newest erasure still exists. May be false although
 -- they exist.

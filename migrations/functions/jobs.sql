@@ -59,8 +59,10 @@ BEGIN
            quipu_us(CASE WHEN l.step IS NULL OR l.status = 'waiting' THEN j.ready_at ELSE l.ready_at END), quipu_us(j.ready_at),
            -- Only a cancelled job can go back to its dependencies.
            coalesce(l.status = 'cancelled', false) AND EXISTS (
-               SELECT FROM unnest(j.depends_on) AS d (job) WHERE 'completed' IS DISTINCT FROM
-                   (SELECT x.status FROM job_log x WHERE x.job = d.job ORDER BY x.step DESC LIMIT 1)),
+               SELECT FROM unnest(j.depends_on) AS d (job)
+               WHERE 'completed' IS DISTINCT FROM (SELECT x.status FROM job_log x WHERE x.job = d.job ORDER BY x.step DESC LIMIT 1)
+                 -- One that was removed holds nothing up.
+                 AND (SELECT x.job FROM jobs x WHERE x.job = d.job) IS NOT NULL),
            quipu_us(coalesce(l.recorded_at, j.recorded_at)), quipu_us(clock_timestamp())
     FROM unnest(wanted) AS w (job)
     CROSS JOIN LATERAL (SELECT x.job, x.type, x.status, x.priority, x.ready_at, x.attempts_max, x.depends_on, x.recorded_at
@@ -205,6 +207,9 @@ BEGIN
             WHERE (e.slot IS NULL OR e.nth = ANY (granted))
               -- A claim that another process is about to commit is passed over instead of waited for.
               AND (e.kind <> 'leased' OR pg_try_advisory_xact_lock(hashtextextended('quipu/claim', e.job)))
+              -- A job that was removed since its state was read gets no further step.
+              AND (NOT EXISTS (SELECT FROM erasure r WHERE r.kind IN ('job', 'jobs'))
+                   OR (SELECT j.job FROM jobs j WHERE j.job = e.job) IS NOT NULL)
             -- Two batches wait for each other's keys. With one order they cannot deadlock.
             ORDER BY e.job
             ON CONFLICT DO NOTHING
@@ -478,8 +483,10 @@ CREATE OR REPLACE FUNCTION quipu_unblocked_jobs(last pg_snapshot, this pg_snapsh
         SELECT d.job FROM job_log_between(last, this) c JOIN jobs d ON d.depends_on @> ARRAY[c.job] WHERE c.status = 'completed') n
     JOIN jobs j USING (job)
     WHERE coalesce((SELECT l.status FROM job_log l WHERE l.job = j.job ORDER BY l.step DESC LIMIT 1), j.status) = 'waiting'
-      AND NOT EXISTS (SELECT FROM unnest(j.depends_on) AS d (job) WHERE 'completed' IS DISTINCT FROM
-                          (SELECT l.status FROM job_log l WHERE l.job = d.job ORDER BY l.step DESC LIMIT 1))
+      -- As in quipu_job_states().
+      AND NOT EXISTS (SELECT FROM unnest(j.depends_on) AS d (job)
+                      WHERE 'completed' IS DISTINCT FROM (SELECT l.status FROM job_log l WHERE l.job = d.job ORDER BY l.step DESC LIMIT 1)
+                        AND (SELECT x.job FROM jobs x WHERE x.job = d.job) IS NOT NULL)
 $$;
 COMMENT ON FUNCTION quipu_unblocked_jobs(pg_snapshot, pg_snapshot) IS 'waiting jobs all of whose dependencies are completed, of those for which something became visible between the snapshots';
 
@@ -590,26 +597,39 @@ END $$;
 COMMENT ON FUNCTION quipu_watch_job_numbers() IS 'refuses jobs of SQL programs for an hour when most numbers were drawn by transactions that were rolled back';
 REVOKE ALL ON FUNCTION quipu_watch_job_numbers() FROM PUBLIC;
 
+-- The partitions of jobs and job_log for one million of numbers, as far as they are missing. Returns how many.
+CREATE OR REPLACE FUNCTION quipu_make_job_partitions(million bigint) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE family text; name text; made integer := 0;
+BEGIN
+    FOREACH family IN ARRAY ARRAY['jobs', 'job_log'] LOOP
+        name := quipu_job_partition(family, million);
+        IF to_regclass('partitions.' || name) IS NULL THEN
+            EXECUTE format('CREATE TABLE partitions.%I (LIKE %I INCLUDING ALL)', name, family);
+            PERFORM quipu_make_event_journal(format('partitions.%I', name)::regclass, 'jobs');
+            EXECUTE format('ALTER TABLE %I ATTACH PARTITION partitions.%I FOR VALUES FROM (%s) TO (%s)', family, name,
+                           million * 1000000, (million + 1) * 1000000);
+            made := made + 1;
+        END IF;
+    END LOOP;
+    RETURN made;
+END $$;
+COMMENT ON FUNCTION quipu_make_job_partitions(bigint) IS 'creates the partitions of jobs and job_log for one million of numbers, as far as they are missing; returns how many';
+REVOKE ALL ON FUNCTION quipu_make_job_partitions(bigint) FROM PUBLIC;
+
+CREATE OR REPLACE FUNCTION quipu_job_partition(family text, million bigint) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
+    family || '_m' || lpad(million::text, greatest(length(million::text), 4), '0');
+COMMENT ON FUNCTION quipu_job_partition(text, bigint) IS 'name of the partition of jobs or job_log for one million of numbers';
+
 -- Partitions of jobs and job_log: a million numbers each, two of them ahead of the newest number.
 CREATE OR REPLACE FUNCTION quipu_ensure_job_partitions() RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '2s' AS $$
-DECLARE
-    millions CONSTANT bigint := 1000000;
-    first bigint; family text; name text; made integer := 0;
+DECLARE newest bigint; made integer := 0;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('quipu/job_partitions', 0));
     PERFORM quipu_watch_job_numbers();
-    FOR first IN SELECT generate_series((SELECT last_value / millions FROM job_number), (SELECT last_value / millions FROM job_number) + 2) LOOP
-        FOREACH family IN ARRAY ARRAY['jobs', 'job_log'] LOOP
-            name := format('%s_m%s', family, lpad(first::text, greatest(length(first::text), 4), '0'));
-            IF to_regclass('partitions.' || name) IS NULL THEN
-                EXECUTE format('CREATE TABLE partitions.%I (LIKE %I INCLUDING ALL)', name, family);
-                PERFORM quipu_make_journal(format('partitions.%I', name)::regclass);
-                EXECUTE format('ALTER TABLE %I ATTACH PARTITION partitions.%I FOR VALUES FROM (%s) TO (%s)', family, name,
-                               first * millions, (first + 1) * millions);
-                made := made + 1;
-            END IF;
-        END LOOP;
+    newest := (SELECT n.last_value / 1000000 FROM job_number n);
+    FOR million IN newest .. newest + 2 LOOP
+        made := made + quipu_make_job_partitions(million);
     END LOOP;
     RETURN made;
 END $$;

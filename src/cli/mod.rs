@@ -119,9 +119,10 @@ enum Command {
     },
     /// Verify the tables against the journals.
     Verify(upkeep::Verify),
-    /// Erase an event or everything that a key signed. A tombstone keeps the events from being stored again.
+    /// Erase an event, everything that a key signed, or a job. A tombstone keeps the events from being stored
+    /// again.
     Erase(leave::Erase),
-    /// Drop whole months of events, leaving a record.
+    /// Drop whole months of events or whole partitions of jobs, leaving a record.
     Retention(leave::Retention),
     /// After a logical restore into another cluster: open a new era, so that readers of the journals can go
     /// on.

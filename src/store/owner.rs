@@ -13,8 +13,9 @@ mod embedded_migrations {
 }
 
 /// The current text of every function, in the order in which it is applied.
-const FUNCTIONS: [&str; 8] = [
+const FUNCTIONS: [&str; 9] = [
     include_str!("../../migrations/functions/events.sql"),
+    include_str!("../../migrations/functions/job_removal.sql"),
     include_str!("../../migrations/functions/jobs.sql"),
     include_str!("../../migrations/functions/journals.sql"),
     include_str!("../../migrations/functions/messages.sql"),

@@ -34,4 +34,4 @@ pub mod react;
 pub mod read;
 mod service;
 
-pub use service::{External, ROOM, Secrets, Started, WebhookReceivers, start};
+pub use service::{External, ROOM, Secrets, Started, WebhookReceivers, open_objects, start};

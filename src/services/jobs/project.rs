@@ -21,7 +21,8 @@ const TOTALS: Projection = Projection {
     tables: &["job_totals"],
     journals: &["jobs", "job_log"],
     upkeep: Upkeep::Ticks,
-    statements: &["-- add_job_totals
+    statements: &[
+        "-- add_job_totals
         INSERT INTO job_totals AS t (type, status, jobs)
         SELECT d.type, d.status, sum(d.jobs)::bigint FROM (
             SELECT j.type, j.status, 1 AS jobs FROM {jobs} j
@@ -29,7 +30,11 @@ const TOTALS: Projection = Projection {
             SELECT l.type, s.status, s.jobs FROM {job_log} l CROSS JOIN LATERAL (VALUES (l.status, 1), (l.was, -1)) AS s (status, jobs)
             WHERE l.status <> l.was) d
         GROUP BY d.type, d.status ORDER BY 1, 2
-        ON CONFLICT (type, status) DO UPDATE SET jobs = t.jobs + excluded.jobs"],
+        ON CONFLICT (type, status) DO UPDATE SET jobs = t.jobs + excluded.jobs",
+        // When the last job of a type has been removed, a replay gives no row of it.
+        "-- drop_empty_job_totals
+        DELETE FROM job_totals WHERE jobs = 0",
+    ],
 };
 
 /// Invariants of the journals.
@@ -51,5 +56,11 @@ pub const CHECKS: &[Check] = &[
          UNION ALL
          SELECT format('job %s: %s leases have number %s', l.job, count(*), l.attempt) FROM job_log l
          WHERE l.kind = 'leased' GROUP BY l.job, l.attempt HAVING count(*) > 1 LIMIT 100",
+    },
+    Check {
+        what: "no erased job has come back",
+        query: "-- verify_erased_jobs
+         SELECT format('job %s was erased and is there', j.job) FROM erasure x JOIN jobs j ON j.job = x.first_job
+         WHERE x.kind = 'job' LIMIT 100",
     },
 ];

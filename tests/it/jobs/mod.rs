@@ -27,6 +27,7 @@ mod moving_in;
 mod pages;
 mod pages_admin;
 mod processes;
+mod retention;
 mod rules;
 mod s3;
 mod sql;

@@ -117,7 +117,7 @@ impl JobNumbers {
         jobs: &Writer<JobJournal>,
         submission: Submission,
     ) -> Result<JobAnswer, Error> {
-        // A job is never deleted, so what exists now exists when the submission is appended.
+        // What exists now exists when the submission is appended, unless the owner removes it at that moment.
         if !submission.depends_on.is_empty() && self.is_unknown(&submission.depends_on).await? {
             return Ok(JobAnswer::UnknownDependency);
         }

@@ -59,7 +59,11 @@ impl External {
     }
 }
 
-fn open_objects(
+/// Opens the storage of files; `None` if the settings name none.
+///
+/// # Errors
+/// As [`External::open`].
+pub fn open_objects(
     files: &JobFiles,
     keys: Option<&ObjectKeys>,
     outside: &Egress,

@@ -29,7 +29,7 @@ use crate::room::{
 };
 use crate::store::append::Writer;
 
-pub use external::{External, Secrets, WebhookReceivers};
+pub use external::{External, Secrets, WebhookReceivers, open_objects};
 
 /// The port of BlobForge, whose place `quipu run jobs` takes: its clients know it.
 const ALONE: u16 = 8080;

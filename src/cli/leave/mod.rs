@@ -1,5 +1,7 @@
-//! `quipu erase` and `quipu retention`: the two commands that remove stored events. Both leave a record in
+//! `quipu erase` and `quipu retention`: the two commands that remove stored events and jobs. Both leave a record in
 //! `erasure`.
+
+mod jobs;
 
 use std::process::ExitCode;
 
@@ -17,10 +19,10 @@ use crate::telemetry::notice;
 /// Characters of an event's content in a listing.
 const CONTENT_CHARACTERS: usize = 60;
 
-/// Erase an event, or everything that a key signed. A tombstone keeps the events from being stored again.
-/// Shows the events and asks first.
+/// Erase an event, everything that a key signed, or a job. A tombstone keeps the events from being stored again.
+/// Shows what would be removed and asks first.
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("subject").args(["event", "pubkey"]).required(true)))]
+#[command(group(ArgGroup::new("subject").args(["event", "pubkey", "job"]).required(true)))]
 pub(super) struct Erase {
     /// The event's id: 64 hex digits, or note/nevent.
     #[arg(long, value_name = "ID", value_parser = event_id)]
@@ -30,15 +32,22 @@ pub(super) struct Erase {
     pubkey: Option<[u8; 32]>,
     /// With --pubkey: only events up to this `created_at` (unix seconds). Later events are kept, and further
     /// ones are accepted.
-    #[arg(long, value_name = "SECONDS", requires = "pubkey", conflicts_with = "event")]
+    #[arg(long, value_name = "SECONDS", requires = "pubkey", conflicts_with_all = ["event", "job"])]
     until: Option<i64>,
+    /// The number of a job that is completed, dead or cancelled. Its outputs are deleted, and its source if no
+    /// other job names it.
+    #[arg(long, value_name = "ID")]
+    job: Option<i64>,
+    /// With --job: leave its files in the storage.
+    #[arg(long, requires = "job", conflicts_with_all = ["event", "pubkey"])]
+    keep_files: bool,
     /// The reason. It is recorded with the removal.
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
     confirm: Confirm,
     /// Print one JSON object: the numbers of removed rows; with --dry-run of those that would be removed, and
-    /// the first ten events.
+    /// the first ten events, or the keys of the job's files.
     #[arg(long)]
     json: bool,
 }
@@ -52,10 +61,11 @@ impl Erase {
         if self.reason.trim().is_empty() {
             bail!("--reason: an erasure is recorded with its reason, which must not be empty");
         }
-        let subject = match (self.event, self.pubkey) {
-            (Some(id), _) => ErasureSubject::Event(id),
-            (None, Some(key)) => ErasureSubject::Pubkey(key, self.until.unwrap_or(i64::MAX)),
-            (None, None) => bail!("--event or --pubkey is needed"),
+        let subject = match (self.event, self.pubkey, self.job) {
+            (Some(id), ..) => ErasureSubject::Event(id),
+            (None, Some(key), _) => ErasureSubject::Pubkey(key, self.until.unwrap_or(i64::MAX)),
+            (None, None, Some(job)) => return self.erase_job(context, job).await,
+            (None, None, None) => bail!("--event, --pubkey or --job is needed"),
         };
         let urls = context.urls()?;
         let owner = urls.owner()?;
@@ -118,18 +128,22 @@ fn named_months(months: &[Month]) -> String {
     counted(months.len(), "month", "months")
 }
 
-/// Drop whole months of events, leaving a record. Lists the months and asks first.
+/// Drop whole months of events, or whole partitions of jobs, leaving a record. Lists them and asks first.
 #[derive(Debug, Args)]
 pub(super) struct Retention {
-    /// Months that end before this one are dropped.
+    /// Months that end before this one are dropped; of jobs, partitions whose newest entry is older.
     #[arg(long, value_name = "YYYY-MM", value_parser = month)]
     before: NaiveDate,
+    /// Drop jobs instead of events: partitions of a million numbers whose jobs are all completed, dead or
+    /// cancelled.
+    #[arg(long)]
+    jobs: bool,
     /// The reason. It is recorded with the removal.
     #[arg(long, value_name = "TEXT", default_value = "retention")]
     reason: String,
     #[command(flatten)]
     confirm: Confirm,
-    /// Print one JSON object for each month.
+    /// Print one JSON object for each month or partition.
     #[arg(long)]
     json: bool,
 }
@@ -147,6 +161,9 @@ impl Retention {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode> {
         let urls = context.urls()?;
         let owner = urls.owner()?;
+        if self.jobs {
+            return self.drop_jobs(owner).await;
+        }
         let months = removal::months_before(owner, self.before).await?;
         self.show(&months)?;
         if months.is_empty() {
