@@ -354,7 +354,7 @@ async fn each_route_needs_what_its_counterpart_needs() {
         let body =
             json!({ "id": "w", "worker_id": "w", "type": "pdf", "job_type": "pdf", "state": "suspended" });
         // `register` takes the id once.
-        let body = if path.ends_with("register") { json!({ "id": "w", "type": "pdf" }) } else { body };
+        let body = if path.ends_with("/register") { json!({ "id": "w", "type": "pdf" }) } else { body };
         let body = (method != "GET").then_some(&body);
         assert_eq!(http(room.address, method, &path, &[], body).await.0, 401, "{method} {path}");
         for (scope, token) in &tokens {
