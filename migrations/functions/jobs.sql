@@ -1,4 +1,8 @@
 -- Jobs: states, claims, appends, the table of ready jobs, partitions.
+--
+-- The functions of each request have one plan, made once a session: planning over all partitions takes longer than the
+-- lookups. It may be made while the tables are empty, so nothing in it may depend on their size: each lookup is a subquery
+-- that the planner can neither join nor keep (LIMIT, OFFSET 0), and reads by an index.
 
 CREATE OR REPLACE FUNCTION quipu_us(moment timestamptz) RETURNS bigint LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN
     (extract(epoch FROM moment) * 1000000)::bigint;
@@ -51,7 +55,8 @@ CREATE OR REPLACE FUNCTION quipu_job_states(wanted bigint[])
 RETURNS TABLE (job bigint, step integer, kind text, type text, status text, priority smallint, attempt integer, failures integer,
                attempts_max integer, worker text, claim uuid, lease_s integer, expires_us bigint, ready_us bigint, run_at_us bigint,
                is_blocked boolean, logged_us bigint, now_us bigint)
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off AS $$
 BEGIN
     RETURN QUERY
     SELECT j.job, coalesce(l.step, 0), coalesce(l.kind, 'submitted'), j.type, coalesce(l.status, j.status), coalesce(l.priority, j.priority),
@@ -66,7 +71,7 @@ BEGIN
            quipu_us(coalesce(l.recorded_at, j.recorded_at)), quipu_us(clock_timestamp())
     FROM unnest(wanted) AS w (job)
     CROSS JOIN LATERAL (SELECT x.job, x.type, x.status, x.priority, x.ready_at, x.attempts_max, x.depends_on, x.recorded_at
-                        FROM jobs x WHERE x.job = w.job) j
+                        FROM jobs x WHERE x.job = w.job LIMIT 1) j
     LEFT JOIN LATERAL (SELECT x.* FROM job_log x WHERE x.job = w.job ORDER BY x.step DESC LIMIT 1) l ON true;
 END $$;
 COMMENT ON FUNCTION quipu_job_states(bigint[]) IS 'present state of each of these jobs; unknown numbers give no row';
@@ -74,7 +79,8 @@ COMMENT ON FUNCTION quipu_job_states(bigint[]) IS 'present state of each of thes
 -- How attempts of jobs ended, for answers to repeated requests: one row per attempt that has ended.
 CREATE OR REPLACE FUNCTION quipu_job_outcomes(wanted bigint[], attempts integer[])
 RETURNS TABLE (job bigint, attempt integer, kind text, status text, worker text)
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off AS $$
 BEGIN
     RETURN QUERY
     SELECT w.job, w.attempt, l.kind, l.status, l.worker
@@ -91,7 +97,8 @@ COMMENT ON FUNCTION quipu_job_outcomes(bigint[], integer[]) IS 'how these attemp
 -- the search. Another process may claim a job meanwhile, then its next step exists; nothing is decided here.
 CREATE OR REPLACE FUNCTION quipu_ready_jobs(types text[], starts bigint[], most integer)
 RETURNS TABLE (type text, priority smallint, ready_us bigint, job bigint, step integer, status text, attempt integer, failures integer)
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off AS $$
 DECLARE
     moment timestamptz;
 BEGIN
@@ -106,7 +113,7 @@ BEGIN
         SELECT r.ready_at, r.job, r.step, r.status, r.attempt, r.failures FROM job_ready r
         WHERE r.type = t.type AND r.priority = p.priority::smallint
           AND r.ready_at >= quipu_at_us(starts[(t.nth - 1) * 5 + p.priority]) AND r.ready_at <= moment
-          AND NOT EXISTS (SELECT FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1)
+          AND (SELECT l.step FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1) IS NULL
         ORDER BY r.ready_at, r.job LIMIT most) e
     UNION ALL
     SELECT NULL, NULL, quipu_us(moment), NULL, NULL, NULL, NULL, NULL;
@@ -117,11 +124,12 @@ COMMENT ON FUNCTION quipu_ready_jobs(text[], bigint[], integer) IS 'jobs that co
 CREATE OR REPLACE FUNCTION quipu_job_facts(wanted bigint[])
 RETURNS TABLE (job bigint, type text, attempts_max integer, source_hash text, source_path text, source_size bigint, tags jsonb, metadata jsonb,
                created_at timestamptz)
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off AS $$
 BEGIN
     RETURN QUERY
     SELECT j.job, j.type, j.attempts_max, j.source_hash, j.source_path, j.source_size, j.tags, j.metadata, j.recorded_at
-    FROM unnest(wanted) AS w (job) CROSS JOIN LATERAL (SELECT x.* FROM jobs x WHERE x.job = w.job) j;
+    FROM unnest(wanted) AS w (job) CROSS JOIN LATERAL (SELECT x.* FROM jobs x WHERE x.job = w.job LIMIT 1) j;
 END $$;
 COMMENT ON FUNCTION quipu_job_facts(bigint[]) IS 'jobs as they were submitted';
 
@@ -175,7 +183,7 @@ CREATE OR REPLACE FUNCTION quipu_append_jobs(
     j_jobs bigint[], j_types text[], j_priorities smallint[], j_ready_us bigint[], j_attempts_max integer[], j_keys bytea[],
     j_hashes text[], j_paths text[], j_sizes bigint[], j_tags jsonb[], j_metadata jsonb[], j_depends_on text[], j_actors text[])
 RETURNS TABLE (is_new boolean, place integer, job bigint, status text, is_known boolean, moment_us bigint)
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 #variable_conflict use_column
 DECLARE
     moment timestamptz := clock_timestamp();
@@ -405,12 +413,13 @@ GRANT EXECUTE ON FUNCTION quipu_import_jobs(text[], smallint[], integer[], bytea
 CREATE OR REPLACE FUNCTION quipu_claimed_jobs(claims uuid[])
 RETURNS TABLE (claim uuid, worker text, job bigint, type text, priority smallint, attempt integer, failures integer, lease_s integer,
                expires_us bigint, leased_us bigint)
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off AS $$
 BEGIN
     RETURN QUERY
     SELECT c.claim, c.worker, l.job, l.type, l.priority, l.attempt, l.failures, l.lease_s, quipu_us(l.expires_at), quipu_us(c.recorded_at)
     FROM unnest(claims) AS w (claim)
-    CROSS JOIN LATERAL (SELECT x.* FROM job_log x WHERE x.claim = w.claim AND x.kind = 'leased') c
+    CROSS JOIN LATERAL (SELECT x.* FROM job_log x WHERE x.claim = w.claim AND x.kind = 'leased' OFFSET 0) c
     LEFT JOIN LATERAL (
         SELECT z.* FROM (SELECT x.* FROM job_log x WHERE x.job = c.job ORDER BY x.step DESC LIMIT 1) z
         WHERE z.status = 'running' AND z.claim = c.claim) l ON true;
@@ -420,7 +429,8 @@ COMMENT ON FUNCTION quipu_claimed_jobs(uuid[]) IS 'the jobs that these claims ha
 -- The present states of workers, one row per worker that exists.
 CREATE OR REPLACE FUNCTION quipu_job_workers(workers text[])
 RETURNS TABLE (worker text, step integer, status text, is_enabled boolean, type text, name text, metadata jsonb)
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off AS $$
 BEGIN
     RETURN QUERY
     SELECT l.worker, l.step, l.status, l.is_enabled, l.type, l.name, l.metadata
@@ -431,7 +441,8 @@ COMMENT ON FUNCTION quipu_job_workers(text[]) IS 'present state of each of these
 
 -- The slots of types with a limit: which are free, and the next turn of each.
 CREATE OR REPLACE FUNCTION quipu_job_slots(types text[], limits integer[]) RETURNS TABLE (type text, slot integer, next_turn bigint, is_free boolean)
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off AS $$
 BEGIN
     RETURN QUERY
     SELECT t.type, n.slot, coalesce(s.turn, 0) + 1, l.job IS NULL
@@ -456,14 +467,15 @@ GRANT EXECUTE ON FUNCTION quipu_forget_job_slots() TO quipu;
 -- Jobs whose lease has expired. Leases that ended before `since_us` are settled. Returns at most `most` jobs,
 -- and in a row without a job from where the next search begins.
 CREATE OR REPLACE FUNCTION quipu_expired_leases(since_us bigint, most integer) RETURNS TABLE (job bigint, expires_us bigint)
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off AS $$
 DECLARE moment timestamptz := clock_timestamp();
 BEGIN
     RETURN QUERY
     WITH over AS MATERIALIZED (
         SELECT l.job, l.expires_at FROM job_log l
         WHERE l.expires_at >= quipu_at_us(since_us) AND l.expires_at <= moment
-          AND NOT EXISTS (SELECT FROM job_log n WHERE n.job = l.job AND n.step = l.step + 1)
+          AND (SELECT n.step FROM job_log n WHERE n.job = l.job AND n.step = l.step + 1) IS NULL
         ORDER BY l.expires_at LIMIT most)
     SELECT o.job, quipu_us(o.expires_at) FROM over o
     UNION ALL
@@ -509,7 +521,8 @@ COMMENT ON FUNCTION quipu_late_jobs(pg_snapshot) IS 'jobs to claim and expired l
 
 -- Which of these types have a job that could be claimed now. `starts` as for quipu_ready_jobs().
 CREATE OR REPLACE FUNCTION quipu_types_with_ready_jobs(types text[], starts bigint[]) RETURNS SETOF text
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off AS $$
 DECLARE moment timestamptz := clock_timestamp();
 BEGIN
     RETURN QUERY
@@ -520,7 +533,7 @@ BEGIN
             SELECT r.job FROM job_ready r
             WHERE r.type = t.type AND r.priority = p.priority::smallint
               AND r.ready_at >= quipu_at_us(starts[(t.nth - 1) * 5 + p.priority]) AND r.ready_at <= moment
-              AND NOT EXISTS (SELECT FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1)
+              AND (SELECT l.step FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1) IS NULL
             ORDER BY r.ready_at, r.job LIMIT 1) e);
 END $$;
 COMMENT ON FUNCTION quipu_types_with_ready_jobs(text[], bigint[]) IS 'the types, of those given, with a job that could be claimed now';
@@ -547,7 +560,7 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT r.job, r.ready_at FROM job_ready r
             WHERE r.type = c.type AND r.priority = p.priority::smallint AND r.ready_at <= moment
-              AND NOT EXISTS (SELECT FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1)
+              AND (SELECT l.step FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1) IS NULL
             ORDER BY r.ready_at, r.job LIMIT 1) h
         ORDER BY h.ready_at, h.job LIMIT 1) e
     LEFT JOIN online o ON o.type = c.type
@@ -676,7 +689,7 @@ BEGIN
         SELECT r.* FROM job_ready r
         WHERE r.segment = old AND r.type <> ''
           AND (after IS NULL OR (r.type, r.priority, r.ready_at, r.job) > (after[1], after[2]::smallint, after[3]::timestamptz, after[4]::bigint))
-          AND NOT EXISTS (SELECT FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1)
+          AND (SELECT l.step FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1) IS NULL
         ORDER BY r.type, r.priority, r.ready_at, r.job LIMIT most),
     copied AS (
         INSERT INTO job_ready SELECT 1 - old, r.type, r.priority, r.ready_at, r.job, r.step, r.status, r.attempt, r.failures FROM rest r)
@@ -692,7 +705,7 @@ BEGIN
     INSERT INTO job_ready
     SELECT 1 - old, r.type, r.priority, r.ready_at, r.job, r.step, r.status, r.attempt, r.failures FROM job_ready r
     WHERE r.segment = old AND r.type <> ''
-      AND NOT EXISTS (SELECT FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1)
+      AND (SELECT l.step FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1) IS NULL
       AND NOT EXISTS (SELECT FROM job_ready n WHERE n.segment = 1 - old AND n.type = r.type AND n.priority = r.priority
                       AND n.ready_at = r.ready_at AND n.job = r.job AND n.step = r.step);
     EXECUTE format('TRUNCATE partitions.job_ready_%s', old);
@@ -781,7 +794,7 @@ BEGIN
         UNION
         (SELECT r.job FROM job_ready r
          WHERE of_status IN ('pending', 'failed') AND r.status = of_status AND r.job > 0 AND (of_type IS NULL OR r.type = of_type)
-           AND NOT EXISTS (SELECT FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1)
+           AND (SELECT l.step FROM job_log l WHERE l.job = r.job AND l.step = r.step + 1) IS NULL
          LIMIT bound)
         UNION
         (SELECT j.job FROM jobs j WHERE of_status = 'waiting' AND j.depends_on IS NOT NULL AND (of_type IS NULL OR j.type = of_type)

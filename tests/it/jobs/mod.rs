@@ -26,6 +26,7 @@ mod model;
 mod moving_in;
 mod pages;
 mod pages_admin;
+mod plans;
 mod processes;
 mod retention;
 mod rules;
