@@ -302,7 +302,7 @@ BEGIN
         WHEN $1 = 'quipu.schedule' OR $1 LIKE 'quipu.schedule.%' THEN 'type: quipu.schedule and names below it are reserved'
         WHEN coalesce($3, 3) NOT BETWEEN 1 AND 5 THEN 'priority: 1 to 5 are accepted'
         WHEN coalesce($5, 3) NOT BETWEEN 1 AND 100 THEN 'attempts_max: 1 to 100 are accepted'
-        WHEN coalesce($4, now()) NOT BETWEEN '1970-01-01 00:00Z' AND '9999-12-31 00:00Z' THEN 'run_at: a time between 1970 and 9999 is required'
+        WHEN coalesce($4, now()) < '1970-01-01 00:00Z' OR coalesce($4, now()) >= '10000-01-01 00:00Z' THEN 'run_at: a time between 1970 and 9999 is required'
         WHEN octet_length($6) NOT BETWEEN 1 AND 256 THEN 'idempotency_key: 1 to 256 bytes are accepted'
         WHEN octet_length($7) NOT BETWEEN 1 AND 256 THEN 'source_hash: 1 to 256 bytes are accepted'
         WHEN octet_length($2::text) > 65536 THEN 'metadata: at most 65536 bytes are accepted'

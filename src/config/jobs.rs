@@ -47,7 +47,8 @@ pub struct Jobs {
     #[schemars(range(max = ATTEMPTS_MAX))]
     pub attempts_max: NonZeroU32,
     /// Time by which a job may become ready later than one of the next lower priority and still be claimed
-    /// first. A job of priority 5 therefore waits at most four times as long for jobs of priority 1.
+    /// first. A job of priority 5 is therefore claimed before every job of priority 1 that became ready more than four
+    /// times `aging_s` later.
     pub aging_s: NonZeroU32,
     /// Types of which only so many jobs may run at the same time, such as `[{type: "pdf", running_max: 4}]`.
     /// All processes need the same list.

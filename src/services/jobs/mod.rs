@@ -9,11 +9,11 @@
 //!
 //! Invariants:
 //!
-//! - A job's entries are numbered without gaps, and the key (job, step) decides every race. No row is updated
-//!   or deleted for a job, so a long-running query does not slow the queue down.
+//! - A job's entries are numbered without gaps, and the key (job, step) decides every race. No row of a
+//!   job is updated, and only retention and erasure delete any, so a long-running query does not slow the queue down.
 //! - One worker holds a job at a time. A worker that lost its lease can neither complete nor fail
 //!   the job.
-//! - An answer that is repeated is the same as the first one.
+//! - A repeated request gets the first answer.
 //! - Each receiver of webhooks is told of each end of a job by one job of its own, which is stored once.
 //! - A file is written only by the submitter of a source or under the lease of an output, and a job is
 //!   completed only with an output that is there.

@@ -40,7 +40,7 @@ async fn a_job_with_another_priority_is_found_at_a_process_that_heard_nothing_of
     without_hints.submit(Job { priority: 1, ..PDF }).await;
     // The other process has read priority 1 beyond the time of the first job.
     assert_eq!(other.claim("w", 1, 60).await[0].priority, 1);
-    without_hints.change(old, Change::Reprioritize { priority: 1 }).await.unwrap();
+    without_hints.change(old, Change::Reprioritize { priority: 1, why: None }).await.unwrap();
     let claim = json!({ "worker_id": "w", "job_type": "pdf", "wait_s": 20 });
     let claimed = other.ok("/api/jobs/claim", &claim).await;
     assert_eq!((&claimed["job"]["id"], &claimed["job"]["priority"]), (&json!(old), &json!(1)));

@@ -153,7 +153,7 @@ async fn jobs_are_claimed_by_priority_and_then_by_age() {
     assert_eq!(names, ["old high", "new high", "middle"]);
     // Another priority moves a job, and only once.
     let low = room.submit(Job { priority: 5, ..PDF }).await.job;
-    room.change(low, Change::Reprioritize { priority: 1 }).await.unwrap();
+    room.change(low, Change::Reprioritize { priority: 1, why: None }).await.unwrap();
     let order: Vec<i64> = room.claim("w", 5, 60).await.iter().map(|job| job.facts.job).collect();
     assert_eq!((order.len(), order[0]), (2, low));
     assert_eq!(room.claim("w", 5, 60).await, []);

@@ -1,4 +1,4 @@
-//! Rules that stand both in Rust and in SQL: they say the same.
+//! Unique keys and microseconds, which both Rust and SQL compute: they agree.
 
 use quipu::services::jobs::decide::unique_key;
 

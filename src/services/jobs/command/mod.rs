@@ -188,6 +188,8 @@ pub enum Change {
     Reprioritize {
         /// 1 (first) to 5 (last).
         priority: i16,
+        /// Reason, for the history.
+        why: Option<String>,
     },
     /// Make it pending again.
     Retry {
@@ -219,7 +221,7 @@ impl Change {
 /// What a worker proves about its lease. `None` is not checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fence {
-    /// The worker. `None` only for callers that are no workers.
+    /// The worker. `None` if the request names only its lease token.
     pub worker: Option<String>,
     /// The lease, from a lease token. `None` for old clients: the lease that the worker holds.
     pub lease: Option<FencedLease>,

@@ -32,7 +32,7 @@ impl Scope {
         }
     }
 
-    /// The scopes of these words; `None`, which is all of them, for no words. A word that is none grants nothing.
+    /// The scopes of these words; `None`, which is all of them, for no words. An unknown word grants nothing.
     #[must_use]
     pub fn parse_all(words: &[String]) -> Option<Vec<Self>> {
         (!words.is_empty()).then(|| words.iter().filter_map(|word| Self::parse(word)).collect())

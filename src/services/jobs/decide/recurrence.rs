@@ -63,7 +63,8 @@ pub fn time_zone(name: Option<&str>) -> Result<Tz, RecurrenceError> {
 ///
 /// Where the clock of the zone goes forward, an expression with one hour, one minute and one second is due right after
 /// the times that do not exist, and any other one leaves them out. Where it goes back, the former is due at the first of
-/// the two times, and the latter at both. So the Open Cron Pattern Specification has it, and with it `croner`.
+/// the two times, and the latter at both. This is the rule of the Open Cron Pattern Specification, which `croner`
+/// implements.
 ///
 /// # Errors
 /// When the expression or the name is none.

@@ -154,7 +154,7 @@ fn decide_from_any(state: &JobState, change: &JobChange, now_us: i64) -> Decisio
             Status::Cancelled => settled(state.status, None, true),
             status => refused("cancelled", status),
         },
-        Change::Reprioritize { priority } => match state.status {
+        Change::Reprioritize { priority, why } => match state.status {
             status @ (Status::Completed | Status::Dead | Status::Cancelled) => {
                 refused("given another priority", status)
             }
@@ -163,6 +163,7 @@ fn decide_from_any(state: &JobState, change: &JobChange, now_us: i64) -> Decisio
             }
             status => append(Entry {
                 priority: *priority,
+                why: why.clone(),
                 // A lease begins anew, because its end is counted from the entry.
                 lease: state.lease.as_ref().map(|lease| (lease.claim, lease.length_s)),
                 // The job keeps its place by age.

@@ -22,7 +22,7 @@ pub enum WorkerRefusal {
     /// A worker of this id exists.
     #[error("worker already exists")]
     Exists,
-    /// It is disabled or removed.
+    /// It is disabled, or was when it was removed.
     #[error("the worker is disabled")]
     Disabled,
     /// It has a secret for another type: an administrator chose the type.

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | begun | - | `ping` with `connected` |
 //! | at its place | newer snapshot | the entries in between |
-//! | at its place | more than 10,000 entries in between, an id of another era, or one that lies ahead | `reset`, then from the newest snapshot on |
+//! | at its place | more than 10,000 entries in between, an id of another era, one that lies ahead, or one more than 100,000 transactions old | `reset`, then from the newest snapshot on |
 //! | any | 25 s without a frame | `ping` with `keepalive` |
 //! | any | 25 s | the credential is checked again |
 //! | any | queue full for 20 s, drain, reader gone, read error, credential revoked | the stream ends |

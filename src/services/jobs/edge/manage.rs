@@ -35,7 +35,8 @@ impl ManageBody {
 
     pub(super) fn reprioritize(&self) -> Result<Change, Refused> {
         let missing = || Refused::field("priority", "must be between 1 and 5");
-        Ok(Change::Reprioritize { priority: checked(self.priority)?.ok_or_else(missing)? })
+        let (priority, why) = (checked(self.priority)?.ok_or_else(missing)?, self.why.as_deref().map(cut));
+        Ok(Change::Reprioritize { priority, why })
     }
 }
 

@@ -1,4 +1,4 @@
-//! People who log in, their sessions, and what administrators did.
+//! People who log in, their sessions, and what people and programs did.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;

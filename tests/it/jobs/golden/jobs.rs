@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Golden, bad, missing, plain};
-use crate::jobs::kit::Room;
+use crate::jobs::kit::{Room, number};
 use crate::support::database::TestDatabase;
 
 pub(super) const SUBMITTING: &[&str] = &["POST /api/jobs", "GET /api/jobs", "GET /api/jobs/{id}"];
@@ -82,12 +82,14 @@ async fn a_failed_job_is_retried_cancelled_and_given_another_priority() {
     let retry = json!({ "reset_attempts": true, "priority": 1 });
     golden.ask("POST", "/api/jobs/1/retry", Some(retry), 200, json!({ "status": "retrying" })).await;
     for (method, priority) in [("POST", 4), ("PATCH", 5)] {
-        let body = Some(json!({ "priority": priority }));
+        let body = Some(json!({ "priority": priority, "why": "soon" }));
         golden.ask(method, "/api/jobs/1/priority", body, 200, json!({ "status": "updated" })).await;
     }
+    let told = "SELECT count(*) FROM job_log WHERE kind = 'reprioritized' AND why = 'soon'";
+    assert_eq!(number(&database, told).await, 2);
     for (method, priority) in [("POST", json!(9)), ("PATCH", json!(null))] {
         let error = json!({ "error": "priority must be between 1 and 5", "field": "priority" });
-        let body = Some(json!({ "priority": priority }));
+        let body = Some(json!({ "priority": priority, "why": "soon" }));
         golden.refused(method, "/api/jobs/1/priority", body, 400, error).await;
     }
     golden.ask("POST", "/api/jobs/1/cancel", None, 200, json!({ "status": "cancelled" })).await;

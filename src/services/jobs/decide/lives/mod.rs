@@ -346,16 +346,17 @@ fn a_change_of_a_job_that_was_chosen_by_its_status_is_refused_once_it_has_moved_
 
 #[test]
 fn another_priority_keeps_the_place_by_age_and_the_lease() {
-    let raise = Change::Reprioritize { priority: 1 };
+    let raise = Change::Reprioritize { priority: 1, why: None };
     let life = Life::submitted(3).at(100).then(raise.clone(), Ok((Status::Pending, false)));
     assert_eq!((life.state.ready_us, life.state.priority), (Some(0), 1));
     let life = life.then(raise, Ok((Status::Pending, true))).leased("a", 1);
-    let life = life.then(Change::Reprioritize { priority: 5 }, Ok((Status::Running, false)));
+    let life = life.then(Change::Reprioritize { priority: 5, why: None }, Ok((Status::Running, false)));
     life.then(complete(fence("a", 1, 1)), Ok((Status::Completed, false))).then(
-        Change::Reprioritize { priority: 2 },
+        Change::Reprioritize { priority: 2, why: None },
         Err(Refusal::Status { verb: "given another priority", status: Status::Completed }),
     );
-    let life = Life::waiting().then(Change::Reprioritize { priority: 2 }, Ok((Status::Waiting, false)));
+    let life =
+        Life::waiting().then(Change::Reprioritize { priority: 2, why: None }, Ok((Status::Waiting, false)));
     assert_eq!(life.state.priority, 2);
 }
 

@@ -113,7 +113,7 @@ proptest! {
                             (Change::Retry { resets_failures: true, priority: None, why: None },
                              !matches!(status, Status::Running | Status::Completed))
                         }
-                        _ => (Change::Reprioritize { priority: 2 },
+                        _ => (Change::Reprioritize { priority: 2, why: None },
                               !matches!(status, Status::Completed | Status::Dead | Status::Cancelled)),
                     };
                     prop_assert_eq!(life.ask(change).is_ok(), is_allowed);

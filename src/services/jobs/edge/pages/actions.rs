@@ -96,7 +96,7 @@ pub(super) async fn priority(
     let change = form
         .priority()
         .and_then(|priority| priority.ok_or_else(missing))
-        .map(|priority| Change::Reprioritize { priority });
+        .map(|priority| Change::Reprioritize { priority, why: form.why() });
     changed(&state, &visitor, &id, change).await
 }
 
