@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::{Erase, Retention};
 use crate::base::{Secret, counted};
@@ -11,7 +11,8 @@ use crate::net::Egress;
 use crate::net::objects::Objects;
 use crate::services::jobs::open_objects;
 use crate::store::removal::jobs::{
-    JobPartition, JobPreview, JobRemovalError, drop_jobs, erase_job, job_partitions_before, preview_job,
+    JobPartition, JobPreview, JobRemovalError, drop_jobs, erase_job, is_source_in_use, job_partitions_before,
+    preview_job,
 };
 use crate::telemetry::notice;
 
@@ -29,19 +30,20 @@ fn storage(context: &Context) -> Result<Option<Objects>> {
     Ok(open_objects(&files, configuration.object_keys.as_ref(), &outside)?)
 }
 
-async fn delete_objects(context: &Context, keys: &[String]) -> Result<()> {
-    let Some(storage) = storage(context).context("the files are not deleted: see --keep-files")? else {
-        notice(format_args!("there is no storage of files here; its keys are {}", keys.join(", ")));
-        return Ok(());
-    };
+/// Deletes the files of a job that is erased. A source that another job has named meanwhile stays.
+async fn delete_objects(storage: &Objects, owner: &Secret, keys: &[String]) -> Result<()> {
     for key in keys {
+        if key.starts_with("sources/") && is_source_in_use(owner, key).await? {
+            notice(format_args!("file {key} stays: another job names it"));
+            continue;
+        }
         storage.delete(key).await.with_context(|| format!("file {key}"))?;
     }
     Ok(())
 }
 
 impl Erase {
-    /// The files go first: after an interruption the command can be repeated.
+    /// The job leaves first: as long as it is there it may be retried, and needs its files.
     pub(super) async fn erase_job(&self, context: &Context, job: i64) -> Result<ExitCode> {
         let urls = context.urls()?;
         let owner = urls.owner()?;
@@ -52,10 +54,20 @@ impl Erase {
                 return Ok(ExitCode::SUCCESS);
             }
         }
-        if !self.keep_files && !preview.objects.is_empty() {
-            delete_objects(context, &preview.objects).await?;
+        let storage = if self.keep_files { None } else { storage(context)? };
+        if storage.is_none() && !self.keep_files && !preview.objects.is_empty() {
+            bail!(
+                "there is no storage of files here: name it (--data, services.jobs.files), or erase the job with --keep-files and \
+                 delete its files yourself: {}",
+                preview.objects.join(", ")
+            );
         }
-        let left = erase_job(owner, job, self.reason.trim()).await?;
+        let (left, objects) = erase_job(owner, job, self.reason.trim()).await?;
+        if let Some(storage) = storage {
+            delete_objects(&storage, owner, &objects).await.with_context(|| {
+                format!("the job is erased, and its files are not: delete {}", objects.join(", "))
+            })?;
+        }
         if self.json {
             output::say(serde_json::to_string(&left)?);
         } else {

@@ -9,7 +9,8 @@ use quipu::services::jobs::command::{Change, JobCommand, Submission};
 use quipu::services::jobs::event::Status;
 use quipu::store::Error;
 use quipu::store::removal::jobs::{
-    JobHold, JobRemovalError, RemovedJobs, drop_jobs, erase_job, job_partitions_before, preview_job,
+    JobHold, JobRemovalError, RemovedJobs, drop_jobs, erase_job, is_source_in_use, job_partitions_before,
+    preview_job,
 };
 use serde_json::json;
 use tokio_postgres::error::SqlState;
@@ -83,7 +84,7 @@ async fn an_erased_job_is_gone_and_its_unique_key_makes_a_new_one() {
     let preview = preview_job(owner, gone).await.unwrap();
     let rows = RemovedJobs { jobs: 1, entries: 2, files: 0 };
     assert_eq!((preview.status.as_str(), preview.holds), ("completed", rows));
-    assert_eq!(erase_job(owner, gone, "asked by its author").await.unwrap(), rows);
+    assert_eq!(erase_job(owner, gone, "asked by its author").await.unwrap().0, rows);
     assert_eq!(room.get(&format!("/api/jobs/{gone}")).await.0, 404);
     assert_eq!(room.get(&format!("/api/jobs/{gone}/history")).await.0, 404);
     assert_eq!(room.get(&format!("/api/jobs/{kept}")).await.0, 200);
@@ -218,7 +219,10 @@ async fn the_entries_of_the_outputs_of_an_erased_job_leave_too() {
     // A source that another job names stays.
     room.ok("/api/jobs", &json!({ "type": "other", "source_hash": sha256(b"source") })).await;
     assert_eq!(preview_job(owner, 1).await.unwrap().objects, ["outputs/1/1/output"]);
-    assert_eq!(erase_job(owner, 1, "x").await.unwrap(), preview.holds);
+    let outputs_alone = vec!["outputs/1/1/output".to_owned()];
+    assert_eq!(erase_job(owner, 1, "x").await.unwrap(), (preview.holds, outputs_alone));
+    assert!(is_source_in_use(owner, &source_key(b"source")).await.unwrap());
+    assert!(!is_source_in_use(owner, &source_key(b"none")).await.unwrap());
     assert_eq!(number(database, outputs).await, 0);
     assert_eq!(room.get("/api/files/1/output/url").await.0, 404);
     assert_eq!(problems(database).await, Vec::<String>::new());

@@ -100,7 +100,7 @@ impl<'a> Lease<'a> {
                         tracing::warn!("heartbeat of job {}: {trouble}", self.claimed.job);
                         due = Instant::now() + AGAIN.min(self.heartbeat);
                         self.offered_at = Instant::now();
-                        if matches!(trouble.refusal(), Some((400, _))) {
+                        if self.unrecorded.is_some() && matches!(trouble.refusal(), Some((400, _))) {
                             // The server cannot take this progress, and renews nothing with it.
                             self.unrecorded = None;
                             is_plain = true;

@@ -126,7 +126,11 @@ fn begins(states: &HashMap<String, WorkerState>, command: &WorkerCommand) -> boo
 async fn room_for_workers(client: &Client) -> Result<i64, Error> {
     let rows = client
         .query_typed(
-            "-- count_job_workers\nSELECT $1 - count(*) FROM (SELECT FROM job_workers LIMIT $1) w",
+            "-- count_job_workers
+             SELECT $1 - count(*) FROM (
+                 SELECT FROM job_workers w
+                 WHERE w.status <> 'offline' OR EXISTS (SELECT FROM job_credentials c WHERE c.worker = w.worker AND c.kind = 'created')
+                 LIMIT $1) w",
             &[(&WORKERS_MAX, Type::INT8)],
         )
         .await?;

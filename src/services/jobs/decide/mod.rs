@@ -52,4 +52,4 @@ pub use submission::{
 };
 pub use transition::{Decision, Refusal, Settled, decide, repeated};
 pub use webhook::{Answer, Receiver, WebhookTask, body_of, signature, webhook_type};
-pub use worker::{WORKERS_KEPT, WORKERS_MAX, WorkerRefusal, change_worker, is_new_beat};
+pub use worker::{WORKERS_MAX, WorkerRefusal, change_worker, is_new_beat};

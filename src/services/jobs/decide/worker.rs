@@ -4,11 +4,9 @@ use super::submission::{WEBHOOK, is_reserved};
 use crate::services::jobs::command::WorkerCommand;
 use crate::services::jobs::event::{WorkerEvent, WorkerState, WorkerStatus};
 
-/// Most workers that are not removed. Each is looked at again and again, and listed.
+/// Most workers that are online, or that people suspend, drain or gave a secret. One that went offline without a
+/// secret does not count: each start of `quipu worker` without an id is another worker.
 pub const WORKERS_MAX: i64 = 10_000;
-
-/// Workers up to which those that are gone are kept.
-pub const WORKERS_KEPT: i64 = 9_000;
 
 /// Least time between two records of a worker's heartbeat, microseconds.
 const BEAT_INTERVAL_US: i64 = 5_000_000;

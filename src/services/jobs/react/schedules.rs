@@ -126,8 +126,11 @@ impl Service for Schedules {
                 match self.submit(schedule, due).await {
                     Ok(stored) => is_stored &= stored,
                     Err(error) if error.is_outage() => return Err(error),
-                    // Only this schedule fails: the others go on.
-                    Err(error) => set_aside("job_schedule", &schedule.name, None, &error),
+                    // Only this schedule fails: the others go on, and the time comes again with the next look.
+                    Err(error) => {
+                        set_aside("job_schedule", &schedule.name, None, &error);
+                        is_stored = false;
+                    }
                 }
             }
             // A time whose job is not stored comes again with the next look.

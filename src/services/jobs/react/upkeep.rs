@@ -9,9 +9,8 @@ use crate::services::jobs::append::{
     WorkerJournal, ensure_partitions, fill_ready, forget_expired_sessions, forget_slots, rotate_ready,
 };
 use crate::services::jobs::command::WorkerCommand;
-use crate::services::jobs::decide::WORKERS_KEPT;
 use crate::services::jobs::event::WorkerEvent;
-use crate::services::jobs::read::{gone_workers, restless_workers};
+use crate::services::jobs::read::restless_workers;
 use crate::store::append::Writer;
 use crate::store::lease::Leases;
 use crate::store::{Error, Pools};
@@ -77,9 +76,7 @@ impl Upkeep {
         let restless = restless_workers(&parts.pools.session, parts.worker_timeout_s).await?;
         let lost = restless.quiet.into_iter().map(|worker| (worker, WorkerEvent::Lost));
         let back = restless.back.into_iter().map(|worker| (worker, WorkerEvent::Returned));
-        let gone = gone_workers(&parts.pools.session, WORKERS_KEPT).await?;
-        let gone = gone.into_iter().map(|worker| (worker, WorkerEvent::Removed));
-        for (worker, event) in lost.chain(back).chain(gone) {
+        for (worker, event) in lost.chain(back) {
             let command = WorkerCommand { worker, event, profile: None, actor: "quipu".to_owned() };
             parts.workers.append(command).await?;
         }

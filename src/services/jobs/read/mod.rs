@@ -17,6 +17,5 @@ pub use stats::{Stats, StatusCount, TypeCount, stats, total};
 pub use stream::{StreamEntry, StreamPage, entries, newest_snapshot};
 pub use users::{AuditEntry, SessionRecord, UserView, audit, session, sessions, users};
 pub use workers::{
-    RestlessWorkers, WorkerCounts, WorkerView, gone_workers, restless_workers, worker, worker_counts,
-    worker_view, workers,
+    RestlessWorkers, WorkerCounts, WorkerView, restless_workers, worker, worker_counts, worker_view, workers,
 };

@@ -142,25 +142,3 @@ pub async fn restless_workers(pool: &PgPool, timeout_s: u32) -> Result<RestlessW
     }
     Ok(restless)
 }
-
-/// Workers that are gone, those that were not heard of for longest first, once there are more than `most`: offline for
-/// ten minutes, and without a secret. Each start of `quipu worker` without an id is another worker.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn gone_workers(pool: &PgPool, most: i64) -> Result<Vec<String>, Error> {
-    Ok(sqlx::query_scalar!(
-        r#"-- job_gone_workers
-           SELECT w.worker AS "worker!"
-           FROM job_workers w LEFT JOIN job_beats b ON b.worker = w.worker
-           WHERE w.status = 'offline' AND w.is_enabled
-             AND greatest(w.updated_at, b.seen_at) < clock_timestamp() - interval '10 minutes'
-             AND NOT EXISTS (SELECT FROM job_credentials c WHERE c.worker = w.worker AND c.kind = 'created')
-           ORDER BY greatest(w.updated_at, b.seen_at)
-           LIMIT (SELECT least(greatest(count(*) - $1, 0), $2) FROM job_workers)"#,
-        most,
-        RESTLESS_MAX
-    )
-    .fetch_all(pool)
-    .await?)
-}

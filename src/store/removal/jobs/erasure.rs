@@ -4,7 +4,7 @@ use super::{
     BEGIN, DELETE_KEYS, JobHold, JobRemovalError, Numbers, RemovedJobs, SUBTRACT, count, hold, record,
 };
 use crate::base::Secret;
-use crate::store::owner;
+use crate::store::{Error, owner};
 
 /// A job that can be erased.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -36,10 +36,13 @@ const OBJECTS: &str = "-- objects_of_job
       AND NOT EXISTS (SELECT FROM jobs o WHERE o.source_hash IN (j.source_hash, lower(j.source_hash)) AND o.job <> j.job)
     ORDER BY 1";
 
-/// Steps of all jobs wait for the second lock, so the projector is waited for before.
+const IN_USE: &str = "-- source_in_use
+    SELECT EXISTS (SELECT FROM jobs j WHERE 'sources/' || lower(j.source_hash) = $1)";
+
+/// Steps of all jobs, and new jobs, wait for the second lock, so the projector is waited for before.
 const LOCK: &str = "-- lock_job_log
     SELECT pg_advisory_xact_lock(hashtextextended('quipu/projection/job_totals', 0));
-    LOCK TABLE ONLY job_log IN SHARE ROW EXCLUSIVE MODE";
+    LOCK TABLE ONLY jobs, ONLY job_log IN SHARE ROW EXCLUSIVE MODE";
 
 const DELETE_STEPS: &str = "-- delete_job_steps\nDELETE FROM job_log l WHERE l.job = $1";
 
@@ -61,11 +64,16 @@ pub async fn preview_job(owner: &Secret, job: i64) -> Result<JobPreview, JobRemo
     Ok(JobPreview { job, job_type: row.get(0), status: row.get(1), holds, objects })
 }
 
-/// Removes a job that is over with all its entries, and records it. Its objects in the storage stay.
+/// Removes a job that is over with all its entries, and records it. Returns what left, and the keys of its objects in
+/// the storage, which stay.
 ///
 /// # Errors
 /// [`JobHold`]; as PostgreSQL answers, such as for an empty reason.
-pub async fn erase_job(owner: &Secret, job: i64, reason: &str) -> Result<RemovedJobs, JobRemovalError> {
+pub async fn erase_job(
+    owner: &Secret,
+    job: i64,
+    reason: &str,
+) -> Result<(RemovedJobs, Vec<String>), JobRemovalError> {
     let numbers = Numbers { low: job, high: job };
     let mut client = owner::connect(owner).await?;
     let transaction = client.transaction().await?;
@@ -75,6 +83,7 @@ pub async fn erase_job(owner: &Secret, job: i64, reason: &str) -> Result<Removed
         return Err(JobHold::Unknown(job).into());
     }
     hold(&transaction, numbers).await?;
+    let objects = transaction.query(OBJECTS, &[&job]).await?.iter().map(|row| row.get(0)).collect();
     record(&transaction, "job", numbers, reason, leaving).await?;
     transaction.batch_execute(LOCK).await?;
     // It may have been retried since.
@@ -87,5 +96,14 @@ pub async fn erase_job(owner: &Secret, job: i64, reason: &str) -> Result<Removed
         return Err(JobHold::Changed.into());
     }
     transaction.commit().await?;
-    Ok(leaving)
+    Ok((leaving, objects))
+}
+
+/// Whether a job names the source with this key.
+///
+/// # Errors
+/// As PostgreSQL answers.
+pub async fn is_source_in_use(owner: &Secret, key: &str) -> Result<bool, Error> {
+    let client = owner::connect(owner).await?;
+    Ok(client.query_one(IN_USE, &[&key]).await?.get(0))
 }

@@ -14,7 +14,7 @@ use tokio_postgres::{GenericClient, Transaction};
 use crate::base::counted;
 use crate::store::Error;
 
-pub use erasure::{JobPreview, erase_job, preview_job};
+pub use erasure::{JobPreview, erase_job, is_source_in_use, preview_job};
 pub use retention::{JobPartition, drop_jobs, job_partitions_before};
 
 /// Why jobs stay.
@@ -121,6 +121,13 @@ const AWAITED: &str = "-- awaited_job
       AND coalesce((SELECT l.status FROM job_log l WHERE l.job = j.job ORDER BY l.step DESC LIMIT 1), j.status) = 'waiting'
     ORDER BY 1, 2 LIMIT 1";
 
+/// The same for one job, by an index.
+const AWAITED_ONE: &str = "-- awaited_one_job
+    SELECT $1::bigint, j.job FROM jobs j
+    WHERE j.depends_on @> ARRAY[$1::bigint]
+      AND coalesce((SELECT l.status FROM job_log l WHERE l.job = j.job ORDER BY l.step DESC LIMIT 1), j.status) = 'waiting'
+    ORDER BY 2 LIMIT 1";
+
 const COUNT: &str = "-- count_leaving_jobs
     SELECT (SELECT count(*) FROM jobs j WHERE j.job BETWEEN $1 AND $2), (SELECT count(*) FROM job_log l WHERE l.job BETWEEN $1 AND $2),
            (SELECT count(*) FROM job_files f WHERE f.job BETWEEN $1 AND $2)";
@@ -148,7 +155,12 @@ async fn hold(client: &impl GenericClient, Numbers { low, high }: Numbers) -> Re
     if let Some(row) = client.query_opt(OPEN, &[&low, &high]).await? {
         return Err(JobHold::Open { job: row.get(0), status: row.get(1) }.into());
     }
-    if let Some(row) = client.query_opt(AWAITED, &[&low, &high]).await? {
+    let awaited = if low == high {
+        client.query_opt(AWAITED_ONE, &[&low]).await?
+    } else {
+        client.query_opt(AWAITED, &[&low, &high]).await?
+    };
+    if let Some(row) = awaited {
         return Err(JobHold::Awaited { job: row.get(0), by: row.get(1) }.into());
     }
     Ok(())

@@ -47,8 +47,14 @@ const SNAPSHOT: &str = "-- job_removal_snapshot\nSELECT pg_current_snapshot()::t
 
 const LOCK: &str = "-- lock_jobs\nLOCK TABLE ONLY jobs, ONLY job_log IN ACCESS EXCLUSIVE MODE";
 
+/// Whether one of these jobs, or one that waits for them, has changed since.
 const HAVE_CHANGED: &str = "-- have_jobs_changed
-    SELECT EXISTS (SELECT FROM job_log_between($1::text::pg_snapshot, pg_current_snapshot()) l WHERE l.job BETWEEN $2 AND $3)
+    SELECT EXISTS (SELECT FROM jobs_between($1::text::pg_snapshot, pg_current_snapshot()) j, unnest(j.depends_on) AS d (job)
+                   WHERE d.job BETWEEN $2 AND $3)
+        OR EXISTS (SELECT FROM job_log_between($1::text::pg_snapshot, pg_current_snapshot()) l
+                   JOIN jobs j ON j.job = l.job, unnest(j.depends_on) AS d (job)
+                   WHERE l.status = 'waiting' AND d.job BETWEEN $2 AND $3)
+        OR EXISTS (SELECT FROM job_log_between($1::text::pg_snapshot, pg_current_snapshot()) l WHERE l.job BETWEEN $2 AND $3)
         OR EXISTS (SELECT FROM jobs_between($1::text::pg_snapshot, pg_current_snapshot()) j WHERE j.job BETWEEN $2 AND $3)";
 
 fn numbers_of(million: i64) -> Numbers {
