@@ -271,7 +271,7 @@ async fn a_made_file_brings_no_administrator_no_second_secret_and_stops_at_no_ro
         assert_eq!(told.0, expected, "{worker}: {told:?}");
     }
 
-    // A view may compute for ever.
+    // A query of a view may never end.
     let view = folder.path().join("view.db");
     let connection = Connection::open(&view).unwrap();
     connection.execute_batch(SCHEMA).unwrap();

@@ -275,7 +275,7 @@ async fn a_worker_is_named_in_the_body_or_by_its_secret() {
     });
     golden.ask("GET", "/api/v1/admin/workers", None, 200, json!([one("offline"), two])).await;
 
-    // A worker with its own secret is itself, and nobody else.
+    // A worker's own secret is good for that worker alone.
     let secret = [("x-worker-id", "w2"), ("x-worker-secret", secret.as_str())];
     let own = async |method: &str, path: &str, body: Value| {
         let body = (method == "POST").then_some(&body);

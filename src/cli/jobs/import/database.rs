@@ -60,7 +60,7 @@ impl Database {
         Ok(this)
     }
 
-    /// Whether one of the tables that are read is none: reading a view can take for ever.
+    /// Whether one of the tables that are read is a view or a virtual table: a query of it may never end.
     fn has_other_tables(&self) -> Result<bool> {
         let query = "-- blobforge_other_tables
             SELECT EXISTS (SELECT 1 FROM sqlite_schema
