@@ -278,6 +278,51 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION quipu_append_jobs(bigint[], integer[], text[], text[], text[], text[], smallint[], integer[], integer[], text[], uuid[], integer[], bigint[], text[], text[], jsonb[], integer[], bigint[], bigint[], text[], smallint[], bigint[], integer[], bytea[], text[], text[], bigint[], jsonb[], jsonb[], text[], text[]) IS 'appends one batch of steps and of new jobs; returns what was stored';
 
+-- As quipu_append_jobs, and leases new jobs to workers that wait for them. `l_places` are places of the arrays `j_…`, from 0. A
+-- row of a lease has the status 'leased' and that place.
+CREATE OR REPLACE FUNCTION quipu_append_and_lease_jobs(
+    e_jobs bigint[], e_steps integer[], e_kinds text[], e_was text[], e_statuses text[], e_types text[], e_priorities smallint[],
+    e_attempts integer[], e_failures integer[], e_workers text[], e_claims uuid[], e_leases integer[], e_ready_after_us bigint[],
+    e_actors text[], e_whys text[], e_details jsonb[], e_slots integer[], e_turns bigint[],
+    j_jobs bigint[], j_types text[], j_priorities smallint[], j_ready_us bigint[], j_attempts_max integer[], j_keys bytea[],
+    j_hashes text[], j_paths text[], j_sizes bigint[], j_tags jsonb[], j_metadata jsonb[], j_depends_on text[], j_actors text[],
+    l_places integer[], l_workers text[], l_claims uuid[], l_leases integer[], l_actors text[])
+RETURNS TABLE (is_new boolean, place integer, job bigint, status text, is_known boolean, moment_us bigint) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    stored record; leased record;
+BEGIN
+    SELECT array_agg(a.is_new) AS are_new, array_agg(a.place) AS places, array_agg(a.job) AS jobs, array_agg(a.status) AS statuses,
+           array_agg(a.is_known) AS are_known, max(a.moment_us) AS moment_us INTO stored
+    FROM quipu_append_jobs(
+        e_jobs, e_steps, e_kinds, e_was, e_statuses, e_types, e_priorities, e_attempts, e_failures, e_workers, e_claims, e_leases,
+        e_ready_after_us, e_actors, e_whys, e_details, e_slots, e_turns,
+        j_jobs, j_types, j_priorities, j_ready_us, j_attempts_max, j_keys, j_hashes, j_paths, j_sizes, j_tags, j_metadata, j_depends_on, j_actors) a;
+    RETURN QUERY
+    SELECT s.is_new, s.place, s.job, s.status, s.is_known, stored.moment_us
+    FROM unnest(stored.are_new, stored.places, stored.jobs, stored.statuses, stored.are_known) AS s (is_new, place, job, status, is_known);
+
+    SELECT array_agg(s.job) AS jobs, array_agg(l.place) AS places, array_agg(l.worker) AS workers, array_agg(l.claim) AS claims,
+           array_agg(l.lease_s) AS leases, array_agg(l.actor) AS actors, array_agg(j_types[l.place + 1]) AS types,
+           array_agg(j_priorities[l.place + 1]) AS priorities, count(*)::integer AS number INTO leased
+    FROM unnest(l_places, l_workers, l_claims, l_leases, l_actors) AS l (place, worker, claim, lease_s, actor)
+    JOIN unnest(stored.are_new, stored.places, stored.jobs, stored.statuses, stored.are_known) AS s (is_new, place, job, status, is_known)
+        ON s.is_new AND s.place = l.place AND s.status = 'pending' AND NOT s.is_known;
+    IF leased.number > 0 THEN
+        RETURN QUERY
+        SELECT false, leased.places[a.place + 1], a.job, 'leased', false, a.moment_us
+        FROM quipu_append_jobs(
+            leased.jobs, array_fill(1, ARRAY[leased.number]), array_fill('leased'::text, ARRAY[leased.number]),
+            array_fill('pending'::text, ARRAY[leased.number]), array_fill('running'::text, ARRAY[leased.number]), leased.types, leased.priorities,
+            array_fill(1, ARRAY[leased.number]), array_fill(0, ARRAY[leased.number]), leased.workers, leased.claims, leased.leases,
+            array_fill(NULL::bigint, ARRAY[leased.number]), leased.actors, array_fill(NULL::text, ARRAY[leased.number]),
+            array_fill(NULL::jsonb, ARRAY[leased.number]), array_fill(NULL::integer, ARRAY[leased.number]),
+            array_fill(NULL::bigint, ARRAY[leased.number]),
+            '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}') a;
+    END IF;
+END $$;
+COMMENT ON FUNCTION quipu_append_and_lease_jobs(bigint[], integer[], text[], text[], text[], text[], smallint[], integer[], integer[], text[], uuid[], integer[], bigint[], text[], text[], jsonb[], integer[], bigint[], bigint[], text[], smallint[], bigint[], integer[], bytea[], text[], text[], bigint[], jsonb[], jsonb[], text[], text[], integer[], text[], uuid[], integer[], text[]) IS 'as quipu_append_jobs, and leases new jobs to workers that wait for them';
+
 -- The same bounds as `check_json` in src/services/jobs/decide/submission.rs; the length is bounded before.
 CREATE OR REPLACE FUNCTION quipu_json_fault(value jsonb) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
     CASE WHEN jsonb_path_exists(value, 'strict $.**{64} ? (@.type() == "array" || @.type() == "object")') THEN 'at most 64 levels are accepted'

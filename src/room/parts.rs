@@ -13,7 +13,9 @@ use crate::lifecycle::{BoxError, HealthRegistry, Lifecycle, Service};
 use crate::store::append::{Journal, Writer};
 use crate::store::ingest::{IngestJournal, IngestMetrics, Intake, Source};
 use crate::store::lease::Leases;
-use crate::store::{AppendMetrics, DatabaseUrls, Error, Hints, PoolMetrics, PoolSizes, Pools, Space};
+use crate::store::{
+    AppendMetrics, DatabaseUrls, Error, Hints, PoolMetrics, PoolSizes, Pools, SHARDS, Shards, Space,
+};
 use crate::telemetry::Metrics;
 
 /// The parts of one process. A writer is made on demand; its task ends when the last clone of the writer is
@@ -137,6 +139,12 @@ impl Parts {
             Ok::<(), BoxError>(())
         });
         writer.with_space(self.space.clone())
+    }
+
+    /// Writers of `journal` that share its commands.
+    #[must_use]
+    pub fn shards<J: Journal + Clone>(&self, journal: &J) -> Shards<J> {
+        Shards::new([(); SHARDS].map(|()| self.writer(journal.clone())))
     }
 
     /// Verifies and stores Nostr events.

@@ -82,6 +82,12 @@ pub trait Journal: Send + Sync + 'static {
         None
     }
 
+    /// The shard of a command, of a journal whose commands [`super::Shards`] divides: its remainder counts. `None` if any
+    /// shard may take it. Commands that must be committed in the order in which they arrive have the same shard.
+    fn shard(_command: &Self::Command) -> Option<usize> {
+        Some(0)
+    }
+
     /// Commits the batch in one transaction and returns one answer per command, in the same order. The same
     /// batch may arrive twice and must be stored once. Most journals store `batch` under a unique key, which
     /// [`Journal::lookup`] searches. In the others a repeated append changes nothing and gives the same

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::append::{MessageJournal, SHARDS, Shards, Subscribers, TokenJournal, challenge_key};
+use super::append::{MessageJournal, Subscribers, TokenJournal, challenge_key};
 use super::edge::{MessagesParts, MessagesState, routes};
 use super::metrics::{METRICS, MessageMetrics};
 use super::react::{Follower, Sweeper, SweeperParts};
@@ -124,7 +124,7 @@ pub async fn start(
     let shown = message_metrics.alone();
     let state = MessagesState::new(MessagesParts {
         pools: parts.pools.clone(),
-        messages: Shards::new([(); SHARDS].map(|()| parts.writer(journal.clone()))),
+        messages: parts.shards(&journal),
         tokens: parts.writer(TokenJournal),
         subscribers: subscribers.clone(),
         database_clock,

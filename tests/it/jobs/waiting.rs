@@ -7,7 +7,7 @@ use quipu::services::jobs::command::{Change, JobCommand, Submission};
 use quipu::services::jobs::event::Status;
 use serde_json::json;
 
-use super::kit::{PDF, Room, fence, number};
+use super::kit::{PDF, Room, fence, number, problems};
 use crate::support::database::TestDatabase;
 use crate::support::proxy::eventually;
 
@@ -55,6 +55,69 @@ async fn one_job_goes_to_one_of_many_waiting_workers() {
         room.submit(PDF).await
     });
     assert_eq!(claimed.iter().filter(|claimed| !claimed["job"].is_null()).count(), 1);
+}
+
+/// Jobs that were leased by the transaction that stored them.
+const LEASED_AT_ONCE: &str = "SELECT count(*) FROM jobs j JOIN job_log l USING (job) WHERE l.step = 1 AND l.kind = 'leased' AND l.xid = j.xid";
+
+#[tokio::test]
+async fn a_job_is_leased_to_a_waiting_worker_in_the_commit_that_stores_it() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    let claim = json!({ "worker_id": "w", "job_type": "pdf", "wait_s": 20 });
+    let submission = json!({ "type": "pdf", "unique": false, "priority": 2, "tags": ["a"], "metadata": { "pages": 9 },
+                             "source_hash": "5a", "source_path": "a/b.pdf", "source_size": 77, "max_attempts": 5 });
+    // The first claim may still look for jobs when the submission comes; then the worker is woken and claims again.
+    eventually("a job leased at once", async || {
+        let (claimed, submitted) = tokio::join!(room.ok("/api/jobs/claim", &claim), async {
+            while room.started.queue.waiters().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            room.ok("/api/jobs", &submission).await
+        });
+        let job = submitted["job_id"].as_i64().unwrap();
+        assert_eq!(claimed["job"]["id"], job);
+        // What the worker was told is what is stored, and its lease is valid.
+        let mut told = claimed["job"].clone();
+        let mut stored = room.get(&format!("/api/jobs/{job}")).await.1;
+        for member in [
+            "metadata",
+            "tags",
+            "source_hash",
+            "source_path",
+            "source_size",
+            "priority",
+            "attempts",
+            "max_attempts",
+            "created_at",
+            "lease_expires_at",
+        ] {
+            assert_eq!(told[member].take(), stored[member].take(), "{member}");
+        }
+        let end = json!({ "worker_id": "w", "lease_token": claimed["lease_token"] });
+        room.ok(&format!("/api/jobs/{job}/complete"), &end).await;
+        number(&database, LEASED_AT_ONCE).await > 0
+    })
+    .await;
+    assert_eq!(problems(&database).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_worker_that_is_drained_while_it_waits_gets_no_job() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    room.ok("/api/workers/register", &json!({ "id": "w", "type": "pdf" })).await;
+    let claim = json!({ "worker_id": "w", "job_type": "pdf", "wait_s": 20 });
+    let (claimed, job) = tokio::join!(room.ok("/api/jobs/claim", &claim), async {
+        while room.started.queue.waiters().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        room.ok("/api/workers/w/drain", &json!({})).await;
+        room.submit(PDF).await.job
+    });
+    assert!(claimed["job"].is_null(), "{claimed}");
+    assert_eq!(claimed["reason"], "draining");
+    assert_eq!(room.claim("other", 1, 60).await[0].facts.job, job, "another worker gets the job at once");
 }
 
 #[tokio::test]

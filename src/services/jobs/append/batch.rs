@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::JobJournal;
+use super::handover::HandOver;
 use super::queue::{Queue, ReadyNotice, merged};
 use super::rows::{self, Claimed};
 use super::statement::{PlannedStep, StoredJob, append};
@@ -39,6 +40,7 @@ struct Read {
     workers: HashMap<String, WorkerState>,
     slots: HashMap<String, Vec<SlotOffer>>,
     facts: HashMap<i64, JobFacts>,
+    hand_overs: Vec<HandOver>,
 }
 
 /// The command that a step belongs to: its index in the batch, and whether it claims the next of the candidates.
@@ -56,6 +58,8 @@ struct Plan<'a> {
     submissions: Vec<&'a Submission>,
     /// Their commands.
     submission_commands: Vec<usize>,
+    /// Submissions that are leased to waiting workers in the same commit, with their places among the submissions.
+    hand_overs: Vec<(usize, HandOver)>,
     lookups: Vec<(usize, i64, i32)>,
     claims: HashSet<uuid::Uuid>,
 }
@@ -68,6 +72,7 @@ impl<'a> Plan<'a> {
             candidates: Taken::new(queue),
             submissions: Vec::new(),
             submission_commands: Vec::new(),
+            hand_overs: Vec::new(),
             lookups: Vec::new(),
             claims: HashSet::new(),
         }
@@ -114,14 +119,15 @@ impl<'a> Batch<'a> {
                 break;
             }
             let mut read = self.read(&open).await?;
-            let plan = self.plan(&open, &mut read);
+            let mut plan = self.plan(&open, &mut read);
             let candidates: Vec<i64> =
                 plan.candidates.as_slice().iter().map(|candidate| candidate.job).collect();
             let lookups: Vec<(i64, i32)> =
                 plan.lookups.iter().map(|(_, job, attempt)| (*job, *attempt)).collect();
+            let leases: Vec<_> = plan.hand_overs.iter().map(|(place, to)| to.lease(*place)).collect();
             // Sent together: what a worker is told about its jobs never changes.
             let (stored, facts, outcomes) = tokio::try_join!(
-                append(self.client, &plan.steps, &plan.submissions),
+                append(self.client, &plan.steps, &plan.submissions, &leases),
                 rows::facts(self.client, &candidates),
                 rows::outcomes(self.client, &lookups),
             )?;
@@ -132,11 +138,13 @@ impl<'a> Batch<'a> {
                     self.answers[*index] = Some(answer.map_or_else(JobAnswer::Refused, JobAnswer::Settled));
                 }
             }
+            let leased: HashMap<usize, i64> = stored.leases.into_iter().collect();
             for job in stored.jobs {
                 if let Some(index) = plan.submission_commands.get(job.place) {
-                    self.submitted(*index, &job, stored.moment_us);
+                    self.submitted(*index, &job, stored.moment_us, leased.contains_key(&job.place));
                 }
             }
+            self.hand_over(&mut plan, &leased, stored.moment_us);
             let is_stored: HashSet<usize> = stored.steps.into_iter().collect();
             self.settle(plan, &read, &is_stored, stored.moment_us);
             if std::mem::take(&mut self.must_wait) {
@@ -159,9 +167,13 @@ impl<'a> Batch<'a> {
     /// Reads what the open commands need, in one round trip.
     async fn read(&self, open: &[usize]) -> Result<Read, Error> {
         let commands = || open.iter().map(|index| &self.commands[*index]);
-        let jobs: Vec<i64> = commands().filter_map(|command| Some(change_of(command)?.job)).collect();
-        let claims: Vec<&Claim> = commands().filter_map(claim_of).collect();
-        let workers: Vec<&str> = claims.iter().map(|claim| claim.worker.as_str()).collect();
+        let jobs: Vec<i64> = commands().filter_map(|command| Some(command.change()?.job)).collect();
+        let claims: Vec<&Claim> = commands().filter_map(JobCommand::claim).collect();
+        let hand_overs =
+            HandOver::reserve(&self.journal.queue, &self.journal.running_max, self.commands, open);
+        let waiting = hand_overs.iter().map(HandOver::claim);
+        let workers: Vec<&str> =
+            claims.iter().copied().chain(waiting).map(|claim| claim.worker.as_str()).collect();
         let mut wanted: BTreeMap<&str, usize> = BTreeMap::new();
         for claim in &claims {
             for job_type in &claim.types {
@@ -188,7 +200,7 @@ impl<'a> Batch<'a> {
             index.found(search, rows, moment_us, most, now_ms);
         }
         drop(index);
-        Ok(Read { states, claimed, workers, slots, facts: HashMap::new() })
+        Ok(Read { states, claimed, workers, slots, facts: HashMap::new(), hand_overs })
     }
 
     /// Decides the open commands. Those that change nothing are answered.
@@ -197,6 +209,11 @@ impl<'a> Batch<'a> {
         for index in open {
             match &self.commands[*index] {
                 JobCommand::Submit(submission) => {
+                    let to = read.hand_overs.extract_if(.., |to| to.command == *index).next();
+                    let is_served = |to: &HandOver| {
+                        may_claim(read.workers.get(&to.claim().worker), &to.claim().types).is_ok()
+                    };
+                    plan.hand_overs.extend(to.filter(is_served).map(|to| (plan.submissions.len(), to)));
                     plan.submissions.push(submission);
                     plan.submission_commands.push(*index);
                 }
@@ -279,13 +296,23 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn submitted(&mut self, index: usize, stored: &StoredJob, moment_us: i64) {
+    /// Gives waiting workers the jobs that were leased to them. The others claim by themselves.
+    fn hand_over(&self, plan: &mut Plan<'a>, leased: &HashMap<usize, i64>, moment_us: i64) {
+        for (place, to) in std::mem::take(&mut plan.hand_overs) {
+            if let (Some(leased_us), Some(submission)) = (leased.get(&place), plan.submissions.get(place)) {
+                self.journal.metrics.leased(1);
+                to.complete(submission, moment_us, *leased_us);
+            }
+        }
+    }
+
+    fn submitted(&mut self, index: usize, stored: &StoredJob, moment_us: i64, is_leased: bool) {
         let JobCommand::Submit(submission) = &self.commands[index] else { return };
         self.answers[index] = Some(match stored.status {
             None if stored.is_contended => JobAnswer::Contended,
             None => JobAnswer::UnknownDependency,
             Some(status) => {
-                if !stored.is_known && status == Status::Pending {
+                if !stored.is_known && status == Status::Pending && !is_leased {
                     let ready_us = submission.run_at_us.unwrap_or(moment_us);
                     let jobs = usize::from(ready_us <= moment_us);
                     self.became_ready(&submission.job_type, submission.priority, ready_us, jobs);
@@ -351,20 +378,6 @@ impl<'a> Batch<'a> {
 
     fn became_ready(&mut self, job_type: &str, priority: i16, ready_us: i64, jobs: usize) {
         self.notices.push(ReadyNotice { job_type: job_type.to_owned(), priority, ready_us, jobs });
-    }
-}
-
-fn change_of(command: &JobCommand) -> Option<&JobChange> {
-    match command {
-        JobCommand::Change(change) => Some(change),
-        JobCommand::Submit(_) | JobCommand::Claim(_) => None,
-    }
-}
-
-fn claim_of(command: &JobCommand) -> Option<&Claim> {
-    match command {
-        JobCommand::Claim(claim) => Some(claim),
-        JobCommand::Submit(_) | JobCommand::Change(_) => None,
     }
 }
 

@@ -5,6 +5,7 @@ mod batch;
 mod beats;
 mod credentials;
 mod files;
+mod handover;
 mod import;
 mod numbers;
 mod queue;
@@ -119,6 +120,16 @@ impl Journal for JobJournal {
             }
             JobCommand::Claim(claim) => claim.count.max(1),
             JobCommand::Change(change) => 1 + change.detail_bytes / WEIGHED_BYTES,
+        }
+    }
+
+    /// Claims have a writer of their own, so that only one batch of a process takes jobs from the index of ready jobs.
+    /// It also serves every second submission.
+    fn shard(command: &JobCommand) -> Option<usize> {
+        match command {
+            JobCommand::Submit(_) => None,
+            JobCommand::Claim(_) => Some(0),
+            JobCommand::Change(_) => Some(1),
         }
     }
 

@@ -10,8 +10,7 @@ use tokio_postgres::types::Type;
 
 use super::{JobAnswer, JobJournal};
 use crate::services::jobs::command::{JobCommand, Submission};
-use crate::store::append::Writer;
-use crate::store::{Error, Pools};
+use crate::store::{Error, Pools, Shards};
 
 /// Most unique keys of which numbers are kept.
 const GIVEN_UP_MAX: usize = 1_000;
@@ -111,10 +110,10 @@ impl JobNumbers {
     /// again for a short time.
     ///
     /// # Errors
-    /// As [`Writer::append`].
+    /// As [`Shards::append`].
     pub async fn submit(
         &self,
-        jobs: &Writer<JobJournal>,
+        jobs: &Shards<JobJournal>,
         submission: Submission,
     ) -> Result<JobAnswer, Error> {
         // What exists now exists when the submission is appended, unless the owner removes it at that moment.

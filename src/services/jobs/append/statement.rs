@@ -1,11 +1,11 @@
 //! The statement that commits a batch: steps of jobs, and new jobs.
 
 use serde_json::Value;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::rows::status;
-use crate::services::jobs::command::Submission;
+use crate::services::jobs::command::{Claim, Submission};
 use crate::services::jobs::decide::SlotOffer;
 use crate::services::jobs::event::{Entry, Status};
 use crate::store::Error;
@@ -15,6 +15,20 @@ const APPEND: &str = "-- append_jobs
     SELECT is_new, place, job, status, is_known, moment_us FROM quipu_append_jobs(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
         $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31)";
+
+const APPEND_AND_LEASE: &str = "-- append_and_lease_jobs
+    SELECT is_new, place, job, status, is_known, moment_us FROM quipu_append_and_lease_jobs(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+        $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36)";
+
+/// A lease of a job that the same statement stores.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PlannedLease<'a> {
+    /// Place of the job among the submissions.
+    pub(super) place: usize,
+    /// The claim by which it is leased.
+    pub(super) claim: &'a Claim,
+}
 
 /// A step, with its slot if its type has a limit.
 #[derive(Debug)]
@@ -30,6 +44,8 @@ pub(super) struct Stored {
     pub(super) steps: Vec<usize>,
     /// The new jobs, by their places.
     pub(super) jobs: Vec<StoredJob>,
+    /// Places of the submissions that were leased, each with its moment.
+    pub(super) leases: Vec<(usize, i64)>,
     /// When it was stored, microseconds since 1970 by the database's clock.
     pub(super) moment_us: i64,
 }
@@ -48,11 +64,13 @@ pub(super) struct StoredJob {
     pub(super) is_known: bool,
 }
 
-/// Commits steps and new jobs in one statement. A step that exists already is not stored.
+/// Commits steps, new jobs and leases of those in one statement. A step that exists already is not stored. A job is leased
+/// if it is new and pending.
 pub(super) async fn append(
     client: &Client,
     steps: &[PlannedStep],
     jobs: &[&Submission],
+    leases: &[PlannedLease<'_>],
 ) -> Result<Stored, Error> {
     if steps.is_empty() && jobs.is_empty() {
         return Ok(Stored::default());
@@ -91,48 +109,64 @@ pub(super) async fn append(
     let depends_on: Vec<Option<String>> = jobs.iter().map(|j| array_text(&j.depends_on)).collect();
     let actors: Vec<&str> = jobs.iter().map(|j| j.actor.as_str()).collect();
 
-    let rows = client
-        .query_typed(
-            APPEND,
-            &[
-                (&e_jobs, Type::INT8_ARRAY),
-                (&e_steps, Type::INT4_ARRAY),
-                (&e_kinds, Type::TEXT_ARRAY),
-                (&e_was, Type::TEXT_ARRAY),
-                (&e_statuses, Type::TEXT_ARRAY),
-                (&e_types, Type::TEXT_ARRAY),
-                (&e_priorities, Type::INT2_ARRAY),
-                (&e_attempts, Type::INT4_ARRAY),
-                (&e_failures, Type::INT4_ARRAY),
-                (&e_workers, Type::TEXT_ARRAY),
-                (&e_claims, Type::UUID_ARRAY),
-                (&e_leases, Type::INT4_ARRAY),
-                (&e_ready_after, Type::INT8_ARRAY),
-                (&e_actors, Type::TEXT_ARRAY),
-                (&e_whys, Type::TEXT_ARRAY),
-                (&e_details, Type::JSONB_ARRAY),
-                (&e_slots, Type::INT4_ARRAY),
-                (&e_turns, Type::INT8_ARRAY),
-                (&numbers, Type::INT8_ARRAY),
-                (&types, Type::TEXT_ARRAY),
-                (&priorities, Type::INT2_ARRAY),
-                (&run_ats, Type::INT8_ARRAY),
-                (&attempts_max, Type::INT4_ARRAY),
-                (&keys, Type::BYTEA_ARRAY),
-                (&hashes, Type::TEXT_ARRAY),
-                (&paths, Type::TEXT_ARRAY),
-                (&sizes, Type::INT8_ARRAY),
-                (&tags, Type::JSONB_ARRAY),
-                (&metadata, Type::JSONB_ARRAY),
-                (&depends_on, Type::TEXT_ARRAY),
-                (&actors, Type::TEXT_ARRAY),
-            ],
-        )
-        .await?;
+    let l_places: Vec<i32> = leases.iter().map(|l| i32::try_from(l.place).unwrap_or(i32::MAX)).collect();
+    let l_workers: Vec<&str> = leases.iter().map(|l| l.claim.worker.as_str()).collect();
+    let l_claims: Vec<Uuid> = leases.iter().map(|l| l.claim.id).collect();
+    let l_leases: Vec<i32> = leases.iter().map(|l| l.claim.lease_s).collect();
+    let l_actors: Vec<&str> = leases.iter().map(|l| l.claim.actor.as_str()).collect();
+
+    let parameters: [(&(dyn ToSql + Sync), Type); 36] = [
+        (&e_jobs, Type::INT8_ARRAY),
+        (&e_steps, Type::INT4_ARRAY),
+        (&e_kinds, Type::TEXT_ARRAY),
+        (&e_was, Type::TEXT_ARRAY),
+        (&e_statuses, Type::TEXT_ARRAY),
+        (&e_types, Type::TEXT_ARRAY),
+        (&e_priorities, Type::INT2_ARRAY),
+        (&e_attempts, Type::INT4_ARRAY),
+        (&e_failures, Type::INT4_ARRAY),
+        (&e_workers, Type::TEXT_ARRAY),
+        (&e_claims, Type::UUID_ARRAY),
+        (&e_leases, Type::INT4_ARRAY),
+        (&e_ready_after, Type::INT8_ARRAY),
+        (&e_actors, Type::TEXT_ARRAY),
+        (&e_whys, Type::TEXT_ARRAY),
+        (&e_details, Type::JSONB_ARRAY),
+        (&e_slots, Type::INT4_ARRAY),
+        (&e_turns, Type::INT8_ARRAY),
+        (&numbers, Type::INT8_ARRAY),
+        (&types, Type::TEXT_ARRAY),
+        (&priorities, Type::INT2_ARRAY),
+        (&run_ats, Type::INT8_ARRAY),
+        (&attempts_max, Type::INT4_ARRAY),
+        (&keys, Type::BYTEA_ARRAY),
+        (&hashes, Type::TEXT_ARRAY),
+        (&paths, Type::TEXT_ARRAY),
+        (&sizes, Type::INT8_ARRAY),
+        (&tags, Type::JSONB_ARRAY),
+        (&metadata, Type::JSONB_ARRAY),
+        (&depends_on, Type::TEXT_ARRAY),
+        (&actors, Type::TEXT_ARRAY),
+        (&l_places, Type::INT4_ARRAY),
+        (&l_workers, Type::TEXT_ARRAY),
+        (&l_claims, Type::UUID_ARRAY),
+        (&l_leases, Type::INT4_ARRAY),
+        (&l_actors, Type::TEXT_ARRAY),
+    ];
+    let rows = if leases.is_empty() {
+        client.query_typed(APPEND, &parameters[..31]).await?
+    } else {
+        client.query_typed(APPEND_AND_LEASE, &parameters).await?
+    };
     let mut stored = Stored::default();
     for row in &rows {
         let place = usize::try_from(row.get::<_, i32>(1)).unwrap_or(usize::MAX);
-        stored.moment_us = row.get(5);
+        let moment_us: i64 = row.get(5);
+        if row.get::<_, &str>(3) == "leased" {
+            stored.leases.push((place, moment_us));
+            continue;
+        }
+        stored.moment_us = moment_us;
         if row.get(0) {
             let word: &str = row.get(3);
             let status = if ["unknown", "contended"].contains(&word) { None } else { Some(status(word)?) };

@@ -1,23 +1,60 @@
 //! Workers of this process that wait for jobs.
 //!
-//! A worker whose claim found nothing waits for its types. Each job that becomes ready wakes one worker; a
-//! worker that is woken without getting a job waits again. Wake-ups only save time: every waiting worker also claims again after a while.
+//! A worker whose claim found nothing waits for its types. The batch that stores a job leases it to one of them in the
+//! same commit. Otherwise each job that becomes ready wakes one worker, which claims again; a worker that is woken
+//! without getting a job waits again. Wake-ups only save time: every waiting worker also claims again after a while.
 
 use std::collections::HashMap;
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::services::jobs::command::Claim;
+use crate::services::jobs::event::ClaimedJob;
+
 /// The waiting workers, by type. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Waiters(Arc<Mutex<HashMap<String, Vec<Arc<Notify>>>>>);
+pub struct Waiters(Arc<Mutex<HashMap<String, Vec<Arc<Place>>>>>);
 
 /// A place among the waiting workers; dropping it leaves.
 #[derive(Debug)]
 pub struct Waiting {
     waiters: Waiters,
     types: Vec<String>,
-    wake: Arc<Notify>,
+    place: Arc<Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    wake: Notify,
+    /// Whether a job became ready for this worker since it last began to claim.
+    is_noticed: AtomicBool,
+    offer: Mutex<Offer>,
+}
+
+/// Whether a batch may lease a job to a waiting worker.
+#[derive(Debug, Default)]
+enum Offer {
+    /// No: the worker claims by itself at this moment.
+    #[default]
+    Closed,
+    /// Yes, for this claim.
+    Open(Claim),
+    /// A batch is about to.
+    Reserved,
+    /// A batch has.
+    Leased(Box<ClaimedJob>),
+}
+
+/// A waiting worker to which a batch leases a job. Dropping it without a job opens the offer again and wakes the
+/// worker.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    place: Arc<Place>,
+    claim: Claim,
+    is_leased: bool,
 }
 
 impl Waiters {
@@ -25,13 +62,17 @@ impl Waiters {
     /// claim is not missed.
     #[must_use]
     pub fn wait(&self, types: &[String]) -> Waiting {
-        let wake = Arc::new(Notify::new());
+        let place = Arc::new(Place {
+            wake: Notify::new(),
+            is_noticed: AtomicBool::new(false),
+            offer: Mutex::default(),
+        });
         let mut waiters = self.lock();
         for job_type in types {
-            waiters.entry(job_type.clone()).or_default().push(Arc::clone(&wake));
+            waiters.entry(job_type.clone()).or_default().push(Arc::clone(&place));
         }
         drop(waiters);
-        Waiting { waiters: self.clone(), types: types.to_vec(), wake }
+        Waiting { waiters: self.clone(), types: types.to_vec(), place }
     }
 
     /// Wakes up to `jobs` workers of a type, those first that have waited longest. A woken worker goes to the
@@ -40,8 +81,9 @@ impl Waiters {
         let mut waiters = self.lock();
         if let Some(waiting) = waiters.get_mut(job_type) {
             let count = jobs.min(waiting.len());
-            for wake in &waiting[..count] {
-                wake.notify_one();
+            for place in &waiting[..count] {
+                place.is_noticed.store(true, Ordering::Relaxed);
+                place.wake.notify_one();
             }
             waiting.rotate_left(count);
         }
@@ -52,6 +94,12 @@ impl Waiters {
         for job_type in types {
             self.wake(job_type.as_ref(), usize::MAX);
         }
+    }
+
+    /// A worker that waits for a job of this type and has an open offer: the one that has waited longest.
+    pub(super) fn reserve(&self, job_type: &str) -> Option<Reservation> {
+        let waiters = self.lock();
+        waiters.get(job_type)?.iter().find_map(Place::reserve)
     }
 
     /// The types for which workers wait.
@@ -72,15 +120,85 @@ impl Waiters {
         self.lock().is_empty()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<Arc<Notify>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<Arc<Place>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    fn offer(&self) -> MutexGuard<'_, Offer> {
+        self.offer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reserve(this: &Arc<Self>) -> Option<Reservation> {
+        let mut offer = this.offer();
+        match mem::replace(&mut *offer, Offer::Reserved) {
+            Offer::Open(claim) => Some(Reservation { place: Arc::clone(this), claim, is_leased: false }),
+            other => {
+                *offer = other;
+                None
+            }
+        }
+    }
+}
+
+impl Reservation {
+    /// The claim of the worker.
+    pub(super) fn claim(&self) -> &Claim {
+        &self.claim
+    }
+
+    /// Gives the worker a job that was leased by its claim.
+    pub(super) fn give(mut self, job: ClaimedJob) {
+        *self.place.offer() = Offer::Leased(Box::new(job));
+        self.is_leased = true;
+        self.place.wake.notify_one();
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !self.is_leased {
+            *self.place.offer() = Offer::Open(self.claim.clone());
+            self.place.wake.notify_one();
+        }
     }
 }
 
 impl Waiting {
     /// Waits until a job may be there. A wake-up between two calls is not lost.
     pub async fn woken(&self) {
-        self.wake.notified().await;
+        self.place.wake.notified().await;
+    }
+
+    /// The worker claims now: its claim finds what became ready before.
+    pub fn begin_claim(&self) {
+        self.place.is_noticed.store(false, Ordering::Relaxed);
+    }
+
+    /// From now on until [`Waiting::close`] a job may be leased by `claim`, which has found nothing. A claim that is
+    /// dropped in between may have leased one: if it is sent again it gets that job, else the lease expires.
+    pub fn open(&self, claim: &Claim) {
+        let mut offer = self.place.offer();
+        if matches!(*offer, Offer::Closed) {
+            *offer = Offer::Open(claim.clone());
+        }
+    }
+
+    /// Ends what [`Waiting::open`] began, and returns the job that was leased meanwhile. Waits while a batch is about
+    /// to lease one.
+    pub async fn close(&self) -> Option<ClaimedJob> {
+        loop {
+            {
+                let mut offer = self.place.offer();
+                match mem::take(&mut *offer) {
+                    Offer::Closed | Offer::Open(_) => return None,
+                    Offer::Leased(job) => return Some(*job),
+                    Offer::Reserved => *offer = Offer::Reserved,
+                }
+            }
+            self.woken().await;
+        }
     }
 }
 
@@ -89,10 +207,17 @@ impl Drop for Waiting {
         let mut waiters = self.waiters.lock();
         for job_type in &self.types {
             if let Some(waiting) = waiters.get_mut(job_type) {
-                waiting.retain(|wake| !Arc::ptr_eq(wake, &self.wake));
+                waiting.retain(|place| !Arc::ptr_eq(place, &self.place));
                 if waiting.is_empty() {
                     waiters.remove(job_type);
                 }
+            }
+        }
+        drop(waiters);
+        // It got another job than the one for which it was woken.
+        if self.place.is_noticed.load(Ordering::Relaxed) {
+            for job_type in &self.types {
+                self.waiters.wake(job_type, 1);
             }
         }
     }
@@ -123,5 +248,81 @@ mod tests {
         drop((a, b, c));
         assert!(waiters.is_empty());
         waiters.wake("pdf", 1);
+    }
+
+    #[test]
+    fn a_worker_that_leaves_without_the_job_it_was_woken_for_wakes_the_next_one() {
+        let waiters = Waiters::default();
+        let [a, b] = [0, 1].map(|_| waiters.wait(&["pdf".to_owned()]));
+        waiters.wake("pdf", 1);
+        drop(a);
+        assert!(is_woken(&b));
+        b.begin_claim();
+        let c = waiters.wait(&["pdf".to_owned()]);
+        drop(b);
+        assert!(!is_woken(&c), "b has claimed since");
+    }
+
+    fn claim() -> Claim {
+        Claim {
+            id: uuid::Uuid::nil(),
+            worker: "w".to_owned(),
+            types: vec!["pdf".to_owned()],
+            count: 1,
+            lease_s: 60,
+            actor: "worker:w".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_job_is_leased_only_to_an_open_offer_and_once() {
+        let waiters = Waiters::default();
+        let waiting = waiters.wait(&["pdf".to_owned()]);
+        assert!(waiters.reserve("pdf").is_none(), "the worker claims by itself");
+        waiting.open(&claim());
+        assert!(waiters.reserve("image").is_none());
+        let reserved = waiters.reserve("pdf").unwrap();
+        assert_eq!(reserved.claim(), &claim());
+        assert!(waiters.reserve("pdf").is_none(), "it is reserved");
+        // The batch fails: the worker is woken and claims by itself.
+        drop(reserved);
+        assert!(is_woken(&waiting));
+        assert!(waiting.close().await.is_none());
+        assert!(waiters.reserve("pdf").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_stops_waiting_gets_the_job_that_is_being_leased() {
+        let waiters = Waiters::default();
+        let waiting = waiters.wait(&["pdf".to_owned()]);
+        waiting.open(&claim());
+        let reserved = waiters.reserve("pdf").unwrap();
+        let mut closing = std::pin::pin!(waiting.close());
+        assert!(closing.as_mut().now_or_never().is_none(), "it waits for the batch");
+        let job = ClaimedJob {
+            facts: crate::services::jobs::event::JobFacts {
+                job: 7,
+                job_type: "pdf".to_owned(),
+                attempts_max: 3,
+                source_hash: None,
+                source_path: None,
+                source_size: None,
+                tags: None,
+                metadata: None,
+                created_at: chrono::DateTime::UNIX_EPOCH,
+            },
+            priority: 3,
+            attempt: 1,
+            failures: 0,
+            lease: crate::services::jobs::event::Lease {
+                claim: uuid::Uuid::nil(),
+                length_s: 60,
+                expires_us: 1,
+            },
+            leased_us: 0,
+        };
+        reserved.give(job.clone());
+        assert_eq!(closing.await, Some(job));
+        assert!(waiters.reserve("pdf").is_none());
     }
 }

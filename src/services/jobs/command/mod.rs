@@ -20,6 +20,26 @@ pub enum JobCommand {
     Change(Box<JobChange>),
 }
 
+impl JobCommand {
+    /// The submission, if it is one.
+    #[must_use]
+    pub fn submission(&self) -> Option<&Submission> {
+        if let Self::Submit(submission) = self { Some(submission) } else { None }
+    }
+
+    /// The claim, if it is one.
+    #[must_use]
+    pub fn claim(&self) -> Option<&Claim> {
+        if let Self::Claim(claim) = self { Some(claim) } else { None }
+    }
+
+    /// The change, if it is one.
+    #[must_use]
+    pub fn change(&self) -> Option<&JobChange> {
+        if let Self::Change(change) = self { Some(change) } else { None }
+    }
+}
+
 /// A new job. Its fields are checked; the unique key is arbitrated when it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Submission {

@@ -41,8 +41,8 @@ use crate::base::Clock;
 use crate::config::Jobs;
 use crate::http::{Access, Routes};
 use crate::lifecycle::{HealthRegistry, Lifecycle};
-use crate::store::Pools;
 use crate::store::append::Writer;
+use crate::store::{Pools, Shards};
 
 pub use access::{draw_token, hash};
 pub use files::{MULTIPART_TIME, Storage};
@@ -68,8 +68,8 @@ const KEY_REMEMBERED: Duration = Duration::from_secs(10);
 pub struct JobsParts {
     /// PostgreSQL pools. Reads use the session pool, because they must see the latest commits.
     pub pools: Pools,
-    /// Writer of jobs.
-    pub jobs: Writer<JobJournal>,
+    /// Writers of jobs.
+    pub jobs: Shards<JobJournal>,
     /// Writer of workers.
     pub workers: Writer<WorkerJournal>,
     /// Writer of credentials.

@@ -81,14 +81,11 @@ async fn wait_for_jobs(
     let waiting = (!wait.is_zero()).then(|| parts.queue.waiters().wait(&claim.types));
     let _counted = waiting.as_ref().map(|_| CountedWait::begin(state.clone()));
     loop {
+        if let Some(waiting) = &waiting {
+            waiting.begin_claim();
+        }
         match parts.jobs.append(JobCommand::Claim(claim.clone())).await? {
-            JobAnswer::Claimed(jobs) if !jobs.is_empty() => {
-                for job in jobs.iter().filter(|job| job.attempt == 1) {
-                    let waited = at(job.leased_us) - job.facts.created_at;
-                    parts.metrics.waited(waited.as_seconds_f64().max(0.0));
-                }
-                return Ok((jobs, None));
-            }
+            JobAnswer::Claimed(jobs) if !jobs.is_empty() => return Ok((counted(state, jobs), None)),
             JobAnswer::NotServed(why) => return Ok((Vec::new(), Some(why))),
             _ => {}
         }
@@ -96,12 +93,25 @@ async fn wait_for_jobs(
         let Some(waiting) = waiting.as_ref().filter(|_| now < deadline && !drain.is_cancelled()) else {
             return Ok((Vec::new(), None));
         };
+        waiting.open(claim);
         tokio::select! {
             () = waiting.woken() => {}
             () = sleep_until(deadline.min(now + CLAIM_AGAIN)) => {}
             () = drain.cancelled() => {}
         }
+        if let Some(job) = waiting.close().await {
+            return Ok((counted(state, vec![job]), None));
+        }
     }
+}
+
+/// The same jobs; the time that each has waited for its first worker is counted.
+fn counted(state: &JobsState, jobs: Vec<ClaimedJob>) -> Vec<ClaimedJob> {
+    for job in jobs.iter().filter(|job| job.attempt == 1) {
+        let waited = at(job.leased_us) - job.facts.created_at;
+        state.parts().metrics.waited(waited.as_seconds_f64().max(0.0));
+    }
+    jobs
 }
 
 /// A claim that waits, as the metrics count it.

@@ -27,8 +27,7 @@ use crate::services::jobs::decide::{
 };
 use crate::services::jobs::event::ClaimedJob;
 use crate::services::jobs::metrics::{DeliveryOutcome, JobMetrics};
-use crate::store::append::Writer;
-use crate::store::{Error, Pools};
+use crate::store::{Error, Pools, Shards};
 
 /// Webhooks that are sent to one receiver at the same time, by each process.
 const AT_ONCE: usize = 4;
@@ -62,8 +61,8 @@ pub struct DeliveryParts {
     pub pools: Pools,
     /// The queue as this process sees it.
     pub queue: Queue,
-    /// Writer of jobs.
-    pub jobs: Writer<JobJournal>,
+    /// Writers of jobs.
+    pub jobs: Shards<JobJournal>,
     /// The way to the receivers.
     pub caller: Caller,
     /// What webhooks are signed with.

@@ -12,9 +12,8 @@ use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::jobs::append::{JobAnswer, JobJournal, move_cursor, read_cursor, unblocked_jobs};
 use crate::services::jobs::command::{Change, JobChange, JobCommand};
 use crate::services::jobs::decide::window;
-use crate::store::append::Writer;
 use crate::store::lease::Leases;
-use crate::store::{Error, Pools};
+use crate::store::{Error, Pools, Shards};
 
 /// The name of its cursor: the snapshot up to which the journals were read.
 const CURSOR: &str = "dependencies";
@@ -33,13 +32,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Dependencies {
     pools: Pools,
     lease: LoopLease,
-    jobs: Writer<JobJournal>,
+    jobs: Shards<JobJournal>,
 }
 
 impl Dependencies {
     /// A loop that has not begun.
     #[must_use]
-    pub fn new(pools: Pools, leases: Leases, jobs: Writer<JobJournal>) -> Self {
+    pub fn new(pools: Pools, leases: Leases, jobs: Shards<JobJournal>) -> Self {
         Self { pools, lease: LoopLease::new(leases, "jobs/dependencies"), jobs }
     }
 }

@@ -12,8 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::jobs::append::{JobJournal, expired_leases, move_cursor, read_cursor};
 use crate::services::jobs::command::{Change, JobChange, JobCommand};
-use crate::store::append::Writer;
-use crate::store::{Error, Pools};
+use crate::store::{Error, Pools, Shards};
 
 /// Leases ended in one cycle.
 const LEASES_MAX: i32 = 500;
@@ -31,7 +30,7 @@ const OVERLAP_US: i64 = 5_000_000;
 #[derive(Debug)]
 pub struct Expiry {
     pools: Pools,
-    jobs: Writer<JobJournal>,
+    jobs: Shards<JobJournal>,
     place: Mutex<Place>,
 }
 
@@ -45,7 +44,7 @@ struct Place {
 impl Expiry {
     /// A loop that has not begun.
     #[must_use]
-    pub fn new(pools: Pools, jobs: Writer<JobJournal>) -> Self {
+    pub fn new(pools: Pools, jobs: Shards<JobJournal>) -> Self {
         Self { pools, jobs, place: Mutex::default() }
     }
 

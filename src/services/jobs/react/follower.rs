@@ -14,8 +14,7 @@ use crate::services::jobs::append::{
 };
 use crate::services::jobs::command::{Change, JobChange, JobCommand};
 use crate::services::jobs::decide::Search;
-use crate::store::append::Writer;
-use crate::store::{Error, Hints, Pools, Topics};
+use crate::store::{Error, Hints, Pools, Shards, Topics};
 
 /// Microseconds between two rechecks, which find jobs whose hint was lost.
 const RECHECK_INTERVAL_US: i64 = 15_000_000;
@@ -33,8 +32,8 @@ pub struct FollowerParts {
     pub pools: Pools,
     /// The queue as this process sees it.
     pub queue: Queue,
-    /// Writer of jobs.
-    pub jobs: Writer<JobJournal>,
+    /// Writers of jobs.
+    pub jobs: Shards<JobJournal>,
     /// Heartbeats that wait to be recorded.
     pub beats: Beats,
 }

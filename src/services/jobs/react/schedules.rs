@@ -12,9 +12,8 @@ use crate::services::jobs::append::{JobAnswer, JobJournal, JobNumbers, move_curs
 use crate::services::jobs::command::Submission;
 use crate::services::jobs::decide::{due_times, scheduled_key};
 use crate::services::jobs::read::{Schedule, schedule_values, schedules};
-use crate::store::append::Writer;
 use crate::store::lease::Leases;
-use crate::store::{Error, Pools};
+use crate::store::{Error, Pools, Shards};
 
 /// The name of its cursor: the time up to which all jobs of schedules are submitted, microseconds since 1970.
 const CURSOR: &str = "schedules";
@@ -28,7 +27,7 @@ const RECORD_EVERY: TimeDelta = TimeDelta::seconds(20);
 pub struct Schedules {
     pools: Pools,
     lease: LoopLease,
-    jobs: Writer<JobJournal>,
+    jobs: Shards<JobJournal>,
     numbers: JobNumbers,
     /// `None` while another process does it.
     looked: Mutex<Option<Looked>>,
@@ -49,7 +48,7 @@ struct Looked {
 impl Schedules {
     /// A loop that has not begun.
     #[must_use]
-    pub fn new(pools: Pools, leases: Leases, jobs: Writer<JobJournal>, numbers: JobNumbers) -> Self {
+    pub fn new(pools: Pools, leases: Leases, jobs: Shards<JobJournal>, numbers: JobNumbers) -> Self {
         Self {
             pools,
             lease: LoopLease::new(leases, "jobs/schedules"),

@@ -17,9 +17,8 @@ use crate::services::jobs::append::{
 };
 use crate::services::jobs::decide::{Receiver, window};
 use crate::services::jobs::event::JobEnd;
-use crate::store::append::Writer;
 use crate::store::lease::Leases;
-use crate::store::{Error, Pools};
+use crate::store::{Error, Pools, Shards};
 
 /// The name of its cursor: the snapshot up to which the journal was read.
 const CURSOR: &str = "webhooks";
@@ -40,8 +39,8 @@ pub struct WebhooksParts {
     pub pools: Pools,
     /// Leases of this process.
     pub leases: Leases,
-    /// Writer of jobs.
-    pub jobs: Writer<JobJournal>,
+    /// Writers of jobs.
+    pub jobs: Shards<JobJournal>,
     /// Numbers for new jobs.
     pub numbers: JobNumbers,
     /// The receivers, and the ends of which each is told.

@@ -27,7 +27,7 @@ use crate::room::{
     Enabled, ListenerSpec, LoopSpec, Parts, Port, Ports, Room, ServiceName, ServiceSpec, counted, no_sockets,
     same_in_sample,
 };
-use crate::store::append::Writer;
+use crate::store::Shards;
 
 pub use external::{External, Secrets, WebhookReceivers, open_objects};
 
@@ -126,8 +126,8 @@ const fn local(port: u16) -> SocketAddr {
 /// What a started room gives to callers in the same process.
 #[derive(Debug, Clone)]
 pub struct Started {
-    /// Writer of jobs.
-    pub jobs: Writer<JobJournal>,
+    /// Writers of jobs.
+    pub jobs: Shards<JobJournal>,
     /// Numbers for new jobs.
     pub numbers: JobNumbers,
     /// The queue as this process sees it.
@@ -147,7 +147,7 @@ pub async fn start(
     let settings = parts.settings.services.jobs.clone();
     let queue = Queue::new(i64::from(settings.aging_s.get()) * 1_000_000);
     let numbers = JobNumbers::new(parts.pools.clone());
-    let jobs = parts.writer(JobJournal {
+    let jobs = parts.shards(&JobJournal {
         queue: queue.clone(),
         hints: parts.hints.clone(),
         metrics: metrics.clone(),

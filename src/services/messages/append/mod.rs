@@ -1,18 +1,17 @@
 //! Commits commands to `message_log` and `message_tokens`, and notifies the sessions that wait for their
 //! effects.
 
-mod shards;
 mod subscribers;
 mod tokens;
 mod working;
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-pub use shards::{SHARDS, Shards};
 pub use subscribers::{Mailbox, PendingUpdates, Subscribers};
 pub use tokens::{TokenAnswer, TokenJournal};
 pub use working::{challenge_key, move_positions, register_device};
@@ -195,6 +194,12 @@ impl Journal for MessageJournal {
             MessageCommand::Send(message) => 1 + message.payload.len() / 1_024,
             MessageCommand::Acknowledge { .. } | MessageCommand::Push { .. } => 1,
         }
+    }
+
+    /// All commands of one recipient are committed in the order in which they arrived.
+    fn shard(command: &MessageCommand) -> Option<usize> {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(command.recipient());
+        Some(usize::from(!hash.is_multiple_of(2)))
     }
 
     async fn append(

@@ -24,7 +24,7 @@ use std::time::Duration;
 use moka::future::Cache;
 use tokio::sync::Semaphore;
 
-use super::append::{Shards, Subscribers, TokenJournal};
+use super::append::{MessageJournal, Subscribers, TokenJournal};
 use super::decide::ChallengeKey;
 use super::metrics::MessageMetrics;
 use super::read::DatabaseClock;
@@ -32,8 +32,8 @@ use crate::base::Clock;
 use crate::config::Messages;
 use crate::http::{Access, Routes};
 use crate::lifecycle::Lifecycle;
-use crate::store::Pools;
 use crate::store::append::Writer;
+use crate::store::{Pools, Shards};
 use crate::telemetry::Metrics;
 
 use limits::Limits;
@@ -48,7 +48,7 @@ pub struct MessagesParts {
     /// PostgreSQL pools. Reads use the session pool, because they must see the latest commits.
     pub pools: Pools,
     /// Writers of messages.
-    pub messages: Shards,
+    pub messages: Shards<MessageJournal>,
     /// Writer of bearer tokens.
     pub tokens: Writer<TokenJournal>,
     /// Registry of the sessions of this process.
