@@ -9,12 +9,12 @@ use clap::{ArgAction, Args};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::begun::Notes;
 use super::client::{Server, Trouble};
 use super::files::{self, Source};
 use super::transfer;
 use super::transfer_error::TransferError;
 use super::upload::Stored;
+use super::upload_notes::Notes;
 use crate::cli::output;
 use crate::telemetry::notice;
 

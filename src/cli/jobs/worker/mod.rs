@@ -32,7 +32,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Server, Trouble};
-use super::retry::patiently;
+use super::resend::patiently;
 use super::server::{ServerArgs, secret};
 use crate::base::Secret;
 use crate::cli::{Context, INTERRUPTED};

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 
 use super::access::{Client, parse};
-use super::admin::{TokenBody, TokenFields, WorkerBody};
+use super::credentials::{TokenBody, TokenFields, WorkerBody};
 use super::files::{MultipartBody, UploadBody, result_with};
 use super::manage::{ManageBody, checked};
 use super::many::{ManyBody, chosen};

@@ -43,8 +43,8 @@ pub(super) const CHANGED_MAX: u16 = 1_000;
 /// Changes of one such request that are on their way to the database at the same time.
 pub(super) const CHANGES_AT_ONCE: usize = 256;
 
-/// Time between the answer to a waiting claim and the end of the request's time, seconds.
-pub(super) const WAIT_MARGIN_S: u32 = 5;
+/// Time between the answer to a long poll and the end of the request's time, seconds.
+pub(super) const LONG_POLL_MARGIN_S: u32 = 5;
 
 /// Days until a token expires, at most.
 pub(super) const TOKEN_DAYS_MAX: i64 = 36_500;

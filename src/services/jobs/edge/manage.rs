@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::JobsState;
 use super::access::{Body, Client};
+use super::jobs::number;
 use super::limits::cut;
 use super::refusal::Refused;
-use super::submit::number;
 use crate::http::Failure;
 use crate::services::jobs::command::Change;
 use crate::services::jobs::decide::Scope;

@@ -27,7 +27,7 @@ pub(super) struct ClaimBody {
     job_types: Vec<String>,
     /// Most jobs; the answer has them under `jobs`.
     pub(super) count: Option<usize>,
-    /// Seconds to wait for a job.
+    /// Longest time of the long poll, seconds: the claim is held open until a job is ready.
     pub(super) wait_s: Option<u32>,
     /// Length of the lease.
     lease_s: Option<i64>,

@@ -18,9 +18,9 @@ use uuid::Uuid;
 
 use super::JobsState;
 use super::access::{Body, Client};
+use super::jobs::number;
 use super::refusal::Refused;
 use super::shapes::{Members, member};
-use super::submit::number;
 use crate::http::Failure;
 use crate::net::objects::Objects;
 use crate::services::jobs::append;

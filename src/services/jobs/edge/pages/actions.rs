@@ -10,10 +10,10 @@ use super::visitor::Visitor;
 use crate::services::jobs::command::Change;
 use crate::services::jobs::decide::Scope;
 use crate::services::jobs::edge::JobsState;
+use crate::services::jobs::edge::jobs::number;
 use crate::services::jobs::edge::limits::cut;
 use crate::services::jobs::edge::manage::checked;
 use crate::services::jobs::edge::refusal::Refused;
-use crate::services::jobs::edge::submit::number;
 use crate::services::jobs::event::WorkerEvent;
 
 /// The fields of the forms of a job. An empty one is none.

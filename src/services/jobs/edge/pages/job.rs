@@ -13,8 +13,8 @@ use super::visitor::Visitor;
 use crate::http::page::{bytes, span};
 use crate::services::jobs::decide::Scope;
 use crate::services::jobs::edge::JobsState;
+use crate::services::jobs::edge::jobs::number;
 use crate::services::jobs::edge::refusal::Refused;
-use crate::services::jobs::edge::submit::number;
 use crate::services::jobs::event::{Kind, Status};
 use crate::services::jobs::read::{self, HistoryEntry, JobView};
 

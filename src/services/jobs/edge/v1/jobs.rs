@@ -12,10 +12,11 @@ use crate::services::jobs::decide::{Scope, TEXT_BYTES_MAX, TYPE_BYTES_MAX, check
 use crate::services::jobs::edge::JobsState;
 use crate::services::jobs::edge::access::{Body, Client};
 use crate::services::jobs::edge::files::{self, Base, UploadBody};
+use crate::services::jobs::edge::jobs::{self as by_number, HistoryQuery};
 use crate::services::jobs::edge::manage::{self, ManageBody};
 use crate::services::jobs::edge::refusal::Refused;
 use crate::services::jobs::edge::shapes::{HistoryJson, Members, member};
-use crate::services::jobs::edge::submit::{self, HistoryQuery, SubmitBody, given};
+use crate::services::jobs::edge::submit::{self, SubmitBody, given};
 use crate::services::jobs::edge::work;
 use crate::services::jobs::edge::work_body::WorkBody;
 use crate::services::jobs::read;
@@ -98,7 +99,7 @@ pub(super) async fn job(
     named: Named,
 ) -> Result<Response, Failure> {
     let path = state.path_of(&client, Scope::Read, &named).await?;
-    submit::job(State(state), client, path).await
+    by_number::job(State(state), client, path).await
 }
 
 pub(super) async fn heartbeat(

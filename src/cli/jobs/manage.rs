@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::Server;
-use super::look::outcome;
+use super::show::outcome;
 use crate::cli::output;
 use crate::telemetry::notice;
 

@@ -1,6 +1,4 @@
-//! Claims that wait, jobs that wait for their time or for other jobs, and schedules.
-
-use std::time::{Duration, Instant};
+//! Jobs that are blocked by dependencies, or delayed until `run_at`.
 
 use quipu::services::jobs::append::JobAnswer;
 use quipu::services::jobs::command::{Change, JobCommand, Submission};
@@ -9,53 +7,6 @@ use serde_json::json;
 
 use super::kit::{PDF, Room, fence, number};
 use crate::support::database::TestDatabase;
-use crate::support::proxy::eventually;
-
-#[tokio::test]
-async fn a_waiting_claim_is_answered_when_a_job_arrives_and_empty_when_none_does() {
-    let database = TestDatabase::new().await;
-    let room = Room::on(&database).await;
-    let started = Instant::now();
-    let none = room.ok("/api/jobs/claim", &json!({ "worker_id": "w", "job_type": "pdf", "wait_s": 1 })).await;
-    assert!(none["job"].is_null());
-    assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
-    let claim = json!({ "worker_id": "w", "job_type": "pdf", "wait_s": 20 });
-    let mut latencies = Vec::new();
-    for _ in 0..20 {
-        let (claimed, submitted_at) = tokio::join!(room.ok("/api/jobs/claim", &claim), async {
-            while room.started.queue.waiters().is_empty() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            let at = Instant::now();
-            room.submit(PDF).await;
-            at
-        });
-        assert!(claimed["job"]["id"].is_i64());
-        latencies.push(submitted_at.elapsed());
-    }
-    latencies.sort_unstable();
-    println!("from submit to claim: median {:?}, slowest {:?}", latencies[10], latencies[19]);
-    // The benchmark checks 3 ms; this only distinguishes a wake-up from a look, which takes a second.
-    assert!(latencies[10] < Duration::from_millis(500), "{:?}", latencies[10]);
-}
-
-#[tokio::test]
-async fn one_job_goes_to_one_of_many_waiting_workers() {
-    let database = TestDatabase::new().await;
-    let room = Room::on(&database).await;
-    let claim = |number: usize| json!({ "worker_id": format!("w{number}"), "job_type": "pdf", "wait_s": 2 });
-    let claims = (0..8).map(|number| {
-        let (room, claim) = (&room, claim(number));
-        async move { room.ok("/api/jobs/claim", &claim).await }
-    });
-    let (claimed, _) = tokio::join!(futures_util::future::join_all(claims), async {
-        while room.started.queue.waiters().len() < 8 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        room.submit(PDF).await
-    });
-    assert_eq!(claimed.iter().filter(|claimed| !claimed["job"].is_null()).count(), 1);
-}
 
 #[tokio::test]
 async fn a_job_is_not_claimed_before_its_time() {
@@ -74,13 +25,13 @@ async fn a_job_is_not_claimed_before_its_time() {
 }
 
 #[tokio::test]
-async fn a_job_waits_for_others_and_is_unblocked_when_the_last_is_completed() {
+async fn a_job_is_blocked_by_others_and_is_unblocked_when_the_last_is_completed() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let first = [room.submit(PDF).await.job, room.submit(PDF).await.job];
     let claimed = room.claim("w", 2, 60).await;
     let submission = Submission { depends_on: first.to_vec(), ..room.submission(PDF).await };
-    let waiting = submission.number;
+    let blocked = submission.number;
     let answer = room.started.jobs.append(JobCommand::Submit(Box::new(submission))).await.unwrap();
     assert!(matches!(answer, JobAnswer::Submitted(stored) if stored.status == Status::Waiting), "{answer:?}");
     let unknown = Submission { depends_on: vec![1_000_000], ..room.submission(PDF).await };
@@ -98,20 +49,20 @@ async fn a_job_waits_for_others_and_is_unblocked_when_the_last_is_completed() {
     room.change(claimed[1].facts.job, fail).await.unwrap();
     let retry = Change::Retry { resets_failures: false, priority: None, why: None };
     room.change(claimed[1].facts.job, retry).await.unwrap();
-    assert_eq!(room.get(&format!("/api/jobs/{waiting}")).await.1["status"], "waiting");
+    assert_eq!(room.get(&format!("/api/jobs/{blocked}")).await.1["status"], "waiting");
     let again = room.claim("w", 2, 60).await.remove(0);
-    assert_eq!(again.facts.job, claimed[1].facts.job, "the waiting job is not ready");
+    assert_eq!(again.facts.job, claimed[1].facts.job, "the blocked job is not ready");
     room.complete(&again, "w").await.unwrap();
     let claim = json!({ "worker_id": "w", "job_type": "pdf", "wait_s": 20 });
-    assert_eq!(room.ok("/api/jobs/claim", &claim).await["job"]["id"], waiting);
-    // A job whose dependencies are completed does not wait at all.
+    assert_eq!(room.ok("/api/jobs/claim", &claim).await["job"]["id"], blocked);
+    // A job whose dependencies are completed is not blocked at all.
     let submission = Submission { depends_on: first.to_vec(), ..room.submission(PDF).await };
     let answer = room.started.jobs.append(JobCommand::Submit(Box::new(submission))).await.unwrap();
     assert!(matches!(answer, JobAnswer::Submitted(stored) if stored.status == Status::Pending), "{answer:?}");
 }
 
 #[tokio::test]
-async fn a_cancelled_job_that_is_retried_waits_for_its_time_and_for_its_dependencies() {
+async fn a_cancelled_job_that_is_retried_keeps_its_time_and_its_dependencies() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let [first, second] = [room.submit(PDF).await.job, room.submit(PDF).await.job];
@@ -145,24 +96,4 @@ async fn a_cancelled_job_that_is_retried_waits_for_its_time_and_for_its_dependen
     let claim = json!({ "worker_id": "w", "job_type": "pdf", "wait_s": 20 });
     assert_eq!(room.ok("/api/jobs/claim", &claim).await["job"]["id"], blocked);
     assert_eq!(room.claim("w", 10, 60).await, [], "the time of the last one has not come");
-}
-
-#[tokio::test]
-async fn a_schedule_submits_each_due_job_once_however_many_processes_run_and_also_when_one_ends() {
-    let database = TestDatabase::new().await;
-    let one = Room::on(&database).await;
-    let two = Room::on(&database).await;
-    let set = json!({ "name": "tick", "cron": "* * * * * *", "type": "tick" });
-    two.ok("/api/schedules", &set).await;
-    let submitted = "SELECT count(*) FROM jobs WHERE actor = 'schedule:tick'";
-    eventually("three jobs of the schedule", async || number(&database, submitted).await >= 3).await;
-    // The first process has the lease of the loop, and the other one gets it after at most 15 s.
-    drop(one);
-    let before = number(&database, submitted).await;
-    eventually("jobs by the other process", async || number(&database, submitted).await >= before + 4).await;
-    // A job is submitted within about a second after its time: a time left out or doubled shows in the number for good.
-    // The times of the change of processes are made up one after the other.
-    let difference = "SELECT (count(*) - 1 - extract(epoch FROM max(recorded_at) - min(recorded_at)))::bigint
-                      FROM jobs WHERE actor = 'schedule:tick'";
-    eventually("a job for each second", async || number(&database, difference).await.abs() <= 2).await;
 }

@@ -12,7 +12,7 @@ use super::refused::refused_page;
 use super::visitor::{Administrator, Visitor};
 use crate::services::jobs::decide::Scope;
 use crate::services::jobs::edge::JobsState;
-use crate::services::jobs::edge::admin::TokenFields;
+use crate::services::jobs::edge::credentials::TokenFields;
 use crate::services::jobs::edge::refusal::Refused;
 use crate::services::jobs::read::{self, StoredToken};
 
