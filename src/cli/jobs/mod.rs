@@ -21,10 +21,23 @@ pub(super) mod workers;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, Subcommand};
 
 use super::{Context, until_signal};
+use crate::base::JOB_ATTEMPTS_MAX;
+use crate::services::jobs::decide::{PRIORITY_FIRST, PRIORITY_LAST};
 use server::ServerArgs;
+
+/// Takes a priority.
+fn priority() -> RangedI64ValueParser<i16> {
+    clap::value_parser!(i16).range(i64::from(PRIORITY_FIRST)..=i64::from(PRIORITY_LAST))
+}
+
+/// Takes a number of attempts.
+fn attempts() -> RangedI64ValueParser<i32> {
+    clap::value_parser!(i32).range(1..=i64::from(JOB_ATTEMPTS_MAX))
+}
 use upload_notes::Notes;
 
 /// Submit, list, follow and change jobs.

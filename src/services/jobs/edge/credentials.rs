@@ -9,14 +9,13 @@ use serde_json::{Value, json};
 
 use super::JobsState;
 use super::access::{Body, Client, draw, draw_token, hash};
-use super::limits::{NAME_BYTES_MAX, TOKEN_DAYS_MAX};
 use super::refusal::Refused;
 use super::shapes::{list_or_null, token_json};
 use super::workers::profile;
 use crate::http::Failure;
 use crate::services::jobs::append::CredentialAnswer;
 use crate::services::jobs::command::{CredentialCommand, NewCredential};
-use crate::services::jobs::decide::{Scope, check_text};
+use crate::services::jobs::decide::{NAME_BYTES_MAX, Scope, TOKEN_DAYS_MAX, check_text};
 use crate::services::jobs::event::WorkerEvent;
 use crate::services::jobs::read;
 

@@ -8,11 +8,10 @@ use serde_json::{Value, json};
 use super::JobsState;
 use super::access::{Body, Client};
 use super::jobs::number;
-use super::limits::cut;
 use super::refusal::Refused;
 use crate::http::Failure;
 use crate::services::jobs::command::Change;
-use crate::services::jobs::decide::Scope;
+use crate::services::jobs::decide::{Scope, check_priority, cut};
 
 /// The body of these requests. Each uses some of the members.
 #[derive(Debug, Deserialize)]
@@ -25,28 +24,37 @@ pub(super) struct ManageBody {
 
 impl ManageBody {
     pub(super) fn retry(&self) -> Result<Change, Refused> {
-        let (priority, why) = (checked(self.priority)?, self.why.as_deref().map(cut));
-        Ok(Change::Retry { resets_failures: self.reset_attempts, priority, why })
+        retrying(self.reset_attempts, self.priority, self.why.as_deref())
     }
 
     pub(super) fn cancel(&self) -> Change {
-        Change::Cancel { why: self.why.as_deref().map(cut) }
+        cancelling(self.why.as_deref())
     }
 
     pub(super) fn reprioritize(&self) -> Result<Change, Refused> {
-        let missing = || Refused::field("priority", "must be between 1 and 5");
-        let (priority, why) = (checked(self.priority)?.ok_or_else(missing)?, self.why.as_deref().map(cut));
-        Ok(Change::Reprioritize { priority, why })
+        reprioritizing(self.priority, self.why.as_deref())
     }
 }
 
-/// A priority; `None` for none.
-pub(super) fn checked(priority: Option<i64>) -> Result<Option<i16>, Refused> {
-    let in_range = |priority: i64| {
-        let small = i16::try_from(priority).ok().filter(|priority| (1..=5).contains(priority));
-        small.ok_or_else(|| Refused::field("priority", "must be between 1 and 5"))
-    };
-    priority.map(in_range).transpose()
+/// A retry; without a priority the job keeps its own.
+pub(super) fn retrying(
+    resets_failures: bool,
+    priority: Option<i64>,
+    why: Option<&str>,
+) -> Result<Change, Refused> {
+    let priority = priority.map(check_priority).transpose()?;
+    Ok(Change::Retry { resets_failures, priority, why: why.map(cut) })
+}
+
+/// A cancellation.
+pub(super) fn cancelling(why: Option<&str>) -> Change {
+    Change::Cancel { why: why.map(cut) }
+}
+
+/// Another priority, which has to be named.
+pub(super) fn reprioritizing(priority: Option<i64>, why: Option<&str>) -> Result<Change, Refused> {
+    // 0 is refused as any other number that is no priority.
+    Ok(Change::Reprioritize { priority: check_priority(priority.unwrap_or(0))?, why: why.map(cut) })
 }
 
 pub(super) async fn retry(

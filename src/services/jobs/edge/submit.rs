@@ -14,10 +14,9 @@ use super::refusal::Refused;
 use crate::http::Failure;
 use crate::services::jobs::append::{JobAnswer, Submitted};
 use crate::services::jobs::command::Submission;
-use crate::services::jobs::decide::{Scope, SubmissionFields, check_submission, unique_key};
-
-/// Priority of a job whose submitter names none.
-pub(super) const PRIORITY_DEFAULT: i64 = 3;
+use crate::services::jobs::decide::{
+    PRIORITY_DEFAULT, Scope, SubmissionFields, check_submission, unique_key,
+};
 
 /// The body of `POST /api/jobs`.
 #[derive(Debug, Default, Deserialize)]
@@ -70,23 +69,22 @@ impl SubmitBody {
             source_hash,
             source_path: given(&self.source_path),
             source_size: Some(self.source_size),
-            priority: self.priority.unwrap_or(PRIORITY_DEFAULT),
+            priority: self.priority.unwrap_or(i64::from(PRIORITY_DEFAULT)),
             attempts_max: self.max_attempts.unwrap_or(i64::from(settings_attempts)),
             idempotency_key: key.as_deref(),
             tags: self.tags.as_ref(),
             metadata: self.metadata.as_ref(),
             depends_on: &self.depends_on,
         };
-        check_submission(&fields)?;
+        let numbers = check_submission(&fields)?;
         if self.run_at.is_some_and(|at| !(1970..=9999).contains(&at.year())) {
             return Err(Refused::field("run_at", "must lie between 1970 and 9999"));
         }
-        let out_of_range = || Refused::field("priority", "is out of range");
         Ok(Submission {
             number: 0,
-            priority: i16::try_from(fields.priority).map_err(|_| out_of_range())?,
+            priority: numbers.priority,
             run_at_us: self.run_at.map(|at| at.timestamp_micros()),
-            attempts_max: i32::try_from(fields.attempts_max).map_err(|_| out_of_range())?,
+            attempts_max: numbers.attempts_max,
             unique_key: unique_key(&self.r#type, source_hash.filter(|_| is_unique), key.as_deref()),
             source_hash: source_hash.map(str::to_owned),
             source_path: given(&self.source_path).map(str::to_owned),

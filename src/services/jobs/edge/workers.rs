@@ -9,15 +9,16 @@ use serde_json::{Value, json};
 
 use super::JobsState;
 use super::access::{Body, Client};
-use super::limits::{
-    NAME_BYTES_MAX, PROGRESS_BYTES_MAX, REGISTRATIONS_PER_MINUTE, WORKER_METADATA_BYTES_MAX,
-};
+use super::limits::REGISTRATIONS_PER_MINUTE;
 use super::refusal::Refused;
 use super::shapes::{WorkerJson, some_or_null, worker_config};
 use crate::http::Failure;
 use crate::services::jobs::append::WorkerAnswer;
 use crate::services::jobs::command::{Change, Fence, WorkerCommand, WorkerProfile};
-use crate::services::jobs::decide::{Scope, TYPE_BYTES_MAX, WORKERS_MAX, check_detail, check_text};
+use crate::services::jobs::decide::{
+    NAME_BYTES_MAX, PROGRESS_BYTES_MAX, Scope, TYPE_BYTES_MAX, WORKER_METADATA_BYTES_MAX, WORKERS_MAX,
+    check_detail, check_text,
+};
 use crate::services::jobs::event::{WorkerEvent, WorkerState};
 use crate::services::jobs::read;
 

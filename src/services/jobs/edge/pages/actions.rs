@@ -8,12 +8,12 @@ use serde::Deserialize;
 use super::refused::refused_page;
 use super::visitor::Visitor;
 use crate::services::jobs::command::Change;
-use crate::services::jobs::decide::Scope;
+use crate::services::jobs::decide::{Scope, check_priority};
 use crate::services::jobs::edge::JobsState;
 use crate::services::jobs::edge::jobs::number;
-use crate::services::jobs::edge::limits::cut;
-use crate::services::jobs::edge::manage::checked;
+use crate::services::jobs::edge::manage::{cancelling, reprioritizing, retrying};
 use crate::services::jobs::edge::refusal::Refused;
+use crate::services::jobs::edge::submit::given;
 use crate::services::jobs::event::WorkerEvent;
 
 /// The fields of the forms of a job. An empty one is none.
@@ -26,22 +26,17 @@ pub(super) struct JobForm {
 }
 
 impl JobForm {
-    fn priority(&self) -> Result<Option<i16>, Refused> {
-        priority_of(&self.priority)
-    }
-
-    fn why(&self) -> Option<String> {
-        Some(self.why.trim()).filter(|why| !why.is_empty()).map(cut)
+    fn why(&self) -> Option<&str> {
+        given(self.why.trim())
     }
 }
 
 /// The priority in a field; `None` if it is empty.
-pub(super) fn priority_of(field: &str) -> Result<Option<i16>, Refused> {
-    let text = field.trim();
-    if text.is_empty() {
-        return Ok(None);
-    }
-    checked(Some(text.parse().map_err(|_| Refused::field("priority", "is not a number"))?))
+pub(super) fn priority_of(field: &str) -> Result<Option<i64>, Refused> {
+    let Some(text) = given(field.trim()) else { return Ok(None) };
+    let priority = text.parse().map_err(|_| Refused::field("priority", "is not a number"))?;
+    check_priority(priority)?;
+    Ok(Some(priority))
 }
 
 /// Changes a job, and leads back to its page.
@@ -69,11 +64,8 @@ pub(super) async fn retry(
     Path(id): Path<String>,
     Form(form): Form<JobForm>,
 ) -> Response {
-    let change = form.priority().map(|priority| Change::Retry {
-        resets_failures: !form.reset_attempts.is_empty(),
-        priority,
-        why: form.why(),
-    });
+    let priority = priority_of(&form.priority);
+    let change = priority.and_then(|number| retrying(!form.reset_attempts.is_empty(), number, form.why()));
     changed(&state, &visitor, &id, change).await
 }
 
@@ -83,7 +75,7 @@ pub(super) async fn cancel(
     Path(id): Path<String>,
     Form(form): Form<JobForm>,
 ) -> Response {
-    changed(&state, &visitor, &id, Ok(Change::Cancel { why: form.why() })).await
+    changed(&state, &visitor, &id, Ok(cancelling(form.why()))).await
 }
 
 pub(super) async fn priority(
@@ -92,11 +84,7 @@ pub(super) async fn priority(
     Path(id): Path<String>,
     Form(form): Form<JobForm>,
 ) -> Response {
-    let missing = || Refused::field("priority", "must be between 1 and 5");
-    let change = form
-        .priority()
-        .and_then(|priority| priority.ok_or_else(missing))
-        .map(|priority| Change::Reprioritize { priority, why: form.why() });
+    let change = priority_of(&form.priority).and_then(|number| reprioritizing(number, form.why()));
     changed(&state, &visitor, &id, change).await
 }
 

@@ -7,11 +7,11 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::failures::{failures, last_error};
-use super::parts::{NAME_SHOWN, TEXT_SHOWN, foreign, json_text, meaning, status, when};
+use super::parts::{NAME_SHOWN, TEXT_SHOWN, foreign, json_text, meaning, priority_field, status, when};
 use super::refused::refused_page;
 use super::visitor::Visitor;
 use crate::http::page::{bytes, span};
-use crate::services::jobs::decide::Scope;
+use crate::services::jobs::decide::{ERROR_BYTES_MAX, PRIORITY_FIRST, PRIORITY_LAST, Scope};
 use crate::services::jobs::edge::JobsState;
 use crate::services::jobs::edge::jobs::number;
 use crate::services::jobs::edge::refusal::Refused;
@@ -126,7 +126,7 @@ impl Job {
             self.history.first().filter(|first| first.step == 0).map(|first| first.actor.as_str());
         html! {
             dl.facts {
-                div { dt { "priority" } dd { (view.priority) @if view.priority == 1 { " (first)" } @else if view.priority == 5 { " (last)" } } }
+                div { dt { "priority" } dd { (view.priority) @if view.priority == PRIORITY_FIRST { " (first)" } @else if view.priority == PRIORITY_LAST { " (last)" } } }
                 div { dt { "attempts" } dd { (view.attempts()) " of " (view.attempts_max) } }
                 div {
                     dt { "submitted" }
@@ -178,14 +178,7 @@ impl Job {
                     }
                     @if is_open {
                         form action=(path("priority")) method="post" {
-                            label {
-                                span { "priority" }
-                                select name="priority" {
-                                    @for (priority, text) in [(1, "1 (first)"), (2, "2"), (3, "3"), (4, "4"), (5, "5 (last)")] {
-                                        option value=(priority) selected[self.view.priority == priority] { (text) }
-                                    }
-                                }
-                            }
+                            (priority_field(self.view.priority))
                             button type="submit" { "Change" }
                         }
                         form action=(path("cancel")) method="post" {
@@ -236,5 +229,5 @@ impl Job {
 
 /// The field for a reason, which the history keeps.
 fn why() -> Markup {
-    html! { label { span { "reason" } input type="text" name="why" maxlength="4000" placeholder="optional" autocomplete="off"; } }
+    html! { label { span { "reason" } input type="text" name="why" maxlength=(ERROR_BYTES_MAX) placeholder="optional" autocomplete="off"; } }
 }

@@ -13,7 +13,7 @@ use super::parts::{NAME_SHOWN, foreign, status, when};
 use super::refused::refused_page;
 use super::visitor::{Administrator, Visitor};
 use crate::http::page::grouped;
-use crate::services::jobs::decide::Scope;
+use crate::services::jobs::decide::{NAME_BYTES_MAX, Scope, TYPE_BYTES_MAX};
 use crate::services::jobs::edge::JobsState;
 use crate::services::jobs::event::{WorkerEvent, WorkerStatus};
 use crate::services::jobs::read::{self, WorkerView};
@@ -163,9 +163,9 @@ fn form() -> Markup {
         section.actions.new-worker aria-labelledby="new-title" {
             h2 #new-title { "New worker" small { "with a secret of its own, by which it acts as itself alone" } }
             form action="/actions/workers" method="post" {
-                label { span { "id" } input type="text" name="id" maxlength="256" required autocomplete="off"; }
-                label { span { "type" } input type="text" name="type" maxlength="64" required autocomplete="off"; }
-                label { span { "name" } input type="text" name="name" maxlength="256" placeholder="optional" autocomplete="off"; }
+                label { span { "id" } input type="text" name="id" maxlength=(NAME_BYTES_MAX) required autocomplete="off"; }
+                label { span { "type" } input type="text" name="type" maxlength=(TYPE_BYTES_MAX) required autocomplete="off"; }
+                label { span { "name" } input type="text" name="name" maxlength=(NAME_BYTES_MAX) placeholder="optional" autocomplete="off"; }
                 button type="submit" { "Create" }
             }
         }
