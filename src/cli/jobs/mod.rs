@@ -28,6 +28,7 @@ use super::{Context, until_signal};
 use crate::base::JOB_ATTEMPTS_MAX;
 use crate::services::jobs::decide::{PRIORITY_FIRST, PRIORITY_LAST};
 use server::ServerArgs;
+use upload_notes::Notes;
 
 /// Takes a priority.
 fn priority() -> RangedI64ValueParser<i16> {
@@ -38,7 +39,6 @@ fn priority() -> RangedI64ValueParser<i16> {
 fn attempts() -> RangedI64ValueParser<i32> {
     clap::value_parser!(i32).range(1..=i64::from(JOB_ATTEMPTS_MAX))
 }
-use upload_notes::Notes;
 
 /// Submit, list, follow and change jobs.
 #[derive(Debug, Args)]

@@ -43,5 +43,5 @@ pub(super) async fn audit(
         let next = entries.last().filter(|_| is_full).map(|entry| entry.position);
         Ok(json!({ "entries": entries.iter().map(audit_json).collect::<Vec<_>>(), "next_before": next }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }

@@ -77,7 +77,7 @@ pub(super) async fn list(
             ("offset", member(&offset)),
         ]))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 /// A job's number in a path.
@@ -96,7 +96,7 @@ pub(super) async fn job(
         let view = view.ok_or_else(|| Refused::not_found("job"))?;
         Ok(Json(JobJson::of(&view)).into_response())
     };
-    answer.await.map_err(|refused: Refused| state.refuse(refused))
+    state.answer(answer).await
 }
 
 /// Bytes of the details in one answer. A request with `before` gets those of older entries.
@@ -134,5 +134,5 @@ pub(super) async fn history(
         let entries: Vec<HistoryJson<'_>> = entries.iter().map(HistoryJson::of).collect();
         Ok(Members::from([("job_id", member(&id)), ("history", member(&entries))]))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }

@@ -68,7 +68,7 @@ pub(super) async fn retry(
         state.change(&client, number(&id)?, body.retry()?).await?;
         Ok(json!({ "status": "retrying" }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn cancel(
@@ -82,7 +82,7 @@ pub(super) async fn cancel(
         state.change(&client, number(&id)?, body.cancel()).await?;
         Ok(json!({ "status": "cancelled" }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn priority(
@@ -96,5 +96,5 @@ pub(super) async fn priority(
         state.change(&client, number(&id)?, body.reprioritize()?).await?;
         Ok(json!({ "status": "updated" }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }

@@ -89,7 +89,7 @@ pub(super) async fn retry_all(
         let change = retrying(body.reset_attempts, body.priority, body.why.as_deref())?;
         change_all(&state, &client, &body, Status::RETRIABLE, change).await
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn cancel_all(
@@ -101,7 +101,7 @@ pub(super) async fn cancel_all(
         let change = cancelling(body.why.as_deref());
         change_all(&state, &client, &body, Status::CANCELLABLE, change).await
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 async fn change_all(

@@ -41,7 +41,7 @@ pub(super) async fn list(State(state): State<JobsState>, client: Client) -> Resu
         let schedules: Vec<Members> = schedules.iter().map(schedule_json).collect();
         Ok(Members::from([("schedules", member(&schedules))]))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 /// The body of a schedule.
@@ -111,7 +111,7 @@ pub(super) async fn set(
             ScheduleAnswer::Changed | ScheduleAnswer::Unknown => Ok(json!({ "status": "set" })),
         }
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn remove(
@@ -127,5 +127,5 @@ pub(super) async fn remove(
             ScheduleAnswer::Changed | ScheduleAnswer::Full => Ok(json!({ "status": "removed" })),
         }
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }

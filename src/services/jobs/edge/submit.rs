@@ -104,8 +104,7 @@ pub(super) async fn submit(
     headers: HeaderMap,
     Body(body): Body<SubmitBody>,
 ) -> Result<Response, Failure> {
-    let answer = submit_job(&state, &client, &headers, body).await;
-    answer.map_err(|refused| state.refuse(refused))
+    state.answer(submit_job(&state, &client, &headers, body)).await
 }
 
 async fn submit_job(

@@ -36,7 +36,7 @@ pub(super) async fn users(State(state): State<JobsState>, client: Client) -> Res
         let users = read::users(&state.parts().pools.session).await?;
         Ok(list_or_null(&users.iter().map(user_json).collect::<Vec<_>>()))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn sessions(State(state): State<JobsState>, client: Client) -> Result<Json<Value>, Failure> {
@@ -48,7 +48,7 @@ pub(super) async fn sessions(State(state): State<JobsState>, client: Client) -> 
             json!({ "sessions": sessions.iter().map(|session| session_json(session, own)).collect::<Vec<_>>() }),
         )
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn revoke_session(
@@ -68,5 +68,5 @@ pub(super) async fn revoke_session(
             }
         }
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }

@@ -30,8 +30,7 @@ pub(super) async fn claim(
     base: Base,
     Body(body): Body<ClaimBody>,
 ) -> Result<Json<Members>, Failure> {
-    let answer = claim_jobs(&state, &client, &base, body).await;
-    answer.map(Json).map_err(|refused| state.refuse(refused))
+    state.json(claim_jobs(&state, &client, &base, body)).await
 }
 
 async fn claim_jobs(
@@ -176,7 +175,7 @@ pub(super) async fn heartbeat(
             "config": worker_config(&state.parts().settings),
         }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn complete(
@@ -200,7 +199,7 @@ pub(super) async fn complete(
         state.change(&client, job, change).await?;
         Ok(json!({ "status": "completed" }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn fail(
@@ -221,7 +220,7 @@ pub(super) async fn fail(
         let settled = state.change(&client, job, change).await?;
         Ok(json!({ "status": "failed", "will_retry": settled.status != Status::Dead }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn release(
@@ -237,7 +236,7 @@ pub(super) async fn release(
         state.change(&client, job, body.release(fence)).await?;
         Ok(json!({ "status": "released" }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 /// The worker was heard of, and no longer works on the job.

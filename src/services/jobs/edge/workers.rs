@@ -49,6 +49,22 @@ impl JobsState {
     }
 }
 
+impl JobsState {
+    /// Does to a worker what needs this scope. What the worker proved is checked anew from then on.
+    pub(super) async fn manage_worker(
+        &self,
+        client: &Client,
+        scope: Scope,
+        worker: &str,
+        event: WorkerEvent,
+    ) -> Result<(), Refused> {
+        client.require(scope)?;
+        self.worker_event(client, worker, event, None).await?;
+        self.forget_credentials();
+        Ok(())
+    }
+}
+
 /// The body of a registration.
 #[derive(Debug, Deserialize)]
 pub(super) struct RegisterBody {
@@ -96,7 +112,7 @@ pub(super) async fn register(
         state.parts().beats.heard(&id, None);
         Ok(json!({ "status": "registered", "config": worker_config(&state.parts().settings) }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 /// The body of a worker's heartbeat.
@@ -135,7 +151,7 @@ pub(super) async fn heartbeat(
         }
         Ok(json!({ "status": "ok", "config": worker_config(&state.parts().settings) }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn unregister(
@@ -148,7 +164,7 @@ pub(super) async fn unregister(
         state.worker_event(&client, &id, WorkerEvent::Unregistered, None).await?;
         Ok(json!({ "status": "unregistered" }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn list(State(state): State<JobsState>, client: Client) -> Result<Response, Failure> {
@@ -158,24 +174,22 @@ pub(super) async fn list(State(state): State<JobsState>, client: Client) -> Resu
         let workers: Vec<WorkerJson<'_>> = workers.iter().map(WorkerJson::of).collect();
         Ok(Json(some_or_null(workers)).into_response())
     };
-    answer.await.map_err(|refused: Refused| state.refuse(refused))
+    state.answer(answer).await
 }
 
 /// Something that people do to a worker.
 async fn managed(
     state: JobsState,
     client: Client,
-    id: String,
+    (scope, id): (Scope, String),
     event: WorkerEvent,
     word: &'static str,
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
-        client.require(Scope::Manage)?;
-        state.worker_event(&client, &id, event, None).await?;
-        state.forget_credentials();
+        state.manage_worker(&client, scope, &id, event).await?;
         Ok(json!({ "status": word }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn drain(
@@ -183,7 +197,7 @@ pub(super) async fn drain(
     client: Client,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Failure> {
-    managed(state, client, id, WorkerEvent::Draining, "draining").await
+    managed(state, client, (Scope::Manage, id), WorkerEvent::Draining, "draining").await
 }
 
 pub(super) async fn suspend(
@@ -191,7 +205,7 @@ pub(super) async fn suspend(
     client: Client,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Failure> {
-    managed(state, client, id, WorkerEvent::Suspended, "suspended").await
+    managed(state, client, (Scope::Manage, id), WorkerEvent::Suspended, "suspended").await
 }
 
 pub(super) async fn resume(
@@ -199,7 +213,7 @@ pub(super) async fn resume(
     client: Client,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Failure> {
-    managed(state, client, id, WorkerEvent::Resumed, "resumed").await
+    managed(state, client, (Scope::Manage, id), WorkerEvent::Resumed, "resumed").await
 }
 
 pub(super) async fn remove(
@@ -207,5 +221,21 @@ pub(super) async fn remove(
     client: Client,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Failure> {
-    managed(state, client, id, WorkerEvent::Removed, "removed").await
+    managed(state, client, (Scope::Manage, id), WorkerEvent::Removed, "removed").await
+}
+
+pub(super) async fn enable(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    managed(state, client, (Scope::Admin, id), WorkerEvent::Enabled, "enabled").await
+}
+
+pub(super) async fn disable(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    managed(state, client, (Scope::Admin, id), WorkerEvent::Disabled, "disabled").await
 }

@@ -19,5 +19,5 @@ pub use stats::{Stats, StatusCount, TypeCount, stats, total};
 pub use stream::{StreamEntry, StreamPage, entries, newest_snapshot};
 pub use users::{SessionRecord, UserView, session, sessions, users};
 pub use workers::{
-    RestlessWorkers, WorkerCounts, WorkerView, restless_workers, worker, worker_counts, worker_view, workers,
+    RestlessWorkers, WorkerCounts, WorkerView, restless_workers, worker_counts, worker_view, workers,
 };

@@ -7,11 +7,13 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::failures::{failures, last_error};
-use super::parts::{NAME_SHOWN, TEXT_SHOWN, foreign, json_text, meaning, priority_field, status, when};
+use super::parts::{
+    NAME_SHOWN, TEXT_SHOWN, foreign, json_text, meaning, priority_field, status, when, why_field,
+};
 use super::refused::refused_page;
 use super::visitor::Visitor;
 use crate::http::page::{bytes, span};
-use crate::services::jobs::decide::{ERROR_BYTES_MAX, PRIORITY_FIRST, PRIORITY_LAST, Scope};
+use crate::services::jobs::decide::{PRIORITY_FIRST, PRIORITY_LAST, Scope};
 use crate::services::jobs::edge::JobsState;
 use crate::services::jobs::edge::jobs::number;
 use crate::services::jobs::edge::refusal::Refused;
@@ -172,7 +174,7 @@ impl Job {
                     @if can_retry {
                         form action=(path("retry")) method="post" {
                             label.check { input type="checkbox" name="reset_attempts" value="1" checked[self.view.is(&[Status::Dead])]; " forget its failures" }
-                            (why())
+                            (why_field())
                             button type="submit" { "Retry now" }
                         }
                     }
@@ -182,7 +184,7 @@ impl Job {
                             button type="submit" { "Change" }
                         }
                         form action=(path("cancel")) method="post" {
-                            (why())
+                            (why_field())
                             button.danger type="submit" { "Cancel the job" }
                         }
                     }
@@ -225,9 +227,4 @@ impl Job {
             }
         }
     }
-}
-
-/// The field for a reason, which the history keeps.
-fn why() -> Markup {
-    html! { label { span { "reason" } input type="text" name="why" maxlength=(ERROR_BYTES_MAX) placeholder="optional" autocomplete="off"; } }
 }

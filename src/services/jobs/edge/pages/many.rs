@@ -6,14 +6,14 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::actions::priority_of;
-use super::parts::{NAME_SHOWN, foreign};
+use super::manage::priority_of;
+use super::parts::{NAME_SHOWN, foreign, why_field};
 use super::queue::address;
 use super::refused::refused_page;
 use super::visitor::Visitor;
 use crate::http::page::grouped;
 use crate::services::jobs::command::Change;
-use crate::services::jobs::decide::{ERROR_BYTES_MAX, PRIORITY_FIRST, PRIORITY_LAST, Scope};
+use crate::services::jobs::decide::{PRIORITY_FIRST, PRIORITY_LAST, Scope};
 use crate::services::jobs::edge::JobsState;
 use crate::services::jobs::edge::limits::CHANGED_MAX;
 use crate::services::jobs::edge::manage::{cancelling, retrying};
@@ -223,7 +223,7 @@ fn fields(form: &ManyForm, action: Action) -> Markup {
                         }
                     }
                 }
-                label { span { "reason" } input type="text" name="why" maxlength=(ERROR_BYTES_MAX) placeholder="optional" autocomplete="off"; }
+                (why_field())
                 @if action == Action::Cancel { button.danger type="submit" { "Cancel them" } } @else { button type="submit" { "Retry them" } }
             }
         }

@@ -2,12 +2,12 @@
 //! without JavaScript; the script keeps them up to date. Forms send to `/actions/…`, which answers with a
 //! redirect.
 
-mod actions;
 mod audit;
 mod credentials;
 mod failures;
 mod job;
 mod logout;
+mod manage;
 mod many;
 mod parts;
 mod queue;
@@ -53,14 +53,14 @@ pub(super) fn routes(upload: Duration) -> Routes<JobsState> {
         .within("/actions/jobs", upload)
         .post("/actions/jobs/retry-all", Token, many::retry)
         .post("/actions/jobs/cancel-all", Token, many::cancel)
-        .post("/actions/jobs/{id}/retry", Token, actions::retry)
-        .post("/actions/jobs/{id}/cancel", Token, actions::cancel)
-        .post("/actions/jobs/{id}/priority", Token, actions::priority)
+        .post("/actions/jobs/{id}/retry", Token, manage::retry)
+        .post("/actions/jobs/{id}/cancel", Token, manage::cancel)
+        .post("/actions/jobs/{id}/priority", Token, manage::priority)
         .post("/actions/workers", Admin, workers::create)
-        .post("/actions/workers/{id}/drain", Token, actions::drain)
-        .post("/actions/workers/{id}/suspend", Token, actions::suspend)
-        .post("/actions/workers/{id}/resume", Token, actions::resume)
-        .post("/actions/workers/{id}/remove", Token, actions::remove)
+        .post("/actions/workers/{id}/drain", Token, workers::drain)
+        .post("/actions/workers/{id}/suspend", Token, workers::suspend)
+        .post("/actions/workers/{id}/resume", Token, workers::resume)
+        .post("/actions/workers/{id}/remove", Token, workers::remove)
         .post("/actions/workers/{id}/enable", Admin, workers::enable)
         .post("/actions/workers/{id}/disable", Admin, workers::disable)
         .post("/actions/workers/{id}/regenerate", Admin, workers::regenerate)

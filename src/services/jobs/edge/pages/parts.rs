@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use crate::http::page::{age, span};
-use crate::services::jobs::decide::{PRIORITY_FIRST, PRIORITY_LAST};
+use crate::services::jobs::decide::{ERROR_BYTES_MAX, PRIORITY_FIRST, PRIORITY_LAST};
 use crate::services::jobs::event::Status;
 
 /// Characters of a name, a path or a first line that a list shows.
@@ -18,6 +18,11 @@ pub(super) const TEXT_SHOWN: usize = 4_000;
 
 /// Characters of a JSON value. The API has all of it.
 const JSON_SHOWN: usize = 20_000;
+
+/// The field for a reason, which the history keeps.
+pub(super) fn why_field() -> Markup {
+    html! { label { span { "reason" } input type="text" name="why" maxlength=(ERROR_BYTES_MAX) placeholder="optional" autocomplete="off"; } }
+}
 
 /// The field for a priority.
 pub(super) fn priority_field(chosen: i16) -> Markup {

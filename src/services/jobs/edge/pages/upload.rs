@@ -13,7 +13,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::actions::priority_of;
+use super::manage::priority_of;
 use super::parts::priority_field;
 use super::refused::refused_page;
 use super::visitor::Visitor;

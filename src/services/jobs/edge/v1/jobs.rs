@@ -197,5 +197,5 @@ pub(super) async fn failures(
         let failures: Vec<HistoryJson<'_>> = failed.map(HistoryJson::of).collect();
         Ok(Members::from([("job_id", member(&job)), ("failures", member(&failures))]))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }

@@ -1,4 +1,4 @@
-//! What the forms of the pages do. Each answers with a redirect to the page that shows the result.
+//! What the forms of a job do: retry, cancel, another priority. Each answers with a redirect to the page of the job.
 
 use axum::Form;
 use axum::extract::{Path, State};
@@ -14,7 +14,6 @@ use crate::services::jobs::edge::jobs::number;
 use crate::services::jobs::edge::manage::{cancelling, reprioritizing, retrying};
 use crate::services::jobs::edge::refusal::Refused;
 use crate::services::jobs::edge::submit::given;
-use crate::services::jobs::event::WorkerEvent;
 
 /// The fields of the forms of a job. An empty one is none.
 #[derive(Debug, Default, Deserialize)]
@@ -86,50 +85,4 @@ pub(super) async fn priority(
 ) -> Response {
     let change = priority_of(&form.priority).and_then(|number| reprioritizing(number, form.why()));
     changed(&state, &visitor, &id, change).await
-}
-
-/// Does something to a worker, and leads back to the list of workers.
-async fn managed(state: JobsState, visitor: Visitor, id: String, event: WorkerEvent) -> Response {
-    let outcome = async {
-        visitor.require(Scope::Manage)?;
-        state.worker_event(&visitor.client, &id, event, None).await?;
-        state.forget_credentials();
-        Ok(())
-    };
-    match outcome.await {
-        Ok(()) => Redirect::to("/workers").into_response(),
-        Err(refused) => refused_page(&state, &visitor.context, refused),
-    }
-}
-
-pub(super) async fn drain(
-    visitor: Visitor,
-    State(state): State<JobsState>,
-    Path(id): Path<String>,
-) -> Response {
-    managed(state, visitor, id, WorkerEvent::Draining).await
-}
-
-pub(super) async fn suspend(
-    visitor: Visitor,
-    State(state): State<JobsState>,
-    Path(id): Path<String>,
-) -> Response {
-    managed(state, visitor, id, WorkerEvent::Suspended).await
-}
-
-pub(super) async fn resume(
-    visitor: Visitor,
-    State(state): State<JobsState>,
-    Path(id): Path<String>,
-) -> Response {
-    managed(state, visitor, id, WorkerEvent::Resumed).await
-}
-
-pub(super) async fn remove(
-    visitor: Visitor,
-    State(state): State<JobsState>,
-    Path(id): Path<String>,
-) -> Response {
-    managed(state, visitor, id, WorkerEvent::Removed).await
 }
