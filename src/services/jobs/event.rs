@@ -44,7 +44,7 @@ words! {
         Waiting = "waiting",
         /// Leased by a worker.
         Running = "running",
-        /// The last attempt failed; the next one is planned.
+        /// The last attempt failed; it is backing off before the next one.
         Failed = "failed",
         /// Done. Final.
         Completed = "completed",
