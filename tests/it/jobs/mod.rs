@@ -3,7 +3,6 @@
 
 mod access;
 mod chaos;
-mod cli;
 mod client;
 mod crashes;
 mod dashboard;
@@ -36,6 +35,7 @@ mod s3;
 mod schedules;
 mod sql;
 mod stream;
+mod tokens;
 mod transfer;
 mod upload;
 mod v1;

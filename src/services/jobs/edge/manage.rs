@@ -57,18 +57,43 @@ pub(super) fn reprioritizing(priority: Option<i64>, why: Option<&str>) -> Result
     Ok(Change::Reprioritize { priority: check_priority(priority.unwrap_or(0))?, why: why.map(cut) })
 }
 
+impl JobsState {
+    /// Does to the job of this number, which is a text, what a manager asks for. Returns the number.
+    pub(super) async fn manage_job(
+        &self,
+        client: &Client,
+        id: &str,
+        change: Result<Change, Refused>,
+    ) -> Result<i64, Refused> {
+        client.require(Scope::Manage)?;
+        let job = number(id)?;
+        self.change(client, job, change?).await?;
+        Ok(job)
+    }
+}
+
+/// The same as an answer with this status.
+async fn managed(
+    state: JobsState,
+    client: Client,
+    id: String,
+    change: Result<Change, Refused>,
+    word: &'static str,
+) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        state.manage_job(&client, &id, change).await?;
+        Ok(json!({ "status": word }))
+    };
+    state.json(answer).await
+}
+
 pub(super) async fn retry(
     State(state): State<JobsState>,
     client: Client,
     Path(id): Path<String>,
     Body(body): Body<ManageBody>,
 ) -> Result<Json<Value>, Failure> {
-    let answer = async {
-        client.require(Scope::Manage)?;
-        state.change(&client, number(&id)?, body.retry()?).await?;
-        Ok(json!({ "status": "retrying" }))
-    };
-    state.json(answer).await
+    managed(state, client, id, body.retry(), "retrying").await
 }
 
 pub(super) async fn cancel(
@@ -77,12 +102,7 @@ pub(super) async fn cancel(
     Path(id): Path<String>,
     Body(body): Body<ManageBody>,
 ) -> Result<Json<Value>, Failure> {
-    let answer = async {
-        client.require(Scope::Manage)?;
-        state.change(&client, number(&id)?, body.cancel()).await?;
-        Ok(json!({ "status": "cancelled" }))
-    };
-    state.json(answer).await
+    managed(state, client, id, Ok(body.cancel()), "cancelled").await
 }
 
 pub(super) async fn priority(
@@ -91,10 +111,5 @@ pub(super) async fn priority(
     Path(id): Path<String>,
     Body(body): Body<ManageBody>,
 ) -> Result<Json<Value>, Failure> {
-    let answer = async {
-        client.require(Scope::Manage)?;
-        state.change(&client, number(&id)?, body.reprioritize()?).await?;
-        Ok(json!({ "status": "updated" }))
-    };
-    state.json(answer).await
+    managed(state, client, id, body.reprioritize(), "updated").await
 }

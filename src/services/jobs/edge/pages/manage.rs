@@ -8,9 +8,8 @@ use serde::Deserialize;
 use super::refused::refused_page;
 use super::visitor::Visitor;
 use crate::services::jobs::command::Change;
-use crate::services::jobs::decide::{Scope, check_priority};
+use crate::services::jobs::decide::check_priority;
 use crate::services::jobs::edge::JobsState;
-use crate::services::jobs::edge::jobs::number;
 use crate::services::jobs::edge::manage::{cancelling, reprioritizing, retrying};
 use crate::services::jobs::edge::refusal::Refused;
 use crate::services::jobs::edge::submit::given;
@@ -45,13 +44,7 @@ async fn changed(
     id: &str,
     change: Result<Change, Refused>,
 ) -> Response {
-    let outcome = async {
-        visitor.require(Scope::Manage)?;
-        let job = number(id)?;
-        state.change(&visitor.client, job, change?).await?;
-        Ok(job)
-    };
-    match outcome.await {
+    match state.manage_job(&visitor.client, id, change).await {
         Ok(job) => Redirect::to(&format!("/jobs/{job}")).into_response(),
         Err(refused) => refused_page(state, &visitor.context, refused),
     }
