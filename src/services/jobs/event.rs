@@ -204,8 +204,8 @@ pub struct JobState {
     pub ready_us: Option<i64>,
     /// Not to be claimed before this time, whatever has happened to it, microseconds since 1970.
     pub run_at_us: i64,
-    /// Whether it is blocked by dependencies, so that a retry would lead to `waiting`: the job is cancelled, and a job of `depends_on` that still exists is not
-    /// completed. False in every other status.
+    /// Whether dependencies would block it after a retry, which then leads to `waiting`: the job is cancelled, and a job
+    /// of `depends_on` that still exists is not completed. False in every other status.
     pub is_blocked: bool,
     /// When the last step was recorded, microseconds since 1970.
     pub logged_us: i64,

@@ -67,8 +67,8 @@ impl Beats {
     }
 }
 
-/// Records heartbeats of workers that have registered or were created, one per worker: a made-up id leaves nothing. The commit does not wait for the disk: a lost one only makes a worker
-/// look quiet for some seconds.
+/// Records heartbeats of workers that have registered or were created, one per worker: a made-up id leaves nothing.
+/// The commit does not wait for the disk: a lost one only makes a worker look quiet for some seconds.
 pub async fn record_beats(pools: &Pools, beats: &[Beat]) -> Result<(), Error> {
     let workers: Vec<&str> = beats.iter().map(|beat| beat.worker.as_str()).collect();
     let jobs: Vec<Option<i64>> = beats.iter().map(|beat| beat.job).collect();
