@@ -1,4 +1,4 @@
-//! Commands for the journals of jobs, workers, credentials, people and schedules.
+//! Commands for the journals of jobs, workers, credentials, users and schedules.
 
 mod users;
 
