@@ -6,6 +6,7 @@
 mod causes;
 mod clock;
 mod counted;
+mod job_limits;
 mod network;
 pub mod nostr_event;
 mod relay_url;
@@ -15,6 +16,7 @@ mod webhook_keys;
 pub use causes::with_causes;
 pub use clock::{Clock, SystemClock};
 pub use counted::{counted, noun};
+pub use job_limits::{JOB_ATTEMPTS_MAX, JOB_LEASE_S_MAX, JOB_LEASE_S_MIN};
 pub use network::Network;
 pub use nostr_event::{NostrEvent, Refusals, VerifiedEvent};
 pub use relay_url::{RELAY_URL_BYTES_MAX, RelayUrl, RelayUrlError, is_local_ip, is_local_name};

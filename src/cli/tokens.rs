@@ -9,18 +9,12 @@ use serde_json::{Value, json};
 use super::{Context, output};
 use crate::services::jobs::append::{CredentialAnswer, CredentialJournal};
 use crate::services::jobs::command::{CredentialCommand, NewCredential};
-use crate::services::jobs::decide::Scope;
+use crate::services::jobs::decide::{NAME_BYTES_MAX, Scope, TOKEN_DAYS_MAX};
 use crate::services::jobs::edge::{draw_token, hash};
 use crate::services::jobs::read::{self, StoredToken};
 use crate::store::append::Writer;
 use crate::store::{AppendMetrics, Hints, PoolSizes, Pools};
 use crate::telemetry::notice;
-
-/// Longest name, bytes.
-const NAME_BYTES_MAX: usize = 256;
-
-/// A hundred years, in days.
-const DAYS_MAX: i64 = 36_500;
 
 /// The actor in journal entries.
 const ACTOR: &str = "cli";
@@ -63,7 +57,7 @@ pub(super) struct Create {
     #[arg(long = "scope", value_name = "SCOPE", value_parser = scope)]
     scopes: Vec<String>,
     /// Days after which the token expires [default: never].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=DAYS_MAX))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=TOKEN_DAYS_MAX))]
     expires_in: Option<i64>,
     /// Print one JSON object.
     #[arg(long)]

@@ -9,10 +9,7 @@ use url::Url;
 use super::environment::{Environment, WEBHOOK_SECRET};
 use super::job_login::is_local;
 use super::layer::{ENVIRONMENT, Problem};
-use crate::base::WebhookKeys;
-
-/// Most attempts of a job, webhooks included.
-pub(super) const ATTEMPTS_MAX: u32 = 100;
+use crate::base::{JOB_ATTEMPTS_MAX, WebhookKeys};
 
 /// Most receivers: each has a queue and requests of its own.
 const RECEIVERS_MAX: usize = 16;
@@ -77,7 +74,10 @@ pub(super) fn refused(webhooks: &[JobWebhook]) -> Vec<String> {
             check(is_end, format!("statuses: `{status}` is none of {}", STATUSES.join(", ")));
         }
         let attempts = attempts_max.get();
-        check(attempts <= ATTEMPTS_MAX, format!("attempts_max {attempts}: at most {ATTEMPTS_MAX}"));
+        check(
+            i64::from(attempts) <= i64::from(JOB_ATTEMPTS_MAX),
+            format!("attempts_max {attempts}: at most {JOB_ATTEMPTS_MAX}"),
+        );
     }
     refused
 }

@@ -6,15 +6,9 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::job_webhooks::ATTEMPTS_MAX;
 use super::problems::{Problems, Section};
 use super::{JobFiles, JobLogin, JobWebhook};
-
-/// Shortest lease, seconds: a heartbeat every few seconds has to be enough.
-const LEASE_S_MIN: u32 = 10;
-
-/// Longest lease, seconds.
-const LEASE_S_MAX: u32 = 86_400;
+use crate::base::{JOB_ATTEMPTS_MAX, JOB_LEASE_S_MAX, JOB_LEASE_S_MIN};
 
 /// Most jobs of a limited type that may run: each has a place in a table.
 const RUNNING_MAX: u32 = 1_000;
@@ -35,7 +29,7 @@ pub struct Jobs {
     pub compat_unauthenticated: Option<bool>,
     /// Length of a lease for which the worker asks for no other. A worker that sends no heartbeat for so long
     /// loses its job. A lease is renewed when half of it is over.
-    #[schemars(range(min = LEASE_S_MIN, max = LEASE_S_MAX))]
+    #[schemars(range(min = JOB_LEASE_S_MIN, max = JOB_LEASE_S_MAX))]
     pub lease_s: NonZeroU32,
     /// Interval between two heartbeats, as told to workers.
     pub heartbeat_interval_s: NonZeroU32,
@@ -44,7 +38,7 @@ pub struct Jobs {
     pub worker_timeout_s: NonZeroU32,
     /// Attempts that may fail before a job is dead, unless its submitter asks for another number. The variable
     /// `BLOBFORGE_MAX_ATTEMPTS` sets it too.
-    #[schemars(range(max = ATTEMPTS_MAX))]
+    #[schemars(range(max = JOB_ATTEMPTS_MAX))]
     pub attempts_max: NonZeroU32,
     /// Time by which a job may become ready later than one of the next lower priority and still be claimed
     /// first. A job of priority 5 is therefore claimed before every job of priority 1 that became ready more than four
@@ -140,12 +134,16 @@ impl Section for Jobs {
         };
         let lease_s = self.lease_s.get();
         check(
-            (LEASE_S_MIN..=LEASE_S_MAX).contains(&lease_s),
+            (i64::from(JOB_LEASE_S_MIN)..=i64::from(JOB_LEASE_S_MAX)).contains(&i64::from(lease_s)),
             "lease_s",
-            format!("{lease_s}: from {LEASE_S_MIN} to {LEASE_S_MAX}"),
+            format!("{lease_s}: from {JOB_LEASE_S_MIN} to {JOB_LEASE_S_MAX}"),
         );
         let attempts = self.attempts_max.get();
-        check(attempts <= ATTEMPTS_MAX, "attempts_max", format!("{attempts}: at most {ATTEMPTS_MAX}"));
+        check(
+            i64::from(attempts) <= i64::from(JOB_ATTEMPTS_MAX),
+            "attempts_max",
+            format!("{attempts}: at most {JOB_ATTEMPTS_MAX}"),
+        );
         for (key, reason) in self.files.refused().into_iter().chain(self.oidc.refused()) {
             check(false, key, reason);
         }

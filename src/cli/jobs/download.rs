@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::fs::File;
 
 use super::client::Server;
-use super::retry::several_times;
+use super::resend::several_times;
 use super::transfer::{Received, receive};
 use crate::cli::output;
 

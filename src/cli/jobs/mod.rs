@@ -1,19 +1,19 @@
 //! `quipu jobs`, `quipu workers` and `quipu worker`: clients of the queue of jobs over HTTP, and the import of
 //! BlobForge's database.
 
-mod begun;
-mod change;
 mod client;
 mod download;
 mod files;
 mod import;
-mod look;
-mod retry;
+mod manage;
+mod resend;
 mod server;
+mod show;
 mod submit;
 mod transfer;
 mod transfer_error;
 mod upload;
+mod upload_notes;
 mod watch;
 pub(super) mod worker;
 pub(super) mod workers;
@@ -21,11 +21,24 @@ pub(super) mod workers;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, Subcommand};
 
 use super::{Context, until_signal};
-use begun::Notes;
+use crate::base::JOB_ATTEMPTS_MAX;
+use crate::services::jobs::decide::{PRIORITY_FIRST, PRIORITY_LAST};
 use server::ServerArgs;
+use upload_notes::Notes;
+
+/// Takes a priority.
+fn priority() -> RangedI64ValueParser<i16> {
+    clap::value_parser!(i16).range(i64::from(PRIORITY_FIRST)..=i64::from(PRIORITY_LAST))
+}
+
+/// Takes a number of attempts.
+fn attempts() -> RangedI64ValueParser<i32> {
+    clap::value_parser!(i32).range(1..=i64::from(JOB_ATTEMPTS_MAX))
+}
 
 /// Submit, list, follow and change jobs.
 #[derive(Debug, Args)]
@@ -43,21 +56,21 @@ enum Command {
     /// Submit the files of a folder, with tags from their paths.
     Ingest(submit::Ingest),
     /// List jobs.
-    List(look::List),
+    List(show::List),
     /// Show a job and its history.
-    Show(look::Show),
+    Show(show::Show),
     /// Download the output of a job, or its source.
     Download(download::Download),
     /// Count jobs and workers by status.
-    Stats(look::Stats),
+    Stats(show::Stats),
     /// Show what happens to jobs and workers, until Ctrl-C or until the named jobs have ended.
     Watch(watch::Watch),
     /// Make failed, dead or cancelled jobs pending again.
-    Retry(change::Retry),
+    Retry(manage::Retry),
     /// Cancel jobs. A worker learns it at its next heartbeat.
-    Cancel(change::Cancel),
+    Cancel(manage::Cancel),
     /// Change the priority of jobs.
-    Priority(change::Priority),
+    Priority(manage::Priority),
     /// Import BlobForge's database: jobs with their files, workers, and tokens by their hashes. May be
     /// repeated: what is there already is left alone.
     Import(import::Import),

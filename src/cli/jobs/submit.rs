@@ -9,13 +9,14 @@ use clap::{ArgAction, Args};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::begun::Notes;
 use super::client::{Server, Trouble};
 use super::files::{self, Source};
 use super::transfer;
 use super::transfer_error::TransferError;
 use super::upload::Stored;
+use super::upload_notes::Notes;
 use crate::cli::output;
+use crate::services::jobs::decide::PRIORITY_DEFAULT;
 use crate::telemetry::notice;
 
 /// Submit one job for each file, or one without a file.
@@ -28,10 +29,10 @@ pub(super) struct Submit {
     #[arg(long = "type", short = 'T', default_value = "pdf", value_name = "TYPE")]
     job_type: String,
     /// 1 (first) to 5 (last).
-    #[arg(long, short, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(i16).range(1..=5))]
+    #[arg(long, short, default_value_t = PRIORITY_DEFAULT, value_name = "N", value_parser = super::priority())]
     priority: i16,
     /// Attempts that may fail before a job is dead [default: the server's].
-    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=100))]
+    #[arg(long, short, value_name = "N", value_parser = super::attempts())]
     max_attempts: Option<i32>,
     /// Tags, separated by commas.
     #[arg(long, value_name = "TAGS", value_delimiter = ',')]
@@ -86,10 +87,10 @@ pub(super) struct Ingest {
     #[arg(long = "type", short = 'T', default_value = "pdf", value_name = "TYPE")]
     job_type: String,
     /// 1 (first) to 5 (last).
-    #[arg(long, short, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(i16).range(1..=5))]
+    #[arg(long, short, default_value_t = PRIORITY_DEFAULT, value_name = "N", value_parser = super::priority())]
     priority: i16,
     /// Attempts that may fail before a job is dead [default: the server's].
-    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=100))]
+    #[arg(long, short, value_name = "N", value_parser = super::attempts())]
     max_attempts: Option<i32>,
     /// Also look into the folders below.
     #[arg(long, short, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set, value_name = "BOOL")]

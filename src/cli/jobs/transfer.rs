@@ -12,12 +12,12 @@ use tokio::fs::File;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::process::Command;
 
-use super::begun::Notes;
 use super::client::{Server, Trouble};
 use super::files::{self, Source};
-use super::retry::several_times;
+use super::resend::several_times;
 use super::transfer_error::{FILE_BYTES_MAX, TransferError};
 use super::upload::{Stored, Upload, put};
+use super::upload_notes::Notes;
 use crate::net::{Call, Content, Verb};
 
 /// Longest time without a byte of a file.

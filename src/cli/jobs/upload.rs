@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use tokio::fs::File;
 use tokio::io::AsyncSeekExt as _;
 
-use super::begun::{Begun, Notes};
 use super::client::{Server, Trouble};
-use super::retry::several_times;
+use super::resend::several_times;
 use super::transfer_error::TransferError;
+use super::upload_notes::{Begun, Notes};
 use crate::base::Secret;
 use crate::net::{Call, Content, Reply, Verb};
 use crate::telemetry::notice;

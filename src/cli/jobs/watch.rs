@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sse_stream::{Sse, SseByteStream};
 
 use super::client::{ANSWER_WITHIN, Server, Trouble};
-use super::look::text;
+use super::show::text;
 use crate::base::Secret;
 use crate::cli::output;
 use crate::lifecycle::stop_signals;

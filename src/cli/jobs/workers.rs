@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::Server;
-use super::look::{moment, text};
 use super::server::ServerArgs;
+use super::show::{moment, text};
 use crate::cli::{Context, output, until_signal};
 use crate::telemetry::notice;
 

@@ -38,13 +38,13 @@ macro_rules! words {
 words! {
     /// Status of a job.
     Status {
-        /// Waits for a worker, or for its time.
+        /// Ready to be claimed, or delayed until `run_at`.
         Pending = "pending",
-        /// Waits for other jobs.
+        /// Blocked by dependencies that are not completed.
         Waiting = "waiting",
         /// Leased by a worker.
         Running = "running",
-        /// The last attempt failed; the next one is planned.
+        /// The last attempt failed; it is backing off before the next one.
         Failed = "failed",
         /// Done. Final.
         Completed = "completed",
@@ -88,7 +88,7 @@ words! {
         Reprioritized = "reprioritized",
         /// A person made it pending again.
         Retried = "retried",
-        /// All jobs that it waited for are completed.
+        /// All its dependencies are completed.
         Unblocked = "unblocked",
         /// It came from another queue, with the state that it had there.
         Imported = "imported",
@@ -204,8 +204,8 @@ pub struct JobState {
     pub ready_us: Option<i64>,
     /// Not to be claimed before this time, whatever has happened to it, microseconds since 1970.
     pub run_at_us: i64,
-    /// Whether a retry would lead to `waiting`: the job is cancelled, and a job of `depends_on` that still exists is not
-    /// completed. False in every other status.
+    /// Whether dependencies would block it after a retry, which then leads to `waiting`: the job is cancelled, and a job
+    /// of `depends_on` that still exists is not completed. False in every other status.
     pub is_blocked: bool,
     /// When the last step was recorded, microseconds since 1970.
     pub logged_us: i64,

@@ -56,9 +56,9 @@ describe_metrics! { Process;
         "Attempts to claim a ready job that another process had claimed already";
     WEBHOOKS: Counter = "quipu_jobs_webhook_attempts_total" [OUTCOME], "Attempts to send a webhook, by how they ended";
     REFUSALS: Counter = "quipu_jobs_refusals_total" [REASON], "Requests refused";
-    WAITING: Gauge = "quipu_jobs_waiting_requests" [], "Claims that wait for jobs now";
+    LONG_POLLS: Gauge = "quipu_jobs_waiting_requests" [], "Claims held open until a job is ready (long polls) now";
     STREAMS: Gauge = "quipu_jobs_stream_connections" [], "Streams of events open now";
-    WAIT: Histogram = "quipu_jobs_wait_seconds" [], "Time from the submission of a job to its first lease";
+    TO_FIRST_LEASE: Histogram = "quipu_jobs_wait_seconds" [], "Time from the submission of a job to its first lease";
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -86,9 +86,9 @@ pub struct JobMetrics {
     conflicts: Counter,
     webhooks: Family<OutcomeLabel, Counter>,
     refused: Family<ReasonLabel, Counter>,
-    waiting: Gauge,
+    long_polls: Gauge,
     streams: Gauge,
-    wait: Histogram,
+    to_first_lease: Histogram,
 }
 
 impl Default for JobMetrics {
@@ -100,10 +100,10 @@ impl Default for JobMetrics {
             conflicts: Counter::default(),
             webhooks: Family::default(),
             refused: Family::default(),
-            waiting: Gauge::default(),
+            long_polls: Gauge::default(),
             streams: Gauge::default(),
             // From 1 ms to 9 hours.
-            wait: Histogram::new(exponential_buckets(0.001, 4.0, 13)),
+            to_first_lease: Histogram::new(exponential_buckets(0.001, 4.0, 13)),
         }
     }
 }
@@ -120,9 +120,9 @@ impl JobMetrics {
         }
         WEBHOOKS.register(registry, self.webhooks.clone());
         REFUSALS.register(registry, self.refused.clone());
-        WAITING.register(registry, self.waiting.clone());
+        LONG_POLLS.register(registry, self.long_polls.clone());
         STREAMS.register(registry, self.streams.clone());
-        WAIT.register(registry, self.wait.clone());
+        TO_FIRST_LEASE.register(registry, self.to_first_lease.clone());
     }
 
     /// Counts a new job.
@@ -136,8 +136,8 @@ impl JobMetrics {
     }
 
     /// Records the time from the submission of a job to its first lease, seconds.
-    pub fn waited(&self, seconds: f64) {
-        self.wait.observe(seconds);
+    pub fn first_leased(&self, seconds: f64) {
+        self.to_first_lease.observe(seconds);
     }
 
     /// Counts another step of a job.
@@ -160,14 +160,14 @@ impl JobMetrics {
         self.refused.get_or_create(&ReasonLabel { reason }).inc();
     }
 
-    /// Counts a claim that begins to wait.
-    pub fn wait_began(&self) {
-        self.waiting.inc();
+    /// Counts a long poll that begins.
+    pub fn long_poll_began(&self) {
+        self.long_polls.inc();
     }
 
-    /// Counts a claim that no longer waits.
-    pub fn wait_ended(&self) {
-        self.waiting.dec();
+    /// Counts a long poll that has ended.
+    pub fn long_poll_ended(&self) {
+        self.long_polls.dec();
     }
 
     /// Counts a stream that begins.

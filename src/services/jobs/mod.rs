@@ -20,8 +20,8 @@
 //! - What a process remembers of ready jobs may make it try in vain, never decide wrongly; a job that it
 //!   overlooks is found by its next look at the database.
 //!
-//! Limits, with their reasons: `decide/submission.rs` (fields), `edge/limits.rs` (requests), `decide/ready_index`
-//! (memory).
+//! Limits, with their reasons: `decide/limits.rs` and `decide/submission.rs` (what is stored), `edge/limits.rs`
+//! (requests), `decide/ready_index` (memory).
 
 pub mod append;
 pub mod command;

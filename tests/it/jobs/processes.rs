@@ -60,7 +60,7 @@ async fn a_worker_that_waits_at_one_process_gets_a_job_that_another_one_accepts(
     for turn in 0..5 {
         let claim = json!({ "worker_id": "w", "job_type": "pdf", "wait_s": 20 });
         let (claimed, (submitted, at)) = tokio::join!(two.ok("/api/jobs/claim", &claim), async {
-            while two.started.queue.waiters().is_empty() {
+            while two.started.queue.long_polls().is_empty() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             let at = Instant::now();

@@ -264,7 +264,7 @@ async fn a_worker_that_is_stopped_gives_its_job_back_and_a_killed_one_leaves_no_
     // While it waits for a job, too: the claim in progress is settled.
     room.change(id, Change::Cancel { why: None }).await.unwrap();
     let mut idle = Worker::start(room.address, "true", &[]);
-    eventually("it waits", async || !room.started.queue.waiters().is_empty()).await;
+    eventually("it waits", async || !room.started.queue.long_polls().is_empty()).await;
     let (code, took) = idle.stop();
     assert!(code == Some(0) && took < Duration::from_secs(8), "{code:?} {took:?} {}", idle.text("err"));
     let later = submit(&room, &json!({})).await;

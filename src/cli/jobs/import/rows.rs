@@ -6,22 +6,14 @@ use rusqlite::Row;
 use rusqlite::types::ValueRef;
 use serde_json::{Value, json};
 
+use crate::base::JOB_ATTEMPTS_MAX;
 use crate::services::jobs::command::ImportedJob;
 use crate::services::jobs::decide::{
-    ATTEMPTS_MAX, Scope, SubmissionFields, TYPE_BYTES_MAX, check_detail, check_not_reserved,
+    self, DETAIL_BYTES_MAX, NAME_BYTES_MAX, PRIORITY_DEFAULT, PRIORITY_FIRST, PRIORITY_LAST, Scope,
+    SubmissionFields, TYPE_BYTES_MAX, WORKER_METADATA_BYTES_MAX, check_detail, check_not_reserved,
     check_submission, check_text, imported_state, unique_key,
 };
 use crate::services::jobs::event::{ImportedFacts, ImportedFile};
-
-/// Longest id of a worker and name, bytes, as the server has it.
-const NAME_BYTES_MAX: usize = 256;
-
-/// Largest result and largest metadata of a worker as JSON, bytes, as the server has them.
-const RESULT_BYTES_MAX: usize = 262_144;
-const WORKER_METADATA_BYTES_MAX: usize = 4_096;
-
-/// Longest error, bytes; the rest is cut.
-const ERROR_BYTES_MAX: usize = 4_000;
 
 /// Most files of a job that are recorded.
 pub(super) const FILES_MAX: usize = 64;
@@ -148,8 +140,9 @@ pub(super) fn job(row: &Row<'_>, files: Vec<ImportedFile>) -> Read<ImportedJob> 
     let source_hash = text(row, "source_hash")?.unwrap_or_default();
     let source_path = text(row, "source_path")?;
     let source_size = integer(row, "source_size")?.filter(|size| *size > 0);
-    let priority = integer(row, "priority")?.unwrap_or(3).clamp(1, 5);
-    let attempts_max = integer(row, "max_attempts")?.unwrap_or(3).clamp(1, i64::from(ATTEMPTS_MAX));
+    let priority = integer(row, "priority")?.unwrap_or(PRIORITY_DEFAULT.into());
+    let priority = priority.clamp(PRIORITY_FIRST.into(), PRIORITY_LAST.into());
+    let attempts_max = integer(row, "max_attempts")?.unwrap_or(3).clamp(1, i64::from(JOB_ATTEMPTS_MAX));
     let (tags, metadata, result) =
         (json_of(row, "tags")?, json_of(row, "metadata")?, json_of(row, "result")?);
     let fields = SubmissionFields {
@@ -164,11 +157,10 @@ pub(super) fn job(row: &Row<'_>, files: Vec<ImportedFile>) -> Read<ImportedJob> 
         metadata: metadata.as_ref(),
         depends_on: &[],
     };
-    check_submission(&fields).map_err(|error| error.to_string())?;
-    check_detail("result", result.as_ref(), RESULT_BYTES_MAX).map_err(|error| error.to_string())?;
-    let attempts_max = i32::try_from(attempts_max).unwrap_or(ATTEMPTS_MAX);
+    let numbers = check_submission(&fields).map_err(|error| error.to_string())?;
+    check_detail("result", result.as_ref(), DETAIL_BYTES_MAX).map_err(|error| error.to_string())?;
     let there = text(row, "status")?.unwrap_or_default();
-    let state = imported_state(&there, integer(row, "attempts")?.unwrap_or_default(), attempts_max);
+    let state = imported_state(&there, integer(row, "attempts")?.unwrap_or_default(), numbers.attempts_max);
     let state = state.ok_or_else(|| format!("status: `{}` is unknown", cut(&there, 40)))?;
     let created_at = time(row, "created_at")?;
     let facts = ImportedFacts {
@@ -182,14 +174,14 @@ pub(super) fn job(row: &Row<'_>, files: Vec<ImportedFile>) -> Read<ImportedJob> 
         files,
     };
     let facts = serde_json::to_value(facts).map_err(|error| error.to_string())?;
-    check_detail("files", Some(&facts), 2 * RESULT_BYTES_MAX).map_err(|error| error.to_string())?;
+    check_detail("files", Some(&facts), 2 * DETAIL_BYTES_MAX).map_err(|error| error.to_string())?;
     let error = text(row, "last_error")?;
     let worker = text(row, "worker_id")?;
     Ok(ImportedJob {
         unique_key: unique_key(&job_type, Some(&source_hash), None).ok_or("source_hash: is required")?,
         job_type,
-        priority: i16::try_from(priority).unwrap_or(3),
-        attempts_max,
+        priority: numbers.priority,
+        attempts_max: numbers.attempts_max,
         source_hash,
         source_path,
         source_size,
@@ -200,7 +192,7 @@ pub(super) fn job(row: &Row<'_>, files: Vec<ImportedFile>) -> Read<ImportedJob> 
         failures: state.failures,
         ready_us: ready_us(created_at, id),
         worker: worker.filter(|worker| check_text("worker_id", worker, NAME_BYTES_MAX).is_ok()),
-        error: error.map(|error| cut(&error, ERROR_BYTES_MAX).replace('\0', "\u{2400}")),
+        error: error.as_deref().map(decide::cut),
         facts,
     })
 }

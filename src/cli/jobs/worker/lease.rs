@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::client::{Server, Trouble};
-use super::super::retry::patiently;
+use super::super::resend::patiently;
 use super::super::transfer::Claimed;
 
 /// Time after which progress is sent before a heartbeat is due: the server records it at most every 10 s.

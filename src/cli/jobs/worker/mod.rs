@@ -32,9 +32,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Server, Trouble};
-use super::retry::patiently;
+use super::resend::patiently;
 use super::server::{ServerArgs, secret};
-use crate::base::Secret;
+use crate::base::{JOB_LEASE_S_MAX, JOB_LEASE_S_MIN, Secret};
 use crate::cli::{Context, INTERRUPTED};
 use crate::lifecycle::{stop_signals, until_signals};
 use crate::telemetry::notice;
@@ -42,14 +42,11 @@ use child::Limits;
 use command::Template;
 use work::Place;
 
-/// Most jobs at the same time: each has a process and a waiting claim.
+/// Most jobs at the same time: each has a process or a long poll.
 const CONCURRENCY_MAX: usize = 256;
 
 /// Time for telling the server that the worker has gone.
 const UNREGISTER_WITHIN: Duration = Duration::from_secs(3);
-
-/// Shortest and longest lease that the server grants, seconds.
-const LEASE_S: std::ops::RangeInclusive<i64> = 10..=86_400;
 
 /// Work on jobs: run a command for each.
 ///
@@ -101,9 +98,9 @@ pub(in crate::cli) struct Worker {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     heartbeat: Option<Duration>,
     /// Length of a lease, seconds [default: the server's].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(LEASE_S))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(i64::from(JOB_LEASE_S_MIN)..=i64::from(JOB_LEASE_S_MAX)))]
     lease_s: Option<i64>,
-    /// Longest wait for a job in one request, seconds.
+    /// Longest time for which a claim is held open until a job is ready, seconds.
     #[arg(long, default_value_t = 20, value_name = "N")]
     wait_s: u32,
     /// The folder in which each job gets its own [default: that of the system].

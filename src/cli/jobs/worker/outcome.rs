@@ -10,9 +10,7 @@ use serde_json::{Value, json};
 use super::super::client::Server;
 use super::super::transfer::{self, Claimed};
 use super::lease::Lost;
-
-/// Longest output that is sent as the result of a job, bytes of JSON: the server's limit.
-const RESULT_BYTES_MAX: u64 = 256 * 1024;
+use crate::services::jobs::decide::DETAIL_BYTES_MAX;
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -45,7 +43,8 @@ pub(super) async fn stored(server: &Server, claimed: &Claimed, output: &Path) ->
         return Outcome::NotRun("the output is not a file".to_owned());
     }
     // A small JSON text is a result, which people and programs see with the job.
-    let small = if about.len() <= RESULT_BYTES_MAX { tokio::fs::read(output).await.ok() } else { None };
+    let is_small = usize::try_from(about.len()).is_ok_and(|bytes| bytes <= DETAIL_BYTES_MAX);
+    let small = if is_small { tokio::fs::read(output).await.ok() } else { None };
     let result: Option<Value> = small.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     if let Some(result) = result
         && claimed.source_url.is_none()
@@ -57,7 +56,7 @@ pub(super) async fn stored(server: &Server, claimed: &Claimed, output: &Path) ->
             Outcome::Done { result: json!({ "output_size": about.len() }), output_key: Some(key) }
         }
         Ok(None) => Outcome::NotRun(format!(
-            "the output has {} bytes; this server stores no files, so it has to be JSON of at most {RESULT_BYTES_MAX} bytes",
+            "the output has {} bytes; this server stores no files, so it has to be JSON of at most {DETAIL_BYTES_MAX} bytes",
             about.len()
         )),
         Err(error) => Outcome::NotRun(format!("the output cannot be stored: {error}")),

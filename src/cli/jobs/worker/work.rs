@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::super::client::{ANSWER_WITHIN, Trouble};
-use super::super::retry::patiently;
+use super::super::resend::patiently;
 use super::super::transfer::{self, Claimed};
 use super::super::transfer_error::TransferError;
 use super::Shared;

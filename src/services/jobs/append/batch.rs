@@ -92,7 +92,7 @@ pub(super) struct Batch<'a> {
     /// Candidates that were tried, and that others had changed.
     conflicting: Taken<'a>,
     /// Whether a claim found only candidates that others are about to commit.
-    must_wait: bool,
+    has_conflicts_only: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -106,7 +106,7 @@ impl<'a> Batch<'a> {
             notices: Vec::new(),
             left: Taken::new(&journal.queue),
             conflicting: Taken::new(&journal.queue),
-            must_wait: false,
+            has_conflicts_only: false,
         }
     }
 
@@ -147,7 +147,7 @@ impl<'a> Batch<'a> {
             self.hand_over(&mut plan, &leased, stored.moment_us);
             let is_stored: HashSet<usize> = stored.steps.into_iter().collect();
             self.settle(plan, &read, &is_stored, stored.moment_us);
-            if std::mem::take(&mut self.must_wait) {
+            if std::mem::take(&mut self.has_conflicts_only) {
                 sleep(CONFLICT_PAUSE * round).await;
                 self.conflicting.put_back();
             }
@@ -259,7 +259,7 @@ impl<'a> Batch<'a> {
             self.answers[index] = Some(earlier_answer(claim, earlier));
             return;
         }
-        // A copy of a claim of this round waits for the next one, which sees what that claim has leased.
+        // A copy of a claim of this round is left to the next one, which sees what that claim has leased.
         if !plan.claims.insert(claim.id) {
             return;
         }
@@ -292,7 +292,7 @@ impl<'a> Batch<'a> {
         if self.conflicting.as_slice().is_empty() {
             self.answers[index] = Some(JobAnswer::Claimed(Vec::new()));
         } else {
-            self.must_wait = true;
+            self.has_conflicts_only = true;
         }
     }
 

@@ -1,15 +1,25 @@
-//! Heartbeats of workers, which are collected and recorded together.
+//! Heartbeats of workers, which are collected and recorded together in `job_beats`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
+use tokio_postgres::types::Type;
 
-use super::working::Beat;
 use crate::services::jobs::decide::is_new_beat;
+use crate::store::{Error, Pools};
 
 /// Most workers that are remembered. With more, all are recorded anew.
 const WORKERS_MAX: usize = 20_000;
+
+/// A heartbeat of a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beat {
+    /// The worker.
+    pub worker: String,
+    /// The job that it says it works on.
+    pub job: Option<i64>,
+}
 
 /// The heartbeats that this process has received. Clones share them.
 #[derive(Debug, Clone)]
@@ -19,12 +29,12 @@ pub struct Beats(Arc<Mutex<Book>>);
 struct Book {
     began: Instant,
     recorded: HashMap<String, (i64, Option<i64>)>,
-    waiting: HashMap<String, Option<i64>>,
+    unrecorded: HashMap<String, Option<i64>>,
 }
 
 impl Default for Beats {
     fn default() -> Self {
-        let book = Book { began: Instant::now(), recorded: HashMap::new(), waiting: HashMap::new() };
+        let book = Book { began: Instant::now(), recorded: HashMap::new(), unrecorded: HashMap::new() };
         Self(Arc::new(Mutex::new(book)))
     }
 }
@@ -42,19 +52,39 @@ impl Beats {
             book.recorded.clear();
         }
         book.recorded.insert(worker.to_owned(), (now_us, job));
-        book.waiting.insert(worker.to_owned(), job);
+        book.unrecorded.insert(worker.to_owned(), job);
     }
 
-    /// Takes the heartbeats that wait to be recorded.
+    /// Takes the heartbeats that are not recorded yet.
     #[must_use]
     pub fn take(&self) -> Vec<Beat> {
-        let waiting = std::mem::take(&mut self.lock().waiting);
-        waiting.into_iter().map(|(worker, job)| Beat { worker, job }).collect()
+        let unrecorded = std::mem::take(&mut self.lock().unrecorded);
+        unrecorded.into_iter().map(|(worker, job)| Beat { worker, job }).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Book> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Records heartbeats of workers that have registered or were created, one per worker: a made-up id leaves nothing.
+/// The commit does not wait for the disk: a lost one only makes a worker look quiet for some seconds.
+pub async fn record_beats(pools: &Pools, beats: &[Beat]) -> Result<(), Error> {
+    let workers: Vec<&str> = beats.iter().map(|beat| beat.worker.as_str()).collect();
+    let jobs: Vec<Option<i64>> = beats.iter().map(|beat| beat.job).collect();
+    let client = pools.write.get().await?;
+    client
+        .execute_typed(
+            "-- record_job_beats
+             INSERT INTO job_beats AS b (worker, seen_at, job)
+             SELECT w.worker, clock_timestamp(), w.job
+             FROM set_config('synchronous_commit', 'off', true), unnest($1::text[], $2::bigint[]) AS w (worker, job)
+             WHERE EXISTS (SELECT FROM job_worker_log l WHERE l.worker = w.worker) ORDER BY 1
+             ON CONFLICT (worker) DO UPDATE SET seen_at = excluded.seen_at, job = excluded.job",
+            &[(&workers, Type::TEXT_ARRAY), (&jobs, Type::INT8_ARRAY)],
+        )
+        .await?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,17 +1,17 @@
-//! Jobs that are leased to waiting workers in the commit that stores them: a worker that waits gets a new job after one
-//! commit instead of two.
+//! Jobs that are leased to long polls in the commit that stores them: a worker gets a new job after one commit instead of
+//! two.
 
 use std::collections::BTreeMap;
 
 use chrono::DateTime;
 
+use super::long_polls::Reservation;
 use super::queue::Queue;
 use super::statement::PlannedLease;
-use super::waiters::Reservation;
 use crate::services::jobs::command::{Claim, JobCommand, Submission};
 use crate::services::jobs::event::{ClaimedJob, JobFacts, Lease};
 
-/// A submission of the batch, and the worker that is to get its job.
+/// A submission of the batch, and the long poll that is to get its job.
 #[derive(Debug)]
 pub(super) struct HandOver {
     /// Index of the submission among the commands of the batch.
@@ -20,7 +20,7 @@ pub(super) struct HandOver {
 }
 
 impl HandOver {
-    /// Reserves waiting workers for the submissions among these commands that can be claimed as soon as they are stored.
+    /// Reserves long polls for the submissions among these commands that can be claimed as soon as they are stored.
     /// Types of which only so many jobs may run are claimed as ever: a claim takes a slot.
     pub(super) fn reserve(
         queue: &Queue,
@@ -39,13 +39,13 @@ impl HandOver {
             .filter(|(_, submission)| at_once(submission));
         submissions
             .filter_map(|(command, submission)| {
-                let reservation = queue.waiters().reserve(&submission.job_type)?;
+                let reservation = queue.long_polls().reserve(&submission.job_type)?;
                 Some(Self { command, reservation })
             })
             .collect()
     }
 
-    /// The claim of the worker.
+    /// The claim of the long poll.
     pub(super) fn claim(&self) -> &Claim {
         self.reservation.claim()
     }
@@ -55,7 +55,7 @@ impl HandOver {
         PlannedLease { place, claim: self.claim() }
     }
 
-    /// Gives the worker the job, which was stored and leased at these times, microseconds since 1970.
+    /// Gives the long poll the job, which was stored and leased at these times, microseconds since 1970.
     pub(super) fn complete(self, submission: &Submission, stored_us: i64, leased_us: i64) {
         let claim = self.claim();
         let job = ClaimedJob {

@@ -1,43 +1,50 @@
-//! Commits commands to the journals of jobs, workers, credentials, people and schedules, and wakes the workers that
-//! wait for their effects.
+//! Commits commands to the journals of jobs, workers, credentials, users and schedules, and wakes the long polls for
+//! which jobs became ready.
 
 mod batch;
 mod beats;
 mod credentials;
+mod cursors;
+mod dependencies;
 mod files;
 mod handover;
 mod import;
+mod leases;
+mod login;
+mod long_polls;
 mod numbers;
 mod queue;
+mod ready;
 mod rows;
 mod schedules;
 mod statement;
 mod taken;
+mod upkeep;
 mod users;
-mod waiters;
 mod webhooks;
 mod workers;
-mod working;
 
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-pub use beats::Beats;
+pub use beats::{Beat, Beats, record_beats};
 pub use credentials::{CredentialAnswer, CredentialJournal};
+pub use cursors::{move_cursor, read_cursor};
+pub use dependencies::unblocked_jobs;
 pub use files::{FileJournal, HeldLease, UncheckedSource, file_facts, held_lease, unchecked_sources};
 pub use import::{StoredImport, import_jobs, unfinished_workers};
+pub use leases::{expired_leases, lease_key};
+pub use login::{PendingLogin, begin_login, take_login};
+pub use long_polls::{LongPoll, LongPolls};
 pub use numbers::JobNumbers;
 pub use queue::{Queue, ReadyNotice};
+pub use ready::{LateJobs, fill_ready, late_jobs, ready_now, rotate_ready, types_with_ready_jobs};
 pub use schedules::{ScheduleAnswer, ScheduleJournal};
-pub use users::{UserAnswer, UserJournal, begin_login, forget_expired_sessions, take_login};
-pub use waiters::{Waiters, Waiting};
+pub use upkeep::{ensure_partitions, forget_slots};
+pub use users::{UserAnswer, UserJournal, forget_expired_sessions};
 pub use webhooks::{begin_webhooks, end_facts, ends, present_snapshot};
 pub use workers::{WorkerAnswer, WorkerJournal};
-pub use working::{
-    Beat, LateJobs, ensure_partitions, expired_leases, fill_ready, forget_slots, late_jobs, lease_key,
-    move_cursor, read_cursor, ready_now, record_beats, rotate_ready, types_with_ready_jobs, unblocked_jobs,
-};
 
 use super::command::JobCommand;
 use super::decide::{NotServed, Refusal, Settled};

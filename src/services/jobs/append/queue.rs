@@ -1,11 +1,11 @@
-//! What a process knows about ready jobs: the index, the waiting workers, and what hints say.
+//! What a process knows about ready jobs: the index, the long polls, and what hints say.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::waiters::Waiters;
+use super::long_polls::LongPolls;
 use crate::services::jobs::decide::ReadyIndex;
 
 /// Beginning of the topics that name ready jobs. Other rooms have topics of their own.
@@ -18,7 +18,7 @@ pub struct Queue(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     index: Mutex<ReadyIndex>,
-    waiters: Waiters,
+    long_polls: LongPolls,
     began: Instant,
 }
 
@@ -40,13 +40,13 @@ impl Queue {
     #[must_use]
     pub fn new(bonus_us: i64) -> Self {
         let index = Mutex::new(ReadyIndex::new(bonus_us));
-        Self(Arc::new(Inner { index, waiters: Waiters::default(), began: Instant::now() }))
+        Self(Arc::new(Inner { index, long_polls: LongPolls::default(), began: Instant::now() }))
     }
 
-    /// The waiting workers.
+    /// The claims that are held open until a job is ready.
     #[must_use]
-    pub fn waiters(&self) -> &Waiters {
-        &self.0.waiters
+    pub fn long_polls(&self) -> &LongPolls {
+        &self.0.long_polls
     }
 
     /// The index of ready jobs.
@@ -59,7 +59,7 @@ impl Queue {
         u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Jobs became ready, here or in another process: the search for them goes back, and workers are woken.
+    /// Jobs became ready, here or in another process: the search for them goes back, and long polls are woken.
     pub fn notice(&self, notices: &[ReadyNotice]) {
         let mut index = self.index();
         for notice in notices {
@@ -67,14 +67,14 @@ impl Queue {
         }
         drop(index);
         for notice in notices {
-            self.0.waiters.wake(&notice.job_type, notice.jobs);
+            self.0.long_polls.wake(&notice.job_type, notice.jobs);
         }
     }
 
     /// Jobs may have become ready without notice.
     pub fn forget(&self) {
         self.index().forget();
-        self.0.waiters.wake_all(self.0.waiters.types());
+        self.0.long_polls.wake_all(self.0.long_polls.types());
     }
 
     /// Acts on the topics of another process.

@@ -1,22 +1,15 @@
 //! Commits commands to `job_user_log`, the journal of people who log in, with their sessions in the same
-//! transaction; and keeps what belongs to a browser on its way to the provider.
+//! transaction.
 
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use crate::base::Secret;
-use crate::services::jobs::command::{NewSession, PendingLogin, UserCommand};
+use crate::services::jobs::command::{NewSession, UserCommand};
 use crate::store::append::{Client, Journal};
 use crate::store::{Error, Pools};
 
 /// Sessions of one person; a further one ends the oldest.
 const SESSIONS_MAX: i32 = 32;
-
-/// Browsers on their way to the provider at the same time: a login begins without a credential.
-const LOGINS_MAX: i32 = 10_000;
-
-/// Time for a login, seconds.
-const LOGIN_S: i32 = 600;
 
 /// The answer to a command about a person, given after the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,54 +123,6 @@ async fn open(transaction: &tokio_postgres::Transaction<'_>, new: &NewSession) -
         )
         .await?;
     Ok(())
-}
-
-/// Keeps what belongs to a browser until it returns. Returns whether there was room for it.
-pub async fn begin_login(pools: &Pools, login: &PendingLogin) -> Result<bool, Error> {
-    let client = pools.write.get().await?;
-    let kept = client
-        .execute_typed(
-            "-- begin_job_login
-             INSERT INTO job_logins (state_sha256, browser_sha256, nonce, verifier, return_to, expires_at)
-             SELECT $1, $2, $3, $4, $5, clock_timestamp() + make_interval(secs => $6)
-             WHERE (SELECT count(*) FROM (SELECT FROM job_logins LIMIT $7) l) < $7",
-            &[
-                (&login.state_sha256.as_slice(), Type::BYTEA),
-                (&login.browser_sha256.as_slice(), Type::BYTEA),
-                (&login.nonce.expose(), Type::TEXT),
-                (&login.verifier.expose(), Type::TEXT),
-                (&login.return_to, Type::TEXT),
-                (&f64::from(LOGIN_S), Type::FLOAT8),
-                (&LOGINS_MAX, Type::INT4),
-            ],
-        )
-        .await?;
-    Ok(kept == 1)
-}
-
-/// Takes what was kept for a browser that returns with this state and cookie: once, whatever comes of it. `None`
-/// if nothing was, or the time for the login is over.
-pub async fn take_login(
-    pools: &Pools,
-    state_sha256: [u8; 32],
-    browser_sha256: [u8; 32],
-) -> Result<Option<PendingLogin>, Error> {
-    let client = pools.write.get().await?;
-    let rows = client
-        .query_typed(
-            "-- take_job_login
-             WITH taken AS (DELETE FROM job_logins WHERE state_sha256 = $1 AND browser_sha256 = $2 RETURNING *)
-             SELECT nonce, verifier, return_to FROM taken WHERE expires_at > clock_timestamp()",
-            &[(&state_sha256.as_slice(), Type::BYTEA), (&browser_sha256.as_slice(), Type::BYTEA)],
-        )
-        .await?;
-    Ok(rows.first().map(|row| PendingLogin {
-        state_sha256,
-        browser_sha256,
-        nonce: Secret::new(row.get::<_, String>(0)),
-        verifier: Secret::new(row.get::<_, String>(1)),
-        return_to: row.get(2),
-    }))
 }
 
 /// Removes sessions and logins that have expired. They are refused before; this only makes room.

@@ -1,11 +1,11 @@
-//! Commands for the journals of jobs, workers, credentials, people and schedules.
+//! Commands for the journals of jobs, workers, credentials, users and schedules.
 
-mod people;
+mod users;
 
 use serde_json::Value;
 use uuid::Uuid;
 
-pub use people::{NewSession, PendingLogin, UserCommand};
+pub use users::{NewSession, UserCommand};
 
 use super::event::{FileKind, Status, WorkerEvent};
 

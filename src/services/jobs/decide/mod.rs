@@ -20,10 +20,11 @@ mod claims;
 mod grant;
 mod import;
 mod lease_token;
+mod limits;
 mod login;
 mod object_key;
 mod ready_index;
-mod recurrence;
+mod schedule;
 mod snapshot;
 mod stream_cursor;
 mod submission;
@@ -40,15 +41,20 @@ pub use claims::{NotServed, SlotOffer, leased, may_claim};
 pub use grant::{Grant, GrantedMethod, MultipartGrant, SealError, seal, unseal};
 pub use import::{ImportedState, imported_state};
 pub use lease_token::{LeaseKey, LeaseTokenError, lease_token, read_lease_token};
+pub use limits::{
+    DETAIL_BYTES_MAX, ERROR_BYTES_MAX, NAME_BYTES_MAX, PRIORITIES, PRIORITY_DEFAULT, PRIORITY_FIRST,
+    PRIORITY_LAST, PROGRESS_BYTES_MAX, TOKEN_DAYS_MAX, WORKER_METADATA_BYTES_MAX, cut,
+};
 pub use login::{Admission, GroupRules, admit, local_path, user_label};
 pub use object_key::{OUTPUT_NAME, ObjectKey};
-pub use ready_index::{Candidate, PRIORITIES, ReadyIndex, Search};
-pub use recurrence::{RecurrenceError, SCHEDULES_MAX, UTC, check_cron, due_times, time_zone};
+pub use ready_index::{Candidate, ReadyIndex, Search};
+pub use schedule::{RecurrenceError, SCHEDULES_MAX, UTC, check_cron, due_times, time_zone};
 pub use snapshot::{Window, window};
 pub use stream_cursor::{NotACursor, StreamCursor};
 pub use submission::{
-    ATTEMPTS_MAX, DEPENDS_ON_MAX, SubmissionError, SubmissionFields, TEXT_BYTES_MAX, TYPE_BYTES_MAX, WEBHOOK,
-    check_detail, check_not_reserved, check_submission, check_text, scheduled_key, unique_key,
+    CheckedNumbers, DEPENDS_ON_MAX, SubmissionError, SubmissionFields, TEXT_BYTES_MAX, TYPE_BYTES_MAX,
+    WEBHOOK, check_detail, check_not_reserved, check_priority, check_submission, check_text, scheduled_key,
+    unique_key,
 };
 pub use transition::{Decision, Refusal, Settled, decide, repeated};
 pub use webhook::{Answer, Receiver, WebhookTask, body_of, signature, webhook_type};

@@ -4,6 +4,9 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use super::limits::{PRIORITY_FIRST, PRIORITY_LAST};
+use crate::base::JOB_ATTEMPTS_MAX;
+
 /// Reserved for webhooks, with all names below it, as types of jobs and as ids of workers.
 pub const WEBHOOK: &str = "quipu.webhook";
 
@@ -12,9 +15,6 @@ const SCHEDULE: &str = "quipu.schedule";
 
 /// Longest type, bytes.
 pub const TYPE_BYTES_MAX: usize = 64;
-
-/// Most attempts.
-pub const ATTEMPTS_MAX: i32 = 100;
 
 /// Most jobs that one job may depend on.
 pub const DEPENDS_ON_MAX: usize = 64;
@@ -81,11 +81,30 @@ fn error(field: &'static str, problem: impl Into<String>) -> SubmissionError {
     SubmissionError { field, problem: problem.into() }
 }
 
+/// The numbers of a submission, which are in their limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckedNumbers {
+    /// Priority.
+    pub priority: i16,
+    /// Attempts.
+    pub attempts_max: i32,
+}
+
+/// Checks a priority.
+///
+/// # Errors
+/// That there is no such priority.
+pub fn check_priority(priority: i64) -> Result<i16, SubmissionError> {
+    let small = i16::try_from(priority).ok().filter(|small| (PRIORITY_FIRST..=PRIORITY_LAST).contains(small));
+    let problem = || format!("must be between {PRIORITY_FIRST} and {PRIORITY_LAST}");
+    small.ok_or_else(|| error("priority", problem()))
+}
+
 /// Checks the fields of a submission.
 ///
 /// # Errors
 /// The first field that is out of its limits.
-pub fn check_submission(fields: &SubmissionFields<'_>) -> Result<(), SubmissionError> {
+pub fn check_submission(fields: &SubmissionFields<'_>) -> Result<CheckedNumbers, SubmissionError> {
     check_text("type", fields.job_type, TYPE_BYTES_MAX)?;
     check_not_reserved("type", fields.job_type)?;
     for (field, text, most) in [
@@ -100,12 +119,11 @@ pub fn check_submission(fields: &SubmissionFields<'_>) -> Result<(), SubmissionE
     if fields.source_size.is_some_and(|size| size < 0) {
         return Err(error("source_size", "must not be negative"));
     }
-    if !(1..=5).contains(&fields.priority) {
-        return Err(error("priority", "must be between 1 and 5"));
-    }
-    if !(1..=i64::from(ATTEMPTS_MAX)).contains(&fields.attempts_max) {
-        return Err(error("max_attempts", format!("must be between 1 and {ATTEMPTS_MAX}")));
-    }
+    let priority = check_priority(fields.priority)?;
+    let attempts_max = i32::try_from(fields.attempts_max).ok();
+    let attempts_max = attempts_max.filter(|attempts| (1..=JOB_ATTEMPTS_MAX).contains(attempts));
+    let problem = || format!("must be between 1 and {JOB_ATTEMPTS_MAX}");
+    let attempts_max = attempts_max.ok_or_else(|| error("max_attempts", problem()))?;
     for (field, value, most) in
         [("tags", fields.tags, TAGS_BYTES_MAX), ("metadata", fields.metadata, METADATA_BYTES_MAX)]
     {
@@ -116,7 +134,7 @@ pub fn check_submission(fields: &SubmissionFields<'_>) -> Result<(), SubmissionE
     if fields.depends_on.len() > DEPENDS_ON_MAX {
         return Err(error("depends_on", format!("at most {DEPENDS_ON_MAX} jobs")));
     }
-    Ok(())
+    Ok(CheckedNumbers { priority, attempts_max })
 }
 
 /// Checks a text: not empty, at most `most` bytes, without NUL, which PostgreSQL cannot store.
@@ -282,13 +300,14 @@ mod tests {
 
     #[test]
     fn each_field_has_its_limits() {
-        assert_eq!(check_submission(&FIELDS), Ok(()));
+        let checked = CheckedNumbers { priority: 3, attempts_max: 3 };
+        assert_eq!(check_submission(&FIELDS), Ok(checked));
         assert_eq!(field_of(SubmissionFields { job_type: "", ..FIELDS }), "type");
         for reserved in ["quipu.webhook", "quipu.webhook.billing"] {
             assert_eq!(field_of(SubmissionFields { job_type: reserved, ..FIELDS }), "type");
         }
         let near = SubmissionFields { job_type: "quipu.webhooks", ..FIELDS };
-        assert_eq!(check_submission(&near), Ok(()));
+        assert_eq!(check_submission(&near), Ok(checked));
         let long = "x".repeat(257);
         assert_eq!(field_of(SubmissionFields { job_type: &long, ..FIELDS }), "type");
         assert_eq!(field_of(SubmissionFields { source_hash: Some(&long), ..FIELDS }), "source_hash");
@@ -298,7 +317,7 @@ mod tests {
         assert_eq!(field_of(SubmissionFields { attempts_max: 101, ..FIELDS }), "max_attempts");
         let large = json!("x".repeat(5_000));
         assert_eq!(field_of(SubmissionFields { tags: Some(&large), ..FIELDS }), "tags");
-        assert_eq!(check_submission(&SubmissionFields { metadata: Some(&large), ..FIELDS }), Ok(()));
+        assert_eq!(check_submission(&SubmissionFields { metadata: Some(&large), ..FIELDS }), Ok(checked));
         assert_eq!(field_of(SubmissionFields { depends_on: &[1; 65], ..FIELDS }), "depends_on");
     }
 

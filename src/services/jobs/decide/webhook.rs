@@ -15,13 +15,11 @@ use sha2::Sha256;
 use url::Url;
 use uuid::Uuid;
 
+use super::limits::PRIORITY_DEFAULT;
 use super::submission::{WEBHOOK, is_reserved, unique_key};
 use crate::base::WebhookKeys;
 use crate::services::jobs::command::Submission;
 use crate::services::jobs::event::{EndFacts, JobEnd, Status};
-
-/// Priority of webhooks.
-const PRIORITY: i16 = 3;
 
 /// The type of the webhooks for the receiver with this name. Each receiver has a queue of its own, so that one that
 /// does not answer delays no other.
@@ -64,7 +62,7 @@ impl Receiver {
         Submission {
             number: 0,
             job_type,
-            priority: PRIORITY,
+            priority: PRIORITY_DEFAULT,
             run_at_us: None,
             attempts_max: self.attempts_max,
             unique_key,

@@ -16,7 +16,7 @@ use super::JobsState;
 use super::refusal::Refused;
 use super::values::{VALUES_MAX, has_too_many};
 use crate::http::{RequestContext, is_of_another_site};
-use crate::services::jobs::decide::{Actor, LeaseKey, Scope, check_not_reserved, check_text};
+use crate::services::jobs::decide::{Actor, LeaseKey, NAME_BYTES_MAX, Scope, check_not_reserved, check_text};
 use crate::services::jobs::{append, read};
 
 /// SHA-256 of a token or secret, as the journal stores it.
@@ -78,7 +78,7 @@ impl Client {
 
     /// Requires that the client may act as this worker.
     pub(super) fn require_worker(&self, worker: &str) -> Result<(), Refused> {
-        check_text("worker_id", worker, super::limits::NAME_BYTES_MAX)?;
+        check_text("worker_id", worker, NAME_BYTES_MAX)?;
         check_not_reserved("worker_id", worker)?;
         if self.actor.may_be(worker) {
             return Ok(());

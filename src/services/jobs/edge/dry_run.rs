@@ -3,9 +3,9 @@
 use serde::de::DeserializeOwned;
 
 use super::access::{Client, parse};
-use super::admin::{TokenBody, TokenFields, WorkerBody};
+use super::credentials::{TokenBody, TokenFields, WorkerBody};
 use super::files::{MultipartBody, UploadBody, result_with};
-use super::manage::{ManageBody, checked};
+use super::manage::ManageBody;
 use super::many::{ManyBody, chosen};
 use super::refusal::Refused;
 use super::schedules::ScheduleBody;
@@ -16,7 +16,9 @@ use crate::config::Jobs;
 use crate::services::jobs::command::{
     Change, Claim, Fence, JobChange, Recurrence, Submission, WorkerProfile,
 };
-use crate::services::jobs::decide::{Actor, Decision, LeaseKey, MultipartGrant, ObjectKey, decide, unseal};
+use crate::services::jobs::decide::{
+    Actor, Decision, LeaseKey, MultipartGrant, ObjectKey, check_priority, decide, unseal,
+};
 use crate::services::jobs::event::{JobState, Status};
 
 /// What an accepted body asks for.
@@ -118,7 +120,7 @@ fn complete(body: WorkBody, fence: Fence) -> Result<Change, Refused> {
 fn many(body: &ManyBody) -> Result<Asked, Refused> {
     chosen(&body.status, Status::ALL)?;
     body.most()?;
-    checked(body.priority)?;
+    body.priority.map(check_priority).transpose()?;
     Ok(Asked::Other)
 }
 

@@ -7,12 +7,11 @@ use serde_json::{Value, json};
 
 use super::JobsState;
 use super::access::{Body, Client};
-use super::limits::cut;
+use super::jobs::number;
 use super::refusal::Refused;
-use super::submit::number;
 use crate::http::Failure;
 use crate::services::jobs::command::Change;
-use crate::services::jobs::decide::Scope;
+use crate::services::jobs::decide::{Scope, check_priority, cut};
 
 /// The body of these requests. Each uses some of the members.
 #[derive(Debug, Deserialize)]
@@ -25,28 +24,67 @@ pub(super) struct ManageBody {
 
 impl ManageBody {
     pub(super) fn retry(&self) -> Result<Change, Refused> {
-        let (priority, why) = (checked(self.priority)?, self.why.as_deref().map(cut));
-        Ok(Change::Retry { resets_failures: self.reset_attempts, priority, why })
+        retrying(self.reset_attempts, self.priority, self.why.as_deref())
     }
 
     pub(super) fn cancel(&self) -> Change {
-        Change::Cancel { why: self.why.as_deref().map(cut) }
+        cancelling(self.why.as_deref())
     }
 
     pub(super) fn reprioritize(&self) -> Result<Change, Refused> {
-        let missing = || Refused::field("priority", "must be between 1 and 5");
-        let (priority, why) = (checked(self.priority)?.ok_or_else(missing)?, self.why.as_deref().map(cut));
-        Ok(Change::Reprioritize { priority, why })
+        reprioritizing(self.priority, self.why.as_deref())
     }
 }
 
-/// A priority; `None` for none.
-pub(super) fn checked(priority: Option<i64>) -> Result<Option<i16>, Refused> {
-    let in_range = |priority: i64| {
-        let small = i16::try_from(priority).ok().filter(|priority| (1..=5).contains(priority));
-        small.ok_or_else(|| Refused::field("priority", "must be between 1 and 5"))
+/// A retry; without a priority the job keeps its own.
+pub(super) fn retrying(
+    resets_failures: bool,
+    priority: Option<i64>,
+    why: Option<&str>,
+) -> Result<Change, Refused> {
+    let priority = priority.map(check_priority).transpose()?;
+    Ok(Change::Retry { resets_failures, priority, why: why.map(cut) })
+}
+
+/// A cancellation.
+pub(super) fn cancelling(why: Option<&str>) -> Change {
+    Change::Cancel { why: why.map(cut) }
+}
+
+/// Another priority, which has to be named.
+pub(super) fn reprioritizing(priority: Option<i64>, why: Option<&str>) -> Result<Change, Refused> {
+    // 0 is refused as any other number that is no priority.
+    Ok(Change::Reprioritize { priority: check_priority(priority.unwrap_or(0))?, why: why.map(cut) })
+}
+
+impl JobsState {
+    /// Does to the job of this number, which is a text, what a manager asks for. Returns the number.
+    pub(super) async fn manage_job(
+        &self,
+        client: &Client,
+        id: &str,
+        change: Result<Change, Refused>,
+    ) -> Result<i64, Refused> {
+        client.require(Scope::Manage)?;
+        let job = number(id)?;
+        self.change(client, job, change?).await?;
+        Ok(job)
+    }
+}
+
+/// The same as an answer with this status.
+async fn managed(
+    state: JobsState,
+    client: Client,
+    id: String,
+    change: Result<Change, Refused>,
+    word: &'static str,
+) -> Result<Json<Value>, Failure> {
+    let answer = async {
+        state.manage_job(&client, &id, change).await?;
+        Ok(json!({ "status": word }))
     };
-    priority.map(in_range).transpose()
+    state.json(answer).await
 }
 
 pub(super) async fn retry(
@@ -55,12 +93,7 @@ pub(super) async fn retry(
     Path(id): Path<String>,
     Body(body): Body<ManageBody>,
 ) -> Result<Json<Value>, Failure> {
-    let answer = async {
-        client.require(Scope::Manage)?;
-        state.change(&client, number(&id)?, body.retry()?).await?;
-        Ok(json!({ "status": "retrying" }))
-    };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    managed(state, client, id, body.retry(), "retrying").await
 }
 
 pub(super) async fn cancel(
@@ -69,12 +102,7 @@ pub(super) async fn cancel(
     Path(id): Path<String>,
     Body(body): Body<ManageBody>,
 ) -> Result<Json<Value>, Failure> {
-    let answer = async {
-        client.require(Scope::Manage)?;
-        state.change(&client, number(&id)?, body.cancel()).await?;
-        Ok(json!({ "status": "cancelled" }))
-    };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    managed(state, client, id, Ok(body.cancel()), "cancelled").await
 }
 
 pub(super) async fn priority(
@@ -83,10 +111,5 @@ pub(super) async fn priority(
     Path(id): Path<String>,
     Body(body): Body<ManageBody>,
 ) -> Result<Json<Value>, Failure> {
-    let answer = async {
-        client.require(Scope::Manage)?;
-        state.change(&client, number(&id)?, body.reprioritize()?).await?;
-        Ok(json!({ "status": "updated" }))
-    };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    managed(state, client, id, body.reprioritize(), "updated").await
 }

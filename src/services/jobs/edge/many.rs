@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::JobsState;
 use super::access::{Body, Client};
-use super::limits::{CHANGED_MAX, CHANGES_AT_ONCE, cut};
-use super::manage::checked;
+use super::limits::{CHANGED_MAX, CHANGES_AT_ONCE};
+use super::manage::{cancelling, retrying};
 use super::refusal::Refused;
 use crate::http::Failure;
 use crate::services::jobs::command::{Change, JobChange};
@@ -86,14 +86,10 @@ pub(super) async fn retry_all(
     Body(body): Body<ManyBody>,
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
-        let change = Change::Retry {
-            resets_failures: body.reset_attempts,
-            priority: checked(body.priority)?,
-            why: body.why.as_deref().map(cut),
-        };
+        let change = retrying(body.reset_attempts, body.priority, body.why.as_deref())?;
         change_all(&state, &client, &body, Status::RETRIABLE, change).await
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn cancel_all(
@@ -102,10 +98,10 @@ pub(super) async fn cancel_all(
     Body(body): Body<ManyBody>,
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
-        let change = Change::Cancel { why: body.why.as_deref().map(cut) };
+        let change = cancelling(body.why.as_deref());
         change_all(&state, &client, &body, Status::CANCELLABLE, change).await
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 async fn change_all(

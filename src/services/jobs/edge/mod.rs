@@ -1,21 +1,23 @@
 //! The HTTP interface of jobs: the requests of BlobForge under both of its spellings, and what it lacked.
 
 mod access;
-mod admin;
+mod audit;
+mod credentials;
 pub mod dry_run;
-mod events;
 mod files;
+mod jobs;
 mod limits;
 mod login;
 mod manage;
 mod many;
 mod pages;
-mod people;
 mod refusal;
 mod schedules;
 mod shapes;
+mod stats;
+mod stream;
 mod submit;
-mod totals;
+mod users;
 mod v1;
 mod values;
 mod work;
@@ -100,7 +102,7 @@ pub struct JobsParts {
     pub metrics: JobMetrics,
     /// Effective settings.
     pub settings: Jobs,
-    /// Time until a response must begin, seconds: a claim waits less.
+    /// Time until a response must begin, seconds: a long poll ends before.
     pub request_timeout_s: u32,
 }
 
@@ -163,19 +165,19 @@ pub fn routes(state: JobsState) -> Routes {
     use Access::{Admin, Anyone, Proof, Token};
     let upload = Duration::from_secs(state.parts().settings.files.upload_timeout_s.get().into());
     Routes::new()
-        .get("/health", Anyone, totals::health)
-        .get("/api/health", Anyone, totals::health)
+        .get("/health", Anyone, stats::health)
+        .get("/api/health", Anyone, stats::health)
         .get("/login", Anyone, login::login)
         .get("/auth/login", Anyone, login::login)
         .get("/auth/callback", Anyone, login::callback)
         .post("/logout", Anyone, login::logout)
         .post("/auth/logout", Anyone, login::logout)
-        .get("/api/auth/info", Anyone, totals::auth_info)
-        .get("/api/stats", Token, totals::stats)
+        .get("/api/auth/info", Anyone, stats::auth_info)
+        .get("/api/stats", Token, stats::stats)
         .post("/api/jobs", Token, submit::submit)
-        .get("/api/jobs", Token, submit::list)
-        .get("/api/jobs/{id}", Token, submit::job)
-        .get("/api/jobs/{id}/history", Token, submit::history)
+        .get("/api/jobs", Token, jobs::list)
+        .get("/api/jobs/{id}", Token, jobs::job)
+        .get("/api/jobs/{id}/history", Token, jobs::history)
         .post("/api/jobs/claim", Token, work::claim)
         .post("/api/jobs/cancel-all", Token, many::cancel_all)
         .post("/api/jobs/retry-all", Token, many::retry_all)
@@ -209,22 +211,22 @@ pub fn routes(state: JobsState) -> Routes {
         .get("/api/schedules", Token, schedules::list)
         .post("/api/schedules", Token, schedules::set)
         .delete("/api/schedules/{name}", Token, schedules::remove)
-        .get("/api/tokens", Admin, admin::tokens)
-        .post("/api/tokens", Admin, admin::create_token)
-        .delete("/api/tokens/{id}", Admin, admin::delete_token)
-        .get("/api/admin/tokens", Admin, admin::tokens)
-        .post("/api/admin/tokens", Admin, admin::create_token)
-        .delete("/api/admin/tokens/{id}", Admin, admin::delete_token)
-        .post("/api/admin/workers", Admin, admin::create_worker)
-        .post("/api/admin/workers/{id}/regenerate", Admin, admin::regenerate_secret)
-        .post("/api/admin/workers/{id}/enable", Admin, admin::enable_worker)
-        .post("/api/admin/workers/{id}/disable", Admin, admin::disable_worker)
-        .get("/api/users", Admin, people::users)
-        .get("/api/admin/users", Admin, people::users)
-        .get("/api/admin/sessions", Admin, people::sessions)
-        .delete("/api/admin/sessions/{id}", Admin, people::revoke_session)
-        .get("/api/admin/audit", Admin, people::audit)
-        .get("/events", Token, events::events)
+        .get("/api/tokens", Admin, credentials::tokens)
+        .post("/api/tokens", Admin, credentials::create_token)
+        .delete("/api/tokens/{id}", Admin, credentials::delete_token)
+        .get("/api/admin/tokens", Admin, credentials::tokens)
+        .post("/api/admin/tokens", Admin, credentials::create_token)
+        .delete("/api/admin/tokens/{id}", Admin, credentials::delete_token)
+        .post("/api/admin/workers", Admin, credentials::create_worker)
+        .post("/api/admin/workers/{id}/regenerate", Admin, credentials::regenerate_secret)
+        .post("/api/admin/workers/{id}/enable", Admin, workers::enable)
+        .post("/api/admin/workers/{id}/disable", Admin, workers::disable)
+        .get("/api/users", Admin, users::users)
+        .get("/api/admin/users", Admin, users::users)
+        .get("/api/admin/sessions", Admin, users::sessions)
+        .delete("/api/admin/sessions/{id}", Admin, users::revoke_session)
+        .get("/api/admin/audit", Admin, audit::audit)
+        .get("/events", Token, stream::events)
         .merge(v1::routes())
         .merge(pages::routes(upload))
         .with_state(state)

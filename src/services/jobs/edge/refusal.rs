@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::Json;
 use axum::http::StatusCode;
 
 use super::JobsState;
@@ -162,5 +163,21 @@ impl JobsState {
         let refused = refused.into();
         self.parts().metrics.refused(refused.reason());
         refused.failure()
+    }
+
+    /// What a handler answers, or the failure by which it is refused.
+    pub(super) async fn answer<T>(
+        &self,
+        answer: impl Future<Output = Result<T, Refused>>,
+    ) -> Result<T, Failure> {
+        answer.await.map_err(|refused| self.refuse(refused))
+    }
+
+    /// The same, as JSON.
+    pub(super) async fn json<T>(
+        &self,
+        answer: impl Future<Output = Result<T, Refused>>,
+    ) -> Result<Json<T>, Failure> {
+        self.answer(answer).await.map(Json)
     }
 }

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::JobsState;
 use super::access::{Body, Client};
-use super::limits::NAME_BYTES_MAX;
 use super::refusal::Refused;
 use super::shapes::{Members, member, raw};
 use crate::config::Jobs;
@@ -16,7 +15,8 @@ use crate::http::Failure;
 use crate::services::jobs::append::ScheduleAnswer;
 use crate::services::jobs::command::{Recurrence, ScheduleCommand};
 use crate::services::jobs::decide::{
-    SCHEDULES_MAX, Scope, SubmissionFields, UTC, check_cron, check_submission, check_text, time_zone,
+    NAME_BYTES_MAX, PRIORITY_DEFAULT, SCHEDULES_MAX, Scope, SubmissionFields, UTC, check_cron,
+    check_submission, check_text, time_zone,
 };
 use crate::services::jobs::read::{self, Schedule};
 
@@ -41,7 +41,7 @@ pub(super) async fn list(State(state): State<JobsState>, client: Client) -> Resu
         let schedules: Vec<Members> = schedules.iter().map(schedule_json).collect();
         Ok(Members::from([("schedules", member(&schedules))]))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 /// The body of a schedule.
@@ -73,19 +73,17 @@ impl ScheduleBody {
             source_hash: None,
             source_path: None,
             source_size: None,
-            priority: self.priority.unwrap_or(3),
+            priority: self.priority.unwrap_or(i64::from(PRIORITY_DEFAULT)),
             attempts_max: self.max_attempts.unwrap_or(i64::from(settings.attempts_max.get())),
             idempotency_key: None,
             tags: self.tags.as_ref(),
             metadata: self.metadata.as_ref(),
             depends_on: &[],
         };
-        check_submission(&fields)?;
-        let out_of_range = || Refused::field("priority", "is out of range");
-        let (priority, attempts) = (i16::try_from(fields.priority), i32::try_from(fields.attempts_max));
+        let numbers = check_submission(&fields)?;
         Ok(Recurrence {
-            priority: priority.map_err(|_| out_of_range())?,
-            attempts_max: attempts.map_err(|_| out_of_range())?,
+            priority: numbers.priority,
+            attempts_max: numbers.attempts_max,
             name: self.name,
             cron: self.cron,
             timezone: (zone != UTC).then(|| zone.to_owned()),
@@ -113,7 +111,7 @@ pub(super) async fn set(
             ScheduleAnswer::Changed | ScheduleAnswer::Unknown => Ok(json!({ "status": "set" })),
         }
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn remove(
@@ -129,5 +127,5 @@ pub(super) async fn remove(
             ScheduleAnswer::Changed | ScheduleAnswer::Full => Ok(json!({ "status": "removed" })),
         }
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }

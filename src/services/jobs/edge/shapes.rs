@@ -58,7 +58,7 @@ pub(super) struct JobJson<'a> {
     result: Option<&'a RawValue>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
-    /// Not to be claimed before; of a job that waits for its time, its next attempt or other jobs.
+    /// Not to be claimed before: it is delayed until then, backing off after a failure, or blocked by dependencies.
     #[serde(skip_serializing_if = "Option::is_none")]
     run_at: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]

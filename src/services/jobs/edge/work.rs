@@ -10,10 +10,10 @@ use tokio::time::{Instant, sleep_until};
 use super::JobsState;
 use super::access::{Body, Client};
 use super::files::{Base, result_with};
-use super::limits::WAIT_MARGIN_S;
+use super::jobs::number;
+use super::limits::LONG_POLL_MARGIN_S;
 use super::refusal::Refused;
 use super::shapes::{Members, at, claimed_json, member, worker_config};
-use super::submit::number;
 use super::work_body::{ClaimBody, WorkBody, completion, read_fence};
 use crate::http::Failure;
 use crate::services::jobs::append::JobAnswer;
@@ -21,7 +21,7 @@ use crate::services::jobs::command::{Change, Claim, Fence, JobChange, JobCommand
 use crate::services::jobs::decide::{NotServed, Settled};
 use crate::services::jobs::event::{ClaimedJob, Status};
 
-/// A waiting claim is tried again after this time even if nothing woke it.
+/// A long poll claims again after this time even if nothing woke it.
 const CLAIM_AGAIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn claim(
@@ -30,8 +30,7 @@ pub(super) async fn claim(
     base: Base,
     Body(body): Body<ClaimBody>,
 ) -> Result<Json<Members>, Failure> {
-    let answer = claim_jobs(&state, &client, &base, body).await;
-    answer.map(Json).map_err(|refused| state.refuse(refused))
+    state.json(claim_jobs(&state, &client, &base, body)).await
 }
 
 async fn claim_jobs(
@@ -43,9 +42,9 @@ async fn claim_jobs(
     let settings = &state.parts().settings;
     let (is_counted, wait_s) = (body.count.is_some(), body.wait_s.unwrap_or(0));
     let claim = body.checked(client, settings)?;
-    let longest = state.parts().request_timeout_s.saturating_sub(WAIT_MARGIN_S);
-    let wait = Duration::from_secs(wait_s.min(longest).into());
-    let (jobs, why) = wait_for_jobs(state, &claim, wait).await?;
+    let longest = state.parts().request_timeout_s.saturating_sub(LONG_POLL_MARGIN_S);
+    let within = Duration::from_secs(wait_s.min(longest).into());
+    let (jobs, why) = long_poll(state, &claim, within).await?;
     state.parts().beats.heard(&claim.worker, jobs.first().map(|job| job.facts.job));
     let mut answer = Members::from([("job", member(&Value::Null))]);
     if !jobs.is_empty() {
@@ -69,20 +68,20 @@ async fn claim_jobs(
     Ok(answer)
 }
 
-/// Claims until there is a job or the time is over.
-async fn wait_for_jobs(
+/// Claims until there is a job or the time is over: once if it is zero.
+async fn long_poll(
     state: &JobsState,
     claim: &Claim,
-    wait: Duration,
+    within: Duration,
 ) -> Result<(Vec<ClaimedJob>, Option<NotServed>), Refused> {
     let parts = state.parts();
-    let (deadline, drain) = (Instant::now() + wait, parts.lifecycle.drain_token());
+    let (deadline, drain) = (Instant::now() + within, parts.lifecycle.drain_token());
     // Begun before the first claim, so that a job that arrives in between is not missed.
-    let waiting = (!wait.is_zero()).then(|| parts.queue.waiters().wait(&claim.types));
-    let _counted = waiting.as_ref().map(|_| CountedWait::begin(state.clone()));
+    let poll = (!within.is_zero()).then(|| parts.queue.long_polls().begin(&claim.types));
+    let _counted = poll.as_ref().map(|_| CountedLongPoll::begin(state.clone()));
     loop {
-        if let Some(waiting) = &waiting {
-            waiting.begin_claim();
+        if let Some(poll) = &poll {
+            poll.begin_claim();
         }
         match parts.jobs.append(JobCommand::Claim(claim.clone())).await? {
             JobAnswer::Claimed(jobs) if !jobs.is_empty() => return Ok((counted(state, jobs), None)),
@@ -90,16 +89,16 @@ async fn wait_for_jobs(
             _ => {}
         }
         let now = Instant::now();
-        let Some(waiting) = waiting.as_ref().filter(|_| now < deadline && !drain.is_cancelled()) else {
+        let Some(poll) = poll.as_ref().filter(|_| now < deadline && !drain.is_cancelled()) else {
             return Ok((Vec::new(), None));
         };
-        waiting.open(claim);
+        poll.open(claim);
         tokio::select! {
-            () = waiting.woken() => {}
+            () = poll.woken() => {}
             () = sleep_until(deadline.min(now + CLAIM_AGAIN)) => {}
             () = drain.cancelled() => {}
         }
-        if let Some(job) = waiting.close().await {
+        if let Some(job) = poll.close().await {
             return Ok((counted(state, vec![job]), None));
         }
     }
@@ -108,25 +107,25 @@ async fn wait_for_jobs(
 /// The same jobs; the time that each has waited for its first worker is counted.
 fn counted(state: &JobsState, jobs: Vec<ClaimedJob>) -> Vec<ClaimedJob> {
     for job in jobs.iter().filter(|job| job.attempt == 1) {
-        let waited = at(job.leased_us) - job.facts.created_at;
-        state.parts().metrics.waited(waited.as_seconds_f64().max(0.0));
+        let queued = at(job.leased_us) - job.facts.created_at;
+        state.parts().metrics.first_leased(queued.as_seconds_f64().max(0.0));
     }
     jobs
 }
 
-/// A claim that waits, as the metrics count it.
-struct CountedWait(JobsState);
+/// A long poll, as the metrics count it.
+struct CountedLongPoll(JobsState);
 
-impl CountedWait {
+impl CountedLongPoll {
     fn begin(state: JobsState) -> Self {
-        state.parts().metrics.wait_began();
+        state.parts().metrics.long_poll_began();
         Self(state)
     }
 }
 
-impl Drop for CountedWait {
+impl Drop for CountedLongPoll {
     fn drop(&mut self) {
-        self.0.parts().metrics.wait_ended();
+        self.0.parts().metrics.long_poll_ended();
     }
 }
 
@@ -186,7 +185,7 @@ pub(super) async fn heartbeat(
             "config": worker_config(&state.parts().settings),
         }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn complete(
@@ -210,7 +209,7 @@ pub(super) async fn complete(
         state.change(&client, job, change).await?;
         Ok(json!({ "status": "completed" }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn fail(
@@ -231,7 +230,7 @@ pub(super) async fn fail(
         let settled = state.change(&client, job, change).await?;
         Ok(json!({ "status": "failed", "will_retry": settled.status != Status::Dead }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn release(
@@ -247,7 +246,7 @@ pub(super) async fn release(
         state.change(&client, job, body.release(fence)).await?;
         Ok(json!({ "status": "released" }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 /// The worker was heard of, and no longer works on the job.

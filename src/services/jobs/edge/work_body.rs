@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::access::Client;
-use super::limits::{
-    CLAIM_JOBS_MAX, CLAIM_TYPES_MAX, DETAIL_BYTES_MAX, LEASE_S_MAX, LEASE_S_MIN, PROGRESS_BYTES_MAX, cut,
-};
+use super::limits::{CLAIM_JOBS_MAX, CLAIM_TYPES_MAX};
 use super::refusal::Refused;
+use crate::base::{JOB_LEASE_S_MAX, JOB_LEASE_S_MIN};
 use crate::config::Jobs;
 use crate::services::jobs::command::{Change, Claim, Fence};
 use crate::services::jobs::decide::{
-    Actor, LeaseKey, Scope, TYPE_BYTES_MAX, check_detail, check_not_reserved, check_text, read_lease_token,
+    Actor, DETAIL_BYTES_MAX, LeaseKey, PROGRESS_BYTES_MAX, Scope, TYPE_BYTES_MAX, check_detail,
+    check_not_reserved, check_text, cut, read_lease_token,
 };
 
 /// The body of a claim.
@@ -27,7 +27,7 @@ pub(super) struct ClaimBody {
     job_types: Vec<String>,
     /// Most jobs; the answer has them under `jobs`.
     pub(super) count: Option<usize>,
-    /// Seconds to wait for a job.
+    /// Longest time of the long poll, seconds: the claim is held open until a job is ready.
     pub(super) wait_s: Option<u32>,
     /// Length of the lease.
     lease_s: Option<i64>,
@@ -72,11 +72,11 @@ impl ClaimBody {
 }
 
 fn lease_s(given: Option<i64>) -> Result<Option<i32>, Refused> {
-    match given {
-        None => Ok(None),
-        Some(seconds) if (LEASE_S_MIN..=LEASE_S_MAX).contains(&seconds) => Ok(i32::try_from(seconds).ok()),
-        Some(_) => Err(Refused::field("lease_s", format!("must be between {LEASE_S_MIN} and {LEASE_S_MAX}"))),
-    }
+    let Some(seconds) = given else { return Ok(None) };
+    let in_range = |seconds: &i32| (JOB_LEASE_S_MIN..=JOB_LEASE_S_MAX).contains(seconds);
+    let problem = || format!("must be between {JOB_LEASE_S_MIN} and {JOB_LEASE_S_MAX}");
+    let seconds = i32::try_from(seconds).ok().filter(in_range);
+    seconds.map(Some).ok_or_else(|| Refused::field("lease_s", problem()))
 }
 
 /// The body of an answer of a worker. Each request uses some of the members.

@@ -9,15 +9,16 @@ use serde_json::{Value, json};
 
 use super::JobsState;
 use super::access::{Body, Client};
-use super::limits::{
-    NAME_BYTES_MAX, PROGRESS_BYTES_MAX, REGISTRATIONS_PER_MINUTE, WORKER_METADATA_BYTES_MAX,
-};
+use super::limits::REGISTRATIONS_PER_MINUTE;
 use super::refusal::Refused;
 use super::shapes::{WorkerJson, some_or_null, worker_config};
 use crate::http::Failure;
 use crate::services::jobs::append::WorkerAnswer;
 use crate::services::jobs::command::{Change, Fence, WorkerCommand, WorkerProfile};
-use crate::services::jobs::decide::{Scope, TYPE_BYTES_MAX, WORKERS_MAX, check_detail, check_text};
+use crate::services::jobs::decide::{
+    NAME_BYTES_MAX, PROGRESS_BYTES_MAX, Scope, TYPE_BYTES_MAX, WORKER_METADATA_BYTES_MAX, WORKERS_MAX,
+    check_detail, check_text,
+};
 use crate::services::jobs::event::{WorkerEvent, WorkerState};
 use crate::services::jobs::read;
 
@@ -45,6 +46,22 @@ impl JobsState {
             WorkerAnswer::Refused(refusal) => Err(Refused::Worker(refusal)),
             WorkerAnswer::Contended => Err(Refused::Contended),
         }
+    }
+}
+
+impl JobsState {
+    /// Does to a worker what needs this scope. What the worker proved is checked anew from then on.
+    pub(super) async fn manage_worker(
+        &self,
+        client: &Client,
+        scope: Scope,
+        worker: &str,
+        event: WorkerEvent,
+    ) -> Result<(), Refused> {
+        client.require(scope)?;
+        self.worker_event(client, worker, event, None).await?;
+        self.forget_credentials();
+        Ok(())
     }
 }
 
@@ -95,7 +112,7 @@ pub(super) async fn register(
         state.parts().beats.heard(&id, None);
         Ok(json!({ "status": "registered", "config": worker_config(&state.parts().settings) }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 /// The body of a worker's heartbeat.
@@ -134,7 +151,7 @@ pub(super) async fn heartbeat(
         }
         Ok(json!({ "status": "ok", "config": worker_config(&state.parts().settings) }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn unregister(
@@ -147,7 +164,7 @@ pub(super) async fn unregister(
         state.worker_event(&client, &id, WorkerEvent::Unregistered, None).await?;
         Ok(json!({ "status": "unregistered" }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn list(State(state): State<JobsState>, client: Client) -> Result<Response, Failure> {
@@ -157,24 +174,22 @@ pub(super) async fn list(State(state): State<JobsState>, client: Client) -> Resu
         let workers: Vec<WorkerJson<'_>> = workers.iter().map(WorkerJson::of).collect();
         Ok(Json(some_or_null(workers)).into_response())
     };
-    answer.await.map_err(|refused: Refused| state.refuse(refused))
+    state.answer(answer).await
 }
 
 /// Something that people do to a worker.
 async fn managed(
     state: JobsState,
     client: Client,
-    id: String,
+    (scope, id): (Scope, String),
     event: WorkerEvent,
     word: &'static str,
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
-        client.require(Scope::Manage)?;
-        state.worker_event(&client, &id, event, None).await?;
-        state.forget_credentials();
+        state.manage_worker(&client, scope, &id, event).await?;
         Ok(json!({ "status": word }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn drain(
@@ -182,7 +197,7 @@ pub(super) async fn drain(
     client: Client,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Failure> {
-    managed(state, client, id, WorkerEvent::Draining, "draining").await
+    managed(state, client, (Scope::Manage, id), WorkerEvent::Draining, "draining").await
 }
 
 pub(super) async fn suspend(
@@ -190,7 +205,7 @@ pub(super) async fn suspend(
     client: Client,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Failure> {
-    managed(state, client, id, WorkerEvent::Suspended, "suspended").await
+    managed(state, client, (Scope::Manage, id), WorkerEvent::Suspended, "suspended").await
 }
 
 pub(super) async fn resume(
@@ -198,7 +213,7 @@ pub(super) async fn resume(
     client: Client,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Failure> {
-    managed(state, client, id, WorkerEvent::Resumed, "resumed").await
+    managed(state, client, (Scope::Manage, id), WorkerEvent::Resumed, "resumed").await
 }
 
 pub(super) async fn remove(
@@ -206,5 +221,21 @@ pub(super) async fn remove(
     client: Client,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Failure> {
-    managed(state, client, id, WorkerEvent::Removed, "removed").await
+    managed(state, client, (Scope::Manage, id), WorkerEvent::Removed, "removed").await
+}
+
+pub(super) async fn enable(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    managed(state, client, (Scope::Admin, id), WorkerEvent::Enabled, "enabled").await
+}
+
+pub(super) async fn disable(
+    State(state): State<JobsState>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    managed(state, client, (Scope::Admin, id), WorkerEvent::Disabled, "disabled").await
 }

@@ -18,7 +18,7 @@ use crate::store::{Error, Pools, Shards};
 /// The name of its cursor: the snapshot up to which the journals were read.
 const CURSOR: &str = "dependencies";
 
-/// Most jobs of one cycle: a million may wait for one job.
+/// Most jobs of one cycle: a million may depend on one job.
 const JOBS_MAX: i64 = 10_000;
 
 /// Changes that are on their way to the database at the same time: claims and completions come in between.
@@ -67,7 +67,7 @@ impl Service for Dependencies {
             .try_fold(false, |is_any, answer| ready(Ok(is_any || answer == JobAnswer::Contended)))
             .await?;
         if count >= JOBS_MAX || is_contended {
-            // Those that were unblocked are no longer waiting: the same read finds the others.
+            // Those that were unblocked are no longer blocked: the same read finds the others.
             return Ok(CycleOutcome::More);
         }
         let is_far = last.is_none_or(|last| window(&last, &snapshot).is_none_or(|window| window.is_wide));

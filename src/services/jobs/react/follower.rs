@@ -34,7 +34,7 @@ pub struct FollowerParts {
     pub queue: Queue,
     /// Writers of jobs.
     pub jobs: Shards<JobJournal>,
-    /// Heartbeats that wait to be recorded.
+    /// Heartbeats that are not recorded yet.
     pub beats: Beats,
 }
 
@@ -92,13 +92,13 @@ impl Follower {
         Ok(late.now_us)
     }
 
-    /// Wakes the workers for whose types there is a ready job: its time has come, or its hint was lost.
-    async fn wake_waiters(&self) -> Result<(), Error> {
-        let waited = self.parts.queue.waiters().types();
+    /// Wakes the long polls for whose types there is a ready job: its time has come, or its hint was lost.
+    async fn wake_long_polls(&self) -> Result<(), Error> {
+        let polled = self.parts.queue.long_polls().types();
         let mut searches = self.parts.queue.index().known();
-        searches.retain(|search| waited.contains(&search.job_type));
+        searches.retain(|search| polled.contains(&search.job_type));
         let types = types_with_ready_jobs(&self.parts.pools, &searches).await?;
-        self.parts.queue.waiters().wake_all(types);
+        self.parts.queue.long_polls().wake_all(types);
         Ok(())
     }
 
@@ -147,7 +147,7 @@ impl Service for Follower {
         if self.seen().rechecked_us.is_none_or(|at| now_us - at >= RECHECK_INTERVAL_US) {
             self.recheck(now_us).await?;
         }
-        self.wake_waiters().await?;
+        self.wake_long_polls().await?;
         Ok(CycleOutcome::Idle)
     }
 }

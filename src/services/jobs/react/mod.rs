@@ -1,7 +1,6 @@
 //! Background loops: each process follows what others commit, ends expired leases and sends webhooks; of
 //! dependencies, schedules, new webhooks, files in a bucket and upkeep, one process at a time.
 
-mod deliveries;
 mod dependencies;
 mod expiry;
 mod files;
@@ -10,9 +9,9 @@ mod loop_lease;
 mod newest;
 mod schedules;
 mod upkeep;
+mod webhook_deliveries;
 mod webhooks;
 
-pub use deliveries::{Deliveries, DeliveryParts};
 pub use dependencies::Dependencies;
 pub use expiry::Expiry;
 pub use files::{FileChecks, FileChecksError, FileChecksParts};
@@ -20,4 +19,5 @@ pub use follower::{Follower, FollowerParts};
 pub use newest::{Newest, SnapshotReader};
 pub use schedules::Schedules;
 pub use upkeep::{Upkeep, UpkeepParts};
+pub use webhook_deliveries::{Deliveries, DeliveryParts};
 pub use webhooks::{Webhooks, WebhooksParts};

@@ -26,7 +26,7 @@ const CURSOR: &str = "webhooks";
 /// Ends read at a time.
 const PAGE: i64 = 2_000;
 
-/// Submissions that wait for their commit at the same time.
+/// Submissions that are sent at the same time.
 const AT_ONCE: usize = 256;
 
 /// Least time between two cycles, however many hints arrive.

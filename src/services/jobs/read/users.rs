@@ -1,7 +1,6 @@
-//! People who log in, their sessions, and what people and programs did.
+//! People who log in, and their sessions.
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -58,23 +57,6 @@ pub struct UserView {
     pub sessions: i64,
 }
 
-/// Something that was done.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AuditEntry {
-    /// Place in the order of all journals.
-    pub position: i64,
-    /// When.
-    pub recorded_at: DateTime<Utc>,
-    /// Who.
-    pub actor: String,
-    /// What: `job_cancelled`, `token_created`, …
-    pub action: String,
-    /// To which job, worker, token, schedule or person.
-    pub subject: String,
-    /// Anything else.
-    pub detail: Value,
-}
-
 /// The session whose cookie has this SHA-256; `None` if it does not exist or has ended.
 pub async fn session(pool: &PgPool, sha256: &[u8]) -> Result<Option<SessionRecord>, Error> {
     Ok(sqlx::query_as!(
@@ -124,21 +106,6 @@ pub async fn users(pool: &PgPool) -> Result<Vec<UserView>, Error> {
                                ORDER BY x.position LIMIT 1) f
            ORDER BY p.issuer, p.subject LIMIT $1"#,
         LISTED_MAX
-    )
-    .fetch_all(pool)
-    .await?)
-}
-
-/// The newest entries of the audit below a position, newest first.
-pub async fn audit(pool: &PgPool, before: Option<i64>, limit: i64) -> Result<Vec<AuditEntry>, Error> {
-    Ok(sqlx::query_as!(
-        AuditEntry,
-        r#"-- job_audit
-           SELECT position AS "position!", recorded_at AS "recorded_at!", actor AS "actor!", action AS "action!", subject AS "subject!",
-                  detail AS "detail!"
-           FROM job_audit WHERE position < $1 ORDER BY position DESC LIMIT $2"#,
-        before.unwrap_or(i64::MAX),
-        limit
     )
     .fetch_all(pool)
     .await?)

@@ -100,18 +100,6 @@ pub async fn worker_counts(pool: &PgPool) -> Result<WorkerCounts, Error> {
     .await?)
 }
 
-/// Type, status and permission of one worker; `None` if it is not known.
-pub async fn worker(pool: &PgPool, id: &str) -> Result<Option<(String, String, bool)>, Error> {
-    let row = sqlx::query!(
-        r#"-- job_worker
-           SELECT type, status, is_enabled FROM job_worker_log WHERE worker = $1 ORDER BY step DESC LIMIT 1"#,
-        id
-    )
-    .fetch_optional(pool)
-    .await?;
-    Ok(row.map(|row| (row.r#type, row.status, row.is_enabled)))
-}
-
 /// Workers whose status contradicts what was heard of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RestlessWorkers {

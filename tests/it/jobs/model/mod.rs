@@ -9,7 +9,7 @@
 //! The model has no clock: expiry is possible in every state, as if the time of a lease were always over. It leaves
 //! out priorities, limits of types and progress, and does not cover dependencies, times before which a job is not
 //! claimed, and the registration, draining and suspension of workers: `decide::lives`, `decide::worker` and
-//! `jobs::waiting` do. One recorded renewal of each
+//! `jobs::dependencies` do. One recorded renewal of each
 //! lease stands for all, and the number of leases and retries is bounded: `make test` visits 40,337 states of one job
 //! and 37,476 of two, `make soak` those of one job with three leases, too. `jobs::chaos` runs the same with the real
 //! service.

@@ -12,8 +12,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-/// Number of priorities.
-pub const PRIORITIES: usize = 5;
+use super::limits::PRIORITIES;
 
 /// Most types that had jobs, and most types beside those of one batch that never had any. Of each kind those are
 /// forgotten that were asked for longest ago: types that a client makes up cost the others nothing.

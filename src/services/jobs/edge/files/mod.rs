@@ -18,9 +18,9 @@ use uuid::Uuid;
 
 use super::JobsState;
 use super::access::{Body, Client};
+use super::jobs::number;
 use super::refusal::Refused;
 use super::shapes::{Members, member};
-use super::submit::number;
 use crate::http::Failure;
 use crate::net::objects::Objects;
 use crate::services::jobs::append;
@@ -289,7 +289,7 @@ pub(super) async fn upload_url(
             None => state.announce(&base, &upload).await,
         }
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 /// The same for an output of a job, by its name.
@@ -311,7 +311,7 @@ pub(super) async fn output_url(
         let upload = state.upload_of(&client, &body, key, Some(lease.claim))?;
         state.announce(&base, &upload).await
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn download_url(
@@ -349,5 +349,5 @@ pub(super) async fn download_url(
         let url = state.download_link(&base, &key, &client.actor.label()).await?;
         Ok(json!({ "url": url }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }

@@ -181,7 +181,7 @@ pub(in super::super) async fn parts(
         }
         Ok(json!({ "parts": parts }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 fn upload_id(upload: &MultipartGrant) -> Result<Uuid, Refused> {
@@ -219,7 +219,7 @@ pub(in super::super) async fn complete(
         }
         Ok(json!({ "status": "completed", "key": upload.key, "size": upload.size }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 async fn complete_in_bucket(
@@ -331,5 +331,5 @@ pub(in super::super) async fn abort(
         }
         Ok(json!({ "status": "aborted" }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }

@@ -80,7 +80,7 @@ pub(in super::super) async fn get(
         ];
         Ok((headers, Body::from_stream(object.bytes)).into_response())
     };
-    answer.await.map_err(|refused: Refused| state.refuse(refused))
+    state.answer(answer).await
 }
 
 pub(in super::super) async fn put(
@@ -94,7 +94,7 @@ pub(in super::super) async fn put(
         let grant = state.granted(&key, &query, GrantedMethod::Put).await?;
         receive(&state, &grant, request).await
     };
-    answer.await.map_err(|refused: Refused| state.refuse(refused))
+    state.answer(answer).await
 }
 
 async fn receive(state: &JobsState, grant: &Grant, request: Request) -> Result<Response, Refused> {

@@ -7,14 +7,16 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::failures::{failures, last_error};
-use super::parts::{NAME_SHOWN, TEXT_SHOWN, foreign, json_text, meaning, status, when};
+use super::parts::{
+    NAME_SHOWN, TEXT_SHOWN, foreign, json_text, meaning, priority_field, status, when, why_field,
+};
 use super::refused::refused_page;
 use super::visitor::Visitor;
 use crate::http::page::{bytes, span};
-use crate::services::jobs::decide::Scope;
+use crate::services::jobs::decide::{PRIORITY_FIRST, PRIORITY_LAST, Scope};
 use crate::services::jobs::edge::JobsState;
+use crate::services::jobs::edge::jobs::number;
 use crate::services::jobs::edge::refusal::Refused;
-use crate::services::jobs::edge::submit::number;
 use crate::services::jobs::event::{Kind, Status};
 use crate::services::jobs::read::{self, HistoryEntry, JobView};
 
@@ -126,7 +128,7 @@ impl Job {
             self.history.first().filter(|first| first.step == 0).map(|first| first.actor.as_str());
         html! {
             dl.facts {
-                div { dt { "priority" } dd { (view.priority) @if view.priority == 1 { " (first)" } @else if view.priority == 5 { " (last)" } } }
+                div { dt { "priority" } dd { (view.priority) @if view.priority == PRIORITY_FIRST { " (first)" } @else if view.priority == PRIORITY_LAST { " (last)" } } }
                 div { dt { "attempts" } dd { (view.attempts()) " of " (view.attempts_max) } }
                 div {
                     dt { "submitted" }
@@ -172,24 +174,17 @@ impl Job {
                     @if can_retry {
                         form action=(path("retry")) method="post" {
                             label.check { input type="checkbox" name="reset_attempts" value="1" checked[self.view.is(&[Status::Dead])]; " forget its failures" }
-                            (why())
+                            (why_field())
                             button type="submit" { "Retry now" }
                         }
                     }
                     @if is_open {
                         form action=(path("priority")) method="post" {
-                            label {
-                                span { "priority" }
-                                select name="priority" {
-                                    @for (priority, text) in [(1, "1 (first)"), (2, "2"), (3, "3"), (4, "4"), (5, "5 (last)")] {
-                                        option value=(priority) selected[self.view.priority == priority] { (text) }
-                                    }
-                                }
-                            }
+                            (priority_field(self.view.priority))
                             button type="submit" { "Change" }
                         }
                         form action=(path("cancel")) method="post" {
-                            (why())
+                            (why_field())
                             button.danger type="submit" { "Cancel the job" }
                         }
                     }
@@ -232,9 +227,4 @@ impl Job {
             }
         }
     }
-}
-
-/// The field for a reason, which the history keeps.
-fn why() -> Markup {
-    html! { label { span { "reason" } input type="text" name="why" maxlength="4000" placeholder="optional" autocomplete="off"; } }
 }

@@ -6,16 +6,17 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::actions::priority_of;
-use super::parts::{NAME_SHOWN, foreign};
+use super::manage::priority_of;
+use super::parts::{NAME_SHOWN, foreign, why_field};
 use super::queue::address;
 use super::refused::refused_page;
 use super::visitor::Visitor;
 use crate::http::page::grouped;
 use crate::services::jobs::command::Change;
-use crate::services::jobs::decide::Scope;
+use crate::services::jobs::decide::{PRIORITY_FIRST, PRIORITY_LAST, Scope};
 use crate::services::jobs::edge::JobsState;
-use crate::services::jobs::edge::limits::{CHANGED_MAX, cut};
+use crate::services::jobs::edge::limits::CHANGED_MAX;
+use crate::services::jobs::edge::manage::{cancelling, retrying};
 use crate::services::jobs::edge::many::{Changed, Choice, Found, PREVIEWED, chosen};
 use crate::services::jobs::edge::refusal::Refused;
 use crate::services::jobs::edge::submit::given;
@@ -82,15 +83,11 @@ impl ManyForm {
     }
 
     fn change(&self, action: Action) -> Result<Change, Refused> {
-        let why = given(self.why.trim()).map(cut);
-        Ok(match action {
-            Action::Cancel => Change::Cancel { why },
-            Action::Retry => Change::Retry {
-                resets_failures: !self.reset_attempts.is_empty(),
-                priority: priority_of(&self.priority)?,
-                why,
-            },
-        })
+        let why = given(self.why.trim());
+        match action {
+            Action::Cancel => Ok(cancelling(why)),
+            Action::Retry => retrying(!self.reset_attempts.is_empty(), priority_of(&self.priority)?, why),
+        }
     }
 }
 
@@ -222,11 +219,11 @@ fn fields(form: &ManyForm, action: Action) -> Markup {
                         span { "priority" }
                         select name="priority" {
                             option value="" { "as it is" }
-                            @for priority in 1..=5 { option value=(priority) { (priority) } }
+                            @for priority in PRIORITY_FIRST..=PRIORITY_LAST { option value=(priority) { (priority) } }
                         }
                     }
                 }
-                label { span { "reason" } input type="text" name="why" maxlength="4000" placeholder="optional" autocomplete="off"; }
+                (why_field())
                 @if action == Action::Cancel { button.danger type="submit" { "Cancel them" } } @else { button type="submit" { "Retry them" } }
             }
         }

@@ -2,16 +2,16 @@
 //! without JavaScript; the script keeps them up to date. Forms send to `/actions/…`, which answers with a
 //! redirect.
 
-mod account;
-mod actions;
 mod audit;
+mod credentials;
 mod failures;
 mod job;
+mod logout;
+mod manage;
 mod many;
 mod parts;
 mod queue;
 mod refused;
-mod tokens;
 mod upload;
 mod visitor;
 mod workers;
@@ -46,27 +46,27 @@ pub(super) fn routes(upload: Duration) -> Routes<JobsState> {
         .get("/jobs/retry-all", Token, many::preview_retry)
         .get("/jobs/cancel-all", Token, many::preview_cancel)
         .get("/workers", Token, workers::page)
-        .get("/admin/tokens", Admin, tokens::page)
+        .get("/admin/tokens", Admin, credentials::page)
         .get("/admin/audit", Admin, audit::page)
-        .get("/logged-out", Anyone, account::logged_out)
+        .get("/logged-out", Anyone, logout::logged_out)
         .post("/actions/jobs", Token, upload::submit)
         .within("/actions/jobs", upload)
         .post("/actions/jobs/retry-all", Token, many::retry)
         .post("/actions/jobs/cancel-all", Token, many::cancel)
-        .post("/actions/jobs/{id}/retry", Token, actions::retry)
-        .post("/actions/jobs/{id}/cancel", Token, actions::cancel)
-        .post("/actions/jobs/{id}/priority", Token, actions::priority)
+        .post("/actions/jobs/{id}/retry", Token, manage::retry)
+        .post("/actions/jobs/{id}/cancel", Token, manage::cancel)
+        .post("/actions/jobs/{id}/priority", Token, manage::priority)
         .post("/actions/workers", Admin, workers::create)
-        .post("/actions/workers/{id}/drain", Token, actions::drain)
-        .post("/actions/workers/{id}/suspend", Token, actions::suspend)
-        .post("/actions/workers/{id}/resume", Token, actions::resume)
-        .post("/actions/workers/{id}/remove", Token, actions::remove)
+        .post("/actions/workers/{id}/drain", Token, workers::drain)
+        .post("/actions/workers/{id}/suspend", Token, workers::suspend)
+        .post("/actions/workers/{id}/resume", Token, workers::resume)
+        .post("/actions/workers/{id}/remove", Token, workers::remove)
         .post("/actions/workers/{id}/enable", Admin, workers::enable)
         .post("/actions/workers/{id}/disable", Admin, workers::disable)
         .post("/actions/workers/{id}/regenerate", Admin, workers::regenerate)
-        .post("/actions/tokens", Admin, tokens::create)
-        .post("/actions/tokens/{id}/revoke", Admin, tokens::revoke)
-        .post("/actions/logout", Anyone, account::logout)
+        .post("/actions/tokens", Admin, credentials::create)
+        .post("/actions/tokens/{id}/revoke", Admin, credentials::revoke)
+        .post("/actions/logout", Anyone, logout::logout)
         .get("/jobs.css", Anyone, async || asset("text/css; charset=utf-8", include_str!("jobs.css")))
         .get("/jobs.js", Anyone, async || asset("text/javascript; charset=utf-8", include_str!("jobs.js")))
         .merge(assets())

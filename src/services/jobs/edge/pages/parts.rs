@@ -7,6 +7,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use crate::http::page::{age, span};
+use crate::services::jobs::decide::{ERROR_BYTES_MAX, PRIORITY_FIRST, PRIORITY_LAST};
 use crate::services::jobs::event::Status;
 
 /// Characters of a name, a path or a first line that a list shows.
@@ -17,6 +18,30 @@ pub(super) const TEXT_SHOWN: usize = 4_000;
 
 /// Characters of a JSON value. The API has all of it.
 const JSON_SHOWN: usize = 20_000;
+
+/// The field for a reason, which the history keeps.
+pub(super) fn why_field() -> Markup {
+    html! { label { span { "reason" } input type="text" name="why" maxlength=(ERROR_BYTES_MAX) placeholder="optional" autocomplete="off"; } }
+}
+
+/// The field for a priority.
+pub(super) fn priority_field(chosen: i16) -> Markup {
+    let place = |priority| match priority {
+        PRIORITY_FIRST => " (first)",
+        PRIORITY_LAST => " (last)",
+        _ => "",
+    };
+    html! {
+        label {
+            span { "priority" }
+            select name="priority" {
+                @for priority in PRIORITY_FIRST..=PRIORITY_LAST {
+                    option value=(priority) selected[priority == chosen] { (priority) (place(priority)) }
+                }
+            }
+        }
+    }
+}
 
 /// A stranger's text: in its own direction, at most `most` characters, with every character written out that
 /// cannot be seen or changes the direction of what follows.

@@ -16,7 +16,7 @@ use super::refused::refused_page;
 use super::upload::{self, form_file_bytes_max};
 use super::visitor::Visitor;
 use crate::http::page::{grouped, span};
-use crate::services::jobs::decide::Scope;
+use crate::services::jobs::decide::{Scope, TYPE_BYTES_MAX};
 use crate::services::jobs::edge::JobsState;
 use crate::services::jobs::edge::limits::{OFFSET_MAX, PAGE_DEFAULT};
 use crate::services::jobs::edge::refusal::Refused;
@@ -288,7 +288,7 @@ impl Queue<'_> {
                 }
                 label {
                     span { "type" }
-                    input type="text" name="type" list="types" placeholder="any" maxlength="64" autocomplete="off"
+                    input type="text" name="type" list="types" placeholder="any" maxlength=(TYPE_BYTES_MAX) autocomplete="off"
                         value=[self.filter.job_type];
                 }
                 datalist #types { @for job_type in self.type_names() { option value=(job_type) {} } }

@@ -13,16 +13,17 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::actions::priority_of;
+use super::manage::priority_of;
+use super::parts::priority_field;
 use super::refused::refused_page;
 use super::visitor::Visitor;
 use crate::http::page::bytes;
 use crate::services::jobs::append::Submitted;
-use crate::services::jobs::decide::Scope;
+use crate::services::jobs::decide::{PRIORITY_DEFAULT, Scope, TYPE_BYTES_MAX};
 use crate::services::jobs::edge::JobsState;
 use crate::services::jobs::edge::access::Client;
 use crate::services::jobs::edge::refusal::Refused;
-use crate::services::jobs::edge::submit::{PRIORITY_DEFAULT, SubmitBody, given};
+use crate::services::jobs::edge::submit::{SubmitBody, given};
 
 /// Most fields before the file.
 const FIELDS_MAX: usize = 8;
@@ -51,17 +52,10 @@ pub(super) fn form(most: u64, types: &[&str]) -> Markup {
             form action="/actions/jobs" method="post" enctype="multipart/form-data" {
                 label {
                     span { "type" }
-                    input type="text" name="type" list="upload-types" maxlength="64" required autocomplete="off";
+                    input type="text" name="type" list="upload-types" maxlength=(TYPE_BYTES_MAX) required autocomplete="off";
                 }
                 datalist #upload-types { @for job_type in types { option value=(job_type) {} } }
-                label {
-                    span { "priority" }
-                    select name="priority" {
-                        @for (priority, text) in [(1, "1 (first)"), (2, "2"), (3, "3"), (4, "4"), (5, "5 (last)")] {
-                            option value=(priority) selected[priority == PRIORITY_DEFAULT] { (text) }
-                        }
-                    }
-                }
+                (priority_field(PRIORITY_DEFAULT))
                 label { span { "tags" } input type="text" name="tags" maxlength="2000" placeholder="a, b" autocomplete="off"; }
                 // The last one: the others are checked before it is stored.
                 label { span { "file" } input type="file" name="file" required data-bytes-max=(most); }
@@ -113,7 +107,7 @@ impl Fields {
             source_hash: source_hash.to_owned(),
             source_path: path.to_owned(),
             source_size: i64::try_from(size).unwrap_or(i64::MAX),
-            priority: priority_of(&self.priority)?.map(i64::from),
+            priority: priority_of(&self.priority)?,
             tags: (!tags.is_empty()).then_some(Value::Array(tags)),
             ..SubmitBody::default()
         })

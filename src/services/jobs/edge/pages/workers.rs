@@ -13,7 +13,7 @@ use super::parts::{NAME_SHOWN, foreign, status, when};
 use super::refused::refused_page;
 use super::visitor::{Administrator, Visitor};
 use crate::http::page::grouped;
-use crate::services::jobs::decide::Scope;
+use crate::services::jobs::decide::{NAME_BYTES_MAX, Scope, TYPE_BYTES_MAX};
 use crate::services::jobs::edge::JobsState;
 use crate::services::jobs::event::{WorkerEvent, WorkerStatus};
 use crate::services::jobs::read::{self, WorkerView};
@@ -93,15 +93,50 @@ pub(super) async fn regenerate(
     }
 }
 
-/// Enables or disables a worker, and leads back to the list.
-async fn switched(state: JobsState, visitor: Visitor, id: String, event: WorkerEvent) -> Response {
-    match state.worker_event(&visitor.client, &id, event, None).await {
-        Ok(_) => {
-            state.forget_credentials();
-            Redirect::to(PATH).into_response()
-        }
+/// Does something to a worker that needs this scope, and leads back to the list.
+async fn managed(
+    state: JobsState,
+    visitor: Visitor,
+    scope: Scope,
+    id: String,
+    event: WorkerEvent,
+) -> Response {
+    match state.manage_worker(&visitor.client, scope, &id, event).await {
+        Ok(()) => Redirect::to(PATH).into_response(),
         Err(refused) => refused_page(&state, &visitor.context, refused),
     }
+}
+
+pub(super) async fn drain(
+    visitor: Visitor,
+    State(state): State<JobsState>,
+    Path(id): Path<String>,
+) -> Response {
+    managed(state, visitor, Scope::Manage, id, WorkerEvent::Draining).await
+}
+
+pub(super) async fn suspend(
+    visitor: Visitor,
+    State(state): State<JobsState>,
+    Path(id): Path<String>,
+) -> Response {
+    managed(state, visitor, Scope::Manage, id, WorkerEvent::Suspended).await
+}
+
+pub(super) async fn resume(
+    visitor: Visitor,
+    State(state): State<JobsState>,
+    Path(id): Path<String>,
+) -> Response {
+    managed(state, visitor, Scope::Manage, id, WorkerEvent::Resumed).await
+}
+
+pub(super) async fn remove(
+    visitor: Visitor,
+    State(state): State<JobsState>,
+    Path(id): Path<String>,
+) -> Response {
+    managed(state, visitor, Scope::Manage, id, WorkerEvent::Removed).await
 }
 
 pub(super) async fn enable(
@@ -109,7 +144,7 @@ pub(super) async fn enable(
     State(state): State<JobsState>,
     Path(id): Path<String>,
 ) -> Response {
-    switched(state, visitor, id, WorkerEvent::Enabled).await
+    managed(state, visitor, Scope::Admin, id, WorkerEvent::Enabled).await
 }
 
 pub(super) async fn disable(
@@ -117,7 +152,7 @@ pub(super) async fn disable(
     State(state): State<JobsState>,
     Path(id): Path<String>,
 ) -> Response {
-    switched(state, visitor, id, WorkerEvent::Disabled).await
+    managed(state, visitor, Scope::Admin, id, WorkerEvent::Disabled).await
 }
 
 /// The page, with these of `all` workers.
@@ -163,9 +198,9 @@ fn form() -> Markup {
         section.actions.new-worker aria-labelledby="new-title" {
             h2 #new-title { "New worker" small { "with a secret of its own, by which it acts as itself alone" } }
             form action="/actions/workers" method="post" {
-                label { span { "id" } input type="text" name="id" maxlength="256" required autocomplete="off"; }
-                label { span { "type" } input type="text" name="type" maxlength="64" required autocomplete="off"; }
-                label { span { "name" } input type="text" name="name" maxlength="256" placeholder="optional" autocomplete="off"; }
+                label { span { "id" } input type="text" name="id" maxlength=(NAME_BYTES_MAX) required autocomplete="off"; }
+                label { span { "type" } input type="text" name="type" maxlength=(TYPE_BYTES_MAX) required autocomplete="off"; }
+                label { span { "name" } input type="text" name="name" maxlength=(NAME_BYTES_MAX) placeholder="optional" autocomplete="off"; }
                 button type="submit" { "Create" }
             }
         }

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -12,12 +13,10 @@ use crate::services::jobs::decide::{Scope, TEXT_BYTES_MAX, TYPE_BYTES_MAX, check
 use crate::services::jobs::edge::JobsState;
 use crate::services::jobs::edge::access::{Body, Client};
 use crate::services::jobs::edge::files::{self, Base, UploadBody};
-use crate::services::jobs::edge::manage::{self, ManageBody};
+use crate::services::jobs::edge::jobs::{self as by_number, HistoryQuery};
 use crate::services::jobs::edge::refusal::Refused;
 use crate::services::jobs::edge::shapes::{HistoryJson, Members, member};
-use crate::services::jobs::edge::submit::{self, HistoryQuery, SubmitBody, given};
-use crate::services::jobs::edge::work;
-use crate::services::jobs::edge::work_body::WorkBody;
+use crate::services::jobs::edge::submit::{self, SubmitBody, given};
 use crate::services::jobs::read;
 
 /// The query that says which job of a source is meant.
@@ -27,7 +26,7 @@ pub(super) struct TypeQuery {
 }
 
 /// How a request names a job: by a hash in the path and a type in the query.
-type Named = (Path<String>, Query<TypeQuery>);
+pub(super) type Named = (Path<String>, Query<TypeQuery>);
 
 impl JobsState {
     /// The number of the job that is meant. `scope` is what the request needs: a client without it does not learn
@@ -61,6 +60,30 @@ impl JobsState {
     async fn path_of(&self, client: &Client, scope: Scope, named: &Named) -> Result<Path<String>, Failure> {
         let job = self.job_of(client, scope, named).await;
         job.map(|job| Path(job.to_string())).map_err(|refused| self.refuse(refused))
+    }
+}
+
+/// The handler of a route that names a job by its source: what `by_number` does to the job that is meant. `scope` is
+/// what that requires.
+pub(super) fn of_source<B, T, F>(
+    scope: Scope,
+    by_number: impl Fn(State<JobsState>, Client, Path<String>, Body<B>) -> F + Clone + Send + Sync + 'static,
+) -> impl Fn(State<JobsState>, Client, Named, Body<B>) -> BoxFuture<'static, Result<T, Failure>>
++ Clone
++ Send
++ Sync
++ 'static
+where
+    B: Send + 'static,
+    T: Send + 'static,
+    F: Future<Output = Result<T, Failure>> + Send + 'static,
+{
+    move |State(state), client, named, body| {
+        let by_number = by_number.clone();
+        Box::pin(async move {
+            let path = state.path_of(&client, scope, &named).await?;
+            by_number(State(state), client, path, body).await
+        })
     }
 }
 
@@ -98,47 +121,7 @@ pub(super) async fn job(
     named: Named,
 ) -> Result<Response, Failure> {
     let path = state.path_of(&client, Scope::Read, &named).await?;
-    submit::job(State(state), client, path).await
-}
-
-pub(super) async fn heartbeat(
-    State(state): State<JobsState>,
-    client: Client,
-    named: Named,
-    body: Body<WorkBody>,
-) -> Result<Json<Value>, Failure> {
-    let path = state.path_of(&client, Scope::Work, &named).await?;
-    work::heartbeat(State(state), client, path, body).await
-}
-
-pub(super) async fn complete(
-    State(state): State<JobsState>,
-    client: Client,
-    named: Named,
-    body: Body<WorkBody>,
-) -> Result<Json<Value>, Failure> {
-    let path = state.path_of(&client, Scope::Work, &named).await?;
-    work::complete(State(state), client, path, body).await
-}
-
-pub(super) async fn fail(
-    State(state): State<JobsState>,
-    client: Client,
-    named: Named,
-    body: Body<WorkBody>,
-) -> Result<Json<Value>, Failure> {
-    let path = state.path_of(&client, Scope::Work, &named).await?;
-    work::fail(State(state), client, path, body).await
-}
-
-pub(super) async fn release(
-    State(state): State<JobsState>,
-    client: Client,
-    named: Named,
-    body: Body<WorkBody>,
-) -> Result<Json<Value>, Failure> {
-    let path = state.path_of(&client, Scope::Work, &named).await?;
-    work::release(State(state), client, path, body).await
+    by_number::job(State(state), client, path).await
 }
 
 pub(super) async fn upload_url(
@@ -150,36 +133,6 @@ pub(super) async fn upload_url(
 ) -> Result<Json<Value>, Failure> {
     let path = state.path_of(&client, Scope::Work, &named).await?;
     files::output_url(State(state), client, base, path, body).await
-}
-
-pub(super) async fn retry(
-    State(state): State<JobsState>,
-    client: Client,
-    named: Named,
-    body: Body<ManageBody>,
-) -> Result<Json<Value>, Failure> {
-    let path = state.path_of(&client, Scope::Manage, &named).await?;
-    manage::retry(State(state), client, path, body).await
-}
-
-pub(super) async fn cancel(
-    State(state): State<JobsState>,
-    client: Client,
-    named: Named,
-    body: Body<ManageBody>,
-) -> Result<Json<Value>, Failure> {
-    let path = state.path_of(&client, Scope::Manage, &named).await?;
-    manage::cancel(State(state), client, path, body).await
-}
-
-pub(super) async fn priority(
-    State(state): State<JobsState>,
-    client: Client,
-    named: Named,
-    body: Body<ManageBody>,
-) -> Result<Json<Value>, Failure> {
-    let path = state.path_of(&client, Scope::Manage, &named).await?;
-    manage::priority(State(state), client, path, body).await
 }
 
 /// The attempts that failed, as the history has them.
@@ -196,5 +149,5 @@ pub(super) async fn failures(
         let failures: Vec<HistoryJson<'_>> = failed.map(HistoryJson::of).collect();
         Ok(Members::from([("job_id", member(&job)), ("failures", member(&failures))]))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }

@@ -2,8 +2,6 @@
 
 use uuid::Uuid;
 
-use crate::base::Secret;
-
 /// One command for the journal of people who log in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserCommand {
@@ -46,19 +44,4 @@ pub struct NewSession {
     pub is_admin: bool,
     /// Seconds until it expires.
     pub lifetime_s: i32,
-}
-
-/// A browser on its way to the provider. Secrets are stored as they are for ten minutes, since they come back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PendingLogin {
-    /// SHA-256 of the state.
-    pub state_sha256: [u8; 32],
-    /// SHA-256 of the cookie of the browser.
-    pub browser_sha256: [u8; 32],
-    /// Comes back in the ID token.
-    pub nonce: Secret,
-    /// Code verifier.
-    pub verifier: Secret,
-    /// Path to which the browser goes after the login.
-    pub return_to: String,
 }

@@ -104,7 +104,7 @@ impl Deliveries {
         let this = Arc::new(self);
         let types = [webhook_type(&this.receiver.name)];
         // Begun before the first claim, so that a webhook that arrives in between is not missed.
-        let waiting = this.parts.queue.waiters().wait(&types);
+        let poll = this.parts.queue.long_polls().begin(&types);
         let mut aside = SetAside::new("jobs_webhooks", PAUSES.0, PAUSES.1, 1);
         let mut at_work = JoinSet::new();
         while !drain.is_cancelled() {
@@ -125,7 +125,7 @@ impl Deliveries {
             let is_free = at_work.len() < AT_ONCE;
             tokio::select! {
                 () = drain.cancelled() => {}
-                () = waiting.woken(), if is_free && failed.is_none() => {}
+                () = poll.woken(), if is_free && failed.is_none() => {}
                 () = sleep(failed.unwrap_or(LOOK)), if is_free => {}
                 Some(_) = at_work.join_next(), if failed.is_none() => {}
             }

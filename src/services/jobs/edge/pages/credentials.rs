@@ -10,9 +10,9 @@ use serde::Deserialize;
 use super::parts::{NAME_SHOWN, foreign, visible, when};
 use super::refused::refused_page;
 use super::visitor::{Administrator, Visitor};
-use crate::services::jobs::decide::Scope;
+use crate::services::jobs::decide::{NAME_BYTES_MAX, Scope, TOKEN_DAYS_MAX};
 use crate::services::jobs::edge::JobsState;
-use crate::services::jobs::edge::admin::TokenFields;
+use crate::services::jobs::edge::credentials::TokenFields;
 use crate::services::jobs::edge::refusal::Refused;
 use crate::services::jobs::read::{self, StoredToken};
 
@@ -166,7 +166,7 @@ fn form() -> Markup {
         section.actions aria-labelledby="new-title" {
             h2 #new-title { "New token" }
             form action="/actions/tokens" method="post" {
-                label { span { "name" } input type="text" name="name" maxlength="256" required autocomplete="off"; }
+                label { span { "name" } input type="text" name="name" maxlength=(NAME_BYTES_MAX) required autocomplete="off"; }
                 fieldset {
                     legend { "may" }
                     @for (scope, meaning) in scopes {
@@ -174,7 +174,7 @@ fn form() -> Markup {
                     }
                     label.check { input type="checkbox" name="is_admin" value="1"; " " b { "administrator" } " " span.aside { "everything, tokens as well" } }
                 }
-                label { span { "expires after" } input type="number" name="expires_in" min="1" max="36500" placeholder="never"; span.aside { "days" } }
+                label { span { "expires after" } input type="number" name="expires_in" min="1" max=(TOKEN_DAYS_MAX) placeholder="never"; span.aside { "days" } }
                 button type="submit" { "Create" }
             }
         }

@@ -9,14 +9,13 @@ use serde_json::{Value, json};
 
 use super::JobsState;
 use super::access::{Body, Client, draw, draw_token, hash};
-use super::limits::{NAME_BYTES_MAX, TOKEN_DAYS_MAX};
 use super::refusal::Refused;
 use super::shapes::{list_or_null, token_json};
 use super::workers::profile;
 use crate::http::Failure;
 use crate::services::jobs::append::CredentialAnswer;
 use crate::services::jobs::command::{CredentialCommand, NewCredential};
-use crate::services::jobs::decide::{Scope, check_text};
+use crate::services::jobs::decide::{NAME_BYTES_MAX, Scope, TOKEN_DAYS_MAX, check_text};
 use crate::services::jobs::event::WorkerEvent;
 use crate::services::jobs::read;
 
@@ -27,7 +26,7 @@ pub(super) async fn tokens(State(state): State<JobsState>, client: Client) -> Re
         let tokens: Vec<Value> = tokens.iter().map(token_json).collect();
         Ok(list_or_null(&tokens))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 /// The body of a new token.
@@ -90,7 +89,7 @@ pub(super) async fn create_token(
         let body = json!({ "id": id, "token": token, "name": name });
         Ok((StatusCode::CREATED, Json(body)).into_response())
     };
-    answer.await.map_err(|refused: Refused| state.refuse(refused))
+    state.answer(answer).await
 }
 
 pub(super) async fn delete_token(
@@ -103,7 +102,7 @@ pub(super) async fn delete_token(
         state.revoke_token(&client, &id).await?;
         Ok(json!({ "status": "deleted" }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 /// The body of a new worker.
@@ -198,8 +197,7 @@ impl JobsState {
 
     /// Gives a worker that exists a new secret.
     pub(super) async fn regenerated_secret(&self, client: &Client, id: &str) -> Result<String, Refused> {
-        let known = read::worker(&self.parts().pools.session, id).await?;
-        if known.is_none_or(|(_, status, _)| status == "removed") {
+        if read::worker_view(&self.parts().pools.session, id).await?.is_none() {
             return Err(Refused::not_found("worker"));
         }
         self.new_secret(client, id).await
@@ -217,7 +215,7 @@ pub(super) async fn create_worker(
         let body = json!({ "id": body.id, "name": body.name, "type": body.r#type, "secret": secret });
         Ok((StatusCode::CREATED, Json(body)).into_response())
     };
-    answer.await.map_err(|refused: Refused| state.refuse(refused))
+    state.answer(answer).await
 }
 
 pub(super) async fn regenerate_secret(
@@ -230,38 +228,5 @@ pub(super) async fn regenerate_secret(
         let secret = state.regenerated_secret(&client, &id).await?;
         Ok(json!({ "id": id, "secret": secret }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
-}
-
-/// Enables or disables a worker.
-async fn switched(
-    state: JobsState,
-    client: Client,
-    id: String,
-    event: WorkerEvent,
-    word: &'static str,
-) -> Result<Json<Value>, Failure> {
-    let answer = async {
-        client.require(Scope::Admin)?;
-        state.worker_event(&client, &id, event, None).await?;
-        state.forget_credentials();
-        Ok(json!({ "status": word }))
-    };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
-}
-
-pub(super) async fn enable_worker(
-    State(state): State<JobsState>,
-    client: Client,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, Failure> {
-    switched(state, client, id, WorkerEvent::Enabled, "enabled").await
-}
-
-pub(super) async fn disable_worker(
-    State(state): State<JobsState>,
-    client: Client,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, Failure> {
-    switched(state, client, id, WorkerEvent::Disabled, "disabled").await
+    state.json(answer).await
 }

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::JobsState;
 use super::access::Client;
-use super::refusal::Refused;
 use crate::http::{ExpectedStatus, Failure};
 use crate::services::jobs::decide::{Actor, Scope};
 use crate::services::jobs::read;
@@ -31,7 +30,7 @@ pub(super) async fn stats(State(state): State<JobsState>, client: Client) -> Res
             "cancelled_jobs": totals.jobs(Some("cancelled")),
         }))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn health(State(state): State<JobsState>) -> Response {

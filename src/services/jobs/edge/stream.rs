@@ -43,7 +43,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(25);
 const CREDENTIAL_CHECK: Duration = Duration::from_secs(25);
 
 /// Frames queued for a slow reader.
-const FRAMES_WAITING_MAX: usize = 32;
+const FRAMES_QUEUED_MAX: usize = 32;
 
 /// Time for which the queue of a reader may stay full before the stream ends. The reader can resume.
 const SLOW_READER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -61,7 +61,7 @@ pub(super) async fn events(
     let lifecycle = state.parts().lifecycle.clone();
     let drain = lifecycle.drain_token();
     let newest = state.parts().newest.clone();
-    let (frames, queue) = mpsc::channel(FRAMES_WAITING_MAX);
+    let (frames, queue) = mpsc::channel(FRAMES_QUEUED_MAX);
     lifecycle.spawn("jobs stream", async move {
         state.parts().metrics.stream_began();
         let mut feed = Feed { state: state.clone(), client, frames, newest, drain, cursor };

@@ -1,21 +1,19 @@
-//! People who log in, their sessions, and the audit, for administrators.
+//! People who log in and their sessions, for administrators.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
-use serde::Deserialize;
+use axum::extract::{Path, State};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::JobsState;
 use super::access::Client;
-use super::limits::{PAGE_DEFAULT, PAGE_MAX};
 use super::refusal::Refused;
 use super::shapes::list_or_null;
 use crate::http::Failure;
 use crate::services::jobs::append::UserAnswer;
 use crate::services::jobs::command::UserCommand;
 use crate::services::jobs::decide::Scope;
-use crate::services::jobs::read::{self, AuditEntry, SessionRecord, UserView};
+use crate::services::jobs::read::{self, SessionRecord, UserView};
 
 fn user_json(user: &UserView) -> Value {
     json!({
@@ -32,20 +30,13 @@ fn session_json(session: &SessionRecord, own: Option<Uuid>) -> Value {
     })
 }
 
-fn audit_json(entry: &AuditEntry) -> Value {
-    json!({
-        "position": entry.position, "at": entry.recorded_at, "actor": entry.actor, "action": entry.action,
-        "subject": entry.subject, "detail": entry.detail,
-    })
-}
-
 pub(super) async fn users(State(state): State<JobsState>, client: Client) -> Result<Json<Value>, Failure> {
     let answer = async {
         client.require(Scope::Admin)?;
         let users = read::users(&state.parts().pools.session).await?;
         Ok(list_or_null(&users.iter().map(user_json).collect::<Vec<_>>()))
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn sessions(State(state): State<JobsState>, client: Client) -> Result<Json<Value>, Failure> {
@@ -57,7 +48,7 @@ pub(super) async fn sessions(State(state): State<JobsState>, client: Client) -> 
             json!({ "sessions": sessions.iter().map(|session| session_json(session, own)).collect::<Vec<_>>() }),
         )
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }
 
 pub(super) async fn revoke_session(
@@ -77,31 +68,5 @@ pub(super) async fn revoke_session(
             }
         }
     };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
-}
-
-/// The query of the audit.
-#[derive(Debug, Deserialize)]
-pub(super) struct AuditQuery {
-    before: Option<i64>,
-    limit: Option<i32>,
-}
-
-pub(super) async fn audit(
-    State(state): State<JobsState>,
-    client: Client,
-    Query(query): Query<AuditQuery>,
-) -> Result<Json<Value>, Failure> {
-    let answer = async {
-        client.require(Scope::Admin)?;
-        let limit = query.limit.unwrap_or(PAGE_DEFAULT);
-        if !(1..=PAGE_MAX).contains(&limit) {
-            return Err(Refused::field("limit", format!("must be between 1 and {PAGE_MAX}")));
-        }
-        let entries = read::audit(&state.parts().pools.session, query.before, limit.into()).await?;
-        let is_full = i32::try_from(entries.len()).is_ok_and(|count| count == limit);
-        let next = entries.last().filter(|_| is_full).map(|entry| entry.position);
-        Ok(json!({ "entries": entries.iter().map(audit_json).collect::<Vec<_>>(), "next_before": next }))
-    };
-    answer.await.map(Json).map_err(|refused: Refused| state.refuse(refused))
+    state.json(answer).await
 }

@@ -1,8 +1,8 @@
-//! Workers of this process that wait for jobs.
+//! Long polls of this process: claims that found no job and are held open until one is ready.
 //!
-//! A worker whose claim found nothing waits for its types. The batch that stores a job leases it to one of them in the
-//! same commit. Otherwise each job that becomes ready wakes one worker, which claims again; a worker that is woken
-//! without getting a job waits again. Wake-ups only save time: every waiting worker also claims again after a while.
+//! The batch that stores a job leases it to a long poll of its type in the same commit. Otherwise each job that becomes
+//! ready wakes one long poll, which claims again; one that is woken without getting a job goes on. Wake-ups only save
+//! time: every long poll also claims again after a while.
 
 use std::collections::HashMap;
 use std::mem;
@@ -14,14 +14,14 @@ use tokio::sync::Notify;
 use crate::services::jobs::command::Claim;
 use crate::services::jobs::event::ClaimedJob;
 
-/// The waiting workers, by type. Clones share them.
+/// The long polls, by type. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Waiters(Arc<Mutex<HashMap<String, Vec<Arc<Place>>>>>);
+pub struct LongPolls(Arc<Mutex<HashMap<String, Vec<Arc<Place>>>>>);
 
-/// A place among the waiting workers; dropping it leaves.
+/// One long poll; dropping it ends it.
 #[derive(Debug)]
-pub struct Waiting {
-    waiters: Waiters,
+pub struct LongPoll {
+    polls: LongPolls,
     types: Vec<String>,
     place: Arc<Place>,
 }
@@ -29,15 +29,15 @@ pub struct Waiting {
 #[derive(Debug)]
 struct Place {
     wake: Notify,
-    /// Whether a job became ready for this worker since it last began to claim.
+    /// Whether a job became ready for it since it last began to claim.
     is_noticed: AtomicBool,
     offer: Mutex<Offer>,
 }
 
-/// Whether a batch may lease a job to a waiting worker.
+/// Whether a batch may lease a job to a long poll.
 #[derive(Debug, Default)]
 enum Offer {
-    /// No: the worker claims by itself at this moment.
+    /// No: it claims by itself at this moment.
     #[default]
     Closed,
     /// Yes, for this claim.
@@ -48,8 +48,7 @@ enum Offer {
     Leased(Box<ClaimedJob>),
 }
 
-/// A waiting worker to which a batch leases a job. Dropping it without a job opens the offer again and wakes the
-/// worker.
+/// A long poll to which a batch leases a job. Dropping it without a job opens the offer again and wakes the long poll.
 #[derive(Debug)]
 pub(super) struct Reservation {
     place: Arc<Place>,
@@ -57,64 +56,63 @@ pub(super) struct Reservation {
     is_leased: bool,
 }
 
-impl Waiters {
-    /// Begins to wait for jobs of these types. Call it before the claim, so that a job that arrives after the
+impl LongPolls {
+    /// Begins a long poll for jobs of these types. Call it before the claim, so that a job that arrives after the
     /// claim is not missed.
     #[must_use]
-    pub fn wait(&self, types: &[String]) -> Waiting {
+    pub fn begin(&self, types: &[String]) -> LongPoll {
         let place = Arc::new(Place {
             wake: Notify::new(),
             is_noticed: AtomicBool::new(false),
             offer: Mutex::default(),
         });
-        let mut waiters = self.lock();
+        let mut polls = self.lock();
         for job_type in types {
-            waiters.entry(job_type.clone()).or_default().push(Arc::clone(&place));
+            polls.entry(job_type.clone()).or_default().push(Arc::clone(&place));
         }
-        drop(waiters);
-        Waiting { waiters: self.clone(), types: types.to_vec(), place }
+        drop(polls);
+        LongPoll { polls: self.clone(), types: types.to_vec(), place }
     }
 
-    /// Wakes up to `jobs` workers of a type, those first that have waited longest. A woken worker goes to the
-    /// end.
+    /// Wakes up to `jobs` long polls of a type, the oldest first. A woken one goes to the end.
     pub fn wake(&self, job_type: &str, jobs: usize) {
-        let mut waiters = self.lock();
-        if let Some(waiting) = waiters.get_mut(job_type) {
-            let count = jobs.min(waiting.len());
-            for place in &waiting[..count] {
+        let mut polls = self.lock();
+        if let Some(of_type) = polls.get_mut(job_type) {
+            let count = jobs.min(of_type.len());
+            for place in &of_type[..count] {
                 place.is_noticed.store(true, Ordering::Relaxed);
                 place.wake.notify_one();
             }
-            waiting.rotate_left(count);
+            of_type.rotate_left(count);
         }
     }
 
-    /// Wakes all workers of these types.
+    /// Wakes all long polls of these types.
     pub fn wake_all(&self, types: impl IntoIterator<Item: AsRef<str>>) {
         for job_type in types {
             self.wake(job_type.as_ref(), usize::MAX);
         }
     }
 
-    /// A worker that waits for a job of this type and has an open offer: the one that has waited longest.
+    /// The oldest long poll of this type with an open offer.
     pub(super) fn reserve(&self, job_type: &str) -> Option<Reservation> {
-        let waiters = self.lock();
-        waiters.get(job_type)?.iter().find_map(Place::reserve)
+        let polls = self.lock();
+        polls.get(job_type)?.iter().find_map(Place::reserve)
     }
 
-    /// The types for which workers wait.
+    /// The types of which a job is polled for.
     #[must_use]
     pub fn types(&self) -> Vec<String> {
         self.lock().keys().cloned().collect()
     }
 
-    /// Number of workers that wait; one that waits for several types counts once for each.
+    /// Number of long polls; one for several types counts once for each.
     #[must_use]
     pub fn len(&self) -> usize {
         self.lock().values().map(Vec::len).sum()
     }
 
-    /// Whether no worker waits.
+    /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lock().is_empty()
@@ -143,12 +141,12 @@ impl Place {
 }
 
 impl Reservation {
-    /// The claim of the worker.
+    /// Its claim.
     pub(super) fn claim(&self) -> &Claim {
         &self.claim
     }
 
-    /// Gives the worker a job that was leased by its claim.
+    /// Gives it a job that was leased by its claim.
     pub(super) fn give(mut self, job: ClaimedJob) {
         *self.place.offer() = Offer::Leased(Box::new(job));
         self.is_leased = true;
@@ -165,18 +163,18 @@ impl Drop for Reservation {
     }
 }
 
-impl Waiting {
+impl LongPoll {
     /// Waits until a job may be there. A wake-up between two calls is not lost.
     pub async fn woken(&self) {
         self.place.wake.notified().await;
     }
 
-    /// The worker claims now: its claim finds what became ready before.
+    /// It claims now: its claim finds what became ready before.
     pub fn begin_claim(&self) {
         self.place.is_noticed.store(false, Ordering::Relaxed);
     }
 
-    /// From now on until [`Waiting::close`] a job may be leased by `claim`, which has found nothing. A claim that is
+    /// From now on until [`LongPoll::close`] a job may be leased by `claim`, which has found nothing. A claim that is
     /// dropped in between may have leased one: if it is sent again it gets that job, else the lease expires.
     pub fn open(&self, claim: &Claim) {
         let mut offer = self.place.offer();
@@ -185,7 +183,7 @@ impl Waiting {
         }
     }
 
-    /// Ends what [`Waiting::open`] began, and returns the job that was leased meanwhile. Waits while a batch is about
+    /// Ends what [`LongPoll::open`] began, and returns the job that was leased meanwhile. Waits while a batch is about
     /// to lease one.
     pub async fn close(&self) -> Option<ClaimedJob> {
         loop {
@@ -202,22 +200,22 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for LongPoll {
     fn drop(&mut self) {
-        let mut waiters = self.waiters.lock();
+        let mut polls = self.polls.lock();
         for job_type in &self.types {
-            if let Some(waiting) = waiters.get_mut(job_type) {
-                waiting.retain(|place| !Arc::ptr_eq(place, &self.place));
-                if waiting.is_empty() {
-                    waiters.remove(job_type);
+            if let Some(of_type) = polls.get_mut(job_type) {
+                of_type.retain(|place| !Arc::ptr_eq(place, &self.place));
+                if of_type.is_empty() {
+                    polls.remove(job_type);
                 }
             }
         }
-        drop(waiters);
+        drop(polls);
         // It got another job than the one for which it was woken.
         if self.place.is_noticed.load(Ordering::Relaxed) {
             for job_type in &self.types {
-                self.waiters.wake(job_type, 1);
+                self.polls.wake(job_type, 1);
             }
         }
     }
@@ -229,36 +227,36 @@ mod tests {
 
     use super::*;
 
-    fn is_woken(waiting: &Waiting) -> bool {
-        waiting.woken().now_or_never().is_some()
+    fn is_woken(poll: &LongPoll) -> bool {
+        poll.woken().now_or_never().is_some()
     }
 
     #[test]
-    fn each_job_wakes_one_worker_in_turn_and_only_of_its_type() {
-        let waiters = Waiters::default();
-        let [a, b] = [0, 1].map(|_| waiters.wait(&["pdf".to_owned()]));
-        let c = waiters.wait(&["image".to_owned(), "pdf".to_owned()]);
-        waiters.wake("pdf", 1);
+    fn each_job_wakes_one_long_poll_in_turn_and_only_of_its_type() {
+        let polls = LongPolls::default();
+        let [a, b] = [0, 1].map(|_| polls.begin(&["pdf".to_owned()]));
+        let c = polls.begin(&["image".to_owned(), "pdf".to_owned()]);
+        polls.wake("pdf", 1);
         assert_eq!([is_woken(&a), is_woken(&b), is_woken(&c)], [true, false, false]);
-        waiters.wake("pdf", 1);
+        polls.wake("pdf", 1);
         assert_eq!([is_woken(&a), is_woken(&b), is_woken(&c)], [false, true, false]);
-        waiters.wake("image", 5);
+        polls.wake("image", 5);
         assert_eq!([is_woken(&a), is_woken(&b), is_woken(&c)], [false, false, true]);
-        assert_eq!(waiters.len(), 4);
+        assert_eq!(polls.len(), 4);
         drop((a, b, c));
-        assert!(waiters.is_empty());
-        waiters.wake("pdf", 1);
+        assert!(polls.is_empty());
+        polls.wake("pdf", 1);
     }
 
     #[test]
-    fn a_worker_that_leaves_without_the_job_it_was_woken_for_wakes_the_next_one() {
-        let waiters = Waiters::default();
-        let [a, b] = [0, 1].map(|_| waiters.wait(&["pdf".to_owned()]));
-        waiters.wake("pdf", 1);
+    fn a_long_poll_that_ends_without_the_job_it_was_woken_for_wakes_the_next_one() {
+        let polls = LongPolls::default();
+        let [a, b] = [0, 1].map(|_| polls.begin(&["pdf".to_owned()]));
+        polls.wake("pdf", 1);
         drop(a);
         assert!(is_woken(&b));
         b.begin_claim();
-        let c = waiters.wait(&["pdf".to_owned()]);
+        let c = polls.begin(&["pdf".to_owned()]);
         drop(b);
         assert!(!is_woken(&c), "b has claimed since");
     }
@@ -276,28 +274,28 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_is_leased_only_to_an_open_offer_and_once() {
-        let waiters = Waiters::default();
-        let waiting = waiters.wait(&["pdf".to_owned()]);
-        assert!(waiters.reserve("pdf").is_none(), "the worker claims by itself");
-        waiting.open(&claim());
-        assert!(waiters.reserve("image").is_none());
-        let reserved = waiters.reserve("pdf").unwrap();
+        let polls = LongPolls::default();
+        let poll = polls.begin(&["pdf".to_owned()]);
+        assert!(polls.reserve("pdf").is_none(), "it claims by itself");
+        poll.open(&claim());
+        assert!(polls.reserve("image").is_none());
+        let reserved = polls.reserve("pdf").unwrap();
         assert_eq!(reserved.claim(), &claim());
-        assert!(waiters.reserve("pdf").is_none(), "it is reserved");
-        // The batch fails: the worker is woken and claims by itself.
+        assert!(polls.reserve("pdf").is_none(), "it is reserved");
+        // The batch fails: it is woken and claims by itself.
         drop(reserved);
-        assert!(is_woken(&waiting));
-        assert!(waiting.close().await.is_none());
-        assert!(waiters.reserve("pdf").is_none());
+        assert!(is_woken(&poll));
+        assert!(poll.close().await.is_none());
+        assert!(polls.reserve("pdf").is_none());
     }
 
     #[tokio::test]
-    async fn a_worker_that_stops_waiting_gets_the_job_that_is_being_leased() {
-        let waiters = Waiters::default();
-        let waiting = waiters.wait(&["pdf".to_owned()]);
-        waiting.open(&claim());
-        let reserved = waiters.reserve("pdf").unwrap();
-        let mut closing = std::pin::pin!(waiting.close());
+    async fn a_long_poll_that_ends_gets_the_job_that_is_being_leased() {
+        let polls = LongPolls::default();
+        let poll = polls.begin(&["pdf".to_owned()]);
+        poll.open(&claim());
+        let reserved = polls.reserve("pdf").unwrap();
+        let mut closing = std::pin::pin!(poll.close());
         assert!(closing.as_mut().now_or_never().is_none(), "it waits for the batch");
         let job = ClaimedJob {
             facts: crate::services::jobs::event::JobFacts {
@@ -323,6 +321,6 @@ mod tests {
         };
         reserved.give(job.clone());
         assert_eq!(closing.await, Some(job));
-        assert!(waiters.reserve("pdf").is_none());
+        assert!(polls.reserve("pdf").is_none());
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::Server;
-use super::look::outcome;
+use super::show::outcome;
 use crate::cli::output;
 use crate::telemetry::notice;
 
@@ -63,7 +63,7 @@ pub(super) struct Retry {
     #[arg(long)]
     reset_attempts: bool,
     /// Another priority, 1 (first) to 5 (last).
-    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(i16).range(1..=5))]
+    #[arg(long, short, value_name = "N", value_parser = super::priority())]
     priority: Option<i16>,
 }
 
@@ -94,7 +94,7 @@ impl Cancel {
 #[derive(Debug, Args)]
 pub(super) struct Priority {
     /// 1 (first) to 5 (last).
-    #[arg(value_name = "PRIORITY", value_parser = clap::value_parser!(i16).range(1..=5))]
+    #[arg(value_name = "PRIORITY", value_parser = super::priority())]
     priority: i16,
     #[command(flatten)]
     named: Named,
