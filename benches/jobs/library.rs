@@ -59,6 +59,7 @@ impl Library {
             types: vec![job_type.to_owned()],
             count,
             lease_s: LEASE_S,
+            may_be_known: false,
             actor: worker.to_owned(),
         };
         match self.0.jobs.append(JobCommand::Claim(claim)).await.expect("the claim is committed") {

@@ -187,7 +187,8 @@ LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = o
 #variable_conflict use_column
 DECLARE
     moment timestamptz := clock_timestamp();
-    segment smallint := quipu_ready_segment();
+    -- As quipu_ready_segment(), which would be planned anew with each batch.
+    segment smallint := coalesce((SELECT c.value::smallint FROM job_cursors c WHERE c.name = 'segment'), 0::smallint);
     granted integer[]; mine boolean[]; unknown boolean[]; waits boolean[];
     new_keys bytea[]; new_jobs bigint[]; held bigint[] := '{}'; contended boolean[];
 BEGIN

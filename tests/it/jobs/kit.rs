@@ -218,6 +218,7 @@ pub(super) fn claim_of(worker: &str, count: usize, lease_s: i32) -> Claim {
         types: vec!["pdf".to_owned()],
         count,
         lease_s,
+        may_be_known: true,
         actor: format!("worker:{worker}"),
     }
 }

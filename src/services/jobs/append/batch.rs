@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::JobJournal;
-use super::handover::HandOver;
+use super::handover::{HandOver, facts_of};
+use super::plan::{Plan, Read, StepOwner};
 use super::queue::{Queue, ReadyNotice, merged};
 use super::rows::{self, Claimed};
 use super::statement::{PlannedStep, StoredJob, append};
@@ -31,53 +32,6 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(5);
 
 /// Candidates that a search reads ahead, of each type and priority, beyond those that are wanted.
 const READ_AHEAD: usize = 128;
-
-/// What a round has read.
-#[derive(Default)]
-struct Read {
-    states: HashMap<i64, (JobState, i64)>,
-    claimed: HashMap<uuid::Uuid, Claimed>,
-    workers: HashMap<String, WorkerState>,
-    slots: HashMap<String, Vec<SlotOffer>>,
-    facts: HashMap<i64, JobFacts>,
-    hand_overs: Vec<HandOver>,
-}
-
-/// The command that a step belongs to: its index in the batch, and whether it claims the next of the candidates.
-#[derive(Debug, Clone, Copy)]
-struct StepOwner {
-    command: usize,
-    is_claim: bool,
-}
-
-/// What a round appends. Steps and their owners have the same indexes.
-struct Plan<'a> {
-    steps: Vec<PlannedStep>,
-    step_owners: Vec<StepOwner>,
-    candidates: Taken<'a>,
-    submissions: Vec<&'a Submission>,
-    /// Their commands.
-    submission_commands: Vec<usize>,
-    /// Submissions that are leased to waiting workers in the same commit, with their places among the submissions.
-    hand_overs: Vec<(usize, HandOver)>,
-    lookups: Vec<(usize, i64, i32)>,
-    claims: HashSet<uuid::Uuid>,
-}
-
-impl<'a> Plan<'a> {
-    fn new(queue: &'a Queue) -> Self {
-        Self {
-            steps: Vec::new(),
-            step_owners: Vec::new(),
-            candidates: Taken::new(queue),
-            submissions: Vec::new(),
-            submission_commands: Vec::new(),
-            hand_overs: Vec::new(),
-            lookups: Vec::new(),
-            claims: HashSet::new(),
-        }
-    }
-}
 
 /// A batch at work.
 pub(super) struct Batch<'a> {
@@ -118,20 +72,20 @@ impl<'a> Batch<'a> {
             if open.is_empty() {
                 break;
             }
-            let mut read = self.read(&open).await?;
+            let mut read = self.read(&open, round).await?;
             let mut plan = self.plan(&open, &mut read);
-            let candidates: Vec<i64> =
-                plan.candidates.as_slice().iter().map(|candidate| candidate.job).collect();
+            let (known, unknown) = self.remembered(&plan);
             let lookups: Vec<(i64, i32)> =
                 plan.lookups.iter().map(|(_, job, attempt)| (*job, *attempt)).collect();
             let leases: Vec<_> = plan.hand_overs.iter().map(|(place, to)| to.lease(*place)).collect();
             // Sent together: what a worker is told about its jobs never changes.
             let (stored, facts, outcomes) = tokio::try_join!(
                 append(self.client, &plan.steps, &plan.submissions, &leases),
-                rows::facts(self.client, &candidates),
+                rows::facts(self.client, &unknown),
                 rows::outcomes(self.client, &lookups),
             )?;
             read.facts = facts;
+            read.facts.extend(known);
             for (index, job, attempt) in &plan.lookups {
                 if let JobCommand::Change(change) = &self.commands[*index] {
                     let answer = repeated(&change.change, outcomes.get(&(*job, *attempt)));
@@ -165,12 +119,21 @@ impl<'a> Batch<'a> {
     }
 
     /// Reads what the open commands need, in one round trip.
-    async fn read(&self, open: &[usize]) -> Result<Read, Error> {
+    async fn read(&self, open: &[usize], round: u32) -> Result<Read, Error> {
         let commands = || open.iter().map(|index| &self.commands[*index]);
-        let jobs: Vec<i64> = commands().filter_map(|command| Some(command.change()?.job)).collect();
+        // What is remembered may be old: an entry whose step was taken meanwhile is decided again from what is stored.
+        let memory = self.journal.queue.memory();
+        let end = |index: &usize| Some((*index, memory.end_of_attempt(self.commands[*index].change()?)?));
+        let ends: HashMap<usize, Box<Entry>> =
+            if round == 1 { open.iter().filter_map(end).collect() } else { HashMap::new() };
+        let undecided = open.iter().filter(|index| !ends.contains_key(index));
+        let jobs: Vec<i64> =
+            undecided.filter_map(|index| Some(self.commands[*index].change()?.job)).collect();
         let claims: Vec<&Claim> = commands().filter_map(JobCommand::claim).collect();
         let hand_overs =
             HandOver::reserve(&self.journal.queue, &self.journal.running_max, self.commands, open);
+        let doubted: Vec<&Claim> =
+            claims.iter().copied().filter(|claim| round > 1 || memory.may_have_leased(claim)).collect();
         let waiting = hand_overs.iter().map(HandOver::claim);
         let workers: Vec<&str> =
             claims.iter().copied().chain(waiting).map(|claim| claim.worker.as_str()).collect();
@@ -189,7 +152,7 @@ impl<'a> Batch<'a> {
         let searches = queue.index().searches(wanted.iter().map(|(t, count)| (*t, *count)), now_ms);
         let (states, claimed, workers, slots, (mut found, moment_us)) = tokio::try_join!(
             rows::states(self.client, &jobs),
-            rows::claimed(self.client, &claims),
+            rows::claimed(self.client, &doubted),
             rows::workers(self.client, &workers),
             rows::slots(self.client, &limits),
             rows::ready(self.client, &searches, most),
@@ -200,7 +163,7 @@ impl<'a> Batch<'a> {
             index.found(search, rows, moment_us, most, now_ms);
         }
         drop(index);
-        Ok(Read { states, claimed, workers, slots, facts: HashMap::new(), hand_overs })
+        Ok(Read { states, claimed, workers, slots, facts: HashMap::new(), hand_overs, ends })
     }
 
     /// Decides the open commands. Those that change nothing are answered.
@@ -231,10 +194,11 @@ impl<'a> Batch<'a> {
         plan
     }
 
-    fn plan_change(&mut self, index: usize, change: &JobChange, read: &Read, plan: &mut Plan<'a>) {
-        let decision = match read.states.get(&change.job) {
-            None => Decision::Refused(Refusal::Unknown),
-            Some((state, now_us)) => decide(state, change, *now_us),
+    fn plan_change(&mut self, index: usize, change: &JobChange, read: &mut Read, plan: &mut Plan<'a>) {
+        let decision = match (read.ends.remove(&index), read.states.get(&change.job)) {
+            (Some(entry), _) => Decision::Append(entry),
+            (None, None) => Decision::Refused(Refusal::Unknown),
+            (None, Some((state, now_us))) => decide(state, change, *now_us),
         };
         match decision {
             Decision::Append(entry) => {
@@ -301,9 +265,22 @@ impl<'a> Batch<'a> {
         for (place, to) in std::mem::take(&mut plan.hand_overs) {
             if let (Some(leased_us), Some(submission)) = (leased.get(&place), plan.submissions.get(place)) {
                 self.journal.metrics.leased(1);
-                to.complete(submission, moment_us, *leased_us);
+                to.complete(&self.journal.queue, submission, moment_us, *leased_us);
             }
         }
+    }
+
+    /// What is remembered of the candidates, and the numbers of the others.
+    fn remembered(&self, plan: &Plan<'a>) -> (Vec<(i64, JobFacts)>, Vec<i64>) {
+        let memory = self.journal.queue.memory();
+        let (mut known, mut unknown) = (Vec::new(), Vec::new());
+        for candidate in plan.candidates.as_slice() {
+            match memory.facts(candidate.job) {
+                Some(facts) => known.push((candidate.job, (*facts).clone())),
+                None => unknown.push(candidate.job),
+            }
+        }
+        (known, unknown)
     }
 
     fn submitted(&mut self, index: usize, stored: &StoredJob, moment_us: i64, is_leased: bool) {
@@ -316,6 +293,7 @@ impl<'a> Batch<'a> {
                     let ready_us = submission.run_at_us.unwrap_or(moment_us);
                     let jobs = usize::from(ready_us <= moment_us);
                     self.became_ready(&submission.job_type, submission.priority, ready_us, jobs);
+                    self.journal.queue.memory().submitted(facts_of(submission, moment_us));
                 }
                 JobAnswer::Submitted(Submitted { job: stored.job, status, is_known: stored.is_known })
             }
@@ -328,24 +306,30 @@ impl<'a> Batch<'a> {
         let mut claimed: BTreeMap<usize, Vec<ClaimedJob>> = BTreeMap::new();
         let (mut tried, mut conflicting) = (0_usize, 0_usize);
         let mut candidates = plan.candidates.hand_over().into_iter();
+        let memory = self.journal.queue.memory();
         for (index, (step, owner)) in plan.steps.into_iter().zip(plan.step_owners).enumerate() {
             let StepOwner { command, is_claim } = owner;
             let (entry, is_stored) = (step.entry, is_stored.contains(&index));
             let expires_us = entry.lease.map(|(_, length_s)| moment_us + i64::from(length_s) * 1_000_000);
+            if !is_claim {
+                memory.changed(entry.job);
+            }
             if let Some(candidate) = is_claim.then(|| candidates.next()).flatten() {
                 tried += 1;
                 let jobs = claimed.entry(command).or_default();
                 if let (true, Some((claim, length_s)), Some(expires_us), Some(facts)) =
                     (is_stored, entry.lease, expires_us, read.facts.get(&entry.job))
                 {
-                    jobs.push(ClaimedJob {
+                    let job = ClaimedJob {
                         facts: facts.clone(),
                         priority: entry.priority,
                         attempt: entry.attempt,
                         failures: entry.failures,
                         lease: Lease { claim, length_s, expires_us },
                         leased_us: moment_us,
-                    });
+                    };
+                    memory.leased(entry.worker.as_deref().unwrap_or_default(), entry.step, &job);
+                    jobs.push(job);
                 } else {
                     conflicting += 1;
                     self.conflicting.push(candidate);

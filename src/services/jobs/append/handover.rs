@@ -56,20 +56,10 @@ impl HandOver {
     }
 
     /// Gives the long poll the job, which was stored and leased at these times, microseconds since 1970.
-    pub(super) fn complete(self, submission: &Submission, stored_us: i64, leased_us: i64) {
+    pub(super) fn complete(self, queue: &Queue, submission: &Submission, stored_us: i64, leased_us: i64) {
         let claim = self.claim();
         let job = ClaimedJob {
-            facts: JobFacts {
-                job: submission.number,
-                job_type: submission.job_type.clone(),
-                attempts_max: submission.attempts_max,
-                source_hash: submission.source_hash.clone(),
-                source_path: submission.source_path.clone(),
-                source_size: submission.source_size,
-                tags: submission.tags.as_ref().map(ToString::to_string),
-                metadata: submission.metadata.as_ref().map(ToString::to_string),
-                created_at: DateTime::from_timestamp_micros(stored_us).unwrap_or_default(),
-            },
+            facts: facts_of(submission, stored_us),
             priority: submission.priority,
             attempt: 1,
             failures: 0,
@@ -80,6 +70,22 @@ impl HandOver {
             },
             leased_us,
         };
+        queue.memory().leased(&claim.worker, 1, &job);
         self.reservation.give(job);
+    }
+}
+
+/// A job as it was submitted, at `stored_us`, microseconds since 1970.
+pub(super) fn facts_of(submission: &Submission, stored_us: i64) -> JobFacts {
+    JobFacts {
+        job: submission.number,
+        job_type: submission.job_type.clone(),
+        attempts_max: submission.attempts_max,
+        source_hash: submission.source_hash.clone(),
+        source_path: submission.source_path.clone(),
+        source_size: submission.source_size,
+        tags: submission.tags.as_ref().map(ToString::to_string),
+        metadata: submission.metadata.as_ref().map(ToString::to_string),
+        created_at: DateTime::from_timestamp_micros(stored_us).unwrap_or_default(),
     }
 }

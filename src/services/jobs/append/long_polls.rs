@@ -269,6 +269,7 @@ mod tests {
             count: 1,
             lease_s: 60,
             actor: "worker:w".to_owned(),
+            may_be_known: false,
         }
     }
 

@@ -12,7 +12,9 @@ mod import;
 mod leases;
 mod login;
 mod long_polls;
+mod memory;
 mod numbers;
+mod plan;
 mod queue;
 mod ready;
 mod rows;
@@ -153,7 +155,10 @@ impl Journal for JobJournal {
         _batch: Uuid,
         commands: &[JobCommand],
     ) -> Result<Vec<JobAnswer>, Error> {
+        let claims = commands.iter().filter_map(JobCommand::claim);
+        let doubt = memory::Doubt::of(self.queue.memory(), claims);
         let (answers, notices) = batch::Batch::new(self, client, commands).run().await?;
+        doubt.end();
         for (command, answer) in commands.iter().zip(&answers) {
             match (command, answer) {
                 (_, JobAnswer::Submitted(Submitted { is_known: false, .. })) => self.metrics.submitted(),

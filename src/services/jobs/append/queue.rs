@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use super::long_polls::LongPolls;
+use super::memory::Memory;
 use crate::services::jobs::decide::ReadyIndex;
 
 /// Beginning of the topics that name ready jobs. Other rooms have topics of their own.
@@ -19,6 +20,7 @@ pub struct Queue(Arc<Inner>);
 struct Inner {
     index: Mutex<ReadyIndex>,
     long_polls: LongPolls,
+    memory: Memory,
     began: Instant,
 }
 
@@ -40,13 +42,23 @@ impl Queue {
     #[must_use]
     pub fn new(bonus_us: i64) -> Self {
         let index = Mutex::new(ReadyIndex::new(bonus_us));
-        Self(Arc::new(Inner { index, long_polls: LongPolls::default(), began: Instant::now() }))
+        Self(Arc::new(Inner {
+            index,
+            long_polls: LongPolls::default(),
+            memory: Memory::new(),
+            began: Instant::now(),
+        }))
     }
 
     /// The claims that are held open until a job is ready.
     #[must_use]
     pub fn long_polls(&self) -> &LongPolls {
         &self.0.long_polls
+    }
+
+    /// What is remembered of jobs.
+    pub(super) fn memory(&self) -> &Memory {
+        &self.0.memory
     }
 
     /// The index of ready jobs.

@@ -122,6 +122,8 @@ pub struct Claim {
     pub count: usize,
     /// Length of the leases, seconds.
     pub lease_s: i32,
+    /// Whether it may have been sent before: its id was chosen by a client, or an attempt may have leased a job.
+    pub may_be_known: bool,
     /// The actor of the entry.
     pub actor: String,
 }

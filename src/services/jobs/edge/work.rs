@@ -75,6 +75,7 @@ async fn long_poll(
     within: Duration,
 ) -> Result<(Vec<ClaimedJob>, Option<NotServed>), Refused> {
     let parts = state.parts();
+    let mut claim = claim.clone();
     let (deadline, drain) = (Instant::now() + within, parts.lifecycle.drain_token());
     // Begun before the first claim, so that a job that arrives in between is not missed.
     let poll = (!within.is_zero()).then(|| parts.queue.long_polls().begin(&claim.types));
@@ -92,7 +93,9 @@ async fn long_poll(
         let Some(poll) = poll.as_ref().filter(|_| now < deadline && !drain.is_cancelled()) else {
             return Ok((Vec::new(), None));
         };
-        poll.open(claim);
+        // A batch that fails after it was stored may have leased a job to it.
+        claim.may_be_known = true;
+        poll.open(&claim);
         tokio::select! {
             () = poll.woken() => {}
             () = sleep_until(deadline.min(now + CLAIM_AGAIN)) => {}

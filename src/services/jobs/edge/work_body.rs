@@ -60,6 +60,7 @@ impl ClaimBody {
             return Err(Refused::field("count", format!("must be between 1 and {CLAIM_JOBS_MAX}")));
         }
         Ok(Claim {
+            may_be_known: self.claim_id.is_some(),
             id: self.claim_id.unwrap_or_else(Uuid::now_v7),
             worker: self.worker_id,
             types,

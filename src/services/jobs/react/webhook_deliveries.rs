@@ -140,6 +140,7 @@ impl Deliveries {
             types: types.to_vec(),
             count,
             lease_s: LEASE_S,
+            may_be_known: false,
             actor: "quipu".to_owned(),
         };
         match self.parts.jobs.append(JobCommand::Claim(claim)).await? {

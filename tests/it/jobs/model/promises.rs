@@ -204,6 +204,7 @@ fn can_end(journal: &Journal, job: JobId, attempts_max: u8) -> bool {
                     types: vec![TYPE.to_owned()],
                     count: 1,
                     lease_s: LEASE_S,
+                    may_be_known: true,
                     actor: String::new(),
                 };
                 let Some(candidate) = journal.candidate(job) else { return false };

@@ -212,7 +212,8 @@ impl Protocol {
         let worker = name(claim.worker);
         let actor = format!("worker:{worker}");
         let types = vec![TYPE.to_owned()];
-        let asked = Claim { id: claim.uuid(), worker, types, count: 1, lease_s: LEASE_S, actor };
+        let asked =
+            Claim { id: claim.uuid(), worker, types, count: 1, lease_s: LEASE_S, may_be_known: true, actor };
         let entry = leased(&asked, &candidate);
         let place = usize::try_from(entry.step).unwrap();
         state.processes[process] = Stage::Append(Request::Claim(claim), job, place, Step::of(&entry));
