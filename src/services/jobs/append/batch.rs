@@ -10,16 +10,16 @@ use tokio::time::sleep;
 use super::JobJournal;
 use super::handover::{HandOver, facts_of};
 use super::plan::{Plan, Read, StepOwner};
-use super::queue::{Queue, ReadyNotice, merged};
+use super::queue::{ReadyNotice, merged};
 use super::rows::{self, Claimed};
 use super::statement::{PlannedStep, StoredJob, append};
 use super::taken::Taken;
 use super::{JobAnswer, Submitted};
-use crate::services::jobs::command::{Claim, JobChange, JobCommand, Submission};
+use crate::services::jobs::command::{Claim, JobChange, JobCommand};
 use crate::services::jobs::decide::{
-    Decision, NotServed, Refusal, Settled, SlotOffer, decide, leased, may_claim, repeated,
+    Decision, NotServed, Refusal, Settled, decide, leased, may_claim, repeated,
 };
-use crate::services::jobs::event::{ClaimedJob, JobFacts, JobState, Lease, Status, WorkerState};
+use crate::services::jobs::event::{ClaimedJob, Entry, JobFacts, Lease, Status};
 use crate::store::Error;
 use crate::store::append::Client;
 

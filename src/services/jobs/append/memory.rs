@@ -35,7 +35,10 @@ pub(super) struct Memory {
 impl Memory {
     /// An empty memory.
     pub(super) fn new() -> Self {
-        let facts = Cache::builder().max_capacity(FACTS_BYTES_MAX).weigher(|_, facts| bytes(facts)).build();
+        let facts = Cache::builder()
+            .max_capacity(FACTS_BYTES_MAX)
+            .weigher(|_: &i64, facts: &Arc<JobFacts>| bytes(facts))
+            .build();
         let leases = Cache::builder().max_capacity(LEASES_MAX).time_to_live(LEASE_REMEMBERED).build();
         Self { facts, leases, doubted: Mutex::default() }
     }
