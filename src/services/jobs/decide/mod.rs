@@ -43,7 +43,7 @@ pub use lease_token::{LeaseKey, LeaseTokenError, lease_token, read_lease_token};
 pub use login::{Admission, GroupRules, admit, local_path, user_label};
 pub use object_key::{OUTPUT_NAME, ObjectKey};
 pub use ready_index::{Candidate, PRIORITIES, ReadyIndex, Search};
-pub use recurrence::{RecurrenceError, SCHEDULES_MAX, UTC, check_cron, due_times, time_zone};
+pub use recurrence::{RecurrenceError, SCHEDULES_MAX, UTC, check_cron, due_times, next_look, time_zone};
 pub use snapshot::{Window, window};
 pub use stream_cursor::{NotACursor, StreamCursor};
 pub use submission::{
