@@ -183,7 +183,8 @@ fn grants(chosen: [u8; 4], text: &str) {
         key: String::new(),
         upload: String::new(),
         size: number.saturating_mul(number),
-        part_size: u64::from(chosen[3]) << (chosen[0] % 64),
+        // The server seals no part size of 0.
+        part_size: (u64::from(chosen[3]) << (chosen[0] % 64)).max(1),
         content_type: String::new(),
         sha256: None,
         claim: None,
