@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
-use quipu::app::{UpOptions, up};
+use quipu::app::{UpOptions, registry, up};
 use quipu::config::{Configuration, Environment, Sources};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -57,7 +57,11 @@ fn listeners(ready: &Path) -> Vec<SocketAddr> {
         if let Ok(text) = std::fs::read_to_string(ready) {
             let said: serde_json::Value = serde_json::from_str(&text).expect("it is written whole");
             let services = said["services"].as_object().expect("it names the listeners");
-            return services.values().filter_map(|address| address.as_str()?.parse().ok()).collect();
+            for listener in registry::listeners() {
+                assert!(services.contains_key(listener.name()), "{} does not listen", listener.name());
+            }
+            let address = |text: &serde_json::Value| text.as_str().and_then(|text| text.parse().ok());
+            return services.values().map(|text| address(text).expect("an address")).collect();
         }
         assert!(Instant::now() < end, "the instance does not start");
         std::thread::park_timeout(Duration::from_millis(100));

@@ -9,8 +9,8 @@ use chrono::{DateTime, TimeDelta};
 use libfuzzer_sys::fuzz_target;
 use quipu::services::jobs::command::{Change, FencedLease};
 use quipu::services::jobs::decide::{
-    Decision, Grant, GrantedMethod, LeaseKey, MultipartGrant, ObjectKey, SealError, StreamCursor, check_cron,
-    due_times, lease_token, read_lease_token, repeated, seal, unseal,
+    Decision, Grant, GrantedMethod, LeaseKey, MultipartGrant, ObjectKey, RecurrenceError, SealError, StreamCursor,
+    check_cron, due_times, lease_token, next_look, read_lease_token, repeated, seal, time_zone, unseal,
 };
 use quipu::services::jobs::edge::dry_run::{Asked, dry_run};
 use quipu::services::jobs::event::{JobState, Kind, Lease, Outcome, Status};
@@ -183,7 +183,8 @@ fn grants(chosen: [u8; 4], text: &str) {
         key: String::new(),
         upload: String::new(),
         size: number.saturating_mul(number),
-        part_size: u64::from(chosen[3]) << (chosen[0] % 64),
+        // The server seals no part size of 0.
+        part_size: (u64::from(chosen[3]) << (chosen[0] % 64)).max(1),
         content_type: String::new(),
         sha256: None,
         claim: None,
@@ -200,11 +201,17 @@ fn cron(chosen: [u8; 4], text: &str) {
     let zones = [None, Some("Europe/Berlin"), Some("Australia/Lord_Howe"), Some("America/Havana")];
     for (zone, (seconds, most)) in zones.into_iter().flat_map(|zone| [(zone, (7_200, 1)), (zone, (20, 20))]) {
         let after = now - TimeDelta::seconds(seconds);
+        let checked = check_cron(text, time_zone(zone).expect("a zone of the database"), after);
         let due = due_times(text, zone, after, now);
-        assert_eq!(due.is_ok(), check_cron(text).is_ok(), "{text}");
+        assert_eq!(due.is_err(), matches!(checked, Err(RecurrenceError::Cron(_))), "{text}");
         let due = due.unwrap_or_default();
         assert!(due.iter().all(|due| *due > after && *due <= now), "{zone:?} {text}: {due:?}");
         assert!(due.len() <= most && due.is_sorted(), "{zone:?} {text}: {due:?}");
+        // What is due was foreseen, both when it was set and at the look before.
+        assert!(due.is_empty() || checked.is_ok(), "{zone:?} {text}: {due:?}");
+        if let (Some(first), Ok(next)) = (due.first(), next_look(text, zone, after)) {
+            assert!(next <= *first, "{zone:?} {text}: {next} {due:?}");
+        }
     }
 }
 

@@ -174,8 +174,9 @@ COMMENT ON FUNCTION quipu_take_job_keys(bytea[], bigint[]) IS 'stores unique key
 --   new jobs j_…  one element per job. ready_us NULL for now; depends_on as text of an array.
 -- Returns a row per inserted step (is_new false, place from 0; moment_us: when it was inserted) and per new job (is_new true):
 -- status as it is now; is_known: another job has the same unique key, whose number is `job`; status unknown:
--- a job in depends_on does not exist, and nothing is stored; status contended: a transaction in progress has its key, and
--- nothing is stored.
+-- a job in depends_on does not exist, and nothing is stored; status contended: a transaction in progress has its key, or
+-- the job that had it was removed meanwhile, and nothing is stored; status erased: the job was stored by an earlier
+-- attempt and erased since, and is not stored again.
 CREATE OR REPLACE FUNCTION quipu_append_jobs(
     e_jobs bigint[], e_steps integer[], e_kinds text[], e_was text[], e_statuses text[], e_types text[], e_priorities smallint[],
     e_attempts integer[], e_failures integer[], e_workers text[], e_claims uuid[], e_leases integer[], e_ready_after_us bigint[],
@@ -242,7 +243,9 @@ BEGIN
                        FROM generate_subscripts(j_jobs, 1) n ORDER BY n);
         SELECT array_agg(k.key ORDER BY k.key, k.job), array_agg(k.job ORDER BY k.key, k.job) INTO new_keys, new_jobs
         FROM unnest(j_keys, j_jobs, unknown) AS k (key, job, is_unknown)
-        WHERE k.key IS NOT NULL AND NOT k.is_unknown AND (SELECT x.job FROM job_keys x WHERE x.key = k.key) IS NULL;
+        WHERE k.key IS NOT NULL AND NOT k.is_unknown AND (SELECT x.job FROM job_keys x WHERE x.key = k.key) IS NULL
+          -- In the same statement: it sees either the key of an erased job or the record of its erasure.
+          AND (SELECT r.first_job FROM erasure r WHERE r.kind = 'job' AND r.first_job = k.job LIMIT 1) IS NULL;
         IF new_keys IS NOT NULL THEN
             held := quipu_take_job_keys(new_keys, new_jobs);
         END IF;
@@ -260,18 +263,24 @@ BEGIN
             FROM unnest(j_jobs, j_types, j_priorities, j_ready_us, j_attempts_max, j_keys, j_hashes, j_paths, j_sizes, j_tags, j_metadata,
                         j_depends_on, j_actors) WITH ORDINALITY
                  AS o (job, type, priority, ready_us, attempts_max, key, hash, path, size, tags, metadata, depends_on, actor, nth)
-            WHERE mine[o.nth] ORDER BY o.job
+            -- This statement locks `jobs` before it reads, and an erasure waits from then on: both statements see the same of it.
+            -- Retention does not count: a number of a partition that it has dropped may be used for the first time now.
+            WHERE mine[o.nth] AND (SELECT r.first_job FROM erasure r WHERE r.kind = 'job' AND r.first_job = o.job LIMIT 1) IS NULL
+            ORDER BY o.job
             ON CONFLICT DO NOTHING
             RETURNING j.job, j.type, j.priority, j.ready_at, j.status)
         INSERT INTO job_ready (segment, type, priority, ready_at, job, step, status, attempt, failures)
         SELECT segment, s.type, s.priority, s.ready_at, s.job, 0, s.status, 0, 0 FROM stored s WHERE s.status = 'pending';
         RETURN QUERY
-        SELECT true, (o.nth - 1)::integer, k.job,
-               CASE WHEN unknown[o.nth] THEN 'unknown' WHEN contended[o.nth] THEN 'contended' ELSE s.status END,
-               NOT unknown[o.nth] AND NOT contended[o.nth] AND NOT mine[o.nth], quipu_us(moment)
+        SELECT true, (o.nth - 1)::integer, coalesce(k.job, o.job),
+               CASE WHEN k.is_erased THEN 'erased' WHEN unknown[o.nth] THEN 'unknown'
+                    -- Without a status: the job that had the key was erased after the key was tried.
+                    WHEN contended[o.nth] OR s.status IS NULL THEN 'contended' ELSE s.status END,
+               NOT k.is_erased AND s.status IS NOT NULL AND k.job <> o.job, quipu_us(moment)
         FROM unnest(j_jobs, j_keys) WITH ORDINALITY AS o (job, key, nth)
         CROSS JOIN LATERAL (
-            SELECT CASE WHEN mine[o.nth] OR unknown[o.nth] OR contended[o.nth] THEN o.job ELSE (SELECT x.job FROM job_keys x WHERE x.key = o.key) END AS job) k
+            SELECT CASE WHEN mine[o.nth] OR unknown[o.nth] OR contended[o.nth] THEN o.job ELSE (SELECT x.job FROM job_keys x WHERE x.key = o.key) END AS job,
+                   (SELECT r.first_job FROM erasure r WHERE r.kind = 'job' AND r.first_job = o.job LIMIT 1) IS NOT NULL AS is_erased) k
         LEFT JOIN LATERAL (
             SELECT coalesce((SELECT l.status FROM job_log l WHERE l.job = x.job ORDER BY l.step DESC LIMIT 1), x.status) AS status
             FROM jobs x WHERE x.job = k.job) s ON true;
@@ -784,6 +793,51 @@ END $$;
 COMMENT ON FUNCTION quipu_job_lease_key(bytea) IS 'the secret with which lease tokens are made and checked; stores the argument if there is none';
 REVOKE ALL ON FUNCTION quipu_job_lease_key(bytea) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quipu_job_lease_key(bytea) TO quipu;
+
+-- The jobs of a source by type, at most `most_jobs`: of one type, or, with NULL, of all types, of which there may be
+-- `most_types`. With more types, or when so many jobs are not counted yet that their types are not looked up: one row of
+-- NULLs. Types are found by walking from index entry to index entry of job_totals, and in the jobs that are not counted there.
+CREATE OR REPLACE FUNCTION quipu_jobs_of_source(hash text, of_type text, most_types integer, most_jobs integer)
+RETURNS TABLE (type text, job bigint)
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off AS $$
+#variable_conflict use_column
+DECLARE
+    bound CONSTANT integer := 10000;
+    types text[] := ARRAY[of_type]; later text[];
+    counted pg_snapshot; floor bigint;
+BEGIN
+    IF of_type IS NULL THEN
+        counted := (SELECT c.snapshot FROM checkpoint c WHERE c.projection = 'job_totals');
+        floor := (SELECT e.floor FROM era e ORDER BY e.number DESC LIMIT 1);
+        later := ARRAY(
+            SELECT l.type FROM (
+                (SELECT j.type FROM jobs j WHERE counted IS NULL ORDER BY j.job LIMIT bound + 1)
+                UNION ALL
+                SELECT j.type FROM jobs j WHERE j.xid >= pg_snapshot_xmax(counted) AND j.position > floor
+                UNION ALL
+                SELECT j.type FROM jobs j WHERE j.xid = ANY (quipu_in_progress(counted)) AND j.position > floor) l
+            LIMIT bound + 1);
+        types := ARRAY(
+            WITH RECURSIVE known (type, nth) AS (
+                (SELECT t.type, 1 FROM job_totals t WHERE counted IS NOT NULL ORDER BY t.type LIMIT 1)
+                UNION ALL
+                SELECT (SELECT t.type FROM job_totals t WHERE t.type > k.type ORDER BY t.type LIMIT 1), k.nth + 1
+                FROM known k WHERE k.type IS NOT NULL AND k.nth <= most_types)
+            SELECT k.type FROM known k WHERE k.type IS NOT NULL
+            UNION
+            SELECT unnest(later));
+        IF cardinality(types) > most_types OR cardinality(later) > bound THEN
+            RETURN QUERY SELECT NULL::text, NULL::bigint;
+            RETURN;
+        END IF;
+    END IF;
+    RETURN QUERY
+    SELECT t.type, k.job FROM unnest(types) AS t (type)
+    CROSS JOIN LATERAL (SELECT x.job FROM job_keys x WHERE x.key = quipu_job_key(t.type, hash, NULL) LIMIT 1) k
+    ORDER BY 1 LIMIT most_jobs;
+END $$;
+COMMENT ON FUNCTION quipu_jobs_of_source(text, text, integer, integer) IS 'the jobs of a source by type; without a type, and with more types than given, one row of NULLs';
 
 -- Numbers of jobs for a list, at most `most` after the first `skip`. With a status, or a type, or both; NULL for any.
 -- With `before`: jobs with lower numbers, the newest first, so that the last number of a page is the `before` of the

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use quipu::app::Parts;
-use quipu::app::registry::verify_tables;
+use quipu::app::registry::{projections, verify_tables};
 use quipu::config::{self, Settings};
 use quipu::lifecycle::Lifecycle;
 use quipu::net::Egress;
@@ -40,6 +40,15 @@ pub(super) async fn within_deadline<T>(what: &str, future: impl Future<Output = 
 /// The result of a query for one number.
 pub(super) async fn number(database: &TestDatabase, sql: &str) -> i64 {
     database.owner().await.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// Counts the entries so far in `job_totals`, as the projector does.
+pub(super) async fn project(database: &TestDatabase) {
+    let take = "SELECT quipu_take_tick(system_identifier) FROM pg_control_system()";
+    database.owner().await.query_one(take, &[]).await.unwrap();
+    let totals = projections().find(|known| known.name == "job_totals").unwrap();
+    let pools = database.pools();
+    while totals.catch_up(&pools.write).await.unwrap() {}
 }
 
 /// What `quipu verify` finds in this database.

@@ -32,6 +32,7 @@ async fn each_lookup_of_a_request_reads_by_an_index_however_long_the_journal_is(
         "quipu_job_facts('{7000,7001}')",
         "quipu_claimed_jobs(ARRAY[md5('7000')::uuid, md5('none')::uuid])",
         "quipu_job_workers('{w7,none}')",
+        "quipu_jobs_of_source('abc', 'pdf', 256, 16)",
         "quipu_job_slots('{pdf}', '{4}')",
         "quipu_expired_leases(quipu_us(clock_timestamp()) - 1000000, 100)",
         "quipu_ready_jobs('{pdf}', array_fill(quipu_us(clock_timestamp()), ARRAY[5]), 129)",

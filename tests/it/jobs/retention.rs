@@ -3,22 +3,23 @@
 use std::fs;
 
 use chrono::NaiveDate;
-use quipu::app::registry::projections;
 use quipu::services::jobs::append::JobAnswer;
 use quipu::services::jobs::command::{Change, JobCommand, Submission};
 use quipu::services::jobs::event::Status;
-use quipu::store::Error;
 use quipu::store::removal::jobs::{
     JobHold, JobRemovalError, RemovedJobs, drop_jobs, erase_job, is_source_in_use, job_partitions_before,
     preview_job,
 };
+use quipu::store::{DatabaseUrls, Error};
 use serde_json::json;
 use tokio_postgres::error::SqlState;
+use tokio_util::sync::CancellationToken;
 
 use super::file_kit::{FileRoom, claimed, send, sha256, source_key};
-use super::kit::{Job, PDF, Room, http, number, problems};
+use super::kit::{Job, PDF, Room, http, number, problems, project};
 use crate::support::database::TestDatabase;
 use crate::support::instance::Instance;
+use crate::support::proxy::{Fault, Proxy, eventually};
 
 /// After every entry of a test.
 const LATER: NaiveDate = NaiveDate::from_ymd_opt(2200, 1, 1).unwrap();
@@ -28,15 +29,6 @@ const EARLIER: NaiveDate = NaiveDate::from_ymd_opt(2020, 1, 1).unwrap();
 
 /// A job that is unique.
 const KEYED: Job<'static> = Job { source_hash: Some("abc"), ..PDF };
-
-/// Counts the entries so far in `job_totals`, as the projector does.
-async fn project(database: &TestDatabase) {
-    let take = "SELECT quipu_take_tick(system_identifier) FROM pg_control_system()";
-    database.owner().await.query_one(take, &[]).await.unwrap();
-    let totals = projections().find(|known| known.name == "job_totals").unwrap();
-    let pools = database.pools();
-    while totals.catch_up(&pools.write).await.unwrap() {}
-}
 
 /// Why jobs had to stay.
 fn held<T: std::fmt::Debug>(outcome: Result<T, JobRemovalError>) -> JobHold {
@@ -106,6 +98,73 @@ async fn an_erased_job_is_gone_and_its_unique_key_makes_a_new_one() {
     assert_eq!((jobs_of(&database, "completed").await, jobs_of(&database, "running").await), (1, 1));
     assert_eq!(problems(&database).await, Vec::<String>::new());
     assert_eq!(held(erase_job(owner, gone, "again").await), JobHold::Unknown(gone));
+}
+
+#[tokio::test]
+async fn a_submission_that_is_repeated_after_its_job_was_erased_stores_nothing() {
+    let database = TestDatabase::new().await;
+    let room = Room::on(&database).await;
+    let urls = database.urls();
+    let owner = urls.owner().unwrap();
+    let submit = async |submission: &Submission| {
+        room.started.jobs.append(JobCommand::Submit(Box::new(submission.clone()))).await.unwrap()
+    };
+    let mut erased = Vec::new();
+    for job in [PDF, KEYED] {
+        let submission = room.submission(job).await;
+        let first = submit(&submission).await;
+        assert!(
+            matches!(first, JobAnswer::Submitted(stored) if stored.job == submission.number),
+            "{first:?}"
+        );
+        assert_eq!(
+            submit(&submission).await,
+            first,
+            "a repetition whose job is there is answered as the first one"
+        );
+        room.change(submission.number, cancel()).await.unwrap();
+        erase_job(owner, submission.number, "x").await.unwrap();
+        assert_eq!(submit(&submission).await, JobAnswer::Erased);
+        erased.push(submission);
+    }
+    let stored = "SELECT (SELECT count(*) FROM jobs) + (SELECT count(*) FROM job_log) + (SELECT count(*) FROM job_keys)
+                         + (SELECT count(*) FROM job_ready WHERE type <> '')";
+    assert_eq!(number(&database, stored).await, 0);
+    assert_eq!(room.claim("w", 9, 60).await, []);
+    // Another job has the unique key by now. The number of the erased one is given to no other job.
+    let other = room.submit(KEYED).await;
+    assert!(!other.is_known, "{other:?}");
+    assert_eq!(submit(&erased[1]).await, JobAnswer::Erased);
+    let next = room.submit(PDF).await.job;
+    assert!(erased.iter().all(|submission| submission.number != next), "{next}");
+    assert_eq!(number(&database, "SELECT count(*) FROM jobs").await, 2);
+    assert_eq!(problems(&database).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_client_whose_answer_was_lost_is_told_that_its_job_was_erased() {
+    let database = TestDatabase::new().await;
+    let direct = database.urls();
+    let proxy = Proxy::before(&direct.write).await;
+    let urls = DatabaseUrls { write: proxy.url(&direct.write), ..database.urls() };
+    let (room, other) = (Room::through(&urls, |_| {}).await, Room::on(&database).await);
+    let lost = CancellationToken::new();
+    proxy.strike("append_jobs", Fault::ResetAfter(lost.clone()));
+    let body = json!({ "type": "pdf", "source_hash": "abc" });
+    let erase = async {
+        let stored = "SELECT count(*) FROM jobs";
+        eventually("the job is stored", async || number(&database, stored).await == 1).await;
+        let job = number(&database, "SELECT max(job) FROM jobs").await;
+        other.change(job, cancel()).await.unwrap();
+        erase_job(direct.owner().unwrap(), job, "x").await.unwrap();
+        lost.cancel();
+    };
+    let ((status, answer), ()) = tokio::join!(room.post("/api/jobs", &body), erase);
+    assert_eq!((status, &answer["code"]), (410, &json!("erased")), "{answer}");
+    assert_eq!(proxy.struck(), 1);
+    assert_eq!(number(&database, "SELECT count(*) FROM jobs").await, 0);
+    assert_eq!(room.post("/api/jobs", &body).await.0, 201, "a new submission makes a new job");
+    assert_eq!(problems(&database).await, Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
 //! The routes of BlobForge's rewrite, below `/api/v1`: each does what its counterpart does, for the job of a source.
 
+use quipu::services::jobs::read::SOURCE_TYPES_MAX;
 use serde_json::{Value, json};
 
 use super::file_kit::{FileRoom, sha256, source_key, upload};
 use super::golden::{Golden, bad, config, missing, plain};
-use super::kit::{Room, http, number};
+use super::kit::{Room, http, number, project};
 use crate::support::database::TestDatabase;
 
 pub(super) const JOBS: &[&str] = &[
@@ -169,6 +170,43 @@ async fn a_source_with_jobs_of_several_types_needs_the_type() {
     assert_eq!(number(&database, statuses).await, 2);
 }
 
+#[tokio::test]
+async fn with_very_many_types_a_source_is_looked_for_by_its_type_alone() {
+    let database = TestDatabase::new().await;
+    let room = &Room::on(&database).await;
+    room.ok("/api/jobs", &json!({ "type": "pdf", "source_hash": "a" })).await;
+    let owner = database.owner().await;
+    let others = |from: i64, to: i64| {
+        format!(
+            "SELECT count(quipu_submit_job('type ' || n, source_hash => 'b')) FROM generate_series({from}, {to}) n"
+        )
+    };
+    // Whether they are counted in `job_totals` by now or not.
+    owner.query_one(&others(2, i64::from(SOURCE_TYPES_MAX)), &[]).await.unwrap();
+    let (status, job) = room.get("/api/v1/jobs/a").await;
+    assert_eq!((status, &job["id"]), (200, &json!(1)), "{job}");
+    assert_eq!(room.get("/api/v1/jobs/none").await.0, 404);
+    let (status, several) = room.get("/api/v1/jobs/b").await;
+    assert_eq!((status, &several["code"]), (409, &json!("several_types")));
+    assert_eq!(several["message"].as_str().unwrap().matches("type ").count(), 16, "{several}");
+
+    let next = i64::from(SOURCE_TYPES_MAX) + 1;
+    owner.query_one(&others(next, next), &[]).await.unwrap();
+    for is_counted in [false, true] {
+        for (method, path) in [("GET", "jobs/a"), ("POST", "jobs/a/complete"), ("POST", "admin/jobs/a/retry")]
+        {
+            let body = json!({ "worker_id": "w" });
+            let body = (method == "POST").then_some(&body);
+            let (status, answer) = http(room.address, method, &format!("/api/v1/{path}"), &[], body).await;
+            assert_eq!((status, &answer["field"]), (400, &json!("type")), "{path} {is_counted}: {answer}");
+            assert!(answer["message"].as_str().unwrap().contains("add `?type=`"), "{answer}");
+        }
+        let (status, job) = room.get("/api/v1/jobs/a?type=pdf").await;
+        assert_eq!((status, &job["id"]), (200, &json!(1)), "{job}");
+        project(&database).await;
+    }
+}
+
 pub(super) const MANAGING: &[&str] = &[
     "POST /api/v1/admin/jobs/{hash}/retry",
     "POST /api/v1/admin/jobs/{hash}/cancel",
@@ -212,7 +250,6 @@ async fn a_job_is_managed_by_the_hash_of_its_source_and_its_failures_are_kept() 
 
 pub(super) const WORKERS: &[&str] = &[
     "POST /api/v1/workers/register",
-    "GET /api/v1/workers/me",
     "POST /api/v1/workers/heartbeat",
     "POST /api/v1/workers/state",
     "POST /api/v1/workers/deregister",
@@ -220,15 +257,17 @@ pub(super) const WORKERS: &[&str] = &[
     "POST /api/v1/admin/workers",
 ];
 
+pub(super) const ME: &[&str] = &["GET /api/v1/workers/me"];
+
 #[tokio::test]
 async fn a_worker_is_named_in_the_body_or_by_its_secret() {
     let database = TestDatabase::new().await;
     let room = &Room::on(&database).await;
     let admin = room.token("root", true, &[]).await;
-    let golden = Golden::with(room, WORKERS, admin);
+    let golden = Golden::with(room, WORKERS, admin.clone());
     let create = json!({ "id": "w2", "name": "Two", "type": "pdf" });
     let (status, created) = golden.answer("POST", "/api/v1/admin/workers", Some(&create)).await;
-    let secret = created["secret"].as_str().unwrap().to_owned();
+    let own_secret = created["secret"].as_str().unwrap().to_owned();
     let expected = json!({ "id": "w2", "name": "Two", "type": "pdf", "secret": "SECRET" });
     assert_eq!((status, plain(created)), (201, expected));
     let local = http(room.address, "POST", "/api/v1/admin/workers", &[], Some(&create)).await.0;
@@ -243,10 +282,12 @@ async fn a_worker_is_named_in_the_body_or_by_its_secret() {
             "updated_at": "NOW",
         })
     };
-    let me = "/api/v1/workers/me?worker_id=w1";
-    golden.ask("GET", me, None, 200, one("online")).await;
-    golden.refused("GET", "/api/v1/workers/me", None, 400, bad("worker_id")).await;
-    golden.ask("GET", "/api/v1/workers/me?worker_id=w9", None, 404, missing("worker")).await;
+    let listed = async |status: &str| {
+        let (_, workers) = room.get("/api/workers").await;
+        let found = workers.as_array().unwrap().iter().find(|worker| worker["id"] == "w1").unwrap();
+        assert_eq!(plain(found.clone()), one(status));
+    };
+    listed("online").await;
     let ok = json!({ "status": "ok", "config": config() });
     let beat = Some(json!({ "worker_id": "w1" }));
     golden.ask("POST", "/api/v1/workers/heartbeat", beat.clone(), 200, ok.clone()).await;
@@ -265,7 +306,7 @@ async fn a_worker_is_named_in_the_body_or_by_its_secret() {
         ("draining", json!({ "status": "draining" }), "draining"),
     ] {
         golden.ask("POST", "/api/v1/workers/state", state(word), 200, answer).await;
-        golden.ask("GET", me, None, 200, one(status)).await;
+        listed(status).await;
     }
     golden.refused("POST", "/api/v1/workers/state", state("asleep"), 400, bad("state")).await;
     let gone = json!({ "status": "unregistered" });
@@ -273,17 +314,32 @@ async fn a_worker_is_named_in_the_body_or_by_its_secret() {
     let two = json!({
         "id": "w2", "name": "Two", "type": "pdf", "status": "offline", "enabled": true, "created_at": "NOW", "updated_at": "NOW",
     });
-    golden.ask("GET", "/api/v1/admin/workers", None, 200, json!([one("offline"), two])).await;
+    golden.ask("GET", "/api/v1/admin/workers", None, 200, json!([one("offline"), two.clone()])).await;
 
     // A worker's own secret is good for that worker alone.
-    let secret = [("x-worker-id", "w2"), ("x-worker-secret", secret.as_str())];
+    let secret = [("x-worker-id", "w2"), ("x-worker-secret", own_secret.as_str())];
     let own = async |method: &str, path: &str, body: Value| {
         let body = (method == "POST").then_some(&body);
         http(room.address, method, &format!("/api/v1/workers/{path}"), &secret, body).await
     };
-    let (status, itself) = own("GET", "me", Value::Null).await;
-    assert_eq!((status, &itself["id"]), (200, &json!("w2")), "{itself}");
+    let itself = Golden::with(room, ME, own_secret.clone());
+    for path in ["/api/v1/workers/me", "/api/v1/workers/me?worker_id=w2"] {
+        itself.ask("GET", path, None, 200, two.clone()).await;
+    }
+    assert_eq!(own("GET", "me", Value::Null).await.1["id"], "w2");
     assert_eq!(own("GET", "me?worker_id=w1", Value::Null).await.0, 403);
+    // A client that works for any worker is no worker, whatever it names in the query or in a header.
+    let token = room.token("work", false, &["work"]).await;
+    for credential in [Some(token), Some(admin), None] {
+        let bearer = credential.map(|credential| format!("Bearer {credential}"));
+        let mut headers = vec![("x-worker-id", "w2")];
+        headers.extend(bearer.iter().map(|bearer| ("authorization", bearer.as_str())));
+        for path in ["/api/v1/workers/me", "/api/v1/workers/me?worker_id=w2"] {
+            let (status, refused) = http(room.address, "GET", path, &headers, None).await;
+            let why = "a worker's own secret is required";
+            assert_eq!((status, refused["error"].as_str()), (403, Some(why)), "{path} {bearer:?}");
+        }
+    }
     assert_eq!(own("POST", "heartbeat", json!({})).await, (200, ok));
     assert_eq!(own("POST", "heartbeat", json!({ "worker_id": "w1" })).await.0, 403);
     let (status, refused) = own("POST", "state", json!({ "state": "suspended" })).await;
@@ -320,48 +376,60 @@ async fn health_settings_and_totals_are_those_of_the_other_spelling() {
 #[tokio::test]
 async fn each_route_needs_what_its_counterpart_needs() {
     let database = TestDatabase::new().await;
-    let room = &Room::with(&database, |jobs| jobs.compat_unauthenticated = Some(false)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let room = Room::with(&database, |jobs| {
+        jobs.compat_unauthenticated = Some(false);
+        jobs.files.folder = Some(folder.path().join("objects"));
+    });
+    let room = &room.await;
     let mut tokens = Vec::new();
     for scope in ["read", "submit", "manage", "work"] {
         tokens.push((scope, format!("Bearer {}", room.token(scope, false, &[scope]).await)));
     }
-    for (method, path, needed) in [
-        ("PUT", "jobs/a", "submit"),
-        ("GET", "jobs/a", "read"),
-        ("POST", "jobs/claim", "work"),
-        ("POST", "jobs/a/heartbeat", "work"),
-        ("POST", "jobs/a/complete", "work"),
-        ("POST", "jobs/a/fail", "work"),
-        ("POST", "jobs/a/release", "work"),
-        ("POST", "jobs/a/upload-url", "work"),
-        ("GET", "workers/me?worker_id=w", "work"),
-        ("POST", "workers/register", "work"),
-        ("POST", "workers/heartbeat", "work"),
-        ("POST", "workers/deregister", "work"),
-        ("POST", "workers/state", "manage"),
-        ("GET", "config", "work"),
-        ("GET", "snapshot", "read"),
-        ("GET", "admin/snapshot", "read"),
-        ("GET", "admin/config", "read"),
-        ("GET", "admin/workers", "read"),
-        ("POST", "admin/workers", "admin"),
-        ("POST", "admin/jobs/a/retry", "manage"),
-        ("POST", "admin/jobs/a/cancel", "manage"),
-        ("POST", "admin/jobs/a/priority", "manage"),
-        ("GET", "admin/jobs/a/failures", "read"),
+    // Only these have no counterpart: they show what is in the answers to workers, and a worker to itself.
+    let alone = ("GET", "");
+    for (method, path, needed, counterpart) in [
+        ("PUT", "jobs/a", "submit", ("POST", "jobs")),
+        ("GET", "jobs/a", "read", ("GET", "jobs/1")),
+        ("POST", "jobs/claim", "work", ("POST", "jobs/claim")),
+        ("POST", "jobs/a/heartbeat", "work", ("POST", "jobs/1/heartbeat")),
+        ("POST", "jobs/a/complete", "work", ("POST", "jobs/1/complete")),
+        ("POST", "jobs/a/fail", "work", ("POST", "jobs/1/fail")),
+        ("POST", "jobs/a/release", "work", ("POST", "jobs/1/release")),
+        ("POST", "jobs/a/upload-url", "work", ("POST", "jobs/1/upload-url")),
+        ("GET", "workers/me?worker_id=w", "a worker's own secret", alone),
+        ("POST", "workers/register", "work", ("POST", "workers/register")),
+        ("POST", "workers/heartbeat", "work", ("POST", "workers/w/heartbeat")),
+        ("POST", "workers/deregister", "work", ("POST", "workers/w/unregister")),
+        ("POST", "workers/state", "manage", ("POST", "workers/w/suspend")),
+        ("GET", "config", "work", alone),
+        ("GET", "snapshot", "read", ("GET", "stats")),
+        ("GET", "admin/snapshot", "read", ("GET", "stats")),
+        ("GET", "admin/config", "read", alone),
+        ("GET", "admin/workers", "read", ("GET", "workers")),
+        ("POST", "admin/workers", "admin", ("POST", "admin/workers")),
+        ("POST", "admin/jobs/a/retry", "manage", ("POST", "jobs/1/retry")),
+        ("POST", "admin/jobs/a/cancel", "manage", ("POST", "jobs/1/cancel")),
+        ("POST", "admin/jobs/a/priority", "manage", ("POST", "jobs/1/priority")),
+        ("GET", "admin/jobs/a/failures", "read", ("GET", "jobs/1/history")),
     ] {
-        let path = format!("/api/v1/{path}");
-        let body =
-            json!({ "id": "w", "worker_id": "w", "type": "pdf", "job_type": "pdf", "state": "suspended" });
-        // `register` takes the id once.
-        let body = if path.ends_with("/register") { json!({ "id": "w", "type": "pdf" }) } else { body };
-        let body = (method != "GET").then_some(&body);
-        assert_eq!(http(room.address, method, &path, &[], body).await.0, 401, "{method} {path}");
-        for (scope, token) in &tokens {
-            let (status, answer) =
-                http(room.address, method, &path, &[("authorization", token.as_str())], body).await;
-            let is_forbidden = status == 403;
-            assert_eq!(is_forbidden, *scope != needed, "{method} {path} with `{scope}`: {status} {answer}");
+        let all = [(method, format!("/api/v1/{path}")), (counterpart.0, format!("/api/{}", counterpart.1))];
+        for (method, path) in &all[..if counterpart == alone { 1 } else { 2 }] {
+            let body = json!({ "id": "w", "worker_id": "w", "type": "pdf", "job_type": "pdf", "state": "suspended", "error": "x" });
+            // `register` takes the id once.
+            let body = if path.ends_with("/register") { json!({ "id": "w", "type": "pdf" }) } else { body };
+            let body = (*method != "GET").then_some(&body);
+            assert_eq!(http(room.address, method, path, &[], body).await.0, 401, "{method} {path}");
+            for (scope, token) in &tokens {
+                let headers = [("authorization", token.as_str())];
+                let (status, answer) = http(room.address, method, path, &headers, body).await;
+                let is_forbidden = status == 403;
+                assert_eq!(
+                    is_forbidden,
+                    *scope != needed,
+                    "{method} {path} with `{scope}`: {status} {answer}"
+                );
+            }
         }
     }
 }

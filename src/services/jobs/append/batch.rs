@@ -12,7 +12,7 @@ use super::handover::{HandOver, facts_of};
 use super::plan::{Plan, Read, StepOwner};
 use super::queue::{ReadyNotice, merged};
 use super::rows::{self, Claimed};
-use super::statement::{PlannedStep, StoredJob, append};
+use super::statement::{NotStored, PlannedStep, StoredJob, append};
 use super::taken::Taken;
 use super::{JobAnswer, Submitted};
 use crate::services::jobs::command::{Claim, JobChange, JobCommand};
@@ -286,9 +286,10 @@ impl<'a> Batch<'a> {
     fn submitted(&mut self, index: usize, stored: &StoredJob, moment_us: i64, is_leased: bool) {
         let JobCommand::Submit(submission) = &self.commands[index] else { return };
         self.answers[index] = Some(match stored.status {
-            None if stored.is_contended => JobAnswer::Contended,
-            None => JobAnswer::UnknownDependency,
-            Some(status) => {
+            Err(NotStored::UnknownDependency) => JobAnswer::UnknownDependency,
+            Err(NotStored::Contended) => JobAnswer::Contended,
+            Err(NotStored::Erased) => JobAnswer::Erased,
+            Ok(status) => {
                 if !stored.is_known && status == Status::Pending && !is_leased {
                     let ready_us = submission.run_at_us.unwrap_or(moment_us);
                     let jobs = usize::from(ready_us <= moment_us);

@@ -69,6 +69,8 @@ pub enum JobAnswer {
     Submitted(Submitted),
     /// A job that it depends on does not exist; nothing was stored.
     UnknownDependency,
+    /// The job of this submission was stored by an earlier attempt, and erased since. It is not stored again.
+    Erased,
     /// The leased jobs; empty if none is ready.
     Claimed(Vec<ClaimedJob>),
     /// The worker gets no jobs.

@@ -120,11 +120,18 @@ impl JobNumbers {
         if !submission.depends_on.is_empty() && self.is_unknown(&submission.depends_on).await? {
             return Ok(JobAnswer::UnknownDependency);
         }
-        let number = match submission.unique_key.and_then(|key| self.given_up_of(key)) {
-            Some(number) => number,
-            None => self.next().await?,
-        };
-        let submission = Submission { number, ..submission };
+        if let Some(number) = submission.unique_key.and_then(|key| self.given_up_of(key)) {
+            let answer = self.send(jobs, Submission { number, ..submission.clone() }).await;
+            // An attempt of the submission that gave it up had stored it after all. This one is another submission.
+            if !matches!(answer, Ok(JobAnswer::Erased)) {
+                return answer;
+            }
+        }
+        let number = self.next().await?;
+        self.send(jobs, Submission { number, ..submission }).await
+    }
+
+    async fn send(&self, jobs: &Shards<JobJournal>, submission: Submission) -> Result<JobAnswer, Error> {
         let send = || async {
             match jobs.append(JobCommand::Submit(Box::new(submission.clone()))).await {
                 Ok(JobAnswer::Contended) => Err(Contended),
@@ -134,8 +141,8 @@ impl JobNumbers {
         let answer = send.retry(pauses()).await.unwrap_or(Ok(JobAnswer::Contended));
         match &answer {
             // PostgreSQL refuses the data with each attempt.
-            Err(Error::Data(_)) => self.take_back(number),
-            Ok(JobAnswer::Contended) => self.give_up(submission.unique_key, number),
+            Err(Error::Data(_)) => self.take_back(submission.number),
+            Ok(JobAnswer::Contended) => self.give_up(submission.unique_key, submission.number),
             _ => {}
         }
         answer

@@ -56,12 +56,21 @@ pub(super) struct StoredJob {
     pub(super) place: usize,
     /// The number of the job: another one if the unique key was used before.
     pub(super) job: i64,
-    /// Status of the job; `None` if nothing was stored: a dependency does not exist, or the key is contended.
-    pub(super) status: Option<Status>,
-    /// Whether a transaction in progress has the unique key.
-    pub(super) is_contended: bool,
+    /// Status of the job.
+    pub(super) status: Result<Status, NotStored>,
     /// Whether the unique key was used before.
     pub(super) is_known: bool,
+}
+
+/// Why a submission stored nothing, and no job has its unique key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotStored {
+    /// A dependency does not exist.
+    UnknownDependency,
+    /// A transaction in progress has the unique key, or the job that had it was erased at that moment.
+    Contended,
+    /// An earlier attempt stored the job, and it was erased since.
+    Erased,
 }
 
 /// Commits steps, new jobs and leases of those in one statement. A step that exists already is not stored. A job is leased
@@ -169,9 +178,13 @@ pub(super) async fn append(
         stored.moment_us = moment_us;
         if row.get(0) {
             let word: &str = row.get(3);
-            let status = if ["unknown", "contended"].contains(&word) { None } else { Some(status(word)?) };
-            let (is_contended, is_known) = (word == "contended", row.get(4));
-            stored.jobs.push(StoredJob { place, job: row.get(2), status, is_contended, is_known });
+            let status = match word {
+                "unknown" => Err(NotStored::UnknownDependency),
+                "contended" => Err(NotStored::Contended),
+                "erased" => Err(NotStored::Erased),
+                word => Ok(status(word)?),
+            };
+            stored.jobs.push(StoredJob { place, job: row.get(2), status, is_known: row.get(4) });
         } else {
             stored.steps.push(place);
         }

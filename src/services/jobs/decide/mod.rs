@@ -48,7 +48,7 @@ pub use limits::{
 pub use login::{Admission, GroupRules, admit, local_path, user_label};
 pub use object_key::{OUTPUT_NAME, ObjectKey};
 pub use ready_index::{Candidate, ReadyIndex, Search};
-pub use schedule::{RecurrenceError, SCHEDULES_MAX, UTC, check_cron, due_times, time_zone};
+pub use schedule::{RecurrenceError, SCHEDULES_MAX, UTC, check_cron, due_times, next_look, time_zone};
 pub use snapshot::{Window, window};
 pub use stream_cursor::{NotACursor, StreamCursor};
 pub use submission::{

@@ -2,12 +2,12 @@
 
 use std::str::FromStr as _;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Datelike as _, Months, NaiveDate, TimeDelta, Utc};
 use chrono_tz::Tz;
-use croner::Cron;
+use croner::{Cron, Weekday};
 use thiserror::Error;
 
-/// Most schedules in force. All are looked at each second.
+/// Most schedules in force. All are read each second.
 pub const SCHEDULES_MAX: i64 = 1_000;
 
 /// The time zone of a schedule that names none.
@@ -26,6 +26,12 @@ const MISSED_MAX: TimeDelta = TimeDelta::days(1);
 /// another process takes over within 15 s from one that was killed. After a longer one, only the newest time is.
 const INTERRUPTION_MAX: TimeDelta = TimeDelta::minutes(1);
 
+/// Years within which a schedule has to have a time.
+const YEARS_MAX: u32 = 10;
+
+/// Longest time for which [`next_look`] puts a look off, so that it reads two days of an expression at most.
+const LOOK_MAX: TimeDelta = TimeDelta::hours(1);
+
 /// Why the times of a schedule are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RecurrenceError {
@@ -35,14 +41,23 @@ pub enum RecurrenceError {
     /// The time zone.
     #[error("not a time zone of the IANA database, such as `Europe/Berlin`: {0}")]
     Zone(String),
+    /// The expression is one, and has no time in the coming years.
+    #[error("a cron expression without a time in the next {YEARS_MAX} years: `{0}`")]
+    Never(String),
 }
 
-/// Checks a cron expression: five fields, or six with seconds first.
+/// Checks a cron expression, five fields, or six with seconds first, that comes into force at `now` in this time zone.
 ///
 /// # Errors
 /// Why it is refused.
-pub fn check_cron(expression: &str) -> Result<(), RecurrenceError> {
-    parse(expression).map(|_| ())
+pub fn check_cron(expression: &str, zone: Tz, now: DateTime<Utc>) -> Result<(), RecurrenceError> {
+    let cron = parse(expression)?;
+    let until = now.checked_add_months(Months::new(12 * YEARS_MAX)).unwrap_or(now);
+    let (now, until) = (now.with_timezone(&zone), until.with_timezone(&zone));
+    // The days first: `croner` looks for a time in all years until 5000.
+    let is_due = matches_day(&cron, now.date_naive(), until.date_naive())
+        && cron.find_next_occurrence(&now, false).is_ok_and(|next| next <= until);
+    if is_due { Ok(()) } else { Err(RecurrenceError::Never(expression.to_owned())) }
 }
 
 /// The time zone of this IANA name; UTC without one. Upper and lower case count.
@@ -66,6 +81,8 @@ pub fn time_zone(name: Option<&str>) -> Result<Tz, RecurrenceError> {
 /// the two times, and the latter at both. This is the rule of the Open Cron Pattern Specification, which `croner`
 /// implements.
 ///
+/// An expression without a time in that day costs no search, however rare its times are.
+///
 /// # Errors
 /// When the expression or the name is none.
 pub fn due_times(
@@ -77,7 +94,11 @@ pub fn due_times(
     let (cron, zone) = (parse(expression)?, time_zone(zone)?);
     let is_interrupted = now - after > INTERRUPTION_MAX;
     let mut times = Vec::new();
-    // An expression that matches no time of the last years gives an error.
+    let day_of = |time: DateTime<Utc>| time.with_timezone(&zone).date_naive();
+    // `croner` looks for a time in all years since 1.
+    if !matches_day(&cron, day_of(now - MISSED_MAX), day_of(now)) {
+        return Ok(times);
+    }
     let mut found = cron.find_previous_occurrence(&now.with_timezone(&zone), true);
     while let Ok(local) = found {
         let due = local.to_utc();
@@ -92,6 +113,39 @@ pub fn due_times(
     }
     times.reverse();
     Ok(times)
+}
+
+/// When the times up to `now` of a schedule are known: the time at which it has to be looked at again. That is when it is
+/// due next, or an hour later at most.
+///
+/// # Errors
+/// When the expression or the name is none.
+pub fn next_look(
+    expression: &str,
+    zone: Option<&str>,
+    now: DateTime<Utc>,
+) -> Result<DateTime<Utc>, RecurrenceError> {
+    let (cron, zone) = (parse(expression)?, time_zone(zone)?);
+    let (local, latest) = (now.with_timezone(&zone), now + LOOK_MAX);
+    // `croner` looks for a time in all years until 5000.
+    if !matches_day(&cron, local.date_naive(), latest.with_timezone(&zone).date_naive()) {
+        return Ok(latest);
+    }
+    // It also fails before a day that the time zone leaves out, such as 2011-12-30 of Samoa. Then no look is put off.
+    let next = cron.find_next_occurrence(&local, false).map(|next| next.to_utc());
+    Ok(next.map_or(now, |next| next.min(latest)))
+}
+
+/// Whether the expression matches one of the days from `first` to `last`. An expression names at least one time of a day.
+fn matches_day(cron: &Cron, first: NaiveDate, last: NaiveDate) -> bool {
+    first.iter_days().take_while(|day| *day <= last).any(|day| {
+        let weekday = Weekday::from_days_from_sunday(day.weekday().num_days_from_sunday());
+        let pattern = &cron.pattern;
+        // An error is a number out of range, which a day has not.
+        pattern.year_match(day.year()).unwrap_or(false)
+            && pattern.month_match(day.month()).unwrap_or(false)
+            && pattern.day_match(day.year(), day.month(), day.day(), weekday).unwrap_or(false)
+    })
 }
 
 fn parse(expression: &str) -> Result<Cron, RecurrenceError> {
@@ -245,9 +299,106 @@ mod tests {
 
     #[test]
     fn an_expression_that_is_none_is_refused() {
+        let now = at("2026-11-30T16:00:00Z");
         for wrong in ["", "* * * *", "61 * * * *", "every day", &"* ".repeat(100)] {
-            assert!(check_cron(wrong).is_err(), "{wrong}");
+            let refused = check_cron(wrong, Tz::UTC, now);
+            assert!(matches!(refused, Err(RecurrenceError::Cron(_))), "{wrong}: {refused:?}");
         }
-        assert_eq!(check_cron("30 4 * * 1"), Ok(()));
+        assert_eq!(check_cron("30 4 * * 1", Tz::UTC, now), Ok(()));
+    }
+
+    #[test]
+    fn an_expression_without_a_time_in_ten_years_is_refused_and_named() {
+        let now = at("2026-11-30T16:00:00Z");
+        for never in ["0 0 1 * +MON#5", "0 0 30 2 *", "*/5 0-10 1-7 * +MON#5", "0 0 31W 2 *"] {
+            for zone in [Tz::UTC, Tz::Europe__Berlin] {
+                let refused = check_cron(never, zone, now);
+                assert_eq!(refused, Err(RecurrenceError::Never(never.to_owned())), "{zone}");
+            }
+            let said = check_cron(never, Tz::UTC, now).unwrap_err().to_string();
+            assert!(said.ends_with(&format!("in the next 10 years: `{never}`")), "{said}");
+        }
+        // Its first time is a Monday in 2044; its only one is over; it is today, in the past or in the future.
+        for (expression, is_due) in [
+            ("0 0 29 2 +MON", false),
+            ("0 0 0 1 1 * 2020", false),
+            ("0 0 15 30 11 * 2026", false),
+            ("0 0 17 30 11 * 2026", true),
+            ("0 0 29 2 *", true),
+            ("0 0 0 1 1 * 2036", true),
+            ("0 0 0 1 1 * 2037", false),
+        ] {
+            assert_eq!(check_cron(expression, Tz::UTC, now).is_ok(), is_due, "{expression}");
+        }
+        // The day is that of the time zone: it is still the 29th in Honolulu.
+        let only = "0 30 23 29 11 * 2026";
+        let early = at("2026-11-30T04:00:00Z");
+        assert!(
+            check_cron(only, Tz::Pacific__Honolulu, early).is_ok()
+                && check_cron(only, Tz::UTC, early).is_err()
+        );
+    }
+
+    #[test]
+    fn a_schedule_is_looked_at_again_when_it_is_due_and_once_an_hour_at_most_otherwise() {
+        let next = |expression: &str, now: &str| next_look(expression, None, at(now)).unwrap();
+        let now = "2025-06-01T12:00:00.25Z";
+        assert_eq!(next("* * * * * *", now), at("2025-06-01T12:00:01Z"));
+        assert_eq!(next("30 * * * *", now), at("2025-06-01T12:30:00Z"));
+        for rare in ["30 4 * * *", "0 0 29 2 *", "0 0 1 * +MON#5"] {
+            assert_eq!(next(rare, now), at("2025-06-01T13:00:00.25Z"), "{rare}");
+        }
+        assert_eq!(next("0 0 * * *", "2025-06-01T23:30:00Z"), at("2025-06-02T00:00:00Z"));
+        assert!(next_look("every day", None, at(now)).is_err());
+    }
+
+    /// The times that are found by looks every 50 s, of which only those are made that are due.
+    fn looked(expression: &str, zone: &str, change: &str) -> Vec<DateTime<Utc>> {
+        let (mut found, mut after, mut wake) = (Vec::new(), at(change) - TimeDelta::hours(2), None);
+        let end = at(change) + TimeDelta::hours(3);
+        let mut now = after;
+        while now < end {
+            now += TimeDelta::seconds(50);
+            if wake.is_none_or(|wake| wake <= now) {
+                found.extend(due_times(expression, Some(zone), after, now).unwrap());
+                wake = Some(next_look(expression, Some(zone), now).unwrap());
+            }
+            after = now;
+        }
+        found
+    }
+
+    #[test]
+    fn looks_that_are_put_off_miss_no_time_when_the_clock_changes() {
+        let expressions = [
+            "30 2 * * *",
+            "0 2 * * *",
+            "*/30 2 * * *",
+            "30 2,4 * * *",
+            "0 0 * * *",
+            "30 0 * * *",
+            "*/7 * * * *",
+        ];
+        for (zone, change) in [
+            ("Europe/Berlin", FORWARD),
+            ("Europe/Berlin", BACK),
+            ("Australia/Lord_Howe", "2025-10-04T15:30:00Z"),
+            ("Australia/Lord_Howe", "2025-04-05T15:00:00Z"),
+            ("America/Havana", "2025-03-09T05:00:00Z"),
+            ("America/Havana", "2025-11-02T05:00:00Z"),
+            // A day that is left out.
+            ("Pacific/Apia", "2011-12-30T10:00:00Z"),
+        ] {
+            for expression in expressions {
+                let (begin, mut expected) = (at(change) - TimeDelta::hours(2), Vec::new());
+                for look in 0..360 {
+                    let after = begin + TimeDelta::seconds(50 * look);
+                    expected.extend(
+                        due_times(expression, Some(zone), after, after + TimeDelta::seconds(50)).unwrap(),
+                    );
+                }
+                assert_eq!(looked(expression, zone, change), expected, "{expression} {zone}");
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What the handlers make of a body before they ask the database: for the fuzz target `jobs`, which has none.
 
+use chrono::DateTime;
 use serde::de::DeserializeOwned;
 
 use super::access::{Client, parse};
@@ -69,7 +70,10 @@ pub fn dry_run(bytes: &[u8], state: &JobState, key: &LeaseKey, now_us: i64) -> V
         ("retry-all", with(bytes, |body| many(&body))),
         (
             "schedules",
-            with(bytes, |body: ScheduleBody| body.checked(&settings, actor.clone()).map(Asked::Schedule)),
+            with(bytes, |body: ScheduleBody| {
+                let now = DateTime::from_timestamp_micros(now_us).unwrap_or_default();
+                body.checked(&settings, actor.clone(), now).map(Asked::Schedule)
+            }),
         ),
         (
             "register",

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -62,12 +63,19 @@ pub(super) struct ScheduleBody {
 }
 
 impl ScheduleBody {
-    /// The schedule that this actor sets.
-    pub(super) fn checked(self, settings: &Jobs, actor: String) -> Result<Recurrence, Refused> {
+    /// The schedule that this actor sets at `now`.
+    pub(super) fn checked(
+        self,
+        settings: &Jobs,
+        actor: String,
+        now: DateTime<Utc>,
+    ) -> Result<Recurrence, Refused> {
         check_text("name", &self.name, NAME_BYTES_MAX)?;
-        check_cron(&self.cron).map_err(|error| Refused::field("cron", format!("is {error}")))?;
         let zone = time_zone(self.timezone.as_deref());
-        let zone = zone.map_err(|error| Refused::field("timezone", format!("is {error}")))?.name();
+        let zone = zone.map_err(|error| Refused::field("timezone", format!("is {error}")))?;
+        let checked = check_cron(&self.cron, zone, now);
+        checked.map_err(|error| Refused::field("cron", format!("is {error}")))?;
+        let zone = zone.name();
         let fields = SubmissionFields {
             job_type: &self.r#type,
             source_hash: None,
@@ -102,8 +110,9 @@ pub(super) async fn set(
 ) -> Result<Json<Value>, Failure> {
     let answer = async {
         client.require(Scope::Manage)?;
-        let set = body.checked(&state.parts().settings, client.actor.label())?;
-        match state.parts().schedules.append(ScheduleCommand::Set(Box::new(set))).await? {
+        let parts = state.parts();
+        let set = body.checked(&parts.settings, client.actor.label(), parts.clock.now())?;
+        match parts.schedules.append(ScheduleCommand::Set(Box::new(set))).await? {
             ScheduleAnswer::Full => {
                 let why = format!("there are {SCHEDULES_MAX} schedules, which is the most");
                 Err(Refused::coded(StatusCode::CONFLICT, "schedules_full", why))

@@ -144,6 +144,11 @@ impl JobsState {
             JobAnswer::UnknownDependency => {
                 Err(Refused::field("depends_on", "names a job that does not exist"))
             }
+            JobAnswer::Erased => {
+                let why =
+                    "the job was stored and has been erased since; submit it anew if it is to run again";
+                Err(Refused::coded(StatusCode::GONE, "erased", why))
+            }
             _ => Err(Refused::Contended),
         }
     }

@@ -1,6 +1,6 @@
 //! Submits the jobs of schedules when they are due.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::Mutex;
@@ -10,7 +10,7 @@ use super::loop_lease::LoopLease;
 use crate::lifecycle::{CycleOutcome, Service, set_aside};
 use crate::services::jobs::append::{JobAnswer, JobJournal, JobNumbers, move_cursor, read_cursor};
 use crate::services::jobs::command::Submission;
-use crate::services::jobs::decide::{due_times, scheduled_key};
+use crate::services::jobs::decide::{due_times, next_look, scheduled_key};
 use crate::services::jobs::read::{Schedule, schedule_values, schedules};
 use crate::store::lease::Leases;
 use crate::store::{Error, Pools, Shards};
@@ -39,10 +39,19 @@ struct Looked {
     /// By the process that did it before this one.
     before: Option<DateTime<Utc>>,
     /// By this process, of each schedule by name and step. The unique keys of the jobs decide; this only saves
-    /// submissions in vain.
-    here: HashMap<(String, i32), DateTime<Utc>>,
+    /// submissions and searches in vain.
+    here: HashMap<(String, i32), Seen>,
     /// When the cursor was recorded.
     recorded: Option<DateTime<Utc>>,
+}
+
+/// What this process knows of a schedule as one step set it.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// All its jobs up to this time are stored.
+    until: DateTime<Utc>,
+    /// It is not due from then to this time.
+    next: DateTime<Utc>,
 }
 
 impl Schedules {
@@ -65,7 +74,40 @@ impl Schedules {
         Ok(Looked { before, here: HashMap::new(), recorded: None })
     }
 
-    /// Submits the job of a schedule that is due. Returns whether it is stored.
+    /// Submits the jobs of a schedule that became due since `after`. What is known then; `None` if a job is not stored: its
+    /// time comes again with the next look.
+    async fn look(
+        &self,
+        schedule: &Schedule,
+        after: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Seen>, Error> {
+        let (cron, zone) = (&schedule.cron, schedule.timezone.as_deref());
+        let found =
+            due_times(cron, zone, after, now).and_then(|times| Ok((times, next_look(cron, zone, now)?)));
+        let (times, next) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                set_aside("job_schedule", &schedule.name, None, &error);
+                return Ok(Some(Seen { until: now, next: now }));
+            }
+        };
+        let mut is_stored = true;
+        for due in times {
+            match self.submit(schedule, due).await {
+                Ok(stored) => is_stored &= stored,
+                Err(error) if error.is_outage() => return Err(error),
+                // Only this schedule fails: the others go on.
+                Err(error) => {
+                    set_aside("job_schedule", &schedule.name, None, &error);
+                    is_stored = false;
+                }
+            }
+        }
+        Ok(is_stored.then_some(Seen { until: now, next }))
+    }
+
+    /// Submits the job of a schedule that is due. Returns whether it is stored, or was and has been erased since.
     async fn submit(&self, schedule: &Schedule, due: DateTime<Utc>) -> Result<bool, Error> {
         let (tags, metadata) = schedule_values(&self.pools.session, &schedule.name, schedule.step).await?;
         let submission = Submission {
@@ -84,7 +126,7 @@ impl Schedules {
             actor: format!("schedule:{}", schedule.name),
         };
         let answer = self.numbers.submit(&self.jobs, submission).await?;
-        Ok(matches!(answer, JobAnswer::Submitted(_)))
+        Ok(matches!(answer, JobAnswer::Submitted(_) | JobAnswer::Erased))
     }
 }
 
@@ -106,37 +148,26 @@ impl Service for Schedules {
         }
         let Some(looked) = guard.as_mut() else { return Ok(CycleOutcome::Idle) };
         let (schedules, now) = schedules(&self.pools.session, false).await?;
-        let known: Vec<(String, i32)> = schedules.iter().map(|s| (s.name.clone(), s.step)).collect();
-        looked.here.retain(|key, _| known.contains(key));
+        let known: HashSet<(&str, i32)> = schedules.iter().map(|s| (s.name.as_str(), s.step)).collect();
+        looked.here.retain(|(name, step), _| known.contains(&(name.as_str(), *step)));
         let mut is_complete = true;
-        for (schedule, key) in schedules.iter().zip(known) {
-            // A schedule that came into force since then is looked at from its own beginning.
-            let before = || looked.before.map_or(schedule.since, |before| before.max(schedule.since));
-            let after = looked.here.get(&key).copied().unwrap_or_else(before);
-            let times = match due_times(&schedule.cron, schedule.timezone.as_deref(), after, now) {
-                Ok(times) => times,
-                Err(error) => {
-                    set_aside("job_schedule", &schedule.name, None, &error);
-                    continue;
+        for schedule in &schedules {
+            let key = (schedule.name.clone(), schedule.step);
+            let seen = match looked.here.get(&key).copied() {
+                Some(seen) if now < seen.next => Some(Seen { until: now, ..seen }),
+                // A schedule that came into force since then is looked at from its own beginning.
+                seen => {
+                    let before = || looked.before.map_or(schedule.since, |before| before.max(schedule.since));
+                    let after = seen.map_or_else(before, |seen| seen.until);
+                    self.look(schedule, after, now).await?
                 }
             };
-            let mut is_stored = true;
-            for due in times {
-                match self.submit(schedule, due).await {
-                    Ok(stored) => is_stored &= stored,
-                    Err(error) if error.is_outage() => return Err(error),
-                    // Only this schedule fails: the others go on, and the time comes again with the next look.
-                    Err(error) => {
-                        set_aside("job_schedule", &schedule.name, None, &error);
-                        is_stored = false;
-                    }
+            match seen {
+                Some(seen) => {
+                    looked.here.insert(key, seen);
                 }
+                None => is_complete = false,
             }
-            // A time whose job is not stored comes again with the next look.
-            if is_stored {
-                looked.here.insert(key, now);
-            }
-            is_complete &= is_stored;
         }
         let is_due = looked.recorded.is_none_or(|recorded| now - recorded >= RECORD_EVERY);
         if is_complete && is_due && !schedules.is_empty() {

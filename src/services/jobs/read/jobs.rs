@@ -113,29 +113,31 @@ pub struct SourceJob {
 }
 
 /// Most jobs of one source that are named.
-const SOURCE_JOBS_MAX: i64 = 16;
+const SOURCE_JOBS_MAX: i32 = 16;
+
+/// Most types among which the jobs of a source are looked for: submitters choose types, and each costs an index lookup.
+pub const SOURCE_TYPES_MAX: i32 = 256;
 
 /// The jobs of a source by type, of one type if it is given; at most 16. Those that were submitted with an idempotency
-/// key, or may be submitted again, are not found by their source. Without a type all types are tried.
+/// key, or may be submitted again, are not found by their source. Without a type all types are tried; `None` if there
+/// are more than [`SOURCE_TYPES_MAX`], or 10,000 jobs that are not counted yet.
 pub async fn jobs_of_source(
     pool: &PgPool,
     source_hash: &str,
     job_type: Option<&str>,
-) -> Result<Vec<SourceJob>, Error> {
-    Ok(sqlx::query_as!(
-        SourceJob,
+) -> Result<Option<Vec<SourceJob>>, Error> {
+    let rows = sqlx::query!(
         r#"-- jobs_of_source
-           SELECT t.type AS "job_type!", k.job AS "job!"
-           FROM (SELECT $2::text AS type WHERE $2 IS NOT NULL
-                 UNION ALL SELECT DISTINCT c.type FROM job_counts c WHERE $2 IS NULL) t
-           CROSS JOIN LATERAL (SELECT x.job FROM job_keys x WHERE x.key = quipu_job_key(t.type, $1, NULL) LIMIT 1) k
-           ORDER BY 1 LIMIT $3"#,
+           SELECT type AS job_type, job FROM quipu_jobs_of_source($1, $2, $3, $4)"#,
         source_hash,
         job_type,
+        SOURCE_TYPES_MAX,
         SOURCE_JOBS_MAX
     )
     .fetch_all(pool)
-    .await?)
+    .await?;
+    let found = rows.into_iter().map(|row| Some(SourceJob { job_type: row.job_type?, job: row.job? }));
+    Ok(found.collect())
 }
 
 /// The numbers of a page of jobs: without `before` by priority, then the newest first. A job may have moved on by

@@ -12,7 +12,8 @@ mod workers;
 pub use audit::{AuditEntry, audit};
 pub use credentials::{StoredToken, TokenRecord, WorkerRecord, token, tokens, worker_by_secret};
 pub use jobs::{
-    HistoryEntry, JobFilter, JobView, SourceJob, bare_jobs, history, job, job_numbers, jobs, jobs_of_source,
+    HistoryEntry, JobFilter, JobView, SOURCE_TYPES_MAX, SourceJob, bare_jobs, history, job, job_numbers,
+    jobs, jobs_of_source,
 };
 pub use schedules::{Schedule, schedule_values, schedules};
 pub use stats::{Stats, StatusCount, TypeCount, stats, total};

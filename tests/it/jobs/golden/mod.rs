@@ -33,6 +33,7 @@ const ROUTES: &[&[&str]] = &[
     v1::JOBS,
     v1::MANAGING,
     v1::WORKERS,
+    v1::ME,
     v1::TOTALS,
     work::WORKING,
     work::LEASES,

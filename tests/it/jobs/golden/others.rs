@@ -80,6 +80,11 @@ async fn schedules_are_set_listed_and_removed() {
     let (status, answer) = room.post("/api/schedules", &unknown).await;
     assert_eq!((status, &answer["field"]), (400, &json!("timezone")), "{answer}");
     assert!(answer["message"].as_str().unwrap().contains("Europe/Atlantis"), "{answer}");
+    let never = json!({ "name": "x", "cron": "0 0 1 * +MON#5", "type": "y" });
+    let (status, answer) = room.post("/api/schedules", &never).await;
+    assert_eq!((status, &answer["field"]), (400, &json!("cron")), "{answer}");
+    let said = "cron is a cron expression without a time in the next 10 years: `0 0 1 * +MON#5`";
+    assert_eq!(answer["message"], said);
     for (body, field) in [
         (json!({}), "name"),
         (json!({ "name": "x", "cron": "now", "type": "y" }), "cron"),

@@ -17,7 +17,7 @@ use crate::services::jobs::edge::jobs::{self as by_number, HistoryQuery};
 use crate::services::jobs::edge::refusal::Refused;
 use crate::services::jobs::edge::shapes::{HistoryJson, Members, member};
 use crate::services::jobs::edge::submit::{self, SubmitBody, given};
-use crate::services::jobs::read;
+use crate::services::jobs::read::{self, SOURCE_TYPES_MAX};
 
 /// The query that says which job of a source is meant.
 #[derive(Debug, Deserialize)]
@@ -44,6 +44,12 @@ impl JobsState {
             check_text("type", job_type, TYPE_BYTES_MAX)?;
         }
         let found = read::jobs_of_source(&self.parts().pools.session, hash, job_type).await?;
+        let Some(found) = found else {
+            let why = format!(
+                "is required, add `?type=`: there are more than {SOURCE_TYPES_MAX} types, or many jobs that are not counted yet"
+            );
+            return Err(Refused::field("type", why));
+        };
         match found.as_slice() {
             [] => Err(Refused::not_found("job")),
             [one] => Ok(one.job),
@@ -111,7 +117,8 @@ pub(super) async fn submit(
     (Path(hash), Query(query)): Named,
     Body(body): Body<SubmitBody>,
 ) -> Result<Response, Failure> {
-    let body = named_submission(body, hash, query.r#type).map_err(|refused| state.refuse(refused))?;
+    let named = client.require(Scope::Submit).and_then(|()| named_submission(body, hash, query.r#type));
+    let body = named.map_err(|refused| state.refuse(refused))?;
     submit::submit(State(state), client, HeaderMap::new(), Body(body)).await
 }
 

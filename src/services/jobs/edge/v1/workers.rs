@@ -45,16 +45,20 @@ fn path_of(state: &JobsState, client: &Client, stated: String) -> Result<Path<St
     id_of(client, stated).map(Path).map_err(|refused| state.refuse(refused))
 }
 
-/// The worker as the list has it, for itself.
+/// The worker as the list has it, for itself: other clients read workers with the scope `read`.
 pub(super) async fn me(
     State(state): State<JobsState>,
     client: Client,
     Query(named): Query<WorkerName>,
 ) -> Result<Response, Failure> {
     let answer = async {
-        let id = id_of(&client, named.worker_id)?;
-        client.require_worker(&id)?;
-        let view = read::worker_view(&state.parts().pools.session, &id).await?;
+        let Actor::Worker { id } = &client.actor else {
+            return Err(Refused::forbidden("a worker's own secret is required"));
+        };
+        if !named.worker_id.is_empty() {
+            client.require_worker(&named.worker_id)?;
+        }
+        let view = read::worker_view(&state.parts().pools.session, id).await?;
         let view = view.ok_or_else(|| Refused::not_found("worker"))?;
         Ok(Json(WorkerJson::of(&view)).into_response())
     };
