@@ -6,14 +6,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::loop_lease::LoopLease;
 use crate::lifecycle::{CycleOutcome, Service, set_aside};
 use crate::services::jobs::append::{JobAnswer, JobJournal, JobNumbers, move_cursor, read_cursor};
 use crate::services::jobs::command::Submission;
 use crate::services::jobs::decide::{due_times, scheduled_key};
 use crate::services::jobs::read::{Schedule, schedule_values, schedules};
 use crate::store::append::Writer;
-use crate::store::lease::Leases;
+use crate::store::lease::{Leases, LoopLease};
 use crate::store::{Error, Pools};
 
 /// The name of its cursor: the time up to which all jobs of schedules are submitted, microseconds since 1970.
