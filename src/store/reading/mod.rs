@@ -5,10 +5,14 @@
 //! The entries between two snapshots are a closed set: none can be added later, so a position in it is a safe
 //! cursor. A batch that commits late falls between two later snapshots.
 
+mod months;
+
 use deadpool_postgres::Pool;
 use tokio_postgres::types::Type;
 
 use super::Error;
+
+pub use months::{MonthOfBatches, months_of};
 
 /// Maximum number of batches in one step.
 const STEP_BATCHES_MAX: i64 = 500;
