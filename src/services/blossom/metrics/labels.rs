@@ -1,25 +1,8 @@
 //! Values of the labels.
 
-/// Declares an enum whose words are the values of a label.
-macro_rules! label_values {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+use crate::base::words;
 
-        impl $name {
-            pub(super) const WORDS: &[&str] = &[$($word),+];
-
-            /// The value of the label.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word),+ }
-            }
-        }
-    };
-}
-
-label_values! {
+words! {
     /// The endpoint by which a blob came.
     Way {
         /// `PUT /upload`.
@@ -31,7 +14,7 @@ label_values! {
     }
 }
 
-label_values! {
+words! {
     /// How a request to store a blob ended.
     UploadOutcome {
         /// Stored; the blob or this owner of it is new.
@@ -49,7 +32,7 @@ label_values! {
     }
 }
 
-label_values! {
+words! {
     /// How a request for a blob ended.
     DownloadOutcome {
         /// A redirect to a replica.
@@ -67,7 +50,7 @@ label_values! {
     }
 }
 
-label_values! {
+words! {
     /// Where the look-up of a blob's replicas ended.
     LookupSource {
         /// The replicas recorded here.
@@ -85,7 +68,7 @@ label_values! {
     }
 }
 
-label_values! {
+words! {
     /// What an upstream is asked to do.
     Operation {
         /// Takes a blob.
@@ -105,7 +88,7 @@ label_values! {
     }
 }
 
-label_values! {
+words! {
     /// How a request to an upstream ended.
     CallOutcome {
         /// As asked; that it has no such blob counts.
@@ -121,7 +104,7 @@ label_values! {
     }
 }
 
-label_values! {
+words! {
     /// How an attempt to make another replica ended.
     RepairOutcome {
         /// The bytes were copied through this process.
@@ -135,7 +118,7 @@ label_values! {
     }
 }
 
-label_values! {
+words! {
     /// How an attempt to adopt a blob to which a followed key refers ended.
     AdoptionOutcome {
         /// Stored and owned by that key.

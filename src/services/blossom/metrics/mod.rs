@@ -156,13 +156,24 @@ impl Default for BlobMetrics {
 impl BlobMetrics {
     /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
+        for &how in Way::WORDS {
+            for &outcome in UploadOutcome::WORDS {
+                drop(self.uploads.get_or_create(&WayLabels { how, outcome }));
+            }
+        }
         UPLOADS.register(registry, self.uploads.clone());
         UPLOAD_TIME.register(registry, self.upload_time.clone());
         UPLOADING.register(registry, self.uploading.clone());
         REPLICATING.register(registry, self.replicating.clone());
         RECEIVED.register(registry, self.received.clone());
         SENT.register(registry, self.sent.clone());
+        for &outcome in DownloadOutcome::WORDS {
+            drop(self.downloads.get_or_create(&OutcomeLabel { outcome }));
+        }
         DOWNLOADS.register(registry, self.downloads.clone());
+        for &how in LookupSource::WORDS {
+            drop(self.lookups.get_or_create(&HowLabel { how }));
+        }
         LOOKUPS.register(registry, self.lookups.clone());
         REFUSALS.register(registry, self.refused.clone());
         CALLS.register(registry, self.calls.clone());
@@ -172,12 +183,12 @@ impl BlobMetrics {
         HEALTHY.register(registry, self.healthy.clone());
         OTHER_BYTES.register(registry, self.other_bytes.clone());
         REPLICAS.register(registry, self.replicas.clone());
-        for outcome in RepairOutcome::WORDS {
+        for &outcome in RepairOutcome::WORDS {
             drop(self.repairs.get_or_create(&OutcomeLabel { outcome }));
         }
         REPAIRS.register(registry, self.repairs.clone());
         REPAIRED.register(registry, self.repaired.clone());
-        for outcome in AdoptionOutcome::WORDS {
+        for &outcome in AdoptionOutcome::WORDS {
             drop(self.adoptions.get_or_create(&OutcomeLabel { outcome }));
         }
         ADOPTIONS.register(registry, self.adoptions.clone());

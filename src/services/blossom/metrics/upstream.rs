@@ -42,6 +42,10 @@ impl BlobMetrics {
         let label = UpstreamLabel { upstream: Arc::from(name) };
         let healthy = self.healthy.get_or_create_owned(&label);
         healthy.set(1);
+        for &kind in REPLICA_KINDS {
+            let labels = ReplicaLabels { upstream: Arc::clone(&label.upstream), kind };
+            drop(self.replicas.get_or_create(&labels));
+        }
         UpstreamMetrics {
             answers: self.call_time.get_or_create_owned(&label),
             sent: self.upstream_sent.get_or_create_owned(&label),
@@ -102,15 +106,7 @@ impl UpstreamMetrics {
 
     /// Counts a committed entry of `blob_log` about one of its replicas.
     pub fn recorded(&self, event: ReplicaEvent) {
-        let kind = match event {
-            ReplicaEvent::Accepted => "accepted",
-            ReplicaEvent::Readable => "readable",
-            ReplicaEvent::Proven(_) => "proven",
-            ReplicaEvent::Failed => "failed",
-            ReplicaEvent::Lost => "lost",
-            ReplicaEvent::Deleted => "deleted",
-            ReplicaEvent::NotDeleted => "not_deleted",
-        };
+        let kind = event.as_str();
         self.replicas.get_or_create(&ReplicaLabels { upstream: Arc::clone(&self.name), kind }).inc();
     }
 }
