@@ -16,7 +16,7 @@ mod verify;
 use std::sync::Arc;
 
 use super::append::BlobJournal;
-use super::metrics::BlossomMetrics;
+use super::metrics::BlobMetrics;
 use super::upstream::Upstreams;
 use crate::base::Clock;
 use crate::config::Blossom;
@@ -59,5 +59,5 @@ pub struct ReactParts {
     /// Effective settings.
     pub settings: Blossom,
     /// Metrics of the room.
-    pub metrics: BlossomMetrics,
+    pub metrics: BlobMetrics,
 }
