@@ -1,0 +1,75 @@
+//! Limits of requests, each with its reason.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::Blossom;
+use crate::http::client_key;
+
+/// Checks between two removals of keys and addresses that asked for nothing lately.
+const CLEANUP: u64 = 1_024;
+
+/// Images of `/media` that are in memory at the same time.
+const MEDIA_MAX: usize = 4;
+
+/// Rates and numbers of requests.
+pub(super) struct Limits {
+    /// `None`: no limit.
+    uploads_by_key: Option<DefaultKeyedRateLimiter<[u8; 32]>>,
+    lookups_by_address: Option<DefaultKeyedRateLimiter<IpAddr>>,
+    checks: AtomicU64,
+    uploads: Arc<Semaphore>,
+    media: Arc<Semaphore>,
+}
+
+impl Limits {
+    pub(super) fn new(settings: &Blossom) -> Self {
+        let rate = |per_minute: u32| NonZeroU32::new(per_minute).map(Quota::per_minute);
+        let uploads = settings.uploads_max.get().min(Semaphore::MAX_PERMITS);
+        Self {
+            uploads_by_key: rate(settings.uploads_per_minute).map(RateLimiter::keyed),
+            lookups_by_address: rate(settings.lookups_per_minute).map(RateLimiter::keyed),
+            checks: AtomicU64::new(0),
+            uploads: Arc::new(Semaphore::new(uploads)),
+            media: Arc::new(Semaphore::new(MEDIA_MAX)),
+        }
+    }
+
+    /// Whether this key may store one more blob now.
+    pub(super) fn admits_upload(&self, pubkey: &[u8; 32]) -> bool {
+        self.clean_up();
+        self.uploads_by_key.as_ref().is_none_or(|limiter| limiter.check_key(pubkey).is_ok())
+    }
+
+    /// Whether a client at this address may ask for one more blob that is not known here, for which the upstreams are asked.
+    pub(super) fn admits_lookup(&self, address: IpAddr) -> bool {
+        self.clean_up();
+        self.lookups_by_address.as_ref().is_none_or(|limiter| limiter.check_key(&client_key(address)).is_ok())
+    }
+
+    /// A place for one upload; it is kept until no upstream gets anything of it any more.
+    pub(super) fn begin_upload(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.uploads).try_acquire_owned().ok()
+    }
+
+    /// A place for one image in memory.
+    pub(super) fn begin_media(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.media).try_acquire_owned().ok()
+    }
+
+    fn clean_up(&self) {
+        if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CLEANUP) {
+            if let Some(limiter) = &self.uploads_by_key {
+                limiter.retain_recent();
+            }
+            if let Some(limiter) = &self.lookups_by_address {
+                limiter.retain_recent();
+            }
+        }
+    }
+}
