@@ -1,0 +1,9 @@
+//! The rules of the room: pure functions, to which time and chance are arguments.
+
+pub mod authorization;
+pub mod breaker;
+pub mod choice;
+pub mod cursor;
+pub mod range;
+pub mod references;
+pub mod repair;
