@@ -1,0 +1,6 @@
+//! Tests of blobs: the endpoints, the copies on upstreams that behave well and badly, and what the loops make of them.
+
+mod client_kit;
+mod kit;
+mod server_kit;
+mod upload;
