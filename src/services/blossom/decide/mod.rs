@@ -4,6 +4,8 @@ pub mod authorization;
 pub mod breaker;
 pub mod choice;
 pub mod cursor;
+pub mod hints;
+pub mod name;
 pub mod range;
 pub mod references;
 pub mod repair;
