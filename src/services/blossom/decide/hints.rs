@@ -54,16 +54,18 @@ pub fn blob_urls<'a>(
     let dot = if extension.is_empty() { "" } else { "." };
     let mut urls: Vec<Url> = Vec::new();
     for server in servers.into_iter().take(SERVERS_MAX) {
-        let server = server.trim().trim_end_matches('/');
-        let bases = if server.contains("://") {
+        let (server, has_scheme) = (server.trim().trim_end_matches('/'), server.contains("://"));
+        let bases = if has_scheme {
             vec![server.to_owned()]
         } else {
             vec![format!("https://{server}"), format!("http://{server}")]
         };
         for base in bases {
-            let Ok(url) = Url::parse(&format!("{base}/{sha256}{dot}{extension}")) else { continue };
+            let name = format!("/{sha256}{dot}{extension}");
+            let Ok(url) = Url::parse(&format!("{base}{name}")) else { continue };
+            // Without a host the name would be taken for it.
             let is_plain = matches!(url.scheme(), "http" | "https")
-                && url.host_str().is_some()
+                && url.path().ends_with(&name)
                 && url.username().is_empty()
                 && url.password().is_none()
                 && url.query().is_none()
