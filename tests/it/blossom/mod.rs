@@ -2,5 +2,6 @@
 
 mod client_kit;
 mod kit;
+mod sdk;
 mod server_kit;
 mod upload;
