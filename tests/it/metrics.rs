@@ -48,7 +48,7 @@ const OF_AETHOS_RELAY: [&str; 7] = [
 ];
 
 /// The last word of a name that is not a counter: a base unit, what is counted, or a flag.
-const UNITS: [&str; 24] = [
+const UNITS: [&str; 25] = [
     // Base units of Prometheus.
     "bytes",
     "ratio",
@@ -64,6 +64,7 @@ const UNITS: [&str; 24] = [
     "leases",
     "locks",
     "messages",
+    "owners",
     "partitions",
     "problems",
     "relays",
@@ -251,6 +252,7 @@ fn the_documents_name_only_metrics_that_exist() {
         "README.md",
         "docs/operations.md",
         "docs/archive.md",
+        "docs/blossom.md",
         "docs/jobs.md",
         "docs/messages.md",
         "docs/security.md",

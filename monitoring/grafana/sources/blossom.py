@@ -48,7 +48,7 @@ DASHBOARD = dashboard(
             stat(
                 "Readable nowhere",
                 or_zero("max(quipu_blossom_unavailable_blobs)"),
-                "Kept blobs without any copy on a configured upstream; section QuipuBlobsUnavailable of"
+                "Kept blobs without any readable or accepted copy; section QuipuBlobsUnavailable of"
                 " docs/alerts.md.",
                 steps=BAD_ABOVE_0,
                 decimals=0,
