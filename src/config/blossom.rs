@@ -88,6 +88,9 @@ pub struct Blossom {
     /// Largest blob that is fetched from a URL: by a mirror request, or because an event of a followed key names it.
     #[schemars(range(max = BLOB_BYTES_MAX))]
     pub fetch_bytes_max: NonZeroU64,
+    /// Servers with private addresses from which blobs may be fetched as well, such as `["http://10.0.0.7:3000"]`. Others
+    /// than these and the upstreams are refused, because clients and events could name any machine of this network.
+    pub private_origins: Vec<String>,
     /// Bytes that one key may own.
     pub key_bytes_max: u64,
     /// Blobs that one key may own.
@@ -152,6 +155,7 @@ impl Default for Blossom {
             compat_always_200: false,
             upload_bytes_max: nonzero!(NonZeroU64, 5_368_709_120),
             fetch_bytes_max: nonzero!(NonZeroU64, 5_368_709_120),
+            private_origins: Vec::new(),
             key_bytes_max: 0,
             key_blobs_max: 0,
             uploads_per_minute: 60,
@@ -298,7 +302,8 @@ impl Section for Blossom {
                 format!("`{media_type}`: expected such as `image/png` or `image/*`, in lower case"),
             );
         }
-        if let Some(text) = &self.public_url {
+        let urls = self.public_url.iter().map(|text| ("public_url", text));
+        for (key, text) in urls.chain(self.private_origins.iter().map(|text| ("private_origins", text))) {
             // Not shown: it may contain a password.
             let is_plain = |url: Url| {
                 matches!(url.scheme(), "http" | "https")
@@ -308,7 +313,7 @@ impl Section for Blossom {
                     && url.path() == "/"
             };
             let expected = "expected an http or https URL without user, path and query".to_owned();
-            check(Url::parse(text).is_ok_and(is_plain), "public_url", expected);
+            check(Url::parse(text).is_ok_and(is_plain), key, expected);
         }
     }
 }

@@ -44,7 +44,8 @@ pub struct BlossomUpstream {
     #[serde(default)]
     pub supports_upload_head: bool,
     /// Whether this server is used with the operator's key, which comes only from the environment
-    /// (`QUIPU_BLOSSOM_KEY`), and never with the tokens of clients.
+    /// (`QUIPU_BLOSSOM_KEY`), and never with the tokens of clients. Without it the key is used where the client's token
+    /// is not valid.
     #[serde(default)]
     pub sign: bool,
     /// URL of the server of a bucket, `http://…` or `https://…`; without a value Amazon's.

@@ -11,7 +11,7 @@ use tokio_util::bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::UpstreamError;
-use super::health::Health;
+use super::health::{Attempt, Health};
 use crate::base::{Secret, Sha256};
 use crate::net::BodyBroken;
 
@@ -160,13 +160,59 @@ impl fmt::Debug for BlobReader {
 }
 
 impl BlobReader {
+    /// The same bytes, of at most `bytes_max`; the stream of a longer blob ends with an error.
+    ///
+    /// # Errors
+    /// An [`UpstreamError`] if its size is stated and larger.
+    pub fn limited(self, bytes_max: u64) -> Result<Self, UpstreamError> {
+        let too_long = || UpstreamError::answered(413, Some("the blob is larger than allowed"));
+        if self.size.is_some_and(|size| size > bytes_max) {
+            return Err(too_long());
+        }
+        let Self { size, media_type, bytes, source } = self;
+        let bytes = stream::try_unfold((bytes, 0_u64), move |(mut bytes, mut read)| async move {
+            let Some(piece) = bytes.next().await.transpose()? else { return Ok(None) };
+            read = read.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+            if read > bytes_max { Err(too_long()) } else { Ok(Some((piece, (bytes, read)))) }
+        });
+        Ok(Self { size, media_type, bytes: bytes.boxed(), source })
+    }
+
+    /// The same bytes; how the stream ends counts for the upstream.
+    pub(super) fn watched(self, mut attempt: Attempt, health: Arc<Health>) -> Self {
+        let Self { size, media_type, bytes, .. } = self;
+        // A reader that does not want the rest says nothing about the upstream.
+        attempt.succeeds_if_dropped();
+        let source = Some(Arc::clone(&health));
+        let state = (bytes, Some(attempt), health);
+        let counted = stream::unfold(state, |(mut bytes, mut attempt, health)| async move {
+            let piece = match bytes.next().await? {
+                Ok(piece) => {
+                    health.metrics().received(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+                    Ok(piece)
+                }
+                Err(error) => match attempt.take() {
+                    Some(attempt) => attempt.end(Err(error)),
+                    None => Err(error),
+                },
+            };
+            Some((piece, (bytes, attempt, health)))
+        });
+        Self { size, media_type, bytes: counted.boxed(), source }
+    }
+
     /// The same bytes, hashed: the last piece is held back until the hash is right. If it is wrong the stream ends with an
     /// error in its place, so that a reader never has a whole blob of other bytes. Only for a whole blob.
     #[must_use]
     pub fn verified(self, sha256: Sha256) -> Self {
         let Self { size, media_type, bytes, source } = self;
-        let state =
-            Verifying { bytes, held: None, hasher: sha2::Sha256::new(), has_ended: false, source: source.clone() };
+        let state = Verifying {
+            bytes,
+            held: None,
+            hasher: sha2::Sha256::new(),
+            has_ended: false,
+            source: source.clone(),
+        };
         let checked = stream::try_unfold(state, move |mut state| async move {
             let piece = state.next(sha256).await?;
             Ok(piece.map(|piece| (piece, state)))

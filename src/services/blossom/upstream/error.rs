@@ -1,5 +1,7 @@
 //! Why an upstream did not do what was asked.
 
+use std::time::Duration;
+
 use crate::net::FetchError;
 use crate::net::objects::ObjectError;
 use crate::services::blossom::decide::breaker::Outcome;
@@ -49,6 +51,11 @@ impl UpstreamError {
             outcome: Outcome::Failure,
             is_slow: false,
         }
+    }
+
+    /// It was not done in time.
+    pub(super) fn timeout(within: Duration) -> Self {
+        Self::wrong(None, &format!("not done within {} s", within.as_secs()))
     }
 
     /// The upstream gave other bytes than the hash stands for.

@@ -174,7 +174,8 @@ impl Health {
     fn took(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
         let average = self.latency.load(Ordering::Relaxed);
-        let next = if average == 0 { micros } else { average - average / LATENCY_SHARE + micros / LATENCY_SHARE };
+        let next =
+            if average == 0 { micros } else { average - average / LATENCY_SHARE + micros / LATENCY_SHARE };
         // Of two at the same time one may be lost: it is an average.
         self.latency.store(next.max(1), Ordering::Relaxed);
         self.metrics.answered(time);

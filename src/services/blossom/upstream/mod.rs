@@ -265,7 +265,9 @@ impl Upstream {
             Place::Server(server) => server.head(sha256).await,
             Place::Store(store) => store.head(sha256).await,
         };
-        attempt.answered();
+        if result.is_ok() {
+            attempt.answered();
+        }
         attempt.end(result)
     }
 
@@ -284,7 +286,9 @@ impl Upstream {
             Place::Server(server) => server.get(sha256, range).await,
             Place::Store(store) => store.get(sha256, range).await,
         };
-        attempt.answered();
+        if result.is_ok() {
+            attempt.answered();
+        }
         match result {
             Ok(Some(reader)) => Ok(Some(reader.watched(attempt, Arc::clone(&self.0.health)))),
             ended => attempt.end(ended),
