@@ -103,7 +103,7 @@ impl Drop for Room {
 
 /// The setting that names an upstream.
 pub(super) fn upstream(url: &str) -> config::BlossomUpstream {
-    config::BlossomUpstream { url: url.to_owned(), ..config::BlossomUpstream::default() }
+    serde_json::from_value(serde_json::json!({ "url": url })).unwrap()
 }
 
 /// The kinds of the entries about one blob, oldest first, as `kind` or `kind upstream`; `names` stand for the upstreams in their

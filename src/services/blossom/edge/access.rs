@@ -5,7 +5,7 @@ use axum::http::header::AUTHORIZATION;
 
 use super::BlossomState;
 use super::refusal::Refused;
-use crate::services::blossom::decide::{About, Demand, Token, Verb};
+use crate::services::blossom::decide::authorization::{About, Demand, Token, Verb};
 
 /// A client that may do what it asks for.
 #[derive(Debug, Clone)]

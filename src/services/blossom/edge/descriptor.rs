@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::BlossomState;
-use crate::services::blossom::decide::extension_of;
+use crate::services::blossom::decide::media::extension_of;
 use crate::services::blossom::event::BlobFacts;
 
 /// A descriptor.
@@ -52,11 +52,7 @@ impl BlossomState {
         }
         let tag = |name: &str, value: &str| [name.to_owned(), value.to_owned()];
         let mut nip94 = vec![tag("url", &chosen)];
-        nip94.extend([
-            tag("x", &sha256),
-            tag("m", &facts.media_type),
-            tag("size", &facts.size.to_string()),
-        ]);
+        nip94.extend([tag("x", &sha256), tag("m", &facts.media_type), tag("size", &facts.size.to_string())]);
         nip94.extend(urls.iter().skip(1).map(|url| tag("url", url)));
         Descriptor {
             url: chosen,

@@ -21,7 +21,7 @@ use axum::http::HeaderMap;
 use axum::http::header::HOST;
 
 use super::append::BlobJournal;
-use super::decide::host_of;
+use super::decide::authorization::host_of;
 use super::metrics::BlobMetrics;
 use super::upstream::Upstreams;
 use crate::base::Clock;
