@@ -77,6 +77,8 @@ COMMENT ON COLUMN blob_log.batch IS 'group commit that wrote the entry, at its f
 CREATE INDEX blob_log_blob ON blob_log (sha256, position);
 CREATE INDEX blob_log_of_upstream ON blob_log (upstream, position) WHERE upstream IS NOT NULL;
 CREATE INDEX blob_log_xid ON blob_log (xid);
+-- For lists of the newest uploads.
+CREATE INDEX blob_log_owned ON blob_log (position) WHERE owner IS NOT NULL;
 -- For lists of what was found nowhere.
 CREATE INDEX blob_log_missed ON blob_log (position) WHERE kind = 'missed';
 
@@ -208,6 +210,8 @@ COMMENT ON COLUMN blob_copies.owners IS 'number of owners; a blob without any is
 COMMENT ON COLUMN blob_copies.copies IS 'number of copies that are readable or accepted, at every upstream, also at those that are configured no longer';
 -- What has too few copies, the rarest first; and what is kept, without reading the table.
 CREATE INDEX blob_copies_kept ON blob_copies (copies, sha256) INCLUDE (size, owners) WHERE owners > 0;
+-- What has copies and no owner: uploads without a quorum, and deletions that upstreams refused.
+CREATE INDEX blob_copies_unkept ON blob_copies (sha256) WHERE owners = 0 AND copies > 0;
 SELECT quipu_make_changeable('blob_copies');
 
 CREATE TABLE blob_bans (

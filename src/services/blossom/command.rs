@@ -1,12 +1,10 @@
 //! What can be asked of the journals of blobs.
 
-use serde_json::Value;
-
 use super::event::{BlobFacts, Ownership, ReplicaEvent};
 use crate::base::Sha256;
 
 /// A command for the journals of blobs.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BlobCommand {
     /// Records a blob whose bytes were hashed here, and what the upstreams did with it.
     Store(StoreBlob),
@@ -106,7 +104,7 @@ pub struct ReplicaResult {
 }
 
 /// A report about blobs.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobReport {
     /// Id of the event.
     pub event_id: [u8; 32],
@@ -116,8 +114,8 @@ pub struct BlobReport {
     pub blobs: Vec<(Sha256, String)>,
     /// Its text. Cut to the limit of the column.
     pub content: String,
-    /// The event as it was signed.
-    pub event: Value,
+    /// The event as it was signed, JSON.
+    pub event: String,
 }
 
 /// A reference of an event to a blob.
@@ -129,6 +127,7 @@ pub struct WantedBlob {
     pub owner: [u8; 32],
     /// Id of the event.
     pub event_id: [u8; 32],
-    /// The URL at which it is named, if there is one. A longer one than 2,048 bytes is not recorded.
+    /// The URL at which it is named, if there is one. A reference by one that is longer than
+    /// [`super::event::URL_BYTES_MAX`] is not recorded.
     pub url: Option<String>,
 }

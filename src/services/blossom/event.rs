@@ -13,6 +13,9 @@ pub const WHY_BYTES_MAX: usize = 500;
 /// Longest media type in rows, bytes.
 pub const MEDIA_TYPE_BYTES_MAX: usize = 255;
 
+/// Longest URL in rows that names a blob, bytes.
+pub const URL_BYTES_MAX: usize = 2_048;
+
 /// Longest text of a report in rows, bytes.
 pub const REPORT_BYTES_MAX: usize = 4_096;
 
@@ -124,12 +127,21 @@ pub struct OwnedBlob {
     pub upstreams: Vec<String>,
 }
 
+/// What is known of a blob, and whether it is banned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LookUp {
+    /// The blob, if its bytes were seen here.
+    pub blob: Option<KnownBlob>,
+    /// The ban in force.
+    pub ban: Option<Ban>,
+}
+
 /// Everything that a request for one blob is decided by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownBlob {
     /// The blob.
     pub facts: BlobFacts,
-    /// Its copies, readable ones first.
+    /// Its copies, readable ones first, then accepted ones.
     pub replicas: Vec<Replica>,
     /// How many keys own it; 0: it is not kept.
     pub owners: u64,
