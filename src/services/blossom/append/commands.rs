@@ -133,7 +133,8 @@ mod tests {
             event_id: [2; 32],
             url: Some(url),
         };
-        let json = json(&BlobCommand::Want(vec![wanted("u".repeat(2_049)), wanted("https://a/b".to_owned())]));
+        let json =
+            json(&BlobCommand::Want(vec![wanted("u".repeat(2_049)), wanted("https://a/b".to_owned())]));
         assert_eq!(json["wanted"].as_array().map(Vec::len), Some(1));
     }
 }

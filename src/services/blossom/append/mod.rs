@@ -1,5 +1,6 @@
 //! Commits commands to the journals of blobs, and reads and writes the cursors of loops.
 
+mod changes;
 mod commands;
 mod cursors;
 
@@ -8,9 +9,11 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+pub use changes::{Changes, Mark};
 pub use cursors::{move_cursor, read_cursor};
 
 use super::command::BlobCommand;
+use crate::base::Sha256;
 use crate::store::Error;
 use crate::store::append::{Client, Journal};
 
@@ -65,9 +68,12 @@ pub enum BlobRefusal {
     },
 }
 
-/// The journals of blobs.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct BlobJournal;
+/// The journals of blobs. After each commit, what is remembered of its blobs counts as old, here and in other processes.
+#[derive(Debug, Clone)]
+pub struct BlobJournal {
+    /// Which blobs have changed.
+    pub changes: Changes,
+}
 
 const APPEND: &str = "-- append_blobs
     SELECT place, outcome, flag, number, why FROM quipu_append_blobs($1, $2) ORDER BY place";
@@ -86,9 +92,7 @@ impl Journal for BlobJournal {
         1 + match command {
             BlobCommand::Store(store) => store.results.len(),
             BlobCommand::Replicas { results, .. } => results.len(),
-            BlobCommand::Report(report) => {
-                report.blobs.len() * (1 + report.event.len() / WEIGHED_BYTES)
-            }
+            BlobCommand::Report(report) => report.blobs.len() * (1 + report.event.len() / WEIGHED_BYTES),
             BlobCommand::Want(wanted) => wanted.len(),
             BlobCommand::Disown { .. }
             | BlobCommand::Ban { .. }
@@ -104,8 +108,9 @@ impl Journal for BlobJournal {
         batch: Uuid,
         commands: &[BlobCommand],
     ) -> Result<Vec<BlobAnswer>, Error> {
-        let commands: Value = commands.iter().map(commands::json).collect();
-        let rows = client.query_typed(APPEND, &[(&batch, Type::UUID), (&commands, Type::JSONB)]).await?;
+        let json: Value = commands.iter().map(commands::json).collect();
+        let rows = client.query_typed(APPEND, &[(&batch, Type::UUID), (&json, Type::JSONB)]).await?;
+        self.changes.committed(commands.iter().filter_map(changed));
         rows.iter().map(answer).collect()
     }
 
@@ -117,6 +122,21 @@ impl Journal for BlobJournal {
         _commands: &[BlobCommand],
     ) -> Result<Option<Vec<BlobAnswer>>, Error> {
         Ok(None)
+    }
+}
+
+/// The blob whose look-up the command may change.
+const fn changed(command: &BlobCommand) -> Option<Sha256> {
+    match command {
+        BlobCommand::Store(store) => Some(store.facts.sha256),
+        BlobCommand::Replicas { sha256, .. }
+        | BlobCommand::Disown { sha256, .. }
+        | BlobCommand::Ban { sha256, .. }
+        | BlobCommand::Unban { sha256, .. } => Some(*sha256),
+        BlobCommand::Missed { .. }
+        | BlobCommand::Report(_)
+        | BlobCommand::Follow { .. }
+        | BlobCommand::Want(_) => None,
     }
 }
 

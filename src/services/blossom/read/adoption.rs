@@ -77,9 +77,8 @@ pub async fn wanted_page(
     most: i64,
 ) -> Result<WantedPage, Error> {
     let client = pools.write.get().await?;
-    let (sha256, owner) = after.map_or((Vec::new(), Vec::new()), |(sha256, owner)| {
-        (sha256.as_bytes().to_vec(), owner.to_vec())
-    });
+    let (sha256, owner) = after
+        .map_or((Vec::new(), Vec::new()), |(sha256, owner)| (sha256.as_bytes().to_vec(), owner.to_vec()));
     let rows = client
         .query_typed(
             WANTED,

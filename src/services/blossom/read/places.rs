@@ -43,9 +43,9 @@ pub async fn unverified(
             ],
         )
         .await?;
-    let unverified = rows.iter().map(|row| {
-        Ok(Unverified { facts: rows::facts(row, 0)?, upstream: row.get(3), since: row.get(4) })
-    });
+    let unverified = rows
+        .iter()
+        .map(|row| Ok(Unverified { facts: rows::facts(row, 0)?, upstream: row.get(3), since: row.get(4) }));
     unverified.collect()
 }
 
@@ -66,11 +66,7 @@ pub async fn sweep(pools: &Pools, after: Option<&SweepPlace>, most: i64) -> Resu
              WHERE (r.sha256, r.upstream) > ($1, $2) AND r.state = 'readable'
                AND EXISTS (SELECT FROM blob_copies c WHERE c.sha256 = r.sha256 AND c.owners > 0)
              ORDER BY r.sha256, r.upstream LIMIT $3",
-            &[
-                (&sha256.as_bytes().as_slice(), Type::BYTEA),
-                (&upstream, Type::TEXT),
-                (&most, Type::INT8),
-            ],
+            &[(&sha256.as_bytes().as_slice(), Type::BYTEA), (&upstream, Type::TEXT), (&most, Type::INT8)],
         )
         .await?;
     rows.iter().map(|row| Ok(SweptReplica { facts: rows::facts(row, 0)?, upstream: row.get(3) })).collect()
