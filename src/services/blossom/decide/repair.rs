@@ -91,7 +91,7 @@ pub fn patience(since: DateTime<Utc>, now: DateTime<Utc>) -> Patience {
     if age >= READABLE_WITHIN {
         return Patience::Over;
     }
-    // A third of the age: after 1 s, 2 s, 2.6 s, … 45 s, so that about twelve questions fit into the minute.
+    // A third of the age, so that some fourteen questions fit into the minute.
     let age = age.to_std().unwrap_or_default();
     Patience::Again((age / 3).clamp(Duration::from_secs(1), Duration::from_secs(15)))
 }
@@ -111,10 +111,10 @@ pub fn due_proofs(copies: u64, days: u32, elapsed: Duration, owed: &mut f64) -> 
     due
 }
 
-/// Whether this copy is proven by all of its bytes instead of its size. `chance` is between 0 and 1.
+/// Whether this copy is proven by all of its bytes instead of its size. `chance` is below 100.
 #[must_use]
-pub fn is_hashed(share: f64, chance: f64) -> bool {
-    chance < share
+pub fn is_hashed(percent: u32, chance: u32) -> bool {
+    chance < percent
 }
 
 /// What the last checks of copies at one upstream say about the others: one that has lost its disk is noticed by the
@@ -266,7 +266,7 @@ mod tests {
         let mut owed = 0.0;
         assert_eq!(due_proofs(u64::MAX, 1, Duration::from_hours(9), &mut owed), 500);
         assert_eq!(due_proofs(0, 0, Duration::from_hours(9), &mut owed), 0);
-        assert!(is_hashed(0.05, 0.04) && !is_hashed(0.05, 0.05) && !is_hashed(0.0, 0.0));
+        assert!(is_hashed(5, 4) && !is_hashed(5, 5) && !is_hashed(0, 0) && is_hashed(100, 99));
     }
 
     #[test]

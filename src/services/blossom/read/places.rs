@@ -72,6 +72,31 @@ pub async fn sweep(pools: &Pools, after: Option<&SweepPlace>, most: i64) -> Resu
     rows.iter().map(|row| Ok(SweptReplica { facts: rows::facts(row, 0)?, upstream: row.get(3) })).collect()
 }
 
+/// Readable copies of kept blobs at one upstream in the order of hashes, behind `after`.
+///
+/// # Errors
+/// As PostgreSQL answers.
+pub async fn copies_at(
+    pools: &Pools,
+    upstream: &str,
+    after: Sha256,
+    most: i64,
+) -> Result<Vec<SweptReplica>, Error> {
+    let client = pools.write.get().await?;
+    let rows = client
+        .query_typed(
+            "-- copies_at_upstream
+             SELECT b.sha256, b.size, b.type, r.upstream
+             FROM blob_replicas r JOIN blobs b ON b.sha256 = r.sha256
+             WHERE r.sha256 > $1 AND r.upstream = $2 AND r.state = 'readable'
+               AND EXISTS (SELECT FROM blob_copies c WHERE c.sha256 = r.sha256 AND c.owners > 0)
+             ORDER BY r.sha256 LIMIT $3",
+            &[(&after.as_bytes().as_slice(), Type::BYTEA), (&upstream, Type::TEXT), (&most, Type::INT8)],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(SweptReplica { facts: rows::facts(row, 0)?, upstream: row.get(3) })).collect()
+}
+
 /// Blobs behind `after` that have copies and no owner, in the order of hashes: uploads without a quorum, and
 /// deletions that upstreams refused.
 ///

@@ -10,6 +10,9 @@ use crate::services::blossom::metrics::CallOutcome;
 /// Longest reason, characters: it stands in rows.
 const REASON_CHARS_MAX: usize = 200;
 
+/// The reason for bytes of another hash.
+const OTHER_BYTES: &str = "it gave other bytes";
+
 /// Why an upstream did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
@@ -60,7 +63,7 @@ impl UpstreamError {
 
     /// The upstream gave other bytes than the hash stands for.
     pub(super) fn other_bytes() -> Self {
-        Self::wrong(None, "it gave other bytes")
+        Self::wrong(None, OTHER_BYTES)
     }
 
     /// We broke off.
@@ -120,6 +123,12 @@ impl UpstreamError {
             Outcome::Failure => CallOutcome::Failed,
             Outcome::BrokenOff => CallOutcome::BrokenOff,
         }
+    }
+
+    /// Whether it gave bytes of another hash.
+    #[must_use]
+    pub fn is_other_bytes(&self) -> bool {
+        self.reason == OTHER_BYTES
     }
 
     /// Whether our own end of the request broke off: the upstream did nothing wrong.
