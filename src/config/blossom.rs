@@ -200,6 +200,12 @@ impl Blossom {
         wanted.min(upstreams)
     }
 
+    /// Copies that each kept blob is to have, of the upstreams in the settings or in the built-in store.
+    #[must_use]
+    pub fn wanted_copies(&self) -> i64 {
+        i64::try_from(self.target(self.upstreams.len().max(1))).unwrap_or(i64::MAX)
+    }
+
     /// The keys that may upload; empty if every key may.
     #[must_use]
     pub fn allowed_keys(&self) -> BTreeSet<[u8; 32]> {

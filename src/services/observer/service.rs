@@ -44,12 +44,6 @@ fn interval(settings: &Settings) -> Duration {
     Duration::from_secs(settings.services.observer.interval_s.get().into())
 }
 
-/// Copies that each kept blob is to have: on each upstream, or in the built-in store, unless the settings say otherwise.
-fn blob_target(settings: &Settings) -> i64 {
-    let blossom = &settings.services.blossom;
-    i64::try_from(blossom.target(blossom.upstreams.len().max(1))).unwrap_or(i64::MAX)
-}
-
 fn start(starting: &Starting<'_>, metrics: ObserverMetrics) -> Result<(), BoxError> {
     let Starting { parts, .. } = *starting;
     let observer = Observer::new(ObserverParts {
@@ -58,7 +52,7 @@ fn start(starting: &Starting<'_>, metrics: ObserverMetrics) -> Result<(), BoxErr
         clock: Arc::clone(&parts.clock),
         metrics,
         interval: interval(&parts.settings),
-        blob_target: blob_target(&parts.settings),
+        blob_target: parts.settings.services.blossom.wanted_copies(),
     })?;
     parts.run(&OBSERVER, observer);
     Ok(())

@@ -101,7 +101,8 @@ async fn figures(state: &ConsoleState) -> Figures {
     }
 }
 
-fn read_or_log<T>(group: &str, answer: Result<T, Error>) -> Option<T> {
+/// The answer. A failure is logged.
+pub(super) fn read_or_log<T>(group: &str, answer: Result<T, Error>) -> Option<T> {
     answer
         .inspect_err(
             |error| tracing::warn!(group, error = %error, "the console cannot read {group}: {error}"),
