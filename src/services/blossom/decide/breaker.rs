@@ -133,3 +133,99 @@ impl Breaker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// One that has just opened, at 0 s.
+    fn open() -> Breaker {
+        let mut breaker = Breaker::new(3);
+        for _ in 0..3 {
+            let admission = breaker.admit(s(0));
+            breaker.record(admission, Outcome::Failure, s(0));
+        }
+        assert!(!breaker.is_healthy());
+        breaker
+    }
+
+    #[test]
+    fn it_opens_after_failures_in_a_row_alone() {
+        let mut breaker = Breaker::new(3);
+        for outcome in [Outcome::Failure, Outcome::Failure, Outcome::Success, Outcome::Failure, Outcome::Failure] {
+            let admission = breaker.admit(s(0));
+            assert_eq!(admission, Admission::Free);
+            breaker.record(admission, outcome, s(0));
+        }
+        assert!(breaker.is_healthy());
+        assert_eq!(open().admit(s(1)), Admission::Closed);
+    }
+
+    #[test]
+    fn bl_px_10_refusals_and_broken_requests_do_not_count() {
+        let mut breaker = Breaker::new(1);
+        for outcome in [Outcome::Refused, Outcome::BrokenOff] {
+            for _ in 0..100 {
+                let admission = breaker.admit(s(0));
+                breaker.record(admission, outcome, s(0));
+            }
+            assert_eq!((breaker.failures(), breaker.is_healthy()), (0, true));
+        }
+    }
+
+    #[test]
+    fn one_probe_at_a_time_decides() {
+        let mut breaker = open();
+        assert!(!breaker.is_available(s(4)) && breaker.is_available(PAUSE_MIN));
+        assert_eq!(breaker.admit(PAUSE_MIN), Admission::Probe);
+        assert_eq!(breaker.admit(PAUSE_MIN), Admission::Closed);
+        breaker.record(Admission::Probe, Outcome::Success, s(6));
+        assert_eq!((breaker.admit(s(6)), breaker.failures()), (Admission::Free, 0));
+    }
+
+    #[test]
+    fn a_refused_probe_shows_that_it_works() {
+        let mut breaker = open();
+        let probe = breaker.admit(s(10));
+        breaker.record(probe, Outcome::Refused, s(10));
+        assert!(breaker.is_healthy());
+    }
+
+    #[test]
+    fn each_failed_probe_doubles_the_pause_up_to_a_limit() {
+        let (mut breaker, mut now, mut pause) = (open(), PAUSE_MIN, PAUSE_MIN);
+        for _ in 0..10 {
+            assert_eq!(breaker.admit(now), Admission::Probe);
+            breaker.record(Admission::Probe, Outcome::Failure, now);
+            pause = (pause * 2).min(PAUSE_MAX);
+            assert!(!breaker.is_available(now + pause - s(1)) && breaker.is_available(now + pause));
+            now += pause;
+        }
+        assert_eq!(pause, PAUSE_MAX);
+    }
+
+    #[test]
+    fn a_probe_that_is_broken_off_or_never_ends_is_made_again() {
+        let mut breaker = open();
+        let probe = breaker.admit(s(10));
+        breaker.record(probe, Outcome::BrokenOff, s(11));
+        assert_eq!(breaker.admit(s(11)), Admission::Probe);
+        assert_eq!(breaker.admit(s(11) + PROBE_MAX - s(1)), Admission::Closed);
+        assert_eq!(breaker.admit(s(11) + PROBE_MAX), Admission::Probe);
+    }
+
+    #[test]
+    fn a_request_from_before_the_failures_decides_only_by_success() {
+        let mut breaker = Breaker::new(1);
+        let (late, bad) = (breaker.admit(s(0)), breaker.admit(s(0)));
+        breaker.record(bad, Outcome::Failure, s(1));
+        breaker.record(late, Outcome::Failure, s(2));
+        assert!(breaker.is_available(s(1) + PAUSE_MIN));
+        breaker.record(late, Outcome::Success, s(3));
+        assert!(breaker.is_healthy());
+    }
+}

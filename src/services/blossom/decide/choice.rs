@@ -89,3 +89,77 @@ fn shuffle(places: &mut [usize], chance: u64) {
         places.swap(last, usize::try_from((number >> 33) % choices).unwrap_or(0));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: Candidate =
+        Candidate { is_available: true, is_store: false, priority: 0, failures: 0, latency: None };
+
+    const fn slow(ms: u64) -> Candidate {
+        Candidate { latency: Some(Duration::from_millis(ms)), ..GOOD }
+    }
+
+    /// How often each of the candidates is the first of 3,000 choices.
+    fn firsts(strategy: Strategy, candidates: &[Candidate]) -> Vec<u32> {
+        let mut firsts = vec![0; candidates.len()];
+        for turn in 0..3_000_u64 {
+            // Any numbers that differ in all bits.
+            let chance = turn.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (turn << 7);
+            let order = order(strategy, candidates, turn, chance);
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..candidates.len()).collect::<Vec<_>>());
+            firsts[order[0]] += 1;
+        }
+        firsts
+    }
+
+    #[test]
+    fn round_robin_takes_each_in_turn() {
+        assert_eq!(firsts(Strategy::RoundRobin, &[GOOD, GOOD, GOOD]), [1_000; 3]);
+        assert_eq!(order(Strategy::RoundRobin, &[GOOD, GOOD, GOOD], 4, 0), [1, 2, 0]);
+    }
+
+    #[test]
+    fn random_takes_each_about_as_often() {
+        for count in firsts(Strategy::Random, &[GOOD, slow(9), GOOD]) {
+            assert!((800..1_200).contains(&count), "{count}");
+        }
+    }
+
+    #[test]
+    fn the_lowest_priority_comes_first_and_equal_ones_in_turn() {
+        let with = |priority| Candidate { priority, ..GOOD };
+        assert_eq!(firsts(Strategy::Priority, &[with(2), with(1), with(1), with(-1)]), [0, 0, 0, 3_000]);
+        assert_eq!(firsts(Strategy::Priority, &[with(2), with(1), with(1)])[0], 0);
+        assert_eq!(order(Strategy::Priority, &[with(2), with(1), with(1)], 2, 0), [2, 1, 0]);
+    }
+
+    #[test]
+    fn the_faster_and_healthier_one_gets_more_and_the_worst_nothing() {
+        for strategy in [Strategy::HealthBased, Strategy::Local] {
+            let found = firsts(strategy, &[slow(10), slow(20), slow(30)]);
+            assert!(found[0] > found[1] && found[2] == 0, "{found:?}");
+            let failing = Candidate { failures: 2, ..slow(1) };
+            assert_eq!(firsts(strategy, &[failing, slow(100)]), [0, 3_000]);
+        }
+    }
+
+    #[test]
+    fn one_that_gets_no_requests_comes_last_whatever_the_strategy() {
+        let down = Candidate { is_available: false, priority: -9, ..slow(1) };
+        for strategy in Strategy::ALL {
+            assert_eq!(firsts(*strategy, &[down, slow(50), slow(60)])[0], 0, "{strategy:?}");
+            assert_eq!(order(*strategy, &[down], 7, 7), [0]);
+            assert!(order(*strategy, &[], 7, 7).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_store_is_read_first_when_blobs_are_streamed() {
+        let store = Candidate { is_store: true, ..slow(90) };
+        assert_eq!(firsts(Strategy::Local, &[slow(1), store, slow(2)]), [0, 3_000, 0]);
+    }
+}

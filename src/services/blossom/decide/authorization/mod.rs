@@ -186,11 +186,11 @@ impl Token {
                 _ => None,
             })
         };
-        let created_at =
-            i64::try_from(event.created_at.as_secs()).map_err(|_| TokenError::NotYetValid)?;
+        let created_at = i64::try_from(event.created_at.as_secs()).map_err(|_| TokenError::NotYetValid)?;
         let expirations: Option<Vec<i64>> =
             values("expiration").map(|text| text.parse::<i64>().ok()).collect();
-        let named = |name: &str| event.tags.iter().any(|tag| tag.as_slice().first().is_some_and(|n| n == name));
+        let named =
+            |name: &str| event.tags.iter().any(|tag| tag.as_slice().first().is_some_and(|n| n == name));
         // A tag `server` without a value names no server: it must not make the token valid everywhere.
         let mut servers: Vec<String> = values("server").map(host_of).collect();
         if servers.is_empty() && named("server") {
