@@ -22,5 +22,14 @@
 
 pub mod append;
 pub mod command;
+pub mod decide;
+pub mod edge;
 pub mod event;
+pub mod metrics;
+pub mod project;
+pub mod react;
 pub mod read;
+mod service;
+pub mod upstream;
+
+pub use service::ROOM;

@@ -11,6 +11,7 @@ mod guardian;
 mod prove;
 mod references;
 mod repair;
+mod upkeep;
 mod verify;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use guardian::Guardian;
 pub use prove::Prove;
 pub use references::References;
 pub use repair::Repair;
+pub use upkeep::Upkeep;
 pub use verify::Verify;
 
 /// What the loops work with; they share one. Each loop is made by `new(Arc<ReactParts>)`.
