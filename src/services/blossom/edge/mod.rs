@@ -20,7 +20,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use axum::http::header::HOST;
 
-use super::append::BlobJournal;
+use super::append::{BlobJournal, Changes};
 use super::decide::authorization::host_of;
 use super::metrics::BlobMetrics;
 use super::upstream::Upstreams;
@@ -44,6 +44,8 @@ pub struct BlossomParts {
     pub pools: Pools,
     /// Writer of the journals of blobs.
     pub journal: Writer<BlobJournal>,
+    /// Which blobs have changed.
+    pub changes: Changes,
     /// The upstreams, and the way to servers that clients name.
     pub upstreams: Arc<Upstreams>,
     /// What goes on after an answer runs on it: the copies to the remaining upstreams.
@@ -78,7 +80,7 @@ impl BlossomState {
     #[must_use]
     pub fn new(parts: BlossomParts, address: SocketAddr) -> Self {
         let limits = Limits::new(&parts.settings);
-        let lookups = Lookups::new(&parts.settings);
+        let lookups = Lookups::new(&parts.settings, parts.changes.clone());
         let allowed = parts.settings.allowed_keys();
         let hosts = hosts(&parts, address);
         Self(Arc::new(Inner { parts, address, hosts, allowed, limits, lookups }))

@@ -16,6 +16,9 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a client should wait after too many requests.
 const RETRY_RATE: Duration = Duration::from_secs(10);
 
+/// The reason when no copy of a blob can be read.
+const UNAVAILABLE: &str = "no_upstream";
+
 /// Why a request is refused or fails.
 #[derive(Debug)]
 pub(super) struct Refused {
@@ -88,6 +91,18 @@ impl Refused {
     /// 502: the upstreams failed.
     pub(super) fn gateway(reason: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self { reason, failure: Failure::Gateway(message.into()) }
+    }
+
+    /// 503: the blob exists, and no copy can be read now.
+    pub(super) fn unavailable(message: impl Into<Cow<'static, str>>) -> Self {
+        let message = message.into();
+        tracing::debug!("a blob is not available: {message}");
+        Self::busy(UNAVAILABLE)
+    }
+
+    /// Whether it is [`Refused::unavailable`].
+    pub(super) fn is_unavailable(&self) -> bool {
+        self.reason == UNAVAILABLE
     }
 
     /// 503: a limit of this server is reached at the moment.

@@ -56,6 +56,8 @@ pub(super) struct Health {
     begun: Instant,
     /// Microseconds; 0 if not known.
     latency: AtomicU64,
+    /// Whether its newest answer about a blob allows pages of other sites to read it; `None` before the first one.
+    allows_pages: Mutex<Option<bool>>,
     clock: Arc<dyn Clock>,
     metrics: UpstreamMetrics,
 }
@@ -73,6 +75,7 @@ impl Health {
             state: Mutex::new(state),
             begun: Instant::now(),
             latency: AtomicU64::new(0),
+            allows_pages: Mutex::new(None),
             clock,
             metrics,
         })
@@ -100,6 +103,14 @@ impl Health {
     pub(super) fn latency(&self) -> Option<Duration> {
         let micros = self.latency.load(Ordering::Relaxed);
         (micros > 0).then(|| Duration::from_micros(micros))
+    }
+
+    pub(super) fn allows_pages(&self) -> Option<bool> {
+        *self.allows_pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn saw_pages(&self, allows: bool) {
+        *self.allows_pages.lock().unwrap_or_else(PoisonError::into_inner) = Some(allows);
     }
 
     pub(super) fn stats(&self) -> UpstreamStats {

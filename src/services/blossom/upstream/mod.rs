@@ -143,7 +143,7 @@ impl Upstream {
     }
 
     /// Where any client gets the blob; `None` of a store, from which blobs are streamed through here. `extension` is without
-    /// a dot.
+    /// a dot, and may be empty.
     #[must_use]
     pub fn public_url(&self, sha256: &Sha256, extension: &str) -> Option<Url> {
         match &self.0.place {
@@ -186,6 +186,13 @@ impl Upstream {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.0.health.is_healthy()
+    }
+
+    /// Whether pages of other sites can read blobs there, as its newest answer to a HEAD says; `None` if it was not asked
+    /// yet.
+    #[must_use]
+    pub fn allows_pages(&self) -> Option<bool> {
+        self.0.health.allows_pages()
     }
 
     /// Its numbers.
@@ -265,8 +272,11 @@ impl Upstream {
             Place::Server(server) => server.head(sha256).await,
             Place::Store(store) => store.head(sha256).await,
         };
-        if result.is_ok() {
+        if let Ok(facts) = &result {
             attempt.answered();
+            if let Some(facts) = facts {
+                self.0.health.saw_pages(facts.allows_pages);
+            }
         }
         attempt.end(result)
     }

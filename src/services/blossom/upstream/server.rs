@@ -48,7 +48,8 @@ impl Server {
     }
 
     pub(super) fn public_url(&self, sha256: &Sha256, extension: &str) -> Option<Url> {
-        self.public.join(&format!("{sha256}.{extension}")).ok()
+        let dot = if extension.is_empty() { "" } else { "." };
+        self.public.join(&format!("{sha256}{dot}{extension}")).ok()
     }
 
     /// An address there. The names of endpoints and hashes are always parts of a URL.
