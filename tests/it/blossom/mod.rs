@@ -5,3 +5,4 @@ mod kit;
 mod sdk;
 mod server_kit;
 mod upload;
+mod upstreams;
