@@ -71,7 +71,7 @@ deps-test: ## Likewise what the tests need
 	@scripts/deps test
 
 .PHONY: deps-bench
-deps-bench: ## Likewise what `make bench-archive` and `make bench-jobs` compare with
+deps-bench: ## Likewise what `make bench-archive`, `make bench-jobs` and `make bench-blossom` compare with
 	@scripts/deps bench
 
 .PHONY: fmt
@@ -116,6 +116,10 @@ bench-messages: deps build ## Messages: sends, deliveries, queues, idle connecti
 .PHONY: bench-jobs
 bench-jobs: deps-bench build ## Jobs against graphile-worker: drains, claim latency, a snapshot held open, a million pending
 	$(CARGO) bench --locked --profile dev --bench jobs
+
+.PHONY: bench-blossom
+bench-blossom: deps-bench build ## Blobs against curl and nginx: uploads to three upstreams, redirects, the built-in store, recovery
+	ulimit -n 8192; $(CARGO) bench --locked --profile dev --bench blossom
 
 .PHONY: farm
 farm: ## A thousand relays of all characters on the loopback, to try an archive on
