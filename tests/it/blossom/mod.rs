@@ -2,6 +2,7 @@
 
 mod client_kit;
 mod kit;
+mod property;
 mod sdk;
 mod server_kit;
 mod upload;
