@@ -101,7 +101,9 @@ export async function scenario({ sdk, tools, server, second, source, check }) {
   step('refusals')
 
   // Delete.
-  const deleted = await Actions.deleteBlob(server, descriptor.sha256, { onAuth: (_, hash) => createDeleteAuth(signer, hash) })
+  // The token names the servers that delete: without names it would be valid everywhere, and is shown to no upstream.
+  const named = (_, hash) => createDeleteAuth(signer, hash, { servers: [server] })
+  const deleted = await Actions.deleteBlob(server, descriptor.sha256, { onAuth: named })
   check(deleted === true, 'deleted')
   check(!(await Actions.hasBlob(server, descriptor.sha256)), 'it is gone')
   const left = await Actions.listBlobs(server, pubkey, { onAuth: () => createListAuth(signer) })
