@@ -75,6 +75,9 @@ impl Clients {
         let built = |builder: ClientBuilder| builder.build().map_err(|e| DialError::Settings(e.to_string()));
         let direct = |trust: Trust| -> Result<Client, DialError> {
             let guard = GuardedResolver { resolver: resolver.clone(), trust };
+            // Strangers name servers without end.
+            let idle_max = if trust == Trust::Named { habits.idle_max } else { 0 };
+            let habits = Habits { idle_max, ..habits };
             built(client_builder(tls, Proof::Name, habits)?.dns_resolver(guard))
         };
         let (networks, isolation) = (networks.clone(), isolation.clone());

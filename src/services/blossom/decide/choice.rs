@@ -29,7 +29,7 @@ pub struct Candidate {
     /// Whether it is the built-in store.
     pub is_store: bool,
     /// Smaller is better.
-    pub priority: i64,
+    pub priority: i32,
     /// Failures since the last success.
     pub failures: u32,
     /// How long it takes to answer; `None` if not known.
