@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::append::{BlobJournal, Changes};
-use super::edge::{BlossomParts, BlossomState, routes};
+use super::decide::authorization::host_of;
+use super::edge::{BlossomParts, BlossomState, cors, routes};
 use super::metrics::{BlobMetrics, METRICS};
 use super::project;
 use super::react::{Guardian, Prove, ReactParts, References, Repair, Upkeep, Verify};
@@ -101,7 +102,9 @@ async fn start(starting: &mut Starting<'_>, metrics: BlobMetrics) -> Result<(), 
     let changes = Changes::new(parts.hints.clone());
     let journal = parts.writer(BlobJournal { changes: changes.clone() });
     let address = (LISTENER.address)(&parts.settings);
+    let host = settings.public_url.as_deref().map(host_of);
     let listener = Listener::bind(LISTENER.name(), LISTENER.setting, address).await?;
+    let listener = listener.with_host(host).with_cors(cors()).with_reason_field();
     starting.addresses.insert(LISTENER.name().to_owned(), listener.address().to_string());
     let state = BlossomState::new(
         BlossomParts {
@@ -122,7 +125,6 @@ async fn start(starting: &mut Starting<'_>, metrics: BlobMetrics) -> Result<(), 
         leases: parts.leases.clone(),
         journal,
         upstreams: Arc::clone(&upstreams),
-        outside: starting.outside.clone(),
         clock: Arc::clone(&parts.clock),
         settings,
         metrics,

@@ -12,3 +12,4 @@ pub mod name;
 pub mod range;
 pub mod references;
 pub mod repair;
+pub mod report;

@@ -14,6 +14,9 @@ use crate::http::client_key;
 /// Checks between two removals of keys and addresses that asked for nothing lately.
 const CLEANUP: u64 = 1_024;
 
+/// Reports from one address, per minute.
+const REPORTS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(10).expect("10 is not zero");
+
 /// Images of `/media` that are in memory at the same time.
 const MEDIA_MAX: usize = 4;
 
@@ -22,6 +25,7 @@ pub(super) struct Limits {
     /// `None`: no limit.
     uploads_by_key: Option<DefaultKeyedRateLimiter<[u8; 32]>>,
     lookups_by_address: Option<DefaultKeyedRateLimiter<IpAddr>>,
+    reports_by_address: DefaultKeyedRateLimiter<IpAddr>,
     checks: AtomicU64,
     uploads: Arc<Semaphore>,
     media: Arc<Semaphore>,
@@ -34,6 +38,7 @@ impl Limits {
         Self {
             uploads_by_key: rate(settings.uploads_per_minute).map(RateLimiter::keyed),
             lookups_by_address: rate(settings.lookups_per_minute).map(RateLimiter::keyed),
+            reports_by_address: RateLimiter::keyed(Quota::per_minute(REPORTS_PER_MINUTE)),
             checks: AtomicU64::new(0),
             uploads: Arc::new(Semaphore::new(uploads)),
             media: Arc::new(Semaphore::new(MEDIA_MAX)),
@@ -52,6 +57,12 @@ impl Limits {
         self.lookups_by_address.as_ref().is_none_or(|limiter| limiter.check_key(&client_key(address)).is_ok())
     }
 
+    /// Whether a client at this address may report once more: reports are kept.
+    pub(super) fn admits_report(&self, address: IpAddr) -> bool {
+        self.clean_up();
+        self.reports_by_address.check_key(&client_key(address)).is_ok()
+    }
+
     /// A place for one upload; it is kept until no upstream gets anything of it any more.
     pub(super) fn begin_upload(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.uploads).try_acquire_owned().ok()
@@ -64,6 +75,7 @@ impl Limits {
 
     fn clean_up(&self) {
         if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CLEANUP) {
+            self.reports_by_address.retain_recent();
             if let Some(limiter) = &self.uploads_by_key {
                 limiter.retain_recent();
             }

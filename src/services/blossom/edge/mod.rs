@@ -1,6 +1,7 @@
 //! The HTTP interface of blobs: the endpoints of Blossom (BUD-01 to BUD-12) and those of Blossom Espelhator.
 
 mod access;
+mod cors;
 mod delete;
 mod descriptor;
 mod download;
@@ -31,8 +32,11 @@ use crate::lifecycle::Lifecycle;
 use crate::store::Pools;
 use crate::store::append::Writer;
 
+pub use cors::cors;
+
 use download::Lookups;
 use limits::Limits;
+use list::Lists;
 
 /// Time between the end of an upload's time limit and the answer: the commit, and the refusal with its reason.
 const ANSWER_MARGIN: Duration = Duration::from_secs(60);
@@ -73,6 +77,7 @@ struct Inner {
     allowed: BTreeSet<[u8; 32]>,
     limits: Limits,
     lookups: Lookups,
+    lists: Lists,
 }
 
 impl BlossomState {
@@ -83,7 +88,7 @@ impl BlossomState {
         let lookups = Lookups::new(&parts.settings, parts.changes.clone());
         let allowed = parts.settings.allowed_keys();
         let hosts = hosts(&parts, address);
-        Self(Arc::new(Inner { parts, address, hosts, allowed, limits, lookups }))
+        Self(Arc::new(Inner { parts, address, hosts, allowed, limits, lookups, lists: Lists::default() }))
     }
 
     /// The parts that the state was created from.
@@ -105,6 +110,11 @@ impl BlossomState {
     /// What was found out lately about the places of blobs.
     fn lookups(&self) -> &Lookups {
         &self.0.lookups
+    }
+
+    /// Lists of upstreams that were read lately.
+    fn lists(&self) -> &Lists {
+        &self.0.lists
     }
 
     /// Seconds since 1970.

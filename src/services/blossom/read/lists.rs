@@ -1,5 +1,7 @@
 //! Lists: the blobs of a key, the history of a blob.
 
+use std::collections::BTreeSet;
+
 use tokio_postgres::types::Type;
 
 use super::rows;
@@ -12,8 +14,8 @@ use crate::store::{Error, Pools};
 pub struct ListQuestion {
     /// The key.
     pub owner: [u8; 32],
-    /// The last blob of the page before. It may have been deleted since.
-    pub after: Option<Sha256>,
+    /// Time and hash of the last blob of the page before.
+    pub after: Option<(i64, Sha256)>,
     /// Stored at this time or later, Unix seconds.
     pub since: Option<i64>,
     /// Stored at this time or earlier, Unix seconds.
@@ -40,25 +42,56 @@ const PAGE: &str = "-- page_of_blob_list
                  WHERE r.sha256 = p.sha256 AND r.state IN ('readable', 'accepted') ORDER BY r.state DESC, r.upstream)
     FROM page p JOIN blobs b ON b.sha256 = p.sha256 ORDER BY p.uploaded DESC, p.sha256";
 
-/// A page of the blobs of a key. Banned ones are left out. `None`: the key has never owned the blob that the page is
-/// to follow.
+/// Which of these blobs other servers may list for the key: neither ones that it owns here, whose place in the list is known, nor
+/// ones that it has deleted, nor banned ones.
+const ELSEWHERE: &str = "-- blobs_of_other_lists
+    SELECT h.sha256 FROM unnest($2::bytea[]) AS h (sha256)
+    WHERE NOT EXISTS (SELECT FROM blob_owners o WHERE o.owner = $1 AND o.sha256 = h.sha256)
+      AND NOT EXISTS (SELECT FROM blob_log l WHERE l.sha256 = h.sha256 AND l.owner = $1 AND l.kind = 'disowned')
+      AND NOT EXISTS (SELECT FROM blob_bans n WHERE n.sha256 = h.sha256)";
+
+/// When the key got this blob, Unix seconds, also if it has deleted it since: its place in the list. `None`: it never had it.
 ///
 /// # Errors
 /// As PostgreSQL answers.
-pub async fn list_page(pools: &Pools, question: &ListQuestion) -> Result<Option<Vec<OwnedBlob>>, Error> {
+pub async fn list_place(pools: &Pools, owner: &[u8; 32], sha256: &Sha256) -> Result<Option<i64>, Error> {
+    let client = pools.write.get().await?;
+    let (owner, sha256) = (owner.as_slice(), sha256.as_bytes().as_slice());
+    let rows = client.query_typed(PLACE, &[(&owner, Type::BYTEA), (&sha256, Type::BYTEA)]).await?;
+    Ok(rows.first().and_then(|row| row.get(0)))
+}
+
+/// Those of `blobs` that other servers may list for the key.
+///
+/// # Errors
+/// As PostgreSQL answers.
+pub async fn listed_elsewhere(
+    pools: &Pools,
+    owner: &[u8; 32],
+    blobs: &[Sha256],
+) -> Result<BTreeSet<Sha256>, Error> {
+    let client = pools.write.get().await?;
+    let (owner, blobs): (&[u8], Vec<&[u8]>) =
+        (owner, blobs.iter().map(|blob| blob.as_bytes().as_slice()).collect());
+    let rows = client.query_typed(ELSEWHERE, &[(&owner, Type::BYTEA), (&blobs, Type::BYTEA_ARRAY)]).await?;
+    rows.iter().map(|row| rows::sha256(row, 0)).collect()
+}
+
+/// A page of the blobs of a key. Banned ones are left out.
+///
+/// # Errors
+/// As PostgreSQL answers.
+pub async fn list_page(pools: &Pools, question: &ListQuestion) -> Result<Vec<OwnedBlob>, Error> {
     let ListQuestion { owner, after, since, until, limit } = question;
     let client = pools.write.get().await?;
     let owner = owner.as_slice();
     let mut newest = until.unwrap_or(i64::MAX);
     let mut behind: Option<&[u8]> = None;
-    if let Some(after) = after {
-        let after = after.as_bytes().as_slice();
-        let rows = client.query_typed(PLACE, &[(&owner, Type::BYTEA), (&after, Type::BYTEA)]).await?;
-        let Some(place) = rows.first().and_then(|row| row.get::<_, Option<i64>>(0)) else { return Ok(None) };
-        if place <= newest {
-            newest = place;
-            behind = Some(after);
-        }
+    if let Some((place, after)) = after
+        && *place <= newest
+    {
+        newest = *place;
+        behind = Some(after.as_bytes());
     }
     let oldest = since.unwrap_or(i64::MIN);
     let rows = client
@@ -76,7 +109,7 @@ pub async fn list_page(pools: &Pools, question: &ListQuestion) -> Result<Option<
     let owned = rows.iter().map(|row| {
         Ok(OwnedBlob { facts: rows::facts(row, 0)?, uploaded: row.get(3), upstreams: row.get(4) })
     });
-    owned.collect::<Result<_, Error>>().map(Some)
+    owned.collect()
 }
 
 /// What a key owns.

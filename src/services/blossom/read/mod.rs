@@ -10,7 +10,7 @@ mod rows;
 mod totals;
 
 pub use adoption::{WantedPage, followed_keys, missed, uploaders, wanted_page};
-pub use lists::{ListQuestion, history, list_page, usage};
+pub use lists::{ListQuestion, history, list_page, list_place, listed_elsewhere, usage};
 pub use lookups::{is_owner, look_up, owners};
 pub use places::{SweepPlace, copies_at, sweep, unkept, unverified};
 pub use references::{EventPlace, ReferringEvent, events_of_author, events_of_batches, servers_of_author};

@@ -120,6 +120,27 @@ impl Upstreams {
         authorization::token_for(client, self.keys.as_ref(), asked)
     }
 
+    /// The client's own token, if it is valid at the upstream and may be shown there. For requests about what the client has stored
+    /// there without us: the operator's key has no say in that.
+    #[must_use]
+    pub fn clients_token(
+        &self,
+        upstream: &Upstream,
+        client: &Token,
+        verb: Verb,
+        blob: Option<Sha256>,
+        now: i64,
+    ) -> Option<Secret> {
+        if upstream.is_store() || upstream.0.signs {
+            return None;
+        }
+        let asked = Asked { verb, blob, host: &upstream.0.host, signs: false, now };
+        match authorization::token_for(Some(client), None, asked) {
+            Credential::Token(token) => Some(token),
+            Credential::Nothing | Credential::Unavailable => None,
+        }
+    }
+
     /// Asks each upstream that gets no requests, and whose pause is over, whether it works again.
     pub async fn probe(&self) {
         let resting = self.list.iter().filter(|upstream| !upstream.is_healthy() && upstream.is_available());
