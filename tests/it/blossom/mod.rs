@@ -7,3 +7,4 @@ mod sdk;
 mod server_kit;
 mod upload;
 mod upstreams;
+mod upstreams_tls;
