@@ -159,7 +159,6 @@ pub fn routes(state: BlossomState) -> Routes {
     use Access::{Anyone, Proof};
     let upload = Duration::from_secs(state.settings().upload_timeout_max_s.get().into()) + ANSWER_MARGIN;
     Routes::new()
-        .get("/", Anyone, info::page)
         .get("/health", Anyone, info::health)
         .get("/stats", Anyone, info::stats)
         .put("/upload", Proof, upload::put)
@@ -175,5 +174,6 @@ pub fn routes(state: BlossomState) -> Routes {
         .get("/{blob}", Anyone, download::get)
         .head("/{blob}", Anyone, download::head)
         .delete("/{blob}", Proof, delete::delete)
+        .merge(info::routes())
         .with_state(state)
 }

@@ -1,5 +1,7 @@
 //! How the service fares, in the shapes of Blossom Espelhator: `/health` and `/stats`, and a page for people.
 
+mod page;
+
 use std::collections::BTreeMap;
 
 use axum::extract::State;
@@ -13,6 +15,8 @@ use super::BlossomState;
 use crate::http::ExpectedStatus;
 use crate::services::blossom::upstream::UpstreamStats;
 use crate::telemetry::resident_memory_bytes;
+
+pub(super) use page::routes;
 
 /// A number and its limit.
 #[derive(Debug, Serialize)]
