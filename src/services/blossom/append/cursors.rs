@@ -19,6 +19,21 @@ pub async fn read_cursor(pools: &Pools, name: &str) -> Result<Option<String>, Er
     Ok(rows.first().map(|row| row.get(0)))
 }
 
+/// Names of the cursors that begin with `prefix` and have this value.
+///
+/// # Errors
+/// As PostgreSQL answers.
+pub async fn cursors_at(pools: &Pools, prefix: &str, value: &str) -> Result<Vec<String>, Error> {
+    let client = pools.write.get().await?;
+    let rows = client
+        .query_typed(
+            "-- blob_cursors_at\nSELECT name FROM blob_cursors WHERE starts_with(name, $1) AND value = $2",
+            &[(&prefix, Type::TEXT), (&value, Type::TEXT)],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// Sets a cursor. `None`: the loop begins at the start.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 pub use changes::{Changes, Mark};
-pub use cursors::{move_cursor, read_cursor};
+pub use cursors::{cursors_at, move_cursor, read_cursor};
 
 use super::command::BlobCommand;
 use crate::base::Sha256;

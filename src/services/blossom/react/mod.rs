@@ -21,21 +21,21 @@ use super::metrics::BlobMetrics;
 use super::upstream::Upstreams;
 use crate::base::Clock;
 use crate::config::Blossom;
-use crate::net::Egress;
 use crate::store::Pools;
 use crate::store::append::Writer;
 use crate::store::lease::Leases;
 
 pub use check::{CheckError, Finding, check_replica};
-pub use copying::{CopyError, Copied, copy_blob};
+pub use copying::{Attempt, Copied, CopyError, copy_blob};
 pub use guardian::Guardian;
 pub use prove::Prove;
 pub use references::References;
-pub use repair::Repair;
+pub use repair::{Repair, Repaired};
+pub use upkeep::Upkeep;
 pub use upkeep::Upkeep;
 pub use verify::Verify;
 
-/// What the loops work with; they share one. Each loop is made by `new(Arc<ReactParts>)`.
+/// What the loops work with; they share one. Each loop but [`Upkeep`] is made by `new(Arc<ReactParts>)`.
 ///
 /// | loop | name | pause | woken by hints | long cycles |
 /// |---|---|---|---|---|
@@ -44,6 +44,7 @@ pub use verify::Verify;
 /// | [`Repair`] | `blossom repair` | 1 s | yes | yes |
 /// | [`References`] | `blossom references` | 5 s | yes | yes |
 /// | [`Guardian`] | `blossom guardian` | 5 s | no | yes |
+/// | [`Upkeep`] | `blossom upkeep` | 5 s | no | no |
 #[derive(Debug, Clone)]
 pub struct ReactParts {
     /// The pools.
@@ -54,8 +55,6 @@ pub struct ReactParts {
     pub journal: Writer<BlobJournal>,
     /// The upstreams.
     pub upstreams: Arc<Upstreams>,
-    /// The way to servers that events name.
-    pub outside: Egress,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Effective settings.

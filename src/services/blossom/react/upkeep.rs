@@ -1,5 +1,5 @@
-//! Upkeep of the upstreams: asks those that rest whether they work again, and removes from folders what broken uploads
-//! have left. Every process does both: each has its own picture of the upstreams, and may have folders of its own.
+//! What each process does for its own upstreams: asks those that failed whether they work again, and removes what broken
+//! uploads have left in folders.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,7 +12,7 @@ use crate::base::Clock;
 use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::blossom::upstream::{UpstreamError, Upstreams};
 
-/// Pause between two sweeps of the folders.
+/// Pause between two sweeps of folders.
 const SWEEP_EVERY: Duration = Duration::from_mins(10);
 
 /// The loop of upkeep.
@@ -29,21 +29,6 @@ impl Upkeep {
     pub fn new(upstreams: Arc<Upstreams>, clock: Arc<dyn Clock>) -> Self {
         Self { upstreams, clock, swept: Mutex::default() }
     }
-
-    /// # Errors
-    /// When a folder cannot be read or written.
-    async fn sweep(&self) -> Result<(), UpstreamError> {
-        let mut swept = self.swept.lock().await;
-        if swept.is_some_and(|swept| swept.elapsed() < SWEEP_EVERY) {
-            return Ok(());
-        }
-        let removed = self.upstreams.sweep(SystemTime::from(self.clock.now())).await?;
-        if removed > 0 {
-            tracing::info!("{removed} unfinished uploads of blobs were removed");
-        }
-        *swept = Some(Instant::now());
-        Ok(())
-    }
 }
 
 impl Service for Upkeep {
@@ -54,8 +39,14 @@ impl Service for Upkeep {
     }
 
     async fn cycle(&self, drain: &CancellationToken) -> Result<CycleOutcome, UpstreamError> {
-        if drain.run_until_cancelled(self.upstreams.probe()).await.is_some() {
-            self.sweep().await?;
+        drain.run_until_cancelled(self.upstreams.probe()).await;
+        let mut swept = self.swept.lock().await;
+        if swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY) {
+            let removed = self.upstreams.sweep(SystemTime::from(self.clock.now())).await?;
+            if removed > 0 {
+                tracing::info!("{removed} unfinished uploads were removed");
+            }
+            *swept = Some(Instant::now());
         }
         Ok(CycleOutcome::Idle)
     }

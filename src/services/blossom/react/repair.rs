@@ -1,0 +1,258 @@
+//! Copies blobs that have too few copies, the rarest first.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::ReactParts;
+use super::check::record;
+use super::copying::{Attempt, Copied, CopyError, copy_blob};
+use super::pace::Pace;
+use crate::base::Sha256;
+use crate::lifecycle::{CycleOutcome, Service};
+use crate::services::blossom::decide::repair::{Place, Plan, order, pause_after, plan};
+use crate::services::blossom::event::{BlobFacts, UnderReplicated};
+use crate::services::blossom::metrics::RepairOutcome;
+use crate::services::blossom::read::{self, RepairQuestion};
+use crate::services::blossom::upstream::Upstream;
+use crate::store::Error;
+use crate::store::lease::LoopLease;
+
+/// Blobs read from the database at a time.
+const PAGE: i64 = 256;
+
+/// Failures that are remembered; without its failure a copy is tried again in the next pass.
+const FAILURES_MAX: usize = 100_000;
+
+/// Least pause between two passes that found nothing to do.
+const PASS_EVERY: Duration = Duration::from_secs(1);
+
+/// The loop that repairs.
+#[derive(Debug)]
+pub struct Repair {
+    parts: Arc<ReactParts>,
+    /// The only upstream that gets copies.
+    only: Option<String>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Failed copies by blob and taker: how often in a row, and when it is tried again. The taker is empty where no copy
+    /// could be read.
+    failures: HashMap<(Sha256, String), (u32, Instant)>,
+    pace: Pace,
+    /// The upstreams that were available in the last pass.
+    available: Vec<String>,
+}
+
+/// What was done for one blob.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// Upstreams that have a copy now.
+    pub copied: Vec<String>,
+    /// Why copies are missing still.
+    pub failed: Vec<String>,
+}
+
+impl Repair {
+    /// A loop that has not begun.
+    #[must_use]
+    pub fn new(parts: Arc<ReactParts>) -> Self {
+        Self { parts, only: None, state: Mutex::default() }
+    }
+
+    /// Copies to this upstream alone.
+    #[must_use]
+    pub fn towards(mut self, upstream: &str) -> Self {
+        self.only = Some(upstream.to_owned());
+        self
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The names of all upstreams, and those that are available.
+    fn places(&self) -> Vec<Place> {
+        let place = |upstream: &Upstream| Place {
+            name: upstream.name().to_owned(),
+            priority: upstream.priority(),
+            is_available: upstream.is_available(),
+        };
+        self.parts.upstreams.list().iter().map(place).collect()
+    }
+
+    /// Goes through all blobs with too few copies once, and copies what can be copied now. `target` is how many copies a
+    /// blob is to have, `repaired` is told what was done. Returns whether anything was done.
+    ///
+    /// # Errors
+    /// When the database fails. A blob that cannot be copied keeps no other one from it.
+    pub async fn pass(
+        &self,
+        target: usize,
+        drain: &CancellationToken,
+        repaired: impl Fn(&BlobFacts, &Repaired) + Send + Sync,
+    ) -> Result<bool, Error> {
+        let names: Vec<String> = self.places().into_iter().map(|place| place.name).collect();
+        let mut question = RepairQuestion {
+            upstreams: &names,
+            target: i32::try_from(target).unwrap_or(i32::MAX),
+            // Blobs without any copy cannot be repaired, however many there are.
+            after: Some((0, Sha256::from_bytes([u8::MAX; 32]))),
+            most: PAGE,
+        };
+        let (mut has_done_any, repaired) = (false, &repaired);
+        while !drain.is_cancelled() {
+            let mut page = read::under_replicated(&self.parts.pools, &question).await?;
+            page.blobs.sort_by(order);
+            let done = stream::iter(page.blobs)
+                .map(|blob| async move {
+                    let done = drain.run_until_cancelled(self.repair_alone(&blob, target)).await;
+                    let done = done.transpose()?.flatten();
+                    if let Some(done) = &done {
+                        repaired(&blob.facts, done);
+                    }
+                    Ok::<_, Error>(done.is_some())
+                })
+                .buffer_unordered(self.parts.settings.repair_places.get())
+                .try_fold(false, |any, done| async move { Ok(any || done) });
+            has_done_any |= done.await?;
+            let Some(next) = page.next else { break };
+            question.after = Some(next);
+        }
+        Ok(has_done_any)
+    }
+
+    /// Repairs one blob if no other process does. `None`: there was nothing to do now.
+    async fn repair_alone(&self, blob: &UnderReplicated, target: usize) -> Result<Option<Repaired>, Error> {
+        if self.due(blob.facts.sha256, plan(&blob.replicas, &self.places(), target)).is_none() {
+            return Ok(None);
+        }
+        let name = format!("blossom/repair/{}", blob.facts.sha256);
+        let lease = LoopLease::new(self.parts.leases.clone(), name);
+        let done = lease.hold(self.repair(blob.facts.sha256, target)).await?.transpose()?;
+        if done.is_some() {
+            lease.release().await?;
+        }
+        Ok(done.flatten())
+    }
+
+    /// Repairs one blob, as it is now. `None`: there was nothing to do.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn repair(&self, sha256: Sha256, target: usize) -> Result<Option<Repaired>, Error> {
+        let Some(blob) = read::look_up(&self.parts.pools, &sha256).await?.blob else { return Ok(None) };
+        if blob.owners == 0 {
+            return Ok(None);
+        }
+        let Some(plan) = self.due(sha256, plan(&blob.replicas, &self.places(), target)) else {
+            return Ok(None);
+        };
+        let named = |names: &[String]| -> Vec<Upstream> {
+            names.iter().filter_map(|name| self.parts.upstreams.named(name).cloned()).collect()
+        };
+        let (holders, takers) = (named(&plan.holders), named(&plan.takers));
+        let mut done = Repaired::default();
+        for taker in takers {
+            if done.copied.len() >= plan.missing {
+                break;
+            }
+            let Attempt { ended, results } = copy_blob(&self.parts, &blob.facts, &holders, &taker).await;
+            record(&self.parts, sha256, results).await?;
+            self.count(&ended, &blob.facts);
+            match ended {
+                Ok(_) => {
+                    self.state().failures.remove(&(sha256, taker.name().to_owned()));
+                    done.copied.push(taker.name().to_owned());
+                }
+                Err(CopyError::Taker(why)) => {
+                    tracing::warn!(upstream = taker.name(), blob = %sha256, "not copied to {}: {why}", taker.name());
+                    self.note_failure((sha256, taker.name().to_owned()));
+                    done.failed.push(format!("{}: {why}", taker.name()));
+                }
+                Err(CopyError::NoSource(why)) => {
+                    tracing::warn!(blob = %sha256, "no copy of {sha256} can be read: {why}");
+                    self.note_failure((sha256, String::new()));
+                    done.failed.push(why);
+                    break;
+                }
+            }
+        }
+        Ok(Some(done))
+    }
+
+    /// The plan without what has failed lately; `None` if nothing can be done now.
+    fn due(&self, sha256: Sha256, mut plan: Plan) -> Option<Plan> {
+        let state = self.state();
+        let now = Instant::now();
+        let is_due = |taker: &str| {
+            state.failures.get(&(sha256, taker.to_owned())).is_none_or(|(_, again)| *again <= now)
+        };
+        plan.takers.retain(|taker| is_due(taker) && self.only.as_ref().is_none_or(|only| only == taker));
+        let can_work = plan.missing > 0 && !plan.holders.is_empty() && !plan.takers.is_empty() && is_due("");
+        can_work.then_some(plan)
+    }
+
+    fn note_failure(&self, key: (Sha256, String)) {
+        let mut state = self.state();
+        let failures = state.failures.get(&key).map_or(0, |(failures, _)| *failures).saturating_add(1);
+        let again = Instant::now() + pause_after(failures);
+        if state.failures.len() >= FAILURES_MAX && !state.failures.contains_key(&key) {
+            state.failures.clear();
+        }
+        state.failures.insert(key, (failures, again));
+    }
+
+    fn count(&self, ended: &Result<Copied, CopyError>, blob: &BlobFacts) {
+        let outcome = match ended {
+            Ok(Copied::Mirrored) => RepairOutcome::Mirrored,
+            Ok(Copied::Streamed) => RepairOutcome::Copied,
+            Err(CopyError::NoSource(_)) => RepairOutcome::NoSource,
+            Err(CopyError::Taker(_)) => RepairOutcome::Failed,
+        };
+        self.parts.metrics.repaired(outcome, blob.size);
+    }
+
+    /// Whether the upstreams that can be asked are others than in the last pass.
+    fn has_changed(&self) -> bool {
+        let places = self.places().into_iter().filter(|place| place.is_available);
+        let available: Vec<String> = places.map(|place| place.name).collect();
+        let mut state = self.state();
+        let has_changed = state.available != available;
+        if has_changed {
+            // What failed may be due to an upstream that works again.
+            state.failures.clear();
+            state.available = available;
+        }
+        has_changed
+    }
+}
+
+impl Service for Repair {
+    type Error = Error;
+
+    fn name(&self) -> &'static str {
+        "blossom repair"
+    }
+
+    async fn cycle(&self, drain: &CancellationToken) -> Result<CycleOutcome, Error> {
+        let target = self.parts.settings.target(self.parts.upstreams.list().len());
+        let is_due = self.has_changed() || self.state().pace.is_due();
+        if !is_due {
+            return Ok(CycleOutcome::Idle);
+        }
+        let began = Instant::now();
+        let has_done_any = self.pass(target, drain, |_, _| ()).await?;
+        self.state().pace.passed(began, PASS_EVERY);
+        if has_done_any {
+            self.state().pace.hurry();
+        }
+        Ok(CycleOutcome::Idle)
+    }
+}
