@@ -290,3 +290,6 @@ DO $$ BEGIN
            jsonb_strip_nulls(jsonb_build_object(''owner'', encode(owner, ''hex''), ''event'', encode(event_id, ''hex''), ''url'', left(url, 200)))
     FROM blob_wanted';
 END $$;
+
+-- The newest list of servers of an author (kind 10063) is looked up while a client waits. The index has such events alone.
+CREATE INDEX events_server_lists ON events (pubkey, created_at DESC) WHERE kind = 10063;
