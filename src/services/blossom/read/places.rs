@@ -60,12 +60,14 @@ pub async fn sweep(pools: &Pools, after: Option<&SweepPlace>, most: i64) -> Resu
         after.map_or((Sha256::MIN, ""), |(sha256, upstream)| (*sha256, upstream.as_str()));
     let rows = client
         .query_typed(
+            // The owners are looked up for each copy: joined, PostgreSQL would read all blobs before the place.
             "-- sweep_replicas
-             SELECT b.sha256, b.size, b.type, r.upstream
-             FROM blob_replicas r JOIN blobs b ON b.sha256 = r.sha256
-             WHERE (r.sha256, r.upstream) > ($1, $2) AND r.state = 'readable'
-               AND EXISTS (SELECT FROM blob_copies c WHERE c.sha256 = r.sha256 AND c.owners > 0)
-             ORDER BY r.sha256, r.upstream LIMIT $3",
+             WITH page AS MATERIALIZED (
+                 SELECT r.sha256, r.upstream FROM blob_replicas r
+                 WHERE (r.sha256, r.upstream) > ($1, $2) AND r.state = 'readable'
+                   AND (SELECT c.owners FROM blob_copies c WHERE c.sha256 = r.sha256) > 0
+                 ORDER BY r.sha256, r.upstream LIMIT $3)
+             SELECT b.sha256, b.size, b.type, p.upstream FROM page p JOIN blobs b ON b.sha256 = p.sha256 ORDER BY b.sha256, p.upstream",
             &[(&sha256.as_bytes().as_slice(), Type::BYTEA), (&upstream, Type::TEXT), (&most, Type::INT8)],
         )
         .await?;
