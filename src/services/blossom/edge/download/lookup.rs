@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use moka::future::Cache;
 use tokio::sync::Semaphore;
+use url::Url;
 
 use super::BlossomState;
 use super::contents::Contents;
@@ -28,6 +29,10 @@ const KNOWN_LIFE: Duration = Duration::from_secs(3);
 /// Time for which a copy is believed that was seen and is not recorded yet.
 const CONFIRMED_LIFE: Duration = Duration::from_secs(2);
 
+/// Authors whose lists of servers are remembered, and for how long.
+const AUTHORS_MAX: u64 = 10_000;
+const AUTHORS_LIFE: Duration = Duration::from_mins(5);
+
 /// Searches at the same time: each asks all upstreams.
 const SEARCHES_MAX: usize = 64;
 
@@ -40,6 +45,8 @@ pub(in super::super) struct Lookups {
     known: Cache<Sha256, (Mark, Arc<Known>)>,
     pub(super) confirmed: Cache<Sha256, (Mark, Arc<Servable>)>,
     pub(super) searched: Cache<Sha256, Arc<Searched>>,
+    /// Servers of authors' lists.
+    pub(super) authors: Cache<[u8; 32], Arc<Vec<Url>>>,
     pub(super) searches: Semaphore,
     pub(super) contents: Contents,
 }
@@ -108,6 +115,7 @@ impl Lookups {
             known: Cache::builder().max_capacity(most).time_to_live(KNOWN_LIFE).build(),
             confirmed: Cache::builder().max_capacity(most).time_to_live(CONFIRMED_LIFE).build(),
             searched: Cache::builder().max_capacity(most).expire_after(Life { found }).build(),
+            authors: Cache::builder().max_capacity(AUTHORS_MAX).time_to_live(AUTHORS_LIFE).build(),
             searches: Semaphore::new(SEARCHES_MAX),
             contents: Contents::default(),
         }

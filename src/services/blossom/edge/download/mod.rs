@@ -20,7 +20,6 @@ use super::BlossomState;
 use super::access::Need;
 use super::refusal::Refused;
 use crate::base::Sha256;
-use crate::config::RedirectStrategy;
 use crate::http::{Failure, RequestContext};
 use crate::lifecycle::BoxError;
 use crate::services::blossom::command::{BlobCommand, ReplicaResult};
@@ -220,13 +219,7 @@ impl Download<'_> {
 impl BlossomState {
     /// The strategy for downloads.
     fn download_strategy(&self) -> Strategy {
-        match self.settings().download_strategy() {
-            RedirectStrategy::RoundRobin => Strategy::RoundRobin,
-            RedirectStrategy::Random => Strategy::Random,
-            RedirectStrategy::Priority => Strategy::Priority,
-            RedirectStrategy::HealthBased => Strategy::HealthBased,
-            RedirectStrategy::Local => Strategy::Local,
-        }
+        strategy(self.settings().download_strategy())
     }
 
     /// Records that a copy is not there any more, or has other bytes; repair makes another one.
