@@ -128,7 +128,7 @@ farm: ## A thousand relays of all characters on the loopback, to try an archive 
 # Seconds that `make fuzz` gives to each of FUZZ_TARGETS. What it finds worth keeping stays in the target folder; a failure is written
 # to fuzz/artifacts/.
 FUZZ_S ?= 60
-FUZZ_TARGETS ?= frames relay documents lists configuration jobs http
+FUZZ_TARGETS ?= frames relay documents lists configuration jobs blossom http
 FUZZ := $(abspath $(TARGET))/fuzz
 
 .PHONY: fuzz

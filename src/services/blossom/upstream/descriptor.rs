@@ -67,14 +67,20 @@ pub(super) fn accepted(
 }
 
 /// Reads a descriptor.
-pub(super) fn read(status: u16, body: &[u8]) -> Result<RemoteDescriptor, UpstreamError> {
+///
+/// # Errors
+/// The body is none.
+pub fn read(status: u16, body: &[u8]) -> Result<RemoteDescriptor, UpstreamError> {
     let written: Result<Written, _> = serde_json::from_slice(body);
     let no_descriptor = |_| UpstreamError::wrong(Some(status), "its answer is no descriptor");
     written.map(RemoteDescriptor::from).map_err(no_descriptor)
 }
 
 /// Reads a list. Entries that are no descriptors are left out.
-pub(super) fn list(status: u16, body: &[u8]) -> Result<Vec<RemoteDescriptor>, UpstreamError> {
+///
+/// # Errors
+/// The body is no list.
+pub fn list(status: u16, body: &[u8]) -> Result<Vec<RemoteDescriptor>, UpstreamError> {
     let entries: Result<Vec<Value>, _> = serde_json::from_slice(body);
     let entries = entries.map_err(|_| UpstreamError::wrong(Some(status), "its answer is no list"))?;
     let read = |entry: Value| serde_json::from_value::<Written>(entry).ok().map(RemoteDescriptor::from);

@@ -7,7 +7,7 @@
 //! the hash of the bytes that it was sent.
 
 mod body;
-mod descriptor;
+pub mod descriptor;
 mod error;
 mod health;
 mod open;
