@@ -1,5 +1,7 @@
 //! Deletion (BUD-12): a key gives up a blob. The copies go with its last owner, and the answer says what each upstream did.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -7,6 +9,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::future::join_all;
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::BlossomState;
 use super::access::{Client, Need};
@@ -20,6 +23,9 @@ use crate::services::blossom::decide::name::BlobName;
 use crate::services::blossom::event::{KnownBlob, ReplicaEvent, ReplicaState};
 use crate::services::blossom::read;
 use crate::services::blossom::upstream::{Deleted, Upstream};
+
+/// How long a deletion waits for uploads of the same blob.
+const TURN_MAX: Duration = Duration::from_secs(10);
 
 /// What an upstream did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -54,6 +60,9 @@ impl BlossomState {
         let client = self.admit(&head.headers, Need::Change, Verb::Delete, About::Blob(sha256))?;
         // A client without a token owns nothing, also where uploads need none.
         let owner = client.pubkey().ok_or_else(Refused::no_token)?;
+        let Ok(_turn) = timeout(TURN_MAX, self.turns().deletion(sha256)).await else {
+            return Err(Refused::busy("too_many"));
+        };
         let known = read::look_up(&self.parts().pools, &sha256).await?.blob;
         if known.is_none() {
             return self.delete_elsewhere(head, &client, &sha256).await;

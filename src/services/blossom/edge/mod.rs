@@ -10,6 +10,7 @@ mod limits;
 mod list;
 mod refusal;
 mod report;
+mod turns;
 mod upload;
 
 use std::collections::BTreeSet;
@@ -37,6 +38,7 @@ pub use cors::cors;
 use download::Lookups;
 use limits::Limits;
 use list::Lists;
+use turns::Turns;
 
 /// Time between the end of an upload's time limit and the answer: the commit, and the refusal with its reason.
 const ANSWER_MARGIN: Duration = Duration::from_secs(60);
@@ -78,6 +80,7 @@ struct Inner {
     limits: Limits,
     lookups: Lookups,
     lists: Lists,
+    turns: Turns,
 }
 
 impl BlossomState {
@@ -88,7 +91,16 @@ impl BlossomState {
         let lookups = Lookups::new(&parts.settings, parts.changes.clone());
         let allowed = parts.settings.allowed_keys();
         let hosts = hosts(&parts, address);
-        Self(Arc::new(Inner { parts, address, hosts, allowed, limits, lookups, lists: Lists::default() }))
+        Self(Arc::new(Inner {
+            parts,
+            address,
+            hosts,
+            allowed,
+            limits,
+            lookups,
+            lists: Lists::default(),
+            turns: Turns::default(),
+        }))
     }
 
     /// The parts that the state was created from.
@@ -115,6 +127,11 @@ impl BlossomState {
     /// Lists of upstreams that were read lately.
     fn lists(&self) -> &Lists {
         &self.0.lists
+    }
+
+    /// Turns of uploads and deletions.
+    fn turns(&self) -> &Turns {
+        &self.0.turns
     }
 
     /// Seconds since 1970.

@@ -134,7 +134,7 @@ impl Lookups {
 
 impl BlossomState {
     /// What the journal says about a blob, and whether it was read or remembered.
-    pub(super) async fn known(&self, sha256: &Sha256) -> Result<(Arc<Known>, LookupSource), Refused> {
+    pub(super) async fn recall(&self, sha256: &Sha256) -> Result<(Arc<Known>, LookupSource), Refused> {
         let lookups = self.lookups();
         let mark = lookups.mark(sha256);
         if let Some((then, known)) = lookups.known.get(sha256).await {

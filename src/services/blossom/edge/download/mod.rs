@@ -18,6 +18,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::BlossomState;
 use super::access::Need;
+use super::descriptor::strategy;
 use super::refusal::Refused;
 use crate::base::Sha256;
 use crate::http::{Failure, RequestContext};
@@ -83,7 +84,7 @@ struct Download<'a> {
 
 impl Download<'_> {
     async fn answer(self) -> Result<Response, Refused> {
-        let (known, source) = self.state.known(&self.name.sha256).await?;
+        let (known, source) = self.state.recall(&self.name.sha256).await?;
         match &*known {
             Known::Banned(why) => Err(Refused::banned(why)),
             // Its last owner has deleted it: what a server still has is not ours to give away.
