@@ -1,7 +1,9 @@
 //! The command line. Each command is one file; every listing has `--json`.
 
 mod archive;
+mod blobs;
 mod confirm;
+mod digest;
 mod export;
 mod exposure;
 mod health;
@@ -92,6 +94,9 @@ enum Command {
     /// Set limits, then become a command.
     #[command(hide = true)]
     Confined(jobs::worker::confine::Confined),
+    /// Upload and list blobs; show, prove and repair their copies; follow keys.
+    #[command(subcommand)]
+    Blobs(Box<blobs::Blobs>),
     /// Create, list and revoke API tokens of the job queue.
     #[command(subcommand)]
     Tokens(tokens::Tokens),
@@ -119,8 +124,8 @@ enum Command {
     },
     /// Verify the tables against the journals.
     Verify(upkeep::Verify),
-    /// Erase an event, everything that a key signed, or a job. A tombstone keeps the events from being stored
-    /// again.
+    /// Erase an event, everything that a key signed, a job or a blob. A tombstone keeps events and blobs from being
+    /// stored again.
     Erase(leave::Erase),
     /// Drop whole months of events or whole partitions of jobs, leaving a record.
     Retention(leave::Retention),
@@ -227,6 +232,7 @@ impl Cli {
             Command::Jobs(jobs) => jobs.run(&context).await,
             Command::Workers(workers) => workers.run(&context).await,
             Command::Worker(worker) => Box::pin(worker.run(&context)).await,
+            Command::Blobs(blobs) => Box::pin(blobs.run(context)).await,
             Command::Tokens(tokens) => until_signal(tokens.run(&context)).await,
             Command::Archive(archive) => archive.run(&context).await,
             Command::Url { door } => url::show(&context, door),
