@@ -32,4 +32,4 @@ pub mod read;
 mod service;
 pub mod upstream;
 
-pub use service::ROOM;
+pub use service::{ROOM, Started, start};

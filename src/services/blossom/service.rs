@@ -1,5 +1,6 @@
 //! The service `blossom`: one listener, and the loops that keep blobs in enough copies.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +14,12 @@ use super::react::{Guardian, Prove, ReactParts, References, Repair, Upkeep, Veri
 use super::upstream::{UpstreamKeys, Upstreams};
 use crate::http::Listener;
 use crate::lifecycle::{BoxError, Service};
+use crate::net::Egress;
 use crate::room::{
-    Enabled, ListenerSpec, LoopSpec, Page, Parts, Port, Ports, Room, ServiceName, ServiceSpec, Starting, counted,
+    Enabled, ListenerSpec, LoopSpec, Page, Parts, Port, Ports, Room, ServiceName, ServiceSpec, counted,
     no_sockets,
 };
+use crate::store::append::Writer;
 
 /// The port of Blossom Espelhator, whose place `quipu run blossom` takes.
 const ALONE: u16 = 8080;
@@ -69,7 +72,16 @@ pub const ROOM: Room = Room {
             settings.services.blossom.address.get_or_insert(local(ALONE));
         },
         start: |registry| {
-            counted(registry, BlobMetrics::register, |starting, metrics| Box::pin(start(starting, metrics)))
+            counted(registry, BlobMetrics::register, |starting, metrics| {
+                Box::pin(async move {
+                    let keys = UpstreamKeys {
+                        signer: starting.configuration.blossom_key.clone(),
+                        objects: starting.configuration.blob_keys.clone(),
+                    };
+                    let (parts, outside) = (starting.parts, starting.outside);
+                    start(parts, &keys, outside, metrics, &mut starting.addresses).await.map(drop)
+                })
+            })
         },
     }],
     page: Some(Page { path: "/blobs", title: "Blobs" }),
@@ -90,14 +102,28 @@ const fn local(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-async fn start(starting: &mut Starting<'_>, metrics: BlobMetrics) -> Result<(), BoxError> {
-    let (parts, configuration) = (starting.parts, starting.configuration);
+/// What a started room gives to callers in the same process.
+#[derive(Debug, Clone)]
+pub struct Started {
+    /// Writer of the journals of blobs.
+    pub journal: Writer<BlobJournal>,
+    /// The upstreams.
+    pub upstreams: Arc<Upstreams>,
+}
+
+/// Starts the room, and adds the address of its listener to `addresses`. `metrics` are registered.
+///
+/// # Errors
+/// When an upstream cannot be opened, or the address cannot be listened on.
+pub async fn start(
+    parts: &Parts,
+    keys: &UpstreamKeys,
+    outside: &Egress,
+    metrics: BlobMetrics,
+    addresses: &mut BTreeMap<String, String>,
+) -> Result<Started, BoxError> {
     let settings = parts.settings.services.blossom.clone();
-    let keys = UpstreamKeys {
-        signer: configuration.blossom_key.clone(),
-        objects: configuration.blob_keys.clone(),
-    };
-    let upstreams = Upstreams::open(&settings, &keys, starting.outside, &parts.clock, &metrics)?;
+    let upstreams = Upstreams::open(&settings, keys, outside, &parts.clock, &metrics)?;
     let upstreams = Arc::new(upstreams);
     let changes = Changes::new(parts.hints.clone());
     let journal = parts.writer(BlobJournal { changes: changes.clone() });
@@ -105,7 +131,7 @@ async fn start(starting: &mut Starting<'_>, metrics: BlobMetrics) -> Result<(), 
     let host = settings.public_url.as_deref().map(host_of);
     let listener = Listener::bind(LISTENER.name(), LISTENER.setting, address).await?;
     let listener = listener.with_host(host).with_cors(cors()).with_reason_field();
-    starting.addresses.insert(LISTENER.name().to_owned(), listener.address().to_string());
+    addresses.insert(LISTENER.name().to_owned(), listener.address().to_string());
     let state = BlossomState::new(
         BlossomParts {
             pools: parts.pools.clone(),
@@ -123,7 +149,7 @@ async fn start(starting: &mut Starting<'_>, metrics: BlobMetrics) -> Result<(), 
     let react = Arc::new(ReactParts {
         pools: parts.pools.clone(),
         leases: parts.leases.clone(),
-        journal,
+        journal: journal.clone(),
         upstreams: Arc::clone(&upstreams),
         clock: Arc::clone(&parts.clock),
         settings,
@@ -134,14 +160,14 @@ async fn start(starting: &mut Starting<'_>, metrics: BlobMetrics) -> Result<(), 
     run_woken(parts, &REPAIR, Repair::new(Arc::clone(&react)));
     run_woken(parts, &REFERENCES, References::new(Arc::clone(&react)));
     parts.run(&GUARDIAN, Guardian::new(react));
-    parts.run(&UPKEEP, Upkeep::new(upstreams, Arc::clone(&parts.clock)));
+    parts.run(&UPKEEP, Upkeep::new(Arc::clone(&upstreams), Arc::clone(&parts.clock)));
     let stop = parts.lifecycle.drain_token();
     parts.lifecycle.spawn("blobs of other processes", async move {
         changes.listen(stop).await;
         Ok::<(), BoxError>(())
     });
     parts.edge.serve(&parts.lifecycle, listener, routes(state));
-    Ok(())
+    Ok(Started { journal, upstreams })
 }
 
 /// Runs `service` as the loop that `spec` describes, and at once after a hint.

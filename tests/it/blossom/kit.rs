@@ -10,7 +10,8 @@ use quipu::config::{self, Settings};
 use quipu::lifecycle::Lifecycle;
 use quipu::net::Egress;
 use quipu::services::blossom::metrics::BlobMetrics;
-use quipu::services::blossom::{self, External, Secrets, Started};
+use quipu::services::blossom::upstream::UpstreamKeys;
+use quipu::services::blossom::{self, Started};
 use quipu::store::DatabaseUrls;
 use quipu::telemetry::Metrics;
 use tempfile::TempDir;
@@ -54,13 +55,13 @@ impl Room {
 
     /// Starts it with changed settings.
     pub(super) async fn with(database: &TestDatabase, change: impl FnOnce(&mut config::Blossom)) -> Self {
-        Self::open(&database.urls(), &Secrets::default(), change).await
+        Self::open(&database.urls(), &UpstreamKeys::default(), change).await
     }
 
-    /// Starts it with secrets, and the given URLs, which may lead through a proxy.
+    /// Starts it with keys, and the given URLs, which may lead through a proxy.
     pub(super) async fn open(
         urls: &DatabaseUrls,
-        secrets: &Secrets<'_>,
+        keys: &UpstreamKeys,
         change: impl FnOnce(&mut config::Blossom),
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -72,9 +73,8 @@ impl Room {
         let lifecycle = Lifecycle::new(Duration::from_secs(5));
         let parts = Parts::open(urls, settings, lifecycle, Metrics::new("test")).unwrap();
         let outside = Egress::new(&parts.settings.networks).unwrap();
-        let external = External::open(&parts.settings.services.blossom, secrets, &outside).unwrap();
-        let mut addresses = BTreeMap::new();
-        let started = blossom::start(&parts, external, BlobMetrics::default(), &mut addresses).await.unwrap();
+        let (metrics, mut addresses) = (BlobMetrics::default(), BTreeMap::new());
+        let started = blossom::start(&parts, keys, &outside, metrics, &mut addresses).await.unwrap();
         let address = addresses["blossom"].parse().unwrap();
         Self { parts, address, started, folder }
     }

@@ -3,6 +3,8 @@
 use serde::Serialize;
 
 use super::BlossomState;
+use crate::config::RedirectStrategy;
+use crate::services::blossom::decide::choice::Strategy;
 use crate::services::blossom::decide::media::extension_of;
 use crate::services::blossom::event::BlobFacts;
 
@@ -23,7 +25,30 @@ pub(super) struct Descriptor {
     pub(super) nip94: Vec<[String; 2]>,
 }
 
+/// The rule for a strategy of the settings.
+pub(super) const fn strategy(of_settings: RedirectStrategy) -> Strategy {
+    match of_settings {
+        RedirectStrategy::RoundRobin => Strategy::RoundRobin,
+        RedirectStrategy::Random => Strategy::Random,
+        RedirectStrategy::Priority => Strategy::Priority,
+        RedirectStrategy::HealthBased => Strategy::HealthBased,
+        RedirectStrategy::Local => Strategy::Local,
+    }
+}
+
 impl BlossomState {
+    /// Where clients get a new blob without this listener: at one of `holders`. `None` if they are to get it here, because blobs are
+    /// streamed, or no holder serves clients itself (BL-PX.2).
+    pub(super) fn chosen_url(&self, facts: &BlobFacts, holders: &[String]) -> Option<String> {
+        let strategy = strategy(self.settings().redirect_strategy);
+        if strategy == Strategy::Local {
+            return None;
+        }
+        let extension = extension_of(&facts.media_type);
+        let chosen = self.parts().upstreams.choose(strategy, holders.iter().map(String::as_str));
+        chosen.iter().find_map(|upstream| upstream.public_url(&facts.sha256, extension)).map(String::from)
+    }
+
     /// The descriptor of a blob for a client that reaches this listener at `base`. `url` is its chosen place; without one, this
     /// listener, which redirects or streams. `holders` are the names of upstreams that have a copy: those that serve clients
     /// themselves follow as further URLs.

@@ -11,7 +11,6 @@ const EXTENSIONS: &[(&str, &str)] = &[
     ("application/javascript", "js"),
     ("application/json", "json"),
     ("application/ld+json", "jsonld"),
-    ("application/manifest+json", "webmanifest"),
     ("application/msword", "doc"),
     ("application/pdf", "pdf"),
     ("application/rtf", "rtf"),
@@ -102,7 +101,7 @@ mod tests {
         assert!(EXTENSIONS.is_sorted_by(|one, other| one.0 < other.0));
         for (media_type, extension) in EXTENSIONS {
             assert_eq!(extension_of(media_type), *extension);
-            assert!(extension.len() <= 11 && extension.bytes().all(|b| b.is_ascii_alphanumeric()));
+            assert!(extension.len() <= 10 && extension.bytes().all(|b| b.is_ascii_alphanumeric()));
         }
     }
 
