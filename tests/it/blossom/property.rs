@@ -98,7 +98,7 @@ impl Told {
                 let took = servers.iter().filter(|server| server.completed().contains(&hash)).count();
                 assert!(took >= REPLICAS_MIN, "{step:?} succeeded with {took} upstreams");
             }
-            200 | 204 => {
+            200 | 202 => {
                 self.deleted += 1;
                 owners.remove(&user);
                 self.unknown.remove(&(user, number));

@@ -28,7 +28,8 @@ use super::client_kit::{eventually, sha256};
 pub(super) enum Character {
     /// As the specification says: 201 for a new blob, 200 for a known one.
     Good,
-    /// As an old server: 200 for a new blob, no extension in URLs, the type always octet-stream, 405 for HEAD of `/upload`.
+    /// As an old server: 200 for a new blob, no extension in URLs, the type always octet-stream, 405 for HEAD of `/upload`, no
+    /// ranges, nothing that lets pages of other sites read its answers.
     Old,
     /// Answers 202 without a body.
     Silent202,
@@ -305,7 +306,9 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
         },
         _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
     };
-    response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    if character != Character::Old {
+        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
     response
 }
 

@@ -85,9 +85,9 @@ impl BlossomState {
                 // Read again: an upload may have added copies until the deletion was committed.
                 let known = read::look_up(&self.parts().pools, &sha256).await?.blob;
                 let receipts = self.delete_copies(known, &client, sha256).await?;
-                answer(&sha256, 0, receipts)
+                Ok(answer(&sha256, 0, receipts))
             }
-            (true, _) => answer(&sha256, owners_left, Vec::new()),
+            (true, _) => Ok(answer(&sha256, owners_left, Vec::new())),
         }
     }
 
@@ -180,22 +180,27 @@ impl BlossomState {
         .flatten()
         .collect();
         self.lookups().forget(sha256).await;
-        if receipts.is_empty() { Err(Refused::absent()) } else { answer(sha256, 0, receipts) }
+        if receipts.is_empty() {
+            return Err(Refused::absent());
+        }
+        if receipts.iter().all(|receipt| !receipt.deleted) {
+            let first = receipts.into_iter().find_map(|receipt| receipt.reason).unwrap_or_default();
+            let message = format!("no server has deleted its copy: {first}");
+            return Err(Refused::gateway("not_deleted", message));
+        }
+        Ok(answer(sha256, 0, receipts))
     }
 }
 
-/// 200 with the receipts; 502 if no upstream has deleted its copy.
-fn answer(sha256: &Sha256, owners_left: i64, upstreams: Vec<Receipt>) -> Result<Response, Refused> {
+/// 200 with the receipts; 202 while upstreams have copies, which a loop goes on to delete.
+fn answer(sha256: &Sha256, owners_left: i64, upstreams: Vec<Receipt>) -> Response {
     let (all, failed) = (upstreams.len(), upstreams.iter().filter(|receipt| !receipt.deleted).count());
-    if failed > 0 && failed == all {
-        let first = upstreams.into_iter().find_map(|receipt| receipt.reason).unwrap_or_default();
-        return Err(Refused::gateway("not_deleted", format!("no server has deleted its copy: {first}")));
-    }
     let receipts = Receipts { sha256: sha256.to_string(), owners_left, upstreams };
     let mut response = Json(receipts).into_response();
     if failed > 0 {
-        let text = format!("{failed} of {all} servers have not deleted their copy");
+        *response.status_mut() = StatusCode::ACCEPTED;
+        let text = format!("deleted here; {failed} of {all} servers have not deleted their copy yet");
         response.headers_mut().insert("x-reason", reason(&text));
     }
-    Ok(response)
+    response
 }

@@ -210,6 +210,10 @@ impl Download<'_> {
             }
             Err(error) => {
                 let name = upstream.name();
+                if error.is_other_bytes() {
+                    let is_recorded = servable.is_recorded;
+                    self.state.lost(servable.sha256, is_recorded, name, "other bytes at a download");
+                }
                 tracing::debug!(upstream = name, error = %error, "upstream {name} does not give a blob: {error}");
                 Ok(None)
             }
