@@ -18,6 +18,8 @@ pub(crate) struct Room {
     pub(crate) instance: Instance,
     /// Address of the listener.
     pub(crate) http: SocketAddr,
+    /// The setting that names the upstreams, for commands.
+    pub(crate) upstreams: String,
 }
 
 impl Room {
@@ -32,6 +34,6 @@ impl Room {
         let instance = Instance::start(&settings).await;
         println!("{}", instance.durability().await);
         let http = instance.address("blossom");
-        Self { instance, http }
+        Self { instance, http, upstreams: list }
     }
 }

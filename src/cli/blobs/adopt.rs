@@ -20,7 +20,7 @@ use crate::store::Pools;
 const KEYS: i64 = 100_000;
 
 /// Who the journal says did it.
-const ACTOR: &str = "local";
+pub(super) const ACTOR: &str = "local";
 
 /// Follow keys, or list those that are followed.
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! `quipu blobs`: a client of Blossom servers, and the operator's view of copies.
 
 mod adopt;
+mod ban;
 mod header;
 mod list;
 mod opened;
@@ -34,6 +35,10 @@ pub(super) enum Blobs {
     /// Follow keys: the blobs that their archived events refer to are kept here from now on. Without a key: list those
     /// that are followed, and what could not be found.
     Adopt(adopt::Adopt),
+    /// Refuse a blob: it is neither stored nor served any more.
+    Ban(ban::Ban),
+    /// End the ban of a blob.
+    Unban(ban::Unban),
     /// Print the header that authorizes a request to a Blossom server.
     AuthHeader(header::AuthHeader),
     /// Upload files to a Blossom server.
@@ -53,6 +58,8 @@ impl Blobs {
             Self::Repair(repair) => until_signal(repair.run(context)).await,
             Self::Equalize(equalize) => until_signal(equalize.run(context)).await,
             Self::Adopt(adopt) => until_signal(adopt.run(context)).await,
+            Self::Ban(ban) => until_signal(ban.run(context)).await,
+            Self::Unban(unban) => until_signal(unban.run(context)).await,
             Self::AuthHeader(header) => header.run(&context),
             Self::Upload(upload) => until_signal(upload.run(&context)).await,
             Self::Mirror(mirror) => until_signal(mirror.run(&context)).await,
