@@ -87,6 +87,23 @@ pub(super) fn is_other_content(error: &UpstreamError) -> bool {
     error.is_other_bytes() || error.status == Some(413)
 }
 
+/// Looks at a copy that counts as readable, and records what was found.
+///
+/// # Errors
+/// When the database fails.
+pub async fn prove_copy(
+    parts: &ReactParts,
+    upstream: &Upstream,
+    blob: &BlobFacts,
+    proof: Proof,
+) -> Result<Finding, Error> {
+    let found = check_replica(upstream, blob, proof).await;
+    if let Some(result) = found.clone().of_readable(upstream.name()) {
+        record(parts, blob.sha256, vec![result]).await?;
+    }
+    Ok(found)
+}
+
 /// Commits entries about copies of one blob, and counts them.
 pub(super) async fn record(
     parts: &ReactParts,

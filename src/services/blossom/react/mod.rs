@@ -25,7 +25,7 @@ use crate::store::Pools;
 use crate::store::append::Writer;
 use crate::store::lease::Leases;
 
-pub use check::{CheckError, Finding, check_replica};
+pub use check::{Finding, check_replica, prove_copy};
 pub use copying::{Attempt, Copied, CopyError, copy_blob};
 pub use guardian::Guardian;
 pub use prove::Prove;

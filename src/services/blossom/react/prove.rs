@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::ReactParts;
-use super::check::{Finding, check_replica, record};
+use super::check::{Finding, prove_copy};
 use crate::base::Sha256;
 use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::blossom::append::{move_cursor, read_cursor};
 use crate::services::blossom::decide::repair::{Suspicion, due_proofs, is_hashed};
-use crate::services::blossom::event::{Proof, ReplicaEvent, ReplicaState, SweptReplica};
+use crate::services::blossom::event::{Proof, ReplicaState, SweptReplica};
 use crate::services::blossom::read::{self, SweepPlace};
 use crate::store::Error;
 use crate::store::lease::LoopLease;
@@ -193,14 +193,14 @@ impl Prove {
         };
         let is_hashed = is_hashed(hash_percent, rand::random_range(0..100));
         let proof = if is_hashed { Proof::Hash } else { Proof::Head };
-        let found = check_replica(upstream, &copy.facts, proof).await;
-        if let Finding::Unknown(why) = &found {
-            tracing::debug!(upstream = copy.upstream, blob = %copy.facts.sha256, "not proven: {why}");
-        }
-        let Some(result) = found.of_readable(&copy.upstream) else { return Ok(Look::Unknown) };
-        let look = if result.event == ReplicaEvent::Lost { Look::Lost } else { Look::Proven };
-        record(&self.parts, copy.facts.sha256, vec![result]).await?;
-        Ok(look)
+        Ok(match prove_copy(&self.parts, upstream, &copy.facts, proof).await? {
+            Finding::Readable(_) => Look::Proven,
+            Finding::Absent | Finding::OtherBytes(_) => Look::Lost,
+            Finding::Unknown(why) => {
+                tracing::debug!(upstream = copy.upstream, blob = %copy.facts.sha256, "not proven: {why}");
+                Look::Unknown
+            }
+        })
     }
 }
 

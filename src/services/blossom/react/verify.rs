@@ -60,7 +60,10 @@ impl Verify {
     }
 
     /// Looks at all copies that are due, once.
-    async fn pass(&self, drain: &CancellationToken) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn pass(&self, drain: &CancellationToken) -> Result<(), Error> {
         let began = Instant::now();
         let upstreams = self.parts.upstreams.list().iter().filter(|upstream| upstream.is_available());
         let names: Vec<String> = upstreams.map(|upstream| upstream.name().to_owned()).collect();
