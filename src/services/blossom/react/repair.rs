@@ -14,8 +14,10 @@ use super::copying::{Attempt, Copied, CopyError, copy_blob};
 use super::pace::Pace;
 use crate::base::Sha256;
 use crate::lifecycle::{CycleOutcome, Service};
+use crate::services::blossom::command::ReplicaResult;
+use crate::services::blossom::decide::authorization::{Credential, Verb};
 use crate::services::blossom::decide::repair::{Place, Plan, order, pause_after, plan};
-use crate::services::blossom::event::{BlobFacts, UnderReplicated};
+use crate::services::blossom::event::{BlobFacts, KnownBlob, LookUp, ReplicaEvent, UnderReplicated};
 use crate::services::blossom::metrics::RepairOutcome;
 use crate::services::blossom::read::{self, RepairQuestion};
 use crate::services::blossom::upstream::Upstream;
@@ -147,10 +149,7 @@ impl Repair {
     /// # Errors
     /// When the database fails.
     pub async fn repair(&self, sha256: Sha256, target: usize) -> Result<Option<Repaired>, Error> {
-        let Some(blob) = read::look_up(&self.parts.pools, &sha256).await?.blob else { return Ok(None) };
-        if blob.owners == 0 {
-            return Ok(None);
-        }
+        let Some(blob) = self.kept(sha256).await? else { return Ok(None) };
         let Some(plan) = self.due(sha256, plan(&blob.replicas, &self.places(), target)) else {
             return Ok(None);
         };
@@ -169,6 +168,10 @@ impl Repair {
             match ended {
                 Ok(_) => {
                     self.state().failures.remove(&(sha256, taker.name().to_owned()));
+                    if self.kept(sha256).await?.is_none() {
+                        self.take_back(sha256, &taker).await?;
+                        break;
+                    }
                     done.copied.push(taker.name().to_owned());
                 }
                 Err(CopyError::Taker(why)) => {
@@ -185,6 +188,28 @@ impl Repair {
             }
         }
         Ok(Some(done))
+    }
+
+    /// A blob that is to be kept; `None` without an owner, and of a banned one.
+    async fn kept(&self, sha256: Sha256) -> Result<Option<KnownBlob>, Error> {
+        let LookUp { blob, ban } = read::look_up(&self.parts.pools, &sha256).await?;
+        Ok(blob.filter(|blob| blob.owners > 0 && ban.is_none()))
+    }
+
+    /// Deletes a copy that was made while the last owner deleted the blob.
+    async fn take_back(&self, sha256: Sha256, taker: &Upstream) -> Result<(), Error> {
+        let now = self.parts.clock.now().timestamp();
+        let upstreams = &self.parts.upstreams;
+        let token = match upstreams.credential(taker, None, Verb::Delete, Some(sha256), now) {
+            Credential::Token(token) => Some(token),
+            Credential::Nothing | Credential::Unavailable => None,
+        };
+        let (event, why) = match taker.delete(&sha256, token.as_ref()).await {
+            Ok(_) => (ReplicaEvent::Deleted, None),
+            Err(error) => (ReplicaEvent::NotDeleted, Some(error.reason)),
+        };
+        let result = ReplicaResult { upstream: taker.name().to_owned(), event, why };
+        record(&self.parts, sha256, vec![result]).await
     }
 
     /// The plan without what has failed lately; `None` if nothing can be done now.
