@@ -169,6 +169,17 @@ fn rebuild_help() -> String {
 }
 
 impl Cli {
+    /// Reads the command line of this process. Programs in Go take flags with one dash, so `-config` counts as
+    /// `--config`.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let arguments = std::env::args_os().map(|argument| match argument.to_str() {
+            Some(text) if text == "-config" || text.starts_with("-config=") => format!("-{text}").into(),
+            _ => argument,
+        });
+        Self::parse_from(arguments)
+    }
+
     /// Runs the command. A closed pipe (`quipu relays list | head`) ends a listing like its end does.
     pub async fn run(self) -> Result<ExitCode> {
         match Box::pin(self.run_command()).await {
@@ -202,11 +213,13 @@ impl Cli {
             return Ok(ExitCode::SUCCESS);
         }
         let mut overrides = common.overrides.clone();
+        let mut settings_file = None;
         if let Command::Run(run) = &command {
             overrides.extend(run.overrides()?);
+            settings_file = run.settings_file();
         }
-        let configuration =
-            Configuration::load(Sources::of_process(common.implementation.clone(), overrides))?;
+        let sources = Sources::of_process(common.implementation.clone(), overrides);
+        let configuration = Configuration::load(Sources { settings_file, ..sources })?;
         if let Command::CheckConfig { .. } = command {
             output::list(format_args!("{:#}", configuration.effective_json()))?;
             for warning in app::registry::warnings(&configuration.settings) {

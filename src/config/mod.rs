@@ -1,5 +1,5 @@
-//! Reads the configuration once at the start: defaults, then the implementation's files, then the environment
-//! with `.env`, then `--set`. Later sources override earlier ones, key by key. Unknown keys are refused.
+//! Reads the configuration once at the start: defaults, then the implementation's files, then the file of `-config`,
+//! then the environment with `.env`, then `--set`. Later sources override earlier ones, key by key. Unknown keys are refused.
 //!
 //! **Architecture Invariant:** nothing else reads the environment or a settings file. No setting is a secret:
 //! secrets come only from the environment, or from files that it names, as [`Secret`]s.
@@ -12,6 +12,7 @@ macro_rules! nonzero {
 }
 
 mod blossom;
+mod blossom_original;
 mod blossom_upstreams;
 mod check;
 mod dotenv;
@@ -113,6 +114,8 @@ pub struct Sources {
     pub environment: Environment,
     /// The folder whose `.env` is read before the implementation's.
     pub working_dir: PathBuf,
+    /// A settings file that the command line names; it comes after the files of the implementation.
+    pub settings_file: Option<PathBuf>,
     /// The values of `--set`: `section.key=value`.
     pub overrides: Vec<String>,
 }
@@ -125,6 +128,7 @@ impl Sources {
             implementation: implementation.into(),
             environment: Environment::of_process(),
             working_dir: PathBuf::from("."),
+            settings_file: None,
             overrides,
         }
     }
@@ -181,6 +185,9 @@ impl Configuration {
         };
         for file in implementation.settings_files()? {
             add(Layer::yaml(&file.path, &file.section, &file.text));
+        }
+        if let Some(path) = &sources.settings_file {
+            add(Layer::named_file(path));
         }
         add(Ok(Layer::environment(environment.variables())));
         let (overrides, malformed) = Layer::overrides(&sources.overrides);

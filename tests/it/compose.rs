@@ -465,6 +465,7 @@ fn every_setting_named_in_the_containers_files_exists() {
             implementation: "bigbrotr".to_owned(),
             environment: named.into_iter().collect(),
             working_dir: std::env::temp_dir().join("quipu-no-such-folder"),
+            settings_file: None,
             overrides: Vec::new(),
         };
         let configuration = Configuration::load(sources).unwrap_or_else(|error| panic!("{file}: {error}"));
@@ -483,6 +484,7 @@ fn every_setting_named_in_the_containers_files_exists() {
         implementation: "bigbrotr".to_owned(),
         environment: [("QUIPU__SERVICES__SYNCHRONIZER__RELAYS_AT_ONCE", "32")].into_iter().collect(),
         working_dir: std::env::temp_dir().join("quipu-no-such-folder"),
+        settings_file: None,
         overrides: Vec::new(),
     };
     assert!(Configuration::load(unknown).is_err(), "an unknown key is noticed");

@@ -26,6 +26,7 @@ fn load(
         implementation: folder.to_str().unwrap().to_owned(),
         environment: environment.iter().copied().collect(),
         working_dir: folder.join("elsewhere"),
+        settings_file: None,
         overrides: overrides.iter().map(|&text| text.to_owned()).collect(),
     })
 }

@@ -340,6 +340,7 @@ fn the_containers_publish_every_listener_and_the_implementations_have_every_serv
             implementation: root().join("implementations").join(name).to_str().unwrap().to_owned(),
             environment: std::iter::empty::<(String, String)>().collect(),
             working_dir: std::env::temp_dir().join("quipu-no-such-folder"),
+            settings_file: None,
             overrides: Vec::new(),
         };
         let settings = Configuration::load(sources).unwrap().settings;
