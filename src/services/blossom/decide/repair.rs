@@ -28,6 +28,8 @@ pub struct Plan {
     pub takers: Vec<String>,
     /// How many copies are missing.
     pub missing: usize,
+    /// Whether a copy waits to be read back.
+    pub is_pending: bool,
 }
 
 /// Plans copies of a blob, so that `target` of `places` hold it. Copies elsewhere do not count: no request is sent
@@ -48,6 +50,7 @@ pub fn plan(replicas: &[Replica], places: &[Place], target: usize) -> Plan {
         holders: names(holders),
         takers: names(takers),
         missing: target.min(places.len()).saturating_sub(held),
+        is_pending: places.iter().any(|place| state(place) == Some(ReplicaState::Accepted)),
     }
 }
 
@@ -215,7 +218,10 @@ mod tests {
         let mut places = [place("a", 1), place("b", 2)];
         places[0].is_available = false;
         let planned = plan(&[replica("a", ReplicaState::Readable)], &places, 2);
-        assert_eq!(planned, Plan { holders: vec![], takers: vec!["b".into()], missing: 1 });
+        assert_eq!(
+            planned,
+            Plan { holders: vec![], takers: vec!["b".into()], missing: 1, is_pending: false }
+        );
     }
 
     #[test]

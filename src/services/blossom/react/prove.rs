@@ -1,7 +1,7 @@
 //! Proves old copies again.
 //!
-//! Three ways: a sweep through all copies at the pace of `prove_after_days`; each minute a random copy at each upstream;
-//! and, while an upstream is suspected because one of its copies is lost, a sweep through all of its copies.
+//! Three ways: a sweep through all copies at the pace of `prove_after_days`; every 15 s a random copy at each upstream; and,
+//! while an upstream is suspected because one of its copies is lost, a sweep through all of its copies.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ const AT_ONCE: usize = 16;
 const SUSPECTED: i64 = 256;
 
 /// Pause between two random looks at each upstream.
-const LOOK_EVERY: Duration = Duration::from_mins(1);
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 
 /// Pause between two counts of all copies, which set the pace of the sweep.
 const COUNT_EVERY: Duration = Duration::from_mins(10);

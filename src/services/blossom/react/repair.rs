@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::ReactParts;
-use super::check::record;
+use super::check::{Finding, check_replica, record};
 use super::copying::{Attempt, Copied, CopyError, copy_blob};
 use super::pace::Pace;
 use crate::base::Sha256;
@@ -17,7 +17,7 @@ use crate::lifecycle::{CycleOutcome, Service};
 use crate::services::blossom::command::ReplicaResult;
 use crate::services::blossom::decide::authorization::{Credential, Verb};
 use crate::services::blossom::decide::repair::{Place, Plan, order, pause_after, plan};
-use crate::services::blossom::event::{BlobFacts, KnownBlob, LookUp, ReplicaEvent, UnderReplicated};
+use crate::services::blossom::event::{BlobFacts, KnownBlob, LookUp, Proof, ReplicaEvent, UnderReplicated};
 use crate::services::blossom::metrics::RepairOutcome;
 use crate::services::blossom::read::{self, RepairQuestion};
 use crate::services::blossom::upstream::Upstream;
@@ -104,11 +104,12 @@ impl Repair {
         let mut question = RepairQuestion {
             upstreams: &names,
             target: i32::try_from(target).unwrap_or(i32::MAX),
-            // Blobs without any copy cannot be repaired, however many there are.
+            // Those without any copy come last: the others can be repaired.
             after: Some((0, Sha256::from_bytes([u8::MAX; 32]))),
             most: PAGE,
         };
         let (mut has_done_any, repaired) = (false, &repaired);
+        let mut is_first = true;
         while !drain.is_cancelled() {
             let mut page = read::under_replicated(&self.parts.pools, &question).await?;
             page.blobs.sort_by(order);
@@ -124,8 +125,15 @@ impl Repair {
                 .buffer_unordered(self.parts.settings.repair_places.get())
                 .try_fold(false, |any, done| async move { Ok(any || done) });
             has_done_any |= done.await?;
-            let Some(next) = page.next else { break };
-            question.after = Some(next);
+            question.after = match page.next {
+                Some((copies, _)) if !is_first && copies > 0 => break,
+                Some(next) => Some(next),
+                None if is_first => {
+                    is_first = false;
+                    None
+                }
+                None => break,
+            };
         }
         Ok(has_done_any)
     }
@@ -150,14 +158,24 @@ impl Repair {
     /// When the database fails.
     pub async fn repair(&self, sha256: Sha256, target: usize) -> Result<Option<Repaired>, Error> {
         let Some(blob) = self.kept(sha256).await? else { return Ok(None) };
-        let Some(plan) = self.due(sha256, plan(&blob.replicas, &self.places(), target)) else {
-            return Ok(None);
-        };
+        let planned = |blob: &KnownBlob| self.due(sha256, plan(&blob.replicas, &self.places(), target));
+        let Some(mut plan) = planned(&blob) else { return Ok(None) };
+        let mut done = Repaired::default();
+        if plan.holders.is_empty() {
+            if !self.find_again(&blob.facts).await? {
+                self.parts.metrics.repaired(RepairOutcome::NoSource, 0);
+                self.note_failure((sha256, String::new()));
+                done.failed.push("no upstream has a copy that can be read".to_owned());
+                return Ok(Some(done));
+            }
+            let found = self.kept(sha256).await?;
+            let Some(now) = found.as_ref().and_then(planned) else { return Ok(Some(done)) };
+            plan = now;
+        }
         let named = |names: &[String]| -> Vec<Upstream> {
             names.iter().filter_map(|name| self.parts.upstreams.named(name).cloned()).collect()
         };
         let (holders, takers) = (named(&plan.holders), named(&plan.takers));
-        let mut done = Repaired::default();
         for taker in takers {
             if done.copied.len() >= plan.missing {
                 break;
@@ -190,6 +208,22 @@ impl Repair {
         Ok(Some(done))
     }
 
+    /// Looks for a blob of which no copy counts any longer: an upstream may have said for a while that it has none. Returns
+    /// whether one is found.
+    async fn find_again(&self, blob: &BlobFacts) -> Result<bool, Error> {
+        let mut is_found = false;
+        for upstream in self.parts.upstreams.list().iter().filter(|upstream| upstream.is_available()) {
+            if let Finding::Readable(proof) = check_replica(upstream, blob, Proof::Hash).await {
+                let why = Some(proof.as_str().to_owned());
+                let event = ReplicaEvent::Readable;
+                let result = ReplicaResult { upstream: upstream.name().to_owned(), event, why };
+                record(&self.parts, blob.sha256, vec![result]).await?;
+                is_found = true;
+            }
+        }
+        Ok(is_found)
+    }
+
     /// A blob that is to be kept; `None` without an owner, and of a banned one.
     async fn kept(&self, sha256: Sha256) -> Result<Option<KnownBlob>, Error> {
         let LookUp { blob, ban } = read::look_up(&self.parts.pools, &sha256).await?;
@@ -220,8 +254,10 @@ impl Repair {
             state.failures.get(&(sha256, taker.to_owned())).is_none_or(|(_, again)| *again <= now)
         };
         plan.takers.retain(|taker| is_due(taker) && self.only.as_ref().is_none_or(|only| only == taker));
-        let can_work = plan.missing > 0 && !plan.holders.is_empty() && !plan.takers.is_empty() && is_due("");
-        can_work.then_some(plan)
+        let can_copy = plan.missing > 0 && !plan.holders.is_empty() && !plan.takers.is_empty();
+        // Without a copy that was read back, and none that may be soon, it is looked for.
+        let is_gone = plan.holders.is_empty() && !plan.is_pending && !plan.takers.is_empty();
+        (is_due("") && (can_copy || is_gone)).then_some(plan)
     }
 
     fn note_failure(&self, key: (Sha256, String)) {
