@@ -28,7 +28,7 @@ pub struct Plan {
     pub takers: Vec<String>,
     /// How many copies are missing.
     pub missing: usize,
-    /// Whether a copy waits to be read back.
+    /// Whether there may soon be one to copy from: it waits to be read back, or its upstream is out of order.
     pub is_pending: bool,
 }
 
@@ -50,7 +50,9 @@ pub fn plan(replicas: &[Replica], places: &[Place], target: usize) -> Plan {
         holders: names(holders),
         takers: names(takers),
         missing: target.min(places.len()).saturating_sub(held),
-        is_pending: places.iter().any(|place| state(place) == Some(ReplicaState::Accepted)),
+        is_pending: places.iter().any(|place| {
+            state(place) == Some(ReplicaState::Accepted) || is_readable(place) && !place.is_available
+        }),
     }
 }
 
