@@ -222,7 +222,7 @@ mod tests {
         let planned = plan(&[replica("a", ReplicaState::Readable)], &places, 2);
         assert_eq!(
             planned,
-            Plan { holders: vec![], takers: vec!["b".into()], missing: 1, is_pending: false }
+            Plan { holders: vec![], takers: vec!["b".into()], missing: 1, is_pending: true }
         );
     }
 
