@@ -210,7 +210,8 @@ mod tests {
             Plan {
                 holders: vec![],
                 takers: ["d", "c", "b", "a", "e"].map(String::from).to_vec(),
-                missing: 2
+                missing: 2,
+                is_pending: false
             }
         );
     }
