@@ -7,6 +7,7 @@ pub(crate) mod dns;
 pub(crate) mod farm;
 pub(crate) mod instance;
 pub(crate) mod operator;
+pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod rounds;
 pub(crate) mod socks;
