@@ -1,8 +1,17 @@
 //! Tests of blobs: the endpoints, the copies on upstreams that behave well and badly, and what the loops make of them.
 
 mod client_kit;
+mod cors;
+mod delete;
+mod download;
+mod info;
 mod kit;
+mod list;
+mod media;
+mod mirror;
 mod property;
+mod replication;
+mod report;
 mod sdk;
 mod server_kit;
 mod upload;
