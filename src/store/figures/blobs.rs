@@ -41,7 +41,7 @@ pub(crate) struct Copies {
 /// kept blob is to have.
 pub(crate) async fn blobs(session: &PgPool, target: i64) -> Result<Blobs, Error> {
     let mut moment = bounded(session).await?;
-    let found = sqlx::query_as(
+    let found = sqlx::query_as::<_, Blobs>(
         "-- blob_figures
            SELECT count(*) AS kept, coalesce(sum(c.size), 0)::bigint AS kept_bytes,
                   count(*) FILTER (WHERE c.copies < $1) AS under_replicated, count(*) FILTER (WHERE c.copies = 0) AS unavailable,
@@ -59,7 +59,7 @@ pub(crate) async fn blobs(session: &PgPool, target: i64) -> Result<Blobs, Error>
 /// The number of copies by upstream and state.
 pub(crate) async fn copies(session: &PgPool) -> Result<Vec<Copies>, Error> {
     let mut moment = bounded(session).await?;
-    let found = sqlx::query_as(
+    let found = sqlx::query_as::<_, Copies>(
         "-- blob_copies_by_upstream
            SELECT upstream, state, count(*) AS replicas FROM blob_replicas GROUP BY 1, 2 ORDER BY 1, 2 LIMIT $1",
     )

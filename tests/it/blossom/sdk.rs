@@ -67,7 +67,7 @@ impl Stage {
         let hash = servers[2].keep(b"a blob that was there before", "text/plain");
         let source = Some(format!("{}/{hash}.txt", servers[2].url()));
         let room = Room::before_with(&databases[0], &servers.iter().collect::<Vec<_>>(), |settings| {
-            settings.replicas_min = 2.try_into().unwrap();
+            settings.replicas_min = 2_u32.try_into().unwrap();
         })
         .await;
         let second = Room::on(&databases[1]).await;

@@ -65,7 +65,7 @@ pub(in super::super) struct Hour {
 
 pub(in super::super) async fn blob_news(pool: &PgPool) -> Result<BlobNews, Error> {
     let mut moment = bounded(pool).await?;
-    let uploads = sqlx::query_as(
+    let uploads = sqlx::query_as::<_, Upload>(
         "-- console_blob_uploads
            SELECT l.recorded_at AS at, encode(l.sha256, 'hex') AS hash, l.kind, encode(l.owner, 'hex') AS owner, b.size,
                   b.type AS media_type, coalesce(c.copies, 0) AS copies
@@ -79,7 +79,7 @@ pub(in super::super) async fn blob_news(pool: &PgPool) -> Result<BlobNews, Error
     .bind(LISTED)
     .fetch_all(&mut *moment)
     .await?;
-    let troubles = sqlx::query_as(
+    let troubles = sqlx::query_as::<_, Trouble>(
         "-- console_blob_troubles
            SELECT n.recorded_at AS at, encode(n.sha256, 'hex') AS hash, n.kind, n.upstream, n.why
            FROM (SELECT * FROM blob_log ORDER BY position DESC LIMIT $1) n
@@ -89,7 +89,7 @@ pub(in super::super) async fn blob_news(pool: &PgPool) -> Result<BlobNews, Error
     .bind(LISTED)
     .fetch_all(&mut *moment)
     .await?;
-    let hours = sqlx::query_as(
+    let hours = sqlx::query_as::<_, Hour>(
         "-- console_blob_hours
            SELECT n.upstream, floor(extract(epoch FROM now() - n.recorded_at) / 3600)::integer AS ago,
                   count(*) FILTER (WHERE n.kind IN ('accepted', 'readable', 'proven', 'deleted')) AS good,
@@ -102,7 +102,7 @@ pub(in super::super) async fn blob_news(pool: &PgPool) -> Result<BlobNews, Error
     .bind(i32::try_from(HOURS).unwrap_or(i32::MAX))
     .fetch_all(&mut *moment)
     .await?;
-    let (repaired,) = sqlx::query_as(
+    let (repaired,) = sqlx::query_as::<_, (i64,)>(
         "-- console_blob_repairs
            SELECT count(*) FROM (SELECT * FROM blob_log ORDER BY position DESC LIMIT $1) n
            WHERE n.kind = 'accepted' AND n.actor = 'quipu' AND n.recorded_at > now() - interval '1 hour'",
