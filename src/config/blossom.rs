@@ -12,6 +12,7 @@ use url::Url;
 
 use super::blossom_upstreams::{BlossomUpstream, RedirectStrategy};
 use super::problems::{Problems, Section};
+use crate::base::counted;
 
 /// Most upstreams: each upload takes a task and a buffer for each.
 const UPSTREAMS_MAX: usize = 32;
@@ -258,7 +259,11 @@ impl Section for Blossom {
         }
         let least = usize::try_from(self.replicas_min.get()).unwrap_or(usize::MAX);
         let stores = upstreams.max(1);
-        check(least <= stores, "replicas_min", format!("{least}: there are {stores} upstreams"));
+        check(
+            least <= stores,
+            "replicas_min",
+            format!("{least}: more than {}", counted(stores, "upstream", "upstreams")),
+        );
         if let Some(target) = self.replicas_target {
             check(
                 target >= self.replicas_min,

@@ -221,10 +221,7 @@ mod tests {
         let mut places = [place("a", 1), place("b", 2)];
         places[0].is_available = false;
         let planned = plan(&[replica("a", ReplicaState::Readable)], &places, 2);
-        assert_eq!(
-            planned,
-            Plan { holders: vec![], takers: vec!["b".into()], missing: 1, is_pending: true }
-        );
+        assert_eq!(planned, Plan { holders: vec![], takers: vec!["b".into()], missing: 1, is_pending: true });
     }
 
     #[test]

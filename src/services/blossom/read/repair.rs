@@ -47,6 +47,7 @@ const UNDER: &str = "-- under_replicated_blobs
     page AS MATERIALIZED (
         SELECT c.sha256, c.copies, c.owners, c.size FROM blob_copies c
         WHERE c.owners > 0 AND c.copies < (SELECT b.copies FROM bound b) AND (c.copies, c.sha256) > ($3, $4)
+          AND NOT EXISTS (SELECT FROM blob_bans n WHERE n.sha256 = c.sha256)
         ORDER BY c.copies, c.sha256 LIMIT $5)
     SELECT p.sha256, p.size, b.type, p.copies, p.owners::bigint, r.upstreams, r.states, r.since, r.why, w.n
     FROM page p
@@ -58,7 +59,6 @@ const UNDER: &str = "-- under_replicated_blobs
                coalesce(array_agg(x.why ORDER BY x.upstream), '{}') AS why
         FROM blob_replicas x WHERE x.sha256 = p.sha256) r
     CROSS JOIN LATERAL (SELECT count(*) AS n FROM blob_wanted x WHERE x.sha256 = p.sha256) w
-    WHERE NOT EXISTS (SELECT FROM blob_bans n WHERE n.sha256 = p.sha256)
     ORDER BY p.copies, w.n DESC, p.sha256";
 
 /// A page of kept blobs with too few readable or accepted copies.
