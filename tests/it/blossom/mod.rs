@@ -5,6 +5,7 @@ mod cors;
 mod delete;
 mod download;
 mod info;
+mod journals;
 mod kit;
 mod list;
 mod media;
