@@ -32,7 +32,6 @@ pub use prove::Prove;
 pub use references::References;
 pub use repair::{Repair, Repaired};
 pub use upkeep::Upkeep;
-pub use upkeep::Upkeep;
 pub use verify::Verify;
 
 /// What the loops work with; they share one. Each loop but [`Upkeep`] is made by `new(Arc<ReactParts>)`.
