@@ -233,7 +233,6 @@ fn every_listener_has_a_port_of_its_own_and_moves_its_own_setting_alone() {
             ("messages-http", 4706),
             ("jobs", 4707),
             ("blossom", 4708),
-            ("blossom", 4708),
         ]
     );
     let used: Vec<Port> = registry::listeners().map(|listener| listener.port).chain(NO_SERVICE).collect();
