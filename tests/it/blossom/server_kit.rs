@@ -89,6 +89,8 @@ struct Inner {
     seen: Vec<Seen>,
     /// Bodies of PUT that were received to their end, by hash.
     completed: Vec<String>,
+    /// Bodies of PUT that were broken off.
+    broken: usize,
     /// Bytes of bodies received.
     received: usize,
     is_down: bool,
@@ -118,6 +120,7 @@ impl Server {
             blobs: HashMap::new(),
             seen: Vec::new(),
             completed: Vec::new(),
+            broken: 0,
             received: 0,
             is_down: false,
             clock: 1_700_000_000,
@@ -185,6 +188,11 @@ impl Server {
     /// The hashes of the bodies of PUT that it has received to their end, kept or not.
     pub(super) fn completed(&self) -> Vec<String> {
         self.shared.inner().completed.clone()
+    }
+
+    /// How many bodies of PUT were broken off.
+    pub(super) fn broken(&self) -> usize {
+        self.shared.inner().broken
     }
 
     /// Bytes of bodies that it has received.
@@ -328,7 +336,10 @@ async fn put(shared: &Shared, request: Request) -> Response {
     let mut pieces = request.into_body().into_data_stream();
     let mut content = Vec::new();
     while let Some(piece) = pieces.next().await {
-        let Ok(piece) = piece else { hang_up() };
+        let Ok(piece) = piece else {
+            shared.inner().broken += 1;
+            hang_up()
+        };
         shared.inner().received += piece.len();
         content.extend_from_slice(&piece);
         match character {

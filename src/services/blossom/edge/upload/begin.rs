@@ -8,7 +8,6 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use futures_util::{Stream, StreamExt as _};
-use http_body::Body as _;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::BlossomState;
@@ -57,13 +56,17 @@ pub(super) struct Upload {
 }
 
 impl BlossomState {
-    /// Checks the head of an upload.
-    pub(super) async fn begin(&self, head: &Parts, body: &Body, verb: Verb) -> Result<Upload, NotStored> {
+    /// Checks the head of an upload. `size` is that of its body, if it is known.
+    pub(super) async fn begin(
+        &self,
+        head: &Parts,
+        size: Option<u64>,
+        verb: Verb,
+    ) -> Result<Upload, NotStored> {
         let headers = &head.headers;
         let claimed = claimed(headers)?;
         let client = self.admit_upload(head, verb, claimed)?;
         let bytes_max = self.settings().upload_bytes_max.get();
-        let size = body.size_hint().exact();
         if let Some(size) = size {
             check_size(size, bytes_max)?;
         }
@@ -178,6 +181,12 @@ pub(super) fn check_size(size: u64, bytes_max: u64) -> Result<(), Refused> {
     let message = format!("{size} bytes, at most {bytes_max}");
     let rejection = Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, message).field("content-length");
     Err(Refused::rejected("too_large", rejection.over_limit(bytes_max, size)))
+}
+
+/// 409: the content is not what the client has announced; nothing was stored.
+pub(super) fn hash_mismatch(found: Sha256) -> Refused {
+    let message = format!("the SHA-256 of the content is {found}; nothing was stored");
+    Refused::new(StatusCode::CONFLICT, "hash_mismatch", message)
 }
 
 /// 413: the key would own more bytes than it may.

@@ -1,15 +1,17 @@
-//! `PUT /media` (BUD-05): images from which metadata is removed before they are stored. The client has no say in it.
+//! `PUT /media` (BUD-05): images from which metadata is removed before they are stored, here or by an upstream. The client has no say
+//! in it.
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::{StreamExt as _, stream};
+use http_body::Body as _;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::BlossomState;
 use super::super::refusal::Refused;
-use super::begin::{Upload, check_size, whole_body};
+use super::begin::{Upload, check_size, hash_mismatch, whole_body};
 use super::outcome::{Counted, NotStored};
 use super::settle::Stored;
 use crate::base::Sha256;
@@ -28,18 +30,22 @@ pub(in super::super) async fn put_media(
     request: Request,
 ) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
-    let base = state.base(&head.headers);
+    let (base, size) = (state.base(&head.headers), body.size_hint().exact());
     let counted = Counted::begin(&state, Way::Media);
     let mut original = None;
     let storing = async {
-        let mut upload = state.begin(&head, &body, Verb::Media).await?;
-        if !state.settings().strip_metadata {
+        let mut upload = state.begin(&head, size, Verb::Media).await?;
+        let processor = state.processor(&upload);
+        if processor.is_none() && !state.settings().strip_metadata {
             return state.receive(upload, whole_body(body, &state)).await;
         }
         let mut memory = None;
         let content = state.image(&mut upload, body, &mut memory).await?;
         original = Some(Sha256::of(&content).to_string());
-        state.store_image(upload, content).await
+        match processor {
+            Some(processor) => state.delegate(upload, processor, content).await,
+            None => state.store_image(upload, content).await,
+        }
     };
     let ended = storing.await;
     counted.end(&ended);
@@ -70,8 +76,7 @@ impl BlossomState {
         if let Some(claimed) = upload.claimed
             && claimed != hash
         {
-            let message = format!("the SHA-256 of the content is {hash}; nothing was stored");
-            return Err(Refused::new(StatusCode::CONFLICT, "hash_mismatch", message).into());
+            return Err(hash_mismatch(hash).into());
         }
         if upload.client.token().is_some_and(|token| !token.names(&hash)) {
             return Err(Refused::from(TokenError::OtherBlob).into());

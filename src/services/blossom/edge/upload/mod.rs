@@ -5,6 +5,7 @@
 //! upstream ever has a complete body that was not checked here.
 
 mod begin;
+mod delegate;
 mod fan_out;
 mod media;
 mod mirror;
@@ -18,6 +19,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use http_body::Body as _;
 
 use super::BlossomState;
 use crate::http::Failure;
@@ -35,10 +37,10 @@ use settle::Stored;
 /// `PUT /upload` (BUD-02).
 pub(super) async fn put(State(state): State<BlossomState>, request: Request) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
-    let base = state.base(&head.headers);
+    let (base, size) = (state.base(&head.headers), body.size_hint().exact());
     let counted = Counted::begin(&state, Way::Upload);
     let storing = async {
-        let upload = state.begin(&head, &body, Verb::Upload).await?;
+        let upload = state.begin(&head, size, Verb::Upload).await?;
         state.receive(upload, whole_body(body, &state)).await
     };
     let ended = storing.await;

@@ -97,8 +97,8 @@ impl BlossomState {
         plan.targets.iter().map(sink).collect()
     }
 
-    /// What an upstream is shown.
-    fn credential(
+    /// What an upstream is shown for an upload.
+    pub(super) fn credential(
         &self,
         upstream: &Upstream,
         upload: &Upload,

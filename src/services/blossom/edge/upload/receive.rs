@@ -9,7 +9,7 @@ use sha2::Digest as _;
 
 use super::super::BlossomState;
 use super::super::refusal::Refused;
-use super::begin::{Upload, check_size};
+use super::begin::{Upload, check_size, hash_mismatch};
 use super::fan_out::{Beginning, FanOut, QuorumLost};
 use super::outcome::NotStored;
 use super::plan::{Plan, Reason, Sent};
@@ -144,8 +144,7 @@ impl BlossomState {
         let is_named = upload.client.token().is_none_or(|token| token.names(&hash));
         // What was copied from elsewhere is not what the client has asked for (BL-04.5).
         if upload.claimed.is_some() || (upload.how == Ownership::Mirrored && !is_named) {
-            let message = format!("the SHA-256 of the content is {hash}; nothing was stored");
-            return Err(Refused::new(StatusCode::CONFLICT, "hash_mismatch", message).into());
+            return Err(hash_mismatch(hash).into());
         }
         if !is_named {
             return Err(Refused::from(TokenError::OtherBlob).into());
