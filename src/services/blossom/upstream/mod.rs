@@ -6,6 +6,7 @@
 //! an upstream: neither a client that breaks off nor a token that it refuses. A blob that an upstream says it took has
 //! the hash of the bytes that it was sent.
 
+mod attempts;
 mod body;
 pub mod descriptor;
 mod error;
@@ -30,6 +31,7 @@ use super::metrics::Operation;
 use crate::base::{Secret, Sha256};
 use crate::net::Caller;
 
+use attempts::repeated;
 use health::Health;
 use server::Server;
 use store::Store;
@@ -69,6 +71,8 @@ struct Inner {
     signs: bool,
     supports_mirror: bool,
     supports_upload_head: bool,
+    /// Attempts of a request that changes nothing, or that may be done twice.
+    attempts_max: u32,
     health: Arc<Health>,
     place: Place,
 }
@@ -145,7 +149,7 @@ impl Upstreams {
     pub async fn probe(&self) {
         let resting = self.list.iter().filter(|upstream| !upstream.is_healthy() && upstream.is_available());
         join_all(resting.map(|upstream| async move {
-            let probed = upstream.head(&Sha256::MIN).await;
+            let probed = upstream.ask(&Sha256::MIN, 1).await;
             let name = upstream.name();
             match probed {
                 Ok(_) => tracing::info!(upstream = name, "upstream {name} works again"),
@@ -288,9 +292,13 @@ impl Upstream {
     /// # Errors
     /// An [`UpstreamError`]; that it has none is no error.
     pub async fn head(&self, sha256: &Sha256) -> Result<Option<HeadFacts>, UpstreamError> {
+        self.ask(sha256, self.0.attempts_max).await
+    }
+
+    async fn ask(&self, sha256: &Sha256, attempts_max: u32) -> Result<Option<HeadFacts>, UpstreamError> {
         let attempt = self.0.health.begin(Operation::Head)?;
         let result = match &self.0.place {
-            Place::Server(server) => server.head(sha256).await,
+            Place::Server(server) => repeated(attempts_max, || server.head(sha256)).await,
             Place::Store(store) => store.head(sha256).await,
         };
         if let Ok(facts) = &result {
@@ -314,7 +322,7 @@ impl Upstream {
     ) -> Result<Option<BlobReader>, UpstreamError> {
         let attempt = self.0.health.begin(Operation::Get)?;
         let result = match &self.0.place {
-            Place::Server(server) => server.get(sha256, range).await,
+            Place::Server(server) => repeated(self.0.attempts_max, || server.get(sha256, range.clone())).await,
             Place::Store(store) => store.get(sha256, range).await,
         };
         if result.is_ok() {
@@ -333,7 +341,7 @@ impl Upstream {
     pub async fn delete(&self, sha256: &Sha256, token: Option<&Secret>) -> Result<Deleted, UpstreamError> {
         let attempt = self.0.health.begin(Operation::Delete)?;
         let result = match &self.0.place {
-            Place::Server(server) => server.delete(sha256, token).await,
+            Place::Server(server) => repeated(self.0.attempts_max, || server.delete(sha256, token)).await,
             Place::Store(store) => store.delete(sha256).await,
         };
         attempt.end(result)
@@ -368,7 +376,7 @@ impl Upstream {
     ) -> Result<Vec<RemoteDescriptor>, UpstreamError> {
         let Place::Server(server) = &self.0.place else { return Ok(Vec::new()) };
         let attempt = self.0.health.begin(Operation::List)?;
-        attempt.end(server.list(pubkey, token).await)
+        attempt.end(repeated(self.0.attempts_max, || server.list(pubkey, token)).await)
     }
 
     /// Whether it would take a blob.

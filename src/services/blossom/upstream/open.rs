@@ -148,6 +148,7 @@ impl Opening<'_> {
             signs: upstream.sign,
             supports_mirror: upstream.supports_mirror,
             supports_upload_head: upstream.supports_upload_head,
+            attempts_max: self.settings.attempts_max.get(),
             health: self.health(name),
             place,
         })))
@@ -183,6 +184,7 @@ impl Opening<'_> {
             signs: false,
             supports_mirror: false,
             supports_upload_head: false,
+            attempts_max: self.settings.attempts_max.get(),
             health: self.health(&name),
             place: Place::Store(Store(Objects::Folder(folder))),
             name,
