@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::append::{BlobJournal, Changes};
 use super::decide::authorization::host_of;
-use super::edge::{BlossomParts, BlossomState, cors, routes};
+use super::edge::{BlossomParts, BlossomState, cors_rules, routes};
 use super::metrics::{BlobMetrics, METRICS};
 use super::project;
 use super::react::{Guardian, Prove, ReactParts, References, Repair, Upkeep, Verify};
@@ -130,7 +130,7 @@ pub async fn start(
     let address = (LISTENER.address)(&parts.settings);
     let host = settings.public_url.as_deref().map(host_of);
     let listener = Listener::bind(LISTENER.name(), LISTENER.setting, address).await?;
-    let listener = listener.with_host(host).with_cors(cors()).with_reason_field();
+    let listener = listener.with_host(host).with_cors(cors_rules()).with_reason_field();
     addresses.insert(LISTENER.name().to_owned(), listener.address().to_string());
     let state = BlossomState::new(
         BlossomParts {

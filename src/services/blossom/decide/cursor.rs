@@ -65,7 +65,7 @@ impl Page {
                 digits.parse().unwrap_or(PAGE_MAX).min(PAGE_MAX)
             }
         };
-        let cursor = query.cursor.map(str::parse).transpose();
+        let cursor = query.cursor.map(str::parse::<Sha256>).transpose();
         let cursor = cursor
             .map_err(|_| BadQuery { field: "cursor", expected: "the SHA-256 of the last blob of a page" })?;
         let time = |field, digits: Option<&str>| {

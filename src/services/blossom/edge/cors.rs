@@ -36,6 +36,6 @@ const READ: &[&str] = &[
 
 /// The rules of this listener.
 #[must_use]
-pub fn cors() -> Cors {
+pub fn cors_rules() -> Cors {
     Cors::for_every_site(&[Method::GET, Method::HEAD, Method::PUT, Method::DELETE], SENT, READ)
 }

@@ -33,7 +33,7 @@ use crate::lifecycle::Lifecycle;
 use crate::store::Pools;
 use crate::store::append::Writer;
 
-pub use cors::cors;
+pub use cors::cors_rules;
 
 use download::Lookups;
 use limits::Limits;

@@ -73,8 +73,8 @@ impl BlossomState {
         // The proofs of stored copies are made by a loop: a hash for each download would cost more than the download.
         let is_checked = range.is_none() && !upstream.is_store();
         let reader = if is_checked { reader.verified(servable.sha256) } else { reader };
-        let copy = Copy { upstream: upstream.name().to_owned(), is_recorded: servable.is_recorded };
-        let body = self.body(reader, servable.sha256, Some(copy)).await?;
+        let source = Source { upstream: upstream.name().to_owned(), is_recorded: servable.is_recorded };
+        let body = self.body(reader, servable.sha256, Some(source)).await?;
         Ok(Some(match (range, servable.size) {
             (Some(range), Some(size)) => part(servable, range, size, body),
             _ => whole(servable, body),
@@ -108,13 +108,13 @@ impl BlossomState {
         &self,
         reader: BlobReader,
         sha256: Sha256,
-        copy: Option<Copy>,
+        source: Option<Source>,
     ) -> Result<Body, UpstreamError> {
         let mut bytes = reader.bytes;
         let first = bytes.next().await.transpose()?;
         let bytes = stream::iter(first.map(Ok)).chain(bytes).boxed();
         let outcome = DownloadOutcome::Streamed;
-        Ok(Body::from_stream(Sending { bytes, state: self.clone(), sha256, copy, outcome }))
+        Ok(Body::from_stream(Sending { bytes, state: self.clone(), sha256, source, outcome }))
     }
 
     fn of_memory(&self, servable: &Servable, wanted: Wanted, content: Bytes) -> Response {
@@ -142,7 +142,7 @@ fn slice(content: &Bytes, range: ByteRange) -> Bytes {
 
 /// The copy that a body is read from.
 #[derive(Debug)]
-pub(super) struct Copy {
+pub(super) struct Source {
     pub(super) upstream: String,
     /// Whether the journal has it.
     pub(super) is_recorded: bool,
@@ -154,7 +154,7 @@ struct Sending {
     state: BlossomState,
     sha256: Sha256,
     /// `None` of a server that a client named.
-    copy: Option<Copy>,
+    source: Option<Source>,
     outcome: DownloadOutcome,
 }
 
@@ -169,7 +169,7 @@ impl Stream for Sending {
             }
             Some(Err(error)) => {
                 self.outcome = DownloadOutcome::BrokenOff;
-                if let (true, Some(copy)) = (error.is_other_bytes(), &self.copy) {
+                if let (true, Some(source)) = (error.is_other_bytes(), &self.source) {
                     self.state.lost(
                         self.sha256,
                         copy.is_recorded,

@@ -46,7 +46,7 @@ impl Download<'_> {
         };
         let until = Instant::now() + SEARCH_TIME;
         for (url, source) in self.places(&hints).await? {
-            match timeout_at(until, self.from(&url)).await {
+            match timeout_at(until, self.fetch(&url)).await {
                 Ok(Ok(Some(answer))) => {
                     self.state.parts().metrics.looked_up(source);
                     return Ok(Some(answer));
@@ -72,7 +72,8 @@ impl Download<'_> {
         Ok(places)
     }
 
-    async fn from(self, url: &Url) -> Result<Option<Response>, UpstreamError> {
+    /// The answer with the blob at `url`; `None` if it is not there.
+    async fn fetch(self, url: &Url) -> Result<Option<Response>, UpstreamError> {
         let (sha256, upstreams) = (self.name.sha256, &self.state.parts().upstreams);
         let of = |size, media_type: Option<String>| {
             Servable::new(sha256, size, media_type.as_deref().unwrap_or(TYPE_DEFAULT), Vec::new())

@@ -152,15 +152,14 @@ impl Download<'_> {
         let (strategy, is_page) = (self.state.download_strategy(), headers.contains_key(ORIGIN));
         let upstreams = &self.state.parts().upstreams;
         for upstream in upstreams.choose(strategy, servable.holders.iter().map(String::as_str)) {
-            let url = match strategy {
+            let mut url = match strategy {
                 Strategy::Local => None,
                 _ => upstream.public_url(&servable.sha256, self.name.extension),
             };
-            let url = match url {
-                // A page could not read it there (BL-01.16).
-                Some(_) if is_page && !self.allows_pages(&upstream).await => None,
-                url => url,
-            };
+            // A page could not read it there (BL-01.16).
+            if url.is_some() && is_page && !self.allows_pages(&upstream).await {
+                url = None;
+            }
             if let Some(url) = url {
                 upstream.count_download();
                 metrics.downloaded(DownloadOutcome::Redirected);
@@ -182,7 +181,7 @@ impl Download<'_> {
         }
     }
 
-    /// The part of the blob that is wanted. `None`: it has none such.
+    /// The part of a blob of `size` bytes that is wanted.
     fn wanted(self, size: u64, servable: &Servable) -> Wanted {
         let headers = &self.head.headers;
         let range = text(headers, RANGE)

@@ -113,8 +113,8 @@ fn upstreams(servers: &[(String, UpstreamStats)]) -> Markup {
                                 (pair(counts.lists_success, counts.lists_failure))
                                 td.number {
                                     @match stats.latency {
-                                        Some(latency) => { (latency.as_millis()) " ms" }
-                                        None => "–"
+                                        Some(latency) => { (latency.as_millis()) " ms" },
+                                        None => { "–" },
                                     }
                                 }
                             }
