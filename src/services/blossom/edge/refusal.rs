@@ -17,7 +17,7 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 const RETRY_RATE: Duration = Duration::from_secs(10);
 
 /// The reason when no copy of a blob can be read.
-const UNAVAILABLE: &str = "no_upstream";
+const UNAVAILABLE: &str = "unavailable";
 
 /// Why a request is refused or fails.
 #[derive(Debug)]

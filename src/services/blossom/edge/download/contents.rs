@@ -172,8 +172,8 @@ impl Stream for Sending {
                 if let (true, Some(source)) = (error.is_other_bytes(), &self.source) {
                     self.state.lost(
                         self.sha256,
-                        copy.is_recorded,
-                        &copy.upstream,
+                        source.is_recorded,
+                        &source.upstream,
                         "other bytes at a download",
                     );
                 }
