@@ -31,8 +31,7 @@ pub(super) use mirror::mirror;
 pub(super) use preflight::{preflight, preflight_media};
 
 use begin::whole_body;
-use outcome::{Counted, NotStored};
-use settle::Stored;
+use outcome::{Counted, NotStored, Stored};
 
 /// `PUT /upload` (BUD-02).
 pub(super) async fn put(State(state): State<BlossomState>, request: Request) -> Result<Response, Failure> {

@@ -4,9 +4,21 @@ use std::time::Instant;
 
 use super::super::BlossomState;
 use super::super::refusal::Refused;
-use super::settle::Stored;
+use crate::services::blossom::event::BlobFacts;
 use crate::services::blossom::metrics::{BlobMetrics, Running, UploadOutcome, Way};
 use crate::store;
+
+/// A blob that is stored.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) facts: BlobFacts,
+    /// When this owner stored it first, Unix seconds.
+    pub(super) uploaded: i64,
+    /// Whether the blob or this owner is new.
+    pub(super) is_new: bool,
+    /// Upstreams that have a copy.
+    pub(super) holders: Vec<String>,
+}
 
 /// Why a blob was not stored.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use super::super::refusal::Refused;
 use super::super::turns::Turn;
 use super::begin::{Upload, over_blobs, over_bytes};
 use super::fan_out::{LaneEnd, Settling};
-use super::outcome::NotStored;
+use super::outcome::{NotStored, Stored};
 use super::plan::{Plan, Reason};
 use crate::lifecycle::{BoxError, guarded};
 use crate::services::blossom::append::{BlobAnswer, BlobRefusal};
@@ -18,18 +18,6 @@ use crate::services::blossom::decide::quorum::status_without_quorum;
 use crate::services::blossom::event::{BlobFacts, ReplicaEvent};
 use crate::services::blossom::upstream::Accepted;
 use crate::store;
-
-/// A blob that is stored.
-#[derive(Debug)]
-pub(super) struct Stored {
-    pub(super) facts: BlobFacts,
-    /// When this owner stored it first, Unix seconds.
-    pub(super) uploaded: i64,
-    /// Whether the blob or this owner is new.
-    pub(super) is_new: bool,
-    /// Upstreams that have a copy.
-    pub(super) holders: Vec<String>,
-}
 
 type End = LaneEnd<Accepted, Reason>;
 
