@@ -1,9 +1,12 @@
 //! Tests of blobs: the endpoints, the copies on upstreams that behave well and badly, and what the loops make of them.
 
+mod cli;
 mod client_kit;
 mod cors;
+mod crashes;
 mod delete;
 mod download;
+mod guardian;
 mod info;
 mod journals;
 mod kit;
@@ -11,6 +14,8 @@ mod list;
 mod media;
 mod mirror;
 mod property;
+mod prove;
+mod repair;
 mod replication;
 mod report;
 mod sdk;
