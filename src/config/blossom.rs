@@ -78,7 +78,7 @@ pub struct Blossom {
     /// Keys that may upload, mirror and delete, as hex or `npub1…`. Empty: every key with a valid token.
     pub allowed_pubkeys: Vec<String>,
     /// Whether requests without a token are served while `allowed_pubkeys` is empty, as the original does. Such
-    /// blobs have no owner who could delete them; the upstreams decide.
+    /// blobs are kept like others, and no client can delete them.
     pub compat_unauthenticated: bool,
     /// Whether every successful upload and mirror is answered with 200, as the original does, also of a blob
     /// that is new (201).

@@ -4,6 +4,10 @@ use chrono::{DateTime, Utc};
 
 use crate::base::{Sha256, words};
 
+/// The owner of blobs that were uploaded without a token (`services.blossom.compat_unauthenticated`), so that they are
+/// kept as well. No key has this value, so no token can delete them.
+pub const ANONYMOUS: [u8; 32] = [0; 32];
+
 /// Longest URL of an upstream in rows, bytes.
 pub const UPSTREAM_BYTES_MAX: usize = 512;
 

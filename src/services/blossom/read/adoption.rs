@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 
 use super::rows;
 use crate::base::Sha256;
-use crate::services::blossom::event::{Missed, Wanted};
+use crate::services::blossom::event::{ANONYMOUS, Missed, Wanted};
 use crate::store::{Error, Pools};
 
 /// Most URLs of one blob that are tried for one key.
@@ -46,8 +46,8 @@ pub async fn uploaders(pools: &Pools, most: i64) -> Result<BTreeSet<[u8; 32]>, E
     let client = pools.write.get().await?;
     let rows = client
         .query_typed(
-            "-- blob_uploaders\nSELECT owner FROM blob_usage ORDER BY owner LIMIT $1",
-            &[(&most, Type::INT8)],
+            "-- blob_uploaders\nSELECT owner FROM blob_usage WHERE owner <> $1 ORDER BY owner LIMIT $2",
+            &[(&ANONYMOUS.as_slice(), Type::BYTEA), (&most, Type::INT8)],
         )
         .await?;
     rows.iter().map(|row| rows::key(row, 0)).collect()

@@ -67,7 +67,7 @@ impl BlossomState {
         let facts = facts(reader, result.sha256, self.settings().upload_bytes_max.get()).await?;
         let happened = |event| ReplicaResult { upstream: upstream.name().to_owned(), event, why: None };
         let results = [ReplicaEvent::Accepted, ReplicaEvent::Readable].map(happened).to_vec();
-        self.commit(&upload, &plan, facts, self.owner(&upload), results).await
+        self.commit(&upload, &plan, facts, Some(self.owner(&upload)), results).await
     }
 }
 

@@ -88,7 +88,7 @@ impl BlossomState {
             let plan = self.plan(Some(&known));
             if plan.needed == 0 && (plan.targets.is_empty() || self.is_own(url, base)) {
                 self.check_quota(&upload.client, upload.expected, known.facts.size).await?;
-                return self.commit(&upload, &plan, known.facts, self.owner(&upload), Vec::new()).await;
+                return self.commit(&upload, &plan, known.facts, Some(self.owner(&upload)), Vec::new()).await;
             }
         }
         let fetching = self.parts().upstreams.fetch(url, upload.bytes_max);

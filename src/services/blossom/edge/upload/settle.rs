@@ -15,7 +15,7 @@ use crate::lifecycle::{BoxError, guarded};
 use crate::services::blossom::append::{BlobAnswer, BlobRefusal};
 use crate::services::blossom::command::{BlobCommand, NewOwner, ReplicaResult, StoreBlob};
 use crate::services::blossom::decide::quorum::status_without_quorum;
-use crate::services::blossom::event::{BlobFacts, ReplicaEvent};
+use crate::services::blossom::event::{ANONYMOUS, BlobFacts, ReplicaEvent};
 use crate::services::blossom::upstream::Accepted;
 use crate::store;
 
@@ -56,7 +56,7 @@ impl Settlement {
         let results = self.results(&ends);
         let taken = results.iter().filter(|result| result.event == ReplicaEvent::Accepted);
         self.plan.holders.extend(taken.map(|result| result.upstream.clone()));
-        let stored = self.store(self.state.owner(&self.upload), results).await;
+        let stored = self.store(Some(self.state.owner(&self.upload)), results).await;
         drop(self.turn.take());
         // The client may be gone.
         let _ = answer.send(stored);
@@ -120,16 +120,17 @@ impl Settlement {
 }
 
 impl BlossomState {
-    /// The owner that an upload adds; `None` of a client without a key.
-    pub(super) fn owner(&self, upload: &Upload) -> Option<NewOwner> {
-        let limit = |most: u64| i64::try_from(most).ok().filter(|most| *most > 0);
-        Some(NewOwner {
-            pubkey: upload.client.pubkey()?,
+    /// The owner that an upload adds. Clients without a key share one, which has no quota.
+    pub(super) fn owner(&self, upload: &Upload) -> NewOwner {
+        let pubkey = upload.client.pubkey();
+        let limit = |most: u64| i64::try_from(most).ok().filter(|most| *most > 0 && pubkey.is_some());
+        NewOwner {
+            pubkey: pubkey.unwrap_or(ANONYMOUS),
             how: upload.how,
             origin: upload.origin.clone(),
             bytes_max: limit(self.settings().key_bytes_max),
             blobs_max: limit(self.settings().key_blobs_max),
-        })
+        }
     }
 
     /// Commits a blob with what the upstreams did.
