@@ -1,5 +1,6 @@
 //! Code that tests and benches share.
 
+pub(crate) mod bucket;
 pub(crate) mod database;
 pub(crate) mod dns;
 #[path = "../../benches/farm/mod.rs"]

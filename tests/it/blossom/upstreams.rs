@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt as _, stream};
 use quipu::base::{Clock, Secret, Sha256, SystemClock};
-use quipu::config::{self, BlossomUpstream, Networks};
+use quipu::config::{self, BlossomUpstream, Networks, ObjectKeys};
 use quipu::net::Egress;
 use quipu::services::blossom::decide::authorization::{Credential, Token, Verb};
 use quipu::services::blossom::decide::choice::Strategy;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::client_kit::{User, content, within_deadline};
 use super::kit::upstream;
 use super::server_kit::{Character, Server};
+use crate::support::bucket;
 
 /// Time for a request of these tests; far more than a request takes, and short enough to wait for.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -33,6 +34,7 @@ fn open(change: impl FnOnce(&mut config::Blossom), keys: &UpstreamKeys) -> Upstr
     let mut settings = config::Blossom {
         timeout_s: NonZeroU32::new(2).unwrap(),
         failures_max: NonZeroU32::new(FAILURES_MAX).unwrap(),
+        attempts_max: NonZeroU32::MIN,
         ..config::Blossom::default()
     };
     change(&mut settings);
@@ -407,6 +409,37 @@ async fn the_built_in_store_keeps_whole_blobs_alone() {
     assert_eq!(store.delete(&sha256, None).await.unwrap(), Deleted::Done);
     assert_eq!(store.delete(&sha256, None).await.unwrap(), Deleted::Absent);
     assert!(store.mirror(&sha256, "http://x", None, WITHIN).await.is_err());
+}
+
+#[tokio::test]
+async fn a_bucket_keeps_whole_blobs_alone() {
+    let data = tempfile::tempdir().unwrap();
+    std::fs::create_dir(data.path().join("bucket")).unwrap();
+    let (address, _server) = bucket::serve(data.path()).await;
+    let settings =
+        BlossomUpstream { s3_endpoint: Some(format!("http://{address}")), ..upstream("s3://bucket/blobs") };
+    let objects = ObjectKeys {
+        access_key: Secret::new(bucket::ACCESS_KEY),
+        secret_key: Secret::new(bucket::SECRET_KEY),
+    };
+    let keys = UpstreamKeys { signer: None, objects: Some(objects) };
+    let upstreams = open(|blossom| blossom.upstreams = vec![settings], &keys);
+    let store = &upstreams.list()[0];
+    assert!(store.is_store() && store.name() == "s3://bucket/blobs");
+    // More than one part of a multipart upload.
+    let text = content(13, 11_000_000);
+    let sha256 = Sha256::of(&text);
+    assert!(put(store, broken(&text, None)).await.unwrap_err().is_broken_off());
+    assert_eq!(store.head(&sha256).await.unwrap(), None);
+    let within = Duration::from_secs(60);
+    put(store, PutBlob { within, ..unknown(&text) }).await.unwrap();
+    let hash = sha256.to_string();
+    assert!(data.path().join("bucket/blobs").join(&hash[..2]).join(&hash).exists());
+    assert_eq!(store.head(&sha256).await.unwrap().unwrap().size, Some(11_000_000));
+    assert_eq!(get(store, &sha256, Some(6_000_000..6_000_100)).await, &text[6_000_000..6_000_100]);
+    assert!(get(store, &sha256, None).await == text);
+    assert_eq!(store.delete(&sha256, None).await.unwrap(), Deleted::Done);
+    assert_eq!(store.delete(&sha256, None).await.unwrap(), Deleted::Absent);
 }
 
 #[tokio::test]
