@@ -6,19 +6,18 @@
 mod bucket;
 mod folder;
 mod incoming;
+mod pieces;
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::io::{self, SeekFrom};
+use std::io;
 use std::ops::Range;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt as _};
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::bytes::Bytes;
-use tokio_util::io::ReaderStream;
 
 use super::remote_text::sanitize;
 
@@ -26,8 +25,7 @@ pub use bucket::{Bucket, BucketSettings};
 pub use folder::Folder;
 pub use incoming::{Flushed, Incoming};
 
-/// Bytes read from a file at a time.
-const READ_BYTES: usize = 256 * 1024;
+use pieces::pieces;
 
 /// Where objects are. Clones share it.
 #[derive(Debug, Clone)]
@@ -120,17 +118,7 @@ impl Objects {
         let Some(result) = found(store.get_opts(&path, options).await)? else { return Ok(None) };
         let facts = ObjectFacts { size: result.meta.size, etag: result.meta.e_tag.clone() };
         let bytes = match result.payload {
-            GetResultPayload::File(file, _) => {
-                // The library leaves it at its beginning.
-                let mut file = tokio::fs::File::from_std(file);
-                if result.range.start > 0 {
-                    file.seek(SeekFrom::Start(result.range.start)).await.map_err(|e| of_io(&e))?;
-                }
-                let part = file.take(result.range.end.saturating_sub(result.range.start));
-                ReaderStream::with_capacity(part, READ_BYTES)
-                    .map(|piece| piece.map_err(|e| of_io(&e)))
-                    .boxed()
-            }
+            GetResultPayload::File(file, _) => pieces(file, result.range),
             GetResultPayload::Stream(stream) => stream.map(|piece| piece.map_err(|e| of(&e))).boxed(),
         };
         Ok(Some(ObjectReader { facts, bytes }))
