@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use url::Url;
 
-use super::lookup::Servable;
+use super::servable::Servable;
 use crate::services::blossom::decide::range::ByteRange;
 
 /// The bytes of a hash never change.

@@ -13,7 +13,7 @@ use moka::future::Cache;
 
 use super::BlossomState;
 use super::answer::{part, whole};
-use super::lookup::Servable;
+use super::servable::Servable;
 use crate::base::Sha256;
 use crate::services::blossom::decide::range::{ByteRange, Wanted};
 use crate::services::blossom::metrics::DownloadOutcome;

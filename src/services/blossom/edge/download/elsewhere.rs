@@ -9,8 +9,8 @@ use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::answer::{of_head, whole};
-use super::lookup::Servable;
 use super::search::{SEARCH_TIME, TYPE_DEFAULT};
+use super::servable::Servable;
 use super::{BlossomState, Download};
 use crate::services::blossom::decide::hints::{Hints, blob_urls};
 use crate::services::blossom::decide::name::BlobName;

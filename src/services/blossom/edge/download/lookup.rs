@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::HeaderValue;
 use moka::future::Cache;
 use tokio::sync::Semaphore;
 use url::Url;
@@ -14,11 +13,12 @@ use url::Url;
 use super::BlossomState;
 use super::contents::Contents;
 use super::search::{Life, Searched};
+use super::servable::Servable;
 use crate::base::Sha256;
 use crate::config::Blossom;
 use crate::services::blossom::append::{Changes, Mark};
 use crate::services::blossom::edge::refusal::Refused;
-use crate::services::blossom::event::{BlobFacts, KnownBlob, LookUp, ReplicaState};
+use crate::services::blossom::event::LookUp;
 use crate::services::blossom::metrics::LookupSource;
 use crate::services::blossom::read;
 use crate::store::Error;
@@ -35,9 +35,6 @@ const AUTHORS_LIFE: Duration = Duration::from_mins(5);
 
 /// Searches at the same time: each asks all upstreams.
 const SEARCHES_MAX: usize = 64;
-
-/// Type of a blob whose type cannot stand in a header.
-const TYPE_DEFAULT: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// What was found out lately about the places of blobs.
 pub(in super::super) struct Lookups {
@@ -62,48 +59,6 @@ pub(super) enum Known {
     NotKept,
     /// It has an owner.
     Kept(Servable),
-}
-
-/// A blob, and the upstreams that have it.
-#[derive(Debug, Clone)]
-pub(super) struct Servable {
-    pub(super) sha256: Sha256,
-    /// Bytes; of a blob that was never seen here `None` if no upstream states it.
-    pub(super) size: Option<u64>,
-    pub(super) content_type: HeaderValue,
-    pub(super) etag: HeaderValue,
-    /// Names of the upstreams whose copies are known to be readable.
-    pub(super) holders: Vec<String>,
-    /// Names of the upstreams that may have a copy.
-    pub(super) doubtful: Vec<String>,
-    /// Whether the journal has its copies.
-    pub(super) is_recorded: bool,
-}
-
-impl Servable {
-    pub(super) fn new(sha256: Sha256, size: Option<u64>, media_type: &str, holders: Vec<String>) -> Self {
-        let etag = HeaderValue::from_str(&format!("\"{sha256}\""));
-        Self {
-            sha256,
-            size,
-            content_type: HeaderValue::from_str(media_type).unwrap_or(TYPE_DEFAULT),
-            etag: etag.expect("digits in quotes are a header value"),
-            holders,
-            doubtful: Vec::new(),
-            is_recorded: false,
-        }
-    }
-
-    fn of(known: KnownBlob) -> Self {
-        let KnownBlob { facts: BlobFacts { sha256, size, media_type }, replicas, .. } = known;
-        let with = |is_wanted: fn(ReplicaState) -> bool| -> Vec<String> {
-            let wanted = replicas.iter().filter(|replica| is_wanted(replica.state));
-            wanted.map(|replica| replica.upstream.clone()).collect()
-        };
-        let holders = with(|state| state == ReplicaState::Readable);
-        let doubtful = with(|state| !matches!(state, ReplicaState::Readable | ReplicaState::Deleted));
-        Self { doubtful, is_recorded: true, ..Self::new(sha256, Some(size), &media_type, holders) }
-    }
 }
 
 impl Lookups {

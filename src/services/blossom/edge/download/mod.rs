@@ -9,6 +9,7 @@ mod contents;
 mod elsewhere;
 mod lookup;
 mod search;
+mod servable;
 
 use axum::extract::{Request, State};
 use axum::http::header::{IF_NONE_MATCH, IF_RANGE, ORIGIN, RANGE};
@@ -35,8 +36,9 @@ use crate::services::blossom::upstream::Upstream;
 pub(super) use lookup::Lookups;
 
 use answer::{not_modified, of_head, redirect, unsatisfiable};
-use lookup::{Known, Servable};
+use lookup::Known;
 use search::Searched;
+use servable::Servable;
 
 /// As whom the journal names this service.
 const ACTOR: &str = "quipu";

@@ -10,7 +10,7 @@ use moka::Expiry;
 use tokio::time::{sleep, timeout};
 
 use super::BlossomState;
-use super::lookup::Servable;
+use super::servable::Servable;
 use crate::base::Sha256;
 use crate::services::blossom::edge::refusal::Refused;
 use crate::services::blossom::metrics::LookupSource;
