@@ -13,6 +13,7 @@ mod error;
 mod health;
 mod open;
 mod other;
+mod reading;
 mod server;
 mod store;
 

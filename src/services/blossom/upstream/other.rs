@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::{BlobReader, HeadFacts, UpstreamError, Upstreams, server};
+use super::{BlobReader, HeadFacts, UpstreamError, Upstreams, reading};
 use crate::net::Trust;
 
 impl Upstreams {
@@ -17,7 +17,7 @@ impl Upstreams {
     /// # Errors
     /// An [`UpstreamError`]; that there is none is no error.
     pub async fn look(&self, url: &Url) -> Result<Option<HeadFacts>, UpstreamError> {
-        server::head(&self.caller, url, self.trust(url), self.within).await
+        reading::head(&self.caller, url, self.trust(url), self.within).await
     }
 
     /// Opens the blob at this URL for reading, after at most three redirects, each of which is checked; `None` if there is
@@ -26,7 +26,7 @@ impl Upstreams {
     /// # Errors
     /// An [`UpstreamError`], also of the stream.
     pub async fn fetch(&self, url: &Url, bytes_max: u64) -> Result<Option<BlobReader>, UpstreamError> {
-        let reader = server::get(&self.caller, url, self.trust(url), None, self.within).await?;
+        let reader = reading::get(&self.caller, url, self.trust(url), None, self.within).await?;
         reader.map(|reader| reader.limited(bytes_max)).transpose()
     }
 }
