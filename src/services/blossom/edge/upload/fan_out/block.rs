@@ -4,7 +4,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::bytes::Bytes;
 
 /// Bytes of a full block. Connections read up to 64 KiB at a time; fewer and larger pieces wake the upstreams less often.
-pub(in super::super) const BLOCK_BYTES: usize = 128 * 1024;
+pub(super) const BLOCK_BYTES: usize = 128 * 1024;
 
 /// A block. As [`Bytes`] it is shared by all upstreams, and its place is given back when the last of them drops it.
 #[derive(Debug)]

@@ -28,8 +28,6 @@ use crate::services::blossom::decide::quorum::{Quorum, quorum};
 use block::Block;
 use lane::{Gate, lane};
 
-#[cfg(test)]
-pub(super) use block::BLOCK_BYTES;
 pub(super) use lane::Pieces;
 pub(super) use settling::{LaneEnd, Settling};
 

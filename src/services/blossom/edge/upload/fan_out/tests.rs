@@ -7,6 +7,7 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::sleep;
 
+use super::block::BLOCK_BYTES;
 use super::*;
 use crate::base::Sha256;
 
@@ -222,7 +223,8 @@ async fn an_upload_is_answered_at_the_quorum_and_not_when_the_last_upstream_answ
     assert_eq!((began.elapsed(), settling.running()), (Duration::ZERO, 2));
     assert_eq!(settling.take_ends().iter().map(|(place, _)| *place).collect::<Vec<_>>(), [1, 3]);
     assert!(tokio::time::timeout(Duration::from_secs(60), settling.rest()).await.is_err(), "one is mute");
-    assert_eq!(settling.take_ends(), [(2, LaneEnd::Took(()))]);
+    let late = settling.take_ends();
+    assert!(late.len() == 1 && late[0].0 == 2 && took(&late[0].1), "{late:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -293,7 +295,7 @@ async fn a_block_that_an_upstream_keeps_counts_until_it_is_dropped() {
     assert!(got[0].content().len() <= WINDOW_BLOCKS * BLOCK_BYTES);
     let window = Arc::clone(&upload.window);
     drop(upload);
-    tokio::task::yield_now().await;
+    sleep(Duration::from_millis(1)).await;
     assert_eq!(window.available_permits(), WINDOW_BLOCKS, "all of it is freed");
 }
 
@@ -324,7 +326,8 @@ async fn bl_02_9_no_upstream_gets_the_end_of_a_body_that_was_not_released() {
 #[tokio::test(start_paused = true)]
 async fn whatever_happens_a_dropped_body_is_complete_nowhere_and_a_released_one_is_whole() {
     let mut random = ChaCha8Rng::seed_from_u64(16);
-    for round in 0..400 {
+    let longest = content(20 * BLOCK_BYTES);
+    for round in 0..300 {
         let scripts: Vec<Script> = (0..random.random_range(1..6))
             .map(|_| match random.random_range(0..8) {
                 0 | 1 => Script::Quick,
@@ -337,7 +340,7 @@ async fn whatever_happens_a_dropped_body_is_complete_nowhere_and_a_released_one_
             })
             .collect();
         let needed = random.random_range(0..=scripts.len());
-        let body = content(random.random_range(0..20 * BLOCK_BYTES));
+        let body = &longest[..random.random_range(0..longest.len())];
         let part = random.random_range(1_000..300_000);
         let pause = Duration::from_millis(random.random_range(0..40));
         let ending = if random.random() { Ending::Right } else { Ending::Dropped };
@@ -345,8 +348,8 @@ async fn whatever_happens_a_dropped_body_is_complete_nowhere_and_a_released_one_
         let what = format!("round {round}: {scripts:?}, {needed} needed, {} bytes, {ending:?}", body.len());
 
         let work = async {
-            let (got, settling) = upload(&scripts, needed, &body, part, pause, ending).await;
-            let hash = Sha256::of(&body);
+            let (got, settling) = upload(&scripts, needed, body, part, pause, ending).await;
+            let hash = Sha256::of(body);
             let Some(mut settling) = settling else {
                 sleep(Duration::from_secs(600)).await;
                 assert!(got.iter().all(|got| !got.is_complete()), "{what}");
