@@ -82,7 +82,7 @@ impl Lookups {
     }
 
     /// Forgets where a blob was found that is not known.
-    pub(super) async fn forget(&self, sha256: &Sha256) {
+    pub(in super::super) async fn forget(&self, sha256: &Sha256) {
         self.searched.invalidate(sha256).await;
     }
 }
