@@ -8,6 +8,7 @@
 mod check;
 mod copying;
 mod guardian;
+mod pace;
 mod prove;
 mod references;
 mod repair;
