@@ -1,7 +1,5 @@
 //! Which upstreams get a blob.
 
-use std::time::Duration;
-
 use tokio_util::sync::CancellationToken;
 
 use super::super::BlossomState;
