@@ -192,14 +192,14 @@ impl BlossomState {
     }
 }
 
-/// 200 with the receipts; 202 while upstreams have copies, which a loop goes on to delete.
+/// 200 with the receipts; 202 if upstreams have kept copies, which are not served here any more.
 fn answer(sha256: &Sha256, owners_left: i64, upstreams: Vec<Receipt>) -> Response {
     let (all, failed) = (upstreams.len(), upstreams.iter().filter(|receipt| !receipt.deleted).count());
     let receipts = Receipts { sha256: sha256.to_string(), owners_left, upstreams };
     let mut response = Json(receipts).into_response();
     if failed > 0 {
         *response.status_mut() = StatusCode::ACCEPTED;
-        let text = format!("deleted here; {failed} of {all} servers have not deleted their copy yet");
+        let text = format!("deleted here; {failed} of {all} servers have not deleted their copy");
         response.headers_mut().insert("x-reason", reason(&text));
     }
     response
