@@ -156,7 +156,9 @@ mod tests {
     #[test]
     fn it_opens_after_failures_in_a_row_alone() {
         let mut breaker = Breaker::new(3);
-        for outcome in [Outcome::Failure, Outcome::Failure, Outcome::Success, Outcome::Failure, Outcome::Failure] {
+        for outcome in
+            [Outcome::Failure, Outcome::Failure, Outcome::Success, Outcome::Failure, Outcome::Failure]
+        {
             let admission = breaker.admit(s(0));
             assert_eq!(admission, Admission::Free);
             breaker.record(admission, outcome, s(0));

@@ -39,6 +39,7 @@ pub fn plan(replicas: &[Replica], places: &[Place], target: usize) -> Plan {
     let state =
         |place: &Place| replicas.iter().find(|replica| replica.upstream == place.name).map(|r| r.state);
     let holds = |place: &Place| matches!(state(place), Some(ReplicaState::Readable | ReplicaState::Accepted));
+    let is_readable = |place: &Place| state(place) == Some(ReplicaState::Readable);
     let held = places.iter().filter(|place| holds(place)).count();
     let mut holders: Vec<&Place> = places.iter().filter(|place| holds(place) && place.is_available).collect();
     holders.sort_by_key(|place| (state(place) != Some(ReplicaState::Readable), place.priority));

@@ -323,7 +323,9 @@ impl Upstream {
     ) -> Result<Option<BlobReader>, UpstreamError> {
         let attempt = self.0.health.begin(Operation::Get)?;
         let result = match &self.0.place {
-            Place::Server(server) => repeated(self.0.attempts_max, || server.get(sha256, range.clone())).await,
+            Place::Server(server) => {
+                repeated(self.0.attempts_max, || server.get(sha256, range.clone())).await
+            }
             Place::Store(store) => store.get(sha256, range).await,
         };
         if result.is_ok() {

@@ -15,8 +15,15 @@ use prometheus_client::registry::Registry;
 use crate::telemetry::{Label, Metric, Published, describe_metrics};
 
 /// All metrics of the room.
-pub(super) const ALL: &[&[Metric]] =
-    &[store::METRICS, archive::METRICS, jobs::METRICS, blossom::METRICS, server::METRICS, readings::METRICS, METRICS];
+pub(super) const ALL: &[&[Metric]] = &[
+    store::METRICS,
+    archive::METRICS,
+    jobs::METRICS,
+    blossom::METRICS,
+    server::METRICS,
+    readings::METRICS,
+    METRICS,
+];
 
 /// What is read together.
 const READ: Label = Label::listed("read", &[&Group::NAMES]);

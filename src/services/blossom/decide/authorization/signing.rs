@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use nostr_sdk::secp256k1::{Message, SECP256K1};
+use nostr_sdk::secp256k1::{Keypair, Message, SECP256K1};
 use nostr_sdk::{Event, EventId, JsonUtil as _, Keys, Kind, Tag, Tags, Timestamp};
 
 use super::{About, Demand, TOKEN_KIND, Token, Verb};
@@ -88,12 +88,13 @@ pub fn sign(keys: &Keys, asked: Asked<'_>) -> Secret {
 pub fn token(keys: &Keys, tags: &[Vec<String>], content: &str, now: i64) -> Secret {
     let tags: Vec<Tag> = tags.iter().filter_map(|tag| Tag::parse(tag).ok()).collect();
     let created_at = Timestamp::from_secs(u64::try_from(now).unwrap_or(0));
+    let pair = Keypair::from_secret_key(SECP256K1, keys.secret_key());
     let signed = |content: String| {
         let (kind, tags) = (Kind::from(TOKEN_KIND), Tags::from_list(tags.clone()));
         let id = EventId::new(&keys.public_key(), &created_at, &kind, &tags, &content);
         // Without chance: one signature for each message and key.
         let message = Message::from_digest(id.to_bytes());
-        let sig = SECP256K1.sign_schnorr_no_aux_rand(&message, keys.key_pair(SECP256K1));
+        let sig = SECP256K1.sign_schnorr_no_aux_rand(&message, &pair);
         Event::new(id, keys.public_key(), created_at, kind, tags, content, sig).as_json()
     };
     let mut json = signed(content.to_owned());
