@@ -13,7 +13,7 @@ use crate::services::blossom::command::BlobCommand;
 
 /// Refuse a blob from now on.
 #[derive(Debug, Args)]
-pub(super) struct Ban {
+pub(in crate::cli) struct Ban {
     /// The SHA-256 of the blob. It need not be known here.
     #[arg(value_name = "SHA256")]
     sha256: Sha256,
@@ -24,7 +24,7 @@ pub(super) struct Ban {
 
 /// End the ban of a blob. An erased one stays banned.
 #[derive(Debug, Args)]
-pub(super) struct Unban {
+pub(in crate::cli) struct Unban {
     /// The SHA-256 of the blob.
     #[arg(value_name = "SHA256")]
     sha256: Sha256,
