@@ -24,7 +24,7 @@ pub(super) const ACTOR: &str = "local";
 
 /// Follow keys, or list those that are followed.
 #[derive(Debug, Args)]
-pub(super) struct Adopt {
+pub(in crate::cli) struct Adopt {
     /// A key to follow, as hex or npub1…; may be repeated. The service finds its blobs, and keeps them from now on.
     #[arg(long = "pubkey", short, value_name = "KEY", value_parser = pubkey)]
     pubkeys: Vec<PublicKey>,

@@ -16,7 +16,7 @@ use crate::services::blossom::decide::authorization::Verb;
 
 /// Print the header `Authorization` for a request: curl -H "$(quipu blobs auth-header --verb delete --hash …)".
 #[derive(Debug, Args)]
-pub(super) struct AuthHeader {
+pub(in crate::cli) struct AuthHeader {
     /// What the request does: get, upload, list, delete or media.
     #[arg(long, default_value = "upload", value_name = "VERB", value_parser = verb)]
     verb: Verb,

@@ -19,7 +19,7 @@ const PAGE: usize = 100;
 
 /// List the blobs of a key, the newest first.
 #[derive(Debug, Args)]
-pub(super) struct List {
+pub(in crate::cli) struct List {
     /// The key, as hex or npub1…. Without it your own.
     #[arg(value_name = "PUBKEY", value_parser = pubkey)]
     pubkey: Option<PublicKey>,

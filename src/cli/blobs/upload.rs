@@ -27,7 +27,7 @@ const MIRROR_WITHIN: Duration = Duration::from_mins(30);
 
 /// Upload files. What the server has already is not stored again.
 #[derive(Debug, Args)]
-pub(super) struct Upload {
+pub(in crate::cli) struct Upload {
     /// The files.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -93,7 +93,7 @@ async fn send(server: &Server, path: &Path, media_type: &str, bar: &ProgressBar)
 
 /// Have the server copy blobs from URLs.
 #[derive(Debug, Args)]
-pub(super) struct Mirror {
+pub(in crate::cli) struct Mirror {
     /// Where they are, such as https://server/<sha256>.png.
     #[arg(required = true, value_name = "URL")]
     urls: Vec<Url>,

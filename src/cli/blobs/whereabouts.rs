@@ -21,7 +21,7 @@ const SHOWN: usize = 100;
 
 /// Show where the copies of a blob are.
 #[derive(Debug, Args)]
-pub(super) struct Where {
+pub(in crate::cli) struct Where {
     /// The SHA-256 of the blob.
     #[arg(value_name = "SHA256")]
     sha256: Sha256,

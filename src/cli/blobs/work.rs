@@ -28,7 +28,7 @@ const AT_ONCE: usize = 16;
 
 /// Prove copies now. Works with the settings of the service: give the same ones.
 #[derive(Debug, Args)]
-pub(super) struct Verify {
+pub(in crate::cli) struct Verify {
     /// Only the copies of these blobs.
     #[arg(value_name = "SHA256")]
     blobs: Vec<Sha256>,
@@ -167,7 +167,7 @@ fn length(count: usize) -> u64 {
 
 /// Copy blobs with too few copies now. Works with the settings of the service: give the same ones.
 #[derive(Debug, Args)]
-pub(super) struct Repair {
+pub(in crate::cli) struct Repair {
     /// Only these blobs.
     #[arg(value_name = "SHA256")]
     blobs: Vec<Sha256>,
@@ -188,7 +188,7 @@ impl Repair {
 /// Copy every kept blob to every upstream, whatever `replicas_target` says. Works with the settings of the service:
 /// give the same ones.
 #[derive(Debug, Args)]
-pub(super) struct Equalize {
+pub(in crate::cli) struct Equalize {
     /// Only to this upstream.
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
