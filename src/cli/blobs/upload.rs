@@ -6,18 +6,24 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use futures_util::StreamExt as _;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use tokio::fs::File;
+use tokio::io::AsyncReadExt as _;
+use tokio_util::io::ReaderStream;
 use url::Url;
 
 use super::server::{ANSWER_WITHIN, Ask, Server, ServerArgs};
 use crate::base::Sha256;
 use crate::cli::digest::digest;
 use crate::cli::{Context, output};
-use crate::net::{Content, Verb};
+use crate::net::{BodyBroken, Content, Verb};
 use crate::services::blossom::decide::authorization::Verb as Action;
 use crate::services::blossom::decide::references::hash_in;
+
+/// Bytes read from a file at a time.
+const READ_BYTES: usize = 256 * 1024;
 
 /// Time limit of an upload: [`ANSWER_WITHIN`], and a second for each of so many bytes.
 const SLOW_BYTES: u64 = 64 * 1024;
@@ -71,10 +77,21 @@ async fn upload(server: &Server, path: &Path, media_type: &str) -> Result<(u16, 
     sent
 }
 
+/// Reads the file twice: its hash is sent before its content.
 async fn send(server: &Server, path: &Path, media_type: &str, bar: &ProgressBar) -> Result<(u16, Value)> {
     let (file, hashing) = (path.to_owned(), bar.clone());
     let (sha256, bytes) = tokio::task::spawn_blocking(move || digest(&file, &hashing)).await??;
-    let content = Content::File { file: File::open(path).await?, bytes, media_type: media_type.to_owned() };
+    bar.set_position(0);
+    bar.reset_eta();
+    let sending = bar.clone();
+    let pieces = ReaderStream::with_capacity(File::open(path).await?.take(bytes), READ_BYTES);
+    let body = pieces.map(move |piece| {
+        let piece = piece.map_err(|error| BodyBroken(error.to_string()))?;
+        sending.inc(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+        Ok(piece)
+    });
+    let content =
+        Content::Stream { body: body.boxed(), bytes: Some(bytes), media_type: media_type.to_owned() };
     let (status, descriptor): (u16, Value) = server
         .ask(Ask {
             verb: Verb::Put,
