@@ -32,8 +32,6 @@ const TOKEN_MARGIN_S: i64 = 30;
 pub(super) struct Upload {
     /// Who sends it.
     pub(super) client: Client,
-    /// For what its token is.
-    pub(super) verb: Verb,
     /// How its key comes to own the blob.
     pub(super) how: Ownership,
     /// Where the blob is copied from.
@@ -51,7 +49,7 @@ pub(super) struct Upload {
     /// Time limit of each request to an upstream.
     pub(super) within: Duration,
     /// One of the places for uploads.
-    pub(super) place: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
 }
 
 impl BlossomState {
@@ -70,7 +68,7 @@ impl BlossomState {
             check_size(size, bytes_max)?;
         }
         let stated_type = stated_type(headers, &CONTENT_TYPE)?;
-        let upload = self.upload(client, verb, claimed, size, stated_type, bytes_max)?;
+        let upload = self.upload(client, claimed, size, stated_type, bytes_max)?;
         self.check_quota(&upload.client, upload.expected, size.unwrap_or(0)).await?;
         Ok(upload)
     }
@@ -94,7 +92,6 @@ impl BlossomState {
     pub(super) fn upload(
         &self,
         client: Client,
-        verb: Verb,
         claimed: Option<Sha256>,
         size: Option<u64>,
         stated_type: Option<String>,
@@ -106,7 +103,6 @@ impl BlossomState {
         let within = within(self.settings(), expiration, self.now_s());
         Ok(Upload {
             client,
-            verb,
             how: Ownership::Uploaded,
             origin: None,
             claimed,
@@ -115,7 +111,7 @@ impl BlossomState {
             bytes_max,
             stated_type,
             within,
-            place,
+            _place: place,
         })
     }
 

@@ -46,7 +46,7 @@ pub(in super::super) async fn mirror(
         let client = state.admit_upload(&head, Verb::Upload, claimed)?;
         let url = asked_url(body).await?;
         let bytes_max = state.settings().fetch_bytes_max.get();
-        let mut upload = state.upload(client, Verb::Upload, claimed, None, None, bytes_max)?;
+        let mut upload = state.upload(client, claimed, None, None, bytes_max)?;
         upload.how = Ownership::Mirrored;
         upload.origin = Some(url.to_string());
         upload.expected = upload.expected.or_else(|| named_in(&url, &upload));
