@@ -21,6 +21,7 @@ use crate::cli::{Context, output};
 use crate::net::{BodyBroken, Content, Verb};
 use crate::services::blossom::decide::authorization::Verb as Action;
 use crate::services::blossom::decide::references::hash_in;
+use crate::telemetry::notice;
 
 /// Bytes read from a file at a time.
 const READ_BYTES: usize = 256 * 1024;
@@ -57,7 +58,7 @@ impl Upload {
                 // One file that cannot be stored must not keep the others from it.
                 Err(error) => {
                     has_failed = true;
-                    tracing::error!("{}: {error:#}", path.display());
+                    notice(format_args!("quipu: {}: {error:#}", path.display()));
                 }
             }
         }
@@ -142,7 +143,7 @@ impl Mirror {
                 Ok((status, descriptor)) => bar.suspend(|| say(&descriptor, status, self.json))?,
                 Err(error) => {
                     has_failed = true;
-                    tracing::error!("{url}: {error:#}");
+                    notice(format_args!("quipu: {url}: {error:#}"));
                 }
             }
         }
