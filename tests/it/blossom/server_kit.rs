@@ -260,15 +260,19 @@ fn hang_up() -> ! {
     resume_unwind(Box::new("the server closes the connection"))
 }
 
-async fn answer(State(shared): State<Shared>, request: Request) -> Response {
+fn seen(request: &Request) -> Seen {
     let text =
         |name| request.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok()).map(str::to_owned);
-    let seen = Seen {
+    Seen {
         method: request.method().to_string(),
         target: request.uri().to_string(),
         authorization: text(AUTHORIZATION),
         content_type: text(CONTENT_TYPE),
-    };
+    }
+}
+
+async fn answer(State(shared): State<Shared>, request: Request) -> Response {
+    let seen = seen(&request);
     let (character, is_down) = {
         let mut inner = shared.inner();
         inner.seen.push(seen);
