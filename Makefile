@@ -41,7 +41,7 @@ try: deps-test ## One test or a few, soon after an edit: make try TEST=messages:
 
 # How many times as long as in `make test` the tests of random lives, crashes and memory are.
 ROUNDS ?= 5
-SOAKED := archive::chaos archive::crashes archive::memory blossom::property jobs::chaos jobs::crashes jobs::model messages::model store::overtaking store::requests store::ticks
+SOAKED := archive::chaos archive::crashes archive::memory blossom::crashes blossom::property jobs::chaos jobs::crashes jobs::model messages::model store::overtaking store::requests store::ticks
 
 .PHONY: soak
 soak: deps-test ## The tests of random lives, crashes and memory, ROUNDS=5 times as long as in `make test`

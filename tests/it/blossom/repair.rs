@@ -71,6 +71,19 @@ async fn an_upstream_that_was_out_of_order_gets_its_copies_when_it_works_again()
 }
 
 #[tokio::test]
+async fn what_was_uploaded_while_an_upstream_was_down_is_copied_when_it_is_back() {
+    let database = TestDatabase::new().await;
+    let mut servers = servers(&[Character::Good, Character::Good]).await;
+    let room = Room::before(&database, &refs(&servers)).await;
+    servers[1].stop().await;
+    let hashes = upload(&room, 0..3).await;
+    become_states(&database, &hashes[0], &refs(&servers), &["readable", "failed"]).await;
+    servers[1].restart().await;
+    become_whole(&database, 3, &refs(&servers)).await;
+    assert_eq!(problems(&database).await, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_wiped_upstream_is_full_again_without_a_person() {
     const BLOBS: usize = 40;
     let database = TestDatabase::new().await;
