@@ -9,7 +9,7 @@ const PAGE: (&str, &str) = ("origin", "https://page.example");
 
 /// BL-01.1, BL-01.6, BL-01.8, BL-01.13
 #[tokio::test]
-async fn bl_01_01_every_answer_can_be_read_by_pages_of_other_sites() {
+async fn bl_01_01_06_08_and_13_every_answer_can_be_read_by_pages_of_other_sites() {
     let database = TestDatabase::new().await;
     let server = Server::start(Character::Good).await;
     let room = Room::before(&database, &[&server]).await;
@@ -72,7 +72,7 @@ async fn bl_01_01_every_answer_can_be_read_by_pages_of_other_sites() {
 
 /// BL-01.2, BL-01.3, BL-01.4, BL-01.5, BL-01.7
 #[tokio::test]
-async fn bl_01_02_a_preflight_of_every_path_allows_what_clients_send() {
+async fn bl_01_02_to_05_and_07_a_preflight_of_every_path_allows_what_clients_send() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let unknown = format!("/{}", sha256(b"unknown"));

@@ -20,7 +20,7 @@ async fn delete(room: &Room, token: &str, sha256: &str) -> super::client_kit::An
 
 /// BL-12.8, BL-12.11
 #[tokio::test]
-async fn bl_12_08_a_deleted_blob_is_gone_everywhere_and_the_answer_says_where() {
+async fn bl_12_08_and_11_a_deleted_blob_is_gone_everywhere_and_the_answer_says_where() {
     let database = TestDatabase::new().await;
     let (one, two) = (Server::start(Character::Good).await, Server::start(Character::Good).await);
     let room = Room::before(&database, &[&one, &two]).await;

@@ -37,7 +37,7 @@ async fn get_with(room: &Room, method: &str, path: &str, headers: &[(&str, &str)
 
 /// BL-01.9, BL-01.10, BL-01.11, BL-01.18, BL-01.19, BL-01.24
 #[tokio::test]
-async fn bl_01_09_a_blob_is_served_under_its_hash_with_any_extension() {
+async fn bl_01_09_to_11_18_19_and_24_a_blob_is_served_under_its_hash_with_any_extension() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let hash = stored(&room, PNG, "image/png").await;
@@ -86,7 +86,7 @@ async fn bl_01_12_a_malformed_name_is_400_and_an_unknown_hash_404() {
 
 /// BL-01.21, BL-01.22, BL-01.23
 #[tokio::test]
-async fn bl_01_22_ranges_are_cut_to_the_blob() {
+async fn bl_01_21_to_23_ranges_are_cut_to_the_blob() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     // One that is kept in memory, and one that is read from the disk.
@@ -145,7 +145,7 @@ async fn bl_01_22_ranges_are_cut_to_the_blob() {
 
 /// BL-01.15, BL-01.17, BL-01.20
 #[tokio::test]
-async fn bl_01_15_downloads_are_redirected_in_turn_to_copies_that_can_be_read() {
+async fn bl_01_15_17_and_20_downloads_are_redirected_in_turn_to_copies_that_can_be_read() {
     let database = TestDatabase::new().await;
     let (one, two) = (Server::start(Character::Good).await, Server::start(Character::Good).await);
     let room = Room::before(&database, &[&one, &two]).await;
@@ -292,7 +292,7 @@ async fn look_ups_of_unknown_blobs_are_limited_by_address() {
 
 /// BL-01.12
 #[tokio::test]
-async fn no_upstream_that_answers_is_503_and_not_absence() {
+async fn bl_01_12_no_upstream_that_answers_is_503_and_not_absence() {
     let database = TestDatabase::new().await;
     let mut server = Server::start(Character::Good).await;
     let room = Room::before(&database, &[&server]).await;
@@ -332,7 +332,7 @@ async fn bl_10_04_a_server_that_the_client_names_is_asked_last_and_its_bytes_are
 
 /// BL-11.1, BL-11.10, BL-11.13
 #[tokio::test]
-async fn bl_11_10_downloads_may_need_a_token_that_names_the_blob_or_none() {
+async fn bl_11_01_10_and_13_downloads_may_need_a_token_that_names_the_blob_or_none() {
     let database = TestDatabase::new().await;
     let room = Room::with(&database, |settings| settings.get_needs_token = true).await;
     let hash = stored(&room, PNG, "image/png").await;

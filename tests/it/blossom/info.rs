@@ -10,7 +10,7 @@ use super::server_kit::{Character, Server};
 use crate::support::database::TestDatabase;
 
 #[tokio::test]
-async fn health_has_the_originals_shape_and_is_503_without_enough_upstreams() {
+async fn bl_px_10_health_has_the_originals_shape_and_counts_only_failures_of_upstreams() {
     let database = TestDatabase::new().await;
     let (mut one, two) = (Server::start(Character::Good).await, Server::start(Character::Good).await);
     let room = Room::before_with(&database, &[&one, &two], |settings| {
@@ -93,7 +93,7 @@ async fn stats_count_by_upstream_and_in_total() {
 
 /// BL-LC.1
 #[tokio::test]
-async fn the_page_shows_the_servers_and_how_to_use_the_service() {
+async fn bl_lc_01_the_page_shows_the_servers_and_how_to_use_the_service() {
     let database = TestDatabase::new().await;
     let server = Server::start(Character::Good).await;
     let room = Room::before(&database, &[&server]).await;

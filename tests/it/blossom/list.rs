@@ -53,7 +53,7 @@ async fn bl_12_01_a_list_has_the_descriptors_of_the_keys_own_blobs() {
 
 /// BL-12.2, BL-12.3, BL-12.7
 #[tokio::test]
-async fn bl_12_02_pages_neither_repeat_nor_lose_a_blob() {
+async fn bl_12_02_03_and_07_pages_neither_repeat_nor_lose_a_blob() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let user = User::new(1);
@@ -80,7 +80,7 @@ async fn bl_12_02_pages_neither_repeat_nor_lose_a_blob() {
 
 /// BL-12.4, BL-12.6
 #[tokio::test]
-async fn bl_12_04_a_cursor_that_was_deleted_keeps_its_place_and_an_unknown_one_is_400() {
+async fn bl_12_04_and_06_a_cursor_that_was_deleted_keeps_its_place_and_an_unknown_one_is_400() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let user = User::new(1);

@@ -14,7 +14,7 @@ fn report(user: &User, kind: u16, tags: &[[&str; 3]]) -> String {
 
 /// BL-09.1, BL-09.2, BL-09.3, BL-09.5
 #[tokio::test]
-async fn bl_09_01_a_signed_report_about_a_known_blob_is_kept_once() {
+async fn bl_09_01_to_03_and_05_a_signed_report_about_a_known_blob_is_kept_once() {
     let database = TestDatabase::new().await;
     let room = Room::on(&database).await;
     let user = User::new(2);
