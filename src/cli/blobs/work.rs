@@ -79,9 +79,12 @@ impl Verify {
                 };
                 for replica in &blob.replicas {
                     let upstream = wanted.iter().find(|upstream| upstream.name() == replica.upstream);
-                    if let Some(upstream) = upstream
-                        && replica.state == ReplicaState::Readable
-                    {
+                    // A copy that counts as lost may be there again.
+                    let is_known = matches!(
+                        replica.state,
+                        ReplicaState::Readable | ReplicaState::Accepted | ReplicaState::Lost
+                    );
+                    if let Some(upstream) = upstream.filter(|_| is_known) {
                         self.look(parts, upstream, &blob.facts, looks, &bar).await?;
                     }
                 }
