@@ -87,12 +87,14 @@ pub async fn copies_at(
     let client = pools.write.get().await?;
     let rows = client
         .query_typed(
+            // As in `sweep`.
             "-- copies_at_upstream
-             SELECT b.sha256, b.size, b.type, r.upstream
-             FROM blob_replicas r JOIN blobs b ON b.sha256 = r.sha256
-             WHERE r.sha256 > $1 AND r.upstream = $2 AND r.state = 'readable'
-               AND EXISTS (SELECT FROM blob_copies c WHERE c.sha256 = r.sha256 AND c.owners > 0)
-             ORDER BY r.sha256 LIMIT $3",
+             WITH page AS MATERIALIZED (
+                 SELECT r.sha256, r.upstream FROM blob_replicas r
+                 WHERE r.sha256 > $1 AND r.upstream = $2 AND r.state = 'readable'
+                   AND (SELECT c.owners FROM blob_copies c WHERE c.sha256 = r.sha256) > 0
+                 ORDER BY r.sha256 LIMIT $3)
+             SELECT b.sha256, b.size, b.type, p.upstream FROM page p JOIN blobs b ON b.sha256 = p.sha256 ORDER BY b.sha256",
             &[(&after.as_bytes().as_slice(), Type::BYTEA), (&upstream, Type::TEXT), (&most, Type::INT8)],
         )
         .await?;
