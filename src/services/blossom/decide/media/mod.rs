@@ -72,7 +72,7 @@ pub fn is_accepted(accepted: &[String], media_type: &str) -> bool {
         })
 }
 
-/// Whether both are the same file format, which holds sound or pictures: a recording of sound in WebM begins as a video does.
+/// Whether both are the same file format, which holds sound or pictures: a recording of sound in `WebM` begins as a video does.
 fn is_same_container(found: &str, stated: &str) -> bool {
     let is_media = |text: &str| text.starts_with("video/") || text.starts_with("audio/");
     let format = |text: &str| text.split_once('/').map(|(_, sub)| sub.trim_start_matches("x-").to_owned());

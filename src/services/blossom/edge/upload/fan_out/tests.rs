@@ -52,6 +52,9 @@ impl Got {
     }
 }
 
+/// Time limit of a request.
+const WITHIN: Duration = Duration::from_secs(600);
+
 type Request = std::pin::Pin<Box<dyn Future<Output = Result<(), &'static str>> + Send>>;
 type Sink = Box<dyn FnOnce(Pieces, CancellationToken) -> Request + Send>;
 
@@ -61,6 +64,7 @@ fn sink(script: Script, got: Got) -> Sink {
             tokio::select! {
                 end = follow(script, got, body) => end,
                 () = too_slow.cancelled() => Err("too slow"),
+                () = sleep(WITHIN) => Err("too late"),
             }
         })
     })
@@ -351,12 +355,11 @@ async fn whatever_happens_a_dropped_body_is_complete_nowhere_and_a_released_one_
             let (got, settling) = upload(&scripts, needed, body, part, pause, ending).await;
             let hash = Sha256::of(body);
             let Some(mut settling) = settling else {
-                sleep(Duration::from_secs(600)).await;
+                sleep(2 * WITHIN).await;
                 assert!(got.iter().all(|got| !got.is_complete()), "{what}");
                 return;
             };
-            // A mute upstream ends by its time limit.
-            let _ = tokio::time::timeout(Duration::from_secs(600), settling.rest()).await;
+            settling.rest().await;
             for (place, end) in settling.take_ends() {
                 if matches!(scripts[place], Script::Known(_)) {
                     continue;
